@@ -1,0 +1,13 @@
+/* clock.h - time, as milliseconds and nanoseconds.
+ * Leases, timeouts and rates use the monotonic clock only; wall time is for what people read.
+ * Errors: none (clock_gettime on these clocks cannot fail). Thread-safe. */
+#ifndef BLIPLINE_BASE_CLOCK_H
+#define BLIPLINE_BASE_CLOCK_H
+
+#include <stdint.h>
+
+int64_t clock_mono_ms(void);
+int64_t clock_mono_ns(void);
+int64_t clock_wall_ms(void); /* since 1970-01-01 UTC */
+
+#endif

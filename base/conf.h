@@ -1,0 +1,49 @@
+/* conf.h - a daemon's configuration: one struct, one table.
+ *
+ * The table makes the parser (INI via inih, keys without sections), the range check, --help and the dump.
+ * Who may call: main, at start-up. Units: durations are stored as int64_t milliseconds ("30s", "500ms", "2m", "1h"),
+ * sizes as int64_t bytes ("64MiB", "8GiB", "4096"). Memory: strings are copied into fixed char arrays of the struct.
+ * Errors: -ENOENT/-EINVAL/-ERANGE with file, line, key, and what was expected. */
+#ifndef BLIPLINE_BASE_CONF_H
+#define BLIPLINE_BASE_CONF_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum conf_type {
+    CONF_TEXT,     /* char field[size]; empty is allowed unless min > 0 */
+    CONF_INT,      /* int64_t */
+    CONF_BOOL,     /* bool; yes/no/true/false/on/off */
+    CONF_DURATION, /* int64_t, milliseconds */
+    CONF_SIZE,     /* int64_t, bytes */
+};
+
+struct conf_key {
+    const char *key;
+    enum conf_type type;
+    size_t offset;
+    size_t size;               /* CONF_TEXT: size of the array */
+    const char *default_value; /* as it would be written in a file; NULL: must be given */
+    int64_t min, max;          /* for numbers, in stored units; text: length. max 0 = no upper limit */
+    const char *help;
+};
+
+/* A field's place in its struct, for tables. */
+#define CONF_AT(type, field) offsetof(type, field), sizeof(((type *)0)->field)
+
+/* The table ends with a zeroed entry. Fill `conf` with defaults, then with `path` (NULL: defaults alone). */
+int conf_load(const struct conf_key *table, void *conf, const char *path, struct err *err) CHECK_RESULT;
+/* One "key" = "value" on top of what is there; `where` is named in errors. */
+int conf_set(const struct conf_key *table, void *conf, const char *key, const char *value, const char *where,
+             struct err *err) CHECK_RESULT;
+/* A commented example file with defaults; also what ops/ pages are made from. */
+void conf_print_help(const struct conf_key *table, FILE *out);
+
+/* The two unit parsers, for command lines. */
+int conf_parse_size(const char *text, int64_t *ret_bytes) CHECK_RESULT;
+int conf_parse_duration(const char *text, int64_t *ret_ms) CHECK_RESULT;
+
+#endif

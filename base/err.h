@@ -1,0 +1,24 @@
+/* err.h - why a call failed, in words a person can act on.
+ *
+ * Library folders never log: they return a negative errno and, where the caller passes one, fill a struct err.
+ * Who may call: anyone, from any thread (the struct belongs to the caller).
+ * Units:  none.
+ * Memory: the text lives inside the struct; nothing to free.
+ * Errors: `ret_err` arguments may be NULL; the text is written only on failure. */
+#ifndef BLIPLINE_BASE_ERR_H
+#define BLIPLINE_BASE_ERR_H
+
+#define CHECK_RESULT __attribute__((warn_unused_result))
+#define PRINTF_LIKE(fmt, first) __attribute__((format(printf, fmt, first)))
+
+struct err {
+    char text[512];
+};
+
+/* Write the message and return `code` (a negative errno), so that report-and-return is one line. err may be NULL. */
+int err_set(struct err *err, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Put "prefix: " before the text that is already there, keep the code. */
+int err_prefix(struct err *err, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+#endif

@@ -1,0 +1,91 @@
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *log_name = "blipline";
+static enum log_level log_level_now = LOG_LEVEL_INFO;
+static bool log_to_terminal;
+
+void log_init(const char *name, enum log_level level)
+{
+    log_name = name;
+    log_level_now = level;
+    log_to_terminal = isatty(STDERR_FILENO);
+}
+
+int log_level_parse(const char *text, enum log_level *ret_level)
+{
+    static const struct {
+        const char *name;
+        enum log_level level;
+    } names[] = {
+        {"err", LOG_LEVEL_ERR}, {"warn", LOG_LEVEL_WARN}, {"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i].name) == 0) {
+            *ret_level = names[i].level;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
+static void log_line(enum log_level level, const char *fmt, va_list ap)
+{
+    char line[2048];
+    int n;
+
+    if (level > log_level_now)
+        return;
+    if (log_to_terminal)
+        n = snprintf(line, sizeof(line), "%s: ", log_name);
+    else
+        n = snprintf(line, sizeof(line), "<%d>%s: ", level, log_name);
+    n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+    if (n > (int)sizeof(line) - 2)
+        n = (int)sizeof(line) - 2;
+    for (int i = 0; i < n; i++) /* keys and peers' words may hold anything: one event stays one line */
+        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
+            line[i] = '?';
+    line[n++] = '\n';
+    if (write(STDERR_FILENO, line, (size_t)n) < 0)
+        return; /* nowhere left to report it */
+}
+
+#define LOG_AT(level)                                                                                                  \
+    va_list ap;                                                                                                        \
+    va_start(ap, fmt);                                                                                                 \
+    log_line(level, fmt, ap);                                                                                          \
+    va_end(ap)
+
+void log_err(const char *fmt, ...)
+{
+    LOG_AT(LOG_LEVEL_ERR);
+}
+
+void log_warn(const char *fmt, ...)
+{
+    LOG_AT(LOG_LEVEL_WARN);
+}
+
+void log_info(const char *fmt, ...)
+{
+    LOG_AT(LOG_LEVEL_INFO);
+}
+
+void log_debug(const char *fmt, ...)
+{
+    LOG_AT(LOG_LEVEL_DEBUG);
+}
+
+void fatal(int code, const char *fmt, ...)
+{
+    LOG_AT(LOG_LEVEL_ERR);
+    exit(code);
+}

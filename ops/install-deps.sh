@@ -1,0 +1,38 @@
+#!/bin/sh
+# Install what Blipline needs to build and to test (Debian 12 and 13, Ubuntu 24.04).
+#   ops/install-deps.sh           install what is missing, as root or with sudo; otherwise print the one line to run
+#   ops/install-deps.sh --check   exit 0 if nothing is missing
+set -eu
+
+PACKAGES="build-essential pkg-config git
+libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler liblmdb-dev libdnnl-dev libjansson-dev libinih-dev
+libjpeg-dev libspng-dev libwebp-dev libarchive-dev libcurl4-openssl-dev libpcre2-dev libutf8proc-dev libxxhash-dev
+libsodium-dev libsystemd-dev libmicrohttpd-dev zlib1g-dev libcmocka-dev
+python3 python3-pytest python3-lmdb python3-zmq python3-protobuf python3-numpy python3-pil"
+
+missing=
+for p in $PACKAGES; do
+    dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+if [ "${1:-}" = --check ]; then
+    echo "missing:$missing"
+    exit 1
+fi
+command -v apt-get >/dev/null || {
+    echo "blipline: this script knows apt only; install the counterparts of:$missing" >&2
+    exit 1
+}
+if [ "$(id -u)" = 0 ]; then
+    sudo=
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    sudo="sudo -n"
+else
+    echo "blipline: packages are missing. Run this line, then make again:" >&2
+    echo "  sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" >&2
+    exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get -q update
+# shellcheck disable=SC2086 # a list of words on purpose
+$sudo apt-get -q install -y --no-install-recommends $missing
