@@ -1,0 +1,160 @@
+/* ops.h - the operators BLIP-2 is made of, once for every back end.
+ *
+ * The graph of each model (vit, qformer, opt, t5) is written once over this table. ops_cpu_new (oneDNN) and ops_ref_new
+ * (plain loops, the definition) fill every entry; a CUDA implementation is loaded as a shared object.
+ *
+ * Who may call: one thread per struct ops (the compute thread); the back end spreads work over its own threads.
+ * Layout: row-major; a "row" is one token of one image or sequence, `ld_*` is the distance between rows in elements.
+ *   Activations are `act_dtype` in device memory (for CPU back ends: host memory). Norm parameters and logits are f32,
+ * index arrays host int32_t. Letters as in MODEL.md: B batch, P patches+1, C width, H heads, D head width, V
+ * vocabulary. Order: calls are in order on one stream; results are visible to the host after download() or sync().
+ * Memory: device buffers come from alloc() and are the caller's; weights, vectors and tables belong to whoever made
+ * them. Nothing here allocates in steady state: scratch grows to the largest shape seen. Errors: 0 or a negative errno;
+ * -EIO after a device error is sticky: the process should end. Shapes are our own, so wrong ones are our bug (assert);
+ * everything a checkpoint can get wrong is checked by model/ and the graphs before. */
+#ifndef BLIPLINE_TENSOR_OPS_H
+#define BLIPLINE_TENSOR_OPS_H
+
+#include "base/err.h"
+#include "tensor/tensor.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ops;
+struct ops_weight; /* a packed matrix [N, K] with optional bias [N] */
+struct ops_vector; /* f32 parameters (norms, biases, class token) */
+struct ops_table;  /* rows looked up by index: embeddings; on the CPU read in place from the checkpoint's mmap */
+
+enum ops_act { OPS_ACT_NONE = 0, OPS_ACT_RELU, OPS_ACT_GELU_ERF, OPS_ACT_GELU_TANH };
+
+/* Several matrices of the same K stacked by rows become one product (q, k, v). bias may be NULL for all parts or given
+ * for all. */
+struct ops_weight_part {
+    const struct tensor *weight; /* host [N_i, K], F32/F16/BF16 */
+    const struct tensor *bias;   /* host [N_i] or NULL */
+};
+
+/* y[m, n] = act(sum_k x[m, k] * w[n, k] + bias[n]) + residual[m, n] */
+struct ops_linear_args {
+    const struct ops_weight *weight;
+    int64_t n_rows;
+    const void *x;
+    int64_t ld_x;
+    void *y; /* act_dtype, or f32 when y_f32; may be the same memory as residual (same ld), never as x */
+    int64_t ld_y;
+    bool y_f32; /* logits */
+    enum ops_act act;
+    const void *residual; /* NULL: none; act_dtype */
+    int64_t ld_residual;
+};
+
+/* y = (x - mean) / sqrt(var + eps) * gamma + beta per row of `width` (biased variance). y may alias x. */
+struct ops_norm_args {
+    int64_t n_rows;
+    int64_t width;
+    const void *x;
+    int64_t ld_x;
+    void *y;
+    int64_t ld_y;
+    const struct ops_vector *gamma,
+        *beta; /* beta NULL: RMS norm (no mean, no bias): x / sqrt(mean(x^2) + eps) * gamma */
+    float eps;
+};
+
+/* Ragged attention over n_seqs sequences: sequence s has query rows q_start[s] .. +q_len[s] of q and key/value rows
+ * kv_start[s] .. +kv_len[s] of k and v. Head h uses columns h*D .. h*D+D-1 of each row. out[row, h*D..] = softmax(scale
+ * * q.k + bias) v. causal: query j of the sequence sees keys 0 .. kv_len - q_len + j. */
+struct ops_attention_args {
+    int n_seqs, n_heads, head_dim;
+    float scale;
+    bool causal;
+    const void *q, *k, *v;
+    int64_t ld_q, ld_k, ld_v;
+    const int32_t *q_start, *q_len, *kv_start, *kv_len; /* host; kv_len[s] >= 1, q_len[s] >= 1 */
+    const float *bias; /* device f32 [H, bias_rows, bias_cols] added to scores at [h, position of the query in its
+                          sequence (kv_len - q_len + j when causal, else j), key]; NULL: none */
+    int64_t bias_rows, bias_cols;
+    void *out;
+    int64_t ld_out;
+};
+
+/* For i in 0 .. n_rows-1: dst row (dst_index ? dst_index[i] : i) = src row (src_index ? src_index[i] : i), `width`
+ * elements of act_dtype. */
+struct ops_rows_args {
+    int64_t n_rows, width;
+    const void *src;
+    int64_t ld_src;
+    const int32_t *src_index; /* host */
+    void *dst;
+    int64_t ld_dst;
+    const int32_t *dst_index; /* host */
+};
+
+/* uint8 pixels -> the rows of the patch product: y[(b, py, px), (c, i, j)] = rgb[b, py*p+i, px*p+j, c] * scale[c] +
+ * shift[c] */
+struct ops_patchify_args {
+    int64_t n_images;
+    int image_size, patch_size;
+    const uint8_t *rgb; /* HOST [B, S, S, 3] */
+    float mean[3], std[3],
+        rescale; /* value = (u8 * rescale - mean) / std, computed as a float table of 256 entries per channel */
+    void *y;     /* [B * (S/p)^2, 3*p*p] */
+};
+
+struct ops_funcs {
+    const char *name; /* "cpu", "ref", "cuda" */
+    void (*free)(struct ops *o);
+
+    int (*alloc)(struct ops *o, size_t bytes, void **ret);                     /* 64-byte aligned, contents undefined */
+    void (*release)(struct ops *o, void *p);                                   /* NULL is fine */
+    int (*upload_f32)(struct ops *o, void *dst, const float *src, size_t n);   /* host f32 -> act_dtype */
+    int (*download_f32)(struct ops *o, float *dst, const void *src, size_t n); /* act_dtype -> host f32 */
+    int (*download_f32_from_f32)(struct ops *o, float *dst, const void *src,
+                                 size_t n); /* device f32 (logits) -> host */
+    int (*sync)(struct ops *o);
+
+    int (*weight_new)(struct ops *o, const struct ops_weight_part *parts, int n_parts, struct ops_weight **ret,
+                      struct err *err);
+    void (*weight_free)(struct ops *o, struct ops_weight *w);
+    int (*vector_new)(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err);
+    void (*vector_free)(struct ops *o, struct ops_vector *v);
+    /* t: host [rows, width], stays mapped as long as the table lives. */
+    int (*table_new)(struct ops *o, const struct tensor *t, struct ops_table **ret, struct err *err);
+    void (*table_free)(struct ops *o, struct ops_table *t);
+
+    int (*linear)(struct ops *o, const struct ops_linear_args *a);
+    int (*norm)(struct ops *o, const struct ops_norm_args *a);
+    int (*attention)(struct ops *o, const struct ops_attention_args *a);
+    int (*rows_copy)(struct ops *o, const struct ops_rows_args *a);
+    int (*patchify)(struct ops *o, const struct ops_patchify_args *a);
+    /* y[b, 0] = cls + pos[0]; y[b, 1+i] = patches[b, i] + pos[1+i]; y rows are dense [B*P, C]. cls: C values, pos: P*C
+     * values. */
+    int (*vit_embed)(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t width, const void *patches,
+                     const struct ops_vector *cls, const struct ops_vector *pos, void *y);
+    /* y[i] = table[index[i]] (add == false) or y[i] += table[index[i]]; y row r = dst_index ? dst_index[i] : i; index
+     * is host int32_t, in range. */
+    int (*embed)(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index,
+                 const int32_t *dst_index, bool add, void *y, int64_t ld_y);
+    /* Per row of f32 logits [n_rows, ld]: the largest of the first `vocab` (lowest index on ties) and its log-softmax.
+     * Results to HOST arrays (synchronises). */
+    int (*argmax_logprob)(struct ops *o, int64_t n_rows, int64_t vocab, const float *logits, int64_t ld,
+                          int32_t *ret_ids, float *ret_logprob);
+};
+
+struct ops {
+    const struct ops_funcs *f;
+    enum dtype act_dtype;
+};
+
+/* n_threads >= 1. act_dtype F32 (BF16 where the CPU has it: -ENOTSUP naming the missing ISA otherwise). */
+int ops_cpu_new(int n_threads, enum dtype act_dtype, struct ops **ret, struct err *err) CHECK_RESULT;
+int ops_ref_new(struct ops **ret, struct err *err) CHECK_RESULT;
+static inline void ops_free(struct ops *o)
+{
+    if (o)
+        o->f->free(o);
+}
+
+#endif
