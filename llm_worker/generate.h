@@ -1,0 +1,68 @@
+/* generate.h - many captions at once: requests wait, take a slot of the KV cache, grow a token a step, and leave.
+ *
+ * A step runs one forward pass over everything that is active; prompts of new requests ride in the same pass as soon
+ * as slots and rows allow. The tokens of a request do not depend on what else is running.
+ * Who may call: the compute thread that owns the model; nothing here locks or logs.
+ * Units:  tokens. Lengths count new tokens, the end-of-sequence token included.
+ * Memory: requests are copied at submit (Q * L floats and the prompt); a result is the caller's.
+ * Errors: negative errno; a submit that fails has changed nothing. */
+#ifndef BLIPLINE_LLM_WORKER_GENERATE_H
+#define BLIPLINE_LLM_WORKER_GENERATE_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+enum { GENERATE_MAX_EOS = 16 };
+
+struct opt;
+struct generate;
+
+struct generate_request {
+    uint64_t tag;            /* the caller's, returned with the result */
+    const float *image_rows; /* host [n_image_rows, L]: the projected queries */
+    int n_image_rows;
+    const int32_t *prompt; /* ids with special tokens; no prompt: the bos id alone. At least one */
+    int n_prompt;
+    int max_new_tokens; /* >= 1 */
+    const int32_t *eos; /* any of these ends the sequence; may be empty */
+    int n_eos;
+};
+
+enum generate_finish { GENERATE_FINISH_EOS, GENERATE_FINISH_LENGTH };
+
+struct generate_result {
+    uint64_t tag;
+    int32_t *ids; /* new tokens, up to and with the first eos */
+    int n_ids;
+    double logprob; /* sum over ids */
+    enum generate_finish finish;
+};
+
+/* At most `queue_limit` requests wait for a slot. forbidden_id: the image token, which no prompt may contain (-1:
+ * none). The model must outlive the generator. */
+int generate_new(struct opt *m, int queue_limit, int32_t forbidden_id, struct generate **ret,
+                 struct err *err) CHECK_RESULT;
+void generate_free(struct generate *g); /* waiting, active and untaken ones are dropped */
+
+/* Would this request be accepted? The same errors as generate_submit, except -EAGAIN. */
+int generate_check(const struct generate *g, const struct generate_request *r, struct err *err) CHECK_RESULT;
+/* -E2BIG: image rows + prompt + new tokens need more positions than the model has. -EINVAL: an id that is no token or
+ * is the image token, no rows at all, too many eos ids. -EAGAIN: queue_limit requests are waiting. */
+int generate_submit(struct generate *g, const struct generate_request *r, struct err *err) CHECK_RESULT;
+
+/* One token for every active sequence, the first one for those that start now. Returns how many sequences ran (0: there
+ * is nothing to do), or what the operators return; after an error the generator is of no further use. */
+int generate_step(struct generate *g) CHECK_RESULT;
+/* 1 and the next finished one, in order of finishing, or 0. Free with generate_result_release. */
+int generate_take(struct generate *g, struct generate_result *ret);
+void generate_result_release(struct generate_result *r);
+/* Forget a request wherever it is; its result never comes. Returns how many were dropped. */
+int generate_cancel(struct generate *g, uint64_t tag);
+
+int generate_n_waiting(const struct generate *g);
+int generate_n_active(const struct generate *g);
+int generate_n_finished(const struct generate *g); /* not yet taken */
+int generate_room(const struct generate *g);       /* requests that submit takes now without -EAGAIN */
+
+#endif
