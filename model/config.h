@@ -1,0 +1,103 @@
+/* config.h - the numbers of a checkpoint: config.json, generation_config.json, preprocessor_config.json.
+ *
+ * Every key that is missing takes the published library's default; a value of the wrong type, absurd, or naming
+ * something that is not implemented is refused, with file and key in the message. Who may call: anyone; the structs are
+ * plain values, immutable after loading. Units:  sizes in elements, token ids as in the tokenizer (-1: the checkpoint
+ * has none). Memory: nothing to free. Errors: -EINVAL (bad or unsupported value), -EFBIG (file over its limit),
+ * -ENOMEM, or what opening the file gave. */
+#ifndef BLIPLINE_MODEL_CONFIG_H
+#define BLIPLINE_MODEL_CONFIG_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONFIG_MAX_EOS 16
+
+enum config_task {
+    CONFIG_TASK_GENERATE = 1, /* Blip2ForConditionalGeneration: vision, Q-Former, projection, language model */
+    CONFIG_TASK_RETRIEVE,     /* Blip2ForImageTextRetrieval: vision, Q-Former with text, ITC and ITM heads */
+};
+
+enum config_lm { CONFIG_LM_NONE = 0, CONFIG_LM_OPT, CONFIG_LM_T5 };
+
+struct config_vision {
+    int width, n_layers, n_heads, head_dim; /* width = n_heads * head_dim */
+    int ffn_width;
+    int image_size, patch_size; /* pixels; image_size is a multiple of patch_size */
+    int n_tokens;               /* P = (image_size / patch_size)^2 + 1 */
+    float eps;
+    bool qkv_bias;
+};
+
+struct config_qformer {
+    int width, n_layers, n_heads, head_dim;
+    int ffn_width;
+    int vision_width;         /* width of the keys' and values' source; always vision.width */
+    int cross_attention_freq; /* layers 0, f, 2f... look at the image */
+    int vocab_size, max_positions;
+    float eps;
+    bool has_text; /* word embeddings and text feed-forward exist (retrieval checkpoints) */
+};
+
+struct config_opt {
+    int width, n_layers, n_heads, head_dim, ffn_width;
+    int vocab_size;
+    int max_positions; /* embed_positions has two rows more */
+    float eps;         /* 1e-5, fixed */
+    bool norm_before;  /* do_layer_norm_before */
+    bool final_norm;   /* model.decoder.final_layer_norm exists and is applied */
+};
+
+struct config_t5 {
+    int width, n_heads, head_dim /* d_kv */, ffn_width;
+    int n_encoder_layers, n_decoder_layers;
+    int vocab_size;
+    int n_buckets, max_distance;
+    float eps;
+    bool scale_output; /* decoder output x d_model^-1/2 before the head; see MODEL.md for the rule */
+};
+
+/* pixel value = (u8 * rescale - mean) / std per channel; do_rescale = false gives rescale 1, do_normalize = false mean
+ * 0 and std 1. Resizing is always Pillow's bicubic to size x size. */
+struct config_pixels {
+    int size;
+    double rescale;
+    double mean[3], std[3];
+};
+
+struct config {
+    enum config_task task;
+    enum config_lm lm; /* CONFIG_LM_NONE exactly when task is RETRIEVE */
+    struct config_vision vision;
+    struct config_qformer qformer;
+    struct config_opt opt; /* valid for CONFIG_LM_OPT */
+    struct config_t5 t5;   /* valid for CONFIG_LM_T5 */
+    int lm_width;          /* width of the language model's embeddings = rows of language_projection; 0 without one */
+    int lm_vocab_size;     /* 0 without one */
+    int n_queries;         /* Q, num_query_tokens */
+    int embed_width;       /* d, image_text_hidden_size: ITC embeddings of retrieval checkpoints */
+    int32_t image_token;   /* image_token_index, -1 where null or missing */
+    int32_t eos[CONFIG_MAX_EOS];
+    int n_eos;
+    int32_t bos, pad, decoder_start; /* decoder_start: T5 */
+    struct config_pixels pixels;
+};
+
+/* The three files from memory; `name` is used in messages. `generation` and `preprocessor` may be NULL (size 0): then
+ * defaults of config.json (and published pixel numbers at vision.image_size) apply. */
+struct config_text {
+    const char *name;
+    const void *data;
+    size_t size_bytes;
+};
+int config_parse(const struct config_text *config, const struct config_text *generation,
+                 const struct config_text *preprocessor, struct config *ret, struct err *err) CHECK_RESULT;
+
+/* The three files of a checkpoint directory. config.json and preprocessor_config.json must exist,
+ * generation_config.json need not. */
+int config_load(const char *dir, struct config *ret, struct err *err) CHECK_RESULT;
+
+#endif

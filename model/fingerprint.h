@@ -1,0 +1,43 @@
+/* fingerprint.h - 128 bits that say "the same computation on the same weights".
+ *
+ * xxh3-128 over names, types, shapes and bytes of the tensors in the order of names, and over the configuration numbers
+ * that change results. How tensors are spread over files, unknown tensors and aliases that repeat another do not
+ * matter. Who may call: anyone; reads every byte of the tensors concerned (seconds for a large model), so call it once.
+ * Units:  none. Memory: plain values.
+ * Errors: -ENOENT for a missing tensor, -EINVAL for a shape that disagrees, file errors of tokenizer.json. */
+#ifndef BLIPLINE_MODEL_FINGERPRINT_H
+#define BLIPLINE_MODEL_FINGERPRINT_H
+
+#include "base/err.h"
+#include "model/checkpoint.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define FINGERPRINT_BYTES 16
+#define FINGERPRINT_HEX_SIZE 33 /* with the NUL */
+
+struct fingerprint {
+    uint8_t bytes[FINGERPRINT_BYTES]; /* canonical (big-endian) form of xxh3-128 */
+};
+
+/* Vision weights without post_layernorm, and vision numbers: captioner and scorer share a pass when these agree. */
+int fingerprint_trunk(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
+/* Size, rescale, mean, std. */
+int fingerprint_pixels(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
+/* post_layernorm, query tokens, Q-Former, projections and heads. */
+int fingerprint_qformer(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
+/* Language model, bytes of tokenizer.json, special ids. -EINVAL for a retrieval checkpoint. */
+int fingerprint_lm(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
+
+/* What a worker of one stage announces: encoder = (trunk, pixels); qformer = (qformer, the trunk numbers it relies on);
+ * llm = lm. `stage` is a single bit. */
+int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, struct fingerprint *ret,
+                            struct err *err) CHECK_RESULT;
+
+bool fingerprint_equal(const struct fingerprint *a, const struct fingerprint *b);
+/* 32 lower-case hex digits; returns hex. */
+char *fingerprint_to_hex(const struct fingerprint *f, char hex[FINGERPRINT_HEX_SIZE]);
+int fingerprint_from_hex(const char *hex, struct fingerprint *ret) CHECK_RESULT; /* -EINVAL */
+
+#endif

@@ -1,0 +1,49 @@
+/* tensor.h - what a block of numbers is: type, shape, address.
+ *
+ * Who may call: anyone, from any thread; a struct tensor is a plain view.
+ * Units:  shapes count elements, contiguous row-major, host memory unless the holder says otherwise.
+ * Memory: a tensor never owns `data`; it is valid as long as what it views (a checkpoint's map, an arena, a buffer).
+ *         Views of a checkpoint are read-only although `data` is not const.
+ * Errors: -EINVAL for a bad type, rank or dimension, -EOVERFLOW where a product does not fit; outputs untouched then.
+ */
+#ifndef BLIPLINE_TENSOR_TENSOR_H
+#define BLIPLINE_TENSOR_TENSOR_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The numbers are part of the wire protocol and of fingerprints: never renumber. */
+enum dtype { DTYPE_F32 = 1, DTYPE_F16, DTYPE_BF16, DTYPE_U8, DTYPE_I32, DTYPE_I64 };
+
+#define TENSOR_MAX_DIMS 4
+
+struct tensor {
+    enum dtype dtype;
+    int n_dims; /* 0 .. TENSOR_MAX_DIMS; 0: a scalar */
+    int64_t shape[TENSOR_MAX_DIMS];
+    void *data;
+};
+
+size_t dtype_size_bytes(enum dtype dtype);                             /* 0: not a type */
+const char *dtype_name(enum dtype dtype);                              /* "F32", as safetensors spells it; "?" */
+int dtype_parse(const char *name, enum dtype *ret_dtype) CHECK_RESULT; /* any case; also "fp32", "float32", ... */
+bool dtype_is_float(enum dtype dtype);
+
+int tensor_n_elements(const struct tensor *t, int64_t *ret_n) CHECK_RESULT;
+int tensor_size_bytes(const struct tensor *t, size_t *ret_bytes) CHECK_RESULT;
+/* Same rank and dimensions (types may differ). */
+bool tensor_shape_is(const struct tensor *t, int n_dims, const int64_t *shape);
+/* "[2, 3]" into buf (cut if short); returns buf. */
+char *tensor_shape_text(int n_dims, const int64_t *shape, char *buf, size_t buf_size);
+
+/* n numbers F32/F16/BF16/U8 -> f32, exact. Neither side needs alignment. The type must be one of those (our bug). */
+void tensor_to_f32(float *dst, enum dtype dtype, const void *src, size_t n);
+/* n f32 -> F32/F16/BF16, rounded to nearest even; NaN stays NaN. */
+void tensor_from_f32(void *dst, enum dtype dtype, const float *src, size_t n);
+/* Row `row` of dimension 0 (everything after it flattened) -> f32; 0 <= row < shape[0], n_dims >= 1. */
+void tensor_row_to_f32(const struct tensor *t, int64_t row, float *dst);
+
+#endif
