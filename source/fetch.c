@@ -1,0 +1,41 @@
+#include "source/fetch.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum image_error source_fetch(const char *path, size_t max_file_bytes, struct buf *ret, struct err *err)
+{
+    int rc;
+
+    buf_clear(ret);
+    rc = file_read(path, max_file_bytes, ret, NULL);
+    switch (rc) {
+    case 0:
+        if (ret->size_bytes)
+            return IMAGE_OK;
+        (void)err_set(err, rc, "the file is empty");
+        return IMAGE_EMPTY;
+    case -ENOENT:
+    case -ENOTDIR:
+        (void)err_set(err, rc, "no such file");
+        return IMAGE_MISSING;
+    case -EFBIG:
+        (void)err_set(err, rc, "the file has more than %zu bytes, the limit", max_file_bytes);
+        return IMAGE_TOO_LARGE;
+    case -ENOMEM:
+        (void)err_set(err, rc, "no memory to read the file");
+        return IMAGE_NO_MEMORY;
+    case -EISDIR:
+        (void)err_set(err, rc, "it is a folder, not a file");
+        return IMAGE_UNREADABLE;
+    case -EINVAL:
+    case -ENXIO:
+        (void)err_set(err, rc, "it is a device, socket or pipe, not a file");
+        return IMAGE_UNREADABLE;
+    default:
+        (void)err_set(err, rc, "cannot read the file: %s", strerror(-rc));
+        return IMAGE_UNREADABLE;
+    }
+}

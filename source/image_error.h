@@ -1,0 +1,27 @@
+/* image_error.h - why one picture could not be used, as a code with a stable name.
+ *
+ * The name is what travels, what the store keeps and what `retry --reason` takes: names are never changed or reused.
+ * Who may call: anyone, any thread. Units: none. Memory: names are static. Errors: none. */
+#ifndef BLIPLINE_SOURCE_IMAGE_ERROR_H
+#define BLIPLINE_SOURCE_IMAGE_ERROR_H
+
+enum image_error {
+    IMAGE_OK = 0,
+    IMAGE_MISSING,         /* no such file by the time it is read */
+    IMAGE_UNREADABLE,      /* permission, I/O error, a folder, a pipe, a path that is too long */
+    IMAGE_EMPTY,           /* zero bytes */
+    IMAGE_TOO_LARGE,       /* more bytes than the limit */
+    IMAGE_UNKNOWN_FORMAT,  /* the first bytes are not those of JPEG, PNG or WebP */
+    IMAGE_UNSUPPORTED,     /* a kind of JPEG, PNG or WebP that is not decoded (12 bit, animation) */
+    IMAGE_TRUNCATED,       /* the bytes end before the picture does */
+    IMAGE_CORRUPT,         /* the bytes contradict the format */
+    IMAGE_TOO_MANY_PIXELS, /* more pixels, or a longer side, than the limit */
+    IMAGE_NO_MEMORY,       /* this machine's trouble, not the picture's: worth another attempt */
+    IMAGE_N_ERRORS
+};
+
+/* "ok", "missing", "unreadable", "empty", "too_large", "unknown_format", "unsupported", "truncated", "corrupt",
+ * "too_many_pixels", "no_memory"; "unknown" for a value outside the enum. */
+const char *image_error_name(enum image_error code);
+
+#endif

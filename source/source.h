@@ -1,0 +1,56 @@
+/* source.h - where images come from, as a stream of items in a reproducible order.
+ *
+ * A source argument is
+ *   a folder   every picture below it by its extension (.jpg .jpeg .jpe .jfif .png .webp in any case), in bytewise
+ * order of the paths; hidden names are skipped, links to files are followed, links to folders are not (so loops cannot
+ * arise); a file     that file, whatever its name;
+ *   @list.txt  one path a line, relative to the list's folder or absolute; LF or CRLF; empty lines are skipped. Lines
+ * are not looked at further: a file that is missing becomes an item, and fails with that reason. @- is standard input,
+ *              relative to the working folder. A folder or file whose name begins with @ is written ./@name.
+ *
+ * Who may call: one thread per source.
+ * Units:  sizes bytes, times nanoseconds since 1970 UTC.
+ * Memory: the source owns what an item points to; it is valid until the next call on that source. A folder is read and
+ * sorted when the walk enters it: memory holds the names of the folders between the root and the current one, not of
+ * the tree. Errors: negative errno and `err` (names in it may hold any byte). What a walk cannot use is skipped and
+ * counted. */
+#ifndef BLIPLINE_SOURCE_SOURCE_H
+#define BLIPLINE_SOURCE_SOURCE_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct source;
+
+struct source_item {
+    const char *key; /* path relative to the source; any byte but NUL, not necessarily UTF-8; NUL-terminated as well */
+    size_t key_bytes;
+    const char *path; /* absolute, NUL-terminated, less than PATH_MAX bytes */
+    size_t path_bytes;
+    uint64_t size_bytes; /* 0 where the file could not be examined (lists only) */
+    int64_t mtime_ns;    /* 0 likewise */
+};
+
+/* What a walk passed over. */
+struct source_skipped {
+    uint64_t other_names;     /* files without a picture's extension */
+    uint64_t hidden;          /* names that begin with a dot */
+    uint64_t not_regular;     /* devices, sockets, pipes, links to nothing */
+    uint64_t linked_folders;  /* symbolic links to folders */
+    uint64_t too_long;        /* files and folders whose path would not fit PATH_MAX */
+    uint64_t unreadable;      /* folders that could not be read */
+    struct err first_problem; /* in words, about the first of the last three; "" when there was none */
+};
+
+/* -ENOENT and the like when the argument names nothing. */
+int source_open(const char *arg, struct source **ret, struct err *err) CHECK_RESULT;
+/* 1: *ret is the next item. 0: there are no more. Negative: the source is broken (a list's line is named by its
+ * number). */
+int source_next(struct source *s, struct source_item *ret, struct err *err) CHECK_RESULT;
+/* Counts so far; valid until source_free. */
+const struct source_skipped *source_skipped(const struct source *s);
+void source_free(struct source *s);
+
+#endif
