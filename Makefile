@@ -7,29 +7,27 @@
 
 CUDA   ?= $(if $(shell command -v nvcc 2>/dev/null),1,0)
 SAN    ?=
+COV    ?= 0
 T      ?=
 V      ?= 0
+TIME   ?= 30
 PYTHON ?= /usr/bin/python3
 PREFIX ?= /usr/local
 DESTDIR ?=
 CC     := gcc
 
 Q := $(if $(filter 1,$(V)),,@)
-O := build$(if $(SAN),/$(SAN))
+O := build$(if $(SAN),/$(SAN))$(if $(filter 1,$(COV)),/coverage)
 
-# -- first contact: install what is missing, then build ------------------------------------------------------------------------------
-LIBS := libzmq libprotobuf-c lmdb libjpeg spng libwebp libpcre2-8 jansson libxxhash libsodium libsystemd zlib
-ifeq ($(filter help clean deps format format-check,$(MAKECMDGOALS)),)
-DEPS_OK := $(shell sh ops/install-deps.sh --check >/dev/null 2>&1 && echo yes)
-ifneq ($(DEPS_OK),yes)
-$(info blipline: installing what the build needs (ops/install-deps.sh))
+# -- first contact: install what is missing before anything is built ------------------------------------------------------------------
+ifeq ($(filter help clean format format-check check-layers install-deps,$(MAKECMDGOALS)),)
+ifneq ($(shell sh ops/install-deps.sh --check >/dev/null 2>&1 && echo yes),yes)
+$(info blipline: installing what the build and the tests need (ops/install-deps.sh))
 ifneq ($(shell sh ops/install-deps.sh 1>&2; echo $$?),0)
 $(error packages are missing, see the line above)
 endif
 endif
 endif
-
-pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
 
 override CFLAGS += -std=gnu11 -O3 -g -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wshadow -I. -I$(O)/gen \
                    -D_GNU_SOURCE -fno-math-errno -fno-trapping-math -pthread
@@ -40,6 +38,10 @@ override LDFLAGS += -fsanitize=$(SAN)
 ifeq ($(SAN),undefined)
 override CFLAGS += -fno-sanitize-recover=undefined
 endif
+endif
+ifeq ($(COV),1)
+override CFLAGS += --coverage -O0
+override LDFLAGS += --coverage
 endif
 
 objects = $(patsubst %.c,$(O)/%.o,$(1))
@@ -105,7 +107,7 @@ $(O)/%.o: %.c | $(PROTOGEN)
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
 
 # -- tests ---------------------------------------------------------------------------------------------------------------------------
-# A unit test tests/unit/test_X.c is linked with everything but the daemons' main.c and prints cmocka's summary.
+# A unit test tests/unit/test_X.c is linked with everything but the daemons' main.c, and with the helpers beside it (tests/unit/*.c that are no test_*.c).
 LIB_SRC := $(BASE) $(PROTO) $(WIRE) $(STORE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $(MODEL) \
            $(filter-out %/main.c,$(wildcard encoder_worker/*.c qformer_worker/*.c llm_worker/*.c broker/*.c client/*.c))
 LIB_A   := $(O)/libblipline-all.a
@@ -113,17 +115,87 @@ $(LIB_A): $(call objects,$(LIB_SRC)) $(PROTOGEN:.c=.o)
 	$(Q)rm -f $@ && ar rcs $@ $^
 ALL_L   := $(WIRE_L) $(STORE_L) $(MODEL_L) $(CODEC_L) $(TENSOR_L) $(BASE_L) $(DAEMON_L)
 
-UNIT_TESTS := $(patsubst tests/unit/%.c,$(O)/tests/unit/%,$(wildcard tests/unit/test_*$(T)*.c))
-$(O)/tests/unit/%: $(O)/tests/unit/%.o $(LIB_A)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(LIB_A) $(ALL_L) -lcmocka
+UNIT_TESTS  := $(patsubst tests/unit/%.c,$(O)/tests/unit/%,$(wildcard tests/unit/test_*$(T)*.c))
+UNIT_SHARED := $(call objects,$(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c)))
+$(O)/tests/unit/test_%: $(O)/tests/unit/test_%.o $(UNIT_SHARED) $(LIB_A)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(UNIT_SHARED) $(LIB_A) $(ALL_L) -lcmocka
 
-test-unit: $(UNIT_TESTS) ## unit and golden tests
-	$(Q)for t in $(UNIT_TESTS); do echo "== $$t"; $$t || exit 1; done
+SIMULATE := $(O)/tests/simulate/simulate
+$(SIMULATE): $(call objects,$(wildcard tests/simulate/*.c)) $(LIB_A)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB_A) $(ALL_L)
+
+BENCHES := $(patsubst tests/bench/%.c,$(O)/tests/bench/%,$(wildcard tests/bench/bench_*.c))
+BENCH_SHARED := $(call objects,$(filter-out tests/bench/bench_%,$(wildcard tests/bench/*.c)))
+$(O)/tests/bench/bench_%: $(O)/tests/bench/bench_%.o $(BENCH_SHARED) $(LIB_A)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(BENCH_SHARED) $(LIB_A) $(ALL_L)
+
+test: test-unit simulate test-e2e ## everything: unit and golden tests, simulator, end to end with the real daemons
+
+test-unit: $(UNIT_TESTS) ## unit and golden tests (T=name picks some)
+	$(Q)sh tests/run-unit.sh $(UNIT_TESTS)
+
+simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and five planted bugs
+	$(Q)$(SIMULATE) --seeds 300
+
+test-e2e: build python-proto ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
+	$(Q)O=$(abspath $(O)) PYTHONPATH=$(abspath build/gen-python) $(PYTHON) -m pytest -q -p no:cacheprovider tests/e2e $(if $(T),-k '$(T)')
+
+PYTHON_PROTO := $(PROTOS:proto/%.proto=build/gen-python/proto/%_pb2.py)
+python-proto: $(PYTHON_PROTO) ## protobuf classes for Python in build/gen-python
+build/gen-python/proto/%_pb2.py: proto/%.proto
+	@mkdir -p build/gen-python
+	$(Q)protoc --python_out=build/gen-python $<
+
+bench: build $(BENCHES) ## measure: operators, stages, core, store, wire, the whole chain
+	$(Q)O=$(O) sh tests/bench/run.sh $(BENCHES)
+
+demo: build python-proto ## caption the example pictures with the demo model
+	$(Q)O=$(O) PYTHON=$(PYTHON) sh examples/demo.sh
+
+# -- care ----------------------------------------------------------------------------------------------------------------------------
+C_FILES := $(wildcard base/*.[ch] proto/*.[ch] wire/*.[ch] store/*.[ch] source/*.[ch] tensor/*.[ch] model/*.[ch] encoder_worker/*.[ch] \
+             qformer_worker/*.[ch] llm_worker/*.[ch] broker/*.[ch] client/*.[ch] tests/*/*.[ch])
+
+format: ## clang-format in place
+	$(Q)clang-format -i $(C_FILES)
+format-check: ## exit 1 where clang-format would change something
+	$(Q)clang-format --dry-run -Werror $(C_FILES)
+check-layers: ## who includes and links whom, as DESIGN says
+	$(Q)$(PYTHON) ops/lint/layers.py
+check-headers: $(PROTOGEN) ## every header compiles alone
+	$(Q)for h in $(filter %.h,$(C_FILES)); do $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -x c -fsyntax-only -include $$h /dev/null || exit 1; done
+lint: check-layers check-headers ## layers, headers, cppcheck, clang-tidy
+	$(Q)sh ops/install-deps.sh lint
+	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem -I. $(filter-out tests/%,$(filter %.c,$(C_FILES)))
+	$(Q)clang-tidy --quiet --warnings-as-errors='*' $(filter-out tests/%,$(filter %.c,$(C_FILES))) -- -std=gnu11 -D_GNU_SOURCE -I. -I$(O)/gen
+
+coverage: ## line coverage of base, broker, proto, store, wire
+	$(Q)$(MAKE) COV=1 test
+	$(Q)$(PYTHON) ops/lint/coverage.py build/coverage
+
+FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz: $(FUZZERS) ## every fuzzer for TIME seconds (clang, libFuzzer, ASan, UBSan)
+	$(Q)for f in $(FUZZERS); do n=$$(basename $$f); mkdir -p build/fuzz/corpus/$$n; echo "== $$n"; \
+	    $$f -max_total_time=$(TIME) -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 -artifact_prefix=build/fuzz/$$n- build/fuzz/corpus/$$n || exit 1; done
+build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(PROTOGEN)
+	@mkdir -p build/fuzz
+	$(Q)sh ops/install-deps.sh fuzz
+	$(Q)clang -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -O1 -g -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -w -I. -I$(O)/gen -o $@ $< \
+	    $(LIB_SRC) $(PROTOGEN) $(ALL_L)
+
+install: build ## programs and documents to DESTDIR/PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/blipline
+	install -m 755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 README.md MODEL.md LICENSE proto/README.md $(DESTDIR)$(PREFIX)/share/doc/blipline
+	install -d $(DESTDIR)$(PREFIX)/share/blipline/proto
+	install -m 644 $(PROTOS) $(DESTDIR)$(PREFIX)/share/blipline/proto
+
+ci: test ## what .ci/run does
 
 clean: ## remove every build product
 	$(Q)rm -rf build
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
 
-.PHONY: build test-unit clean help
+.PHONY: build test test-unit simulate test-e2e python-proto bench demo format format-check check-layers check-headers lint coverage fuzz install ci clean help

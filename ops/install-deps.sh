@@ -2,17 +2,24 @@
 # Install what Blipline needs to build and to test (Debian 12 and 13, Ubuntu 24.04).
 #   ops/install-deps.sh           install what is missing, as root or with sudo; otherwise print the one line to run
 #   ops/install-deps.sh --check   exit 0 if nothing is missing
+#   ops/install-deps.sh lint      the same for `make lint` and `make format`
+#   ops/install-deps.sh fuzz      the same for `make fuzz`
 set -eu
 
-PACKAGES="build-essential pkg-config git
+packages="build-essential pkg-config
 libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler liblmdb-dev libdnnl-dev libjansson-dev libinih-dev
-libjpeg-dev libspng-dev libwebp-dev libarchive-dev libcurl4-openssl-dev libpcre2-dev libutf8proc-dev libxxhash-dev
-libsodium-dev libsystemd-dev libmicrohttpd-dev zlib1g-dev libcmocka-dev
+libjpeg-dev libspng-dev libwebp-dev libpcre2-dev libxxhash-dev libsodium-dev libsystemd-dev zlib1g-dev libcmocka-dev
 python3 python3-pytest python3-lmdb python3-zmq python3-protobuf python3-numpy python3-pil"
+case "${1:-}" in
+lint) packages="clang-format clang-tidy cppcheck" ;;
+fuzz) packages="clang" ;;
+esac
 
+# shellcheck disable=SC2086 # lists of words on purpose, here and below
+installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' $packages 2>/dev/null | sed -n 's/ installed$//p') || true
 missing=
-for p in $PACKAGES; do
-    dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing="$missing $p"
+for p in $packages; do
+    printf '%s\n' "$installed" | grep -qx "$p" || missing="$missing $p"
 done
 [ -n "$missing" ] || exit 0
 if [ "${1:-}" = --check ]; then
@@ -34,5 +41,5 @@ else
 fi
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get -q update
-# shellcheck disable=SC2086 # a list of words on purpose
+# shellcheck disable=SC2086
 $sudo apt-get -q install -y --no-install-recommends $missing

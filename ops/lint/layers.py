@@ -1,0 +1,62 @@
+#!/usr/bin/python3
+"""Who may include whom, and which folder owns which library. Exit 1 with one line for each breach."""
+import pathlib
+import re
+import sys
+
+LAYERS = {  # folder: folders it may include besides itself
+    "base": set(),
+    "proto": {"base"},
+    "wire": {"base", "proto"},
+    "store": {"base", "proto"},
+    "source": {"base"},
+    "tensor": {"base"},
+    "model": {"base", "tensor"},
+    "encoder_worker": {"base", "proto", "wire", "source", "tensor", "model"},
+    "qformer_worker": {"base", "proto", "wire", "tensor", "model"},
+    "llm_worker": {"base", "proto", "wire", "tensor", "model"},
+    "broker": {"base", "proto", "wire", "store"},
+    "client": {"base", "proto", "wire", "store", "source", "tensor", "model"},
+}
+OWNERS = {  # header: folders that may include it
+    r"protobuf-c/|\.pb-c\.h": {"proto"},
+    r"zmq\.h": {"wire"},
+    r"lmdb\.h": {"store"},
+    r"(oneapi/dnnl|dnnl|cuda|cublas)": {"tensor"},
+    r"(curl/|archive)": {"source"},
+    r"(jpeglib|spng|webp/)": {"encoder_worker"},
+    r"microhttpd": {"broker"},
+}
+INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')
+
+
+def main():
+    root = pathlib.Path(__file__).resolve().parents[2]
+    bad = 0
+    for folder, allowed in LAYERS.items():
+        for path in sorted((root / folder).glob("*.[ch]*")):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                match = INCLUDE.match(line)
+                if not match:
+                    continue
+                quote, name = match.groups()
+                first = name.split("/")[0]
+                where = f"{path.relative_to(root)}:{number}"
+                if quote == '"' and not (name.endswith(".pb-c.h") and folder == "proto"):
+                    if "/" not in name:
+                        print(f'{where}: include by path from the root, not "{name}"')
+                        bad += 1
+                    elif first != folder and first not in allowed:
+                        print(f"{where}: {folder}/ may not include {name}")
+                        bad += 1
+                for pattern, owners in OWNERS.items():
+                    if re.match(pattern, name) and folder not in owners:
+                        print(f"{where}: <{name}> belongs to {', '.join(sorted(owners))}/")
+                        bad += 1
+    if bad:
+        sys.exit(1)
+    print("layers: ok")
+
+
+if __name__ == "__main__":
+    main()

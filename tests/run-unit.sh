@@ -1,0 +1,19 @@
+#!/bin/sh
+# Run cmocka programs one by one: one line each, the whole log of one that fails. Exit 1 if any failed.
+failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+for t in "$@"; do
+    start=$(date +%s%N)
+    if timeout 300 "$t" >"$log" 2>&1; then
+        n=$(grep -c '^\[       OK \]' "$log")
+        skipped=$(grep -c '^\[  SKIPPED \]' "$log")
+        printf '  ok    %-28s %3d tests%s  %5d ms\n' "$(basename "$t")" "$n" "$([ "$skipped" -gt 0 ] && echo ", $skipped skipped")" \
+            $((($(date +%s%N) - start) / 1000000))
+    else
+        printf '  FAIL  %s\n' "$t"
+        cat "$log"
+        failed=$((failed + 1))
+    fi
+done
+[ "$failed" = 0 ] || { echo "$failed unit test programs failed"; exit 1; }
