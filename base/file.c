@@ -36,7 +36,7 @@ static int open_regular(const char *path, size_t *ret_size, struct err *err)
 
 int file_read(const char *path, size_t max_bytes, struct buf *ret, struct err *err)
 {
-    size_t size, before = ret->size_bytes, total = 0;
+    size_t size = 0, before = ret->size_bytes, total = 0;
     int rc = 0, fd = open_regular(path, &size, err);
 
     if (fd < 0)
