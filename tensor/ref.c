@@ -1,0 +1,428 @@
+#include "tensor/ops.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The definition of every operator: loops as MODEL.md writes them, sums in double, f32 activations in host memory.
+ * Slow on purpose and never optimised; the other back ends are compared with it. */
+
+struct ops_weight {
+    int64_t n, k;
+    float *values; /* [N, K] */
+    float *bias;   /* [N] or NULL */
+};
+
+struct ops_vector {
+    int64_t n;
+    float values[];
+};
+
+struct ops_table {
+    struct tensor tensor;
+    int64_t width;
+};
+
+static void ref_free(struct ops *o)
+{
+    free(o);
+}
+
+static int ref_alloc(struct ops *o, size_t bytes, void **ret)
+{
+    const size_t align = 64;
+    void *p;
+
+    (void)o;
+    if (bytes > SIZE_MAX - align)
+        return -ENOMEM;
+    p = aligned_alloc(align, (bytes + align) / align * align);
+    if (!p)
+        return -ENOMEM;
+    *ret = p;
+    return 0;
+}
+
+static void ref_release(struct ops *o, void *p)
+{
+    (void)o;
+    free(p);
+}
+
+static int ref_copy_f32(struct ops *o, void *dst, const float *src, size_t n)
+{
+    (void)o;
+    memcpy(dst, src, n * sizeof(float));
+    return 0;
+}
+
+static int ref_download_f32(struct ops *o, float *dst, const void *src, size_t n)
+{
+    return ref_copy_f32(o, dst, src, n);
+}
+
+static int ref_sync(struct ops *o)
+{
+    (void)o;
+    return 0;
+}
+
+static void ref_weight_free(struct ops *o, struct ops_weight *w)
+{
+    (void)o;
+    if (!w)
+        return;
+    free(w->values);
+    free(w->bias);
+    free(w);
+}
+
+static int weight_size(const struct ops_weight_part *parts, int n_parts, int64_t *ret_n, int64_t *ret_k)
+{
+    int64_t n = 0, k = parts[0].weight->shape[1], total;
+
+    for (int i = 0; i < n_parts; i++) {
+        const struct tensor *w = parts[i].weight, *b = parts[i].bias;
+
+        assert(w->n_dims == 2 && w->shape[1] == k && !b == !parts[0].bias);
+        assert(!b || (b->n_dims == 1 && b->shape[0] == w->shape[0]));
+        if (__builtin_add_overflow(n, w->shape[0], &n))
+            return -EOVERFLOW;
+    }
+    assert(n > 0 && k > 0);
+    if (__builtin_mul_overflow(n, k, &total) || total > (int64_t)(PTRDIFF_MAX / sizeof(float)))
+        return -EOVERFLOW;
+    *ret_n = n;
+    *ret_k = k;
+    return 0;
+}
+
+static int ref_weight_new(struct ops *o, const struct ops_weight_part *parts, int n_parts, struct ops_weight **ret,
+                          struct err *err)
+{
+    struct ops_weight *w;
+    int64_t row = 0, n, k;
+
+    if (weight_size(parts, n_parts, &n, &k) < 0)
+        return err_set(err, -EOVERFLOW, "weight: its size does not fit this machine");
+    w = calloc(1, sizeof(*w));
+    if (w) {
+        w->n = n;
+        w->k = k;
+        w->values = malloc((size_t)n * k * sizeof(float));
+        w->bias = parts[0].bias ? malloc((size_t)n * sizeof(float)) : NULL;
+    }
+    if (!w || !w->values || (parts[0].bias && !w->bias)) {
+        ref_weight_free(o, w);
+        return err_set(err, -ENOMEM, "weight [%lld, %lld]: out of memory", (long long)n, (long long)k);
+    }
+    for (int i = 0; i < n_parts; i++) {
+        const struct tensor *t = parts[i].weight, *b = parts[i].bias;
+
+        tensor_to_f32(w->values + row * k, t->dtype, t->data, (size_t)(t->shape[0] * k));
+        if (b)
+            tensor_to_f32(w->bias + row, b->dtype, b->data, (size_t)b->shape[0]);
+        row += t->shape[0];
+    }
+    *ret = w;
+    return 0;
+}
+
+static int ref_vector_new(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err)
+{
+    struct ops_vector *v;
+    int64_t n;
+
+    (void)o;
+    if (tensor_n_elements(t, &n) < 0 || n > (int64_t)(PTRDIFF_MAX / sizeof(float)) - 64)
+        return err_set(err, -EOVERFLOW, "vector: its size does not fit this machine");
+    v = malloc(sizeof(*v) + (size_t)n * sizeof(float));
+    if (!v)
+        return err_set(err, -ENOMEM, "vector of %lld values: out of memory", (long long)n);
+    v->n = n;
+    tensor_to_f32(v->values, t->dtype, t->data, (size_t)n);
+    *ret = v;
+    return 0;
+}
+
+static void ref_vector_free(struct ops *o, struct ops_vector *v)
+{
+    (void)o;
+    free(v);
+}
+
+static int ref_table_new(struct ops *o, const struct tensor *t, struct ops_table **ret, struct err *err)
+{
+    struct ops_table *table = malloc(sizeof(*table));
+
+    (void)o;
+    assert(t->n_dims == 2);
+    if (!table)
+        return err_set(err, -ENOMEM, "table: out of memory");
+    *table = (struct ops_table){.tensor = *t, .width = t->shape[1]};
+    *ret = table;
+    return 0;
+}
+
+static void ref_table_free(struct ops *o, struct ops_table *t)
+{
+    (void)o;
+    free(t);
+}
+
+static double activate(enum ops_act act, double x)
+{
+    switch (act) {
+    case OPS_ACT_NONE:
+        return x;
+    case OPS_ACT_RELU:
+        return x < 0 ? 0 : x;
+    case OPS_ACT_GELU_ERF:
+        return 0.5 * x * (1 + erf(x * M_SQRT1_2));
+    case OPS_ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    }
+    assert(!"a value of enum ops_act");
+    return x;
+}
+
+static int ref_linear(struct ops *o, const struct ops_linear_args *a)
+{
+    const struct ops_weight *w = a->weight;
+
+    (void)o;
+    assert(a->n_rows >= 1 && a->ld_x >= w->k && a->ld_y >= w->n && a->x != a->y);
+    for (int64_t m = 0; m < a->n_rows; m++) {
+        const float *x = (const float *)a->x + m * a->ld_x;
+        const float *residual = a->residual ? (const float *)a->residual + m * a->ld_residual : NULL;
+        float *y = (float *)a->y + m * a->ld_y;
+
+        for (int64_t n = 0; n < w->n; n++) {
+            double sum = w->bias ? w->bias[n] : 0;
+
+            for (int64_t k = 0; k < w->k; k++)
+                sum += (double)x[k] * w->values[n * w->k + k];
+            y[n] = (float)(activate(a->act, sum) + (residual ? residual[n] : 0));
+        }
+    }
+    return 0;
+}
+
+static int ref_norm(struct ops *o, const struct ops_norm_args *a)
+{
+    (void)o;
+    assert(a->gamma->n == a->width && (!a->beta || a->beta->n == a->width));
+    for (int64_t r = 0; r < a->n_rows; r++) {
+        const float *x = (const float *)a->x + r * a->ld_x;
+        float *y = (float *)a->y + r * a->ld_y;
+        double mean = 0, var = 0, scale;
+
+        if (a->beta)
+            for (int64_t c = 0; c < a->width; c++)
+                mean += x[c];
+        mean /= (double)a->width;
+        for (int64_t c = 0; c < a->width; c++)
+            var += (x[c] - mean) * (x[c] - mean);
+        scale = 1 / sqrt(var / (double)a->width + (double)a->eps);
+        for (int64_t c = 0; c < a->width; c++)
+            y[c] = (float)((x[c] - mean) * scale * a->gamma->values[c] + (a->beta ? a->beta->values[c] : 0));
+    }
+    return 0;
+}
+
+/* One query row of one head: q, out [D]; k, v the sequence's first row at this head's columns; score [n_keys]. */
+static void attend(const struct ops_attention_args *a, const float *q, const float *k, const float *v,
+                   const float *bias, int n_keys, double *score, float *out)
+{
+    double max = -HUGE_VAL, sum = 0;
+
+    for (int j = 0; j < n_keys; j++) {
+        double dot = 0;
+
+        for (int d = 0; d < a->head_dim; d++)
+            dot += (double)q[d] * k[j * a->ld_k + d];
+        score[j] = dot * a->scale + (bias ? bias[j] : 0);
+        if (score[j] > max)
+            max = score[j];
+    }
+    for (int j = 0; j < n_keys; j++) {
+        score[j] = exp(score[j] - max);
+        sum += score[j];
+    }
+    for (int d = 0; d < a->head_dim; d++) {
+        double value = 0;
+
+        for (int j = 0; j < n_keys; j++)
+            value += score[j] * v[j * a->ld_v + d];
+        out[d] = (float)(value / sum);
+    }
+}
+
+static void attend_sequence(const struct ops_attention_args *a, int s, double *score)
+{
+    const float *k = (const float *)a->k + a->kv_start[s] * a->ld_k;
+    const float *v = (const float *)a->v + a->kv_start[s] * a->ld_v;
+    int n_before = a->causal ? a->kv_len[s] - a->q_len[s] : 0; /* keys older than the first query */
+
+    assert(a->q_len[s] >= 1 && a->kv_len[s] >= 1 && n_before >= 0);
+    for (int j = 0; j < a->q_len[s]; j++) {
+        int64_t row = a->q_start[s] + j;
+        int n_keys = a->causal ? n_before + j + 1 : a->kv_len[s];
+
+        for (int h = 0; h < a->n_heads; h++) {
+            int64_t column = (int64_t)h * a->head_dim;
+            const float *bias =
+                a->bias ? a->bias + (h * a->bias_rows + n_before + j) * a->bias_cols : NULL; /* [n_keys] */
+
+            assert(!bias || (n_before + j < a->bias_rows && n_keys <= a->bias_cols));
+            attend(a, (const float *)a->q + row * a->ld_q + column, k + column, v + column, bias, n_keys, score,
+                   (float *)a->out + row * a->ld_out + column);
+        }
+    }
+}
+
+static int ref_attention(struct ops *o, const struct ops_attention_args *a)
+{
+    int longest = 1;
+    double *score;
+
+    (void)o;
+    for (int s = 0; s < a->n_seqs; s++)
+        longest = a->kv_len[s] > longest ? a->kv_len[s] : longest;
+    score = malloc((size_t)longest * sizeof(*score));
+    if (!score)
+        return -ENOMEM;
+    for (int s = 0; s < a->n_seqs; s++)
+        attend_sequence(a, s, score);
+    free(score);
+    return 0;
+}
+
+static int ref_rows_copy(struct ops *o, const struct ops_rows_args *a)
+{
+    (void)o;
+    for (int64_t i = 0; i < a->n_rows; i++) {
+        int64_t from = a->src_index ? a->src_index[i] : i, to = a->dst_index ? a->dst_index[i] : i;
+
+        memcpy((float *)a->dst + to * a->ld_dst, (const float *)a->src + from * a->ld_src,
+               (size_t)a->width * sizeof(float));
+    }
+    return 0;
+}
+
+static int ref_patchify(struct ops *o, const struct ops_patchify_args *a)
+{
+    int64_t size = a->image_size, p = a->patch_size, grid = size / p;
+    float *y = a->y;
+
+    (void)o;
+    assert(p >= 1 && grid >= 1 && grid * p == size);
+    for (int64_t patch = 0; patch < a->n_images * grid * grid; patch++) {
+        int64_t b = patch / (grid * grid), py = patch / grid % grid, px = patch % grid;
+
+        for (int c = 0; c < 3; c++)
+            for (int64_t i = 0; i < p; i++)
+                for (int64_t j = 0; j < p; j++) {
+                    uint8_t u = a->rgb[((b * size + py * p + i) * size + px * p + j) * 3 + c];
+
+                    *y++ = (float)(((double)u * a->rescale - a->mean[c]) / a->std[c]);
+                }
+    }
+    return 0;
+}
+
+static int ref_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t width, const void *patches,
+                         const struct ops_vector *cls, const struct ops_vector *pos, void *y)
+{
+    const float *patch = patches;
+    float *out = y;
+
+    (void)o;
+    assert(cls->n == width && pos->n == n_tokens * width);
+    for (int64_t b = 0; b < n_images; b++)
+        for (int64_t t = 0; t < n_tokens; t++) {
+            const float *from = t == 0 ? cls->values : patch + (b * (n_tokens - 1) + t - 1) * width;
+
+            for (int64_t c = 0; c < width; c++)
+                *out++ = from[c] + pos->values[t * width + c];
+        }
+    return 0;
+}
+
+static int ref_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index,
+                     const int32_t *dst_index, bool add, void *y, int64_t ld_y)
+{
+    float *row = malloc((size_t)t->width * sizeof(*row));
+
+    (void)o;
+    if (!row)
+        return -ENOMEM;
+    for (int64_t i = 0; i < n_rows; i++) {
+        float *to = (float *)y + (dst_index ? dst_index[i] : i) * ld_y;
+
+        assert(index[i] >= 0 && index[i] < t->tensor.shape[0]);
+        tensor_row_to_f32(&t->tensor, index[i], row);
+        for (int64_t c = 0; c < t->width; c++)
+            to[c] = add ? to[c] + row[c] : row[c];
+    }
+    free(row);
+    return 0;
+}
+
+static int ref_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, const float *logits, int64_t ld,
+                              int32_t *ret_ids, float *ret_logprob)
+{
+    (void)o;
+    for (int64_t r = 0; r < n_rows; r++) {
+        const float *x = logits + r * ld;
+        int64_t best = 0;
+        double sum = 0;
+
+        for (int64_t i = 1; i < vocab; i++)
+            if (x[i] > x[best])
+                best = i;
+        for (int64_t i = 0; i < vocab; i++)
+            sum += exp((double)x[i] - x[best]);
+        ret_ids[r] = (int32_t)best;
+        ret_logprob[r] = (float)-log(sum);
+    }
+    return 0;
+}
+
+static const struct ops_funcs ref_funcs = {
+    .name = "ref",
+    .free = ref_free,
+    .alloc = ref_alloc,
+    .release = ref_release,
+    .upload_f32 = ref_copy_f32,
+    .download_f32 = ref_download_f32,
+    .download_f32_from_f32 = ref_download_f32,
+    .sync = ref_sync,
+    .weight_new = ref_weight_new,
+    .weight_free = ref_weight_free,
+    .vector_new = ref_vector_new,
+    .vector_free = ref_vector_free,
+    .table_new = ref_table_new,
+    .table_free = ref_table_free,
+    .linear = ref_linear,
+    .norm = ref_norm,
+    .attention = ref_attention,
+    .rows_copy = ref_rows_copy,
+    .patchify = ref_patchify,
+    .vit_embed = ref_vit_embed,
+    .embed = ref_embed,
+    .argmax_logprob = ref_argmax_logprob,
+};
+
+int ops_ref_new(struct ops **ret, struct err *err)
+{
+    struct ops *o = malloc(sizeof(*o));
+
+    if (!o)
+        return err_set(err, -ENOMEM, "operators: out of memory");
+    *o = (struct ops){.f = &ref_funcs, .act_dtype = DTYPE_F32};
+    *ret = o;
+    return 0;
+}
