@@ -38,9 +38,8 @@ static int parse_number_with_unit(const char *text, const struct unit *units, in
 
 int conf_parse_size(const char *text, int64_t *ret_bytes)
 {
-    static const struct unit units[] = {{"", 1},           {"B", 1},          {"KiB", 1LL << 10},
-                                        {"MiB", 1LL << 20}, {"GiB", 1LL << 30}, {"TiB", 1LL << 40},
-                                        {NULL, 0}};
+    static const struct unit units[] = {
+        {"", 1}, {"B", 1}, {"KiB", 1LL << 10}, {"MiB", 1LL << 20}, {"GiB", 1LL << 30}, {"TiB", 1LL << 40}, {NULL, 0}};
 
     return parse_number_with_unit(text, units, ret_bytes);
 }

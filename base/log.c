@@ -58,10 +58,10 @@ static void log_line(enum log_level level, const char *fmt, va_list ap)
         return; /* nowhere left to report it */
 }
 
-#define LOG_AT(level)                                                                                                  \
-    va_list ap;                                                                                                        \
-    va_start(ap, fmt);                                                                                                 \
-    log_line(level, fmt, ap);                                                                                          \
+#define LOG_AT(level)         \
+    va_list ap;               \
+    va_start(ap, fmt);        \
+    log_line(level, fmt, ap); \
     va_end(ap)
 
 void log_err(const char *fmt, ...)

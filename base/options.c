@@ -21,8 +21,7 @@ static void print_help(const char *program, const char *what, const struct conf_
     conf_print_help(table, stdout);
 }
 
-struct options options_parse(int argc, char **argv, const char *program, const char *what,
-                             const struct conf_key *table)
+struct options options_parse(int argc, char **argv, const char *program, const char *what, const struct conf_key *table)
 {
     struct options o = {0};
     int c;

@@ -1,0 +1,269 @@
+/* The leaf modules: text of errors, buffers, arenas, files, configuration, mailboxes. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/conf.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mailbox.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char *make_dir(void)
+{
+    static char path[64];
+
+    (void)snprintf(path, sizeof(path), "/tmp/blipline-base-XXXXXX");
+    assert_non_null(mkdtemp(path));
+    return path;
+}
+
+static void test_err_prefix_keeps_the_code_and_the_cause(void **state)
+{
+    struct err err;
+
+    (void)state;
+    assert_int_equal(err_set(&err, -EINVAL, "line %d", 7), -EINVAL);
+    assert_int_equal(err_prefix(&err, -EINVAL, "%s", "file.conf"), -EINVAL);
+    assert_string_equal(err.text, "file.conf: line 7");
+    assert_int_equal(err_set(NULL, -EIO, "nobody listens"), -EIO);
+}
+
+static void test_buf_refuses_past_its_limit_and_keeps_what_it_has(void **state)
+{
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, 8);
+    assert_int_equal(buf_append(&b, "12345678", 8), 0);
+    assert_int_equal(buf_append(&b, "9", 1), -EFBIG);
+    assert_int_equal(b.size_bytes, 8);
+    assert_memory_equal(b.data, "12345678", 8);
+    assert_int_equal(buf_reserve(&b, SIZE_MAX), -EFBIG);
+    buf_release(&b);
+    buf_init(&b, 0);
+    assert_int_equal(buf_appendf(&b, "%s-%d", "unit", 3), 0);
+    assert_int_equal(b.size_bytes, 6);
+    assert_memory_equal(b.data, "unit-3", 6);
+    buf_release(&b);
+}
+
+static void test_arena_is_aligned_and_reuses_its_blocks(void **state)
+{
+    struct arena a;
+    void *first;
+
+    (void)state;
+    arena_init(&a, 1 << 20);
+    first = arena_alloc(&a, 1);
+    for (int i = 0; i < 1000; i++) {
+        unsigned char *p = arena_alloc(&a, (size_t)(i % 900) + 1);
+
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % 64, 0);
+        memset(p, i, (size_t)(i % 900) + 1);
+    }
+    assert_null(arena_alloc(&a, 1 << 20));
+    assert_null(arena_alloc(&a, SIZE_MAX));
+    arena_reset(&a);
+    assert_ptr_equal(arena_alloc(&a, 1), first);
+    assert_string_equal(arena_strndup(&a, "abcdef", 3), "abc");
+    arena_release(&a);
+}
+
+static void test_file_round_trip_limits_and_kinds(void **state)
+{
+    char *dir = make_dir(), path[128];
+    struct buf b;
+    struct file_map map;
+    struct err err;
+
+    (void)state;
+    buf_init(&b, 0);
+    (void)snprintf(path, sizeof(path), "%s/a/b/c", dir);
+    assert_int_equal(file_mkdirs(path, 0700, &err), 0);
+    assert_int_equal(file_mkdirs(path, 0700, &err), 0);
+    (void)snprintf(path, sizeof(path), "%s/a/b/c/file", dir);
+    assert_int_equal(file_write_atomic(path, "hello", 5, &err), 0);
+    assert_int_equal(file_read(path, 5, &b, &err), 0);
+    assert_int_equal(b.size_bytes, 5);
+    assert_int_equal(file_read(path, 4, &b, &err), -EFBIG);
+    assert_non_null(strstr(err.text, path));
+    assert_int_equal(b.size_bytes, 5);
+    assert_int_equal(file_map(path, &map, &err), 0);
+    assert_memory_equal(map.data, "hello", 5);
+    file_unmap(&map);
+    assert_int_equal(file_read(dir, 100, &b, &err), -EISDIR);
+    (void)snprintf(path, sizeof(path), "%s/fifo", dir);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(file_read(path, 100, &b, &err), -EINVAL); /* and it does not wait for a writer */
+    (void)snprintf(path, sizeof(path), "%s/none", dir);
+    assert_int_equal(file_read(path, 100, &b, &err), -ENOENT);
+    buf_release(&b);
+}
+
+struct sample_conf {
+    char endpoint[32];
+    int64_t threads;
+    bool insecure;
+    int64_t lease;
+    int64_t memory;
+};
+
+static const struct conf_key sample_table[] = {
+    {"endpoint", CONF_TEXT, CONF_AT(struct sample_conf, endpoint), NULL, 1, 0, "where to bind"},
+    {"threads", CONF_INT, CONF_AT(struct sample_conf, threads), "2", 1, 64, "threads"},
+    {"insecure", CONF_BOOL, CONF_AT(struct sample_conf, insecure), "no", 0, 0, "no keys"},
+    {"lease", CONF_DURATION, CONF_AT(struct sample_conf, lease), "30s", 1, 0, "lease"},
+    {"memory", CONF_SIZE, CONF_AT(struct sample_conf, memory), "1GiB", 1, 0, "memory"},
+    {0}};
+
+static int load_text(const char *text, struct sample_conf *conf, struct err *err)
+{
+    char path[128];
+
+    (void)snprintf(path, sizeof(path), "%s/x.conf", make_dir());
+    assert_int_equal(file_write_atomic(path, text, strlen(text), err), 0);
+    return conf_load(sample_table, conf, path, err);
+}
+
+static void test_conf_reads_units_and_defaults(void **state)
+{
+    struct sample_conf c;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(load_text("endpoint = ipc://x\nlease = 500ms\nmemory=64MiB\ninsecure = yes\n", &c, &err), 0);
+    assert_string_equal(c.endpoint, "ipc://x");
+    assert_int_equal(c.lease, 500);
+    assert_int_equal(c.memory, 64 << 20);
+    assert_int_equal(c.threads, 2);
+    assert_true(c.insecure);
+}
+
+static void test_conf_names_line_key_and_what_was_wanted(void **state)
+{
+    static const struct {
+        const char *text, *part;
+        int code;
+    } cases[] = {{"threads = 3\n", "endpoint is missing", -EINVAL},
+                 {"endpoint = a\nthreads = many\n", "line 2", -EINVAL},
+                 {"endpoint = a\nthreads = 65\n", "out of range", -ERANGE},
+                 {"endpoint = a\nthread = 2\n", "unknown key \"thread\"", -EINVAL},
+                 {"endpoint = a\nmemory = 9999999999GiB\n", "memory", -EINVAL},
+                 {"endpoint = a\nlease = 3 weeks\n", "a duration such as", -EINVAL},
+                 {"endpoint = a\n[part]\nthreads = 1\n", "no sections", -EINVAL},
+                 {"endpoint = 0123456789012345678901234567890123456789\n", "the limit is 31", -ERANGE}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct sample_conf c;
+        struct err err;
+
+        assert_int_equal(load_text(cases[i].text, &c, &err), cases[i].code);
+        if (!strstr(err.text, cases[i].part))
+            fail_msg("\"%s\" does not say \"%s\"", err.text, cases[i].part);
+    }
+}
+
+static void test_mailbox_is_bounded_in_order_and_pollable(void **state)
+{
+    struct mailbox *m;
+    int numbers[3];
+    struct pollfd p;
+
+    (void)state;
+    assert_int_equal(mailbox_new(0, &m), -EINVAL);
+    assert_int_equal(mailbox_new(2, &m), 0);
+    p = (struct pollfd){.fd = mailbox_fd(m), .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 0), 0);
+    assert_int_equal(mailbox_post(m, &numbers[0]), 0);
+    assert_int_equal(mailbox_post(m, &numbers[1]), 0);
+    assert_int_equal(mailbox_post(m, &numbers[2]), -EAGAIN);
+    assert_int_equal(mailbox_post_wait(m, &numbers[2], 5), -ETIMEDOUT);
+    assert_int_equal(poll(&p, 1, 0), 1);
+    assert_ptr_equal(mailbox_take(m), &numbers[0]);
+    assert_int_equal(poll(&p, 1, 0), 1);
+    mailbox_close(m);
+    assert_int_equal(mailbox_post(m, &numbers[2]), -EPIPE);
+    assert_ptr_equal(mailbox_take_wait(m, -1), &numbers[1]);
+    assert_null(mailbox_take_wait(m, -1));
+    assert_int_equal(poll(&p, 1, 0), 1); /* closed: readable for good, so that a poller wakes */
+    mailbox_free(m, NULL);
+}
+
+enum { HANDED = 20000 };
+
+static void *producer(void *arg)
+{
+    for (uintptr_t i = 1; i <= HANDED; i++)
+        if (mailbox_post_wait(arg, (void *)i, -1) < 0)
+            return NULL;
+    return arg;
+}
+
+static void test_mailbox_hands_over_between_threads_without_loss(void **state)
+{
+    struct mailbox *m;
+    pthread_t threads[2];
+    uintptr_t sum = 0;
+
+    (void)state;
+    assert_int_equal(mailbox_new(7, &m), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, producer, m), 0);
+    for (int i = 0; i < 2 * HANDED; i++) {
+        void *p = mailbox_take_wait(m, 10000);
+
+        assert_non_null(p);
+        sum += (uintptr_t)p;
+    }
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(sum, (uintptr_t)HANDED * (HANDED + 1));
+    assert_null(mailbox_take_wait(m, 1));
+    mailbox_free(m, NULL);
+}
+
+static void test_log_level_names(void **state)
+{
+    enum log_level level;
+
+    (void)state;
+    assert_int_equal(log_level_parse("debug", &level), 0);
+    assert_int_equal(level, LOG_LEVEL_DEBUG);
+    assert_int_equal(log_level_parse("loud", &level), -EINVAL);
+    assert_true(clock_mono_ms() <= clock_mono_ns() / 1000000 + 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_err_prefix_keeps_the_code_and_the_cause),
+        cmocka_unit_test(test_buf_refuses_past_its_limit_and_keeps_what_it_has),
+        cmocka_unit_test(test_arena_is_aligned_and_reuses_its_blocks),
+        cmocka_unit_test(test_file_round_trip_limits_and_kinds),
+        cmocka_unit_test(test_conf_reads_units_and_defaults),
+        cmocka_unit_test(test_conf_names_line_key_and_what_was_wanted),
+        cmocka_unit_test(test_mailbox_is_bounded_in_order_and_pollable),
+        cmocka_unit_test(test_mailbox_hands_over_between_threads_without_loss),
+        cmocka_unit_test(test_log_level_names),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
