@@ -44,6 +44,8 @@ override CFLAGS += --coverage -O0
 override LDFLAGS += --coverage
 endif
 
+CFLAGS_encoder_worker_resize := -ffp-contract=off # its weights are Pillow's to the bit, on processors with fused multiply-add too
+
 objects = $(patsubst %.c,$(O)/%.o,$(1))
 
 BASE    := $(wildcard base/*.c)

@@ -184,11 +184,16 @@ AVX2 static void down_avx2(const struct resize_axis *a, uint32_t i, const uint8_
 }
 #endif
 
+struct resize_kernels resize_kernels_plain(void)
+{
+    return (struct resize_kernels){.across = across_plain, .down = down_plain};
+}
+
 struct resize_kernels resize_kernels_best(void)
 {
 #ifdef HAVE_AVX2_KERNELS
     if (__builtin_cpu_supports("avx2"))
         return (struct resize_kernels){.across = across_avx2, .down = down_avx2};
 #endif
-    return (struct resize_kernels){.across = across_plain, .down = down_plain};
+    return resize_kernels_plain();
 }
