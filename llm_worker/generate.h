@@ -54,7 +54,7 @@ int generate_submit(struct generate *g, const struct generate_request *r, struct
 /* One token for every active sequence, the first one for those that start now. Returns how many sequences ran (0: there
  * is nothing to do), or what the operators return; after an error the generator is of no further use. */
 int generate_step(struct generate *g) CHECK_RESULT;
-/* 1 and the next finished one, in order of finishing, or 0. Free with generate_result_release. */
+/* 1 and the next finished one, in order of finishing; 0: none; -ENOMEM. Free with generate_result_release. */
 int generate_take(struct generate *g, struct generate_result *ret);
 void generate_result_release(struct generate_result *r);
 /* Forget a request wherever it is; its result never comes. Returns how many were dropped. */

@@ -119,6 +119,13 @@ void params_vector_free(struct ops *o, struct ops_vector **v)
     *v = NULL;
 }
 
+void params_table_free(struct ops *o, struct ops_table **t)
+{
+    if (*t)
+        o->f->table_free(o, *t);
+    *t = NULL;
+}
+
 int params_table(const struct params *p, const char *name, int64_t rows, int64_t width, struct ops_table **ret)
 {
     char full[PARAMS_NAME_MAX];

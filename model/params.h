@@ -52,6 +52,7 @@ int params_table(const struct params *p, const char *name, int64_t rows, int64_t
 /* NULL is fine; the pointer becomes NULL. */
 void params_weight_free(struct ops *o, struct ops_weight **w);
 void params_vector_free(struct ops *o, struct ops_vector **v);
+void params_table_free(struct ops *o, struct ops_table **t);
 
 /* y [n_rows, n] = act(x [n_rows, k] * w + bias) + residual [n_rows, n]; all rows dense, act_dtype. residual may be y or
  * NULL. */
