@@ -1,0 +1,59 @@
+/* golden.h - reference data of a checkpoint, and the report of a self-test against it.
+ *
+ * A golden directory holds a checkpoint and what the reference implementation computed with it: expected.safetensors
+ * (each stage's tensors for a few pictures) and expected.json (pictures, token ids, tokenizer cases); MODEL.md "Golden
+ * data".
+ * Who may call: the workers' self-tests and the unit tests; one thread.
+ * Units:  relative error = ||got - want|| / ||want|| over the whole tensor.
+ * Memory: golden_free frees everything; arrays from golden_floats are the caller's (free).
+ * Errors: -ENOENT, -EINVAL naming file, key or tensor. */
+#ifndef BLIPLINE_MODEL_GOLDEN_H
+#define BLIPLINE_MODEL_GOLDEN_H
+
+#include "base/err.h"
+#include "model/checkpoint.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/* fp32 against the reference, tensors and OPT logits (MODEL.md "Precision") */
+#define GOLDEN_LIMIT 1e-5
+
+struct json_t;
+
+struct golden {
+    char *dir;
+    struct checkpoint *checkpoint;
+    struct safetensors *tensors;
+    struct json_t *expected; /* expected.json, an object */
+    struct json_t *rows;     /* the report so far */
+    int n_images;
+    int n_failed;
+};
+
+int golden_open(const char *dir, struct golden **ret, struct err *err) CHECK_RESULT;
+void golden_free(struct golden *g);
+
+/* Name of picture i, 0 <= i < n_images. */
+const char *golden_image_name(const struct golden *g, int i);
+/* Where that picture is: dir/images, dir/../images_odd or dir/../../images/odd. -ENOENT names them. */
+int golden_image_path(const struct golden *g, int i, char *ret, size_t size, struct err *err) CHECK_RESULT;
+/* A tensor of expected.safetensors with exactly this shape, as f32. */
+int golden_floats(const struct golden *g, const char *name, int n_dims, const int64_t *shape, float **ret,
+                  struct err *err) CHECK_RESULT;
+
+/* NaN when either side holds one. */
+double golden_relative_error(const float *got, const float *want, size_t n);
+
+/* Add a row {"stage", "shape", "relative_error", "limit", "pass"} to the report. */
+int golden_report_tensor(struct golden *g, const char *stage, int n_dims, const int64_t *shape, const float *got,
+                         const float *want, struct err *err) CHECK_RESULT;
+/* A row without numbers: relative_error and limit are null; `detail` (may be NULL) says what differs. */
+int golden_report_equal(struct golden *g, const char *stage, int n, bool pass, const char *detail,
+                        struct err *err) CHECK_RESULT;
+/* A row with "skipped": reason, and "pass": null. Counts neither as passed nor as failed. */
+int golden_report_skipped(struct golden *g, const char *stage, const char *reason, struct err *err) CHECK_RESULT;
+/* Print the rows as a JSON array. 0: none failed; 1: some did; -EIO. */
+int golden_print(const struct golden *g, FILE *out, struct err *err) CHECK_RESULT;
+
+#endif
