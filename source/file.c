@@ -1,0 +1,125 @@
+/* One file as a source; and source_open, which tells the kinds of source apart. */
+#include "source/source.h"
+
+#include "source/source_kinds.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct source_one {
+    struct source source; /* first */
+    bool done;
+    uint64_t size_bytes;
+    int64_t mtime_ns;
+    char path[PATH_MAX];
+};
+
+static int one_next(struct source *s, struct source_item *ret, struct err *err)
+{
+    struct source_one *f = (struct source_one *)s;
+    const char *name = strrchr(f->path, '/') + 1; /* absolute: there is one */
+
+    (void)err;
+    if (f->done)
+        return 0;
+    f->done = true;
+    *ret = (struct source_item){.key = name,
+                                .key_bytes = strlen(name),
+                                .path = f->path,
+                                .path_bytes = strlen(f->path),
+                                .size_bytes = f->size_bytes,
+                                .mtime_ns = f->mtime_ns};
+    return 1;
+}
+
+static void one_free(struct source *s)
+{
+    free(s);
+}
+
+int source_file_open(const char *path, const char *arg, struct source **ret, struct err *err)
+{
+    struct source_one *f;
+    struct stat st;
+
+    if (stat(path, &st) < 0) {
+        int rc = -errno;
+
+        return err_set(err, rc, "%s: %s", arg, strerror(-rc));
+    }
+    f = calloc(1, sizeof(*f));
+    if (!f)
+        return err_set(err, -ENOMEM, "%s: no memory", arg);
+    f->source.next = one_next;
+    f->source.free = one_free;
+    f->size_bytes = (uint64_t)st.st_size;
+    f->mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
+    (void)snprintf(f->path, sizeof(f->path), "%s", path);
+    *ret = &f->source;
+    return 0;
+}
+
+int source_join(const char *base, const char *name, char *ret)
+{
+    int n;
+
+    if (name[0] == '/')
+        n = snprintf(ret, PATH_MAX, "%s", name);
+    else
+        n = snprintf(ret, PATH_MAX, "%s%s%s", base, base[strlen(base) - 1] == '/' ? "" : "/", name);
+    return n < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+int source_open(const char *arg, struct source **ret, struct err *err)
+{
+    char cwd[PATH_MAX], path[PATH_MAX];
+    struct stat st;
+    size_t n;
+    int rc;
+
+    if (arg[0] == '@')
+        return source_list_open(arg, ret, err);
+    if (!arg[0])
+        return err_set(err, -EINVAL, "the source is an empty name");
+    if (!getcwd(cwd, sizeof(cwd))) {
+        rc = -errno;
+        return err_set(err, rc, "the working folder has no path: %s", strerror(-rc));
+    }
+    rc = source_join(cwd, arg, path);
+    if (rc < 0)
+        return err_set(err, rc, "%s: the path is too long", arg);
+    if (stat(path, &st) < 0) {
+        rc = -errno;
+        return err_set(err, rc, "%s: %s", arg, strerror(-rc));
+    }
+    if (S_ISDIR(st.st_mode)) {
+        for (n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+            path[n - 1] = '\0';
+        return source_walk_open(path, arg, ret, err);
+    }
+    if (S_ISREG(st.st_mode))
+        return source_file_open(path, arg, ret, err);
+    return err_set(err, -EINVAL, "%s: neither a folder nor a regular file", arg);
+}
+
+int source_next(struct source *s, struct source_item *ret, struct err *err)
+{
+    return s->next(s, ret, err);
+}
+
+const struct source_skipped *source_skipped(const struct source *s)
+{
+    return &s->skipped;
+}
+
+void source_free(struct source *s)
+{
+    if (s)
+        s->free(s);
+}

@@ -1,0 +1,149 @@
+/* A text file that names one picture a line. It is read as a stream, a line at a time. */
+#include "source/source_kinds.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct source_list {
+    struct source source; /* first */
+    FILE *file;
+    uint64_t line_number;
+    char base[PATH_MAX]; /* folder that relative lines start from */
+    char name[256];      /* for messages */
+    char line[PATH_MAX + 2];
+    char path[PATH_MAX];
+};
+
+/* One line into l->line without its end. 1, 0 at the end of the file, negative. Memory stays bounded whatever the line
+ * is. */
+static int read_line(struct source_list *l, struct err *err)
+{
+    size_t n = 0;
+    bool has_nul = false;
+    int c;
+
+    l->line_number++;
+    while ((c = getc_unlocked(l->file)) != EOF && c != '\n') {
+        if (n > PATH_MAX)
+            return err_set(err, -ENAMETOOLONG, "%s, line %" PRIu64 ": longer than any path (%d bytes)", l->name,
+                           l->line_number, PATH_MAX - 1);
+        has_nul |= c == '\0';
+        l->line[n++] = (char)c;
+    }
+    if (c == EOF && ferror(l->file)) {
+        int rc = -errno;
+
+        return err_set(err, rc ? rc : -EIO, "%s, line %" PRIu64 ": cannot read: %s", l->name, l->line_number,
+                       strerror(-rc));
+    }
+    if (c == EOF && n == 0)
+        return 0;
+    if (has_nul)
+        return err_set(err, -EINVAL, "%s, line %" PRIu64 ": holds a NUL byte, is this a list of paths?", l->name,
+                       l->line_number);
+    if (n && l->line[n - 1] == '\r')
+        n--;
+    l->line[n] = '\0';
+    return 1;
+}
+
+static int list_next(struct source *s, struct source_item *ret, struct err *err)
+{
+    struct source_list *l = (struct source_list *)s;
+    struct stat st;
+    int rc;
+
+    do {
+        rc = read_line(l, err);
+        if (rc <= 0)
+            return rc;
+    } while (!l->line[0]);
+    rc = source_join(l->base, l->line, l->path);
+    if (rc < 0)
+        return err_set(err, rc, "%s, line %" PRIu64 ": the path would be longer than %d bytes", l->name, l->line_number,
+                       PATH_MAX - 1);
+    *ret = (struct source_item){
+        .key = l->line, .key_bytes = strlen(l->line), .path = l->path, .path_bytes = strlen(l->path)};
+    if (stat(l->path, &st) == 0) {
+        ret->size_bytes = (uint64_t)st.st_size;
+        ret->mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
+    }
+    return 1;
+}
+
+static void list_free(struct source *s)
+{
+    struct source_list *l = (struct source_list *)s;
+
+    if (l->file && l->file != stdin)
+        (void)fclose(l->file);
+    free(l);
+}
+
+/* The folder of `path` (relative to cwd unless absolute) into base[PATH_MAX]. */
+static int folder_of(const char *cwd, const char *path, char *base)
+{
+    char *slash;
+    int rc = source_join(cwd, path, base);
+
+    if (rc < 0)
+        return rc;
+    slash = strrchr(base, '/');
+    slash[slash == base] = '\0'; /* keep the slash of the root */
+    return 0;
+}
+
+static int open_file(struct source_list *l, const char *path, struct err *err)
+{
+    char cwd[PATH_MAX];
+    struct stat st;
+    int rc;
+
+    if (!getcwd(cwd, sizeof(cwd))) {
+        rc = -errno;
+        return err_set(err, rc, "the working folder has no path: %s", strerror(-rc));
+    }
+    if (strcmp(path, "-") == 0) {
+        (void)snprintf(l->name, sizeof(l->name), "standard input");
+        (void)snprintf(l->base, sizeof(l->base), "%s", cwd);
+        l->file = stdin;
+        return 0;
+    }
+    (void)snprintf(l->name, sizeof(l->name), "%s", path);
+    rc = folder_of(cwd, path, l->base);
+    if (rc < 0)
+        return err_set(err, rc, "%s: the path is too long", path);
+    l->file = fopen(path, "re"); /* a pipe is welcome: <(find ...) */
+    if (!l->file) {
+        rc = -errno;
+        return err_set(err, rc, "%s: cannot open the list: %s", path, strerror(-rc));
+    }
+    if (fstat(fileno(l->file), &st) == 0 && S_ISDIR(st.st_mode))
+        return err_set(err, -EISDIR, "%s: is a folder, a list of paths is wanted after @", path);
+    return 0;
+}
+
+int source_list_open(const char *arg, struct source **ret, struct err *err)
+{
+    struct source_list *l = calloc(1, sizeof(*l));
+    int rc;
+
+    if (!l)
+        return err_set(err, -ENOMEM, "%s: no memory", arg);
+    l->source.next = list_next;
+    l->source.free = list_free;
+    rc = open_file(l, arg + 1, err);
+    if (rc < 0) {
+        list_free(&l->source);
+        return rc;
+    }
+    *ret = &l->source;
+    return 0;
+}

@@ -1,0 +1,296 @@
+/* A folder as a source: depth first, each folder read and sorted when it is entered.
+ *
+ * Names are compared with a '/' after those of folders, so that the keys come out in bytewise order of the whole paths,
+ * and the numbering of items does not depend on the file system. No descriptor stays open between calls. */
+#include "source/source_kinds.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+
+/* One folder on the way down. An entry is its name, with '/' at the end for a folder, and a NUL. */
+struct level {
+    struct buf names;
+    size_t *offsets;
+    size_t n, next;
+    size_t path_bytes; /* of this folder in walk.path, with the slash at the end */
+};
+
+struct source_walk {
+    struct source source; /* first */
+    struct level *levels;
+    size_t n_levels, capacity;
+    size_t root_bytes; /* where keys begin in path */
+    char path[PATH_MAX];
+};
+
+static bool is_picture_name(const char *name)
+{
+    static const char *const endings[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"};
+    const char *dot = strrchr(name, '.');
+
+    for (size_t i = 0; dot && i < sizeof(endings) / sizeof(endings[0]); i++)
+        if (strcasecmp(dot, endings[i]) == 0)
+            return true;
+    return false;
+}
+
+static void note_problem(struct source_walk *w, const char *what, int code)
+{
+    if (!w->source.skipped.first_problem.text[0])
+        (void)err_set(&w->source.skipped.first_problem, code, "%s: %s", w->path + w->root_bytes, what);
+}
+
+/* Bytes of the names live in one block; qsort_r hands it to the comparison. */
+static int compare_names(const void *a, const void *b, void *names)
+{
+    const char *base = names;
+
+    return strcmp(base + *(const size_t *)a, base + *(const size_t *)b); /* by unsigned bytes, as strcmp is defined */
+}
+
+enum kind { KIND_FILE, KIND_FOLDER, KIND_LINKED_FOLDER, KIND_OTHER, KIND_GONE };
+
+static enum kind kind_of(int folder_fd, const struct dirent *e)
+{
+    struct stat st;
+    bool is_link = e->d_type == DT_LNK;
+
+    if (e->d_type == DT_REG)
+        return KIND_FILE;
+    if (e->d_type == DT_DIR)
+        return KIND_FOLDER;
+    if (e->d_type == DT_UNKNOWN) {
+        if (fstatat(folder_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            return KIND_GONE;
+        is_link = S_ISLNK(st.st_mode);
+    }
+    if (e->d_type != DT_UNKNOWN && !is_link)
+        return KIND_OTHER;
+    if (is_link && fstatat(folder_fd, e->d_name, &st, 0) < 0)
+        return KIND_OTHER; /* a link to nothing, or in a circle */
+    if (S_ISDIR(st.st_mode))
+        return is_link ? KIND_LINKED_FOLDER : KIND_FOLDER;
+    return S_ISREG(st.st_mode) ? KIND_FILE : KIND_OTHER;
+}
+
+/* Keep the entry, or count why not. */
+static int take_entry(struct source_walk *w, struct level *l, int folder_fd, const struct dirent *e)
+{
+    struct source_skipped *skipped = &w->source.skipped;
+    bool is_folder;
+    int rc;
+
+    if (e->d_name[0] == '.') {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            skipped->hidden++;
+        return 0;
+    }
+    switch (kind_of(folder_fd, e)) {
+    case KIND_FOLDER:
+        is_folder = true;
+        break;
+    case KIND_FILE:
+        if (!is_picture_name(e->d_name)) {
+            skipped->other_names++;
+            return 0;
+        }
+        is_folder = false;
+        break;
+    case KIND_LINKED_FOLDER:
+        skipped->linked_folders++;
+        return 0;
+    case KIND_OTHER:
+        skipped->not_regular++;
+        return 0;
+    default:
+        return 0; /* gone since the folder was read */
+    }
+    if (l->path_bytes + strlen(e->d_name) + is_folder >= PATH_MAX) {
+        skipped->too_long++;
+        note_problem(w, "holds names whose path would be too long; they are skipped", -ENAMETOOLONG);
+        return 0;
+    }
+    rc = buf_append(&l->names, e->d_name, strlen(e->d_name));
+    if (rc == 0)
+        rc = buf_append(&l->names, is_folder ? "/" : "", is_folder ? 2 : 1);
+    l->n += rc == 0;
+    return rc;
+}
+
+static int sort_level(struct level *l)
+{
+    size_t at = 0;
+
+    if (l->n == 0)
+        return 0;
+    l->offsets = malloc(l->n * sizeof(*l->offsets));
+    if (!l->offsets)
+        return -ENOMEM;
+    for (size_t i = 0; i < l->n; i++) {
+        l->offsets[i] = at;
+        at += strlen((const char *)l->names.data + at) + 1;
+    }
+    qsort_r(l->offsets, l->n, sizeof(*l->offsets), compare_names, l->names.data);
+    return 0;
+}
+
+static void level_release(struct level *l)
+{
+    buf_release(&l->names);
+    free(l->offsets);
+    *l = (struct level){0};
+}
+
+/* Read the folder w->path into *l. -ENOMEM ends the walk; any other failure is that folder's. */
+static int level_read(struct source_walk *w, struct level *l)
+{
+    int rc = 0, fd = open(w->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct dirent *e;
+    DIR *d;
+
+    if (fd < 0)
+        return -errno;
+    d = fdopendir(fd);
+    if (!d) {
+        rc = -errno;
+        (void)close(fd);
+        return rc;
+    }
+    while (rc == 0) {
+        errno = 0;
+        e = readdir(d);
+        if (!e) {
+            rc = -errno;
+            break;
+        }
+        rc = take_entry(w, l, fd, e);
+    }
+    (void)closedir(d);
+    return rc < 0 ? rc : sort_level(l);
+}
+
+/* Go into the folder w->path, which ends in a slash. Nothing is entered on failure. */
+static int push(struct source_walk *w)
+{
+    struct level l = {.path_bytes = strlen(w->path)};
+    int rc;
+
+    buf_init(&l.names, 0);
+    if (w->n_levels == w->capacity) {
+        size_t capacity = w->capacity ? w->capacity * 2 : 16;
+        struct level *more = realloc(w->levels, capacity * sizeof(*more));
+
+        if (!more)
+            return -ENOMEM;
+        w->levels = more;
+        w->capacity = capacity;
+    }
+    rc = level_read(w, &l);
+    if (rc < 0) {
+        level_release(&l);
+        return rc;
+    }
+    w->levels[w->n_levels++] = l;
+    return 0;
+}
+
+/* 1: w->path is a file, described by *ret_st. 0: it went into a folder, or the name is to be passed over. */
+static int visit(struct source_walk *w, struct stat *ret_st, struct err *err)
+{
+    int rc;
+
+    if (w->path[strlen(w->path) - 1] != '/') {
+        if (stat(w->path, ret_st) == 0)
+            return S_ISREG(ret_st->st_mode);
+        return 0; /* gone since its folder was read */
+    }
+    rc = push(w);
+    if (rc == -ENOMEM)
+        return err_set(err, rc, "%s: no memory for the names of this folder", w->path);
+    if (rc == -ENOENT)
+        return 0;
+    if (rc < 0) {
+        w->source.skipped.unreadable++;
+        note_problem(w, strerror(-rc), rc);
+    }
+    return 0;
+}
+
+static int walk_next(struct source *s, struct source_item *ret, struct err *err)
+{
+    struct source_walk *w = (struct source_walk *)s;
+    struct stat st;
+
+    while (w->n_levels) {
+        struct level *l = &w->levels[w->n_levels - 1];
+        int rc;
+
+        if (l->next == l->n) {
+            level_release(l);
+            w->n_levels--;
+            continue;
+        }
+        (void)strcpy(w->path + l->path_bytes,
+                     (const char *)l->names.data + l->offsets[l->next++]); /* take_entry measured */
+        rc = visit(w, &st, err);
+        if (rc < 0)
+            return rc;
+        if (rc == 0)
+            continue;
+        *ret = (struct source_item){.key = w->path + w->root_bytes,
+                                    .key_bytes = strlen(w->path + w->root_bytes),
+                                    .path = w->path,
+                                    .path_bytes = strlen(w->path),
+                                    .size_bytes = (uint64_t)st.st_size,
+                                    .mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec};
+        return 1;
+    }
+    return 0;
+}
+
+static void walk_free(struct source *s)
+{
+    struct source_walk *w = (struct source_walk *)s;
+
+    for (size_t i = 0; i < w->n_levels; i++)
+        level_release(&w->levels[i]);
+    free(w->levels);
+    free(w);
+}
+
+int source_walk_open(const char *path, const char *arg, struct source **ret, struct err *err)
+{
+    struct source_walk *w = calloc(1, sizeof(*w));
+    size_t n = strlen(path);
+    int rc = 0;
+
+    if (!w)
+        return err_set(err, -ENOMEM, "%s: no memory", arg);
+    w->source.next = walk_next;
+    w->source.free = walk_free;
+    if (n + 2 > sizeof(w->path))
+        rc = -ENAMETOOLONG;
+    if (rc == 0) {
+        memcpy(w->path, path, n + 1);
+        if (w->path[n - 1] != '/')
+            memcpy(w->path + n, "/", 2);
+        w->root_bytes = strlen(w->path);
+        rc = push(w);
+    }
+    if (rc < 0) {
+        walk_free(&w->source);
+        return err_set(err, rc, "%s: cannot read the folder: %s", arg, strerror(-rc));
+    }
+    *ret = &w->source;
+    return 0;
+}
