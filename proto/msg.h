@@ -1,0 +1,318 @@
+/* msg.h - what travels between blipline, broker and workers, as plain structs (wire.proto says what each message
+ * means).
+ *
+ * Who may call: anyone, from any thread; nothing is shared. The only users of protobuf-c are behind this header, row.h
+ * and stored.h.
+ * Units:  in the names; `shape` is outermost first, shape[0] counts items.
+ * Memory: text is a NUL-terminated array inside the struct (bytes with a NUL in them are refused, so strlen() is true).
+ *         A msg from msg_unpack owns `memory` (lease ids, inline tensor bytes): msg_release. A msg that you fill in
+ *         yourself borrows what its pointers point to; msg_release of it is harmless.
+ * Errors: -EBADMSG for bytes that are no message of ours, -EMSGSIZE past a limit, -ENOMEM, -EPROTONOSUPPORT for another
+ *         version, -EOPNOTSUPP for a tensor place that is not built; err names the field. ret is untouched on failure.
+ *
+ * Both directions apply the same checks, so what packs also unpacks. */
+#ifndef BLIPLINE_PROTO_MSG_H
+#define BLIPLINE_PROTO_MSG_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MSG_VERSION 1 /* spoken by this program; HELLO says a range */
+
+enum {
+    MSG_MAX_BYTES = 64 * 1024,    /* an envelope */
+    MSG_MAX_TENSORS = 8,          /* of one message */
+    MSG_MAX_DIMS = 6,             /* of one tensor */
+    MSG_MAX_INLINE_BYTES = 4096,  /* a tensor inside the envelope */
+    MSG_MAX_ROW_FRAMES = 64,      /* of one message */
+    MSG_MAX_TENSOR_FRAMES = 1024, /* of one message */
+    MSG_MAX_UNIT_ITEMS = 4096,    /* of one unit, hence of one lease */
+    MSG_MAX_ROWS = 1024 * 1024,   /* of one message */
+    MSG_MAX_LEASE_IDS = 1024,     /* of one heartbeat */
+    MSG_MAX_NODES = 8,            /* of one job's stage graph */
+    MSG_MAX_STAGES = 8,           /* of one progress answer */
+    MSG_FINGERPRINT_BYTES = 16,
+    MSG_NAME_SIZE = 128, /* host, device, model; with the NUL, as all sizes of text here */
+    MSG_CODE_SIZE = 32,  /* one word of [a-z0-9_-] */
+    MSG_TEXT_SIZE = 1024,
+    MSG_PATH_SIZE = 4096,
+    MSG_PROMPT_SIZE = 4096,
+};
+#define MSG_MAX_ROW_FRAME_BYTES ((size_t)16 << 20)
+#define MSG_MAX_TENSOR_FRAME_BYTES ((size_t)8 << 20)
+#define MSG_MAX_TENSOR_BYTES ((uint64_t)4 << 30) /* of one tensor, all frames */
+
+/* Equal to the field numbers of Envelope.body. */
+enum msg_type {
+    MSG_HELLO = 10,
+    MSG_WELCOME = 11,
+    MSG_REFUSE = 12,
+    MSG_CREDIT = 13,
+    MSG_WORK = 14,
+    MSG_RESULT = 15,
+    MSG_FAILURE = 16,
+    MSG_RETURN = 17,
+    MSG_HEARTBEAT = 18,
+    MSG_DRAIN = 19, /* no body */
+    MSG_BYE = 20,   /* no body */
+    MSG_JOB_OPEN = 30,
+    MSG_JOB_OPENED = 31,
+    MSG_JOB_ROWS = 32,
+    MSG_JOB_ROWS_OK = 33,
+    MSG_JOB_SEAL = 34,
+    MSG_JOB_ACCEPTED = 35,
+    MSG_JOB_QUERY = 36,
+    MSG_JOB_PROGRESS = 37,
+    MSG_JOB_STOP = 38,
+    MSG_SHUTDOWN = 39, /* no body */
+};
+
+/* The numbers of the enums below are those of wire.proto; dtypes also those of tensor/tensor.h. 0 is "not said". */
+enum msg_dtype { MSG_DTYPE_F32 = 1, MSG_DTYPE_F16, MSG_DTYPE_BF16, MSG_DTYPE_U8, MSG_DTYPE_I32, MSG_DTYPE_I64 };
+enum msg_stage { MSG_STAGE_ENCODE = 1, MSG_STAGE_QFORMER, MSG_STAGE_LLM };
+enum msg_place { MSG_PLACE_INLINE = 1, MSG_PLACE_FRAME };
+enum msg_role { MSG_ROLE_WORKER = 1, MSG_ROLE_CLIENT };
+
+enum msg_reason {
+    MSG_REASON_VERSION = 1,
+    MSG_REASON_MODEL,
+    MSG_REASON_BAD_MESSAGE,
+    MSG_REASON_NOT_ALLOWED,
+    MSG_REASON_STORE,
+    MSG_REASON_RECIPE,
+    MSG_REASON_LIMIT,
+    MSG_REASON_UNKNOWN_JOB,
+    MSG_REASON_DRAINING,
+};
+
+enum msg_job_state {
+    MSG_JOB_IMPORTING = 1,
+    MSG_JOB_RUNNING,
+    MSG_JOB_DONE,
+    MSG_JOB_STOPPED,
+    MSG_JOB_BLOCKED,
+    MSG_JOB_FAILED,
+};
+
+/* n_bytes is 16, or 0 for "none" (null workers; a node that any worker may run). */
+struct msg_fingerprint {
+    uint8_t n_bytes;
+    uint8_t bytes[MSG_FINGERPRINT_BYTES];
+};
+
+struct msg_tensor {
+    enum msg_dtype dtype;
+    uint32_t n_dims;
+    uint32_t shape[MSG_MAX_DIMS]; /* shape[0] may be 0, the others may not */
+    enum msg_place place;
+    uint64_t xxh3;              /* over all bytes in order; set by the sender, verified by the consumer */
+    uint32_t n_frames;          /* FRAME */
+    const uint8_t *inline_data; /* INLINE; exactly the bytes that the shape says */
+    uint32_t inline_bytes;
+};
+
+struct msg_lease {
+    uint64_t epoch;
+    uint64_t id;
+    uint64_t job;
+    uint32_t unit;
+    uint32_t node;
+    uint32_t attempt;
+    uint32_t first;
+    uint32_t count; /* 1 ... MSG_MAX_UNIT_ITEMS; first + count does not pass it either */
+};
+
+struct msg_hello {
+    enum msg_role role;
+    uint32_t min_version, max_version;
+    char host[MSG_NAME_SIZE];
+    uint64_t boot_nonce;
+    uint32_t pid;
+    /* workers only */
+    enum msg_stage stage;
+    char device[MSG_NAME_SIZE];
+    enum msg_dtype dtype;
+    struct msg_fingerprint fingerprint;
+    char model[MSG_NAME_SIZE];
+    uint32_t window_items;
+    uint64_t window_bytes;
+};
+
+struct msg_welcome {
+    uint64_t epoch; /* never 0 */
+    uint32_t version;
+    uint32_t heartbeat_ms; /* never 0 */
+    uint32_t lease_ms;     /* more than heartbeat_ms */
+};
+
+struct msg_refuse {
+    enum msg_reason reason;
+    char text[MSG_TEXT_SIZE];
+};
+
+struct msg_credit {
+    uint32_t window_items;
+    uint64_t window_bytes;
+};
+
+struct msg_recipe {
+    char name[MSG_NAME_SIZE];
+    char model[MSG_NAME_SIZE];
+    bool has_prompt;
+    char prompt[MSG_PROMPT_SIZE];
+    uint32_t max_new_tokens;
+    enum msg_dtype dtype;
+};
+
+struct msg_work {
+    struct msg_lease lease;
+    struct msg_recipe recipe;
+};
+
+struct msg_timing {
+    uint64_t compute_ns, decode_ns, resize_ns, wait_ns;
+};
+
+struct msg_result {
+    struct msg_lease lease;
+    struct msg_timing timing;
+};
+
+struct msg_failure {
+    struct msg_lease lease;
+    char code[MSG_CODE_SIZE];
+    char text[MSG_TEXT_SIZE];
+};
+
+struct msg_return {
+    struct msg_lease lease;
+};
+
+struct msg_counters {
+    uint64_t items, units, item_errors, batches, busy_ns, idle_ns, bytes_in, bytes_out;
+};
+
+struct msg_heartbeat {
+    uint64_t epoch;
+    uint32_t n_lease_ids;
+    const uint64_t *lease_ids; /* in msg.memory after msg_unpack */
+    uint64_t progress;
+    struct msg_counters counters;
+};
+
+struct msg_node {
+    enum msg_stage stage;
+    uint32_t needs; /* bit i: needs the output of node i; only bits below the node's own number */
+    struct msg_fingerprint fingerprint;
+    uint64_t out_bytes;
+    char model[MSG_NAME_SIZE];
+};
+
+struct msg_job_open {
+    char path[MSG_PATH_SIZE];
+    struct msg_recipe recipe;
+    uint32_t n_nodes;
+    struct msg_node nodes[MSG_MAX_NODES];
+    char source[MSG_TEXT_SIZE];
+    uint32_t unit_items; /* 0: automatic, else at most MSG_MAX_UNIT_ITEMS */
+    bool create;
+    uint32_t priority;
+};
+
+struct msg_job_opened {
+    uint64_t job, n_items, n_done;
+    uint32_t n_units;
+};
+
+/* JOB_ROWS, JOB_SEAL, JOB_QUERY, JOB_STOP */
+struct msg_job_ref {
+    uint64_t job;
+};
+
+struct msg_job_rows_ok {
+    uint64_t job, n_items;
+};
+
+struct msg_job_accepted {
+    uint64_t job, n_items;
+    uint32_t n_units;
+};
+
+struct msg_stage_progress {
+    enum msg_stage stage;
+    uint32_t workers;
+    uint64_t items_done;
+    uint32_t units_ready, units_leased;
+    uint64_t busy_ns, decode_ns, resize_ns, failures, lease_expiries;
+};
+
+struct msg_job_progress {
+    uint64_t job;
+    enum msg_job_state state;
+    uint64_t n_items, n_done, n_failed;
+    uint32_t n_units, n_units_done;
+    uint32_t n_stages;
+    struct msg_stage_progress stages[MSG_MAX_STAGES];
+    char text[MSG_TEXT_SIZE];
+};
+
+/* About 12 KiB. Fill one in with msg_init and set what you need. */
+struct msg {
+    uint32_t version; /* msg_init sets MSG_VERSION */
+    uint64_t seq;
+    uint32_t n_row_frames, n_rows;
+    uint32_t n_tensors;
+    struct msg_tensor tensors[MSG_MAX_TENSORS];
+    enum msg_type type;
+    union {
+        struct msg_hello hello;
+        struct msg_welcome welcome;
+        struct msg_refuse refuse;
+        struct msg_credit credit;
+        struct msg_work work;
+        struct msg_result result;
+        struct msg_failure failure;
+        struct msg_return return_lease;
+        struct msg_heartbeat heartbeat;
+        struct msg_job_open job_open;
+        struct msg_job_opened job_opened;
+        struct msg_job_ref job_ref;
+        struct msg_job_rows_ok job_rows_ok;
+        struct msg_job_accepted job_accepted;
+        struct msg_job_progress job_progress;
+    };
+    void *memory; /* msg_unpack's */
+};
+
+/* A message of `type` with this program's version and a zeroed body. */
+void msg_init(struct msg *m, enum msg_type type);
+void msg_release(struct msg *m);
+
+/* `data` is one envelope frame from a peer; nothing in `ret` points into it. */
+int msg_unpack(const void *data, size_t n_bytes, struct msg *ret, struct err *err) CHECK_RESULT;
+/* Append the envelope to `buf`. -EINVAL when a field is out of range (a defect of the caller). */
+int msg_pack(const struct msg *m, struct buf *buf, struct err *err) CHECK_RESULT;
+
+/* Bytes of the whole tensor and of one item of it (shape[0] = 1). -EMSGSIZE past MSG_MAX_TENSOR_BYTES, also on
+ * overflow. */
+int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *ret_item_bytes) CHECK_RESULT;
+size_t msg_dtype_bytes(enum msg_dtype dtype); /* 0: not a type */
+
+const char *msg_type_name(enum msg_type type);       /* "hello"; "?" for none of ours */
+const char *msg_stage_name(enum msg_stage stage);    /* "encode", "qformer", "llm"; "?" */
+const char *msg_reason_name(enum msg_reason reason); /* "version", "model", ...; "?" */
+const char *msg_job_state_name(enum msg_job_state state);
+bool msg_fingerprint_equal(const struct msg_fingerprint *a, const struct msg_fingerprint *b);
+
+/* Copy text into an array of the structs above; what does not fit is cut off. Returns false when it was cut. */
+bool msg_text_set(char *dst, size_t dst_size, const char *text);
+
+/* Say in words, one line a field, where recipe `b` differs from `a` ("prompt: none, was \"a photo of\"").
+ * Returns how many fields differ, or a negative errno of the buffer. */
+int msg_recipe_diff(const struct msg_recipe *a, const struct msg_recipe *b, struct buf *words) CHECK_RESULT;
+
+#endif

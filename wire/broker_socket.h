@@ -1,0 +1,79 @@
+/* broker_socket.h - the broker's one ROUTER: peers by number, bounded queues to each, and who has gone.
+ *
+ * Who may call: the broker's loop thread alone.
+ *
+ *     for (;;) {
+ *         broker_socket_wait(s, fds, n_fds, timeout_ms);    // the one place that sleeps; fds: signalfd, mailbox_fd,
+ * ... for (n = 0; n < N && broker_socket_next(s, &event) == 1; n++)
+ *             ...;                                          // what is left over makes the next wait return at once
+ *     }
+ *
+ * Units:  milliseconds, bytes. A peer is a number that is never used again; 0 is no peer.
+ * Memory: an event's message is the caller's. broker_socket_send takes the message when it succeeds.
+ * Errors: negative errno, err with the cure. What a peer does wrong is an event, never an error. */
+#ifndef BLIPLINE_WIRE_BROKER_SOCKET_H
+#define BLIPLINE_WIRE_BROKER_SOCKET_H
+
+#include "base/err.h"
+#include "wire/message.h"
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct broker_socket;
+
+struct broker_socket_conf {
+    const char *endpoint;      /* "ipc:///run/x.sock" (made mode 0600), "tcp://127.0.0.1:5550", "inproc://name" */
+    bool insecure;             /* allow tcp on loopback without keys */
+    int64_t heartbeat_ms;      /* ZMTP: a silent host is gone after three of these. 0: 2000 */
+    size_t max_peers;          /* 0: 4096 */
+    size_t max_queue_messages; /* to one peer. 0: 256 */
+    size_t max_queue_bytes;    /* to one peer, unless its queue is empty. 0: 1 GiB */
+    struct wire_limits limits; /* of what is received */
+};
+
+/* Bind. -EADDRINUSE when a live broker answers at an ipc path (a dead one's path is taken over), -EPERM for tcp that
+ * would speak without keys, -ENAMETOOLONG for an ipc path past 107 bytes. */
+int broker_socket_open(const struct broker_socket_conf *conf, struct broker_socket **ret, struct err *err) CHECK_RESULT;
+/* What is queued is given WIRE_LINGER_MS to leave. Removes the ipc path. Nulls *s; NULL is fine. */
+void broker_socket_close(struct broker_socket **s);
+/* As bound: with the port that tcp://127.0.0.1:* was given. Valid until close. */
+const char *broker_socket_endpoint(const struct broker_socket *s);
+
+/* Sleep until a message or a loss may be waiting, one of the caller's descriptors is ready (revents are set), or
+ * timeout_ms (-1: for ever) has passed. Also moves the queues. Returns early on a signal. n_fds <= 8. */
+int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds, int64_t timeout_ms) CHECK_RESULT;
+
+enum broker_socket_event_type {
+    BROKER_SOCKET_MESSAGE, /* `message` */
+    BROKER_SOCKET_BAD,     /* the peer sent what is no message: `why`. Answer with REFUSE, drop it if it goes on */
+    BROKER_SOCKET_GONE,    /* the peer's connection is lost; the number is dead */
+};
+struct broker_socket_event {
+    enum broker_socket_event_type type;
+    uint64_t peer; /* a number not seen before: a new peer, which owes a HELLO */
+    struct wire_message *message;
+    int why_code; /* -EBADMSG, -EMSGSIZE, -EPROTONOSUPPORT, ... */
+    struct err why;
+};
+/* 1: an event, 0: none now, or a negative errno of the socket itself. */
+int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret) CHECK_RESULT;
+
+/* Send, or queue while the peer's connection is full. 0: *m is taken and nulled. -EHOSTUNREACH: no such peer (an
+ * unknown number, or one just found lost: its GONE event follows). -ENOBUFS: its queue is full. *m is the caller's on
+ * failure. */
+int broker_socket_send(struct broker_socket *s, uint64_t peer, struct wire_message **m, struct err *err) CHECK_RESULT;
+/* Send an envelope without frames. */
+int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct msg *envelope,
+                           struct err *err) CHECK_RESULT;
+/* Forget a peer and what is queued to it; no GONE event follows. If it speaks again it is a new peer. */
+void broker_socket_drop(struct broker_socket *s, uint64_t peer);
+
+struct broker_socket_counters {
+    uint64_t messages_in, messages_out, bytes_in, bytes_out, bad, refused_peers, lost_peers, queued_messages;
+};
+struct broker_socket_counters broker_socket_counters(const struct broker_socket *s);
+
+#endif

@@ -1,0 +1,47 @@
+/* client_session.h - the command's side of the wire: questions and answers.
+ *
+ * Each call sends one request with a fresh sequence number and waits for its answer; rows stream with several
+ * unanswered. Who may call: one thread. EINTR: a signal ends a wait with -EINTR and leaves the session usable; for a
+ * graceful Ctrl-C call client_session_stop_job next. Units:  milliseconds. Memory: answers are plain structs of the
+ * caller; sessions are heap, client_session_close. Errors: -ETIMEDOUT no answer in time; -ECONNRESET the connection was
+ * lost (open a new session); -EBADMSG an answer that is none; or the broker refused, with its words in err:
+ * -EPROTONOSUPPORT (version), -ENODEV (model), -EINVAL (bad message), -EPERM (not allowed), -EIO (store), -EEXIST
+ * (recipe), -EDQUOT (limit), -ENOENT (unknown job), -ESHUTDOWN (draining). */
+#ifndef BLIPLINE_WIRE_CLIENT_SESSION_H
+#define BLIPLINE_WIRE_CLIENT_SESSION_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "proto/msg.h"
+
+#include <stdint.h>
+
+struct client_session;
+
+/* Connect and greet; keeps trying until timeout_ms, so it may be called before the broker is up. */
+int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_session **ret,
+                        struct err *err) CHECK_RESULT;
+void client_session_close(struct client_session **s);
+/* For all calls below; 30 s unless set. Opening and sealing a large job may want more. */
+void client_session_set_timeout(struct client_session *s, int64_t timeout_ms);
+/* Of the broker that said WELCOME. */
+uint64_t client_session_epoch(const struct client_session *s);
+
+int client_session_job_open(struct client_session *s, const struct msg_job_open *open, struct msg_job_opened *ret,
+                            struct err *err) CHECK_RESULT;
+/* Send one row frame of Item rows (row_item_append); `rows` is emptied. Waits only while 4 are unanswered.
+ * *ret_n_items (may be NULL): items that the broker has confirmed so far. */
+int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
+                        uint64_t *ret_n_items, struct err *err) CHECK_RESULT;
+/* Waits for the answers of all rows first. Returns when the manifest is durable. */
+int client_session_seal(struct client_session *s, uint64_t job, struct msg_job_accepted *ret,
+                        struct err *err) CHECK_RESULT;
+int client_session_query(struct client_session *s, uint64_t job, struct msg_job_progress *ret,
+                         struct err *err) CHECK_RESULT;
+/* Drain the job; the answer is its progress at once, not when it has stopped: query on. */
+int client_session_stop_job(struct client_session *s, uint64_t job, struct msg_job_progress *ret,
+                            struct err *err) CHECK_RESULT;
+/* Answered by BYE when the broker has understood; it drains, commits and exits after that. */
+int client_session_shutdown(struct client_session *s, struct err *err) CHECK_RESULT;
+
+#endif

@@ -1,0 +1,122 @@
+/* worker_session.h - a worker's side of the wire, the same for all stages.
+ *
+ * A thread of its own (the socket thread) owns the DEALER: it says HELLO, asks for work by credits, heartbeats what is
+ * held, connects again after losses. The compute side takes units, computes across them as it likes, and gives each
+ * back exactly once by _result, _failure or _return.
+ *
+ *     worker_session_start(&conf, &s, &err);
+ *     while ((rc = worker_session_take(s, have_something ? 0 : -1, &work)) >= 0)     // -EPIPE ends it
+ *         ... worker_session_progress(s) after each batch or step ...
+ *             worker_session_result(s, &work, &result, &err);
+ *     worker_session_stop(&s);
+ *
+ * Heartbeats extend leases only while the compute side is seen alive: worker_session_progress (or _result, _failure,
+ * _return) was called since the last heartbeat, or somebody waits in _take and nothing that was taken is unfinished. A
+ * pool that takes ahead of the device must therefore call _progress from the thread whose hanging should be noticed.
+ *
+ * Who may call: _take, _result, _failure, _return, _progress, _count: any threads of the compute side. _drain, _state:
+ * any thread (not a signal handler). _start, _stop: main, while nobody is inside another call. Units:  milliseconds,
+ * bytes, items. Memory: a work is the compute side's from _take until it is given back, items and tensors with it; the
+ * calls that give it back null the pointer, also when they fail. Errors: negative errno. After a new epoch of the
+ * broker a work is stale: worker_work_stale() is true, and giving it back succeeds and sends nothing. */
+#ifndef BLIPLINE_WIRE_WORKER_SESSION_H
+#define BLIPLINE_WIRE_WORKER_SESSION_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "proto/msg.h"
+#include "proto/row.h"
+#include "wire/tensor.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct worker_session;
+
+struct worker_session_conf {
+    const char *endpoint;
+    enum msg_stage stage;
+    const char *device; /* "cpu", "null", "cuda:0" */
+    enum msg_dtype dtype;
+    struct msg_fingerprint fingerprint; /* zeroed for device null */
+    const char *model;                  /* the checkpoint's name; may be NULL */
+    uint32_t window_items;              /* held at once, in all; at least one unit's worth */
+    uint64_t window_bytes;
+    int64_t retry_min_ms, retry_max_ms; /* back-off of connecting; 0: 100 and 5000 */
+    int64_t silence_ms;                 /* connect again when the broker is silent so long; 0: 5 heartbeats */
+};
+
+/* Strings are copied. Returns once the thread runs; connecting goes on in the background for as long as it takes. */
+int worker_session_start(const struct worker_session_conf *conf, struct worker_session **ret,
+                         struct err *err) CHECK_RESULT;
+/* Close at once (after WIRE_LINGER_MS at most); what is held is abandoned. Works still out are freed with the session:
+ * use none of them afterwards. Call after _drain and _wait for an orderly end. Nulls *s; NULL is fine. */
+void worker_session_stop(struct worker_session **s);
+
+/* One leased unit at one node. */
+struct worker_work {
+    struct msg_lease lease;
+    struct msg_recipe recipe;
+    uint32_t n_items; /* lease.count */
+    const struct row_item *items;
+    uint32_t n_tensors; /* outputs of the nodes that this one depends on; shape[0] = n_items of each */
+    const struct wire_tensor *tensors[MSG_MAX_TENSORS];
+    int64_t received_ns; /* clock_mono_ns; for msg_timing.wait_ns */
+};
+/* True once the broker that leased it is gone: stop working on it and give it back by _return. */
+bool worker_work_stale(const struct worker_work *w);
+
+/* 1: a work. 0: none within timeout_ms (0: do not wait; -1: for ever). -EPIPE: none will come any more (draining,
+ * refused, or stopped: see _state). Fair warning: it never returns 1 for what the window does not hold. */
+int worker_session_take(struct worker_session *s, int64_t timeout_ms, struct worker_work **ret) CHECK_RESULT;
+
+struct worker_result {
+    struct msg_timing timing;
+    struct buf rows; /* n_items Record rows (row_record_append); taken and emptied, also on failure */
+    uint32_t n_rows;
+    struct wire_tensor
+        *tensors[MSG_MAX_TENSORS]; /* rows of the items without error, in order; taken, also on failure */
+    uint32_t n_tensors;
+};
+int worker_session_result(struct worker_session *s, struct worker_work **work, struct worker_result *result,
+                          struct err *err) CHECK_RESULT;
+/* The unit as a whole cannot be done here; raises its attempt count. `code` is one word of [a-z0-9_-]. */
+int worker_session_failure(struct worker_session *s, struct worker_work **work, const char *code,
+                           const char *text) CHECK_RESULT;
+/* Hand back unpenalised. */
+int worker_session_return(struct worker_session *s, struct worker_work **work) CHECK_RESULT;
+
+/* The compute side is alive. An atomic increment: call it as often as you like. */
+void worker_session_progress(struct worker_session *s);
+/* Add to the counters that heartbeats carry (units and bytes are counted by the session itself). */
+void worker_session_count(struct worker_session *s, uint64_t items, uint64_t item_errors, uint64_t batches,
+                          uint64_t busy_ns, uint64_t idle_ns);
+
+/* SIGTERM: credit 0, units nobody has taken yet go back unpenalised, _take returns -EPIPE, and after the last taken
+ * unit has been given back BYE is sent. Returns at once. */
+void worker_session_drain(struct worker_session *s);
+
+enum worker_session_state {
+    WORKER_SESSION_CONNECTING, /* also: lost, and trying again */
+    WORKER_SESSION_CONNECTED,
+    WORKER_SESSION_DRAINING, /* on request, or because the broker says so */
+    WORKER_SESSION_DRAINED,  /* BYE is out, or there was nobody to say it to; final */
+    WORKER_SESSION_REFUSED,  /* the broker does not want this worker: `reason`; final */
+};
+struct worker_session_status {
+    enum worker_session_state state;
+    enum msg_reason reason;   /* REFUSED */
+    char text[MSG_TEXT_SIZE]; /* REFUSED: why; CONNECTING: what is wrong at present, or empty */
+    uint64_t epoch;           /* of the broker last heard */
+    uint32_t n_connects;      /* how often WELCOME was heard */
+    uint32_t n_held;          /* leases: waiting, taken, or on their way back */
+};
+void worker_session_status(struct worker_session *s, struct worker_session_status *ret);
+const char *worker_session_state_name(enum worker_session_state state);
+/* Wait for a final state (DRAINED, REFUSED). -ETIMEDOUT. */
+int worker_session_wait(struct worker_session *s, int64_t timeout_ms) CHECK_RESULT;
+/* Readable while a state change has not been looked at (worker_session_status looks); for main's poll. */
+int worker_session_fd(const struct worker_session *s);
+
+#endif
