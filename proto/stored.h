@@ -1,0 +1,77 @@
+/* stored.h - the values of a job store as plain structs, to and from bytes with their checksum.
+ *
+ * A value is one protobuf message of store.proto that ends with its own field 15, a fixed32 CRC-32 (zlib) over all
+ * bytes before that field: the last five bytes are 0x7d and the CRC, little endian. Decoding checks the CRC before it
+ * parses. Who may call: anyone; a row_memory belongs to one thread at a time. Memory: to encode, bytes are borrowed.
+ * What a decode hands out lies in `memory` (proto/row.h) and is valid until the next decode with the same memory, or
+ * its release; the input is not referred to. Errors: -EILSEQ when the checksum is wrong (err says "checksum"), -EBADMSG
+ * for what is no value of this kind, -EMSGSIZE past a limit, -ENOMEM. Encoders: -EINVAL for a field out of range,
+ * -EFBIG/-ENOMEM of the buf. */
+#ifndef BLIPLINE_PROTO_STORED_H
+#define BLIPLINE_PROTO_STORED_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "proto/msg.h"
+#include "proto/row.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { STORED_SCHEMA_VERSION = 1, STORED_CRC_BYTES = 5 };
+#define STORED_MAX_BYTES ((size_t)64 << 20) /* a manifest unit of 4096 long paths */
+
+struct stored_manifest_unit {
+    uint64_t first_item;
+    uint32_t n_items;             /* 1 ... MSG_MAX_UNIT_ITEMS */
+    const struct row_item *items; /* items[i].item == first_item + i */
+};
+
+struct stored_unit_state {
+    bool done;
+    uint32_t attempts;
+    uint32_t n_failed;
+};
+
+struct stored_job_meta {
+    uint32_t schema_version; /* decoding gives it back whatever it is: the reader refuses others by number */
+    struct msg_recipe recipe;
+    uint32_t n_nodes;
+    struct msg_node nodes[MSG_MAX_NODES];
+    char source[MSG_TEXT_SIZE];
+    int64_t created_ms;
+    uint32_t unit_items;
+    char program[MSG_NAME_SIZE];
+};
+
+struct stored_job_counters {
+    uint64_t n_items;
+    uint32_t n_units;
+    bool sealed;
+    uint64_t n_done;
+    uint64_t n_failed;
+    uint32_t n_units_done;
+};
+
+/* Encoders append one value to `out`. */
+int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf *out) CHECK_RESULT;
+int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out) CHECK_RESULT;
+int stored_record_encode(const struct row_record *r, struct buf *out) CHECK_RESULT;
+int stored_job_meta_encode(const struct stored_job_meta *m, struct buf *out) CHECK_RESULT;
+int stored_job_counters_encode(const struct stored_job_counters *c, struct buf *out) CHECK_RESULT;
+
+int stored_manifest_unit_decode(struct row_memory *memory, const void *data, size_t n_bytes,
+                                struct stored_manifest_unit *ret, struct err *err) CHECK_RESULT;
+int stored_unit_state_decode(const void *data, size_t n_bytes, struct stored_unit_state *ret,
+                             struct err *err) CHECK_RESULT;
+int stored_record_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct row_record *ret,
+                         struct err *err) CHECK_RESULT;
+int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_meta *ret, struct err *err) CHECK_RESULT;
+int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret,
+                               struct err *err) CHECK_RESULT;
+
+/* Only the checksum, without parsing: what `verify` does to every value. -EILSEQ. */
+int stored_check(const void *data, size_t n_bytes, struct err *err) CHECK_RESULT;
+
+#endif
