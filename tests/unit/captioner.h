@@ -1,0 +1,145 @@
+/* captioner.h - the whole chain in one process, from a picture file to projected queries and captions, for tests.
+ *
+ * Errors: a call that fails ends the test with the reason. */
+#ifndef BLIPLINE_TESTS_UNIT_CAPTIONER_H
+#define BLIPLINE_TESTS_UNIT_CAPTIONER_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/file.h"
+#include "encoder_worker/decode.h"
+#include "encoder_worker/resize.h"
+#include "encoder_worker/vit.h"
+#include "llm_worker/generate.h"
+#include "llm_worker/opt.h"
+#include "model/checkpoint.h"
+#include "model/tokenizer.h"
+#include "qformer_worker/qformer.h"
+#include "tensor/ops.h"
+
+/* rc >= 0, or the test fails with the message */
+#define CHECK_OK(call, err)                        \
+    do {                                           \
+        if ((call) < 0)                            \
+            fail_msg("%s: %s", #call, (err).text); \
+    } while (0)
+
+struct captioner {
+    struct ops *o;
+    struct checkpoint *c;
+    struct tokenizer *tokenizer;
+    struct vit *vit;
+    struct qformer *qformer;
+    struct opt *opt;
+    int max_batch;
+    size_t image_bytes, trunk_len, query_len, projected_len; /* of one image */
+};
+
+/* Takes `o`. */
+static inline void captioner_open(struct captioner *k, const char *dir, struct ops *o, int max_batch, int n_slots)
+{
+    struct err err = {{0}};
+
+    *k = (struct captioner){.o = o, .max_batch = max_batch};
+    CHECK_OK(checkpoint_open(dir, &k->c, &err), err);
+    CHECK_OK(checkpoint_check(k->c, MODEL_STAGE_ALL, &err), err);
+    CHECK_OK(tokenizer_load(k->c->tokenizer_path, &k->tokenizer, &err), err);
+    CHECK_OK(vit_new(o, k->c, max_batch, &k->vit, &err), err);
+    CHECK_OK(qformer_new(o, k->c, max_batch, &k->qformer, &err), err);
+    CHECK_OK(opt_new(o, k->c, &(struct opt_limits){.n_slots = n_slots, .max_rows = 256}, &k->opt, &err), err);
+    k->image_bytes = (size_t)vit_image_size(k->vit) * (size_t)vit_image_size(k->vit) * 3;
+    k->trunk_len = (size_t)vit_n_tokens(k->vit) * (size_t)vit_width(k->vit);
+    k->query_len = (size_t)qformer_n_queries(k->qformer) * (size_t)qformer_width(k->qformer);
+    k->projected_len = (size_t)qformer_n_queries(k->qformer) * (size_t)qformer_language_width(k->qformer);
+}
+
+static inline void captioner_close(struct captioner *k)
+{
+    opt_free(k->opt);
+    qformer_free(k->qformer);
+    vit_free(k->vit);
+    tokenizer_free(k->tokenizer);
+    checkpoint_free(k->c);
+    ops_free(k->o);
+}
+
+/* A picture file -> rgb [S, S, 3] */
+static inline void captioner_pixels(const struct captioner *k, const char *path, uint8_t *rgb)
+{
+    const struct decode_limits limits = DECODE_LIMITS_DEFAULT;
+    const uint32_t size = (uint32_t)vit_image_size(k->vit);
+    struct resize *resize = NULL;
+    struct picture picture;
+    struct buf bytes;
+    struct err err = {{0}};
+
+    picture_init(&picture);
+    buf_init(&bytes, limits.max_file_bytes);
+    CHECK_OK(file_read(path, limits.max_file_bytes, &bytes, &err), err);
+    if (decode_picture(bytes.data, bytes.size_bytes, &limits, &picture, &err) != IMAGE_OK)
+        fail_msg("%s: %s", path, err.text);
+    assert_int_equal(resize_new(&resize), 0);
+    assert_int_equal(resize_rgb(resize, picture.rgb, picture.width, picture.height, rgb, size, size), 0);
+    resize_free(resize);
+    picture_release(&picture);
+    buf_release(&bytes);
+}
+
+/* rgb [n, S, S, 3] -> trunk [n, P, C], queries [n, Q, E], projected [n, Q, L], in one batch each */
+static inline void captioner_look(struct captioner *k, int n, const uint8_t *rgb, float *trunk, float *queries,
+                                  float *projected)
+{
+    const void *device = NULL;
+
+    assert_int_equal(vit_forward(k->vit, n, rgb, &device), 0);
+    assert_int_equal(k->o->f->download_f32(k->o, trunk, device, (size_t)n * k->trunk_len), 0);
+    assert_int_equal(qformer_forward(k->qformer, n, trunk, queries, projected), 0);
+}
+
+/* NULL: no prompt, which is the bos id alone. Release with token_ids_release. */
+static inline struct token_ids captioner_prompt(const struct captioner *k, const char *text)
+{
+    struct token_ids ids = {0};
+    struct err err = {{0}};
+
+    if (text)
+        CHECK_OK(tokenizer_encode(k->tokenizer, text, strlen(text), true, &ids, &err), err);
+    else
+        assert_int_equal(token_ids_append(&ids, k->c->config.bos), 0);
+    return ids;
+}
+
+static inline void captioner_submit(const struct captioner *k, struct generate *g, uint64_t tag, const float *rows,
+                                    const struct token_ids *prompt, int max_new_tokens)
+{
+    struct generate_request r = {
+        .tag = tag,
+        .image_rows = rows,
+        .n_image_rows = qformer_n_queries(k->qformer),
+        .prompt = prompt->ids,
+        .n_prompt = (int)prompt->n,
+        .max_new_tokens = max_new_tokens,
+        .eos = k->c->config.eos,
+        .n_eos = k->c->config.n_eos,
+    };
+    struct err err = {{0}};
+
+    CHECK_OK(generate_submit(g, &r, &err), err);
+}
+
+static inline void *captioner_floats(size_t n)
+{
+    float *p = calloc(n, sizeof(*p));
+
+    assert_non_null(p);
+    return p;
+}
+
+#endif
