@@ -1,0 +1,367 @@
+/* core.h - the broker's mind: jobs, units, leases and workers as a pure state machine.
+ *
+ * The shell (sockets, committer, clock) turns what happens into events; core_step() answers each with a list of
+ * actions for the shell to carry out in order. There are no sockets, files, clocks, randomness or logs in here, so that
+ * a simulator can drive every fault from a seed.
+ *
+ * The life of a unit: the shell loads it from the store (CORE_DO_LOAD_UNITS -> CORE_EVENT_UNITS); it becomes one part
+ * (or several, once split), each part runs every node of its job's graph under one lease a node, every node leaves a
+ * payload; when all parts are through, CORE_DO_COMMIT names the payloads, and CORE_EVENT_COMMITTED ends it.
+ *
+ * Rules that the shell may rely on:
+ *  - A result counts only under its own (epoch, lease, peer). Anything else is counted and its payload dropped.
+ *  - A lease that ends otherwise than by RESULT, RETURN or a clean GONE raises the unit's attempts, durably. After
+ *    max_attempts the unit is split in halves down to the bad item, which is quarantined. The last attempt of a part is
+ *    leased alone: its worker holds nothing else, so that nobody is blamed for a neighbour.
+ *  - A first-node lease reserves the part's peak tensor bytes for its whole path: nothing downstream waits for memory.
+ *    A part larger than the whole budget runs when nothing else holds memory.
+ *  - A worker whose lease expired gets nothing new until it is heard again; silent for worker_ms it is forgotten.
+ *  - A payload handed over with RESULT belongs to the core until CORE_DO_DROP_PAYLOAD names it, which happens once.
+ *
+ * Who may call: one thread, the broker's loop. Units: times are monotonic milliseconds that never go back, sizes bytes.
+ * Memory: what events point to is read during the call only. What actions point to is valid until the next core_step or
+ * core_actions_clear. Errors: see core_step. Bytes of peers never trip an assertion; misuse by the shell does. */
+#ifndef BLIPLINE_BROKER_CORE_H
+#define BLIPLINE_BROKER_CORE_H
+
+#include "base/arena.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum {
+    CORE_MAX_NODES = 8,
+    CORE_MAX_STAGES = 8,        /* stages are numbers 1..7, those of the wire's enum Stage */
+    CORE_MAX_UNIT_ITEMS = 1024, /* items of one unit */
+    CORE_MASK_WORDS = CORE_MAX_UNIT_ITEMS / 64,
+    CORE_FINGERPRINT_BYTES = 16,
+    CORE_CODE_BYTES = 32, /* longest kept failure code, NUL included */
+    CORE_TEXT_BYTES = 256 /* longest kept failure text, NUL included */
+};
+
+struct core;
+struct core_faults;
+
+struct core_limits {
+    uint64_t memory_bytes;   /* tensors kept between nodes, all jobs */
+    int64_t lease_ms;        /* a lease not extended for this long is void */
+    int64_t worker_ms;       /* a worker not heard for this long is forgotten; > lease_ms */
+    uint32_t max_attempts;   /* failures of a whole unit before it is split; of a single item before quarantine */
+    uint32_t split_attempts; /* failures of a part of several items before it is split further */
+    uint32_t max_unblamed;   /* RETURNs and lost payloads of a part that go unpunished; later ones count as failures */
+    uint32_t window_units;   /* units of one job held in memory */
+    uint32_t max_jobs;       /* open at once */
+    uint32_t max_workers;    /* connected at once; more are refused */
+    uint32_t max_pools;      /* distinct (stage, fingerprint) among connected workers */
+    uint32_t max_worker_items;        /* a worker's window is cut to this */
+    uint32_t max_worker_leases;       /* held by one worker */
+    const struct core_faults *faults; /* NULL but in the simulator's planted-bug tests */
+};
+
+/* Everything set but memory_bytes, which is 8 GiB. */
+struct core_limits core_limits_default(void);
+
+/* Mistakes on purpose: tests/simulate asserts that each would be noticed. */
+struct core_faults {
+    bool skip_fence;                /* results are taken by lease id alone, whatever epoch and peer */
+    bool keep_reservation_on_split; /* a split part's memory is never given back */
+    bool heartbeat_extends_all;     /* a heartbeat extends every lease of its peer, named or not */
+    bool free_after_first_consumer; /* a tensor goes when its first consumer is done */
+    bool never_split;               /* a failing part is tried again for ever */
+    bool commit_twice;              /* COMMIT is sent twice */
+    bool forget_attempts;           /* failed attempts are not made durable */
+    bool drop_twice;                /* a payload's drop is sent again at commit */
+};
+
+/* -- graph of a job ------------------------------------------------------------------------------------------------ */
+
+/* Nodes are in topological order. Every node reaches the items that no earlier node has failed. */
+struct core_node {
+    uint32_t stage;     /* 1..CORE_MAX_STAGES-1 */
+    uint32_t needs;     /* bit i: consumes the output of node i, i < this node; 0: a first node */
+    uint64_t out_bytes; /* tensor bytes an item leaves behind; at most 2^40 */
+    uint8_t fingerprint[CORE_FINGERPRINT_BYTES]; /* of the workers that may run it; all zero: any of the stage */
+};
+
+/* Most tensor bytes that one item may keep alive at once on its way through the graph, a finished node's output and
+ * inputs counted together. Any order of completion is allowed for. */
+uint64_t core_graph_peak_bytes(const struct core_node *nodes, uint32_t n_nodes);
+/* 0, or -EINVAL with the first thing that is wrong. */
+int core_graph_check(const struct core_node *nodes, uint32_t n_nodes, struct err *err) CHECK_RESULT;
+
+/* -- events: what happened ----------------------------------------------------------------------------------------- */
+
+enum core_event_type {
+    CORE_EVENT_TICK = 0,      /* nothing but time; every other event also does what is due */
+    CORE_EVENT_JOB_OPEN,      /* .job_open */
+    CORE_EVENT_JOB_START,     /* .job: after JOB_STOP, go on */
+    CORE_EVENT_JOB_STOP,      /* .job: no new first-node leases; CORE_DO_JOB_STOPPED follows */
+    CORE_EVENT_JOB_CLOSE,     /* .job: forget it; leases void, payloads dropped; CORE_DO_JOB_CLOSED follows, after the
+                                 answers to outstanding commits */
+    CORE_EVENT_JOB_SEALED,    /* .job: no more UNITS_ADDED */
+    CORE_EVENT_UNITS_ADDED,   /* .job: there are new units after the last ones loaded */
+    CORE_EVENT_UNITS,         /* .units: the answer to CORE_DO_LOAD_UNITS */
+    CORE_EVENT_HELLO,         /* .hello: answered by WELCOME or REFUSE */
+    CORE_EVENT_CREDIT,        /* .credit */
+    CORE_EVENT_HEARTBEAT,     /* .heartbeat */
+    CORE_EVENT_GONE,          /* .gone */
+    CORE_EVENT_RESULT,        /* .result */
+    CORE_EVENT_FAILURE,       /* .failure: the worker could not do it */
+    CORE_EVENT_RETURN,        /* .lease: handed back unpunished */
+    CORE_EVENT_PAYLOAD_LOST,  /* .payload: its tensors cannot be had any more; the part starts again, unpunished */
+    CORE_EVENT_COMMITTED,     /* .commit: durable */
+    CORE_EVENT_COMMIT_FAILED, /* .commit: not durable; the job is blocked until DISK_OK, then COMMIT comes again */
+    CORE_EVENT_DISK_OK,       /* .job, or 0 for all jobs: worth trying again */
+    CORE_EVENT_SHUTDOWN,      /* no new leases at all; CORE_DO_DRAINED when leases and commits have ended */
+    CORE_N_EVENTS
+};
+
+struct core_unit_row {
+    uint32_t unit;
+    uint32_t n_items;  /* 1..CORE_MAX_UNIT_ITEMS */
+    uint32_t attempts; /* as last made durable; >= max_attempts: starts split */
+};
+
+/* Who says something about which lease. All from the wire, all untrusted but `peer`. */
+struct core_lease_ref {
+    uint64_t peer, epoch, lease;
+};
+
+struct core_event {
+    enum core_event_type type;
+    union {
+        uint64_t job;
+        uint64_t payload;
+        struct core_lease_ref lease;
+        struct {
+            uint64_t job;      /* not 0, not open */
+            uint32_t priority; /* share of workers; 0: 100 */
+            bool sealed;       /* the manifest is complete */
+            bool stopped;      /* begin as after JOB_STOP */
+            uint32_t n_nodes;
+            const struct core_node *nodes; /* core_graph_check said 0 */
+        } job_open;
+        struct {
+            uint64_t job;
+            uint32_t n;                       /* at most `max` of the action */
+            const struct core_unit_row *rows; /* not yet done, ascending, from `from_unit` on */
+            bool exhausted;                   /* the manifest holds no further ones now */
+        } units;
+        struct {
+            uint64_t peer;  /* the shell's handle of the connection, never reused */
+            uint64_t host;  /* hash of the host's name: where tensors are near */
+            uint64_t nonce; /* of the process: (host, nonce) known under another peer: that one is replaced */
+            uint32_t stage;
+            uint8_t fingerprint[CORE_FINGERPRINT_BYTES]; /* all zero: computes nothing in particular (null device) */
+            uint32_t window_items;
+            uint64_t window_bytes; /* of input tensors */
+        } hello;
+        struct {
+            uint64_t peer;
+            uint32_t window_items; /* absolute; 0: nothing new */
+            uint64_t window_bytes;
+        } credit;
+        struct {
+            uint64_t peer, epoch;
+            const uint64_t *leases; /* extends exactly these */
+            uint32_t n;
+        } heartbeat;
+        struct {
+            uint64_t peer;
+            bool clean; /* BYE: what it still held is handed back unpunished */
+        } gone;
+        struct {
+            struct core_lease_ref lease;
+            uint64_t payload;   /* rows and tensors, not 0, a new handle each time */
+            uint32_t n_rows;    /* rows in the result; must be the number of items of the WORK */
+            const uint64_t *ok; /* bit r: row r is no error, (n_rows + 63) / 64 words; NULL: all are */
+            bool keep_rows;     /* the rows hold something for the store or for later nodes: keep them until the commit.
+                                   Errors are always kept */
+        } result;
+        struct {
+            struct core_lease_ref lease;
+            const char *code; /* a word, and a sentence for people; cut to CORE_CODE_BYTES, CORE_TEXT_BYTES; NULL: "" */
+            const char *text;
+        } failure;
+        struct {
+            uint64_t job;
+            uint32_t unit;
+        } commit;
+    };
+};
+
+/* -- actions: what to do ------------------------------------------------------------------------------------------- */
+
+enum core_action_type {
+    CORE_DO_WELCOME,     /* .peer */
+    CORE_DO_REFUSE,      /* .refuse: then forget the peer */
+    CORE_DO_HELLO_AGAIN, /* .peer: it speaks but is not known (timed out, replaced, refused): make it say HELLO again */
+    CORE_DO_FORGET_PEER, /* .peer: silent too long or replaced; the core knows it no more */
+    CORE_DO_WORK,        /* .work: send it */
+    CORE_DO_DROP_TENSORS, /* .payload: tensors had their last consumer; rows are needed until the commit */
+    CORE_DO_DROP_PAYLOAD, /* .payload: all of it; the handle is dead */
+    CORE_DO_LOAD_UNITS,   /* .load: answer with CORE_EVENT_UNITS; one outstanding a job */
+    CORE_DO_ATTEMPTS,     /* .attempts: make durable; no answer */
+    CORE_DO_COMMIT,       /* .commit: answer with COMMITTED or COMMIT_FAILED */
+    CORE_DO_JOB_DONE,     /* .job: sealed, and every unit committed */
+    CORE_DO_JOB_STOPPED,  /* .job: nothing in flight any more (commits that failed on a full disk excepted) */
+    CORE_DO_JOB_CLOSED,   /* .job: the id may be used again */
+    CORE_DO_DRAINED,      /* shutdown is complete */
+    CORE_N_ACTIONS
+};
+
+enum core_refuse_reason { CORE_REFUSE_MODEL, CORE_REFUSE_LIMIT, CORE_REFUSE_BAD_MESSAGE, CORE_REFUSE_DRAINING };
+
+/* Masks: bit i of word i / 64 is the part's item `first + i` (items are counted within the unit); `count` bits. */
+struct core_input {
+    uint64_t payload;
+    uint32_t node;      /* whose output it is */
+    uint32_t n_tensor;  /* bits set in ok */
+    const uint64_t *ok; /* items with a row in its tensors, in order; may be more than the WORK's items */
+};
+
+struct core_work {
+    uint64_t peer, epoch, lease, job;
+    uint32_t unit, node;
+    uint32_t attempt; /* 0, 1, ..: failures of this part so far */
+    uint32_t first, count;
+    uint32_t n_items;      /* bits set in items: the rows of the WORK */
+    const uint64_t *items; /* those that no earlier node has failed */
+    uint32_t n_inputs;
+    struct core_input inputs[CORE_MAX_NODES]; /* in node order */
+    bool alone;                               /* the worker holds nothing else */
+};
+
+struct core_commit_payload {
+    uint64_t payload;
+    uint32_t node, first, count;
+    uint32_t n_items;
+    const uint64_t *items; /* which items its rows are, in order */
+};
+
+struct core_quarantined {
+    uint32_t item;           /* within the unit */
+    const char *code, *text; /* of its last failure */
+};
+
+struct core_commit {
+    uint64_t job;
+    uint32_t unit, n_items;
+    uint32_t n_failed; /* items with an error or quarantined */
+    uint32_t attempts; /* failed attempts of the unit, all parts */
+    uint32_t n_payloads, n_quarantined;
+    const struct core_commit_payload *payloads; /* kept rows, by (first, node); an item's rows in node order */
+    const struct core_quarantined *quarantined; /* no row of these counts, whatever the payloads hold */
+};
+
+struct core_action {
+    enum core_action_type type;
+    union {
+        uint64_t peer;
+        uint64_t payload;
+        uint64_t job;
+        struct {
+            uint64_t peer;
+            enum core_refuse_reason reason;
+            const char *text; /* names what was wanted and what was found */
+        } refuse;
+        struct {
+            uint64_t job;
+            uint32_t from_unit; /* the first to look at */
+            uint32_t max;
+        } load;
+        struct {
+            uint64_t job;
+            uint32_t unit, attempts;
+        } attempts;
+        struct core_work work;
+        struct core_commit commit;
+    };
+};
+
+struct core_actions {
+    struct core_action *items;
+    size_t n, capacity;
+    struct arena arena; /* lists and texts that items point to */
+};
+
+void core_actions_init(struct core_actions *a);
+void core_actions_clear(struct core_actions *a); /* before each core_step; memory kept */
+void core_actions_release(struct core_actions *a);
+
+/* -- the machine --------------------------------------------------------------------------------------------------- */
+
+/* `epoch` differs at every start of the broker. NULL: no memory. Limits of 0 are an error of the caller. */
+struct core *core_new(const struct core_limits *limits, uint64_t epoch);
+void core_free(struct core *c);
+
+/* Do what is due at now_ms, take the event, hand out work. Actions are appended to ret_actions.
+ * 0; -EINVAL, -EEXIST, -ENOENT, -ENOSPC: a job event that makes no sense (bad graph, open already, unknown, too many
+ * jobs), nothing has changed. -ENOMEM: the core is broken and every later call says the same; end the process, the
+ * store is the truth. */
+int core_step(struct core *c, const struct core_event *event, int64_t now_ms,
+              struct core_actions *ret_actions) CHECK_RESULT;
+
+/* When the next TICK has something to do, at the latest; INT64_MAX: never. */
+int64_t core_next_deadline(const struct core *c);
+
+/* What the shell needs to check a result's rows before it makes a RESULT of it. */
+struct core_lease_info {
+    uint64_t job;
+    uint32_t unit, node, first, count, n_items;
+    const uint64_t *items; /* valid until the next core_step */
+};
+/* -ESTALE: no such lease of that peer in this epoch (RESULT would be dropped and counted). */
+int core_lease_get(const struct core *c, const struct core_lease_ref *ref, struct core_lease_info *ret) CHECK_RESULT;
+
+/* -- numbers --------------------------------------------------------------------------------------------------------*/
+
+enum core_job_state {
+    CORE_JOB_IMPORTING, /* runs, more units may come */
+    CORE_JOB_RUNNING,
+    CORE_JOB_STOPPED, /* asked to stop; JOB_STOPPED says when nothing is in flight */
+    CORE_JOB_BLOCKED, /* a commit failed */
+    CORE_JOB_DONE,
+    CORE_JOB_CLOSING
+};
+
+struct core_node_stats {
+    uint32_t stage;
+    uint32_t parts_ready, parts_leased;
+    uint64_t items_done;
+    uint64_t failures, expiries; /* FAILURE and GONE; leases that ran out */
+};
+
+/* Of this process; what was done before it started the store knows. */
+struct core_job_stats {
+    enum core_job_state state;
+    uint32_t priority;
+    uint32_t units_loaded;  /* in memory */
+    uint32_t units_started; /* of those, with a part on its way */
+    uint32_t units_commit;  /* of those, commit asked for and not answered */
+    uint64_t units_done, items_done, items_failed, items_quarantined;
+    uint32_t n_nodes;
+    struct core_node_stats nodes[CORE_MAX_NODES];
+};
+
+struct core_stats {
+    uint32_t n_jobs, n_workers, n_leases;
+    uint32_t workers[CORE_MAX_STAGES]; /* by stage */
+    uint64_t reserved_bytes;
+    uint64_t events, leases_granted, results, failures, expiries, returns, payloads_lost, splits, quarantined;
+    uint64_t dropped_stale;   /* results, failures, returns under no lease of theirs */
+    uint64_t dropped_unknown; /* messages of peers that are not known */
+    uint64_t dropped_bad; /* results whose rows do not fit the WORK, heartbeats too long; answers nobody waits for */
+};
+
+void core_stats_get(const struct core *c, struct core_stats *ret);
+/* -ENOENT: not open. */
+int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats *ret) CHECK_RESULT;
+
+/* Assert every invariant. O(everything): for tests. */
+void core_validate(const struct core *c);
+
+#endif
