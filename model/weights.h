@@ -25,6 +25,7 @@ enum weight_kind {
     WEIGHT_REQUIRED,
     WEIGHT_OPTIONAL, /* a head of its own where the checkpoint has one */
     WEIGHT_ALIAS,    /* another published name of `same_as`: fine when equal, stands in when `same_as` is missing */
+    WEIGHT_UNUSED,   /* published files may have it, nothing reads it */
 };
 
 struct weight_spec {
