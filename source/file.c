@@ -51,11 +51,11 @@ int source_file_open(const char *path, const char *arg, struct source **ret, str
     if (stat(path, &st) < 0) {
         int rc = -errno;
 
-        return err_set(err, rc, "%s: %s", arg, strerror(-rc));
+        return err_set(err, rc, "%.300s: %s", arg, strerror(-rc));
     }
     f = calloc(1, sizeof(*f));
     if (!f)
-        return err_set(err, -ENOMEM, "%s: no memory", arg);
+        return err_set(err, -ENOMEM, "%.300s: no memory", arg);
     f->source.next = one_next;
     f->source.free = one_free;
     f->size_bytes = (uint64_t)st.st_size;
@@ -76,9 +76,22 @@ int source_join(const char *base, const char *name, char *ret)
     return n < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
+int source_absolute(const char *name, char *ret, struct err *err)
+{
+    char cwd[PATH_MAX] = "/";
+    int rc;
+
+    if (name[0] != '/' && !getcwd(cwd, sizeof(cwd))) {
+        rc = -errno;
+        return err_set(err, rc, "the working folder has no path: %s", strerror(-rc));
+    }
+    rc = source_join(cwd, name, ret);
+    return rc < 0 ? err_set(err, rc, "%.300s: the path is too long", name) : 0;
+}
+
 int source_open(const char *arg, struct source **ret, struct err *err)
 {
-    char cwd[PATH_MAX], path[PATH_MAX];
+    char path[PATH_MAX];
     struct stat st;
     size_t n;
     int rc;
@@ -87,16 +100,12 @@ int source_open(const char *arg, struct source **ret, struct err *err)
         return source_list_open(arg, ret, err);
     if (!arg[0])
         return err_set(err, -EINVAL, "the source is an empty name");
-    if (!getcwd(cwd, sizeof(cwd))) {
-        rc = -errno;
-        return err_set(err, rc, "the working folder has no path: %s", strerror(-rc));
-    }
-    rc = source_join(cwd, arg, path);
+    rc = source_absolute(arg, path, err);
     if (rc < 0)
-        return err_set(err, rc, "%s: the path is too long", arg);
+        return rc;
     if (stat(path, &st) < 0) {
         rc = -errno;
-        return err_set(err, rc, "%s: %s", arg, strerror(-rc));
+        return err_set(err, rc, "%.300s: %s", arg, strerror(-rc));
     }
     if (S_ISDIR(st.st_mode)) {
         for (n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
@@ -105,7 +114,7 @@ int source_open(const char *arg, struct source **ret, struct err *err)
     }
     if (S_ISREG(st.st_mode))
         return source_file_open(path, arg, ret, err);
-    return err_set(err, -EINVAL, "%s: neither a folder nor a regular file", arg);
+    return err_set(err, -EINVAL, "%.300s: neither a folder nor a regular file", arg);
 }
 
 int source_next(struct source *s, struct source_item *ret, struct err *err)

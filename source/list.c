@@ -87,46 +87,30 @@ static void list_free(struct source *s)
     free(l);
 }
 
-/* The folder of `path` (relative to cwd unless absolute) into base[PATH_MAX]. */
-static int folder_of(const char *cwd, const char *path, char *base)
-{
-    char *slash;
-    int rc = source_join(cwd, path, base);
-
-    if (rc < 0)
-        return rc;
-    slash = strrchr(base, '/');
-    slash[slash == base] = '\0'; /* keep the slash of the root */
-    return 0;
-}
-
 static int open_file(struct source_list *l, const char *path, struct err *err)
 {
-    char cwd[PATH_MAX];
     struct stat st;
+    char *slash;
     int rc;
 
-    if (!getcwd(cwd, sizeof(cwd))) {
-        rc = -errno;
-        return err_set(err, rc, "the working folder has no path: %s", strerror(-rc));
-    }
     if (strcmp(path, "-") == 0) {
         (void)snprintf(l->name, sizeof(l->name), "standard input");
-        (void)snprintf(l->base, sizeof(l->base), "%s", cwd);
         l->file = stdin;
-        return 0;
+        return source_absolute(".", l->base, err);
     }
     (void)snprintf(l->name, sizeof(l->name), "%s", path);
-    rc = folder_of(cwd, path, l->base);
+    rc = source_absolute(path, l->base, err);
     if (rc < 0)
-        return err_set(err, rc, "%s: the path is too long", path);
-    l->file = fopen(path, "re"); /* a pipe is welcome: <(find ...) */
+        return rc;
+    slash = strrchr(l->base, '/');
+    slash[slash == l->base] = '\0'; /* keep the slash of the root */
+    l->file = fopen(path, "re");    /* a pipe is welcome: <(find ...) */
     if (!l->file) {
         rc = -errno;
-        return err_set(err, rc, "%s: cannot open the list: %s", path, strerror(-rc));
+        return err_set(err, rc, "%.300s: cannot open the list: %s", path, strerror(-rc));
     }
     if (fstat(fileno(l->file), &st) == 0 && S_ISDIR(st.st_mode))
-        return err_set(err, -EISDIR, "%s: is a folder, a list of paths is wanted after @", path);
+        return err_set(err, -EISDIR, "%.300s: is a folder, a list of paths is wanted after @", path);
     return 0;
 }
 
@@ -136,7 +120,7 @@ int source_list_open(const char *arg, struct source **ret, struct err *err)
     int rc;
 
     if (!l)
-        return err_set(err, -ENOMEM, "%s: no memory", arg);
+        return err_set(err, -ENOMEM, "%.300s: no memory", arg);
     l->source.next = list_next;
     l->source.free = list_free;
     rc = open_file(l, arg + 1, err);

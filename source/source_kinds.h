@@ -20,5 +20,7 @@ int source_list_open(const char *arg, struct source **ret, struct err *err) CHEC
 
 /* `name` below the absolute folder `base`, or name itself when absolute, into ret[PATH_MAX]. -ENAMETOOLONG. */
 int source_join(const char *base, const char *name, char *ret) CHECK_RESULT;
+/* The same below the working folder, which is asked for only when it is needed: it may have no path that fits. */
+int source_absolute(const char *name, char *ret, struct err *err) CHECK_RESULT;
 
 #endif

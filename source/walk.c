@@ -47,7 +47,7 @@ static bool is_picture_name(const char *name)
 static void note_problem(struct source_walk *w, const char *what, int code)
 {
     if (!w->source.skipped.first_problem.text[0])
-        (void)err_set(&w->source.skipped.first_problem, code, "%s: %s", w->path + w->root_bytes, what);
+        (void)err_set(&w->source.skipped.first_problem, code, "%s: %s", what, w->path + w->root_bytes);
 }
 
 /* Bytes of the names live in one block; qsort_r hands it to the comparison. */
@@ -117,7 +117,7 @@ static int take_entry(struct source_walk *w, struct level *l, int folder_fd, con
     }
     if (l->path_bytes + strlen(e->d_name) + is_folder >= PATH_MAX) {
         skipped->too_long++;
-        note_problem(w, "holds names whose path would be too long; they are skipped", -ENAMETOOLONG);
+        note_problem(w, "some names make a path that is too long, in the folder", -ENAMETOOLONG);
         return 0;
     }
     rc = buf_append(&l->names, e->d_name, strlen(e->d_name));
@@ -216,12 +216,12 @@ static int visit(struct source_walk *w, struct stat *ret_st, struct err *err)
     }
     rc = push(w);
     if (rc == -ENOMEM)
-        return err_set(err, rc, "%s: no memory for the names of this folder", w->path);
+        return err_set(err, rc, "%.300s: no memory for the names of this folder", w->path);
     if (rc == -ENOENT)
         return 0;
     if (rc < 0) {
         w->source.skipped.unreadable++;
-        note_problem(w, strerror(-rc), rc);
+        note_problem(w, rc == -ENAMETOOLONG ? "a path that is too long" : strerror(-rc), rc);
     }
     return 0;
 }
@@ -275,7 +275,7 @@ int source_walk_open(const char *path, const char *arg, struct source **ret, str
     int rc = 0;
 
     if (!w)
-        return err_set(err, -ENOMEM, "%s: no memory", arg);
+        return err_set(err, -ENOMEM, "%.300s: no memory", arg);
     w->source.next = walk_next;
     w->source.free = walk_free;
     if (n + 2 > sizeof(w->path))
@@ -289,7 +289,7 @@ int source_walk_open(const char *path, const char *arg, struct source **ret, str
     }
     if (rc < 0) {
         walk_free(&w->source);
-        return err_set(err, rc, "%s: cannot read the folder: %s", arg, strerror(-rc));
+        return err_set(err, rc, "%.300s: cannot read the folder: %s", arg, strerror(-rc));
     }
     *ret = &w->source;
     return 0;

@@ -1,0 +1,303 @@
+#include "encoder_worker/pool.h"
+
+#include "encoder_worker/resize.h"
+#include "tests/unit/golden.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { SIDE = 64, SLOT = SIDE * SIDE * 3, PATIENCE_MS = 60000 };
+
+struct fixture {
+    char root[64];
+    struct pool *pool;
+    uint8_t *slots;
+};
+
+static struct pool_conf conf_of(int n_threads, int capacity)
+{
+    return (struct pool_conf){
+        .n_threads = n_threads, .capacity = capacity, .size_px = SIDE, .limits = DECODE_LIMITS_DEFAULT};
+}
+
+static struct pool *new_pool(int n_threads, int capacity)
+{
+    struct pool_conf conf = conf_of(n_threads, capacity);
+    struct pool *p = NULL;
+    struct err err = {""};
+
+    if (pool_new(&conf, &p, &err) < 0)
+        fail_msg("%s", err.text);
+    return p;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    (void)strcpy(f->root, "/tmp/blipline-pool-XXXXXX");
+    assert_non_null(mkdtemp(f->root));
+    f->pool = new_pool(3, 16);
+    f->slots = malloc(16 * SLOT);
+    assert_non_null(f->slots);
+    memset(f->slots, 0xa5, 16 * SLOT);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    DIR *d = opendir(f->root);
+    struct dirent *e;
+
+    pool_free(f->pool);
+    while ((e = readdir(d)))
+        if (e->d_name[0] != '.' && unlinkat(dirfd(d), e->d_name, 0) < 0)
+            assert_int_equal(unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR), 0);
+    (void)closedir(d);
+    assert_int_equal(rmdir(f->root), 0);
+    free(f->slots);
+    free(f);
+    return 0;
+}
+
+static void submit(struct pool *p, uint64_t index, const char *path, uint8_t *slot)
+{
+    assert_int_equal(pool_submit(p, index, path, strlen(path), slot), 0);
+}
+
+/* What the pool should deliver for a good picture, computed here in one thread. */
+static void expected_pixels(const char *path, uint8_t *out)
+{
+    struct decode_limits limits = DECODE_LIMITS_DEFAULT;
+    struct resize *r = NULL;
+    struct picture p;
+    struct buf b;
+
+    buf_init(&b, 0);
+    golden_bytes(path, &b);
+    picture_init(&p);
+    assert_int_equal(decode_picture(b.data, b.size_bytes, &limits, &p, NULL), IMAGE_OK);
+    assert_int_equal(resize_new(&r), 0);
+    assert_int_equal(resize_rgb(r, p.rgb, p.width, p.height, out, SIDE, SIDE), 0);
+    resize_free(r);
+    picture_release(&p);
+    buf_release(&b);
+}
+
+static const char *const good[] = {"tests/golden/images_odd/odd_cmyk.jpg", "tests/golden/images_odd/odd_wide.png",
+                                   "tests/golden/images_odd/odd_alpha.webp", "tests/golden/images_odd/odd_1x1.png",
+                                   "tests/golden/images_odd/odd_tall.jpg"};
+enum { N_GOOD = sizeof(good) / sizeof(good[0]) };
+
+/* Many more pictures than slots, good and missing ones mixed, in whatever order they finish. */
+static void test_pool_delivers_every_request_once_whatever_the_order(void **state)
+{
+    enum { N = 200 };
+    struct fixture *f = *state;
+    uint8_t *want = malloc(N_GOOD * SLOT);
+    bool seen[N] = {false}, busy[16] = {false};
+    struct pool_result r;
+    uint64_t next = 0;
+    int done = 0;
+
+    assert_non_null(want);
+    for (int i = 0; i < N_GOOD; i++)
+        expected_pixels(good[i], want + i * SLOT);
+    while (done < N) {
+        for (int s = 0; s < 16 && next < N; s++) {
+            if (busy[s])
+                continue;
+            submit(f->pool, next, next % 7 == 3 ? "gone.jpg" : good[next % N_GOOD], f->slots + s * SLOT);
+            busy[s] = true;
+            next++;
+        }
+        assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
+        assert_true(r.index < N);
+        assert_false(seen[r.index]);
+        seen[r.index] = true;
+        busy[(r.slot - f->slots) / SLOT] = false;
+        done++;
+        if (r.index % 7 == 3) {
+            assert_int_equal(r.code, IMAGE_MISSING);
+            assert_int_equal(r.slot[0] | r.slot[SLOT - 1], 0); /* not what was there before */
+            continue;
+        }
+        assert_int_equal(r.code, IMAGE_OK);
+        assert_memory_equal(r.slot, want + r.index % N_GOOD * SLOT, SLOT);
+        assert_true(r.file_bytes > 0 && r.width > 0 && r.height > 0);
+        assert_true(r.fetch_ns > 0 && r.decode_ns > 0 && r.resize_ns > 0);
+    }
+    assert_int_equal(pool_in_flight(f->pool), 0);
+    assert_int_equal(pool_take(f->pool, -1, &r), 0); /* nothing in the pool: does not wait for ever */
+    free(want);
+}
+
+static void put(const struct fixture *f, const char *name, const void *data, size_t n)
+{
+    char path[128];
+    FILE *file;
+
+    (void)snprintf(path, sizeof(path), "%s/%s", f->root, name);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, n, file), n);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void expect_code(struct fixture *f, const char *name, enum image_error want)
+{
+    struct pool_result r;
+    char path[256];
+
+    (void)snprintf(path, sizeof(path), "%s/%s", f->root, name);
+    submit(f->pool, 1, path, f->slots);
+    assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
+    if (r.code != want)
+        fail_msg("%s: %s (%s), wanted %s", name, image_error_name(r.code), r.message.text, image_error_name(want));
+    assert_int_equal(r.message.text[0] == '\0', want == IMAGE_OK);
+}
+
+static void test_pool_bad_files_are_results_with_a_reason(void **state)
+{
+    /* a header of 60000 x 60000 pixels, then nothing */
+    static const uint8_t bomb[] = {0x89, 'P',  'N',  'G', '\r', '\n', 0x1a, '\n', 0, 0, 0, 13, 'I',  'H',  'D',  'R', 0,
+                                   0,    0xea, 0x60, 0,   0,    0xea, 0x60, 8,    2, 0, 0, 0,  0xf8, 0x04, 0x6f, 0x75};
+    struct fixture *f = *state;
+    char path[128];
+    struct buf b;
+
+    buf_init(&b, 0);
+    golden_bytes(good[0], &b);
+    put(f, "good", b.data, b.size_bytes);
+    put(f, "cut", b.data, b.size_bytes / 2);
+    put(f, "empty.jpg", "", 0);
+    put(f, "text.jpg", "hello, this is text\n", 20);
+    put(f, "bomb.png", bomb, sizeof(bomb));
+    (void)snprintf(path, sizeof(path), "%s/pipe.jpg", f->root);
+    assert_int_equal(mkfifo(path, 0644), 0);
+    (void)snprintf(path, sizeof(path), "%s/folder.jpg", f->root);
+    assert_int_equal(mkdir(path, 0755), 0);
+    (void)snprintf(path, sizeof(path), "%s/locked", f->root);
+    put(f, "locked", b.data, b.size_bytes);
+    assert_int_equal(chmod(path, 0), 0);
+    expect_code(f, "cut", IMAGE_TRUNCATED);
+    expect_code(f, "empty.jpg", IMAGE_EMPTY);
+    expect_code(f, "text.jpg", IMAGE_UNKNOWN_FORMAT);
+    expect_code(f, "bomb.png", IMAGE_TOO_MANY_PIXELS);
+    expect_code(f, "pipe.jpg", IMAGE_UNREADABLE);
+    expect_code(f, "folder.jpg", IMAGE_UNREADABLE);
+    expect_code(f, "gone.jpg", IMAGE_MISSING);
+    expect_code(f, "locked", geteuid() == 0 ? IMAGE_OK : IMAGE_UNREADABLE); /* modes do not stop root */
+    expect_code(f, "good", IMAGE_OK);                                       /* the threads live on */
+    buf_release(&b);
+}
+
+static void test_pool_paths_are_bytes_up_to_the_limit(void **state)
+{
+    struct fixture *f = *state;
+    char path[POOL_MAX_PATH_BYTES + 2];
+    struct pool_result r;
+    struct buf b;
+
+    buf_init(&b, 0);
+    golden_bytes(good[3], &b);
+    put(f, "a\nb\xff\xc3\x28.png", b.data, b.size_bytes);
+    buf_release(&b);
+    expect_code(f, "a\nb\xff\xc3\x28.png", IMAGE_OK);
+    memset(path, 'a', sizeof(path));
+    for (size_t i = 0; i < sizeof(path); i += 100)
+        path[i] = '/';
+    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES + 1, f->slots), -ENAMETOOLONG);
+    assert_int_equal(pool_submit(f->pool, 1, path, 0, f->slots), -EINVAL);
+    assert_int_equal(pool_submit(f->pool, 1, "a\0b", 3, f->slots), -EINVAL);
+    assert_int_equal(pool_in_flight(f->pool), 0);
+    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES, f->slots), 0);
+    assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
+    assert_int_equal(r.code, IMAGE_UNREADABLE); /* open() takes one byte less */
+    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES - 1, f->slots), 0);
+    assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
+    assert_int_equal(r.code, IMAGE_MISSING);
+}
+
+static void test_pool_is_full_at_its_capacity_and_frees_up(void **state)
+{
+    struct fixture *f = *state;
+    struct pool_result r;
+    struct pollfd pfd = {.fd = pool_fd(f->pool), .events = POLLIN};
+
+    for (int i = 0; i < 16; i++)
+        submit(f->pool, (uint64_t)i, good[3], f->slots + i * SLOT);
+    assert_int_equal(pool_submit(f->pool, 16, good[3], strlen(good[3]), f->slots), -EAGAIN);
+    assert_int_equal(pool_in_flight(f->pool), 16);
+    assert_int_equal(poll(&pfd, 1, PATIENCE_MS), 1);
+    assert_int_equal(pool_take(f->pool, 0, &r), 1); /* readable means there is one */
+    submit(f->pool, 16, good[3], r.slot);
+    for (int i = 0; i < 16; i++)
+        assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
+    assert_int_equal(poll(&pfd, 1, 0), 0);
+}
+
+static void test_pool_free_drops_queued_work(void **state)
+{
+    uint8_t *slots = malloc(64 * SLOT);
+
+    (void)state;
+    assert_non_null(slots);
+    for (int round = 0; round < 20; round++) {
+        struct pool *p = new_pool(1 + round % 4, 64);
+        struct pool_result r;
+
+        for (int i = 0; i < 64; i++)
+            submit(p, (uint64_t)i, good[i % N_GOOD], slots + i * SLOT);
+        for (int i = 0; i < round % 5; i++)
+            assert_int_equal(pool_take(p, PATIENCE_MS, &r), 1);
+        pool_free(p);
+        memset(slots, 0, 64 * SLOT); /* the threads are gone: under TSan this would be a race */
+    }
+    free(slots);
+    pool_free(NULL);
+}
+
+static void test_pool_new_refuses_bad_numbers(void **state)
+{
+    struct pool *p = NULL;
+    struct pool_conf conf = conf_of(0, 4);
+
+    (void)state;
+    assert_int_equal(pool_new(&conf, &p, NULL), -EINVAL);
+    conf = conf_of(1, 0);
+    assert_int_equal(pool_new(&conf, &p, NULL), -EINVAL);
+    conf = conf_of(1, 1);
+    conf.size_px = 0;
+    assert_int_equal(pool_new(&conf, &p, NULL), -EINVAL);
+    assert_null(p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_pool_delivers_every_request_once_whatever_the_order, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pool_bad_files_are_results_with_a_reason, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pool_paths_are_bytes_up_to_the_limit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pool_is_full_at_its_capacity_and_frees_up, set_up, tear_down),
+        cmocka_unit_test(test_pool_free_drops_queued_work),
+        cmocka_unit_test(test_pool_new_refuses_bad_numbers),
+    };
+
+    return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
+}
