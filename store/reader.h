@@ -1,22 +1,26 @@
 /* reader.h - read a job store, also while a broker writes it: export, get, stats, verify.
  *
  * Who may call: one thread a reader; not in a process that has the same store open for writing.
- * Units:  sizes bytes.
- * Memory: what a call hands out belongs to the reader and is valid until the next call with it.
- * Errors: as store.h. A damaged row is -EBADMSG with unit and item in the text, never returned as good.
+ * Units:  sizes are bytes.
+ * Memory: what a call hands out lies in the reader and is valid until the next call with it.
+ * Errors: as store.h. A damaged row is -EBADMSG with unit and item in the text; it is never returned as good.
  *
- * No read transaction lives across calls, and none covers more than READER_SLICE_ROWS rows, so that a reader never
- * makes the file grow. Rows are therefore as of the time each was read: a unit's results are seen all or not at all.
+ * No read transaction lives across calls, and none covers more than READER_SLICE_ROWS rows (or one unit), so that a
+ * reader does not make the file grow. Rows are as of the time each was read; a unit's results are seen all or not at
+ * all.
  *
- * Locking: readers register in lock.mdb. Where it cannot be written (read-only medium, no permission) the store is read
- * without a lock, and only if nobody writes it: a shared flock on `owner` is held meanwhile, so that no writer can
- * start; a store that is in use then is refused. Without an `owner` file (a copy) the caller vouches that the copy is
- * frozen. */
+ * Locking: readers register in lock.mdb. Where that cannot be written (read-only medium, no permission) the store is
+ * read without it, which is safe only while nobody writes: a shared flock on `owner` is held meanwhile, so that no
+ * writer starts, and a store that is in use is refused with -EBUSY. A copy without `owner` is trusted to be frozen. */
 #ifndef BLIPLINE_STORE_READER_H
 #define BLIPLINE_STORE_READER_H
 
 #include "base/err.h"
-#include "store/store.h"
+#include "proto/stored.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 enum { READER_SLICE_ROWS = 10000 };
 
@@ -26,45 +30,41 @@ int reader_open(const char *path, bool allow_network_fs, struct reader **ret, st
 void reader_close(struct reader *r); /* NULL is fine */
 
 /* Valid until reader_close. */
-const struct store_meta *reader_meta(const struct reader *r);
+const struct stored_job_meta *reader_meta(const struct reader *r);
 /* As committed now. */
-int reader_counters(struct reader *r, struct store_counters *ret, struct err *err) CHECK_RESULT;
-/* The process that has the store open for writing, 0: none. */
-int reader_writer_pid(const struct reader *r);
+int reader_counters(struct reader *r, struct stored_job_counters *ret, struct err *err) CHECK_RESULT;
 
 struct reader_row {
     uint64_t item;
     uint32_t unit;
-    struct store_bytes key, path;
-    uint64_t size_bytes; /* of the image, as listed */
-    int64_t mtime_ns;
-    bool unit_done;
-    struct store_bytes
-        record; /* the stored Record with its CRC, already checked; proto/stored.h decodes it. Empty: not done yet */
+    struct row_item listed; /* key, path, size, mtime */
+    bool has_record;        /* false: not done yet */
+    struct row_record record;
 };
 
-/* Items in order from `item` on. Any number of seeks; one position a reader. */
+/* The next reader_next gives `item`. A new reader stands at 0. */
 void reader_seek(struct reader *r, uint64_t item);
-/* 1: *ret is the next item. 0: end. -EBADMSG: this item, or its whole unit, is damaged: ret->item and ret->unit say
- * which, and the next call goes on behind it. */
+/* 1: the next item, in order. 0: the end. -EBADMSG: damage; ret->item and ret->unit say where, and the next call goes
+ * on behind it (behind the whole unit when its manifest row is damaged). */
 int reader_next(struct reader *r, struct reader_row *ret, struct err *err) CHECK_RESULT;
 
-/* One item by number. -ENOENT: there is none. Moves the position. */
+/* One item by number. -ENOENT: there is none. Moves the position of reader_next. */
 int reader_get(struct reader *r, uint64_t item, struct reader_row *ret, struct err *err) CHECK_RESULT;
-/* The numbers of all items with this key, ascending, at most `max`. Uses `keys`; items that it does not cover yet are
- * found by reading the manifest. *ret_n may be larger than max: how many there are. *ret: valid until the next
- * reader_find. */
-int reader_find(struct reader *r, const void *key, size_t size_bytes, size_t max, const uint64_t **ret, size_t *ret_n,
+
+/* The numbers of all items with this key, ascending; *ret_n 0: none. Items that `keys` does not cover yet are found by
+ * reading the manifest from there on. -E2BIG: more than a million. *ret is valid until the next reader_find. */
+int reader_find(struct reader *r, const void *key, size_t size_bytes, const uint64_t **ret, size_t *ret_n,
                 struct err *err) CHECK_RESULT;
 
-/* One problem found by reader_verify. Return false to stop. `unit`, `item`: -1 where it is about neither. */
+/* Return false to stop. */
 struct reader_verify {
+    /* unit, item: -1 where the problem is not about one */
     bool (*problem)(void *arg, int64_t unit, int64_t item, const char *text);
-    bool (*progress)(void *arg, uint64_t items_seen, uint64_t n_items); /* every READER_SLICE_ROWS or so; may be NULL */
+    bool (*progress)(void *arg, uint64_t items_seen, uint64_t n_items); /* may be NULL */
     void *arg;
 };
-/* Every CRC, every cross-check between manifest, units, items, keys and counters. Also on a store that is being
- * written. *ret_n_problems 0: sound. -ECANCELED: stopped by a callback. */
+/* Every checksum, and every cross-check between manifest, units, items, keys and counters; also of a store that is
+ * being written. *ret_n_problems 0: sound. -ECANCELED: stopped by a callback. */
 int reader_verify(struct reader *r, const struct reader_verify *v, uint64_t *ret_n_problems,
                   struct err *err) CHECK_RESULT;
 
