@@ -56,6 +56,7 @@ WIRE    := $(wildcard wire/*.c)
 STORE   := $(wildcard store/*.c)
 SOURCE  := $(wildcard source/*.c)
 TENSOR_CPU := $(wildcard tensor/cpu*.c)
+TENSOR_BASE := tensor/tensor.c
 TENSOR  := $(filter-out $(TENSOR_CPU),$(wildcard tensor/*.c))
 MODEL   := $(wildcard model/*.c)
 
@@ -66,12 +67,12 @@ BROKER_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(wildcard broker/*.c)) $(P
 ENCODER_O := $(call objects,$(BASE) $(WIRE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(wildcard encoder_worker/*.c)) $(PROTO_O)
 QFORMER_O := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(wildcard qformer_worker/*.c)) $(PROTO_O)
 LLM_O     := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(wildcard llm_worker/*.c)) $(PROTO_O)
-CLIENT_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(SOURCE) $(TENSOR) $(MODEL) $(wildcard client/*.c)) $(PROTO_O)
+CLIENT_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(SOURCE) $(TENSOR_BASE) $(MODEL) $(wildcard client/*.c)) $(PROTO_O)
 
 BASE_L    := -linih
 WIRE_L    := -lzmq -lprotobuf-c -lxxhash -lsodium
 STORE_L   := -llmdb -lz
-MODEL_L   := -ljansson -lpcre2-8 -lxxhash -lm
+MODEL_L   := -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm
 TENSOR_L  := -ldnnl -lgomp -lm
 CODEC_L   := -ljpeg -lspng -lwebp
 DAEMON_L  := -lsystemd

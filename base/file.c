@@ -192,3 +192,14 @@ int file_mkdirs(const char *path, int mode, struct err *err)
             return 0;
     }
 }
+
+void file_base_name(const char *path, char *ret, size_t size)
+{
+    size_t end = strlen(path), start;
+
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    for (start = end; start > 0 && path[start - 1] != '/'; start--)
+        ;
+    (void)snprintf(ret, size, "%.*s", (int)(end - start), path + start);
+}

@@ -1,0 +1,44 @@
+/* unit.h - one leased unit on its way through the encoder: its pictures, their reasons, its features.
+ *
+ * Who may call: the compute thread. Units: nanoseconds, bytes. Memory: the unit owns everything but `work`'s session.
+ * Errors: negative errno. */
+#ifndef BLIPLINE_ENCODER_WORKER_UNIT_H
+#define BLIPLINE_ENCODER_WORKER_UNIT_H
+
+#include "base/err.h"
+#include "encoder_worker/pool.h"
+#include "wire/worker_session.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct unit_failure {
+    uint32_t row;
+    enum image_error code;
+    struct err message;
+};
+
+struct unit {
+    struct unit *next;
+    struct worker_work *work;
+    uint64_t serial;               /* which pool results are this unit's */
+    uint8_t *pixels;               /* [n_items, S, S, 3] */
+    bool *failed;                  /* [n_items] */
+    struct unit_failure *failures; /* [n_failures], in order of completion */
+    uint32_t n_failures, n_decoded, n_ok, n_computed;
+    bool no_memory;    /* the machine's trouble: the whole unit is given back as failed */
+    uint32_t next_row; /* the first one that no batch has looked at */
+    float *features;   /* [n_ok, P, C], made when the last picture is decoded; goes to the tensor */
+    int64_t started_ns, decode_ns, resize_ns, compute_ns;
+};
+
+int encoder_unit_new(struct worker_work **work, uint64_t serial, size_t image_bytes, struct unit **ret) CHECK_RESULT;
+void encoder_unit_free(struct unit *u); /* gives nothing back: `work` must be NULL by now */
+
+/* Note one finished picture. */
+void encoder_unit_note(struct unit *u, uint32_t row, const struct pool_result *r);
+/* The Record rows of the result: an error or just the number, in order of items. */
+int encoder_unit_rows(const struct unit *u, struct buf *ret) CHECK_RESULT;
+
+#endif

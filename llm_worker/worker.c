@@ -1,0 +1,419 @@
+/* worker.c - take units, feed their images to the sequence scheduler, give a unit back when its last caption is done.
+ */
+#include "llm_worker/worker.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/stop.h"
+#include "llm_worker/caption.h"
+#include "llm_worker/generate.h"
+#include "llm_worker/opt.h"
+#include "llm_worker/unit.h"
+#include "model/checkpoint.h"
+#include "model/fingerprint.h"
+#include "model/tokenizer.h"
+#include "tensor/device.h"
+#include "wire/context.h"
+#include "wire/worker_end.h"
+#include "wire/worker_session.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct conf_key llm_conf_table[] = {
+    {"endpoint", CONF_TEXT, CONF_AT(struct llm_conf, endpoint), "ipc:///run/blipline/broker", 1, 0,
+     "the broker's endpoint"},
+    {"model", CONF_TEXT, CONF_AT(struct llm_conf, model), "", 0, 0,
+     "checkpoint directory (not needed for device = null)"},
+    {"device", CONF_TEXT, CONF_AT(struct llm_conf, device), "cpu", 1, 0,
+     "cpu, or null: right shapes without arithmetic"},
+    {"threads", CONF_INT, CONF_AT(struct llm_conf, threads), "1", 1, 1024, "threads of the language model"},
+    {"batch", CONF_INT, CONF_AT(struct llm_conf, batch), "64", 1, 4096, "sequences that grow at once"},
+    {"window_items", CONF_INT, CONF_AT(struct llm_conf, window_items), "256", 1, 65536, "items held at once"},
+    {"window_bytes", CONF_SIZE, CONF_AT(struct llm_conf, window_bytes), "4GiB", 1, 0, "bytes of tensors held at once"},
+    {"log_level", CONF_TEXT, CONF_AT(struct llm_conf, log_level), "info", 1, 0, "err, warn, info or debug"},
+    {0}};
+
+struct llm_worker {
+    const struct llm_conf *conf;
+    struct checkpoint *checkpoint;
+    struct tokenizer *tokenizer;
+    struct ops *ops;
+    struct opt *opt; /* NULL: device null */
+    struct generate *generate;
+    struct worker_session *session;
+    uint32_t n_queries, width; /* Q, L of what comes in */
+    struct unit *first, **end;
+    uint64_t serial;
+    struct msg_recipe prompt_recipe; /* whose prompt prompt_ids is */
+    struct token_ids prompt_ids;
+    bool draining;
+};
+
+/* -- start and end
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+static int open_model(struct llm_worker *w, struct err *err)
+{
+    struct opt_limits limits = {.n_slots = (int)w->conf->batch};
+    int rc = device_open(w->conf->device, (int)w->conf->threads, DTYPE_F32, &w->ops, err);
+
+    if (rc == 0)
+        rc = checkpoint_open(w->conf->model, &w->checkpoint, err);
+    if (rc == 0)
+        rc = checkpoint_check(w->checkpoint, MODEL_STAGE_LLM, err);
+    if (rc == 0)
+        rc = tokenizer_load(w->checkpoint->tokenizer_path, &w->tokenizer, err);
+    if (rc < 0)
+        return rc;
+    if (w->checkpoint->config.lm != CONFIG_LM_OPT)
+        return err_set(err, -ENOTSUP, "%s: this worker runs OPT, the checkpoint has %s", w->conf->model,
+                       w->checkpoint->config.lm == CONFIG_LM_T5 ? "T5" : "no language model");
+    rc = opt_new(w->ops, w->checkpoint, &limits, &w->opt, err);
+    if (rc < 0)
+        return rc;
+    w->n_queries = (uint32_t)w->checkpoint->config.n_queries;
+    w->width = (uint32_t)opt_width(w->opt);
+    return generate_new(w->opt, (int)w->conf->batch, w->checkpoint->config.image_token, &w->generate, err);
+}
+
+static int start_session(struct llm_worker *w, struct err *err)
+{
+    char name[MSG_NAME_SIZE];
+    struct worker_session_conf conf = {.endpoint = w->conf->endpoint,
+                                       .stage = MSG_STAGE_LLM,
+                                       .device = w->conf->device,
+                                       .dtype = MSG_DTYPE_F32,
+                                       .model = name,
+                                       .window_items = (uint32_t)w->conf->window_items,
+                                       .window_bytes = (uint64_t)w->conf->window_bytes};
+    struct fingerprint fingerprint;
+    int rc = 0;
+
+    file_base_name(w->conf->model, name, sizeof(name));
+    if (w->checkpoint) {
+        rc = model_stage_fingerprint(w->checkpoint, MODEL_STAGE_LLM, &fingerprint, err);
+        if (rc < 0)
+            return rc;
+        conf.fingerprint.n_bytes = MSG_FINGERPRINT_BYTES;
+        memcpy(conf.fingerprint.bytes, fingerprint.bytes, MSG_FINGERPRINT_BYTES);
+    }
+    rc = wire_init(1, err);
+    return rc < 0 ? rc : worker_session_start(&conf, &w->session, err);
+}
+
+int llm_worker_new(const struct llm_conf *conf, struct llm_worker **ret, struct err *err)
+{
+    struct llm_worker *w = calloc(1, sizeof(*w));
+    int rc = 0;
+
+    if (!w)
+        return err_set(err, -ENOMEM, "no memory");
+    w->conf = conf;
+    w->end = &w->first;
+    if (strcmp(conf->device, "null") != 0)
+        rc = open_model(w, err);
+    if (rc == 0)
+        rc = start_session(w, err);
+    if (rc < 0) {
+        llm_worker_free(w);
+        return rc;
+    }
+    log_info("event=ready device=%s model=%s threads=%lld batch=%lld", conf->device, conf->model,
+             (long long)conf->threads, (long long)conf->batch);
+    *ret = w;
+    return 0;
+}
+
+void llm_worker_free(struct llm_worker *w)
+{
+    if (!w)
+        return;
+    while (w->first) {
+        struct unit *u = w->first;
+
+        w->first = u->next;
+        llm_unit_free(u);
+    }
+    worker_session_stop(&w->session);
+    wire_exit();
+    generate_free(w->generate);
+    opt_free(w->opt);
+    tokenizer_free(w->tokenizer);
+    checkpoint_free(w->checkpoint);
+    ops_free(w->ops);
+    token_ids_release(&w->prompt_ids);
+    free(w);
+}
+
+/* -- units
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
+
+static void fail_work(struct llm_worker *w, struct worker_work **work, const char *code, const char *text)
+{
+    log_warn("event=unit_failed unit=%u code=%s reason=\"%s\"", (*work)->lease.unit, code, text);
+    if (worker_session_failure(w->session, work, code, text) < 0)
+        log_warn("event=failure_not_sent the lease will expire instead");
+}
+
+/* Take the unit off the list and forget its sequences. `work` has been given back. */
+static void remove_unit(struct llm_worker *w, struct unit *u)
+{
+    struct unit **link = &w->first;
+
+    while (*link != u)
+        link = &(*link)->next;
+    *link = u->next;
+    if (!u->next)
+        w->end = link;
+    llm_unit_free(u);
+}
+
+static void abandon_unit(struct llm_worker *w, struct unit *u, const char *code, const char *text)
+{
+    for (uint32_t i = 0; w->generate && i < u->n_submitted; i++)
+        (void)generate_cancel(w->generate, u->serial << 16 | i); /* those that are done are not there any more */
+    if (code)
+        fail_work(w, &u->work, code, text);
+    else if (worker_session_return(w->session, &u->work) < 0)
+        log_debug("event=stale_work_dropped");
+    remove_unit(w, u);
+}
+
+/* The prompt of the unit's recipe in w->prompt_ids; most units have the prompt of the one before. */
+static int encode_prompt(struct llm_worker *w, const struct msg_recipe *recipe, struct err *err)
+{
+    struct token_ids ids = {0};
+    int rc;
+
+    if (w->prompt_ids.n && recipe->has_prompt == w->prompt_recipe.has_prompt &&
+        strcmp(recipe->prompt, w->prompt_recipe.prompt) == 0)
+        return 0;
+    rc = caption_prompt_ids(w->tokenizer, &w->checkpoint->config, recipe, &ids, err);
+    if (rc < 0) {
+        token_ids_release(&ids);
+        return rc;
+    }
+    token_ids_release(&w->prompt_ids);
+    w->prompt_ids = ids;
+    w->prompt_recipe = *recipe;
+    return 0;
+}
+
+static struct generate_request request_of(const struct llm_worker *w, const struct unit *u, uint32_t row)
+{
+    const struct config *c = &w->checkpoint->config;
+
+    return (struct generate_request){.tag = u->serial << 16 | row,
+                                     .image_rows = u->image_rows + (size_t)row * w->n_queries * w->width,
+                                     .n_image_rows = (int)w->n_queries,
+                                     .prompt = w->prompt_ids.ids,
+                                     .n_prompt = (int)w->prompt_ids.n,
+                                     .max_new_tokens = (int)u->work->recipe.max_new_tokens,
+                                     .eos = c->eos,
+                                     .n_eos = c->n_eos};
+}
+
+/* Verify what came and check that the model can do it, before any of it is computed. */
+static int prepare_unit(struct llm_worker *w, struct unit *u, const char **ret_code, struct err *err)
+{
+    const uint32_t shape[3] = {u->work->n_items, w->n_queries, w->width};
+    const size_t bytes = (size_t)u->work->n_items * w->n_queries * w->width * sizeof(float);
+    struct generate_request r;
+    int rc;
+
+    *ret_code = "bad_tensor";
+    if (u->work->n_tensors != 1)
+        return err_set(err, -EBADMSG, "one tensor of projected queries is wanted");
+    u->image_rows = malloc(bytes);
+    if (!u->image_rows) {
+        *ret_code = "memory";
+        return err_set(err, -ENOMEM, "no memory for the unit's queries");
+    }
+    rc = wire_tensor_gather(u->work->tensors[0], MSG_DTYPE_F32, shape, 3, u->image_rows, bytes, err);
+    if (rc < 0)
+        return rc;
+    *ret_code = "prompt";
+    rc = encode_prompt(w, &u->work->recipe, err);
+    if (rc < 0)
+        return rc;
+    r = request_of(w, u, 0);
+    return generate_check(w->generate, &r, err);
+}
+
+static int take_units(struct llm_worker *w, int64_t timeout_ms)
+{
+    struct worker_work *work = NULL;
+    int rc;
+
+    while ((rc = worker_session_take(w->session, timeout_ms, &work)) == 1) {
+        const char *code;
+        struct err err = {""};
+        struct unit *u;
+
+        timeout_ms = 0;
+        if (llm_unit_new(&work, ++w->serial, &u) < 0) {
+            fail_work(w, &work, "memory", "no memory for the unit");
+            continue;
+        }
+        *w->end = u;
+        w->end = &u->next;
+        if (w->opt && prepare_unit(w, u, &code, &err) < 0)
+            abandon_unit(w, u, code, err.text);
+    }
+    return rc;
+}
+
+/* Hand waiting images to the scheduler while it has room, oldest unit first. */
+static int submit_images(struct llm_worker *w, struct err *err)
+{
+    struct unit *next;
+
+    for (struct unit *u = w->first; u && generate_room(w->generate) > 0; u = next) {
+        int rc = 0;
+
+        next = u->next;
+        if (u->n_submitted == u->work->n_items)
+            continue;
+        if (worker_work_stale(u->work)) {
+            abandon_unit(w, u, NULL, NULL);
+            continue;
+        }
+        rc = encode_prompt(w, &u->work->recipe, err);
+        while (rc == 0 && u->n_submitted < u->work->n_items && generate_room(w->generate) > 0) {
+            struct generate_request r = request_of(w, u, u->n_submitted);
+
+            rc = generate_submit(w->generate, &r, err);
+            u->n_submitted += rc == 0;
+        }
+        if (rc < 0)
+            return rc;
+        if (u->n_submitted == u->work->n_items) {
+            free(u->image_rows);
+            u->image_rows = NULL;
+        }
+    }
+    return 0;
+}
+
+static void finish_unit(struct llm_worker *w, struct unit *u)
+{
+    struct worker_result result = {
+        .n_rows = u->work->n_items,
+        .timing = {.compute_ns = (uint64_t)u->compute_ns, .wait_ns = (uint64_t)(u->started_ns - u->work->received_ns)}};
+    struct err err = {""};
+    int rc;
+
+    buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
+    rc = llm_unit_rows(u, &result.rows);
+    if (rc < 0) {
+        buf_release(&result.rows);
+        fail_work(w, &u->work, "result", strerror(-rc));
+    } else {
+        worker_session_count(w->session, u->work->n_items, 0, 0, (uint64_t)u->compute_ns, 0);
+        rc = worker_session_result(w->session, &u->work, &result, &err);
+        if (rc < 0)
+            log_warn("event=result_not_sent reason=\"%s\" the lease will expire", err.text);
+    }
+    remove_unit(w, u);
+}
+
+static struct unit *find_unit(struct llm_worker *w, uint64_t serial)
+{
+    for (struct unit *u = w->first; u; u = u->next)
+        if (u->serial == serial)
+            return u;
+    return NULL;
+}
+
+static int note_result(struct llm_worker *w, struct unit *u, const struct generate_result *r, struct err *err)
+{
+    struct unit_caption *c = &u->captions[r->tag & 0xffff];
+    int rc;
+
+    c->start = u->texts.size_bytes;
+    rc = caption_text(w->tokenizer, &w->checkpoint->config, r->ids, r->n_ids, &u->texts, err);
+    if (rc < 0)
+        return rc;
+    c->size_bytes = u->texts.size_bytes - c->start;
+    c->logprob = (float)r->logprob;
+    c->tokens = (uint32_t)r->n_ids;
+    u->n_done++;
+    return 0;
+}
+
+/* One token for all, then collect what has finished. The step's time is shared among the active sequences' units. */
+static int step(struct llm_worker *w, struct err *err)
+{
+    struct generate_result r;
+    int64_t start = clock_mono_ns(), each;
+    int n = generate_step(w->generate);
+
+    if (n < 0)
+        return err_set(err, n, "the language model failed: %s", strerror(-n));
+    worker_session_progress(w->session);
+    each = n ? (clock_mono_ns() - start) / n : 0;
+    for (struct unit *u = w->first; u; u = u->next)
+        u->compute_ns += each * (u->n_submitted - u->n_done);
+    while (generate_take(w->generate, &r) == 1) {
+        struct unit *u = find_unit(w, r.tag >> 16);
+        int rc = u ? note_result(w, u, &r, err) : 0;
+
+        generate_result_release(&r);
+        if (rc < 0) {
+            abandon_unit(w, u, "caption", err->text);
+            continue;
+        }
+        if (u && u->n_done == u->work->n_items)
+            finish_unit(w, u);
+    }
+    return 0;
+}
+
+/* device null: the words that stand in for a caption. */
+static void run_null(struct llm_worker *w)
+{
+    static const char words[] = "null";
+
+    while (w->first) {
+        struct unit *u = w->first;
+
+        if (buf_append(&u->texts, words, sizeof(words) - 1) < 0) {
+            abandon_unit(w, u, "memory", "no memory");
+            continue;
+        }
+        for (uint32_t i = 0; i < u->work->n_items; i++)
+            u->captions[i] = (struct unit_caption){.size_bytes = sizeof(words) - 1, .tokens = 1};
+        finish_unit(w, u);
+    }
+}
+
+int llm_worker_run(struct llm_worker *w, struct err *err)
+{
+    for (;;) {
+        int rc, ended;
+
+        if (stop_requested() && !w->draining) {
+            w->draining = true;
+            log_info("event=draining");
+            worker_session_drain(w->session);
+        }
+        ended = take_units(w, w->first ? 0 : 200);
+        if (ended < 0 && ended != -EPIPE)
+            return err_set(err, ended, "cannot take work: %s", strerror(-ended));
+        if (!w->first && ended == -EPIPE)
+            return worker_session_end(w->session, 10000, err);
+        if (!w->opt) {
+            run_null(w);
+            continue;
+        }
+        rc = submit_images(w, err);
+        if (rc == 0 && w->first)
+            rc = step(w, err);
+        if (rc < 0)
+            return rc;
+    }
+}
