@@ -1,0 +1,299 @@
+/* actions.c - what the core decides becomes messages, reads and commits. */
+#include "broker/shell.h"
+
+#include "base/log.h"
+#include "proto/row.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void do_welcome(struct broker *b, const struct core_action *a)
+{
+    struct msg m;
+
+    msg_init(&m, MSG_WELCOME);
+    m.welcome = (struct msg_welcome){.epoch = b->epoch,
+                                     .version = MSG_VERSION,
+                                     .heartbeat_ms = (uint32_t)b->conf->heartbeat,
+                                     .lease_ms = (uint32_t)b->conf->lease};
+    broker_send(b, a->peer, &m);
+}
+
+static void do_refuse(struct broker *b, const struct core_action *a)
+{
+    static const enum msg_reason reasons[] = {[CORE_REFUSE_MODEL] = MSG_REASON_MODEL,
+                                              [CORE_REFUSE_LIMIT] = MSG_REASON_LIMIT,
+                                              [CORE_REFUSE_BAD_MESSAGE] = MSG_REASON_BAD_MESSAGE,
+                                              [CORE_REFUSE_DRAINING] = MSG_REASON_DRAINING};
+
+    broker_refuse(b, a->refuse.peer, 0, reasons[a->refuse.reason], "%s", a->refuse.text);
+}
+
+/* A worker that hears nothing connects again and says HELLO. */
+static void do_forget_peer(struct broker *b, const struct core_action *a)
+{
+    log_info("event=peer_forgotten peer=%llu", (unsigned long long)a->peer);
+    broker_forget_peer(b, a->peer);
+    broker_socket_drop(b->socket, a->peer);
+}
+
+/* -- WORK
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+/* Drop the rows of items that an earlier node has failed. */
+static int filter_rows(struct buf *rows, const struct core_work *work, struct err *err)
+{
+    const struct row_frame frame = {rows->data, rows->size_bytes};
+    struct row_cursor cursor;
+    struct row_item item;
+    struct buf kept;
+    int rc;
+
+    buf_init(&kept, MSG_MAX_ROW_FRAME_BYTES);
+    row_cursor_init(&cursor, &frame, 1, work->count);
+    for (uint32_t i = 0; (rc = row_cursor_next_item(&cursor, &item, err)) == 1; i++) {
+        if (broker_bit(work->items, i))
+            rc = row_item_append(&kept, &item);
+        if (rc < 0)
+            break;
+    }
+    row_cursor_release(&cursor);
+    if (rc < 0) {
+        buf_release(&kept);
+        return rc;
+    }
+    buf_release(rows);
+    *rows = kept;
+    return 0;
+}
+
+static int add_work_rows(struct broker_job *job, const struct core_work *work, struct wire_message *m, struct err *err)
+{
+    struct buf rows;
+    uint32_t n = 0;
+    int rc;
+
+    buf_init(&rows, MSG_MAX_ROW_FRAME_BYTES);
+    rc = store_unit_items(job->store, work->unit, work->first, work->count, &rows, &n, err);
+    if (rc == 0 && n != work->count)
+        rc = err_set(err, -EBADMSG, "unit %u has %u items, not the %u of the lease", work->unit, n, work->count);
+    if (rc == 0 && work->n_items != work->count)
+        rc = filter_rows(&rows, work, err);
+    if (rc == 0) {
+        rc = wire_message_add_rows(m, &rows, work->n_items);
+        if (rc < 0)
+            (void)err_set(err, rc, "unit %u: its rows do not fit a message: choose a smaller --unit", work->unit);
+    }
+    buf_release(&rows);
+    return rc;
+}
+
+static int add_work_tensors(struct broker *b, const struct core_work *work, struct wire_message *m, struct err *err)
+{
+    for (uint32_t i = 0; i < work->n_inputs; i++) {
+        struct broker_payload *p = broker_payload_find(b, work->inputs[i].payload);
+        int rc;
+
+        if (!p || !p->tensor)
+            return err_set(err, -EINVAL, "the output of node %u is gone", work->inputs[i].node);
+        if (work->inputs[i].n_tensor != work->n_items)
+            return err_set(err, -ENOTSUP, "a tensor of %u rows for %u items: selecting rows is not built",
+                           work->inputs[i].n_tensor, work->n_items);
+        rc = wire_message_add_tensor(m, p->tensor);
+        if (rc < 0)
+            return err_set(err, rc, "the output of node %u does not fit the message", work->inputs[i].node);
+    }
+    return 0;
+}
+
+static struct core_event unsent(const struct core_work *work, int rc, const char *why)
+{
+    const struct core_lease_ref ref = {.peer = work->peer, .epoch = work->epoch, .lease = work->lease};
+
+    if (rc == -ENOBUFS || rc == -EAGAIN) /* the peer is slow, not the unit's fault */
+        return (struct core_event){.type = CORE_EVENT_RETURN, .lease = ref};
+    return (struct core_event){.type = CORE_EVENT_FAILURE, .failure = {.lease = ref, .code = "broker", .text = why}};
+}
+
+static void do_work(struct broker *b, const struct core_action *a)
+{
+    const struct core_work *work = &a->work;
+    struct broker_job *job = broker_job_find(b, work->job);
+    struct wire_message *m = NULL;
+    struct err err = {""};
+    int rc = wire_message_new(MSG_WORK, &m);
+
+    if (rc == 0) {
+        struct msg_work *body = &wire_message_envelope(m)->work;
+
+        body->recipe = job->open.recipe;
+        body->lease = (struct msg_lease){.epoch = work->epoch,
+                                         .id = work->lease,
+                                         .job = work->job,
+                                         .unit = work->unit,
+                                         .node = work->node,
+                                         .attempt = work->attempt,
+                                         .first = work->first,
+                                         .count = work->n_items};
+        rc = add_work_rows(job, work, m, &err);
+    }
+    if (rc == 0)
+        rc = add_work_tensors(b, work, m, &err);
+    if (rc == 0)
+        rc = broker_socket_send(b->socket, work->peer, &m, &err);
+    if (rc < 0 && rc != -EHOSTUNREACH) { /* a lost peer's GONE event takes the lease back */
+        struct core_event event = unsent(work, rc, "the broker could not send the unit");
+
+        log_warn("event=work_not_sent unit=%u peer=%llu reason=\"%s\" it will be given out again", work->unit,
+                 (unsigned long long)work->peer, err.text);
+        broker_feed_later(b, &event);
+    }
+    wire_message_free(m);
+}
+
+/* -- the store
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static void do_load_units(struct broker *b, const struct core_action *a)
+{
+    struct broker_job *job = broker_job_find(b, a->load.job);
+    const uint32_t max = a->load.max < BROKER_LOAD_MAX ? a->load.max : BROKER_LOAD_MAX;
+    struct store_pending *found = malloc(max * sizeof(*found));
+    struct core_unit_row *rows = malloc(max * sizeof(*rows));
+    uint32_t next = a->load.from_unit, from;
+    struct err err = {""};
+    size_t n = 0;
+    int rc = found && rows ? 0 : -ENOMEM;
+
+    do { /* runs of finished units are looked at 10 000 at a time */
+        from = next;
+        if (rc == 0)
+            rc = store_pending(job->store, from, max, found, &n, &next, &err);
+    } while (rc == 0 && n == 0 && next != from);
+    if (rc < 0) {
+        broker_fail(b, rc, "%s: cannot read the units: %s", job->open.path, *err.text ? err.text : strerror(-rc));
+        free(rows);
+        n = 0;
+    }
+    for (size_t i = 0; i < n && b->failed == 0; i++) {
+        rows[i] =
+            (struct core_unit_row){.unit = found[i].unit, .n_items = found[i].n_items, .attempts = found[i].attempts};
+        if (core_map_get(&job->unit_first, (uint64_t)found[i].unit + 1))
+            continue;
+        if (core_map_put(&job->unit_first, (uint64_t)found[i].unit + 1, (void *)(uintptr_t)(found[i].first_item + 1)) <
+            0)
+            broker_fail(b, -ENOMEM, "no memory for units");
+    }
+    free(found);
+    if (b->failed < 0)
+        return;
+    broker_feed_later(
+        b, &(struct core_event){
+               .type = CORE_EVENT_UNITS,
+               .units = {.job = a->load.job, .n = (uint32_t)n, .rows = rows, .exhausted = n < max && next == from}});
+}
+
+static void do_attempts(struct broker *b, const struct core_action *a)
+{
+    struct committer_request *r = committer_request_new(COMMITTER_ATTEMPTS, a->attempts.job, 0);
+
+    if (r) {
+        r->unit = a->attempts.unit;
+        r->attempts = a->attempts.attempts;
+    }
+    log_info("event=attempt_failed job=%llu unit=%u attempts=%u", (unsigned long long)a->attempts.job, a->attempts.unit,
+             a->attempts.attempts);
+    broker_post(b, r);
+}
+
+static void do_commit(struct broker *b, const struct core_action *a)
+{
+    const struct core_commit *commit = &a->commit;
+    struct broker_job *job = broker_job_find(b, commit->job);
+    const uint64_t first = (uint64_t)(uintptr_t)core_map_get(&job->unit_first, (uint64_t)commit->unit + 1);
+    struct committer_request *r = committer_request_new(COMMITTER_UNIT, commit->job, 0);
+    struct err err = {""};
+    int rc;
+
+    if (!r || first == 0) {
+        committer_request_free(r);
+        broker_fail(b, -ENOMEM, "no memory to commit unit %u", commit->unit);
+        return;
+    }
+    r->unit = commit->unit;
+    rc = broker_commit_records(b, commit, first - 1, r, &err);
+    if (rc < 0) {
+        committer_request_free(r);
+        broker_fail(b, rc, "cannot write the records of unit %u: %s", commit->unit, err.text);
+        return;
+    }
+    for (uint32_t i = 0; i < commit->n_quarantined; i++)
+        log_warn("event=quarantined job=%llu item=%llu code=%s text=\"%s\"", (unsigned long long)commit->job,
+                 (unsigned long long)(first - 1 + commit->quarantined[i].item), commit->quarantined[i].code,
+                 commit->quarantined[i].text);
+    broker_post(b, r);
+}
+
+/* -- the rest
+ * -------------------------------------------------------------------------------------------------------------- */
+
+static void do_drop_tensors(struct broker *b, const struct core_action *a)
+{
+    broker_payload_drop_tensor(b, a->payload);
+}
+
+static void do_drop_payload(struct broker *b, const struct core_action *a)
+{
+    broker_payload_drop(b, a->payload);
+}
+
+static void do_job_done(struct broker *b, const struct core_action *a)
+{
+    struct broker_job *job = broker_job_find(b, a->job);
+
+    job->done = true;
+    log_info("event=job_done job=%llu items=%llu failed=%llu", (unsigned long long)job->id,
+             (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
+}
+
+static void do_job_stopped(struct broker *b, const struct core_action *a)
+{
+    broker_job_find(b, a->job)->stopped = true;
+    log_info("event=job_stopped job=%llu", (unsigned long long)a->job);
+}
+
+static void do_job_closed(struct broker *b, const struct core_action *a)
+{
+    log_info("event=job_closed job=%llu", (unsigned long long)a->job);
+    broker_post(b, committer_request_new(COMMITTER_CLOSE, a->job, 0));
+}
+
+static void do_drained(struct broker *b, const struct core_action *a)
+{
+    (void)a;
+    b->drained = true;
+}
+
+void broker_act(struct broker *b, const struct core_action *action)
+{
+    static void (*const act[CORE_N_ACTIONS])(struct broker *, const struct core_action *) = {
+        [CORE_DO_WELCOME] = do_welcome,
+        [CORE_DO_REFUSE] = do_refuse,
+        [CORE_DO_HELLO_AGAIN] = do_forget_peer,
+        [CORE_DO_FORGET_PEER] = do_forget_peer,
+        [CORE_DO_WORK] = do_work,
+        [CORE_DO_DROP_TENSORS] = do_drop_tensors,
+        [CORE_DO_DROP_PAYLOAD] = do_drop_payload,
+        [CORE_DO_LOAD_UNITS] = do_load_units,
+        [CORE_DO_ATTEMPTS] = do_attempts,
+        [CORE_DO_COMMIT] = do_commit,
+        [CORE_DO_JOB_DONE] = do_job_done,
+        [CORE_DO_JOB_STOPPED] = do_job_stopped,
+        [CORE_DO_JOB_CLOSED] = do_job_closed,
+        [CORE_DO_DRAINED] = do_drained,
+    };
+
+    act[action->type](b, action);
+}

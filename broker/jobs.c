@@ -1,0 +1,566 @@
+/* jobs.c - jobs as clients see them: open, import, seal, progress; and the committer's answers. The store is the only
+ * truth about a job. */
+#include "broker/shell.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/options.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RETRY_MS = 500 };
+
+struct broker_job *broker_job_find(struct broker *b, uint64_t id)
+{
+    for (struct broker_job *j = b->jobs; j; j = j->next)
+        if (j->id == id)
+            return j;
+    return NULL;
+}
+
+static void job_free(struct broker_job *job)
+{
+    core_map_release(&job->unit_first);
+    free(job);
+}
+
+static void job_remove(struct broker *b, struct broker_job *job)
+{
+    struct broker_job **link = &b->jobs;
+
+    while (*link != job)
+        link = &(*link)->next;
+    *link = job->next;
+    job_free(job);
+}
+
+void broker_jobs_free(struct broker *b)
+{
+    while (b->jobs)
+        job_remove(b, b->jobs);
+    for (struct broker_backlog *e = b->backlog, *next; e; e = next) {
+        next = e->next;
+        committer_request_free(e->request);
+        free(e);
+    }
+    for (struct broker_backlog *e = b->retry, *next; e; e = next) {
+        next = e->next;
+        committer_request_free(e->request);
+        free(e);
+    }
+}
+
+/* -- posting to the committer ----------------------------------------------------------------------------------------
+ */
+
+static void flush_backlog(struct broker *b)
+{
+    while (b->backlog) {
+        struct broker_backlog *e = b->backlog;
+
+        if (committer_post(b->committer, &e->request) < 0)
+            return;
+        b->backlog = e->next;
+        if (!b->backlog)
+            b->backlog_end = &b->backlog;
+        free(e);
+    }
+}
+
+void broker_post(struct broker *b, struct committer_request *request)
+{
+    struct broker_backlog *e;
+
+    if (!request) {
+        broker_fail(b, -ENOMEM, "no memory for the committer");
+        return;
+    }
+    if (!b->backlog && committer_post(b->committer, &request) == 0)
+        return;
+    e = calloc(1, sizeof(*e));
+    if (!e) {
+        committer_request_free(request);
+        broker_fail(b, -ENOMEM, "no memory for the committer");
+        return;
+    }
+    e->request = request;
+    *b->backlog_end = e;
+    b->backlog_end = &e->next;
+}
+
+/* A request whose answer somebody waits for. */
+static struct committer_request *request_for(struct broker *b, enum committer_op op, uint64_t job, uint64_t peer,
+                                             uint64_t seq)
+{
+    struct broker_question *q = calloc(1, sizeof(*q));
+    struct committer_request *r;
+
+    if (!q)
+        return NULL;
+    *q = (struct broker_question){.peer = peer, .seq = seq};
+    r = committer_request_new(op, job, ++b->next_tag);
+    if (!r || core_map_put(&b->questions, b->next_tag, q) < 0) {
+        committer_request_free(r);
+        free(q);
+        return NULL;
+    }
+    return r;
+}
+
+/* -- JOB_OPEN
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+static void nodes_to_core(const struct msg_job_open *open, struct core_node *ret)
+{
+    for (uint32_t i = 0; i < open->n_nodes; i++) {
+        ret[i] = (struct core_node){
+            .stage = open->nodes[i].stage, .needs = open->nodes[i].needs, .out_bytes = open->nodes[i].out_bytes};
+        memcpy(ret[i].fingerprint, open->nodes[i].fingerprint.bytes, sizeof(ret[i].fingerprint));
+    }
+}
+
+/* May this recipe go on in that store? 0, or the reason in `words`. */
+static enum msg_reason differs(const struct msg_job_open *open, const struct stored_job_meta *meta, struct buf *words)
+{
+    struct msg_recipe asked = open->recipe;
+    int n;
+
+    (void)msg_text_set(asked.model, sizeof(asked.model), meta->recipe.model); /* a name; the fingerprints decide */
+    n = msg_recipe_diff(&meta->recipe, &asked, words);
+    if (n != 0)
+        return MSG_REASON_RECIPE;
+    if (open->n_nodes != meta->n_nodes) {
+        n = buf_appendf(words, "another stage graph: %u stages, the store has %u", open->n_nodes, meta->n_nodes);
+        return n < 0 ? MSG_REASON_LIMIT : MSG_REASON_RECIPE;
+    }
+    for (uint32_t i = 0; i < open->n_nodes; i++) {
+        const struct msg_node *a = &meta->nodes[i], *c = &open->nodes[i];
+
+        if (a->stage == c->stage && a->needs == c->needs && a->out_bytes == c->out_bytes &&
+            msg_fingerprint_equal(&a->fingerprint, &c->fingerprint))
+            continue;
+        n = buf_appendf(
+            words, "the %s stage: the store was made with model %s, this is model %s with other weights or settings",
+            msg_stage_name(a->stage), a->model, c->model);
+        return n < 0 ? MSG_REASON_LIMIT : MSG_REASON_MODEL;
+    }
+    return 0;
+}
+
+static bool refuse_if_different(struct broker *b, uint64_t peer, uint64_t seq, const struct msg_job_open *open,
+                                const struct stored_job_meta *meta)
+{
+    struct buf words;
+    enum msg_reason reason;
+
+    buf_init(&words, MSG_TEXT_SIZE);
+    reason = differs(open, meta, &words);
+    if (reason)
+        broker_refuse(b, peer, seq, reason,
+                      "%s: this store was begun with another recipe or model: %.*s. Use the same, or another -o",
+                      open->path, (int)words.size_bytes, (const char *)words.data);
+    buf_release(&words);
+    return reason != 0;
+}
+
+static void answer_opened(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
+{
+    struct msg m;
+
+    msg_init(&m, MSG_JOB_OPENED);
+    m.seq = seq;
+    m.job_opened = (struct msg_job_opened){
+        .job = job->id, .n_items = job->next_item, .n_done = job->counters.n_done, .n_units = job->counters.n_units};
+    broker_send(b, peer, &m);
+}
+
+/* The same store again, from a client that lost its connection or comes back. */
+static bool reopen(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    for (struct broker_job *job = b->jobs; job; job = job->next) {
+        if (strcmp(job->open.path, m->job_open.path) != 0)
+            continue;
+        if (!job->store)
+            broker_refuse(b, peer, m->seq, MSG_REASON_STORE, "%s: is being opened", job->open.path);
+        else if (!refuse_if_different(b, peer, m->seq, &m->job_open, store_info(job->store))) {
+            if (job->stopped)
+                broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
+            job->stopped = false;
+            answer_opened(b, job, peer, m->seq);
+        }
+        return true;
+    }
+    return false;
+}
+
+static struct stored_job_meta *meta_of(const struct msg_job_open *open)
+{
+    struct stored_job_meta *meta = calloc(1, sizeof(*meta));
+
+    if (!meta)
+        return NULL;
+    meta->recipe = open->recipe;
+    meta->n_nodes = open->n_nodes;
+    memcpy(meta->nodes, open->nodes, sizeof(meta->nodes));
+    memcpy(meta->source, open->source, sizeof(meta->source));
+    meta->created_ms = clock_wall_ms();
+    meta->unit_items = open->unit_items ? open->unit_items : BROKER_DEFAULT_UNIT_ITEMS;
+    (void)msg_text_set(meta->program, sizeof(meta->program), "blipline " BLIPLINE_VERSION);
+    return meta;
+}
+
+void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    struct core_node nodes[CORE_MAX_NODES];
+    struct committer_request *r;
+    struct broker_job *job;
+    struct err err = {""};
+
+    if (b->shutting_down) {
+        broker_refuse(b, peer, m->seq, MSG_REASON_DRAINING, "the broker is about to end");
+        return;
+    }
+    if (reopen(b, peer, m))
+        return;
+    nodes_to_core(&m->job_open, nodes);
+    if (core_graph_check(nodes, m->job_open.n_nodes, &err) < 0) {
+        broker_refuse(b, peer, m->seq, MSG_REASON_BAD_MESSAGE, "the stage graph: %s", err.text);
+        return;
+    }
+    if (m->job_open.unit_items > CORE_MAX_UNIT_ITEMS) {
+        broker_refuse(b, peer, m->seq, MSG_REASON_LIMIT, "units of %u items: at most %d are possible",
+                      m->job_open.unit_items, CORE_MAX_UNIT_ITEMS);
+        return;
+    }
+    job = calloc(1, sizeof(*job));
+    r = job ? request_for(b, COMMITTER_OPEN, b->next_job + 1, peer, m->seq) : NULL;
+    if (r) {
+        r->path = strdup(m->job_open.path);
+        r->create = m->job_open.create;
+        r->meta = meta_of(&m->job_open);
+    }
+    if (!r || !r->path || !r->meta) {
+        committer_request_free(r);
+        free(job);
+        broker_fail(b, -ENOMEM, "no memory for a job");
+        return;
+    }
+    job->id = ++b->next_job;
+    job->open = m->job_open;
+    job->next = b->jobs;
+    b->jobs = job;
+    broker_post(b, r);
+}
+
+/* The store is open: is it what the client means? Then the core takes the job on. */
+static void on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                    const struct broker_question *q)
+{
+    struct core_node nodes[CORE_MAX_NODES];
+
+    if (done->rc < 0) {
+        broker_refuse(b, q->peer, q->seq, MSG_REASON_STORE, "%s", done->text);
+        job_remove(b, job);
+        return;
+    }
+    if (refuse_if_different(b, q->peer, q->seq, &job->open, store_info(done->store))) {
+        broker_post(b, committer_request_new(COMMITTER_CLOSE, job->id, 0));
+        job_remove(b, job);
+        return;
+    }
+    job->store = done->store;
+    job->open.recipe = store_info(done->store)->recipe;
+    job->counters = done->counters;
+    job->next_item = done->next_item;
+    nodes_to_core(&job->open, nodes);
+    broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
+                                        .job_open = {.job = job->id,
+                                                     .priority = job->open.priority,
+                                                     .n_nodes = job->open.n_nodes,
+                                                     .nodes = nodes}});
+    log_info("event=job_opened job=%llu store=\"%s\" items=%llu done=%llu created=%d", (unsigned long long)job->id,
+             job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done,
+             done->created);
+    answer_opened(b, job, q->peer, q->seq);
+}
+
+/* -- import
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+static struct broker_job *job_or_refuse(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    struct broker_job *job = broker_job_find(b, m->job_ref.job);
+
+    if (job && job->store)
+        return job;
+    broker_refuse(b, peer, m->seq, MSG_REASON_UNKNOWN_JOB, "job %llu is not open here",
+                  (unsigned long long)m->job_ref.job);
+    return NULL;
+}
+
+void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message)
+{
+    const struct msg *m = wire_message_envelope(message);
+    struct broker_job *job = job_or_refuse(b, peer, m);
+    struct committer_request *r;
+    struct row_cursor cursor;
+    int rc = 0;
+
+    if (!job)
+        return;
+    r = request_for(b, COMMITTER_ROWS, job->id, peer, m->seq);
+    wire_message_rows(message, &cursor);
+    for (size_t i = 0; r && rc == 0 && i < cursor.n_frames; i++)
+        rc = buf_append(&r->rows, cursor.frames[i].data, cursor.frames[i].size_bytes);
+    row_cursor_release(&cursor);
+    if (rc < 0) {
+        committer_request_free(r);
+        r = NULL;
+    }
+    if (r) {
+        r->n_rows = m->n_rows;
+        r->first_item = job->next_item;
+        job->next_item += m->n_rows;
+    }
+    broker_post(b, r);
+}
+
+void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    struct broker_job *job = job_or_refuse(b, peer, m);
+
+    if (job)
+        broker_post(b, request_for(b, COMMITTER_SEAL, job->id, peer, m->seq));
+}
+
+static void on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                    const struct broker_question *q)
+{
+    struct msg m;
+
+    if (done->rc < 0) {
+        job->next_item = done->next_item;
+        broker_refuse(b, q->peer, q->seq, MSG_REASON_BAD_MESSAGE, "%s", done->text);
+        return;
+    }
+    msg_init(&m, MSG_JOB_ROWS_OK);
+    m.seq = q->seq;
+    m.job_rows_ok = (struct msg_job_rows_ok){.job = job->id, .n_items = done->next_item};
+    broker_send(b, q->peer, &m);
+    broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+}
+
+static void on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                    const struct broker_question *q)
+{
+    struct msg m;
+
+    if (done->rc < 0) {
+        broker_refuse(b, q->peer, q->seq, MSG_REASON_STORE, "%s", done->text);
+        return;
+    }
+    msg_init(&m, MSG_JOB_ACCEPTED);
+    m.seq = q->seq;
+    m.job_accepted =
+        (struct msg_job_accepted){.job = job->id, .n_items = done->counters.n_items, .n_units = done->counters.n_units};
+    broker_send(b, q->peer, &m);
+    broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+    broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_SEALED, .job = job->id});
+}
+
+/* -- commits
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static void on_unit(struct broker *b, struct broker_job *job, const struct committer_completion *done)
+{
+    struct core_event event = {.commit = {.job = job->id, .unit = done->unit}};
+
+    if (done->rc == 0 || done->rc == -EALREADY) {
+        event.type = CORE_EVENT_COMMITTED;
+        (void)core_map_take(&job->unit_first, (uint64_t)done->unit + 1);
+        job->blocked = false;
+    } else if (done->rc == -ENOSPC) {
+        event.type = CORE_EVENT_COMMIT_FAILED;
+        if (!job->blocked)
+            log_warn("event=disk_full job=%llu text=\"%s\" no new units until there is room",
+                     (unsigned long long)job->id, done->text);
+        job->blocked = true;
+        (void)msg_text_set(job->text, sizeof(job->text), done->text);
+        b->retry_at_ms = b->now_ms + RETRY_MS;
+    } else {
+        broker_fail(b, done->rc == -ENOMEM ? -ENOMEM : -EIO, "%s: unit %u cannot be committed: %s", job->open.path,
+                    done->unit, done->text);
+        return;
+    }
+    broker_feed(b, &event);
+}
+
+/* Keep a request for later: in the order of their items, the rest behind. */
+static void retry_later(struct broker *b, struct committer_completion *done)
+{
+    struct broker_backlog *e = calloc(1, sizeof(*e)), **link = &b->retry;
+
+    if (!e) {
+        broker_fail(b, -ENOMEM, "no memory for the committer");
+        return;
+    }
+    e->request = done->request;
+    done->request = NULL;
+    while (*link && (e->request->op != COMMITTER_ROWS ||
+                     ((*link)->request->op == COMMITTER_ROWS && (*link)->request->first_item < e->request->first_item)))
+        link = &(*link)->next;
+    e->next = *link;
+    *link = e;
+    b->retry_at_ms = b->now_ms + RETRY_MS;
+}
+
+static void on_completion(struct broker *b, struct committer_completion *done)
+{
+    struct broker_job *job = broker_job_find(b, done->job);
+    struct broker_question *q;
+
+    if (job && done->rc == 0)
+        job->counters = done->counters;
+    if (done->request && done->op != COMMITTER_UNIT && job) {
+        if (done->rc == -ENOSPC && !job->blocked) {
+            log_warn("event=disk_full job=%llu text=\"%s\" waiting for room", (unsigned long long)job->id, done->text);
+            job->blocked = true;
+            (void)msg_text_set(job->text, sizeof(job->text), done->text);
+        }
+        retry_later(b, done); /* whoever waits for the answer goes on waiting */
+        return;
+    }
+    q = done->tag ? core_map_take(&b->questions, done->tag) : NULL;
+    if (job && done->op == COMMITTER_UNIT)
+        on_unit(b, job, done);
+    else if (done->op == COMMITTER_ATTEMPTS && done->rc < 0 && done->rc != -EALREADY)
+        broker_fail(b, -EIO, "a unit's attempts cannot be committed: %s", done->text);
+    else if (job && q && done->op == COMMITTER_OPEN)
+        on_open(b, job, done, q);
+    else if (job && q && done->op == COMMITTER_ROWS)
+        on_rows(b, job, done, q);
+    else if (job && q && done->op == COMMITTER_SEAL)
+        on_seal(b, job, done, q);
+    free(q);
+}
+
+void broker_completions(struct broker *b)
+{
+    struct committer_completion *done;
+
+    flush_backlog(b);
+    while (b->failed == 0 && (done = committer_take(b->committer))) {
+        on_completion(b, done);
+        committer_completion_free(done);
+        flush_backlog(b);
+    }
+}
+
+int64_t broker_retry_due(struct broker *b)
+{
+    bool waiting = b->retry != NULL;
+
+    for (const struct broker_job *job = b->jobs; job; job = job->next)
+        waiting |= job->blocked;
+    if (!waiting)
+        return INT64_MAX;
+    if (b->now_ms < b->retry_at_ms)
+        return b->retry_at_ms;
+    b->retry_at_ms = b->now_ms + RETRY_MS;
+    while (b->retry) {
+        struct broker_backlog *e = b->retry;
+
+        b->retry = e->next;
+        broker_post(b, e->request);
+        free(e);
+    }
+    for (struct broker_job *job = b->jobs; job; job = job->next) {
+        uint64_t bytes_free;
+
+        if (!job->blocked || store_free_bytes(job->store, &bytes_free) < 0 || bytes_free < (uint64_t)b->conf->min_free)
+            continue;
+        job->blocked = false; /* the next commit says whether it is true */
+        broker_feed(b, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});
+    }
+    return b->retry_at_ms;
+}
+
+/* -- progress
+ * -------------------------------------------------------------------------------------------------------------- */
+
+static enum msg_job_state state_of(const struct broker_job *job, const struct core_job_stats *stats)
+{
+    if (job->done)
+        return MSG_JOB_DONE;
+    if (job->blocked)
+        return MSG_JOB_BLOCKED;
+    if (job->stopped)
+        return MSG_JOB_STOPPED;
+    return stats->state == CORE_JOB_IMPORTING ? MSG_JOB_IMPORTING : MSG_JOB_RUNNING;
+}
+
+static void fill_progress(struct broker *b, const struct broker_job *job, struct msg_job_progress *ret)
+{
+    struct core_job_stats stats;
+    struct core_stats all;
+
+    if (core_job_stats_get(b->core, job->id, &stats) < 0)
+        return;
+    core_stats_get(b->core, &all);
+    *ret = (struct msg_job_progress){.job = job->id,
+                                     .state = state_of(job, &stats),
+                                     .n_items = job->counters.n_items,
+                                     .n_done = job->counters.n_done,
+                                     .n_failed = job->counters.n_failed,
+                                     .n_units = job->counters.n_units,
+                                     .n_units_done = job->counters.n_units_done,
+                                     .n_stages = stats.n_nodes};
+    for (uint32_t i = 0; i < stats.n_nodes; i++) {
+        const struct core_node_stats *n = &stats.nodes[i];
+
+        ret->stages[i] = (struct msg_stage_progress){.stage = n->stage,
+                                                     .workers = all.workers[n->stage],
+                                                     .items_done = n->items_done,
+                                                     .units_ready = n->parts_ready,
+                                                     .units_leased = n->parts_leased,
+                                                     .busy_ns = job->totals[i].compute_ns,
+                                                     .decode_ns = job->totals[i].decode_ns,
+                                                     .resize_ns = job->totals[i].resize_ns,
+                                                     .failures = n->failures,
+                                                     .lease_expiries = n->expiries};
+    }
+    if (job->blocked)
+        memcpy(ret->text, job->text, sizeof(ret->text));
+}
+
+static void answer_progress(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
+{
+    struct msg m;
+
+    msg_init(&m, MSG_JOB_PROGRESS);
+    m.seq = seq;
+    fill_progress(b, job, &m.job_progress);
+    broker_send(b, peer, &m);
+}
+
+void broker_job_query(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    const struct broker_job *job = job_or_refuse(b, peer, m);
+
+    if (job)
+        answer_progress(b, job, peer, m->seq);
+}
+
+void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    const struct broker_job *job = job_or_refuse(b, peer, m);
+
+    if (!job)
+        return;
+    broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = job->id});
+    answer_progress(b, job, peer, m->seq);
+}

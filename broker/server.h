@@ -1,0 +1,37 @@
+/* server.h - the broker's shell: one thread that owns the socket and the core, and carries out what the core decides.
+ *
+ * Who may call: main. Units: in the names. Memory: owned by the struct.
+ * Errors: negative errno with err; what peers and jobs do wrong is answered to them and never ends the broker. */
+#ifndef BLIPLINE_BROKER_SERVER_H
+#define BLIPLINE_BROKER_SERVER_H
+
+#include "base/conf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct broker_conf {
+    char endpoint[128];
+    bool insecure;
+    int64_t memory;
+    int64_t lease;
+    int64_t heartbeat;
+    int64_t max_attempts;
+    int64_t min_free;
+    bool allow_network_fs;
+    char log_level[16];
+};
+
+extern const struct conf_key broker_conf_table[];
+
+struct broker;
+
+/* Binds the endpoint and starts the committer. */
+int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *err) CHECK_RESULT;
+/* Until SIGTERM, or SHUTDOWN by a client: leases in flight end, what is finished is committed. -EIO: a store became
+ * unusable. */
+int broker_run(struct broker *b, struct err *err) CHECK_RESULT;
+void broker_free(struct broker *b);
+
+#endif

@@ -1,0 +1,130 @@
+/* shell.h - what the parts of the broker's shell share; nobody outside broker/ includes this.
+ *
+ *   server.c    start, loop, shutdown: the only place that sleeps
+ *   messages.c  what peers say becomes core events or job requests
+ *   jobs.c      open, import, seal, progress; answers of the committer
+ *   actions.c   what the core decides becomes messages and commits
+ *   payloads.c  results between their arrival and their commit
+ *
+ * Who may call: the loop thread. Units: in the names. Memory: struct broker owns everything.
+ * Errors: negative errno where a call can fail; -ENOMEM and -EIO end the loop. */
+#ifndef BLIPLINE_BROKER_SHELL_H
+#define BLIPLINE_BROKER_SHELL_H
+
+#include "broker/committer.h"
+#include "broker/core.h"
+#include "broker/core_table.h"
+#include "broker/server.h"
+#include "proto/msg.h"
+#include "wire/broker_socket.h"
+
+enum { BROKER_DEFAULT_UNIT_ITEMS = 32, BROKER_MAX_JOBS = 256, BROKER_LOAD_MAX = 1024 };
+
+struct broker_peer {
+    uint64_t number;
+    enum msg_role role; /* 0: has not said HELLO */
+    enum msg_stage stage;
+    uint32_t n_bad;
+};
+
+struct broker_job {
+    struct broker_job *next;
+    uint64_t id;
+    struct msg_job_open open; /* as asked for; recipe and nodes are those of the store once it is open */
+    struct store *store;      /* NULL until the committer has opened it */
+    struct stored_job_counters counters;
+    uint64_t next_item;         /* number of the next row that is posted */
+    struct core_map unit_first; /* unit + 1 -> item number of its first item + 1, for units that the core holds */
+    bool stopped, done, blocked;
+    char text[MSG_TEXT_SIZE]; /* why blocked */
+    struct msg_timing totals[MSG_MAX_NODES];
+};
+
+/* A client that waits for an answer of the committer. */
+struct broker_question {
+    uint64_t peer, seq;
+};
+
+/* A request that the committer could not take or could not do yet. */
+struct broker_backlog {
+    struct broker_backlog *next;
+    struct committer_request *request;
+};
+
+struct broker_payload {
+    uint64_t handle;
+    struct wire_message *message; /* rows */
+    struct wire_tensor *tensor;   /* NULL: none, or dropped */
+};
+
+struct broker {
+    const struct broker_conf *conf;
+    struct broker_socket *socket;
+    struct committer *committer;
+    struct core *core;
+    struct core_actions actions;
+    uint64_t epoch;
+    int64_t now_ms;
+    struct core_map peers;     /* number -> struct broker_peer */
+    struct core_map payloads;  /* handle -> struct broker_payload */
+    struct core_map questions; /* tag -> struct broker_question */
+    uint64_t next_handle, next_tag, next_job;
+    struct broker_job *jobs;
+    struct broker_backlog *backlog, **backlog_end; /* to be posted now */
+    struct broker_backlog *retry;                  /* to be posted when the disk has room, by first_item */
+    int64_t retry_at_ms;
+    struct core_event *pending; /* events that actions gave rise to */
+    size_t n_pending, pending_capacity;
+    bool shutting_down, drained;
+    int failed; /* -EIO, -ENOMEM: ends the loop */
+    struct err why;
+};
+
+/* server.c */
+/* Feed the core and carry out what it says, and what follows from that. */
+void broker_feed(struct broker *b, const struct core_event *event);
+/* Feed it after the actions at hand are through. */
+void broker_feed_later(struct broker *b, const struct core_event *event);
+void broker_fail(struct broker *b, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void broker_send(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_refuse(struct broker *b, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
+    PRINTF_LIKE(5, 6);
+
+/* messages.c */
+void broker_handle(struct broker *b, struct broker_socket_event *event);
+void broker_forget_peer(struct broker *b, uint64_t number);
+
+/* jobs.c */
+struct broker_job *broker_job_find(struct broker *b, uint64_t id);
+void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message);
+void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_query(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_jobs_free(struct broker *b);
+/* Post to the committer now or as soon as it takes it. Takes the request; NULL (no memory) fails the broker. */
+void broker_post(struct broker *b, struct committer_request *request);
+void broker_completions(struct broker *b);
+/* Requests that wait for room on the disk; blocked jobs. Returns when to be called again. */
+int64_t broker_retry_due(struct broker *b);
+
+/* actions.c */
+void broker_act(struct broker *b, const struct core_action *action);
+
+/* payloads.c */
+/* Takes the message's rows and tensor; 0 without memory. */
+uint64_t broker_payload_add(struct broker *b, struct wire_message **message);
+struct broker_payload *broker_payload_find(struct broker *b, uint64_t handle);
+void broker_payload_drop_tensor(struct broker *b, uint64_t handle);
+void broker_payload_drop(struct broker *b, uint64_t handle);
+void broker_payloads_free(struct broker *b);
+/* The stored records of a unit, from the rows that the core kept for it. */
+int broker_commit_records(struct broker *b, const struct core_commit *commit, uint64_t first_item,
+                          struct committer_request *ret, struct err *err) CHECK_RESULT;
+
+static inline bool broker_bit(const uint64_t *mask, uint32_t i)
+{
+    return mask[i / 64] >> (i % 64) & 1;
+}
+
+#endif
