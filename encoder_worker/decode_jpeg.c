@@ -20,6 +20,7 @@ struct jpeg_run {
     struct jpeg_source_mgr source;
     struct jpeg_progress_mgr progress;
     jmp_buf fail;
+    bool has_all_rows;
     enum image_error code;
     char text[JMSG_LENGTH_MAX];
 };
@@ -152,6 +153,8 @@ static enum image_error decompress(struct jpeg_run *run, const struct decode_lim
     enum image_error code;
 
     if (setjmp(run->fail)) {
+        if (run->has_all_rows && run->code == IMAGE_TRUNCATED)
+            return IMAGE_OK; /* only the end marker is missing: Pillow takes it too */
         (void)err_set(err, -EBADMSG, "JPEG: %s", run->text);
         return run->code;
     }
@@ -172,6 +175,7 @@ static enum image_error decompress(struct jpeg_run *run, const struct decode_lim
     if (cinfo->output_width != p->width || cinfo->output_height != p->height)
         give_up(run, IMAGE_CORRUPT, "the size changed after the header");
     read_rows(run, p);
+    run->has_all_rows = true;
     (void)jpeg_finish_decompress(cinfo);
     return IMAGE_OK;
 }
