@@ -246,7 +246,7 @@ int fingerprint_lm(const struct checkpoint *c, struct fingerprint *ret, struct e
 int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, struct fingerprint *ret,
                             struct err *err)
 {
-    struct fingerprint a, b, f;
+    struct fingerprint a, b = {{0}}, f = {{0}};
     struct hasher h;
     int rc;
 
