@@ -1,0 +1,242 @@
+"""Daemons that are killed, stopped, doubled; a job that is interrupted: the export is byte-equal to an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from harness import IMAGES, MODEL, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, wait_for
+from proto import wire_pb2
+
+COPIES = 8
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A source of 192 pictures and the export of an undisturbed run."""
+    base = tmp_path_factory.mktemp("faults")
+    source = many(base / "in", COPIES)
+    caption(source, base / "s")
+    return source, export(base / "s")[1]
+
+
+def finish(run, job, folder):
+    code, _, err = run.end(180)
+    assert code == 0, err
+    assert export(folder / "s")[1] == job[1]
+    assert blipline("verify", folder / "s").returncode == 0
+    return err
+
+
+@pytest.mark.parametrize("role", ["broker", "encoder", "qformer", "llm"])
+def test_kill_9_mid_job(folder, job, role):
+    run = Caption(job[0], folder / "s", "--unit", "8", "--verbose")
+    try:
+        run.at_least(16).signal(role, signal.SIGKILL)
+        finish(run, job, folder)
+    finally:
+        run.kill()
+
+
+@pytest.mark.parametrize("role", ["broker", "encoder", "qformer", "llm"])
+def test_stopped_and_continued_mid_job(folder, job, role):
+    run = Caption(job[0], folder / "s", "--unit", "8")
+    try:
+        run.at_least(16)
+        pid = run.roles()[role]
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        os.kill(pid, signal.SIGCONT)
+        finish(run, job, folder)
+    finally:
+        run.kill()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_and_resumed(folder, job, how):
+    run = Caption(job[0], folder / "s", "--unit", "8")
+    try:
+        run.at_least(24)
+        roles = run.roles()
+        run.process.send_signal(how)
+        code, _, err = run.end(60)
+        if how != signal.SIGKILL:
+            assert code == 128 + how, err
+            assert "again" in err, "says how to go on"
+        wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in roles.values()), 20)
+        done = run.done()
+        assert 24 <= done < 24 * COPIES
+        assert caption(job[0], folder / "s").returncode == 0
+        assert export(folder / "s")[1] == job[1]
+    finally:
+        run.kill()
+
+
+def test_killed_again_and_again(folder, job):
+    for n in range(3):
+        run = Caption(job[0], folder / "s", "--unit", "4")
+        try:
+            run.at_least(24 * (n + 1))
+        finally:
+            run.kill()
+    wait_for(lambda: caption(job[0], folder / "s", check=False).returncode == 0, 60)
+    assert export(folder / "s")[1] == job[1]
+
+
+def items_of(source):
+    return [(p.name.encode(), os.fsencode(p)) for p in sorted(source.iterdir())]
+
+
+def test_two_workers_of_a_stage_share_the_job(folder, job):
+    with Cluster(folder) as cluster:
+        for role in ("encoder", "encoder", "qformer", "llm", "llm"):
+            cluster.start(role, f"{role}{len(cluster.daemons)}", threads=1)
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", demo_nodes(), unit_items=4)
+        client.add(items_of(job[0]))
+        client.seal()
+        progress = client.wait_done(120)
+        assert [s.workers for s in progress.stages] == [2, 1, 2]
+        client.close()
+        for d in cluster.daemons[1:]:
+            assert d.stop() == 0
+        assert cluster.broker.stop() == 0
+    rows, _ = export(folder / "s")
+    assert len(rows) == 24 * COPIES and all(r["caption"] == answer_for(r["key"]) for r in rows)
+
+
+def test_a_stopped_worker_loses_its_lease_and_its_late_result_is_dropped(folder, job):
+    with Cluster(folder) as cluster:
+        first = cluster.start("encoder", "encoder1", threads=1)
+        for role in ("qformer", "llm"):
+            cluster.start(role, threads=1)
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", demo_nodes(), unit_items=4)
+        client.add(items_of(job[0])[:96])
+        client.seal()
+        wait_for(lambda: client.progress().n_done >= 8)
+        os.kill(first.process.pid, signal.SIGSTOP)
+        cluster.start("encoder", "encoder2", threads=1)
+        progress = client.wait_done(120)
+        assert progress.n_failed == 0 and progress.n_done == 96
+        os.kill(first.process.pid, signal.SIGCONT)
+        client.close()
+        for d in cluster.daemons:
+            if d.role != "broker":
+                d.stop()
+        assert cluster.broker.stop() == 0
+    rows, _ = export(folder / "s")
+    assert all(r["caption"] == answer_for(r["key"]) for r in rows) and len(rows) == 96
+
+
+def test_sigterm_hands_work_back_unpunished(folder, job):
+    with Cluster(folder) as cluster:
+        encoder = cluster.start("encoder", "encoder1", threads=1)
+        for role in ("qformer", "llm"):
+            cluster.start(role, threads=1)
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", demo_nodes(), unit_items=4)
+        client.add(items_of(job[0])[:96])
+        client.seal()
+        wait_for(lambda: client.progress().n_done >= 8)
+        assert encoder.stop() == 0
+        assert client.progress().stages[0].failures == 0 and client.progress().stages[0].lease_expiries == 0
+        cluster.start("encoder", "encoder2", threads=2)
+        progress = client.wait_done(120)
+        assert progress.n_failed == 0 and "attempt_failed" not in cluster.broker.text()
+        client.close()
+
+
+def test_a_worker_with_another_model_is_refused_by_name(folder):
+    with Cluster(folder) as cluster:
+        client = Client(cluster.endpoint)
+        client.hello()
+        nodes = demo_nodes()
+        for n in nodes:
+            n.fingerprint, n.model = b"\x5a" * 16, b"blip2-something-else"
+        client.open(folder / "s", nodes)
+        worker = cluster.start("qformer")
+        assert worker.process.wait(60) != 0
+        assert "blip2-something-else" in worker.text() or "5a5a5a" in worker.text(), worker.text()
+        assert "blip2-opt-demo" in worker.text() or "refused" in worker.text()
+        client.close()
+
+
+def test_a_picture_that_kills_its_worker_is_quarantined_alone(folder):
+    """A stand-in for a decoder crash: an LLM written here that dies on one item."""
+    items = [(b"%03d" % n, b"/nowhere/%03d" % n) for n in range(12)]
+    from null_worker import PythonWorker
+    with Cluster(folder, max_attempts=2) as cluster:
+        cluster.start("encoder", device="null", null_shape="1,8")
+        cluster.start("qformer", device="null", null_shape="1,8")
+        client = Client(cluster.endpoint)
+        client.hello()
+        from harness import null_nodes
+        client.open(folder / "s", null_nodes(), unit_items=6)
+        client.add(items)
+        client.seal()
+        worker = PythonWorker(cluster.endpoint, wire_pb2.STAGE_LLM, poison={7})
+        worker.start()
+        try:
+            progress = client.wait_done(90)
+        finally:
+            worker.stop()
+        assert progress.n_failed == 1 and progress.n_done == 12
+        client.close()
+    rows, _ = export(folder / "s")
+    assert rows[7]["error"]["code"] == "quarantined" and "poison" in rows[7]["error"]["message"]
+    assert all(r["caption"] == "python" for i, r in enumerate(rows) if i != 7)
+
+
+def test_a_job_in_a_broker_without_work_is_refused_politely(folder):
+    with Cluster(folder) as cluster:
+        client = Client(cluster.endpoint)
+        client.hello()
+        with pytest.raises(Refused, match="not open"):
+            client.job = 4711
+            client.progress()
+        with pytest.raises(Refused):
+            client.open("/proc/nothing/s", demo_nodes())
+        with pytest.raises(Refused):
+            client.open(folder / "s", [])
+        client.close()
+
+
+def test_full_disk_blocks_the_job_and_room_lets_it_go_on(folder, job):
+    mount = folder / "disk"
+    mount.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], check=False).returncode != 0:
+        pytest.skip("cannot mount a tmpfs")
+    try:
+        with Cluster(folder, min_free="8MiB") as cluster:
+            for role in ("encoder", "qformer", "llm"):
+                cluster.start(role, threads=1)
+            client = Client(cluster.endpoint)
+            client.hello()
+            client.open(mount / "s", demo_nodes(), unit_items=4)
+            client.add(items_of(job[0])[:96])
+            client.seal()
+            wait_for(lambda: client.progress().n_done >= 8)
+            ballast = mount / "ballast"
+            with open(ballast, "wb") as f:
+                f.write(b"x" * (15 << 20))
+            progress = wait_for(lambda: (p := client.progress()).state == wire_pb2.JobProgress.STATE_BLOCKED and p, 60)
+            assert b"free" in progress.text or b"full" in progress.text
+            before = client.progress().n_done
+            time.sleep(1)
+            assert client.progress().n_done == before
+            ballast.unlink()
+            progress = client.wait_done(120)
+            assert progress.n_failed == 0
+            client.close()
+            cluster.broker.stop()
+        rows, _ = export(mount / "s")
+        assert len(rows) == 96 and all(r["caption"] == answer_for(r["key"]) for r in rows)
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=False)
+
+

@@ -1,0 +1,163 @@
+"""Clients and workers nobody here wrote, garbage, and null workers through the real broker."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+import zmq
+from harness import Client, Cluster, Refused, blipline, export, null_nodes, store_rows, wait_for
+from null_worker import PythonWorker
+from proto import wire_pb2
+
+
+def items(n):
+    return [(b"k%06d" % i, b"/nowhere/%06d.jpg" % i) for i in range(n)]
+
+
+def test_null_workers_fill_a_store_from_a_python_client(folder):
+    with Cluster(folder) as cluster:
+        cluster.null_workers()
+        client = Client(cluster.endpoint)
+        welcome = client.hello()
+        assert welcome.epoch and welcome.version == 1
+        client.open(folder / "s", null_nodes(), unit_items=64)
+        for at in range(0, 5000, 1000):
+            assert client.add(items(5000)[at:at + 1000]).n_items == at + 1000
+        accepted = client.seal()
+        assert accepted.n_items == 5000 and accepted.n_units == 79
+        progress = client.wait_done()
+        assert progress.n_done == 5000 and progress.n_failed == 0 and progress.n_units_done == 79
+        client.close()
+        for d in cluster.daemons[1:]:
+            assert d.stop() == 0
+        assert cluster.broker.stop() == 0
+    records = store_rows(folder / "s")
+    assert sorted(records) == list(range(5000)) and all(r.captions[0].text == b"null" and r.item == i for i, r in records.items())
+    assert blipline("verify", folder / "s").returncode == 0
+
+
+def test_progress_numbers_add_up_at_every_sample(folder):
+    with Cluster(folder) as cluster:
+        cluster.null_workers()
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", null_nodes(), unit_items=1)
+        client.add(items(3000))
+        client.seal()
+        last = 0
+        while True:
+            p = client.progress()
+            assert last <= p.n_done <= p.n_items == 3000 and p.n_units_done == p.n_done and p.n_failed == 0
+            last = p.n_done
+            if p.state == wire_pb2.JobProgress.STATE_DONE:
+                break
+        client.close()
+
+
+def test_a_worker_written_in_python(folder):
+    with Cluster(folder) as cluster:
+        cluster.start("encoder", device="null", null_shape="1,8")
+        cluster.start("qformer", device="null", null_shape="1,8")
+        worker = PythonWorker(cluster.endpoint, wire_pb2.STAGE_LLM)
+        worker.start()
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", null_nodes(), unit_items=8)
+        client.add(items(100))
+        client.seal()
+        client.wait_done()
+        worker.stop()
+        client.close()
+    assert all(r["caption"] == "python" for r in export(folder / "s")[0])
+
+
+def test_broker_killed_mid_job_goes_on_where_it_was(folder):
+    with Cluster(folder) as cluster:
+        cluster.null_workers()
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", null_nodes(), unit_items=1)
+        client.add(items(6000))
+        client.seal()
+        wait_for(lambda: client.progress().n_done > 50, step=0.001)
+        cluster.broker.stop(signal.SIGKILL)
+        client.close()
+        before = len(store_rows(folder / "s"))
+        assert 50 < before
+        cluster.broker = cluster.start("broker", "broker2", **cluster.broker_conf)
+        client = Client(cluster.endpoint)
+        client.hello()
+        opened = client.open(folder / "s", null_nodes(), unit_items=1, create=False)
+        assert opened.n_items == 6000 and opened.n_done == before
+        client.seal()
+        assert client.wait_done().n_done == 6000
+        client.close()
+    assert sorted(store_rows(folder / "s")) == list(range(6000))
+
+
+def test_garbage_does_not_disturb_the_others(folder):
+    seed = int(os.environ.get("SEED", random.getrandbits(32)))
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    with Cluster(folder) as cluster:
+        cluster.null_workers()
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", null_nodes(), unit_items=1)
+        client.add(items(2000))
+        client.seal()
+        for n in range(200):
+            socket = zmq.Context.instance().socket(zmq.DEALER)
+            socket.setsockopt(zmq.LINGER, 200)
+            socket.connect(cluster.endpoint)
+            frames = [rng.randbytes(rng.choice((0, 1, 7, 100, 5000, 70000))) for _ in range(rng.randrange(1, 6))]
+            if n % 3 == 0:
+                frames[0] = wire_pb2.Envelope(version=n % 5, n_row_frames=rng.randrange(5), n_rows=rng.randrange(1 << 30),
+                                              result=wire_pb2.Result(lease=wire_pb2.Lease(epoch=rng.getrandbits(64), id=n))).SerializeToString()
+            if n % 3 == 1:
+                frames[0] = wire_pb2.Envelope(version=1, n_row_frames=len(frames) - 1, n_rows=3, job_rows=wire_pb2.JobRows(job=1)).SerializeToString()
+            socket.send_multipart(frames)
+            socket.close()
+        assert client.wait_done().n_done == 2000
+        assert cluster.broker.process.poll() is None
+        client.close()
+        for d in cluster.daemons[1:]:
+            assert d.process.poll() is None, d.text()
+
+
+def test_a_stranger_and_another_version_are_told(folder):
+    with Cluster(folder) as cluster:
+        client = Client(cluster.endpoint, seconds=2)
+        with pytest.raises(Refused, match="version"):
+            client.ask(hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_CLIENT, min_version=7, max_version=9, host=b"x", boot_nonce=1))
+        client.close()
+        client = Client(cluster.endpoint, seconds=2)
+        client.hello()
+        with pytest.raises(Refused, match="not yours"):
+            client.ask(credit=wire_pb2.Credit(window_items=1))
+        client.close()
+
+
+def test_the_endpoint_is_private_and_a_dead_brokers_socket_is_taken_over(folder):
+    with Cluster(folder) as cluster:
+        wait_for(lambda: os.path.exists(folder / "b"))
+        time.sleep(0.2)
+        assert os.stat(folder / "b").st_mode & 0o077 == 0
+        second = cluster.start("broker", "second", endpoint=cluster.endpoint)
+        assert second.process.wait(30) == 70 and "in use" in second.text()
+        cluster.broker.stop(signal.SIGKILL)
+        cluster.broker = cluster.start("broker", "third", endpoint=cluster.endpoint)
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.close()
+
+
+def test_tcp_without_keys_is_refused(folder):
+    with Cluster(folder) as cluster:
+        for name, conf in (("t1", dict(endpoint="tcp://0.0.0.0:5599")), ("t2", dict(endpoint="tcp://0.0.0.0:5599", insecure="yes")),
+                           ("t3", dict(endpoint="tcp://127.0.0.1:5599"))):
+            daemon = cluster.start("broker", name, **conf)
+            assert daemon.process.wait(30) != 0, name
+            assert "insecure" in daemon.text() or "loopback" in daemon.text(), daemon.text()
