@@ -1,0 +1,283 @@
+#include "client/cli.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CLI_MAX_OPTIONS = 32,
+    CLI_HELP_SHOWN = -1,
+    CLI_WRONG = -2,
+    CLI_LONG_BASE = 1000, /* getopt's value of option i without a letter */
+    CLI_HELP_VALUE = 999,
+    CLI_HELP_COLUMN = 28,
+};
+
+void cli_error(const char *fmt, ...)
+{
+    va_list ap;
+
+    (void)fflush(stdout); /* so that the two streams keep their order on a terminal */
+    fputs("blipline: ", stderr);
+    va_start(ap, fmt);
+    (void)vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+int cli_exit_code(int parsed)
+{
+    return parsed == CLI_HELP_SHOWN ? CLI_EXIT_OK : CLI_EXIT_USAGE;
+}
+
+/* Levenshtein distance of words of up to 31 bytes. */
+static size_t edit_distance(const char *a, const char *b)
+{
+    size_t n = strlen(a), m = strlen(b);
+    size_t row[32];
+
+    if (n > 31 || m > 31)
+        return 32;
+    for (size_t j = 0; j <= m; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t corner = row[0];
+
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t change = corner + (a[i - 1] != b[j - 1]);
+            size_t least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+
+            corner = row[j];
+            row[j] = change < least ? change : least;
+        }
+    }
+    return row[m];
+}
+
+const char *cli_nearest(const char *typed, const char *const *words)
+{
+    const char *best = NULL;
+    size_t best_distance = strlen(typed) / 3 + 2;
+
+    for (size_t i = 0; words[i]; i++) {
+        size_t n = strlen(typed);
+        size_t d = n >= 3 && strncmp(typed, words[i], n) == 0 ? 0 : edit_distance(typed, words[i]);
+
+        if (d < best_distance) {
+            best = words[i];
+            best_distance = d;
+        }
+    }
+    return best;
+}
+
+static size_t count_options(const struct cli_command *c)
+{
+    size_t n = 0;
+
+    while (c->options && c->options[n].name)
+        n++;
+    return n < CLI_MAX_OPTIONS ? n : CLI_MAX_OPTIONS;
+}
+
+/* Tables for getopt_long; `letters` begins with ':' so that it is we who complain. */
+static void getopt_tables(const struct cli_command *c, struct option *longs, char *letters)
+{
+    size_t n = count_options(c);
+
+    *letters++ = ':';
+    *letters++ = 'h';
+    for (size_t i = 0; i < n; i++) {
+        const struct cli_option *o = &c->options[i];
+        int has_value = o->type == CLI_FLAG ? no_argument : required_argument;
+
+        longs[i] = (struct option){o->name, has_value, NULL, CLI_LONG_BASE + (int)i};
+        if (!o->letter)
+            continue;
+        *letters++ = o->letter;
+        if (has_value)
+            *letters++ = ':';
+    }
+    longs[n] = (struct option){"help", no_argument, NULL, CLI_HELP_VALUE};
+    longs[n + 1] = (struct option){0};
+    *letters = '\0';
+}
+
+static bool choice_allowed(const char *choices, const char *value)
+{
+    size_t n = strlen(value);
+
+    for (const char *p = choices; *p; p += strspn(p, " ")) {
+        size_t w = strcspn(p, " ");
+
+        if (w == n && strncmp(p, value, n) == 0)
+            return true;
+        p += w;
+    }
+    return false;
+}
+
+static int set_option(const struct cli_command *c, const struct cli_option *o, const char *value, void *ret)
+{
+    void *field = (char *)ret + o->offset;
+    char *end;
+    long long number;
+
+    switch (o->type) {
+    case CLI_FLAG:
+        *(bool *)field = true;
+        return 0;
+    case CLI_CHOICE:
+        if (!choice_allowed(o->choices, value)) {
+            cli_error("%s: --%s %s: not one of: %s", c->name, o->name, value, o->choices);
+            return CLI_WRONG;
+        }
+        *(const char **)field = value;
+        return 0;
+    case CLI_TEXT:
+        *(const char **)field = value;
+        return 0;
+    case CLI_NUMBER:
+        break;
+    }
+    errno = 0;
+    number = strtoll(value, &end, 10);
+    if (errno || end == value || *end || isspace((unsigned char)*value)) {
+        cli_error("%s: --%s %s: not a whole number", c->name, o->name, value);
+        return CLI_WRONG;
+    }
+    if (number < o->min || number > o->max) {
+        cli_error("%s: --%s %s: from %lld to %lld", c->name, o->name, value, (long long)o->min, (long long)o->max);
+        return CLI_WRONG;
+    }
+    *(int64_t *)field = number;
+    return 0;
+}
+
+static int complain_unknown(const struct cli_command *c, const char *typed)
+{
+    const char *words[CLI_MAX_OPTIONS + 2];
+    const char *near;
+    char name[64];
+    size_t n = count_options(c);
+
+    for (size_t i = 0; i < n; i++)
+        words[i] = c->options[i].name;
+    words[n] = "help";
+    words[n + 1] = NULL;
+    (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(typed, "="), typed);
+    near = strncmp(name, "--", 2) == 0 ? cli_nearest(name + 2, words) : NULL;
+    if (near)
+        cli_error("%s: unknown option %s; did you mean --%s? (blipline %s --help lists them)", c->name, name, near,
+                  c->name);
+    else
+        cli_error("%s: unknown option %s (blipline %s --help lists them)", c->name, name, c->name);
+    return CLI_WRONG;
+}
+
+/* What getopt_long did not like: `v` is ':' or '?'. */
+static int complain(const struct cli_command *c, int v, int argc, char **argv)
+{
+    char letter[3] = {'-', (char)optopt, '\0'};
+    const char *typed = optind > 0 && optind <= argc ? argv[optind - 1] : "";
+
+    if (v == ':') {
+        cli_error("%s: %s needs a value (blipline %s --help)", c->name, typed, c->name);
+        return CLI_WRONG;
+    }
+    if (optopt >= CLI_LONG_BASE || optopt == CLI_HELP_VALUE) {
+        cli_error("%s: %s takes no value", c->name, typed);
+        return CLI_WRONG;
+    }
+    return complain_unknown(c, optopt ? letter : typed);
+}
+
+static int check_count(const struct cli_command *c, int n_args)
+{
+    if (n_args < c->min_args)
+        cli_error("%s: an argument is missing\nUsage: blipline %s %s", c->name, c->name, c->usage);
+    else if (c->max_args >= 0 && n_args > c->max_args)
+        cli_error("%s: too many arguments\nUsage: blipline %s %s", c->name, c->name, c->usage);
+    else
+        return n_args;
+    return CLI_WRONG;
+}
+
+int cli_parse(const struct cli_command *c, int argc, char **argv, void *ret)
+{
+    struct option longs[CLI_MAX_OPTIONS + 2];
+    char letters[2 * CLI_MAX_OPTIONS + 4];
+    size_t n = count_options(c);
+    int v;
+
+    getopt_tables(c, longs, letters);
+    optind = 0; /* glibc: start over, also its permutation */
+    opterr = 0;
+    while ((v = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+        const struct cli_option *o = NULL;
+
+        if (v == 'h' || v == CLI_HELP_VALUE) {
+            cli_print_help(c, stdout);
+            return CLI_HELP_SHOWN;
+        }
+        if (v == ':' || v == '?')
+            return complain(c, v, argc, argv);
+        for (size_t i = 0; i < n; i++) {
+            if (v == CLI_LONG_BASE + (int)i || (v < CLI_HELP_VALUE && c->options[i].letter == (char)v))
+                o = &c->options[i];
+        }
+        if (!o || set_option(c, o, optarg, ret) < 0)
+            return CLI_WRONG;
+    }
+    return check_count(c, argc - optind);
+}
+
+/* The option's text, wrapped at 80 columns beside its name. */
+static void print_wrapped(const char *text, FILE *out)
+{
+    int column = CLI_HELP_COLUMN;
+
+    while (*text) {
+        int n = (int)strcspn(text, " ");
+
+        if (column > CLI_HELP_COLUMN && column + 1 + n > 80) {
+            fprintf(out, "\n%*s", CLI_HELP_COLUMN, "");
+            column = CLI_HELP_COLUMN;
+        }
+        if (column > CLI_HELP_COLUMN) {
+            fputc(' ', out);
+            column++;
+        }
+        fprintf(out, "%.*s", n, text);
+        column += n;
+        text += n;
+        text += strspn(text, " ");
+    }
+    fputc('\n', out);
+}
+
+void cli_print_help(const struct cli_command *c, FILE *out)
+{
+    fprintf(out, "Usage: blipline %s %s\n\n%s\n\nOptions:\n", c->name, c->usage, c->about);
+    for (const struct cli_option *o = c->options; o && o->name; o++) {
+        char letter[8] = "    ", name[64];
+        int n;
+
+        if (o->letter)
+            (void)snprintf(letter, sizeof(letter), "-%c, ", o->letter);
+        n = snprintf(name, sizeof(name), "  %s--%s%s%s", letter, o->name, o->value ? " " : "",
+                     o->value ? o->value : "");
+        fprintf(out, "%-*s", CLI_HELP_COLUMN, name);
+        if (n >= CLI_HELP_COLUMN)
+            fprintf(out, "\n%*s", CLI_HELP_COLUMN, "");
+        print_wrapped(o->help, out);
+    }
+    fprintf(out, "%-*sthis page\n", CLI_HELP_COLUMN, "  -h, --help");
+    if (c->examples)
+        fprintf(out, "\n%s\n", c->examples);
+}

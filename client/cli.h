@@ -1,0 +1,64 @@
+/* cli.h - the command line of one `blipline` command: a table of options, its parser, and its help page.
+ *
+ * The table makes the parser, the checks and the page, so that they cannot disagree. Options and arguments may be
+ * mixed; "--" ends the options. Who may call: the commands, once each.
+ * Units:  none. Memory: texts point into argv.
+ * Errors: what is wrong is printed on standard error with what to do about it; the caller returns the exit code. */
+#ifndef BLIPLINE_CLIENT_CLI_H
+#define BLIPLINE_CLIENT_CLI_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* What every command exits with; README and `blipline help exit-codes` say the same. */
+enum cli_exit {
+    CLI_EXIT_OK = 0,
+    CLI_EXIT_ERROR = 1,
+    CLI_EXIT_USAGE = 2,
+    CLI_EXIT_FAILED_ITEMS = 3, /* all done, but some items have an error for a record */
+};
+
+enum cli_type {
+    CLI_FLAG,   /* bool; takes no value */
+    CLI_TEXT,   /* const char * */
+    CLI_NUMBER, /* int64_t within min..max */
+    CLI_CHOICE, /* const char *, one of the words in `choices` */
+};
+
+struct cli_option {
+    const char *name; /* without the dashes; NULL ends the table */
+    char letter;      /* 0: none */
+    enum cli_type type;
+    size_t offset;     /* of the field in the command's struct */
+    const char *value; /* how the help page names the value */
+    const char *help;
+    int64_t min, max;    /* CLI_NUMBER */
+    const char *choices; /* CLI_CHOICE: "jsonl csv txt" */
+};
+
+struct cli_command {
+    const char *name;
+    const char *line;     /* what it does, in the list of commands */
+    const char *usage;    /* behind "blipline NAME" */
+    const char *about;    /* paragraphs above the options on the help page */
+    const char *examples; /* below them; may be NULL */
+    const struct cli_option *options;
+    int min_args, max_args;                                            /* max -1: any number */
+    int (*run)(const struct cli_command *self, int argc, char **argv); /* argv[0] is the command's name */
+};
+
+/* Fill `ret` (the command's struct, defaults already in it). Returns the number of arguments, which argv has been
+ * rearranged to hold at its end, or a negative value: then return cli_exit_code(that). */
+int cli_parse(const struct cli_command *c, int argc, char **argv, void *ret) CHECK_RESULT;
+int cli_exit_code(int parsed);
+
+void cli_print_help(const struct cli_command *c, FILE *out);
+/* "blipline: ..." on standard error. */
+void cli_error(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* The word of the NULL-ended list that `typed` was probably meant to be; NULL when none is near. */
+const char *cli_nearest(const char *typed, const char *const *words);
+
+#endif

@@ -1,0 +1,154 @@
+/* cmd_get.c - `blipline get`: what a store knows about one picture. */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "client/commands.h"
+#include "client/export_row.h"
+#include "client/printable.h"
+#include "store/reader.h"
+
+struct get_options {
+    int64_t item;
+    bool json;
+};
+
+static const struct cli_option options[] = {
+    {"item", 0, CLI_NUMBER, offsetof(struct get_options, item), "N", "the item with this number, instead of a key", 0,
+     INT64_MAX, NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct get_options, json), NULL, "JSON Lines, as export writes them, with the path",
+     0, 0, NULL},
+    {0},
+};
+
+static int print_json(const struct reader_row *row)
+{
+    struct row_record none = {.item = row->item};
+    struct export_row e = {row->listed.key, row->listed.key_bytes, row->has_record ? &row->record : &none};
+    json_t *object = export_row_json(&e);
+
+    if (!object)
+        return -ENOMEM;
+    if (!row->has_record) {
+        (void)json_object_del(object, "caption");
+        (void)json_object_del(object, "logprob");
+        (void)json_object_del(object, "tokens");
+        (void)json_object_set_new(object, "pending", json_true());
+    }
+    (void)json_dumpf(object, stdout, JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(object);
+    return 0;
+}
+
+static void print_time(int64_t ns)
+{
+    time_t t = (time_t)(ns / 1000000000);
+    struct tm tm;
+    char text[64];
+
+    if (localtime_r(&t, &tm) && strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm))
+        printf(", changed %s", text);
+}
+
+static int print_words(const struct reader_row *row)
+{
+    const struct row_record *r = &row->record;
+
+    printf("item     %" PRIu64 " (unit %" PRIu32 ")\nkey      ", row->item, row->unit);
+    printable_write(stdout, row->listed.key, row->listed.key_bytes);
+    printf("\npath     ");
+    printable_write(stdout, row->listed.path, row->listed.path_bytes);
+    printf("\nsize     %" PRIu64 " bytes", row->listed.size_bytes);
+    if (row->listed.mtime_ns)
+        print_time(row->listed.mtime_ns);
+    putchar('\n');
+    if (!row->has_record) {
+        puts("caption  not done yet");
+    } else if (r->failed) {
+        printf("error    %s: ", r->error_code);
+        printable_write(stdout, r->error_message, r->error_message_bytes);
+        putchar('\n');
+    } else {
+        for (uint32_t i = 0; i < r->n_captions; i++) {
+            printf("caption  ");
+            printable_write(stdout, r->captions[i].text, r->captions[i].text_bytes);
+            printf("\nlogprob  %.9g over %" PRIu32 " tokens\n", (double)r->captions[i].logprob, r->captions[i].tokens);
+        }
+    }
+    return 0;
+}
+
+static int show_item(struct reader *r, uint64_t item, bool json, struct err *err)
+{
+    struct reader_row row;
+    int rc = reader_get(r, item, &row, err);
+
+    if (rc < 0)
+        return rc;
+    return json ? print_json(&row) : print_words(&row);
+}
+
+static int show_key(struct reader *r, const char *key, bool json, struct err *err)
+{
+    const uint64_t *items;
+    size_t n;
+    int rc = reader_find(r, key, strlen(key), &items, &n, err);
+
+    if (rc < 0)
+        return rc;
+    if (n == 0)
+        return err_set(err, -ENOENT, "no item has the key %s (keys are paths relative to the source)", key);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        if (i > 0 && !json)
+            putchar('\n');
+        rc = show_item(r, items[i], json, err);
+    }
+    return rc;
+}
+
+static int run(const struct cli_command *self, int argc, char **argv)
+{
+    struct get_options o = {.item = -1};
+    int n_args = cli_parse(self, argc, argv, &o);
+    struct reader *r = NULL;
+    struct err err;
+    int rc;
+
+    if (n_args < 0)
+        return cli_exit_code(n_args);
+    if ((n_args == 2) == (o.item >= 0)) {
+        cli_error("get: give either a key or --item N\nUsage: blipline get %s", self->usage);
+        return CLI_EXIT_USAGE;
+    }
+    err.text[0] = '\0';
+    rc = reader_open(argv[argc - n_args], false, &r, &err);
+    if (rc == 0 && n_args == 2)
+        rc = show_key(r, argv[argc - 1], o.json, &err);
+    else if (rc == 0)
+        rc = show_item(r, (uint64_t)o.item, o.json, &err);
+    reader_close(r);
+    if (rc == 0)
+        return CLI_EXIT_OK;
+    cli_error("get: %s", err.text[0] ? err.text : strerror(-rc));
+    return CLI_EXIT_ERROR;
+}
+
+const struct cli_command cmd_get = {
+    .name = "get",
+    .line = "show what a store knows about one picture",
+    .usage = "STORE KEY | STORE --item N",
+    .about =
+        "Shows the caption (or the reason why there is none) of the items with this key, or of one item by number.\n"
+        "A key is the path relative to the source; it need not be unique, then every item with it is shown.\n"
+        "Exit code 1 if there is none. The store may be in use.",
+    .examples = "Examples:\n  blipline get photos.lmdb 2024/cat.jpg\n  blipline get photos.lmdb --item 17",
+    .options = options,
+    .min_args = 1,
+    .max_args = 2,
+    .run = run,
+};

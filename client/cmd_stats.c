@@ -1,0 +1,212 @@
+/* cmd_stats.c - `blipline stats`: what is in a store. */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "client/commands.h"
+#include "client/printable.h"
+#include "client/stats.h"
+
+struct stats_options {
+    bool json;
+};
+
+static const struct cli_option options[] = {
+    {"json", 0, CLI_FLAG, offsetof(struct stats_options, json), NULL, "one JSON object", 0, 0, NULL},
+    {0},
+};
+
+/* Bytes of data.mdb on the disk (its length counts holes too). */
+static uint64_t disk_bytes(const char *store)
+{
+    char path[PATH_MAX];
+    struct stat st;
+
+    (void)snprintf(path, sizeof(path), "%s/data.mdb", store);
+    return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+static char *size_text(uint64_t bytes, char ret[32])
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double v = (double)bytes;
+    int i = 0;
+
+    while (v >= 1024 && i < 5) {
+        v /= 1024;
+        i++;
+    }
+    (void)snprintf(ret, 32, i ? "%.1f %s" : "%.0f %s", v, units[i]);
+    return ret;
+}
+
+static char *hex_text(const struct msg_fingerprint *f, char ret[2 * MSG_FINGERPRINT_BYTES + 1])
+{
+    ret[0] = '\0';
+    for (unsigned i = 0; i < f->n_bytes; i++)
+        (void)snprintf(ret + 2 * i, 3, "%02x", f->bytes[i]);
+    return ret;
+}
+
+/* One row for each number that occurs, between the first and the last that do. */
+static void print_histogram(const char *what, const uint64_t bins[STATS_BINS], uint64_t sum, uint64_t n)
+{
+    unsigned first = 0, last = STATS_BINS - 1;
+    uint64_t most = 1;
+
+    while (first < last && bins[first] == 0)
+        first++;
+    while (last > first && bins[last] == 0)
+        last--;
+    for (unsigned i = first; i <= last; i++)
+        most = bins[i] > most ? bins[i] : most;
+    printf("\n%s a caption: mean %.1f, median %u, 95 %% up to %u\n", what, (double)sum / (double)n,
+           stats_quantile(bins, 0.5), stats_quantile(bins, 0.95));
+    for (unsigned i = first; i <= last; i++) {
+        int width = (int)(bins[i] * 40 / most);
+
+        printf("  %2u%c %10" PRIu64 "  %.*s%s\n", i, i == STATS_BINS - 1 ? '+' : ' ', bins[i], width,
+               "########################################", bins[i] && width == 0 ? "." : "");
+    }
+}
+
+static void print_made(const struct stored_job_meta *m)
+{
+    char when[64] = "?", hex[2 * MSG_FINGERPRINT_BYTES + 1], source[256], prompt[256];
+    time_t t = (time_t)(m->created_ms / 1000);
+    struct tm tm;
+
+    if (localtime_r(&t, &tm))
+        (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+    printf("created  %s by %s\nsource   %s\n", when, m->program,
+           printable_text(m->source, strlen(m->source), source, sizeof(source)));
+    printf("recipe   %s with %s, at most %" PRIu32 " new tokens, ", m->recipe.name,
+           m->recipe.model[0] ? m->recipe.model : "no model", m->recipe.max_new_tokens);
+    if (m->recipe.has_prompt)
+        printf("prompt \"%s\"\n", printable_text(m->recipe.prompt, strlen(m->recipe.prompt), prompt, sizeof(prompt)));
+    else
+        printf("no prompt\n");
+    for (uint32_t i = 0; i < m->n_nodes; i++)
+        printf("%s %-8s%s\n", i ? "        " : "stages  ", msg_stage_name(m->nodes[i].stage),
+               m->nodes[i].fingerprint.n_bytes ? hex_text(&m->nodes[i].fingerprint, hex) : "any worker");
+}
+
+static void print_words(const struct stats *s, const struct stored_job_meta *m, const char *store)
+{
+    const struct stored_job_counters *c = &s->counters;
+    char disk[32], images[32];
+
+    print_made(m);
+    printf("items    %" PRIu64 " in %" PRIu32 " units%s; %" PRIu64 " captions, %" PRIu64 " failed, %" PRIu64
+           " not done yet\n",
+           c->n_items, c->n_units, c->sealed ? "" : " (the list is not complete yet)", s->n_captions, s->n_failed,
+           s->n_pending);
+    printf("size     %s on disk for %s of images\n", size_text(disk_bytes(store), disk),
+           size_text(s->image_bytes, images));
+    if (s->n_damaged)
+        printf("damaged  %" PRIu64 " items (blipline verify %s)\n", s->n_damaged, store);
+    if (s->n_codes)
+        printf("\nfailures\n");
+    for (size_t i = 0; i < s->n_codes; i++)
+        printf("  %-20s %10" PRIu64 "\n", s->codes[i].code, s->codes[i].n);
+    if (s->n_captions == 0)
+        return;
+    print_histogram("tokens", s->tokens, s->n_tokens, s->n_captions);
+    print_histogram("words", s->words, s->n_words, s->n_captions);
+    printf("\nmean logprob %.3f a caption, %.3f a token\n", s->logprob / (double)s->n_captions,
+           s->n_tokens ? s->logprob / (double)s->n_tokens : 0.0);
+}
+
+static json_t *json_histogram(const uint64_t bins[STATS_BINS])
+{
+    json_t *a = json_array();
+    unsigned last = STATS_BINS - 1;
+
+    while (last > 0 && bins[last] == 0)
+        last--;
+    for (unsigned i = 0; i <= last; i++)
+        (void)json_array_append_new(a, json_integer((json_int_t)bins[i]));
+    return a;
+}
+
+static json_t *json_made(const struct stored_job_meta *m)
+{
+    char hex[2 * MSG_FINGERPRINT_BYTES + 1];
+    json_t *stages = json_array();
+    json_t *prompt = m->recipe.has_prompt ? json_string(m->recipe.prompt) : json_null();
+
+    for (uint32_t i = 0; i < m->n_nodes; i++)
+        (void)json_array_append_new(stages, json_pack("{s:s, s:s, s:s}", "stage", msg_stage_name(m->nodes[i].stage),
+                                                      "model", m->nodes[i].model, "fingerprint",
+                                                      hex_text(&m->nodes[i].fingerprint, hex)));
+    return json_pack("{s:s, s:s*, s:o*, s:I, s:s, s:I, s:o}", "recipe", m->recipe.name, "model", m->recipe.model,
+                     "prompt", prompt, "max_new_tokens", (json_int_t)m->recipe.max_new_tokens, "program", m->program,
+                     "created_ms", (json_int_t)m->created_ms, "stages", stages);
+}
+
+static void print_json(const struct stats *s, const struct stored_job_meta *m, const char *store)
+{
+    const struct stored_job_counters *c = &s->counters;
+    json_t *all = json_made(m);
+    json_t *failures = json_object();
+
+    for (size_t i = 0; i < s->n_codes; i++)
+        (void)json_object_set_new(failures, s->codes[i].code, json_integer((json_int_t)s->codes[i].n));
+    (void)json_object_update_new(
+        all,
+        json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}", "n_items",
+                  (json_int_t)c->n_items, "n_units", (json_int_t)c->n_units, "sealed", c->sealed, "n_done",
+                  (json_int_t)c->n_done, "n_captions", (json_int_t)s->n_captions, "n_failed", (json_int_t)s->n_failed,
+                  "n_pending", (json_int_t)s->n_pending, "n_damaged", (json_int_t)s->n_damaged, "image_bytes",
+                  (json_int_t)s->image_bytes, "failures", failures, "disk_bytes", (json_int_t)disk_bytes(store),
+                  "n_tokens", (json_int_t)s->n_tokens, "tokens_histogram", json_histogram(s->tokens), "words_histogram",
+                  json_histogram(s->words), "mean_logprob", s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
+    if (all)
+        (void)json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(all);
+}
+
+static int run(const struct cli_command *self, int argc, char **argv)
+{
+    struct stats_options o = {0};
+    int n_args = cli_parse(self, argc, argv, &o);
+    struct reader *r = NULL;
+    struct stats s;
+    struct err err;
+    int rc;
+
+    if (n_args < 0)
+        return cli_exit_code(n_args);
+    err.text[0] = '\0';
+    rc = reader_open(argv[argc - 1], false, &r, &err);
+    if (rc == 0)
+        rc = stats_collect(r, &s, &err);
+    if (rc == 0 && o.json)
+        print_json(&s, reader_meta(r), argv[argc - 1]);
+    else if (rc == 0)
+        print_words(&s, reader_meta(r), argv[argc - 1]);
+    else
+        cli_error("stats: %s", err.text[0] ? err.text : strerror(-rc));
+    reader_close(r);
+    return rc == 0 && s.n_damaged == 0 ? CLI_EXIT_OK : CLI_EXIT_ERROR;
+}
+
+const struct cli_command cmd_stats = {
+    .name = "stats",
+    .line = "count what is in a store",
+    .usage = "STORE [--json]",
+    .about =
+        "Shows how a store was made (recipe, model, fingerprints of its stages), how many items are done, failed (by\n"
+        "reason) and waiting, how long the captions are, and how much room it takes. The store may be in use.",
+    .options = options,
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
+};

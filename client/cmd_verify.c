@@ -1,0 +1,130 @@
+/* cmd_verify.c - `blipline verify`: is every row of a store what was written? */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/commands.h"
+#include "client/screen.h"
+#include "store/reader.h"
+
+enum { MAX_SHOWN = 100 }; /* problems named one by one; all are counted */
+
+struct verify_options {
+    bool json;
+};
+
+static const struct cli_option options[] = {
+    {"json", 0, CLI_FLAG, offsetof(struct verify_options, json), NULL, "one JSON object", 0, 0, NULL},
+    {0},
+};
+
+struct verify {
+    struct screen screen;
+    json_t *problems;
+    bool json;
+    uint64_t n_problems;
+};
+
+static bool on_problem(void *arg, int64_t unit, int64_t item, const char *text)
+{
+    struct verify *v = arg;
+    json_t *row;
+
+    if (++v->n_problems > MAX_SHOWN)
+        return true;
+    if (!v->json) {
+        screen_status(&v->screen, "");
+        puts(text);
+        return true;
+    }
+    row = json_pack("{s:s}", "text", text);
+    if (row && unit >= 0)
+        (void)json_object_set_new(row, "unit", json_integer(unit));
+    if (row && item >= 0)
+        (void)json_object_set_new(row, "item", json_integer(item));
+    (void)json_array_append_new(v->problems, row);
+    return true;
+}
+
+static bool on_progress(void *arg, uint64_t items_seen, uint64_t n_items)
+{
+    struct verify *v = arg;
+    char text[80];
+
+    (void)snprintf(text, sizeof(text), "verify: %" PRIu64 " of %" PRIu64 " items", items_seen, n_items);
+    screen_status(&v->screen, text);
+    return true;
+}
+
+static void show(const struct verify *v, const struct stored_job_counters *c, const char *store)
+{
+    json_t *all;
+
+    if (!v->json) {
+        if (v->n_problems > MAX_SHOWN)
+            printf("... and %" PRIu64 " more\n", v->n_problems - MAX_SHOWN);
+        if (v->n_problems)
+            printf("%s: %" PRIu64 " problems\n", store, v->n_problems);
+        else
+            printf("%s: sound; %" PRIu64 " items in %" PRIu32 " units, %" PRIu64 " done\n", store, c->n_items,
+                   c->n_units, c->n_done);
+        return;
+    }
+    all = json_pack("{s:b, s:I, s:I, s:I, s:O}", "sound", v->n_problems == 0, "n_items", (json_int_t)c->n_items,
+                    "n_done", (json_int_t)c->n_done, "n_problems", (json_int_t)v->n_problems, "problems", v->problems);
+    if (all)
+        (void)json_dumpf(all, stdout, JSON_INDENT(1));
+    putchar('\n');
+    json_decref(all);
+}
+
+static int run(const struct cli_command *self, int argc, char **argv)
+{
+    struct verify_options o = {0};
+    int n_args = cli_parse(self, argc, argv, &o);
+    struct verify v = {.json = o.json, .problems = json_array()};
+    struct reader_verify callbacks = {on_problem, on_progress, &v};
+    struct stored_job_counters counters = {0};
+    struct reader *r = NULL;
+    uint64_t n_problems;
+    struct err err;
+    int rc;
+
+    if (n_args < 0) {
+        json_decref(v.problems);
+        return cli_exit_code(n_args);
+    }
+    screen_init(&v.screen, STDERR_FILENO);
+    err.text[0] = '\0';
+    rc = reader_open(argv[argc - 1], false, &r, &err);
+    if (rc == 0)
+        rc = reader_counters(r, &counters, &err);
+    if (rc == 0)
+        rc = reader_verify(r, &callbacks, &n_problems, &err);
+    screen_status(&v.screen, "");
+    if (rc == 0)
+        show(&v, &counters, argv[argc - 1]);
+    else
+        cli_error("verify: %s", err.text[0] ? err.text : strerror(-rc));
+    reader_close(r);
+    json_decref(v.problems);
+    return rc == 0 && n_problems == 0 ? CLI_EXIT_OK : CLI_EXIT_ERROR;
+}
+
+const struct cli_command cmd_verify = {
+    .name = "verify",
+    .line = "check every checksum and cross-reference of a store",
+    .usage = "STORE [--json]",
+    .about =
+        "Reads the whole store and checks every row's checksum, and that manifest, units, results, keys and\n"
+        "counters agree. Prints the problems (the first hundred, and how many there are). Exit code 0 only if the\n"
+        "store is sound. The store may be in use.",
+    .options = options,
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
+};

@@ -1,0 +1,24 @@
+/* commands.h - the commands of `blipline`, one file each (client/cmd_*.c), and the topics of `blipline help`.
+ *
+ * Who may call: main. Memory: all static. Errors: a command returns the program's exit code (enum cli_exit, or
+ * 128 + signal). */
+#ifndef BLIPLINE_CLIENT_COMMANDS_H
+#define BLIPLINE_CLIENT_COMMANDS_H
+
+#include "client/cli.h"
+
+extern const struct cli_command cmd_caption;
+extern const struct cli_command cmd_export;
+extern const struct cli_command cmd_get;
+extern const struct cli_command cmd_stats;
+extern const struct cli_command cmd_verify;
+extern const struct cli_command cmd_selftest;
+
+struct help_topic {
+    const char *name; /* NULL ends the table */
+    const char *line;
+    const char *text;
+};
+extern const struct help_topic help_topics[];
+
+#endif

@@ -1,0 +1,328 @@
+#include "client/daemons.h"
+
+#include "base/buf.h"
+#include "base/file.h"
+#include "client/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char *const names[DAEMONS_N_ROLES] = {"broker", "encoder", "qformer", "llm"};
+
+/* Of the daemons' exit codes (base/log.h) those that a restart cannot change. */
+static bool is_hopeless(int status)
+{
+    return WIFEXITED(status) && (WEXITSTATUS(status) == 2 || WEXITSTATUS(status) == 78 || WEXITSTATUS(status) == 127);
+}
+
+static int write_config(const struct daemons_child *c, const struct buf *text, struct err *err)
+{
+    return file_write_atomic(c->config, text->data, text->size_bytes, err);
+}
+
+/* The vision transformer is nearly all of the work; the others get what keeps them from waiting for it. */
+static void split_threads(struct daemons *d, int n_threads)
+{
+    int half = n_threads / 2 > 1 ? n_threads / 2 : 1;
+
+    d->children[DAEMONS_BROKER].n_threads = 1;
+    d->children[DAEMONS_ENCODER].n_threads = n_threads;
+    d->children[DAEMONS_QFORMER].n_threads = 1;
+    d->children[DAEMONS_LLM].n_threads = half;
+}
+
+/* An INI value cannot hold every path: where `dir` is awkward, a link in the run's folder stands for it. */
+static int model_path(const struct daemons *d, const char *dir, char *ret, size_t ret_size, struct err *err)
+{
+    bool plain = strlen(dir) < 200;
+
+    for (const char *p = dir; *p; p++)
+        plain = plain && (unsigned char)*p > ' ' && *p != ';' && *p != '#' && *p != '"' && *p != 0x7f;
+    if (plain) {
+        (void)snprintf(ret, ret_size, "%s", dir);
+        return 0;
+    }
+    (void)rundir_file(d->rundir, "model", ret, ret_size);
+    if (symlink(dir, ret) < 0)
+        return err_set(err, -errno, "%s: %s", ret, strerror(errno));
+    return 0;
+}
+
+static int config_text(const struct daemons *d, enum daemons_role role, const struct daemons_conf *conf,
+                       struct buf *ret, struct err *err)
+{
+    int threads = d->children[role].n_threads;
+    char model[PATH_MAX];
+    int rc = buf_appendf(ret, "endpoint = ipc://%s/broker\nlog_level = %s\n", d->rundir->path,
+                         conf->verbose ? "debug" : "info");
+
+    if (role == DAEMONS_BROKER || rc < 0)
+        return rc;
+    rc = buf_appendf(ret, "device = %s\nthreads = %d\n", conf->device, threads);
+    if (rc == 0 && role == DAEMONS_ENCODER)
+        rc = buf_appendf(ret, "decode_threads = %d\n", threads / 2 > 1 ? threads / 2 : 1);
+    if (rc == 0 && role == DAEMONS_ENCODER && !conf->model_dir)
+        rc = buf_appendf(ret, "null_shape = %d,%d\n", conf->n_tokens, conf->width);
+    if (rc == 0 && role == DAEMONS_QFORMER && !conf->model_dir)
+        rc = buf_appendf(ret, "null_shape = %d,%d\n", conf->n_queries, conf->lm_width);
+    if (rc < 0 || !conf->model_dir)
+        return rc;
+    rc = model_path(d, conf->model_dir, model, sizeof(model), err);
+    return rc < 0 ? rc : buf_appendf(ret, "model = %s\n", model);
+}
+
+static int prepare(struct daemons *d, enum daemons_role role, const struct daemons_conf *conf, struct err *err)
+{
+    struct daemons_child *c = &d->children[role];
+    char name[64];
+    struct buf text;
+    int rc;
+
+    (void)snprintf(name, sizeof(name), "blipline-%s", names[role]);
+    rc = spawn_find(name, c->program, sizeof(c->program), err);
+    if (rc < 0)
+        return rc;
+    (void)snprintf(name, sizeof(name), "%s.conf", names[role]);
+    (void)rundir_file(d->rundir, name, c->config, sizeof(c->config));
+    (void)snprintf(name, sizeof(name), "%s.log", names[role]);
+    (void)rundir_file(d->rundir, name, c->log, sizeof(c->log));
+    c->log_fd = open(c->log, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (c->log_fd < 0)
+        return err_set(err, -errno, "%s: %s", c->log, strerror(errno));
+    buf_init(&text, 1 << 16);
+    rc = config_text(d, role, conf, &text, err);
+    if (rc == 0)
+        rc = write_config(c, &text, err);
+    buf_release(&text);
+    return rc;
+}
+
+int daemons_init(struct daemons *d, const struct rundir *r, const struct daemons_conf *conf, struct screen *screen,
+                 struct err *err)
+{
+    *d = (struct daemons){.rundir = r, .screen = screen, .verbose = conf->verbose};
+    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+        d->children[role].name = names[role];
+        d->children[role].log_fd = -1;
+    }
+    split_threads(d, conf->n_threads);
+    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+        int rc = prepare(d, (enum daemons_role)role, conf, err);
+
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int start_one(struct daemons_child *c, struct err *err)
+{
+    const char *args[] = {c->program, "-f", c->config, NULL};
+    char omp[32];
+    const char *env[] = {"OMP_WAIT_POLICY=passive", omp, NULL};
+    struct spawn s = {.program = c->program, .args = args, .env = env, .out_fd = -1, .log_fd = c->log_fd};
+    int rc;
+
+    (void)snprintf(omp, sizeof(omp), "OMP_NUM_THREADS=%d", c->n_threads);
+    rc = spawn_start(&s, &c->pid, err);
+    if (rc == 0)
+        c->n_starts++;
+    return rc;
+}
+
+int daemons_start(struct daemons *d, struct err *err)
+{
+    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+        int rc = start_one(&d->children[role], err);
+
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* The last `max_lines` lines of the log. */
+static void show_log_end(struct daemons *d, const struct daemons_child *c, int max_lines)
+{
+    char tail[4096];
+    struct stat st;
+    off_t from;
+    ssize_t n;
+    char *start;
+
+    if (c->log_fd < 0 || fstat(c->log_fd, &st) < 0)
+        return;
+    from = st.st_size > (off_t)sizeof(tail) - 1 ? st.st_size - (off_t)sizeof(tail) + 1 : 0;
+    n = pread(c->log_fd, tail, sizeof(tail) - 1, from);
+    if (n <= 0)
+        return;
+    if (tail[n - 1] != '\n')
+        tail[n++] = '\n';
+    start = tail + n - 1;
+    while (start > tail && max_lines > 0) {
+        start--;
+        if (*start == '\n')
+            max_lines--;
+    }
+    if (*start == '\n' && start < tail + n - 1)
+        start++;
+    screen_copy(d->screen, start, (size_t)(tail + n - start));
+}
+
+void daemons_show_logs(struct daemons *d)
+{
+    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+        struct daemons_child *c = &d->children[role];
+        struct stat st;
+
+        if (c->log_fd < 0 || fstat(c->log_fd, &st) < 0 || st.st_size == 0)
+            continue;
+        screen_note(d->screen, "the end of %s:", c->log);
+        show_log_end(d, c, 6);
+    }
+}
+
+static unsigned recent_deaths(const struct daemons_child *c, int64_t now_ms)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < DAEMONS_MAX_DEATHS && i < c->n_deaths; i++)
+        n += c->deaths_ms[i] > now_ms - DAEMONS_DEATH_WINDOW_MS;
+    return n;
+}
+
+static int note_death(struct daemons *d, struct daemons_child *c, int status, int64_t now_ms, struct err *err)
+{
+    char how[64];
+    unsigned n;
+    int64_t wait_ms;
+
+    c->pid = 0;
+    if (d->stopping)
+        return 0;
+    (void)spawn_status_text(status, how, sizeof(how));
+    c->deaths_ms[c->n_deaths++ % DAEMONS_MAX_DEATHS] = now_ms;
+    n = recent_deaths(c, now_ms);
+    if (n >= DAEMONS_MAX_DEATHS || is_hopeless(status)) {
+        screen_note(d->screen, "the %s %s; the end of its log, %s:", c->name, how, c->log);
+        show_log_end(d, c, 12);
+        if (is_hopeless(status))
+            return err_set(err, -EIO, "the %s does not start", c->name);
+        return err_set(err, -EIO, "the %s died %u times in %d s", c->name, n, DAEMONS_DEATH_WINDOW_MS / 1000);
+    }
+    wait_ms = 100 << n;
+    c->restart_ms = now_ms + wait_ms;
+    screen_note(d->screen, "the %s %s; starting another one, nothing is lost", c->name, how);
+    return 0;
+}
+
+int daemons_reap(struct daemons *d, int64_t now_ms, struct err *err)
+{
+    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+        struct daemons_child *c = &d->children[role];
+        int status, rc;
+
+        if (c->pid <= 0 || waitpid(c->pid, &status, WNOHANG) != c->pid)
+            continue;
+        rc = note_death(d, c, status, now_ms, err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void copy_log(struct daemons *d, struct daemons_child *c)
+{
+    char text[4096];
+    ssize_t n;
+
+    /* Whole lines only, unless a line is longer than the buffer. */
+    while ((n = pread(c->log_fd, text, sizeof(text), c->log_read)) > 0) {
+        ssize_t end = n;
+
+        while (end > 0 && text[end - 1] != '\n')
+            end--;
+        if (end == 0 && n < (ssize_t)sizeof(text))
+            return;
+        if (end == 0)
+            end = n;
+        screen_copy(d->screen, text, (size_t)end);
+        c->log_read += end;
+    }
+}
+
+int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct err *err)
+{
+    int64_t next_ms = INT64_MAX;
+
+    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+        struct daemons_child *c = &d->children[role];
+
+        if (d->verbose && c->log_fd >= 0)
+            copy_log(d, c);
+        if (c->pid > 0 || d->stopping)
+            continue;
+        if (c->restart_ms <= now_ms) {
+            int rc = start_one(c, err);
+
+            if (rc < 0)
+                return rc;
+        } else if (c->restart_ms < next_ms) {
+            next_ms = c->restart_ms;
+        }
+    }
+    *ret_next_ms = next_ms;
+    return 0;
+}
+
+void daemons_expect_end(struct daemons *d)
+{
+    d->stopping = true;
+}
+
+unsigned daemons_running(const struct daemons *d)
+{
+    unsigned n = 0;
+
+    for (int role = 0; role < DAEMONS_N_ROLES; role++)
+        n += d->children[role].pid > 0;
+    return n;
+}
+
+void daemons_signal(const struct daemons *d, int signal_number)
+{
+    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+        if (d->children[role].pid > 0)
+            (void)kill(d->children[role].pid, signal_number);
+    }
+}
+
+void daemons_release(struct daemons *d)
+{
+    d->stopping = true;
+    daemons_signal(d, SIGKILL);
+    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+        struct daemons_child *c = &d->children[role];
+
+        if (c->pid > 0)
+            (void)waitpid(c->pid, NULL, 0);
+        c->pid = 0;
+        if (d->verbose && c->log_fd >= 0)
+            copy_log(d, c);
+        if (c->log_fd >= 0)
+            (void)close(c->log_fd);
+        c->log_fd = -1;
+    }
+}
+
+unsigned daemons_broker_starts(const struct daemons *d)
+{
+    return d->children[DAEMONS_BROKER].n_starts;
+}

@@ -1,0 +1,23 @@
+/* interrupt.h - Ctrl-C, SIGTERM and the death of children as something to poll.
+ *
+ * Who may call: the main thread, before any other thread exists (the mask is inherited; children get an empty one).
+ * Units:  none. Memory: one descriptor, the caller's to close. Errors: negative errno and `err`. */
+#ifndef BLIPLINE_CLIENT_INTERRUPT_H
+#define BLIPLINE_CLIENT_INTERRUPT_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+
+struct interrupt {
+    bool child;        /* some child changed its state */
+    int signal_number; /* SIGINT, SIGTERM or SIGHUP; 0: none */
+    int n_signals;     /* how many of these */
+};
+
+/* Block SIGINT, SIGTERM, SIGHUP and SIGCHLD and open a descriptor to read them from. SIGPIPE is ignored. */
+int interrupt_open(int *ret_fd, struct err *err) CHECK_RESULT;
+/* All that have arrived; never blocks. */
+void interrupt_read(int fd, struct interrupt *ret);
+
+#endif

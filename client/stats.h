@@ -1,0 +1,32 @@
+/* stats.h - what is in a store, counted in one pass over its items.
+ *
+ * Who may call: one thread. Units: sizes bytes. Memory: stats_release. Errors: as store/reader.h. */
+#ifndef BLIPLINE_CLIENT_STATS_H
+#define BLIPLINE_CLIENT_STATS_H
+
+#include "base/err.h"
+#include "store/reader.h"
+
+#include <stdint.h>
+
+enum { STATS_MAX_CODES = 64, STATS_BINS = 33 }; /* bin n: n words or tokens; the last one: that many or more */
+
+struct stats {
+    struct stored_job_counters counters;
+    uint64_t n_seen, n_captions, n_failed, n_pending, n_damaged;
+    uint64_t image_bytes;
+    struct stats_code {
+        char code[MSG_CODE_SIZE];
+        uint64_t n;
+    } codes[STATS_MAX_CODES]; /* most frequent first */
+    size_t n_codes;
+    uint64_t tokens[STATS_BINS], words[STATS_BINS];
+    uint64_t n_tokens, n_words; /* sums */
+    double logprob;             /* sum */
+};
+
+int stats_collect(struct reader *r, struct stats *ret, struct err *err) CHECK_RESULT;
+/* Index of the bin in which the k-th of n (k = share * n) falls. */
+unsigned stats_quantile(const uint64_t bins[STATS_BINS], double share);
+
+#endif
