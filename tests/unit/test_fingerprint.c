@@ -1,0 +1,241 @@
+#include "model/fingerprint.h"
+
+#include "tests/unit/rewrite.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OPT_A "tests/golden/opt_a"
+#define EMBED "language_model.model.decoder.embed_tokens.weight"
+#define HEAD "language_model.lm_head.weight"
+
+/* What differs between two sets: bits. */
+enum { TRUNK = 1, PIXELS = 2, QFORMER = 4, LM = 8, ENCODER_STAGE = 16, QFORMER_STAGE = 32, LLM_STAGE = 64 };
+enum { N_PRINTS = 7 };
+
+struct prints {
+    struct fingerprint f[N_PRINTS];
+};
+
+static struct prints prints_of(const char *dir)
+{
+    struct checkpoint *c = NULL;
+    struct prints p = {0};
+    struct err err = {""};
+
+    if (checkpoint_open(dir, &c, &err) < 0 || fingerprint_trunk(c, &p.f[0], &err) < 0 ||
+        fingerprint_pixels(c, &p.f[1], &err) < 0 || fingerprint_qformer(c, &p.f[2], &err) < 0 ||
+        fingerprint_lm(c, &p.f[3], &err) < 0 || model_stage_fingerprint(c, MODEL_STAGE_ENCODER, &p.f[4], &err) < 0 ||
+        model_stage_fingerprint(c, MODEL_STAGE_QFORMER, &p.f[5], &err) < 0 ||
+        model_stage_fingerprint(c, MODEL_STAGE_LLM, &p.f[6], &err) < 0)
+        fail_msg("%s", err.text);
+    checkpoint_free(c);
+    return p;
+}
+
+static int differing(const struct prints *a, const struct prints *b)
+{
+    int bits = 0;
+
+    for (int i = 0; i < N_PRINTS; i++)
+        if (!fingerprint_equal(&a->f[i], &b->f[i]))
+            bits |= 1 << i;
+    return bits;
+}
+
+static int after_save(struct rewrite *r, const struct prints *before)
+{
+    struct prints now;
+
+    rewrite_save(r, 1);
+    now = prints_of(r->dir);
+    return differing(before, &now);
+}
+
+static void test_fingerprint_does_not_depend_on_sharding(void **state)
+{
+    struct prints a = prints_of(OPT_A), b;
+
+    (void)state;
+    for (int shards = 1; shards <= 5; shards += 2) {
+        struct rewrite r;
+
+        rewrite_open(&r, OPT_A);
+        rewrite_save(&r, shards);
+        b = prints_of(r.dir);
+        assert_int_equal(differing(&a, &b), 0);
+        rewrite_close(&r);
+    }
+}
+
+static void test_fingerprint_sees_one_bit_where_it_matters(void **state)
+{
+    static const struct {
+        const char *tensor;
+        int wanted;
+    } cases[] = {
+        {"vision_model.encoder.layers.1.mlp.fc1.weight", TRUNK | ENCODER_STAGE},
+        {"vision_model.post_layernorm.weight", QFORMER | QFORMER_STAGE}, /* trained per checkpoint: not the trunk */
+        {"query_tokens", QFORMER | QFORMER_STAGE},
+        {"language_projection.bias", QFORMER | QFORMER_STAGE},
+        {EMBED, LM | LLM_STAGE},
+    };
+    struct prints before = prints_of(OPT_A);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rewrite r;
+
+        rewrite_open(&r, OPT_A);
+        rewrite_touch(&r, cases[i].tensor);
+        if (after_save(&r, &before) != cases[i].wanted)
+            fail_msg("%s changes %d, not %d", cases[i].tensor, after_save(&r, &before), cases[i].wanted);
+        rewrite_close(&r);
+    }
+}
+
+static void test_fingerprint_sees_numbers_and_tokenizer(void **state)
+{
+    static const struct {
+        const char *file, *from, *to;
+        int wanted;
+    } cases[] = {
+        {"config.json", "\"layer_norm_eps\": 1e-06", "\"layer_norm_eps\": 2e-06",
+         TRUNK | ENCODER_STAGE | QFORMER | QFORMER_STAGE},
+        {"config.json", "\"layer_norm_eps\": 1e-12", "\"layer_norm_eps\": 2e-12", QFORMER | QFORMER_STAGE},
+        {"config.json", "\"image_token_index\": 700", "\"image_token_index\": 701", LM | LLM_STAGE},
+        {"config.json", "\"transformers_version\": \"5", "\"transformers_version\": \"6", 0},
+        {"config.json", "\"dropout\": 0.1", "\"dropout\": 0.2", 0},
+        {"generation_config.json", "103", "104", LM | LLM_STAGE},
+        {"preprocessor_config.json", "0.48145467", "0.48145466", PIXELS | ENCODER_STAGE},
+        {"tokenizer.json", "\"1.0\"", "\"1.1\"", LM | LLM_STAGE},
+    };
+    struct prints before = prints_of(OPT_A);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rewrite r;
+        int bits;
+
+        rewrite_open(&r, OPT_A);
+        rewrite_text(&r, cases[i].file, cases[i].from, cases[i].to);
+        bits = after_save(&r, &before);
+        if (bits != cases[i].wanted)
+            fail_msg("%s %s changes %d, not %d", cases[i].file, cases[i].from, bits, cases[i].wanted);
+        rewrite_close(&r);
+    }
+}
+
+static void test_fingerprint_ignores_repeats_but_not_a_head_of_its_own(void **state)
+{
+    struct prints before = prints_of(OPT_A);
+    struct rewrite r;
+
+    (void)state;
+    rewrite_open(&r, OPT_A);
+    rewrite_copy(&r, EMBED, HEAD);
+    rewrite_copy(&r, EMBED, "some.unknown.tensor");
+    assert_int_equal(after_save(&r, &before), 0);
+    rewrite_touch(&r, HEAD);
+    assert_int_equal(after_save(&r, &before), LM | LLM_STAGE);
+    rewrite_remove(&r, HEAD);
+    rewrite_copy(&r, EMBED, HEAD);
+    rewrite_remove(&r, EMBED); /* the tied head stands in */
+    assert_int_equal(after_save(&r, &before), 0);
+    rewrite_close(&r);
+}
+
+static void test_fingerprint_stored_type_counts(void **state)
+{
+    struct prints before = prints_of(OPT_A);
+    struct rewrite r;
+    struct rewrite_tensor *t;
+    uint16_t *half;
+
+    (void)state;
+    rewrite_open(&r, OPT_A);
+    t = rewrite_find(&r, "query_tokens");
+    half = malloc(t->size_bytes / 2);
+    assert_non_null(half);
+    tensor_from_f32(half, DTYPE_F16, t->tensor.data, t->size_bytes / 4);
+    t->tensor.data = t->own = half;
+    t->tensor.dtype = DTYPE_F16;
+    t->size_bytes /= 2;
+    assert_int_equal(after_save(&r, &before), QFORMER | QFORMER_STAGE);
+    rewrite_close(&r);
+}
+
+static void test_fingerprint_of_an_incomplete_stage_is_refused(void **state)
+{
+    struct rewrite r;
+    struct checkpoint *c = NULL;
+    struct fingerprint f;
+    struct err err = {""};
+
+    (void)state;
+    rewrite_open(&r, OPT_A);
+    rewrite_remove(&r, "query_tokens");
+    rewrite_save(&r, 1);
+    assert_int_equal(checkpoint_open(r.dir, &c, &err), 0);
+    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_QFORMER, &f, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "query_tokens"));
+    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_ENCODER, &f, &err), 0);
+    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_ALL, &f, &err), -EINVAL);
+    checkpoint_free(c);
+    rewrite_close(&r);
+}
+
+static void test_fingerprint_hex_round_trip(void **state)
+{
+    struct fingerprint f, g;
+    char hex[FINGERPRINT_HEX_SIZE];
+
+    (void)state;
+    for (int i = 0; i < FINGERPRINT_BYTES; i++)
+        f.bytes[i] = (uint8_t)(i * 17 + 3);
+    assert_int_equal(strlen(fingerprint_to_hex(&f, hex)), 32);
+    assert_int_equal(fingerprint_from_hex(hex, &g), 0);
+    assert_true(fingerprint_equal(&f, &g));
+    hex[5] = 'G';
+    assert_int_equal(fingerprint_from_hex(hex, &g), -EINVAL);
+    assert_int_equal(fingerprint_from_hex("0123", &g), -EINVAL);
+    assert_int_equal(fingerprint_from_hex("0123456789abcdef0123456789abcdef0", &g), -EINVAL);
+    assert_true(fingerprint_equal(&f, &g)); /* untouched on failure */
+}
+
+/* The value is stored in job stores and sent by workers: it must not change from one build to the next. */
+static void test_fingerprint_values_are_stable(void **state)
+{
+    struct prints p = prints_of(OPT_A);
+    char hex[FINGERPRINT_HEX_SIZE];
+
+    (void)state;
+    assert_string_equal(fingerprint_to_hex(&p.f[0], hex), "415fa81a2d1a860acabc271af7dedad9");
+    assert_string_equal(fingerprint_to_hex(&p.f[4], hex), "f03ce4ad8a245de35a9d1d2500e5a6ff");
+    assert_string_equal(fingerprint_to_hex(&p.f[5], hex), "1c76d0fdb6f0405e0f75132c225a5eb8");
+    assert_string_equal(fingerprint_to_hex(&p.f[6], hex), "9e13201bb48014760f03323b276852d0");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fingerprint_does_not_depend_on_sharding),
+        cmocka_unit_test(test_fingerprint_sees_one_bit_where_it_matters),
+        cmocka_unit_test(test_fingerprint_sees_numbers_and_tokenizer),
+        cmocka_unit_test(test_fingerprint_ignores_repeats_but_not_a_head_of_its_own),
+        cmocka_unit_test(test_fingerprint_stored_type_counts),
+        cmocka_unit_test(test_fingerprint_of_an_incomplete_stage_is_refused),
+        cmocka_unit_test(test_fingerprint_hex_round_trip),
+        cmocka_unit_test(test_fingerprint_values_are_stable),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
