@@ -1,0 +1,68 @@
+/* env.h - a store's directory and its LMDB environment: checks, locks, map, damage. Inside store/ only.
+ *
+ * Who may call: store.c and reader.c, each in the thread that opens. Memory: env_close frees all; an env that was not
+ * opened is zeroed with owner_fd -1. Errors: as store.h. */
+#ifndef BLIPLINE_STORE_ENV_H
+#define BLIPLINE_STORE_ENV_H
+
+#include "base/err.h"
+#include "proto/stored.h"
+
+#include <lmdb.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct env {
+    MDB_env *mdb;
+    MDB_dbi meta, manifest, units, items, keys; /* open once env_open_tables succeeded */
+    size_t page_bytes;
+    int owner_fd; /* flock held: exclusive when writing, shared when reading without lock.mdb; else -1 */
+};
+
+struct env_options {
+    bool write;
+    bool create; /* with write: a missing or unfinished store is made; then *ret_empty is true */
+    bool allow_network_fs;
+    uint64_t map_bytes; /* 0: 1 TiB, or what fits */
+};
+
+/* Check the directory, take the lock, map, check the length. The tables are not open yet. */
+int env_open(const char *path, const struct env_options *o, struct env *ret, bool *ret_empty,
+             struct err *err) CHECK_RESULT;
+void env_close(struct env *e);
+
+/* Open the named databases in `txn` (commit it, so that they stay open); make them when `create`.
+ * -EINVAL: this environment is not a job store. */
+int env_open_tables(struct env *e, MDB_txn *txn, bool create, const char *path, struct err *err) CHECK_RESULT;
+
+/* Read and check meta "job". */
+int env_read_meta(const struct env *e, MDB_txn *txn, const char *path, struct stored_job_meta *ret,
+                  struct err *err) CHECK_RESULT;
+int env_read_counters(const struct env *e, MDB_txn *txn, struct stored_job_counters *ret, struct err *err) CHECK_RESULT;
+/* How many items `keys` covers. */
+int env_read_keys_covered(const struct env *e, MDB_txn *txn, uint64_t *ret, struct err *err) CHECK_RESULT;
+
+/* The manifest row of `unit`, checked and decoded into `memory`. -ENOENT: no such unit. */
+int env_read_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t unit,
+                  struct stored_manifest_unit *ret, struct err *err) CHECK_RESULT;
+/* Its state; zeroes where there is no row. */
+int env_read_state(const struct env *e, MDB_txn *txn, uint32_t unit, struct stored_unit_state *ret,
+                   struct err *err) CHECK_RESULT;
+/* The unit that holds `item`, by bisection over n_units units. -ENOENT: none. */
+int env_find_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint64_t item, uint32_t n_units,
+                  uint32_t *ret_unit, struct err *err) CHECK_RESULT;
+
+/* -ENOENT stays silent: err is written for other failures. */
+int env_get(MDB_txn *txn, MDB_dbi table, const void *key, size_t key_bytes, MDB_val *ret, struct err *err) CHECK_RESULT;
+int env_begin_read(const struct env *e, MDB_txn **ret, struct err *err) CHECK_RESULT;
+
+/* What LMDB returned, as a negative errno. */
+int env_errno(int mdb_rc);
+
+void env_put_be32(uint8_t ret[4], uint32_t v);
+void env_put_be64(uint8_t ret[8], uint64_t v);
+uint32_t env_get_be32(const void *p);
+uint64_t env_get_be64(const void *p);
+
+#endif
