@@ -70,7 +70,7 @@ LLM_O     := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(w
 CLIENT_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(SOURCE) $(TENSOR_BASE) $(MODEL) $(wildcard client/*.c)) $(PROTO_O)
 
 BASE_L    := -linih
-WIRE_L    := -lzmq -lprotobuf-c -lxxhash -lsodium
+WIRE_L    := -lzmq -lprotobuf-c -lz -lxxhash -lsodium
 STORE_L   := -llmdb -lz
 MODEL_L   := -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm
 TENSOR_L  := -ldnnl -lgomp -lm

@@ -58,7 +58,7 @@ void worker_session_stop(struct worker_session **s);
 struct worker_work {
     struct msg_lease lease;
     struct msg_recipe recipe;
-    uint32_t n_items; /* lease.count */
+    uint32_t n_items; /* at most lease.count: items that failed at an earlier stage do not come */
     const struct row_item *items;
     uint32_t n_tensors; /* outputs of the nodes that this one depends on; shape[0] = n_items of each */
     const struct wire_tensor *tensors[MSG_MAX_TENSORS];

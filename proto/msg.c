@@ -1,0 +1,196 @@
+#include "proto/msg.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void msg_init(struct msg *m, enum msg_type type)
+{
+    memset(m, 0, sizeof(*m));
+    m->version = MSG_VERSION;
+    m->type = type;
+}
+
+void msg_release(struct msg *m)
+{
+    free(m->memory);
+    m->memory = NULL;
+}
+
+size_t msg_dtype_bytes(enum msg_dtype dtype)
+{
+    switch (dtype) {
+    case MSG_DTYPE_U8:
+        return 1;
+    case MSG_DTYPE_F16:
+    case MSG_DTYPE_BF16:
+        return 2;
+    case MSG_DTYPE_F32:
+    case MSG_DTYPE_I32:
+        return 4;
+    case MSG_DTYPE_I64:
+        return 8;
+    }
+    return 0;
+}
+
+int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *ret_item_bytes)
+{
+    uint64_t item = msg_dtype_bytes(t->dtype), bytes;
+
+    if (t->n_dims == 0 || t->n_dims > MSG_MAX_DIMS)
+        return -EMSGSIZE;
+    for (uint32_t i = 1; i < t->n_dims; i++)
+        if (__builtin_mul_overflow(item, (uint64_t)t->shape[i], &item))
+            return -EMSGSIZE;
+    if (__builtin_mul_overflow(item, (uint64_t)t->shape[0], &bytes) || bytes > MSG_MAX_TENSOR_BYTES)
+        return -EMSGSIZE;
+    *ret_bytes = bytes;
+    *ret_item_bytes = item;
+    return 0;
+}
+
+static const char *name_of(const char *const *names, size_t n_names, unsigned number)
+{
+    return number < n_names && names[number] ? names[number] : "?";
+}
+
+#define NAME_OF(names, number) name_of(names, sizeof(names) / sizeof(*(names)), (unsigned)(number))
+
+const char *msg_type_name(enum msg_type type)
+{
+    static const char *const names[] = {
+        [MSG_HELLO] = "hello",
+        [MSG_WELCOME] = "welcome",
+        [MSG_REFUSE] = "refuse",
+        [MSG_CREDIT] = "credit",
+        [MSG_WORK] = "work",
+        [MSG_RESULT] = "result",
+        [MSG_FAILURE] = "failure",
+        [MSG_RETURN] = "return",
+        [MSG_HEARTBEAT] = "heartbeat",
+        [MSG_DRAIN] = "drain",
+        [MSG_BYE] = "bye",
+        [MSG_JOB_OPEN] = "job_open",
+        [MSG_JOB_OPENED] = "job_opened",
+        [MSG_JOB_ROWS] = "job_rows",
+        [MSG_JOB_ROWS_OK] = "job_rows_ok",
+        [MSG_JOB_SEAL] = "job_seal",
+        [MSG_JOB_ACCEPTED] = "job_accepted",
+        [MSG_JOB_QUERY] = "job_query",
+        [MSG_JOB_PROGRESS] = "job_progress",
+        [MSG_JOB_STOP] = "job_stop",
+        [MSG_SHUTDOWN] = "shutdown",
+    };
+
+    return NAME_OF(names, type);
+}
+
+const char *msg_stage_name(enum msg_stage stage)
+{
+    static const char *const names[] = {
+        [MSG_STAGE_ENCODE] = "encode", [MSG_STAGE_QFORMER] = "qformer", [MSG_STAGE_LLM] = "llm"};
+
+    return NAME_OF(names, stage);
+}
+
+const char *msg_reason_name(enum msg_reason reason)
+{
+    static const char *const names[] = {
+        [MSG_REASON_VERSION] = "version",
+        [MSG_REASON_MODEL] = "model",
+        [MSG_REASON_BAD_MESSAGE] = "bad message",
+        [MSG_REASON_NOT_ALLOWED] = "not allowed",
+        [MSG_REASON_STORE] = "store",
+        [MSG_REASON_RECIPE] = "recipe",
+        [MSG_REASON_LIMIT] = "limit",
+        [MSG_REASON_UNKNOWN_JOB] = "unknown job",
+        [MSG_REASON_DRAINING] = "draining",
+    };
+
+    return NAME_OF(names, reason);
+}
+
+const char *msg_job_state_name(enum msg_job_state state)
+{
+    static const char *const names[] = {
+        [MSG_JOB_IMPORTING] = "importing", [MSG_JOB_RUNNING] = "running", [MSG_JOB_DONE] = "done",
+        [MSG_JOB_STOPPED] = "stopped",     [MSG_JOB_BLOCKED] = "blocked", [MSG_JOB_FAILED] = "failed",
+    };
+
+    return NAME_OF(names, state);
+}
+
+bool msg_fingerprint_equal(const struct msg_fingerprint *a, const struct msg_fingerprint *b)
+{
+    return a->n_bytes == b->n_bytes && memcmp(a->bytes, b->bytes, a->n_bytes) == 0;
+}
+
+bool msg_text_set(char *dst, size_t dst_size, const char *text)
+{
+    size_t n = strnlen(text, dst_size);
+    bool fits = n < dst_size;
+
+    if (!fits)
+        n = dst_size - 1;
+    memcpy(dst, text, n);
+    dst[n] = '\0';
+    return fits;
+}
+
+static const char *dtype_word(enum msg_dtype dtype)
+{
+    static const char *const names[] = {
+        "unspecified",         [MSG_DTYPE_F32] = "fp32",  [MSG_DTYPE_F16] = "fp16",  [MSG_DTYPE_BF16] = "bf16",
+        [MSG_DTYPE_U8] = "u8", [MSG_DTYPE_I32] = "int32", [MSG_DTYPE_I64] = "int64",
+    };
+
+    return NAME_OF(names, dtype);
+}
+
+/* 1 and a line when the words differ, 0 when not. */
+static int diff_words(struct buf *words, const char *field, const char *was, const char *is)
+{
+    int rc;
+
+    if (strcmp(was, is) == 0)
+        return 0;
+    rc = buf_appendf(words, "%s: \"%s\", was \"%s\"\n", field, is, was);
+    return rc < 0 ? rc : 1;
+}
+
+static int diff_prompt(struct buf *words, const struct msg_recipe *a, const struct msg_recipe *b)
+{
+    int rc;
+
+    if (a->has_prompt && b->has_prompt)
+        return diff_words(words, "prompt", a->prompt, b->prompt);
+    if (a->has_prompt == b->has_prompt)
+        return 0;
+    if (b->has_prompt)
+        rc = buf_appendf(words, "prompt: \"%s\", was none\n", b->prompt);
+    else
+        rc = buf_appendf(words, "prompt: none, was \"%s\"\n", a->prompt);
+    return rc < 0 ? rc : 1;
+}
+
+int msg_recipe_diff(const struct msg_recipe *a, const struct msg_recipe *b, struct buf *words)
+{
+    char was[16], is[16];
+    int rc[5], n = 0;
+
+    (void)snprintf(was, sizeof(was), "%u", a->max_new_tokens);
+    (void)snprintf(is, sizeof(is), "%u", b->max_new_tokens);
+    rc[0] = diff_words(words, "recipe", a->name, b->name);
+    rc[1] = diff_words(words, "model", a->model, b->model);
+    rc[2] = diff_prompt(words, a, b);
+    rc[3] = diff_words(words, "max new tokens", was, is);
+    rc[4] = diff_words(words, "dtype", dtype_word(a->dtype), dtype_word(b->dtype));
+    for (int i = 0; i < 5; i++) {
+        if (rc[i] < 0)
+            return rc[i];
+        n += rc[i];
+    }
+    return n;
+}

@@ -1,0 +1,297 @@
+#include "proto/msg_pb.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Everything here is said of bytes that a peer chose, or of a struct that a caller of ours filled in wrongly. */
+
+static bool dtype_known(enum msg_dtype d)
+{
+    return msg_dtype_bytes(d) != 0;
+}
+
+static bool stage_known(enum msg_stage s)
+{
+    return s >= MSG_STAGE_ENCODE && s <= MSG_STAGE_LLM;
+}
+
+int msg_check_code(const char *code, struct err *err)
+{
+    size_t n = strspn(code, "abcdefghijklmnopqrstuvwxyz0123456789_-");
+
+    if (n == 0 || code[n] != '\0')
+        return err_set(err, -EBADMSG, "code is not a word of [a-z0-9_-]");
+    return 0;
+}
+
+static int check_fingerprint(const struct msg_fingerprint *f, struct err *err)
+{
+    if (f->n_bytes != 0 && f->n_bytes != MSG_FINGERPRINT_BYTES)
+        return err_set(err, -EBADMSG, "fingerprint of %u bytes, not 16 or none", f->n_bytes);
+    return 0;
+}
+
+static int check_frames(const struct msg_tensor *t, uint64_t bytes, struct err *err)
+{
+    uint64_t least = (bytes + MSG_MAX_TENSOR_FRAME_BYTES - 1) / MSG_MAX_TENSOR_FRAME_BYTES;
+
+    if (t->inline_bytes)
+        return err_set(err, -EBADMSG, "tensor: bytes inside and in frames");
+    if (t->n_frames > MSG_MAX_TENSOR_FRAMES)
+        return err_set(err, -EMSGSIZE, "tensor: %u frames, the limit is %d", t->n_frames, MSG_MAX_TENSOR_FRAMES);
+    if (t->n_frames < least || t->n_frames > t->shape[0])
+        return err_set(err, -EBADMSG, "tensor: %u frames for %llu bytes of %u items", t->n_frames,
+                       (unsigned long long)bytes, t->shape[0]);
+    return 0;
+}
+
+static int check_tensor(const struct msg_tensor *t, struct err *err)
+{
+    uint64_t bytes, item_bytes;
+
+    if (!dtype_known(t->dtype))
+        return err_set(err, -EBADMSG, "tensor: dtype %d is none", (int)t->dtype);
+    if (t->n_dims == 0 || t->n_dims > MSG_MAX_DIMS)
+        return err_set(err, -EMSGSIZE, "tensor: %u dimensions, not 1 to %d", t->n_dims, MSG_MAX_DIMS);
+    for (uint32_t i = 1; i < t->n_dims; i++)
+        if (t->shape[i] == 0)
+            return err_set(err, -EBADMSG, "tensor: dimension %u is 0", i);
+    if (msg_tensor_bytes(t, &bytes, &item_bytes) < 0)
+        return err_set(err, -EMSGSIZE, "tensor: the shape's product passes %llu bytes",
+                       (unsigned long long)MSG_MAX_TENSOR_BYTES);
+    if (item_bytes > MSG_MAX_TENSOR_FRAME_BYTES)
+        return err_set(err, -EMSGSIZE, "tensor: %llu bytes an item, the limit is 8 MiB",
+                       (unsigned long long)item_bytes);
+    if (t->place == MSG_PLACE_FRAME)
+        return check_frames(t, bytes, err);
+    if (t->place != MSG_PLACE_INLINE)
+        return err_set(err, -EOPNOTSUPP, "tensor: place %s is not built",
+                       (int)t->place == 3   ? "SHM"
+                       : (int)t->place == 4 ? "PEER"
+                                            : "UNSPECIFIED");
+    if (t->n_frames || t->inline_bytes > MSG_MAX_INLINE_BYTES || t->inline_bytes != bytes)
+        return err_set(err, -EBADMSG, "tensor: %u bytes inside, the shape says %llu", t->inline_bytes,
+                       (unsigned long long)bytes);
+    return 0;
+}
+
+/* Which messages have rows and tensors, and how many. */
+static int check_frames_of_type(const struct msg *m, struct err *err)
+{
+    bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS;
+    bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT;
+    uint32_t n_frames = 0;
+    int rc;
+
+    if (m->n_row_frames > MSG_MAX_ROW_FRAMES || m->n_rows > MSG_MAX_ROWS)
+        return err_set(err, -EMSGSIZE, "%u rows in %u frames, the limits are %d and %d", m->n_rows, m->n_row_frames,
+                       MSG_MAX_ROWS, MSG_MAX_ROW_FRAMES);
+    if (m->n_rows < m->n_row_frames || (m->n_rows && !m->n_row_frames))
+        return err_set(err, -EBADMSG, "%u rows in %u frames", m->n_rows, m->n_row_frames);
+    if (m->n_tensors > MSG_MAX_TENSORS)
+        return err_set(err, -EMSGSIZE, "%u tensors, the limit is %d", m->n_tensors, MSG_MAX_TENSORS);
+    if ((m->n_rows && !rows) || (m->n_tensors && !tensors))
+        return err_set(err, -EBADMSG, "%s carries no %s", msg_type_name(m->type), tensors || rows ? "tensors" : "rows");
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        rc = check_tensor(&m->tensors[i], err);
+        if (rc < 0)
+            return rc;
+        n_frames += m->tensors[i].n_frames;
+    }
+    if (n_frames > MSG_MAX_TENSOR_FRAMES)
+        return err_set(err, -EMSGSIZE, "%u tensor frames, the limit is %d", n_frames, MSG_MAX_TENSOR_FRAMES);
+    return 0;
+}
+
+static int check_lease(const struct msg_lease *l, struct err *err)
+{
+    if (l->epoch == 0 || l->id == 0)
+        return err_set(err, -EBADMSG, "lease without epoch or id");
+    if (l->node >= MSG_MAX_NODES)
+        return err_set(err, -EBADMSG, "lease: node %u, there are at most %d", l->node, MSG_MAX_NODES);
+    if (l->count == 0 || l->count > MSG_MAX_UNIT_ITEMS || l->first > MSG_MAX_UNIT_ITEMS - l->count)
+        return err_set(err, -EBADMSG, "lease: items %u + %u of a unit of at most %d", l->first, l->count,
+                       MSG_MAX_UNIT_ITEMS);
+    return 0;
+}
+
+int msg_check_recipe(const struct msg_recipe *r, struct err *err)
+{
+    if (r->dtype != 0 && !dtype_known(r->dtype))
+        return err_set(err, -EBADMSG, "recipe: dtype %d is none", (int)r->dtype);
+    if (r->max_new_tokens > 65536)
+        return err_set(err, -EBADMSG, "recipe: max_new_tokens %u, the limit is 65536", r->max_new_tokens);
+    if (!r->has_prompt && r->prompt[0])
+        return err_set(err, -EBADMSG, "recipe: a prompt, and has_prompt is false");
+    return 0;
+}
+
+int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *err)
+{
+    if (n_nodes == 0 || n_nodes > MSG_MAX_NODES)
+        return err_set(err, -EBADMSG, "%u nodes, not 1 to %d", n_nodes, MSG_MAX_NODES);
+    for (uint32_t i = 0; i < n_nodes; i++) {
+        int rc = check_fingerprint(&nodes[i].fingerprint, err);
+
+        if (rc < 0)
+            return rc;
+        if (!stage_known(nodes[i].stage))
+            return err_set(err, -EBADMSG, "node %u: stage %d is none", i, (int)nodes[i].stage);
+        if (nodes[i].needs >> i)
+            return err_set(err, -EBADMSG, "node %u needs itself or a later node (0x%x)", i, nodes[i].needs);
+        if (nodes[i].out_bytes > MSG_MAX_TENSOR_FRAME_BYTES)
+            return err_set(err, -EBADMSG, "node %u: %llu bytes an item, the limit is 8 MiB", i,
+                           (unsigned long long)nodes[i].out_bytes);
+    }
+    return 0;
+}
+
+static int check_hello(const struct msg_hello *h, struct err *err)
+{
+    if (h->role != MSG_ROLE_WORKER && h->role != MSG_ROLE_CLIENT)
+        return err_set(err, -EBADMSG, "hello: role %d is none", (int)h->role);
+    if (h->min_version == 0 || h->min_version > h->max_version)
+        return err_set(err, -EBADMSG, "hello: versions %u to %u", h->min_version, h->max_version);
+    if (h->role == MSG_ROLE_CLIENT)
+        return 0;
+    if (!stage_known(h->stage))
+        return err_set(err, -EBADMSG, "hello: stage %d is none", (int)h->stage);
+    if (!dtype_known(h->dtype))
+        return err_set(err, -EBADMSG, "hello: dtype %d is none", (int)h->dtype);
+    if (!h->device[0])
+        return err_set(err, -EBADMSG, "hello without device");
+    if (h->window_items == 0 || h->window_items > MSG_MAX_ROWS)
+        return err_set(err, -EBADMSG, "hello: a window of %u items", h->window_items);
+    return check_fingerprint(&h->fingerprint, err);
+}
+
+static int check_welcome(const struct msg_welcome *w, struct err *err)
+{
+    if (w->epoch == 0)
+        return err_set(err, -EBADMSG, "welcome without epoch");
+    if (w->heartbeat_ms == 0 || w->heartbeat_ms > 3600000 || w->lease_ms <= w->heartbeat_ms)
+        return err_set(err, -EBADMSG, "welcome: heartbeat %u ms, lease %u ms", w->heartbeat_ms, w->lease_ms);
+    return 0;
+}
+
+static int check_work(const struct msg *m, struct err *err)
+{
+    int rc = check_lease(&m->work.lease, err);
+
+    if (rc < 0)
+        return rc;
+    if (m->n_rows == 0 || m->n_rows > m->work.lease.count)
+        return err_set(err, -EBADMSG, "work: %u rows for %u leased items", m->n_rows, m->work.lease.count);
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (m->tensors[i].shape[0] != m->n_rows)
+            return err_set(err, -EBADMSG, "work: tensor %u has %u rows, not %u", i, m->tensors[i].shape[0], m->n_rows);
+    return msg_check_recipe(&m->work.recipe, err);
+}
+
+static int check_result(const struct msg *m, struct err *err)
+{
+    int rc = check_lease(&m->result.lease, err);
+
+    if (rc < 0)
+        return rc;
+    if (m->n_rows == 0 || m->n_rows > m->result.lease.count)
+        return err_set(err, -EBADMSG, "result: %u rows for %u leased items", m->n_rows, m->result.lease.count);
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (m->tensors[i].shape[0] > m->n_rows || m->tensors[i].shape[0] != m->tensors[0].shape[0])
+            return err_set(err, -EBADMSG, "result: tensor %u has %u rows of %u", i, m->tensors[i].shape[0], m->n_rows);
+    return 0;
+}
+
+static int check_failure(const struct msg_failure *f, struct err *err)
+{
+    int rc = check_lease(&f->lease, err);
+
+    return rc < 0 ? rc : msg_check_code(f->code, err);
+}
+
+static int check_heartbeat(const struct msg_heartbeat *h, struct err *err)
+{
+    if (h->epoch == 0)
+        return err_set(err, -EBADMSG, "heartbeat without epoch");
+    if (h->n_lease_ids > MSG_MAX_LEASE_IDS)
+        return err_set(err, -EMSGSIZE, "heartbeat of %u leases, the limit is %d", h->n_lease_ids, MSG_MAX_LEASE_IDS);
+    return 0;
+}
+
+static int check_job_open(const struct msg_job_open *o, struct err *err)
+{
+    int rc;
+
+    if (!o->path[0])
+        return err_set(err, -EBADMSG, "job_open without path");
+    if (o->unit_items > MSG_MAX_UNIT_ITEMS)
+        return err_set(err, -EBADMSG, "job_open: units of %u items, the limit is %d", o->unit_items,
+                       MSG_MAX_UNIT_ITEMS);
+    rc = msg_check_recipe(&o->recipe, err);
+    return rc < 0 ? rc : msg_check_nodes(o->nodes, o->n_nodes, err);
+}
+
+static int check_progress(const struct msg_job_progress *p, struct err *err)
+{
+    if (p->state < MSG_JOB_IMPORTING || p->state > MSG_JOB_FAILED)
+        return err_set(err, -EBADMSG, "job_progress: state %d is none", (int)p->state);
+    if (p->n_done > p->n_items || p->n_failed > p->n_done || p->n_units_done > p->n_units)
+        return err_set(err, -EBADMSG, "job_progress: counts disagree");
+    if (p->n_stages > MSG_MAX_STAGES)
+        return err_set(err, -EMSGSIZE, "job_progress: %u stages, the limit is %d", p->n_stages, MSG_MAX_STAGES);
+    for (uint32_t i = 0; i < p->n_stages; i++)
+        if (!stage_known(p->stages[i].stage))
+            return err_set(err, -EBADMSG, "job_progress: stage %d is none", (int)p->stages[i].stage);
+    return 0;
+}
+
+static int check_body(const struct msg *m, struct err *err)
+{
+    switch (m->type) {
+    case MSG_HELLO:
+        return check_hello(&m->hello, err);
+    case MSG_WELCOME:
+        return check_welcome(&m->welcome, err);
+    case MSG_REFUSE:
+        return (unsigned)m->refuse.reason > MSG_REASON_DRAINING ? err_set(err, -EBADMSG, "refuse: no such reason") : 0;
+    case MSG_WORK:
+        return check_work(m, err);
+    case MSG_RESULT:
+        return check_result(m, err);
+    case MSG_FAILURE:
+        return check_failure(&m->failure, err);
+    case MSG_RETURN:
+        return check_lease(&m->return_lease.lease, err);
+    case MSG_HEARTBEAT:
+        return check_heartbeat(&m->heartbeat, err);
+    case MSG_JOB_OPEN:
+        return check_job_open(&m->job_open, err);
+    case MSG_JOB_OPENED:
+        return m->job_opened.n_done > m->job_opened.n_items ? err_set(err, -EBADMSG, "job_opened: counts disagree") : 0;
+    case MSG_JOB_PROGRESS:
+        return check_progress(&m->job_progress, err);
+    case MSG_CREDIT:
+    case MSG_DRAIN:
+    case MSG_BYE:
+    case MSG_JOB_ROWS:
+    case MSG_JOB_ROWS_OK:
+    case MSG_JOB_SEAL:
+    case MSG_JOB_ACCEPTED:
+    case MSG_JOB_QUERY:
+    case MSG_JOB_STOP:
+    case MSG_SHUTDOWN:
+        return 0;
+    }
+    return err_set(err, -EBADMSG, "no message of ours (type %d)", (int)m->type);
+}
+
+int msg_check(const struct msg *m, struct err *err)
+{
+    int rc;
+
+    /* HELLO and REFUSE must be understood across versions, or nobody could say what is wrong */
+    if (m->version != MSG_VERSION && m->type != MSG_HELLO && m->type != MSG_REFUSE)
+        return err_set(err, -EPROTONOSUPPORT, "message of version %u, this program speaks %d", m->version, MSG_VERSION);
+    rc = check_frames_of_type(m, err);
+    return rc < 0 ? rc : check_body(m, err);
+}

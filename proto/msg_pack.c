@@ -1,0 +1,372 @@
+#include "proto/msg_pb.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Everything a message may need besides its envelope; on the stack of msg_pack, pointing into the plain struct. */
+struct parts {
+    Blipline__Envelope envelope;
+    Blipline__Tensor tensors[MSG_MAX_TENSORS], *tensor_list[MSG_MAX_TENSORS];
+    Blipline__Lease lease;
+    Blipline__Recipe recipe;
+    Blipline__Timing timing;
+    Blipline__Counters counters;
+    Blipline__Node nodes[MSG_MAX_NODES], *node_list[MSG_MAX_NODES];
+    Blipline__StageProgress stages[MSG_MAX_STAGES], *stage_list[MSG_MAX_STAGES];
+    union {
+        Blipline__Hello hello;
+        Blipline__Welcome welcome;
+        Blipline__Refuse refuse;
+        Blipline__Credit credit;
+        Blipline__Work work;
+        Blipline__Result result;
+        Blipline__Failure failure;
+        Blipline__Return return_lease;
+        Blipline__Heartbeat heartbeat;
+        Blipline__Drain drain;
+        Blipline__Bye bye;
+        Blipline__JobOpen job_open;
+        Blipline__JobOpened job_opened;
+        Blipline__JobRows job_rows;
+        Blipline__JobRowsOk job_rows_ok;
+        Blipline__JobSeal job_seal;
+        Blipline__JobAccepted job_accepted;
+        Blipline__JobQuery job_query;
+        Blipline__JobProgress job_progress;
+        Blipline__JobStop job_stop;
+        Blipline__Shutdown shutdown;
+    } body;
+};
+
+/* protobuf-c only reads what is packed; its structs just have no const. */
+static ProtobufCBinaryData bytes_to_pb(const void *data, size_t n)
+{
+    return (ProtobufCBinaryData){.len = n, .data = (uint8_t *)data};
+}
+
+ProtobufCBinaryData msg_text_to_pb(const char *text)
+{
+    return bytes_to_pb(text, strlen(text));
+}
+
+static ProtobufCBinaryData fingerprint_to_pb(const struct msg_fingerprint *f)
+{
+    return bytes_to_pb(f->bytes, f->n_bytes);
+}
+
+void msg_recipe_to_pb(const struct msg_recipe *from, Blipline__Recipe *to)
+{
+    blipline__recipe__init(to);
+    to->name = msg_text_to_pb(from->name);
+    to->model = msg_text_to_pb(from->model);
+    to->prompt = msg_text_to_pb(from->prompt);
+    to->has_prompt = from->has_prompt;
+    to->max_new_tokens = from->max_new_tokens;
+    to->dtype = (Blipline__DType)from->dtype;
+}
+
+void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to)
+{
+    blipline__node__init(to);
+    to->stage = (Blipline__Stage)from->stage;
+    to->needs = from->needs;
+    to->fingerprint = fingerprint_to_pb(&from->fingerprint);
+    to->out_bytes = from->out_bytes;
+    to->model = msg_text_to_pb(from->model);
+}
+
+static Blipline__Lease *lease_to_pb(const struct msg_lease *from, struct parts *p)
+{
+    blipline__lease__init(&p->lease);
+    p->lease.epoch = from->epoch;
+    p->lease.id = from->id;
+    p->lease.job = from->job;
+    p->lease.unit = from->unit;
+    p->lease.node = from->node;
+    p->lease.attempt = from->attempt;
+    p->lease.first = from->first;
+    p->lease.count = from->count;
+    return &p->lease;
+}
+
+static void tensors_to_pb(const struct msg *m, struct parts *p)
+{
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        const struct msg_tensor *from = &m->tensors[i];
+        Blipline__Tensor *to = &p->tensors[i];
+
+        blipline__tensor__init(to);
+        to->dtype = (Blipline__DType)from->dtype;
+        to->n_shape = from->n_dims;
+        to->shape = (uint32_t *)from->shape;
+        to->place = (Blipline__Place)from->place;
+        to->xxh3 = from->xxh3;
+        to->n_frames = from->n_frames;
+        to->inline_data = bytes_to_pb(from->inline_data, from->inline_bytes);
+        p->tensor_list[i] = to;
+    }
+    p->envelope.n_tensors = m->n_tensors;
+    p->envelope.tensors = p->tensor_list;
+}
+
+static void hello_to_pb(const struct msg_hello *from, struct parts *p)
+{
+    Blipline__Hello *to = p->envelope.hello = &p->body.hello;
+
+    blipline__hello__init(to);
+    to->role = (Blipline__Hello__Role)from->role;
+    to->min_version = from->min_version;
+    to->max_version = from->max_version;
+    to->host = msg_text_to_pb(from->host);
+    to->boot_nonce = from->boot_nonce;
+    to->pid = from->pid;
+    to->stage = (Blipline__Stage)from->stage;
+    to->device = msg_text_to_pb(from->device);
+    to->dtype = (Blipline__DType)from->dtype;
+    to->fingerprint = fingerprint_to_pb(&from->fingerprint);
+    to->model = msg_text_to_pb(from->model);
+    to->window_items = from->window_items;
+    to->window_bytes = from->window_bytes;
+}
+
+static void result_to_pb(const struct msg_result *from, struct parts *p)
+{
+    blipline__timing__init(&p->timing);
+    p->timing.compute_ns = from->timing.compute_ns;
+    p->timing.decode_ns = from->timing.decode_ns;
+    p->timing.resize_ns = from->timing.resize_ns;
+    p->timing.wait_ns = from->timing.wait_ns;
+    p->envelope.result = &p->body.result;
+    blipline__result__init(&p->body.result);
+    p->body.result.lease = lease_to_pb(&from->lease, p);
+    p->body.result.timing = &p->timing;
+}
+
+static void heartbeat_to_pb(const struct msg_heartbeat *from, struct parts *p)
+{
+    Blipline__Heartbeat *to = p->envelope.heartbeat = &p->body.heartbeat;
+    Blipline__Counters *c = &p->counters;
+
+    blipline__counters__init(c);
+    c->items = from->counters.items;
+    c->units = from->counters.units;
+    c->item_errors = from->counters.item_errors;
+    c->batches = from->counters.batches;
+    c->busy_ns = from->counters.busy_ns;
+    c->idle_ns = from->counters.idle_ns;
+    c->bytes_in = from->counters.bytes_in;
+    c->bytes_out = from->counters.bytes_out;
+    blipline__heartbeat__init(to);
+    to->epoch = from->epoch;
+    to->n_lease_ids = from->n_lease_ids;
+    to->lease_ids = (uint64_t *)from->lease_ids;
+    to->progress = from->progress;
+    to->counters = c;
+}
+
+static void job_open_to_pb(const struct msg_job_open *from, struct parts *p)
+{
+    Blipline__JobOpen *to = p->envelope.job_open = &p->body.job_open;
+
+    blipline__job_open__init(to);
+    msg_recipe_to_pb(&from->recipe, &p->recipe);
+    for (uint32_t i = 0; i < from->n_nodes; i++) {
+        msg_node_to_pb(&from->nodes[i], &p->nodes[i]);
+        p->node_list[i] = &p->nodes[i];
+    }
+    to->path = msg_text_to_pb(from->path);
+    to->recipe = &p->recipe;
+    to->n_nodes = from->n_nodes;
+    to->nodes = p->node_list;
+    to->source = msg_text_to_pb(from->source);
+    to->unit_items = from->unit_items;
+    to->create = from->create;
+    to->priority = from->priority;
+}
+
+static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
+{
+    Blipline__JobProgress *to = p->envelope.job_progress = &p->body.job_progress;
+
+    blipline__job_progress__init(to);
+    for (uint32_t i = 0; i < from->n_stages; i++) {
+        const struct msg_stage_progress *s = &from->stages[i];
+        Blipline__StageProgress *t = p->stage_list[i] = &p->stages[i];
+
+        blipline__stage_progress__init(t);
+        t->stage = (Blipline__Stage)s->stage;
+        t->workers = s->workers;
+        t->items_done = s->items_done;
+        t->units_ready = s->units_ready;
+        t->units_leased = s->units_leased;
+        t->busy_ns = s->busy_ns;
+        t->decode_ns = s->decode_ns;
+        t->resize_ns = s->resize_ns;
+        t->failures = s->failures;
+        t->lease_expiries = s->lease_expiries;
+    }
+    to->job = from->job;
+    to->state = (Blipline__JobProgress__State)from->state;
+    to->n_items = from->n_items;
+    to->n_done = from->n_done;
+    to->n_failed = from->n_failed;
+    to->n_units = from->n_units;
+    to->n_units_done = from->n_units_done;
+    to->n_stages = from->n_stages;
+    to->stages = p->stage_list;
+    to->text = msg_text_to_pb(from->text);
+}
+
+/* Messages of a lease and little else. */
+static void lease_body_to_pb(const struct msg *m, struct parts *p)
+{
+    if (m->type == MSG_WORK) {
+        p->envelope.work = &p->body.work;
+        blipline__work__init(&p->body.work);
+        p->body.work.lease = lease_to_pb(&m->work.lease, p);
+        p->body.work.recipe = &p->recipe;
+        msg_recipe_to_pb(&m->work.recipe, &p->recipe);
+    } else if (m->type == MSG_FAILURE) {
+        p->envelope.failure = &p->body.failure;
+        blipline__failure__init(&p->body.failure);
+        p->body.failure.lease = lease_to_pb(&m->failure.lease, p);
+        p->body.failure.code = msg_text_to_pb(m->failure.code);
+        p->body.failure.text = msg_text_to_pb(m->failure.text);
+    } else {
+        p->envelope.return_lease = &p->body.return_lease;
+        blipline__return__init(&p->body.return_lease);
+        p->body.return_lease.lease = lease_to_pb(&m->return_lease.lease, p);
+    }
+}
+
+/* Bodies that are numbers alone. One pointer of the envelope's union stands for all: they share their place. */
+static void plain_body_to_pb(const struct msg *m, struct parts *p)
+{
+    p->envelope.hello = &p->body.hello;
+    switch (m->type) {
+    case MSG_WELCOME:
+        p->body.welcome = (Blipline__Welcome)BLIPLINE__WELCOME__INIT;
+        p->body.welcome.epoch = m->welcome.epoch;
+        p->body.welcome.version = m->welcome.version;
+        p->body.welcome.heartbeat_ms = m->welcome.heartbeat_ms;
+        p->body.welcome.lease_ms = m->welcome.lease_ms;
+        return;
+    case MSG_REFUSE:
+        p->body.refuse = (Blipline__Refuse)BLIPLINE__REFUSE__INIT;
+        p->body.refuse.reason = (Blipline__Refuse__Reason)m->refuse.reason;
+        p->body.refuse.text = msg_text_to_pb(m->refuse.text);
+        return;
+    case MSG_CREDIT:
+        p->body.credit = (Blipline__Credit)BLIPLINE__CREDIT__INIT;
+        p->body.credit.window_items = m->credit.window_items;
+        p->body.credit.window_bytes = m->credit.window_bytes;
+        return;
+    case MSG_DRAIN:
+        p->body.drain = (Blipline__Drain)BLIPLINE__DRAIN__INIT;
+        return;
+    case MSG_BYE:
+        p->body.bye = (Blipline__Bye)BLIPLINE__BYE__INIT;
+        return;
+    default:
+        p->body.shutdown = (Blipline__Shutdown)BLIPLINE__SHUTDOWN__INIT;
+        return;
+    }
+}
+
+static void job_body_to_pb(const struct msg *m, struct parts *p)
+{
+    p->envelope.hello = &p->body.hello;
+    switch (m->type) {
+    case MSG_JOB_OPENED:
+        p->body.job_opened = (Blipline__JobOpened)BLIPLINE__JOB_OPENED__INIT;
+        p->body.job_opened.job = m->job_opened.job;
+        p->body.job_opened.n_items = m->job_opened.n_items;
+        p->body.job_opened.n_units = m->job_opened.n_units;
+        p->body.job_opened.n_done = m->job_opened.n_done;
+        return;
+    case MSG_JOB_ROWS:
+        p->body.job_rows = (Blipline__JobRows)BLIPLINE__JOB_ROWS__INIT;
+        p->body.job_rows.job = m->job_ref.job;
+        return;
+    case MSG_JOB_ROWS_OK:
+        p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;
+        p->body.job_rows_ok.job = m->job_rows_ok.job;
+        p->body.job_rows_ok.n_items = m->job_rows_ok.n_items;
+        return;
+    case MSG_JOB_SEAL:
+        p->body.job_seal = (Blipline__JobSeal)BLIPLINE__JOB_SEAL__INIT;
+        p->body.job_seal.job = m->job_ref.job;
+        return;
+    case MSG_JOB_ACCEPTED:
+        p->body.job_accepted = (Blipline__JobAccepted)BLIPLINE__JOB_ACCEPTED__INIT;
+        p->body.job_accepted.job = m->job_accepted.job;
+        p->body.job_accepted.n_items = m->job_accepted.n_items;
+        p->body.job_accepted.n_units = m->job_accepted.n_units;
+        return;
+    case MSG_JOB_QUERY:
+        p->body.job_query = (Blipline__JobQuery)BLIPLINE__JOB_QUERY__INIT;
+        p->body.job_query.job = m->job_ref.job;
+        return;
+    default:
+        p->body.job_stop = (Blipline__JobStop)BLIPLINE__JOB_STOP__INIT;
+        p->body.job_stop.job = m->job_ref.job;
+        return;
+    }
+}
+
+static void body_to_pb(const struct msg *m, struct parts *p)
+{
+    switch (m->type) {
+    case MSG_HELLO:
+        hello_to_pb(&m->hello, p);
+        return;
+    case MSG_RESULT:
+        result_to_pb(&m->result, p);
+        return;
+    case MSG_HEARTBEAT:
+        heartbeat_to_pb(&m->heartbeat, p);
+        return;
+    case MSG_JOB_OPEN:
+        job_open_to_pb(&m->job_open, p);
+        return;
+    case MSG_JOB_PROGRESS:
+        progress_to_pb(&m->job_progress, p);
+        return;
+    case MSG_WORK:
+    case MSG_FAILURE:
+    case MSG_RETURN:
+        lease_body_to_pb(m, p);
+        return;
+    default:
+        if (m->type >= MSG_JOB_OPENED && m->type <= MSG_JOB_STOP)
+            job_body_to_pb(m, p);
+        else
+            plain_body_to_pb(m, p);
+    }
+}
+
+int msg_pack(const struct msg *m, struct buf *buf, struct err *err)
+{
+    struct parts p;
+    size_t n;
+    int rc = msg_check(m, err);
+
+    if (rc < 0)
+        return -EINVAL;
+    blipline__envelope__init(&p.envelope);
+    p.envelope.version = m->version;
+    p.envelope.seq = m->seq;
+    p.envelope.n_row_frames = m->n_row_frames;
+    p.envelope.n_rows = m->n_rows;
+    tensors_to_pb(m, &p);
+    p.envelope.body_case = (Blipline__Envelope__BodyCase)m->type;
+    body_to_pb(m, &p);
+    n = blipline__envelope__get_packed_size(&p.envelope);
+    if (n > MSG_MAX_BYTES)
+        return err_set(err, -EMSGSIZE, "%s of %zu bytes, the limit is %d", msg_type_name(m->type), n, MSG_MAX_BYTES);
+    rc = buf_reserve(buf, n);
+    if (rc < 0)
+        return err_set(err, rc, "%s: no memory for %zu bytes", msg_type_name(m->type), n);
+    buf->size_bytes += blipline__envelope__pack(&p.envelope, buf->data + buf->size_bytes);
+    return 0;
+}

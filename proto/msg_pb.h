@@ -1,0 +1,29 @@
+/* msg_pb.h - parts of messages that both the wire and the store write: between plain structs and generated ones.
+ *
+ * Who may call: proto/ alone. Memory: `_to_pb` borrows from the plain struct; `_from_pb` copies.
+ * Errors: -EBADMSG / -EMSGSIZE / -EINVAL with the field's name in err. */
+#ifndef BLIPLINE_PROTO_MSG_PB_H
+#define BLIPLINE_PROTO_MSG_PB_H
+
+#include "proto/msg.h"
+
+#include "proto/wire.pb-c.h"
+
+/* "" packs as an absent field. */
+ProtobufCBinaryData msg_text_to_pb(const char *text);
+/* Refuses what does not fit `dst_size` with its NUL, and what holds a NUL. */
+int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from, const char *field,
+                     struct err *err) CHECK_RESULT;
+
+void msg_recipe_to_pb(const struct msg_recipe *from, Blipline__Recipe *to);
+int msg_recipe_from_pb(const Blipline__Recipe *from, struct msg_recipe *to, struct err *err) CHECK_RESULT;
+void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to);
+int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err) CHECK_RESULT;
+
+/* Range checks, the same before packing and after unpacking. */
+int msg_check(const struct msg *m, struct err *err) CHECK_RESULT;
+int msg_check_recipe(const struct msg_recipe *r, struct err *err) CHECK_RESULT;
+int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *err) CHECK_RESULT;
+int msg_check_code(const char *code, struct err *err) CHECK_RESULT;
+
+#endif

@@ -1,0 +1,373 @@
+#include "proto/msg_pb.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/budget.h"
+
+#define UNPACK_BUDGET_BYTES ((size_t)1 << 20) /* for one envelope of <= 64 KiB */
+
+int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from, const char *field, struct err *err)
+{
+    if (from->len >= dst_size)
+        return err_set(err, -EMSGSIZE, "%s of %zu bytes, the limit is %zu", field, from->len, dst_size - 1);
+    if (from->len && memchr(from->data, 0, from->len))
+        return err_set(err, -EBADMSG, "%s holds a NUL byte", field);
+    if (from->len)
+        memcpy(dst, from->data, from->len);
+    dst[from->len] = '\0';
+    return 0;
+}
+
+#define TEXT_FROM_PB(dst, from, field, err) msg_text_from_pb(dst, sizeof(dst), &(from), field, err)
+
+static int fingerprint_from_pb(const ProtobufCBinaryData *from, struct msg_fingerprint *to, struct err *err)
+{
+    if (from->len != 0 && from->len != MSG_FINGERPRINT_BYTES)
+        return err_set(err, -EBADMSG, "fingerprint of %zu bytes, not 16 or none", from->len);
+    to->n_bytes = (uint8_t)from->len;
+    if (from->len)
+        memcpy(to->bytes, from->data, from->len);
+    return 0;
+}
+
+int msg_recipe_from_pb(const Blipline__Recipe *from, struct msg_recipe *to, struct err *err)
+{
+    int rc;
+
+    if (!from)
+        return err_set(err, -EBADMSG, "recipe is missing");
+    to->has_prompt = from->has_prompt;
+    to->max_new_tokens = from->max_new_tokens;
+    to->dtype = (enum msg_dtype)from->dtype;
+    if ((rc = TEXT_FROM_PB(to->name, from->name, "recipe name", err)) < 0 ||
+        (rc = TEXT_FROM_PB(to->model, from->model, "recipe model", err)) < 0)
+        return rc;
+    return TEXT_FROM_PB(to->prompt, from->prompt, "prompt", err);
+}
+
+int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err)
+{
+    int rc;
+
+    to->stage = (enum msg_stage)from->stage;
+    to->needs = from->needs;
+    to->out_bytes = from->out_bytes;
+    rc = fingerprint_from_pb(&from->fingerprint, &to->fingerprint, err);
+    return rc < 0 ? rc : TEXT_FROM_PB(to->model, from->model, "node model", err);
+}
+
+static int lease_from_pb(const Blipline__Lease *from, struct msg_lease *to, struct err *err)
+{
+    if (!from)
+        return err_set(err, -EBADMSG, "lease is missing");
+    *to = (struct msg_lease){
+        .epoch = from->epoch,
+        .id = from->id,
+        .job = from->job,
+        .unit = from->unit,
+        .node = from->node,
+        .attempt = from->attempt,
+        .first = from->first,
+        .count = from->count,
+    };
+    return 0;
+}
+
+static int hello_from_pb(const Blipline__Hello *from, struct msg_hello *to, struct err *err)
+{
+    int rc;
+
+    to->role = (enum msg_role)from->role;
+    to->min_version = from->min_version;
+    to->max_version = from->max_version;
+    to->boot_nonce = from->boot_nonce;
+    to->pid = from->pid;
+    to->stage = (enum msg_stage)from->stage;
+    to->dtype = (enum msg_dtype)from->dtype;
+    to->window_items = from->window_items;
+    to->window_bytes = from->window_bytes;
+    if ((rc = TEXT_FROM_PB(to->host, from->host, "host", err)) < 0 ||
+        (rc = TEXT_FROM_PB(to->device, from->device, "device", err)) < 0 ||
+        (rc = TEXT_FROM_PB(to->model, from->model, "model", err)) < 0)
+        return rc;
+    return fingerprint_from_pb(&from->fingerprint, &to->fingerprint, err);
+}
+
+static int refuse_from_pb(const Blipline__Refuse *from, struct msg_refuse *to, struct err *err)
+{
+    /* a reason of a later version is still a refusal */
+    to->reason = (unsigned)from->reason <= MSG_REASON_DRAINING ? (enum msg_reason)from->reason : (enum msg_reason)0;
+    return TEXT_FROM_PB(to->text, from->text, "refuse text", err);
+}
+
+static int work_from_pb(const Blipline__Work *from, struct msg_work *to, struct err *err)
+{
+    int rc = lease_from_pb(from->lease, &to->lease, err);
+
+    return rc < 0 ? rc : msg_recipe_from_pb(from->recipe, &to->recipe, err);
+}
+
+static int result_from_pb(const Blipline__Result *from, struct msg_result *to, struct err *err)
+{
+    if (from->timing)
+        to->timing = (struct msg_timing){
+            .compute_ns = from->timing->compute_ns,
+            .decode_ns = from->timing->decode_ns,
+            .resize_ns = from->timing->resize_ns,
+            .wait_ns = from->timing->wait_ns,
+        };
+    return lease_from_pb(from->lease, &to->lease, err);
+}
+
+static int failure_from_pb(const Blipline__Failure *from, struct msg_failure *to, struct err *err)
+{
+    int rc;
+
+    if ((rc = TEXT_FROM_PB(to->code, from->code, "failure code", err)) < 0 ||
+        (rc = TEXT_FROM_PB(to->text, from->text, "failure text", err)) < 0)
+        return rc;
+    return lease_from_pb(from->lease, &to->lease, err);
+}
+
+static int heartbeat_from_pb(const Blipline__Heartbeat *from, struct msg_heartbeat *to, struct err *err)
+{
+    const Blipline__Counters *c = from->counters;
+
+    if (from->n_lease_ids > MSG_MAX_LEASE_IDS)
+        return err_set(err, -EMSGSIZE, "heartbeat of %zu leases, the limit is %d", from->n_lease_ids,
+                       MSG_MAX_LEASE_IDS);
+    to->epoch = from->epoch;
+    to->progress = from->progress;
+    to->n_lease_ids = (uint32_t)from->n_lease_ids;
+    to->lease_ids = from->lease_ids; /* in the budget as yet: keep_variable_parts() copies */
+    if (c)
+        to->counters = (struct msg_counters){
+            .items = c->items,
+            .units = c->units,
+            .item_errors = c->item_errors,
+            .batches = c->batches,
+            .busy_ns = c->busy_ns,
+            .idle_ns = c->idle_ns,
+            .bytes_in = c->bytes_in,
+            .bytes_out = c->bytes_out,
+        };
+    return 0;
+}
+
+static int job_open_from_pb(const Blipline__JobOpen *from, struct msg_job_open *to, struct err *err)
+{
+    int rc;
+
+    if (from->n_nodes > MSG_MAX_NODES)
+        return err_set(err, -EMSGSIZE, "%zu nodes, the limit is %d", from->n_nodes, MSG_MAX_NODES);
+    to->n_nodes = (uint32_t)from->n_nodes;
+    to->unit_items = from->unit_items;
+    to->create = from->create;
+    to->priority = from->priority;
+    for (size_t i = 0; i < from->n_nodes; i++)
+        if ((rc = msg_node_from_pb(from->nodes[i], &to->nodes[i], err)) < 0)
+            return rc;
+    if ((rc = TEXT_FROM_PB(to->path, from->path, "path", err)) < 0 ||
+        (rc = TEXT_FROM_PB(to->source, from->source, "source", err)) < 0)
+        return rc;
+    return msg_recipe_from_pb(from->recipe, &to->recipe, err);
+}
+
+static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_progress *to, struct err *err)
+{
+    if (from->n_stages > MSG_MAX_STAGES)
+        return err_set(err, -EMSGSIZE, "%zu stages, the limit is %d", from->n_stages, MSG_MAX_STAGES);
+    to->job = from->job;
+    to->state = (enum msg_job_state)from->state;
+    to->n_items = from->n_items;
+    to->n_done = from->n_done;
+    to->n_failed = from->n_failed;
+    to->n_units = from->n_units;
+    to->n_units_done = from->n_units_done;
+    to->n_stages = (uint32_t)from->n_stages;
+    for (size_t i = 0; i < from->n_stages; i++) {
+        const Blipline__StageProgress *s = from->stages[i];
+
+        to->stages[i] = (struct msg_stage_progress){
+            .stage = (enum msg_stage)s->stage,
+            .workers = s->workers,
+            .items_done = s->items_done,
+            .units_ready = s->units_ready,
+            .units_leased = s->units_leased,
+            .busy_ns = s->busy_ns,
+            .decode_ns = s->decode_ns,
+            .resize_ns = s->resize_ns,
+            .failures = s->failures,
+            .lease_expiries = s->lease_expiries,
+        };
+    }
+    return TEXT_FROM_PB(to->text, from->text, "progress text", err);
+}
+
+/* Bodies that are numbers alone. */
+static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct err *err)
+{
+    switch (e->body_case) {
+    case BLIPLINE__ENVELOPE__BODY_WELCOME:
+        m->welcome = (struct msg_welcome){e->welcome->epoch, e->welcome->version, e->welcome->heartbeat_ms,
+                                          e->welcome->lease_ms};
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_CREDIT:
+        m->credit = (struct msg_credit){e->credit->window_items, e->credit->window_bytes};
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_OPENED:
+        m->job_opened = (struct msg_job_opened){.job = e->job_opened->job,
+                                                .n_items = e->job_opened->n_items,
+                                                .n_done = e->job_opened->n_done,
+                                                .n_units = e->job_opened->n_units};
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_ROWS_OK:
+        m->job_rows_ok = (struct msg_job_rows_ok){e->job_rows_ok->job, e->job_rows_ok->n_items};
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_ACCEPTED:
+        m->job_accepted =
+            (struct msg_job_accepted){e->job_accepted->job, e->job_accepted->n_items, e->job_accepted->n_units};
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_ROWS:
+        m->job_ref.job = e->job_rows->job;
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_SEAL:
+        m->job_ref.job = e->job_seal->job;
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_QUERY:
+        m->job_ref.job = e->job_query->job;
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_STOP:
+        m->job_ref.job = e->job_stop->job;
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_DRAIN:
+    case BLIPLINE__ENVELOPE__BODY_BYE:
+    case BLIPLINE__ENVELOPE__BODY_SHUTDOWN:
+        return 0;
+    default:
+        return err_set(err, -EBADMSG, "no message of ours (its kind is unknown or missing)");
+    }
+}
+
+static int body_from_pb(const Blipline__Envelope *e, struct msg *m, struct err *err)
+{
+    switch (e->body_case) {
+    case BLIPLINE__ENVELOPE__BODY_HELLO:
+        return hello_from_pb(e->hello, &m->hello, err);
+    case BLIPLINE__ENVELOPE__BODY_REFUSE:
+        return refuse_from_pb(e->refuse, &m->refuse, err);
+    case BLIPLINE__ENVELOPE__BODY_WORK:
+        return work_from_pb(e->work, &m->work, err);
+    case BLIPLINE__ENVELOPE__BODY_RESULT:
+        return result_from_pb(e->result, &m->result, err);
+    case BLIPLINE__ENVELOPE__BODY_FAILURE:
+        return failure_from_pb(e->failure, &m->failure, err);
+    case BLIPLINE__ENVELOPE__BODY_RETURN_LEASE:
+        return lease_from_pb(e->return_lease->lease, &m->return_lease.lease, err);
+    case BLIPLINE__ENVELOPE__BODY_HEARTBEAT:
+        return heartbeat_from_pb(e->heartbeat, &m->heartbeat, err);
+    case BLIPLINE__ENVELOPE__BODY_JOB_OPEN:
+        return job_open_from_pb(e->job_open, &m->job_open, err);
+    case BLIPLINE__ENVELOPE__BODY_JOB_PROGRESS:
+        return progress_from_pb(e->job_progress, &m->job_progress, err);
+    default:
+        return plain_body_from_pb(e, m, err);
+    }
+}
+
+static int tensor_from_pb(const Blipline__Tensor *from, struct msg_tensor *to, struct err *err)
+{
+    if (from->n_shape > MSG_MAX_DIMS)
+        return err_set(err, -EMSGSIZE, "tensor: %zu dimensions, the limit is %d", from->n_shape, MSG_MAX_DIMS);
+    if (from->inline_data.len > MSG_MAX_INLINE_BYTES)
+        return err_set(err, -EMSGSIZE, "tensor: %zu bytes inside, the limit is %d", from->inline_data.len,
+                       MSG_MAX_INLINE_BYTES);
+    to->dtype = (enum msg_dtype)from->dtype;
+    to->n_dims = (uint32_t)from->n_shape;
+    for (size_t i = 0; i < from->n_shape; i++)
+        to->shape[i] = from->shape[i];
+    to->place = (enum msg_place)from->place;
+    to->xxh3 = from->xxh3;
+    to->n_frames = from->n_frames;
+    to->inline_data = from->inline_data.data; /* in the budget as yet */
+    to->inline_bytes = (uint32_t)from->inline_data.len;
+    return 0;
+}
+
+/* Lease ids and inline tensors move from the budget to one block that the message owns. */
+static int keep_variable_parts(struct msg *m)
+{
+    size_t n_ids = m->type == MSG_HEARTBEAT ? m->heartbeat.n_lease_ids * sizeof(uint64_t) : 0, n = n_ids;
+    uint8_t *at;
+
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        n += (m->tensors[i].inline_bytes + 15U) & ~15U;
+    if (n == 0)
+        return 0;
+    at = m->memory = malloc(n);
+    if (!at)
+        return -ENOMEM;
+    if (n_ids) {
+        memcpy(at, m->heartbeat.lease_ids, n_ids);
+        m->heartbeat.lease_ids = (const uint64_t *)(const void *)at;
+    }
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        struct msg_tensor *t = &m->tensors[i];
+
+        if (t->inline_bytes)
+            memcpy(at, t->inline_data, t->inline_bytes);
+        t->inline_data = at;
+        at += (t->inline_bytes + 15U) & ~15U;
+    }
+    return 0;
+}
+
+static int envelope_from_pb(const Blipline__Envelope *e, struct msg *m, struct err *err)
+{
+    int rc;
+
+    if (e->n_tensors > MSG_MAX_TENSORS)
+        return err_set(err, -EMSGSIZE, "%zu tensors, the limit is %d", e->n_tensors, MSG_MAX_TENSORS);
+    msg_init(m, (enum msg_type)e->body_case);
+    m->version = e->version;
+    m->seq = e->seq;
+    m->n_row_frames = e->n_row_frames;
+    m->n_rows = e->n_rows;
+    m->n_tensors = (uint32_t)e->n_tensors;
+    for (size_t i = 0; i < e->n_tensors; i++)
+        if ((rc = tensor_from_pb(e->tensors[i], &m->tensors[i], err)) < 0)
+            return rc;
+    /* another version may mean another body: say so before looking at it */
+    if (m->version != MSG_VERSION && m->type != MSG_HELLO && m->type != MSG_REFUSE)
+        return err_set(err, -EPROTONOSUPPORT, "message of version %u, this program speaks %d", m->version, MSG_VERSION);
+    if ((rc = body_from_pb(e, m, err)) < 0 || (rc = msg_check(m, err)) < 0)
+        return rc;
+    return keep_variable_parts(m);
+}
+
+int msg_unpack(const void *data, size_t n_bytes, struct msg *ret, struct err *err)
+{
+    _Alignas(16) uint8_t slab[16 * 1024];
+    struct budget budget;
+    Blipline__Envelope *e;
+    struct msg m;
+    int rc;
+
+    if (n_bytes > MSG_MAX_BYTES)
+        return err_set(err, -EMSGSIZE, "envelope of %zu bytes, the limit is %d", n_bytes, MSG_MAX_BYTES);
+    budget_init(&budget, slab, sizeof(slab), UNPACK_BUDGET_BYTES);
+    e = blipline__envelope__unpack(&budget.allocator, n_bytes, data);
+    if (!e) {
+        rc = budget.exhausted ? err_set(err, -EMSGSIZE, "envelope unpacks to more than 1 MiB")
+                              : err_set(err, -EBADMSG, "not an envelope (%zu bytes)", n_bytes);
+        budget_release(&budget);
+        return rc;
+    }
+    rc = envelope_from_pb(e, &m, err);
+    budget_release(&budget);
+    if (rc == 0)
+        *ret = m;
+    return rc;
+}
