@@ -78,6 +78,8 @@ int utf8_append_lossy(struct buf *ret, const void *p, size_t n)
     size_t before = ret->size_bytes, run = 0;
     int rc = 0;
 
+    if (n == 0)
+        return 0; /* p may be NULL then */
     for (size_t i = 0; i < n && rc == 0;) {
         uint32_t cp;
         size_t k = utf8_step(s + i, n - i, &cp);

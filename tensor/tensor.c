@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -205,7 +206,10 @@ __attribute__((target("avx,f16c"))) static size_t f16c_row_to_f16(unsigned char 
 
 static bool have_f16c(void)
 {
-    return __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c");
+    unsigned a, b, c = 0, d;
+
+    /* "avx" asks the system too, whether it saves the wide registers; clang 14 has no name for F16C */
+    return __builtin_cpu_supports("avx") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 #else
 static size_t f16c_row_to_f32(float *dst, const unsigned char *src, size_t n)
