@@ -1,0 +1,235 @@
+/* The keys database: XXH3-128 of a key -> item numbers, built sorted.
+ *
+ * Random inserts into a B-tree of millions of rows are ten times slower than appends and leave it half empty. So the
+ * hash space is cut into parts of about a million entries: for each part the manifest is read once, the entries that
+ * fall into the part are sorted and appended. That reads the manifest n/1e6 times, which is cheap, and needs memory for
+ * one part only. Items that come later are inserted in the same way, without appending. Until meta "keys" says so, an
+ * item counts as not covered, whatever the table holds; putting an entry twice changes nothing. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "store/keys.h"
+#include "store/store_state.h"
+
+enum { PART_ENTRIES = 1000000, STEP_ITEMS = 20000, STEP_PUTS = 20000 };
+
+struct keys_entry {
+    uint8_t hash[KEYS_HASH_BYTES];
+    uint8_t item[8];
+};
+
+enum keys_phase { KEYS_COLLECT, KEYS_INSERT };
+
+struct keys_build {
+    enum keys_phase phase;
+    uint64_t first_item, end_item; /* what is to be covered */
+    uint32_t first_unit;
+    uint32_t n_parts, part;
+    uint32_t next_unit; /* COLLECT: where the manifest is read next */
+    struct keys_entry *entries;
+    size_t n, capacity;
+    size_t next_entry; /* INSERT */
+};
+
+void keys_hash(const void *key, size_t n_bytes, uint8_t ret[KEYS_HASH_BYTES])
+{
+    XXH128_canonical_t c;
+
+    XXH128_canonicalFromHash(&c, XXH3_128bits(key, n_bytes));
+    memcpy(ret, c.digest, KEYS_HASH_BYTES);
+}
+
+void keys_build_free(struct keys_build *k)
+{
+    if (!k)
+        return;
+    free(k->entries);
+    free(k);
+}
+
+bool store_keys_wanted(const struct store *s)
+{
+    return s->committed.sealed && s->keys_covered < s->committed.n_items;
+}
+
+/* What a build that was interrupted left. */
+static int drop_entries(struct store *s, struct err *err)
+{
+    int rc = store_begin(s, err);
+
+    if (rc < 0)
+        return rc;
+    rc = mdb_drop(s->txn, s->env.keys, 0);
+    if (rc != 0) {
+        store_abort(s);
+        return err_set(err, env_errno(rc), "%s: cannot empty keys: %s", s->path, mdb_strerror(rc));
+    }
+    return store_commit(s, err);
+}
+
+static int build_begin(struct store *s, struct err *err)
+{
+    struct keys_build *k = calloc(1, sizeof(*k));
+    MDB_txn *txn;
+    int rc;
+
+    if (!k)
+        return err_set(err, -ENOMEM, "%s: out of memory", s->path);
+    k->first_item = s->keys_covered;
+    k->end_item = s->committed.n_items;
+    k->n_parts = (uint32_t)((k->end_item - k->first_item) / PART_ENTRIES + 1);
+    rc = env_begin_read(&s->env, &txn, err);
+    if (rc == 0) {
+        rc = env_find_unit(&s->env, txn, &s->memory, k->first_item, s->committed.n_units, &k->first_unit, err);
+        if (rc == -ENOENT)
+            rc = err_set(err, -EBADMSG, "%s: the manifest ends before n_items", s->path);
+        mdb_txn_abort(txn);
+    }
+    if (rc == 0 && k->first_item == 0)
+        rc = drop_entries(s, err);
+    if (rc < 0) {
+        keys_build_free(k);
+        return rc;
+    }
+    k->next_unit = k->first_unit;
+    s->keys = k;
+    return 0;
+}
+
+static int add_entry(struct keys_build *k, const struct row_item *item)
+{
+    struct keys_entry e;
+    uint64_t high;
+
+    keys_hash(item->key, item->key_bytes, e.hash);
+    high = env_get_be64(e.hash);
+    if ((uint64_t)(((unsigned __int128)high * k->n_parts) >> 64) != k->part)
+        return 0;
+    if (k->n == k->capacity) {
+        size_t capacity = k->capacity ? k->capacity + k->capacity / 2 : 4096;
+        struct keys_entry *entries = realloc(k->entries, capacity * sizeof(*entries));
+
+        if (!entries)
+            return -ENOMEM;
+        k->entries = entries;
+        k->capacity = capacity;
+    }
+    env_put_be64(e.item, item->item);
+    k->entries[k->n++] = e;
+    return 0;
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct keys_entry));
+}
+
+static int collect_units(struct store *s, struct keys_build *k, MDB_txn *txn, bool *ret_end, struct err *err)
+{
+    for (uint64_t seen = 0; seen < STEP_ITEMS;) {
+        struct stored_manifest_unit u;
+        int rc = env_read_unit(&s->env, txn, &s->memory, k->next_unit, &u, err);
+
+        if (rc == -ENOENT || (rc == 0 && u.first_item >= k->end_item)) {
+            *ret_end = true;
+            return 0;
+        }
+        if (rc < 0)
+            return rc;
+        for (uint32_t i = 0; i < u.n_items; i++)
+            if (u.items[i].item >= k->first_item && add_entry(k, &u.items[i]) < 0)
+                return err_set(err, -ENOMEM, "out of memory");
+        seen += u.n_items;
+        k->next_unit++;
+    }
+    *ret_end = false;
+    return 0;
+}
+
+static int collect(struct store *s, struct keys_build *k, struct err *err)
+{
+    bool end = false;
+    MDB_txn *txn;
+    int rc = env_begin_read(&s->env, &txn, err);
+
+    if (rc < 0)
+        return rc;
+    rc = collect_units(s, k, txn, &end, err);
+    mdb_txn_abort(txn);
+    if (rc < 0)
+        return err_prefix(err, rc, "%s: keys", s->path);
+    if (end) {
+        if (k->n)
+            qsort(k->entries, k->n, sizeof(*k->entries), compare_entries);
+        k->phase = KEYS_INSERT;
+        k->next_entry = 0;
+    }
+    return 0;
+}
+
+static int insert_entries(struct store *s, struct keys_build *k, struct err *err)
+{
+    size_t end = k->n - k->next_entry > STEP_PUTS ? k->next_entry + STEP_PUTS : k->n;
+
+    for (size_t i = k->next_entry; i < end; i++) {
+        const struct keys_entry *e = &k->entries[i];
+        bool again = i > 0 && memcmp(e[-1].hash, e->hash, KEYS_HASH_BYTES) == 0;
+        int rc = store_put(s, s->env.keys, e->hash, KEYS_HASH_BYTES, e->item, 8,
+                           k->first_item == 0 && !again ? MDB_APPEND : 0, err);
+
+        if (rc < 0)
+            return rc;
+    }
+    if (end == k->n && k->part + 1 == k->n_parts) {
+        const struct stored_job_counters covered = {.n_items = k->end_item};
+
+        return store_put_counters(s, "keys", &covered, err);
+    }
+    return 0;
+}
+
+static int insert(struct store *s, struct keys_build *k, struct err *err)
+{
+    int rc = store_begin(s, err);
+
+    if (rc < 0)
+        return rc;
+    rc = insert_entries(s, k, err);
+    if (rc < 0) {
+        store_abort(s);
+        return rc;
+    }
+    rc = store_commit(s, err);
+    if (rc < 0)
+        return rc;
+    k->next_entry += k->n - k->next_entry > STEP_PUTS ? STEP_PUTS : k->n - k->next_entry;
+    if (k->next_entry < k->n)
+        return 0;
+    if (++k->part == k->n_parts) {
+        s->keys_covered = k->end_item;
+        keys_build_free(k);
+        s->keys = NULL;
+        return 0;
+    }
+    k->phase = KEYS_COLLECT;
+    k->n = 0;
+    k->next_unit = k->first_unit;
+    return 0;
+}
+
+int store_keys_step(struct store *s, struct err *err)
+{
+    int rc;
+
+    if (!s->keys)
+        return store_keys_wanted(s) ? build_begin(s, err) : 0;
+    rc = s->keys->phase == KEYS_COLLECT ? collect(s, s->keys, err) : insert(s, s->keys, err);
+    if (rc < 0 && rc != -ENOSPC) { /* a full disk: go on from here when there is room */
+        keys_build_free(s->keys);
+        s->keys = NULL;
+    }
+    return rc;
+}

@@ -1,0 +1,299 @@
+/* The manifest: items come in rows of any number, go out as units; store_pending and store_unit_items read them back.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "store/store_state.h"
+
+/* A unit is cut short here, so that the row frame of its Work message stays well below MSG_MAX_ROW_FRAME_BYTES. */
+#define UNIT_MAX_BYTES ((size_t)4 << 20)
+enum { ITEM_OVERHEAD_BYTES = 48, PENDING_MAX_LOOKS = 10000 };
+
+int store_tail_init(struct store_tail *t, uint32_t unit_items)
+{
+    arena_init(&t->arena, 0);
+    t->items = calloc(unit_items, sizeof(*t->items));
+    return t->items ? 0 : -ENOMEM;
+}
+
+void store_tail_release(struct store_tail *t)
+{
+    if (!t->items)
+        return;
+    free(t->items);
+    arena_release(&t->arena);
+    *t = (struct store_tail){0};
+}
+
+static void tail_clear(struct store_tail *t)
+{
+    arena_reset(&t->arena);
+    t->n = 0;
+    t->bytes = 0;
+}
+
+static int tail_add(struct store_tail *t, const struct row_item *item)
+{
+    int rc = row_item_copy(&t->arena, item, &t->items[t->n]);
+
+    if (rc < 0)
+        return rc;
+    t->n++;
+    t->bytes += item->key_bytes + item->path_bytes + ITEM_OVERHEAD_BYTES;
+    return 0;
+}
+
+static int tail_save(struct store *s)
+{
+    if (s->tail_saved)
+        return 0;
+    tail_clear(&s->saved_tail);
+    for (uint32_t i = 0; i < s->tail.n; i++) {
+        int rc = tail_add(&s->saved_tail, &s->tail.items[i]);
+
+        if (rc < 0)
+            return rc;
+    }
+    s->tail_saved = true;
+    return 0;
+}
+
+void store_tail_restore(struct store *s)
+{
+    struct store_tail undone = s->tail;
+
+    if (!s->tail_saved)
+        return;
+    s->tail = s->saved_tail;
+    s->saved_tail = undone;
+    s->tail_saved = false;
+}
+
+/* The tail becomes the next unit. */
+static int put_tail(struct store *s, struct err *err)
+{
+    const struct stored_manifest_unit u = {
+        .first_item = s->counters.n_items, .n_items = s->tail.n, .items = s->tail.items};
+    uint8_t key[4];
+    int rc;
+
+    if (s->counters.n_units == UINT32_MAX)
+        return err_set(err, -EFBIG, "%s: no more than %" PRIu32 " units", s->path, UINT32_MAX);
+    buf_clear(&s->row);
+    rc = stored_manifest_unit_encode(&u, &s->row);
+    if (rc < 0)
+        return err_set(err, rc == -ENOMEM ? rc : -EIO, "unit %" PRIu32 ": cannot encode its items",
+                       s->counters.n_units);
+    env_put_be32(key, s->counters.n_units);
+    rc = store_put(s, s->env.manifest, key, 4, s->row.data, s->row.size_bytes, MDB_APPEND, err);
+    if (rc < 0)
+        return rc;
+    s->counters.n_items += s->tail.n;
+    s->counters.n_units++;
+    tail_clear(&s->tail);
+    return 0;
+}
+
+static int check_rows(const struct row_frame *frame, uint32_t n_rows, struct err *err)
+{
+    struct row_cursor c;
+    struct row_item item;
+    int rc;
+
+    row_cursor_init(&c, frame, 1, n_rows);
+    do
+        rc = row_cursor_next_item(&c, &item, err);
+    while (rc > 0);
+    row_cursor_release(&c);
+    return rc;
+}
+
+int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows, struct err *err)
+{
+    const struct row_frame frame = {.data = rows, .size_bytes = size_bytes};
+    struct row_cursor c;
+    struct row_item item;
+    int rc = check_rows(&frame, n_rows, err); /* first, so that bad rows change nothing */
+
+    if (rc < 0)
+        return rc;
+    if (n_rows == 0)
+        return 0;
+    if (tail_save(s) < 0)
+        return err_set(err, -ENOMEM, "%s: out of memory", s->path);
+    s->counters.sealed = false;
+    row_cursor_init(&c, &frame, 1, n_rows);
+    while ((rc = row_cursor_next_item(&c, &item, err)) > 0) {
+        item.item = store_next_item(s);
+        rc = tail_add(&s->tail, &item);
+        if (rc < 0) {
+            err_set(err, rc, "%s: out of memory", s->path);
+            break;
+        }
+        if (s->tail.n == s->meta.unit_items || s->tail.bytes >= UNIT_MAX_BYTES) {
+            rc = put_tail(s, err);
+            if (rc < 0)
+                break;
+        }
+    }
+    row_cursor_release(&c);
+    return rc;
+}
+
+int store_seal(struct store *s, struct err *err)
+{
+    int rc;
+
+    if (s->tail.n) {
+        if (tail_save(s) < 0)
+            return err_set(err, -ENOMEM, "%s: out of memory", s->path);
+        rc = put_tail(s, err);
+        if (rc < 0)
+            return rc;
+    }
+    s->counters.sealed = true;
+    return 0;
+}
+
+/* -- reading -- */
+
+/* A cursor on `units` that walks along with the manifest: one step a unit, no search. */
+struct state_walk {
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    int rc; /* of the last cursor call */
+};
+
+static int state_at(struct state_walk *w, uint32_t unit, struct stored_unit_state *ret, struct err *err)
+{
+    *ret = (struct stored_unit_state){0};
+    while (w->rc == 0 && (w->key.mv_size != 4 || env_get_be32(w->key.mv_data) < unit))
+        w->rc = mdb_cursor_get(w->cursor, &w->key, &w->value, MDB_NEXT);
+    if (w->rc == MDB_NOTFOUND || (w->rc == 0 && env_get_be32(w->key.mv_data) > unit))
+        return 0;
+    if (w->rc != 0)
+        return err_set(err, env_errno(w->rc), "unit %" PRIu32 ": %s", unit, mdb_strerror(w->rc));
+    if (stored_unit_state_decode(w->value.mv_data, w->value.mv_size, ret, err) < 0)
+        return err_prefix(err, -EBADMSG, "unit %" PRIu32 ": state", unit);
+    return 0;
+}
+
+struct pending_walk {
+    MDB_cursor *manifest;
+    struct state_walk states;
+    struct row_memory memory;
+};
+
+static int pending_from(struct pending_walk *w, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
+                        uint32_t *ret_next, struct err *err)
+{
+    uint8_t from_key[4];
+    MDB_val k = {.mv_size = 4, .mv_data = from_key}, v;
+    int rc;
+
+    env_put_be32(from_key, from);
+    w->states.key = k;
+    w->states.rc = mdb_cursor_get(w->states.cursor, &w->states.key, &w->states.value, MDB_SET_RANGE);
+    rc = mdb_cursor_get(w->manifest, &k, &v, MDB_SET_RANGE);
+    for (uint32_t looks = 0; rc == 0 && *ret_n < max && looks < PENDING_MAX_LOOKS; looks++) {
+        struct stored_unit_state state;
+        struct stored_manifest_unit u;
+        uint32_t unit = k.mv_size == 4 ? env_get_be32(k.mv_data) : UINT32_MAX;
+
+        if (unit == UINT32_MAX)
+            return err_set(err, -EBADMSG, "manifest has a bad key after unit %" PRIu32, *ret_next);
+        rc = state_at(&w->states, unit, &state, err);
+        if (rc < 0)
+            return rc;
+        if (!state.done) {
+            rc = stored_manifest_unit_decode(&w->memory, v.mv_data, v.mv_size, &u, err);
+            if (rc < 0)
+                return err_prefix(err, rc == -ENOMEM ? rc : -EBADMSG, "unit %" PRIu32 ": manifest", unit);
+            ret[(*ret_n)++] = (struct store_pending){
+                .unit = unit, .n_items = u.n_items, .attempts = state.attempts, .first_item = u.first_item};
+        }
+        *ret_next = unit + 1;
+        rc = mdb_cursor_get(w->manifest, &k, &v, MDB_NEXT);
+    }
+    return rc == 0 || rc == MDB_NOTFOUND
+               ? 0
+               : err_set(err, env_errno(rc), "cannot read the manifest: %s", mdb_strerror(rc));
+}
+
+int store_pending(const struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
+                  uint32_t *ret_next, struct err *err)
+{
+    struct pending_walk w = {0};
+    MDB_txn *txn;
+    uint32_t next = from;
+    size_t n = 0;
+    int rc = env_begin_read(&s->env, &txn, err);
+
+    if (rc < 0)
+        return rc;
+    rc = mdb_cursor_open(txn, s->env.manifest, &w.manifest);
+    if (rc == 0)
+        rc = mdb_cursor_open(txn, s->env.units, &w.states.cursor);
+    if (rc == 0)
+        rc = pending_from(&w, from, max, ret, &n, &next, err);
+    else
+        rc = err_set(err, env_errno(rc), "cannot read the manifest: %s", mdb_strerror(rc));
+    row_memory_release(&w.memory);
+    if (w.states.cursor)
+        mdb_cursor_close(w.states.cursor);
+    if (w.manifest)
+        mdb_cursor_close(w.manifest);
+    mdb_txn_abort(txn);
+    if (rc < 0)
+        return err_prefix(err, rc, "%s", s->path);
+    *ret_n = n;
+    *ret_next = next;
+    return 0;
+}
+
+static int append_items(const struct stored_manifest_unit *u, uint32_t unit, uint32_t first, uint32_t count,
+                        struct buf *ret, struct err *err)
+{
+    if (first >= u->n_items || count > u->n_items - first)
+        return err_set(err, -EINVAL, "unit %" PRIu32 ": has %" PRIu32 " items, not %" PRIu32 " from %" PRIu32, unit,
+                       u->n_items, count, first);
+    for (uint32_t i = first; i < first + count; i++) {
+        int rc = row_item_append(ret, &u->items[i]);
+
+        if (rc < 0)
+            return err_set(err, rc, "unit %" PRIu32 ": its items do not fit into a row frame", unit);
+    }
+    return 0;
+}
+
+int store_unit_items(const struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
+                     uint32_t *ret_n_rows, struct err *err)
+{
+    struct row_memory memory = {0};
+    struct stored_manifest_unit u;
+    size_t before = ret->size_bytes;
+    MDB_txn *txn;
+    int rc = env_begin_read(&s->env, &txn, err);
+
+    if (rc < 0)
+        return rc;
+    rc = env_read_unit(&s->env, txn, &memory, unit, &u, err);
+    mdb_txn_abort(txn);
+    if (rc == -ENOENT)
+        err_set(err, rc, "unit %" PRIu32 ": not in the manifest", unit);
+    if (rc == 0) {
+        if (count == 0 && first < u.n_items)
+            count = u.n_items - first;
+        rc = append_items(&u, unit, first, count, ret, err);
+    }
+    row_memory_release(&memory);
+    if (rc < 0) {
+        ret->size_bytes = before;
+        return err_prefix(err, rc, "%s", s->path);
+    }
+    *ret_n_rows = count;
+    return 0;
+}

@@ -1,0 +1,401 @@
+#include "store/reader.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/keys.h"
+#include "store/reader_state.h"
+
+enum { FOUND_MAX = 1000000 };
+
+int reader_begin(struct reader *r, struct err *err)
+{
+    int rc = r->txn ? mdb_txn_renew(r->txn) : mdb_txn_begin(r->env.mdb, NULL, MDB_RDONLY, &r->txn);
+
+    return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: cannot read: %s", r->path, mdb_strerror(rc));
+}
+
+void reader_end(struct reader *r)
+{
+    mdb_txn_reset(r->txn);
+}
+
+static int open_tables(struct reader *r, struct err *err)
+{
+    MDB_stat st;
+    MDB_txn *txn;
+    int rc;
+
+    if (mdb_env_stat(r->env.mdb, &st) != 0 || st.ms_entries == 0)
+        return err_set(err, -EINVAL, "%s: its creation was never finished; there is nothing in it", r->path);
+    rc = env_begin_read(&r->env, &txn, err);
+    if (rc < 0)
+        return rc;
+    rc = env_open_tables(&r->env, txn, false, r->path, err);
+    if (rc == 0)
+        rc = env_read_meta(&r->env, txn, r->path, &r->meta, err);
+    if (rc < 0) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    rc = mdb_txn_commit(txn); /* keeps the tables open */
+    return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: %s", r->path, mdb_strerror(rc));
+}
+
+int reader_open(const char *path, bool allow_network_fs, struct reader **ret, struct err *err)
+{
+    const struct env_options eo = {.allow_network_fs = allow_network_fs};
+    struct reader *r = calloc(1, sizeof(*r));
+    bool empty;
+    int rc;
+
+    if (!r)
+        return err_set(err, -ENOMEM, "%s: out of memory", path);
+    r->env.owner_fd = -1;
+    buf_init(&r->bytes, 0);
+    r->path = strdup(path);
+    r->records = calloc(MSG_MAX_UNIT_ITEMS, sizeof(*r->records));
+    if (r->path && r->records)
+        rc = env_open(path, &eo, &r->env, &empty, err);
+    else
+        rc = err_set(err, -ENOMEM, "%s: out of memory", path);
+    if (rc == 0)
+        rc = open_tables(r, err);
+    if (rc < 0) {
+        reader_close(r);
+        return rc;
+    }
+    *ret = r;
+    return 0;
+}
+
+void reader_close(struct reader *r)
+{
+    if (!r)
+        return;
+    if (r->txn)
+        mdb_txn_abort(r->txn);
+    env_close(&r->env);
+    row_memory_release(&r->unit_memory);
+    row_memory_release(&r->record_memory);
+    buf_release(&r->bytes);
+    free(r->records);
+    free(r->found);
+    free(r->path);
+    free(r);
+}
+
+const struct stored_job_meta *reader_meta(const struct reader *r)
+{
+    return &r->meta;
+}
+
+int reader_counters(struct reader *r, struct stored_job_counters *ret, struct err *err)
+{
+    int rc = reader_begin(r, err);
+
+    if (rc < 0)
+        return rc;
+    rc = env_read_counters(&r->env, r->txn, ret, err);
+    reader_end(r);
+    return rc < 0 ? err_prefix(err, rc, "%s", r->path) : 0;
+}
+
+/* -- one unit at a time -- */
+
+static int copy_records(struct reader *r, MDB_cursor *c, struct err *err)
+{
+    uint8_t key[8];
+    MDB_val k = {.mv_size = 8, .mv_data = key}, v;
+    int rc;
+
+    env_put_be64(key, r->manifest.first_item);
+    for (rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE); rc == 0; rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) {
+        uint64_t i = k.mv_size == 8 ? env_get_be64(k.mv_data) - r->manifest.first_item : UINT64_MAX;
+
+        if (i >= r->manifest.n_items)
+            return 0;
+        r->records[i] = (struct reader_span){.offset = r->bytes.size_bytes, .size_bytes = v.mv_size};
+        if (v.mv_size > STORED_MAX_BYTES || buf_append(&r->bytes, v.mv_data, v.mv_size) < 0)
+            return err_set(err, -ENOMEM, "%s: out of memory", r->path);
+    }
+    return rc == MDB_NOTFOUND ? 0 : err_set(err, env_errno(rc), "%s: items: %s", r->path, mdb_strerror(rc));
+}
+
+static int load(struct reader *r, uint32_t unit, struct err *err)
+{
+    MDB_cursor *c;
+    int rc = env_read_unit(&r->env, r->txn, &r->unit_memory, unit, &r->manifest, err);
+
+    if (rc < 0)
+        return rc == -ENOENT ? rc : err_prefix(err, rc, "%s", r->path);
+    r->state = (struct stored_unit_state){0};
+    r->state_rc = env_read_state(&r->env, r->txn, unit, &r->state, &r->state_err);
+    buf_clear(&r->bytes);
+    memset(r->records, 0, r->manifest.n_items * sizeof(*r->records));
+    rc = mdb_cursor_open(r->txn, r->env.items, &c);
+    if (rc != 0)
+        return err_set(err, env_errno(rc), "%s: items: %s", r->path, mdb_strerror(rc));
+    rc = copy_records(r, c, err);
+    mdb_cursor_close(c);
+    return rc;
+}
+
+int reader_load(struct reader *r, uint32_t unit, struct err *err)
+{
+    int rc = reader_begin(r, err);
+
+    r->loaded = false;
+    if (rc < 0)
+        return rc;
+    rc = load(r, unit, err);
+    reader_end(r);
+    if (rc < 0)
+        return rc;
+    r->loaded = true;
+    r->unit = unit;
+    return 0;
+}
+
+int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct err *err)
+{
+    uint64_t item = r->manifest.first_item + i;
+    const struct reader_span *span = &r->records[i];
+    int rc;
+
+    if (span->size_bytes == 0)
+        return 0;
+    rc = stored_record_decode(&r->record_memory, r->bytes.data + span->offset, span->size_bytes, ret, err);
+    if (rc < 0)
+        return err_prefix(err, rc == -ENOMEM ? rc : -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): record",
+                          r->path, item, r->unit);
+    if (ret->item != item)
+        return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): its record says it is of item %" PRIu64,
+                       r->path, item, r->unit, ret->item);
+    return 1;
+}
+
+/* -- in order -- */
+
+void reader_seek(struct reader *r, uint64_t item)
+{
+    r->position = item;
+    r->seek = true;
+    r->loaded = false;
+}
+
+/* Find and load the unit of r->position. 0: there is none. */
+static int seek(struct reader *r, struct err *err)
+{
+    struct stored_job_counters c;
+    uint32_t unit = 0;
+    int rc = reader_begin(r, err);
+
+    if (rc < 0)
+        return rc;
+    rc = env_read_counters(&r->env, r->txn, &c, err);
+    if (rc == 0)
+        rc = env_find_unit(&r->env, r->txn, &r->unit_memory, r->position, c.n_units, &unit, err);
+    reader_end(r);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : err_prefix(err, rc, "%s", r->path);
+    rc = reader_load(r, unit, err);
+    if (rc < 0)
+        return rc;
+    r->i_item = (uint32_t)(r->position - r->manifest.first_item);
+    r->next_unit = unit + 1;
+    r->seek = false;
+    return 1;
+}
+
+/* 1: an item is there, 0: the end. */
+static int advance(struct reader *r, struct reader_row *ret, struct err *err)
+{
+    int rc;
+
+    if (r->seek && r->position > 0)
+        return seek(r, err);
+    if (r->seek) {
+        r->seek = false;
+        r->next_unit = 0;
+    } else if (r->loaded && r->i_item < r->manifest.n_items) {
+        return 1;
+    }
+    ret->unit = r->next_unit;
+    ret->item = r->position;
+    rc = reader_load(r, r->next_unit, err);
+    if (rc == -ENOENT)
+        return 0;
+    if (rc == 0 || rc == -EBADMSG) /* behind a damaged manifest row, but never in a circle for want of memory */
+        r->next_unit++;
+    if (rc < 0)
+        return rc;
+    r->i_item = 0;
+    return 1;
+}
+
+int reader_next(struct reader *r, struct reader_row *ret, struct err *err)
+{
+    struct reader_row row = {.item = r->position};
+    int rc = advance(r, &row, err);
+
+    if (rc <= 0) {
+        if (rc < 0)
+            *ret = row;
+        return rc;
+    }
+    row.unit = r->unit;
+    row.listed = r->manifest.items[r->i_item];
+    row.item = r->manifest.first_item + r->i_item;
+    rc = reader_record(r, r->i_item, &row.record, err);
+    row.has_record = rc > 0;
+    r->i_item++;
+    r->position = row.item + 1;
+    *ret = row;
+    return rc < 0 ? rc : 1;
+}
+
+int reader_get(struct reader *r, uint64_t item, struct reader_row *ret, struct err *err)
+{
+    int rc;
+
+    reader_seek(r, item);
+    rc = reader_next(r, ret, err);
+    if (rc == 0)
+        return err_set(err, -ENOENT, "%s: there is no item %" PRIu64, r->path, item);
+    return rc < 0 ? rc : 0;
+}
+
+/* -- by key -- */
+
+static int found(struct reader *r, uint64_t item, struct err *err)
+{
+    if (r->n_found == r->found_capacity) {
+        size_t capacity = r->found_capacity ? 2 * r->found_capacity : 16;
+        uint64_t *items = realloc(r->found, capacity * sizeof(*items));
+
+        if (!items)
+            return err_set(err, -ENOMEM, "%s: out of memory", r->path);
+        r->found = items;
+        r->found_capacity = capacity;
+    }
+    if (r->n_found == FOUND_MAX)
+        return err_set(err, -E2BIG, "%s: more than %d items have this key", r->path, FOUND_MAX);
+    r->found[r->n_found++] = item;
+    return 0;
+}
+
+static int candidates(struct reader *r, MDB_cursor *c, const uint8_t *hash, uint64_t covered, struct err *err)
+{
+    MDB_val k = {.mv_size = KEYS_HASH_BYTES, .mv_data = (void *)(uintptr_t)hash}, v;
+    int rc;
+
+    for (rc = mdb_cursor_get(c, &k, &v, MDB_SET_KEY); rc == 0; rc = mdb_cursor_get(c, &k, &v, MDB_NEXT_DUP)) {
+        if (v.mv_size != 8)
+            return err_set(err, -EBADMSG, "%s: keys has a value of %zu bytes", r->path, v.mv_size);
+        if (env_get_be64(v.mv_data) < covered) {
+            int failed = found(r, env_get_be64(v.mv_data), err);
+
+            if (failed < 0)
+                return failed;
+        }
+    }
+    return rc == MDB_NOTFOUND ? 0 : err_set(err, env_errno(rc), "%s: keys: %s", r->path, mdb_strerror(rc));
+}
+
+/* Items below *ret_covered whose key has this hash. */
+static int look_up(struct reader *r, const uint8_t *hash, uint64_t *ret_covered, struct err *err)
+{
+    MDB_cursor *c;
+    int rc = reader_begin(r, err);
+
+    if (rc < 0)
+        return rc;
+    rc = env_read_keys_covered(&r->env, r->txn, ret_covered, err);
+    if (rc == 0 && *ret_covered) {
+        rc = mdb_cursor_open(r->txn, r->env.keys, &c);
+        if (rc == 0) {
+            rc = candidates(r, c, hash, *ret_covered, err);
+            mdb_cursor_close(c);
+        } else {
+            rc = err_set(err, env_errno(rc), "%s: keys: %s", r->path, mdb_strerror(rc));
+        }
+    }
+    reader_end(r);
+    return rc;
+}
+
+static bool has_key(const struct row_item *item, const void *key, size_t n)
+{
+    return item->key_bytes == n && memcmp(item->key, key, n) == 0;
+}
+
+/* Two keys may have one hash: keep those that are this key. */
+static int drop_others(struct reader *r, const void *key, size_t n_bytes, struct err *err)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < r->n_found; i++) {
+        uint64_t first = r->loaded ? r->manifest.first_item : 0;
+
+        if (!r->loaded || r->found[i] < first || r->found[i] - first >= r->manifest.n_items) {
+            int rc;
+
+            r->position = r->found[i];
+            rc = seek(r, err);
+            if (rc == 0)
+                rc = err_set(err, -EBADMSG, "%s: keys names item %" PRIu64 ", which is not in the manifest", r->path,
+                             r->found[i]);
+            if (rc < 0)
+                return rc;
+        }
+        if (has_key(&r->manifest.items[r->found[i] - r->manifest.first_item], key, n_bytes))
+            r->found[kept++] = r->found[i];
+    }
+    r->n_found = kept;
+    return 0;
+}
+
+/* What `keys` does not cover. */
+static int scan_from(struct reader *r, uint64_t covered, const void *key, size_t n_bytes, struct err *err)
+{
+    int rc;
+
+    r->position = covered;
+    for (rc = seek(r, err); rc > 0;) {
+        for (uint32_t i = 0; i < r->manifest.n_items; i++) {
+            uint64_t item = r->manifest.first_item + i;
+
+            if (item >= covered && has_key(&r->manifest.items[i], key, n_bytes) && found(r, item, err) < 0)
+                return -ENOMEM;
+        }
+        rc = reader_load(r, r->unit + 1, err);
+        rc = rc == -ENOENT ? 0 : rc < 0 ? rc : 1;
+    }
+    return rc;
+}
+
+int reader_find(struct reader *r, const void *key, size_t size_bytes, const uint64_t **ret, size_t *ret_n,
+                struct err *err)
+{
+    uint64_t covered = 0, position = r->position;
+    uint8_t hash[KEYS_HASH_BYTES];
+    int rc;
+
+    keys_hash(key, size_bytes, hash);
+    r->n_found = 0;
+    r->loaded = false;
+    rc = look_up(r, hash, &covered, err);
+    if (rc == 0)
+        rc = drop_others(r, key, size_bytes, err);
+    if (rc == 0)
+        rc = scan_from(r, covered, key, size_bytes, err);
+    reader_seek(r, position);
+    if (rc < 0)
+        return rc;
+    *ret = r->found;
+    *ret_n = r->n_found;
+    return 0;
+}

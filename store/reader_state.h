@@ -1,0 +1,48 @@
+/* reader_state.h - what a struct reader holds. Inside store/ only; who may call and errors: as reader.h. */
+#ifndef BLIPLINE_STORE_READER_STATE_H
+#define BLIPLINE_STORE_READER_STATE_H
+
+#include "base/buf.h"
+#include "store/env.h"
+#include "store/reader.h"
+
+struct reader_span {
+    size_t offset;     /* in reader.bytes */
+    size_t size_bytes; /* 0: there is no row */
+};
+
+struct reader {
+    char *path;
+    struct env env;
+    struct stored_job_meta meta;
+    MDB_txn *txn; /* reset between calls */
+
+    /* the unit that is loaded: manifest, state and records as of one transaction */
+    bool loaded;
+    uint32_t unit;
+    struct stored_manifest_unit manifest; /* lies in unit_memory */
+    struct stored_unit_state state;
+    int state_rc; /* not 0: the state row is damaged, so says state_err */
+    struct err state_err;
+    struct reader_span *records; /* [MSG_MAX_UNIT_ITEMS] */
+    struct buf bytes;
+    struct row_memory unit_memory, record_memory;
+
+    uint64_t position; /* item that reader_next gives */
+    bool seek;         /* the unit of `position` is not known yet */
+    uint32_t next_unit;
+    uint32_t i_item; /* in the loaded unit */
+
+    uint64_t *found;
+    size_t n_found, found_capacity;
+};
+
+/* Every call on r->txn lies between these two. */
+int reader_begin(struct reader *r, struct err *err) CHECK_RESULT;
+void reader_end(struct reader *r);
+/* Load one unit, all of it from one transaction. -ENOENT: no such unit. -EBADMSG: its manifest row is damaged. */
+int reader_load(struct reader *r, uint32_t unit, struct err *err) CHECK_RESULT;
+/* Decode record i of the loaded unit. 1: *ret is it, 0: there is none, -EBADMSG: damaged. */
+int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct err *err) CHECK_RESULT;
+
+#endif

@@ -1,0 +1,488 @@
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "store/store_state.h"
+
+#define MIN_FREE_BYTES ((uint64_t)4 << 20)
+#define RESERVE_STEP_MIN ((uint64_t)1 << 20)
+#define RESERVE_STEP_MAX ((uint64_t)64 << 20)
+/* Pages that a transaction writes besides its payload: the paths to the rows, free lists. */
+#define RESERVE_EXTRA_BYTES ((uint64_t)256 << 10)
+enum { PUT_OVERHEAD_BYTES = 32 };
+
+/* -- puts -- */
+
+static int put_failed(const struct store *s, int mdb_rc, struct err *err)
+{
+    if (mdb_rc == MDB_MAP_FULL)
+        return err_set(err, -ENOSPC, "%s: the store's map is full; the process's address space is limited (ulimit -v)",
+                       s->path);
+    return err_set(err, env_errno(mdb_rc), "%s: cannot write: %s", s->path, mdb_strerror(mdb_rc));
+}
+
+int store_put(struct store *s, MDB_dbi table, const void *key, size_t key_bytes, const void *value, size_t value_bytes,
+              unsigned flags, struct err *err)
+{
+    MDB_val k = {.mv_size = key_bytes, .mv_data = (void *)(uintptr_t)key};
+    MDB_val v = {.mv_size = value_bytes, .mv_data = (void *)(uintptr_t)value};
+    int rc = mdb_put(s->txn, table, &k, &v, flags);
+
+    if (rc != 0)
+        return put_failed(s, rc, err);
+    s->txn_bytes += key_bytes + value_bytes + PUT_OVERHEAD_BYTES;
+    return 0;
+}
+
+int store_put_counters(struct store *s, const char *name, const struct stored_job_counters *c, struct err *err)
+{
+    int rc;
+
+    buf_clear(&s->row);
+    rc = stored_job_counters_encode(c, &s->row);
+    if (rc < 0)
+        return err_set(err, -EIO, "%s: cannot encode meta \"%s\"", s->path, name);
+    return store_put(s, s->env.meta, name, strlen(name), s->row.data, s->row.size_bytes, 0, err);
+}
+
+/* -- transactions -- */
+
+int store_begin(struct store *s, struct err *err)
+{
+    int rc = mdb_txn_begin(s->env.mdb, NULL, 0, &s->txn);
+
+    if (rc != 0) {
+        s->txn = NULL;
+        return err_set(err, env_errno(rc), "%s: cannot begin a transaction: %s%s", s->path, mdb_strerror(rc),
+                       rc == MDB_PANIC ? "; an earlier write of a meta page failed, the store must be opened again"
+                                       : "");
+    }
+    s->txn_bytes = 0;
+    s->committed = s->counters;
+    s->saved_end_item = s->end_item;
+    return 0;
+}
+
+static void undo(struct store *s)
+{
+    s->txn = NULL;
+    s->counters = s->committed;
+    s->end_item = s->saved_end_item;
+    store_tail_restore(s);
+}
+
+void store_abort(struct store *s)
+{
+    if (!s->txn)
+        return;
+    mdb_txn_abort(s->txn);
+    undo(s);
+}
+
+bool store_in_txn(const struct store *s)
+{
+    return s->txn != NULL;
+}
+
+size_t store_txn_bytes(const struct store *s)
+{
+    return s->txn_bytes;
+}
+
+int store_free_bytes(const struct store *s, uint64_t *ret_bytes)
+{
+    struct statvfs fs;
+
+    if (s->seam && s->seam->free_bytes)
+        return s->seam->free_bytes(s->seam->arg, ret_bytes);
+    if (statvfs(s->path, &fs) < 0)
+        return -errno;
+    *ret_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return 0;
+}
+
+static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err)
+{
+    return err_set(err, -ENOSPC, "disk full: %" PRIu64 " bytes free on %s", free_bytes, s->path);
+}
+
+static uint64_t used_bytes(const struct store *s)
+{
+    MDB_envinfo info;
+
+    (void)mdb_env_info(s->env.mdb, &info); /* fails only without an environment */
+    return ((uint64_t)info.me_last_pgno + 1) * s->env.page_bytes;
+}
+
+static int grow_file(struct store *s, int fd, uint64_t to_bytes)
+{
+    int rc;
+
+    do
+        rc = fallocate(fd, 0, (off_t)s->file_bytes, (off_t)(to_bytes - s->file_bytes)) < 0 ? -errno : 0;
+    while (rc == -EINTR);
+    if (rc == -EOPNOTSUPP || rc == -ENOSYS)
+        rc = ftruncate(fd, (off_t)to_bytes) < 0 ? -errno : 0;
+    if (rc == 0)
+        s->file_bytes = to_bytes;
+    return rc;
+}
+
+/* Reserve what the transaction may need, so that a full disk shows before anything is written; and so that the file is
+ * never shorter than LMDB's last page (it does not write pages freed in the transaction that took them). */
+static int reserve(struct store *s, struct err *err)
+{
+    uint64_t need = used_bytes(s) + 2 * (uint64_t)s->txn_bytes + RESERVE_EXTRA_BYTES, step = s->file_bytes / 8,
+             free_bytes;
+    mdb_filehandle_t fd;
+    int rc = store_free_bytes(s, &free_bytes);
+
+    if (rc < 0)
+        return err_set(err, rc, "%s: cannot ask for free space: %s", s->path, strerror(-rc));
+    if (free_bytes < s->min_free_bytes)
+        return disk_full(s, free_bytes, err);
+    if (need <= s->file_bytes)
+        return 0;
+    (void)mdb_env_get_fd(s->env.mdb, &fd);
+    step = step < RESERVE_STEP_MIN ? RESERVE_STEP_MIN : step > RESERVE_STEP_MAX ? RESERVE_STEP_MAX : step;
+    rc = step < free_bytes / 4 ? grow_file(s, fd, need + step) : -ENOSPC;
+    if (rc < 0)
+        rc = grow_file(s, fd, need);
+    if (rc == -ENOSPC || rc == -EDQUOT)
+        return disk_full(s, free_bytes, err);
+    return rc < 0 ? err_set(err, rc, "%s: cannot grow data.mdb: %s", s->path, strerror(-rc)) : 0;
+}
+
+/* LMDB says EIO where a write came back short: ask the filesystem what that was. */
+static int commit_failed(const struct store *s, int rc, struct err *err)
+{
+    uint64_t free_bytes;
+
+    if ((rc == -EIO || rc == -ENOSPC || rc == -EDQUOT) && store_free_bytes(s, &free_bytes) == 0 &&
+        (rc != -EIO || free_bytes < 2 * s->txn_bytes + MIN_FREE_BYTES))
+        return disk_full(s, free_bytes, err);
+    return err_set(err, rc == -ENOSPC ? rc : -EIO, "%s: cannot commit: %s", s->path, strerror(-rc));
+}
+
+int store_commit(struct store *s, struct err *err)
+{
+    int rc = 0;
+
+    if (memcmp(&s->counters, &s->committed, sizeof(s->counters)) != 0)
+        rc = store_put_counters(s, "counters", &s->counters, err);
+    if (rc == 0)
+        rc = reserve(s, err);
+    if (rc == 0 && s->seam && s->seam->before_commit) {
+        rc = s->seam->before_commit(s->seam->arg);
+        if (rc < 0)
+            rc = commit_failed(s, rc, err);
+    }
+    if (rc < 0) {
+        store_abort(s);
+        return rc;
+    }
+    rc = mdb_txn_commit(s->txn); /* the transaction is gone, however it ends */
+    if (rc != 0) {
+        undo(s);
+        return commit_failed(s, env_errno(rc), err);
+    }
+    s->txn = NULL;
+    s->tail_saved = false;
+    s->committed = s->counters;
+    return 0;
+}
+
+/* -- results -- */
+
+static bool records_fit(const struct store_records *r)
+{
+    uint32_t at = 0;
+
+    if (r->n_failed > r->n)
+        return false;
+    for (uint32_t i = 0; i < r->n; i++) {
+        if (r->ends[i] <= at || stored_check(r->data + at, r->ends[i] - at, NULL) < 0)
+            return false;
+        at = r->ends[i];
+    }
+    return true;
+}
+
+static int put_state(struct store *s, uint32_t unit, const struct stored_unit_state *state, struct err *err)
+{
+    uint8_t key[4];
+
+    env_put_be32(key, unit);
+    buf_clear(&s->row);
+    if (stored_unit_state_encode(state, &s->row) < 0)
+        return err_set(err, -EIO, "unit %" PRIu32 ": cannot encode its state", unit);
+    return store_put(s, s->env.units, key, 4, s->row.data, s->row.size_bytes, 0, err);
+}
+
+static int put_records(struct store *s, uint64_t first_item, const struct store_records *r, struct err *err)
+{
+    unsigned flags = first_item >= s->end_item ? MDB_APPEND : 0;
+    uint32_t at = 0;
+
+    for (uint32_t i = 0; i < r->n; i++) {
+        uint8_t key[8];
+        int rc;
+
+        env_put_be64(key, first_item + i);
+        rc = store_put(s, s->env.items, key, 8, r->data + at, r->ends[i] - at, flags, err);
+        if (rc < 0)
+            return rc;
+        at = r->ends[i];
+    }
+    if (flags)
+        s->end_item = first_item + r->n;
+    return 0;
+}
+
+int store_put_unit(struct store *s, uint32_t unit, const struct store_records *records, struct err *err)
+{
+    struct stored_manifest_unit u;
+    struct stored_unit_state state;
+    int rc = env_read_state(&s->env, s->txn, unit, &state, err);
+
+    if (rc < 0)
+        return rc;
+    if (state.done)
+        return err_set(err, -EALREADY, "unit %" PRIu32 ": is done", unit);
+    rc = env_read_unit(&s->env, s->txn, &s->memory, unit, &u, err);
+    if (rc == -ENOENT)
+        return err_set(err, rc, "unit %" PRIu32 ": not in the manifest", unit);
+    if (rc < 0)
+        return rc;
+    if (records->n != u.n_items)
+        return err_set(err, -EINVAL, "unit %" PRIu32 ": %" PRIu32 " records for %" PRIu32 " items", unit, records->n,
+                       u.n_items);
+    if (!records_fit(records))
+        return err_set(err, -EINVAL, "unit %" PRIu32 ": its records are not whole", unit);
+    rc = put_records(s, u.first_item, records, err);
+    if (rc < 0)
+        return rc;
+    state.done = true;
+    state.n_failed = records->n_failed;
+    rc = put_state(s, unit, &state, err);
+    if (rc < 0)
+        return rc;
+    s->counters.n_done += records->n;
+    s->counters.n_failed += records->n_failed;
+    s->counters.n_units_done++;
+    return 0;
+}
+
+int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, struct err *err)
+{
+    struct stored_unit_state state;
+    int rc = env_read_state(&s->env, s->txn, unit, &state, err);
+
+    if (rc < 0)
+        return rc;
+    if (state.done)
+        return err_set(err, -EALREADY, "unit %" PRIu32 ": is done", unit);
+    if (unit >= s->counters.n_units)
+        return err_set(err, -ENOENT, "unit %" PRIu32 ": not in the manifest", unit);
+    state.attempts = attempts;
+    return put_state(s, unit, &state, err);
+}
+
+/* -- open, close -- */
+
+/* One transaction makes tables and meta: a store has both or is unfinished. */
+static int create_tables(struct store *s, const struct stored_job_meta *meta, struct err *err)
+{
+    int rc;
+
+    s->meta = *meta;
+    s->meta.schema_version = STORED_SCHEMA_VERSION;
+    if (s->meta.created_ms == 0)
+        s->meta.created_ms = clock_wall_ms();
+    rc = store_begin(s, err);
+    if (rc < 0)
+        return rc;
+    rc = env_open_tables(&s->env, s->txn, true, s->path, err);
+    if (rc == 0)
+        rc = stored_job_meta_encode(&s->meta, &s->row);
+    if (rc == -EINVAL)
+        err_set(err, rc, "%s: a field of the new store's meta is out of range", s->path);
+    if (rc == 0)
+        rc = store_put(s, s->env.meta, "job", 3, s->row.data, s->row.size_bytes, MDB_NOOVERWRITE, err);
+    if (rc == 0)
+        rc = store_put_counters(s, "counters", &s->counters, err);
+    if (rc < 0) {
+        store_abort(s);
+        return rc;
+    }
+    return store_commit(s, err);
+}
+
+static int last_item(struct store *s, MDB_txn *txn, uint64_t *ret_end, struct err *err)
+{
+    MDB_cursor *c;
+    MDB_val k, v;
+    int rc = mdb_cursor_open(txn, s->env.items, &c);
+
+    if (rc != 0)
+        return err_set(err, env_errno(rc), "%s: %s", s->path, mdb_strerror(rc));
+    rc = mdb_cursor_get(c, &k, &v, MDB_LAST);
+    mdb_cursor_close(c);
+    if (rc == 0 && k.mv_size != 8)
+        return err_set(err, -EBADMSG, "%s: items has a key of %zu bytes", s->path, k.mv_size);
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return err_set(err, env_errno(rc), "%s: %s", s->path, mdb_strerror(rc));
+    *ret_end = rc == 0 ? env_get_be64(k.mv_data) + 1 : 0;
+    return 0;
+}
+
+/* Is there nothing at all in it? Then a creation ended before its only transaction. */
+static bool is_blank(const struct store *s)
+{
+    MDB_stat st;
+
+    return mdb_env_stat(s->env.mdb, &st) == 0 && st.ms_entries == 0;
+}
+
+static int read_tables(struct store *s, struct err *err)
+{
+    MDB_txn *txn;
+    int rc = env_begin_read(&s->env, &txn, err);
+
+    if (rc < 0)
+        return rc;
+    rc = env_open_tables(&s->env, txn, false, s->path, err);
+    if (rc == 0)
+        rc = env_read_meta(&s->env, txn, s->path, &s->meta, err);
+    if (rc == 0) {
+        rc = env_read_counters(&s->env, txn, &s->counters, err);
+        if (rc == 0)
+            rc = env_read_keys_covered(&s->env, txn, &s->keys_covered, err);
+        if (rc == 0)
+            rc = last_item(s, txn, &s->end_item, err);
+        if (rc < 0)
+            err_prefix(err, rc, "%s", s->path);
+    }
+    if (rc == 0) {
+        rc = mdb_txn_commit(txn); /* keeps the tables open */
+        return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: %s", s->path, mdb_strerror(rc));
+    }
+    mdb_txn_abort(txn);
+    return rc;
+}
+
+static int file_length(struct store *s, struct err *err)
+{
+    mdb_filehandle_t fd;
+    struct stat st;
+
+    if (mdb_env_get_fd(s->env.mdb, &fd) != 0 || fstat(fd, &st) < 0)
+        return err_set(err, -EIO, "%s: cannot ask for the length of data.mdb", s->path);
+    s->file_bytes = (uint64_t)st.st_size;
+    return 0;
+}
+
+static int open_tables(struct store *s, const struct store_options *o, bool *ret_created, struct err *err)
+{
+    if (!is_blank(s)) {
+        *ret_created = false;
+        return read_tables(s, err);
+    }
+    if (!o->create)
+        return err_set(err, -EINVAL, "%s: its creation was never finished; there is nothing in it", s->path);
+    *ret_created = true;
+    return create_tables(s, o->meta, err);
+}
+
+int store_open(const char *path, const struct store_options *options, struct store **ret, bool *ret_created,
+               struct err *err)
+{
+    const struct env_options eo = {.write = true,
+                                   .create = options->create,
+                                   .allow_network_fs = options->allow_network_fs,
+                                   .map_bytes = options->map_bytes};
+    struct store *s;
+    bool fresh, created = false;
+    int rc;
+
+    if (options->create &&
+        (!options->meta || options->meta->unit_items == 0 || options->meta->unit_items > MSG_MAX_UNIT_ITEMS))
+        return err_set(err, -EINVAL, "%s: a new store needs its meta, with units of 1 to %d items", path,
+                       MSG_MAX_UNIT_ITEMS);
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_set(err, -ENOMEM, "%s: out of memory", path);
+    s->env.owner_fd = -1;
+    s->seam = options->seam;
+    s->min_free_bytes = options->min_free_bytes ? options->min_free_bytes : MIN_FREE_BYTES;
+    buf_init(&s->row, STORED_MAX_BYTES);
+    s->path = strdup(path);
+    rc = s->path ? env_open(path, &eo, &s->env, &fresh, err) : err_set(err, -ENOMEM, "%s: out of memory", path);
+    if (rc == 0)
+        rc = file_length(s, err);
+    if (rc == 0)
+        rc = open_tables(s, options, &created, err);
+    if (rc == 0 && (s->meta.unit_items == 0 || s->meta.unit_items > MSG_MAX_UNIT_ITEMS))
+        rc = err_set(err, -EBADMSG, "%s: units of %" PRIu32 " items", path, s->meta.unit_items);
+    if (rc == 0 &&
+        (store_tail_init(&s->tail, s->meta.unit_items) < 0 || store_tail_init(&s->saved_tail, s->meta.unit_items) < 0))
+        rc = err_set(err, -ENOMEM, "%s: out of memory", path);
+    if (rc < 0) {
+        store_close(s);
+        return rc;
+    }
+    s->committed = s->counters;
+    *ret = s;
+    if (ret_created)
+        *ret_created = created;
+    return 0;
+}
+
+void store_close(struct store *s)
+{
+    mdb_filehandle_t fd;
+
+    if (!s)
+        return;
+    store_abort(s);
+    /* give back what was reserved; only the owner changes the length */
+    if (s->env.mdb && s->file_bytes > used_bytes(s) && mdb_env_get_fd(s->env.mdb, &fd) == 0)
+        (void)!ftruncate(fd, (off_t)used_bytes(s));
+    keys_build_free(s->keys);
+    env_close(&s->env);
+    store_tail_release(&s->tail);
+    store_tail_release(&s->saved_tail);
+    row_memory_release(&s->memory);
+    buf_release(&s->row);
+    free(s->path);
+    free(s);
+}
+
+const char *store_path(const struct store *s)
+{
+    return s->path;
+}
+
+const struct stored_job_meta *store_info(const struct store *s)
+{
+    return &s->meta;
+}
+
+const struct stored_job_counters *store_counters(const struct store *s)
+{
+    return &s->counters;
+}
+
+uint64_t store_next_item(const struct store *s)
+{
+    return s->counters.n_items + s->tail.n;
+}

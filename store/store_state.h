@@ -1,0 +1,59 @@
+/* store_state.h - what a struct store holds. Inside store/ only; who may call and errors: as store.h. */
+#ifndef BLIPLINE_STORE_STORE_STATE_H
+#define BLIPLINE_STORE_STORE_STATE_H
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "store/env.h"
+#include "store/store.h"
+
+/* Items that wait for their unit to fill. Their bytes lie in the arena. */
+struct store_tail {
+    struct arena arena;
+    struct row_item *items; /* [meta.unit_items] */
+    uint32_t n;
+    size_t bytes;
+};
+
+struct keys_build;
+
+struct store {
+    /* fixed once store_open returns; the other thread reads only these */
+    char *path;
+    struct env env;
+    struct stored_job_meta meta;
+    const struct store_seam *seam;
+    uint64_t min_free_bytes;
+
+    /* the owner's */
+    struct stored_job_counters counters;
+    struct stored_job_counters committed; /* what counters go back to when a commit fails */
+    struct store_tail tail, saved_tail;   /* saved_tail: as of store_begin, while tail_saved */
+    bool tail_saved;
+    MDB_txn *txn;
+    size_t txn_bytes;
+    uint64_t file_bytes; /* length of data.mdb: space is reserved ahead of commits */
+    uint64_t end_item;   /* one more than the largest key of `items`: behind it rows are appended */
+    uint64_t saved_end_item;
+    struct row_memory memory;
+    struct buf row; /* scratch: the value being put */
+
+    uint64_t keys_covered; /* as committed */
+    struct keys_build *keys;
+};
+
+/* Begin and commit a write transaction that is not the caller's (keys). Same errors as store_begin and store_commit. */
+int store_put(struct store *s, MDB_dbi table, const void *key, size_t key_bytes, const void *value, size_t value_bytes,
+              unsigned flags, struct err *err) CHECK_RESULT;
+int store_put_counters(struct store *s, const char *name, const struct stored_job_counters *c,
+                       struct err *err) CHECK_RESULT;
+
+void keys_build_free(struct keys_build *k);
+
+/* The tail: manifest.c */
+int store_tail_init(struct store_tail *t, uint32_t unit_items) CHECK_RESULT;
+void store_tail_release(struct store_tail *t);
+/* Undo what was appended since store_begin. */
+void store_tail_restore(struct store *s);
+
+#endif

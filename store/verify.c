@@ -1,0 +1,223 @@
+/* reader_verify: every checksum, and what the tables say about each other.
+ *
+ * A unit is checked as of one transaction. Sums over all units are compared with the counters before and after the
+ * walk, which are equal unless a broker is at work meanwhile. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "store/keys.h"
+#include "store/reader_state.h"
+
+struct verify {
+    struct reader *r;
+    const struct reader_verify *v;
+    uint64_t n_problems;
+    bool stopped;
+    struct stored_job_counters before, after, sum;
+    uint64_t keys_covered, n_keys; /* before; found for the items that are covered */
+    bool unreadable;               /* a manifest or state row is lost, the sums are short */
+};
+
+static void PRINTF_LIKE(4, 5) problem(struct verify *c, int64_t unit, int64_t item, const char *fmt, ...)
+{
+    char text[600];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    c->n_problems++;
+    if (c->v->problem && !c->v->problem(c->v->arg, unit, item, text))
+        c->stopped = true;
+}
+
+/* Row counts and counters of one transaction; *ret_c is zeroed where it cannot be read. */
+static int check_tables(struct verify *c, struct stored_job_counters *ret_c, struct err *err)
+{
+    struct reader *r = c->r;
+    MDB_stat manifest, items, units;
+    struct err why;
+    int rc = reader_begin(r, err);
+
+    if (rc < 0)
+        return rc;
+    *ret_c = (struct stored_job_counters){0};
+    if (env_read_counters(&r->env, r->txn, ret_c, &why) < 0)
+        problem(c, -1, -1, "%s", why.text);
+    if (env_read_keys_covered(&r->env, r->txn, &c->keys_covered, &why) < 0)
+        problem(c, -1, -1, "%s", why.text);
+    rc = mdb_stat(r->txn, r->env.manifest, &manifest);
+    if (rc == 0)
+        rc = mdb_stat(r->txn, r->env.items, &items);
+    if (rc == 0)
+        rc = mdb_stat(r->txn, r->env.units, &units);
+    reader_end(r);
+    if (rc != 0)
+        return err_set(err, env_errno(rc), "%s: %s", r->path, mdb_strerror(rc));
+    if (manifest.ms_entries != ret_c->n_units)
+        problem(c, -1, -1, "manifest has %zu units, the counters say %" PRIu32, manifest.ms_entries, ret_c->n_units);
+    if (items.ms_entries != ret_c->n_done)
+        problem(c, -1, -1, "items has %zu records, the counters say %" PRIu64, items.ms_entries, ret_c->n_done);
+    if (units.ms_entries > ret_c->n_units || units.ms_entries < ret_c->n_units_done)
+        problem(c, -1, -1, "units has %zu rows for %" PRIu32 " units, %" PRIu32 " of them done", units.ms_entries,
+                ret_c->n_units, ret_c->n_units_done);
+    if (c->keys_covered > ret_c->n_items)
+        problem(c, -1, -1, "keys covers %" PRIu64 " items of %" PRIu64, c->keys_covered, ret_c->n_items);
+    return 0;
+}
+
+static void check_keys(struct verify *c, MDB_cursor *cursor)
+{
+    struct reader *r = c->r;
+
+    for (uint32_t i = 0; i < r->manifest.n_items; i++) {
+        const struct row_item *item = &r->manifest.items[i];
+        uint8_t hash[KEYS_HASH_BYTES], number[8];
+        MDB_val k = {.mv_size = sizeof(hash), .mv_data = hash}, v = {.mv_size = 8, .mv_data = number};
+
+        if (item->item >= c->keys_covered)
+            return;
+        keys_hash(item->key, item->key_bytes, hash);
+        env_put_be64(number, item->item);
+        if (mdb_cursor_get(cursor, &k, &v, MDB_GET_BOTH) != 0)
+            problem(c, r->unit, (int64_t)item->item, "item %" PRIu64 ": its key is not in keys", item->item);
+    }
+}
+
+static int check_unit_keys(struct verify *c, struct err *err)
+{
+    MDB_cursor *cursor;
+    int rc;
+
+    if (c->r->manifest.first_item >= c->keys_covered)
+        return 0;
+    rc = reader_begin(c->r, err);
+    if (rc < 0)
+        return rc;
+    rc = mdb_cursor_open(c->r->txn, c->r->env.keys, &cursor);
+    if (rc == 0) {
+        check_keys(c, cursor);
+        mdb_cursor_close(cursor);
+    }
+    reader_end(c->r);
+    return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: keys: %s", c->r->path, mdb_strerror(rc));
+}
+
+static void check_records(struct verify *c)
+{
+    struct reader *r = c->r;
+    uint32_t n_records = 0, n_failed = 0;
+    bool sound = true;
+    struct err why;
+
+    for (uint32_t i = 0; i < r->manifest.n_items; i++) {
+        struct row_record record;
+        uint64_t item = r->manifest.first_item + i;
+        int rc = reader_record(r, i, &record, &why);
+
+        if (rc < 0) {
+            problem(c, r->unit, (int64_t)item, "%s", why.text);
+            sound = false;
+        } else if (rc > 0 && record.failed) {
+            n_failed++;
+        } else if (rc == 0 && r->state_rc == 0 && r->state.done) {
+            problem(c, r->unit, (int64_t)item,
+                    "item %" PRIu64 " (unit %" PRIu32 "): the unit is done, its record is missing", item, r->unit);
+        }
+        n_records += rc != 0;
+    }
+    if (r->state_rc == 0 && !r->state.done && n_records)
+        problem(c, r->unit, -1, "unit %" PRIu32 ": is not done but has %" PRIu32 " records", r->unit, n_records);
+    if (r->state_rc == 0 && r->state.done && sound && n_failed != r->state.n_failed)
+        problem(c, r->unit, -1, "unit %" PRIu32 ": %" PRIu32 " records are errors, its state says %" PRIu32, r->unit,
+                n_failed, r->state.n_failed);
+    c->sum.n_done += n_records;
+    c->sum.n_failed += r->state_rc == 0 ? r->state.n_failed : n_failed;
+    c->sum.n_units_done += r->state_rc == 0 && r->state.done;
+}
+
+static int check_unit(struct verify *c, uint32_t unit, struct err *err)
+{
+    struct reader *r = c->r;
+    struct err why;
+    int rc = reader_load(r, unit, &why);
+
+    c->sum.n_units++;
+    if (rc == -ENOENT || rc == -EBADMSG) {
+        problem(c, unit, -1, "%s", rc == -ENOENT ? "its manifest row is missing" : why.text);
+        c->unreadable = true;
+        return 0;
+    }
+    if (rc < 0)
+        return err_set(err, rc, "%s", why.text);
+    if (!c->unreadable && r->manifest.first_item != c->sum.n_items)
+        problem(c, unit, -1, "unit %" PRIu32 ": starts at item %" PRIu64 ", not %" PRIu64, unit, r->manifest.first_item,
+                c->sum.n_items);
+    c->sum.n_items = r->manifest.first_item + r->manifest.n_items;
+    if (r->state_rc < 0) {
+        problem(c, unit, -1, "%s", r->state_err.text);
+        c->unreadable = true;
+    }
+    check_records(c);
+    return check_unit_keys(c, err);
+}
+
+static bool between(uint64_t low, uint64_t x, uint64_t high)
+{
+    return low <= x && x <= high;
+}
+
+static void check_sums(struct verify *c)
+{
+    const struct stored_job_counters *b = &c->before, *a = &c->after, *s = &c->sum;
+
+    if (c->unreadable)
+        return; /* what is lost has been named */
+    if (!between(b->n_items, s->n_items, a->n_items))
+        problem(c, -1, -1, "the units hold %" PRIu64 " items, the counters say %" PRIu64, s->n_items, a->n_items);
+    if (!between(b->n_done, s->n_done, a->n_done))
+        problem(c, -1, -1, "%" PRIu64 " items have records, the counters say %" PRIu64, s->n_done, a->n_done);
+    if (!between(b->n_failed, s->n_failed, a->n_failed))
+        problem(c, -1, -1, "%" PRIu64 " records are errors, the counters say %" PRIu64, s->n_failed, a->n_failed);
+    if (!between(b->n_units_done, s->n_units_done, a->n_units_done))
+        problem(c, -1, -1, "%" PRIu32 " units are done, the counters say %" PRIu32, s->n_units_done, a->n_units_done);
+}
+
+static int verify(struct verify *c, struct err *err)
+{
+    uint64_t reported = 0;
+    int rc = check_tables(c, &c->before, err);
+
+    for (uint32_t unit = 0; rc == 0 && !c->stopped && unit < c->before.n_units; unit++) {
+        rc = check_unit(c, unit, err);
+        if (c->sum.n_items >= reported + READER_SLICE_ROWS) {
+            reported = c->sum.n_items;
+            if (c->v->progress && !c->v->progress(c->v->arg, reported, c->before.n_items))
+                c->stopped = true;
+        }
+    }
+    if (rc == 0 && !c->stopped) {
+        rc = reader_counters(c->r, &c->after, err);
+        if (rc == -EBADMSG)
+            return 0; /* named by check_tables */
+        if (rc == 0)
+            check_sums(c);
+    }
+    return rc;
+}
+
+int reader_verify(struct reader *r, const struct reader_verify *v, uint64_t *ret_n_problems, struct err *err)
+{
+    struct verify c = {.r = r, .v = v};
+    uint64_t position = r->position;
+    int rc = verify(&c, err);
+
+    reader_seek(r, position);
+    if (rc < 0)
+        return rc;
+    *ret_n_problems = c.n_problems;
+    return c.stopped ? err_set(err, -ECANCELED, "%s: stopped", r->path) : 0;
+}
