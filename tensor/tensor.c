@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -204,12 +205,19 @@ __attribute__((target("avx,f16c"))) static size_t f16c_row_to_f16(unsigned char 
     return i;
 }
 
+/* Asked once: in a virtual machine the cpuid instruction costs microseconds. Threads that race store the same answer.
+ */
 static bool have_f16c(void)
 {
+    static atomic_int known; /* 0: not asked yet, 1: no, 2: yes */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
     unsigned a, b, c = 0, d;
 
-    /* "avx" asks the system too, whether it saves the wide registers; clang 14 has no name for F16C */
-    return __builtin_cpu_supports("avx") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    if (answer == 0) { /* "avx" asks whether the system saves the wide registers; clang 14 has no name for F16C */
+        answer = __builtin_cpu_supports("avx") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) ? 2 : 1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == 2;
 }
 #else
 static size_t f16c_row_to_f32(float *dst, const unsigned char *src, size_t n)
