@@ -211,33 +211,42 @@ static void test_generate_stops_with_the_first_eos(void **state)
     job_release(&jobs[0]);
 }
 
+/* log-softmax of the chosen id, which must be a largest one, for a pass of one sequence */
+static double logprob_of(const struct fixture *f, const struct opt_seq *seq, int32_t id)
+{
+    const float *device = NULL;
+    float logits[VOCAB];
+    double sum = 0;
+
+    assert_int_equal(opt_forward(f->opt, 1, seq, &device), 0);
+    assert_int_equal(f->o->f->download_f32_from_f32(f->o, logits, device, VOCAB), 0);
+    for (int i = 0; i < VOCAB; i++) {
+        assert_true(logits[i] <= logits[id]);
+        sum += exp((double)logits[i] - (double)logits[id]);
+    }
+    return -log(sum);
+}
+
 /* The log-probability is that of the model's softmax, summed over the new tokens. */
 static void test_generate_logprob_is_the_models(void **state)
 {
     const struct fixture *f = *state;
     unsigned seed = 11;
     struct job jobs[1];
-    const float *device = NULL;
-    float logits[VOCAB];
-    double sum = 0, largest = -INFINITY, want;
+    struct opt_seq seq;
+    double want;
 
     job_make(f, &jobs[0], &seed);
-    jobs[0].max_new_tokens = 1;
+    jobs[0].max_new_tokens = 4;
     run_alone(f, jobs, 0);
-    assert_int_equal(opt_forward(f->opt, 1,
-                                 &(struct opt_seq){.n_image_rows = N_ROWS,
-                                                   .image_rows = jobs[0].rows,
-                                                   .n_ids = jobs[0].n_prompt,
-                                                   .ids = jobs[0].prompt},
-                                 &device),
-                     0);
-    assert_int_equal(f->o->f->download_f32_from_f32(f->o, logits, device, VOCAB), 0);
-    for (int i = 0; i < VOCAB; i++)
-        largest = logits[i] > largest ? logits[i] : largest;
-    for (int i = 0; i < VOCAB; i++)
-        sum += exp(logits[i] - largest);
-    want = -log(sum);
-    assert_true((double)logits[jobs[0].got.ids[0]] == largest);
+    seq = (struct opt_seq){
+        .n_image_rows = N_ROWS, .image_rows = jobs[0].rows, .n_ids = jobs[0].n_prompt, .ids = jobs[0].prompt};
+    want = logprob_of(f, &seq, jobs[0].got.ids[0]);
+    for (int i = 1; i < 4; i++) {
+        seq = (struct opt_seq){
+            .first_position = N_ROWS + jobs[0].n_prompt + i - 1, .n_ids = 1, .ids = &jobs[0].got.ids[i - 1]};
+        want += logprob_of(f, &seq, jobs[0].got.ids[i]);
+    }
     assert_true(fabs(jobs[0].got.logprob - want) <= 1e-5 * fabs(want));
     job_release(&jobs[0]);
 }
