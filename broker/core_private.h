@@ -1,0 +1,235 @@
+/* core_private.h - what the files of the core share. The contract is in core.h.
+ *
+ *   core.c           new, free, core_step's dispatch, actions, deadlines, numbers
+ *   core_jobs.c      jobs: open, load, commit, stop, close
+ *   core_parts.c     units and their parts: results, failures, splitting, payloads, memory
+ *   core_workers.c   workers, pools, leases
+ *   core_schedule.c  who gets what next
+ *   core_validate.c  every invariant
+ *
+ * Who may call: those files. Units: as in core.h. Memory: jobs own units, units own parts; workers own leases.
+ * Errors: a function that finds no memory calls core_break() and leaves things fit for core_free(), no more. */
+#ifndef BLIPLINE_BROKER_CORE_PRIVATE_H
+#define BLIPLINE_BROKER_CORE_PRIVATE_H
+
+#include "broker/core.h"
+#include "broker/core_table.h"
+
+struct core_part;
+struct core_unit;
+struct core_job;
+struct core_worker;
+
+/* A task is one node of one part. */
+enum core_task_state {
+    CORE_TASK_WAITING, /* for its inputs */
+    CORE_TASK_READY,   /* in a queue of its job's node */
+    CORE_TASK_LEASED,
+    CORE_TASK_DONE
+};
+
+/* Fresh: the part holds no memory yet, so this lease would start it. Alone: see core.h, the last attempt. */
+enum core_queue_kind {
+    CORE_QUEUE_READY,
+    CORE_QUEUE_READY_ALONE,
+    CORE_QUEUE_FRESH,
+    CORE_QUEUE_FRESH_ALONE,
+    CORE_N_QUEUES,
+    CORE_QUEUE_NONE = CORE_N_QUEUES
+};
+
+struct core_task {
+    struct core_part *part;
+    uint32_t node;
+    enum core_task_state state;
+    enum core_queue_kind queue;    /* CORE_QUEUE_NONE unless ready */
+    struct core_task *prev, *next; /* in the queue */
+    struct core_lease *lease;      /* leased */
+    uint64_t payload;              /* done: its output, 0 once dropped */
+    bool has_tensors, has_rows;    /* what of the payload is still there */
+    uint64_t host;                 /* done: where the output was made */
+    uint64_t *rows;                /* leased, done: the items that went in */
+    uint64_t *ok;                  /* done: the items that came out */
+    uint32_t n_rows, n_ok;
+};
+
+/* A run of items of a unit that goes through the graph as one. */
+struct core_part {
+    struct core_unit *unit;
+    struct core_part *next; /* by first item */
+    uint32_t first, count, n_words;
+    uint32_t n_alive;
+    uint32_t failures, unblamed;
+    uint32_t n_done;         /* tasks */
+    bool split;              /* not the whole unit as it was loaded */
+    bool finished;           /* all nodes done, or no item left */
+    bool quarantined;        /* finished, by giving up */
+    uint64_t reserved_bytes; /* 0: holds no memory (see is_reserved) */
+    bool is_reserved;
+    char *code, *text; /* last failure; NULL: none. One allocation, at code */
+    uint64_t *alive;   /* items that no node has failed */
+    struct core_task tasks[];
+};
+
+enum core_unit_state {
+    CORE_UNIT_WAITING,
+    CORE_UNIT_STARTED,
+    CORE_UNIT_COMMIT,
+    CORE_UNIT_COMMIT_FAILED,
+    CORE_N_UNIT_STATES
+};
+
+struct core_unit {
+    struct core_job *job;
+    uint32_t number, n_items;
+    uint32_t attempts; /* failed, all parts and lives */
+    uint32_t n_parts, n_finished;
+    enum core_unit_state state;
+    struct core_part *parts;
+    struct core_unit *prev, *next; /* in the job's list of its state */
+};
+
+struct core_queue {
+    struct core_task *first, *last;
+    uint32_t n;
+};
+
+struct core_job_node {
+    struct core_node spec;
+    bool any_fingerprint;
+    uint32_t rank;      /* nodes after it on the longest path: 0 is a last node */
+    uint32_t consumers; /* bit i: node i needs this one */
+    uint64_t in_bytes;  /* of an item, all inputs */
+    struct core_queue queues[CORE_N_QUEUES];
+    uint32_t n_leased;
+    uint64_t items_done, failures, expiries;
+};
+
+struct core_job {
+    struct core *core;
+    uint64_t id;
+    uint32_t priority;
+    uint64_t pass; /* stride scheduling: items started / priority */
+    uint32_t n_nodes;
+    uint64_t peak_bytes;   /* of an item */
+    struct core_map units; /* number + 1 -> unit */
+    struct core_unit *by_state[CORE_N_UNIT_STATES];
+    uint32_t n_by_state[CORE_N_UNIT_STATES];
+    uint64_t cursor;               /* first unit number not loaded yet */
+    uint32_t n_reserved, n_leases; /* parts holding memory; leases */
+    bool sealed, exhausted, loading, added_meanwhile;
+    bool stopped, stop_told, blocked, done, closing;
+    bool touched; /* in core.touched */
+    struct core_job *next_touched;
+    uint64_t units_done, items_done, items_failed, items_quarantined;
+    struct core_job_node nodes[CORE_MAX_NODES];
+};
+
+/* Workers of one stage that compute the same. */
+struct core_pool {
+    uint32_t stage;
+    uint8_t fingerprint[CORE_FINGERPRINT_BYTES];
+    uint64_t serial;
+    uint32_t n_workers;
+    struct core_heap room;        /* workers that may get more, the emptiest first */
+    struct core_worker *clearing; /* gets nothing until it is empty: a task that must run alone waits */
+    bool blocked, wanted;         /* within one round of scheduling */
+};
+
+/* Workers of one pool on one host. */
+struct core_group {
+    struct core_heap room;
+    uint32_t n_workers;
+};
+
+struct core_lease {
+    uint64_t id;
+    struct core_task *task;
+    struct core_worker *worker;
+    struct core_lease *prev, *next; /* of the worker */
+    uint32_t deadline_place;
+    uint32_t n_items;
+    uint64_t n_bytes;
+    bool alone;
+};
+
+struct core_worker {
+    uint64_t peer, host, nonce;
+    struct core_pool *pool;
+    struct core_group *group;
+    uint64_t group_key, name_key;
+    uint32_t pool_place, group_place, deadline_place;
+    uint32_t window_items, held_items, n_leases;
+    uint64_t window_bytes, held_bytes;
+    struct core_lease *leases;
+    bool silent;      /* a lease of it expired and nothing was heard since */
+    bool holds_alone; /* its only lease wants no company */
+};
+
+struct core {
+    struct core_limits limits;
+    struct core_faults faults;
+    uint64_t epoch;
+    int64_t now_ms;
+    bool broken, shutdown, drained_told;
+    struct core_actions *out; /* of the step in progress */
+    struct core_job **jobs;
+    uint32_t n_jobs;
+    struct core_job *touched;
+    struct core_map jobs_by_id, workers_by_peer, workers_by_name, groups, leases, payloads /* -> task */;
+    struct core_heap lease_deadlines, worker_deadlines;
+    struct core_pool **pools;
+    uint32_t n_pools;
+    uint64_t next_lease, next_pool_serial, vtime;
+    uint64_t reserved_bytes;
+    uint32_t n_reserved, n_commits;
+    uint32_t n_ready[CORE_MAX_STAGES], n_ready_alone[CORE_MAX_STAGES], n_workers[CORE_MAX_STAGES];
+    struct core_stats counters; /* only its uint64_t counters */
+    struct core_action dummy;   /* what core_emit returns when there is no memory */
+};
+
+/* core.c */
+void core_break(struct core *c);
+/* A zeroed action at the end of the list; never NULL (a dummy when memory is out). */
+struct core_action *core_emit(struct core *c, enum core_action_type type);
+void core_emit_id(struct core *c, enum core_action_type type, uint64_t id); /* job, peer or payload */
+void *core_emit_alloc(struct core *c, size_t bytes);                        /* NULL: core is broken */
+
+/* core_jobs.c */
+int core_job_open(struct core *c, const struct core_event *e);
+int core_job_event(struct core *c, const struct core_event *e); /* START STOP CLOSE SEALED UNITS_ADDED DISK_OK */
+int core_job_units(struct core *c, const struct core_event *e);
+void core_job_commit_answer(struct core *c, const struct core_event *e);
+void core_unit_commit(struct core_unit *u);
+void core_job_touch(struct core_job *j); /* settle it at the end of the step */
+void core_jobs_settle(struct core *c);
+void core_job_free(struct core_job *j);
+
+/* core_parts.c */
+struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row);
+void core_unit_free(struct core_unit *u);
+void core_unit_set_state(struct core_unit *u, enum core_unit_state state); /* moves the list entry too */
+void core_unit_drop(struct core_unit *u); /* void its leases, drop its payloads, give memory back */
+void core_part_reserve(struct core_part *p);
+bool core_part_is_alone(const struct core_part *p);
+void core_task_result(struct core_task *t, const struct core_event *e, uint64_t host);
+void core_task_failed(struct core_task *t, const char *code, const char *text);
+void core_task_returned(struct core_task *t);
+void core_payload_lost(struct core *c, uint64_t payload);
+
+/* core_schedule.c */
+void core_queue_push(struct core_task *t, bool front);
+void core_queue_remove(struct core_task *t);
+void core_schedule(struct core *c);
+
+/* core_workers.c */
+void core_worker_hello(struct core *c, const struct core_event *e);
+void core_worker_event(struct core *c, const struct core_event *e); /* all others of a peer */
+void core_worker_update(struct core_worker *w, struct core *c);     /* its room changed */
+bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
+void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w);
+void core_lease_end(struct core *c, struct core_lease *l);
+void core_expire(struct core *c);
+uint64_t core_group_key(const struct core_pool *p, uint64_t host);
+
+#endif

@@ -1,0 +1,270 @@
+/* Who gets what next: what is started before what is not, the deepest node first, then the job that had least. */
+#include "broker/core_private.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum { ROOM_LOOKED_AT = 8 }; /* members of a pool's heap tried for a task, so that a grant's cost is bounded */
+
+static struct core_job_node *node_of(const struct core_task *t)
+{
+    return &t->part->unit->job->nodes[t->node];
+}
+
+/* -- queues -------------------------------------------------------------------------------------------------------- */
+
+static bool is_alone(enum core_queue_kind k)
+{
+    return k == CORE_QUEUE_READY_ALONE || k == CORE_QUEUE_FRESH_ALONE;
+}
+
+void core_queue_push(struct core_task *t, bool front)
+{
+    struct core_job_node *n = node_of(t);
+    struct core *c = t->part->unit->job->core;
+    bool alone = core_part_is_alone(t->part);
+    struct core_queue *q;
+
+    assert(t->queue == CORE_QUEUE_NONE);
+    t->state = CORE_TASK_READY;
+    if (t->part->is_reserved)
+        t->queue = alone ? CORE_QUEUE_READY_ALONE : CORE_QUEUE_READY;
+    else
+        t->queue = alone ? CORE_QUEUE_FRESH_ALONE : CORE_QUEUE_FRESH;
+    q = &n->queues[t->queue];
+    t->prev = front ? NULL : q->last;
+    t->next = front ? q->first : NULL;
+    *(t->prev ? &t->prev->next : &q->first) = t;
+    *(t->next ? &t->next->prev : &q->last) = t;
+    q->n++;
+    c->n_ready[n->spec.stage]++;
+    c->n_ready_alone[n->spec.stage] += alone;
+}
+
+void core_queue_remove(struct core_task *t)
+{
+    struct core_job_node *n = node_of(t);
+    struct core *c = t->part->unit->job->core;
+    struct core_queue *q = &n->queues[t->queue];
+
+    assert(t->queue != CORE_QUEUE_NONE);
+    *(t->prev ? &t->prev->next : &q->first) = t->next;
+    *(t->next ? &t->next->prev : &q->last) = t->prev;
+    q->n--;
+    c->n_ready[n->spec.stage]--;
+    c->n_ready_alone[n->spec.stage] -= is_alone(t->queue);
+    t->prev = t->next = NULL;
+    t->queue = CORE_QUEUE_NONE;
+    t->state = CORE_TASK_WAITING;
+}
+
+/* -- what a task asks for ------------------------------------------------------------------------------------------ */
+
+static bool pool_matches(const struct core_pool *p, const struct core_job_node *n)
+{
+    return p->stage == n->spec.stage &&
+           (n->any_fingerprint || memcmp(p->fingerprint, n->spec.fingerprint, CORE_FINGERPRINT_BYTES) == 0);
+}
+
+static bool may_start(const struct core_job *j)
+{
+    return !j->stopped && !j->blocked && !j->closing;
+}
+
+static bool memory_allows(const struct core *c, const struct core_part *p)
+{
+    uint64_t need = p->unit->job->peak_bytes * p->count;
+
+    return need == 0 || c->reserved_bytes == 0 ||
+           (need <= c->limits.memory_bytes && c->reserved_bytes <= c->limits.memory_bytes - need);
+}
+
+static void grant(struct core *c, struct core_task *t, struct core_worker *w)
+{
+    struct core_part *p = t->part;
+    struct core_job *j = p->unit->job;
+
+    core_queue_remove(t);
+    if (!p->is_reserved) {
+        core_part_reserve(p);
+        j->pass += ((uint64_t)p->count << 20) / j->priority + 1;
+        if (j->pass > c->vtime)
+            c->vtime = j->pass;
+        if (p->unit->state == CORE_UNIT_WAITING)
+            core_unit_set_state(p->unit, CORE_UNIT_STARTED);
+        /* Other first nodes of this part are no longer fresh. */
+        for (uint32_t k = 0; k < j->n_nodes; k++)
+            if (p->tasks[k].state == CORE_TASK_READY) {
+                core_queue_remove(&p->tasks[k]);
+                core_queue_push(&p->tasks[k], true);
+            }
+    }
+    core_lease_grant(c, t, w);
+}
+
+/* -- tasks in company ---------------------------------------------------------------------------------------------- */
+
+/* A worker of the pool with room: where the input is if it can be, else the emptiest. */
+static struct core_worker *find_worker(const struct core *c, const struct core_pool *p, const struct core_task *t)
+{
+    const struct core_job_node *n = node_of(t);
+    uint32_t n_items = t->part->n_alive;
+    uint64_t n_bytes = n->in_bytes * n_items;
+
+    if (n->spec.needs) {
+        uint32_t input = (uint32_t)__builtin_ctz(n->spec.needs);
+        const struct core_group *g = core_map_get(&c->groups, core_group_key(p, t->part->tasks[input].host));
+
+        if (g && g->room.n && core_worker_fits(g->room.entries[0].item, c, n_items, n_bytes))
+            return g->room.entries[0].item;
+    }
+    for (size_t i = 0; i < p->room.n && i < ROOM_LOOKED_AT; i++)
+        if (core_worker_fits(p->room.entries[i].item, c, n_items, n_bytes))
+            return p->room.entries[i].item;
+    return NULL;
+}
+
+static bool any_pool_open(const struct core *c, const struct core_job_node *n)
+{
+    for (uint32_t i = 0; i < c->n_pools; i++)
+        if (pool_matches(c->pools[i], n) && !c->pools[i]->blocked)
+            return true;
+    return false;
+}
+
+/* Started before fresh, deep before shallow, then fair. */
+static bool goes_first(const struct core_task *a, const struct core_task *b)
+{
+    bool fresh_a = a->queue == CORE_QUEUE_FRESH, fresh_b = b->queue == CORE_QUEUE_FRESH;
+
+    if (fresh_a != fresh_b)
+        return fresh_b;
+    if (node_of(a)->rank != node_of(b)->rank)
+        return node_of(a)->rank < node_of(b)->rank;
+    return a->part->unit->job->pass < b->part->unit->job->pass;
+}
+
+static struct core_task *pick(const struct core *c, uint32_t stage, bool memory_wait)
+{
+    struct core_task *best = NULL;
+
+    for (uint32_t i = 0; i < c->n_jobs; i++) {
+        struct core_job *j = c->jobs[i];
+
+        for (uint32_t k = 0; k < j->n_nodes; k++) {
+            const struct core_job_node *n = &j->nodes[k];
+            struct core_task *t = n->queues[CORE_QUEUE_READY].first;
+
+            if (n->spec.stage != stage)
+                continue;
+            if (!t && !memory_wait && may_start(j))
+                t = n->queues[CORE_QUEUE_FRESH].first;
+            if (t && (!best || goes_first(t, best)) && any_pool_open(c, n))
+                best = t;
+        }
+    }
+    return best;
+}
+
+/* Whoever comes first and finds no room keeps the pools it could use from later ones, or a large part would wait for
+ * ever behind small ones that just fit. Memory likewise. */
+static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
+{
+    struct core_task *t;
+
+    while ((t = pick(c, stage, *memory_wait))) {
+        struct core_worker *w = NULL;
+
+        for (uint32_t i = 0; i < c->n_pools && !w; i++)
+            if (pool_matches(c->pools[i], node_of(t)) && !c->pools[i]->blocked) {
+                w = find_worker(c, c->pools[i], t);
+                c->pools[i]->blocked = !w;
+            }
+        if (w && t->queue == CORE_QUEUE_FRESH && !memory_allows(c, t->part))
+            *memory_wait = true;
+        else if (w)
+            grant(c, t, w);
+        if (c->broken)
+            return;
+    }
+}
+
+/* -- tasks that must be alone -------------------------------------------------------------------------------------- */
+
+/* An empty worker, or one that is told to become empty: then NULL for now. */
+static struct core_worker *find_empty(struct core *c, const struct core_job_node *n)
+{
+    for (uint32_t i = 0; i < c->n_pools; i++) {
+        struct core_pool *p = c->pools[i];
+        struct core_worker *w = p->room.n ? p->room.entries[0].item : NULL;
+
+        if (!pool_matches(p, n))
+            continue;
+        p->wanted = true;
+        if (p->clearing && p->clearing->n_leases == 0 && p->clearing->pool_place)
+            return p->clearing;
+        if (w && w->n_leases == 0)
+            return w;
+        if (!p->clearing && w) {
+            p->clearing = w;
+            core_worker_update(w, c);
+        }
+    }
+    return NULL;
+}
+
+static void clearing_ends(struct core *c, struct core_pool *p)
+{
+    struct core_worker *w = p->clearing;
+
+    p->clearing = NULL;
+    if (w)
+        core_worker_update(w, c);
+}
+
+static void schedule_alone(struct core *c, uint32_t stage, bool *memory_wait)
+{
+    for (uint32_t i = 0; i < c->n_jobs && c->n_ready_alone[stage]; i++) {
+        struct core_job *j = c->jobs[i];
+
+        for (uint32_t k = 0; k < 2 * j->n_nodes; k++) {
+            struct core_job_node *n = &j->nodes[k / 2];
+            bool fresh = k & 1;
+            struct core_queue *q = &n->queues[fresh ? CORE_QUEUE_FRESH_ALONE : CORE_QUEUE_READY_ALONE];
+            struct core_worker *w = NULL;
+
+            while (n->spec.stage == stage && q->first && (!fresh || may_start(j)) && (w = find_empty(c, n))) {
+                if (fresh && (*memory_wait || !memory_allows(c, q->first->part))) {
+                    *memory_wait = true;
+                    break;
+                }
+                if (w->pool->clearing)
+                    clearing_ends(c, w->pool);
+                grant(c, q->first, w);
+                if (c->broken)
+                    return;
+            }
+        }
+    }
+}
+
+void core_schedule(struct core *c)
+{
+    bool memory_wait = false;
+
+    for (uint32_t i = 0; i < c->n_pools; i++) {
+        c->pools[i]->wanted = false;
+        c->pools[i]->blocked = false;
+    }
+    for (uint32_t stage = CORE_MAX_STAGES - 1; stage > 0; stage--)
+        if (c->n_workers[stage] && c->n_ready_alone[stage])
+            schedule_alone(c, stage, &memory_wait);
+    for (uint32_t i = 0; i < c->n_pools; i++) {
+        if (c->pools[i]->clearing && !c->pools[i]->wanted)
+            clearing_ends(c, c->pools[i]);
+        c->pools[i]->blocked = c->pools[i]->room.n == 0;
+    }
+    for (uint32_t stage = CORE_MAX_STAGES - 1; stage > 0; stage--)
+        if (c->n_workers[stage] && c->n_ready[stage])
+            schedule_stage(c, stage, &memory_wait);
+}
