@@ -210,13 +210,34 @@ static int seek(struct reader *r, struct err *err)
     return 1;
 }
 
+/* Bisection met a damaged row: look at every unit, step over those that are damaged. */
+static int seek_slowly(struct reader *r, struct err *err)
+{
+    r->seek = false;
+    for (r->next_unit = 0;;) {
+        int rc = reader_load(r, r->next_unit, err);
+
+        if (rc == -ENOENT)
+            return 0;
+        if (rc < 0 && rc != -EBADMSG)
+            return rc;
+        r->next_unit++;
+        if (rc == 0 && r->position < r->manifest.first_item + r->manifest.n_items) {
+            r->i_item = r->position > r->manifest.first_item ? (uint32_t)(r->position - r->manifest.first_item) : 0;
+            return 1;
+        }
+    }
+}
+
 /* 1: an item is there, 0: the end. */
 static int advance(struct reader *r, struct reader_row *ret, struct err *err)
 {
     int rc;
 
-    if (r->seek && r->position > 0)
-        return seek(r, err);
+    if (r->seek && r->position > 0) {
+        rc = seek(r, err);
+        return rc == -EBADMSG ? seek_slowly(r, err) : rc;
+    }
     if (r->seek) {
         r->seek = false;
         r->next_unit = 0;
@@ -265,6 +286,8 @@ int reader_get(struct reader *r, uint64_t item, struct reader_row *ret, struct e
     rc = reader_next(r, ret, err);
     if (rc == 0)
         return err_set(err, -ENOENT, "%s: there is no item %" PRIu64, r->path, item);
+    if (rc > 0 && ret->item != item)
+        return err_set(err, -EBADMSG, "%s: the manifest row of item %" PRIu64 " is damaged", r->path, item);
     return rc < 0 ? rc : 0;
 }
 
@@ -368,8 +391,11 @@ static int scan_from(struct reader *r, uint64_t covered, const void *key, size_t
         for (uint32_t i = 0; i < r->manifest.n_items; i++) {
             uint64_t item = r->manifest.first_item + i;
 
-            if (item >= covered && has_key(&r->manifest.items[i], key, n_bytes) && found(r, item, err) < 0)
-                return -ENOMEM;
+            if (item >= covered && has_key(&r->manifest.items[i], key, n_bytes)) {
+                rc = found(r, item, err);
+                if (rc < 0)
+                    return rc;
+            }
         }
         rc = reader_load(r, r->unit + 1, err);
         rc = rc == -ENOENT ? 0 : rc < 0 ? rc : 1;

@@ -17,8 +17,8 @@ struct verify {
     uint64_t n_problems;
     bool stopped;
     struct stored_job_counters before, after, sum;
-    uint64_t keys_covered, n_keys; /* before; found for the items that are covered */
-    bool unreadable;               /* a manifest or state row is lost, the sums are short */
+    uint64_t keys_covered;
+    bool unreadable; /* a manifest or state row or the counters are lost: sums prove nothing */
 };
 
 static void PRINTF_LIKE(4, 5) problem(struct verify *c, int64_t unit, int64_t item, const char *fmt, ...)
@@ -34,19 +34,22 @@ static void PRINTF_LIKE(4, 5) problem(struct verify *c, int64_t unit, int64_t it
         c->stopped = true;
 }
 
-/* Row counts and counters of one transaction; *ret_c is zeroed where it cannot be read. */
+/* Row counts and counters of one transaction; where the counters are damaged, only n_units is known. */
 static int check_tables(struct verify *c, struct stored_job_counters *ret_c, struct err *err)
 {
     struct reader *r = c->r;
     MDB_stat manifest, items, units;
     struct err why;
+    bool counted = true;
     int rc = reader_begin(r, err);
 
     if (rc < 0)
         return rc;
     *ret_c = (struct stored_job_counters){0};
-    if (env_read_counters(&r->env, r->txn, ret_c, &why) < 0)
+    if (env_read_counters(&r->env, r->txn, ret_c, &why) < 0) {
         problem(c, -1, -1, "%s", why.text);
+        counted = false;
+    }
     if (env_read_keys_covered(&r->env, r->txn, &c->keys_covered, &why) < 0)
         problem(c, -1, -1, "%s", why.text);
     rc = mdb_stat(r->txn, r->env.manifest, &manifest);
@@ -57,6 +60,11 @@ static int check_tables(struct verify *c, struct stored_job_counters *ret_c, str
     reader_end(r);
     if (rc != 0)
         return err_set(err, env_errno(rc), "%s: %s", r->path, mdb_strerror(rc));
+    if (!counted) {
+        ret_c->n_units = (uint32_t)manifest.ms_entries;
+        c->unreadable = true;
+        return 0;
+    }
     if (manifest.ms_entries != ret_c->n_units)
         problem(c, -1, -1, "manifest has %zu units, the counters say %" PRIu32, manifest.ms_entries, ret_c->n_units);
     if (items.ms_entries != ret_c->n_done)

@@ -1,0 +1,476 @@
+#include "broker/committer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mailbox.h"
+
+enum {
+    REQUEST_OVERHEAD_BYTES = 1024,
+    /* Keys of a small store are built before it is closed, so that a job of a minute needs no second visit. */
+    KEYS_AT_CLOSE_STEPS = 50,
+    KEYS_RETRY_MS = 10000,
+};
+
+/* A request on its way, and the completion that it becomes: allocated together, so that completing cannot fail. */
+struct passage {
+    struct committer_completion done; /* first: the caller frees by its address */
+    struct err err;
+    struct committer_request *request;
+    uint64_t bytes;
+    size_t store; /* index of its store, while in a group; SIZE_MAX: none */
+};
+
+struct open_store {
+    uint64_t job;
+    struct store *store;
+    int group_rc; /* why the group's transaction of this store is lost */
+    struct err group_err;
+    int64_t keys_after_ms; /* not before */
+};
+
+struct committer {
+    struct committer_conf conf;
+    struct mailbox *in, *out;
+    pthread_t thread;
+    atomic_bool finishing;
+    atomic_ullong n_commits;
+
+    /* the loop's */
+    uint32_t n_waiting;
+    uint64_t bytes_waiting, n_requests;
+
+    /* the thread's */
+    struct open_store *stores;
+    size_t n_stores;
+    struct passage **group;
+    uint32_t n_group;
+    uint64_t group_bytes;
+};
+
+/* -- requests -- */
+
+struct committer_request *committer_request_new(enum committer_op op, uint64_t job, uint64_t tag)
+{
+    struct committer_request *r = calloc(1, sizeof(*r));
+
+    if (!r)
+        return NULL;
+    r->op = op;
+    r->job = job;
+    r->tag = tag;
+    r->first_item = COMMITTER_ANY_ITEM;
+    return r;
+}
+
+void committer_request_free(struct committer_request *r)
+{
+    if (!r)
+        return;
+    free(r->path);
+    free(r->meta);
+    buf_release(&r->rows);
+    buf_release(&r->records);
+    free(r->ends);
+    free(r);
+}
+
+static void passage_free(void *message)
+{
+    struct passage *p = message;
+
+    if (!p)
+        return;
+    committer_request_free(p->request);
+    committer_request_free(p->done.request);
+    free(p);
+}
+
+void committer_completion_free(struct committer_completion *done)
+{
+    passage_free(done);
+}
+
+int committer_post(struct committer *c, struct committer_request **r)
+{
+    const struct committer_request *q = *r;
+    uint64_t bytes = REQUEST_OVERHEAD_BYTES + q->rows.capacity_bytes + q->records.capacity_bytes +
+                     sizeof(uint32_t) * (uint64_t)q->n_records;
+    struct passage *p;
+    int rc;
+
+    if (c->n_waiting == c->conf.max_requests || (c->n_waiting && c->bytes_waiting + bytes > c->conf.max_bytes))
+        return -EAGAIN;
+    p = calloc(1, sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    p->done =
+        (struct committer_completion){.op = q->op, .job = q->job, .tag = q->tag, .unit = q->unit, .text = p->err.text};
+    p->request = *r;
+    p->bytes = bytes;
+    rc = mailbox_post(c->in, p);
+    if (rc < 0) {
+        p->request = NULL;
+        passage_free(p);
+        return rc;
+    }
+    *r = NULL;
+    c->n_waiting++;
+    c->bytes_waiting += bytes;
+    c->n_requests++;
+    return 0;
+}
+
+static struct committer_completion *taken(struct committer *c, struct passage *p)
+{
+    if (!p)
+        return NULL;
+    c->n_waiting--;
+    c->bytes_waiting -= p->bytes;
+    return &p->done;
+}
+
+struct committer_completion *committer_take(struct committer *c)
+{
+    return taken(c, mailbox_take(c->out));
+}
+
+struct committer_completion *committer_take_wait(struct committer *c, int64_t timeout_ms)
+{
+    return taken(c, mailbox_take_wait(c->out, timeout_ms));
+}
+
+int committer_fd(const struct committer *c)
+{
+    return mailbox_fd(c->out);
+}
+
+void committer_stats(const struct committer *c, struct committer_stats *ret)
+{
+    *ret = (struct committer_stats){.n_waiting = c->n_waiting,
+                                    .bytes_waiting = c->bytes_waiting,
+                                    .n_requests = c->n_requests,
+                                    .n_commits = atomic_load(&c->n_commits)};
+}
+
+/* -- the thread: stores -- */
+
+static size_t find_store(const struct committer *c, uint64_t job)
+{
+    for (size_t i = 0; i < c->n_stores; i++)
+        if (c->stores[i].job == job)
+            return i;
+    return SIZE_MAX;
+}
+
+static void complete(struct committer *c, struct passage *p)
+{
+    int rc = p->done.rc;
+
+    if (rc == -ENOSPC || rc == -EAGAIN)
+        p->done.request = p->request;
+    else
+        committer_request_free(p->request);
+    p->request = NULL;
+    rc = mailbox_post(c->out, p);
+    assert(rc == 0); /* as many slots as there can be requests */
+    (void)rc;
+}
+
+static int open_store(struct committer *c, const struct committer_request *q, struct passage *p)
+{
+    const struct store_options options = {.create = q->create,
+                                          .allow_network_fs = c->conf.allow_network_fs,
+                                          .min_free_bytes = c->conf.min_free_bytes,
+                                          .meta = q->meta,
+                                          .seam = c->conf.seam};
+    struct open_store *stores;
+    int rc;
+
+    if (find_store(c, q->job) != SIZE_MAX)
+        return err_set(&p->err, -EEXIST, "job %llu has its store open", (unsigned long long)q->job);
+    if (!q->path)
+        return err_set(&p->err, -EINVAL, "no path");
+    stores = realloc(c->stores, (c->n_stores + 1) * sizeof(*stores));
+    if (!stores)
+        return err_set(&p->err, -ENOMEM, "%s: out of memory", q->path);
+    c->stores = stores;
+    stores[c->n_stores] = (struct open_store){.job = q->job};
+    rc = store_open(q->path, &options, &stores[c->n_stores].store, &p->done.created, &p->err);
+    if (rc < 0)
+        return rc;
+    p->done.store = stores[c->n_stores].store;
+    p->done.counters = *store_counters(p->done.store);
+    p->done.next_item = store_next_item(p->done.store);
+    c->n_stores++;
+    return 0;
+}
+
+/* A store that cannot have its keys built is sound without. */
+static void finish_keys(struct store *s)
+{
+    for (int i = 0; i < KEYS_AT_CLOSE_STEPS && store_keys_wanted(s); i++)
+        if (store_keys_step(s, NULL) < 0)
+            return;
+}
+
+static int close_store(struct committer *c, const struct committer_request *q, struct passage *p)
+{
+    size_t i = find_store(c, q->job);
+
+    if (i == SIZE_MAX)
+        return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
+    finish_keys(c->stores[i].store);
+    p->done.counters = *store_counters(c->stores[i].store);
+    p->done.next_item = store_next_item(c->stores[i].store);
+    store_close(c->stores[i].store);
+    c->stores[i] = c->stores[--c->n_stores];
+    return 0;
+}
+
+/* -- the thread: groups -- */
+
+static bool leaves_txn_sound(int rc)
+{
+    return rc == 0 || rc == -EBADMSG || rc == -EMSGSIZE || rc == -EINVAL || rc == -EALREADY || rc == -ENOENT;
+}
+
+static int append_rows(struct store *s, const struct committer_request *q, struct err *err)
+{
+    uint64_t next = store_next_item(s);
+
+    if (q->first_item != COMMITTER_ANY_ITEM && q->first_item != next)
+        return err_set(err, -EAGAIN, "rows from item %llu, the next item is %llu", (unsigned long long)q->first_item,
+                       (unsigned long long)next);
+    return store_append_rows(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
+}
+
+static int apply(struct store *s, const struct committer_request *q, struct err *err)
+{
+    const struct store_records records = {
+        .data = q->records.data, .ends = q->ends, .n = q->n_records, .n_failed = q->n_failed};
+
+    switch (q->op) {
+    case COMMITTER_ROWS:
+        return append_rows(s, q, err);
+    case COMMITTER_SEAL:
+        return store_seal(s, err);
+    case COMMITTER_UNIT:
+        if (q->n_records && q->ends[q->n_records - 1] > q->records.size_bytes)
+            return err_set(err, -EINVAL, "unit %u: records end behind their buffer", q->unit);
+        return store_put_unit(s, q->unit, &records, err);
+    case COMMITTER_ATTEMPTS:
+        return store_put_attempts(s, q->unit, q->attempts, err);
+    case COMMITTER_OPEN:
+    case COMMITTER_CLOSE:
+        break;
+    }
+    return err_set(err, -EINVAL, "no such operation: %d", (int)q->op);
+}
+
+static void lose_group(struct open_store *o, int rc, const struct err *err)
+{
+    store_abort(o->store);
+    o->group_rc = rc;
+    o->group_err = *err;
+}
+
+/* Put one request into its store's transaction. Whatever comes of it is told when the group is committed. */
+static void join_group(struct committer *c, struct passage *p)
+{
+    struct open_store *o;
+    size_t before;
+    int rc = 0;
+
+    c->group[c->n_group++] = p;
+    p->store = find_store(c, p->request->job);
+    if (p->store == SIZE_MAX) {
+        p->done.rc = err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)p->request->job);
+        return;
+    }
+    o = &c->stores[p->store];
+    if (o->group_rc < 0)
+        return; /* the store's transaction is lost already, this one shares its fate */
+    if (!store_in_txn(o->store))
+        rc = store_begin(o->store, &p->err);
+    before = store_txn_bytes(o->store);
+    if (rc == 0) {
+        rc = apply(o->store, p->request, &p->err);
+        if (rc == -EAGAIN || leaves_txn_sound(rc)) {
+            c->group_bytes += store_txn_bytes(o->store) - before;
+            p->done.rc = rc;
+            return;
+        }
+    }
+    lose_group(o, rc, &p->err);
+}
+
+static void commit_group(struct committer *c)
+{
+    for (size_t i = 0; i < c->n_stores; i++) {
+        struct open_store *o = &c->stores[i];
+
+        if (!store_in_txn(o->store))
+            continue;
+        o->group_rc = store_commit(o->store, &o->group_err);
+        atomic_fetch_add(&c->n_commits, 1);
+    }
+    for (uint32_t i = 0; i < c->n_group; i++) {
+        struct passage *p = c->group[i];
+
+        if (p->store != SIZE_MAX) {
+            const struct open_store *o = &c->stores[p->store];
+
+            /* done only in the transaction that is lost: not done */
+            if (o->group_rc < 0 && (p->done.rc == 0 || p->done.rc == -EALREADY)) {
+                p->done.rc = o->group_rc;
+                p->err = o->group_err;
+            }
+            p->done.counters = *store_counters(o->store);
+            p->done.next_item = store_next_item(o->store);
+        }
+        complete(c, p);
+    }
+    for (size_t i = 0; i < c->n_stores; i++)
+        c->stores[i].group_rc = 0;
+    c->n_group = 0;
+    c->group_bytes = 0;
+}
+
+/* Everything that waits now, as far as one group goes. */
+static void run_group(struct committer *c, struct passage *p)
+{
+    int64_t deadline_ms = clock_mono_ms() + c->conf.group_ms;
+
+    for (; p; p = mailbox_take(c->in)) {
+        enum committer_op op = p->request->op;
+
+        if (op == COMMITTER_OPEN || op == COMMITTER_CLOSE) {
+            commit_group(c); /* what came before comes out before */
+            p->done.rc = op == COMMITTER_OPEN ? open_store(c, p->request, p) : close_store(c, p->request, p);
+            complete(c, p);
+            deadline_ms = clock_mono_ms() + c->conf.group_ms;
+            continue;
+        }
+        join_group(c, p);
+        if (c->n_group == c->conf.group_requests || c->group_bytes >= c->conf.group_bytes ||
+            clock_mono_ms() >= deadline_ms)
+            break;
+    }
+    commit_group(c);
+}
+
+/* One step for one store. False: there is nothing to do. */
+static bool build_keys(struct committer *c)
+{
+    for (size_t i = 0; i < c->n_stores; i++) {
+        struct open_store *o = &c->stores[i];
+
+        if (!store_keys_wanted(o->store) || clock_mono_ms() < o->keys_after_ms)
+            continue;
+        if (store_keys_step(o->store, NULL) < 0)
+            o->keys_after_ms = clock_mono_ms() + KEYS_RETRY_MS;
+        return true;
+    }
+    return false;
+}
+
+static int64_t idle_ms(const struct committer *c, bool built)
+{
+    if (built)
+        return 0;
+    for (size_t i = 0; i < c->n_stores; i++)
+        if (store_keys_wanted(c->stores[i].store))
+            return KEYS_RETRY_MS;
+    return -1;
+}
+
+static void *committer_main(void *arg)
+{
+    struct committer *c = arg;
+    bool built = false;
+
+    for (;;) {
+        struct passage *p = mailbox_take_wait(c->in, idle_ms(c, built));
+
+        if (p) {
+            run_group(c, p);
+            built = true; /* look for keys to build once the mailbox is empty */
+        } else if (atomic_load(&c->finishing)) {
+            if (mailbox_length(c->in) == 0)
+                break;
+        } else {
+            built = build_keys(c);
+        }
+    }
+    for (size_t i = 0; i < c->n_stores; i++) {
+        finish_keys(c->stores[i].store);
+        store_close(c->stores[i].store);
+    }
+    c->n_stores = 0;
+    mailbox_close(c->out);
+    return NULL;
+}
+
+/* -- start, finish -- */
+
+static void release(struct committer *c)
+{
+    mailbox_free(c->in, passage_free);
+    mailbox_free(c->out, passage_free);
+    free(c->stores);
+    free(c->group);
+    free(c);
+}
+
+int committer_start(const struct committer_conf *conf, struct committer **ret, struct err *err)
+{
+    struct committer *c = calloc(1, sizeof(*c));
+    int rc;
+
+    if (!c)
+        return err_set(err, -ENOMEM, "committer: out of memory");
+    c->conf = *conf;
+    c->conf.max_requests = conf->max_requests ? conf->max_requests : 4096;
+    c->conf.max_bytes = conf->max_bytes ? conf->max_bytes : (uint64_t)128 << 20;
+    c->conf.group_ms = conf->group_ms ? conf->group_ms : 10;
+    c->conf.group_requests = conf->group_requests ? conf->group_requests : 1024;
+    c->conf.group_bytes = conf->group_bytes ? conf->group_bytes : (uint64_t)16 << 20;
+    c->group = calloc(c->conf.group_requests, sizeof(struct passage *));
+    rc = c->group ? mailbox_new(c->conf.max_requests, &c->in) : -ENOMEM;
+    if (rc == 0)
+        rc = mailbox_new(c->conf.max_requests, &c->out);
+    if (rc == 0)
+        rc = -pthread_create(&c->thread, NULL, committer_main, c);
+    if (rc < 0) {
+        if (c->in)
+            mailbox_free(c->in, NULL);
+        if (c->out)
+            mailbox_free(c->out, NULL);
+        free(c->group);
+        free(c);
+        return err_set(err, rc, "committer: cannot start: %s", strerror(-rc));
+    }
+    *ret = c;
+    return 0;
+}
+
+void committer_finish(struct committer *c)
+{
+    atomic_store(&c->finishing, true);
+    mailbox_close(c->in);
+}
+
+void committer_free(struct committer *c)
+{
+    if (!c)
+        return;
+    committer_finish(c);
+    (void)pthread_join(c->thread, NULL);
+    release(c);
+}
