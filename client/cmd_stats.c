@@ -160,12 +160,12 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
         (void)json_object_set_new(failures, s->codes[i].code, json_integer((json_int_t)s->codes[i].n));
     (void)json_object_update_new(
         all,
-        json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}", "n_items",
-                  (json_int_t)c->n_items, "n_units", (json_int_t)c->n_units, "sealed", c->sealed, "n_done",
-                  (json_int_t)c->n_done, "n_captions", (json_int_t)s->n_captions, "n_failed", (json_int_t)s->n_failed,
-                  "n_pending", (json_int_t)s->n_pending, "n_damaged", (json_int_t)s->n_damaged, "image_bytes",
+        json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}", "items",
+                  (json_int_t)c->n_items, "units", (json_int_t)c->n_units, "sealed", c->sealed, "done",
+                  (json_int_t)c->n_done, "captions", (json_int_t)s->n_captions, "failed", (json_int_t)s->n_failed,
+                  "pending", (json_int_t)s->n_pending, "damaged", (json_int_t)s->n_damaged, "image_bytes",
                   (json_int_t)s->image_bytes, "failures", failures, "disk_bytes", (json_int_t)disk_bytes(store),
-                  "n_tokens", (json_int_t)s->n_tokens, "tokens_histogram", json_histogram(s->tokens), "words_histogram",
+                  "tokens", (json_int_t)s->n_tokens, "tokens_histogram", json_histogram(s->tokens), "words_histogram",
                   json_histogram(s->words), "mean_logprob", s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
     if (all)
         (void)json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));

@@ -74,8 +74,8 @@ static void show(const struct verify *v, const struct stored_job_counters *c, co
                    c->n_units, c->n_done);
         return;
     }
-    all = json_pack("{s:b, s:I, s:I, s:I, s:O}", "sound", v->n_problems == 0, "n_items", (json_int_t)c->n_items,
-                    "n_done", (json_int_t)c->n_done, "n_problems", (json_int_t)v->n_problems, "problems", v->problems);
+    all = json_pack("{s:b, s:I, s:I, s:I, s:O}", "sound", v->n_problems == 0, "items", (json_int_t)c->n_items, "done",
+                    (json_int_t)c->n_done, "n_problems", (json_int_t)v->n_problems, "problems", v->problems);
     if (all)
         (void)json_dumpf(all, stdout, JSON_INDENT(1));
     putchar('\n');

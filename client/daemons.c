@@ -137,15 +137,9 @@ static int start_one(struct daemons_child *c, struct err *err)
     return rc;
 }
 
-int daemons_start(struct daemons *d, struct err *err)
+int daemons_start(struct daemons *d, enum daemons_role role, struct err *err)
 {
-    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
-        int rc = start_one(&d->children[role], err);
-
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
+    return d->children[role].n_starts ? 0 : start_one(&d->children[role], err);
 }
 
 /* The last `max_lines` lines of the log. */
@@ -176,19 +170,6 @@ static void show_log_end(struct daemons *d, const struct daemons_child *c, int m
     screen_copy(d->screen, start, (size_t)(tail + n - start));
 }
 
-void daemons_show_logs(struct daemons *d)
-{
-    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
-        struct daemons_child *c = &d->children[role];
-        struct stat st;
-
-        if (c->log_fd < 0 || fstat(c->log_fd, &st) < 0 || st.st_size == 0)
-            continue;
-        screen_note(d->screen, "the end of %s:", c->log);
-        show_log_end(d, c, 6);
-    }
-}
-
 static unsigned recent_deaths(const struct daemons_child *c, int64_t now_ms)
 {
     unsigned n = 0;
@@ -211,6 +192,7 @@ static int note_death(struct daemons *d, struct daemons_child *c, int status, in
     c->deaths_ms[c->n_deaths++ % DAEMONS_MAX_DEATHS] = now_ms;
     n = recent_deaths(c, now_ms);
     if (n >= DAEMONS_MAX_DEATHS || is_hopeless(status)) {
+        d->gave_up = true;
         screen_note(d->screen, "the %s %s; the end of its log, %s:", c->name, how, c->log);
         show_log_end(d, c, 12);
         if (is_hopeless(status))
@@ -267,7 +249,7 @@ int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct
 
         if (d->verbose && c->log_fd >= 0)
             copy_log(d, c);
-        if (c->pid > 0 || d->stopping)
+        if (c->pid > 0 || c->n_starts == 0 || d->stopping)
             continue;
         if (c->restart_ms <= now_ms) {
             int rc = start_one(c, err);
@@ -296,9 +278,9 @@ unsigned daemons_running(const struct daemons *d)
     return n;
 }
 
-void daemons_signal(const struct daemons *d, int signal_number)
+void daemons_signal(const struct daemons *d, enum daemons_role first, int signal_number)
 {
-    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
+    for (int role = first; role < DAEMONS_N_ROLES; role++) {
         if (d->children[role].pid > 0)
             (void)kill(d->children[role].pid, signal_number);
     }
@@ -307,10 +289,12 @@ void daemons_signal(const struct daemons *d, int signal_number)
 void daemons_release(struct daemons *d)
 {
     d->stopping = true;
-    daemons_signal(d, SIGKILL);
+    daemons_signal(d, DAEMONS_BROKER, SIGKILL);
     for (int role = 0; role < DAEMONS_N_ROLES; role++) {
         struct daemons_child *c = &d->children[role];
 
+        if (!c->name)
+            continue; /* never initialised */
         if (c->pid > 0)
             (void)waitpid(c->pid, NULL, 0);
         c->pid = 0;

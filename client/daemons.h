@@ -56,12 +56,14 @@ struct daemons {
     struct screen *screen;
     bool verbose;
     bool stopping; /* deaths are expected now */
+    bool gave_up;  /* a log has been shown that the user may want to read */
 };
 
 /* Find the programs and write the configuration files; nothing runs yet. */
 int daemons_init(struct daemons *d, const struct rundir *r, const struct daemons_conf *conf, struct screen *screen,
                  struct err *err) CHECK_RESULT;
-int daemons_start(struct daemons *d, struct err *err) CHECK_RESULT;
+/* Start one that has not been started yet; from then on it is kept running. */
+int daemons_start(struct daemons *d, enum daemons_role role, struct err *err) CHECK_RESULT;
 /* Take note of those that died. */
 int daemons_reap(struct daemons *d, int64_t now_ms, struct err *err) CHECK_RESULT;
 /* Restart what is due, copy the logs where they are wanted. *ret_next_ms: when to call again, INT64_MAX for never. */
@@ -69,12 +71,11 @@ int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct
 /* Deaths are no accidents from now on. */
 void daemons_expect_end(struct daemons *d);
 unsigned daemons_running(const struct daemons *d);
-void daemons_signal(const struct daemons *d, int signal_number);
+/* To all that run from `first` on (in the order of daemons_role). */
+void daemons_signal(const struct daemons *d, enum daemons_role first, int signal_number);
 /* Kill what still runs, wait for it, close the logs. Repeatable. */
 void daemons_release(struct daemons *d);
 /* How often the broker has been started. */
 unsigned daemons_broker_starts(const struct daemons *d);
-/* The end of every log that says something, on the screen. */
-void daemons_show_logs(struct daemons *d);
 
 #endif

@@ -17,6 +17,9 @@ struct interrupt {
 
 /* Block SIGINT, SIGTERM, SIGHUP and SIGCHLD and open a descriptor to read them from. SIGPIPE is ignored. */
 int interrupt_open(int *ret_fd, struct err *err) CHECK_RESULT;
+/* While they are let in, SIGINT, SIGTERM and SIGHUP end a blocking call with EINTR (the wire's sessions return -EINTR);
+ * interrupt_read tells of them all the same. SIGCHLD stays blocked. */
+void interrupt_let_in(bool yes);
 /* All that have arrived; never blocks. */
 void interrupt_read(int fd, struct interrupt *ret);
 

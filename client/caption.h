@@ -1,0 +1,33 @@
+/* caption.h - one `blipline caption` from sources to a finished store: the life of broker, workers and job.
+ *
+ *   caption.c   this sequence: start, import, watch, stop, report
+ *   job.c       what is said to the broker
+ *   daemons.c   the processes
+ *   feed.c      the pictures
+ *   report.c    what the user reads at the end
+ *
+ * Who may call: cmd_caption, once a process.
+ * Units:  seconds and items in what is printed. Memory: nothing is kept, nothing is left in the temporary folder.
+ * Errors: the program's exit code; everything has been said on standard error. */
+#ifndef BLIPLINE_CLIENT_CAPTION_H
+#define BLIPLINE_CLIENT_CAPTION_H
+
+#include "client/plan.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct caption_options {
+    const char *const *sources;
+    int n_sources;
+    const char *store;
+    const struct plan *plan;
+    int n_threads;
+    uint32_t unit_items; /* 0: chosen here */
+    uint64_t limit;      /* 0: none */
+    bool json, verbose, dry_run;
+};
+
+int caption_run(const struct caption_options *o);
+
+#endif

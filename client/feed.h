@@ -1,0 +1,49 @@
+/* feed.h - the pictures of a job that its store does not know yet, as row frames for the broker.
+ *
+ * The walk over the sources is compared with the manifest: an item is a path, and only paths that are not in the
+ * manifest (as often as they are in the walk) become rows. As long as walk and manifest run in step nothing is
+ * remembered; from the first difference on, 32 bytes an item of the rest of the manifest.
+ * Who may call: one thread; the store may be open for writing in another process.
+ * Units:  items. Memory: feed_close. Errors: negative errno and `err` naming the source. */
+#ifndef BLIPLINE_CLIENT_FEED_H
+#define BLIPLINE_CLIENT_FEED_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { FEED_PEEK_ITEMS = 256 };
+
+struct feed;
+
+struct feed_options {
+    const char *const *sources; /* as source/source.h takes them; must live as long as the feed */
+    int n_sources;
+    uint64_t limit;         /* 0: none; else only the first so many of the walk */
+    const char *store_path; /* what lies in this folder is passed over */
+};
+
+/* What the walk has seen so far. */
+struct feed_counts {
+    uint64_t n_walked;  /* pictures, up to the limit */
+    uint64_t n_new;     /* of them, not in the manifest */
+    uint64_t n_changed; /* of the others, size or time differ from the manifest's */
+    uint64_t n_skipped_names, n_skipped_hidden, n_skipped_other;
+    struct err first_problem; /* a folder that could not be read, ...; "" for none */
+};
+
+/* Opens the sources and looks at the first FEED_PEEK_ITEMS pictures. */
+int feed_open(const struct feed_options *o, struct feed **ret, struct err *err) CHECK_RESULT;
+void feed_close(struct feed *f); /* NULL is fine */
+/* How many pictures were looked at; fewer than FEED_PEEK_ITEMS: that is all of them. */
+uint32_t feed_peeked(const struct feed *f);
+/* Compare with the store's manifest from now on; call it before the first feed_next. */
+int feed_compare(struct feed *f, struct err *err) CHECK_RESULT;
+/* Fill `frame` (emptied first) with new items. *ret_n_rows 0: no more. Returns early after some thousand items so that
+ * the caller can look around; then *ret_more is true although the frame may be empty. */
+int feed_next(struct feed *f, struct buf *frame, uint32_t *ret_n_rows, bool *ret_more, struct err *err) CHECK_RESULT;
+const struct feed_counts *feed_counts(const struct feed *f);
+
+#endif

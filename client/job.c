@@ -1,0 +1,92 @@
+#include "client/job.h"
+
+#include "client/interrupt.h"
+#include "wire/client_session.h"
+
+#include <errno.h>
+
+enum { PATIENCE_MS = 120000, QUERY_MS = 3000 };
+
+void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open)
+{
+    *j = (struct job){.endpoint = endpoint, .open = *open};
+    buf_init(&j->frame, MSG_MAX_ROW_FRAME_BYTES);
+}
+
+void job_disconnect(struct job *j)
+{
+    client_session_close(&j->session);
+}
+
+void job_release(struct job *j)
+{
+    job_disconnect(j);
+    buf_release(&j->frame);
+}
+
+bool job_is_passing(int rc)
+{
+    return rc == -ECONNRESET || rc == -ETIMEDOUT || rc == -ESHUTDOWN;
+}
+
+int job_open(struct job *j, int64_t timeout_ms, struct err *err)
+{
+    int rc = 0;
+
+    interrupt_let_in(true);
+    if (!j->session)
+        rc = client_session_open(j->endpoint, timeout_ms, &j->session, err);
+    if (rc == 0) {
+        client_session_set_timeout(j->session, PATIENCE_MS);
+        rc = client_session_job_open(j->session, &j->open, &j->opened, err);
+    }
+    interrupt_let_in(false);
+    return rc;
+}
+
+int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err)
+{
+    uint32_t n_rows;
+    int rc = feed_next(f, &j->frame, &n_rows, ret_more, err);
+
+    if (rc < 0 || n_rows == 0)
+        return rc;
+    interrupt_let_in(true);
+    rc = client_session_rows(j->session, j->opened.job, &j->frame, n_rows, NULL, err);
+    interrupt_let_in(false);
+    return rc;
+}
+
+int job_seal(struct job *j, struct err *err)
+{
+    struct msg_job_accepted accepted;
+    int rc;
+
+    interrupt_let_in(true);
+    client_session_set_timeout(j->session, PATIENCE_MS);
+    rc = client_session_seal(j->session, j->opened.job, &accepted, err);
+    if (rc == 0) {
+        j->sealed = true;
+        client_session_set_timeout(j->session, QUERY_MS);
+    }
+    interrupt_let_in(false);
+    return rc;
+}
+
+int job_query(struct job *j, struct msg_job_progress *ret, struct err *err)
+{
+    return client_session_query(j->session, j->opened.job, ret, err);
+}
+
+int job_stop(struct job *j, struct err *err)
+{
+    struct msg_job_progress progress;
+
+    return client_session_stop_job(j->session, j->opened.job, &progress, err);
+}
+
+int job_shutdown(struct job *j, struct err *err)
+{
+    client_session_set_timeout(j->session, QUERY_MS);
+    return client_session_shutdown(j->session, err);
+}

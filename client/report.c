@@ -1,0 +1,96 @@
+#include "client/report.h"
+
+#include "client/progress.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+static uint64_t n_this_run(const struct report *r)
+{
+    return r->progress->n_done > r->n_before ? r->progress->n_done - r->n_before : 0;
+}
+
+static double rate(const struct report *r)
+{
+    return r->elapsed_ms > 0 ? (double)n_this_run(r) * 1000 / (double)r->elapsed_ms : 0;
+}
+
+static uint64_t busy_sum(const struct msg_job_progress *p)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < p->n_stages; i++)
+        sum += p->stages[i].busy_ns;
+    return sum;
+}
+
+static void stage_words(const struct report *r, struct screen *s)
+{
+    const struct msg_job_progress *p = r->progress;
+    uint64_t sum = busy_sum(p);
+    char text[512] = "";
+
+    if (sum == 0)
+        return;
+    for (uint32_t i = 0; i < p->n_stages; i++) {
+        const struct msg_stage_progress *g = &p->stages[i];
+        size_t n = strlen(text);
+
+        (void)snprintf(text + n, sizeof(text) - n, "%s%s %.2f s (%.0f %%)", i ? ", " : "", msg_stage_name(g->stage),
+                       (double)g->busy_ns / 1e9, (double)g->busy_ns * 100 / (double)sum);
+        n = strlen(text);
+        if (g->decode_ns || g->resize_ns)
+            (void)snprintf(text + n, sizeof(text) - n, " + decoding %.2f s, resizing %.2f s",
+                           (double)g->decode_ns / 1e9, (double)g->resize_ns / 1e9);
+    }
+    screen_note(s, "busy: %s", text);
+}
+
+void report_words(const struct report *r, struct screen *s)
+{
+    const struct msg_job_progress *p = r->progress;
+    uint64_t n = n_this_run(r);
+    char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE];
+
+    if (n == 0) {
+        screen_note(s, "%s: nothing to do, %" PRIu64 " items are done%s", r->store, p->n_done,
+                    p->n_failed ? " (some failed: blipline stats)" : "");
+        return;
+    }
+    screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, %" PRIu64 " in this run in %s (%s img/s)", r->store,
+                p->n_done, p->n_items, n, progress_duration(r->elapsed_ms, took), progress_rate_text(rate(r), speed));
+    stage_words(r, s);
+    if (p->n_failed)
+        screen_note(s, "%" PRIu64 " items failed; `blipline stats %s` counts the reasons", p->n_failed, r->store);
+    if (r->complete)
+        screen_note(s, "read them with: blipline export %s --format jsonl", r->store);
+}
+
+static json_t *stage_json(const struct msg_stage_progress *g, uint64_t sum)
+{
+    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "stage", msg_stage_name(g->stage), "items",
+                     (json_int_t)g->items_done, "busy_s", (double)g->busy_ns / 1e9, "share",
+                     sum ? (double)g->busy_ns / (double)sum : 0.0, "decode_s", (double)g->decode_ns / 1e9, "resize_s",
+                     (double)g->resize_ns / 1e9, "failures", (json_int_t)g->failures, "lease_expiries",
+                     (json_int_t)g->lease_expiries);
+}
+
+void report_json(const struct report *r)
+{
+    const struct msg_job_progress *p = r->progress;
+    json_t *stages = json_array(), *all;
+
+    for (uint32_t i = 0; i < p->n_stages; i++)
+        (void)json_array_append_new(stages, stage_json(&p->stages[i], busy_sum(p)));
+    all = json_pack("{s:b, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "complete", r->complete, "items",
+                    (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
+                    "this_run", (json_int_t)n_this_run(r), "seconds", (double)r->elapsed_ms / 1000, "images_per_s",
+                    rate(r), "stages", stages);
+    if (all)
+        (void)json_dumpf(all, stdout, JSON_REAL_PRECISION(9));
+    putchar('\n');
+    (void)fflush(stdout);
+    json_decref(all);
+}

@@ -1,0 +1,26 @@
+/* report.h - what a caption run says about itself at the end.
+ *
+ * Who may call: one thread. Units: nanoseconds in, seconds out. Memory: none. Errors: none. */
+#ifndef BLIPLINE_CLIENT_REPORT_H
+#define BLIPLINE_CLIENT_REPORT_H
+
+#include "client/screen.h"
+#include "proto/msg.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct report {
+    const char *store;
+    const struct msg_job_progress *progress; /* the last answer */
+    uint64_t n_before;                       /* items that had a record when the run began */
+    int64_t elapsed_ms;                      /* of the run, without reading and checking the checkpoint */
+    bool complete;                           /* not stopped */
+};
+
+/* A few lines for people. */
+void report_words(const struct report *r, struct screen *s);
+/* One JSON object on standard output. */
+void report_json(const struct report *r);
+
+#endif
