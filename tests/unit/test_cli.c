@@ -1,0 +1,154 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/cli.h"
+
+struct flags {
+    const char *out, *format;
+    int64_t n;
+    bool json;
+};
+
+static const struct cli_option options[] = {
+    {"output", 'o', CLI_TEXT, offsetof(struct flags, out), "PATH", "where to", 0, 0, NULL},
+    {"format", 0, CLI_CHOICE, offsetof(struct flags, format), "FORMAT", "which", 0, 0, "jsonl csv"},
+    {"number", 'n', CLI_NUMBER, offsetof(struct flags, n), "N", "how many", 1, 100, NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct flags, json), NULL, "as JSON", 0, 0, NULL},
+    {0},
+};
+
+static const struct cli_command command = {.name = "try",
+                                           .line = "",
+                                           .usage = "STORE [KEY]",
+                                           .about = "About it.",
+                                           .options = options,
+                                           .min_args = 1,
+                                           .max_args = 2};
+
+/* Parse the words (NULL-ended); what was said on standard error lands in `said`. */
+static char said[4096];
+static int parse(struct flags *f, char **ret_last, const char *first, ...)
+{
+    char *argv[16] = {strdup("try")};
+    int argc = 1, saved = dup(STDERR_FILENO), rc;
+    FILE *file = tmpfile();
+    va_list ap;
+
+    va_start(ap, first);
+    for (const char *w = first; w; w = va_arg(ap, const char *))
+        argv[argc++] = strdup(w);
+    va_end(ap);
+    (void)fflush(stderr);
+    (void)dup2(fileno(file), STDERR_FILENO);
+    rc = cli_parse(&command, argc, argv, f);
+    (void)fflush(stderr);
+    (void)dup2(saved, STDERR_FILENO);
+    (void)close(saved);
+    rewind(file);
+    said[fread(said, 1, sizeof(said) - 1, file)] = '\0';
+    (void)fclose(file);
+    *ret_last = argv[argc - 1]; /* leaked, as texts point into argv */
+    return rc;
+}
+
+static void test_cli_options_and_arguments_mix(void **state)
+{
+    struct flags f = {.format = "jsonl"};
+    char *last;
+
+    (void)state;
+    assert_int_equal(parse(&f, &last, "--json", "store", "-n", "7", "--format=csv", "-oout", NULL), 1);
+    assert_string_equal(last, "store");
+    assert_string_equal(f.out, "out");
+    assert_string_equal(f.format, "csv");
+    assert_int_equal(f.n, 7);
+    assert_true(f.json);
+    assert_int_equal(parse(&f, &last, "store", "--", "--json", NULL), 2);
+    assert_string_equal(last, "--json");
+}
+
+static void test_cli_wrong_lines_exit_2_and_say_why(void **state)
+{
+    static const struct {
+        const char *words[3], *hint;
+    } wrong[] = {
+        {{"s", "--formt", "csv"}, "did you mean --format"},
+        {{"s", "--nonsense", NULL}, "unknown option --nonsense"},
+        {{"s", "-x", NULL}, "unknown option -x"},
+        {{"s", "--number", "many"}, "not a whole number"},
+        {{"s", "--number", "0"}, "from 1 to 100"},
+        {{"s", "--number", "101"}, "from 1 to 100"},
+        {{"s", "--number", "7x"}, "not a whole number"},
+        {{"s", "--number", " 7"}, "not a whole number"},
+        {{"s", "--number", "99999999999999999999"}, "not a whole number"},
+        {{"s", "--format", "xml"}, "not one of: jsonl csv"},
+        {{"s", "--format", "json"}, "not one of"},
+        {{"s", "--json=yes", NULL}, "takes no value"},
+        {{"s", "--output", NULL}, "needs a value"},
+        {{"s", "-n", NULL}, "needs a value"},
+        {{"--json", NULL, NULL}, "an argument is missing"},
+        {{"a", "b", "c"}, "too many arguments"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        struct flags f = {0};
+        char *last;
+        int rc = parse(&f, &last, wrong[i].words[0], wrong[i].words[1], wrong[i].words[2], NULL);
+
+        assert_true(rc < 0);
+        assert_int_equal(cli_exit_code(rc), CLI_EXIT_USAGE);
+        if (!strstr(said, wrong[i].hint))
+            fail_msg("case %zu: \"%s\" is not in: %s", i, wrong[i].hint, said);
+    }
+}
+
+static void test_cli_nearest_word_is_found_and_far_ones_are_not(void **state)
+{
+    static const char *const words[] = {"caption", "export", "verify", "stats", NULL};
+
+    (void)state;
+    assert_string_equal(cli_nearest("captoin", words), "caption");
+    assert_string_equal(cli_nearest("exprot", words), "export");
+    assert_string_equal(cli_nearest("cap", words), "caption");
+    assert_null(cli_nearest("zzzzzz", words));
+    assert_null(cli_nearest("", words));
+    assert_null(cli_nearest("a-word-that-is-far-too-long-for-any-of-these-to-be-meant", words));
+}
+
+static void test_cli_help_names_every_option(void **state)
+{
+    char *page = NULL;
+    size_t size;
+    FILE *out = open_memstream(&page, &size);
+
+    (void)state;
+    cli_print_help(&command, out);
+    (void)fclose(out);
+    for (const struct cli_option *o = options; o->name; o++)
+        assert_non_null(strstr(page, o->name));
+    assert_non_null(strstr(page, "Usage: blipline try STORE [KEY]"));
+    assert_non_null(strstr(page, "  -o, --output PATH"));
+    free(page);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cli_options_and_arguments_mix),
+        cmocka_unit_test(test_cli_wrong_lines_exit_2_and_say_why),
+        cmocka_unit_test(test_cli_nearest_word_is_found_and_far_ones_are_not),
+        cmocka_unit_test(test_cli_help_names_every_option),
+    };
+
+    return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
+}
