@@ -1,0 +1,371 @@
+#include "wire/broker_socket.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "wire/context.h"
+#include "wire/endpoint.h"
+#include "wire/monitor.h"
+#include "wire/peer_table.h"
+
+enum { HWM = 16, MAX_POLL_FDS = 8, MAX_FRAME_BYTES = 16 << 20 };
+
+struct broker_socket {
+    struct broker_socket_conf conf;
+    void *socket, *monitor;
+    int socket_fd, monitor_fd;
+    char endpoint[256];
+    struct peer_table peers;
+    struct broker_socket_counters counters;
+};
+
+/* -- open and close */
+
+static int set_int(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+static int set_options(struct broker_socket *s)
+{
+    int64_t max_frame = MAX_FRAME_BYTES;
+    int ivl = (int)s->conf.heartbeat_ms, rc;
+
+    if ((rc = set_int(s->socket, ZMQ_ROUTER_MANDATORY, 1)) < 0 || (rc = set_int(s->socket, ZMQ_SNDHWM, HWM)) < 0 ||
+        (rc = set_int(s->socket, ZMQ_RCVHWM, HWM)) < 0 || (rc = set_int(s->socket, ZMQ_LINGER, WIRE_LINGER_MS)) < 0 ||
+        (rc = set_int(s->socket, ZMQ_HANDSHAKE_IVL, 5000)) < 0 || (rc = set_int(s->socket, ZMQ_BACKLOG, 1024)) < 0 ||
+        (rc = set_int(s->socket, ZMQ_HEARTBEAT_IVL, ivl)) < 0 ||
+        (rc = set_int(s->socket, ZMQ_HEARTBEAT_TIMEOUT, 3 * ivl)) < 0 ||
+        (rc = set_int(s->socket, ZMQ_HEARTBEAT_TTL, 3 * ivl)) < 0 || (rc = set_int(s->socket, ZMQ_IPV6, 1)) < 0)
+        return rc;
+    return zmq_setsockopt(s->socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof(max_frame)) < 0 ? -errno : 0;
+}
+
+static int bind_endpoint(struct broker_socket *s, struct err *err)
+{
+    const char *path = wire_endpoint_ipc_path(s->conf.endpoint);
+    size_t n = sizeof(s->endpoint);
+    mode_t mask = umask(0177); /* the socket file is born 0600; wire_init's callers are not threaded yet */
+    int rc = zmq_bind(s->socket, s->conf.endpoint) < 0 ? errno : 0;
+
+    (void)umask(mask);
+    if (rc)
+        return err_set(err, -rc, "cannot listen at %s: %s", s->conf.endpoint, zmq_strerror(rc));
+    if (zmq_getsockopt(s->socket, ZMQ_LAST_ENDPOINT, s->endpoint, &n) < 0)
+        return err_set(err, -errno, "%s: %s", s->conf.endpoint, zmq_strerror(errno));
+    if (path && chmod(path, 0600) < 0)
+        return err_set(err, -errno, "cannot make %s mode 0600: %s", path, strerror(errno));
+    return 0;
+}
+
+static int open_sockets(struct broker_socket *s, struct err *err)
+{
+    size_t n = sizeof(int);
+    int rc;
+
+    s->socket = zmq_socket(wire_context(), ZMQ_ROUTER);
+    if (!s->socket)
+        return err_set(err, -errno, "ZeroMQ: %s", zmq_strerror(errno));
+    rc = set_options(s);
+    if (rc == 0)
+        rc = wire_monitor_open(s->socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED, &s->monitor);
+    if (rc < 0)
+        return err_set(err, rc, "ZeroMQ: %s", zmq_strerror(-rc));
+    rc = bind_endpoint(s, err);
+    if (rc < 0)
+        return rc;
+    if (zmq_getsockopt(s->socket, ZMQ_FD, &s->socket_fd, &n) < 0 ||
+        zmq_getsockopt(s->monitor, ZMQ_FD, &s->monitor_fd, &n) < 0)
+        return err_set(err, -errno, "ZeroMQ: %s", zmq_strerror(errno));
+    return 0;
+}
+
+int broker_socket_open(const struct broker_socket_conf *conf, struct broker_socket **ret, struct err *err)
+{
+    struct broker_socket *s;
+    int rc;
+
+    if (!wire_context())
+        return err_set(err, -EINVAL, "wire_init was not called");
+    rc = wire_endpoint_check_bind(conf->endpoint, conf->insecure, err);
+    if (rc < 0)
+        return rc;
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_set(err, -ENOMEM, "no memory for a socket");
+    s->conf = *conf;
+    s->conf.heartbeat_ms = conf->heartbeat_ms ? conf->heartbeat_ms : 2000;
+    s->conf.max_queue_messages = conf->max_queue_messages ? conf->max_queue_messages : 256;
+    s->conf.max_queue_bytes = conf->max_queue_bytes ? conf->max_queue_bytes : (size_t)1 << 30;
+    rc = peer_table_init(&s->peers, conf->max_peers ? conf->max_peers : 4096);
+    rc = rc < 0 ? err_set(err, rc, "no memory for the table of peers") : open_sockets(s, err);
+    s->conf.endpoint = NULL; /* the caller's */
+    if (rc < 0)
+        broker_socket_close(&s);
+    else
+        *ret = s;
+    return rc;
+}
+
+void broker_socket_close(struct broker_socket **sp)
+{
+    struct broker_socket *s = *sp;
+
+    if (!s)
+        return;
+    *sp = NULL;
+    wire_monitor_close(s->socket, s->monitor);
+    if (s->socket)
+        (void)zmq_close(s->socket); /* removes the ipc path too */
+    peer_table_release(&s->peers);
+    free(s);
+}
+
+const char *broker_socket_endpoint(const struct broker_socket *s)
+{
+    return s->endpoint;
+}
+
+struct broker_socket_counters broker_socket_counters(const struct broker_socket *s)
+{
+    return s->counters;
+}
+
+/* -- queues */
+
+static void lose_peer(struct broker_socket *s, struct peer *p)
+{
+    s->counters.queued_messages -= p->n_queued;
+    s->counters.lost_peers++;
+    peer_table_set_gone(&s->peers, p);
+}
+
+static int send_now(struct broker_socket *s, struct peer *p, struct wire_message *m, struct err *err)
+{
+    int rc = wire_message_send(s->socket, &p->routing, m, err);
+
+    if (rc == 0) {
+        s->counters.messages_out++;
+        s->counters.bytes_out += wire_message_size_bytes(m);
+    }
+    return rc;
+}
+
+/* Send what is queued to one peer, until its connection is full again. */
+static void flush_peer(struct broker_socket *s, struct peer *p)
+{
+    while (p->n_queued) {
+        int rc = send_now(s, p, p->first->message, NULL);
+
+        if (rc == -EAGAIN)
+            return;
+        if (rc == -EHOSTUNREACH) {
+            lose_peer(s, p);
+            return;
+        }
+        peer_dequeue(p); /* sent, or cannot be sent at all: its lease will expire */
+        s->counters.queued_messages--;
+    }
+}
+
+static void flush_queues(struct broker_socket *s)
+{
+    struct peer *next;
+
+    if (s->counters.queued_messages == 0)
+        return;
+    for (struct peer *p = s->peers.all; p; p = next) {
+        next = p->next_of_all;
+        flush_peer(s, p);
+    }
+}
+
+int broker_socket_send(struct broker_socket *s, uint64_t peer, struct wire_message **m, struct err *err)
+{
+    struct peer *p = peer_table_find(&s->peers, peer);
+    size_t n_bytes = wire_message_size_bytes(*m);
+    int rc = -EAGAIN;
+
+    if (!p)
+        return err_set(err, -EHOSTUNREACH, "peer %llu is gone", (unsigned long long)peer);
+    if (p->n_queued == 0)
+        rc = send_now(s, p, *m, err);
+    if (rc == -EHOSTUNREACH)
+        lose_peer(s, p);
+    if (rc == 0) {
+        wire_message_free(*m);
+        *m = NULL;
+    }
+    if (rc != -EAGAIN)
+        return rc;
+    if (p->n_queued >= s->conf.max_queue_messages ||
+        (p->n_queued && p->queued_bytes + n_bytes > s->conf.max_queue_bytes))
+        return err_set(err, -ENOBUFS, "peer %llu does not take its messages: %zu wait", (unsigned long long)peer,
+                       p->n_queued);
+    if (peer_enqueue(p, *m) < 0)
+        return err_set(err, -ENOMEM, "no memory for a queued message");
+    s->counters.queued_messages++;
+    *m = NULL;
+    return 0;
+}
+
+int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct msg *envelope, struct err *err)
+{
+    struct wire_message *m;
+    int rc = wire_message_new(envelope->type, &m);
+
+    if (rc < 0)
+        return err_set(err, rc, "no memory for a message");
+    *wire_message_envelope(m) = *envelope;
+    /* lease ids are borrowed and may be gone when a queued message leaves: the broker's heartbeats have none */
+    if (envelope->type == MSG_HEARTBEAT && envelope->heartbeat.n_lease_ids) {
+        wire_message_envelope(m)->memory = NULL;
+        wire_message_free(m);
+        return err_set(err, -EINVAL, "a broker's heartbeat names no leases");
+    }
+    wire_message_envelope(m)->memory = NULL;
+    rc = broker_socket_send(s, peer, &m, err);
+    wire_message_free(m);
+    return rc;
+}
+
+void broker_socket_drop(struct broker_socket *s, uint64_t peer)
+{
+    struct peer *p = peer_table_find(&s->peers, peer);
+
+    if (!p)
+        return;
+    s->counters.queued_messages -= p->n_queued;
+    peer_table_remove(&s->peers, p);
+}
+
+/* -- waiting and receiving */
+
+static bool readable(void *socket)
+{
+    int events = 0;
+    size_t n = sizeof(events);
+
+    /* also lets the socket look at what the I/O thread has told it, without which its descriptor stays silent */
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n) == 0 && (events & ZMQ_POLLIN);
+}
+
+int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds, int64_t timeout_ms)
+{
+    struct pollfd all[MAX_POLL_FDS + 2];
+    int rc;
+
+    if (n_fds > MAX_POLL_FDS)
+        return -EINVAL;
+    flush_queues(s);
+    if (peer_table_has_gone(&s->peers) || readable(s->socket) || readable(s->monitor))
+        timeout_ms = 0;
+    if (n_fds)
+        memcpy(all, fds, n_fds * sizeof(*fds));
+    all[n_fds] = (struct pollfd){.fd = s->socket_fd, .events = POLLIN};
+    all[n_fds + 1] = (struct pollfd){.fd = s->monitor_fd, .events = POLLIN};
+    rc = poll(all, n_fds + 2, timeout_ms < 0 ? -1 : timeout_ms > INT32_MAX ? INT32_MAX : (int)timeout_ms);
+    if (rc < 0 && errno != EINTR)
+        return -errno;
+    for (size_t i = 0; i < n_fds; i++)
+        fds[i].revents = rc < 0 ? 0 : all[i].revents;
+    if (timeout_ms != 0)
+        flush_queues(s); /* room in a connection is one of the things that wake us */
+    return 0;
+}
+
+/* Note what the monitor says. Peers whose connection broke are marked; they are gone once all they sent is read. */
+static void watch_connections(struct broker_socket *s)
+{
+    int32_t fd;
+    int event;
+
+    while (wire_monitor_next(s->monitor, &event, &fd) == 1) {
+        if (event == ZMQ_EVENT_ACCEPTED)
+            peer_table_accepted(&s->peers, fd);
+        else if (event == ZMQ_EVENT_DISCONNECTED)
+            peer_table_disconnected(&s->peers, fd);
+    }
+}
+
+static void lose_disconnected(struct broker_socket *s)
+{
+    struct peer *next;
+
+    if (!s->peers.n_disconnected)
+        return;
+    for (struct peer *p = s->peers.all; p; p = next) {
+        next = p->next_of_all;
+        if (p->disconnected)
+            lose_peer(s, p);
+    }
+    s->peers.n_disconnected = 0;
+}
+
+/* A peer past the limit is told so, once for each message it sends, and has no number. */
+static void refuse_peer(struct broker_socket *s, const struct wire_routing *to)
+{
+    struct wire_message *m;
+
+    s->counters.refused_peers++;
+    if (wire_message_new(MSG_REFUSE, &m) < 0)
+        return;
+    wire_message_envelope(m)->refuse.reason = MSG_REASON_LIMIT;
+    (void)msg_text_set(wire_message_envelope(m)->refuse.text, MSG_TEXT_SIZE, "the broker has too many peers");
+    if (wire_message_send(s->socket, to, m, NULL) == 0) /* if not, it will ask again */
+        s->counters.messages_out++;
+    wire_message_free(m);
+}
+
+/* The peer that a message came from: known, or new. NULL: no more are admitted. */
+static struct peer *peer_of(struct broker_socket *s, const struct wire_routing *from)
+{
+    struct peer *p = peer_table_by_routing(&s->peers, from);
+
+    if (p)
+        return p;
+    watch_connections(s); /* so that the connection's number of use is known */
+    return peer_table_add(&s->peers, from);
+}
+
+int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
+{
+    struct wire_routing from = {.fd = -1};
+    struct peer *p;
+    int rc;
+
+    for (;;) {
+        *ret = (struct broker_socket_event){.type = BROKER_SOCKET_MESSAGE};
+        from.n_bytes = 0;
+        rc = wire_message_receive(s->socket, &s->conf.limits, &from, &ret->message, &ret->why);
+        if (rc == -EAGAIN)
+            break;
+        if (from.n_bytes == 0)
+            return rc; /* the socket itself */
+        p = peer_of(s, &from);
+        if (!p) {
+            refuse_peer(s, &from);
+            wire_message_free(ret->message);
+            continue;
+        }
+        ret->peer = p->number;
+        s->counters.messages_in++;
+        if (rc < 0) {
+            s->counters.bad++;
+            ret->type = BROKER_SOCKET_BAD;
+            ret->why_code = rc;
+        } else {
+            s->counters.bytes_in += wire_message_size_bytes(ret->message);
+        }
+        return 1;
+    }
+    watch_connections(s);
+    lose_disconnected(s);
+    ret->peer = peer_table_take_gone(&s->peers);
+    ret->type = BROKER_SOCKET_GONE;
+    return ret->peer ? 1 : 0;
+}

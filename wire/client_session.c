@@ -1,0 +1,361 @@
+#include "wire/client_session.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "base/clock.h"
+#include "wire/dealer.h"
+#include "wire/endpoint.h"
+#include "wire/message.h"
+
+enum { MAX_UNANSWERED = 4, DEFAULT_TIMEOUT_MS = 30000, RETRY_MS = 20 };
+
+struct client_session {
+    struct dealer dealer;
+    bool lost;
+    uint64_t seq, epoch;
+    int64_t timeout_ms;
+    /* rows on their way: answered in order, so a count and the last answer say all */
+    unsigned n_unanswered;
+    uint64_t n_items; /* confirmed */
+};
+
+/* -- refusals as error numbers */
+
+static int refusal(const struct msg_refuse *r, struct err *err)
+{
+    static const int codes[] = {
+        [MSG_REASON_VERSION] = -EPROTONOSUPPORT,
+        [MSG_REASON_MODEL] = -ENODEV,
+        [MSG_REASON_BAD_MESSAGE] = -EINVAL,
+        [MSG_REASON_NOT_ALLOWED] = -EPERM,
+        [MSG_REASON_STORE] = -EIO,
+        [MSG_REASON_RECIPE] = -EEXIST,
+        [MSG_REASON_LIMIT] = -EDQUOT,
+        [MSG_REASON_UNKNOWN_JOB] = -ENOENT,
+        [MSG_REASON_DRAINING] = -ESHUTDOWN,
+    };
+    size_t i = (size_t)r->reason;
+    int code = i < sizeof(codes) / sizeof(codes[0]) && codes[i] ? codes[i] : -EREMOTEIO;
+
+    return err_set(err, code, "%s", r->text[0] ? r->text : msg_reason_name(r->reason));
+}
+
+/* -- one message out, one in */
+
+static int lost(struct client_session *s, struct err *err)
+{
+    s->lost = true;
+    return err_set(err, -ECONNRESET, "the connection to the broker is lost");
+}
+
+/* Wait until the socket can be read (or written), the connection breaks, or the time is over. */
+static int wait_ready(struct client_session *s, short events, int64_t until_ms, struct err *err)
+{
+    zmq_pollitem_t items[] = {{.socket = s->dealer.socket, .events = events},
+                              {.socket = s->dealer.monitor, .events = ZMQ_POLLIN}};
+    int64_t left = until_ms - clock_mono_ms();
+    int rc = zmq_poll(items, 2, left < 0 ? 0 : left);
+
+    if (rc < 0)
+        return errno == EINTR ? err_set(err, -EINTR, "interrupted") : err_set(err, -errno, "%s", zmq_strerror(errno));
+    if (items[0].revents & events)
+        return 0;
+    if (items[1].revents && dealer_is_lost(&s->dealer))
+        return lost(s, err);
+    return left <= 0 ? err_set(err, -ETIMEDOUT, "the broker does not answer") : 0;
+}
+
+/* *m is taken, also on failure. */
+static int send_request(struct client_session *s, struct wire_message *m, int64_t until_ms, struct err *err)
+{
+    int rc;
+
+    wire_message_envelope(m)->seq = ++s->seq;
+    while ((rc = wire_message_send(s->dealer.socket, NULL, m, err)) == -EAGAIN) {
+        rc = wait_ready(s, ZMQ_POLLOUT, until_ms, err);
+        if (rc < 0)
+            break;
+    }
+    wire_message_free(m);
+    return rc == -EHOSTUNREACH ? lost(s, err) : rc;
+}
+
+/* The next message, whatever it is. */
+static int receive_any(struct client_session *s, int64_t until_ms, struct wire_message **ret, struct err *err)
+{
+    int rc;
+
+    while ((rc = wire_message_receive(s->dealer.socket, NULL, NULL, ret, err)) == -EAGAIN) {
+        rc = wait_ready(s, ZMQ_POLLIN, until_ms, err);
+        if (rc < 0)
+            return rc;
+    }
+    return rc < 0 ? err_prefix(err, -EBADMSG, "the broker's answer") : 0;
+}
+
+/* Rows are answered in order and before anything that was asked after them. 1: it was such an answer. */
+static int is_rows_answer(struct client_session *s, const struct msg *m)
+{
+    if (m->type != MSG_JOB_ROWS_OK || s->n_unanswered == 0)
+        return 0;
+    s->n_unanswered--;
+    s->n_items = m->job_rows_ok.n_items;
+    return 1;
+}
+
+/* Wait for the answer of request `seq`, which must be of `type`. */
+static int receive_answer(struct client_session *s, uint64_t seq, enum msg_type type, int64_t until_ms, struct msg *ret,
+                          struct err *err)
+{
+    for (;;) {
+        struct wire_message *message;
+        const struct msg *m;
+        int rc = receive_any(s, until_ms, &message, err);
+
+        if (rc < 0)
+            return rc;
+        m = wire_message_envelope(message);
+        if (m->type == MSG_REFUSE && (m->seq == 0 || m->seq >= seq - s->n_unanswered)) {
+            rc = refusal(&m->refuse, err);
+        } else if (is_rows_answer(s, m) || m->seq != seq) {
+            wire_message_free(message); /* of rows, of a request that was given up, or a heartbeat */
+            continue;
+        } else if (m->type != type) {
+            rc = err_set(err, -EBADMSG, "the broker answers %s, not %s", msg_type_name(m->type), msg_type_name(type));
+        } else {
+            *ret = *m;
+            ret->memory = NULL; /* answers have no variable parts */
+        }
+        wire_message_free(message);
+        return rc;
+    }
+}
+
+static int ask(struct client_session *s, const struct msg *request, enum msg_type answer, struct msg *ret,
+               struct err *err)
+{
+    int64_t until_ms = clock_mono_ms() + s->timeout_ms;
+    struct wire_message *m;
+    int rc;
+
+    if (s->lost)
+        return lost(s, err);
+    rc = wire_message_new(request->type, &m);
+    if (rc < 0)
+        return err_set(err, rc, "no memory for a message");
+    *wire_message_envelope(m) = *request;
+    rc = send_request(s, m, until_ms, err);
+    return rc < 0 ? rc : receive_answer(s, s->seq, answer, until_ms, ret, err);
+}
+
+/* -- open and close */
+
+static int greet(struct client_session *s, int64_t until_ms, struct err *err)
+{
+    struct msg m, answer;
+    char host[MSG_NAME_SIZE] = "";
+    int rc;
+
+    msg_init(&m, MSG_HELLO);
+    m.hello.role = MSG_ROLE_CLIENT;
+    m.hello.min_version = m.hello.max_version = MSG_VERSION;
+    m.hello.pid = (uint32_t)getpid();
+    randombytes_buf(&m.hello.boot_nonce, sizeof(m.hello.boot_nonce));
+    if (gethostname(host, sizeof(host) - 1) == 0)
+        (void)msg_text_set(m.hello.host, sizeof(m.hello.host), host);
+    s->timeout_ms = until_ms - clock_mono_ms();
+    rc = ask(s, &m, MSG_WELCOME, &answer, err);
+    if (rc == 0 && answer.welcome.version != MSG_VERSION)
+        rc = err_set(err, -EPROTONOSUPPORT, "the broker speaks version %u, this program %d", answer.welcome.version,
+                     MSG_VERSION);
+    if (rc == 0)
+        s->epoch = answer.welcome.epoch;
+    return rc;
+}
+
+int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_session **ret, struct err *err)
+{
+    int64_t until_ms = clock_mono_ms() + timeout_ms;
+    struct client_session *s;
+    int rc = wire_endpoint_check_connect(endpoint, err);
+
+    if (rc < 0)
+        return rc;
+    if (sodium_init() < 0)
+        return err_set(err, -EIO, "no random numbers on this machine");
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_set(err, -ENOMEM, "no memory for a session");
+    for (;;) {
+        s->lost = false;
+        rc = dealer_open(&s->dealer, endpoint, err);
+        if (rc == 0)
+            rc = greet(s, until_ms, err);
+        if (rc != -ECONNRESET || clock_mono_ms() >= until_ms)
+            break;
+        dealer_close(&s->dealer);
+        /* nobody listens yet: the broker may be starting. There is no event to wait for. */
+        (void)zmq_poll(NULL, 0, RETRY_MS);
+    }
+    if (rc == -ECONNRESET || rc == -ETIMEDOUT)
+        rc = err_set(err, -ETIMEDOUT, "no broker answers at %s", endpoint);
+    s->timeout_ms = DEFAULT_TIMEOUT_MS;
+    if (rc < 0)
+        client_session_close(&s);
+    else
+        *ret = s;
+    return rc;
+}
+
+void client_session_close(struct client_session **sp)
+{
+    struct client_session *s = *sp;
+    struct wire_message *m;
+
+    if (!s)
+        return;
+    *sp = NULL;
+    if (dealer_is_open(&s->dealer) && s->epoch && !s->lost && wire_message_new(MSG_BYE, &m) == 0) {
+        if (wire_message_send(s->dealer.socket, NULL, m, NULL) < 0) {
+            /* the broker will notice by itself */
+        }
+        wire_message_free(m);
+    }
+    dealer_close(&s->dealer);
+    free(s);
+}
+
+void client_session_set_timeout(struct client_session *s, int64_t timeout_ms)
+{
+    s->timeout_ms = timeout_ms;
+}
+
+uint64_t client_session_epoch(const struct client_session *s)
+{
+    return s->epoch;
+}
+
+/* -- requests */
+
+int client_session_job_open(struct client_session *s, const struct msg_job_open *open, struct msg_job_opened *ret,
+                            struct err *err)
+{
+    struct msg m, answer;
+    int rc;
+
+    msg_init(&m, MSG_JOB_OPEN);
+    m.job_open = *open;
+    rc = ask(s, &m, MSG_JOB_OPENED, &answer, err);
+    if (rc == 0)
+        *ret = answer.job_opened;
+    return rc;
+}
+
+/* Wait until at most `n` row messages are unanswered. */
+static int settle_rows(struct client_session *s, unsigned n, int64_t until_ms, struct err *err)
+{
+    while (s->n_unanswered > n) {
+        struct wire_message *message;
+        const struct msg *m;
+        int rc = receive_any(s, until_ms, &message, err);
+
+        if (rc < 0)
+            return rc;
+        m = wire_message_envelope(message);
+        if (m->type == MSG_REFUSE) {
+            rc = refusal(&m->refuse, err);
+            s->n_unanswered--;
+        } else {
+            (void)is_rows_answer(s, m); /* anything else is of an earlier request */
+        }
+        wire_message_free(message);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
+                        uint64_t *ret_n_items, struct err *err)
+{
+    int64_t until_ms = clock_mono_ms() + s->timeout_ms;
+    struct wire_message *m;
+    int rc;
+
+    if (s->lost)
+        return lost(s, err);
+    rc = settle_rows(s, MAX_UNANSWERED - 1, until_ms, err);
+    if (rc < 0)
+        return rc;
+    rc = wire_message_new(MSG_JOB_ROWS, &m);
+    if (rc < 0)
+        return err_set(err, rc, "no memory for a message");
+    wire_message_envelope(m)->job_ref.job = job;
+    rc = wire_message_add_rows(m, rows, n_rows);
+    if (rc < 0) {
+        wire_message_free(m);
+        return err_set(err, rc, "%zu bytes of rows do not fit a message", rows->size_bytes);
+    }
+    rc = send_request(s, m, until_ms, err);
+    if (rc < 0)
+        return rc;
+    s->n_unanswered++;
+    if (ret_n_items)
+        *ret_n_items = s->n_items;
+    return 0;
+}
+
+static int ask_of_job(struct client_session *s, enum msg_type request, uint64_t job, enum msg_type answer,
+                      struct msg *ret, struct err *err)
+{
+    struct msg m;
+
+    msg_init(&m, request);
+    m.job_ref.job = job;
+    return ask(s, &m, answer, ret, err);
+}
+
+int client_session_seal(struct client_session *s, uint64_t job, struct msg_job_accepted *ret, struct err *err)
+{
+    struct msg answer;
+    int rc = settle_rows(s, 0, clock_mono_ms() + s->timeout_ms, err);
+
+    if (rc == 0)
+        rc = ask_of_job(s, MSG_JOB_SEAL, job, MSG_JOB_ACCEPTED, &answer, err);
+    if (rc == 0)
+        *ret = answer.job_accepted;
+    return rc;
+}
+
+int client_session_query(struct client_session *s, uint64_t job, struct msg_job_progress *ret, struct err *err)
+{
+    struct msg answer;
+    int rc = ask_of_job(s, MSG_JOB_QUERY, job, MSG_JOB_PROGRESS, &answer, err);
+
+    if (rc == 0)
+        *ret = answer.job_progress;
+    return rc;
+}
+
+int client_session_stop_job(struct client_session *s, uint64_t job, struct msg_job_progress *ret, struct err *err)
+{
+    struct msg answer;
+    int rc = ask_of_job(s, MSG_JOB_STOP, job, MSG_JOB_PROGRESS, &answer, err);
+
+    if (rc == 0)
+        *ret = answer.job_progress;
+    return rc;
+}
+
+int client_session_shutdown(struct client_session *s, struct err *err)
+{
+    struct msg m, answer;
+
+    msg_init(&m, MSG_SHUTDOWN);
+    return ask(s, &m, MSG_BYE, &answer, err);
+}

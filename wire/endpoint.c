@@ -1,0 +1,115 @@
+#include "wire/endpoint.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static bool has_prefix(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+const char *wire_endpoint_ipc_path(const char *endpoint)
+{
+    return has_prefix(endpoint, "ipc://") && endpoint[6] != '@' ? endpoint + 6 : NULL;
+}
+
+/* Only addresses: a name could resolve to anything. */
+static bool is_loopback(const char *tcp_endpoint)
+{
+    const char *host = tcp_endpoint + strlen("tcp://"), *colon = strrchr(host, ':');
+    char address[64];
+    struct in_addr a;
+
+    if (!colon || (size_t)(colon - host) >= sizeof(address))
+        return false;
+    memcpy(address, host, (size_t)(colon - host));
+    address[colon - host] = '\0';
+    if (strcmp(address, "[::1]") == 0 || strcmp(address, "localhost") == 0)
+        return true;
+    return inet_pton(AF_INET, address, &a) == 1 && ntohl(a.s_addr) >> 24 == 127;
+}
+
+static int check_path(const char *path, struct err *err)
+{
+    if (path[0] == '\0')
+        return err_set(err, -EINVAL, "ipc:// without a path");
+    if (strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+        return err_set(err, -ENAMETOOLONG, "%s: a socket's path has at most %zu bytes; use a shorter folder", path,
+                       sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
+    return 0;
+}
+
+static int check_kind(const char *endpoint, struct err *err)
+{
+    const char *path = wire_endpoint_ipc_path(endpoint);
+
+    if (path)
+        return check_path(path, err);
+    if (!has_prefix(endpoint, "tcp://") && !has_prefix(endpoint, "inproc://"))
+        return err_set(err, -EINVAL, "%s: not an endpoint; ipc:///PATH or tcp://127.0.0.1:PORT", endpoint);
+    return 0;
+}
+
+/* ZeroMQ unlinks what is at the path before it binds, a live broker's socket included. */
+static int check_unused(const char *path, struct err *err)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    struct stat st;
+    int fd, rc;
+
+    if (lstat(path, &st) < 0)
+        return 0; /* free; or a folder that is not there, which bind says better */
+    if (!S_ISSOCK(st.st_mode))
+        return err_set(err, -EEXIST, "%s is there and is no socket; choose another path", path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_set(err, -errno, "%s: %s", path, strerror(errno));
+    memcpy(a.sun_path, path, strlen(path) + 1);
+    rc = connect(fd, (const struct sockaddr *)(const void *)&a, sizeof(a)) < 0 ? errno : 0;
+    (void)close(fd);
+    if (rc == 0 || rc == EAGAIN) /* EAGAIN: alive, with a full backlog */
+        return err_set(err, -EADDRINUSE, "%s: another broker answers there; stop it, or choose another path", path);
+    return 0;
+}
+
+int wire_endpoint_check_bind(const char *endpoint, bool insecure, struct err *err)
+{
+    const char *path = wire_endpoint_ipc_path(endpoint);
+    int rc = check_kind(endpoint, err);
+
+    if (rc < 0)
+        return rc;
+    if (path)
+        return check_unused(path, err);
+    if (!has_prefix(endpoint, "tcp://"))
+        return 0;
+    if (!is_loopback(endpoint))
+        return err_set(err, -EPERM,
+                       "%s would speak with anybody, without keys: listen at ipc:///PATH, or at tcp://127.0.0.1:PORT "
+                       "with `insecure = yes`",
+                       endpoint);
+    if (!insecure)
+        return err_set(err, -EPERM,
+                       "%s would speak without keys: set `insecure = yes` to allow it on loopback, or listen at "
+                       "ipc:///PATH",
+                       endpoint);
+    return 0;
+}
+
+int wire_endpoint_check_connect(const char *endpoint, struct err *err)
+{
+    int rc = check_kind(endpoint, err);
+
+    if (rc < 0)
+        return rc;
+    if (has_prefix(endpoint, "tcp://") && !is_loopback(endpoint))
+        return err_set(err, -EPERM, "%s would speak without keys: connect to ipc:///PATH or tcp://127.0.0.1:PORT",
+                       endpoint);
+    return 0;
+}

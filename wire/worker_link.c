@@ -1,0 +1,583 @@
+#include "wire/worker_private.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "base/clock.h"
+
+enum { MAX_HELD = 4096, TAKE_AT_ONCE = 64, GREETING_MS = 5000, CONNECTING_MS = 5000, LAST_WORDS_MS = 5000 };
+
+enum link_state {
+    LINK_DOWN,     /* no socket; the next one at retry_at_ms */
+    LINK_GREETING, /* HELLO is out or waits for the connection */
+    LINK_UP,       /* WELCOME was heard */
+    LINK_ENDED,    /* final */
+};
+
+/* The socket thread's own state, on its stack. */
+struct link {
+    struct worker_session *s;
+    struct dealer dealer;
+    enum link_state state;
+    struct worker_session_status status;
+    bool hello_sent, draining, credit_withdrawn;
+    unsigned n_failures; /* connections in a row that did not come to WELCOME */
+    int64_t now_ms, retry_at_ms, greeting_until_ms, heartbeat_at_ms, heard_at_ms, last_words_until_ms;
+    uint64_t epoch; /* of the last WELCOME; 0: none yet */
+    uint32_t heartbeat_ms;
+    int64_t silence_ms;
+    uint64_t progress_seen;
+    uint64_t units, bytes_in, bytes_out;
+};
+
+/* -- what main sees */
+
+static void tell(struct link *l, enum worker_session_state state)
+{
+    struct worker_session_status *copy;
+
+    l->status.state = state;
+    l->status.epoch = l->epoch;
+    copy = malloc(sizeof(*copy));
+    if (!copy)
+        return;
+    *copy = l->status;
+    while (mailbox_post(l->s->states, copy) < 0) /* nobody looks: the oldest gives way */
+        free(mailbox_take(l->s->states));
+}
+
+static void close_inbox(struct link *l)
+{
+    atomic_store(&l->s->inbox_closed, true);
+    mailbox_close(l->s->inbox);
+}
+
+static void end(struct link *l, enum worker_session_state state)
+{
+    close_inbox(l);
+    dealer_close(&l->dealer);
+    l->state = LINK_ENDED;
+    tell(l, state);
+}
+
+/* -- what is held */
+
+static void drop_held(struct link *l, struct held *h)
+{
+    struct held **at = &l->s->held;
+
+    while (*at != h)
+        at = &(*at)->next;
+    *at = h->next;
+    atomic_fetch_sub(&l->s->n_held, 1);
+    worker_held_free(h);
+}
+
+static void queue_unsent(struct link *l, struct returned *r)
+{
+    r->next = NULL;
+    if (l->s->unsent)
+        l->s->unsent_last->next = r;
+    else
+        l->s->unsent = r;
+    l->s->unsent_last = r;
+}
+
+static struct returned *pop_unsent(struct link *l)
+{
+    struct returned *r = l->s->unsent;
+
+    l->s->unsent = r->next;
+    return r;
+}
+
+/* Answer a lease that never reaches the compute side. Without memory it is dropped, and expires. */
+static void answer(struct link *l, struct held *h, enum msg_type type, const struct msg_lease *lease, const char *text)
+{
+    struct returned *r = calloc(1, sizeof(*r));
+
+    if (!r || wire_message_new(type, &r->message) < 0) {
+        free(r);
+        if (h)
+            drop_held(l, h);
+        return;
+    }
+    r->held = h;
+    if (type == MSG_FAILURE) {
+        struct msg_failure *f = &wire_message_envelope(r->message)->failure;
+
+        f->lease = *lease;
+        (void)msg_text_set(f->code, sizeof(f->code), "bad_work");
+        (void)msg_text_set(f->text, sizeof(f->text), text);
+    } else {
+        wire_message_envelope(r->message)->return_lease.lease = *lease;
+    }
+    queue_unsent(l, r);
+}
+
+/* A new epoch: nothing that was leased before counts any more. */
+static void drop_all_work(struct link *l)
+{
+    struct held *h;
+
+    while ((h = mailbox_take(l->s->inbox)))
+        drop_held(l, h);
+    while (l->s->unsent) {
+        struct returned *r = pop_unsent(l);
+
+        if (r->held)
+            drop_held(l, r->held);
+        worker_returned_free(r);
+    }
+    for (h = l->s->held; h; h = h->next)
+        atomic_store(&h->stale, true); /* the compute side has these */
+}
+
+/* -- connecting */
+
+static void lose(struct link *l, const char *why)
+{
+    int64_t wait = l->s->conf.retry_min_ms;
+
+    for (unsigned i = 0; i < l->n_failures && wait < l->s->conf.retry_max_ms; i++)
+        wait *= 2;
+    if (wait > l->s->conf.retry_max_ms)
+        wait = l->s->conf.retry_max_ms;
+    /* half fixed, half by chance: a cluster of workers must not come back in step */
+    wait = wait / 2 + (int64_t)randombytes_uniform((uint32_t)(wait / 2 + 1));
+    dealer_close(&l->dealer);
+    l->n_failures++;
+    l->state = LINK_DOWN;
+    l->retry_at_ms = l->now_ms + wait;
+    (void)msg_text_set(l->status.text, sizeof(l->status.text), why);
+    if (!l->draining)
+        tell(l, WORKER_SESSION_CONNECTING);
+}
+
+static void connect_again(struct link *l)
+{
+    struct err err;
+
+    l->hello_sent = l->credit_withdrawn = false;
+    l->state = LINK_GREETING;
+    l->greeting_until_ms = l->now_ms + CONNECTING_MS;
+    if (dealer_open(&l->dealer, l->s->endpoint, &err) < 0)
+        lose(l, err.text);
+}
+
+static int send_msg(struct link *l, const struct msg *envelope)
+{
+    struct wire_message *m;
+    int rc = wire_message_new(envelope->type, &m);
+
+    if (rc < 0)
+        return rc;
+    *wire_message_envelope(m) = *envelope;
+    rc = wire_message_send(l->dealer.socket, NULL, m, NULL);
+    wire_message_envelope(m)->memory = NULL; /* the caller's */
+    wire_message_free(m);
+    return rc;
+}
+
+static void say_hello(struct link *l)
+{
+    const struct worker_session *s = l->s;
+    struct msg m;
+
+    msg_init(&m, MSG_HELLO);
+    m.hello = (struct msg_hello){
+        .role = MSG_ROLE_WORKER,
+        .min_version = MSG_VERSION,
+        .max_version = MSG_VERSION,
+        .boot_nonce = s->boot_nonce,
+        .pid = (uint32_t)getpid(),
+        .stage = s->conf.stage,
+        .dtype = s->conf.dtype,
+        .fingerprint = s->conf.fingerprint,
+        .window_items = s->conf.window_items,
+        .window_bytes = s->conf.window_bytes,
+    };
+    (void)msg_text_set(m.hello.host, sizeof(m.hello.host), s->host);
+    (void)msg_text_set(m.hello.device, sizeof(m.hello.device), s->device);
+    (void)msg_text_set(m.hello.model, sizeof(m.hello.model), s->model);
+    if (send_msg(l, &m) == 0) {
+        l->hello_sent = true;
+        l->greeting_until_ms = l->now_ms + GREETING_MS;
+    }
+}
+
+/* -- what the broker says */
+
+static void on_welcome(struct link *l, const struct msg_welcome *w)
+{
+    if (w->version != MSG_VERSION) {
+        l->status.reason = MSG_REASON_VERSION;
+        (void)msg_text_set(l->status.text, sizeof(l->status.text),
+                           "the broker wants another version of the protocol than this worker speaks");
+        end(l, WORKER_SESSION_REFUSED);
+        return;
+    }
+    if (l->epoch != 0 && w->epoch != l->epoch)
+        drop_all_work(l);
+    l->epoch = w->epoch;
+    l->heartbeat_ms = w->heartbeat_ms;
+    l->silence_ms = l->s->conf.silence_ms ? l->s->conf.silence_ms : 5 * (int64_t)w->heartbeat_ms;
+    l->heartbeat_at_ms = l->now_ms + w->heartbeat_ms;
+    l->state = LINK_UP;
+    l->n_failures = 0;
+    l->status.n_connects++;
+    l->status.text[0] = '\0';
+    tell(l, l->draining ? WORKER_SESSION_DRAINING : WORKER_SESSION_CONNECTED);
+}
+
+static void on_refuse(struct link *l, const struct msg_refuse *r)
+{
+    char why[MSG_TEXT_SIZE];
+
+    if (r->reason == MSG_REASON_VERSION || r->reason == MSG_REASON_MODEL || r->reason == MSG_REASON_NOT_ALLOWED) {
+        l->status.reason = r->reason;
+        memcpy(l->status.text, r->text, sizeof(l->status.text));
+        end(l, WORKER_SESSION_REFUSED);
+        return;
+    }
+    /* for now: a limit, a broker that drains, one that has forgotten us. Try again, later and later. */
+    memcpy(why, r->text, sizeof(why));
+    lose(l, why);
+}
+
+static int decode_items(struct held *h, struct err *err)
+{
+    struct row_cursor cursor;
+    struct row_item *items, item;
+    uint32_t n = 0;
+    int rc;
+
+    items = arena_alloc(&h->arena, h->work.n_items * sizeof(*items));
+    if (!items)
+        return err_set(err, -ENOMEM, "no memory for %u items", h->work.n_items);
+    wire_message_rows(h->message, &cursor);
+    while ((rc = row_cursor_next_item(&cursor, &item, err)) == 1 && n < h->work.n_items) {
+        if (row_item_copy(&h->arena, &item, &items[n++]) < 0) {
+            rc = err_set(err, -ENOMEM, "no memory for %u items", h->work.n_items);
+            break;
+        }
+    }
+    row_cursor_release(&cursor);
+    h->work.items = items;
+    return rc < 0 ? rc : 0;
+}
+
+static bool is_held(const struct link *l, uint64_t lease_id)
+{
+    for (const struct held *h = l->s->held; h; h = h->next)
+        if (h->work.lease.id == lease_id && !atomic_load(&h->stale))
+            return true;
+    return false;
+}
+
+static struct held *held_new(struct wire_message *message)
+{
+    const struct msg *m = wire_message_envelope(message);
+    struct held *h = calloc(1, sizeof(*h));
+
+    if (!h)
+        return NULL;
+    arena_init(&h->arena, (size_t)256 << 20);
+    h->message = message;
+    h->work.lease = m->work.lease;
+    h->work.recipe = m->work.recipe;
+    h->work.n_items = m->n_rows;
+    h->work.n_tensors = m->n_tensors;
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        h->work.tensors[i] = wire_message_tensor(message, i);
+    h->work.received_ns = clock_mono_ns();
+    atomic_init(&h->stale, false);
+    return h;
+}
+
+static void on_work(struct link *l, struct wire_message **message)
+{
+    const struct msg_lease lease = wire_message_envelope(*message)->work.lease;
+    struct held *h;
+    struct err err;
+
+    if (lease.epoch != l->epoch || is_held(l, lease.id))
+        return; /* of another time, or said twice */
+    if (l->draining || atomic_load(&l->s->n_held) >= MAX_HELD) {
+        answer(l, NULL, MSG_RETURN, &lease, NULL);
+        return;
+    }
+    h = held_new(*message);
+    if (!h) {
+        answer(l, NULL, MSG_RETURN, &lease, NULL);
+        return;
+    }
+    *message = NULL;
+    l->bytes_in += wire_message_size_bytes(h->message);
+    if (decode_items(h, &err) < 0) {
+        answer(l, NULL, MSG_FAILURE, &lease, err.text);
+        worker_held_free(h);
+        return;
+    }
+    h->next = l->s->held;
+    l->s->held = h;
+    atomic_fetch_add(&l->s->n_held, 1);
+    if (mailbox_post(l->s->inbox, h) < 0)
+        answer(l, h, MSG_RETURN, &lease, NULL);
+}
+
+static void start_draining(struct link *l)
+{
+    struct held *h;
+
+    if (l->draining)
+        return;
+    l->draining = true;
+    l->last_words_until_ms = l->now_ms + LAST_WORDS_MS;
+    close_inbox(l);
+    while ((h = mailbox_take(l->s->inbox)))
+        answer(l, h, MSG_RETURN, &h->work.lease, NULL);
+    tell(l, WORKER_SESSION_DRAINING);
+}
+
+static void on_message(struct link *l, struct wire_message **message)
+{
+    const struct msg *m = wire_message_envelope(*message);
+
+    l->heard_at_ms = l->now_ms;
+    if (m->type == MSG_REFUSE) {
+        on_refuse(l, &m->refuse);
+    } else if (l->state == LINK_GREETING) {
+        if (m->type == MSG_WELCOME)
+            on_welcome(l, &m->welcome);
+    } else if (m->type == MSG_WORK) {
+        on_work(l, message);
+    } else if (m->type == MSG_HEARTBEAT && m->heartbeat.epoch != l->epoch) {
+        lose(l, "the broker has started again");
+    } else if (m->type == MSG_DRAIN) {
+        start_draining(l);
+    }
+}
+
+static void receive(struct link *l)
+{
+    for (int i = 0; i < TAKE_AT_ONCE && l->state != LINK_ENDED && dealer_is_open(&l->dealer); i++) {
+        struct wire_message *message = NULL;
+        int rc = wire_message_receive(l->dealer.socket, NULL, NULL, &message, NULL);
+
+        if (rc == -EAGAIN)
+            return;
+        if (rc == 0)
+            on_message(l, &message); /* a bad message is dropped: if it was work, the lease expires */
+        wire_message_free(message);
+    }
+}
+
+/* -- what we say */
+
+/* The answers in the outbox, from the compute side. */
+static void collect(struct link *l)
+{
+    void *message;
+
+    while ((message = mailbox_take(l->s->outbox))) {
+        struct returned *r = message;
+
+        if (message == l->s)
+            continue; /* only to wake us */
+        l->last_words_until_ms = l->now_ms + LAST_WORDS_MS;
+        if (!atomic_load(&r->held->stale) && r->message) {
+            queue_unsent(l, r);
+            continue;
+        }
+        drop_held(l, r->held);
+        worker_returned_free(r);
+    }
+}
+
+/* A result that we cannot even pack is a defect of the stage: the broker hears of it as a failure. */
+static void replace_by_failure(struct link *l, struct returned *r, const char *why)
+{
+    struct wire_message *m;
+
+    if (wire_message_new(MSG_FAILURE, &m) < 0)
+        return;
+    wire_message_envelope(m)->failure.lease = r->held->work.lease;
+    (void)msg_text_set(wire_message_envelope(m)->failure.code, MSG_CODE_SIZE, "bad_result");
+    (void)msg_text_set(wire_message_envelope(m)->failure.text, MSG_TEXT_SIZE, why);
+    if (wire_message_send(l->dealer.socket, NULL, m, NULL) < 0) {
+        /* then the lease expires */
+    }
+    wire_message_free(m);
+}
+
+static void send_unsent(struct link *l)
+{
+    while (l->state == LINK_UP && l->s->unsent) {
+        struct returned *r = l->s->unsent;
+        size_t n_bytes = wire_message_size_bytes(r->message);
+        struct err err;
+        int rc = wire_message_send(l->dealer.socket, NULL, r->message, &err);
+
+        if (rc == -EAGAIN)
+            return;
+        if (rc == -EHOSTUNREACH) {
+            lose(l, "the connection broke while sending"); /* it stays queued: same epoch, same lease */
+            return;
+        }
+        if (rc < 0 && r->held)
+            replace_by_failure(l, r, err.text);
+        if (rc == 0 && wire_message_envelope(r->message)->type == MSG_RESULT) {
+            l->units++;
+            l->bytes_out += n_bytes;
+        }
+        r = pop_unsent(l);
+        if (r->held)
+            drop_held(l, r->held);
+        worker_returned_free(r);
+    }
+}
+
+/* Does the compute side live? It moved since the last heartbeat, or waits for work and owes none. */
+static bool compute_lives(struct link *l)
+{
+    uint64_t progress = atomic_load(&l->s->progress);
+    bool idle = atomic_load(&l->s->n_waiting) > 0 && atomic_load(&l->s->n_taken) == 0;
+    bool lives = progress != l->progress_seen || idle;
+
+    l->progress_seen = progress;
+    return lives;
+}
+
+static void send_heartbeats(struct link *l)
+{
+    const struct held *h = compute_lives(l) ? l->s->held : NULL;
+    uint64_t ids[MSG_MAX_LEASE_IDS];
+    struct msg m;
+
+    do { /* at least one, so that the broker answers; as many as there are leases */
+        uint32_t n = 0;
+
+        for (; h && n < MSG_MAX_LEASE_IDS; h = h->next)
+            if (!atomic_load(&h->stale))
+                ids[n++] = h->work.lease.id;
+        msg_init(&m, MSG_HEARTBEAT);
+        m.heartbeat = (struct msg_heartbeat){
+            .epoch = l->epoch,
+            .n_lease_ids = n,
+            .lease_ids = ids,
+            .progress = l->progress_seen,
+            .counters = {.items = atomic_load(&l->s->items),
+                         .units = l->units,
+                         .item_errors = atomic_load(&l->s->item_errors),
+                         .batches = atomic_load(&l->s->batches),
+                         .busy_ns = atomic_load(&l->s->busy_ns),
+                         .idle_ns = atomic_load(&l->s->idle_ns),
+                         .bytes_in = l->bytes_in,
+                         .bytes_out = l->bytes_out},
+        };
+    } while (send_msg(l, &m) == 0 && h);
+    l->heartbeat_at_ms = l->now_ms + l->heartbeat_ms;
+}
+
+static void drain_step(struct link *l)
+{
+    struct msg m;
+
+    if (l->state == LINK_UP && !l->credit_withdrawn) {
+        msg_init(&m, MSG_CREDIT);
+        l->credit_withdrawn = send_msg(l, &m) == 0;
+    }
+    if (atomic_load(&l->s->n_taken) || mailbox_length(l->s->outbox))
+        return; /* the compute side is not through */
+    if (l->state == LINK_UP && !l->s->unsent && l->credit_withdrawn) {
+        msg_init(&m, MSG_BYE);
+        if (send_msg(l, &m) == 0)
+            end(l, WORKER_SESSION_DRAINED);
+    } else if (l->state != LINK_UP && (!l->s->unsent || l->now_ms >= l->last_words_until_ms)) {
+        end(l, WORKER_SESSION_DRAINED); /* nobody to say it to */
+    }
+}
+
+/* -- the loop */
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Do what is due; returns when something is due next. */
+static int64_t tick(struct link *l)
+{
+    int64_t next = l->now_ms + 1000;
+
+    if (dealer_is_open(&l->dealer) && dealer_is_lost(&l->dealer)) {
+        receive(l); /* a REFUSE may have come just before the end */
+        if (l->state != LINK_ENDED && l->state != LINK_DOWN)
+            lose(l, l->state == LINK_UP ? "the connection to the broker is lost" : "no broker answers");
+    }
+    if (l->state == LINK_DOWN && l->now_ms >= l->retry_at_ms)
+        connect_again(l);
+    if (l->state == LINK_GREETING && !l->hello_sent)
+        say_hello(l);
+    if (l->state == LINK_GREETING && l->now_ms >= l->greeting_until_ms)
+        lose(l, "the broker does not answer");
+    if (l->state == LINK_UP && l->now_ms - l->heard_at_ms >= l->silence_ms)
+        lose(l, "the broker is silent");
+    if (l->state == LINK_UP && l->now_ms >= l->heartbeat_at_ms)
+        send_heartbeats(l);
+    send_unsent(l);
+    if (atomic_load(&l->s->drain) && l->state != LINK_ENDED)
+        start_draining(l);
+    if (l->draining && l->state != LINK_ENDED) {
+        send_unsent(l);
+        drain_step(l);
+        next = l->now_ms + 50;
+    }
+    if (l->state == LINK_DOWN)
+        next = earlier(next, l->retry_at_ms);
+    else if (l->state == LINK_GREETING)
+        next = earlier(next, l->greeting_until_ms);
+    else if (l->state == LINK_UP)
+        next = earlier(next, earlier(l->heartbeat_at_ms, l->heard_at_ms + l->silence_ms));
+    return next;
+}
+
+static void wait_for_news(struct link *l, int64_t until_ms)
+{
+    bool writing = (l->state == LINK_GREETING && !l->hello_sent) || (l->state == LINK_UP && l->s->unsent);
+    zmq_pollitem_t items[3] = {{.fd = mailbox_fd(l->s->outbox), .events = ZMQ_POLLIN}};
+    int64_t timeout = until_ms - clock_mono_ms();
+    int n = 1;
+
+    if (dealer_is_open(&l->dealer)) {
+        items[n++] =
+            (zmq_pollitem_t){.socket = l->dealer.socket, .events = (short)(ZMQ_POLLIN | (writing ? ZMQ_POLLOUT : 0))};
+        items[n++] = (zmq_pollitem_t){.socket = l->dealer.monitor, .events = ZMQ_POLLIN};
+    }
+    (void)zmq_poll(items, n, timeout < 0 ? 0 : timeout); /* EINTR: the next round looks at everything anyway */
+}
+
+void *worker_link_main(void *session)
+{
+    struct link l = {.s = session, .state = LINK_DOWN};
+
+    l.now_ms = l.retry_at_ms = clock_mono_ms();
+    while (l.state != LINK_ENDED && !atomic_load(&l.s->stop)) {
+        int64_t next = tick(&l);
+
+        if (l.state == LINK_ENDED)
+            break;
+        wait_for_news(&l, next);
+        l.now_ms = clock_mono_ms();
+        collect(&l);
+        receive(&l);
+    }
+    dealer_close(&l.dealer);
+    /* given back after the end (a refused worker): nobody wants them; _stop frees */
+    return NULL;
+}

@@ -1,0 +1,66 @@
+/* worker_private.h - what the two halves of a worker's session share: worker_session.c, which the compute side calls,
+ * and worker_link.c, the socket thread.
+ *
+ * The halves meet in mailboxes and atomics alone. A `held` is made by the socket thread, lent to the compute side from
+ * _take until it is given back, and freed by the socket thread (or by _stop, after that thread has ended). */
+#ifndef BLIPLINE_WIRE_WORKER_PRIVATE_H
+#define BLIPLINE_WIRE_WORKER_PRIVATE_H
+
+#include "wire/worker_session.h"
+
+#include "base/arena.h"
+#include "base/mailbox.h"
+#include "wire/dealer.h"
+#include "wire/message.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* One leased unit. Everything but `stale` belongs to whoever has it. */
+struct held {
+    struct worker_work work; /* first: worker_work * and held * are the same address */
+    atomic_bool stale;       /* set by the socket thread while the compute side has it */
+    struct wire_message *message;
+    struct arena arena; /* the items */
+    uint64_t n_bytes;
+    struct held *next; /* the socket thread's list */
+};
+
+/* What the compute side gives back: exactly one message for one held. */
+struct returned {
+    struct held *held;
+    struct wire_message *message; /* RESULT, FAILURE or RETURN */
+    struct returned *next;        /* the socket thread's queue */
+};
+
+struct worker_session {
+    /* fixed at start */
+    struct worker_session_conf conf;
+    char endpoint[256], device[MSG_NAME_SIZE], model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];
+    uint64_t boot_nonce;
+    pthread_t thread;
+
+    /* between the threads */
+    struct mailbox *inbox;  /* held *: socket thread to compute side; closed when no more will come */
+    struct mailbox *outbox; /* returned *, or the session itself to wake the thread */
+    struct mailbox *states; /* worker_session_status *: socket thread to main, the latest counts */
+    atomic_bool inbox_closed, drain, stop;
+    atomic_uint_fast64_t progress;
+    atomic_uint n_waiting; /* threads inside _take */
+    atomic_uint n_taken;   /* works the compute side has */
+    atomic_uint n_held;
+    atomic_uint_fast64_t items, item_errors, batches, busy_ns, idle_ns;
+
+    /* main's */
+    struct worker_session_status last;
+
+    /* the socket thread's (after it has ended: _stop's) */
+    struct held *held;
+    struct returned *unsent, *unsent_last;
+};
+
+void *worker_link_main(void *session); /* the socket thread */
+void worker_held_free(struct held *h);
+void worker_returned_free(struct returned *r); /* not its held */
+
+#endif
