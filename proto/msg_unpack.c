@@ -304,20 +304,24 @@ static int keep_variable_parts(struct msg *m)
 
     for (uint32_t i = 0; i < m->n_tensors; i++)
         n += (m->tensors[i].inline_bytes + 15U) & ~15U;
-    if (n == 0)
-        return 0;
-    at = m->memory = malloc(n);
-    if (!at)
-        return -ENOMEM;
-    if (n_ids) {
-        memcpy(at, m->heartbeat.lease_ids, n_ids);
-        m->heartbeat.lease_ids = (const uint64_t *)(const void *)at;
+    at = NULL; /* empty parts point nowhere, not into the budget */
+    if (n) {
+        at = m->memory = malloc(n);
+        if (!at)
+            return -ENOMEM;
     }
+    if (n_ids)
+        memcpy(at, m->heartbeat.lease_ids, n_ids);
+    if (m->type == MSG_HEARTBEAT)
+        m->heartbeat.lease_ids = (const uint64_t *)(const void *)at;
     for (uint32_t i = 0; i < m->n_tensors; i++) {
         struct msg_tensor *t = &m->tensors[i];
 
-        if (t->inline_bytes)
-            memcpy(at, t->inline_data, t->inline_bytes);
+        if (t->inline_bytes == 0) {
+            t->inline_data = NULL;
+            continue;
+        }
+        memcpy(at, t->inline_data, t->inline_bytes);
         t->inline_data = at;
         at += (t->inline_bytes + 15U) & ~15U;
     }
