@@ -61,6 +61,8 @@ TENSOR  := $(filter-out $(TENSOR_CPU),$(wildcard tensor/*.c))
 MODEL   := $(wildcard model/*.c)
 
 PROTO_O := $(call objects,$(PROTO)) $(PROTOGEN:.c=.o)
+# vectors of 64 bytes only travel between inlined functions, whatever gcc says about passing them
+$(call objects,$(TENSOR_CPU)): override CFLAGS += -fopenmp -Wno-psabi
 
 # what each program is made of; broker and command link neither oneDNN nor CUDA
 BROKER_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(wildcard broker/*.c)) $(PROTO_O)

@@ -1,0 +1,59 @@
+/* cpu.h - what the files of the CPU back end share: its state, scratch memory, and how many threads a call is worth.
+ *
+ * Who may call: tensor/cpu*.c; like struct ops, the compute thread only.
+ * Units:  sizes in bytes, work in floating-point operations (about one nanosecond of one core is a hundred).
+ * Memory: cpu_scratch hands out one block that belongs to the back end, valid until the next cpu_scratch call.
+ * Errors: -ENOMEM. */
+#ifndef BLIPLINE_TENSOR_CPU_H
+#define BLIPLINE_TENSOR_CPU_H
+
+#include "tensor/cpu_matmul.h"
+#include "tensor/ops.h"
+
+/* What the kernels of cpu_simd.h are compiled for; oneDNN chooses for itself. */
+enum cpu_isa { CPU_ISA_BASE, CPU_ISA_AVX2, CPU_ISA_AVX512, CPU_ISA_COUNT };
+
+struct ops_vector {
+    int64_t n;
+    float *values;
+};
+
+struct ops_table {
+    struct tensor tensor; /* [rows, width], read in place */
+    int64_t width;
+};
+
+struct ops_cpu {
+    struct ops base;
+    int n_threads;
+    enum cpu_isa isa; /* the best this machine has */
+    struct cpu_matmul *matmul;
+    void *scratch;
+    size_t scratch_bytes;
+};
+
+static inline struct ops_cpu *cpu_of(struct ops *o)
+{
+    return (struct ops_cpu *)o;
+}
+
+/* 64-byte aligned, contents undefined. */
+void *cpu_alloc_aligned(size_t bytes);
+int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret) CHECK_RESULT;
+/* 1 or all: waking sleeping threads costs tens of microseconds, which small calls never earn back. */
+int cpu_threads_for(const struct ops_cpu *o, double work_flop);
+
+/* The entries of struct ops_funcs that have a file of their own; contracts in ops.h. */
+int cpu_linear(struct ops *o, const struct ops_linear_args *a);
+int cpu_attention(struct ops *o, const struct ops_attention_args *a);
+int cpu_norm(struct ops *o, const struct ops_norm_args *a);
+int cpu_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, const float *logits, int64_t ld, int32_t *ret_ids,
+                       float *ret_logprob);
+int cpu_rows_copy(struct ops *o, const struct ops_rows_args *a);
+int cpu_patchify(struct ops *o, const struct ops_patchify_args *a);
+int cpu_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t width, const void *patches,
+                  const struct ops_vector *cls, const struct ops_vector *pos, void *y);
+int cpu_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index, const int32_t *dst_index,
+              bool add, void *y, int64_t ld_y);
+
+#endif

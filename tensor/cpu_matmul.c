@@ -1,0 +1,508 @@
+#include "tensor/cpu_matmul.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <oneapi/dnnl/dnnl_version.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* oneDNN 2.x describes memory by value and builds a primitive from an operation descriptor; 3.x hides both. `md` and
+ * the functions up to matmul_desc_new are all that knows which one this is. */
+#if DNNL_VERSION_MAJOR >= 3
+typedef dnnl_memory_desc_t md;
+#else
+typedef dnnl_memory_desc_t *md;
+#endif
+
+enum { ALIGN = 64, CANONICAL_ROWS = 64 /* the weight layout is asked for with this many rows */ };
+
+struct shape {
+    int64_t m, n, k, ld_x, ld_y;
+    int act;
+    int has_bias, add_to_y;
+    int n_threads;
+};
+
+struct entry {
+    struct shape shape;
+    uint64_t last_use;
+    dnnl_primitive_t primitive;
+    dnnl_memory_t x, y, scratch;
+};
+
+struct cpu_matmul {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    bool takes_strides;
+    uint64_t n_uses;
+    void *scratch; /* one for all primitives: they run one after the other */
+    size_t scratch_bytes;
+    int n_entries;
+    struct entry entries[CPU_MATMUL_CACHE];
+};
+
+struct cpu_packed {
+    int64_t n, k;
+    md weight_md;
+    void *values;
+    float *bias;
+    dnnl_memory_t weight, bias_memory;
+};
+
+static int status_errno(dnnl_status_t s)
+{
+    return s == dnnl_success ? 0 : s == dnnl_out_of_memory ? -ENOMEM : -EIO;
+}
+
+static void md_free(md d)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    if (d)
+        (void)dnnl_memory_desc_destroy(d);
+#else
+    free(d);
+#endif
+}
+
+/* f32 [rows, columns] with these strides; row_stride 0: any layout, oneDNN chooses. */
+static md md_new(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride)
+{
+    dnnl_dims_t dims = {rows, columns}, strides = {row_stride, column_stride};
+    dnnl_status_t status;
+    md d = NULL;
+
+#if DNNL_VERSION_MAJOR >= 3
+    if (row_stride)
+        status = dnnl_memory_desc_create_with_strides(&d, 2, dims, dnnl_f32, strides);
+    else
+        status = dnnl_memory_desc_create_with_tag(&d, 2, dims, dnnl_f32, dnnl_format_tag_any);
+#else
+    d = malloc(sizeof(*d));
+    if (!d)
+        return NULL;
+    if (row_stride)
+        status = dnnl_memory_desc_init_by_strides(d, 2, dims, dnnl_f32, strides);
+    else
+        status = dnnl_memory_desc_init_by_tag(d, 2, dims, dnnl_f32, dnnl_format_tag_any);
+#endif
+    if (status != dnnl_success) {
+        md_free(d);
+        return NULL;
+    }
+    return d;
+}
+
+static md md_of(const_dnnl_primitive_desc_t p, dnnl_query_t what)
+{
+    md d = NULL;
+
+#if DNNL_VERSION_MAJOR >= 3
+    if (dnnl_memory_desc_clone(&d, dnnl_primitive_desc_query_md(p, what, 0)) != dnnl_success)
+        return NULL;
+#else
+    const dnnl_memory_desc_t *from = dnnl_primitive_desc_query_md(p, what, 0);
+
+    d = malloc(sizeof(*d));
+    if (d && from)
+        *d = *from;
+#endif
+    return d;
+}
+
+static dnnl_status_t append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_post_ops_append_eltwise(ops, kind, 0, 0);
+#else
+    return dnnl_post_ops_append_eltwise(ops, 1, kind, 0, 0);
+#endif
+}
+
+static dnnl_status_t append_sum(dnnl_post_ops_t ops)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
+#else
+    return dnnl_post_ops_append_sum(ops, 1);
+#endif
+}
+
+static dnnl_status_t matmul_desc_new(dnnl_engine_t engine, md x, md weight, md bias, md y, dnnl_primitive_attr_t attr,
+                                     dnnl_primitive_desc_t *ret)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_matmul_primitive_desc_create(ret, engine, x, weight, bias, y, attr);
+#else
+    dnnl_matmul_desc_t desc;
+    dnnl_status_t status = dnnl_matmul_desc_init(&desc, x, weight, bias, y);
+
+    return status == dnnl_success ? dnnl_primitive_desc_create(ret, &desc, attr, engine, NULL) : status;
+#endif
+}
+
+static dnnl_status_t attr_new(const struct shape *s, dnnl_primitive_attr_t *ret)
+{
+    static const dnnl_alg_kind_t kinds[] = {
+        [OPS_ACT_RELU] = dnnl_eltwise_relu,
+        [OPS_ACT_GELU_ERF] = dnnl_eltwise_gelu_erf,
+        [OPS_ACT_GELU_TANH] = dnnl_eltwise_gelu_tanh,
+    };
+    dnnl_post_ops_t ops = NULL;
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_status_t status = dnnl_primitive_attr_create(&attr);
+
+    if (status == dnnl_success)
+        status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (status == dnnl_success)
+        status = dnnl_post_ops_create(&ops);
+    if (status == dnnl_success && s->act != OPS_ACT_NONE)
+        status = append_eltwise(ops, kinds[s->act]);
+    if (status == dnnl_success && s->add_to_y)
+        status = append_sum(ops);
+    if (status == dnnl_success)
+        status = dnnl_primitive_attr_set_post_ops(attr, ops);
+    if (ops)
+        (void)dnnl_post_ops_destroy(ops);
+    if (status == dnnl_success)
+        *ret = attr;
+    else if (attr)
+        (void)dnnl_primitive_attr_destroy(attr);
+    return status;
+}
+
+/* weight NULL: the layout is oneDNN's choice. */
+static dnnl_status_t desc_for_shape(dnnl_engine_t engine, const struct shape *s, md weight, dnnl_primitive_desc_t *ret)
+{
+    md x = md_new(s->m, s->k, s->ld_x, 1), y = md_new(s->m, s->n, s->ld_y, 1);
+    md bias = s->has_bias ? md_new(1, s->n, s->n, 1) : NULL, any = weight ? NULL : md_new(s->k, s->n, 0, 0);
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_status_t status = dnnl_out_of_memory;
+
+    if (x && y && (bias || !s->has_bias) && (weight || any))
+        status = attr_new(s, &attr);
+    if (status == dnnl_success)
+        status = matmul_desc_new(engine, x, weight ? weight : any, bias, y, attr, ret);
+    if (attr)
+        (void)dnnl_primitive_attr_destroy(attr);
+    md_free(any);
+    md_free(bias);
+    md_free(y);
+    md_free(x);
+    return status;
+}
+
+/* oneDNN takes any strides, but some only by its reference loops, which are a thousand times slower. */
+static bool probe_strides(dnnl_engine_t engine)
+{
+    const struct shape dense = {.m = CANONICAL_ROWS, .n = 64, .k = 64, .ld_x = 64, .ld_y = 64, .n_threads = 1};
+    struct shape strided = dense;
+    dnnl_primitive_desc_t d = NULL, s = NULL;
+    const char *name = "ref";
+    md weight = NULL;
+
+    strided.ld_x = strided.ld_y = 128;
+    if (desc_for_shape(engine, &dense, NULL, &d) == dnnl_success)
+        weight = md_of(d, dnnl_query_weights_md);
+    if (weight && desc_for_shape(engine, &strided, weight, &s) == dnnl_success)
+        (void)dnnl_primitive_desc_query(s, dnnl_query_impl_info_str, 0, &name);
+    bool fast = strncmp(name, "ref", 3) != 0;
+
+    md_free(weight);
+    if (s)
+        (void)dnnl_primitive_desc_destroy(s);
+    if (d)
+        (void)dnnl_primitive_desc_destroy(d);
+    return fast;
+}
+
+int cpu_matmul_new(struct cpu_matmul **ret, struct err *err)
+{
+    struct cpu_matmul *m = calloc(1, sizeof(*m));
+    dnnl_status_t status;
+
+    if (!m)
+        return err_set(err, -ENOMEM, "oneDNN: out of memory");
+    /* Ours is the cache; oneDNN's would keep evicted primitives alive. */
+    status = dnnl_set_primitive_cache_capacity(0);
+    if (status == dnnl_success)
+        status = dnnl_engine_create(&m->engine, dnnl_cpu, 0);
+    if (status == dnnl_success)
+        status = dnnl_stream_create(&m->stream, m->engine, dnnl_stream_default_flags);
+    if (status != dnnl_success) {
+        cpu_matmul_free(m);
+        return err_set(err, status_errno(status), "oneDNN: cannot start, status %d", (int)status);
+    }
+    m->takes_strides = probe_strides(m->engine);
+    *ret = m;
+    return 0;
+}
+
+static void memory_free(dnnl_memory_t memory)
+{
+    if (memory)
+        (void)dnnl_memory_destroy(memory);
+}
+
+static void entry_clear(struct entry *e)
+{
+    if (e->primitive)
+        (void)dnnl_primitive_destroy(e->primitive);
+    memory_free(e->x);
+    memory_free(e->y);
+    memory_free(e->scratch);
+    *e = (struct entry){.last_use = 0};
+}
+
+void cpu_matmul_free(struct cpu_matmul *m)
+{
+    if (!m)
+        return;
+    for (int i = 0; i < m->n_entries; i++)
+        entry_clear(&m->entries[i]);
+    if (m->stream)
+        (void)dnnl_stream_destroy(m->stream);
+    if (m->engine)
+        (void)dnnl_engine_destroy(m->engine);
+    free(m->scratch);
+    free(m);
+}
+
+bool cpu_matmul_takes_strides(const struct cpu_matmul *m)
+{
+    return m->takes_strides;
+}
+
+int cpu_matmul_n_cached(const struct cpu_matmul *m)
+{
+    return m->n_entries;
+}
+
+static void *alloc_aligned(size_t bytes)
+{
+    return bytes > SIZE_MAX - ALIGN ? NULL : aligned_alloc(ALIGN, (bytes + ALIGN) / ALIGN * ALIGN);
+}
+
+static dnnl_status_t reorder(struct cpu_matmul *m, dnnl_memory_t from, md from_md, dnnl_memory_t to, md to_md)
+{
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_primitive_t primitive = NULL;
+    dnnl_status_t status = dnnl_reorder_primitive_desc_create(&desc, from_md, m->engine, to_md, m->engine, NULL);
+
+    if (status == dnnl_success)
+        status = dnnl_primitive_create(&primitive, desc);
+    if (status == dnnl_success)
+        status = dnnl_primitive_execute(primitive, m->stream, 2, args);
+    if (status == dnnl_success)
+        status = dnnl_stream_wait(m->stream);
+    if (primitive)
+        (void)dnnl_primitive_destroy(primitive);
+    if (desc)
+        (void)dnnl_primitive_desc_destroy(desc);
+    return status;
+}
+
+static dnnl_status_t pack(struct cpu_matmul *m, struct cpu_packed *w, const float *weight)
+{
+    const struct shape canonical = {
+        .m = CANONICAL_ROWS, .n = w->n, .k = w->k, .ld_x = w->k, .ld_y = w->n, .has_bias = w->bias != NULL};
+    md plain = md_new(w->k, w->n, 1, w->k), bias = md_new(1, w->n, w->n, 1);
+    dnnl_memory_t from = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_status_t status = plain && bias ? desc_for_shape(m->engine, &canonical, NULL, &desc) : dnnl_out_of_memory;
+
+    if (status == dnnl_success) {
+        w->weight_md = md_of(desc, dnnl_query_weights_md);
+        w->values = w->weight_md ? alloc_aligned(dnnl_memory_desc_get_size(w->weight_md)) : NULL;
+        status = w->values ? dnnl_success : dnnl_out_of_memory;
+    }
+    if (status == dnnl_success) /* oneDNN only reads it */
+        status = dnnl_memory_create(&from, plain, m->engine, (void *)(uintptr_t)weight);
+    if (status == dnnl_success)
+        status = dnnl_memory_create(&w->weight, w->weight_md, m->engine, w->values);
+    if (status == dnnl_success && w->bias)
+        status = dnnl_memory_create(&w->bias_memory, bias, m->engine, w->bias);
+    if (status == dnnl_success)
+        status = reorder(m, from, plain, w->weight, w->weight_md);
+    memory_free(from);
+    if (desc)
+        (void)dnnl_primitive_desc_destroy(desc);
+    md_free(bias);
+    md_free(plain);
+    return status;
+}
+
+int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const float *weight, const float *bias, int n_threads,
+                   struct cpu_packed **ret, struct err *err)
+{
+    struct cpu_packed *w = calloc(1, sizeof(*w));
+    dnnl_status_t status = dnnl_out_of_memory;
+
+    if (!w)
+        return err_set(err, -ENOMEM, "weight [%lld, %lld]: out of memory", (long long)n, (long long)k);
+    omp_set_num_threads(n_threads);
+    w->n = n;
+    w->k = k;
+    if (bias) {
+        w->bias = alloc_aligned((size_t)n * sizeof(float));
+        if (w->bias)
+            memcpy(w->bias, bias, (size_t)n * sizeof(float));
+    }
+    if (w->bias || !bias)
+        status = pack(m, w, weight);
+    if (status != dnnl_success) {
+        cpu_packed_free(w);
+        return err_set(err, status_errno(status), "weight [%lld, %lld]: oneDNN cannot pack it, status %d", (long long)n,
+                       (long long)k, (int)status);
+    }
+    *ret = w;
+    return 0;
+}
+
+void cpu_packed_free(struct cpu_packed *w)
+{
+    if (!w)
+        return;
+    memory_free(w->weight);
+    memory_free(w->bias_memory);
+    md_free(w->weight_md);
+    free(w->values);
+    free(w->bias);
+    free(w);
+}
+
+int64_t cpu_packed_n(const struct cpu_packed *w)
+{
+    return w->n;
+}
+
+int64_t cpu_packed_k(const struct cpu_packed *w)
+{
+    return w->k;
+}
+
+static dnnl_status_t memory_for(struct cpu_matmul *m, const_dnnl_primitive_desc_t desc, dnnl_query_t what,
+                                dnnl_memory_t *ret)
+{
+    md d = md_of(desc, what);
+    dnnl_status_t status = d ? dnnl_memory_create(ret, d, m->engine, DNNL_MEMORY_NONE) : dnnl_out_of_memory;
+
+    md_free(d);
+    return status;
+}
+
+static int reserve_scratch(struct cpu_matmul *m, size_t bytes)
+{
+    void *p;
+
+    if (bytes <= m->scratch_bytes)
+        return 0;
+    p = alloc_aligned(bytes);
+    if (!p)
+        return -ENOMEM;
+    free(m->scratch);
+    m->scratch = p;
+    m->scratch_bytes = bytes;
+    return 0;
+}
+
+static int entry_init(struct cpu_matmul *m, struct entry *e, const struct shape *s, const struct cpu_packed *w)
+{
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_status_t status = desc_for_shape(m->engine, s, w->weight_md, &desc);
+    md scratch = NULL;
+    int rc;
+
+    *e = (struct entry){.shape = *s};
+    if (status == dnnl_success)
+        status = dnnl_primitive_create(&e->primitive, desc);
+    if (status == dnnl_success)
+        status = memory_for(m, desc, dnnl_query_src_md, &e->x);
+    if (status == dnnl_success)
+        status = memory_for(m, desc, dnnl_query_dst_md, &e->y);
+    if (status == dnnl_success)
+        status = memory_for(m, desc, dnnl_query_scratchpad_md, &e->scratch);
+    if (status == dnnl_success && !(scratch = md_of(desc, dnnl_query_scratchpad_md)))
+        status = dnnl_out_of_memory;
+    rc = status_errno(status);
+    if (rc == 0)
+        rc = reserve_scratch(m, dnnl_memory_desc_get_size(scratch));
+    md_free(scratch);
+    if (desc)
+        (void)dnnl_primitive_desc_destroy(desc);
+    if (rc < 0)
+        entry_clear(e);
+    return rc;
+}
+
+static bool shape_equal(const struct shape *a, const struct shape *b)
+{
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->ld_x == b->ld_x && a->ld_y == b->ld_y &&
+           a->act == b->act && a->has_bias == b->has_bias && a->add_to_y == b->add_to_y && a->n_threads == b->n_threads;
+}
+
+static int find_entry(struct cpu_matmul *m, const struct shape *s, const struct cpu_packed *w, struct entry **ret)
+{
+    struct entry fresh, *victim = &m->entries[0];
+    int rc;
+
+    for (int i = 0; i < m->n_entries; i++) {
+        if (shape_equal(&m->entries[i].shape, s)) {
+            *ret = &m->entries[i];
+            return 0;
+        }
+        if (m->entries[i].last_use < victim->last_use)
+            victim = &m->entries[i];
+    }
+    rc = entry_init(m, &fresh, s, w);
+    if (rc < 0)
+        return rc;
+    if (m->n_entries < CPU_MATMUL_CACHE)
+        victim = &m->entries[m->n_entries++];
+    else
+        entry_clear(victim);
+    *victim = fresh;
+    *ret = victim;
+    return 0;
+}
+
+int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a)
+{
+    const struct cpu_packed *w = a->weight;
+    struct shape shape = {.m = a->n_rows,
+                          .n = w->n,
+                          .k = w->k,
+                          .ld_x = a->n_rows == 1 ? w->k : a->ld_x, /* one row has no distance to the next */
+                          .ld_y = a->n_rows == 1 ? w->n : a->ld_y,
+                          .act = (int)a->act,
+                          .has_bias = w->bias != NULL,
+                          .add_to_y = a->add_to_y,
+                          .n_threads = a->n_threads};
+    struct entry *e;
+    dnnl_status_t status;
+    int rc;
+
+    /* oneDNN divides the work when it makes a primitive: the number must be the same then and at each run. */
+    omp_set_num_threads(a->n_threads);
+    rc = find_entry(m, &shape, w, &e);
+    if (rc < 0)
+        return rc;
+    e->last_use = ++m->n_uses;
+    status = dnnl_memory_set_data_handle(e->x, (void *)(uintptr_t)a->x);
+    if (status == dnnl_success)
+        status = dnnl_memory_set_data_handle(e->y, a->y);
+    if (status == dnnl_success)
+        status = dnnl_memory_set_data_handle(e->scratch, m->scratch);
+    if (status == dnnl_success) {
+        dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, e->x},
+                                  {DNNL_ARG_WEIGHTS, w->weight},
+                                  {DNNL_ARG_DST, e->y},
+                                  {DNNL_ARG_SCRATCHPAD, e->scratch},
+                                  {DNNL_ARG_BIAS, w->bias_memory}};
+
+        status = dnnl_primitive_execute(e->primitive, m->stream, w->bias ? 5 : 4, args);
+    }
+    return status_errno(status);
+}

@@ -1,0 +1,51 @@
+/* cpu_matmul.h - y = act(x W^T + b) [+ y] by oneDNN with packed weights; the only user of oneDNN.
+ *
+ * Weights are packed once into the layout that oneDNN prefers; the same packed bytes serve any number of rows.
+ * Primitives are made for one exact shape and kept, at most CPU_MATMUL_CACHE of them, the least recently used goes.
+ * A row's result does not depend on the number of rows or threads where the processor has AVX-512 (tested).
+ *
+ * Who may call: the compute thread of one struct ops_cpu.
+ * Units:  x [rows, K], W [N, K], y [rows, N], f32, row-major, ld in elements.
+ * Memory: a packed matrix belongs to the caller until cpu_packed_free, which must precede cpu_matmul_free.
+ * Errors: -ENOMEM, -EOVERFLOW, -EIO (oneDNN failed); err says where. */
+#ifndef BLIPLINE_TENSOR_CPU_MATMUL_H
+#define BLIPLINE_TENSOR_CPU_MATMUL_H
+
+#include "base/err.h"
+#include "tensor/ops.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { CPU_MATMUL_CACHE = 512 };
+
+struct cpu_matmul;
+struct cpu_packed;
+
+struct cpu_matmul_args {
+    struct cpu_packed *weight;
+    int64_t n_rows;
+    const float *x;
+    int64_t ld_x;
+    float *y;
+    int64_t ld_y;
+    enum ops_act act;
+    bool add_to_y; /* the residual is already in y */
+    int n_threads; /* 1 or what cpu_matmul_new was told */
+};
+
+int cpu_matmul_new(struct cpu_matmul **ret, struct err *err) CHECK_RESULT;
+void cpu_matmul_free(struct cpu_matmul *m);
+/* Whether ld_x > K and ld_y > N run at full speed; if not, callers pass dense rows. */
+bool cpu_matmul_takes_strides(const struct cpu_matmul *m);
+int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a) CHECK_RESULT;
+int cpu_matmul_n_cached(const struct cpu_matmul *m);
+
+/* weight: [N, K] f32 dense; bias: N values or NULL. Both are copied. n_threads for the packing itself. */
+int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const float *weight, const float *bias, int n_threads,
+                   struct cpu_packed **ret, struct err *err) CHECK_RESULT;
+void cpu_packed_free(struct cpu_packed *w);
+int64_t cpu_packed_n(const struct cpu_packed *w);
+int64_t cpu_packed_k(const struct cpu_packed *w);
+
+#endif
