@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,6 +72,7 @@ static void become(const struct spawn *s, char **env, int null_fd, int fail_fd, 
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)signal(SIGPIPE, SIG_DFL);
+    (void)close_range(3, ~0U, CLOSE_RANGE_CLOEXEC); /* also what we were given ourselves */
     if (dup2(null_fd, 0) >= 0 && dup2(s->out_fd >= 0 ? s->out_fd : s->log_fd, 1) >= 0 && dup2(s->log_fd, 2) >= 0)
         (void)execve(s->program, (char *const *)s->args, env);
     code = errno;

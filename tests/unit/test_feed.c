@@ -1,0 +1,305 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/feed.h"
+#include "client/known.h"
+#include "proto/row.h"
+#include "store/store.h"
+
+struct folder {
+    char path[64], store[80], in[80];
+};
+
+static int setup(void **state)
+{
+    struct folder *f = calloc(1, sizeof(*f));
+
+    (void)snprintf(f->path, sizeof(f->path), "/tmp/test_feed.XXXXXX");
+    if (!mkdtemp(f->path))
+        return -1;
+    (void)snprintf(f->store, sizeof(f->store), "%s/store", f->path);
+    (void)snprintf(f->in, sizeof(f->in), "%s/in", f->path);
+    *state = f;
+    return mkdir(f->in, 0700);
+}
+
+static int teardown(void **state)
+{
+    struct folder *f = *state;
+    char command[128];
+
+    (void)snprintf(command, sizeof(command), "rm -rf '%s'", f->path);
+    (void)!system(command);
+    free(f);
+    return 0;
+}
+
+static void touch(const char *dir, const char *name, const char *bytes)
+{
+    char path[256];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, strlen(bytes)), strlen(bytes));
+    (void)close(fd);
+}
+
+struct fed {
+    char keys[4096]; /* "a.jpg b.jpg" */
+    struct buf rows;
+    struct feed_counts counts;
+};
+
+static void feed_all(const struct folder *f, const char *const *sources, int n, uint64_t limit, struct fed *ret)
+{
+    struct feed_options o = {.sources = sources, .n_sources = n, .limit = limit, .store_path = f->store};
+    struct feed *feed = NULL;
+    struct err err = {""};
+    struct buf frame;
+    bool more = true;
+
+    ret->keys[0] = '\0';
+    buf_init(&ret->rows, 0);
+    buf_init(&frame, 0);
+    if (feed_open(&o, &feed, &err) < 0 || (access(f->store, F_OK) == 0 && feed_compare(feed, &err) < 0))
+        fail_msg("%s", err.text);
+    while (more) {
+        struct row_frame rf;
+        struct row_cursor c;
+        struct row_item item;
+        uint32_t n_rows;
+
+        if (feed_next(feed, &frame, &n_rows, &more, &err) < 0)
+            fail_msg("%s", err.text);
+        rf = (struct row_frame){frame.data, frame.size_bytes};
+        row_cursor_init(&c, &rf, n_rows ? 1 : 0, n_rows);
+        while (row_cursor_next_item(&c, &item, &err) == 1) {
+            size_t k = strlen(ret->keys);
+
+            (void)snprintf(ret->keys + k, sizeof(ret->keys) - k, "%s%.*s", k ? " " : "", (int)item.key_bytes,
+                           (const char *)item.key);
+        }
+        row_cursor_release(&c);
+        assert_int_equal(buf_append(&ret->rows, frame.data, frame.size_bytes), 0);
+    }
+    ret->counts = *feed_counts(feed);
+    feed_close(feed);
+    buf_release(&frame);
+}
+
+/* Feed, and let the manifest grow by it; `want` are the new keys. */
+static void import(const struct folder *f, const char *const *sources, int n, const char *want,
+                   struct feed_counts *ret_counts)
+{
+    struct stored_job_meta meta = {.unit_items = 4, .n_nodes = 1};
+    struct store_options options = {.create = true, .meta = &meta};
+    struct store *s = NULL;
+    struct err err = {""};
+    struct fed fed;
+
+    (void)msg_text_set(meta.recipe.name, sizeof(meta.recipe.name), "caption");
+    (void)msg_text_set(meta.program, sizeof(meta.program), "test");
+    meta.recipe.dtype = MSG_DTYPE_F32;
+    meta.recipe.max_new_tokens = 20;
+    meta.nodes[0].stage = MSG_STAGE_LLM;
+    feed_all(f, sources, n, 0, &fed);
+    assert_string_equal(fed.keys, want);
+    if (store_open(f->store, &options, &s, NULL, &err) < 0 || store_begin(s, &err) < 0)
+        fail_msg("%s", err.text);
+    if (fed.rows.size_bytes)
+        assert_int_equal(store_append_rows(s, fed.rows.data, fed.rows.size_bytes, (uint32_t)fed.counts.n_new, &err), 0);
+    assert_int_equal(store_seal(s, &err), 0);
+    assert_int_equal(store_commit(s, &err), 0);
+    store_close(s);
+    buf_release(&fed.rows);
+    *ret_counts = fed.counts;
+}
+
+static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
+{
+    const struct folder *f = *state;
+    const char *const sources[] = {f->in};
+    struct feed_counts c;
+    char path[160];
+
+    touch(f->in, "b.jpg", "1");
+    touch(f->in, "d.jpg", "22");
+    touch(f->in, "e.png", "3");
+    touch(f->in, "note.txt", "3");
+    import(f, sources, 1, "b.jpg d.jpg e.png", &c);
+    assert_int_equal(c.n_walked, 3);
+    assert_int_equal(c.n_new, 3);
+    assert_int_equal(c.n_skipped_names, 1);
+    import(f, sources, 1, "", &c); /* the walk in step with the manifest */
+    assert_int_equal(c.n_walked, 3);
+    assert_int_equal(c.n_changed, 0);
+    touch(f->in, "a.jpg", "0"); /* out of step from the first on */
+    touch(f->in, "c.jpg", "0");
+    touch(f->in, "f.jpg", "0");
+    import(f, sources, 1, "a.jpg c.jpg f.jpg", &c);
+    (void)snprintf(path, sizeof(path), "%s/d.jpg", f->in);
+    assert_int_equal(unlink(path), 0);
+    import(f, sources, 1, "", &c);
+    assert_int_equal(c.n_walked, 5);
+    touch(f->in, "b.jpg", "another size");
+    import(f, sources, 1, "", &c);
+    assert_int_equal(c.n_changed, 1);
+}
+
+static void test_feed_the_same_picture_twice_is_two_items_once(void **state)
+{
+    const struct folder *f = *state;
+    char list[100], one[160];
+    const char *const sources[] = {list, one};
+    struct feed_counts c;
+
+    touch(f->in, "a.jpg", "1");
+    touch(f->path, "list.txt", "in/a.jpg\nin/a.jpg\nin/gone.jpg\n");
+    (void)snprintf(list, sizeof(list), "@%s/list.txt", f->path);
+    (void)snprintf(one, sizeof(one), "%s/a.jpg", f->in);
+    import(f, sources, 2, "in/a.jpg in/a.jpg in/gone.jpg a.jpg", &c);
+    import(f, sources, 2, "", &c);
+    assert_int_equal(c.n_walked, 4);
+    touch(f->path, "list.txt", "in/a.jpg\nin/a.jpg\nin/a.jpg\nin/gone.jpg\n");
+    import(f, sources, 2, "a.jpg", &c); /* one more than the manifest has: the last of them */
+}
+
+static void test_feed_limit_counts_the_walk_not_the_news(void **state)
+{
+    const struct folder *f = *state;
+    const char *const sources[] = {f->in};
+    struct feed_counts c;
+    struct fed fed;
+
+    touch(f->in, "a.jpg", "1");
+    touch(f->in, "b.jpg", "1");
+    import(f, sources, 1, "a.jpg b.jpg", &c);
+    touch(f->in, "c.jpg", "1");
+    touch(f->in, "d.jpg", "1");
+    feed_all(f, sources, 1, 3, &fed);
+    assert_string_equal(fed.keys, "c.jpg");
+    buf_release(&fed.rows);
+}
+
+static void test_feed_more_than_it_looks_at_first_comes_in_order(void **state)
+{
+    const struct folder *f = *state;
+    const char *const sources[] = {f->in};
+    struct feed_options o = {.sources = sources, .n_sources = 1, .store_path = f->store};
+    struct feed *feed = NULL;
+    struct err err;
+    struct fed fed;
+    const char *p;
+
+    for (int i = 0; i < FEED_PEEK_ITEMS + 50; i++) {
+        char name[32];
+
+        (void)snprintf(name, sizeof(name), "%04d.jpg", i);
+        touch(f->in, name, "x");
+    }
+    assert_int_equal(feed_open(&o, &feed, &err), 0);
+    assert_int_equal(feed_peeked(feed), FEED_PEEK_ITEMS);
+    feed_close(feed);
+    feed_all(f, sources, 1, 0, &fed);
+    assert_int_equal(fed.counts.n_new, FEED_PEEK_ITEMS + 50);
+    p = fed.keys;
+    for (int i = 0; i < FEED_PEEK_ITEMS + 50; i++, p += 9)
+        assert_int_equal(atoi(p), i);
+    buf_release(&fed.rows);
+}
+
+static void test_feed_passes_over_the_store_itself(void **state)
+{
+    const struct folder *f = *state;
+    const char *const sources[] = {f->path};
+    struct feed_counts c;
+
+    touch(f->in, "a.jpg", "1");
+    import(f, sources, 1, "in/a.jpg", &c);
+    touch(f->store, "b.jpg", "1");
+    import(f, sources, 1, "", &c);
+}
+
+static void test_feed_a_source_that_is_missing_is_named_at_once(void **state)
+{
+    const struct folder *f = *state;
+    const char *const sources[] = {f->in, "/nowhere/at/all"};
+    struct feed_options o = {.sources = sources, .n_sources = 2, .store_path = f->store};
+    struct feed *feed = NULL;
+    struct err err = {""};
+
+    for (int i = 0; i < FEED_PEEK_ITEMS + 1; i++) {
+        char name[32];
+
+        (void)snprintf(name, sizeof(name), "%04d.jpg", i);
+        touch(f->in, name, "x");
+    }
+    assert_true(feed_open(&o, &feed, &err) < 0);
+    assert_non_null(strstr(err.text, "/nowhere/at/all"));
+    assert_null(feed);
+}
+
+static void test_known_takes_as_often_as_was_added(void **state)
+{
+    struct known k = {0};
+    bool changed = true;
+    char path[32];
+
+    (void)state;
+    assert_false(known_take(&k, "a", 1, 1, 1, &changed));
+    for (int i = 0; i < 5000; i++) {
+        int n = snprintf(path, sizeof(path), "p%d", i % 2500);
+
+        assert_int_equal(known_add(&k, path, (size_t)n, 7, 9), 0);
+    }
+    for (int i = 0; i < 7500; i++) {
+        int n = snprintf(path, sizeof(path), "p%d", i % 2500);
+
+        assert_int_equal(known_take(&k, path, (size_t)n, 7, 9, &changed), i < 5000);
+        assert_false(i < 5000 && changed);
+    }
+    known_release(&k);
+}
+
+static void test_known_tells_changed_bytes_and_unknown_ones(void **state)
+{
+    struct known k = {0};
+    bool changed = false;
+
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(known_add(&k, "a", 1, 7, 9), 0);
+    assert_true(known_take(&k, "a", 1, 8, 9, &changed) && changed);
+    assert_true(known_take(&k, "a", 1, 7, 10, &changed) && changed);
+    assert_true(known_take(&k, "a", 1, 0, 0, &changed) && !changed); /* could not be examined */
+    assert_true(known_take(&k, "a", 1, 7, 9, &changed) && !changed);
+    known_release(&k);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_feed_only_what_the_manifest_lacks_becomes_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_the_same_picture_twice_is_two_items_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_limit_counts_the_walk_not_the_news, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_more_than_it_looks_at_first_comes_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_passes_over_the_store_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_a_source_that_is_missing_is_named_at_once, setup, teardown),
+        cmocka_unit_test(test_known_takes_as_often_as_was_added),
+        cmocka_unit_test(test_known_tells_changed_bytes_and_unknown_ones),
+    };
+
+    return cmocka_run_group_tests_name("feed", tests, NULL, NULL);
+}
