@@ -175,7 +175,7 @@ static int data_length(const char *path, int64_t *ret_bytes, struct err *err)
 
 static int check_folder(const char *path, const struct env_options *o, struct err *err)
 {
-    int64_t data_bytes;
+    int64_t data_bytes = -1;
     struct stat st;
     int rc;
 

@@ -101,7 +101,7 @@ static int build_begin(struct store *s, struct err *err)
 
 static int add_entry(struct keys_build *k, const struct row_item *item)
 {
-    struct keys_entry e;
+    struct keys_entry e = {{0}, {0}};
     uint64_t high;
 
     keys_hash(item->key, item->key_bytes, e.hash);
