@@ -31,6 +31,8 @@ const struct conf_key llm_conf_table[] = {
      "cpu, or null: right shapes without arithmetic"},
     {"threads", CONF_INT, CONF_AT(struct llm_conf, threads), "1", 1, 1024, "threads of the language model"},
     {"batch", CONF_INT, CONF_AT(struct llm_conf, batch), "64", 1, 4096, "sequences that grow at once"},
+    {"positions", CONF_INT, CONF_AT(struct llm_conf, positions), "512", 0, 1 << 20,
+     "most positions of a sequence (queries, prompt and new tokens; sizes the KV cache); 0: all that the model has"},
     {"window_items", CONF_INT, CONF_AT(struct llm_conf, window_items), "256", 1, 65536, "items held at once"},
     {"window_bytes", CONF_SIZE, CONF_AT(struct llm_conf, window_bytes), "4GiB", 1, 0, "bytes of tensors held at once"},
     {"log_level", CONF_TEXT, CONF_AT(struct llm_conf, log_level), "info", 1, 0, "err, warn, info or debug"},
@@ -57,7 +59,7 @@ struct llm_worker {
 
 static int open_model(struct llm_worker *w, struct err *err)
 {
-    struct opt_limits limits = {.n_slots = (int)w->conf->batch};
+    struct opt_limits limits = {.n_slots = (int)w->conf->batch, .n_positions = (int)w->conf->positions};
     int rc = device_open(w->conf->device, (int)w->conf->threads, DTYPE_F32, &w->ops, err);
 
     if (rc == 0)
@@ -71,6 +73,8 @@ static int open_model(struct llm_worker *w, struct err *err)
     if (w->checkpoint->config.lm != CONFIG_LM_OPT)
         return err_set(err, -ENOTSUP, "%s: this worker runs OPT, the checkpoint has %s", w->conf->model,
                        w->checkpoint->config.lm == CONFIG_LM_T5 ? "T5" : "no language model");
+    if (limits.n_positions > w->checkpoint->config.opt.max_positions)
+        limits.n_positions = 0;
     rc = opt_new(w->ops, w->checkpoint, &limits, &w->opt, err);
     if (rc < 0)
         return rc;

@@ -16,6 +16,7 @@ struct llm_conf {
     char device[64];
     int64_t threads;
     int64_t batch;
+    int64_t positions;
     int64_t window_items;
     int64_t window_bytes;
     char log_level[16];
