@@ -1,0 +1,143 @@
+/* Which fault happens when. */
+#include "tests/simulate/world.h"
+
+static void free_disk(struct world *w, void *what, uint64_t life)
+{
+    (void)what;
+    (void)life;
+    w->disk_full = false; /* the shell finds out by itself */
+}
+
+static void fill_disk(struct world *w)
+{
+    if (w->disk_full)
+        return;
+    world_fault(w, FAULT_DISK_FULL);
+    w->disk_full = true;
+    world_in(w, 200 + (int64_t)world_below(w, 3000), free_disk, NULL, 0);
+}
+
+static void start_job(struct world *w, void *job, uint64_t life)
+{
+    struct sim_job *j = job;
+
+    if (life != w->epoch || !w->core || !j->open || !j->stopped)
+        return;
+    j->stopped = j->stop_told = false;
+    shell_job_event(w, CORE_EVENT_JOB_START, j);
+}
+
+static void stop_job(struct world *w, struct sim_job *j)
+{
+    if (!w->core || !j->open || j->stopped || j->closing || j->finished)
+        return;
+    world_fault(w, FAULT_JOB_STOP);
+    j->stopped = true;
+    shell_job_event(w, CORE_EVENT_JOB_STOP, j);
+    world_in(w, 100 + (int64_t)world_below(w, 4000), start_job, j, w->epoch);
+}
+
+static void cancel_job(struct world *w, struct sim_job *j)
+{
+    if (!w->core || !j->open || j->closing || j->finished || w->shutting_down)
+        return;
+    world_fault(w, FAULT_JOB_CANCEL);
+    j->closing = true;
+    shell_job_event(w, CORE_EVENT_JOB_CLOSE, j);
+}
+
+static void lose_payload(struct world *w)
+{
+    struct sim_payload *p = NULL;
+
+    for (size_t n = 0, i = world_below(w, w->payloads.capacity + 1); w->core && n < w->payloads.capacity && !p;
+         n++, i++)
+        p = w->payloads.slots[i % w->payloads.capacity].value;
+    if (!p || !p->tensors || p->lost || p->work->job->nodes[p->work->node].out_bytes == 0)
+        return;
+    world_fault(w, FAULT_PAYLOAD_LOST);
+    p->lost = true;
+    shell_step(w, &(struct core_event){.type = CORE_EVENT_PAYLOAD_LOST, .payload = p->handle});
+}
+
+static void hurt_broker(struct world *w)
+{
+    if (!w->core)
+        return;
+    if (world_chance(w, 700)) {
+        world_fault(w, FAULT_BROKER_CRASH);
+        shell_crash(w);
+    } else if (!w->shutting_down) {
+        world_fault(w, FAULT_BROKER_SHUTDOWN);
+        w->shutting_down = true;
+        shell_step(w, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
+    }
+}
+
+static void hurt_worker(struct world *w, struct sim_worker *k)
+{
+    if (!k->alive || k->hung || k->draining)
+        return;
+    switch (world_below(w, 6)) {
+    case 0:
+        if (worker_may_hit(w, k->held, k->n_held)) {
+            world_fault(w, FAULT_WORKER_CRASH);
+            worker_crash(w, k);
+        }
+        return;
+    case 1:
+    case 2:
+        if (worker_may_hit(w, k->held, k->n_held)) {
+            world_fault(w, FAULT_WORKER_HANG);
+            worker_hang(w, k, 100 + (int64_t)world_below(w, 6000));
+        }
+        return;
+    case 3:
+        world_fault(w, FAULT_WORKER_DRAIN);
+        worker_drain(w, k);
+        return;
+    case 4:
+        worker_return_one(w, k);
+        return;
+    default:
+        if (worker_may_hit(w, k->held, k->n_held)) {
+            world_fault(w, FAULT_WORKER_RECONNECT);
+            worker_reconnect(w, k);
+        }
+        return;
+    }
+}
+
+static void chaos(struct world *w, void *what, uint64_t life)
+{
+    uint64_t dice = world_below(w, 100);
+    struct sim_job *j = &w->jobs[world_below(w, w->n_jobs)];
+
+    (void)what;
+    (void)life;
+    if (w->now >= w->faults_end) {
+        world_say(w, "quiet from now on");
+        w->quiet = true;
+        for (uint32_t n = 0; n < w->n_workers; n++)
+            w->workers[n].slow = false;
+        return;
+    }
+    if (dice < 60)
+        hurt_worker(w, &w->workers[world_below(w, w->n_workers)]);
+    else if (dice < 80)
+        lose_payload(w);
+    else if (dice < 86)
+        hurt_broker(w);
+    else if (dice < 92)
+        fill_disk(w);
+    else if (dice < 97)
+        stop_job(w, j);
+    else
+        cancel_job(w, j);
+    world_in(w, 20 + (int64_t)world_below(w, 400), chaos, NULL, 0);
+}
+
+void chaos_start(struct world *w)
+{
+    world_in(w, 100, chaos, NULL, 0);
+}

@@ -1,0 +1,219 @@
+/* world.h - a model world around the broker's core: network, workers, store and their faults, from one seed.
+ *
+ *   world.c     time, chance, the agenda, the life of a world, what is checked at its end
+ *   shell.c     the broker around the core: carries out actions, checks each, loads, commits, crashes
+ *   workers.c   workers: compute, die, hang, drain; the network between them and the broker
+ *   chaos.c     which fault happens when
+ *   simulate.c  seeds, options, the table of faults, the planted bugs
+ *
+ * Who may call: the simulator. Units: simulated milliseconds. Memory: everything of a world but the core lives in its
+ * arena. Errors: world_fail() prints what was found and leaves through world.failed (longjmp). */
+#ifndef BLIPLINE_TESTS_SIMULATE_WORLD_H
+#define BLIPLINE_TESTS_SIMULATE_WORLD_H
+
+#include <setjmp.h>
+
+#include "base/arena.h"
+#include "broker/core.h"
+#include "broker/core_table.h"
+
+enum {
+    LEASE_MS = 1000,
+    WORKER_MS = 3000,
+    MAX_ATTEMPTS = 3,
+    MAX_JOBS = 3,
+    MAX_WORKERS = 12,
+    MAX_ITEMS = 80, /* of a unit */
+    MAX_HELD = 64
+};
+
+enum message_class {
+    MSG_HELLO,
+    MSG_CREDIT,
+    MSG_HEARTBEAT,
+    MSG_RESULT,
+    MSG_FAILURE,
+    MSG_RETURN,
+    MSG_BYE,
+    MSG_ANSWER,
+    MSG_WORK,
+    N_CLASSES
+};
+enum net_fault { NET_LOST, NET_DELAYED, NET_DOUBLED, NET_REORDERED, N_NET_FAULTS };
+enum fault {
+    FAULT_WORKER_CRASH,
+    FAULT_WORKER_HANG,
+    FAULT_WORKER_SLOW,
+    FAULT_WORKER_DRAIN,
+    FAULT_WORKER_RETURN,
+    FAULT_WORKER_RECONNECT,
+    FAULT_WORKER_FAILURE, /* transient */
+    FAULT_WORKER_BAD_ROWS,
+    FAULT_WORKER_WRONG_MODEL,
+    FAULT_STALE_RESULT,
+    FAULT_POISON_KILLS,
+    FAULT_POISON_FAILS,
+    FAULT_ITEM_ERROR,
+    FAULT_PAYLOAD_LOST,
+    FAULT_BROKER_CRASH,
+    FAULT_BROKER_SHUTDOWN,
+    FAULT_COMMIT_CUT, /* crash between COMMIT and its transaction */
+    FAULT_ANSWER_CUT, /* crash between the transaction and its answer */
+    FAULT_DISK_FULL,
+    FAULT_LATE_UNITS,
+    FAULT_JOB_STOP,
+    FAULT_JOB_CANCEL,
+    N_FAULTS
+};
+
+/* Over all seeds of a run. */
+struct tally {
+    uint64_t net[N_CLASSES][N_NET_FAULTS];
+    uint64_t faults[N_FAULTS];
+    uint64_t steps, units, items, quarantined, unlucky, splits;
+};
+
+enum fate { FATE_GOOD, FATE_ERROR, FATE_KILLER, FATE_FAILER };
+
+struct sim_unit {
+    uint32_t n_items;
+    bool done, commit_pending, has_poison;
+    uint32_t attempts;       /* durable */
+    uint32_t attempts_asked; /* to be made durable, in this life of the broker */
+    uint32_t hits;           /* random faults it had to bear */
+    struct {
+        enum fate fate;
+        uint32_t node;
+    } items[MAX_ITEMS];
+};
+
+struct sim_job {
+    uint64_t id;
+    uint32_t n_nodes;
+    struct core_node nodes[CORE_MAX_NODES];
+    uint32_t n_units, n_imported;
+    struct sim_unit *units;
+    bool sealed, finished;
+    uint64_t opening;                                           /* counts the times it was opened */
+    bool open, loading, stopped, stop_told, closing, cancelled; /* in this life of the broker */
+};
+
+/* A lease in a worker's hands, and then its result. */
+struct sim_work {
+    uint64_t epoch, lease;
+    struct sim_job *job;
+    uint32_t unit, node, first, count, n_items;
+    uint64_t opening; /* of the job */
+    bool alone, arrived, sent;
+    uint32_t items[MAX_ITEMS];
+    uint64_t inputs[MAX_ITEMS]; /* hash of what each item got */
+    uint64_t values[MAX_ITEMS];
+    bool ok[MAX_ITEMS];
+    uint32_t n_rows; /* of the result; n_items unless it is broken */
+};
+
+struct sim_payload {
+    uint64_t handle;
+    const struct sim_work *work;
+    bool tensors, rows, lost;
+};
+
+struct sim_worker {
+    uint32_t index;
+    uint64_t life; /* process; events of earlier ones are void */
+    uint64_t peer, host, nonce, epoch;
+    uint32_t stage, window;
+    bool alive, welcome, hung, slow, draining, wrong_model, last_heartbeat_lost;
+    int64_t busy_until;
+    uint32_t n_held;
+    struct sim_work *held[MAX_HELD];
+    uint64_t sent_seq[2], delivered_seq[2]; /* to the broker, from the broker */
+};
+
+struct message {
+    enum message_class class;
+    struct sim_worker *worker;
+    uint64_t life, peer, seq, epoch;
+    struct sim_work *work;
+    uint32_t n_leases, window;
+    bool refused, again;
+    uint64_t leases[MAX_HELD];
+};
+
+struct world;
+typedef void agenda_fn(struct world *w, void *what, uint64_t life);
+
+struct agenda_entry {
+    int64_t at;
+    uint64_t seq;
+    agenda_fn *fn;
+    void *what;
+    uint64_t life;
+};
+
+struct world {
+    uint64_t seed, random;
+    bool verbose, wild; /* wild: faults without the budget that keeps innocent items out of quarantine */
+    struct tally *tally;
+    struct arena arena;
+    jmp_buf failed;
+    int64_t now, faults_end, end;
+    bool quiet; /* no more faults */
+    struct agenda_entry *agenda;
+    size_t n_agenda, agenda_capacity;
+    uint64_t next_seq, next_handle, next_peer, next_nonce;
+
+    struct core_limits limits;
+    struct core *core; /* NULL: the broker is down */
+    uint64_t epoch;
+    struct core_actions actions;
+    bool disk_full, shutting_down;
+    struct core_map payloads;
+    uint64_t tensor_bytes;
+    uint32_t n_commits; /* asked for, not yet answered, in this life */
+
+    uint32_t n_jobs, n_workers;
+    struct sim_job jobs[MAX_JOBS];
+    struct sim_worker workers[MAX_WORKERS];
+};
+
+/* world.c */
+uint64_t world_random(struct world *w);
+uint64_t world_below(struct world *w, uint64_t n); /* 0..n-1 */
+bool world_chance(struct world *w, uint32_t per_mille);
+void world_in(struct world *w, int64_t delay_ms, agenda_fn *fn, void *what, uint64_t life);
+void *world_alloc(struct world *w, size_t bytes); /* zeroed */
+void world_fail(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3) __attribute__((noreturn));
+void world_say(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void world_fault(struct world *w, enum fault f);
+/* What the node makes of the item when everything is right. */
+uint64_t world_truth(const struct sim_job *j, uint32_t unit, uint32_t item, uint32_t node);
+uint64_t world_value(const struct sim_job *j, uint32_t unit, uint32_t item, uint32_t node, uint64_t inputs);
+/* True: all well. */
+bool world_run(uint64_t seed, const struct core_faults *planted, bool verbose, struct tally *tally);
+
+/* shell.c */
+void shell_start(struct world *w);
+void shell_crash(struct world *w);
+void shell_step(struct world *w, const struct core_event *e);
+void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j);
+void shell_import(struct world *w, void *job, uint64_t life);
+
+/* workers.c */
+void worker_start(struct world *w, void *worker, uint64_t life);
+void worker_crash(struct world *w, struct sim_worker *k);
+void worker_hang(struct world *w, struct sim_worker *k, int64_t ms);
+void worker_drain(struct world *w, struct sim_worker *k);
+void worker_return_one(struct world *w, struct sim_worker *k);
+void worker_reconnect(struct world *w, struct sim_worker *k);
+void worker_forget(struct world *w, struct sim_worker *k, const struct sim_work *work);
+struct sim_worker *worker_of_peer(struct world *w, uint64_t peer);
+void worker_send_work(struct world *w, struct sim_worker *k, struct sim_work *work);
+void worker_send_answer(struct world *w, struct sim_worker *k, bool refused, bool again);
+/* Whether chance may do harm to these leases now; if so, it is written down. */
+bool worker_may_hit(struct world *w, struct sim_work *const *works, uint32_t n);
+
+/* chaos.c */
+void chaos_start(struct world *w);
+
+#endif
