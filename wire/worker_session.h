@@ -15,11 +15,13 @@
  * pool that takes ahead of the device must therefore call _progress from the thread whose hanging should be noticed.
  *
  * Who may call: _take, _result, _failure, _return, _progress, _count: any threads of the compute side. _drain: any
- * thread (not a signal handler). _status, _wait: one thread, main's. _start, _stop: main, while nobody is inside
- * another call. Units:  milliseconds, bytes, items. Memory: a work is the compute side's from _take until it is given
- * back, items and tensors with it; the calls that give it back null the pointer, also when they fail. Errors: negative
- * errno. After a new epoch of the broker a work is stale: worker_work_stale() is true, and giving it back succeeds and
- * sends nothing. */
+ *         thread (not a signal handler). _status, _wait: one thread, main's. _start, _stop: main, while nobody is
+ *         inside another call.
+ * Units:  milliseconds, bytes, items.
+ * Memory: a work is the compute side's from _take until it is given back, items and tensors with it; the calls that
+ *         give it back null the pointer, also when they fail.
+ * Errors: negative errno. After a new epoch of the broker a work is stale: worker_work_stale() is true, and giving it
+ *         back succeeds and sends nothing. */
 #ifndef BLIPLINE_WIRE_WORKER_SESSION_H
 #define BLIPLINE_WIRE_WORKER_SESSION_H
 
