@@ -176,28 +176,31 @@ static void finish_work(struct world *w, void *what, uint64_t life)
         compute(w, k, m->work);
 }
 
+/* The broker is another one: what is held is void. */
+static void new_epoch(struct world *w, struct sim_worker *k, uint64_t epoch)
+{
+    (void)w;
+    k->welcome = true;
+    k->epoch = epoch;
+    for (uint32_t i = k->n_held; i-- > 0;)
+        if (k->held[i]->epoch != epoch)
+            k->held[i] = k->held[--k->n_held];
+}
+
 static void take_work(struct world *w, struct sim_worker *k, struct message *m)
 {
     int64_t cost = 5 + (int64_t)world_below(w, 60);
 
     if (m->work->arrived && !m->work->sent)
         return; /* a repeated message */
-    if (!k->welcome || m->work->epoch != k->epoch) {
+    if (m->work->epoch < k->epoch)
         return;
-    }
+    new_epoch(w, k, m->work->epoch); /* work that overtook the welcome */
     m->work->arrived = true;
     m->work->sent = false;
     m->work->n_rows = m->work->n_items;
     k->busy_until = (k->busy_until > w->now ? k->busy_until : w->now) + (k->slow ? 20 * cost : cost);
     world_in(w, k->busy_until - w->now, finish_work, m, k->life);
-}
-
-static void drop_work(struct world *w, struct sim_worker *k, uint64_t epoch)
-{
-    (void)w;
-    for (uint32_t i = k->n_held; i-- > 0;)
-        if (k->held[i]->epoch != epoch)
-            k->held[i] = k->held[--k->n_held];
 }
 
 /* -- arrival ------------------------------------------------------------------------------------------------------- */
@@ -306,10 +309,7 @@ static void deliver_to_worker(struct world *w, struct message *m)
             hello_again(w, k, k->life);
         }
     } else {
-        /* New epoch: what is held is void. Now and then it is computed to the end all the same. */
-        k->welcome = true;
-        k->epoch = m->epoch;
-        drop_work(w, k, m->epoch);
+        new_epoch(w, k, m->epoch > k->epoch ? m->epoch : k->epoch);
     }
 }
 

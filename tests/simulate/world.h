@@ -24,7 +24,7 @@ enum {
     MAX_JOBS = 3,
     MAX_WORKERS = 12,
     MAX_ITEMS = 80, /* of a unit */
-    MAX_HELD = 64
+    MAX_HELD = 256  /* leases, stale ones included */
 };
 
 enum message_class {
