@@ -35,7 +35,7 @@ def wait_for(what, seconds=60, step=0.05):
 
 def blipline(*args, check=True, timeout=300, **kwargs):
     """Run the command; its output is text."""
-    done = subprocess.run([str(BUILD / "blipline"), *map(str, args)], capture_output=True, text=True, timeout=timeout * SLOW, errors="replace",
+    done = subprocess.run([str(BUILD / "blipline"), *(a if isinstance(a, bytes) else str(a) for a in args)], capture_output=True, text=True, timeout=timeout * SLOW, errors="replace",
                           **kwargs)
     if check and done.returncode != 0:
         raise AssertionError(f"blipline {args} gave {done.returncode}\n{done.stdout}\n{done.stderr}")

@@ -213,7 +213,7 @@ def test_broken_lists_and_empty_sources(folder):
 def test_prompts_that_cannot_be_done_are_refused_before_any_work(folder):
     done = caption(IMAGES, folder / "s", "--prompt", "word " * 200, check=False)
     assert done.returncode != 0 and "position" in done.stderr and not (folder / "s").exists(), done.stderr
-    done = caption(IMAGES, folder / "s", "--prompt", b"\xff\xfe", check=False)
+    done = caption(IMAGES, folder / "s", "--prompt", os.fsdecode(b"\xff\xfe"), check=False)
     assert done.returncode != 0 and "UTF-8" in done.stderr, done.stderr
     done = caption(IMAGES, folder / "s", "--max-new-tokens", "100000", check=False)
     assert done.returncode != 0, done.stderr
