@@ -1,0 +1,646 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "proto/msg.h"
+
+static const enum msg_type all_types[] = {
+    MSG_HELLO,       MSG_WELCOME,   MSG_REFUSE,       MSG_CREDIT,    MSG_WORK,         MSG_RESULT,     MSG_FAILURE,
+    MSG_RETURN,      MSG_HEARTBEAT, MSG_DRAIN,        MSG_BYE,       MSG_JOB_OPEN,     MSG_JOB_OPENED, MSG_JOB_ROWS,
+    MSG_JOB_ROWS_OK, MSG_JOB_SEAL,  MSG_JOB_ACCEPTED, MSG_JOB_QUERY, MSG_JOB_PROGRESS, MSG_JOB_STOP,   MSG_SHUTDOWN};
+enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
+
+static const struct msg_lease a_lease = {
+    .epoch = 77, .id = 0x123456789abcdefULL, .job = 3, .unit = 9, .node = 2, .attempt = 4, .first = 8, .count = 32};
+static const uint64_t some_ids[] = {1, 2, 0xffffffffffffffffULL};
+static const uint8_t some_bytes[64] = {1, 2, 3, 4, 5};
+
+static void fill_recipe(struct msg_recipe *r)
+{
+    strcpy(r->name, "caption");
+    strcpy(r->model, "blip2-opt-demo");
+    strcpy(r->prompt, "Question: what \xff\xfe\n");
+    r->has_prompt = true;
+    r->max_new_tokens = 20;
+    r->dtype = MSG_DTYPE_BF16;
+}
+
+static void fill_tensors(struct msg *m, uint32_t n_items)
+{
+    m->n_tensors = 2;
+    m->tensors[0] = (struct msg_tensor){.dtype = MSG_DTYPE_F32,
+                                        .n_dims = 3,
+                                        .shape = {n_items, 257, 1408},
+                                        .place = MSG_PLACE_FRAME,
+                                        .xxh3 = 0xdeadbeefcafef00dULL,
+                                        .n_frames = n_items};
+    m->tensors[1] = (struct msg_tensor){.dtype = MSG_DTYPE_U8,
+                                        .n_dims = 2,
+                                        .shape = {n_items, 2},
+                                        .place = MSG_PLACE_INLINE,
+                                        .xxh3 = 1,
+                                        .inline_data = some_bytes,
+                                        .inline_bytes = 2 * n_items};
+}
+
+static void fill_workers_part(struct msg *m)
+{
+    switch (m->type) {
+    case MSG_HELLO:
+        m->hello = (struct msg_hello){.role = MSG_ROLE_WORKER,
+                                      .min_version = 1,
+                                      .max_version = 3,
+                                      .host = "node-1",
+                                      .boot_nonce = 5,
+                                      .pid = 4711,
+                                      .stage = MSG_STAGE_QFORMER,
+                                      .device = "cuda:0",
+                                      .dtype = MSG_DTYPE_F16,
+                                      .fingerprint = {16, "0123456789abcdef"},
+                                      .model = "m",
+                                      .window_items = 256,
+                                      .window_bytes = 1 << 30};
+        return;
+    case MSG_WORK:
+        m->work.lease = a_lease;
+        fill_recipe(&m->work.recipe);
+        m->n_row_frames = 1;
+        m->n_rows = 30;
+        fill_tensors(m, 30);
+        return;
+    case MSG_RESULT:
+        m->result.lease = a_lease;
+        m->result.timing = (struct msg_timing){1, 2, 3, 4};
+        m->n_row_frames = 2;
+        m->n_rows = 32;
+        fill_tensors(m, 31);
+        return;
+    case MSG_FAILURE:
+        m->failure = (struct msg_failure){.lease = a_lease, .code = "out_of_memory", .text = "no room"};
+        return;
+    case MSG_RETURN:
+        m->return_lease.lease = a_lease;
+        return;
+    default:
+        m->heartbeat = (struct msg_heartbeat){
+            .epoch = 77, .n_lease_ids = 3, .lease_ids = some_ids, .progress = 12, .counters = {1, 2, 3, 4, 5, 6, 7, 8}};
+        return;
+    }
+}
+
+static void fill_job_open(struct msg_job_open *o)
+{
+    strcpy(o->path, "/data/photos.lmdb");
+    strcpy(o->source, "photos/");
+    fill_recipe(&o->recipe);
+    o->n_nodes = 3;
+    for (uint32_t i = 0; i < 3; i++)
+        o->nodes[i] = (struct msg_node){.stage = (enum msg_stage)(i + 1),
+                                        .needs = i ? 1U << (i - 1) : 0,
+                                        .fingerprint = {16, "fedcba9876543210"},
+                                        .out_bytes = 4096 >> i,
+                                        .model = "m"};
+    o->nodes[2].fingerprint = (struct msg_fingerprint){0};
+    o->unit_items = 64;
+    o->create = true;
+    o->priority = 2;
+}
+
+static void fill_progress(struct msg_job_progress *p)
+{
+    *p = (struct msg_job_progress){.job = 3,
+                                   .state = MSG_JOB_BLOCKED,
+                                   .n_items = 100,
+                                   .n_done = 50,
+                                   .n_failed = 2,
+                                   .n_units = 10,
+                                   .n_units_done = 5,
+                                   .n_stages = 2,
+                                   .text = "no room on the disk"};
+    p->stages[0] = (struct msg_stage_progress){MSG_STAGE_ENCODE, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+    p->stages[1] = (struct msg_stage_progress){MSG_STAGE_LLM, 11, 12, 13, 14, 15, 16, 17, 18, 19};
+}
+
+/* A message of each type with every field set. */
+static void example(struct msg *m, enum msg_type type)
+{
+    msg_init(m, type);
+    m->seq = 42;
+    switch (type) {
+    case MSG_HELLO:
+    case MSG_WORK:
+    case MSG_RESULT:
+    case MSG_FAILURE:
+    case MSG_RETURN:
+    case MSG_HEARTBEAT:
+        fill_workers_part(m);
+        return;
+    case MSG_WELCOME:
+        m->welcome = (struct msg_welcome){.epoch = 77, .version = 1, .heartbeat_ms = 1000, .lease_ms = 30000};
+        return;
+    case MSG_REFUSE:
+        m->refuse = (struct msg_refuse){.reason = MSG_REASON_RECIPE, .text = "another prompt"};
+        return;
+    case MSG_CREDIT:
+        m->credit = (struct msg_credit){100, 1000};
+        return;
+    case MSG_JOB_OPEN:
+        fill_job_open(&m->job_open);
+        return;
+    case MSG_JOB_OPENED:
+        m->job_opened = (struct msg_job_opened){.job = 3, .n_items = 4, .n_done = 2, .n_units = 1};
+        return;
+    case MSG_JOB_ROWS:
+        m->n_rows = 1000;
+        m->n_row_frames = 1;
+        /* fall through */
+    case MSG_JOB_SEAL:
+    case MSG_JOB_QUERY:
+    case MSG_JOB_STOP:
+        m->job_ref.job = 3;
+        return;
+    case MSG_JOB_ROWS_OK:
+        m->job_rows_ok = (struct msg_job_rows_ok){3, 1000};
+        return;
+    case MSG_JOB_ACCEPTED:
+        m->job_accepted = (struct msg_job_accepted){3, 1000, 16};
+        return;
+    case MSG_JOB_PROGRESS:
+        fill_progress(&m->job_progress);
+        return;
+    default:
+        return;
+    }
+}
+
+static void pack(const struct msg *m, struct buf *b)
+{
+    struct err err = {""};
+    int rc = msg_pack(m, b, &err);
+
+    if (rc < 0)
+        fail_msg("%s: %s", msg_type_name(m->type), err.text);
+}
+
+/* Pointers are compared by what they point to, then made equal, so that the rest can be compared as bytes. */
+static void assert_same(struct msg *a, struct msg *b)
+{
+    for (uint32_t i = 0; i < a->n_tensors; i++) {
+        assert_int_equal(a->tensors[i].inline_bytes, b->tensors[i].inline_bytes);
+        if (a->tensors[i].inline_bytes)
+            assert_memory_equal(a->tensors[i].inline_data, b->tensors[i].inline_data, a->tensors[i].inline_bytes);
+        a->tensors[i].inline_data = b->tensors[i].inline_data = NULL;
+    }
+    if (a->type == MSG_HEARTBEAT) {
+        assert_int_equal(a->heartbeat.n_lease_ids, b->heartbeat.n_lease_ids);
+        assert_memory_equal(a->heartbeat.lease_ids, b->heartbeat.lease_ids, a->heartbeat.n_lease_ids * 8);
+        a->heartbeat.lease_ids = b->heartbeat.lease_ids = NULL;
+    }
+    a->memory = b->memory = NULL;
+    assert_memory_equal(a, b, sizeof(*a));
+}
+
+static void test_msg_every_type_comes_back_as_it_was(void **state)
+{
+    struct msg m, back;
+    struct buf b;
+    struct err err;
+
+    (void)state;
+    for (int i = 0; i < N_TYPES; i++) {
+        void *memory;
+
+        buf_init(&b, 0);
+        example(&m, all_types[i]);
+        pack(&m, &b);
+        memset(&back, 0x5a, sizeof(back));
+        assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, &err), 0);
+        memory = back.memory;
+        assert_same(&m, &back);
+        free(memory);
+        assert_string_not_equal(msg_type_name(all_types[i]), "?");
+        buf_release(&b);
+    }
+}
+
+static void test_msg_truncated_anywhere_is_refused_or_a_message(void **state)
+{
+    struct msg m, back;
+    struct buf b;
+    int n_refused = 0;
+
+    (void)state;
+    for (int i = 0; i < N_TYPES; i++) {
+        buf_init(&b, 0);
+        example(&m, all_types[i]);
+        pack(&m, &b);
+        for (size_t n = 0; n < b.size_bytes; n++) {
+            uint8_t *exact = malloc(n ? n : 1); /* so that a read past the end shows */
+            struct err err = {""};
+
+            memcpy(exact, b.data, n);
+            memset(&back, 0, sizeof(back));
+            if (msg_unpack(exact, n, &back, &err) < 0) {
+                n_refused++;
+                assert_string_not_equal(err.text, "");
+                assert_null(back.memory); /* untouched */
+            } else {
+                msg_release(&back);
+            }
+            free(exact);
+        }
+        buf_release(&b);
+    }
+    assert_true(n_refused > 500);
+}
+
+static uint64_t rng_next(uint64_t *x)
+{
+    *x ^= *x << 13;
+    *x ^= *x >> 7;
+    return *x ^= *x << 17;
+}
+
+static void test_msg_survives_random_bytes(void **state)
+{
+    uint64_t seed = (uint64_t)time(NULL) * 2654435761U + 1, x = seed;
+    struct msg m, back;
+    struct buf b;
+
+    (void)state;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    for (int round = 0; round < 20000; round++) {
+        buf_init(&b, 0);
+        if (round % 2) { /* a real one with some bytes changed */
+            example(&m, all_types[rng_next(&x) % N_TYPES]);
+            pack(&m, &b);
+            for (int k = 0; k < 4 && b.size_bytes; k++)
+                b.data[rng_next(&x) % b.size_bytes] = (uint8_t)rng_next(&x);
+        } else {
+            uint64_t noise[32];
+
+            for (int k = 0; k < 32; k++)
+                noise[k] = rng_next(&x);
+            assert_int_equal(buf_append(&b, noise, rng_next(&x) % sizeof(noise)), 0);
+        }
+        if (msg_unpack(b.data, b.size_bytes, &back, NULL) == 0) {
+            struct buf again;
+
+            buf_init(&again, 0);
+            pack(&back, &again); /* what is accepted can be sent on */
+            buf_release(&again);
+            msg_release(&back);
+        }
+        buf_release(&b);
+    }
+}
+
+static void append_varint(struct buf *b, uint64_t v)
+{
+    do {
+        uint8_t byte = (uint8_t)((v & 0x7f) | (v > 0x7f ? 0x80 : 0));
+
+        assert_int_equal(buf_append(b, &byte, 1), 0);
+        v >>= 7;
+    } while (v);
+}
+
+static void test_msg_oversize_is_refused(void **state)
+{
+    struct buf b;
+    struct msg m;
+
+    (void)state;
+    buf_init(&b, 0);
+    example(&m, MSG_DRAIN);
+    pack(&m, &b);
+    append_varint(&b, 99 << 3 | 2); /* an unknown field that fills it up */
+    append_varint(&b, MSG_MAX_BYTES);
+    assert_int_equal(buf_reserve(&b, MSG_MAX_BYTES), 0);
+    memset(b.data + b.size_bytes, 0, MSG_MAX_BYTES);
+    assert_int_equal(msg_unpack(b.data, b.size_bytes + MSG_MAX_BYTES, &m, NULL), -EMSGSIZE);
+    assert_int_equal(msg_unpack(b.data, MSG_MAX_BYTES + 1, &m, NULL), -EMSGSIZE);
+    buf_release(&b);
+}
+
+/* 64 KiB of two-byte unknown fields: 30 times as much in protobuf-c's memory. */
+static void test_msg_unknown_fields_cannot_amplify(void **state)
+{
+    struct err err = {""};
+    struct buf b;
+    struct msg m;
+
+    (void)state;
+    buf_init(&b, 0);
+    example(&m, MSG_DRAIN);
+    pack(&m, &b);
+    while (b.size_bytes + 3 <= MSG_MAX_BYTES) {
+        append_varint(&b, 99 << 3);
+        append_varint(&b, 1);
+    }
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &m, &err), -EMSGSIZE);
+    assert_non_null(strstr(err.text, "1 MiB"));
+    buf_release(&b);
+}
+
+/* A few unknown fields of a later version are no offence. */
+static void test_msg_of_a_later_minor_is_understood(void **state)
+{
+    struct buf b;
+    struct msg m;
+
+    (void)state;
+    buf_init(&b, 0);
+    example(&m, MSG_CREDIT);
+    pack(&m, &b);
+    append_varint(&b, 99 << 3);
+    append_varint(&b, 1);
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &m, NULL), 0);
+    assert_int_equal(m.credit.window_items, 100);
+    buf_release(&b);
+}
+
+/* envelope { version = 1, heartbeat { epoch = 1, <ids> } } */
+static void heartbeat_bytes(struct buf *b, const struct buf *ids)
+{
+    buf_init(b, 0);
+    append_varint(b, 1 << 3);
+    append_varint(b, MSG_VERSION);
+    append_varint(b, MSG_HEARTBEAT << 3 | 2);
+    append_varint(b, 2 + ids->size_bytes);
+    append_varint(b, 1 << 3);
+    append_varint(b, 1);
+    assert_int_equal(buf_append(b, ids->data, ids->size_bytes), 0);
+}
+
+static void test_msg_repeated_fields_are_counted_packed_or_not(void **state)
+{
+    static const uint8_t zeros[8 * (MSG_MAX_LEASE_IDS + 1)];
+
+    (void)state;
+    for (int packed = 0; packed < 2; packed++)
+        for (uint32_t n = MSG_MAX_LEASE_IDS; n <= MSG_MAX_LEASE_IDS + 1; n++) {
+            struct buf ids, b;
+            struct msg m;
+            int rc;
+
+            buf_init(&ids, 0);
+            if (packed) {
+                append_varint(&ids, 2 << 3 | 2);
+                append_varint(&ids, (uint64_t)n * 8);
+                assert_int_equal(buf_append(&ids, zeros, (size_t)n * 8), 0);
+            }
+            for (uint32_t i = 0; i < n && !packed; i++) {
+                append_varint(&ids, 2 << 3 | 1);
+                assert_int_equal(buf_append(&ids, zeros, 8), 0);
+            }
+            heartbeat_bytes(&b, &ids);
+            rc = msg_unpack(b.data, b.size_bytes, &m, NULL);
+            if (n > MSG_MAX_LEASE_IDS) {
+                assert_int_equal(rc, -EMSGSIZE);
+            } else {
+                assert_int_equal(rc, 0);
+                assert_int_equal(m.heartbeat.n_lease_ids, n);
+                msg_release(&m);
+            }
+            buf_release(&b);
+            buf_release(&ids);
+        }
+}
+
+/* A shape of 60 000 one-byte dimensions, in the packed form. */
+static void test_msg_long_shape_is_refused(void **state)
+{
+    struct buf b, shape;
+    struct msg m;
+
+    (void)state;
+    buf_init(&shape, 0);
+    for (int i = 0; i < 60000; i++)
+        append_varint(&shape, 1);
+    buf_init(&b, 0);
+    append_varint(&b, 1 << 3);
+    append_varint(&b, MSG_VERSION);
+    append_varint(&b, 5 << 3 | 2);
+    append_varint(&b, shape.size_bytes + 4);
+    append_varint(&b, 2 << 3 | 2);
+    append_varint(&b, shape.size_bytes);
+    assert_int_equal(buf_append(&b, shape.data, shape.size_bytes), 0);
+    append_varint(&b, MSG_DRAIN << 3 | 2);
+    append_varint(&b, 0);
+    assert_true(msg_unpack(b.data, b.size_bytes, &m, NULL) < 0);
+    buf_release(&b);
+    buf_release(&shape);
+}
+
+struct bad_case {
+    const char *what; /* must be in the message */
+    enum msg_type type;
+    void (*spoil)(struct msg *m);
+};
+
+#define SPOIL(name, code)           \
+    static void name(struct msg *m) \
+    {                               \
+        code;                       \
+    }
+SPOIL(bad_version, m->version = 2)
+SPOIL(bad_stage, m->hello.stage = (enum msg_stage)9)
+SPOIL(bad_role, m->hello.role = (enum msg_role)0)
+SPOIL(bad_dtype, m->tensors[0].dtype = (enum msg_dtype)7)
+SPOIL(bad_fingerprint, m->hello.fingerprint.n_bytes = 15)
+SPOIL(no_window, m->hello.window_items = 0)
+SPOIL(bad_versions, m->hello.min_version = 4)
+SPOIL(shape_overflow, m->tensors[0].shape[0] = m->tensors[0].shape[1] = m->tensors[0].shape[2] = 0xffffffffU)
+SPOIL(shape_zero, m->tensors[0].shape[1] = 0)
+SPOIL(item_too_big, m->tensors[0].shape[2] = 1408 * 8)
+SPOIL(few_frames, m->tensors[0].n_frames = 1)
+SPOIL(many_frames, m->tensors[0].n_frames = 31)
+SPOIL(no_dims, m->tensors[0].n_dims = 0)
+SPOIL(place_shm, m->tensors[0].place = (enum msg_place)3)
+SPOIL(place_peer, m->tensors[0].place = (enum msg_place)4)
+SPOIL(inline_length, m->tensors[1].inline_bytes = 59)
+SPOIL(rows_of_tensor, m->tensors[0].shape[0] = 31)
+SPOIL(too_many_rows, m->n_rows = 33)
+SPOIL(no_rows, m->n_rows = m->n_row_frames = 0)
+SPOIL(rows_without_frames, m->n_row_frames = 0)
+SPOIL(row_frames, (m->n_row_frames = 65, m->n_rows = 100))
+SPOIL(lease_id, m->work.lease.id = 0)
+SPOIL(lease_epoch, m->work.lease.epoch = 0)
+SPOIL(lease_count, m->work.lease.count = 5000)
+SPOIL(lease_first, m->work.lease.first = 0xfffffff0U)
+SPOIL(lease_node, m->work.lease.node = 8)
+SPOIL(prompt, m->work.recipe.has_prompt = false)
+SPOIL(code_word, strcpy(m->failure.code, "Two words"))
+SPOIL(code_empty, m->failure.code[0] = 0)
+SPOIL(welcome_epoch, m->welcome.epoch = 0)
+SPOIL(welcome_lease, m->welcome.lease_ms = 1000)
+SPOIL(heartbeat_epoch, m->heartbeat.epoch = 0)
+SPOIL(open_path, m->job_open.path[0] = 0)
+SPOIL(open_unit, m->job_open.unit_items = 4097)
+SPOIL(node_needs, m->job_open.nodes[1].needs = 2)
+SPOIL(node_count, m->job_open.n_nodes = 0)
+SPOIL(node_out, m->job_open.nodes[0].out_bytes = (8 << 20) + 1)
+SPOIL(progress_counts, m->job_progress.n_done = 101)
+SPOIL(progress_state, m->job_progress.state = (enum msg_job_state)7)
+SPOIL(rows_on_bye, m->n_rows = m->n_row_frames = 1)
+
+static const struct bad_case bad_cases[] = {
+    {"version 2", MSG_DRAIN, bad_version},
+    {"stage", MSG_HELLO, bad_stage},
+    {"role", MSG_HELLO, bad_role},
+    {"dtype", MSG_WORK, bad_dtype},
+    {"fingerprint", MSG_HELLO, bad_fingerprint},
+    {"window", MSG_HELLO, no_window},
+    {"versions", MSG_HELLO, bad_versions},
+    {"product", MSG_WORK, shape_overflow},
+    {"dimension 1", MSG_WORK, shape_zero},
+    {"an item", MSG_WORK, item_too_big},
+    {"frames", MSG_WORK, few_frames},
+    {"frames", MSG_WORK, many_frames},
+    {"dimensions", MSG_WORK, no_dims},
+    {"SHM", MSG_WORK, place_shm},
+    {"PEER", MSG_WORK, place_peer},
+    {"inside", MSG_WORK, inline_length},
+    {"rows", MSG_WORK, rows_of_tensor},
+    {"rows", MSG_WORK, too_many_rows},
+    {"rows", MSG_RESULT, no_rows},
+    {"rows", MSG_WORK, rows_without_frames},
+    {"limits", MSG_WORK, row_frames},
+    {"lease", MSG_WORK, lease_id},
+    {"lease", MSG_WORK, lease_epoch},
+    {"lease", MSG_WORK, lease_count},
+    {"lease", MSG_WORK, lease_first},
+    {"node", MSG_WORK, lease_node},
+    {"prompt", MSG_WORK, prompt},
+    {"code", MSG_FAILURE, code_word},
+    {"code", MSG_FAILURE, code_empty},
+    {"epoch", MSG_WELCOME, welcome_epoch},
+    {"lease", MSG_WELCOME, welcome_lease},
+    {"epoch", MSG_HEARTBEAT, heartbeat_epoch},
+    {"path", MSG_JOB_OPEN, open_path},
+    {"units", MSG_JOB_OPEN, open_unit},
+    {"node 1", MSG_JOB_OPEN, node_needs},
+    {"nodes", MSG_JOB_OPEN, node_count},
+    {"node 0", MSG_JOB_OPEN, node_out},
+    {"counts", MSG_JOB_PROGRESS, progress_counts},
+    {"state", MSG_JOB_PROGRESS, progress_state},
+    {"rows", MSG_BYE, rows_on_bye},
+};
+
+static void test_msg_every_field_is_checked(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad_cases) / sizeof(bad_cases[0]); i++) {
+        struct err err = {""};
+        struct msg m;
+        struct buf b;
+
+        buf_init(&b, 0);
+        example(&m, bad_cases[i].type);
+        assert_int_equal(msg_pack(&m, &b, &err), 0);
+        buf_clear(&b);
+        bad_cases[i].spoil(&m);
+        if (msg_pack(&m, &b, &err) != -EINVAL || !strstr(err.text, bad_cases[i].what))
+            fail_msg("case %zu (%s, %s): %s", i, msg_type_name(bad_cases[i].type), bad_cases[i].what, err.text);
+        assert_int_equal(b.size_bytes, 0);
+        buf_release(&b);
+    }
+}
+
+static void test_msg_text_with_nul_or_past_its_limit_is_refused(void **state)
+{
+    struct err err = {""};
+    struct msg m, back;
+    uint8_t *at;
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, 0);
+    example(&m, MSG_REFUSE);
+    pack(&m, &b);
+    at = memmem(b.data, b.size_bytes, "another", 7);
+    assert_non_null(at);
+    at[3] = 0;
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, &err), -EBADMSG);
+    assert_non_null(strstr(err.text, "NUL"));
+    buf_clear(&b);
+    append_varint(&b, MSG_REFUSE << 3 | 2);
+    append_varint(&b, 3 + MSG_TEXT_SIZE);
+    append_varint(&b, 2 << 3 | 2);
+    append_varint(&b, MSG_TEXT_SIZE);
+    assert_int_equal(buf_reserve(&b, MSG_TEXT_SIZE), 0);
+    memset(b.data + b.size_bytes, 'x', MSG_TEXT_SIZE);
+    b.size_bytes += MSG_TEXT_SIZE;
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, &err), -EMSGSIZE);
+    buf_release(&b);
+}
+
+static void test_msg_hello_of_another_version_is_understood(void **state)
+{
+    struct msg m, back;
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, 0);
+    example(&m, MSG_HELLO);
+    m.version = 9;
+    m.hello.min_version = 8;
+    m.hello.max_version = 9;
+    pack(&m, &b);
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, NULL), 0);
+    assert_int_equal(back.hello.min_version, 8);
+    buf_release(&b);
+}
+
+static void test_msg_recipe_diff_names_each_field(void **state)
+{
+    struct msg_recipe a = {.name = "caption"}, b;
+    struct buf words;
+
+    (void)state;
+    buf_init(&words, 0);
+    fill_recipe(&a);
+    b = a;
+    assert_int_equal(msg_recipe_diff(&a, &b, &words), 0);
+    assert_int_equal(words.size_bytes, 0);
+    b.has_prompt = false;
+    b.prompt[0] = '\0';
+    b.max_new_tokens = 30;
+    b.dtype = MSG_DTYPE_F32;
+    strcpy(b.model, "other");
+    assert_int_equal(msg_recipe_diff(&a, &b, &words), 4);
+    assert_non_null(strstr((char *)words.data, "prompt: none, was \"Question"));
+    assert_non_null(strstr((char *)words.data, "max new tokens: \"30\", was \"20\""));
+    assert_non_null(strstr((char *)words.data, "dtype: \"fp32\", was \"bf16\""));
+    assert_non_null(strstr((char *)words.data, "model: \"other\""));
+    buf_release(&words);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_msg_every_type_comes_back_as_it_was),
+        cmocka_unit_test(test_msg_truncated_anywhere_is_refused_or_a_message),
+        cmocka_unit_test(test_msg_survives_random_bytes),
+        cmocka_unit_test(test_msg_oversize_is_refused),
+        cmocka_unit_test(test_msg_unknown_fields_cannot_amplify),
+        cmocka_unit_test(test_msg_of_a_later_minor_is_understood),
+        cmocka_unit_test(test_msg_repeated_fields_are_counted_packed_or_not),
+        cmocka_unit_test(test_msg_long_shape_is_refused),
+        cmocka_unit_test(test_msg_every_field_is_checked),
+        cmocka_unit_test(test_msg_text_with_nul_or_past_its_limit_is_refused),
+        cmocka_unit_test(test_msg_hello_of_another_version_is_understood),
+        cmocka_unit_test(test_msg_recipe_diff_names_each_field),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
