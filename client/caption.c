@@ -26,6 +26,7 @@ enum {
     LINE_EVERY_MS = 10000, /* where there is no terminal */
     CONNECT_MS = 200,      /* between looks at signals and children */
     END_WITHIN_MS = 20000, /* of the daemons, once asked */
+    BUSY_STORE_MS = 10000, /* a run that was killed leaves a broker that still commits what it has */
 };
 
 struct run {
@@ -44,7 +45,7 @@ struct run {
     struct msg_job_progress now; /* last answer */
     struct progress progress;
     uint64_t n_before;
-    int64_t start_ms, end_ms, line_ms;
+    int64_t start_ms, end_ms, line_ms, busy_until_ms;
     char told[MSG_TEXT_SIZE]; /* what was last said of a full disk */
 };
 
@@ -99,7 +100,7 @@ static int begin(struct run *r, struct err *err)
     r->n_before = opened->n_done;
     r->start_ms = clock_mono_ms();
     progress_init(&r->progress, r->start_ms, opened->n_done, opened->n_items);
-    if (opened->n_items)
+    if (opened->n_done < opened->n_items)
         screen_note(&r->screen, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store, opened->n_done,
                     opened->n_items);
     return opened->n_items ? feed_compare(r->feed, err) : 0;
@@ -175,6 +176,18 @@ static void tell_if_blocked(struct run *r)
     screen_note(&r->screen, "waiting: %s", r->now.text);
 }
 
+/* Somebody else has the store: worth a moment's patience? */
+static bool busy_but_maybe_not_for_long(struct run *r, int rc, const struct err *err)
+{
+    if (rc != -EIO || r->job_begun || !strstr(err->text, "in use by"))
+        return false;
+    if (!r->busy_until_ms) {
+        screen_note(&r->screen, "%s; waiting up to %d s for it to end", err->text, BUSY_STORE_MS / 1000);
+        r->busy_until_ms = clock_mono_ms() + BUSY_STORE_MS;
+    }
+    return clock_mono_ms() < r->busy_until_ms;
+}
+
 /* Until the job is open and sealed, over any number of brokers. -EINTR: the user wants to stop. */
 static int establish(struct run *r, struct err *err)
 {
@@ -187,12 +200,13 @@ static int establish(struct run *r, struct err *err)
 
             return pumped < 0 ? pumped : -EINTR;
         }
-        if (!job_is_passing(rc))
+        if (!job_is_passing(rc) && !busy_but_maybe_not_for_long(r, rc, err))
             return rc;
         if (rc == -ETIMEDOUT)
             tell_if_blocked(r);
-        job_disconnect(&r->job);
-        rc = pump(r, 50, err);
+        if (job_is_passing(rc))
+            job_disconnect(&r->job);
+        rc = pump(r, rc == -EIO ? 500 : 50, err);
         if (rc < 0 || r->signal_number)
             return rc < 0 ? rc : -EINTR;
     }
