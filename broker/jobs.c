@@ -159,6 +159,8 @@ static bool refuse_if_different(struct broker *b, uint64_t peer, uint64_t seq, c
 
     buf_init(&words, MSG_TEXT_SIZE);
     reason = differs(open, meta, &words);
+    while (words.size_bytes && words.data[words.size_bytes - 1] == '\n')
+        words.size_bytes--;
     if (reason)
         broker_refuse(b, peer, seq, reason,
                       "%s: this store was begun with another recipe or model: %.*s. Use the same, or another -o",
