@@ -53,36 +53,67 @@ static bool row_failed(const json_t *row)
     return !json_object_get(row, "skipped") && !json_is_true(json_object_get(row, "pass"));
 }
 
-static void print_row(const json_t *row)
+static const char *text_of(const json_t *row, const char *key)
 {
-    const char *stage = json_string_value(json_object_get(row, "stage"));
-    const char *worker = json_string_value(json_object_get(row, "worker"));
-    const char *detail = json_string_value(json_object_get(row, "detail"));
-    const char *skipped = json_string_value(json_object_get(row, "skipped"));
+    const char *text = json_string_value(json_object_get(row, key));
+
+    return text ? text : "?";
+}
+
+static void print_row(const json_t *row, int stage_width)
+{
     char shape[64], error[32], limit[32];
 
     shape_text(json_object_get(row, "shape"), shape, sizeof(shape));
     number_text(json_object_get(row, "relative_error"), error, sizeof(error));
     number_text(json_object_get(row, "limit"), limit, sizeof(limit));
-    printf("%-8s %-34s %-14s %14s %9s  %s%s%s\n", worker, stage ? stage : "?", shape, error, limit,
-           skipped           ? "skipped: "
-           : row_failed(row) ? "FAIL"
-                             : "ok",
-           skipped ? skipped : "", "");
-    if (detail && row_failed(row))
-        printf("         %s\n", detail);
+    printf("%-8s %-*s %-14s %14s %9s  %s\n", text_of(row, "worker"), stage_width, text_of(row, "stage"), shape, error,
+           limit, row_failed(row) ? "FAIL" : "ok");
+    if (row_failed(row) && json_is_string(json_object_get(row, "detail")))
+        printf("         %s\n", text_of(row, "detail"));
+}
+
+/* Rows skipped for the same reason are one line. */
+static void print_skipped(const json_t *rows)
+{
+    json_t *reasons = json_object(), *row, *n;
+    const char *reason;
+    size_t i;
+
+    json_array_foreach(rows, i, row)
+    {
+        if (!json_object_get(row, "skipped"))
+            continue;
+        reason = text_of(row, "skipped");
+        n = json_object_get(reasons, reason);
+        (void)json_object_set_new(reasons, reason, json_integer(json_integer_value(n) + 1));
+    }
+    json_object_foreach(reasons, reason, n)
+        printf("%lld skipped: %s (--json names them)\n", (long long)json_integer_value(n), reason);
+    json_decref(reasons);
 }
 
 static void print_table(const json_t *rows, size_t n_failed, size_t n_skipped)
 {
+    int width = (int)strlen("stage");
     size_t i;
     json_t *row;
 
-    printf("%-8s %-34s %-14s %14s %9s  %s\n", "worker", "stage", "shape", "relative error", "limit", "");
-    json_array_foreach(rows, i, row) print_row(row);
-    printf("%zu of %zu passed", json_array_size(rows) - n_failed - n_skipped, json_array_size(rows));
-    if (n_skipped)
-        printf(", %zu skipped", n_skipped);
+    json_array_foreach(rows, i, row)
+    {
+        int n = (int)strlen(text_of(row, "stage"));
+
+        if (!json_object_get(row, "skipped") && n > width)
+            width = n;
+    }
+    printf("%-8s %-*s %-14s %14s %9s\n", "worker", width, "stage", "shape", "relative error", "limit");
+    json_array_foreach(rows, i, row)
+    {
+        if (!json_object_get(row, "skipped"))
+            print_row(row, width);
+    }
+    print_skipped(rows);
+    printf("%zu of %zu passed", json_array_size(rows) - n_failed - n_skipped, json_array_size(rows) - n_skipped);
     if (n_failed)
         printf(", %zu FAILED", n_failed);
     putchar('\n');

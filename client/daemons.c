@@ -193,7 +193,7 @@ static int note_death(struct daemons *d, struct daemons_child *c, int status, in
     n = recent_deaths(c, now_ms);
     if (n >= DAEMONS_MAX_DEATHS || is_hopeless(status)) {
         d->gave_up = true;
-        screen_note(d->screen, "the %s %s; the end of its log, %s:", c->name, how, c->log);
+        screen_note(d->screen, "the %s %s; the end of its log, %s (kept until the next run):", c->name, how, c->log);
         show_log_end(d, c, 12);
         if (is_hopeless(status))
             return err_set(err, -EIO, "the %s does not start", c->name);

@@ -48,6 +48,15 @@ static void stage_words(const struct report *r, struct screen *s)
     screen_note(s, "busy: %s", text);
 }
 
+/* "0.8 s", "3m07s" */
+static void elapsed_text(int64_t ms, char ret[PROGRESS_DURATION_SIZE])
+{
+    if (ms < 60000)
+        (void)snprintf(ret, PROGRESS_DURATION_SIZE, "%.1f s", (double)ms / 1000);
+    else
+        (void)progress_duration(ms, ret);
+}
+
 void report_words(const struct report *r, struct screen *s)
 {
     const struct msg_job_progress *p = r->progress;
@@ -59,8 +68,9 @@ void report_words(const struct report *r, struct screen *s)
                     p->n_failed ? " (some failed: blipline stats)" : "");
         return;
     }
+    elapsed_text(r->elapsed_ms, took);
     screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, %" PRIu64 " in this run in %s (%s img/s)", r->store,
-                p->n_done, p->n_items, n, progress_duration(r->elapsed_ms, took), progress_rate_text(rate(r), speed));
+                p->n_done, p->n_items, n, took, progress_rate_text(rate(r), speed));
     stage_words(r, s);
     if (p->n_failed)
         screen_note(s, "%" PRIu64 " items failed; `blipline stats %s` counts the reasons", p->n_failed, r->store);

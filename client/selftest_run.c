@@ -117,9 +117,12 @@ static int wait_child(pid_t pid, int signal_fd, int *ret_status, struct selftest
     }
 }
 
-/* The first line of what the worker said on standard error. */
-static void first_line(int fd, char *ret, size_t ret_size)
+/* The first line of what the worker said on standard error, without the folder that only we know. */
+static void first_line(int fd, const struct rundir *r, char *ret, size_t ret_size)
 {
+    size_t n_folder = strlen(r->path);
+    char *folder;
+
     ssize_t n = pread(fd, ret, ret_size - 1, 0);
     char *text = ret;
 
@@ -128,6 +131,8 @@ static void first_line(int fd, char *ret, size_t ret_size)
         text += 3;
     memmove(ret, text, strlen(text) + 1);
     ret[strcspn(ret, "\n")] = '\0';
+    while ((folder = strstr(ret, r->path)) != NULL && folder[n_folder] == '/')
+        memmove(folder, folder + n_folder + 1, strlen(folder + n_folder + 1) + 1);
 }
 
 static int append_rows(json_t *rows, json_t *report, const char *worker)
@@ -144,22 +149,23 @@ static int append_rows(json_t *rows, json_t *report, const char *worker)
     return 0;
 }
 
-static int collect(const char *worker, int out_fd, int log_fd, int status, json_t *rows, struct err *err)
+static int collect(const struct rundir *r, const char *worker, const struct spawn *s, int status, json_t *rows,
+                   struct err *err)
 {
     char said[256], how[64];
     json_error_t bad;
     json_t *report = NULL;
     int rc = -EINVAL;
 
-    (void)lseek(out_fd, 0, SEEK_SET);
+    (void)lseek(s->out_fd, 0, SEEK_SET);
     if (WIFEXITED(status) && WEXITSTATUS(status) <= 1)
-        report = json_loadfd(out_fd, 0, &bad);
+        report = json_loadfd(s->out_fd, 0, &bad);
     if (json_is_array(report) && json_array_size(report) > 0)
         rc = append_rows(rows, report, worker);
     json_decref(report);
     if (rc == 0)
         return 0;
-    first_line(log_fd, said, sizeof(said));
+    first_line(s->log_fd, r, said, sizeof(said));
     return err_set(err, rc, "the %s %s without a report%s%s", worker, spawn_status_text(status, how, sizeof(how)),
                    said[0] ? ": " : "", said);
 }
@@ -189,7 +195,7 @@ static int run_worker(const struct rundir *r, const char *worker, int signal_fd,
     if (rc == 0)
         rc = wait_child(pid, signal_fd, &status, t);
     if (rc == 0)
-        rc = collect(worker, s.out_fd, s.log_fd, status, rows, err);
+        rc = collect(r, worker, &s, status, rows, err);
     if (s.out_fd >= 0)
         (void)close(s.out_fd);
     if (s.log_fd >= 0)

@@ -8,8 +8,10 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/blipline-demo.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-"$O/blipline" caption examples/images -o "$work/demo.lmdb" --model models/blip2-opt-demo --json >"$work/summary.json"
-"$O/blipline" export "$work/demo.lmdb" --format jsonl -o "$work/captions.jsonl"
+store=$O/demo.lmdb
+rm -rf "$store"
+"$O/blipline" caption examples/images -o "$store" --model models/blip2-opt-demo --json >"$work/summary.json"
+"$O/blipline" export "$store" --format jsonl -o "$work/captions.jsonl"
 
 "$PYTHON" - "$work" <<'PYTHON'
 import json
@@ -42,6 +44,14 @@ PYTHON
 printf '\nReading the store from Python (examples/read_store.py):\n\n'
 sed -n '/^import/,$s/^/  /p' examples/read_store.py
 printf '\nwhich prints\n\n'
-PYTHONPATH=build/gen-python "$PYTHON" examples/read_store.py "$work/demo.lmdb" >"$work/read.txt"
+PYTHONPATH=build/gen-python "$PYTHON" examples/read_store.py "$store" >"$work/read.txt"
 sed -n '1,3s/^/  /p' "$work/read.txt"
-printf '  ...\n\nYour own pictures:  %s/blipline caption FOLDER -o captions.lmdb --model DIR  (%s/blipline help models)\n' "$O" "$O"
+cat <<END
+  ...
+
+The store stays in $store; try
+  $O/blipline get $store scene_0003.jpg
+  $O/blipline stats $store
+and your own pictures with
+  $O/blipline caption FOLDER -o captions.lmdb --model DIR     ($O/blipline help models says which)
+END
