@@ -343,6 +343,8 @@ static int envelope_from_pb(const Blipline__Envelope *e, struct msg *m, struct e
     for (size_t i = 0; i < e->n_tensors; i++)
         if ((rc = tensor_from_pb(e->tensors[i], &m->tensors[i], err)) < 0)
             return rc;
+    if (m->version == 0)
+        return err_set(err, -EBADMSG, "envelope without a version");
     /* another version may mean another body: say so before looking at it */
     if (m->version != MSG_VERSION && m->type != MSG_HELLO && m->type != MSG_REFUSE)
         return err_set(err, -EPROTONOSUPPORT, "message of version %u, this program speaks %d", m->version, MSG_VERSION);
