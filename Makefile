@@ -59,6 +59,7 @@ TENSOR_CPU := $(wildcard tensor/cpu*.c)
 TENSOR_BASE := tensor/tensor.c
 TENSOR  := $(filter-out $(TENSOR_CPU),$(wildcard tensor/*.c))
 MODEL   := $(wildcard model/*.c)
+WORKER  := $(wildcard worker/*.c)
 
 PROTO_O := $(call objects,$(PROTO)) $(PROTOGEN:.c=.o)
 # vectors of 64 bytes only travel between inlined functions, whatever gcc says about passing them
@@ -66,9 +67,9 @@ $(call objects,$(TENSOR_CPU)): override CFLAGS += -fopenmp -Wno-psabi
 
 # what each program is made of; broker and command link neither oneDNN nor CUDA
 BROKER_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(wildcard broker/*.c)) $(PROTO_O)
-ENCODER_O := $(call objects,$(BASE) $(WIRE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(wildcard encoder_worker/*.c)) $(PROTO_O)
-QFORMER_O := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(wildcard qformer_worker/*.c)) $(PROTO_O)
-LLM_O     := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(wildcard llm_worker/*.c)) $(PROTO_O)
+ENCODER_O := $(call objects,$(BASE) $(WIRE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(WORKER) $(wildcard encoder_worker/*.c)) $(PROTO_O)
+QFORMER_O := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(WORKER) $(wildcard qformer_worker/*.c)) $(PROTO_O)
+LLM_O     := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(WORKER) $(wildcard llm_worker/*.c)) $(PROTO_O)
 CLIENT_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(SOURCE) $(TENSOR_BASE) $(MODEL) $(wildcard client/*.c)) $(PROTO_O)
 
 BASE_L    := -linih
@@ -113,7 +114,7 @@ $(O)/%.o: %.c | $(PROTOGEN)
 
 # -- tests ---------------------------------------------------------------------------------------------------------------------------
 # A unit test tests/unit/test_X.c is linked with everything but the daemons' main.c, and with the helpers beside it (tests/unit/*.c that are no test_*.c).
-LIB_SRC := $(BASE) $(PROTO) $(WIRE) $(STORE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $(MODEL) \
+LIB_SRC := $(BASE) $(PROTO) $(WIRE) $(STORE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(WORKER) \
            $(filter-out %/main.c,$(wildcard encoder_worker/*.c qformer_worker/*.c llm_worker/*.c broker/*.c client/*.c))
 LIB_A   := $(O)/libblipline-all.a
 $(LIB_A): $(call objects,$(LIB_SRC)) $(PROTOGEN:.c=.o)
@@ -158,7 +159,7 @@ demo: build python-proto ## caption the example pictures with the demo model
 	$(Q)O=$(O) PYTHON=$(PYTHON) sh examples/demo.sh
 
 # -- care ----------------------------------------------------------------------------------------------------------------------------
-C_FILES := $(wildcard base/*.[ch] proto/*.[ch] wire/*.[ch] store/*.[ch] source/*.[ch] tensor/*.[ch] model/*.[ch] encoder_worker/*.[ch] \
+C_FILES := $(wildcard base/*.[ch] proto/*.[ch] wire/*.[ch] store/*.[ch] source/*.[ch] tensor/*.[ch] model/*.[ch] worker/*.[ch] encoder_worker/*.[ch] \
              qformer_worker/*.[ch] llm_worker/*.[ch] broker/*.[ch] client/*.[ch] tests/*/*.[ch])
 
 format: ## clang-format in place

@@ -39,8 +39,7 @@ static void do_forget_peer(struct broker *b, const struct core_action *a)
     broker_socket_drop(b->socket, a->peer);
 }
 
-/* -- WORK
- * ------------------------------------------------------------------------------------------------------------------ */
+/* -- WORK -- */
 
 /* Drop the rows of items that an earlier node has failed. */
 static int filter_rows(struct buf *rows, const struct core_work *work, struct err *err)
@@ -153,8 +152,7 @@ static void do_work(struct broker *b, const struct core_action *a)
     wire_message_free(m);
 }
 
-/* -- the store
- * ------------------------------------------------------------------------------------------------------------- */
+/* -- the store -- */
 
 static void do_load_units(struct broker *b, const struct core_action *a)
 {
@@ -236,8 +234,7 @@ static void do_commit(struct broker *b, const struct core_action *a)
     broker_post(b, r);
 }
 
-/* -- the rest
- * -------------------------------------------------------------------------------------------------------------- */
+/* -- the rest -- */
 
 static void do_drop_tensors(struct broker *b, const struct core_action *a)
 {

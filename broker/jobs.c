@@ -111,8 +111,7 @@ static struct committer_request *request_for(struct broker *b, enum committer_op
     return r;
 }
 
-/* -- JOB_OPEN
- * ---------------------------------------------------------------------------------------------------------------- */
+/* -- JOB_OPEN -- */
 
 static void nodes_to_core(const struct msg_job_open *open, struct core_node *ret)
 {
@@ -290,8 +289,7 @@ static void on_open(struct broker *b, struct broker_job *job, const struct commi
     answer_opened(b, job, q->peer, q->seq);
 }
 
-/* -- import
- * ---------------------------------------------------------------------------------------------------------------- */
+/* -- import -- */
 
 static struct broker_job *job_or_refuse(struct broker *b, uint64_t peer, const struct msg *m)
 {
@@ -374,8 +372,7 @@ static void on_seal(struct broker *b, struct broker_job *job, const struct commi
     broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_SEALED, .job = job->id});
 }
 
-/* -- commits
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- commits -- */
 
 static void on_unit(struct broker *b, struct broker_job *job, const struct committer_completion *done)
 {
@@ -491,8 +488,7 @@ int64_t broker_retry_due(struct broker *b)
     return b->retry_at_ms;
 }
 
-/* -- progress
- * -------------------------------------------------------------------------------------------------------------- */
+/* -- progress -- */
 
 static enum msg_job_state state_of(const struct broker_job *job, const struct core_job_stats *stats)
 {

@@ -37,8 +37,7 @@ static struct core_lease_ref ref_of(uint64_t peer, const struct msg_lease *lease
     return (struct core_lease_ref){.peer = peer, .epoch = lease->epoch, .lease = lease->id};
 }
 
-/* -- workers
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- workers -- */
 
 static void on_hello(struct broker *b, struct broker_peer *p, struct wire_message **message)
 {
@@ -131,8 +130,7 @@ static void on_bye(struct broker *b, struct broker_peer *p, struct wire_message 
     broker_forget_peer(b, number);
 }
 
-/* -- RESULT: check rows and tensor against the lease before the core hears of it
- * --------------------------------------- */
+/* -- RESULT: check rows and tensor against the lease before the core hears of it -- */
 
 struct row_check {
     uint64_t ok[CORE_MASK_WORDS];
@@ -241,8 +239,7 @@ static void on_result(struct broker *b, struct broker_peer *p, struct wire_messa
     broker_feed(b, &event);
 }
 
-/* -- clients
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- clients -- */
 
 static void on_job_open(struct broker *b, struct broker_peer *p, struct wire_message **message)
 {
@@ -283,8 +280,7 @@ static void on_shutdown(struct broker *b, struct broker_peer *p, struct wire_mes
     broker_feed(b, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
 }
 
-/* -- dispatch
- * -------------------------------------------------------------------------------------------------------------- */
+/* -- dispatch -- */
 
 static const struct {
     enum msg_role role; /* who may say it; 0: anyone */

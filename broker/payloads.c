@@ -60,7 +60,7 @@ void broker_payloads_free(struct broker *b)
     core_map_release(&b->payloads);
 }
 
-/* -- a unit's records ---------------------------------------------------------------------------------------------- */
+/* -- a unit's records -- */
 
 /* Where the encoded record of each item lies in `bytes`; end 0: none yet. */
 struct record_slot {

@@ -34,8 +34,7 @@ const struct conf_key broker_conf_table[] = {
 
 enum { MESSAGES_A_ROUND = 256, DRAIN_MS = 5000 };
 
-/* -- feeding the core
- * -------------------------------------------------------------------------------------------------- */
+/* -- feeding the core -- */
 
 void broker_fail(struct broker *b, int rc, const char *fmt, ...)
 {
@@ -92,8 +91,7 @@ void broker_feed(struct broker *b, const struct core_event *event)
     b->n_pending = 0;
 }
 
-/* -- answers
- * ----------------------------------------------------------------------------------------------------------------- */
+/* -- answers -- */
 
 void broker_send(struct broker *b, uint64_t peer, const struct msg *m)
 {
@@ -121,8 +119,7 @@ void broker_refuse(struct broker *b, uint64_t peer, uint64_t seq, enum msg_reaso
     broker_send(b, peer, &m);
 }
 
-/* -- start and end
- * --------------------------------------------------------------------------------------------------------- */
+/* -- start and end -- */
 
 static struct core_limits limits_of(const struct broker_conf *conf)
 {
@@ -195,8 +192,7 @@ void broker_free(struct broker *b)
     free(b);
 }
 
-/* -- the loop
- * -------------------------------------------------------------------------------------------------------------- */
+/* -- the loop -- */
 
 static void begin_shutdown(struct broker *b)
 {

@@ -6,36 +6,26 @@
 #ifndef BLIPLINE_ENCODER_WORKER_WORKER_H
 #define BLIPLINE_ENCODER_WORKER_WORKER_H
 
-#include "base/conf.h"
-#include "base/err.h"
+#include "worker/worker.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct encoder_conf {
-    char endpoint[128];
-    char model[1024];
-    char device[64];
-    int64_t threads;
+    struct worker_conf common;
     int64_t decode_threads;
-    int64_t batch;
-    int64_t window_items;
-    int64_t window_bytes;
     int64_t max_file_bytes;
     int64_t max_pixels;
     int64_t max_dimension;
     char null_shape[64];
-    char log_level[16];
 };
 
 extern const struct conf_key encoder_conf_table[];
 
-struct encoder_worker;
-
-/* Loads the weights (device null: nothing), starts pool and session. */
-int encoder_worker_new(const struct encoder_conf *conf, struct encoder_worker **ret, struct err *err) CHECK_RESULT;
-/* Until SIGTERM and everything in hand is finished. -ECONNREFUSED: the broker refused this worker, err says why. */
-int encoder_worker_run(struct encoder_worker *w, struct err *err) CHECK_RESULT;
-void encoder_worker_free(struct encoder_worker *w);
+/* The functions of struct worker_program. Start loads the weights (device null: nothing) and starts the session. Run goes on until SIGTERM
+ * and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says why. */
+int encoder_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
+int encoder_worker_run(void *daemon, struct err *err) CHECK_RESULT;
+void encoder_worker_free(void *daemon);
 
 #endif

@@ -1,46 +1,19 @@
 /* blipline-llm - the language model writes captions. Read llm_worker/worker.c next. */
-#include "llm_worker/worker.h"
-
-#include "base/log.h"
-#include "base/options.h"
-#include "base/stop.h"
 #include "llm_worker/selftest.h"
-#include "tensor/threads.h"
-
-#include <stdlib.h>
-#include <systemd/sd-daemon.h>
+#include "llm_worker/worker.h"
 
 int main(int argc, char **argv)
 {
-    struct options opt = options_parse(argc, argv, "blipline-llm", "BLIP-2 language model worker", llm_conf_table);
     struct llm_conf conf;
-    struct llm_worker *w = NULL;
-    enum log_level level;
-    struct err err;
-    int rc;
+    const struct worker_program program = {.name = "blipline-llm",
+                                           .what = "BLIP-2 language model worker",
+                                           .table = llm_conf_table,
+                                           .conf = &conf,
+                                           .common = &conf.common,
+                                           .selftest = llm_selftest,
+                                           .start = llm_worker_start,
+                                           .run = llm_worker_run,
+                                           .free = llm_worker_free};
 
-    tensor_threads_prepare(argv);
-    if (conf_load(llm_conf_table, &conf, opt.file, &err) < 0)
-        fatal(EXIT_CONFIG, "%s", err.text);
-    if (log_level_parse(conf.log_level, &level) < 0)
-        fatal(EXIT_CONFIG, "log_level = %s: err, warn, info or debug is wanted", conf.log_level);
-    if (opt.check_only)
-        return EXIT_SUCCESS;
-    log_init("blipline-llm", opt.verbose ? LOG_LEVEL_DEBUG : level);
-    if (opt.golden_dir) {
-        rc = llm_selftest(opt.golden_dir, (int)conf.threads, stdout, &err);
-        if (rc < 0)
-            fatal(EXIT_INIT, "%s", err.text);
-        return rc;
-    }
-    stop_init();
-    if (llm_worker_new(&conf, &w, &err) < 0)
-        fatal(EXIT_INIT, "%s", err.text);
-    (void)sd_notify(0, "READY=1");
-    rc = llm_worker_run(w, &err);
-    if (rc < 0)
-        log_err("event=ended reason=\"%s\"", err.text);
-    (void)sd_notify(0, "STOPPING=1");
-    llm_worker_free(w);
-    return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return worker_main(&program, argc, argv);
 }

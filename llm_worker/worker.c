@@ -3,112 +3,61 @@
 #include "llm_worker/worker.h"
 
 #include "base/clock.h"
-#include "base/file.h"
-#include "base/log.h"
-#include "base/stop.h"
 #include "llm_worker/caption.h"
 #include "llm_worker/generate.h"
 #include "llm_worker/opt.h"
 #include "llm_worker/unit.h"
-#include "model/checkpoint.h"
-#include "model/fingerprint.h"
 #include "model/tokenizer.h"
-#include "tensor/device.h"
-#include "wire/context.h"
-#include "wire/worker_end.h"
-#include "wire/worker_session.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 const struct conf_key llm_conf_table[] = {
-    {"endpoint", CONF_TEXT, CONF_AT(struct llm_conf, endpoint), "ipc:///run/blipline/broker", 1, 0,
-     "the broker's endpoint"},
-    {"model", CONF_TEXT, CONF_AT(struct llm_conf, model), "", 0, 0,
-     "checkpoint directory (not needed for device = null)"},
-    {"device", CONF_TEXT, CONF_AT(struct llm_conf, device), "cpu", 1, 0,
-     "cpu, or null: right shapes without arithmetic"},
-    {"threads", CONF_INT, CONF_AT(struct llm_conf, threads), "1", 1, 1024, "threads of the language model"},
-    {"batch", CONF_INT, CONF_AT(struct llm_conf, batch), "64", 1, 4096, "sequences that grow at once"},
+    WORKER_CONF_KEYS(struct llm_conf, "1", "64", "256"),
     {"positions", CONF_INT, CONF_AT(struct llm_conf, positions), "512", 0, 1 << 20,
      "most positions of a sequence (queries, prompt and new tokens; sizes the KV cache); 0: all that the model has"},
-    {"window_items", CONF_INT, CONF_AT(struct llm_conf, window_items), "256", 1, 65536, "items held at once"},
-    {"window_bytes", CONF_SIZE, CONF_AT(struct llm_conf, window_bytes), "4GiB", 1, 0, "bytes of tensors held at once"},
-    {"log_level", CONF_TEXT, CONF_AT(struct llm_conf, log_level), "info", 1, 0, "err, warn, info or debug"},
     {0}};
 
 struct llm_worker {
+    struct worker common;
     const struct llm_conf *conf;
-    struct checkpoint *checkpoint;
     struct tokenizer *tokenizer;
-    struct ops *ops;
     struct opt *opt; /* NULL: device null */
     struct generate *generate;
-    struct worker_session *session;
     uint32_t n_queries, width; /* Q, L of what comes in */
     struct unit *first, **end;
     uint64_t serial;
     struct msg_recipe prompt_recipe; /* whose prompt prompt_ids is */
     struct token_ids prompt_ids;
-    bool draining;
 };
 
-/* -- start and end
- * ------------------------------------------------------------------------------------------------------------------ */
+/* -- start and end -- */
 
 static int open_model(struct llm_worker *w, struct err *err)
 {
-    struct opt_limits limits = {.n_slots = (int)w->conf->batch, .n_positions = (int)w->conf->positions};
-    int rc = device_open(w->conf->device, (int)w->conf->threads, DTYPE_F32, &w->ops, err);
+    struct opt_limits limits = {.n_slots = (int)w->conf->common.batch, .n_positions = (int)w->conf->positions};
+    int rc = worker_open(&w->common, MODEL_STAGE_LLM, err);
 
     if (rc == 0)
-        rc = checkpoint_open(w->conf->model, &w->checkpoint, err);
-    if (rc == 0)
-        rc = checkpoint_check(w->checkpoint, MODEL_STAGE_LLM, err);
-    if (rc == 0)
-        rc = tokenizer_load(w->checkpoint->tokenizer_path, &w->tokenizer, err);
+        rc = tokenizer_load(w->common.checkpoint->tokenizer_path, &w->tokenizer, err);
     if (rc < 0)
         return rc;
-    if (w->checkpoint->config.lm != CONFIG_LM_OPT)
-        return err_set(err, -ENOTSUP, "%s: this worker runs OPT, the checkpoint has %s", w->conf->model,
-                       w->checkpoint->config.lm == CONFIG_LM_T5 ? "T5" : "no language model");
-    if (limits.n_positions > w->checkpoint->config.opt.max_positions)
+    if (w->common.checkpoint->config.lm != CONFIG_LM_OPT)
+        return err_set(err, -ENOTSUP, "%s: this worker runs OPT, the checkpoint has %s", w->conf->common.model,
+                       w->common.checkpoint->config.lm == CONFIG_LM_T5 ? "T5" : "no language model");
+    if (limits.n_positions > w->common.checkpoint->config.opt.max_positions)
         limits.n_positions = 0;
-    rc = opt_new(w->ops, w->checkpoint, &limits, &w->opt, err);
+    rc = opt_new(w->common.ops, w->common.checkpoint, &limits, &w->opt, err);
     if (rc < 0)
         return rc;
-    w->n_queries = (uint32_t)w->checkpoint->config.n_queries;
+    w->n_queries = (uint32_t)w->common.checkpoint->config.n_queries;
     w->width = (uint32_t)opt_width(w->opt);
-    return generate_new(w->opt, (int)w->conf->batch, w->checkpoint->config.image_token, &w->generate, err);
+    return generate_new(w->opt, (int)w->conf->common.batch, w->common.checkpoint->config.image_token, &w->generate,
+                        err);
 }
 
-static int start_session(struct llm_worker *w, struct err *err)
-{
-    char name[MSG_NAME_SIZE];
-    struct worker_session_conf conf = {.endpoint = w->conf->endpoint,
-                                       .stage = MSG_STAGE_LLM,
-                                       .device = w->conf->device,
-                                       .dtype = MSG_DTYPE_F32,
-                                       .model = name,
-                                       .window_items = (uint32_t)w->conf->window_items,
-                                       .window_bytes = (uint64_t)w->conf->window_bytes};
-    struct fingerprint fingerprint;
-    int rc = 0;
-
-    file_base_name(w->conf->model, name, sizeof(name));
-    if (w->checkpoint) {
-        rc = model_stage_fingerprint(w->checkpoint, MODEL_STAGE_LLM, &fingerprint, err);
-        if (rc < 0)
-            return rc;
-        conf.fingerprint.n_bytes = MSG_FINGERPRINT_BYTES;
-        memcpy(conf.fingerprint.bytes, fingerprint.bytes, MSG_FINGERPRINT_BYTES);
-    }
-    rc = wire_init(1, err);
-    return rc < 0 ? rc : worker_session_start(&conf, &w->session, err);
-}
-
-int llm_worker_new(const struct llm_conf *conf, struct llm_worker **ret, struct err *err)
+int llm_worker_start(const void *conf, void **ret, struct err *err)
 {
     struct llm_worker *w = calloc(1, sizeof(*w));
     int rc = 0;
@@ -116,23 +65,24 @@ int llm_worker_new(const struct llm_conf *conf, struct llm_worker **ret, struct 
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
     w->conf = conf;
+    w->common.conf = &w->conf->common;
     w->end = &w->first;
-    if (strcmp(conf->device, "null") != 0)
+    if (!worker_is_null(&w->common))
         rc = open_model(w, err);
     if (rc == 0)
-        rc = start_session(w, err);
+        rc = worker_start(&w->common, MODEL_STAGE_LLM, err);
     if (rc < 0) {
         llm_worker_free(w);
         return rc;
     }
-    log_info("event=ready device=%s model=%s threads=%lld batch=%lld", conf->device, conf->model,
-             (long long)conf->threads, (long long)conf->batch);
     *ret = w;
     return 0;
 }
 
-void llm_worker_free(struct llm_worker *w)
+void llm_worker_free(void *daemon)
 {
+    struct llm_worker *w = daemon;
+
     if (!w)
         return;
     while (w->first) {
@@ -141,27 +91,15 @@ void llm_worker_free(struct llm_worker *w)
         w->first = u->next;
         llm_unit_free(u);
     }
-    worker_session_stop(&w->session);
-    wire_exit();
     generate_free(w->generate);
     opt_free(w->opt);
     tokenizer_free(w->tokenizer);
-    checkpoint_free(w->checkpoint);
-    ops_free(w->ops);
+    worker_release(&w->common);
     token_ids_release(&w->prompt_ids);
     free(w);
 }
 
-/* -- units
- * --------------------------------------------------------------------------------------------------------------------------
- */
-
-static void fail_work(struct llm_worker *w, struct worker_work **work, const char *code, const char *text)
-{
-    log_warn("event=unit_failed unit=%u code=%s reason=\"%s\"", (*work)->lease.unit, code, text);
-    if (worker_session_failure(w->session, work, code, text) < 0)
-        log_warn("event=failure_not_sent the lease will expire instead");
-}
+/* -- units -- */
 
 /* Take the unit off the list and forget its sequences. `work` has been given back. */
 static void remove_unit(struct llm_worker *w, struct unit *u)
@@ -181,9 +119,9 @@ static void abandon_unit(struct llm_worker *w, struct unit *u, const char *code,
     for (uint32_t i = 0; w->generate && i < u->n_submitted; i++)
         (void)generate_cancel(w->generate, u->serial << 16 | i); /* those that are done are not there any more */
     if (code)
-        fail_work(w, &u->work, code, text);
-    else if (worker_session_return(w->session, &u->work) < 0)
-        log_debug("event=stale_work_dropped");
+        worker_fail_unit(&w->common, &u->work, code, text);
+    else
+        worker_drop_stale(&w->common, &u->work);
     remove_unit(w, u);
 }
 
@@ -196,7 +134,7 @@ static int encode_prompt(struct llm_worker *w, const struct msg_recipe *recipe, 
     if (w->prompt_ids.n && recipe->has_prompt == w->prompt_recipe.has_prompt &&
         strcmp(recipe->prompt, w->prompt_recipe.prompt) == 0)
         return 0;
-    rc = caption_prompt_ids(w->tokenizer, &w->checkpoint->config, recipe, &ids, err);
+    rc = caption_prompt_ids(w->tokenizer, &w->common.checkpoint->config, recipe, &ids, err);
     if (rc < 0) {
         token_ids_release(&ids);
         return rc;
@@ -209,7 +147,7 @@ static int encode_prompt(struct llm_worker *w, const struct msg_recipe *recipe, 
 
 static struct generate_request request_of(const struct llm_worker *w, const struct unit *u, uint32_t row)
 {
-    const struct config *c = &w->checkpoint->config;
+    const struct config *c = &w->common.checkpoint->config;
 
     return (struct generate_request){.tag = u->serial << 16 | row,
                                      .image_rows = u->image_rows + (size_t)row * w->n_queries * w->width,
@@ -253,14 +191,14 @@ static int take_units(struct llm_worker *w, int64_t timeout_ms)
     struct worker_work *work = NULL;
     int rc;
 
-    while ((rc = worker_session_take(w->session, timeout_ms, &work)) == 1) {
+    while ((rc = worker_session_take(w->common.session, timeout_ms, &work)) == 1) {
         const char *code;
         struct err err = {""};
         struct unit *u;
 
         timeout_ms = 0;
         if (llm_unit_new(&work, ++w->serial, &u) < 0) {
-            fail_work(w, &work, "memory", "no memory for the unit");
+            worker_fail_unit(&w->common, &work, "memory", "no memory for the unit");
             continue;
         }
         *w->end = u;
@@ -308,19 +246,16 @@ static void finish_unit(struct llm_worker *w, struct unit *u)
     struct worker_result result = {
         .n_rows = u->work->n_items,
         .timing = {.compute_ns = (uint64_t)u->compute_ns, .wait_ns = (uint64_t)(u->started_ns - u->work->received_ns)}};
-    struct err err = {""};
     int rc;
 
     buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
     rc = llm_unit_rows(u, &result.rows);
     if (rc < 0) {
         buf_release(&result.rows);
-        fail_work(w, &u->work, "result", strerror(-rc));
+        worker_fail_unit(&w->common, &u->work, "result", strerror(-rc));
     } else {
-        worker_session_count(w->session, u->work->n_items, 0, 0, (uint64_t)u->compute_ns, 0);
-        rc = worker_session_result(w->session, &u->work, &result, &err);
-        if (rc < 0)
-            log_warn("event=result_not_sent reason=\"%s\" the lease will expire", err.text);
+        worker_session_count(w->common.session, u->work->n_items, 0, 0, (uint64_t)u->compute_ns, 0);
+        worker_send_result(&w->common, &u->work, &result);
     }
     remove_unit(w, u);
 }
@@ -339,7 +274,7 @@ static int note_result(struct llm_worker *w, struct unit *u, const struct genera
     int rc;
 
     c->start = u->texts.size_bytes;
-    rc = caption_text(w->tokenizer, &w->checkpoint->config, r->ids, r->n_ids, &u->texts, err);
+    rc = caption_text(w->tokenizer, &w->common.checkpoint->config, r->ids, r->n_ids, &u->texts, err);
     if (rc < 0)
         return rc;
     c->size_bytes = u->texts.size_bytes - c->start;
@@ -358,7 +293,7 @@ static int step(struct llm_worker *w, struct err *err)
 
     if (n < 0)
         return err_set(err, n, "the language model failed: %s", strerror(-n));
-    worker_session_progress(w->session);
+    worker_session_progress(w->common.session);
     each = n ? (clock_mono_ns() - start) / n : 0;
     for (struct unit *u = w->first; u; u = u->next)
         u->compute_ns += each * (u->n_submitted - u->n_done);
@@ -395,21 +330,19 @@ static void run_null(struct llm_worker *w)
     }
 }
 
-int llm_worker_run(struct llm_worker *w, struct err *err)
+int llm_worker_run(void *daemon, struct err *err)
 {
+    struct llm_worker *w = daemon;
+
     for (;;) {
         int rc, ended;
 
-        if (stop_requested() && !w->draining) {
-            w->draining = true;
-            log_info("event=draining");
-            worker_session_drain(w->session);
-        }
+        worker_check_stop(&w->common);
         ended = take_units(w, w->first ? 0 : 200);
         if (ended < 0 && ended != -EPIPE)
             return err_set(err, ended, "cannot take work: %s", strerror(-ended));
         if (!w->first && ended == -EPIPE)
-            return worker_session_end(w->session, 10000, err);
+            return worker_end(&w->common, err);
         if (!w->opt) {
             run_null(w);
             continue;

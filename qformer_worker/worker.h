@@ -5,31 +5,21 @@
 #ifndef BLIPLINE_QFORMER_WORKER_WORKER_H
 #define BLIPLINE_QFORMER_WORKER_WORKER_H
 
-#include "base/conf.h"
-#include "base/err.h"
+#include "worker/worker.h"
 
 #include <stdint.h>
 
 struct qformer_conf {
-    char endpoint[128];
-    char model[1024];
-    char device[64];
-    int64_t threads;
-    int64_t batch;
-    int64_t window_items;
-    int64_t window_bytes;
+    struct worker_conf common;
     char null_shape[64];
-    char log_level[16];
 };
 
 extern const struct conf_key qformer_conf_table[];
 
-struct qformer_worker;
-
-/* Loads the weights (device null: nothing), starts the session. */
-int qformer_worker_new(const struct qformer_conf *conf, struct qformer_worker **ret, struct err *err) CHECK_RESULT;
-/* Until SIGTERM and everything in hand is finished. -ECONNREFUSED: the broker refused this worker, err says why. */
-int qformer_worker_run(struct qformer_worker *w, struct err *err) CHECK_RESULT;
-void qformer_worker_free(struct qformer_worker *w);
+/* The functions of struct worker_program. Start loads the weights (device null: nothing) and starts the session. Run goes on until SIGTERM
+ * and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says why. */
+int qformer_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
+int qformer_worker_run(void *daemon, struct err *err) CHECK_RESULT;
+void qformer_worker_free(void *daemon);
 
 #endif

@@ -12,9 +12,10 @@ LAYERS = {  # folder: folders it may include besides itself
     "source": {"base"},
     "tensor": {"base"},
     "model": {"base", "tensor"},
-    "encoder_worker": {"base", "proto", "wire", "source", "tensor", "model"},
-    "qformer_worker": {"base", "proto", "wire", "tensor", "model"},
-    "llm_worker": {"base", "proto", "wire", "tensor", "model"},
+    "worker": {"base", "proto", "wire", "tensor", "model"},
+    "encoder_worker": {"base", "proto", "wire", "source", "tensor", "model", "worker"},
+    "qformer_worker": {"base", "proto", "wire", "tensor", "model", "worker"},
+    "llm_worker": {"base", "proto", "wire", "tensor", "model", "worker"},
     "broker": {"base", "proto", "wire", "store"},
     "client": {"base", "proto", "wire", "store", "source", "tensor", "model"},
 }

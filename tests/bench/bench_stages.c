@@ -1,0 +1,300 @@
+/* bench_stages - each CPU stage against the products it is made of.
+ *
+ *     bench_stages [MODEL_DIR [THREADS [SECONDS]]]      default: models/blip2-opt-demo, 2 threads, 5 s a stage
+ *
+ * The ceiling of a stage is the sum over its distinct products of count x measured time (packed weights, the same
+ * threads, attention's two products included; tests/bench/products.h). Printed: that table, what the stage takes, and
+ * the share of the ceiling it reaches. Weights decide nothing here but the end of a caption: the language model runs 20
+ * forced tokens. */
+#include "base/clock.h"
+#include "encoder_worker/vit.h"
+#include "llm_worker/generate.h"
+#include "llm_worker/opt.h"
+#include "model/checkpoint.h"
+#include "qformer_worker/qformer.h"
+#include "tensor/device.h"
+#include "tests/bench/products.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { VIT_BATCH = 16, QFORMER_BATCH = 16, LLM_BATCH = 64, NEW_TOKENS = 20, MAX_LINES = 16 };
+
+struct budget {
+    const char *stage;
+    int n_images; /* of one run */
+    int n_lines;
+    struct {
+        char name[96];
+        double count, ns, flop;
+    } lines[MAX_LINES];
+};
+
+static void die(const char *what, const struct err *err)
+{
+    (void)fprintf(stderr, "bench_stages: %s: %s\n", what, err ? err->text : "failed");
+    exit(1);
+}
+
+static void add_line(struct budget *b, const char *name, double count, double ns, double flop)
+{
+    (void)snprintf(b->lines[b->n_lines].name, sizeof(b->lines[0].name), "%s", name);
+    b->lines[b->n_lines].count = count;
+    b->lines[b->n_lines].flop = flop;
+    b->lines[b->n_lines++].ns = ns;
+}
+
+static void add_product(struct budget *b, int threads, const char *what, double count, int64_t m, int64_t n, int64_t k)
+{
+    char name[96];
+
+    (void)snprintf(name, sizeof(name), "%-9s %6lld x %5lld x %5lld", what, (long long)m, (long long)n, (long long)k);
+    add_line(b, name, count, bench_product_ns(threads, m, n, k), 2.0 * (double)m * (double)n * (double)k);
+}
+
+static void add_attention(struct budget *b, int threads, const char *what, double count, int64_t n, int heads, int d,
+                          int64_t q, int64_t kv)
+{
+    char name[96];
+
+    (void)snprintf(name, sizeof(name), "%-9s %4lld x%2d heads %3lld:%3lld", what, (long long)n, heads, (long long)q,
+                   (long long)kv);
+    add_line(b, name, count, bench_attention_products_ns(threads, n, heads, d, q, kv),
+             4.0 * (double)n * heads * d * (double)q * (double)kv);
+}
+
+/* Images a second of `run`, the median of runs that fill `seconds`. */
+static double measure_ns(int (*run)(void *), void *arg, double seconds)
+{
+    double times[4096];
+    const int64_t until = clock_mono_ns() + (int64_t)(seconds * 1e9);
+    int n = 0;
+
+    if (run(arg) < 0) /* warm */
+        die("run", NULL);
+    do {
+        const int64_t start = clock_mono_ns();
+
+        if (run(arg) < 0)
+            die("run", NULL);
+        times[n++] = (double)(clock_mono_ns() - start);
+    } while (n < 4096 && clock_mono_ns() < until);
+    for (int i = 1; i < n; i++) /* few and nearly sorted */
+        for (int k = i; k > 0 && times[k] < times[k - 1]; k--) {
+            const double t = times[k];
+
+            times[k] = times[k - 1];
+            times[k - 1] = t;
+        }
+    return times[n / 2];
+}
+
+static void report(const struct budget *b, double ns, int threads)
+{
+    double ceiling = 0, flop = 0;
+
+    printf("\n%s, %d images a run, %d threads\n", b->stage, b->n_images, threads);
+    for (int i = 0; i < b->n_lines; i++) {
+        const double total = b->lines[i].count * b->lines[i].ns;
+
+        ceiling += total;
+        flop += b->lines[i].count * b->lines[i].flop;
+        printf("  %-34s x %3.0f  %9.1f us each  %7.2f ms  %6.1f GFLOP/s\n", b->lines[i].name, b->lines[i].count,
+               b->lines[i].ns / 1e3, total / 1e6, b->lines[i].flop / b->lines[i].ns);
+    }
+    printf("  products %.2f ms, stage %.2f ms: %.0f %% of the ceiling; %.1f img/s; %.2f GFLOP an image\n",
+           ceiling / 1e6, ns / 1e6, 100 * ceiling / ns, b->n_images / ns * 1e9, flop / b->n_images / 1e9);
+    printf("CSV,%s,%d,%.3f,%.3f,%.3f,%.1f\n", b->stage, threads, ceiling / 1e6, ns / 1e6, ceiling / ns,
+           b->n_images / ns * 1e9);
+}
+
+/* -- encoder
+ * --------------------------------------------------------------------------------------------------------------- */
+
+struct vit_run {
+    struct vit *vit;
+    uint8_t *rgb;
+};
+
+static int run_vit(void *arg)
+{
+    struct vit_run *r = arg;
+    const void *out;
+
+    return vit_forward(r->vit, VIT_BATCH, r->rgb, &out);
+}
+
+static void bench_vit(const struct checkpoint *c, struct ops *o, int threads, double seconds)
+{
+    const struct config_vision *v = &c->config.vision;
+    const int64_t rows = (int64_t)VIT_BATCH * v->n_tokens, patches = (int64_t)VIT_BATCH * (v->n_tokens - 1);
+    const size_t bytes = (size_t)VIT_BATCH * (size_t)v->image_size * (size_t)v->image_size * 3;
+    struct budget b = {.stage = "encoder", .n_images = VIT_BATCH};
+    struct vit_run r = {.rgb = malloc(bytes)};
+    struct err err;
+
+    for (size_t i = 0; r.rgb && i < bytes; i++)
+        r.rgb[i] = (uint8_t)(i * 2654435761U >> 24);
+    if (!r.rgb || vit_new(o, c, VIT_BATCH, &r.vit, &err) < 0)
+        die("encoder", &err);
+    const double ns = measure_ns(run_vit, &r, seconds);
+
+    add_product(&b, threads, "patches", 1, patches, v->width, 3 * v->patch_size * v->patch_size);
+    add_product(&b, threads, "qkv", v->n_layers, rows, 3 * v->width, v->width);
+    add_attention(&b, threads, "attention", v->n_layers, VIT_BATCH, v->n_heads, v->head_dim, v->n_tokens, v->n_tokens);
+    add_product(&b, threads, "proj", v->n_layers, rows, v->width, v->width);
+    add_product(&b, threads, "fc1", v->n_layers, rows, v->ffn_width, v->width);
+    add_product(&b, threads, "fc2", v->n_layers, rows, v->width, v->ffn_width);
+    report(&b, ns, threads);
+    vit_free(r.vit);
+    free(r.rgb);
+}
+
+/* -- Q-Former
+ * -------------------------------------------------------------------------------------------------------------- */
+
+struct qformer_run {
+    struct qformer *qformer;
+    float *trunk, *out;
+};
+
+static int run_qformer(void *arg)
+{
+    struct qformer_run *r = arg;
+
+    return qformer_forward(r->qformer, QFORMER_BATCH, r->trunk, NULL, r->out);
+}
+
+static void bench_qformer(const struct checkpoint *c, struct ops *o, int threads, double seconds)
+{
+    const struct config_qformer *q = &c->config.qformer;
+    const int64_t rows = (int64_t)QFORMER_BATCH * c->config.n_queries,
+                  image_rows = (int64_t)QFORMER_BATCH * c->config.vision.n_tokens;
+    const int n_cross = (q->n_layers + q->cross_attention_freq - 1) / q->cross_attention_freq;
+    struct budget b = {.stage = "qformer", .n_images = QFORMER_BATCH};
+    const size_t n = (size_t)image_rows * (size_t)q->vision_width;
+    struct qformer_run r = {.trunk = malloc(n * sizeof(float)),
+                            .out = malloc((size_t)rows * (size_t)c->config.lm_width * sizeof(float))};
+    struct err err;
+
+    for (size_t i = 0; r.trunk && i < n; i++)
+        r.trunk[i] = (float)((i * 2654435761U >> 16) & 0xffff) / 32768.0F - 1;
+    if (!r.trunk || !r.out || qformer_new(o, c, QFORMER_BATCH, &r.qformer, &err) < 0)
+        die("qformer", &err);
+    const double ns = measure_ns(run_qformer, &r, seconds);
+
+    add_product(&b, threads, "qkv", q->n_layers, rows, 3 * q->width, q->width);
+    add_attention(&b, threads, "attention", q->n_layers, QFORMER_BATCH, q->n_heads, q->head_dim, c->config.n_queries,
+                  c->config.n_queries);
+    add_product(&b, threads, "dense", q->n_layers + 2 * n_cross, rows, q->width, q->width);
+    add_product(&b, threads, "cross kv", n_cross, image_rows, 2 * q->width, q->vision_width);
+    add_attention(&b, threads, "cross", n_cross, QFORMER_BATCH, q->n_heads, q->head_dim, c->config.n_queries,
+                  c->config.vision.n_tokens);
+    add_product(&b, threads, "ffn in", q->n_layers, rows, q->ffn_width, q->width);
+    add_product(&b, threads, "ffn out", q->n_layers, rows, q->width, q->ffn_width);
+    add_product(&b, threads, "language", 1, rows, c->config.lm_width, q->width);
+    report(&b, ns, threads);
+    qformer_free(r.qformer);
+    free(r.trunk);
+    free(r.out);
+}
+
+/* -- language model
+ * -------------------------------------------------------------------------------------------------------- */
+
+struct llm_run {
+    const struct checkpoint *checkpoint;
+    struct generate *generate;
+    float *rows;
+};
+
+static int run_llm(void *arg)
+{
+    struct llm_run *r = arg;
+    const int32_t bos = r->checkpoint->config.bos;
+    struct generate_result done;
+    int n_done = 0, rc;
+
+    for (uint64_t i = 0; i < LLM_BATCH; i++) {
+        const struct generate_request request = {.tag = i,
+                                                 .image_rows = r->rows,
+                                                 .n_image_rows = r->checkpoint->config.n_queries,
+                                                 .prompt = &bos,
+                                                 .n_prompt = 1,
+                                                 .max_new_tokens = NEW_TOKENS};
+
+        rc = generate_submit(r->generate, &request, NULL);
+        if (rc < 0)
+            return rc;
+    }
+    while (n_done < LLM_BATCH) {
+        rc = generate_step(r->generate);
+        if (rc < 0)
+            return rc;
+        while (generate_take(r->generate, &done) == 1) {
+            generate_result_release(&done);
+            n_done++;
+        }
+    }
+    return 0;
+}
+
+static void add_opt_layer(struct budget *b, int threads, const struct config_opt *c, double count, int64_t rows)
+{
+    add_product(b, threads, "qkv", count, rows, 3 * c->width, c->width);
+    add_product(b, threads, "out", count, rows, c->width, c->width);
+    add_product(b, threads, "fc1", count, rows, c->ffn_width, c->width);
+    add_product(b, threads, "fc2", count, rows, c->width, c->ffn_width);
+}
+
+static void bench_llm(const struct checkpoint *c, struct ops *o, int threads, double seconds)
+{
+    const struct config_opt *l = &c->config.opt;
+    const int64_t prompt = c->config.n_queries + 1, steps = NEW_TOKENS - 1;
+    const struct opt_limits limits = {.n_slots = LLM_BATCH, .n_positions = (int)prompt + NEW_TOKENS};
+    const size_t n = (size_t)c->config.n_queries * (size_t)c->config.lm_width;
+    struct budget b = {.stage = "llm", .n_images = LLM_BATCH};
+    struct llm_run r = {.checkpoint = c, .rows = malloc(n * sizeof(float))};
+    struct opt *opt;
+    struct err err;
+
+    for (size_t i = 0; r.rows && i < n; i++)
+        r.rows[i] = (float)((i * 2654435761U >> 16) & 0xffff) / 32768.0F - 1;
+    if (!r.rows || opt_new(o, c, &limits, &opt, &err) < 0 || generate_new(opt, LLM_BATCH, -1, &r.generate, &err) < 0)
+        die("llm", &err);
+    const double ns = measure_ns(run_llm, &r, seconds);
+
+    /* A pass takes prompts as its row limit allows; their products are counted as if all ran together. */
+    add_opt_layer(&b, threads, l, l->n_layers, LLM_BATCH * prompt);
+    add_attention(&b, threads, "prompt", l->n_layers, LLM_BATCH, l->n_heads, l->head_dim, prompt, prompt);
+    add_opt_layer(&b, threads, l, (double)(l->n_layers * steps), LLM_BATCH);
+    add_attention(&b, threads, "token", (double)(l->n_layers * steps), LLM_BATCH, l->n_heads, l->head_dim, 1,
+                  prompt + steps / 2);
+    add_product(&b, threads, "lm_head", NEW_TOKENS, LLM_BATCH, l->vocab_size, l->width);
+    report(&b, ns, threads);
+    generate_free(r.generate);
+    opt_free(opt);
+    free(r.rows);
+}
+
+int main(int argc, char **argv)
+{
+    const char *dir = argc > 1 ? argv[1] : "models/blip2-opt-demo";
+    const int threads = argc > 2 ? atoi(argv[2]) : 2;
+    const double seconds = argc > 3 ? atof(argv[3]) : 5;
+    struct checkpoint *c;
+    struct ops *o;
+    struct err err;
+
+    if (checkpoint_open(dir, &c, &err) < 0 || device_open("cpu", threads, DTYPE_F32, &o, &err) < 0)
+        die(dir, &err);
+    printf("bench_stages: %s, fp32\n", dir);
+    bench_vit(c, o, threads, seconds);
+    bench_qformer(c, o, threads, seconds);
+    if (c->config.lm == CONFIG_LM_OPT)
+        bench_llm(c, o, threads, seconds);
+    ops_free(o);
+    checkpoint_free(c);
+    return 0;
+}

@@ -1,0 +1,44 @@
+/* worker_main.c - main() of the worker daemons, with the stage's functions in a table. */
+#include "worker/worker.h"
+
+#include "base/log.h"
+#include "base/options.h"
+#include "base/stop.h"
+#include "tensor/threads.h"
+
+#include <stdlib.h>
+#include <systemd/sd-daemon.h>
+
+int worker_main(const struct worker_program *p, int argc, char **argv)
+{
+    struct options opt = options_parse(argc, argv, p->name, p->what, p->table);
+    enum log_level level;
+    void *daemon = NULL;
+    struct err err;
+    int rc;
+
+    tensor_threads_prepare(argv);
+    if (conf_load(p->table, p->conf, opt.file, &err) < 0)
+        fatal(EXIT_CONFIG, "%s", err.text);
+    if (log_level_parse(p->common->log_level, &level) < 0)
+        fatal(EXIT_CONFIG, "log_level = %s: err, warn, info or debug is wanted", p->common->log_level);
+    if (opt.check_only)
+        return EXIT_SUCCESS;
+    log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);
+    if (opt.golden_dir) {
+        rc = p->selftest(opt.golden_dir, (int)p->common->threads, stdout, &err);
+        if (rc < 0)
+            fatal(EXIT_INIT, "%s", err.text);
+        return rc;
+    }
+    stop_init();
+    if (p->start(p->conf, &daemon, &err) < 0)
+        fatal(EXIT_INIT, "%s", err.text);
+    (void)sd_notify(0, "READY=1");
+    rc = p->run(daemon, &err);
+    if (rc < 0)
+        log_err("event=ended reason=\"%s\"", err.text);
+    (void)sd_notify(0, "STOPPING=1");
+    p->free(daemon);
+    return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
