@@ -10,6 +10,7 @@
 #include "client/report.h"
 #include "client/rundir.h"
 #include "client/screen.h"
+#include "client/spawn.h"
 #include "wire/context.h"
 
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -176,10 +178,24 @@ static void tell_if_blocked(struct run *r)
     screen_note(&r->screen, "waiting: %s", r->now.text);
 }
 
-/* Somebody else has the store: worth a moment's patience? */
-static bool busy_but_maybe_not_for_long(struct run *r, int rc, const struct err *err)
+/* The broker that has the store may be that of a run that was killed: it commits what it has and ends. One whose
+ * command still runs will not. */
+static bool is_left_over(const char *refusal)
 {
-    if (rc != -EIO || r->job_begun || !strstr(err->text, "in use by"))
+    const char *who = strstr(refusal, "in use by process ");
+    long pid = who ? strtol(who + strlen("in use by process "), NULL, 10) : 0;
+    long parent;
+
+    if (pid <= 0)
+        return false;
+    parent = spawn_parent(pid);
+    return parent < 0 || !spawn_is_same_program(parent);
+}
+
+/* Somebody else has the store: worth a moment's patience? */
+static bool busy_but_not_for_long(struct run *r, int rc, const struct err *err)
+{
+    if (rc != -EIO || r->job_begun || !is_left_over(err->text))
         return false;
     if (!r->busy_until_ms) {
         screen_note(&r->screen, "%s; waiting up to %d s for it to end", err->text, BUSY_STORE_MS / 1000);
@@ -200,7 +216,7 @@ static int establish(struct run *r, struct err *err)
 
             return pumped < 0 ? pumped : -EINTR;
         }
-        if (!job_is_passing(rc) && !busy_but_maybe_not_for_long(r, rc, err))
+        if (!job_is_passing(rc) && !busy_but_not_for_long(r, rc, err))
             return rc;
         if (rc == -ETIMEDOUT)
             tell_if_blocked(r);

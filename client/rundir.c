@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,7 @@ static void remove_folder(int parent_fd, const char *name)
 /* Ours, of an earlier run, and nobody holds its lock any more? */
 static void sweep_one(int parent_fd, const char *name)
 {
-    char lock[64];
+    char lock[NAME_MAX + 8];
     struct stat st;
     int fd;
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -117,6 +118,34 @@ out:
     if (rc == 0)
         *ret_pid = pid;
     return rc;
+}
+
+long spawn_parent(long pid)
+{
+    char path[64], line[128];
+    long parent = -1;
+    FILE *f;
+
+    (void)snprintf(path, sizeof(path), "/proc/%ld/status", pid);
+    f = fopen(path, "re");
+    if (!f)
+        return -1;
+    while (parent < 0 && fgets(line, sizeof(line), f)) {
+        if (strncmp(line, "PPid:", 5) == 0)
+            parent = strtol(line + 5, NULL, 10);
+    }
+    (void)fclose(f);
+    return parent;
+}
+
+bool spawn_is_same_program(long pid)
+{
+    struct stat ours, theirs;
+    char path[64];
+
+    (void)snprintf(path, sizeof(path), "/proc/%ld/exe", pid);
+    return stat("/proc/self/exe", &ours) == 0 && stat(path, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
+           ours.st_ino == theirs.st_ino;
 }
 
 char *spawn_status_text(int status, char *ret, size_t ret_size)

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -24,6 +25,10 @@ struct spawn {
 int spawn_start(const struct spawn *s, pid_t *ret_pid, struct err *err) CHECK_RESULT;
 /* The path of `name` beside the running program. -ENOENT with the way out when it is not there. */
 int spawn_find(const char *name, char *ret, size_t ret_size, struct err *err) CHECK_RESULT;
+/* The parent of a process; -1: there is no such process. */
+long spawn_parent(long pid);
+/* Does it run the program file that we run? */
+bool spawn_is_same_program(long pid);
 /* "ended with code 70", "was killed by signal 9 (Killed)": a wait status in words. */
 char *spawn_status_text(int status, char *ret, size_t ret_size);
 

@@ -120,6 +120,15 @@ static void test_spawn_child_dies_with_its_parent(void **state)
     (void)close(pipe_fd[0]);
 }
 
+static void test_spawn_parents_are_found(void **state)
+{
+    (void)state;
+    assert_int_equal(spawn_parent((long)getpid()), getppid());
+    assert_int_equal(spawn_parent(0x7ffffff0), -1);
+    assert_true(spawn_is_same_program((long)getpid()));
+    assert_false(spawn_is_same_program(0x7ffffff0));
+}
+
 static void test_rundir_is_private_and_goes(void **state)
 {
     struct rundir r;
@@ -209,6 +218,7 @@ int main(void)
         cmocka_unit_test(test_spawn_a_program_that_is_not_there_is_named),
         cmocka_unit_test(test_spawn_signals_blocked_here_reach_the_child),
         cmocka_unit_test(test_spawn_child_dies_with_its_parent),
+        cmocka_unit_test(test_spawn_parents_are_found),
         cmocka_unit_test(test_rundir_is_private_and_goes),
         cmocka_unit_test(test_rundir_of_a_killed_run_goes_with_the_next_one_but_not_of_a_running_one),
         cmocka_unit_test(test_interrupt_tells_signals_and_ends_a_wait_that_lets_them_in),
