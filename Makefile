@@ -152,6 +152,8 @@ build/gen-python/proto/%_pb2.py: proto/%.proto
 	@mkdir -p build/gen-python
 	$(Q)protoc --python_out=build/gen-python $<
 
+bench-ops: $(O)/tests/bench/bench_ops ## measure the operators beside bare products
+	$(Q)OMP_WAIT_POLICY=passive $<
 bench: build $(BENCHES) ## measure: operators, stages, core, store, wire, the whole chain
 	$(Q)O=$(O) sh tests/bench/run.sh $(BENCHES)
 
@@ -204,4 +206,4 @@ clean: ## remove every build product
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
 
-.PHONY: build test test-unit simulate test-e2e python-proto bench demo format format-check check-layers check-headers lint coverage fuzz install ci clean help
+.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops demo format format-check check-layers check-headers lint coverage fuzz install ci clean help

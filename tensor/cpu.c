@@ -308,13 +308,26 @@ static const struct ops_funcs cpu_funcs = {
     .argmax_logprob = cpu_argmax_logprob,
 };
 
-static enum cpu_isa best_isa(void)
+const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa)
 {
+#if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        return CPU_ISA_AVX512;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? CPU_ISA_AVX2 : CPU_ISA_BASE;
+    if (isa == CPU_ISA_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return &cpu_kernels_avx512;
+    if (isa == CPU_ISA_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &cpu_kernels_avx2;
+#endif
+    return isa == CPU_ISA_BASE ? &cpu_kernels_base : NULL;
+}
+
+static const struct cpu_kernels *best_kernels(void)
+{
+    const struct cpu_kernels *k = NULL;
+
+    for (int isa = CPU_ISA_COUNT - 1; !k; isa--)
+        k = cpu_kernels_for((enum cpu_isa)isa);
+    return k;
 }
 
 int ops_cpu_new(int n_threads, enum dtype act_dtype, struct ops **ret, struct err *err)
@@ -328,7 +341,8 @@ int ops_cpu_new(int n_threads, enum dtype act_dtype, struct ops **ret, struct er
     c = malloc(sizeof(*c));
     if (!c)
         return err_set(err, -ENOMEM, "operators: out of memory");
-    *c = (struct ops_cpu){.base = {.f = &cpu_funcs, .act_dtype = act_dtype}, .n_threads = n_threads, .isa = best_isa()};
+    *c = (struct ops_cpu){
+        .base = {.f = &cpu_funcs, .act_dtype = act_dtype}, .n_threads = n_threads, .kernels = best_kernels()};
     rc = cpu_matmul_new(&c->matmul, err);
     if (rc < 0) {
         free(c);

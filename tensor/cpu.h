@@ -7,11 +7,9 @@
 #ifndef BLIPLINE_TENSOR_CPU_H
 #define BLIPLINE_TENSOR_CPU_H
 
+#include "tensor/cpu_kernels.h"
 #include "tensor/cpu_matmul.h"
 #include "tensor/ops.h"
-
-/* What the kernels of cpu_simd.h are compiled for; oneDNN chooses for itself. */
-enum cpu_isa { CPU_ISA_BASE, CPU_ISA_AVX2, CPU_ISA_AVX512, CPU_ISA_COUNT };
 
 struct ops_vector {
     int64_t n;
@@ -26,7 +24,7 @@ struct ops_table {
 struct ops_cpu {
     struct ops base;
     int n_threads;
-    enum cpu_isa isa; /* the best this machine has */
+    const struct cpu_kernels *kernels;
     struct cpu_matmul *matmul;
     void *scratch;
     size_t scratch_bytes;
@@ -39,6 +37,8 @@ static inline struct ops_cpu *cpu_of(struct ops *o)
 
 /* 64-byte aligned, contents undefined. */
 void *cpu_alloc_aligned(size_t bytes);
+/* The kernels of `isa`; NULL: this machine or build lacks it. */
+const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa);
 int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret) CHECK_RESULT;
 /* 1 or all: waking sleeping threads costs tens of microseconds, which small calls never earn back. */
 int cpu_threads_for(const struct ops_cpu *o, double work_flop);

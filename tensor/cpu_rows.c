@@ -1,134 +1,20 @@
 #include "tensor/cpu.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
-#include "tensor/cpu_simd.h"
-
-/* What is done row by row, without products: norms, copies, look-ups, the patches of a picture, the best logit.
- * All of it is bound by memory; rows are shared out evenly. */
-
-struct row_kernels {
-    void (*norm)(const float *x, const float *gamma, const float *beta, float eps, int64_t width, float *y);
-    void (*argmax)(const float *x, int64_t n, int32_t *ret_id, float *ret_logprob);
-};
-
-CPU_INLINE float sum_of(const float *x, int64_t n)
-{
-    cpu_v16 sum[4] = {{0}};
-    float tail = 0;
-    int64_t i = 0;
-
-    for (; i + 4 * CPU_LANES <= n; i += 4 * CPU_LANES)
-        for (int j = 0; j < 4; j++)
-            sum[j] += cpu_load(x + i + j * CPU_LANES);
-    for (; i + CPU_LANES <= n; i += CPU_LANES)
-        sum[0] += cpu_load(x + i);
-    for (; i < n; i++)
-        tail += x[i];
-    return cpu_sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + tail;
-}
-
-CPU_INLINE float sum_of_squares(const float *x, int64_t n, float mean)
-{
-    cpu_v16 sum[4] = {{0}}, m = cpu_set(mean);
-    float tail = 0;
-    int64_t i = 0;
-
-    for (; i + 4 * CPU_LANES <= n; i += 4 * CPU_LANES)
-        for (int j = 0; j < 4; j++) {
-            cpu_v16 d = cpu_load(x + i + j * CPU_LANES) - m;
-
-            sum[j] += d * d;
-        }
-    for (; i + CPU_LANES <= n; i += CPU_LANES) {
-        cpu_v16 d = cpu_load(x + i) - m;
-
-        sum[0] += d * d;
-    }
-    for (; i < n; i++)
-        tail += (x[i] - mean) * (x[i] - mean);
-    return cpu_sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + tail;
-}
-
-CPU_INLINE void norm_row(const float *x, const float *gamma, const float *beta, float eps, int64_t width, float *y)
-{
-    float mean = beta ? sum_of(x, width) / (float)width : 0;
-    float scale = 1 / sqrtf(sum_of_squares(x, width, mean) / (float)width + eps);
-    cpu_v16 m = cpu_set(mean), s = cpu_set(scale);
-    int64_t i = 0;
-
-    for (; i + CPU_LANES <= width; i += CPU_LANES) {
-        cpu_v16 v = (cpu_load(x + i) - m) * s * cpu_load(gamma + i);
-
-        cpu_store(y + i, beta ? v + cpu_load(beta + i) : v);
-    }
-    for (; i < width; i++)
-        y[i] = (x[i] - mean) * scale * gamma[i] + (beta ? beta[i] : 0);
-}
-
-/* As in ref.c, a NaN is never larger, but it makes the probability NaN. */
-CPU_INLINE void argmax_row(const float *x, int64_t n, int32_t *ret_id, float *ret_logprob)
-{
-    enum { BLOCK = 64 * CPU_LANES }; /* float sums stay short, double takes them over */
-    cpu_v16 largest = cpu_set(x[0]);
-    int64_t i = 0, id = 0;
-    double total = 0;
-    float max;
-
-    for (; i + CPU_LANES <= n; i += CPU_LANES)
-        largest = cpu_max(cpu_load(x + i), largest);
-    max = cpu_max_lanes(largest);
-    for (; i < n; i++)
-        max = x[i] > max ? x[i] : max;
-    while (id < n && !(x[id] == max))
-        id++;
-    for (i = 0; i < n; i += BLOCK) {
-        int64_t end = n - i < BLOCK ? n : i + BLOCK, j = i;
-        cpu_v16 sum = {0}, last = cpu_set(-HUGE_VALF);
-
-        for (; j + CPU_LANES <= end; j += CPU_LANES)
-            sum += cpu_exp_nonpositive(cpu_load(x + j) - cpu_set(max));
-        memcpy(&last, x + j, (size_t)(end - j) * sizeof(float));
-        if (j < end)
-            sum += cpu_exp_nonpositive(last - cpu_set(max));
-        total += cpu_sum_lanes(sum);
-    }
-    *ret_id = id < n ? (int32_t)id : 0;
-    *ret_logprob = (float)-log(total);
-}
-
-#define ROW_WRAPPERS(isa, target)                                                                                  \
-    target static void norm_##isa(const float *x, const float *gamma, const float *beta, float eps, int64_t width, \
-                                  float *y)                                                                        \
-    {                                                                                                              \
-        norm_row(x, gamma, beta, eps, width, y);                                                                   \
-    }                                                                                                              \
-    target static void argmax_##isa(const float *x, int64_t n, int32_t *ret_id, float *ret_logprob)                \
-    {                                                                                                              \
-        argmax_row(x, n, ret_id, ret_logprob);                                                                     \
-    }
-ROW_WRAPPERS(base, )
-ROW_WRAPPERS(avx2, CPU_TARGET_AVX2)
-ROW_WRAPPERS(avx512, CPU_TARGET_AVX512)
-
-static const struct row_kernels kernels[CPU_ISA_COUNT] = {
-    [CPU_ISA_BASE] = {norm_base, argmax_base},
-    [CPU_ISA_AVX2] = {norm_avx2, argmax_avx2},
-    [CPU_ISA_AVX512] = {norm_avx512, argmax_avx512},
-};
+/* What is done row by row, without products: norms, copies, look-ups, the patches of a picture, the best logit. All of
+ * it is bound by memory; rows are shared out evenly. */
 
 int cpu_norm(struct ops *o, const struct ops_norm_args *a)
 {
     struct ops_cpu *c = cpu_of(o);
-    const struct row_kernels *kernel = &kernels[c->isa];
     const float *gamma = a->gamma->values, *beta = a->beta ? a->beta->values : NULL;
 
     assert(a->gamma->n == a->width && (!a->beta || a->beta->n == a->width));
 #pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 16.0 * a->n_rows * a->width))
     for (int64_t r = 0; r < a->n_rows; r++)
-        kernel->norm((const float *)a->x + r * a->ld_x, gamma, beta, a->eps, a->width, (float *)a->y + r * a->ld_y);
+        c->kernels->norm((const float *)a->x + r * a->ld_x, gamma, beta, a->eps, a->width, (float *)a->y + r * a->ld_y);
     return 0;
 }
 
@@ -136,12 +22,11 @@ int cpu_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, const float
                        float *ret_logprob)
 {
     struct ops_cpu *c = cpu_of(o);
-    const struct row_kernels *kernel = &kernels[c->isa];
 
     assert(vocab >= 1 && vocab <= ld);
 #pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 30.0 * n_rows * vocab))
     for (int64_t r = 0; r < n_rows; r++)
-        kernel->argmax(logits + r * ld, vocab, &ret_ids[r], &ret_logprob[r]);
+        c->kernels->argmax(logits + r * ld, vocab, &ret_ids[r], &ret_logprob[r]);
     return 0;
 }
 

@@ -1,20 +1,19 @@
-/* cpu_simd.h - sixteen floats at a time, compiled once for each instruction set.
+/* cpu_simd.h - sixteen floats at a time, for loops that are compiled once for each instruction set.
  *
- * A kernel is written once as an always_inline body over `cpu_v16`; a wrapper for each instruction set carries the
- * target attribute, and a table indexed by enum cpu_isa (cpu.h) picks the wrapper at run time. gcc splits the vectors
- * where the registers are narrower. Who may call: tensor/cpu*.c, from any thread. Units: none. Memory: unaligned
- * addresses are fine. Errors: none. */
+ * gcc splits the vectors where the registers are narrower. It does that early, by the instruction set that is in force at
+ * a function's definition, so this header comes after `#pragma GCC target` in the file that uses it.
+ * Who may call: the loops of cpu_kernels.h, from any thread. Units: none. Memory: unaligned addresses are fine. Errors: none. */
 #ifndef BLIPLINE_TENSOR_CPU_SIMD_H
 #define BLIPLINE_TENSOR_CPU_SIMD_H
 
 #include <stdint.h>
 #include <string.h>
 
-#define CPU_INLINE static inline __attribute__((always_inline, unused))
-#define CPU_TARGET_AVX2 __attribute__((target("avx2,fma")))
-#define CPU_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")))
+#include "tensor/cpu_kernels.h"
 
-enum { CPU_LANES = 16 };
+#define CPU_INLINE static inline __attribute__((always_inline, unused))
+#define CPU_KERNEL static __attribute__((unused)) /* goes into the table */
+
 typedef float cpu_v16 __attribute__((vector_size(64)));
 typedef int32_t cpu_i16 __attribute__((vector_size(64)));
 
@@ -33,7 +32,7 @@ CPU_INLINE void cpu_store(float *p, cpu_v16 v)
 
 CPU_INLINE cpu_v16 cpu_set(float x)
 {
-    return (cpu_v16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+    return x - (cpu_v16){0}; /* gcc makes one broadcast of this, but sixteen inserts of a list */
 }
 
 CPU_INLINE cpu_v16 cpu_select(cpu_i16 mask, cpu_v16 yes, cpu_v16 no)

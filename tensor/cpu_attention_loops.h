@@ -1,0 +1,252 @@
+/* cpu_attention_loops.h - attention of one head of one sequence at a time, on one core.
+ *
+ * Keys and values are packed into the second-level cache:
+ *   keys    as [panel][D][CPU_PANEL]: keys side by side, so that q K^T is a product of rows with a panel;
+ *   values  as [panel][keys][CPU_PANEL]: columns of D side by side;
+ *   queries in blocks of CPU_BLOCK_ROWS, already scaled, whose scores stay in the first- and second-level cache.
+ * Both products are the same loop: CPU_TILE_ROWS rows times a panel, sums in registers (24 of AVX-512's 32). One or two
+ * queries (a decode step) would not earn back the packing and read keys and values where they are.
+ * Which rows share a block never changes a sum, so a row's result does not depend on its neighbours.
+ *
+ * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
+#ifndef BLIPLINE_TENSOR_CPU_ATTENTION_LOOPS_H
+#define BLIPLINE_TENSOR_CPU_ATTENTION_LOOPS_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "tensor/cpu_kernels.h"
+#include "tensor/cpu_simd.h"
+
+enum {
+    PANEL_VECTORS = CPU_PANEL / CPU_LANES,
+#ifdef __AVX512F__
+    AT_ONCE = PANEL_VECTORS, /* vectors of a tile's row that the registers hold */
+#else
+    AT_ONCE = 1,
+#endif
+    INNER = 64 /* rows of a panel kept in the first-level cache while the tiles of a block pass over it */
+};
+
+CPU_INLINE int keys_seen(const struct cpu_head *h, int row)
+{
+    return h->causal ? h->n_keys_first + row : h->n_keys;
+}
+
+/* c[rows, nv vectors] (+)= a[rows, n] * b[n, nv vectors]; rows and nv are constants where this is inlined. */
+CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a, const float *b, int64_t ld_b, float *c,
+                     int64_t ld_c, int64_t n, bool add)
+{
+    cpu_v16 sum[CPU_TILE_ROWS][PANEL_VECTORS];
+
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++)
+            sum[i][j] = add ? cpu_load(c + i * ld_c + j * CPU_LANES) : cpu_set(0);
+    for (int64_t k = 0; k < n; k++) {
+        cpu_v16 column[PANEL_VECTORS];
+
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++)
+            column[j] = cpu_load(b + k * ld_b + j * CPU_LANES);
+#pragma GCC unroll 6
+        for (int i = 0; i < rows; i++) {
+            cpu_v16 x = cpu_set(a[i * ld_a + k]);
+
+#pragma GCC unroll 4
+            for (int j = 0; j < nv; j++)
+                sum[i][j] += x * column[j];
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++)
+            cpu_store(c + i * ld_c + j * CPU_LANES, sum[i][j]);
+}
+
+CPU_INLINE void tile_any(const int rows, int nv, const float *a, int64_t ld_a, const float *b, int64_t ld_b, float *c,
+                         int64_t ld_c, int64_t n, bool add)
+{
+    if (AT_ONCE < PANEL_VECTORS) {
+        for (int j = 0; j < nv; j++)
+            tile(rows, 1, a, ld_a, b + j * CPU_LANES, ld_b, c + j * CPU_LANES, ld_c, n, add);
+        return;
+    }
+    if (nv == 4)
+        tile(rows, 4, a, ld_a, b, ld_b, c, ld_c, n, add);
+    else if (nv == 3)
+        tile(rows, 3, a, ld_a, b, ld_b, c, ld_c, n, add);
+    else if (nv == 2)
+        tile(rows, 2, a, ld_a, b, ld_b, c, ld_c, n, add);
+    else
+        tile(rows, 1, a, ld_a, b, ld_b, c, ld_c, n, add);
+}
+
+/* c[rows, columns] = a[rows, n] * panels; rows a multiple of CPU_TILE_ROWS; panel p holds [n_packed, CPU_PANEL]. */
+CPU_INLINE void multiply_panels(int rows, const float *a, int64_t ld_a, const float *panels, int64_t n_packed,
+                                int64_t columns, float *c, int64_t ld_c, int64_t n)
+{
+    for (int64_t column = 0; column < columns; column += CPU_PANEL) {
+        const float *panel = panels + column * n_packed;
+        int64_t left = columns - column;
+        int nv = left >= CPU_PANEL ? PANEL_VECTORS : (int)((left + CPU_LANES - 1) / CPU_LANES);
+
+        for (int64_t k = 0; k < n; k += INNER)
+            for (int r = 0; r < rows; r += CPU_TILE_ROWS)
+                tile_any(CPU_TILE_ROWS, nv, a + r * ld_a + k, ld_a, panel + k * CPU_PANEL, CPU_PANEL,
+                         c + r * ld_c + column, ld_c, n - k < INNER ? n - k : INNER, k > 0);
+    }
+}
+
+/* Sixteen keys from `k` at dimensions d .. d+15, transposed; what lies outside is 0. */
+CPU_INLINE void pack_key_block(const float *k, int64_t ld_k, int n_keys, int n_dims, float *panel)
+{
+    cpu_v16 row[CPU_LANES] = {{0}};
+
+    if (n_keys >= CPU_LANES && n_dims >= CPU_LANES)
+        for (int i = 0; i < CPU_LANES; i++)
+            row[i] = cpu_load(k + i * ld_k);
+    else
+        for (int i = 0; i < CPU_LANES && i < n_keys; i++)
+            memcpy(&row[i], k + i * ld_k, (size_t)(n_dims < CPU_LANES ? n_dims : CPU_LANES) * sizeof(float));
+    cpu_transpose(row);
+    for (int d = 0; d < CPU_LANES && d < n_dims; d++)
+        cpu_store(panel + d * CPU_PANEL, row[d]);
+}
+
+CPU_INLINE void pack_keys(const struct cpu_head *h, int n_keys, float *keys)
+{
+    for (int j = 0; j < n_keys; j += CPU_LANES) {
+        float *panel = keys + (int64_t)(j / CPU_PANEL) * CPU_PANEL * h->head_dim + j % CPU_PANEL;
+
+        for (int d = 0; d < h->head_dim; d += CPU_LANES)
+            pack_key_block(h->k + j * h->ld_k + d, h->ld_k, n_keys - j, h->head_dim - d,
+                           panel + (int64_t)d * CPU_PANEL);
+    }
+}
+
+CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values)
+{
+    for (int d = 0; d < h->head_dim; d += CPU_PANEL) {
+        float *panel = values + (int64_t)d * n_keys;
+        int width = h->head_dim - d < CPU_PANEL ? h->head_dim - d : CPU_PANEL, j = 0;
+
+        for (; width == CPU_PANEL && j < n_keys; j++)
+            for (int i = 0; i < CPU_PANEL; i += CPU_LANES)
+                cpu_store(panel + (int64_t)j * CPU_PANEL + i, cpu_load(h->v + j * h->ld_v + d + i));
+        for (; j < n_keys; j++) {
+            cpu_v16 last[PANEL_VECTORS] = {{0}};
+
+            memcpy(last, h->v + j * h->ld_v + d, (size_t)width * sizeof(float));
+            memcpy(panel + (int64_t)j * CPU_PANEL, last, sizeof(last));
+        }
+    }
+}
+
+/* score[0..n) -> e^(score + bias - max), zeros up to n_padded; returns one over their sum. */
+CPU_INLINE float softmax(float *score, const float *bias, int n, int64_t n_padded)
+{
+    int whole = (int)cpu_round_up(n, CPU_LANES);
+    cpu_v16 largest, sum = {0};
+
+    if (bias)
+        for (int j = 0; j < n; j++)
+            score[j] += bias[j];
+    for (int j = n; j < whole; j++)
+        score[j] = -HUGE_VALF;
+    largest = cpu_load(score);
+    for (int j = CPU_LANES; j < whole; j += CPU_LANES)
+        largest = cpu_max(cpu_load(score + j), largest);
+    largest = cpu_set(cpu_max_lanes(largest));
+    for (int j = 0; j < whole; j += CPU_LANES) {
+        cpu_v16 e = cpu_exp_nonpositive(cpu_load(score + j) - largest);
+
+        sum += e;
+        cpu_store(score + j, e);
+    }
+    if (n_padded > whole)
+        memset(score + whole, 0, (size_t)(n_padded - whole) * sizeof(float));
+    return 1 / cpu_sum_lanes(sum);
+}
+
+CPU_INLINE void load_queries(const struct cpu_head *h, int first, int n, int n_padded, float *query)
+{
+    for (int i = 0; i < n; i++)
+        for (int d = 0; d < h->head_dim; d++)
+            query[i * h->head_dim + d] = h->q[(first + i) * h->ld_q + d] * h->scale;
+    memset(query + (int64_t)n * h->head_dim, 0, (size_t)(n_padded - n) * h->head_dim * sizeof(float));
+}
+
+CPU_KERNEL void attend_packed(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w)
+{
+    int n_packed = keys_seen(h, first + n - 1); /* later keys are seen by none of these rows */
+
+    pack_keys(h, n_packed, w->keys);
+    pack_values(h, n_packed, w->values);
+    for (int r = first; r < first + n; r += CPU_BLOCK_ROWS) {
+        int rows = first + n - r < CPU_BLOCK_ROWS ? first + n - r : CPU_BLOCK_ROWS;
+        int padded = (int)cpu_round_up(rows, CPU_TILE_ROWS), n_keys = keys_seen(h, r + rows - 1);
+        float inverse[CPU_BLOCK_ROWS];
+
+        load_queries(h, r, rows, padded, w->query);
+        multiply_panels(padded, w->query, h->head_dim, w->keys, h->head_dim, n_keys, w->score, w->ld_score,
+                        h->head_dim);
+        for (int i = 0; i < rows; i++)
+            inverse[i] = softmax(w->score + i * w->ld_score, h->bias ? h->bias + (r + i) * h->ld_bias : NULL,
+                                 keys_seen(h, r + i), cpu_round_up(n_keys, CPU_LANES));
+        multiply_panels(padded, w->score, w->ld_score, w->values, n_packed, h->head_dim, w->out, w->ld_out, n_keys);
+        for (int i = 0; i < rows; i++)
+            for (int d = 0; d < h->head_dim; d++)
+                h->out[(r + i) * h->ld_out + d] = w->out[i * w->ld_out + d] * inverse[i];
+    }
+}
+
+/* Scores of sixteen keys: partial sums of each, transposed and added. n_keys may be less; head_dim >= CPU_LANES. The
+ * last vector of a row that is not a multiple ends with it; `query` has zeros where it overlaps the one before. */
+CPU_INLINE cpu_v16 score_block(const float *query, const float *k, int64_t ld_k, int n_keys, int head_dim)
+{
+    int whole = head_dim / CPU_LANES * CPU_LANES;
+    cpu_v16 part[CPU_LANES] = {{0}};
+
+    for (int i = 0; i < CPU_LANES && i < n_keys; i++) {
+        const float *row = k + i * ld_k;
+
+        for (int d = 0; d < whole; d += CPU_LANES)
+            part[i] += cpu_load(query + d) * cpu_load(row + d);
+        if (whole < head_dim)
+            part[i] += cpu_load(query + whole) * cpu_load(row + head_dim - CPU_LANES);
+    }
+    cpu_transpose(part);
+    for (int n = CPU_LANES / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++)
+            part[i] += part[i + n];
+    return part[0];
+}
+
+CPU_KERNEL void attend_direct(const struct cpu_head *h, int row, const struct cpu_workspace *w)
+{
+    int n_keys = keys_seen(h, row), whole = h->head_dim / CPU_LANES * CPU_LANES, tail = h->head_dim - whole, d = 0;
+    const float *q = h->q + row * h->ld_q;
+    float *out = h->out + row * h->ld_out, inverse;
+
+    for (int i = 0; i < whole; i++)
+        w->query[i] = q[i] * h->scale;
+    for (int i = 0; i < CPU_LANES; i++)
+        w->query[whole + i] = tail && i >= CPU_LANES - tail ? q[h->head_dim - CPU_LANES + i] * h->scale : 0;
+    for (int j = 0; j < n_keys; j += CPU_LANES)
+        cpu_store(w->score + j, score_block(w->query, h->k + j * h->ld_k, h->ld_k, n_keys - j, h->head_dim));
+    inverse = softmax(w->score, h->bias ? h->bias + row * h->ld_bias : NULL, n_keys, 0);
+    for (; d < whole; d += CPU_PANEL)
+        tile_any(1, whole - d < CPU_PANEL ? (whole - d) / CPU_LANES : PANEL_VECTORS, w->score, 0, h->v + d, h->ld_v,
+                 w->out + d, 0, n_keys, false);
+    if (tail) /* the columns before it come out the same again */
+        tile_any(1, 1, w->score, 0, h->v + h->head_dim - CPU_LANES, h->ld_v, w->out + h->head_dim - CPU_LANES, 0,
+                 n_keys, false);
+    for (int i = 0; i < h->head_dim; i++)
+        out[i] = w->out[i] * inverse;
+}
+
+#endif

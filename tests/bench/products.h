@@ -1,0 +1,22 @@
+/* products.h - how fast this machine multiplies: the ceiling that stages are measured against.
+ *
+ * A stage's ceiling is the sum over its distinct products of count x bench_product_ns, attention's two included
+ * (bench_attention_products_ns): oneDNN with packed weights, the same threads, nothing fused.
+ *
+ * Who may call: benchmarks, one thread.
+ * Units:  nanoseconds of wall time, the best of repeated runs that last about 50 ms together; shapes in elements.
+ * Memory: allocated and freed inside. Errors: prints and ends the program. */
+#ifndef BLIPLINE_BENCH_PRODUCTS_H
+#define BLIPLINE_BENCH_PRODUCTS_H
+
+#include <stdint.h>
+
+/* [m, k] times the transpose of packed [n, k]. */
+double bench_product_ns(int n_threads, int64_t m, int64_t n, int64_t k);
+/* Both products of every head: [q, D] x [D, kv] and [q, kv] x [kv, D], each head on one thread, the threads evenly
+ * busy. */
+double bench_attention_products_ns(int n_threads, int64_t n_seqs, int n_heads, int head_dim, int64_t q, int64_t kv);
+/* Runs f(context) until it has taken 50 ms and three times at least; the shortest. */
+double bench_best_ns(void (*f)(void *context), void *context);
+
+#endif
