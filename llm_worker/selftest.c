@@ -45,7 +45,7 @@ static bool ids_equal(const json_t *want, const int32_t *ids, size_t n)
     return true;
 }
 
-/* -- tokenizer ------------------------------------------------------------------------------------------------- */
+/* -- tokenizer -- */
 
 /* Returns 1 when encoding (both ways) and decoding agree, 0 when not. */
 static int tokenizer_case(const struct selftest *t, const json_t *want)
@@ -95,7 +95,7 @@ static int test_tokenizer(const struct selftest *t)
     return golden_report_equal(t->g, "tokenizer", (int)n, n_wrong == 0, *detail ? detail : NULL, t->err);
 }
 
-/* -- logits of the first new token ------------------------------------------------------------------------------- */
+/* -- logits of the first new token -- */
 
 /* first_logits_none, _photo, _question: which prompt each belongs to. */
 static const char *logits_name(const json_t *prompt)
@@ -151,7 +151,7 @@ static int test_logits(const struct selftest *t, const json_t *prompt)
     return rc;
 }
 
-/* -- greedy ids ---------------------------------------------------------------------------------------------------- */
+/* -- greedy ids -- */
 
 static int run_greedy(const struct selftest *t, const struct token_ids *prompt, int max_new_tokens,
                       struct generate_result *results)
