@@ -88,8 +88,9 @@ static void print_skipped(const json_t *rows)
         n = json_object_get(reasons, reason);
         (void)json_object_set_new(reasons, reason, json_integer(json_integer_value(n) + 1));
     }
-    json_object_foreach(reasons, reason, n)
-        printf("%lld skipped: %s (--json names them)\n", (long long)json_integer_value(n), reason);
+    for (void *at = json_object_iter(reasons); at; at = json_object_iter_next(reasons, at))
+        printf("%lld skipped: %s (--json names them)\n", (long long)json_integer_value(json_object_iter_value(at)),
+               json_object_iter_key(at));
     json_decref(reasons);
 }
 

@@ -41,7 +41,9 @@ static char *base64(const uint8_t *bytes, size_t n)
     size_t size = sodium_base64_encoded_len(n, sodium_base64_VARIANT_ORIGINAL);
     char *ret = malloc(size);
 
-    return ret ? sodium_bin2base64(ret, size, bytes, n, sodium_base64_VARIANT_ORIGINAL) : NULL;
+    if (ret)
+        (void)sodium_bin2base64(ret, size, bytes, n, sodium_base64_VARIANT_ORIGINAL);
+    return ret;
 }
 
 static int json_add_key(json_t *object, const struct export_row *row)

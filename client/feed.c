@@ -88,7 +88,7 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
     f->o = *o;
     arena_init(&f->peeked_bytes, 0);
     if (realpath(o->store_path, f->store_folder))
-        strcat(f->store_folder, "/"); /* room for it is there */
+        memcpy(f->store_folder + strlen(f->store_folder), "/", sizeof("/")); /* there is room for it */
     else
         f->store_folder[0] = '\0';
     while (f->n_peeked < FEED_PEEK_ITEMS && (rc = walk(f, &item, err)) > 0) {
