@@ -1,0 +1,18 @@
+#!/bin/sh
+# Every benchmark, one after the other; the CSV lines of this run go to build/bench.csv with date and machine in front.
+set -eu
+O=${O:-build}
+PYTHON=${PYTHON:-/usr/bin/python3}
+export O OMP_WAIT_POLICY=passive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+machine=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+printf 'machine: %s, %s cores, %s\n' "$machine" "$(nproc)" "$(date -u +%F)"
+for bench in "$@"; do
+    printf '\n== %s\n' "$(basename "$bench")"
+    "$bench" | tee -a "$log" | grep -v '^CSV,' || true
+done
+printf '\n== chain\n'
+"$PYTHON" tests/bench/chain.py ${N:-} | tee -a "$log" | grep -v '^CSV,' || true
+sed -n "s/^CSV,/$(date -u +%FT%TZ),$machine,/p" "$log" >>"$O/bench.csv"
+printf '\nappended to %s\n' "$O/bench.csv"
