@@ -119,8 +119,11 @@ void broker_socket_close(struct broker_socket **sp)
         return;
     *sp = NULL;
     wire_monitor_close(s->socket, s->monitor);
+    /* ZeroMQ leaves the path behind. First this, so that whoever connects from now on finds nobody. */
+    if (s->endpoint[0] && wire_endpoint_ipc_path(s->endpoint))
+        (void)unlink(wire_endpoint_ipc_path(s->endpoint));
     if (s->socket)
-        (void)zmq_close(s->socket); /* removes the ipc path too */
+        (void)zmq_close(s->socket);
     peer_table_release(&s->peers);
     free(s);
 }
