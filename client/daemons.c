@@ -50,7 +50,7 @@ static int model_path(const struct daemons *d, const char *dir, char *ret, size_
         return 0;
     }
     (void)rundir_file(d->rundir, "model", ret, ret_size);
-    if (symlink(dir, ret) < 0)
+    if (symlink(dir, ret) < 0 && errno != EEXIST)
         return err_set(err, -errno, "%s: %s", ret, strerror(errno));
     return 0;
 }

@@ -65,6 +65,29 @@ int source_file_open(const char *path, const char *arg, struct source **ret, str
     return 0;
 }
 
+/* Drop empty and "." components: one file, one path, whichever way it was written. ".." stays, since a link may lie
+ * before it. */
+static void collapse(char *path)
+{
+    char *to = path;
+
+    for (const char *from = path; *from;) {
+        size_t n;
+
+        from += strspn(from, "/");
+        n = strcspn(from, "/");
+        if (n > 0 && !(n == 1 && from[0] == '.')) {
+            *to++ = '/';
+            memmove(to, from, n);
+            to += n;
+        }
+        from += n;
+    }
+    if (to == path)
+        *to++ = '/';
+    *to = '\0';
+}
+
 int source_join(const char *base, const char *name, char *ret)
 {
     int n;
@@ -73,7 +96,10 @@ int source_join(const char *base, const char *name, char *ret)
         n = snprintf(ret, PATH_MAX, "%s", name);
     else
         n = snprintf(ret, PATH_MAX, "%s%s%s", base, base[strlen(base) - 1] == '/' ? "" : "/", name);
-    return n < PATH_MAX ? 0 : -ENAMETOOLONG;
+    if (n >= PATH_MAX)
+        return -ENAMETOOLONG;
+    collapse(ret);
+    return 0;
 }
 
 int source_absolute(const char *name, char *ret, struct err *err)
@@ -93,7 +119,6 @@ int source_open(const char *arg, struct source **ret, struct err *err)
 {
     char path[PATH_MAX];
     struct stat st;
-    size_t n;
     int rc;
 
     if (arg[0] == '@')
@@ -107,11 +132,8 @@ int source_open(const char *arg, struct source **ret, struct err *err)
         rc = -errno;
         return err_set(err, rc, "%.300s: %s", arg, strerror(-rc));
     }
-    if (S_ISDIR(st.st_mode)) {
-        for (n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
-            path[n - 1] = '\0';
+    if (S_ISDIR(st.st_mode))
         return source_walk_open(path, arg, ret, err);
-    }
     if (S_ISREG(st.st_mode))
         return source_file_open(path, arg, ret, err);
     return err_set(err, -EINVAL, "%.300s: neither a folder nor a regular file", arg);

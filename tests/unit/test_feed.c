@@ -176,6 +176,26 @@ static void test_feed_the_same_picture_twice_is_two_items_once(void **state)
     import(f, sources, 2, "a.jpg", &c); /* one more than the manifest has: the last of them */
 }
 
+static void test_feed_the_same_folder_written_another_way_is_the_same(void **state)
+{
+    const struct folder *f = *state;
+    char dotted[160];
+    const char *const sources[] = {f->in}, *const again[] = {dotted};
+    struct feed_counts c;
+
+    touch(f->in, "a.jpg", "1");
+    import(f, sources, 1, "a.jpg", &c);
+    (void)snprintf(dotted, sizeof(dotted), "%s//./in/.", f->path);
+    import(f, again, 1, "", &c);
+    assert_int_equal(c.n_walked, 1);
+    (void)snprintf(dotted, sizeof(dotted), "%s/./in//./a.jpg", f->path);
+    import(f, again, 1, "", &c);
+    touch(f->path, "list.txt", "./in/a.jpg\n");
+    (void)snprintf(dotted, sizeof(dotted), "@%s/list.txt", f->path);
+    import(f, again, 1, "", &c);
+    assert_int_equal(c.n_walked, 1);
+}
+
 static void test_feed_limit_counts_the_walk_not_the_news(void **state)
 {
     const struct folder *f = *state;
@@ -293,6 +313,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_feed_only_what_the_manifest_lacks_becomes_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_the_same_picture_twice_is_two_items_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_the_same_folder_written_another_way_is_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_limit_counts_the_walk_not_the_news, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_more_than_it_looks_at_first_comes_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_passes_over_the_store_itself, setup, teardown),
