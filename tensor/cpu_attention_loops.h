@@ -20,13 +20,14 @@
 #include "tensor/cpu_simd.h"
 
 enum {
-    PANEL_VECTORS = CPU_PANEL / CPU_LANES,
+    PANEL_VECTORS = CPU_PANEL / LANES,
 #ifdef __AVX512F__
-    AT_ONCE = PANEL_VECTORS, /* vectors of a tile's row that the registers hold */
+    AT_ONCE = 4, /* vectors of a tile's row that the registers hold, times CPU_TILE_ROWS */
 #else
-    AT_ONCE = 1,
+    AT_ONCE = 2,
 #endif
-    INNER = 64 /* rows of a panel kept in the first-level cache while the tiles of a block pass over it */
+    FETCH_AHEAD = 16, /* rows */
+    INNER = 64        /* rows of a panel kept in the first-level cache while the tiles of a block pass over it */
 };
 
 CPU_INLINE int keys_seen(const struct cpu_head *h, int row)
@@ -38,22 +39,22 @@ CPU_INLINE int keys_seen(const struct cpu_head *h, int row)
 CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a, const float *b, int64_t ld_b, float *c,
                      int64_t ld_c, int64_t n, bool add)
 {
-    cpu_v16 sum[CPU_TILE_ROWS][PANEL_VECTORS];
+    cpu_vec sum[CPU_TILE_ROWS][AT_ONCE];
 
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++)
-            sum[i][j] = add ? cpu_load(c + i * ld_c + j * CPU_LANES) : cpu_set(0);
+            sum[i][j] = add ? cpu_load(c + i * ld_c + j * LANES) : cpu_set(0);
     for (int64_t k = 0; k < n; k++) {
-        cpu_v16 column[PANEL_VECTORS];
+        cpu_vec column[AT_ONCE];
 
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++)
-            column[j] = cpu_load(b + k * ld_b + j * CPU_LANES);
+            column[j] = cpu_load(b + k * ld_b + j * LANES);
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++) {
-            cpu_v16 x = cpu_set(a[i * ld_a + k]);
+            cpu_vec x = cpu_set(a[i * ld_a + k]);
 
 #pragma GCC unroll 4
             for (int j = 0; j < nv; j++)
@@ -64,24 +65,20 @@ CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a,
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++)
-            cpu_store(c + i * ld_c + j * CPU_LANES, sum[i][j]);
+            cpu_store(c + i * ld_c + j * LANES, sum[i][j]);
 }
 
+/* Any nv. */
 CPU_INLINE void tile_any(const int rows, int nv, const float *a, int64_t ld_a, const float *b, int64_t ld_b, float *c,
                          int64_t ld_c, int64_t n, bool add)
 {
-    if (AT_ONCE < PANEL_VECTORS) {
-        for (int j = 0; j < nv; j++)
-            tile(rows, 1, a, ld_a, b + j * CPU_LANES, ld_b, c + j * CPU_LANES, ld_c, n, add);
-        return;
-    }
-    if (nv == 4)
-        tile(rows, 4, a, ld_a, b, ld_b, c, ld_c, n, add);
-    else if (nv == 3)
+    for (; nv >= AT_ONCE; nv -= AT_ONCE, b += AT_ONCE * LANES, c += AT_ONCE * LANES)
+        tile(rows, AT_ONCE, a, ld_a, b, ld_b, c, ld_c, n, add);
+    if (AT_ONCE > 3 && nv == 3)
         tile(rows, 3, a, ld_a, b, ld_b, c, ld_c, n, add);
-    else if (nv == 2)
+    else if (AT_ONCE > 2 && nv == 2)
         tile(rows, 2, a, ld_a, b, ld_b, c, ld_c, n, add);
-    else
+    else if (nv == 1)
         tile(rows, 1, a, ld_a, b, ld_b, c, ld_c, n, add);
 }
 
@@ -92,7 +89,7 @@ CPU_INLINE void multiply_panels(int rows, const float *a, int64_t ld_a, const fl
     for (int64_t column = 0; column < columns; column += CPU_PANEL) {
         const float *panel = panels + column * n_packed;
         int64_t left = columns - column;
-        int nv = left >= CPU_PANEL ? PANEL_VECTORS : (int)((left + CPU_LANES - 1) / CPU_LANES);
+        int nv = left >= CPU_PANEL ? PANEL_VECTORS : (int)((left + LANES - 1) / LANES);
 
         for (int64_t k = 0; k < n; k += INNER)
             for (int r = 0; r < rows; r += CPU_TILE_ROWS)
@@ -101,28 +98,42 @@ CPU_INLINE void multiply_panels(int rows, const float *a, int64_t ld_a, const fl
     }
 }
 
-/* Sixteen keys from `k` at dimensions d .. d+15, transposed; what lies outside is 0. */
+/* LANES keys from `k` at LANES dimensions, transposed; what lies outside is 0. */
 CPU_INLINE void pack_key_block(const float *k, int64_t ld_k, int n_keys, int n_dims, float *panel)
 {
-    cpu_v16 row[CPU_LANES] = {{0}};
+    cpu_vec row[LANES];
 
-    if (n_keys >= CPU_LANES && n_dims >= CPU_LANES)
-        for (int i = 0; i < CPU_LANES; i++)
+    if (n_keys >= LANES && n_dims >= LANES) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++)
             row[i] = cpu_load(k + i * ld_k);
-    else
-        for (int i = 0; i < CPU_LANES && i < n_keys; i++)
-            memcpy(&row[i], k + i * ld_k, (size_t)(n_dims < CPU_LANES ? n_dims : CPU_LANES) * sizeof(float));
+    } else {
+        for (int i = 0; i < LANES; i++) {
+            row[i] = cpu_set(0);
+            if (i < n_keys)
+                memcpy(&row[i], k + i * ld_k, (size_t)(n_dims < LANES ? n_dims : LANES) * sizeof(float));
+        }
+    }
     cpu_transpose(row);
-    for (int d = 0; d < CPU_LANES && d < n_dims; d++)
+    for (int d = 0; d < LANES && d < n_dims; d++)
         cpu_store(panel + d * CPU_PANEL, row[d]);
+}
+
+/* Rows lie too far apart for the processor to guess the next: fetch it a block ahead. */
+CPU_INLINE void fetch_row(const float *row, int n)
+{
+    for (int i = 0; i < n; i += 16)
+        __builtin_prefetch(row + i);
 }
 
 CPU_INLINE void pack_keys(const struct cpu_head *h, int n_keys, float *keys)
 {
-    for (int j = 0; j < n_keys; j += CPU_LANES) {
+    for (int j = 0; j < n_keys; j += LANES) {
         float *panel = keys + (int64_t)(j / CPU_PANEL) * CPU_PANEL * h->head_dim + j % CPU_PANEL;
 
-        for (int d = 0; d < h->head_dim; d += CPU_LANES)
+        for (int i = j + LANES; i < j + 2 * LANES && i < n_keys; i++)
+            fetch_row(h->k + i * h->ld_k, h->head_dim);
+        for (int d = 0; d < h->head_dim; d += LANES)
             pack_key_block(h->k + j * h->ld_k + d, h->ld_k, n_keys - j, h->head_dim - d,
                            panel + (int64_t)d * CPU_PANEL);
     }
@@ -134,11 +145,14 @@ CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values)
         float *panel = values + (int64_t)d * n_keys;
         int width = h->head_dim - d < CPU_PANEL ? h->head_dim - d : CPU_PANEL, j = 0;
 
-        for (; width == CPU_PANEL && j < n_keys; j++)
-            for (int i = 0; i < CPU_PANEL; i += CPU_LANES)
+        for (; width == CPU_PANEL && j < n_keys; j++) {
+            if (j + FETCH_AHEAD < n_keys)
+                fetch_row(h->v + (j + FETCH_AHEAD) * h->ld_v + d, width);
+            for (int i = 0; i < CPU_PANEL; i += LANES)
                 cpu_store(panel + (int64_t)j * CPU_PANEL + i, cpu_load(h->v + j * h->ld_v + d + i));
+        }
         for (; j < n_keys; j++) {
-            cpu_v16 last[PANEL_VECTORS] = {{0}};
+            cpu_vec last[PANEL_VECTORS] = {{0}};
 
             memcpy(last, h->v + j * h->ld_v + d, (size_t)width * sizeof(float));
             memcpy(panel + (int64_t)j * CPU_PANEL, last, sizeof(last));
@@ -149,8 +163,8 @@ CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values)
 /* score[0..n) -> e^(score + bias - max), zeros up to n_padded; returns one over their sum. */
 CPU_INLINE float softmax(float *score, const float *bias, int n, int64_t n_padded)
 {
-    int whole = (int)cpu_round_up(n, CPU_LANES);
-    cpu_v16 largest, sum = {0};
+    int whole = (int)cpu_round_up(n, LANES);
+    cpu_vec largest, sum = {0};
 
     if (bias)
         for (int j = 0; j < n; j++)
@@ -158,11 +172,11 @@ CPU_INLINE float softmax(float *score, const float *bias, int n, int64_t n_padde
     for (int j = n; j < whole; j++)
         score[j] = -HUGE_VALF;
     largest = cpu_load(score);
-    for (int j = CPU_LANES; j < whole; j += CPU_LANES)
+    for (int j = LANES; j < whole; j += LANES)
         largest = cpu_max(cpu_load(score + j), largest);
     largest = cpu_set(cpu_max_lanes(largest));
-    for (int j = 0; j < whole; j += CPU_LANES) {
-        cpu_v16 e = cpu_exp_nonpositive(cpu_load(score + j) - largest);
+    for (int j = 0; j < whole; j += LANES) {
+        cpu_vec e = cpu_exp_nonpositive(cpu_load(score + j) - largest);
 
         sum += e;
         cpu_store(score + j, e);
@@ -196,7 +210,7 @@ CPU_KERNEL void attend_packed(const struct cpu_head *h, int first, int n, const 
                         h->head_dim);
         for (int i = 0; i < rows; i++)
             inverse[i] = softmax(w->score + i * w->ld_score, h->bias ? h->bias + (r + i) * h->ld_bias : NULL,
-                                 keys_seen(h, r + i), cpu_round_up(n_keys, CPU_LANES));
+                                 keys_seen(h, r + i), cpu_round_up(n_keys, LANES));
         multiply_panels(padded, w->score, w->ld_score, w->values, n_packed, h->head_dim, w->out, w->ld_out, n_keys);
         for (int i = 0; i < rows; i++)
             for (int d = 0; d < h->head_dim; d++)
@@ -204,23 +218,23 @@ CPU_KERNEL void attend_packed(const struct cpu_head *h, int first, int n, const 
     }
 }
 
-/* Scores of sixteen keys: partial sums of each, transposed and added. n_keys may be less; head_dim >= CPU_LANES. The
+/* Scores of LANES keys: partial sums of each, transposed and added. n_keys may be less; head_dim >= LANES. The
  * last vector of a row that is not a multiple ends with it; `query` has zeros where it overlaps the one before. */
-CPU_INLINE cpu_v16 score_block(const float *query, const float *k, int64_t ld_k, int n_keys, int head_dim)
+CPU_INLINE cpu_vec score_block(const float *query, const float *k, int64_t ld_k, int n_keys, int head_dim)
 {
-    int whole = head_dim / CPU_LANES * CPU_LANES;
-    cpu_v16 part[CPU_LANES] = {{0}};
+    int whole = head_dim / LANES * LANES;
+    cpu_vec part[LANES] = {{0}};
 
-    for (int i = 0; i < CPU_LANES && i < n_keys; i++) {
+    for (int i = 0; i < LANES && i < n_keys; i++) {
         const float *row = k + i * ld_k;
 
-        for (int d = 0; d < whole; d += CPU_LANES)
+        for (int d = 0; d < whole; d += LANES)
             part[i] += cpu_load(query + d) * cpu_load(row + d);
         if (whole < head_dim)
-            part[i] += cpu_load(query + whole) * cpu_load(row + head_dim - CPU_LANES);
+            part[i] += cpu_load(query + whole) * cpu_load(row + head_dim - LANES);
     }
     cpu_transpose(part);
-    for (int n = CPU_LANES / 2; n > 0; n /= 2)
+    for (int n = LANES / 2; n > 0; n /= 2)
         for (int i = 0; i < n; i++)
             part[i] += part[i + n];
     return part[0];
@@ -228,23 +242,23 @@ CPU_INLINE cpu_v16 score_block(const float *query, const float *k, int64_t ld_k,
 
 CPU_KERNEL void attend_direct(const struct cpu_head *h, int row, const struct cpu_workspace *w)
 {
-    int n_keys = keys_seen(h, row), whole = h->head_dim / CPU_LANES * CPU_LANES, tail = h->head_dim - whole, d = 0;
+    int n_keys = keys_seen(h, row), whole = h->head_dim / LANES * LANES, tail = h->head_dim - whole, d = 0;
     const float *q = h->q + row * h->ld_q;
     float *out = h->out + row * h->ld_out, inverse;
 
     for (int i = 0; i < whole; i++)
         w->query[i] = q[i] * h->scale;
-    for (int i = 0; i < CPU_LANES; i++)
-        w->query[whole + i] = tail && i >= CPU_LANES - tail ? q[h->head_dim - CPU_LANES + i] * h->scale : 0;
-    for (int j = 0; j < n_keys; j += CPU_LANES)
+    for (int i = 0; i < LANES; i++)
+        w->query[whole + i] = tail && i >= LANES - tail ? q[h->head_dim - LANES + i] * h->scale : 0;
+    for (int j = 0; j < n_keys; j += LANES)
         cpu_store(w->score + j, score_block(w->query, h->k + j * h->ld_k, h->ld_k, n_keys - j, h->head_dim));
     inverse = softmax(w->score, h->bias ? h->bias + row * h->ld_bias : NULL, n_keys, 0);
     for (; d < whole; d += CPU_PANEL)
-        tile_any(1, whole - d < CPU_PANEL ? (whole - d) / CPU_LANES : PANEL_VECTORS, w->score, 0, h->v + d, h->ld_v,
+        tile_any(1, whole - d < CPU_PANEL ? (whole - d) / LANES : PANEL_VECTORS, w->score, 0, h->v + d, h->ld_v,
                  w->out + d, 0, n_keys, false);
     if (tail) /* the columns before it come out the same again */
-        tile_any(1, 1, w->score, 0, h->v + h->head_dim - CPU_LANES, h->ld_v, w->out + h->head_dim - CPU_LANES, 0,
-                 n_keys, false);
+        tile_any(1, 1, w->score, 0, h->v + h->head_dim - LANES, h->ld_v, w->out + h->head_dim - LANES, 0, n_keys,
+                 false);
     for (int i = 0; i < h->head_dim; i++)
         out[i] = w->out[i] * inverse;
 }

@@ -14,7 +14,7 @@
 enum cpu_isa { CPU_ISA_BASE, CPU_ISA_AVX2, CPU_ISA_AVX512, CPU_ISA_COUNT };
 
 enum {
-    CPU_LANES = 16,    /* floats of a vector */
+    CPU_LANES = 16,    /* floats of the widest vector; paddings are multiples of it */
     CPU_TILE_ROWS = 6, /* of a product in registers */
     CPU_PANEL = 64,    /* columns packed side by side */
     CPU_BLOCK_ROWS = 4 * CPU_TILE_ROWS,

@@ -12,14 +12,14 @@
 
 CPU_INLINE float sum_of(const float *x, int64_t n)
 {
-    cpu_v16 sum[4] = {{0}};
+    cpu_vec sum[4] = {{0}};
     float tail = 0;
     int64_t i = 0;
 
-    for (; i + 4 * CPU_LANES <= n; i += 4 * CPU_LANES)
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
         for (int j = 0; j < 4; j++)
-            sum[j] += cpu_load(x + i + j * CPU_LANES);
-    for (; i + CPU_LANES <= n; i += CPU_LANES)
+            sum[j] += cpu_load(x + i + j * LANES);
+    for (; i + LANES <= n; i += LANES)
         sum[0] += cpu_load(x + i);
     for (; i < n; i++)
         tail += x[i];
@@ -28,18 +28,18 @@ CPU_INLINE float sum_of(const float *x, int64_t n)
 
 CPU_INLINE float sum_of_squares(const float *x, int64_t n, float mean)
 {
-    cpu_v16 sum[4] = {{0}}, m = cpu_set(mean);
+    cpu_vec sum[4] = {{0}}, m = cpu_set(mean);
     float tail = 0;
     int64_t i = 0;
 
-    for (; i + 4 * CPU_LANES <= n; i += 4 * CPU_LANES)
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
         for (int j = 0; j < 4; j++) {
-            cpu_v16 d = cpu_load(x + i + j * CPU_LANES) - m;
+            cpu_vec d = cpu_load(x + i + j * LANES) - m;
 
             sum[j] += d * d;
         }
-    for (; i + CPU_LANES <= n; i += CPU_LANES) {
-        cpu_v16 d = cpu_load(x + i) - m;
+    for (; i + LANES <= n; i += LANES) {
+        cpu_vec d = cpu_load(x + i) - m;
 
         sum[0] += d * d;
     }
@@ -52,11 +52,11 @@ CPU_KERNEL void norm_row(const float *x, const float *gamma, const float *beta, 
 {
     float mean = beta ? sum_of(x, width) / (float)width : 0;
     float scale = 1 / sqrtf(sum_of_squares(x, width, mean) / (float)width + eps);
-    cpu_v16 m = cpu_set(mean), s = cpu_set(scale);
+    cpu_vec m = cpu_set(mean), s = cpu_set(scale);
     int64_t i = 0;
 
-    for (; i + CPU_LANES <= width; i += CPU_LANES) {
-        cpu_v16 v = (cpu_load(x + i) - m) * s * cpu_load(gamma + i);
+    for (; i + LANES <= width; i += LANES) {
+        cpu_vec v = (cpu_load(x + i) - m) * s * cpu_load(gamma + i);
 
         cpu_store(y + i, beta ? v + cpu_load(beta + i) : v);
     }
@@ -67,13 +67,13 @@ CPU_KERNEL void norm_row(const float *x, const float *gamma, const float *beta, 
 /* As in ref.c, a NaN is never larger, but it makes the probability NaN. */
 CPU_KERNEL void argmax_row(const float *x, int64_t n, int32_t *ret_id, float *ret_logprob)
 {
-    enum { BLOCK = 64 * CPU_LANES }; /* float sums stay short, double takes them over */
-    cpu_v16 largest = cpu_set(x[0]);
+    enum { BLOCK = 64 * LANES }; /* float sums stay short, double takes them over */
+    cpu_vec largest = cpu_set(x[0]);
     int64_t i = 0, id = 0;
     double total = 0;
     float max;
 
-    for (; i + CPU_LANES <= n; i += CPU_LANES)
+    for (; i + LANES <= n; i += LANES)
         largest = cpu_max(cpu_load(x + i), largest);
     max = cpu_max_lanes(largest);
     for (; i < n; i++)
@@ -82,9 +82,9 @@ CPU_KERNEL void argmax_row(const float *x, int64_t n, int32_t *ret_id, float *re
         id++;
     for (i = 0; i < n; i += BLOCK) {
         int64_t end = n - i < BLOCK ? n : i + BLOCK, j = i;
-        cpu_v16 sum = {0}, last = cpu_set(-HUGE_VALF);
+        cpu_vec sum = {0}, last = cpu_set(-HUGE_VALF);
 
-        for (; j + CPU_LANES <= end; j += CPU_LANES)
+        for (; j + LANES <= end; j += LANES)
             sum += cpu_exp_nonpositive(cpu_load(x + j) - cpu_set(max));
         memcpy(&last, x + j, (size_t)(end - j) * sizeof(float));
         if (j < end)

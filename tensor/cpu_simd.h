@@ -1,8 +1,9 @@
-/* cpu_simd.h - sixteen floats at a time, for loops that are compiled once for each instruction set.
+/* cpu_simd.h - vectors of floats, as wide as the instruction set has them, for loops compiled once for each.
  *
- * gcc splits the vectors where the registers are narrower. It does that early, by the instruction set that is in force at
- * a function's definition, so this header comes after `#pragma GCC target` in the file that uses it.
- * Who may call: the loops of cpu_kernels.h, from any thread. Units: none. Memory: unaligned addresses are fine. Errors: none. */
+ * gcc decides how to build a vector operation by the instruction set in force where a function is defined, not where it is
+ * inlined: this header comes after `#pragma GCC target` in the file that uses it.
+ * Who may call: the loops of cpu_kernels.h, from any thread. Units: none. Memory: unaligned addresses are fine. Errors:
+ * none. */
 #ifndef BLIPLINE_TENSOR_CPU_SIMD_H
 #define BLIPLINE_TENSOR_CPU_SIMD_H
 
@@ -14,55 +15,62 @@
 #define CPU_INLINE static inline __attribute__((always_inline, unused))
 #define CPU_KERNEL static __attribute__((unused)) /* goes into the table */
 
-typedef float cpu_v16 __attribute__((vector_size(64)));
-typedef int32_t cpu_i16 __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+enum { LANES = 16, LOG2_LANES = 4 };
+#elif defined(__AVX2__)
+enum { LANES = 8, LOG2_LANES = 3 };
+#else
+enum { LANES = 4, LOG2_LANES = 2 };
+#endif
+typedef float cpu_vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t cpu_ivec __attribute__((vector_size(LANES * 4)));
 
-CPU_INLINE cpu_v16 cpu_load(const float *p)
+CPU_INLINE cpu_vec cpu_load(const float *p)
 {
-    cpu_v16 v;
+    cpu_vec v;
 
     memcpy(&v, p, sizeof(v));
     return v;
 }
 
-CPU_INLINE void cpu_store(float *p, cpu_v16 v)
+CPU_INLINE void cpu_store(float *p, cpu_vec v)
 {
     memcpy(p, &v, sizeof(v));
 }
 
-CPU_INLINE cpu_v16 cpu_set(float x)
+CPU_INLINE cpu_vec cpu_set(float x)
 {
-    return x - (cpu_v16){0}; /* gcc makes one broadcast of this, but sixteen inserts of a list */
+    return x - (cpu_vec){0}; /* gcc makes one broadcast of this, but sixteen inserts of a list */
 }
 
-CPU_INLINE cpu_v16 cpu_select(cpu_i16 mask, cpu_v16 yes, cpu_v16 no)
+CPU_INLINE cpu_vec cpu_select(cpu_ivec mask, cpu_vec yes, cpu_vec no)
 {
-    return (cpu_v16)((mask & (cpu_i16)yes) | (~mask & (cpu_i16)no));
+    return (cpu_vec)((mask & (cpu_ivec)yes) | (~mask & (cpu_ivec)no));
 }
 
-CPU_INLINE cpu_v16 cpu_max(cpu_v16 a, cpu_v16 b)
+CPU_INLINE cpu_vec cpu_max(cpu_vec a, cpu_vec b)
 {
     return cpu_select(a > b, a, b);
 }
 
 /* The order of additions is part of the result, so it is fixed here. */
-CPU_INLINE float cpu_sum_lanes(cpu_v16 v)
+CPU_INLINE float cpu_sum_lanes(cpu_vec v)
 {
-    float lane[CPU_LANES];
+    float lane[LANES];
 
     memcpy(lane, &v, sizeof(v));
-    for (int n = CPU_LANES / 2; n > 0; n /= 2)
+    for (int n = LANES / 2; n > 0; n /= 2)
         for (int i = 0; i < n; i++)
             lane[i] += lane[i + n];
     return lane[0];
 }
 
-CPU_INLINE float cpu_max_lanes(cpu_v16 v)
+CPU_INLINE float cpu_max_lanes(cpu_vec v)
 {
-    float lane[CPU_LANES];
+    float lane[LANES];
 
     memcpy(lane, &v, sizeof(v));
-    for (int n = CPU_LANES / 2; n > 0; n /= 2)
+    for (int n = LANES / 2; n > 0; n /= 2)
         for (int i = 0; i < n; i++)
             lane[i] = lane[i + n] > lane[i] ? lane[i + n] : lane[i];
     return lane[0];
@@ -70,14 +78,14 @@ CPU_INLINE float cpu_max_lanes(cpu_v16 v)
 
 /* e^x for x <= 0 (or NaN, which stays NaN) within 1.5 ulp; below the smallest normal number it is 0.
  * x = n ln 2 + r with ln 2 in two parts, then a polynomial on |r| <= ln(2)/2. */
-CPU_INLINE cpu_v16 cpu_exp_nonpositive(cpu_v16 x)
+CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
 {
-    const cpu_v16 round = cpu_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    cpu_v16 shifted = x * cpu_set(1.44269504f) + round;
-    cpu_v16 n = shifted - round;
-    cpu_v16 r = (x - n * cpu_set(0.693145752f)) - n * cpu_set(1.42860677e-6f);
-    cpu_v16 p = cpu_set(1.9875691500e-4f);
-    cpu_i16 exponent = ((cpu_i16)shifted - (cpu_i16)round + 127) << 23;
+    const cpu_vec round = cpu_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    cpu_vec shifted = x * cpu_set(1.44269504f) + round;
+    cpu_vec n = shifted - round;
+    cpu_vec r = (x - n * cpu_set(0.693145752f)) - n * cpu_set(1.42860677e-6f);
+    cpu_vec p = cpu_set(1.9875691500e-4f);
+    cpu_ivec exponent = ((cpu_ivec)shifted - (cpu_ivec)round + 127) << 23;
 
     p = p * r + cpu_set(1.3981999507e-3f);
     p = p * r + cpu_set(8.3334519073e-3f);
@@ -85,27 +93,30 @@ CPU_INLINE cpu_v16 cpu_exp_nonpositive(cpu_v16 x)
     p = p * r + cpu_set(1.6666665459e-1f);
     p = p * r + cpu_set(5.0000001201e-1f);
     p = (p * r) * r + r + cpu_set(1.0f);
-    return cpu_select(x < cpu_set(-87.3365f), cpu_set(0.0f), p * (cpu_v16)exponent);
+    return cpu_select(x < cpu_set(-87.3365f), cpu_set(0.0f), p * (cpu_vec)exponent);
 }
 
-/* Four rounds of interleaving row i with row i + 8 transpose a 16 x 16 block. */
-CPU_INLINE void cpu_transpose(cpu_v16 row[CPU_LANES])
+/* Transposes LANES x LANES: each round interleaves row i with row i + LANES / 2. */
+CPU_INLINE void cpu_transpose(cpu_vec row[LANES])
 {
-    const cpu_i16 low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-    const cpu_i16 high = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    cpu_v16 other[CPU_LANES];
+    cpu_ivec low, high;
 
-#pragma GCC unroll 2
-    for (int round = 0; round < 2; round++) {
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) {
+        low[i] = i / 2 + i % 2 * LANES;
+        high[i] = low[i] + LANES / 2;
+    }
+#pragma GCC unroll 4
+    for (int round = 0; round < LOG2_LANES; round++) {
+        cpu_vec from[LANES];
+
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++)
+            from[i] = row[i];
 #pragma GCC unroll 8
-        for (int i = 0; i < CPU_LANES / 2; i++) {
-            other[2 * i] = __builtin_shuffle(row[i], row[i + 8], low);
-            other[2 * i + 1] = __builtin_shuffle(row[i], row[i + 8], high);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < CPU_LANES / 2; i++) {
-            row[2 * i] = __builtin_shuffle(other[i], other[i + 8], low);
-            row[2 * i + 1] = __builtin_shuffle(other[i], other[i + 8], high);
+        for (int i = 0; i < LANES / 2; i++) {
+            row[2 * i] = __builtin_shuffle(from[i], from[i + LANES / 2], low);
+            row[2 * i + 1] = __builtin_shuffle(from[i], from[i + LANES / 2], high);
         }
     }
 }
