@@ -1,6 +1,6 @@
 #include "encoder_worker/decode.h"
 
-#include "tests/unit/golden.h"
+#include "tests/unit/fixture.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -21,7 +21,7 @@ static void load(const char *name, struct buf *b)
 
     (void)snprintf(path, sizeof(path), FOLDER "%s", name);
     buf_init(b, 0);
-    golden_bytes(path, b);
+    fixture_bytes(path, b);
 }
 
 /* Decode from memory of exactly n bytes, so that the sanitizer sees a read behind the end. */
@@ -153,7 +153,7 @@ static void test_decode_cut_in_half_is_truncated(void **state)
 static void test_decode_survives_random_damage(void **state)
 {
     struct decode_limits small = {.max_file_bytes = 1 << 20, .max_pixels = 1 << 20, .max_dimension = 4096};
-    uint64_t rng = golden_seed(__func__);
+    uint64_t rng = fixture_seed(__func__);
     struct err err = {""};
     int n_ok = 0, n_bad = 0;
     struct picture p;
@@ -162,17 +162,17 @@ static void test_decode_survives_random_damage(void **state)
     picture_init(&p);
     for (int round = 0; round < 40; round++) {
         for (int i = 0; i < N_PICTURES; i++) {
-            size_t n_changes = 1 + golden_random(&rng) % 8;
+            size_t n_changes = 1 + fixture_random(&rng) % 8;
             struct buf b;
 
             load(pictures[i].name, &b);
             for (size_t k = 0; k < n_changes; k++) { /* half of them near the front, where the headers are */
-                size_t span = golden_random(&rng) % 2 && b.size_bytes > 200 ? 200 : b.size_bytes;
+                size_t span = fixture_random(&rng) % 2 && b.size_bytes > 200 ? 200 : b.size_bytes;
 
-                b.data[golden_random(&rng) % span] = (uint8_t)golden_random(&rng);
+                b.data[fixture_random(&rng) % span] = (uint8_t)fixture_random(&rng);
             }
-            if (golden_random(&rng) % 4 == 0)
-                b.size_bytes = golden_random(&rng) % (b.size_bytes + 1);
+            if (fixture_random(&rng) % 4 == 0)
+                b.size_bytes = fixture_random(&rng) % (b.size_bytes + 1);
             *(decode_copy(b.data, b.size_bytes, &small, &p, &err) == IMAGE_OK ? &n_ok : &n_bad) += 1;
             buf_release(&b);
         }
@@ -183,7 +183,7 @@ static void test_decode_survives_random_damage(void **state)
 
 static void test_decode_random_bytes_are_no_picture(void **state)
 {
-    uint64_t rng = golden_seed(__func__);
+    uint64_t rng = fixture_seed(__func__);
     struct err err = {""};
     struct picture p;
     uint8_t bytes[4096];
@@ -192,7 +192,7 @@ static void test_decode_random_bytes_are_no_picture(void **state)
     picture_init(&p);
     for (int round = 0; round < 100; round++) {
         for (size_t i = 0; i < sizeof(bytes); i++)
-            bytes[i] = (uint8_t)golden_random(&rng);
+            bytes[i] = (uint8_t)fixture_random(&rng);
         bytes[0] = 'x';
         assert_int_equal(decode_copy(bytes, sizeof(bytes), &limits, &p, &err), IMAGE_UNKNOWN_FORMAT);
         assert_int_equal(decode_copy(bytes, (size_t)round % 13 + 1, &limits, &p, &err), IMAGE_UNKNOWN_FORMAT);

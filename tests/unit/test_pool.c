@@ -1,7 +1,7 @@
 #include "encoder_worker/pool.h"
 
 #include "encoder_worker/resize.h"
-#include "tests/unit/golden.h"
+#include "tests/unit/fixture.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -89,7 +89,7 @@ static void expected_pixels(const char *path, uint8_t *out)
     struct buf b;
 
     buf_init(&b, 0);
-    golden_bytes(path, &b);
+    fixture_bytes(path, &b);
     picture_init(&p);
     assert_int_equal(decode_picture(b.data, b.size_bytes, &limits, &p, NULL), IMAGE_OK);
     assert_int_equal(resize_new(&r), 0);
@@ -182,7 +182,7 @@ static void test_pool_bad_files_are_results_with_a_reason(void **state)
     struct buf b;
 
     buf_init(&b, 0);
-    golden_bytes(good[0], &b);
+    fixture_bytes(good[0], &b);
     put(f, "good", b.data, b.size_bytes);
     put(f, "cut", b.data, b.size_bytes / 2);
     put(f, "empty.jpg", "", 0);
@@ -215,7 +215,7 @@ static void test_pool_paths_are_bytes_up_to_the_limit(void **state)
     struct buf b;
 
     buf_init(&b, 0);
-    golden_bytes(good[3], &b);
+    fixture_bytes(good[3], &b);
     put(f, "a\nb\xff\xc3\x28.png", b.data, b.size_bytes);
     buf_release(&b);
     expect_code(f, "a\nb\xff\xc3\x28.png", IMAGE_OK);

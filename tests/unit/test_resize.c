@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "encoder_worker/resize_kernels.h"
-#include "tests/unit/golden.h"
+#include "tests/unit/fixture.h"
 
 #include <errno.h>
 #include <math.h>
@@ -24,7 +24,7 @@ static void decode_file(const char *folder, const char *name, struct picture *p)
 
     (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
     buf_init(&bytes, 0);
-    golden_bytes(path, &bytes);
+    fixture_bytes(path, &bytes);
     if (decode_picture(bytes.data, bytes.size_bytes, &limits, p, &err) != IMAGE_OK)
         fail_msg("%s: %s", path, err.text);
     buf_release(&bytes);
@@ -43,13 +43,13 @@ static uint8_t *resized(struct resize *r, const uint8_t *src, uint32_t w, uint32
 static void compare_golden(struct resize *r, const char *key, uint32_t side, size_t want_pictures)
 {
     size_t bytes = (size_t)side * side * 3;
-    json_t *names = golden_json("tests/golden/pixels/names.json"), *list = json_object_get(names, key);
-    struct golden_tensor want;
+    json_t *names = fixture_json("tests/golden/pixels/names.json"), *list = json_object_get(names, key);
+    struct fixture_tensor want;
     struct picture p;
-    struct golden g;
+    struct fixture_file g;
 
-    golden_open(&g, "tests/golden/pixels/expected.safetensors");
-    want = golden_tensor(&g, key);
+    fixture_open(&g, "tests/golden/pixels/expected.safetensors");
+    want = fixture_tensor(&g, key);
     assert_string_equal(want.dtype, "U8");
     assert_int_equal(json_array_size(list), want_pictures);
     assert_int_equal(want.size_bytes, want_pictures * bytes);
@@ -69,7 +69,7 @@ static void compare_golden(struct resize *r, const char *key, uint32_t side, siz
         free(out);
     }
     picture_release(&p);
-    golden_close(&g);
+    fixture_close(&g);
     json_decref(names);
 }
 
@@ -138,11 +138,11 @@ static void compare_reference(struct resize *r, uint32_t w, uint32_t h, uint32_t
 {
     size_t n = (size_t)w * h * 3;
     uint8_t *src = malloc(n), *want, *got;
-    int kind = (int)(golden_random(rng) % 3);
+    int kind = (int)(fixture_random(rng) % 3);
 
     assert_non_null(src);
     for (size_t i = 0; i < n; i++) { /* noise, black and white (the largest sums), stripes */
-        uint64_t z = golden_random(rng);
+        uint64_t z = fixture_random(rng);
 
         src[i] = (uint8_t)(kind == 0 ? z : kind == 1 ? -(z & 1) : i / 3 % 2 * 255);
     }
@@ -157,13 +157,13 @@ static void compare_reference(struct resize *r, uint32_t w, uint32_t h, uint32_t
 
 static void test_resize_equals_the_double_loop_on_random_sizes(void **state)
 {
-    uint64_t rng = golden_seed(__func__);
+    uint64_t rng = fixture_seed(__func__);
 
     for (int i = 0; i < 150; i++) {
         uint32_t side[4];
 
         for (int k = 0; k < 4; k++) {
-            uint64_t z = golden_random(&rng);
+            uint64_t z = fixture_random(&rng);
 
             side[k] = 1 + (uint32_t)((z >> 8) % (z % 4 == 0 ? 9 : z % 4 == 1 ? 400 : 90));
         }
@@ -181,7 +181,7 @@ static void test_resize_extreme_shapes_equal_the_double_loop(void **state)
         {1, 1, 224, 224},     {1, 1, 1, 1},     {2, 1, 224, 224}, {1, 900, 224, 224}, {20000, 1, 224, 3},
         {1, 20000, 3, 224},   {3, 5000, 7, 1},  {5, 5, 1, 1},     {224, 3, 224, 224}, {640, 480, 224, 224},
         {223, 225, 224, 224}, {7, 7, 364, 364}, {11, 13, 5, 4},   {12, 12, 3, 3},     {13, 13, 3, 3}};
-    uint64_t rng = golden_seed(__func__);
+    uint64_t rng = fixture_seed(__func__);
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         compare_reference(*state, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], &rng);
@@ -202,7 +202,7 @@ static void test_resize_same_size_copies(void **state)
  * use. */
 static void test_resize_cached_tables_are_replaced_safely(void **state)
 {
-    uint64_t rng = golden_seed(__func__);
+    uint64_t rng = fixture_seed(__func__);
 
     for (int round = 0; round < 2; round++)
         for (uint32_t s = 2; s < 45; s++)
@@ -219,17 +219,17 @@ static void test_resize_portable_kernels_equal_the_fast_ones(void **state)
     int16_t weights[OUT * GROUPS * 8];
     uint32_t first[OUT];
     struct resize_axis a = {.in = IN, .out = OUT, .n_groups = GROUPS, .first = first, .weights = weights};
-    uint64_t rng = golden_seed(__func__);
+    uint64_t rng = fixture_seed(__func__);
 
     (void)state;
     for (int round = 0; round < 200; round++) {
         for (size_t i = 0; i < sizeof(in); i++)
-            ((uint8_t *)in)[i] = (uint8_t)golden_random(&rng);
+            ((uint8_t *)in)[i] = (uint8_t)fixture_random(&rng);
         for (int i = 0; i < OUT * GROUPS * 8; i++)
             weights[i] =
-                (int16_t)(i % 8 < 4 ? (int)(golden_random(&rng) % 5000) - 2500 : (int)(golden_random(&rng) % 256));
+                (int16_t)(i % 8 < 4 ? (int)(fixture_random(&rng) % 5000) - 2500 : (int)(fixture_random(&rng) % 256));
         for (uint32_t i = 0; i < OUT; i++)
-            first[i] = (uint32_t)(golden_random(&rng) % (IN - GROUPS * 4 + 1));
+            first[i] = (uint32_t)(fixture_random(&rng) % (IN - GROUPS * 4 + 1));
         for (int k = 0; k < RESIZE_ROWS; k++) {
             from[k] = in[k];
             to[0][k] = out[0][k];

@@ -1,4 +1,4 @@
-#include "tests/unit/golden.h"
+#include "tests/unit/fixture.h"
 
 #include "base/clock.h"
 
@@ -10,12 +10,12 @@
 
 #include <cmocka.h>
 
-void golden_open(struct golden *g, const char *path)
+void fixture_open(struct fixture_file *g, const char *path)
 {
     struct err err = {""};
     uint64_t n;
 
-    *g = (struct golden){0};
+    *g = (struct fixture_file){0};
     if (file_map(path, &g->map, &err) < 0)
         fail_msg("%s", err.text);
     assert_true(g->map.size_bytes > 8);
@@ -27,16 +27,16 @@ void golden_open(struct golden *g, const char *path)
     g->data_bytes = g->map.size_bytes - 8 - n;
 }
 
-void golden_close(struct golden *g)
+void fixture_close(struct fixture_file *g)
 {
     json_decref(g->header);
     file_unmap(&g->map);
-    *g = (struct golden){0};
+    *g = (struct fixture_file){0};
 }
 
-struct golden_tensor golden_tensor(const struct golden *g, const char *name)
+struct fixture_tensor fixture_tensor(const struct fixture_file *g, const char *name)
 {
-    struct golden_tensor t = {0};
+    struct fixture_tensor t = {0};
     json_t *entry = json_object_get(g->header, name), *shape = json_object_get(entry, "shape"),
            *offsets = json_object_get(entry, "data_offsets");
     size_t from, to;
@@ -45,7 +45,7 @@ struct golden_tensor golden_tensor(const struct golden *g, const char *name)
         fail_msg("no golden tensor %s", name);
     (void)snprintf(t.dtype, sizeof(t.dtype), "%s", json_string_value(json_object_get(entry, "dtype")));
     t.n_dims = (int)json_array_size(shape);
-    assert_in_range(t.n_dims, 0, GOLDEN_MAX_DIMS);
+    assert_in_range(t.n_dims, 0, FIXTURE_MAX_DIMS);
     for (int i = 0; i < t.n_dims; i++)
         t.shape[i] = (size_t)json_integer_value(json_array_get(shape, (size_t)i));
     from = (size_t)json_integer_value(json_array_get(offsets, 0));
@@ -56,7 +56,7 @@ struct golden_tensor golden_tensor(const struct golden *g, const char *name)
     return t;
 }
 
-json_t *golden_json(const char *path)
+json_t *fixture_json(const char *path)
 {
     json_error_t error;
     json_t *j = json_load_file(path, 0, &error);
@@ -66,7 +66,7 @@ json_t *golden_json(const char *path)
     return j;
 }
 
-void golden_bytes(const char *path, struct buf *ret)
+void fixture_bytes(const char *path, struct buf *ret)
 {
     struct err err = {""};
 
@@ -75,7 +75,7 @@ void golden_bytes(const char *path, struct buf *ret)
         fail_msg("%s", err.text);
 }
 
-uint64_t golden_seed(const char *test)
+uint64_t fixture_seed(const char *test)
 {
     const char *given = getenv("BLIPLINE_TEST_SEED");
     uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)clock_wall_ms();
@@ -84,7 +84,7 @@ uint64_t golden_seed(const char *test)
     return seed;
 }
 
-uint64_t golden_random(uint64_t *state)
+uint64_t fixture_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15U;
 
