@@ -36,16 +36,21 @@ static const struct cli_command command = {.name = "try",
 
 /* Parse the words (NULL-ended); what was said on standard error lands in `said`. */
 static char said[4096];
+static char argv_words[16][256]; /* texts of the flags point into them until the next call */
 static int parse(struct flags *f, char **ret_last, const char *first, ...)
 {
-    char *argv[16] = {strdup("try")};
+    char *argv[16] = {argv_words[0]};
     int argc = 1, saved = dup(STDERR_FILENO), rc;
     FILE *file = tmpfile();
     va_list ap;
 
+    (void)snprintf(argv_words[0], sizeof(argv_words[0]), "try");
     va_start(ap, first);
-    for (const char *w = first; w; w = va_arg(ap, const char *))
-        argv[argc++] = strdup(w);
+    for (const char *w = first; w; w = va_arg(ap, const char *)) {
+        (void)snprintf(argv_words[argc], sizeof(argv_words[0]), "%s", w);
+        argv[argc] = argv_words[argc];
+        argc++;
+    }
     va_end(ap);
     (void)fflush(stderr);
     (void)dup2(fileno(file), STDERR_FILENO);
@@ -56,7 +61,7 @@ static int parse(struct flags *f, char **ret_last, const char *first, ...)
     rewind(file);
     said[fread(said, 1, sizeof(said) - 1, file)] = '\0';
     (void)fclose(file);
-    *ret_last = argv[argc - 1]; /* leaked, as texts point into argv */
+    *ret_last = argv[argc - 1];
     return rc;
 }
 
