@@ -186,11 +186,18 @@ CPU_INLINE float softmax(float *score, const float *bias, int n, int64_t n_padde
     return 1 / cpu_sum_lanes(sum);
 }
 
-CPU_INLINE void load_queries(const struct cpu_head *h, int first, int n, int n_padded, float *query)
+/* Rows first .. first+n-1, scaled, and zeros up to n_padded; fetches the block after it and where the results go. */
+CPU_INLINE void load_queries(const struct cpu_head *h, int first, int n, int n_padded, int end, float *query)
 {
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        const float *q = h->q + (first + i) * h->ld_q;
+
+        if (first + CPU_BLOCK_ROWS + i < end)
+            fetch_row(q + CPU_BLOCK_ROWS * h->ld_q, h->head_dim);
+        fetch_row(h->out + (first + i) * h->ld_out, h->head_dim);
         for (int d = 0; d < h->head_dim; d++)
-            query[i * h->head_dim + d] = h->q[(first + i) * h->ld_q + d] * h->scale;
+            query[i * h->head_dim + d] = q[d] * h->scale;
+    }
     memset(query + (int64_t)n * h->head_dim, 0, (size_t)(n_padded - n) * h->head_dim * sizeof(float));
 }
 
@@ -205,7 +212,7 @@ CPU_KERNEL void attend_packed(const struct cpu_head *h, int first, int n, const 
         int padded = (int)cpu_round_up(rows, CPU_TILE_ROWS), n_keys = keys_seen(h, r + rows - 1);
         float inverse[CPU_BLOCK_ROWS];
 
-        load_queries(h, r, rows, padded, w->query);
+        load_queries(h, r, rows, padded, first + n, w->query);
         multiply_panels(padded, w->query, h->head_dim, w->keys, h->head_dim, n_keys, w->score, w->ld_score,
                         h->head_dim);
         for (int i = 0; i < rows; i++)
