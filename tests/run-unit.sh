@@ -1,5 +1,6 @@
 #!/bin/sh
 # Run cmocka programs one by one: one line each, the whole log of one that fails. Exit 1 if any failed.
+export TSAN_OPTIONS="${TSAN_OPTIONS:-suppressions=tests/tsan.supp}" # read by thread sanitizer builds only
 failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
