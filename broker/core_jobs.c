@@ -135,8 +135,8 @@ static void load_more(struct core_job *j)
 
 /* -- commits ------------------------------------------------------------------------------------------------------- */
 
-static int count_rows(const struct core_unit *u, uint32_t *ret_payloads, uint32_t *ret_quarantined,
-                      uint32_t *ret_failed)
+static void count_rows(const struct core_unit *u, uint32_t *ret_payloads, uint32_t *ret_quarantined,
+                       uint32_t *ret_failed)
 {
     uint32_t n_payloads = 0, n_quarantined = 0, n_failed = 0;
 
@@ -149,7 +149,6 @@ static int count_rows(const struct core_unit *u, uint32_t *ret_payloads, uint32_
     *ret_payloads = n_payloads;
     *ret_quarantined = n_quarantined;
     *ret_failed = n_failed;
-    return 0;
 }
 
 static void emit_commit(struct core_unit *u)

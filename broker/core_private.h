@@ -162,7 +162,8 @@ struct core_worker {
     uint32_t window_items, held_items, n_leases;
     uint64_t window_bytes, held_bytes;
     struct core_lease *leases;
-    bool silent;      /* a lease of it expired and nothing was heard since */
+    int64_t heard_ms;
+    bool silent;      /* a lease of it expired, or lease_ms passed, and nothing was heard since */
     bool holds_alone; /* its only lease wants no company */
 };
 

@@ -269,7 +269,8 @@ static void heard(struct core *c, struct core_worker *w)
         w->silent = false;
         core_worker_update(w, c);
     }
-    if (core_heap_set(&c->worker_deadlines, &w->deadline_place, c->now_ms + c->limits.worker_ms, w) < 0)
+    w->heard_ms = c->now_ms;
+    if (core_heap_set(&c->worker_deadlines, &w->deadline_place, c->now_ms + c->limits.lease_ms, w) < 0)
         core_break(c);
 }
 
@@ -543,6 +544,22 @@ void core_worker_event(struct core *c, const struct core_event *e)
 
 /* -- time ---------------------------------------------------------------------------------------------------------- */
 
+/* Not heard for lease_ms: nothing new. For worker_ms: forgotten. */
+static void worker_is_late(struct core *c, struct core_worker *w)
+{
+    int64_t forget_at = w->heard_ms + c->limits.worker_ms;
+
+    if (forget_at <= c->now_ms) {
+        core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
+        remove_worker(c, w, false, "its worker fell silent");
+        return;
+    }
+    w->silent = true;
+    core_worker_update(w, c);
+    if (core_heap_set(&c->worker_deadlines, &w->deadline_place, forget_at, w) < 0)
+        core_break(c);
+}
+
 void core_expire(struct core *c)
 {
     struct core_heap *leases = &c->lease_deadlines, *workers = &c->worker_deadlines;
@@ -557,10 +574,6 @@ void core_expire(struct core *c)
         core_worker_update(l->worker, c);
         lease_fails(c, l, "expired", "its worker did not answer in time");
     }
-    while (workers->n && workers->entries[0].key <= c->now_ms && !c->broken) {
-        struct core_worker *w = workers->entries[0].item;
-
-        core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
-        remove_worker(c, w, false, "its worker fell silent");
-    }
+    while (workers->n && workers->entries[0].key <= c->now_ms && !c->broken)
+        worker_is_late(c, workers->entries[0].item);
 }

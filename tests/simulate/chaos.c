@@ -55,6 +55,9 @@ static void lose_payload(struct world *w)
         p = w->payloads.slots[i % w->payloads.capacity].value;
     if (!p || !p->tensors || p->lost || p->work->job->nodes[p->work->node].out_bytes == 0)
         return;
+    /* Its consumer may be at it: one that a poisonous item then kills may hold another lease alone by now. */
+    if (!w->wild && p->work->job->units[p->work->unit].has_poison)
+        return;
     world_fault(w, FAULT_PAYLOAD_LOST);
     p->lost = true;
     shell_step(w, &(struct core_event){.type = CORE_EVENT_PAYLOAD_LOST, .payload = p->handle});

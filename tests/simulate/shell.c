@@ -120,38 +120,50 @@ static void do_work(struct world *w, const struct core_work *a)
 struct load {
     struct sim_job *job;
     uint32_t from, max;
+    struct core_event answer;
+    struct core_unit_row rows[64];
 };
 
 static void answer_load(struct world *w, void *what, uint64_t life)
 {
-    const struct load *l = what;
-    struct core_unit_row rows[64];
-    struct core_event e = {.type = CORE_EVENT_UNITS};
+    struct load *l = what;
+
+    if (life != w->epoch || !w->core)
+        return;
+    l->job->loading = false;
+    shell_step(w, &l->answer);
+}
+
+/* The store is read some time before the core hears of it. */
+static void read_units(struct world *w, void *what, uint64_t life)
+{
+    struct load *l = what;
+    struct core_event *e = &l->answer;
     uint32_t u = l->from, max = l->max;
 
     if (life != w->epoch || !w->core)
         return;
     if (world_chance(w, 200))
         max = 1 + (uint32_t)world_below(w, max);
-    for (; u < l->job->n_imported && e.units.n < max; u++)
+    e->type = CORE_EVENT_UNITS;
+    for (; u < l->job->n_imported && e->units.n < max; u++)
         if (!l->job->units[u].done)
-            rows[e.units.n++] = (struct core_unit_row){u, l->job->units[u].n_items, l->job->units[u].attempts};
-    e.units.job = l->job->id;
-    e.units.rows = rows;
-    e.units.exhausted = u == l->job->n_imported;
-    l->job->loading = false;
-    shell_step(w, &e);
+            l->rows[e->units.n++] = (struct core_unit_row){u, l->job->units[u].n_items, l->job->units[u].attempts};
+    e->units.job = l->job->id;
+    e->units.rows = l->rows;
+    e->units.exhausted = u == l->job->n_imported;
+    world_in(w, (int64_t)world_below(w, 60), answer_load, l, life);
 }
 
 static void do_load(struct world *w, const struct core_action *a)
 {
     struct load *l = world_alloc(w, sizeof(*l));
 
-    *l = (struct load){find_job(w, a->load.job), a->load.from_unit, a->load.max};
+    *l = (struct load){.job = find_job(w, a->load.job), .from = a->load.from_unit, .max = a->load.max};
     if (l->job->loading || l->max == 0 || l->max > w->limits.window_units)
         world_fail(w, "two loads at once, or one of %u units", l->max);
     l->job->loading = true;
-    world_in(w, (int64_t)world_below(w, 30), answer_load, l, w->epoch);
+    world_in(w, (int64_t)world_below(w, 30), read_units, l, w->epoch);
 }
 
 void shell_import(struct world *w, void *job, uint64_t life)

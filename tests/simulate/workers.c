@@ -133,6 +133,8 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
 
         if (here && u->items[item].fate == FATE_KILLER) {
             world_fault(w, FAULT_POISON_KILLS);
+            world_say(w, "poison lease=%llu epoch=%llu job=%llu unit=%u node=%u", (unsigned long long)work->lease,
+                      (unsigned long long)work->epoch, (unsigned long long)work->job->id, work->unit, work->node);
             worker_crash(w, k);
             return;
         }
@@ -162,8 +164,8 @@ static void finish_work(struct world *w, void *what, uint64_t life)
     struct message *m = what;
     struct sim_worker *k = m->worker;
 
-    if (!is_same_life(k, life))
-        return;
+    if (!is_same_life(k, life) || m->work->sent)
+        return; /* another process, or handed back */
     if (k->hung) {
         world_in(w, 50, finish_work, m, life);
         return;
@@ -391,8 +393,8 @@ static void become_right(struct world *w, void *worker, uint64_t life)
 {
     struct sim_worker *k = worker;
 
-    if (is_same_life(k, life))
-        worker_crash(w, k);
+    if (is_same_life(k, life) && !k->draining)
+        worker_drain(w, k); /* jobs that take any model may have given it work */
 }
 
 void worker_start(struct world *w, void *worker, uint64_t life)
@@ -510,8 +512,14 @@ void worker_return_one(struct world *w, struct sim_worker *k)
 /* The same process under a new connection; it goes on with what it holds, which is stale by then. */
 void worker_reconnect(struct world *w, struct sim_worker *k)
 {
+    struct message *m = message_new(w, k, MSG_HELLO);
+
     k->peer = w->next_peer++;
     k->welcome = false;
     k->n_held = 0;
+    m->life = k->life;
+    m->peer = k->peer;
+    if (!w->wild && w->core)
+        deliver_to_broker(w, m); /* at once, or more would be leased to a connection that is no more */
     hello_again(w, k, k->life);
 }

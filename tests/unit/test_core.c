@@ -168,6 +168,25 @@ static void test_core_a_heartbeat_extends_the_leases_it_names_and_no_other(void 
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 1);
 }
 
+static void test_core_a_heartbeat_of_another_epoch_extends_nothing(void **state)
+{
+    struct rig *b = *state;
+    struct core_event e = {.type = CORE_EVENT_HEARTBEAT};
+    struct core_work w;
+
+    rig_three_workers(b, 64);
+    rig_chain_job(b, 1, 4);
+    w = rig_work_of(b);
+    e.heartbeat.peer = ENCODER;
+    e.heartbeat.epoch = 6;
+    e.heartbeat.leases = &w.lease;
+    e.heartbeat.n = 1;
+    b->now += LEASE_MS - 1;
+    assert_int_equal(rig_step(b, &e), 0);
+    rig_tick(b, 1);
+    assert_int_equal(rig_stats(b).expiries, 1);
+}
+
 static void test_core_a_worker_whose_lease_expired_gets_nothing_until_it_is_heard(void **state)
 {
     struct rig *b = *state;
@@ -189,8 +208,12 @@ static void test_core_a_silent_worker_is_forgotten(void **state)
     struct rig *b = *state;
 
     rig_hello(b, ENCODER, 1, 64);
-    assert_int_equal(core_next_deadline(b->core), b->now + WORKER_MS);
-    rig_tick(b, WORKER_MS);
+    assert_int_equal(core_next_deadline(b->core), b->now + LEASE_MS);
+    rig_tick(b, LEASE_MS);
+    rig_chain_job(b, 1, 1);
+    assert_null(rig_nth(b, CORE_DO_WORK, 0)); /* nothing new meanwhile */
+    assert_int_equal(core_next_deadline(b->core), b->now + WORKER_MS - LEASE_MS);
+    rig_tick(b, WORKER_MS - LEASE_MS);
     assert_int_equal(rig_got(b, CORE_DO_FORGET_PEER)->peer, ENCODER);
     assert_int_equal(rig_stats(b).n_workers, 0);
 }
@@ -312,6 +335,17 @@ static void test_core_a_unit_that_used_up_its_attempts_starts_split(void **state
     assert_true(rig_work_of(b).alone);
 }
 
+static void test_core_attempts_of_an_earlier_life_count(void **state)
+{
+    struct rig *b = *state;
+
+    rig_hello(b, ENCODER, 1, 64);
+    rig_open_job(b, JOB, rig_chain, 3, 0);
+    rig_give_units(b, JOB, 1, 8, 2);
+    assert_int_equal(rig_work_of(b).attempt, 2);
+    assert_true(rig_work_of(b).alone);
+}
+
 static void test_core_a_result_of_the_wrong_length_is_a_failure(void **state)
 {
     struct rig *b = *state;
@@ -358,6 +392,7 @@ int main(void)
         RULE(test_core_graph_that_needs_a_later_node_is_refused),
         RULE(test_core_stale_results_are_dropped_and_counted),
         RULE(test_core_a_heartbeat_extends_the_leases_it_names_and_no_other),
+        RULE(test_core_a_heartbeat_of_another_epoch_extends_nothing),
         RULE(test_core_a_worker_whose_lease_expired_gets_nothing_until_it_is_heard),
         RULE(test_core_a_silent_worker_is_forgotten),
         RULE(test_core_returned_and_drained_leases_cost_no_attempt),
@@ -366,6 +401,7 @@ int main(void)
         RULE(test_core_a_failing_unit_is_split_down_to_the_bad_item),
         RULE(test_core_the_last_attempt_runs_alone),
         RULE(test_core_a_unit_that_used_up_its_attempts_starts_split),
+        RULE(test_core_attempts_of_an_earlier_life_count),
         RULE(test_core_a_result_of_the_wrong_length_is_a_failure),
         RULE(test_core_lost_tensors_start_the_unit_again_unpunished),
     };
