@@ -310,14 +310,14 @@ static int keep_variable_parts(struct msg *m)
         if (!at)
             return -ENOMEM;
     }
-    if (n_ids)
+    if (n_ids && at)
         memcpy(at, m->heartbeat.lease_ids, n_ids);
     if (m->type == MSG_HEARTBEAT)
         m->heartbeat.lease_ids = (const uint64_t *)(const void *)at;
     for (uint32_t i = 0; i < m->n_tensors; i++) {
         struct msg_tensor *t = &m->tensors[i];
 
-        if (t->inline_bytes == 0) {
+        if (t->inline_bytes == 0 || !at) {
             t->inline_data = NULL;
             continue;
         }

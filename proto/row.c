@@ -280,7 +280,7 @@ static int next_row(struct row_cursor *c, const ProtobufCMessageDescriptor *kind
 
 int row_cursor_next_item(struct row_cursor *c, struct row_item *ret, struct err *err)
 {
-    ProtobufCMessage *row;
+    ProtobufCMessage *row = NULL;
     struct row_item item;
     int rc = next_row(c, &blipline__item__descriptor, &row, err);
 
@@ -295,7 +295,7 @@ int row_cursor_next_item(struct row_cursor *c, struct row_item *ret, struct err 
 
 int row_cursor_next_record(struct row_cursor *c, struct row_record *ret, struct err *err)
 {
-    ProtobufCMessage *row;
+    ProtobufCMessage *row = NULL;
     struct row_record record;
     int rc = next_row(c, &blipline__record__descriptor, &row, err);
 

@@ -76,7 +76,7 @@ int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf
     if (u->n_items == 0 || u->n_items > MSG_MAX_UNIT_ITEMS)
         return -EINVAL;
     items = malloc(u->n_items * sizeof(*items));
-    list = malloc(u->n_items * sizeof(*list));
+    list = malloc(u->n_items * sizeof(void *));
     if (!items || !list)
         goto out;
     for (uint32_t i = 0; i < u->n_items; i++) {
@@ -131,7 +131,7 @@ int stored_manifest_unit_decode(struct row_memory *memory, const void *data, siz
     if (rc < 0)
         return rc;
     /* the checksum says that we wrote it, so its size is that of real items: bytes once, paths twice, structs */
-    b = row_memory_budget(memory, 4 * n_bytes + MSG_MAX_UNIT_ITEMS * (size_t)512);
+    b = row_memory_budget(memory, 4 * n_bytes + (size_t)512 * MSG_MAX_UNIT_ITEMS);
     if (!b)
         return err_set(err, -ENOMEM, "no memory for a manifest unit");
     rc = unpack_value(b, &blipline__manifest_unit__descriptor, data, n_bytes, &pb, err);

@@ -162,6 +162,7 @@ static int greet(struct client_session *s, int64_t until_ms, struct err *err)
     int rc;
 
     msg_init(&m, MSG_HELLO);
+    msg_init(&answer, MSG_WELCOME);
     m.hello.role = MSG_ROLE_CLIENT;
     m.hello.min_version = m.hello.max_version = MSG_VERSION;
     m.hello.pid = (uint32_t)getpid();

@@ -17,8 +17,8 @@ int peer_table_init(struct peer_table *t, size_t max_peers)
     /* a peer is in the ring at most once, and is out of the table then; until the ring is read new ones may come and go
      */
     t->gone_capacity = 2 * max_peers;
-    t->by_routing = calloc(t->n_buckets, sizeof(*t->by_routing));
-    t->by_number = calloc(t->n_buckets, sizeof(*t->by_number));
+    t->by_routing = calloc(t->n_buckets, sizeof(void *));
+    t->by_number = calloc(t->n_buckets, sizeof(void *));
     t->gone = calloc(t->gone_capacity, sizeof(*t->gone));
     if (t->by_routing && t->by_number && t->gone)
         return 0;
