@@ -284,7 +284,7 @@ int row_cursor_next_item(struct row_cursor *c, struct row_item *ret, struct err 
     struct row_item item;
     int rc = next_row(c, &blipline__item__descriptor, &row, err);
 
-    if (rc <= 0)
+    if (rc <= 0 || !row)
         return rc;
     rc = row_item_from_pb(c->memory.budget, (const Blipline__Item *)(const void *)row, &item, err);
     if (rc < 0)
@@ -299,7 +299,7 @@ int row_cursor_next_record(struct row_cursor *c, struct row_record *ret, struct 
     struct row_record record;
     int rc = next_row(c, &blipline__record__descriptor, &row, err);
 
-    if (rc <= 0)
+    if (rc <= 0 || !row)
         return rc;
     rc = row_record_from_pb((const Blipline__Record *)(const void *)row, &record, err);
     if (rc < 0)

@@ -7,7 +7,8 @@
 
 #include "proto/row_pb.h"
 
-#define CRC_TAG 0x7d /* field 15, wire type 5 (fixed32) */
+#define UNIT_STRUCT_BYTES ((size_t)2 << 20) /* 4096 items, 512 bytes each: structs, pointers, padding */
+#define CRC_TAG 0x7d                        /* field 15, wire type 5 (fixed32) */
 
 /* -- the checksum */
 
@@ -108,13 +109,14 @@ static int manifest_from_pb(struct budget *b, const Blipline__ManifestUnit *from
     if (!items)
         return err_set(err, -ENOMEM, "no memory for %zu items", from->n_items);
     for (size_t i = 0; i < from->n_items; i++) {
+        const unsigned long long want = from->first_item + i;
         int rc = row_item_from_pb(b, from->items[i], &items[i], err);
 
         if (rc < 0)
             return rc;
-        if (items[i].item != from->first_item + i)
+        if (items[i].item != want)
             return err_set(err, -EBADMSG, "item %llu in the place of item %llu", (unsigned long long)items[i].item,
-                           (unsigned long long)(from->first_item + i));
+                           want);
     }
     *ret = (struct stored_manifest_unit){
         .first_item = from->first_item, .n_items = (uint32_t)from->n_items, .items = items};
@@ -131,7 +133,7 @@ int stored_manifest_unit_decode(struct row_memory *memory, const void *data, siz
     if (rc < 0)
         return rc;
     /* the checksum says that we wrote it, so its size is that of real items: bytes once, paths twice, structs */
-    b = row_memory_budget(memory, 4 * n_bytes + (size_t)512 * MSG_MAX_UNIT_ITEMS);
+    b = row_memory_budget(memory, 4 * n_bytes + UNIT_STRUCT_BYTES);
     if (!b)
         return err_set(err, -ENOMEM, "no memory for a manifest unit");
     rc = unpack_value(b, &blipline__manifest_unit__descriptor, data, n_bytes, &pb, err);

@@ -573,6 +573,8 @@ static void test_msg_text_with_nul_or_past_its_limit_is_refused(void **state)
     assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, &err), -EBADMSG);
     assert_non_null(strstr(err.text, "NUL"));
     buf_clear(&b);
+    append_varint(&b, 1 << 3);
+    append_varint(&b, MSG_VERSION);
     append_varint(&b, MSG_REFUSE << 3 | 2);
     append_varint(&b, 3 + MSG_TEXT_SIZE);
     append_varint(&b, 2 << 3 | 2);
