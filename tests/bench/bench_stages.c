@@ -1,6 +1,6 @@
 /* bench_stages - each CPU stage against the products it is made of.
  *
- *     bench_stages [MODEL_DIR [THREADS [SECONDS]]]      default: models/blip2-opt-demo, 2 threads, 5 s a stage
+ *     bench_stages [MODEL_DIR [THREADS [SECONDS [STAGE]]]]      default: models/blip2-opt-demo, 2 threads, 5 s a stage, all stages
  *
  * The ceiling of a stage is the sum over its distinct products of count x measured time (packed weights, the same
  * threads, attention's two products included; tests/bench/products.h). Printed: that table, what the stage takes, and
@@ -283,6 +283,7 @@ int main(int argc, char **argv)
     const char *dir = argc > 1 ? argv[1] : "models/blip2-opt-demo";
     const int threads = argc > 2 ? atoi(argv[2]) : 2;
     const double seconds = argc > 3 ? atof(argv[3]) : 5;
+    const char *stage = argc > 4 ? argv[4] : NULL;
     struct checkpoint *c;
     struct ops *o;
     struct err err;
@@ -290,9 +291,11 @@ int main(int argc, char **argv)
     if (checkpoint_open(dir, &c, &err) < 0 || device_open("cpu", threads, DTYPE_F32, &o, &err) < 0)
         die(dir, &err);
     printf("bench_stages: %s, fp32\n", dir);
-    bench_vit(c, o, threads, seconds);
-    bench_qformer(c, o, threads, seconds);
-    if (c->config.lm == CONFIG_LM_OPT)
+    if (!stage || strcmp(stage, "encoder") == 0)
+        bench_vit(c, o, threads, seconds);
+    if (!stage || strcmp(stage, "qformer") == 0)
+        bench_qformer(c, o, threads, seconds);
+    if (c->config.lm == CONFIG_LM_OPT && (!stage || strcmp(stage, "llm") == 0))
         bench_llm(c, o, threads, seconds);
     ops_free(o);
     checkpoint_free(c);
