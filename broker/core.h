@@ -16,7 +16,9 @@
  *  - A first-node lease reserves the part's peak tensor bytes for its whole path: nothing downstream waits for memory.
  *    A part larger than the whole budget runs when nothing else holds memory.
  *  - A worker whose lease expired, or that was not heard for lease_ms, gets nothing new until it is heard again; after
- *    worker_ms it is forgotten. So workers must send heartbeats when they hold nothing, too.
+ *    worker_ms it is forgotten. So workers must send heartbeats when they hold nothing, too. One that is heard
+ *    and yet lets leases expire gets one at a time, with growing pauses, until it ends one itself; its units are not
+ *    blamed for what expires meanwhile.
  *  - A payload handed over with RESULT belongs to the core until CORE_DO_DROP_PAYLOAD names it, which happens once.
  *
  * Who may call: one thread, the broker's loop. Units: times are monotonic milliseconds that never go back, sizes bytes.

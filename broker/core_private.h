@@ -151,6 +151,7 @@ struct core_lease {
     uint32_t n_items;
     uint64_t n_bytes;
     bool alone;
+    bool on_trial; /* granted while its worker was late */
 };
 
 struct core_worker {
@@ -163,7 +164,9 @@ struct core_worker {
     uint64_t window_bytes, held_bytes;
     struct core_lease *leases;
     int64_t heard_ms;
-    bool silent;      /* a lease of it expired, or lease_ms passed, and nothing was heard since */
+    bool silent;     /* a lease of it expired, or lease_ms passed, and nothing was heard since */
+    uint32_t n_late; /* rounds of expiry since it last ended a lease itself */
+    int64_t rest_until_ms;
     bool holds_alone; /* its only lease wants no company */
 };
 

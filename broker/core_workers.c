@@ -15,7 +15,7 @@ static bool has_room(const struct core_worker *w, const struct core *c)
         return false;
     if (w->n_leases == 0)
         return true;
-    return w->pool->clearing != w && w->held_items < w->window_items;
+    return w->pool->clearing != w && w->n_late == 0 && w->held_items < w->window_items;
 }
 
 void core_worker_update(struct core_worker *w, struct core *c)
@@ -29,8 +29,10 @@ void core_worker_update(struct core_worker *w, struct core *c)
         core_heap_remove(&w->group->room, &w->group_place);
         return;
     }
-    /* The empty ones first, they take a task of any size; then by free items. */
+    /* The empty ones first, they take a task of any size; then by free items; those on trial last. */
     key = (int64_t)w->window_items - w->held_items + (w->n_leases == 0 ? (int64_t)1 << 32 : 0);
+    if (w->n_late > 0)
+        key = 0;
     if (core_heap_set(&w->pool->room, &w->pool_place, -key, w) < 0 ||
         core_heap_set(&w->group->room, &w->group_place, -key, w) < 0)
         core_break(c);
@@ -115,6 +117,7 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
         .n_items = t->n_rows,
         .n_bytes = j->nodes[t->node].in_bytes * t->n_rows,
         .alone = core_part_is_alone(t->part),
+        .on_trial = w->n_late > 0,
     };
     if (l->next)
         l->next->prev = l;
@@ -265,7 +268,7 @@ static void remove_worker(struct core *c, struct core_worker *w, bool clean, con
 
 static void heard(struct core *c, struct core_worker *w)
 {
-    if (w->silent) {
+    if (w->silent && c->now_ms >= w->rest_until_ms) {
         w->silent = false;
         core_worker_update(w, c);
     }
@@ -442,6 +445,17 @@ static struct core_lease *find_lease(struct core *c, const struct core_lease_ref
     return NULL;
 }
 
+/* It ended a lease itself: it works. */
+static void not_late(struct core_worker *w, struct core *c)
+{
+    if (w->n_late == 0)
+        return;
+    w->n_late = 0;
+    w->rest_until_ms = 0;
+    w->silent = false;
+    core_worker_update(w, c);
+}
+
 static void result(struct core *c, const struct core_event *e)
 {
     struct core_lease *l = find_lease(c, &e->result.lease);
@@ -456,6 +470,7 @@ static void result(struct core *c, const struct core_event *e)
     }
     t = l->task;
     host = l->worker->host;
+    not_late(l->worker, c);
     if (e->result.n_rows == t->n_rows) {
         core_lease_end(c, l);
         c->counters.results++;
@@ -476,6 +491,7 @@ static void failure(struct core *c, const struct core_event *e)
 
     if (!l)
         return;
+    not_late(l->worker, c);
     l->task->part->unit->job->nodes[l->task->node].failures++;
     c->counters.failures++;
     lease_fails(c, l, e->failure.code ? e->failure.code : "", e->failure.text ? e->failure.text : "");
@@ -489,6 +505,7 @@ static void hand_back(struct core *c, const struct core_event *e)
     if (!l)
         return;
     t = l->task;
+    not_late(l->worker, c);
     c->counters.returns++;
     core_lease_end(c, l);
     core_task_returned(t);
@@ -544,6 +561,28 @@ void core_worker_event(struct core *c, const struct core_event *e)
 
 /* -- time ---------------------------------------------------------------------------------------------------------- */
 
+/* A worker that lets leases expire may still send heartbeats (its device hangs, say). From then on it is on trial: one
+ * lease at a time, longer and longer pauses, and what expires on trial is the worker's fault, not the unit's. */
+static void lease_expires(struct core *c, struct core_lease *l)
+{
+    struct core_worker *w = l->worker;
+    struct core_task *t = l->task;
+    bool on_trial = l->on_trial;
+
+    t->part->unit->job->nodes[t->node].expiries++;
+    c->counters.expiries++;
+    if (on_trial || w->n_late == 0)
+        w->n_late++;
+    if (on_trial)
+        w->rest_until_ms = c->now_ms + (c->limits.lease_ms << (w->n_late < 6 ? w->n_late - 2 : 4));
+    w->silent = true;
+    core_lease_end(c, l);
+    if (on_trial)
+        core_task_returned(t);
+    else
+        core_task_failed(t, "expired", "its worker did not answer in time");
+}
+
 /* Not heard for lease_ms: nothing new. For worker_ms: forgotten. */
 static void worker_is_late(struct core *c, struct core_worker *w)
 {
@@ -564,16 +603,8 @@ void core_expire(struct core *c)
 {
     struct core_heap *leases = &c->lease_deadlines, *workers = &c->worker_deadlines;
 
-    while (leases->n && leases->entries[0].key <= c->now_ms && !c->broken) {
-        struct core_lease *l = leases->entries[0].item;
-        struct core_job_node *n = &l->task->part->unit->job->nodes[l->task->node];
-
-        n->expiries++;
-        c->counters.expiries++;
-        l->worker->silent = true;
-        core_worker_update(l->worker, c);
-        lease_fails(c, l, "expired", "its worker did not answer in time");
-    }
+    while (leases->n && leases->entries[0].key <= c->now_ms && !c->broken)
+        lease_expires(c, leases->entries[0].item);
     while (workers->n && workers->entries[0].key <= c->now_ms && !c->broken)
         worker_is_late(c, workers->entries[0].item);
 }

@@ -79,7 +79,7 @@ static void hurt_broker(struct world *w)
 
 static void hurt_worker(struct world *w, struct sim_worker *k)
 {
-    if (!k->alive || k->hung || k->draining)
+    if (!k->alive || k->hung || k->stuck || k->draining)
         return;
     switch (world_below(w, 6)) {
     case 0:
@@ -91,8 +91,10 @@ static void hurt_worker(struct world *w, struct sim_worker *k)
     case 1:
     case 2:
         if (worker_may_hit(w, k->held, k->n_held)) {
-            world_fault(w, FAULT_WORKER_HANG);
-            worker_hang(w, k, 100 + (int64_t)world_below(w, 6000));
+            bool only_stuck = world_chance(w, 500);
+
+            world_fault(w, only_stuck ? FAULT_WORKER_STUCK : FAULT_WORKER_HANG);
+            worker_hang(w, k, 100 + (int64_t)world_below(w, 6000), only_stuck);
         }
         return;
     case 3:

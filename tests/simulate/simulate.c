@@ -21,6 +21,7 @@ static const char *const net_names[N_NET_FAULTS] = {"lost", "delayed", "doubled"
 static const char *const fault_names[N_FAULTS] = {
     [FAULT_WORKER_CRASH] = "worker crash",
     [FAULT_WORKER_HANG] = "worker hangs, resumes",
+    [FAULT_WORKER_STUCK] = "worker stuck, heartbeats",
     [FAULT_WORKER_SLOW] = "slow worker",
     [FAULT_WORKER_DRAIN] = "worker drains",
     [FAULT_WORKER_RETURN] = "lease handed back",

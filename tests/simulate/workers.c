@@ -76,19 +76,21 @@ static void post(struct world *w, struct message *m)
 {
     struct sim_worker *k = m->worker;
     bool to_worker = m->class == MSG_ANSWER || m->class == MSG_WORK, late = false;
+    bool rare = m->class == MSG_FAILURE || m->class == MSG_RETURN || m->class == MSG_BYE;
+    uint32_t per_mille = rare ? 100 : 25;
     int64_t delay = 1 + (int64_t)world_below(w, 15);
 
     m->life = k->life;
     m->peer = k->peer;
     m->seq = ++k->sent_seq[to_worker];
-    if (!w->quiet && world_chance(w, 25) && may_harm(w, m)) {
+    if (!w->quiet && world_chance(w, per_mille) && may_harm(w, m)) {
         w->tally->net[m->class][NET_LOST]++;
         k->last_heartbeat_lost = m->class == MSG_HEARTBEAT || k->last_heartbeat_lost;
         if (m->work)
             worker_forget(w, k, m->work);
         return;
     }
-    if (!w->quiet && world_chance(w, 20) && (m->class == MSG_BYE || may_harm(w, m))) {
+    if (!w->quiet && world_chance(w, per_mille) && (m->class == MSG_BYE || may_harm(w, m))) {
         bool gently = !w->wild && (m->class == MSG_HEARTBEAT || m->class == MSG_BYE);
 
         w->tally->net[m->class][NET_DELAYED]++;
@@ -97,7 +99,7 @@ static void post(struct world *w, struct message *m)
     }
     k->last_heartbeat_lost = m->class == MSG_HEARTBEAT ? late : k->last_heartbeat_lost;
     world_in(w, delay, deliver, m, 0);
-    if (!w->quiet && world_chance(w, 25)) {
+    if (!w->quiet && world_chance(w, per_mille)) {
         w->tally->net[m->class][NET_DOUBLED]++;
         world_in(w, delay + (int64_t)world_below(w, 400), deliver, m, 0);
     }
@@ -166,7 +168,7 @@ static void finish_work(struct world *w, void *what, uint64_t life)
 
     if (!is_same_life(k, life) || m->work->sent)
         return; /* another process, or handed back */
-    if (k->hung) {
+    if (k->hung || k->stuck) {
         world_in(w, 50, finish_work, m, life);
         return;
     }
@@ -351,8 +353,8 @@ void worker_send_work(struct world *w, struct sim_worker *k, struct sim_work *wo
     if (k->n_held == MAX_HELD)
         world_fail(w, "worker %u is given more than %d leases", k->index, MAX_HELD);
     k->held[k->n_held++] = work;
-    if (k->hung && !worker_may_hit(w, &work, 1))
-        k->hung = false;
+    if ((k->hung || k->stuck) && !worker_may_hit(w, &work, 1))
+        k->hung = k->stuck = false;
     send_work_message(w, k, MSG_WORK, work);
 }
 
@@ -380,7 +382,7 @@ static void heartbeat(struct world *w, void *worker, uint64_t life)
         return;
     m = message_new(w, k, MSG_HEARTBEAT);
     m->epoch = k->epoch;
-    for (uint32_t i = 0; i < k->n_held; i++)
+    for (uint32_t i = 0; i < k->n_held && !k->stuck; i++)
         if (k->held[i]->arrived && !k->held[i]->sent)
             m->leases[m->n_leases++] = k->held[i]->lease;
     post(w, m);
@@ -408,7 +410,7 @@ void worker_start(struct world *w, void *worker, uint64_t life)
     k->life++;
     k->peer = w->next_peer++;
     k->nonce = w->next_nonce++;
-    k->welcome = k->hung = k->draining = k->last_heartbeat_lost = false;
+    k->welcome = k->hung = k->stuck = k->draining = k->last_heartbeat_lost = false;
     k->epoch = 0;
     k->slow = !w->quiet && world_chance(w, 100);
     w->tally->faults[FAULT_WORKER_SLOW] += k->slow;
@@ -460,12 +462,13 @@ static void resume(struct world *w, void *worker, uint64_t life)
 
     (void)w;
     if (is_same_life(k, life))
-        k->hung = false;
+        k->hung = k->stuck = false;
 }
 
-void worker_hang(struct world *w, struct sim_worker *k, int64_t ms)
+void worker_hang(struct world *w, struct sim_worker *k, int64_t ms, bool only_stuck)
 {
-    k->hung = true;
+    k->hung = !only_stuck;
+    k->stuck = only_stuck;
     world_in(w, ms, resume, k, k->life);
 }
 

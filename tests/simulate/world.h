@@ -43,6 +43,7 @@ enum net_fault { NET_LOST, NET_DELAYED, NET_DOUBLED, NET_REORDERED, N_NET_FAULTS
 enum fault {
     FAULT_WORKER_CRASH,
     FAULT_WORKER_HANG,
+    FAULT_WORKER_STUCK, /* computes nothing, but its socket thread goes on */
     FAULT_WORKER_SLOW,
     FAULT_WORKER_DRAIN,
     FAULT_WORKER_RETURN,
@@ -123,7 +124,7 @@ struct sim_worker {
     uint64_t life; /* process; events of earlier ones are void */
     uint64_t peer, host, nonce, epoch;
     uint32_t stage, window;
-    bool alive, welcome, hung, slow, draining, wrong_model, last_heartbeat_lost;
+    bool alive, welcome, hung, stuck, slow, draining, wrong_model, last_heartbeat_lost;
     int64_t busy_until;
     uint32_t n_held;
     struct sim_work *held[MAX_HELD];
@@ -202,7 +203,7 @@ void shell_import(struct world *w, void *job, uint64_t life);
 /* workers.c */
 void worker_start(struct world *w, void *worker, uint64_t life);
 void worker_crash(struct world *w, struct sim_worker *k);
-void worker_hang(struct world *w, struct sim_worker *k, int64_t ms);
+void worker_hang(struct world *w, struct sim_worker *k, int64_t ms, bool only_stuck);
 void worker_drain(struct world *w, struct sim_worker *k);
 void worker_return_one(struct world *w, struct sim_worker *k);
 void worker_reconnect(struct world *w, struct sim_worker *k);

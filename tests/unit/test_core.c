@@ -203,6 +203,32 @@ static void test_core_a_worker_whose_lease_expired_gets_nothing_until_it_is_hear
     assert_int_equal(rig_work_of(b).attempt, 1);
 }
 
+static void test_core_a_worker_that_is_heard_but_ends_nothing_is_on_trial(void **state)
+{
+    struct rig *b = *state;
+    struct core_event e = {.type = CORE_EVENT_HEARTBEAT};
+    struct core_work w;
+
+    rig_three_workers(b, 64);
+    rig_chain_job(b, 3, 4);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 3);
+    rig_tick(b, LEASE_MS);
+    assert_int_equal(rig_count(b, CORE_DO_ATTEMPTS), 3);
+    e.heartbeat.peer = ENCODER;
+    e.heartbeat.epoch = 7;
+    assert_int_equal(rig_step(b, &e), 0);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* one at a time */
+    rig_tick(b, LEASE_MS);
+    assert_int_equal(rig_count(b, CORE_DO_ATTEMPTS), 0); /* not the unit's fault */
+    assert_int_equal(rig_step(b, &e), 0);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 0); /* a pause */
+    b->now += LEASE_MS;
+    assert_int_equal(rig_step(b, &e), 0);
+    w = rig_work_of(b);
+    (void)rig_result(b, &w, 0);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 2); /* trusted again */
+}
+
 static void test_core_a_silent_worker_is_forgotten(void **state)
 {
     struct rig *b = *state;
@@ -394,6 +420,7 @@ int main(void)
         RULE(test_core_a_heartbeat_extends_the_leases_it_names_and_no_other),
         RULE(test_core_a_heartbeat_of_another_epoch_extends_nothing),
         RULE(test_core_a_worker_whose_lease_expired_gets_nothing_until_it_is_heard),
+        RULE(test_core_a_worker_that_is_heard_but_ends_nothing_is_on_trial),
         RULE(test_core_a_silent_worker_is_forgotten),
         RULE(test_core_returned_and_drained_leases_cost_no_attempt),
         RULE(test_core_the_leases_of_a_lost_worker_go_to_another),
