@@ -153,7 +153,7 @@ build/gen-python/proto/%_pb2.py: proto/%.proto
 	$(Q)protoc --python_out=build/gen-python $<
 
 bench-ops: $(O)/tests/bench/bench_ops ## measure the operators beside bare products
-	$(Q)OMP_WAIT_POLICY=passive $<
+	$(Q)OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=10000 $<
 bench: build $(BENCHES) ## measure: operators, stages, core, store, wire, the whole chain
 	$(Q)O=$(O) sh tests/bench/run.sh $(BENCHES)
 

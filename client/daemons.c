@@ -125,13 +125,9 @@ int daemons_init(struct daemons *d, const struct rundir *r, const struct daemons
 static int start_one(struct daemons_child *c, struct err *err)
 {
     const char *args[] = {c->program, "-f", c->config, NULL};
-    char omp[32];
-    const char *env[] = {"OMP_WAIT_POLICY=passive", omp, NULL};
-    struct spawn s = {.program = c->program, .args = args, .env = env, .out_fd = -1, .log_fd = c->log_fd};
-    int rc;
+    struct spawn s = {.program = c->program, .args = args, .out_fd = -1, .log_fd = c->log_fd};
+    int rc = spawn_start(&s, &c->pid, err);
 
-    (void)snprintf(omp, sizeof(omp), "OMP_NUM_THREADS=%d", c->n_threads);
-    rc = spawn_start(&s, &c->pid, err);
     if (rc == 0)
         c->n_starts++;
     return rc;

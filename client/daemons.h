@@ -40,7 +40,7 @@ struct daemons_child {
     const char *name; /* "encoder" */
     char program[PATH_MAX];
     char config[RUNDIR_MAX + 16], log[RUNDIR_MAX + 16];
-    int n_threads;    /* OMP_NUM_THREADS */
+    int n_threads;
     pid_t pid;        /* 0: not running */
     int log_fd;       /* appended to by the child, read by us */
     int64_t log_read; /* bytes copied to the screen so far */

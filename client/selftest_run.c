@@ -175,8 +175,7 @@ static int run_worker(const struct rundir *r, const char *worker, int signal_fd,
 {
     char name[64], program[PATH_MAX], path[RUNDIR_MAX + 32];
     const char *args[] = {program, "-t", r->path, NULL};
-    const char *env[] = {"OMP_WAIT_POLICY=passive", NULL};
-    struct spawn s = {.program = program, .args = args, .env = env};
+    struct spawn s = {.program = program, .args = args};
     int status = 0, rc;
     pid_t pid;
 

@@ -3,7 +3,7 @@
 set -eu
 O=${O:-build}
 PYTHON=${PYTHON:-/usr/bin/python3}
-export O OMP_WAIT_POLICY=passive
+export O OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=10000 # as the daemons set them
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 machine=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)

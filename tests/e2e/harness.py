@@ -144,8 +144,7 @@ class Daemon:
         path.write_text("".join(f"{k} = {v}\n" for k, v in conf.items()))
         self.log_path = folder / f"{self.name}.log"
         self.log = open(self.log_path, "ab")
-        self.process = subprocess.Popen([str(BUILD / f"blipline-{role}"), "-f", str(path)], stderr=self.log, stdout=self.log,
-                                        env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+        self.process = subprocess.Popen([str(BUILD / f"blipline-{role}"), "-f", str(path)], stderr=self.log, stdout=self.log)
 
     def text(self):
         return self.log_path.read_text(errors="replace")
