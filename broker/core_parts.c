@@ -382,6 +382,21 @@ static void count_attempt(struct core_unit *u)
     a->attempts.attempts = u->attempts;
 }
 
+/* Ready once more. A part that holds nothing gives its reservation back: a stopped job has nothing in flight then, and does not wait for a
+ * worker that may never come. */
+static void task_again(struct core_task *t)
+{
+    struct core_part *p = t->part;
+    bool holds = p->n_done > 0;
+
+    for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
+        holds |= p->tasks[k].state == CORE_TASK_LEASED;
+    if (holds)
+        core_queue_push(t, true);
+    else
+        part_restart(p);
+}
+
 /* The lease has ended badly. */
 void core_task_failed(struct core_task *t, const char *code, const char *text)
 {
@@ -397,7 +412,7 @@ void core_task_failed(struct core_task *t, const char *code, const char *text)
                 core_queue_remove(&p->tasks[k]);
                 core_queue_push(&p->tasks[k], true);
             }
-        core_queue_push(t, true);
+        task_again(t);
         return;
     }
     part_stop(p, false);
@@ -424,7 +439,7 @@ void core_task_returned(struct core_task *t)
     if (++t->part->unblamed > core_of(t->part)->limits.max_unblamed)
         core_task_failed(t, "returned", "handed back too often");
     else
-        core_queue_push(t, true);
+        task_again(t);
 }
 
 void core_payload_lost(struct core *c, uint64_t payload)

@@ -267,6 +267,7 @@ static int ask(struct run *r, struct err *err)
     if (rc == 0 && r->signal_number && !r->stop_sent) {
         rc = job_stop(&r->job, err);
         r->stop_sent = rc == 0;
+        daemons_dismiss(&r->daemons, DAEMONS_ENCODER); /* its window may hold minutes of work */
     }
     if (rc == 0)
         rc = job_query(&r->job, &r->now, err);

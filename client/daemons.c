@@ -182,7 +182,7 @@ static int note_death(struct daemons *d, struct daemons_child *c, int status, in
     int64_t wait_ms;
 
     c->pid = 0;
-    if (d->stopping)
+    if (d->stopping || c->dismissed)
         return 0;
     (void)spawn_status_text(status, how, sizeof(how));
     c->deaths_ms[c->n_deaths++ % DAEMONS_MAX_DEATHS] = now_ms;
@@ -245,7 +245,7 @@ int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct
 
         if (d->verbose && c->log_fd >= 0)
             copy_log(d, c);
-        if (c->pid > 0 || c->n_starts == 0 || d->stopping)
+        if (c->pid > 0 || c->n_starts == 0 || d->stopping || c->dismissed)
             continue;
         if (c->restart_ms <= now_ms) {
             int rc = start_one(c, err);
@@ -258,6 +258,15 @@ int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct
     }
     *ret_next_ms = next_ms;
     return 0;
+}
+
+void daemons_dismiss(struct daemons *d, enum daemons_role role)
+{
+    struct daemons_child *c = &d->children[role];
+
+    c->dismissed = true;
+    if (c->pid > 0)
+        (void)kill(c->pid, SIGTERM);
 }
 
 void daemons_expect_end(struct daemons *d)

@@ -48,6 +48,7 @@ struct daemons_child {
     int64_t deaths_ms[DAEMONS_MAX_DEATHS]; /* ring of the last ones */
     unsigned n_deaths;
     int64_t restart_ms; /* when, if not running */
+    bool dismissed;     /* asked to end: its death is no accident, nobody takes its place */
 };
 
 struct daemons {
@@ -68,6 +69,8 @@ int daemons_start(struct daemons *d, enum daemons_role role, struct err *err) CH
 int daemons_reap(struct daemons *d, int64_t now_ms, struct err *err) CHECK_RESULT;
 /* Restart what is due, copy the logs where they are wanted. *ret_next_ms: when to call again, INT64_MAX for never. */
 int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct err *err) CHECK_RESULT;
+/* Ask one of them to end: it hands back what it has not begun. */
+void daemons_dismiss(struct daemons *d, enum daemons_role role);
 /* Deaths are no accidents from now on. */
 void daemons_expect_end(struct daemons *d);
 unsigned daemons_running(const struct daemons *d);

@@ -224,10 +224,16 @@ static bool decoded(const struct unit *u)
     return u->n_decoded == u->work->n_items;
 }
 
+/* On the way out, what no batch has touched goes back; somebody else takes it. */
+static bool unwanted(const struct encoder_worker *w, const struct unit *u)
+{
+    return worker_work_stale(u->work) || (w->common.draining && u->next_row == 0);
+}
+
 /* Make room for the features when the last picture is in. False: there is nothing to compute for this unit. */
 static bool prepare(const struct encoder_worker *w, struct unit *u)
 {
-    if (u->no_memory || u->n_ok == 0 || worker_work_stale(u->work))
+    if (u->no_memory || u->n_ok == 0 || unwanted(w, u))
         return false;
     if (!u->features)
         u->features = malloc((size_t)u->n_ok * w->n_tokens * w->width * sizeof(float));
@@ -282,14 +288,14 @@ static void finish_ready(struct encoder_worker *w)
     struct unit *next;
 
     for (struct unit *u = w->first; u && decoded(u); u = next) {
-        const bool stale = worker_work_stale(u->work);
+        const bool back = unwanted(w, u);
 
         next = u->next;
-        if (!stale && !u->no_memory && u->n_computed < u->n_ok)
+        if (!back && !u->no_memory && u->n_computed < u->n_ok)
             return;
         remove_unit(w, u);
-        if (stale)
-            worker_drop_stale(&w->common, &u->work);
+        if (back)
+            worker_return_unit(&w->common, &u->work);
         else if (u->no_memory)
             worker_fail_unit(&w->common, &u->work, "memory", "no memory for the unit's pictures or features");
         else

@@ -121,7 +121,7 @@ static void abandon_unit(struct llm_worker *w, struct unit *u, const char *code,
     if (code)
         worker_fail_unit(&w->common, &u->work, code, text);
     else
-        worker_drop_stale(&w->common, &u->work);
+        worker_return_unit(&w->common, &u->work);
     remove_unit(w, u);
 }
 

@@ -115,7 +115,7 @@ static void group_add(struct qformer_worker *w, struct group *g, struct worker_w
     int rc;
 
     if (worker_work_stale(work)) {
-        worker_drop_stale(&w->common, &work);
+        worker_return_unit(&w->common, &work);
         return;
     }
     if (work->n_tensors != 1) {

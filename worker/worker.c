@@ -98,10 +98,10 @@ void worker_fail_unit(struct worker *w, struct worker_work **work, const char *c
         log_warn("event=failure_not_sent the lease will expire instead");
 }
 
-void worker_drop_stale(struct worker *w, struct worker_work **work)
+void worker_return_unit(struct worker *w, struct worker_work **work)
 {
     if (worker_session_return(w->session, work) < 0)
-        log_debug("event=stale_work_dropped");
+        log_warn("event=return_not_sent the lease will expire instead");
 }
 
 void worker_send_result(struct worker *w, struct worker_work **work, struct worker_result *result)

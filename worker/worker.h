@@ -68,8 +68,8 @@ void worker_release(struct worker *w);
 void worker_check_stop(struct worker *w);
 /* Give a unit back as failed. */
 void worker_fail_unit(struct worker *w, struct worker_work **work, const char *code, const char *text);
-/* Give a stale unit back, which sends nothing. */
-void worker_drop_stale(struct worker *w, struct worker_work **work);
+/* Hand a unit back unpunished; of a stale one nobody hears. */
+void worker_return_unit(struct worker *w, struct worker_work **work);
 /* Takes the result (rows and tensors); what cannot be sent is given back as failed, or its lease expires. */
 void worker_send_result(struct worker *w, struct worker_work **work, struct worker_result *result);
 /* The last line of a main loop: drained, or why not. */
