@@ -147,6 +147,15 @@ static void lose_peer(struct broker_socket *s, struct peer *p)
     peer_table_set_gone(&s->peers, p);
 }
 
+/* The peer cannot be reached any more, but what it sent may still be unread: it is lost after that. */
+static void mark_disconnected(struct broker_socket *s, struct peer *p)
+{
+    if (p->disconnected)
+        return;
+    p->disconnected = true;
+    s->peers.n_disconnected++;
+}
+
 static int send_now(struct broker_socket *s, struct peer *p, struct wire_message *m, struct err *err)
 {
     int rc = wire_message_send(s->socket, &p->routing, m, err);
@@ -167,7 +176,7 @@ static void flush_peer(struct broker_socket *s, struct peer *p)
         if (rc == -EAGAIN)
             return;
         if (rc == -EHOSTUNREACH) {
-            lose_peer(s, p);
+            mark_disconnected(s, p);
             return;
         }
         peer_dequeue(p); /* sent, or cannot be sent at all: its lease will expire */
@@ -183,7 +192,8 @@ static void flush_queues(struct broker_socket *s)
         return;
     for (struct peer *p = s->peers.all; p; p = next) {
         next = p->next_of_all;
-        flush_peer(s, p);
+        if (!p->disconnected)
+            flush_peer(s, p);
     }
 }
 
@@ -193,12 +203,12 @@ int broker_socket_send(struct broker_socket *s, uint64_t peer, struct wire_messa
     size_t n_bytes = wire_message_size_bytes(*m);
     int rc = -EAGAIN;
 
-    if (!p)
+    if (!p || p->disconnected)
         return err_set(err, -EHOSTUNREACH, "peer %llu is gone", (unsigned long long)peer);
     if (p->n_queued == 0)
         rc = send_now(s, p, *m, err);
     if (rc == -EHOSTUNREACH)
-        lose_peer(s, p);
+        mark_disconnected(s, p);
     if (rc == 0) {
         wire_message_free(*m);
         *m = NULL;

@@ -240,6 +240,35 @@ static void test_broker_socket_a_lost_peer_is_gone_after_its_last_words(void **s
     assert_int_equal(broker_socket_counters(f->s).lost_peers, 20);
 }
 
+static void test_broker_socket_last_words_keep_their_number_when_a_send_fails_first(void **state)
+{
+    struct fixture *f = *state;
+    struct broker_socket_event e;
+    int linger_ms = 5000, n_words = 0;
+    uint64_t peer;
+    struct msg m;
+    void *d;
+
+    open_socket(f, 0, 0);
+    d = dealer(f);
+    assert_int_equal(zmq_setsockopt(d, ZMQ_LINGER, &linger_ms, sizeof(linger_ms)), 0);
+    say(d, MSG_DRAIN);
+    peer = next_event(f).peer;
+    for (int i = 0; i < 3; i++)
+        say(d, MSG_BYE);
+    (void)zmq_close(d);
+    msg_init(&m, MSG_DRAIN);
+    while (broker_socket_send_msg(f->s, peer, &m, NULL) != -EHOSTUNREACH)
+        (void)poll(NULL, 0, 1);
+    while ((e = next_event(f)).type == BROKER_SOCKET_MESSAGE) {
+        assert_int_equal(e.peer, peer);
+        n_words++;
+    }
+    assert_int_equal(n_words, 3);
+    assert_int_equal(e.type, BROKER_SOCKET_GONE);
+    assert_int_equal(e.peer, peer);
+}
+
 static void test_broker_socket_garbage_is_an_event_not_an_error(void **state)
 {
     struct fixture *f = *state;
@@ -371,6 +400,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_broker_socket_refuses_what_would_be_open_to_all, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_loopback_tcp_gets_a_port, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_a_lost_peer_is_gone_after_its_last_words, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_broker_socket_last_words_keep_their_number_when_a_send_fails_first, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_garbage_is_an_event_not_an_error, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_slow_peer_fills_only_its_own_queue, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_peers_past_the_limit_are_refused, setup, teardown),
