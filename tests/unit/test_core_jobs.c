@@ -288,6 +288,27 @@ static void test_core_a_stopped_job_finishes_what_it_started(void **state)
     assert_int_equal(rig_work_of(b).unit, 1);
 }
 
+static void test_core_a_stopped_job_does_not_wait_for_what_was_handed_back(void **state)
+{
+    struct rig *b = *state;
+    struct core_work w;
+
+    rig_hello(b, ENCODER, 1, 1);
+    rig_chain_job(b, 2, 1);
+    w = rig_work_of(b);
+    rig_job_event(b, CORE_EVENT_JOB_STOP);
+    assert_null(rig_nth(b, CORE_DO_JOB_STOPPED, 0));
+    rig_step(b, &(struct core_event){.type = CORE_EVENT_RETURN,
+                                     .lease = {.peer = w.peer, .epoch = w.epoch, .lease = w.lease}});
+    (void)rig_got(b, CORE_DO_JOB_STOPPED);
+    assert_int_equal(rig_stats(b).reserved_bytes, 0);
+    rig_job_event(b, CORE_EVENT_JOB_START);
+    assert_int_equal(rig_work_of(b).unit, 0);
+    rig_job_event(b, CORE_EVENT_JOB_STOP);
+    rig_gone(b, ENCODER, false);
+    (void)rig_got(b, CORE_DO_JOB_STOPPED);
+}
+
 static void test_core_a_closed_job_leaves_nothing_behind(void **state)
 {
     struct rig *b = *state;
@@ -372,6 +393,7 @@ int main(void)
         RULE(test_core_a_job_still_importing_is_not_done),
         RULE(test_core_a_full_disk_blocks_new_units_until_there_is_room),
         RULE(test_core_a_stopped_job_finishes_what_it_started),
+        RULE(test_core_a_stopped_job_does_not_wait_for_what_was_handed_back),
         RULE(test_core_a_closed_job_leaves_nothing_behind),
         RULE(test_core_a_second_answer_to_a_commit_is_ignored),
         RULE(test_core_shutdown_waits_for_what_is_leased),
