@@ -380,8 +380,8 @@ static void on_unit(struct broker *b, struct broker_job *job, const struct commi
 
     if (done->rc == 0 || done->rc == -EALREADY) {
         event.type = CORE_EVENT_COMMITTED;
-        (void)core_map_take(&job->unit_first, (uint64_t)done->unit + 1);
-        job->blocked = false;
+        (void)core_map_take(&job->unit_first,
+                            (uint64_t)done->unit + 1); /* still blocked if another unit's commit failed */
     } else if (done->rc == -ENOSPC) {
         event.type = CORE_EVENT_COMMIT_FAILED;
         if (!job->blocked)
