@@ -364,6 +364,7 @@ static int prepare(struct run *r, struct err *err)
                                 .width = o->plan->width,
                                 .n_queries = o->plan->n_queries,
                                 .lm_width = o->plan->lm_width,
+                                .n_positions = o->plan->n_positions,
                                 .verbose = o->verbose};
     struct msg_job_open open;
     int rc = interrupt_open(&r->signal_fd, err);

@@ -72,6 +72,8 @@ static int config_text(const struct daemons *d, enum daemons_role role, const st
         rc = buf_appendf(ret, "null_shape = %d,%d\n", conf->n_tokens, conf->width);
     if (rc == 0 && role == DAEMONS_QFORMER && !conf->model_dir)
         rc = buf_appendf(ret, "null_shape = %d,%d\n", conf->n_queries, conf->lm_width);
+    if (rc == 0 && role == DAEMONS_LLM && conf->model_dir)
+        rc = buf_appendf(ret, "positions = %d\n", conf->n_positions);
     if (rc < 0 || !conf->model_dir)
         return rc;
     rc = model_path(d, conf->model_dir, model, sizeof(model), err);

@@ -33,6 +33,7 @@ struct daemons_conf {
     int n_threads;         /* in all */
     int n_tokens, width;   /* device null: shapes of what the encoder and the Q-Former hand on */
     int n_queries, lm_width;
+    int n_positions; /* of a sequence in the language model */
     bool verbose;
 };
 

@@ -33,8 +33,8 @@ static int set_recipe(const struct plan_options *o, const char *model_name, stru
     return 0;
 }
 
-/* Does image, prompt and answer fit the language model's positions? (The last new token is never fed back.) */
-static int check_prompt(const struct checkpoint *c, const struct plan_options *o, struct err *err)
+/* Do image, prompt and answer fit the language model's positions? (The last new token is never fed back.) */
+static int check_prompt(const struct checkpoint *c, const struct plan_options *o, int *ret_positions, struct err *err)
 {
     struct tokenizer *tokenizer = NULL;
     struct token_ids ids = {0};
@@ -55,6 +55,12 @@ static int check_prompt(const struct checkpoint *c, const struct plan_options *o
                      "%d image rows, a prompt of %lld tokens and %lld new tokens need %lld positions; the model has %d",
                      c->config.n_queries, (long long)n_prompt, (long long)o->max_new_tokens, (long long)need,
                      c->config.opt.max_positions);
+    for (size_t i = 0; rc == 0 && i < ids.n; i++)
+        if (ids.ids[i] == c->config.image_token)
+            rc = err_set(err, -EINVAL,
+                         "the prompt spells the image token, which stands for the picture itself; leave it away");
+    if (rc == 0)
+        *ret_positions = (int)need;
     token_ids_release(&ids);
     tokenizer_free(tokenizer);
     return rc;
@@ -99,7 +105,7 @@ static int read_checkpoint(const struct checkpoint *c, const struct plan_options
         return err_set(err, -EINVAL, "%s: its language model is T5, only OPT is built so far", c->dir);
     rc = checkpoint_check(c, MODEL_STAGE_ALL, err);
     if (rc == 0)
-        rc = check_prompt(c, o, err);
+        rc = check_prompt(c, o, &p->n_positions, err);
     if (rc == 0)
         rc = set_fingerprints(c, p, err);
     p->n_tokens = c->config.vision.n_tokens;

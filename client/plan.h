@@ -25,6 +25,7 @@ struct plan {
     struct msg_node nodes[3]; /* encode, qformer, llm */
     int n_tokens, width;      /* what the encoder hands on */
     int n_queries, lm_width;  /* what the Q-Former hands on */
+    int n_positions;          /* of a sequence in the language model */
     bool is_demo;             /* the small model that comes with the source */
 };
 

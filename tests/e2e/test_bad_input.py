@@ -215,6 +215,8 @@ def test_prompts_that_cannot_be_done_are_refused_before_any_work(folder):
     assert done.returncode != 0 and "position" in done.stderr and not (folder / "s").exists(), done.stderr
     done = caption(IMAGES, folder / "s", "--prompt", os.fsdecode(b"\xff\xfe"), check=False)
     assert done.returncode != 0 and "UTF-8" in done.stderr, done.stderr
+    done = caption(IMAGES, folder / "s", "--prompt", "a <image> of", check=False)
+    assert done.returncode != 0 and "image token" in done.stderr, done.stderr
     done = caption(IMAGES, folder / "s", "--max-new-tokens", "100000", check=False)
     assert done.returncode != 0, done.stderr
 
