@@ -48,7 +48,9 @@ static enum image_error code_of_message(int msg)
     case JERR_SOF_UNSUPPORTED:
     case JERR_BAD_PRECISION:
     case JERR_CONVERSION_NOTIMPL:
+#if JPEG_LIB_VERSION < 70 /* libjpeg 8's list, Ubuntu's choice, has no such message */
     case JERR_ARITH_NOTIMPL:
+#endif
     case JERR_NOT_COMPILED:
     case JERR_CCIR601_NOTIMPL:
     case JERR_FRACT_SAMPLE_NOTIMPL:

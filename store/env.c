@@ -237,10 +237,10 @@ static int lock_owner(const char *path, bool write, struct env *e, struct err *e
     if (!write)
         return 0;
     n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
-    if (ftruncate(e->owner_fd, 0) < 0 || pwrite(e->owner_fd, pid, (size_t)n, 0) != n) {
-        /* only the name in a message is lost; a full disk must not keep a store from being read back */
-        (void)ftruncate(e->owner_fd, 0);
-    }
+    /* if it fails, only the name in a message is lost; a full disk must not keep a store from being read back */
+    bool named = ftruncate(e->owner_fd, 0) == 0 && pwrite(e->owner_fd, pid, (size_t)n, 0) == n;
+
+    (void)named;
     return 0;
 }
 
