@@ -227,24 +227,27 @@ static int copy_rows(struct ops *o, int64_t n_rows, int64_t width, const void *s
                .n_rows = n_rows, .width = width, .src = src, .ld_src = ld_src, .dst = dst, .ld_dst = ld_dst});
 }
 
-/* Rows that are not dense, through dense copies of STAGE_ROWS of them. */
+/* Rows that are not dense or too few, through dense copies of STAGE_ROWS of them, filled up with rows of zeros. */
 static int linear_staged(struct ops_cpu *c, const struct ops_linear_args *a, int64_t n, int64_t k)
 {
-    int64_t rows = a->n_rows < STAGE_ROWS ? a->n_rows : STAGE_ROWS;
+    int64_t least = cpu_matmul_n_rows_min(), rows = a->n_rows < STAGE_ROWS ? a->n_rows : STAGE_ROWS;
+    int64_t rows_held = rows > least ? rows : least;
     void *stage;
-    int rc = cpu_scratch(c, (size_t)(rows * (n + k)) * sizeof(float), &stage);
+    int rc = cpu_scratch(c, (size_t)(rows_held * (n + k)) * sizeof(float), &stage);
 
     for (int64_t r = 0; rc == 0 && r < a->n_rows; r += rows) {
-        float *x = stage, *y = x + rows * k;
-        int64_t n_rows = a->n_rows - r < rows ? a->n_rows - r : rows;
+        float *x = stage, *y = x + rows_held * k;
+        int64_t n_rows = a->n_rows - r < rows ? a->n_rows - r : rows, n_run = n_rows > least ? n_rows : least;
 
+        memset(x + n_rows * k, 0, (size_t)((n_run - n_rows) * k) * sizeof(float));
+        memset(y + n_rows * n, 0, (size_t)((n_run - n_rows) * n) * sizeof(float));
         rc = copy_rows(&c->base, n_rows, k, (const float *)a->x + r * a->ld_x, a->ld_x, x, k);
         if (rc == 0 && a->residual)
             rc = copy_rows(&c->base, n_rows, n, (const float *)a->residual + r * a->ld_residual, a->ld_residual, y, n);
         if (rc == 0)
             rc = cpu_matmul_run(c->matmul,
                                 &(struct cpu_matmul_args){.weight = a->weight->packed,
-                                                          .n_rows = n_rows,
+                                                          .n_rows = n_run,
                                                           .x = x,
                                                           .ld_x = k,
                                                           .y = y,
@@ -265,7 +268,9 @@ int cpu_linear(struct ops *o, const struct ops_linear_args *a)
     int rc = 0;
 
     assert(a->n_rows >= 1 && a->ld_x >= k && a->ld_y >= n && a->x != a->y);
-    if (a->n_rows > 1 && (a->ld_x > k || a->ld_y > n) && !cpu_matmul_takes_strides(c->matmul))
+    if (a->n_rows < cpu_matmul_n_rows_min())
+        return linear_staged(c, a, n, k);
+    if (a->n_rows > 1 && (a->ld_x > k || a->ld_y > n) && !cpu_matmul_takes_strides(c->matmul, a->weight->packed))
         return linear_staged(c, a, n, k);
     if (a->residual && a->residual != a->y)
         rc = copy_rows(o, a->n_rows, n, a->residual, a->ld_residual, a->y, a->ld_y);

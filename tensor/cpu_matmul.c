@@ -269,9 +269,18 @@ void cpu_matmul_free(struct cpu_matmul *m)
     free(m);
 }
 
-bool cpu_matmul_takes_strides(const struct cpu_matmul *m)
+bool cpu_matmul_takes_strides(const struct cpu_matmul *m, const struct cpu_packed *w)
 {
-    return m->takes_strides;
+    return m->takes_strides && w->n > 1; /* 3.7 writes a single column dense, whatever its stride */
+}
+
+int64_t cpu_matmul_n_rows_min(void)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return 4; /* 3.7 sums a single row in another order where K > 1024; four rows take no longer than one */
+#else
+    return 1;
+#endif
 }
 
 int cpu_matmul_n_cached(const struct cpu_matmul *m)

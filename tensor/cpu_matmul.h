@@ -2,7 +2,8 @@
  *
  * Weights are packed once into the layout that oneDNN prefers; the same packed bytes serve any number of rows.
  * Primitives are made for one exact shape and kept, at most CPU_MATMUL_CACHE of them, the least recently used goes.
- * A row's result does not depend on the number of rows or threads where the processor has AVX-512 (tested).
+ * A row's result does not depend on the number of rows, from cpu_matmul_n_rows_min on, or threads where the processor
+ * has AVX-512 (tested).
  *
  * Who may call: the compute thread of one struct ops_cpu.
  * Units:  x [rows, K], W [N, K], y [rows, N], f32, row-major, ld in elements.
@@ -36,8 +37,10 @@ struct cpu_matmul_args {
 
 int cpu_matmul_new(struct cpu_matmul **ret, struct err *err) CHECK_RESULT;
 void cpu_matmul_free(struct cpu_matmul *m);
-/* Whether ld_x > K and ld_y > N run at full speed; if not, callers pass dense rows. */
-bool cpu_matmul_takes_strides(const struct cpu_matmul *m);
+/* Whether ld_x > K and ld_y > N come out right and at full speed; if not, callers pass dense rows. */
+bool cpu_matmul_takes_strides(const struct cpu_matmul *m, const struct cpu_packed *w);
+/* A row's result is the same in any number of rows from this one on: callers fill fewer up with rows of zeros. */
+int64_t cpu_matmul_n_rows_min(void);
 int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a) CHECK_RESULT;
 int cpu_matmul_n_cached(const struct cpu_matmul *m);
 
