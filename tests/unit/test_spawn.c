@@ -49,7 +49,7 @@ static void test_spawn_child_has_its_own_group_environment_and_no_descriptors(vo
 
     (void)state;
     status =
-        shell("echo $HOME $NEW; read x; ls /proc/$$/fd | tr '\\n' ' '; ps -o pgid= -p $$ | tr -d ' ' | grep -qx $$ && "
+        shell("echo $HOME $NEW; read x; ls /proc/$$/fd | tr '\\n' ' '; cut -d ' ' -f 5 /proc/$$/stat | grep -qx $$ && "
               "echo own; exit 7",
               env, text, sizeof(text));
     assert_string_equal(text, "/nowhere 1\n0 1 2 own\n");
