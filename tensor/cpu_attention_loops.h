@@ -12,6 +12,7 @@
 #ifndef BLIPLINE_TENSOR_CPU_ATTENTION_LOOPS_H
 #define BLIPLINE_TENSOR_CPU_ATTENTION_LOOPS_H
 
+#include <assert.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
@@ -41,6 +42,7 @@ CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a,
 {
     cpu_vec sum[CPU_TILE_ROWS][AT_ONCE];
 
+    assert(rows <= CPU_TILE_ROWS && nv <= AT_ONCE);
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4

@@ -1,5 +1,6 @@
 #include "tensor/cpu_kernels.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 

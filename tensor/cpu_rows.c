@@ -32,9 +32,7 @@ int cpu_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, const float
 
 int cpu_rows_copy(struct ops *o, const struct ops_rows_args *a)
 {
-    struct ops_cpu *c = cpu_of(o);
-
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 8.0 * a->n_rows * a->width))
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu_of(o), 8.0 * a->n_rows * a->width))
     for (int64_t i = 0; i < a->n_rows; i++) {
         int64_t from = a->src_index ? a->src_index[i] : i, to = a->dst_index ? a->dst_index[i] : i;
 
@@ -63,16 +61,16 @@ static void patch_row(const struct ops_patchify_args *a, const float table[3][25
 
 int cpu_patchify(struct ops *o, const struct ops_patchify_args *a)
 {
-    struct ops_cpu *c = cpu_of(o);
-    int64_t grid = a->image_size / a->patch_size, n = a->n_images * grid * grid;
-    int64_t width = 3 * (int64_t)a->patch_size * a->patch_size;
+    int64_t grid, n, width = 3 * (int64_t)a->patch_size * a->patch_size;
     float table[3][256];
 
-    assert(a->patch_size >= 1 && grid >= 1 && grid * a->patch_size == a->image_size);
+    assert(a->patch_size >= 1 && a->image_size >= a->patch_size && a->image_size % a->patch_size == 0);
+    grid = a->image_size / a->patch_size;
+    n = a->n_images * grid * grid;
     for (int i = 0; i < 3; i++)
         for (int u = 0; u < 256; u++)
             table[i][u] = (float)(((double)u * a->rescale - a->mean[i]) / a->std[i]);
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 50.0 * n * width))
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu_of(o), 50.0 * n * width))
     for (int64_t patch = 0; patch < n; patch++)
         patch_row(a, table, patch, (float *)a->y + patch * width);
     return 0;
@@ -81,10 +79,8 @@ int cpu_patchify(struct ops *o, const struct ops_patchify_args *a)
 int cpu_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t width, const void *patches,
                   const struct ops_vector *cls, const struct ops_vector *pos, void *y)
 {
-    struct ops_cpu *c = cpu_of(o);
-
     assert(cls->n == width && pos->n == n_tokens * width);
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 16.0 * n_images * n_tokens * width))
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu_of(o), 16.0 * n_images * n_tokens * width))
     for (int64_t r = 0; r < n_images * n_tokens; r++) {
         int64_t b = r / n_tokens, t = r % n_tokens;
         const float *from = t == 0 ? cls->values : (const float *)patches + (b * (n_tokens - 1) + t - 1) * width;
@@ -115,9 +111,7 @@ static void add_row(const struct tensor *t, int64_t row, int64_t width, float *y
 int cpu_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index, const int32_t *dst_index,
               bool add, void *y, int64_t ld_y)
 {
-    struct ops_cpu *c = cpu_of(o);
-
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 16.0 * n_rows * t->width))
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu_of(o), 16.0 * n_rows * t->width))
     for (int64_t i = 0; i < n_rows; i++) {
         float *to = (float *)y + (dst_index ? dst_index[i] : i) * ld_y;
 

@@ -96,16 +96,21 @@ CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
     return cpu_select(x < cpu_set(-87.3365f), cpu_set(0.0f), p * (cpu_vec)exponent);
 }
 
+/* Lane i of both, in turn: a[0] b[0] a[1] b[1] ... for the lower and the upper half. */
+#if defined(__AVX512F__)
+#define CPU_ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define CPU_ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif defined(__AVX2__)
+#define CPU_ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define CPU_ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define CPU_ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define CPU_ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
+
 /* Transposes LANES x LANES: each round interleaves row i with row i + LANES / 2. */
 CPU_INLINE void cpu_transpose(cpu_vec row[LANES])
 {
-    cpu_ivec low, high;
-
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) {
-        low[i] = i / 2 + i % 2 * LANES;
-        high[i] = low[i] + LANES / 2;
-    }
 #pragma GCC unroll 4
     for (int round = 0; round < LOG2_LANES; round++) {
         cpu_vec from[LANES];
@@ -115,8 +120,8 @@ CPU_INLINE void cpu_transpose(cpu_vec row[LANES])
             from[i] = row[i];
 #pragma GCC unroll 8
         for (int i = 0; i < LANES / 2; i++) {
-            row[2 * i] = __builtin_shuffle(from[i], from[i + LANES / 2], low);
-            row[2 * i + 1] = __builtin_shuffle(from[i], from[i + LANES / 2], high);
+            row[2 * i] = CPU_ZIP_LOW(from[i], from[i + LANES / 2]);
+            row[2 * i + 1] = CPU_ZIP_HIGH(from[i], from[i + LANES / 2]);
         }
     }
 }

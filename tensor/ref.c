@@ -314,11 +314,12 @@ static int ref_rows_copy(struct ops *o, const struct ops_rows_args *a)
 
 static int ref_patchify(struct ops *o, const struct ops_patchify_args *a)
 {
-    int64_t size = a->image_size, p = a->patch_size, grid = size / p;
+    int64_t size = a->image_size, p = a->patch_size, grid;
     float *y = a->y;
 
     (void)o;
-    assert(p >= 1 && grid >= 1 && grid * p == size);
+    assert(p >= 1 && size >= p && size % p == 0);
+    grid = size / p;
     for (int64_t patch = 0; patch < a->n_images * grid * grid; patch++) {
         int64_t b = patch / (grid * grid), py = patch / grid % grid, px = patch % grid;
 
@@ -375,6 +376,7 @@ static int ref_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, cons
                               int32_t *ret_ids, float *ret_logprob)
 {
     (void)o;
+    assert(vocab >= 1 && vocab <= ld);
     for (int64_t r = 0; r < n_rows; r++) {
         const float *x = logits + r * ld;
         int64_t best = 0;
@@ -386,6 +388,7 @@ static int ref_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, cons
         for (int64_t i = 0; i < vocab; i++)
             sum += exp((double)x[i] - x[best]);
         ret_ids[r] = (int32_t)best;
+        /* cppcheck-suppress invalidFunctionArg ; the best one has added 1 to the sum */
         ret_logprob[r] = (float)-log(sum);
     }
     return 0;
