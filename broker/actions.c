@@ -160,6 +160,7 @@ static void do_load_units(struct broker *b, const struct core_action *a)
     const uint32_t max = a->load.max < BROKER_LOAD_MAX ? a->load.max : BROKER_LOAD_MAX;
     struct store_pending *found = malloc(max * sizeof(*found));
     struct core_unit_row *rows = malloc(max * sizeof(*rows));
+    struct core_event event = {.type = CORE_EVENT_UNITS};
     uint32_t next = a->load.from_unit, from;
     struct err err = {""};
     size_t n = 0;
@@ -172,8 +173,9 @@ static void do_load_units(struct broker *b, const struct core_action *a)
     } while (rc == 0 && n == 0 && next != from);
     if (rc < 0) {
         broker_fail(b, rc, "%s: cannot read the units: %s", job->open.path, *err.text ? err.text : strerror(-rc));
+        free(found);
         free(rows);
-        n = 0;
+        return;
     }
     for (size_t i = 0; i < n && b->failed == 0; i++) {
         rows[i] =
@@ -185,12 +187,15 @@ static void do_load_units(struct broker *b, const struct core_action *a)
             broker_fail(b, -ENOMEM, "no memory for units");
     }
     free(found);
-    if (b->failed < 0)
+    if (b->failed < 0) {
+        free(rows);
         return;
-    broker_feed_later(
-        b, &(struct core_event){
-               .type = CORE_EVENT_UNITS,
-               .units = {.job = a->load.job, .n = (uint32_t)n, .rows = rows, .exhausted = n < max && next == from}});
+    }
+    event.units.job = a->load.job;
+    event.units.n = (uint32_t)n;
+    event.units.rows = rows;
+    event.units.exhausted = n < max && next == from;
+    broker_feed_later(b, &event);
 }
 
 static void do_attempts(struct broker *b, const struct core_action *a)

@@ -153,7 +153,9 @@ struct core *core_new(const struct core_limits *limits, uint64_t epoch)
     c->jobs = calloc(limits->max_jobs, sizeof(c->jobs[0]));
     c->pools = calloc(limits->max_pools, sizeof(c->pools[0]));
     if (!c->jobs || !c->pools) {
-        core_free(c);
+        free(c->jobs);
+        free(c->pools);
+        free(c);
         return NULL;
     }
     return c;

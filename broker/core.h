@@ -149,9 +149,9 @@ struct core_event {
         } job_open;
         struct {
             uint64_t job;
-            uint32_t n;                       /* at most `max` of the action */
-            const struct core_unit_row *rows; /* not yet done, ascending, from `from_unit` on */
-            bool exhausted;                   /* the manifest holds no further ones now */
+            uint32_t n;                 /* at most `max` of the action */
+            struct core_unit_row *rows; /* not yet done, ascending, from `from_unit` on */
+            bool exhausted;             /* the manifest holds no further ones now */
         } units;
         struct {
             uint64_t peer;  /* the shell's handle of the connection, never reused */

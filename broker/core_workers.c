@@ -239,9 +239,10 @@ static void remove_worker(struct core *c, struct core_worker *w, bool clean, con
     w->silent = true; /* nothing new while its leases end */
     core_worker_update(w, c);
     while (w->leases) {
-        struct core_task *t = w->leases->task;
+        struct core_task *t = w->leases->task; /* NOLINT(clang-analyzer-unix.Malloc): core_lease_end takes it off */
         struct core_job_node *n = &t->part->unit->job->nodes[t->node];
 
+        assert(w->leases->worker == w);
         core_lease_end(c, w->leases);
         if (clean) {
             c->counters.returns++;

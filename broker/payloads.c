@@ -3,6 +3,7 @@
 #include "proto/row.h"
 #include "proto/stored.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,7 @@ static int add_payload(struct broker *b, struct records *r, const struct core_co
 /* Into the request, in item order. */
 static int gather(const struct records *r, uint32_t n_items, struct committer_request *ret)
 {
+    assert(n_items >= 1);
     ret->ends = malloc(n_items * sizeof(*ret->ends));
     if (!ret->ends)
         return -ENOMEM;

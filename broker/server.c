@@ -62,7 +62,13 @@ static void feed_one(struct broker *b, const struct core_event *event)
         broker_act(b, &b->actions.items[i]);
 }
 
-void broker_feed_later(struct broker *b, const struct core_event *event)
+static void event_release(struct core_event *event)
+{
+    if (event->type == CORE_EVENT_UNITS)
+        free(event->units.rows);
+}
+
+void broker_feed_later(struct broker *b, struct core_event *event)
 {
     if (b->n_pending == b->pending_capacity) {
         const size_t capacity = b->pending_capacity ? b->pending_capacity * 2 : 64;
@@ -70,6 +76,7 @@ void broker_feed_later(struct broker *b, const struct core_event *event)
 
         if (!p) {
             broker_fail(b, -ENOMEM, "no memory for events");
+            event_release(event);
             return;
         }
         b->pending = p;
@@ -81,12 +88,12 @@ void broker_feed_later(struct broker *b, const struct core_event *event)
 void broker_feed(struct broker *b, const struct core_event *event)
 {
     feed_one(b, event);
-    for (size_t i = 0; i < b->n_pending && b->failed == 0; i++) { /* grows while it runs */
+    for (size_t i = 0; i < b->n_pending; i++) { /* grows while it runs */
         struct core_event later = b->pending[i];
 
-        feed_one(b, &later);
-        if (later.type == CORE_EVENT_UNITS)
-            free((void *)(uintptr_t)later.units.rows);
+        if (b->failed == 0)
+            feed_one(b, &later);
+        event_release(&later);
     }
     b->n_pending = 0;
 }

@@ -83,8 +83,8 @@ struct broker {
 /* server.c */
 /* Feed the core and carry out what it says, and what follows from that. */
 void broker_feed(struct broker *b, const struct core_event *event);
-/* Feed it after the actions at hand are through. */
-void broker_feed_later(struct broker *b, const struct core_event *event);
+/* Feed it after the actions at hand are through. The rows of CORE_EVENT_UNITS, from malloc, are taken. */
+void broker_feed_later(struct broker *b, struct core_event *event);
 void broker_fail(struct broker *b, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void broker_send(struct broker *b, uint64_t peer, const struct msg *m);
 void broker_refuse(struct broker *b, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
