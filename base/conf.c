@@ -1,5 +1,6 @@
 #include "base/conf.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <ini.h>
 #include <stdbool.h>
@@ -97,6 +98,7 @@ static int set_key(const struct conf_key *k, void *conf, const char *value, cons
 
     if (k->type == CONF_TEXT)
         return set_text(k, conf, value, where, err);
+    assert(kinds[k->type].parse);
     if (kinds[k->type].parse(value, &n) < 0)
         return err_set(err, -EINVAL, "%s: %s = %s: %s is wanted", where, k->key, value, kinds[k->type].form);
     if (k->type == CONF_BOOL) {

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-int err_set(struct err *err, int code, const char *fmt, ...)
+/* The names stand in parentheses because err.h makes macros of them for the analyser. */
+int(err_set)(struct err *err, int code, const char *fmt, ...)
 {
     va_list ap;
 
@@ -16,7 +17,7 @@ int err_set(struct err *err, int code, const char *fmt, ...)
     return code;
 }
 
-int err_prefix(struct err *err, int code, const char *fmt, ...)
+int(err_prefix)(struct err *err, int code, const char *fmt, ...)
 {
     char tail[sizeof(err->text)];
     va_list ap;

@@ -21,4 +21,19 @@ int err_set(struct err *err, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Put "prefix: " before the text that is already there, keep the code. */
 int err_prefix(struct err *err, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
+#ifdef __clang_analyzer__ /* `make lint` looks into one file at a time: here it sees that `code` comes back */
+#define err_set(err, code, ...)                       \
+    __extension__({                                   \
+        const int err_code_ = (code);                 \
+        (void)(err_set)(err, err_code_, __VA_ARGS__); \
+        err_code_;                                    \
+    })
+#define err_prefix(err, code, ...)                       \
+    __extension__({                                      \
+        const int err_code_ = (code);                    \
+        (void)(err_prefix)(err, err_code_, __VA_ARGS__); \
+        err_code_;                                       \
+    })
+#endif
+
 #endif

@@ -72,23 +72,25 @@ static uint32_t weights_of(uint32_t in, uint32_t out, uint32_t i, double *w, uin
 {
     double scale = (double)in / out, fs = scale < 1.0 ? 1.0 : scale, support = 2.0 * fs;
     double center = (i + 0.5) * scale, sum = 0.0, step = 1.0 / fs;
-    int lo = (int)(center - support + 0.5), hi = (int)(center + support + 0.5);
+    int lo = (int)(center - support + 0.5), hi = (int)(center + support + 0.5), n;
 
     if (lo < 0)
         lo = 0;
     if (hi > (int)in)
         hi = (int)in;
-    for (int j = lo; j < hi; j++) {
-        w[j - lo] = cubic((j - center + 0.5) * step);
-        sum += w[j - lo];
+    n = hi - lo;
+    assert(n >= 1); /* the nearest input is inside */
+    for (int j = 0; j < n; j++) {
+        w[j] = cubic((lo + j - center + 0.5) * step);
+        sum += w[j];
     }
-    for (int j = 0; j < hi - lo; j++) {
+    for (int j = 0; j < n; j++) {
         if (sum != 0.0)
             w[j] /= sum;
         w[j] = trunc(w[j] * (1 << WEIGHT_BITS) + (w[j] < 0 ? -0.5 : 0.5));
     }
     *ret_first = (uint32_t)lo;
-    return (uint32_t)(hi - lo);
+    return (uint32_t)n;
 }
 
 /* Groups of four taps: high0..3, low0..3. Taps that pad a group have weight 0; the window is moved left so that padding
@@ -119,6 +121,7 @@ static int axis_init(struct resize_axis *a, uint32_t in, uint32_t out)
     uint32_t max_taps = (uint32_t)ceil(support) * 2 + 1, widest = 1, first;
     double *w = malloc(max_taps * sizeof(*w));
 
+    assert(in >= 1 && out >= 1);
     *a = (struct resize_axis){.in = in, .out = out};
     if (!w)
         return -ENOMEM;

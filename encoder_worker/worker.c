@@ -315,7 +315,7 @@ static int null_result(const struct encoder_worker *w, const struct worker_work 
         rc = row_record_append(&ret->rows, &(struct row_record){.item = work->items[i].item});
     if (rc == 0)
         rc = wire_tensor_new(MSG_DTYPE_F32, shape, 3, zeros, free, zeros, &ret->tensors[0], err);
-    if (rc < 0) {
+    if (rc != 0) {
         free(zeros);
         return rc;
     }

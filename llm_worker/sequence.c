@@ -21,7 +21,7 @@ struct sequence *sequence_new(const struct generate_request *r, int width)
         .n_eos = r->n_eos,
         .image_rows = (float *)(s + 1),
     };
-    s->prompt = (int32_t *)(s->image_rows + n_floats);
+    s->prompt = (int32_t *)(void *)(s->image_rows + n_floats);
     s->ids = s->prompt + r->n_prompt;
     if (n_floats)
         memcpy(s->image_rows, r->image_rows, n_floats * sizeof(float));

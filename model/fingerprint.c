@@ -100,7 +100,7 @@ static int put_tensors(struct hasher *h, const struct checkpoint *c, enum model_
         rc = checkpoint_get(c, s->name, s->n_dims, s->shape, &t, err);
         if (rc == 0)
             rc = tensor_size_bytes(&t, &n);
-        if (rc < 0)
+        if (rc != 0)
             return rc;
         if (s->kind == WEIGHT_OPTIONAL && repeats(c, s, &t, n))
             continue;

@@ -43,12 +43,12 @@ static struct safetensors *new_set(size_t max_shards)
 
     if (!st)
         return NULL;
-    arena_init(&st->arena, 0);
     st->shards = calloc(max_shards ? max_shards : 1, sizeof(*st->shards));
     if (!st->shards) {
-        safetensors_free(st);
+        free(st);
         return NULL;
     }
+    arena_init(&st->arena, 0);
     return st;
 }
 

@@ -5,6 +5,7 @@
 #include "model/tokenizer_type.h"
 #include "model/utf8.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,6 +137,7 @@ static int read_added(const struct tokenizer *t, const char *file, const json_t 
     ret->special = json_read_bool(&r, "special", false);
     if (r.rc < 0)
         return r.rc;
+    assert(text); /* else the reader has failed above */
     ret->size_bytes = strlen(text);
     known = vocab_find(vocab, text, ret->size_bytes);
     if (ret->id < 0)

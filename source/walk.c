@@ -233,6 +233,7 @@ static int walk_next(struct source *s, struct source_item *ret, struct err *err)
 
     while (w->n_levels) {
         struct level *l = &w->levels[w->n_levels - 1];
+        const char *name;
         int rc;
 
         if (l->next == l->n) {
@@ -240,8 +241,8 @@ static int walk_next(struct source *s, struct source_item *ret, struct err *err)
             w->n_levels--;
             continue;
         }
-        (void)strcpy(w->path + l->path_bytes,
-                     (const char *)l->names.data + l->offsets[l->next++]); /* take_entry measured */
+        name = (const char *)l->names.data + l->offsets[l->next++];
+        memcpy(w->path + l->path_bytes, name, strlen(name) + 1); /* take_entry measured */
         rc = visit(w, &st, err);
         if (rc < 0)
             return rc;

@@ -173,11 +173,17 @@ static int commit_failed(const struct store *s, int rc, struct err *err)
     return err_set(err, rc == -ENOSPC ? rc : -EIO, "%s: cannot commit: %s", s->path, strerror(-rc));
 }
 
+static bool same_counters(const struct stored_job_counters *a, const struct stored_job_counters *b)
+{
+    return a->n_items == b->n_items && a->n_units == b->n_units && a->sealed == b->sealed && a->n_done == b->n_done &&
+           a->n_failed == b->n_failed && a->n_units_done == b->n_units_done;
+}
+
 int store_commit(struct store *s, struct err *err)
 {
     int rc = 0;
 
-    if (memcmp(&s->counters, &s->committed, sizeof(s->counters)) != 0)
+    if (!same_counters(&s->counters, &s->committed))
         rc = store_put_counters(s, "counters", &s->counters, err);
     if (rc == 0)
         rc = reserve(s, err);
