@@ -48,10 +48,10 @@ static void test_spawn_child_has_its_own_group_environment_and_no_descriptors(vo
     int status;
 
     (void)state;
-    status =
-        shell("echo $HOME $NEW; read x; ls /proc/$$/fd | tr '\\n' ' '; cut -d ' ' -f 5 /proc/$$/stat | grep -qx $$ && "
-              "echo own; exit 7",
-              env, text, sizeof(text));
+    status = shell("echo $HOME $NEW; read x; for n in 0 1 2 3 4 5 6 7 8 9; do test -e /proc/$$/fd/$n && printf '%s ' "
+                   "$n; done; cut -d ' ' -f 5 /proc/$$/stat | grep -qx $$ && "
+                   "echo own; exit 7",
+                   env, text, sizeof(text));
     assert_string_equal(text, "/nowhere 1\n0 1 2 own\n");
     assert_string_equal(spawn_status_text(status, how, sizeof(how)), "ended with code 7");
     (void)close(extra);
