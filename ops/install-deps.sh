@@ -33,12 +33,13 @@ command -v apt-get >/dev/null || {
 if [ "$(id -u)" = 0 ]; then
     sudo=
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-    sudo="sudo -n"
+    sudo="sudo -n env DEBIAN_FRONTEND=noninteractive" # sudo itself passes no environment on
 else
     echo "blipline: packages are missing. Run this line, then make again:" >&2
     echo "  sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" >&2
     exit 1
 fi
+echo "blipline: installing what is missing (ops/install-deps.sh):$missing"
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get -q update
 # shellcheck disable=SC2086
