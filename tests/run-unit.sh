@@ -8,7 +8,7 @@ for t in "$@"; do
     start=$(date +%s%N)
     if timeout 300 "$t" >"$log" 2>&1; then
         n=$(grep -c '^\[       OK \]' "$log")
-        skipped=$(grep -c '^\[  SKIPPED \]' "$log")
+        skipped=$(sed -n '/listed below/d; s/^\[  SKIPPED \] //p' "$log" | sort -u | wc -l)
         printf '  ok    %-28s %3d tests%s  %5d ms\n' "$(basename "$t")" "$n" "$([ "$skipped" -gt 0 ] && echo ", $skipped skipped")" \
             $((($(date +%s%N) - start) / 1000000))
     else
