@@ -1,11 +1,14 @@
 """Real daemons in a temporary folder, and a client of the broker written with pyzmq and protobuf's own Python classes."""
 
+import atexit
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 import lmdb
@@ -20,6 +23,22 @@ ANSWERS = json.loads((ROOT / "tests" / "golden" / "decode" / "demo_answers.json"
 PICTURES = sorted(p for p in IMAGES.iterdir() if p.suffix in (".jpg", ".webp", ".png"))
 SLOW = 4 if os.environ.get("SLOW_BUILD") else 1  # sanitizers
 ROLES = ("broker", "encoder", "qformer", "llm")
+
+# What a sanitizer says goes into a file of its own, for every process started here and those the command starts; conftest.py looks after each test.
+REPORTS = pathlib.Path(tempfile.mkdtemp(prefix="bl-reports-", dir="/tmp"))
+REPORTS.chmod(0o1777)  # a test runs the command as another user
+atexit.register(shutil.rmtree, REPORTS, ignore_errors=True)
+for _name, _more in {"ASAN": "", "UBSAN": ":print_stacktrace=1", "TSAN": f":suppressions={ROOT}/tests/tsan.supp"}.items():
+    os.environ[f"{_name}_OPTIONS"] = f"{os.environ.get(f'{_name}_OPTIONS', '')}:log_path={REPORTS}/{_name.lower()}{_more}".lstrip(":")
+
+
+def sanitizer_reports():
+    """The text of all reports since the last call."""
+    found = []
+    for path in sorted(REPORTS.iterdir()):
+        found.append(path.read_text(errors="replace"))
+        path.unlink()
+    return "\n".join(found)
 
 
 def wait_for(what, seconds=60, step=0.05):
@@ -170,7 +189,7 @@ class Cluster:
         self.folder = folder
         self.endpoint = f"ipc://{folder}/b"
         self.daemons = []
-        self.broker_conf = dict(endpoint=self.endpoint, lease="3s", heartbeat="200ms", log_level="debug", **broker)
+        self.broker_conf = dict(endpoint=self.endpoint, lease=f"{3 * SLOW}s", heartbeat="200ms", log_level="debug", **broker)
         self.broker = self.start("broker", **self.broker_conf)
 
     def start(self, role, name=None, **conf):
