@@ -17,6 +17,9 @@ DESTDIR ?=
 CC     := gcc
 
 Q := $(if $(filter 1,$(V)),,@)
+ifeq ($(MAKELEVEL)$(findstring j,$(firstword -$(MAKEFLAGS))),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 O := build$(if $(SAN),/$(SAN))$(if $(filter 1,$(COV)),/coverage)
 
 # -- first contact: install what is missing before anything is built ------------------------------------------------------------------
@@ -143,7 +146,11 @@ BENCH_SHARED := $(call objects,$(filter-out tests/bench/bench_%,$(wildcard tests
 $(O)/tests/bench/bench_%: $(O)/tests/bench/bench_%.o $(BENCH_SHARED) $(LIB_A)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(BENCH_SHARED) $(LIB_A) $(ALL_L)
 
-test: test-unit simulate test-e2e ## everything: unit and golden tests, simulator, end to end with the real daemons
+test: ## everything: unit and golden tests, simulator, end to end with the real daemons
+	$(Q)$(MAKE) --no-print-directory build python-proto $(UNIT_TESTS) $(SIMULATE)
+	$(Q)$(MAKE) --no-print-directory test-unit
+	$(Q)$(MAKE) --no-print-directory simulate
+	$(Q)$(MAKE) --no-print-directory test-e2e
 
 test-unit: $(UNIT_TESTS) ## unit and golden tests (T=name picks some)
 	$(Q)sh tests/run-unit.sh $(UNIT_TESTS)
