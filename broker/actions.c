@@ -11,14 +11,7 @@
 
 static void do_welcome(struct broker *b, const struct core_action *a)
 {
-    struct msg m;
-
-    msg_init(&m, MSG_WELCOME);
-    m.welcome = (struct msg_welcome){.epoch = b->epoch,
-                                     .version = MSG_VERSION,
-                                     .heartbeat_ms = (uint32_t)b->conf->heartbeat,
-                                     .lease_ms = (uint32_t)b->conf->lease};
-    broker_send(b, a->peer, &m);
+    broker_welcome(b, a->peer, 0);
 }
 
 static void do_refuse(struct broker *b, const struct core_action *a)

@@ -65,15 +65,7 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
         broker_feed(b, &event);
         return;
     }
-    struct msg answer;
-
-    msg_init(&answer, MSG_WELCOME);
-    answer.seq = m->seq;
-    answer.welcome = (struct msg_welcome){.epoch = b->epoch,
-                                          .version = MSG_VERSION,
-                                          .heartbeat_ms = (uint32_t)b->conf->heartbeat,
-                                          .lease_ms = (uint32_t)b->conf->lease};
-    broker_send(b, p->number, &answer);
+    broker_welcome(b, p->number, m->seq);
 }
 
 static void on_credit(struct broker *b, struct broker_peer *p, struct wire_message **message)
@@ -273,11 +265,7 @@ static void on_shutdown(struct broker *b, struct broker_peer *p, struct wire_mes
     msg_init(&answer, MSG_BYE);
     answer.seq = wire_message_envelope(*message)->seq;
     broker_send(b, p->number, &answer);
-    if (b->shutting_down)
-        return;
-    log_info("event=draining asked_by=%llu", (unsigned long long)p->number);
-    b->shutting_down = true;
-    broker_feed(b, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
+    broker_begin_shutdown(b);
 }
 
 /* -- dispatch -- */

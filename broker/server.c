@@ -110,6 +110,19 @@ void broker_send(struct broker *b, uint64_t peer, const struct msg *m)
                  (unsigned long long)peer, err.text);
 }
 
+void broker_welcome(struct broker *b, uint64_t peer, uint64_t seq)
+{
+    struct msg m;
+
+    msg_init(&m, MSG_WELCOME);
+    m.seq = seq;
+    m.welcome = (struct msg_welcome){.epoch = b->epoch,
+                                     .version = MSG_VERSION,
+                                     .heartbeat_ms = (uint32_t)b->conf->heartbeat,
+                                     .lease_ms = (uint32_t)b->conf->lease};
+    broker_send(b, peer, &m);
+}
+
 void broker_refuse(struct broker *b, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
 {
     struct msg m;
@@ -201,8 +214,10 @@ void broker_free(struct broker *b)
 
 /* -- the loop -- */
 
-static void begin_shutdown(struct broker *b)
+void broker_begin_shutdown(struct broker *b)
 {
+    if (b->shutting_down)
+        return;
     log_info("event=draining");
     b->shutting_down = true;
     broker_feed(b, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
@@ -271,8 +286,8 @@ int broker_run(struct broker *b, struct err *err)
         if (rc < 0)
             broker_fail(b, rc, "waiting failed: %s", strerror(-rc));
         b->now_ms = clock_mono_ms();
-        if (stop_requested() && !b->shutting_down)
-            begin_shutdown(b);
+        if (stop_requested())
+            broker_begin_shutdown(b);
         round_of_messages(b);
         broker_completions(b);
         retry_at_ms = broker_retry_due(b);

@@ -87,6 +87,10 @@ void broker_feed(struct broker *b, const struct core_event *event);
 void broker_feed_later(struct broker *b, struct core_event *event);
 void broker_fail(struct broker *b, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void broker_send(struct broker *b, uint64_t peer, const struct msg *m);
+/* WELCOME, to a worker that the core took in or a client; seq 0 for workers. */
+void broker_welcome(struct broker *b, uint64_t peer, uint64_t seq);
+/* No new leases; the loop ends when the core says DRAINED. Asking again does nothing. */
+void broker_begin_shutdown(struct broker *b);
 void broker_refuse(struct broker *b, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
     PRINTF_LIKE(5, 6);
 
