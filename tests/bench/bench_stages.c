@@ -7,19 +7,16 @@
  * the share of the ceiling it reaches. Weights decide nothing here but the end of a caption: the language model runs 20
  * forced tokens. */
 #include "base/clock.h"
-#include "encoder_worker/vit.h"
-#include "llm_worker/generate.h"
-#include "llm_worker/opt.h"
 #include "model/checkpoint.h"
-#include "qformer_worker/qformer.h"
 #include "tensor/device.h"
 #include "tests/bench/products.h"
+#include "tests/bench/stages.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { VIT_BATCH = 16, QFORMER_BATCH = 16, LLM_BATCH = 64, NEW_TOKENS = 20, MAX_LINES = 16 };
+enum { VIT_BATCH = 16, QFORMER_BATCH = 16, LLM_BATCH = 64, NEW_TOKENS = 20, MAX_LINES = 32 };
 
 struct budget {
     const char *stage;
@@ -64,19 +61,19 @@ static void add_attention(struct budget *b, int threads, const char *what, doubl
              4.0 * (double)n * heads * d * (double)q * (double)kv);
 }
 
-/* Images a second of `run`, the median of runs that fill `seconds`. */
-static double measure_ns(int (*run)(void *), void *arg, double seconds)
+/* One run of the stage, the median of runs that fill `seconds`. */
+static double measure_ns(struct bench_stage *s, double seconds)
 {
     double times[4096];
     const int64_t until = clock_mono_ns() + (int64_t)(seconds * 1e9);
     int n = 0;
 
-    if (run(arg) < 0) /* warm */
+    if (bench_stage_run(s) < 0) /* warm */
         die("run", NULL);
     do {
         const int64_t start = clock_mono_ns();
 
-        if (run(arg) < 0)
+        if (bench_stage_run(s) < 0)
             die("run", NULL);
         times[n++] = (double)(clock_mono_ns() - start);
     } while (n < 4096 && clock_mono_ns() < until);
@@ -88,6 +85,20 @@ static double measure_ns(int (*run)(void *), void *arg, double seconds)
             times[k - 1] = t;
         }
     return times[n / 2];
+}
+
+/* Load the stage, measure a run, let it go. */
+static double stage_ns(const char *name, const struct checkpoint *c, struct ops *o, int n_images, double seconds)
+{
+    struct bench_stage *s;
+    struct err err;
+    double ns;
+
+    if (bench_stage_new(bench_stage_find(name), c, o, n_images, NEW_TOKENS, &s, &err) < 0)
+        die(name, &err);
+    ns = measure_ns(s, seconds);
+    bench_stage_free(s);
+    return ns;
 }
 
 static void report(const struct budget *b, double ns, int threads)
@@ -109,36 +120,14 @@ static void report(const struct budget *b, double ns, int threads)
            b->n_images / ns * 1e9);
 }
 
-/* -- encoder
- * --------------------------------------------------------------------------------------------------------------- */
-
-struct vit_run {
-    struct vit *vit;
-    uint8_t *rgb;
-};
-
-static int run_vit(void *arg)
-{
-    struct vit_run *r = arg;
-    const void *out;
-
-    return vit_forward(r->vit, VIT_BATCH, r->rgb, &out);
-}
+/* -- the stages -- */
 
 static void bench_vit(const struct checkpoint *c, struct ops *o, int threads, double seconds)
 {
     const struct config_vision *v = &c->config.vision;
     const int64_t rows = (int64_t)VIT_BATCH * v->n_tokens, patches = (int64_t)VIT_BATCH * (v->n_tokens - 1);
-    const size_t bytes = (size_t)VIT_BATCH * (size_t)v->image_size * (size_t)v->image_size * 3;
+    const double ns = stage_ns("encoder", c, o, VIT_BATCH, seconds);
     struct budget b = {.stage = "encoder", .n_images = VIT_BATCH};
-    struct vit_run r = {.rgb = malloc(bytes)};
-    struct err err;
-
-    for (size_t i = 0; r.rgb && i < bytes; i++)
-        r.rgb[i] = (uint8_t)(i * 2654435761U >> 24);
-    if (!r.rgb || vit_new(o, c, VIT_BATCH, &r.vit, &err) < 0)
-        die("encoder", &err);
-    const double ns = measure_ns(run_vit, &r, seconds);
 
     add_product(&b, threads, "patches", 1, patches, v->width, 3 * v->patch_size * v->patch_size);
     add_product(&b, threads, "qkv", v->n_layers, rows, 3 * v->width, v->width);
@@ -147,23 +136,6 @@ static void bench_vit(const struct checkpoint *c, struct ops *o, int threads, do
     add_product(&b, threads, "fc1", v->n_layers, rows, v->ffn_width, v->width);
     add_product(&b, threads, "fc2", v->n_layers, rows, v->width, v->ffn_width);
     report(&b, ns, threads);
-    vit_free(r.vit);
-    free(r.rgb);
-}
-
-/* -- Q-Former
- * -------------------------------------------------------------------------------------------------------------- */
-
-struct qformer_run {
-    struct qformer *qformer;
-    float *trunk, *out;
-};
-
-static int run_qformer(void *arg)
-{
-    struct qformer_run *r = arg;
-
-    return qformer_forward(r->qformer, QFORMER_BATCH, r->trunk, NULL, r->out);
 }
 
 static void bench_qformer(const struct checkpoint *c, struct ops *o, int threads, double seconds)
@@ -172,17 +144,8 @@ static void bench_qformer(const struct checkpoint *c, struct ops *o, int threads
     const int64_t rows = (int64_t)QFORMER_BATCH * c->config.n_queries,
                   image_rows = (int64_t)QFORMER_BATCH * c->config.vision.n_tokens;
     const int n_cross = (q->n_layers + q->cross_attention_freq - 1) / q->cross_attention_freq;
+    const double ns = stage_ns("qformer", c, o, QFORMER_BATCH, seconds);
     struct budget b = {.stage = "qformer", .n_images = QFORMER_BATCH};
-    const size_t n = (size_t)image_rows * (size_t)q->vision_width;
-    struct qformer_run r = {.trunk = malloc(n * sizeof(float)),
-                            .out = malloc((size_t)rows * (size_t)c->config.lm_width * sizeof(float))};
-    struct err err;
-
-    for (size_t i = 0; r.trunk && i < n; i++)
-        r.trunk[i] = (float)((i * 2654435761U >> 16) & 0xffff) / 32768.0F - 1;
-    if (!r.trunk || !r.out || qformer_new(o, c, QFORMER_BATCH, &r.qformer, &err) < 0)
-        die("qformer", &err);
-    const double ns = measure_ns(run_qformer, &r, seconds);
 
     add_product(&b, threads, "qkv", q->n_layers, rows, 3 * q->width, q->width);
     add_attention(&b, threads, "attention", q->n_layers, QFORMER_BATCH, q->n_heads, q->head_dim, c->config.n_queries,
@@ -193,51 +156,9 @@ static void bench_qformer(const struct checkpoint *c, struct ops *o, int threads
                   c->config.vision.n_tokens);
     add_product(&b, threads, "ffn in", q->n_layers, rows, q->ffn_width, q->width);
     add_product(&b, threads, "ffn out", q->n_layers, rows, q->width, q->ffn_width);
-    add_product(&b, threads, "language", 1, rows, c->config.lm_width, q->width);
+    if (c->config.lm_width)
+        add_product(&b, threads, "language", 1, rows, c->config.lm_width, q->width);
     report(&b, ns, threads);
-    qformer_free(r.qformer);
-    free(r.trunk);
-    free(r.out);
-}
-
-/* -- language model
- * -------------------------------------------------------------------------------------------------------- */
-
-struct llm_run {
-    const struct checkpoint *checkpoint;
-    struct generate *generate;
-    float *rows;
-};
-
-static int run_llm(void *arg)
-{
-    struct llm_run *r = arg;
-    const int32_t bos = r->checkpoint->config.bos;
-    struct generate_result done;
-    int n_done = 0, rc;
-
-    for (uint64_t i = 0; i < LLM_BATCH; i++) {
-        const struct generate_request request = {.tag = i,
-                                                 .image_rows = r->rows,
-                                                 .n_image_rows = r->checkpoint->config.n_queries,
-                                                 .prompt = &bos,
-                                                 .n_prompt = 1,
-                                                 .max_new_tokens = NEW_TOKENS};
-
-        rc = generate_submit(r->generate, &request, NULL);
-        if (rc < 0)
-            return rc;
-    }
-    while (n_done < LLM_BATCH) {
-        rc = generate_step(r->generate);
-        if (rc < 0)
-            return rc;
-        while (generate_take(r->generate, &done) == 1) {
-            generate_result_release(&done);
-            n_done++;
-        }
-    }
-    return 0;
 }
 
 static void add_opt_layer(struct budget *b, int threads, const struct config_opt *c, double count, int64_t rows)
@@ -248,22 +169,12 @@ static void add_opt_layer(struct budget *b, int threads, const struct config_opt
     add_product(b, threads, "fc2", count, rows, c->width, c->ffn_width);
 }
 
-static void bench_llm(const struct checkpoint *c, struct ops *o, int threads, double seconds)
+static void bench_opt(const struct checkpoint *c, struct ops *o, int threads, double seconds)
 {
     const struct config_opt *l = &c->config.opt;
     const int64_t prompt = c->config.n_queries + 1, steps = NEW_TOKENS - 1;
-    const struct opt_limits limits = {.n_slots = LLM_BATCH, .n_positions = (int)prompt + NEW_TOKENS};
-    const size_t n = (size_t)c->config.n_queries * (size_t)c->config.lm_width;
+    const double ns = stage_ns("llm", c, o, LLM_BATCH, seconds);
     struct budget b = {.stage = "llm", .n_images = LLM_BATCH};
-    struct llm_run r = {.checkpoint = c, .rows = malloc(n * sizeof(float))};
-    struct opt *opt;
-    struct err err;
-
-    for (size_t i = 0; r.rows && i < n; i++)
-        r.rows[i] = (float)((i * 2654435761U >> 16) & 0xffff) / 32768.0F - 1;
-    if (!r.rows || opt_new(o, c, &limits, &opt, &err) < 0 || generate_new(opt, LLM_BATCH, -1, &r.generate, &err) < 0)
-        die("llm", &err);
-    const double ns = measure_ns(run_llm, &r, seconds);
 
     /* A pass takes prompts as its row limit allows; their products are counted as if all ran together. */
     add_opt_layer(&b, threads, l, l->n_layers, LLM_BATCH * prompt);
@@ -273,9 +184,6 @@ static void bench_llm(const struct checkpoint *c, struct ops *o, int threads, do
                   prompt + steps / 2);
     add_product(&b, threads, "lm_head", NEW_TOKENS, LLM_BATCH, l->vocab_size, l->width);
     report(&b, ns, threads);
-    generate_free(r.generate);
-    opt_free(opt);
-    free(r.rows);
 }
 
 int main(int argc, char **argv)
@@ -296,7 +204,7 @@ int main(int argc, char **argv)
     if (!stage || strcmp(stage, "qformer") == 0)
         bench_qformer(c, o, threads, seconds);
     if (c->config.lm == CONFIG_LM_OPT && (!stage || strcmp(stage, "llm") == 0))
-        bench_llm(c, o, threads, seconds);
+        bench_opt(c, o, threads, seconds);
     ops_free(o);
     checkpoint_free(c);
     return 0;
