@@ -306,11 +306,13 @@ static const struct ops_funcs cpu_funcs = {
     .linear = cpu_linear,
     .norm = cpu_norm,
     .attention = cpu_attention,
+    .decode_attention = cpu_decode_attention,
+    .gate = cpu_gate,
     .rows_copy = cpu_rows_copy,
     .patchify = cpu_patchify,
     .vit_embed = cpu_vit_embed,
     .embed = cpu_embed,
-    .argmax_logprob = cpu_argmax_logprob,
+    .choose = cpu_choose,
 };
 
 const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa)

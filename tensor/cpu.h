@@ -46,9 +46,10 @@ int cpu_threads_for(const struct ops_cpu *o, double work_flop);
 /* The entries of struct ops_funcs that have a file of their own; contracts in ops.h. */
 int cpu_linear(struct ops *o, const struct ops_linear_args *a);
 int cpu_attention(struct ops *o, const struct ops_attention_args *a);
+int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *a);
+int cpu_gate(struct ops *o, const struct ops_gate_args *a);
 int cpu_norm(struct ops *o, const struct ops_norm_args *a);
-int cpu_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, const float *logits, int64_t ld, int32_t *ret_ids,
-                       float *ret_logprob);
+int cpu_choose(struct ops *o, const struct ops_choose_args *a);
 int cpu_rows_copy(struct ops *o, const struct ops_rows_args *a);
 int cpu_patchify(struct ops *o, const struct ops_patchify_args *a);
 int cpu_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t width, const void *patches,

@@ -16,13 +16,13 @@ static struct cpu_head head_of(const struct ops_attention_args *a, int s, int he
         .q = (const float *)a->q + a->q_start[s] * a->ld_q + column,
         .k = (const float *)a->k + a->kv_start[s] * a->ld_k + column,
         .v = (const float *)a->v + a->kv_start[s] * a->ld_v + column,
-        .bias = a->bias ? a->bias + (head * a->bias_rows + n_before) * a->bias_cols : NULL,
+        .bias = a->bias ? a->bias + head * (2 * a->bias_span - 1) + a->bias_span - 1 - n_before : NULL,
         .out = (float *)a->out + a->q_start[s] * a->ld_out + column,
         .ld_q = a->ld_q,
         .ld_k = a->ld_k,
         .ld_v = a->ld_v,
         .ld_out = a->ld_out,
-        .ld_bias = a->bias_cols,
+        .ld_bias = -1, /* a query later, all distances are one more */
         .n_keys = a->kv_len[s],
         .n_keys_first = n_before + 1,
         .head_dim = a->head_dim,
@@ -92,7 +92,7 @@ int cpu_attention(struct ops *o, const struct ops_attention_args *a)
 
     for (int s = 0; s < a->n_seqs; s++) {
         assert(a->q_len[s] >= 1 && a->kv_len[s] >= 1 && (!a->causal || a->kv_len[s] >= a->q_len[s]));
-        assert(!a->bias || (a->kv_len[s] <= a->bias_cols && (a->causal ? a->kv_len[s] : a->q_len[s]) <= a->bias_rows));
+        assert(!a->bias || (a->kv_len[s] <= a->bias_span && a->q_len[s] <= a->bias_span));
         longest_q = a->q_len[s] > longest_q ? a->q_len[s] : longest_q;
         longest_kv = a->kv_len[s] > longest_kv ? a->kv_len[s] : longest_kv;
         work += 4.0 * a->q_len[s] * a->kv_len[s] * a->head_dim * a->n_heads;

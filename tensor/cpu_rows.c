@@ -1,6 +1,7 @@
 #include "tensor/cpu.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 /* What is done row by row, without products: norms, copies, look-ups, the patches of a picture, the best logit. All of
@@ -18,15 +19,32 @@ int cpu_norm(struct ops *o, const struct ops_norm_args *a)
     return 0;
 }
 
-int cpu_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, const float *logits, int64_t ld, int32_t *ret_ids,
-                       float *ret_logprob)
+static float activate(enum ops_act act, float x)
 {
-    struct ops_cpu *c = cpu_of(o);
+    switch (act) {
+    case OPS_ACT_NONE:
+        return x;
+    case OPS_ACT_RELU:
+        return x < 0 ? 0 : x;
+    case OPS_ACT_GELU_ERF:
+        return 0.5f * x * (1 + erff(x * (float)M_SQRT1_2));
+    case OPS_ACT_GELU_TANH:
+        return 0.5f * x * (1 + tanhf(0.797884561f * (x + 0.044715f * x * x * x)));
+    }
+    assert(!"a value of enum ops_act");
+    return x;
+}
 
-    assert(vocab >= 1 && vocab <= ld);
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 30.0 * n_rows * vocab))
-    for (int64_t r = 0; r < n_rows; r++)
-        c->kernels->argmax(logits + r * ld, vocab, &ret_ids[r], &ret_logprob[r]);
+int cpu_gate(struct ops *o, const struct ops_gate_args *a)
+{
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu_of(o), 30.0 * a->n_rows * a->width))
+    for (int64_t r = 0; r < a->n_rows; r++) {
+        const float *x = (const float *)a->x + r * a->ld_x;
+        float *y = (float *)a->y + r * a->ld_y;
+
+        for (int64_t i = 0; i < a->width; i++)
+            y[i] = activate(a->act, x[i]) * x[a->width + i];
+    }
     return 0;
 }
 

@@ -73,11 +73,69 @@ struct ops_attention_args {
     const void *q, *k, *v;
     int64_t ld_q, ld_k, ld_v;
     const int32_t *q_start, *q_len, *kv_start, *kv_len; /* host; kv_len[s] >= 1, q_len[s] >= 1 */
-    const float *bias; /* device f32 [H, bias_rows, bias_cols] added to scores at [h, position of the query in its
-                          sequence (kv_len - q_len + j when causal, else j), key]; NULL: none */
-    int64_t bias_rows, bias_cols;
+    const float
+        *bias; /* device f32 [H, 2 * bias_span - 1], added to the score at [h, key - query + bias_span - 1], where
+                          query is the query's position among the keys (kv_len - q_len + j when causal, else j); NULL:
+                          none. bias_span covers the longest sequence */
+    int64_t bias_span;
     void *out;
     int64_t ld_out;
+};
+
+/* Attention of single new tokens over what was said before. Row r of q sees the keys and values of the cache rows
+ * prefix_start[r] .. +prefix_len[r] (its prompt, shared by all beams of an image), then those of the rows
+ * tail[tail_start[r]] .. +tail_len[r], its ancestors in order. Rows with the same prefix follow one another, so that
+ * a back end may read it once. n_keys = prefix_len + tail_len >= 1. */
+struct ops_decode_attention_args {
+    int n_rows, n_heads, head_dim;
+    float scale;
+    const void *q;
+    int64_t ld_q;
+    const void *k, *v;
+    int64_t ld_kv;
+    const int32_t *prefix_start, *prefix_len;    /* host [n_rows] */
+    const int32_t *tail, *tail_start, *tail_len; /* host; tail_start and tail_len [n_rows] */
+    const float *bias;                           /* as above; the query's position is n_keys - 1; NULL: none */
+    int64_t bias_span;
+    void *out;
+    int64_t ld_out;
+};
+
+/* y[r, i] = act(x[r, i]) * x[r, width + i]: the gated feed-forward of T5. y may be x with the same ld. */
+struct ops_gate_args {
+    int64_t n_rows, width;
+    enum ops_act act;
+    const void *x;
+    int64_t ld_x;
+    void *y;
+    int64_t ld_y;
+};
+
+/* From logits to tokens, as transformers' generate does it (MODEL.md "Decoding"). Order: log-softmax if asked for, the
+ * repetition penalty (score < 0 ? score * p : score / p, each id of `seen` once), banned ids -> -inf; then the n_best
+ * largest values, the lowest id first on ties. With `sample`: / temperature, top_k (0: off), top_p (1: off; the smallest
+ * set whose probability reaches it, at least one id), softmax, and the first id, in the order of ids, at which the sum
+ * of probabilities passes `uniform`. */
+struct ops_choose_row {
+    bool log_softmax; /* beams sum these */
+    bool sample;
+    int n_best; /* 1 .. vocab; 1 when sampling */
+    float repetition_penalty;
+    const int32_t *seen; /* host, distinct */
+    int n_seen;
+    const int32_t *banned; /* host */
+    int n_banned;
+    float temperature, top_p, uniform; /* uniform: 0 <= u < 1 */
+    int top_k;
+    int32_t *ret_ids;    /* host [n_best] */
+    float *ret_values;   /* host [n_best]: processed values; sampling: the probability of the one drawn */
+    float *ret_logprobs; /* host [n_best]: log-softmax of the unprocessed logits there */
+};
+struct ops_choose_args {
+    int64_t n_rows, vocab;
+    const float *logits; /* device f32 [n_rows, ld] */
+    int64_t ld;
+    const struct ops_choose_row *rows; /* host [n_rows] */
 };
 
 /* For i in 0 .. n_rows-1: dst row (dst_index ? dst_index[i] : i) = src row (src_index ? src_index[i] : i), `width`
@@ -127,6 +185,8 @@ struct ops_funcs {
     int (*linear)(struct ops *o, const struct ops_linear_args *a);
     int (*norm)(struct ops *o, const struct ops_norm_args *a);
     int (*attention)(struct ops *o, const struct ops_attention_args *a);
+    int (*decode_attention)(struct ops *o, const struct ops_decode_attention_args *a);
+    int (*gate)(struct ops *o, const struct ops_gate_args *a);
     int (*rows_copy)(struct ops *o, const struct ops_rows_args *a);
     int (*patchify)(struct ops *o, const struct ops_patchify_args *a);
     /* y[b, 0] = cls + pos[0]; y[b, 1+i] = patches[b, i] + pos[1+i]; y rows are dense [B*P, C]. cls: C values, pos: P*C
@@ -137,10 +197,8 @@ struct ops_funcs {
      * is host int32_t, in range. */
     int (*embed)(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index,
                  const int32_t *dst_index, bool add, void *y, int64_t ld_y);
-    /* Per row of f32 logits [n_rows, ld]: the largest of the first `vocab` (lowest index on ties) and its log-softmax.
-     * Results to HOST arrays (synchronises). */
-    int (*argmax_logprob)(struct ops *o, int64_t n_rows, int64_t vocab, const float *logits, int64_t ld,
-                          int32_t *ret_ids, float *ret_logprob);
+    /* Results to HOST arrays (synchronises). -EDOM: a row has no finite value left to choose. */
+    int (*choose)(struct ops *o, const struct ops_choose_args *a);
 };
 
 struct ops {

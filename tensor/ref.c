@@ -1,4 +1,5 @@
 #include "tensor/ops.h"
+#include "tensor/sampler.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -232,6 +233,13 @@ static int ref_norm(struct ops *o, const struct ops_norm_args *a)
     return 0;
 }
 
+/* What is added to the scores of keys 0 .. n_keys-1 for a query at this position; NULL: nothing. */
+static const float *bias_row(const float *bias, int64_t span, int head, int64_t position, int64_t n_keys)
+{
+    assert(!bias || (position < span && n_keys <= span));
+    return bias ? bias + head * (2 * span - 1) + span - 1 - position : NULL;
+}
+
 /* One query row of one head: q, out [D]; k, v the sequence's first row at this head's columns; score [n_keys]. */
 static void attend(const struct ops_attention_args *a, const float *q, const float *k, const float *v,
                    const float *bias, int n_keys, double *score, float *out)
@@ -273,10 +281,8 @@ static void attend_sequence(const struct ops_attention_args *a, int s, double *s
 
         for (int h = 0; h < a->n_heads; h++) {
             int64_t column = (int64_t)h * a->head_dim;
-            const float *bias =
-                a->bias ? a->bias + (h * a->bias_rows + n_before + j) * a->bias_cols : NULL; /* [n_keys] */
+            const float *bias = bias_row(a->bias, a->bias_span, h, n_before + j, n_keys);
 
-            assert(!bias || (n_before + j < a->bias_rows && n_keys <= a->bias_cols));
             attend(a, (const float *)a->q + row * a->ld_q + column, k + column, v + column, bias, n_keys, score,
                    (float *)a->out + row * a->ld_out + column);
         }
@@ -297,6 +303,67 @@ static int ref_attention(struct ops *o, const struct ops_attention_args *a)
     for (int s = 0; s < a->n_seqs; s++)
         attend_sequence(a, s, score);
     free(score);
+    return 0;
+}
+
+static int64_t decode_key_row(const struct ops_decode_attention_args *a, int r, int j)
+{
+    return j < a->prefix_len[r] ? a->prefix_start[r] + j : a->tail[a->tail_start[r] + j - a->prefix_len[r]];
+}
+
+/* The keys and values of a row are gathered in order; then it is attention with one query. */
+static int ref_decode_attention(struct ops *o, const struct ops_decode_attention_args *a)
+{
+    int64_t width = (int64_t)a->n_heads * a->head_dim;
+    int rc = 0;
+
+    for (int r = 0; rc == 0 && r < a->n_rows; r++) {
+        int32_t n_keys = a->prefix_len[r] + a->tail_len[r], zero = 0, one = 1;
+        float *k = malloc((size_t)(2 * n_keys * width) * sizeof(*k)), *v = k + n_keys * width;
+
+        assert(a->prefix_len[r] >= 0 && a->tail_len[r] >= 0 && n_keys >= 1);
+        if (!k)
+            return -ENOMEM;
+        for (int j = 0; j < n_keys; j++) {
+            int64_t from = decode_key_row(a, r, j) * a->ld_kv;
+
+            memcpy(k + j * width, (const float *)a->k + from, (size_t)width * sizeof(float));
+            memcpy(v + j * width, (const float *)a->v + from, (size_t)width * sizeof(float));
+        }
+        rc = ref_attention(o, &(struct ops_attention_args){.n_seqs = 1,
+                                                           .n_heads = a->n_heads,
+                                                           .head_dim = a->head_dim,
+                                                           .scale = a->scale,
+                                                           .causal = true,
+                                                           .q = (const float *)a->q + r * a->ld_q,
+                                                           .k = k,
+                                                           .v = v,
+                                                           .ld_q = a->ld_q,
+                                                           .ld_k = width,
+                                                           .ld_v = width,
+                                                           .q_start = &zero,
+                                                           .q_len = &one,
+                                                           .kv_start = &zero,
+                                                           .kv_len = &n_keys,
+                                                           .bias = a->bias,
+                                                           .bias_span = a->bias_span,
+                                                           .out = (float *)a->out + r * a->ld_out,
+                                                           .ld_out = a->ld_out});
+        free(k);
+    }
+    return rc;
+}
+
+static int ref_gate(struct ops *o, const struct ops_gate_args *a)
+{
+    (void)o;
+    for (int64_t r = 0; r < a->n_rows; r++) {
+        const float *x = (const float *)a->x + r * a->ld_x;
+        float *y = (float *)a->y + r * a->ld_y;
+
+        for (int64_t i = 0; i < a->width; i++)
+            y[i] = (float)(activate(a->act, x[i]) * x[a->width + i]);
+    }
     return 0;
 }
 
@@ -372,24 +439,15 @@ static int ref_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, c
     return 0;
 }
 
-static int ref_argmax_logprob(struct ops *o, int64_t n_rows, int64_t vocab, const float *logits, int64_t ld,
-                              int32_t *ret_ids, float *ret_logprob)
+static int ref_choose(struct ops *o, const struct ops_choose_args *a)
 {
     (void)o;
-    assert(vocab >= 1 && vocab <= ld);
-    for (int64_t r = 0; r < n_rows; r++) {
-        const float *x = logits + r * ld;
-        int64_t best = 0;
-        double sum = 0;
+    assert(a->vocab >= 1 && a->vocab <= a->ld);
+    for (int64_t r = 0; r < a->n_rows; r++) {
+        int rc = sampler_choose(&a->rows[r], a->logits + r * a->ld, a->vocab);
 
-        for (int64_t i = 1; i < vocab; i++)
-            if (x[i] > x[best])
-                best = i;
-        for (int64_t i = 0; i < vocab; i++)
-            sum += exp((double)x[i] - x[best]);
-        ret_ids[r] = (int32_t)best;
-        /* cppcheck-suppress invalidFunctionArg ; the best one has added 1 to the sum */
-        ret_logprob[r] = (float)-log(sum);
+        if (rc < 0)
+            return rc;
     }
     return 0;
 }
@@ -412,11 +470,13 @@ static const struct ops_funcs ref_funcs = {
     .linear = ref_linear,
     .norm = ref_norm,
     .attention = ref_attention,
+    .decode_attention = ref_decode_attention,
+    .gate = ref_gate,
     .rows_copy = ref_rows_copy,
     .patchify = ref_patchify,
     .vit_embed = ref_vit_embed,
     .embed = ref_embed,
-    .argmax_logprob = ref_argmax_logprob,
+    .choose = ref_choose,
 };
 
 int ops_ref_new(struct ops **ret, struct err *err)

@@ -1,0 +1,179 @@
+#include "tensor/sampler.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+
+struct candidate {
+    float value;
+    int32_t id;
+};
+
+double sampler_process(const struct ops_choose_row *row, const float *logits, int64_t vocab, float *scores)
+{
+    double max = -HUGE_VAL, sum = 0, log_sum;
+
+    for (int64_t i = 0; i < vocab; i++)
+        max = logits[i] > max ? logits[i] : max;
+    for (int64_t i = 0; i < vocab; i++)
+        sum += exp(logits[i] - max);
+    log_sum = max + log(sum);
+    for (int64_t i = 0; i < vocab; i++)
+        scores[i] = row->log_softmax ? (float)(logits[i] - log_sum) : logits[i];
+    for (int i = 0; i < row->n_seen; i++) {
+        float *score = &scores[row->seen[i]];
+
+        assert(row->seen[i] >= 0 && row->seen[i] < vocab);
+        *score = *score < 0 ? *score * row->repetition_penalty : *score / row->repetition_penalty;
+    }
+    for (int i = 0; i < row->n_banned; i++) {
+        assert(row->banned[i] >= 0 && row->banned[i] < vocab);
+        scores[row->banned[i]] = -HUGE_VALF;
+    }
+    return log_sum;
+}
+
+/* The largest first, the lowest id first among equals; NaN counts as -inf. */
+static int compare_candidates(const void *left, const void *right)
+{
+    const struct candidate *a = left, *b = right;
+
+    if (a->value != b->value)
+        return a->value > b->value ? -1 : 1;
+    return a->id < b->id ? -1 : a->id > b->id;
+}
+
+static struct candidate *sorted(const float *values, int64_t n)
+{
+    struct candidate *c = malloc((size_t)n * sizeof(*c));
+
+    if (!c)
+        return NULL;
+    for (int64_t i = 0; i < n; i++)
+        c[i] = (struct candidate){isnan(values[i]) ? -HUGE_VALF : values[i], (int32_t)i};
+    qsort(c, (size_t)n, sizeof(*c), compare_candidates);
+    return c;
+}
+
+/* How many of the sorted ones top_k leaves: all that equal the k-th stay. */
+static int64_t keep_top_k(const struct candidate *c, int64_t n, int top_k)
+{
+    int64_t kept = top_k;
+
+    if (top_k <= 0 || top_k >= n)
+        return n;
+    while (kept < n && c[kept].value == c[top_k - 1].value)
+        kept++;
+    return kept;
+}
+
+/* Among equals the highest id goes first here, so that dropping from the end drops the lowest. */
+static void reverse_ties(struct candidate *c, int64_t n)
+{
+    for (int64_t first = 0, end; first < n; first = end) {
+        end = first + 1;
+        while (end < n && c[end].value == c[first].value)
+            end++;
+        for (int64_t i = first, j = end - 1; i < j; i++, j--) {
+            struct candidate swap = c[i];
+
+            c[i] = c[j];
+            c[j] = swap;
+        }
+    }
+}
+
+int sampler_probabilities(const struct ops_choose_row *row, const float *scores, int64_t vocab, double *probabilities)
+{
+    float *warped = malloc((size_t)vocab * sizeof(*warped));
+    struct candidate *c = NULL;
+    double sum = 0, above = 0;
+    int64_t n, kept = 0;
+
+    for (int64_t i = 0; warped && i < vocab; i++)
+        warped[i] = scores[i] / row->temperature;
+    if (warped)
+        c = sorted(warped, vocab);
+    free(warped);
+    if (!c)
+        return -ENOMEM;
+    if (!isfinite(c[0].value)) {
+        free(c);
+        return -EDOM;
+    }
+    n = keep_top_k(c, vocab, row->top_k);
+    for (int64_t i = 0; i < n; i++)
+        sum += exp((double)c[i].value - c[0].value);
+    if (row->top_p < 1) {
+        reverse_ties(c, n);
+        /* an id goes if those above it reach top_p already */
+        while (kept < n && (kept == 0 || above < row->top_p * sum))
+            above += exp((double)c[kept++].value - c[0].value);
+        n = kept;
+        sum = above;
+    }
+    for (int64_t i = 0; i < vocab; i++)
+        probabilities[i] = 0;
+    for (int64_t i = 0; i < n; i++)
+        probabilities[c[i].id] = exp((double)c[i].value - c[0].value) / sum;
+    free(c);
+    return 0;
+}
+
+static int draw(const struct ops_choose_row *row, const float *logits, int64_t vocab, const float *scores,
+                double log_sum)
+{
+    double *probabilities = malloc((size_t)vocab * sizeof(*probabilities)), passed = 0;
+    int64_t id = 0;
+    int rc = probabilities ? sampler_probabilities(row, scores, vocab, probabilities) : -ENOMEM;
+
+    if (rc == 0) {
+        for (int64_t i = 0; i < vocab && passed <= row->uniform; i++)
+            if (probabilities[i] > 0) {
+                passed += probabilities[i];
+                id = i;
+            }
+        row->ret_ids[0] = (int32_t)id;
+        row->ret_values[0] = (float)probabilities[id];
+        row->ret_logprobs[0] = (float)(logits[id] - log_sum);
+    }
+    free(probabilities);
+    return rc;
+}
+
+static int pick_best(const struct ops_choose_row *row, const float *logits, int64_t vocab, const float *scores,
+                     double log_sum)
+{
+    struct candidate *c = sorted(scores, vocab);
+
+    if (!c)
+        return -ENOMEM;
+    if (!isfinite(c[0].value)) {
+        free(c);
+        return -EDOM;
+    }
+    for (int i = 0; i < row->n_best; i++) {
+        row->ret_ids[i] = c[i].id;
+        row->ret_values[i] = c[i].value;
+        row->ret_logprobs[i] = (float)(logits[c[i].id] - log_sum);
+    }
+    free(c);
+    return 0;
+}
+
+int sampler_choose(const struct ops_choose_row *row, const float *logits, int64_t vocab)
+{
+    float *scores;
+    double log_sum;
+    int rc;
+
+    assert(row->n_best >= 1 && row->n_best <= vocab && (!row->sample || row->n_best == 1));
+    scores = malloc((size_t)vocab * sizeof(*scores));
+    if (!scores)
+        return -ENOMEM;
+    log_sum = sampler_process(row, logits, vocab, scores);
+    rc = row->sample ? draw(row, logits, vocab, scores, log_sum) : pick_best(row, logits, vocab, scores, log_sum);
+    free(scores);
+    return rc;
+}

@@ -1,0 +1,28 @@
+/* sampler.h - from one row of logits to tokens: the definition of ops.h's choose, in plain loops over the vocabulary.
+ *
+ * The steps are those of transformers' logits processors and warpers, each sum in double. The reference back end is this;
+ * the others are compared with it. Equal values: the lowest id is chosen first, and top_p drops it first, as
+ * transformers' stable ascending sort does.
+ *
+ * Who may call: anyone, from any thread.
+ * Units:  natural logarithms; ids count from 0 to vocab-1.
+ * Memory: scratch of 24 bytes a logit, freed before return.
+ * Errors: -ENOMEM; -EDOM: nothing finite is left to choose. Outputs are untouched then. */
+#ifndef BLIPLINE_TENSOR_SAMPLER_H
+#define BLIPLINE_TENSOR_SAMPLER_H
+
+#include "base/err.h"
+#include "tensor/ops.h"
+
+#include <stdint.h>
+
+/* Log-softmax if asked for, repetition penalty, bans. logits and scores [vocab]; returns the logarithm of the sum of
+ * e^logit. */
+double sampler_process(const struct ops_choose_row *row, const float *logits, int64_t vocab, float *scores);
+/* Temperature, top_k, top_p, softmax: scores and probabilities [vocab]. */
+int sampler_probabilities(const struct ops_choose_row *row, const float *scores, int64_t vocab,
+                          double *probabilities) CHECK_RESULT;
+/* The whole of it; fills the row's ret_ids, ret_values and ret_logprobs. */
+int sampler_choose(const struct ops_choose_row *row, const float *logits, int64_t vocab) CHECK_RESULT;
+
+#endif
