@@ -102,14 +102,17 @@ static int put_tensors(struct hasher *h, const struct checkpoint *c, enum model_
             rc = tensor_size_bytes(&t, &n);
         if (rc != 0)
             return rc;
-        if (s->kind == WEIGHT_OPTIONAL && repeats(c, s, &t, n))
-            continue;
-        put_text(h, s->name);
-        put_int(h, t.dtype);
-        put_int(h, t.n_dims);
-        for (int k = 0; k < t.n_dims; k++)
-            put_int(h, t.shape[k]);
-        put_bytes(h, t.data, n);
+        if (s->kind != WEIGHT_OPTIONAL || !repeats(c, s, &t, n)) {
+            put_text(h, s->name);
+            put_int(h, t.dtype);
+            put_int(h, t.n_dims);
+            for (int k = 0; k < t.n_dims; k++)
+                put_int(h, t.shape[k]);
+            put_bytes(h, t.data, n);
+        } else {
+            checkpoint_drop(c, s->same_as);
+        }
+        checkpoint_drop(c, s->name); /* or a whole model would stay resident beside its packed copy */
     }
     return h->rc;
 }
