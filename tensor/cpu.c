@@ -81,6 +81,13 @@ static int cpu_download_f32(struct ops *o, float *dst, const void *src, size_t n
     return 0;
 }
 
+static int cpu_upload_f32_to_f32(struct ops *o, void *dst, const float *src, size_t n)
+{
+    (void)o;
+    memcpy(dst, src, n * sizeof(float));
+    return 0;
+}
+
 static int cpu_download_f32_from_f32(struct ops *o, float *dst, const void *src, size_t n)
 {
     (void)o;
@@ -294,6 +301,7 @@ static const struct ops_funcs cpu_funcs = {
     .alloc = cpu_alloc,
     .release = cpu_release,
     .upload_f32 = cpu_upload_f32,
+    .upload_f32_to_f32 = cpu_upload_f32_to_f32,
     .download_f32 = cpu_download_f32,
     .download_f32_from_f32 = cpu_download_f32_from_f32,
     .sync = cpu_sync,

@@ -165,9 +165,11 @@ struct ops_funcs {
     const char *name; /* "cpu", "ref", "cuda" */
     void (*free)(struct ops *o);
 
-    int (*alloc)(struct ops *o, size_t bytes, void **ret);                     /* 64-byte aligned, contents undefined */
-    void (*release)(struct ops *o, void *p);                                   /* NULL is fine */
-    int (*upload_f32)(struct ops *o, void *dst, const float *src, size_t n);   /* host f32 -> act_dtype */
+    int (*alloc)(struct ops *o, size_t bytes, void **ret);                   /* 64-byte aligned, contents undefined */
+    void (*release)(struct ops *o, void *p);                                 /* NULL is fine */
+    int (*upload_f32)(struct ops *o, void *dst, const float *src, size_t n); /* host f32 -> act_dtype */
+    /* host f32 -> device f32 (biases) */
+    int (*upload_f32_to_f32)(struct ops *o, void *dst, const float *src, size_t n);
     int (*download_f32)(struct ops *o, float *dst, const void *src, size_t n); /* act_dtype -> host f32 */
     int (*download_f32_from_f32)(struct ops *o, float *dst, const void *src,
                                  size_t n); /* device f32 (logits) -> host */

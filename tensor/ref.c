@@ -458,6 +458,7 @@ static const struct ops_funcs ref_funcs = {
     .alloc = ref_alloc,
     .release = ref_release,
     .upload_f32 = ref_copy_f32,
+    .upload_f32_to_f32 = ref_copy_f32,
     .download_f32 = ref_download_f32,
     .download_f32_from_f32 = ref_download_f32,
     .sync = ref_sync,
