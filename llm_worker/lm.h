@@ -7,7 +7,7 @@
  * never the rows themselves. For T5 the prefix holds the cross-attention's keys and values of the encoder's output, and
  * the first row of a tail is that of the decoder's start token.
  *
- * lm.c owns what both have in common (the table of functions, limits, the cache); opt.c and t5.c are the graphs.
+ * lm.c owns what both have in common (the table of functions, limits, the cache); lm_opt.c and lm_t5.c are the graphs.
  * Who may call: the compute thread that owns `ops`.
  * Units:  a row is one position; image rows are host f32 of width L; logits f32 [., V].
  * Memory: all allocated by lm_open. The cache takes n_layers * n_kv_rows * 2 * (heads * head width) * sizeof(act_dtype)
@@ -48,7 +48,8 @@ struct lm_token {
     int32_t id;
     int32_t prefix_row;
     int n_prefix; /* lm_prefix_rows() of its start */
-    const int32_t *tail; /* [n_tail] rows of the tokens so far (T5: the start token's first); the last one is this token's
+    const int32_t
+        *tail; /* [n_tail] rows of the tokens so far (T5: the start token's first); the last one is this token's
                             own and is written by the pass */
     int n_tail;
 };

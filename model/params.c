@@ -1,8 +1,10 @@
 #include "model/params.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 const char *params_name(char buf[PARAMS_NAME_MAX], const char *fmt, ...)
 {
@@ -96,6 +98,39 @@ int params_norm_load(const struct params *p, const char *name, int64_t n, struct
         return rc;
     }
     *ret = norm;
+    return 0;
+}
+
+int params_rms_load(const struct params *p, const char *name, int64_t n, float scale, struct params_norm *ret)
+{
+    struct ops_vector *gamma = NULL;
+    char full[PARAMS_NAME_MAX];
+    struct tensor t;
+    float *scaled;
+    int rc;
+
+    params_name(full, "%s.weight", name);
+    if (scale == 1) {
+        rc = params_vector(p, full, 1, &n, &gamma);
+        if (rc == 0)
+            *ret = (struct params_norm){.gamma = gamma};
+        return rc;
+    }
+    if ((rc = checkpoint_get_1d(p->c, full, n, &t, p->err)) < 0)
+        return rc;
+    scaled = malloc((size_t)n * sizeof(float));
+    if (!scaled)
+        return err_set(p->err, -ENOMEM, "%s: no memory", full);
+    tensor_to_f32(scaled, t.dtype, t.data, (size_t)n);
+    for (int64_t i = 0; i < n; i++)
+        scaled[i] *= scale;
+    t.dtype = DTYPE_F32;
+    t.data = scaled;
+    rc = p->o->f->vector_new(p->o, &t, &gamma, p->err);
+    free(scaled);
+    if (rc < 0)
+        return err_prefix(p->err, rc, "%s", full);
+    *ret = (struct params_norm){.gamma = gamma};
     return 0;
 }
 

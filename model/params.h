@@ -1,6 +1,6 @@
 /* params.h - a checkpoint's parameters in the form the operators use: packed matrices, norms, tables.
  *
- * Who may call: the graphs (vit, qformer, opt), while they load.
+ * Who may call: the graphs (vit, qformer, lm), while they load.
  * Units:  shapes in elements; names without the ".weight" and ".bias" they end in.
  * Memory: results belong to the caller and are freed through the same `ops`. Source pages are dropped once a matrix has
  *         been packed; tables stay views of the checkpoint, which must outlive them.
@@ -44,6 +44,9 @@ int params_vector(const struct params *p, const char *name, int n_dims, const in
                   struct ops_vector **ret) CHECK_RESULT;
 /* name.weight and name.bias, both [n]. */
 int params_norm_load(const struct params *p, const char *name, int64_t n, struct params_norm *ret) CHECK_RESULT;
+/* An RMS norm: name.weight [n] x scale; no beta. */
+int params_rms_load(const struct params *p, const char *name, int64_t n, float scale,
+                    struct params_norm *ret) CHECK_RESULT;
 void params_norm_free(struct ops *o, struct params_norm *n);
 /* name.weight [rows, width], read in place. */
 int params_table(const struct params *p, const char *name, int64_t rows, int64_t width,
