@@ -11,12 +11,15 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
-enum { GENERATE_MAX_EOS = 16 };
+enum { GENERATE_MAX_EOS = 16, GENERATE_MAX_RETURN = 32, GENERATE_MAX_BEAMS = 64 };
 
 struct opt;
 struct generate;
+
+enum generate_early_stopping { GENERATE_EARLY_FALSE, GENERATE_EARLY_TRUE, GENERATE_EARLY_NEVER };
 
 struct generate_request {
     uint64_t tag;            /* the caller's, returned with the result */

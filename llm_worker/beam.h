@@ -1,0 +1,62 @@
+/* beam.h - beam search over one request, as transformers' generate does it (MODEL.md "Decoding").
+ *
+ * Pure: candidates in, parents and finished hypotheses out. What was said is kept as a tree, a parent and an id for each
+ * beam and step, so that nothing is copied when beams change places.
+ * Who may call: one thread. Units: tokens; scores are sums of processed log-probabilities, in f32 as the reference adds
+ * them; log-probabilities are sums of the model's own, unprocessed ones.
+ * Memory: one allocation of about 8 * n_beams * max_new_tokens bytes. Errors: NULL: no memory. */
+#ifndef BLIPLINE_LLM_WORKER_BEAM_H
+#define BLIPLINE_LLM_WORKER_BEAM_H
+
+#include "llm_worker/generate.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct beam;
+
+struct beam_options {
+    int n_beams, max_new_tokens;
+    float length_penalty;
+    enum generate_early_stopping early_stopping;
+    const int32_t *eos; /* copied; at most GENERATE_MAX_EOS */
+    int n_eos;
+};
+
+/* The best continuations of one beam: [beam_n_best()] of each, largest value first. */
+struct beam_candidates {
+    const int32_t *ids;
+    const float *values;   /* processed log-probabilities */
+    const float *logprobs; /* unprocessed ones */
+};
+
+struct beam_hypothesis {
+    int n_ids;
+    float score; /* sum / n_ids ^ length_penalty */
+    double logprob;
+    enum generate_finish finish;
+};
+
+struct beam *beam_new(const struct beam_options *options);
+void beam_free(struct beam *b);
+
+/* Continuations that each beam has to offer: max(2, 1 + n_eos) * n_beams, so that enough are left when some end. */
+int beam_n_best_of(int n_beams, int n_eos);
+int beam_n_best(const struct beam *b);
+/* Tokens so far. */
+int beam_length(const struct beam *b);
+
+/* One step. candidates: one for each beam; before the first token all beams have the same. Returns true when the search
+ * is over; else ret_parents[n_beams] says which beam each of the new ones continues. */
+bool beam_step(struct beam *b, const struct beam_candidates *candidates, int *ret_parents);
+
+/* The newest id of a running beam; all of them into ret [beam_length()]. */
+int32_t beam_last_id(const struct beam *b, int beam);
+void beam_path(const struct beam *b, int beam, int32_t *ret);
+
+/* Hypothesis `i` of n_beams, best first, once the search is over. n_ids 0: there was nothing to say. */
+struct beam_hypothesis beam_hypothesis(const struct beam *b, int i);
+/* Its ids into ret [n_ids]. */
+void beam_hypothesis_path(const struct beam *b, int i, int32_t *ret);
+
+#endif
