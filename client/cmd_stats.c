@@ -87,9 +87,10 @@ static void print_made(const struct stored_job_meta *m)
     printf("created  %s by %s\nsource   %s\n", when, m->program,
            printable_text(m->source, strlen(m->source), source, sizeof(source)));
     printf("recipe   %s with %s, at most %" PRIu32 " new tokens, ", m->recipe.name,
-           m->recipe.model[0] ? m->recipe.model : "no model", m->recipe.max_new_tokens);
-    if (m->recipe.has_prompt)
-        printf("prompt \"%s\"\n", printable_text(m->recipe.prompt, strlen(m->recipe.prompt), prompt, sizeof(prompt)));
+           m->recipe.model[0] ? m->recipe.model : "no model", m->recipe.decode.max_new_tokens);
+    if (m->recipe.n_prompts)
+        printf("prompt \"%s\"\n",
+               printable_text(m->recipe.prompts[0], strlen(m->recipe.prompts[0]), prompt, sizeof(prompt)));
     else
         printf("no prompt\n");
     for (uint32_t i = 0; i < m->n_nodes; i++)
@@ -139,15 +140,15 @@ static json_t *json_made(const struct stored_job_meta *m)
 {
     char hex[2 * MSG_FINGERPRINT_BYTES + 1];
     json_t *stages = json_array();
-    json_t *prompt = m->recipe.has_prompt ? json_string(m->recipe.prompt) : json_null();
+    json_t *prompt = m->recipe.n_prompts ? json_string(m->recipe.prompts[0]) : json_null();
 
     for (uint32_t i = 0; i < m->n_nodes; i++)
         (void)json_array_append_new(stages, json_pack("{s:s, s:s, s:s}", "stage", msg_stage_name(m->nodes[i].stage),
                                                       "model", m->nodes[i].model, "fingerprint",
                                                       hex_text(&m->nodes[i].fingerprint, hex)));
     return json_pack("{s:s, s:s*, s:o*, s:I, s:s, s:I, s:o}", "recipe", m->recipe.name, "model", m->recipe.model,
-                     "prompt", prompt, "max_new_tokens", (json_int_t)m->recipe.max_new_tokens, "program", m->program,
-                     "created_ms", (json_int_t)m->created_ms, "stages", stages);
+                     "prompt", prompt, "max_new_tokens", (json_int_t)m->recipe.decode.max_new_tokens, "program",
+                     m->program, "created_ms", (json_int_t)m->created_ms, "stages", stages);
 }
 
 static void print_json(const struct stats *s, const struct stored_job_meta *m, const char *store)

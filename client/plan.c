@@ -19,16 +19,15 @@ static int set_recipe(const struct plan_options *o, const char *model_name, stru
 {
     struct msg_recipe *r = &p->recipe;
 
-    (void)msg_text_set(r->name, sizeof(r->name), "caption");
+    msg_recipe_init(r);
     (void)printable_text(model_name, strlen(model_name), r->model, sizeof(r->model));
-    r->max_new_tokens = (uint32_t)o->max_new_tokens;
-    r->dtype = MSG_DTYPE_F32;
+    r->decode.max_new_tokens = (uint32_t)o->max_new_tokens;
     if (!o->prompt)
         return 0;
     if (!utf8_is_valid(o->prompt, strlen(o->prompt)))
         return err_set(err, -EINVAL, "the prompt is not UTF-8");
-    r->has_prompt = true;
-    if (!msg_text_set(r->prompt, sizeof(r->prompt), o->prompt))
+    r->n_prompts = 1;
+    if (!msg_text_set(r->prompts[0], sizeof(r->prompts[0]), o->prompt))
         return err_set(err, -EINVAL, "the prompt is longer than %d bytes", MSG_PROMPT_SIZE - 1);
     return 0;
 }
@@ -72,6 +71,7 @@ static void link_nodes(struct plan *p)
     p->nodes[0].out_bytes = (uint64_t)p->n_tokens * (uint64_t)p->width * 4;
     p->nodes[1].stage = MSG_STAGE_QFORMER;
     p->nodes[1].needs = 1 << 0;
+    p->nodes[1].tasks = MSG_TASK_PROJECT;
     p->nodes[1].out_bytes = (uint64_t)p->n_queries * (uint64_t)p->lm_width * 4;
     p->nodes[2].stage = MSG_STAGE_LLM;
     p->nodes[2].needs = 1 << 1;

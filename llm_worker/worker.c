@@ -131,8 +131,8 @@ static int encode_prompt(struct llm_worker *w, const struct msg_recipe *recipe, 
     struct token_ids ids = {0};
     int rc;
 
-    if (w->prompt_ids.n && recipe->has_prompt == w->prompt_recipe.has_prompt &&
-        strcmp(recipe->prompt, w->prompt_recipe.prompt) == 0)
+    if (w->prompt_ids.n && recipe->n_prompts == w->prompt_recipe.n_prompts &&
+        strcmp(recipe->prompts[0], w->prompt_recipe.prompts[0]) == 0)
         return 0;
     rc = caption_prompt_ids(w->tokenizer, &w->common.checkpoint->config, recipe, &ids, err);
     if (rc < 0) {
@@ -154,7 +154,7 @@ static struct generate_request request_of(const struct llm_worker *w, const stru
                                      .n_image_rows = (int)w->n_queries,
                                      .prompt = w->prompt_ids.ids,
                                      .n_prompt = (int)w->prompt_ids.n,
-                                     .max_new_tokens = (int)u->work->recipe.max_new_tokens,
+                                     .max_new_tokens = (int)u->work->recipe.decode.max_new_tokens,
                                      .eos = c->eos,
                                      .n_eos = c->n_eos};
 }

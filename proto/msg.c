@@ -1,7 +1,6 @@
 #include "proto/msg.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,60 +136,4 @@ bool msg_text_set(char *dst, size_t dst_size, const char *text)
     memcpy(dst, text, n);
     dst[n] = '\0';
     return fits;
-}
-
-static const char *dtype_word(enum msg_dtype dtype)
-{
-    static const char *const names[] = {
-        "unspecified",         [MSG_DTYPE_F32] = "fp32",  [MSG_DTYPE_F16] = "fp16",  [MSG_DTYPE_BF16] = "bf16",
-        [MSG_DTYPE_U8] = "u8", [MSG_DTYPE_I32] = "int32", [MSG_DTYPE_I64] = "int64",
-    };
-
-    return NAME_OF(names, dtype);
-}
-
-/* 1 and a line when the words differ, 0 when not. */
-static int diff_words(struct buf *words, const char *field, const char *was, const char *is)
-{
-    int rc;
-
-    if (strcmp(was, is) == 0)
-        return 0;
-    rc = buf_appendf(words, "%s: \"%s\", was \"%s\"\n", field, is, was);
-    return rc < 0 ? rc : 1;
-}
-
-static int diff_prompt(struct buf *words, const struct msg_recipe *a, const struct msg_recipe *b)
-{
-    int rc;
-
-    if (a->has_prompt && b->has_prompt)
-        return diff_words(words, "prompt", a->prompt, b->prompt);
-    if (a->has_prompt == b->has_prompt)
-        return 0;
-    if (b->has_prompt)
-        rc = buf_appendf(words, "prompt: \"%s\", was none\n", b->prompt);
-    else
-        rc = buf_appendf(words, "prompt: none, was \"%s\"\n", a->prompt);
-    return rc < 0 ? rc : 1;
-}
-
-int msg_recipe_diff(const struct msg_recipe *a, const struct msg_recipe *b, struct buf *words)
-{
-    char was[16], is[16];
-    int rc[5], n = 0;
-
-    (void)snprintf(was, sizeof(was), "%u", a->max_new_tokens);
-    (void)snprintf(is, sizeof(is), "%u", b->max_new_tokens);
-    rc[0] = diff_words(words, "recipe", a->name, b->name);
-    rc[1] = diff_words(words, "model", a->model, b->model);
-    rc[2] = diff_prompt(words, a, b);
-    rc[3] = diff_words(words, "max new tokens", was, is);
-    rc[4] = diff_words(words, "dtype", dtype_word(a->dtype), dtype_word(b->dtype));
-    for (int i = 0; i < 5; i++) {
-        if (rc[i] < 0)
-            return rc[i];
-        n += rc[i];
-    }
-    return n;
 }

@@ -16,12 +16,13 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "proto/recipe.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define MSG_VERSION 1 /* spoken by this program; HELLO says a range */
+#define MSG_VERSION 2 /* spoken by this program; HELLO says a range */
 
 enum {
     MSG_MAX_BYTES = 64 * 1024,    /* an envelope */
@@ -36,11 +37,10 @@ enum {
     MSG_MAX_NODES = 8,            /* of one job's stage graph */
     MSG_MAX_STAGES = 8,           /* of one progress answer */
     MSG_FINGERPRINT_BYTES = 16,
-    MSG_NAME_SIZE = 128, /* host, device, model; with the NUL, as all sizes of text here */
-    MSG_CODE_SIZE = 32,  /* one word of [a-z0-9_-] */
+    MSG_CODE_SIZE = 32, /* one word of [a-z0-9_-] */
     MSG_TEXT_SIZE = 1024,
     MSG_PATH_SIZE = 4096,
-    MSG_PROMPT_SIZE = 4096,
+    MSG_MAX_SELECTION_BYTES = MSG_MAX_UNIT_ITEMS / 8,
 };
 #define MSG_MAX_ROW_FRAME_BYTES ((size_t)16 << 20)
 #define MSG_MAX_TENSOR_FRAME_BYTES ((size_t)8 << 20)
@@ -71,10 +71,19 @@ enum msg_type {
     MSG_SHUTDOWN = 39, /* no body */
 };
 
-/* The numbers of the enums below are those of wire.proto; dtypes also those of tensor/tensor.h. 0 is "not said". */
-enum msg_dtype { MSG_DTYPE_F32 = 1, MSG_DTYPE_F16, MSG_DTYPE_BF16, MSG_DTYPE_U8, MSG_DTYPE_I32, MSG_DTYPE_I64 };
+/* The numbers of the enums below are those of wire.proto. 0 is "not said". */
 enum msg_stage { MSG_STAGE_ENCODE = 1, MSG_STAGE_QFORMER, MSG_STAGE_LLM };
 enum msg_place { MSG_PLACE_INLINE = 1, MSG_PLACE_FRAME };
+/* What a Q-Former node has to give. Bits. */
+enum msg_task {
+    MSG_TASK_PROJECT = 1,
+    MSG_TASK_SCORE = 2,
+    MSG_TASK_QUERY = 4,
+    MSG_TASK_ITC = 8,
+    MSG_TASK_ITC_TEXT = 16,
+    MSG_TASK_CLS = 32,
+    MSG_TASK_ALL = 63,
+};
 enum msg_role { MSG_ROLE_WORKER = 1, MSG_ROLE_CLIENT };
 
 enum msg_reason {
@@ -159,18 +168,19 @@ struct msg_credit {
     uint64_t window_bytes;
 };
 
-struct msg_recipe {
-    char name[MSG_NAME_SIZE];
-    char model[MSG_NAME_SIZE];
-    bool has_prompt;
-    char prompt[MSG_PROMPT_SIZE];
-    uint32_t max_new_tokens;
-    enum msg_dtype dtype;
+/* Which rows of a tensor are meant: bit i of byte i / 8 (lowest first) is row i. */
+struct msg_selection {
+    uint32_t tensor; /* ascending */
+    uint32_t n_bytes;
+    uint8_t rows[MSG_MAX_SELECTION_BYTES];
 };
 
 struct msg_work {
     struct msg_lease lease;
     struct msg_recipe recipe;
+    uint32_t tasks; /* of the node, enum msg_task */
+    uint32_t n_selections;
+    struct msg_selection selections[MSG_MAX_TENSORS];
 };
 
 struct msg_timing {
@@ -210,6 +220,7 @@ struct msg_node {
     struct msg_fingerprint fingerprint;
     uint64_t out_bytes;
     char model[MSG_NAME_SIZE];
+    uint32_t tasks; /* enum msg_task */
 };
 
 struct msg_job_open {
@@ -260,7 +271,7 @@ struct msg_job_progress {
     char text[MSG_TEXT_SIZE];
 };
 
-/* About 12 KiB. Fill one in with msg_init and set what you need. */
+/* About 40 KiB. Fill one in with msg_init and set what you need. */
 struct msg {
     uint32_t version; /* msg_init sets MSG_VERSION */
     uint64_t seq;
@@ -310,9 +321,5 @@ bool msg_fingerprint_equal(const struct msg_fingerprint *a, const struct msg_fin
 
 /* Copy text into an array of the structs above; what does not fit is cut off. Returns false when it was cut. */
 bool msg_text_set(char *dst, size_t dst_size, const char *text);
-
-/* Say in words, one line a field, where recipe `b` differs from `a` ("prompt: none, was \"a photo of\"").
- * Returns how many fields differ, or a negative errno of the buffer. */
-int msg_recipe_diff(const struct msg_recipe *a, const struct msg_recipe *b, struct buf *words) CHECK_RESULT;
 
 #endif

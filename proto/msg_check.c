@@ -115,17 +115,6 @@ static int check_lease(const struct msg_lease *l, struct err *err)
     return 0;
 }
 
-int msg_check_recipe(const struct msg_recipe *r, struct err *err)
-{
-    if (r->dtype != 0 && !dtype_known(r->dtype))
-        return err_set(err, -EBADMSG, "recipe: dtype %d is none", (int)r->dtype);
-    if (r->max_new_tokens > 65536)
-        return err_set(err, -EBADMSG, "recipe: max_new_tokens %u, the limit is 65536", r->max_new_tokens);
-    if (!r->has_prompt && r->prompt[0])
-        return err_set(err, -EBADMSG, "recipe: a prompt, and has_prompt is false");
-    return 0;
-}
-
 int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *err)
 {
     if (n_nodes == 0 || n_nodes > MSG_MAX_NODES)
@@ -139,6 +128,8 @@ int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *
             return err_set(err, -EBADMSG, "node %u: stage %d is none", i, (int)nodes[i].stage);
         if (nodes[i].needs >> i)
             return err_set(err, -EBADMSG, "node %u needs itself or a later node (0x%x)", i, nodes[i].needs);
+        if (nodes[i].tasks & ~(uint32_t)MSG_TASK_ALL)
+            return err_set(err, -EBADMSG, "node %u: tasks 0x%x are not known", i, nodes[i].tasks);
         if (nodes[i].out_bytes > MSG_MAX_TENSOR_FRAME_BYTES)
             return err_set(err, -EBADMSG, "node %u: %llu bytes an item, the limit is 8 MiB", i,
                            (unsigned long long)nodes[i].out_bytes);
@@ -174,6 +165,43 @@ static int check_welcome(const struct msg_welcome *w, struct err *err)
     return 0;
 }
 
+/* The rows that selection `s` picks of tensor `t`: exactly n_rows of them. */
+static int check_selection(const struct msg_selection *s, const struct msg_tensor *t, uint32_t n_rows, struct err *err)
+{
+    uint32_t n = 0;
+
+    if (s->n_bytes != (t->shape[0] + 7) / 8)
+        return err_set(err, -EBADMSG, "work: a selection of %u bytes for a tensor of %u rows", s->n_bytes, t->shape[0]);
+    for (uint32_t i = 0; i < s->n_bytes; i++)
+        n += (uint32_t)__builtin_popcount(s->rows[i]);
+    if (t->shape[0] % 8 && s->n_bytes && s->rows[s->n_bytes - 1] >> t->shape[0] % 8)
+        return err_set(err, -EBADMSG, "work: a selection of rows past the tensor's %u", t->shape[0]);
+    if (n != n_rows)
+        return err_set(err, -EBADMSG, "work: a selection of %u rows for %u items", n, n_rows);
+    return 0;
+}
+
+static int check_work_tensors(const struct msg *m, struct err *err)
+{
+    const struct msg_work *w = &m->work;
+    uint32_t next = 0;
+
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        const struct msg_tensor *t = &m->tensors[i];
+        int rc = 0;
+
+        if (next < w->n_selections && w->selections[next].tensor == i)
+            rc = check_selection(&w->selections[next++], t, m->n_rows, err);
+        else if (t->shape[0] != m->n_rows)
+            rc = err_set(err, -EBADMSG, "work: tensor %u has %u rows, not %u", i, t->shape[0], m->n_rows);
+        if (rc < 0)
+            return rc;
+    }
+    if (next != w->n_selections)
+        return err_set(err, -EBADMSG, "work: selections out of order, or of no tensor");
+    return 0;
+}
+
 static int check_work(const struct msg *m, struct err *err)
 {
     int rc = check_lease(&m->work.lease, err);
@@ -182,10 +210,10 @@ static int check_work(const struct msg *m, struct err *err)
         return rc;
     if (m->n_rows == 0 || m->n_rows > m->work.lease.count)
         return err_set(err, -EBADMSG, "work: %u rows for %u leased items", m->n_rows, m->work.lease.count);
-    for (uint32_t i = 0; i < m->n_tensors; i++)
-        if (m->tensors[i].shape[0] != m->n_rows)
-            return err_set(err, -EBADMSG, "work: tensor %u has %u rows, not %u", i, m->tensors[i].shape[0], m->n_rows);
-    return msg_check_recipe(&m->work.recipe, err);
+    if (m->work.tasks & ~(uint32_t)MSG_TASK_ALL)
+        return err_set(err, -EBADMSG, "work: tasks 0x%x are not known", m->work.tasks);
+    rc = check_work_tensors(m, err);
+    return rc < 0 ? rc : msg_recipe_check(&m->work.recipe, err);
 }
 
 static int check_result(const struct msg *m, struct err *err)
@@ -227,7 +255,7 @@ static int check_job_open(const struct msg_job_open *o, struct err *err)
     if (o->unit_items > MSG_MAX_UNIT_ITEMS)
         return err_set(err, -EBADMSG, "job_open: units of %u items, the limit is %d", o->unit_items,
                        MSG_MAX_UNIT_ITEMS);
-    rc = msg_check_recipe(&o->recipe, err);
+    rc = msg_recipe_check(&o->recipe, err);
     return rc < 0 ? rc : msg_check_nodes(o->nodes, o->n_nodes, err);
 }
 

@@ -1,4 +1,5 @@
 #include "proto/msg_pb.h"
+#include "proto/recipe_pb.h"
 
 #include <errno.h>
 #include <string.h>
@@ -8,7 +9,8 @@ struct parts {
     Blipline__Envelope envelope;
     Blipline__Tensor tensors[MSG_MAX_TENSORS], *tensor_list[MSG_MAX_TENSORS];
     Blipline__Lease lease;
-    Blipline__Recipe recipe;
+    struct msg_recipe_pb recipe;
+    Blipline__Selection selections[MSG_MAX_TENSORS], *selection_list[MSG_MAX_TENSORS];
     Blipline__Timing timing;
     Blipline__Counters counters;
     Blipline__Node nodes[MSG_MAX_NODES], *node_list[MSG_MAX_NODES];
@@ -54,17 +56,6 @@ static ProtobufCBinaryData fingerprint_to_pb(const struct msg_fingerprint *f)
     return bytes_to_pb(f->bytes, f->n_bytes);
 }
 
-void msg_recipe_to_pb(const struct msg_recipe *from, Blipline__Recipe *to)
-{
-    blipline__recipe__init(to);
-    to->name = msg_text_to_pb(from->name);
-    to->model = msg_text_to_pb(from->model);
-    to->prompt = msg_text_to_pb(from->prompt);
-    to->has_prompt = from->has_prompt;
-    to->max_new_tokens = from->max_new_tokens;
-    to->dtype = (Blipline__DType)from->dtype;
-}
-
 void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to)
 {
     blipline__node__init(to);
@@ -73,6 +64,7 @@ void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to)
     to->fingerprint = fingerprint_to_pb(&from->fingerprint);
     to->out_bytes = from->out_bytes;
     to->model = msg_text_to_pb(from->model);
+    to->tasks = from->tasks;
 }
 
 static Blipline__Lease *lease_to_pb(const struct msg_lease *from, struct parts *p)
@@ -175,7 +167,7 @@ static void job_open_to_pb(const struct msg_job_open *from, struct parts *p)
         p->node_list[i] = &p->nodes[i];
     }
     to->path = msg_text_to_pb(from->path);
-    to->recipe = &p->recipe;
+    to->recipe = &p->recipe.recipe;
     to->n_nodes = from->n_nodes;
     to->nodes = p->node_list;
     to->source = msg_text_to_pb(from->source);
@@ -217,15 +209,30 @@ static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
     to->text = msg_text_to_pb(from->text);
 }
 
+static void work_to_pb(const struct msg_work *from, struct parts *p)
+{
+    Blipline__Work *to = p->envelope.work = &p->body.work;
+
+    blipline__work__init(to);
+    to->lease = lease_to_pb(&from->lease, p);
+    msg_recipe_to_pb(&from->recipe, &p->recipe);
+    to->recipe = &p->recipe.recipe;
+    to->tasks = from->tasks;
+    for (uint32_t i = 0; i < from->n_selections; i++) {
+        blipline__selection__init(&p->selections[i]);
+        p->selections[i].tensor = from->selections[i].tensor;
+        p->selections[i].rows = bytes_to_pb(from->selections[i].rows, from->selections[i].n_bytes);
+        p->selection_list[i] = &p->selections[i];
+    }
+    to->n_selections = from->n_selections;
+    to->selections = p->selection_list;
+}
+
 /* Messages of a lease and little else. */
 static void lease_body_to_pb(const struct msg *m, struct parts *p)
 {
     if (m->type == MSG_WORK) {
-        p->envelope.work = &p->body.work;
-        blipline__work__init(&p->body.work);
-        p->body.work.lease = lease_to_pb(&m->work.lease, p);
-        p->body.work.recipe = &p->recipe;
-        msg_recipe_to_pb(&m->work.recipe, &p->recipe);
+        work_to_pb(&m->work, p);
     } else if (m->type == MSG_FAILURE) {
         p->envelope.failure = &p->body.failure;
         blipline__failure__init(&p->body.failure);

@@ -15,14 +15,11 @@ ProtobufCBinaryData msg_text_to_pb(const char *text);
 int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from, const char *field,
                      struct err *err) CHECK_RESULT;
 
-void msg_recipe_to_pb(const struct msg_recipe *from, Blipline__Recipe *to);
-int msg_recipe_from_pb(const Blipline__Recipe *from, struct msg_recipe *to, struct err *err) CHECK_RESULT;
 void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to);
 int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err) CHECK_RESULT;
 
 /* Range checks, the same before packing and after unpacking. */
 int msg_check(const struct msg *m, struct err *err) CHECK_RESULT;
-int msg_check_recipe(const struct msg_recipe *r, struct err *err) CHECK_RESULT;
 int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *err) CHECK_RESULT;
 int msg_check_code(const char *code, struct err *err) CHECK_RESULT;
 

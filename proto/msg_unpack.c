@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/budget.h"
+#include "proto/recipe_pb.h"
 
 #define UNPACK_BUDGET_BYTES ((size_t)1 << 20) /* for one envelope of <= 64 KiB */
 
@@ -32,21 +33,6 @@ static int fingerprint_from_pb(const ProtobufCBinaryData *from, struct msg_finge
     return 0;
 }
 
-int msg_recipe_from_pb(const Blipline__Recipe *from, struct msg_recipe *to, struct err *err)
-{
-    int rc;
-
-    if (!from)
-        return err_set(err, -EBADMSG, "recipe is missing");
-    to->has_prompt = from->has_prompt;
-    to->max_new_tokens = from->max_new_tokens;
-    to->dtype = (enum msg_dtype)from->dtype;
-    if ((rc = TEXT_FROM_PB(to->name, from->name, "recipe name", err)) < 0 ||
-        (rc = TEXT_FROM_PB(to->model, from->model, "recipe model", err)) < 0)
-        return rc;
-    return TEXT_FROM_PB(to->prompt, from->prompt, "prompt", err);
-}
-
 int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err)
 {
     int rc;
@@ -54,6 +40,7 @@ int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err
     to->stage = (enum msg_stage)from->stage;
     to->needs = from->needs;
     to->out_bytes = from->out_bytes;
+    to->tasks = from->tasks;
     rc = fingerprint_from_pb(&from->fingerprint, &to->fingerprint, err);
     return rc < 0 ? rc : TEXT_FROM_PB(to->model, from->model, "node model", err);
 }
@@ -106,7 +93,24 @@ static int work_from_pb(const Blipline__Work *from, struct msg_work *to, struct 
 {
     int rc = lease_from_pb(from->lease, &to->lease, err);
 
-    return rc < 0 ? rc : msg_recipe_from_pb(from->recipe, &to->recipe, err);
+    if (rc < 0)
+        return rc;
+    if (from->n_selections > MSG_MAX_TENSORS)
+        return err_set(err, -EMSGSIZE, "work: %zu selections, the limit is %d", from->n_selections, MSG_MAX_TENSORS);
+    to->tasks = from->tasks;
+    to->n_selections = (uint32_t)from->n_selections;
+    for (size_t i = 0; i < from->n_selections; i++) {
+        const Blipline__Selection *s = from->selections[i];
+
+        if (s->rows.len > MSG_MAX_SELECTION_BYTES)
+            return err_set(err, -EMSGSIZE, "work: a selection of %zu bytes, the limit is %d", s->rows.len,
+                           MSG_MAX_SELECTION_BYTES);
+        to->selections[i].tensor = s->tensor;
+        to->selections[i].n_bytes = (uint32_t)s->rows.len;
+        if (s->rows.len)
+            memcpy(to->selections[i].rows, s->rows.data, s->rows.len);
+    }
+    return msg_recipe_from_pb(from->recipe, &to->recipe, err);
 }
 
 static int result_from_pb(const Blipline__Result *from, struct msg_result *to, struct err *err)

@@ -1,7 +1,7 @@
 /* row.h - the rows of row frames: items to work on, records of what came out.
  *
- * A row frame is a run of length-delimited protobuf rows (varint length, then that many bytes), each row <= 64 KiB, the
- * frame <= 16 MiB. Rows are written one after the other into a buf and read one at a time through a bounded allocator.
+ * A row frame is a run of length-delimited protobuf rows (varint length, then that many bytes), each row <= 256 KiB,
+ * the frame <= 16 MiB. Rows are written one after the other into a buf and read one at a time through a bounded allocator.
  * Who may call: anyone; a cursor and its memory belong to one thread at a time.
  * Memory: structs to be written borrow their bytes. What a cursor hands out lies in the cursor and is valid until its
  * next call; to keep an item, copy it (row_item_copy). Frames must outlive the cursor. A zeroed row_memory is ready for
@@ -20,12 +20,34 @@
 #include <stdint.h>
 
 enum {
-    ROW_MAX_BYTES = 64 * 1024,
+    ROW_MAX_BYTES = 256 * 1024, /* a record with the query outputs of a published model in fp32 */
     ROW_MAX_KEY_BYTES = 8192,
     ROW_MAX_PATH_BYTES = 16384,
     ROW_MAX_CAPTIONS = 32,
     ROW_MAX_CAPTION_BYTES = 16384,
     ROW_MAX_MESSAGE_BYTES = 4096,
+    ROW_MAX_FIELDS = 64,
+    ROW_MAX_FIELD_BYTES = 16384,
+};
+
+struct row_caption {
+    const uint8_t *text; /* UTF-8 by contract of the writer; not checked here */
+    uint32_t text_bytes;
+    float logprob; /* finite, as score, itc and itm */
+    uint32_t tokens;
+    uint32_t prompt; /* number in the recipe; given texts: of its field */
+    uint32_t sample;
+    float score;
+    bool given;                 /* came with the item */
+    const uint8_t *prompt_text; /* with its fields filled in; NULL and 0: it has none. Given texts: NULL */
+    uint32_t prompt_text_bytes;
+    bool has_itc, has_itm;
+    float itc, itm;
+};
+
+struct row_field {
+    const uint8_t *name, *value; /* UTF-8 by contract of the writer; names are not empty */
+    uint32_t name_bytes, value_bytes;
 };
 
 /* One image. Key and path are any bytes (file names are), not NUL-terminated, except that a decoded path is followed by
@@ -38,21 +60,28 @@ struct row_item {
     uint32_t path_bytes;
     uint64_t size_bytes;
     int64_t mtime_ns;
+    uint32_t n_fields;
+    const struct row_field *fields; /* a list of values is several fields of one name */
+    uint32_t n_captions;            /* of WORK alone: what an earlier node wrote */
+    const struct row_caption *captions;
 };
 
-struct row_caption {
-    const uint8_t *text; /* UTF-8 by contract of the writer; not checked here */
-    uint32_t text_bytes;
-    float logprob; /* finite */
-    uint32_t tokens;
-    uint32_t prompt;
+/* A block of numbers: rows * cols of dtype F16 or F32, little endian. */
+struct row_embedding {
+    enum msg_embedding kind;
+    enum msg_dtype dtype;
+    uint32_t rows, cols;
+    const uint8_t *data;
+    uint32_t data_bytes;
 };
 
-/* What the store keeps for one item: captions, or the reason why there are none. */
+/* What the store keeps for one item: captions and embeddings, or the reason why there are none. */
 struct row_record {
     uint64_t item;
     uint32_t n_captions;
     struct row_caption captions[ROW_MAX_CAPTIONS];
+    uint32_t n_embeddings; /* of the wire alone; the store keeps them apart (proto/stored.h) */
+    struct row_embedding embeddings[MSG_MAX_EMBEDDINGS];
     bool failed;
     char error_code[MSG_CODE_SIZE]; /* one word of [a-z0-9_-], when failed */
     const uint8_t *error_message;

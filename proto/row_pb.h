@@ -13,16 +13,26 @@
 struct row_record_pb {
     Blipline__Record record;
     Blipline__Caption captions[ROW_MAX_CAPTIONS], *list[ROW_MAX_CAPTIONS];
+    Blipline__Embedding embeddings[MSG_MAX_EMBEDDINGS], *embedding_list[MSG_MAX_EMBEDDINGS];
     Blipline__ItemError error;
+};
+
+struct row_item_pb {
+    Blipline__Item item;
+    Blipline__Field fields[ROW_MAX_FIELDS], *field_list[ROW_MAX_FIELDS];
+    Blipline__Caption captions[ROW_MAX_CAPTIONS], *caption_list[ROW_MAX_CAPTIONS];
 };
 
 /* The memory's budget, emptied and with a new limit; made at first use. NULL: no memory. */
 struct budget *row_memory_budget(struct row_memory *m, size_t limit_bytes);
 
 int row_item_check(const struct row_item *r, struct err *err) CHECK_RESULT;
-void row_item_to_pb(const struct row_item *from, Blipline__Item *to);
-/* The path is copied once more, into `b`, for its NUL. */
+void row_item_to_pb(const struct row_item *from, struct row_item_pb *to);
+/* Lists of fields and captions, and the path once more for its NUL, go into `b`. */
 int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_item *ret, struct err *err) CHECK_RESULT;
+int row_embedding_check(const struct row_embedding *e, struct err *err) CHECK_RESULT;
+void row_embedding_to_pb(const struct row_embedding *from, Blipline__Embedding *to);
+int row_embedding_from_pb(const Blipline__Embedding *from, struct row_embedding *ret, struct err *err) CHECK_RESULT;
 int row_record_check(const struct row_record *r, struct err *err) CHECK_RESULT;
 void row_record_to_pb(const struct row_record *from, struct row_record_pb *to);
 int row_record_from_pb(const Blipline__Record *from, struct row_record *ret, struct err *err) CHECK_RESULT;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "proto/recipe_pb.h"
 #include "proto/row_pb.h"
 
 #define UNIT_STRUCT_BYTES ((size_t)2 << 20) /* 4096 items, 512 bytes each: structs, pointers, padding */
@@ -71,7 +72,8 @@ static int unpack_value(struct budget *b, const ProtobufCMessageDescriptor *kind
 int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf *out)
 {
     Blipline__ManifestUnit pb = BLIPLINE__MANIFEST_UNIT__INIT;
-    Blipline__Item *items = NULL, **list = NULL;
+    struct row_item_pb *items = NULL;
+    Blipline__Item **list = NULL;
     int rc = -ENOMEM;
 
     if (u->n_items == 0 || u->n_items > MSG_MAX_UNIT_ITEMS)
@@ -86,7 +88,7 @@ int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf
             goto out;
         }
         row_item_to_pb(&u->items[i], &items[i]);
-        list[i] = &items[i];
+        list[i] = &items[i].item;
     }
     pb.first_item = u->first_item;
     pb.n_items = u->n_items;
@@ -132,8 +134,8 @@ int stored_manifest_unit_decode(struct row_memory *memory, const void *data, siz
 
     if (rc < 0)
         return rc;
-    /* the checksum says that we wrote it, so its size is that of real items: bytes once, paths twice, structs */
-    b = row_memory_budget(memory, 4 * n_bytes + UNIT_STRUCT_BYTES);
+    /* the checksum says that we wrote it, so its size is that of real items: a field of five bytes becomes structs of 150 */
+    b = row_memory_budget(memory, 32 * n_bytes + UNIT_STRUCT_BYTES);
     if (!b)
         return err_set(err, -ENOMEM, "no memory for a manifest unit");
     rc = unpack_value(b, &blipline__manifest_unit__descriptor, data, n_bytes, &pb, err);
@@ -149,7 +151,34 @@ int stored_record_encode(const struct row_record *r, struct buf *out)
     if (row_record_check(r, NULL) < 0)
         return -EINVAL;
     row_record_to_pb(r, &pb);
+    pb.record.n_embeddings = 0;
     return append_value(out, &pb.record.base);
+}
+
+int stored_embedding_encode(const struct row_embedding *e, struct buf *out)
+{
+    Blipline__Embedding pb;
+
+    if (row_embedding_check(e, NULL) < 0)
+        return -EINVAL;
+    row_embedding_to_pb(e, &pb);
+    return append_value(out, &pb.base);
+}
+
+int stored_embedding_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct row_embedding *ret,
+                            struct err *err)
+{
+    ProtobufCMessage *pb;
+    struct budget *b;
+    int rc = stored_check(data, n_bytes, err);
+
+    if (rc < 0)
+        return rc;
+    b = row_memory_budget(memory, n_bytes + 65536);
+    if (!b)
+        return err_set(err, -ENOMEM, "no memory for an embedding");
+    rc = unpack_value(b, &blipline__embedding__descriptor, data, n_bytes, &pb, err);
+    return rc < 0 ? rc : row_embedding_from_pb((const Blipline__Embedding *)(const void *)pb, ret, err);
 }
 
 int stored_record_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct row_record *ret,
@@ -254,7 +283,7 @@ static int pack_recipe_and_nodes(const struct stored_job_meta *m, struct buf *pa
 {
     Blipline__JobOpen graph = BLIPLINE__JOB_OPEN__INIT;
     Blipline__Node nodes[MSG_MAX_NODES], *list[MSG_MAX_NODES];
-    Blipline__Recipe recipe;
+    struct msg_recipe_pb recipe;
     size_t n_recipe;
     int rc;
 
@@ -265,11 +294,11 @@ static int pack_recipe_and_nodes(const struct stored_job_meta *m, struct buf *pa
     }
     graph.n_nodes = m->n_nodes;
     graph.nodes = list;
-    n_recipe = protobuf_c_message_get_packed_size(&recipe.base);
+    n_recipe = protobuf_c_message_get_packed_size(&recipe.recipe.base);
     rc = buf_reserve(parts, n_recipe + protobuf_c_message_get_packed_size(&graph.base) + 1);
     if (rc < 0)
         return rc;
-    parts->size_bytes = protobuf_c_message_pack(&recipe.base, parts->data);
+    parts->size_bytes = protobuf_c_message_pack(&recipe.recipe.base, parts->data);
     parts->size_bytes += protobuf_c_message_pack(&graph.base, parts->data + n_recipe);
     *ret_recipe_bytes = n_recipe;
     return 0;
@@ -282,7 +311,7 @@ int stored_job_meta_encode(const struct stored_job_meta *m, struct buf *out)
     size_t n_recipe;
     int rc;
 
-    if (msg_check_recipe(&m->recipe, NULL) < 0 || msg_check_nodes(m->nodes, m->n_nodes, NULL) < 0 ||
+    if (msg_recipe_check(&m->recipe, NULL) < 0 || msg_check_nodes(m->nodes, m->n_nodes, NULL) < 0 ||
         m->unit_items > MSG_MAX_UNIT_ITEMS)
         return -EINVAL;
     buf_init(&parts, MSG_MAX_BYTES);
@@ -337,14 +366,14 @@ static int meta_from_pb(struct budget *b, const Blipline__JobMeta *from, struct 
     recipe = blipline__recipe__unpack(&b->allocator, from->recipe.len, from->recipe.data);
     if (!recipe)
         return err_set(err, -EBADMSG, "the job's recipe cannot be read");
-    if ((rc = msg_recipe_from_pb(recipe, &m->recipe, err)) < 0 || (rc = msg_check_recipe(&m->recipe, err)) < 0)
+    if ((rc = msg_recipe_from_pb(recipe, &m->recipe, err)) < 0 || (rc = msg_recipe_check(&m->recipe, err)) < 0)
         return rc;
     return graph_from_bytes(b, &from->nodes, m, err);
 }
 
 int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_meta *ret, struct err *err)
 {
-    _Alignas(16) uint8_t slab[16 * 1024];
+    _Alignas(16) uint8_t slab[48 * 1024];
     struct stored_job_meta m;
     ProtobufCMessage *pb;
     struct budget b;

@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { STORED_SCHEMA_VERSION = 1, STORED_CRC_BYTES = 5 };
+enum { STORED_SCHEMA_VERSION = 2, STORED_CRC_BYTES = 5 };
 #define STORED_MAX_BYTES ((size_t)64 << 20) /* a manifest unit of 4096 long paths */
 
 struct stored_manifest_unit {
@@ -58,6 +58,8 @@ struct stored_job_counters {
 int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf *out) CHECK_RESULT;
 int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out) CHECK_RESULT;
 int stored_record_encode(const struct row_record *r, struct buf *out) CHECK_RESULT;
+/* A record without its embeddings: each of those is a value of its own. */
+int stored_embedding_encode(const struct row_embedding *e, struct buf *out) CHECK_RESULT;
 int stored_job_meta_encode(const struct stored_job_meta *m, struct buf *out) CHECK_RESULT;
 int stored_job_counters_encode(const struct stored_job_counters *c, struct buf *out) CHECK_RESULT;
 
@@ -67,6 +69,8 @@ int stored_unit_state_decode(const void *data, size_t n_bytes, struct stored_uni
                              struct err *err) CHECK_RESULT;
 int stored_record_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct row_record *ret,
                          struct err *err) CHECK_RESULT;
+int stored_embedding_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct row_embedding *ret,
+                            struct err *err) CHECK_RESULT;
 int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_meta *ret, struct err *err) CHECK_RESULT;
 int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret,
                                struct err *err) CHECK_RESULT;

@@ -65,9 +65,8 @@ static struct store *open_store(struct committer *c, const char *path, uint32_t 
     r->create = true;
     r->meta = calloc(1, sizeof(*r->meta));
     r->meta->unit_items = unit_items;
-    (void)snprintf(r->meta->recipe.name, sizeof(r->meta->recipe.name), "caption");
-    r->meta->recipe.max_new_tokens = 20;
-    r->meta->recipe.dtype = MSG_DTYPE_F32;
+    msg_recipe_init(&r->meta->recipe);
+    r->meta->recipe.decode.max_new_tokens = 20;
     r->meta->n_nodes = 1;
     r->meta->nodes[0].stage = MSG_STAGE_ENCODE;
     if (committer_post(c, &r) < 0)

@@ -240,7 +240,7 @@ class Client:
         self.socket.close()
 
     def send(self, rows=(), tensors=(), **body):
-        envelope = wire_pb2.Envelope(version=1, seq=self.seq, n_row_frames=1 if rows else 0, n_rows=len(rows))
+        envelope = wire_pb2.Envelope(version=2, seq=self.seq, n_row_frames=1 if rows else 0, n_rows=len(rows))
         for name, value in body.items():
             getattr(envelope, name).SetInParent()
             getattr(envelope, name).CopyFrom(value)
@@ -265,12 +265,14 @@ class Client:
                 return envelope
 
     def hello(self, **more):
-        answer = self.ask(hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_CLIENT, min_version=1, max_version=1, host=b"test",
+        answer = self.ask(hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_CLIENT, min_version=2, max_version=2, host=b"test",
                                                boot_nonce=random.getrandbits(63), pid=os.getpid(), **more))
         return answer.welcome
 
     def open(self, path, nodes, unit_items=4, create=True, **recipe):
-        r = wire_pb2.Recipe(name=b"caption", max_new_tokens=24, dtype=wire_pb2.DTYPE_F32, **recipe)
+        decode = wire_pb2.Decode(max_new_tokens=24, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1, temperature=1, top_p=1)
+        recipe.setdefault("decode", decode)
+        r = wire_pb2.Recipe(name=b"caption", **recipe)
         answer = self.ask(job_open=wire_pb2.JobOpen(path=os.fsencode(path), recipe=r, nodes=nodes, unit_items=unit_items, create=create, source=b"test"))
         self.job = answer.job_opened.job
         return answer.job_opened

@@ -26,7 +26,7 @@ class PythonWorker(threading.Thread):
         socket = zmq.Context.instance().socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 500)
         socket.connect(self.endpoint)
-        self.say(socket, hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=1, max_version=1, host=b"python", boot_nonce=random.getrandbits(63),
+        self.say(socket, hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=b"python", boot_nonce=random.getrandbits(63),
                                               pid=os.getpid(), stage=self.stage, device=b"null", dtype=wire_pb2.DTYPE_F32, model=b"python",
                                               window_items=64, window_bytes=1 << 20))
         epoch, beat = 0, time.monotonic()
@@ -63,12 +63,12 @@ class PythonWorker(threading.Thread):
             self.say(socket, failure=wire_pb2.Failure(lease=envelope.work.lease, code=b"poison", text=b"poison among the items"))
             return
         rows = b"".join(delimited(store_pb2.Record(item=i, captions=[store_pb2.Caption(text=b"python", logprob=-1.0, tokens=1)])) for i in items)
-        answer = wire_pb2.Envelope(version=1, n_row_frames=1, n_rows=len(items), result=wire_pb2.Result(lease=envelope.work.lease))
+        answer = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(items), result=wire_pb2.Result(lease=envelope.work.lease))
         socket.send_multipart([answer.SerializeToString(), rows])
 
     @staticmethod
     def say(socket, **body):
-        envelope = wire_pb2.Envelope(version=1)
+        envelope = wire_pb2.Envelope(version=2)
         for name, value in body.items():
             getattr(envelope, name).SetInParent()
             getattr(envelope, name).CopyFrom(value)

@@ -117,7 +117,7 @@ def test_garbage_does_not_disturb_the_others(folder):
                 frames[0] = wire_pb2.Envelope(version=n % 5, n_row_frames=rng.randrange(5), n_rows=rng.randrange(1 << 30),
                                               result=wire_pb2.Result(lease=wire_pb2.Lease(epoch=rng.getrandbits(64), id=n))).SerializeToString()
             if n % 3 == 1:
-                frames[0] = wire_pb2.Envelope(version=1, n_row_frames=len(frames) - 1, n_rows=3, job_rows=wire_pb2.JobRows(job=1)).SerializeToString()
+                frames[0] = wire_pb2.Envelope(version=2, n_row_frames=len(frames) - 1, n_rows=3, job_rows=wire_pb2.JobRows(job=1)).SerializeToString()
             socket.send_multipart(frames)
             socket.close()
         assert client.wait_done().n_done == 2000

@@ -51,9 +51,8 @@ struct stored_job_meta fixture_meta(uint32_t unit_items)
     struct stored_job_meta m = {
         .unit_items = unit_items, .n_nodes = 1, .source = "photos/", .program = "blipline test"};
 
-    (void)snprintf(m.recipe.name, sizeof(m.recipe.name), "caption");
-    m.recipe.max_new_tokens = 20;
-    m.recipe.dtype = MSG_DTYPE_F32;
+    msg_recipe_init(&m.recipe);
+    m.recipe.decode.max_new_tokens = 20;
     m.nodes[0].stage = MSG_STAGE_ENCODE;
     return m;
 }

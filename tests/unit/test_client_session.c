@@ -64,7 +64,7 @@ static void answer(struct script *s, uint64_t peer, const struct msg *q)
     m.seq = q->seq;
     if (q->type == MSG_HELLO) {
         m.type = MSG_WELCOME;
-        m.welcome = (struct msg_welcome){.epoch = 9, .version = 1, .heartbeat_ms = 100, .lease_ms = 1000};
+        m.welcome = (struct msg_welcome){.epoch = 9, .version = MSG_VERSION, .heartbeat_ms = 100, .lease_ms = 1000};
     } else if (atomic_load(&s->f->refuse)) {
         m.refuse.reason = (enum msg_reason)atomic_load(&s->f->refuse);
         strcpy(m.refuse.text, "because");

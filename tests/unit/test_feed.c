@@ -109,10 +109,9 @@ static void import(const struct folder *f, const char *const *sources, int n, co
     struct err err = {""};
     struct fed fed;
 
-    (void)msg_text_set(meta.recipe.name, sizeof(meta.recipe.name), "caption");
+    msg_recipe_init(&meta.recipe);
     (void)msg_text_set(meta.program, sizeof(meta.program), "test");
-    meta.recipe.dtype = MSG_DTYPE_F32;
-    meta.recipe.max_new_tokens = 20;
+    meta.recipe.decode.max_new_tokens = 20;
     meta.nodes[0].stage = MSG_STAGE_LLM;
     feed_all(f, sources, n, 0, &fed);
     assert_string_equal(fed.keys, want);

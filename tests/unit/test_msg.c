@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,12 +26,31 @@ static const uint8_t some_bytes[64] = {1, 2, 3, 4, 5};
 
 static void fill_recipe(struct msg_recipe *r)
 {
-    strcpy(r->name, "caption");
+    msg_recipe_init(r);
     strcpy(r->model, "blip2-opt-demo");
-    strcpy(r->prompt, "Question: what \xff\xfe\n");
-    r->has_prompt = true;
-    r->max_new_tokens = 20;
-    r->dtype = MSG_DTYPE_BF16;
+    strcpy(r->score_model, "blip2-itm-demo");
+    strcpy(r->prompts[0], "Question: what \xff\xfe\n");
+    strcpy(r->prompts[1], "a photo of");
+    r->n_prompts = 2;
+    r->decode = (struct msg_decode){.max_new_tokens = 20,
+                                    .min_new_tokens = 3,
+                                    .n_beams = 5,
+                                    .n_return = 4,
+                                    .length_penalty = -1.5F,
+                                    .early_stopping = MSG_EARLY_NEVER,
+                                    .repetition_penalty = 1.25F,
+                                    .no_repeat_ngram = 2,
+                                    .temperature = 0.7F,
+                                    .top_k = 50,
+                                    .top_p = 0.9F,
+                                    .seed = 1ULL << 60};
+    r->dtype_llm = MSG_DTYPE_BF16;
+    r->n_text_fields = 1;
+    strcpy(r->text_fields[0], "caption");
+    r->itc = r->itm = true;
+    r->n_embeddings = 2;
+    r->embeddings[0] = (struct msg_embedding_spec){MSG_EMBEDDING_QUERY, MSG_DTYPE_F16, false};
+    r->embeddings[1] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC, MSG_DTYPE_F32, true};
 }
 
 static void fill_tensors(struct msg *m, uint32_t n_items)
@@ -74,7 +94,11 @@ static void fill_workers_part(struct msg *m)
         fill_recipe(&m->work.recipe);
         m->n_row_frames = 1;
         m->n_rows = 30;
+        m->work.tasks = MSG_TASK_SCORE | MSG_TASK_CLS;
         fill_tensors(m, 30);
+        m->tensors[0].shape[0] = m->tensors[0].n_frames = 31; /* an item failed since */
+        m->work.n_selections = 1;
+        m->work.selections[0] = (struct msg_selection){.n_bytes = 4, .rows = {0xff, 0xef, 0xff, 0x7f}};
         return;
     case MSG_RESULT:
         m->result.lease = a_lease;
@@ -452,7 +476,7 @@ struct bad_case {
     {                               \
         code;                       \
     }
-SPOIL(bad_version, m->version = 2)
+SPOIL(bad_version, m->version = 3)
 SPOIL(bad_stage, m->hello.stage = (enum msg_stage)9)
 SPOIL(bad_role, m->hello.role = (enum msg_role)0)
 SPOIL(bad_dtype, m->tensors[0].dtype = (enum msg_dtype)7)
@@ -463,12 +487,12 @@ SPOIL(shape_overflow, m->tensors[0].shape[0] = m->tensors[0].shape[1] = m->tenso
 SPOIL(shape_zero, m->tensors[0].shape[1] = 0)
 SPOIL(item_too_big, m->tensors[0].shape[2] = 1408 * 8)
 SPOIL(few_frames, m->tensors[0].n_frames = 1)
-SPOIL(many_frames, m->tensors[0].n_frames = 31)
+SPOIL(many_frames, m->tensors[0].n_frames = 32)
 SPOIL(no_dims, m->tensors[0].n_dims = 0)
 SPOIL(place_shm, m->tensors[0].place = (enum msg_place)3)
 SPOIL(place_peer, m->tensors[0].place = (enum msg_place)4)
 SPOIL(inline_length, m->tensors[1].inline_bytes = 59)
-SPOIL(rows_of_tensor, m->tensors[0].shape[0] = 31)
+SPOIL(rows_of_tensor, m->work.n_selections = 0)
 SPOIL(too_many_rows, m->n_rows = 33)
 SPOIL(no_rows, m->n_rows = m->n_row_frames = 0)
 SPOIL(rows_without_frames, m->n_row_frames = 0)
@@ -478,7 +502,19 @@ SPOIL(lease_epoch, m->work.lease.epoch = 0)
 SPOIL(lease_count, m->work.lease.count = 5000)
 SPOIL(lease_first, m->work.lease.first = 0xfffffff0U)
 SPOIL(lease_node, m->work.lease.node = 8)
-SPOIL(prompt, m->work.recipe.has_prompt = false)
+SPOIL(beams, m->work.recipe.decode.n_beams = 65)
+SPOIL(captions, m->work.recipe.decode.n_return = 6)
+SPOIL(sampled_beams, m->work.recipe.decode.sample = true)
+SPOIL(temperature, m->work.recipe.decode.temperature = NAN)
+SPOIL(top_p, m->work.recipe.decode.top_p = 1.5F)
+SPOIL(length_penalty, m->work.recipe.decode.length_penalty = INFINITY)
+SPOIL(embedding_twice, m->work.recipe.embeddings[1].kind = MSG_EMBEDDING_QUERY)
+SPOIL(embedding_dtype, m->work.recipe.embeddings[1].dtype = MSG_DTYPE_BF16)
+SPOIL(work_tasks, m->work.tasks = 64)
+SPOIL(selection_bytes, m->work.selections[0].n_bytes = 3)
+SPOIL(selection_count, m->work.selections[0].rows[0] ^= 1)
+SPOIL(selection_past_end, (m->work.selections[0].rows[3] = 0xff, m->work.selections[0].rows[2] = 1))
+SPOIL(selection_of_no_tensor, (m->work.n_selections = 2, m->work.selections[1].tensor = 2))
 SPOIL(code_word, strcpy(m->failure.code, "Two words"))
 SPOIL(code_empty, m->failure.code[0] = 0)
 SPOIL(welcome_epoch, m->welcome.epoch = 0)
@@ -494,7 +530,7 @@ SPOIL(progress_state, m->job_progress.state = (enum msg_job_state)7)
 SPOIL(rows_on_bye, m->n_rows = m->n_row_frames = 1)
 
 static const struct bad_case bad_cases[] = {
-    {"version 2", MSG_DRAIN, bad_version},
+    {"version 3", MSG_DRAIN, bad_version},
     {"stage", MSG_HELLO, bad_stage},
     {"role", MSG_HELLO, bad_role},
     {"dtype", MSG_WORK, bad_dtype},
@@ -520,7 +556,19 @@ static const struct bad_case bad_cases[] = {
     {"lease", MSG_WORK, lease_count},
     {"lease", MSG_WORK, lease_first},
     {"node", MSG_WORK, lease_node},
-    {"prompt", MSG_WORK, prompt},
+    {"beams", MSG_WORK, beams},
+    {"captions", MSG_WORK, captions},
+    {"sampling", MSG_WORK, sampled_beams},
+    {"temperature", MSG_WORK, temperature},
+    {"top_p", MSG_WORK, top_p},
+    {"length_penalty", MSG_WORK, length_penalty},
+    {"twice", MSG_WORK, embedding_twice},
+    {"itc as bf16", MSG_WORK, embedding_dtype},
+    {"tasks", MSG_WORK, work_tasks},
+    {"selection of 3 bytes", MSG_WORK, selection_bytes},
+    {"selection of 29 rows", MSG_WORK, selection_count},
+    {"past", MSG_WORK, selection_past_end},
+    {"selections", MSG_WORK, selection_of_no_tensor},
     {"code", MSG_FAILURE, code_word},
     {"code", MSG_FAILURE, code_empty},
     {"epoch", MSG_WELCOME, welcome_epoch},
@@ -614,16 +662,20 @@ static void test_msg_recipe_diff_names_each_field(void **state)
     b = a;
     assert_int_equal(msg_recipe_diff(&a, &b, &words), 0);
     assert_int_equal(words.size_bytes, 0);
-    b.has_prompt = false;
-    b.prompt[0] = '\0';
-    b.max_new_tokens = 30;
-    b.dtype = MSG_DTYPE_F32;
+    b.n_prompts = 0;
+    b.decode.max_new_tokens = 30;
+    b.decode.top_p = 0.5F;
+    b.dtype_llm = MSG_DTYPE_F32;
+    b.n_embeddings = 1;
     strcpy(b.model, "other");
-    assert_int_equal(msg_recipe_diff(&a, &b, &words), 4);
-    assert_non_null(strstr((char *)words.data, "prompt: none, was \"Question"));
-    assert_non_null(strstr((char *)words.data, "max new tokens: \"30\", was \"20\""));
-    assert_non_null(strstr((char *)words.data, "dtype: \"fp32\", was \"bf16\""));
+    assert_int_equal(msg_recipe_diff(&a, &b, &words), 7);
+    assert_non_null(strstr((char *)words.data, "prompt 1: none, was \"Question"));
+    assert_non_null(strstr((char *)words.data, "prompt 2: none, was \"a photo of\""));
+    assert_non_null(strstr((char *)words.data, "max-new-tokens: 30, was 20"));
+    assert_non_null(strstr((char *)words.data, "top-p: 0.5, was 0.9"));
+    assert_non_null(strstr((char *)words.data, "llm dtype: fp32, was bf16"));
     assert_non_null(strstr((char *)words.data, "model: \"other\""));
+    assert_non_null(strstr((char *)words.data, "embedding itc: none, was fp32, first row"));
     buf_release(&words);
 }
 

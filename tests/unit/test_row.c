@@ -29,8 +29,8 @@ static struct row_record record_of(uint64_t item)
     static const uint8_t text[] = "a cat \xc3\xa9";
     struct row_record r = {.item = item, .n_captions = 2};
 
-    r.captions[0] = (struct row_caption){text, sizeof(text) - 1, -1.25F, 7, 0};
-    r.captions[1] = (struct row_caption){text, 5, 0, 1, 3};
+    r.captions[0] = (struct row_caption){.text = text, .text_bytes = sizeof(text) - 1, .logprob = -1.25F, .tokens = 7};
+    r.captions[1] = (struct row_caption){.text = text, .text_bytes = 5, .tokens = 1, .prompt = 3};
     return r;
 }
 
@@ -239,10 +239,10 @@ static void test_row_of_unknown_fields_cannot_amplify(void **state)
 
     (void)state;
     assert_non_null(row);
-    /* length 65535 in three bytes, then 32767 unknown varints of two bytes, and one byte that is part of the last */
+    /* length 2^18 - 1 in three bytes, then unknown varints of two bytes, and one byte that is part of the last */
     row[0] = 0xff;
     row[1] = 0xff;
-    row[2] = 0x03;
+    row[2] = 0x0f;
     for (size_t i = 3; i + 1 < ROW_MAX_BYTES + 2; i += 2) {
         row[i] = 14 << 3;
         row[i + 1] = 1;
@@ -258,7 +258,7 @@ static void test_row_of_unknown_fields_cannot_amplify(void **state)
 
 static void test_row_length_past_the_limit_is_refused(void **state)
 {
-    static const uint8_t too_long[] = {0x81, 0x80, 0x04, 0}, endless[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    static const uint8_t too_long[] = {0x81, 0x80, 0x10, 0}, endless[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
     struct row_frame frame = {too_long, sizeof(too_long)};
     struct row_item back;
     struct row_cursor c;

@@ -74,7 +74,7 @@ static void test_store_comes_back_as_it_was_closed(void **state)
     assert_int_equal(c->n_units_done, 2);
     assert_int_equal(store_info(s)->unit_items, 64);
     assert_string_equal(store_info(s)->source, "photos/");
-    assert_int_equal(store_info(s)->recipe.max_new_tokens, 20);
+    assert_int_equal(store_info(s)->recipe.decode.max_new_tokens, 20);
     assert_true(store_info(s)->created_ms > 0);
     store_close(s);
     assert_int_equal(fixture_problems(path, 1), 0);
@@ -233,7 +233,7 @@ static void rewrite_meta(uint32_t version)
     bool done = false;
 
     meta.created_ms = store_info(s)->created_ms;
-    meta.schema_version = 1;
+    meta.schema_version = STORED_SCHEMA_VERSION;
     store_close(s);
     buf_init(&old, 0);
     buf_init(&new, 0);
@@ -268,7 +268,7 @@ static void test_store_refuses_another_version_by_number(void **state)
 {
     (void)state;
     rewrite_meta(7);
-    refuse(path, true, -EPROTONOSUPPORT, "schema version 7; this program knows version 1");
+    refuse(path, true, -EPROTONOSUPPORT, "schema version 7; this program knows version 2");
 }
 
 static void test_store_refuses_a_truncated_file(void **state)

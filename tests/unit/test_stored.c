@@ -19,19 +19,21 @@ static struct row_record record_of(uint64_t item)
     static const uint8_t text[] = "a photo of a red bicycle against a wall";
     struct row_record r = {.item = item, .n_captions = 1};
 
-    r.captions[0] = (struct row_caption){text, sizeof(text) - 1, -7.5F, 9, 0};
+    r.captions[0] = (struct row_caption){.text = text, .text_bytes = sizeof(text) - 1, .logprob = -7.5F, .tokens = 9};
     return r;
 }
 
 static void meta_example(struct stored_job_meta *m)
 {
     *m = (struct stored_job_meta){.schema_version = STORED_SCHEMA_VERSION,
-                                  .recipe = {.name = "caption", .model = "demo", .max_new_tokens = 20, .dtype = 3},
                                   .n_nodes = 2,
                                   .source = "photos/",
                                   .created_ms = 1700000000000,
                                   .unit_items = 64,
                                   .program = "blipline 0.1.0"};
+    msg_recipe_init(&m->recipe);
+    (void)msg_text_set(m->recipe.model, sizeof(m->recipe.model), "demo");
+    m->recipe.dtype_llm = MSG_DTYPE_BF16;
     m->nodes[0] = (struct msg_node){.stage = MSG_STAGE_ENCODE, .fingerprint = {16, "0123456789abcdef"}, .out_bytes = 9};
     m->nodes[1] = (struct msg_node){.stage = MSG_STAGE_LLM, .needs = 1, .model = "m"};
 }
@@ -139,7 +141,7 @@ static void test_stored_job_meta_comes_back(void **state)
     assert_int_equal(stored_job_meta_encode(&m[0], &b), 0);
     assert_int_equal(stored_job_meta_decode(b.data, b.size_bytes, &m[1], &err), 0);
     assert_string_equal(m[1].recipe.name, "caption");
-    assert_int_equal(m[1].recipe.dtype, MSG_DTYPE_BF16);
+    assert_int_equal(m[1].recipe.dtype_llm, MSG_DTYPE_BF16);
     assert_int_equal(m[1].n_nodes, 2);
     assert_true(msg_fingerprint_equal(&m[0].nodes[0].fingerprint, &m[1].nodes[0].fingerprint));
     assert_int_equal(m[1].nodes[1].needs, 1);

@@ -176,7 +176,7 @@ static void send_work(struct fixture *f, uint64_t id, uint32_t n)
 
     assert_int_equal(wire_message_new(MSG_WORK, &m), 0);
     wire_message_envelope(m)->work.lease = (struct msg_lease){.epoch = f->epoch, .id = id, .unit = 5, .count = n};
-    wire_message_envelope(m)->work.recipe.max_new_tokens = 20;
+    msg_recipe_init(&wire_message_envelope(m)->work.recipe);
     buf_init(&rows, 0);
     for (uint32_t i = 0; i < n; i++) {
         struct row_item item = {.item = i, .key = (const uint8_t *)"key", .key_bytes = 3};
@@ -310,7 +310,7 @@ static void test_worker_session_welcome_of_another_version_is_refused(void **sta
     start_worker(f);
     (void)hear(f, MSG_HELLO);
     msg_init(&m, MSG_WELCOME);
-    m.welcome = (struct msg_welcome){.epoch = 1, .version = 2, .heartbeat_ms = 10, .lease_ms = 100};
+    m.welcome = (struct msg_welcome){.epoch = 1, .version = MSG_VERSION + 1, .heartbeat_ms = 10, .lease_ms = 100};
     send_msg(f, &m);
     assert_int_equal(worker_session_wait(f->s, 5000), 0);
     worker_session_status(f->s, &st);
@@ -335,7 +335,7 @@ static void test_worker_session_holds_several_units(void **state)
         assert_int_equal(w[i]->n_items, 3);
         assert_int_equal(w[i]->items[2].item, 2);
         assert_memory_equal(w[i]->items[2].key, "key", 3);
-        assert_int_equal(w[i]->recipe.max_new_tokens, 20);
+        assert_int_equal(w[i]->recipe.decode.max_new_tokens, 20);
         assert_int_equal(w[i]->n_tensors, 1);
         assert_int_equal(wire_tensor_gather(w[i]->tensors[0], MSG_DTYPE_F32, want, 2, data, sizeof(data), NULL), 0);
         assert_true(data[2] == 3.0F);
