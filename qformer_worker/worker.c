@@ -184,7 +184,8 @@ static int group_compute(struct qformer_worker *w, struct group *g, float *out, 
     for (size_t i = 0; w->qformer && i < g->n_images;) {
         const size_t left = g->n_images - i;
         const int n = (int)(left < (size_t)w->conf->common.batch ? left : (size_t)w->conf->common.batch);
-        int rc = qformer_forward(w->qformer, n, w->trunk + i * one_in, NULL, out + i * one_out);
+        int rc = qformer_forward(w->qformer, n, w->trunk + i * one_in, false,
+                                 &(struct qformer_out){.projected = out + i * one_out});
 
         if (rc < 0)
             return err_set(err, rc, "the Q-Former failed: %s", strerror(-rc));

@@ -109,7 +109,8 @@ static void test_golden_opt_features_match_the_reference(void **state)
     check_stage(f, "qformer_last_hidden_state", 3, (const int64_t[]){N_IMAGES, q, e}, f->queries);
     check_stage(f, "language_projection", 3, (const int64_t[]){N_IMAGES, q, l}, f->projected);
 
-    assert_int_equal(qformer_forward_normed(f->k.qformer, N_IMAGES, features, queries, NULL), 0);
+    assert_int_equal(qformer_forward(f->k.qformer, N_IMAGES, features, true, &(struct qformer_out){.queries = queries}),
+                     0);
     assert_memory_equal(queries, f->queries, N_IMAGES * f->k.query_len * sizeof(float));
     free(features);
     free(queries);
