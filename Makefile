@@ -172,6 +172,8 @@ bench-ops: $(O)/tests/bench/bench_ops ## measure the operators beside bare produ
 	$(Q)OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=10000 $<
 bench: build $(BENCHES) ## measure: operators, stages, core, store, wire, the whole chain
 	$(Q)O=$(O) sh tests/bench/run.sh $(BENCHES)
+bench-real: $(O)/tests/bench/bench_real ## measure checkpoints of published size, written below /tmp for the time (ARGS="--presets opt-2.7b --scale 4")
+	$(Q)O=$(O) $(PYTHON) tests/bench/real_size.py $(ARGS)
 
 demo: build python-proto ## caption the example pictures with the demo model
 	$(Q)O=$(O) PYTHON=$(PYTHON) sh examples/demo.sh
@@ -224,4 +226,4 @@ clean: ## remove every build product
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
 
-.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops demo format format-check check-layers check-headers lint coverage fuzz install ci clean help
+.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real demo format format-check check-layers check-headers lint coverage fuzz install ci clean help
