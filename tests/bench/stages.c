@@ -80,7 +80,9 @@ static int run_qformer(struct bench_stage *s)
 {
     const bool projects = s->checkpoint->config.lm_width > 0;
 
-    return qformer_forward(s->model, s->n_images, s->in, projects ? NULL : s->out, projects ? s->out : NULL);
+    return qformer_forward(
+        s->model, s->n_images, s->in, false,
+        &(struct qformer_out){.queries = projects ? NULL : s->out, .projected = projects ? s->out : NULL});
 }
 
 static void close_qformer(struct bench_stage *s)
