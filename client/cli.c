@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -122,6 +123,35 @@ static bool choice_allowed(const char *choices, const char *value)
     return false;
 }
 
+static int set_real(const struct cli_command *c, const struct cli_option *o, const char *value, double *ret)
+{
+    double number;
+    char *end;
+
+    errno = 0;
+    number = strtod(value, &end);
+    if (errno || end == value || *end || isspace((unsigned char)*value) || !isfinite(number)) {
+        cli_error("%s: --%s %s: not a number", c->name, o->name, value);
+        return CLI_WRONG;
+    }
+    if (number < (double)o->min || number > (double)o->max) {
+        cli_error("%s: --%s %s: from %lld to %lld", c->name, o->name, value, (long long)o->min, (long long)o->max);
+        return CLI_WRONG;
+    }
+    *ret = number;
+    return 0;
+}
+
+static int add_text(const struct cli_command *c, const struct cli_option *o, const char *value, struct cli_texts *ret)
+{
+    if (ret->n == CLI_MAX_TEXTS) {
+        cli_error("%s: --%s: given more than %d times", c->name, o->name, CLI_MAX_TEXTS);
+        return CLI_WRONG;
+    }
+    ret->texts[ret->n++] = value;
+    return 0;
+}
+
 static int set_option(const struct cli_command *c, const struct cli_option *o, const char *value, void *ret)
 {
     void *field = (char *)ret + o->offset;
@@ -142,6 +172,10 @@ static int set_option(const struct cli_command *c, const struct cli_option *o, c
     case CLI_TEXT:
         *(const char **)field = value;
         return 0;
+    case CLI_REAL:
+        return set_real(c, o, value, field);
+    case CLI_TEXTS:
+        return add_text(c, o, value, field);
     case CLI_NUMBER:
         break;
     }

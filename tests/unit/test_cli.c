@@ -15,6 +15,8 @@
 struct flags {
     const char *out, *format;
     int64_t n;
+    double share;
+    struct cli_texts words;
     bool json;
 };
 
@@ -22,6 +24,8 @@ static const struct cli_option options[] = {
     {"output", 'o', CLI_TEXT, offsetof(struct flags, out), "PATH", "where to", 0, 0, NULL},
     {"format", 0, CLI_CHOICE, offsetof(struct flags, format), "FORMAT", "which", 0, 0, "jsonl csv"},
     {"number", 'n', CLI_NUMBER, offsetof(struct flags, n), "N", "how many", 1, 100, NULL},
+    {"share", 0, CLI_REAL, offsetof(struct flags, share), "X", "how much", -1, 1, NULL},
+    {"word", 'w', CLI_TEXTS, offsetof(struct flags, words), "WORD", "a word, repeatable", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct flags, json), NULL, "as JSON", 0, 0, NULL},
     {0},
 };
@@ -63,6 +67,24 @@ static int parse(struct flags *f, char **ret_last, const char *first, ...)
     (void)fclose(file);
     *ret_last = argv[argc - 1];
     return rc;
+}
+
+static void test_cli_reals_have_a_range_and_texts_gather(void **state)
+{
+    struct flags f = {.share = 7};
+    char *last;
+
+    (void)state;
+    assert_int_equal(parse(&f, &last, "store", "--share", "-0.25", "-w", "a", "--word=b", NULL), 1);
+    assert_true(f.share == -0.25);
+    assert_int_equal(f.words.n, 2);
+    assert_string_equal(f.words.texts[0], "a");
+    assert_string_equal(f.words.texts[1], "b");
+    assert_true(parse(&f, &last, "store", "--share", "1.5", NULL) < 0);
+    assert_non_null(strstr(said, "from -1 to 1"));
+    assert_true(parse(&f, &last, "store", "--share", "nan", NULL) < 0);
+    assert_true(parse(&f, &last, "store", "--share", "x", NULL) < 0);
+    assert_non_null(strstr(said, "not a number"));
 }
 
 static void test_cli_options_and_arguments_mix(void **state)
@@ -149,6 +171,7 @@ static void test_cli_help_names_every_option(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cli_reals_have_a_range_and_texts_gather),
         cmocka_unit_test(test_cli_options_and_arguments_mix),
         cmocka_unit_test(test_cli_wrong_lines_exit_2_and_say_why),
         cmocka_unit_test(test_cli_nearest_word_is_found_and_far_ones_are_not),
