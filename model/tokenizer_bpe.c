@@ -1,24 +1,12 @@
-/* Byte-level BPE (GPT-2, OPT): text is cut into words by a regular expression, the bytes of a word are spelled with 256
- * printable characters, and neighbours are merged in the order of the file's merge list. */
+/* Byte-level BPE (GPT-2, OPT): the bytes of a word are spelled with 256 printable characters, and neighbours are merged in the
+ * order of the file's merge list. */
 #include "model/tokenizer_type.h"
 
-#include "model/utf8.h"
+#include "model/byte_alphabet.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
-/* GPT-2's words. White space is spelled out: PCRE2's \s counts U+180E, Unicode and the published tokenizers do not.
- * Possessive quantifiers change nothing here but keep the matcher from remembering places to go back to. */
-#define SPACES "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-static const char word_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}++| ?\\p{N}++| ?[^" SPACES
-                                   "\\p{L}\\p{N}]++|[" SPACES "]+(?![^" SPACES "])|[" SPACES "]++";
-
-enum { N_SPELLINGS = 324 }; /* code points that spell bytes are below this */
 
 struct merge {
     uint64_t pair; /* left id << 32 | right id; EMPTY_PAIR: free slot */
@@ -32,67 +20,10 @@ struct bpe {
     size_t n_slots;
     int32_t byte_ids[256]; /* -1: the vocabulary lacks that byte */
     int32_t unknown;       /* -1: bytes it lacks are left out */
-    bool fuse_unknown, ignore_merges, use_regex, add_prefix_space;
-    pcre2_code *words;
-    char spelling[256][4]; /* of each byte */
-    uint8_t spelling_bytes[256];
-    int16_t byte_of[N_SPELLINGS]; /* -1: that character spells no byte */
+    bool fuse_unknown, ignore_merges;
 };
 
-/* -- the alphabet
- * ----------------------------------------------------------------------------------------------------------- */
-
-static void make_alphabet(struct bpe *b)
-{
-    uint32_t next = 256;
-
-    memset(b->byte_of, 0xff, sizeof(b->byte_of));
-    for (uint32_t i = 0; i < 256; i++) {
-        bool printable = (i >= 33 && i <= 126) || (i >= 161 && i <= 172) || i >= 174;
-        uint32_t cp = printable ? i : next++;
-
-        b->spelling_bytes[i] = (uint8_t)utf8_encode(cp, b->spelling[i]);
-        b->byte_of[cp] = (int16_t)i;
-    }
-    assert(next == N_SPELLINGS);
-}
-
-/* A token's bytes; one with a character outside the alphabet stands for itself. */
-static int append_bytes(const struct bpe *b, const struct token_text *t, struct buf *ret)
-{
-    size_t before = ret->size_bytes;
-    int rc = buf_reserve(ret, t->size_bytes);
-
-    for (size_t i = 0; i < t->size_bytes && rc == 0;) {
-        uint32_t cp;
-        size_t n = utf8_step(t->text + i, t->size_bytes - i, &cp);
-
-        if (cp >= N_SPELLINGS || b->byte_of[cp] < 0) {
-            ret->size_bytes = before;
-            return buf_append(ret, t->text, t->size_bytes);
-        }
-        ret->data[ret->size_bytes++] = (uint8_t)b->byte_of[cp];
-        i += n;
-    }
-    return rc;
-}
-
-static int bpe_decode(const void *model, const struct token_text *tokens, size_t n_tokens, struct buf *ret)
-{
-    struct buf bytes;
-    int rc = 0;
-
-    buf_init(&bytes, 0);
-    for (size_t i = 0; i < n_tokens && rc == 0; i++)
-        rc = append_bytes(model, &tokens[i], &bytes);
-    if (rc == 0)
-        rc = utf8_append_lossy(ret, bytes.data, bytes.size_bytes); /* a character may span tokens: only now */
-    buf_release(&bytes);
-    return rc;
-}
-
-/* -- merges
- * ----------------------------------------------------------------------------------------------------------------- */
+/* -- merges */
 
 static uint64_t pair_of(int32_t left, int32_t right)
 {
@@ -190,27 +121,11 @@ static int read_merges(struct bpe *b, const char *file, const json_t *merges, st
     return rc;
 }
 
-/* -- the file
- * ----------------------------------------------------------------------------------------------------------------- */
+/* -- the file */
 
-static int compile_words(struct bpe *b, const char *file, struct err *err)
+static int read_options(struct bpe *b, const char *file, const json_t *model, struct err *err)
 {
-    int why;
-    PCRE2_SIZE where;
-
-    b->words =
-        pcre2_compile((PCRE2_SPTR)word_pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &why, &where, NULL);
-    if (!b->words)
-        return err_set(err, why == PCRE2_ERROR_HEAP_FAILED ? -ENOMEM : -EINVAL,
-                       "%s: PCRE2 cannot compile the word pattern: error %d at %zu", file, why, (size_t)where);
-    (void)pcre2_jit_compile(b->words, PCRE2_JIT_COMPLETE); /* without it matching is slower, not different */
-    return 0;
-}
-
-static int read_options(struct bpe *b, const char *file, const json_t *model, const json_t *pre, struct err *err)
-{
-    struct json_reader m = {.file = file, .section = "model.", .object = model, .err = err},
-                       p = {.file = file, .section = "pre_tokenizer.", .object = pre, .err = err};
+    struct json_reader m = {.file = file, .section = "model.", .object = model, .err = err};
     const char *unknown = json_read_text(&m, "unk_token", "");
 
     if (json_read_real(&m, "dropout", 0, 0, 1) > 0)
@@ -226,9 +141,7 @@ static int read_options(struct bpe *b, const char *file, const json_t *model, co
     b->unknown = unknown[0] ? vocab_find(&b->vocab, unknown, strlen(unknown)) : -1;
     if (unknown[0] && b->unknown < 0)
         json_reader_fail(&m, "unk_token", "\"%.60s\" is not in model.vocab", unknown);
-    b->add_prefix_space = json_read_bool(&p, "add_prefix_space", true);
-    b->use_regex = json_read_bool(&p, "use_regex", true);
-    return m.rc < 0 ? m.rc : p.rc;
+    return m.rc;
 }
 
 static void bpe_free(void *model)
@@ -239,44 +152,33 @@ static void bpe_free(void *model)
         return;
     vocab_release(&b->vocab);
     free(b->merges);
-    pcre2_code_free(b->words);
     free(b);
 }
 
-static int bpe_parse(const char *file, const json_t *root, void **ret_model, struct err *err)
+static int bpe_parse(const char *file, const json_t *model, void **ret_model, struct err *err)
 {
-    const json_t *model = json_object_get(root, "model");
     struct bpe *b = calloc(1, sizeof(*b));
-    int rc;
+    int rc = b ? tokenizer_read_vocab(file, json_object_get(model, "vocab"), &b->vocab, err) : -ENOMEM;
 
-    if (!b)
-        return -ENOMEM;
-    make_alphabet(b);
-    rc = tokenizer_want_part(file, root, "normalizer", "null", err);
-    if (rc == 0)
-        rc = tokenizer_want_part(file, root, "pre_tokenizer", "ByteLevel", err);
-    if (rc == 0)
-        rc = tokenizer_want_part(file, root, "decoder", "ByteLevel", err);
-    if (rc == 0)
-        rc = tokenizer_read_vocab(file, json_object_get(model, "vocab"), &b->vocab, err);
     if (rc == 0)
         rc = read_merges(b, file, json_object_get(model, "merges"), err);
     if (rc == 0)
-        rc = read_options(b, file, model, json_object_get(root, "pre_tokenizer"), err);
-    if (rc == 0)
-        rc = compile_words(b, file, err);
+        rc = read_options(b, file, model, err);
     if (rc < 0) {
         bpe_free(b);
         return rc;
     }
-    for (int i = 0; i < 256; i++)
-        b->byte_ids[i] = vocab_find(&b->vocab, b->spelling[i], b->spelling_bytes[i]);
+    for (int i = 0; i < 256; i++) {
+        char spelling[4];
+        size_t n = byte_alphabet_spell((uint8_t)i, spelling);
+
+        b->byte_ids[i] = vocab_find(&b->vocab, spelling, n);
+    }
     *ret_model = b;
     return 0;
 }
 
-/* -- encoding
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- encoding */
 
 struct symbol {
     int32_t id;
@@ -412,9 +314,13 @@ static int32_t start_symbols(const struct bpe *b, struct scratch *s, const uint8
 static int32_t find_whole(const struct bpe *b, struct scratch *s, const uint8_t *word, size_t n)
 {
     buf_clear(&s->spelled);
-    for (size_t i = 0; i < n; i++)
-        if (buf_append(&s->spelled, b->spelling[word[i]], b->spelling_bytes[word[i]]) < 0)
+    for (size_t i = 0; i < n; i++) {
+        char spelling[4];
+        size_t k = byte_alphabet_spell(word[i], spelling);
+
+        if (buf_append(&s->spelled, spelling, k) < 0)
             return -1;
+    }
     return vocab_find(&b->vocab, s->spelled.data, s->spelled.size_bytes);
 }
 
@@ -439,48 +345,17 @@ static int encode_word(const struct bpe *b, struct scratch *s, const uint8_t *wo
     return rc;
 }
 
-static int encode_words(const struct bpe *b, const uint8_t *text, size_t n, struct token_ids *ret, struct err *err)
+static int bpe_encode(const void *model, const struct pieces *words, struct token_ids *ret)
 {
-    pcre2_match_data *match = pcre2_match_data_create(1, NULL);
     struct scratch s = {0};
-    int rc = match ? 0 : -ENOMEM;
+    int rc = 0;
 
-    for (size_t at = 0; at < n && rc == 0;) {
-        size_t end = n;
+    for (size_t i = 0; i < words->n && rc == 0; i++) {
+        struct token_text w = pieces_at(words, i);
 
-        if (b->use_regex) {
-            /* The caller has checked the UTF-8; checking it again for every word would be quadratic. */
-            int found = pcre2_match(b->words, text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED, match, NULL);
-
-            if (found < 0) {
-                rc = err_set(err, -EINVAL, "the text cannot be cut into words: PCRE2 error %d at byte %zu", found, at);
-                break;
-            }
-            end = pcre2_get_ovector_pointer(match)[1];
-        }
-        rc = encode_word(b, &s, text + at, end - at, ret);
-        at = end;
+        rc = encode_word(model, &s, (const uint8_t *)w.text, w.size_bytes, ret);
     }
     scratch_release(&s);
-    pcre2_match_data_free(match);
-    return rc;
-}
-
-static int bpe_encode(const void *model, const char *piece, size_t n, struct token_ids *ret, struct err *err)
-{
-    const struct bpe *b = model;
-    char *copy;
-    int rc;
-
-    if (!b->add_prefix_space || piece[0] == ' ')
-        return encode_words(b, (const uint8_t *)piece, n, ret, err);
-    copy = malloc(n + 1);
-    if (!copy)
-        return -ENOMEM;
-    copy[0] = ' ';
-    memcpy(copy + 1, piece, n);
-    rc = encode_words(b, (const uint8_t *)copy, n + 1, ret, err);
-    free(copy);
     return rc;
 }
 
@@ -491,9 +366,9 @@ static const struct vocab *bpe_vocab(const void *model)
 
 const struct tokenizer_type tokenizer_bpe = {
     .name = "BPE",
+    .byte_level = true,
     .parse = bpe_parse,
     .free = bpe_free,
     .encode = bpe_encode,
-    .decode = bpe_decode,
     .vocab = bpe_vocab,
 };

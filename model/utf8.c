@@ -105,3 +105,32 @@ bool utf8_is_space(uint32_t cp)
            (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f || cp == 0x205f ||
            cp == 0x3000;
 }
+
+size_t utf8_spaces_before(const char *text, size_t from, size_t at)
+{
+    while (at > from) {
+        size_t k = at - 1;
+        uint32_t cp;
+
+        while (k > from && ((unsigned char)text[k] & 0xc0) == 0x80)
+            k--;
+        (void)utf8_step(text + k, at - k, &cp);
+        if (!utf8_is_space(cp))
+            break;
+        at = k;
+    }
+    return at;
+}
+
+size_t utf8_spaces_after(const char *text, size_t at, size_t n)
+{
+    while (at < n) {
+        uint32_t cp;
+        size_t k = utf8_step(text + at, n - at, &cp);
+
+        if (!utf8_is_space(cp))
+            break;
+        at += k;
+    }
+    return at;
+}

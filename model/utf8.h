@@ -22,5 +22,9 @@ size_t utf8_encode(uint32_t cp, char out[4]);
 int utf8_append_lossy(struct buf *ret, const void *p, size_t n) CHECK_RESULT;
 /* White_Space of Unicode. */
 bool utf8_is_space(uint32_t cp);
+/* Where the white space that ends at `at` begins, `from` at the earliest; where the one that begins at `at` ends. Valid
+ * UTF-8. */
+size_t utf8_spaces_before(const char *text, size_t from, size_t at);
+size_t utf8_spaces_after(const char *text, size_t at, size_t n);
 
 #endif

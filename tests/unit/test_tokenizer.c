@@ -125,10 +125,18 @@ static void test_tokenizer_golden_gpt2(void **state)
                      27);
 }
 
-static void test_tokenizer_golden_opt_a(void **state)
+static void test_tokenizer_golden_checkpoints(void **state)
 {
+    static const char *const names[] = {"opt_a", "opt_c", "t5_a", "itm_c"};
+
     (void)state;
-    assert_true(run_golden("tests/golden/opt_a/tokenizer.json", "tests/golden/opt_a/expected.json", "tokenizer") >= 25);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char tokenizer[64], expected[64];
+
+        (void)snprintf(tokenizer, sizeof(tokenizer), "tests/golden/%s/tokenizer.json", names[i]);
+        (void)snprintf(expected, sizeof(expected), "tests/golden/%s/expected.json", names[i]);
+        assert_true(run_golden(tokenizer, expected, "tokenizer") >= 29);
+    }
 }
 
 static void test_tokenizer_demo_knows_its_special_tokens(void **state)
@@ -399,16 +407,17 @@ static void test_tokenizer_refuses_what_it_does_not_know_by_name(void **state)
         {WITH_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":{}}"), "model.merges"},
         {FILE_OF(MODEL, "{\"type\":\"Whitespace\"}", "null", "null", DEC, "[]"), "Whitespace"},
         {FILE_OF(MODEL, "null", "null", "null", DEC, "[]"), "pre_tokenizer"},
-        {FILE_OF(MODEL, PRE, "{\"type\":\"NFC\"}", "null", DEC, "[]"), "NFC"},
+        {FILE_OF(MODEL, PRE, "{\"type\":\"NFX\"}", "null", DEC, "[]"), "NFX"},
         {FILE_OF(MODEL, PRE, "null", "null", "null", "[]"), "decoder"},
-        {FILE_OF(MODEL, PRE, "null", "null", "{\"type\":\"Metaspace\"}", "[]"), "Metaspace"},
-        {FILE_OF(MODEL, PRE, "null", "{\"type\":\"BertProcessing\"}", DEC, "[]"), "BertProcessing"},
+        {FILE_OF(MODEL, PRE, "null", "null", "{\"type\":\"Metaspace\",\"replacement\":\"_\"}", "[]"), "Metaspace"},
+        {FILE_OF(MODEL, PRE, "null", "null", "{\"type\":\"Metaspace\"}", "[]"), "decoder.replacement"},
+        {FILE_OF(MODEL, PRE, "null", "{\"type\":\"BartProcessing\"}", DEC, "[]"), "BartProcessing"},
+        {FILE_OF(MODEL, PRE, "null", "{\"type\":\"BertProcessing\"}", DEC, "[]"), "cls"},
         {FILE_OF(MODEL, PRE, "null", "{\"type\":\"TemplateProcessing\",\"single\":[]}", DEC, "[]"), "single"},
         {FILE_OF(MODEL, PRE, "null",
                  "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<q>\"}}]}", DEC, "[]"),
          "<q>"},
         {FILE_OF(MODEL, PRE, "null", POST, DEC, "[]"), "<s>"}, /* id 9 does not exist */
-        {FILE_OF(MODEL, PRE, "null", "null", DEC, "[{\"id\":20,\"content\":\"<q>\",\"single_word\":true}]"), "<q>"},
         {FILE_OF(MODEL, PRE, "null", "null", DEC, "[{\"id\":20,\"content\":\"\"}]"), "content"},
         {FILE_OF(MODEL, PRE, "null", "null", DEC, "[{\"content\":\"<q>\"}]"), "<q>"},
         {FILE_OF(MODEL, PRE, "null", "null", DEC, "[{\"id\":5,\"content\":\"<q>\"}]"), "abc"},
@@ -463,7 +472,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokenizer_golden_gpt2),
-        cmocka_unit_test(test_tokenizer_golden_opt_a),
+        cmocka_unit_test(test_tokenizer_golden_checkpoints),
         cmocka_unit_test(test_tokenizer_demo_knows_its_special_tokens),
         cmocka_unit_test(test_tokenizer_added_tokens_are_cut_out_longest_first),
         cmocka_unit_test(test_tokenizer_options_of_byte_level),

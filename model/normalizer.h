@@ -1,0 +1,28 @@
+/* normalizer.h - the "normalizer" of tokenizer.json: what happens to a text before it is cut into words.
+ *
+ * Sequence of Precompiled, NFC, NFD, NFKC, NFKD, Nmt, Replace, Strip, StripAccents, Lowercase, Prepend, BertNormalizer; another
+ * name is refused. Who may call: model/ only; immutable, any thread. Units: bytes of valid UTF-8.
+ * Memory: normalizer_free; results lie in the caller's buffers. Errors: -EINVAL, -ENOMEM, -EFBIG (a text that grows over
+ * PIECES_MAX_BYTES). */
+#ifndef BLIPLINE_MODEL_NORMALIZER_H
+#define BLIPLINE_MODEL_NORMALIZER_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "model/json.h"
+#include "model/pieces.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct normalizer;
+
+/* null: one that changes nothing. */
+int normalizer_parse(const char *file, const json_t *json, struct normalizer **ret, struct err *err) CHECK_RESULT;
+void normalizer_free(struct normalizer *n);
+/* `ret` points into the text or into one of the buffers (emptied first; limit PIECES_MAX_BYTES). `at_start` (the text
+ * begins where the caller's does) becomes false where what it began with is gone. */
+int normalizer_apply(const struct normalizer *n, struct token_text text, struct buf work[2], bool *at_start,
+                     struct token_text *ret) CHECK_RESULT;
+
+#endif

@@ -1,0 +1,26 @@
+/* postprocessor.h - the "post_processor" of tokenizer.json: the ids that go around a text.
+ *
+ * Sequence of TemplateProcessing (its `single` form), BertProcessing, RobertaProcessing, ByteLevel (which moves offsets only);
+ * another name is refused. Who may call: model/ only. Units: ids from 0 to n_ids - 1.
+ * Memory: the two lists are the caller's (token_ids_release). Errors: -EINVAL, -ENOMEM. */
+#ifndef BLIPLINE_MODEL_POSTPROCESSOR_H
+#define BLIPLINE_MODEL_POSTPROCESSOR_H
+
+#include "base/err.h"
+#include "model/json.h"
+#include "model/tokenizer.h"
+
+#include <stdint.h>
+
+enum { POSTPROCESSOR_MAX_IDS = 64 };
+
+struct postprocessor {
+    int32_t n_ids; /* one more than the largest id there may be */
+    struct token_ids before, after;
+};
+
+/* `p` holds n_ids and empty lists. */
+int postprocessor_parse(struct postprocessor *p, const char *file, const json_t *json, struct err *err) CHECK_RESULT;
+void postprocessor_release(struct postprocessor *p);
+
+#endif

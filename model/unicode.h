@@ -1,0 +1,29 @@
+/* unicode.h - what tokenizers ask of Unicode's tables; the owner of utf8proc in model/.
+ *
+ * Who may call: model/ only; any thread. Units: code points; bytes of valid UTF-8.
+ * Memory: results are appended to the caller's buffer. Errors: -ENOMEM, -EFBIG of that buffer. */
+#ifndef BLIPLINE_MODEL_UNICODE_H
+#define BLIPLINE_MODEL_UNICODE_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum unicode_form { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD };
+
+/* Linear in the text, also where it is one long heap of accents. */
+int unicode_normalize(enum unicode_form form, const char *text, size_t n, struct buf *ret) CHECK_RESULT;
+/* Size of the extended grapheme cluster that the text (n >= 1) begins with. */
+size_t unicode_grapheme(const char *text, size_t n);
+/* Lower case of one character by itself (no final sigma): 1 or 2 code points. */
+size_t unicode_lower(uint32_t cp, uint32_t ret[2]);
+bool unicode_is_control(uint32_t cp);     /* Cc, Cf, Co */
+bool unicode_is_mark(uint32_t cp);        /* Mn, Mc, Me */
+bool unicode_is_nonspacing(uint32_t cp);  /* Mn */
+bool unicode_is_punctuation(uint32_t cp); /* P* */
+bool unicode_is_word(uint32_t cp);        /* \w of regular expressions: Alphabetic, M*, Nd, Pc, Join_Control */
+
+#endif
