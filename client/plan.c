@@ -85,7 +85,7 @@ static int set_fingerprints(const struct checkpoint *c, struct plan *p, struct e
     struct fingerprint f;
 
     for (int i = 0; i < 3; i++) {
-        int rc = model_stage_fingerprint(c, stages[i], &f, err);
+        int rc = model_stage_fingerprint(c, stages[i], DTYPE_F32, &f, err);
 
         if (rc < 0)
             return rc;

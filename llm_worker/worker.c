@@ -8,6 +8,7 @@
 #include "llm_worker/opt.h"
 #include "llm_worker/unit.h"
 #include "model/tokenizer.h"
+#include "worker/gather.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -175,7 +176,7 @@ static int prepare_unit(struct llm_worker *w, struct unit *u, const char **ret_c
         *ret_code = "memory";
         return err_set(err, -ENOMEM, "no memory for the unit's queries");
     }
-    rc = wire_tensor_gather(u->work->tensors[0], MSG_DTYPE_F32, shape, 3, u->image_rows, bytes, err);
+    rc = worker_gather_f32(u->work, 0, 3, shape, u->image_rows, err);
     if (rc < 0)
         return rc;
     *ret_code = "prompt";

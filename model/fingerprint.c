@@ -9,7 +9,7 @@
 #include <xxhash.h>
 
 /* Part of every fingerprint: a new number wherever the meaning of what is hashed changes. */
-static const char version[] = "blipline fingerprint 1";
+static const char version[] = "blipline fingerprint 2";
 
 struct hasher {
     XXH3_state_t *state;
@@ -117,6 +117,19 @@ static int put_tensors(struct hasher *h, const struct checkpoint *c, enum model_
     return h->rc;
 }
 
+static int put_tokenizer(struct hasher *h, const struct checkpoint *c, struct err *err)
+{
+    struct file_map tokenizer;
+    int rc = file_map(c->tokenizer_path, &tokenizer, err);
+
+    if (rc < 0)
+        return rc;
+    put_int(h, (int64_t)tokenizer.size_bytes);
+    put_bytes(h, tokenizer.data, tokenizer.size_bytes);
+    file_unmap(&tokenizer);
+    return h->rc;
+}
+
 static void put_vision(struct hasher *h, const struct config_vision *v)
 {
     const int numbers[] = {v->width,      v->n_layers,   v->n_heads,  v->ffn_width,
@@ -184,7 +197,10 @@ int fingerprint_qformer(const struct checkpoint *c, struct fingerprint *ret, str
         put_int(&h, numbers[i]);
     put_real(&h, (double)q->eps);
     put_real(&h, (double)c->config.vision.eps); /* post_layernorm's */
-    rc = put_tensors(&h, c, MODEL_STAGE_QFORMER, err);
+    if (q->has_text)
+        rc = put_tokenizer(&h, c, err);
+    if (rc == 0)
+        rc = put_tensors(&h, c, MODEL_STAGE_QFORMER, err);
     h.rc = rc;
     end(&h, ret);
     return rc;
@@ -222,42 +238,38 @@ static void put_lm_numbers(struct hasher *h, const struct config *c)
 
 int fingerprint_lm(const struct checkpoint *c, struct fingerprint *ret, struct err *err)
 {
-    struct file_map tokenizer;
     struct hasher h;
     int rc;
 
     if (c->config.lm == CONFIG_LM_NONE)
         return err_set(err, -EINVAL, "%s: a retrieval checkpoint has no language model", c->dir);
-    rc = file_map(c->tokenizer_path, &tokenizer, err);
-    if (rc < 0)
-        return rc;
     rc = begin(&h, "lm");
-    if (rc < 0) {
-        file_unmap(&tokenizer);
+    if (rc < 0)
         return err_set(err, rc, "%s: not enough memory for a fingerprint", c->dir);
-    }
     put_lm_numbers(&h, &c->config);
-    put_int(&h, (int64_t)tokenizer.size_bytes);
-    put_bytes(&h, tokenizer.data, tokenizer.size_bytes);
-    rc = put_tensors(&h, c, MODEL_STAGE_LLM, err);
+    rc = put_tokenizer(&h, c, err);
+    if (rc == 0)
+        rc = put_tensors(&h, c, MODEL_STAGE_LLM, err);
     h.rc = rc;
     end(&h, ret);
-    file_unmap(&tokenizer);
     return rc;
 }
 
-int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, struct fingerprint *ret,
-                            struct err *err)
+int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, enum dtype dtype,
+                            struct fingerprint *ret, struct err *err)
 {
     struct fingerprint a, b = {{0}}, f = {{0}};
     struct hasher h;
     int rc;
 
-    if (stage == MODEL_STAGE_LLM)
-        return fingerprint_lm(c, ret, err);
-    if (stage != MODEL_STAGE_ENCODER && stage != MODEL_STAGE_QFORMER)
+    if (stage != MODEL_STAGE_ENCODER && stage != MODEL_STAGE_QFORMER && stage != MODEL_STAGE_LLM)
         return err_set(err, -EINVAL, "no such stage");
-    rc = stage == MODEL_STAGE_ENCODER ? fingerprint_trunk(c, &a, err) : fingerprint_qformer(c, &a, err);
+    if (!dtype_is_float(dtype))
+        return err_set(err, -EINVAL, "a stage does not compute in %s", dtype_name(dtype));
+    if (stage == MODEL_STAGE_LLM)
+        rc = fingerprint_lm(c, &a, err);
+    else
+        rc = stage == MODEL_STAGE_ENCODER ? fingerprint_trunk(c, &a, err) : fingerprint_qformer(c, &a, err);
     if (rc == 0 && stage == MODEL_STAGE_ENCODER)
         rc = fingerprint_pixels(c, &b, err);
     if (rc < 0)
@@ -268,8 +280,9 @@ int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, 
     put_fingerprint(&h, &a);
     if (stage == MODEL_STAGE_ENCODER)
         put_fingerprint(&h, &b);
-    else
+    else if (stage == MODEL_STAGE_QFORMER)
         put_vision(&h, &c->config.vision);
+    put_int(&h, dtype);
     rc = h.rc;
     end(&h, &f);
     if (rc == 0)

@@ -25,15 +25,15 @@ struct fingerprint {
 int fingerprint_trunk(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
 /* Size, rescale, mean, std. */
 int fingerprint_pixels(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
-/* post_layernorm, query tokens, Q-Former, projections and heads. */
+/* post_layernorm, query tokens, Q-Former, projections and heads; with a text side also the bytes of tokenizer.json. */
 int fingerprint_qformer(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
 /* Language model, bytes of tokenizer.json, special ids. -EINVAL for a retrieval checkpoint. */
 int fingerprint_lm(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
 
 /* What a worker of one stage announces: encoder = (trunk, pixels); qformer = (qformer, the trunk numbers it relies on);
- * llm = lm. `stage` is a single bit. */
-int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, struct fingerprint *ret,
-                            struct err *err) CHECK_RESULT;
+ * llm = lm; each with the float type it computes in. `stage` is a single bit. */
+int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, enum dtype dtype,
+                            struct fingerprint *ret, struct err *err) CHECK_RESULT;
 
 bool fingerprint_equal(const struct fingerprint *a, const struct fingerprint *b);
 /* 32 lower-case hex digits; returns hex. */

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "qformer_worker/qformer.h"
+#include "worker/gather.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -128,8 +129,7 @@ static void group_add(struct qformer_worker *w, struct group *g, struct worker_w
             worker_fail_unit(&w->common, &work, "memory", "no memory for the unit's features");
             return;
         }
-        rc = wire_tensor_gather(work->tensors[0], MSG_DTYPE_F32, shape, 3, w->trunk + g->n_images * one,
-                                work->n_items * one * sizeof(float), &err);
+        rc = worker_gather_f32(work, 0, 3, shape, w->trunk + g->n_images * one, &err);
         if (rc < 0) {
             worker_fail_unit(&w->common, &work, "bad_tensor", err.text);
             return;

@@ -290,6 +290,9 @@ static struct held *held_new(struct wire_message *message)
     h->message = message;
     h->work.lease = m->work.lease;
     h->work.recipe = m->work.recipe;
+    h->work.tasks = m->work.tasks;
+    h->work.n_selections = m->work.n_selections;
+    h->work.selections = m->work.selections;
     h->work.n_items = m->n_rows;
     h->work.n_tensors = m->n_tensors;
     for (uint32_t i = 0; i < m->n_tensors; i++)

@@ -61,10 +61,15 @@ void worker_session_stop(struct worker_session **s);
 struct worker_work {
     struct msg_lease lease;
     struct msg_recipe recipe;
-    uint32_t n_items; /* at most lease.count: items that failed at an earlier stage do not come */
-    const struct row_item *items;
-    uint32_t n_tensors; /* outputs of the nodes that this one depends on; shape[0] = n_items of each */
+    uint32_t tasks;   /* of the node, enum msg_task */
+    uint32_t n_items; /* at most lease.count: items that failed at an earlier node do not come */
+    const struct row_item
+        *items; /* with fields, and with the captions of the nodes that it needs and that write rows */
+    uint32_t
+        n_tensors; /* outputs of the nodes that this one depends on; shape[0] = n_items, or a selection says which */
     const struct wire_tensor *tensors[MSG_MAX_TENSORS];
+    uint32_t n_selections; /* checked: ascending, each picks n_items rows of its tensor */
+    const struct msg_selection *selections;
     int64_t received_ns; /* clock_mono_ns; for msg_timing.wait_ns */
 };
 /* True once the broker that leased it is gone: stop working on it and give it back by _return. */

@@ -19,10 +19,23 @@ bool worker_is_null(const struct worker *w)
     return strcmp(w->conf->device, "null") == 0;
 }
 
+int worker_dtype(const struct worker_conf *conf, enum dtype *ret, struct err *err)
+{
+    enum dtype dtype = DTYPE_F32;
+
+    if (dtype_parse(conf->dtype, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16))
+        return err_set(err, -EINVAL, "dtype = %s: fp32 or bf16 is wanted", conf->dtype);
+    *ret = dtype;
+    return 0;
+}
+
 int worker_open(struct worker *w, enum model_stage stage, struct err *err)
 {
-    int rc = device_open(w->conf->device, (int)w->conf->threads, DTYPE_F32, &w->ops, err);
+    enum dtype dtype = DTYPE_F32;
+    int rc = worker_dtype(w->conf, &dtype, err);
 
+    if (rc == 0)
+        rc = device_open(w->conf->device, (int)w->conf->threads, dtype, &w->ops, err);
     if (rc == 0)
         rc = checkpoint_open(w->conf->model, &w->checkpoint, err);
     if (rc == 0)
@@ -48,16 +61,19 @@ int worker_start(struct worker *w, enum model_stage stage, struct err *err)
     struct worker_session_conf conf = {.endpoint = w->conf->endpoint,
                                        .stage = wire_stage(stage),
                                        .device = w->conf->device,
-                                       .dtype = MSG_DTYPE_F32,
                                        .model = name,
                                        .window_items = (uint32_t)w->conf->window_items,
                                        .window_bytes = (uint64_t)w->conf->window_bytes};
     struct fingerprint fingerprint;
-    int rc;
+    enum dtype dtype = DTYPE_F32;
+    int rc = worker_dtype(w->conf, &dtype, err);
 
+    if (rc < 0)
+        return rc;
+    conf.dtype = (enum msg_dtype)dtype; /* the numbers agree */
     file_base_name(w->conf->model, name, sizeof(name));
     if (w->checkpoint) {
-        rc = model_stage_fingerprint(w->checkpoint, stage, &fingerprint, err);
+        rc = model_stage_fingerprint(w->checkpoint, stage, dtype, &fingerprint, err);
         if (rc < 0)
             return rc;
         conf.fingerprint.n_bytes = MSG_FINGERPRINT_BYTES;
@@ -67,8 +83,9 @@ int worker_start(struct worker *w, enum model_stage stage, struct err *err)
     if (rc == 0)
         rc = worker_session_start(&conf, &w->session, err);
     if (rc == 0)
-        log_info("event=ready stage=%s device=%s model=%s threads=%lld batch=%lld", msg_stage_name(conf.stage),
-                 w->conf->device, name, (long long)w->conf->threads, (long long)w->conf->batch);
+        log_info("event=ready stage=%s device=%s dtype=%s model=%s threads=%lld batch=%lld", msg_stage_name(conf.stage),
+                 w->conf->device, msg_dtype_word(conf.dtype), name, (long long)w->conf->threads,
+                 (long long)w->conf->batch);
     return rc;
 }
 

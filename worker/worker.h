@@ -9,6 +9,7 @@
 #include "base/conf.h"
 #include "base/err.h"
 #include "model/checkpoint.h"
+#include "tensor/tensor.h"
 #include "tensor/ops.h"
 #include "wire/worker_session.h"
 
@@ -19,6 +20,7 @@ struct worker_conf {
     char endpoint[128];
     char model[1024];
     char device[64];
+    char dtype[16];
     int64_t threads;
     int64_t batch;
     int64_t window_items;
@@ -32,6 +34,7 @@ struct worker_conf {
     {"endpoint", CONF_TEXT, CONF_AT(c, common.endpoint), "ipc:///run/blipline/broker", 1, 0, "the broker's endpoint"},   \
         {"model", CONF_TEXT, CONF_AT(c, common.model), "", 0, 0, "checkpoint directory (not needed for device = null)"}, \
         {"device", CONF_TEXT, CONF_AT(c, common.device), "cpu", 1, 0, "cpu, or null: right shapes without arithmetic"},  \
+        {"dtype", CONF_TEXT, CONF_AT(c, common.dtype), "fp32", 1, 0, "fp32, or bf16 where the device has it"},           \
         {"threads", CONF_INT, CONF_AT(c, common.threads), threads_, 1, 1024, "threads of the model"},                    \
         {"batch",                                                                                                        \
          CONF_INT,                                                                                                       \
@@ -56,6 +59,9 @@ struct worker {
 
 /* device = null: the daemon gives right shapes without arithmetic and needs no checkpoint. */
 bool worker_is_null(const struct worker *w);
+
+/* What the key dtype says: DTYPE_F32 or DTYPE_BF16. */
+int worker_dtype(const struct worker_conf *conf, enum dtype *ret, struct err *err) CHECK_RESULT;
 
 /* Open the device and the checkpoint, and check the tensors of `stage`. */
 int worker_open(struct worker *w, enum model_stage stage, struct err *err) CHECK_RESULT;

@@ -13,6 +13,7 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
 {
     struct options opt = options_parse(argc, argv, p->name, p->what, p->table);
     enum log_level level;
+    enum dtype dtype = DTYPE_F32;
     void *daemon = NULL;
     struct err err;
     int rc;
@@ -22,6 +23,8 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
         fatal(EXIT_CONFIG, "%s", err.text);
     if (log_level_parse(p->common->log_level, &level) < 0)
         fatal(EXIT_CONFIG, "log_level = %s: err, warn, info or debug is wanted", p->common->log_level);
+    if (worker_dtype(p->common, &dtype, &err) < 0)
+        fatal(EXIT_CONFIG, "%s", err.text);
     if (opt.check_only)
         return EXIT_SUCCESS;
     log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);

@@ -177,7 +177,7 @@ static void measure(const struct options *q, json_t *out)
     put(out, "load_s", elapsed_s(&clock_ns));
     peak = put_memory(memory, "load");
     clock_ns = clock_mono_ns();
-    if (model_stage_fingerprint(c, q->kind->weights, &fingerprint, &err) < 0)
+    if (model_stage_fingerprint(c, q->kind->weights, q->dtype, &fingerprint, &err) < 0)
         die(q->dir, &err);
     put(out, "fingerprint_s", elapsed_s(&clock_ns));
     p = put_memory(memory, "fingerprint");

@@ -33,9 +33,10 @@ static struct prints prints_of(const char *dir)
 
     if (checkpoint_open(dir, &c, &err) < 0 || fingerprint_trunk(c, &p.f[0], &err) < 0 ||
         fingerprint_pixels(c, &p.f[1], &err) < 0 || fingerprint_qformer(c, &p.f[2], &err) < 0 ||
-        fingerprint_lm(c, &p.f[3], &err) < 0 || model_stage_fingerprint(c, MODEL_STAGE_ENCODER, &p.f[4], &err) < 0 ||
-        model_stage_fingerprint(c, MODEL_STAGE_QFORMER, &p.f[5], &err) < 0 ||
-        model_stage_fingerprint(c, MODEL_STAGE_LLM, &p.f[6], &err) < 0)
+        fingerprint_lm(c, &p.f[3], &err) < 0 ||
+        model_stage_fingerprint(c, MODEL_STAGE_ENCODER, DTYPE_F32, &p.f[4], &err) < 0 ||
+        model_stage_fingerprint(c, MODEL_STAGE_QFORMER, DTYPE_F32, &p.f[5], &err) < 0 ||
+        model_stage_fingerprint(c, MODEL_STAGE_LLM, DTYPE_F32, &p.f[6], &err) < 0)
         fail_msg("%s", err.text);
     checkpoint_free(c);
     return p;
@@ -173,6 +174,47 @@ static void test_fingerprint_stored_type_counts(void **state)
     rewrite_close(&r);
 }
 
+/* A worker that rounds to bf16 computes something else. */
+static void test_fingerprint_of_a_stage_says_its_arithmetic(void **state)
+{
+    static const enum model_stage stages[] = {MODEL_STAGE_ENCODER, MODEL_STAGE_QFORMER, MODEL_STAGE_LLM};
+    struct fingerprint fp32, bf16;
+    struct checkpoint *c = NULL;
+    struct err err = {""};
+
+    (void)state;
+    assert_int_equal(checkpoint_open(OPT_A, &c, &err), 0);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_F32, &fp32, &err), 0);
+        assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_BF16, &bf16, &err), 0);
+        assert_false(fingerprint_equal(&fp32, &bf16));
+        assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_I32, &bf16, &err), -EINVAL);
+    }
+    checkpoint_free(c);
+}
+
+/* Texts go through the tokenizer in the Q-Former of a retrieval checkpoint. */
+static void test_fingerprint_of_a_scorer_sees_its_tokenizer(void **state)
+{
+    struct checkpoint *c = NULL;
+    struct fingerprint before, after;
+    struct rewrite r;
+    struct err err = {""};
+
+    (void)state;
+    rewrite_open(&r, "tests/golden/itm_c");
+    for (int i = 0; i < 2; i++) {
+        if (i == 1)
+            rewrite_text(&r, "tokenizer.json", "\"version\": \"1.0\"", "\"version\": \"1.1\"");
+        rewrite_save(&r, 1);
+        if (checkpoint_open(r.dir, &c, &err) < 0 || fingerprint_qformer(c, i ? &after : &before, &err) < 0)
+            fail_msg("%s", err.text);
+        checkpoint_free(c);
+    }
+    assert_false(fingerprint_equal(&before, &after));
+    rewrite_close(&r);
+}
+
 static void test_fingerprint_of_an_incomplete_stage_is_refused(void **state)
 {
     struct rewrite r;
@@ -185,10 +227,10 @@ static void test_fingerprint_of_an_incomplete_stage_is_refused(void **state)
     rewrite_remove(&r, "query_tokens");
     rewrite_save(&r, 1);
     assert_int_equal(checkpoint_open(r.dir, &c, &err), 0);
-    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_QFORMER, &f, &err), -ENOENT);
+    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_QFORMER, DTYPE_F32, &f, &err), -ENOENT);
     assert_non_null(strstr(err.text, "query_tokens"));
-    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_ENCODER, &f, &err), 0);
-    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_ALL, &f, &err), -EINVAL);
+    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_ENCODER, DTYPE_F32, &f, &err), 0);
+    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_ALL, DTYPE_F32, &f, &err), -EINVAL);
     checkpoint_free(c);
     rewrite_close(&r);
 }
@@ -218,10 +260,10 @@ static void test_fingerprint_values_are_stable(void **state)
     char hex[FINGERPRINT_HEX_SIZE];
 
     (void)state;
-    assert_string_equal(fingerprint_to_hex(&p.f[0], hex), "415fa81a2d1a860acabc271af7dedad9");
-    assert_string_equal(fingerprint_to_hex(&p.f[4], hex), "f03ce4ad8a245de35a9d1d2500e5a6ff");
-    assert_string_equal(fingerprint_to_hex(&p.f[5], hex), "1c76d0fdb6f0405e0f75132c225a5eb8");
-    assert_string_equal(fingerprint_to_hex(&p.f[6], hex), "9e13201bb48014760f03323b276852d0");
+    assert_string_equal(fingerprint_to_hex(&p.f[0], hex), "a73a25fb631f5191a71391885cb9fa9d");
+    assert_string_equal(fingerprint_to_hex(&p.f[4], hex), "941dbae56b4287d8b2796b16d9d3a13e");
+    assert_string_equal(fingerprint_to_hex(&p.f[5], hex), "215031ecd4091e0f84c8fa349ad083fb");
+    assert_string_equal(fingerprint_to_hex(&p.f[6], hex), "2d5b52c6812e9cedde01e18316459a8a");
 }
 
 int main(void)
@@ -232,6 +274,8 @@ int main(void)
         cmocka_unit_test(test_fingerprint_sees_numbers_and_tokenizer),
         cmocka_unit_test(test_fingerprint_ignores_repeats_but_not_a_head_of_its_own),
         cmocka_unit_test(test_fingerprint_stored_type_counts),
+        cmocka_unit_test(test_fingerprint_of_a_stage_says_its_arithmetic),
+        cmocka_unit_test(test_fingerprint_of_a_scorer_sees_its_tokenizer),
         cmocka_unit_test(test_fingerprint_of_an_incomplete_stage_is_refused),
         cmocka_unit_test(test_fingerprint_hex_round_trip),
         cmocka_unit_test(test_fingerprint_values_are_stable),
