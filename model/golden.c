@@ -159,6 +159,12 @@ static int add_row(struct golden *g, json_t *row, struct err *err)
 int golden_report_tensor(struct golden *g, const char *stage, int n_dims, const int64_t *shape, const float *got,
                          const float *want, struct err *err)
 {
+    return golden_report_within(g, stage, n_dims, shape, GOLDEN_LIMIT, got, want, err);
+}
+
+int golden_report_within(struct golden *g, const char *stage, int n_dims, const int64_t *shape, double limit,
+                         const float *got, const float *want, struct err *err)
+{
     json_t *dims = json_array(), *error;
     size_t n = 1;
     double e;
@@ -169,12 +175,12 @@ int golden_report_tensor(struct golden *g, const char *stage, int n_dims, const 
         json_array_append_new(dims, json_integer(shape[i]));
     }
     e = golden_relative_error(got, want, n);
-    pass = e <= GOLDEN_LIMIT; /* false for NaN */
+    pass = e <= limit; /* false for NaN */
     g->n_failed += !pass;
     error = isfinite(e) ? json_real(e) : json_null();
     return add_row(g,
                    json_pack("{s:s, s:o, s:o, s:f, s:b}", "stage", stage, "shape", dims, "relative_error", error,
-                             "limit", GOLDEN_LIMIT, "pass", pass),
+                             "limit", limit, "pass", pass),
                    err);
 }
 

@@ -18,6 +18,8 @@
 
 /* fp32 against the reference, tensors and OPT logits (MODEL.md "Precision") */
 #define GOLDEN_LIMIT 1e-5
+/* T5's logits: the reference itself is 5e-5 from float64 */
+#define GOLDEN_LIMIT_T5_LOGITS 1e-3
 
 struct json_t;
 
@@ -45,9 +47,12 @@ int golden_floats(const struct golden *g, const char *name, int n_dims, const in
 /* NaN when either side holds one. */
 double golden_relative_error(const float *got, const float *want, size_t n);
 
-/* Add a row {"stage", "shape", "relative_error", "limit", "pass"} to the report. */
+/* Add a row {"stage", "shape", "relative_error", "limit", "pass"} to the report; the limit is GOLDEN_LIMIT. */
 int golden_report_tensor(struct golden *g, const char *stage, int n_dims, const int64_t *shape, const float *got,
                          const float *want, struct err *err) CHECK_RESULT;
+/* The same with a limit of its own. */
+int golden_report_within(struct golden *g, const char *stage, int n_dims, const int64_t *shape, double limit,
+                         const float *got, const float *want, struct err *err) CHECK_RESULT;
 /* A row without numbers: relative_error and limit are null; `detail` (may be NULL) says what differs. */
 int golden_report_equal(struct golden *g, const char *stage, int n, bool pass, const char *detail,
                         struct err *err) CHECK_RESULT;
