@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +11,39 @@
 
 #include "client/commands.h"
 #include "client/export_row.h"
+#include "client/select.h"
 #include "store/reader.h"
 
 struct export_options {
-    const char *format, *out;
+    const char *format, *out, *best_of, *texts;
+    double min_itm, min_itc; /* NOT_GIVEN */
+    int64_t max_per_image;
+    bool dedup_text, flat;
 };
+
+#define NOT_GIVEN (-2.0) /* no score is that low */
 
 static const struct cli_option options[] = {
     {"format", 'f', CLI_CHOICE, offsetof(struct export_options, format), "FORMAT", "jsonl (default), csv or txt", 0, 0,
      "jsonl csv txt"},
     {"output", 'o', CLI_TEXT, offsetof(struct export_options, out), "PATH",
      "write this file (in one piece: it is complete or not there) instead of standard output", 0, 0, NULL},
+    {"best-of", 'b', CLI_CHOICE, offsetof(struct export_options, best_of), "SCORE",
+     "order the captions of a picture by this score, best first: itm, itc or logprob; without --max-per-image only the "
+     "best one is written",
+     0, 0, "itm itc logprob"},
+    {"min-itm", 0, CLI_REAL, offsetof(struct export_options, min_itm), "X",
+     "leave captions out whose probability of a match is below X (0 to 1), or that have none", 0, 1, NULL},
+    {"min-itc", 0, CLI_REAL, offsetof(struct export_options, min_itc), "X",
+     "leave captions out whose similarity is below X (-1 to 1), or that have none", -1, 1, NULL},
+    {"max-per-image", 0, CLI_NUMBER, offsetof(struct export_options, max_per_image), "N",
+     "at most N captions a picture", 1, ROW_MAX_CAPTIONS, NULL},
+    {"dedup-text", 0, CLI_FLAG, offsetof(struct export_options, dedup_text), NULL,
+     "of equal captions of a picture keep the first in the order chosen", 0, 0, NULL},
+    {"texts", 0, CLI_CHOICE, offsetof(struct export_options, texts), "WHICH",
+     "all (default), generated, or given: those that came with the pictures' list", 0, 0, "all generated given"},
+    {"flat", 0, CLI_FLAG, offsetof(struct export_options, flat), NULL,
+     "jsonl: a row a caption, instead of a row a picture with a list of captions", 0, 0, NULL},
     {0},
 };
 
@@ -97,11 +120,48 @@ static void sink_release(struct sink *s)
 
 struct tally {
     uint64_t n_rows, n_failed, n_missing, n_damaged;
+    uint64_t n_captions, n_kept, n_empty; /* with a filter: captions seen and written, pictures left without any */
 };
 
-static int write_rows(struct reader *r, enum export_format format, struct sink *s, struct tally *t, struct err *err)
+/* How the rows are made. */
+struct style {
+    enum export_format format;
+    struct select_options select;
+    bool filter, flat;
+};
+
+/* The row or rows of one item. A filter leaves out failed items and those without a caption. */
+static int write_item(const struct style *style, const struct export_row *row, struct buf *out, struct tally *t)
 {
-    int rc = export_head(format, &s->rows);
+    uint32_t picked[ROW_MAX_CAPTIONS];
+    struct export_row r = *row;
+    int rc = 0;
+
+    if (!style->filter && !style->flat)
+        return export_row(style->format, &r, out);
+    if (row->record->failed)
+        return style->filter ? 0 : export_row(style->format, &r, out);
+    r.n_picked = select_captions(&style->select, row->record, picked);
+    r.picked = picked;
+    t->n_captions += row->record->n_captions;
+    t->n_kept += r.n_picked;
+    t->n_empty += r.n_picked == 0;
+    if (r.n_picked == 0)
+        return 0;
+    if (!style->flat)
+        return export_row(style->format, &r, out);
+    for (uint32_t i = 0, n = r.n_picked; rc == 0 && i < n; i++) {
+        r.picked = &picked[i];
+        r.n_picked = 1;
+        rc = export_row(style->format, &r, out);
+    }
+    return rc;
+}
+
+static int write_rows(struct reader *r, const struct style *style, struct sink *s, struct tally *t, struct err *err)
+{
+    const struct msg_recipe *recipe = &reader_meta(r)->recipe;
+    int rc = export_head(style->format, &s->rows);
 
     while (rc == 0) {
         struct reader_row row;
@@ -122,29 +182,74 @@ static int write_rows(struct reader *r, enum export_format format, struct sink *
         }
         t->n_rows++;
         t->n_failed += row.record.failed;
-        rc = export_row(format, &(struct export_row){row.listed.key, row.listed.key_bytes, &row.record}, &s->rows);
+        rc = write_item(
+            style,
+            &(struct export_row){
+                .key = row.listed.key, .key_bytes = row.listed.key_bytes, .record = &row.record, .recipe = recipe},
+            &s->rows, t);
         if (rc == 0)
             rc = sink_flush(s, 1 << 16, err);
     }
     return rc;
 }
 
-static void say_tally(const struct tally *t, const char *store)
+static void say_tally(const struct tally *t, const struct style *style, const char *store)
 {
+    if (style->filter)
+        cli_error("export: %" PRIu64 " of %" PRIu64 " captions kept; %" PRIu64 " of %" PRIu64
+                  " pictures have none left and were left out",
+                  t->n_kept, t->n_captions, t->n_empty, t->n_rows - t->n_failed);
     if (t->n_failed)
-        cli_error("export: %" PRIu64 " of %" PRIu64 " items failed (blipline stats %s counts the reasons)", t->n_failed,
-                  t->n_rows, store);
+        cli_error("export: %" PRIu64 " of %" PRIu64 " items failed%s (blipline stats %s counts the reasons)",
+                  t->n_failed, t->n_rows, style->filter ? " and were left out" : "", store);
     if (t->n_missing)
         cli_error("export: %" PRIu64 " items are not done yet and were left out", t->n_missing);
     if (t->n_damaged)
         cli_error("export: %" PRIu64 " damaged items were left out (blipline verify %s)", t->n_damaged, store);
 }
 
+static struct select_options select_of(const struct export_options *o)
+{
+    static const struct {
+        const char *word;
+        enum select_order order;
+    } orders[] = {{"itm", SELECT_BY_ITM}, {"itc", SELECT_BY_ITC}, {"logprob", SELECT_BY_LOGPROB}};
+    struct select_options s = {.want_itm = o->min_itm > NOT_GIVEN,
+                               .want_itc = o->min_itc > NOT_GIVEN,
+                               .min_itm = o->min_itm,
+                               .min_itc = o->min_itc,
+                               .max_per_image = (uint32_t)o->max_per_image,
+                               .dedup_text = o->dedup_text,
+                               .generated_only = strcmp(o->texts, "generated") == 0,
+                               .given_only = strcmp(o->texts, "given") == 0};
+
+    for (size_t i = 0; o->best_of && i < sizeof(orders) / sizeof(orders[0]); i++)
+        if (strcmp(o->best_of, orders[i].word) == 0)
+            s.order = orders[i].order;
+    if (o->best_of && s.max_per_image == 0)
+        s.max_per_image = 1;
+    return s;
+}
+
+/* A filter on scores that the job never asked for would leave nothing: say so at once. */
+static int check_scores(const struct reader *r, const struct select_options *s, const char *store, struct err *err)
+{
+    const struct msg_recipe *recipe = &reader_meta(r)->recipe;
+    const bool itm = s->want_itm || s->order == SELECT_BY_ITM, itc = s->want_itc || s->order == SELECT_BY_ITC;
+
+    if ((itm && !recipe->itm) || (itc && !recipe->itc))
+        return err_set(err, -EINVAL,
+                       "%s: its captions have no %s scores (the recipe \"%s\" did not ask for them; blipline help "
+                       "recipe)",
+                       store, itm && !recipe->itm ? "ITM" : "ITC", recipe->name);
+    return 0;
+}
+
 static int run(const struct cli_command *self, int argc, char **argv)
 {
-    struct export_options o = {.format = "jsonl"};
+    struct export_options o = {.format = "jsonl", .texts = "all", .min_itm = NOT_GIVEN, .min_itc = NOT_GIVEN};
     int n_args = cli_parse(self, argc, argv, &o);
-    enum export_format format = EXPORT_JSONL;
+    struct style style = {0};
     struct tally tally = {0};
     struct reader *r = NULL;
     struct sink s = {.fd = -1};
@@ -154,13 +259,18 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (n_args < 0)
         return cli_exit_code(n_args);
     err.text[0] = '\0';
-    rc = export_format_parse(o.format, &format);
+    rc = export_format_parse(o.format, &style.format);
+    style.select = select_of(&o);
+    style.filter = select_is_filter(&style.select);
+    style.flat = o.flat;
     if (rc == 0)
         rc = reader_open(argv[argc - 1], false, &r, &err);
     if (rc == 0)
+        rc = check_scores(r, &style.select, argv[argc - 1], &err);
+    if (rc == 0)
         rc = sink_open(&s, o.out, &err);
     if (rc == 0)
-        rc = write_rows(r, format, &s, &tally, &err);
+        rc = write_rows(r, &style, &s, &tally, &err);
     if (rc == 0)
         rc = sink_finish(&s, &err);
     sink_release(&s);
@@ -169,14 +279,14 @@ static int run(const struct cli_command *self, int argc, char **argv)
         cli_error("export: %s", err.text[0] ? err.text : strerror(-rc));
         return CLI_EXIT_ERROR;
     }
-    say_tally(&tally, argv[argc - 1]);
+    say_tally(&tally, &style, argv[argc - 1]);
     return tally.n_damaged ? CLI_EXIT_ERROR : CLI_EXIT_OK;
 }
 
 const struct cli_command cmd_export = {
     .name = "export",
     .line = "write the captions of a store as JSON Lines, CSV or text",
-    .usage = "STORE [--format jsonl|csv|txt] [-o PATH]",
+    .usage = "STORE [--format jsonl|csv|txt] [--best-of itm|itc|logprob] [-o PATH]",
     .about =
         "Writes one row an item, in the order of item numbers, to standard output or to a file. Two exports of equal\n"
         "results are equal byte by byte. The store may be in use. Items that are not done yet are left out and "
@@ -184,14 +294,26 @@ const struct cli_command cmd_export = {
         "on standard error.\n\n"
         "  jsonl  {\"item\": 0, \"key\": \"a.jpg\", \"caption\": \"a dog\", \"logprob\": -1.25, \"tokens\": 3}\n"
         "         {\"item\": 1, \"key\": \"b.jpg\", \"error\": {\"code\": \"truncated\", \"message\": \"...\"}}\n"
-        "         logprob is the sum over the generated tokens. In a key that is not UTF-8 the wrong bytes show as\n"
-        "         U+FFFD, and \"key_base64\" holds the exact ones.\n"
-        "  csv    RFC 4180 with a head line: item,key,key_base64,caption,logprob,tokens,error_code,error_message\n"
-        "  txt    key, tab, caption; failed items have no caption. A tab, line feed, carriage return or backslash in\n"
-        "         either is written \\t \\n \\r \\\\.",
+        "         logprob is the sum over the generated tokens; score, where it differs, what beams are ranked by; itc "
+        "and\n"
+        "         itm are there where the job asked for them; prompt where there are several or they have fields; "
+        "given\n"
+        "         marks texts that came with the list. A picture with several captions has them all in \"captions\", "
+        "and\n"
+        "         the first one in the row itself. In a key that is not UTF-8 the wrong bytes show as U+FFFD, and\n"
+        "         \"key_base64\" holds the exact ones.\n"
+        "  csv    RFC 4180 with a head line, a line a caption: item,key,key_base64,caption,logprob,tokens,error_code,\n"
+        "         error_message,score,prompt,given,itc,itm\n"
+        "  txt    key, tab, caption, a line a caption; failed items have none. A tab, line feed, carriage return or\n"
+        "         backslash in either is written \\t \\n \\r \\\\.\n\n"
+        "Filters work on the stored scores, so thresholds can be changed at will without computing anything again\n"
+        "(blipline stats shows how the scores are spread). With a filter, failed pictures and those without a caption\n"
+        "that is good enough are left out and counted on standard error.",
     .examples = "Examples:\n"
                 "  blipline export photos.lmdb | jq -r 'select(.caption) | .caption'\n"
-                "  blipline export photos.lmdb --format csv -o photos.csv",
+                "  blipline export photos.lmdb --format csv -o photos.csv\n"
+                "  blipline export photos.lmdb --best-of itm --min-itm 0.5 --min-itc 0.3 -o clean.jsonl\n"
+                "  blipline export photos.lmdb --min-itm 0.8 --dedup-text --flat > pairs.jsonl",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -25,20 +25,19 @@ static const struct cli_option options[] = {
     {0},
 };
 
-static int print_json(const struct reader_row *row)
+static int print_json(const struct reader_row *row, const struct msg_recipe *recipe)
 {
     struct row_record none = {.item = row->item};
-    struct export_row e = {row->listed.key, row->listed.key_bytes, row->has_record ? &row->record : &none};
+    struct export_row e = {.key = row->listed.key,
+                           .key_bytes = row->listed.key_bytes,
+                           .record = row->has_record ? &row->record : &none,
+                           .recipe = recipe};
     json_t *object = export_row_json(&e);
 
     if (!object)
         return -ENOMEM;
-    if (!row->has_record) {
-        (void)json_object_del(object, "caption");
-        (void)json_object_del(object, "logprob");
-        (void)json_object_del(object, "tokens");
+    if (!row->has_record)
         (void)json_object_set_new(object, "pending", json_true());
-    }
     (void)json_dumpf(object, stdout, JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(object);
@@ -53,6 +52,24 @@ static void print_time(int64_t ns)
 
     if (localtime_r(&t, &tm) && strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm))
         printf(", changed %s", text);
+}
+
+static void print_caption(const struct row_caption *c)
+{
+    if (c->prompt_text) {
+        printf("prompt   ");
+        printable_write(stdout, c->prompt_text, c->prompt_text_bytes);
+        putchar('\n');
+    }
+    printf("%s  ", c->given ? "given  " : "caption");
+    printable_write(stdout, c->text, c->text_bytes);
+    putchar('\n');
+    if (!c->given)
+        printf("logprob  %.9g over %" PRIu32 " tokens\n", (double)c->logprob, c->tokens);
+    if (c->has_itc)
+        printf("itc      %.9g\n", (double)c->itc);
+    if (c->has_itm)
+        printf("itm      %.9g\n", (double)c->itm);
 }
 
 static int print_words(const struct reader_row *row)
@@ -74,11 +91,8 @@ static int print_words(const struct reader_row *row)
         printable_write(stdout, r->error_message, r->error_message_bytes);
         putchar('\n');
     } else {
-        for (uint32_t i = 0; i < r->n_captions; i++) {
-            printf("caption  ");
-            printable_write(stdout, r->captions[i].text, r->captions[i].text_bytes);
-            printf("\nlogprob  %.9g over %" PRIu32 " tokens\n", (double)r->captions[i].logprob, r->captions[i].tokens);
-        }
+        for (uint32_t i = 0; i < r->n_captions; i++)
+            print_caption(&r->captions[i]);
     }
     return 0;
 }
@@ -90,7 +104,7 @@ static int show_item(struct reader *r, uint64_t item, bool json, struct err *err
 
     if (rc < 0)
         return rc;
-    return json ? print_json(&row) : print_words(&row);
+    return json ? print_json(&row, &reader_meta(r)->recipe) : print_words(&row);
 }
 
 static int show_key(struct reader *r, const char *key, bool json, struct err *err)

@@ -76,6 +76,62 @@ static void print_histogram(const char *what, const uint64_t bins[STATS_BINS], u
     }
 }
 
+/* A histogram from the first bin that holds something to the last. */
+static void print_score(const char *what, const struct stats_score *s, double low, double high)
+{
+    unsigned first = 0, last = STATS_SCORE_BINS - 1;
+    uint64_t most = 1;
+
+    if (s->n == 0)
+        return;
+    while (s->bins[first] == 0)
+        first++;
+    while (s->bins[last] == 0)
+        last--;
+    for (unsigned i = first; i <= last; i++)
+        most = s->bins[i] > most ? s->bins[i] : most;
+    printf("\n%s: mean %.3f over %" PRIu64 "\n", what, s->sum / (double)s->n, s->n);
+    for (unsigned i = first; i <= last; i++) {
+        int width = (int)(s->bins[i] * 40 / most);
+
+        printf("  %6.3f to %6.3f %10" PRIu64 "  %.*s%s\n", stats_score_edge(low, high, i),
+               stats_score_edge(low, high, i + 1), s->bins[i], width, "########################################",
+               s->bins[i] && width == 0 ? "." : "");
+    }
+}
+
+static void print_scores(const struct stats *s)
+{
+    print_score("ITM of generated captions", &s->itm[0], 0, 1);
+    print_score("ITM of given texts", &s->itm[1], 0, 1);
+    print_score("ITC of generated captions", &s->itc[0], -1, 1);
+    print_score("ITC of given texts", &s->itc[1], -1, 1);
+}
+
+/* How captions are decoded, in the words of the command line; what is at its default is not said. */
+static void print_decode(const struct msg_decode *d)
+{
+    if (d->max_new_tokens == 0) {
+        printf("nothing is generated\n");
+        return;
+    }
+    printf("%s, at most %" PRIu32 " new tokens",
+           d->sample        ? "sampling"
+           : d->n_beams > 1 ? "beams"
+                            : "greedy",
+           d->max_new_tokens);
+    if (d->n_beams > 1)
+        printf(", %" PRIu32 " beams, length penalty %g", d->n_beams, (double)d->length_penalty);
+    if (d->sample)
+        printf(", temperature %g, top-k %" PRIu32 ", top-p %g, seed %" PRIu64, (double)d->temperature, d->top_k,
+               (double)d->top_p, d->seed);
+    if (d->min_new_tokens)
+        printf(", at least %" PRIu32, d->min_new_tokens);
+    if (d->n_return > 1)
+        printf(", %" PRIu32 " captions a prompt", d->n_return);
+    putchar('\n');
+}
+
 static void print_made(const struct stored_job_meta *m)
 {
     char when[64] = "?", hex[2 * MSG_FINGERPRINT_BYTES + 1], source[256], prompt[256];
@@ -86,13 +142,19 @@ static void print_made(const struct stored_job_meta *m)
         (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
     printf("created  %s by %s\nsource   %s\n", when, m->program,
            printable_text(m->source, strlen(m->source), source, sizeof(source)));
-    printf("recipe   %s with %s, at most %" PRIu32 " new tokens, ", m->recipe.name,
-           m->recipe.model[0] ? m->recipe.model : "no model", m->recipe.decode.max_new_tokens);
-    if (m->recipe.n_prompts)
-        printf("prompt \"%s\"\n",
-               printable_text(m->recipe.prompts[0], strlen(m->recipe.prompts[0]), prompt, sizeof(prompt)));
-    else
-        printf("no prompt\n");
+    printf("recipe   %s", m->recipe.name);
+    if (m->recipe.model[0])
+        printf(" with %s", m->recipe.model);
+    if (m->recipe.score_model[0])
+        printf(", scored by %s", m->recipe.score_model);
+    printf(": ");
+    print_decode(&m->recipe.decode);
+    for (uint32_t i = 0; i < m->recipe.n_prompts; i++)
+        printf("prompt   \"%s\"\n",
+               printable_text(m->recipe.prompts[i], strlen(m->recipe.prompts[i]), prompt, sizeof(prompt)));
+    for (uint32_t i = 0; i < m->recipe.n_embeddings; i++)
+        printf("keeps    %s embeddings in %s%s\n", msg_embedding_name(m->recipe.embeddings[i].kind),
+               msg_dtype_word(m->recipe.embeddings[i].dtype), m->recipe.embeddings[i].first_row ? ", first row" : "");
     for (uint32_t i = 0; i < m->n_nodes; i++)
         printf("%s %-8s%s\n", i ? "        " : "stages  ", msg_stage_name(m->nodes[i].stage),
                m->nodes[i].fingerprint.n_bytes ? hex_text(&m->nodes[i].fingerprint, hex) : "any worker");
@@ -108,6 +170,8 @@ static void print_words(const struct stats *s, const struct stored_job_meta *m, 
            " not done yet\n",
            c->n_items, c->n_units, c->sealed ? "" : " (the list is not complete yet)", s->n_captions, s->n_failed,
            s->n_pending);
+    if (s->n_given)
+        printf("texts    %" PRIu64 " came with the pictures\n", s->n_given);
     printf("size     %s on disk for %s of images\n", size_text(disk_bytes(store), disk),
            size_text(s->image_bytes, images));
     if (s->n_damaged)
@@ -116,6 +180,7 @@ static void print_words(const struct stats *s, const struct stored_job_meta *m, 
         printf("\nfailures\n");
     for (size_t i = 0; i < s->n_codes; i++)
         printf("  %-20s %10" PRIu64 "\n", s->codes[i].code, s->codes[i].n);
+    print_scores(s);
     if (s->n_captions == 0)
         return;
     print_histogram("tokens", s->tokens, s->n_tokens, s->n_captions);
@@ -136,18 +201,49 @@ static json_t *json_histogram(const uint64_t bins[STATS_BINS])
     return a;
 }
 
+static json_t *json_score(const struct stats_score *s, double low, double high)
+{
+    json_t *bins = json_array();
+
+    for (unsigned i = 0; i < STATS_SCORE_BINS; i++)
+        (void)json_array_append_new(bins, json_integer((json_int_t)s->bins[i]));
+    return json_pack("{s:I, s:f, s:f, s:f, s:o}", "n", (json_int_t)s->n, "mean", s->n ? s->sum / (double)s->n : 0.0,
+                     "from", low, "to", high, "histogram", bins);
+}
+
+/* Scores are there where the job asked for them. */
+static json_t *json_scores(const struct stats *s)
+{
+    static const char *const whose[2] = {"generated", "given"};
+    json_t *all = json_object();
+
+    for (int i = 0; i < 2; i++) {
+        json_t *one = json_object();
+
+        if (s->itm[i].n)
+            (void)json_object_set_new(one, "itm", json_score(&s->itm[i], 0, 1));
+        if (s->itc[i].n)
+            (void)json_object_set_new(one, "itc", json_score(&s->itc[i], -1, 1));
+        (void)json_object_set_new(all, whose[i], one);
+    }
+    return all;
+}
+
 static json_t *json_made(const struct stored_job_meta *m)
 {
     char hex[2 * MSG_FINGERPRINT_BYTES + 1];
     json_t *stages = json_array();
-    json_t *prompt = m->recipe.n_prompts ? json_string(m->recipe.prompts[0]) : json_null();
+    json_t *prompts = json_array();
+
+    for (uint32_t i = 0; i < m->recipe.n_prompts; i++)
+        (void)json_array_append_new(prompts, json_string(m->recipe.prompts[i]));
 
     for (uint32_t i = 0; i < m->n_nodes; i++)
         (void)json_array_append_new(stages, json_pack("{s:s, s:s, s:s}", "stage", msg_stage_name(m->nodes[i].stage),
                                                       "model", m->nodes[i].model, "fingerprint",
                                                       hex_text(&m->nodes[i].fingerprint, hex)));
     return json_pack("{s:s, s:s*, s:o*, s:I, s:s, s:I, s:o}", "recipe", m->recipe.name, "model", m->recipe.model,
-                     "prompt", prompt, "max_new_tokens", (json_int_t)m->recipe.decode.max_new_tokens, "program",
+                     "prompts", prompts, "max_new_tokens", (json_int_t)m->recipe.decode.max_new_tokens, "program",
                      m->program, "created_ms", (json_int_t)m->created_ms, "stages", stages);
 }
 
@@ -160,14 +256,14 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
     for (size_t i = 0; i < s->n_codes; i++)
         (void)json_object_set_new(failures, s->codes[i].code, json_integer((json_int_t)s->codes[i].n));
     (void)json_object_update_new(
-        all,
-        json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}", "items",
-                  (json_int_t)c->n_items, "units", (json_int_t)c->n_units, "sealed", c->sealed, "done",
-                  (json_int_t)c->n_done, "captions", (json_int_t)s->n_captions, "failed", (json_int_t)s->n_failed,
-                  "pending", (json_int_t)s->n_pending, "damaged", (json_int_t)s->n_damaged, "image_bytes",
-                  (json_int_t)s->image_bytes, "failures", failures, "disk_bytes", (json_int_t)disk_bytes(store),
-                  "tokens", (json_int_t)s->n_tokens, "tokens_histogram", json_histogram(s->tokens), "words_histogram",
-                  json_histogram(s->words), "mean_logprob", s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
+        all, json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}", "items",
+                       (json_int_t)c->n_items, "units", (json_int_t)c->n_units, "sealed", c->sealed, "done",
+                       (json_int_t)c->n_done, "captions", (json_int_t)s->n_captions, "failed", (json_int_t)s->n_failed,
+                       "pending", (json_int_t)s->n_pending, "given", (json_int_t)s->n_given, "scores", json_scores(s),
+                       "damaged", (json_int_t)s->n_damaged, "image_bytes", (json_int_t)s->image_bytes, "failures",
+                       failures, "disk_bytes", (json_int_t)disk_bytes(store), "tokens", (json_int_t)s->n_tokens,
+                       "tokens_histogram", json_histogram(s->tokens), "words_histogram", json_histogram(s->words),
+                       "mean_logprob", s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
     if (all)
         (void)json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     putchar('\n');

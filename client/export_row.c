@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <sodium.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,13 +62,80 @@ static int json_add_key(json_t *object, const struct export_row *row)
     return rc < 0 ? -ENOMEM : 0;
 }
 
-static int json_add_caption(json_t *object, const struct row_caption *c)
+/* -- which captions, and what is said of each -- */
+
+static uint32_t n_captions(const struct export_row *row)
 {
-    if (json_object_set_new(object, "caption", json_text(c->text, c->text_bytes)) < 0 ||
-        json_object_set_new(object, "logprob", json_real((double)c->logprob)) < 0 ||
-        json_object_set_new(object, "tokens", json_integer((json_int_t)c->tokens)) < 0)
-        return -ENOMEM;
-    return 0;
+    return row->picked ? row->n_picked : row->record->n_captions;
+}
+
+static const struct row_caption *caption_at(const struct export_row *row, uint32_t i)
+{
+    return &row->record->captions[row->picked ? row->picked[i] : i];
+}
+
+/* The words that the caption answers, where there are several or they have fields: else the recipe says it once. */
+static const void *prompt_of(const struct export_row *row, const struct row_caption *c, size_t *ret_n)
+{
+    const char *prompt;
+
+    *ret_n = c->prompt_text_bytes;
+    if (c->prompt_text || c->given || !row->recipe || row->recipe->n_prompts < 2 || c->prompt >= row->recipe->n_prompts)
+        return c->prompt_text;
+    prompt = row->recipe->prompts[c->prompt];
+    *ret_n = strlen(prompt);
+    return prompt;
+}
+
+static int json_add_real(json_t *object, const char *key, float value)
+{
+    return json_object_set_new(object, key, json_real((double)value));
+}
+
+static int json_add_caption(json_t *object, const struct export_row *row, const struct row_caption *c)
+{
+    size_t n_prompt;
+    const void *prompt = prompt_of(row, c, &n_prompt);
+    int rc = json_object_set_new(object, "caption", json_text(c->text, c->text_bytes));
+
+    if (rc == 0 && c->given)
+        rc = json_object_set_new(object, "given", json_true());
+    if (rc == 0 && !c->given) {
+        rc = json_add_real(object, "logprob", c->logprob);
+        if (rc == 0)
+            rc = json_object_set_new(object, "tokens", json_integer((json_int_t)c->tokens));
+    }
+    if (rc == 0 && !c->given && c->score != c->logprob)
+        rc = json_add_real(object, "score", c->score);
+    if (rc == 0 && prompt)
+        rc = json_object_set_new(object, "prompt", json_text(prompt, n_prompt));
+    if (rc == 0 && c->has_itc)
+        rc = json_add_real(object, "itc", c->itc);
+    if (rc == 0 && c->has_itm)
+        rc = json_add_real(object, "itm", c->itm);
+    return rc < 0 ? -ENOMEM : 0;
+}
+
+/* The best caption's numbers in the row itself; where there are several, all of them in "captions". */
+static int json_add_captions(json_t *object, const struct export_row *row)
+{
+    const uint32_t n = n_captions(row);
+    json_t *list;
+    int rc = n ? json_add_caption(object, row, caption_at(row, 0)) : 0;
+
+    if (rc < 0 || n < 2)
+        return rc;
+    list = json_array();
+    for (uint32_t i = 0; rc == 0 && i < n; i++) {
+        json_t *one = json_object();
+
+        rc = one ? json_add_caption(one, row, caption_at(row, i)) : -ENOMEM;
+        if (json_array_append_new(list, one) < 0)
+            rc = -ENOMEM;
+    }
+    if (json_object_set_new(object, "captions", list) < 0)
+        rc = -ENOMEM;
+    return rc;
 }
 
 static int json_add_error(json_t *object, const struct row_record *r)
@@ -84,7 +152,6 @@ static int json_add_error(json_t *object, const struct row_record *r)
 
 struct json_t *export_row_json(const struct export_row *row)
 {
-    static const struct row_caption none = {.text = (const uint8_t *)""};
     const struct row_record *r = row->record;
     json_t *object = json_object();
     int rc = json_object_set_new(object, "item", json_integer((json_int_t)r->item));
@@ -92,7 +159,7 @@ struct json_t *export_row_json(const struct export_row *row)
     if (rc == 0)
         rc = json_add_key(object, row);
     if (rc == 0)
-        rc = r->failed ? json_add_error(object, r) : json_add_caption(object, r->n_captions ? r->captions : &none);
+        rc = r->failed ? json_add_error(object, r) : json_add_captions(object, row);
     if (rc == 0)
         return object;
     json_decref(object);
@@ -160,8 +227,40 @@ static int csv_key(struct buf *out, const struct export_row *row)
     return rc;
 }
 
-/* item,key,key_base64,caption,logprob,tokens,error_code,error_message */
-static int csv_row(const struct export_row *row, struct buf *out)
+static int csv_number(struct buf *out, bool there, float value)
+{
+    return there ? buf_appendf(out, ",%.9g", (double)value) : buf_append(out, ",", 1);
+}
+
+/* caption,logprob,tokens,error_code,error_message,score,prompt,given,itc,itm; NULL: the item has none */
+static int csv_caption(struct buf *out, const struct export_row *row, const struct row_caption *c)
+{
+    size_t n_prompt;
+    const void *prompt;
+    int rc;
+
+    if (!c)
+        return buf_append(out, ",,,,,,,,,", 9);
+    prompt = prompt_of(row, c, &n_prompt);
+    rc = csv_field(out, c->text, c->text_bytes);
+    if (rc == 0)
+        rc = csv_number(out, !c->given, c->logprob);
+    if (rc == 0)
+        rc = c->given ? buf_append(out, ",,,", 3) : buf_appendf(out, ",%" PRIu32 ",,", c->tokens);
+    if (rc == 0)
+        rc = csv_number(out, !c->given, c->score);
+    if (rc == 0)
+        rc = buf_append(out, ",", 1);
+    if (rc == 0 && prompt)
+        rc = csv_field(out, prompt, n_prompt);
+    if (rc == 0)
+        rc = buf_append(out, c->given ? ",1" : ",0", 2);
+    if (rc == 0)
+        rc = csv_number(out, c->has_itc, c->itc);
+    return rc < 0 ? rc : csv_number(out, c->has_itm, c->itm);
+}
+
+static int csv_line(struct buf *out, const struct export_row *row, const struct row_caption *c)
 {
     const struct row_record *r = row->record;
     int rc = buf_appendf(out, "%" PRIu64 ",", r->item);
@@ -170,20 +269,27 @@ static int csv_row(const struct export_row *row, struct buf *out)
         rc = csv_key(out, row);
     if (rc == 0)
         rc = buf_append(out, ",", 1);
-    if (rc < 0)
-        return rc;
-    if (r->failed) {
+    if (rc == 0 && r->failed) {
         rc = buf_appendf(out, ",,,%s,", r->error_code);
         if (rc == 0)
             rc = csv_field(out, r->error_message, r->error_message_bytes);
-    } else if (r->n_captions) {
-        rc = csv_field(out, r->captions[0].text, r->captions[0].text_bytes);
         if (rc == 0)
-            rc = buf_appendf(out, ",%.9g,%" PRIu32 ",,", (double)r->captions[0].logprob, r->captions[0].tokens);
-    } else {
-        rc = buf_append(out, ",,,,", 4);
+            rc = buf_append(out, ",,,,,", 5);
+    } else if (rc == 0) {
+        rc = csv_caption(out, row, c);
     }
     return rc < 0 ? rc : buf_append(out, "\r\n", 2);
+}
+
+/* A line a caption; one line for an item without any. */
+static int csv_row(const struct export_row *row, struct buf *out)
+{
+    const uint32_t n = row->record->failed ? 0 : n_captions(row);
+    int rc = n ? 0 : csv_line(out, row, NULL);
+
+    for (uint32_t i = 0; rc == 0 && i < n; i++)
+        rc = csv_line(out, row, caption_at(row, i));
+    return rc;
 }
 
 /* The bytes as they are, but a tab, a line end and a backslash as \t, \n, \r and \\. */
@@ -203,21 +309,31 @@ static int txt_field(struct buf *out, const uint8_t *bytes, size_t n)
     return rc;
 }
 
-static int txt_row(const struct export_row *row, struct buf *out)
+static int txt_line(struct buf *out, const struct export_row *row, const struct row_caption *c)
 {
-    const struct row_record *r = row->record;
     int rc = txt_field(out, row->key, row->key_bytes);
 
     if (rc == 0)
         rc = buf_append(out, "\t", 1);
-    if (rc == 0 && !r->failed && r->n_captions)
-        rc = txt_field(out, r->captions[0].text, r->captions[0].text_bytes);
+    if (rc == 0 && c)
+        rc = txt_field(out, c->text, c->text_bytes);
     return rc < 0 ? rc : buf_append(out, "\n", 1);
+}
+
+static int txt_row(const struct export_row *row, struct buf *out)
+{
+    const uint32_t n = row->record->failed ? 0 : n_captions(row);
+    int rc = n ? 0 : txt_line(out, row, NULL);
+
+    for (uint32_t i = 0; rc == 0 && i < n; i++)
+        rc = txt_line(out, row, caption_at(row, i));
+    return rc;
 }
 
 int export_head(enum export_format format, struct buf *out)
 {
-    static const char head[] = "item,key,key_base64,caption,logprob,tokens,error_code,error_message\r\n";
+    static const char head[] = "item,key,key_base64,caption,logprob,tokens,error_code,error_message,score,prompt,"
+                               "given,itc,itm\r\n";
 
     return format == EXPORT_CSV ? buf_append(out, head, sizeof(head) - 1) : 0;
 }

@@ -18,7 +18,10 @@ enum export_format { EXPORT_JSONL, EXPORT_CSV, EXPORT_TXT };
 struct export_row {
     const uint8_t *key; /* any bytes */
     size_t key_bytes;
-    const struct row_record *record; /* captions[0] is what is exported, or the error */
+    const struct row_record *record;
+    const struct msg_recipe *recipe; /* whose prompts the captions answer; NULL: prompts are left out */
+    const uint32_t *picked;          /* [n_picked] captions of the record to be exported, best first; NULL: all */
+    uint32_t n_picked;
 };
 
 int export_format_parse(const char *word, enum export_format *ret) CHECK_RESULT; /* -EINVAL */

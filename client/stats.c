@@ -43,6 +43,35 @@ static unsigned bin(uint64_t n)
     return n < STATS_BINS ? (unsigned)n : STATS_BINS - 1;
 }
 
+static void count_score(struct stats_score *s, bool there, double score, double low, double high)
+{
+    double at = (score - low) / (high - low) * STATS_SCORE_BINS;
+
+    if (!there)
+        return;
+    s->n++;
+    s->sum += score;
+    s->bins[at < 0 ? 0 : at >= STATS_SCORE_BINS ? STATS_SCORE_BINS - 1 : (unsigned)at]++;
+}
+
+static void count_caption(struct stats *s, const struct row_caption *c)
+{
+    const unsigned words = count_words(c->text, c->text_bytes);
+
+    count_score(&s->itc[c->given], c->has_itc, (double)c->itc, -1, 1);
+    count_score(&s->itm[c->given], c->has_itm, (double)c->itm, 0, 1);
+    if (c->given) {
+        s->n_given++;
+        return;
+    }
+    s->n_captions++;
+    s->words[bin(words)]++;
+    s->tokens[bin(c->tokens)]++;
+    s->n_words += words;
+    s->n_tokens += c->tokens;
+    s->logprob += (double)c->logprob;
+}
+
 static void count_row(struct stats *s, const struct reader_row *row)
 {
     const struct row_record *r = &row->record;
@@ -58,16 +87,8 @@ static void count_row(struct stats *s, const struct reader_row *row)
         count_code(s, r->error_code);
         return;
     }
-    for (uint32_t i = 0; i < r->n_captions; i++) {
-        unsigned words = count_words(r->captions[i].text, r->captions[i].text_bytes);
-
-        s->n_captions++;
-        s->words[bin(words)]++;
-        s->tokens[bin(r->captions[i].tokens)]++;
-        s->n_words += words;
-        s->n_tokens += r->captions[i].tokens;
-        s->logprob += (double)r->captions[i].logprob;
-    }
+    for (uint32_t i = 0; i < r->n_captions; i++)
+        count_caption(s, &r->captions[i]);
 }
 
 static int more_frequent(const void *a, const void *b)
@@ -113,4 +134,9 @@ unsigned stats_quantile(const uint64_t bins[STATS_BINS], double share)
             return i;
     }
     return 0;
+}
+
+double stats_score_edge(double low, double high, unsigned i)
+{
+    return low + (high - low) * i / STATS_SCORE_BINS;
 }

@@ -48,6 +48,7 @@ int llm_unit_rows(const struct unit *u, struct buf *ret)
         record.captions[0] = (struct row_caption){.text = u->texts.data + c->start,
                                                   .text_bytes = (uint32_t)c->size_bytes,
                                                   .logprob = c->logprob,
+                                                  .score = c->logprob,
                                                   .tokens = c->tokens};
         rc = row_record_append(ret, &record);
         if (rc < 0)

@@ -14,11 +14,13 @@
 
 static struct row_record caption(uint64_t item, const char *text, float logprob)
 {
-    return (struct row_record){
-        .item = item,
-        .n_captions = 1,
-        .captions = {
-            {.text = (const uint8_t *)text, .text_bytes = (uint32_t)strlen(text), .logprob = logprob, .tokens = 9}}};
+    return (struct row_record){.item = item,
+                               .n_captions = 1,
+                               .captions = {{.text = (const uint8_t *)text,
+                                             .text_bytes = (uint32_t)strlen(text),
+                                             .logprob = logprob,
+                                             .score = logprob,
+                                             .tokens = 9}}};
 }
 
 static struct row_record failure(uint64_t item, const char *code, const char *message)
@@ -33,7 +35,7 @@ static struct row_record failure(uint64_t item, const char *code, const char *me
 
 static char *line(enum export_format format, const char *key, size_t key_bytes, const struct row_record *r)
 {
-    struct export_row row = {(const uint8_t *)key, key_bytes, r};
+    struct export_row row = {.key = (const uint8_t *)key, .key_bytes = key_bytes, .record = r};
     struct buf out;
     char *text;
 
@@ -130,13 +132,79 @@ static void test_export_row_csv_quotes_as_rfc_4180(void **state)
     (void)state;
     buf_init(&head, 0);
     assert_int_equal(export_head(EXPORT_CSV, &head), 0);
-    assert_memory_equal(head.data, "item,key,key_base64,caption,logprob,tokens,error_code,error_message\r\n",
-                        head.size_bytes);
+    assert_memory_equal(
+        head.data, "item,key,key_base64,caption,logprob,tokens,error_code,error_message,score,prompt,given,itc,itm\r\n",
+        head.size_bytes);
     buf_release(&head);
-    check(EXPORT_CSV, "a,b.jpg", 7, &r, "7,\"a,b.jpg\",,\"a \"\"dog\"\", asleep\",-1.5,9,,\r\n");
-    check(EXPORT_CSV, "c.jpg", 5, &e, "8,c.jpg,,,,,corrupt,\"bad, bad\nbytes\"\r\n");
-    check(EXPORT_CSV, "d.jpg", 5, &plain, "9,d.jpg,,a dog,-2,9,,\r\n");
-    check(EXPORT_CSV, "d\xff", 2, &plain, "9,d\xef\xbf\xbd,ZP8=,a dog,-2,9,,\r\n");
+    check(EXPORT_CSV, "a,b.jpg", 7, &r, "7,\"a,b.jpg\",,\"a \"\"dog\"\", asleep\",-1.5,9,,,-1.5,,0,,\r\n");
+    check(EXPORT_CSV, "c.jpg", 5, &e, "8,c.jpg,,,,,corrupt,\"bad, bad\nbytes\",,,,,\r\n");
+    check(EXPORT_CSV, "d.jpg", 5, &plain, "9,d.jpg,,a dog,-2,9,,,-2,,0,,\r\n");
+    check(EXPORT_CSV, "d\xff", 2, &plain, "9,d\xef\xbf\xbd,ZP8=,a dog,-2,9,,,-2,,0,,\r\n");
+}
+
+/* Two answers of two prompts and a text that came with the picture, with scores. */
+static struct row_record several(void)
+{
+    struct row_record r = caption(3, "a dog", -1.5F), second = caption(3, "red", -0.5F),
+                      given = caption(3, "DSC, 1", 0);
+
+    r.n_captions = 3;
+    r.captions[1] = second.captions[0];
+    r.captions[1].prompt = 1;
+    r.captions[1].score = -0.25F;
+    r.captions[2] = given.captions[0];
+    r.captions[2].given = true;
+    for (int i = 0; i < 3; i++) {
+        r.captions[i].has_itc = r.captions[i].has_itm = true;
+        r.captions[i].itc = 0.25F;
+        r.captions[i].itm = 0.5F;
+    }
+    return r;
+}
+
+static void test_export_row_several_captions_are_listed_with_prompts_and_scores(void **state)
+{
+    static const uint32_t picked[] = {1, 2};
+    struct row_record r = several();
+    struct msg_recipe recipe;
+    struct export_row row = {
+        .key = (const uint8_t *)"k", .key_bytes = 1, .record = &r, .recipe = &recipe, .picked = picked, .n_picked = 2};
+    struct buf out;
+
+    (void)state;
+    msg_recipe_init(&recipe);
+    recipe.n_prompts = 2;
+    strcpy(recipe.prompts[0], "a photo of");
+    strcpy(recipe.prompts[1], "the colour is");
+    buf_init(&out, 0);
+    assert_int_equal(export_row(EXPORT_JSONL, &row, &out), 0);
+    assert_int_equal(buf_append(&out, "", 1), 0);
+    assert_string_equal((char *)out.data,
+                        "{\"item\": 3, \"key\": \"k\", \"caption\": \"red\", \"logprob\": -0.5, \"tokens\": 9, "
+                        "\"score\": -0.25, \"prompt\": \"the colour is\", \"itc\": 0.25, \"itm\": 0.5, \"captions\": ["
+                        "{\"caption\": \"red\", \"logprob\": -0.5, \"tokens\": 9, \"score\": -0.25, \"prompt\": "
+                        "\"the colour is\", \"itc\": 0.25, \"itm\": 0.5}, "
+                        "{\"caption\": \"DSC, 1\", \"given\": true, \"itc\": 0.25, \"itm\": 0.5}]}\n");
+    buf_clear(&out);
+    assert_int_equal(export_row(EXPORT_CSV, &row, &out), 0);
+    assert_int_equal(buf_append(&out, "", 1), 0);
+    assert_string_equal((char *)out.data, "3,k,,red,-0.5,9,,,-0.25,the colour is,0,0.25,0.5\r\n"
+                                          "3,k,,\"DSC, 1\",,,,,,,1,0.25,0.5\r\n");
+    buf_clear(&out);
+    assert_int_equal(export_row(EXPORT_TXT, &row, &out), 0);
+    assert_int_equal(buf_append(&out, "", 1), 0);
+    assert_string_equal((char *)out.data, "k\tred\nk\tDSC, 1\n");
+    buf_release(&out);
+}
+
+static void test_export_row_an_item_without_captions_is_still_a_row(void **state)
+{
+    struct row_record r = {.item = 4};
+
+    (void)state;
+    check(EXPORT_JSONL, "k", 1, &r, "{\"item\": 4, \"key\": \"k\"}\n");
+    check(EXPORT_CSV, "k", 1, &r, "4,k,,,,,,,,,,,\r\n");
+    check(EXPORT_TXT, "k", 1, &r, "k\t\n");
 }
 
 static void test_export_row_txt_is_one_line_an_item_whatever_the_names(void **state)
@@ -180,6 +248,8 @@ int main(void)
         cmocka_unit_test(test_export_row_a_caption_that_is_not_utf8_is_repaired),
         cmocka_unit_test(test_export_row_logprob_gives_its_float_back),
         cmocka_unit_test(test_export_row_csv_quotes_as_rfc_4180),
+        cmocka_unit_test(test_export_row_several_captions_are_listed_with_prompts_and_scores),
+        cmocka_unit_test(test_export_row_an_item_without_captions_is_still_a_row),
         cmocka_unit_test(test_export_row_txt_is_one_line_an_item_whatever_the_names),
         cmocka_unit_test(test_export_row_formats_are_known_by_their_words),
         cmocka_unit_test(test_printable_shows_no_control_character_and_keeps_text),
