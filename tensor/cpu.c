@@ -23,6 +23,11 @@ void *cpu_alloc_aligned(size_t bytes)
     return bytes > SIZE_MAX - ALIGN ? NULL : aligned_alloc(ALIGN, (bytes + ALIGN) / ALIGN * ALIGN);
 }
 
+int64_t cpu_padded_row(int64_t n)
+{
+    return cpu_round_up(n, CPU_PANEL) + CPU_LANES;
+}
+
 int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret)
 {
     if (bytes > o->scratch_bytes) {
@@ -110,24 +115,16 @@ static void cpu_weight_free(struct ops *o, struct ops_weight *w)
     free(w);
 }
 
-/* The parts of one matrix, stacked, as f32: [N, K] and, behind it, the bias [N] if there is one. */
-static void stack_parts(const struct ops_weight_part *parts, int n_parts, float *values, float *bias)
-{
-    for (int i = 0; i < n_parts; i++) {
-        const struct tensor *t = parts[i].weight, *b = parts[i].bias;
-        size_t n = (size_t)t->shape[0], total = n * (size_t)t->shape[1];
+/* A matrix before packing: dense, in the type of the activations. Most are in the checkpoint like this already. */
+struct plain {
+    int64_t n, k;
+    const void *values; /* [N, K] */
+    float *bias;        /* [N] or NULL */
+    void *owned;        /* what values and bias point into, except the checkpoint; NULL or owned_bytes of mmap */
+    size_t owned_bytes;
+};
 
-        tensor_to_f32(values, t->dtype, t->data, total);
-        values += total;
-        if (b) {
-            tensor_to_f32(bias, b->dtype, b->data, n);
-            bias += n;
-        }
-    }
-}
-
-static int weight_size(const struct ops_weight_part *parts, int n_parts, int64_t *ret_n, int64_t *ret_k,
-                       size_t *ret_bytes)
+static int plain_size(const struct ops_weight_part *parts, int n_parts, struct plain *p)
 {
     int64_t n = 0, k = parts[0].weight->shape[1], total;
 
@@ -140,11 +137,72 @@ static int weight_size(const struct ops_weight_part *parts, int n_parts, int64_t
             return -EOVERFLOW;
     }
     assert(n > 0 && k > 0);
-    if (__builtin_mul_overflow(n, k + 1, &total) || total > (int64_t)(PTRDIFF_MAX / sizeof(float)))
+    if (__builtin_mul_overflow(n, k + 2, &total) || total > (int64_t)(PTRDIFF_MAX / sizeof(float)) - ALIGN)
         return -EOVERFLOW;
-    *ret_n = n;
-    *ret_k = k;
-    *ret_bytes = (size_t)total * sizeof(float);
+    p->n = n;
+    p->k = k;
+    return 0;
+}
+
+static void convert(const struct ops_cpu *c, const struct tensor *t, unsigned char *to)
+{
+    const enum dtype act = c->base.act_dtype;
+    const size_t width = (size_t)t->shape[1], element = dtype_size_bytes(t->dtype);
+
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 8.0 * t->shape[0] * t->shape[1]))
+    for (int64_t r = 0; r < t->shape[0]; r++) {
+        const unsigned char *from = (const unsigned char *)t->data + (size_t)r * width * element;
+        float part[512];
+
+        if (act == DTYPE_F32) {
+            tensor_to_f32((float *)(void *)to + (size_t)r * width, t->dtype, from, width);
+            continue;
+        }
+        if (t->dtype == act) {
+            memcpy(to + (size_t)r * width * 2, from, width * 2);
+            continue;
+        }
+        for (size_t i = 0; i < width; i += 512) {
+            size_t count = width - i < 512 ? width - i : 512;
+
+            tensor_to_f32(part, t->dtype, from + i * element, count);
+            tensor_from_f32(to + ((size_t)r * width + i) * 2, act, part, count);
+        }
+    }
+}
+
+static int plain_init(const struct ops_cpu *c, const struct ops_weight_part *parts, int n_parts, struct plain *p)
+{
+    const size_t element = cpu_element_bytes(c);
+    const struct tensor *first = parts[0].weight;
+    bool as_it_is = n_parts == 1 && first->dtype == c->base.act_dtype && (uintptr_t)first->data % element == 0;
+    size_t values_bytes = as_it_is ? 0 : ((size_t)(p->n * p->k) * element + 3) / 4 * 4, at = 0;
+    unsigned char *values;
+
+    p->values = first->data;
+    p->owned_bytes = values_bytes + (parts[0].bias ? (size_t)p->n * sizeof(float) : 0);
+    if (p->owned_bytes == 0)
+        return 0;
+    /* Mapped, not allocated: malloc's heap would keep the pages of a model's worth of these. */
+    p->owned = mmap(NULL, p->owned_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p->owned == MAP_FAILED) {
+        p->owned = NULL;
+        return -ENOMEM;
+    }
+    values = p->owned;
+    if (!as_it_is)
+        p->values = values;
+    if (parts[0].bias)
+        p->bias = (float *)(void *)(values + values_bytes);
+    for (int i = 0; i < n_parts; i++) {
+        const struct tensor *t = parts[i].weight, *b = parts[i].bias;
+
+        if (!as_it_is)
+            convert(c, t, values + at * (size_t)p->k * element);
+        if (b)
+            tensor_to_f32(p->bias + at, b->dtype, b->data, (size_t)b->shape[0]);
+        at += (size_t)t->shape[0];
+    }
     return 0;
 }
 
@@ -152,27 +210,19 @@ static int cpu_weight_new(struct ops *o, const struct ops_weight_part *parts, in
                           struct err *err)
 {
     struct ops_cpu *c = cpu_of(o);
+    struct plain p = {.owned = NULL};
     struct ops_weight *w;
-    size_t bytes;
-    int64_t n, k;
-    float *values;
     int rc;
 
-    if (weight_size(parts, n_parts, &n, &k, &bytes) < 0)
+    if (plain_size(parts, n_parts, &p) < 0)
         return err_set(err, -EOVERFLOW, "weight: its size does not fit this machine");
-    /* Mapped, not allocated: malloc's heap would keep the pages of a model's worth of these. */
-    values = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     w = calloc(1, sizeof(*w));
-    if (values == MAP_FAILED || !w) {
-        rc = err_set(err, -ENOMEM, "weight [%lld, %lld]: out of memory", (long long)n, (long long)k);
-    } else {
-        float *bias = parts[0].bias ? values + n * k : NULL;
-
-        stack_parts(parts, n_parts, values, bias);
-        rc = cpu_packed_new(c->matmul, n, k, values, bias, c->n_threads, &w->packed, err);
-    }
-    if (values != MAP_FAILED)
-        (void)munmap(values, bytes);
+    if (!w || plain_init(c, parts, n_parts, &p) < 0)
+        rc = err_set(err, -ENOMEM, "weight [%lld, %lld]: out of memory", (long long)p.n, (long long)p.k);
+    else
+        rc = cpu_packed_new(c->matmul, p.n, p.k, p.values, p.bias, c->n_threads, &w->packed, err);
+    if (p.owned)
+        (void)munmap(p.owned, p.owned_bytes);
     if (rc < 0) {
         free(w);
         return rc;
@@ -226,44 +276,51 @@ static void cpu_table_free(struct ops *o, struct ops_table *t)
     free(t);
 }
 
-static int copy_rows(struct ops *o, int64_t n_rows, int64_t width, const void *src, int64_t ld_src, void *dst,
-                     int64_t ld_dst)
+/* Rows that lie apart, to rows that lie apart; elements of `element` bytes. */
+static void move_rows(const struct ops_cpu *c, int64_t n_rows, int64_t width, size_t element, const void *src,
+                      int64_t ld_src, void *dst, int64_t ld_dst)
 {
-    return cpu_rows_copy(
-        o, &(struct ops_rows_args){
-               .n_rows = n_rows, .width = width, .src = src, .ld_src = ld_src, .dst = dst, .ld_dst = ld_dst});
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 8.0 * n_rows * width))
+    for (int64_t r = 0; r < n_rows; r++)
+        memcpy(cpu_element_out(dst, r * ld_dst, element), cpu_element(src, r * ld_src, element),
+               (size_t)width * element);
 }
 
 /* Rows that are not dense or too few, through dense copies of STAGE_ROWS of them, filled up with rows of zeros. */
 static int linear_staged(struct ops_cpu *c, const struct ops_linear_args *a, int64_t n, int64_t k)
 {
+    const size_t element = cpu_element_bytes(c), y_element = a->y_f32 ? sizeof(float) : element;
     int64_t least = cpu_matmul_n_rows_min(), rows = a->n_rows < STAGE_ROWS ? a->n_rows : STAGE_ROWS;
     int64_t rows_held = rows > least ? rows : least;
-    void *stage;
-    int rc = cpu_scratch(c, (size_t)(rows_held * (n + k)) * sizeof(float), &stage);
+    size_t x_bytes = ((size_t)(rows_held * k) * element + ALIGN - 1) / ALIGN * ALIGN;
+    void *x, *y;
+    int rc = cpu_scratch(c, x_bytes + (size_t)(rows_held * n) * y_element, &x);
 
+    if (rc < 0)
+        return rc;
+    y = (unsigned char *)x + x_bytes;
     for (int64_t r = 0; rc == 0 && r < a->n_rows; r += rows) {
-        float *x = stage, *y = x + rows_held * k;
         int64_t n_rows = a->n_rows - r < rows ? a->n_rows - r : rows, n_run = n_rows > least ? n_rows : least;
 
-        memset(x + n_rows * k, 0, (size_t)((n_run - n_rows) * k) * sizeof(float));
-        memset(y + n_rows * n, 0, (size_t)((n_run - n_rows) * n) * sizeof(float));
-        rc = copy_rows(&c->base, n_rows, k, (const float *)a->x + r * a->ld_x, a->ld_x, x, k);
-        if (rc == 0 && a->residual)
-            rc = copy_rows(&c->base, n_rows, n, (const float *)a->residual + r * a->ld_residual, a->ld_residual, y, n);
+        memset(cpu_element_out(x, n_rows * k, element), 0, (size_t)((n_run - n_rows) * k) * element);
+        memset(cpu_element_out(y, n_rows * n, y_element), 0, (size_t)((n_run - n_rows) * n) * y_element);
+        move_rows(c, n_rows, k, element, cpu_element(a->x, r * a->ld_x, element), a->ld_x, x, k);
+        if (a->residual)
+            move_rows(c, n_rows, n, y_element, cpu_element(a->residual, r * a->ld_residual, y_element), a->ld_residual,
+                      y, n);
+        rc =
+            cpu_matmul_run(c->matmul, &(struct cpu_matmul_args){.weight = a->weight->packed,
+                                                                .n_rows = n_run,
+                                                                .x = x,
+                                                                .ld_x = k,
+                                                                .y = y,
+                                                                .ld_y = n,
+                                                                .y_f32 = a->y_f32,
+                                                                .act = a->act,
+                                                                .add_to_y = a->residual != NULL,
+                                                                .n_threads = cpu_threads_for(c, 2.0 * n_rows * n * k)});
         if (rc == 0)
-            rc = cpu_matmul_run(c->matmul,
-                                &(struct cpu_matmul_args){.weight = a->weight->packed,
-                                                          .n_rows = n_run,
-                                                          .x = x,
-                                                          .ld_x = k,
-                                                          .y = y,
-                                                          .ld_y = n,
-                                                          .act = a->act,
-                                                          .add_to_y = a->residual != NULL,
-                                                          .n_threads = cpu_threads_for(c, 2.0 * n_rows * n * k)});
-        if (rc == 0)
-            rc = copy_rows(&c->base, n_rows, n, y, n, (float *)a->y + r * a->ld_y, a->ld_y);
+            move_rows(c, n_rows, n, y_element, y, n, cpu_element_out(a->y, r * a->ld_y, y_element), a->ld_y);
     }
     return rc;
 }
@@ -272,17 +329,15 @@ int cpu_linear(struct ops *o, const struct ops_linear_args *a)
 {
     struct ops_cpu *c = cpu_of(o);
     int64_t n = cpu_packed_n(a->weight->packed), k = cpu_packed_k(a->weight->packed);
-    int rc = 0;
 
     assert(a->n_rows >= 1 && a->ld_x >= k && a->ld_y >= n && a->x != a->y);
+    assert(!a->residual || !a->y_f32 || o->act_dtype == DTYPE_F32); /* a residual has the type of y */
     if (a->n_rows < cpu_matmul_n_rows_min())
         return linear_staged(c, a, n, k);
     if (a->n_rows > 1 && (a->ld_x > k || a->ld_y > n) && !cpu_matmul_takes_strides(c->matmul, a->weight->packed))
         return linear_staged(c, a, n, k);
     if (a->residual && a->residual != a->y)
-        rc = copy_rows(o, a->n_rows, n, a->residual, a->ld_residual, a->y, a->ld_y);
-    if (rc < 0)
-        return rc;
+        move_rows(c, a->n_rows, n, cpu_element_bytes(c), a->residual, a->ld_residual, a->y, a->ld_y);
     return cpu_matmul_run(c->matmul,
                           &(struct cpu_matmul_args){.weight = a->weight->packed,
                                                     .n_rows = a->n_rows,
@@ -290,6 +345,7 @@ int cpu_linear(struct ops *o, const struct ops_linear_args *a)
                                                     .ld_x = a->ld_x,
                                                     .y = a->y,
                                                     .ld_y = a->ld_y,
+                                                    .y_f32 = a->y_f32,
                                                     .act = a->act,
                                                     .add_to_y = a->residual != NULL,
                                                     .n_threads = cpu_threads_for(c, 2.0 * a->n_rows * n * k)});
@@ -323,25 +379,27 @@ static const struct ops_funcs cpu_funcs = {
     .choose = cpu_choose,
 };
 
-const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa)
+const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa, enum dtype act_dtype)
 {
+    const int which = act_dtype == DTYPE_BF16;
+
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (isa == CPU_ISA_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return &cpu_kernels_avx512;
+        return &cpu_kernels_avx512[which];
     if (isa == CPU_ISA_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return &cpu_kernels_avx2;
+        return &cpu_kernels_avx2[which];
 #endif
-    return isa == CPU_ISA_BASE ? &cpu_kernels_base : NULL;
+    return isa == CPU_ISA_BASE ? &cpu_kernels_base[which] : NULL;
 }
 
-static const struct cpu_kernels *best_kernels(void)
+static const struct cpu_kernels *best_kernels(enum dtype act_dtype)
 {
     const struct cpu_kernels *k = NULL;
 
     for (int isa = CPU_ISA_COUNT - 1; !k; isa--)
-        k = cpu_kernels_for((enum cpu_isa)isa);
+        k = cpu_kernels_for((enum cpu_isa)isa, act_dtype);
     return k;
 }
 
@@ -351,14 +409,12 @@ int ops_cpu_new(int n_threads, enum dtype act_dtype, struct ops **ret, struct er
     int rc;
 
     assert(n_threads >= 1);
-    if (act_dtype != DTYPE_F32)
-        return err_set(err, -ENOTSUP, "device cpu computes in F32, not in %s", dtype_name(act_dtype));
     c = malloc(sizeof(*c));
     if (!c)
         return err_set(err, -ENOMEM, "operators: out of memory");
     *c = (struct ops_cpu){
-        .base = {.f = &cpu_funcs, .act_dtype = act_dtype}, .n_threads = n_threads, .kernels = best_kernels()};
-    rc = cpu_matmul_new(&c->matmul, err);
+        .base = {.f = &cpu_funcs, .act_dtype = act_dtype}, .n_threads = n_threads, .kernels = best_kernels(act_dtype)};
+    rc = cpu_matmul_new(act_dtype, &c->matmul, err);
     if (rc < 0) {
         free(c);
         return rc;

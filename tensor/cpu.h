@@ -35,13 +35,32 @@ static inline struct ops_cpu *cpu_of(struct ops *o)
     return (struct ops_cpu *)o;
 }
 
+/* Of an activation. */
+static inline size_t cpu_element_bytes(const struct ops_cpu *o)
+{
+    return o->base.act_dtype == DTYPE_F32 ? 4 : 2;
+}
+
+static inline const void *cpu_element(const void *p, int64_t i, size_t element)
+{
+    return (const unsigned char *)p + i * (int64_t)element;
+}
+
+static inline void *cpu_element_out(void *p, int64_t i, size_t element)
+{
+    return (unsigned char *)p + i * (int64_t)element;
+}
+
 /* 64-byte aligned, contents undefined. */
 void *cpu_alloc_aligned(size_t bytes);
-/* The kernels of `isa`; NULL: this machine or build lacks it. */
-const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa);
+/* The kernels of `isa` for f32 or bf16 activations; NULL: this machine or build lacks it. */
+const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa, enum dtype act_dtype);
 int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret) CHECK_RESULT;
 /* 1 or all: waking sleeping threads costs tens of microseconds, which small calls never earn back. */
 int cpu_threads_for(const struct ops_cpu *o, double work_flop);
+/* Floats between rows of scratch: n and a vector behind them fit, and an odd number of cache lines, so that the rows of a
+ * tile fall into different sets. */
+int64_t cpu_padded_row(int64_t n);
 
 /* The entries of struct ops_funcs that have a file of their own; contracts in ops.h. */
 int cpu_linear(struct ops *o, const struct ops_linear_args *a);

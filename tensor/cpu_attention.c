@@ -7,17 +7,17 @@
 /* Cuts attention into pieces of work, a head of a sequence or some of its query rows, and hands them to the threads. The
  * arithmetic is in cpu_attention_loops.h. */
 
-static struct cpu_head head_of(const struct ops_attention_args *a, int s, int head)
+static struct cpu_head head_of(const struct ops_attention_args *a, int s, int head, size_t element)
 {
     int64_t column = (int64_t)head * a->head_dim;
     int n_before = a->causal ? a->kv_len[s] - a->q_len[s] : 0;
 
     return (struct cpu_head){
-        .q = (const float *)a->q + a->q_start[s] * a->ld_q + column,
-        .k = (const float *)a->k + a->kv_start[s] * a->ld_k + column,
-        .v = (const float *)a->v + a->kv_start[s] * a->ld_v + column,
+        .q = cpu_element(a->q, a->q_start[s] * a->ld_q + column, element),
+        .k = cpu_element(a->k, a->kv_start[s] * a->ld_k + column, element),
+        .v = cpu_element(a->v, a->kv_start[s] * a->ld_v + column, element),
         .bias = a->bias ? a->bias + head * (2 * a->bias_span - 1) + a->bias_span - 1 - n_before : NULL,
-        .out = (float *)a->out + a->q_start[s] * a->ld_out + column,
+        .out = cpu_element_out(a->out, a->q_start[s] * a->ld_out + column, element),
         .ld_q = a->ld_q,
         .ld_k = a->ld_k,
         .ld_v = a->ld_v,
@@ -43,36 +43,50 @@ static int rows_at_once(const struct ops_attention_args *a, int n_threads, int l
     return (int)cpu_round_up((longest_q + pieces - 1) / pieces, CPU_BLOCK_ROWS);
 }
 
+/* A single query is a group of new tokens without tails. */
+static void attend_row(const struct ops_cpu *c, const struct cpu_head *h, int row, const struct cpu_workspace *w)
+{
+    const size_t element = cpu_element_bytes(c);
+    const int n_keys = h->causal ? h->n_keys_first + row : h->n_keys;
+
+    c->kernels->attend_group(&(struct cpu_group){.q = cpu_element(h->q, row * h->ld_q, element),
+                                                 .k = h->k,
+                                                 .v = h->v,
+                                                 .out = cpu_element_out(h->out, row * h->ld_out, element),
+                                                 .bias = h->bias ? h->bias + row * h->ld_bias + n_keys - 1 : NULL,
+                                                 .ld_k = h->ld_k,
+                                                 .ld_v = h->ld_v,
+                                                 .n_rows = 1,
+                                                 .prefix_len = n_keys,
+                                                 .head_dim = h->head_dim,
+                                                 .scale = h->scale},
+                             w);
+}
+
 static void attend_piece(const struct ops_cpu *c, const struct ops_attention_args *a, int64_t head, int first,
                          int n_rows, const struct cpu_workspace *w)
 {
     int s = (int)(head / a->n_heads);
-    struct cpu_head h = head_of(a, s, (int)(head % a->n_heads));
+    struct cpu_head h = head_of(a, s, (int)(head % a->n_heads), cpu_element_bytes(c));
 
     if (first >= a->q_len[s])
         return;
     if (a->q_len[s] <= CPU_DIRECT_ROWS && a->head_dim >= CPU_LANES)
         for (int r = first; r < a->q_len[s]; r++)
-            c->kernels->attend_direct(&h, r, w);
+            attend_row(c, &h, r, w);
     else
         c->kernels->attend_packed(&h, first, a->q_len[s] - first < n_rows ? a->q_len[s] - first : n_rows, w);
 }
 
-/* An odd number of cache lines, so that the rows of a tile fall into different sets. */
-static int64_t padded_row(int64_t n)
-{
-    return cpu_round_up(n, CPU_PANEL) + CPU_LANES;
-}
-
 static int64_t workspace_floats(int64_t longest_kv, int head_dim)
 {
-    return 2 * padded_row(longest_kv) * padded_row(head_dim) +
-           CPU_BLOCK_ROWS * (padded_row(longest_kv) + 2 * padded_row(head_dim));
+    return 2 * cpu_padded_row(longest_kv) * cpu_padded_row(head_dim) +
+           CPU_BLOCK_ROWS * (cpu_padded_row(longest_kv) + 2 * cpu_padded_row(head_dim));
 }
 
 static struct cpu_workspace carve(float *base, int64_t longest_kv, int head_dim)
 {
-    struct cpu_workspace w = {.ld_score = padded_row(longest_kv), .ld_out = padded_row(head_dim)};
+    struct cpu_workspace w = {.ld_score = cpu_padded_row(longest_kv), .ld_out = cpu_padded_row(head_dim)};
 
     w.keys = base;
     w.values = w.keys + w.ld_score * w.ld_out;

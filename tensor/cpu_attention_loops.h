@@ -5,7 +5,7 @@
  *   values  as [panel][keys][CPU_PANEL]: columns of D side by side;
  *   queries in blocks of CPU_BLOCK_ROWS, already scaled, whose scores stay in the first- and second-level cache.
  * Both products are the same loop: CPU_TILE_ROWS rows times a panel, sums in registers (24 of AVX-512's 32). One or two
- * queries (a decode step) would not earn back the packing and read keys and values where they are.
+ * queries of a sequence would not earn back the packing: cpu_decode_loops.h has those.
  * Which rows share a block never changes a sum, so a row's result does not depend on its neighbours.
  *
  * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
@@ -36,9 +36,17 @@ CPU_INLINE int keys_seen(const struct cpu_head *h, int row)
     return h->causal ? h->n_keys_first + row : h->n_keys;
 }
 
-/* c[rows, nv vectors] (+)= a[rows, n] * b[n, nv vectors]; rows and nv are constants where this is inlined. */
-CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a, const float *b, int64_t ld_b, float *c,
-                     int64_t ld_c, int64_t n, bool add)
+/* The rows of b: one after the other, or those that `index` names. */
+struct tile_rows {
+    const void *b;
+    int64_t ld;
+    const int32_t *index;
+};
+
+/* c[rows, nv vectors] (+)= a[rows, n] * b[n, nv vectors]; rows, nv, b.index != NULL and half (b's elements) are constants
+ * where this is inlined. */
+CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a, const struct tile_rows b, float *c,
+                     int64_t ld_c, int64_t n, bool add, const bool half)
 {
     cpu_vec sum[CPU_TILE_ROWS][AT_ONCE];
 
@@ -49,11 +57,12 @@ CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a,
         for (int j = 0; j < nv; j++)
             sum[i][j] = add ? cpu_load(c + i * ld_c + j * LANES) : cpu_set(0);
     for (int64_t k = 0; k < n; k++) {
+        const void *row = cpu_at(b.b, (b.index ? b.index[k] : k) * b.ld, half);
         cpu_vec column[AT_ONCE];
 
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++)
-            column[j] = cpu_load(b + k * ld_b + j * LANES);
+            column[j] = cpu_load_act(row, j * LANES, half);
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++) {
             cpu_vec x = cpu_set(a[i * ld_a + k]);
@@ -71,17 +80,17 @@ CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a,
 }
 
 /* Any nv. */
-CPU_INLINE void tile_any(const int rows, int nv, const float *a, int64_t ld_a, const float *b, int64_t ld_b, float *c,
-                         int64_t ld_c, int64_t n, bool add)
+CPU_INLINE void tile_any(const int rows, int nv, const float *a, int64_t ld_a, struct tile_rows b, float *c,
+                         int64_t ld_c, int64_t n, bool add, const bool half)
 {
-    for (; nv >= AT_ONCE; nv -= AT_ONCE, b += AT_ONCE * LANES, c += AT_ONCE * LANES)
-        tile(rows, AT_ONCE, a, ld_a, b, ld_b, c, ld_c, n, add);
+    for (; nv >= AT_ONCE; nv -= AT_ONCE, b.b = cpu_at(b.b, AT_ONCE * LANES, half), c += AT_ONCE * LANES)
+        tile(rows, AT_ONCE, a, ld_a, b, c, ld_c, n, add, half);
     if (AT_ONCE > 3 && nv == 3)
-        tile(rows, 3, a, ld_a, b, ld_b, c, ld_c, n, add);
+        tile(rows, 3, a, ld_a, b, c, ld_c, n, add, half);
     else if (AT_ONCE > 2 && nv == 2)
-        tile(rows, 2, a, ld_a, b, ld_b, c, ld_c, n, add);
+        tile(rows, 2, a, ld_a, b, c, ld_c, n, add, half);
     else if (nv == 1)
-        tile(rows, 1, a, ld_a, b, ld_b, c, ld_c, n, add);
+        tile(rows, 1, a, ld_a, b, c, ld_c, n, add, half);
 }
 
 /* c[rows, columns] = a[rows, n] * panels; rows a multiple of CPU_TILE_ROWS; panel p holds [n_packed, CPU_PANEL]. */
@@ -95,26 +104,24 @@ CPU_INLINE void multiply_panels(int rows, const float *a, int64_t ld_a, const fl
 
         for (int64_t k = 0; k < n; k += INNER)
             for (int r = 0; r < rows; r += CPU_TILE_ROWS)
-                tile_any(CPU_TILE_ROWS, nv, a + r * ld_a + k, ld_a, panel + k * CPU_PANEL, CPU_PANEL,
-                         c + r * ld_c + column, ld_c, n - k < INNER ? n - k : INNER, k > 0);
+                tile_any(CPU_TILE_ROWS, nv, a + r * ld_a + k, ld_a,
+                         (struct tile_rows){.b = panel + k * CPU_PANEL, .ld = CPU_PANEL}, c + r * ld_c + column, ld_c,
+                         n - k < INNER ? n - k : INNER, k > 0, false);
     }
 }
 
 /* LANES keys from `k` at LANES dimensions, transposed; what lies outside is 0. */
-CPU_INLINE void pack_key_block(const float *k, int64_t ld_k, int n_keys, int n_dims, float *panel)
+CPU_INLINE void pack_key_block(const void *k, int64_t ld_k, int n_keys, int n_dims, float *panel, const bool half)
 {
     cpu_vec row[LANES];
 
     if (n_keys >= LANES && n_dims >= LANES) {
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; i++)
-            row[i] = cpu_load(k + i * ld_k);
+            row[i] = cpu_load_act(k, i * ld_k, half);
     } else {
-        for (int i = 0; i < LANES; i++) {
-            row[i] = cpu_set(0);
-            if (i < n_keys)
-                memcpy(&row[i], k + i * ld_k, (size_t)(n_dims < LANES ? n_dims : LANES) * sizeof(float));
-        }
+        for (int i = 0; i < LANES; i++)
+            row[i] = i < n_keys ? cpu_load_some(k, i * ld_k, n_dims, half) : cpu_set(0);
     }
     cpu_transpose(row);
     for (int d = 0; d < LANES && d < n_dims; d++)
@@ -122,26 +129,26 @@ CPU_INLINE void pack_key_block(const float *k, int64_t ld_k, int n_keys, int n_d
 }
 
 /* Rows lie too far apart for the processor to guess the next: fetch it a block ahead. */
-CPU_INLINE void fetch_row(const float *row, int n)
+CPU_INLINE void fetch_row(const void *rows, int64_t i, int n, const bool half)
 {
-    for (int i = 0; i < n; i += 16)
-        __builtin_prefetch(row + i);
+    for (int j = 0; j < n; j += half ? 32 : 16)
+        __builtin_prefetch(cpu_at(rows, i + j, half));
 }
 
-CPU_INLINE void pack_keys(const struct cpu_head *h, int n_keys, float *keys)
+CPU_INLINE void pack_keys(const struct cpu_head *h, int n_keys, float *keys, const bool half)
 {
     for (int j = 0; j < n_keys; j += LANES) {
         float *panel = keys + (int64_t)(j / CPU_PANEL) * CPU_PANEL * h->head_dim + j % CPU_PANEL;
 
         for (int i = j + LANES; i < j + 2 * LANES && i < n_keys; i++)
-            fetch_row(h->k + i * h->ld_k, h->head_dim);
+            fetch_row(h->k, i * h->ld_k, h->head_dim, half);
         for (int d = 0; d < h->head_dim; d += LANES)
-            pack_key_block(h->k + j * h->ld_k + d, h->ld_k, n_keys - j, h->head_dim - d,
-                           panel + (int64_t)d * CPU_PANEL);
+            pack_key_block(cpu_at(h->k, j * h->ld_k + d, half), h->ld_k, n_keys - j, h->head_dim - d,
+                           panel + (int64_t)d * CPU_PANEL, half);
     }
 }
 
-CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values)
+CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values, const bool half)
 {
     for (int d = 0; d < h->head_dim; d += CPU_PANEL) {
         float *panel = values + (int64_t)d * n_keys;
@@ -149,16 +156,14 @@ CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values)
 
         for (; width == CPU_PANEL && j < n_keys; j++) {
             if (j + FETCH_AHEAD < n_keys)
-                fetch_row(h->v + (j + FETCH_AHEAD) * h->ld_v + d, width);
+                fetch_row(h->v, (j + FETCH_AHEAD) * h->ld_v + d, width, half);
             for (int i = 0; i < CPU_PANEL; i += LANES)
-                cpu_store(panel + (int64_t)j * CPU_PANEL + i, cpu_load(h->v + j * h->ld_v + d + i));
+                cpu_store(panel + (int64_t)j * CPU_PANEL + i, cpu_load_act(h->v, j * h->ld_v + d + i, half));
         }
-        for (; j < n_keys; j++) {
-            cpu_vec last[PANEL_VECTORS] = {{0}};
-
-            memcpy(last, h->v + j * h->ld_v + d, (size_t)width * sizeof(float));
-            memcpy(panel + (int64_t)j * CPU_PANEL, last, sizeof(last));
-        }
+        for (; j < n_keys; j++)
+            for (int i = 0; i < CPU_PANEL; i += LANES)
+                cpu_store(panel + (int64_t)j * CPU_PANEL + i,
+                          cpu_load_some(h->v, j * h->ld_v + d + i, width - i, half));
     }
 }
 
@@ -189,32 +194,34 @@ CPU_INLINE float softmax(float *score, const float *bias, int n, int64_t n_padde
 }
 
 /* Rows first .. first+n-1, scaled, and zeros up to n_padded; fetches the block after it and where the results go. */
-CPU_INLINE void load_queries(const struct cpu_head *h, int first, int n, int n_padded, int end, float *query)
+CPU_INLINE void load_queries(const struct cpu_head *h, int first, int n, int n_padded, int end, float *query,
+                             const bool half)
 {
     for (int i = 0; i < n; i++) {
-        const float *q = h->q + (first + i) * h->ld_q;
+        int64_t q = (first + i) * h->ld_q;
 
         if (first + CPU_BLOCK_ROWS + i < end)
-            fetch_row(q + CPU_BLOCK_ROWS * h->ld_q, h->head_dim);
-        fetch_row(h->out + (first + i) * h->ld_out, h->head_dim);
+            fetch_row(h->q, q + CPU_BLOCK_ROWS * h->ld_q, h->head_dim, half);
+        fetch_row(h->out, (first + i) * h->ld_out, h->head_dim, half);
         for (int d = 0; d < h->head_dim; d++)
-            query[i * h->head_dim + d] = q[d] * h->scale;
+            query[i * h->head_dim + d] = cpu_get_act(h->q, q + d, half) * h->scale;
     }
     memset(query + (int64_t)n * h->head_dim, 0, (size_t)(n_padded - n) * h->head_dim * sizeof(float));
 }
 
-CPU_KERNEL void attend_packed(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w)
+CPU_INLINE void attend_packed(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w,
+                              const bool half)
 {
     int n_packed = keys_seen(h, first + n - 1); /* later keys are seen by none of these rows */
 
-    pack_keys(h, n_packed, w->keys);
-    pack_values(h, n_packed, w->values);
+    pack_keys(h, n_packed, w->keys, half);
+    pack_values(h, n_packed, w->values, half);
     for (int r = first; r < first + n; r += CPU_BLOCK_ROWS) {
         int rows = first + n - r < CPU_BLOCK_ROWS ? first + n - r : CPU_BLOCK_ROWS;
         int padded = (int)cpu_round_up(rows, CPU_TILE_ROWS), n_keys = keys_seen(h, r + rows - 1);
         float inverse[CPU_BLOCK_ROWS];
 
-        load_queries(h, r, rows, padded, first + n, w->query);
+        load_queries(h, r, rows, padded, first + n, w->query, half);
         multiply_panels(padded, w->query, h->head_dim, w->keys, h->head_dim, n_keys, w->score, w->ld_score,
                         h->head_dim);
         for (int i = 0; i < rows; i++)
@@ -223,53 +230,18 @@ CPU_KERNEL void attend_packed(const struct cpu_head *h, int first, int n, const 
         multiply_panels(padded, w->score, w->ld_score, w->values, n_packed, h->head_dim, w->out, w->ld_out, n_keys);
         for (int i = 0; i < rows; i++)
             for (int d = 0; d < h->head_dim; d++)
-                h->out[(r + i) * h->ld_out + d] = w->out[i * w->ld_out + d] * inverse[i];
+                cpu_put_act(h->out, (r + i) * h->ld_out + d, w->out[i * w->ld_out + d] * inverse[i], half);
     }
 }
 
-/* Scores of LANES keys: partial sums of each, transposed and added. n_keys may be less; head_dim >= LANES. The
- * last vector of a row that is not a multiple ends with it; `query` has zeros where it overlaps the one before. */
-CPU_INLINE cpu_vec score_block(const float *query, const float *k, int64_t ld_k, int n_keys, int head_dim)
+CPU_KERNEL void attend_packed_f32(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w)
 {
-    int whole = head_dim / LANES * LANES;
-    cpu_vec part[LANES] = {{0}};
-
-    for (int i = 0; i < LANES && i < n_keys; i++) {
-        const float *row = k + i * ld_k;
-
-        for (int d = 0; d < whole; d += LANES)
-            part[i] += cpu_load(query + d) * cpu_load(row + d);
-        if (whole < head_dim)
-            part[i] += cpu_load(query + whole) * cpu_load(row + head_dim - LANES);
-    }
-    cpu_transpose(part);
-    for (int n = LANES / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++)
-            part[i] += part[i + n];
-    return part[0];
+    attend_packed(h, first, n, w, false);
 }
 
-CPU_KERNEL void attend_direct(const struct cpu_head *h, int row, const struct cpu_workspace *w)
+CPU_KERNEL void attend_packed_bf16(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w)
 {
-    int n_keys = keys_seen(h, row), whole = h->head_dim / LANES * LANES, tail = h->head_dim - whole, d = 0;
-    const float *q = h->q + row * h->ld_q;
-    float *out = h->out + row * h->ld_out, inverse;
-
-    for (int i = 0; i < whole; i++)
-        w->query[i] = q[i] * h->scale;
-    for (int i = 0; i < LANES; i++)
-        w->query[whole + i] = tail && i >= LANES - tail ? q[h->head_dim - LANES + i] * h->scale : 0;
-    for (int j = 0; j < n_keys; j += LANES)
-        cpu_store(w->score + j, score_block(w->query, h->k + j * h->ld_k, h->ld_k, n_keys - j, h->head_dim));
-    inverse = softmax(w->score, h->bias ? h->bias + row * h->ld_bias : NULL, n_keys, 0);
-    for (; d < whole; d += CPU_PANEL)
-        tile_any(1, whole - d < CPU_PANEL ? (whole - d) / LANES : PANEL_VECTORS, w->score, 0, h->v + d, h->ld_v,
-                 w->out + d, 0, n_keys, false);
-    if (tail) /* the columns before it come out the same again */
-        tile_any(1, 1, w->score, 0, h->v + h->head_dim - LANES, h->ld_v, w->out + h->head_dim - LANES, 0, n_keys,
-                 false);
-    for (int i = 0; i < h->head_dim; i++)
-        out[i] = w->out[i] * inverse;
+    attend_packed(h, first, n, w, true);
 }
 
 #endif

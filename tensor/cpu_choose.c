@@ -1,20 +1,493 @@
 #include "tensor/cpu.h"
-#include "tensor/sampler.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* From logits to tokens as sampler.c defines it, but without sorting the vocabulary: one pass takes the maximum of every
+ * few dozen logits, of which the k-th largest bounds the k-th largest logit from below, and only what lies above that is
+ * looked at. Penalties and bans touch few ids: those are taken out of the candidates and put back with their own values,
+ * so that the row need not be copied unless it is sampled from. */
+
+enum {
+    COARSE = 64, /* vectors that share a maximum in each lane; FINE where many candidates are wanted */
+    FINE = 8,
+    SUM_BLOCK = 1024 /* weights whose sum is kept while drawing */
+};
+
+struct candidate {
+    float value, weight;
+    int32_t id;
+};
+
+/* Scratch of one thread. */
+struct choosing {
+    const struct cpu_kernels *kernels;
+    const struct ops_choose_row *row;
+    const float *logits; /* [vocab] */
+    int64_t vocab, n_maxima;
+    double log_sum;
+    float *maxima, *maxima_sorted; /* [most_maxima] */
+    float *scores, *weights;       /* [vocab] when sampling */
+    int32_t *ids;                  /* [vocab] */
+    struct candidate *candidates;  /* [vocab] */
+    int64_t n_candidates;
+    uint64_t *taken; /* a bit for each id, all 0 between rows */
+};
+
+static int64_t most_maxima(int64_t vocab)
+{
+    return vocab / FINE + 2 * CPU_LANES;
+}
+
+static size_t choosing_bytes(int64_t vocab)
+{
+    const int64_t bytes = 2 * most_maxima(vocab) * 4 + vocab * (4 + 4 + 4 + (int64_t)sizeof(struct candidate)) +
+                          (vocab / 64 + 1) * 8 + 64 * 8;
+
+    return (size_t)cpu_round_up(bytes, 64);
+}
+
+static void *carve(unsigned char **at, int64_t bytes)
+{
+    void *p = *at;
+
+    *at += cpu_round_up(bytes, 64);
+    return p;
+}
+
+static struct choosing choosing_init(const struct ops_cpu *c, int64_t vocab, unsigned char *memory)
+{
+    struct choosing s = {.kernels = c->kernels, .vocab = vocab};
+
+    s.maxima = carve(&memory, most_maxima(vocab) * 4);
+    s.maxima_sorted = carve(&memory, most_maxima(vocab) * 4);
+    s.scores = carve(&memory, vocab * 4);
+    s.weights = carve(&memory, vocab * 4);
+    s.ids = carve(&memory, vocab * 4);
+    s.candidates = carve(&memory, vocab * (int64_t)sizeof(struct candidate));
+    s.taken = carve(&memory, (vocab / 64 + 1) * 8);
+    memset(s.taken, 0, (size_t)(vocab / 64 + 1) * 8);
+    return s;
+}
+
+/* -- selection -- */
+
+/* The k-th largest, k from 1; x is reordered. */
+static float kth_largest(float *x, int64_t n, int64_t k)
+{
+    int64_t lo = 0, hi = n - 1;
+
+    while (lo < hi) {
+        float a = x[lo], b = x[lo + (hi - lo) / 2], c = x[hi];
+        float pivot = a > b ? (b > c ? b : a > c ? c : a) : (a > c ? a : b > c ? c : b);
+        int64_t i = lo, j = hi;
+
+        while (i <= j) {
+            while (x[i] > pivot)
+                i++;
+            while (x[j] < pivot)
+                j--;
+            if (i <= j) {
+                float swap = x[i];
+
+                x[i++] = x[j];
+                x[j--] = swap;
+            }
+        }
+        if (k - 1 <= j)
+            hi = j;
+        else if (k - 1 >= i)
+            lo = i;
+        else
+            break;
+    }
+    return x[k - 1];
+}
+
+/* The largest first, the lowest id first among equals. */
+static bool is_better(const struct candidate *a, const struct candidate *b)
+{
+    return a->value > b->value || (a->value == b->value && a->id < b->id);
+}
+
+static int compare_better(const void *left, const void *right)
+{
+    return is_better(left, right) ? -1 : is_better(right, left);
+}
+
+static int compare_ids(const void *left, const void *right)
+{
+    const struct candidate *a = left, *b = right;
+
+    return a->id < b->id ? -1 : a->id > b->id;
+}
+
+static void swap_candidates(struct candidate *a, struct candidate *b)
+{
+    struct candidate swap = *a;
+
+    *a = *b;
+    *b = swap;
+}
+
+/* Moves the candidates that come before the middle one of first, middle and last to the front, then that one; returns its
+ * place in lo .. hi-1. */
+static int64_t partition(struct candidate *c, int64_t lo, int64_t hi,
+                         bool (*before)(const struct candidate *, const struct candidate *))
+{
+    int64_t mid = lo + (hi - lo) / 2, last = hi - 1, store = lo;
+
+    if (before(&c[mid], &c[lo]))
+        swap_candidates(&c[mid], &c[lo]);
+    if (before(&c[last], &c[lo]))
+        swap_candidates(&c[last], &c[lo]);
+    if (before(&c[mid], &c[last]))
+        swap_candidates(&c[mid], &c[last]); /* the middle one is last now */
+    for (int64_t i = lo; i < last; i++)
+        if (before(&c[i], &c[last]))
+            swap_candidates(&c[i], &c[store++]);
+    swap_candidates(&c[store], &c[last]);
+    return store;
+}
+
+/* The k best first, in order. */
+static void select_best(struct candidate *c, int64_t n, int64_t k)
+{
+    int64_t lo = 0, hi = n;
+
+    while (hi - lo > 1) {
+        int64_t pivot = partition(c, lo, hi, is_better);
+
+        if (pivot >= k)
+            hi = pivot;
+        else
+            lo = pivot + 1;
+        if (pivot == k - 1 || pivot == k)
+            break;
+    }
+    if (k > 1)
+        qsort(c, (size_t)k, sizeof(*c), compare_better);
+}
+
+/* -- candidates -- */
+
+/* Every lane's maximum over a chunk, as fine as `n_wanted` asks for; the largest of all. */
+static float find_maxima(struct choosing *s, const float *x, int64_t n_wanted)
+{
+    const int chunk = n_wanted * 2 * COARSE <= s->vocab ? COARSE : FINE;
+    float max = -HUGE_VALF;
+
+    s->n_maxima = s->kernels->lane_maxima(x, s->vocab, chunk, s->maxima);
+    for (int64_t i = 0; i < s->n_maxima; i++)
+        max = s->maxima[i] > max ? s->maxima[i] : max;
+    return max;
+}
+
+static void add_candidate(struct choosing *s, int32_t id, float value)
+{
+    s->candidates[s->n_candidates++] = (struct candidate){.value = value, .id = id};
+}
+
+/* At least the n_wanted largest of x, and all that are within `margin` of the last of them; order undefined. */
+static void find_candidates(struct choosing *s, const float *x, int64_t n_wanted, float margin)
+{
+    const int64_t lanes = s->kernels->lanes;
+    const int64_t chunk = lanes * (n_wanted * 2 * COARSE <= s->vocab ? COARSE : FINE);
+    float least = -HUGE_VALF;
+
+    s->n_candidates = 0;
+    if (n_wanted <= s->n_maxima) {
+        memcpy(s->maxima_sorted, s->maxima, (size_t)s->n_maxima * sizeof(float));
+        least = kth_largest(s->maxima_sorted, s->n_maxima, n_wanted) - margin;
+    }
+    if (!(least > -HUGE_VALF)) {
+        for (int64_t i = 0; i < s->vocab; i++)
+            add_candidate(s, (int32_t)i, isnan(x[i]) ? -HUGE_VALF : x[i]);
+        return;
+    }
+    for (int64_t m = 0; m < s->n_maxima; m++) {
+        const int64_t first = m / lanes * chunk, end = s->vocab - first < chunk ? s->vocab : first + chunk;
+
+        if (s->maxima[m] >= least)
+            for (int64_t i = first + m % lanes; i < end; i += lanes)
+                if (x[i] >= least)
+                    add_candidate(s, (int32_t)i, x[i]);
+    }
+}
+
+/* Whether it was free before. */
+static bool take(struct choosing *s, int32_t id)
+{
+    const uint64_t bit = 1ull << (id & 63), before = s->taken[id >> 6];
+
+    assert(id >= 0 && id < s->vocab);
+    s->taken[id >> 6] |= bit;
+    return !(before & bit);
+}
+
+static void give_back(struct choosing *s)
+{
+    for (int i = 0; i < s->row->n_banned; i++)
+        s->taken[s->row->banned[i] >> 6] = 0;
+    for (int i = 0; i < s->row->n_seen; i++)
+        s->taken[s->row->seen[i] >> 6] = 0;
+}
+
+/* What comes before bans and temperature. */
+static float score_of(const struct choosing *s, int32_t id, bool seen)
+{
+    float x = s->row->log_softmax ? (float)(s->logits[id] - s->log_sum) : s->logits[id];
+
+    if (seen)
+        x = x < 0 ? x * s->row->repetition_penalty : x / s->row->repetition_penalty;
+    return isnan(x) ? -HUGE_VALF : x;
+}
+
+/* The candidates' logits become scores; banned and seen ids get theirs, whether they were candidates or not. */
+static void score_candidates(struct choosing *s)
+{
+    const struct ops_choose_row *row = s->row;
+    int64_t n = s->n_candidates;
+
+    for (int i = 0; i < row->n_banned; i++)
+        (void)take(s, row->banned[i]);
+    for (int i = 0; i < row->n_seen; i++)
+        (void)take(s, row->seen[i]);
+    s->n_candidates = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t id = s->candidates[i].id;
+
+        if (!(s->taken[id >> 6] >> (id & 63) & 1))
+            add_candidate(s, id, score_of(s, id, false));
+    }
+    give_back(s);
+    for (int i = 0; i < row->n_banned; i++)
+        if (take(s, row->banned[i]))
+            add_candidate(s, row->banned[i], -HUGE_VALF);
+    for (int i = 0; i < row->n_seen; i++)
+        if (take(s, row->seen[i]))
+            add_candidate(s, row->seen[i], score_of(s, row->seen[i], true));
+    give_back(s);
+}
+
+static int choose_best(struct choosing *s)
+{
+    const struct ops_choose_row *row = s->row;
+    int64_t n_wanted = (int64_t)row->n_best + row->n_seen + row->n_banned;
+    float max, margin = 0;
+
+    n_wanted = n_wanted < s->vocab ? n_wanted : s->vocab;
+    max = find_maxima(s, s->logits, n_wanted);
+    s->log_sum = max + log(s->kernels->sum_exp(s->logits, s->vocab, max));
+    if (row->log_softmax) /* logits that differ by less may become equal */
+        margin = 4 * FLT_EPSILON * (fabsf(max) + (float)fabs(s->log_sum) + 16);
+    find_candidates(s, s->logits, n_wanted, margin);
+    score_candidates(s);
+    select_best(s->candidates, s->n_candidates, row->n_best);
+    if (!isfinite(s->candidates[0].value))
+        return -EDOM;
+    for (int i = 0; i < row->n_best; i++) {
+        row->ret_ids[i] = s->candidates[i].id;
+        row->ret_values[i] = s->candidates[i].value;
+        row->ret_logprobs[i] = (float)(s->logits[s->candidates[i].id] - s->log_sum);
+    }
+    return 0;
+}
+
+/* -- sampling -- */
+
+/* The whole row as it is sampled from: scores / temperature. */
+static void warp_scores(struct choosing *s)
+{
+    const struct ops_choose_row *row = s->row;
+
+    for (int64_t i = 0; i < s->vocab; i++)
+        s->scores[i] = score_of(s, (int32_t)i, false) / row->temperature;
+    for (int i = 0; i < row->n_seen; i++)
+        s->scores[row->seen[i]] = score_of(s, row->seen[i], true) / row->temperature;
+    for (int i = 0; i < row->n_banned; i++)
+        s->scores[row->banned[i]] = -HUGE_VALF;
+}
+
+/* As for top_p in sampler.h: among equals the highest id first. */
+static bool is_before_in_nucleus(const struct candidate *a, const struct candidate *b)
+{
+    return a->value > b->value || (a->value == b->value && a->id > b->id);
+}
+
+/* The last candidate, largest first, before which less than `mass` has gathered. c is reordered. */
+static struct candidate nucleus_end(struct candidate *c, int64_t n, double mass)
+{
+    int64_t lo = 0, hi = n;
+    struct candidate end = c[0];
+    double above = 0;
+
+    while (lo < hi) {
+        int64_t pivot = partition(c, lo, hi, is_before_in_nucleus);
+        double left = 0;
+
+        for (int64_t i = lo; i < pivot; i++)
+            left += (double)c[i].weight;
+        if (pivot > 0 && above + left >= mass) {
+            hi = pivot;
+        } else {
+            end = c[pivot];
+            above += left + (double)end.weight;
+            lo = pivot + 1;
+        }
+    }
+    return end;
+}
+
+/* The ids that top_k leaves, or top_p may leave, ascending; returns how many. */
+static int64_t find_ids(struct choosing *s, float max)
+{
+    const struct ops_choose_row *row = s->row;
+    int64_t n = 0;
+    float least;
+
+    if (row->top_k > 0 && row->top_k < s->vocab) {
+        find_candidates(s, s->scores, row->top_k, 0);
+        select_best(s->candidates, s->n_candidates, row->top_k);
+        least = s->candidates[row->top_k - 1].value;
+        for (int64_t i = 0; i < s->n_candidates; i++)
+            if (s->candidates[i].value >= least)
+                s->candidates[n++] = s->candidates[i];
+        qsort(s->candidates, (size_t)n, sizeof(*s->candidates), compare_ids);
+        for (int64_t i = 0; i < n; i++)
+            s->ids[i] = s->candidates[i].id;
+        return n;
+    }
+    /* All that lie below this have less than 1 - top_p together. */
+    least = max - 1 - logf((float)s->vocab / (1 - row->top_p));
+    for (int64_t i = 0; i < s->vocab; i++) {
+        s->ids[n] = (int32_t)i;
+        n += s->scores[i] >= least;
+    }
+    return n;
+}
+
+static double sum_weights(const float *weights, int64_t n)
+{
+    double sum[8] = {0}, rest = 0;
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++)
+            sum[j] += (double)weights[i + j];
+    for (; i < n; i++)
+        rest += (double)weights[i];
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])) + rest;
+}
+
+/* The first place at which the sum of weights passes uniform * sum. */
+static int64_t draw(const float *weights, int64_t n, double sum, float uniform)
+{
+    const double wanted = (double)uniform * sum;
+    int64_t found = 0, i = 0;
+    double passed = 0;
+
+    for (; n - i > SUM_BLOCK; i += SUM_BLOCK) {
+        double block = sum_weights(weights + i, SUM_BLOCK);
+
+        if (passed + block > wanted)
+            break;
+        passed += block;
+    }
+    for (; i < n && passed <= wanted; i++)
+        if (weights[i] > 0) {
+            passed += (double)weights[i];
+            found = i;
+        }
+    return found;
+}
+
+/* Of the ids only those that top_p leaves, with their weights; returns how many. */
+static int64_t keep_nucleus(struct choosing *s, int64_t n, double sum)
+{
+    struct candidate end;
+    int64_t kept = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        s->candidates[i] = (struct candidate){.value = s->scores[s->ids[i]], .weight = s->weights[i], .id = s->ids[i]};
+    end = nucleus_end(s->candidates, n, (double)s->row->top_p * sum);
+    for (int64_t i = 0; i < n; i++) {
+        const struct candidate c = {.value = s->scores[s->ids[i]], .id = s->ids[i]};
+
+        if (is_before_in_nucleus(&end, &c))
+            continue;
+        s->ids[kept] = s->ids[i];
+        s->weights[kept++] = s->weights[i];
+    }
+    return kept;
+}
+
+static int choose_sample(struct choosing *s)
+{
+    const struct ops_choose_row *row = s->row;
+    const bool top_k = row->top_k > 0 && row->top_k < s->vocab, all = !top_k && row->top_p >= 1;
+    float max = find_maxima(s, s->logits, 1);
+    int64_t n = s->vocab, at;
+    double sum;
+
+    s->log_sum = max + log(s->kernels->sum_exp(s->logits, s->vocab, max));
+    warp_scores(s);
+    max = find_maxima(s, s->scores, top_k ? row->top_k : 1);
+    if (!isfinite(max))
+        return -EDOM;
+    if (!all) {
+        n = find_ids(s, max);
+        for (int64_t i = 0; i < n; i++)
+            s->weights[i] = s->scores[s->ids[i]];
+    }
+    s->kernels->exp(all ? s->scores : s->weights, n, max, s->weights);
+    sum = top_k || all ? sum_weights(s->weights, n) : s->kernels->sum_exp(s->scores, s->vocab, max);
+    if (row->top_p < 1) {
+        n = keep_nucleus(s, n, sum);
+        sum = sum_weights(s->weights, n);
+    }
+    at = draw(s->weights, n, sum, row->uniform);
+    row->ret_ids[0] = all ? (int32_t)at : s->ids[at];
+    row->ret_values[0] = (float)((double)s->weights[at] / sum);
+    row->ret_logprobs[0] = (float)(s->logits[row->ret_ids[0]] - s->log_sum);
+    return 0;
+}
+
+static int choose_row(struct choosing *s, const struct ops_choose_row *row, const float *logits)
+{
+    assert(row->n_best >= 1 && row->n_best <= s->vocab && (!row->sample || row->n_best == 1));
+    s->row = row;
+    s->logits = logits;
+    return row->sample ? choose_sample(s) : choose_best(s);
+}
 
 int cpu_choose(struct ops *o, const struct ops_choose_args *a)
 {
+    struct ops_cpu *c = cpu_of(o);
+    const int n_threads = cpu_threads_for(c, 30.0 * (double)a->n_rows * (double)a->vocab);
+    const size_t per_thread = choosing_bytes(a->vocab);
+    void *scratch;
     int worst = 0;
 
-    assert(a->vocab >= 1 && a->vocab <= a->ld);
-#pragma omp parallel for schedule(static) reduction(min      \
-                                                    : worst) \
-    num_threads(cpu_threads_for(cpu_of(o), 30.0 * a->n_rows * a->vocab))
-    for (int64_t r = 0; r < a->n_rows; r++) {
-        int rc = sampler_choose(&a->rows[r], a->logits + r * a->ld, a->vocab);
+    assert(a->vocab >= 1 && a->vocab <= a->ld && a->vocab <= INT32_MAX);
+    if (cpu_scratch(c, per_thread * (size_t)n_threads, &scratch) < 0)
+        return -ENOMEM;
+#pragma omp parallel num_threads(n_threads) reduction(min : worst)
+    {
+        struct choosing s =
+            choosing_init(c, a->vocab, (unsigned char *)scratch + (size_t)omp_get_thread_num() * per_thread);
 
-        worst = rc < worst ? rc : worst;
+#pragma omp for schedule(dynamic)
+        for (int64_t r = 0; r < a->n_rows; r++) {
+            int rc = choose_row(&s, &a->rows[r], a->logits + r * a->ld);
+
+            worst = rc < worst ? rc : worst;
+        }
     }
     return worst;
 }

@@ -2,53 +2,102 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#include <omp.h>
 
-static int64_t decode_key_row(const struct ops_decode_attention_args *a, int r, int j)
+/* Cuts decode attention into pieces of work, a head of some rows with the same prefix, and hands them to the threads. The
+ * arithmetic is in cpu_decode_loops.h. */
+
+/* Rows first .. of one piece: the same prefix, as many as a tile takes, groups of more in even parts. */
+static int rows_of_piece(const struct ops_decode_attention_args *a, int first, int *group_end)
 {
-    return j < a->prefix_len[r] ? a->prefix_start[r] + j : a->tail[a->tail_start[r] + j - a->prefix_len[r]];
+    int n_left, n_pieces;
+
+    if (first == *group_end)
+        while (*group_end < a->n_rows && a->prefix_start[*group_end] == a->prefix_start[first] &&
+               a->prefix_len[*group_end] == a->prefix_len[first])
+            ++*group_end;
+    n_left = *group_end - first;
+    n_pieces = (n_left + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS;
+    return (n_left + n_pieces - 1) / n_pieces;
 }
 
-/* The keys and values of a row are gathered in order; then it is attention with one query. */
+static void attend(const struct ops_cpu *c, const struct ops_decode_attention_args *a, int first, int n_rows, int head,
+                   const struct cpu_workspace *w)
+{
+    const size_t element = cpu_element_bytes(c);
+    const int64_t column = (int64_t)head * a->head_dim;
+
+    c->kernels->attend_group(
+        &(struct cpu_group){.q = cpu_element(a->q, first * a->ld_q + column, element),
+                            .k = cpu_element(a->k, column, element),
+                            .v = cpu_element(a->v, column, element),
+                            .out = cpu_element_out(a->out, first * a->ld_out + column, element),
+                            .bias = a->bias ? a->bias + head * (2 * a->bias_span - 1) + a->bias_span - 1 : NULL,
+                            .ld_q = a->ld_q,
+                            .ld_k = a->ld_kv,
+                            .ld_v = a->ld_kv,
+                            .ld_out = a->ld_out,
+                            .n_rows = n_rows,
+                            .prefix_start = a->prefix_start[first],
+                            .prefix_len = a->prefix_len[first],
+                            .tail = a->tail,
+                            .tail_start = a->tail_start + first,
+                            .tail_len = a->tail_len + first,
+                            .head_dim = a->head_dim,
+                            .scale = a->scale},
+        w);
+}
+
+static int64_t workspace_floats(int64_t longest, int head_dim)
+{
+    return CPU_TILE_ROWS * (cpu_padded_row(longest) + 2 * cpu_padded_row(head_dim));
+}
+
+static struct cpu_workspace carve(float *base, int64_t longest, int head_dim)
+{
+    struct cpu_workspace w = {.ld_score = cpu_padded_row(longest), .ld_out = cpu_padded_row(head_dim)};
+
+    w.query = base;
+    w.out = w.query + CPU_TILE_ROWS * w.ld_out;
+    w.score = w.out + CPU_TILE_ROWS * w.ld_out;
+    return w;
+}
+
 int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *a)
 {
-    int64_t width = (int64_t)a->n_heads * a->head_dim;
-    int rc = 0;
+    struct ops_cpu *c = cpu_of(o);
+    int64_t longest = 1, per_thread, list_bytes = cpu_round_up((int64_t)(a->n_rows + 1) * (int64_t)sizeof(int32_t), 64);
+    int n_threads, n_pieces = 0, group_end = 0;
+    int32_t *piece; /* first row of each, and behind them n_rows */
+    double work = 0;
+    void *scratch;
 
-    for (int r = 0; rc == 0 && r < a->n_rows; r++) {
-        int32_t n_keys = a->prefix_len[r] + a->tail_len[r], zero = 0, one = 1;
-        float *k = malloc((size_t)(2 * n_keys * width) * sizeof(*k)), *v = k + n_keys * width;
+    for (int r = 0; r < a->n_rows; r++) {
+        int64_t n_keys = (int64_t)a->prefix_len[r] + a->tail_len[r];
 
-        assert(a->prefix_len[r] >= 0 && a->tail_len[r] >= 0 && n_keys >= 1);
-        if (!k)
-            return -ENOMEM;
-        for (int j = 0; j < n_keys; j++) {
-            int64_t from = decode_key_row(a, r, j) * a->ld_kv;
-
-            memcpy(k + j * width, (const float *)a->k + from, (size_t)width * sizeof(float));
-            memcpy(v + j * width, (const float *)a->v + from, (size_t)width * sizeof(float));
-        }
-        rc = cpu_attention(o, &(struct ops_attention_args){.n_seqs = 1,
-                                                           .n_heads = a->n_heads,
-                                                           .head_dim = a->head_dim,
-                                                           .scale = a->scale,
-                                                           .causal = true,
-                                                           .q = (const float *)a->q + r * a->ld_q,
-                                                           .k = k,
-                                                           .v = v,
-                                                           .ld_q = a->ld_q,
-                                                           .ld_k = width,
-                                                           .ld_v = width,
-                                                           .q_start = &zero,
-                                                           .q_len = &one,
-                                                           .kv_start = &zero,
-                                                           .kv_len = &n_keys,
-                                                           .bias = a->bias,
-                                                           .bias_span = a->bias_span,
-                                                           .out = (float *)a->out + r * a->ld_out,
-                                                           .ld_out = a->ld_out});
-        free(k);
+        assert(a->prefix_len[r] >= 0 && a->tail_len[r] >= 0 && n_keys >= 1 && (!a->bias || n_keys <= a->bias_span));
+        longest = n_keys > longest ? n_keys : longest;
+        work += 4.0 * (double)n_keys * a->head_dim * a->n_heads;
     }
-    return rc;
+    n_threads = cpu_threads_for(c, work);
+    per_thread = workspace_floats(longest, a->head_dim);
+    if (cpu_scratch(c, (size_t)list_bytes + (size_t)(per_thread * n_threads) * sizeof(float), &scratch) < 0)
+        return -ENOMEM;
+    piece = scratch;
+    for (int r = 0; r < a->n_rows; r += rows_of_piece(a, r, &group_end))
+        piece[n_pieces++] = r;
+    piece[n_pieces] = a->n_rows;
+#pragma omp parallel num_threads(n_threads)
+    {
+        float *floats = (float *)(void *)((unsigned char *)scratch + list_bytes);
+        struct cpu_workspace w = carve(floats + omp_get_thread_num() * per_thread, longest, a->head_dim);
+
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < (int64_t)n_pieces * a->n_heads; i++) {
+            int64_t p = i / a->n_heads;
+
+            attend(c, a, piece[p], piece[p + 1] - piece[p], (int)(i % a->n_heads), &w);
+        }
+    }
+    return 0;
 }

@@ -1,9 +1,9 @@
 /* cpu_kernels.h - the inner loops that are compiled for each instruction set.
  *
- * The loops are written once, in cpu_rows_loops.h and cpu_attention_loops.h; each cpu_kernels_X.c compiles them for X and
+ * The loops are written once, in cpu_rows_loops.h, cpu_attention_loops.h and cpu_decode_loops.h; each cpu_kernels_X.c compiles them for X and
  * fills one table. oneDNN's products are not here, it has its own way to do the same.
  * Who may call: tensor/cpu*.c, any of its threads.
- * Units:  f32, row-major, `ld_*` in elements.
+ * Units:  f32 or bf16 activations, everything else f32, row-major, `ld_*` in elements.
  * Memory: everything is the caller's. Errors: none. */
 #ifndef BLIPLINE_TENSOR_CPU_KERNELS_H
 #define BLIPLINE_TENSOR_CPU_KERNELS_H
@@ -18,7 +18,7 @@ enum {
     CPU_TILE_ROWS = 6, /* of a product in registers */
     CPU_PANEL = 64,    /* columns packed side by side */
     CPU_BLOCK_ROWS = 4 * CPU_TILE_ROWS,
-    CPU_DIRECT_ROWS = 2 /* so few queries are answered without packing */
+    CPU_DIRECT_ROWS = 2 /* so few queries of a sequence are answered without packing */
 };
 
 /* Scratch of one thread, in floats. */
@@ -29,8 +29,9 @@ struct cpu_workspace {
 
 /* One head of one sequence; rows at this head's columns. */
 struct cpu_head {
-    const float *q, *k, *v, *bias; /* bias: row of the first query in the sequence */
-    float *out;
+    const void *q, *k, *v;
+    void *out;
+    const float *bias; /* row of the first query in the sequence */
     int64_t ld_q, ld_k, ld_v, ld_out, ld_bias;
     int n_keys, n_keys_first; /* all, and those the first query of the sequence sees */
     int head_dim;
@@ -38,16 +39,37 @@ struct cpu_head {
     float scale;
 };
 
-struct cpu_kernels {
-    void (*norm)(const float *x, const float *gamma, const float *beta, float eps, int64_t width, float *y);
-    void (*argmax)(const float *x, int64_t n, int32_t *ret_id, float *ret_logprob);
-    /* Query rows first .. first+n-1 of the sequence. */
-    void (*attend_packed)(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w);
-    /* One row; head_dim >= CPU_LANES. */
-    void (*attend_direct)(const struct cpu_head *h, int row, const struct cpu_workspace *w);
+/* One head of new tokens that share a prefix; rows at this head's columns, those of k and v from row 0 of the cache. */
+struct cpu_group {
+    const void *q, *k, *v;
+    void *out;
+    const float *bias; /* for a distance of 0; those of earlier keys lie before it */
+    int64_t ld_q, ld_k, ld_v, ld_out;
+    int n_rows; /* 1 .. CPU_TILE_ROWS */
+    int64_t prefix_start;
+    int prefix_len;
+    const int32_t *tail, *tail_start, *tail_len; /* as in ops.h, of these rows; tail_len NULL: no row has any */
+    int head_dim;
+    float scale;
 };
 
-extern const struct cpu_kernels cpu_kernels_base, cpu_kernels_avx2, cpu_kernels_avx512;
+struct cpu_kernels {
+    void (*norm)(const void *x, const float *gamma, const float *beta, float eps, int64_t width, void *y);
+    /* y[i] = act(x[i]) * up[i]; y may be x. act: NONE, RELU or GELU_TANH. */
+    void (*gate)(const void *x, const void *up, int act, int64_t n, void *y);
+    /* f32 in any case: logits. Elements first + i * stride .. of the chunk at c * chunk_vectors vectors, one maximum for
+     * each lane: maxima[c * lanes + lane]; NaN is never larger than -inf. Returns the number of maxima. */
+    int64_t (*lane_maxima)(const float *x, int64_t n, int chunk_vectors, float *maxima);
+    double (*sum_exp)(const float *x, int64_t n, float max);     /* of e^(x - max) */
+    void (*exp)(const float *x, int64_t n, float max, float *y); /* y = e^(x - max), x <= max; y may be x */
+    /* Query rows first .. first+n-1 of the sequence. */
+    void (*attend_packed)(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w);
+    void (*attend_group)(const struct cpu_group *g, const struct cpu_workspace *w);
+    int lanes;
+};
+
+/* [0] for f32 activations, [1] for bf16. */
+extern const struct cpu_kernels cpu_kernels_base[2], cpu_kernels_avx2[2], cpu_kernels_avx512[2];
 
 static inline int64_t cpu_round_up(int64_t n, int64_t unit)
 {

@@ -21,7 +21,7 @@ enum { ALIGN = 64, CANONICAL_ROWS = 64 /* the weight layout is asked for with th
 struct shape {
     int64_t m, n, k, ld_x, ld_y;
     int act;
-    int has_bias, add_to_y;
+    int has_bias, add_to_y, y_f32;
     int n_threads;
 };
 
@@ -33,6 +33,7 @@ struct entry {
 };
 
 struct cpu_matmul {
+    dnnl_data_type_t type;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     bool takes_strides;
@@ -66,8 +67,8 @@ static void md_free(md d)
 #endif
 }
 
-/* f32 [rows, columns] with these strides; row_stride 0: any layout, oneDNN chooses. */
-static md md_new(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride)
+/* [rows, columns] with these strides; row_stride 0: any layout, oneDNN chooses. */
+static md md_new(dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride)
 {
     dnnl_dims_t dims = {rows, columns}, strides = {row_stride, column_stride};
     dnnl_status_t status;
@@ -75,17 +76,17 @@ static md md_new(int64_t rows, int64_t columns, int64_t row_stride, int64_t colu
 
 #if DNNL_VERSION_MAJOR >= 3
     if (row_stride)
-        status = dnnl_memory_desc_create_with_strides(&d, 2, dims, dnnl_f32, strides);
+        status = dnnl_memory_desc_create_with_strides(&d, 2, dims, type, strides);
     else
-        status = dnnl_memory_desc_create_with_tag(&d, 2, dims, dnnl_f32, dnnl_format_tag_any);
+        status = dnnl_memory_desc_create_with_tag(&d, 2, dims, type, dnnl_format_tag_any);
 #else
     d = malloc(sizeof(*d));
     if (!d)
         return NULL;
     if (row_stride)
-        status = dnnl_memory_desc_init_by_strides(d, 2, dims, dnnl_f32, strides);
+        status = dnnl_memory_desc_init_by_strides(d, 2, dims, type, strides);
     else
-        status = dnnl_memory_desc_init_by_tag(d, 2, dims, dnnl_f32, dnnl_format_tag_any);
+        status = dnnl_memory_desc_init_by_tag(d, 2, dims, type, dnnl_format_tag_any);
 #endif
     if (status != dnnl_success) {
         md_free(d);
@@ -173,17 +174,20 @@ static dnnl_status_t attr_new(const struct shape *s, dnnl_primitive_attr_t *ret)
 }
 
 /* weight NULL: the layout is oneDNN's choice. */
-static dnnl_status_t desc_for_shape(dnnl_engine_t engine, const struct shape *s, md weight, dnnl_primitive_desc_t *ret)
+static dnnl_status_t desc_for_shape(const struct cpu_matmul *m, const struct shape *s, md weight,
+                                    dnnl_primitive_desc_t *ret)
 {
-    md x = md_new(s->m, s->k, s->ld_x, 1), y = md_new(s->m, s->n, s->ld_y, 1);
-    md bias = s->has_bias ? md_new(1, s->n, s->n, 1) : NULL, any = weight ? NULL : md_new(s->k, s->n, 0, 0);
+    md x = md_new(m->type, s->m, s->k, s->ld_x, 1);
+    md y = md_new(s->y_f32 ? dnnl_f32 : m->type, s->m, s->n, s->ld_y, 1);
+    md bias = s->has_bias ? md_new(dnnl_f32, 1, s->n, s->n, 1) : NULL;
+    md any = weight ? NULL : md_new(m->type, s->k, s->n, 0, 0);
     dnnl_primitive_attr_t attr = NULL;
     dnnl_status_t status = dnnl_out_of_memory;
 
     if (x && y && (bias || !s->has_bias) && (weight || any))
         status = attr_new(s, &attr);
     if (status == dnnl_success)
-        status = matmul_desc_new(engine, x, weight ? weight : any, bias, y, attr, ret);
+        status = matmul_desc_new(m->engine, x, weight ? weight : any, bias, y, attr, ret);
     if (attr)
         (void)dnnl_primitive_attr_destroy(attr);
     md_free(any);
@@ -194,7 +198,7 @@ static dnnl_status_t desc_for_shape(dnnl_engine_t engine, const struct shape *s,
 }
 
 /* oneDNN takes any strides, but some only by its reference loops, which are a thousand times slower. */
-static bool probe_strides(dnnl_engine_t engine)
+static bool probe_strides(const struct cpu_matmul *m)
 {
     const struct shape dense = {.m = CANONICAL_ROWS, .n = 64, .k = 64, .ld_x = 64, .ld_y = 64, .n_threads = 1};
     struct shape strided = dense;
@@ -203,9 +207,9 @@ static bool probe_strides(dnnl_engine_t engine)
     md weight = NULL;
 
     strided.ld_x = strided.ld_y = 128;
-    if (desc_for_shape(engine, &dense, NULL, &d) == dnnl_success)
+    if (desc_for_shape(m, &dense, NULL, &d) == dnnl_success)
         weight = md_of(d, dnnl_query_weights_md);
-    if (weight && desc_for_shape(engine, &strided, weight, &s) == dnnl_success)
+    if (weight && desc_for_shape(m, &strided, weight, &s) == dnnl_success)
         (void)dnnl_primitive_desc_query(s, dnnl_query_impl_info_str, 0, &name);
     bool fast = strncmp(name, "ref", 3) != 0;
 
@@ -217,13 +221,31 @@ static bool probe_strides(dnnl_engine_t engine)
     return fast;
 }
 
-int cpu_matmul_new(struct cpu_matmul **ret, struct err *err)
+/* oneDNN would emulate bf16 on AVX-512 without it, slower than f32, and fails on less (2.6). */
+static bool have_bf16(void)
 {
-    struct cpu_matmul *m = calloc(1, sizeof(*m));
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16") && dnnl_get_effective_cpu_isa() >= dnnl_cpu_isa_avx512_core_bf16;
+#else
+    return false;
+#endif
+}
+
+int cpu_matmul_new(enum dtype dtype, struct cpu_matmul **ret, struct err *err)
+{
+    struct cpu_matmul *m;
     dnnl_status_t status;
 
+    if (dtype != DTYPE_F32 && dtype != DTYPE_BF16)
+        return err_set(err, -ENOTSUP, "device cpu computes in F32 or BF16, not in %s", dtype_name(dtype));
+    if (dtype == DTYPE_BF16 && !have_bf16())
+        return err_set(err, -ENOTSUP,
+                       "device cpu: BF16 needs a processor with AVX512_BF16, which this one lacks; F32 works");
+    m = calloc(1, sizeof(*m));
     if (!m)
         return err_set(err, -ENOMEM, "oneDNN: out of memory");
+    m->type = dtype == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
     /* Ours is the cache; oneDNN's would keep evicted primitives alive. */
     status = dnnl_set_primitive_cache_capacity(0);
     if (status == dnnl_success)
@@ -234,7 +256,7 @@ int cpu_matmul_new(struct cpu_matmul **ret, struct err *err)
         cpu_matmul_free(m);
         return err_set(err, status_errno(status), "oneDNN: cannot start, status %d", (int)status);
     }
-    m->takes_strides = probe_strides(m->engine);
+    m->takes_strides = probe_strides(m);
     *ret = m;
     return 0;
 }
@@ -313,14 +335,14 @@ static dnnl_status_t reorder(struct cpu_matmul *m, dnnl_memory_t from, md from_m
     return status;
 }
 
-static dnnl_status_t pack(struct cpu_matmul *m, struct cpu_packed *w, const float *weight)
+static dnnl_status_t pack(struct cpu_matmul *m, struct cpu_packed *w, const void *weight)
 {
     const struct shape canonical = {
         .m = CANONICAL_ROWS, .n = w->n, .k = w->k, .ld_x = w->k, .ld_y = w->n, .has_bias = w->bias != NULL};
-    md plain = md_new(w->k, w->n, 1, w->k), bias = md_new(1, w->n, w->n, 1);
+    md plain = md_new(m->type, w->k, w->n, 1, w->k), bias = md_new(dnnl_f32, 1, w->n, w->n, 1);
     dnnl_memory_t from = NULL;
     dnnl_primitive_desc_t desc = NULL;
-    dnnl_status_t status = plain && bias ? desc_for_shape(m->engine, &canonical, NULL, &desc) : dnnl_out_of_memory;
+    dnnl_status_t status = plain && bias ? desc_for_shape(m, &canonical, NULL, &desc) : dnnl_out_of_memory;
 
     if (status == dnnl_success) {
         w->weight_md = md_of(desc, dnnl_query_weights_md);
@@ -343,7 +365,7 @@ static dnnl_status_t pack(struct cpu_matmul *m, struct cpu_packed *w, const floa
     return status;
 }
 
-int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const float *weight, const float *bias, int n_threads,
+int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const void *weight, const float *bias, int n_threads,
                    struct cpu_packed **ret, struct err *err)
 {
     struct cpu_packed *w = calloc(1, sizeof(*w));
@@ -420,7 +442,7 @@ static int reserve_scratch(struct cpu_matmul *m, size_t bytes)
 static int entry_init(struct cpu_matmul *m, struct entry *e, const struct shape *s, const struct cpu_packed *w)
 {
     dnnl_primitive_desc_t desc = NULL;
-    dnnl_status_t status = desc_for_shape(m->engine, s, w->weight_md, &desc);
+    dnnl_status_t status = desc_for_shape(m, s, w->weight_md, &desc);
     md scratch = NULL;
     int rc;
 
@@ -449,7 +471,8 @@ static int entry_init(struct cpu_matmul *m, struct entry *e, const struct shape 
 static bool shape_equal(const struct shape *a, const struct shape *b)
 {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->ld_x == b->ld_x && a->ld_y == b->ld_y &&
-           a->act == b->act && a->has_bias == b->has_bias && a->add_to_y == b->add_to_y && a->n_threads == b->n_threads;
+           a->act == b->act && a->has_bias == b->has_bias && a->add_to_y == b->add_to_y && a->y_f32 == b->y_f32 &&
+           a->n_threads == b->n_threads;
 }
 
 static int find_entry(struct cpu_matmul *m, const struct shape *s, const struct cpu_packed *w, struct entry **ret)
@@ -488,6 +511,7 @@ int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a)
                           .act = (int)a->act,
                           .has_bias = w->bias != NULL,
                           .add_to_y = a->add_to_y,
+                          .y_f32 = a->y_f32,
                           .n_threads = a->n_threads};
     struct entry *e;
     dnnl_status_t status;

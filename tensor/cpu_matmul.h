@@ -6,9 +6,10 @@
  * has AVX-512 (tested).
  *
  * Who may call: the compute thread of one struct ops_cpu.
- * Units:  x [rows, K], W [N, K], y [rows, N], f32, row-major, ld in elements.
+ * Units:  x [rows, K], W [N, K], y [rows, N], all f32 or all bf16 (sums in f32, bias f32, y f32 if asked for), row-major,
+ *         ld in elements.
  * Memory: a packed matrix belongs to the caller until cpu_packed_free, which must precede cpu_matmul_free.
- * Errors: -ENOMEM, -EOVERFLOW, -EIO (oneDNN failed); err says where. */
+ * Errors: -ENOMEM, -EOVERFLOW, -EIO (oneDNN failed), -ENOTSUP (no bf16 here); err says where. */
 #ifndef BLIPLINE_TENSOR_CPU_MATMUL_H
 #define BLIPLINE_TENSOR_CPU_MATMUL_H
 
@@ -26,16 +27,18 @@ struct cpu_packed;
 struct cpu_matmul_args {
     struct cpu_packed *weight;
     int64_t n_rows;
-    const float *x;
+    const void *x;
     int64_t ld_x;
-    float *y;
+    void *y;
     int64_t ld_y;
+    bool y_f32;
     enum ops_act act;
     bool add_to_y; /* the residual is already in y */
     int n_threads; /* 1 or what cpu_matmul_new was told */
 };
 
-int cpu_matmul_new(struct cpu_matmul **ret, struct err *err) CHECK_RESULT;
+/* dtype: DTYPE_F32 or DTYPE_BF16. */
+int cpu_matmul_new(enum dtype dtype, struct cpu_matmul **ret, struct err *err) CHECK_RESULT;
 void cpu_matmul_free(struct cpu_matmul *m);
 /* Whether ld_x > K and ld_y > N come out right and at full speed; if not, callers pass dense rows. */
 bool cpu_matmul_takes_strides(const struct cpu_matmul *m, const struct cpu_packed *w);
@@ -44,8 +47,8 @@ int64_t cpu_matmul_n_rows_min(void);
 int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a) CHECK_RESULT;
 int cpu_matmul_n_cached(const struct cpu_matmul *m);
 
-/* weight: [N, K] f32 dense; bias: N values or NULL. Both are copied. n_threads for the packing itself. */
-int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const float *weight, const float *bias, int n_threads,
+/* weight: [N, K] dense, of the type of cpu_matmul_new; bias: N values or NULL. Both are copied. n_threads for the packing itself. */
+int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const void *weight, const float *bias, int n_threads,
                    struct cpu_packed **ret, struct err *err) CHECK_RESULT;
 void cpu_packed_free(struct cpu_packed *w);
 int64_t cpu_packed_n(const struct cpu_packed *w);

@@ -1,4 +1,4 @@
-/* cpu_rows_loops.h - norms and the best logit of one row.
+/* cpu_rows_loops.h - norms, gates and what choosing asks of a row of logits.
  *
  * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_ROWS_LOOPS_H
@@ -9,8 +9,9 @@
 #include <string.h>
 
 #include "tensor/cpu_simd.h"
+#include "tensor/ops.h"
 
-CPU_INLINE float sum_of(const float *x, int64_t n)
+CPU_INLINE float sum_of(const void *x, int64_t n, const bool half)
 {
     cpu_vec sum[4] = {{0}};
     float tail = 0;
@@ -18,15 +19,15 @@ CPU_INLINE float sum_of(const float *x, int64_t n)
 
     for (; i + 4 * LANES <= n; i += 4 * LANES)
         for (int j = 0; j < 4; j++)
-            sum[j] += cpu_load(x + i + j * LANES);
+            sum[j] += cpu_load_act(x, i + j * LANES, half);
     for (; i + LANES <= n; i += LANES)
-        sum[0] += cpu_load(x + i);
+        sum[0] += cpu_load_act(x, i, half);
     for (; i < n; i++)
-        tail += x[i];
+        tail += cpu_get_act(x, i, half);
     return cpu_sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + tail;
 }
 
-CPU_INLINE float sum_of_squares(const float *x, int64_t n, float mean)
+CPU_INLINE float sum_of_squares(const void *x, int64_t n, float mean, const bool half)
 {
     cpu_vec sum[4] = {{0}}, m = cpu_set(mean);
     float tail = 0;
@@ -34,53 +35,132 @@ CPU_INLINE float sum_of_squares(const float *x, int64_t n, float mean)
 
     for (; i + 4 * LANES <= n; i += 4 * LANES)
         for (int j = 0; j < 4; j++) {
-            cpu_vec d = cpu_load(x + i + j * LANES) - m;
+            cpu_vec d = cpu_load_act(x, i + j * LANES, half) - m;
 
             sum[j] += d * d;
         }
     for (; i + LANES <= n; i += LANES) {
-        cpu_vec d = cpu_load(x + i) - m;
+        cpu_vec d = cpu_load_act(x, i, half) - m;
 
         sum[0] += d * d;
     }
-    for (; i < n; i++)
-        tail += (x[i] - mean) * (x[i] - mean);
+    for (; i < n; i++) {
+        float d = cpu_get_act(x, i, half) - mean;
+
+        tail += d * d;
+    }
     return cpu_sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + tail;
 }
 
-CPU_KERNEL void norm_row(const float *x, const float *gamma, const float *beta, float eps, int64_t width, float *y)
+CPU_INLINE void norm_row(const void *x, const float *gamma, const float *beta, float eps, int64_t width, void *y,
+                         const bool half)
 {
-    float mean = beta ? sum_of(x, width) / (float)width : 0;
-    float scale = 1 / sqrtf(sum_of_squares(x, width, mean) / (float)width + eps);
+    float mean = beta ? sum_of(x, width, half) / (float)width : 0;
+    float scale = 1 / sqrtf(sum_of_squares(x, width, mean, half) / (float)width + eps);
     cpu_vec m = cpu_set(mean), s = cpu_set(scale);
     int64_t i = 0;
 
     for (; i + LANES <= width; i += LANES) {
-        cpu_vec v = (cpu_load(x + i) - m) * s * cpu_load(gamma + i);
+        cpu_vec v = (cpu_load_act(x, i, half) - m) * s * cpu_load(gamma + i);
 
-        cpu_store(y + i, beta ? v + cpu_load(beta + i) : v);
+        cpu_store_act(y, i, beta ? v + cpu_load(beta + i) : v, half);
     }
     for (; i < width; i++)
-        y[i] = (x[i] - mean) * scale * gamma[i] + (beta ? beta[i] : 0);
+        cpu_put_act(y, i, (cpu_get_act(x, i, half) - mean) * scale * gamma[i] + (beta ? beta[i] : 0), half);
 }
 
-/* As in ref.c, a NaN is never larger, but it makes the probability NaN. */
-CPU_KERNEL void argmax_row(const float *x, int64_t n, int32_t *ret_id, float *ret_logprob)
+CPU_KERNEL void norm_row_f32(const void *x, const float *gamma, const float *beta, float eps, int64_t width, void *y)
 {
-    enum { BLOCK = 64 * LANES }; /* float sums stay short, double takes them over */
-    cpu_vec largest = cpu_set(x[0]);
-    int64_t i = 0, id = 0;
-    double total = 0;
-    float max;
+    norm_row(x, gamma, beta, eps, width, y, false);
+}
+
+CPU_KERNEL void norm_row_bf16(const void *x, const float *gamma, const float *beta, float eps, int64_t width, void *y)
+{
+    norm_row(x, gamma, beta, eps, width, y, true);
+}
+
+/* x / (1 + e^(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3) is 0.5 x (1 + tanh(u)) without its cancellation. */
+CPU_INLINE cpu_vec gelu_tanh(cpu_vec x)
+{
+    cpu_vec u2 = x * (cpu_set(1.59576912f) + cpu_set(0.0713548163f) * x * x);
+    cpu_vec e = cpu_exp_nonpositive(cpu_select(u2 > cpu_set(0), -u2, u2));
+
+    return x * cpu_select(u2 > cpu_set(0), cpu_set(1), e) / (cpu_set(1) + e);
+}
+
+CPU_INLINE cpu_vec gate_vector(cpu_vec x, cpu_vec up, const int act)
+{
+    if (act == OPS_ACT_GELU_TANH)
+        x = gelu_tanh(x);
+    else if (act == OPS_ACT_RELU)
+        x = cpu_select(x < cpu_set(0), cpu_set(0), x);
+    return x * up;
+}
+
+CPU_INLINE void gate_with(const void *x, const void *up, const int act, int64_t n, void *y, const bool half)
+{
+    int64_t i = 0;
 
     for (; i + LANES <= n; i += LANES)
-        largest = cpu_max(cpu_load(x + i), largest);
-    max = cpu_max_lanes(largest);
-    for (; i < n; i++)
-        max = x[i] > max ? x[i] : max;
-    while (id < n && !(x[id] == max))
-        id++;
-    for (i = 0; i < n; i += BLOCK) {
+        cpu_store_act(y, i, gate_vector(cpu_load_act(x, i, half), cpu_load_act(up, i, half), act), half);
+    if (i < n) {
+        cpu_vec last =
+            gate_vector(cpu_load_some(x, i, (int)(n - i), half), cpu_load_some(up, i, (int)(n - i), half), act);
+        float lane[LANES];
+
+        cpu_store(lane, last);
+        for (int64_t j = i; j < n; j++)
+            cpu_put_act(y, j, lane[j - i], half);
+    }
+}
+
+CPU_INLINE void gate_row(const void *x, const void *up, int act, int64_t n, void *y, const bool half)
+{
+    if (act == OPS_ACT_GELU_TANH)
+        gate_with(x, up, OPS_ACT_GELU_TANH, n, y, half);
+    else if (act == OPS_ACT_RELU)
+        gate_with(x, up, OPS_ACT_RELU, n, y, half);
+    else
+        gate_with(x, up, OPS_ACT_NONE, n, y, half);
+}
+
+CPU_KERNEL void gate_row_f32(const void *x, const void *up, int act, int64_t n, void *y)
+{
+    gate_row(x, up, act, n, y, false);
+}
+
+CPU_KERNEL void gate_row_bf16(const void *x, const void *up, int act, int64_t n, void *y)
+{
+    gate_row(x, up, act, n, y, true);
+}
+
+/* As in sampler.c, a NaN is never larger. */
+CPU_KERNEL int64_t lane_maxima(const float *x, int64_t n, int chunk_vectors, float *maxima)
+{
+    const int64_t chunk = (int64_t)chunk_vectors * LANES;
+    int64_t n_maxima = 0;
+
+    for (int64_t first = 0; first < n; first += chunk, n_maxima += LANES) {
+        int64_t end = n - first < chunk ? n : first + chunk, i = first;
+        cpu_vec largest = cpu_set(-HUGE_VALF);
+
+        for (; i + LANES <= end; i += LANES)
+            largest = cpu_max(cpu_load(x + i), largest);
+        cpu_store(maxima + n_maxima, largest);
+        for (int lane = 0; i < end; i++, lane++)
+            if (x[i] > maxima[n_maxima + lane])
+                maxima[n_maxima + lane] = x[i];
+    }
+    return n_maxima;
+}
+
+/* A NaN makes the sum NaN. */
+CPU_KERNEL double sum_exp(const float *x, int64_t n, float max)
+{
+    enum { BLOCK = 64 * LANES }; /* float sums stay short, double takes them over */
+    double total = 0;
+
+    for (int64_t i = 0; i < n; i += BLOCK) {
         int64_t end = n - i < BLOCK ? n : i + BLOCK, j = i;
         cpu_vec sum = {0}, last = cpu_set(-HUGE_VALF);
 
@@ -89,10 +169,22 @@ CPU_KERNEL void argmax_row(const float *x, int64_t n, int32_t *ret_id, float *re
         memcpy(&last, x + j, (size_t)(end - j) * sizeof(float));
         if (j < end)
             sum += cpu_exp_nonpositive(last - cpu_set(max));
-        total += cpu_sum_lanes(sum);
+        total += (double)cpu_sum_lanes(sum);
     }
-    *ret_id = id < n ? (int32_t)id : 0;
-    *ret_logprob = (float)-log(total);
+    return total;
+}
+
+CPU_KERNEL void exp_row(const float *x, int64_t n, float max, float *y)
+{
+    float lane[LANES];
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        cpu_store(y + i, cpu_exp_nonpositive(cpu_load(x + i) - cpu_set(max)));
+    if (i < n) {
+        cpu_store(lane, cpu_exp_nonpositive(cpu_load_some(x, i, (int)(n - i), false) - cpu_set(max)));
+        memcpy(y + i, lane, (size_t)(n - i) * sizeof(float));
+    }
 }
 
 #endif

@@ -7,6 +7,7 @@
 #ifndef BLIPLINE_TENSOR_CPU_SIMD_H
 #define BLIPLINE_TENSOR_CPU_SIMD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -38,6 +39,70 @@ CPU_INLINE void cpu_store(float *p, cpu_vec v)
     memcpy(p, &v, sizeof(v));
 }
 
+/* Activations are f32 or bf16 (`half`). `half` is a constant wherever these are inlined, so nothing of it is left. */
+typedef uint32_t cpu_uvec __attribute__((vector_size(LANES * 4)));
+typedef uint16_t cpu_hvec __attribute__((vector_size(LANES * 2)));
+
+CPU_INLINE const void *cpu_at(const void *p, int64_t i, const bool half)
+{
+    return (const unsigned char *)p + i * (half ? 2 : 4);
+}
+
+CPU_INLINE void *cpu_at_out(void *p, int64_t i, const bool half)
+{
+    return (unsigned char *)p + i * (half ? 2 : 4);
+}
+
+CPU_INLINE cpu_vec cpu_load_act(const void *p, int64_t i, const bool half)
+{
+    cpu_hvec h;
+
+    if (!half)
+        return cpu_load((const float *)p + i);
+    memcpy(&h, (const uint16_t *)p + i, sizeof(h));
+    return (cpu_vec)(__builtin_convertvector(h, cpu_uvec) << 16);
+}
+
+/* bf16: rounded to nearest even, NaN stays NaN. */
+CPU_INLINE void cpu_store_act(void *p, int64_t i, cpu_vec v, const bool half)
+{
+    cpu_uvec bits = (cpu_uvec)v, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    cpu_uvec is_nan = (cpu_uvec)((bits & 0x7fffffff) > 0x7f800000);
+    cpu_hvec h;
+
+    if (!half) {
+        cpu_store((float *)p + i, v);
+        return;
+    }
+    h = __builtin_convertvector((is_nan & (bits >> 16 | 0x40)) | (~is_nan & rounded), cpu_hvec);
+    memcpy((uint16_t *)p + i, &h, sizeof(h));
+}
+
+CPU_INLINE float cpu_get_act(const void *p, int64_t i, const bool half)
+{
+    uint32_t bits;
+    float x;
+
+    if (!half)
+        return ((const float *)p)[i];
+    bits = (uint32_t)((const uint16_t *)p)[i] << 16;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+CPU_INLINE void cpu_put_act(void *p, int64_t i, float x, const bool half)
+{
+    uint32_t bits;
+
+    if (!half) {
+        ((float *)p)[i] = x;
+        return;
+    }
+    memcpy(&bits, &x, sizeof(bits));
+    ((uint16_t *)p)[i] =
+        (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
 CPU_INLINE cpu_vec cpu_set(float x)
 {
     return x - (cpu_vec){0}; /* gcc makes one broadcast of this, but sixteen inserts of a list */
@@ -51,6 +116,18 @@ CPU_INLINE cpu_vec cpu_select(cpu_ivec mask, cpu_vec yes, cpu_vec no)
 CPU_INLINE cpu_vec cpu_max(cpu_vec a, cpu_vec b)
 {
     return cpu_select(a > b, a, b);
+}
+
+/* The first n of LANES, zeros behind them. */
+CPU_INLINE cpu_vec cpu_load_some(const void *p, int64_t i, int n, const bool half)
+{
+    float lane[LANES] = {0};
+
+    if (n >= LANES)
+        return cpu_load_act(p, i, half);
+    for (int j = 0; j < n; j++)
+        lane[j] = cpu_get_act(p, i + j, half);
+    return cpu_load(lane);
 }
 
 /* The order of additions is part of the result, so it is fixed here. */

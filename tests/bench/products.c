@@ -39,27 +39,31 @@ static void run_product(void *context)
     }
 }
 
-static float *values(int64_t n)
+static void *values(enum dtype dtype, int64_t n)
 {
-    float *x = aligned_alloc(64, ((size_t)n * sizeof(*x) + 64) / 64 * 64);
+    const size_t bytes = (size_t)n * dtype_size_bytes(dtype);
+    unsigned char *x = aligned_alloc(64, (bytes + 64) / 64 * 64);
 
     if (!x) {
         fprintf(stderr, "bench: out of memory\n");
         exit(EXIT_FAILURE);
     }
-    for (int64_t i = 0; i < n; i++)
-        x[i] = (float)(i % 17) * 0.1f - 0.8f;
+    for (int64_t i = 0; i < n; i++) {
+        const float value = (float)(i % 17) * 0.1f - 0.8f;
+
+        tensor_from_f32(x + (size_t)i * dtype_size_bytes(dtype), dtype, &value, 1);
+    }
     return x;
 }
 
-double bench_product_ns(int n_threads, int64_t m, int64_t n, int64_t k)
+double bench_product_dtype_ns(enum dtype dtype, int n_threads, int64_t m, int64_t n, int64_t k)
 {
-    float *x = values(m * k), *w = values(n * k), *y = values(m * n);
+    void *x = values(dtype, m * k), *w = values(dtype, n * k), *y = values(dtype, m * n);
     struct product p = {.args = {.n_rows = m, .x = x, .ld_x = k, .y = y, .ld_y = n, .n_threads = n_threads}};
     struct err err;
     double ns;
 
-    if (cpu_matmul_new(&p.matmul, &err) < 0 ||
+    if (cpu_matmul_new(dtype, &p.matmul, &err) < 0 ||
         cpu_packed_new(p.matmul, n, k, w, NULL, n_threads, &p.args.weight, &err) < 0) {
         fprintf(stderr, "bench: %s\n", err.text);
         exit(EXIT_FAILURE);
@@ -71,6 +75,11 @@ double bench_product_ns(int n_threads, int64_t m, int64_t n, int64_t k)
     free(w);
     free(y);
     return ns;
+}
+
+double bench_product_ns(int n_threads, int64_t m, int64_t n, int64_t k)
+{
+    return bench_product_dtype_ns(DTYPE_F32, n_threads, m, n, k);
 }
 
 double bench_attention_products_ns(int n_threads, int64_t n_seqs, int n_heads, int head_dim, int64_t q, int64_t kv)

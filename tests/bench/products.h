@@ -11,8 +11,11 @@
 
 #include <stdint.h>
 
-/* [m, k] times the transpose of packed [n, k]. */
+#include "tensor/tensor.h"
+
+/* [m, k] times the transpose of packed [n, k]; f32, or all of it in F32 or BF16. */
 double bench_product_ns(int n_threads, int64_t m, int64_t n, int64_t k);
+double bench_product_dtype_ns(enum dtype dtype, int n_threads, int64_t m, int64_t n, int64_t k);
 /* Both products of every head: [q, D] x [D, kv] and [q, kv] x [kv, D], each head on one thread, the threads evenly
  * busy. */
 double bench_attention_products_ns(int n_threads, int64_t n_seqs, int n_heads, int head_dim, int64_t q, int64_t kv);
