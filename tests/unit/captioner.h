@@ -4,32 +4,9 @@
 #ifndef BLIPLINE_TESTS_UNIT_CAPTIONER_H
 #define BLIPLINE_TESTS_UNIT_CAPTIONER_H
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
-
-#include "base/buf.h"
-#include "base/file.h"
-#include "encoder_worker/decode.h"
-#include "encoder_worker/resize.h"
-#include "encoder_worker/vit.h"
 #include "llm_worker/generate.h"
 #include "llm_worker/opt.h"
-#include "model/checkpoint.h"
-#include "model/tokenizer.h"
-#include "qformer_worker/qformer.h"
-#include "tensor/ops.h"
-
-/* rc >= 0, or the test fails with the message */
-#define CHECK_OK(call, err)                        \
-    do {                                           \
-        if ((call) < 0)                            \
-            fail_msg("%s: %s", #call, (err).text); \
-    } while (0)
+#include "tests/unit/viewer.h"
 
 struct captioner {
     struct ops *o;
@@ -73,23 +50,7 @@ static inline void captioner_close(struct captioner *k)
 /* A picture file -> rgb [S, S, 3] */
 static inline void captioner_pixels(const struct captioner *k, const char *path, uint8_t *rgb)
 {
-    const struct decode_limits limits = DECODE_LIMITS_DEFAULT;
-    const uint32_t size = (uint32_t)vit_image_size(k->vit);
-    struct resize *resize = NULL;
-    struct picture picture;
-    struct buf bytes;
-    struct err err = {{0}};
-
-    picture_init(&picture);
-    buf_init(&bytes, limits.max_file_bytes);
-    CHECK_OK(file_read(path, limits.max_file_bytes, &bytes, &err), err);
-    if (decode_picture(bytes.data, bytes.size_bytes, &limits, &picture, &err) != IMAGE_OK)
-        fail_msg("%s: %s", path, err.text);
-    assert_int_equal(resize_new(&resize), 0);
-    assert_int_equal(resize_rgb(resize, picture.rgb, picture.width, picture.height, rgb, size, size), 0);
-    resize_free(resize);
-    picture_release(&picture);
-    buf_release(&bytes);
+    viewer_pixels(k->vit, path, rgb);
 }
 
 /* rgb [n, S, S, 3] -> trunk [n, P, C], queries [n, Q, E], projected [n, Q, L], in one batch each */
@@ -138,10 +99,7 @@ static inline void captioner_submit(const struct captioner *k, struct generate *
 
 static inline void *captioner_floats(size_t n)
 {
-    float *p = calloc(n, sizeof(*p));
-
-    assert_non_null(p);
-    return p;
+    return viewer_floats(n);
 }
 
 #endif
