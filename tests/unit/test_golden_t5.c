@@ -8,8 +8,6 @@
 
 enum { N_IMAGES = 4 };
 
-/* -- tensors are compared over the whole -- */
-
 static void check(const struct golden *g, const char *name, int n_dims, const int64_t *shape, const float *got,
                   double limit)
 {
@@ -28,7 +26,7 @@ static void check(const struct golden *g, const char *name, int n_dims, const in
     free(want);
 }
 
-/* A captioner's trunk and Q-Former alone. */
+/* A captioner without its language model. */
 static void open_eyes(struct captioner *k, struct ops *o)
 {
     struct err err = {{0}};
@@ -36,6 +34,7 @@ static void open_eyes(struct captioner *k, struct ops *o)
     *k = (struct captioner){.o = o, .max_batch = N_IMAGES};
     CHECK_OK(checkpoint_open(GOLDEN_DIR, &k->c, &err), err);
     CHECK_OK(checkpoint_check(k->c, MODEL_STAGE_ALL, &err), err);
+    CHECK_OK(tokenizer_load(k->c->tokenizer_path, &k->tokenizer, &err), err);
     CHECK_OK(vit_new(o, k->c, N_IMAGES, &k->vit, &err), err);
     CHECK_OK(qformer_new(o, k->c, N_IMAGES, &k->qformer, &err), err);
     k->image_bytes = (size_t)vit_image_size(k->vit) * (size_t)vit_image_size(k->vit) * 3;
@@ -73,29 +72,32 @@ static void look(struct captioner *k, const struct golden *g, float *projected)
     free(rgb);
 }
 
+/* Three prompts for each picture, all in one pass. */
 static void read_on(const struct captioner *k, const struct golden *g, const float *projected)
 {
-    /* none, and "a photo of" as the checkpoint's tokenizer has it */
-    static const int32_t none[] = {1}, photo[] = {3, 4, 374, 398, 228, 274, 20, 1};
-    const int n_queries = qformer_n_queries(k->qformer);
-    struct lm_start starts[2 * N_IMAGES];
+    static const char *const prompts[] = {NULL, "a photo of", "Question: how many objects are there? Answer:"};
+    static const char *const names[] = {"first_logits_none", "first_logits_photo", "first_logits_question"};
+    struct token_ids ids[3];
+    struct lm_start starts[3 * N_IMAGES];
     struct lm_rig r;
     size_t vocab;
     float *logits;
 
     lm_rig_open(&r, GOLDEN_DIR, k->o);
     vocab = (size_t)lm_vocab_size(r.m);
-    logits = captioner_floats(2 * N_IMAGES * vocab);
-    for (int i = 0; i < N_IMAGES; i++) {
-        const float *rows = projected + (size_t)i * k->projected_len;
-
-        starts[i] = lm_rig_start(&r, rows, n_queries, none, 1);
-        starts[N_IMAGES + i] = lm_rig_start(&r, rows, n_queries, photo, 8);
+    logits = captioner_floats(3 * N_IMAGES * vocab);
+    for (int p = 0; p < 3; p++) {
+        ids[p] = captioner_prompt(k, prompts[p]);
+        for (int i = 0; i < N_IMAGES; i++)
+            starts[p * N_IMAGES + i] = lm_rig_start(&r, projected + (size_t)i * k->projected_len,
+                                                    qformer_n_queries(k->qformer), ids[p].ids, (int)ids[p].n);
     }
-    lm_rig_forward(&r, 2 * N_IMAGES, starts, 0, NULL, logits);
-    check(g, "first_logits_none", 2, (const int64_t[]){N_IMAGES, (int64_t)vocab}, logits, GOLDEN_LIMIT_T5_LOGITS);
-    check(g, "first_logits_photo", 2, (const int64_t[]){N_IMAGES, (int64_t)vocab}, logits + N_IMAGES * vocab,
-          GOLDEN_LIMIT_T5_LOGITS);
+    lm_rig_forward(&r, 3 * N_IMAGES, starts, 0, NULL, logits);
+    for (int p = 0; p < 3; p++) {
+        check(g, names[p], 2, (const int64_t[]){N_IMAGES, (int64_t)vocab}, logits + (size_t)p * N_IMAGES * vocab,
+              GOLDEN_LIMIT_T5_LOGITS);
+        token_ids_release(&ids[p]);
+    }
     free(logits);
     lm_rig_close(&r);
 }
