@@ -374,13 +374,13 @@ static int64_t find_ids(struct choosing *s, float max)
 
 static double sum_weights(const float *weights, int64_t n)
 {
+    const int64_t whole = n / 8 * 8;
     double sum[8] = {0}, rest = 0;
-    int64_t i = 0;
 
-    for (; i + 8 <= n; i += 8)
+    for (int64_t i = 0; i < whole; i += 8)
         for (int j = 0; j < 8; j++)
             sum[j] += (double)weights[i + j];
-    for (; i < n; i++)
+    for (int64_t i = whole; i < n; i++)
         rest += (double)weights[i];
     return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])) + rest;
 }
@@ -392,7 +392,7 @@ static int64_t draw(const float *weights, int64_t n, double sum, float uniform)
     int64_t found = 0, i = 0;
     double passed = 0;
 
-    for (; n - i > SUM_BLOCK; i += SUM_BLOCK) {
+    for (; i + SUM_BLOCK < n; i += SUM_BLOCK) {
         double block = sum_weights(weights + i, SUM_BLOCK);
 
         if (passed + block > wanted)
