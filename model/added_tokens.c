@@ -238,6 +238,8 @@ int added_tokens_cut(const struct added_tokens *a, bool normalized, struct token
             begin = begin > done ? utf8_spaces_before(text.text, done, begin) : done;
         if (t->rstrip) /* tokens may be white space themselves: look at each space once */
             end = spaces_end = end < spaces_end ? spaces_end : utf8_spaces_after(text.text, end, n);
+        if (begin >= end) /* white space that the token before has swallowed already */
+            continue;
         if (done < begin)
             rc = cut->plain(cut->owner, (struct token_text){text.text + done, begin - done}, done == 0);
         if (rc == 0)

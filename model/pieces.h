@@ -30,7 +30,7 @@ struct pieces {
     struct buf text;
     struct piece *list;
     size_t n, capacity;
-    bool at_start; /* the first piece begins where the whole text begins */
+    bool at_start; /* the first piece begins where the whole text begins; the owner sets it */
 };
 
 void pieces_init(struct pieces *p);

@@ -74,46 +74,21 @@ static int read_pair(struct postprocessor *p, const struct tokenizer_part *part)
     return rc < 0 ? rc : append_id(p, part, "sep", json_array_get(json_object_get(part->json, "sep"), 1), &p->after);
 }
 
-/* The ids of `inner` go next to the text, those of p around them. */
-static int wrap(struct postprocessor *p, const struct postprocessor *inner)
-{
-    struct token_ids after = {0};
-    int rc = 0;
-
-    for (size_t i = 0; i < inner->before.n && rc == 0; i++)
-        rc = token_ids_append(&p->before, inner->before.ids[i]);
-    for (size_t i = 0; i < inner->after.n && rc == 0; i++)
-        rc = token_ids_append(&after, inner->after.ids[i]);
-    for (size_t i = 0; i < p->after.n && rc == 0; i++)
-        rc = token_ids_append(&after, p->after.ids[i]);
-    token_ids_release(&p->after);
-    p->after = after;
-    return rc;
-}
-
 static int add_step(void *owner, const struct tokenizer_part *part)
 {
-    struct postprocessor *all = owner, one = {.n_ids = all->n_ids};
+    struct postprocessor *p = owner;
     const char *type = tokenizer_part_type(part->json);
-    int rc;
+    bool template = strcmp(type, "TemplateProcessing") == 0,
+         pair = strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0;
 
     if (strcmp(type, "ByteLevel") == 0)
         return 0;
-    if (strcmp(type, "TemplateProcessing") == 0)
-        rc = read_template(&one, part);
-    else if (strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0)
-        rc = read_pair(&one, part);
-    else
-        rc = err_set(part->err, -EINVAL, "%s: post_processor: \"%.60s\" is not supported", part->file, type);
-    if (rc == 0)
-        rc = wrap(&one, all);
-    if (rc < 0) {
-        postprocessor_release(&one);
-        return rc;
-    }
-    postprocessor_release(all);
-    *all = one;
-    return 0;
+    if (!template && !pair)
+        return err_set(part->err, -EINVAL, "%s: post_processor: \"%.60s\" is not supported", part->file, type);
+    if (p->before.n || p->after.n) /* each one's result is a list of texts to the next */
+        return err_set(part->err, -EINVAL, "%s: post_processor: \"%.60s\" after another is not supported", part->file,
+                       type);
+    return template ? read_template(p, part) : read_pair(p, part);
 }
 
 int postprocessor_parse(struct postprocessor *p, const char *file, const json_t *json, struct err *err)

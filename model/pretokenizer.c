@@ -18,7 +18,7 @@ struct step {
     struct pattern *pattern; /* ByteLevel; NULL: do not cut */
 };
 
-/* apply() adds the words of each piece to `out`, whose at_start is that of `in` to begin with. */
+/* apply() adds the words of each piece to `out`. */
 struct kind {
     const char *type;
     int (*parse)(struct step *s, const struct tokenizer_part *part);
@@ -78,13 +78,8 @@ static int apply_words(const struct step *s, const struct pieces *in, struct pie
     bool punctuation = strcmp(s->kind->type, "BertPreTokenizer") == 0;
     int rc = 0;
 
-    for (size_t i = 0; i < in->n && rc == 0; i++) {
-        struct token_text t = pieces_at(in, i);
-
-        if (i == 0 && utf8_spaces_after(t.text, 0, t.size_bytes) > 0)
-            out->at_start = false;
-        rc = cut_words(t, punctuation, out);
-    }
+    for (size_t i = 0; i < in->n && rc == 0; i++)
+        rc = cut_words(pieces_at(in, i), punctuation, out);
     return rc;
 }
 
@@ -210,9 +205,19 @@ static int add_step(void *owner, const struct tokenizer_part *part)
                        type);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         if (strcmp(kinds[i].type, type) == 0) {
+            struct step *s = &p->steps[p->n_steps];
+            int rc;
+
             assert(p->n_steps < TOKENIZER_PART_MAX_STEPS);
-            p->steps[p->n_steps].kind = &kinds[i];
-            return kinds[i].parse(&p->steps[p->n_steps++], part);
+            s->kind = &kinds[i];
+            p->n_steps++;
+            rc = kinds[i].parse(s, part);
+            if (rc == 0 && p->n_steps > 1 && kinds[i].apply == apply_metaspace &&
+                s->metaspace.prepend == METASPACE_FIRST) /* a word does not know where in the text it began */
+                return err_set(part->err, -EINVAL,
+                               "%s: pre_tokenizer: prepend_scheme \"first\" after another step is not supported",
+                               part->file);
+            return rc;
         }
     return err_set(part->err, -EINVAL, "%s: pre_tokenizer: \"%.60s\" is not supported", part->file, type);
 }
@@ -252,7 +257,6 @@ int pretokenizer_apply(const struct pretokenizer *p, struct pieces work[2], cons
         int rc;
 
         pieces_clear(out);
-        out->at_start = in->at_start;
         rc = p->steps[i].kind->apply(&p->steps[i], in, out);
         if (rc < 0)
             return rc;
