@@ -85,6 +85,9 @@ static int alloc_memory(struct lm *m, struct err *err)
 
 static int load_head(struct lm *m, const struct params *p)
 {
+    static const char *const sources[] = {"language_model.lm_head.weight",
+                                          "language_model.model.decoder.embed_tokens.weight",
+                                          "language_model.shared.weight"};
     struct tensor t;
     int rc = checkpoint_get_head(p->c, &t, p->err);
 
@@ -93,7 +96,8 @@ static int load_head(struct lm *m, const struct params *p)
     rc = p->o->f->weight_new(p->o, &(struct ops_weight_part){&t, NULL}, 1, &m->head, p->err);
     if (rc < 0)
         return err_prefix(p->err, rc, "language_model.lm_head");
-    checkpoint_drop(p->c, "language_model.lm_head.weight");
+    for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++)
+        checkpoint_drop(p->c, sources[i]); /* the pages that were read; those of lookups come back */
     return 0;
 }
 
