@@ -2,31 +2,45 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "llm_worker/beam.h"
 #include "llm_worker/choice.h"
-#include "llm_worker/opt.h"
-#include "llm_worker/sequence.h"
+#include "llm_worker/group.h"
+#include "llm_worker/kv_rows.h"
+#include "llm_worker/lm.h"
 
 struct generate {
-    struct opt *m;
+    struct lm *m;
     int queue_limit;
     int32_t forbidden_id;
-    struct sequence_list waiting, finished;
-    struct sequence **active; /* [n_active], in order of start; the pass has this order too */
+    struct group_list waiting, finished;
+    struct group **active; /* [n_active], in order of start; at most n_sequences */
     int n_active;
-    int *free_slots; /* [n_free] a stack */
-    int n_free;
-    struct opt_seq *seqs; /* [n_slots] the pass */
-    int32_t *ids;         /* [n_slots] what was chosen */
-    float *logprobs;
+    int n_live; /* strands of the active ones */
+    struct kv_rows *rows;
+    struct choice *choice;
+    struct lm_start *starts; /* [n_sequences] of the pass */
+    struct lm_token *tokens; /* [n_sequences] */
 };
 
-int generate_new(struct opt *m, int queue_limit, int32_t forbidden_id, struct generate **ret, struct err *err)
+struct generate_options generate_options_default(void)
+{
+    return (struct generate_options){.max_new_tokens = 20,
+                                     .n_beams = 1,
+                                     .n_return = 1,
+                                     .length_penalty = 1,
+                                     .repetition_penalty = 1,
+                                     .temperature = 1,
+                                     .top_p = 1};
+}
+
+int generate_new(struct lm *m, int queue_limit, int32_t forbidden_id, struct generate **ret, struct err *err)
 {
     struct generate *g = calloc(1, sizeof(*g));
-    const size_t n = (size_t)opt_n_slots(m);
+    const size_t n = (size_t)lm_get_limits(m)->n_sequences;
 
     assert(queue_limit >= 1);
     if (!g)
@@ -34,17 +48,15 @@ int generate_new(struct opt *m, int queue_limit, int32_t forbidden_id, struct ge
     g->m = m;
     g->queue_limit = queue_limit;
     g->forbidden_id = forbidden_id;
-    g->active = calloc(n, sizeof(*g->active));
-    g->free_slots = calloc(n, sizeof(*g->free_slots));
-    g->seqs = calloc(n, sizeof(*g->seqs));
-    g->ids = calloc(n, sizeof(*g->ids));
-    g->logprobs = calloc(n, sizeof(*g->logprobs));
-    if (!g->active || !g->free_slots || !g->seqs || !g->ids || !g->logprobs) {
+    g->active = calloc(n, sizeof(struct group *));
+    g->starts = calloc(n, sizeof(*g->starts));
+    g->tokens = calloc(n, sizeof(*g->tokens));
+    g->rows = kv_rows_new(lm_get_limits(m)->n_kv_rows, (int)n);
+    g->choice = choice_new(lm_vocab_size(m));
+    if (!g->active || !g->starts || !g->tokens || !g->rows || !g->choice) {
         generate_free(g);
         return err_set(err, -ENOMEM, "no memory for the sequence scheduler");
     }
-    for (g->n_free = 0; g->n_free < (int)n; g->n_free++)
-        g->free_slots[g->n_free] = (int)n - 1 - g->n_free;
     *ret = g;
     return 0;
 }
@@ -54,35 +66,71 @@ void generate_free(struct generate *g)
     if (!g)
         return;
     for (int i = 0; i < g->n_active; i++)
-        free(g->active[i]);
-    sequence_list_drop(&g->waiting, NULL);
-    sequence_list_drop(&g->finished, NULL);
+        group_free(g->active[i]);
+    (void)group_list_drop(&g->waiting, NULL);
+    (void)group_list_drop(&g->finished, NULL);
     free(g->active);
-    free(g->free_slots);
-    free(g->seqs);
-    free(g->ids);
-    free(g->logprobs);
+    free(g->starts);
+    free(g->tokens);
+    kv_rows_free(g->rows);
+    choice_free(g->choice);
     free(g);
 }
 
-int generate_check(const struct generate *g, const struct generate_request *r, struct err *err)
-{
-    const int vocab = opt_vocab_size(g->m), n_positions = opt_n_positions(g->m);
-    int64_t need;
+/* -- what is accepted -- */
 
-    if (r->n_image_rows < 0 || r->n_prompt < 1 || r->max_new_tokens < 1)
-        return err_set(err, -EINVAL,
-                       "%d image rows, a prompt of %d tokens and %d new tokens: a prompt and new tokens "
-                       "need at least 1",
-                       r->n_image_rows, r->n_prompt, r->max_new_tokens);
-    if (r->n_eos < 0 || r->n_eos > GENERATE_MAX_EOS)
-        return err_set(err, -EINVAL, "%d end-of-sequence ids, at most %d are possible", r->n_eos, GENERATE_MAX_EOS);
-    /* the last new token is never fed back */
-    need = (int64_t)r->n_image_rows + r->n_prompt + r->max_new_tokens - 1;
-    if (need > n_positions)
-        return err_set(err, -E2BIG,
-                       "%d image rows, a prompt of %d tokens and %d new tokens need %lld positions, there are %d",
-                       r->n_image_rows, r->n_prompt, r->max_new_tokens, (long long)need, n_positions);
+static int check_numbers(const struct generate_options *o, struct err *err)
+{
+    if (o->max_new_tokens < 1)
+        return err_set(err, -EINVAL, "max_new_tokens is %d, at least 1 is needed", o->max_new_tokens);
+    if (o->min_new_tokens < 0 || o->min_new_tokens > o->max_new_tokens)
+        return err_set(err, -EINVAL, "min_new_tokens is %d, 0 to max_new_tokens (%d) are possible", o->min_new_tokens,
+                       o->max_new_tokens);
+    if (!isfinite(o->length_penalty))
+        return err_set(err, -EINVAL, "length_penalty is not a finite number");
+    if (o->early_stopping < GENERATE_EARLY_FALSE || o->early_stopping > GENERATE_EARLY_NEVER)
+        return err_set(err, -EINVAL, "early_stopping is %d, which is none of false, true and never",
+                       (int)o->early_stopping);
+    if (!isfinite(o->repetition_penalty) || o->repetition_penalty <= 0)
+        return err_set(err, -EINVAL, "repetition_penalty is %g, a number above 0 is needed",
+                       (double)o->repetition_penalty);
+    if (o->no_repeat_ngram < 0)
+        return err_set(err, -EINVAL, "no_repeat_ngram_size is %d, at least 0 is needed", o->no_repeat_ngram);
+    if (!isfinite(o->temperature) || o->temperature <= 0)
+        return err_set(err, -EINVAL, "temperature is %g, a number above 0 is needed", (double)o->temperature);
+    if (o->top_k < 0)
+        return err_set(err, -EINVAL, "top_k is %d, at least 0 is needed", o->top_k);
+    if (!(o->top_p > 0 && o->top_p <= 1))
+        return err_set(err, -EINVAL, "top_p is %g, a number above 0 and up to 1 is needed", (double)o->top_p);
+    return 0;
+}
+
+static int check_options(const struct generate *g, const struct generate_request *r, struct err *err)
+{
+    const struct generate_options *o = &r->options;
+    const int n_best = o->n_beams > 1 ? beam_n_best_of(o->n_beams, r->n_eos) : 1, vocab = lm_vocab_size(g->m);
+
+    if (o->n_beams < 1 || o->n_beams > GENERATE_MAX_BEAMS)
+        return err_set(err, -EINVAL, "num_beams is %d, 1 to %d are possible", o->n_beams, GENERATE_MAX_BEAMS);
+    if (o->n_return < 1 || o->n_return > GENERATE_MAX_RETURN)
+        return err_set(err, -EINVAL, "num_return_sequences is %d, 1 to %d are possible", o->n_return,
+                       GENERATE_MAX_RETURN);
+    if (o->sample && o->n_beams > 1)
+        return err_set(err, -EINVAL, "do_sample with num_beams %d: beams that sample are not built, use num_beams 1",
+                       o->n_beams);
+    if (!o->sample && o->n_return > o->n_beams)
+        return err_set(err, -EINVAL, "num_return_sequences is %d, num_beams %d gives no more than that", o->n_return,
+                       o->n_beams);
+    if (n_best > vocab)
+        return err_set(err, -EINVAL, "num_beams is %d, which needs a vocabulary of %d tokens; the model has %d",
+                       o->n_beams, n_best, vocab);
+    return check_numbers(o, err);
+}
+
+static int check_prompt(const struct generate *g, const struct generate_request *r, struct err *err)
+{
+    const int vocab = lm_vocab_size(g->m);
+
     for (int i = 0; i < r->n_prompt; i++) {
         if (r->prompt[i] < 0 || r->prompt[i] >= vocab)
             return err_set(err, -EINVAL, "token %d of the prompt is %d, the model knows 0 to %d", i, r->prompt[i],
@@ -94,67 +142,187 @@ int generate_check(const struct generate *g, const struct generate_request *r, s
     return 0;
 }
 
+/* What one sequence needs is the model's to judge; here it is about all of the request's. */
+static int check_room(const struct generate *g, const struct generate_request *r, struct err *err)
+{
+    const struct lm_limits *limits = lm_get_limits(g->m);
+    const int n = group_n_strands(&r->options), n_new = r->options.max_new_tokens;
+    int64_t n_rows;
+    int rc = lm_check_lengths(g->m, r->n_image_rows, r->n_prompt, n_new, err);
+
+    if (rc < 0)
+        return rc;
+    if (n > limits->n_sequences)
+        return err_set(err, -E2BIG, "%d beams or samples, %d sequences run at a time", n, limits->n_sequences);
+    n_rows = group_n_kv_rows(g->m, r);
+    if (n_rows > limits->n_kv_rows)
+        return err_set(err, -E2BIG,
+                       "%d beams or samples with %d image rows, a prompt of %d tokens and %d new tokens take %lld rows "
+                       "of the cache, there are %d",
+                       n, r->n_image_rows, r->n_prompt, n_new, (long long)n_rows, limits->n_kv_rows);
+    return 0;
+}
+
+int generate_check(const struct generate *g, const struct generate_request *r, struct err *err)
+{
+    int rc;
+
+    if (r->n_image_rows < 0 || r->n_prompt < 1)
+        return err_set(err, -EINVAL, "%d image rows and a prompt of %d tokens: a prompt needs at least 1",
+                       r->n_image_rows, r->n_prompt);
+    if (r->n_eos < 0 || r->n_eos > GENERATE_MAX_EOS)
+        return err_set(err, -EINVAL, "%d end-of-sequence ids, at most %d are possible", r->n_eos, GENERATE_MAX_EOS);
+    rc = check_options(g, r, err);
+    if (rc == 0)
+        rc = check_room(g, r, err);
+    return rc < 0 ? rc : check_prompt(g, r, err);
+}
+
 int generate_submit(struct generate *g, const struct generate_request *r, struct err *err)
 {
-    struct sequence *s;
+    struct group *group;
     int rc = generate_check(g, r, err);
 
     if (rc < 0)
         return rc;
     if (g->waiting.n >= g->queue_limit)
         return err_set(err, -EAGAIN, "%d requests are waiting", g->waiting.n);
-    s = sequence_new(r, opt_width(g->m));
-    if (!s)
+    group = group_new(g->m, r, g->forbidden_id);
+    if (!group)
         return err_set(err, -ENOMEM, "no memory for a request of %d image rows", r->n_image_rows);
-    sequence_list_push(&g->waiting, s);
+    group_list_push(&g->waiting, group);
     return 0;
 }
 
-/* Requests start in the order they came, as long as there is a slot and the pass has room for all their rows. */
-static void start_waiting(struct generate *g)
+/* -- a step -- */
+
+/* Requests start in the order they came, as long as there are sequences, rows of the cache and rows of the pass for the
+ * first of them: a large one that waits for room is not overtaken. Returns how many start, or -ENOMEM. */
+static int start_waiting(struct generate *g)
 {
-    int n_rows = g->n_active;
+    const struct lm_limits *limits = lm_get_limits(g->m);
+    int n_rows = g->n_live, n = 0;
 
-    while (g->waiting.first && g->n_free > 0) {
-        struct sequence *s = g->waiting.first;
+    while (g->waiting.first) {
+        struct group *group = g->waiting.first;
+        const int n_pass = lm_pass_rows(g->m, group->n_image_rows, group->n_prompt);
+        int first;
 
-        if (n_rows + s->n_image_rows + s->n_prompt > opt_max_rows(g->m))
+        if (g->n_live + group->n_strands > limits->n_sequences || n_rows + n_pass > limits->max_rows)
             break;
-        n_rows += s->n_image_rows + s->n_prompt;
-        s = sequence_list_pop(&g->waiting);
-        s->slot = g->free_slots[--g->n_free];
-        g->active[g->n_active++] = s;
+        first = kv_rows_take(g->rows, group->n_kv_rows);
+        if (first < 0)
+            break;
+        if (group_start(group, first) < 0) {
+            kv_rows_give(g->rows, first);
+            return -ENOMEM;
+        }
+        group = group_list_pop(&g->waiting);
+        g->active[g->n_active++] = group;
+        g->n_live += group->n_live;
+        n_rows += n_pass;
+        n++;
     }
+    return n;
 }
 
-static struct opt_seq next_rows(const struct sequence *s)
+static int add_choice(struct generate *g, struct group *group, int strand, int logits_row)
 {
-    if (s->n_new == 0)
-        return (struct opt_seq){
-            .slot = s->slot,
-            .n_image_rows = s->n_image_rows,
-            .image_rows = s->image_rows,
-            .n_ids = s->n_prompt,
-            .ids = s->prompt,
-        };
-    return (struct opt_seq){.slot = s->slot, .first_position = s->n_cached, .n_ids = 1, .ids = &s->ids[s->n_new - 1]};
+    const int entry = choice_add(g->choice, group, strand, logits_row);
+
+    if (entry < 0)
+        return entry;
+    group->choices[strand] = entry;
+    return 0;
 }
 
-/* Give the chosen tokens to their sequences; those that end leave. */
+/* The last n_starts of the active ones begin: one row of logits for all their strands, which is the row of their place.
+ * `strand` 0: the first strand of each. */
+static int want_first(struct generate *g, int n_starts, int strand)
+{
+    struct group *const *starting = g->active + g->n_active - n_starts;
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < n_starts; i++) {
+        struct group *group = starting[i];
+
+        if (strand >= group->n_strands)
+            continue;
+        if (group->beam && strand > 0)
+            group->choices[strand] = group->choices[0]; /* beams choose together */
+        else
+            rc = add_choice(g, group, strand, i);
+    }
+    return rc;
+}
+
+static int want_next(struct generate *g, int n_starts)
+{
+    const int n_running = g->n_active - n_starts;
+    int n_tokens = 0, rc;
+
+    for (int i = 0; i < n_running; i++) {
+        struct group *group = g->active[i];
+        const int n = group_next(group, g->tokens + n_tokens);
+
+        for (int k = 0; k < n; k++) {
+            rc = add_choice(g, group, group_live(group, k), n_starts + n_tokens + k);
+            if (rc < 0)
+                return rc;
+        }
+        n_tokens += n;
+    }
+    return n_tokens;
+}
+
+/* Build the pass: starts, then the newest token of every running strand; and what is wanted of its logits, in the order
+ * of their rows as far as possible. Returns how many tokens, or -ENOMEM. */
+static int lay_pass(struct generate *g, int n_starts)
+{
+    struct group *const *starting = g->active + g->n_active - n_starts;
+    int n_tokens, n_more = 1, rc;
+
+    choice_clear(g->choice);
+    for (int i = 0; i < n_starts; i++) {
+        g->starts[i] = group_first(starting[i]);
+        n_more = starting[i]->n_strands > n_more ? starting[i]->n_strands : n_more;
+    }
+    rc = want_first(g, n_starts, 0);
+    if (rc < 0)
+        return rc;
+    n_tokens = want_next(g, n_starts);
+    if (n_tokens < 0)
+        return n_tokens;
+    for (int strand = 1; rc == 0 && strand < n_more; strand++) /* side by side, the same strand of each */
+        rc = want_first(g, n_starts, strand);
+    return rc < 0 ? rc : n_tokens;
+}
+
+/* Those that end leave. */
+static void leave(struct generate *g, struct group *group)
+{
+    kv_rows_give(g->rows, group->kv_first);
+    group_list_push(&g->finished, group);
+}
+
+/* Give the chosen tokens to their strands. */
 static void advance(struct generate *g)
 {
+    struct group_choice choices[GENERATE_MAX_BEAMS > GENERATE_MAX_RETURN ? GENERATE_MAX_BEAMS : GENERATE_MAX_RETURN];
     int n_kept = 0;
 
+    g->n_live = 0;
     for (int i = 0; i < g->n_active; i++) {
-        struct sequence *s = g->active[i];
+        struct group *group = g->active[i];
 
-        s->n_cached += g->seqs[i].n_image_rows + g->seqs[i].n_ids;
-        if (!sequence_push(s, g->ids[i], g->logprobs[i])) {
-            g->active[n_kept++] = s;
+        for (int s = 0; s < group->n_strands; s++)
+            choices[s] = choice_get(g->choice, group->choices[s]);
+        if (group_advance(group, choices)) {
+            leave(g, group);
             continue;
         }
-        g->free_slots[g->n_free++] = s->slot;
-        sequence_list_push(&g->finished, s);
+        g->active[n_kept++] = group;
+        g->n_live += group->n_live;
     }
     g->n_active = n_kept;
 }
@@ -162,58 +330,54 @@ static void advance(struct generate *g)
 int generate_step(struct generate *g)
 {
     const float *logits;
-    int n, rc;
+    int n_starts = start_waiting(g), n_tokens, rc;
 
-    start_waiting(g);
-    n = g->n_active;
-    if (n == 0)
-        return 0;
-    for (int i = 0; i < n; i++)
-        g->seqs[i] = next_rows(g->active[i]);
-    if ((rc = opt_forward(g->m, n, g->seqs, &logits)) < 0 ||
-        (rc = choice_greedy(opt_ops(g->m), n, opt_vocab_size(g->m), logits, g->ids, g->logprobs)) < 0)
+    if (n_starts < 0 || g->n_active == 0)
+        return n_starts;
+    if ((rc = n_tokens = lay_pass(g, n_starts)) < 0 ||
+        (rc = lm_forward(g->m, n_starts, g->starts, n_tokens, g->tokens, &logits)) < 0 ||
+        (rc = choice_run(g->choice, lm_ops(g->m), logits)) < 0)
         return rc;
     advance(g);
-    return n;
+    return n_starts + n_tokens;
 }
+
+/* -- results -- */
 
 int generate_take(struct generate *g, struct generate_result *ret)
 {
-    struct sequence *s = g->finished.first;
-    int32_t *ids;
+    int rc;
 
-    if (!s)
+    if (!g->finished.first)
         return 0;
-    ids = malloc((size_t)s->n_new * sizeof(*ids));
-    if (!ids)
-        return -ENOMEM;
-    memcpy(ids, s->ids, (size_t)s->n_new * sizeof(*ids));
-    *ret = (struct generate_result){
-        .tag = s->tag, .ids = ids, .n_ids = s->n_new, .logprob = s->logprob, .finish = s->finish};
-    free(sequence_list_pop(&g->finished));
+    rc = group_result(g->finished.first, ret);
+    if (rc < 0)
+        return rc;
+    group_free(group_list_pop(&g->finished));
     return 1;
 }
 
 void generate_result_release(struct generate_result *r)
 {
-    free(r->ids);
-    r->ids = NULL;
-    r->n_ids = 0;
+    free(r->sequences);
+    r->sequences = NULL;
+    r->n_sequences = 0;
 }
 
 int generate_cancel(struct generate *g, uint64_t tag)
 {
-    int n = sequence_list_drop(&g->waiting, &tag) + sequence_list_drop(&g->finished, &tag), n_kept = 0;
+    int n = group_list_drop(&g->waiting, &tag) + group_list_drop(&g->finished, &tag), n_kept = 0;
 
     for (int i = 0; i < g->n_active; i++) {
-        struct sequence *s = g->active[i];
+        struct group *group = g->active[i];
 
-        if (s->tag != tag) {
-            g->active[n_kept++] = s;
+        if (group->tag != tag) {
+            g->active[n_kept++] = group;
             continue;
         }
-        g->free_slots[g->n_free++] = s->slot;
-        free(s);
+        kv_rows_give(g->rows, group->kv_first);
+        g->n_live -= group->n_live;
+        group_free(group);
         n++;
     }
     g->n_active = n_kept;

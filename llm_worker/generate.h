@@ -1,10 +1,15 @@
-/* generate.h - many captions at once: requests wait, take a slot of the KV cache, grow a token a step, and leave.
+/* generate.h - many captions at once: requests wait, take rows of the KV cache, grow a token a step, and leave.
  *
  * A step runs one forward pass over everything that is active; prompts of new requests ride in the same pass as soon
- * as slots and rows allow. The tokens of a request do not depend on what else is running.
+ * as rows allow. The tokens of a request do not depend on what else is running, nor on the order of requests: sampling
+ * draws from Philox4x32-10 with the request's key, counter (step, sample).
+ * Options are those of transformers' generate, with the same results (MODEL.md "Decoding").
  * Who may call: the compute thread that owns the model; nothing here locks or logs.
  * Units:  tokens. Lengths count new tokens, the end-of-sequence token included.
- * Memory: requests are copied at submit (Q * L floats and the prompt); a result is the caller's.
+ * Memory: requests are copied at submit; a result is the caller's. A running request holds
+ *             lm_prefix_rows + lm_start_rows + n * (max_new_tokens - 1)
+ *         consecutive rows of the cache, n = n_beams or the samples of n_return, and n of the lm_limits.n_sequences
+ *         (samples that have ended give theirs back). Those that wait start in the order they came: none overtakes.
  * Errors: negative errno; a submit that fails has changed nothing. */
 #ifndef BLIPLINE_LLM_WORKER_GENERATE_H
 #define BLIPLINE_LLM_WORKER_GENERATE_H
@@ -16,10 +21,27 @@
 
 enum { GENERATE_MAX_EOS = 16, GENERATE_MAX_RETURN = 32, GENERATE_MAX_BEAMS = 64 };
 
-struct opt;
+struct lm;
 struct generate;
 
 enum generate_early_stopping { GENERATE_EARLY_FALSE, GENERATE_EARLY_TRUE, GENERATE_EARLY_NEVER };
+
+struct generate_options {
+    int max_new_tokens; /* >= 1 */
+    int min_new_tokens; /* 0 .. max_new_tokens */
+    int n_beams;        /* 1: greedy or sampling */
+    int n_return;       /* 1 .. n_beams; sampling: any number of samples */
+    float length_penalty;
+    enum generate_early_stopping early_stopping;
+    float repetition_penalty; /* > 0; 1: none */
+    int no_repeat_ngram;      /* 0: off */
+    bool sample;              /* with n_beams 1 only */
+    float temperature;        /* > 0 */
+    int top_k;                /* 0: off */
+    float top_p;              /* 0 < p <= 1; 1: off */
+};
+/* Greedy, 20 new tokens. */
+struct generate_options generate_options_default(void);
 
 struct generate_request {
     uint64_t tag;            /* the caller's, returned with the result */
@@ -27,31 +49,38 @@ struct generate_request {
     int n_image_rows;
     const int32_t *prompt; /* ids with special tokens; no prompt: the bos id alone. At least one */
     int n_prompt;
-    int max_new_tokens; /* >= 1 */
+    struct generate_options options;
+    uint64_t key;       /* sampling: of this image and prompt */
     const int32_t *eos; /* any of these ends the sequence; may be empty */
     int n_eos;
 };
 
 enum generate_finish { GENERATE_FINISH_EOS, GENERATE_FINISH_LENGTH };
 
-struct generate_result {
-    uint64_t tag;
+struct generate_sequence {
     int32_t *ids; /* new tokens, up to and with the first eos */
     int n_ids;
-    double logprob; /* sum over ids */
+    double logprob; /* sum over ids of the log-softmax of the unprocessed logits */
+    double score;   /* beams: what transformers calls sequences_scores; else logprob */
     enum generate_finish finish;
 };
+struct generate_result {
+    uint64_t tag;
+    int n_sequences; /* n_return: beams best first, samples in order. 0: the model gave nothing finite to choose from */
+    struct generate_sequence *sequences; /* [n_sequences], ids in the same allocation */
+};
 
-/* At most `queue_limit` requests wait for a slot. forbidden_id: the image token, which no prompt may contain (-1:
- * none). The model must outlive the generator. */
-int generate_new(struct opt *m, int queue_limit, int32_t forbidden_id, struct generate **ret,
+/* At most `queue_limit` requests wait. forbidden_id: the image token, which no prompt may contain and which stands for
+ * the image rows in the history that penalties look at (-1: none). The model must outlive the generator. */
+int generate_new(struct lm *m, int queue_limit, int32_t forbidden_id, struct generate **ret,
                  struct err *err) CHECK_RESULT;
 void generate_free(struct generate *g); /* waiting, active and untaken ones are dropped */
 
 /* Would this request be accepted? The same errors as generate_submit, except -EAGAIN. */
 int generate_check(const struct generate *g, const struct generate_request *r, struct err *err) CHECK_RESULT;
-/* -E2BIG: image rows + prompt + new tokens need more positions than the model has. -EINVAL: an id that is no token or
- * is the image token, no rows at all, too many eos ids. -EAGAIN: queue_limit requests are waiting. */
+/* -E2BIG: image rows + prompt + new tokens need more positions, cache or sequences than there are. -EINVAL: an option out
+ * of range or a combination that is not built, each named; an id that is no token or is the image token; more beams than
+ * the vocabulary can feed. -EAGAIN: queue_limit requests are waiting. */
 int generate_submit(struct generate *g, const struct generate_request *r, struct err *err) CHECK_RESULT;
 
 /* One token for every active sequence, the first one for those that start now. Returns how many sequences ran (0: there
@@ -64,7 +93,7 @@ void generate_result_release(struct generate_result *r);
 int generate_cancel(struct generate *g, uint64_t tag);
 
 int generate_n_waiting(const struct generate *g);
-int generate_n_active(const struct generate *g);
+int generate_n_active(const struct generate *g);   /* requests */
 int generate_n_finished(const struct generate *g); /* not yet taken */
 int generate_room(const struct generate *g);       /* requests that submit takes now without -EAGAIN */
 

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "llm_worker/generate.h"
+#include "llm_worker/generate_json.h"
+#include "llm_worker/group.h"
 #include "llm_worker/lm.h"
-#include "llm_worker/opt.h"
 #include "model/golden.h"
 #include "model/tokenizer.h"
 #include "tensor/ops.h"
@@ -17,12 +19,13 @@ enum {
     SELFTEST_MAX_TEXT_POSITIONS = 512, /* prompt and new tokens: keeps the cache of a large model small */
 };
 
+#define SELFTEST_SCORE_DIGIT 1e-6
+
 struct selftest {
     struct golden *g;
     struct tokenizer *tokenizer;
     struct ops *o;
     struct lm *lm;
-    struct opt *m;
     float *image_rows; /* [n_images, Q, L] golden projections */
     struct err *err;
 };
@@ -168,15 +171,34 @@ static int test_logits(const struct selftest *t, const json_t *prompt)
     return rc;
 }
 
-/* -- greedy ids -- */
+/* -- ids and sequence scores -- */
 
-static int run_greedy(const struct selftest *t, const struct token_ids *prompt, int max_new_tokens,
-                      struct generate_result *results)
+/* What row `row` asks for. */
+static int row_options(const struct selftest *t, const json_t *row, struct generate_options *ret)
+{
+    const json_t *max_new = json_object_get(row, "max_new_tokens");
+    int rc;
+
+    *ret = generate_options_default();
+    if (json_is_integer(max_new))
+        ret->max_new_tokens = (int)json_integer_value(max_new);
+    rc = generate_json_options(json_object_get(row, "options"), ret, t->err);
+    if (rc < 0)
+        return err_prefix(t->err, rc, "%s/expected.json", t->g->dir);
+    if (ret->max_new_tokens < 1 || ret->max_new_tokens > SELFTEST_MAX_NEW_TOKENS || ret->n_return < 1 ||
+        ret->n_return > GENERATE_MAX_RETURN || ret->n_beams < 1 || ret->n_beams > GENERATE_MAX_BEAMS)
+        return err_set(t->err, -EINVAL, "%s/expected.json: %d new tokens, %d beams, %d sequences", t->g->dir,
+                       ret->max_new_tokens, ret->n_beams, ret->n_return);
+    return 0;
+}
+
+static int run(const struct selftest *t, const struct token_ids *prompt, const struct generate_options *options,
+               struct generate_result *results)
 {
     const struct config *c = &t->g->checkpoint->config;
     struct generate *g = NULL;
     struct generate_result r;
-    int rc = generate_new(t->m, t->g->n_images, c->image_token, &g, t->err);
+    int rc = generate_new(t->lm, t->g->n_images, c->image_token, &g, t->err);
 
     for (int i = 0; rc == 0 && i < t->g->n_images; i++)
         rc = generate_submit(g,
@@ -186,7 +208,7 @@ static int run_greedy(const struct selftest *t, const struct token_ids *prompt, 
                                  .n_image_rows = c->n_queries,
                                  .prompt = prompt->ids,
                                  .n_prompt = (int)prompt->n,
-                                 .max_new_tokens = max_new_tokens,
+                                 .options = *options,
                                  .eos = c->eos,
                                  .n_eos = c->n_eos,
                              },
@@ -201,55 +223,85 @@ static int run_greedy(const struct selftest *t, const struct token_ids *prompt, 
     return rc;
 }
 
-/* The first place where the ids of any picture differ, in words; "" when they are equal. */
-static void first_difference(const json_t *want, const struct generate_result *got, int n, char *ret, size_t size)
+/* Sequence i of all pictures'; they are image-major. */
+static const struct generate_sequence *sequence(const struct generate_result *results, int n_return, size_t i)
 {
-    *ret = '\0';
-    for (int i = 0; i < n; i++) {
-        const json_t *ids = json_array_get(want, (size_t)i);
-        const size_t n_want = json_array_size(ids);
+    static const struct generate_sequence none = {.score = NAN};
+    const struct generate_result *r = &results[i / (size_t)n_return];
 
-        for (int k = 0; k < got[i].n_ids || (size_t)k < n_want; k++) {
-            long long w = (size_t)k < n_want ? json_integer_value(json_array_get(ids, (size_t)k)) : -1;
-            long long found = k < got[i].n_ids ? got[i].ids[k] : -1;
+    return (int)(i % (size_t)n_return) < r->n_sequences ? &r->sequences[i % (size_t)n_return] : &none;
+}
+
+/* The first place where ids differ, in words. Returns whether they are equal. */
+static bool same_ids(const json_t *want, const struct generate_result *got, int n_return, char *ret, size_t size)
+{
+    for (size_t i = 0; i < json_array_size(want); i++) {
+        const json_t *ids = json_array_get(want, i);
+        const struct generate_sequence *s = sequence(got, n_return, i);
+        const int n_want = (int)json_array_size(ids);
+
+        for (int k = 0; k < s->n_ids || k < n_want; k++) {
+            long long w = k < n_want ? json_integer_value(json_array_get(ids, (size_t)k)) : -1;
+            long long found = k < s->n_ids ? s->ids[k] : -1;
 
             if (w == found)
                 continue;
-            snprintf(ret, size, "picture %d, token %d: %lld, wanted %lld (-1: ended)", i, k, found, w);
-            return;
+            snprintf(ret, size, "sequence %zu, token %d: %lld, wanted %lld (-1: ended)", i, k, found, w);
+            return false;
         }
     }
+    return true;
 }
 
-static bool is_greedy(const json_t *options)
+/* The first score that is off, in words. They were stored with six digits behind the point. */
+static bool same_scores(const struct selftest *t, const json_t *want, const struct generate_result *got, int n_return,
+                        char *ret, size_t size)
 {
-    return json_object_size(options) == 1 && json_integer_value(json_object_get(options, "num_beams")) == 1;
+    const double limit = t->g->checkpoint->config.lm == CONFIG_LM_T5 ? GOLDEN_LIMIT_T5_LOGITS : GOLDEN_LIMIT;
+
+    for (size_t i = 0; i < json_array_size(want); i++) {
+        const double w = json_number_value(json_array_get(want, i)), score = sequence(got, n_return, i)->score;
+
+        if (fabs(score - w) <= limit * fabs(w) + SELFTEST_SCORE_DIGIT / 2) /* false for NaN */
+            continue;
+        snprintf(ret, size, "sequence %zu: score %.7g, wanted %.7g", i, score, w);
+        return false;
+    }
+    return true;
 }
 
 static int test_ids(const struct selftest *t, const json_t *row, const char *stage)
 {
-    const json_t *want = json_object_get(row, "ids");
-    const json_int_t max_new = json_integer_value(json_object_get(row, "max_new_tokens"));
+    const json_t *want = json_object_get(row, "ids"), *scores = json_object_get(row, "sequences_scores");
     struct generate_result *got = calloc((size_t)t->g->n_images, sizeof(*got));
+    struct generate_options options;
     struct token_ids ids = {0};
-    char detail[160];
-    int rc;
+    char detail[160] = "";
+    int rc = got ? row_options(t, row, &options) : err_set(t->err, -ENOMEM, "no memory for ids");
 
-    if (max_new < 1 || max_new > SELFTEST_MAX_NEW_TOKENS || json_array_size(want) != (size_t)t->g->n_images)
-        rc = err_set(t->err, -EINVAL, "%s/expected.json: %s has no usable max_new_tokens or ids", t->g->dir, stage);
-    else
-        rc = got ? prompt_ids(t, json_object_get(row, "prompt"), &ids) : err_set(t->err, -ENOMEM, "no memory for ids");
+    if (rc == 0 && (json_array_size(want) != (size_t)t->g->n_images * (size_t)options.n_return ||
+                    (scores && json_array_size(scores) != json_array_size(want))))
+        rc = err_set(t->err, -EINVAL, "%s/expected.json: %s has no usable ids or scores", t->g->dir, stage);
     if (rc == 0)
-        rc = run_greedy(t, &ids, (int)max_new, got);
+        rc = prompt_ids(t, json_object_get(row, "prompt"), &ids);
+    if (rc == 0)
+        rc = run(t, &ids, &options, got);
     if (rc == 0) {
-        first_difference(want, got, t->g->n_images, detail, sizeof(detail));
-        rc = golden_report_equal(t->g, stage, t->g->n_images, !*detail, *detail ? detail : NULL, t->err);
+        const bool pass = same_ids(want, got, options.n_return, detail, sizeof(detail)) &&
+                          same_scores(t, scores, got, options.n_return, detail, sizeof(detail));
+
+        rc = golden_report_equal(t->g, stage, (int)json_array_size(want), pass, pass ? NULL : detail, t->err);
     }
     for (int i = 0; got && i < t->g->n_images; i++)
         generate_result_release(&got[i]);
     token_ids_release(&ids);
     free(got);
     return rc;
+}
+
+static bool is_greedy(const json_t *options)
+{
+    return json_object_size(options) == 1 && json_integer_value(json_object_get(options, "num_beams")) == 1;
 }
 
 static int test_row(const struct selftest *t, const json_t *row)
@@ -261,11 +313,8 @@ static int test_row(const struct selftest *t, const json_t *row)
     snprintf(stage, sizeof(stage), "ids %s %s", json_is_string(prompt) ? json_string_value(prompt) : "(no prompt)",
              text ? text : "");
     free(text);
-    if (!is_greedy(options))
-        return golden_report_skipped(t->g, stage, "only greedy decoding is built so far", t->err);
-    rc = test_logits(t, prompt);
-    if (rc == 0 && !t->m)
-        return golden_report_skipped(t->g, stage, "only OPT is decoded so far", t->err);
+    if (is_greedy(options)) /* one row of each prompt */
+        rc = test_logits(t, prompt);
     return rc < 0 ? rc : test_ids(t, row, stage);
 }
 
@@ -279,13 +328,30 @@ static int test_generate(const struct selftest *t)
     return rc;
 }
 
+/* Room for all pictures' prompts in one pass, and for the largest row of expected.json at least once. */
 static int open_model(struct selftest *t)
 {
     const struct config *c = &t->g->checkpoint->config;
-    const int64_t rows = (int64_t)t->g->n_images * (c->n_queries + SELFTEST_MAX_TEXT_POSITIONS + 1);
+    const json_t *rows = json_object_get(t->g->expected, "generate");
+    const int64_t prompt = c->n_queries + SELFTEST_MAX_TEXT_POSITIONS + 1;
     struct lm_limits limits = {.n_sequences = t->g->n_images};
+    int64_t most = 0, n_kv_rows;
 
-    limits.n_kv_rows = limits.max_rows = rows < INT32_MAX ? (int)rows : INT32_MAX;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        struct generate_options o;
+        int rc = row_options(t, json_array_get(rows, i), &o), n;
+
+        if (rc < 0)
+            return rc;
+        n = group_n_strands(&o);
+        limits.n_sequences = n > limits.n_sequences ? n : limits.n_sequences;
+        most = (int64_t)n * o.max_new_tokens > most ? (int64_t)n * o.max_new_tokens : most;
+    }
+    n_kv_rows = t->g->n_images * prompt + most;
+    limits.n_kv_rows = n_kv_rows < INT32_MAX ? (int)n_kv_rows : INT32_MAX;
+    limits.max_rows = limits.n_kv_rows - (int)most;
+    if (limits.max_rows < limits.n_sequences)
+        limits.max_rows = limits.n_sequences;
     return lm_open(t->o, t->g->checkpoint, &limits, &t->lm, t->err);
 }
 
@@ -293,21 +359,15 @@ static int load(struct selftest *t, int n_threads)
 {
     const struct config *c = &t->g->checkpoint->config;
     const int64_t shape[] = {t->g->n_images, c->n_queries, c->lm_width};
-    struct opt_limits limits = {.n_slots = t->g->n_images};
     int rc;
 
     if (c->lm == CONFIG_LM_NONE)
         return err_set(t->err, -ENOTSUP, "%s: a retrieval checkpoint has no language model", t->g->dir);
     if ((rc = tokenizer_load(t->g->checkpoint->tokenizer_path, &t->tokenizer, t->err)) < 0 ||
         (rc = golden_floats(t->g, "language_projection", 3, shape, &t->image_rows, t->err)) < 0 ||
-        (rc = ops_cpu_new(n_threads, DTYPE_F32, &t->o, t->err)) < 0 || (rc = open_model(t)) < 0 ||
-        c->lm != CONFIG_LM_OPT)
+        (rc = ops_cpu_new(n_threads, DTYPE_F32, &t->o, t->err)) < 0)
         return rc;
-    limits.n_positions = c->n_queries + SELFTEST_MAX_TEXT_POSITIONS;
-    if (limits.n_positions > c->opt.max_positions)
-        limits.n_positions = c->opt.max_positions;
-    limits.max_rows = limits.n_slots * limits.n_positions;
-    return opt_new(t->o, t->g->checkpoint, &limits, &t->m, t->err);
+    return open_model(t);
 }
 
 int llm_selftest(const char *golden_dir, int n_threads, FILE *out, struct err *err)
@@ -324,7 +384,6 @@ int llm_selftest(const char *golden_dir, int n_threads, FILE *out, struct err *e
     if (rc == 0)
         rc = golden_print(t.g, out, err);
     lm_free(t.lm);
-    opt_free(t.m);
     ops_free(t.o);
     tokenizer_free(t.tokenizer);
     free(t.image_rows);

@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "llm_worker/caption.h"
 #include "llm_worker/generate.h"
-#include "llm_worker/opt.h"
+#include "llm_worker/lm.h"
 #include "llm_worker/unit.h"
 #include "model/tokenizer.h"
 #include "worker/gather.h"
@@ -20,11 +20,13 @@ const struct conf_key llm_conf_table[] = {
      "most positions of a sequence (queries, prompt and new tokens; sizes the KV cache); 0: all that the model has"},
     {0}};
 
+enum { LLM_DEFAULT_POSITIONS = 512 };
+
 struct llm_worker {
     struct worker common;
     const struct llm_conf *conf;
     struct tokenizer *tokenizer;
-    struct opt *opt; /* NULL: device null */
+    struct lm *lm; /* NULL: device null */
     struct generate *generate;
     uint32_t n_queries, width; /* Q, L of what comes in */
     struct unit *first, **end;
@@ -37,25 +39,32 @@ struct llm_worker {
 
 static int open_model(struct llm_worker *w, struct err *err)
 {
-    struct opt_limits limits = {.n_slots = (int)w->conf->common.batch, .n_positions = (int)w->conf->positions};
+    struct lm_limits limits = {.n_sequences = (int)w->conf->common.batch};
+    int64_t positions = w->conf->positions;
     int rc = worker_open(&w->common, MODEL_STAGE_LLM, err);
 
     if (rc == 0)
         rc = tokenizer_load(w->common.checkpoint->tokenizer_path, &w->tokenizer, err);
     if (rc < 0)
         return rc;
-    if (w->common.checkpoint->config.lm != CONFIG_LM_OPT)
-        return err_set(err, -ENOTSUP, "%s: this worker runs OPT, the checkpoint has %s", w->conf->common.model,
-                       w->common.checkpoint->config.lm == CONFIG_LM_T5 ? "T5" : "no language model");
-    if (limits.n_positions > w->common.checkpoint->config.opt.max_positions)
-        limits.n_positions = 0;
-    rc = opt_new(w->common.ops, w->common.checkpoint, &limits, &w->opt, err);
+    if (w->common.checkpoint->config.lm == CONFIG_LM_NONE)
+        return err_set(err, -ENOTSUP, "%s: the checkpoint has no language model", w->conf->common.model);
+    if (w->common.checkpoint->config.lm == CONFIG_LM_OPT &&
+        (positions == 0 || positions > w->common.checkpoint->config.opt.max_positions))
+        positions = w->common.checkpoint->config.opt.max_positions;
+    if (positions == 0)
+        positions = LLM_DEFAULT_POSITIONS; /* T5 knows no limit */
+    if (positions > INT32_MAX / 2 / limits.n_sequences)
+        return err_set(err, -EINVAL, "batch %d with %lld positions: the cache would be too large", limits.n_sequences,
+                       (long long)positions);
+    limits.n_kv_rows = limits.n_sequences * (int)positions;
+    limits.max_rows = limits.n_sequences + (int)positions;
+    rc = lm_open(w->common.ops, w->common.checkpoint, &limits, &w->lm, err);
     if (rc < 0)
         return rc;
     w->n_queries = (uint32_t)w->common.checkpoint->config.n_queries;
-    w->width = (uint32_t)opt_width(w->opt);
-    return generate_new(w->opt, (int)w->conf->common.batch, w->common.checkpoint->config.image_token, &w->generate,
-                        err);
+    w->width = (uint32_t)lm_width(w->lm);
+    return generate_new(w->lm, (int)w->conf->common.batch, w->common.checkpoint->config.image_token, &w->generate, err);
 }
 
 int llm_worker_start(const void *conf, void **ret, struct err *err)
@@ -93,7 +102,7 @@ void llm_worker_free(void *daemon)
         llm_unit_free(u);
     }
     generate_free(w->generate);
-    opt_free(w->opt);
+    lm_free(w->lm);
     tokenizer_free(w->tokenizer);
     worker_release(&w->common);
     token_ids_release(&w->prompt_ids);
@@ -149,13 +158,15 @@ static int encode_prompt(struct llm_worker *w, const struct msg_recipe *recipe, 
 static struct generate_request request_of(const struct llm_worker *w, const struct unit *u, uint32_t row)
 {
     const struct config *c = &w->common.checkpoint->config;
+    struct generate_options options = generate_options_default();
 
+    options.max_new_tokens = (int)u->work->recipe.decode.max_new_tokens;
     return (struct generate_request){.tag = u->serial << 16 | row,
                                      .image_rows = u->image_rows + (size_t)row * w->n_queries * w->width,
                                      .n_image_rows = (int)w->n_queries,
                                      .prompt = w->prompt_ids.ids,
                                      .n_prompt = (int)w->prompt_ids.n,
-                                     .max_new_tokens = (int)u->work->recipe.decode.max_new_tokens,
+                                     .options = options,
                                      .eos = c->eos,
                                      .n_eos = c->n_eos};
 }
@@ -204,7 +215,7 @@ static int take_units(struct llm_worker *w, int64_t timeout_ms)
         }
         *w->end = u;
         w->end = &u->next;
-        if (w->opt && prepare_unit(w, u, &code, &err) < 0)
+        if (w->lm && prepare_unit(w, u, &code, &err) < 0)
             abandon_unit(w, u, code, err.text);
     }
     return rc;
@@ -272,15 +283,20 @@ static struct unit *find_unit(struct llm_worker *w, uint64_t serial)
 static int note_result(struct llm_worker *w, struct unit *u, const struct generate_result *r, struct err *err)
 {
     struct unit_caption *c = &u->captions[r->tag & 0xffff];
+    const struct generate_sequence *s = r->sequences;
     int rc;
 
+    if (r->n_sequences < 1)
+        return err_set(err, -EDOM, "the language model gave no finite number for picture %llu of the unit",
+                       (unsigned long long)(r->tag & 0xffff));
+
     c->start = u->texts.size_bytes;
-    rc = caption_text(w->tokenizer, &w->common.checkpoint->config, r->ids, r->n_ids, &u->texts, err);
+    rc = caption_text(w->tokenizer, &w->common.checkpoint->config, s->ids, s->n_ids, &u->texts, err);
     if (rc < 0)
         return rc;
     c->size_bytes = u->texts.size_bytes - c->start;
-    c->logprob = (float)r->logprob;
-    c->tokens = (uint32_t)r->n_ids;
+    c->logprob = (float)s->logprob;
+    c->tokens = (uint32_t)s->n_ids;
     u->n_done++;
     return 0;
 }
@@ -344,7 +360,7 @@ int llm_worker_run(void *daemon, struct err *err)
             return err_set(err, ended, "cannot take work: %s", strerror(-ended));
         if (!w->first && ended == -EPIPE)
             return worker_end(&w->common, err);
-        if (!w->opt) {
+        if (!w->lm) {
             run_null(w);
             continue;
         }

@@ -5,7 +5,7 @@
 #define BLIPLINE_TESTS_UNIT_CAPTIONER_H
 
 #include "llm_worker/generate.h"
-#include "llm_worker/opt.h"
+#include "llm_worker/lm.h"
 #include "tests/unit/viewer.h"
 
 struct captioner {
@@ -14,13 +14,13 @@ struct captioner {
     struct tokenizer *tokenizer;
     struct vit *vit;
     struct qformer *qformer;
-    struct opt *opt;
+    struct lm *lm;
     int max_batch;
     size_t image_bytes, trunk_len, query_len, projected_len; /* of one image */
 };
 
 /* Takes `o`. */
-static inline void captioner_open(struct captioner *k, const char *dir, struct ops *o, int max_batch, int n_slots)
+static inline void captioner_open(struct captioner *k, const char *dir, struct ops *o, int max_batch, int n_sequences)
 {
     struct err err = {{0}};
 
@@ -30,7 +30,10 @@ static inline void captioner_open(struct captioner *k, const char *dir, struct o
     CHECK_OK(tokenizer_load(k->c->tokenizer_path, &k->tokenizer, &err), err);
     CHECK_OK(vit_new(o, k->c, max_batch, &k->vit, &err), err);
     CHECK_OK(qformer_new(o, k->c, max_batch, &k->qformer, &err), err);
-    CHECK_OK(opt_new(o, k->c, &(struct opt_limits){.n_slots = n_slots, .max_rows = 256}, &k->opt, &err), err);
+    CHECK_OK(lm_open(o, k->c,
+                     &(struct lm_limits){.n_sequences = n_sequences, .n_kv_rows = 96 * n_sequences, .max_rows = 256},
+                     &k->lm, &err),
+             err);
     k->image_bytes = (size_t)vit_image_size(k->vit) * (size_t)vit_image_size(k->vit) * 3;
     k->trunk_len = (size_t)vit_n_tokens(k->vit) * (size_t)vit_width(k->vit);
     k->query_len = (size_t)qformer_n_queries(k->qformer) * (size_t)qformer_width(k->qformer);
@@ -39,7 +42,7 @@ static inline void captioner_open(struct captioner *k, const char *dir, struct o
 
 static inline void captioner_close(struct captioner *k)
 {
-    opt_free(k->opt);
+    lm_free(k->lm);
     qformer_free(k->qformer);
     vit_free(k->vit);
     tokenizer_free(k->tokenizer);
@@ -80,7 +83,7 @@ static inline struct token_ids captioner_prompt(const struct captioner *k, const
 }
 
 static inline void captioner_submit(const struct captioner *k, struct generate *g, uint64_t tag, const float *rows,
-                                    const struct token_ids *prompt, int max_new_tokens)
+                                    const struct token_ids *prompt, const struct generate_options *options)
 {
     struct generate_request r = {
         .tag = tag,
@@ -88,7 +91,7 @@ static inline void captioner_submit(const struct captioner *k, struct generate *
         .n_image_rows = qformer_n_queries(k->qformer),
         .prompt = prompt->ids,
         .n_prompt = (int)prompt->n,
-        .max_new_tokens = max_new_tokens,
+        .options = *options,
         .eos = k->c->config.eos,
         .n_eos = k->c->config.n_eos,
     };

@@ -4,7 +4,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
-enum { N_PICTURES = 24, MAX_NEW = 24, N_SLOTS = 10, BATCH = 7 };
+enum { N_PICTURES = 24, MAX_NEW = 24, N_SEQUENCES = 10, BATCH = 7 };
 
 struct fixture {
     struct captioner k;
@@ -25,7 +25,7 @@ static int set_up(void **state)
     int n = 0;
 
     CHECK_OK(ops_cpu_new(2, DTYPE_F32, &o, &err), err);
-    captioner_open(&f.k, "models/blip2-opt-demo", o, BATCH, N_SLOTS);
+    captioner_open(&f.k, "models/blip2-opt-demo", o, BATCH, N_SEQUENCES);
     f.answers = json_load_file("tests/golden/decode/demo_answers.json", 0, NULL);
     assert_int_equal(json_object_size(f.answers), N_PICTURES);
     rgb = malloc(N_PICTURES * f.k.image_bytes);
@@ -62,14 +62,14 @@ static int tear_down(void **state)
 }
 
 /* The text of new ids, stripped at both ends. */
-static void caption_text(const struct captioner *k, const struct generate_result *r, struct buf *ret)
+static void caption_text(const struct captioner *k, const struct generate_sequence *s, struct buf *ret)
 {
     struct err err = {{0}};
     size_t begin = 0;
-    int n = r->n_ids - (r->finish == GENERATE_FINISH_EOS);
+    int n = s->n_ids - (s->finish == GENERATE_FINISH_EOS);
 
     buf_clear(ret);
-    CHECK_OK(tokenizer_decode(k->tokenizer, r->ids, (size_t)n, true, ret, &err), err);
+    CHECK_OK(tokenizer_decode(k->tokenizer, s->ids, (size_t)n, true, ret, &err), err);
     while (ret->size_bytes > 0 && strchr(" \n\t", ret->data[ret->size_bytes - 1]))
         ret->size_bytes--;
     while (begin < ret->size_bytes && strchr(" \n\t", ret->data[begin]))
@@ -79,18 +79,21 @@ static void caption_text(const struct captioner *k, const struct generate_result
     CHECK_OK(buf_append(ret, "", 1), err);
 }
 
-static void check_captions(struct fixture *f, const char *prompt, const char *answer)
+static void check_captions(struct fixture *f, const char *prompt, int n_beams, const char *answer)
 {
     struct token_ids ids = captioner_prompt(&f->k, prompt);
+    struct generate_options options = generate_options_default();
     struct generate *g = NULL;
     struct generate_result r;
     struct buf text;
     struct err err = {{0}};
     int n = 0, rc;
 
-    CHECK_OK(generate_new(f->k.opt, N_PICTURES, f->k.c->config.image_token, &g, &err), err);
+    options.max_new_tokens = MAX_NEW;
+    options.n_beams = n_beams;
+    CHECK_OK(generate_new(f->k.lm, N_PICTURES, f->k.c->config.image_token, &g, &err), err);
     for (int i = 0; i < N_PICTURES; i++)
-        captioner_submit(&f->k, g, (uint64_t)i, f->projected + (size_t)i * f->k.projected_len, &ids, MAX_NEW);
+        captioner_submit(&f->k, g, (uint64_t)i, f->projected + (size_t)i * f->k.projected_len, &ids, &options);
     while ((rc = generate_step(g)) > 0)
         ;
     assert_int_equal(rc, 0);
@@ -98,7 +101,8 @@ static void check_captions(struct fixture *f, const char *prompt, const char *an
     for (; generate_take(g, &r) == 1; n++) {
         const json_t *want = json_object_get(json_object_get(f->answers, f->names[r.tag]), answer);
 
-        caption_text(&f->k, &r, &text);
+        assert_int_equal(r.n_sequences, 1);
+        caption_text(&f->k, r.sequences, &text);
         if (!json_is_string(want) || strcmp((const char *)text.data, json_string_value(want)) != 0)
             fail_msg("%s: \"%s\", the reference says \"%s\"", f->names[r.tag], (const char *)text.data,
                      json_string_value(want));
@@ -112,12 +116,17 @@ static void check_captions(struct fixture *f, const char *prompt, const char *an
 
 static void test_demo_captions_equal_the_reference(void **state)
 {
-    check_captions(*state, NULL, "greedy");
+    check_captions(*state, NULL, 1, "greedy");
 }
 
 static void test_demo_captions_with_a_prompt_equal_the_reference(void **state)
 {
-    check_captions(*state, "a photo of", "photo");
+    check_captions(*state, "a photo of", 1, "photo");
+}
+
+static void test_demo_captions_of_five_beams_equal_the_reference(void **state)
+{
+    check_captions(*state, NULL, 5, "beam5");
 }
 
 int main(void)
@@ -125,6 +134,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_demo_captions_equal_the_reference),
         cmocka_unit_test(test_demo_captions_with_a_prompt_equal_the_reference),
+        cmocka_unit_test(test_demo_captions_of_five_beams_equal_the_reference),
     };
 
     return cmocka_run_group_tests_name("demo_captions", tests, set_up, tear_down);

@@ -13,24 +13,38 @@
 #include <time.h>
 
 #include "llm_worker/generate.h"
-#include "llm_worker/opt.h"
-#include "llm_worker/sequence.h"
+#include "llm_worker/group.h"
+#include "llm_worker/lm.h"
 #include "model/checkpoint.h"
 #include "tensor/ops.h"
 
-enum { N_SLOTS = 3, N_REQUESTS = 17, N_ROWS = 4, MAX_NEW = 20, MAX_PROMPT = 9, IMAGE_TOKEN = 700, VOCAB = 704 };
+enum {
+    N_SEQUENCES = 6,
+    N_KV_ROWS = 150,
+    MAX_ROWS = 46,
+    N_REQUESTS = 17,
+    N_ROWS = 4,
+    MAX_NEW = 20,
+    MAX_PROMPT = 9,
+    IMAGE_TOKEN = 700,
+    VOCAB = 704
+};
+
+static const struct lm_limits limits = {.n_sequences = N_SEQUENCES, .n_kv_rows = N_KV_ROWS, .max_rows = MAX_ROWS};
 
 struct fixture {
     struct checkpoint *c;
     struct ops *o;
-    struct opt *opt;
+    struct lm *lm;
 };
 
 /* One request and, once it has run, its result. */
 struct job {
     float *rows;
     int32_t prompt[MAX_PROMPT];
-    int n_prompt, max_new_tokens;
+    int n_prompt;
+    struct generate_options options;
+    uint64_t key;
     int32_t eos[2];
     int n_eos;
     struct generate_result got;
@@ -42,9 +56,9 @@ static int set_up(void **state)
     struct err err = {{0}};
 
     if (checkpoint_open("tests/golden/opt_a", &f.c, &err) < 0 || ops_cpu_new(1, DTYPE_F32, &f.o, &err) < 0 ||
-        opt_new(f.o, f.c, &(struct opt_limits){.n_slots = N_SLOTS, .n_positions = 40}, &f.opt, &err) < 0)
+        lm_open(f.o, f.c, &limits, &f.lm, &err) < 0)
         fail_msg("%s", err.text);
-    assert_int_equal(opt_vocab_size(f.opt), VOCAB);
+    assert_int_equal(lm_vocab_size(f.lm), VOCAB);
     *state = &f;
     return 0;
 }
@@ -53,7 +67,7 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
 
-    opt_free(f->opt);
+    lm_free(f->lm);
     ops_free(f->o);
     checkpoint_free(f->c);
     return 0;
@@ -64,22 +78,51 @@ static struct generate *generator(const struct fixture *f, int queue_limit)
     struct generate *g = NULL;
     struct err err = {{0}};
 
-    if (generate_new(f->opt, queue_limit, IMAGE_TOKEN, &g, &err) < 0)
+    if (generate_new(f->lm, queue_limit, IMAGE_TOKEN, &g, &err) < 0)
         fail_msg("%s", err.text);
     return g;
 }
 
 static void job_make(const struct fixture *f, struct job *j, unsigned *seed)
 {
-    const int width = opt_width(f->opt);
+    const int width = lm_width(f->lm);
 
-    *j = (struct job){.n_prompt = 1 + rand_r(seed) % MAX_PROMPT, .max_new_tokens = 1 + rand_r(seed) % MAX_NEW};
+    *j = (struct job){.n_prompt = 1 + rand_r(seed) % MAX_PROMPT, .options = generate_options_default()};
+    j->options.max_new_tokens = 1 + rand_r(seed) % MAX_NEW;
     j->rows = calloc((size_t)(N_ROWS * width), sizeof(float));
     assert_non_null(j->rows);
     for (int i = 0; i < N_ROWS * width; i++)
         j->rows[i] = (float)(rand_r(seed) % 2001 - 1000) / 500;
     for (int i = 0; i < j->n_prompt; i++)
         j->prompt[i] = rand_r(seed) % IMAGE_TOKEN;
+}
+
+/* Greedy, beams or samples, with penalties; fewer new tokens where more sequences share the cache. */
+static void job_decode(struct job *j, unsigned *seed)
+{
+    struct generate_options *o = &j->options;
+
+    j->key = (uint64_t)rand_r(seed) << 32 | (unsigned)rand_r(seed);
+    j->eos[0] = rand_r(seed) % IMAGE_TOKEN;
+    j->n_eos = rand_r(seed) % 2;
+    o->repetition_penalty = rand_r(seed) % 2 ? 1.0F : 1.4F;
+    o->no_repeat_ngram = rand_r(seed) % 3;
+    o->min_new_tokens = rand_r(seed) % (o->max_new_tokens + 1);
+    switch (rand_r(seed) % 3) {
+    case 0:
+        o->n_beams = 2 + rand_r(seed) % (N_SEQUENCES - 1);
+        o->n_return = 1 + rand_r(seed) % o->n_beams;
+        break;
+    case 1:
+        o->sample = true;
+        o->n_return = 1 + rand_r(seed) % N_SEQUENCES;
+        o->temperature = 0.7F + (float)(rand_r(seed) % 10) / 10;
+        o->top_k = rand_r(seed) % 2 ? 50 : 0;
+        o->top_p = rand_r(seed) % 2 ? 0.9F : 1.0F;
+        break;
+    default:
+        break;
+    }
 }
 
 static void job_release(struct job *j)
@@ -95,7 +138,8 @@ static struct generate_request request_of(const struct job *j, uint64_t tag)
                                      .n_image_rows = N_ROWS,
                                      .prompt = j->prompt,
                                      .n_prompt = j->n_prompt,
-                                     .max_new_tokens = j->max_new_tokens,
+                                     .options = j->options,
+                                     .key = j->key,
                                      .eos = j->eos,
                                      .n_eos = j->n_eos};
 }
@@ -128,7 +172,7 @@ static void run_alone(const struct fixture *f, struct job *jobs, int i)
 
     assert_int_equal(submit(g, &jobs[i], (uint64_t)i), 0);
     while ((rc = generate_step(g)) > 0)
-        assert_int_equal(rc, 1);
+        assert_true(rc <= group_n_strands(&jobs[i].options));
     assert_int_equal(rc, 0);
     assert_int_equal(take_all(g, jobs), 1);
     generate_free(g);
@@ -136,13 +180,20 @@ static void run_alone(const struct fixture *f, struct job *jobs, int i)
 
 static void assert_same(const struct generate_result *a, const struct generate_result *b)
 {
-    assert_int_equal(a->n_ids, b->n_ids);
-    assert_memory_equal(a->ids, b->ids, (size_t)a->n_ids * sizeof(*a->ids));
-    assert_int_equal(a->finish, b->finish);
-    assert_memory_equal(&a->logprob, &b->logprob, sizeof(a->logprob));
+    assert_int_equal(a->n_sequences, b->n_sequences);
+    for (int i = 0; i < a->n_sequences; i++) {
+        const struct generate_sequence *x = &a->sequences[i], *y = &b->sequences[i];
+
+        assert_int_equal(x->n_ids, y->n_ids);
+        assert_memory_equal(x->ids, y->ids, (size_t)x->n_ids * sizeof(*x->ids));
+        assert_int_equal(x->finish, y->finish);
+        assert_memory_equal(&x->logprob, &y->logprob, sizeof(x->logprob));
+        assert_memory_equal(&x->score, &y->score, sizeof(x->score));
+    }
 }
 
-/* Requests come in shuffled order, at random moments, more of them than slots; each must give what it gives alone. */
+/* Beams, samples and greedy requests come in shuffled order, at random moments, more of them than there is room for;
+ * each must give to the bit what it gives alone. */
 static void test_generate_results_do_not_depend_on_company(void **state)
 {
     const struct fixture *f = *state;
@@ -154,9 +205,9 @@ static void test_generate_results_do_not_depend_on_company(void **state)
     print_message("seed %u\n", seed);
     for (int i = 0; i < N_REQUESTS; i++) {
         job_make(f, &jobs[i], &seed);
+        job_decode(&jobs[i], &seed);
         run_alone(f, jobs, i);
-        assert_int_equal(jobs[i].got.n_ids, jobs[i].max_new_tokens);
-        assert_int_equal(jobs[i].got.finish, GENERATE_FINISH_LENGTH);
+        assert_int_equal(jobs[i].got.n_sequences, jobs[i].options.n_return);
         together[i] = jobs[i];
         together[i].got = (struct generate_result){0};
         order[i] = i;
@@ -173,7 +224,7 @@ static void test_generate_results_do_not_depend_on_company(void **state)
             next++;
         }
         assert_true(generate_step(g) >= 0);
-        assert_true(generate_n_active(g) <= N_SLOTS);
+        assert_true(generate_n_active(g) <= N_SEQUENCES);
         n_taken += take_all(g, together);
     }
     for (int i = 0; i < N_REQUESTS; i++) {
@@ -195,9 +246,9 @@ static void test_generate_stops_with_the_first_eos(void **state)
     int n_until;
 
     job_make(f, &jobs[0], &seed);
-    jobs[0].max_new_tokens = MAX_NEW;
+    jobs[0].options.max_new_tokens = MAX_NEW;
     run_alone(f, jobs, 0);
-    memcpy(ids, jobs[0].got.ids, sizeof(ids));
+    memcpy(ids, jobs[0].got.sequences[0].ids, sizeof(ids));
 
     jobs[0].eos[0] = VOCAB - 1;
     jobs[0].eos[1] = ids[MAX_NEW / 2];
@@ -205,20 +256,25 @@ static void test_generate_stops_with_the_first_eos(void **state)
     for (n_until = 0; ids[n_until] != jobs[0].eos[1] && ids[n_until] != jobs[0].eos[0]; n_until++)
         ;
     run_alone(f, jobs, 0);
-    assert_int_equal(jobs[0].got.n_ids, n_until + 1);
-    assert_int_equal(jobs[0].got.finish, GENERATE_FINISH_EOS);
-    assert_memory_equal(jobs[0].got.ids, ids, (size_t)(n_until + 1) * sizeof(*ids));
+    assert_int_equal(jobs[0].got.sequences[0].n_ids, n_until + 1);
+    assert_int_equal(jobs[0].got.sequences[0].finish, GENERATE_FINISH_EOS);
+    assert_memory_equal(jobs[0].got.sequences[0].ids, ids, (size_t)(n_until + 1) * sizeof(*ids));
     job_release(&jobs[0]);
 }
 
-/* log-softmax of the chosen id, which must be a largest one, for a pass of one sequence */
-static double logprob_of(const struct fixture *f, const struct opt_seq *seq, int32_t id)
+/* log-softmax of the id, which must be a largest one, after prompt and ids */
+static double logprob_of(const struct fixture *f, const struct job *j, int n_ids, const int32_t *ids, int32_t id)
 {
+    int32_t prompt[MAX_PROMPT + MAX_NEW];
+    struct lm_start start = {
+        .image_rows = j->rows, .n_image_rows = N_ROWS, .ids = prompt, .n_ids = j->n_prompt + n_ids};
     const float *device = NULL;
     float logits[VOCAB];
     double sum = 0;
 
-    assert_int_equal(opt_forward(f->opt, 1, seq, &device), 0);
+    memcpy(prompt, j->prompt, (size_t)j->n_prompt * sizeof(*prompt));
+    memcpy(prompt + j->n_prompt, ids, (size_t)n_ids * sizeof(*prompt));
+    assert_int_equal(lm_forward(f->lm, 1, &start, 0, NULL, &device), 0);
     assert_int_equal(f->o->f->download_f32_from_f32(f->o, logits, device, VOCAB), 0);
     for (int i = 0; i < VOCAB; i++) {
         assert_true(logits[i] <= logits[id]);
@@ -227,28 +283,99 @@ static double logprob_of(const struct fixture *f, const struct opt_seq *seq, int
     return -log(sum);
 }
 
-/* The log-probability is that of the model's softmax, summed over the new tokens. */
+/* The log-probability is that of the model's softmax, summed over the new tokens; score is the same where there are no
+ * beams. */
 static void test_generate_logprob_is_the_models(void **state)
 {
     const struct fixture *f = *state;
     unsigned seed = 11;
     struct job jobs[1];
-    struct opt_seq seq;
-    double want;
+    const struct generate_sequence *s;
+    double want = 0;
 
     job_make(f, &jobs[0], &seed);
-    jobs[0].max_new_tokens = 4;
+    jobs[0].options.max_new_tokens = 4;
     run_alone(f, jobs, 0);
-    seq = (struct opt_seq){
-        .n_image_rows = N_ROWS, .image_rows = jobs[0].rows, .n_ids = jobs[0].n_prompt, .ids = jobs[0].prompt};
-    want = logprob_of(f, &seq, jobs[0].got.ids[0]);
-    for (int i = 1; i < 4; i++) {
-        seq = (struct opt_seq){
-            .first_position = N_ROWS + jobs[0].n_prompt + i - 1, .n_ids = 1, .ids = &jobs[0].got.ids[i - 1]};
-        want += logprob_of(f, &seq, jobs[0].got.ids[i]);
-    }
-    assert_true(fabs(jobs[0].got.logprob - want) <= 1e-5 * fabs(want));
+    s = jobs[0].got.sequences;
+    for (int i = 0; i < 4; i++)
+        want += logprob_of(f, &jobs[0], i, s->ids, s->ids[i]);
+    assert_true(fabs(s->logprob - want) <= 1e-5 * fabs(want));
+    assert_true(s->score == s->logprob);
     job_release(&jobs[0]);
+}
+
+static void refused(const struct fixture *f, const struct job *j, struct generate_options options, int code,
+                    const char *name)
+{
+    struct generate *g = generator(f, 2);
+    struct generate_request r = request_of(j, 1);
+    struct err err = {{0}};
+
+    r.options = options;
+    assert_int_equal(generate_check(g, &r, &err), code);
+    if (!strstr(err.text, name))
+        fail_msg("\"%s\" does not name %s", err.text, name);
+    assert_int_equal(generate_submit(g, &r, &err), code);
+    assert_int_equal(generate_n_waiting(g), 0);
+    generate_free(g);
+}
+
+#define REFUSED(name, ...)                                      \
+    do {                                                        \
+        struct generate_options o = generate_options_default(); \
+        __VA_ARGS__;                                            \
+        refused(f, &j, o, -EINVAL, name);                       \
+    } while (0)
+
+static void test_generate_refuses_options_out_of_range_by_name(void **state)
+{
+    const struct fixture *f = *state;
+    unsigned seed = 3;
+    struct job j;
+
+    job_make(f, &j, &seed);
+    REFUSED("max_new_tokens", o.max_new_tokens = 0);
+    REFUSED("min_new_tokens", o.min_new_tokens = -1);
+    REFUSED("min_new_tokens", o.min_new_tokens = o.max_new_tokens + 1);
+    REFUSED("num_beams", o.n_beams = 0);
+    REFUSED("num_beams", o.n_beams = GENERATE_MAX_BEAMS + 1);
+    REFUSED("num_return_sequences", o.n_return = 0);
+    REFUSED("num_return_sequences", o.n_return = 2);
+    REFUSED("num_return_sequences", o.n_beams = 4; o.n_return = 5);
+    REFUSED("num_return_sequences", o.sample = true; o.n_return = GENERATE_MAX_RETURN + 1);
+    REFUSED("do_sample", o.sample = true; o.n_beams = 2);
+    REFUSED("length_penalty", o.n_beams = 2; o.length_penalty = NAN);
+    REFUSED("early_stopping", o.early_stopping = GENERATE_EARLY_NEVER + 1);
+    REFUSED("repetition_penalty", o.repetition_penalty = 0);
+    REFUSED("repetition_penalty", o.repetition_penalty = -1.5F);
+    REFUSED("repetition_penalty", o.repetition_penalty = INFINITY);
+    REFUSED("no_repeat_ngram_size", o.no_repeat_ngram = -1);
+    REFUSED("temperature", o.sample = true; o.temperature = 0);
+    REFUSED("temperature", o.sample = true; o.temperature = NAN);
+    REFUSED("top_k", o.sample = true; o.top_k = -1);
+    REFUSED("top_p", o.sample = true; o.top_p = 0);
+    REFUSED("top_p", o.sample = true; o.top_p = 1.01F);
+    REFUSED("top_p", o.sample = true; o.top_p = NAN);
+
+    /* 64 beams with 10 ends: 704 candidates, as many as there are tokens; one end more is too many */
+    j.n_eos = 0;
+    {
+        const int32_t eos[11] = {0};
+        struct generate *g = generator(f, 1);
+        struct generate_request r = request_of(&j, 1);
+        struct err err = {{0}};
+
+        r.eos = eos;
+        r.n_eos = 10;
+        r.options.n_beams = 64;
+        assert_int_equal(generate_check(g, &r, &err), -E2BIG); /* only because six sequences run at a time */
+        assert_non_null(strstr(err.text, "64 beams"));
+        r.n_eos = 11;
+        assert_int_equal(generate_check(g, &r, &err), -EINVAL);
+        assert_non_null(strstr(err.text, "num_beams is 64, which needs a vocabulary of 768 tokens; the model has 704"));
+        generate_free(g);
+    }
+    job_release(&j);
 }
 
 static void test_generate_refuses_what_does_not_fit(void **state)
@@ -262,16 +389,28 @@ static void test_generate_refuses_what_does_not_fit(void **state)
 
     job_make(f, &j, &seed);
     j.n_prompt = MAX_PROMPT;
-    /* 40 positions: 4 rows + 9 prompt tokens + 28 new ones, the last of which is never fed back */
-    j.max_new_tokens = 28;
+    /* 150 rows of the cache: 4 image rows + 9 prompt tokens + 1 * 84 of one sequence, or 5 * 27 of five; the last new
+     * token is never fed back. 96 positions. */
     r = request_of(&j, 1);
+    r.options.max_new_tokens = 84;
     assert_int_equal(generate_check(g, &r, &err), 0);
-    r.max_new_tokens = 29;
+    r.options.max_new_tokens = 85;
     assert_int_equal(generate_submit(g, &r, &err), -E2BIG);
-    assert_non_null(strstr(err.text, "41 positions, there are 40"));
-    r.max_new_tokens = INT32_MAX;
+    assert_non_null(strstr(err.text, "97 positions"));
+    r.options.n_beams = 5;
+    r.options.max_new_tokens = 28;
+    assert_int_equal(generate_check(g, &r, &err), 0);
+    r.options.max_new_tokens = 29;
     assert_int_equal(generate_submit(g, &r, &err), -E2BIG);
-    r.max_new_tokens = 0;
+    assert_non_null(strstr(err.text, "take 153 rows of the cache, there are 150"));
+    r.options.max_new_tokens = INT32_MAX;
+    assert_int_equal(generate_submit(g, &r, &err), -E2BIG);
+    r = request_of(&j, 1);
+    r.options.n_beams = N_SEQUENCES + 1;
+    assert_int_equal(generate_submit(g, &r, &err), -E2BIG);
+    assert_non_null(strstr(err.text, "7 beams"));
+    r = request_of(&j, 1);
+    r.n_image_rows = -1;
     assert_int_equal(generate_submit(g, &r, &err), -EINVAL);
     r = request_of(&j, 1);
     r.n_prompt = 0;
@@ -297,59 +436,93 @@ static void test_generate_refuses_what_does_not_fit(void **state)
     job_release(&j);
 }
 
-/* Cancelled requests give no result, wherever they were, and their slots are used again. */
-static void test_generate_cancel_frees_the_slot(void **state)
+/* Cancelled requests give no result, wherever they were, and their room is used again. */
+static void test_generate_cancel_frees_the_room(void **state)
 {
     const struct fixture *f = *state;
     struct generate *g = generator(f, N_REQUESTS);
-    struct job jobs[N_SLOTS + 2];
+    struct job jobs[N_SEQUENCES + 2];
     unsigned seed = 5;
 
-    for (int i = 0; i < N_SLOTS + 2; i++) {
+    for (int i = 0; i < N_SEQUENCES + 2; i++) {
         job_make(f, &jobs[i], &seed);
-        jobs[i].max_new_tokens = 5;
+        jobs[i].n_prompt = 1;
+        jobs[i].options.max_new_tokens = 5;
         assert_int_equal(submit(g, &jobs[i], (uint64_t)i), 0);
     }
-    assert_int_equal(generate_step(g), N_SLOTS);
-    assert_int_equal(generate_cancel(g, 1), 1);           /* active */
-    assert_int_equal(generate_cancel(g, N_SLOTS + 1), 1); /* waiting */
-    assert_int_equal(generate_cancel(g, N_REQUESTS), 0);  /* nobody */
-    assert_int_equal(generate_step(g), N_SLOTS);          /* the last waiting one has taken the slot */
+    assert_int_equal(generate_step(g), N_SEQUENCES);
+    assert_int_equal(generate_cancel(g, 1), 1);               /* active */
+    assert_int_equal(generate_cancel(g, N_SEQUENCES + 1), 1); /* waiting */
+    assert_int_equal(generate_cancel(g, N_REQUESTS), 0);      /* nobody */
+    assert_int_equal(generate_step(g), N_SEQUENCES);          /* the last waiting one has taken the room */
     for (int i = 0; i < 3; i++)
         assert_true(generate_step(g) > 0);
     assert_true(generate_n_finished(g) > 0);
     assert_int_equal(generate_cancel(g, 0), 1); /* finished */
     while (generate_step(g) > 0)
         ;
-    assert_int_equal(take_all(g, jobs), N_SLOTS - 1);
-    assert_null(jobs[0].got.ids);
-    assert_null(jobs[1].got.ids);
-    for (int i = 0; i < N_SLOTS + 2; i++)
+    assert_int_equal(take_all(g, jobs), N_SEQUENCES - 1);
+    assert_null(jobs[0].got.sequences);
+    assert_null(jobs[1].got.sequences);
+    for (int i = 0; i < N_SEQUENCES + 2; i++)
         job_release(&jobs[i]);
     generate_free(g);
 }
 
-static void test_generate_sequence_list_keeps_order_and_drops_by_tag(void **state)
+/* A group of all sequences waits until the room is there; what came after it waits for it. */
+static void test_generate_a_large_request_is_not_overtaken(void **state)
 {
-    const int32_t prompt[1] = {0};
-    struct sequence_list l = {0};
-    struct sequence *s;
+    const struct fixture *f = *state;
+    struct generate *g = generator(f, N_REQUESTS);
+    struct job jobs[N_REQUESTS];
+    int order[N_REQUESTS], n_taken = 0;
+    unsigned seed = 9;
+    struct generate_result r;
 
-    (void)state;
-    for (uint64_t tag = 0; tag < 6; tag++) {
-        s = sequence_new(
-            &(struct generate_request){.tag = tag % 3, .prompt = prompt, .n_prompt = 1, .max_new_tokens = 1}, 8);
-        assert_non_null(s);
-        sequence_list_push(&l, s);
+    for (int i = 0; i < N_REQUESTS; i++) {
+        job_make(f, &jobs[i], &seed);
+        jobs[i].options.max_new_tokens = 4 + i % 3;
+        if (i == 4)
+            jobs[i].options.n_beams = N_SEQUENCES;
+        assert_int_equal(submit(g, &jobs[i], (uint64_t)i), 0);
     }
-    assert_int_equal(sequence_list_drop(&l, &(uint64_t){2}), 2);
+    while (generate_step(g) > 0)
+        while (generate_take(g, &r) == 1) {
+            order[n_taken++] = (int)r.tag;
+            generate_result_release(&r);
+        }
+    assert_int_equal(n_taken, N_REQUESTS);
+    for (int i = 0; i < N_REQUESTS; i++)
+        if (order[i] == 4)
+            assert_int_equal(i, 4);
+    for (int i = 0; i < N_REQUESTS; i++)
+        job_release(&jobs[i]);
+    generate_free(g);
+}
+
+static void test_generate_group_list_keeps_order_and_drops_by_tag(void **state)
+{
+    const struct fixture *f = *state;
+    const int32_t prompt[1] = {0};
+    struct group_list l = {0};
+    struct group *group;
+
+    for (uint64_t tag = 0; tag < 6; tag++) {
+        group = group_new(f->lm,
+                          &(struct generate_request){
+                              .tag = tag % 3, .prompt = prompt, .n_prompt = 1, .options = generate_options_default()},
+                          -1);
+        assert_non_null(group);
+        group_list_push(&l, group);
+    }
+    assert_int_equal(group_list_drop(&l, &(uint64_t){2}), 2);
     for (uint64_t i = 0; i < 4; i++) {
         assert_int_equal(l.n, 4 - i);
-        s = sequence_list_pop(&l);
-        assert_int_equal(s->tag, i % 2);
-        free(s);
+        group = group_list_pop(&l);
+        assert_int_equal(group->tag, i % 2);
+        group_free(group);
     }
-    assert_null(sequence_list_pop(&l));
+    assert_null(group_list_pop(&l));
     assert_null(l.last);
 }
 
@@ -359,9 +532,11 @@ int main(void)
         cmocka_unit_test(test_generate_results_do_not_depend_on_company),
         cmocka_unit_test(test_generate_stops_with_the_first_eos),
         cmocka_unit_test(test_generate_logprob_is_the_models),
+        cmocka_unit_test(test_generate_refuses_options_out_of_range_by_name),
         cmocka_unit_test(test_generate_refuses_what_does_not_fit),
-        cmocka_unit_test(test_generate_cancel_frees_the_slot),
-        cmocka_unit_test(test_generate_sequence_list_keeps_order_and_drops_by_tag),
+        cmocka_unit_test(test_generate_cancel_frees_the_room),
+        cmocka_unit_test(test_generate_a_large_request_is_not_overtaken),
+        cmocka_unit_test(test_generate_group_list_keeps_order_and_drops_by_tag),
     };
 
     return cmocka_run_group_tests_name("generate", tests, set_up, tear_down);
