@@ -20,7 +20,7 @@
 struct bench_stage;
 
 struct bench_stage_kind {
-    const char *name; /* "encoder", "qformer", "llm" */
+    const char *name; /* "encoder", "qformer", "score", "llm" */
     enum model_stage weights;
     bool (*applies)(const struct checkpoint *c);
     int (*open)(struct bench_stage *s, struct err *err);
@@ -32,9 +32,9 @@ struct bench_stage {
     const struct bench_stage_kind *kind;
     const struct checkpoint *checkpoint;
     struct ops *ops;
-    int n_images, n_new;    /* of a run; new tokens an image, for the language model */
-    size_t cache_bytes;     /* KV cache, once open */
-    void *model, *generate; /* the kind's own */
+    int n_images, n_new; /* of a run; new tokens an image, for the language model */
+    size_t cache_bytes;  /* KV cache, once open */
+    void *model;         /* the kind's own */
     void *in, *out;
 };
 
