@@ -54,6 +54,8 @@ BASE    := $(wildcard base/*.c)
 PROTOS  := $(wildcard proto/*.proto)
 PROTOGEN := $(PROTOS:%.proto=$(O)/gen/%.pb-c.c)
 PROTO   := $(wildcard proto/*.c)
+RECIPES := $(wildcard ops/recipes/*.conf)
+RECIPE_TEXTS := $(O)/gen/client/recipe_texts.h
 WIRE    := $(wildcard wire/*.c)
 STORE   := $(wildcard store/*.c)
 SOURCE  := $(wildcard source/*.c)
@@ -75,6 +77,7 @@ LLM_O     := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(W
 CLIENT_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(SOURCE) $(TENSOR_BASE) $(MODEL) $(wildcard client/*.c)) $(PROTO_O)
 
 BASE_L    := -linih
+SOURCE_L  := -ljansson -lcsv
 WIRE_L    := -lzmq -lprotobuf-c -lz -lxxhash -lsodium
 STORE_L   := -llmdb -lz
 MODEL_L   := -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm
@@ -93,22 +96,26 @@ build: $(BINARIES) ## build the five programs
 $(O)/blipline-broker: $(BROKER_O)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(STORE_L) $(BASE_L) $(DAEMON_L)
 $(O)/blipline-encoder: $(ENCODER_O)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(MODEL_L) $(CODEC_L) $(TENSOR_L) $(BASE_L) $(DAEMON_L)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(MODEL_L) $(SOURCE_L) $(CODEC_L) $(TENSOR_L) $(BASE_L) $(DAEMON_L)
 $(O)/blipline-qformer: $(QFORMER_O)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(MODEL_L) $(TENSOR_L) $(BASE_L) $(DAEMON_L)
 $(O)/blipline-llm: $(LLM_O)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(MODEL_L) $(TENSOR_L) $(BASE_L) $(DAEMON_L)
 $(O)/blipline: $(CLIENT_O)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(STORE_L) $(MODEL_L) $(BASE_L)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(STORE_L) $(MODEL_L) $(SOURCE_L) $(BASE_L)
 
 $(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h: %.proto
 	@mkdir -p $(@D)
 	$(Q)protoc --plugin=protoc-gen-c=$$(command -v protoc-gen-c || command -v protoc-c) --c_out=$(O)/gen $<
 
+$(RECIPE_TEXTS): $(RECIPES) ops/recipes/to-table.awk
+	@mkdir -p $(@D)
+	$(Q)awk -f ops/recipes/to-table.awk $(RECIPES) > $@
+
 $(O)/gen/%.o: $(O)/gen/%.c
 	$(Q)$(CC) $(filter-out -Wmissing-prototypes -Wshadow,$(CFLAGS)) -MMD -MP -c -o $@ $<
 
-$(O)/%.o: %.c | $(PROTOGEN)
+$(O)/%.o: %.c | $(PROTOGEN) $(RECIPE_TEXTS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(CFLAGS_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
 
@@ -121,7 +128,7 @@ LIB_SRC := $(BASE) $(PROTO) $(WIRE) $(STORE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $
 LIB_A   := $(O)/libblipline-all.a
 $(LIB_A): $(call objects,$(LIB_SRC)) $(PROTOGEN:.c=.o)
 	$(Q)rm -f $@ && ar rcs $@ $^
-ALL_L   := $(WIRE_L) $(STORE_L) $(MODEL_L) $(CODEC_L) $(TENSOR_L) $(BASE_L) $(DAEMON_L)
+ALL_L   := $(WIRE_L) $(STORE_L) $(MODEL_L) $(SOURCE_L) $(CODEC_L) $(TENSOR_L) $(BASE_L) $(DAEMON_L)
 
 UNIT_TESTS  := $(patsubst tests/unit/%.c,$(O)/tests/unit/%,$(wildcard tests/unit/test_*$(T)*.c))
 E2E_TESTS   := tests/e2e
@@ -191,7 +198,7 @@ check-layers: ## who includes and links whom, as DESIGN says
 check-headers: $(PROTOGEN) ## every header compiles alone
 	$(Q)for h in $(filter %.h,$(C_FILES)); do $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -x c -fsyntax-only -include $$h /dev/null || exit 1; done
 LINT_C := $(filter-out tests/%,$(filter %.c,$(C_FILES)))
-lint: check-layers check-headers $(PROTOGEN) ## layers, headers, cppcheck, clang-tidy
+lint: check-layers check-headers $(PROTOGEN) $(RECIPE_TEXTS) ## layers, headers, cppcheck, clang-tidy
 	$(Q)sh ops/install-deps.sh lint
 	$(Q)cppcheck --quiet -j $(shell nproc) --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem -I. $(LINT_C)
 	$(Q)echo $(LINT_C) | xargs -n 4 -P $(shell nproc) sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -I. -I$(O)/gen 2>&1 | \
@@ -205,7 +212,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c
 fuzz: $(FUZZERS) ## every fuzzer for TIME seconds (clang, libFuzzer, ASan, UBSan)
 	$(Q)for f in $(FUZZERS); do n=$$(basename $$f); mkdir -p build/fuzz/corpus/$$n; echo "== $$n"; \
 	    $$f -max_total_time=$(TIME) -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 -artifact_prefix=build/fuzz/$$n- build/fuzz/corpus/$$n || exit 1; done
-build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(PROTOGEN)
+build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(PROTOGEN) $(RECIPE_TEXTS)
 	@mkdir -p build/fuzz
 	$(Q)sh ops/install-deps.sh fuzz
 	$(Q)clang -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -O1 -g -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -w -I. -I$(O)/gen -o $@ $< \
@@ -217,6 +224,8 @@ install: build ## programs and documents to DESTDIR/PREFIX
 	install -m 644 README.md MODEL.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/blipline
 	install -d $(DESTDIR)$(PREFIX)/share/blipline/proto
 	install -m 644 $(PROTOS) proto/README.md $(DESTDIR)$(PREFIX)/share/blipline/proto
+	install -d $(DESTDIR)$(PREFIX)/share/blipline/recipes
+	install -m 644 $(RECIPES) $(DESTDIR)$(PREFIX)/share/blipline/recipes
 
 ci: test ## what .ci/run does
 

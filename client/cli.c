@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum {
-    CLI_MAX_OPTIONS = 32,
+    CLI_MAX_OPTIONS = 64,
     CLI_HELP_SHOWN = -1,
     CLI_WRONG = -2,
     CLI_LONG_BASE = 1000, /* getopt's value of option i without a letter */
@@ -77,35 +77,48 @@ const char *cli_nearest(const char *typed, const char *const *words)
     return best;
 }
 
-static size_t count_options(const struct cli_command *c)
-{
-    size_t n = 0;
+/* All options of a command, those of its table and those that follow. */
+struct all_options {
+    struct cli_option list[CLI_MAX_OPTIONS];
+    size_t n;
+};
 
-    while (c->options && c->options[n].name)
-        n++;
-    return n < CLI_MAX_OPTIONS ? n : CLI_MAX_OPTIONS;
+static void gather(const struct cli_command *c, struct all_options *ret)
+{
+    ret->n = 0;
+    while (c->options && c->options[ret->n].name && ret->n < CLI_MAX_OPTIONS) {
+        ret->list[ret->n] = c->options[ret->n];
+        ret->n++;
+    }
+    for (size_t i = 0; c->more_options && ret->n < CLI_MAX_OPTIONS && c->more_options(i, &ret->list[ret->n]); i++)
+        ret->n++;
+}
+
+static int takes_value(const struct cli_option *o)
+{
+    if (o->type == CLI_FLAG)
+        return no_argument;
+    return o->type == CLI_SETTING && o->choices ? optional_argument : required_argument;
 }
 
 /* Tables for getopt_long; `letters` begins with ':' so that it is we who complain. */
-static void getopt_tables(const struct cli_command *c, struct option *longs, char *letters)
+static void getopt_tables(const struct all_options *all, struct option *longs, char *letters)
 {
-    size_t n = count_options(c);
-
     *letters++ = ':';
     *letters++ = 'h';
-    for (size_t i = 0; i < n; i++) {
-        const struct cli_option *o = &c->options[i];
-        int has_value = o->type == CLI_FLAG ? no_argument : required_argument;
+    for (size_t i = 0; i < all->n; i++) {
+        const struct cli_option *o = &all->list[i];
+        int value = takes_value(o);
 
-        longs[i] = (struct option){o->name, has_value, NULL, CLI_LONG_BASE + (int)i};
+        longs[i] = (struct option){o->name, value, NULL, CLI_LONG_BASE + (int)i};
         if (!o->letter)
             continue;
         *letters++ = o->letter;
-        if (has_value)
+        for (int k = 0; k < value; k++) /* "o:" needs a value, "o::" may have one */
             *letters++ = ':';
     }
-    longs[n] = (struct option){"help", no_argument, NULL, CLI_HELP_VALUE};
-    longs[n + 1] = (struct option){0};
+    longs[all->n] = (struct option){"help", no_argument, NULL, CLI_HELP_VALUE};
+    longs[all->n + 1] = (struct option){0};
     *letters = '\0';
 }
 
@@ -152,6 +165,17 @@ static int add_text(const struct cli_command *c, const struct cli_option *o, con
     return 0;
 }
 
+static int add_setting(const struct cli_command *c, const struct cli_option *o, const char *value,
+                       struct cli_settings *ret)
+{
+    if (ret->n == CLI_MAX_SETTINGS) {
+        cli_error("%s: --%s: more than %d options of this kind", c->name, o->name, CLI_MAX_SETTINGS);
+        return CLI_WRONG;
+    }
+    ret->list[ret->n++] = (struct cli_setting){.name = o->name, .value = value ? value : o->choices};
+    return 0;
+}
+
 static int set_option(const struct cli_command *c, const struct cli_option *o, const char *value, void *ret)
 {
     void *field = (char *)ret + o->offset;
@@ -176,6 +200,8 @@ static int set_option(const struct cli_command *c, const struct cli_option *o, c
         return set_real(c, o, value, field);
     case CLI_TEXTS:
         return add_text(c, o, value, field);
+    case CLI_SETTING:
+        return add_setting(c, o, value, field);
     case CLI_NUMBER:
         break;
     }
@@ -193,17 +219,16 @@ static int set_option(const struct cli_command *c, const struct cli_option *o, c
     return 0;
 }
 
-static int complain_unknown(const struct cli_command *c, const char *typed)
+static int complain_unknown(const struct cli_command *c, const struct all_options *all, const char *typed)
 {
     const char *words[CLI_MAX_OPTIONS + 2];
     const char *near;
     char name[64];
-    size_t n = count_options(c);
 
-    for (size_t i = 0; i < n; i++)
-        words[i] = c->options[i].name;
-    words[n] = "help";
-    words[n + 1] = NULL;
+    for (size_t i = 0; i < all->n; i++)
+        words[i] = all->list[i].name;
+    words[all->n] = "help";
+    words[all->n + 1] = NULL;
     (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(typed, "="), typed);
     near = strncmp(name, "--", 2) == 0 ? cli_nearest(name + 2, words) : NULL;
     if (near)
@@ -215,7 +240,7 @@ static int complain_unknown(const struct cli_command *c, const char *typed)
 }
 
 /* What getopt_long did not like: `v` is ':' or '?'. */
-static int complain(const struct cli_command *c, int v, int argc, char **argv)
+static int complain(const struct cli_command *c, const struct all_options *all, int v, int argc, char **argv)
 {
     char letter[3] = {'-', (char)optopt, '\0'};
     const char *typed = optind > 0 && optind <= argc ? argv[optind - 1] : "";
@@ -228,7 +253,7 @@ static int complain(const struct cli_command *c, int v, int argc, char **argv)
         cli_error("%s: %s takes no value", c->name, typed);
         return CLI_WRONG;
     }
-    return complain_unknown(c, optopt ? letter : typed);
+    return complain_unknown(c, all, optopt ? letter : typed);
 }
 
 static int check_count(const struct cli_command *c, int n_args)
@@ -245,11 +270,12 @@ static int check_count(const struct cli_command *c, int n_args)
 int cli_parse(const struct cli_command *c, int argc, char **argv, void *ret)
 {
     struct option longs[CLI_MAX_OPTIONS + 2];
-    char letters[2 * CLI_MAX_OPTIONS + 4];
-    size_t n = count_options(c);
+    char letters[3 * CLI_MAX_OPTIONS + 4];
+    struct all_options all;
     int v;
 
-    getopt_tables(c, longs, letters);
+    gather(c, &all);
+    getopt_tables(&all, longs, letters);
     optind = 0; /* glibc: start over, also its permutation */
     opterr = 0;
     while ((v = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
@@ -260,10 +286,10 @@ int cli_parse(const struct cli_command *c, int argc, char **argv, void *ret)
             return CLI_HELP_SHOWN;
         }
         if (v == ':' || v == '?')
-            return complain(c, v, argc, argv);
-        for (size_t i = 0; i < n; i++) {
-            if (v == CLI_LONG_BASE + (int)i || (v < CLI_HELP_VALUE && c->options[i].letter == (char)v))
-                o = &c->options[i];
+            return complain(c, &all, v, argc, argv);
+        for (size_t i = 0; i < all.n; i++) {
+            if (v == CLI_LONG_BASE + (int)i || (v < CLI_HELP_VALUE && all.list[i].letter == (char)v))
+                o = &all.list[i];
         }
         if (!o || set_option(c, o, optarg, ret) < 0)
             return CLI_WRONG;
@@ -295,22 +321,33 @@ static void print_wrapped(const char *text, FILE *out)
     fputc('\n', out);
 }
 
+static void print_option(const struct cli_option *o, FILE *out)
+{
+    bool optional = takes_value(o) == optional_argument;
+    char letter[8] = "    ", name[64];
+    int n;
+
+    if (o->letter)
+        (void)snprintf(letter, sizeof(letter), "-%c, ", o->letter);
+    n = snprintf(name, sizeof(name), "  %s--%s%s%s%s", letter, o->name,
+                 !o->value  ? ""
+                 : optional ? "[="
+                            : " ",
+                 o->value ? o->value : "", o->value && optional ? "]" : "");
+    fprintf(out, "%-*s", CLI_HELP_COLUMN, name);
+    if (n >= CLI_HELP_COLUMN)
+        fprintf(out, "\n%*s", CLI_HELP_COLUMN, "");
+    print_wrapped(o->help, out);
+}
+
 void cli_print_help(const struct cli_command *c, FILE *out)
 {
-    fprintf(out, "Usage: blipline %s %s\n\n%s\n\nOptions:\n", c->name, c->usage, c->about);
-    for (const struct cli_option *o = c->options; o && o->name; o++) {
-        char letter[8] = "    ", name[64];
-        int n;
+    struct all_options all;
 
-        if (o->letter)
-            (void)snprintf(letter, sizeof(letter), "-%c, ", o->letter);
-        n = snprintf(name, sizeof(name), "  %s--%s%s%s", letter, o->name, o->value ? " " : "",
-                     o->value ? o->value : "");
-        fprintf(out, "%-*s", CLI_HELP_COLUMN, name);
-        if (n >= CLI_HELP_COLUMN)
-            fprintf(out, "\n%*s", CLI_HELP_COLUMN, "");
-        print_wrapped(o->help, out);
-    }
+    gather(c, &all);
+    fprintf(out, "Usage: blipline %s %s\n\n%s\n\nOptions:\n", c->name, c->usage, c->about);
+    for (size_t i = 0; i < all.n; i++)
+        print_option(&all.list[i], out);
     fprintf(out, "%-*sthis page\n", CLI_HELP_COLUMN, "  -h, --help");
     if (c->examples)
         fprintf(out, "\n%s\n", c->examples);

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -22,17 +23,28 @@ enum cli_exit {
 };
 
 enum cli_type {
-    CLI_FLAG,   /* bool; takes no value */
-    CLI_TEXT,   /* const char * */
-    CLI_NUMBER, /* int64_t within min..max */
-    CLI_REAL,   /* double within min..max; what it may hold beforehand says "not given" */
-    CLI_CHOICE, /* const char *, one of the words in `choices` */
-    CLI_TEXTS,  /* struct cli_texts; may be given several times */
+    CLI_FLAG,    /* bool; takes no value */
+    CLI_TEXT,    /* const char * */
+    CLI_NUMBER,  /* int64_t within min..max */
+    CLI_REAL,    /* double within min..max; what it may hold beforehand says "not given" */
+    CLI_CHOICE,  /* const char *, one of the words in `choices` */
+    CLI_TEXTS,   /* struct cli_texts; may be given several times */
+    CLI_SETTING, /* struct cli_settings: name and value are kept in the order given; `choices`, if not NULL, is the value
+                    of an option without "=value" */
 };
 
 enum { CLI_MAX_TEXTS = 32 };
 struct cli_texts {
     const char *texts[CLI_MAX_TEXTS];
+    int n;
+};
+
+enum { CLI_MAX_SETTINGS = 64 };
+struct cli_setting {
+    const char *name, *value;
+};
+struct cli_settings {
+    struct cli_setting list[CLI_MAX_SETTINGS];
     int n;
 };
 
@@ -54,6 +66,8 @@ struct cli_command {
     const char *about;    /* paragraphs above the options on the help page */
     const char *examples; /* below them; may be NULL */
     const struct cli_option *options;
+    /* NULL, or what fills in option i of those that come behind the table; false past the last */
+    bool (*more_options)(size_t i, struct cli_option *ret);
     int min_args, max_args;                                            /* max -1: any number */
     int (*run)(const struct cli_command *self, int argc, char **argv); /* argv[0] is the command's name */
 };

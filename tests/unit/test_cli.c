@@ -18,6 +18,7 @@ struct flags {
     double share;
     struct cli_texts words;
     bool json;
+    struct cli_settings settings;
 };
 
 static const struct cli_option options[] = {
@@ -30,11 +31,25 @@ static const struct cli_option options[] = {
     {0},
 };
 
+static bool more(size_t i, struct cli_option *ret)
+{
+    static const struct cli_option table[] = {
+        {"beams", 0, CLI_SETTING, offsetof(struct flags, settings), "N", "how wide", 0, 0, NULL},
+        {"sample", 's', CLI_SETTING, offsetof(struct flags, settings), "YES", "at random", 0, 0, "yes"},
+    };
+
+    if (i >= sizeof(table) / sizeof(*table))
+        return false;
+    *ret = table[i];
+    return true;
+}
+
 static const struct cli_command command = {.name = "try",
                                            .line = "",
                                            .usage = "STORE [KEY]",
                                            .about = "About it.",
                                            .options = options,
+                                           .more_options = more,
                                            .min_args = 1,
                                            .max_args = 2};
 
@@ -168,6 +183,34 @@ static void test_cli_help_names_every_option(void **state)
     free(page);
 }
 
+static void test_cli_settings_keep_their_order(void **state)
+{
+    struct flags f = {0};
+    char *last, *page = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&page, &n);
+
+    (void)state;
+    assert_int_equal(parse(&f, &last, "--sample", "--beams", "5", "x", "--sample=no", "--beams=6", "-s", NULL), 1);
+    assert_string_equal(last, "x");
+    assert_int_equal(f.settings.n, 5);
+    assert_string_equal(f.settings.list[0].name, "sample");
+    assert_string_equal(f.settings.list[0].value, "yes");
+    assert_string_equal(f.settings.list[1].value, "5");
+    assert_string_equal(f.settings.list[2].value, "no");
+    assert_string_equal(f.settings.list[3].name, "beams");
+    assert_string_equal(f.settings.list[4].value, "yes");
+    assert_true(parse(&f, &last, "x", "--beams", NULL) < 0);
+    assert_non_null(strstr(said, "--beams needs a value"));
+    assert_true(parse(&f, &last, "x", "--beans", "1", NULL) < 0);
+    assert_non_null(strstr(said, "did you mean --beams?"));
+    cli_print_help(&command, out);
+    assert_int_equal(fclose(out), 0);
+    assert_non_null(strstr(page, "--beams N"));
+    assert_non_null(strstr(page, "-s, --sample[=YES]"));
+    free(page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +218,7 @@ int main(void)
         cmocka_unit_test(test_cli_options_and_arguments_mix),
         cmocka_unit_test(test_cli_wrong_lines_exit_2_and_say_why),
         cmocka_unit_test(test_cli_nearest_word_is_found_and_far_ones_are_not),
+        cmocka_unit_test(test_cli_settings_keep_their_order),
         cmocka_unit_test(test_cli_help_names_every_option),
     };
 

@@ -1,0 +1,279 @@
+/* recipe_file.c - recipes as INI files, and what is asked of a recipe as a whole. */
+#include "client/recipe.h"
+
+#include "base/file.h"
+#include "client/recipe_private.h"
+#include "model/utf8.h"
+#include "proto/msg.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_FILE_BYTES = 64 * 1024, MAX_SECTION = 32, MAX_KEY = 40 };
+
+/* Stands for a semicolon in quotes on its way through inih, which would begin a comment there. */
+#define SEMICOLON '\x01'
+
+/* One file being read. inih cuts its lines at the length that it was built with, so we hand it whole lines or complain;
+ * it tells a continued value by the line's first byte, and so do we. */
+struct reading {
+    const char *at, *end;
+    const char *where;
+    unsigned line;
+    bool continues; /* the line begins with white space */
+    struct recipe *r;
+    struct err *err;
+    int rc;
+    unsigned begun;
+    unsigned seen[RECIPE_MAX_KEYS];                /* line of each key that is no list */
+    char section[MAX_SECTION];                     /* the handler's last */
+    char key[MAX_KEY], value[MSG_PROMPT_SIZE + 8]; /* not yet set: the next line may continue it */
+    unsigned value_line;
+};
+
+static int complain(struct reading *f, unsigned line, const char *text, const char *what)
+{
+    if (f->rc == 0)
+        f->rc = err_set(f->err, -EINVAL, "%s, line %u: %s%.60s", f->where, line, text, what);
+    return 0;
+}
+
+static void hide_semicolons(char *line)
+{
+    char *first = line + strcspn(line, "=\n"), *last = strrchr(line, '"');
+
+    first += strspn(first, "= \t");
+    if (*first == '"')
+        for (char *p = first; p < last; p++)
+            if (*p == ';')
+                *p = SEMICOLON;
+}
+
+/* For ini_parse_stream: the next line, as fgets gives it. */
+static char *next_line(char *to, int size, void *user)
+{
+    struct reading *f = user;
+    const char *newline;
+    size_t n;
+
+    if (f->rc < 0 || f->at == f->end)
+        return NULL;
+    f->line++;
+    newline = memchr(f->at, '\n', (size_t)(f->end - f->at));
+    n = (size_t)((newline ? newline + 1 : f->end) - f->at);
+    if (n + 2 > (size_t)size) {
+        (void)err_set(f->err, -EINVAL, "%s, line %u: longer than %d bytes; go on in a line that begins with spaces",
+                      f->where, f->line, size - 3);
+        f->rc = -EINVAL;
+        return NULL;
+    }
+    memcpy(to, f->at, n);
+    to[n] = '\0';
+    hide_semicolons(to);
+    f->continues = isspace((unsigned char)to[0]) && to[0] != '\r' && to[0] != '\n';
+    f->at += n;
+    return to;
+}
+
+/* The value is complete. */
+static int flush(struct reading *f)
+{
+    int number = recipe_key_number(f->key);
+    size_t n = strlen(f->value);
+    char where[320];
+
+    if (f->rc < 0 || !f->key[0])
+        return f->rc;
+    if (n >= 2 && f->value[0] == '"' && f->value[n - 1] == '"') {
+        memmove(f->value, f->value + 1, n - 2);
+        f->value[n - 2] = '\0';
+    }
+    for (char *p = f->value; *p; p++)
+        if (*p == SEMICOLON)
+            *p = ';';
+    (void)snprintf(where, sizeof(where), "%.280s, line %u", f->where, f->value_line);
+    if (number >= 0 && strcmp(recipe_key_section(number), f->section) != 0)
+        f->rc = recipe_key_section(number)[0]
+                    ? err_set(f->err, -EINVAL, "%s: %s belongs into the section [%s]", where, f->key,
+                              recipe_key_section(number))
+                    : err_set(f->err, -EINVAL, "%s: %s belongs above the first section", where, f->key);
+    else if (number >= 0 && !recipe_key_is_list(number) && f->seen[number])
+        f->rc = err_set(f->err, -EINVAL, "%s: %s is there already, in line %u", where, f->key, f->seen[number]);
+    else
+        f->rc = recipe_set(f->r, f->key, f->value, where, &f->begun, f->err);
+    if (f->rc == 0)
+        f->seen[number] = f->value_line;
+    f->key[0] = '\0';
+    return f->rc;
+}
+
+static bool enter_section(struct reading *f, const char *section)
+{
+    if (strcmp(section, f->section) == 0)
+        return true;
+    if (!msg_text_set(f->section, sizeof(f->section), section) || !recipe_begin_section(f->r, section))
+        return complain(f, f->line, "there is no section ", section);
+    return true;
+}
+
+/* For ini_parse_stream: a key with its value, or the continuation of the one before. */
+static int take(void *user, const char *section, const char *name, const char *value)
+{
+    struct reading *f = user;
+
+    if (f->rc < 0)
+        return 0;
+    if (f->continues && strcmp(name, f->key) == 0 && strcmp(section, f->section) == 0) {
+        size_t used = strlen(f->value);
+        int n = snprintf(f->value + used, sizeof(f->value) - used, "%s%s", used ? " " : "", value);
+
+        return (size_t)n < sizeof(f->value) - used || complain(f, f->value_line, "a value that is too long: ", f->key);
+    }
+    if (flush(f) < 0 || !enter_section(f, section))
+        return 0;
+    if (!msg_text_set(f->key, sizeof(f->key), name))
+        return complain(f, f->line, "there is no key ", name);
+    (void)msg_text_set(f->value, sizeof(f->value), value);
+    f->value_line = f->line;
+    return 1;
+}
+
+/* inih calls nobody for a section without keys. */
+static void find_empty_sections(struct reading *f, const char *text)
+{
+    f->line = 0;
+    for (const char *p = text; f->rc == 0 && p < f->end; p += strcspn(p, "\n") + 1) {
+        char name[MAX_SECTION];
+        size_t n;
+
+        f->line++;
+        if (*p != '[')
+            continue;
+        n = strcspn(p, "]\n");
+        if (n >= sizeof(name) || p[n] != ']')
+            continue; /* refused when it was read */
+        memcpy(name, p + 1, n - 1);
+        name[n - 1] = '\0';
+        if (!recipe_begin_section(f->r, name))
+            (void)complain(f, f->line, "there is no section ", name);
+    }
+}
+
+int recipe_parse(const char *text, size_t bytes, const char *name, const char *where, struct recipe *ret,
+                 struct err *err)
+{
+    struct recipe r;
+    struct reading f = {.at = text, .end = text + bytes, .where = where, .r = &r, .err = err};
+    int bad;
+
+    if (memchr(text, 0, bytes) || memchr(text, SEMICOLON, bytes) || !utf8_is_valid(text, bytes))
+        return err_set(err, -EINVAL, "%s: is not UTF-8 text", where);
+    recipe_init(&r);
+    (void)msg_text_set(r.name, sizeof(r.name), name);
+    bad = ini_parse_stream(next_line, &f, take, &f);
+    if (f.rc == 0 && bad > 0)
+        f.rc = err_set(err, -EINVAL, "%s, line %d: neither a [section] nor \"key = value\"", where, bad);
+    if (f.rc == 0 && bad < 0)
+        f.rc = err_set(err, -ENOMEM, "%s: no memory", where);
+    if (f.rc == 0 && flush(&f) == 0)
+        find_empty_sections(&f, text);
+    if (f.rc == 0 && recipe_check(&r, err) < 0)
+        f.rc = err_prefix(err, -EINVAL, "%s", where);
+    if (f.rc == 0)
+        *ret = r;
+    return f.rc;
+}
+
+static int complain_unknown(const char *name, struct err *err)
+{
+    const char *words[64], *near;
+    char list[256] = "";
+    size_t n = 0;
+
+    for (const struct recipe_builtin *b = recipe_builtins; b->name && n < 63; b++) {
+        size_t used = strlen(list);
+
+        words[n++] = b->name;
+        (void)snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "", b->name);
+    }
+    words[n] = NULL;
+    near = cli_nearest(name, words);
+    return err_set(err, -ENOENT, "there is no recipe %.200s%s%s%s: neither a file nor one of %s", name,
+                   near ? " (did you mean " : "", near ? near : "", near ? "?)" : "", list);
+}
+
+int recipe_load(const char *name_or_path, struct recipe *ret, struct err *err)
+{
+    char name[MSG_NAME_SIZE];
+    struct err file_err;
+    struct buf text;
+    size_t n;
+    int rc;
+
+    for (const struct recipe_builtin *b = recipe_builtins; b->name; b++)
+        if (strcmp(b->name, name_or_path) == 0)
+            return recipe_parse(b->text, strlen(b->text), b->name, b->name, ret, err);
+    buf_init(&text, MAX_FILE_BYTES);
+    rc = file_read(name_or_path, MAX_FILE_BYTES, &text, &file_err);
+    file_base_name(name_or_path, name, sizeof(name));
+    n = strlen(name);
+    if (n > 5 && strcmp(name + n - 5, ".conf") == 0)
+        name[n - 5] = '\0';
+    if (rc == -ENOENT && !strchr(name_or_path, '/'))
+        rc = complain_unknown(name_or_path, err);
+    else if (rc < 0)
+        rc = err_set(err, rc, "%s", file_err.text);
+    else
+        rc =
+            recipe_parse(text.size_bytes ? (const char *)text.data : "", text.size_bytes, name, name_or_path, ret, err);
+    buf_release(&text);
+    return rc;
+}
+
+static bool keeps(const struct recipe *r, enum msg_embedding kind)
+{
+    for (uint32_t i = 0; i < r->n_embeddings; i++)
+        if (r->embeddings[i].kind == kind)
+            return true;
+    return false;
+}
+
+static int check_texts(const struct recipe *r, struct err *err)
+{
+    bool scores = (r->stages & RECIPE_SCORE) && (r->itc || r->itm);
+    bool wants_texts = scores || keeps(r, MSG_EMBEDDING_ITC_TEXT);
+    bool has_texts = (r->stages & RECIPE_CAPTION) || r->n_text_fields;
+
+    if (r->n_text_fields && !wants_texts)
+        return err_set(err, -EINVAL,
+                       "text-field names texts that nothing is done with: scores are wanted (score = "
+                       "itc,itm), or embed = itc_text");
+    if (wants_texts && !has_texts)
+        return err_set(err, -EINVAL,
+                       "there are no texts to %s: a text-field is wanted (a column of a list: blipline help "
+                       "sources)",
+                       scores ? "score" : "embed");
+    return 0;
+}
+
+int recipe_check(const struct recipe *r, struct err *err)
+{
+    const struct msg_decode *d = &r->decode;
+
+    if (!r->stages)
+        return err_set(err, -EINVAL, "asks for nothing: a section [caption], [score] or [embed] is missing");
+    if ((r->stages & RECIPE_EMBED) && r->n_embeddings == 0)
+        return err_set(err, -EINVAL, "[embed] without a key embed: which embeddings?");
+    if ((r->stages & RECIPE_CAPTION) && d->n_beams > 1 && d->sample)
+        return err_set(err, -EINVAL, "sample with %u beams: sampling takes one beam", d->n_beams);
+    if ((r->stages & RECIPE_CAPTION) && !d->sample && d->n_return > d->n_beams)
+        return err_set(err, -EINVAL, "%u captions of %u beams: take as many beams (beams = %u), or sample = yes",
+                       d->n_return, d->n_beams, d->n_return);
+    if ((r->stages & RECIPE_CAPTION) && d->min_new_tokens > d->max_new_tokens)
+        return err_set(err, -EINVAL, "min-new-tokens %u is more than max-new-tokens %u", d->min_new_tokens,
+                       d->max_new_tokens);
+    return check_texts(r, err);
+}
