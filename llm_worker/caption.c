@@ -5,18 +5,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-int caption_prompt_ids(const struct tokenizer *t, const struct config *config, const struct msg_recipe *recipe,
-                       struct token_ids *ret, struct err *err)
-{
-    if (recipe->n_prompts)
-        return tokenizer_encode(t, recipe->prompts[0], strlen(recipe->prompts[0]), true, ret, err);
-    if (config->bos < 0)
-        return err_set(err, -EINVAL, "the checkpoint names no bos_token_id, so a prompt is needed");
-    if (token_ids_append(ret, config->bos) < 0)
-        return err_set(err, -ENOMEM, "no memory for the prompt");
-    return 0;
-}
-
 static bool is_eos(const struct config *config, int32_t id)
 {
     for (int i = 0; i < config->n_eos; i++)

@@ -1,4 +1,4 @@
-/* caption.h - between a recipe's words and token ids: prompt in, caption text out.
+/* caption.h - from the ids that a sequence has grown to the caption's words.
  *
  * Who may call: the compute thread. Units: tokens, bytes. Memory: in each function.
  * Errors: negative errno with err. */
@@ -9,11 +9,6 @@
 #include "base/err.h"
 #include "model/config.h"
 #include "model/tokenizer.h"
-#include "proto/msg.h"
-
-/* Append the ids that follow the image rows: the prompt with its special tokens; without a prompt the bos id alone. */
-int caption_prompt_ids(const struct tokenizer *t, const struct config *config, const struct msg_recipe *recipe,
-                       struct token_ids *ret, struct err *err) CHECK_RESULT;
 
 /* Append the caption: ids without special tokens and without the ids that end a sequence, white space stripped at both
  * ends. */

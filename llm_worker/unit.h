@@ -1,19 +1,21 @@
 /* unit.h - one leased unit in the language model: which of its captions are there.
  *
- * Who may call: the compute thread. Memory: the unit owns its texts; `work` is given back to the session by the caller.
- * Errors: negative errno. */
+ * Who may call: the compute thread. Units: prompts are those of all its items, in the order of unit_prompts.
+ * Memory: the unit owns its texts; `work` is given back to the session by the caller.
+ * Errors: negative errno with err. */
 #ifndef BLIPLINE_LLM_WORKER_UNIT_H
 #define BLIPLINE_LLM_WORKER_UNIT_H
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "wire/worker_session.h"
+#include "llm_worker/generate.h"
+#include "llm_worker/prompts.h"
 
 #include <stdint.h>
 
 struct unit_caption {
     size_t start, size_bytes; /* in texts */
-    float logprob;
+    float logprob, score;
     uint32_t tokens;
 };
 
@@ -21,16 +23,34 @@ struct unit {
     struct unit *next;
     struct worker_work *work;
     uint64_t serial;
-    uint32_t n_submitted, n_done;
+    uint64_t recipe_hash;
+    struct unit_prompts prompts;
+    struct generate_options options;
+    uint32_t n_submitted, n_done;  /* prompts; those of items with a problem count as done at once */
     float *image_rows;             /* [n_items, Q, L]; NULL once all are submitted */
-    struct unit_caption *captions; /* [n_items] */
+    struct unit_caption *captions; /* [prompts.n, n_return] */
     struct buf texts;
     int64_t started_ns, compute_ns;
 };
 
-int llm_unit_new(struct worker_work **work, uint64_t serial, struct unit **ret) CHECK_RESULT;
+/* Takes the work. `t` and `config` NULL: device null. On failure *work is still the caller's. */
+int llm_unit_new(struct worker_work **work, uint64_t serial, const struct tokenizer *t, const struct config *config,
+                 struct unit **ret, struct err *err) CHECK_RESULT;
 void llm_unit_free(struct unit *u);
-/* The Record rows of the result. */
-int llm_unit_rows(const struct unit *u, struct buf *ret) CHECK_RESULT;
+
+/* The request of prompt i; borrows from the unit. Its tag is serial << 16 | i. */
+struct generate_request llm_unit_request(const struct unit *u, uint32_t i, const struct config *config, int n_queries,
+                                         int width);
+/* Why prompt i will not be asked: its item has a problem. */
+bool llm_unit_skips(const struct unit *u, uint32_t i);
+/* The captions of prompt i. A result without anything is a problem of the item. */
+int llm_unit_note(struct unit *u, uint32_t i, const struct generate_result *r, const struct tokenizer *t,
+                  const struct config *config, struct err *err) CHECK_RESULT;
+/* device null: the same word for every caption. */
+int llm_unit_note_null(struct unit *u) CHECK_RESULT;
+bool llm_unit_is_done(const struct unit *u);
+
+/* The Record rows of the result; *ret_n_failed: how many are errors. */
+int llm_unit_rows(const struct unit *u, struct buf *ret, uint32_t *ret_n_failed) CHECK_RESULT;
 
 #endif

@@ -3,7 +3,6 @@
 #include "llm_worker/worker.h"
 
 #include "base/clock.h"
-#include "llm_worker/caption.h"
 #include "llm_worker/generate.h"
 #include "llm_worker/lm.h"
 #include "llm_worker/unit.h"
@@ -31,8 +30,6 @@ struct llm_worker {
     uint32_t n_queries, width; /* Q, L of what comes in */
     struct unit *first, **end;
     uint64_t serial;
-    struct msg_recipe prompt_recipe; /* whose prompt prompt_ids is */
-    struct token_ids prompt_ids;
 };
 
 /* -- start and end -- */
@@ -105,7 +102,6 @@ void llm_worker_free(void *daemon)
     lm_free(w->lm);
     tokenizer_free(w->tokenizer);
     worker_release(&w->common);
-    token_ids_release(&w->prompt_ids);
     free(w);
 }
 
@@ -135,67 +131,36 @@ static void abandon_unit(struct llm_worker *w, struct unit *u, const char *code,
     remove_unit(w, u);
 }
 
-/* The prompt of the unit's recipe in w->prompt_ids; most units have the prompt of the one before. */
-static int encode_prompt(struct llm_worker *w, const struct msg_recipe *recipe, struct err *err)
+static const struct config *config_of(const struct llm_worker *w)
 {
-    struct token_ids ids = {0};
-    int rc;
-
-    if (w->prompt_ids.n && recipe->n_prompts == w->prompt_recipe.n_prompts &&
-        strcmp(recipe->prompts[0], w->prompt_recipe.prompts[0]) == 0)
-        return 0;
-    rc = caption_prompt_ids(w->tokenizer, &w->common.checkpoint->config, recipe, &ids, err);
-    if (rc < 0) {
-        token_ids_release(&ids);
-        return rc;
-    }
-    token_ids_release(&w->prompt_ids);
-    w->prompt_ids = ids;
-    w->prompt_recipe = *recipe;
-    return 0;
+    return w->common.checkpoint ? &w->common.checkpoint->config : NULL;
 }
 
-static struct generate_request request_of(const struct llm_worker *w, const struct unit *u, uint32_t row)
-{
-    const struct config *c = &w->common.checkpoint->config;
-    struct generate_options options = generate_options_default();
-
-    options.max_new_tokens = (int)u->work->recipe.decode.max_new_tokens;
-    return (struct generate_request){.tag = u->serial << 16 | row,
-                                     .image_rows = u->image_rows + (size_t)row * w->n_queries * w->width,
-                                     .n_image_rows = (int)w->n_queries,
-                                     .prompt = w->prompt_ids.ids,
-                                     .n_prompt = (int)w->prompt_ids.n,
-                                     .options = options,
-                                     .eos = c->eos,
-                                     .n_eos = c->n_eos};
-}
-
-/* Verify what came and check that the model can do it, before any of it is computed. */
+/* Verify what came, and find out which prompts the model cannot do, before any of it is computed. */
 static int prepare_unit(struct llm_worker *w, struct unit *u, const char **ret_code, struct err *err)
 {
     const uint32_t shape[3] = {u->work->n_items, w->n_queries, w->width};
-    const size_t bytes = (size_t)u->work->n_items * w->n_queries * w->width * sizeof(float);
-    struct generate_request r;
     int rc;
 
     *ret_code = "bad_tensor";
     if (u->work->n_tensors != 1)
         return err_set(err, -EBADMSG, "one tensor of projected queries is wanted");
-    u->image_rows = malloc(bytes);
+    u->image_rows = malloc((size_t)u->work->n_items * w->n_queries * w->width * sizeof(float));
     if (!u->image_rows) {
         *ret_code = "memory";
         return err_set(err, -ENOMEM, "no memory for the unit's queries");
     }
     rc = worker_gather_f32(u->work, 0, 3, shape, u->image_rows, err);
-    if (rc < 0)
-        return rc;
-    *ret_code = "prompt";
-    rc = encode_prompt(w, &u->work->recipe, err);
-    if (rc < 0)
-        return rc;
-    r = request_of(w, u, 0);
-    return generate_check(w->generate, &r, err);
+    for (uint32_t i = 0; rc == 0 && i < u->prompts.n; i++) {
+        struct generate_request r = llm_unit_request(u, i, config_of(w), (int)w->n_queries, (int)w->width);
+        struct err why = {""};
+        int bad = generate_check(w->generate, &r, &why);
+
+        if (bad < 0)
+            item_problem_set(&u->prompts.problems[u->prompts.prompts[i].row], bad == -E2BIG ? "long_prompt" : "prompt",
+                             "%s", why.text);
+    }
+    return rc;
 }
 
 static int take_units(struct llm_worker *w, int64_t timeout_ms)
@@ -204,13 +169,13 @@ static int take_units(struct llm_worker *w, int64_t timeout_ms)
     int rc;
 
     while ((rc = worker_session_take(w->common.session, timeout_ms, &work)) == 1) {
-        const char *code;
+        const char *code = "prompt";
         struct err err = {""};
         struct unit *u;
 
         timeout_ms = 0;
-        if (llm_unit_new(&work, ++w->serial, &u) < 0) {
-            worker_fail_unit(&w->common, &work, "memory", "no memory for the unit");
+        if (llm_unit_new(&work, ++w->serial, w->tokenizer, config_of(w), &u, &err) < 0) {
+            worker_fail_unit(&w->common, &work, "prompt", err.text);
             continue;
         }
         *w->end = u;
@@ -221,8 +186,28 @@ static int take_units(struct llm_worker *w, int64_t timeout_ms)
     return rc;
 }
 
-/* Hand waiting images to the scheduler while it has room, oldest unit first. */
-static int submit_images(struct llm_worker *w, struct err *err)
+static void finish_unit(struct llm_worker *w, struct unit *u)
+{
+    struct worker_result result = {
+        .n_rows = u->work->n_items,
+        .timing = {.compute_ns = (uint64_t)u->compute_ns, .wait_ns = (uint64_t)(u->started_ns - u->work->received_ns)}};
+    uint32_t n_failed = 0;
+    int rc;
+
+    buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
+    rc = llm_unit_rows(u, &result.rows, &n_failed);
+    if (rc < 0) {
+        buf_release(&result.rows);
+        worker_fail_unit(&w->common, &u->work, "result", strerror(-rc));
+    } else {
+        worker_session_count(w->common.session, u->work->n_items, n_failed, 0, (uint64_t)u->compute_ns, 0);
+        worker_send_result(&w->common, &u->work, &result);
+    }
+    remove_unit(w, u);
+}
+
+/* Hand waiting prompts to the scheduler while it has room, oldest unit first. */
+static int submit_prompts(struct llm_worker *w, struct err *err)
 {
     struct unit *next;
 
@@ -230,46 +215,32 @@ static int submit_images(struct llm_worker *w, struct err *err)
         int rc = 0;
 
         next = u->next;
-        if (u->n_submitted == u->work->n_items)
+        if (u->n_submitted == u->prompts.n && !llm_unit_is_done(u))
             continue;
         if (worker_work_stale(u->work)) {
             abandon_unit(w, u, NULL, NULL);
             continue;
         }
-        rc = encode_prompt(w, &u->work->recipe, err);
-        while (rc == 0 && u->n_submitted < u->work->n_items && generate_room(w->generate) > 0) {
-            struct generate_request r = request_of(w, u, u->n_submitted);
+        while (rc == 0 && u->n_submitted < u->prompts.n && generate_room(w->generate) > 0) {
+            struct generate_request r =
+                llm_unit_request(u, u->n_submitted, config_of(w), (int)w->n_queries, (int)w->width);
 
-            rc = generate_submit(w->generate, &r, err);
+            if (llm_unit_skips(u, u->n_submitted))
+                u->n_done++;
+            else
+                rc = generate_submit(w->generate, &r, err);
             u->n_submitted += rc == 0;
         }
         if (rc < 0)
             return rc;
-        if (u->n_submitted == u->work->n_items) {
+        if (u->n_submitted == u->prompts.n) {
             free(u->image_rows);
             u->image_rows = NULL;
         }
+        if (llm_unit_is_done(u)) /* nothing but problems */
+            finish_unit(w, u);
     }
     return 0;
-}
-
-static void finish_unit(struct llm_worker *w, struct unit *u)
-{
-    struct worker_result result = {
-        .n_rows = u->work->n_items,
-        .timing = {.compute_ns = (uint64_t)u->compute_ns, .wait_ns = (uint64_t)(u->started_ns - u->work->received_ns)}};
-    int rc;
-
-    buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
-    rc = llm_unit_rows(u, &result.rows);
-    if (rc < 0) {
-        buf_release(&result.rows);
-        worker_fail_unit(&w->common, &u->work, "result", strerror(-rc));
-    } else {
-        worker_session_count(w->common.session, u->work->n_items, 0, 0, (uint64_t)u->compute_ns, 0);
-        worker_send_result(&w->common, &u->work, &result);
-    }
-    remove_unit(w, u);
 }
 
 static struct unit *find_unit(struct llm_worker *w, uint64_t serial)
@@ -280,70 +251,52 @@ static struct unit *find_unit(struct llm_worker *w, uint64_t serial)
     return NULL;
 }
 
-static int note_result(struct llm_worker *w, struct unit *u, const struct generate_result *r, struct err *err)
+/* The step's time is shared among the prompts that are on their way. */
+static void share_time(struct llm_worker *w, int64_t elapsed_ns)
 {
-    struct unit_caption *c = &u->captions[r->tag & 0xffff];
-    const struct generate_sequence *s = r->sequences;
-    int rc;
+    uint64_t n = 0;
 
-    if (r->n_sequences < 1)
-        return err_set(err, -EDOM, "the language model gave no finite number for picture %llu of the unit",
-                       (unsigned long long)(r->tag & 0xffff));
-
-    c->start = u->texts.size_bytes;
-    rc = caption_text(w->tokenizer, &w->common.checkpoint->config, s->ids, s->n_ids, &u->texts, err);
-    if (rc < 0)
-        return rc;
-    c->size_bytes = u->texts.size_bytes - c->start;
-    c->logprob = (float)s->logprob;
-    c->tokens = (uint32_t)s->n_ids;
-    u->n_done++;
-    return 0;
+    for (const struct unit *u = w->first; u; u = u->next)
+        n += u->n_submitted - u->n_done;
+    for (struct unit *u = w->first; u && n > 0; u = u->next)
+        u->compute_ns += elapsed_ns * (int64_t)(u->n_submitted - u->n_done) / (int64_t)n;
 }
 
-/* One token for all, then collect what has finished. The step's time is shared among the active sequences' units. */
+/* One token for all, then collect what has finished. */
 static int step(struct llm_worker *w, struct err *err)
 {
     struct generate_result r;
-    int64_t start = clock_mono_ns(), each;
+    int64_t start = clock_mono_ns();
     int n = generate_step(w->generate);
 
     if (n < 0)
         return err_set(err, n, "the language model failed: %s", strerror(-n));
     worker_session_progress(w->common.session);
-    each = n ? (clock_mono_ns() - start) / n : 0;
-    for (struct unit *u = w->first; u; u = u->next)
-        u->compute_ns += each * (u->n_submitted - u->n_done);
+    share_time(w, clock_mono_ns() - start);
     while (generate_take(w->generate, &r) == 1) {
         struct unit *u = find_unit(w, r.tag >> 16);
-        int rc = u ? note_result(w, u, &r, err) : 0;
+        int rc = u ? llm_unit_note(u, (uint32_t)(r.tag & 0xffff), &r, w->tokenizer, config_of(w), err) : 0;
 
         generate_result_release(&r);
         if (rc < 0) {
             abandon_unit(w, u, "caption", err->text);
             continue;
         }
-        if (u && u->n_done == u->work->n_items)
+        if (u && llm_unit_is_done(u))
             finish_unit(w, u);
     }
     return 0;
 }
 
-/* device null: the words that stand in for a caption. */
 static void run_null(struct llm_worker *w)
 {
-    static const char words[] = "null";
-
     while (w->first) {
         struct unit *u = w->first;
 
-        if (buf_append(&u->texts, words, sizeof(words) - 1) < 0) {
+        if (llm_unit_note_null(u) < 0)
             abandon_unit(w, u, "memory", "no memory");
-            continue;
-        }
-        for (uint32_t i = 0; i < u->work->n_items; i++)
-            u->captions[i] = (struct unit_caption){.size_bytes = sizeof(words) - 1, .tokens = 1};
-        finish_unit(w, u);
+        else
+            finish_unit(w, u);
     }
 }
 
@@ -364,7 +317,7 @@ int llm_worker_run(void *daemon, struct err *err)
             run_null(w);
             continue;
         }
-        rc = submit_images(w, err);
+        rc = submit_prompts(w, err);
         if (rc == 0 && w->first)
             rc = step(w, err);
         if (rc < 0)

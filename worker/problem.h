@@ -1,0 +1,21 @@
+/* problem.h - why one item of a unit cannot be done: it becomes the item's record, and the others go on.
+ *
+ * Who may call: one thread. Units: none. Memory: plain values; zeroed: no problem.
+ * Errors: none. */
+#ifndef BLIPLINE_WORKER_PROBLEM_H
+#define BLIPLINE_WORKER_PROBLEM_H
+
+#include "base/err.h"
+#include "proto/row.h"
+
+struct item_problem {
+    const char *code; /* a word of [a-z0-9_-], for ever; NULL: the item is fine */
+    char text[200];
+};
+
+/* The first problem of an item stands. */
+void item_problem_set(struct item_problem *p, const char *code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* The item's record. Borrows the problem's text. */
+void item_problem_record(const struct item_problem *p, uint64_t item, struct row_record *ret);
+
+#endif
