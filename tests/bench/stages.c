@@ -1,6 +1,7 @@
 #include "tests/bench/stages.h"
 
 #include "encoder_worker/vit.h"
+#include "llm_worker/generate.h"
 #include "llm_worker/lm.h"
 #include "qformer_worker/qformer.h"
 
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PASS_ROWS = 512 /* positions of a pass of the language model */ };
+enum { PASS_ROWS = 512 /* of prompts in a pass of the language model */, N_BEAMS = 5 };
 
 /* Values from -1 to 1 that look random. */
 static float *floats_new(size_t n)
@@ -93,7 +94,7 @@ static void close_qformer(struct bench_stage *s)
 
 /* -- scores: ITC and ITM of a few texts an image -- */
 
-enum { TEXTS_PER_IMAGE = 5, TEXT_TOKENS = 12 };
+enum { TEXTS_PER_IMAGE = BENCH_TEXTS, TEXT_TOKENS = BENCH_TEXT_TOKENS };
 
 struct score {
     struct qformer *qformer;
@@ -162,17 +163,13 @@ static void close_score(struct bench_stage *s)
     free(p);
 }
 
-/* -- language model: prompts in one pass each, then a token a sequence and pass, the most likely one -- */
+/* -- language model, greedy or with beams -- */
 
-struct greedy {
+struct llm {
     struct lm *lm;
+    struct generate *generate;
     float *image_rows;
-    int32_t *tails; /* [n, n_tail] rows of the sequences */
-    int32_t *ids;   /* [n] newest tokens */
-    float *logprobs, *values;
-    struct ops_choose_row *rows; /* [n] each writes its newest token */
-    struct lm_token *tokens;
-    int n_prefix, n_tail; /* rows of a prompt; of a whole sequence */
+    int n_beams;
 };
 
 static bool has_lm(const struct checkpoint *c)
@@ -180,118 +177,88 @@ static bool has_lm(const struct checkpoint *c)
     return c->config.lm != CONFIG_LM_NONE;
 }
 
-static int open_llm(struct bench_stage *s, struct err *err)
+static int open_lm(struct bench_stage *s, int n_beams, struct err *err)
 {
     const struct config *c = &s->checkpoint->config;
-    const size_t n = (size_t)s->n_images;
-    struct greedy *g = calloc(1, sizeof(*g));
+    const int n = s->n_images * n_beams;
+    struct llm *l = calloc(1, sizeof(*l));
     int rc;
 
-    s->model = g;
-    if (!g)
+    s->model = l;
+    if (!l)
         return err_set(err, -ENOMEM, "no memory");
-    /* As many rows as any prompt may take: queries, one token, and the start token beside the new ones. */
-    g->n_prefix = c->n_queries + 1;
-    g->n_tail = s->n_new + 1;
-    g->image_rows = floats_new((size_t)c->n_queries * (size_t)c->lm_width);
-    g->tails = calloc(n, (size_t)g->n_tail * sizeof(int32_t));
-    g->ids = calloc(n, sizeof(int32_t));
-    g->logprobs = calloc(n, sizeof(float));
-    g->values = calloc(n, sizeof(float));
-    g->rows = calloc(n, sizeof(struct ops_choose_row));
-    g->tokens = calloc(n, sizeof(struct lm_token));
-    if (!g->image_rows || !g->tails || !g->ids || !g->logprobs || !g->values || !g->rows || !g->tokens)
+    l->n_beams = n_beams;
+    l->image_rows = floats_new((size_t)c->n_queries * (size_t)c->lm_width);
+    if (!l->image_rows)
         return err_set(err, -ENOMEM, "no memory for query rows");
-    for (int i = 0; i < s->n_images * g->n_tail; i++)
-        g->tails[i] = s->n_images * g->n_prefix + i;
-    for (int i = 0; i < s->n_images; i++)
-        g->rows[i] = (struct ops_choose_row){.n_best = 1,
-                                             .repetition_penalty = 1,
-                                             .temperature = 1,
-                                             .top_p = 1,
-                                             .ret_ids = g->ids + i,
-                                             .ret_values = g->values + i,
-                                             .ret_logprobs = g->logprobs + i};
+    /* A prompt of one token, a start token (T5), and each beam's new ones. */
     rc = lm_open(s->ops, s->checkpoint,
-                 &(struct lm_limits){.n_sequences = s->n_images,
-                                     .n_kv_rows = s->n_images * (g->n_prefix + g->n_tail),
-                                     .max_rows = s->n_images > PASS_ROWS ? s->n_images : PASS_ROWS},
-                 &g->lm, err);
-    if (rc == 0)
-        s->cache_bytes = lm_kv_bytes(g->lm);
-    return rc;
+                 &(struct lm_limits){.n_sequences = n,
+                                     .n_kv_rows = s->n_images * (c->n_queries + 2) + n * s->n_new,
+                                     .max_rows = n + PASS_ROWS},
+                 &l->lm, err);
+    if (rc < 0)
+        return rc;
+    s->cache_bytes = lm_kv_bytes(l->lm);
+    return generate_new(l->lm, s->n_images, -1, &l->generate, err);
 }
 
-static int take_best(struct bench_stage *s, struct greedy *g, int first, int n, const float *logits)
+static int open_greedy(struct bench_stage *s, struct err *err)
 {
-    const int vocab = lm_vocab_size(g->lm);
-
-    return s->ops->f->choose(
-        s->ops,
-        &(struct ops_choose_args){.n_rows = n, .vocab = vocab, .logits = logits, .ld = vocab, .rows = g->rows + first});
+    return open_lm(s, 1, err);
 }
 
-/* The prompts, as many of them a pass as its rows allow. */
-static int run_prompts(struct bench_stage *s, struct greedy *g)
+static int open_beams(struct bench_stage *s, struct err *err)
+{
+    return open_lm(s, N_BEAMS, err);
+}
+
+static int submit(struct bench_stage *s, struct llm *l)
 {
     const struct config *c = &s->checkpoint->config;
-    const int a_pass = lm_get_limits(g->lm)->max_rows / lm_pass_rows(g->lm, c->n_queries, 1);
-    struct lm_start starts[PASS_ROWS];
-    const float *logits;
+    struct generate_options options = generate_options_default();
     int rc = 0;
 
-    for (int first = 0, n; first < s->n_images && rc == 0; first += n) {
-        n = s->n_images - first < a_pass ? s->n_images - first : a_pass;
-        for (int i = 0; i < n; i++)
-            starts[i] = (struct lm_start){.image_rows = g->image_rows,
-                                          .n_image_rows = c->n_queries,
-                                          .ids = &c->bos,
-                                          .n_ids = 1,
-                                          .prefix_row = (first + i) * g->n_prefix,
-                                          .first_row = g->tails[(first + i) * g->n_tail]};
-        rc = lm_forward(g->lm, n, starts, 0, NULL, &logits);
-        if (rc == 0)
-            rc = take_best(s, g, first, n, logits);
-    }
+    options.max_new_tokens = s->n_new;
+    options.n_beams = l->n_beams;
+    for (int i = 0; i < s->n_images && rc == 0; i++)
+        rc = generate_submit(l->generate,
+                             &(struct generate_request){.tag = (uint64_t)i,
+                                                        .image_rows = l->image_rows,
+                                                        .n_image_rows = c->n_queries,
+                                                        .prompt = &c->bos,
+                                                        .n_prompt = 1,
+                                                        .options = options},
+                             NULL);
     return rc;
 }
 
 static int run_llm(struct bench_stage *s)
 {
-    struct greedy *g = s->model;
-    const int n_prefix = lm_prefix_rows(g->lm, s->checkpoint->config.n_queries, 1), n_start = lm_start_rows(g->lm);
-    const float *logits;
-    int rc = run_prompts(s, g);
+    struct llm *l = s->model;
+    struct generate_result done;
+    int n_done = 0, rc = submit(s, l);
 
-    for (int step = 1; step < s->n_new && rc == 0; step++) {
-        for (int i = 0; i < s->n_images; i++)
-            g->tokens[i] = (struct lm_token){.id = g->ids[i],
-                                             .prefix_row = i * g->n_prefix,
-                                             .n_prefix = n_prefix,
-                                             .tail = g->tails + i * g->n_tail,
-                                             .n_tail = n_start + step};
-        rc = lm_forward(g->lm, 0, NULL, s->n_images, g->tokens, &logits);
-        if (rc == 0)
-            rc = take_best(s, g, 0, s->n_images, logits);
+    while (rc >= 0 && n_done < s->n_images) {
+        rc = generate_step(l->generate);
+        while (rc >= 0 && generate_take(l->generate, &done) == 1) {
+            generate_result_release(&done);
+            n_done++;
+        }
     }
-    return rc;
+    return rc < 0 ? rc : 0;
 }
 
 static void close_llm(struct bench_stage *s)
 {
-    struct greedy *g = s->model;
+    struct llm *l = s->model;
 
-    if (!g)
+    if (!l)
         return;
-    lm_free(g->lm);
-    free(g->image_rows);
-    free(g->tails);
-    free(g->ids);
-    free(g->logprobs);
-    free(g->values);
-    free(g->rows);
-    free(g->tokens);
-    free(g);
+    generate_free(l->generate);
+    lm_free(l->lm);
+    free(l->image_rows);
+    free(l);
 }
 
 /* -- all -- */
@@ -300,7 +267,8 @@ const struct bench_stage_kind bench_stage_kinds[] = {
     {"encoder", MODEL_STAGE_ENCODER, always, open_encoder, run_encoder, close_encoder},
     {"qformer", MODEL_STAGE_QFORMER, always, open_qformer, run_qformer, close_qformer},
     {"score", MODEL_STAGE_QFORMER, reads_text, open_score, run_score, close_score},
-    {"llm", MODEL_STAGE_LLM, has_lm, open_llm, run_llm, close_llm},
+    {"llm", MODEL_STAGE_LLM, has_lm, open_greedy, run_llm, close_llm},
+    {"beams", MODEL_STAGE_LLM, has_lm, open_beams, run_llm, close_llm},
     {.name = NULL},
 };
 

@@ -17,10 +17,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+enum { BENCH_TEXTS = 5 /* an image */, BENCH_TEXT_TOKENS = 12 };
+
 struct bench_stage;
 
 struct bench_stage_kind {
-    const char *name; /* "encoder", "qformer", "score", "llm" */
+    const char *name; /* "encoder", "qformer", "score", "llm", "beams" */
     enum model_stage weights;
     bool (*applies)(const struct checkpoint *c);
     int (*open)(struct bench_stage *s, struct err *err);
