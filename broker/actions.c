@@ -34,72 +34,6 @@ static void do_forget_peer(struct broker *b, const struct core_action *a)
 
 /* -- WORK -- */
 
-/* Drop the rows of items that an earlier node has failed. */
-static int filter_rows(struct buf *rows, const struct core_work *work, struct err *err)
-{
-    const struct row_frame frame = {rows->data, rows->size_bytes};
-    struct row_cursor cursor;
-    struct row_item item;
-    struct buf kept;
-    int rc;
-
-    buf_init(&kept, MSG_MAX_ROW_FRAME_BYTES);
-    row_cursor_init(&cursor, &frame, 1, work->count);
-    for (uint32_t i = 0; (rc = row_cursor_next_item(&cursor, &item, err)) == 1; i++) {
-        if (broker_bit(work->items, i))
-            rc = row_item_append(&kept, &item);
-        if (rc < 0)
-            break;
-    }
-    row_cursor_release(&cursor);
-    if (rc < 0) {
-        buf_release(&kept);
-        return rc;
-    }
-    buf_release(rows);
-    *rows = kept;
-    return 0;
-}
-
-static int add_work_rows(struct broker_job *job, const struct core_work *work, struct wire_message *m, struct err *err)
-{
-    struct buf rows;
-    uint32_t n = 0;
-    int rc;
-
-    buf_init(&rows, MSG_MAX_ROW_FRAME_BYTES);
-    rc = store_unit_items(job->store, work->unit, work->first, work->count, &rows, &n, err);
-    if (rc == 0 && n != work->count)
-        rc = err_set(err, -EBADMSG, "unit %u has %u items, not the %u of the lease", work->unit, n, work->count);
-    if (rc == 0 && work->n_items != work->count)
-        rc = filter_rows(&rows, work, err);
-    if (rc == 0) {
-        rc = wire_message_add_rows(m, &rows, work->n_items);
-        if (rc < 0)
-            (void)err_set(err, rc, "unit %u: its rows do not fit a message: choose a smaller --unit", work->unit);
-    }
-    buf_release(&rows);
-    return rc;
-}
-
-static int add_work_tensors(struct broker *b, const struct core_work *work, struct wire_message *m, struct err *err)
-{
-    for (uint32_t i = 0; i < work->n_inputs; i++) {
-        struct broker_payload *p = broker_payload_find(b, work->inputs[i].payload);
-        int rc;
-
-        if (!p || !p->tensor)
-            return err_set(err, -EINVAL, "the output of node %u is gone", work->inputs[i].node);
-        if (work->inputs[i].n_tensor != work->n_items)
-            return err_set(err, -ENOTSUP, "a tensor of %u rows for %u items: selecting rows is not built",
-                           work->inputs[i].n_tensor, work->n_items);
-        rc = wire_message_add_tensor(m, p->tensor);
-        if (rc < 0)
-            return err_set(err, rc, "the output of node %u does not fit the message", work->inputs[i].node);
-    }
-    return 0;
-}
-
 static struct core_event unsent(const struct core_work *work, int rc, const char *why)
 {
     const struct core_lease_ref ref = {.peer = work->peer, .epoch = work->epoch, .lease = work->lease};
@@ -112,27 +46,10 @@ static struct core_event unsent(const struct core_work *work, int rc, const char
 static void do_work(struct broker *b, const struct core_action *a)
 {
     const struct core_work *work = &a->work;
-    struct broker_job *job = broker_job_find(b, work->job);
     struct wire_message *m = NULL;
     struct err err = {""};
-    int rc = wire_message_new(MSG_WORK, &m);
+    int rc = broker_work_message(b, work, &m, &err);
 
-    if (rc == 0) {
-        struct msg_work *body = &wire_message_envelope(m)->work;
-
-        body->recipe = job->open.recipe;
-        body->lease = (struct msg_lease){.epoch = work->epoch,
-                                         .id = work->lease,
-                                         .job = work->job,
-                                         .unit = work->unit,
-                                         .node = work->node,
-                                         .attempt = work->attempt,
-                                         .first = work->first,
-                                         .count = work->n_items};
-        rc = add_work_rows(job, work, m, &err);
-    }
-    if (rc == 0)
-        rc = add_work_tensors(b, work, m, &err);
     if (rc == 0)
         rc = broker_socket_send(b->socket, work->peer, &m, &err);
     if (rc < 0 && rc != -EHOSTUNREACH) { /* a lost peer's GONE event takes the lease back */

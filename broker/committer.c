@@ -77,6 +77,8 @@ void committer_request_free(struct committer_request *r)
     buf_release(&r->rows);
     buf_release(&r->records);
     free(r->ends);
+    buf_release(&r->embeddings);
+    free(r->embedding_list);
     free(r);
 }
 
@@ -100,7 +102,8 @@ int committer_post(struct committer *c, struct committer_request **r)
 {
     const struct committer_request *q = *r;
     uint64_t bytes = REQUEST_OVERHEAD_BYTES + q->rows.capacity_bytes + q->records.capacity_bytes +
-                     sizeof(uint32_t) * (uint64_t)q->n_records;
+                     sizeof(uint32_t) * (uint64_t)q->n_records + q->embeddings.capacity_bytes +
+                     sizeof(struct store_embedding) * (uint64_t)q->n_embeddings;
     struct passage *p;
     int rc;
 
@@ -252,8 +255,13 @@ static int append_rows(struct store *s, const struct committer_request *q, struc
 
 static int apply(struct store *s, const struct committer_request *q, struct err *err)
 {
-    const struct store_records records = {
-        .data = q->records.data, .ends = q->ends, .n = q->n_records, .n_failed = q->n_failed};
+    const struct store_records records = {.data = q->records.data,
+                                          .ends = q->ends,
+                                          .n = q->n_records,
+                                          .n_failed = q->n_failed,
+                                          .embedding_data = q->embeddings.data,
+                                          .embeddings = q->embedding_list,
+                                          .n_embeddings = q->n_embeddings};
 
     switch (q->op) {
     case COMMITTER_ROWS:
@@ -263,6 +271,9 @@ static int apply(struct store *s, const struct committer_request *q, struct err 
     case COMMITTER_UNIT:
         if (q->n_records && q->ends[q->n_records - 1] > q->records.size_bytes)
             return err_set(err, -EINVAL, "unit %u: records end behind their buffer", q->unit);
+        for (uint32_t i = 0; i < q->n_embeddings; i++)
+            if ((uint64_t)q->embedding_list[i].start + q->embedding_list[i].size_bytes > q->embeddings.size_bytes)
+                return err_set(err, -EINVAL, "unit %u: embeddings end behind their buffer", q->unit);
         return store_put_unit(s, q->unit, &records, err);
     case COMMITTER_ATTEMPTS:
         return store_put_attempts(s, q->unit, q->attempts, err);

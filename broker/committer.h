@@ -39,7 +39,7 @@ enum committer_op {
     COMMITTER_OPEN,     /* path, create, meta */
     COMMITTER_ROWS,     /* rows, n_rows, first_item */
     COMMITTER_SEAL,     /* nothing more */
-    COMMITTER_UNIT,     /* unit, records, ends, n_records, n_failed */
+    COMMITTER_UNIT,     /* unit, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts */
     COMMITTER_CLOSE,    /* nothing more; after all earlier requests of the job */
 };
@@ -67,6 +67,9 @@ struct committer_request {
     uint32_t *ends;     /* [n_records] end offset of each; malloc'ed, owned */
     uint32_t n_records;
     uint32_t n_failed;
+    struct buf embeddings;                  /* as struct store_records has them */
+    struct store_embedding *embedding_list; /* [n_embeddings]; malloc'ed, owned; NULL: none */
+    uint32_t n_embeddings;
 };
 
 struct committer_completion {

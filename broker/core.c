@@ -11,6 +11,7 @@ struct core_limits core_limits_default(void)
 {
     return (struct core_limits){
         .memory_bytes = (uint64_t)8 << 30,
+        .row_bytes = (uint64_t)1 << 30,
         .lease_ms = 30000,
         .worker_ms = 90000,
         .max_attempts = 3,
@@ -101,6 +102,9 @@ int core_graph_check(const struct core_node *nodes, uint32_t n_nodes, struct err
             return err_set(err, -EINVAL, "node %u needs a node that does not come before it (0x%x)", i, nodes[i].needs);
         if (nodes[i].out_bytes > (uint64_t)1 << 40)
             return err_set(err, -EINVAL, "node %u: %llu bytes an item", i, (unsigned long long)nodes[i].out_bytes);
+        if (nodes[i].row_bytes > (uint64_t)1 << 40)
+            return err_set(err, -EINVAL, "node %u: rows of %llu bytes an item", i,
+                           (unsigned long long)nodes[i].row_bytes);
     }
     return 0;
 }
@@ -138,7 +142,7 @@ struct core *core_new(const struct core_limits *limits, uint64_t epoch)
 {
     struct core *c;
 
-    assert(limits->memory_bytes && limits->lease_ms > 0 && limits->worker_ms > limits->lease_ms);
+    assert(limits->memory_bytes && limits->row_bytes && limits->lease_ms > 0 && limits->worker_ms > limits->lease_ms);
     assert(limits->max_attempts && limits->split_attempts && limits->window_units && limits->max_jobs);
     assert(limits->max_workers && limits->max_pools && limits->max_worker_items && limits->max_worker_leases);
     c = calloc(1, sizeof(*c));
@@ -303,6 +307,8 @@ void core_stats_get(const struct core *c, struct core_stats *ret)
     ret->n_leases = (uint32_t)c->leases.n;
     memcpy(ret->workers, c->n_workers, sizeof(ret->workers));
     ret->reserved_bytes = c->reserved_bytes;
+    ret->n_reserved = c->n_reserved;
+    ret->row_bytes = c->row_bytes;
 }
 
 static enum core_job_state job_state(const struct core_job *j)

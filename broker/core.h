@@ -15,6 +15,10 @@
  *    leased alone: its worker holds nothing else, so that nobody is blamed for a neighbour.
  *  - A first-node lease reserves the part's peak tensor bytes for its whole path: nothing downstream waits for memory.
  *    A part larger than the whole budget runs when nothing else holds memory.
+ *  - Rows that are kept for commits are bounded the same way: a part that starts reserves what its rows will take, from
+ *    what its job's earlier results took; nothing is started past row_bytes unless nothing else is going on. So at most
+ *    row_bytes are kept, one part may be larger, and parts that were started before their job's first results told how
+ *    large rows are may pass it once.
  *  - A worker whose lease expired, or that was not heard for lease_ms, gets nothing new until it is heard again; after
  *    worker_ms it is forgotten. So workers must send heartbeats when they hold nothing, too. One that is heard
  *    and yet lets leases expire gets one at a time, with growing pauses, until it ends one itself; its units are not
@@ -50,6 +54,7 @@ struct core_faults;
 
 struct core_limits {
     uint64_t memory_bytes;   /* tensors kept between nodes, all jobs */
+    uint64_t row_bytes;      /* rows kept for commits, all jobs */
     int64_t lease_ms;        /* a lease not extended for this long is void */
     int64_t worker_ms;       /* a worker not heard for this long is forgotten; > lease_ms */
     uint32_t max_attempts;   /* failures of a whole unit before it is split; of a single item before quarantine */
@@ -64,7 +69,7 @@ struct core_limits {
     const struct core_faults *faults; /* NULL but in the simulator's planted-bug tests */
 };
 
-/* Everything set but memory_bytes, which is 8 GiB. */
+/* Everything set; memory_bytes is 8 GiB, row_bytes 1 GiB. */
 struct core_limits core_limits_default(void);
 
 /* Mistakes on purpose: tests/simulate asserts that each would be noticed. */
@@ -77,6 +82,7 @@ struct core_faults {
     bool commit_twice;              /* COMMIT is sent twice */
     bool forget_attempts;           /* failed attempts are not made durable */
     bool drop_twice;                /* a payload's drop is sent again at commit */
+    bool ignore_row_limit;          /* parts start whatever rows are kept */
 };
 
 /* -- graph of a job ------------------------------------------------------------------------------------------------ */
@@ -85,7 +91,8 @@ struct core_faults {
 struct core_node {
     uint32_t stage;     /* 1..CORE_MAX_STAGES-1 */
     uint32_t needs;     /* bit i: consumes the output of node i, i < this node; 0: a first node */
-    uint64_t out_bytes; /* tensor bytes an item leaves behind; at most 2^40 */
+    uint64_t out_bytes; /* tensor bytes an item leaves behind; at most 2^40. 0: rows alone */
+    uint64_t row_bytes; /* what an item's kept rows will take, as far as known; results correct it upwards */
     uint8_t fingerprint[CORE_FINGERPRINT_BYTES]; /* of the workers that may run it; all zero: any of the stage */
 };
 
@@ -181,8 +188,9 @@ struct core_event {
             uint64_t payload;   /* rows and tensors, not 0, a new handle each time */
             uint32_t n_rows;    /* rows in the result; must be the number of items of the WORK */
             const uint64_t *ok; /* bit r: row r is no error, (n_rows + 63) / 64 words; NULL: all are */
-            bool keep_rows;     /* the rows hold something for the store or for later nodes: keep them until the commit.
-                                   Errors are always kept */
+            bool keep_rows;     /* the rows hold something for the store: keep them until the commit. Errors are always
+                                   kept. Others live as long as tensors would: until the last consumer is done */
+            uint64_t row_bytes; /* what keeping them takes */
         } result;
         struct {
             struct core_lease_ref lease;
@@ -353,7 +361,9 @@ struct core_job_stats {
 struct core_stats {
     uint32_t n_jobs, n_workers, n_leases;
     uint32_t workers[CORE_MAX_STAGES]; /* by stage */
+    uint32_t n_reserved;               /* parts on their way */
     uint64_t reserved_bytes;
+    uint64_t row_bytes; /* rows kept for commits */
     uint64_t events, leases_granted, results, failures, expiries, returns, payloads_lost, splits, quarantined;
     uint64_t dropped_stale;   /* results, failures, returns under no lease of theirs */
     uint64_t dropped_unknown; /* messages of peers that are not known */

@@ -25,6 +25,8 @@ static void prepare_nodes(struct core_job *j, const struct core_node *nodes)
         struct core_job_node *n = &j->nodes[i];
 
         n->spec = nodes[i];
+        n->row_bytes = nodes[i].row_bytes;
+        j->row_bytes += n->row_bytes;
         n->any_fingerprint = memcmp(n->spec.fingerprint, zero, sizeof(zero)) == 0;
         for (uint32_t k = 0; k < i; k++) {
             if (!(n->spec.needs >> k & 1))

@@ -40,6 +40,8 @@ static void drop_payload(struct core_task *t)
     core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
     if (c->faults.drop_twice && t->has_rows)
         core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
+    c->row_bytes -= t->row_bytes;
+    t->row_bytes = 0;
     t->payload = 0;
     t->has_tensors = t->has_rows = false;
 }
@@ -64,9 +66,11 @@ void core_part_reserve(struct core_part *p)
     assert(!p->is_reserved);
     p->is_reserved = true;
     p->reserved_bytes = j->peak_bytes * p->count;
+    p->reserved_row_bytes = j->row_bytes * p->count;
     j->n_reserved++;
     j->core->n_reserved++;
     j->core->reserved_bytes += p->reserved_bytes;
+    j->core->reserved_row_bytes += p->reserved_row_bytes;
 }
 
 static void part_unreserve(struct core_part *p)
@@ -79,7 +83,8 @@ static void part_unreserve(struct core_part *p)
     j->n_reserved--;
     j->core->n_reserved--;
     j->core->reserved_bytes -= p->reserved_bytes;
-    p->reserved_bytes = 0;
+    j->core->reserved_row_bytes -= p->reserved_row_bytes;
+    p->reserved_bytes = p->reserved_row_bytes = 0;
     core_job_touch(j);
 }
 
@@ -321,6 +326,22 @@ static void release_inputs(struct core_task *t)
         drop_tensors(t);
 }
 
+/* Rows that stay until the commit; and a lesson for the parts to come. */
+static void keep_rows(struct core_task *t, uint64_t bytes)
+{
+    struct core_job *j = t->part->unit->job;
+    struct core_job_node *n = &j->nodes[t->node];
+    uint64_t each = bytes / t->n_rows;
+
+    t->has_rows = true;
+    t->row_bytes = bytes;
+    j->core->row_bytes += bytes;
+    if (each > n->row_bytes) {
+        j->row_bytes += each - n->row_bytes;
+        n->row_bytes = each;
+    }
+}
+
 /* The lease has ended; the payload is the core's. */
 void core_task_result(struct core_task *t, const struct core_event *e, uint64_t host)
 {
@@ -336,7 +357,8 @@ void core_task_result(struct core_task *t, const struct core_event *e, uint64_t 
     t->payload = e->result.payload;
     take_rows(t, e->result.ok);
     t->has_tensors = true;
-    t->has_rows = e->result.keep_rows || t->n_ok < t->n_rows;
+    if (e->result.keep_rows || t->n_ok < t->n_rows)
+        keep_rows(t, e->result.row_bytes);
     for (uint32_t w = 0; w < p->n_words; w++)
         p->alive[w] &= ~(t->rows[w] & ~t->ok[w]);
     p->n_alive = mask_count(p->alive, p->n_words);

@@ -47,6 +47,7 @@ struct core_task {
     struct core_lease *lease;      /* leased */
     uint64_t payload;              /* done: its output, 0 once dropped */
     bool has_tensors, has_rows;    /* what of the payload is still there */
+    uint64_t row_bytes;            /* kept rows */
     uint64_t host;                 /* done: where the output was made */
     uint64_t *rows;                /* leased, done: the items that went in */
     uint64_t *ok;                  /* done: the items that came out */
@@ -65,6 +66,7 @@ struct core_part {
     bool finished;           /* all nodes done, or no item left */
     bool quarantined;        /* finished, by giving up */
     uint64_t reserved_bytes; /* 0: holds no memory (see is_reserved) */
+    uint64_t reserved_row_bytes;
     bool is_reserved;
     char *code, *text; /* last failure; NULL: none. One allocation, at code */
     uint64_t *alive;   /* items that no node has failed */
@@ -100,6 +102,7 @@ struct core_job_node {
     uint32_t rank;      /* nodes after it on the longest path: 0 is a last node */
     uint32_t consumers; /* bit i: node i needs this one */
     uint64_t in_bytes;  /* of an item, all inputs */
+    uint64_t row_bytes; /* of an item's kept rows, the most so far */
     struct core_queue queues[CORE_N_QUEUES];
     uint32_t n_leased;
     uint64_t items_done, failures, expiries;
@@ -112,6 +115,7 @@ struct core_job {
     uint64_t pass; /* stride scheduling: items started / priority */
     uint32_t n_nodes;
     uint64_t peak_bytes;   /* of an item */
+    uint64_t row_bytes;    /* of an item: the sum of its nodes' */
     struct core_map units; /* number + 1 -> unit */
     struct core_unit *by_state[CORE_N_UNIT_STATES];
     uint32_t n_by_state[CORE_N_UNIT_STATES];
@@ -185,7 +189,7 @@ struct core {
     struct core_pool **pools;
     uint32_t n_pools;
     uint64_t next_lease, next_pool_serial, vtime;
-    uint64_t reserved_bytes;
+    uint64_t reserved_bytes, reserved_row_bytes, row_bytes;
     uint32_t n_reserved, n_commits;
     uint32_t n_ready[CORE_MAX_STAGES], n_ready_alone[CORE_MAX_STAGES], n_workers[CORE_MAX_STAGES];
     struct core_stats counters; /* only its uint64_t counters */

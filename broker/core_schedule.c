@@ -71,10 +71,21 @@ static bool may_start(const struct core_job *j)
     return !j->stopped && !j->blocked && !j->closing;
 }
 
+static bool rows_allow(const struct core *c, const struct core_part *p)
+{
+    uint64_t need = p->unit->job->row_bytes * p->count, taken = c->row_bytes + c->reserved_row_bytes;
+
+    /* What is kept goes with commits, and those come from parts on their way: without either, this one is the way on. */
+    return need == 0 || (c->n_reserved == 0 && c->n_commits == 0) || c->faults.ignore_row_limit ||
+           (need <= c->limits.row_bytes && taken <= c->limits.row_bytes - need);
+}
+
 static bool memory_allows(const struct core *c, const struct core_part *p)
 {
     uint64_t need = p->unit->job->peak_bytes * p->count;
 
+    if (!rows_allow(c, p))
+        return false;
     return need == 0 || c->reserved_bytes == 0 ||
            (need <= c->limits.memory_bytes && c->reserved_bytes <= c->limits.memory_bytes - need);
 }

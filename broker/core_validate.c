@@ -4,7 +4,7 @@
 #include <assert.h>
 
 struct tally {
-    uint64_t reserved_bytes;
+    uint64_t reserved_bytes, reserved_row_bytes, row_bytes;
     uint32_t n_reserved, n_leases, n_payloads, n_commits;
     uint32_t n_ready[CORE_MAX_STAGES], n_ready_alone[CORE_MAX_STAGES];
 };
@@ -18,6 +18,8 @@ static void check_task(const struct core *c, const struct core_task *t, struct t
     assert((t->state == CORE_TASK_LEASED) == (t->lease != NULL));
     assert((t->payload != 0) == (t->has_tensors || t->has_rows));
     assert(t->payload == 0 || t->state == CORE_TASK_DONE);
+    assert(t->row_bytes == 0 || t->has_rows);
+    sum->row_bytes += t->row_bytes;
     if (t->payload) {
         assert(core_map_get(&c->payloads, t->payload) == t);
         sum->n_payloads++;
@@ -62,7 +64,8 @@ static void check_part(const struct core *c, const struct core_part *p, struct t
     assert(p->finished == (p->n_done == p->unit->job->n_nodes || p->n_alive == 0));
     assert(p->finished || n_going > 0); /* something moves it */
     assert(!p->finished || !p->is_reserved);
-    assert(p->is_reserved || p->reserved_bytes == 0);
+    assert(p->is_reserved || (p->reserved_bytes == 0 && p->reserved_row_bytes == 0));
+    sum->reserved_row_bytes += p->reserved_row_bytes;
     sum->n_reserved += p->is_reserved;
     sum->reserved_bytes += p->reserved_bytes;
 }
@@ -154,6 +157,7 @@ void core_validate(const struct core *c)
     assert(c->n_jobs == c->jobs_by_id.n && !c->touched);
     assert(sum.reserved_bytes == c->reserved_bytes && sum.n_reserved == c->n_reserved);
     assert(c->reserved_bytes <= c->limits.memory_bytes || c->n_reserved == 1);
+    assert(sum.row_bytes == c->row_bytes && sum.reserved_row_bytes == c->reserved_row_bytes);
     assert(sum.n_leases == c->leases.n && sum.n_leases == c->lease_deadlines.n);
     assert(sum.n_payloads == c->payloads.n && sum.n_commits == c->n_commits);
     for (uint32_t s = 0; s < CORE_MAX_STAGES; s++)

@@ -113,11 +113,44 @@ static struct committer_request *request_for(struct broker *b, enum committer_op
 
 /* -- JOB_OPEN -- */
 
+/* A guess at what an item's rows of this node take until results tell: published sizes, captions of one sentence. */
+static uint64_t row_bytes_of(const struct msg_recipe *r, const struct msg_node *node)
+{
+    enum {
+        CAPTION_BYTES = 256,
+        TEXT_BYTES = 1024,
+        QUERY_NUMBERS = 32 * 768,
+        ITC_NUMBERS = 32 * 256,
+        CLS_NUMBERS = 1408
+    };
+    static const struct {
+        enum msg_embedding kind;
+        uint32_t task, numbers;
+    } sizes[] = {{MSG_EMBEDDING_QUERY, MSG_TASK_QUERY, QUERY_NUMBERS},
+                 {MSG_EMBEDDING_ITC, MSG_TASK_ITC, ITC_NUMBERS},
+                 {MSG_EMBEDDING_ITC_TEXT, MSG_TASK_ITC_TEXT, TEXT_BYTES},
+                 {MSG_EMBEDDING_CLS, MSG_TASK_CLS, CLS_NUMBERS}};
+    uint64_t n = 0;
+
+    if (node->stage == MSG_STAGE_LLM || (node->tasks & MSG_TASK_SCORE))
+        n +=
+            (uint64_t)CAPTION_BYTES * (r->n_prompts ? r->n_prompts : 1) * (r->decode.n_return ? r->decode.n_return : 1);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        if (node->tasks & sizes[i].task)
+            for (uint32_t k = 0; k < r->n_embeddings; k++)
+                if (r->embeddings[k].kind == sizes[i].kind)
+                    n += sizes[i].numbers * msg_dtype_bytes(r->embeddings[k].dtype) /
+                         (r->embeddings[k].first_row ? 32 : 1);
+    return n;
+}
+
 static void nodes_to_core(const struct msg_job_open *open, struct core_node *ret)
 {
     for (uint32_t i = 0; i < open->n_nodes; i++) {
-        ret[i] = (struct core_node){
-            .stage = open->nodes[i].stage, .needs = open->nodes[i].needs, .out_bytes = open->nodes[i].out_bytes};
+        ret[i] = (struct core_node){.stage = open->nodes[i].stage,
+                                    .needs = open->nodes[i].needs,
+                                    .out_bytes = open->nodes[i].out_bytes,
+                                    .row_bytes = row_bytes_of(&open->recipe, &open->nodes[i])};
         memcpy(ret[i].fingerprint, open->nodes[i].fingerprint.bytes, sizeof(ret[i].fingerprint));
     }
 }
@@ -128,7 +161,9 @@ static enum msg_reason differs(const struct msg_job_open *open, const struct sto
     struct msg_recipe asked = open->recipe;
     int n;
 
-    (void)msg_text_set(asked.model, sizeof(asked.model), meta->recipe.model); /* a name; the fingerprints decide */
+    /* names; the fingerprints decide */
+    (void)msg_text_set(asked.model, sizeof(asked.model), meta->recipe.model);
+    (void)msg_text_set(asked.score_model, sizeof(asked.score_model), meta->recipe.score_model);
     n = msg_recipe_diff(&meta->recipe, &asked, words);
     if (n != 0)
         return MSG_REASON_RECIPE;
@@ -139,7 +174,7 @@ static enum msg_reason differs(const struct msg_job_open *open, const struct sto
     for (uint32_t i = 0; i < open->n_nodes; i++) {
         const struct msg_node *a = &meta->nodes[i], *c = &open->nodes[i];
 
-        if (a->stage == c->stage && a->needs == c->needs && a->out_bytes == c->out_bytes &&
+        if (a->stage == c->stage && a->needs == c->needs && a->tasks == c->tasks && a->out_bytes == c->out_bytes &&
             msg_fingerprint_equal(&a->fingerprint, &c->fingerprint))
             continue;
         n = buf_appendf(
@@ -230,6 +265,10 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
     nodes_to_core(&m->job_open, nodes);
     if (core_graph_check(nodes, m->job_open.n_nodes, &err) < 0) {
         broker_refuse(b, peer, m->seq, MSG_REASON_BAD_MESSAGE, "the stage graph: %s", err.text);
+        return;
+    }
+    if (broker_check_embeddings(&m->job_open, &err) < 0) {
+        broker_refuse(b, peer, m->seq, MSG_REASON_RECIPE, "the stage graph: %s", err.text);
         return;
     }
     if (m->job_open.unit_items > CORE_MAX_UNIT_ITEMS) {

@@ -63,15 +63,20 @@ void broker_payloads_free(struct broker *b)
 
 /* -- a unit's records -- */
 
-/* Where the encoded record of each item lies in `bytes`; end 0: none yet. */
+/* What is known of an item so far. */
 struct record_slot {
-    size_t start, end;
+    size_t start, end; /* its encoded record in records.bytes; end 0: none yet */
     bool failed;
+    struct {
+        uint32_t start, size_bytes; /* in records.embeddings; 0: none */
+    } embeddings[MSG_EMBEDDING_CLS + 1];
+    bool has_embeddings;
 };
 
 struct records {
-    struct buf bytes;
-    struct record_slot slots[CORE_MAX_UNIT_ITEMS];
+    struct buf bytes, embeddings;
+    struct record_slot *slots; /* [n_items] */
+    uint32_t n_items;
 };
 
 static int put_record(struct records *r, uint32_t index, struct row_record *record, uint64_t first_item)
@@ -81,8 +86,11 @@ static int put_record(struct records *r, uint32_t index, struct row_record *reco
 
     record->item = first_item + index;
     rc = stored_record_encode(record, &r->bytes);
-    if (rc == 0)
-        r->slots[index] = (struct record_slot){start, r->bytes.size_bytes, record->failed};
+    if (rc == 0) {
+        r->slots[index].start = start;
+        r->slots[index].end = r->bytes.size_bytes;
+        r->slots[index].failed = record->failed;
+    }
     return rc;
 }
 
@@ -95,7 +103,38 @@ static int put_failure(struct records *r, uint32_t index, const char *code, cons
     return put_record(r, index, &record, first_item);
 }
 
-/* The rows of one payload. The first error of an item stands; rows that add nothing are passed over. */
+static int put_embeddings(struct records *r, uint32_t index, const struct row_record *record)
+{
+    struct record_slot *slot = &r->slots[index];
+
+    for (uint32_t i = 0; i < record->n_embeddings; i++) {
+        const struct row_embedding *e = &record->embeddings[i];
+        const size_t start = r->embeddings.size_bytes;
+        int rc = stored_embedding_encode(e, &r->embeddings);
+
+        if (rc < 0)
+            return rc;
+        slot->embeddings[e->kind].start = (uint32_t)start;
+        slot->embeddings[e->kind].size_bytes = (uint32_t)(r->embeddings.size_bytes - start);
+        slot->has_embeddings = true;
+    }
+    return 0;
+}
+
+/* An error stands, the first of them, whatever other nodes say. A later node's captions replace an earlier one's.
+ * Embeddings of all nodes come together. */
+static int put_row(struct records *r, uint32_t index, struct row_record *record, uint64_t first_item)
+{
+    int rc = 0;
+
+    if (r->slots[index].failed)
+        return 0;
+    if (record->failed || record->n_captions)
+        rc = put_record(r, index, record, first_item);
+    return rc < 0 ? rc : put_embeddings(r, index, record);
+}
+
+/* The rows of one payload. */
 static int add_payload(struct broker *b, struct records *r, const struct core_commit_payload *part, uint64_t first_item,
                        struct err *err)
 {
@@ -115,8 +154,7 @@ static int add_payload(struct broker *b, struct records *r, const struct core_co
             rc = err_set(err, -EBADMSG, "more rows than items");
             break;
         }
-        if ((record.failed || record.n_captions) && !r->slots[part->first + bit].failed)
-            rc = put_record(r, part->first + bit, &record, first_item);
+        rc = put_row(r, part->first + bit, &record, first_item);
         if (rc < 0)
             break;
         bit++;
@@ -125,14 +163,32 @@ static int add_payload(struct broker *b, struct records *r, const struct core_co
     return rc < 0 ? rc : 0;
 }
 
-/* Into the request, in item order. */
-static int gather(const struct records *r, uint32_t n_items, struct committer_request *ret)
+/* Items that no node said anything about; those with embeddings alone get an empty record. */
+static int fill_gaps(struct records *r, uint64_t first_item)
 {
-    assert(n_items >= 1);
-    ret->ends = malloc(n_items * sizeof(*ret->ends));
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < r->n_items; i++) {
+        struct row_record empty = {0};
+
+        if (r->slots[i].end)
+            continue;
+        if (r->slots[i].has_embeddings)
+            rc = put_record(r, i, &empty, first_item);
+        else
+            rc = put_failure(r, i, "lost", "no stage left a result for this item", first_item);
+    }
+    return rc;
+}
+
+/* Into the request, in item order. */
+static int gather_records(const struct records *r, struct committer_request *ret)
+{
+    assert(r->n_items >= 1);
+    ret->ends = malloc(r->n_items * sizeof(*ret->ends));
     if (!ret->ends)
         return -ENOMEM;
-    for (uint32_t i = 0; i < n_items; i++) {
+    for (uint32_t i = 0; i < r->n_items; i++) {
         const struct record_slot *slot = &r->slots[i];
         int rc = buf_append(&ret->records, r->bytes.data + slot->start, slot->end - slot->start);
 
@@ -141,19 +197,36 @@ static int gather(const struct records *r, uint32_t n_items, struct committer_re
         ret->ends[i] = (uint32_t)ret->records.size_bytes;
         ret->n_failed += slot->failed;
     }
-    ret->n_records = n_items;
+    ret->n_records = r->n_items;
     return 0;
 }
 
-int broker_commit_records(struct broker *b, const struct core_commit *commit, uint64_t first_item,
-                          struct committer_request *ret, struct err *err)
+/* Those of the items that did not fail. */
+static int gather_embeddings(struct records *r, struct committer_request *ret)
 {
-    struct records *r = calloc(1, sizeof(*r));
+    if (r->embeddings.size_bytes == 0)
+        return 0;
+    ret->embedding_list = malloc((size_t)r->n_items * MSG_MAX_EMBEDDINGS * sizeof(*ret->embedding_list));
+    if (!ret->embedding_list)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < r->n_items; i++)
+        for (enum msg_embedding kind = MSG_EMBEDDING_QUERY; kind <= MSG_EMBEDDING_CLS; kind++)
+            if (!r->slots[i].failed && r->slots[i].embeddings[kind].size_bytes)
+                ret->embedding_list[ret->n_embeddings++] =
+                    (struct store_embedding){.index = i,
+                                             .kind = kind,
+                                             .start = r->slots[i].embeddings[kind].start,
+                                             .size_bytes = r->slots[i].embeddings[kind].size_bytes};
+    ret->embeddings = r->embeddings;
+    buf_init(&r->embeddings, 0);
+    return 0;
+}
+
+static int collect(struct broker *b, const struct core_commit *commit, uint64_t first_item, struct records *r,
+                   struct err *err)
+{
     int rc = 0;
 
-    if (!r)
-        return err_set(err, -ENOMEM, "no memory for the records of unit %u", commit->unit);
-    buf_init(&r->bytes, 0);
     for (uint32_t i = 0; rc == 0 && i < commit->n_payloads; i++)
         rc = add_payload(b, r, &commit->payloads[i], first_item, err);
     for (uint32_t i = 0; rc == 0 && i < commit->n_quarantined; i++) {
@@ -163,14 +236,28 @@ int broker_commit_records(struct broker *b, const struct core_commit *commit, ui
         (void)snprintf(text, sizeof(text), "%s%s%s", q->code, *q->code && *q->text ? ": " : "", q->text);
         rc = put_failure(r, q->item, "quarantined", text, first_item);
     }
-    for (uint32_t i = 0; rc == 0 && i < commit->n_items; i++)
-        if (r->slots[i].end == 0)
-            rc = put_failure(r, i, "lost", "no stage left a result for this item", first_item);
+    return rc < 0 ? rc : fill_gaps(r, first_item);
+}
+
+int broker_commit_records(struct broker *b, const struct core_commit *commit, uint64_t first_item,
+                          struct committer_request *ret, struct err *err)
+{
+    struct records r = {.n_items = commit->n_items, .slots = calloc(commit->n_items, sizeof(*r.slots))};
+    int rc;
+
+    if (!r.slots)
+        return err_set(err, -ENOMEM, "no memory for the records of unit %u", commit->unit);
+    buf_init(&r.bytes, 0);
+    buf_init(&r.embeddings, UINT32_MAX);
+    rc = collect(b, commit, first_item, &r, err);
     if (rc == 0)
-        rc = gather(r, commit->n_items, ret);
+        rc = gather_records(&r, ret);
+    if (rc == 0)
+        rc = gather_embeddings(&r, ret);
     if (rc < 0 && err && !err->text[0])
         rc = err_set(err, rc, "unit %u: %s", commit->unit, strerror(-rc));
-    buf_release(&r->bytes);
-    free(r);
+    buf_release(&r.bytes);
+    buf_release(&r.embeddings);
+    free(r.slots);
     return rc;
 }

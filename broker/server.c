@@ -19,6 +19,8 @@ const struct conf_key broker_conf_table[] = {
     {"insecure", CONF_BOOL, CONF_AT(struct broker_conf, insecure), "no", 0, 0, "allow tcp on loopback without keys"},
     {"memory", CONF_SIZE, CONF_AT(struct broker_conf, memory), "8GiB", 1 << 20, 0,
      "most bytes of tensors between stages, all jobs"},
+    {"rows", CONF_SIZE, CONF_AT(struct broker_conf, rows), "1GiB", 1 << 20, 0,
+     "most bytes of captions and embeddings that wait for their commit, all jobs"},
     {"lease", CONF_DURATION, CONF_AT(struct broker_conf, lease), "30s", 100, 86400000,
      "a unit not heartbeated for this long goes to another worker"},
     {"heartbeat", CONF_DURATION, CONF_AT(struct broker_conf, heartbeat), "2s", 10, 3600000,
@@ -146,6 +148,7 @@ static struct core_limits limits_of(const struct broker_conf *conf)
     struct core_limits limits = core_limits_default();
 
     limits.memory_bytes = (uint64_t)conf->memory;
+    limits.row_bytes = (uint64_t)conf->rows;
     limits.lease_ms = conf->lease;
     limits.worker_ms = conf->lease * 2;
     limits.max_attempts = (uint32_t)conf->max_attempts;

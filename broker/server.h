@@ -15,6 +15,7 @@ struct broker_conf {
     char endpoint[128];
     bool insecure;
     int64_t memory;
+    int64_t rows;
     int64_t lease;
     int64_t heartbeat;
     int64_t max_attempts;

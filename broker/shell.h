@@ -4,6 +4,8 @@
  *   messages.c  what peers say becomes core events or job requests
  *   jobs.c      open, import, seal, progress; answers of the committer
  *   actions.c   what the core decides becomes messages and commits
+ *   work.c      the message of a lease
+ *   results.c   a worker's result is checked against its lease and its job
  *   payloads.c  results between their arrival and their commit
  *
  * Who may call: the loop thread. Units: in the names. Memory: struct broker owns everything.
@@ -114,6 +116,16 @@ int64_t broker_retry_due(struct broker *b);
 
 /* actions.c */
 void broker_act(struct broker *b, const struct core_action *action);
+
+/* work.c */
+int broker_work_message(struct broker *b, const struct core_work *work, struct wire_message **ret,
+                        struct err *err) CHECK_RESULT;
+
+/* results.c */
+/* Does the graph give the embeddings that the recipe asks for, each once, and no others? -EINVAL. */
+int broker_check_embeddings(const struct msg_job_open *open, struct err *err) CHECK_RESULT;
+/* A worker's RESULT becomes an event for the core. Takes the message. */
+void broker_result(struct broker *b, uint64_t peer, struct wire_message **message);
 
 /* payloads.c */
 /* Takes the message's rows and tensor; 0 without memory. */

@@ -357,8 +357,6 @@ static int append_row(struct buf *frame, const ProtobufCMessage *row)
 
     if (n > ROW_MAX_BYTES)
         return -EINVAL;
-    if (frame->size_bytes + n + 3 > MSG_MAX_ROW_FRAME_BYTES)
-        return -EFBIG;
     rc = buf_reserve(frame, n + 3); /* 256 KiB is a varint of three bytes */
     if (rc < 0)
         return rc;
@@ -401,6 +399,37 @@ void row_cursor_release(struct row_cursor *c)
     row_memory_release(&c->memory);
 }
 
+/* The varint before a row, of three bytes at most. */
+static bool get_length(const uint8_t **at, const uint8_t *end, size_t *ret)
+{
+    size_t n = 0;
+
+    for (int shift = 0; *at < end && shift <= 14; shift += 7) {
+        n |= (size_t)(**at & 0x7f) << shift;
+        if (!(*(*at)++ & 0x80)) {
+            *ret = n;
+            return true;
+        }
+    }
+    return false;
+}
+
+size_t row_frame_cut(const uint8_t *rows, size_t size_bytes, size_t max_bytes)
+{
+    const uint8_t *at = rows, *end = rows + size_bytes;
+    size_t fits = 0, n;
+
+    while (at < end) {
+        if (!get_length(&at, end, &n) || n > (size_t)(end - at))
+            return 0;
+        at += n;
+        if ((size_t)(at - rows) > max_bytes)
+            return fits;
+        fits = (size_t)(at - rows);
+    }
+    return fits;
+}
+
 /* The next row's bytes: 1, or 0 at the end of all frames. */
 static int next_bytes(struct row_cursor *c, const uint8_t **ret, size_t *ret_n, struct err *err)
 {
@@ -417,13 +446,8 @@ static int next_bytes(struct row_cursor *c, const uint8_t **ret, size_t *ret_n, 
     }
     if (c->i_row == c->n_rows)
         return err_set(err, -EBADMSG, "bytes after the %u rows promised", c->n_rows);
-    for (int shift = 0;; shift += 7) {
-        if (c->at == c->end || shift > 14)
-            return err_set(err, -EBADMSG, "row %u: a bad length", c->i_row);
-        n |= (size_t)(*c->at & 0x7f) << shift;
-        if (!(*c->at++ & 0x80))
-            break;
-    }
+    if (!get_length(&c->at, c->end, &n))
+        return err_set(err, -EBADMSG, "row %u: a bad length", c->i_row);
     if (n > ROW_MAX_BYTES)
         return err_set(err, -EMSGSIZE, "row %u of %zu bytes, the limit is %d", c->i_row, n, ROW_MAX_BYTES);
     if (n > (size_t)(c->end - c->at))

@@ -94,10 +94,17 @@ struct row_memory {
 };
 void row_memory_release(struct row_memory *m);
 
-/* -- writing: append one row. -EFBIG when the buf's limit (set it to MSG_MAX_ROW_FRAME_BYTES) is reached: the row is
- * not there, start the next frame. -EINVAL for a field out of range. */
+/* -- writing: append one row. -EFBIG when the buf's limit is reached: the row is not there. A limit of
+ * MSG_MAX_ROW_FRAME_BYTES makes it one frame; with ROW_MAX_ROWS_BYTES it is what a message can carry (the sender cuts it
+ * into frames). -EINVAL for a field out of range, or a row past ROW_MAX_BYTES. */
+#define ROW_MAX_ROWS_BYTES ((size_t)MSG_MAX_ROW_FRAMES * (MSG_MAX_ROW_FRAME_BYTES - ROW_MAX_BYTES))
+
 int row_item_append(struct buf *frame, const struct row_item *item) CHECK_RESULT;
 int row_record_append(struct buf *frame, const struct row_record *record) CHECK_RESULT;
+
+/* The bytes of as many whole rows as fit `max_bytes`, at least ROW_MAX_BYTES + 3: where to cut a run of rows into frames.
+ * 0: these are no rows. */
+size_t row_frame_cut(const uint8_t *rows, size_t size_bytes, size_t max_bytes);
 
 /* -- reading */
 struct row_frame {

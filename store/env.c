@@ -16,7 +16,7 @@
 
 #define MAP_BYTES_MAX ((uint64_t)1 << 40)
 #define MAP_BYTES_MIN ((uint64_t)16 << 20)
-enum { N_TABLES = 5 };
+enum { N_TABLES = 5 + MSG_EMBEDDING_CLS };
 
 int env_errno(int mdb_rc)
 {

@@ -16,6 +16,10 @@
 struct env {
     MDB_env *mdb;
     MDB_dbi meta, manifest, units, items, keys; /* open once env_open_tables succeeded */
+    struct {
+        bool open;
+        MDB_dbi dbi;
+    } embeddings[MSG_EMBEDDING_CLS + 1]; /* by kind; once env_open_embeddings succeeded */
     size_t page_bytes;
     int owner_fd; /* flock held: exclusive when writing, shared when reading without lock.mdb; else -1 */
 };
@@ -35,6 +39,10 @@ void env_close(struct env *e);
 /* Open the named databases in `txn` (commit it, so that they stay open); make them when `create`.
  * -EINVAL: this environment is not a job store. */
 int env_open_tables(struct env *e, MDB_txn *txn, bool create, const char *path, struct err *err) CHECK_RESULT;
+
+/* The same for the embeddings that the recipe asks for. */
+int env_open_embeddings(struct env *e, MDB_txn *txn, bool create, const struct msg_recipe *recipe, const char *path,
+                        struct err *err) CHECK_RESULT;
 
 /* Read and check meta "job". */
 int env_read_meta(const struct env *e, MDB_txn *txn, const char *path, struct stored_job_meta *ret,

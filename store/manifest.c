@@ -10,7 +10,7 @@
 
 /* A unit is cut short here, so that the row frame of its Work message stays well below MSG_MAX_ROW_FRAME_BYTES. */
 #define UNIT_MAX_BYTES ((size_t)4 << 20)
-enum { ITEM_OVERHEAD_BYTES = 48, PENDING_MAX_LOOKS = 10000 };
+enum { ITEM_OVERHEAD_BYTES = 48, FIELD_OVERHEAD_BYTES = 10, PENDING_MAX_LOOKS = 10000 };
 
 int store_tail_init(struct store_tail *t, uint32_t unit_items)
 {
@@ -35,6 +35,15 @@ static void tail_clear(struct store_tail *t)
     t->bytes = 0;
 }
 
+static size_t item_bytes(const struct row_item *item)
+{
+    size_t n = (size_t)item->key_bytes + item->path_bytes + ITEM_OVERHEAD_BYTES;
+
+    for (uint32_t i = 0; i < item->n_fields; i++)
+        n += (size_t)item->fields[i].name_bytes + item->fields[i].value_bytes + FIELD_OVERHEAD_BYTES;
+    return n;
+}
+
 static int tail_add(struct store_tail *t, const struct row_item *item)
 {
     int rc = row_item_copy(&t->arena, item, &t->items[t->n]);
@@ -42,7 +51,7 @@ static int tail_add(struct store_tail *t, const struct row_item *item)
     if (rc < 0)
         return rc;
     t->n++;
-    t->bytes += item->key_bytes + item->path_bytes + ITEM_OVERHEAD_BYTES;
+    t->bytes += item_bytes(item);
     return 0;
 }
 
@@ -128,6 +137,7 @@ int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint
     row_cursor_init(&c, &frame, 1, n_rows);
     while ((rc = row_cursor_next_item(&c, &item, err)) > 0) {
         item.item = store_next_item(s);
+        item.n_captions = 0; /* those are of WORK alone */
         rc = tail_add(&s->tail, &item);
         if (rc < 0) {
             err_set(err, rc, "%s: out of memory", s->path);

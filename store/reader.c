@@ -36,6 +36,8 @@ static int open_tables(struct reader *r, struct err *err)
     rc = env_open_tables(&r->env, txn, false, r->path, err);
     if (rc == 0)
         rc = env_read_meta(&r->env, txn, r->path, &r->meta, err);
+    if (rc == 0)
+        rc = env_open_embeddings(&r->env, txn, false, &r->meta.recipe, r->path, err);
     if (rc < 0) {
         mdb_txn_abort(txn);
         return rc;
@@ -80,6 +82,7 @@ void reader_close(struct reader *r)
     env_close(&r->env);
     row_memory_release(&r->unit_memory);
     row_memory_release(&r->record_memory);
+    row_memory_release(&r->embedding_memory);
     buf_release(&r->bytes);
     free(r->records);
     free(r->found);
@@ -289,6 +292,68 @@ int reader_get(struct reader *r, uint64_t item, struct reader_row *ret, struct e
     if (rc > 0 && ret->item != item)
         return err_set(err, -EBADMSG, "%s: the manifest row of item %" PRIu64 " is damaged", r->path, item);
     return rc < 0 ? rc : 0;
+}
+
+/* -- embeddings -- */
+
+static int check_kind(const struct reader *r, enum msg_embedding kind, struct err *err)
+{
+    if (kind >= MSG_EMBEDDING_QUERY && kind <= MSG_EMBEDDING_CLS && r->env.embeddings[kind].open)
+        return 0;
+    return err_set(err, -EINVAL, "%s: has no embeddings \"%s\": its recipe did not ask for them", r->path,
+                   msg_embedding_name(kind));
+}
+
+static int get_embedding(struct reader *r, enum msg_embedding kind, uint64_t item, struct row_embedding *ret,
+                         struct err *err)
+{
+    uint8_t key[8];
+    MDB_val v;
+    int rc;
+
+    env_put_be64(key, item);
+    rc = env_get(r->txn, r->env.embeddings[kind].dbi, key, 8, &v, err);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    rc = stored_embedding_decode(&r->embedding_memory, v.mv_data, v.mv_size, ret, err);
+    if (rc < 0)
+        return err_prefix(err, rc == -ENOMEM ? rc : -EBADMSG, "%s: item %" PRIu64 ": embedding %s", r->path, item,
+                          msg_embedding_name(kind));
+    if (ret->kind != kind)
+        return err_set(err, -EBADMSG, "%s: item %" PRIu64 ": embedding %s says it is %s", r->path, item,
+                       msg_embedding_name(kind), msg_embedding_name(ret->kind));
+    return 1;
+}
+
+int reader_embedding(struct reader *r, enum msg_embedding kind, uint64_t item, struct row_embedding *ret,
+                     struct err *err)
+{
+    int rc = check_kind(r, kind, err);
+
+    if (rc == 0)
+        rc = reader_begin(r, err);
+    if (rc < 0)
+        return rc;
+    rc = get_embedding(r, kind, item, ret, err);
+    reader_end(r);
+    return rc;
+}
+
+int reader_count_embeddings(struct reader *r, enum msg_embedding kind, uint64_t *ret, struct err *err)
+{
+    MDB_stat st;
+    int rc = check_kind(r, kind, err);
+
+    if (rc == 0)
+        rc = reader_begin(r, err);
+    if (rc < 0)
+        return rc;
+    rc = mdb_stat(r->txn, r->env.embeddings[kind].dbi, &st);
+    reader_end(r);
+    if (rc != 0)
+        return err_set(err, env_errno(rc), "%s: %s: %s", r->path, msg_embedding_name(kind), mdb_strerror(rc));
+    *ret = st.ms_entries;
+    return 0;
 }
 
 /* -- by key -- */

@@ -51,6 +51,13 @@ int reader_next(struct reader *r, struct reader_row *ret, struct err *err) CHECK
 /* One item by number. -ENOENT: there is none. Moves the position of reader_next. */
 int reader_get(struct reader *r, uint64_t item, struct reader_row *ret, struct err *err) CHECK_RESULT;
 
+/* One embedding of an item; reader_next and reader_get leave it alone, it is valid until the next reader_embedding.
+ * 1: *ret is it. 0: there is none (not done, or an error). -EINVAL: the recipe asks for no such embedding. */
+int reader_embedding(struct reader *r, enum msg_embedding kind, uint64_t item, struct row_embedding *ret,
+                     struct err *err) CHECK_RESULT;
+/* How many items have one. */
+int reader_count_embeddings(struct reader *r, enum msg_embedding kind, uint64_t *ret, struct err *err) CHECK_RESULT;
+
 /* The numbers of all items with this key, ascending; *ret_n 0: none. Items that `keys` does not cover yet are found by
  * reading the manifest from there on. -E2BIG: more than a million. *ret is valid until the next reader_find. */
 int reader_find(struct reader *r, const void *key, size_t size_bytes, const uint64_t **ret, size_t *ret_n,
@@ -63,7 +70,7 @@ struct reader_verify {
     bool (*progress)(void *arg, uint64_t items_seen, uint64_t n_items); /* may be NULL */
     void *arg;
 };
-/* Every checksum, and every cross-check between manifest, units, items, keys and counters; also of a store that is
+/* Every checksum, and every cross-check between manifest, units, items, embeddings, keys and counters; also of a store that is
  * being written. *ret_n_problems 0: sound. -ECANCELED: stopped by a callback. */
 int reader_verify(struct reader *r, const struct reader_verify *v, uint64_t *ret_n_problems,
                   struct err *err) CHECK_RESULT;

@@ -26,7 +26,7 @@ struct reader {
     struct err state_err;
     struct reader_span *records; /* [MSG_MAX_UNIT_ITEMS] */
     struct buf bytes;
-    struct row_memory unit_memory, record_memory;
+    struct row_memory unit_memory, record_memory, embedding_memory;
 
     uint64_t position; /* item that reader_next gives */
     bool seek;         /* the unit of `position` is not known yet */

@@ -254,6 +254,43 @@ static int put_records(struct store *s, uint64_t first_item, const struct store_
     return 0;
 }
 
+static bool embeddings_fit(const struct store *s, const struct store_records *r)
+{
+    uint32_t least_index = 0, least_kind = 0;
+
+    for (uint32_t i = 0; i < r->n_embeddings; i++) {
+        const struct store_embedding *e = &r->embeddings[i];
+
+        if (e->index >= r->n || e->kind < MSG_EMBEDDING_QUERY || e->kind > MSG_EMBEDDING_CLS ||
+            !s->env.embeddings[e->kind].open)
+            return false;
+        if (e->index < least_index || (e->index == least_index && e->kind < least_kind))
+            return false;
+        least_index = e->index;
+        least_kind = e->kind + 1;
+        if (stored_check(r->embedding_data + e->start, e->size_bytes, NULL) < 0)
+            return false;
+    }
+    return true;
+}
+
+/* `append`: the unit is behind every other in `items`, so it is in these tables too. */
+static int put_embeddings(struct store *s, uint64_t first_item, const struct store_records *r, bool append,
+                          struct err *err)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < r->n_embeddings; i++) {
+        const struct store_embedding *e = &r->embeddings[i];
+        uint8_t key[8];
+
+        env_put_be64(key, first_item + e->index);
+        rc = store_put(s, s->env.embeddings[e->kind].dbi, key, 8, r->embedding_data + e->start, e->size_bytes,
+                       append ? MDB_APPEND : 0, err);
+    }
+    return rc;
+}
+
 int store_put_unit(struct store *s, uint32_t unit, const struct store_records *records, struct err *err)
 {
     struct stored_manifest_unit u;
@@ -274,6 +311,11 @@ int store_put_unit(struct store *s, uint32_t unit, const struct store_records *r
                        u.n_items);
     if (!records_fit(records))
         return err_set(err, -EINVAL, "unit %" PRIu32 ": its records are not whole", unit);
+    if (!embeddings_fit(s, records))
+        return err_set(err, -EINVAL, "unit %" PRIu32 ": its embeddings are not whole, or not asked for", unit);
+    rc = put_embeddings(s, u.first_item, records, u.first_item >= s->end_item, err);
+    if (rc < 0)
+        return rc;
     rc = put_records(s, u.first_item, records, err);
     if (rc < 0)
         return rc;
@@ -318,6 +360,8 @@ static int create_tables(struct store *s, const struct stored_job_meta *meta, st
     if (rc < 0)
         return rc;
     rc = env_open_tables(&s->env, s->txn, true, s->path, err);
+    if (rc == 0)
+        rc = env_open_embeddings(&s->env, s->txn, true, &s->meta.recipe, s->path, err);
     if (rc == 0)
         rc = stored_job_meta_encode(&s->meta, &s->row);
     if (rc == -EINVAL)
@@ -369,6 +413,8 @@ static int read_tables(struct store *s, struct err *err)
     rc = env_open_tables(&s->env, txn, false, s->path, err);
     if (rc == 0)
         rc = env_read_meta(&s->env, txn, s->path, &s->meta, err);
+    if (rc == 0)
+        rc = env_open_embeddings(&s->env, txn, false, &s->meta.recipe, s->path, err);
     if (rc == 0) {
         rc = env_read_counters(&s->env, txn, &s->counters, err);
         if (rc == 0)

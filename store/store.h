@@ -7,6 +7,7 @@
  *   units     unit, 4 bytes -> UnitState; absent: untouched
  *   items     item, 8 bytes -> Record
  *   keys      XXH3-128 of the key, canonical 16 bytes -> item, 8 bytes; DUPSORT
+ *   query, itc, itc_text, cls   item, 8 bytes -> Embedding; those that the recipe asks for
  * Every value is a row of proto/store.proto that ends with its CRC. Numbers never change; new items are new units.
  *
  * Who may call: one thread, the owner. One other thread may, between store_open and store_close, call store_info,
@@ -102,9 +103,17 @@ struct store_records {
     const uint32_t *ends; /* [n] end offset of each */
     uint32_t n;
     uint32_t n_failed; /* how many of them are errors */
+    /* stored Embeddings (stored_embedding_encode) of items without error; by (index, kind), each once */
+    const uint8_t *embedding_data;
+    const struct store_embedding {
+        uint32_t index; /* of the item within the unit */
+        enum msg_embedding kind;
+        uint32_t start, size_bytes; /* in embedding_data */
+    } * embeddings;
+    uint32_t n_embeddings;
 };
-/* Records, done mark and counters together. -EALREADY: the unit is done and the first results stand. -EINVAL: not the
- * unit's number of items. -ENOENT: no such unit. */
+/* Records, embeddings, done mark and counters together. -EALREADY: the unit is done and the first results stand. -EINVAL: not the
+ * unit's number of items, or embeddings that the recipe does not ask for. -ENOENT: no such unit. */
 int store_put_unit(struct store *s, uint32_t unit, const struct store_records *records, struct err *err) CHECK_RESULT;
 /* Remember failed attempts (the count, not the increase). -EALREADY: the unit is done. -ENOENT: no such unit. */
 int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, struct err *err) CHECK_RESULT;

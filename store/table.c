@@ -29,6 +29,24 @@ int env_open_tables(struct env *e, MDB_txn *txn, bool create, const char *path, 
     return 0;
 }
 
+int env_open_embeddings(struct env *e, MDB_txn *txn, bool create, const struct msg_recipe *recipe, const char *path,
+                        struct err *err)
+{
+    for (uint32_t i = 0; i < recipe->n_embeddings; i++) {
+        const enum msg_embedding kind = recipe->embeddings[i].kind;
+        const char *name = msg_embedding_name(kind);
+        int rc = mdb_dbi_open(txn, name, create ? MDB_CREATE : 0, &e->embeddings[kind].dbi);
+
+        if (rc == MDB_NOTFOUND || rc == MDB_INCOMPATIBLE)
+            return err_set(err, -EBADMSG, "%s: its recipe asks for embeddings \"%s\", and there is no such table", path,
+                           name);
+        if (rc != 0)
+            return err_set(err, env_errno(rc), "%s: table \"%s\": %s", path, name, mdb_strerror(rc));
+        e->embeddings[kind].open = true;
+    }
+    return 0;
+}
+
 int env_begin_read(const struct env *e, MDB_txn **ret, struct err *err)
 {
     int rc = mdb_txn_begin(e->mdb, NULL, MDB_RDONLY, ret);

@@ -18,7 +18,10 @@ struct verify {
     bool stopped;
     struct stored_job_counters before, after, sum;
     uint64_t keys_covered;
-    bool unreadable; /* a manifest or state row or the counters are lost: sums prove nothing */
+    uint64_t n_embeddings_before, n_embeddings_after; /* entries of all tables; what the units have */
+    uint64_t n_embeddings;
+    bool embeddings_unknown; /* a record is lost: which items must have them cannot be said */
+    bool unreadable;         /* a manifest or state row or the counters are lost: sums prove nothing */
 };
 
 static void PRINTF_LIKE(4, 5) problem(struct verify *c, int64_t unit, int64_t item, const char *fmt, ...)
@@ -75,6 +78,44 @@ static int check_tables(struct verify *c, struct stored_job_counters *ret_c, str
     if (c->keys_covered > ret_c->n_items)
         problem(c, -1, -1, "keys covers %" PRIu64 " items of %" PRIu64, c->keys_covered, ret_c->n_items);
     return 0;
+}
+
+/* Of an item that is done and no error: there, sound, and as the recipe says. Of others: none. */
+static void check_embeddings(struct verify *c, uint64_t item, bool wanted)
+{
+    struct reader *r = c->r;
+
+    for (uint32_t i = 0; i < r->meta.recipe.n_embeddings; i++) {
+        const struct msg_embedding_spec *spec = &r->meta.recipe.embeddings[i];
+        const char *name = msg_embedding_name(spec->kind);
+        struct row_embedding e;
+        struct err why;
+        int rc = reader_embedding(r, spec->kind, item, &e, &why);
+
+        c->n_embeddings += rc != 0;
+        if (rc < 0)
+            problem(c, r->unit, (int64_t)item, "%s", why.text);
+        else if ((rc > 0) != wanted)
+            problem(c, r->unit, (int64_t)item, "item %" PRIu64 ": its embedding %s is %s", item, name,
+                    wanted ? "missing" : "there, but the item has no results");
+        else if (rc > 0 && (e.dtype != spec->dtype || (spec->first_row && e.rows != 1)))
+            problem(c, r->unit, (int64_t)item, "item %" PRIu64 ": its embedding %s is %" PRIu32 " rows of %s", item,
+                    name, e.rows, msg_dtype_word(e.dtype));
+    }
+}
+
+static int count_embeddings(struct verify *c, uint64_t *ret, struct err *err)
+{
+    const struct msg_recipe *recipe = &c->r->meta.recipe;
+    uint64_t n, sum = 0;
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < recipe->n_embeddings; i++) {
+        rc = reader_count_embeddings(c->r, recipe->embeddings[i].kind, &n, err);
+        sum += rc == 0 ? n : 0;
+    }
+    *ret = sum;
+    return rc;
 }
 
 static void check_keys(struct verify *c, MDB_cursor *cursor)
@@ -136,6 +177,9 @@ static void check_records(struct verify *c)
                     "item %" PRIu64 " (unit %" PRIu32 "): the unit is done, its record is missing", item, r->unit);
         }
         n_records += rc != 0;
+        if (rc > 0) /* of one that a broker may just be committing nothing is said; the sum tells */
+            check_embeddings(c, item, !record.failed);
+        c->embeddings_unknown |= rc < 0;
     }
     if (r->state_rc == 0 && !r->state.done && n_records)
         problem(c, r->unit, -1, "unit %" PRIu32 ": is not done but has %" PRIu32 " records", r->unit, n_records);
@@ -192,6 +236,9 @@ static void check_sums(struct verify *c)
         problem(c, -1, -1, "%" PRIu64 " records are errors, the counters say %" PRIu64, s->n_failed, a->n_failed);
     if (!between(b->n_units_done, s->n_units_done, a->n_units_done))
         problem(c, -1, -1, "%" PRIu32 " units are done, the counters say %" PRIu32, s->n_units_done, a->n_units_done);
+    if (!c->embeddings_unknown && !between(c->n_embeddings_before, c->n_embeddings, c->n_embeddings_after))
+        problem(c, -1, -1, "the items have %" PRIu64 " embeddings, the tables %" PRIu64, c->n_embeddings,
+                c->n_embeddings_after);
 }
 
 static int verify(struct verify *c, struct err *err)
@@ -199,6 +246,8 @@ static int verify(struct verify *c, struct err *err)
     uint64_t reported = 0;
     int rc = check_tables(c, &c->before, err);
 
+    if (rc == 0)
+        rc = count_embeddings(c, &c->n_embeddings_before, err);
     for (uint32_t unit = 0; rc == 0 && !c->stopped && unit < c->before.n_units; unit++) {
         rc = check_unit(c, unit, err);
         if (c->sum.n_items >= reported + READER_SLICE_ROWS) {
@@ -211,6 +260,8 @@ static int verify(struct verify *c, struct err *err)
         rc = reader_counters(c->r, &c->after, err);
         if (rc == -EBADMSG)
             return 0; /* named by check_tables */
+        if (rc == 0)
+            rc = count_embeddings(c, &c->n_embeddings_after, err);
         if (rc == 0)
             check_sums(c);
     }

@@ -80,11 +80,51 @@ static void row_frame_added(struct wire_message *m)
     m->n_row_frames++;
 }
 
+static void drop_row_frames(struct wire_message *m, uint32_t from)
+{
+    while (m->n_row_frames > from) {
+        m->size_bytes -= zmq_msg_size(&m->row_frames[--m->n_row_frames]);
+        (void)zmq_msg_close(&m->row_frames[m->n_row_frames]);
+    }
+}
+
+/* More than one frame's worth: copied, cut between rows. */
+static int add_in_frames(struct wire_message *m, struct buf *rows, uint32_t n_rows)
+{
+    const uint32_t before = m->n_row_frames;
+    size_t n;
+
+    for (size_t at = 0; at < rows->size_bytes; at += n) {
+        zmq_msg_t *frame = &m->row_frames[m->n_row_frames];
+        int rc = 0;
+
+        n = row_frame_cut(rows->data + at, rows->size_bytes - at, MSG_MAX_ROW_FRAME_BYTES);
+        if (n == 0)
+            rc = -EINVAL;
+        else if (m->n_row_frames == MSG_MAX_ROW_FRAMES)
+            rc = -EMSGSIZE;
+        else if (zmq_msg_init_size(frame, n) < 0)
+            rc = -ENOMEM;
+        if (rc < 0) {
+            drop_row_frames(m, before);
+            return rc;
+        }
+        memcpy(zmq_msg_data(frame), rows->data + at, n);
+        row_frame_added(m);
+    }
+    buf_release(rows);
+    m->envelope.n_row_frames = m->n_row_frames;
+    m->envelope.n_rows += n_rows;
+    return 0;
+}
+
 int wire_message_add_rows(struct wire_message *m, struct buf *rows, uint32_t n_rows)
 {
     if (rows->size_bytes == 0)
         return n_rows == 0 ? 0 : -EINVAL;
-    if (m->n_row_frames == MSG_MAX_ROW_FRAMES || rows->size_bytes > MSG_MAX_ROW_FRAME_BYTES)
+    if (rows->size_bytes > MSG_MAX_ROW_FRAME_BYTES)
+        return add_in_frames(m, rows, n_rows);
+    if (m->n_row_frames == MSG_MAX_ROW_FRAMES)
         return -EMSGSIZE;
     if (zmq_msg_init_data(&m->row_frames[m->n_row_frames], rows->data, rows->size_bytes, free_rows, NULL) < 0)
         return -ENOMEM;

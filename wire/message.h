@@ -30,8 +30,9 @@ struct msg *wire_message_envelope(struct wire_message *m);
 size_t wire_message_size_bytes(const struct wire_message *m);
 
 /* -- sending side */
-/* Give the bytes of `rows` to the message as one row frame, without a copy; `rows` is empty afterwards. An empty buf
- * with n_rows 0 adds nothing. -EMSGSIZE past 64 frames or 16 MiB a frame. */
+/* Give the bytes of `rows` to the message; `rows` is empty afterwards. Up to 16 MiB are one row frame, without a copy;
+ * more are copied into several, cut between rows. An empty buf with n_rows 0 adds nothing. -EMSGSIZE past 64 frames,
+ * -EINVAL for what is no run of rows; `rows` and the message are as before then. */
 int wire_message_add_rows(struct wire_message *m, struct buf *rows, uint32_t n_rows) CHECK_RESULT;
 /* The message holds its own references to the frames; `t` stays the caller's. */
 int wire_message_add_tensor(struct wire_message *m, const struct wire_tensor *t) CHECK_RESULT;

@@ -223,7 +223,8 @@ static int fill_result(struct wire_message *m, const struct worker_work *work, s
         return err_set(err, -EINVAL, "a result of %u rows for %u items", result->n_rows, work->n_items);
     rc = wire_message_add_rows(m, &result->rows, result->n_rows);
     if (rc < 0)
-        return err_set(err, rc, "the result's rows do not fit");
+        return err_set(err, rc, "%zu bytes of rows do not fit a message of %d frames: choose a smaller --unit",
+                       result->rows.size_bytes, MSG_MAX_ROW_FRAMES);
     for (uint32_t i = 0; i < result->n_tensors; i++) {
         rc = wire_message_add_tensor(m, result->tensors[i]);
         if (rc < 0)

@@ -50,6 +50,7 @@ static void drop_payload(struct world *w, uint64_t handle)
     struct sim_payload *p = find_payload(w, handle);
 
     drop_tensors(w, p);
+    w->row_bytes -= p->kept ? (uint64_t)p->work->n_rows * ROW_BYTES : 0;
     core_map_take(&w->payloads, handle);
 }
 
@@ -455,14 +456,29 @@ static void check_memory(struct world *w)
     if (w->tensor_bytes > s.reserved_bytes)
         world_fail(w, "%llu bytes of tensors, %llu reserved", (unsigned long long)w->tensor_bytes,
                    (unsigned long long)s.reserved_bytes);
+    if (w->row_bytes > w->limits.row_bytes && s.n_reserved > 1)
+        world_fail(w, "%llu bytes of rows are kept, the limit is %llu, and %u parts go on",
+                   (unsigned long long)w->row_bytes, (unsigned long long)w->limits.row_bytes, s.n_reserved);
+    if (w->row_bytes != s.row_bytes)
+        world_fail(w, "%llu bytes of rows are kept, not %llu", (unsigned long long)w->row_bytes,
+                   (unsigned long long)s.row_bytes);
 }
 
+/* Before the core decides: what it may have to keep. */
 static void take_payload(struct world *w, const struct core_event *e)
 {
     struct sim_payload *p = core_map_get(&w->payloads, e->result.payload);
+    struct core_lease_info lease;
+    bool errors = false;
 
-    if (p)
-        w->tensor_bytes += tensor_bytes(p);
+    if (!p)
+        return;
+    w->tensor_bytes += tensor_bytes(p);
+    for (uint32_t i = 0; i < p->work->n_items; i++)
+        errors = errors || !p->work->ok[i];
+    p->kept = (e->result.keep_rows || errors) && core_lease_get(w->core, &e->result.lease, &lease) == 0 &&
+              lease.n_items == e->result.n_rows;
+    w->row_bytes += p->kept ? e->result.row_bytes : 0;
 }
 
 void shell_step(struct world *w, const struct core_event *e)
@@ -517,7 +533,7 @@ void shell_crash(struct world *w)
     core_free(w->core);
     w->core = NULL;
     core_map_release(&w->payloads);
-    w->tensor_bytes = 0;
+    w->tensor_bytes = w->row_bytes = 0;
     for (uint32_t n = 0; n < w->n_jobs; n++)
         w->jobs[n].open = false;
     world_in(w, 10 + (int64_t)world_below(w, 2000), start_again, NULL, w->epoch);

@@ -231,7 +231,8 @@ static void deliver_result(struct world *w, struct message *m)
     e.result.payload = p->handle;
     e.result.n_rows = work->n_rows;
     e.result.ok = ok;
-    e.result.keep_rows = work->node >= 2;
+    e.result.keep_rows = work->job->nodes[work->node].out_bytes == 0;
+    e.result.row_bytes = (uint64_t)work->n_rows * ROW_BYTES;
     shell_step(w, &e);
 }
 

@@ -138,6 +138,31 @@ static void make_unit(struct world *w, const struct sim_job *j, struct sim_unit 
         }
 }
 
+/* A caption; one scored by the same trunk; one scored by another trunk, which is a second first node; a score alone.
+ * Nodes without tensors leave rows, which others may need. */
+static void make_graph(struct world *w, struct sim_job *j)
+{
+    static const struct core_node caption[] = {{.stage = 1, .out_bytes = 1000},
+                                               {.stage = 2, .needs = 1 << 0, .out_bytes = 200},
+                                               {.stage = 3, .needs = 1 << 1}};
+    static const struct core_node shared = {.stage = 2, .needs = 1 << 0 | 1 << 2};
+    static const struct core_node other[] = {{.stage = 1, .out_bytes = 500}, {.stage = 2, .needs = 1 << 2 | 1 << 3}};
+    static const struct core_node score = {.stage = 2, .needs = 1 << 0};
+    uint64_t kind = world_below(w, 10);
+
+    memcpy(j->nodes, caption, sizeof(caption));
+    j->n_nodes = 3;
+    if (kind < 4) {
+        j->nodes[j->n_nodes++] = shared;
+    } else if (kind < 6) {
+        memcpy(&j->nodes[3], other, sizeof(other));
+        j->n_nodes = 5;
+    } else if (kind < 7) {
+        j->nodes[1] = score;
+        j->n_nodes = 2;
+    }
+}
+
 static void make_job(struct world *w, uint32_t n)
 {
     static const uint32_t sizes[] = {1, 2, 5, 8, 13, 64, 70};
@@ -146,13 +171,11 @@ static void make_job(struct world *w, uint32_t n)
     uint8_t model = world_chance(w, 300) ? 0 : 7;
 
     j->id = 100 + n;
-    j->n_nodes = world_chance(w, 500) ? 3 : 4;
-    j->nodes[0] = (struct core_node){.stage = 1, .out_bytes = 1000};
-    j->nodes[1] = (struct core_node){.stage = 2, .needs = 1 << 0, .out_bytes = 200};
-    j->nodes[2] = (struct core_node){.stage = 3, .needs = 1 << 1};
-    j->nodes[3] = (struct core_node){.stage = 2, .needs = 1 << 0 | 1 << 2};
-    for (uint32_t k = 0; k < j->n_nodes; k++)
+    make_graph(w, j);
+    for (uint32_t k = 0; k < j->n_nodes; k++) {
         j->nodes[k].fingerprint[0] = model;
+        j->nodes[k].row_bytes = ROW_BYTES;
+    }
     j->n_units = 3 + (uint32_t)world_below(w, size > 13 ? 6 : 25);
     j->units = world_alloc(w, j->n_units * sizeof(j->units[0]));
     for (uint32_t u = 0; u < j->n_units; u++)
@@ -165,13 +188,14 @@ static void make_job(struct world *w, uint32_t n)
 
 static void make_world(struct world *w, const struct core_faults *planted)
 {
-    static const uint64_t budgets[] = {1000, 20000, 100000, 10000000};
+    static const uint64_t budgets[] = {1000, 20000, 100000, 10000000}, row_budgets[] = {100, 5000, 1000000};
 
     w->wild = world_chance(w, 250);
     w->faults_end = 5000 + (int64_t)world_below(w, 30000);
     w->end = w->faults_end + 1800 * 1000;
     w->limits = core_limits_default();
     w->limits.memory_bytes = budgets[world_below(w, 4)];
+    w->limits.row_bytes = row_budgets[world_below(w, 3)];
     w->limits.lease_ms = LEASE_MS;
     w->limits.worker_ms = WORKER_MS;
     w->limits.max_attempts = MAX_ATTEMPTS;

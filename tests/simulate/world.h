@@ -24,6 +24,7 @@ enum {
     MAX_JOBS = 3,
     MAX_WORKERS = 12,
     MAX_ITEMS = 80, /* of a unit */
+    ROW_BYTES = 10, /* of an item at a node */
     MAX_HELD = 256  /* leases, stale ones included */
 };
 
@@ -116,7 +117,7 @@ struct sim_work {
 struct sim_payload {
     uint64_t handle;
     const struct sim_work *work;
-    bool tensors, rows, lost;
+    bool tensors, rows, lost, kept; /* kept: until the commit */
 };
 
 struct sim_worker {
@@ -170,8 +171,8 @@ struct world {
     struct core_actions actions;
     bool disk_full, shutting_down;
     struct core_map payloads;
-    uint64_t tensor_bytes;
-    uint32_t n_commits; /* asked for, not yet answered, in this life */
+    uint64_t tensor_bytes, row_bytes; /* row_bytes: of rows that are kept for a commit */
+    uint32_t n_commits;               /* asked for, not yet answered, in this life */
 
     uint32_t n_jobs, n_workers;
     struct sim_job jobs[MAX_JOBS];

@@ -150,6 +150,7 @@ uint64_t rig_result(struct rig *b, const struct core_work *work, uint64_t errors
     e.result.n_rows = work->n_items;
     e.result.ok = &ok;
     e.result.keep_rows = work->node >= 2;
+    e.result.row_bytes = b->row_bytes * work->n_items;
     assert_int_equal(rig_step(b, &e), 0);
     return e.result.payload;
 }

@@ -24,6 +24,7 @@ struct rig {
     struct core_actions actions;
     int64_t now;
     uint64_t next_payload;
+    uint64_t row_bytes; /* of an item in a result; 0 */
     struct core_limits limits;
 };
 

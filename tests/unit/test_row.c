@@ -285,7 +285,7 @@ static void test_row_frame_ends_at_16_mib(void **state)
     memset(path, 'x', sizeof(path));
     item.path = path;
     item.path_bytes = sizeof(path);
-    buf_init(&b, 0);
+    buf_init(&b, MSG_MAX_ROW_FRAME_BYTES);
     do {
         n = b.size_bytes;
         rc = row_item_append(&b, &item);
@@ -293,6 +293,43 @@ static void test_row_frame_ends_at_16_mib(void **state)
     assert_int_equal(rc, -EFBIG);
     assert_int_equal(b.size_bytes, n);
     assert_in_range(n, MSG_MAX_ROW_FRAME_BYTES - sizeof(path) - 64, MSG_MAX_ROW_FRAME_BYTES);
+    buf_release(&b);
+}
+
+/* Pieces of whole rows, none past the limit, together everything. */
+static void test_row_frame_is_cut_between_rows(void **state)
+{
+    const size_t max = ROW_MAX_BYTES + 3;
+    static uint8_t path[ROW_MAX_PATH_BYTES];
+    struct row_item item = item_of("k", "p");
+    struct row_frame frames[64];
+    struct row_cursor c;
+    struct row_item back;
+    struct buf b;
+    size_t n_frames = 0;
+    int rc, n = 0;
+
+    (void)state;
+    memset(path, 'x', sizeof(path));
+    buf_init(&b, 0);
+    for (uint32_t i = 0; i < 200; i++) {
+        item.path = path;
+        item.path_bytes = (i * 7919) % sizeof(path);
+        assert_int_equal(row_item_append(&b, &item), 0);
+    }
+    for (size_t at = 0; at < b.size_bytes; at += frames[n_frames++].size_bytes) {
+        frames[n_frames] = (struct row_frame){b.data + at, row_frame_cut(b.data + at, b.size_bytes - at, max)};
+        assert_in_range(frames[n_frames].size_bytes, 1, max);
+    }
+    assert_true(n_frames > 3);
+    row_cursor_init(&c, frames, n_frames, 200);
+    while ((rc = row_cursor_next_item(&c, &back, NULL)) == 1)
+        assert_int_equal(back.path_bytes, ((uint32_t)n++ * 7919) % sizeof(path));
+    assert_int_equal(rc, 0);
+    assert_int_equal(n, 200);
+    row_cursor_release(&c);
+    assert_int_equal(row_frame_cut(b.data, b.size_bytes - 1, b.size_bytes), 0); /* the last row is cut off */
+    assert_int_equal(row_frame_cut((const uint8_t *)"\xff\xff\xff\xff", 4, max), 0);
     buf_release(&b);
 }
 
@@ -331,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_row_of_unknown_fields_cannot_amplify),
         cmocka_unit_test(test_row_length_past_the_limit_is_refused),
         cmocka_unit_test(test_row_frame_ends_at_16_mib),
+        cmocka_unit_test(test_row_frame_is_cut_between_rows),
         cmocka_unit_test(test_row_item_copy_outlives_the_cursor),
     };
 

@@ -377,10 +377,49 @@ static void test_wire_message_limits_of_the_sender_hold(void **state)
     buf_init(&rows, 0);
     assert_int_equal(buf_reserve(&rows, MSG_MAX_ROW_FRAME_BYTES + 1), 0);
     rows.size_bytes = MSG_MAX_ROW_FRAME_BYTES + 1;
-    assert_int_equal(wire_message_add_rows(m, &rows, 1), -EMSGSIZE);
+    memset(rows.data, 0xff, rows.size_bytes);
+    assert_int_equal(wire_message_add_rows(m, &rows, 1), -EINVAL);
     assert_int_equal(rows.size_bytes, MSG_MAX_ROW_FRAME_BYTES + 1); /* still the caller's */
     buf_release(&rows);
     wire_message_free(m);
+}
+
+/* A unit of 400 items with the query outputs of a published model in fp32. */
+static void test_wire_message_rows_past_16_mib_travel_in_several_frames(void **state)
+{
+    enum { N = 400, ROWS = 32, COLS = 768 };
+    struct pair *p = *state;
+    static float numbers[ROWS * COLS];
+    struct row_record record = {.n_embeddings = 1}, back;
+    struct wire_message *m, *got;
+    struct row_cursor cursor;
+    struct buf rows;
+    uint32_t n = 0;
+    int rc;
+
+    assert_int_equal(wire_message_new(MSG_RESULT, &m), 0);
+    wire_message_envelope(m)->result.lease = (struct msg_lease){.epoch = 1, .id = 1, .count = N};
+    buf_init(&rows, ROW_MAX_ROWS_BYTES);
+    record.embeddings[0] = (struct row_embedding){MSG_EMBEDDING_QUERY,      MSG_DTYPE_F32,  ROWS, COLS,
+                                                  (const uint8_t *)numbers, sizeof(numbers)};
+    for (record.item = 0; record.item < N; record.item++)
+        assert_int_equal(row_record_append(&rows, &record), 0);
+    assert_true(rows.size_bytes > 2 * MSG_MAX_ROW_FRAME_BYTES);
+    assert_int_equal(wire_message_add_rows(m, &rows, N), 0);
+    assert_int_equal(rows.size_bytes, 0);
+    assert_int_equal(wire_message_envelope(m)->n_row_frames, 3);
+    assert_int_equal(wire_message_send(p->a, NULL, m, NULL), 0);
+    wire_message_free(m);
+    got = receive(p->b);
+    wire_message_rows(got, &cursor);
+    while ((rc = row_cursor_next_record(&cursor, &back, NULL)) == 1) {
+        assert_int_equal(back.item, n++);
+        assert_int_equal(back.embeddings[0].data_bytes, sizeof(numbers));
+    }
+    assert_int_equal(rc, 0);
+    assert_int_equal(n, N);
+    row_cursor_release(&cursor);
+    wire_message_free(got);
 }
 
 static void test_wire_message_rows_are_forwarded_unread(void **state)
@@ -416,6 +455,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wire_message_frames_must_be_what_the_envelope_says, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wire_message_endless_frames_are_dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wire_message_total_limit_holds, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wire_message_rows_past_16_mib_travel_in_several_frames, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wire_message_limits_of_the_sender_hold, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wire_message_rows_are_forwarded_unread, setup, teardown),
     };

@@ -1,0 +1,199 @@
+/* results.c - what a worker sends back: rows, embeddings and tensor are checked against the lease and the job before the
+ * core hears of it. */
+#include "broker/shell.h"
+
+#include "base/log.h"
+#include "proto/row.h"
+#include "wire/message.h"
+
+#include <errno.h>
+
+enum { TASKS_OF_EMBEDDINGS = MSG_TASK_QUERY | MSG_TASK_ITC | MSG_TASK_ITC_TEXT | MSG_TASK_CLS };
+
+static uint32_t task_of(enum msg_embedding kind)
+{
+    static const uint32_t tasks[] = {[MSG_EMBEDDING_QUERY] = MSG_TASK_QUERY,
+                                     [MSG_EMBEDDING_ITC] = MSG_TASK_ITC,
+                                     [MSG_EMBEDDING_ITC_TEXT] = MSG_TASK_ITC_TEXT,
+                                     [MSG_EMBEDDING_CLS] = MSG_TASK_CLS};
+
+    return tasks[kind];
+}
+
+static const struct msg_embedding_spec *spec_of(const struct msg_recipe *r, enum msg_embedding kind)
+{
+    for (uint32_t i = 0; i < r->n_embeddings; i++)
+        if (r->embeddings[i].kind == kind)
+            return &r->embeddings[i];
+    return NULL;
+}
+
+int broker_check_embeddings(const struct msg_job_open *open, struct err *err)
+{
+    uint32_t given = 0;
+
+    for (uint32_t i = 0; i < open->n_nodes; i++) {
+        const uint32_t tasks = open->nodes[i].tasks & TASKS_OF_EMBEDDINGS;
+
+        if (tasks & given)
+            return err_set(err, -EINVAL, "two nodes give the same embedding");
+        given |= tasks;
+    }
+    for (enum msg_embedding kind = MSG_EMBEDDING_QUERY; kind <= MSG_EMBEDDING_CLS; kind++) {
+        const bool wanted = spec_of(&open->recipe, kind) != NULL;
+
+        if (wanted != ((given & task_of(kind)) != 0))
+            return err_set(err, -EINVAL, wanted ? "no node gives the embedding %s" : "the recipe wants no embedding %s",
+                           msg_embedding_name(kind));
+    }
+    return 0;
+}
+
+struct row_check {
+    uint64_t ok[CORE_MASK_WORDS];
+    uint32_t n_rows, n_ok;
+    bool keep;
+};
+
+/* Exactly what the node has to give: as the recipe wants it, once, and nothing more. */
+static int check_row_embeddings(const struct row_record *r, const struct msg_recipe *recipe, uint32_t tasks,
+                                struct err *err)
+{
+    uint32_t have = 0;
+
+    for (uint32_t i = 0; i < r->n_embeddings; i++) {
+        const struct row_embedding *e = &r->embeddings[i];
+        const struct msg_embedding_spec *spec = spec_of(recipe, e->kind);
+        const char *name = msg_embedding_name(e->kind);
+
+        if (!spec || !(tasks & task_of(e->kind)))
+            return err_set(err, -EBADMSG, "item %llu: embedding %s was not asked for", (unsigned long long)r->item,
+                           name);
+        if (have & task_of(e->kind))
+            return err_set(err, -EBADMSG, "item %llu: embedding %s twice", (unsigned long long)r->item, name);
+        if (e->dtype != spec->dtype || (spec->first_row && e->rows != 1))
+            return err_set(err, -EBADMSG, "item %llu: embedding %s of %u rows in %s, the recipe says %s%s",
+                           (unsigned long long)r->item, name, e->rows, msg_dtype_word(e->dtype),
+                           msg_dtype_word(spec->dtype), spec->first_row ? ", one row" : "");
+        have |= task_of(e->kind);
+    }
+    if (!r->failed && have != (tasks & TASKS_OF_EMBEDDINGS))
+        return err_set(err, -EBADMSG, "item %llu: an embedding is missing", (unsigned long long)r->item);
+    return 0;
+}
+
+static int check_rows(const struct wire_message *message, const struct core_lease_info *lease,
+                      const struct broker_job *job, uint64_t first_item, struct row_check *ret, struct err *err)
+{
+    struct row_record record;
+    struct row_cursor cursor;
+    uint32_t bit = 0;
+    int rc;
+
+    wire_message_rows(message, &cursor);
+    while ((rc = row_cursor_next_record(&cursor, &record, err)) == 1) {
+        while (bit < lease->count && !broker_bit(lease->items, bit))
+            bit++;
+        if (bit == lease->count || record.item != first_item + lease->first + bit) {
+            rc = err_set(err, -EBADMSG, "row %u is of item %llu, which is not its place", ret->n_rows,
+                         (unsigned long long)record.item);
+            break;
+        }
+        rc = check_row_embeddings(&record, &job->open.recipe, job->open.nodes[lease->node].tasks, err);
+        if (rc < 0)
+            break;
+        if (!record.failed) {
+            ret->ok[ret->n_rows / 64] |= UINT64_C(1) << (ret->n_rows % 64);
+            ret->n_ok++;
+        }
+        ret->keep |= record.failed || record.n_captions > 0 || record.n_embeddings > 0;
+        ret->n_rows++;
+        bit++;
+    }
+    row_cursor_release(&cursor);
+    if (rc == 0 && ret->n_rows != lease->n_items)
+        rc = err_set(err, -EBADMSG, "%u rows for %u items", ret->n_rows, lease->n_items);
+    return rc < 0 ? rc : 0;
+}
+
+static int check_tensor(const struct wire_message *message, const struct msg_node *node, const struct row_check *rows,
+                        struct err *err)
+{
+    const bool want = node->out_bytes > 0 && rows->n_ok > 0;
+    const struct wire_tensor *t;
+
+    if (wire_message_n_tensors(message) != (want ? 1U : 0U))
+        return err_set(err, -EBADMSG, "%u tensors, %d wanted", wire_message_n_tensors(message), want);
+    if (!want)
+        return 0;
+    t = wire_message_tensor(message, 0);
+    if (wire_tensor_desc(t)->shape[0] != rows->n_ok)
+        return err_set(err, -EBADMSG, "a tensor of %u rows for %u items", wire_tensor_desc(t)->shape[0], rows->n_ok);
+    if (wire_tensor_size_bytes(t) > node->out_bytes * rows->n_ok)
+        return err_set(err, -EMSGSIZE, "a tensor of %llu bytes, the job reserved %llu",
+                       (unsigned long long)wire_tensor_size_bytes(t),
+                       (unsigned long long)(node->out_bytes * rows->n_ok));
+    return 0;
+}
+
+static int check_result(struct broker *b, const struct wire_message *message, const struct core_lease_info *lease,
+                        struct row_check *ret, struct err *err)
+{
+    const struct broker_job *job = broker_job_find(b, lease->job);
+    const uint64_t first = (uint64_t)(uintptr_t)core_map_get(&job->unit_first, (uint64_t)lease->unit + 1);
+    int rc = check_rows(message, lease, job, first - 1, ret, err);
+
+    return rc < 0 ? rc : check_tensor(message, &job->open.nodes[lease->node], ret, err);
+}
+
+static uint64_t row_bytes_of(const struct wire_message *message)
+{
+    uint64_t n = wire_message_size_bytes(message);
+
+    for (uint32_t i = 0; i < wire_message_n_tensors(message); i++)
+        n -= wire_tensor_size_bytes(wire_message_tensor(message, i));
+    return n;
+}
+
+static void note_timing(struct broker *b, const struct core_lease_info *lease, const struct msg_timing *t)
+{
+    struct msg_timing *total = &broker_job_find(b, lease->job)->totals[lease->node];
+
+    total->compute_ns += t->compute_ns;
+    total->decode_ns += t->decode_ns;
+    total->resize_ns += t->resize_ns;
+    total->wait_ns += t->wait_ns;
+}
+
+void broker_result(struct broker *b, uint64_t peer, struct wire_message **message)
+{
+    const struct msg_result result = wire_message_envelope(*message)->result;
+    struct core_event event = {
+        .type = CORE_EVENT_RESULT,
+        .result = {.lease = {.peer = peer, .epoch = result.lease.epoch, .lease = result.lease.id}}};
+    struct row_check check = {{0}, 0, 0, false};
+    struct core_lease_info lease;
+    struct err err = {""};
+
+    if (core_lease_get(b->core, &event.result.lease, &lease) == 0) {
+        if (check_result(b, *message, &lease, &check, &err) < 0) {
+            log_warn("event=bad_result unit=%u peer=%llu reason=\"%s\" taken as a failure", lease.unit,
+                     (unsigned long long)peer, err.text);
+            broker_feed(b, &(struct core_event){
+                               .type = CORE_EVENT_FAILURE,
+                               .failure = {.lease = event.result.lease, .code = "bad_result", .text = err.text}});
+            return;
+        }
+        note_timing(b, &lease, &result.timing);
+    }
+    event.result.row_bytes = row_bytes_of(*message);
+    event.result.payload = broker_payload_add(b, message); /* a stale one too: the core counts it and drops it */
+    if (!event.result.payload) {
+        broker_fail(b, -ENOMEM, "no memory for results");
+        return;
+    }
+    event.result.n_rows = check.n_rows;
+    event.result.ok = check.ok;
+    event.result.keep_rows = check.keep;
+    broker_feed(b, &event);
+}
