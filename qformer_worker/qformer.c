@@ -13,13 +13,21 @@ enum { TEXT_ROWS = 1024 };
 
 /* -- loading -- */
 
-/* The query tokens up to the self-attention of the first layer do not depend on the image. */
+/* The query tokens up to the self-attention of the first layer do not depend on the image. Leaves numbers in all rows of
+ * q->h: products also read those that attention has not filled. */
 static int compute_queries(struct qformer *q, struct ops_table *tokens)
 {
     const struct ops_funcs *f = q->o->f;
     const int64_t e = q->shape.width, n = q->n_queries;
     struct ops_rows_args keep = {.n_rows = n, .width = e, .src = q->x, .ld_src = e, .dst = q->queries, .ld_dst = e};
     struct ops_rows_args keep_attended = keep;
+    const struct ops_rows_args fill_h = {.n_rows = q->max_rows,
+                                         .width = e,
+                                         .src = q->x,
+                                         .ld_src = e,
+                                         .src_index = q->query_index,
+                                         .dst = q->h,
+                                         .ld_dst = e};
     struct ops_rows_args keep_qkv = {
         .n_rows = n, .width = 3 * e, .src = q->wide, .ld_src = 3 * e, .dst = q->queries_qkv, .ld_dst = 3 * e};
     int rc = f->embed(q->o, tokens, n, q->query_index, NULL, false, q->x, e);
@@ -33,6 +41,8 @@ static int compute_queries(struct qformer *q, struct ops_table *tokens)
     qformer_seqs_add(&q->self, 0, n, 0, n);
     if (rc == 0)
         rc = qformer_pass_attend(q, &q->layers[0], &(struct qformer_pass){.n = 1, .query_rows = n, .self = &q->self});
+    if (rc == 0)
+        rc = f->rows_copy(q->o, &fill_h);
     if (rc == 0)
         rc = f->rows_copy(q->o, &keep_attended);
     if (rc == 0)
@@ -145,6 +155,7 @@ static int alloc_activations(struct qformer *q, struct err *err)
     q->max_rows = (int64_t)q->max_batch * q->n_queries;
     if (q->shape.has_text)
         q->max_rows = max_of(max_of(q->max_rows, TEXT_ROWS), q->n_queries + q->shape.max_positions);
+    q->max_rows = (q->max_rows + QFORMER_ROW_STEP - 1) / QFORMER_ROW_STEP * QFORMER_ROW_STEP;
     bytes = lay_out(q);
     q->index = calloc(11 * (size_t)q->max_rows, sizeof(int32_t));
     q->host = calloc(2 * (size_t)q->max_rows, sizeof(float));

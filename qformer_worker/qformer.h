@@ -6,10 +6,10 @@
  *         ITC embeddings of width d, each row of length 1; ITM logits [no match, match]. Host arrays are f32, row-major.
  * Memory: everything is allocated by qformer_new. Images: max_batch of them, and where the checkpoint has text their keys
  *         and values of all layers that look at images, max_batch * P * 2E * ceil(layers / cross_attention_frequency)
- *         elements. Rows: R = max(max_batch * Q, with text also 1024 and Q + longest text), of 4E + max(3E, F, L)
- *         elements each; texts and pairs of any number are worked off at most R rows at a time. Host arrays are the
- *         caller's. The checkpoint is read by qformer_new only (word and position embeddings stay views of it, so it
- *         must outlive this); its other source pages are dropped after packing.
+ *         elements. Rows: R = max(max_batch * Q; with text also 1024 and Q + longest text), a multiple of 32, of
+ *         4E + max(3E, F, L) elements each; texts and pairs of any number are worked off at most R rows at a time. Host
+ *         arrays are the caller's. The checkpoint is read by qformer_new only (word and position embeddings stay views
+ *         of it, so it must outlive this); its other source pages are dropped after packing.
  * Errors: 0 or a negative errno. qformer_new: -EINVAL/-ENOENT/-ENOTSUP naming the key or tensor, -ENOMEM. Text calls:
  *         -EINVAL for an id that has no word embedding (tokenizer and checkpoint disagree). Texts on a checkpoint that
  *         reads none, and too long ones, are our bug: check qformer_max_text first. */

@@ -10,6 +10,19 @@
  * rows in another order than many, and a score must not depend on its neighbours. */
 enum { MERGE_QUERIES_MIN = 8 };
 
+static int64_t rows_of(const struct qformer_texts *t, int first, int n)
+{
+    return (int64_t)t->start[first + n] - t->start[first];
+}
+
+/* Text rows of a pass, with those that fill it up to a multiple of QFORMER_ROW_STEP: nothing looks at them. */
+static int64_t filled_up(int64_t query_rows, int64_t text_rows)
+{
+    const int64_t rows = query_rows + text_rows;
+
+    return (rows + QFORMER_ROW_STEP - 1) / QFORMER_ROW_STEP * QFORMER_ROW_STEP - query_rows;
+}
+
 static int64_t text_len(const struct qformer_texts *t, int i)
 {
     return (int64_t)t->start[i + 1] - t->start[i];
@@ -41,11 +54,18 @@ static int chunk(const struct qformer *q, const struct qformer_texts *t, int fir
     return n;
 }
 
-/* Texts first .. first + n: word and position embeddings, normed, from row `at` of x on. */
+/* Texts first .. first + n: word and position embeddings, normed, from row `at` of x on, and what fills up. */
 static int embed(struct qformer *q, const struct qformer_texts *t, int first, int n, int64_t at)
 {
-    const int64_t e = q->shape.width, rows = (int64_t)t->start[first + n] - t->start[first];
+    const int64_t e = q->shape.width, rows = rows_of(t, first, n), rest = filled_up(at, rows) - rows;
     void *x = qformer_at(q, q->x, at * e);
+    const struct ops_rows_args filling = {.n_rows = rest,
+                                          .width = e,
+                                          .src = q->queries,
+                                          .ld_src = e,
+                                          .src_index = q->query_index,
+                                          .dst = qformer_at(q, x, rows * e),
+                                          .ld_dst = e};
     int32_t *position = q->position;
     int rc;
 
@@ -55,13 +75,15 @@ static int embed(struct qformer *q, const struct qformer_texts *t, int first, in
     rc = q->o->f->embed(q->o, q->words, rows, t->ids + t->start[first], NULL, false, x, e);
     if (rc == 0)
         rc = q->o->f->embed(q->o, q->positions, rows, q->position, NULL, true, x, e);
-    return rc < 0 ? rc : params_norm_apply(q->o, &q->embedding_norm, rows, e, q->shape.eps, x, x);
+    if (rc == 0)
+        rc = params_norm_apply(q->o, &q->embedding_norm, rows, e, q->shape.eps, x, x);
+    return rc < 0 || rest == 0 ? rc : q->o->f->rows_copy(q->o, &filling);
 }
 
 static int text_chunk(struct qformer *q, const struct qformer_texts *t, int first, int n, float *ret)
 {
-    const int64_t rows = (int64_t)t->start[first + n] - t->start[first], d = q->embed_width;
-    struct qformer_pass p = {.n = n, .text_rows = rows, .self = &q->self};
+    const int64_t d = q->embed_width;
+    struct qformer_pass p = {.n = n, .text_rows = filled_up(0, rows_of(t, first, n)), .self = &q->self};
     int rc;
 
     q->self.n = 0;
@@ -95,6 +117,7 @@ int qformer_text(struct qformer *q, const struct qformer_texts *texts, float *re
 static void lay_out_pairs(struct qformer *q, const struct qformer_texts *t, const int32_t *image, int first, int n)
 {
     const int64_t n_queries = q->n_queries, base = t->start[first], query_rows = n * n_queries;
+    const int64_t text_rows = rows_of(t, first, n);
     int32_t *query_kv = q->kv_row, *text_kv = q->kv_row + query_rows;
     struct qformer_seqs *s = &q->image_seqs;
 
@@ -112,6 +135,8 @@ static void lay_out_pairs(struct qformer *q, const struct qformer_texts *t, cons
         else
             qformer_seqs_add(s, i * n_queries, n_queries, (int64_t)image[first + i] * q->n_tokens, q->n_tokens);
     }
+    for (int64_t k = text_rows; k < filled_up(query_rows, text_rows); k++)
+        *text_kv++ = (int32_t)(query_rows + k);
     for (int i = 0; i < n; i++)
         qformer_seqs_add(&q->self, query_rows + t->start[first + i] - base, text_len(t, first + i), q->self.kv_start[i],
                          q->self.kv_len[i]);
@@ -136,7 +161,7 @@ static int match_chunk(struct qformer *q, const struct qformer_texts *t, const i
     const int64_t query_rows = (int64_t)n * q->n_queries;
     struct qformer_pass p = {.n = n,
                              .query_rows = query_rows,
-                             .text_rows = (int64_t)t->start[first + n] - t->start[first],
+                             .text_rows = filled_up(query_rows, rows_of(t, first, n)),
                              .self = &q->self,
                              .image = &q->image_seqs};
     int rc;
