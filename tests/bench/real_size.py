@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Checkpoints of published shape through the stages of the workers: load time, rate, and memory against the rule.
 
-    real_size.py [--presets opt-2.7b,flan-t5-xl,itm-vit-g] [--scale N] [--dtypes F32,BF16] [--stages encoder,qformer,llm] [--seconds S]
-                 [--threads N] [--images encoder=2,qformer=8,llm=8] [--dir DIR] [--keep] [--hf PYTHON]
+    real_size.py [--presets opt-2.7b,flan-t5-xl,itm-vit-g] [--scale N] [--dtypes F32,BF16] [--stages encoder,qformer,score,llm,beams] [--seconds S]
+                 [--threads N] [--images encoder=2,llm=8] [--dir DIR] [--keep] [--hf PYTHON]
 
 Each checkpoint is written below DIR with random weights (make_checkpoint.py), or used if it is there already, and removed afterwards unless --keep
 is given. Every stage runs in a process of its own (bench_real), which loads it as the daemon does. The rule is: never more resident than 1.1 x the
@@ -22,7 +22,8 @@ import make_checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("O", ROOT / "build"))
-IMAGES = {"encoder": 2, "qformer": 8, "llm": 8}
+IMAGES = {"encoder": 2, "qformer": 8, "score": 8, "llm": 8, "beams": 2}
+PRESET_NAMES = ", ".join(make_checkpoint.PRESETS)
 GB, GIB = 1e9, 1 << 30
 
 
@@ -69,6 +70,18 @@ def bench(directory, stage, options, dtype="F32"):
     return json.loads(done.stdout)
 
 
+def transformers(preset, directory, options):
+    """hf_cpu.py on the same checkpoint. It holds source and copy while it loads: measured 6.2 bytes a parameter in float32."""
+    need = parameters(preset, options)[0] * (6.5 if "F32" in options.dtypes else 4.5)
+    if available_bytes() < need:
+        print(f"  transformers left out: {need / GB:.1f} GB of memory are needed, {available_bytes() / GB:.1f} GB are available")
+        return
+    batch = str(options.images["llm" if make_checkpoint.PRESETS[preset] else "score"])
+    subprocess.run([options.hf, str(ROOT / "tests/bench/hf_cpu.py"), str(directory), "--images", batch, "--batches", batch, "--forced", "--texts", "5",
+                    "--max-new", str(options.new_tokens), "--threads", str(options.threads), "--seconds", str(options.seconds),
+                    "--dtype", ",".join({"F32": "float32", "BF16": "bfloat16"}[d] for d in options.dtypes)], check=False)
+
+
 HEAD = f"  {'stage':8} {'type':4} {'images':>6} {'load s':>7} {'hash s':>7} {'run s':>8} {'img/s':>8} {'tokens/s':>8} {'packed':>8} {'peak':>8} {'limit':>8}"
 
 
@@ -99,8 +112,8 @@ def one_preset(preset, options, csv):
             subprocess.run([sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), preset, str(directory), *checkpoint_options(options)], check=True)
         checked = bench(directory, "check", options)
         print(f"  {checked['error']}" if "error" in checked else HEAD, flush=True)
-        stages = [s for s in options.stages if s != "llm" or make_checkpoint.PRESETS[preset]]
-        for stage in stages if "error" not in checked else []:
+        absent = {"score"} if make_checkpoint.PRESETS[preset] else {"llm", "beams"}
+        for stage in [s for s in options.stages if s not in absent] if "error" not in checked else []:
             for dtype in options.dtypes:
                 r = bench(directory, stage, options, dtype)
                 if "error" in r:
@@ -111,10 +124,7 @@ def one_preset(preset, options, csv):
                 csv.append(f"real,{preset},{options.scale},{stage},{dtype},{options.threads},{r['images']},{r['load_s']:.2f},{r['images_per_s']:.4f},"
                            f"{r['packed_bytes']:.0f},{r['peak_bytes']:.0f}")
         if options.hf and "error" not in checked:
-            batch = str(options.images["llm"] if make_checkpoint.PRESETS[preset] else options.images["qformer"])
-            subprocess.run([options.hf, str(ROOT / "tests/bench/hf_cpu.py"), str(directory), "--images", batch, "--batches", batch, "--forced",
-                            "--max-new", str(options.new_tokens), "--threads", str(options.threads), "--seconds", str(options.seconds),
-                            "--dtype", ",".join({"F32": "float32", "BF16": "bfloat16"}[d] for d in options.dtypes)], check=False)
+            transformers(preset, directory, options)
     finally:
         if ours and not options.keep:
             shutil.rmtree(directory, ignore_errors=True)
@@ -124,8 +134,8 @@ def one_preset(preset, options, csv):
 def parse():
     p = argparse.ArgumentParser(description="Checkpoints of published shape through the stages: load time, rate, memory.")
     words = lambda text: text.split(",")
-    p.add_argument("--presets", type=words, default=["opt-2.7b", "flan-t5-xl", "itm-vit-g"], help=f"of {', '.join(make_checkpoint.PRESETS)}")
-    p.add_argument("--stages", type=words, default=["encoder", "qformer", "llm"])
+    p.add_argument("--presets", type=words, default=["opt-2.7b", "flan-t5-xl", "itm-vit-g"], help=f"of {PRESET_NAMES}")
+    p.add_argument("--stages", type=words, default=["encoder", "qformer", "score", "llm", "beams"], help="those of them that a preset has")
     p.add_argument("--dtypes", type=words, default=["F32"], help="of the arithmetic: F32, BF16")
     p.add_argument("--file-dtype", choices=make_checkpoint.TYPES, default="bf16")
     p.add_argument("--scale", type=int, default=1, help="divide the models, as make_checkpoint.py does")
