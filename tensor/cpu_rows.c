@@ -35,7 +35,7 @@ static void gate_erf(enum dtype act_dtype, const void *x, const void *up, int64_
         tensor_to_f32(part, act_dtype, cpu_element(x, i, element), count);
         tensor_to_f32(other, act_dtype, cpu_element(up, i, element), count);
         for (size_t j = 0; j < count; j++)
-            part[j] *= 0.5f * (1 + erff(part[j] * (float)M_SQRT1_2)) * other[j];
+            part[j] *= 0.5f * erfcf(-part[j] * (float)M_SQRT1_2) * other[j];
         tensor_from_f32(cpu_element_out(y, i, element), act_dtype, part, count);
     }
 }

@@ -1,0 +1,54 @@
+/* ops_rig.h - the reference and the CPU back end side by side, in f32 and, where this machine has it, in bf16.
+ *
+ * Tests draw inputs in f32, rounded to what the back end under test holds, run the reference on them and the back end on
+ * a copy in its own type, and compare in f32. Outputs are NaN before each call, rows are further apart than they are
+ * wide, and what lies between them must stay as it was.
+ * Who may call: unit tests. Memory: buffers are freed with free(). Errors: a failed assertion ends the test. */
+#ifndef BLIPLINE_UNIT_OPS_RIG_H
+#define BLIPLINE_UNIT_OPS_RIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tensor/cpu.h"
+#include "tensor/ops.h"
+
+enum { OPS_RIG_F32, OPS_RIG_BF16, OPS_RIG_TYPES };
+
+struct ops_rig {
+    struct ops *ref;
+    struct ops *cpu[OPS_RIG_TYPES]; /* BF16: NULL where the processor lacks it */
+    enum cpu_isa best;              /* of this machine; what comes before it works here too */
+};
+
+int ops_rig_setup(void **state); /* prints the seed */
+int ops_rig_teardown(void **state);
+/* Let the back end use the kernels of one instruction set. */
+void ops_rig_use(const struct ops_rig *g, int type, enum cpu_isa isa);
+
+int ops_rig_below(int n);
+float ops_rig_normal(void); /* variance 1 */
+float *ops_rig_buffer(size_t n);
+float *ops_rig_random(const struct ops *o, size_t n); /* normal, rounded to o's activations */
+float *ops_rig_nan(size_t n);
+/* Normal times `size`; columns 0: a vector. */
+struct tensor ops_rig_tensor(enum dtype dtype, int64_t rows, int64_t columns, float size);
+
+/* Activations of o from f32 and back; `ops_rig_back` frees p. */
+void *ops_rig_act(const struct ops *o, const float *x, size_t n);
+float *ops_rig_back(const struct ops *o, void *p, size_t n);
+
+/* |out - ref| / |ref| over rows x width; asserts that the columns between rows are NaN. */
+double ops_rig_distance(const float *out, const float *ref, int64_t rows, int64_t width, int64_t ld);
+
+#define OPS_RIG_NEAR(out, ref, rows, width, ld, limit, ...)                               \
+    do {                                                                                  \
+        double distance_ = ops_rig_distance(out, ref, rows, width, ld);                   \
+        if (!(distance_ <= (limit))) {                                                    \
+            fprintf(stderr, __VA_ARGS__);                                                 \
+            fail_msg(": relative distance %.3g, limit %.3g", distance_, (double)(limit)); \
+        }                                                                                 \
+    } while (0)
+
+#endif
