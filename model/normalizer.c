@@ -75,12 +75,13 @@ static int apply_lowercase(const struct step *s, struct token_text t, struct buf
     (void)s;
     (void)at_start;
     for (size_t i = 0; i < t.size_bytes && rc == 0;) {
-        unsigned char c = (unsigned char)t.text[i];
         uint32_t cp, lower[2];
+        char c = t.text[i];
         size_t n;
 
-        if (c < 0x80) {
-            rc = buf_append(ret, &(char){(char)(c >= 'A' && c <= 'Z' ? c + 32 : c)}, 1);
+        if ((unsigned char)c < 0x80) {
+            c = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
+            rc = buf_append(ret, &c, 1);
             i++;
             continue;
         }

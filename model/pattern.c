@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -99,6 +100,7 @@ int pattern_from_file(const char *regex, const char *where, struct pattern **ret
     buf_release(&text);
     if (rc < 0)
         return rc == -EFBIG ? err_set(err, -EINVAL, "%s: a regular expression that long is not supported", where) : rc;
+    assert(p); /* else compile() has failed */
     if (pcre2_pattern_info(p->code, PCRE2_INFO_MATCHEMPTY, &empty) != 0 || empty) {
         pattern_free(p);
         return err_set(err, -EINVAL, "%s: the regular expression \"%.100s\" may match nothing", where, regex);

@@ -219,7 +219,7 @@ static int add_token(void *owner, int32_t id)
 static int encode_normal(void *owner, struct token_text part, bool at_start)
 {
     struct encoding *e = owner;
-    const struct pieces *words;
+    const struct pieces *words = NULL;
     int rc;
 
     pieces_clear(&e->words[0]);

@@ -1,12 +1,13 @@
 /* tokenizer.h - text <-> token ids, as tokenizer.json says.
  *
- * Model types are chosen by name (a vtable per type; byte-level BPE so far); whatever the file asks for that is not
- * implemented - model, normalizer, pre_tokenizer, post_processor, decoder, option - is refused by its name.
+ * Byte-level BPE, Unigram, WordPiece; MODEL.md lists what is read around them. Whatever the file asks for that is not
+ * implemented - model, normalizer, pre_tokenizer, post_processor, decoder, option - is refused by its name. `truncation` and
+ * `padding` are read over, as transformers does unless a call asks for them.
  * Who may call: anyone; immutable after loading, threads may share it.
  * Units:  text is UTF-8, sizes in bytes; ids are int32_t.
  * Memory: caller frees with tokenizer_free; token_ids belong to the caller (token_ids_release).
- * Errors: -EINVAL (bad file; text that is not UTF-8), -EFBIG (text over TOKENIZER_MAX_TEXT_BYTES), -ENOMEM. A call that
- *         fails leaves its output as it was. */
+ * Errors: -EINVAL (bad file; text that is not UTF-8), -EFBIG (text over TOKENIZER_MAX_TEXT_BYTES, or
+ *         growing over 32 MiB when normalised), -ENOMEM. A call that fails leaves its output as it was. */
 #ifndef BLIPLINE_MODEL_TOKENIZER_H
 #define BLIPLINE_MODEL_TOKENIZER_H
 

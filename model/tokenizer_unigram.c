@@ -3,8 +3,8 @@
 
 #include "model/utf8.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -199,6 +199,7 @@ static int unigram_encode(const void *model, const struct pieces *words, struct 
         rc = scratch_reserve(&s, w.size_bytes + 1);
         if (rc < 0)
             break;
+        assert(s.nodes && s.ids); /* a word is never empty, so there is room */
         find_best(model, s.nodes, w);
         n = collect(model, w, s.nodes, s.ids);
         while (n > 0 && rc == 0)

@@ -4,6 +4,7 @@
 
 #include "model/utf8.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,7 @@ static int read_options(struct wordpiece *w, const char *file, const json_t *mod
         json_reader_fail(&r, "max_input_chars_per_word", "is missing");
     if (r.rc < 0)
         return r.rc;
+    assert(prefix); /* else the reader has failed above */
     w->continuing = TRIE_ROOT;
     w->continues = true;
     for (; *prefix && w->continues; prefix++) {
