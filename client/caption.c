@@ -6,6 +6,7 @@
 #include "client/feed.h"
 #include "client/interrupt.h"
 #include "client/job.h"
+#include "client/plan_show.h"
 #include "client/progress.h"
 #include "client/report.h"
 #include "client/rundir.h"
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -108,15 +110,6 @@ static int begin(struct run *r, struct err *err)
     return opened->n_items ? feed_compare(r->feed, err) : 0;
 }
 
-static int start_workers(struct run *r, struct err *err)
-{
-    int rc = 0;
-
-    for (int role = DAEMONS_ENCODER; rc == 0 && role < DAEMONS_N_ROLES; role++)
-        rc = daemons_start(&r->daemons, (enum daemons_role)role, err);
-    return rc;
-}
-
 static int stream(struct run *r, struct err *err)
 {
     bool more = true;
@@ -126,7 +119,7 @@ static int stream(struct run *r, struct err *err)
         int rc = job_stream(&r->job, r->feed, &more, err);
 
         if (rc == 0 && feed_counts(r->feed)->n_new > 0)
-            rc = start_workers(r, err);
+            rc = daemons_start_workers(&r->daemons, err);
         if (rc == 0)
             rc = pump(r, 0, err);
         if (rc < 0 || r->signal_number)
@@ -267,7 +260,7 @@ static int ask(struct run *r, struct err *err)
     if (rc == 0 && r->signal_number && !r->stop_sent) {
         rc = job_stop(&r->job, err);
         r->stop_sent = rc == 0;
-        daemons_dismiss(&r->daemons, DAEMONS_ENCODER); /* its window may hold minutes of work */
+        daemons_dismiss_encoders(&r->daemons); /* its window may hold minutes of work */
     }
     if (rc == 0)
         rc = job_query(&r->job, &r->now, err);
@@ -296,7 +289,7 @@ static int watch(struct run *r, struct err *err)
         if (r->signal_number && !told)
             screen_note(&r->screen, "stopping: what is in hand is finished first (once more: stop at once)");
         told = r->signal_number != 0;
-        rc = start_workers(r, err); /* not before: a finished store needs none */
+        rc = daemons_start_workers(&r->daemons, err); /* not before: a finished store needs none */
         if (rc == 0)
             rc = pump(r, QUERY_EVERY_MS, err);
         if (rc < 0)
@@ -321,7 +314,7 @@ static void end_daemons(struct run *r)
     if (r->job.session && n_signals < 2)
         asked = job_shutdown(&r->job, &ignored) == 0;
     job_disconnect(&r->job);
-    daemons_signal(&r->daemons, asked ? DAEMONS_ENCODER : DAEMONS_BROKER, SIGTERM);
+    daemons_signal(&r->daemons, !asked, SIGTERM);
     while (n_signals < 2 && r->n_signals == n_signals && daemons_running(&r->daemons) > 0 &&
            clock_mono_ms() < until_ms) {
         if (pump(r, 100, &ignored) < 0)
@@ -336,7 +329,8 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
     char cwd[MSG_PATH_SIZE];
     uint32_t n = feed_peeked(r->feed);
 
-    *open = (struct msg_job_open){.recipe = o->plan->recipe, .n_nodes = 3, .unit_items = o->unit_items, .create = true};
+    *open = (struct msg_job_open){
+        .recipe = o->plan->recipe, .n_nodes = o->plan->n_nodes, .unit_items = o->unit_items, .create = true};
     memcpy(open->nodes, o->plan->nodes, sizeof(o->plan->nodes));
     if (!getcwd(cwd, sizeof(cwd)))
         return err_set(err, -errno, "the current folder: %s", strerror(errno));
@@ -357,15 +351,7 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
 static int prepare(struct run *r, struct err *err)
 {
     const struct caption_options *o = r->o;
-    struct daemons_conf conf = {.model_dir = o->plan->model_dir[0] ? o->plan->model_dir : NULL,
-                                .device = o->plan->model_dir[0] ? "cpu" : "null",
-                                .n_threads = o->n_threads,
-                                .n_tokens = o->plan->n_tokens,
-                                .width = o->plan->width,
-                                .n_queries = o->plan->n_queries,
-                                .lm_width = o->plan->lm_width,
-                                .n_positions = o->plan->n_positions,
-                                .verbose = o->verbose};
+    struct daemons_conf conf = {.plan = o->plan, .n_threads = o->n_threads, .verbose = o->verbose};
     struct msg_job_open open;
     int rc = interrupt_open(&r->signal_fd, err);
 
@@ -381,7 +367,7 @@ static int prepare(struct run *r, struct err *err)
     if (rc == 0)
         rc = wire_init(1, err);
     if (rc == 0)
-        rc = daemons_start(&r->daemons, DAEMONS_BROKER, err);
+        rc = daemons_start_broker(&r->daemons, err);
     r->broker_starts = daemons_broker_starts(&r->daemons);
     return rc;
 }
@@ -438,6 +424,23 @@ static int run_job(struct run *r, struct err *err)
 /* -- dry run --------------------------------------------------------------------------------------------------------
  */
 
+static int dry_run_json(const struct run *r)
+{
+    const struct feed_counts *c = feed_counts(r->feed);
+    json_t *all = plan_json(r->o->plan);
+
+    if (!all || json_object_set_new(all, "pictures", json_integer((json_int_t)c->n_walked)) < 0 ||
+        json_object_set_new(all, "new", json_integer((json_int_t)c->n_new)) < 0) {
+        json_decref(all);
+        return -ENOMEM;
+    }
+    (void)json_dumpf(all, stdout, JSON_REAL_PRECISION(9));
+    putchar('\n');
+    (void)fflush(stdout);
+    json_decref(all);
+    return 0;
+}
+
 static int dry_run(struct run *r, struct err *err)
 {
     struct buf frame;
@@ -451,6 +454,12 @@ static int dry_run(struct run *r, struct err *err)
     while (rc == 0 && more)
         rc = feed_next(r->feed, &frame, &n, &more, err);
     buf_release(&frame);
+    if (rc < 0)
+        return rc;
+    if (r->o->json)
+        return dry_run_json(r);
+    rc = plan_show(r->o->plan, r->o->recipe, stdout);
+    (void)fflush(stdout);
     if (rc < 0)
         return rc;
     tell_about_sources(r);

@@ -1,9 +1,10 @@
-/* caption.h - one `blipline caption` from sources to a finished store: the life of broker, workers and job.
+/* caption.h - one `blipline caption`, `score` or `embed` from sources to a finished store: the life of broker, workers and job.
  *
  *   caption.c   this sequence: start, import, watch, stop, report
  *   job.c       what is said to the broker
  *   daemons.c   the processes
  *   feed.c      the pictures
+ *   plan_show.c what --dry-run shows
  *   report.c    what the user reads at the end
  *
  * Who may call: cmd_caption, once a process.
@@ -21,6 +22,7 @@ struct caption_options {
     const char *const *sources;
     int n_sources;
     const char *store;
+    const struct recipe *recipe; /* what the plan was made from, to be shown */
     const struct plan *plan;
     int n_threads;
     uint32_t unit_items; /* 0: chosen here */

@@ -1,4 +1,5 @@
-/* cmd_caption.c - `blipline caption`: pictures in, captions out, everything on this machine. */
+/* cmd_caption.c - `blipline caption`, `score` and `embed`: pictures in, records out, everything on this machine. The three
+ * are one; they differ in the recipe that they begin with. */
 #include <errno.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -7,12 +8,14 @@
 
 #include "client/caption.h"
 #include "client/commands.h"
+#include "client/recipe.h"
 
-enum { MAX_THREADS = 1024, MAX_UNIT = 64, DEFAULT_NEW_TOKENS = 20 };
+enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
 
 struct caption_flags {
-    const char *store, *model, *prompt, *device;
-    int64_t max_new_tokens, threads, unit, limit;
+    const char *store, *model, *score_model, *recipe, *device;
+    struct cli_settings settings;
+    int64_t threads, unit, limit;
     bool json, verbose, dry_run;
 };
 
@@ -21,10 +24,8 @@ static const struct cli_option options[] = {
      "the store: a folder, made if it is not there; one that is there goes on where it was", 0, 0, NULL},
     {"model", 'm', CLI_TEXT, offsetof(struct caption_flags, model), "DIR",
      "the checkpoint (blipline help models says where to get one)", 0, 0, NULL},
-    {"prompt", 'p', CLI_TEXT, offsetof(struct caption_flags, prompt), "TEXT",
-     "the words that the caption continues, or a question: \"Question: what is this? Answer:\"", 0, 0, NULL},
-    {"max-new-tokens", 0, CLI_NUMBER, offsetof(struct caption_flags, max_new_tokens), "N",
-     "tokens of a caption at most (default: 20)", 1, 4096, NULL},
+    {"recipe", 'r', CLI_TEXT, offsetof(struct caption_flags, recipe), "RECIPE",
+     "a built-in recipe or a file: what to compute (blipline help recipe); the options below win over it", 0, 0, NULL},
     {"threads", 't', CLI_NUMBER, offsetof(struct caption_flags, threads), "N",
      "threads to compute with, all stages together (default: every CPU)", 1, MAX_THREADS, NULL},
     {"unit", 0, CLI_NUMBER, offsetof(struct caption_flags, unit), "N",
@@ -35,13 +36,34 @@ static const struct cli_option options[] = {
     {"device", 0, CLI_CHOICE, offsetof(struct caption_flags, device), "DEVICE",
      "auto (default), cpu, or null: no arithmetic, to measure everything else", 0, 0, "auto cpu null"},
     {"dry-run", 'n', CLI_FLAG, offsetof(struct caption_flags, dry_run), NULL,
-     "check the model and count the pictures, do nothing", 0, 0, NULL},
+     "check models and lists, show recipe and stages, count the pictures; do nothing", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct caption_flags, json), NULL,
      "one JSON object on standard output at the end: items, done, failed, seconds, images_per_s, stages", 0, 0, NULL},
     {"verbose", 'v', CLI_FLAG, offsetof(struct caption_flags, verbose), NULL,
      "show the logs of broker and workers as they are written", 0, 0, NULL},
     {0},
 };
+
+static bool caption_options_more(size_t i, struct cli_option *ret)
+{
+    if (i > 0)
+        return recipe_option(ALL_STAGES, i - 1, offsetof(struct caption_flags, settings), ret);
+    *ret = (struct cli_option){"score-model",
+                               0,
+                               CLI_TEXT,
+                               offsetof(struct caption_flags, score_model),
+                               "DIR",
+                               "the retrieval checkpoint, for scores and ITC embeddings beside captions",
+                               0,
+                               0,
+                               NULL};
+    return true;
+}
+
+static bool score_options_more(size_t i, struct cli_option *ret)
+{
+    return recipe_option(RECIPE_SCORE | RECIPE_EMBED, i, offsetof(struct caption_flags, settings), ret);
+}
 
 static int online_cpus(void)
 {
@@ -51,26 +73,49 @@ static int online_cpus(void)
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
 }
 
-static int complain_no_model(void)
+static int complain_no_model(const char *command, const struct recipe *r)
 {
-    cli_error("caption: a model is needed: --model DIR. Two ways to get one:\n"
+    bool captions = r->stages & RECIPE_CAPTION;
+    const char *demo = captions ? "models/blip2-opt-demo" : "models/blip2-itm-demo";
+    const char *published = captions ? "blip2-opt-2.7b" : "blip2-itm-vit-g";
+
+    cli_error("%s: a model is needed: --model DIR. Two ways to get one:\n"
               "  1. the small one that comes with the source (it only knows drawings of pictograms):\n"
-              "       --model models/blip2-opt-demo\n"
-              "  2. a published one for real photographs (15 GB; huggingface-cli is in the Python package "
+              "       --model %s\n"
+              "  2. a published one for real photographs (%s; huggingface-cli is in the Python package "
               "huggingface_hub):\n"
-              "       huggingface-cli download Salesforce/blip2-opt-2.7b --exclude '*.bin' --local-dir blip2-opt-2.7b\n"
-              "       --model blip2-opt-2.7b");
+              "       huggingface-cli download Salesforce/%s --exclude '*.bin' --local-dir %s\n"
+              "       --model %s",
+              command, demo, captions ? "15 GB" : "5 GB", published, published, published);
     return CLI_EXIT_USAGE;
 }
 
-static int make_plan(const struct caption_flags *f, struct plan *ret)
+static int make_recipe(const struct cli_command *self, const struct caption_flags *f, struct recipe *ret)
 {
-    struct plan_options o = {.model_dir = f->model, .prompt = f->prompt, .max_new_tokens = f->max_new_tokens};
     struct err err = {""};
-    int rc = strcmp(f->device, "null") == 0 ? plan_null(&o, ret, &err) : plan_model(&o, ret, &err);
+    int rc = recipe_load(f->recipe ? f->recipe : self->name, ret, &err);
+
+    if (rc == 0)
+        rc = recipe_override(ret, &f->settings, &err);
+    if (rc == 0)
+        rc = recipe_check(ret, &err);
+    if (rc < 0)
+        cli_error("%s: %s", self->name, err.text[0] ? err.text : strerror(-rc));
+    return rc;
+}
+
+static int make_plan(const struct cli_command *self, const struct caption_flags *f, const struct recipe *recipe,
+                     struct plan *ret)
+{
+    struct plan_options o = {.recipe = recipe,
+                             .model_dir = f->model,
+                             .score_model_dir = f->score_model,
+                             .null = strcmp(f->device, "null") == 0};
+    struct err err = {""};
+    int rc = plan_make(&o, ret, &err);
 
     if (rc < 0)
-        cli_error("caption: %s", err.text[0] ? err.text : strerror(-rc));
+        cli_error("%s: %s", self->name, err.text[0] ? err.text : strerror(-rc));
     else if (ret->is_demo)
         cli_error("the demo model only knows drawings of pictograms; do not expect more of it");
     return rc;
@@ -78,26 +123,30 @@ static int make_plan(const struct caption_flags *f, struct plan *ret)
 
 static int run(const struct cli_command *self, int argc, char **argv)
 {
-    struct caption_flags f = {.max_new_tokens = DEFAULT_NEW_TOKENS, .device = "auto"};
+    static struct recipe recipe; /* both are large for a stack */
+    static struct plan plan;
+    struct caption_flags f = {.device = "auto"};
     int n_args = cli_parse(self, argc, argv, &f);
     struct caption_options o;
-    struct plan plan;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
-    if (!f.store || !f.store[0]) {
-        cli_error("caption: -o STORE is missing: where are the captions to go?\nUsage: blipline caption %s",
-                  self->usage);
+    if (!f.store) {
+        cli_error("%s: -o STORE is missing: where are the results to go?\nUsage: blipline %s %s", self->name,
+                  self->name, self->usage);
         return CLI_EXIT_USAGE;
     }
-    if (!f.model && strcmp(f.device, "null") != 0)
-        return complain_no_model();
-    if (make_plan(&f, &plan) < 0)
+    if (make_recipe(self, &f, &recipe) < 0)
+        return CLI_EXIT_USAGE;
+    if (strcmp(f.device, "null") != 0 && !f.model && ((recipe.stages & RECIPE_CAPTION) || !f.score_model))
+        return complain_no_model(self->name, &recipe);
+    if (make_plan(self, &f, &recipe, &plan) < 0)
         return CLI_EXIT_ERROR;
     o = (struct caption_options){
         .sources = (const char *const *)argv + argc - n_args,
         .n_sources = n_args,
         .store = f.store,
+        .recipe = &recipe,
         .plan = &plan,
         .n_threads = f.threads ? (int)f.threads : online_cpus(),
         .unit_items = (uint32_t)f.unit,
@@ -109,22 +158,74 @@ static int run(const struct cli_command *self, int argc, char **argv)
     return caption_run(&o);
 }
 
+#define ABOUT_RESUME                                                                                               \
+    "Ctrl-C stops cleanly; the same command again goes on where it stopped, and adds what is new in the sources\n" \
+    "(blipline help resume). Progress goes to standard error. Exit codes: 0 all done, 3 done but some pictures\n"  \
+    "failed, 2 wrong command line or recipe, 1 anything else (blipline help exit-codes)."
+
 const struct cli_command cmd_caption = {
     .name = "caption",
-    .line = "write captions for pictures into a store",
+    .line = "write captions, or answers, for pictures into a store",
     .usage = "SOURCE... -o STORE --model DIR [OPTIONS]",
     .about =
-        "Finds the pictures of the sources (folders, files, @lists: blipline help sources), starts a broker and three\n"
+        "Finds the pictures of the sources (folders, files, @lists: blipline help sources), starts a broker and its\n"
         "workers (image encoder, Q-Former, language model) as processes of their own on this machine, and writes one\n"
-        "record a picture into the store: its caption, or the reason why there is none.\n\n"
-        "Ctrl-C stops cleanly; the same command again goes on where it stopped, and adds what is new in the sources\n"
-        "(blipline help resume). Progress goes to standard error. Exit codes: 0 all done, 3 done but some pictures\n"
-        "failed, 2 wrong command line, 1 anything else (blipline help exit-codes).",
-    .examples = "Examples:\n"
-                "  blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n"
-                "  blipline caption examples/images -o demo.lmdb --model models/blip2-opt-demo\n"
-                "  find . -name '*.jpg' | blipline caption @- -o all.lmdb --model blip2-opt-2.7b --prompt 'a photo of'",
+        "record a picture into the store: its captions, or the reason why there are none. What is computed is said by "
+        "a\n"
+        "recipe (blipline help recipe); without --recipe that is `caption`: one caption, greedy.\n\n" ABOUT_RESUME,
+    .examples =
+        "Examples:\n"
+        "  blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n"
+        "  blipline caption examples/images -o demo.lmdb --model models/blip2-opt-demo\n"
+        "  find . -name '*.jpg' | blipline caption @- -o all.lmdb --model blip2-opt-2.7b --prompt 'a photo of'\n"
+        "  blipline caption photos/ -o coco.lmdb --model blip2-opt-2.7b --recipe caption-coco\n"
+        "  blipline caption @questions.jsonl -o answers.lmdb --model blip2-flan-t5-xl --recipe vqa\n"
+        "  blipline caption photos/ -o two.lmdb --model blip2-opt-2.7b --question 'what is this?' --question 'who?'\n"
+        "  blipline caption @pairs.csv -o clean.lmdb --model blip2-opt-2.7b --score-model blip2-itm-vit-g \\\n"
+        "      --recipe bootstrap",
     .options = options,
+    .more_options = caption_options_more,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run,
+};
+
+const struct cli_command cmd_score = {
+    .name = "score",
+    .line = "say how well given texts fit their pictures",
+    .usage = "@LIST... -o STORE --model DIR [OPTIONS]",
+    .about =
+        "Compares texts of a list (a JSONL, CSV or TSV file with a column of pictures and one of texts: blipline help\n"
+        "sources) with their pictures, by a retrieval checkpoint: ITC similarity and ITM probability of each, as\n"
+        "captions of the record. It is blipline caption with the recipe `score` (blipline help recipe "
+        "score).\n\n" ABOUT_RESUME,
+    .examples =
+        "Examples:\n"
+        "  blipline score @pairs.csv -o pairs.lmdb --model blip2-itm-vit-g\n"
+        "  blipline score @pairs.jsonl -o pairs.lmdb --model models/blip2-itm-demo --text-field title --score=itc",
+    .options = options,
+    .more_options = score_options_more,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run,
+};
+
+const struct cli_command cmd_embed = {
+    .name = "embed",
+    .line = "keep embeddings of pictures, and of texts",
+    .usage = "SOURCE... -o STORE --model DIR [OPTIONS]",
+    .about = "Keeps what the Q-Former makes of the pictures: query outputs, ITC embeddings of pictures and texts, the "
+             "image\n"
+             "encoder's class token. blipline export writes them as .npy with a list of keys. It is blipline caption\n"
+             "with the recipe `embed` (blipline help recipe embed).\n\n" ABOUT_RESUME,
+    .examples =
+        "Examples:\n"
+        "  blipline embed photos/ -o photos.emb --model blip2-itm-vit-g --embed itc:fp16:first\n"
+        "  blipline embed photos/ -o photos.emb --model blip2-opt-2.7b --embed query:fp16 --embed cls\n"
+        "  blipline embed @pairs.jsonl -o pairs.emb --model models/blip2-itm-demo --embed itc --embed itc_text \\\n"
+        "      --text-field caption",
+    .options = options,
+    .more_options = score_options_more,
     .min_args = 1,
     .max_args = -1,
     .run = run,

@@ -8,6 +8,8 @@
 #include "client/cli.h"
 
 extern const struct cli_command cmd_caption;
+extern const struct cli_command cmd_score;
+extern const struct cli_command cmd_embed;
 extern const struct cli_command cmd_export;
 extern const struct cli_command cmd_get;
 extern const struct cli_command cmd_stats;
@@ -17,7 +19,8 @@ extern const struct cli_command cmd_selftest;
 struct help_topic {
     const char *name; /* NULL ends the table */
     const char *line;
-    const char *text;
+    const char *text;                            /* NULL: print */
+    int (*print)(const char *detail, FILE *out); /* detail: the word behind the topic, or NULL; the exit code */
 };
 extern const struct help_topic help_topics[];
 

@@ -14,8 +14,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *const names[DAEMONS_N_ROLES] = {"broker", "encoder", "qformer", "llm"};
-
 /* Of the daemons' exit codes (base/log.h) those that a restart cannot change. */
 static bool is_hopeless(int status)
 {
@@ -27,20 +25,29 @@ static int write_config(const struct daemons_child *c, const struct buf *text, s
     return file_write_atomic(c->config, text->data, text->size_bytes, err);
 }
 
-/* The vision transformer is nearly all of the work; the others get what keeps them from waiting for it. */
+/* By the work of an item. A stage that is busy all the time wants every thread, since the others wait for it mostly; so
+ * each gets twice its share. */
 static void split_threads(struct daemons *d, int n_threads)
 {
-    int half = n_threads / 2 > 1 ? n_threads / 2 : 1;
+    double sum = 0;
 
-    d->children[DAEMONS_BROKER].n_threads = 1;
-    d->children[DAEMONS_ENCODER].n_threads = n_threads;
-    d->children[DAEMONS_QFORMER].n_threads = 1;
-    d->children[DAEMONS_LLM].n_threads = half;
+    for (int i = 1; i < d->n_children; i++)
+        sum += d->children[i].worker->gflop;
+    for (int i = 0; i < d->n_children; i++) {
+        struct daemons_child *c = &d->children[i];
+        double share = !c->worker ? 0 : sum > 0 ? 2 * c->worker->gflop / sum : 1;
+        int n = (int)((share < 1 ? share : 1) * n_threads + 0.5);
+
+        c->n_threads = n > 1 ? n : 1;
+    }
 }
 
 /* An INI value cannot hold every path: where `dir` is awkward, a link in the run's folder stands for it. */
-static int model_path(const struct daemons *d, const char *dir, char *ret, size_t ret_size, struct err *err)
+static int model_path(const struct daemons *d, const struct daemons_child *c, char *ret, size_t ret_size,
+                      struct err *err)
 {
+    const char *dir = c->worker->model_dir;
+    char name[64];
     bool plain = strlen(dir) < 200;
 
     for (const char *p = dir; *p; p++)
@@ -49,57 +56,75 @@ static int model_path(const struct daemons *d, const char *dir, char *ret, size_
         (void)snprintf(ret, ret_size, "%s", dir);
         return 0;
     }
-    (void)rundir_file(d->rundir, "model", ret, ret_size);
+    (void)snprintf(name, sizeof(name), "%s.model", c->name);
+    (void)rundir_file(d->rundir, name, ret, ret_size);
     if (symlink(dir, ret) < 0 && errno != EEXIST)
         return err_set(err, -errno, "%s: %s", ret, strerror(errno));
     return 0;
 }
 
-static int config_text(const struct daemons *d, enum daemons_role role, const struct daemons_conf *conf,
-                       struct buf *ret, struct err *err)
+static int null_text(const struct plan_worker *w, struct buf *ret)
 {
-    int threads = d->children[role].n_threads;
-    char model[PATH_MAX];
-    int rc = buf_appendf(ret, "endpoint = ipc://%s/broker\nlog_level = %s\n", d->rundir->path,
-                         conf->verbose ? "debug" : "info");
+    int rc = buf_appendf(ret, "device = null\n");
 
-    if (role == DAEMONS_BROKER || rc < 0)
-        return rc;
-    rc = buf_appendf(ret, "device = %s\nthreads = %d\n", conf->device, threads);
-    if (rc == 0 && role == DAEMONS_ENCODER)
-        rc = buf_appendf(ret, "decode_threads = %d\n", threads / 2 > 1 ? threads / 2 : 1);
-    if (rc == 0 && role == DAEMONS_ENCODER && !conf->model_dir)
-        rc = buf_appendf(ret, "null_shape = %d,%d\n", conf->n_tokens, conf->width);
-    if (rc == 0 && role == DAEMONS_QFORMER && !conf->model_dir)
-        rc = buf_appendf(ret, "null_shape = %d,%d\n", conf->n_queries, conf->lm_width);
-    if (rc == 0 && role == DAEMONS_LLM && conf->model_dir)
-        rc = buf_appendf(ret, "positions = %d\n", conf->n_positions);
-    if (rc < 0 || !conf->model_dir)
-        return rc;
-    rc = model_path(d, conf->model_dir, model, sizeof(model), err);
-    return rc < 0 ? rc : buf_appendf(ret, "model = %s\n", model);
+    if (rc == 0 && w->stage != MSG_STAGE_LLM)
+        rc = buf_appendf(ret, "null_shape = %d,%d\n", w->rows, w->width);
+    return rc;
 }
 
-static int prepare(struct daemons *d, enum daemons_role role, const struct daemons_conf *conf, struct err *err)
+static int worker_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret, struct err *err)
 {
-    struct daemons_child *c = &d->children[role];
+    const struct plan_worker *w = c->worker;
+    char model[PATH_MAX];
+    int rc = buf_appendf(ret, "threads = %d\n", c->n_threads);
+
+    if (rc == 0 && w->stage == MSG_STAGE_ENCODE)
+        rc = buf_appendf(ret, "decode_threads = %d\n", c->n_threads / 2 > 1 ? c->n_threads / 2 : 1);
+    if (rc < 0 || !w->model_dir[0])
+        return rc < 0 ? rc : null_text(w, ret);
+    rc = model_path(d, c, model, sizeof(model), err);
+    if (rc == 0)
+        rc = buf_appendf(ret, "device = cpu\nmodel = %s\ndtype = %s\n", model, msg_dtype_word(w->dtype));
+    if (rc == 0 && w->stage == MSG_STAGE_LLM)
+        rc = buf_appendf(ret, "positions = %d\n", w->n_positions);
+    return rc;
+}
+
+static int config_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret, struct err *err)
+{
+    int rc = buf_appendf(ret, "endpoint = ipc://%s/broker\nlog_level = %s\n", d->rundir->path,
+                         d->verbose ? "debug" : "info");
+
+    return rc < 0 || !c->worker ? rc : worker_text(d, c, ret, err);
+}
+
+static const char *program_name(const struct daemons_child *c)
+{
+    if (!c->worker)
+        return "blipline-broker";
+    if (c->worker->stage == MSG_STAGE_ENCODE)
+        return "blipline-encoder";
+    return c->worker->stage == MSG_STAGE_QFORMER ? "blipline-qformer" : "blipline-llm";
+}
+
+static int prepare(struct daemons *d, struct daemons_child *c, struct err *err)
+{
     char name[64];
     struct buf text;
     int rc;
 
-    (void)snprintf(name, sizeof(name), "blipline-%s", names[role]);
-    rc = spawn_find(name, c->program, sizeof(c->program), err);
+    rc = spawn_find(program_name(c), c->program, sizeof(c->program), err);
     if (rc < 0)
         return rc;
-    (void)snprintf(name, sizeof(name), "%s.conf", names[role]);
+    (void)snprintf(name, sizeof(name), "%s.conf", c->name);
     (void)rundir_file(d->rundir, name, c->config, sizeof(c->config));
-    (void)snprintf(name, sizeof(name), "%s.log", names[role]);
+    (void)snprintf(name, sizeof(name), "%s.log", c->name);
     (void)rundir_file(d->rundir, name, c->log, sizeof(c->log));
     c->log_fd = open(c->log, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (c->log_fd < 0)
         return err_set(err, -errno, "%s: %s", c->log, strerror(errno));
     buf_init(&text, 1 << 16);
-    rc = config_text(d, role, conf, &text, err);
+    rc = config_text(d, c, &text, err);
     if (rc == 0)
         rc = write_config(c, &text, err);
     buf_release(&text);
@@ -110,13 +135,13 @@ int daemons_init(struct daemons *d, const struct rundir *r, const struct daemons
                  struct err *err)
 {
     *d = (struct daemons){.rundir = r, .screen = screen, .verbose = conf->verbose};
-    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
-        d->children[role].name = names[role];
-        d->children[role].log_fd = -1;
-    }
+    d->children[d->n_children++] = (struct daemons_child){.name = "broker", .log_fd = -1};
+    for (uint32_t i = 0; i < conf->plan->n_workers; i++)
+        d->children[d->n_children++] = (struct daemons_child){
+            .name = conf->plan->workers[i].name, .worker = &conf->plan->workers[i], .log_fd = -1};
     split_threads(d, conf->n_threads);
-    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
-        int rc = prepare(d, (enum daemons_role)role, conf, err);
+    for (int i = 0; i < d->n_children; i++) {
+        int rc = prepare(d, &d->children[i], err);
 
         if (rc < 0)
             return rc;
@@ -135,9 +160,18 @@ static int start_one(struct daemons_child *c, struct err *err)
     return rc;
 }
 
-int daemons_start(struct daemons *d, enum daemons_role role, struct err *err)
+int daemons_start_broker(struct daemons *d, struct err *err)
 {
-    return d->children[role].n_starts ? 0 : start_one(&d->children[role], err);
+    return d->children[0].n_starts ? 0 : start_one(&d->children[0], err);
+}
+
+int daemons_start_workers(struct daemons *d, struct err *err)
+{
+    int rc = 0;
+
+    for (int i = 1; rc == 0 && i < d->n_children; i++)
+        rc = d->children[i].n_starts ? 0 : start_one(&d->children[i], err);
+    return rc;
 }
 
 /* The last `max_lines` lines of the log. */
@@ -205,8 +239,8 @@ static int note_death(struct daemons *d, struct daemons_child *c, int status, in
 
 int daemons_reap(struct daemons *d, int64_t now_ms, struct err *err)
 {
-    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
-        struct daemons_child *c = &d->children[role];
+    for (int i = 0; i < d->n_children; i++) {
+        struct daemons_child *c = &d->children[i];
         int status, rc;
 
         if (c->pid <= 0 || waitpid(c->pid, &status, WNOHANG) != c->pid)
@@ -242,8 +276,8 @@ int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct
 {
     int64_t next_ms = INT64_MAX;
 
-    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
-        struct daemons_child *c = &d->children[role];
+    for (int i = 0; i < d->n_children; i++) {
+        struct daemons_child *c = &d->children[i];
 
         if (d->verbose && c->log_fd >= 0)
             copy_log(d, c);
@@ -262,13 +296,17 @@ int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct
     return 0;
 }
 
-void daemons_dismiss(struct daemons *d, enum daemons_role role)
+void daemons_dismiss_encoders(struct daemons *d)
 {
-    struct daemons_child *c = &d->children[role];
+    for (int i = 1; i < d->n_children; i++) {
+        struct daemons_child *c = &d->children[i];
 
-    c->dismissed = true;
-    if (c->pid > 0)
-        (void)kill(c->pid, SIGTERM);
+        if (c->worker->stage != MSG_STAGE_ENCODE)
+            continue;
+        c->dismissed = true;
+        if (c->pid > 0)
+            (void)kill(c->pid, SIGTERM);
+    }
 }
 
 void daemons_expect_end(struct daemons *d)
@@ -280,28 +318,26 @@ unsigned daemons_running(const struct daemons *d)
 {
     unsigned n = 0;
 
-    for (int role = 0; role < DAEMONS_N_ROLES; role++)
-        n += d->children[role].pid > 0;
+    for (int i = 0; i < d->n_children; i++)
+        n += d->children[i].pid > 0;
     return n;
 }
 
-void daemons_signal(const struct daemons *d, enum daemons_role first, int signal_number)
+void daemons_signal(const struct daemons *d, bool broker_too, int signal_number)
 {
-    for (int role = first; role < DAEMONS_N_ROLES; role++) {
-        if (d->children[role].pid > 0)
-            (void)kill(d->children[role].pid, signal_number);
+    for (int i = broker_too ? 0 : 1; i < d->n_children; i++) {
+        if (d->children[i].pid > 0)
+            (void)kill(d->children[i].pid, signal_number);
     }
 }
 
 void daemons_release(struct daemons *d)
 {
     d->stopping = true;
-    daemons_signal(d, DAEMONS_BROKER, SIGKILL);
-    for (int role = 0; role < DAEMONS_N_ROLES; role++) {
-        struct daemons_child *c = &d->children[role];
+    daemons_signal(d, true, SIGKILL);
+    for (int i = 0; i < d->n_children; i++) {
+        struct daemons_child *c = &d->children[i];
 
-        if (!c->name)
-            continue; /* never initialised */
         if (c->pid > 0)
             (void)waitpid(c->pid, NULL, 0);
         c->pid = 0;
@@ -315,5 +351,5 @@ void daemons_release(struct daemons *d)
 
 unsigned daemons_broker_starts(const struct daemons *d)
 {
-    return d->children[DAEMONS_BROKER].n_starts;
+    return d->children[0].n_starts;
 }

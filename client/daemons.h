@@ -1,4 +1,4 @@
-/* daemons.h - the broker and the three workers of one run, as child processes that are restarted when they die.
+/* daemons.h - the broker and the workers of one run, as child processes that are restarted when they die.
  *
  * Who may call: the main thread. The caller learns of deaths by SIGCHLD and calls daemons_reap, and daemons_tick at
  * the times that it returns.
@@ -8,6 +8,7 @@
 #define BLIPLINE_CLIENT_DAEMONS_H
 
 #include "base/err.h"
+#include "client/plan.h"
 #include "client/rundir.h"
 #include "client/screen.h"
 
@@ -16,29 +17,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum daemons_role {
-    DAEMONS_BROKER,
-    DAEMONS_ENCODER,
-    DAEMONS_QFORMER,
-    DAEMONS_LLM,
-    DAEMONS_N_ROLES,
-};
+enum { DAEMONS_MAX = 1 + PLAN_MAX_WORKERS, DAEMONS_MAX_DEATHS = 5, DAEMONS_DEATH_WINDOW_MS = 30000 };
 
-enum { DAEMONS_MAX_DEATHS = 5, DAEMONS_DEATH_WINDOW_MS = 30000 };
-
-/* What their configuration files say. */
 struct daemons_conf {
-    const char *model_dir; /* absolute; NULL with device null */
-    const char *device;    /* "cpu", "null" */
-    int n_threads;         /* in all */
-    int n_tokens, width;   /* device null: shapes of what the encoder and the Q-Former hand on */
-    int n_queries, lm_width;
-    int n_positions; /* of a sequence in the language model */
+    const struct plan *plan; /* the workers; must live as long as the daemons */
+    int n_threads;           /* in all */
     bool verbose;
 };
 
 struct daemons_child {
-    const char *name; /* "encoder" */
+    const char *name;                 /* "encoder" */
+    const struct plan_worker *worker; /* NULL: the broker */
     char program[PATH_MAX];
     char config[RUNDIR_MAX + 16], log[RUNDIR_MAX + 16];
     int n_threads;
@@ -53,7 +42,8 @@ struct daemons_child {
 };
 
 struct daemons {
-    struct daemons_child children[DAEMONS_N_ROLES];
+    struct daemons_child children[DAEMONS_MAX]; /* the broker first */
+    int n_children;
     const struct rundir *rundir;
     struct screen *screen;
     bool verbose;
@@ -64,19 +54,20 @@ struct daemons {
 /* Find the programs and write the configuration files; nothing runs yet. */
 int daemons_init(struct daemons *d, const struct rundir *r, const struct daemons_conf *conf, struct screen *screen,
                  struct err *err) CHECK_RESULT;
-/* Start one that has not been started yet; from then on it is kept running. */
-int daemons_start(struct daemons *d, enum daemons_role role, struct err *err) CHECK_RESULT;
+/* Start the broker, or the workers, unless they have been started already; from then on they are kept running. */
+int daemons_start_broker(struct daemons *d, struct err *err) CHECK_RESULT;
+int daemons_start_workers(struct daemons *d, struct err *err) CHECK_RESULT;
 /* Take note of those that died. */
 int daemons_reap(struct daemons *d, int64_t now_ms, struct err *err) CHECK_RESULT;
 /* Restart what is due, copy the logs where they are wanted. *ret_next_ms: when to call again, INT64_MAX for never. */
 int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct err *err) CHECK_RESULT;
-/* Ask one of them to end: it hands back what it has not begun. */
-void daemons_dismiss(struct daemons *d, enum daemons_role role);
+/* Ask the image encoders to end: they hand back what they have not begun. */
+void daemons_dismiss_encoders(struct daemons *d);
 /* Deaths are no accidents from now on. */
 void daemons_expect_end(struct daemons *d);
 unsigned daemons_running(const struct daemons *d);
-/* To all that run from `first` on (in the order of daemons_role). */
-void daemons_signal(const struct daemons *d, enum daemons_role first, int signal_number);
+/* To all that run; the broker too, or the workers alone. */
+void daemons_signal(const struct daemons *d, bool broker_too, int signal_number);
 /* Kill what still runs, wait for it, close the logs. Repeatable. */
 void daemons_release(struct daemons *d);
 /* How often the broker has been started. */

@@ -1,7 +1,9 @@
 /* help_topics.c - the pages of `blipline help TOPIC` that belong to no single command. */
 #include <stddef.h>
+#include <string.h>
 
 #include "client/commands.h"
+#include "client/recipe.h"
 
 static const char sources[] =
     "SOURCES\n\n"
@@ -53,11 +55,28 @@ static const char resume[] =
     "A worker or broker that dies is started again by itself; after five deaths within 30 s the command gives up and\n"
     "shows the end of the log.";
 
+static int print_recipe(const char *name, FILE *out)
+{
+    for (const struct recipe_builtin *b = recipe_builtins; name && b->name; b++) {
+        if (strcmp(b->name, name) == 0) {
+            fputs(b->text, out);
+            return CLI_EXIT_OK;
+        }
+    }
+    if (!name) {
+        recipe_print_help(out);
+        return CLI_EXIT_OK;
+    }
+    cli_error("there is no built-in recipe %s (blipline help recipe lists them)", name);
+    return CLI_EXIT_USAGE;
+}
+
 const struct help_topic help_topics[] = {
-    {"sources", "what can be captioned", sources},
-    {"store", "what a store is, and who may read it", store},
-    {"models", "which models there are, and how to get one", models},
-    {"resume", "stopping, crashing and going on", resume},
-    {"exit-codes", "what the exit codes mean", exit_codes},
-    {NULL, NULL, NULL},
+    {"sources", "what can be captioned", sources, NULL},
+    {"recipe", "what can be computed: recipes, their keys, and those that are built in", NULL, print_recipe},
+    {"store", "what a store is, and who may read it", store, NULL},
+    {"models", "which models there are, and how to get one", models, NULL},
+    {"resume", "stopping, crashing and going on", resume, NULL},
+    {"exit-codes", "what the exit codes mean", exit_codes, NULL},
+    {NULL, NULL, NULL, NULL},
 };

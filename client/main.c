@@ -23,14 +23,16 @@ static const struct cli_command version = {
 static const struct cli_command help = {
     .name = "help",
     .line = "explain a command or a topic",
-    .usage = "[COMMAND|TOPIC]",
-    .about = "Explains a command or a topic; without one, lists what there is.",
-    .max_args = 1,
+    .usage = "[COMMAND|TOPIC [NAME]]",
+    .about =
+        "Explains a command or a topic; without one, lists what there is. `blipline help recipe NAME` prints a recipe.",
+    .max_args = 2,
     .run = run_help,
 };
 
 static const struct cli_command *const commands[] = {
-    &cmd_caption, &cmd_export, &cmd_get, &cmd_stats, &cmd_verify, &cmd_selftest, &help, &version, NULL,
+    &cmd_caption, &cmd_score,    &cmd_embed, &cmd_export, &cmd_get, &cmd_stats,
+    &cmd_verify,  &cmd_selftest, &help,      &version,    NULL,
 };
 
 static void print_overview(FILE *out)
@@ -88,10 +90,30 @@ static int run_version(const struct cli_command *self, int argc, char **argv)
     return CLI_EXIT_OK;
 }
 
+static int explain(const char *what, const char *detail)
+{
+    const struct cli_command *c = find_command(what);
+
+    if (c && !detail) {
+        cli_print_help(c, stdout);
+        return CLI_EXIT_OK;
+    }
+    for (const struct help_topic *t = help_topics; t->name; t++) {
+        if (strcmp(t->name, what) != 0)
+            continue;
+        if (t->print)
+            return t->print(detail, stdout);
+        if (!detail) {
+            puts(t->text);
+            return CLI_EXIT_OK;
+        }
+    }
+    return complain_unknown(detail ? detail : what);
+}
+
 static int run_help(const struct cli_command *self, int argc, char **argv)
 {
     int n_args = cli_parse(self, argc, argv, NULL);
-    const struct cli_command *c;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
@@ -99,18 +121,7 @@ static int run_help(const struct cli_command *self, int argc, char **argv)
         print_overview(stdout);
         return CLI_EXIT_OK;
     }
-    c = find_command(argv[argc - 1]);
-    if (c) {
-        cli_print_help(c, stdout);
-        return CLI_EXIT_OK;
-    }
-    for (const struct help_topic *t = help_topics; t->name; t++) {
-        if (strcmp(t->name, argv[argc - 1]) == 0) {
-            puts(t->text);
-            return CLI_EXIT_OK;
-        }
-    }
-    return complain_unknown(argv[argc - 1]);
+    return explain(argv[argc - n_args], n_args > 1 ? argv[argc - 1] : NULL);
 }
 
 int main(int argc, char **argv)

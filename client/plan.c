@@ -1,148 +1,334 @@
 #include "client/plan.h"
 
 #include "base/file.h"
+#include "client/plan_private.h"
 #include "client/printable.h"
 #include "model/checkpoint.h"
 #include "model/fingerprint.h"
-#include "model/tokenizer.h"
-#include "model/utf8.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NULL_TOKENS = 1, NULL_WIDTH = 8 };
+enum { NULL_TOKENS = 1, NULL_WIDTH = 8, NULL_VOCAB = 50304 };
 
-static const char demo_name[] = "blip2-opt-demo";
+struct sides {
+    struct plan_side captioner, scorer; /* who makes embeddings: the scorer if present */
+};
 
-static int set_recipe(const struct plan_options *o, const char *model_name, struct plan *p, struct err *err)
+/* -- checkpoints ----------------------------------------------------------------------------------------------------
+ */
+
+static void set_null(struct plan_side *s, enum config_task task)
 {
-    struct msg_recipe *r = &p->recipe;
-
-    msg_recipe_init(r);
-    (void)printable_text(model_name, strlen(model_name), r->model, sizeof(r->model));
-    r->decode.max_new_tokens = (uint32_t)o->max_new_tokens;
-    if (!o->prompt)
-        return 0;
-    if (!utf8_is_valid(o->prompt, strlen(o->prompt)))
-        return err_set(err, -EINVAL, "the prompt is not UTF-8");
-    r->n_prompts = 1;
-    if (!msg_text_set(r->prompts[0], sizeof(r->prompts[0]), o->prompt))
-        return err_set(err, -EINVAL, "the prompt is longer than %d bytes", MSG_PROMPT_SIZE - 1);
-    return 0;
+    *s = (struct plan_side){.present = true, .name = "null"};
+    s->config = (struct config){.task = task,
+                                .lm = task == CONFIG_TASK_GENERATE ? CONFIG_LM_OPT : CONFIG_LM_NONE,
+                                .vision = {.n_tokens = NULL_TOKENS, .width = NULL_WIDTH},
+                                .qformer = {.width = NULL_WIDTH, .has_text = task == CONFIG_TASK_RETRIEVE},
+                                .opt = {.vocab_size = NULL_VOCAB, .max_positions = 1 << 20},
+                                .n_queries = NULL_TOKENS,
+                                .lm_width = NULL_WIDTH,
+                                .lm_vocab_size = NULL_VOCAB,
+                                .embed_width = NULL_WIDTH,
+                                .n_eos = 1};
 }
 
-/* Do image, prompt and answer fit the language model's positions? (The last new token is never fed back.) */
-static int check_prompt(const struct checkpoint *c, const struct plan_options *o, int *ret_positions, struct err *err)
+static enum msg_dtype known_dtype(enum msg_dtype dtype)
 {
-    struct tokenizer *tokenizer = NULL;
-    struct token_ids ids = {0};
-    int64_t n_prompt = 1, need;
-    int rc = tokenizer_load(c->tokenizer_path, &tokenizer, err);
-
-    if (rc == 0 && o->prompt) {
-        rc = tokenizer_encode(tokenizer, o->prompt, strlen(o->prompt), true, &ids, err);
-        n_prompt = (int64_t)ids.n;
-    } else if (rc == 0 && c->config.bos < 0) {
-        rc = err_set(err, -EINVAL, "this checkpoint needs a --prompt: it names no token to begin with");
-    }
-    need = c->config.n_queries + n_prompt + o->max_new_tokens - 1;
-    if (rc == 0 && n_prompt < 1)
-        rc = err_set(err, -EINVAL, "the prompt has no tokens; leave --prompt away for none");
-    if (rc == 0 && need > c->config.opt.max_positions)
-        rc = err_set(err, -EINVAL,
-                     "%d image rows, a prompt of %lld tokens and %lld new tokens need %lld positions; the model has %d",
-                     c->config.n_queries, (long long)n_prompt, (long long)o->max_new_tokens, (long long)need,
-                     c->config.opt.max_positions);
-    for (size_t i = 0; rc == 0 && i < ids.n; i++)
-        if (ids.ids[i] == c->config.image_token)
-            rc = err_set(err, -EINVAL,
-                         "the prompt spells the image token, which stands for the picture itself; leave it away");
-    if (rc == 0)
-        *ret_positions = (int)need;
-    token_ids_release(&ids);
-    tokenizer_free(tokenizer);
-    return rc;
+    return dtype ? dtype : MSG_DTYPE_F32;
 }
 
-static void link_nodes(struct plan *p)
+static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum msg_dtype dtype,
+                           struct msg_fingerprint *ret, struct err *err)
 {
-    p->nodes[0].stage = MSG_STAGE_ENCODE;
-    p->nodes[0].out_bytes = (uint64_t)p->n_tokens * (uint64_t)p->width * 4;
-    p->nodes[1].stage = MSG_STAGE_QFORMER;
-    p->nodes[1].needs = 1 << 0;
-    p->nodes[1].tasks = MSG_TASK_PROJECT;
-    p->nodes[1].out_bytes = (uint64_t)p->n_queries * (uint64_t)p->lm_width * 4;
-    p->nodes[2].stage = MSG_STAGE_LLM;
-    p->nodes[2].needs = 1 << 1;
-    for (int i = 0; i < 3; i++)
-        (void)msg_text_set(p->nodes[i].model, sizeof(p->nodes[i].model), p->recipe.model);
-}
-
-static int set_fingerprints(const struct checkpoint *c, struct plan *p, struct err *err)
-{
-    static const enum model_stage stages[3] = {MODEL_STAGE_ENCODER, MODEL_STAGE_QFORMER, MODEL_STAGE_LLM};
     struct fingerprint f;
+    int rc = model_stage_fingerprint(c, stage, (enum dtype)known_dtype(dtype), &f, err); /* the numbers are the same */
 
-    for (int i = 0; i < 3; i++) {
-        int rc = model_stage_fingerprint(c, stages[i], DTYPE_F32, &f, err);
-
-        if (rc < 0)
-            return rc;
-        p->nodes[i].fingerprint.n_bytes = MSG_FINGERPRINT_BYTES;
-        memcpy(p->nodes[i].fingerprint.bytes, f.bytes, MSG_FINGERPRINT_BYTES);
-    }
+    if (rc < 0)
+        return rc;
+    ret->n_bytes = MSG_FINGERPRINT_BYTES;
+    memcpy(ret->bytes, f.bytes, MSG_FINGERPRINT_BYTES);
     return 0;
 }
 
-static int read_checkpoint(const struct checkpoint *c, const struct plan_options *o, struct plan *p, struct err *err)
+static int refuse_retrieval(const char *option, const char *dir, struct err *err)
 {
-    int rc;
+    return err_set(err, -EINVAL,
+                   "%s %.300s: a retrieval checkpoint: it scores pictures and texts, it does not write captions. Give "
+                   "a captioner here (blipline help models), and this one as --score-model",
+                   option, dir);
+}
 
-    if (c->config.task != CONFIG_TASK_GENERATE)
-        return err_set(err, -EINVAL, "%s: scores image and text, it does not write captions", c->dir);
-    if (c->config.lm != CONFIG_LM_OPT)
-        return err_set(err, -EINVAL, "%s: its language model is T5, only OPT is built so far", c->dir);
-    rc = checkpoint_check(c, MODEL_STAGE_ALL, err);
+static int refuse_captioner(const char *option, const char *dir, struct err *err)
+{
+    return err_set(err, -EINVAL,
+                   "%s %.300s: writes captions, but has no ITC and ITM heads: scores, itc and itc_text need a "
+                   "retrieval checkpoint such as Salesforce/blip2-itm-vit-g (blipline help models)",
+                   option, dir);
+}
+
+static int read_checkpoint(const struct checkpoint *c, const struct recipe *r, struct plan_side *s, struct err *err)
+{
+    int rc = checkpoint_check(c, MODEL_STAGE_ALL, err);
+
+    s->config = c->config;
+    (void)snprintf(s->tokenizer_path, sizeof(s->tokenizer_path), "%s", c->tokenizer_path);
     if (rc == 0)
-        rc = check_prompt(c, o, &p->n_positions, err);
+        rc = set_fingerprint(c, MODEL_STAGE_ENCODER, r->dtype_encode, &s->encoder, err);
     if (rc == 0)
-        rc = set_fingerprints(c, p, err);
-    p->n_tokens = c->config.vision.n_tokens;
-    p->width = c->config.vision.width;
-    p->n_queries = c->config.n_queries;
-    p->lm_width = c->config.lm_width;
+        rc = set_fingerprint(c, MODEL_STAGE_QFORMER, r->dtype_qformer, &s->qformer, err);
+    if (rc == 0 && c->config.task == CONFIG_TASK_GENERATE)
+        rc = set_fingerprint(c, MODEL_STAGE_LLM, r->dtype_llm, &s->llm, err);
     return rc;
 }
 
-int plan_model(const struct plan_options *o, struct plan *ret, struct err *err)
+/* `task`: what it is needed for; 0: either will do. */
+static int open_side(const struct recipe *r, const char *option, const char *dir, enum config_task task,
+                     struct plan_side *s, struct err *err)
 {
     struct checkpoint *c = NULL;
     char name[256];
     int rc;
 
-    *ret = (struct plan){0};
-    if (!realpath(o->model_dir, ret->model_dir))
-        return err_set(err, -errno, "--model %s: %s", o->model_dir, strerror(errno));
-    file_base_name(ret->model_dir, name, sizeof(name));
-    rc = set_recipe(o, name, ret, err);
+    if (!realpath(dir, s->dir))
+        return err_set(err, -errno, "%s %s: %s", option, dir, strerror(errno));
+    file_base_name(s->dir, name, sizeof(name));
+    (void)printable_text(name, strlen(name), s->name, sizeof(s->name));
+    rc = checkpoint_open(s->dir, &c, err);
+    if (rc == 0 && task == CONFIG_TASK_GENERATE && c->config.task != task)
+        rc = refuse_retrieval(option, dir, err);
+    else if (rc == 0 && task == CONFIG_TASK_RETRIEVE && c->config.task != task)
+        rc = refuse_captioner(option, dir, err);
     if (rc == 0)
-        rc = checkpoint_open(ret->model_dir, &c, err);
-    if (rc == 0)
-        rc = read_checkpoint(c, o, ret, err);
+        rc = read_checkpoint(c, r, s, err);
     checkpoint_free(c);
-    link_nodes(ret);
-    ret->is_demo = strcmp(name, demo_name) == 0;
+    s->present = rc == 0;
     return rc;
 }
 
-int plan_null(const struct plan_options *o, struct plan *ret, struct err *err)
+static bool needs_heads(const struct recipe *r)
 {
-    int rc;
+    bool needs = (r->stages & RECIPE_SCORE) && (r->itc || r->itm);
 
-    *ret =
-        (struct plan){.n_tokens = NULL_TOKENS, .width = NULL_WIDTH, .n_queries = NULL_TOKENS, .lm_width = NULL_WIDTH};
-    rc = set_recipe(o, "null", ret, err);
-    link_nodes(ret);
+    for (uint32_t i = 0; i < r->n_embeddings; i++)
+        needs = needs || r->embeddings[i].kind == MSG_EMBEDDING_ITC || r->embeddings[i].kind == MSG_EMBEDDING_ITC_TEXT;
+    return needs;
+}
+
+/* With captions --model writes them and --score-model does the rest; without, one checkpoint under either name. */
+static int open_sides(const struct plan_options *o, struct sides *s, struct err *err)
+{
+    bool heads = needs_heads(o->recipe), captions = o->recipe->stages & RECIPE_CAPTION;
+    enum config_task other = heads ? CONFIG_TASK_RETRIEVE : 0;
+    int rc = 0;
+
+    if (o->null) {
+        if (captions || !heads)
+            set_null(&s->captioner, CONFIG_TASK_GENERATE);
+        if (heads)
+            set_null(&s->scorer, CONFIG_TASK_RETRIEVE);
+        return 0;
+    }
+    if (!captions && o->model_dir && o->score_model_dir)
+        return err_set(err, -EINVAL,
+                       "the recipe %s writes no captions, so it takes one model: leave --model or "
+                       "--score-model away",
+                       o->recipe->name);
+    if (!captions)
+        return o->score_model_dir ? open_side(o->recipe, "--score-model", o->score_model_dir, other, &s->scorer, err)
+                                  : open_side(o->recipe, "--model", o->model_dir, other, &s->scorer, err);
+    if (heads && !o->score_model_dir)
+        return err_set(err, -EINVAL,
+                       "the recipe %s scores or embeds with a retrieval checkpoint: --score-model DIR is "
+                       "missing (blipline help models)",
+                       o->recipe->name);
+    rc = open_side(o->recipe, "--model", o->model_dir, CONFIG_TASK_GENERATE, &s->captioner, err);
+    if (rc == 0 && o->score_model_dir)
+        rc = open_side(o->recipe, "--score-model", o->score_model_dir, other, &s->scorer, err);
+    return rc;
+}
+
+/* -- recipe ---------------------------------------------------------------------------------------------------------
+ */
+
+/* All but prompts. */
+static void set_recipe(const struct recipe *from, const struct sides *s, struct msg_recipe *to)
+{
+    msg_recipe_init(to);
+    (void)msg_text_set(to->name, sizeof(to->name), from->name);
+    if (from->stages & RECIPE_CAPTION) {
+        (void)msg_text_set(to->model, sizeof(to->model), s->captioner.name);
+        to->decode = from->decode;
+    } else {
+        to->decode = (struct msg_decode){0};
+    }
+    if (s->scorer.present)
+        (void)msg_text_set(to->score_model, sizeof(to->score_model), s->scorer.name);
+    to->dtype_encode = known_dtype(from->dtype_encode);
+    to->dtype_qformer = known_dtype(from->dtype_qformer);
+    to->dtype_llm = from->stages & RECIPE_CAPTION ? known_dtype(from->dtype_llm) : MSG_DTYPE_F32;
+    if (from->stages & RECIPE_SCORE) {
+        to->itc = from->itc;
+        to->itm = from->itm;
+        to->n_text_fields = from->n_text_fields;
+        memcpy(to->text_fields, from->text_fields, sizeof(to->text_fields));
+    }
+    if (from->stages & RECIPE_EMBED) {
+        to->n_embeddings = from->n_embeddings;
+        memcpy(to->embeddings, from->embeddings, sizeof(to->embeddings));
+    }
+}
+
+/* -- graph ----------------------------------------------------------------------------------------------------------
+ */
+
+static uint32_t add_node(struct plan *p, enum msg_stage stage, uint32_t needs, const struct msg_fingerprint *f,
+                         const char *model)
+{
+    struct msg_node *n = &p->nodes[p->n_nodes];
+
+    *n = (struct msg_node){.stage = stage, .needs = needs, .fingerprint = *f};
+    (void)msg_text_set(n->model, sizeof(n->model), model);
+    return p->n_nodes++;
+}
+
+static struct plan_worker *add_worker(struct plan *p, const char *name, const struct plan_side *s, uint32_t node)
+{
+    struct plan_worker *w = &p->workers[p->n_workers++];
+
+    *w = (struct plan_worker){.name = name, .stage = p->nodes[node].stage, .nodes = 1U << node};
+    memcpy(w->model_dir, s->dir, sizeof(w->model_dir));
+    return w;
+}
+
+static uint32_t add_encoder(struct plan *p, const char *name, const struct plan_side *s)
+{
+    const struct config_vision *v = &s->config.vision;
+    uint32_t node = add_node(p, MSG_STAGE_ENCODE, 0, &s->encoder, s->name);
+    struct plan_worker *w = add_worker(p, name, s, node);
+
+    w->dtype = p->recipe.dtype_encode;
+    w->rows = v->n_tokens;
+    w->width = v->width;
+    w->gflop = plan_gflop_encoder(&s->config);
+    p->nodes[node].out_bytes = (uint64_t)v->n_tokens * (uint64_t)v->width * sizeof(float);
+    return node;
+}
+
+static uint32_t add_qformer(struct plan *p, const char *name, const struct plan_side *s, uint32_t needs, uint32_t tasks)
+{
+    uint32_t node = add_node(p, MSG_STAGE_QFORMER, needs, &s->qformer, s->name);
+    struct plan_worker *w = add_worker(p, name, s, node);
+
+    w->dtype = p->recipe.dtype_qformer;
+    w->rows = s->config.n_queries;
+    w->width = s->config.lm_width;
+    w->gflop = plan_gflop_qformer(&s->config, &p->recipe, tasks);
+    p->nodes[node].tasks = tasks;
+    if (tasks & MSG_TASK_PROJECT)
+        p->nodes[node].out_bytes = (uint64_t)w->rows * (uint64_t)w->width * sizeof(float);
+    return node;
+}
+
+/* What a Q-Former has to give besides the projection. */
+static uint32_t asked_tasks(const struct msg_recipe *r)
+{
+    static const uint32_t of_kind[] = {[MSG_EMBEDDING_QUERY] = MSG_TASK_QUERY,
+                                       [MSG_EMBEDDING_ITC] = MSG_TASK_ITC,
+                                       [MSG_EMBEDDING_ITC_TEXT] = MSG_TASK_ITC_TEXT,
+                                       [MSG_EMBEDDING_CLS] = MSG_TASK_CLS};
+    uint32_t tasks = r->itc || r->itm ? MSG_TASK_SCORE : 0;
+
+    for (uint32_t i = 0; i < r->n_embeddings; i++)
+        tasks |= of_kind[r->embeddings[i].kind];
+    return tasks;
+}
+
+/* encode -> qformer -> llm; where there is a scorer, its Q-Former looks at the same trunk's output if that is what its own
+ * trunk would give, and waits for the captions if it is to read them. */
+static void build_graph(struct plan *p, const struct sides *s, int n_positions)
+{
+    const struct plan_side *first = s->captioner.present ? &s->captioner : &s->scorer;
+    uint32_t tasks = asked_tasks(&p->recipe), needs, encode = add_encoder(p, "encoder", first);
+    bool captions = p->recipe.decode.max_new_tokens > 0;
+
+    if (!captions) {
+        (void)add_qformer(p, "qformer", first, 1U << encode, tasks);
+        return;
+    }
+    needs = add_qformer(p, "qformer", first, 1U << encode, MSG_TASK_PROJECT | (s->scorer.present ? 0 : tasks));
+    needs = add_node(p, MSG_STAGE_LLM, 1U << needs, &s->captioner.llm, s->captioner.name);
+    *add_worker(p, "llm", &s->captioner, needs) = (struct plan_worker){
+        .name = "llm",
+        .stage = MSG_STAGE_LLM,
+        .dtype = p->recipe.dtype_llm,
+        .nodes = 1U << needs,
+        .n_positions = n_positions,
+        .gflop = plan_gflop_llm(&s->captioner.config, &p->recipe),
+    };
+    memcpy(p->workers[p->n_workers - 1].model_dir, s->captioner.dir, sizeof(s->captioner.dir));
+    if (!s->scorer.present || tasks == 0)
+        return;
+    needs = tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT) ? 1U << needs : 0;
+    if (!msg_fingerprint_equal(&s->captioner.encoder, &s->scorer.encoder))
+        encode = add_encoder(p, "score-encoder", &s->scorer);
+    (void)add_qformer(p, "score-qformer", &s->scorer, needs | 1U << encode, tasks);
+}
+
+/* Null workers compute nothing, so one process does for all nodes of a stage. */
+static void merge_null_workers(struct plan *p)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < p->n_workers; i++) {
+        uint32_t k = 0;
+
+        while (k < n && p->workers[k].stage != p->workers[i].stage)
+            k++;
+        if (k < n)
+            p->workers[k].nodes |= p->workers[i].nodes;
+        else
+            p->workers[n++] = p->workers[i];
+    }
+    p->n_workers = n;
+}
+
+static bool is_demo_name(const struct plan_side *s)
+{
+    size_t n = strlen(s->name);
+
+    return n > 5 && strcmp(s->name + n - 5, "-demo") == 0;
+}
+
+int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
+{
+    struct sides *s = calloc(1, sizeof(*s));
+    int n_positions = 0, rc;
+
+    if (!s)
+        return err_set(err, -ENOMEM, "no memory");
+    *ret = (struct plan){0};
+    rc = recipe_check(o->recipe, err);
+    if (rc == 0)
+        rc = open_sides(o, s, err);
+    if (rc == 0) {
+        set_recipe(o->recipe, s, &ret->recipe);
+        rc = plan_set_prompts(ret, o->recipe, &s->captioner, &n_positions, err);
+    }
+    if (rc == 0 && ret->recipe.decode.max_new_tokens)
+        rc = plan_check_captions(&ret->recipe, &s->captioner.config, err);
+    if (rc == 0 && needs_heads(o->recipe))
+        rc = plan_check_scorer(&s->scorer, err);
+    if (rc == 0) {
+        build_graph(ret, s, n_positions);
+        if (o->null)
+            merge_null_workers(ret);
+        ret->is_demo = is_demo_name(&s->captioner) || is_demo_name(&s->scorer);
+        rc = plan_check_sizes(ret, s->scorer.present ? &s->scorer.config : &s->captioner.config, err);
+    }
+    if (rc == 0)
+        rc = msg_recipe_check(&ret->recipe, err);
+    free(s);
     return rc;
 }

@@ -1,36 +1,59 @@
-/* plan.h - what a caption job computes: recipe and stage graph, from a checkpoint or for null workers.
+/* plan.h - a job before any work: its recipe as it is stored, its graph of stages, and the workers that it takes.
  *
- * Everything that can be wrong with a checkpoint or a prompt is found here, before any work.
+ *   plan.c         checkpoints, graph, workers
+ *   plan_check.c   what can be wrong with prompts, decoding options and sizes
+ *
+ * Everything that can be wrong with a recipe and its checkpoints is found here.
  * Who may call: one thread. Units: out_bytes in bytes an item. Memory: plain values.
- * Errors: negative errno and `err` naming file, tensor or option. */
+ * Errors: negative errno and `err` naming file, tensor or option, and the cure. */
 #ifndef BLIPLINE_CLIENT_PLAN_H
 #define BLIPLINE_CLIENT_PLAN_H
 
 #include "base/err.h"
+#include "client/recipe.h"
 #include "proto/msg.h"
 
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { PLAN_MAX_WORKERS = 5, PLAN_MAX_FIELDS = 32 };
+
 struct plan_options {
-    const char *model_dir; /* may be NULL for null workers */
-    const char *prompt;    /* NULL: none */
-    int64_t max_new_tokens;
+    const struct recipe *recipe;
+    const char *model_dir;       /* --model; may be NULL */
+    const char *score_model_dir; /* --score-model; may be NULL */
+    bool null;                   /* null workers: any worker may do it, tensors are tiny, there are no checkpoints */
+};
+
+/* One process to start. */
+struct plan_worker {
+    const char *name; /* "encoder", "qformer", "llm", "score-encoder", "score-qformer" */
+    enum msg_stage stage;
+    char model_dir[PATH_MAX]; /* absolute; "": null */
+    enum msg_dtype dtype;
+    uint32_t nodes;  /* bit i: it runs node i */
+    int rows, width; /* of the tensor that it hands on; null workers need to be told */
+    int n_positions; /* language models: of the longest sequence */
+    double gflop;    /* an item, roughly: what threads are shared out by */
 };
 
 struct plan {
-    char model_dir[PATH_MAX]; /* absolute; "": null workers */
     struct msg_recipe recipe;
-    struct msg_node nodes[3]; /* encode, qformer, llm */
-    int n_tokens, width;      /* what the encoder hands on */
-    int n_queries, lm_width;  /* what the Q-Former hands on */
-    int n_positions;          /* of a sequence in the language model */
-    bool is_demo;             /* the small model that comes with the source */
+    uint32_t n_nodes;
+    struct msg_node nodes[MSG_MAX_NODES];
+    uint32_t n_workers;
+    struct plan_worker workers[PLAN_MAX_WORKERS];
+    /* Columns of lists that are kept with the items. Those of prompts are needed, those of given texts are not where
+     * captions are written. */
+    uint32_t n_fields;
+    struct plan_field {
+        char name[MSG_NAME_SIZE];
+        bool needed;
+    } fields[PLAN_MAX_FIELDS];
+    bool is_demo; /* a small model that comes with the source */
 };
 
-int plan_model(const struct plan_options *o, struct plan *ret, struct err *err) CHECK_RESULT;
-/* Null workers: any worker may do it, tensors are tiny. */
-int plan_null(const struct plan_options *o, struct plan *ret, struct err *err) CHECK_RESULT;
+int plan_make(const struct plan_options *o, struct plan *ret, struct err *err) CHECK_RESULT;
 
 #endif

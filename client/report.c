@@ -26,6 +26,18 @@ static uint64_t busy_sum(const struct msg_job_progress *p)
     return sum;
 }
 
+/* A stage that is in the graph twice: the later one is the scorer's. */
+static const char *stage_label(const struct msg_job_progress *p, uint32_t node, char ret[32])
+{
+    const char *name = msg_stage_name(p->stages[node].stage), *whose = "";
+
+    for (uint32_t i = 0; i < node; i++)
+        if (p->stages[i].stage == p->stages[node].stage)
+            whose = "score-";
+    (void)snprintf(ret, 32, "%s%s", whose, name);
+    return ret;
+}
+
 static void stage_words(const struct report *r, struct screen *s)
 {
     const struct msg_job_progress *p = r->progress;
@@ -37,8 +49,9 @@ static void stage_words(const struct report *r, struct screen *s)
     for (uint32_t i = 0; i < p->n_stages; i++) {
         const struct msg_stage_progress *g = &p->stages[i];
         size_t n = strlen(text);
+        char label[32];
 
-        (void)snprintf(text + n, sizeof(text) - n, "%s%s %.2f s (%.0f %%)", i ? ", " : "", msg_stage_name(g->stage),
+        (void)snprintf(text + n, sizeof(text) - n, "%s%s %.2f s (%.0f %%)", i ? ", " : "", stage_label(p, i, label),
                        (double)g->busy_ns / 1e9, (double)g->busy_ns * 100 / (double)sum);
         n = strlen(text);
         if (g->decode_ns || g->resize_ns)
@@ -78,9 +91,12 @@ void report_words(const struct report *r, struct screen *s)
         screen_note(s, "read them with: blipline export %s --format jsonl", r->store);
 }
 
-static json_t *stage_json(const struct msg_stage_progress *g, uint64_t sum)
+static json_t *stage_json(const struct msg_job_progress *p, uint32_t node, uint64_t sum)
 {
-    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "stage", msg_stage_name(g->stage), "items",
+    const struct msg_stage_progress *g = &p->stages[node];
+    char label[32];
+
+    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "stage", stage_label(p, node, label), "items",
                      (json_int_t)g->items_done, "busy_s", (double)g->busy_ns / 1e9, "share",
                      sum ? (double)g->busy_ns / (double)sum : 0.0, "decode_s", (double)g->decode_ns / 1e9, "resize_s",
                      (double)g->resize_ns / 1e9, "failures", (json_int_t)g->failures, "lease_expiries",
@@ -93,7 +109,7 @@ void report_json(const struct report *r)
     json_t *stages = json_array(), *all;
 
     for (uint32_t i = 0; i < p->n_stages; i++)
-        (void)json_array_append_new(stages, stage_json(&p->stages[i], busy_sum(p)));
+        (void)json_array_append_new(stages, stage_json(p, i, busy_sum(p)));
     all = json_pack("{s:b, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "complete", r->complete, "items",
                     (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
                     "this_run", (json_int_t)n_this_run(r), "seconds", (double)r->elapsed_ms / 1000, "images_per_s",

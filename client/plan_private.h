@@ -1,0 +1,34 @@
+/* plan_private.h - what client/plan*.c share.
+ *
+ * Who may call: they. Units, errors: as in plan.h. Memory: plain values. */
+#ifndef BLIPLINE_CLIENT_PLAN_PRIVATE_H
+#define BLIPLINE_CLIENT_PLAN_PRIVATE_H
+
+#include "client/plan.h"
+#include "model/config.h"
+
+/* One checkpoint. */
+struct plan_side {
+    bool present;
+    char dir[PATH_MAX]; /* absolute; "": null */
+    char name[MSG_NAME_SIZE];
+    char tokenizer_path[PATH_MAX + 16];
+    struct config config;
+    struct msg_fingerprint encoder, qformer, llm;
+};
+
+/* Prompts in their final words, given the language model; fields; options. *ret_positions: what a sequence takes. */
+int plan_set_prompts(struct plan *p, const struct recipe *r, const struct plan_side *captioner, int *ret_positions,
+                     struct err *err) CHECK_RESULT;
+int plan_check_captions(const struct msg_recipe *r, const struct config *c, struct err *err) CHECK_RESULT;
+/* The scorer's tokenizer is there and understood. */
+int plan_check_scorer(const struct plan_side *scorer, struct err *err) CHECK_RESULT;
+/* Rows and tensors of an item within what a message holds. `c` is the Q-Former's that makes the embeddings. */
+int plan_check_sizes(const struct plan *p, const struct config *c, struct err *err) CHECK_RESULT;
+
+/* GFLOP an item, roughly. */
+double plan_gflop_encoder(const struct config *c);
+double plan_gflop_qformer(const struct config *c, const struct msg_recipe *r, uint32_t tasks);
+double plan_gflop_llm(const struct config *c, const struct msg_recipe *r);
+
+#endif
