@@ -83,8 +83,7 @@ static size_t lay_out(struct beam *b, char *base)
 
 struct beam *beam_new(const struct beam_options *options)
 {
-    struct beam shape = {
-        .options = *options, .n_best = beam_n_best_of(options->n_beams, options->n_eos), .may_improve = true};
+    struct beam shape = {.options = *options, .n_best = beam_n_best_of(options->n_beams, options->n_eos)};
     char *base;
 
     assert(options->n_beams >= 1 && options->max_new_tokens >= 1 && options->n_eos <= GENERATE_MAX_EOS);
@@ -193,8 +192,6 @@ static void note_finished(struct beam *b)
     const int k = b->options.n_beams, n_ids = b->length + 1;
     const float factor = length_factor(b, n_ids);
 
-    if (!b->may_improve || (all_finished(b) && b->options.early_stopping == GENERATE_EARLY_TRUE))
-        return;
     for (int i = 0; i < k; i++) {
         const struct continuation *c = &b->best[i];
         const float score = c->sum / factor;
@@ -234,8 +231,7 @@ bool beam_step(struct beam *b, const struct beam_candidates *candidates, int *re
     note_finished(b);
     go_on(b, ret_parents);
     b->length++;
-    b->may_improve = b->may_improve && can_improve(b);
-    return !b->may_improve || all_end || (all_finished(b) && b->options.early_stopping == GENERATE_EARLY_TRUE);
+    return all_end || !can_improve(b) || (all_finished(b) && b->options.early_stopping == GENERATE_EARLY_TRUE);
 }
 
 static const struct node *node(const struct beam *b, int step, int beam)
