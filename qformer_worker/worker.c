@@ -1,9 +1,10 @@
-/* worker.c - take units, run the Q-Former over their features (small units together), give the projected queries back.
- */
+/* worker.c - take units, run the Q-Former over their features (small units together), give back what their nodes ask for:
+ * projected queries, scores of texts, embeddings. */
 #include "qformer_worker/worker.h"
 
 #include "base/clock.h"
 #include "qformer_worker/qformer.h"
+#include "qformer_worker/unit.h"
 #include "worker/gather.h"
 
 #include <errno.h>
@@ -21,11 +22,12 @@ enum { GROUP_MAX_UNITS = 64 };
 struct qformer_worker {
     struct worker common;
     const struct qformer_conf *conf;
-    struct qformer *qformer;       /* NULL: device null */
-    uint32_t n_tokens, width;      /* P, C of what comes in */
-    uint32_t n_queries, out_width; /* Q, L of what goes out */
-    float *trunk;                  /* [capacity, P, C] */
-    size_t capacity;               /* images */
+    struct qformer *qformer;     /* NULL: device null */
+    struct tokenizer *tokenizer; /* NULL: device null, or a checkpoint that reads no text */
+    uint32_t n_tokens;           /* P of what comes in */
+    struct qformer_shape shape;
+    float *trunk;    /* [capacity, P, C] */
+    size_t capacity; /* images */
 };
 
 /* -- start and end -- */
@@ -39,13 +41,22 @@ static int open_model(struct qformer_worker *w, struct err *err)
     if (rc < 0)
         return rc;
     w->n_tokens = (uint32_t)qformer_n_tokens(w->qformer);
-    w->width = (uint32_t)qformer_image_width(w->qformer);
-    w->n_queries = (uint32_t)qformer_n_queries(w->qformer);
-    w->out_width = (uint32_t)qformer_language_width(w->qformer);
-    if (w->out_width == 0)
-        return err_set(err, -EINVAL, "%s: no language model in this checkpoint, captions need one",
-                       w->conf->common.model);
-    return 0;
+    w->shape = (struct qformer_shape){.n_queries = (uint32_t)qformer_n_queries(w->qformer),
+                                      .width = (uint32_t)qformer_width(w->qformer),
+                                      .out_width = (uint32_t)qformer_language_width(w->qformer),
+                                      .embed_width = (uint32_t)qformer_embed_width(w->qformer),
+                                      .image_width = (uint32_t)qformer_image_width(w->qformer),
+                                      .max_text = qformer_max_text(w->qformer)};
+    if (w->shape.embed_width == 0)
+        return 0;
+    return tokenizer_load(w->common.checkpoint->tokenizer_path, &w->tokenizer, err);
+}
+
+/* device null: small embeddings of any kind. */
+static int null_shape(struct qformer_worker *w, struct err *err)
+{
+    w->shape = (struct qformer_shape){.width = 8, .embed_width = 8, .image_width = 8, .max_text = 512};
+    return worker_null_shape(w->conf->null_shape, &w->shape.n_queries, &w->shape.out_width, err);
 }
 
 int qformer_worker_start(const void *conf, void **ret, struct err *err)
@@ -58,7 +69,7 @@ int qformer_worker_start(const void *conf, void **ret, struct err *err)
     w->conf = conf;
     w->common.conf = &w->conf->common;
     if (worker_is_null(&w->common))
-        rc = worker_null_shape(w->conf->null_shape, &w->n_queries, &w->out_width, err);
+        rc = null_shape(w, err);
     else
         rc = open_model(w, err);
     if (rc == 0)
@@ -78,6 +89,7 @@ void qformer_worker_free(void *daemon)
     if (!w)
         return;
     qformer_free(w->qformer);
+    tokenizer_free(w->tokenizer);
     worker_release(&w->common);
     free(w->trunk);
     free(w);
@@ -88,7 +100,10 @@ void qformer_worker_free(void *daemon)
 struct group {
     int n;
     size_t n_images;
-    struct worker_work *works[GROUP_MAX_UNITS];
+    struct qformer_unit *units[GROUP_MAX_UNITS];
+    struct qformer_results results; /* [n_images, ...] */
+    uint32_t tasks;                 /* of all units */
+    bool match;                     /* a unit wants ITM */
     int64_t started_ns;
 };
 
@@ -98,7 +113,7 @@ static int reserve_trunk(struct qformer_worker *w, size_t n_images)
 
     if (n_images <= w->capacity)
         return 0;
-    p = realloc(w->trunk, n_images * w->n_tokens * w->width * sizeof(float));
+    p = realloc(w->trunk, n_images * w->n_tokens * w->shape.image_width * sizeof(float));
     if (!p)
         return -ENOMEM;
     w->trunk = p;
@@ -106,12 +121,29 @@ static int reserve_trunk(struct qformer_worker *w, size_t n_images)
     return 0;
 }
 
-/* Verify the unit's features and place them behind the group's. A unit that is not as it should be is given back as
- * failed. */
+/* Verify the unit's features and place them behind the group's. */
+static int take_trunk(struct qformer_worker *w, const struct worker_work *work, size_t first_image,
+                      const char **ret_code, struct err *err)
+{
+    const uint32_t shape[3] = {work->n_items, w->n_tokens, w->shape.image_width};
+
+    *ret_code = "bad_tensor";
+    if (work->n_tensors != 1)
+        return err_set(err, -EINVAL, "one tensor of image features is wanted");
+    if (!w->qformer)
+        return 0;
+    if (reserve_trunk(w, first_image + work->n_items) < 0) {
+        *ret_code = "memory";
+        return err_set(err, -ENOMEM, "no memory for the unit's features");
+    }
+    return worker_gather_f32(work, 0, 3, shape, w->trunk + first_image * w->n_tokens * w->shape.image_width, err);
+}
+
+/* A unit that is not as it should be is given back as failed. */
 static void group_add(struct qformer_worker *w, struct group *g, struct worker_work *work)
 {
-    const uint32_t shape[3] = {work->n_items, w->n_tokens, w->width};
-    const size_t one = (size_t)w->n_tokens * w->width;
+    struct qformer_unit *u = NULL;
+    const char *code = "";
     struct err err = {""};
     int rc;
 
@@ -119,24 +151,18 @@ static void group_add(struct qformer_worker *w, struct group *g, struct worker_w
         worker_return_unit(&w->common, &work);
         return;
     }
-    if (work->n_tensors != 1) {
-        worker_fail_unit(&w->common, &work, "bad_tensor", "one tensor of image features is wanted");
+    rc = take_trunk(w, work, g->n_images, &code, &err);
+    if (rc == 0)
+        rc = qformer_unit_new(&work, &w->shape, w->tokenizer, &u, &code, &err);
+    if (rc < 0) {
+        worker_fail_unit(&w->common, &work, code, err.text);
         return;
     }
-    if (w->qformer) {
-        rc = reserve_trunk(w, g->n_images + work->n_items);
-        if (rc < 0) {
-            worker_fail_unit(&w->common, &work, "memory", "no memory for the unit's features");
-            return;
-        }
-        rc = worker_gather_f32(work, 0, 3, shape, w->trunk + g->n_images * one, &err);
-        if (rc < 0) {
-            worker_fail_unit(&w->common, &work, "bad_tensor", err.text);
-            return;
-        }
-    }
-    g->n_images += work->n_items;
-    g->works[g->n++] = work;
+    u->first_image = g->n_images;
+    g->n_images += u->work->n_items;
+    g->tasks |= u->work->tasks;
+    g->match = g->match || ((u->work->tasks & MSG_TASK_SCORE) && u->work->recipe.itm);
+    g->units[g->n++] = u;
 }
 
 static int group_take(struct qformer_worker *w, struct group *g, int64_t timeout_ms)
@@ -153,69 +179,236 @@ static int group_take(struct qformer_worker *w, struct group *g, int64_t timeout
     return 1;
 }
 
-/* Takes `out` rows [n_items, Q, L] of this unit (copied into the tensor). */
-static void send_result(struct qformer_worker *w, struct worker_work **work, const float *out,
-                        const struct msg_timing *timing)
+static void group_release(struct group *g)
 {
-    const uint32_t shape[3] = {(*work)->n_items, w->n_queries, w->out_width};
-    struct worker_result result = {.timing = *timing, .n_rows = (*work)->n_items};
-    struct err err = {""};
-    int rc = 0;
-
-    buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
-    for (uint32_t i = 0; rc == 0 && i < (*work)->n_items; i++)
-        rc = row_record_append(&result.rows, &(struct row_record){.item = (*work)->items[i].item});
-    if (rc == 0)
-        rc = wire_tensor_new(MSG_DTYPE_F32, shape, 3, out, NULL, NULL, &result.tensors[0], &err);
-    if (rc < 0) {
-        buf_release(&result.rows);
-        worker_fail_unit(&w->common, work, "result", err.text);
-        return;
-    }
-    result.n_tensors = 1;
-    worker_session_count(w->common.session, result.n_rows, 0, 0, timing->compute_ns, 0);
-    worker_send_result(&w->common, work, &result);
+    for (int i = 0; i < g->n; i++)
+        qformer_unit_free(g->units[i]);
+    free(g->results.projected);
+    free(g->results.queries);
+    free(g->results.itc);
+    free(g->results.cls);
 }
 
-static int group_compute(struct qformer_worker *w, struct group *g, float *out, struct err *err)
+/* -- compute -- */
+
+static int alloc_results(struct qformer_worker *w, struct group *g)
 {
-    const size_t one_in = (size_t)w->n_tokens * w->width, one_out = (size_t)w->n_queries * w->out_width;
+    const struct qformer_shape *s = &w->shape;
+    const struct {
+        uint32_t tasks;
+        float **array;
+        size_t one;
+    } wanted[] = {
+        {MSG_TASK_PROJECT, &g->results.projected, (size_t)s->n_queries * s->out_width},
+        {MSG_TASK_QUERY, &g->results.queries, (size_t)s->n_queries * s->width},
+        {MSG_TASK_SCORE | MSG_TASK_ITC, &g->results.itc, (size_t)s->n_queries * s->embed_width},
+        {MSG_TASK_CLS, &g->results.cls, s->image_width},
+    };
 
-    for (size_t i = 0; w->qformer && i < g->n_images;) {
-        const size_t left = g->n_images - i;
-        const int n = (int)(left < (size_t)w->conf->common.batch ? left : (size_t)w->conf->common.batch);
-        int rc = qformer_forward(w->qformer, n, w->trunk + i * one_in, false,
-                                 &(struct qformer_out){.projected = out + i * one_out});
-
-        if (rc < 0)
-            return err_set(err, rc, "the Q-Former failed: %s", strerror(-rc));
-        worker_session_progress(w->common.session);
-        i += (size_t)n;
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        if (!(g->tasks & wanted[i].tasks))
+            continue;
+        *wanted[i].array = calloc(g->n_images, wanted[i].one * sizeof(float));
+        if (!*wanted[i].array)
+            return -ENOMEM;
     }
     return 0;
 }
 
+/* The texts of images first .. first + n - 1, gathered from their units. */
+struct batch_texts {
+    struct unit_text **texts;
+    float **embeds; /* where each one's ITC embedding goes */
+    int32_t *ids, *start, *image;
+    int n;
+};
+
+static void batch_texts_release(struct batch_texts *b)
+{
+    free(b->texts);
+    free(b->embeds);
+    free(b->ids);
+    free(b->start);
+}
+
+static int batch_texts_alloc(struct batch_texts *b, const struct group *g)
+{
+    size_t n = 0, n_ids = 0;
+
+    for (int i = 0; i < g->n; i++) {
+        n += g->units[i]->texts.n;
+        n_ids += g->units[i]->texts.ids.n;
+    }
+    b->texts = calloc(n + 1, sizeof(*b->texts));
+    b->embeds = calloc(n + 1, sizeof(*b->embeds));
+    b->ids = calloc(n_ids + 1, sizeof(*b->ids));
+    b->start = calloc(2 * (n + 1), sizeof(*b->start));
+    if (!b->texts || !b->embeds || !b->ids || !b->start)
+        return -ENOMEM;
+    b->image = b->start + n + 1;
+    return 0;
+}
+
+static void batch_texts_fill(struct batch_texts *b, const struct qformer_worker *w, const struct group *g, size_t first,
+                             size_t n)
+{
+    b->n = 0;
+    for (int i = 0; i < g->n; i++) {
+        struct qformer_unit *u = g->units[i];
+
+        for (size_t k = 0; k < u->texts.n; k++) {
+            struct unit_text *t = &u->texts.texts[k];
+            const size_t image = u->first_image + t->row;
+
+            if (!t->has_ids || image < first || image >= first + n)
+                continue;
+            b->texts[b->n] = t;
+            b->embeds[b->n] = u->text_embeds + k * w->shape.embed_width;
+            b->image[b->n] = (int32_t)(image - first);
+            memcpy(b->ids + b->start[b->n], u->texts.ids.ids + t->first_id, t->n_ids * sizeof(*b->ids));
+            b->start[b->n + 1] = b->start[b->n] + (int32_t)t->n_ids;
+            b->n++;
+        }
+    }
+}
+
+/* ITC and ITM of the batch's texts, whose images are loaded. */
+static int score_texts(struct qformer_worker *w, const struct group *g, const struct batch_texts *b, size_t first)
+{
+    const struct qformer_texts texts = {b->n, b->ids, b->start};
+    const size_t d = w->shape.embed_width, q = w->shape.n_queries;
+    float *embeds = malloc((size_t)b->n * d * sizeof(float)), *logits = malloc((size_t)b->n * 2 * sizeof(float));
+    int rc = embeds && logits ? qformer_text(w->qformer, &texts, embeds) : -ENOMEM;
+
+    if (rc == 0 && g->match)
+        rc = qformer_match(w->qformer, &texts, b->image, logits);
+    for (int i = 0; rc == 0 && i < b->n; i++) {
+        struct row_caption *c = &b->texts[i]->caption;
+
+        memcpy(b->embeds[i], embeds + (size_t)i * d, d * sizeof(float));
+        if (!(g->tasks & MSG_TASK_SCORE))
+            continue;
+        c->itc = qformer_similarity(g->results.itc + (first + (size_t)b->image[i]) * q * d, embeds + (size_t)i * d,
+                                    (int)q, (int)d);
+        if (g->match)
+            c->itm = qformer_probability(logits + 2 * (size_t)i);
+    }
+    free(embeds);
+    free(logits);
+    return rc;
+}
+
+static int compute_batch(struct qformer_worker *w, struct group *g, struct batch_texts *b, size_t first, int n)
+{
+    const struct qformer_shape *s = &w->shape;
+    const struct qformer_results *r = &g->results;
+    const float *trunk = w->trunk + first * w->n_tokens * s->image_width;
+    struct qformer_out out = {
+        .projected = r->projected ? r->projected + first * s->n_queries * s->out_width : NULL,
+        .queries = r->queries ? r->queries + first * s->n_queries * s->width : NULL,
+        .itc = r->itc ? r->itc + first * s->n_queries * s->embed_width : NULL,
+        .cls = r->cls ? r->cls + first * s->image_width : NULL,
+    };
+    int rc = qformer_forward(w->qformer, n, trunk, false, &out);
+
+    if (rc < 0 || !(g->tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT)))
+        return rc;
+    batch_texts_fill(b, w, g, first, (size_t)n);
+    return b->n ? score_texts(w, g, b, first) : 0;
+}
+
+static int group_compute(struct qformer_worker *w, struct group *g, struct err *err)
+{
+    struct batch_texts b = {0};
+    int rc = alloc_results(w, g);
+
+    if (rc == 0)
+        rc = batch_texts_alloc(&b, g);
+    for (size_t i = 0; rc == 0 && w->qformer && i < g->n_images;) {
+        const size_t left = g->n_images - i;
+        const int n = (int)(left < (size_t)w->conf->common.batch ? left : (size_t)w->conf->common.batch);
+
+        rc = compute_batch(w, g, &b, i, n);
+        worker_session_progress(w->common.session);
+        i += (size_t)n;
+    }
+    batch_texts_release(&b);
+    return rc < 0 ? err_set(err, rc, "the Q-Former failed: %s", strerror(-rc)) : 0;
+}
+
+/* -- results -- */
+
+/* Scores that the recipe asked for and the text could be given. */
+static void mark_scores(struct qformer_unit *u, bool device_null)
+{
+    const struct msg_recipe *recipe = &u->work->recipe;
+
+    for (size_t i = 0; i < u->texts.n && (u->work->tasks & MSG_TASK_SCORE); i++) {
+        struct unit_text *t = &u->texts.texts[i];
+
+        t->caption.has_itc = recipe->itc && (t->has_ids || device_null);
+        t->caption.has_itm = recipe->itm && (t->has_ids || device_null);
+        if (!t->caption.has_itc)
+            t->caption.itc = 0;
+        if (!t->caption.has_itm)
+            t->caption.itm = 0;
+    }
+}
+
+/* The unit's projected queries as the result's tensor. A node that projects has no texts, so no row fails here. */
+static int add_tensor(const struct qformer_worker *w, const struct group *g, const struct qformer_unit *u,
+                      struct worker_result *result, struct err *err)
+{
+    const uint32_t shape[3] = {u->work->n_items, w->shape.n_queries, w->shape.out_width};
+    const float *from = g->results.projected + u->first_image * w->shape.n_queries * w->shape.out_width;
+    int rc = wire_tensor_new(MSG_DTYPE_F32, shape, 3, from, NULL, NULL, &result->tensors[0], err);
+
+    result->n_tensors = rc == 0;
+    return rc;
+}
+
+static void send_result(struct qformer_worker *w, const struct group *g, struct qformer_unit *u,
+                        const struct msg_timing *timing)
+{
+    struct worker_result result = {.timing = *timing, .n_rows = u->work->n_items};
+    struct err err = {""};
+    uint32_t n_failed = 0;
+    int rc;
+
+    mark_scores(u, !w->qformer);
+    buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
+    rc = qformer_unit_rows(u, &w->shape, &g->results, &result.rows, &n_failed);
+    if (rc == -EFBIG)
+        rc = err_set(&err, rc, "the unit's embeddings are more than a message carries: choose a smaller --unit");
+    if (rc == 0 && (u->work->tasks & MSG_TASK_PROJECT))
+        rc = n_failed ? -EINVAL : add_tensor(w, g, u, &result, &err);
+    if (rc < 0) {
+        buf_release(&result.rows);
+        worker_fail_unit(&w->common, &u->work, "result", err.text[0] ? err.text : strerror(-rc));
+        return;
+    }
+    worker_session_count(w->common.session, result.n_rows, n_failed, 0, timing->compute_ns, 0);
+    worker_send_result(&w->common, &u->work, &result);
+}
+
 static int group_run(struct qformer_worker *w, struct group *g, struct err *err)
 {
-    const size_t one_out = (size_t)w->n_queries * w->out_width;
-    float *out = calloc(g->n_images, one_out * sizeof(float));
     int64_t start = clock_mono_ns(), each;
-    size_t at = 0;
-    int rc = out ? group_compute(w, g, out, err) : 0;
+    int rc = group_compute(w, g, err);
 
+    if (rc == -ENOMEM) { /* others may have more room; the units are tried again */
+        for (int i = 0; i < g->n; i++)
+            worker_fail_unit(&w->common, &g->units[i]->work, "memory", "no memory for the unit's results");
+        return 0;
+    }
     each = (clock_mono_ns() - start) / (int64_t)g->n_images;
     for (int i = 0; rc == 0 && i < g->n; i++) {
-        const uint32_t n = g->works[i]->n_items;
-        const struct msg_timing timing = {.compute_ns = w->qformer ? (uint64_t)each * n : 0,
-                                          .wait_ns = (uint64_t)(g->started_ns - g->works[i]->received_ns)};
+        struct qformer_unit *u = g->units[i];
+        const struct msg_timing timing = {.compute_ns = w->qformer ? (uint64_t)each * u->work->n_items : 0,
+                                          .wait_ns = (uint64_t)(g->started_ns - u->work->received_ns)};
 
-        if (out)
-            send_result(w, &g->works[i], out + at * one_out, &timing);
-        else
-            worker_fail_unit(&w->common, &g->works[i], "memory", "no memory for the unit's queries");
-        at += n;
+        send_result(w, g, u, &timing);
     }
-    free(out);
     return rc;
 }
 
@@ -233,6 +426,7 @@ int qformer_worker_run(void *daemon, struct err *err)
             return err_set(err, ended, "cannot take work: %s", strerror(-ended));
         g.started_ns = clock_mono_ns();
         rc = g.n ? group_run(w, &g, err) : 0;
+        group_release(&g);
         if (rc < 0)
             return rc;
         if (ended == -EPIPE && g.n == 0)

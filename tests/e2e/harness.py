@@ -306,11 +306,11 @@ def delimited(message):
 
 def null_nodes():
     stages = (wire_pb2.STAGE_ENCODE, wire_pb2.STAGE_QFORMER, wire_pb2.STAGE_LLM)
-    return [wire_pb2.Node(stage=s, needs=(1 << i) >> 1, out_bytes=32 if i < 2 else 0) for i, s in enumerate(stages)]
+    return [wire_pb2.Node(stage=s, needs=(1 << i) >> 1, tasks=wire_pb2.TASK_PROJECT if s == wire_pb2.STAGE_QFORMER else 0, out_bytes=32 if i < 2 else 0) for i, s in enumerate(stages)]
 
 
 def demo_nodes():
     """The graph of the demo model: 257 x 192 trunk features, 16 x 192 projected queries."""
     stages = (wire_pb2.STAGE_ENCODE, wire_pb2.STAGE_QFORMER, wire_pb2.STAGE_LLM)
     sizes = (257 * 192 * 4, 16 * 192 * 4, 0)
-    return [wire_pb2.Node(stage=s, needs=(1 << i) >> 1, out_bytes=sizes[i]) for i, s in enumerate(stages)]
+    return [wire_pb2.Node(stage=s, needs=(1 << i) >> 1, tasks=wire_pb2.TASK_PROJECT if s == wire_pb2.STAGE_QFORMER else 0, out_bytes=sizes[i]) for i, s in enumerate(stages)]

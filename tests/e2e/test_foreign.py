@@ -21,7 +21,7 @@ def test_null_workers_fill_a_store_from_a_python_client(folder):
         cluster.null_workers()
         client = Client(cluster.endpoint)
         welcome = client.hello()
-        assert welcome.epoch and welcome.version == 1
+        assert welcome.epoch and welcome.version == 2
         client.open(folder / "s", null_nodes(), unit_items=64)
         for at in range(0, 5000, 1000):
             assert client.add(items(5000)[at:at + 1000]).n_items == at + 1000

@@ -1,0 +1,122 @@
+#include "qformer_worker/texts.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct unit_text *add(struct unit_texts *u, uint32_t row, const struct row_caption *caption)
+{
+    if (u->n == u->capacity) {
+        const size_t capacity = u->capacity ? 2 * u->capacity : 64;
+        struct unit_text *p = realloc(u->texts, capacity * sizeof(*p));
+
+        if (!p)
+            return NULL;
+        u->texts = p;
+        u->capacity = capacity;
+    }
+    u->texts[u->n] = (struct unit_text){.row = row, .caption = *caption};
+    return &u->texts[u->n++];
+}
+
+static void complain(struct unit_texts *u, uint32_t row, const char *code, const char *what, const uint8_t *text,
+                     uint32_t n)
+{
+    item_problem_set(&u->problems[row], code, "%s: \"%.*s\"", what, (int)(n < 80 ? n : 80), (const char *)text);
+}
+
+/* The ids of a text. Without any, or with too many: a problem of the item that brought the text; a generated caption
+ * stays without score. */
+static int encode(struct unit_texts *u, struct unit_text *text, const struct tokenizer *t, int max_text,
+                  struct err *err)
+{
+    const struct row_caption *c = &text->caption;
+    const char *bytes = c->text_bytes ? (const char *)c->text : "";
+    const size_t first = u->ids.n;
+    int rc = tokenizer_encode(t, bytes, c->text_bytes, false, &u->ids, err);
+    const bool empty = rc == 0 && u->ids.n == first;
+
+    u->ids.n = first;
+    if (rc == 0 && !empty)
+        rc = tokenizer_encode(t, bytes, c->text_bytes, true, &u->ids, err);
+    if (rc == -ENOMEM)
+        return rc;
+    if (rc < 0 || empty || u->ids.n - first > (size_t)max_text) {
+        u->ids.n = first;
+        if (!c->given)
+            return 0;
+        if (rc < 0)
+            complain(u, text->row, "bad_text", "a text is not UTF-8", c->text, c->text_bytes);
+        else if (empty)
+            complain(u, text->row, "empty_text", "a text has no tokens", c->text, c->text_bytes);
+        else
+            complain(u, text->row, "long_text", "a text is longer than the model reads", c->text, c->text_bytes);
+        return 0;
+    }
+    text->has_ids = true;
+    text->first_id = first;
+    text->n_ids = u->ids.n - first;
+    return 0;
+}
+
+static bool has_name(const struct row_field *f, const char *name)
+{
+    return f->name_bytes == strlen(name) && memcmp(f->name, name, f->name_bytes) == 0;
+}
+
+/* All texts of one item, without ids. */
+static int add_item(struct unit_texts *u, const struct worker_work *work, uint32_t row)
+{
+    const struct row_item *item = &work->items[row];
+    const size_t before = u->n;
+
+    for (uint32_t i = 0; i < item->n_captions; i++)
+        if (!add(u, row, &item->captions[i]))
+            return -ENOMEM;
+    for (uint32_t k = 0; k < work->recipe.n_text_fields; k++)
+        for (uint32_t i = 0; i < item->n_fields; i++) {
+            const struct row_field *f = &item->fields[i];
+
+            if (has_name(f, work->recipe.text_fields[k]) &&
+                !add(u, row,
+                     &(struct row_caption){.text = f->value, .text_bytes = f->value_bytes, .given = true, .prompt = k}))
+                return -ENOMEM;
+        }
+    if (u->n == before && work->recipe.n_text_fields) {
+        const char *name = work->recipe.text_fields[0];
+
+        complain(u, row, "no_text", "nothing to score; the list gives no value for", (const uint8_t *)name,
+                 (uint32_t)strlen(name));
+    } else if (u->n - before > ROW_MAX_CAPTIONS) {
+        complain(u, row, "many_texts", "more texts than an item may have, beginning with",
+                 u->texts[before].caption.text, u->texts[before].caption.text_bytes);
+    }
+    return 0;
+}
+
+int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, const struct tokenizer *t, int max_text,
+                       struct err *err)
+{
+    int rc = 0;
+
+    *u = (struct unit_texts){.problems = calloc(work->n_items, sizeof(*u->problems))};
+    if (!u->problems)
+        return err_set(err, -ENOMEM, "no memory for the unit's texts");
+    for (uint32_t row = 0; rc == 0 && row < work->n_items; row++)
+        rc = add_item(u, work, row);
+    for (size_t i = 0; rc == 0 && t && i < u->n; i++)
+        rc = encode(u, &u->texts[i], t, max_text, err);
+    if (rc < 0) {
+        unit_texts_release(u);
+        return err_set(err, rc, "no memory for the unit's texts");
+    }
+    return 0;
+}
+
+void unit_texts_release(struct unit_texts *u)
+{
+    free(u->texts);
+    free(u->problems);
+    token_ids_release(&u->ids);
+    *u = (struct unit_texts){0};
+}
