@@ -1,21 +1,20 @@
 /* cmd_export.c - `blipline export`: the results of a store in item order. */
 #include <errno.h>
 #include <inttypes.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "client/commands.h"
+#include "client/export_embedding.h"
 #include "client/export_row.h"
 #include "client/select.h"
+#include "client/sink.h"
 #include "store/reader.h"
 
 struct export_options {
-    const char *format, *out, *best_of, *texts;
+    const char *format, *out, *best_of, *texts, *embedding;
     double min_itm, min_itc; /* NOT_GIVEN */
     int64_t max_per_image;
     bool dedup_text, flat;
@@ -28,6 +27,10 @@ static const struct cli_option options[] = {
      "jsonl csv txt"},
     {"output", 'o', CLI_TEXT, offsetof(struct export_options, out), "PATH",
      "write this file (in one piece: it is complete or not there) instead of standard output", 0, 0, NULL},
+    {"embedding", 'e', CLI_CHOICE, offsetof(struct export_options, embedding), "KIND",
+     "instead of captions these numbers, as a NumPy array in the file that -o names, and PATH.keys.jsonl beside it: "
+     "query, itc, itc_text or cls",
+     0, 0, "query itc itc_text cls"},
     {"best-of", 'b', CLI_CHOICE, offsetof(struct export_options, best_of), "SCORE",
      "order the captions of a picture by this score, best first: itm, itc or logprob; without --max-per-image only the "
      "best one is written",
@@ -46,77 +49,6 @@ static const struct cli_option options[] = {
      "jsonl: a row a caption, instead of a row a picture with a list of captions", 0, 0, NULL},
     {0},
 };
-
-/* Where the rows go: standard output, or a temporary file that becomes `path` at the end. */
-struct sink {
-    const char *path; /* NULL: standard output */
-    char *temporary;
-    int fd;
-    struct buf rows;
-};
-
-static int sink_open(struct sink *s, const char *path, struct err *err)
-{
-    mode_t mask = umask(0);
-
-    (void)umask(mask);
-    *s = (struct sink){.path = path, .fd = STDOUT_FILENO};
-    buf_init(&s->rows, 0);
-    if (!path)
-        return 0;
-    s->fd = -1;
-    if (asprintf(&s->temporary, "%s.XXXXXX", path) < 0) {
-        s->temporary = NULL;
-        return -ENOMEM;
-    }
-    s->fd = mkostemp(s->temporary, O_CLOEXEC);
-    if (s->fd < 0)
-        return err_set(err, -errno, "%s: %s", path, strerror(errno));
-    (void)fchmod(s->fd, 0666 & ~mask); /* as open(2) would have it */
-    return 0;
-}
-
-static int sink_flush(struct sink *s, size_t at_least, struct err *err)
-{
-    size_t done = 0;
-
-    if (s->rows.size_bytes < at_least)
-        return 0;
-    while (done < s->rows.size_bytes) {
-        ssize_t n = write(s->fd, s->rows.data + done, s->rows.size_bytes - done);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_set(err, -errno, "%s: %s", s->path ? s->path : "standard output", strerror(errno));
-        done += (size_t)n;
-    }
-    buf_clear(&s->rows);
-    return 0;
-}
-
-static int sink_finish(struct sink *s, struct err *err)
-{
-    int rc = sink_flush(s, 0, err);
-
-    if (rc < 0 || !s->path)
-        return rc;
-    if (fsync(s->fd) < 0 || rename(s->temporary, s->path) < 0)
-        return err_set(err, -errno, "%s: %s", s->path, strerror(errno));
-    free(s->temporary);
-    s->temporary = NULL;
-    return 0;
-}
-
-static void sink_release(struct sink *s)
-{
-    if (s->path && s->fd >= 0)
-        (void)close(s->fd);
-    if (s->temporary)
-        (void)unlink(s->temporary);
-    free(s->temporary);
-    buf_release(&s->rows);
-}
 
 struct tally {
     uint64_t n_rows, n_failed, n_missing, n_damaged;
@@ -245,6 +177,35 @@ static int check_scores(const struct reader *r, const struct select_options *s, 
     return 0;
 }
 
+static int run_embedding(const struct export_options *o, const char *store)
+{
+    struct export_embedding_counts n;
+    enum msg_embedding kind;
+    struct reader *r = NULL;
+    struct err err = {""};
+    int rc = export_embedding_parse(o->embedding, &kind);
+
+    if (!o->out) {
+        cli_error("export: --embedding needs -o PATH: an array goes into a file");
+        return CLI_EXIT_USAGE;
+    }
+    if (rc == 0)
+        rc = reader_open(store, false, &r, &err);
+    if (rc == 0)
+        rc = export_embedding(r, kind, o->out, &n, &err);
+    reader_close(r);
+    if (rc < 0) {
+        cli_error("export: %s: %s", store, err.text[0] ? err.text : strerror(-rc));
+        return CLI_EXIT_ERROR;
+    }
+    cli_error("export: %" PRIu64 " rows of %" PRIu64 " items in %s", n.n_rows, n.n_items, o->out);
+    if (n.n_without)
+        cli_error("export: %" PRIu64 " items failed or are not done yet and were left out", n.n_without);
+    if (n.n_damaged)
+        cli_error("export: %" PRIu64 " damaged items were left out (blipline verify %s)", n.n_damaged, store);
+    return n.n_damaged ? CLI_EXIT_ERROR : CLI_EXIT_OK;
+}
+
 static int run(const struct cli_command *self, int argc, char **argv)
 {
     struct export_options o = {.format = "jsonl", .texts = "all", .min_itm = NOT_GIVEN, .min_itc = NOT_GIVEN};
@@ -258,6 +219,8 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
     if (n_args < 0)
         return cli_exit_code(n_args);
+    if (o.embedding)
+        return run_embedding(&o, argv[argc - 1]);
     err.text[0] = '\0';
     rc = export_format_parse(o.format, &style.format);
     style.select = select_of(&o);
@@ -306,6 +269,10 @@ const struct cli_command cmd_export = {
         "         error_message,score,prompt,given,itc,itm\n"
         "  txt    key, tab, caption, a line a caption; failed items have none. A tab, line feed, carriage return or\n"
         "         backslash in either is written \\t \\n \\r \\\\.\n\n"
+        "Embeddings (--embedding) become a .npy file: query and itc [items, queries, width], itc of one row and cls\n"
+        "[items, width], itc_text [texts, width]. The list beside it has a line a row: {\"item\", \"key\", \"row\"}, "
+        "of\n"
+        "texts with the caption and its number.\n\n"
         "Filters work on the stored scores, so thresholds can be changed at will without computing anything again\n"
         "(blipline stats shows how the scores are spread). With a filter, failed pictures and those without a caption\n"
         "that is good enough are left out and counted on standard error.",
@@ -313,6 +280,7 @@ const struct cli_command cmd_export = {
                 "  blipline export photos.lmdb | jq -r 'select(.caption) | .caption'\n"
                 "  blipline export photos.lmdb --format csv -o photos.csv\n"
                 "  blipline export photos.lmdb --best-of itm --min-itm 0.5 --min-itc 0.3 -o clean.jsonl\n"
+                "  blipline export photos.lmdb --embedding itc -o itc.npy\n"
                 "  blipline export photos.lmdb --min-itm 0.8 --dedup-text --flat > pairs.jsonl",
     .options = options,
     .min_args = 1,

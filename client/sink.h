@@ -1,0 +1,30 @@
+/* sink.h - where an export goes: standard output, or a file that is complete or not there.
+ *
+ * Who may call: one thread. Units: bytes.
+ * Memory: sink_release closes and, unless sink_finish succeeded, removes the temporary file; it may follow any call.
+ * Errors: negative errno, err names the file. */
+#ifndef BLIPLINE_CLIENT_SINK_H
+#define BLIPLINE_CLIENT_SINK_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stddef.h>
+
+struct sink {
+    const char *path; /* NULL: standard output */
+    char *temporary;  /* becomes `path` at the end */
+    int fd;
+    struct buf rows; /* append here */
+};
+
+/* `path` must outlive the sink. */
+int sink_open(struct sink *s, const char *path, struct err *err) CHECK_RESULT;
+/* Write out what has been appended, once it is at least so much. */
+int sink_flush(struct sink *s, size_t at_least, struct err *err) CHECK_RESULT;
+/* Put bytes at the very beginning of a file, over what is there: everything has been flushed before. */
+int sink_rewrite_head(struct sink *s, const void *data, size_t n, struct err *err) CHECK_RESULT;
+int sink_finish(struct sink *s, struct err *err) CHECK_RESULT;
+void sink_release(struct sink *s);
+
+#endif
