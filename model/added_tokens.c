@@ -13,7 +13,10 @@ enum { MAX_ADDED = 16384 };
 
 /* -- loading */
 
-static int check_id(const char *file, const struct added_token *t, const struct vocab *vocab, struct err *err)
+/* The library numbers tokens that are not in the vocabulary from its size on, whatever the file says: where the two differ,
+ * nobody knows which of them a checkpoint was trained with. */
+static int check_id(const char *file, const struct added_token *t, const struct vocab *vocab, int32_t *next_id,
+                    struct err *err)
 {
     int32_t known = vocab_find(vocab, t->text, strlen(t->text));
     const char *same;
@@ -28,11 +31,14 @@ static int check_id(const char *file, const struct added_token *t, const struct 
     if (same)
         return err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" has id %d, which is \"%.*s\" in model.vocab", file,
                        t->text, (int)t->id, (int)(n < 60 ? n : 60), same);
+    if (known < 0 && t->id != (*next_id)++)
+        return err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" has id %d, the tokenizers library makes it %d", file,
+                       t->text, (int)t->id, (int)(*next_id - 1));
     return 0;
 }
 
-static int read_one(const char *file, const json_t *v, const struct vocab *vocab, struct added_token *ret,
-                    struct err *err)
+static int read_one(const char *file, const json_t *v, const struct vocab *vocab, int32_t *next_id,
+                    struct added_token *ret, struct err *err)
 {
     struct json_reader r = {.file = file, .section = "added_tokens.", .object = v, .err = err};
     const char *text = json_read_text(&r, "content", NULL);
@@ -51,7 +57,7 @@ static int read_one(const char *file, const json_t *v, const struct vocab *vocab
         return r.rc;
     assert(text); /* else the reader has failed above */
     ret->text = strdup(text);
-    return ret->text ? check_id(file, ret, vocab, err) : -ENOMEM;
+    return ret->text ? check_id(file, ret, vocab, next_id, err) : -ENOMEM;
 }
 
 /* Find out how a token is spelled in a text that has been normalised. */
@@ -147,6 +153,7 @@ static int check_unique(const struct added_tokens *a, const char *file, struct e
 int added_tokens_parse(struct added_tokens *a, const char *file, const json_t *list, const struct vocab *vocab,
                        const struct normalizer *normalizer, struct err *err)
 {
+    int32_t next_id = vocab->n_tokens;
     size_t n = json_array_size(list);
     struct buf work[2];
     int rc = 0;
@@ -161,7 +168,7 @@ int added_tokens_parse(struct added_tokens *a, const char *file, const json_t *l
     buf_init(&work[0], PIECES_MAX_BYTES);
     buf_init(&work[1], PIECES_MAX_BYTES);
     for (size_t i = 0; i < n && rc == 0; i++) {
-        rc = read_one(file, json_array_get(list, i), vocab, &a->list[a->n++], err);
+        rc = read_one(file, json_array_get(list, i), vocab, &next_id, &a->list[a->n++], err);
         if (rc == 0)
             rc = spell(file, normalizer, work, &a->list[i], err);
     }

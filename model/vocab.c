@@ -64,6 +64,7 @@ int vocab_add(struct vocab *v, const char *token, size_t n, int32_t id)
         return rc;
     v->tokens[id] = (struct vocab_token){(uint32_t)offset, (int32_t)n};
     v->slots[slot] = id;
+    v->n_tokens++;
     return 0;
 }
 

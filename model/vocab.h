@@ -19,7 +19,7 @@ struct vocab_token {
 struct vocab {
     struct buf text;
     struct vocab_token *tokens; /* by id */
-    int32_t n_ids;
+    int32_t n_ids, n_tokens;
     int32_t *slots; /* hash table of ids, -1 empty; a power of two, at most half full */
     size_t n_slots;
 };

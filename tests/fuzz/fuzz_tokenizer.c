@@ -58,13 +58,13 @@ static const char *const models[2] = {
     "{\"type\":\"WordPiece\",\"unk_token\":\"?\",\"continuing_subword_prefix\":\"##\",\"max_input_chars_per_word\":9,"
     "\"vocab\":{\"?\":0,\"a\":1,\"b\":2,\"##a\":3,\"##b\":4,\"ab\":5,\"##ba\":6,\"do\":7,\"n't\":8,\"##.\":9}}"};
 #define ADDED                                                                                            \
-    "[{\"id\":20,\"content\":\"<s>\",\"special\":true,\"normalized\":false,\"lstrip\":true},"            \
-    "{\"id\":21,\"content\":\"  \",\"normalized\":false,\"rstrip\":true},"                               \
-    "{\"id\":22,\"content\":\"aB\",\"single_word\":true},{\"id\":23,\"content\":\"ba\",\"lstrip\":true," \
+    "[{\"id\":10,\"content\":\"<s>\",\"special\":true,\"normalized\":false,\"lstrip\":true},"            \
+    "{\"id\":11,\"content\":\"  \",\"normalized\":false,\"rstrip\":true},"                               \
+    "{\"id\":12,\"content\":\"aB\",\"single_word\":true},{\"id\":13,\"content\":\"ba\",\"lstrip\":true," \
     "\"rstrip\":true}]"
 #define POST                                                                                                         \
     "{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"e\"}}]," \
-    "\"special_tokens\":{\"e\":{\"ids\":[20]}}}"
+    "\"special_tokens\":{\"e\":{\"ids\":[10]}}}"
 
 static void round_trip(const struct tokenizer *t, const char *text, size_t n, bool exact)
 {
@@ -142,7 +142,7 @@ static void try_choice(const uint8_t *data, size_t n)
     (void)snprintf(normalizer, sizeof(normalizer), "{\"type\":\"Sequence\",\"normalizers\":[%s,%s]}",
                    normalizers[data[0] & 15], normalizers[data[0] >> 4]);
     try_parts(data[1] & 1 ? normalizer : "null", pretokenizers[data[1] >> 1 & 7], decoders[data[1] >> 4 & 3],
-              models[data[1] >> 6 & 1], data[2] & 1 ? ADDED : "[{\"id\":20,\"content\":\"<s>\"}]",
+              models[data[1] >> 6 & 1], data[2] & 1 ? ADDED : "[{\"id\":10,\"content\":\"<s>\"}]",
               (const char *)data + 3, n - 3, !(data[2] & 1));
 }
 

@@ -263,8 +263,10 @@ static const struct refused refused_parts[] = {
      "after another"},
     {{.added = "[{'id':20,'content':' x'},{'id':21,'content':'<q>'},{'id':22,'content':'<q>'}]"}, "\"fi\""},
     {{.added = "[{'id':21,'content':'A'}]"}, "id 21, but 18"},
+    {{.added = "[{'id':21,'content':'<q>'},{'id':23,'content':'<r>'}]"}, "makes it 22"},
+    {{.added = "[{'id':1,'content':'</s>'},{'id':1,'content':'</s>'}]"}, "same id"},
     {{.added = "[{'id':21,'content':'Q'},{'id':22,'content':'q'}]", .normalizer = "{'type':'Lowercase'}"}, "twice"},
-    {{.added = "[{'id':21,'content':'\\u0301'}]", .model = FUSED, .normalizer = "{'type':'StripAccents'}"}, "0 bytes"},
+    {{.added = "[{'id':3,'content':'\\u0301'}]", .model = FUSED, .normalizer = "{'type':'StripAccents'}"}, "0 bytes"},
 };
 
 static const struct refused refused_models[] = {
