@@ -305,6 +305,7 @@ static void watch_connections(struct broker_socket *s)
     }
 }
 
+/* To be called when the socket has been read to its end since they were marked. */
 static void lose_disconnected(struct broker_socket *s)
 {
     struct peer *next;
@@ -355,8 +356,13 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
         *ret = (struct broker_socket_event){.type = BROKER_SOCKET_MESSAGE};
         from.n_bytes = 0;
         rc = wire_message_receive(s->socket, &s->conf.limits, &from, &ret->message, &ret->why);
-        if (rc == -EAGAIN)
-            break;
+        if (rc == -EAGAIN) {
+            lose_disconnected(s);
+            watch_connections(s);
+            if (!s->peers.n_disconnected)
+                break;
+            continue; /* their last words may have come between the two looks: read them first */
+        }
         if (from.n_bytes == 0)
             return rc; /* the socket itself */
         p = peer_of(s, &from);
@@ -376,8 +382,6 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
         }
         return 1;
     }
-    watch_connections(s);
-    lose_disconnected(s);
     ret->peer = peer_table_take_gone(&s->peers);
     ret->type = BROKER_SOCKET_GONE;
     return ret->peer ? 1 : 0;

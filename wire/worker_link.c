@@ -487,6 +487,18 @@ static void send_heartbeats(struct link *l)
     l->heartbeat_at_ms = l->now_ms + l->heartbeat_ms;
 }
 
+/* Units that the compute side has, or has given back unseen by this thread. */
+static uint32_t n_out(const struct link *l)
+{
+    uint32_t n = 0;
+
+    for (const struct held *h = l->s->held; h; h = h->next)
+        n++;
+    for (const struct returned *r = l->s->unsent; r; r = r->next)
+        n -= r->held != NULL;
+    return n;
+}
+
 static void drain_step(struct link *l)
 {
     struct msg m;
@@ -495,7 +507,7 @@ static void drain_step(struct link *l)
         msg_init(&m, MSG_CREDIT);
         l->credit_withdrawn = send_msg(l, &m) == 0;
     }
-    if (atomic_load(&l->s->n_taken) || mailbox_length(l->s->outbox))
+    if (n_out(l))
         return; /* the compute side is not through */
     if (l->state == LINK_UP && !l->s->unsent && l->credit_withdrawn) {
         msg_init(&m, MSG_BYE);
