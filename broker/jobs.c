@@ -572,6 +572,8 @@ static void fill_progress(struct broker *b, const struct broker_job *job, struct
     }
     if (job->blocked)
         memcpy(ret->text, job->text, sizeof(ret->text));
+    else
+        memcpy(ret->text, job->starved, sizeof(ret->text));
 }
 
 static void answer_progress(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)

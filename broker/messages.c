@@ -58,10 +58,14 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
     }
     p->role = h->role;
     p->stage = h->stage;
+    p->dtype = h->dtype;
+    p->fingerprint = h->fingerprint;
+    memcpy(p->model, h->model, sizeof(p->model));
     if (h->role == MSG_ROLE_WORKER) {
         memcpy(event.hello.fingerprint, h->fingerprint.bytes, sizeof(event.hello.fingerprint));
-        log_info("event=worker_hello peer=%llu stage=%s host=%s pid=%u device=%s model=%s",
-                 (unsigned long long)p->number, msg_stage_name(h->stage), h->host, h->pid, h->device, h->model);
+        log_info("event=worker_hello peer=%llu stage=%s host=%s pid=%u device=%s dtype=%s model=%s",
+                 (unsigned long long)p->number, msg_stage_name(h->stage), h->host, h->pid, h->device,
+                 msg_dtype_word(h->dtype), h->model);
         broker_feed(b, &event);
         return;
     }

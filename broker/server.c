@@ -242,12 +242,12 @@ static void round_of_messages(struct broker *b)
 }
 
 /* Milliseconds until something is due. */
-static int64_t time_left(struct broker *b, int64_t retry_at_ms)
+static int64_t time_left(struct broker *b, int64_t other_at_ms)
 {
     int64_t at = core_next_deadline(b->core);
 
-    if (retry_at_ms < at)
-        at = retry_at_ms;
+    if (other_at_ms < at)
+        at = other_at_ms;
     if (at == INT64_MAX)
         return 10000;
     return at > b->now_ms ? at - b->now_ms : 0;
@@ -280,11 +280,12 @@ static void dismiss(struct broker *b)
 
 int broker_run(struct broker *b, struct err *err)
 {
-    int64_t retry_at_ms = INT64_MAX;
+    int64_t retry_at_ms = INT64_MAX, watch_at_ms = INT64_MAX;
 
     while (b->failed == 0 && !b->drained) {
         struct pollfd fds[1] = {{.fd = committer_fd(b->committer), .events = POLLIN}};
-        int rc = broker_socket_wait(b->socket, fds, 1, time_left(b, retry_at_ms));
+        int rc =
+            broker_socket_wait(b->socket, fds, 1, time_left(b, retry_at_ms < watch_at_ms ? retry_at_ms : watch_at_ms));
 
         if (rc < 0)
             broker_fail(b, rc, "waiting failed: %s", strerror(-rc));
@@ -294,6 +295,7 @@ int broker_run(struct broker *b, struct err *err)
         round_of_messages(b);
         broker_completions(b);
         retry_at_ms = broker_retry_due(b);
+        watch_at_ms = broker_watch(b);
         if (core_next_deadline(b->core) <= b->now_ms)
             broker_feed(b, &(struct core_event){.type = CORE_EVENT_TICK});
     }

@@ -6,6 +6,7 @@
  *   actions.c   what the core decides becomes messages and commits
  *   work.c      the message of a lease
  *   results.c   a worker's result is checked against its lease and its job
+ *   watch.c     units that nobody here can compute
  *   payloads.c  results between their arrival and their commit
  *
  * Who may call: the loop thread. Units: in the names. Memory: struct broker owns everything.
@@ -26,6 +27,9 @@ struct broker_peer {
     uint64_t number;
     enum msg_role role; /* 0: has not said HELLO */
     enum msg_stage stage;
+    enum msg_dtype dtype;
+    struct msg_fingerprint fingerprint;
+    char model[MSG_NAME_SIZE];
     uint32_t n_bad;
 };
 
@@ -38,7 +42,9 @@ struct broker_job {
     uint64_t next_item;         /* number of the next row that is posted */
     struct core_map unit_first; /* unit + 1 -> item number of its first item + 1, for units that the core holds */
     bool stopped, done, blocked;
-    char text[MSG_TEXT_SIZE]; /* why blocked */
+    char text[MSG_TEXT_SIZE];    /* why blocked */
+    int64_t starved_at_ms;       /* units wait that nobody here can compute, since then; 0: not so */
+    char starved[MSG_TEXT_SIZE]; /* which, once that has lasted; "" otherwise */
     struct msg_timing totals[MSG_MAX_NODES];
 };
 
@@ -74,7 +80,7 @@ struct broker {
     struct broker_job *jobs;
     struct broker_backlog *backlog, **backlog_end; /* to be posted now */
     struct broker_backlog *retry;                  /* to be posted when the disk has room, by first_item */
-    int64_t retry_at_ms;
+    int64_t retry_at_ms, watch_at_ms;
     struct core_event *pending; /* events that actions gave rise to */
     size_t n_pending, pending_capacity;
     bool shutting_down, drained;
@@ -116,6 +122,10 @@ int64_t broker_retry_due(struct broker *b);
 
 /* actions.c */
 void broker_act(struct broker *b, const struct core_action *action);
+
+/* watch.c */
+/* Look at jobs that stand still, if it is time. Returns when to be called again. */
+int64_t broker_watch(struct broker *b);
 
 /* work.c */
 int broker_work_message(struct broker *b, const struct core_work *work, struct wire_message **ret,
