@@ -27,6 +27,7 @@ struct verify {
     json_t *problems;
     bool json;
     uint64_t n_problems;
+    uint64_t n_embeddings[MSG_EMBEDDING_CLS + 1]; /* by kind */
 };
 
 static bool on_problem(void *arg, int64_t unit, int64_t item, const char *text)
@@ -60,22 +61,57 @@ static bool on_progress(void *arg, uint64_t items_seen, uint64_t n_items)
     return true;
 }
 
-static void show(const struct verify *v, const struct stored_job_counters *c, const char *store)
+/* ", 27 query, 27 itc embeddings"; nothing where the recipe asks for none. */
+static void show_embeddings(const struct verify *v, const struct msg_recipe *recipe)
+{
+    for (uint32_t i = 0; i < recipe->n_embeddings; i++)
+        printf(", %" PRIu64 " %s", v->n_embeddings[recipe->embeddings[i].kind],
+               msg_embedding_name(recipe->embeddings[i].kind));
+    if (recipe->n_embeddings)
+        printf(" embeddings");
+}
+
+static json_t *embeddings_object(const struct verify *v, const struct msg_recipe *recipe)
+{
+    json_t *all = json_object();
+
+    for (uint32_t i = 0; i < recipe->n_embeddings; i++)
+        (void)json_object_set_new(all, msg_embedding_name(recipe->embeddings[i].kind),
+                                  json_integer((json_int_t)v->n_embeddings[recipe->embeddings[i].kind]));
+    return all;
+}
+
+static int count_embeddings(struct verify *v, struct reader *r, struct err *err)
+{
+    const struct msg_recipe *recipe = &reader_meta(r)->recipe;
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < recipe->n_embeddings; i++)
+        rc = reader_count_embeddings(r, recipe->embeddings[i].kind, &v->n_embeddings[recipe->embeddings[i].kind], err);
+    return rc;
+}
+
+static void show(const struct verify *v, const struct msg_recipe *recipe, const struct stored_job_counters *c,
+                 const char *store)
 {
     json_t *all;
 
     if (!v->json) {
         if (v->n_problems > MAX_SHOWN)
             printf("... and %" PRIu64 " more\n", v->n_problems - MAX_SHOWN);
-        if (v->n_problems)
+        if (v->n_problems) {
             printf("%s: %" PRIu64 " problems\n", store, v->n_problems);
-        else
-            printf("%s: sound; %" PRIu64 " items in %" PRIu32 " units, %" PRIu64 " done\n", store, c->n_items,
-                   c->n_units, c->n_done);
+            return;
+        }
+        printf("%s: sound; %" PRIu64 " items in %" PRIu32 " units, %" PRIu64 " done", store, c->n_items, c->n_units,
+               c->n_done);
+        show_embeddings(v, recipe);
+        putchar('\n');
         return;
     }
-    all = json_pack("{s:b, s:I, s:I, s:I, s:O}", "sound", v->n_problems == 0, "items", (json_int_t)c->n_items, "done",
-                    (json_int_t)c->n_done, "n_problems", (json_int_t)v->n_problems, "problems", v->problems);
+    all = json_pack("{s:b, s:I, s:I, s:o, s:I, s:O}", "sound", v->n_problems == 0, "items", (json_int_t)c->n_items,
+                    "done", (json_int_t)c->n_done, "embeddings", embeddings_object(v, recipe), "n_problems",
+                    (json_int_t)v->n_problems, "problems", v->problems);
     if (all)
         (void)json_dumpf(all, stdout, JSON_INDENT(1));
     putchar('\n');
@@ -105,9 +141,11 @@ static int run(const struct cli_command *self, int argc, char **argv)
         rc = reader_counters(r, &counters, &err);
     if (rc == 0)
         rc = reader_verify(r, &callbacks, &n_problems, &err);
+    if (rc == 0)
+        rc = count_embeddings(&v, r, &err);
     screen_status(&v.screen, "");
     if (rc == 0)
-        show(&v, &counters, argv[argc - 1]);
+        show(&v, &reader_meta(r)->recipe, &counters, argv[argc - 1]);
     else
         cli_error("verify: %s", err.text[0] ? err.text : strerror(-rc));
     reader_close(r);
@@ -120,8 +158,8 @@ const struct cli_command cmd_verify = {
     .line = "check every checksum and cross-reference of a store",
     .usage = "STORE [--json]",
     .about =
-        "Reads the whole store and checks every row's checksum, and that manifest, units, results, keys and\n"
-        "counters agree. Prints the problems (the first hundred, and how many there are). Exit code 0 only if the\n"
+        "Reads the whole store and checks every row's checksum, and that manifest, units, results, embeddings, keys\n"
+        "and counters agree. Prints the problems (the first hundred, and how many there are). Exit code 0 only if the\n"
         "store is sound. The store may be in use.",
     .options = options,
     .min_args = 1,
