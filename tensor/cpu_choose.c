@@ -16,7 +16,8 @@
 enum {
     COARSE = 64, /* vectors that share a maximum in each lane; FINE where many candidates are wanted */
     FINE = 8,
-    SUM_BLOCK = 1024 /* weights whose sum is kept while drawing */
+    SUM_BLOCK = 1024, /* weights added up at a time while drawing */
+    BUCKETS = 1024    /* of values, for top_p */
 };
 
 struct candidate {
@@ -301,17 +302,26 @@ static int choose_best(struct choosing *s)
 
 /* -- sampling -- */
 
-/* The whole row as it is sampled from: scores / temperature. */
+/* The whole row as it is sampled from: scores / temperature, NaN as -inf. */
 static void warp_scores(struct choosing *s)
 {
     const struct ops_choose_row *row = s->row;
+    const float *x = s->logits, temperature = row->temperature;
+    const double shift = row->log_softmax ? s->log_sum : 0;
+    float *to = s->scores;
 
+    if (row->log_softmax)
+        for (int64_t i = 0; i < s->vocab; i++)
+            to[i] = (float)(x[i] - shift) / temperature;
+    else
+        for (int64_t i = 0; i < s->vocab; i++)
+            to[i] = x[i] / temperature;
     for (int64_t i = 0; i < s->vocab; i++)
-        s->scores[i] = score_of(s, (int32_t)i, false) / row->temperature;
+        to[i] = to[i] >= -HUGE_VALF ? to[i] : -HUGE_VALF;
     for (int i = 0; i < row->n_seen; i++)
-        s->scores[row->seen[i]] = score_of(s, row->seen[i], true) / row->temperature;
+        to[row->seen[i]] = score_of(s, row->seen[i], true) / temperature;
     for (int i = 0; i < row->n_banned; i++)
-        s->scores[row->banned[i]] = -HUGE_VALF;
+        to[row->banned[i]] = -HUGE_VALF;
 }
 
 /* As for top_p in sampler.h: among equals the highest id first. */
@@ -407,15 +417,52 @@ static int64_t draw(const float *weights, int64_t n, double sum, float uniform)
     return found;
 }
 
+static int bucket_of(float value, float max, float buckets_per_unit)
+{
+    const float bucket = (max - value) * buckets_per_unit;
+
+    return bucket < BUCKETS - 1 ? (int)bucket : BUCKETS - 1;
+}
+
+/* The last id, largest value first, that top_p keeps. Values are gathered in buckets, of which only the one where the mass
+ * is reached is looked into. */
+static struct candidate find_nucleus_end(struct choosing *s, int64_t n, float max, float least, double mass)
+{
+    const float per_unit = max > least ? (BUCKETS - 1) / (max - least) : 1;
+    double sums[BUCKETS] = {0}, above = 0;
+    int last = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sums[bucket_of(s->scores[s->ids[i]], max, per_unit)] += (double)s->weights[i];
+    for (int b = 0; b < BUCKETS; b++) {
+        if (!(sums[b] > 0))
+            continue;
+        if (above >= mass)
+            break;
+        above += sums[b];
+        last = b;
+    }
+    s->n_candidates = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const float value = s->scores[s->ids[i]];
+
+        if (bucket_of(value, max, per_unit) == last)
+            s->candidates[s->n_candidates++] =
+                (struct candidate){.value = value, .weight = s->weights[i], .id = s->ids[i]};
+    }
+    return nucleus_end(s->candidates, s->n_candidates, mass - (above - sums[last]));
+}
+
 /* Of the ids only those that top_p leaves, with their weights; returns how many. */
-static int64_t keep_nucleus(struct choosing *s, int64_t n, double sum)
+static int64_t keep_nucleus(struct choosing *s, int64_t n, float max, double sum)
 {
     struct candidate end;
     int64_t kept = 0;
+    float least = max;
 
     for (int64_t i = 0; i < n; i++)
-        s->candidates[i] = (struct candidate){.value = s->scores[s->ids[i]], .weight = s->weights[i], .id = s->ids[i]};
-    end = nucleus_end(s->candidates, n, (double)s->row->top_p * sum);
+        least = s->scores[s->ids[i]] < least && s->weights[i] > 0 ? s->scores[s->ids[i]] : least;
+    end = find_nucleus_end(s, n, max, least, (double)s->row->top_p * sum);
     for (int64_t i = 0; i < n; i++) {
         const struct candidate c = {.value = s->scores[s->ids[i]], .id = s->ids[i]};
 
@@ -448,7 +495,7 @@ static int choose_sample(struct choosing *s)
     s->kernels->exp(all ? s->scores : s->weights, n, max, s->weights);
     sum = top_k || all ? sum_weights(s->weights, n) : s->kernels->sum_exp(s->scores, s->vocab, max);
     if (row->top_p < 1) {
-        n = keep_nucleus(s, n, sum);
+        n = keep_nucleus(s, n, max, sum);
         sum = sum_weights(s->weights, n);
     }
     at = draw(s->weights, n, sum, row->uniform);

@@ -63,20 +63,45 @@ CPU_INLINE int tail_of(const struct cpu_group *g, int row)
     return g->tail_len ? g->tail_len[row] : 0;
 }
 
+/* The values of these keys, which are wanted after all scores, and the keys of the next block. */
+CPU_INLINE void fetch_block(const struct cpu_group *g, const int32_t *index, int64_t start, int first, int n_keys,
+                            const bool half)
+{
+    for (int j = first; j < first + LANES && j < n_keys; j++) {
+        if (j + LANES < n_keys)
+            fetch_row(g->k, (index ? (int64_t)index[j + LANES] : start + j + LANES) * g->ld_k, g->head_dim, half);
+        fetch_row(g->v, (index ? (int64_t)index[j] : start + j) * g->ld_v, g->head_dim, half);
+    }
+}
+
+CPU_INLINE void score_tail(const struct cpu_group *g, int row, const struct cpu_workspace *w, const bool half)
+{
+    const int n_keys = tail_of(g, row);
+    const struct tile_rows tail = {.b = g->k, .ld = g->ld_k, .index = g->tail + g->tail_start[row]};
+
+    for (int j = 0; j < n_keys; j += LANES) {
+        fetch_block(g, tail.index, 0, j, n_keys, half);
+        cpu_store(w->score + row * w->ld_score + g->prefix_len + j,
+                  score_block(w->query + row * w->ld_out, tail, j, n_keys, g->head_dim, half));
+    }
+}
+
 CPU_INLINE void score_group(const struct cpu_group *g, const struct cpu_workspace *w, const bool half)
 {
-    struct tile_rows prefix = prefix_of(g, g->k, g->ld_k, half);
+    const struct tile_rows prefix = prefix_of(g, g->k, g->ld_k, half);
 
-    for (int j = 0; j < g->prefix_len; j += LANES)
+    for (int r = 0; r < g->n_rows; r++)
+        for (int j = 0; j < LANES && j < tail_of(g, r); j++)
+            fetch_row(g->k, g->tail[g->tail_start[r] + j] * g->ld_k, g->head_dim, half);
+    for (int j = 0; j < g->prefix_len; j += LANES) {
+        fetch_block(g, NULL, g->prefix_start, j, g->prefix_len, half);
         for (int r = 0; r < g->n_rows; r++)
             cpu_store(w->score + r * w->ld_score + j,
                       score_block(w->query + r * w->ld_out, prefix, j, g->prefix_len, g->head_dim, half));
+    }
     for (int r = 0; r < g->n_rows; r++)
-        for (int j = 0; j < tail_of(g, r); j += LANES)
-            cpu_store(w->score + r * w->ld_score + g->prefix_len + j,
-                      score_block(w->query + r * w->ld_out,
-                                  (struct tile_rows){.b = g->k, .ld = g->ld_k, .index = g->tail + g->tail_start[r]}, j,
-                                  tail_of(g, r), g->head_dim, half));
+        if (tail_of(g, r))
+            score_tail(g, r, w, half);
 }
 
 /* Columns d .. d + LANES * nv - 1 of the values, to column `to` of w->out. */

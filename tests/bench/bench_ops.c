@@ -7,8 +7,8 @@
 #include "tensor/ops.h"
 #include "tests/bench/products.h"
 
-/* Operators of the CPU back end beside the bare products of the same shapes.
- * bench_ops [THREADS] [SECTION], SECTION: demo, decode, large. */
+/* Operators of the CPU back end beside the bare products of the same shapes, in f32 and in bf16 where the CPU has it.
+ * bench_ops [THREADS] [SECTION], SECTION: demo, decode, large, beams, choose. */
 
 static struct ops *ops;
 static int n_threads;
@@ -21,14 +21,29 @@ static void check(int rc, const char *what)
     }
 }
 
-static float *values(int64_t n)
+static void *values_of(enum dtype dtype, int64_t n)
 {
+    const size_t element = dtype_size_bytes(dtype);
     void *p;
 
-    check(ops->f->alloc(ops, (size_t)n * sizeof(float), &p), "alloc");
-    for (int64_t i = 0; i < n; i++)
-        ((float *)p)[i] = sinf((float)(i % 1000));
+    check(ops->f->alloc(ops, (size_t)n * element, &p), "alloc");
+    for (int64_t i = 0; i < n; i++) {
+        const float value = sinf((float)(i % 1000));
+
+        tensor_from_f32((unsigned char *)p + (size_t)i * element, dtype, &value, 1);
+    }
     return p;
+}
+
+static void *values(int64_t n)
+{
+    return values_of(ops->act_dtype, n);
+}
+
+/* The i-th activation. */
+static void *at(void *p, int64_t i)
+{
+    return (unsigned char *)p + i * (int64_t)dtype_size_bytes(ops->act_dtype);
 }
 
 static void line(const char *what, const char *shape, double ns, double flop, double product_ns)
@@ -54,10 +69,25 @@ static void run_attention(void *context)
     check(ops->f->attention(ops, context), "attention");
 }
 
+static void run_decode(void *context)
+{
+    check(ops->f->decode_attention(ops, context), "decode_attention");
+}
+
+static void run_gate(void *context)
+{
+    check(ops->f->gate(ops, context), "gate");
+}
+
+static void run_choose(void *context)
+{
+    check(ops->f->choose(ops, context), "choose");
+}
+
 static double linear(const char *what, int64_t m, int64_t n, int64_t k, enum ops_act act, bool residual)
 {
-    float *x = values(m * k), *y = values(m * n), *w = values(n * k), *b = values(n);
-    struct tensor weight = {.dtype = DTYPE_F32, .n_dims = 2, .shape = {n, k}, .data = w};
+    void *x = values(m * k), *y = values(m * n), *w = values(n * k), *b = values_of(DTYPE_F32, n);
+    struct tensor weight = {.dtype = ops->act_dtype, .n_dims = 2, .shape = {n, k}, .data = w};
     struct tensor bias = {.dtype = DTYPE_F32, .n_dims = 1, .shape = {n}, .data = b};
     struct ops_weight *packed;
     struct err err;
@@ -74,7 +104,7 @@ static double linear(const char *what, int64_t m, int64_t n, int64_t k, enum ops
                    : act == OPS_ACT_RELU   ? " relu"
                    : residual              ? " +res"
                                            : "");
-    line(what, shape, ns, 2.0 * m * n * k, bench_product_ns(n_threads, m, n, k));
+    line(what, shape, ns, 2.0 * m * n * k, bench_product_dtype_ns(ops->act_dtype, n_threads, m, n, k));
     ops->f->weight_free(ops, packed);
     ops->f->release(ops, x);
     ops->f->release(ops, y);
@@ -85,7 +115,7 @@ static double linear(const char *what, int64_t m, int64_t n, int64_t k, enum ops
 
 static double norm(int64_t rows, int64_t width)
 {
-    float *x = values(rows * width), *y = values(rows * width), *g = values(width);
+    void *x = values(rows * width), *y = values(rows * width), *g = values_of(DTYPE_F32, width);
     struct tensor t = {.dtype = DTYPE_F32, .n_dims = 1, .shape = {width}, .data = g};
     struct ops_norm_args a = {
         .n_rows = rows, .width = width, .x = x, .ld_x = width, .y = y, .ld_y = width, .eps = 1e-6f};
@@ -98,7 +128,8 @@ static double norm(int64_t rows, int64_t width)
     a.gamma = a.beta = v;
     ns = bench_best_ns(run_norm, &a);
     (void)snprintf(shape, sizeof(shape), "%lld x %lld", (long long)rows, (long long)width);
-    printf("%-10s %-26s %10.1f us %8.1f GB/s\n", "norm", shape, ns / 1e3, 8.0 * (double)rows * (double)width / ns);
+    printf("%-10s %-26s %10.1f us %8.1f GB/s\n", "norm", shape, ns / 1e3,
+           2.0 * (double)dtype_size_bytes(ops->act_dtype) * (double)rows * (double)width / ns);
     ops->f->vector_free(ops, v);
     ops->f->release(ops, x);
     ops->f->release(ops, y);
@@ -109,8 +140,8 @@ static double norm(int64_t rows, int64_t width)
 static double attention(int n_seqs, int heads, int d, int q, int kv, bool causal)
 {
     int64_t width = (int64_t)heads * d, ld = q == kv ? 3 * width : width;
-    float *x = values(n_seqs * q * ld), *k = q == kv ? x + width : values(2 * n_seqs * kv * ld);
-    float *v = q == kv ? x + 2 * width : k + n_seqs * kv * ld, *out = values(n_seqs * q * width);
+    void *x = values(n_seqs * q * ld), *k = q == kv ? at(x, width) : values(2 * n_seqs * kv * ld);
+    void *v = q == kv ? at(x, 2 * width) : at(k, n_seqs * kv * ld), *out = values(n_seqs * q * width);
     int32_t *lengths = calloc(4 * (size_t)n_seqs, sizeof(*lengths));
     struct ops_attention_args a = {.n_seqs = n_seqs,
                                    .n_heads = heads,
@@ -152,7 +183,7 @@ static double attention(int n_seqs, int heads, int d, int q, int kv, bool causal
 }
 
 /* A ViT forward from its operators: where the time goes. */
-static void vit(int64_t batch, int64_t tokens, int64_t width, int heads, int64_t mlp)
+static double vit(int64_t batch, int64_t tokens, int64_t width, int heads, int64_t mlp)
 {
     int64_t rows = batch * tokens;
     double products, attend, other;
@@ -166,6 +197,7 @@ static void vit(int64_t batch, int64_t tokens, int64_t width, int heads, int64_t
     other = 2 * norm(rows, width);
     printf("layer: linear %.1f %%, attention %.1f %%, norms %.1f %%\n", 100 * products / (products + attend + other),
            100 * attend / (products + attend + other), 100 * other / (products + attend + other));
+    return products;
 }
 
 static void decode(int rows)
@@ -180,33 +212,190 @@ static void decode(int rows)
     (void)norm(rows, 192);
 }
 
+/* Decode attention of `images` groups of `beams` rows; beams 1 beside attention() over the same keys. */
+static void decode_attention(int images, int beams, int heads, int d, int prefix, int tail)
+{
+    enum { MOST = 256 };
+    const int n_rows = images * beams, n_keys = prefix + tail;
+    const int64_t width = (int64_t)heads * d, n_cache = (int64_t)n_rows * n_keys;
+    void *q = values(n_rows * width), *k = values(n_cache * width), *v = values(n_cache * width);
+    void *out = values(n_rows * width);
+    int32_t prefix_start[MOST], prefix_len[MOST], tail_start[MOST], tail_len[MOST], *tails;
+    struct ops_decode_attention_args a = {.n_rows = n_rows,
+                                          .n_heads = heads,
+                                          .head_dim = d,
+                                          .scale = 1 / sqrtf((float)d),
+                                          .q = q,
+                                          .ld_q = width,
+                                          .k = k,
+                                          .v = v,
+                                          .ld_kv = width,
+                                          .prefix_start = prefix_start,
+                                          .prefix_len = prefix_len,
+                                          .tail_start = tail_start,
+                                          .tail_len = tail_len,
+                                          .out = out,
+                                          .ld_out = width};
+    const double bytes =
+        2.0 * (double)dtype_size_bytes(ops->act_dtype) * images * (prefix + beams * tail) * (double)width;
+    double ns;
+
+    check(n_rows <= MOST ? 0 : -1, "decode_attention rows");
+    tails = calloc((size_t)n_rows * (size_t)tail, sizeof(*tails));
+    check(tails ? 0 : -1, "calloc");
+    for (int r = 0; r < n_rows; r++) {
+        prefix_start[r] = r / beams * beams * n_keys;
+        prefix_len[r] = prefix;
+        tail_start[r] = r * tail;
+        tail_len[r] = tail;
+        for (int j = 0; j < tail; j++)
+            tails[r * tail + j] = beams == 1 ? r * n_keys + prefix + j
+                                             : r / beams * beams * n_keys + prefix + j * beams + (r + j / 4) % beams;
+    }
+    a.tail = tails;
+    ns = bench_best_ns(run_decode, &a);
+    printf("%-10s %d x %d rows, %d heads of %d, %d + %d keys %10.1f us %8.1f GB/s of keys and values\n", "decode",
+           images, beams, heads, d, prefix, tail, ns / 1e3, bytes / ns);
+    ops->f->release(ops, q);
+    ops->f->release(ops, k);
+    ops->f->release(ops, v);
+    ops->f->release(ops, out);
+    free(tails);
+    if (beams == 1)
+        (void)attention(n_rows, heads, d, 1, n_keys, true);
+}
+
+static void beams(void)
+{
+    printf("\ndecode attention\n");
+    decode_attention(64, 1, 3, 64, 33, 12);
+    decode_attention(13, 5, 3, 64, 33, 12);
+    decode_attention(64, 1, 32, 80, 40, 20);
+    decode_attention(13, 5, 32, 80, 40, 20);
+    decode_attention(13, 5, 32, 80, 80, 30);
+}
+
+static void choose(const char *what, int64_t vocab, struct ops_choose_row row, int n_masked)
+{
+    enum { ROWS = 64, MOST_BEST = 64 };
+    static int32_t ids[ROWS][MOST_BEST], masked[1000];
+    static float results[2][ROWS][MOST_BEST];
+    struct ops_choose_row rows[ROWS];
+    float *logits = values_of(DTYPE_F32, ROWS * vocab);
+    struct ops_choose_args a = {.n_rows = ROWS, .vocab = vocab, .logits = logits, .ld = vocab, .rows = rows};
+    uint32_t random = 1;
+    double ns;
+
+    for (int64_t i = 0; i < ROWS * vocab; i++) { /* sums of eight: nearly normal, as logits are */
+        float sum = 0;
+
+        for (int j = 0; j < 8; j++) {
+            random = random * 1664525u + 1013904223u;
+            sum += (float)(random >> 8) * 0x1p-24f;
+        }
+        logits[i] = (sum - 4) * 3;
+    }
+    for (int i = 0; i < n_masked; i++)
+        masked[i] = (int32_t)((i * 7919) % vocab);
+    for (int r = 0; r < ROWS; r++) {
+        rows[r] = row;
+        rows[r].seen = masked;
+        rows[r].n_seen = n_masked;
+        rows[r].uniform = (float)r / ROWS;
+        rows[r].ret_ids = ids[r];
+        rows[r].ret_values = results[0][r];
+        rows[r].ret_logprobs = results[1][r];
+    }
+    ns = bench_best_ns(run_choose, &a);
+    printf("%-10s %-26s %10.1f us %8.1f GB/s of logits\n", "choose", what, ns / 1e3, 4.0 * ROWS * (double)vocab / ns);
+    ops->f->release(ops, logits);
+}
+
+static void choices(void)
+{
+    const struct ops_choose_row greedy = {.n_best = 1, .repetition_penalty = 1.2f};
+    struct ops_choose_row beam = {.n_best = 10, .repetition_penalty = 1.2f, .log_softmax = true};
+    struct ops_choose_row sample = {
+        .n_best = 1, .repetition_penalty = 1.2f, .sample = true, .temperature = 0.8f, .top_k = 50, .top_p = 1};
+
+    printf("\nchoosing, 64 rows of 50272\n");
+    choose("greedy", 50272, greedy, 0);
+    choose("greedy, penalty", 50272, greedy, 60);
+    choose("10 best", 50272, beam, 0);
+    choose("10 best, penalty", 50272, beam, 60);
+    choose("top_k 50", 50272, sample, 0);
+    sample.top_k = 0;
+    choose("any", 50272, sample, 0);
+    sample.top_p = 0.9f;
+    choose("top_p 0.9", 50272, sample, 0);
+}
+
+static void gate(int64_t rows, int64_t width)
+{
+    void *x = values(rows * 2 * width), *y = values(rows * width);
+    struct ops_gate_args a = {
+        .n_rows = rows, .width = width, .act = OPS_ACT_GELU_TANH, .x = x, .ld_x = 2 * width, .y = y, .ld_y = width};
+    double ns = bench_best_ns(run_gate, &a);
+
+    printf("%-10s %lld x %-22lld %10.1f us %8.1f GB/s\n", "gate", (long long)rows, (long long)width, ns / 1e3,
+           3.0 * (double)dtype_size_bytes(ops->act_dtype) * (double)rows * (double)width / ns);
+    ops->f->release(ops, x);
+    ops->f->release(ops, y);
+}
+
 static bool wanted(const char *name, const char *section)
 {
     return !*section || strcmp(name, section) == 0;
 }
 
-int main(int argc, char **argv)
+/* Returns the time of the products of one ViT-g layer, 0 if that is not wanted. */
+static double sections(const char *section)
 {
     static const int batches[] = {1, 8, 32}, decode_rows[] = {8, 32, 64};
-    const char *section = argc > 2 ? argv[2] : "";
-    struct err err;
+    double products = 0;
 
-    n_threads = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (n_threads < 1 || ops_cpu_new(n_threads, DTYPE_F32, &ops, &err) < 0) {
-        fprintf(stderr, "usage: bench_ops [THREADS] [demo|decode|large]\n");
-        return EXIT_FAILURE;
-    }
-    printf("threads %d; share: time of the bare products over the operator's\n", n_threads);
+    printf("\n== %s, threads %d; share: time of the bare products over the operator's\n", dtype_name(ops->act_dtype),
+           n_threads);
     if (wanted("demo", section))
         for (int i = 0; i < 3; i++)
-            vit(batches[i], 257, 192, 3, 768);
+            (void)vit(batches[i], 257, 192, 3, 768);
     if (wanted("demo", section))
         (void)attention(32, 3, 64, 16, 257, false);
     if (wanted("decode", section))
         for (int i = 0; i < 3; i++)
             decode(decode_rows[i]);
-    if (wanted("large", section))
-        vit(2, 257, 1408, 16, 6144);
-    ops_free(ops);
+    if (wanted("large", section)) {
+        products = vit(2, 257, 1408, 16, 6144);
+        gate(64, 5120);
+        gate(1024, 5120);
+    }
+    if (wanted("beams", section))
+        beams();
+    if (wanted("choose", section) && ops->act_dtype == DTYPE_F32) /* logits are f32 in any case */
+        choices();
+    return products;
+}
+
+int main(int argc, char **argv)
+{
+    const char *section = argc > 2 ? argv[2] : "";
+    double products[2] = {0};
+    struct err err;
+
+    n_threads = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (n_threads < 1) {
+        fprintf(stderr, "usage: bench_ops [THREADS] [demo|decode|large|beams|choose]\n");
+        return EXIT_FAILURE;
+    }
+    for (int i = 0; i < 2; i++) {
+        if (ops_cpu_new(n_threads, i ? DTYPE_BF16 : DTYPE_F32, &ops, &err) < 0) {
+            printf("%s\n", err.text);
+            return i ? EXIT_SUCCESS : EXIT_FAILURE;
+        }
+        products[i] = sections(section);
+        ops_free(ops);
+    }
+    if (products[0] > 0)
+        printf("\nViT-g products: bf16 is %.2f times as fast as f32\n", products[0] / products[1]);
     return EXIT_SUCCESS;
 }
