@@ -34,7 +34,6 @@ struct beam {
     struct beam_options options;
     int32_t eos[GENERATE_MAX_EOS];
     int n_best, length;
-    bool may_improve;            /* once false, nothing finishes any more */
     float *sums;                 /* [n_beams] of the running ones, best first */
     double *logprobs;            /* [n_beams] */
     struct node *nodes;          /* [max_new_tokens, n_beams] */
