@@ -1,4 +1,4 @@
-/* The sequence scheduler over a small OPT (tests/golden/opt_a) with made-up image rows. */
+/* The sequence scheduler over small language models (tests/golden/opt_a, t5_a) with made-up image rows. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -26,16 +26,18 @@ enum {
     N_ROWS = 4,
     MAX_NEW = 20,
     MAX_PROMPT = 9,
-    IMAGE_TOKEN = 700,
-    VOCAB = 704
+    IMAGE_TOKEN = 700, /* of opt_a */
+    VOCAB = 704,       /* of opt_a */
+    N_IDS = 400        /* that both models have */
 };
 
 static const struct lm_limits limits = {.n_sequences = N_SEQUENCES, .n_kv_rows = N_KV_ROWS, .max_rows = MAX_ROWS};
+static const struct lm_limits roomy_limits = {.n_sequences = 40, .n_kv_rows = 1000, .max_rows = 300};
 
 struct fixture {
     struct checkpoint *c;
-    struct ops *o;
-    struct lm *lm;
+    struct ops *o, *two_threads;
+    struct lm *lm, *roomy; /* the same with other limits and threads */
 };
 
 /* One request and, once it has run, its result. */
@@ -50,17 +52,29 @@ struct job {
     struct generate_result got;
 };
 
-static int set_up(void **state)
+static int open_model(void **state, const char *dir)
 {
     static struct fixture f;
     struct err err = {{0}};
 
-    if (checkpoint_open("tests/golden/opt_a", &f.c, &err) < 0 || ops_cpu_new(1, DTYPE_F32, &f.o, &err) < 0 ||
-        lm_open(f.o, f.c, &limits, &f.lm, &err) < 0)
+    if (checkpoint_open(dir, &f.c, &err) < 0 || ops_cpu_new(1, DTYPE_F32, &f.o, &err) < 0 ||
+        ops_cpu_new(2, DTYPE_F32, &f.two_threads, &err) < 0 || lm_open(f.o, f.c, &limits, &f.lm, &err) < 0 ||
+        lm_open(f.two_threads, f.c, &roomy_limits, &f.roomy, &err) < 0)
         fail_msg("%s", err.text);
-    assert_int_equal(lm_vocab_size(f.lm), VOCAB);
     *state = &f;
     return 0;
+}
+
+static int set_up(void **state)
+{
+    open_model(state, "tests/golden/opt_a");
+    assert_int_equal(lm_vocab_size(((const struct fixture *)*state)->lm), VOCAB);
+    return 0;
+}
+
+static int set_up_t5(void **state)
+{
+    return open_model(state, "tests/golden/t5_a");
 }
 
 static int tear_down(void **state)
@@ -68,19 +82,26 @@ static int tear_down(void **state)
     struct fixture *f = *state;
 
     lm_free(f->lm);
+    lm_free(f->roomy);
     ops_free(f->o);
+    ops_free(f->two_threads);
     checkpoint_free(f->c);
     return 0;
 }
 
-static struct generate *generator(const struct fixture *f, int queue_limit)
+static struct generate *generator_of(struct lm *m, int32_t image_token, int queue_limit)
 {
     struct generate *g = NULL;
     struct err err = {{0}};
 
-    if (generate_new(f->lm, queue_limit, IMAGE_TOKEN, &g, &err) < 0)
+    if (generate_new(m, queue_limit, image_token, &g, &err) < 0)
         fail_msg("%s", err.text);
     return g;
+}
+
+static struct generate *generator(const struct fixture *f, int queue_limit)
+{
+    return generator_of(f->lm, f->c->config.image_token, queue_limit);
 }
 
 static void job_make(const struct fixture *f, struct job *j, unsigned *seed)
@@ -94,7 +115,7 @@ static void job_make(const struct fixture *f, struct job *j, unsigned *seed)
     for (int i = 0; i < N_ROWS * width; i++)
         j->rows[i] = (float)(rand_r(seed) % 2001 - 1000) / 500;
     for (int i = 0; i < j->n_prompt; i++)
-        j->prompt[i] = rand_r(seed) % IMAGE_TOKEN;
+        j->prompt[i] = rand_r(seed) % N_IDS;
 }
 
 /* Greedy, beams or samples, with penalties; fewer new tokens where more sequences share the cache. */
@@ -103,7 +124,7 @@ static void job_decode(struct job *j, unsigned *seed)
     struct generate_options *o = &j->options;
 
     j->key = (uint64_t)rand_r(seed) << 32 | (unsigned)rand_r(seed);
-    j->eos[0] = rand_r(seed) % IMAGE_TOKEN;
+    j->eos[0] = rand_r(seed) % N_IDS;
     j->n_eos = rand_r(seed) % 2;
     o->repetition_penalty = rand_r(seed) % 2 ? 1.0F : 1.4F;
     o->no_repeat_ngram = rand_r(seed) % 3;
@@ -192,15 +213,36 @@ static void assert_same(const struct generate_result *a, const struct generate_r
     }
 }
 
-/* Beams, samples and greedy requests come in shuffled order, at random moments, more of them than there is room for;
- * each must give to the bit what it gives alone. */
+/* In shuffled order, at random moments; results go to `jobs`. */
+static void run_together(struct generate *g, struct job *jobs, int max_active, unsigned *seed)
+{
+    int order[N_REQUESTS], n_taken = 0, next = 0;
+
+    for (int i = 0; i < N_REQUESTS; i++) {
+        const int at = rand_r(seed) % (i + 1);
+
+        order[i] = order[at];
+        order[at] = i;
+    }
+    while (n_taken < N_REQUESTS) {
+        while (next < N_REQUESTS && rand_r(seed) % 3) {
+            assert_int_equal(submit(g, &jobs[order[next]], (uint64_t)order[next]), 0);
+            next++;
+        }
+        assert_true(generate_step(g) >= 0);
+        assert_true(generate_n_active(g) <= max_active);
+        n_taken += take_all(g, jobs);
+    }
+    assert_int_equal(generate_step(g), 0);
+}
+
+/* Beams, samples and greedy requests, more of them than there is room for: each must give to the bit what it gives
+ * alone, whatever its neighbours, the order, the limits of a pass and the number of threads. */
 static void test_generate_results_do_not_depend_on_company(void **state)
 {
     const struct fixture *f = *state;
     unsigned seed = (unsigned)time(NULL);
     struct job jobs[N_REQUESTS], together[N_REQUESTS];
-    int order[N_REQUESTS], n_taken = 0, next = 0;
-    struct generate *g = generator(f, N_REQUESTS);
 
     print_message("seed %u\n", seed);
     for (int i = 0; i < N_REQUESTS; i++) {
@@ -208,32 +250,49 @@ static void test_generate_results_do_not_depend_on_company(void **state)
         job_decode(&jobs[i], &seed);
         run_alone(f, jobs, i);
         assert_int_equal(jobs[i].got.n_sequences, jobs[i].options.n_return);
-        together[i] = jobs[i];
-        together[i].got = (struct generate_result){0};
-        order[i] = i;
     }
-    for (int i = N_REQUESTS - 1; i > 0; i--) {
-        int k = rand_r(&seed) % (i + 1), t = order[i];
+    for (int round = 0; round < 4; round++) {
+        struct lm *m = round % 2 ? f->roomy : f->lm;
+        struct generate *g = generator_of(m, f->c->config.image_token, N_REQUESTS);
 
-        order[i] = order[k];
-        order[k] = t;
-    }
-    while (n_taken < N_REQUESTS) {
-        while (next < N_REQUESTS && rand_r(&seed) % 3) {
-            assert_int_equal(submit(g, &together[order[next]], (uint64_t)order[next]), 0);
-            next++;
+        for (int i = 0; i < N_REQUESTS; i++) {
+            together[i] = jobs[i];
+            together[i].got = (struct generate_result){0};
         }
-        assert_true(generate_step(g) >= 0);
-        assert_true(generate_n_active(g) <= N_SEQUENCES);
-        n_taken += take_all(g, together);
+        run_together(g, together, lm_get_limits(m)->n_sequences, &seed);
+        for (int i = 0; i < N_REQUESTS; i++) {
+            assert_same(&together[i].got, &jobs[i].got);
+            generate_result_release(&together[i].got);
+        }
+        generate_free(g);
     }
-    for (int i = 0; i < N_REQUESTS; i++) {
-        assert_same(&together[i].got, &jobs[i].got);
-        generate_result_release(&together[i].got);
+    for (int i = 0; i < N_REQUESTS; i++)
         job_release(&jobs[i]);
-    }
-    assert_int_equal(generate_step(g), 0);
-    generate_free(g);
+}
+
+/* Another key, another sample; the same key, the same one. */
+static void test_generate_samples_follow_the_key(void **state)
+{
+    const struct fixture *f = *state;
+    unsigned seed = 13;
+    struct job jobs[3];
+
+    job_make(f, &jobs[0], &seed);
+    jobs[0].options.max_new_tokens = MAX_NEW;
+    jobs[0].options.sample = true;
+    jobs[0].options.temperature = 2;
+    jobs[0].options.n_return = 3;
+    jobs[0].key = 0x123456789abcdefU;
+    jobs[1] = jobs[2] = jobs[0];
+    jobs[2].key ^= (uint64_t)1 << 63;
+    for (int i = 0; i < 3; i++)
+        run_alone(f, jobs, i);
+    assert_same(&jobs[0].got, &jobs[1].got);
+    assert_memory_not_equal(jobs[0].got.sequences[0].ids, jobs[2].got.sequences[0].ids, MAX_NEW * sizeof(int32_t));
+    assert_memory_not_equal(jobs[0].got.sequences[0].ids, jobs[0].got.sequences[1].ids, MAX_NEW * sizeof(int32_t));
+    jobs[1].rows = jobs[2].rows = NULL;
+    for (int i = 0; i < 3; i++)
+        job_release(&jobs[i]);
 }
 
 /* The first id that is in the eos list ends the sequence, is its last id, and counts. */
@@ -436,6 +495,41 @@ static void test_generate_refuses_what_does_not_fit(void **state)
     job_release(&j);
 }
 
+/* Numbers that are none spoil their own request and no other. */
+static void test_generate_a_poisoned_picture_fails_alone(void **state)
+{
+    const struct fixture *f = *state;
+    struct generate *g = generator(f, 6);
+    struct job jobs[6];
+    unsigned seed = 21;
+
+    for (int i = 0; i < 6; i++) {
+        job_make(f, &jobs[i], &seed);
+        jobs[i].options.n_beams = i < 2 ? 2 : 1;
+        jobs[i].options.sample = i > 3;
+        if (i % 2)
+            run_alone(f, jobs, i);
+        else
+            jobs[i].rows[3] = NAN;
+        assert_int_equal(submit(g, &jobs[i], (uint64_t)i), 0);
+    }
+    for (int n_done = 0; n_done < 6;) {
+        struct generate_result r;
+
+        assert_true(generate_step(g) >= 0);
+        for (; generate_take(g, &r) == 1; n_done++) {
+            if (r.tag % 2)
+                assert_same(&r, &jobs[r.tag].got);
+            else
+                assert_int_equal(r.n_sequences, 0);
+            generate_result_release(&r);
+        }
+    }
+    for (int i = 0; i < 6; i++)
+        job_release(&jobs[i]);
+    generate_free(g);
+}
+
 /* Cancelled requests give no result, wherever they were, and their room is used again. */
 static void test_generate_cancel_frees_the_room(void **state)
 {
@@ -530,14 +624,18 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_generate_results_do_not_depend_on_company),
+        cmocka_unit_test(test_generate_samples_follow_the_key),
         cmocka_unit_test(test_generate_stops_with_the_first_eos),
         cmocka_unit_test(test_generate_logprob_is_the_models),
         cmocka_unit_test(test_generate_refuses_options_out_of_range_by_name),
         cmocka_unit_test(test_generate_refuses_what_does_not_fit),
+        cmocka_unit_test(test_generate_a_poisoned_picture_fails_alone),
         cmocka_unit_test(test_generate_cancel_frees_the_room),
         cmocka_unit_test(test_generate_a_large_request_is_not_overtaken),
         cmocka_unit_test(test_generate_group_list_keeps_order_and_drops_by_tag),
     };
+    const struct CMUnitTest t5_tests[] = {cmocka_unit_test(test_generate_results_do_not_depend_on_company)};
+    const int failed = cmocka_run_group_tests_name("generate", tests, set_up, tear_down);
 
-    return cmocka_run_group_tests_name("generate", tests, set_up, tear_down);
+    return failed + cmocka_run_group_tests_name("generate t5", t5_tests, set_up_t5, tear_down);
 }
