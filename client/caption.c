@@ -38,6 +38,7 @@ struct run {
     struct screen screen;
     struct rundir rundir;
     struct daemons daemons;
+    const char *columns[PLAN_MAX_FIELDS];
     struct feed *feed;
     struct job job;
     char endpoint[RUNDIR_MAX + 16];
@@ -81,8 +82,15 @@ static int pump(struct run *r, int64_t wait_ms, struct err *err)
 
 static int reopen_feed(struct run *r, struct err *err)
 {
+    const struct plan *p = r->o->plan;
     struct feed_options o = {
         .sources = r->o->sources, .n_sources = r->o->n_sources, .limit = r->o->limit, .store_path = r->o->store};
+
+    for (uint32_t i = 0; i < p->n_fields; i++) {
+        r->columns[i] = p->fields[i].name;
+        o.needed |= (uint32_t)p->fields[i].needed << i;
+    }
+    o.columns = (struct source_columns){.names = r->columns, .n = p->n_fields};
 
     for (int i = 0; r->feed && i < o.n_sources; i++) {
         if (strcmp(o.sources[i], "@-") == 0)
@@ -381,6 +389,19 @@ static void tell_about_sources(struct run *r)
                     "%" PRIu64 " pictures changed since they were listed; their records stay (--refresh is not built "
                     "yet, use another -o to caption them again)",
                     c->n_changed);
+    if (c->n_other_fields)
+        screen_note(&r->screen,
+                    "the columns of %" PRIu64
+                    " rows changed since they were listed (%s is the first); their records stay, "
+                    "use another -o to do them again",
+                    c->n_other_fields, c->other_fields_key);
+    if (c->n_without)
+        screen_note(&r->screen, "%" PRIu64 " values that the recipe needs are missing in the lists: those items fail",
+                    c->n_without);
+    for (uint32_t i = 0; i < r->o->plan->n_fields; i++)
+        if (!r->o->plan->fields[i].needed && !(c->columns_seen >> i & 1))
+            screen_note(&r->screen, "no source has a column \"%s\": there are no given texts of that name",
+                        r->columns[i]);
     if (c->first_problem.text[0])
         screen_note(&r->screen, "passed over: %s", c->first_problem.text);
 }

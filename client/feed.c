@@ -2,6 +2,7 @@
 
 #include "base/arena.h"
 #include "client/known.h"
+#include "client/printable.h"
 #include "proto/row.h"
 #include "source/source.h"
 #include "store/reader.h"
@@ -26,6 +27,7 @@ struct feed {
     bool have_row;
     struct reader_row row; /* the reader's next */
     struct known known;
+    struct row_field fields[SOURCE_MAX_FIELDS]; /* of the item that walk gave last */
     struct feed_counts counts;
 };
 
@@ -40,6 +42,23 @@ static void count_skipped(struct feed *f)
         f->counts.first_problem = s->first_problem;
 }
 
+static void take_item(struct feed *f, const struct source_item *it, struct row_item *ret)
+{
+    *ret = (struct row_item){.key = (const uint8_t *)it->key,
+                             .key_bytes = (uint32_t)it->key_bytes,
+                             .path = (const uint8_t *)it->path,
+                             .path_bytes = (uint32_t)it->path_bytes,
+                             .size_bytes = it->size_bytes,
+                             .mtime_ns = it->mtime_ns,
+                             .n_fields = it->n_fields,
+                             .fields = f->fields};
+    for (uint32_t i = 0; i < it->n_fields; i++)
+        f->fields[i] = (struct row_field){.name = (const uint8_t *)it->fields[i].name,
+                                          .name_bytes = (uint32_t)strlen(it->fields[i].name),
+                                          .value = (const uint8_t *)it->fields[i].value,
+                                          .value_bytes = (uint32_t)it->fields[i].value_bytes};
+}
+
 /* The next picture of the sources. 1, 0 at the end, negative. */
 static int walk(struct feed *f, struct row_item *ret, struct err *err)
 {
@@ -49,7 +68,7 @@ static int walk(struct feed *f, struct row_item *ret, struct err *err)
 
     while (f->i_source < f->o.n_sources && (f->o.limit == 0 || f->n_taken < f->o.limit)) {
         if (!f->source) {
-            rc = source_open(f->o.sources[f->i_source], &f->source, err);
+            rc = source_open(f->o.sources[f->i_source], &f->o.columns, &f->source, err);
             if (rc < 0)
                 return rc;
         }
@@ -66,15 +85,35 @@ static int walk(struct feed *f, struct row_item *ret, struct err *err)
         if (n_store && it.path_bytes > n_store && memcmp(it.path, f->store_folder, n_store) == 0)
             continue;
         f->n_taken++;
-        *ret = (struct row_item){.key = (const uint8_t *)it.key,
-                                 .key_bytes = (uint32_t)it.key_bytes,
-                                 .path = (const uint8_t *)it.path,
-                                 .path_bytes = (uint32_t)it.path_bytes,
-                                 .size_bytes = it.size_bytes,
-                                 .mtime_ns = it.mtime_ns};
+        take_item(f, &it, ret);
         return 1;
     }
     return 0;
+}
+
+/* What is wrong with a source further down the list is worth knowing now, not after hours. */
+static int check_source(struct feed *f, const char *arg, struct err *err)
+{
+    struct source_summary sum;
+    int rc = source_check(arg, &f->o.columns, &sum, err);
+
+    for (uint32_t k = 0; rc == 0 && k < f->o.columns.n; k++) {
+        const char *name = f->o.columns.names[k];
+
+        f->counts.columns_seen |= (uint32_t)(sum.n_with[k] > 0) << k;
+        if (!(f->o.needed >> k & 1))
+            continue;
+        if (!sum.is_table)
+            return err_set(
+                err, -EINVAL,
+                "%.300s: has no columns, and the recipe needs one named \"%s\": give a list as JSONL, CSV or "
+                "TSV (blipline help sources)",
+                arg, name);
+        if (sum.n_items && sum.n_with[k] == 0)
+            return err_set(err, -EINVAL, "%.300s: no row has the column \"%s\" that the recipe needs", arg, name);
+        f->counts.n_without += sum.n_items - sum.n_with[k];
+    }
+    return rc;
 }
 
 int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
@@ -91,21 +130,13 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
         memcpy(f->store_folder + strlen(f->store_folder), "/", sizeof("/")); /* there is room for it */
     else
         f->store_folder[0] = '\0';
-    while (f->n_peeked < FEED_PEEK_ITEMS && (rc = walk(f, &item, err)) > 0) {
+    for (int i = 0; rc == 0 && i < o->n_sources; i++)
+        rc = check_source(f, o->sources[i], err);
+    while (rc >= 0 && f->n_peeked < FEED_PEEK_ITEMS && (rc = walk(f, &item, err)) > 0) {
         rc = row_item_copy(&f->peeked_bytes, &item, &f->peeked[f->n_peeked]);
         if (rc < 0)
             break;
         f->n_peeked++;
-    }
-    /* A missing source further down the list is worth knowing now, not after hours. */
-    for (int i = f->i_source + 1; rc >= 0 && i < o->n_sources; i++) {
-        struct source *s = NULL;
-
-        if (strcmp(o->sources[i], "@-") == 0)
-            continue;
-        rc = source_open(o->sources[i], &s, err);
-        if (rc == 0)
-            source_free(s);
     }
     if (rc < 0) {
         feed_close(f);
@@ -159,31 +190,31 @@ static int load_rest(struct feed *f, struct err *err)
     int rc = 0;
 
     while (rc == 0 && f->reader) {
-        const struct row_item *l = &f->row.listed;
-
-        rc = known_add(&f->known, l->path, l->path_bytes, l->size_bytes, l->mtime_ns);
+        rc = known_add(&f->known, &f->row.listed);
         if (rc == 0)
             rc = next_row(f, err);
     }
     return rc;
 }
 
-static bool same_path(const struct row_item *a, const struct row_item *b)
+static void count_changes(struct feed *f, const struct row_item *item, unsigned changed)
 {
-    return a->path_bytes == b->path_bytes && memcmp(a->path, b->path, a->path_bytes) == 0;
+    f->counts.n_changed += (changed & KNOWN_FILE) != 0;
+    if (!(changed & KNOWN_FIELDS))
+        return;
+    if (f->counts.n_other_fields++ == 0)
+        (void)printable_text(item->key, item->key_bytes, f->counts.other_fields_key,
+                             sizeof(f->counts.other_fields_key));
 }
 
 /* 1: new, 0: in the manifest. */
 static int is_new(struct feed *f, const struct row_item *item, struct err *err)
 {
-    const struct row_item *l = &f->row.listed;
-    bool changed = false;
+    unsigned changed = 0;
     int rc;
 
-    if (f->reader && same_path(item, l)) {
-        bool told = (l->size_bytes || l->mtime_ns) && (item->size_bytes || item->mtime_ns);
-
-        f->counts.n_changed += told && (l->size_bytes != item->size_bytes || l->mtime_ns != item->mtime_ns);
+    if (f->reader && known_same(item, &f->row.listed)) {
+        count_changes(f, item, known_changes(&f->row.listed, item));
         return next_row(f, err);
     }
     if (f->reader) {
@@ -191,9 +222,9 @@ static int is_new(struct feed *f, const struct row_item *item, struct err *err)
         if (rc < 0)
             return rc;
     }
-    if (!known_take(&f->known, item->path, item->path_bytes, item->size_bytes, item->mtime_ns, &changed))
+    if (!known_take(&f->known, item, &changed))
         return 1;
-    f->counts.n_changed += changed;
+    count_changes(f, item, changed);
     return 0;
 }
 

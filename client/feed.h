@@ -1,6 +1,6 @@
 /* feed.h - the pictures of a job that its store does not know yet, as row frames for the broker.
  *
- * The walk over the sources is compared with the manifest: an item is a path, and only paths that are not in the
+ * The walk over the sources is compared with the manifest: an item is a path (client/known.h), and only those that are not in the
  * manifest (as often as they are in the walk) become rows. As long as walk and manifest run in step nothing is
  * remembered; from the first difference on, 32 bytes an item of the rest of the manifest.
  * Who may call: one thread; the store may be open for writing in another process.
@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "source/source.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,20 +22,27 @@ struct feed;
 struct feed_options {
     const char *const *sources; /* as source/source.h takes them; must live as long as the feed */
     int n_sources;
-    uint64_t limit;         /* 0: none; else only the first so many of the walk */
-    const char *store_path; /* what lies in this folder is passed over */
+    uint64_t limit;                /* 0: none; else only the first so many of the walk */
+    const char *store_path;        /* what lies in this folder is passed over */
+    struct source_columns columns; /* of lists, kept with the items */
+    uint32_t needed;               /* bit i: of column i a source without it is an error */
 };
 
 /* What the walk has seen so far. */
 struct feed_counts {
-    uint64_t n_walked;  /* pictures, up to the limit */
-    uint64_t n_new;     /* of them, not in the manifest */
-    uint64_t n_changed; /* of the others, size or time differ from the manifest's */
+    uint64_t n_walked;          /* pictures, up to the limit */
+    uint64_t n_new;             /* of them, not in the manifest */
+    uint64_t n_changed;         /* of the others, size or time differ from the manifest's */
+    uint64_t n_other_fields;    /* of the others, fields differ from the manifest's */
+    char other_fields_key[128]; /* the first of them, printable */
+    uint64_t n_without;         /* rows of lists that lack a needed column: these items will fail */
+    uint32_t columns_seen;      /* bit i: some row has column i */
     uint64_t n_skipped_names, n_skipped_hidden, n_skipped_other;
     struct err first_problem; /* a folder that could not be read, ...; "" for none */
 };
 
-/* Opens the sources and looks at the first FEED_PEEK_ITEMS pictures. */
+/* Reads lists from end to end, so that a broken line is known before any work, then opens the sources and looks at the
+ * first FEED_PEEK_ITEMS pictures. */
 int feed_open(const struct feed_options *o, struct feed **ret, struct err *err) CHECK_RESULT;
 void feed_close(struct feed *f); /* NULL is fine */
 /* How many pictures were looked at; fewer than FEED_PEEK_ITEMS: that is all of them. */

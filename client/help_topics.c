@@ -7,15 +7,30 @@
 
 static const char sources[] =
     "SOURCES\n\n"
-    "A source of `blipline caption` is one of\n\n"
-    "  a folder    every .jpg .jpeg .jpe .jfif .png .webp below it (in any case), in bytewise order of the paths;\n"
-    "              hidden names are skipped, links to files are followed, links to folders are not\n"
-    "  a file      that file, whatever its name\n"
-    "  @list.txt   one path a line, relative to the list's folder or absolute; @- is standard input\n\n"
+    "A source of `blipline caption`, `score` and `embed` is one of\n\n"
+    "  a folder     every .jpg .jpeg .jpe .jfif .png .webp below it (in any case), in bytewise order of the paths;\n"
+    "               hidden names are skipped, links to files are followed, links to folders are not\n"
+    "  a file       that file, whatever its name\n"
+    "  @list.txt    one path a line, relative to the list's folder or absolute; @- is standard input\n"
+    "  @list.jsonl  a table: one JSON object a line (also .ndjson), such as {\"path\": \"a.jpg\", \"caption\": \"a "
+    "cat\"}\n"
+    "  @list.csv    a table: the first row names the columns; quotes as in RFC 4180\n"
+    "  @list.tsv    the same with tabs\n\n"
     "A folder or file whose name begins with @ is written ./@name. Several sources may be given; their items are\n"
     "numbered in that order. The key of an item is its path relative to its source, so keys need not be unique.\n"
     "A picture that cannot be used becomes an item with a reason (missing, unreadable, empty, too_large,\n"
-    "unknown_format, unsupported, truncated, corrupt, too_many_pixels); it never stops the others.";
+    "unknown_format, unsupported, truncated, corrupt, too_many_pixels); it never stops the others.\n\n"
+    "Of a table's columns the first of path, image, file, file_name, filename (or else key) is the picture, relative "
+    "to\n"
+    "the table's folder or absolute; key, if there is one, is the item's key. Of the others those are kept that the\n"
+    "recipe asks for: {NAME} in a prompt, text-field = NAME. A value of JSONL may be a list, [\"how many?\", \"which\n"
+    "colour?\"]: a prompt with it becomes one prompt a value, a text field one text a value. An empty cell of CSV is "
+    "no\n"
+    "value; a row without a value that a prompt needs becomes an item with that reason. Text is UTF-8; a byte order "
+    "mark\n"
+    "and CRLF are fine; a row has at most 1 MiB, a value 16 KiB. A table is read to its end before any work, so that "
+    "a\n"
+    "broken line is an error with its number.";
 
 static const char store[] =
     "STORE\n\n"
@@ -25,16 +40,20 @@ static const char store[] =
     "a checksum.\n\n"
     "An item keeps its number for ever. Running `blipline caption` again on the same store goes on where it was:\n"
     "pictures that are new in the source get new numbers, records of pictures that vanished stay. A store remembers\n"
-    "its recipe (prompt, number of tokens, model by fingerprint) and refuses another one.\n\n"
+    "its recipe (blipline help recipe) and its models by fingerprint, and refuses others, naming the difference.\n\n"
     "Any number of readers may use a store while it is being written: blipline export, get, stats, verify, or any\n"
     "program with LMDB and protobuf; examples/read_store.py is ten lines.";
 
 static const char models[] =
     "MODELS\n\n"
-    "--model names a folder in the layout of published checkpoints: config.json, preprocessor_config.json,\n"
+    "--model and --score-model name a folder in the layout of published checkpoints: config.json, "
+    "preprocessor_config.json,\n"
     "tokenizer.json and model.safetensors (or shards with model.safetensors.index.json).\n\n"
     "  models/blip2-opt-demo     comes with the source; small, trained on drawings of pictograms, knows nothing else\n"
-    "  Salesforce/blip2-opt-2.7b captions of real photographs; 15 GB:\n"
+    "  models/blip2-itm-demo     the same for scores and ITC embeddings\n\n"
+    "  Salesforce/blip2-opt-2.7b      captions of real photographs, answers; 15 GB\n"
+    "  Salesforce/blip2-flan-t5-xl    the same with a language model that follows instructions; 16 GB\n"
+    "  Salesforce/blip2-itm-vit-g     retrieval: scores and ITC embeddings; 5 GB. No captions\n\n"
     "      huggingface-cli download Salesforce/blip2-opt-2.7b --exclude '*.bin' --local-dir blip2-opt-2.7b\n\n"
     "The whole checkpoint is checked before any work: a missing or unknown tensor, a wrong shape or an unsupported\n"
     "option is refused by its name. `blipline selftest DIR` compares every stage with reference data.";

@@ -2,20 +2,79 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <xxhash.h>
 
+#define USED UINT32_C(0x80000000)
+
 struct known_entry {
-    uint64_t low, high; /* of the path's hash */
+    uint64_t low, high; /* of the item's hash */
     uint64_t stamp;     /* of size and time; 0: unknown */
-    uint32_t count;     /* how often; 0 once taken */
-    uint32_t used;
+    uint32_t count;     /* how often, 0 once taken; with USED */
+    uint32_t fields;    /* their hash; 0: differs among them */
 };
 
-static uint64_t stamp_of(uint64_t size_bytes, int64_t mtime_ns)
+static uint64_t stamp_of(const struct row_item *item)
 {
-    const uint64_t both[2] = {size_bytes, (uint64_t)mtime_ns};
+    const uint64_t both[2] = {item->size_bytes, (uint64_t)item->mtime_ns};
 
-    return size_bytes == 0 && mtime_ns == 0 ? 0 : XXH3_64bits(both, sizeof(both)) | 1;
+    return item->size_bytes == 0 && item->mtime_ns == 0 ? 0 : XXH3_64bits(both, sizeof(both)) | 1;
+}
+
+/* Never 0. Lengths are hashed too, so that values cannot run into each other. */
+static uint32_t fields_of(const struct row_item *item)
+{
+    uint64_t h = item->n_fields;
+
+    for (uint32_t i = 0; i < item->n_fields; i++) {
+        const struct row_field *f = &item->fields[i];
+
+        h = XXH3_64bits_withSeed(f->name, f->name_bytes, h ^ f->name_bytes);
+        h = XXH3_64bits_withSeed(f->value, f->value_bytes, h ^ f->value_bytes);
+    }
+    return (uint32_t)h | 1;
+}
+
+/* A key that is the end of the path, or was before "./" at its beginning was dropped, says nothing more. */
+static bool has_own_key(const struct row_item *item)
+{
+    const uint8_t *key = item->key;
+    uint32_t n = item->key_bytes;
+
+    while (n > 2 && key[0] == '.' && key[1] == '/') {
+        key += 2;
+        n -= 2;
+    }
+    return n > item->path_bytes || memcmp(item->path + item->path_bytes - n, key, n) != 0 ||
+           (n < item->path_bytes && n > 0 && key[0] != '/' && item->path[item->path_bytes - n - 1] != '/');
+}
+
+static XXH128_hash_t hash_of(const struct row_item *item)
+{
+    XXH128_hash_t h = XXH3_128bits(item->path, item->path_bytes);
+
+    return has_own_key(item) ? XXH3_128bits_withSeed(item->key, item->key_bytes, h.low64) : h;
+}
+
+bool known_same(const struct row_item *a, const struct row_item *b)
+{
+    bool own = has_own_key(a);
+
+    if (a->path_bytes != b->path_bytes || memcmp(a->path, b->path, a->path_bytes) != 0 || own != has_own_key(b))
+        return false;
+    return !own || (a->key_bytes == b->key_bytes && memcmp(a->key, b->key, a->key_bytes) == 0);
+}
+
+unsigned known_changes(const struct row_item *was, const struct row_item *is)
+{
+    bool told = (was->size_bytes || was->mtime_ns) && (is->size_bytes || is->mtime_ns);
+    unsigned changed = 0;
+
+    if (told && (was->size_bytes != is->size_bytes || was->mtime_ns != is->mtime_ns))
+        changed |= KNOWN_FILE;
+    if ((was->n_fields || is->n_fields) && fields_of(was) != fields_of(is))
+        changed |= KNOWN_FIELDS;
+    return changed;
 }
 
 /* The entry of this hash, or the free slot where it belongs. */
@@ -23,7 +82,7 @@ static struct known_entry *slot(const struct known *k, uint64_t low, uint64_t hi
 {
     size_t i = low & (k->n_slots - 1);
 
-    while (k->entries[i].used && (k->entries[i].low != low || k->entries[i].high != high))
+    while (k->entries[i].count && (k->entries[i].low != low || k->entries[i].high != high))
         i = (i + 1) & (k->n_slots - 1);
     return &k->entries[i];
 }
@@ -36,7 +95,7 @@ static int grow(struct known *k)
     if (!bigger.entries)
         return -ENOMEM;
     for (size_t i = 0; i < k->n_slots; i++) {
-        if (k->entries[i].used)
+        if (k->entries[i].count)
             *slot(&bigger, k->entries[i].low, k->entries[i].high) = k->entries[i];
     }
     free(k->entries);
@@ -44,34 +103,38 @@ static int grow(struct known *k)
     return 0;
 }
 
-int known_add(struct known *k, const void *path, size_t path_bytes, uint64_t size_bytes, int64_t mtime_ns)
+int known_add(struct known *k, const struct row_item *item)
 {
-    XXH128_hash_t h = XXH3_128bits(path, path_bytes);
+    XXH128_hash_t h = hash_of(item);
+    uint32_t fields = fields_of(item);
     struct known_entry *e;
 
     if (k->n_entries * 3 >= k->n_slots * 2 && grow(k) < 0)
         return -ENOMEM;
     e = slot(k, h.low64, h.high64);
-    if (!e->used) {
-        *e = (struct known_entry){.low = h.low64, .high = h.high64, .used = 1};
+    if (!e->count) {
+        *e = (struct known_entry){.low = h.low64, .high = h.high64, .count = USED, .fields = fields};
         k->n_entries++;
     }
-    e->stamp = stamp_of(size_bytes, mtime_ns);
+    e->stamp = stamp_of(item);
+    if (e->fields != fields)
+        e->fields = 0;
     e->count++;
     return 0;
 }
 
-bool known_take(struct known *k, const void *path, size_t path_bytes, uint64_t size_bytes, int64_t mtime_ns,
-                bool *ret_changed)
+bool known_take(struct known *k, const struct row_item *item, unsigned *ret_changed)
 {
-    XXH128_hash_t h = XXH3_128bits(path, path_bytes);
-    uint64_t stamp = stamp_of(size_bytes, mtime_ns);
+    XXH128_hash_t h = hash_of(item);
+    uint64_t stamp = stamp_of(item);
     struct known_entry *e = k->n_slots ? slot(k, h.low64, h.high64) : NULL;
 
-    if (!e || !e->used || e->count == 0)
+    if (!e || (e->count & ~USED) == 0)
         return false;
     e->count--;
-    *ret_changed = stamp && e->stamp && stamp != e->stamp;
+    *ret_changed = stamp && e->stamp && stamp != e->stamp ? KNOWN_FILE : 0;
+    if (e->fields && e->fields != fields_of(item))
+        *ret_changed |= KNOWN_FIELDS;
     return true;
 }
 

@@ -1,11 +1,14 @@
-/* known.h - which paths a manifest still holds, as a multiset of hashes with a stamp of size and time.
+/* known.h - which items a manifest still holds, as a multiset of hashes with stamps of what may change.
  *
- * Two paths with the same 128-bit hash are taken for one. Who may call: one thread.
+ * An item is its path, with its key where that is a name of its own and no part of the path: rows of a list may share a
+ * picture. Two items with the same 128-bit hash are taken for one.
+ * Who may call: one thread.
  * Units:  none. Memory: 32 bytes an entry, at most two thirds full; known_release. Errors: -ENOMEM. */
 #ifndef BLIPLINE_CLIENT_KNOWN_H
 #define BLIPLINE_CLIENT_KNOWN_H
 
 #include "base/err.h"
+#include "proto/row.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,10 +21,21 @@ struct known {
     size_t n_slots, n_entries;
 };
 
-int known_add(struct known *k, const void *path, size_t path_bytes, uint64_t size_bytes, int64_t mtime_ns) CHECK_RESULT;
-/* Is it there? Then once less. *ret_changed: with another size or time (0 in either place says nothing). */
-bool known_take(struct known *k, const void *path, size_t path_bytes, uint64_t size_bytes, int64_t mtime_ns,
-                bool *ret_changed);
+/* What is not as it was. Bits. */
+enum known_change {
+    KNOWN_FILE = 1,   /* size or time (0 in either place says nothing) */
+    KNOWN_FIELDS = 2, /* names, values or their order */
+};
+
+int known_add(struct known *k, const struct row_item *item) CHECK_RESULT;
+/* Is it there? Then once less. *ret_changed: bits of enum known_change; of items that share everything but their fields
+ * nothing is said of those. */
+bool known_take(struct known *k, const struct row_item *item, unsigned *ret_changed);
 void known_release(struct known *k);
+
+/* The same item? */
+bool known_same(const struct row_item *a, const struct row_item *b);
+/* Of the same item. */
+unsigned known_changes(const struct row_item *was, const struct row_item *is);
 
 #endif

@@ -115,14 +115,14 @@ int source_absolute(const char *name, char *ret, struct err *err)
     return rc < 0 ? err_set(err, rc, "%.300s: the path is too long", name) : 0;
 }
 
-int source_open(const char *arg, struct source **ret, struct err *err)
+int source_open(const char *arg, const struct source_columns *wanted, struct source **ret, struct err *err)
 {
     char path[PATH_MAX];
     struct stat st;
     int rc;
 
     if (arg[0] == '@')
-        return source_list_open(arg, ret, err);
+        return source_list_open(arg, wanted, true, ret, err);
     if (!arg[0])
         return err_set(err, -EINVAL, "the source is an empty name");
     rc = source_absolute(arg, path, err);
@@ -153,4 +153,35 @@ void source_free(struct source *s)
 {
     if (s)
         s->free(s);
+}
+
+int source_check(const char *arg, const struct source_columns *wanted, struct source_summary *ret, struct err *err)
+{
+    struct source_summary found = {.is_table = arg[0] == '@' && source_is_table(arg + 1)};
+    struct source *s = NULL;
+    struct source_item item;
+    struct stat st;
+    int rc;
+
+    if (strcmp(arg, "@-") == 0 ||
+        (arg[0] == '@' && stat(arg + 1, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))) {
+        *ret = found;
+        return 0;
+    }
+    rc = arg[0] == '@' ? source_list_open(arg, wanted, false, &s, err) : source_open(arg, wanted, &s, err);
+    while (rc == 0 && arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
+        uint64_t seen = 0; /* columns of this row */
+
+        for (uint32_t i = 0; i < item.n_fields; i++)
+            for (uint32_t k = 0; k < wanted->n; k++)
+                seen |= (uint64_t)(item.fields[i].name == wanted->names[k]) << k;
+        for (uint32_t k = 0; k < SOURCE_MAX_COLUMNS; k++)
+            found.n_with[k] += seen >> k & 1;
+        found.n_items++;
+        rc = 0;
+    }
+    source_free(s);
+    if (rc == 0)
+        *ret = found;
+    return rc;
 }

@@ -14,6 +14,7 @@
 struct source_list {
     struct source source; /* first */
     FILE *file;
+    bool examine;
     uint64_t line_number;
     char base[PATH_MAX]; /* folder that relative lines start from */
     char name[256];      /* for messages */
@@ -57,7 +58,6 @@ static int read_line(struct source_list *l, struct err *err)
 static int list_next(struct source *s, struct source_item *ret, struct err *err)
 {
     struct source_list *l = (struct source_list *)s;
-    struct stat st;
     int rc;
 
     do {
@@ -71,11 +71,19 @@ static int list_next(struct source *s, struct source_item *ret, struct err *err)
                        PATH_MAX - 1);
     *ret = (struct source_item){
         .key = l->line, .key_bytes = strlen(l->line), .path = l->path, .path_bytes = strlen(l->path)};
-    if (stat(l->path, &st) == 0) {
-        ret->size_bytes = (uint64_t)st.st_size;
-        ret->mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
-    }
+    if (l->examine)
+        source_examine(ret);
     return 1;
+}
+
+void source_examine(struct source_item *item)
+{
+    struct stat st;
+
+    if (stat(item->path, &st) < 0)
+        return;
+    item->size_bytes = (uint64_t)st.st_size;
+    item->mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
 }
 
 static void list_free(struct source *s)
@@ -87,43 +95,53 @@ static void list_free(struct source *s)
     free(l);
 }
 
-static int open_file(struct source_list *l, const char *path, struct err *err)
+int source_list_file(const char *path, FILE **ret_file, char *ret_base, struct err *err)
 {
     struct stat st;
+    FILE *file;
     char *slash;
-    int rc;
+    int rc = source_absolute(path, ret_base, err);
 
-    if (strcmp(path, "-") == 0) {
-        (void)snprintf(l->name, sizeof(l->name), "standard input");
-        l->file = stdin;
-        return source_absolute(".", l->base, err);
-    }
-    (void)snprintf(l->name, sizeof(l->name), "%s", path);
-    rc = source_absolute(path, l->base, err);
     if (rc < 0)
         return rc;
-    slash = strrchr(l->base, '/');
-    slash[slash == l->base] = '\0'; /* keep the slash of the root */
-    l->file = fopen(path, "re");    /* a pipe is welcome: <(find ...) */
-    if (!l->file) {
+    slash = strrchr(ret_base, '/');
+    slash[slash == ret_base] = '\0'; /* keep the slash of the root */
+    file = fopen(path, "re");        /* a pipe is welcome: <(find ...) */
+    if (!file) {
         rc = -errno;
         return err_set(err, rc, "%.300s: cannot open the list: %s", path, strerror(-rc));
     }
-    if (fstat(fileno(l->file), &st) == 0 && S_ISDIR(st.st_mode))
+    if (fstat(fileno(file), &st) == 0 && S_ISDIR(st.st_mode)) {
+        (void)fclose(file);
         return err_set(err, -EISDIR, "%.300s: is a folder, a list of paths is wanted after @", path);
+    }
+    *ret_file = file;
     return 0;
 }
 
-int source_list_open(const char *arg, struct source **ret, struct err *err)
+int source_list_open(const char *arg, const struct source_columns *wanted, bool examine, struct source **ret,
+                     struct err *err)
 {
-    struct source_list *l = calloc(1, sizeof(*l));
+    struct source_list *l;
+    const char *path = arg + 1;
     int rc;
 
+    if (source_is_table(path))
+        return source_table_open(path, wanted, examine, ret, err);
+    l = calloc(1, sizeof(*l));
     if (!l)
         return err_set(err, -ENOMEM, "%.300s: no memory", arg);
     l->source.next = list_next;
     l->source.free = list_free;
-    rc = open_file(l, arg + 1, err);
+    l->examine = examine;
+    if (strcmp(path, "-") == 0) {
+        (void)snprintf(l->name, sizeof(l->name), "standard input");
+        l->file = stdin;
+        rc = source_absolute(".", l->base, err);
+    } else {
+        (void)snprintf(l->name, sizeof(l->name), "%s", path);
+        rc = source_list_file(path, &l->file, l->base, err);
+    }
     if (rc < 0) {
         list_free(&l->source);
         return rc;

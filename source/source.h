@@ -6,7 +6,11 @@
  * arise); a file     that file, whatever its name;
  *   @list.txt  one path a line, relative to the list's folder or absolute; LF or CRLF; empty lines are skipped. Lines
  * are not looked at further: a file that is missing becomes an item, and fails with that reason. @- is standard input,
- *              relative to the working folder. A folder or file whose name begins with @ is written ./@name.
+ *              relative to the working folder. A folder or file whose name begins with @ is written ./@name;
+ *   @list.csv, @list.tsv, @list.jsonl
+ *              a table, by its extension: one row an item, with named columns. The picture is in the first of the
+ * columns path, image, file, file_name, filename, or else key; `key` is the item's key (else the path as written). What
+ * the caller asks for of the others becomes fields of the item.
  *
  * Who may call: one thread per source.
  * Units:  sizes bytes, times nanoseconds since 1970 UTC.
@@ -19,10 +23,26 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct source;
+
+enum {
+    SOURCE_MAX_COLUMNS = 32,
+    SOURCE_MAX_FIELDS = 64,                   /* of one item; a list of values is several */
+    SOURCE_MAX_FIELD_BYTES = 16384,           /* of one value */
+    SOURCE_MAX_ITEM_FIELD_BYTES = 128 * 1024, /* of all of them */
+    SOURCE_MAX_ROW_BYTES = 1024 * 1024,       /* of a row in the file */
+};
+
+/* A value of a column, as text: of JSON also numbers, true and false. Empty cells of CSV and null have none. */
+struct source_field {
+    const char *name;  /* the caller's */
+    const char *value; /* UTF-8, NUL-terminated as well */
+    size_t value_bytes;
+};
 
 struct source_item {
     const char *key; /* path relative to the source; any byte but NUL, not necessarily UTF-8; NUL-terminated as well */
@@ -31,6 +51,14 @@ struct source_item {
     size_t path_bytes;
     uint64_t size_bytes; /* 0 where the file could not be examined (lists only) */
     int64_t mtime_ns;    /* 0 likewise */
+    uint32_t n_fields;   /* tables alone; at most SOURCE_MAX_FIELDS */
+    const struct source_field *fields;
+};
+
+/* The columns that the caller wants as fields. The names are borrowed. */
+struct source_columns {
+    const char *const *names;
+    uint32_t n; /* at most SOURCE_MAX_COLUMNS */
 };
 
 /* What a walk passed over. */
@@ -44,8 +72,20 @@ struct source_skipped {
     struct err first_problem; /* in words, about the first of the last three; "" when there was none */
 };
 
-/* -ENOENT and the like when the argument names nothing. */
-int source_open(const char *arg, struct source **ret, struct err *err) CHECK_RESULT;
+/* What a list is found to hold. */
+struct source_summary {
+    bool is_table;
+    uint64_t n_items;
+    uint64_t n_with[SOURCE_MAX_COLUMNS]; /* rows that have a value of wanted column i */
+};
+
+/* -ENOENT and the like when the argument names nothing. `wanted` may be NULL. */
+int source_open(const char *arg, const struct source_columns *wanted, struct source **ret,
+                struct err *err) CHECK_RESULT;
+/* Read a list from end to end without looking at its pictures, so that a broken line is known before any work. Only
+ * that it is there is checked of other sources, and of lists that can be read once alone (pipes, @-). */
+int source_check(const char *arg, const struct source_columns *wanted, struct source_summary *ret,
+                 struct err *err) CHECK_RESULT;
 /* 1: *ret is the next item. 0: there are no more. Negative: the source is broken (a list's line is named by its
  * number). */
 int source_next(struct source *s, struct source_item *ret, struct err *err) CHECK_RESULT;

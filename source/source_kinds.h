@@ -1,10 +1,13 @@
-/* source_kinds.h - the three kinds of source behind source.h; nobody else includes this.
+/* source_kinds.h - the kinds of source behind source.h; nobody else includes this.
  *
  * Units, memory, errors: as in source.h. */
 #ifndef BLIPLINE_SOURCE_SOURCE_KINDS_H
 #define BLIPLINE_SOURCE_SOURCE_KINDS_H
 
 #include "source/source.h"
+
+#include <stdbool.h>
+#include <stdio.h>
 
 struct source {
     int (*next)(struct source *s, struct source_item *ret, struct err *err);
@@ -15,8 +18,17 @@ struct source {
 /* `path` is absolute, shorter than PATH_MAX, without a slash at the end (but for "/"). `arg` is what the user wrote. */
 int source_walk_open(const char *path, const char *arg, struct source **ret, struct err *err) CHECK_RESULT;
 int source_file_open(const char *path, const char *arg, struct source **ret, struct err *err) CHECK_RESULT;
-/* arg[0] == '@' */
-int source_list_open(const char *arg, struct source **ret, struct err *err) CHECK_RESULT;
+/* arg[0] == '@'. `examine`: find out the pictures' sizes. */
+int source_list_open(const char *arg, const struct source_columns *wanted, bool examine, struct source **ret,
+                     struct err *err) CHECK_RESULT;
+/* Does the name of a list say that it is a table? */
+bool source_is_table(const char *path);
+int source_table_open(const char *path, const struct source_columns *wanted, bool examine, struct source **ret,
+                      struct err *err) CHECK_RESULT;
+/* The list `path` for reading and the absolute folder (PATH_MAX bytes) that its names start from. */
+int source_list_file(const char *path, FILE **ret_file, char *ret_base, struct err *err) CHECK_RESULT;
+/* Fill in size and time of the file at item->path, where it can be examined. */
+void source_examine(struct source_item *item);
 
 /* `name` below the absolute folder `base`, or name itself when absolute, into ret[PATH_MAX]. -ENAMETOOLONG. */
 int source_join(const char *base, const char *name, char *ret) CHECK_RESULT;

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -270,23 +271,34 @@ static void test_feed_a_source_that_is_missing_is_named_at_once(void **state)
     assert_null(feed);
 }
 
+static struct row_item item_at(const char *path, const char *key, uint64_t size_bytes, int64_t mtime_ns)
+{
+    return (struct row_item){.path = (const uint8_t *)path,
+                             .path_bytes = (uint32_t)strlen(path),
+                             .key = (const uint8_t *)key,
+                             .key_bytes = (uint32_t)strlen(key),
+                             .size_bytes = size_bytes,
+                             .mtime_ns = mtime_ns};
+}
+
 static void test_known_takes_as_often_as_was_added(void **state)
 {
     struct known k = {0};
-    bool changed = true;
+    unsigned changed = 9;
     char path[32];
+    struct row_item item = item_at("/a", "a", 1, 1);
 
     (void)state;
-    assert_false(known_take(&k, "a", 1, 1, 1, &changed));
+    assert_false(known_take(&k, &item, &changed));
     for (int i = 0; i < 5000; i++) {
-        int n = snprintf(path, sizeof(path), "p%d", i % 2500);
-
-        assert_int_equal(known_add(&k, path, (size_t)n, 7, 9), 0);
+        (void)snprintf(path, sizeof(path), "/p%d", i % 2500);
+        item = item_at(path, path + 1, 7, 9);
+        assert_int_equal(known_add(&k, &item), 0);
     }
     for (int i = 0; i < 7500; i++) {
-        int n = snprintf(path, sizeof(path), "p%d", i % 2500);
-
-        assert_int_equal(known_take(&k, path, (size_t)n, 7, 9, &changed), i < 5000);
+        (void)snprintf(path, sizeof(path), "/p%d", i % 2500);
+        item = item_at(path, path + 1, 7, 9);
+        assert_int_equal(known_take(&k, &item, &changed), i < 5000);
         assert_false(i < 5000 && changed);
     }
     known_release(&k);
@@ -294,17 +306,127 @@ static void test_known_takes_as_often_as_was_added(void **state)
 
 static void test_known_tells_changed_bytes_and_unknown_ones(void **state)
 {
+    static const struct {
+        uint64_t size_bytes;
+        int64_t mtime_ns;
+        unsigned changed;
+    } cases[] = {{8, 9, KNOWN_FILE}, {7, 10, KNOWN_FILE}, {0, 0, 0} /* could not be examined */, {7, 9, 0}};
+    struct row_item item = item_at("/a", "a", 7, 9);
     struct known k = {0};
-    bool changed = false;
+    unsigned changed = 0;
 
     (void)state;
     for (int i = 0; i < 4; i++)
-        assert_int_equal(known_add(&k, "a", 1, 7, 9), 0);
-    assert_true(known_take(&k, "a", 1, 8, 9, &changed) && changed);
-    assert_true(known_take(&k, "a", 1, 7, 10, &changed) && changed);
-    assert_true(known_take(&k, "a", 1, 0, 0, &changed) && !changed); /* could not be examined */
-    assert_true(known_take(&k, "a", 1, 7, 9, &changed) && !changed);
+        assert_int_equal(known_add(&k, &item), 0);
+    for (int i = 0; i < 4; i++) {
+        item = item_at("/a", "a", cases[i].size_bytes, cases[i].mtime_ns);
+        assert_true(known_take(&k, &item, &changed));
+        assert_int_equal(changed, cases[i].changed);
+    }
     known_release(&k);
+}
+
+static void test_known_key_counts_where_it_is_a_name_of_its_own(void **state)
+{
+    struct row_item a = item_at("/in/x/a.jpg", "x/a.jpg", 1, 1), shorter = item_at("/in/x/a.jpg", "a.jpg", 1, 1),
+                    dotted = item_at("/in/x/a.jpg", "././x/a.jpg", 1, 1), own = item_at("/in/x/a.jpg", "17", 1, 1),
+                    other = item_at("/in/x/a.jpg", "18", 1, 1), tail = item_at("/in/x/a.jpg", ".jpg", 1, 1),
+                    whole = item_at("/in/x/a.jpg", "/in/x/a.jpg", 1, 1);
+    struct known k = {0};
+    unsigned changed;
+
+    (void)state;
+    assert_true(known_same(&a, &shorter) && known_same(&a, &dotted) && known_same(&a, &whole));
+    assert_false(known_same(&a, &own) || known_same(&own, &other) || known_same(&a, &tail));
+    assert_true(known_same(&own, &own));
+    assert_int_equal(known_add(&k, &own), 0);
+    assert_int_equal(known_add(&k, &a), 0);
+    assert_false(known_take(&k, &other, &changed));
+    assert_true(known_take(&k, &shorter, &changed));
+    assert_false(known_take(&k, &dotted, &changed));
+    assert_true(known_take(&k, &own, &changed));
+    known_release(&k);
+}
+
+static void test_known_tells_changed_fields(void **state)
+{
+    struct row_field cat = {(const uint8_t *)"c", (const uint8_t *)"cat", 1, 3},
+                     dog = {(const uint8_t *)"c", (const uint8_t *)"dog", 1, 3};
+    struct row_item a = item_at("/a", "a", 1, 1), b = a;
+    struct known k = {0};
+    unsigned changed = 9;
+
+    (void)state;
+    a.n_fields = b.n_fields = 1;
+    a.fields = &cat;
+    b.fields = &dog;
+    assert_int_equal(known_changes(&a, &a), 0);
+    assert_int_equal(known_changes(&a, &b), KNOWN_FIELDS);
+    assert_int_equal(known_add(&k, &a), 0);
+    assert_true(known_take(&k, &b, &changed));
+    assert_int_equal(changed, KNOWN_FIELDS);
+    assert_int_equal(known_add(&k, &a), 0);
+    assert_int_equal(known_add(&k, &b), 0); /* two rows of one picture: which is which cannot be told */
+    assert_true(known_take(&k, &b, &changed));
+    assert_int_equal(changed, 0);
+    known_release(&k);
+}
+
+static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
+{
+    static const char *const names[] = {"question", "caption"};
+    const struct folder *f = *state;
+    char list[100];
+    const char *const sources[] = {list}, *const plain[] = {f->in};
+    struct feed_options o = {
+        .sources = sources, .n_sources = 1, .store_path = f->store, .columns = {names, 2}, .needed = 1};
+    struct feed *feed = NULL;
+    struct err err = {""};
+    struct buf frame;
+    struct row_cursor c;
+    struct row_frame rf;
+    struct row_item item;
+    uint32_t n = 0;
+    bool more = true;
+
+    touch(f->in, "a.jpg", "1");
+    (void)snprintf(list, sizeof(list), "@%s/l.jsonl", f->path);
+    touch(f->path, "l.jsonl",
+          "{\"path\": \"in/a.jpg\", \"key\": \"q1\", \"question\": [\"what?\", \"who?\"], \"other\": 1}\n"
+          "{\"path\": \"in/a.jpg\", \"key\": \"q2\", \"caption\": \"x\"}\n");
+    buf_init(&frame, 0);
+    if (feed_open(&o, &feed, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(feed_next(feed, &frame, &n, &more, &err), 0);
+    assert_int_equal(n, 2);
+    assert_int_equal(feed_counts(feed)->n_without, 1);
+    assert_int_equal(feed_counts(feed)->columns_seen, 3);
+    rf = (struct row_frame){frame.data, frame.size_bytes};
+    row_cursor_init(&c, &rf, 1, n);
+    assert_int_equal(row_cursor_next_item(&c, &item, &err), 1);
+    assert_int_equal(item.n_fields, 2);
+    assert_memory_equal(item.fields[1].name, "question", 8);
+    assert_memory_equal(item.fields[1].value, "who?", 4);
+    assert_int_equal(row_cursor_next_item(&c, &item, &err), 1);
+    assert_memory_equal(item.fields[0].name, "caption", 7);
+    row_cursor_release(&c);
+    feed_close(feed);
+    feed = NULL;
+    o.needed = 4 - 1; /* both */
+    assert_int_equal(feed_open(&o, &feed, &err), 0);
+    feed_close(feed);
+    feed = NULL;
+    touch(f->path, "l.jsonl", "{\"path\": \"in/a.jpg\"}\n{\"path\": \"in/a.jpg\", \"question\": \"x\"}\n");
+    assert_int_equal(feed_open(&o, &feed, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "no row has the column \"caption\""));
+    o.sources = plain;
+    assert_int_equal(feed_open(&o, &feed, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "has no columns"));
+    touch(f->path, "l.jsonl", "{\"path\": \"in/a.jpg\"}\n{\n");
+    o.sources = sources;
+    assert_int_equal(feed_open(&o, &feed, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "l.jsonl, line 2"));
+    buf_release(&frame);
 }
 
 int main(void)
@@ -319,6 +441,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_feed_a_source_that_is_missing_is_named_at_once, setup, teardown),
         cmocka_unit_test(test_known_takes_as_often_as_was_added),
         cmocka_unit_test(test_known_tells_changed_bytes_and_unknown_ones),
+        cmocka_unit_test(test_known_key_counts_where_it_is_a_name_of_its_own),
+        cmocka_unit_test(test_known_tells_changed_fields),
+        cmocka_unit_test_setup_teardown(test_feed_list_with_columns_keeps_what_is_asked_for, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("feed", tests, NULL, NULL);

@@ -80,7 +80,7 @@ static struct source *opened(const char *arg)
     struct source *s = NULL;
     struct err err = {""};
 
-    if (source_open(arg, &s, &err) < 0)
+    if (source_open(arg, NULL, &s, &err) < 0)
         fail_msg("%s", err.text);
     return s;
 }
@@ -350,19 +350,19 @@ static void test_source_open_refuses_what_is_no_source(void **state)
     (void)state;
     assert_int_equal(mkfifo("pipe", 0644), 0);
     assert_int_equal(mkdir("d", 0755), 0);
-    assert_int_equal(source_open("", &s, &err), -EINVAL);
-    assert_int_equal(source_open("gone", &s, &err), -ENOENT);
+    assert_int_equal(source_open("", NULL, &s, &err), -EINVAL);
+    assert_int_equal(source_open("gone", NULL, &s, &err), -ENOENT);
     assert_non_null(strstr(err.text, "gone"));
-    assert_int_equal(source_open("pipe", &s, &err), -EINVAL);
-    assert_int_equal(source_open("@gone.txt", &s, &err), -ENOENT);
-    assert_int_equal(source_open("@d", &s, &err), -EISDIR);
-    assert_int_equal(source_open("@", &s, &err), -ENOENT);
+    assert_int_equal(source_open("pipe", NULL, &s, &err), -EINVAL);
+    assert_int_equal(source_open("@gone.txt", NULL, &s, &err), -ENOENT);
+    assert_int_equal(source_open("@d", NULL, &s, &err), -EISDIR);
+    assert_int_equal(source_open("@", NULL, &s, &err), -ENOENT);
     assert_non_null(too_long);
     memset(too_long, 'a', 2 * PATH_MAX - 1);
     too_long[2 * PATH_MAX - 1] = '\0';
-    assert_int_equal(source_open(too_long, &s, &err), -ENAMETOOLONG);
+    assert_int_equal(source_open(too_long, NULL, &s, &err), -ENAMETOOLONG);
     too_long[0] = '@';
-    assert_int_equal(source_open(too_long, &s, &err), -ENAMETOOLONG);
+    assert_int_equal(source_open(too_long, NULL, &s, &err), -ENAMETOOLONG);
     free(too_long);
     assert_null(s);
 }
