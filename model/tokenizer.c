@@ -291,7 +291,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t size_by
     if (rc == -EFBIG)
         return err_set(err, rc, "a text of %zu bytes grows over %u when it is normalised", size_bytes,
                        PIECES_MAX_BYTES);
-    return rc < 0 ? err_set(err, rc, "the text cannot be cut into words: %s", strerror(-rc)) : 0;
+    return rc < 0 ? err_set(err, rc, "the text cannot be normalised and cut into words: %s", strerror(-rc)) : 0;
 }
 
 /* -- decoding */

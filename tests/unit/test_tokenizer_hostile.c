@@ -80,6 +80,8 @@ static const struct {
     {"e\xcc\x81", "bc"},
     {"ef", "ef"},
     {"a\xcc\x81", "xyz"},
+    {"a\xcc\x81\xcc\x81", "xyz"},                        /* 5 bytes: all of it */
+    {"\xc3\xa9\xcc\x81\xcc\x81", "abc\xcc\x81\xcc\x81"}, /* 6 bytes: each character */
     {"a\xcc\x81\xcc\x81\xcc\x81", "xyz\xcc\x81\xcc\x81\xcc\x81"},
     {"\r\n", "bc"},
     {"\r", "bc"},
@@ -139,6 +141,8 @@ static void test_tokenizer_hostile_charsmap_that_leads_outside_is_refused(void *
     assert_charsmap_refused(&m, whole, "a trie of 1022");
     m.trie_bytes = 0;
     assert_charsmap_refused(&m, whole, "a trie of 0");
+    m.trie_bytes = 1020; /* the last block is not whole */
+    assert_charsmap_refused(&m, whole, "leads to unit 255 of 255");
     m.trie_bytes = UINT32_MAX - 3;
     assert_charsmap_refused(&m, whole, "a trie of 4294967292");
     m = make_charsmap();
@@ -385,6 +389,27 @@ static void test_tokenizer_hostile_long_texts_take_no_quadratic_time(void **stat
     free(text);
 }
 
+/* Each token takes the white space behind it, which is made of tokens too. */
+static void test_tokenizer_hostile_white_space_of_tokens_is_looked_at_once(void **state)
+{
+    struct tokenizer *t = tokenizer_file_load(
+        &(struct tokenizer_file){.added = "[{'id':21,'content':'\\t','rstrip':true,'normalized':false}]"});
+    enum { N = 1 << 20 };
+    struct token_ids ids = {0};
+    int64_t start = clock_mono_ms();
+    char *text = malloc(N);
+
+    (void)state;
+    assert_non_null(text);
+    memset(text, '\t', N);
+    assert_int_equal(tokenizer_encode(t, text, N, false, &ids, NULL), 0);
+    assert_int_equal(ids.n, N);
+    assert_true(clock_mono_ms() - start < 20000);
+    free(text);
+    token_ids_release(&ids);
+    tokenizer_free(t);
+}
+
 /* utf8proc alone would move half a million marks past each other. */
 static void test_tokenizer_hostile_long_runs_of_marks_are_ordered_fast(void **state)
 {
@@ -420,6 +445,7 @@ int main(void)
         cmocka_unit_test(test_tokenizer_hostile_refuses_by_name),
         cmocka_unit_test(test_tokenizer_hostile_limits),
         cmocka_unit_test(test_tokenizer_hostile_long_texts_take_no_quadratic_time),
+        cmocka_unit_test(test_tokenizer_hostile_white_space_of_tokens_is_looked_at_once),
         cmocka_unit_test(test_tokenizer_hostile_long_runs_of_marks_are_ordered_fast),
     };
 

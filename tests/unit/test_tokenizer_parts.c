@@ -17,10 +17,11 @@
     "{'type':'Unigram','unk_id':0,'vocab':[['<unk>',100],['x',100],['xy',100],['a',100.5],['aa',201],['yz',100]," \
     "['z',50]]}"
 #define FUSED "{'type':'Unigram','unk_id':0,'vocab':[['<unk>',100],['pq',95],['a',110]]}"
+#define PENALTY(score) "{'type':'Unigram','unk_id':0,'vocab':[['<unk>',0],['b',-1],['a',20],['xa'," score "]]}"
 #define PIECES                                                                                                       \
     "{'type':'WordPiece','unk_token':'[UNK]','continuing_subword_prefix':'##','max_input_chars_per_word':5,'vocab':" \
     "{'[PAD]':0,'[UNK]':1,'[CLS]':2,'[SEP]':3,'a':4,'b':5,'##b':6,'##c':7,'ab':8,'##bc':9,'!':10,'##!':11,'é':12,"  \
-    "'e':13,'中':14,'do':15,'##n\\u0027t':16,'n\\u0027t':17,'\\u0027':18,'s':19,'?':20,'.':21,'##a':22}}"
+    "'e':13,'中':14,'do':15,'##n\\u0027t':16,'n\\u0027t':17,'\\u0027':18,'s':19,'?':20,'.':21,'##a':22,'do not':23}}"
 
 struct encode_case {
     const char *part, *text, *ids;
@@ -87,6 +88,17 @@ static void test_tokenizer_parts_normalizers(void **state)
         tokenizer_file_assert_encodes(t, normalizers[i].part, normalizers[i].text, false, normalizers[i].ids);
         tokenizer_free(t);
     }
+}
+
+/* The one character whose lower case is two. */
+static void test_tokenizer_parts_lower_case_of_dotted_i(void **state)
+{
+    struct tokenizer *t = tokenizer_file_load(&(struct tokenizer_file){
+        .model = "{'unk_id':0,'vocab':[['<unk>',0],['i',-1],['\\u0307',-1]]}", .normalizer = "{'type':'Lowercase'}"});
+
+    (void)state;
+    tokenizer_file_assert_encodes(t, "Lowercase", "\xc4\xb0", false, "[1,2]");
+    tokenizer_free(t);
 }
 
 static const struct encode_case pretokenizers[] = {
@@ -179,6 +191,7 @@ static const struct decode_case wordpiece_decoders[] = {
     {"{'type':'WordPiece','prefix':'##','cleanup':true}", "[6,4,6,10,15,17,18,19,20,21]", "##b ab! don't ' s?."},
     {"{'type':'WordPiece','prefix':'##','cleanup':false}", "[4,18,19,20]", "a ' s ?"},
     {"{'type':'WordPiece','prefix':'##','cleanup':true}", "[15,17,7]", "don'tc"},
+    {"{'type':'WordPiece','prefix':'##','cleanup':true}", "[4,23,23]", "a don't don't"},
 };
 
 static void test_tokenizer_parts_decoders(void **state)
@@ -245,6 +258,8 @@ static const struct encode_case unigram[] = {
     {FUSED, "apqa", "[2,1,2]"},
     {FUSED, "p", "[0]"},
     {FUSED, "pqp", "[0]"},
+    {PENALTY("9.5"), "xa", "[3]"}, /* "x" costs -11, "a" gives 20 */
+    {PENALTY("8.5"), "xa", "[0,2]"},
 };
 
 static void test_tokenizer_parts_unigram(void **state)
@@ -343,7 +358,9 @@ static void test_tokenizer_parts_wordpiece(void **state)
     "{'id':23,'content':'word','single_word':true},{'id':24,'content':'<l>','lstrip':true,'normalized':false}," \
     "{'id':25,'content':'<r>','rstrip':true,'normalized':false},"                                               \
     "{'id':26,'content':'  ','rstrip':true,'normalized':false},"                                                \
-    "{'id':27,'content':'<b>','lstrip':true,'rstrip':true,'normalized':false,'special':true}]"
+    "{'id':27,'content':'<b>','lstrip':true,'rstrip':true,'normalized':false,'special':true},"                  \
+    "{'id':28,'content':'<x>y','normalized':false},"                                                            \
+    "{'id':29,'content':'\\t','lstrip':true,'rstrip':true,'normalized':false}]"
 
 static const struct {
     const char *text, *ids;
@@ -362,7 +379,10 @@ static const struct {
     {"WORD", "[23]"},
     {"\xc3\xa9\xcc\x81word", "[3,11,13,2]"},
     {"\xe2\x92\xb6word", "[3,2]"},
-    {"a \n<l>\t b", "[7,24,2,10]"},
+    {"a \n<l>\t b", "[7,24,29,5]"},
+    {"<x>ya<x>", "[28,4,21]"},
+    {"a\t\t\tb", "[7,29,5]"},
+    {"a \t \tb", "[7,29,5]"},
     {"a <r>  \xe3\x80\x80"
      "b",
      "[7,3,25,26,5]"},
@@ -420,6 +440,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokenizer_parts_normalizers),
+        cmocka_unit_test(test_tokenizer_parts_lower_case_of_dotted_i),
         cmocka_unit_test(test_tokenizer_parts_pretokenizers),
         cmocka_unit_test(test_tokenizer_parts_prepend_first_is_the_text_s_first_word),
         cmocka_unit_test(test_tokenizer_parts_decoders),
