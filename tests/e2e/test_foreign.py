@@ -1,15 +1,21 @@
 """Clients and workers nobody here wrote, garbage, and null workers through the real broker."""
 
 import os
+import pathlib
 import random
 import signal
+import subprocess
+import sys
 import time
+import zlib
 
+import lmdb
+import numpy as np
 import pytest
 import zmq
 from harness import Client, Cluster, Refused, blipline, export, null_nodes, store_rows, wait_for
-from null_worker import PythonWorker
-from proto import wire_pb2
+from null_worker import PythonWorker, caption_fails, encode_fails, itc_of, query_of, score_graph, score_recipe
+from proto import store_pb2, wire_pb2
 
 
 def items(n):
@@ -161,3 +167,141 @@ def test_tcp_without_keys_is_refused(folder):
             daemon = cluster.start("broker", name, **conf)
             assert daemon.process.wait(30) != 0, name
             assert "insecure" in daemon.text() or "loopback" in daemon.text(), daemon.text()
+
+
+# -- caption + score --
+
+
+class GraphWorkers:
+    """Processes that play all stages of the score graph; what they have to say is in their logs."""
+
+    def __init__(self, folder, endpoint):
+        self.folder, self.endpoint, self.running, self.logs = folder, endpoint, [], []
+
+    def start(self, stage):
+        self.logs.append(self.folder / f"python{len(self.logs)}.log")
+        with open(self.logs[-1], "wb") as log:
+            program = str(pathlib.Path(__file__).with_name("null_worker.py"))
+            self.running.append((stage, subprocess.Popen([sys.executable, program, self.endpoint, str(stage)], stdout=log, stderr=log)))
+
+    def start_all(self):
+        for stage in (wire_pb2.STAGE_ENCODE, wire_pb2.STAGE_QFORMER, wire_pb2.STAGE_LLM):
+            self.start(stage)
+        return self
+
+    def kill(self, n):
+        stage, process = self.running.pop(n)
+        process.kill()
+        process.wait()
+        return stage
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        while self.running:
+            self.kill(0)
+
+    def complaints(self):
+        return "".join(log.read_text() for log in self.logs)
+
+
+def stored_embeddings(path, table):
+    found = {}
+    env = lmdb.open(str(path), readonly=True, max_dbs=16, lock=False)
+    with env.begin() as txn:
+        for key, value in txn.cursor(env.open_db(table, txn, create=False)):
+            assert zlib.crc32(value[:-5]) == int.from_bytes(value[-4:], "little")
+            e = store_pb2.Embedding.FromString(value)
+            found[int.from_bytes(key, "big")] = np.frombuffer(e.data, "<f4" if e.dtype == wire_pb2.DTYPE_F32 else "<f2").reshape(e.rows, e.cols)
+    env.close()
+    return found
+
+
+def check_scores(path, n):
+    records, query, itc = store_rows(path), stored_embeddings(path, b"query"), stored_embeddings(path, b"itc")
+    assert sorted(records) == list(range(n))
+    good = [i for i in range(n) if not encode_fails(i) and not caption_fails(i)]
+    assert sorted(query) == sorted(itc) == good
+    for i, r in records.items():
+        assert r.error.code == (b"truncated" if encode_fails(i) else b"nolang" if caption_fails(i) else b"")
+        assert [c.text for c in r.captions] == ([b"%d, sample %d" % (i, k) for k in range(2)] if i in query else [])
+        assert all(c.has_itm and abs(c.itm - i % 100 / 100) < 1e-6 for c in r.captions)
+        assert not r.embeddings
+    assert all((query[i] == query_of(i)).all() and (itc[i] == itc_of(i)).all() for i in good)
+    done = blipline("verify", path)
+    assert f"{len(good)} query, {len(good)} itc embeddings" in done.stdout
+
+
+def open_scores(cluster, folder, n, create=True):
+    client = Client(cluster.endpoint)
+    client.hello()
+    client.open(folder / "s", score_graph(), unit_items=16, create=create, **score_recipe())
+    if create:
+        client.add(items(n))
+    client.seal()
+    return client
+
+
+def test_captions_are_scored_in_the_same_job(folder):
+    with Cluster(folder) as cluster, GraphWorkers(folder, cluster.endpoint).start_all() as workers:
+        client = open_scores(cluster, folder, 700)
+        progress = client.wait_done()
+        assert progress.n_failed == sum(encode_fails(i) or caption_fails(i) for i in range(700))
+        assert [s.failures + s.lease_expiries for s in progress.stages] == [0] * 4 and workers.complaints() == ""
+        client.close()
+        assert cluster.broker.stop() == 0
+    check_scores(folder / "s", 700)
+
+
+def test_scores_are_committed_once_through_kills(folder):
+    seed = int(os.environ.get("SEED", random.getrandbits(32)))
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    n = 6000
+    with Cluster(folder, max_attempts=100) as cluster, GraphWorkers(folder, cluster.endpoint).start_all() as workers:
+        client = open_scores(cluster, folder, n)
+        for k in range(6):
+            before = client.progress().n_done
+            wait_for(lambda: client.progress().n_done > before, step=0.01)
+            if k % 3 == 2:
+                cluster.broker.stop(signal.SIGKILL)
+                client.close()
+                assert sorted(store_rows(folder / "s")) == sorted(set(store_rows(folder / "s")))
+                cluster.broker = cluster.start("broker", f"broker{k}", **cluster.broker_conf)
+                client = open_scores(cluster, folder, n, create=False)
+            else:
+                workers.start(workers.kill(rng.randrange(3)))
+        progress = client.wait_done(120)
+        assert progress.n_done == n and workers.complaints() == ""
+        client.close()
+        assert cluster.broker.stop() == 0
+    check_scores(folder / "s", n)
+
+
+def test_embeddings_that_were_not_asked_for_are_a_bad_result_and_graphs_must_give_them(folder):
+    with Cluster(folder) as cluster:
+        client = Client(cluster.endpoint)
+        client.hello()
+        with pytest.raises(Refused, match="no node gives the embedding query"):
+            client.open(folder / "s", null_nodes(), **score_recipe())
+        with pytest.raises(Refused, match="wants no embedding"):
+            client.open(folder / "s", score_graph())
+        client.close()
+
+
+def test_a_job_that_nobody_can_do_says_what_it_wants(folder):
+    with Cluster(folder) as cluster:
+        cluster.start("encoder", device="null", null_shape="1,8")
+        client = Client(cluster.endpoint)
+        client.hello()
+        nodes = null_nodes()
+        nodes[0].fingerprint, nodes[0].model = b"\x5a" * 16, b"blip2-other"
+        wait_for(lambda: "worker_hello" in cluster.broker.text())
+        client.open(folder / "s", nodes)
+        client.add(items(4))
+        client.seal()
+        text = wait_for(lambda: client.progress().text, 20).decode()
+        assert "blip2-other" in text and "5a5a5a5a" in text and "none of 1 connected encode workers" in text, text
+        assert "event=starved" in cluster.broker.text()
+        client.close()
