@@ -249,6 +249,7 @@ static int run_batch(struct encoder_worker *w, struct err *err)
         float *to;
     } place[4096];
     const size_t one = (size_t)w->n_tokens * w->width;
+    const size_t one_bytes = one * dtype_size_bytes(w->common.ops->act_dtype);
     int n = 0, rc;
     const void *features;
     int64_t start = clock_mono_ns(), share;
@@ -270,7 +271,7 @@ static int run_batch(struct encoder_worker *w, struct err *err)
     for (int i = 0, k; rc == 0 && i < n; i = k) { /* one copy for each unit's part of the batch */
         for (k = i + 1; k < n && place[k].unit == place[i].unit; k++)
             ;
-        rc = w->common.ops->f->download_f32(w->common.ops, place[i].to, (const float *)features + (size_t)i * one,
+        rc = w->common.ops->f->download_f32(w->common.ops, place[i].to, (const char *)features + (size_t)i * one_bytes,
                                             (size_t)(k - i) * one);
     }
     if (rc < 0)
