@@ -191,7 +191,10 @@ struct place {
 
 static int wanted(const struct place *p, const char *what)
 {
-    return err_set(p->err, -EINVAL, "%s: %s = %.100s: %s is wanted", p->where, p->key->name, p->value, what);
+    bool is_option = strncmp(p->where, "--", 2) == 0; /* it says its name itself */
+
+    return err_set(p->err, -EINVAL, "%s%s%s%s%.100s: %s is wanted", p->where, is_option ? "" : ": ",
+                   is_option ? "" : p->key->name, is_option ? " " : " = ", p->value, what);
 }
 
 /* A list is given again in another layer: its values replace those before. */
