@@ -292,8 +292,14 @@ static void differ_number(struct difference *d, const char *field, double was, d
 {
     char a[32], b[32];
 
+    if (was == is)
+        return;
     (void)snprintf(a, sizeof(a), "%g", was);
     (void)snprintf(b, sizeof(b), "%g", is);
+    if (strcmp(a, b) == 0) { /* a float's last digits, or a large count's */
+        (void)snprintf(a, sizeof(a), "%.9g", was);
+        (void)snprintf(b, sizeof(b), "%.9g", is);
+    }
     differ(d, field, a, b);
 }
 

@@ -679,6 +679,67 @@ static void test_msg_recipe_diff_names_each_field(void **state)
     buf_release(&words);
 }
 
+/* Each field of a recipe by itself: it is named, and it seeds other samples. */
+static void test_msg_recipe_diff_and_hash_miss_no_field(void **state)
+{
+    static const struct {
+        const char *says;
+        size_t offset;
+        int step; /* added to the byte at the offset: a value next to the example's */
+    } cases[] = {
+#define FIELD(says, field, step) {says, offsetof(struct msg_recipe, field), step}
+        FIELD("prompt 1", prompts[0], 1),
+        FIELD("text field 1", text_fields[0], 1),
+        FIELD("max-new-tokens", decode.max_new_tokens, 1),
+        FIELD("min-new-tokens", decode.min_new_tokens, 1),
+        FIELD("beams", decode.n_beams, 1),
+        FIELD("captions", decode.n_return, 1),
+        FIELD("length-penalty", decode.length_penalty, 1), /* the next float */
+        FIELD("early-stopping", decode.early_stopping, 1),
+        FIELD("repetition-penalty", decode.repetition_penalty, 1),
+        FIELD("no-repeat-ngram", decode.no_repeat_ngram, 1),
+        FIELD("temperature", decode.temperature, 1),
+        FIELD("top-k", decode.top_k, 1),
+        FIELD("top-p", decode.top_p, 1),
+        FIELD("seed", decode.seed, 1),
+        FIELD("encoder dtype", dtype_encode, 2),
+        FIELD("qformer dtype", dtype_qformer, 2),
+        FIELD("embedding", embeddings[0].dtype, 1),
+#undef FIELD
+    };
+    struct msg_recipe *a = calloc(2, sizeof(*a)), *b = a + 1;
+    struct buf words;
+
+    (void)state;
+    fill_recipe(a);
+    a->decode.top_k = 4194304;
+    a->n_text_fields = a->n_text_fields ? a->n_text_fields : 1;
+    if (!a->text_fields[0][0])
+        strcpy(a->text_fields[0], "caption");
+    a->dtype_encode = a->dtype_qformer = MSG_DTYPE_F32;
+    a->embeddings[0].dtype = MSG_DTYPE_F32;
+    a->decode.early_stopping = MSG_EARLY_FALSE;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        buf_init(&words, 0);
+        *b = *a;
+        ((uint8_t *)b)[cases[i].offset] = (uint8_t)(((uint8_t *)b)[cases[i].offset] + cases[i].step);
+        assert_int_equal(msg_recipe_diff(a, b, &words), 1);
+        assert_int_equal(buf_append(&words, "", 1), 0);
+        if (!strstr((char *)words.data, cases[i].says))
+            fail_msg("%s: %s", cases[i].says, (char *)words.data);
+        assert_true(msg_recipe_hash(a) != msg_recipe_hash(b));
+        buf_release(&words);
+    }
+    *b = *a;
+    strcpy(b->name, "another name");
+    strcpy(b->model, "another name");
+    strcpy(b->score_model, "another name");
+    assert_true(msg_recipe_hash(a) == msg_recipe_hash(b));
+    b->itc = !b->itc;
+    assert_true(msg_recipe_hash(a) != msg_recipe_hash(b));
+    free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -694,6 +755,7 @@ int main(void)
         cmocka_unit_test(test_msg_text_with_nul_or_past_its_limit_is_refused),
         cmocka_unit_test(test_msg_hello_of_another_version_is_understood),
         cmocka_unit_test(test_msg_recipe_diff_names_each_field),
+        cmocka_unit_test(test_msg_recipe_diff_and_hash_miss_no_field),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
