@@ -194,7 +194,7 @@ static void finish_unit(struct llm_worker *w, struct unit *u)
     uint32_t n_failed = 0;
     int rc;
 
-    buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
+    buf_init(&result.rows, ROW_MAX_ROWS_BYTES);
     rc = llm_unit_rows(u, &result.rows, &n_failed);
     if (rc < 0) {
         buf_release(&result.rows);

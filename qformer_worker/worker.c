@@ -376,7 +376,7 @@ static void send_result(struct qformer_worker *w, const struct group *g, struct 
     int rc;
 
     mark_scores(u, !w->qformer);
-    buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
+    buf_init(&result.rows, ROW_MAX_ROWS_BYTES);
     rc = qformer_unit_rows(u, &w->shape, &g->results, &result.rows, &n_failed);
     if (rc == -EFBIG)
         rc = err_set(&err, rc, "the unit's embeddings are more than a message carries: choose a smaller --unit");
