@@ -74,9 +74,13 @@ class PythonWorker(threading.Thread):
         if self.poison & set(items):
             self.say(socket, failure=wire_pb2.Failure(lease=envelope.work.lease, code=b"poison", text=b"poison among the items"))
             return
-        rows = b"".join(delimited(store_pb2.Record(item=i, captions=[store_pb2.Caption(text=b"python", logprob=-1.0, tokens=1)])) for i in items)
+        rows = b"".join(delimited(self.record(i)) for i in items)
         answer = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(items), result=wire_pb2.Result(lease=envelope.work.lease))
         socket.send_multipart([answer.SerializeToString(), rows])
+
+    @staticmethod
+    def record(item):
+        return store_pb2.Record(item=item, captions=[store_pb2.Caption(text=b"python", logprob=-1.0, tokens=1)])
 
     @staticmethod
     def say(socket, **body):

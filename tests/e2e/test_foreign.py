@@ -279,7 +279,31 @@ def test_scores_are_committed_once_through_kills(folder):
     check_scores(folder / "s", n)
 
 
-def test_embeddings_that_were_not_asked_for_are_a_bad_result_and_graphs_must_give_them(folder):
+class Overeager(PythonWorker):
+    @staticmethod
+    def record(item):
+        record = PythonWorker.record(item)
+        record.embeddings.add(kind=wire_pb2.EMBEDDING_CLS, dtype=wire_pb2.DTYPE_F32, rows=1, cols=2, data=bytes(8))
+        return record
+
+
+def test_embeddings_that_were_not_asked_for_are_a_bad_result(folder):
+    with Cluster(folder, max_attempts=1) as cluster:
+        worker = Overeager(cluster.endpoint, wire_pb2.STAGE_LLM)
+        worker.start()
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", [wire_pb2.Node(stage=wire_pb2.STAGE_LLM)], unit_items=2)
+        client.add(items(3))
+        client.seal()
+        assert client.wait_done().n_failed == 3
+        worker.stop()
+        client.close()
+    for r in store_rows(folder / "s").values():
+        assert r.error.code == b"quarantined" and b"embedding cls was not asked for" in r.error.message
+
+
+def test_graphs_must_give_the_embeddings_that_the_recipe_asks_for(folder):
     with Cluster(folder) as cluster:
         client = Client(cluster.endpoint)
         client.hello()

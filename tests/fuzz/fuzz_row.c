@@ -30,6 +30,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (row_record_append(&again, &record) < 0)
             abort();
     row_cursor_release(&c);
+    if (row_frame_cut(data + 1, size - 1, size) > size - 1 || row_frame_cut(data + 1, size - 1, 300) > 300)
+        abort();
+    if (row_frame_cut(again.data, again.size_bytes, again.size_bytes) != again.size_bytes) /* rows of ours are whole */
+        abort();
     buf_release(&again);
     return 0;
 }

@@ -14,6 +14,7 @@ static void decode_all(const uint8_t *data, size_t size)
     struct stored_manifest_unit unit;
     struct stored_job_counters counters;
     struct stored_unit_state unit_state;
+    struct row_embedding embedding;
     struct row_record record;
     struct buf again;
 
@@ -22,6 +23,9 @@ static void decode_all(const uint8_t *data, size_t size)
         stored_manifest_unit_encode(&unit, &again) < 0)
         abort();
     if (stored_record_decode(&memory, data, size, &record, NULL) == 0 && stored_record_encode(&record, &again) < 0)
+        abort();
+    if (stored_embedding_decode(&memory, data, size, &embedding, NULL) == 0 &&
+        stored_embedding_encode(&embedding, &again) < 0)
         abort();
     if (stored_unit_state_decode(data, size, &unit_state, NULL) == 0 &&
         stored_unit_state_encode(&unit_state, &again) < 0)
