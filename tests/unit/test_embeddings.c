@@ -217,6 +217,7 @@ static void harm(const char *path, enum harm what)
     put_be64(to, what == COPY_TO_FAILED ? BAD : 100 * UNIT);
     assert_int_equal(mdb_env_create(&env), 0);
     assert_int_equal(mdb_env_set_maxdbs(env, 16), 0);
+    assert_int_equal(mdb_env_set_mapsize(env, (size_t)64 << 20), 0);
     assert_int_equal(mdb_env_open(env, path, 0, 0666), 0);
     assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
     assert_int_equal(mdb_dbi_open(txn, "query", 0, &dbi), 0);
