@@ -412,7 +412,8 @@ static int conclude(struct run *r, int rc, const struct err *err)
                             .progress = &r->now,
                             .n_before = r->n_before,
                             .elapsed_ms = r->end_ms - r->start_ms,
-                            .complete = rc == 0 && r->now.state == MSG_JOB_DONE};
+                            .complete = rc == 0 && r->now.state == MSG_JOB_DONE,
+                            .recipe = &r->o->plan->recipe};
 
     screen_status(&r->screen, "");
     if (rc < 0 && rc != -EINTR) {

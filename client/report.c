@@ -70,6 +70,18 @@ static void elapsed_text(int64_t ms, char ret[PROGRESS_DURATION_SIZE])
         (void)progress_duration(ms, ret);
 }
 
+static void say_how_to_read(const struct report *r, struct screen *s)
+{
+    const struct msg_recipe *recipe = r->recipe;
+    const char *kind = recipe->n_embeddings ? msg_embedding_name(recipe->embeddings[0].kind) : NULL;
+
+    if (recipe->decode.max_new_tokens || recipe->n_text_fields)
+        screen_note(s, "read them with: blipline export %s --format jsonl%s", r->store,
+                    recipe->itm ? " (--best-of itm chooses)" : "");
+    if (kind)
+        screen_note(s, "read embeddings with: blipline export %s --embedding %s -o %s.npy", r->store, kind, kind);
+}
+
 void report_words(const struct report *r, struct screen *s)
 {
     const struct msg_job_progress *p = r->progress;
@@ -88,7 +100,7 @@ void report_words(const struct report *r, struct screen *s)
     if (p->n_failed)
         screen_note(s, "%" PRIu64 " items failed; `blipline stats %s` counts the reasons", p->n_failed, r->store);
     if (r->complete)
-        screen_note(s, "read them with: blipline export %s --format jsonl", r->store);
+        say_how_to_read(r, s);
 }
 
 static json_t *stage_json(const struct msg_job_progress *p, uint32_t node, uint64_t sum)

@@ -16,6 +16,7 @@ struct report {
     uint64_t n_before;                       /* items that had a record when the run began */
     int64_t elapsed_ms;                      /* of the run, without reading and checking the checkpoint */
     bool complete;                           /* not stopped */
+    const struct msg_recipe *recipe;
 };
 
 /* A few lines for people. */
