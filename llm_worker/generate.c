@@ -108,7 +108,8 @@ static int check_numbers(const struct generate_options *o, struct err *err)
 static int check_options(const struct generate *g, const struct generate_request *r, struct err *err)
 {
     const struct generate_options *o = &r->options;
-    const int n_best = o->n_beams > 1 ? beam_n_best_of(o->n_beams, r->n_eos) : 1, vocab = lm_vocab_size(g->m);
+    const int vocab = lm_vocab_size(g->m);
+    int n_best;
 
     if (o->n_beams < 1 || o->n_beams > GENERATE_MAX_BEAMS)
         return err_set(err, -EINVAL, "num_beams is %d, 1 to %d are possible", o->n_beams, GENERATE_MAX_BEAMS);
@@ -121,6 +122,7 @@ static int check_options(const struct generate *g, const struct generate_request
     if (!o->sample && o->n_return > o->n_beams)
         return err_set(err, -EINVAL, "num_return_sequences is %d, num_beams %d gives no more than that", o->n_return,
                        o->n_beams);
+    n_best = o->n_beams > 1 ? beam_n_best_of(o->n_beams, r->n_eos) : 1;
     if (n_best > vocab)
         return err_set(err, -EINVAL, "num_beams is %d, which needs a vocabulary of %d tokens; the model has %d",
                        o->n_beams, n_best, vocab);

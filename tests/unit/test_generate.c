@@ -398,6 +398,7 @@ static void test_generate_refuses_options_out_of_range_by_name(void **state)
     REFUSED("min_new_tokens", o.min_new_tokens = o.max_new_tokens + 1);
     REFUSED("num_beams", o.n_beams = 0);
     REFUSED("num_beams", o.n_beams = GENERATE_MAX_BEAMS + 1);
+    REFUSED("num_beams", o.n_beams = INT32_MAX);
     REFUSED("num_return_sequences", o.n_return = 0);
     REFUSED("num_return_sequences", o.n_return = 2);
     REFUSED("num_return_sequences", o.n_beams = 4; o.n_return = 5);
