@@ -135,8 +135,8 @@ E2E_TESTS   := tests/e2e
 ifeq ($(SAN),thread)
 # ThreadSanitizer cannot see how libgomp's threads wait for one another: each OpenMP loop would be a race to it. So what computes is left
 # out, and the end-to-end tests are those of null workers, which pass real messages through real daemons.
-TSAN_TESTS  := base broker_socket client_session committer core core_jobs core_table decode feed msg pool progress reader row source spawn \
-               store stored wire_message worker_session
+TSAN_TESTS  := base broker_socket client_session committer core core_jobs core_table decode feed msg pool progress reader recipe row source spawn \
+               store stored table template wire_message worker_session
 UNIT_TESTS  := $(filter $(TSAN_TESTS:%=$(O)/tests/unit/test_%),$(UNIT_TESTS))
 E2E_TESTS   := tests/e2e/test_foreign.py
 endif

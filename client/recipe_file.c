@@ -52,32 +52,6 @@ static void hide_semicolons(char *line)
                 *p = SEMICOLON;
 }
 
-/* For ini_parse_stream: the next line, as fgets gives it. */
-static char *next_line(char *to, int size, void *user)
-{
-    struct reading *f = user;
-    const char *newline;
-    size_t n;
-
-    if (f->rc < 0 || f->at == f->end)
-        return NULL;
-    f->line++;
-    newline = memchr(f->at, '\n', (size_t)(f->end - f->at));
-    n = (size_t)((newline ? newline + 1 : f->end) - f->at);
-    if (n + 2 > (size_t)size) {
-        (void)err_set(f->err, -EINVAL, "%s, line %u: longer than %d bytes; go on in a line that begins with spaces",
-                      f->where, f->line, size - 3);
-        f->rc = -EINVAL;
-        return NULL;
-    }
-    memcpy(to, f->at, n);
-    to[n] = '\0';
-    hide_semicolons(to);
-    f->continues = isspace((unsigned char)to[0]) && to[0] != '\r' && to[0] != '\n';
-    f->at += n;
-    return to;
-}
-
 /* The value is complete. */
 static int flush(struct reading *f)
 {
@@ -119,6 +93,48 @@ static bool enter_section(struct reading *f, const char *section)
     return true;
 }
 
+/* inih calls nobody for a section without keys. */
+static void note_section(struct reading *f, const char *line)
+{
+    char name[MAX_SECTION];
+    size_t n;
+
+    if (f->line == 1 && strncmp(line, "\xef\xbb\xbf", 3) == 0)
+        line += 3;
+    n = strcspn(line, "]");
+    if (line[0] != '[' || line[n] != ']' || flush(f) < 0)
+        return;
+    (void)snprintf(name, sizeof(name), "%.*s", (int)(n - 1), line + 1);
+    (void)enter_section(f, name);
+}
+
+/* For ini_parse_stream: the next line, as fgets gives it. */
+static char *next_line(char *to, int size, void *user)
+{
+    struct reading *f = user;
+    const char *newline;
+    size_t n;
+
+    if (f->rc < 0 || f->at == f->end)
+        return NULL;
+    f->line++;
+    newline = memchr(f->at, '\n', (size_t)(f->end - f->at));
+    n = (size_t)((newline ? newline + 1 : f->end) - f->at);
+    if (n + 2 > (size_t)size) {
+        (void)err_set(f->err, -EINVAL, "%s, line %u: longer than %d bytes; go on in a line that begins with spaces",
+                      f->where, f->line, size - 3);
+        f->rc = -EINVAL;
+        return NULL;
+    }
+    memcpy(to, f->at, n);
+    to[n] = '\0';
+    hide_semicolons(to);
+    f->continues = isspace((unsigned char)to[0]) && to[0] != '\r' && to[0] != '\n';
+    f->at += n;
+    note_section(f, to);
+    return f->rc < 0 ? NULL : to;
+}
+
 /* For ini_parse_stream: a key with its value, or the continuation of the one before. */
 static int take(void *user, const char *section, const char *name, const char *value)
 {
@@ -141,27 +157,6 @@ static int take(void *user, const char *section, const char *name, const char *v
     return 1;
 }
 
-/* inih calls nobody for a section without keys. */
-static void find_empty_sections(struct reading *f, const char *text)
-{
-    f->line = 0;
-    for (const char *p = text; f->rc == 0 && p < f->end; p += strcspn(p, "\n") + 1) {
-        char name[MAX_SECTION];
-        size_t n;
-
-        f->line++;
-        if (*p != '[')
-            continue;
-        n = strcspn(p, "]\n");
-        if (n >= sizeof(name) || p[n] != ']')
-            continue; /* refused when it was read */
-        memcpy(name, p + 1, n - 1);
-        name[n - 1] = '\0';
-        if (!recipe_begin_section(f->r, name))
-            (void)complain(f, f->line, "there is no section ", name);
-    }
-}
-
 int recipe_parse(const char *text, size_t bytes, const char *name, const char *where, struct recipe *ret,
                  struct err *err)
 {
@@ -178,8 +173,8 @@ int recipe_parse(const char *text, size_t bytes, const char *name, const char *w
         f.rc = err_set(err, -EINVAL, "%s, line %d: neither a [section] nor \"key = value\"", where, bad);
     if (f.rc == 0 && bad < 0)
         f.rc = err_set(err, -ENOMEM, "%s: no memory", where);
-    if (f.rc == 0 && flush(&f) == 0)
-        find_empty_sections(&f, text);
+    if (f.rc == 0)
+        (void)flush(&f);
     if (f.rc == 0 && recipe_check(&r, err) < 0)
         f.rc = err_prefix(err, -EINVAL, "%s", where);
     if (f.rc == 0)

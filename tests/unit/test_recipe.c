@@ -130,7 +130,7 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     refused("beams = 5\n[caption]\n", "line 1: beams belongs into the section [caption]");
     refused("[caption]\nname = x\n", "line 2: name belongs above the first section");
     refused("[captoin]\n", "test.conf, line 1: there is no section captoin");
-    refused("[captoin]\nbeams = 1\n", "line 2: there is no section captoin");
+    refused("\n[captoin]\nbeams = 1\n", "line 2: there is no section captoin");
     refused("[caption]\nwhat is this\n", "line 2: neither");
     refused("[caption\n", "line 1: neither");
     refused("[score]\nscore = clip\n[caption]\n", "line 2: score = clip: itc, itm");
