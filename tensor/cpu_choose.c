@@ -307,7 +307,7 @@ static void warp_scores(struct choosing *s)
 {
     const struct ops_choose_row *row = s->row;
     const float *x = s->logits, temperature = row->temperature;
-    const double shift = row->log_softmax ? s->log_sum : 0;
+    const double shift = s->log_sum;
     float *to = s->scores;
 
     if (row->log_softmax)

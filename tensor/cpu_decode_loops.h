@@ -104,37 +104,54 @@ CPU_INLINE void score_group(const struct cpu_group *g, const struct cpu_workspac
             score_tail(g, r, w, half);
 }
 
+CPU_INLINE void sum_prefix(const int rows, const struct cpu_group *g, const struct cpu_workspace *w, int d, int nv,
+                           int to, const bool half)
+{
+    tile_any(rows, nv, w->score, w->ld_score, prefix_of(g, cpu_at(g->v, d, half), g->ld_v, half), w->out + to,
+             w->ld_out, g->prefix_len, false, half);
+}
+
 /* Columns d .. d + LANES * nv - 1 of the values, to column `to` of w->out. */
 CPU_INLINE void sum_values(const struct cpu_group *g, const struct cpu_workspace *w, int d, int nv, int to,
                            const bool half)
 {
-    struct tile_rows prefix = prefix_of(g, cpu_at(g->v, d, half), g->ld_v, half);
-    float *out = w->out + to;
-
     switch (g->n_rows) {
     case 1:
-        tile_any(1, nv, w->score, w->ld_score, prefix, out, w->ld_out, g->prefix_len, false, half);
+        sum_prefix(1, g, w, d, nv, to, half);
         break;
     case 2:
-        tile_any(2, nv, w->score, w->ld_score, prefix, out, w->ld_out, g->prefix_len, false, half);
+        sum_prefix(2, g, w, d, nv, to, half);
         break;
     case 3:
-        tile_any(3, nv, w->score, w->ld_score, prefix, out, w->ld_out, g->prefix_len, false, half);
+        sum_prefix(3, g, w, d, nv, to, half);
         break;
     case 4:
-        tile_any(4, nv, w->score, w->ld_score, prefix, out, w->ld_out, g->prefix_len, false, half);
+        sum_prefix(4, g, w, d, nv, to, half);
         break;
     case 5:
-        tile_any(5, nv, w->score, w->ld_score, prefix, out, w->ld_out, g->prefix_len, false, half);
+        sum_prefix(5, g, w, d, nv, to, half);
         break;
     default:
-        tile_any(CPU_TILE_ROWS, nv, w->score, w->ld_score, prefix, out, w->ld_out, g->prefix_len, false, half);
+        sum_prefix(CPU_TILE_ROWS, g, w, d, nv, to, half);
     }
     for (int r = 0; r < g->n_rows; r++)
         if (tail_of(g, r))
             tile_any(1, nv, w->score + r * w->ld_score + g->prefix_len, 0,
                      (struct tile_rows){.b = cpu_at(g->v, d, half), .ld = g->ld_v, .index = g->tail + g->tail_start[r]},
-                     out + r * w->ld_out, 0, tail_of(g, r), true, half);
+                     w->out + to + r * w->ld_out, 0, tail_of(g, r), true, half);
+}
+
+/* Not inlined: a tile for every number of rows is a lot of code, twice in attend_group. */
+CPU_KERNEL __attribute__((noinline)) void sum_values_f32(const struct cpu_group *g, const struct cpu_workspace *w,
+                                                         int d, int nv, int to)
+{
+    sum_values(g, w, d, nv, to, false);
+}
+
+CPU_KERNEL __attribute__((noinline)) void sum_values_bf16(const struct cpu_group *g, const struct cpu_workspace *w,
+                                                          int d, int nv, int to)
+{
+    sum_values(g, w, d, nv, to, true);
 }
 
 /* head_dim >= CPU_LANES. */
@@ -151,9 +168,9 @@ CPU_INLINE void attend_group(const struct cpu_group *g, const struct cpu_workspa
 
         inverse[r] = softmax(w->score + r * w->ld_score, g->bias ? g->bias - (n_keys - 1) : NULL, n_keys, 0);
     }
-    sum_values(g, w, 0, whole / LANES, 0, half);
+    (half ? sum_values_bf16 : sum_values_f32)(g, w, 0, whole / LANES, 0);
     if (rest) /* the last vector overlaps the one before, so it has its own place */
-        sum_values(g, w, g->head_dim - LANES, 1, whole, half);
+        (half ? sum_values_bf16 : sum_values_f32)(g, w, g->head_dim - LANES, 1, whole);
     for (int r = 0; r < g->n_rows; r++) {
         const float *sum = w->out + r * w->ld_out;
 

@@ -18,6 +18,7 @@ double sampler_process(const struct ops_choose_row *row, const float *logits, in
         max = logits[i] > max ? logits[i] : max;
     for (int64_t i = 0; i < vocab; i++)
         sum += exp(logits[i] - max);
+    /* cppcheck-suppress invalidFunctionArg ; the largest has added 1 to the sum */
     log_sum = max + log(sum);
     for (int64_t i = 0; i < vocab; i++)
         scores[i] = row->log_softmax ? (float)(logits[i] - log_sum) : logits[i];
