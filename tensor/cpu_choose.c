@@ -221,22 +221,30 @@ static void find_candidates(struct choosing *s, const float *x, int64_t n_wanted
     }
 }
 
+static uint64_t bit_of(int32_t id)
+{
+    return 1ull << ((uint32_t)id % 64);
+}
+
 /* Whether it was free before. */
 static bool take(struct choosing *s, int32_t id)
 {
-    const uint64_t bit = 1ull << (id & 63), before = s->taken[id >> 6];
+    uint64_t *word;
+    bool was_free;
 
     assert(id >= 0 && id < s->vocab);
-    s->taken[id >> 6] |= bit;
-    return !(before & bit);
+    word = &s->taken[id / 64];
+    was_free = !(*word & bit_of(id));
+    *word |= bit_of(id);
+    return was_free;
 }
 
 static void give_back(struct choosing *s)
 {
     for (int i = 0; i < s->row->n_banned; i++)
-        s->taken[s->row->banned[i] >> 6] = 0;
+        s->taken[s->row->banned[i] / 64] = 0;
     for (int i = 0; i < s->row->n_seen; i++)
-        s->taken[s->row->seen[i] >> 6] = 0;
+        s->taken[s->row->seen[i] / 64] = 0;
 }
 
 /* What comes before bans and temperature. */
@@ -263,7 +271,7 @@ static void score_candidates(struct choosing *s)
     for (int64_t i = 0; i < n; i++) {
         const int32_t id = s->candidates[i].id;
 
-        if (!(s->taken[id >> 6] >> (id & 63) & 1))
+        if (!(s->taken[id / 64] & bit_of(id)))
             add_candidate(s, id, score_of(s, id, false));
     }
     give_back(s);
