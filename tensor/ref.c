@@ -319,11 +319,12 @@ static int ref_decode_attention(struct ops *o, const struct ops_decode_attention
 
     for (int r = 0; rc == 0 && r < a->n_rows; r++) {
         int32_t n_keys = a->prefix_len[r] + a->tail_len[r], zero = 0, one = 1;
-        float *k = malloc((size_t)(2 * n_keys * width) * sizeof(*k)), *v = k + n_keys * width;
+        float *k = malloc((size_t)(2 * n_keys * width) * sizeof(*k)), *v;
 
         assert(a->prefix_len[r] >= 0 && a->tail_len[r] >= 0 && n_keys >= 1);
         if (!k)
             return -ENOMEM;
+        v = k + n_keys * width;
         for (int j = 0; j < n_keys; j++) {
             int64_t from = decode_key_row(a, r, j) * a->ld_kv;
 
