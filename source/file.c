@@ -169,7 +169,7 @@ int source_check(const char *arg, const struct source_columns *wanted, struct so
         return 0;
     }
     rc = arg[0] == '@' ? source_list_open(arg, wanted, false, &s, err) : source_open(arg, wanted, &s, err);
-    while (rc == 0 && arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
+    while (rc == 0 && s && arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
         uint64_t seen = 0; /* columns of this row */
 
         for (uint32_t i = 0; i < item.n_fields; i++)
