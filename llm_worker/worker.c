@@ -19,7 +19,10 @@ const struct conf_key llm_conf_table[] = {
      "most positions of a sequence (queries, prompt and new tokens; sizes the KV cache); 0: all that the model has"},
     {0}};
 
-enum { LLM_DEFAULT_POSITIONS = 512 };
+enum {
+    LLM_DEFAULT_POSITIONS = 512,
+    SEQUENCES_PER_IMAGE = 5, /* beams of one image; the cache's rows are the limit where each is long */
+};
 
 struct llm_worker {
     struct worker common;
@@ -36,7 +39,7 @@ struct llm_worker {
 
 static int open_model(struct llm_worker *w, struct err *err)
 {
-    struct lm_limits limits = {.n_sequences = (int)w->conf->common.batch};
+    struct lm_limits limits = {.n_sequences = SEQUENCES_PER_IMAGE * (int)w->conf->common.batch};
     int64_t positions = w->conf->positions;
     int rc = worker_open(&w->common, MODEL_STAGE_LLM, err);
 
@@ -51,10 +54,12 @@ static int open_model(struct llm_worker *w, struct err *err)
         positions = w->common.checkpoint->config.opt.max_positions;
     if (positions == 0)
         positions = LLM_DEFAULT_POSITIONS; /* T5 knows no limit */
-    if (positions > INT32_MAX / 2 / limits.n_sequences)
-        return err_set(err, -EINVAL, "batch %d with %lld positions: the cache would be too large", limits.n_sequences,
-                       (long long)positions);
-    limits.n_kv_rows = limits.n_sequences * (int)positions;
+    if (positions > INT32_MAX / 2 / w->conf->common.batch)
+        return err_set(err, -EINVAL, "batch %lld with %lld positions: the cache would be too large",
+                       (long long)w->conf->common.batch, (long long)positions);
+    if (limits.n_sequences < GENERATE_MAX_BEAMS)
+        limits.n_sequences = GENERATE_MAX_BEAMS;
+    limits.n_kv_rows = (int)(w->conf->common.batch * positions);
     limits.max_rows = limits.n_sequences + (int)positions;
     rc = lm_open(w->common.ops, w->common.checkpoint, &limits, &w->lm, err);
     if (rc < 0)
