@@ -8,7 +8,7 @@
 #include "tests/bench/products.h"
 
 /* Operators of the CPU back end beside the bare products of the same shapes, in f32 and in bf16 where the CPU has it.
- * bench_ops [THREADS] [SECTION], SECTION: demo, decode, large, beams, choose. */
+ * bench_ops [THREADS] [SECTION], SECTION: demo, decode, large, beams, choose, types. */
 
 static struct ops *ops;
 static int n_threads;
@@ -183,7 +183,7 @@ static double attention(int n_seqs, int heads, int d, int q, int kv, bool causal
 }
 
 /* A ViT forward from its operators: where the time goes. */
-static double vit(int64_t batch, int64_t tokens, int64_t width, int heads, int64_t mlp)
+static void vit(int64_t batch, int64_t tokens, int64_t width, int heads, int64_t mlp)
 {
     int64_t rows = batch * tokens;
     double products, attend, other;
@@ -197,7 +197,6 @@ static double vit(int64_t batch, int64_t tokens, int64_t width, int heads, int64
     other = 2 * norm(rows, width);
     printf("layer: linear %.1f %%, attention %.1f %%, norms %.1f %%\n", 100 * products / (products + attend + other),
            100 * attend / (products + attend + other), 100 * other / (products + attend + other));
-    return products;
 }
 
 static void decode(int rows)
@@ -348,24 +347,22 @@ static bool wanted(const char *name, const char *section)
     return !*section || strcmp(name, section) == 0;
 }
 
-/* Returns the time of the products of one ViT-g layer, 0 if that is not wanted. */
-static double sections(const char *section)
+static void sections(const char *section)
 {
     static const int batches[] = {1, 8, 32}, decode_rows[] = {8, 32, 64};
-    double products = 0;
 
     printf("\n== %s, threads %d; share: time of the bare products over the operator's\n", dtype_name(ops->act_dtype),
            n_threads);
     if (wanted("demo", section))
         for (int i = 0; i < 3; i++)
-            (void)vit(batches[i], 257, 192, 3, 768);
+            vit(batches[i], 257, 192, 3, 768);
     if (wanted("demo", section))
         (void)attention(32, 3, 64, 16, 257, false);
     if (wanted("decode", section))
         for (int i = 0; i < 3; i++)
             decode(decode_rows[i]);
     if (wanted("large", section)) {
-        products = vit(2, 257, 1408, 16, 6144);
+        vit(2, 257, 1408, 16, 6144);
         gate(64, 5120);
         gate(1024, 5120);
     }
@@ -373,18 +370,38 @@ static double sections(const char *section)
         beams();
     if (wanted("choose", section) && ops->act_dtype == DTYPE_F32) /* logits are f32 in any case */
         choices();
-    return products;
+}
+
+/* Both types in turn, the best of each, so that others on the machine disturb both alike. */
+static void compare_types(void)
+{
+    static const int64_t shapes[][2] = {{4224, 1408}, {1408, 1408}, {6144, 1408}, {1408, 6144}};
+    const int64_t rows = 514;
+    double total[2] = {0}, flop = 0;
+
+    for (int i = 0; i < 4; i++) {
+        double best[2] = {INFINITY, INFINITY};
+
+        for (int round = 0; round < 5; round++)
+            for (int type = 0; type < 2; type++)
+                best[type] = fmin(best[type], bench_product_dtype_ns(type ? DTYPE_BF16 : DTYPE_F32, n_threads, rows,
+                                                                     shapes[i][0], shapes[i][1]));
+        total[0] += best[0];
+        total[1] += best[1];
+        flop += 2.0 * (double)rows * (double)shapes[i][0] * (double)shapes[i][1];
+    }
+    printf("\nViT-g products: f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, %.2f times as fast\n", flop / total[0],
+           flop / total[1], total[0] / total[1]);
 }
 
 int main(int argc, char **argv)
 {
     const char *section = argc > 2 ? argv[2] : "";
-    double products[2] = {0};
     struct err err;
 
     n_threads = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (n_threads < 1) {
-        fprintf(stderr, "usage: bench_ops [THREADS] [demo|decode|large|beams|choose]\n");
+        fprintf(stderr, "usage: bench_ops [THREADS] [demo|decode|large|beams|choose|types]\n");
         return EXIT_FAILURE;
     }
     for (int i = 0; i < 2; i++) {
@@ -392,10 +409,10 @@ int main(int argc, char **argv)
             printf("%s\n", err.text);
             return i ? EXIT_SUCCESS : EXIT_FAILURE;
         }
-        products[i] = sections(section);
+        sections(section);
         ops_free(ops);
     }
-    if (products[0] > 0)
-        printf("\nViT-g products: bf16 is %.2f times as fast as f32\n", products[0] / products[1]);
+    if (wanted("types", section))
+        compare_types();
     return EXIT_SUCCESS;
 }
