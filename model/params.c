@@ -177,6 +177,8 @@ int params_table(const struct params *p, const char *name, int64_t rows, int64_t
 int params_apply(struct ops *o, const struct ops_weight *w, int64_t n_rows, int64_t k, int64_t n, const void *x,
                  void *y, enum ops_act act, const void *residual)
 {
+    if (o->alive)
+        o->alive(o->alive_arg);
     return o->f->linear(o, &(struct ops_linear_args){.weight = w,
                                                      .n_rows = n_rows,
                                                      .x = x,

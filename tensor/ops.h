@@ -206,6 +206,10 @@ struct ops_funcs {
 struct ops {
     const struct ops_funcs *f;
     enum dtype act_dtype;
+    /* Called before every product of a graph (model/params.h): a pass over a large batch takes longer than a lease. NULL:
+     * nobody wants to know. */
+    void (*alive)(void *arg);
+    void *alive_arg;
 };
 
 /* n_threads >= 1. act_dtype F32 (BF16 where the CPU has it: -ENOTSUP naming the missing ISA otherwise). */

@@ -55,6 +55,11 @@ static enum msg_stage wire_stage(enum model_stage stage)
     }
 }
 
+static void note_alive(void *session)
+{
+    worker_session_progress(session);
+}
+
 int worker_start(struct worker *w, enum model_stage stage, struct err *err)
 {
     char name[MSG_NAME_SIZE];
@@ -82,6 +87,10 @@ int worker_start(struct worker *w, enum model_stage stage, struct err *err)
     rc = wire_init(1, err);
     if (rc == 0)
         rc = worker_session_start(&conf, &w->session, err);
+    if (rc == 0 && w->ops) {
+        w->ops->alive = note_alive;
+        w->ops->alive_arg = w->session;
+    }
     if (rc == 0)
         log_info("event=ready stage=%s device=%s dtype=%s model=%s threads=%lld batch=%lld", msg_stage_name(conf.stage),
                  w->conf->device, msg_dtype_word(conf.dtype), name, (long long)w->conf->threads,

@@ -189,7 +189,7 @@ class Cluster:
         self.folder = folder
         self.endpoint = f"ipc://{folder}/b"
         self.daemons = []
-        self.broker_conf = dict(endpoint=self.endpoint, lease=f"{3 * SLOW}s", heartbeat="200ms", log_level="debug", **broker)
+        self.broker_conf = {"endpoint": self.endpoint, "lease": f"{3 * SLOW}s", "heartbeat": "200ms", "log_level": "debug", **broker}
         self.broker = self.start("broker", **self.broker_conf)
 
     def start(self, role, name=None, **conf):

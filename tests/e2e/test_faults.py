@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from harness import IMAGES, MODEL, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, wait_for
+from harness import IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, wait_for
 from proto import wire_pb2
 
 COPIES = 8
@@ -148,6 +148,21 @@ def test_sigterm_hands_work_back_unpunished(folder, job):
         cluster.start("encoder", "encoder2", threads=2)
         progress = client.wait_done(120)
         assert progress.n_failed == 0 and "attempt_failed" not in cluster.broker.text()
+        client.close()
+
+
+def test_a_batch_that_takes_longer_than_a_lease_is_no_hang(folder, job):
+    with Cluster(folder, lease=f"{1500 * SLOW}ms") as cluster:
+        cluster.start("encoder", threads=1, batch=160, window_items=160)
+        for role in ("qformer", "llm"):
+            cluster.start(role, threads=1)
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", demo_nodes(), unit_items=32)
+        client.add(items_of(job[0])[:160])
+        client.seal()
+        progress = client.wait_done(120)
+        assert progress.stages[0].lease_expiries == 0 and progress.n_failed == 0
         client.close()
 
 
