@@ -122,6 +122,40 @@ static void test_store_rows_appended_later_become_new_units(void **state)
     assert_int_equal(fixture_problems(path, 1), 0);
 }
 
+/* Columns of a list count as keys and paths do: a unit's Work message must stay small. */
+static void test_store_unit_of_long_fields_is_cut_short(void **state)
+{
+    enum { N = 40, FIELDS = 12 };
+    static uint8_t value[ROW_MAX_FIELD_BYTES];
+    struct row_field fields[FIELDS];
+    struct row_item item = {.key = (const uint8_t *)"k", .key_bytes = 1, .n_fields = FIELDS, .fields = fields};
+    struct store *s = fixture_store(path, 1024);
+    uint32_t seen = 0, n_rows;
+    struct buf rows;
+    struct err err;
+
+    (void)state;
+    memset(value, 'v', sizeof(value));
+    for (int i = 0; i < FIELDS; i++)
+        fields[i] = (struct row_field){(const uint8_t *)"caption", value, 7, sizeof(value)};
+    buf_init(&rows, 0);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(row_item_append(&rows, &item), 0);
+    assert_int_equal(store_begin(s, &err), 0);
+    assert_int_equal(store_append_rows(s, rows.data, rows.size_bytes, N, &err), 0);
+    assert_int_equal(store_seal(s, &err), 0);
+    assert_int_equal(store_commit(s, &err), 0);
+    assert_in_range(store_counters(s)->n_units, 2, N / 2);
+    for (uint32_t unit = 0; unit < store_counters(s)->n_units; unit++, seen += n_rows) {
+        buf_clear(&rows);
+        rows.max_bytes = (size_t)6 << 20;
+        assert_int_equal(store_unit_items(s, unit, 0, 0, &rows, &n_rows, &err), 0);
+    }
+    assert_int_equal(seen, N);
+    buf_release(&rows);
+    store_close(s);
+}
+
 static void test_store_bad_rows_change_nothing(void **state)
 {
     struct store *s = fixture_store(path, 4);
@@ -608,6 +642,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_store_comes_back_as_it_was_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_rows_appended_later_become_new_units, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_store_unit_of_long_fields_is_cut_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_bad_rows_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_unit_commits_once_and_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_refuses_what_is_no_store, setup, teardown),
