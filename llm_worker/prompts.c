@@ -118,7 +118,11 @@ static int add_rendered(const struct collect *c, uint32_t row, uint32_t i, uint3
     uint32_t n = 0;
     int rc = template_count(&p->template, item, &n, &err);
 
-    for (uint32_t k = 0; rc == 0 && k < n && *number < ROW_MAX_CAPTIONS; k++) {
+    if (rc == 0 && *number + n > ROW_MAX_CAPTIONS) { /* more than a record holds: counted, for add_item to say so */
+        *number += n;
+        return 0;
+    }
+    for (uint32_t k = 0; rc == 0 && k < n; k++) {
         prompt.number = (*number)++;
         prompt.first_byte = c->u->texts.size_bytes;
         rc = template_render(&p->template, item, k, &c->u->texts, &err);
@@ -135,6 +139,7 @@ static int add_rendered(const struct collect *c, uint32_t row, uint32_t i, uint3
 static int add_item(const struct collect *c, uint32_t row)
 {
     const uint32_t n_return = c->work->recipe.decode.n_return;
+    const size_t first = c->u->n;
     uint32_t number = 0;
     int rc = 0;
 
@@ -148,10 +153,12 @@ static int add_item(const struct collect *c, uint32_t row)
         else
             rc = add_rendered(c, row, i, &number);
     }
-    if (rc == 0 && (uint64_t)number * n_return > ROW_MAX_CAPTIONS)
+    if (rc == 0 && (uint64_t)number * n_return > ROW_MAX_CAPTIONS) {
         item_problem_set(&c->u->problems[row], "many_captions",
                          "%u prompts of %u captions each are more than the %d captions of an item", number, n_return,
                          ROW_MAX_CAPTIONS);
+        c->u->n = first; /* nobody asks them */
+    }
     return rc;
 }
 

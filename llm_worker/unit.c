@@ -38,7 +38,7 @@ int llm_unit_new(struct worker_work **work, uint64_t serial, const struct tokeni
     u = calloc(1, sizeof(*u));
     if (!u)
         return err_set(err, -ENOMEM, "no memory for the unit");
-    buf_init(&u->texts, MSG_MAX_ROW_FRAME_BYTES);
+    buf_init(&u->texts, ROW_MAX_ROWS_BYTES);
     u->serial = serial;
     u->started_ns = clock_mono_ns();
     u->options = options_of(&(*work)->recipe.decode);
@@ -82,7 +82,7 @@ struct generate_request llm_unit_request(const struct unit *u, uint32_t i, const
 {
     const struct unit_prompt *p = &u->prompts.prompts[i];
 
-    return (struct generate_request){.tag = u->serial << 16 | i,
+    return (struct generate_request){.tag = llm_unit_tag(u, i),
                                      .image_rows = u->image_rows + (size_t)p->row * (size_t)n_queries * (size_t)width,
                                      .n_image_rows = n_queries,
                                      .prompt = u->prompts.ids.ids + p->first_id,

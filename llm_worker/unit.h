@@ -22,7 +22,7 @@ struct unit_caption {
 struct unit {
     struct unit *next;
     struct worker_work *work;
-    uint64_t serial;
+    uint64_t serial; /* of 32 bits */
     uint64_t recipe_hash;
     struct unit_prompts prompts;
     struct generate_options options;
@@ -38,7 +38,21 @@ int llm_unit_new(struct worker_work **work, uint64_t serial, const struct tokeni
                  struct unit **ret, struct err *err) CHECK_RESULT;
 void llm_unit_free(struct unit *u);
 
-/* The request of prompt i; borrows from the unit. Its tag is serial << 16 | i. */
+/* What names prompt i of a unit among all requests: a unit of many items can have more prompts than 16 bits count. */
+static inline uint64_t llm_unit_tag(const struct unit *u, uint32_t i)
+{
+    return u->serial << 32 | i;
+}
+static inline uint64_t llm_unit_serial(uint64_t tag)
+{
+    return tag >> 32;
+}
+static inline uint32_t llm_unit_prompt(uint64_t tag)
+{
+    return (uint32_t)tag;
+}
+
+/* The request of prompt i; borrows from the unit. */
 struct generate_request llm_unit_request(const struct unit *u, uint32_t i, const struct config *config, int n_queries,
                                          int width);
 /* Why prompt i will not be asked: its item has a problem. */

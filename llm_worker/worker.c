@@ -32,7 +32,7 @@ struct llm_worker {
     struct generate *generate;
     uint32_t n_queries, width; /* Q, L of what comes in */
     struct unit *first, **end;
-    uint64_t serial;
+    uint32_t serial; /* of the last unit; there are never 2^32 at a time */
 };
 
 /* -- start and end -- */
@@ -128,7 +128,7 @@ static void remove_unit(struct llm_worker *w, struct unit *u)
 static void abandon_unit(struct llm_worker *w, struct unit *u, const char *code, const char *text)
 {
     for (uint32_t i = 0; w->generate && i < u->n_submitted; i++)
-        (void)generate_cancel(w->generate, u->serial << 16 | i); /* those that are done are not there any more */
+        (void)generate_cancel(w->generate, llm_unit_tag(u, i)); /* those that are done are not there any more */
     if (code)
         worker_fail_unit(&w->common, &u->work, code, text);
     else
@@ -279,8 +279,8 @@ static int step(struct llm_worker *w, struct err *err)
     worker_session_progress(w->common.session);
     share_time(w, clock_mono_ns() - start);
     while (generate_take(w->generate, &r) == 1) {
-        struct unit *u = find_unit(w, r.tag >> 16);
-        int rc = u ? llm_unit_note(u, (uint32_t)(r.tag & 0xffff), &r, w->tokenizer, config_of(w), err) : 0;
+        struct unit *u = find_unit(w, llm_unit_serial(r.tag));
+        int rc = u ? llm_unit_note(u, llm_unit_prompt(r.tag), &r, w->tokenizer, config_of(w), err) : 0;
 
         generate_result_release(&r);
         if (rc < 0) {

@@ -106,6 +106,46 @@ static void test_prompts_more_than_a_record_holds_are_the_items_problem(void **s
     free(w);
 }
 
+/* None of them is left out in silence. */
+static void test_prompts_of_a_long_list_are_the_items_problem(void **state)
+{
+    struct worker_work *w = work_of("a", "{question}");
+    struct row_field fields[ROW_MAX_CAPTIONS];
+    struct row_item item = {.item = 5, KEY, .n_fields = ROW_MAX_CAPTIONS, .fields = fields};
+    struct unit_prompts u;
+
+    (void)state;
+    for (int i = 0; i < ROW_MAX_CAPTIONS; i++)
+        fields[i] = two[0];
+    w->items = &item;
+    w->n_items = 1;
+    assert_int_equal(unit_prompts_collect(&u, w, tokenizer, &config, NULL), 0);
+    assert_non_null(u.problems[0].code);
+    assert_string_equal(u.problems[0].code, "many_captions");
+    assert_non_null(strstr(u.problems[0].text, "33 prompts"));
+    assert_int_equal(u.n, 0);
+    unit_prompts_release(&u);
+    item.n_fields--;
+    assert_int_equal(unit_prompts_collect(&u, w, tokenizer, &config, NULL), 0);
+    assert_null(u.problems[0].code);
+    assert_int_equal(u.n, ROW_MAX_CAPTIONS);
+    unit_prompts_release(&u);
+    free(w);
+}
+
+/* A unit of 4096 items with several prompts each has more than 65536. */
+static void test_prompts_of_a_large_unit_have_tags_of_their_own(void **state)
+{
+    const struct unit u = {.serial = 3}, next = {.serial = 4};
+
+    (void)state;
+    for (uint32_t i = 65535; i <= 131072; i += 65537) {
+        assert_int_equal(llm_unit_serial(llm_unit_tag(&u, i)), 3);
+        assert_int_equal(llm_unit_prompt(llm_unit_tag(&u, i)), i);
+    }
+    assert_true(llm_unit_tag(&u, 65536) != llm_unit_tag(&next, 0));
+}
+
 static void test_prompts_a_broken_template_fails_the_unit(void **state)
 {
     struct worker_work *w = work_of("a {photo of", NULL);
@@ -137,7 +177,8 @@ static void test_prompts_sampling_keys_depend_on_what_is_asked_alone(void **stat
         assert_int_equal(llm_unit_new(&w, (uint64_t)i + 1, tokenizer, &config, &u, NULL), 0);
         r = llm_unit_request(u, 0, &config, 1, 1);
         keys[i] = r.key;
-        assert_int_equal(r.tag, ((uint64_t)i + 1) << 16);
+        assert_int_equal(llm_unit_serial(r.tag), i + 1);
+        assert_int_equal(llm_unit_prompt(r.tag), 0);
         assert_true(llm_unit_request(u, 1, &config, 1, 1).key != r.key);
         free(u->work);
         llm_unit_free(u);
@@ -167,6 +208,8 @@ int main(void)
         cmocka_unit_test(test_prompts_without_any_begin_with_bos),
         cmocka_unit_test(test_prompts_are_rendered_an_item_and_encoded_as_written),
         cmocka_unit_test(test_prompts_more_than_a_record_holds_are_the_items_problem),
+        cmocka_unit_test(test_prompts_of_a_long_list_are_the_items_problem),
+        cmocka_unit_test(test_prompts_of_a_large_unit_have_tags_of_their_own),
         cmocka_unit_test(test_prompts_a_broken_template_fails_the_unit),
         cmocka_unit_test(test_prompts_sampling_keys_depend_on_what_is_asked_alone),
     };
