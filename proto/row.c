@@ -416,7 +416,7 @@ static bool get_length(const uint8_t **at, const uint8_t *end, size_t *ret)
 
 size_t row_frame_cut(const uint8_t *rows, size_t size_bytes, size_t max_bytes)
 {
-    const uint8_t *at = rows, *end = rows + size_bytes;
+    const uint8_t *at = rows, *end = size_bytes ? rows + size_bytes : rows; /* NULL + 0 is not C's */
     size_t fits = 0, n;
 
     while (at < end) {
