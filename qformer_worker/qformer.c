@@ -258,6 +258,11 @@ int qformer_max_text(const struct qformer *q)
     return q->shape.has_text ? q->shape.max_positions : 0;
 }
 
+int qformer_n_words(const struct qformer *q)
+{
+    return q->shape.has_text ? q->shape.vocab_size : 0;
+}
+
 /* -- images -- */
 
 int qformer_load(struct qformer *q, int n, const float *trunk, bool normed)

@@ -37,6 +37,7 @@ int qformer_language_width(const struct qformer *q); /* L; 0: the checkpoint has
 int qformer_embed_width(const struct qformer *q);    /* d; 0: not a retrieval checkpoint */
 int qformer_max_batch(const struct qformer *q);
 int qformer_max_text(const struct qformer *q); /* tokens of a text, special ones included; 0: reads no text */
+int qformer_n_words(const struct qformer *q);  /* ids of texts are below it; 0: reads no text */
 
 /* What a pass over images gives; NULL: not wanted. */
 struct qformer_out {

@@ -25,9 +25,17 @@ static void complain(struct unit_texts *u, uint32_t row, const char *code, const
     item_problem_set(&u->problems[row], code, "%s: \"%.*s\"", what, (int)(n < 80 ? n : 80), (const char *)text);
 }
 
-/* The ids of a text. Without any, or with too many: a problem of the item that brought the text; a generated caption
- * stays without score. */
-static int encode(struct unit_texts *u, struct unit_text *text, const struct tokenizer *t, int max_text,
+static bool all_known(const struct token_ids *ids, size_t first, int n_words)
+{
+    for (size_t i = first; i < ids->n; i++)
+        if (ids->ids[i] < 0 || ids->ids[i] >= n_words)
+            return false;
+    return true;
+}
+
+/* The ids of a text. Without any, with too many, or with one that the model has no word for: a problem of the item that
+ * brought the text; a generated caption stays without score. */
+static int encode(struct unit_texts *u, struct unit_text *text, const struct tokenizer *t, int max_text, int n_words,
                   struct err *err)
 {
     const struct row_caption *c = &text->caption;
@@ -35,13 +43,15 @@ static int encode(struct unit_texts *u, struct unit_text *text, const struct tok
     const size_t first = u->ids.n;
     int rc = tokenizer_encode(t, bytes, c->text_bytes, false, &u->ids, err);
     const bool empty = rc == 0 && u->ids.n == first;
+    bool known;
 
     u->ids.n = first;
     if (rc == 0 && !empty)
         rc = tokenizer_encode(t, bytes, c->text_bytes, true, &u->ids, err);
     if (rc == -ENOMEM)
         return rc;
-    if (rc < 0 || empty || u->ids.n - first > (size_t)max_text) {
+    known = all_known(&u->ids, first, n_words);
+    if (rc < 0 || empty || !known || u->ids.n - first > (size_t)max_text) {
         u->ids.n = first;
         if (!c->given)
             return 0;
@@ -49,6 +59,9 @@ static int encode(struct unit_texts *u, struct unit_text *text, const struct tok
             complain(u, text->row, "bad_text", "a text is not UTF-8", c->text, c->text_bytes);
         else if (empty)
             complain(u, text->row, "empty_text", "a text has no tokens", c->text, c->text_bytes);
+        else if (!known)
+            complain(u, text->row, "unknown_token", "the tokenizer knows a token of a text, and the model does not",
+                     c->text, c->text_bytes);
         else
             complain(u, text->row, "long_text", "a text is longer than the model reads", c->text, c->text_bytes);
         return 0;
@@ -95,7 +108,7 @@ static int add_item(struct unit_texts *u, const struct worker_work *work, uint32
 }
 
 int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, const struct tokenizer *t, int max_text,
-                       struct err *err)
+                       int n_words, struct err *err)
 {
     int rc = 0;
 
@@ -105,7 +118,7 @@ int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, con
     for (uint32_t row = 0; rc == 0 && row < work->n_items; row++)
         rc = add_item(u, work, row);
     for (size_t i = 0; rc == 0 && t && i < u->n; i++)
-        rc = encode(u, &u->texts[i], t, max_text, err);
+        rc = encode(u, &u->texts[i], t, max_text, n_words, err);
     if (rc < 0) {
         unit_texts_release(u);
         return err_set(err, rc, "no memory for the unit's texts");

@@ -20,7 +20,8 @@
 struct unit_text {
     uint32_t row;
     struct row_caption caption; /* as it came; a field's text: given, `prompt` is the field's number in the recipe */
-    bool has_ids; /* false: a generated caption without any token, or longer than the model reads. It stays unscored */
+    bool has_ids; /* false: a generated caption without any token, or with more or others than the model reads. It stays
+                     unscored */
     size_t first_id, n_ids;
 };
 
@@ -31,9 +32,10 @@ struct unit_texts {
     struct item_problem *problems; /* [n_items] */
 };
 
-/* `t` NULL (device null): no ids. max_text: tokens that the model reads, special ones included. */
+/* `t` NULL (device null): no ids. max_text: tokens that the model reads, special ones included; n_words: ids that it
+ * knows, which may be fewer than its tokenizer has. */
 int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, const struct tokenizer *t, int max_text,
-                       struct err *err) CHECK_RESULT;
+                       int n_words, struct err *err) CHECK_RESULT;
 void unit_texts_release(struct unit_texts *u);
 
 #endif

@@ -35,7 +35,7 @@ int qformer_unit_new(struct worker_work **work, const struct qformer_shape *shap
     if (!u)
         return err_set(err, -ENOMEM, "no memory for the unit");
     if ((*work)->tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT)) {
-        rc = unit_texts_collect(&u->texts, *work, t, shape->max_text, err);
+        rc = unit_texts_collect(&u->texts, *work, t, shape->max_text, shape->n_words, err);
         if (rc == 0 && u->texts.n) {
             u->text_embeds = calloc(u->texts.n, shape->embed_width * sizeof(float));
             rc = u->text_embeds ? 0 : err_set(err, -ENOMEM, "no memory for the unit's texts");

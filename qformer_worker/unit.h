@@ -18,7 +18,7 @@ struct qformer_shape {
     uint32_t out_width;        /* L; 0: no language model */
     uint32_t embed_width;      /* d; 0: reads no text */
     uint32_t image_width;      /* C */
-    int max_text;
+    int max_text, n_words;     /* tokens of a text; ids of tokens are below n_words */
 };
 
 /* Results of images, each [n, ...]; NULL: not wanted by any unit. */

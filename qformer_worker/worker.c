@@ -46,7 +46,8 @@ static int open_model(struct qformer_worker *w, struct err *err)
                                       .out_width = (uint32_t)qformer_language_width(w->qformer),
                                       .embed_width = (uint32_t)qformer_embed_width(w->qformer),
                                       .image_width = (uint32_t)qformer_image_width(w->qformer),
-                                      .max_text = qformer_max_text(w->qformer)};
+                                      .max_text = qformer_max_text(w->qformer),
+                                      .n_words = qformer_n_words(w->qformer)};
     if (w->shape.embed_width == 0)
         return 0;
     return tokenizer_load(w->common.checkpoint->tokenizer_path, &w->tokenizer, err);

@@ -13,7 +13,7 @@
 
 static struct tokenizer *tokenizer;
 static const struct qformer_shape shape = {
-    .n_queries = 2, .width = 3, .out_width = 0, .embed_width = 4, .image_width = 5, .max_text = 16};
+    .n_queries = 2, .width = 3, .out_width = 0, .embed_width = 4, .image_width = 5, .max_text = 16, .n_words = 1 << 20};
 
 #define TEXT(s) .text = (const uint8_t *)(s), .text_bytes = sizeof(s) - 1
 #define FIELD(n, v)                                                                               \
@@ -131,6 +131,33 @@ static void test_qformer_unit_bad_texts_are_problems_of_their_item(void **state)
     qformer_unit_free(u);
 }
 
+/* A tokenizer that has more words than the checkpoint: what they are in is the item's problem, not the worker's end. */
+static void test_qformer_unit_a_word_the_model_lacks_is_the_items_problem(void **state)
+{
+    struct qformer_shape small = shape;
+    struct worker_work *w = work_of(MSG_TASK_SCORE);
+    struct qformer_unit *u = NULL;
+    const char *code = "";
+    int32_t largest = 0;
+
+    (void)state;
+    assert_int_equal(qformer_unit_new(&w, &shape, tokenizer, &u, &code, NULL), 0);
+    for (size_t i = 0; i < u->texts.texts[3].n_ids; i++) {
+        const int32_t id = u->texts.ids.ids[u->texts.texts[3].first_id + i];
+
+        largest = id > largest ? id : largest;
+    }
+    w = u->work;
+    qformer_unit_free(u);
+    small.n_words = largest;
+    assert_int_equal(qformer_unit_new(&w, &small, tokenizer, &u, &code, NULL), 0);
+    assert_false(u->texts.texts[3].has_ids);
+    assert_string_equal(u->texts.problems[0].code, "unknown_token");
+    assert_null(u->texts.problems[N - 1].code); /* a generated one stays unscored */
+    free(u->work);
+    qformer_unit_free(u);
+}
+
 static void test_qformer_unit_embeddings_are_those_of_the_item(void **state)
 {
     const uint32_t all = MSG_TASK_SCORE | MSG_TASK_QUERY | MSG_TASK_ITC | MSG_TASK_ITC_TEXT | MSG_TASK_CLS;
@@ -227,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_qformer_unit_texts_are_captions_then_fields_in_the_recipes_order),
         cmocka_unit_test(test_qformer_unit_bad_texts_are_problems_of_their_item),
+        cmocka_unit_test(test_qformer_unit_a_word_the_model_lacks_is_the_items_problem),
         cmocka_unit_test(test_qformer_unit_embeddings_are_those_of_the_item),
         cmocka_unit_test(test_qformer_unit_refuses_what_the_checkpoint_cannot_do),
     };
