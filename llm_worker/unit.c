@@ -178,11 +178,9 @@ int llm_unit_rows(const struct unit *u, struct buf *ret, uint32_t *ret_n_failed)
         record.item = u->work->items[row].item;
         for (; prompt < u->prompts.n && u->prompts.prompts[prompt].row == row; prompt++)
             add_captions(u, prompt, &record);
-        if (problem->code) {
+        if (problem->code)
             item_problem_record(problem, record.item, &record);
-            ++*ret_n_failed;
-        }
-        rc = row_record_append(ret, &record);
+        rc = item_record_append(ret, &record, ret_n_failed);
     }
     return rc;
 }

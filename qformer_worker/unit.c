@@ -133,7 +133,6 @@ int qformer_unit_rows(const struct qformer_unit *u, const struct qformer_shape *
             text++;
         if (p && p->code) {
             item_problem_record(p, u->work->items[row].item, &record);
-            ++*ret_n_failed;
         } else {
             memset(&record, 0, sizeof(record));
             record.item = u->work->items[row].item;
@@ -142,7 +141,7 @@ int qformer_unit_rows(const struct qformer_unit *u, const struct qformer_shape *
             rc = add_embeddings(u, shape, r, row, first, text - first, &record, &bytes);
         }
         if (rc == 0)
-            rc = row_record_append(ret, &record);
+            rc = item_record_append(ret, &record, ret_n_failed);
     }
     buf_release(&bytes);
     return rc;

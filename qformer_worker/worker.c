@@ -382,7 +382,8 @@ static void send_result(struct qformer_worker *w, const struct group *g, struct 
     if (rc == -EFBIG)
         rc = err_set(&err, rc, "the unit's embeddings are more than a message carries: choose a smaller --unit");
     if (rc == 0 && (u->work->tasks & MSG_TASK_PROJECT))
-        rc = n_failed ? -EINVAL : add_tensor(w, g, u, &result, &err);
+        rc = n_failed ? err_set(&err, -EINVAL, "items fail at a node that projects")
+                      : add_tensor(w, g, u, &result, &err);
     if (rc < 0) {
         buf_release(&result.rows);
         worker_fail_unit(&w->common, &u->work, "result", err.text[0] ? err.text : strerror(-rc));

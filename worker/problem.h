@@ -1,7 +1,7 @@
 /* problem.h - why one item of a unit cannot be done: it becomes the item's record, and the others go on.
  *
  * Who may call: one thread. Units: none. Memory: plain values; zeroed: no problem.
- * Errors: none. */
+ * Errors: negative errno of the buffer. */
 #ifndef BLIPLINE_WORKER_PROBLEM_H
 #define BLIPLINE_WORKER_PROBLEM_H
 
@@ -17,5 +17,8 @@ struct item_problem {
 void item_problem_set(struct item_problem *p, const char *code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* The item's record. Borrows the problem's text. */
 void item_problem_record(const struct item_problem *p, uint64_t item, struct row_record *ret);
+/* row_record_append; where no row can hold the record (its texts are too long, or a number is not finite), that is the
+ * item's problem, and an error of the others is avoided. *n_failed grows with each record that is an error. */
+int item_record_append(struct buf *rows, const struct row_record *record, uint32_t *n_failed) CHECK_RESULT;
 
 #endif

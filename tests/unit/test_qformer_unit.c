@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -213,6 +214,38 @@ static void test_qformer_unit_embeddings_are_those_of_the_item(void **state)
     qformer_unit_free(u);
 }
 
+/* What no row can hold fails its item, not the unit. */
+static void test_qformer_unit_a_record_that_is_none_is_the_items_problem(void **state)
+{
+    static const char *const codes[] = {"not_finite", "large_record", NULL};
+    static uint8_t long_text[ROW_MAX_CAPTION_BYTES + 1];
+    struct row_record back, record = {.item = 7, .n_captions = 1};
+    struct row_frame frame;
+    struct row_cursor cursor;
+    uint32_t n_failed = 0;
+    struct buf rows;
+
+    (void)state;
+    buf_init(&rows, 0);
+    for (int i = 0; i < 3; i++) {
+        record.captions[0] = (struct row_caption){
+            .itc = i == 0 ? -HUGE_VALF : 0, .text = long_text, .text_bytes = (uint32_t)sizeof(long_text) - (i != 1)};
+        assert_int_equal(item_record_append(&rows, &record, &n_failed), 0);
+    }
+    assert_int_equal(n_failed, 2);
+    frame = (struct row_frame){rows.data, rows.size_bytes};
+    row_cursor_init(&cursor, &frame, 1, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(row_cursor_next_record(&cursor, &back, NULL), 1);
+        assert_int_equal(back.item, 7);
+        assert_int_equal(back.failed, codes[i] != NULL);
+        if (codes[i])
+            assert_string_equal(back.error_code, codes[i]);
+    }
+    row_cursor_release(&cursor);
+    buf_release(&rows);
+}
+
 static void test_qformer_unit_refuses_what_the_checkpoint_cannot_do(void **state)
 {
     struct qformer_shape captioner = shape;
@@ -256,6 +289,7 @@ int main(void)
         cmocka_unit_test(test_qformer_unit_bad_texts_are_problems_of_their_item),
         cmocka_unit_test(test_qformer_unit_a_word_the_model_lacks_is_the_items_problem),
         cmocka_unit_test(test_qformer_unit_embeddings_are_those_of_the_item),
+        cmocka_unit_test(test_qformer_unit_a_record_that_is_none_is_the_items_problem),
         cmocka_unit_test(test_qformer_unit_refuses_what_the_checkpoint_cannot_do),
     };
 
