@@ -218,7 +218,8 @@ build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(PROTOGEN) $(RECIPE_TEXTS)
 	$(Q)clang -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -O1 -g -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -w -I. -I$(O)/gen -o $@ $< \
 	    $(LIB_SRC) $(PROTOGEN) $(ALL_L)
 
-install: build ## programs and documents to DESTDIR/PREFIX
+SHARE = $(DESTDIR)$(PREFIX)/share/blipline
+install: build ## programs, documents, demo models and what selftest compares with to DESTDIR/PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/blipline
 	install -m 755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 README.md MODEL.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/blipline
@@ -226,6 +227,11 @@ install: build ## programs and documents to DESTDIR/PREFIX
 	install -m 644 $(PROTOS) proto/README.md $(DESTDIR)$(PREFIX)/share/blipline/proto
 	install -d $(DESTDIR)$(PREFIX)/share/blipline/recipes
 	install -m 644 $(RECIPES) $(DESTDIR)$(PREFIX)/share/blipline/recipes
+	for d in models/blip2-opt-demo models/blip2-itm-demo; do install -d $(SHARE)/$$d && install -m 644 $$d/* $(SHARE)/$$d || exit 1; done
+	for d in demo_opt demo_itm; do install -d $(SHARE)/selftest/$$d && install -m 644 tests/golden/$$d/* $(SHARE)/selftest/$$d || exit 1; done
+	install -d $(SHARE)/selftest/images
+	install -m 644 tests/golden/decode/demo_answers.json tests/golden/decode/sampler.json $(SHARE)/selftest
+	install -m 644 $(wildcard examples/images/*.jpg examples/images/*.webp) $(SHARE)/selftest/images
 
 ci: test ## what .ci/run does
 

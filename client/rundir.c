@@ -22,7 +22,7 @@ static const char *parent_folder(void)
     return "/tmp";
 }
 
-/* One level of files, then the folder. */
+/* Files and folders in it, then the folder; no link is followed. */
 static void remove_folder(int parent_fd, const char *name)
 {
     int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -35,8 +35,10 @@ static void remove_folder(int parent_fd, const char *name)
         return;
     }
     while ((e = readdir(d)) != NULL) {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            (void)unlinkat(dirfd(d), e->d_name, 0);
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        if (unlinkat(dirfd(d), e->d_name, 0) < 0 && errno == EISDIR)
+            remove_folder(dirfd(d), e->d_name);
     }
     (void)closedir(d);
     (void)unlinkat(parent_fd, name, AT_REMOVEDIR);

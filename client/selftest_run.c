@@ -1,16 +1,13 @@
 #include "client/selftest_run.h"
 
-#include "client/interrupt.h"
-#include "client/rundir.h"
-#include "client/spawn.h"
+#include "base/file.h"
+#include "client/selftest_place.h"
 #include "model/config.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,9 +52,20 @@ static int link_entries(const struct rundir *r, const char *dir, bool (*wanted)(
     return rc;
 }
 
+static int link_one(const struct rundir *r, const char *path, const char *name, struct err *err)
+{
+    char absolute[PATH_MAX], to[RUNDIR_MAX + 16];
+
+    if (!realpath(path, absolute))
+        return err_set(err, -errno, "%s: %s", path, strerror(errno));
+    if (symlink(absolute, rundir_file(r, name, to, sizeof(to))) < 0)
+        return err_set(err, -errno, "%s: %s", to, strerror(errno));
+    return 0;
+}
+
 static bool is_expected(const char *name)
 {
-    return strncmp(name, "expected.", 9) == 0;
+    return strncmp(name, "expected.", 9) == 0 || strcmp(name, "sampler.json") == 0;
 }
 
 static bool is_checkpoint(const char *name)
@@ -69,7 +77,7 @@ static bool is_checkpoint(const char *name)
 static int link_images(const struct rundir *r, const struct selftest_run *t, const char *golden_dir, struct err *err)
 {
     static const char *const places[] = {"images", "../images_odd", "../../images/odd"};
-    char place[PATH_MAX], absolute[PATH_MAX], to[RUNDIR_MAX + 16];
+    char place[PATH_MAX];
     const char *dir = t->images_dir;
     struct stat st;
 
@@ -80,13 +88,9 @@ static int link_images(const struct rundir *r, const struct selftest_run *t, con
     }
     if (!dir)
         return 0; /* the encoder says which pictures it misses */
-    if (stat(dir, &st) < 0 || !realpath(dir, absolute))
-        return err_set(err, -errno, "%s: %s", dir, strerror(errno));
-    if (!S_ISDIR(st.st_mode))
+    if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
         return err_set(err, -ENOTDIR, "%s: not a folder", dir);
-    if (symlink(absolute, rundir_file(r, "images", to, sizeof(to))) < 0)
-        return err_set(err, -errno, "%s: %s", to, strerror(errno));
-    return 0;
+    return link_one(r, dir, "images", err);
 }
 
 /* Checkpoint, expected.* and pictures in one folder, whatever folders they come from. */
@@ -103,49 +107,14 @@ static int assemble(const struct rundir *r, const struct selftest_run *t, struct
     rc = link_entries(r, golden_dir, is_expected, err);
     if (rc == 0)
         rc = link_entries(r, t->model_dir, is_checkpoint, err);
+    if (rc == 0 && t->sampler_path)
+        rc = link_one(r, t->sampler_path, "sampler.json", err);
     if (rc == 0)
         rc = link_images(r, t, golden_dir, err);
     return rc;
 }
 
-static int wait_child(pid_t pid, int signal_fd, int *ret_status, struct selftest_run *t)
-{
-    struct pollfd p = {.fd = signal_fd, .events = POLLIN};
-    struct interrupt in;
-
-    for (;;) {
-        if (waitpid(pid, ret_status, WNOHANG) == pid)
-            return 0;
-        (void)poll(&p, 1, -1);
-        interrupt_read(signal_fd, &in);
-        if (!in.signal_number)
-            continue;
-        t->signal_number = in.signal_number;
-        (void)kill(pid, SIGKILL);
-        (void)waitpid(pid, ret_status, 0);
-        return -EINTR;
-    }
-}
-
-/* The first line of what the worker said on standard error, without the folder that only we know. */
-static void first_line(int fd, const struct rundir *r, char *ret, size_t ret_size)
-{
-    size_t n_folder = strlen(r->path);
-    char *folder;
-
-    ssize_t n = pread(fd, ret, ret_size - 1, 0);
-    char *text = ret;
-
-    ret[n > 0 ? n : 0] = '\0';
-    if (text[0] == '<' && text[1] && text[2] == '>')
-        text += 3;
-    memmove(ret, text, strlen(text) + 1);
-    ret[strcspn(ret, "\n")] = '\0';
-    while ((folder = strstr(ret, r->path)) != NULL && folder[n_folder] == '/')
-        memmove(folder, folder + n_folder + 1, strlen(folder + n_folder + 1) + 1);
-}
-
-static int append_rows(json_t *rows, json_t *report, const char *worker)
+static int append_rows(json_t *rows, json_t *report, const char *model, const char *worker)
 {
     size_t i;
     json_t *row;
@@ -153,85 +122,72 @@ static int append_rows(json_t *rows, json_t *report, const char *worker)
     json_array_foreach(report, i, row)
     {
         if (!json_is_object(row) || json_object_set_new(row, "worker", json_string(worker)) < 0 ||
-            json_array_append(rows, row) < 0)
+            json_object_set_new(row, "model", json_string(model)) < 0 || json_array_append(rows, row) < 0)
             return -EINVAL;
     }
     return 0;
 }
 
-static int collect(const struct rundir *r, const char *worker, const struct spawn *s, int status, json_t *rows,
-                   struct err *err)
+static int collect(const struct selftest_place *p, const struct selftest_run *t, const char *worker,
+                   const struct selftest_program *program, json_t *rows, struct err *err)
 {
-    char said[256], how[64];
+    char how[512], model[NAME_MAX + 1];
     json_error_t bad;
     json_t *report = NULL;
     int rc = -EINVAL;
 
-    (void)lseek(s->out_fd, 0, SEEK_SET);
-    if (WIFEXITED(status) && WEXITSTATUS(status) <= 1)
-        report = json_loadfd(s->out_fd, 0, &bad);
+    (void)lseek(program->out_fd, 0, SEEK_SET);
+    if (WIFEXITED(program->status) && WEXITSTATUS(program->status) <= 1)
+        report = json_loadfd(program->out_fd, 0, &bad);
+    file_base_name(t->model_dir, model, sizeof(model));
     if (json_is_array(report) && json_array_size(report) > 0)
-        rc = append_rows(rows, report, worker);
+        rc = append_rows(rows, report, model, worker);
     json_decref(report);
     if (rc == 0)
         return 0;
-    first_line(s->log_fd, r, said, sizeof(said));
-    return err_set(err, rc, "the %s %s without a report%s%s", worker, spawn_status_text(status, how, sizeof(how)),
-                   said[0] ? ": " : "", said);
+    return err_set(err, rc, "%s: the %s %s", t->model_dir, worker, selftest_program_end(p, program, how, sizeof(how)));
 }
 
-static int run_worker(const struct rundir *r, const char *worker, int signal_fd, struct selftest_run *t, json_t *rows,
+static int write_conf(const struct selftest_place *p, const struct selftest_run *t, char *ret_path, size_t size,
                       struct err *err)
 {
-    char name[64], program[PATH_MAX], path[RUNDIR_MAX + 32];
-    const char *args[] = {program, "-t", r->path, NULL};
-    struct spawn s = {.program = program, .args = args};
-    int status = 0, rc;
-    pid_t pid;
+    char text[128];
+    int n = snprintf(text, sizeof(text), "dtype = %s\n", t->dtype);
 
-    (void)snprintf(name, sizeof(name), "blipline-%s", worker);
-    rc = spawn_find(name, program, sizeof(program), err);
+    if (t->n_threads > 0)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "threads = %d\n", t->n_threads);
+    return file_write_atomic(rundir_file(&p->rundir, ".worker.conf", ret_path, size), text, (size_t)n, err);
+}
+
+static int run_worker(struct selftest_place *p, const struct selftest_run *t, const char *worker, json_t *rows,
+                      struct err *err)
+{
+    char name[64], conf[RUNDIR_MAX + 32];
+    const char *const args[] = {"-f", conf, "-t", p->rundir.path, NULL};
+    struct selftest_program program = {.name = name, .args = args, .stop_signal = SIGKILL};
+    int rc = write_conf(p, t, conf, sizeof(conf), err);
+
     if (rc < 0)
         return rc;
-    (void)snprintf(name, sizeof(name), ".%s.out", worker);
-    s.out_fd = open(rundir_file(r, name, path, sizeof(path)), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    (void)snprintf(name, sizeof(name), ".%s.log", worker);
-    s.log_fd = open(rundir_file(r, name, path, sizeof(path)), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (s.out_fd < 0 || s.log_fd < 0)
-        rc = err_set(err, -errno, "%s: %s", path, strerror(errno));
+    (void)snprintf(name, sizeof(name), "blipline-%s", worker);
+    rc = selftest_place_run(p, &program, err);
     if (rc == 0)
-        rc = spawn_start(&s, &pid, err);
-    if (rc == 0)
-        rc = wait_child(pid, signal_fd, &status, t);
-    if (rc == 0)
-        rc = collect(r, worker, &s, status, rows, err);
-    if (s.out_fd >= 0)
-        (void)close(s.out_fd);
-    if (s.log_fd >= 0)
-        (void)close(s.log_fd);
+        rc = collect(p, t, worker, &program, rows, err);
+    selftest_program_release(&program);
     return rc;
 }
 
-int selftest_run(struct selftest_run *t, struct json_t **ret_rows, struct err *err)
+int selftest_run(struct selftest_run *t, struct json_t *rows, struct err *err)
 {
-    json_t *rows = json_array();
-    struct rundir r = {.lock_fd = -1};
-    int signal_fd = -1;
-    int rc = rows ? interrupt_open(&signal_fd, err) : -ENOMEM;
+    struct selftest_place p = SELFTEST_PLACE_NONE;
+    int rc = selftest_place_open(&p, err);
 
     if (rc == 0)
-        rc = rundir_create(&r, err);
-    if (rc == 0)
-        rc = assemble(&r, t, err);
+        rc = assemble(&p.rundir, t, err);
     for (size_t i = 0; rc == 0 && i < sizeof(workers) / sizeof(workers[0]); i++)
         if (has_stage(t->model_dir, workers[i]))
-            rc = run_worker(&r, workers[i], signal_fd, t, rows, err);
-    rundir_remove(&r);
-    if (signal_fd >= 0)
-        (void)close(signal_fd);
-    if (rc == 0)
-        *ret_rows = rows;
-    else
-        json_decref(rows);
+            rc = run_worker(&p, t, workers[i], rows, err);
+    t->signal_number = p.signal_number;
+    selftest_place_close(&p);
     return rc;
 }

@@ -1,4 +1,4 @@
-/* selftest_run.h - run the workers' self-tests on a golden directory and collect what they report.
+/* selftest_run.h - run the workers' self-tests on golden data and collect what they report.
  *
  * Who may call: one thread. Units: none. Memory: the rows are the caller's (json_decref).
  * Errors: negative errno and `err`: a folder cannot be used or a worker could not say anything; -EINTR when the user
@@ -11,14 +11,17 @@
 struct json_t;
 
 struct selftest_run {
-    const char *model_dir;  /* the checkpoint */
-    const char *golden_dir; /* expected.json and expected.safetensors; NULL: model_dir */
-    const char *images_dir; /* the pictures that expected.json names; NULL: looked for beside the golden data */
-    int signal_number;      /* set when -EINTR is returned */
+    const char *model_dir;    /* the checkpoint */
+    const char *golden_dir;   /* expected.json and expected.safetensors; NULL: model_dir */
+    const char *images_dir;   /* the pictures that expected.json names; NULL: looked for beside the golden data */
+    const char *sampler_path; /* the reference's probabilities of sampling; NULL: sampler.json in golden_dir, if any */
+    const char *dtype;        /* "fp32" or "bf16" */
+    int n_threads;            /* 0: the workers' own default */
+    int signal_number;        /* set when -EINTR is returned */
 };
 
-/* One array, encoder's rows first: {"worker", "stage", "shape", "relative_error", "limit", "pass"}, or with "skipped",
- * or with "detail". */
-int selftest_run(struct selftest_run *t, struct json_t **ret_rows, struct err *err) CHECK_RESULT;
+/* Appends to `rows`, encoder's rows first: {"model", "worker", "stage", "shape", "relative_error", "limit", "pass",
+ * "seconds"}, some with "equal", "detail" or "skipped"; a worker's first row is {"machine"}. */
+int selftest_run(struct selftest_run *t, struct json_t *rows, struct err *err) CHECK_RESULT;
 
 #endif

@@ -9,9 +9,9 @@
 #include "encoder_worker/decode.h"
 #include "encoder_worker/resize.h"
 #include "encoder_worker/vit.h"
-#include "model/golden.h"
 #include "model/params.h"
 #include "tensor/ops.h"
+#include "worker/selftest.h"
 
 /* One picture file -> size x size pixels. */
 static int load_pixels(const char *path, int size, uint8_t *ret, struct err *err)
@@ -42,14 +42,14 @@ out:
     return rc;
 }
 
-static int load_all_pixels(const struct golden *g, uint8_t *rgb, struct err *err)
+static int load_all_pixels(const struct golden *g, int n_images, uint8_t *rgb, struct err *err)
 {
     const int size = g->checkpoint->config.vision.image_size;
     const size_t image_bytes = (size_t)size * (size_t)size * 3;
     char path[PATH_MAX];
     int rc = 0;
 
-    for (int i = 0; rc == 0 && i < g->n_images; i++) {
+    for (int i = 0; rc == 0 && i < n_images; i++) {
         rc = golden_image_path(g, i, path, sizeof(path), err);
         if (rc == 0)
             rc = load_pixels(path, size, rgb + (size_t)i * image_bytes, err);
@@ -58,10 +58,10 @@ static int load_all_pixels(const struct golden *g, uint8_t *rgb, struct err *err
 }
 
 /* The golden features are those after post_layernorm, which is not the encoder's: apply it here to compare. */
-static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, const uint8_t *rgb, float *ret,
-                          struct err *err)
+static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, int n_images, const uint8_t *rgb,
+                          float *ret, struct err *err)
 {
-    const int64_t rows = (int64_t)g->n_images * vit_n_tokens(v), c = vit_width(v);
+    const int64_t rows = (int64_t)n_images * vit_n_tokens(v), c = vit_width(v);
     struct params_norm post = {0};
     const void *trunk;
     void *normed = NULL;
@@ -72,7 +72,7 @@ static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, 
         return rc;
     rc = o->f->alloc(o, (size_t)(rows * c) * dtype_size_bytes(o->act_dtype), &normed);
     if (rc == 0)
-        rc = vit_forward(v, g->n_images, rgb, &trunk);
+        rc = vit_forward(v, n_images, rgb, &trunk);
     if (rc == 0)
         rc = params_norm_apply(o, &post, rows, c, g->checkpoint->config.vision.eps, trunk, normed);
     if (rc == 0)
@@ -87,27 +87,32 @@ static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, 
 static int test_vision(struct ops *o, struct golden *g, struct err *err)
 {
     const struct config_vision *s = &g->checkpoint->config.vision;
-    const int64_t shape[] = {g->n_images, s->n_tokens, s->width};
+    const int n = golden_n_pictures(g, "vision_last_hidden_state", err);
+    const int64_t shape[] = {n, s->n_tokens, s->width};
     const size_t image_bytes = (size_t)s->image_size * (size_t)s->image_size * 3;
-    uint8_t *rgb = calloc((size_t)g->n_images, image_bytes);
-    float *got = calloc((size_t)(shape[0] * shape[1] * shape[2]), sizeof(*got)), *want = NULL;
+    float *got = NULL, *want = NULL;
+    uint8_t *rgb = NULL;
     struct vit *v = NULL;
     struct err why;
     int rc;
 
+    if (n < 0)
+        return n;
+    rgb = calloc((size_t)n, image_bytes);
+    got = calloc((size_t)(shape[0] * shape[1] * shape[2]), sizeof(*got));
     if (!rgb || !got) {
-        rc = err_set(err, -ENOMEM, "no memory for %d pictures", g->n_images);
+        rc = err_set(err, -ENOMEM, "no memory for %d pictures", n);
         goto out;
     }
-    if (load_all_pixels(g, rgb, &why) < 0) {
-        rc = golden_report_equal(g, "vision_last_hidden_state", g->n_images, false, why.text, err);
+    if (load_all_pixels(g, n, rgb, &why) < 0) {
+        rc = golden_report_equal(g, "vision_last_hidden_state", n, false, why.text, err);
         goto out;
     }
     rc = golden_floats(g, "vision_last_hidden_state", 3, shape, &want, err);
     if (rc == 0)
-        rc = vit_new(o, g->checkpoint, g->n_images, &v, err);
+        rc = vit_new(o, g->checkpoint, n, &v, err);
     if (rc == 0)
-        rc = trunk_features(o, g, v, rgb, got, err);
+        rc = trunk_features(o, g, v, n, rgb, got, err);
     if (rc == 0)
         rc = golden_report_tensor(g, "vision_last_hidden_state", 3, shape, got, want, err);
 out:
@@ -118,14 +123,12 @@ out:
     return rc;
 }
 
-int encoder_selftest(const char *golden_dir, int n_threads, FILE *out, struct err *err)
+int encoder_selftest(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err)
 {
     struct golden *g = NULL;
     struct ops *o = NULL;
-    int rc = golden_open(golden_dir, &g, err);
+    int rc = selftest_open(golden_dir, conf, &g, &o, err);
 
-    if (rc == 0)
-        rc = ops_cpu_new(n_threads, DTYPE_F32, &o, err);
     if (rc == 0)
         rc = test_vision(o, g, err);
     if (rc == 0)

@@ -5,20 +5,23 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "llm_worker/caption.h"
 #include "llm_worker/generate.h"
 #include "llm_worker/generate_json.h"
 #include "llm_worker/group.h"
 #include "llm_worker/lm.h"
-#include "model/golden.h"
+#include "model/golden_tokenizer.h"
 #include "model/tokenizer.h"
-#include "tensor/ops.h"
+#include "worker/selftest.h"
 
 enum {
     SELFTEST_MAX_NEW_TOKENS = 1024,
     SELFTEST_MAX_TEXT_POSITIONS = 512, /* prompt and new tokens: keeps the cache of a large model small */
 };
 
+/* Scores were stored with six digits behind the point: the error that this alone can make. */
 #define SELFTEST_SCORE_DIGIT 1e-6
 
 struct selftest {
@@ -38,66 +41,6 @@ static int prompt_ids(const struct selftest *t, const json_t *prompt, struct tok
     if (token_ids_append(ret, t->g->checkpoint->config.bos) < 0)
         return err_set(t->err, -ENOMEM, "no memory for a prompt");
     return 0;
-}
-
-static bool ids_equal(const json_t *want, const int32_t *ids, size_t n)
-{
-    if (json_array_size(want) != n)
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (json_integer_value(json_array_get(want, i)) != ids[i])
-            return false;
-    return true;
-}
-
-/* -- tokenizer -- */
-
-/* Returns 1 when encoding (both ways) and decoding agree, 0 when not. */
-static int tokenizer_case(const struct selftest *t, const json_t *want)
-{
-    const json_t *text = json_object_get(want, "text"), *decoded = json_object_get(want, "decoded");
-    struct token_ids with = {0}, without = {0};
-    struct buf out;
-    int rc;
-
-    buf_init(&out, 0);
-    rc = tokenizer_encode(t->tokenizer, json_string_value(text), json_string_length(text), true, &with, t->err);
-    if (rc == 0)
-        rc = tokenizer_encode(t->tokenizer, json_string_value(text), json_string_length(text), false, &without, t->err);
-    if (rc == 0)
-        rc = tokenizer_decode(t->tokenizer, with.ids, with.n, true, &out, t->err);
-    if (rc == 0)
-        rc = ids_equal(json_object_get(want, "ids"), with.ids, with.n) &&
-             ids_equal(json_object_get(want, "ids_no_special"), without.ids, without.n) &&
-             out.size_bytes == json_string_length(decoded) &&
-             (out.size_bytes == 0 || memcmp(out.data, json_string_value(decoded), out.size_bytes) == 0);
-    buf_release(&out);
-    token_ids_release(&with);
-    token_ids_release(&without);
-    return rc;
-}
-
-static int test_tokenizer(const struct selftest *t)
-{
-    const json_t *cases = json_object_get(t->g->expected, "tokenizer");
-    const size_t n = json_array_size(cases);
-    char detail[128] = "";
-    int n_wrong = 0;
-
-    if (n == 0)
-        return golden_report_skipped(t->g, "tokenizer", "expected.json has no tokenizer cases", t->err);
-    for (size_t i = 0; i < n; i++) {
-        const json_t *want = json_array_get(cases, i);
-        int rc = 0;
-
-        if (json_is_string(json_object_get(want, "text")) && json_is_string(json_object_get(want, "decoded")))
-            rc = tokenizer_case(t, want);
-        if (rc < 0)
-            return rc;
-        if (rc == 0 && n_wrong++ == 0)
-            snprintf(detail, sizeof(detail), "first wrong: case %zu", i);
-    }
-    return golden_report_equal(t->g, "tokenizer", (int)n, n_wrong == 0, *detail ? detail : NULL, t->err);
 }
 
 /* -- logits of the first new token -- */
@@ -232,51 +175,87 @@ static const struct generate_sequence *sequence(const struct generate_result *re
     return (int)(i % (size_t)n_return) < r->n_sequences ? &r->sequences[i % (size_t)n_return] : &none;
 }
 
-/* The first place where ids differ, in words. Returns whether they are equal. */
-static bool same_ids(const json_t *want, const struct generate_result *got, int n_return, char *ret, size_t size)
+/* In words, if so. */
+static bool ids_differ(const json_t *want, const struct generate_sequence *s, size_t i, char *ret, size_t size)
 {
-    for (size_t i = 0; i < json_array_size(want); i++) {
-        const json_t *ids = json_array_get(want, i);
-        const struct generate_sequence *s = sequence(got, n_return, i);
-        const int n_want = (int)json_array_size(ids);
+    const int n_want = (int)json_array_size(want);
 
-        for (int k = 0; k < s->n_ids || k < n_want; k++) {
-            long long w = k < n_want ? json_integer_value(json_array_get(ids, (size_t)k)) : -1;
-            long long found = k < s->n_ids ? s->ids[k] : -1;
+    for (int k = 0; k < s->n_ids || k < n_want; k++) {
+        long long w = k < n_want ? json_integer_value(json_array_get(want, (size_t)k)) : -1;
+        long long found = k < s->n_ids ? s->ids[k] : -1;
 
-            if (w == found)
-                continue;
-            snprintf(ret, size, "sequence %zu, token %d: %lld, wanted %lld (-1: ended)", i, k, found, w);
-            return false;
-        }
+        if (w == found)
+            continue;
+        snprintf(ret, size, "sequence %zu, token %d: %lld, wanted %lld (-1: ended)", i, k, found, w);
+        return true;
     }
-    return true;
+    return false;
 }
 
-/* The first score that is off, in words. They were stored with six digits behind the point. */
-static bool same_scores(const struct selftest *t, const json_t *want, const struct generate_result *got, int n_return,
+/* 1: what the ids say is not `want`. */
+static int text_differs(const struct selftest *t, const json_t *want, const struct generate_sequence *s, size_t i,
                         char *ret, size_t size)
 {
-    const double limit = t->g->checkpoint->config.lm == CONFIG_LM_T5 ? GOLDEN_LIMIT_T5_LOGITS : GOLDEN_LIMIT;
+    const char *wanted = json_string_value(want);
+    struct buf text;
+    int rc;
 
-    for (size_t i = 0; i < json_array_size(want); i++) {
-        const double w = json_number_value(json_array_get(want, i)), score = sequence(got, n_return, i)->score;
-
-        if (fabs(score - w) <= limit * fabs(w) + SELFTEST_SCORE_DIGIT / 2) /* false for NaN */
-            continue;
-        snprintf(ret, size, "sequence %zu: score %.7g, wanted %.7g", i, score, w);
-        return false;
+    if (!wanted)
+        return 0;
+    buf_init(&text, 0);
+    rc = caption_text(t->tokenizer, &t->g->checkpoint->config, s->ids, s->n_ids, &text, t->err);
+    if (rc == 0)
+        rc = buf_append(&text, "", 1);
+    if (rc == 0 && strcmp((const char *)text.data, wanted) != 0) {
+        snprintf(ret, size, "sequence %zu: \"%.60s\", wanted \"%.60s\"", i, (const char *)text.data, wanted);
+        rc = 1;
     }
-    return true;
+    buf_release(&text);
+    return rc;
+}
+
+/* Of a score, which is a sum of logarithms: where it is near 0, its terms' absolute error is what counts. */
+static double score_error(const json_t *want, const struct generate_sequence *s)
+{
+    const double w = json_number_value(want), off = fabs(s->score - w) - SELFTEST_SCORE_DIGIT / 2;
+
+    if (isnan(s->score))
+        return INFINITY;
+    return off <= 0 ? 0 : off / fmax(1, fabs(w));
+}
+
+static int compare(const struct selftest *t, const json_t *row, const struct generate_result *got, int n_return,
+                   struct golden_sequences *ret, char *detail, size_t detail_size)
+{
+    const json_t *ids = json_object_get(row, "ids"), *scores = json_object_get(row, "sequences_scores");
+    const json_t *texts = json_object_get(row, "text");
+
+    for (size_t i = 0; i < json_array_size(ids); i++) {
+        const struct generate_sequence *s = sequence(got, n_return, i);
+        char first[192] = "";
+        int rc = ids_differ(json_array_get(ids, i), s, i, first, sizeof(first));
+
+        if (rc == 0)
+            rc = text_differs(t, json_array_get(texts, i), s, i, first, sizeof(first));
+        if (rc < 0)
+            return rc;
+        ret->n_equal += rc == 0;
+        if (scores)
+            ret->score_error = fmax(ret->score_error, score_error(json_array_get(scores, i), s));
+        if (rc > 0 && !*detail)
+            snprintf(detail, detail_size, "%s", first);
+    }
+    return 0;
 }
 
 static int test_ids(const struct selftest *t, const json_t *row, const char *stage)
 {
     const json_t *want = json_object_get(row, "ids"), *scores = json_object_get(row, "sequences_scores");
     struct generate_result *got = calloc((size_t)t->g->n_images, sizeof(*got));
+    struct golden_sequences found = {.n = (int)json_array_size(want), .score_error = scores ? 0 : NAN};
     struct generate_options options;
     struct token_ids ids = {0};
-    char detail[160] = "";
+    char detail[192] = "";
     int rc = got ? row_options(t, row, &options) : err_set(t->err, -ENOMEM, "no memory for ids");
 
     if (rc == 0 && (json_array_size(want) != (size_t)t->g->n_images * (size_t)options.n_return ||
@@ -286,11 +265,12 @@ static int test_ids(const struct selftest *t, const json_t *row, const char *sta
         rc = prompt_ids(t, json_object_get(row, "prompt"), &ids);
     if (rc == 0)
         rc = run(t, &ids, &options, got);
+    if (rc == 0)
+        rc = compare(t, row, got, options.n_return, &found, detail, sizeof(detail));
     if (rc == 0) {
-        const bool pass = same_ids(want, got, options.n_return, detail, sizeof(detail)) &&
-                          same_scores(t, scores, got, options.n_return, detail, sizeof(detail));
-
-        rc = golden_report_equal(t->g, stage, (int)json_array_size(want), pass, pass ? NULL : detail, t->err);
+        found.limit = t->g->checkpoint->config.lm == CONFIG_LM_T5 ? GOLDEN_LIMIT_T5_LOGITS : GOLDEN_LIMIT;
+        found.detail = *detail ? detail : NULL;
+        rc = golden_report_sequences(t->g, stage, &found, t->err);
     }
     for (int i = 0; got && i < t->g->n_images; i++)
         generate_result_release(&got[i]);
@@ -355,7 +335,7 @@ static int open_model(struct selftest *t)
     return lm_open(t->o, t->g->checkpoint, &limits, &t->lm, t->err);
 }
 
-static int load(struct selftest *t, int n_threads)
+static int load(struct selftest *t)
 {
     const struct config *c = &t->g->checkpoint->config;
     const int64_t shape[] = {t->g->n_images, c->n_queries, c->lm_width};
@@ -364,23 +344,111 @@ static int load(struct selftest *t, int n_threads)
     if (c->lm == CONFIG_LM_NONE)
         return err_set(t->err, -ENOTSUP, "%s: a retrieval checkpoint has no language model", t->g->dir);
     if ((rc = tokenizer_load(t->g->checkpoint->tokenizer_path, &t->tokenizer, t->err)) < 0 ||
-        (rc = golden_floats(t->g, "language_projection", 3, shape, &t->image_rows, t->err)) < 0 ||
-        (rc = ops_cpu_new(n_threads, DTYPE_F32, &t->o, t->err)) < 0)
+        (rc = golden_floats(t->g, "language_projection", 3, shape, &t->image_rows, t->err)) < 0)
         return rc;
     return open_model(t);
 }
 
-int llm_selftest(const char *golden_dir, int n_threads, FILE *out, struct err *err)
+/* -- sampling -- */
+
+enum { SELFTEST_MAX_SAMPLER_VOCAB = 256 };
+
+/* The token that the middle of id's share of 0..1 draws, and its probability. */
+static int draw(const struct selftest *t, const json_t *c, const float *logits, int vocab, double uniform, int32_t *ret,
+                float *ret_probability)
+{
+    float logprob;
+    const struct ops_choose_row row = {.sample = true,
+                                       .n_best = 1,
+                                       .repetition_penalty = 1,
+                                       .temperature = (float)json_number_value(json_object_get(c, "temperature")),
+                                       .top_k = (int)json_integer_value(json_object_get(c, "top_k")),
+                                       .top_p = (float)json_number_value(json_object_get(c, "top_p")),
+                                       .uniform = (float)uniform,
+                                       .ret_ids = ret,
+                                       .ret_values = ret_probability,
+                                       .ret_logprobs = &logprob};
+    int rc = t->o->f->choose(t->o, &(struct ops_choose_args){1, vocab, logits, vocab, &row});
+
+    return rc < 0 ? err_set(t->err, rc, "sampling failed") : 0;
+}
+
+/* Adds the largest error to *ret_error; 1 where another token is drawn. */
+static int test_draws(const struct selftest *t, const json_t *c, double *ret_error)
+{
+    const json_t *want = json_object_get(c, "probabilities"), *given = json_object_get(c, "logits");
+    const int vocab = (int)json_array_size(want);
+    float logits[SELFTEST_MAX_SAMPLER_VOCAB], probability = 0;
+    double before = 0;
+
+    if (vocab < 1 || vocab > SELFTEST_MAX_SAMPLER_VOCAB || json_array_size(given) != (size_t)vocab)
+        return 1;
+    for (int i = 0; i < vocab; i++)
+        logits[i] = (float)json_number_value(json_array_get(given, (size_t)i));
+    for (int i = 0; i < vocab; i++) {
+        const double p = json_number_value(json_array_get(want, (size_t)i));
+        int32_t id = -1;
+        int rc = p > 1e-6 ? draw(t, c, logits, vocab, before + p / 2, &id, &probability) : 0;
+
+        if (rc < 0 || (p > 1e-6 && id != i))
+            return rc < 0 ? rc : 1;
+        if (p > 1e-6)
+            *ret_error = fmax(*ret_error, fabs((double)probability - p));
+        before += p;
+    }
+    return 0;
+}
+
+/* sampler.json, if it is there: the reference's probabilities after temperature, top_k and top_p. */
+static int test_sampler(const struct selftest *t)
+{
+    struct golden_sequences found = {.limit = GOLDEN_LIMIT};
+    char path[4096], detail[64] = "";
+    json_t *cases, *c;
+    json_error_t where;
+    size_t i;
+    int rc = 0;
+
+    snprintf(path, sizeof(path), "%s/sampler.json", t->g->dir);
+    if (access(path, F_OK) < 0)
+        return 0;
+    cases = json_load_file(path, 0, &where);
+    if (!json_is_array(cases))
+        rc = err_set(t->err, -EINVAL, "%s: line %d: %s", path, cases ? 1 : where.line, cases ? "no list" : where.text);
+    json_array_foreach(cases, i, c)
+    {
+        if (!json_object_get(c, "probabilities")) /* a case of the penalties, which the ids above have */
+            continue;
+        rc = test_draws(t, c, &found.score_error);
+        if (rc < 0)
+            break;
+        if (rc > 0 && !*detail)
+            snprintf(detail, sizeof(detail), "case %zu draws another token", i);
+        found.n++;
+        found.n_equal += rc == 0;
+        rc = 0;
+    }
+    found.detail = *detail ? detail : NULL;
+    t->g->coarse = false; /* logits are fp32 always */
+    if (rc == 0)
+        rc = golden_report_sequences(t->g, "sampling probabilities", &found, t->err);
+    json_decref(cases);
+    return rc;
+}
+
+int llm_selftest(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err)
 {
     struct selftest t = {.err = err};
-    int rc = golden_open(golden_dir, &t.g, err);
+    int rc = selftest_open(golden_dir, conf, &t.g, &t.o, err);
 
     if (rc == 0)
-        rc = load(&t, n_threads);
-    if (rc == 0)
-        rc = test_tokenizer(&t);
+        rc = load(&t);
+    if (rc == 0 && json_object_get(t.g->expected, "tokenizer")) /* texts of generated ids test it too */
+        rc = golden_report_tokenizer(t.g, t.tokenizer, err);
     if (rc == 0)
         rc = test_generate(&t);
+    if (rc == 0)
+        rc = test_sampler(&t);
     if (rc == 0)
         rc = golden_print(t.g, out, err);
     lm_free(t.lm);

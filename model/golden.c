@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/file.h"
 
 enum { GOLDEN_MAX_JSON_BYTES = 64 << 20, GOLDEN_MAX_IMAGES = 256, GOLDEN_MAX_PATH = 4096 };
@@ -75,6 +76,7 @@ int golden_open(const char *dir, struct golden **ret, struct err *err)
         golden_free(g);
         return rc;
     }
+    g->row_ns = clock_mono_ns();
     *ret = g;
     return 0;
 }
@@ -110,16 +112,25 @@ int golden_image_path(const struct golden *g, int i, char *ret, size_t size, str
     return err_set(err, -ENOENT, "picture %s is not in %s/images, ../images_odd or ../../images/odd", name, g->dir);
 }
 
-int golden_floats(const struct golden *g, const char *name, int n_dims, const int64_t *shape, float **ret,
-                  struct err *err)
+int golden_n_pictures(const struct golden *g, const char *name, struct err *err)
 {
     const struct safetensors_entry *e = safetensors_find(g->tensors, name);
-    char want[64], found[64];
-    int64_t n;
-    float *values;
 
     if (!e)
         return err_set(err, -ENOENT, "%s/expected.safetensors has no tensor %s", g->dir, name);
+    if (e->tensor.n_dims < 1 || e->tensor.shape[0] < 1 || e->tensor.shape[0] > g->n_images)
+        return err_set(err, -EINVAL, "%s/expected.safetensors: %s is not for 1 to %d pictures", g->dir, name,
+                       g->n_images);
+    return (int)e->tensor.shape[0];
+}
+
+static int floats_of(const struct golden *g, const struct safetensors_entry *e, const char *name, int n_dims,
+                     const int64_t *shape, float **ret, struct err *err)
+{
+    char want[64], found[64];
+    float *values;
+    int64_t n;
+
     if (!tensor_shape_is(&e->tensor, n_dims, shape) || !dtype_is_float(e->tensor.dtype))
         return err_set(err, -EINVAL, "%s/expected.safetensors: %s is %s %s, the checkpoint gives %s", g->dir, name,
                        dtype_name(e->tensor.dtype),
@@ -133,6 +144,30 @@ int golden_floats(const struct golden *g, const char *name, int n_dims, const in
     tensor_to_f32(values, e->tensor.dtype, e->tensor.data, (size_t)n);
     *ret = values;
     return 0;
+}
+
+int golden_floats(const struct golden *g, const char *name, int n_dims, const int64_t *shape, float **ret,
+                  struct err *err)
+{
+    const struct safetensors_entry *e = safetensors_find(g->tensors, name);
+
+    if (!e)
+        return err_set(err, -ENOENT, "%s/expected.safetensors has no tensor %s", g->dir, name);
+    return floats_of(g, e, name, n_dims, shape, ret, err);
+}
+
+int golden_first_floats(const struct golden *g, const char *name, int n_dims, const int64_t *shape, float **ret,
+                        struct err *err)
+{
+    const struct safetensors_entry *e = safetensors_find(g->tensors, name);
+    struct safetensors_entry first;
+
+    if (!e)
+        return err_set(err, -ENOENT, "%s/expected.safetensors has no tensor %s", g->dir, name);
+    first = *e;
+    if (first.tensor.n_dims == n_dims && first.tensor.shape[0] > shape[0])
+        first.tensor.shape[0] = shape[0]; /* row-major: they come first */
+    return floats_of(g, &first, name, n_dims, shape, ret, err);
 }
 
 double golden_relative_error(const float *got, const float *want, size_t n)
@@ -150,9 +185,13 @@ double golden_relative_error(const float *got, const float *want, size_t n)
 
 static int add_row(struct golden *g, json_t *row, struct err *err)
 {
+    const int64_t now_ns = clock_mono_ns();
+
     /* a NULL row is one that could not be made */
-    if (!row || json_array_append_new(g->rows, row) < 0)
+    if (!row || json_object_set_new(row, "seconds", json_real((double)(now_ns - g->row_ns) / 1e9)) < 0 ||
+        json_array_append_new(g->rows, row) < 0)
         return err_set(err, -ENOMEM, "no memory for a row of the self-test's report");
+    g->row_ns = now_ns;
     return 0;
 }
 
@@ -162,10 +201,15 @@ int golden_report_tensor(struct golden *g, const char *stage, int n_dims, const 
     return golden_report_within(g, stage, n_dims, shape, GOLDEN_LIMIT, got, want, err);
 }
 
+static json_t *finite_or_null(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
 int golden_report_within(struct golden *g, const char *stage, int n_dims, const int64_t *shape, double limit,
                          const float *got, const float *want, struct err *err)
 {
-    json_t *dims = json_array(), *error;
+    json_t *dims = json_array();
     size_t n = 1;
     double e;
     bool pass;
@@ -174,13 +218,14 @@ int golden_report_within(struct golden *g, const char *stage, int n_dims, const 
         n *= (size_t)shape[i];
         json_array_append_new(dims, json_integer(shape[i]));
     }
+    if (g->coarse)
+        limit = limit == GOLDEN_LIMIT_T5_LOGITS ? GOLDEN_LIMIT_BF16_T5_LOGITS : GOLDEN_LIMIT_BF16;
     e = golden_relative_error(got, want, n);
     pass = e <= limit; /* false for NaN */
     g->n_failed += !pass;
-    error = isfinite(e) ? json_real(e) : json_null();
     return add_row(g,
-                   json_pack("{s:s, s:o, s:o, s:f, s:b}", "stage", stage, "shape", dims, "relative_error", error,
-                             "limit", limit, "pass", pass),
+                   json_pack("{s:s, s:o, s:o, s:f, s:b}", "stage", stage, "shape", dims, "relative_error",
+                             finite_or_null(e), "limit", limit, "pass", pass),
                    err);
 }
 
@@ -191,6 +236,25 @@ int golden_report_equal(struct golden *g, const char *stage, int n, bool pass, c
                    json_pack("{s:s, s:[i], s:n, s:n, s:b, s:s*}", "stage", stage, "shape", n, "relative_error", "limit",
                              "pass", pass, "detail", detail),
                    err);
+}
+
+int golden_report_sequences(struct golden *g, const char *stage, const struct golden_sequences *s, struct err *err)
+{
+    const bool near = isnan(s->score_error) || s->score_error <= s->limit;
+    const bool pass = g->coarse || (s->n_equal == s->n && near);
+
+    g->n_failed += !pass;
+    return add_row(g,
+                   json_pack("{s:s, s:[i], s:i, s:o, s:o, s:b, s:s*}", "stage", stage, "shape", s->n, "equal",
+                             s->n_equal, "relative_error", finite_or_null(s->score_error), "limit",
+                             g->coarse || isnan(s->score_error) ? json_null() : json_real(s->limit), "pass", pass,
+                             "detail", s->detail),
+                   err);
+}
+
+int golden_report_machine(struct golden *g, json_t *machine, struct err *err)
+{
+    return add_row(g, json_pack("{s:o, s:n}", "machine", machine, "pass"), err);
 }
 
 int golden_report_skipped(struct golden *g, const char *stage, const char *reason, struct err *err)

@@ -12,14 +12,20 @@
 
 #include "base/err.h"
 #include "model/checkpoint.h"
+#include "tensor/tensor.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 /* fp32 against the reference, tensors and OPT logits (MODEL.md "Precision") */
 #define GOLDEN_LIMIT 1e-5
 /* T5's logits: the reference itself is 5e-5 from float64 */
 #define GOLDEN_LIMIT_T5_LOGITS 1e-3
+/* bf16 weights and activations against a reference in fp32 */
+#define GOLDEN_LIMIT_BF16 5e-2
+/* T5 does not scale its scores down: transformers in bf16 is 0.2 from itself in fp32 on random weights (t5_a) */
+#define GOLDEN_LIMIT_BF16_T5_LOGITS 0.4
 
 struct json_t;
 
@@ -31,6 +37,8 @@ struct golden {
     struct json_t *rows;     /* the report so far */
     int n_images;
     int n_failed;
+    bool coarse; /* computed in bf16: tensors have the limits of bf16, ids that differ are counted but are no failure */
+    int64_t row_ns; /* when the last row was added */
 };
 
 int golden_open(const char *dir, struct golden **ret, struct err *err) CHECK_RESULT;
@@ -40,14 +48,19 @@ void golden_free(struct golden *g);
 const char *golden_image_name(const struct golden *g, int i);
 /* Where that picture is: dir/images, dir/../images_odd or dir/../../images/odd. -ENOENT names them. */
 int golden_image_path(const struct golden *g, int i, char *ret, size_t size, struct err *err) CHECK_RESULT;
+/* For how many pictures, the first ones, there is a tensor of this name: 1 .. n_images. -ENOENT, -EINVAL. */
+int golden_n_pictures(const struct golden *g, const char *name, struct err *err) CHECK_RESULT;
 /* A tensor of expected.safetensors with exactly this shape, as f32. */
 int golden_floats(const struct golden *g, const char *name, int n_dims, const int64_t *shape, float **ret,
                   struct err *err) CHECK_RESULT;
+/* The same, but it may be longer than shape[0]: the first rows. */
+int golden_first_floats(const struct golden *g, const char *name, int n_dims, const int64_t *shape, float **ret,
+                        struct err *err) CHECK_RESULT;
 
 /* NaN when either side holds one. */
 double golden_relative_error(const float *got, const float *want, size_t n);
 
-/* Add a row {"stage", "shape", "relative_error", "limit", "pass"} to the report; the limit is GOLDEN_LIMIT. */
+/* Add a row {"stage", "shape", "relative_error", "limit", "pass", "seconds"} to the report; the limit is GOLDEN_LIMIT. */
 int golden_report_tensor(struct golden *g, const char *stage, int n_dims, const int64_t *shape, const float *got,
                          const float *want, struct err *err) CHECK_RESULT;
 /* The same with a limit of its own. */
@@ -56,6 +69,17 @@ int golden_report_within(struct golden *g, const char *stage, int n_dims, const 
 /* A row without numbers: relative_error and limit are null; `detail` (may be NULL) says what differs. */
 int golden_report_equal(struct golden *g, const char *stage, int n, bool pass, const char *detail,
                         struct err *err) CHECK_RESULT;
+/* A row about `n` sequences of which `n_equal` have the reference's ids, with "equal"; relative_error is that of their
+ * worst score, NAN where there are none. Passes if all are equal and the error is within `limit`. */
+struct golden_sequences {
+    int n, n_equal;
+    double score_error, limit;
+    const char *detail; /* the first that differs; NULL */
+};
+int golden_report_sequences(struct golden *g, const char *stage, const struct golden_sequences *s,
+                            struct err *err) CHECK_RESULT;
+/* A row {"machine": {...}, "pass": null}: where this was computed. Takes the object. */
+int golden_report_machine(struct golden *g, struct json_t *machine, struct err *err) CHECK_RESULT;
 /* A row with "skipped": reason, and "pass": null. Counts neither as passed nor as failed. */
 int golden_report_skipped(struct golden *g, const char *stage, const char *reason, struct err *err) CHECK_RESULT;
 /* Print the rows as a JSON array. 0: none failed; 1: some did; -EIO. */

@@ -1,7 +1,7 @@
 /* selftest.h - `-t GOLDEN_DIR` of this daemon: its stages against the golden data of a checkpoint.
  *
  * Who may call: main, instead of serving. Units: none. Memory: none is kept.
- * Prints a JSON array of rows {"stage", "shape", "relative_error", "limit", "pass"} (or "skipped": reason) on `out`.
+ * Prints a JSON array of rows {"stage", "shape", "relative_error", "limit", "pass"} (or "skipped": reason), first {"machine"}, on `out`.
  * Errors: 0: every row passed; 1: a row failed; negative errno: the directory cannot be read or the checkpoint is not
  * ours, nothing was printed. */
 #ifndef BLIPLINE_QFORMER_WORKER_SELFTEST_H
@@ -11,6 +11,8 @@
 
 #include <stdio.h>
 
-int qformer_selftest(const char *golden_dir, int n_threads, FILE *out, struct err *err) CHECK_RESULT;
+struct selftest_conf;
+
+int qformer_selftest(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err) CHECK_RESULT;
 
 #endif

@@ -86,12 +86,14 @@ int worker_null_shape(const char *text, uint32_t *ret_rows, uint32_t *ret_width,
 
 /* -- main() ---------------------------------------------------------------------------------------------------------------- */
 
+struct selftest_conf;
+
 struct worker_program {
     const char *name, *what;
     const struct conf_key *table;
     void *conf;                       /* what `table` describes */
     const struct worker_conf *common; /* inside conf */
-    int (*selftest)(const char *golden_dir, int n_threads, FILE *out, struct err *err);
+    int (*selftest)(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err);
     int (*start)(const void *conf, void **ret, struct err *err);
     int (*run)(void *daemon, struct err *err);
     void (*free)(void *daemon);

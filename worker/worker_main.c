@@ -5,6 +5,7 @@
 #include "base/options.h"
 #include "base/stop.h"
 #include "tensor/threads.h"
+#include "worker/selftest.h"
 
 #include <stdlib.h>
 #include <systemd/sd-daemon.h>
@@ -29,7 +30,7 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
         return EXIT_SUCCESS;
     log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);
     if (opt.golden_dir) {
-        rc = p->selftest(opt.golden_dir, (int)p->common->threads, stdout, &err);
+        rc = p->selftest(opt.golden_dir, &(struct selftest_conf){(int)p->common->threads, dtype}, stdout, &err);
         if (rc < 0)
             fatal(EXIT_INIT, "%s", err.text);
         return rc;

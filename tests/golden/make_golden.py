@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Reference data for a checkpoint, computed with transformers, in the form of tests/golden/opt_a.
 
-    make_golden.py data MODEL_DIR OUT_DIR --images DIR [--pictures N] [--tensor-pictures N] [--tensors-only]
+    make_golden.py data MODEL_DIR OUT_DIR --images DIR [--pictures N] [--tensor-pictures N] [--rows FILE]
     make_golden.py random WORK_DIR [--kinds opt t5 itm] [--n 6] [--seed 1] [--keep] [--blipline build/blipline]
 
 `data` writes OUT_DIR/expected.json and OUT_DIR/expected.safetensors: what `blipline selftest MODEL_DIR --golden OUT_DIR` compares with.
 tests/golden/demo_opt and demo_itm were made with
 
-    make_golden.py data models/blip2-opt-demo tests/golden/demo_opt --images examples/images --pictures 24 --tensor-pictures 2 --tensors-only
+    make_golden.py data models/blip2-opt-demo tests/golden/demo_opt --images examples/images --pictures 24 --tensor-pictures 2 \\
+        --rows tests/golden/decode/demo.json
     make_golden.py data models/blip2-itm-demo tests/golden/demo_itm --images examples/images --pictures 2
 
 `random` invents checkpoints that nobody has seen: odd numbers of heads, head widths that are no multiple of a vector, stacks of unequal depths, lists of
@@ -39,6 +40,7 @@ TEXTS = ("a cat to the left of a dog on a blue background", "two cats", "a large
 CASES = ("", "a", "a photo of", "Question: how many cats are there? Answer:", "  two   spaces", "don't, won't; it's", "Crème brûlée 3.14", "naïve 猫 on a mat 🐈", "tab\tand\nnewline",
          "CAPITALS and lower", "100% (really) [yes]")
 OPTIONS = tuple(json.loads((GOLDEN / "opt_a" / "expected.json").read_text(encoding="utf-8"))["generate"][i]["options"] for i in range(13))
+ROWS = [(prompt, options) for prompt in PROMPTS for options in OPTIONS]
 LOGITS = {None: "first_logits_none", "a photo of": "first_logits_photo", "Question: how many objects are there? Answer:": "first_logits_question"}
 MAX_NEW = 14
 
@@ -110,33 +112,28 @@ def generate(model, projected, prompt, options, special):
         options = dict(options, input_ids=torch.cat([image, ids], 1))
     else:  # transformers 5.23 gives the cache as many layers as the encoder has
         options = dict(options, use_cache=lm.config.num_decoder_layers <= lm.config.num_layers)
-    out = lm.generate(inputs_embeds=seen, attention_mask=torch.ones(seen.shape[:2], dtype=torch.long), max_new_tokens=MAX_NEW, do_sample=False,
+    out = lm.generate(inputs_embeds=seen, attention_mask=torch.ones(seen.shape[:2], dtype=torch.long), **{"max_new_tokens": MAX_NEW, **options}, do_sample=False,
                       eos_token_id=special["eos"], pad_token_id=special["pad"], bos_token_id=special["bos"], return_dict_in_generate=True, output_logits=True,
-                      output_scores=True, **options)
+                      output_scores=True)
     n_before = 1 if is_t5 else seen.shape[1]
     sequences = [cut(s[n_before:], special["eos"]) for s in out.sequences.tolist()]
     scores = out.sequences_scores.tolist() if options.get("num_beams", 1) > 1 else None
     return sequences, scores, out.logits[0]
 
 
-def is_greedy(options):
-    return options == {"num_beams": 1}
-
-
-def captioner(model, model_dir, x, tokenizer, tensors, expected):
+def captioner(model, model_dir, tokenizer, tensors, expected, asked):
     special = special_ids(model_dir)
-    projected = tensors["language_projection"]
     rows = []
-    for text in PROMPTS:
+    for text, options in asked:
         prompt = [special["bos"]] if text is None else encode(tokenizer, text)
-        for options in OPTIONS:
-            ids, scores, logits = generate(model, projected, prompt, options, special)
-            row = {"prompt": text, "options": options, "max_new_tokens": MAX_NEW, "ids": ids}
-            if scores:
-                row["sequences_scores"] = [round(s, 6) for s in scores]
-            rows.append(row)
-            if is_greedy(options):
-                tensors[LOGITS[text]] = logits
+        ids, scores, logits = generate(model, tensors["language_projection"], prompt, options, special)
+        row = {"prompt": text, "options": options, "max_new_tokens": options.get("max_new_tokens", MAX_NEW), "ids": ids}
+        row["text"] = [tokenizer.backend_tokenizer.decode([i for i in s if i not in special["eos"]], skip_special_tokens=True).strip() for s in ids]
+        if scores:
+            row["sequences_scores"] = [round(s, 6) for s in scores]
+        rows.append(row)
+        if options == {"num_beams": 1}:
+            tensors[LOGITS[text]] = logits
     expected.update(generate=rows, eos_token_id=special["eos"])
 
 
@@ -161,7 +158,7 @@ def scorer(model, tokenizer, vision, queries, tensors, expected, texts):
 
 
 @torch.no_grad()
-def make(model_dir, out_dir, images, names, n_tensors, tensors_only=False):
+def make(model_dir, out_dir, images, names, n_tensors, asked):
     config = read_json(model_dir / "config.json")
     retrieval = config["architectures"] == ["Blip2ForImageTextRetrieval"]
     kind = Blip2ForImageTextRetrieval if retrieval else Blip2ForConditionalGeneration
@@ -178,13 +175,11 @@ def make(model_dir, out_dir, images, names, n_tensors, tensors_only=False):
         scorer(model, tokenizer, vision, queries, tensors, expected, TEXTS)
     else:
         tensors["language_projection"] = model.language_projection(queries)
-        if not tensors_only:
-            captioner(model, model_dir, x, tokenizer, tensors, expected)
+        captioner(model, model_dir, tokenizer, tensors, expected, asked)
     out_dir.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous().clone() for k, v in tensors.items()}, out_dir / "expected.safetensors",
               metadata={"transformers": transformers.__version__})
-    if not tensors_only:
-        (out_dir / "expected.json").write_text(json.dumps(expected, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out_dir / "expected.json").write_text(json.dumps(expected, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # -- checkpoints that nobody has seen
@@ -294,7 +289,7 @@ def check(kind, seed, options):
     model_dir.mkdir(parents=True)
     notes, config = invent(kind, seed, model_dir)
     images = GOLDEN / "images_odd"
-    make(model_dir, model_dir, images, read_json(GOLDEN / "opt_a/expected.json")["images"], 4)
+    make(model_dir, model_dir, images, read_json(GOLDEN / "opt_a/expected.json")["images"], 4, ROWS)
     run = subprocess.run([options.blipline, "selftest", str(model_dir), "--images", str(images), "--json"], capture_output=True, text=True)
     try:
         report = json.loads(run.stdout)
@@ -319,7 +314,7 @@ def main():
     d.add_argument("--images", type=pathlib.Path, required=True)
     d.add_argument("--pictures", type=int, default=4, help="the first N by name")
     d.add_argument("--tensor-pictures", type=int, help="the widest tensors for the first N of them only")
-    d.add_argument("--tensors-only", action="store_true", help="no expected.json: ids come from elsewhere")
+    d.add_argument("--rows", type=pathlib.Path, help="prompts and options are those of this expected.json")
     r = commands.add_parser("random")
     r.add_argument("dir", type=pathlib.Path)
     r.add_argument("--kinds", nargs="+", choices=("opt", "t5", "itm"), default=("opt", "t5", "itm"))
@@ -331,7 +326,8 @@ def main():
     transformers.logging.set_verbosity_error()
     if o.command == "data":
         names = sorted(f.name for f in o.images.iterdir() if f.suffix in (".jpg", ".png", ".webp"))[: o.pictures]
-        return make(o.model, o.out, o.images, names, o.tensor_pictures or len(names), o.tensors_only)
+        rows = [(r["prompt"], r["options"]) for r in read_json(o.rows)["generate"]] if o.rows else ROWS
+        return make(o.model, o.out, o.images, names, o.tensor_pictures or len(names), rows)
     return 1 if sum(check(kind, o.seed + i, o) for kind in o.kinds for i in range(o.n)) else 0
 
 

@@ -1,0 +1,25 @@
+/* selftest_job.h - real jobs of the demo models, picture files to store, compared with the reference's answers.
+ *
+ * Each job is `blipline caption` as a user would run it: broker, workers and store are tested too.
+ * Who may call: one thread. Units: none. Memory: rows are appended to the caller's array.
+ * Errors: negative errno and `err`: a job could not be done, or its answers not be read; -EINTR when the user stopped
+ * it. */
+#ifndef BLIPLINE_CLIENT_SELFTEST_JOB_H
+#define BLIPLINE_CLIENT_SELFTEST_JOB_H
+
+#include "base/err.h"
+#include "client/selftest_demo.h"
+
+struct json_t;
+
+struct selftest_job {
+    const struct selftest_demo *demo;
+    const char *dtype; /* "bf16": texts that differ are counted, but are no failure */
+    int n_threads;     /* 0: the command's default */
+    int signal_number; /* set when -EINTR is returned */
+};
+
+/* Rows as of selftest_run.h, worker "job", with "equal" of texts; the errors of scores are absolute. */
+int selftest_job(struct selftest_job *t, struct json_t *rows, struct err *err) CHECK_RESULT;
+
+#endif

@@ -1,0 +1,124 @@
+#include "client/selftest_place.h"
+
+#include "client/interrupt.h"
+#include "client/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MAX_ARGS = 48 };
+
+int selftest_place_open(struct selftest_place *p, struct err *err)
+{
+    int rc;
+
+    *p = (struct selftest_place)SELFTEST_PLACE_NONE;
+    rc = interrupt_open(&p->signal_fd, err);
+    return rc < 0 ? rc : rundir_create(&p->rundir, err);
+}
+
+void selftest_place_close(struct selftest_place *p)
+{
+    rundir_remove(&p->rundir);
+    if (p->signal_fd >= 0)
+        (void)close(p->signal_fd);
+    p->signal_fd = -1;
+}
+
+static int wait_child(struct selftest_place *p, pid_t pid, struct selftest_program *program)
+{
+    struct pollfd poll_fd = {.fd = p->signal_fd, .events = POLLIN};
+    struct interrupt in;
+
+    for (;;) {
+        if (waitpid(pid, &program->status, WNOHANG) == pid)
+            return 0;
+        (void)poll(&poll_fd, 1, -1);
+        interrupt_read(p->signal_fd, &in);
+        if (!in.signal_number)
+            continue;
+        p->signal_number = in.signal_number;
+        (void)kill(pid, program->stop_signal);
+        (void)waitpid(pid, &program->status, 0);
+        return -EINTR;
+    }
+}
+
+static int open_file(const struct selftest_place *p, const char *name, const char *suffix, struct err *err)
+{
+    char file[64], path[RUNDIR_MAX + 72];
+    int fd;
+
+    (void)snprintf(file, sizeof(file), ".%s.%s", name, suffix);
+    fd = open(rundir_file(&p->rundir, file, path, sizeof(path)), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    return fd < 0 ? err_set(err, -errno, "%s: %s", path, strerror(errno)) : fd;
+}
+
+int selftest_place_run(struct selftest_place *p, struct selftest_program *program, struct err *err)
+{
+    char path[PATH_MAX];
+    const char *args[MAX_ARGS + 2] = {path};
+    struct spawn s = {.program = path, .args = args};
+    pid_t pid;
+    int rc;
+
+    program->out_fd = program->log_fd = -1;
+    for (int i = 0; i < MAX_ARGS && program->args[i]; i++)
+        args[i + 1] = program->args[i];
+    rc = spawn_find(program->name, path, sizeof(path), err);
+    if (rc == 0)
+        rc = program->out_fd = open_file(p, program->name, "out", err);
+    if (rc >= 0)
+        rc = program->log_fd = open_file(p, program->name, "log", err);
+    if (rc < 0)
+        return rc;
+    s.out_fd = program->out_fd;
+    s.log_fd = program->log_fd;
+    rc = spawn_start(&s, &pid, err);
+    return rc < 0 ? rc : wait_child(p, pid, program);
+}
+
+void selftest_program_release(struct selftest_program *program)
+{
+    if (program->out_fd >= 0)
+        (void)close(program->out_fd);
+    if (program->log_fd >= 0)
+        (void)close(program->log_fd);
+    program->out_fd = program->log_fd = -1;
+}
+
+/* The last line, without a priority "<3>" in front. */
+static const char *last_line(int fd, char *text, size_t size)
+{
+    off_t end = lseek(fd, 0, SEEK_END), from = end > (off_t)size - 1 ? end - (off_t)size + 1 : 0;
+    ssize_t n = pread(fd, text, size - 1, from);
+    char *line;
+
+    text[n > 0 ? n : 0] = '\0';
+    while (n > 0 && text[n - 1] == '\n')
+        text[--n] = '\0';
+    line = strrchr(text, '\n');
+    line = line ? line + 1 : text;
+    return line[0] == '<' && line[1] && line[2] == '>' ? line + 3 : line;
+}
+
+char *selftest_program_end(const struct selftest_place *p, const struct selftest_program *program, char *ret,
+                           size_t ret_size)
+{
+    const size_t n_folder = strlen(p->rundir.path);
+    char text[512], how[64], *folder;
+    const char *line = last_line(program->log_fd, text, sizeof(text));
+
+    (void)snprintf(ret, ret_size, "%s%s%s", spawn_status_text(program->status, how, sizeof(how)), *line ? ": " : "",
+                   line);
+    while ((folder = strstr(ret, p->rundir.path)) != NULL && folder[n_folder] == '/')
+        memmove(folder, folder + n_folder + 1, strlen(folder + n_folder + 1) + 1);
+    return ret;
+}

@@ -1,0 +1,40 @@
+#include "worker/selftest.h"
+
+#include <errno.h>
+#include <jansson.h>
+
+#include "tensor/cpu_machine.h"
+
+static int report_machine(struct golden *g, const struct selftest_conf *conf, struct err *err)
+{
+    struct cpu_machine m;
+
+    cpu_machine_describe(&m);
+    return golden_report_machine(g,
+                                 json_pack("{s:s, s:s, s:s, s:s, s:i}", "cpu", m.cpu, "isa", m.isa, "library",
+                                           m.library, "dtype", dtype_name(conf->dtype), "threads", conf->n_threads),
+                                 err);
+}
+
+int selftest_open(const char *golden_dir, const struct selftest_conf *conf, struct golden **ret_golden,
+                  struct ops **ret_ops, struct err *err)
+{
+    struct golden *g = NULL;
+    struct ops *o = NULL;
+    int rc = golden_open(golden_dir, &g, err);
+
+    if (rc == 0)
+        rc = ops_cpu_new(conf->n_threads, conf->dtype, &o, err);
+    if (rc == 0) {
+        g->coarse = conf->dtype != DTYPE_F32;
+        rc = report_machine(g, conf, err);
+    }
+    if (rc < 0) {
+        ops_free(o);
+        golden_free(g);
+        return rc;
+    }
+    *ret_golden = g;
+    *ret_ops = o;
+    return 0;
+}
