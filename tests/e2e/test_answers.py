@@ -1,12 +1,14 @@
 """Beams, questions, scores, embeddings and filters through the command, against what the reference answered."""
 
 import json
+import os
 import signal
 import struct
 
 import numpy
 import pytest
-from harness import ANSWERS, IMAGES, MODEL, ROOT, Caption, blipline, caption, export, many
+from harness import ANSWERS, IMAGES, MODEL, PICTURES, ROOT, Caption, Client, Cluster, blipline, caption, demo_nodes, export, many
+from proto import wire_pb2
 
 SCORER = ROOT / "models" / "blip2-itm-demo"
 GOLDEN = ROOT / "tests" / "golden"
@@ -130,6 +132,29 @@ def test_samples_do_not_depend_on_how_the_work_is_cut(folder):
         assert export(folder / f"s{n}")[1] == reference, options
     caption(IMAGES, folder / "other", *SAMPLING, "--seed", "8")
     assert export(folder / "other")[1] != reference
+
+
+def sampled_by(folder, workers):
+    """The export of a sampling job, done by these daemons for a client nobody here wrote."""
+    folder.mkdir()
+    with Cluster(folder) as cluster:
+        for i, role in enumerate(workers):
+            cluster.start(role, f"{role}{i}", threads=1)
+        client = Client(cluster.endpoint)
+        client.hello()
+        decode = wire_pb2.Decode(max_new_tokens=12, n_beams=1, n_return=3, length_penalty=1, repetition_penalty=1.1, sample=True, temperature=1.5, top_p=0.95, seed=3)
+        client.open(folder / "s", demo_nodes(), unit_items=2, decode=decode, prompts=[b"a photo of", b"{key}:"])
+        client.add([(p.name.encode(), os.fsencode(p)) for p in PICTURES])
+        client.seal()
+        client.wait_done(120)
+        client.close()
+    return export(folder / "s")[1]
+
+
+def test_samples_do_not_depend_on_the_number_of_workers(folder):
+    one = sampled_by(folder / "one", ["encoder", "qformer", "llm"])
+    assert len({c["caption"] for row in map(json.loads, one.splitlines()) for c in row["captions"]}) > 40
+    assert sampled_by(folder / "many", ["llm", "qformer", "encoder", "llm", "qformer", "encoder"]) == one
 
 
 def test_samples_survive_a_kill_and_beams_do_too(folder):
