@@ -267,8 +267,8 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
         broker_refuse(b, peer, m->seq, MSG_REASON_BAD_MESSAGE, "the stage graph: %s", err.text);
         return;
     }
-    if (broker_check_embeddings(&m->job_open, &err) < 0) {
-        broker_refuse(b, peer, m->seq, MSG_REASON_RECIPE, "the stage graph: %s", err.text);
+    if (broker_check_graph(&m->job_open, &err) < 0) {
+        broker_refuse(b, peer, m->seq, MSG_REASON_RECIPE, "recipe and stage graph: %s", err.text);
         return;
     }
     if (m->job_open.unit_items > CORE_MAX_UNIT_ITEMS) {

@@ -75,6 +75,8 @@ static int check_row_embeddings(const struct row_record *r, const struct msg_rec
             return err_set(err, -EBADMSG, "item %llu: embedding %s of %u rows in %s, the recipe says %s%s",
                            (unsigned long long)r->item, name, e->rows, msg_dtype_word(e->dtype),
                            msg_dtype_word(spec->dtype), spec->first_row ? ", one row" : "");
+        if (e->rows == 0 && e->kind != MSG_EMBEDDING_ITC_TEXT)
+            return err_set(err, -EBADMSG, "item %llu: embedding %s without rows", (unsigned long long)r->item, name);
         have |= task_of(e->kind);
     }
     if (!r->failed && have != (tasks & TASKS_OF_EMBEDDINGS))

@@ -131,6 +131,10 @@ int64_t broker_watch(struct broker *b);
 int broker_work_message(struct broker *b, const struct core_work *work, struct wire_message **ret,
                         struct err *err) CHECK_RESULT;
 
+/* graph.c */
+/* Can the graph be done as the recipe says? -EINVAL, err says what cannot. */
+int broker_check_graph(const struct msg_job_open *open, struct err *err) CHECK_RESULT;
+
 /* results.c */
 /* Does the graph give the embeddings that the recipe asks for, each once, and no others? -EINVAL. */
 int broker_check_embeddings(const struct msg_job_open *open, struct err *err) CHECK_RESULT;

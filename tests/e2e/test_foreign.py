@@ -314,6 +314,51 @@ def test_graphs_must_give_the_embeddings_that_the_recipe_asks_for(folder):
         client.close()
 
 
+def test_recipes_that_no_worker_could_do_are_refused(folder):
+    decode = dict(max_new_tokens=8, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1, temperature=1, top_p=1)
+    llm, qformer = wire_pb2.Node(stage=wire_pb2.STAGE_LLM), wire_pb2.Node(stage=wire_pb2.STAGE_QFORMER)
+    refused = [
+        (null_nodes(), dict(prompts=[b"a photo of", b"a {photo of"]), "prompt 2.*without its }"),
+        (null_nodes(), dict(prompts=[b"a", b"b"], decode=wire_pb2.Decode(**{**decode, "sample": True, "n_return": 17})), "2 prompts of 17 captions"),
+        (null_nodes(), dict(decode=None), "generates nothing"),
+        ([wire_pb2.Node(stage=wire_pb2.STAGE_LLM, tasks=wire_pb2.TASK_PROJECT)], {}, "node 0 is llm with tasks"),
+        ([llm, qformer], {}, "node 1 is qformer with tasks 0x0"),
+        ([llm, wire_pb2.Node(stage=wire_pb2.STAGE_QFORMER, tasks=wire_pb2.TASK_SCORE)], {}, "neither itc nor itm"),
+    ]
+    with Cluster(folder) as cluster:
+        client = Client(cluster.endpoint)
+        client.hello()
+        for nodes, recipe, why in refused:
+            with pytest.raises(Refused, match=why):
+                client.open(folder / "s", nodes, **recipe)
+        client.open(folder / "s", null_nodes(), prompts=[b"a", b"b"], decode=wire_pb2.Decode(**{**decode, "sample": True, "n_return": 16}))
+        client.close()
+
+
+class Rowless(PythonWorker):
+    @staticmethod
+    def record(item):
+        record = PythonWorker.record(item)
+        record.embeddings.add(kind=wire_pb2.EMBEDDING_CLS, dtype=wire_pb2.DTYPE_F32, rows=0, cols=2)
+        return record
+
+
+def test_embeddings_without_rows_are_a_bad_result(folder):
+    with Cluster(folder, max_attempts=1) as cluster:
+        worker = Rowless(cluster.endpoint, wire_pb2.STAGE_QFORMER)
+        worker.start()
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", [wire_pb2.Node(stage=wire_pb2.STAGE_QFORMER, tasks=wire_pb2.TASK_CLS)], unit_items=2,
+                    embeddings=[wire_pb2.EmbeddingSpec(kind=wire_pb2.EMBEDDING_CLS, dtype=wire_pb2.DTYPE_F32)])
+        client.add(items(2))
+        client.seal()
+        assert client.wait_done().n_failed == 2
+        worker.stop()
+        client.close()
+    assert all(b"embedding cls without rows" in r.error.message for r in store_rows(folder / "s").values())
+
+
 def test_a_job_that_nobody_can_do_says_what_it_wants(folder):
     with Cluster(folder) as cluster:
         cluster.start("encoder", device="null", null_shape="1,8")
