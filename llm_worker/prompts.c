@@ -146,12 +146,13 @@ static int add_item(const struct collect *c, uint32_t row)
     for (uint32_t i = 0; rc == 0 && i < c->n_parsed; i++) {
         const struct parsed *p = &c->parsed[i];
 
-        if (p->constant)
-            rc =
-                add(c->u, &(struct unit_prompt){
-                              .row = row, .prompt = i, .number = number++, .first_id = p->first_id, .n_ids = p->n_ids});
-        else
+        if (!p->constant) {
             rc = add_rendered(c, row, i, &number);
+            continue;
+        }
+        rc = add(c->u, &(struct unit_prompt){
+                           .row = row, .prompt = i, .number = number, .first_id = p->first_id, .n_ids = p->n_ids});
+        number++;
     }
     if (rc == 0 && (uint64_t)number * n_return > ROW_MAX_CAPTIONS) {
         item_problem_set(&c->u->problems[row], "many_captions",
