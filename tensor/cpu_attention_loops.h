@@ -69,7 +69,7 @@ CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a,
 
 #pragma GCC unroll 4
             for (int j = 0; j < nv; j++)
-                sum[i][j] += x * column[j];
+                sum[i][j] = cpu_madd(x, column[j], sum[i][j]);
         }
     }
 #pragma GCC unroll 6

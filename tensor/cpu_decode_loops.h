@@ -30,9 +30,9 @@ CPU_INLINE cpu_vec score_block(const float *query, const struct tile_rows keys, 
         const void *row = cpu_at(keys.b, (keys.index ? (int64_t)keys.index[first + i] : first + i) * keys.ld, half);
 
         for (int d = 0; d < whole; d += LANES)
-            part[i] += cpu_load(query + d) * cpu_load_act(row, d, half);
+            part[i] = cpu_madd(cpu_load(query + d), cpu_load_act(row, d, half), part[i]);
         if (whole < head_dim)
-            part[i] += cpu_load(query + whole) * cpu_load_act(row, head_dim - LANES, half);
+            part[i] = cpu_madd(cpu_load(query + whole), cpu_load_act(row, head_dim - LANES, half), part[i]);
     }
     cpu_transpose(part);
     for (int n = LANES / 2; n > 0; n /= 2)

@@ -10,6 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__FMA__)
+#include <immintrin.h>
+#endif
 
 #include "tensor/cpu_kernels.h"
 
@@ -106,6 +109,19 @@ CPU_INLINE void cpu_put_act(void *p, int64_t i, float x, const bool half)
 CPU_INLINE cpu_vec cpu_set(float x)
 {
     return x - (cpu_vec){0}; /* gcc makes one broadcast of this, but sixteen inserts of a list */
+}
+
+/* a * b + c, fused where the instruction set can. Left to the compiler, gcc 14 fuses a sum in one copy of a loop and not in
+ * another, so that a row's bits would depend on how many rows are computed beside it. */
+CPU_INLINE cpu_vec cpu_madd(cpu_vec a, cpu_vec b, cpu_vec c)
+{
+#if defined(__AVX512F__)
+    return (cpu_vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (cpu_vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
 }
 
 CPU_INLINE cpu_vec cpu_select(cpu_ivec mask, cpu_vec yes, cpu_vec no)
