@@ -179,7 +179,7 @@ static int check_scores(const struct reader *r, const struct select_options *s, 
 
 static int run_embedding(const struct export_options *o, const char *store)
 {
-    struct export_embedding_counts n;
+    struct export_embedding_counts n = {0};
     enum msg_embedding kind;
     struct reader *r = NULL;
     struct err err = {""};

@@ -155,7 +155,7 @@ static void group_add(struct qformer_worker *w, struct group *g, struct worker_w
     rc = take_trunk(w, work, g->n_images, &code, &err);
     if (rc == 0)
         rc = qformer_unit_new(&work, &w->shape, w->tokenizer, &u, &code, &err);
-    if (rc < 0) {
+    if (rc < 0 || !u) {
         worker_fail_unit(&w->common, &work, code, err.text);
         return;
     }
