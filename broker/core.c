@@ -1,5 +1,7 @@
 #include "broker/core.h"
 
+#include "base/grow.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -57,16 +59,7 @@ struct core_action *core_emit(struct core *c, enum core_action_type type)
     struct core_actions *a = c->out;
     struct core_action *action = &c->dummy;
 
-    if (a->n == a->capacity) {
-        size_t capacity = a->capacity ? a->capacity * 2 : 64;
-        struct core_action *items = realloc(a->items, capacity * sizeof(items[0]));
-
-        if (items) {
-            a->items = items;
-            a->capacity = capacity;
-        }
-    }
-    if (a->n < a->capacity)
+    if (grow_array(&a->items, &a->capacity, a->n, sizeof(*a->items), 64) == 0)
         action = &a->items[a->n++];
     else
         core_break(c);

@@ -1,5 +1,7 @@
 #include "broker/core_table.h"
 
+#include "base/grow.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -132,15 +134,8 @@ int core_heap_set(struct core_heap *h, uint32_t *place, int64_t key, void *item)
     size_t i;
 
     if (*place == 0) {
-        if (h->n == h->capacity) {
-            size_t capacity = h->capacity ? h->capacity * 2 : 16;
-            struct core_heap_entry *entries = realloc(h->entries, capacity * sizeof(entries[0]));
-
-            if (!entries)
-                return -ENOMEM;
-            h->entries = entries;
-            h->capacity = capacity;
-        }
+        if (grow_array(&h->entries, &h->capacity, h->n, sizeof(*h->entries), 16) < 0)
+            return -ENOMEM;
         *place = (uint32_t)++h->n;
     }
     i = *place - 1;

@@ -3,6 +3,7 @@
 #include "broker/server.h"
 
 #include "base/clock.h"
+#include "base/grow.h"
 #include "base/log.h"
 #include "base/stop.h"
 #include "broker/shell.h"
@@ -72,17 +73,10 @@ static void event_release(struct core_event *event)
 
 void broker_feed_later(struct broker *b, struct core_event *event)
 {
-    if (b->n_pending == b->pending_capacity) {
-        const size_t capacity = b->pending_capacity ? b->pending_capacity * 2 : 64;
-        struct core_event *p = realloc(b->pending, capacity * sizeof(*p));
-
-        if (!p) {
-            broker_fail(b, -ENOMEM, "no memory for events");
-            event_release(event);
-            return;
-        }
-        b->pending = p;
-        b->pending_capacity = capacity;
+    if (grow_array(&b->pending, &b->pending_capacity, b->n_pending, sizeof(*b->pending), 64) < 0) {
+        broker_fail(b, -ENOMEM, "no memory for events");
+        event_release(event);
+        return;
     }
     b->pending[b->n_pending++] = *event;
 }

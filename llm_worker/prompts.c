@@ -1,5 +1,7 @@
 #include "llm_worker/prompts.h"
 
+#include "base/grow.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -24,15 +26,8 @@ struct collect {
 
 static int add(struct unit_prompts *u, const struct unit_prompt *prompt)
 {
-    if (u->n == u->capacity) {
-        const size_t capacity = u->capacity ? 2 * u->capacity : 64;
-        struct unit_prompt *p = realloc(u->prompts, capacity * sizeof(*p));
-
-        if (!p)
-            return -ENOMEM;
-        u->prompts = p;
-        u->capacity = capacity;
-    }
+    if (grow_array(&u->prompts, &u->capacity, u->n, sizeof(*u->prompts), 64) < 0)
+        return -ENOMEM;
     u->prompts[u->n++] = *prompt;
     return 0;
 }

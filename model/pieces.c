@@ -1,5 +1,7 @@
 #include "model/pieces.h"
 
+#include "base/grow.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -25,15 +27,8 @@ void pieces_clear(struct pieces *p)
 
 int pieces_mark(struct pieces *p, size_t begin, size_t n)
 {
-    if (p->n == p->capacity) {
-        size_t capacity = p->capacity ? 2 * p->capacity : 32;
-        struct piece *list = reallocarray(p->list, capacity, sizeof(*list));
-
-        if (!list)
-            return -ENOMEM;
-        p->list = list;
-        p->capacity = capacity;
-    }
+    if (grow_array(&p->list, &p->capacity, p->n, sizeof(*p->list), 32) < 0)
+        return -ENOMEM;
     p->list[p->n++] = (struct piece){(uint32_t)begin, (uint32_t)n};
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/grow.h"
 #include "model/json.h"
 
 #include <errno.h>
@@ -82,15 +83,8 @@ static int by_address(const void *a, const void *b)
 
 static struct safetensors_entry *add_entry(struct safetensors *st)
 {
-    if (st->n_entries == st->capacity) {
-        size_t capacity = st->capacity ? 2 * st->capacity : 256;
-        struct safetensors_entry *entries = reallocarray(st->entries, capacity, sizeof(*entries));
-
-        if (!entries)
-            return NULL;
-        st->entries = entries;
-        st->capacity = capacity;
-    }
+    if (grow_array(&st->entries, &st->capacity, st->n_entries, sizeof(*st->entries), 256) < 0)
+        return NULL;
     return &st->entries[st->n_entries];
 }
 

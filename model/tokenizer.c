@@ -1,6 +1,7 @@
 #include "model/tokenizer.h"
 
 #include "base/file.h"
+#include "base/grow.h"
 #include "model/added_tokens.h"
 #include "model/json.h"
 #include "model/normalizer.h"
@@ -34,15 +35,8 @@ static const struct tokenizer_type *const types[] = {&tokenizer_bpe, &tokenizer_
 
 int token_ids_append(struct token_ids *t, int32_t id)
 {
-    if (t->n == t->capacity) {
-        size_t capacity = t->capacity ? 2 * t->capacity : 64;
-        int32_t *ids = reallocarray(t->ids, capacity, sizeof(*ids));
-
-        if (!ids)
-            return -ENOMEM;
-        t->ids = ids;
-        t->capacity = capacity;
-    }
+    if (grow_array(&t->ids, &t->capacity, t->n, sizeof(*t->ids), 64) < 0)
+        return -ENOMEM;
     t->ids[t->n++] = id;
     return 0;
 }

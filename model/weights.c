@@ -1,5 +1,7 @@
 #include "model/weights.h"
 
+#include "base/grow.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,17 +24,9 @@ static void add(struct builder *b, int n_dims, const int64_t *shape, const char 
 
     if (b->rc < 0)
         return;
-    if (b->list->n_specs == b->capacity) {
-        size_t capacity = b->capacity ? 2 * b->capacity : 512;
-        struct weight_spec *specs = reallocarray(b->list->specs, capacity, sizeof(*specs));
-
-        if (!specs) {
-            b->rc = -ENOMEM;
-            return;
-        }
-        b->list->specs = specs;
-        b->capacity = capacity;
-    }
+    b->rc = grow_array(&b->list->specs, &b->capacity, b->list->n_specs, sizeof(*b->list->specs), 512);
+    if (b->rc < 0)
+        return;
     s = &b->list->specs[b->list->n_specs];
     *s = (struct weight_spec){
         .name = strdup(name), .same_as = b->same_as, .kind = b->kind, .stage = b->stage, .n_dims = n_dims};

@@ -1,20 +1,15 @@
 #include "qformer_worker/texts.h"
 
+#include "base/grow.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 static struct unit_text *add(struct unit_texts *u, uint32_t row, const struct row_caption *caption)
 {
-    if (u->n == u->capacity) {
-        const size_t capacity = u->capacity ? 2 * u->capacity : 64;
-        struct unit_text *p = realloc(u->texts, capacity * sizeof(*p));
-
-        if (!p)
-            return NULL;
-        u->texts = p;
-        u->capacity = capacity;
-    }
+    if (grow_array(&u->texts, &u->capacity, u->n, sizeof(*u->texts), 64) < 0)
+        return NULL;
     u->texts[u->n] = (struct unit_text){.row = row, .caption = *caption};
     return &u->texts[u->n++];
 }

@@ -4,6 +4,8 @@
  * and the numbering of items does not depend on the file system. No descriptor stays open between calls. */
 #include "source/source_kinds.h"
 
+#include "base/grow.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -186,15 +188,8 @@ static int push(struct source_walk *w)
     int rc;
 
     buf_init(&l.names, 0);
-    if (w->n_levels == w->capacity) {
-        size_t capacity = w->capacity ? w->capacity * 2 : 16;
-        struct level *more = realloc(w->levels, capacity * sizeof(*more));
-
-        if (!more)
-            return -ENOMEM;
-        w->levels = more;
-        w->capacity = capacity;
-    }
+    if (grow_array(&w->levels, &w->capacity, w->n_levels, sizeof(*w->levels), 16) < 0)
+        return -ENOMEM;
     rc = level_read(w, &l);
     if (rc < 0) {
         level_release(&l);

@@ -1,5 +1,7 @@
 #include "store/reader.h"
 
+#include "base/grow.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -360,15 +362,8 @@ int reader_count_embeddings(struct reader *r, enum msg_embedding kind, uint64_t 
 
 static int found(struct reader *r, uint64_t item, struct err *err)
 {
-    if (r->n_found == r->found_capacity) {
-        size_t capacity = r->found_capacity ? 2 * r->found_capacity : 16;
-        uint64_t *items = realloc(r->found, capacity * sizeof(*items));
-
-        if (!items)
-            return err_set(err, -ENOMEM, "%s: out of memory", r->path);
-        r->found = items;
-        r->found_capacity = capacity;
-    }
+    if (grow_array(&r->found, &r->found_capacity, r->n_found, sizeof(*r->found), 16) < 0)
+        return err_set(err, -ENOMEM, "%s: out of memory", r->path);
     if (r->n_found == FOUND_MAX)
         return err_set(err, -E2BIG, "%s: more than %d items have this key", r->path, FOUND_MAX);
     r->found[r->n_found++] = item;

@@ -11,6 +11,7 @@
 #include "base/conf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/grow.h"
 #include "base/log.h"
 #include "base/mailbox.h"
 
@@ -61,6 +62,29 @@ static void test_buf_refuses_past_its_limit_and_keeps_what_it_has(void **state)
     assert_int_equal(b.size_bytes, 6);
     assert_memory_equal(b.data, "unit-3", 6);
     buf_release(&b);
+}
+
+static void test_grow_keeps_what_is_there_and_refuses_what_cannot_be(void **state)
+{
+    size_t capacity = 0, n = 0;
+    int *numbers = NULL, *before;
+
+    (void)state;
+    for (; n < 100; n++) {
+        assert_int_equal(grow_array(&numbers, &capacity, n, sizeof(*numbers), 3), 0);
+        assert_true(capacity > n && (capacity == 3 || capacity <= 2 * n)); /* doubled when full, not before */
+        numbers[n] = (int)n;
+    }
+    assert_int_equal(capacity, 192);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(numbers[i], i);
+    before = numbers;
+    assert_int_equal(grow_array(&numbers, &capacity, capacity, SIZE_MAX / 100, 3), -ENOMEM);
+    assert_true(numbers == before && capacity == 192);
+    capacity = SIZE_MAX / 2 + 1;
+    assert_int_equal(grow_array(&numbers, &capacity, capacity, 1, 3), -ENOMEM);
+    assert_true(numbers == before && capacity == SIZE_MAX / 2 + 1);
+    free(numbers);
 }
 
 static void test_arena_is_aligned_and_reuses_its_blocks(void **state)
@@ -256,6 +280,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_err_prefix_keeps_the_code_and_the_cause),
         cmocka_unit_test(test_buf_refuses_past_its_limit_and_keeps_what_it_has),
+        cmocka_unit_test(test_grow_keeps_what_is_there_and_refuses_what_cannot_be),
         cmocka_unit_test(test_arena_is_aligned_and_reuses_its_blocks),
         cmocka_unit_test(test_file_round_trip_limits_and_kinds),
         cmocka_unit_test(test_conf_reads_units_and_defaults),

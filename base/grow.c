@@ -1,0 +1,24 @@
+#include "base/grow.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int grow_array(void *array, size_t *capacity, size_t n, size_t element_bytes, size_t first)
+{
+    size_t more = first, bytes;
+    void *elements;
+
+    if (n < *capacity)
+        return 0;
+    if ((*capacity && __builtin_mul_overflow(*capacity, (size_t)2, &more)) ||
+        __builtin_mul_overflow(more, element_bytes, &bytes))
+        return -ENOMEM;
+    memcpy(&elements, array, sizeof(elements)); /* the pointer is of any type */
+    elements = realloc(elements, bytes);
+    if (!elements)
+        return -ENOMEM;
+    memcpy(array, &elements, sizeof(elements));
+    *capacity = more;
+    return 0;
+}
