@@ -51,7 +51,9 @@ bool selftest_row_failed(const json_t *row)
 
 static bool is_decoding(const json_t *row)
 {
-    return strncmp(text_of(row, "stage"), "ids ", 4) == 0;
+    const char *stage = json_string_value(json_object_get(row, "stage"));
+
+    return stage && strncmp(stage, "ids ", 4) == 0;
 }
 
 static void name_row(const json_t *row, bool every_row, char *ret, size_t size)
