@@ -56,7 +56,7 @@ static const char models[] =
     "  Salesforce/blip2-itm-vit-g     retrieval: scores and ITC embeddings; 5 GB. No captions\n\n"
     "      huggingface-cli download Salesforce/blip2-opt-2.7b --exclude '*.bin' --local-dir blip2-opt-2.7b\n\n"
     "The whole checkpoint is checked before any work: a missing or unknown tensor, a wrong shape or an unsupported\n"
-    "option is refused by its name. `blipline selftest DIR` compares every stage with reference data.";
+    "option is refused by its name. `blipline selftest` asks whether this machine computes BLIP-2 right.";
 
 static const char exit_codes[] = "EXIT CODES\n\n"
                                  "  0    everything is done\n"

@@ -67,7 +67,10 @@ static json_t *questions_of(const json_t *answer)
     json_t *all = json_array(), *pair;
     size_t i;
 
-    json_array_foreach(json_object_get(answer, "vqa"), i, pair)(void) json_array_append(all, json_array_get(pair, 0));
+    json_array_foreach(json_object_get(answer, "vqa"), i, pair)
+    {
+        (void)json_array_append(all, json_array_get(pair, 0));
+    }
     return all;
 }
 

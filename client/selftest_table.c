@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_LINES = 512, MAX_NAME = 160, SHOWN_FAILURES = 5 };
+enum { MAX_LINES = 512, MAX_NAME = 160, SHOWN_FAILURES = 5, WIDEST_NAME = 56 /* longer ones push their own line */ };
 
 struct line {
     char name[MAX_NAME];
@@ -188,7 +188,9 @@ static void print_skipped(const json_t *rows, FILE *out)
         (void)json_object_set_new(reasons, reason, json_integer(json_integer_value(n) + 1));
     }
     json_object_foreach(reasons, reason, n)
+    {
         fprintf(out, "%lld skipped: %s\n", (long long)json_integer_value(n), reason);
+    }
     json_decref(reasons);
 }
 
@@ -199,7 +201,7 @@ void selftest_table_print(const json_t *rows, bool every_row, FILE *out)
     int name_width = (int)strlen("stage"), model_width = (int)strlen("model");
 
     for (int i = 0; i < n; i++) {
-        if ((int)strlen(lines[i].name) > name_width)
+        if ((int)strlen(lines[i].name) > name_width && strlen(lines[i].name) <= WIDEST_NAME)
             name_width = (int)strlen(lines[i].name);
         if ((int)strlen(lines[i].model) > model_width)
             model_width = (int)strlen(lines[i].model);

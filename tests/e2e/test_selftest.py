@@ -6,11 +6,12 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import time
 
 import pytest
 
-from harness import BUILD, IMAGES, MODEL, ROOT, SLOW, blipline
+from harness import BUILD, IMAGES, MODEL, ROOT, SLOW, blipline, export
 
 GOLDEN = ROOT / "tests" / "golden"
 ODD = GOLDEN / "images_odd"
@@ -68,6 +69,23 @@ def test_every_stage_and_option_of_a_golden_checkpoint(name):
     else:
         assert sum(s.startswith("ids ") for s in stages) == 39 and sum(s.startswith("first_logits_") for s in stages) == 3
         assert all(row["equal"] == row["shape"][0] for row in r["rows"] if "equal" in row)
+
+
+@pytest.mark.parametrize("name", ["shape_364", "shape_336"])
+def test_other_picture_sizes_from_pixels_to_ids(name, folder):
+    """Checkpoints made on the spot, reference numbers from transformers (tests/golden/make_golden.py shapes)."""
+    how = json.loads((GOLDEN / name / "checkpoint.json").read_text())
+    sets = [x for key, value in how["set"].items() for x in ("--set", f"{key}={json.dumps(value)}")]
+    subprocess.run([sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), how["preset"], str(folder / "model"), *how["options"], *sets], check=True,
+                   stdout=subprocess.DEVNULL)
+    r = report(folder / "model", "--golden", GOLDEN / name, "--images", ODD)
+    assert r["pass"] is True and r["n_skipped"] == 0
+    size = int(name.split("_")[1])
+    vision = next(row for row in r["rows"] if row["stage"] == "vision_last_hidden_state")
+    assert vision["shape"] == [2, (size // 14) ** 2 + 1, 32]
+    blipline("caption", ODD / "odd_444.jpg", ODD / "odd_rgba.png", "-o", folder / "store", "--model", folder / "model", "--max-new-tokens=5")
+    rows, _ = export(folder / "store")
+    assert len(rows) == 2 and all("error" not in row for row in rows)
 
 
 def test_the_demo_models_from_picture_to_store():

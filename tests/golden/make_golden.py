@@ -2,6 +2,7 @@
 """Reference data for a checkpoint, computed with transformers, in the form of tests/golden/opt_a.
 
     make_golden.py data MODEL_DIR OUT_DIR --images DIR [--pictures N] [--tensor-pictures N] [--rows FILE]
+    make_golden.py shapes [NAME...]
     make_golden.py random WORK_DIR [--kinds opt t5 itm] [--n 6] [--seed 1] [--keep] [--blipline build/blipline]
 
 `data` writes OUT_DIR/expected.json and OUT_DIR/expected.safetensors: what `blipline selftest MODEL_DIR --golden OUT_DIR` compares with.
@@ -11,6 +12,9 @@ tests/golden/demo_opt and demo_itm were made with
         --rows tests/golden/decode/demo.json
     make_golden.py data models/blip2-itm-demo tests/golden/demo_itm --images examples/images --pictures 2
 
+`shapes` does so for checkpoints that tests/bench/make_checkpoint.py writes and that are not kept: tests/golden/NAME/checkpoint.json says how they are
+written (shape_364, shape_336: the other two picture sizes of published models).
+
 `random` invents checkpoints that nobody has seen: odd numbers of heads, head widths that are no multiple of a vector, stacks of unequal depths, lists of
 end-of-sequence ids, keys missing from config.json, several shards, mixed data types, picture sizes that are not 224; computes the reference and runs
 `blipline selftest` on each. It prints what differs and exits with 1 if anything does. The same seed gives the same checkpoints.
@@ -19,19 +23,19 @@ It needs Python with torch, transformers and safetensors, so it is no part of `m
 """
 import argparse
 import json
-import math
 import pathlib
 import random
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, PreTrainedTokenizerFast
+from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, PreTrainedTokenizerFast
 
 GOLDEN = pathlib.Path(__file__).resolve().parent
 ROOT = GOLDEN.parents[1]
@@ -179,6 +183,7 @@ def make(model_dir, out_dir, images, names, n_tensors, asked):
     out_dir.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous().clone() for k, v in tensors.items()}, out_dir / "expected.safetensors",
               metadata={"transformers": transformers.__version__})
+    (out_dir / "expected.safetensors").chmod(0o644)
     (out_dir / "expected.json").write_text(json.dumps(expected, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -283,6 +288,23 @@ def invent(kind, seed, model_dir):
     return [n for n in notes if n], config
 
 
+def written(name, directory):
+    """The checkpoint of tests/golden/NAME/checkpoint.json."""
+    c = read_json(GOLDEN / name / "checkpoint.json")
+    command = [sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), c["preset"], str(directory), *c["options"]]
+    for key, value in c["set"].items():
+        command += ["--set", f"{key}={json.dumps(value)}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return directory, c["pictures"]
+
+
+def shapes(names):
+    for name in names or sorted(p.parent.name for p in GOLDEN.glob("*/checkpoint.json")):
+        with tempfile.TemporaryDirectory() as directory:
+            model_dir, pictures = written(name, pathlib.Path(directory) / "model")
+            make(model_dir, GOLDEN / name, GOLDEN / "images_odd", pictures, len(pictures), ROWS)
+
+
 def check(kind, seed, options):
     model_dir = options.dir / f"{kind}-{seed}"
     shutil.rmtree(model_dir, ignore_errors=True)
@@ -315,6 +337,8 @@ def main():
     d.add_argument("--pictures", type=int, default=4, help="the first N by name")
     d.add_argument("--tensor-pictures", type=int, help="the widest tensors for the first N of them only")
     d.add_argument("--rows", type=pathlib.Path, help="prompts and options are those of this expected.json")
+    s = commands.add_parser("shapes")
+    s.add_argument("names", nargs="*")
     r = commands.add_parser("random")
     r.add_argument("dir", type=pathlib.Path)
     r.add_argument("--kinds", nargs="+", choices=("opt", "t5", "itm"), default=("opt", "t5", "itm"))
@@ -328,6 +352,8 @@ def main():
         names = sorted(f.name for f in o.images.iterdir() if f.suffix in (".jpg", ".png", ".webp"))[: o.pictures]
         rows = [(r["prompt"], r["options"]) for r in read_json(o.rows)["generate"]] if o.rows else ROWS
         return make(o.model, o.out, o.images, names, o.tensor_pictures or len(names), rows)
+    if o.command == "shapes":
+        return shapes(o.names)
     return 1 if sum(check(kind, o.seed + i, o) for kind in o.kinds for i in range(o.n)) else 0
 
 
