@@ -139,9 +139,7 @@ static int read_t5(struct json_reader *r, struct config_t5 *t)
     t->n_buckets = (int)json_read_int(r, "relative_attention_num_buckets", 32, 4, 1 << 16);
     t->max_distance = (int)json_read_int(r, "relative_attention_max_distance", 128, 2, 1 << 20);
     t->eps = (float)json_read_real(r, "layer_norm_epsilon", 1e-6, 1e-30, 1);
-    if (t->n_buckets % 2 != 0)
-        json_reader_fail(r, "relative_attention_num_buckets", "%d is odd", t->n_buckets);
-    else if (t->max_distance <= t->n_buckets / 2) /* the logarithm of MODEL.md's rule would be <= 0 */
+    if (t->max_distance <= t->n_buckets / 2) /* the logarithm of MODEL.md's rule would be <= 0 */
         json_reader_fail(r, "relative_attention_max_distance", "%d, more than half the %d buckets is wanted",
                          t->max_distance, t->n_buckets);
     proj = json_read_text(r, "feed_forward_proj", NULL);

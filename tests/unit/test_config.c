@@ -227,7 +227,7 @@ static void test_config_refuses_by_file_and_key(void **state)
         {"{\"text_config\":{\"model_type\":\"t5\"}}", NULL, NULL, "config.json", "text_config.feed_forward_proj"},
         {"{\"text_config\":{\"model_type\":\"t5\",\"feed_forward_proj\":\"gated-silu\"}}", NULL, NULL, "config.json",
          "gated-silu"},
-        {T5(",\"relative_attention_num_buckets\":33"), NULL, NULL, "config.json", "relative_attention_num_buckets"},
+        {T5(",\"relative_attention_num_buckets\":3"), NULL, NULL, "config.json", "relative_attention_num_buckets"},
         {T5(",\"relative_attention_max_distance\":16"), NULL, NULL, "config.json", "relative_attention_max_distance"},
         {"{}", "{\"eos_token_id\":\"2\"}", NULL, "generation_config.json", "eos_token_id"},
         {"{}", "{\"eos_token_id\":[1,-2]}", NULL, "generation_config.json", "eos_token_id"},
