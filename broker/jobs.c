@@ -116,31 +116,22 @@ static struct committer_request *request_for(struct broker *b, enum committer_op
 /* A guess at what an item's rows of this node take until results tell: published sizes, captions of one sentence. */
 static uint64_t row_bytes_of(const struct msg_recipe *r, const struct msg_node *node)
 {
-    enum {
-        CAPTION_BYTES = 256,
-        TEXT_BYTES = 1024,
-        QUERY_NUMBERS = 32 * 768,
-        ITC_NUMBERS = 32 * 256,
-        CLS_NUMBERS = 1408
-    };
-    static const struct {
-        enum msg_embedding kind;
-        uint32_t task, numbers;
-    } sizes[] = {{MSG_EMBEDDING_QUERY, MSG_TASK_QUERY, QUERY_NUMBERS},
-                 {MSG_EMBEDDING_ITC, MSG_TASK_ITC, ITC_NUMBERS},
-                 {MSG_EMBEDDING_ITC_TEXT, MSG_TASK_ITC_TEXT, TEXT_BYTES},
-                 {MSG_EMBEDDING_CLS, MSG_TASK_CLS, CLS_NUMBERS}};
+    enum { CAPTION_BYTES = 256 };
+    static const uint32_t numbers[] = {[MSG_EMBEDDING_QUERY] = 32 * 768,
+                                       [MSG_EMBEDDING_ITC] = 32 * 256,
+                                       [MSG_EMBEDDING_ITC_TEXT] = 4 * 256,
+                                       [MSG_EMBEDDING_CLS] = 1408};
     uint64_t n = 0;
 
     if (node->stage == MSG_STAGE_LLM || (node->tasks & MSG_TASK_SCORE))
         n +=
             (uint64_t)CAPTION_BYTES * (r->n_prompts ? r->n_prompts : 1) * (r->decode.n_return ? r->decode.n_return : 1);
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
-        if (node->tasks & sizes[i].task)
-            for (uint32_t k = 0; k < r->n_embeddings; k++)
-                if (r->embeddings[k].kind == sizes[i].kind)
-                    n += sizes[i].numbers * msg_dtype_bytes(r->embeddings[k].dtype) /
-                         (r->embeddings[k].first_row ? 32 : 1);
+    for (uint32_t i = 0; i < r->n_embeddings; i++) {
+        const struct msg_embedding_spec *e = &r->embeddings[i];
+
+        if (node->tasks & msg_embedding_task(e->kind))
+            n += numbers[e->kind] * msg_dtype_bytes(e->dtype) / (e->first_row ? 32 : 1);
+    }
     return n;
 }
 

@@ -10,24 +10,6 @@
 
 enum { TASKS_OF_EMBEDDINGS = MSG_TASK_QUERY | MSG_TASK_ITC | MSG_TASK_ITC_TEXT | MSG_TASK_CLS };
 
-static uint32_t task_of(enum msg_embedding kind)
-{
-    static const uint32_t tasks[] = {[MSG_EMBEDDING_QUERY] = MSG_TASK_QUERY,
-                                     [MSG_EMBEDDING_ITC] = MSG_TASK_ITC,
-                                     [MSG_EMBEDDING_ITC_TEXT] = MSG_TASK_ITC_TEXT,
-                                     [MSG_EMBEDDING_CLS] = MSG_TASK_CLS};
-
-    return tasks[kind];
-}
-
-static const struct msg_embedding_spec *spec_of(const struct msg_recipe *r, enum msg_embedding kind)
-{
-    for (uint32_t i = 0; i < r->n_embeddings; i++)
-        if (r->embeddings[i].kind == kind)
-            return &r->embeddings[i];
-    return NULL;
-}
-
 int broker_check_embeddings(const struct msg_job_open *open, struct err *err)
 {
     uint32_t given = 0;
@@ -40,9 +22,9 @@ int broker_check_embeddings(const struct msg_job_open *open, struct err *err)
         given |= tasks;
     }
     for (enum msg_embedding kind = MSG_EMBEDDING_QUERY; kind <= MSG_EMBEDDING_CLS; kind++) {
-        const bool wanted = spec_of(&open->recipe, kind) != NULL;
+        const bool wanted = msg_recipe_embedding(&open->recipe, kind) != NULL;
 
-        if (wanted != ((given & task_of(kind)) != 0))
+        if (wanted != ((given & msg_embedding_task(kind)) != 0))
             return err_set(err, -EINVAL, wanted ? "no node gives the embedding %s" : "the recipe wants no embedding %s",
                            msg_embedding_name(kind));
     }
@@ -63,13 +45,13 @@ static int check_row_embeddings(const struct row_record *r, const struct msg_rec
 
     for (uint32_t i = 0; i < r->n_embeddings; i++) {
         const struct row_embedding *e = &r->embeddings[i];
-        const struct msg_embedding_spec *spec = spec_of(recipe, e->kind);
+        const struct msg_embedding_spec *spec = msg_recipe_embedding(recipe, e->kind);
         const char *name = msg_embedding_name(e->kind);
 
-        if (!spec || !(tasks & task_of(e->kind)))
+        if (!spec || !(tasks & msg_embedding_task(e->kind)))
             return err_set(err, -EBADMSG, "item %llu: embedding %s was not asked for", (unsigned long long)r->item,
                            name);
-        if (have & task_of(e->kind))
+        if (have & msg_embedding_task(e->kind))
             return err_set(err, -EBADMSG, "item %llu: embedding %s twice", (unsigned long long)r->item, name);
         if (e->dtype != spec->dtype || (spec->first_row && e->rows != 1))
             return err_set(err, -EBADMSG, "item %llu: embedding %s of %u rows in %s, the recipe says %s%s",
@@ -77,7 +59,7 @@ static int check_row_embeddings(const struct row_record *r, const struct msg_rec
                            msg_dtype_word(spec->dtype), spec->first_row ? ", one row" : "");
         if (e->rows == 0 && e->kind != MSG_EMBEDDING_ITC_TEXT)
             return err_set(err, -EBADMSG, "item %llu: embedding %s without rows", (unsigned long long)r->item, name);
-        have |= task_of(e->kind);
+        have |= msg_embedding_task(e->kind);
     }
     if (!r->failed && have != (tasks & TASKS_OF_EMBEDDINGS))
         return err_set(err, -EBADMSG, "item %llu: an embedding is missing", (unsigned long long)r->item);

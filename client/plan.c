@@ -234,14 +234,10 @@ static uint32_t add_qformer(struct plan *p, const char *name, const struct plan_
 /* What a Q-Former has to give besides the projection. */
 static uint32_t asked_tasks(const struct msg_recipe *r)
 {
-    static const uint32_t of_kind[] = {[MSG_EMBEDDING_QUERY] = MSG_TASK_QUERY,
-                                       [MSG_EMBEDDING_ITC] = MSG_TASK_ITC,
-                                       [MSG_EMBEDDING_ITC_TEXT] = MSG_TASK_ITC_TEXT,
-                                       [MSG_EMBEDDING_CLS] = MSG_TASK_CLS};
     uint32_t tasks = r->itc || r->itm ? MSG_TASK_SCORE : 0;
 
     for (uint32_t i = 0; i < r->n_embeddings; i++)
-        tasks |= of_kind[r->embeddings[i].kind];
+        tasks |= msg_embedding_task(r->embeddings[i].kind);
     return tasks;
 }
 

@@ -86,6 +86,16 @@ const char *msg_type_name(enum msg_type type)
     return NAME_OF(names, type);
 }
 
+enum msg_task msg_embedding_task(enum msg_embedding kind)
+{
+    static const enum msg_task tasks[] = {[MSG_EMBEDDING_QUERY] = MSG_TASK_QUERY,
+                                          [MSG_EMBEDDING_ITC] = MSG_TASK_ITC,
+                                          [MSG_EMBEDDING_ITC_TEXT] = MSG_TASK_ITC_TEXT,
+                                          [MSG_EMBEDDING_CLS] = MSG_TASK_CLS};
+
+    return tasks[kind];
+}
+
 const char *msg_stage_name(enum msg_stage stage)
 {
     static const char *const names[] = {

@@ -313,9 +313,10 @@ int msg_pack(const struct msg *m, struct buf *buf, struct err *err) CHECK_RESULT
 int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *ret_item_bytes) CHECK_RESULT;
 size_t msg_dtype_bytes(enum msg_dtype dtype); /* 0: not a type */
 
-const char *msg_type_name(enum msg_type type);       /* "hello"; "?" for none of ours */
-const char *msg_stage_name(enum msg_stage stage);    /* "encode", "qformer", "llm"; "?" */
-const char *msg_reason_name(enum msg_reason reason); /* "version", "model", ...; "?" */
+const char *msg_type_name(enum msg_type type);             /* "hello"; "?" for none of ours */
+enum msg_task msg_embedding_task(enum msg_embedding kind); /* what a node does that gives it */
+const char *msg_stage_name(enum msg_stage stage);          /* "encode", "qformer", "llm"; "?" */
+const char *msg_reason_name(enum msg_reason reason);       /* "version", "model", ...; "?" */
 const char *msg_job_state_name(enum msg_job_state state);
 bool msg_fingerprint_equal(const struct msg_fingerprint *a, const struct msg_fingerprint *b);
 

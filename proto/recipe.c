@@ -273,6 +273,14 @@ int msg_recipe_check(const struct msg_recipe *r, struct err *err)
     return rc < 0 ? rc : check_embeddings(r, err);
 }
 
+const struct msg_embedding_spec *msg_recipe_embedding(const struct msg_recipe *r, enum msg_embedding kind)
+{
+    for (uint32_t i = 0; i < r->n_embeddings; i++)
+        if (r->embeddings[i].kind == kind)
+            return &r->embeddings[i];
+    return NULL;
+}
+
 /* -- differences -- */
 
 struct difference {
@@ -337,17 +345,9 @@ static void differ_decode(struct difference *d, const struct msg_decode *a, cons
     differ(d, "seed", was, is);
 }
 
-static const struct msg_embedding_spec *find_embedding(const struct msg_recipe *r, enum msg_embedding kind)
-{
-    for (uint32_t i = 0; i < r->n_embeddings; i++)
-        if (r->embeddings[i].kind == kind)
-            return &r->embeddings[i];
-    return NULL;
-}
-
 static const char *embedding_words(const struct msg_recipe *r, enum msg_embedding kind, char buf[32])
 {
-    const struct msg_embedding_spec *e = find_embedding(r, kind);
+    const struct msg_embedding_spec *e = msg_recipe_embedding(r, kind);
 
     (void)snprintf(buf, 32, "%s%s", e ? msg_dtype_word(e->dtype) : "none", e && e->first_row ? ", first row" : "");
     return buf;

@@ -84,6 +84,9 @@ int msg_recipe_diff(const struct msg_recipe *a, const struct msg_recipe *b, stru
 /* XXH3-64 over the packed message without the names of recipe and models: what seeds sampling. */
 uint64_t msg_recipe_hash(const struct msg_recipe *r);
 
+/* What the recipe says of an embedding; NULL: it does not ask for it. */
+const struct msg_embedding_spec *msg_recipe_embedding(const struct msg_recipe *r, enum msg_embedding kind);
+
 const char *msg_dtype_word(enum msg_dtype dtype);               /* "fp32", "fp16", "bf16", ...; "?" */
 const char *msg_embedding_name(enum msg_embedding kind);        /* "query", "itc", "itc_text", "cls"; "?" */
 const char *msg_early_stopping_name(enum msg_early_stopping e); /* "false", "true", "never"; "?" */
