@@ -197,6 +197,7 @@ static int text_differs(const struct selftest *t, const json_t *want, const stru
                         char *ret, size_t size)
 {
     const char *wanted = json_string_value(want);
+    const size_t n = json_string_length(want); /* a caption may hold a NUL */
     struct buf text;
     int rc;
 
@@ -206,7 +207,7 @@ static int text_differs(const struct selftest *t, const json_t *want, const stru
     rc = caption_text(t->tokenizer, &t->g->checkpoint->config, s->ids, s->n_ids, &text, t->err);
     if (rc == 0)
         rc = buf_append(&text, "", 1);
-    if (rc == 0 && strcmp((const char *)text.data, wanted) != 0) {
+    if (rc == 0 && (text.size_bytes != n + 1 || memcmp(text.data, wanted, n) != 0)) {
         snprintf(ret, size, "sequence %zu: \"%.60s\", wanted \"%.60s\"", i, (const char *)text.data, wanted);
         rc = 1;
     }

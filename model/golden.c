@@ -33,7 +33,7 @@ static int load_expected(struct golden *g, struct err *err)
     buf_init(&text, GOLDEN_MAX_JSON_BYTES);
     rc = file_read(path, GOLDEN_MAX_JSON_BYTES, &text, err);
     if (rc == 0) {
-        g->expected = json_loadb((const char *)text.data, text.size_bytes, 0, &where);
+        g->expected = json_loadb((const char *)text.data, text.size_bytes, JSON_ALLOW_NUL, &where);
         if (!g->expected)
             rc = err_set(err, -EINVAL, "%s: line %d: %s", path, where.line, where.text);
     }
