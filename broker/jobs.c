@@ -454,7 +454,8 @@ static void on_completion(struct broker *b, struct committer_completion *done)
 
     if (job && done->rc == 0)
         job->counters = done->counters;
-    if (done->request && done->op != COMMITTER_UNIT && job) {
+    /* a store that could not even be made is refused: there is nothing that could wait */
+    if (done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job) {
         if (done->rc == -ENOSPC && !job->blocked) {
             log_warn("event=disk_full job=%llu text=\"%s\" waiting for room", (unsigned long long)job->id, done->text);
             job->blocked = true;
@@ -510,7 +511,8 @@ int64_t broker_retry_due(struct broker *b)
     for (struct broker_job *job = b->jobs; job; job = job->next) {
         uint64_t bytes_free;
 
-        if (!job->blocked || store_free_bytes(job->store, &bytes_free) < 0 || bytes_free < (uint64_t)b->conf->min_free)
+        if (!job->blocked || !job->store || store_free_bytes(job->store, &bytes_free) < 0 ||
+            bytes_free < (uint64_t)b->conf->min_free)
             continue;
         job->blocked = false; /* the next commit says whether it is true */
         broker_feed(b, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});

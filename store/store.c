@@ -112,7 +112,8 @@ int store_free_bytes(const struct store *s, uint64_t *ret_bytes)
 
 static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err)
 {
-    return err_set(err, -ENOSPC, "disk full: %" PRIu64 " bytes free on %s", free_bytes, s->path);
+    return err_set(err, -ENOSPC, "disk full: %.1f MB free on %s, of which %.1f MB are kept free",
+                   (double)free_bytes / 1e6, s->path, (double)s->min_free_bytes / 1e6);
 }
 
 static uint64_t used_bytes(const struct store *s)

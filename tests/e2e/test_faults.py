@@ -221,6 +221,21 @@ def test_a_job_in_a_broker_without_work_is_refused_politely(folder):
         client.close()
 
 
+def test_a_disk_too_full_for_a_new_store_is_said_at_once(folder):
+    mount = folder / "disk"
+    mount.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(mount)], check=False).returncode != 0:
+        pytest.skip("cannot mount a tmpfs")
+    try:
+        done = caption(IMAGES, mount / "s", check=False)
+        assert done.returncode == 1 and "disk full: 41.9 MB free" in done.stderr and "signal" not in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=200m", str(mount)], check=True)
+        caption(IMAGES, mount / "s")
+        assert len(export(mount / "s")[0]) == 24
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
 def test_full_disk_blocks_the_job_and_room_lets_it_go_on(folder, job):
     mount = folder / "disk"
     mount.mkdir()
