@@ -26,10 +26,12 @@ static const struct cli_option options[] = {
     {"format", 'f', CLI_CHOICE, offsetof(struct export_options, format), "FORMAT", "jsonl (default), csv or txt", 0, 0,
      "jsonl csv txt"},
     {"output", 'o', CLI_TEXT, offsetof(struct export_options, out), "PATH",
-     "write this file (in one piece: it is complete or not there) instead of standard output", 0, 0, NULL},
+     "write this file instead of standard output, which - names (a regular file in one piece: it is complete or not "
+     "there; a pipe or device as it is)",
+     0, 0, NULL},
     {"embedding", 'e', CLI_CHOICE, offsetof(struct export_options, embedding), "KIND",
-     "instead of captions these numbers, as a NumPy array in the file that -o names, and PATH.keys.jsonl beside it: "
-     "query, itc, itc_text or cls",
+     "instead of captions these numbers, as a NumPy array in the file that -o names, and beside it, under its name "
+     "without .npy and with .keys.jsonl, whose they are: query, itc, itc_text or cls",
      0, 0, "query itc itc_text cls"},
     {"best-of", 'b', CLI_CHOICE, offsetof(struct export_options, best_of), "SCORE",
      "order the captions of a picture by this score, best first: itm, itc or logprob; without --max-per-image only the "
@@ -185,7 +187,7 @@ static int run_embedding(const struct export_options *o, const char *store)
     struct err err = {""};
     int rc = export_embedding_parse(o->embedding, &kind);
 
-    if (!o->out) {
+    if (!o->out || strcmp(o->out, "-") == 0) {
         cli_error("export: --embedding needs -o PATH: an array goes into a file");
         return CLI_EXIT_USAGE;
     }
@@ -195,7 +197,7 @@ static int run_embedding(const struct export_options *o, const char *store)
         rc = export_embedding(r, kind, o->out, &n, &err);
     reader_close(r);
     if (rc < 0) {
-        cli_error("export: %s: %s", store, err.text[0] ? err.text : strerror(-rc));
+        cli_error("export: %s", err.text[0] ? err.text : strerror(-rc));
         return CLI_EXIT_ERROR;
     }
     cli_error("export: %" PRIu64 " rows of %" PRIu64 " items in %s", n.n_rows, n.n_items, o->out);
@@ -231,7 +233,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (rc == 0)
         rc = check_scores(r, &style.select, argv[argc - 1], &err);
     if (rc == 0)
-        rc = sink_open(&s, o.out, &err);
+        rc = sink_open(&s, o.out, false, &err);
     if (rc == 0)
         rc = write_rows(r, &style, &s, &tally, &err);
     if (rc == 0)

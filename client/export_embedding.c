@@ -167,9 +167,9 @@ int export_embedding(struct reader *r, enum msg_embedding kind, const char *path
 
     *ret = (struct export_embedding_counts){0};
     if (rc == 0)
-        rc = sink_open(&w.keys, keys, err);
+        rc = sink_open(&w.keys, keys, false, err);
     if (rc == 0)
-        rc = sink_open(&w.array, path, err);
+        rc = sink_open(&w.array, path, true, err);
     if (rc == 0)
         rc = write_array(&w, r, err);
     sink_release(&w.array);

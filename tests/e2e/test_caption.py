@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pathlib
 import subprocess
 
 import pytest
@@ -107,6 +108,9 @@ def test_export_formats(folder, demo_store):
     assert lines == [f"{r['key']}\t{r['caption']}" for r in rows]
     blipline("export", demo_store, "--format", "jsonl", "-o", folder / "out.jsonl")
     assert (folder / "out.jsonl").read_bytes() == text
+    assert blipline("export", demo_store, "-o", "-").stdout.encode() == text
+    done = blipline("export", demo_store, "-o", "/dev/full", check=False)
+    assert done.returncode == 1 and "No space" in done.stderr and not pathlib.Path("/dev/full").is_file()
 
 
 def test_get_stats_verify(demo_store):
@@ -152,7 +156,7 @@ def test_usage_errors_exit_2_and_say_what_to_do(folder):
         assert done.returncode == 2, (arguments, done)
         assert done.stderr.strip(), arguments
     done = blipline("caption", IMAGES, "-o", folder / "x", check=False)
-    assert done.returncode == 2 and "models/blip2-opt-demo" in done.stderr and "huggingface" in done.stderr
+    assert done.returncode == 2 and "models/blip2-opt-demo" in done.stderr and "  hf download" in done.stderr
     for arguments in (["--help"], ["caption", "--help"], ["help"], ["help", "caption"], ["version"]):
         assert blipline(*arguments).stdout
 
