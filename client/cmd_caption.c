@@ -82,9 +82,9 @@ static int complain_no_model(const char *command, const struct recipe *r)
     cli_error("%s: a model is needed: --model DIR. Two ways to get one:\n"
               "  1. the small one that comes with the source (it only knows drawings of pictograms):\n"
               "       --model %s\n"
-              "  2. a published one for real photographs (%s; huggingface-cli is in the Python package "
+              "  2. a published one for real photographs (%s; hf is in the Python package "
               "huggingface_hub):\n"
-              "       huggingface-cli download Salesforce/%s --exclude '*.bin' --local-dir %s\n"
+              "       hf download Salesforce/%s --exclude '*.bin' --local-dir %s\n"
               "       --model %s",
               command, demo, captions ? "15 GB" : "5 GB", published, published, published);
     return CLI_EXIT_USAGE;

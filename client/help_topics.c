@@ -54,7 +54,8 @@ static const char models[] =
     "  Salesforce/blip2-opt-2.7b      captions of real photographs, answers; 15 GB\n"
     "  Salesforce/blip2-flan-t5-xl    the same with a language model that follows instructions; 16 GB\n"
     "  Salesforce/blip2-itm-vit-g     retrieval: scores and ITC embeddings; 5 GB. No captions\n\n"
-    "      huggingface-cli download Salesforce/blip2-opt-2.7b --exclude '*.bin' --local-dir blip2-opt-2.7b\n\n"
+    "      pip install huggingface_hub\n"
+    "      hf download Salesforce/blip2-opt-2.7b --exclude '*.bin' --local-dir blip2-opt-2.7b\n\n"
     "The whole checkpoint is checked before any work: a missing or unknown tensor, a wrong shape or an unsupported\n"
     "option is refused by its name. `blipline selftest` asks whether this machine computes BLIP-2 right.";
 
