@@ -1,7 +1,7 @@
 /* plan_check.c - prompts in their final words, and what can be wrong with them, the decoding options and the sizes. */
 #include "client/plan_private.h"
 
-#include "model/tokenizer.h"
+#include "model/config_tokenizer.h"
 #include "model/utf8.h"
 #include "proto/row.h"
 #include "proto/template.h"
@@ -122,7 +122,7 @@ static int check_prompts(struct plan *p, const struct plan_side *captioner, int 
     const struct config *c = &captioner->config;
     struct tokenizer *tokenizer = NULL;
     int64_t longest = 1, need;
-    int rc = captioner->dir[0] ? tokenizer_load(captioner->tokenizer_path, &tokenizer, err) : 0;
+    int rc = captioner->dir[0] ? config_tokenizer_load(c, captioner->tokenizer_path, &tokenizer, err) : 0;
 
     if (rc == 0 && p->recipe.n_prompts == 0 && c->bos < 0)
         rc = err_set(err, -EINVAL, "this checkpoint needs a --prompt: it names no token to begin with");
@@ -176,7 +176,7 @@ int plan_check_captions(const struct msg_recipe *r, const struct config *c, stru
 int plan_check_scorer(const struct plan_side *scorer, struct err *err)
 {
     struct tokenizer *tokenizer = NULL;
-    int rc = scorer->dir[0] ? tokenizer_load(scorer->tokenizer_path, &tokenizer, err) : 0;
+    int rc = scorer->dir[0] ? config_tokenizer_load(&scorer->config, scorer->tokenizer_path, &tokenizer, err) : 0;
 
     tokenizer_free(tokenizer);
     return rc;

@@ -13,7 +13,7 @@
 #include "llm_worker/group.h"
 #include "llm_worker/lm.h"
 #include "model/golden_tokenizer.h"
-#include "model/tokenizer.h"
+#include "model/config_tokenizer.h"
 #include "worker/selftest.h"
 
 enum {
@@ -344,7 +344,8 @@ static int load(struct selftest *t)
 
     if (c->lm == CONFIG_LM_NONE)
         return err_set(t->err, -ENOTSUP, "%s: a retrieval checkpoint has no language model", t->g->dir);
-    if ((rc = tokenizer_load(t->g->checkpoint->tokenizer_path, &t->tokenizer, t->err)) < 0 ||
+    if ((rc = config_tokenizer_load(&t->g->checkpoint->config, t->g->checkpoint->tokenizer_path, &t->tokenizer,
+                                    t->err)) < 0 ||
         (rc = golden_floats(t->g, "language_projection", 3, shape, &t->image_rows, t->err)) < 0)
         return rc;
     return open_model(t);

@@ -6,7 +6,7 @@
 #include "llm_worker/generate.h"
 #include "llm_worker/lm.h"
 #include "llm_worker/unit.h"
-#include "model/tokenizer.h"
+#include "model/config_tokenizer.h"
 #include "worker/gather.h"
 
 #include <errno.h>
@@ -44,7 +44,8 @@ static int open_model(struct llm_worker *w, struct err *err)
     int rc = worker_open(&w->common, MODEL_STAGE_LLM, err);
 
     if (rc == 0)
-        rc = tokenizer_load(w->common.checkpoint->tokenizer_path, &w->tokenizer, err);
+        rc = config_tokenizer_load(&w->common.checkpoint->config, w->common.checkpoint->tokenizer_path, &w->tokenizer,
+                                   err);
     if (rc < 0)
         return rc;
     if (w->common.checkpoint->config.lm == CONFIG_LM_NONE)

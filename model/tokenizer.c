@@ -343,6 +343,11 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *token)
     return vocab_find(t->type->vocab(t->model), token, strlen(token));
 }
 
+const char *tokenizer_type(const struct tokenizer *t)
+{
+    return t->type->name;
+}
+
 int32_t tokenizer_n_ids(const struct tokenizer *t)
 {
     return t->n_ids;

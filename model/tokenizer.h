@@ -48,6 +48,7 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 /* Id of a token by its exact spelling in the file ("</s>"), -1 if there is none. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *token);
+const char *tokenizer_type(const struct tokenizer *t); /* "BPE", "Unigram", "WordPiece": model.type of the file */
 /* One more than the largest id. */
 int32_t tokenizer_n_ids(const struct tokenizer *t);
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "model/golden_tokenizer.h"
-#include "model/tokenizer.h"
+#include "model/config_tokenizer.h"
 #include "qformer_worker/qformer.h"
 #include "worker/selftest.h"
 
@@ -167,7 +167,7 @@ static int test_match(const struct selftest *t)
 
 static int test_retrieval(struct selftest *t)
 {
-    int rc = tokenizer_load(t->g->checkpoint->tokenizer_path, &t->tokenizer, t->err);
+    int rc = config_tokenizer_load(&t->g->checkpoint->config, t->g->checkpoint->tokenizer_path, &t->tokenizer, t->err);
 
     if (rc == 0)
         rc = golden_report_tokenizer(t->g, t->tokenizer, t->err);

@@ -114,6 +114,13 @@ int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, con
         rc = add_item(u, work, row);
     for (size_t i = 0; rc == 0 && t && i < u->n; i++)
         rc = encode(u, &u->texts[i], t, max_text, n_words, err);
+    /* a bad text among good ones stays as it is, unscored; alone it is the item's problem */
+    for (size_t i = 0; rc == 0 && i < u->n; i++) {
+        struct item_problem *p = &u->problems[u->texts[i].row];
+
+        if (u->texts[i].has_ids && p->code && strcmp(p->code, "many_texts") != 0)
+            p->code = NULL;
+    }
     if (rc < 0) {
         unit_texts_release(u);
         return err_set(err, rc, "no memory for the unit's texts");

@@ -20,8 +20,8 @@
 struct unit_text {
     uint32_t row;
     struct row_caption caption; /* as it came; a field's text: given, `prompt` is the field's number in the recipe */
-    bool has_ids; /* false: a generated caption without any token, or with more or others than the model reads. It stays
-                     unscored */
+    bool has_ids; /* false: without any token, or with more or others than the model reads: it stays unscored. An item
+                     whose given texts are all like that, with nothing else to score, has a problem */
     size_t first_id, n_ids;
 };
 

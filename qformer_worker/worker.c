@@ -3,6 +3,7 @@
 #include "qformer_worker/worker.h"
 
 #include "base/clock.h"
+#include "model/config_tokenizer.h"
 #include "qformer_worker/qformer.h"
 #include "qformer_worker/unit.h"
 #include "worker/gather.h"
@@ -50,7 +51,8 @@ static int open_model(struct qformer_worker *w, struct err *err)
                                       .n_words = qformer_n_words(w->qformer)};
     if (w->shape.embed_width == 0)
         return 0;
-    return tokenizer_load(w->common.checkpoint->tokenizer_path, &w->tokenizer, err);
+    return config_tokenizer_load(&w->common.checkpoint->config, w->common.checkpoint->tokenizer_path, &w->tokenizer,
+                                 err);
 }
 
 /* device null: small embeddings of any kind. */

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import struct
 
@@ -260,3 +261,21 @@ def test_bf16_writes_nearly_the_same_captions(folder):
         pytest.skip(done.stderr.strip())
     rows, _ = export(folder / "s")
     assert done.returncode == 0 and sum(r["caption"] == ANSWERS[r["key"]]["greedy"] for r in rows) >= 22
+
+
+def test_a_blank_text_among_others_stays_unscored(folder):
+    rows = demo_rows(text=lambda a: [a["score_texts"][0], " ", a["score_texts"][1]])[:2]
+    blipline("score", write_list(folder / "l.jsonl", rows), "-o", folder / "s", "--model", SCORER, "--text-field", "text")
+    assert [["itm" in c for c in r["captions"]] for r in export(folder / "s")[0]] == [[True, False, True]] * 2
+
+
+def test_the_tokenizer_of_another_checkpoint_is_refused(folder):
+    for model, other, kind in ((MODEL, SCORER, "BPE"), (SCORER, MODEL, "WordPiece")):
+        mixed = folder / model.name
+        shutil.copytree(model, mixed)
+        shutil.copyfile(other / "tokenizer.json", mixed / "tokenizer.json")
+        if model is MODEL:
+            done = blipline("caption", IMAGES, "-o", folder / "s", "--model", mixed, check=False)
+        else:
+            done = blipline("score", write_list(folder / "l.jsonl", demo_rows(text=lambda a: "a pig")), "-o", folder / "s", "--model", mixed, "--text-field", "text", check=False)
+        assert done.returncode == 1 and f"have {kind}" in done.stderr and "tokenizer.json" in done.stderr and not (folder / "s").exists()
