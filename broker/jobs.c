@@ -146,51 +146,14 @@ static void nodes_to_core(const struct msg_job_open *open, struct core_node *ret
     }
 }
 
-/* May this recipe go on in that store? 0, or the reason in `words`. */
-static enum msg_reason differs(const struct msg_job_open *open, const struct stored_job_meta *meta, struct buf *words)
-{
-    struct msg_recipe asked = open->recipe;
-    int n;
-
-    /* names; the fingerprints decide */
-    (void)msg_text_set(asked.model, sizeof(asked.model), meta->recipe.model);
-    (void)msg_text_set(asked.score_model, sizeof(asked.score_model), meta->recipe.score_model);
-    n = msg_recipe_diff(&meta->recipe, &asked, words);
-    if (n != 0)
-        return MSG_REASON_RECIPE;
-    if (open->n_nodes != meta->n_nodes) {
-        n = buf_appendf(words, "another stage graph: %u stages, the store has %u", open->n_nodes, meta->n_nodes);
-        return n < 0 ? MSG_REASON_LIMIT : MSG_REASON_RECIPE;
-    }
-    for (uint32_t i = 0; i < open->n_nodes; i++) {
-        const struct msg_node *a = &meta->nodes[i], *c = &open->nodes[i];
-
-        if (a->stage == c->stage && a->needs == c->needs && a->tasks == c->tasks && a->out_bytes == c->out_bytes &&
-            msg_fingerprint_equal(&a->fingerprint, &c->fingerprint))
-            continue;
-        n = buf_appendf(
-            words, "the %s stage: the store was made with model %s, this is model %s with other weights or settings",
-            msg_stage_name(a->stage), a->model, c->model);
-        return n < 0 ? MSG_REASON_LIMIT : MSG_REASON_MODEL;
-    }
-    return 0;
-}
-
 static bool refuse_if_different(struct broker *b, uint64_t peer, uint64_t seq, const struct msg_job_open *open,
                                 const struct stored_job_meta *meta)
 {
-    struct buf words;
-    enum msg_reason reason;
+    struct err err;
+    enum msg_reason reason = stored_job_differs(meta, &open->recipe, open->n_nodes, open->nodes, open->path, &err);
 
-    buf_init(&words, MSG_TEXT_SIZE);
-    reason = differs(open, meta, &words);
-    while (words.size_bytes && words.data[words.size_bytes - 1] == '\n')
-        words.size_bytes--;
     if (reason)
-        broker_refuse(b, peer, seq, reason,
-                      "%s: this store was begun with another recipe or model: %.*s. Use the same, or another -o",
-                      open->path, (int)words.size_bytes, (const char *)words.data);
-    buf_release(&words);
+        broker_refuse(b, peer, seq, reason, "%s", err.text);
     return reason != 0;
 }
 

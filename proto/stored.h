@@ -75,6 +75,11 @@ int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_m
 int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret,
                                struct err *err) CHECK_RESULT;
 
+/* Is a job with this recipe and graph another one than the store's? 0: it goes on. Otherwise *err (which must be there)
+ * names `path` and says where they differ, a line each, and what to do. */
+enum msg_reason stored_job_differs(const struct stored_job_meta *meta, const struct msg_recipe *recipe,
+                                   uint32_t n_nodes, const struct msg_node *nodes, const char *path, struct err *err);
+
 /* Only the checksum, without parsing: what `verify` does to every value. -EILSEQ. */
 int stored_check(const void *data, size_t n_bytes, struct err *err) CHECK_RESULT;
 
