@@ -356,6 +356,8 @@ static int open_locked(const char *path, const struct env_options *o, unsigned f
     if (rc < 0)
         return rc;
     fresh = data_bytes < 0;
+    if (data_bytes == 0 && !o->write)
+        return err_set(err, -EINVAL, "%s: data.mdb is empty: the store's creation was never finished", path);
     if (!fresh && data_bytes < two_pages && o->write) {
         rc = remove_unfinished(path, o, err);
         if (rc < 0)
