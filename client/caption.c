@@ -12,6 +12,7 @@
 #include "client/rundir.h"
 #include "client/screen.h"
 #include "client/spawn.h"
+#include "client/store_check.h"
 #include "wire/context.h"
 
 #include <errno.h>
@@ -466,12 +467,13 @@ static int dry_run_json(const struct run *r)
 static int dry_run(struct run *r, struct err *err)
 {
     struct buf frame;
-    struct stat st;
     uint32_t n;
-    bool more = true;
-    int rc = stat(r->o->store, &st) == 0 ? feed_compare(r->feed, err) : 0;
+    bool more = true, there;
+    int rc = store_check(r->o->store, r->o->plan, &there, err);
     const struct feed_counts *c = feed_counts(r->feed);
 
+    if (rc == 0 && there)
+        rc = feed_compare(r->feed, err);
     buf_init(&frame, 0);
     while (rc == 0 && more)
         rc = feed_next(r->feed, &frame, &n, &more, err);

@@ -4,7 +4,7 @@
  *   job.c       what is said to the broker
  *   daemons.c   the processes
  *   feed.c      the pictures
- *   plan_show.c what --dry-run shows
+ *   plan_show.c what --dry-run shows; store_check.c what it says of -o
  *   report.c    what the user reads at the end
  *
  * Who may call: cmd_caption, once a process.

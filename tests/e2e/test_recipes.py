@@ -90,10 +90,25 @@ def test_trunk_is_shared_exactly_when_it_is_the_same(folder):
 def test_another_recipe_is_refused_with_the_difference(folder):
     caption(IMAGES, folder / "s", "--limit", "2")
     for options, says in ((["--beams", "5"], "beams: 5, was 1"), (["--max-new-tokens", "21"], "max-new-tokens: 21, was 20"), (["--question", "what?"], "prompt 1"),
-                          (["--recipe", "caption-lavis"], "caption-lavis"), (["--seed", "7"], "seed: 7, was 0"), (["--embed", "query:fp16"], "embedding query: fp16, was none")):
+                          (["--recipe", "caption-lavis"], 'recipe: "caption-lavis"'), (["--seed", "7"], "seed: 7, was 0"), (["--embed", "query:fp16"], "embedding query: fp16, was none")):
         done = caption(IMAGES, folder / "s", *options, check=False)
-        assert done.returncode == 1 and says in done.stderr and "another -o" in done.stderr, done.stderr
+        assert done.returncode == 1 and f"  {says}" in done.stderr and "\nUse the same, or another -o" in done.stderr, done.stderr
+        dry = caption(IMAGES, folder / "s", *options, "--dry-run", check=False)
+        assert dry.returncode == 1 and dry.stderr.split("this store was begun")[1] == done.stderr.split("this store was begun")[1]
     assert "24 of 24" in caption(IMAGES, folder / "s").stderr
+
+
+def test_the_dry_run_refuses_what_the_run_refuses(folder):
+    (folder / "file").write_text("x")
+    (folder / "full").mkdir()
+    (folder / "full" / "a.jpg").write_text("x")
+    (folder / "empty").mkdir()
+    for store, says in (("file", "is a file"), ("full", "other files in it (a.jpg)"), ("none/s", "No such file"), ("file/s", "Not a directory")):
+        for more in ([], ["--dry-run"]):
+            done = null("caption", IMAGES, folder / store, *more, check=False)
+            assert done.returncode == 1 and says in done.stderr, (more, done.stderr)
+    null("caption", IMAGES, folder / "empty", "--dry-run")
+    assert not list((folder / "empty").iterdir())
 
 
 def test_vqa_of_the_example_lists(folder):
