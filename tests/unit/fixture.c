@@ -7,30 +7,60 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #include <cmocka.h>
 
+static void inflate_file(const char *path, struct buf *ret)
+{
+    gzFile f = gzopen(path, "rb");
+    int n;
+
+    if (!f)
+        fail_msg("%s: cannot open", path);
+    do {
+        assert_int_equal(buf_reserve(ret, 1 << 20), 0);
+        n = gzread(f, ret->data + ret->size_bytes, 1 << 20);
+        assert_true(n >= 0);
+        ret->size_bytes += (size_t)n;
+    } while (n > 0);
+    assert_int_equal(gzclose(f), Z_OK);
+}
+
 void fixture_open(struct fixture_file *g, const char *path)
 {
+    const size_t length = strlen(path);
     struct err err = {""};
+    const uint8_t *data;
+    size_t size;
     uint64_t n;
 
     *g = (struct fixture_file){0};
-    if (file_map(path, &g->map, &err) < 0)
-        fail_msg("%s", err.text);
-    assert_true(g->map.size_bytes > 8);
-    memcpy(&n, g->map.data, 8);
-    assert_true(n <= g->map.size_bytes - 8);
-    g->header = json_loadb((const char *)g->map.data + 8, n, 0, NULL);
+    buf_init(&g->inflated, 0);
+    if (length > 3 && strcmp(path + length - 3, ".gz") == 0) {
+        inflate_file(path, &g->inflated);
+        data = g->inflated.data;
+        size = g->inflated.size_bytes;
+    } else {
+        if (file_map(path, &g->map, &err) < 0)
+            fail_msg("%s", err.text);
+        data = g->map.data;
+        size = g->map.size_bytes;
+    }
+    assert_true(size > 8);
+    memcpy(&n, data, 8);
+    assert_true(n <= size - 8);
+    g->header = json_loadb((const char *)data + 8, n, 0, NULL);
     assert_non_null(g->header);
-    g->data = g->map.data + 8 + n;
-    g->data_bytes = g->map.size_bytes - 8 - n;
+    g->data = data + 8 + n;
+    g->data_bytes = size - 8 - n;
 }
 
 void fixture_close(struct fixture_file *g)
 {
     json_decref(g->header);
     file_unmap(&g->map);
+    buf_release(&g->inflated);
     *g = (struct fixture_file){0};
 }
 

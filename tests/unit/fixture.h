@@ -18,6 +18,7 @@ enum { FIXTURE_MAX_DIMS = 6 };
 
 struct fixture_file {
     struct file_map map;
+    struct buf inflated; /* of a .gz */
     json_t *header;
     const uint8_t *data; /* behind the header */
     size_t data_bytes;
@@ -31,6 +32,7 @@ struct fixture_tensor {
     size_t size_bytes;
 };
 
+/* A .safetensors file, or one that gzip has packed. */
 void fixture_open(struct fixture_file *g, const char *path);
 void fixture_close(struct fixture_file *g);
 struct fixture_tensor fixture_tensor(const struct fixture_file *g, const char *name);

@@ -48,7 +48,7 @@ static void compare_golden(struct resize *r, const char *key, uint32_t side, siz
     struct picture p;
     struct fixture_file g;
 
-    fixture_open(&g, "tests/golden/pixels/expected.safetensors");
+    fixture_open(&g, "tests/golden/pixels/expected.safetensors.gz");
     want = fixture_tensor(&g, key);
     assert_string_equal(want.dtype, "U8");
     assert_int_equal(json_array_size(list), want_pictures);
