@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_FILE_BYTES = 64 * 1024, MAX_SECTION = 32, MAX_KEY = 40 };
+enum { MAX_FILE_BYTES = 64 * 1024, MAX_SECTION = 32, MAX_KEY = 40, MAX_LINE_VALUE = 120 };
 
 /* Stands for a semicolon in quotes on its way through inih, which would begin a comment there. */
 #define SEMICOLON '\x01'
@@ -181,6 +181,54 @@ int recipe_parse(const char *text, size_t bytes, const char *name, const char *w
         *ret = r;
     return f.rc;
 }
+
+/* -- printing -- */
+
+/* The end of the longest part of `text` that a line may hold, at a space that its parser gives back: one alone, with
+ * nothing behind it that would begin a comment. All of it where there is no such place. */
+static size_t line_part(const char *text)
+{
+    size_t n = strlen(text), at = n;
+
+    for (size_t i = 1; n > MAX_LINE_VALUE && i + 1 < n && (i <= MAX_LINE_VALUE || at == n); i++)
+        if (text[i] == ' ' && !isspace((unsigned char)text[i - 1]) && !isspace((unsigned char)text[i + 1]) &&
+            text[i + 1] != '#')
+            at = i;
+    return at;
+}
+
+/* Several lines: those after the first begin with spaces. */
+static int print_long_text(struct buf *ret, const char *key, const char *value, const char *quote)
+{
+    int rc = buf_appendf(ret, "%s = %s", key, quote);
+
+    while (rc == 0) {
+        size_t n = line_part(value);
+
+        rc = buf_append(ret, value, n);
+        value += n;
+        if (!*value)
+            break;
+        value++; /* the space */
+        if (rc == 0)
+            rc = buf_appendf(ret, "\n    ");
+    }
+    return rc < 0 ? rc : buf_appendf(ret, "%s\n", quote);
+}
+
+/* As the file's parser takes it: what it would strip or take for a comment stands in quotes. */
+int recipe_print_text(struct buf *ret, const char *key, const char *value)
+{
+    size_t n = strlen(value);
+    bool quoted = n > 0 && (isspace((unsigned char)value[0]) || isspace((unsigned char)value[n - 1]) ||
+                            value[0] == '"' || strchr(value, ';'));
+
+    if (n > MAX_LINE_VALUE && !strchr(value, ';')) /* quotes keep a semicolon within a line only */
+        return print_long_text(ret, key, value, quoted ? "\"" : "");
+    return buf_appendf(ret, quoted ? "%s = \"%s\"\n" : "%s = %s\n", key, value);
+}
+
+/* -- loading -- */
 
 static int complain_unknown(const char *name, struct err *err)
 {

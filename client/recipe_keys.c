@@ -14,6 +14,7 @@ enum key_type {
     KEY_TEXT,     /* char[], about the recipe */
     KEY_COUNT,    /* uint32_t */
     KEY_REAL,     /* float */
+    KEY_POSITIVE, /* float above `min` */
     KEY_SEED,     /* uint64_t */
     KEY_YES,      /* bool */
     KEY_EARLY,    /* enum msg_early_stopping */
@@ -49,14 +50,15 @@ static const struct key keys[] = {
 
     {"caption", "prompt", KEY_PROMPT, 0, 0, 0, 0, "TEXT", NULL,
      "the words that the caption continues; {NAME} is a column of the item's list row, {key} its key, {{ and }} are "
-     "braces. May be given several times: each gives its captions, in one pass over the image. Without one the caption "
-     "begins with the model's first token"},
+     "braces. May be given several times, at most 8 with the questions and of 2047 bytes each: each gives its "
+     "captions, in "
+     "one pass over the image. Without one the caption begins with the model's first token"},
     {"caption", "question", KEY_QUESTION, 0, 0, 0, 0, "TEXT", NULL,
      "a prompt in the words that the language model knows for questions: \"Question: TEXT Answer:\" for OPT, "
      "\"Question: "
      "TEXT Short answer:\" for FlanT5. {question} asks what the item's row asks, each value of a list by itself"},
     {"caption", "captions", KEY_COUNT, AT(decode.n_return), 1, MSG_MAX_RETURN, "N", NULL,
-     "captions a prompt: the best N beams, or N samples"},
+     "captions a prompt: the best N beams, or N samples. A picture has at most 32 captions and texts in all"},
     {"caption", "max-new-tokens", KEY_COUNT, AT(decode.max_new_tokens), 1, MSG_MAX_NEW_TOKENS, "N", NULL,
      "tokens of a caption at most, its end included"},
     {"caption", "min-new-tokens", KEY_COUNT, AT(decode.min_new_tokens), 0, MSG_MAX_NEW_TOKENS, "N", NULL,
@@ -68,17 +70,17 @@ static const struct key keys[] = {
     {"caption", "early-stopping", KEY_EARLY, AT(decode.early_stopping), 0, 0, "WHEN", "true",
      "beams: true ends as soon as there are as many captions as beams; false when the best running one is unlikely to "
      "do better; never when it cannot"},
-    {"caption", "repetition-penalty", KEY_REAL, AT(decode.repetition_penalty), 0, 100, "X", NULL,
+    {"caption", "repetition-penalty", KEY_POSITIVE, AT(decode.repetition_penalty), 0, 100, "X", NULL,
      "scores of tokens that were there before are divided by X (multiplied where negative); 1 is none"},
     {"caption", "no-repeat-ngram", KEY_COUNT, AT(decode.no_repeat_ngram), 0, MSG_MAX_NEW_TOKENS, "N", NULL,
      "no N tokens in a row come twice; 0 is no rule"},
-    {"caption", "sample", KEY_YES, AT(decode.sample), 0, 0, "YES", "yes",
+    {"caption", "sample", KEY_YES, AT(decode.sample), 0, 0, "yes|no", "yes",
      "draw tokens at random instead of taking the most probable"},
-    {"caption", "temperature", KEY_REAL, AT(decode.temperature), 0, 1000, "X", NULL,
+    {"caption", "temperature", KEY_POSITIVE, AT(decode.temperature), 0, 1000, "X", NULL,
      "sampling: logits are divided by X"},
     {"caption", "top-k", KEY_COUNT, AT(decode.top_k), 0, 1 << 22, "N", NULL,
      "sampling: only among the N most probable; 0 is all"},
-    {"caption", "top-p", KEY_REAL, AT(decode.top_p), 0, 1, "X", NULL,
+    {"caption", "top-p", KEY_POSITIVE, AT(decode.top_p), 0, 1, "X", NULL,
      "sampling: only among the most probable that together reach X (nucleus)"},
     {"caption", "seed", KEY_SEED, AT(decode.seed), 0, 0, "N", NULL,
      "sampling: the same seed gives the same captions, however the work is cut up"},
@@ -89,7 +91,7 @@ static const struct key keys[] = {
      "slower), itc,itm (default), or none. Needs a retrieval checkpoint"},
     {"score", "text-field", KEY_FIELD, 0, 0, 0, 0, "NAME", NULL,
      "a column of the item's list row with a text, or a list of texts, that is kept as a caption and scored like one. "
-     "May be given several times"},
+     "May be given several times, at most 4"},
 
     {"embed", "embed", KEY_EMBED, 0, 0, 0, 0, "KIND", NULL,
      "numbers to keep for an image: query (the Q-Former's outputs, Q x E), cls (the image encoder's class token), and "
@@ -215,8 +217,10 @@ static int parse_number(const struct place *p, double *ret)
     errno = 0;
     n = strtod(p->value, &end);
     if (errno || end == p->value || *end || isspace((unsigned char)*p->value) || !isfinite(n) || n < k->min ||
-        n > k->max || (k->type == KEY_COUNT && n != floor(n))) {
-        (void)snprintf(what, sizeof(what), "%s from %.10g to %.10g",
+        n > k->max || (k->type == KEY_COUNT && n != floor(n)) ||
+        (k->type == KEY_POSITIVE && (double)(float)n <= k->min)) {
+        (void)snprintf(what, sizeof(what),
+                       k->type == KEY_POSITIVE ? "%s above %.10g, up to %.10g" : "%s from %.10g to %.10g",
                        k->type == KEY_COUNT ? "a whole number" : "a number", k->min, k->max);
         return wanted(p, what);
     }
@@ -413,10 +417,10 @@ int recipe_set(struct recipe *r, const char *key, const char *value, const char 
                struct err *err)
 {
     static int (*const set[])(const struct place *) = {
-        [KEY_TEXT] = set_text,    [KEY_COUNT] = set_number, [KEY_REAL] = set_number,     [KEY_SEED] = set_seed,
-        [KEY_YES] = set_yes,      [KEY_EARLY] = set_early,  [KEY_PROMPT] = add_prompt,   [KEY_QUESTION] = add_prompt,
-        [KEY_SCORE] = set_score,  [KEY_FIELD] = add_field,  [KEY_EMBED] = add_embedding, [KEY_DTYPE] = set_dtype,
-        [KEY_DTYPES] = set_dtype,
+        [KEY_TEXT] = set_text,       [KEY_COUNT] = set_number, [KEY_REAL] = set_number, [KEY_SEED] = set_seed,
+        [KEY_POSITIVE] = set_number, [KEY_YES] = set_yes,      [KEY_EARLY] = set_early, [KEY_PROMPT] = add_prompt,
+        [KEY_QUESTION] = add_prompt, [KEY_SCORE] = set_score,  [KEY_FIELD] = add_field, [KEY_EMBED] = add_embedding,
+        [KEY_DTYPE] = set_dtype,     [KEY_DTYPES] = set_dtype,
     };
     const char *names[N_KEYS + 1], *near;
     const struct key *k = find_key(key);
@@ -430,6 +434,23 @@ int recipe_set(struct recipe *r, const char *key, const char *value, const char 
     near = cli_nearest(key, names);
     return err_set(err, -EINVAL, "%s: there is no key %.60s%s%s%s (blipline help recipe lists them)", where, key,
                    near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+/* Options that the others make pointless. */
+static int check_effect(const struct recipe *r, const struct cli_settings *settings, struct err *err)
+{
+    static const char *const sampling[] = {"temperature", "top-k", "top-p", "seed", NULL};
+    static const char *const beams[] = {"length-penalty", "early-stopping", NULL};
+
+    for (int i = 0; i < settings->n; i++) {
+        const char *name = settings->list[i].name;
+
+        if (!r->decode.sample && find_word(sampling, name) >= 0)
+            return err_set(err, -EINVAL, "--%s has no effect without sampling: add --sample, or leave it away", name);
+        if (r->decode.n_beams < 2 && find_word(beams, name) >= 0)
+            return err_set(err, -EINVAL, "--%s has no effect without beams: add --beams N, or leave it away", name);
+    }
+    return 0;
 }
 
 int recipe_override(struct recipe *r, const struct cli_settings *settings, struct err *err)
@@ -454,28 +475,18 @@ int recipe_override(struct recipe *r, const struct cli_settings *settings, struc
     }
     if (!r->itc && !r->itm && r->n_text_fields == 0)
         r->stages &= ~(unsigned)RECIPE_SCORE;
-    return 0;
+    return check_effect(r, settings, err);
 }
 
 /* -- printing -------------------------------------------------------------------------------------------------------
  */
-
-/* As the file's parser takes it: what it would strip or take for a comment stands in quotes. */
-static int print_text(struct buf *ret, const char *key, const char *value)
-{
-    size_t n = strlen(value);
-    bool quoted = n > 0 && (isspace((unsigned char)value[0]) || isspace((unsigned char)value[n - 1]) ||
-                            value[0] == '"' || strchr(value, ';'));
-
-    return buf_appendf(ret, quoted ? "%s = \"%s\"\n" : "%s = %s\n", key, value);
-}
 
 static int print_prompts(const struct recipe *r, struct buf *ret)
 {
     int rc = 0;
 
     for (uint32_t i = 0; rc == 0 && i < r->n_prompts; i++)
-        rc = print_text(ret, r->prompts[i].is_question ? "question" : "prompt", r->prompts[i].text);
+        rc = recipe_print_text(ret, r->prompts[i].is_question ? "question" : "prompt", r->prompts[i].text);
     return rc;
 }
 
@@ -509,10 +520,11 @@ static int print_key(const struct recipe *r, const struct key *k, struct buf *re
 
     switch (k->type) {
     case KEY_TEXT:
-        return *(const char *)field ? print_text(ret, k->name, field) : 0;
+        return *(const char *)field ? recipe_print_text(ret, k->name, field) : 0;
     case KEY_COUNT:
         return buf_appendf(ret, "%s = %u\n", k->name, *(const uint32_t *)field);
     case KEY_REAL:
+    case KEY_POSITIVE:
         return print_real(ret, k->name, *(const float *)field);
     case KEY_SEED:
         return buf_appendf(ret, "%s = %llu\n", k->name, (unsigned long long)r->decode.seed);
@@ -530,7 +542,7 @@ static int print_key(const struct recipe *r, const struct key *k, struct buf *re
                                             : "none");
     case KEY_FIELD:
         for (uint32_t i = 0; rc == 0 && i < r->n_text_fields; i++)
-            rc = print_text(ret, k->name, r->text_fields[i]);
+            rc = recipe_print_text(ret, k->name, r->text_fields[i]);
         return rc;
     case KEY_EMBED:
         return print_embeddings(r, ret);
@@ -597,7 +609,9 @@ static void range_words(const struct key *k, char *ret, size_t size)
     recipe_init(&defaults);
     buf_init(&b, 0);
     if (k->max > 0)
-        (void)snprintf(range, sizeof(range), "from %.10g to %.10g; ", k->min, k->max);
+        (void)snprintf(range, sizeof(range),
+                       k->type == KEY_POSITIVE ? "above %.10g, up to %.10g; " : "from %.10g to %.10g; ", k->min,
+                       k->max);
     if (print_key(&defaults, k, &b) == 0 && buf_append(&b, "", 1) == 0 && (equals = strstr((char *)b.data, " = ")))
         (void)snprintf(ret, size, "(%sdefault %.*s)", range, (int)strcspn(equals + 3, "\n"), equals + 3);
     buf_release(&b);

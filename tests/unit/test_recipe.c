@@ -120,8 +120,8 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     refused("[caption]\nbeams = many\n", "test.conf, line 2: beams = many: a whole number from 1 to 64 is wanted");
     refused("[caption]\nbeams = 65\n", "from 1 to 64");
     refused("[caption]\nbeams = 2.5\n", "a whole number");
-    refused("[caption]\ntop-p = 1.5\n", "a number from 0 to 1");
-    refused("[caption]\ntop-p = nan\n", "a number from 0 to 1");
+    refused("[caption]\ntop-p = 1.5\n", "a number above 0, up to 1");
+    refused("[caption]\ntop-p = nan\n", "a number above 0, up to 1");
     refused("[caption]\nseed = -1\n", "a whole number, 0 or more");
     refused("[caption]\nsample = maybe\n", "yes or no");
     refused("[caption]\nearly-stopping = sometimes\n", "false, true or never");
@@ -221,7 +221,17 @@ static void check_round_trip(const struct recipe *r)
 static void test_recipe_printed_parses_to_the_same(void **state)
 {
     static const char *const texts[] = {
-        "a", "", " b ", "\"c\"", "{d} {{", "x\"", "Question: {q} Answer:", "a ; b", "; \"x\""};
+        "a",
+        "",
+        " b ",
+        "\"c\"",
+        "{d} {{",
+        "x\"",
+        "Question: {q} Answer:",
+        "a ; b",
+        "; \"x\"",
+        "one two three four five six seven eight nine ten eleven twelve  thirteen # fourteen fifteen sixteen seventeen "
+        "eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four twenty-five twenty-six, = \"ok "};
     unsigned seed = (unsigned)time(NULL);
 
     (void)state;
@@ -236,7 +246,7 @@ static void test_recipe_printed_parses_to_the_same(void **state)
         r.stages = RECIPE_CAPTION | (random() % 2 ? RECIPE_SCORE : 0);
         r.n_prompts = (uint32_t)random() % (MSG_MAX_PROMPTS + 1);
         for (uint32_t k = 0; k < r.n_prompts; k++) {
-            (void)msg_text_set(r.prompts[k].text, MSG_PROMPT_SIZE, texts[random() % 9]);
+            (void)msg_text_set(r.prompts[k].text, MSG_PROMPT_SIZE, texts[random() % 10]);
             r.prompts[k].is_question = random() % 2;
         }
         r.decode = (struct msg_decode){.max_new_tokens = 40,
