@@ -31,7 +31,7 @@ static void show_node(const struct plan *p, uint32_t node, FILE *out)
     const struct plan_worker *w = worker_of(p, node);
     const char *between = "";
 
-    fprintf(out, "    %u  %-8s %s in %s", node, msg_stage_name(n->stage), n->model,
+    fprintf(out, "#   %u  %-8s %s in %s", node, msg_stage_name(n->stage), n->model,
             w && w->dtype ? msg_dtype_word(w->dtype) : "fp32");
     if (n->needs)
         fputs(", after", out);
@@ -66,14 +66,14 @@ int plan_show(const struct plan *p, const struct recipe *r, FILE *out)
     if (p->recipe.n_prompts)
         fputs("\n# prompts as the model reads them\n", out);
     for (uint32_t i = 0; i < p->recipe.n_prompts; i++) {
-        fprintf(out, "    %u  ", i);
+        fprintf(out, "#   %u  ", i);
         printable_write(out, p->recipe.prompts[i], strlen(p->recipe.prompts[i]));
         fputc('\n', out);
     }
     if (p->n_fields)
         fputs("\n# columns of lists that are used\n", out);
     for (uint32_t i = 0; i < p->n_fields; i++)
-        fprintf(out, "    %s%s\n", p->fields[i].name, p->fields[i].needed ? "" : " (where there is one)");
+        fprintf(out, "#   %s%s\n", p->fields[i].name, p->fields[i].needed ? "" : " (where there is one)");
     fputs("\n# stages\n", out);
     for (uint32_t i = 0; i < p->n_nodes; i++)
         show_node(p, i, out);

@@ -12,6 +12,7 @@
 
 struct json_t;
 
+/* A recipe file, which plans the same; what is not of the recipe is said in comments. */
 int plan_show(const struct plan *p, const struct recipe *r, FILE *out) CHECK_RESULT;
 /* {"recipe": {...}, "stages": [...], "columns": [...]}; NULL: no memory. */
 struct json_t *plan_json(const struct plan *p);

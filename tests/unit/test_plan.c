@@ -291,13 +291,17 @@ static void test_plan_of_every_builtin_recipe_can_be_shown(void **state)
         char *text = NULL;
         size_t n = 0;
         FILE *out = open_memstream(&text, &n);
-        struct recipe r;
+        struct recipe r, again;
 
         made(b->text, NULL, NULL);
         assert_int_equal(recipe_load(b->name, &r, NULL), 0);
         assert_int_equal(plan_show(&plan, &r, out), 0);
         assert_int_equal(fclose(out), 0);
         assert_non_null(strstr(text, b->name));
+        assert_int_equal(recipe_parse(text, n, "x", "shown", &again, NULL), 0); /* all of it */
+        assert_memory_equal(&again.decode, &r.decode, sizeof(r.decode));
+        assert_string_equal(again.about, r.about);
+        assert_true(again.stages == r.stages && again.n_prompts == r.n_prompts);
         assert_non_null(strstr(text, "encode"));
         free(text);
     }
