@@ -116,6 +116,8 @@ static int begin(struct run *r, struct err *err)
     if (opened->n_done < opened->n_items)
         screen_note(&r->screen, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store, opened->n_done,
                     opened->n_items);
+    if (opened->n_items && r->o->unit_items)
+        screen_note(&r->screen, "--unit is for new stores: %s keeps the size that it was begun with", r->o->store);
     return opened->n_items ? feed_compare(r->feed, err) : 0;
 }
 

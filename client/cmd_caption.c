@@ -128,6 +128,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     struct caption_flags f = {.device = "auto"};
     int n_args = cli_parse(self, argc, argv, &f);
     struct caption_options o;
+    int rc;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
@@ -140,8 +141,14 @@ static int run(const struct cli_command *self, int argc, char **argv)
         return CLI_EXIT_USAGE;
     if (strcmp(f.device, "null") != 0 && !f.model && ((recipe.stages & RECIPE_CAPTION) || !f.score_model))
         return complain_no_model(self->name, &recipe);
-    if (make_plan(self, &f, &recipe, &plan) < 0)
-        return CLI_EXIT_ERROR;
+    if (f.score_model && (recipe.stages & RECIPE_CAPTION) && !recipe.itc && !recipe.itm && recipe.n_embeddings == 0) {
+        cli_error("%s: --score-model: the recipe %s has nothing for it to do; add --score, or --embed itc", self->name,
+                  recipe.name);
+        return CLI_EXIT_USAGE;
+    }
+    rc = make_plan(self, &f, &recipe, &plan);
+    if (rc < 0)
+        return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
     o = (struct caption_options){
         .sources = (const char *const *)argv + argc - n_args,
         .n_sources = n_args,

@@ -131,7 +131,7 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
         return 0;
     }
     if (!captions && o->model_dir && o->score_model_dir)
-        return err_set(err, -EINVAL,
+        return err_set(err, -EDOM,
                        "the recipe %s writes no captions, so it takes one model: leave --model or "
                        "--score-model away",
                        o->recipe->name);
@@ -139,7 +139,7 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
         return o->score_model_dir ? open_side(o->recipe, "--score-model", o->score_model_dir, other, &s->scorer, err)
                                   : open_side(o->recipe, "--model", o->model_dir, other, &s->scorer, err);
     if (heads && !o->score_model_dir)
-        return err_set(err, -EINVAL,
+        return err_set(err, -EDOM,
                        "the recipe %s scores or embeds with a retrieval checkpoint: --score-model DIR is "
                        "missing (blipline help models)",
                        o->recipe->name);
@@ -297,6 +297,11 @@ static bool is_demo_name(const struct plan_side *s)
     return n > 5 && strcmp(s->name + n - 5, "-demo") == 0;
 }
 
+static int asked_too_much(int rc)
+{
+    return rc == -EINVAL || rc == -EBADMSG ? -EDOM : rc;
+}
+
 int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
 {
     struct sides *s = calloc(1, sizeof(*s));
@@ -313,7 +318,7 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
         rc = plan_set_prompts(ret, o->recipe, &s->captioner, &n_positions, err);
     }
     if (rc == 0 && ret->recipe.decode.max_new_tokens)
-        rc = plan_check_captions(&ret->recipe, &s->captioner.config, err);
+        rc = asked_too_much(plan_check_captions(&ret->recipe, &s->captioner.config, err));
     if (rc == 0 && needs_heads(o->recipe))
         rc = plan_check_scorer(&s->scorer, err);
     if (rc == 0) {
@@ -321,10 +326,10 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
         if (o->null)
             merge_null_workers(ret);
         ret->is_demo = is_demo_name(&s->captioner) || is_demo_name(&s->scorer);
-        rc = plan_check_sizes(ret, s->scorer.present ? &s->scorer.config : &s->captioner.config, err);
+        rc = asked_too_much(plan_check_sizes(ret, s->scorer.present ? &s->scorer.config : &s->captioner.config, err));
     }
     if (rc == 0)
-        rc = msg_recipe_check(&ret->recipe, err);
+        rc = asked_too_much(msg_recipe_check(&ret->recipe, err));
     free(s);
     return rc;
 }

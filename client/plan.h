@@ -5,7 +5,8 @@
  *
  * Everything that can be wrong with a recipe and its checkpoints is found here.
  * Who may call: one thread. Units: out_bytes in bytes an item. Memory: plain values.
- * Errors: negative errno and `err` naming file, tensor or option, and the cure. */
+ * Errors: negative errno and `err` naming file, tensor or option, and the cure. -EDOM: what is asked for cannot be, by
+ * these models or by any; the others are about the checkpoints. */
 #ifndef BLIPLINE_CLIENT_PLAN_H
 #define BLIPLINE_CLIENT_PLAN_H
 

@@ -29,7 +29,7 @@ static int add_field(struct plan *p, const char *name, size_t bytes, bool needed
         }
     }
     if (p->n_fields == PLAN_MAX_FIELDS)
-        return err_set(err, -EINVAL, "the recipe uses more than %d columns", PLAN_MAX_FIELDS);
+        return err_set(err, -EDOM, "the recipe uses more than %d columns", PLAN_MAX_FIELDS);
     memcpy(p->fields[p->n_fields].name, name, bytes);
     p->fields[p->n_fields++].needed = needed;
     return 0;
@@ -44,10 +44,10 @@ static int set_prompt(struct msg_recipe *r, const struct recipe_prompt *from, en
                                           lm == CONFIG_LM_T5 ? "Short answer:" : "Answer:");
 
     if (n >= MSG_PROMPT_SIZE)
-        return err_set(err, -EINVAL, "the %s is longer than %d bytes", from->is_question ? "question" : "prompt",
+        return err_set(err, -EDOM, "the %s is longer than %d bytes", from->is_question ? "question" : "prompt",
                        MSG_PROMPT_SIZE - 1);
     if (!utf8_is_valid(to, strlen(to)))
-        return err_set(err, -EINVAL, "the prompt is not UTF-8");
+        return err_set(err, -EDOM, "the prompt is not UTF-8");
     r->n_prompts++;
     return 0;
 }
@@ -91,7 +91,7 @@ static int check_positions(const struct msg_recipe *r, const struct config *c, i
 
     if (c->lm != CONFIG_LM_OPT || need <= c->opt.max_positions)
         return 0;
-    return err_set(err, -EINVAL,
+    return err_set(err, -EDOM,
                    "%d image rows, a prompt of %lld tokens and %u new tokens need %lld positions; the model has %d",
                    c->n_queries, (long long)n_prompt, r->decode.max_new_tokens, (long long)need, c->opt.max_positions);
 }
@@ -114,7 +114,7 @@ static int check_prompt(struct plan *p, const char *text, const struct tokenizer
         n += FIELD_TOKENS;
     if (rc == 0 && n > *longest)
         *longest = n;
-    return rc < 0 ? err_prefix(err, rc, "prompt \"%.60s\"", text) : 0;
+    return rc < 0 ? err_prefix(err, rc == -ENOMEM ? rc : -EDOM, "prompt \"%.60s\"", text) : 0;
 }
 
 static int check_prompts(struct plan *p, const struct plan_side *captioner, int *ret_positions, struct err *err)
@@ -125,7 +125,7 @@ static int check_prompts(struct plan *p, const struct plan_side *captioner, int 
     int rc = captioner->dir[0] ? config_tokenizer_load(c, captioner->tokenizer_path, &tokenizer, err) : 0;
 
     if (rc == 0 && p->recipe.n_prompts == 0 && c->bos < 0)
-        rc = err_set(err, -EINVAL, "this checkpoint needs a --prompt: it names no token to begin with");
+        rc = err_set(err, -EDOM, "this checkpoint needs a --prompt: it names no token to begin with");
     if (rc == 0 && p->recipe.n_prompts == 0)
         rc = check_positions(&p->recipe, c, 1, err);
     for (uint32_t i = 0; rc == 0 && i < p->recipe.n_prompts; i++)

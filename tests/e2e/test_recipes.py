@@ -62,6 +62,15 @@ def test_mistakes_name_file_and_line_and_do_nothing(folder):
     assert done.returncode == 2 and "--beams" in done.stderr
     done = null("caption", IMAGES, folder / "s", "--recipe", "score", "--beams", "5", check=False)
     assert done.returncode == 2 and "writes no captions" in done.stderr
+    bad = b"\xff"
+    for options, says in ((["--temperature", "0", "--sample"], "above 0"), (["--top-p", "0.5"], "without sampling"), (["--seed", "1"], "without sampling"),
+                          (["--length-penalty", "1"], "without beams"), (["--early-stopping"], "without beams"), (["--score-model", SCORER], "nothing for it to do"),
+                          (["--prompt", "{"], "{ without its }"), (["--prompt", bad], "not UTF-8"), (["--prompt", ""], "no tokens"), (["--max-new-tokens", "65536"], "positions"),
+                          ([f"--prompt={i}" for i in range(8)] + ["--captions", "32", "--sample"], "256 captions")):
+        done = caption(IMAGES, folder / "s", *options, check=False)
+        assert done.returncode == 2 and says in done.stderr, done.stderr
+    done = blipline("recipe", check=False)
+    assert done.returncode == 2 and "blipline help recipe" in done.stderr
     assert not (folder / "s").exists()
 
 
@@ -74,7 +83,7 @@ def test_options_win_over_the_recipe_and_the_dry_run_shows_it(folder):
     assert [s["dtype"] for s in p["stages"]] == ["bf16", "fp32", "bf16"] and p["pictures"] == p["new"] == 24
     text = blipline("caption", IMAGES, "-o", folder / "s", "--model", MODEL, "--recipe", "caption-coco", "--dry-run").stdout
     assert "beams = 5" in text and "min-new-tokens = 8" in text and "blip2-opt-demo" in text
-    recipe = write(folder / "again.conf", text.split("\n# ")[0])[1:]  # what it shows is a recipe
+    recipe = write(folder / "again.conf", text)[1:]  # what it shows is a recipe
     again = plan(IMAGES, "-o", folder / "s", "--model", MODEL, "--recipe", recipe)
     assert again["recipe"] == plan(IMAGES, "-o", folder / "s", "--model", MODEL, "--recipe", "caption-coco")["recipe"]
     assert not (folder / "s").exists()
@@ -90,7 +99,7 @@ def test_trunk_is_shared_exactly_when_it_is_the_same(folder):
 def test_another_recipe_is_refused_with_the_difference(folder):
     caption(IMAGES, folder / "s", "--limit", "2")
     for options, says in ((["--beams", "5"], "beams: 5, was 1"), (["--max-new-tokens", "21"], "max-new-tokens: 21, was 20"), (["--question", "what?"], "prompt 1"),
-                          (["--recipe", "caption-lavis"], 'recipe: "caption-lavis"'), (["--seed", "7"], "seed: 7, was 0"), (["--embed", "query:fp16"], "embedding query: fp16, was none")):
+                          (["--recipe", "caption-lavis"], 'recipe: "caption-lavis"'), (["--sample", "--seed", "7"], "seed: 7, was 0"), (["--embed", "query:fp16"], "embedding query: fp16, was none")):
         done = caption(IMAGES, folder / "s", *options, check=False)
         assert done.returncode == 1 and f"  {says}" in done.stderr and "\nUse the same, or another -o" in done.stderr, done.stderr
         dry = caption(IMAGES, folder / "s", *options, "--dry-run", check=False)
