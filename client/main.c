@@ -72,6 +72,12 @@ static int complain_unknown(const char *name)
     for (const struct help_topic *t = help_topics; t->name && n < 31; t++)
         words[n++] = t->name;
     words[n] = NULL;
+    for (const struct help_topic *t = help_topics; t->name; t++) {
+        if (strcmp(t->name, name) != 0)
+            continue;
+        cli_error("%s is a topic, not a command: blipline help %s explains it", name, name);
+        return CLI_EXIT_USAGE;
+    }
     near = cli_nearest(name, words);
     if (near)
         cli_error("there is no command or topic %s; did you mean %s? (blipline --help lists them)", name, near);
