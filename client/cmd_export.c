@@ -176,6 +176,9 @@ static int check_scores(const struct reader *r, const struct select_options *s, 
                        "%s: its captions have no %s scores (the recipe \"%s\" did not ask for them; blipline help "
                        "recipe)",
                        store, itm && !recipe->itm ? "ITM" : "ITC", recipe->name);
+    if (s->order == SELECT_BY_LOGPROB && recipe->decode.max_new_tokens == 0)
+        return err_set(err, -EINVAL, "%s: its captions have no log-probabilities (the recipe \"%s\" writes none)",
+                       store, recipe->name);
     return 0;
 }
 
@@ -185,8 +188,14 @@ static int run_embedding(const struct export_options *o, const char *store)
     enum msg_embedding kind;
     struct reader *r = NULL;
     struct err err = {""};
+    const struct select_options select = select_of(o);
     int rc = export_embedding_parse(o->embedding, &kind);
 
+    if (o->format || o->best_of || o->flat || select_is_filter(&select)) {
+        cli_error("export: --embedding writes arrays of all items: --format, --flat and filters of captions have no "
+                  "effect there");
+        return CLI_EXIT_USAGE;
+    }
     if (!o->out || strcmp(o->out, "-") == 0) {
         cli_error("export: --embedding needs -o PATH: an array goes into a file");
         return CLI_EXIT_USAGE;
@@ -210,7 +219,7 @@ static int run_embedding(const struct export_options *o, const char *store)
 
 static int run(const struct cli_command *self, int argc, char **argv)
 {
-    struct export_options o = {.format = "jsonl", .texts = "all", .min_itm = NOT_GIVEN, .min_itc = NOT_GIVEN};
+    struct export_options o = {.texts = "all", .min_itm = NOT_GIVEN, .min_itc = NOT_GIVEN};
     int n_args = cli_parse(self, argc, argv, &o);
     struct style style = {0};
     struct tally tally = {0};
@@ -224,7 +233,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (o.embedding)
         return run_embedding(&o, argv[argc - 1]);
     err.text[0] = '\0';
-    rc = export_format_parse(o.format, &style.format);
+    rc = export_format_parse(o.format ? o.format : "jsonl", &style.format);
     style.select = select_of(&o);
     style.filter = select_is_filter(&style.select);
     style.flat = o.flat;
