@@ -277,6 +277,8 @@ int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds
     flush_queues(s);
     if (peer_table_has_gone(&s->peers) || readable(s->socket) || readable(s->monitor))
         timeout_ms = 0;
+    else if (s->peers.n_closing && (timeout_ms < 0 || timeout_ms > 1))
+        timeout_ms = 1; /* its end, once we have seen it, wakes nobody */
     if (n_fds)
         memcpy(all, fds, n_fds * sizeof(*fds));
     all[n_fds] = (struct pollfd){.fd = s->socket_fd, .events = POLLIN};
@@ -291,7 +293,8 @@ int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds
     return 0;
 }
 
-/* Note what the monitor says. Peers whose connection broke are marked; they are gone once all they sent is read. */
+/* Note what the monitor says. Peers whose connection broke are marked; they are gone once all they sent is read. It may
+ * speak before the last of that is handed on: see find_disconnected. */
 static void watch_connections(struct broker_socket *s)
 {
     int32_t fd;
@@ -302,6 +305,30 @@ static void watch_connections(struct broker_socket *s)
             peer_table_accepted(&s->peers, fd);
         else if (event == ZMQ_EVENT_DISCONNECTED)
             peer_table_disconnected(&s->peers, fd);
+    }
+}
+
+/* ZeroMQ ends the way to a peer after it has handed on what came from it. Until then it takes a message, which nobody gets. */
+static bool is_unreachable(struct broker_socket *s, const struct peer *p)
+{
+    if (zmq_send(s->socket, p->routing.bytes, p->routing.n_bytes, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+        return errno == EHOSTUNREACH;
+    (void)zmq_send(s->socket, "", 0, ZMQ_DONTWAIT);
+    return false;
+}
+
+static void find_disconnected(struct broker_socket *s)
+{
+    if (!s->peers.n_closing)
+        return;
+    s->peers.n_closing = 0;
+    for (struct peer *p = s->peers.all; p; p = p->next_of_all) {
+        if (!p->closing || p->disconnected)
+            continue;
+        if (is_unreachable(s, p))
+            mark_disconnected(s, p);
+        else
+            s->peers.n_closing++;
     }
 }
 
@@ -359,6 +386,7 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
         if (rc == -EAGAIN) {
             lose_disconnected(s);
             watch_connections(s);
+            find_disconnected(s);
             if (!s->peers.n_disconnected)
                 break;
             continue; /* their last words may have come between the two looks: read them first */

@@ -159,9 +159,9 @@ void peer_table_disconnected(struct peer_table *t, int fd)
     if (fd < 0 || (size_t)fd >= t->n_fds)
         return;
     for (struct peer *p = t->all; p; p = p->next_of_all)
-        if (p->routing.fd == fd && p->fd_use == t->fd_uses[fd] && !p->disconnected) {
-            p->disconnected = true;
-            t->n_disconnected++;
+        if (p->routing.fd == fd && p->fd_use == t->fd_uses[fd] && !p->closing) {
+            p->closing = true;
+            t->n_closing++;
         }
 }
 

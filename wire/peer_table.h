@@ -26,7 +26,8 @@ struct peer {
     uint64_t number;
     struct wire_routing routing;
     uint32_t fd_use;
-    bool disconnected; /* what it has sent may still be unread */
+    bool closing;      /* its connection broke, but the last it sent may not have been handed on by ZeroMQ */
+    bool disconnected; /* it was; some of it may still be unread */
     struct queued_message *first, *last;
     size_t n_queued, queued_bytes;
     struct peer *next_by_routing, *next_by_number;
@@ -38,6 +39,7 @@ struct peer_table {
     struct peer **by_routing, **by_number;
     struct peer *all;
     uint64_t last_number;
+    size_t n_closing; /* or more, where some are gone or disconnected since they were counted */
     size_t n_disconnected;
     uint64_t *gone; /* numbers to be told, oldest first: a ring of capacity gone_capacity */
     size_t n_gone, gone_head, gone_capacity;
@@ -59,7 +61,7 @@ bool peer_table_has_gone(const struct peer_table *t);
 uint64_t peer_table_take_gone(struct peer_table *t);
 
 void peer_table_accepted(struct peer_table *t, int fd);
-/* Marks the peers of the connection `disconnected`. */
+/* Marks the peers of the connection `closing`. */
 void peer_table_disconnected(struct peer_table *t, int fd);
 
 int peer_enqueue(struct peer *p, struct wire_message *m) CHECK_RESULT;
