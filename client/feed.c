@@ -110,7 +110,8 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
                 "TSV (blipline help sources)",
                 arg, name);
         if (sum.n_items && sum.n_with[k] == 0)
-            return err_set(err, -EINVAL, "%.300s: no row has the column \"%s\" that the recipe needs", arg, name);
+            return err_set(err, -EINVAL, "%.200s: no row has the column \"%s\" that the recipe needs; there is %s", arg,
+                           name, sum.columns);
         f->counts.n_without += sum.n_items - sum.n_with[k];
     }
     return rc;

@@ -172,6 +172,8 @@ int source_check(const char *arg, const struct source_columns *wanted, struct so
     while (rc == 0 && s && arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
         uint64_t seen = 0; /* columns of this row */
 
+        if (found.is_table && found.n_items == 0)
+            source_table_columns(s, found.columns, sizeof(found.columns));
         for (uint32_t i = 0; i < item.n_fields; i++)
             for (uint32_t k = 0; k < wanted->n; k++)
                 seen |= (uint64_t)(item.fields[i].name == wanted->names[k]) << k;

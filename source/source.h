@@ -77,6 +77,7 @@ struct source_summary {
     bool is_table;
     uint64_t n_items;
     uint64_t n_with[SOURCE_MAX_COLUMNS]; /* rows that have a value of wanted column i */
+    char columns[160];                   /* the names of a table's columns in its first row, for messages */
 };
 
 /* -ENOENT and the like when the argument names nothing. `wanted` may be NULL. */

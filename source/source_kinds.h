@@ -25,6 +25,8 @@ int source_list_open(const char *arg, const struct source_columns *wanted, bool 
 bool source_is_table(const char *path);
 int source_table_open(const char *path, const struct source_columns *wanted, bool examine, struct source **ret,
                       struct err *err) CHECK_RESULT;
+/* The names of the columns of a table's last row, for a message. */
+void source_table_columns(const struct source *s, char *ret, size_t size);
 /* The list `path` for reading and the absolute folder (PATH_MAX bytes) that its names start from. */
 int source_list_file(const char *path, FILE **ret_file, char *ret_base, struct err *err) CHECK_RESULT;
 /* Fill in size and time of the file at item->path, where it can be examined. */

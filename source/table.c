@@ -129,20 +129,51 @@ static int single(struct table *t, const char *column, struct table_value *ret, 
     return rc < 0 ? rc : (int)n;
 }
 
+/* "a", "b", ... of the loaded row, and a guess where a delimiter went unnoticed. */
+static void name_columns(const struct table *t, char *ret, size_t size)
+{
+    const char *name, *first = t->format->name(t, 0);
+    size_t used = 0;
+
+    ret[0] = '\0';
+    for (uint32_t i = 0; (name = t->format->name(t, i)); i++) {
+        int n = snprintf(ret + used, size - used, "%s\"%.40s\"", i ? ", " : "", name);
+
+        if (n < 0 || (size_t)n + sizeof(", ...") >= size - used) {
+            (void)snprintf(ret + used, size - used, "%s", size - used > sizeof(", ...") ? ", ..." : "");
+            return;
+        }
+        used += (size_t)n;
+    }
+    if (first && !t->format->name(t, 1) && strpbrk(first, ";\t") && t->format != &table_jsonl)
+        (void)snprintf(ret + used, size - used, " (columns are separated by %s)",
+                       t->format == &table_csv ? "commas; a file with tabs is named .tsv" : "tabs");
+}
+
+void source_table_columns(const struct source *s, char *ret, size_t size)
+{
+    name_columns((const struct table *)s, ret, size);
+}
+
 /* Path and key. */
 static int take_name(struct table *t, struct source_item *ret, struct err *err)
 {
     struct table_value path, key;
+    char columns[160];
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < sizeof(path_columns) / sizeof(*path_columns); i++)
         rc = single(t, path_columns[i], &path, err);
     if (rc < 0)
         return rc;
-    if (rc == 0)
-        return table_error(t, -EINVAL, err, "no picture: none of path, image, file, file_name, filename, key%s",
-                           single(t, "url", &path, err) > 0 ? " (url is not fetched: download the pictures first)"
-                                                            : "");
+    if (rc == 0) {
+        bool url = single(t, "url", &path, err) > 0;
+
+        name_columns(t, columns, sizeof(columns));
+        return table_error(
+            t, -EINVAL, err, "no picture: none of path, image, file, file_name, filename, key%s; there is %s",
+            url ? " (url is not fetched: download the pictures first)" : "", columns[0] ? columns : "nothing");
+    }
     if (path.bytes == 0)
         return table_error(t, -EINVAL, err, "the picture's path is empty");
     if (strstr(path.text, "://"))

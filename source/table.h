@@ -26,6 +26,8 @@ struct table_format {
     /* Up to `max` values of the row's column; *ret_n 0: it has none. */
     int (*get)(struct table *t, const char *column, uint32_t max, struct table_value *ret, uint32_t *ret_n,
                struct err *err);
+    /* Column i of the loaded row, by its name; NULL: there are no more. */
+    const char *(*name)(const struct table *t, uint32_t i);
     void (*end)(struct table *t);
 };
 extern const struct table_format table_jsonl, table_csv, table_tsv;

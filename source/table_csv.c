@@ -171,6 +171,13 @@ static int csv_get(struct table *t, const char *column, uint32_t max, struct tab
     return 0;
 }
 
+static const char *csv_name(const struct table *t, uint32_t i)
+{
+    const struct csv_state *s = t->state;
+
+    return i < s->n_names ? s->names[i] : NULL;
+}
+
 static void csv_end(struct table *t)
 {
     struct csv_state *s = t->state;
@@ -184,5 +191,5 @@ static void csv_end(struct table *t)
     free(s);
 }
 
-const struct table_format table_csv = {csv_begin, csv_next, csv_get, csv_end};
-const struct table_format table_tsv = {tsv_begin, csv_next, csv_get, csv_end};
+const struct table_format table_csv = {csv_begin, csv_next, csv_get, csv_name, csv_end};
+const struct table_format table_tsv = {tsv_begin, csv_next, csv_get, csv_name, csv_end};

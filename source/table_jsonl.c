@@ -33,7 +33,9 @@ static int jsonl_next(struct table *t, struct err *err)
     } while (strspn(t->line, " \t\r\n") == t->line_bytes);
     t->state = json_loadb(t->line, t->line_bytes, JSON_REJECT_DUPLICATES, &e);
     if (!t->state)
-        return table_error(t, -EINVAL, err, "not a JSON object: %.160s", e.text);
+        return json_error_code(&e) == json_error_null_character || json_error_code(&e) == json_error_null_byte_in_key
+                   ? table_error(t, -EINVAL, err, "holds a NUL character (\\u0000), which no text may have")
+                   : table_error(t, -EINVAL, err, "not a JSON object: %.160s", e.text);
     if (!json_is_object((json_t *)t->state))
         return table_error(t, -EINVAL, err,
                            "not a JSON object but another value; a line looks like {\"path\": \"a.jpg\"}");
@@ -83,4 +85,13 @@ static int jsonl_get(struct table *t, const char *column, uint32_t max, struct t
     return rc;
 }
 
-const struct table_format table_jsonl = {jsonl_begin, jsonl_next, jsonl_get, jsonl_end};
+static const char *jsonl_name(const struct table *t, uint32_t i)
+{
+    void *at = json_object_iter(t->state);
+
+    while (at && i-- > 0)
+        at = json_object_iter_next(t->state, at);
+    return at ? json_object_iter_key(at) : NULL;
+}
+
+const struct table_format table_jsonl = {jsonl_begin, jsonl_next, jsonl_get, jsonl_name, jsonl_end};

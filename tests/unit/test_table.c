@@ -151,7 +151,7 @@ static void test_table_broken_line_names_file_and_line(void **state)
     REFUSED("a.jsonl", "{\"path\": [\"a\", \"b\"]}\n", "path: too many values");
     REFUSED("a.jsonl", "{\"path\": \"a\", \"caption\": {}}\n", "caption is neither text");
     REFUSED("a.jsonl", "{\"path\": \"a\", \"caption\": [[1]]}\n", "caption is neither text");
-    REFUSED("a.jsonl", "{\"path\": \"a\\u0000\"}\n", "line 1: not a JSON object");
+    REFUSED("a.jsonl", "{\"path\": \"a\\u0000\"}\n", "line 1: holds a NUL");
     REFUSED("a.jsonl", "{\"path\": \"\"}\n", "path is empty");
     refused("a.jsonl", "{\"path\": \"a\0\"}\n", 15, "line 1: holds a NUL");
     REFUSED("a.csv", "path,caption\na,b\nc\n", "line 3: 1 cells, but line 1 names 2");
