@@ -389,18 +389,17 @@ static void tell_about_sources(struct run *r)
 
     if (c->n_changed)
         screen_note(&r->screen,
-                    "%" PRIu64 " pictures changed since they were listed; their records stay (--refresh is not built "
-                    "yet, use another -o to caption them again)",
-                    c->n_changed);
+                    "%" PRIu64 " picture%s changed after being listed; the records stay (--refresh is not built yet, "
+                    "use another -o to caption again)",
+                    c->n_changed, cli_s(c->n_changed));
     if (c->n_other_fields)
         screen_note(&r->screen,
                     "the columns of %" PRIu64
-                    " rows changed since they were listed (%s is the first); their records stay, "
-                    "use another -o to do them again",
-                    c->n_other_fields, c->other_fields_key);
+                    " row%s changed after being listed (first: %s); the records stay, use another -o to do them again",
+                    c->n_other_fields, cli_s(c->n_other_fields), c->other_fields_key);
     if (c->n_without)
-        screen_note(&r->screen, "%" PRIu64 " values that the recipe needs are missing in the lists: those items fail",
-                    c->n_without);
+        screen_note(&r->screen, "%" PRIu64 " value%s missing in the lists, which the recipe needs: such items fail",
+                    c->n_without, cli_are(c->n_without));
     for (uint32_t i = 0; i < r->o->plan->n_fields; i++)
         if (!r->o->plan->fields[i].needed && !(c->columns_seen >> i & 1))
             screen_note(&r->screen, "no source has a column \"%s\": there are no given texts of that name",
@@ -490,9 +489,9 @@ static int dry_run(struct run *r, struct err *err)
         return rc;
     tell_about_sources(r);
     screen_note(&r->screen,
-                "%" PRIu64 " pictures, %" PRIu64 " of them new to %s; %" PRIu64 " files with other names and %" PRIu64
-                " hidden ones are passed over. Nothing was done (--dry-run)",
-                c->n_walked, c->n_new, r->o->store, c->n_skipped_names, c->n_skipped_hidden);
+                "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s; passed over: %" PRIu64
+                " with other names, %" PRIu64 " hidden. Nothing was done (--dry-run)",
+                c->n_walked, cli_s(c->n_walked), c->n_new, r->o->store, c->n_skipped_names, c->n_skipped_hidden);
     return 0;
 }
 

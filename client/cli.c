@@ -30,6 +30,16 @@ void cli_error(const char *fmt, ...)
     fputc('\n', stderr);
 }
 
+const char *cli_s(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+const char *cli_are(uint64_t n)
+{
+    return n == 1 ? " is" : "s are";
+}
+
 int cli_exit_code(int parsed)
 {
     return parsed == CLI_HELP_SHOWN ? CLI_EXIT_OK : CLI_EXIT_USAGE;

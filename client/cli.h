@@ -80,6 +80,9 @@ int cli_exit_code(int parsed);
 void cli_print_help(const struct cli_command *c, FILE *out);
 /* "blipline: ..." on standard error. */
 void cli_error(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* What makes a word a plural: "" for one, else "s"; " is" or "s are". */
+const char *cli_s(uint64_t n);
+const char *cli_are(uint64_t n);
 /* The word of the NULL-ended list that `typed` was probably meant to be; NULL when none is near. */
 const char *cli_nearest(const char *typed, const char *const *words);
 

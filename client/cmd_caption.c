@@ -168,7 +168,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 #define ABOUT_RESUME                                                                                               \
     "Ctrl-C stops cleanly; the same command again goes on where it stopped, and adds what is new in the sources\n" \
     "(blipline help resume). Progress goes to standard error. Exit codes: 0 all done, 3 done but some pictures\n"  \
-    "failed, 2 wrong command line or recipe, 1 anything else (blipline help exit-codes)."
+    "failed, 2 wrong command line or recipe, 130 stopped by Ctrl-C, 1 anything else (blipline help exit-codes)."
 
 const struct cli_command cmd_caption = {
     .name = "caption",

@@ -137,9 +137,10 @@ static void say_tally(const struct tally *t, const struct style *style, const ch
         cli_error("export: %" PRIu64 " of %" PRIu64 " items failed%s (blipline stats %s counts the reasons)",
                   t->n_failed, t->n_rows, style->filter ? " and were left out" : "", store);
     if (t->n_missing)
-        cli_error("export: %" PRIu64 " items are not done yet and were left out", t->n_missing);
+        cli_error("export: %" PRIu64 " item%s not done yet, left out", t->n_missing, cli_are(t->n_missing));
     if (t->n_damaged)
-        cli_error("export: %" PRIu64 " damaged items were left out (blipline verify %s)", t->n_damaged, store);
+        cli_error("export: %" PRIu64 " damaged item%s left out (blipline verify %s)", t->n_damaged, cli_s(t->n_damaged),
+                  store);
 }
 
 static struct select_options select_of(const struct export_options *o)
@@ -211,9 +212,10 @@ static int run_embedding(const struct export_options *o, const char *store)
     }
     cli_error("export: %" PRIu64 " rows of %" PRIu64 " items in %s", n.n_rows, n.n_items, o->out);
     if (n.n_without)
-        cli_error("export: %" PRIu64 " items failed or are not done yet and were left out", n.n_without);
+        cli_error("export: %" PRIu64 " item%s failed or not done yet, left out", n.n_without, cli_are(n.n_without));
     if (n.n_damaged)
-        cli_error("export: %" PRIu64 " damaged items were left out (blipline verify %s)", n.n_damaged, store);
+        cli_error("export: %" PRIu64 " damaged item%s left out (blipline verify %s)", n.n_damaged, cli_s(n.n_damaged),
+                  store);
     return n.n_damaged ? CLI_EXIT_ERROR : CLI_EXIT_OK;
 }
 
@@ -278,8 +280,9 @@ const struct cli_command cmd_export = {
         "         \"key_base64\" holds the exact ones.\n"
         "  csv    RFC 4180 with a head line, a line a caption: item,key,key_base64,caption,logprob,tokens,error_code,\n"
         "         error_message,score,prompt,given,itc,itm\n"
-        "  txt    key, tab, caption, a line a caption; failed items have none. A tab, line feed, carriage return or\n"
-        "         backslash in either is written \\t \\n \\r \\\\.\n\n"
+        "  txt    key, tab, caption, a line a caption; a failed item has a line with nothing behind the tab. A tab, "
+        "line\n"
+        "         feed, carriage return or backslash in either is written \\t \\n \\r \\\\.\n\n"
         "Embeddings (--embedding) become a .npy file: query and itc [items, queries, width], itc of one row and cls\n"
         "[items, width], itc_text [texts, width]. The list beside it has a line a row: {\"item\", \"key\", \"row\"}, "
         "of\n"

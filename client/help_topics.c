@@ -26,9 +26,13 @@ static const char sources[] =
     "recipe asks for: {NAME} in a prompt, text-field = NAME. A value of JSONL may be a list, [\"how many?\", \"which\n"
     "colour?\"]: a prompt with it becomes one prompt a value, a text field one text a value. An empty cell of CSV is "
     "no\n"
-    "value; a row without a value that a prompt needs becomes an item with that reason. Text is UTF-8; a byte order "
-    "mark\n"
-    "and CRLF are fine; a row has at most 1 MiB, a value 16 KiB. A table is read to its end before any work, so that "
+    "value, and a cell is one text whatever is in it, [\"a\", \"b\"] too: for lists take JSONL. A row without a value "
+    "that a\n"
+    "prompt needs becomes an item with that reason. Names of columns are taken as they are, with their case and "
+    "spaces.\n"
+    "Text is UTF-8; a byte order mark and CRLF are fine; a row has at most 1 MiB, a value 16 KiB, and what is used of "
+    "a\n"
+    "row at most 64 values and 128 KiB. A table is read to its end before any work, so that "
     "a\n"
     "broken line is an error with its number.";
 
@@ -62,9 +66,10 @@ static const char models[] =
 static const char exit_codes[] = "EXIT CODES\n\n"
                                  "  0    everything is done\n"
                                  "  1    an error, said on standard error\n"
-                                 "  2    the command line is wrong\n"
+                                 "  2    the command line or the recipe is wrong\n"
                                  "  3    everything is done, but some items have an error for a record\n"
-                                 "  130  stopped by Ctrl-C (143: by SIGTERM); run the same command again to go on";
+                                 "  130  stopped by Ctrl-C; run the same command again to go on\n"
+                                 "  143  stopped by SIGTERM (129: the terminal was closed); likewise";
 
 static const char resume[] =
     "RESUME\n\n"

@@ -1,5 +1,6 @@
 #include "client/report.h"
 
+#include "client/cli.h"
 #include "client/progress.h"
 
 #include <inttypes.h>
@@ -89,8 +90,12 @@ void report_words(const struct report *r, struct screen *s)
     char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE];
 
     if (n == 0) {
-        screen_note(s, "%s: nothing to do, %" PRIu64 " items are done%s", r->store, p->n_done,
-                    p->n_failed ? " (some failed: blipline stats)" : "");
+        if (r->complete)
+            screen_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s", r->store, p->n_done, cli_are(p->n_done),
+                        p->n_failed ? " (some failed: blipline stats)" : "");
+        else
+            screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, none in this run", r->store, p->n_done,
+                        p->n_items);
         return;
     }
     elapsed_text(r->elapsed_ms, took);
@@ -98,7 +103,8 @@ void report_words(const struct report *r, struct screen *s)
                 p->n_done, p->n_items, n, took, progress_rate_text(rate(r), speed));
     stage_words(r, s);
     if (p->n_failed)
-        screen_note(s, "%" PRIu64 " items failed; `blipline stats %s` counts the reasons", p->n_failed, r->store);
+        screen_note(s, "%" PRIu64 " item%s failed; `blipline stats %s` counts the reasons", p->n_failed,
+                    cli_s(p->n_failed), r->store);
     if (r->complete)
         say_how_to_read(r, s);
 }

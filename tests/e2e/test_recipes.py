@@ -162,6 +162,12 @@ def test_a_broken_line_is_named_before_any_work(folder):
         done = null("score", write(folder / name, text), folder / "s", check=False)
         assert done.returncode == 1 and name in done.stderr and says in done.stderr, done.stderr
         assert not (folder / "s").exists()
+    for name, text, says in (("l.csv", "path;caption\na.jpg;x\n", 'there is "path;caption" (columns are separated by commas'), ("l.csv", "Path,caption\na.jpg,x\n", 'there is "Path", "caption"'),
+                             ("l.csv", "path, caption\na.jpg,x\n", 'the column "caption" that the recipe needs; there is "path", " caption"'),
+                             ("l.tsv", "path,caption\na.jpg,x\n", '"path,caption"'), ("l.jsonl", '{"Path": "a.jpg"}\n', 'there is "Path"'),
+                             ("l.jsonl", '{"path": "a.jpg", "caption": "a\\u0000"}\n', "NUL character (\\u0000)")):
+        done = null("score", write(folder / name, text), folder / "s", check=False)
+        assert done.returncode == 1 and says in done.stderr and "JSON_" not in done.stderr, done.stderr
     done = null("caption", write(folder / "l.jsonl", good), folder / "s", "--prompt", "{nope}", check=False)
     assert done.returncode == 1 and '"nope"' in done.stderr and not (folder / "s").exists()
 
@@ -171,6 +177,6 @@ def test_rows_of_one_picture_go_on_by_their_keys_and_changes_are_said(folder):
         return json.dumps({"path": str(PICTURES[0]), "key": key, "caption": text}) + "\n"
     null("score", write(folder / "l.jsonl", row("a", "1") + row("b", "2")), folder / "s")
     done = null("score", write(folder / "l.jsonl", row("new", "0") + row("a", "1") + row("b", "other")), folder / "s")
-    assert "3 of 3 items done, 1 in this run" in done.stderr and "columns of 1 rows changed" in done.stderr and "b is the first" in done.stderr, done.stderr
+    assert "3 of 3 items done, 1 in this run" in done.stderr and "columns of 1 row changed" in done.stderr and "first: b)" in done.stderr, done.stderr
     rows, _ = export(folder / "s")
     assert [r["key"] for r in rows] == ["a", "b", "new"]
