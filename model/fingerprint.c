@@ -122,6 +122,11 @@ static int put_tokenizer(struct hasher *h, const struct checkpoint *c, struct er
     struct file_map tokenizer;
     int rc = file_map(c->tokenizer_path, &tokenizer, err);
 
+    if (rc == -ENOENT)
+        return err_set(
+            err, rc, "%s: is missing; download it with the checkpoint (the slow tokenizers' vocab files are not read)",
+            c->tokenizer_path);
+
     if (rc < 0)
         return rc;
     put_int(h, (int64_t)tokenizer.size_bytes);

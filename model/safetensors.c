@@ -141,9 +141,13 @@ static int read_entry(const char *file, const char *name, const json_t *v, const
     rc = tensor_size_bytes(&e->tensor, &want);
     if (rc < 0)
         return err_set(err, -EINVAL, "%s: tensor %s: shape %s overflows", file, name, shape);
-    if (begin > end || end > n_data)
-        return err_set(err, -EINVAL, "%s: tensor %s: data_offsets %zu to %zu lie outside the file's %zu data bytes",
+    if (begin <= end && end > n_data)
+        return err_set(err, -EINVAL,
+                       "%s: is truncated: tensor %s lies outside, at %zu to %zu of %zu data bytes; download the file "
+                       "again",
                        file, name, begin, end, n_data);
+    if (begin > end)
+        return err_set(err, -EINVAL, "%s: tensor %s: data_offsets %zu to %zu run backwards", file, name, begin, end);
     if (end - begin != want)
         return err_set(err, -EINVAL, "%s: tensor %s: %s %s takes %zu bytes, data_offsets has %zu", file, name, dtype,
                        shape, want, end - begin);
@@ -207,20 +211,29 @@ static int parse_shard(struct safetensors *st, const struct shard *shard, struct
 {
     const unsigned char *p = shard->map.data;
     size_t size = shard->map.size_bytes;
+    static const char pointer[] = "version https://git-lfs";
     uint64_t n_header = 0;
     json_t *root;
     int rc;
 
+    if (size >= sizeof(pointer) - 1 && memcmp(p, pointer, sizeof(pointer) - 1) == 0)
+        return err_set(
+            err, -EINVAL,
+            "%s: is a Git LFS pointer, not the weights: run git lfs pull in its folder, or download the file",
+            shard->name);
     if (size < 8)
-        return err_set(err, -EINVAL, "%s: %zu bytes, too short for a safetensors file", shard->name, size);
+        return err_set(err, -EINVAL, "%s: is truncated: %zu bytes, too short for a safetensors file; download it again",
+                       shard->name, size);
     for (int i = 7; i >= 0; i--)
         n_header = n_header << 8 | p[i];
     if (n_header > MAX_HEADER_BYTES)
         return err_set(err, -EFBIG, "%s: a header of %" PRIu64 " bytes, the limit is %d (not a safetensors file?)",
                        shard->name, n_header, MAX_HEADER_BYTES);
     if (n_header > size - 8)
-        return err_set(err, -EINVAL, "%s: is cut short: a header of %" PRIu64 " bytes in a file of %zu", shard->name,
-                       n_header, size);
+        return err_set(err, -EINVAL,
+                       "%s: is truncated: a header of %" PRIu64
+                       " bytes is cut short in a file of %zu; download it again",
+                       shard->name, n_header, size);
     rc = json_parse_text(p + 8, (size_t)n_header, MAX_HEADER_BYTES, shard->name, &root, err);
     if (rc < 0)
         return rc;
