@@ -76,7 +76,7 @@ static void print_histogram(const char *what, const uint64_t bins[STATS_BINS], u
     }
 }
 
-/* A histogram from the first bin that holds something to the last. */
+/* A histogram from the first bin that holds something to the last; of more than two empty ones in a row stands "...". */
 static void print_score(const char *what, const struct stats_score *s, double low, double high)
 {
     unsigned first = 0, last = STATS_SCORE_BINS - 1;
@@ -93,6 +93,15 @@ static void print_score(const char *what, const struct stats_score *s, double lo
     printf("\n%s: mean %.3f over %" PRIu64 "\n", what, s->sum / (double)s->n, s->n);
     for (unsigned i = first; i <= last; i++) {
         int width = (int)(s->bins[i] * 40 / most);
+        unsigned empty = 0;
+
+        while (s->bins[i + empty] == 0) /* the last one is not */
+            empty++;
+        if (empty > 2) {
+            printf("  ...\n");
+            i += empty - 1;
+            continue;
+        }
 
         printf("  %6.3f to %6.3f %10" PRIu64 "  %.*s%s\n", stats_score_edge(low, high, i),
                stats_score_edge(low, high, i + 1), s->bins[i], width, "########################################",

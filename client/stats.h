@@ -12,7 +12,7 @@
 enum {
     STATS_MAX_CODES = 64,
     STATS_BINS = 33,       /* bin n: n words or tokens; the last one: that many or more */
-    STATS_SCORE_BINS = 40, /* of equal width between the lowest and the highest possible score */
+    STATS_SCORE_BINS = 20, /* of equal width between the lowest and the highest possible score */
 };
 
 /* How one kind of score is spread over the captions that have it. */
