@@ -46,7 +46,7 @@ static const char store[] =
     "pictures that are new in the source get new numbers, records of pictures that vanished stay. A store remembers\n"
     "its recipe (blipline help recipe) and its models by fingerprint, and refuses others, naming the difference.\n\n"
     "Any number of readers may use a store while it is being written: blipline export, get, stats, verify, or any\n"
-    "program with LMDB and protobuf; examples/read_store.py is ten lines.";
+    "program with LMDB and protobuf; examples/read_store.py is a dozen lines (Debian: python3-lmdb, python3-protobuf).";
 
 static const char models[] =
     "MODELS\n\n"

@@ -122,7 +122,7 @@ def test_get_stats_verify(demo_store):
     assert blipline("verify", demo_store).returncode == 0
 
 
-def test_the_store_is_read_by_ten_lines_of_python(demo_store):
+def test_the_store_is_read_by_a_dozen_lines_of_python(demo_store):
     program = ROOT / "examples" / "read_store.py"
     done = subprocess.run([os.environ.get("PYTHON", "/usr/bin/python3"), str(program), str(demo_store)], capture_output=True, text=True, check=True,
                           timeout=60)
