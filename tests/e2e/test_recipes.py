@@ -120,6 +120,17 @@ def test_the_dry_run_refuses_what_the_run_refuses(folder):
     assert not list((folder / "empty").iterdir())
 
 
+def test_export_refuses_what_has_no_effect(folder, rows):
+    null("score", rows, folder / "s")
+    null("embed", rows, folder / "e", "--embed", "query", "--unit", "4")
+    for store, options, code, says in (("s", ["--best-of", "logprob"], 1, "no log-probabilities"), ("e", ["--embedding", "query", "--format", "csv"], 2, "no effect"),
+                                       ("e", ["--embedding", "query", "--min-itm", "0.5"], 2, "no effect"), ("e", ["--embedding", "query", "-o", "-"], 2, "-o PATH"),
+                                       ("e", ["--embedding", "query", "-o", "/dev/null"], 1, "a pipe or device"), ("e", ["--embedding", "itc", "-o", folder / "x.npy"], 1, "no embeddings")):
+        done = blipline("export", folder / store, *options, check=False)
+        assert done.returncode == code and says in done.stderr and done.stderr.count(str(folder / store)) <= 1 and not done.stdout, done.stderr
+    assert "--unit is for new stores" in null("embed", rows, folder / "e", "--embed", "query", "--unit", "4").stderr
+
+
 def test_vqa_of_the_example_lists(folder):
     caption(f"@{EXAMPLES}/questions.jsonl", folder / "s", "--recipe", "vqa")
     rows, _ = export(folder / "s")
