@@ -61,7 +61,7 @@ int recipe_override(struct recipe *r, const struct cli_settings *settings, struc
 /* What one stage asks of another; ranges that concern several keys. */
 int recipe_check(const struct recipe *r, struct err *err) CHECK_RESULT;
 
-/* Append it in the form of a file, which parses to the same recipe unless a value has line ends, or is long and
+/* Append it in the form of a file, which parses to the same recipe unless a value has line ends (then a comment says so), or is long and
  * has a semicolon or no spaces. */
 int recipe_print(const struct recipe *r, struct buf *ret) CHECK_RESULT;
 /* The keys of all sections with their meaning, defaults and ranges. */

@@ -2,6 +2,7 @@
 #include "client/recipe.h"
 
 #include "base/file.h"
+#include "client/printable.h"
 #include "client/recipe_private.h"
 #include "model/utf8.h"
 #include "proto/msg.h"
@@ -108,6 +109,15 @@ static void note_section(struct reading *f, const char *line)
     (void)enter_section(f, name);
 }
 
+static bool is_comment(const char *line, size_t n)
+{
+    size_t i = 0;
+
+    while (i < n && (line[i] == ' ' || line[i] == '\t'))
+        i++;
+    return i < n && (line[i] == '#' || line[i] == ';');
+}
+
 /* For ini_parse_stream: the next line, as fgets gives it. */
 static char *next_line(char *to, int size, void *user)
 {
@@ -120,6 +130,12 @@ static char *next_line(char *to, int size, void *user)
     f->line++;
     newline = memchr(f->at, '\n', (size_t)(f->end - f->at));
     n = (size_t)((newline ? newline + 1 : f->end) - f->at);
+    if (n + 2 > (size_t)size && is_comment(f->at, n)) { /* nothing is lost */
+        memcpy(to, f->at, (size_t)size - 2);
+        memcpy(to + size - 2, "\n", 2);
+        f->at += n;
+        return to;
+    }
     if (n + 2 > (size_t)size) {
         (void)err_set(f->err, -EINVAL, "%s, line %u: longer than %d bytes; go on in a line that begins with spaces",
                       f->where, f->line, size - 3);
@@ -216,6 +232,15 @@ static int print_long_text(struct buf *ret, const char *key, const char *value, 
     return rc < 0 ? rc : buf_appendf(ret, "%s\n", quote);
 }
 
+/* What no file can say. */
+static int print_comment(struct buf *ret, const char *key, const char *value)
+{
+    char shown[MSG_PROMPT_SIZE];
+
+    return buf_appendf(ret, "# %s = %s (has line ends: only an option can say it)\n", key,
+                       printable_text(value, strlen(value), shown, sizeof(shown)));
+}
+
 /* As the file's parser takes it: what it would strip or take for a comment stands in quotes. */
 int recipe_print_text(struct buf *ret, const char *key, const char *value)
 {
@@ -223,6 +248,8 @@ int recipe_print_text(struct buf *ret, const char *key, const char *value)
     bool quoted = n > 0 && (isspace((unsigned char)value[0]) || isspace((unsigned char)value[n - 1]) ||
                             value[0] == '"' || strchr(value, ';'));
 
+    if (strpbrk(value, "\r\n"))
+        return print_comment(ret, key, value);
     if (n > MAX_LINE_VALUE && !strchr(value, ';')) /* quotes keep a semicolon within a line only */
         return print_long_text(ret, key, value, quoted ? "\"" : "");
     return buf_appendf(ret, quoted ? "%s = \"%s\"\n" : "%s = %s\n", key, value);

@@ -307,6 +307,32 @@ static void test_plan_of_every_builtin_recipe_can_be_shown(void **state)
     }
 }
 
+static void test_plan_shown_is_a_recipe_with_long_and_odd_prompts_too(void **state)
+{
+    char prompt[400] = "in words", *text = NULL;
+    struct recipe r, again;
+    size_t n = 0;
+    FILE *out;
+
+    (void)state;
+    for (int i = 0; i < 40; i++)
+        strcat(prompt, " and so");
+    recipe_init(&r);
+    r.stages = RECIPE_CAPTION;
+    r.n_prompts = 2;
+    (void)msg_text_set(r.prompts[0].text, MSG_PROMPT_SIZE, prompt);
+    (void)msg_text_set(r.prompts[1].text, MSG_PROMPT_SIZE, "a\nb");
+    assert_int_equal(plan_make(&(struct plan_options){.recipe = &r, .null = true}, &plan, NULL), 0);
+    out = open_memstream(&text, &n);
+    assert_int_equal(plan_show(&plan, &r, out), 0);
+    assert_int_equal(fclose(out), 0);
+    assert_int_equal(recipe_parse(text, n, "x", "shown", &again, NULL), 0);
+    assert_int_equal(again.n_prompts, 1);
+    assert_string_equal(again.prompts[0].text, prompt);
+    assert_non_null(strstr(text, "\n# prompt = a\\nb (has line ends"));
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_plan_lacking_tokenizer_is_named),
         cmocka_unit_test(test_plan_null_workers_do_every_graph),
         cmocka_unit_test(test_plan_of_every_builtin_recipe_can_be_shown),
+        cmocka_unit_test(test_plan_shown_is_a_recipe_with_long_and_odd_prompts_too),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
