@@ -84,8 +84,11 @@ static int pump(struct run *r, int64_t wait_ms, struct err *err)
 static int reopen_feed(struct run *r, struct err *err)
 {
     const struct plan *p = r->o->plan;
-    struct feed_options o = {
-        .sources = r->o->sources, .n_sources = r->o->n_sources, .limit = r->o->limit, .store_path = r->o->store};
+    struct feed_options o = {.sources = r->o->sources,
+                             .n_sources = r->o->n_sources,
+                             .limit = r->o->limit,
+                             .store_path = r->o->store,
+                             .join = r->o->join};
 
     for (uint32_t i = 0; i < p->n_fields; i++) {
         r->columns[i] = p->fields[i].name;
@@ -397,6 +400,9 @@ static void tell_about_sources(struct run *r)
                     "the columns of %" PRIu64
                     " row%s changed after being listed (first: %s); the records stay, use another -o to do them again",
                     c->n_other_fields, cli_s(c->n_other_fields), c->other_fields_key);
+    if (c->n_unjoined)
+        screen_note(&r->screen, "%" PRIu64 " picture%s without a row in --join %s", c->n_unjoined, cli_s(c->n_unjoined),
+                    r->o->join);
     if (c->n_without)
         screen_note(&r->screen, "%" PRIu64 " value%s missing in the lists, which the recipe needs: such items fail",
                     c->n_without, cli_are(c->n_without));

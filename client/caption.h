@@ -27,6 +27,7 @@ struct caption_options {
     int n_threads;
     uint32_t unit_items; /* 0: chosen here */
     uint64_t limit;      /* 0: none */
+    const char *join;    /* a table of columns by key; NULL: none */
     bool json, verbose, dry_run;
 };
 

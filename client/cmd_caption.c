@@ -13,7 +13,7 @@
 enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
 
 struct caption_flags {
-    const char *store, *model, *score_model, *recipe, *device;
+    const char *store, *model, *score_model, *recipe, *device, *join;
     struct cli_settings settings;
     int64_t threads, unit, limit;
     bool json, verbose, dry_run;
@@ -26,6 +26,10 @@ static const struct cli_option options[] = {
      "the checkpoint (blipline help models says where to get one)", 0, 0, NULL},
     {"recipe", 'r', CLI_TEXT, offsetof(struct caption_flags, recipe), "RECIPE",
      "a built-in recipe or a file: what to compute (blipline help recipe); the options below win over it", 0, 0, NULL},
+    {"join", 'j', CLI_TEXT, offsetof(struct caption_flags, join), "TABLE",
+     "a table (.jsonl, .csv, .tsv) with a column key: its other columns belong to the pictures of those keys, as if "
+     "they stood in a list. Several rows of a key add up",
+     0, 0, NULL},
     {"threads", 't', CLI_NUMBER, offsetof(struct caption_flags, threads), "N",
      "threads to compute with, all stages together (default: every CPU)", 1, MAX_THREADS, NULL},
     {"unit", 0, CLI_NUMBER, offsetof(struct caption_flags, unit), "N",
@@ -157,6 +161,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         .plan = &plan,
         .n_threads = f.threads ? (int)f.threads : online_cpus(),
         .unit_items = (uint32_t)f.unit,
+        .join = f.join,
         .limit = (uint64_t)f.limit,
         .json = f.json,
         .verbose = f.verbose,

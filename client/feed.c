@@ -1,6 +1,7 @@
 #include "client/feed.h"
 
 #include "base/arena.h"
+#include "client/join.h"
 #include "client/known.h"
 #include "client/printable.h"
 #include "proto/row.h"
@@ -28,6 +29,7 @@ struct feed {
     struct reader_row row; /* the reader's next */
     struct known known;
     struct row_field fields[SOURCE_MAX_FIELDS]; /* of the item that walk gave last */
+    struct join *join;                          /* NULL: none */
     struct feed_counts counts;
 };
 
@@ -57,6 +59,10 @@ static void take_item(struct feed *f, const struct source_item *it, struct row_i
                                           .name_bytes = (uint32_t)strlen(it->fields[i].name),
                                           .value = (const uint8_t *)it->fields[i].value,
                                           .value_bytes = (uint32_t)it->fields[i].value_bytes};
+    if (!f->join || it->n_fields)
+        return; /* a row's own columns win */
+    ret->n_fields = join_find(f->join, it->key, it->key_bytes, f->fields);
+    f->counts.n_unjoined += ret->n_fields == 0;
 }
 
 /* The next picture of the sources. 1, 0 at the end, negative. */
@@ -101,7 +107,7 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
         const char *name = f->o.columns.names[k];
 
         f->counts.columns_seen |= (uint32_t)(sum.n_with[k] > 0) << k;
-        if (!(f->o.needed >> k & 1))
+        if (!(f->o.needed >> k & 1) || (f->join && join_columns_seen(f->join) >> k & 1))
             continue;
         if (!sum.is_table)
             return err_set(
@@ -131,6 +137,10 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
         memcpy(f->store_folder + strlen(f->store_folder), "/", sizeof("/")); /* there is room for it */
     else
         f->store_folder[0] = '\0';
+    if (o->join)
+        rc = join_read(o->join, &f->o.columns, &f->join, err);
+    if (rc == 0 && f->join)
+        f->counts.columns_seen = join_columns_seen(f->join);
     for (int i = 0; rc == 0 && i < o->n_sources; i++)
         rc = check_source(f, o->sources[i], err);
     while (rc >= 0 && f->n_peeked < FEED_PEEK_ITEMS && (rc = walk(f, &item, err)) > 0) {
@@ -155,6 +165,7 @@ void feed_close(struct feed *f)
         source_free(f->source);
     reader_close(f->reader);
     known_release(&f->known);
+    join_free(f->join);
     arena_release(&f->peeked_bytes);
     free(f);
 }

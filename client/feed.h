@@ -26,6 +26,7 @@ struct feed_options {
     const char *store_path;        /* what lies in this folder is passed over */
     struct source_columns columns; /* of lists, kept with the items */
     uint32_t needed;               /* bit i: of column i a source without it is an error */
+    const char *join;              /* a table whose rows give columns to the pictures of their keys; NULL: none */
 };
 
 /* What the walk has seen so far. */
@@ -35,6 +36,7 @@ struct feed_counts {
     uint64_t n_changed;         /* of the others, size or time differ from the manifest's */
     uint64_t n_other_fields;    /* of the others, fields differ from the manifest's */
     char other_fields_key[128]; /* the first of them, printable */
+    uint64_t n_unjoined;        /* pictures whose key `join` does not have */
     uint64_t n_without;         /* rows of lists that lack a needed column: these items will fail */
     uint32_t columns_seen;      /* bit i: some row has column i */
     uint64_t n_skipped_names, n_skipped_hidden, n_skipped_other;

@@ -279,3 +279,21 @@ def test_the_tokenizer_of_another_checkpoint_is_refused(folder):
         else:
             done = blipline("score", write_list(folder / "l.jsonl", demo_rows(text=lambda a: "a pig")), "-o", folder / "s", "--model", mixed, "--text-field", "text", check=False)
         assert done.returncode == 1 and f"have {kind}" in done.stderr and "tokenizer.json" in done.stderr and not (folder / "s").exists()
+
+
+def test_texts_of_a_file_are_joined_by_key(folder):
+    rows = [{"key": name, "text": text} for name, a in ANSWERS.items() for text in a["score_texts"]]
+    write_list(folder / "texts.jsonl", rows[:-3])  # the last picture has none
+    done = blipline("score", IMAGES, "-o", folder / "s", "--model", SCORER, "--join", folder / "texts.jsonl", "--text-field", "text", check=False)
+    got, _ = export(folder / "s")
+    assert done.returncode == 3 and "1 picture without a row" in done.stderr
+    assert [r.get("error", {}).get("code") for r in got] == [None] * 23 + ["no_text"]
+    for r in got[:23]:
+        assert [c["caption"] for c in r["captions"]] == ANSWERS[r["key"]]["score_texts"]
+        assert numpy.allclose([c["itm"] for c in r["captions"]], ANSWERS[r["key"]]["itm"], rtol=0, atol=1e-3)
+    (folder / "broken.csv").write_text("key,text\n" + "a.jpg,x\n" * 5 + '"b,y\n')
+    done = blipline("score", IMAGES, "-o", folder / "t", "--model", SCORER, "--join", folder / "broken.csv", "--text-field", "text", check=False)
+    assert done.returncode in (1, 2) and "broken.csv" in done.stderr and "line 7" in done.stderr and not (folder / "t").exists()
+    (folder / "list.txt").write_text("a.jpg\n")
+    done = blipline("score", IMAGES, "-o", folder / "u", "--model", SCORER, "--join", folder / "list.txt", "--text-field", "text", check=False)
+    assert done.returncode in (1, 2) and "--join" in done.stderr
