@@ -32,7 +32,8 @@ static struct join_key *slot(const struct join *j, uint64_t hash, const void *ke
 {
     size_t i = hash & (j->n_slots - 1);
 
-    while (j->keys[i].key && (j->keys[i].hash != hash || j->keys[i].key_bytes != n || memcmp(j->keys[i].key, key, n)))
+    while (j->keys[i].key &&
+           (j->keys[i].hash != hash || j->keys[i].key_bytes != n || memcmp(j->keys[i].key, key, n) != 0))
         i = (i + 1) & (j->n_slots - 1);
     return &j->keys[i];
 }
