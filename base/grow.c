@@ -7,7 +7,7 @@
 int grow_array(void *array, size_t *capacity, size_t n, size_t element_bytes, size_t first)
 {
     size_t more = first, bytes;
-    void *elements;
+    void *elements, *bigger;
 
     if (n < *capacity)
         return 0;
@@ -15,10 +15,10 @@ int grow_array(void *array, size_t *capacity, size_t n, size_t element_bytes, si
         __builtin_mul_overflow(more, element_bytes, &bytes))
         return -ENOMEM;
     memcpy(&elements, array, sizeof(elements)); /* the pointer is of any type */
-    elements = realloc(elements, bytes);
-    if (!elements)
+    bigger = realloc(elements, bytes);
+    if (!bigger)
         return -ENOMEM;
-    memcpy(array, &elements, sizeof(elements));
+    memcpy(array, &bigger, sizeof(bigger));
     *capacity = more;
     return 0;
 }
