@@ -20,5 +20,6 @@ int grow_array(void *array, size_t *capacity, size_t n, size_t element_bytes, si
         return -ENOMEM;
     memcpy(array, &bigger, sizeof(bigger));
     *capacity = more;
+    /* cppcheck-suppress memleak ; it is in `array` now */
     return 0;
 }
