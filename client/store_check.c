@@ -48,15 +48,16 @@ static bool is_unfinished(const char *store)
 static int check_no_other_files(const char *store, struct err *err)
 {
     DIR *d = opendir(store);
-    int rc = d ? 0 : err_set(err, -errno, "-o %s: %s", store, strerror(errno));
+    int rc = 0;
 
+    if (!d)
+        return err_set(err, -errno, "-o %s: %s", store, strerror(errno));
     for (const struct dirent *e; rc == 0 && (e = readdir(d));)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && strcmp(e->d_name, "owner") != 0 &&
             strcmp(e->d_name, "data.mdb") != 0 && strcmp(e->d_name, "lock.mdb") != 0)
             rc = err_set(err, -EINVAL, "-o %s: is a folder with other files in it (%s), not a job store", store,
                          e->d_name);
-    if (d)
-        (void)closedir(d);
+    (void)closedir(d);
     return rc;
 }
 
