@@ -56,11 +56,6 @@ static int check_shape(struct writer *w, const struct row_embedding *e, uint64_t
                    e->cols, msg_dtype_word(e->dtype), w->rows, w->cols, msg_dtype_word(w->dtype));
 }
 
-static int append_json(const char *text, size_t n, void *arg)
-{
-    return buf_append(arg, text, n);
-}
-
 /* A line of the list; `text` -1: the row is the item's. */
 static int add_key(struct writer *w, const struct reader_row *row, int64_t text)
 {
@@ -77,9 +72,8 @@ static int add_key(struct writer *w, const struct reader_row *row, int64_t text)
     }
     object = export_row_json(&e);
     if (object && json_object_set_new(object, "row", json_integer((json_int_t)w->counts->n_rows)) == 0 &&
-        (text < 0 || json_object_set_new(object, "text", json_integer((json_int_t)text)) == 0) &&
-        json_dump_callback(object, append_json, &w->keys.rows, JSON_REAL_PRECISION(9)) == 0)
-        rc = buf_append(&w->keys.rows, "\n", 1);
+        (text < 0 || json_object_set_new(object, "text", json_integer((json_int_t)text)) == 0))
+        rc = export_json_line(object, &w->keys.rows);
     json_decref(object);
     w->counts->n_rows++;
     return rc;
@@ -88,8 +82,10 @@ static int add_key(struct writer *w, const struct reader_row *row, int64_t text)
 static int add_item(struct writer *w, struct reader *r, const struct reader_row *row, struct err *err)
 {
     struct row_embedding e;
-    int rc = reader_embedding(r, w->kind, row->item, &e, err);
+    int rc = 0;
 
+    if (row->has_record && !row->record.failed)
+        rc = reader_embedding(r, w->kind, row->item, &e, err);
     if (rc == 0)
         w->counts->n_without++;
     if (rc <= 0)
@@ -115,7 +111,7 @@ static int write_items(struct writer *w, struct reader *r, struct err *err)
     reader_seek(r, 0);
     while ((rc = reader_next(r, &row, err)) != 0) {
         if (rc == 1)
-            rc = row.has_record && !row.record.failed ? add_item(w, r, &row, err) : (int)(w->counts->n_without++, 0);
+            rc = add_item(w, r, &row, err);
         if (rc == -EBADMSG) { /* of this item alone */
             w->counts->n_damaged++;
             continue;

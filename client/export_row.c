@@ -171,17 +171,24 @@ static int append_json(const char *text, size_t n, void *arg)
     return buf_append(arg, text, n);
 }
 
-static int jsonl_row(const struct export_row *row, struct buf *out)
+int export_json_line(const struct json_t *object, struct buf *out)
 {
-    size_t before = out->size_bytes;
-    json_t *object = export_row_json(row);
+    const size_t before = out->size_bytes;
     int rc = -ENOMEM;
 
     if (object && json_dump_callback(object, append_json, out, JSON_REAL_PRECISION(9)) == 0)
         rc = buf_append(out, "\n", 1);
-    json_decref(object);
     if (rc < 0)
         out->size_bytes = before;
+    return rc;
+}
+
+static int jsonl_row(const struct export_row *row, struct buf *out)
+{
+    json_t *object = export_row_json(row);
+    int rc = export_json_line(object, out);
+
+    json_decref(object);
     return rc;
 }
 

@@ -32,5 +32,7 @@ int export_row(enum export_format format, const struct export_row *row, struct b
 /* {"item", "key", "caption", "logprob", "tokens"} or {"item", "key", "error": {"code", "message"}}, with "key_base64"
  * where the key is not UTF-8 ("key" then shows U+FFFD for the wrong bytes). NULL: no memory. */
 struct json_t *export_row_json(const struct export_row *row);
+/* Append it as one line, the way every JSON Lines file of an export is written; NULL: -ENOMEM. */
+int export_json_line(const struct json_t *object, struct buf *out) CHECK_RESULT;
 
 #endif

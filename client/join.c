@@ -54,25 +54,16 @@ static int grow(struct join *j)
     return 0;
 }
 
-static const void *keep(struct join *j, const void *data, size_t n)
-{
-    uint8_t *p = arena_alloc(&j->bytes, n + 1);
-
-    if (p && n)
-        memcpy(p, data, n);
-    return p;
-}
-
 static int add_value(struct join *j, struct join_key *k, const struct source_field *f)
 {
     struct join_value *v = arena_alloc(&j->bytes, sizeof(*v));
-    const void *text = keep(j, f->value, f->value_bytes);
+    const char *text = arena_strndup(&j->bytes, f->value, f->value_bytes);
 
     if (!v || !text)
         return -ENOMEM;
     *v = (struct join_value){.field = {.name = (const uint8_t *)f->name,
                                        .name_bytes = (uint32_t)strlen(f->name),
-                                       .value = text,
+                                       .value = (const uint8_t *)text,
                                        .value_bytes = (uint32_t)f->value_bytes}};
     if (k->last)
         k->last->next = v;
@@ -83,7 +74,7 @@ static int add_value(struct join *j, struct join_key *k, const struct source_fie
     return 0;
 }
 
-static int add_row(struct join *j, const struct source_item *it, const struct source_columns *columns, struct err *err)
+static int add_row(struct join *j, const struct source_item *it, struct err *err)
 {
     const uint64_t hash = XXH3_64bits(it->key, it->key_bytes);
     struct join_key *k;
@@ -93,7 +84,7 @@ static int add_row(struct join *j, const struct source_item *it, const struct so
         return rc;
     k = slot(j, hash, it->key, it->key_bytes);
     if (!k->key) {
-        const void *key = keep(j, it->key, it->key_bytes);
+        const char *key = arena_strndup(&j->bytes, it->key, it->key_bytes);
 
         if (!key)
             return -ENOMEM;
@@ -102,11 +93,8 @@ static int add_row(struct join *j, const struct source_item *it, const struct so
     }
     if (k->n_values + it->n_fields > SOURCE_MAX_FIELDS)
         return err_set(err, -E2BIG, "more than %d values for the key %.100s", SOURCE_MAX_FIELDS, it->key);
-    for (uint32_t i = 0; rc == 0 && i < it->n_fields; i++) {
+    for (uint32_t i = 0; rc == 0 && i < it->n_fields; i++)
         rc = add_value(j, k, &it->fields[i]);
-        for (uint32_t c = 0; c < columns->n; c++)
-            j->columns_seen |= (uint32_t)(strcmp(columns->names[c], it->fields[i].name) == 0) << c;
-    }
     return rc;
 }
 
@@ -120,10 +108,12 @@ static int read_rows(struct join *j, const char *arg, const struct source_column
     if (rc == 0 && !sum.is_table)
         rc = err_set(err, -EINVAL, "--join %s: a table is wanted: .jsonl, .csv or .tsv (blipline help sources)",
                      arg + 1);
+    for (uint32_t c = 0; rc == 0 && c < columns->n; c++)
+        j->columns_seen |= (uint32_t)(sum.n_with[c] > 0) << c;
     if (rc == 0)
         rc = source_open(arg, columns, &s, err);
     while (rc == 0 && (rc = source_next(s, &it, err)) == 1)
-        rc = add_row(j, &it, columns, err);
+        rc = add_row(j, &it, err);
     if (s)
         source_free(s);
     return rc;
@@ -157,11 +147,6 @@ void join_free(struct join *j)
     arena_release(&j->bytes);
     free(j->keys);
     free(j);
-}
-
-uint64_t join_n_keys(const struct join *j)
-{
-    return j->n_keys;
 }
 
 uint32_t join_columns_seen(const struct join *j)

@@ -22,7 +22,6 @@ struct join;
 int join_read(const char *path, const struct source_columns *columns, struct join **ret, struct err *err) CHECK_RESULT;
 void join_free(struct join *j); /* NULL is fine */
 
-uint64_t join_n_keys(const struct join *j);
 /* Which of the columns some row has: bit i. */
 uint32_t join_columns_seen(const struct join *j);
 /* The fields of this key, in the order of the rows; 0: there is no such row. */

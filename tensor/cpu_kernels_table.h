@@ -1,0 +1,22 @@
+/* cpu_kernels_table.h - the loops, and the table of them that each cpu_kernels_X.c fills: f32, then bf16.
+ *
+ * Who may call: cpu_kernels_*.c alone, once each, behind the pragma that names the instruction set. Units, memory, errors:
+ * as cpu_kernels.h. */
+#ifndef BLIPLINE_TENSOR_CPU_KERNELS_TABLE_H
+#define BLIPLINE_TENSOR_CPU_KERNELS_TABLE_H
+
+#include "tensor/cpu_attention_loops.h"
+#include "tensor/cpu_decode_loops.h"
+#include "tensor/cpu_rows_loops.h"
+
+#define CPU_KERNELS_OF(type)                                                                                       \
+    {                                                                                                              \
+        .norm = norm_row_##type, .gate = gate_row_##type, .lane_maxima = lane_maxima, .sum_exp = sum_exp,          \
+        .exp = exp_row, .attend_packed = attend_packed_##type, .attend_group = attend_group_##type, .lanes = LANES \
+    }
+#define CPU_KERNELS_TABLE                         \
+    {                                             \
+        CPU_KERNELS_OF(f32), CPU_KERNELS_OF(bf16) \
+    }
+
+#endif
