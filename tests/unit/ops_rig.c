@@ -1,5 +1,7 @@
 #include "tests/unit/ops_rig.h"
 
+#include "tests/unit/fixture.h"
+
 #include <stdarg.h>
 #include <setjmp.h>
 #include <cmocka.h>
@@ -9,22 +11,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static uint64_t rng_state;
 
-static uint64_t rng(void)
-{
-    uint64_t z = (rng_state += 0x9e3779b97f4a7c15u);
-
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 int ops_rig_below(int n)
 {
-    return (int)(rng() % (uint64_t)n);
+    return (int)(fixture_random(&rng_state) % (uint64_t)n);
 }
 
 float ops_rig_normal(void)
@@ -32,7 +24,7 @@ float ops_rig_normal(void)
     double sum = 0;
 
     for (int i = 0; i < 12; i++)
-        sum += (double)(rng() >> 11) * 0x1p-53;
+        sum += (double)(fixture_random(&rng_state) >> 11) * 0x1p-53;
     return (float)(sum - 6);
 }
 
@@ -56,8 +48,7 @@ int ops_rig_setup(void **state)
     assert_ptr_equal(cpu_of(g->cpu[OPS_RIG_F32])->kernels, cpu_kernels_for(g->best, DTYPE_F32));
     if (g->cpu[OPS_RIG_BF16])
         assert_ptr_equal(cpu_of(g->cpu[OPS_RIG_BF16])->kernels, cpu_kernels_for(g->best, DTYPE_BF16));
-    rng_state = (uint64_t)time(NULL);
-    printf("seed %llu\n", (unsigned long long)rng_state);
+    rng_state = fixture_seed("ops_rig");
     *state = g;
     return 0;
 }
