@@ -81,17 +81,28 @@ SOURCE_L  := -ljansson -lcsv -lutf8proc
 WIRE_L    := -lzmq -lprotobuf-c -lz -lxxhash -lsodium
 STORE_L   := -llmdb -lz
 MODEL_L   := -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm
-TENSOR_L  := -ldnnl -lgomp -lm
+TENSOR_L  := -ldnnl -lgomp -lm -ldl
 CODEC_L   := -ljpeg -lspng -lwebp
 DAEMON_L  := -lsystemd
 
 BINARIES := $(addprefix $(O)/,blipline blipline-broker blipline-encoder blipline-qformer blipline-llm)
 
+# The CUDA operators are a shared object that a worker loads for device = cuda:N. Its few C files are compiled once more, as position-independent
+# code. sm_90a where the architecture's own instructions help, PTX of 9.0 for what comes later.
+NVCC      := nvcc
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))
+CUDA_SRC  := $(wildcard tensor/cuda/*.cu)
+CUDA_PIC  := $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c)
+CUDA_SO   := $(if $(filter 1,$(CUDA)),$(O)/libblipline-cuda.so)
+CUDA_ARCH := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=sm_89 -gencode arch=compute_90a,code=sm_90a \
+             -gencode arch=compute_90,code=compute_90
+NVCCFLAGS := -std=c++17 -O3 -lineinfo -I. $(CUDA_ARCH) -Xcompiler -fPIC,-Wall,-Wextra,-Werror,-fvisibility=hidden
+
 .DEFAULT_GOAL := build
 .SECONDARY:
 .DELETE_ON_ERROR:
 
-build: $(BINARIES) ## build the five programs
+build: $(BINARIES) $(CUDA_SO) ## build the five programs, and the CUDA operators where there is a toolkit
 
 $(O)/blipline-broker: $(BROKER_O)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(STORE_L) $(BASE_L) $(DAEMON_L)
@@ -103,6 +114,15 @@ $(O)/blipline-llm: $(LLM_O)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(MODEL_L) $(TENSOR_L) $(BASE_L) $(DAEMON_L)
 $(O)/blipline: $(CLIENT_O)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(STORE_L) $(MODEL_L) $(SOURCE_L) $(BASE_L)
+
+$(O)/libblipline-cuda.so: $(CUDA_SRC:%.cu=$(O)/%.o) $(CUDA_PIC)
+	$(Q)$(NVCC) -shared -o $@ $^ -L$(CUDA_HOME)/lib64 -lcublasLt -Xlinker -rpath,$(CUDA_HOME)/lib64
+$(O)/tensor/cuda/%.o: tensor/cuda/%.cu
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+$(O)/pic/%.o: %.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 
 $(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h: %.proto
 	@mkdir -p $(@D)
@@ -161,6 +181,30 @@ test: ## everything: unit and golden tests, simulator, end to end with the real 
 
 test-unit: $(UNIT_TESTS) ## unit and golden tests (T=name picks some)
 	$(Q)sh tests/run-unit.sh $(UNIT_TESTS)
+
+# The tests of the CUDA operators run on a GPU (test-gpu) and, the same programs, without one: tests/emulator runs the same kernels on the CPU.
+GPU_TESTS   := $(patsubst tests/gpu/%.c,$(O)/tests/gpu/%,$(wildcard tests/gpu/test_*$(T)*.c))
+GPU_SHARED  := $(call objects,$(filter-out tests/gpu/test_%,$(wildcard tests/gpu/*.c)))
+$(O)/tests/gpu/test_%: $(O)/tests/gpu/test_%.o $(GPU_SHARED) $(UNIT_SHARED) $(LIB_A)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(GPU_SHARED) $(UNIT_SHARED) $(LIB_A) $(ALL_L) -lcmocka
+
+EMULATED_SO := $(O)/emulated/libblipline-cuda.so
+EMULATED_O  := $(CUDA_SRC:%.cu=$(O)/emulated/%.o) $(patsubst %.cc,$(O)/emulated/%.o,$(wildcard tests/emulator/*.cc))
+EMULATED_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-unknown-pragmas -Itests/emulator -I. -isystem $(CUDA_HOME)/include
+$(EMULATED_SO): $(EMULATED_O) $(CUDA_PIC)
+	$(Q)g++ -shared -o $@ $^ -pthread
+$(O)/emulated/tensor/cuda/%.o: tensor/cuda/%.cu
+	@mkdir -p $(@D)
+	$(Q)g++ $(EMULATED_FLAGS) -MMD -MP -x c++ -c -o $@ $<
+$(O)/emulated/tests/emulator/%.o: tests/emulator/%.cc
+	@mkdir -p $(@D)
+	$(Q)g++ $(EMULATED_FLAGS) -MMD -MP -c -o $@ $<
+
+test-emulated: $(if $(filter 1,$(CUDA)),$(GPU_TESTS) $(EMULATED_SO)) ## the CUDA operators' tests without a GPU: their kernels on the CPU (T=name picks some)
+	$(Q)$(if $(filter 1,$(CUDA)),BLIPLINE_TEST_CUDA_LIBRARY=$(abspath $(EMULATED_SO)) sh tests/run-unit.sh $(GPU_TESTS),echo "test-emulated: skipped, no CUDA toolkit here")
+
+test-gpu: $(GPU_TESTS) $(CUDA_SO) ## the CUDA operators' tests on a GPU, which is cuda:0 (T=name picks some)
+	$(Q)$(if $(filter 1,$(CUDA)),BLIPLINE_TEST_CUDA_LIBRARY=$(abspath $(CUDA_SO)) sh tests/run-unit.sh $(GPU_TESTS),echo "test-gpu: skipped, no CUDA toolkit here")
 
 simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and five planted bugs
 	$(Q)$(SIMULATE) --seeds 300
@@ -241,4 +285,4 @@ clean: ## remove every build product
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
 
-.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real demo format format-check check-layers check-headers lint coverage fuzz install ci clean help
+.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real demo format format-check check-layers check-headers lint coverage fuzz install ci clean help test-gpu test-emulated

@@ -67,7 +67,7 @@ static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, 
     void *normed = NULL;
     int rc;
 
-    rc = params_norm_load(&(struct params){o, g->checkpoint, err}, "vision_model.post_layernorm", c, &post);
+    rc = params_norm_load(&(struct params){o, g->checkpoint, err, 0}, "vision_model.post_layernorm", c, &post);
     if (rc < 0)
         return rc;
     rc = o->f->alloc(o, (size_t)(rows * c) * dtype_size_bytes(o->act_dtype), &normed);
@@ -76,7 +76,7 @@ static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, 
     if (rc == 0)
         rc = params_norm_apply(o, &post, rows, c, g->checkpoint->config.vision.eps, trunk, normed);
     if (rc == 0)
-        rc = o->f->download_f32(o, ret, normed, (size_t)(rows * c));
+        rc = o->f->download(o, ret, DTYPE_F32, normed, o->act_dtype, (size_t)(rows * c));
     if (rc < 0)
         err_set(err, rc, "the vision model could not be run");
     o->f->release(o, normed);

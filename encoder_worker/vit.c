@@ -125,7 +125,7 @@ int vit_new(struct ops *o, const struct checkpoint *c, int max_batch, struct vit
     v->layers = calloc((size_t)v->shape.n_layers, sizeof(*v->layers));
     rc = v->layers ? 0 : err_set(err, -ENOMEM, "no memory for the vision model");
     if (rc == 0)
-        rc = load_weights(v, &(struct params){o, c, err});
+        rc = load_weights(v, &(struct params){o, c, err, OPS_WEIGHT_FP8});
     if (rc == 0)
         rc = alloc_activations(v, err);
     if (rc < 0) {

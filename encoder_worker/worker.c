@@ -271,8 +271,9 @@ static int run_batch(struct encoder_worker *w, struct err *err)
     for (int i = 0, k; rc == 0 && i < n; i = k) { /* one copy for each unit's part of the batch */
         for (k = i + 1; k < n && place[k].unit == place[i].unit; k++)
             ;
-        rc = w->common.ops->f->download_f32(w->common.ops, place[i].to, (const char *)features + (size_t)i * one_bytes,
-                                            (size_t)(k - i) * one);
+        rc = w->common.ops->f->download(w->common.ops, place[i].to, DTYPE_F32,
+                                        (const char *)features + (size_t)i * one_bytes, w->common.ops->act_dtype,
+                                        (size_t)(k - i) * one);
     }
     if (rc < 0)
         return err_set(err, rc, "the image encoder failed: %s", strerror(-rc));

@@ -93,7 +93,7 @@ static int load_head(struct lm *m, const struct params *p)
 
     if (rc < 0)
         return rc;
-    rc = p->o->f->weight_new(p->o, &(struct ops_weight_part){&t, NULL}, 1, &m->head, p->err);
+    rc = p->o->f->weight_new(p->o, &(struct ops_weight_part){&t, NULL}, 1, 0, &m->head, p->err);
     if (rc < 0)
         return err_prefix(p->err, rc, "language_model.lm_head");
     for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++)
@@ -103,7 +103,7 @@ static int load_head(struct lm *m, const struct params *p)
 
 int lm_open(struct ops *o, const struct checkpoint *c, const struct lm_limits *limits, struct lm **ret, struct err *err)
 {
-    const struct params p = {o, c, err};
+    const struct params p = {o, c, err, c->config.lm == CONFIG_LM_OPT ? OPS_WEIGHT_FP8 : 0};
     struct lm *m;
     int rc = check_limits(limits, err);
 
@@ -294,8 +294,8 @@ int lm_embed(struct lm *m, const struct lm_rows *rows, int n_starts, const struc
 
     for (int s = 0; rc == 0 && s < n_starts; s++)
         if (starts[s].n_image_rows > 0)
-            rc = m->o->f->upload_f32(m->o, lm_at(m, m->x, m->start_row[s], l, 0), starts[s].image_rows,
-                                     (size_t)starts[s].n_image_rows * (size_t)l);
+            rc = m->o->f->upload(m->o, lm_at(m, m->x, m->start_row[s], l, 0), m->o->act_dtype, starts[s].image_rows,
+                                 DTYPE_F32, (size_t)starts[s].n_image_rows * (size_t)l);
     if (rc < 0 || rows->n_ids == 0)
         return rc;
     return m->o->f->embed(m->o, m->embedding, rows->n_ids, m->id, m->id_row, false, m->x, l);

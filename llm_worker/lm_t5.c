@@ -172,7 +172,7 @@ static int load_bias(const struct params *p, const struct config_t5 *s, const ch
         for (size_t h = 0; h < heads; h++)
             spread[h * width + d] = row[h];
     }
-    rc = p->o->f->upload_f32_to_f32(p->o, bias, spread, n);
+    rc = p->o->f->upload(p->o, bias, DTYPE_F32, spread, DTYPE_F32, n);
     free(spread);
     return rc < 0 ? err_set(p->err, rc, "%s: could not be loaded", name) : 0;
 }

@@ -74,7 +74,7 @@ static int first_logits(const struct selftest *t, const struct token_ids *prompt
                                       .first_row = n * n_prefix + i};
     rc = lm_forward(t->lm, n, starts, 0, NULL, &logits);
     if (rc == 0)
-        rc = t->o->f->download_f32_from_f32(t->o, ret, logits, (size_t)n * (size_t)c->lm_vocab_size);
+        rc = t->o->f->download(t->o, ret, DTYPE_F32, logits, DTYPE_F32, (size_t)n * (size_t)c->lm_vocab_size);
     free(starts);
     return rc < 0 ? err_set(t->err, rc, "the language model could not be run") : 0;
 }

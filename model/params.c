@@ -41,7 +41,7 @@ int params_stacked(const struct params *p, const char *prefix, int n_parts, cons
             return rc;
         parts[i] = (struct ops_weight_part){&weights[i], bias ? &biases[i] : NULL};
     }
-    if ((rc = p->o->f->weight_new(p->o, parts, n_parts, ret, p->err)) < 0)
+    if ((rc = p->o->f->weight_new(p->o, parts, n_parts, p->weight_flags, ret, p->err)) < 0)
         return err_prefix(p->err, rc, "%s%s", prefix, suffixes[0]);
     for (int i = 0; i < n_parts; i++)
         checkpoint_drop(p->c, params_name(name, "%s%s.weight", prefix, suffixes[i]));
@@ -63,7 +63,7 @@ int params_patch(const struct params *p, const char *name, int64_t n, int64_t c,
         return rc;
     weight.n_dims = 2;
     weight.shape[1] = c * h * w;
-    rc = p->o->f->weight_new(p->o, &(struct ops_weight_part){&weight, &bias}, 1, ret, p->err);
+    rc = p->o->f->weight_new(p->o, &(struct ops_weight_part){&weight, &bias}, 1, 0, ret, p->err);
     if (rc < 0)
         return err_prefix(p->err, rc, "%s", name);
     checkpoint_drop(p->c, full);

@@ -21,6 +21,7 @@ struct params {
     struct ops *o;
     const struct checkpoint *c;
     struct err *err;
+    unsigned weight_flags; /* OPS_WEIGHT_* of the matrices that are loaded */
 };
 
 struct params_norm {

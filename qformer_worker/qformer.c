@@ -186,7 +186,7 @@ int qformer_new(struct ops *o, const struct checkpoint *c, int max_batch, struct
     q->layers = calloc((size_t)q->shape.n_layers, sizeof(*q->layers));
     rc = q->layers ? alloc_activations(q, err) : err_set(err, -ENOMEM, "no memory for the Q-Former");
     if (rc == 0)
-        rc = load_weights(q, &(struct params){o, c, err});
+        rc = load_weights(q, &(struct params){o, c, err, 0});
     if (rc < 0) {
         qformer_free(q);
         return rc;
@@ -272,7 +272,7 @@ int qformer_load(struct qformer *q, int n, const float *trunk, bool normed)
 
     assert(n >= 1 && n <= q->max_batch);
     q->n_loaded = q->n_kv_ready = 0;
-    rc = q->o->f->upload_f32(q->o, q->image, trunk, (size_t)(rows * c));
+    rc = q->o->f->upload(q->o, q->image, q->o->act_dtype, trunk, DTYPE_F32, (size_t)(rows * c));
     if (rc == 0 && !normed)
         rc = params_norm_apply(q->o, &q->post_norm, rows, c, q->image_eps, q->image, q->image);
     if (rc == 0)
@@ -303,7 +303,7 @@ static int take_cls(struct qformer *q, float *ret)
         q->o, &(struct ops_rows_args){
                   .n_rows = n, .width = c, .src = q->image, .ld_src = c * q->n_tokens, .dst = q->wide, .ld_dst = c});
 
-    return rc < 0 ? rc : q->o->f->download_f32(q->o, ret, q->wide, (size_t)(n * c));
+    return rc < 0 ? rc : q->o->f->download(q->o, ret, DTYPE_F32, q->wide, q->o->act_dtype, (size_t)(n * c));
 }
 
 int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, struct qformer_out *out)
@@ -317,7 +317,7 @@ int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, s
     if (rc == 0 && (out->queries || out->projected || out->itc))
         rc = look(q);
     if (rc == 0 && out->queries)
-        rc = q->o->f->download_f32(q->o, out->queries, q->x, (size_t)(rows * e));
+        rc = q->o->f->download(q->o, out->queries, DTYPE_F32, q->x, q->o->act_dtype, (size_t)(rows * e));
     if (rc == 0 && out->itc)
         rc = qformer_head(q, q->vision_projection, rows, d, out->itc);
     if (rc == 0 && out->itc)
@@ -325,7 +325,8 @@ int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, s
     if (rc < 0 || !out->projected)
         return rc;
     rc = params_apply(q->o, q->projection, rows, e, l, q->x, q->wide, OPS_ACT_NONE, NULL);
-    return rc < 0 ? rc : q->o->f->download_f32(q->o, out->projected, q->wide, (size_t)(rows * l));
+    return rc < 0 ? rc
+                  : q->o->f->download(q->o, out->projected, DTYPE_F32, q->wide, q->o->act_dtype, (size_t)(rows * l));
 }
 
 int qformer_post_norm(struct qformer *q, int n, const float *trunk, float *ret)
@@ -333,7 +334,7 @@ int qformer_post_norm(struct qformer *q, int n, const float *trunk, float *ret)
     const int64_t values = (int64_t)n * q->n_tokens * q->shape.vision_width;
     int rc = qformer_load(q, n, trunk, false);
 
-    return rc < 0 ? rc : q->o->f->download_f32(q->o, ret, q->image, (size_t)values);
+    return rc < 0 ? rc : q->o->f->download(q->o, ret, DTYPE_F32, q->image, q->o->act_dtype, (size_t)values);
 }
 
 /* -- scores -- */

@@ -209,7 +209,7 @@ int qformer_head(struct qformer *q, const struct ops_weight *w, int64_t n_rows, 
         q->o, &(struct ops_linear_args){
                   .weight = w, .n_rows = n_rows, .x = q->x, .ld_x = e, .y = q->heads, .ld_y = n, .y_f32 = true});
 
-    return rc < 0 ? rc : q->o->f->download_f32_from_f32(q->o, ret, q->heads, (size_t)(n_rows * n));
+    return rc < 0 ? rc : q->o->f->download(q->o, ret, DTYPE_F32, q->heads, DTYPE_F32, (size_t)(n_rows * n));
 }
 
 void qformer_normalise(float *rows, int64_t n_rows, int64_t width)

@@ -74,29 +74,33 @@ static void cpu_release(struct ops *o, void *p)
     free(p);
 }
 
-static int cpu_upload_f32(struct ops *o, void *dst, const float *src, size_t n)
-{
-    tensor_from_f32(dst, o->act_dtype, src, n);
-    return 0;
-}
-
-static int cpu_download_f32(struct ops *o, float *dst, const void *src, size_t n)
-{
-    tensor_to_f32(dst, o->act_dtype, src, n);
-    return 0;
-}
-
-static int cpu_upload_f32_to_f32(struct ops *o, void *dst, const float *src, size_t n)
+/* Host and device are the same. */
+static int cpu_convert(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
 {
     (void)o;
-    memcpy(dst, src, n * sizeof(float));
+    tensor_convert(dst, dst_dtype, src, src_dtype, n);
     return 0;
 }
 
-static int cpu_download_f32_from_f32(struct ops *o, float *dst, const void *src, size_t n)
+static int cpu_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host)
 {
     (void)o;
-    memcpy(dst, src, n * sizeof(float));
+    (void)n;
+    *ret_host = dst;
+    return 0;
+}
+
+static int cpu_download_start(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n,
+                              uint64_t *ret_ticket)
+{
+    *ret_ticket = 0;
+    return cpu_convert(o, dst, dtype, src, dtype, n);
+}
+
+static int cpu_download_wait(struct ops *o, uint64_t ticket)
+{
+    (void)o;
+    (void)ticket;
     return 0;
 }
 
@@ -206,14 +210,15 @@ static int plain_init(const struct ops_cpu *c, const struct ops_weight_part *par
     return 0;
 }
 
-static int cpu_weight_new(struct ops *o, const struct ops_weight_part *parts, int n_parts, struct ops_weight **ret,
-                          struct err *err)
+static int cpu_weight_new(struct ops *o, const struct ops_weight_part *parts, int n_parts, unsigned flags,
+                          struct ops_weight **ret, struct err *err)
 {
     struct ops_cpu *c = cpu_of(o);
     struct plain p = {.owned = NULL};
     struct ops_weight *w;
     int rc;
 
+    (void)flags; /* these operators have no fp8 */
     if (plain_size(parts, n_parts, &p) < 0)
         return err_set(err, -EOVERFLOW, "weight: its size does not fit this machine");
     w = calloc(1, sizeof(*w));
@@ -356,10 +361,12 @@ static const struct ops_funcs cpu_funcs = {
     .free = cpu_free,
     .alloc = cpu_alloc,
     .release = cpu_release,
-    .upload_f32 = cpu_upload_f32,
-    .upload_f32_to_f32 = cpu_upload_f32_to_f32,
-    .download_f32 = cpu_download_f32,
-    .download_f32_from_f32 = cpu_download_f32_from_f32,
+    .upload = cpu_convert,
+    .upload_begin = cpu_upload_begin,
+    .upload_end = cpu_sync,
+    .download = cpu_convert,
+    .download_start = cpu_download_start,
+    .download_wait = cpu_download_wait,
     .sync = cpu_sync,
     .weight_new = cpu_weight_new,
     .weight_free = cpu_weight_free,

@@ -1,17 +1,72 @@
 #include "tensor/device.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-int device_open(const char *device, int n_threads, enum dtype act_dtype, struct ops **ret, struct err *err)
+#define LIBRARY "libblipline-cuda.so"
+
+bool device_is_cuda(const char *device)
 {
-    if (strcmp(device, "cpu") == 0)
-        return ops_cpu_new(n_threads, act_dtype, ret, err);
-    if (strcmp(device, "ref") == 0 && act_dtype != DTYPE_F32)
+    return strncmp(device, "cuda", 4) == 0 || strncmp(device, "GPU-", 4) == 0;
+}
+
+/* The first of the places where the shared object may be that has it; its place beside the program if none has. */
+static void find_library(char ret[PATH_MAX])
+{
+    static const char *const places[] = {"/" LIBRARY, "/../lib/blipline/" LIBRARY};
+    char dir[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", dir, sizeof(dir) - 1);
+
+    dir[n > 0 ? n : 0] = '\0';
+    *(strrchr(dir, '/') ? strrchr(dir, '/') : dir) = '\0';
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        if (snprintf(ret, PATH_MAX, "%s%s", dir, places[i]) < PATH_MAX && access(ret, R_OK) == 0)
+            return;
+    }
+    (void)snprintf(ret, PATH_MAX, "%.*s/%s", PATH_MAX - (int)sizeof(LIBRARY) - 2, dir, LIBRARY);
+}
+
+static int open_cuda(const struct device_conf *conf, struct ops **ret, struct err *err)
+{
+    char path[PATH_MAX];
+    device_cuda_new *open;
+    void *library;
+
+    if (conf->cuda_library && *conf->cuda_library)
+        (void)snprintf(path, sizeof(path), "%s", conf->cuda_library);
+    else
+        find_library(path);
+    if (access(path, R_OK) < 0)
+        return err_set(
+            err, -ENOTSUP,
+            "device = %s: this build has no CUDA operators (%s is not there); use device = cpu, or build on a "
+            "machine with the CUDA toolkit",
+            conf->device, path);
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return err_set(err, -ENOTSUP, "device = %s: the CUDA operators do not load: %s", conf->device, dlerror());
+    *(void **)&open = dlsym(library, DEVICE_CUDA_SYMBOL);
+    if (!open)
+        return err_set(err, -ENOTSUP, "%s is of another build: it has no " DEVICE_CUDA_SYMBOL, path);
+    return open(conf, ret, err);
+}
+
+int device_open(const struct device_conf *conf, struct ops **ret, struct err *err)
+{
+    if (device_is_cuda(conf->device))
+        return open_cuda(conf, ret, err);
+    if (conf->fp8)
+        return err_set(err, -ENOTSUP, "device = %s has no fp8: take dtype = fp32 or bf16, or device = cuda:N",
+                       conf->device);
+    if (strcmp(conf->device, "cpu") == 0)
+        return ops_cpu_new(conf->n_threads, conf->act_dtype, ret, err);
+    if (strcmp(conf->device, "ref") == 0 && conf->act_dtype != DTYPE_F32)
         return err_set(err, -ENOTSUP, "device = ref computes in fp32 alone: take dtype = fp32");
-    if (strcmp(device, "ref") == 0)
+    if (strcmp(conf->device, "ref") == 0)
         return ops_ref_new(ret, err);
-    if (strncmp(device, "cuda", 4) == 0)
-        return err_set(err, -ENOTSUP, "device = %s: this build has no CUDA operators; use device = cpu", device);
-    return err_set(err, -EINVAL, "device = %s: unknown; cpu or null is wanted", device);
+    return err_set(err, -EINVAL, "device = %s: unknown; cpu, cuda:N, a GPU's UUID or null is wanted", conf->device);
 }

@@ -1,17 +1,20 @@
 /* ops.h - the operators BLIP-2 is made of, once for every back end.
  *
- * The graph of each model (vit, qformer, opt, t5) is written once over this table. ops_cpu_new (oneDNN) and ops_ref_new
- * (plain loops, the definition) fill every entry; a CUDA implementation is loaded as a shared object.
+ * The graph of each model (vit, qformer, opt, t5) is written once over this table. ops_cpu_new (oneDNN), ops_ref_new
+ * (plain loops, the definition) and the CUDA operators (tensor/cuda/, a shared object that device_open loads) fill
+ * every entry.
  *
  * Who may call: one thread per struct ops (the compute thread); the back end spreads work over its own threads.
  * Layout: row-major; a "row" is one token of one image or sequence, `ld_*` is the distance between rows in elements.
  *   Activations are `act_dtype` in device memory (for CPU back ends: host memory). Norm parameters and logits are f32,
  * index arrays host int32_t. Letters as in MODEL.md: B batch, P patches+1, C width, H heads, D head width, V
- * vocabulary. Order: calls are in order on one stream; results are visible to the host after download() or sync().
+ * vocabulary. Order: calls take effect in order, and a call may return before it has: the device works behind the host
+ * until download(), download_wait(), choose() or sync(). Host memory given to a call is the caller's again when the
+ * call returns, except where its contract says otherwise.
  * Memory: device buffers come from alloc() and are the caller's; weights, vectors and tables belong to whoever made
  * them. Nothing here allocates in steady state: scratch grows to the largest shape seen. Errors: 0 or a negative errno;
- * -EIO after a device error is sticky: the process should end. Shapes are our own, so wrong ones are our bug (assert);
- * everything a checkpoint can get wrong is checked by model/ and the graphs before. */
+ * -EIO after a device error is sticky, `why` says what the device said, and the process should end. Shapes are our own,
+ * so wrong ones are our bug (assert); everything a checkpoint can get wrong is checked by model/ and the graphs before. */
 #ifndef BLIPLINE_TENSOR_OPS_H
 #define BLIPLINE_TENSOR_OPS_H
 
@@ -28,6 +31,9 @@ struct ops_vector; /* f32 parameters (norms, biases, class token) */
 struct ops_table;  /* rows looked up by index: embeddings; on the CPU read in place from the checkpoint's mmap */
 
 enum ops_act { OPS_ACT_NONE = 0, OPS_ACT_RELU, OPS_ACT_GELU_ERF, OPS_ACT_GELU_TANH };
+
+/* weight_new: where the operators have `fp8`, this matrix may be rounded to it (e4m3, a scale for each row of it). */
+enum { OPS_WEIGHT_FP8 = 1 };
 
 /* Several matrices of the same K stacked by rows become one product (q, k, v). bias may be NULL for all parts or given
  * for all. */
@@ -61,6 +67,9 @@ struct ops_norm_args {
     const struct ops_vector *gamma,
         *beta; /* beta NULL: RMS norm (no mean, no bias): x / sqrt(mean(x^2) + eps) * gamma */
     float eps;
+    /* Set: the next linear() with this weight and x = y (all rows, dense) is the only one that reads y, so that a back
+     * end may leave y in a form that this product alone understands. */
+    const struct ops_weight *consumer;
 };
 
 /* Ragged attention over n_seqs sequences: sequence s has query rows q_start[s] .. +q_len[s] of q and key/value rows
@@ -161,22 +170,41 @@ struct ops_patchify_args {
     void *y;     /* [B * (S/p)^2, 3*p*p] */
 };
 
+enum { OPS_MAX_DOWNLOADS = 8 };
+
 struct ops_funcs {
     const char *name; /* "cpu", "ref", "cuda" */
     void (*free)(struct ops *o);
 
-    int (*alloc)(struct ops *o, size_t bytes, void **ret);                   /* 64-byte aligned, contents undefined */
-    void (*release)(struct ops *o, void *p);                                 /* NULL is fine */
-    int (*upload_f32)(struct ops *o, void *dst, const float *src, size_t n); /* host f32 -> act_dtype */
-    /* host f32 -> device f32 (biases) */
-    int (*upload_f32_to_f32)(struct ops *o, void *dst, const float *src, size_t n);
-    int (*download_f32)(struct ops *o, float *dst, const void *src, size_t n); /* act_dtype -> host f32 */
-    int (*download_f32_from_f32)(struct ops *o, float *dst, const void *src,
-                                 size_t n); /* device f32 (logits) -> host */
+    int (*alloc)(struct ops *o, size_t bytes, void **ret); /* 64-byte aligned, contents undefined */
+    void (*release)(struct ops *o, void *p);               /* NULL is fine */
+    /* n values host -> device. The types are F32, F16 or BF16; on the device act_dtype or F32 (biases, logits). */
+    int (*upload)(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
+    /* The same without a copy in between: *ret_host is host memory for n values of act_dtype, which the caller fills and
+     * upload_end sends to dst. One at a time; no other call between the two. On the CPU *ret_host is dst. */
+    int (*upload_begin)(struct ops *o, void *dst, size_t n, void **ret_host);
+    int (*upload_end)(struct ops *o);
+    /* n values device -> host, and wait for them. */
+    int (*download)(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
+    /* The same type on both sides, and no waiting: src may be overwritten by later calls, dst (host) is the caller's
+     * again after download_wait with this or a later ticket. At most OPS_MAX_DOWNLOADS are under way. */
+    int (*download_start)(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n, uint64_t *ret_ticket);
+    int (*download_wait)(struct ops *o, uint64_t ticket);
     int (*sync)(struct ops *o);
 
-    int (*weight_new)(struct ops *o, const struct ops_weight_part *parts, int n_parts, struct ops_weight **ret,
-                      struct err *err);
+    /* A pass: calls that are the same every time for one key: the same operators in the same order with the same
+     * pointers, shapes and flags; only the contents of device memory and of host index arrays may differ (and what is
+     * in an array must not change before pass_end). Longest lengths of ragged attention, rounded up to a power of two
+     * where a tail is meant, are part of the key. A back end may record such a pass once and launch it whole from then
+     * on. No alloc, upload, download, choose or patchify within. NULL: this back end has no use for it (ops_pass_begin). */
+    int (*pass_begin)(struct ops *o, uint64_t key);
+    int (*pass_end)(struct ops *o);
+    /* Bytes of device memory that this process may still take, and that the device has. NULL: host memory, no answer. */
+    int (*memory)(struct ops *o, size_t *ret_free_bytes, size_t *ret_total_bytes);
+
+    /* flags: OPS_WEIGHT_*. */
+    int (*weight_new)(struct ops *o, const struct ops_weight_part *parts, int n_parts, unsigned flags,
+                      struct ops_weight **ret, struct err *err);
     void (*weight_free)(struct ops *o, struct ops_weight *w);
     int (*vector_new)(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err);
     void (*vector_free)(struct ops *o, struct ops_vector *v);
@@ -206,6 +234,8 @@ struct ops_funcs {
 struct ops {
     const struct ops_funcs *f;
     enum dtype act_dtype;
+    bool fp8;       /* matrices with OPS_WEIGHT_FP8 and what is multiplied with them are rounded to e4m3 */
+    struct err why; /* text after -EIO: what the device said */
     /* Called before every product of a graph (model/params.h): a pass over a large batch takes longer than a lease. NULL:
      * nobody wants to know. */
     void (*alive)(void *arg);
@@ -219,6 +249,14 @@ static inline void ops_free(struct ops *o)
 {
     if (o)
         o->f->free(o);
+}
+static inline int ops_pass_begin(struct ops *o, uint64_t key)
+{
+    return o->f->pass_begin ? o->f->pass_begin(o, key) : 0;
+}
+static inline int ops_pass_end(struct ops *o)
+{
+    return o->f->pass_end ? o->f->pass_end(o) : 0;
 }
 
 #endif

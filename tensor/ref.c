@@ -52,16 +52,33 @@ static void ref_release(struct ops *o, void *p)
     free(p);
 }
 
-static int ref_copy_f32(struct ops *o, void *dst, const float *src, size_t n)
+static int ref_convert(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
 {
     (void)o;
-    memcpy(dst, src, n * sizeof(float));
+    tensor_convert(dst, dst_dtype, src, src_dtype, n);
     return 0;
 }
 
-static int ref_download_f32(struct ops *o, float *dst, const void *src, size_t n)
+static int ref_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host)
 {
-    return ref_copy_f32(o, dst, src, n);
+    (void)o;
+    (void)n;
+    *ret_host = dst;
+    return 0;
+}
+
+static int ref_download_start(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n,
+                              uint64_t *ret_ticket)
+{
+    *ret_ticket = 0;
+    return ref_convert(o, dst, dtype, src, dtype, n);
+}
+
+static int ref_download_wait(struct ops *o, uint64_t ticket)
+{
+    (void)o;
+    (void)ticket;
+    return 0;
 }
 
 static int ref_sync(struct ops *o)
@@ -100,12 +117,13 @@ static int weight_size(const struct ops_weight_part *parts, int n_parts, int64_t
     return 0;
 }
 
-static int ref_weight_new(struct ops *o, const struct ops_weight_part *parts, int n_parts, struct ops_weight **ret,
-                          struct err *err)
+static int ref_weight_new(struct ops *o, const struct ops_weight_part *parts, int n_parts, unsigned flags,
+                          struct ops_weight **ret, struct err *err)
 {
     struct ops_weight *w;
     int64_t row = 0, n, k;
 
+    (void)flags; /* these operators have no fp8 */
     if (weight_size(parts, n_parts, &n, &k) < 0)
         return err_set(err, -EOVERFLOW, "weight: its size does not fit this machine");
     w = calloc(1, sizeof(*w));
@@ -458,10 +476,12 @@ static const struct ops_funcs ref_funcs = {
     .free = ref_free,
     .alloc = ref_alloc,
     .release = ref_release,
-    .upload_f32 = ref_copy_f32,
-    .upload_f32_to_f32 = ref_copy_f32,
-    .download_f32 = ref_download_f32,
-    .download_f32_from_f32 = ref_download_f32,
+    .upload = ref_convert,
+    .upload_begin = ref_upload_begin,
+    .upload_end = ref_sync,
+    .download = ref_convert,
+    .download_start = ref_download_start,
+    .download_wait = ref_download_wait,
     .sync = ref_sync,
     .weight_new = ref_weight_new,
     .weight_free = ref_weight_free,

@@ -304,6 +304,22 @@ void tensor_from_f32(void *dst, enum dtype dtype, const float *src, size_t n)
     assert(!"tensor_from_f32: not a float type");
 }
 
+void tensor_convert(void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
+{
+    const size_t dst_size = dtype_size_bytes(dst_dtype), src_size = dtype_size_bytes(src_dtype);
+    float part[512];
+
+    if (dst_dtype == src_dtype) {
+        memcpy(dst, src, n * dst_size);
+        return;
+    }
+    for (size_t i = 0, count; i < n; i += count) {
+        count = n - i < 512 ? n - i : 512;
+        tensor_to_f32(part, src_dtype, (const unsigned char *)src + i * src_size, count);
+        tensor_from_f32((unsigned char *)dst + i * dst_size, dst_dtype, part, count);
+    }
+}
+
 void tensor_row_to_f32(const struct tensor *t, int64_t row, float *dst)
 {
     size_t width = 1;

@@ -43,6 +43,8 @@ char *tensor_shape_text(int n_dims, const int64_t *shape, char *buf, size_t buf_
 void tensor_to_f32(float *dst, enum dtype dtype, const void *src, size_t n);
 /* n f32 -> F32/F16/BF16, rounded to nearest even; NaN stays NaN. */
 void tensor_from_f32(void *dst, enum dtype dtype, const float *src, size_t n);
+/* n numbers from one float type to another (F32, F16, BF16); dst and src do not overlap. */
+void tensor_convert(void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
 /* Row `row` of dimension 0 (everything after it flattened) -> f32; 0 <= row < shape[0], n_dims >= 1. */
 void tensor_row_to_f32(const struct tensor *t, int64_t row, float *dst);
 

@@ -35,7 +35,10 @@ int worker_open(struct worker *w, enum model_stage stage, struct err *err)
     int rc = worker_dtype(w->conf, &dtype, err);
 
     if (rc == 0)
-        rc = device_open(w->conf->device, (int)w->conf->threads, dtype, &w->ops, err);
+        rc = device_open(
+            &(struct device_conf){
+                .device = w->conf->device, .n_threads = (int)w->conf->threads, .act_dtype = dtype, .memory_share = 1},
+            &w->ops, err);
     if (rc == 0)
         rc = checkpoint_open(w->conf->model, &w->checkpoint, err);
     if (rc == 0)

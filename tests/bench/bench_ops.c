@@ -94,7 +94,7 @@ static double linear(const char *what, int64_t m, int64_t n, int64_t k, enum ops
     char shape[64];
     double ns;
 
-    check(ops->f->weight_new(ops, &(struct ops_weight_part){&weight, &bias}, 1, &packed, &err), "weight");
+    check(ops->f->weight_new(ops, &(struct ops_weight_part){&weight, &bias}, 1, 0, &packed, &err), "weight");
     struct ops_linear_args a = {
         .weight = packed, .n_rows = m, .x = x, .ld_x = k, .y = y, .ld_y = n, .act = act, .ld_residual = n};
     a.residual = residual ? y : NULL;

@@ -167,7 +167,8 @@ static void measure(const struct options *q, json_t *out)
     int64_t clock_ns = clock_mono_ns();
     int n_runs;
 
-    if (device_open("cpu", q->threads, q->dtype, &o, &err) < 0)
+    if (device_open(&(struct device_conf){.device = "cpu", .n_threads = q->threads, .act_dtype = q->dtype}, &o, &err) <
+        0)
         die("device", &err);
     struct checkpoint *c = open_checkpoint(q->dir, q->kind->weights);
 

@@ -243,7 +243,7 @@ int main(int argc, char **argv)
     struct err err = {"no such data type"};
 
     if ((argc > 5 && dtype_parse(argv[5], &dtype) < 0) || checkpoint_open(dir, &c, &err) < 0 ||
-        device_open("cpu", threads, dtype, &o, &err) < 0)
+        device_open(&(struct device_conf){.device = "cpu", .n_threads = threads, .act_dtype = dtype}, &o, &err) < 0)
         die(dir, &err);
     printf("bench_stages: %s, %s\n", dir, dtype_name(dtype));
     if (!stage || strcmp(stage, "encoder") == 0)

@@ -63,7 +63,7 @@ static inline void captioner_look(struct captioner *k, int n, const uint8_t *rgb
     const void *device = NULL;
 
     assert_int_equal(vit_forward(k->vit, n, rgb, &device), 0);
-    assert_int_equal(k->o->f->download_f32(k->o, trunk, device, (size_t)n * k->trunk_len), 0);
+    assert_int_equal(k->o->f->download(k->o, trunk, DTYPE_F32, device, k->o->act_dtype, (size_t)n * k->trunk_len), 0);
     assert_int_equal(
         qformer_forward(k->qformer, n, trunk, false, &(struct qformer_out){.queries = queries, .projected = projected}),
         0);

@@ -68,8 +68,8 @@ void lm_rig_forward(struct lm_rig *r, int n_starts, const struct lm_start *start
     const float *device = NULL;
 
     assert_int_equal(lm_forward(r->m, n_starts, starts, n_tokens, tokens, &device), 0);
-    assert_int_equal(r->o->f->download_f32_from_f32(r->o, logits, device,
-                                                    (size_t)(n_starts + n_tokens) * (size_t)lm_vocab_size(r->m)),
+    assert_int_equal(r->o->f->download(r->o, logits, DTYPE_F32, device, DTYPE_F32,
+                                       (size_t)(n_starts + n_tokens) * (size_t)lm_vocab_size(r->m)),
                      0);
 }
 

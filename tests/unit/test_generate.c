@@ -334,7 +334,7 @@ static double logprob_of(const struct fixture *f, const struct job *j, int n_ids
     memcpy(prompt, j->prompt, (size_t)j->n_prompt * sizeof(*prompt));
     memcpy(prompt + j->n_prompt, ids, (size_t)n_ids * sizeof(*prompt));
     assert_int_equal(lm_forward(f->lm, 1, &start, 0, NULL, &device), 0);
-    assert_int_equal(f->o->f->download_f32_from_f32(f->o, logits, device, VOCAB), 0);
+    assert_int_equal(f->o->f->download(f->o, logits, DTYPE_F32, device, DTYPE_F32, VOCAB), 0);
     for (int i = 0; i < VOCAB; i++) {
         assert_true(logits[i] <= logits[id]);
         sum += exp((double)logits[i] - (double)logits[id]);

@@ -138,7 +138,7 @@ static void prefill(struct fixture *f, int n, const int *order, float *ret)
         row += lm_prefix_rows(f->k.lm, starts[i].n_image_rows, starts[i].n_ids);
     }
     assert_int_equal(lm_forward(f->k.lm, n, starts, 0, NULL, &logits), 0);
-    assert_int_equal(f->k.o->f->download_f32_from_f32(f->k.o, ret, logits, (size_t)n * vocab), 0);
+    assert_int_equal(f->k.o->f->download(f->k.o, ret, DTYPE_F32, logits, DTYPE_F32, (size_t)n * vocab), 0);
     for (int p = 0; p < N_PROMPTS; p++)
         token_ids_release(&ids[p]);
 }

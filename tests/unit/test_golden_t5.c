@@ -78,7 +78,7 @@ static void read_on(const struct captioner *k, const struct golden *g, const flo
                                           .prefix_row = i * n_rows,
                                           .first_row = (i + 1) * n_rows - 1};
         assert_int_equal(lm_forward(k->lm, N_IMAGES, starts, 0, NULL, &device), 0);
-        assert_int_equal(k->o->f->download_f32_from_f32(k->o, logits, device, N_IMAGES * vocab), 0);
+        assert_int_equal(k->o->f->download(k->o, logits, DTYPE_F32, device, DTYPE_F32, N_IMAGES * vocab), 0);
         check(g, names[p], 2, (const int64_t[]){N_IMAGES, (int64_t)vocab}, logits, GOLDEN_LIMIT_T5_LOGITS);
         token_ids_release(&ids);
     }

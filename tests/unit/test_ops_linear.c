@@ -95,7 +95,7 @@ static float *run_linear(struct ops *o, const struct linear_case *t, const struc
         for (int64_t r = 0; r < t->m; r++)
             memcpy(before + r * ld_y, residual + r * ld_y, (size_t)t->n * sizeof(float));
     y = ops_rig_act(t->y_f32 ? &(const struct ops){.act_dtype = DTYPE_F32} : o, before, n_y);
-    assert_int_equal(o->f->weight_new(o, parts, t->n_parts, &w, &err), 0);
+    assert_int_equal(o->f->weight_new(o, parts, t->n_parts, 0, &w, &err), 0);
     assert_int_equal(
         o->f->linear(o, &(struct ops_linear_args){.weight = w,
                                                   .n_rows = t->m,
@@ -265,7 +265,7 @@ static void check_linear_invariant(struct ops *o, int64_t n, int64_t k, bool y_f
     struct ops_weight *w;
     struct err err;
 
-    assert_int_equal(o->f->weight_new(o, &part, 1, &w, &err), 0);
+    assert_int_equal(o->f->weight_new(o, &part, 1, 0, &w, &err), 0);
     a.weight = w;
     assert_int_equal(o->f->linear(o, &a), 0);
     a.y = some;
@@ -371,10 +371,10 @@ static void test_ops_weights_take_no_more_than_their_packed_size(void **state)
         long before;
 
         if (o) {
-            assert_int_equal(o->f->weight_new(o, &part, 1, &w[0], &err), 0); /* oneDNN compiles on first use */
+            assert_int_equal(o->f->weight_new(o, &part, 1, 0, &w[0], &err), 0); /* oneDNN compiles on first use */
             before = anonymous_kib();
             for (int j = 1; j < MATRICES; j++)
-                assert_int_equal(o->f->weight_new(o, &part, 1, &w[j], &err), 0);
+                assert_int_equal(o->f->weight_new(o, &part, 1, 0, &w[j], &err), 0);
             assert_true((double)(anonymous_kib() - before) * 1024 <=
                         1.1 * (MATRICES - 1) * N * K * (double)dtype_size_bytes(o->act_dtype));
             for (int j = 0; j < MATRICES; j++)

@@ -370,14 +370,14 @@ static void test_ops_buffers_keep_what_is_uploaded(void **state)
 
         assert_int_equal(o->f->alloc(o, sizeof(y), &d), 0);
         assert_int_equal((uintptr_t)d % 64, 0);
-        assert_int_equal(o->f->upload_f32(o, d, x, N), 0);
+        assert_int_equal(o->f->upload(o, d, o->act_dtype, x, DTYPE_F32, N), 0);
         memset(y, 0, sizeof(y));
-        assert_int_equal(o->f->download_f32(o, y, d, N), 0);
+        assert_int_equal(o->f->download(o, y, DTYPE_F32, d, o->act_dtype, N), 0);
         assert_memory_equal(x, y, sizeof(y));
         x[3] = 1.00001f; /* no bf16 */
-        assert_int_equal(o->f->upload_f32_to_f32(o, d, x, N), 0);
+        assert_int_equal(o->f->upload(o, d, DTYPE_F32, x, DTYPE_F32, N), 0);
         memset(y, 0, sizeof(y));
-        assert_int_equal(o->f->download_f32_from_f32(o, y, d, N), 0);
+        assert_int_equal(o->f->download(o, y, DTYPE_F32, d, DTYPE_F32, N), 0);
         assert_memory_equal(x, y, sizeof(y));
         assert_int_equal(o->f->sync(o), 0);
         o->f->release(o, d);

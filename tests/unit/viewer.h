@@ -89,7 +89,7 @@ static inline void viewer_trunk(struct viewer *v, int n, const uint8_t *rgb, flo
     const void *device = NULL;
 
     assert_int_equal(vit_forward(v->vit, n, rgb, &device), 0);
-    assert_int_equal(v->o->f->download_f32(v->o, trunk, device, (size_t)n * v->trunk_len), 0);
+    assert_int_equal(v->o->f->download(v->o, trunk, DTYPE_F32, device, v->o->act_dtype, (size_t)n * v->trunk_len), 0);
 }
 
 static inline void *viewer_floats(size_t n)
