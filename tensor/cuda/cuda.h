@@ -29,7 +29,14 @@ struct cuda_staging; /* staging.cu: pinned rings */
 struct cuda_passes;  /* pass.cu: recorded graphs */
 
 /* One block of scratch each, so that the parts of an operator do not tread on one another. */
-enum cuda_slot { CUDA_SLOT_LINEAR, CUDA_SLOT_QUANTISED, CUDA_SLOT_ATTENTION, CUDA_SLOT_CHOOSE, CUDA_SLOT_PIXELS, CUDA_SLOTS };
+enum cuda_slot {
+    CUDA_SLOT_LINEAR,
+    CUDA_SLOT_QUANTISED,
+    CUDA_SLOT_ATTENTION,
+    CUDA_SLOT_CHOOSE,
+    CUDA_SLOT_PIXELS,
+    CUDA_SLOTS
+};
 
 enum cuda_pass_state {
     CUDA_PASS_NONE,   /* calls run as they come */
@@ -66,11 +73,11 @@ struct cuda_ops {
 };
 
 struct ops_weight {
-    int64_t n, k;     /* [N, K] */
-    bool fp8;         /* d_values are e4m3 and d_scale is there; else d_values are act_dtype */
-    void *d_values;   /* row-major [N, K] */
-    float *d_scale;   /* [N]: value = d_values * d_scale[row] */
-    void *d_bias;     /* [N] act_dtype, or NULL: none */
+    int64_t n, k;      /* [N, K] */
+    bool fp8;          /* d_values are e4m3 and d_scale is there; else d_values are act_dtype */
+    void *d_values;    /* row-major [N, K] */
+    float *d_scale;    /* [N]: value = d_values * d_scale[row] */
+    void *d_bias;      /* [N] act_dtype, or NULL: none */
     float *d_bias_f32; /* the same in f32, for f32 results */
 };
 
@@ -152,8 +159,8 @@ int cuda_rows_copy(struct ops *o, const struct ops_rows_args *a);
 int cuda_patchify(struct ops *o, const struct ops_patchify_args *a);
 int cuda_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t width, const void *patches,
                    const struct ops_vector *cls, const struct ops_vector *pos, void *y);
-int cuda_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index,
-               const int32_t *dst_index, bool add, void *y, int64_t ld_y);
+int cuda_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index, const int32_t *dst_index,
+               bool add, void *y, int64_t ld_y);
 int cuda_choose(struct ops *o, const struct ops_choose_args *a); /* choose.cu */
 int cuda_upload(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype,
                 size_t n); /* transfer.cu */

@@ -14,6 +14,11 @@
 
 static uint64_t rng_state;
 
+void ops_rig_seed(const char *test)
+{
+    rng_state = fixture_seed(test);
+}
+
 int ops_rig_below(int n)
 {
     return (int)(fixture_random(&rng_state) % (uint64_t)n);
@@ -48,7 +53,7 @@ int ops_rig_setup(void **state)
     assert_ptr_equal(cpu_of(g->cpu[OPS_RIG_F32])->kernels, cpu_kernels_for(g->best, DTYPE_F32));
     if (g->cpu[OPS_RIG_BF16])
         assert_ptr_equal(cpu_of(g->cpu[OPS_RIG_BF16])->kernels, cpu_kernels_for(g->best, DTYPE_BF16));
-    rng_state = fixture_seed("ops_rig");
+    ops_rig_seed("ops_rig");
     *state = g;
     return 0;
 }

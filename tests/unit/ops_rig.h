@@ -27,6 +27,8 @@ int ops_rig_teardown(void **state);
 /* Let the back end use the kernels of one instruction set. */
 void ops_rig_use(const struct ops_rig *g, int type, enum cpu_isa isa);
 
+/* Printed; for rigs of their own. */
+void ops_rig_seed(const char *test);
 int ops_rig_below(int n);
 float ops_rig_normal(void); /* variance 1 */
 float *ops_rig_buffer(size_t n);
