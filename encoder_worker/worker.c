@@ -13,7 +13,7 @@
 #include <string.h>
 
 const struct conf_key encoder_conf_table[] = {
-    WORKER_CONF_KEYS(struct encoder_conf, "2", "16", "128"),
+    WORKER_CONF_KEYS(struct encoder_conf, "2", "on a CPU 16, on a GPU 256"),
     {"decode_threads", CONF_INT, CONF_AT(struct encoder_conf, decode_threads), "1", 1, 256,
      "threads that fetch and decode ahead"},
     {"max_file_bytes", CONF_SIZE, CONF_AT(struct encoder_conf, max_file_bytes), "256MiB", 1, 0, "largest picture file"},
@@ -42,23 +42,23 @@ struct encoder_worker {
 static int open_model(struct encoder_worker *w, struct err *err)
 {
     struct pool_conf pool = {.n_threads = (int)w->conf->decode_threads,
-                             .capacity = (int)w->conf->common.window_items + MSG_MAX_UNIT_ITEMS,
+                             .capacity = (int)worker_window_items(&w->common) + MSG_MAX_UNIT_ITEMS,
                              .limits = {.max_file_bytes = (size_t)w->conf->max_file_bytes,
                                         .max_pixels = (uint64_t)w->conf->max_pixels,
                                         .max_dimension = (uint32_t)w->conf->max_dimension}};
-    int rc = worker_open(&w->common, MODEL_STAGE_ENCODER, err);
+    int rc = worker_open(&w->common, err);
 
     if (rc == 0)
-        rc = vit_new(w->common.ops, w->common.checkpoint, (int)w->conf->common.batch, &w->vit, err);
+        rc = vit_new(w->common.ops, w->common.checkpoint, w->common.batch, &w->vit, err);
     if (rc < 0)
         return rc;
     w->n_tokens = (uint32_t)vit_n_tokens(w->vit);
     w->width = (uint32_t)vit_width(w->vit);
     pool.size_px = (uint32_t)vit_image_size(w->vit);
     w->image_bytes = (size_t)pool.size_px * pool.size_px * 3;
-    w->staging = malloc((size_t)w->conf->common.batch * w->image_bytes);
+    w->staging = malloc((size_t)w->common.batch * w->image_bytes);
     if (!w->staging)
-        return err_set(err, -ENOMEM, "no memory for %lld images", (long long)w->conf->common.batch);
+        return err_set(err, -ENOMEM, "no memory for %d images", w->common.batch);
     return pool_new(&pool, &w->pool, err);
 }
 
@@ -70,15 +70,16 @@ int encoder_worker_start(const void *conf, void **ret, struct err *err)
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
     w->conf = conf;
-    w->common.conf = &w->conf->common;
+    worker_init(&w->common, &w->conf->common, MODEL_STAGE_ENCODER);
     w->end = &w->first;
     if (worker_is_null(&w->common))
         rc = worker_null_shape(w->conf->null_shape, &w->n_tokens, &w->width, err);
     else
         rc = open_model(w, err);
     if (rc == 0)
-        rc = worker_start(&w->common, MODEL_STAGE_ENCODER, err);
+        rc = worker_start(&w->common, err);
     if (rc < 0) {
+        rc = worker_explain(&w->common, rc, err);
         encoder_worker_free(w);
         return rc;
     }
@@ -254,10 +255,10 @@ static int run_batch(struct encoder_worker *w, struct err *err)
     const void *features;
     int64_t start = clock_mono_ns(), share;
 
-    for (struct unit *u = w->first; u && n < w->conf->common.batch && decoded(u); u = u->next) {
+    for (struct unit *u = w->first; u && n < w->common.batch && decoded(u); u = u->next) {
         if (!prepare(w, u))
             continue;
-        for (; u->next_row < u->work->n_items && n < w->conf->common.batch; u->next_row++) {
+        for (; u->next_row < u->work->n_items && n < w->common.batch; u->next_row++) {
             if (u->failed[u->next_row])
                 continue;
             memcpy(w->staging + (size_t)n * w->image_bytes, u->pixels + u->next_row * w->image_bytes, w->image_bytes);
@@ -276,7 +277,7 @@ static int run_batch(struct encoder_worker *w, struct err *err)
                                         (size_t)(k - i) * one);
     }
     if (rc < 0)
-        return err_set(err, rc, "the image encoder failed: %s", strerror(-rc));
+        return worker_failed(&w->common, rc, "the image encoder failed", err);
     share = (clock_mono_ns() - start) / n;
     for (int i = 0; i < n; i++)
         place[i].unit->compute_ns += share;

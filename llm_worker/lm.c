@@ -111,6 +111,8 @@ int lm_open(struct ops *o, const struct checkpoint *c, const struct lm_limits *l
         return rc;
     if (c->config.lm == CONFIG_LM_NONE)
         return err_set(err, -ENOTSUP, "%s: a retrieval checkpoint has no language model", c->dir);
+    if (c->config.lm == CONFIG_LM_T5 && o->act_dtype == DTYPE_F16)
+        return err_set(err, -ENOTSUP, "%s: FlanT5 overflows in fp16: take bf16 or fp32", c->dir);
     m = calloc(1, sizeof(*m));
     if (!m)
         return err_set(err, -ENOMEM, "no memory for the language model");

@@ -14,13 +14,14 @@
 #include <string.h>
 
 const struct conf_key llm_conf_table[] = {
-    WORKER_CONF_KEYS(struct llm_conf, "1", "64", "256"),
+    WORKER_CONF_KEYS(struct llm_conf, "1", "on a CPU 64, on a GPU what its memory holds, up to 512"),
     {"positions", CONF_INT, CONF_AT(struct llm_conf, positions), "512", 0, 1 << 20,
      "most positions of a sequence (queries, prompt and new tokens; sizes the KV cache); 0: all that the model has"},
     {0}};
 
 enum {
     LLM_DEFAULT_POSITIONS = 512,
+    LLM_DEFAULT_BATCH = 256,
     SEQUENCES_PER_IMAGE = 5, /* beams of one image; the cache's rows are the limit where each is long */
 };
 
@@ -39,9 +40,9 @@ struct llm_worker {
 
 static int open_model(struct llm_worker *w, struct err *err)
 {
-    struct lm_limits limits = {.n_sequences = SEQUENCES_PER_IMAGE * (int)w->conf->common.batch};
+    struct lm_limits limits = {0};
     int64_t positions = w->conf->positions;
-    int rc = worker_open(&w->common, MODEL_STAGE_LLM, err);
+    int rc = worker_open(&w->common, err);
 
     if (rc == 0)
         rc = config_tokenizer_load(&w->common.checkpoint->config, w->common.checkpoint->tokenizer_path, &w->tokenizer,
@@ -55,19 +56,22 @@ static int open_model(struct llm_worker *w, struct err *err)
         positions = w->common.checkpoint->config.opt.max_positions;
     if (positions == 0)
         positions = LLM_DEFAULT_POSITIONS; /* T5 knows no limit */
-    if (positions > INT32_MAX / 2 / w->conf->common.batch)
-        return err_set(err, -EINVAL, "batch %lld with %lld positions: the cache would be too large",
-                       (long long)w->conf->common.batch, (long long)positions);
+    if (w->common.batch == 0)
+        w->common.batch = LLM_DEFAULT_BATCH;
+    limits.n_sequences = SEQUENCES_PER_IMAGE * w->common.batch;
+    if (positions > INT32_MAX / 2 / w->common.batch)
+        return err_set(err, -EINVAL, "batch %d with %lld positions: the cache would be too large", w->common.batch,
+                       (long long)positions);
     if (limits.n_sequences < GENERATE_MAX_BEAMS)
         limits.n_sequences = GENERATE_MAX_BEAMS;
-    limits.n_kv_rows = (int)(w->conf->common.batch * positions);
+    limits.n_kv_rows = (int)(w->common.batch * positions);
     limits.max_rows = limits.n_sequences + (int)positions;
     rc = lm_open(w->common.ops, w->common.checkpoint, &limits, &w->lm, err);
     if (rc < 0)
         return rc;
     w->n_queries = (uint32_t)w->common.checkpoint->config.n_queries;
     w->width = (uint32_t)lm_width(w->lm);
-    return generate_new(w->lm, (int)w->conf->common.batch, w->common.checkpoint->config.image_token, &w->generate, err);
+    return generate_new(w->lm, w->common.batch, w->common.checkpoint->config.image_token, &w->generate, err);
 }
 
 int llm_worker_start(const void *conf, void **ret, struct err *err)
@@ -78,13 +82,14 @@ int llm_worker_start(const void *conf, void **ret, struct err *err)
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
     w->conf = conf;
-    w->common.conf = &w->conf->common;
+    worker_init(&w->common, &w->conf->common, MODEL_STAGE_LLM);
     w->end = &w->first;
     if (!worker_is_null(&w->common))
         rc = open_model(w, err);
     if (rc == 0)
-        rc = worker_start(&w->common, MODEL_STAGE_LLM, err);
+        rc = worker_start(&w->common, err);
     if (rc < 0) {
+        rc = worker_explain(&w->common, rc, err);
         llm_worker_free(w);
         return rc;
     }
@@ -276,7 +281,7 @@ static int step(struct llm_worker *w, struct err *err)
     int n = generate_step(w->generate);
 
     if (n < 0)
-        return err_set(err, n, "the language model failed: %s", strerror(-n));
+        return worker_failed(&w->common, n, "the language model failed", err);
     worker_session_progress(w->common.session);
     share_time(w, clock_mono_ns() - start);
     while (generate_take(w->generate, &r) == 1) {

@@ -269,7 +269,7 @@ int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, 
 
     if (stage != MODEL_STAGE_ENCODER && stage != MODEL_STAGE_QFORMER && stage != MODEL_STAGE_LLM)
         return err_set(err, -EINVAL, "no such stage");
-    if (!dtype_is_float(dtype))
+    if (!dtype_is_float(dtype_of_activations(dtype)))
         return err_set(err, -EINVAL, "a stage does not compute in %s", dtype_name(dtype));
     if (stage == MODEL_STAGE_LLM)
         rc = fingerprint_lm(c, &a, err);

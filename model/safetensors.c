@@ -130,7 +130,8 @@ static int read_entry(const char *file, const char *name, const json_t *v, const
         return err_set(err, -EINVAL, "%s: tensor %.40s...: a name has 1 to %d bytes", file, name, MAX_NAME_BYTES - 1);
     if (!json_is_object(v) || !dtype)
         return err_set(err, -EINVAL, "%s: tensor %s: has no dtype", file, name);
-    if (dtype_parse(dtype, &e->tensor.dtype) < 0 || strcmp(dtype, dtype_name(e->tensor.dtype)) != 0)
+    if (dtype_parse(dtype, &e->tensor.dtype) < 0 || strcmp(dtype, dtype_name(e->tensor.dtype)) != 0 ||
+        e->tensor.dtype == DTYPE_F8_E4M3)
         return err_set(err, -EINVAL, "%s: tensor %s: type %.20s is not supported", file, name, dtype);
     if (read_shape(json_object_get(v, "shape"), &e->tensor) < 0)
         return err_set(err, -EINVAL, "%s: tensor %s: shape is not a list of up to %d sizes", file, name,

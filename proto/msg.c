@@ -30,6 +30,8 @@ size_t msg_dtype_bytes(enum msg_dtype dtype)
         return 4;
     case MSG_DTYPE_I64:
         return 8;
+    case MSG_DTYPE_F8_E4M3: /* no tensor is of it */
+        return 0;
     }
     return 0;
 }

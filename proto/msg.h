@@ -311,7 +311,7 @@ int msg_pack(const struct msg *m, struct buf *buf, struct err *err) CHECK_RESULT
 /* Bytes of the whole tensor and of one item of it (shape[0] = 1). -EMSGSIZE past MSG_MAX_TENSOR_BYTES, also on
  * overflow. */
 int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *ret_item_bytes) CHECK_RESULT;
-size_t msg_dtype_bytes(enum msg_dtype dtype); /* 0: not a type */
+size_t msg_dtype_bytes(enum msg_dtype dtype); /* 0: not a type, or of no tensor */
 
 const char *msg_type_name(enum msg_type type);             /* "hello"; "?" for none of ours */
 enum msg_task msg_embedding_task(enum msg_embedding kind); /* what a node does that gives it */

@@ -147,7 +147,7 @@ static int check_hello(const struct msg_hello *h, struct err *err)
         return 0;
     if (!stage_known(h->stage))
         return err_set(err, -EBADMSG, "hello: stage %d is none", (int)h->stage);
-    if (!dtype_known(h->dtype))
+    if (!dtype_known(h->dtype) && h->dtype != MSG_DTYPE_F8_E4M3)
         return err_set(err, -EBADMSG, "hello: dtype %d is none", (int)h->dtype);
     if (!h->device[0])
         return err_set(err, -EBADMSG, "hello without device");

@@ -34,7 +34,7 @@ const char *msg_dtype_word(enum msg_dtype dtype)
 {
     static const char *const names[] = {
         "unspecified",         [MSG_DTYPE_F32] = "fp32",  [MSG_DTYPE_F16] = "fp16",  [MSG_DTYPE_BF16] = "bf16",
-        [MSG_DTYPE_U8] = "u8", [MSG_DTYPE_I32] = "int32", [MSG_DTYPE_I64] = "int64",
+        [MSG_DTYPE_U8] = "u8", [MSG_DTYPE_I32] = "int32", [MSG_DTYPE_I64] = "int64", [MSG_DTYPE_F8_E4M3] = "fp8",
     };
 
     return NAME_OF(names, dtype);
@@ -198,7 +198,7 @@ uint64_t msg_recipe_hash(const struct msg_recipe *r)
 
 static bool float_known(enum msg_dtype d)
 {
-    return (unsigned)d <= MSG_DTYPE_BF16; /* 0: not said */
+    return (unsigned)d <= MSG_DTYPE_BF16 || d == MSG_DTYPE_F8_E4M3; /* 0: not said */
 }
 
 static int check_decode(const struct msg_decode *d, struct err *err)

@@ -24,7 +24,15 @@ enum {
 };
 
 /* The numbers are those of wire.proto and of tensor/tensor.h. 0 is "not said". */
-enum msg_dtype { MSG_DTYPE_F32 = 1, MSG_DTYPE_F16, MSG_DTYPE_BF16, MSG_DTYPE_U8, MSG_DTYPE_I32, MSG_DTYPE_I64 };
+enum msg_dtype {
+    MSG_DTYPE_F32 = 1,
+    MSG_DTYPE_F16,
+    MSG_DTYPE_BF16,
+    MSG_DTYPE_U8,
+    MSG_DTYPE_I32,
+    MSG_DTYPE_I64,
+    MSG_DTYPE_F8_E4M3
+};
 
 enum msg_early_stopping { MSG_EARLY_FALSE, MSG_EARLY_TRUE, MSG_EARLY_NEVER };
 

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct conf_key qformer_conf_table[] = {WORKER_CONF_KEYS(struct qformer_conf, "1", "16", "128"),
+const struct conf_key qformer_conf_table[] = {WORKER_CONF_KEYS(struct qformer_conf, "1", "on a CPU 16, on a GPU 256"),
                                               {"null_shape", CONF_TEXT, CONF_AT(struct qformer_conf, null_shape),
                                                "32,2560", 1, 0, "device = null: queries,width of the output"},
                                               {0}};
@@ -35,10 +35,10 @@ struct qformer_worker {
 
 static int open_model(struct qformer_worker *w, struct err *err)
 {
-    int rc = worker_open(&w->common, MODEL_STAGE_QFORMER, err);
+    int rc = worker_open(&w->common, err);
 
     if (rc == 0)
-        rc = qformer_new(w->common.ops, w->common.checkpoint, (int)w->conf->common.batch, &w->qformer, err);
+        rc = qformer_new(w->common.ops, w->common.checkpoint, w->common.batch, &w->qformer, err);
     if (rc < 0)
         return rc;
     w->n_tokens = (uint32_t)qformer_n_tokens(w->qformer);
@@ -70,14 +70,15 @@ int qformer_worker_start(const void *conf, void **ret, struct err *err)
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
     w->conf = conf;
-    w->common.conf = &w->conf->common;
+    worker_init(&w->common, &w->conf->common, MODEL_STAGE_QFORMER);
     if (worker_is_null(&w->common))
         rc = null_shape(w, err);
     else
         rc = open_model(w, err);
     if (rc == 0)
-        rc = worker_start(&w->common, MODEL_STAGE_QFORMER, err);
+        rc = worker_start(&w->common, err);
     if (rc < 0) {
+        rc = worker_explain(&w->common, rc, err);
         qformer_worker_free(w);
         return rc;
     }
@@ -173,7 +174,7 @@ static int group_take(struct qformer_worker *w, struct group *g, int64_t timeout
     struct worker_work *work;
     int rc = 0;
 
-    while (g->n < GROUP_MAX_UNITS && g->n_images < (size_t)w->conf->common.batch) {
+    while (g->n < GROUP_MAX_UNITS && g->n_images < (size_t)w->common.batch) {
         rc = worker_session_take(w->common.session, g->n ? 0 : timeout_ms, &work);
         if (rc != 1)
             return rc;
@@ -329,14 +330,14 @@ static int group_compute(struct qformer_worker *w, struct group *g, struct err *
         rc = batch_texts_alloc(&b, g);
     for (size_t i = 0; rc == 0 && w->qformer && i < g->n_images;) {
         const size_t left = g->n_images - i;
-        const int n = (int)(left < (size_t)w->conf->common.batch ? left : (size_t)w->conf->common.batch);
+        const int n = (int)(left < (size_t)w->common.batch ? left : (size_t)w->common.batch);
 
         rc = compute_batch(w, g, &b, i, n);
         worker_session_progress(w->common.session);
         i += (size_t)n;
     }
     batch_texts_release(&b);
-    return rc < 0 ? err_set(err, rc, "the Q-Former failed: %s", strerror(-rc)) : 0;
+    return rc < 0 ? worker_failed(&w->common, rc, "the Q-Former failed", err) : 0;
 }
 
 /* -- results -- */

@@ -20,6 +20,7 @@ static const struct {
     {DTYPE_F32, 4, {"F32", "fp32", "float32"}},    {DTYPE_F16, 2, {"F16", "fp16", "float16"}},
     {DTYPE_BF16, 2, {"BF16", "bf16", "bfloat16"}}, {DTYPE_U8, 1, {"U8", "u8", "uint8"}},
     {DTYPE_I32, 4, {"I32", "i32", "int32"}},       {DTYPE_I64, 8, {"I64", "i64", "int64"}},
+    {DTYPE_F8_E4M3, 1, {"FP8", "fp8", "e4m3"}}, /* not as in safetensors: nothing is read or written in it */
 };
 #define N_DTYPES (sizeof(dtypes) / sizeof(dtypes[0]))
 
@@ -53,6 +54,11 @@ int dtype_parse(const char *name, enum dtype *ret_dtype)
 bool dtype_is_float(enum dtype dtype)
 {
     return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16;
+}
+
+enum dtype dtype_of_activations(enum dtype dtype)
+{
+    return dtype == DTYPE_F8_E4M3 ? DTYPE_BF16 : dtype;
 }
 
 int tensor_n_elements(const struct tensor *t, int64_t *ret_n)
@@ -268,6 +274,7 @@ void tensor_to_f32(float *dst, enum dtype dtype, const void *src, size_t n)
         return;
     case DTYPE_I32:
     case DTYPE_I64:
+    case DTYPE_F8_E4M3:
         break;
     }
     assert(!"tensor_to_f32: not a float type");
@@ -299,6 +306,7 @@ void tensor_from_f32(void *dst, enum dtype dtype, const float *src, size_t n)
     case DTYPE_U8:
     case DTYPE_I32:
     case DTYPE_I64:
+    case DTYPE_F8_E4M3:
         break;
     }
     assert(!"tensor_from_f32: not a float type");

@@ -4,6 +4,7 @@
 #include <jansson.h>
 
 #include "tensor/cpu_machine.h"
+#include "worker/worker.h"
 
 static int report_machine(struct golden *g, const struct selftest_conf *conf, struct err *err)
 {
@@ -11,8 +12,9 @@ static int report_machine(struct golden *g, const struct selftest_conf *conf, st
 
     cpu_machine_describe(&m);
     return golden_report_machine(g,
-                                 json_pack("{s:s, s:s, s:s, s:s, s:i}", "cpu", m.cpu, "isa", m.isa, "library",
-                                           m.library, "dtype", dtype_name(conf->dtype), "threads", conf->n_threads),
+                                 json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "device", conf->device.device, "cpu",
+                                           m.cpu, "isa", m.isa, "library", m.library, "dtype",
+                                           dtype_name(worker_dtype(&conf->device)), "threads", conf->device.n_threads),
                                  err);
 }
 
@@ -24,9 +26,9 @@ int selftest_open(const char *golden_dir, const struct selftest_conf *conf, stru
     int rc = golden_open(golden_dir, &g, err);
 
     if (rc == 0)
-        rc = ops_cpu_new(conf->n_threads, conf->dtype, &o, err);
+        rc = device_open(&conf->device, &o, err);
     if (rc == 0) {
-        g->coarse = conf->dtype != DTYPE_F32;
+        g->coarse = conf->device.act_dtype != DTYPE_F32 || conf->device.tf32;
         rc = report_machine(g, conf, err);
     }
     if (rc < 0) {

@@ -6,12 +6,11 @@
 #define BLIPLINE_WORKER_SELFTEST_H
 
 #include "model/golden.h"
-#include "tensor/ops.h"
+#include "tensor/device.h"
 
 /* What the daemon's configuration says. */
 struct selftest_conf {
-    int n_threads;
-    enum dtype dtype;
+    struct device_conf device;
 };
 
 /* Golden data and operators; the report begins with a row about the machine. */

@@ -1,49 +1,150 @@
 #include "worker/worker.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/stop.h"
 #include "model/fingerprint.h"
-#include "tensor/device.h"
 #include "wire/context.h"
 #include "wire/worker_end.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { GOODBYE_MS = 10000 };
+
+static bool is_cuda(const struct worker *w)
+{
+    return device_is_cuda(w->conf->device);
+}
+
+void worker_init(struct worker *w, const struct worker_conf *conf, enum model_stage stage)
+{
+    w->conf = conf;
+    w->stage = stage;
+    w->started_ms = clock_mono_ms();
+    w->batch = (int)conf->batch;
+    if (w->batch == 0 && stage == MODEL_STAGE_LLM)
+        w->batch = is_cuda(w) ? 0 : 64;
+    else if (w->batch == 0)
+        w->batch = is_cuda(w) ? 256 : 16;
+}
+
+/* One batch is computed, one comes in; a device that works behind the host has two more in hand. */
+uint32_t worker_window_items(const struct worker *w)
+{
+    const uint32_t least = w->stage == MODEL_STAGE_LLM ? 256 : 128,
+                   wanted = (is_cuda(w) ? 4U : 2U) * (uint32_t)w->batch;
+
+    if (w->conf->window_items)
+        return (uint32_t)w->conf->window_items;
+    return wanted > least ? wanted : least;
+}
 
 bool worker_is_null(const struct worker *w)
 {
     return strcmp(w->conf->device, "null") == 0;
 }
 
-int worker_dtype(const struct worker_conf *conf, enum dtype *ret, struct err *err)
+static int parse_share(const char *text, double *ret, struct err *err)
 {
-    enum dtype dtype = DTYPE_F32;
+    char *end;
+    const double share = strtod(text, &end);
 
-    if (dtype_parse(conf->dtype, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16))
-        return err_set(err, -EINVAL, "dtype = %s: fp32 or bf16 is wanted", conf->dtype);
-    *ret = dtype;
+    if (end == text || *end || !(share >= 0.05 && share <= 1))
+        return err_set(err, -EINVAL, "memory_share = %s: a number from 0.05 to 1 is wanted", text);
+    *ret = share;
     return 0;
 }
 
-int worker_open(struct worker *w, enum model_stage stage, struct err *err)
+int worker_device(const struct worker_conf *conf, struct device_conf *ret, struct err *err)
 {
+    struct device_conf d = {.device = conf->device,
+                            .cuda_library = conf->cuda_library,
+                            .n_threads = (int)conf->threads,
+                            .tf32 = conf->tf32};
+    const bool host = strcmp(conf->device, "cpu") == 0 || strcmp(conf->device, "ref") == 0;
     enum dtype dtype = DTYPE_F32;
-    int rc = worker_dtype(w->conf, &dtype, err);
 
+    if (dtype_parse(conf->dtype, &dtype) < 0 || !dtype_is_float(dtype_of_activations(dtype)))
+        return err_set(err, -EINVAL, "dtype = %s: fp32, bf16, fp16 or fp8 is wanted", conf->dtype);
+    if (host && (dtype == DTYPE_F16 || dtype == DTYPE_F8_E4M3))
+        return err_set(err, -EINVAL, "dtype = %s: device = %s computes in fp32 or bf16", conf->dtype, conf->device);
+    d.act_dtype = dtype_of_activations(dtype);
+    d.fp8 = dtype == DTYPE_F8_E4M3;
+    *ret = d;
+    return parse_share(conf->memory_share, &ret->memory_share, err);
+}
+
+enum dtype worker_dtype(const struct device_conf *d)
+{
+    return d->fp8 ? DTYPE_F8_E4M3 : d->act_dtype;
+}
+
+enum msg_dtype worker_tensor_dtype(const struct worker *w)
+{
+    struct device_conf d;
+
+    if (w->ops)
+        return (enum msg_dtype)w->ops->act_dtype; /* the numbers agree */
+    return worker_device(w->conf, &d, NULL) < 0 ? MSG_DTYPE_F32 : (enum msg_dtype)d.act_dtype;
+}
+
+/* Several processes on one card take turns on it, unless MPS lets them share it. */
+static void log_mps(const struct device_conf *d)
+{
+    const char *dir = getenv("CUDA_MPS_PIPE_DIRECTORY");
+    char control[PATH_MAX];
+
+    if (!dir || !*dir)
+        dir = "/tmp/nvidia-mps";
+    (void)snprintf(control, sizeof(control), "%s/control", dir);
+    if (access(control, F_OK) == 0)
+        log_info("event=mps status=running pipe=%s", dir);
+    else if (d->memory_share < 1) /* it is not alone */
+        log_warn(
+            "event=mps status=missing pipe=%s processes that share a card take turns on it: start MPS (ops/mps.sh, "
+            "ops/mps.md)",
+            dir);
+    else
+        log_info("event=mps status=missing pipe=%s fine for one process a card; for several see ops/mps.md", dir);
+}
+
+int worker_open(struct worker *w, struct err *err)
+{
+    struct device_conf d;
+    size_t total_bytes;
+    int rc = worker_device(w->conf, &d, err);
+
+    if (rc == 0 && is_cuda(w))
+        log_mps(&d);
     if (rc == 0)
-        rc = device_open(
-            &(struct device_conf){
-                .device = w->conf->device, .n_threads = (int)w->conf->threads, .act_dtype = dtype, .memory_share = 1},
-            &w->ops, err);
+        rc = device_open(&d, &w->ops, err);
+    if (rc == 0 && w->ops->f->memory && w->ops->f->memory(w->ops, &w->device_bytes, &total_bytes) < 0)
+        w->device_bytes = 0;
     if (rc == 0)
         rc = checkpoint_open(w->conf->model, &w->checkpoint, err);
     if (rc == 0)
-        rc = checkpoint_check(w->checkpoint, stage, err);
+        rc = checkpoint_check(w->checkpoint, w->stage, err);
     return rc;
+}
+
+int worker_explain(const struct worker *w, int rc, struct err *err)
+{
+    const size_t n = strlen(err->text);
+
+    if (w->ops && w->ops->why.text[0] && !strstr(err->text, w->ops->why.text))
+        (void)snprintf(err->text + n, sizeof(err->text) - n, "%s%s", n ? ": " : "", w->ops->why.text);
+    return rc;
+}
+
+int worker_failed(const struct worker *w, int rc, const char *what, struct err *err)
+{
+    return worker_explain(w, err_set(err, rc, "%s: %s", what, strerror(-rc)), err);
 }
 
 static enum msg_stage wire_stage(enum model_stage stage)
@@ -63,25 +164,38 @@ static void note_alive(void *session)
     worker_session_progress(session);
 }
 
-int worker_start(struct worker *w, enum model_stage stage, struct err *err)
+static void log_ready(const struct worker *w, const struct worker_session_conf *c)
+{
+    size_t free_bytes = 0, total_bytes = 0;
+    char memory[128] = "";
+
+    if (w->ops && w->ops->f->memory && w->ops->f->memory(w->ops, &free_bytes, &total_bytes) == 0)
+        (void)snprintf(memory, sizeof(memory), " device_bytes=%zu free_bytes=%zu",
+                       w->device_bytes > free_bytes ? w->device_bytes - free_bytes : 0, free_bytes);
+    log_info("event=ready stage=%s device=%s dtype=%s model=%s threads=%lld batch=%d window_items=%u load_ms=%lld%s",
+             msg_stage_name(c->stage), c->device, msg_dtype_word(c->dtype), c->model, (long long)w->conf->threads,
+             w->batch, c->window_items, (long long)(clock_mono_ms() - w->started_ms), memory);
+}
+
+int worker_start(struct worker *w, struct err *err)
 {
     char name[MSG_NAME_SIZE];
     struct worker_session_conf conf = {.endpoint = w->conf->endpoint,
-                                       .stage = wire_stage(stage),
+                                       .stage = wire_stage(w->stage),
                                        .device = w->conf->device,
                                        .model = name,
-                                       .window_items = (uint32_t)w->conf->window_items,
                                        .window_bytes = (uint64_t)w->conf->window_bytes};
     struct fingerprint fingerprint;
-    enum dtype dtype = DTYPE_F32;
-    int rc = worker_dtype(w->conf, &dtype, err);
+    struct device_conf device;
+    int rc = worker_device(w->conf, &device, err);
 
     if (rc < 0)
         return rc;
-    conf.dtype = (enum msg_dtype)dtype; /* the numbers agree */
+    conf.window_items = worker_window_items(w);
+    conf.dtype = (enum msg_dtype)worker_dtype(&device); /* the numbers agree */
     file_base_name(w->conf->model, name, sizeof(name));
     if (w->checkpoint) {
-        rc = model_stage_fingerprint(w->checkpoint, stage, dtype, &fingerprint, err);
+        rc = model_stage_fingerprint(w->checkpoint, w->stage, worker_dtype(&device), &fingerprint, err);
         if (rc < 0)
             return rc;
         conf.fingerprint.n_bytes = MSG_FINGERPRINT_BYTES;
@@ -95,9 +209,7 @@ int worker_start(struct worker *w, enum model_stage stage, struct err *err)
         w->ops->alive_arg = w->session;
     }
     if (rc == 0)
-        log_info("event=ready stage=%s device=%s dtype=%s model=%s threads=%lld batch=%lld", msg_stage_name(conf.stage),
-                 w->conf->device, msg_dtype_word(conf.dtype), name, (long long)w->conf->threads,
-                 (long long)w->conf->batch);
+        log_ready(w, &conf);
     return rc;
 }
 

@@ -9,8 +9,9 @@
 #include "base/conf.h"
 #include "base/err.h"
 #include "model/checkpoint.h"
-#include "tensor/tensor.h"
+#include "tensor/device.h"
 #include "tensor/ops.h"
+#include "tensor/tensor.h"
 #include "wire/worker_session.h"
 
 #include <stdbool.h>
@@ -20,53 +21,114 @@ struct worker_conf {
     char endpoint[128];
     char model[1024];
     char device[64];
+    char cuda_library[1024];
     char dtype[16];
+    char memory_share[16];
+    bool tf32;
     int64_t threads;
-    int64_t batch;
-    int64_t window_items;
+    int64_t batch;        /* 0: as the device suits (struct worker) */
+    int64_t window_items; /* 0: as the batch suits */
     int64_t window_bytes;
     char log_level[16];
 };
 
 /* The rows of a configuration table for these keys; `c` is the daemon's struct, whose field `common` is a struct worker_conf. The
- * defaults of threads, batch and window_items are the stage's. */
-#define WORKER_CONF_KEYS(c, threads_, batch_, window_items_)                                                             \
+ * default of threads is the stage's, and what it does with batch = 0. */
+#define WORKER_CONF_KEYS(c, threads_, auto_)                                                                             \
     {"endpoint", CONF_TEXT, CONF_AT(c, common.endpoint), "ipc:///run/blipline/broker", 1, 0, "the broker's endpoint"},   \
         {"model", CONF_TEXT, CONF_AT(c, common.model), "", 0, 0, "checkpoint directory (not needed for device = null)"}, \
-        {"device", CONF_TEXT, CONF_AT(c, common.device), "cpu", 1, 0, "cpu, or null: right shapes without arithmetic"},  \
-        {"dtype", CONF_TEXT, CONF_AT(c, common.dtype), "fp32", 1, 0, "fp32, or bf16 where the device has it"},           \
+        {"device",                                                                                                       \
+         CONF_TEXT,                                                                                                      \
+         CONF_AT(c, common.device),                                                                                      \
+         "cpu",                                                                                                          \
+         1,                                                                                                              \
+         0,                                                                                                              \
+         "cpu; cuda:N or a GPU's UUID (GPU-...); null: right shapes without arithmetic"},                                \
+        {"cuda_library",                                                                                                 \
+         CONF_TEXT,                                                                                                      \
+         CONF_AT(c, common.cuda_library),                                                                                \
+         "",                                                                                                             \
+         0,                                                                                                              \
+         0,                                                                                                              \
+         "path of libblipline-cuda.so; empty: beside the program, or in ../lib/blipline"},                               \
+        {"dtype",                                                                                                        \
+         CONF_TEXT,                                                                                                      \
+         CONF_AT(c, common.dtype),                                                                                       \
+         "fp32",                                                                                                         \
+         1,                                                                                                              \
+         0,                                                                                                              \
+         "fp32; bf16, where the device has it; CUDA also fp16 (not FlanT5) and fp8: bf16, with the large matrices of "   \
+         "image encoder and OPT in e4m3"},                                                                               \
+        {"memory_share",                                                                                                 \
+         CONF_TEXT,                                                                                                      \
+         CONF_AT(c, common.memory_share),                                                                                \
+         "1",                                                                                                            \
+         1,                                                                                                              \
+         0,                                                                                                              \
+         "CUDA: share of the card's memory that this process may take, 0.05 to 1"},                                      \
+        {"tf32",                                                                                                         \
+         CONF_BOOL,                                                                                                      \
+         CONF_AT(c, common.tf32),                                                                                        \
+         "no",                                                                                                           \
+         0,                                                                                                              \
+         0,                                                                                                              \
+         "CUDA: products of fp32 round their operands to tf32, several times as fast and about 1e-3 off"},               \
         {"threads", CONF_INT, CONF_AT(c, common.threads), threads_, 1, 1024, "threads of the model"},                    \
         {"batch",                                                                                                        \
          CONF_INT,                                                                                                       \
          CONF_AT(c, common.batch),                                                                                       \
-         batch_,                                                                                                         \
-         1,                                                                                                              \
-         4096,                                                                                                           \
-         "images or sequences that are computed together"},                                                              \
-        {"window_items", CONF_INT, CONF_AT(c, common.window_items), window_items_, 1, 65536, "items held at once"},      \
+         "0",                                                                                                            \
+         0,                                                                                                              \
+         WORKER_MAX_BATCH,                                                                                               \
+         "images or sequences that are computed together; 0: " auto_},                                                   \
+        {"window_items",                                                                                                 \
+         CONF_INT,                                                                                                       \
+         CONF_AT(c, common.window_items),                                                                                \
+         "0",                                                                                                            \
+         0,                                                                                                              \
+         65536,                                                                                                          \
+         "items held at once; 0: two batches, on a GPU four, and at least 128 (the language model 256)"},                \
         {"window_bytes", CONF_SIZE, CONF_AT(c, common.window_bytes), "4GiB", 1, 0, "bytes of tensors held at once"},     \
     {                                                                                                                    \
         "log_level", CONF_TEXT, CONF_AT(c, common.log_level), "info", 1, 0, "err, warn, info or debug"                   \
     }
+
+enum { WORKER_MAX_BATCH = 4096 };
 
 struct worker {
     const struct worker_conf *conf;
     struct checkpoint *checkpoint; /* NULL: device null */
     struct ops *ops;               /* NULL: device null */
     struct worker_session *session;
+    enum model_stage stage;
+    int batch;          /* configured, or what suits the device; 0: the language model sets it by the memory there is */
+    int64_t started_ms; /* clock_mono_ms of worker_init */
+    size_t device_bytes; /* CUDA: free at worker_open */
     bool draining;
 };
 
+/* What comes first: the keys, and the sizes that follow from them. */
+void worker_init(struct worker *w, const struct worker_conf *conf, enum model_stage stage);
+/* Items held at once. */
+uint32_t worker_window_items(const struct worker *w);
 /* device = null: the daemon gives right shapes without arithmetic and needs no checkpoint. */
 bool worker_is_null(const struct worker *w);
 
-/* What the key dtype says: DTYPE_F32 or DTYPE_BF16. */
-int worker_dtype(const struct worker_conf *conf, enum dtype *ret, struct err *err) CHECK_RESULT;
+/* What the keys about the device say; borrows from conf. -EINVAL names the key. */
+int worker_device(const struct worker_conf *conf, struct device_conf *ret, struct err *err) CHECK_RESULT;
+/* The type that stands in fingerprints and in Hello: that of activations, or F8_E4M3. */
+enum dtype worker_dtype(const struct device_conf *d);
+/* Of the tensors that this daemon sends, also with device = null. */
+enum msg_dtype worker_tensor_dtype(const struct worker *w);
 
-/* Open the device and the checkpoint, and check the tensors of `stage`. */
-int worker_open(struct worker *w, enum model_stage stage, struct err *err) CHECK_RESULT;
+/* Open the device and the checkpoint, and check the tensors of the stage. */
+int worker_open(struct worker *w, struct err *err) CHECK_RESULT;
+/* After an error `rc` of what computes: put what the device said behind err's text, where it said anything. Returns rc. */
+int worker_explain(const struct worker *w, int rc, struct err *err);
+/* The same with a text of its own. */
+int worker_failed(const struct worker *w, int rc, const char *what, struct err *err);
 /* Announce the stage, with the fingerprint of the checkpoint if there is one. */
-int worker_start(struct worker *w, enum model_stage stage, struct err *err) CHECK_RESULT;
+int worker_start(struct worker *w, struct err *err) CHECK_RESULT;
 /* Ends the session at once, closes checkpoint and device. The graphs over `ops` must be gone by now. */
 void worker_release(struct worker *w);
 

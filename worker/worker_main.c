@@ -14,7 +14,7 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
 {
     struct options opt = options_parse(argc, argv, p->name, p->what, p->table);
     enum log_level level;
-    enum dtype dtype = DTYPE_F32;
+    struct selftest_conf selftest;
     void *daemon = NULL;
     struct err err;
     int rc;
@@ -24,13 +24,13 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
         fatal(EXIT_CONFIG, "%s", err.text);
     if (log_level_parse(p->common->log_level, &level) < 0)
         fatal(EXIT_CONFIG, "log_level = %s: err, warn, info or debug is wanted", p->common->log_level);
-    if (worker_dtype(p->common, &dtype, &err) < 0)
+    if (worker_device(p->common, &selftest.device, &err) < 0)
         fatal(EXIT_CONFIG, "%s", err.text);
     if (opt.check_only)
         return EXIT_SUCCESS;
     log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);
     if (opt.golden_dir) {
-        rc = p->selftest(opt.golden_dir, &(struct selftest_conf){(int)p->common->threads, dtype}, stdout, &err);
+        rc = p->selftest(opt.golden_dir, &selftest, stdout, &err);
         if (rc < 0)
             fatal(EXIT_INIT, "%s", err.text);
         return rc;

@@ -178,7 +178,7 @@ static void test_fingerprint_stored_type_counts(void **state)
 static void test_fingerprint_of_a_stage_says_its_arithmetic(void **state)
 {
     static const enum model_stage stages[] = {MODEL_STAGE_ENCODER, MODEL_STAGE_QFORMER, MODEL_STAGE_LLM};
-    struct fingerprint fp32, bf16;
+    struct fingerprint fp32, bf16, fp8;
     struct checkpoint *c = NULL;
     struct err err = {""};
 
@@ -188,6 +188,8 @@ static void test_fingerprint_of_a_stage_says_its_arithmetic(void **state)
         assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_F32, &fp32, &err), 0);
         assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_BF16, &bf16, &err), 0);
         assert_false(fingerprint_equal(&fp32, &bf16));
+        assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_F8_E4M3, &fp8, &err), 0);
+        assert_false(fingerprint_equal(&fp32, &fp8) || fingerprint_equal(&bf16, &fp8));
         assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_I32, &bf16, &err), -EINVAL);
     }
     checkpoint_free(c);

@@ -83,7 +83,7 @@ static void fill_workers_part(struct msg *m)
                                       .pid = 4711,
                                       .stage = MSG_STAGE_QFORMER,
                                       .device = "cuda:0",
-                                      .dtype = MSG_DTYPE_F16,
+                                      .dtype = MSG_DTYPE_F8_E4M3,
                                       .fingerprint = {16, "0123456789abcdef"},
                                       .model = "m",
                                       .window_items = 256,
@@ -479,7 +479,7 @@ struct bad_case {
 SPOIL(bad_version, m->version = 3)
 SPOIL(bad_stage, m->hello.stage = (enum msg_stage)9)
 SPOIL(bad_role, m->hello.role = (enum msg_role)0)
-SPOIL(bad_dtype, m->tensors[0].dtype = (enum msg_dtype)7)
+SPOIL(bad_dtype, m->tensors[0].dtype = MSG_DTYPE_F8_E4M3)
 SPOIL(bad_fingerprint, m->hello.fingerprint.n_bytes = 15)
 SPOIL(no_window, m->hello.window_items = 0)
 SPOIL(bad_versions, m->hello.min_version = 4)

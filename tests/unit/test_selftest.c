@@ -112,7 +112,8 @@ static void test_selftest_limits_depend_on_the_type(void **state)
 static json_t *report_of(int (*selftest)(const char *, const struct selftest_conf *, FILE *, struct err *),
                          const char *dir, int *ret_rc)
 {
-    const struct selftest_conf conf = {.n_threads = 1, .dtype = DTYPE_F32};
+    const struct selftest_conf conf = {
+        .device = {.device = "cpu", .n_threads = 1, .act_dtype = DTYPE_F32, .memory_share = 1}};
     struct err err = {""};
     char *text = NULL;
     size_t size = 0;
