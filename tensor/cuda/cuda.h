@@ -16,6 +16,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,9 +25,12 @@ extern "C" {
 #include "tensor/ops.h"
 }
 
-struct cuda_matmul;  /* matmul.cu: handle, workspace, chosen algorithms */
-struct cuda_staging; /* staging.cu: pinned rings */
-struct cuda_passes;  /* pass.cu: recorded graphs */
+struct cuda_matmul;    /* matmul.cu: handle, workspace, chosen algorithms */
+struct cuda_staging;   /* staging.cu: the ring of host arrays */
+struct cuda_uploads;   /* upload.cu: pinned memory on its way in */
+struct cuda_downloads; /* download.cu: results on their way out */
+struct cuda_loader;    /* load.cu: the buffers of its threads */
+struct cuda_passes;    /* pass.cu: recorded graphs */
 
 /* One block of scratch each, so that the parts of an operator do not tread on one another. */
 enum cuda_slot {
@@ -40,6 +44,7 @@ enum cuda_slot {
 
 enum cuda_pass_state {
     CUDA_PASS_NONE,   /* calls run as they come */
+    CUDA_PASS_FIRST,  /* so they do the first time a key is seen: what the pass needs is counted */
     CUDA_PASS_RECORD, /* the stream is capturing */
     CUDA_PASS_REPLAY, /* nothing is launched: the recorded graph will be */
 };
@@ -50,19 +55,30 @@ struct cuda_quantised {
     int64_t n_rows, width;
 };
 
+/* What cuda_malloc gave out. */
+struct cuda_block {
+    void *d_memory;
+    size_t n_bytes;
+};
+
 struct cuda_ops {
     struct ops base;
     int device;       /* ordinal */
     int sm;           /* compute capability: 80, 89, 90, ... */
     int n_processors; /* streaming multiprocessors */
     bool tf32;
-    int n_threads;           /* of loading */
-    size_t memory_limit;     /* of this process */
-    size_t memory_allocated; /* through alloc and scratch */
-    bool failed;             /* sticky */
+    int n_threads;             /* of loading */
+    size_t memory_limit;       /* of this process */
+    size_t memory_allocated;   /* through cuda_malloc, and what the card must have for the buffers of transfers */
+    struct cuda_block *blocks; /* of cuda_malloc */
+    int n_blocks, blocks_capacity;
+    bool failed; /* sticky */
     cudaStream_t stream, upload_stream, download_stream;
     struct cuda_matmul *matmul;
     struct cuda_staging *staging;
+    struct cuda_uploads *uploads;
+    struct cuda_downloads *downloads;
+    struct cuda_loader *loader; /* NULL until the first large array is loaded */
     struct cuda_passes *passes;
     enum cuda_pass_state pass;
     struct cuda_quantised quantised;
@@ -100,16 +116,29 @@ static inline size_t cuda_element_bytes(const struct cuda_ops *o)
     return o->base.act_dtype == DTYPE_F32 ? 4 : 2;
 }
 
-/* -- cuda.cu -- */
+/* -- memory.cu -- */
 
 /* 0 for cudaSuccess; -ENOMEM (not sticky) for cudaErrorMemoryAllocation; else sets base.why ("WHAT: TEXT") and failed, and
- * returns -EIO. */
+ * returns -EIO. After that it returns -EIO for all. */
 int cuda_status(struct cuda_ops *o, cudaError_t e, const char *what);
+/* -EIO after a device error: the first line of what talks to the device. */
+static inline int cuda_failed(const struct cuda_ops *o)
+{
+    return o->failed ? -EIO : 0;
+}
 /* cudaMalloc within memory_limit, 256-byte aligned. -ENOMEM. */
 int cuda_malloc(struct cuda_ops *o, size_t n_bytes, void **ret);
+/* NULL is fine. Waits for the device. */
 void cuda_free(struct cuda_ops *o, void *d_memory);
 /* At least n_bytes for this slot, contents undefined. Growing waits for the device and forgets all recorded passes. */
 int cuda_scratch(struct cuda_ops *o, enum cuda_slot slot, size_t n_bytes, void **ret);
+/* Page-locked host memory; cudaFreeHost. -ENOMEM. */
+int cuda_malloc_host(struct cuda_ops *o, size_t n_bytes, void **ret);
+/* An event without a time. */
+int cuda_event_new(struct cuda_ops *o, cudaEvent_t *ret);
+/* `waiting` runs what is enqueued after this call when what is in `before` now is done; `event` carries it. */
+int cuda_stream_after(struct cuda_ops *o, cudaStream_t waiting, cudaStream_t before, cudaEvent_t event);
+
 /* Is a recorded pass being replayed, so that nothing is to be enqueued? */
 static inline bool cuda_skips(const struct cuda_ops *o)
 {
@@ -119,8 +148,20 @@ static inline bool cuda_skips(const struct cuda_ops *o)
 /* -- staging.cu -- */
 
 /* A copy of a host array on the device, for the kernels of the operator that asks. The same array (address, size, contents)
- * is sent once for many calls. */
-int cuda_stage(struct cuda_ops *o, const void *host, size_t n_bytes, const void **ret_device);
+ * is sent once for many calls.
+ *
+ * In a pass the array has a place that is chosen when the pass is recorded. Hence two things that a launcher must know:
+ * cuda_stage is for arrays that came to the operator as arguments, which stay as they are until pass_end and have the
+ * same length whenever the pass is run. Everything else goes through cuda_stage_as: max_bytes is the most that the array
+ * can take in any run of the pass, and made_here says that the operator made it, in memory that it will use again. */
+int cuda_stage_as(struct cuda_ops *o, const void *host, size_t n_bytes, size_t max_bytes, bool made_here,
+                  const void **ret_device);
+static inline int cuda_stage(struct cuda_ops *o, const void *host, size_t n_bytes, const void **ret_device)
+{
+    return cuda_stage_as(o, host, n_bytes, n_bytes, false, ret_device);
+}
+int cuda_staging_new(struct cuda_ops *o);
+void cuda_staging_free(struct cuda_ops *o);
 
 /* -- convert.cu -- */
 
@@ -133,6 +174,14 @@ int cuda_convert(struct cuda_ops *o, cudaStream_t stream, void *d_dst, enum dtyp
 /* Host memory (a checkpoint's map) to the device as dst_dtype: read by o->n_threads threads through pinned buffers. Waits
  * until the source has been read and the values have arrived. */
 int cuda_load(struct cuda_ops *o, void *d_dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
+void cuda_loader_free(struct cuda_ops *o);
+
+/* -- parameters.cu: what model files hold besides matrices -- */
+
+int cuda_vector_new(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err);
+void cuda_vector_free(struct ops *o, struct ops_vector *v);
+int cuda_table_new(struct ops *o, const struct tensor *t, struct ops_table **ret, struct err *err);
+void cuda_table_free(struct ops *o, struct ops_table *t);
 
 /* -- quantise.cu -- */
 
@@ -163,13 +212,25 @@ int cuda_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const i
                bool add, void *y, int64_t ld_y);
 int cuda_choose(struct ops *o, const struct ops_choose_args *a); /* choose.cu */
 int cuda_upload(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype,
-                size_t n); /* transfer.cu */
+                size_t n); /* upload.cu */
 int cuda_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host);
 int cuda_upload_end(struct ops *o);
-int cuda_download(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
+int cuda_uploads_new(struct cuda_ops *o);
+void cuda_uploads_free(struct cuda_ops *o);
+int cuda_download(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype,
+                  size_t n); /* download.cu */
 int cuda_download_start(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n, uint64_t *ret_ticket);
 int cuda_download_wait(struct ops *o, uint64_t ticket);
+int cuda_downloads_new(struct cuda_ops *o);
+void cuda_downloads_free(struct cuda_ops *o);
 int cuda_pass_begin(struct ops *o, uint64_t key); /* pass.cu */
 int cuda_pass_end(struct ops *o);
+/* Forget what was recorded: the addresses in it are no longer true. Not within a pass that is recorded or replayed. */
+void cuda_passes_forget(struct cuda_ops *o);
+int cuda_passes_new(struct cuda_ops *o);
+void cuda_passes_free(struct cuda_ops *o);
+/* The place of a host array in the pass that is recorded or replayed; as cuda_stage_as. In a first run it counts. */
+int cuda_pass_stage(struct cuda_ops *o, const void *host, size_t n_bytes, size_t max_bytes, bool made_here,
+                    const void **ret_device);
 
 #endif

@@ -34,8 +34,8 @@ static int cuda_launch_on(struct cuda_ops *o, cudaStream_t stream, void (*kernel
     std::tuple<P...> values(static_cast<P>(args)...);
     cudaError_t e = cudaSuccess;
 
-    if (cuda_skips(o))
-        return 0;
+    if (cuda_skips(o) || o->failed)
+        return cuda_failed(o);
     if (shared_bytes > 48 * 1024)
         e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     if (e == cudaSuccess)
