@@ -145,6 +145,13 @@ static inline bool cuda_skips(const struct cuda_ops *o)
     return o->pass == CUDA_PASS_REPLAY;
 }
 
+/* To be said by whoever is about to write to this buffer: what o->quantised holds of it is old then. */
+static inline void cuda_overwrites(struct cuda_ops *o, const void *d_memory)
+{
+    if (o->quantised.of == d_memory)
+        o->quantised.of = NULL;
+}
+
 /* -- staging.cu -- */
 
 /* A copy of a host array on the device, for the kernels of the operator that asks. The same array (address, size, contents)
@@ -168,6 +175,12 @@ void cuda_staging_free(struct cuda_ops *o);
 /* n values on the device, from one float type to another, on `stream`. */
 int cuda_convert(struct cuda_ops *o, cudaStream_t stream, void *d_dst, enum dtype dst_dtype, const void *d_src,
                  enum dtype src_dtype, size_t n);
+
+/* -- transfer.cu -- */
+
+/* Bytes to the device as they are: later calls see them there, earlier ones are done with d_dst before. The host memory is
+ * the caller's again on return. */
+int cuda_upload_bytes(struct cuda_ops *o, void *d_dst, const void *host, size_t n_bytes);
 
 /* -- load.cu -- */
 
