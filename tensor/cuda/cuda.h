@@ -176,10 +176,9 @@ void cuda_staging_free(struct cuda_ops *o);
 int cuda_convert(struct cuda_ops *o, cudaStream_t stream, void *d_dst, enum dtype dst_dtype, const void *d_src,
                  enum dtype src_dtype, size_t n);
 
-/* -- transfer.cu -- */
+/* -- upload.cu -- */
 
-/* Bytes to the device as they are: later calls see them there, earlier ones are done with d_dst before. The host memory is
- * the caller's again on return. */
+/* Bytes to the device as they are; as upload(). */
 int cuda_upload_bytes(struct cuda_ops *o, void *d_dst, const void *host, size_t n_bytes);
 
 /* -- load.cu -- */

@@ -172,13 +172,11 @@ static int piece_send(struct cuda_ops *o, struct piece *p, void *d_dst, enum dty
     return 0;
 }
 
-int cuda_upload(struct ops *base, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
+static int upload(struct cuda_ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
 {
-    struct cuda_ops *o = cuda_of(base);
     const size_t dst_bytes = dtype_size_bytes(dst_dtype), src_bytes = dtype_size_bytes(src_dtype);
     int rc = cuda_failed(o);
 
-    assert(dtype_is_float(dst_dtype) && dtype_is_float(src_dtype));
     assert(o->pass == CUDA_PASS_NONE && !o->uploads->d_dst);
     for (size_t i = 0; i < n && rc == 0;) {
         size_t count = n - i < PIECE_BYTES / src_bytes ? n - i : PIECE_BYTES / src_bytes;
@@ -192,6 +190,17 @@ int cuda_upload(struct ops *base, void *dst, enum dtype dst_dtype, const void *s
         i += count;
     }
     return rc;
+}
+
+int cuda_upload(struct ops *base, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
+{
+    assert(dtype_is_float(dst_dtype) && dtype_is_float(src_dtype));
+    return upload(cuda_of(base), dst, dst_dtype, src, src_dtype, n);
+}
+
+int cuda_upload_bytes(struct cuda_ops *o, void *d_dst, const void *host, size_t n_bytes)
+{
+    return upload(o, d_dst, DTYPE_U8, host, DTYPE_U8, n_bytes);
 }
 
 int cuda_upload_begin(struct ops *base, void *dst, size_t n, void **ret_host)
