@@ -12,7 +12,7 @@
 struct options {
     const char *file;       /* -f: configuration file, NULL: defaults */
     const char *golden_dir; /* -t: self-test on this directory, JSON on standard output, then exit */
-    bool check_only;        /* -n: check the configuration and exit */
+    bool check_only;        /* -n: check the configuration (and open its GPU), then exit */
     bool verbose;           /* -v: log level debug */
 };
 

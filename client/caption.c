@@ -365,7 +365,7 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
 static int prepare(struct run *r, struct err *err)
 {
     const struct caption_options *o = r->o;
-    struct daemons_conf conf = {.plan = o->plan, .n_threads = o->n_threads, .verbose = o->verbose};
+    struct daemons_conf conf = {.placement = o->placement, .verbose = o->verbose};
     struct msg_job_open open;
     int rc = interrupt_open(&r->signal_fd, err);
 
@@ -457,7 +457,7 @@ static int run_job(struct run *r, struct err *err)
 static int dry_run_json(const struct run *r)
 {
     const struct feed_counts *c = feed_counts(r->feed);
-    json_t *all = plan_json(r->o->plan);
+    json_t *all = plan_json(r->o->plan, r->o->placement);
 
     if (!all || json_object_set_new(all, "pictures", json_integer((json_int_t)c->n_walked)) < 0 ||
         json_object_set_new(all, "new", json_integer((json_int_t)c->n_new)) < 0) {
@@ -489,7 +489,7 @@ static int dry_run(struct run *r, struct err *err)
         return rc;
     if (r->o->json)
         return dry_run_json(r);
-    rc = plan_show(r->o->plan, r->o->recipe, stdout);
+    rc = plan_show(r->o->plan, r->o->placement, r->o->recipe, stdout);
     (void)fflush(stdout);
     if (rc < 0)
         return rc;

@@ -13,7 +13,7 @@
 #ifndef BLIPLINE_CLIENT_CAPTION_H
 #define BLIPLINE_CLIENT_CAPTION_H
 
-#include "client/plan.h"
+#include "client/place.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,10 +24,10 @@ struct caption_options {
     const char *store;
     const struct recipe *recipe; /* what the plan was made from, to be shown */
     const struct plan *plan;
-    int n_threads;
-    uint32_t unit_items; /* 0: chosen here */
-    uint64_t limit;      /* 0: none */
-    const char *join;    /* a table of columns by key; NULL: none */
+    const struct placement *placement; /* of the plan */
+    uint32_t unit_items;               /* 0: chosen here */
+    uint64_t limit;                    /* 0: none */
+    const char *join;                  /* a table of columns by key; NULL: none */
     bool json, verbose, dry_run;
 };
 

@@ -1,19 +1,20 @@
 /* cmd_caption.c - `blipline caption`, `score` and `embed`: pictures in, records out, everything on this machine. The three
  * are one; they differ in the recipe that they begin with. */
 #include <errno.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "client/caption.h"
 #include "client/commands.h"
+#include "client/device_probe.h"
+#include "client/devices.h"
 #include "client/recipe.h"
 
 enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
 
 struct caption_flags {
-    const char *store, *model, *score_model, *recipe, *device, *join;
+    const char *store, *model, *score_model, *recipe, *device, *cuda_library, *join;
     struct cli_settings settings;
     int64_t threads, unit, limit;
     bool json, verbose, dry_run;
@@ -37,8 +38,12 @@ static const struct cli_option options[] = {
      MAX_UNIT, NULL},
     {"limit", 0, CLI_NUMBER, offsetof(struct caption_flags, limit), "N", "only the first N pictures of the sources", 1,
      INT64_MAX, NULL},
-    {"device", 0, CLI_CHOICE, offsetof(struct caption_flags, device), "DEVICE",
-     "auto (default), cpu, or null: no arithmetic, to measure everything else", 0, 0, "auto cpu null"},
+    {"device", 0, CLI_TEXT, offsetof(struct caption_flags, device), "LIST",
+     "auto (default: every GPU, else the CPU), cpu, GPUs with commas between them (cuda:N, or GPU-... as blipline "
+     "devices lists them; each runs all stages), or null: no arithmetic, to measure everything else",
+     0, 0, NULL},
+    {"cuda-library", 0, CLI_TEXT, offsetof(struct caption_flags, cuda_library), "FILE",
+     "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"dry-run", 'n', CLI_FLAG, offsetof(struct caption_flags, dry_run), NULL,
      "check models and lists, show recipe and stages, count the pictures; do nothing", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct caption_flags, json), NULL,
@@ -67,14 +72,6 @@ static bool caption_options_more(size_t i, struct cli_option *ret)
 static bool score_options_more(size_t i, struct cli_option *ret)
 {
     return recipe_option(RECIPE_SCORE | RECIPE_EMBED, i, offsetof(struct caption_flags, settings), ret);
-}
-
-static int online_cpus(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
 }
 
 static int complain_no_model(const char *command, const struct recipe *r)
@@ -108,31 +105,90 @@ static int make_recipe(const struct cli_command *self, const struct caption_flag
     return rc;
 }
 
-static int make_plan(const struct cli_command *self, const struct caption_flags *f, const struct recipe *recipe,
-                     struct plan *ret)
+/* What is wrong has been said; -EDOM: it is the command line. */
+static int choose_devices(const struct cli_command *self, const struct caption_flags *f, struct devices *ret_have,
+                          struct device_choice *ret)
 {
-    struct plan_options o = {.recipe = recipe,
-                             .model_dir = f->model,
-                             .score_model_dir = f->score_model,
-                             .null = strcmp(f->device, "null") == 0};
+    struct err err = {""};
+    int rc;
+
+    devices_find(f->cuda_library, ret_have);
+    rc = devices_choose(ret_have, f->device, f->cuda_library, ret, &err);
+    if (rc < 0)
+        cli_error("%s: %s", self->name, err.text);
+    return rc;
+}
+
+static int make_plan(const struct cli_command *self, const struct caption_flags *f, struct recipe *recipe,
+                     enum device_kind device, struct plan *ret)
+{
+    struct plan_options o = {
+        .recipe = recipe, .model_dir = f->model, .score_model_dir = f->score_model, .device = device};
     struct err err = {""};
     int rc = plan_make(&o, ret, &err);
 
-    if (rc < 0)
+    if (rc < 0) {
         cli_error("%s: %s", self->name, err.text[0] ? err.text : strerror(-rc));
-    else if (ret->is_demo)
+        return rc;
+    }
+    /* what was left open is known now, and shown */
+    recipe->dtype_encode = ret->recipe.dtype_encode;
+    recipe->dtype_qformer = ret->recipe.dtype_qformer;
+    recipe->dtype_llm = ret->recipe.dtype_llm;
+    return 0;
+}
+
+/* The exit code; 0: the cards answer. */
+static int probe(const struct cli_command *self, const struct placement *p)
+{
+    struct err err = {""};
+    int signal_number, rc = device_probe(p, &signal_number, &err);
+
+    if (signal_number)
+        return 128 + signal_number;
+    if (rc == 0)
+        return CLI_EXIT_OK;
+    cli_error("%s: %s", self->name, err.text[0] ? err.text : strerror(-rc));
+    return CLI_EXIT_ERROR;
+}
+
+static void say_more(const struct plan *plan, const struct devices *have, const struct device_choice *chosen)
+{
+    if (plan->is_demo)
         cli_error("the demo model only knows drawings of pictograms; do not expect more of it");
-    return rc;
+    if (chosen->note[0])
+        cli_error("%s", chosen->note);
+    if (chosen->kind == DEVICE_CUDA && !have->has_mps)
+        cli_error(
+            "NVIDIA's MPS is not running: the %u workers of a card take turns on it; `nvidia-cuda-mps-control -d` "
+            "lets them work side by side",
+            plan->n_workers);
+}
+
+/* The exit code; 0: the command line makes sense so far. */
+static int check_flags(const struct cli_command *self, const struct caption_flags *f, const struct recipe *recipe)
+{
+    bool captions = recipe->stages & RECIPE_CAPTION;
+
+    if (strcmp(f->device, "null") != 0 && !f->model && (captions || !f->score_model))
+        return complain_no_model(self->name, recipe);
+    if (f->score_model && captions && !recipe->itc && !recipe->itm && recipe->n_embeddings == 0) {
+        cli_error("%s: --score-model: the recipe %s has nothing for it to do; add --score, or --embed itc", self->name,
+                  recipe->name);
+        return CLI_EXIT_USAGE;
+    }
+    return CLI_EXIT_OK;
 }
 
 static int run(const struct cli_command *self, int argc, char **argv)
 {
-    static struct recipe recipe; /* both are large for a stack */
+    static struct recipe recipe; /* they are large for a stack */
     static struct plan plan;
+    static struct devices have;
+    static struct device_choice chosen;
+    static struct placement placement;
     struct caption_flags f = {.device = "auto"};
-    int n_args = cli_parse(self, argc, argv, &f);
-    struct caption_options o;
-    int rc;
+    int n_args = cli_parse(self, argc, argv, &f), rc;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
@@ -143,31 +199,33 @@ static int run(const struct cli_command *self, int argc, char **argv)
     }
     if (make_recipe(self, &f, &recipe) < 0)
         return CLI_EXIT_USAGE;
-    if (strcmp(f.device, "null") != 0 && !f.model && ((recipe.stages & RECIPE_CAPTION) || !f.score_model))
-        return complain_no_model(self->name, &recipe);
-    if (f.score_model && (recipe.stages & RECIPE_CAPTION) && !recipe.itc && !recipe.itm && recipe.n_embeddings == 0) {
-        cli_error("%s: --score-model: the recipe %s has nothing for it to do; add --score, or --embed itc", self->name,
-                  recipe.name);
-        return CLI_EXIT_USAGE;
-    }
-    rc = make_plan(self, &f, &recipe, &plan);
+    rc = check_flags(self, &f, &recipe);
+    if (rc != CLI_EXIT_OK)
+        return rc;
+    rc = choose_devices(self, &f, &have, &chosen);
+    if (rc == 0)
+        rc = make_plan(self, &f, &recipe, chosen.kind, &plan);
     if (rc < 0)
         return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
-    o = (struct caption_options){
+    place_workers(&plan, &chosen, f.threads ? (int)f.threads : have.n_threads, &placement);
+    rc = probe(self, &placement);
+    if (rc != CLI_EXIT_OK)
+        return rc;
+    say_more(&plan, &have, &chosen);
+    return caption_run(&(struct caption_options){
         .sources = (const char *const *)argv + argc - n_args,
         .n_sources = n_args,
         .store = f.store,
         .recipe = &recipe,
         .plan = &plan,
-        .n_threads = f.threads ? (int)f.threads : online_cpus(),
+        .placement = &placement,
         .unit_items = (uint32_t)f.unit,
         .join = f.join,
         .limit = (uint64_t)f.limit,
         .json = f.json,
         .verbose = f.verbose,
         .dry_run = f.dry_run,
-    };
-    return caption_run(&o);
+    });
 }
 
 #define ABOUT_RESUME                                                                                               \

@@ -15,6 +15,7 @@ extern const struct cli_command cmd_get;
 extern const struct cli_command cmd_stats;
 extern const struct cli_command cmd_verify;
 extern const struct cli_command cmd_selftest;
+extern const struct cli_command cmd_devices;
 
 struct help_topic {
     const char *name; /* NULL ends the table */

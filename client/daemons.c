@@ -25,68 +25,49 @@ static int write_config(const struct daemons_child *c, const struct buf *text, s
     return file_write_atomic(c->config, text->data, text->size_bytes, err);
 }
 
-/* By the work of an item. A stage that is busy all the time wants every thread, since the others wait for it mostly; so
- * each gets twice its share. */
-static void split_threads(struct daemons *d, int n_threads)
-{
-    double sum = 0;
-
-    for (int i = 1; i < d->n_children; i++)
-        sum += d->children[i].worker->gflop;
-    for (int i = 0; i < d->n_children; i++) {
-        struct daemons_child *c = &d->children[i];
-        double share = !c->worker ? 0 : sum > 0 ? 2 * c->worker->gflop / sum : 1;
-        int n = (int)((share < 1 ? share : 1) * n_threads + 0.5);
-
-        c->n_threads = n > 1 ? n : 1;
-    }
-}
-
-/* An INI value cannot hold every path: where `dir` is awkward, a link in the run's folder stands for it. */
-static int model_path(const struct daemons *d, const struct daemons_child *c, char *ret, size_t ret_size,
-                      struct err *err)
-{
-    const char *dir = c->worker->model_dir;
-    char name[64];
-    bool plain = strlen(dir) < 200;
-
-    for (const char *p = dir; *p; p++)
-        plain = plain && (unsigned char)*p > ' ' && *p != ';' && *p != '#' && *p != '"' && *p != 0x7f;
-    if (plain) {
-        (void)snprintf(ret, ret_size, "%s", dir);
-        return 0;
-    }
-    (void)snprintf(name, sizeof(name), "%s.model", c->name);
-    (void)rundir_file(d->rundir, name, ret, ret_size);
-    if (symlink(dir, ret) < 0 && errno != EEXIST)
-        return err_set(err, -errno, "%s: %s", ret, strerror(errno));
-    return 0;
-}
-
 static int null_text(const struct plan_worker *w, struct buf *ret)
 {
-    int rc = buf_appendf(ret, "device = null\n");
+    return w->stage == MSG_STAGE_LLM ? 0 : buf_appendf(ret, "null_shape = %d,%d\n", w->rows, w->width);
+}
 
-    if (rc == 0 && w->stage != MSG_STAGE_LLM)
-        rc = buf_appendf(ret, "null_shape = %d,%d\n", w->rows, w->width);
+/* Sizes of batches and windows are left to the worker, which knows what suits its device. */
+static int cuda_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret, struct err *err)
+{
+    char library[PATH_MAX];
+    int rc = buf_appendf(ret, "memory_share = %.3f\ntf32 = no\n", c->place->memory_share);
+
+    if (rc < 0 || !d->devices->library[0])
+        return rc;
+    rc = rundir_plain_path(d->rundir, d->devices->library, "cuda-library", library, sizeof(library), err);
+    return rc < 0 ? rc : buf_appendf(ret, "cuda_library = %s\n", library);
+}
+
+static int model_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret, struct err *err)
+{
+    const struct plan_worker *w = c->place->worker;
+    char model[PATH_MAX], link[64];
+    int rc;
+
+    (void)snprintf(link, sizeof(link), "%s.model", w->name);
+    rc = rundir_plain_path(d->rundir, w->model_dir, link, model, sizeof(model), err);
+    if (rc == 0)
+        rc = buf_appendf(ret, "model = %s\ndtype = %s\n", model, msg_dtype_word(w->dtype));
+    if (rc == 0 && w->stage == MSG_STAGE_LLM)
+        rc = buf_appendf(ret, "positions = %d\n", w->n_positions);
     return rc;
 }
 
 static int worker_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret, struct err *err)
 {
-    const struct plan_worker *w = c->worker;
-    char model[PATH_MAX];
-    int rc = buf_appendf(ret, "threads = %d\n", c->n_threads);
+    const struct place *p = c->place;
+    int rc = buf_appendf(ret, "device = %s\nthreads = %d\n", p->device, p->n_threads);
 
-    if (rc == 0 && w->stage == MSG_STAGE_ENCODE)
-        rc = buf_appendf(ret, "decode_threads = %d\n", c->n_threads / 2 > 1 ? c->n_threads / 2 : 1);
-    if (rc < 0 || !w->model_dir[0])
-        return rc < 0 ? rc : null_text(w, ret);
-    rc = model_path(d, c, model, sizeof(model), err);
+    if (rc == 0 && p->worker->stage == MSG_STAGE_ENCODE)
+        rc = buf_appendf(ret, "decode_threads = %d\n", p->n_decode_threads);
     if (rc == 0)
-        rc = buf_appendf(ret, "device = cpu\nmodel = %s\ndtype = %s\n", model, msg_dtype_word(w->dtype));
-    if (rc == 0 && w->stage == MSG_STAGE_LLM)
-        rc = buf_appendf(ret, "positions = %d\n", w->n_positions);
+        rc = p->worker->model_dir[0] ? model_text(d, c, ret, err) : null_text(p->worker, ret);
+    if (rc == 0 && p->memory_share > 0)
+        rc = cuda_text(d, c, ret, err);
     return rc;
 }
 
@@ -95,16 +76,12 @@ static int config_text(const struct daemons *d, const struct daemons_child *c, s
     int rc = buf_appendf(ret, "endpoint = ipc://%s/broker\nlog_level = %s\n", d->rundir->path,
                          d->verbose ? "debug" : "info");
 
-    return rc < 0 || !c->worker ? rc : worker_text(d, c, ret, err);
+    return rc < 0 || !c->place ? rc : worker_text(d, c, ret, err);
 }
 
 static const char *program_name(const struct daemons_child *c)
 {
-    if (!c->worker)
-        return "blipline-broker";
-    if (c->worker->stage == MSG_STAGE_ENCODE)
-        return "blipline-encoder";
-    return c->worker->stage == MSG_STAGE_QFORMER ? "blipline-qformer" : "blipline-llm";
+    return c->place ? place_program(c->place->worker->stage) : "blipline-broker";
 }
 
 static int prepare(struct daemons *d, struct daemons_child *c, struct err *err)
@@ -134,12 +111,11 @@ static int prepare(struct daemons *d, struct daemons_child *c, struct err *err)
 int daemons_init(struct daemons *d, const struct rundir *r, const struct daemons_conf *conf, struct screen *screen,
                  struct err *err)
 {
-    *d = (struct daemons){.rundir = r, .screen = screen, .verbose = conf->verbose};
+    *d = (struct daemons){.rundir = r, .screen = screen, .devices = conf->placement->devices, .verbose = conf->verbose};
     d->children[d->n_children++] = (struct daemons_child){.name = "broker", .log_fd = -1};
-    for (uint32_t i = 0; i < conf->plan->n_workers; i++)
+    for (int i = 0; i < conf->placement->n; i++)
         d->children[d->n_children++] = (struct daemons_child){
-            .name = conf->plan->workers[i].name, .worker = &conf->plan->workers[i], .log_fd = -1};
-    split_threads(d, conf->n_threads);
+            .name = conf->placement->list[i].name, .place = &conf->placement->list[i], .log_fd = -1};
     for (int i = 0; i < d->n_children; i++) {
         int rc = prepare(d, &d->children[i], err);
 
@@ -301,7 +277,7 @@ void daemons_dismiss_encoders(struct daemons *d)
     for (int i = 1; i < d->n_children; i++) {
         struct daemons_child *c = &d->children[i];
 
-        if (c->worker->stage != MSG_STAGE_ENCODE)
+        if (c->place->worker->stage != MSG_STAGE_ENCODE)
             continue;
         c->dismissed = true;
         if (c->pid > 0)

@@ -8,7 +8,7 @@
 #define BLIPLINE_CLIENT_DAEMONS_H
 
 #include "base/err.h"
-#include "client/plan.h"
+#include "client/place.h"
 #include "client/rundir.h"
 #include "client/screen.h"
 
@@ -17,20 +17,18 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { DAEMONS_MAX = 1 + PLAN_MAX_WORKERS, DAEMONS_MAX_DEATHS = 5, DAEMONS_DEATH_WINDOW_MS = 30000 };
+enum { DAEMONS_MAX = 1 + PLACE_MAX, DAEMONS_MAX_DEATHS = 5, DAEMONS_DEATH_WINDOW_MS = 30000 };
 
 struct daemons_conf {
-    const struct plan *plan; /* the workers; must live as long as the daemons */
-    int n_threads;           /* in all */
+    const struct placement *placement; /* the workers; must live as long as the daemons */
     bool verbose;
 };
 
 struct daemons_child {
-    const char *name;                 /* "encoder" */
-    const struct plan_worker *worker; /* NULL: the broker */
+    const char *name;          /* "encoder" */
+    const struct place *place; /* NULL: the broker */
     char program[PATH_MAX];
     char config[RUNDIR_MAX + 16], log[RUNDIR_MAX + 16];
-    int n_threads;
     pid_t pid;        /* 0: not running */
     int log_fd;       /* appended to by the child, read by us */
     int64_t log_read; /* bytes copied to the screen so far */
@@ -45,6 +43,7 @@ struct daemons {
     struct daemons_child children[DAEMONS_MAX]; /* the broker first */
     int n_children;
     const struct rundir *rundir;
+    const struct device_choice *devices;
     struct screen *screen;
     bool verbose;
     bool stopping; /* deaths are expected now */

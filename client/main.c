@@ -31,8 +31,8 @@ static const struct cli_command help = {
 };
 
 static const struct cli_command *const commands[] = {
-    &cmd_caption, &cmd_score,    &cmd_embed, &cmd_export, &cmd_get, &cmd_stats,
-    &cmd_verify,  &cmd_selftest, &help,      &version,    NULL,
+    &cmd_caption, &cmd_score,    &cmd_embed,   &cmd_export, &cmd_get, &cmd_stats,
+    &cmd_verify,  &cmd_selftest, &cmd_devices, &help,       &version, NULL,
 };
 
 static void print_overview(FILE *out)

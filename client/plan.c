@@ -13,6 +13,7 @@
 enum { NULL_TOKENS = 1, NULL_WIDTH = 8, NULL_VOCAB = 50304 };
 
 struct sides {
+    struct plan_dtypes dtypes;
     struct plan_side captioner, scorer; /* who makes embeddings: the scorer if present */
 };
 
@@ -34,16 +35,22 @@ static void set_null(struct plan_side *s, enum config_task task)
                                 .n_eos = 1};
 }
 
-static enum msg_dtype known_dtype(enum msg_dtype dtype)
+/* What the recipe leaves open. GPUs compute in bf16 unless told otherwise, as the models were published and are used. */
+static struct plan_dtypes known_dtypes(const struct plan_options *o)
 {
-    return dtype ? dtype : MSG_DTYPE_F32;
+    const enum msg_dtype usual = o->device == DEVICE_CUDA ? MSG_DTYPE_BF16 : MSG_DTYPE_F32;
+    const struct recipe *r = o->recipe;
+
+    return (struct plan_dtypes){.encode = r->dtype_encode ? r->dtype_encode : usual,
+                                .qformer = r->dtype_qformer ? r->dtype_qformer : usual,
+                                .llm = r->dtype_llm ? r->dtype_llm : usual};
 }
 
 static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum msg_dtype dtype,
                            struct msg_fingerprint *ret, struct err *err)
 {
     struct fingerprint f;
-    int rc = model_stage_fingerprint(c, stage, (enum dtype)known_dtype(dtype), &f, err); /* the numbers are the same */
+    int rc = model_stage_fingerprint(c, stage, (enum dtype)dtype, &f, err); /* the numbers are the same */
 
     if (rc < 0)
         return rc;
@@ -68,23 +75,24 @@ static int refuse_captioner(const char *option, const char *dir, struct err *err
                    option, dir);
 }
 
-static int read_checkpoint(const struct checkpoint *c, const struct recipe *r, struct plan_side *s, struct err *err)
+static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes *d, struct plan_side *s,
+                           struct err *err)
 {
     int rc = checkpoint_check(c, MODEL_STAGE_ALL, err);
 
     s->config = c->config;
     (void)snprintf(s->tokenizer_path, sizeof(s->tokenizer_path), "%s", c->tokenizer_path);
     if (rc == 0)
-        rc = set_fingerprint(c, MODEL_STAGE_ENCODER, r->dtype_encode, &s->encoder, err);
+        rc = set_fingerprint(c, MODEL_STAGE_ENCODER, d->encode, &s->encoder, err);
     if (rc == 0)
-        rc = set_fingerprint(c, MODEL_STAGE_QFORMER, r->dtype_qformer, &s->qformer, err);
+        rc = set_fingerprint(c, MODEL_STAGE_QFORMER, d->qformer, &s->qformer, err);
     if (rc == 0 && c->config.task == CONFIG_TASK_GENERATE)
-        rc = set_fingerprint(c, MODEL_STAGE_LLM, r->dtype_llm, &s->llm, err);
+        rc = set_fingerprint(c, MODEL_STAGE_LLM, d->llm, &s->llm, err);
     return rc;
 }
 
 /* `task`: what it is needed for; 0: either will do. */
-static int open_side(const struct recipe *r, const char *option, const char *dir, enum config_task task,
+static int open_side(const struct plan_dtypes *d, const char *option, const char *dir, enum config_task task,
                      struct plan_side *s, struct err *err)
 {
     struct checkpoint *c = NULL;
@@ -101,7 +109,7 @@ static int open_side(const struct recipe *r, const char *option, const char *dir
     else if (rc == 0 && task == CONFIG_TASK_RETRIEVE && c->config.task != task)
         rc = refuse_captioner(option, dir, err);
     if (rc == 0)
-        rc = read_checkpoint(c, r, s, err);
+        rc = read_checkpoint(c, d, s, err);
     checkpoint_free(c);
     s->present = rc == 0;
     return rc;
@@ -123,7 +131,7 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
     enum config_task other = heads ? CONFIG_TASK_RETRIEVE : 0;
     int rc = 0;
 
-    if (o->null) {
+    if (o->device == DEVICE_NULL) {
         if (captions || !heads)
             set_null(&s->captioner, CONFIG_TASK_GENERATE);
         if (heads)
@@ -136,16 +144,16 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
                        "--score-model away",
                        o->recipe->name);
     if (!captions)
-        return o->score_model_dir ? open_side(o->recipe, "--score-model", o->score_model_dir, other, &s->scorer, err)
-                                  : open_side(o->recipe, "--model", o->model_dir, other, &s->scorer, err);
+        return o->score_model_dir ? open_side(&s->dtypes, "--score-model", o->score_model_dir, other, &s->scorer, err)
+                                  : open_side(&s->dtypes, "--model", o->model_dir, other, &s->scorer, err);
     if (heads && !o->score_model_dir)
         return err_set(err, -EDOM,
                        "the recipe %s scores or embeds with a retrieval checkpoint: --score-model DIR is "
                        "missing (blipline help models)",
                        o->recipe->name);
-    rc = open_side(o->recipe, "--model", o->model_dir, CONFIG_TASK_GENERATE, &s->captioner, err);
+    rc = open_side(&s->dtypes, "--model", o->model_dir, CONFIG_TASK_GENERATE, &s->captioner, err);
     if (rc == 0 && o->score_model_dir)
-        rc = open_side(o->recipe, "--score-model", o->score_model_dir, other, &s->scorer, err);
+        rc = open_side(&s->dtypes, "--score-model", o->score_model_dir, other, &s->scorer, err);
     return rc;
 }
 
@@ -165,9 +173,9 @@ static void set_recipe(const struct recipe *from, const struct sides *s, struct 
     }
     if (s->scorer.present)
         (void)msg_text_set(to->score_model, sizeof(to->score_model), s->scorer.name);
-    to->dtype_encode = known_dtype(from->dtype_encode);
-    to->dtype_qformer = known_dtype(from->dtype_qformer);
-    to->dtype_llm = from->stages & RECIPE_CAPTION ? known_dtype(from->dtype_llm) : MSG_DTYPE_F32;
+    to->dtype_encode = s->dtypes.encode;
+    to->dtype_qformer = s->dtypes.qformer;
+    to->dtype_llm = from->stages & RECIPE_CAPTION ? s->dtypes.llm : MSG_DTYPE_F32;
     if (from->stages & RECIPE_SCORE) {
         to->itc = from->itc;
         to->itm = from->itm;
@@ -212,6 +220,7 @@ static uint32_t add_encoder(struct plan *p, const char *name, const struct plan_
     w->rows = v->n_tokens;
     w->width = v->width;
     w->gflop = plan_gflop_encoder(&s->config);
+    w->bytes = plan_bytes_encoder(&s->config, w->dtype);
     p->nodes[node].out_bytes = (uint64_t)v->n_tokens * (uint64_t)v->width * sizeof(float);
     return node;
 }
@@ -225,6 +234,7 @@ static uint32_t add_qformer(struct plan *p, const char *name, const struct plan_
     w->rows = s->config.n_queries;
     w->width = s->config.lm_width;
     w->gflop = plan_gflop_qformer(&s->config, &p->recipe, tasks);
+    w->bytes = plan_bytes_qformer(&s->config, w->dtype);
     p->nodes[node].tasks = tasks;
     if (tasks & MSG_TASK_PROJECT)
         p->nodes[node].out_bytes = (uint64_t)w->rows * (uint64_t)w->width * sizeof(float);
@@ -262,6 +272,7 @@ static void build_graph(struct plan *p, const struct sides *s, int n_positions)
         .nodes = 1U << needs,
         .n_positions = n_positions,
         .gflop = plan_gflop_llm(&s->captioner.config, &p->recipe),
+        .bytes = plan_bytes_llm(&s->captioner.config, p->recipe.dtype_llm, n_positions),
     };
     memcpy(p->workers[p->n_workers - 1].model_dir, s->captioner.dir, sizeof(s->captioner.dir));
     if (!s->scorer.present || tasks == 0)
@@ -311,8 +322,11 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
         return err_set(err, -ENOMEM, "no memory");
     *ret = (struct plan){0};
     rc = recipe_check(o->recipe, err);
+    s->dtypes = known_dtypes(o);
     if (rc == 0)
         rc = open_sides(o, s, err);
+    if (rc == 0)
+        rc = plan_check_dtypes(&s->dtypes, o, s->captioner.config.lm, err);
     if (rc == 0) {
         set_recipe(o->recipe, s, &ret->recipe);
         rc = plan_set_prompts(ret, o->recipe, &s->captioner, &n_positions, err);
@@ -323,7 +337,7 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
         rc = plan_check_scorer(&s->scorer, err);
     if (rc == 0) {
         build_graph(ret, s, n_positions);
-        if (o->null)
+        if (o->device == DEVICE_NULL)
             merge_null_workers(ret);
         ret->is_demo = is_demo_name(&s->captioner) || is_demo_name(&s->scorer);
         rc = asked_too_much(plan_check_sizes(ret, s->scorer.present ? &s->scorer.config : &s->captioner.config, err));

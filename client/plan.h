@@ -1,7 +1,10 @@
 /* plan.h - a job before any work: its recipe as it is stored, its graph of stages, and the workers that it takes.
  *
  *   plan.c         checkpoints, graph, workers
- *   plan_check.c   what can be wrong with prompts, decoding options and sizes
+ *   plan_check.c   what can be wrong with prompts, decoding options, types and sizes
+ *   plan_work.c    how much work and memory a stage takes
+ *
+ * Which processes of the workers there are, and where, is client/place.h.
  *
  * Everything that can be wrong with a recipe and its checkpoints is found here.
  * Who may call: one thread. Units: out_bytes in bytes an item. Memory: plain values.
@@ -11,6 +14,7 @@
 #define BLIPLINE_CLIENT_PLAN_H
 
 #include "base/err.h"
+#include "client/devices.h"
 #include "client/recipe.h"
 #include "proto/msg.h"
 
@@ -24,10 +28,12 @@ struct plan_options {
     const struct recipe *recipe;
     const char *model_dir;       /* --model; may be NULL */
     const char *score_model_dir; /* --score-model; may be NULL */
-    bool null;                   /* null workers: any worker may do it, tensors are tiny, there are no checkpoints */
+    /* DEVICE_NULL: any worker may do it, tensors are tiny, there are no checkpoints. The others choose the types that
+     * the recipe leaves open: bf16 on GPUs, else fp32. */
+    enum device_kind device;
 };
 
-/* One process to start. */
+/* One kind of process to start. */
 struct plan_worker {
     const char *name; /* "encoder", "qformer", "llm", "score-encoder", "score-qformer" */
     enum msg_stage stage;
@@ -37,6 +43,7 @@ struct plan_worker {
     int rows, width; /* of the tensor that it hands on; null workers need to be told */
     int n_positions; /* language models: of the longest sequence */
     double gflop;    /* an item, roughly: what threads are shared out by */
+    double bytes;    /* of a GPU's memory, roughly: what that is shared out by */
 };
 
 struct plan {

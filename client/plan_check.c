@@ -1,4 +1,4 @@
-/* plan_check.c - prompts in their final words, and what can be wrong with them, the decoding options and the sizes. */
+/* plan_check.c - prompts in their final words, and what can be wrong with them, the decoding options, types and sizes. */
 #include "client/plan_private.h"
 
 #include "model/config_tokenizer.h"
@@ -13,8 +13,6 @@
 enum {
     FIELD_TOKENS = 256, /* what the values of a prompt's fields are given room for; longer ones are item errors */
     ROW_REST_BYTES = 64 * 1024, /* of a row, for what is not embeddings: captions */
-    USUAL_PROMPT = 8,
-    USUAL_TEXT = 16, /* tokens, where work is estimated */
 };
 
 /* -- prompts --------------------------------------------------------------------------------------------------------
@@ -151,6 +149,39 @@ int plan_set_prompts(struct plan *p, const struct recipe *r, const struct plan_s
     return rc;
 }
 
+/* -- types ----------------------------------------------------------------------------------------------------------
+ */
+
+static bool is_gpu_dtype(enum msg_dtype d)
+{
+    return d == MSG_DTYPE_F16 || d == MSG_DTYPE_F8_E4M3;
+}
+
+int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o, enum config_lm lm, struct err *err)
+{
+    const bool captions = o->recipe->stages & RECIPE_CAPTION;
+    const struct {
+        const char *key;
+        enum msg_dtype dtype;
+    } all[] = {{"encoder-dtype", d->encode}, {"qformer-dtype", d->qformer}, {"llm-dtype", d->llm}};
+
+    for (size_t i = 0; o->device == DEVICE_CPU && i < (captions ? 3 : 2); i++)
+        if (is_gpu_dtype(all[i].dtype))
+            return err_set(err, -EDOM,
+                           "%s = %s: the CPU computes in fp32, and bf16 where it has it; take one of them, or a GPU "
+                           "(--device cuda:0)",
+                           all[i].key, msg_dtype_word(all[i].dtype));
+    if (d->qformer == MSG_DTYPE_F8_E4M3)
+        return err_set(err, -EDOM, "qformer-dtype = fp8: the Q-Former is not computed in fp8; take bf16");
+    if (captions && lm == CONFIG_LM_T5 && d->llm == MSG_DTYPE_F16)
+        return err_set(err, -EDOM, "llm-dtype = fp16: FlanT5's sums grow beyond fp16's 65504; take bf16 or fp32");
+    if (captions && lm == CONFIG_LM_T5 && d->llm == MSG_DTYPE_F8_E4M3)
+        return err_set(err, -EDOM,
+                       "llm-dtype = fp8: FlanT5's activations span more than fp8 holds beside one another; take bf16 "
+                       "(llm-dtype = bf16; the image encoder may keep fp8)");
+    return 0;
+}
+
 /* -- options --------------------------------------------------------------------------------------------------------
  */
 
@@ -217,48 +248,4 @@ int plan_check_sizes(const struct plan *p, const struct config *c, struct err *e
                            msg_stage_name(p->nodes[i].stage), p->nodes[i].model,
                            (unsigned long long)p->nodes[i].out_bytes, MSG_MAX_TENSOR_FRAME_BYTES);
     return 0;
-}
-
-/* -- work -----------------------------------------------------------------------------------------------------------
- */
-
-double plan_gflop_encoder(const struct config *c)
-{
-    double n = c->vision.n_tokens, w = c->vision.width, f = c->vision.ffn_width;
-
-    return c->vision.n_layers * (n * 2 * (4 * w * w + 2 * w * f) + 4 * n * n * w) * 1e-9;
-}
-
-double plan_gflop_qformer(const struct config *c, const struct msg_recipe *r, uint32_t tasks)
-{
-    const struct config_qformer *q = &c->qformer;
-    double e = q->width, rows = c->n_queries,
-           n_cross = q->cross_attention_freq ? (double)q->n_layers / q->cross_attention_freq : 0;
-    double layer = 2 * (4 * e * e + 2 * e * q->ffn_width);
-    double image = n_cross * 2 * (c->vision.n_tokens * 2 * e * q->vision_width);
-    double pass = rows * (q->n_layers * layer + n_cross * 4 * e * e);
-    double n_texts = (double)(r->n_prompts ? r->n_prompts : 1) * r->decode.n_return + r->n_text_fields;
-
-    if (tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT))
-        pass += n_texts * (pass + 2 * USUAL_TEXT * q->n_layers * layer);
-    return (image + pass) * 1e-9;
-}
-
-double plan_gflop_llm(const struct config *c, const struct msg_recipe *r)
-{
-    double n_prompts = r->n_prompts ? r->n_prompts : 1, before = c->n_queries + USUAL_PROMPT, prompt, step;
-    double n_sequences = n_prompts * (r->decode.n_beams > r->decode.n_return ? r->decode.n_beams : r->decode.n_return);
-    double head = (double)c->lm_width * c->lm_vocab_size, w = c->lm_width;
-
-    if (c->lm == CONFIG_LM_T5) {
-        double inner = (double)c->t5.n_heads * c->t5.head_dim, ff = 3 * w * c->t5.ffn_width;
-
-        prompt = c->t5.n_encoder_layers * (4 * w * inner + ff) + c->t5.n_decoder_layers * 2 * w * inner;
-        step = c->t5.n_decoder_layers * (6 * w * inner + ff) + head;
-    } else {
-        prompt = (double)c->opt.n_layers * (4 * w * w + 2 * w * c->opt.ffn_width);
-        step = prompt + head;
-    }
-    /* one row a sequence runs at a third of the rate of many */
-    return 2e-9 * (n_prompts * before * prompt + 3 * n_sequences * r->decode.max_new_tokens * step);
 }

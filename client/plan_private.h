@@ -7,6 +7,11 @@
 #include "client/plan.h"
 #include "model/config.h"
 
+/* What the stages compute in; none is left open. */
+struct plan_dtypes {
+    enum msg_dtype encode, qformer, llm;
+};
+
 /* One checkpoint. */
 struct plan_side {
     bool present;
@@ -20,6 +25,9 @@ struct plan_side {
 /* Prompts in their final words, given the language model; fields; options. *ret_positions: what a sequence takes. */
 int plan_set_prompts(struct plan *p, const struct recipe *r, const struct plan_side *captioner, int *ret_positions,
                      struct err *err) CHECK_RESULT;
+/* What the device and the language model (if there are captions) can compute in. -EDOM. */
+int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o, enum config_lm lm,
+                      struct err *err) CHECK_RESULT;
 int plan_check_captions(const struct msg_recipe *r, const struct config *c, struct err *err) CHECK_RESULT;
 /* The scorer's tokenizer is there and understood. */
 int plan_check_scorer(const struct plan_side *scorer, struct err *err) CHECK_RESULT;
@@ -30,5 +38,10 @@ int plan_check_sizes(const struct plan *p, const struct config *c, struct err *e
 double plan_gflop_encoder(const struct config *c);
 double plan_gflop_qformer(const struct config *c, const struct msg_recipe *r, uint32_t tasks);
 double plan_gflop_llm(const struct config *c, const struct msg_recipe *r);
+
+/* Bytes of a GPU's memory that a process wants which runs the stage alone, roughly. */
+double plan_bytes_encoder(const struct config *c, enum msg_dtype d);
+double plan_bytes_qformer(const struct config *c, enum msg_dtype d);
+double plan_bytes_llm(const struct config *c, enum msg_dtype d, int n_positions);
 
 #endif

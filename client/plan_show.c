@@ -51,7 +51,18 @@ static void show_node(const struct plan *p, uint32_t node, FILE *out)
     fputc('\n', out);
 }
 
-int plan_show(const struct plan *p, const struct recipe *r, FILE *out)
+static void show_place(const struct place *at, FILE *out)
+{
+    fprintf(out, "#   %-15s on %s", at->name, at->device);
+    if (at->memory_share > 0)
+        fprintf(out, ", %.0f %% of its memory", at->memory_share * 100);
+    fprintf(out, ", %d thread%s", at->n_threads, at->n_threads == 1 ? "" : "s");
+    if (at->worker->stage == MSG_STAGE_ENCODE)
+        fprintf(out, " and %d to decode", at->n_decode_threads);
+    fputc('\n', out);
+}
+
+int plan_show(const struct plan *p, const struct placement *where, const struct recipe *r, FILE *out)
 {
     struct buf text;
     int rc;
@@ -77,6 +88,9 @@ int plan_show(const struct plan *p, const struct recipe *r, FILE *out)
     fputs("\n# stages\n", out);
     for (uint32_t i = 0; i < p->n_nodes; i++)
         show_node(p, i, out);
+    fputs("\n# workers\n", out);
+    for (int i = 0; i < where->n; i++)
+        show_place(&where->list[i], out);
     return 0;
 }
 
@@ -136,14 +150,26 @@ static json_t *node_json(const struct plan *p, uint32_t node)
                      (json_int_t)n->out_bytes);
 }
 
-struct json_t *plan_json(const struct plan *p)
+static json_t *place_json(const struct place *at)
 {
-    json_t *stages = json_array(), *columns = json_array();
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:o, s:i, s:o}", "name", at->name, "stage", msg_stage_name(at->worker->stage), "device",
+        at->device, "dtype", at->worker->dtype ? msg_dtype_word(at->worker->dtype) : "fp32", "memory_share",
+        at->memory_share > 0 ? json_real(at->memory_share) : json_null(), "threads", at->n_threads, "decode_threads",
+        at->worker->stage == MSG_STAGE_ENCODE ? json_integer(at->n_decode_threads) : json_null());
+}
+
+struct json_t *plan_json(const struct plan *p, const struct placement *where)
+{
+    json_t *stages = json_array(), *columns = json_array(), *workers = json_array();
 
     for (uint32_t i = 0; i < p->n_nodes; i++)
         (void)json_array_append_new(stages, node_json(p, i));
     for (uint32_t i = 0; i < p->n_fields; i++)
         (void)json_array_append_new(columns,
                                     json_pack("{s:s, s:b}", "name", p->fields[i].name, "needed", p->fields[i].needed));
-    return json_pack("{s:o, s:o, s:o}", "recipe", recipe_json(&p->recipe), "stages", stages, "columns", columns);
+    for (int i = 0; i < where->n; i++)
+        (void)json_array_append_new(workers, place_json(&where->list[i]));
+    return json_pack("{s:o, s:o, s:o, s:o}", "recipe", recipe_json(&p->recipe), "stages", stages, "columns", columns,
+                     "workers", workers);
 }

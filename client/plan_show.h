@@ -6,15 +6,15 @@
 #define BLIPLINE_CLIENT_PLAN_SHOW_H
 
 #include "base/err.h"
-#include "client/plan.h"
+#include "client/place.h"
 
 #include <stdio.h>
 
 struct json_t;
 
 /* A recipe file, which plans the same; what is not of the recipe is said in comments. */
-int plan_show(const struct plan *p, const struct recipe *r, FILE *out) CHECK_RESULT;
-/* {"recipe": {...}, "stages": [...], "columns": [...]}; NULL: no memory. */
-struct json_t *plan_json(const struct plan *p);
+int plan_show(const struct plan *p, const struct placement *where, const struct recipe *r, FILE *out) CHECK_RESULT;
+/* {"recipe": {...}, "stages": [...], "columns": [...], "workers": [...]}; NULL: no memory. */
+struct json_t *plan_json(const struct plan *p, const struct placement *where);
 
 #endif

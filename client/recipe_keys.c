@@ -100,10 +100,13 @@ static const struct key keys[] = {
      "caption or text). A type may follow: query:fp16; fp32 is the default. May be given several times"},
 
     {"precision", "dtype", KEY_DTYPES, 0, 0, 0, 0, "TYPE", NULL,
-     "of all stages: fp32, bf16 where the processor has it, or auto, which is fp32"},
+     "of all stages: fp32; bf16, where the processor has it; on GPUs also fp16 and fp8; or auto, which is bf16 on GPUs "
+     "and fp32 on the CPU. fp8 is that of the image encoder's and OPT's matrices, the rest is bf16 then. A store keeps "
+     "the types that it was begun with: to go on with it on the other kind of device, say them"},
     {"precision", "encoder-dtype", KEY_DTYPE, AT(dtype_encode), 0, 0, "TYPE", NULL, "of the image encoder"},
-    {"precision", "qformer-dtype", KEY_DTYPE, AT(dtype_qformer), 0, 0, "TYPE", NULL, "of the Q-Former"},
-    {"precision", "llm-dtype", KEY_DTYPE, AT(dtype_llm), 0, 0, "TYPE", NULL, "of the language model"},
+    {"precision", "qformer-dtype", KEY_DTYPE, AT(dtype_qformer), 0, 0, "TYPE", NULL, "of the Q-Former; not fp8"},
+    {"precision", "llm-dtype", KEY_DTYPE, AT(dtype_llm), 0, 0, "TYPE", NULL,
+     "of the language model; FlanT5 takes fp32 and bf16 alone"},
 };
 
 enum { N_KEYS = sizeof(keys) / sizeof(*keys) };
@@ -289,18 +292,22 @@ static int set_early(const struct place *p)
 
 static int set_dtype(const struct place *p)
 {
-    static const char *const words[] = {"auto", "fp32", "bf16", NULL};
-    static const enum msg_dtype dtypes[] = {0, MSG_DTYPE_F32, MSG_DTYPE_BF16};
+    static const char *const words[] = {"auto", "fp32", "bf16", "fp16", "fp8", NULL};
+    static const enum msg_dtype dtypes[] = {0, MSG_DTYPE_F32, MSG_DTYPE_BF16, MSG_DTYPE_F16, MSG_DTYPE_F8_E4M3};
+    enum msg_dtype *field = (enum msg_dtype *)((char *)p->r + p->key->offset);
     int i = find_word(words, p->value);
     struct recipe *r = p->r;
 
     if (i < 0)
-        return wanted(p, strcmp(p->value, "fp16") == 0 ? "fp32, bf16 or auto (fp16 is too narrow for these models)"
-                                                       : "fp32, bf16 or auto");
-    if (p->key->type == KEY_DTYPES)
-        r->dtype_encode = r->dtype_qformer = r->dtype_llm = dtypes[i];
-    else
-        *(enum msg_dtype *)((char *)r + p->key->offset) = dtypes[i];
+        return wanted(p, "fp32, bf16, fp16, fp8 or auto");
+    if (p->key->type == KEY_DTYPES) {
+        r->dtype_encode = r->dtype_llm = dtypes[i];
+        r->dtype_qformer = dtypes[i] == MSG_DTYPE_F8_E4M3 ? MSG_DTYPE_BF16 : dtypes[i];
+        return 0;
+    }
+    if (field == &r->dtype_qformer && dtypes[i] == MSG_DTYPE_F8_E4M3)
+        return wanted(p, "fp32, bf16, fp16 or auto (the Q-Former is not computed in fp8)");
+    *field = dtypes[i];
     return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,4 +125,21 @@ char *rundir_file(const struct rundir *r, const char *name, char *ret, size_t re
 {
     (void)snprintf(ret, ret_size, "%s/%s", r->path, name);
     return ret;
+}
+
+int rundir_plain_path(const struct rundir *r, const char *path, const char *link, char *ret, size_t ret_size,
+                      struct err *err)
+{
+    bool plain = strlen(path) < 200;
+
+    for (const char *p = path; *p; p++)
+        plain = plain && (unsigned char)*p > ' ' && *p != ';' && *p != '#' && *p != '"' && *p != 0x7f;
+    if (plain) {
+        (void)snprintf(ret, ret_size, "%s", path);
+        return 0;
+    }
+    (void)rundir_file(r, link, ret, ret_size);
+    if (symlink(path, ret) < 0 && errno != EEXIST)
+        return err_set(err, -errno, "%s: %s", ret, strerror(errno));
+    return 0;
 }

@@ -23,6 +23,9 @@ int rundir_create(struct rundir *r, struct err *err) CHECK_RESULT;
 void rundir_remove(struct rundir *r);
 /* Give up the lock but leave the files, for the user to read; the next run removes them. */
 void rundir_keep(struct rundir *r);
+/* `path`, or where a value of a configuration file could not hold it, a link of that name in the folder. */
+int rundir_plain_path(const struct rundir *r, const char *path, const char *link, char *ret, size_t ret_size,
+                      struct err *err) CHECK_RESULT;
 /* "PATH/name"; returns ret. */
 char *rundir_file(const struct rundir *r, const char *name, char *ret, size_t ret_size);
 

@@ -109,16 +109,40 @@ static const char *last_line(int fd, char *text, size_t size)
     return line[0] == '<' && line[1] && line[2] == '>' ? line + 3 : line;
 }
 
+/* `ret` without the path of the folder. */
+static char *without_folder(const struct selftest_place *p, char *ret)
+{
+    const size_t n_folder = strlen(p->rundir.path);
+    char *folder;
+
+    while ((folder = strstr(ret, p->rundir.path)) != NULL && folder[n_folder] == '/')
+        memmove(folder, folder + n_folder + 1, strlen(folder + n_folder + 1) + 1);
+    return ret;
+}
+
+char *selftest_program_words(const struct selftest_place *p, const struct selftest_program *program, char *ret,
+                             size_t ret_size)
+{
+    const size_t n = strlen(program->name);
+    char text[512], how[64];
+    const char *line = last_line(program->log_fd, text, sizeof(text));
+
+    if (strncmp(line, program->name, n) == 0 && strncmp(line + n, ": ", 2) == 0)
+        line += n + 2;
+    if (*line)
+        (void)snprintf(ret, ret_size, "%s", line);
+    else
+        (void)snprintf(ret, ret_size, "%s %s", program->name, spawn_status_text(program->status, how, sizeof(how)));
+    return without_folder(p, ret);
+}
+
 char *selftest_program_end(const struct selftest_place *p, const struct selftest_program *program, char *ret,
                            size_t ret_size)
 {
-    const size_t n_folder = strlen(p->rundir.path);
-    char text[512], how[64], *folder;
+    char text[512], how[64];
     const char *line = last_line(program->log_fd, text, sizeof(text));
 
     (void)snprintf(ret, ret_size, "%s%s%s", spawn_status_text(program->status, how, sizeof(how)), *line ? ": " : "",
                    line);
-    while ((folder = strstr(ret, p->rundir.path)) != NULL && folder[n_folder] == '/')
-        memmove(folder, folder + n_folder + 1, strlen(folder + n_folder + 1) + 1);
-    return ret;
+    return without_folder(p, ret);
 }

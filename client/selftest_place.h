@@ -1,4 +1,5 @@
-/* selftest_place.h - the private folder of a self-test, and programs that run in it to their end.
+/* selftest_place.h - the private folder of a self-test (or of a question to a worker), and programs that run in it to
+ * their end.
  *
  * Who may call: the main thread. Units: none. Memory: selftest_place_close removes the folder and what is in it.
  * Errors: negative errno and `err`; -EINTR with signal_number when the user stopped it. */
@@ -35,6 +36,9 @@ struct selftest_program {
 
 int selftest_place_run(struct selftest_place *p, struct selftest_program *program, struct err *err) CHECK_RESULT;
 void selftest_program_release(struct selftest_program *program);
+/* The last line of its log alone, without its name and that folder; how it ended where it said nothing. */
+char *selftest_program_words(const struct selftest_place *p, const struct selftest_program *program, char *ret,
+                             size_t ret_size);
 /* "ended with code 70 ...: the last line of its log", without the folder that only we know. */
 char *selftest_program_end(const struct selftest_place *p, const struct selftest_program *program, char *ret,
                            size_t ret_size);

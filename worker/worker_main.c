@@ -10,6 +10,17 @@
 #include <stdlib.h>
 #include <systemd/sd-daemon.h>
 
+/* A configuration that names a card is right when the card can be used. */
+static void check_card(const struct device_conf *d)
+{
+    struct ops *o = NULL;
+    struct err err;
+
+    if (device_is_cuda(d->device) && device_open(d, &o, &err) < 0)
+        fatal(EXIT_CONFIG, "%s", err.text);
+    ops_free(o);
+}
+
 int worker_main(const struct worker_program *p, int argc, char **argv)
 {
     struct options opt = options_parse(argc, argv, p->name, p->what, p->table);
@@ -26,9 +37,11 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
         fatal(EXIT_CONFIG, "log_level = %s: err, warn, info or debug is wanted", p->common->log_level);
     if (worker_device(p->common, &selftest.device, &err) < 0)
         fatal(EXIT_CONFIG, "%s", err.text);
-    if (opt.check_only)
-        return EXIT_SUCCESS;
     log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);
+    if (opt.check_only) {
+        check_card(&selftest.device);
+        return EXIT_SUCCESS;
+    }
     if (opt.golden_dir) {
         rc = p->selftest(opt.golden_dir, &selftest, stdout, &err);
         if (rc < 0)

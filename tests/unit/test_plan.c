@@ -23,13 +23,19 @@
 #define T5_A "tests/golden/t5_a"
 
 static struct plan plan; /* large for a stack */
+static struct placement placement;
+static const struct device_choice cpu = {.kind = DEVICE_CPU, .n = 1, .names = {"cpu"}};
+static const struct device_choice cards = {.kind = DEVICE_CUDA, .n = 2, .names = {"cuda:0", "cuda:1"}};
+static enum device_kind device; /* with checkpoints */
 
 /* Of the recipe `text`; NULL for both models: null workers. */
 static int make(const char *text, const char *model, const char *score_model, struct err *err)
 {
     static struct recipe r;
-    struct plan_options o = {
-        .recipe = &r, .model_dir = model, .score_model_dir = score_model, .null = !model && !score_model};
+    struct plan_options o = {.recipe = &r,
+                             .model_dir = model,
+                             .score_model_dir = score_model,
+                             .device = !model && !score_model ? DEVICE_NULL : device};
 
     err->text[0] = '\0';
     if (recipe_parse(text, strlen(text), "test", "test", &r, err) < 0)
@@ -266,6 +272,86 @@ static void test_plan_lacking_tokenizer_is_named(void **state)
     assert_int_equal(system(command), 0);
 }
 
+static void check_dtypes(enum msg_dtype encode, enum msg_dtype qformer, enum msg_dtype llm)
+{
+    assert_int_equal(plan.recipe.dtype_encode, encode);
+    assert_int_equal(plan.recipe.dtype_qformer, qformer);
+    assert_int_equal(plan.recipe.dtype_llm, llm);
+    for (uint32_t i = 0; i < plan.n_workers; i++)
+        assert_int_equal(plan.workers[i].dtype, i == 0 ? encode : i == 1 ? qformer : llm);
+}
+
+static void test_plan_auto_is_what_the_device_is_used_with(void **state)
+{
+    struct msg_fingerprint fp32, bf16;
+
+    (void)state;
+    made("[caption]\n", OPT_DEMO, NULL);
+    check_dtypes(MSG_DTYPE_F32, MSG_DTYPE_F32, MSG_DTYPE_F32);
+    fp32 = plan.nodes[0].fingerprint;
+    device = DEVICE_CUDA;
+    made("[caption]\n", OPT_DEMO, NULL);
+    check_dtypes(MSG_DTYPE_BF16, MSG_DTYPE_BF16, MSG_DTYPE_BF16);
+    bf16 = plan.nodes[0].fingerprint;
+    assert_false(msg_fingerprint_equal(&fp32, &bf16));
+    made("[caption]\n[precision]\ndtype = fp32\nllm-dtype = auto\n", OPT_DEMO, NULL);
+    check_dtypes(MSG_DTYPE_F32, MSG_DTYPE_F32, MSG_DTYPE_BF16);
+    assert_true(msg_fingerprint_equal(&fp32, &plan.nodes[0].fingerprint)); /* the type counts, not the device */
+    made("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL);
+    check_dtypes(MSG_DTYPE_F8_E4M3, MSG_DTYPE_BF16, MSG_DTYPE_F8_E4M3);
+    assert_false(msg_fingerprint_equal(&bf16, &plan.nodes[0].fingerprint));
+    made("[caption]\n[precision]\ndtype = fp16\nqformer-dtype = fp32\n", OPT_DEMO, NULL);
+    check_dtypes(MSG_DTYPE_F16, MSG_DTYPE_F32, MSG_DTYPE_F16);
+    device = DEVICE_CPU;
+}
+
+static void test_plan_types_that_a_stage_has_not_are_refused_with_the_cure(void **state)
+{
+    (void)state;
+    refused("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL, "encoder-dtype = fp8: the CPU computes in fp32");
+    refused("[caption]\n[precision]\nllm-dtype = fp16\n", OPT_DEMO, NULL, "llm-dtype = fp16: the CPU computes in");
+    made("[score]\ntext-field = a\n[precision]\nllm-dtype = fp16\n", ITM_C, NULL); /* there is none */
+    device = DEVICE_CUDA;
+    refused("[caption]\n[precision]\nllm-dtype = fp16\n", T5_A, NULL, "FlanT5's sums grow beyond fp16's");
+    refused("[caption]\n[precision]\ndtype = fp8\n", T5_A, NULL, "llm-dtype = fp8: FlanT5's activations");
+    made("[caption]\n[precision]\ndtype = fp8\nllm-dtype = bf16\n", T5_A, NULL);
+    check_dtypes(MSG_DTYPE_F8_E4M3, MSG_DTYPE_BF16, MSG_DTYPE_BF16);
+    device = DEVICE_CPU;
+}
+
+static void test_plan_memory_of_published_sizes_is_that_of_weights_and_batch(void **state)
+{
+    struct config c = {
+        .lm = CONFIG_LM_OPT,
+        .vision = {.width = 1408, .n_layers = 39, .ffn_width = 6144, .n_tokens = 257},
+        .qformer = {.width = 768, .n_layers = 12, .ffn_width = 3072, .vision_width = 1408, .cross_attention_freq = 2},
+        .opt = {.width = 2560, .n_layers = 32, .ffn_width = 10240},
+        .lm_width = 2560,
+        .lm_vocab_size = 50304,
+        .n_queries = 32};
+    double encoder, llm;
+
+    (void)state;
+    encoder = plan_bytes_encoder(&c, MSG_DTYPE_BF16);
+    assert_true(encoder > 3.9e9 && encoder < 5e9); /* 2.0 GB of weights, 1.9 of a batch of 256, 0.5 */
+    assert_true(plan_bytes_encoder(&c, MSG_DTYPE_F32) > encoder + 3.7e9);
+    assert_true(plan_bytes_encoder(&c, MSG_DTYPE_F8_E4M3) < encoder - 0.9e9);
+    assert_true(plan_bytes_qformer(&c, MSG_DTYPE_BF16) > 0.9e9 && plan_bytes_qformer(&c, MSG_DTYPE_BF16) < 2e9);
+    llm = plan_bytes_llm(&c, MSG_DTYPE_BF16, 60);
+    assert_true(llm > 10e9 && llm < 13e9); /* 5.3 GB of weights, 0.3 of a table, 5 of a cache of 256 sequences, 0.5 */
+    c.lm = CONFIG_LM_T5;
+    c.t5 = (struct config_t5){.width = 2048,
+                              .n_heads = 32,
+                              .head_dim = 64,
+                              .ffn_width = 5120,
+                              .n_encoder_layers = 24,
+                              .n_decoder_layers = 24};
+    c.lm_width = 2048;
+    c.lm_vocab_size = 32128;
+    llm = plan_bytes_llm(&c, MSG_DTYPE_BF16, 60);
+    assert_true(llm > 8e9 && llm < 10e9); /* 5.6 GB of weights, 3 of a cache, 0.5 */
+}
+
 static void test_plan_null_workers_do_every_graph(void **state)
 {
     (void)state;
@@ -295,7 +381,8 @@ static void test_plan_of_every_builtin_recipe_can_be_shown(void **state)
 
         made(b->text, NULL, NULL);
         assert_int_equal(recipe_load(b->name, &r, NULL), 0);
-        assert_int_equal(plan_show(&plan, &r, out), 0);
+        place_workers(&plan, &cards, 16, &placement);
+        assert_int_equal(plan_show(&plan, &placement, &r, out), 0);
         assert_int_equal(fclose(out), 0);
         assert_non_null(strstr(text, b->name));
         assert_int_equal(recipe_parse(text, n, "x", "shown", &again, NULL), 0); /* all of it */
@@ -303,6 +390,7 @@ static void test_plan_of_every_builtin_recipe_can_be_shown(void **state)
         assert_string_equal(again.about, r.about);
         assert_true(again.stages == r.stages && again.n_prompts == r.n_prompts);
         assert_non_null(strstr(text, "encode"));
+        assert_non_null(strstr(text, "#   qformer-1       on cuda:1, "));
         free(text);
     }
 }
@@ -322,9 +410,10 @@ static void test_plan_shown_is_a_recipe_with_long_and_odd_prompts_too(void **sta
     r.n_prompts = 2;
     (void)msg_text_set(r.prompts[0].text, MSG_PROMPT_SIZE, prompt);
     (void)msg_text_set(r.prompts[1].text, MSG_PROMPT_SIZE, "a\nb");
-    assert_int_equal(plan_make(&(struct plan_options){.recipe = &r, .null = true}, &plan, NULL), 0);
+    assert_int_equal(plan_make(&(struct plan_options){.recipe = &r, .device = DEVICE_NULL}, &plan, NULL), 0);
     out = open_memstream(&text, &n);
-    assert_int_equal(plan_show(&plan, &r, out), 0);
+    place_workers(&plan, &cpu, 2, &placement);
+    assert_int_equal(plan_show(&plan, &placement, &r, out), 0);
     assert_int_equal(fclose(out), 0);
     assert_int_equal(recipe_parse(text, n, "x", "shown", &again, NULL), 0);
     assert_int_equal(again.n_prompts, 1);
@@ -346,6 +435,9 @@ int main(void)
         cmocka_unit_test(test_plan_beams_beyond_the_vocabulary_are_refused),
         cmocka_unit_test(test_plan_embeddings_beyond_a_record_are_refused),
         cmocka_unit_test(test_plan_lacking_tokenizer_is_named),
+        cmocka_unit_test(test_plan_auto_is_what_the_device_is_used_with),
+        cmocka_unit_test(test_plan_types_that_a_stage_has_not_are_refused_with_the_cure),
+        cmocka_unit_test(test_plan_memory_of_published_sizes_is_that_of_weights_and_batch),
         cmocka_unit_test(test_plan_null_workers_do_every_graph),
         cmocka_unit_test(test_plan_of_every_builtin_recipe_can_be_shown),
         cmocka_unit_test(test_plan_shown_is_a_recipe_with_long_and_odd_prompts_too),

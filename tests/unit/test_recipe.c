@@ -137,7 +137,8 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     refused("[embed]\nembed = vit\n", "query, itc, itc_text or cls");
     refused("[embed]\nembed = query:first\n", "fp16 or fp32 behind");
     refused("[embed]\nembed = cls\nembed = cls:fp16\n", "line 3: embed cls twice");
-    refused("[caption]\n[precision]\ndtype = fp16\n", "too narrow");
+    refused("[caption]\n[precision]\ndtype = fp4\n", "fp32, bf16, fp16, fp8 or auto is wanted");
+    refused("[caption]\n[precision]\nqformer-dtype = fp8\n", "the Q-Former is not computed in fp8");
     refused("[caption]\nprompt = \xff\n", "not UTF-8");
     refused("", "asks for nothing");
     refused("[precision]\ndtype = bf16\n", "asks for nothing");
@@ -220,6 +221,7 @@ static void check_round_trip(const struct recipe *r)
 
 static void test_recipe_printed_parses_to_the_same(void **state)
 {
+    static const enum msg_dtype dtypes[] = {0, MSG_DTYPE_F32, MSG_DTYPE_BF16, MSG_DTYPE_F16, MSG_DTYPE_F8_E4M3};
     static const char *const texts[] = {
         "a",
         "",
@@ -262,7 +264,9 @@ static void test_recipe_printed_parses_to_the_same(void **state)
                                        .top_k = (uint32_t)random() % 100,
                                        .top_p = (float)(1 + random() % 999) / 1000,
                                        .seed = (uint64_t)random() << 33 | (uint64_t)random()};
-        r.dtype_llm = random() % 2 ? MSG_DTYPE_BF16 : 0;
+        r.dtype_llm = dtypes[random() % 5];
+        r.dtype_encode = dtypes[random() % 5];
+        r.dtype_qformer = dtypes[random() % 4];
         if (r.stages & RECIPE_SCORE) {
             r.itc = random() % 2;
             r.itm = !r.itc || random() % 2;
