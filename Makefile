@@ -188,11 +188,17 @@ GPU_SHARED  := $(call objects,$(filter-out tests/gpu/test_%,$(wildcard tests/gpu
 $(O)/tests/gpu/test_%: $(O)/tests/gpu/test_%.o $(GPU_SHARED) $(UNIT_SHARED) $(LIB_A)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(GPU_SHARED) $(UNIT_SHARED) $(LIB_A) $(ALL_L) -lcmocka
 
+# -ftrivial-auto-var-init: registers that were not set hold nonsense
 EMULATED_SO := $(O)/emulated/libblipline-cuda.so
-EMULATED_O  := $(CUDA_SRC:%.cu=$(O)/emulated/%.o) $(patsubst %.cc,$(O)/emulated/%.o,$(wildcard tests/emulator/*.cc))
-EMULATED_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-unknown-pragmas -Itests/emulator -I. -isystem $(CUDA_HOME)/include
+EMULATOR_O  := $(patsubst %.cc,$(O)/emulated/%.o,$(filter-out %/test_emulator.cc,$(wildcard tests/emulator/*.cc)))
+EMULATED_O  := $(CUDA_SRC:%.cu=$(O)/emulated/%.o) $(EMULATOR_O)
+EMULATED_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -ftrivial-auto-var-init=pattern -Wall -Wextra -Werror -Wno-unknown-pragmas \
+                  -Itests/emulator -I. -isystem $(CUDA_HOME)/include
+EMULATED_TESTS := $(if $(findstring $(or $(T),test_emulator),test_emulator),$(O)/emulated/test_emulator)
 $(EMULATED_SO): $(EMULATED_O) $(CUDA_PIC)
 	$(Q)g++ -shared -o $@ $^ -pthread
+$(O)/emulated/test_emulator: $(O)/emulated/tests/emulator/test_emulator.o $(EMULATOR_O)
+	$(Q)g++ -o $@ $^ -lcmocka -pthread
 $(O)/emulated/tensor/cuda/%.o: tensor/cuda/%.cu
 	@mkdir -p $(@D)
 	$(Q)g++ $(EMULATED_FLAGS) -MMD -MP -x c++ -c -o $@ $<
@@ -200,8 +206,8 @@ $(O)/emulated/tests/emulator/%.o: tests/emulator/%.cc
 	@mkdir -p $(@D)
 	$(Q)g++ $(EMULATED_FLAGS) -MMD -MP -c -o $@ $<
 
-test-emulated: $(if $(filter 1,$(CUDA)),$(GPU_TESTS) $(EMULATED_SO)) ## the CUDA operators' tests without a GPU: their kernels on the CPU (T=name picks some)
-	$(Q)$(if $(filter 1,$(CUDA)),BLIPLINE_TEST_CUDA_LIBRARY=$(abspath $(EMULATED_SO)) sh tests/run-unit.sh $(GPU_TESTS),echo "test-emulated: skipped, no CUDA toolkit here")
+test-emulated: $(if $(filter 1,$(CUDA)),$(GPU_TESTS) $(EMULATED_TESTS) $(EMULATED_SO)) ## the CUDA operators' tests without a GPU: their kernels on the CPU (T=name picks some)
+	$(Q)$(if $(filter 1,$(CUDA)),BLIPLINE_TEST_CUDA_LIBRARY=$(abspath $(EMULATED_SO)) sh tests/run-unit.sh $(EMULATED_TESTS) $(GPU_TESTS),echo "test-emulated: skipped, no CUDA toolkit here")
 
 test-gpu: $(GPU_TESTS) $(CUDA_SO) ## the CUDA operators' tests on a GPU, which is cuda:0 (T=name picks some)
 	$(Q)$(if $(filter 1,$(CUDA)),BLIPLINE_TEST_CUDA_LIBRARY=$(abspath $(CUDA_SO)) sh tests/run-unit.sh $(GPU_TESTS),echo "test-gpu: skipped, no CUDA toolkit here")

@@ -33,13 +33,13 @@ int cuda_rig_setup(void **state)
     struct err err = {""};
 
     assert_non_null(g);
+    ops_rig_seed("cuda_rig");
     assert_int_equal(ops_ref_new(&g->ref, &err), 0);
     for (int i = 0; !no_device && i < CUDA_RIG_TYPES; i++)
         if (open_device(dtypes[i], false, false, 0.3, &g->cuda[i], &err) < 0) {
             printf("skipped, no GPU: %s\n", err.text);
             no_device = true;
         }
-    ops_rig_seed("cuda_rig");
     *state = g;
     return 0;
 }

@@ -111,6 +111,12 @@ uint64_t fixture_seed(const char *test)
     uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)clock_wall_ms();
 
     printf("%s: seed %llu (BLIPLINE_TEST_SEED)\n", test, (unsigned long long)seed);
+    if (!given) { /* what is loaded later (tests/emulator) takes the same */
+        char text[24];
+
+        snprintf(text, sizeof(text), "%llu", (unsigned long long)seed);
+        setenv("BLIPLINE_TEST_SEED", text, 1);
+    }
     return seed;
 }
 
