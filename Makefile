@@ -168,7 +168,7 @@ SIMULATE := $(O)/tests/simulate/simulate
 $(SIMULATE): $(call objects,$(wildcard tests/simulate/*.c)) $(LIB_A)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB_A) $(ALL_L)
 
-BENCHES := $(filter-out %/bench_real,$(patsubst tests/bench/%.c,$(O)/tests/bench/%,$(wildcard tests/bench/bench_*.c)))
+BENCHES := $(filter-out %/bench_real %/bench_gpu,$(patsubst tests/bench/%.c,$(O)/tests/bench/%,$(wildcard tests/bench/bench_*.c)))
 BENCH_SHARED := $(call objects,$(filter-out tests/bench/bench_%,$(wildcard tests/bench/*.c)))
 $(O)/tests/bench/bench_%: $(O)/tests/bench/bench_%.o $(BENCH_SHARED) $(LIB_A)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(BENCH_SHARED) $(LIB_A) $(ALL_L)

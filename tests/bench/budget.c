@@ -44,6 +44,13 @@ static void add_decode(struct budget *b, const char *what, double count, int64_t
     l->kv = prefix + tail;
 }
 
+/* Image encoder and OPT: model/params.h is told so when they are loaded. */
+static void allow_fp8(struct budget *b)
+{
+    for (int i = 0; i < b->n_lines; i++)
+        b->lines[i].fp8 = b->lines[i].kind == BUDGET_PRODUCT;
+}
+
 void budget_encoder(const struct config *c, int n_images, struct budget *ret)
 {
     const struct config_vision *v = &c->vision;
@@ -56,6 +63,7 @@ void budget_encoder(const struct config *c, int n_images, struct budget *ret)
     add_product(ret, "proj", v->n_layers, rows, v->width, v->width);
     add_product(ret, "fc1", v->n_layers, rows, v->ffn_width, v->width);
     add_product(ret, "fc2", v->n_layers, rows, v->width, v->ffn_width);
+    allow_fp8(ret);
 }
 
 void budget_qformer(const struct config *c, int n_images, struct budget *ret)
@@ -84,7 +92,7 @@ static void add_opt_layer(struct budget *b, const struct config_opt *c, double c
     add_product(b, "fc2", count, rows, c->width, c->ffn_width);
 }
 
-static void budget_opt(const struct config *c, int n_beams, int n_new, struct budget *b)
+static void budget_opt(const struct config *c, int n_beams, double n_new, struct budget *b)
 {
     const struct config_opt *l = &c->opt;
     const int64_t prompt = c->n_queries + 1, rows = (int64_t)b->n_images * n_beams;
@@ -93,9 +101,10 @@ static void budget_opt(const struct config *c, int n_beams, int n_new, struct bu
     add_opt_layer(b, l, l->n_layers, b->n_images * prompt);
     add_attention(b, "prompt", l->n_layers, b->n_images, l->n_heads, l->head_dim, prompt, prompt);
     add_opt_layer(b, l, steps, rows);
-    add_decode(b, "token", steps, rows, n_beams, l->n_heads, l->head_dim, prompt, n_new / 2);
+    add_decode(b, "token", steps, rows, n_beams, l->n_heads, l->head_dim, prompt, (int64_t)(n_new / 2));
     add_product(b, "lm_head", 1, b->n_images, l->vocab_size, l->width);
     add_product(b, "lm_head", n_new - 1, rows, l->vocab_size, l->width);
+    allow_fp8(b);
 }
 
 static void add_t5_encoder(struct budget *b, const struct config_t5 *t, int64_t prompt)
@@ -111,7 +120,7 @@ static void add_t5_encoder(struct budget *b, const struct config_t5 *t, int64_t 
 }
 
 /* The start token's pass comes with the encoder's; then a step a token. Cross-attention's keys and values come once. */
-static void budget_t5(const struct config *c, int n_beams, int n_new, struct budget *b)
+static void budget_t5(const struct config *c, int n_beams, double n_new, struct budget *b)
 {
     const struct config_t5 *t = &c->t5;
     const int64_t prompt = c->n_queries + 1, inner = (int64_t)t->n_heads * t->head_dim;
@@ -125,7 +134,7 @@ static void budget_t5(const struct config *c, int n_beams, int n_new, struct bud
         if (count == 0)
             continue;
         add_product(b, "qkv", count, rows[i], 3 * inner, t->width);
-        add_decode(b, "self", count, rows[i], 1, t->n_heads, t->head_dim, 0, n_new / 2 + 1);
+        add_decode(b, "self", count, rows[i], 1, t->n_heads, t->head_dim, 0, (int64_t)(n_new / 2) + 1);
         add_product(b, "o, q, o", 3 * count, rows[i], t->width, inner);
         add_decode(b, "cross", count, rows[i], i ? n_beams : 1, t->n_heads, t->head_dim, prompt, 0);
         add_product(b, "wi", count, rows[i], (int64_t)2 * t->ffn_width, t->width);
@@ -134,7 +143,7 @@ static void budget_t5(const struct config *c, int n_beams, int n_new, struct bud
     }
 }
 
-void budget_lm(const struct config *c, int n_images, int n_beams, int n_new, struct budget *ret)
+void budget_lm(const struct config *c, int n_images, int n_beams, double n_new, struct budget *ret)
 {
     *ret = (struct budget){.n_images = n_images};
     if (c->lm == CONFIG_LM_OPT)

@@ -10,6 +10,7 @@
 
 #include "model/config.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,7 @@ struct budget_line {
     int64_t m, n, k;
     int64_t n_seqs, q, kv, prefix;
     int n_heads, head_dim, share;
+    bool fp8; /* a matrix that operators with fp8 round to it */
 };
 
 enum { BUDGET_MAX_LINES = 24 };
@@ -37,8 +39,8 @@ struct budget {
 
 void budget_encoder(const struct config *c, int n_images, struct budget *ret);
 void budget_qformer(const struct config *c, int n_images, struct budget *ret);
-/* n_new tokens an image, the first of them from the prompt's pass: n_new - 1 steps. */
-void budget_lm(const struct config *c, int n_images, int n_beams, int n_new, struct budget *ret);
+/* n_new tokens an image (a mean where they differ), the first of them from the prompt's pass: n_new - 1 steps. */
+void budget_lm(const struct config *c, int n_images, int n_beams, double n_new, struct budget *ret);
 
 /* Of the line once, without its count. */
 double budget_line_flop(const struct budget_line *l);
