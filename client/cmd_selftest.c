@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "client/commands.h"
+#include "client/devices.h"
 #include "client/selftest_demo.h"
 #include "client/selftest_job.h"
 #include "client/selftest_run.h"
@@ -15,7 +16,7 @@
 enum { MAX_THREADS = 1024 };
 
 struct selftest_options {
-    const char *golden, *images, *dtype;
+    const char *golden, *images, *device, *cuda_library, *dtype;
     int64_t threads;
     bool json, verbose;
 };
@@ -28,9 +29,16 @@ static const struct cli_option options[] = {
      "it)",
      0, 0, NULL},
     {"dtype", 0, CLI_CHOICE, offsetof(struct selftest_options, dtype), "TYPE",
-     "fp32 (default), or bf16 where the processor has it: then the limits are those of bf16, and ids and texts that "
-     "differ are counted but are no failure",
-     0, 0, "fp32 bf16"},
+     "fp32 (default); bf16 where the processor has it; fp16, fp8 (GPUs; the Q-Former is in bf16 then). Limits are "
+     "those "
+     "of the type, of fp8 so wide that nonsense alone exceeds them; ids and texts that differ are counted but are no "
+     "failure, but for fp32",
+     0, 0, "fp32 bf16 fp16 fp8"},
+    {"device", 0, CLI_TEXT, offsetof(struct selftest_options, device), "DEVICE",
+     "cpu (default), auto (the first GPU, else the CPU), or a GPU: cuda:N, or GPU-... as blipline devices lists them",
+     0, 0, NULL},
+    {"cuda-library", 0, CLI_TEXT, offsetof(struct selftest_options, cuda_library), "FILE",
+     "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"threads", 't', CLI_NUMBER, offsetof(struct selftest_options, threads), "N",
      "threads to compute with (default: the workers' own; the jobs take every CPU)", 1, MAX_THREADS, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct selftest_options, json), NULL, "one JSON object instead of the table", 0, 0,
@@ -45,17 +53,20 @@ struct outcome {
     size_t n_tests, n_failed, n_skipped;
     double seconds;
     const char *dtype;
+    const char *device;
     bool demo;
 };
 
 /* -- what is run -- */
 
-static int run_model(const struct selftest_options *o, const struct selftest_run *what, json_t *rows, int *ret_signal,
-                     struct err *err)
+static int run_model(const struct selftest_options *o, const struct device_choice *d, const struct selftest_run *what,
+                     json_t *rows, int *ret_signal, struct err *err)
 {
     struct selftest_run t = *what;
     int rc;
 
+    t.device = d->names[0];
+    t.cuda_library = d->library;
     t.dtype = o->dtype;
     t.n_threads = (int)o->threads;
     rc = selftest_run(&t, rows, err);
@@ -63,21 +74,26 @@ static int run_model(const struct selftest_options *o, const struct selftest_run
     return rc;
 }
 
-static int run_demo(const struct selftest_options *o, json_t *rows, int *ret_signal, struct err *err)
+static int run_demo(const struct selftest_options *o, const struct device_choice *d, json_t *rows, int *ret_signal,
+                    struct err *err)
 {
     struct selftest_demo demo;
-    struct selftest_job job = {.demo = &demo, .dtype = o->dtype, .n_threads = (int)o->threads};
+    struct selftest_job job = {.demo = &demo,
+                               .device = d->names[0],
+                               .cuda_library = d->library,
+                               .dtype = o->dtype,
+                               .n_threads = (int)o->threads};
     int rc = selftest_demo_find(&demo, err);
 
     if (rc == 0)
-        rc = run_model(o,
+        rc = run_model(o, d,
                        &(struct selftest_run){.model_dir = demo.caption_model,
                                               .golden_dir = demo.caption_golden,
                                               .images_dir = demo.images,
                                               .sampler_path = demo.sampler},
                        rows, ret_signal, err);
     if (rc == 0)
-        rc = run_model(o,
+        rc = run_model(o, d,
                        &(struct selftest_run){
                            .model_dir = demo.score_model, .golden_dir = demo.score_golden, .images_dir = demo.images},
                        rows, ret_signal, err);
@@ -177,6 +193,8 @@ static void print_words(const struct outcome *r, bool every_row)
     char text[512];
 
     selftest_table_print(r->rows, every_row, stdout);
+    if (strcmp(r->device, "cpu") != 0)
+        printf("device: %s\n", r->device);
     printf("machine: %s, %s, %s, %lld threads\n", machine_text(machine, "cpu"), machine_text(machine, "isa"),
            machine_text(machine, "library"), (long long)json_integer_value(json_object_get(machine, "threads")));
     printf("%zu of %zu passed", r->n_tests - r->n_failed, r->n_tests);
@@ -198,10 +216,10 @@ static void print_json(const struct outcome *r)
             (void)json_array_append(rows, row);
     }
     verdict(r, text, sizeof(text));
-    all =
-        json_pack("{s:b, s:s, s:o*, s:s, s:I, s:I, s:I, s:f, s:o}", "pass", r->n_failed == 0, "verdict", text,
-                  "machine", machine, "dtype", r->dtype, "n_rows", (json_int_t)json_array_size(rows), "n_failed",
-                  (json_int_t)r->n_failed, "n_skipped", (json_int_t)r->n_skipped, "seconds", r->seconds, "rows", rows);
+    all = json_pack("{s:b, s:s, s:o*, s:s, s:s, s:I, s:I, s:I, s:f, s:o}", "pass", r->n_failed == 0, "verdict", text,
+                    "machine", machine, "device", r->device, "dtype", r->dtype, "n_rows",
+                    (json_int_t)json_array_size(rows), "n_failed", (json_int_t)r->n_failed, "n_skipped",
+                    (json_int_t)r->n_skipped, "seconds", r->seconds, "rows", rows);
     if (all)
         (void)json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     putchar('\n');
@@ -222,12 +240,40 @@ static int show(struct outcome *r, const struct selftest_options *o)
     return r->n_failed || r->n_tests == 0 ? CLI_EXIT_ERROR : CLI_EXIT_OK;
 }
 
+/* One device, of the kind that has the type. The exit code; what is wrong has been said. */
+static int choose_device(const struct selftest_options *o, struct device_choice *ret)
+{
+    static struct devices have; /* large for a stack */
+    struct err err = {""};
+    int rc;
+
+    devices_find(o->cuda_library, &have);
+    rc = devices_choose(&have, o->device, o->cuda_library, ret, &err);
+    if (rc < 0) {
+        cli_error("selftest: %s", err.text);
+        return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
+    }
+    if (ret->kind == DEVICE_NULL || (ret->n > 1 && strcmp(o->device, "auto") != 0)) {
+        cli_error("selftest: --device %s: one device that computes is wanted", o->device);
+        return CLI_EXIT_USAGE;
+    }
+    if (ret->kind == DEVICE_CPU && (strcmp(o->dtype, "fp16") == 0 || strcmp(o->dtype, "fp8") == 0)) {
+        cli_error("selftest: --dtype %s: the CPU computes in fp32, and bf16 where it has it; add --device cuda:0",
+                  o->dtype);
+        return CLI_EXIT_USAGE;
+    }
+    if (ret->note[0])
+        cli_error("%s", ret->note);
+    return CLI_EXIT_OK;
+}
+
 static int run(const struct cli_command *self, int argc, char **argv)
 {
-    struct selftest_options o = {.dtype = "fp32"};
+    static struct device_choice device; /* large for a stack */
+    struct selftest_options o = {.dtype = "fp32", .device = "cpu"};
     int n_args = cli_parse(self, argc, argv, &o), signal_number = 0, rc;
     const int64_t start_ns = clock_mono_ns();
-    struct outcome r = {.demo = n_args == 0};
+    struct outcome r = {.demo = n_args == 0, .dtype = o.dtype, .device = device.names[0]};
     struct err err = {""};
 
     if (n_args < 0)
@@ -236,14 +282,17 @@ static int run(const struct cli_command *self, int argc, char **argv)
         cli_error("selftest: --golden and --images belong to a checkpoint: blipline selftest MODEL_DIR --golden DIR");
         return CLI_EXIT_USAGE;
     }
+    rc = choose_device(&o, &device);
+    if (rc != CLI_EXIT_OK)
+        return rc;
     r.rows = json_array();
-    r.dtype = o.dtype;
     if (r.demo)
-        rc = run_demo(&o, r.rows, &signal_number, &err);
+        rc = run_demo(&o, &device, r.rows, &signal_number, &err);
     else
         rc = run_model(
-            &o, &(struct selftest_run){.model_dir = argv[argc - 1], .golden_dir = o.golden, .images_dir = o.images},
-            r.rows, &signal_number, &err);
+            &o, &device,
+            &(struct selftest_run){.model_dir = argv[argc - 1], .golden_dir = o.golden, .images_dir = o.images}, r.rows,
+            &signal_number, &err);
     r.seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
     if (rc < 0 && !signal_number)
         cli_error("selftest: %s", err.text[0] ? err.text : strerror(-rc));
@@ -258,7 +307,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 const struct cli_command cmd_selftest = {
     .name = "selftest",
     .line = "does this machine compute BLIP-2 right?",
-    .usage = "[MODEL_DIR [--golden DIR] [--images DIR]] [--dtype fp32|bf16] [--json]",
+    .usage = "[MODEL_DIR [--golden DIR] [--images DIR]] [--device NAME] [--dtype TYPE] [--json]",
     .about =
         "Without a checkpoint: takes the demo models and the example pictures through every stage, and through real\n"
         "jobs from picture file to store, and compares with what the reference (Hugging Face transformers, fp32) made\n"
@@ -277,6 +326,7 @@ const struct cli_command cmd_selftest = {
     .examples = "Examples:\n"
                 "  blipline selftest\n"
                 "  blipline selftest --dtype bf16\n"
+                "  blipline selftest --device cuda:0 --dtype fp8\n"
                 "  blipline selftest tests/golden/t5_a",
     .options = options,
     .min_args = 0,

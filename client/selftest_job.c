@@ -18,9 +18,11 @@
 
 enum { MAX_ARGS = 40, MAX_LIST_BYTES = 1 << 20 };
 
-/* The reference's scores (MODEL.md "Precision"); those of bf16 are as far off as bf16 is. */
-#define SCORE_LIMIT 1e-3
-#define SCORE_LIMIT_BF16 5e-2
+/* The reference's scores (MODEL.md "Precision"); those of coarse types are as far off as these are. */
+static const struct {
+    const char *dtype;
+    double limit;
+} score_limits[] = {{"fp32", 1e-3}, {"fp16", 1e-2}, {"bf16", 5e-2}, {"fp8", 0.5}};
 
 /* A number a kind of answer. */
 enum { KIND_CAPTION, KIND_ANSWER, KIND_ITC, KIND_ITM, N_KINDS };
@@ -116,6 +118,14 @@ static int load_answers(struct state *s, struct err *err)
 
 /* -- comparing -- */
 
+static double score_limit(const char *dtype)
+{
+    for (size_t i = 0; i < sizeof(score_limits) / sizeof(score_limits[0]); i++)
+        if (strcmp(score_limits[i].dtype, dtype) == 0)
+            return score_limits[i].limit;
+    return 0; /* no score passes */
+}
+
 static void tell(struct tally *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static void tell(struct tally *t, const char *fmt, ...)
 {
@@ -155,7 +165,7 @@ static void compare_score(struct tally *t, const char *key, const json_t *wanted
 static void compare_record(const struct state *s, const struct job *job, const json_t *answer, const char *key,
                            const struct row_record *r, struct tally *tallies)
 {
-    const double limit = strcmp(s->t->dtype, "fp32") == 0 ? SCORE_LIMIT : SCORE_LIMIT_BF16;
+    const double limit = score_limit(s->t->dtype);
     size_t n_answers = 0, n_texts = 0;
 
     for (uint32_t i = 0; i < r->n_captions; i++) {
@@ -220,12 +230,12 @@ static int compare_store(const struct state *s, const struct job *job, const cha
 static int run_caption(struct state *s, const struct job *job, const char *store, struct err *err)
 {
     char list[RUNDIR_MAX + 40], threads[24], how[512];
-    const char *args[MAX_ARGS] = {"caption", list,        "-o",
-                                  store,     "--model",   s->t->demo->caption_model,
-                                  "--dtype", s->t->dtype, "--max-new-tokens=24",
-                                  "--unit=4"};
+    const char *args[MAX_ARGS] = {"caption",  list,        "-o",
+                                  store,      "--model",   s->t->demo->caption_model,
+                                  "--dtype",  s->t->dtype, "--max-new-tokens=24",
+                                  "--unit=4", "--device",  s->t->device};
     struct selftest_program program = {.name = "blipline", .args = args, .stop_signal = SIGTERM};
-    int n = 10, rc;
+    int n = 12, rc;
 
     (void)snprintf(list, sizeof(list), "@%s", s->list);
     for (int i = 0; job->args[i]; i++)
@@ -237,6 +247,10 @@ static int run_caption(struct state *s, const struct job *job, const char *store
     if (s->t->n_threads > 0) {
         (void)snprintf(threads, sizeof(threads), "--threads=%d", s->t->n_threads);
         args[n++] = threads;
+    }
+    if (s->t->cuda_library[0]) {
+        args[n++] = "--cuda-library";
+        args[n++] = s->t->cuda_library;
     }
     rc = selftest_place_run(&s->place, &program, err);
     /* 3: some pictures failed, which the comparison says better */
@@ -265,8 +279,8 @@ static int report(const struct state *s, const struct job *job, const struct tal
         row = json_pack("{s:s, s:s, s:s, s:[i], s:i, s:o, s:o, s:b, s:f, s:s*}", "model", "demo", "worker", "job",
                         "stage", job->stages[kind], "shape", wanted[kind], "equal", t->n_equal, "relative_error",
                         is_score && isfinite(t->worst) ? json_real(t->worst) : json_null(), "limit",
-                        is_score ? json_real(exact ? SCORE_LIMIT : SCORE_LIMIT_BF16) : json_null(), "pass", pass,
-                        "seconds", kind == KIND_CAPTION ? seconds : 0.0, "detail", t->detail[0] ? t->detail : NULL);
+                        is_score ? json_real(score_limit(s->t->dtype)) : json_null(), "pass", pass, "seconds",
+                        kind == KIND_CAPTION ? seconds : 0.0, "detail", t->detail[0] ? t->detail : NULL);
         if (!row || json_array_append_new(rows, row) < 0)
             return err_set(err, -ENOMEM, "no memory for a row of the self-test's report");
     }

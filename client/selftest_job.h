@@ -14,9 +14,11 @@ struct json_t;
 
 struct selftest_job {
     const struct selftest_demo *demo;
-    const char *dtype; /* "bf16": texts that differ are counted, but are no failure */
-    int n_threads;     /* 0: the command's default */
-    int signal_number; /* set when -EINTR is returned */
+    const char *device;       /* "cpu", "cuda:0", "GPU-..." */
+    const char *cuda_library; /* "": where it is looked for */
+    const char *dtype;        /* other than "fp32": texts that differ are counted, but are no failure */
+    int n_threads;            /* 0: the command's default */
+    int signal_number;        /* set when -EINTR is returned */
 };
 
 /* Rows as of selftest_run.h, worker "job", with "equal" of texts; the errors of scores are absolute. */

@@ -1,5 +1,6 @@
 #include "client/selftest_run.h"
 
+#include "base/buf.h"
 #include "base/file.h"
 #include "client/selftest_place.h"
 #include "model/config.h"
@@ -148,15 +149,31 @@ static int collect(const struct selftest_place *p, const struct selftest_run *t,
     return err_set(err, rc, "%s: the %s %s", t->model_dir, worker, selftest_program_end(p, program, how, sizeof(how)));
 }
 
-static int write_conf(const struct selftest_place *p, const struct selftest_run *t, char *ret_path, size_t size,
-                      struct err *err)
+/* As with --dtype of blipline caption: the Q-Former has no fp8. */
+static const char *worker_dtype(const struct selftest_run *t, const char *worker)
 {
-    char text[128];
-    int n = snprintf(text, sizeof(text), "dtype = %s\n", t->dtype);
+    return strcmp(t->dtype, "fp8") == 0 && strcmp(worker, "qformer") == 0 ? "bf16" : t->dtype;
+}
 
-    if (t->n_threads > 0)
-        n += snprintf(text + n, sizeof(text) - (size_t)n, "threads = %d\n", t->n_threads);
-    return file_write_atomic(rundir_file(&p->rundir, ".worker.conf", ret_path, size), text, (size_t)n, err);
+static int write_conf(const struct selftest_place *p, const struct selftest_run *t, const char *worker, char *ret_path,
+                      size_t size, struct err *err)
+{
+    char library[PATH_MAX];
+    struct buf text;
+    int rc = rundir_plain_path(&p->rundir, t->cuda_library, ".cuda-library", library, sizeof(library), err);
+
+    if (rc < 0)
+        return rc;
+    buf_init(&text, 1 << 13);
+    rc =
+        buf_appendf(&text, "device = %s\ndtype = %s\ncuda_library = %s\n", t->device, worker_dtype(t, worker), library);
+    if (rc == 0 && t->n_threads > 0)
+        rc = buf_appendf(&text, "threads = %d\n", t->n_threads);
+    if (rc == 0)
+        rc =
+            file_write_atomic(rundir_file(&p->rundir, ".worker.conf", ret_path, size), text.data, text.size_bytes, err);
+    buf_release(&text);
+    return rc;
 }
 
 static int run_worker(struct selftest_place *p, const struct selftest_run *t, const char *worker, json_t *rows,
@@ -165,7 +182,7 @@ static int run_worker(struct selftest_place *p, const struct selftest_run *t, co
     char name[64], conf[RUNDIR_MAX + 32];
     const char *const args[] = {"-f", conf, "-t", p->rundir.path, NULL};
     struct selftest_program program = {.name = name, .args = args, .stop_signal = SIGKILL};
-    int rc = write_conf(p, t, conf, sizeof(conf), err);
+    int rc = write_conf(p, t, worker, conf, sizeof(conf), err);
 
     if (rc < 0)
         return rc;

@@ -15,7 +15,9 @@ struct selftest_run {
     const char *golden_dir;   /* expected.json and expected.safetensors; NULL: model_dir */
     const char *images_dir;   /* the pictures that expected.json names; NULL: looked for beside the golden data */
     const char *sampler_path; /* the reference's probabilities of sampling; NULL: sampler.json in golden_dir, if any */
-    const char *dtype;        /* "fp32" or "bf16" */
+    const char *device;       /* "cpu", "cuda:0", "GPU-..." */
+    const char *cuda_library; /* absolute; "": where the workers look for it */
+    const char *dtype;        /* "fp32", "bf16", "fp16", "fp8" */
     int n_threads;            /* 0: the workers' own default */
     int signal_number;        /* set when -EINTR is returned */
 };

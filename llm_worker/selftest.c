@@ -431,7 +431,7 @@ static int test_sampler(const struct selftest *t)
         rc = 0;
     }
     found.detail = *detail ? detail : NULL;
-    t->g->coarse = false; /* logits are fp32 always */
+    t->g->grain = GOLDEN_EXACT; /* logits are fp32 always */
     if (rc == 0)
         rc = golden_report_sequences(t->g, "sampling probabilities", &found, t->err);
     json_decref(cases);

@@ -13,6 +13,13 @@
 
 enum { GOLDEN_MAX_JSON_BYTES = 64 << 20, GOLDEN_MAX_IMAGES = 256, GOLDEN_MAX_PATH = 4096 };
 
+const struct golden_limits golden_limits[] = {
+    [GOLDEN_EXACT] = {GOLDEN_LIMIT, GOLDEN_LIMIT_T5_LOGITS},
+    [GOLDEN_FP16] = {1e-2, 0.1},
+    [GOLDEN_BF16] = {5e-2, 0.4},
+    [GOLDEN_FP8] = {0.5, 0.5},
+};
+
 static int path_in(const char *dir, const char *name, char *ret, size_t size)
 {
     int n = snprintf(ret, size, "%s/%s", dir, name);
@@ -218,8 +225,8 @@ int golden_report_within(struct golden *g, const char *stage, int n_dims, const 
         n *= (size_t)shape[i];
         json_array_append_new(dims, json_integer(shape[i]));
     }
-    if (g->coarse)
-        limit = limit == GOLDEN_LIMIT_T5_LOGITS ? GOLDEN_LIMIT_BF16_T5_LOGITS : GOLDEN_LIMIT_BF16;
+    if (g->grain != GOLDEN_EXACT)
+        limit = limit == GOLDEN_LIMIT_T5_LOGITS ? golden_limits[g->grain].t5_logits : golden_limits[g->grain].tensor;
     e = golden_relative_error(got, want, n);
     pass = e <= limit; /* false for NaN */
     g->n_failed += !pass;
@@ -241,14 +248,14 @@ int golden_report_equal(struct golden *g, const char *stage, int n, bool pass, c
 int golden_report_sequences(struct golden *g, const char *stage, const struct golden_sequences *s, struct err *err)
 {
     const bool near = isnan(s->score_error) || s->score_error <= s->limit;
-    const bool pass = g->coarse || (s->n_equal == s->n && near);
+    const bool pass = g->grain != GOLDEN_EXACT || (s->n_equal == s->n && near);
 
     g->n_failed += !pass;
     return add_row(g,
                    json_pack("{s:s, s:[i], s:i, s:o, s:o, s:b, s:s*}", "stage", stage, "shape", s->n, "equal",
                              s->n_equal, "relative_error", finite_or_null(s->score_error), "limit",
-                             g->coarse || isnan(s->score_error) ? json_null() : json_real(s->limit), "pass", pass,
-                             "detail", s->detail),
+                             g->grain != GOLDEN_EXACT || isnan(s->score_error) ? json_null() : json_real(s->limit),
+                             "pass", pass, "detail", s->detail),
                    err);
 }
 

@@ -22,10 +22,20 @@
 #define GOLDEN_LIMIT 1e-5
 /* T5's logits: the reference itself is 5e-5 from float64 */
 #define GOLDEN_LIMIT_T5_LOGITS 1e-3
-/* bf16 weights and activations against a reference in fp32 */
-#define GOLDEN_LIMIT_BF16 5e-2
-/* T5 does not scale its scores down: transformers in bf16 is 0.2 from itself in fp32 on random weights (t5_a) */
-#define GOLDEN_LIMIT_BF16_T5_LOGITS 0.4
+
+/* What numbers have been rounded to on their way; coarse ones have limits of their own, and ids that differ are counted
+ * but are no failure. */
+enum golden_grain {
+    GOLDEN_EXACT, /* fp32 */
+    GOLDEN_FP16,  /* weights and activations; or fp32 multiplied in tf32, which has as many digits */
+    GOLDEN_BF16,
+    GOLDEN_FP8, /* large matrices, with what they are multiplied with; limits that catch nonsense alone */
+};
+/* T5 does not scale its scores down: transformers in bf16 is 0.2 from itself in fp32 on random weights (t5_a). */
+struct golden_limits {
+    double tensor, t5_logits;
+};
+extern const struct golden_limits golden_limits[];
 
 struct json_t;
 
@@ -37,7 +47,7 @@ struct golden {
     struct json_t *rows;     /* the report so far */
     int n_images;
     int n_failed;
-    bool coarse; /* computed in bf16: tensors have the limits of bf16, ids that differ are counted but are no failure */
+    enum golden_grain grain;
     int64_t row_ns; /* when the last row was added */
 };
 
@@ -60,7 +70,8 @@ int golden_first_floats(const struct golden *g, const char *name, int n_dims, co
 /* NaN when either side holds one. */
 double golden_relative_error(const float *got, const float *want, size_t n);
 
-/* Add a row {"stage", "shape", "relative_error", "limit", "pass", "seconds"} to the report; the limit is GOLDEN_LIMIT. */
+/* Add a row {"stage", "shape", "relative_error", "limit", "pass", "seconds"} to the report; the limit is GOLDEN_LIMIT,
+ * or that of the grain. */
 int golden_report_tensor(struct golden *g, const char *stage, int n_dims, const int64_t *shape, const float *got,
                          const float *want, struct err *err) CHECK_RESULT;
 /* The same with a limit of its own. */

@@ -18,6 +18,15 @@ static int report_machine(struct golden *g, const struct selftest_conf *conf, st
                                  err);
 }
 
+static enum golden_grain grain_of(const struct device_conf *d)
+{
+    if (d->fp8)
+        return GOLDEN_FP8;
+    if (d->act_dtype == DTYPE_BF16)
+        return GOLDEN_BF16;
+    return d->act_dtype == DTYPE_F16 || d->tf32 ? GOLDEN_FP16 : GOLDEN_EXACT;
+}
+
 int selftest_open(const char *golden_dir, const struct selftest_conf *conf, struct golden **ret_golden,
                   struct ops **ret_ops, struct err *err)
 {
@@ -28,7 +37,7 @@ int selftest_open(const char *golden_dir, const struct selftest_conf *conf, stru
     if (rc == 0)
         rc = device_open(&conf->device, &o, err);
     if (rc == 0) {
-        g->coarse = conf->device.act_dtype != DTYPE_F32 || conf->device.tf32;
+        g->grain = grain_of(&conf->device);
         rc = report_machine(g, conf, err);
     }
     if (rc < 0) {

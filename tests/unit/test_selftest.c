@@ -55,13 +55,13 @@ static void test_selftest_tensors_may_be_longer_than_asked_never_shorter(void **
     golden_free(g);
 }
 
-static bool passes(bool coarse, struct golden_sequences s)
+static bool passes(enum golden_grain grain, struct golden_sequences s)
 {
     struct golden *g = open_golden();
     struct err err = {""};
     bool pass;
 
-    g->coarse = coarse;
+    g->grain = grain;
     assert_int_equal(golden_report_sequences(g, "ids", &s, &err), 0);
     pass = json_is_true(json_object_get(json_array_get(g->rows, 0), "pass"));
     assert_int_equal(g->n_failed, !pass);
@@ -73,23 +73,28 @@ static bool passes(bool coarse, struct golden_sequences s)
 static void test_selftest_sequences_must_all_be_equal_with_their_scores(void **state)
 {
     (void)state;
-    assert_true(passes(false, (struct golden_sequences){.n = 4, .n_equal = 4, .score_error = 1e-6, .limit = 1e-5}));
-    assert_true(passes(false, (struct golden_sequences){.n = 4, .n_equal = 4, .score_error = NAN, .limit = 1e-5}));
-    assert_false(passes(false, (struct golden_sequences){.n = 4, .n_equal = 3, .score_error = 1e-6, .limit = 1e-5}));
-    assert_false(passes(false, (struct golden_sequences){.n = 4, .n_equal = 4, .score_error = 2e-5, .limit = 1e-5}));
+    assert_true(
+        passes(GOLDEN_EXACT, (struct golden_sequences){.n = 4, .n_equal = 4, .score_error = 1e-6, .limit = 1e-5}));
+    assert_true(
+        passes(GOLDEN_EXACT, (struct golden_sequences){.n = 4, .n_equal = 4, .score_error = NAN, .limit = 1e-5}));
     assert_false(
-        passes(false, (struct golden_sequences){.n = 4, .n_equal = 4, .score_error = INFINITY, .limit = 1e-5}));
-    assert_true(passes(true, (struct golden_sequences){.n = 4, .n_equal = 1, .score_error = 0.3, .limit = 1e-5}));
+        passes(GOLDEN_EXACT, (struct golden_sequences){.n = 4, .n_equal = 3, .score_error = 1e-6, .limit = 1e-5}));
+    assert_false(
+        passes(GOLDEN_EXACT, (struct golden_sequences){.n = 4, .n_equal = 4, .score_error = 2e-5, .limit = 1e-5}));
+    assert_false(
+        passes(GOLDEN_EXACT, (struct golden_sequences){.n = 4, .n_equal = 4, .score_error = INFINITY, .limit = 1e-5}));
+    assert_true(
+        passes(GOLDEN_BF16, (struct golden_sequences){.n = 4, .n_equal = 1, .score_error = 0.3, .limit = 1e-5}));
 }
 
-static bool tensor_passes(bool coarse, double limit, float got)
+static bool tensor_passes(enum golden_grain grain, double limit, float got)
 {
     struct golden *g = open_golden();
     const float want = 1;
     struct err err = {""};
     int n_failed;
 
-    g->coarse = coarse;
+    g->grain = grain;
     assert_int_equal(golden_report_within(g, "x", 1, (int64_t[]){1}, limit, &got, &want, &err), 0);
     n_failed = g->n_failed;
     golden_free(g);
@@ -99,12 +104,17 @@ static bool tensor_passes(bool coarse, double limit, float got)
 static void test_selftest_limits_depend_on_the_type(void **state)
 {
     (void)state;
-    assert_true(tensor_passes(false, GOLDEN_LIMIT, 1.000005F));
-    assert_false(tensor_passes(false, GOLDEN_LIMIT, 1.001F));
-    assert_true(tensor_passes(true, GOLDEN_LIMIT, 1.01F));
-    assert_false(tensor_passes(true, GOLDEN_LIMIT, 1.1F));
-    assert_true(tensor_passes(true, GOLDEN_LIMIT_T5_LOGITS, 1.3F));
-    assert_false(tensor_passes(true, GOLDEN_LIMIT, NAN));
+    assert_true(tensor_passes(GOLDEN_EXACT, GOLDEN_LIMIT, 1.000005F));
+    assert_false(tensor_passes(GOLDEN_EXACT, GOLDEN_LIMIT, 1.001F));
+    assert_true(tensor_passes(GOLDEN_BF16, GOLDEN_LIMIT, 1.01F));
+    assert_false(tensor_passes(GOLDEN_BF16, GOLDEN_LIMIT, 1.1F));
+    assert_true(tensor_passes(GOLDEN_BF16, GOLDEN_LIMIT_T5_LOGITS, 1.3F));
+    assert_false(tensor_passes(GOLDEN_BF16, GOLDEN_LIMIT, NAN));
+    assert_true(tensor_passes(GOLDEN_FP16, GOLDEN_LIMIT, 1.005F));
+    assert_false(tensor_passes(GOLDEN_FP16, GOLDEN_LIMIT, 1.02F));
+    assert_true(tensor_passes(GOLDEN_FP8, GOLDEN_LIMIT, 1.3F));
+    assert_false(tensor_passes(GOLDEN_FP8, GOLDEN_LIMIT, 1.6F)); /* nonsense */
+    assert_false(tensor_passes(GOLDEN_FP8, GOLDEN_LIMIT, NAN));
 }
 
 /* -- the workers -- */
