@@ -46,6 +46,12 @@ static struct plan_dtypes known_dtypes(const struct plan_options *o)
                                 .llm = r->dtype_llm ? r->dtype_llm : usual};
 }
 
+/* Of the tensors that a stage hands on. */
+static uint64_t value_bytes(enum msg_dtype dtype)
+{
+    return dtype_size_bytes(dtype_of_activations((enum dtype)dtype));
+}
+
 static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum msg_dtype dtype,
                            struct msg_fingerprint *ret, struct err *err)
 {
@@ -221,7 +227,7 @@ static uint32_t add_encoder(struct plan *p, const char *name, const struct plan_
     w->width = v->width;
     w->gflop = plan_gflop_encoder(&s->config);
     w->bytes = plan_bytes_encoder(&s->config, w->dtype);
-    p->nodes[node].out_bytes = (uint64_t)v->n_tokens * (uint64_t)v->width * sizeof(float);
+    p->nodes[node].out_bytes = (uint64_t)v->n_tokens * (uint64_t)v->width * value_bytes(w->dtype);
     return node;
 }
 
@@ -237,7 +243,7 @@ static uint32_t add_qformer(struct plan *p, const char *name, const struct plan_
     w->bytes = plan_bytes_qformer(&s->config, w->dtype);
     p->nodes[node].tasks = tasks;
     if (tasks & MSG_TASK_PROJECT)
-        p->nodes[node].out_bytes = (uint64_t)w->rows * (uint64_t)w->width * sizeof(float);
+        p->nodes[node].out_bytes = (uint64_t)w->rows * (uint64_t)w->width * value_bytes(w->dtype);
     return node;
 }
 

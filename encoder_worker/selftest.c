@@ -74,7 +74,7 @@ static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, 
     if (rc == 0)
         rc = vit_forward(v, n_images, rgb, &trunk);
     if (rc == 0)
-        rc = params_norm_apply(o, &post, rows, c, g->checkpoint->config.vision.eps, trunk, normed);
+        rc = params_norm_apply(o, &post, rows, c, g->checkpoint->config.vision.eps, trunk, normed, NULL);
     if (rc == 0)
         rc = o->f->download(o, ret, DTYPE_F32, normed, o->act_dtype, (size_t)(rows * c));
     if (rc < 0)

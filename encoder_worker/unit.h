@@ -26,10 +26,11 @@ struct unit {
     uint8_t *pixels;               /* [n_items, S, S, 3] */
     bool *failed;                  /* [n_items] */
     struct unit_failure *failures; /* [n_failures], in order of completion */
-    uint32_t n_failures, n_decoded, n_ok, n_computed;
-    bool no_memory;    /* the machine's trouble: the whole unit is given back as failed */
-    uint32_t next_row; /* the first one that no batch has looked at */
-    float *features;   /* [n_ok, P, C], made when the last picture is decoded; goes to the tensor */
+    uint32_t n_failures, n_decoded, n_ok;
+    uint32_t n_given, n_computed; /* pictures handed to the model; of them, those whose features are there */
+    bool no_memory;               /* the machine's trouble: the whole unit is given back as failed */
+    uint32_t next_row;            /* the first one that no batch has looked at */
+    char *features; /* [n_ok, P, C] in act_dtype, made when the last picture is decoded; goes to the tensor */
     int64_t started_ns, decode_ns, resize_ns, compute_ns;
 };
 

@@ -17,6 +17,7 @@ struct vit_layer {
 
 struct vit {
     struct ops *o;
+    uint64_t graph_number;
     struct config_vision shape;
     int max_batch;
     struct ops_patchify_args pixels; /* mean, std, rescale; the rest is set for each call */
@@ -115,6 +116,7 @@ int vit_new(struct ops *o, const struct checkpoint *c, int max_batch, struct vit
     if (!v)
         return err_set(err, -ENOMEM, "no memory for the vision model");
     v->o = o;
+    v->graph_number = params_graph_number();
     v->shape = c->config.vision;
     v->max_batch = max_batch;
     v->pixels.rescale = (float)c->config.pixels.rescale;
@@ -182,23 +184,27 @@ int vit_max_batch(const struct vit *v)
     return v->max_batch;
 }
 
-/* pixels -> x [n*P, C] */
-static int embed(struct vit *v, int n, const uint8_t *rgb)
+/* pixels -> the rows of the patch product, in wide */
+static int patchify(struct vit *v, int n, const uint8_t *rgb)
+{
+    struct ops_patchify_args a = v->pixels;
+
+    a.n_images = n;
+    a.image_size = v->shape.image_size;
+    a.patch_size = v->shape.patch_size;
+    a.rgb = rgb;
+    a.y = v->wide;
+    return v->o->f->patchify(v->o, &a);
+}
+
+/* wide -> x [n*P, C] */
+static int embed(struct vit *v, int n)
 {
     const struct config_vision *s = &v->shape;
     const int64_t n_patches = (int64_t)n * (s->n_tokens - 1), patch_len = 3 * s->patch_size * s->patch_size;
-    struct ops_patchify_args a = v->pixels;
-    int rc;
+    int rc = params_apply(v->o, v->patch, n_patches, patch_len, s->width, v->wide, v->h, OPS_ACT_NONE, NULL);
 
-    a.n_images = n;
-    a.image_size = s->image_size;
-    a.patch_size = s->patch_size;
-    a.rgb = rgb;
-    a.y = v->wide;
-    if ((rc = v->o->f->patchify(v->o, &a)) < 0 ||
-        (rc = params_apply(v->o, v->patch, n_patches, patch_len, s->width, v->wide, v->h, OPS_ACT_NONE, NULL)) < 0)
-        return rc;
-    return v->o->f->vit_embed(v->o, n, s->n_tokens, s->width, v->h, v->cls, v->pos, v->x);
+    return rc < 0 ? rc : v->o->f->vit_embed(v->o, n, s->n_tokens, s->width, v->h, v->cls, v->pos, v->x);
 }
 
 /* x += projection(attention(norm1(x))) */
@@ -227,7 +233,7 @@ static int attend(struct vit *v, const struct vit_layer *l, int n)
     };
     int rc;
 
-    if ((rc = params_norm_apply(v->o, &l->norm1, rows, c, s->eps, v->x, v->h)) < 0 ||
+    if ((rc = params_norm_apply(v->o, &l->norm1, rows, c, s->eps, v->x, v->h, l->qkv)) < 0 ||
         (rc = params_apply(v->o, l->qkv, rows, c, 3 * c, v->h, v->wide, OPS_ACT_NONE, NULL)) < 0 ||
         (rc = v->o->f->attention(v->o, &a)) < 0)
         return rc;
@@ -241,10 +247,25 @@ static int feed_forward(struct vit *v, const struct vit_layer *l, int n)
     const int64_t rows = (int64_t)n * s->n_tokens, c = s->width, f = s->ffn_width;
     int rc;
 
-    if ((rc = params_norm_apply(v->o, &l->norm2, rows, c, s->eps, v->x, v->h)) < 0 ||
+    if ((rc = params_norm_apply(v->o, &l->norm2, rows, c, s->eps, v->x, v->h, l->fc1)) < 0 ||
         (rc = params_apply(v->o, l->fc1, rows, c, f, v->h, v->wide, OPS_ACT_GELU_ERF, NULL)) < 0)
         return rc;
     return params_apply(v->o, l->fc2, rows, f, c, v->wide, v->x, OPS_ACT_NONE, v->x);
+}
+
+/* Everything behind the pixels: the same calls for every batch of n. */
+static int run(struct vit *v, int n)
+{
+    int rc = ops_pass_begin(v->o, params_pass_key(v->graph_number, (const int64_t[]){n}, 1));
+
+    if (rc == 0)
+        rc = embed(v, n);
+    for (int i = 0; rc == 0 && i < v->shape.n_layers; i++) {
+        rc = attend(v, &v->layers[i], n);
+        if (rc == 0)
+            rc = feed_forward(v, &v->layers[i], n);
+    }
+    return rc < 0 ? rc : ops_pass_end(v->o);
 }
 
 int vit_forward(struct vit *v, int n, const uint8_t *rgb, const void **ret)
@@ -252,12 +273,9 @@ int vit_forward(struct vit *v, int n, const uint8_t *rgb, const void **ret)
     int rc;
 
     assert(n >= 1 && n <= v->max_batch);
-    rc = embed(v, n, rgb);
-    for (int i = 0; rc == 0 && i < v->shape.n_layers; i++) {
-        rc = attend(v, &v->layers[i], n);
-        if (rc == 0)
-            rc = feed_forward(v, &v->layers[i], n);
-    }
+    rc = patchify(v, n, rgb);
+    if (rc == 0)
+        rc = run(v, n);
     if (rc < 0)
         return rc;
     *ret = v->x;

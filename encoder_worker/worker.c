@@ -24,6 +24,28 @@ const struct conf_key encoder_conf_table[] = {
      "device = null: tokens,width of the output"},
     {0}};
 
+enum {
+    MAX_BATCHES = 2, /* one is computed, the next one waits behind it on the device */
+    MAX_DIRECT_PARTS = OPS_MAX_DOWNLOADS / MAX_BATCHES, /* of a batch, each with a download of its own */
+};
+
+/* Pictures of one unit among those of a batch, side by side. */
+struct part {
+    struct unit *unit;
+    char *to; /* in its features */
+    int n;
+};
+
+/* Pictures on their way through the model. Its parts' units and their features stay until it has landed. */
+struct batch {
+    int n, n_parts;     /* n 0: free */
+    struct part *parts; /* [batch] */
+    uint64_t ticket;    /* of the last download */
+    void *landing;      /* [batch, P, C] for all of it, where the parts are many; made when needed */
+    bool lands_apart;   /* its features are in `landing` first */
+    int64_t started_ns;
+};
+
 struct encoder_worker {
     struct worker common;
     const struct encoder_conf *conf;
@@ -33,7 +55,9 @@ struct encoder_worker {
     size_t image_bytes;
     uint8_t *staging; /* [batch, S, S, 3] */
     struct unit *first, **end;
-    uint32_t items_held;
+    struct batch batches[MAX_BATCHES]; /* the first n_batches are under way, in order */
+    int n_batches;
+    int64_t landed_ns; /* when the last batch was there */
     uint64_t serial;
 };
 
@@ -57,7 +81,9 @@ static int open_model(struct encoder_worker *w, struct err *err)
     pool.size_px = (uint32_t)vit_image_size(w->vit);
     w->image_bytes = (size_t)pool.size_px * pool.size_px * 3;
     w->staging = malloc((size_t)w->common.batch * w->image_bytes);
-    if (!w->staging)
+    for (int i = 0; i < MAX_BATCHES; i++)
+        w->batches[i].parts = calloc((size_t)w->common.batch, sizeof(struct part));
+    if (!w->staging || !w->batches[0].parts || !w->batches[1].parts)
         return err_set(err, -ENOMEM, "no memory for %d images", w->common.batch);
     return pool_new(&pool, &w->pool, err);
 }
@@ -94,6 +120,12 @@ void encoder_worker_free(void *daemon)
     if (!w)
         return;
     pool_free(w->pool);
+    for (int i = 0; i < w->n_batches; i++) /* what is under way still writes to the units' features */
+        (void)w->common.ops->f->download_wait(w->common.ops, w->batches[i].ticket);
+    for (int i = 0; i < MAX_BATCHES; i++) {
+        free(w->batches[i].parts);
+        free(w->batches[i].landing);
+    }
     while (w->first) {
         struct unit *u = w->first;
 
@@ -122,7 +154,8 @@ static int fill_result(struct encoder_worker *w, struct unit *u, struct worker_r
                                          .wait_ns = (uint64_t)(u->started_ns - u->work->received_ns)};
     if (u->n_ok == 0)
         return 0;
-    rc = wire_tensor_new(MSG_DTYPE_F32, shape, 3, u->features, free, u->features, &result->tensors[0], err);
+    rc = wire_tensor_new(worker_tensor_dtype(&w->common), shape, 3, u->features, free, u->features, &result->tensors[0],
+                         err);
     if (rc < 0)
         return rc;
     u->features = NULL;
@@ -179,7 +212,6 @@ static int take_units(struct encoder_worker *w, int64_t timeout_ms)
         }
         *w->end = u;
         w->end = &u->next;
-        w->items_held += u->work->n_items;
         submit_items(w, u);
     }
     return rc;
@@ -194,7 +226,6 @@ static void remove_unit(struct encoder_worker *w, struct unit *u)
     *link = u->next;
     if (!u->next)
         w->end = link;
-    w->items_held -= u->work ? u->work->n_items : 0;
 }
 
 static struct unit *find_unit(struct encoder_worker *w, uint64_t serial)
@@ -231,58 +262,129 @@ static bool unwanted(const struct encoder_worker *w, const struct unit *u)
     return worker_work_stale(u->work) || (w->common.draining && u->next_row == 0);
 }
 
+/* The features of a picture. */
+static size_t feature_bytes(const struct encoder_worker *w)
+{
+    return (size_t)w->n_tokens * w->width * msg_dtype_bytes(worker_tensor_dtype(&w->common));
+}
+
 /* Make room for the features when the last picture is in. False: there is nothing to compute for this unit. */
 static bool prepare(const struct encoder_worker *w, struct unit *u)
 {
     if (u->no_memory || u->n_ok == 0 || unwanted(w, u))
         return false;
     if (!u->features)
-        u->features = malloc((size_t)u->n_ok * w->n_tokens * w->width * sizeof(float));
+        u->features = malloc(u->n_ok * feature_bytes(w));
     u->no_memory = !u->features;
     return !u->no_memory;
 }
 
-/* One forward pass over the next decoded images, of several units where they are small. Returns images computed. */
-static int run_batch(struct encoder_worker *w, struct err *err)
+/* The next decoded pictures, of several units where those are small: pixels side by side, and whose they are. */
+static void fill_batch(struct encoder_worker *w, struct batch *b)
 {
-    struct {
-        struct unit *unit;
-        float *to;
-    } place[4096];
-    const size_t one = (size_t)w->n_tokens * w->width;
-    const size_t one_bytes = one * dtype_size_bytes(w->common.ops->act_dtype);
-    int n = 0, rc;
-    const void *features;
-    int64_t start = clock_mono_ns(), share;
+    b->n = b->n_parts = 0;
+    for (struct unit *u = w->first; u && b->n < w->common.batch && decoded(u); u = u->next) {
+        struct part part = {.unit = u};
 
-    for (struct unit *u = w->first; u && n < w->common.batch && decoded(u); u = u->next) {
         if (!prepare(w, u))
             continue;
-        for (; u->next_row < u->work->n_items && n < w->common.batch; u->next_row++) {
+        part.to = u->features + u->n_given * feature_bytes(w);
+        for (; u->next_row < u->work->n_items && b->n < w->common.batch; u->next_row++) {
             if (u->failed[u->next_row])
                 continue;
-            memcpy(w->staging + (size_t)n * w->image_bytes, u->pixels + u->next_row * w->image_bytes, w->image_bytes);
-            place[n].unit = u;
-            place[n++].to = u->features + u->n_computed++ * one;
+            memcpy(w->staging + (size_t)b->n++ * w->image_bytes, u->pixels + u->next_row * w->image_bytes,
+                   w->image_bytes);
+            part.n++;
         }
+        u->n_given += (uint32_t)part.n;
+        if (part.n)
+            b->parts[b->n_parts++] = part;
     }
-    if (n == 0)
+}
+
+/* Features on their way to the units: each part to its place, or, where there are more of them than downloads can be under
+ * way, all to one. */
+static int start_downloads(struct encoder_worker *w, struct batch *b, const void *features)
+{
+    const struct ops_funcs *f = w->common.ops->f;
+    const size_t one = (size_t)w->n_tokens * w->width;
+    const char *from = features;
+    int rc = 0;
+
+    b->lands_apart = b->n_parts > MAX_DIRECT_PARTS;
+    if (b->lands_apart) {
+        if (!b->landing && !(b->landing = malloc((size_t)w->common.batch * feature_bytes(w))))
+            return -ENOMEM;
+        return f->download_start(w->common.ops, b->landing, from, w->common.ops->act_dtype, (size_t)b->n * one,
+                                 &b->ticket);
+    }
+    for (int i = 0; rc == 0 && i < b->n_parts; i++) {
+        rc = f->download_start(w->common.ops, b->parts[i].to, from, w->common.ops->act_dtype,
+                               (size_t)b->parts[i].n * one, &b->ticket);
+        from += (size_t)b->parts[i].n * feature_bytes(w);
+    }
+    return rc;
+}
+
+/* Hand one forward pass over the next decoded pictures to the device. Returns how many. */
+static int start_batch(struct encoder_worker *w, struct err *err)
+{
+    struct batch *b = &w->batches[w->n_batches];
+    const void *features;
+    int rc;
+
+    b->started_ns = clock_mono_ns();
+    fill_batch(w, b);
+    if (b->n == 0)
         return 0;
-    rc = vit_forward(w->vit, n, w->staging, &features);
-    for (int i = 0, k; rc == 0 && i < n; i = k) { /* one copy for each unit's part of the batch */
-        for (k = i + 1; k < n && place[k].unit == place[i].unit; k++)
-            ;
-        rc = w->common.ops->f->download(w->common.ops, place[i].to, DTYPE_F32,
-                                        (const char *)features + (size_t)i * one_bytes, w->common.ops->act_dtype,
-                                        (size_t)(k - i) * one);
-    }
+    rc = vit_forward(w->vit, b->n, w->staging, &features);
+    if (rc == 0)
+        rc = start_downloads(w, b, features);
     if (rc < 0)
         return worker_failed(&w->common, rc, "the image encoder failed", err);
-    share = (clock_mono_ns() - start) / n;
-    for (int i = 0; i < n; i++)
-        place[i].unit->compute_ns += share;
+    w->n_batches++;
+    return b->n;
+}
+
+/* Wait for the oldest batch; its features are with their units then. */
+static int land_batch(struct encoder_worker *w, struct err *err)
+{
+    struct batch b = w->batches[0];
+    const char *from = b.landing;
+    int64_t began = b.started_ns > w->landed_ns ? b.started_ns : w->landed_ns, share;
+    int rc = w->common.ops->f->download_wait(w->common.ops, b.ticket);
+
+    if (rc < 0)
+        return worker_failed(&w->common, rc, "the image encoder failed", err);
     worker_session_progress(w->common.session);
-    return n;
+    w->landed_ns = clock_mono_ns();
+    share = (w->landed_ns - began) / b.n;
+    for (int i = 0; i < b.n_parts; i++) {
+        const struct part *p = &b.parts[i];
+        const size_t bytes = (size_t)p->n * feature_bytes(w);
+
+        if (b.lands_apart)
+            memcpy(p->to, from, bytes);
+        from += b.lands_apart ? bytes : 0;
+        p->unit->n_computed += (uint32_t)p->n;
+        p->unit->compute_ns += share * p->n;
+    }
+    w->batches[0] = w->batches[1]; /* their memory changes places */
+    w->batches[1] = b;
+    w->n_batches--;
+    return 0;
+}
+
+/* Keep a device that works behind the host one batch ahead; but nothing that could land waits for work that is not there. */
+static int run_batches(struct encoder_worker *w, struct err *err)
+{
+    int n = w->n_batches < MAX_BATCHES ? start_batch(w, err) : 0;
+
+    if (n < 0)
+        return n;
+    if (w->n_batches == MAX_BATCHES || (w->n_batches > 0 && (n == 0 || !worker_is_behind(&w->common))))
+        return land_batch(w, err);
+    return 0;
 }
 
 /* Units that are through leave, in order of arrival. */
@@ -294,8 +396,8 @@ static void finish_ready(struct encoder_worker *w)
         const bool back = unwanted(w, u);
 
         next = u->next;
-        if (!back && !u->no_memory && u->n_computed < u->n_ok)
-            return;
+        if (u->n_computed < u->n_given || (!back && !u->no_memory && u->n_computed < u->n_ok))
+            return; /* a batch that holds some of it lands first, whatever becomes of the unit */
         remove_unit(w, u);
         if (back)
             worker_return_unit(&w->common, &u->work);
@@ -311,13 +413,13 @@ static int null_result(const struct encoder_worker *w, const struct worker_work 
                        struct err *err)
 {
     const uint32_t shape[3] = {work->n_items, w->n_tokens, w->width};
-    void *zeros = calloc((size_t)work->n_items * w->n_tokens, w->width * sizeof(float));
+    void *zeros = calloc(work->n_items, feature_bytes(w));
     int rc = zeros ? 0 : err_set(err, -ENOMEM, "no memory for zeros");
 
     for (uint32_t i = 0; rc == 0 && i < work->n_items; i++)
         rc = row_record_append(&ret->rows, &(struct row_record){.item = work->items[i].item});
     if (rc == 0)
-        rc = wire_tensor_new(MSG_DTYPE_F32, shape, 3, zeros, free, zeros, &ret->tensors[0], err);
+        rc = wire_tensor_new(worker_tensor_dtype(&w->common), shape, 3, zeros, free, zeros, &ret->tensors[0], err);
     if (rc != 0) {
         free(zeros);
         return rc;
@@ -358,8 +460,8 @@ static int run_once(struct encoder_worker *w, struct err *err)
         return err_set(err, rc, "cannot take work: %s", strerror(-rc));
     if (!w->first)
         return rc;
-    collect(w, decoded(w->first) ? 0 : 20);
-    rc = run_batch(w, err);
+    collect(w, decoded(w->first) || w->n_batches > 0 ? 0 : 20);
+    rc = run_batches(w, err);
     if (rc < 0)
         return rc;
     finish_ready(w);

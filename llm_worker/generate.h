@@ -15,6 +15,7 @@
 #define BLIPLINE_LLM_WORKER_GENERATE_H
 
 #include "base/err.h"
+#include "tensor/tensor.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -44,8 +45,9 @@ struct generate_options {
 struct generate_options generate_options_default(void);
 
 struct generate_request {
-    uint64_t tag;            /* the caller's, returned with the result */
-    const float *image_rows; /* host [n_image_rows, L]: the projected queries */
+    uint64_t tag;           /* the caller's, returned with the result */
+    const void *image_rows; /* host [n_image_rows, L]: the projected queries */
+    enum dtype image_dtype; /* F32, F16 or BF16 */
     int n_image_rows;
     const int32_t *prompt; /* ids with special tokens; no prompt: the bos id alone. At least one */
     int n_prompt;

@@ -33,10 +33,14 @@ static void fill_head(struct group *g, const struct lm *m, int32_t image_id)
 
 struct group *group_new(const struct lm *m, const struct generate_request *r, int32_t image_id)
 {
-    const size_t n_floats = (size_t)r->n_image_rows * (size_t)lm_width(m), n_prompt = (size_t)r->n_prompt;
+    const size_t n_bytes = (size_t)r->n_image_rows * (size_t)lm_width(m) * dtype_size_bytes(r->image_dtype);
+    const size_t image_bytes = (n_bytes + sizeof(int32_t) - 1) / sizeof(int32_t) * sizeof(int32_t);
+    const size_t n_prompt = (size_t)r->n_prompt;
     const size_t n_head = 1 + (size_t)r->n_image_rows + n_prompt;
-    struct group *g = calloc(1, sizeof(*g) + n_floats * sizeof(float) + (n_prompt + n_head) * sizeof(int32_t));
+    struct group *g;
 
+    assert(r->n_image_rows == 0 || n_bytes > 0);
+    g = calloc(1, sizeof(*g) + image_bytes + (n_prompt + n_head) * sizeof(int32_t));
     if (!g)
         return NULL;
     *g = (struct group){
@@ -44,7 +48,8 @@ struct group *group_new(const struct lm *m, const struct generate_request *r, in
         .key = r->key,
         .options = r->options,
         .n_eos = r->n_eos,
-        .image_rows = (float *)(g + 1),
+        .image_rows = g + 1,
+        .image_dtype = r->image_dtype,
         .n_image_rows = r->n_image_rows,
         .n_prompt = r->n_prompt,
         .n_strands = group_n_strands(&r->options),
@@ -52,10 +57,10 @@ struct group *group_new(const struct lm *m, const struct generate_request *r, in
         .n_start = lm_start_rows(m),
         .n_kv_rows = (int)group_n_kv_rows(m, r),
     };
-    g->prompt = (int32_t *)(void *)(g->image_rows + n_floats);
+    g->prompt = (int32_t *)(void *)((char *)g->image_rows + image_bytes);
     g->head = g->prompt + n_prompt;
-    if (n_floats)
-        memcpy(g->image_rows, r->image_rows, n_floats * sizeof(float));
+    if (n_bytes)
+        memcpy(g->image_rows, r->image_rows, n_bytes);
     memcpy(g->prompt, r->prompt, n_prompt * sizeof(int32_t));
     if (r->n_eos)
         memcpy(g->eos, r->eos, (size_t)r->n_eos * sizeof(int32_t));
@@ -135,6 +140,7 @@ int group_start(struct group *g, int kv_first)
 struct lm_start group_first(const struct group *g)
 {
     return (struct lm_start){.image_rows = g->image_rows,
+                             .image_dtype = g->image_dtype,
                              .n_image_rows = g->n_image_rows,
                              .ids = g->prompt,
                              .n_ids = g->n_prompt,

@@ -33,7 +33,8 @@ struct group {
     struct generate_options options;
     int32_t eos[GENERATE_MAX_EOS];
     int n_eos;
-    float *image_rows; /* [n_image_rows, L] */
+    void *image_rows; /* [n_image_rows, L] */
+    enum dtype image_dtype;
     int n_image_rows;
     int32_t *prompt;
     int n_prompt;

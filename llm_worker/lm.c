@@ -289,18 +289,40 @@ void lm_lay_token(struct lm *m, struct lm_rows *rows, const struct lm_token *t)
     rows->n_rows++;
 }
 
+/* The image rows of all starts, each at its place among the rows of x. What lies between them comes along, and is written
+ * afterwards: one transfer for all. */
+static int upload_images(struct lm *m, int n_starts, const struct lm_start *starts)
+{
+    const size_t l = (size_t)m->shape.width, size = dtype_size_bytes(m->o->act_dtype);
+    int first = 0, n_rows = 0, rc;
+    void *host;
+
+    while (first < n_starts && starts[first].n_image_rows == 0)
+        first++;
+    if (first == n_starts)
+        return 0;
+    for (int s = first; s < n_starts; s++)
+        if (starts[s].n_image_rows > 0)
+            n_rows = m->start_row[s] + starts[s].n_image_rows - m->start_row[first];
+    rc = m->o->f->upload_begin(m->o, lm_at(m, m->x, m->start_row[first], (int64_t)l, 0), (size_t)n_rows * l, &host);
+    if (rc < 0)
+        return rc;
+    for (int s = first; s < n_starts; s++) {
+        if (starts[s].n_image_rows == 0)
+            continue;
+        tensor_convert((char *)host + (size_t)(m->start_row[s] - m->start_row[first]) * l * size, m->o->act_dtype,
+                       starts[s].image_rows, starts[s].image_dtype, (size_t)starts[s].n_image_rows * l);
+    }
+    return m->o->f->upload_end(m->o);
+}
+
 int lm_embed(struct lm *m, const struct lm_rows *rows, int n_starts, const struct lm_start *starts)
 {
-    const int64_t l = m->shape.width;
-    int rc = 0;
+    int rc = upload_images(m, n_starts, starts);
 
-    for (int s = 0; rc == 0 && s < n_starts; s++)
-        if (starts[s].n_image_rows > 0)
-            rc = m->o->f->upload(m->o, lm_at(m, m->x, m->start_row[s], l, 0), m->o->act_dtype, starts[s].image_rows,
-                                 DTYPE_F32, (size_t)starts[s].n_image_rows * (size_t)l);
     if (rc < 0 || rows->n_ids == 0)
         return rc;
-    return m->o->f->embed(m->o, m->embedding, rows->n_ids, m->id, m->id_row, false, m->x, l);
+    return m->o->f->embed(m->o, m->embedding, rows->n_ids, m->id, m->id_row, false, m->x, m->shape.width);
 }
 
 int lm_store_kv(struct lm *m, int layer, int64_t n_rows, int64_t column, int64_t ld)
@@ -323,7 +345,7 @@ int lm_run_head(struct lm *m, int n, float eps)
             .n_rows = n, .width = l, .src = m->x, .ld_src = l, .src_index = m->last_row, .dst = m->last, .ld_dst = l});
 
     if (rc == 0 && m->final_norm.gamma)
-        rc = params_norm_apply(m->o, &m->final_norm, n, l, eps, m->last, m->last);
+        rc = params_norm_apply(m->o, &m->final_norm, n, l, eps, m->last, m->last, NULL);
     if (rc < 0)
         return rc;
     return m->o->f->linear(m->o, &(struct ops_linear_args){.weight = m->head,

@@ -9,7 +9,7 @@
  *
  * lm.c owns what both have in common (the table of functions, limits, the cache); lm_opt.c and lm_t5.c are the graphs.
  * Who may call: the compute thread that owns `ops`.
- * Units:  a row is one position; image rows are host f32 of width L; logits f32 [., V].
+ * Units:  a row is one position; image rows are of width L; logits f32 [., V].
  * Memory: all allocated by lm_open. The cache takes n_layers * n_kv_rows * 2 * (heads * head width) * sizeof(act_dtype)
  *         bytes (lm_kv_bytes; T5: decoder layers). Embedding tables are read in place: the checkpoint must live as long
  *         as the model.
@@ -18,6 +18,7 @@
 #define BLIPLINE_LLM_WORKER_LM_H
 
 #include "base/err.h"
+#include "tensor/tensor.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,7 +36,8 @@ struct lm_limits {
 
 /* A new prompt: image rows, then ids. */
 struct lm_start {
-    const float *image_rows; /* host [n_image_rows, L] */
+    const void *image_rows; /* host [n_image_rows, L] of image_dtype: F32, F16 or BF16 */
+    enum dtype image_dtype;
     int n_image_rows;
     const int32_t *ids; /* 0 <= id < V, or none */
     int n_ids;

@@ -238,16 +238,17 @@ static int run_layer(struct lm *m, const struct opt_pass *pass, int i)
     const float eps = weights->shape.eps;
     const void *from = before ? m->h : m->x;
     void *to = before ? m->h : m->x;
-    int rc = before ? params_norm_apply(m->o, &l->attn_norm, pass->n_rows, w, eps, m->x, m->h) : 0;
+    int rc = before ? params_norm_apply(m->o, &l->attn_norm, pass->n_rows, w, eps, m->x, m->h, l->qkv) : 0;
 
     if (rc == 0)
         rc = attend(m, pass, i, from);
     if (rc == 0)
-        rc = params_norm_apply(m->o, before ? &l->final_norm : &l->attn_norm, pass->n_rows, w, eps, m->x, to);
+        rc = params_norm_apply(m->o, before ? &l->final_norm : &l->attn_norm, pass->n_rows, w, eps, m->x, to,
+                               before ? l->fc1 : NULL); /* otherwise fc2's sum reads it too */
     if (rc == 0)
         rc = feed_forward(m, pass, i, from);
     if (rc == 0 && !before)
-        rc = params_norm_apply(m->o, &l->final_norm, pass->n_rows, w, eps, m->x, m->x);
+        rc = params_norm_apply(m->o, &l->final_norm, pass->n_rows, w, eps, m->x, m->x, NULL);
     return rc;
 }
 

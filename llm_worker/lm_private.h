@@ -86,7 +86,7 @@ void lm_lay_start(struct lm *m, struct lm_rows *rows, int s, const struct lm_sta
 /* Append the row of one new token that sees a prefix and its tail, and writes the tail's last row of the cache. */
 void lm_lay_token(struct lm *m, struct lm_rows *rows, const struct lm_token *token);
 
-/* x = embeddings of the laid ids, and the starts' image rows where there are any (n_starts 0: none). */
+/* x = embeddings of the laid ids, and the image rows of the starts, which are the first rows (n_starts 0: none). */
 int lm_embed(struct lm *m, const struct lm_rows *rows, int n_starts, const struct lm_start *starts) CHECK_RESULT;
 /* Keys and values of n_rows rows, at `column` of `wide` (`ld` columns a row), to the cache's kv_row. */
 int lm_store_kv(struct lm *m, int layer, int64_t n_rows, int64_t column, int64_t ld) CHECK_RESULT;

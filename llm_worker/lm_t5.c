@@ -254,7 +254,7 @@ static int normed(struct lm *m, const struct params_norm *n, int64_t n_rows)
 {
     const struct t5_weights *w = m->weights;
 
-    return params_norm_apply(m->o, n, n_rows, m->shape.width, w->shape.eps, m->x, m->h);
+    return params_norm_apply(m->o, n, n_rows, m->shape.width, w->shape.eps, m->x, m->h, NULL);
 }
 
 /* x += wo(gelu_tanh(wi_0(norm(x))) * wi_1(norm(x))) */

@@ -67,6 +67,7 @@ static int first_logits(const struct selftest *t, const struct token_ids *prompt
         return err_set(t->err, -ENOMEM, "no memory for a pass");
     for (int i = 0; i < n; i++)
         starts[i] = (struct lm_start){.image_rows = t->image_rows + (int64_t)i * c->n_queries * c->lm_width,
+                                      .image_dtype = DTYPE_F32,
                                       .n_image_rows = c->n_queries,
                                       .ids = prompt->ids,
                                       .n_ids = (int)prompt->n,
@@ -148,6 +149,7 @@ static int run(const struct selftest *t, const struct token_ids *prompt, const s
                              &(struct generate_request){
                                  .tag = (uint64_t)i,
                                  .image_rows = t->image_rows + (int64_t)i * c->n_queries * c->lm_width,
+                                 .image_dtype = DTYPE_F32,
                                  .n_image_rows = c->n_queries,
                                  .prompt = prompt->ids,
                                  .n_prompt = (int)prompt->n,

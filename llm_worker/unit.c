@@ -81,9 +81,11 @@ struct generate_request llm_unit_request(const struct unit *u, uint32_t i, const
                                          int width)
 {
     const struct unit_prompt *p = &u->prompts.prompts[i];
+    const size_t image_bytes = (size_t)n_queries * (size_t)width * dtype_size_bytes(u->image_dtype);
 
     return (struct generate_request){.tag = llm_unit_tag(u, i),
-                                     .image_rows = u->image_rows + (size_t)p->row * (size_t)n_queries * (size_t)width,
+                                     .image_rows = (const char *)u->image_rows + (size_t)p->row * image_bytes,
+                                     .image_dtype = u->image_dtype,
                                      .n_image_rows = n_queries,
                                      .prompt = u->prompts.ids.ids + p->first_id,
                                      .n_prompt = (int)p->n_ids,

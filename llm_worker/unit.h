@@ -26,8 +26,9 @@ struct unit {
     uint64_t recipe_hash;
     struct unit_prompts prompts;
     struct generate_options options;
-    uint32_t n_submitted, n_done;  /* prompts; those of items with a problem count as done at once */
-    float *image_rows;             /* [n_items, Q, L]; NULL once all are submitted */
+    uint32_t n_submitted, n_done; /* prompts; those of items with a problem count as done at once */
+    void *image_rows;             /* [n_items, Q, L] of image_dtype; NULL once all are submitted */
+    enum dtype image_dtype;
     struct unit_caption *captions; /* [prompts.n, n_return] */
     struct buf texts;
     int64_t started_ns, compute_ns;

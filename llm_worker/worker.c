@@ -156,12 +156,16 @@ static int prepare_unit(struct llm_worker *w, struct unit *u, const char **ret_c
     *ret_code = "bad_tensor";
     if (u->work->n_tensors != 1)
         return err_set(err, -EBADMSG, "one tensor of projected queries is wanted");
-    u->image_rows = malloc((size_t)u->work->n_items * w->n_queries * w->width * sizeof(float));
+    rc = worker_gather_check(u->work, 0, 3, shape, err);
+    if (rc < 0)
+        return rc;
+    u->image_dtype = w->common.ops->act_dtype;
+    u->image_rows = malloc((size_t)u->work->n_items * w->n_queries * w->width * dtype_size_bytes(u->image_dtype));
     if (!u->image_rows) {
         *ret_code = "memory";
         return err_set(err, -ENOMEM, "no memory for the unit's queries");
     }
-    rc = worker_gather_f32(u->work, 0, 3, shape, u->image_rows, err);
+    worker_gather(u->work, 0, 0, u->work->n_items, u->image_dtype, u->image_rows);
     for (uint32_t i = 0; rc == 0 && i < u->prompts.n; i++) {
         struct generate_request r = llm_unit_request(u, i, config_of(w), (int)w->n_queries, (int)w->width);
         struct err why = {""};

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <xxhash.h>
 
 const char *params_name(char buf[PARAMS_NAME_MAX], const char *fmt, ...)
 {
@@ -191,7 +192,7 @@ int params_apply(struct ops *o, const struct ops_weight *w, int64_t n_rows, int6
 }
 
 int params_norm_apply(struct ops *o, const struct params_norm *norm, int64_t n_rows, int64_t width, float eps,
-                      const void *x, void *y)
+                      const void *x, void *y, const struct ops_weight *consumer)
 {
     return o->f->norm(o, &(struct ops_norm_args){.n_rows = n_rows,
                                                  .width = width,
@@ -201,5 +202,18 @@ int params_norm_apply(struct ops *o, const struct params_norm *norm, int64_t n_r
                                                  .ld_y = width,
                                                  .gamma = norm->gamma,
                                                  .beta = norm->beta,
-                                                 .eps = eps});
+                                                 .eps = eps,
+                                                 .consumer = consumer});
+}
+
+uint64_t params_graph_number(void)
+{
+    static _Atomic uint64_t last;
+
+    return ++last;
+}
+
+uint64_t params_pass_key(uint64_t graph_number, const int64_t *numbers, int n_numbers)
+{
+    return XXH3_64bits_withSeed(numbers, (size_t)n_numbers * sizeof(*numbers), graph_number);
 }

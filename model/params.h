@@ -62,8 +62,14 @@ void params_table_free(struct ops *o, struct ops_table **t);
  * NULL. */
 int params_apply(struct ops *o, const struct ops_weight *w, int64_t n_rows, int64_t k, int64_t n, const void *x,
                  void *y, enum ops_act act, const void *residual) CHECK_RESULT;
-/* y = norm(x) over n_rows dense rows; y may be x. */
+/* y = norm(x) over n_rows dense rows; y may be x. consumer: the matrix of the params_apply that comes next and alone
+ * reads y (ops_norm_args), or NULL. */
 int params_norm_apply(struct ops *o, const struct params_norm *norm, int64_t n_rows, int64_t width, float eps,
-                      const void *x, void *y) CHECK_RESULT;
+                      const void *x, void *y, const struct ops_weight *consumer) CHECK_RESULT;
+
+/* A number that no other graph of this process has, and the key of a pass (ops_pass_begin) of the graph that has it:
+ * `numbers` are all that its calls depend on. */
+uint64_t params_graph_number(void);
+uint64_t params_pass_key(uint64_t graph_number, const int64_t *numbers, int n_numbers);
 
 #endif

@@ -34,7 +34,7 @@ static int compute_queries(struct qformer *q, struct ops_table *tokens)
 
     keep_attended.dst = q->attended;
     if (rc == 0)
-        rc = params_norm_apply(q->o, &q->embedding_norm, n, e, q->shape.eps, q->x, q->x);
+        rc = params_norm_apply(q->o, &q->embedding_norm, n, e, q->shape.eps, q->x, q->x, NULL);
     if (rc == 0)
         rc = f->rows_copy(q->o, &keep);
     q->self.n = 0;
@@ -175,6 +175,7 @@ int qformer_new(struct ops *o, const struct checkpoint *c, int max_batch, struct
     if (!q)
         return err_set(err, -ENOMEM, "no memory for the Q-Former");
     q->o = o;
+    q->graph_number = params_graph_number();
     q->shape = c->config.qformer;
     q->n_tokens = c->config.vision.n_tokens;
     q->image_eps = c->config.vision.eps;
@@ -265,34 +266,69 @@ int qformer_n_words(const struct qformer *q)
 
 /* -- images -- */
 
+int qformer_input(struct qformer *q, int n, void **ret)
+{
+    int rc;
+
+    assert(n >= 1 && n <= q->max_batch && q->n_input == 0);
+    q->n_loaded = q->n_kv_ready = 0;
+    rc = q->o->f->upload_begin(q->o, q->image, (size_t)n * (size_t)q->n_tokens * (size_t)q->shape.vision_width, ret);
+    q->n_input = rc < 0 ? 0 : n;
+    return rc;
+}
+
 int qformer_load(struct qformer *q, int n, const float *trunk, bool normed)
 {
     const int64_t rows = (int64_t)n * q->n_tokens, c = q->shape.vision_width;
-    int rc;
+    int rc = 0;
 
-    assert(n >= 1 && n <= q->max_batch);
-    q->n_loaded = q->n_kv_ready = 0;
-    rc = q->o->f->upload(q->o, q->image, q->o->act_dtype, trunk, DTYPE_F32, (size_t)(rows * c));
+    if (trunk) {
+        void *host;
+
+        rc = qformer_input(q, n, &host);
+        if (rc == 0)
+            tensor_from_f32(host, q->o->act_dtype, trunk, (size_t)(rows * c));
+    }
+    if (rc == 0) {
+        assert(q->n_input == n);
+        q->n_input = 0;
+        rc = q->o->f->upload_end(q->o);
+    }
     if (rc == 0 && !normed)
-        rc = params_norm_apply(q->o, &q->post_norm, rows, c, q->image_eps, q->image, q->image);
+        rc = params_norm_apply(q->o, &q->post_norm, rows, c, q->image_eps, q->image, q->image, NULL);
     if (rc == 0)
         q->n_loaded = n;
     return rc;
 }
 
-/* The loaded images -> q->x [n*Q, E] */
-static int look(struct qformer *q)
+/* Where the queries and the trunks of the loaded images are. */
+static void lay_out_images(struct qformer *q)
 {
-    const int64_t n = q->n_loaded, rows = n * q->n_queries;
-    struct qformer_pass p = {.n = (int)n, .query_rows = rows, .self = &q->self, .image = &q->image_seqs};
-    int rc = qformer_start(q, q->attended, rows);
-
     q->self.n = q->image_seqs.n = 0;
-    for (int64_t b = 0; b < n; b++) {
+    for (int64_t b = 0; b < q->n_loaded; b++) {
         qformer_seqs_add(&q->self, b * q->n_queries, q->n_queries, b * q->n_queries, q->n_queries);
         qformer_seqs_add(&q->image_seqs, b * q->n_queries, q->n_queries, b * q->n_tokens, q->n_tokens);
     }
-    return rc < 0 ? rc : qformer_pass_run(q, &p);
+}
+
+/* The loaded images -> q->x [n*Q, E], and projected -> q->wide [n*Q, L]. One pass: nothing but n makes its calls differ. */
+static int look(struct qformer *q, bool project)
+{
+    const int64_t n = q->n_loaded, rows = n * q->n_queries;
+    const struct qformer_pass p = {.n = (int)n, .query_rows = rows, .self = &q->self, .image = &q->image_seqs};
+    const int64_t depends_on[] = {n, q->n_kv_ready, project};
+    int rc;
+
+    lay_out_images(q);
+    rc = ops_pass_begin(q->o, params_pass_key(q->graph_number, depends_on, 3));
+    if (rc == 0)
+        rc = qformer_start(q, q->attended, rows);
+    if (rc == 0)
+        rc = qformer_pass_run(q, &p);
+    if (rc == 0 && project)
+        rc = params_apply(q->o, q->projection, rows, q->shape.width, q->language_width, q->x, q->wide, OPS_ACT_NONE,
+                          NULL);
+    return rc < 0 ? rc : ops_pass_end(q->o);
 }
 
 /* The class token of each loaded image: its first row. */
@@ -306,27 +342,39 @@ static int take_cls(struct qformer *q, float *ret)
     return rc < 0 ? rc : q->o->f->download(q->o, ret, DTYPE_F32, q->wide, q->o->act_dtype, (size_t)(n * c));
 }
 
+/* The projected queries in q->wide -> the host. */
+static int take_projected(struct qformer *q, struct qformer_out *out)
+{
+    const size_t n = (size_t)q->n_loaded * (size_t)q->n_queries * (size_t)q->language_width;
+    uint64_t ticket;
+    int rc = q->o->f->download_start(q->o, out->projected, q->wide, q->o->act_dtype, n, &ticket);
+
+    if (rc == 0 && out->projected_ticket)
+        *out->projected_ticket = ticket;
+    else if (rc == 0)
+        rc = q->o->f->download_wait(q->o, ticket);
+    return rc;
+}
+
 int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, struct qformer_out *out)
 {
-    const int64_t rows = (int64_t)n * q->n_queries, e = q->shape.width, l = q->language_width, d = q->embed_width;
+    const int64_t rows = (int64_t)n * q->n_queries, e = q->shape.width, d = q->embed_width;
     int rc = qformer_load(q, n, trunk, normed);
 
     assert((!out->projected || q->projection) && (!out->itc || q->vision_projection));
     if (rc == 0 && out->cls)
         rc = take_cls(q, out->cls);
     if (rc == 0 && (out->queries || out->projected || out->itc))
-        rc = look(q);
+        rc = look(q, out->projected);
+    if (rc == 0 && out->projected)
+        rc = take_projected(q, out);
     if (rc == 0 && out->queries)
         rc = q->o->f->download(q->o, out->queries, DTYPE_F32, q->x, q->o->act_dtype, (size_t)(rows * e));
     if (rc == 0 && out->itc)
         rc = qformer_head(q, q->vision_projection, rows, d, out->itc);
     if (rc == 0 && out->itc)
         qformer_normalise(out->itc, rows, d);
-    if (rc < 0 || !out->projected)
-        return rc;
-    rc = params_apply(q->o, q->projection, rows, e, l, q->x, q->wide, OPS_ACT_NONE, NULL);
-    return rc < 0 ? rc
-                  : q->o->f->download(q->o, out->projected, DTYPE_F32, q->wide, q->o->act_dtype, (size_t)(rows * l));
+    return rc;
 }
 
 int qformer_post_norm(struct qformer *q, int n, const float *trunk, float *ret)

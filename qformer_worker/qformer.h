@@ -3,7 +3,8 @@
  *
  * Who may call: the compute thread that owns `ops`.
  * Units:  P tokens of width C an image come in. Out: Q queries of width E; projected to width L for the language model;
- *         ITC embeddings of width d, each row of length 1; ITM logits [no match, match]. Host arrays are f32, row-major.
+ *         ITC embeddings of width d, each row of length 1; ITM logits [no match, match]. Host arrays are f32, row-major,
+ *         where nothing else is said.
  * Memory: everything is allocated by qformer_new. Images: max_batch of them, and where the checkpoint has text their keys
  *         and values of all layers that look at images, max_batch * P * 2E * ceil(layers / cross_attention_frequency)
  *         elements. Rows: R = max(max_batch * Q; with text also 1024 and Q + longest text), a multiple of 32, of
@@ -39,15 +40,22 @@ int qformer_max_batch(const struct qformer *q);
 int qformer_max_text(const struct qformer *q); /* tokens of a text, special ones included; 0: reads no text */
 int qformer_n_words(const struct qformer *q);  /* ids of texts are below it; 0: reads no text */
 
+/* Host memory for the trunks of 1 <= n <= max_batch images, [n, P, C] in act_dtype, on its way to the device. It is to be
+ * filled before the next call of this file or of the operators, which is a qformer_load or qformer_forward with the same n
+ * and trunk NULL: so what a worker receives is copied once. */
+int qformer_input(struct qformer *q, int n, void **ret) CHECK_RESULT;
+
 /* What a pass over images gives; NULL: not wanted. */
 struct qformer_out {
-    float *queries;   /* [n, Q, E] the query outputs */
-    float *projected; /* [n, Q, L] */
-    float *itc;       /* [n, Q, d] */
-    float *cls;       /* [n, C] the class token after post_layernorm */
+    float *queries;  /* [n, Q, E] the query outputs */
+    void *projected; /* [n, Q, L] in act_dtype, which is what the language model's worker is sent */
+    uint64_t
+        *projected_ticket; /* set: `projected` is there after ops' download_wait of it. NULL: when the call returns */
+    float *itc;            /* [n, Q, d] */
+    float *cls;            /* [n, C] the class token after post_layernorm */
 };
-/* trunk: [n, P, C] before post_layernorm, 1 <= n <= max_batch. `normed`: post_layernorm has been applied (golden data).
- * The images stay loaded for qformer_match. */
+/* trunk: [n, P, C] before post_layernorm, 1 <= n <= max_batch; NULL: qformer_input's memory has been filled. `normed`:
+ * post_layernorm has been applied (golden data). The images stay loaded for qformer_match. */
 int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, struct qformer_out *out) CHECK_RESULT;
 /* post_layernorm alone: trunk [n, P, C] -> ret [n, P, C]. */
 int qformer_post_norm(struct qformer *q, int n, const float *trunk, float *ret) CHECK_RESULT;

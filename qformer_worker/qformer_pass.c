@@ -46,7 +46,7 @@ static int apply_output(struct qformer *q, const struct qformer_output *out, int
     void *x = qformer_at(q, q->x, first * e);
     int rc = params_apply(q->o, out->dense, n, k, e, in, x, OPS_ACT_NONE, x);
 
-    return rc < 0 ? rc : params_norm_apply(q->o, &out->norm, n, e, q->shape.eps, x, x);
+    return rc < 0 ? rc : params_norm_apply(q->o, &out->norm, n, e, q->shape.eps, x, x, NULL);
 }
 
 /* The first n_seqs of s: query rows at the start of rows of ld_q elements, keys and values side by side in kv, which has

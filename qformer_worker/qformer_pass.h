@@ -55,8 +55,10 @@ struct qformer {
     float *heads;      /* f32 [max_rows, max(d, 2)] */
     int64_t max_rows;  /* R, a multiple of QFORMER_ROW_STEP */
 
-    int n_loaded;   /* images in `image` */
-    int n_kv_ready; /* layers of image_kv that are computed for them; 0 without text */
+    uint64_t graph_number; /* params_pass_key */
+    int n_input;           /* images that qformer_input has handed memory for; 0: none */
+    int n_loaded;          /* images in `image` */
+    int n_kv_ready;        /* layers of image_kv that are computed for them; 0 without text */
 
     int32_t *index;       /* owns the arrays below */
     int32_t *query_index; /* [max_rows] 0 .. Q-1 again and again: which query a query row starts from */

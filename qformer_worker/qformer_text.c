@@ -76,7 +76,7 @@ static int embed(struct qformer *q, const struct qformer_texts *t, int first, in
     if (rc == 0)
         rc = q->o->f->embed(q->o, q->positions, rows, q->position, NULL, true, x, e);
     if (rc == 0)
-        rc = params_norm_apply(q->o, &q->embedding_norm, rows, e, q->shape.eps, x, x);
+        rc = params_norm_apply(q->o, &q->embedding_norm, rows, e, q->shape.eps, x, x, NULL);
     return rc < 0 || rest == 0 ? rc : q->o->f->rows_copy(q->o, &filling);
 }
 

@@ -47,14 +47,19 @@ static int test_captioner(const struct selftest *t)
     const int64_t n = t->n_images, q = qformer_n_queries(t->q), e = qformer_width(t->q);
     const int64_t l = qformer_language_width(t->q);
     struct qformer_out out = {.queries = floats(n * q * e), .projected = floats(n * q * l)};
-    int rc = out.queries && out.projected ? 0 : err_set(t->err, -ENOMEM, "no memory for the query outputs");
+    float *projected = floats(n * q * l);
+    int rc =
+        out.queries && out.projected && projected ? 0 : err_set(t->err, -ENOMEM, "no memory for the query outputs");
 
     if (rc == 0 && (rc = qformer_forward(t->q, (int)n, t->features, true, &out)) < 0)
         err_set(t->err, rc, "the Q-Former could not be run");
     if (rc == 0)
         rc = report(t, "qformer_last_hidden_state", 3, (const int64_t[]){n, q, e}, out.queries);
-    if (rc == 0)
-        rc = report(t, "language_projection", 3, (const int64_t[]){n, q, l}, out.projected);
+    if (rc == 0) {
+        tensor_to_f32(projected, t->o->act_dtype, out.projected, (size_t)(n * q * l));
+        rc = report(t, "language_projection", 3, (const int64_t[]){n, q, l}, projected);
+    }
+    free(projected);
     free(out.queries);
     free(out.projected);
     return rc;

@@ -23,10 +23,10 @@ struct qformer_shape {
 
 /* Results of images, each [n, ...]; NULL: not wanted by any unit. */
 struct qformer_results {
-    float *projected; /* [n, Q, L] */
-    float *queries;   /* [n, Q, E] */
-    float *itc;       /* [n, Q, d] */
-    float *cls;       /* [n, C] */
+    void *projected; /* [n, Q, L] of the type that tensors travel in */
+    float *queries;  /* [n, Q, E] */
+    float *itc;      /* [n, Q, d] */
+    float *cls;      /* [n, C] */
 };
 
 struct qformer_unit {

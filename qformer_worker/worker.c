@@ -20,6 +20,18 @@ const struct conf_key qformer_conf_table[] = {WORKER_CONF_KEYS(struct qformer_co
 
 enum { GROUP_MAX_UNITS = 64 };
 
+/* Units that are computed together. */
+struct group {
+    int n;
+    size_t n_images;
+    struct qformer_unit *units[GROUP_MAX_UNITS];
+    struct qformer_results results; /* [n_images, ...] */
+    uint32_t tasks;                 /* of all units */
+    bool match;                     /* a unit wants ITM */
+    int64_t started_ns;
+    uint64_t ticket; /* of the last download; 0: none is under way */
+};
+
 struct qformer_worker {
     struct worker common;
     const struct qformer_conf *conf;
@@ -27,11 +39,33 @@ struct qformer_worker {
     struct tokenizer *tokenizer; /* NULL: device null, or a checkpoint that reads no text */
     uint32_t n_tokens;           /* P of what comes in */
     struct qformer_shape shape;
-    float *trunk;    /* [capacity, P, C] */
-    size_t capacity; /* images */
+    struct group held; /* on a device that works behind the host: the one before, still on its way */
+    int64_t landed_ns; /* when the last group was there */
 };
 
 /* -- start and end -- */
+
+/* Wait for the download of `ticket`, if there is one. */
+static int settle(struct qformer_worker *w, uint64_t *ticket)
+{
+    const int rc = *ticket ? w->common.ops->f->download_wait(w->common.ops, *ticket) : 0;
+
+    *ticket = 0;
+    return rc;
+}
+
+/* Forget a group; a download that is under way still writes to its results. */
+static void group_release(struct qformer_worker *w, struct group *g)
+{
+    (void)settle(w, &g->ticket);
+    for (int i = 0; i < g->n; i++)
+        qformer_unit_free(g->units[i]);
+    free(g->results.projected);
+    free(g->results.queries);
+    free(g->results.itc);
+    free(g->results.cls);
+    *g = (struct group){0};
+}
 
 static int open_model(struct qformer_worker *w, struct err *err)
 {
@@ -92,55 +126,24 @@ void qformer_worker_free(void *daemon)
 
     if (!w)
         return;
+    group_release(w, &w->held);
     qformer_free(w->qformer);
     tokenizer_free(w->tokenizer);
     worker_release(&w->common);
-    free(w->trunk);
     free(w);
 }
 
 /* -- a group of units that are computed together -- */
 
-struct group {
-    int n;
-    size_t n_images;
-    struct qformer_unit *units[GROUP_MAX_UNITS];
-    struct qformer_results results; /* [n_images, ...] */
-    uint32_t tasks;                 /* of all units */
-    bool match;                     /* a unit wants ITM */
-    int64_t started_ns;
-};
-
-static int reserve_trunk(struct qformer_worker *w, size_t n_images)
-{
-    float *p;
-
-    if (n_images <= w->capacity)
-        return 0;
-    p = realloc(w->trunk, n_images * w->n_tokens * w->shape.image_width * sizeof(float));
-    if (!p)
-        return -ENOMEM;
-    w->trunk = p;
-    w->capacity = n_images;
-    return 0;
-}
-
-/* Verify the unit's features and place them behind the group's. */
-static int take_trunk(struct qformer_worker *w, const struct worker_work *work, size_t first_image,
-                      const char **ret_code, struct err *err)
+/* Verify the unit's features; they stay in the frames they came in until they are computed. */
+static int check_trunk(struct qformer_worker *w, const struct worker_work *work, const char **ret_code, struct err *err)
 {
     const uint32_t shape[3] = {work->n_items, w->n_tokens, w->shape.image_width};
 
     *ret_code = "bad_tensor";
     if (work->n_tensors != 1)
         return err_set(err, -EINVAL, "one tensor of image features is wanted");
-    if (!w->qformer)
-        return 0;
-    if (reserve_trunk(w, first_image + work->n_items) < 0) {
-        *ret_code = "memory";
-        return err_set(err, -ENOMEM, "no memory for the unit's features");
-    }
-    return worker_gather_f32(work, 0, 3, shape, w->trunk + first_image * w->n_tokens * w->shape.image_width, err);
+    return w->qformer ? worker_gather_check(work, 0, 3, shape, err) : 0;
 }
 
 /* A unit that is not as it should be is given back as failed. */
@@ -155,7 +158,7 @@ static void group_add(struct qformer_worker *w, struct group *g, struct worker_w
         worker_return_unit(&w->common, &work);
         return;
     }
-    rc = take_trunk(w, work, g->n_images, &code, &err);
+    rc = check_trunk(w, work, &code, &err);
     if (rc == 0)
         rc = qformer_unit_new(&work, &w->shape, w->tokenizer, &u, &code, &err);
     if (rc < 0 || !u) {
@@ -183,17 +186,13 @@ static int group_take(struct qformer_worker *w, struct group *g, int64_t timeout
     return 1;
 }
 
-static void group_release(struct group *g)
-{
-    for (int i = 0; i < g->n; i++)
-        qformer_unit_free(g->units[i]);
-    free(g->results.projected);
-    free(g->results.queries);
-    free(g->results.itc);
-    free(g->results.cls);
-}
-
 /* -- compute -- */
+
+/* The projected queries of an image. */
+static size_t projected_bytes(const struct qformer_worker *w)
+{
+    return (size_t)w->shape.n_queries * w->shape.out_width * msg_dtype_bytes(worker_tensor_dtype(&w->common));
+}
 
 static int alloc_results(struct qformer_worker *w, struct group *g)
 {
@@ -203,7 +202,6 @@ static int alloc_results(struct qformer_worker *w, struct group *g)
         float **array;
         size_t one;
     } wanted[] = {
-        {MSG_TASK_PROJECT, &g->results.projected, (size_t)s->n_queries * s->out_width},
         {MSG_TASK_QUERY, &g->results.queries, (size_t)s->n_queries * s->width},
         {MSG_TASK_SCORE | MSG_TASK_ITC, &g->results.itc, (size_t)s->n_queries * s->embed_width},
         {MSG_TASK_CLS, &g->results.cls, s->image_width},
@@ -216,7 +214,9 @@ static int alloc_results(struct qformer_worker *w, struct group *g)
         if (!*wanted[i].array)
             return -ENOMEM;
     }
-    return 0;
+    if (g->tasks & MSG_TASK_PROJECT)
+        g->results.projected = calloc(g->n_images, projected_bytes(w));
+    return (g->tasks & MSG_TASK_PROJECT) && !g->results.projected ? -ENOMEM : 0;
 }
 
 /* The texts of images first .. first + n - 1, gathered from their units. */
@@ -302,19 +302,44 @@ static int score_texts(struct qformer_worker *w, const struct group *g, const st
     return rc;
 }
 
+/* The trunks of the group's images first .. first + n - 1, from the frames of their units straight to the device. */
+static int load_images(struct qformer_worker *w, const struct group *g, size_t first, int n)
+{
+    const size_t bytes = (size_t)w->n_tokens * w->shape.image_width * dtype_size_bytes(w->common.ops->act_dtype);
+    void *to;
+    int rc = qformer_input(w->qformer, n, &to);
+
+    for (int i = 0; rc == 0 && i < g->n; i++) {
+        const struct qformer_unit *u = g->units[i];
+        const size_t end = u->first_image + u->work->n_items, last = first + (size_t)n;
+        const size_t from = u->first_image > first ? u->first_image : first, until = end < last ? end : last;
+
+        if (from < until)
+            worker_gather(u->work, 0, (uint32_t)(from - u->first_image), (uint32_t)(until - from),
+                          w->common.ops->act_dtype, (char *)to + (from - first) * bytes);
+    }
+    return rc;
+}
+
+/* Leaves the download of its projected queries under way, and waits for the one before: two at a time. */
 static int compute_batch(struct qformer_worker *w, struct group *g, struct batch_texts *b, size_t first, int n)
 {
     const struct qformer_shape *s = &w->shape;
     const struct qformer_results *r = &g->results;
-    const float *trunk = w->trunk + first * w->n_tokens * s->image_width;
+    uint64_t before = g->ticket;
     struct qformer_out out = {
-        .projected = r->projected ? r->projected + first * s->n_queries * s->out_width : NULL,
+        .projected = r->projected ? (char *)r->projected + first * projected_bytes(w) : NULL,
+        .projected_ticket = &g->ticket,
         .queries = r->queries ? r->queries + first * s->n_queries * s->width : NULL,
         .itc = r->itc ? r->itc + first * s->n_queries * s->embed_width : NULL,
         .cls = r->cls ? r->cls + first * s->image_width : NULL,
     };
-    int rc = qformer_forward(w->qformer, n, trunk, false, &out);
+    int rc = load_images(w, g, first, n);
 
+    if (rc == 0)
+        rc = qformer_forward(w->qformer, n, NULL, false, &out);
+    if (rc == 0)
+        rc = settle(w, &before);
     if (rc < 0 || !(g->tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT)))
         return rc;
     batch_texts_fill(b, w, g, first, (size_t)n);
@@ -364,8 +389,8 @@ static int add_tensor(const struct qformer_worker *w, const struct group *g, con
                       struct worker_result *result, struct err *err)
 {
     const uint32_t shape[3] = {u->work->n_items, w->shape.n_queries, w->shape.out_width};
-    const float *from = g->results.projected + u->first_image * w->shape.n_queries * w->shape.out_width;
-    int rc = wire_tensor_new(MSG_DTYPE_F32, shape, 3, from, NULL, NULL, &result->tensors[0], err);
+    const char *from = (const char *)g->results.projected + u->first_image * projected_bytes(w);
+    int rc = wire_tensor_new(worker_tensor_dtype(&w->common), shape, 3, from, NULL, NULL, &result->tensors[0], err);
 
     result->n_tensors = rc == 0;
     return rc;
@@ -396,24 +421,47 @@ static void send_result(struct qformer_worker *w, const struct group *g, struct 
     worker_send_result(&w->common, &u->work, &result);
 }
 
-static int group_run(struct qformer_worker *w, struct group *g, struct err *err)
+/* What has been computed goes back. */
+static int group_finish(struct qformer_worker *w, struct group *g, struct err *err)
 {
-    int64_t start = clock_mono_ns(), each;
-    int rc = group_compute(w, g, err);
+    int64_t began = g->started_ns > w->landed_ns ? g->started_ns : w->landed_ns, each;
+    int rc = settle(w, &g->ticket);
 
-    if (rc == -ENOMEM) { /* others may have more room; the units are tried again */
-        for (int i = 0; i < g->n; i++)
-            worker_fail_unit(&w->common, &g->units[i]->work, "memory", "no memory for the unit's results");
-        return 0;
-    }
-    each = (clock_mono_ns() - start) / (int64_t)g->n_images;
-    for (int i = 0; rc == 0 && i < g->n; i++) {
+    if (rc < 0)
+        return worker_failed(&w->common, rc, "the Q-Former failed", err);
+    worker_session_progress(w->common.session);
+    w->landed_ns = clock_mono_ns();
+    each = (w->landed_ns - began) / (int64_t)g->n_images;
+    for (int i = 0; i < g->n; i++) {
         struct qformer_unit *u = g->units[i];
         const struct msg_timing timing = {.compute_ns = w->qformer ? (uint64_t)each * u->work->n_items : 0,
                                           .wait_ns = (uint64_t)(g->started_ns - u->work->received_ns)};
 
         send_result(w, g, u, &timing);
     }
+    group_release(w, g);
+    return 0;
+}
+
+/* Compute what has been taken, then give back what was computed before it. */
+static int group_run(struct qformer_worker *w, struct group *g, struct err *err)
+{
+    int rc = g->n ? group_compute(w, g, err) : 0;
+
+    if (rc == -ENOMEM) { /* others may have more room; the units are tried again */
+        for (int i = 0; i < g->n; i++)
+            worker_fail_unit(&w->common, &g->units[i]->work, "memory", "no memory for the unit's results");
+        group_release(w, g);
+        rc = 0;
+    }
+    if (rc == 0 && w->held.n)
+        rc = group_finish(w, &w->held, err);
+    if (rc == 0 && g->n && !worker_is_behind(&w->common))
+        return group_finish(w, g, err);
+    if (rc < 0)
+        group_release(w, g);
+    else
+        w->held = *g;
     return rc;
 }
 
@@ -426,15 +474,14 @@ int qformer_worker_run(void *daemon, struct err *err)
         int rc, ended;
 
         worker_check_stop(&w->common);
-        ended = group_take(w, &g, 200);
+        ended = group_take(w, &g, w->held.n ? 0 : 200);
         if (ended < 0 && ended != -EPIPE)
             return err_set(err, ended, "cannot take work: %s", strerror(-ended));
         g.started_ns = clock_mono_ns();
-        rc = g.n ? group_run(w, &g, err) : 0;
-        group_release(&g);
+        rc = group_run(w, &g, err);
         if (rc < 0)
             return rc;
-        if (ended == -EPIPE && g.n == 0)
+        if (ended == -EPIPE && w->held.n == 0)
             return worker_end(&w->common, err);
     }
 }

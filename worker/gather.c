@@ -36,14 +36,33 @@ static int check_shape(const struct worker_work *work, const struct msg_tensor *
     return 0;
 }
 
-int worker_gather_f32(const struct worker_work *work, uint32_t tensor, uint32_t n_dims, const uint32_t *shape,
-                      float *dst, struct err *err)
+static size_t row_elements(const struct msg_tensor *d)
 {
-    const struct msg_selection *s = selection_of(work, tensor);
+    size_t n = 1;
+
+    for (uint32_t i = 1; i < d->n_dims; i++)
+        n *= d->shape[i]; /* such tensors are within MSG_MAX_TENSOR_BYTES */
+    return n;
+}
+
+/* A row never lies in two frames. */
+static int check_frames(const struct wire_tensor *t, size_t row_bytes, struct err *err)
+{
+    for (uint32_t i = 0; i < wire_tensor_n_frames(t); i++) {
+        size_t n_bytes;
+
+        (void)wire_tensor_frame(t, i, &n_bytes);
+        if (n_bytes % row_bytes)
+            return err_set(err, -EBADMSG, "tensor: frame %u of %zu bytes is not cut between items", i, n_bytes);
+    }
+    return 0;
+}
+
+int worker_gather_check(const struct worker_work *work, uint32_t tensor, uint32_t n_dims, const uint32_t *shape,
+                        struct err *err)
+{
     const struct wire_tensor *t;
     const struct msg_tensor *d;
-    size_t item_bytes, n = 1;
-    uint32_t row = 0;
     int rc;
 
     if (tensor >= work->n_tensors)
@@ -52,25 +71,33 @@ int worker_gather_f32(const struct worker_work *work, uint32_t tensor, uint32_t 
     d = wire_tensor_desc(t);
     if (d->dtype != MSG_DTYPE_F32 && d->dtype != MSG_DTYPE_F16 && d->dtype != MSG_DTYPE_BF16)
         return err_set(err, -EINVAL, "tensor of %s, a float type is wanted", msg_dtype_word(d->dtype));
-    rc = check_shape(work, d, s, n_dims, shape, err);
+    rc = check_shape(work, d, selection_of(work, tensor), n_dims, shape, err);
     if (rc == 0)
         rc = wire_tensor_verify(t, d->dtype, NULL, 0, err);
-    if (rc < 0)
-        return rc;
-    for (uint32_t i = 1; i < n_dims; i++)
-        n *= shape[i]; /* the tensor has this shape, so it is within MSG_MAX_TENSOR_BYTES */
-    item_bytes = n * msg_dtype_bytes(d->dtype);
-    for (uint32_t i = 0; i < wire_tensor_n_frames(t); i++) {
+    return rc < 0 ? rc : check_frames(t, row_elements(d) * msg_dtype_bytes(d->dtype), err);
+}
+
+void worker_gather(const struct worker_work *work, uint32_t tensor, uint32_t first, uint32_t n, enum dtype dtype,
+                   void *dst)
+{
+    const struct msg_selection *s = selection_of(work, tensor);
+    const struct wire_tensor *t = work->tensors[tensor];
+    const struct msg_tensor *d = wire_tensor_desc(t);
+    const size_t len = row_elements(d), from_bytes = len * msg_dtype_bytes(d->dtype);
+    const size_t to_bytes = len * dtype_size_bytes(dtype);
+    uint32_t row = 0, item = 0; /* of the tensor; of those selected */
+
+    for (uint32_t i = 0; i < wire_tensor_n_frames(t) && item < first + n; i++) {
         size_t n_bytes;
         const uint8_t *at = wire_tensor_frame(t, i, &n_bytes);
 
-        if (n_bytes % item_bytes)
-            return err_set(err, -EBADMSG, "tensor: frame %u of %zu bytes is not cut between items", i, n_bytes);
-        for (size_t k = 0; k < n_bytes; k += item_bytes, row++)
-            if (selected(s, row)) {
-                tensor_to_f32(dst, (enum dtype)d->dtype, at + k, n);
-                dst += n;
-            }
+        for (size_t k = 0; k < n_bytes; k += from_bytes, row++) {
+            if (!selected(s, row) || item++ < first)
+                continue;
+            if (item > first + n)
+                return;
+            tensor_convert((char *)dst + (size_t)(item - 1 - first) * to_bytes, dtype, at + k, (enum dtype)d->dtype,
+                           len);
+        }
     }
-    return 0;
 }

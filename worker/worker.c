@@ -50,6 +50,11 @@ bool worker_is_null(const struct worker *w)
     return strcmp(w->conf->device, "null") == 0;
 }
 
+bool worker_is_behind(const struct worker *w)
+{
+    return w->ops && w->ops->f->memory; /* it has memory of its own */
+}
+
 static int parse_share(const char *text, double *ret, struct err *err)
 {
     char *end;

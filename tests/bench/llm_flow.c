@@ -102,6 +102,7 @@ static int submit(struct llm_flow *f, bool natural, struct err *err)
     rc = generate_submit(f->generate,
                          &(struct generate_request){.tag = f->serial,
                                                     .image_rows = f->image_rows,
+                                                    .image_dtype = DTYPE_F32,
                                                     .n_image_rows = f->config->n_queries,
                                                     .prompt = &f->config->bos,
                                                     .n_prompt = 1,

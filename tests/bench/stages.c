@@ -225,6 +225,7 @@ static int submit(struct bench_stage *s, struct llm *l)
         rc = generate_submit(l->generate,
                              &(struct generate_request){.tag = (uint64_t)i,
                                                         .image_rows = l->image_rows,
+                                                        .image_dtype = DTYPE_F32,
                                                         .n_image_rows = c->n_queries,
                                                         .prompt = &c->bos,
                                                         .n_prompt = 1,

@@ -88,6 +88,7 @@ static inline void captioner_submit(const struct captioner *k, struct generate *
     struct generate_request r = {
         .tag = tag,
         .image_rows = rows,
+        .image_dtype = DTYPE_F32,
         .n_image_rows = qformer_n_queries(k->qformer),
         .prompt = prompt->ids,
         .n_prompt = (int)prompt->n,

@@ -50,6 +50,7 @@ int32_t lm_rig_tail_row(struct lm_rig *r)
 struct lm_start lm_rig_start(struct lm_rig *r, const float *image_rows, int n_image_rows, const int32_t *ids, int n_ids)
 {
     struct lm_start s = {.image_rows = image_rows,
+                         .image_dtype = DTYPE_F32,
                          .n_image_rows = n_image_rows,
                          .ids = ids,
                          .n_ids = n_ids,

@@ -156,6 +156,7 @@ static struct generate_request request_of(const struct job *j, uint64_t tag)
 {
     return (struct generate_request){.tag = tag,
                                      .image_rows = j->rows,
+                                     .image_dtype = DTYPE_F32,
                                      .n_image_rows = N_ROWS,
                                      .prompt = j->prompt,
                                      .n_prompt = j->n_prompt,
@@ -325,8 +326,11 @@ static void test_generate_stops_with_the_first_eos(void **state)
 static double logprob_of(const struct fixture *f, const struct job *j, int n_ids, const int32_t *ids, int32_t id)
 {
     int32_t prompt[MAX_PROMPT + MAX_NEW];
-    struct lm_start start = {
-        .image_rows = j->rows, .n_image_rows = N_ROWS, .ids = prompt, .n_ids = j->n_prompt + n_ids};
+    struct lm_start start = {.image_rows = j->rows,
+                             .image_dtype = DTYPE_F32,
+                             .n_image_rows = N_ROWS,
+                             .ids = prompt,
+                             .n_ids = j->n_prompt + n_ids};
     const float *device = NULL;
     float logits[VOCAB];
     double sum = 0;

@@ -171,7 +171,7 @@ static void start(struct lm *m, const struct lm_start *s, float *logits)
         m->kv[s->prefix_row + i] = NOTHING;
         m->prefix[s->prefix_row + i] = 0;
     }
-    m->prefix[s->prefix_row] = hash_prompt(s->n_image_rows ? s->image_rows[0] : 0, s->n_ids, s->ids);
+    m->prefix[s->prefix_row] = hash_prompt(s->n_image_rows ? ((const float *)s->image_rows)[0] : 0, s->n_ids, s->ids);
     if (m->encoder_decoder)
         m->kv[s->first_row] = START_ID;
     table(m->prefix[s->prefix_row], m->encoder_decoder, &m->kv[s->first_row], logits);
@@ -237,6 +237,7 @@ static void job_make(struct job *j, uint64_t tag, uint64_t *seed)
 
     *j = (struct job){.request = {.tag = tag,
                                   .image_rows = j->image_rows,
+                                  .image_dtype = DTYPE_F32,
                                   .n_image_rows = below(seed, MAX_IMAGE_ROWS + 1),
                                   .prompt = j->prompt,
                                   .n_prompt = 1 + below(seed, MAX_PROMPT),

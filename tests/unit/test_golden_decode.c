@@ -67,6 +67,7 @@ static void submit(const struct golden *golden, struct generate *g, int row, con
         struct generate_request r = {
             .tag = (uint64_t)(row * N_IMAGES + i),
             .image_rows = image_rows + (size_t)i * (size_t)c->n_queries * (size_t)c->lm_width,
+            .image_dtype = DTYPE_F32,
             .n_image_rows = c->n_queries,
             .prompt = prompt->ids,
             .n_prompt = prompt->n,

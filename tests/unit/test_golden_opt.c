@@ -130,6 +130,7 @@ static void prefill(struct fixture *f, int n, const int *order, float *ret)
     for (int i = 0; i < n; i++) {
         starts[i] = (struct lm_start){
             .prefix_row = row,
+            .image_dtype = DTYPE_F32,
             .n_image_rows = qformer_n_queries(f->k.qformer),
             .image_rows = f->projected + (size_t)(order[i] % N_IMAGES) * f->k.projected_len,
             .n_ids = (int)ids[order[i] / N_IMAGES].n,

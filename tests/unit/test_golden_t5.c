@@ -72,6 +72,7 @@ static void read_on(const struct captioner *k, const struct golden *g, const flo
 
         for (int i = 0; i < N_IMAGES; i++)
             starts[i] = (struct lm_start){.image_rows = projected + (size_t)i * k->projected_len,
+                                          .image_dtype = DTYPE_F32,
                                           .n_image_rows = n_queries,
                                           .ids = ids.ids,
                                           .n_ids = (int)ids.n,
