@@ -215,7 +215,7 @@ test-gpu: $(GPU_TESTS) $(CUDA_SO) ## the CUDA operators' tests on a GPU, which i
 simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and five planted bugs
 	$(Q)$(SIMULATE) --seeds 300
 
-test-e2e: build python-proto ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
+test-e2e: build python-proto $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
 	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \
 	    $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_TESTS) $(if $(T),-k '$(T)')
 
@@ -272,6 +272,7 @@ SHARE = $(DESTDIR)$(PREFIX)/share/blipline
 install: build ## programs, documents, demo models and what selftest compares with to DESTDIR/PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/blipline
 	install -m 755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
+	$(if $(CUDA_SO),install -d $(DESTDIR)$(PREFIX)/lib/blipline && install -m 755 $(CUDA_SO) $(DESTDIR)$(PREFIX)/lib/blipline)
 	install -m 644 README.md MODEL.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/blipline
 	install -d $(DESTDIR)$(PREFIX)/share/blipline/proto
 	install -m 644 $(PROTOS) proto/README.md $(DESTDIR)$(PREFIX)/share/blipline/proto

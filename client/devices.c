@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define LIBRARY "libblipline-cuda.so"
@@ -166,15 +165,14 @@ static void read_cpu(const char *cpuinfo, struct devices *ret)
 void devices_find_at(const struct devices_places *p, struct devices *ret)
 {
     char path[PATH_MAX];
-    struct stat st;
 
     *ret = (struct devices){.n_visible = count_visible(p->visible)};
     read_driver(p->driver, ret);
     read_gpus(p->driver, ret);
     ret->is_elsewhere = access(p->host, F_OK) == 0;
     find_library(p, ret);
-    ret->has_mps = snprintf(path, sizeof(path), "%s/control", p->mps_pipe_dir) < (int)sizeof(path) &&
-                   stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
+    ret->has_mps =
+        snprintf(path, sizeof(path), "%s/control", p->mps_pipe_dir) < (int)sizeof(path) && access(path, F_OK) == 0;
     read_cpu(p->cpuinfo, ret);
 }
 
@@ -189,7 +187,7 @@ void devices_find(const char *cuda_library, struct devices *ret)
                                .program_dir = dir,
                                .library = cuda_library,
                                .visible = getenv("CUDA_VISIBLE_DEVICES"),
-                               .mps_pipe_dir = pipe_dir ? pipe_dir : "/tmp/nvidia-mps"};
+                               .mps_pipe_dir = pipe_dir && *pipe_dir ? pipe_dir : "/tmp/nvidia-mps"};
 
     dir[n > 0 ? n : 0] = '\0';
     *(strrchr(dir, '/') ? strrchr(dir, '/') : dir) = '\0';

@@ -81,7 +81,11 @@ static const char resume[] =
     "kill -9, run the same command again: what is committed is kept, the rest is done, and the export is byte by byte\n"
     "that of a run that was never interrupted.\n\n"
     "A worker or broker that dies is started again by itself; after five deaths within 30 s the command gives up and\n"
-    "shows the end of the log.";
+    "shows the end of the log.\n\n"
+    "The device is no part of a recipe, but the types that its stages compute in are. Where they are left open, they\n"
+    "are bf16 on GPUs and fp32 on the CPU: to go on with a store on the other kind of device say --dtype with its "
+    "type\n"
+    "(the command names the difference). Records of both are in the store then, equal but for what rounding does.";
 
 static int print_recipe(const char *name, FILE *out)
 {
