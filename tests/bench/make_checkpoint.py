@@ -1,13 +1,14 @@
 #!/usr/bin/python3
 """Write a checkpoint of published shape with random weights, in the Hugging Face layout.
 
-    make_checkpoint.py PRESET DIR [--scale N] [--layers N] [--image-size S] [--vocab V] [--dtype bf16] [--seed N] [--shard 4e9] [--set KEY=JSON]...
+    make_checkpoint.py PRESET DIR [--scale N] [--layers N] [--image-size S] [--vocab V] [--dtype bf16] [--seed N] [--shard 4e9] [--ends P] [--set KEY=JSON]...
 
 PRESET: opt-2.7b, opt-6.7b, flan-t5-xl, flan-t5-xxl, itm-vit-g. --scale divides widths (by dropping heads) and depths, --layers cuts depths only; the
 tokenizer fits the vocabulary. --set changes any number of config.json before the shapes follow from it, e.g. --set text_config.do_layer_norm_before=false.
 
 Values are normal, of the size that initialisation gives them, so that activations and logits stay near 1. A tensor's values depend on seed, name and
 shape alone; those of the vision trunk are the same for all presets, as in the published models, so a captioner and a scorer of one seed share a pass.
+Such a model never ends a caption. --ends P (OPT) gives the end a probability near P at every token, so that sampled captions have lengths as real ones do.
 
 In Python with numpy, because most of it is JSON; the values go through a table of 65536 quantiles (some 400 million a second), so that the disk is what
 takes time. Memory does not depend on the size of the model.
@@ -313,6 +314,38 @@ def write_tensors(directory, c, options):
     return total
 
 
+def find_tensor(directory, name):
+    """(file, where its bytes begin, shape)"""
+    for path in sorted(directory.glob("model*.safetensors")):
+        with open(path, "rb") as f:
+            n = int.from_bytes(f.read(8), "little")
+            entry = json.loads(f.read(n)).get(name)
+        if entry:
+            return path, 8 + n + entry["data_offsets"][0], entry["shape"]
+    raise KeyError(name)
+
+
+def make_ends(directory, c, options):
+    """The final norm's bias b becomes long, and the end's row of the head points along it: with a state x of length sqrt(width), the end's logit is about
+    the same in all of them, and P / (1 - P) of what the others add up to (each normal, variance STD^2 (width + |b|^2))."""
+    t = c["text_config"]
+    if t.get("model_type") != "opt" or not 0 < options.ends < 1 or not t["do_layer_norm_before"]:
+        raise KeyError("--ends P: for OPT with a norm at its end, 0 < P < 1")
+    b = np.random.default_rng(options.seed).standard_normal(t["hidden_size"])
+    spread = STD**2 * (t["hidden_size"] + b @ b)
+    logit = math.log(t["vocab_size"]) + spread / 2 + math.log(options.ends / (1 - options.ends))
+    for name, row, values in (("final_layer_norm.bias", 0, b), ("embed_tokens.weight", t["eos_token_id"], logit * b / (b @ b))):
+        path, at, shape = find_tensor(directory, "language_model.model.decoder." + name)
+        x = values.astype(np.float32)
+        if options.dtype == "bf16":
+            x = ((x.view(np.uint32) + 0x8000) >> 16).astype(np.uint16)
+        elif options.dtype == "f16":
+            x = x.astype(np.float16)
+        with open(path, "r+b") as f:
+            f.seek(at + row * shape[-1] * x.itemsize)
+            f.write(x.tobytes())
+
+
 def write_json(path, value):
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -348,6 +381,7 @@ def parse(argv=None):
     p.add_argument("--dtype", choices=TYPES, default="bf16", help="type of all tensors (bf16)")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--shard", type=float, default=4e9, metavar="BYTES", help="largest file (4e9)")
+    p.add_argument("--ends", type=float, metavar="P", help="sampled captions end with about this probability at each token")
     p.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="change config.json, e.g. text_config.num_hidden_layers=3")
     return p.parse_args(argv)
 
@@ -367,6 +401,8 @@ def main():
         ids = {k: v for k, v in c["text_config"].items() if k.endswith("_token_id")}
         write_json(options.dir / "generation_config.json", dict(ids, _from_model_config=True))
     total = write_tensors(options.dir, c, options)
+    if options.ends:
+        make_ends(options.dir, c, options)
     n = sum(math.prod(t[1]) for t in tensors(c))
     print(f"{options.dir}: {options.preset}, {n / 1e6:.1f} M parameters, {options.dtype}, {total / 1e9:.2f} GB in {time.monotonic() - start:.1f} s")
 
