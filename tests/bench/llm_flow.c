@@ -17,8 +17,8 @@ struct llm_flow {
     struct llm_flow_conf conf;
     struct lm *lm;
     struct generate *generate;
-    float *image_rows;
-    uint64_t serial; /* of the last request */
+    void *image_rows; /* of the activations' type, as the worker gets them */
+    uint64_t serial;  /* of the last request */
     int running;
 };
 
@@ -30,13 +30,17 @@ int bench_natural_length(uint64_t i)
     return 1 + (n < LLM_FLOW_LONGEST - 1 ? n : LLM_FLOW_LONGEST - 1);
 }
 
-/* Values from -1 to 1 that look random. */
-static float *image_rows_new(size_t n)
+/* n values from -1 to 1 that look random. */
+static void *image_rows_new(enum dtype dtype, size_t n)
 {
-    float *x = reallocarray(NULL, n, sizeof(*x));
+    const size_t size = dtype_size_bytes(dtype);
+    unsigned char *x = reallocarray(NULL, n, size);
 
-    for (size_t i = 0; x && i < n; i++)
-        x[i] = (float)((i * 2654435761U >> 16) & 0xffff) / 32768.0F - 1;
+    for (size_t i = 0; x && i < n; i++) {
+        const float value = (float)((i * 2654435761U >> 16) & 0xffff) / 32768.0F - 1;
+
+        tensor_from_f32(x + i * size, dtype, &value, 1);
+    }
     return x;
 }
 
@@ -48,7 +52,7 @@ static int open_model(struct llm_flow *f, const struct checkpoint *c, struct err
 
     if (rows == 0)
         rows = f->conf.most * prompt < PASS_ROWS ? f->conf.most * prompt : PASS_ROWS;
-    f->image_rows = image_rows_new((size_t)f->config->n_queries * (size_t)f->config->lm_width);
+    f->image_rows = image_rows_new(f->ops->act_dtype, (size_t)f->config->n_queries * (size_t)f->config->lm_width);
     if (!f->image_rows)
         return err_set(err, -ENOMEM, "no memory for query rows");
     rc = lm_open(f->ops, c,
@@ -102,7 +106,7 @@ static int submit(struct llm_flow *f, bool natural, struct err *err)
     rc = generate_submit(f->generate,
                          &(struct generate_request){.tag = f->serial,
                                                     .image_rows = f->image_rows,
-                                                    .image_dtype = DTYPE_F32,
+                                                    .image_dtype = f->ops->act_dtype,
                                                     .n_image_rows = f->config->n_queries,
                                                     .prompt = &f->config->bos,
                                                     .n_prompt = 1,

@@ -73,17 +73,31 @@ static int open_qformer(struct bench_stage *s, struct err *err)
     s->out = floats_new(n * (size_t)c->n_queries * (size_t)(c->lm_width ? c->lm_width : c->qformer.width));
     if (!s->in || !s->out)
         return err_set(err, -ENOMEM, "no memory for features");
+    if (s->ops->act_dtype != DTYPE_F32) /* in place: never more bytes than there were */
+        for (size_t i = 0; i < n * (size_t)c->vision.n_tokens * (size_t)c->vision.width; i++) {
+            const float value = ((const float *)s->in)[i];
+
+            tensor_from_f32((char *)s->in + i * dtype_size_bytes(s->ops->act_dtype), s->ops->act_dtype, &value, 1);
+        }
     rc = qformer_new(s->ops, s->checkpoint, s->n_images, &qformer, err);
     s->model = qformer;
     return rc;
 }
 
+/* As the worker does it: what has arrived, in the activations' type, is copied to where it goes to the device from. */
 static int run_qformer(struct bench_stage *s)
 {
+    const struct config_vision *v = &s->checkpoint->config.vision;
     const bool projects = s->checkpoint->config.lm_width > 0;
+    void *input;
+    int rc = qformer_input(s->model, s->n_images, &input);
 
+    if (rc < 0)
+        return rc;
+    memcpy(input, s->in,
+           (size_t)s->n_images * (size_t)v->n_tokens * (size_t)v->width * dtype_size_bytes(s->ops->act_dtype));
     return qformer_forward(
-        s->model, s->n_images, s->in, false,
+        s->model, s->n_images, NULL, false,
         &(struct qformer_out){.queries = projects ? NULL : s->out, .projected = projects ? s->out : NULL});
 }
 
