@@ -192,7 +192,7 @@ $(O)/tests/gpu/test_%: $(O)/tests/gpu/test_%.o $(GPU_SHARED) $(UNIT_SHARED) $(LI
 EMULATED_SO := $(O)/emulated/libblipline-cuda.so
 EMULATOR_O  := $(patsubst %.cc,$(O)/emulated/%.o,$(filter-out %/test_emulator.cc,$(wildcard tests/emulator/*.cc)))
 EMULATED_O  := $(CUDA_SRC:%.cu=$(O)/emulated/%.o) $(EMULATOR_O)
-EMULATED_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -ftrivial-auto-var-init=pattern -Wall -Wextra -Werror -Wno-unknown-pragmas \
+EMULATED_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-unknown-pragmas \
                   -Itests/emulator -I. -isystem $(CUDA_HOME)/include
 EMULATED_TESTS := $(if $(findstring $(or $(T),test_emulator),test_emulator),$(O)/emulated/test_emulator)
 $(EMULATED_SO): $(EMULATED_O) $(CUDA_PIC)
@@ -201,10 +201,10 @@ $(O)/emulated/test_emulator: $(O)/emulated/tests/emulator/test_emulator.o $(EMUL
 	$(Q)g++ -o $@ $^ -lcmocka -pthread
 $(O)/emulated/tensor/cuda/%.o: tensor/cuda/%.cu
 	@mkdir -p $(@D)
-	$(Q)g++ $(EMULATED_FLAGS) -MMD -MP -x c++ -c -o $@ $<
+	$(Q)g++ $(EMULATED_FLAGS) -ftrivial-auto-var-init=pattern -MMD -MP -x c++ -c -o $@ $<
 $(O)/emulated/tests/emulator/%.o: tests/emulator/%.cc
 	@mkdir -p $(@D)
-	$(Q)g++ $(EMULATED_FLAGS) -MMD -MP -c -o $@ $<
+	$(Q)g++ $(EMULATED_FLAGS) -O3 -MMD -MP -c -o $@ $<
 
 test-emulated: $(if $(filter 1,$(CUDA)),$(GPU_TESTS) $(EMULATED_TESTS) $(EMULATED_SO)) ## the CUDA operators' tests without a GPU: their kernels on the CPU (T=name picks some)
 	$(Q)$(if $(filter 1,$(CUDA)),BLIPLINE_TEST_CUDA_LIBRARY=$(abspath $(EMULATED_SO)) sh tests/run-unit.sh $(EMULATED_TESTS) $(GPU_TESTS),echo "test-emulated: skipped, no CUDA toolkit here")

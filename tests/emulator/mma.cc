@@ -10,6 +10,12 @@
 
 enum { M = 16, N = 8, K = 16, LANES = 32 };
 
+#if defined(__x86_64__)
+#define FOR_PROCESSORS __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FOR_PROCESSORS
+#endif
+
 static inline float bits_to_f32(uint32_t bits)
 {
     float f;
@@ -20,56 +26,62 @@ static inline float bits_to_f32(uint32_t bits)
 
 static inline float half_to_f32(uint32_t h)
 {
-    const uint32_t sign = (h & 0x8000) << 16;
-    const float magnitude = bits_to_f32((h & 0x7fff) << 13) * 0x1p112f; /* subnormals too */
+    const float scaled = bits_to_f32((h & 0x7fff) << 13) * 0x1p112f; /* subnormals too */
+    const uint32_t special = (h & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;
+    uint32_t bits;
 
-    if ((h & 0x7c00) == 0x7c00)
-        return bits_to_f32(sign | 0x7f800000 | (h & 0x3ff) << 13);
-    return sign ? -magnitude : magnitude;
+    memcpy(&bits, &scaled, 4);
+    return bits_to_f32(bits | special | (h & 0x8000) << 16);
 }
 
-static inline float low(bool bf16, uint32_t pair)
+FOR_PROCESSORS static void convert(bool bf16, const uint16_t *x, int n, float *__restrict__ y)
 {
-    return bf16 ? bits_to_f32(pair << 16) : half_to_f32(pair & 0xffff);
-}
-static inline float high(bool bf16, uint32_t pair)
-{
-    return bf16 ? bits_to_f32(pair & 0xffff0000) : half_to_f32(pair >> 16);
+    if (bf16)
+        for (int i = 0; i < n; i++)
+            y[i] = bits_to_f32((uint32_t)x[i] << 16);
+    else
+        for (int i = 0; i < n; i++)
+            y[i] = half_to_f32(x[i]);
 }
 
-static void multiply(float (*__restrict__ d)[N], const float (*a)[K], const float (*b)[N])
+typedef float row __attribute__((vector_size(N * sizeof(float))));
+
+FOR_PROCESSORS static void multiply(float *d, const float *a, const float *b)
 {
     for (int i = 0; i < M; i++) {
-        float sum[N] = {0};
+        row sum = {0}, before, y;
 
-        for (int k = 0; k < K; k++)
-            for (int j = 0; j < N; j++)
-                sum[j] += a[i][k] * b[k][j];
-        for (int j = 0; j < N; j++)
-            d[i][j] += sum[j];
+        for (int k = 0; k < K; k++) {
+            memcpy(&y, b + k * N, sizeof(y));
+            sum += a[i * K + k] * y;
+        }
+        memcpy(&before, d + i * N, sizeof(before));
+        before += sum;
+        memcpy(d + i * N, &before, sizeof(before));
     }
 }
 
 void emulator_run_mma(bool bf16, emulator_mma *lanes[LANES])
 {
-    float a[M][K], b[K][N], d[M][N];
+    uint16_t a_bits[M][K], b_bits[K][N];
+    float a[M * K], b[K * N], d[M][N];
 
     for (int lane = 0; lane < LANES; lane++) {
         const emulator_mma *l = lanes[lane];
         const int g = lane / 4, t = lane % 4 * 2;
 
-        for (int i = 0; i < 4; i++) {
-            a[g + i % 2 * 8][t + i / 2 * 8] = low(bf16, l->a[i]);
-            a[g + i % 2 * 8][t + i / 2 * 8 + 1] = high(bf16, l->a[i]);
-        }
+        for (int i = 0; i < 4; i++)
+            memcpy(&a_bits[g + i % 2 * 8][t + i / 2 * 8], &l->a[i], 4); /* the lower column in the lower half */
         for (int i = 0; i < 2; i++) {
-            b[t + i * 8][g] = low(bf16, l->b[i]);
-            b[t + i * 8 + 1][g] = high(bf16, l->b[i]);
+            b_bits[t + i * 8][g] = (uint16_t)l->b[i];
+            b_bits[t + i * 8 + 1][g] = (uint16_t)(l->b[i] >> 16);
         }
         for (int i = 0; i < 4; i++)
             d[g + i / 2 * 8][t + i % 2] = l->d[i];
     }
-    multiply(d, a, b);
+    convert(bf16, a_bits[0], M * K, a);
+    convert(bf16, b_bits[0], K * N, b);
+    multiply(d[0], a, b);
     for (int lane = 0; lane < LANES; lane++)
         for (int i = 0; i < 4; i++)
             lanes[lane]->d[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];

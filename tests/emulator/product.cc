@@ -17,12 +17,12 @@
  * the cache, all of B at once. Several host threads share the pieces. */
 
 #if defined(__x86_64__)
-#define FOR_PROCESSORS __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define FOR_PROCESSORS(...) __attribute__((target_clones(__VA_ARGS__)))
 #else
-#define FOR_PROCESSORS
+#define FOR_PROCESSORS(...)
 #endif
 
-enum { WIDTH = 8, A_ROWS = 4, B_ROWS = 3, PIECE_ROWS = 16 };
+enum { WIDTH = 8, A_ROWS = 4, B_ROWS = 3, PIECE_ROWS = 32 };
 static const double THREAD_WORTH_FLOPS = 2e7;
 
 typedef float floats __attribute__((vector_size(WIDTH * sizeof(float))));
@@ -61,7 +61,8 @@ static inline float half_value(uint16_t h)
     return as_float(bits | special | sign);
 }
 
-FOR_PROCESSORS static void convert(cudaDataType type, const void *src, int64_t n, float *__restrict__ dst)
+FOR_PROCESSORS("avx512f", "avx2", "default")
+static void convert(cudaDataType type, const void *src, int64_t n, float *__restrict__ dst)
 {
     const uint16_t *x16 = (const uint16_t *)src;
     const uint8_t *x8 = (const uint8_t *)src;
@@ -97,7 +98,8 @@ static void store(cudaDataType type, void *x, int64_t i, float f)
         ((__nv_bfloat16 *)x)[i] = __float2bfloat16_rn(f);
 }
 
-FOR_PROCESSORS static void round_tf32(float *x, int64_t n)
+FOR_PROCESSORS("avx512f", "avx2", "default")
+static void round_tf32(float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits;
@@ -158,7 +160,8 @@ static inline __attribute__((always_inline)) void multiply_few(const float *a, c
 }
 
 /* A_ROWS rows of a by n (1 .. B_ROWS) of b */
-FOR_PROCESSORS static void multiply(const float *a, const float *b, int n, int64_t k, float (*ret)[B_ROWS])
+FOR_PROCESSORS("avx512f", "fma", "default")
+static void multiply(const float *a, const float *b, int n, int64_t k, float (*ret)[B_ROWS])
 {
     if (n == 3)
         multiply_few<3>(a, b, k, ret);
