@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "client/spawn.h"
 
 #include <errno.h>
@@ -17,7 +18,8 @@
 /* Of the daemons' exit codes (base/log.h) those that a restart cannot change. */
 static bool is_hopeless(int status)
 {
-    return WIFEXITED(status) && (WEXITSTATUS(status) == 2 || WEXITSTATUS(status) == 78 || WEXITSTATUS(status) == 127);
+    return WIFEXITED(status) &&
+           (WEXITSTATUS(status) == EXIT_USAGE || WEXITSTATUS(status) == EXIT_CONFIG || WEXITSTATUS(status) == 127);
 }
 
 static int write_config(const struct daemons_child *c, const struct buf *text, struct err *err)
@@ -187,6 +189,12 @@ static unsigned recent_deaths(const struct daemons_child *c, int64_t now_ms)
     return n;
 }
 
+/* May it be started again? */
+static bool has_hope(const struct daemons_child *c, int status, unsigned n_recent)
+{
+    return n_recent < DAEMONS_MAX_DEATHS && c->n_failed_starts < DAEMONS_MAX_FAILED_STARTS && !is_hopeless(status);
+}
+
 static int note_death(struct daemons *d, struct daemons_child *c, int status, int64_t now_ms, struct err *err)
 {
     char how[64];
@@ -198,12 +206,13 @@ static int note_death(struct daemons *d, struct daemons_child *c, int status, in
         return 0;
     (void)spawn_status_text(status, how, sizeof(how));
     c->deaths_ms[c->n_deaths++ % DAEMONS_MAX_DEATHS] = now_ms;
+    c->n_failed_starts = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_INIT ? c->n_failed_starts + 1 : 0;
     n = recent_deaths(c, now_ms);
-    if (n >= DAEMONS_MAX_DEATHS || is_hopeless(status)) {
+    if (!has_hope(c, status, n)) {
         d->gave_up = true;
         screen_note(d->screen, "the %s %s; the end of its log, %s (kept until the next run):", c->name, how, c->log);
         show_log_end(d, c, 12);
-        if (is_hopeless(status))
+        if (is_hopeless(status) || c->n_failed_starts == DAEMONS_MAX_FAILED_STARTS)
             return err_set(err, -EIO, "the %s does not start", c->name);
         return err_set(err, -EIO, "the %s died %u times in %d s", c->name, n, DAEMONS_DEATH_WINDOW_MS / 1000);
     }

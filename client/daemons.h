@@ -17,7 +17,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { DAEMONS_MAX = 1 + PLACE_MAX, DAEMONS_MAX_DEATHS = 5, DAEMONS_DEATH_WINDOW_MS = 30000 };
+enum {
+    DAEMONS_MAX = 1 + PLACE_MAX,
+    DAEMONS_MAX_DEATHS = 5,
+    DAEMONS_DEATH_WINDOW_MS = 30000,
+    DAEMONS_MAX_FAILED_STARTS =
+        3, /* in a row, however long each takes: loading a model may take longer than the window */
+};
 
 struct daemons_conf {
     const struct placement *placement; /* the workers; must live as long as the daemons */
@@ -35,8 +41,9 @@ struct daemons_child {
     unsigned n_starts;
     int64_t deaths_ms[DAEMONS_MAX_DEATHS]; /* ring of the last ones */
     unsigned n_deaths;
-    int64_t restart_ms; /* when, if not running */
-    bool dismissed;     /* asked to end: its death is no accident, nobody takes its place */
+    unsigned n_failed_starts; /* in a row: it ended before it was ready */
+    int64_t restart_ms;       /* when, if not running */
+    bool dismissed;           /* asked to end: its death is no accident, nobody takes its place */
 };
 
 struct daemons {

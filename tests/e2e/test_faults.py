@@ -1,12 +1,13 @@
 """Daemons that are killed, stopped, doubled; a job that is interrupted: the export is byte-equal to an undisturbed one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
-from harness import IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, wait_for
+from harness import BUILD, IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, wait_for
 from proto import wire_pb2
 
 COPIES = 8
@@ -270,3 +271,19 @@ def test_full_disk_blocks_the_job_and_room_lets_it_go_on(folder, job):
         subprocess.run(["umount", "-l", str(mount)], check=False)
 
 
+
+
+def test_a_worker_that_never_gets_ready_ends_the_run(folder):
+    """However long a start takes: here the language model says that its memory does not suffice."""
+    programs = folder / "bin"
+    programs.mkdir()
+    shutil.copy(BUILD / "blipline", programs)
+    for role in ("broker", "encoder", "qformer"):
+        (programs / f"blipline-{role}").symlink_to(BUILD / f"blipline-{role}")
+    llm = programs / "blipline-llm"
+    llm.write_text("#!/bin/sh\necho '<3>blipline-llm: no memory for the cache' >&2\nexit 70\n")
+    llm.chmod(0o755)
+    done = subprocess.run([str(programs / "blipline"), "caption", "--device", "cpu", str(IMAGES), "-o", str(folder / "s"), "--model", str(MODEL)], capture_output=True, text=True,
+                          timeout=60 * SLOW)
+    assert done.returncode == 1 and "the llm does not start" in done.stderr, done.stderr
+    assert done.stderr.count("starting another one") == 2 and done.stderr.count("no memory for the cache") == 3
