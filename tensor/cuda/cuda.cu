@@ -49,6 +49,7 @@ static void close_device(struct ops *base)
         (void)cudaStreamDestroy(o->upload_stream);
     if (o->download_stream)
         (void)cudaStreamDestroy(o->download_stream);
+    free(o->choose_memory);
     free(o->blocks);
     free(o);
 }

@@ -82,6 +82,8 @@ struct cuda_ops {
     struct cuda_passes *passes;
     enum cuda_pass_state pass;
     struct cuda_quantised quantised;
+    void *choose_memory; /* choose.cu: the host's side of its transfers */
+    size_t choose_bytes;
     struct {
         void *d_memory;
         size_t n_bytes;
