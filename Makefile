@@ -190,14 +190,14 @@ $(O)/tests/gpu/test_%: $(O)/tests/gpu/test_%.o $(GPU_SHARED) $(UNIT_SHARED) $(LI
 
 # -ftrivial-auto-var-init: registers that were not set hold nonsense
 EMULATED_SO := $(O)/emulated/libblipline-cuda.so
-EMULATOR_O  := $(patsubst %.cc,$(O)/emulated/%.o,$(filter-out %/test_emulator.cc,$(wildcard tests/emulator/*.cc)))
+EMULATOR_O  := $(patsubst %.cc,$(O)/emulated/%.o,$(filter-out tests/emulator/test_%,$(wildcard tests/emulator/*.cc)))
 EMULATED_O  := $(CUDA_SRC:%.cu=$(O)/emulated/%.o) $(EMULATOR_O)
 EMULATED_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-unknown-pragmas \
                   -Itests/emulator -I. -isystem $(CUDA_HOME)/include
-EMULATED_TESTS := $(if $(findstring $(or $(T),test_emulator),test_emulator),$(O)/emulated/test_emulator)
+EMULATED_TESTS := $(patsubst tests/emulator/%.cc,$(O)/emulated/%,$(wildcard tests/emulator/test_*$(T)*.cc))
 $(EMULATED_SO): $(EMULATED_O) $(CUDA_PIC)
 	$(Q)g++ -shared -o $@ $^ -pthread
-$(O)/emulated/test_emulator: $(O)/emulated/tests/emulator/test_emulator.o $(EMULATOR_O)
+$(O)/emulated/test_%: $(O)/emulated/tests/emulator/test_%.o $(EMULATOR_O)
 	$(Q)g++ -o $@ $^ -lcmocka -pthread
 $(O)/emulated/tensor/cuda/%.o: tensor/cuda/%.cu
 	@mkdir -p $(@D)

@@ -1,13 +1,10 @@
 #include "emulator.h"
 
 #include <assert.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "context.h"
 
@@ -30,9 +27,10 @@ emulator_thread *emulator_self;
 uint3 emulator_block_index;
 dim3 emulator_block_dim, emulator_grid_dim;
 unsigned char *emulator_shared;
+size_t emulator_shared_bytes;
+const emulator_site *emulator_site_now;
 
 static struct {
-    const emulator_site *site;
     const emulator_work *body;
     emulator_thread threads[MAX_THREADS];
     struct warp warps[MAX_THREADS / LANES];
@@ -43,75 +41,9 @@ static struct {
     int free_stacks[MAX_THREADS + 1], n_free_stacks;
     int barrier_sum, barrier_result;
     unsigned char *shared_end; /* a guard page follows */
-    size_t shared_bytes;
     void *static_shared;
     size_t static_shared_bytes;
-    uint32_t random;
-    unsigned long long seed;
 } now;
-
-/* -- messages -- */
-
-static const char *seed_text(void)
-{
-    return getenv("BLIPLINE_TEST_SEED");
-}
-
-static void set_seed(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    now.seed = seed_text() ? strtoull(seed_text(), NULL, 0)
-                           : (unsigned long long)t.tv_nsec ^ (unsigned long long)t.tv_sec << 20;
-    now.random = (uint32_t)(now.seed ^ now.seed >> 32) * 2654435761u | 1;
-}
-
-uint32_t emulator_random(void)
-{
-    uint32_t x = now.random;
-
-    if (!x) {
-        set_seed();
-        x = now.random;
-    }
-    x ^= x << 13;
-    x ^= x >> 17;
-    x ^= x << 5;
-    return now.random = x;
-}
-
-void emulator_describe(const char *what)
-{
-    const uint3 b = emulator_block_index;
-
-    fflush(stdout);
-    fprintf(stderr, "\nemulator: %s\n", what);
-    if (now.site) {
-        fprintf(stderr,
-                "  in the kernel launched at %s:%d: (%s)\n  <<<(%u, %u, %u), (%u, %u, %u), %zu>>>, block (%u, %u, %u)",
-                now.site->file, now.site->line, now.site->text, emulator_grid_dim.x, emulator_grid_dim.y,
-                emulator_grid_dim.z, emulator_block_dim.x, emulator_block_dim.y, emulator_block_dim.z, now.shared_bytes,
-                b.x, b.y, b.z);
-        if (emulator_self)
-            fprintf(stderr, ", thread (%u, %u, %u)", emulator_self->index.x, emulator_self->index.y,
-                    emulator_self->index.z);
-        fprintf(stderr, "\n");
-    }
-    fprintf(stderr, "  BLIPLINE_TEST_SEED=%llu\n", now.seed);
-}
-
-void emulator_fail(const char *format, ...)
-{
-    char text[1000];
-    va_list ap;
-
-    va_start(ap, format);
-    vsnprintf(text, sizeof(text), format, ap);
-    va_end(ap);
-    emulator_describe(text);
-    abort();
-}
 
 static const char *kind_name(int kind)
 {
@@ -400,8 +332,6 @@ static void prepare(void)
 
     if (now.stacks)
         return;
-    if (!now.random)
-        set_seed();
     now.stacks =
         (unsigned char *)mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     now.shared_end =
@@ -421,7 +351,7 @@ bool emulator_is_shared(const void *p, size_t n_bytes)
 {
     const unsigned char *b = (const unsigned char *)p;
 
-    if (b >= emulator_shared && b + n_bytes <= emulator_shared + now.shared_bytes)
+    if (b >= emulator_shared && b + n_bytes <= emulator_shared + emulator_shared_bytes)
         return true;
     if (!now.static_shared) /* this block may be the first to use any */
         now.static_shared = emulator_static_shared(&now.static_shared_bytes);
@@ -430,10 +360,10 @@ bool emulator_is_shared(const void *p, size_t n_bytes)
 
 static void check_shared(void)
 {
-    for (const unsigned char *p = emulator_shared + now.shared_bytes; p < now.shared_end; p++)
+    for (const unsigned char *p = emulator_shared + emulator_shared_bytes; p < now.shared_end; p++)
         if (*p != 0xff)
             emulator_fail("a write %d bytes behind the %zu bytes of dynamic shared memory",
-                          (int)(p - emulator_shared - now.shared_bytes), now.shared_bytes);
+                          (int)(p - emulator_shared - emulator_shared_bytes), emulator_shared_bytes);
     for (int i = 1; i <= 128; i++)
         if (emulator_shared[-i] != 0xff)
             emulator_fail("a write %d bytes before the dynamic shared memory", i);
@@ -487,9 +417,9 @@ void emulator_run_grid(const emulator_site &site, dim3 grid, dim3 block, size_t 
     uint64_t step, at;
 
     prepare();
-    now.site = &site;
+    emulator_site_now = &site;
     now.body = &body;
-    now.shared_bytes = shared_bytes;
+    emulator_shared_bytes = shared_bytes;
     now.static_shared = emulator_static_shared(&now.static_shared_bytes);
     emulator_shared = now.shared_end - (shared_bytes + 127) / 128 * 128;
     emulator_block_dim = block;
@@ -504,6 +434,6 @@ void emulator_run_grid(const emulator_site &site, dim3 grid, dim3 block, size_t 
                                 (unsigned)(at / grid.x / grid.y)};
         run_block((int)(block.x * block.y * block.z));
     }
-    now.site = NULL;
+    emulator_site_now = NULL;
     emulator_self = NULL;
 }

@@ -43,6 +43,8 @@ extern emulator_thread *emulator_self;
 extern uint3 emulator_block_index;
 extern dim3 emulator_block_dim, emulator_grid_dim;
 extern unsigned char *emulator_shared; /* the block's dynamic shared memory */
+extern size_t emulator_shared_bytes;
+extern const emulator_site *emulator_site_now; /* NULL: no kernel runs */
 
 enum emulator_collective {
     EMULATOR_SYNC,
@@ -70,11 +72,6 @@ int emulator_barrier(int value);
 /* Run all blocks of a grid now. */
 void emulator_run_grid(const emulator_site &site, dim3 grid, dim3 block, size_t shared_bytes,
                        const emulator_work &body);
-/* A message with kernel, block, thread and seed, then abort(). */
-[[noreturn]] void emulator_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* The same, from a signal handler: what faulted where. */
-void emulator_describe(const char *what);
-uint32_t emulator_random(void);
 bool emulator_is_shared(const void *p, size_t n_bytes);
 
 /* -- mma.cc: instructions of a warp, and copies behind a thread's back -- */
@@ -127,9 +124,17 @@ bool emulator_is_capturing(cudaStream_t stream);
 /* Run what has been queued. */
 void emulator_finish(cudaStream_t stream);
 void emulator_finish_all(void);
+/* -- report.cc: what is wrong -- */
+
+/* A message with kernel, block, thread and seed, then abort(). */
+[[noreturn]] void emulator_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same, from a signal handler: what faulted where. */
+void emulator_describe(const char *what);
+uint32_t emulator_random(void);
 /* The error of a call, kept for cudaGetLastError; an injected one comes first. */
 cudaError_t emulator_return(cudaError_t e);
 cudaError_t emulator_injected(void);
+extern cudaError_t emulator_sticky_error;
 
 /* -- runtime.cc -- */
 

@@ -12,59 +12,6 @@ static std::set<CUstream_st *> streams = {&default_stream};
 
 using guard = std::lock_guard<std::recursive_mutex>;
 
-/* -- errors -- */
-
-static cudaError_t last_error, sticky_error, next_error;
-
-static bool is_sticky(cudaError_t e)
-{
-    return e == cudaErrorECCUncorrectable || (e >= 700 && e < 800 && e != cudaErrorLaunchOutOfResources) ||
-           e == cudaErrorUnknown;
-}
-
-cudaError_t emulator_return(cudaError_t e)
-{
-    if (sticky_error)
-        e = sticky_error;
-    if (e)
-        last_error = e;
-    return e;
-}
-
-cudaError_t emulator_injected(void)
-{
-    const cudaError_t e = next_error;
-
-    next_error = cudaSuccess;
-    if (is_sticky(e))
-        sticky_error = e;
-    return e ? e : sticky_error;
-}
-
-/* For tests: the next launch, copy or wait returns this error, and all calls from then on where it is a sticky one. */
-extern "C" __attribute__((visibility("default"))) void emulator_fail_next(int cuda_error)
-{
-    const guard g(emulator_lock);
-
-    next_error = (cudaError_t)cuda_error;
-    if (!cuda_error)
-        sticky_error = last_error = cudaSuccess;
-}
-
-cudaError_t cudaGetLastError(void)
-{
-    const guard g(emulator_lock);
-    const cudaError_t e = last_error;
-
-    last_error = sticky_error;
-    return e;
-}
-
-cudaError_t cudaPeekAtLastError(void)
-{
-    return last_error;
-}
-
 /* -- queues -- */
 
 CUstream_st *emulator_stream(cudaStream_t s)
@@ -284,7 +231,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     CUstream_st *s = emulator_stream(stream);
     const cudaError_t e = emulator_may_wait(stream);
 
-    return e || sticky_error ? emulator_return(e) : query({s->queue, s->queue->n_queued});
+    return e || emulator_sticky_error ? emulator_return(e) : query({s->queue, s->queue->n_queued});
 }
 
 /* -- events -- */
@@ -374,7 +321,7 @@ cudaError_t cudaEventQuery(cudaEvent_t e)
 {
     const guard g(emulator_lock);
 
-    if (e->capture || sticky_error)
+    if (e->capture || emulator_sticky_error)
         return emulator_return(cudaErrorCapturedEvent);
     return query(e->point);
 }
