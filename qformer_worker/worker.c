@@ -29,8 +29,7 @@ struct group {
     uint32_t tasks;                 /* of all units */
     bool match;                     /* a unit wants ITM */
     int64_t started_ns;
-    bool downloads;  /* are under way */
-    uint64_t ticket; /* of the last one */
+    uint64_t ticket; /* of the last download; 0: none is under way */
 };
 
 struct qformer_worker {
@@ -46,19 +45,19 @@ struct qformer_worker {
 
 /* -- start and end -- */
 
-/* Wait for the group's downloads, if there are any. */
-static int settle(struct qformer_worker *w, struct group *g)
+/* Wait for the download of `ticket`, if there is one. */
+static int settle(struct qformer_worker *w, uint64_t *ticket)
 {
-    const int rc = g->downloads ? w->common.ops->f->download_wait(w->common.ops, g->ticket) : 0;
+    const int rc = *ticket ? w->common.ops->f->download_wait(w->common.ops, *ticket) : 0;
 
-    g->downloads = false;
+    *ticket = 0;
     return rc;
 }
 
 /* Forget a group; a download that is under way still writes to its results. */
 static void group_release(struct qformer_worker *w, struct group *g)
 {
-    (void)settle(w, g);
+    (void)settle(w, &g->ticket);
     for (int i = 0; i < g->n; i++)
         qformer_unit_free(g->units[i]);
     free(g->results.projected);
@@ -327,7 +326,7 @@ static int compute_batch(struct qformer_worker *w, struct group *g, struct batch
 {
     const struct qformer_shape *s = &w->shape;
     const struct qformer_results *r = &g->results;
-    const uint64_t before = g->ticket;
+    uint64_t before = g->ticket;
     struct qformer_out out = {
         .projected = r->projected ? (char *)r->projected + first * projected_bytes(w) : NULL,
         .projected_ticket = &g->ticket,
@@ -339,9 +338,8 @@ static int compute_batch(struct qformer_worker *w, struct group *g, struct batch
 
     if (rc == 0)
         rc = qformer_forward(w->qformer, n, NULL, false, &out);
-    if (rc == 0 && g->downloads)
-        rc = w->common.ops->f->download_wait(w->common.ops, before);
-    g->downloads = rc == 0 && out.projected;
+    if (rc == 0)
+        rc = settle(w, &before);
     if (rc < 0 || !(g->tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT)))
         return rc;
     batch_texts_fill(b, w, g, first, (size_t)n);
@@ -427,7 +425,7 @@ static void send_result(struct qformer_worker *w, const struct group *g, struct 
 static int group_finish(struct qformer_worker *w, struct group *g, struct err *err)
 {
     int64_t began = g->started_ns > w->landed_ns ? g->started_ns : w->landed_ns, each;
-    int rc = settle(w, g);
+    int rc = settle(w, &g->ticket);
 
     if (rc < 0)
         return worker_failed(&w->common, rc, "the Q-Former failed", err);

@@ -81,6 +81,7 @@ struct cuda_ops {
     struct cuda_loader *loader; /* NULL until the first large array is loaded */
     struct cuda_passes *passes;
     enum cuda_pass_state pass;
+    int pass_error; /* the first of an operator in this pass */
     struct cuda_quantised quantised;
     void *choose_memory; /* choose.cu: the host's side of its transfers */
     size_t choose_bytes;
@@ -204,6 +205,7 @@ void cuda_table_free(struct ops *o, struct ops_table *t);
 int cuda_quantise(struct cuda_ops *o, int64_t n_rows, int64_t width, const void *d_x, int64_t ld_x,
                   const void **ret_codes, const float **ret_scales);
 /* Where codes and scales of so many rows go, in CUDA_SLOT_QUANTISED. */
+__attribute__((weak)) /* until it is there */
 int cuda_quantised_place(struct cuda_ops *o, int64_t n_rows, int64_t width, void **ret_codes, float **ret_scales);
 
 /* -- the operators; contracts in tensor/ops.h -- */
@@ -238,7 +240,11 @@ int cuda_download_wait(struct ops *o, uint64_t ticket);
 int cuda_downloads_new(struct cuda_ops *o);
 void cuda_downloads_free(struct cuda_ops *o);
 int cuda_pass_begin(struct ops *o, uint64_t key); /* pass.cu */
+/* The first error of the pass. -EAGAIN: it could not be recorded and has not been run; it will be run as it comes from now
+ * on. */
 int cuda_pass_end(struct ops *o);
+/* An operator's error in a pass: the pass ends here, and pass_end returns the error. */
+void cuda_pass_fail(struct cuda_ops *o, int rc);
 /* Forget what was recorded: the addresses in it are no longer true. Not within a pass that is recorded or replayed. */
 void cuda_passes_forget(struct cuda_ops *o);
 int cuda_passes_new(struct cuda_ops *o);

@@ -11,6 +11,13 @@ static size_t round_up(size_t n, size_t step)
     return (n + step - 1) / step * step;
 }
 
+static int fail(struct cuda_ops *o, int rc)
+{
+    if (o->pass != CUDA_PASS_NONE)
+        cuda_pass_fail(o, rc);
+    return rc;
+}
+
 int cuda_status(struct cuda_ops *o, cudaError_t e, const char *what)
 {
     if (o->failed)
@@ -19,9 +26,12 @@ int cuda_status(struct cuda_ops *o, cudaError_t e, const char *what)
         return 0;
     (void)cudaGetLastError(); /* it is told here, once */
     if (e == cudaErrorMemoryAllocation)
-        return -ENOMEM;
+        return fail(o, -ENOMEM);
+    if (o->pass == CUDA_PASS_RECORD && e >= cudaErrorStreamCaptureUnsupported && e <= cudaErrorStreamCaptureWrongThread)
+        return fail(o, -EAGAIN); /* the capture has failed, not the device */
     o->failed = true;
-    return err_set(&o->base.why, -EIO, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+    (void)err_set(&o->base.why, -EIO, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+    return fail(o, -EIO);
 }
 
 static int blocks_grow(struct cuda_ops *o)
@@ -47,10 +57,10 @@ int cuda_malloc(struct cuda_ops *o, size_t n_bytes, void **ret)
     if (rc < 0)
         return rc;
     if (n_bytes > o->memory_limit)
-        return -ENOMEM;
+        return fail(o, -ENOMEM);
     n_bytes = round_up(n_bytes ? n_bytes : 1, PIECE_BYTES);
     if (n_bytes > o->memory_limit - o->memory_allocated || blocks_grow(o) < 0)
-        return -ENOMEM;
+        return fail(o, -ENOMEM);
     rc = cuda_status(o, cudaMalloc(&d_memory, n_bytes), "device memory");
     if (rc < 0)
         return rc;

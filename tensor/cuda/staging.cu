@@ -13,7 +13,7 @@
 
 enum {
     N_SEGMENTS = 4,
-    SEGMENT_BYTES = 4 << 20, /* at first */
+    SEGMENT_BYTES = 1 << 20, /* at first */
     ALIGN_BYTES = 256,
     N_KNOWN = 1024, /* a power of two */
     N_PROBES = 4,

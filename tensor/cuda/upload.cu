@@ -14,8 +14,9 @@
 
 enum {
     N_PIECES = 64,
-    PIECE_BYTES = 8 << 20, /* the most that upload() copies at once */
+    PIECE_BYTES = 2 << 20, /* the most that upload() copies at once */
     RING_BYTES = 4 * PIECE_BYTES,
+    MAX_UPLOAD_RING_BYTES = 32 * RING_BYTES, /* that upload() asks for */
     ALIGN_BYTES = 256,
 };
 
@@ -172,17 +173,27 @@ static int piece_send(struct cuda_ops *o, struct piece *p, void *d_dst, enum dty
     return 0;
 }
 
+/* So much that the next array can go over the bus before the compute stream comes to this one, within reason. */
+static size_t ring_for(size_t n, size_t element)
+{
+    if (n > MAX_UPLOAD_RING_BYTES / 2 / element)
+        return MAX_UPLOAD_RING_BYTES;
+    return 2 * n * element > RING_BYTES ? 2 * n * element : (size_t)RING_BYTES;
+}
+
 static int upload(struct cuda_ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
 {
     const size_t dst_bytes = dtype_size_bytes(dst_dtype), src_bytes = dtype_size_bytes(src_dtype);
     int rc = cuda_failed(o);
 
-    assert(o->pass == CUDA_PASS_NONE && !o->uploads->d_dst);
+    assert((rc < 0 || o->pass == CUDA_PASS_NONE) && !o->uploads->d_dst);
     for (size_t i = 0; i < n && rc == 0;) {
         size_t count = n - i < PIECE_BYTES / src_bytes ? n - i : PIECE_BYTES / src_bytes;
         struct piece *p;
 
-        rc = piece_new(o, count * src_bytes, RING_BYTES, &p);
+        rc = piece_new(o, count * src_bytes, ring_for(n, src_bytes), &p);
+        if (rc == -ENOMEM)
+            rc = piece_new(o, count * src_bytes, RING_BYTES, &p);
         if (rc < 0)
             return rc;
         memcpy(o->uploads->pinned + p->begin, (const unsigned char *)src + i * src_bytes, count * src_bytes);
@@ -208,10 +219,11 @@ int cuda_upload_begin(struct ops *base, void *dst, size_t n, void **ret_host)
     struct cuda_ops *o = cuda_of(base);
     struct cuda_uploads *u = o->uploads;
     const size_t n_bytes = n * cuda_element_bytes(o);
-    int rc;
+    int rc = cuda_failed(o);
 
-    assert(o->pass == CUDA_PASS_NONE && !u->d_dst && n > 0);
-    rc = piece_new(o, n_bytes, 2 * n_bytes + RING_BYTES, &u->open);
+    assert((rc < 0 || o->pass == CUDA_PASS_NONE) && !u->d_dst && n > 0);
+    if (rc == 0)
+        rc = piece_new(o, n_bytes, 2 * n_bytes + RING_BYTES, &u->open);
     if (rc < 0)
         return rc;
     u->d_dst = dst;

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +78,30 @@ bool cuda_rig_is_emulated(void)
     const char *library = getenv("BLIPLINE_TEST_CUDA_LIBRARY");
 
     return library && strstr(library, "/emulated/");
+}
+
+typedef void fail_next(int cuda_error);
+
+static fail_next *injector(void)
+{
+    const char *path = getenv("BLIPLINE_TEST_CUDA_LIBRARY");
+    void *library = path ? dlopen(path, RTLD_NOW | RTLD_NOLOAD) : NULL;
+    fail_next *f = NULL;
+
+    if (library)
+        *(void **)&f = dlsym(library, "emulator_fail_next");
+    return f;
+}
+
+void cuda_rig_needs_errors(void)
+{
+    if (!injector())
+        skip();
+}
+
+void cuda_rig_next_fails(int cuda_error)
+{
+    injector()(cuda_error);
 }
 
 static void *put(struct ops *o, const float *x, size_t n, enum dtype dtype)

@@ -33,6 +33,11 @@ struct ops *cuda_rig_open(enum dtype act_dtype, bool fp8, bool tf32, double memo
 /* Is this the emulator? It is slow (some 10^8 operations a second): take smaller shapes there. */
 bool cuda_rig_is_emulated(void);
 
+/* Errors of the device, which only the emulator can make: skip() without it; then the next call of the runtime fails. */
+enum { CUDA_RIG_OUT_OF_MEMORY = 2, CUDA_RIG_ILLEGAL_ADDRESS = 700, CUDA_RIG_CAPTURE_UNSUPPORTED = 900 };
+void cuda_rig_needs_errors(void);
+void cuda_rig_next_fails(int cuda_error);
+
 /* n values in device memory, in o's activations or in f32. */
 void *cuda_rig_put(struct ops *o, const float *x, size_t n);
 void *cuda_rig_put_f32(struct ops *o, const float *x, size_t n);
