@@ -16,6 +16,9 @@ struct generate {
     struct lm *m;
     int queue_limit;
     int32_t forbidden_id;
+    enum generate_admit admit;
+    bool
+        filling; /* GENERATE_ADMIT_EMPTY: the batch is being put together, in several passes where its prompts are long */
     struct group_list waiting, finished;
     struct group **active; /* [n_active], in order of start; at most n_sequences */
     int n_active;
@@ -59,6 +62,11 @@ int generate_new(struct lm *m, int queue_limit, int32_t forbidden_id, struct gen
     }
     *ret = g;
     return 0;
+}
+
+void generate_set_admit(struct generate *g, enum generate_admit admit)
+{
+    g->admit = admit;
 }
 
 void generate_free(struct generate *g)
@@ -198,34 +206,46 @@ int generate_submit(struct generate *g, const struct generate_request *r, struct
 
 /* -- a step -- */
 
-/* Requests start in the order they came, as long as there are sequences, rows of the cache and rows of the pass for the
- * first of them: a large one that waits for room is not overtaken. Returns how many start, or -ENOMEM. */
+/* The first of those that wait begins, if there are sequences and rows of the cache for it. 1, 0 or -ENOMEM. */
+static int start_first(struct generate *g)
+{
+    struct group *group = g->waiting.first;
+    int first;
+
+    if (g->n_live + group->n_strands > lm_get_limits(g->m)->n_sequences)
+        return 0;
+    first = kv_rows_take(g->rows, group->n_kv_rows);
+    if (first < 0)
+        return 0;
+    if (group_start(group, first) < 0) {
+        kv_rows_give(g->rows, first);
+        return -ENOMEM;
+    }
+    g->active[g->n_active++] = group_list_pop(&g->waiting);
+    g->n_live += group->n_live;
+    return 1;
+}
+
+/* Requests start in the order they came, as long as there is room in the pass and for the first of them: a large one that
+ * waits for room is not overtaken. Returns how many start, or -ENOMEM. */
 static int start_waiting(struct generate *g)
 {
-    const struct lm_limits *limits = lm_get_limits(g->m);
-    int n_rows = g->n_live, n = 0;
+    const int max_rows = lm_get_limits(g->m)->max_rows, n_live = g->n_live;
+    int n_prompt_rows = 0, n = 0, rc = 1;
 
+    if (g->admit == GENERATE_ADMIT_EMPTY && g->n_active > 0 && !g->filling)
+        return 0;
     while (g->waiting.first) {
-        struct group *group = g->waiting.first;
-        const int n_pass = lm_pass_rows(g->m, group->n_image_rows, group->n_prompt);
-        int first;
-
-        if (g->n_live + group->n_strands > limits->n_sequences || n_rows + n_pass > limits->max_rows)
+        n_prompt_rows += lm_pass_rows(g->m, g->waiting.first->n_image_rows, g->waiting.first->n_prompt);
+        if (n_live + n_prompt_rows > max_rows || (n > 0 && n_prompt_rows > GENERATE_PROMPT_ROWS))
             break;
-        first = kv_rows_take(g->rows, group->n_kv_rows);
-        if (first < 0)
+        rc = start_first(g);
+        if (rc <= 0)
             break;
-        if (group_start(group, first) < 0) {
-            kv_rows_give(g->rows, first);
-            return -ENOMEM;
-        }
-        group = group_list_pop(&g->waiting);
-        g->active[g->n_active++] = group;
-        g->n_live += group->n_live;
-        n_rows += n_pass;
         n++;
     }
-    return n;
+    g->filling = g->waiting.first && rc == 1; /* the pass is full, the batch is not */
+    return rc < 0 ? rc : n;
 }
 
 static int add_choice(struct generate *g, struct group *group, int strand, int logits_row)

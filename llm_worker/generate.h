@@ -1,7 +1,7 @@
 /* generate.h - many captions at once: requests wait, take rows of the KV cache, grow a token a step, and leave.
  *
  * A step runs one forward pass over everything that is active; prompts of new requests ride in the same pass as soon
- * as rows allow. The tokens of a request do not depend on what else is running, nor on the order of requests: sampling
+ * as rows allow, GENERATE_PROMPT_ROWS of them at most, so that those that run are not kept waiting. The tokens of a request do not depend on what else is running, nor on the order of requests: sampling
  * draws from Philox4x32-10 with the request's key, counter (step, sample).
  * Options are those of transformers' generate, with the same results (MODEL.md "Decoding").
  * Who may call: the compute thread that owns the model; nothing here locks or logs.
@@ -20,7 +20,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { GENERATE_MAX_EOS = 16, GENERATE_MAX_RETURN = 32, GENERATE_MAX_BEAMS = 64 };
+enum {
+    GENERATE_MAX_EOS = 16,
+    GENERATE_MAX_RETURN = 32,
+    GENERATE_MAX_BEAMS = 64,
+    GENERATE_PROMPT_ROWS = 2048, /* of new prompts in a pass (one that is longer goes alone) */
+};
 
 struct lm;
 struct generate;
@@ -76,6 +81,11 @@ struct generate_result {
  * the image rows in the history that penalties look at (-1: none). The model must outlive the generator. */
 int generate_new(struct lm *m, int queue_limit, int32_t forbidden_id, struct generate **ret,
                  struct err *err) CHECK_RESULT;
+/* When new requests start: ALL, which is what a generator begins with: as soon as there is room beside those that run
+ * (continuous batching). EMPTY: when nothing runs, as many as there is room for; then none before the last of them has
+ * ended (static batches: what the others are measured against). Results are the same. */
+enum generate_admit { GENERATE_ADMIT_ALL, GENERATE_ADMIT_EMPTY };
+void generate_set_admit(struct generate *g, enum generate_admit admit);
 void generate_free(struct generate *g); /* waiting, active and untaken ones are dropped */
 
 /* Would this request be accepted? The same errors as generate_submit, except -EAGAIN. */

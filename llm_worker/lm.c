@@ -18,7 +18,7 @@ static int check_limits(const struct lm_limits *l, struct err *err)
     if (l->max_rows < l->n_sequences || l->max_rows > MAX_PASS_ROWS)
         return err_set(err, -EINVAL, "language model: passes of %d rows, %d (one for each sequence) to %d are possible",
                        l->max_rows, l->n_sequences, MAX_PASS_ROWS);
-    if (l->n_kv_rows < 1 || l->n_kv_rows > MAX_KV_ROWS)
+    if (l->n_kv_rows < 1 || l->n_kv_rows > MAX_KV_ROWS || l->least_kv_rows < 0 || l->least_kv_rows > l->n_kv_rows)
         return err_set(err, -EINVAL, "language model: a cache of %d rows, 1 to %d are possible", l->n_kv_rows,
                        MAX_KV_ROWS);
     return 0;
@@ -62,21 +62,54 @@ static size_t lay_out_index(struct lm *m)
     return used;
 }
 
-static int alloc_memory(struct lm *m, struct err *err)
+static int alloc_slab(struct lm *m, struct err *err)
 {
     const size_t slab_bytes = lay_out(m), index_bytes = lay_out_index(m);
-    const size_t row_bytes = 2 * (size_t)lm_inner(m) * dtype_size_bytes(m->o->act_dtype);
-    size_t kv_bytes;
 
-    if (__builtin_mul_overflow((size_t)m->limits.n_kv_rows, row_bytes, &m->kv_layer_bytes) ||
-        __builtin_mul_overflow(m->kv_layer_bytes, (size_t)m->shape.n_kv_layers, &kv_bytes))
-        return err_set(err, -EOVERFLOW, "language model: a cache of %d rows is too large", m->limits.n_kv_rows);
     m->index = calloc(1, index_bytes);
     if (!m->index || m->o->f->alloc(m->o, slab_bytes, &m->slab) < 0)
         return err_set(err, -ENOMEM, "language model: no memory for %zu bytes of activations (%d rows a pass)",
                        slab_bytes, m->limits.max_rows);
     lay_out(m);
     lay_out_index(m);
+    return 0;
+}
+
+/* As many rows as are wanted, or as there is room for. */
+static int fit_cache(struct lm *m, size_t row_bytes, struct err *err)
+{
+    size_t free_bytes, total_bytes, fit;
+    int rc;
+
+    if (m->limits.least_kv_rows == 0 || !m->o->f->memory)
+        return 0;
+    rc = m->o->f->memory(m->o, &free_bytes, &total_bytes);
+    if (rc < 0)
+        return err_set(err, rc, "language model: the device does not say how much memory is free");
+    fit = free_bytes / 10 * 9 / row_bytes;
+    if (fit < (size_t)m->limits.least_kv_rows)
+        return err_set(
+            err, -ENOMEM,
+            "language model: a sequence takes up to %d rows of the cache, %zu bytes each; of the device's %zu "
+            "bytes %zu are free beside weights and activations, room for %zu rows: give it more memory "
+            "(memory_share, another card), a smaller dtype, fewer positions, or a smaller batch",
+            m->limits.least_kv_rows, row_bytes, total_bytes, free_bytes, fit);
+    if (fit < (size_t)m->limits.n_kv_rows)
+        m->limits.n_kv_rows = (int)fit;
+    return 0;
+}
+
+static int alloc_cache(struct lm *m, struct err *err)
+{
+    const size_t layer_row_bytes = 2 * (size_t)lm_inner(m) * dtype_size_bytes(m->o->act_dtype);
+    size_t kv_bytes;
+    int rc = fit_cache(m, layer_row_bytes * (size_t)m->shape.n_kv_layers, err);
+
+    if (rc < 0)
+        return rc;
+    if (__builtin_mul_overflow((size_t)m->limits.n_kv_rows, layer_row_bytes, &m->kv_layer_bytes) ||
+        __builtin_mul_overflow(m->kv_layer_bytes, (size_t)m->shape.n_kv_layers, &kv_bytes))
+        return err_set(err, -EOVERFLOW, "language model: a cache of %d rows is too large", m->limits.n_kv_rows);
     if (m->o->f->alloc(m->o, kv_bytes, &m->kv) < 0)
         return err_set(err, -ENOMEM, "language model: no memory for %zu bytes of cache (%d rows); fewer rows need less",
                        kv_bytes, m->limits.n_kv_rows);
@@ -118,6 +151,7 @@ int lm_open(struct ops *o, const struct checkpoint *c, const struct lm_limits *l
         return err_set(err, -ENOMEM, "no memory for the language model");
     m->graph = c->config.lm == CONFIG_LM_OPT ? &lm_opt_graph : &lm_t5_graph;
     m->o = o;
+    m->graph_number = params_graph_number();
     m->limits = *limits;
     m->start_id = c->config.lm == CONFIG_LM_OPT ? -1 : c->config.decoder_start;
     m->shape = m->graph->shape(&c->config);
@@ -125,11 +159,13 @@ int lm_open(struct ops *o, const struct checkpoint *c, const struct lm_limits *l
         m->shape.max_tail = limits->n_kv_rows;
     if (m->shape.max_prefix > limits->max_rows)
         m->shape.max_prefix = limits->max_rows;
-    rc = alloc_memory(m, err);
+    rc = alloc_slab(m, err);
     if (rc == 0)
         rc = m->graph->load(m, &p);
     if (rc == 0)
         rc = load_head(m, &p);
+    if (rc == 0)
+        rc = alloc_cache(m, err); /* last: it takes what is left */
     if (rc < 0) {
         lm_free(m);
         return rc;
@@ -355,6 +391,38 @@ int lm_run_head(struct lm *m, int n, float eps)
                                                            .y = m->logits,
                                                            .ld_y = m->shape.vocab_size,
                                                            .y_f32 = true});
+}
+
+static int64_t ceil_power_of_two(int64_t n)
+{
+    int64_t p = 1;
+
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
+int lm_pass_begin(struct lm *m, const struct lm_rows *rows, int n_starts)
+{
+    int64_t longest_prefix = 0, longest_tail = 0, all_tails = 0;
+
+    if (n_starts > 0)
+        return 0;
+    for (int r = 0; r < rows->n_decode; r++) {
+        longest_prefix = m->prefix_len[r] > longest_prefix ? m->prefix_len[r] : longest_prefix;
+        longest_tail = m->tail_len[r] > longest_tail ? m->tail_len[r] : longest_tail;
+        all_tails += m->tail_len[r];
+    }
+    return ops_pass_begin(
+        m->o, params_pass_key(m->graph_number,
+                              (const int64_t[]){rows->n_decode, longest_prefix, ceil_power_of_two(longest_tail),
+                                                ceil_power_of_two(all_tails)},
+                              4));
+}
+
+int lm_pass_end(struct lm *m, int n_starts)
+{
+    return n_starts > 0 ? 0 : ops_pass_end(m->o);
 }
 
 int lm_forward(struct lm *m, int n_starts, const struct lm_start *starts, int n_tokens, const struct lm_token *tokens,

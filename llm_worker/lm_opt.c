@@ -120,29 +120,32 @@ static int opt_check_positions(const struct lm *m, int64_t n_prompt, int64_t n_n
                    (long long)n_prompt, (long long)n_new, (long long)(n_prompt + n_new - 1), w->shape.max_positions);
 }
 
-/* Lay the rows and x = token embeddings or image rows, + position embeddings. */
-static int begin(struct lm *m, struct opt_pass *pass, const struct lm_start *starts, const struct lm_token *tokens)
+static void lay_rows(struct lm *m, struct opt_pass *pass, struct lm_rows *rows, const struct lm_start *starts,
+                     const struct lm_token *tokens)
+{
+    for (int s = 0; s < pass->n_starts; s++) {
+        lm_lay_start(m, rows, s, &starts[s]);
+        m->last_row[s] = (int32_t)rows->n_rows - 1;
+    }
+    pass->n_start_rows = rows->n_rows;
+    for (int t = 0; t < pass->n_tokens; t++) {
+        m->last_row[pass->n_starts + t] = (int32_t)rows->n_rows;
+        lm_lay_token(m, rows, &tokens[t]);
+    }
+    pass->n_rows = rows->n_rows;
+    for (int64_t i = 0; i < rows->n_rows; i++)
+        m->position[i] += POSITION_OFFSET;
+}
+
+/* x = token embeddings or image rows, + position embeddings. */
+static int embed(struct lm *m, const struct opt_pass *pass, const struct lm_rows *rows, const struct lm_start *starts)
 {
     const struct opt_weights *w = m->weights;
-    struct lm_rows rows = {0};
-    int rc;
+    int rc = lm_embed(m, rows, pass->n_starts, starts);
 
-    for (int s = 0; s < pass->n_starts; s++) {
-        lm_lay_start(m, &rows, s, &starts[s]);
-        m->last_row[s] = (int32_t)rows.n_rows - 1;
-    }
-    pass->n_start_rows = rows.n_rows;
-    for (int t = 0; t < pass->n_tokens; t++) {
-        m->last_row[pass->n_starts + t] = (int32_t)rows.n_rows;
-        lm_lay_token(m, &rows, &tokens[t]);
-    }
-    pass->n_rows = rows.n_rows;
-    for (int64_t i = 0; i < rows.n_rows; i++)
-        m->position[i] += POSITION_OFFSET;
-    rc = lm_embed(m, &rows, pass->n_starts, starts);
     if (rc < 0)
         return rc;
-    return m->o->f->embed(m->o, w->positions, rows.n_rows, m->position, NULL, true, m->x, m->shape.width);
+    return m->o->f->embed(m->o, w->positions, rows->n_rows, m->position, NULL, true, m->x, m->shape.width);
 }
 
 /* Queries of new prompts, in wide, over their rows of the cache -> h */
@@ -257,11 +260,18 @@ static int opt_forward_rows(struct lm *m, int n_starts, const struct lm_start *s
 {
     const struct opt_weights *w = m->weights;
     struct opt_pass pass = {.n_starts = n_starts, .n_tokens = n_tokens};
-    int rc = begin(m, &pass, starts, tokens);
+    struct lm_rows rows = {0};
+    int rc;
 
+    lay_rows(m, &pass, &rows, starts, tokens);
+    rc = lm_pass_begin(m, &rows, n_starts);
+    if (rc == 0)
+        rc = embed(m, &pass, &rows, starts);
     for (int i = 0; rc == 0 && i < w->shape.n_layers; i++)
         rc = run_layer(m, &pass, i);
-    return rc < 0 ? rc : lm_run_head(m, n_starts + n_tokens, w->shape.eps);
+    if (rc == 0)
+        rc = lm_run_head(m, n_starts + n_tokens, w->shape.eps);
+    return rc < 0 ? rc : lm_pass_end(m, n_starts);
 }
 
 const struct lm_graph lm_opt_graph = {

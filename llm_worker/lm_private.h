@@ -44,6 +44,7 @@ extern const struct lm_graph lm_opt_graph, lm_t5_graph;
 struct lm {
     const struct lm_graph *graph;
     struct ops *o;
+    uint64_t graph_number; /* params_pass_key */
     struct lm_limits limits;
     struct lm_shape shape;
     int32_t start_id; /* -1: none */
@@ -85,6 +86,11 @@ void *lm_at(const struct lm *m, const void *rows, int64_t row, int64_t width, in
 void lm_lay_start(struct lm *m, struct lm_rows *rows, int s, const struct lm_start *start);
 /* Append the row of one new token that sees a prefix and its tail, and writes the tail's last row of the cache. */
 void lm_lay_token(struct lm *m, struct lm_rows *rows, const struct lm_token *token);
+
+/* Around the operators of a forward pass whose rows are laid. Without starts it is a step of running sequences, which is
+ * the same for as many of them but for the contents of arrays: a recorded pass. */
+int lm_pass_begin(struct lm *m, const struct lm_rows *rows, int n_starts) CHECK_RESULT;
+int lm_pass_end(struct lm *m, int n_starts) CHECK_RESULT;
 
 /* x = embeddings of the laid ids, and the image rows of the starts, which are the first rows (n_starts 0: none). */
 int lm_embed(struct lm *m, const struct lm_rows *rows, int n_starts, const struct lm_start *starts) CHECK_RESULT;

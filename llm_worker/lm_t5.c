@@ -429,10 +429,14 @@ static int t5_forward(struct lm *m, int n_starts, const struct lm_start *starts,
         lm_lay_token(m, &rows, &tokens[t]);
     for (int r = 0; r < n_rows; r++)
         m->last_row[r] = r;
-    rc = lm_embed(m, &rows, 0, NULL);
+    rc = lm_pass_begin(m, &rows, n_starts);
+    if (rc == 0)
+        rc = lm_embed(m, &rows, 0, NULL);
     for (int i = 0; rc == 0 && i < w->shape.n_decoder_layers; i++)
         rc = decode_layer(m, i, n_rows);
-    return rc < 0 ? rc : lm_run_head(m, n_rows, w->shape.eps);
+    if (rc == 0)
+        rc = lm_run_head(m, n_rows, w->shape.eps);
+    return rc < 0 ? rc : lm_pass_end(m, n_starts);
 }
 
 const struct lm_graph lm_t5_graph = {

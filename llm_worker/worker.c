@@ -3,6 +3,7 @@
 #include "llm_worker/worker.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "llm_worker/generate.h"
 #include "llm_worker/lm.h"
 #include "llm_worker/unit.h"
@@ -16,13 +17,20 @@
 const struct conf_key llm_conf_table[] = {
     WORKER_CONF_KEYS(struct llm_conf, "1", "on a CPU 64, on a GPU what its memory holds, up to 512"),
     {"positions", CONF_INT, CONF_AT(struct llm_conf, positions), "512", 0, 1 << 20,
-     "most positions of a sequence (queries, prompt and new tokens; sizes the KV cache); 0: all that the model has"},
+     "most positions of a sequence (queries, prompt and new tokens); 0: all that the model has. The KV cache has batch "
+     "x "
+     "positions rows, on a GPU no more than 9/10 of what is free once the weights are there; a row takes layers x 2 x "
+     "width values, and a request one for each position of its prompt and for each new token of each beam or sample"},
+    {"admit", CONF_TEXT, CONF_AT(struct llm_conf, admit), "all", 1, 0,
+     "all: prompts join those that run as soon as there is room; empty: only once nothing runs (static batches, to "
+     "compare with)"},
     {0}};
 
 enum {
     LLM_DEFAULT_POSITIONS = 512,
-    LLM_DEFAULT_BATCH = 256,
-    SEQUENCES_PER_IMAGE = 5, /* beams of one image; the cache's rows are the limit where each is long */
+    LLM_MOST_SEQUENCES = 512, /* batch = 0 on a device: beyond that a token takes longer and the rate hardly grows */
+    SEQUENCES_PER_IMAGE = 5,  /* beams of one image; the cache's rows are the limit where each is long */
+    LOGITS_SHARE = 16,        /* of a device's free memory, logits take no more than one part in so many */
 };
 
 struct llm_worker {
@@ -38,12 +46,75 @@ struct llm_worker {
 
 /* -- start and end -- */
 
+static int parse_admit(const char *text, enum generate_admit *ret, struct err *err)
+{
+    if (strcmp(text, "all") != 0 && strcmp(text, "empty") != 0)
+        return err_set(err, -EINVAL, "admit = %s: all or empty is wanted", text);
+    *ret = strcmp(text, "all") == 0 ? GENERATE_ADMIT_ALL : GENERATE_ADMIT_EMPTY;
+    return 0;
+}
+
+/* Positions of a sequence, at most. */
+static int64_t positions_of(const struct llm_worker *w)
+{
+    const struct config *c = &w->common.checkpoint->config;
+
+    if (c->lm == CONFIG_LM_OPT && (w->conf->positions == 0 || w->conf->positions > c->opt.max_positions))
+        return c->opt.max_positions;
+    return w->conf->positions ? w->conf->positions : LLM_DEFAULT_POSITIONS; /* T5 knows no limit */
+}
+
+/* What is asked for; a device may have room for fewer rows of the cache. */
+static int choose_limits(const struct llm_worker *w, int64_t batch, struct lm_limits *ret, struct err *err)
+{
+    const int64_t positions = positions_of(w), vocab = w->common.checkpoint->config.lm_vocab_size;
+    const bool fits_itself = w->common.ops->f->memory;
+    int64_t n_sequences = SEQUENCES_PER_IMAGE * batch, n_prompt_rows = positions;
+
+    if (positions > INT32_MAX / 2 / batch)
+        return err_set(err, -EINVAL, "batch %lld with %lld positions: the cache would be too large", (long long)batch,
+                       (long long)positions);
+    if (fits_itself) {
+        const int64_t most = (int64_t)(w->common.device_bytes / LOGITS_SHARE / sizeof(float)) / vocab;
+
+        n_sequences = n_sequences > most ? most : n_sequences;
+        n_prompt_rows = positions > GENERATE_PROMPT_ROWS ? positions : GENERATE_PROMPT_ROWS;
+    }
+    if (n_sequences < GENERATE_MAX_BEAMS)
+        n_sequences = GENERATE_MAX_BEAMS;
+    *ret = (struct lm_limits){.n_sequences = (int)n_sequences,
+                              .n_kv_rows = (int)(batch * positions),
+                              .max_rows = (int)(n_sequences + n_prompt_rows),
+                              .least_kv_rows = fits_itself ? (int)positions : 0};
+    return 0;
+}
+
+static int open_lm(struct llm_worker *w, struct err *err)
+{
+    const int64_t batch = w->common.batch ? w->common.batch : LLM_MOST_SEQUENCES;
+    const struct lm_limits *got;
+    struct lm_limits limits;
+    int rc = choose_limits(w, batch, &limits, err);
+
+    if (rc == 0)
+        rc = lm_open(w->common.ops, w->common.checkpoint, &limits, &w->lm, err);
+    if (rc < 0)
+        return rc;
+    got = lm_get_limits(w->lm);
+    if (w->common.batch == 0)
+        w->common.batch = (int)(got->n_kv_rows / positions_of(w));
+    log_info("event=cache kv_rows=%d of=%d bytes=%zu sequences=%d positions=%lld batch=%d", got->n_kv_rows,
+             limits.n_kv_rows, lm_kv_bytes(w->lm), got->n_sequences, (long long)positions_of(w), w->common.batch);
+    return 0;
+}
+
 static int open_model(struct llm_worker *w, struct err *err)
 {
-    struct lm_limits limits = {0};
-    int64_t positions = w->conf->positions;
-    int rc = worker_open(&w->common, err);
+    enum generate_admit admit = GENERATE_ADMIT_ALL;
+    int rc = parse_admit(w->conf->admit, &admit, err);
 
+    if (rc == 0)
+        rc = worker_open(&w->common, err);
     if (rc == 0)
         rc = config_tokenizer_load(&w->common.checkpoint->config, w->common.checkpoint->tokenizer_path, &w->tokenizer,
                                    err);
@@ -51,27 +122,15 @@ static int open_model(struct llm_worker *w, struct err *err)
         return rc;
     if (w->common.checkpoint->config.lm == CONFIG_LM_NONE)
         return err_set(err, -ENOTSUP, "%s: the checkpoint has no language model", w->conf->common.model);
-    if (w->common.checkpoint->config.lm == CONFIG_LM_OPT &&
-        (positions == 0 || positions > w->common.checkpoint->config.opt.max_positions))
-        positions = w->common.checkpoint->config.opt.max_positions;
-    if (positions == 0)
-        positions = LLM_DEFAULT_POSITIONS; /* T5 knows no limit */
-    if (w->common.batch == 0)
-        w->common.batch = LLM_DEFAULT_BATCH;
-    limits.n_sequences = SEQUENCES_PER_IMAGE * w->common.batch;
-    if (positions > INT32_MAX / 2 / w->common.batch)
-        return err_set(err, -EINVAL, "batch %d with %lld positions: the cache would be too large", w->common.batch,
-                       (long long)positions);
-    if (limits.n_sequences < GENERATE_MAX_BEAMS)
-        limits.n_sequences = GENERATE_MAX_BEAMS;
-    limits.n_kv_rows = (int)(w->common.batch * positions);
-    limits.max_rows = limits.n_sequences + (int)positions;
-    rc = lm_open(w->common.ops, w->common.checkpoint, &limits, &w->lm, err);
+    rc = open_lm(w, err);
     if (rc < 0)
         return rc;
     w->n_queries = (uint32_t)w->common.checkpoint->config.n_queries;
     w->width = (uint32_t)lm_width(w->lm);
-    return generate_new(w->lm, w->common.batch, w->common.checkpoint->config.image_token, &w->generate, err);
+    rc = generate_new(w->lm, w->common.batch, w->common.checkpoint->config.image_token, &w->generate, err);
+    if (rc == 0)
+        generate_set_admit(w->generate, admit);
+    return rc;
 }
 
 int llm_worker_start(const void *conf, void **ret, struct err *err)

@@ -12,6 +12,7 @@
 struct llm_conf {
     struct worker_conf common;
     int64_t positions;
+    char admit[8];
 };
 
 extern const struct conf_key llm_conf_table[];

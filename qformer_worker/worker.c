@@ -29,7 +29,8 @@ struct group {
     uint32_t tasks;                 /* of all units */
     bool match;                     /* a unit wants ITM */
     int64_t started_ns;
-    uint64_t ticket; /* of the last download; 0: none is under way */
+    bool downloads;  /* are under way */
+    uint64_t ticket; /* of the last one */
 };
 
 struct qformer_worker {
@@ -45,19 +46,19 @@ struct qformer_worker {
 
 /* -- start and end -- */
 
-/* Wait for the download of `ticket`, if there is one. */
-static int settle(struct qformer_worker *w, uint64_t *ticket)
+/* Wait for the group's downloads, if there are any. */
+static int settle(struct qformer_worker *w, struct group *g)
 {
-    const int rc = *ticket ? w->common.ops->f->download_wait(w->common.ops, *ticket) : 0;
+    const int rc = g->downloads ? w->common.ops->f->download_wait(w->common.ops, g->ticket) : 0;
 
-    *ticket = 0;
+    g->downloads = false;
     return rc;
 }
 
 /* Forget a group; a download that is under way still writes to its results. */
 static void group_release(struct qformer_worker *w, struct group *g)
 {
-    (void)settle(w, &g->ticket);
+    (void)settle(w, g);
     for (int i = 0; i < g->n; i++)
         qformer_unit_free(g->units[i]);
     free(g->results.projected);
@@ -326,7 +327,7 @@ static int compute_batch(struct qformer_worker *w, struct group *g, struct batch
 {
     const struct qformer_shape *s = &w->shape;
     const struct qformer_results *r = &g->results;
-    uint64_t before = g->ticket;
+    const uint64_t before = g->ticket;
     struct qformer_out out = {
         .projected = r->projected ? (char *)r->projected + first * projected_bytes(w) : NULL,
         .projected_ticket = &g->ticket,
@@ -338,8 +339,9 @@ static int compute_batch(struct qformer_worker *w, struct group *g, struct batch
 
     if (rc == 0)
         rc = qformer_forward(w->qformer, n, NULL, false, &out);
-    if (rc == 0)
-        rc = settle(w, &before);
+    if (rc == 0 && g->downloads)
+        rc = w->common.ops->f->download_wait(w->common.ops, before);
+    g->downloads = rc == 0 && out.projected;
     if (rc < 0 || !(g->tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT)))
         return rc;
     batch_texts_fill(b, w, g, first, (size_t)n);
@@ -425,7 +427,7 @@ static void send_result(struct qformer_worker *w, const struct group *g, struct 
 static int group_finish(struct qformer_worker *w, struct group *g, struct err *err)
 {
     int64_t began = g->started_ns > w->landed_ns ? g->started_ns : w->landed_ns, each;
-    int rc = settle(w, &g->ticket);
+    int rc = settle(w, g);
 
     if (rc < 0)
         return worker_failed(&w->common, rc, "the Q-Former failed", err);

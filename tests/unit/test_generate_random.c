@@ -557,14 +557,29 @@ static void check(const struct lm *m, const struct job *j)
 }
 
 /* In any order, at any moment, with any room. */
-static void run_all(struct lm *m, struct job *jobs, uint64_t *seed)
+/* One step. Once a static batch is closed (full, or nobody waited), nobody joins it. */
+static void step(struct generate *g, enum generate_admit admit, bool *closed)
 {
+    const int n_active = generate_n_active(g), n_waiting = generate_n_waiting(g);
+    int n_started;
+
+    assert_true(generate_step(g) >= 0);
+    n_started = n_waiting - generate_n_waiting(g);
+    if (admit == GENERATE_ADMIT_EMPTY && *closed && n_active > 0)
+        assert_int_equal(n_started, 0);
+    *closed = (*closed && n_active > 0) || n_started == 0 || n_started == n_waiting;
+}
+
+static void run_all(struct lm *m, struct job *jobs, enum generate_admit admit, uint64_t *seed)
+{
+    bool closed = false;
     struct generate *g = NULL;
     struct generate_result r;
     int order[N_REQUESTS], n_submitted = 0, n_done = 0;
     struct err err = {""};
 
     assert_int_equal(generate_new(m, 1 + below(seed, N_REQUESTS), IMAGE_ID, &g, &err), 0);
+    generate_set_admit(g, admit);
     for (int i = 0; i < N_REQUESTS; i++) {
         const int at = below(seed, i + 1);
 
@@ -577,7 +592,7 @@ static void run_all(struct lm *m, struct job *jobs, uint64_t *seed)
                 fail_msg("%s", err.text);
             n_submitted++;
         }
-        assert_true(generate_step(g) >= 0);
+        step(g, admit, &closed);
         for (; generate_take(g, &r) == 1; n_done++) {
             assert_null(jobs[r.tag].got.sequences);
             jobs[r.tag].got = r;
@@ -608,7 +623,7 @@ static void test_generate_random_requests_follow_the_rules(void **state)
         m->encoder_decoder = round % 3 == 0;
         for (int i = 0; i < N_REQUESTS; i++)
             job_make(&jobs[i], (uint64_t)i, &seed);
-        run_all(m, jobs, &seed);
+        run_all(m, jobs, round % 2 ? GENERATE_ADMIT_EMPTY : GENERATE_ADMIT_ALL, &seed);
         for (int i = 0; i < N_REQUESTS; i++) {
             check(m, &jobs[i]);
             generate_result_release(&jobs[i].got);
@@ -618,9 +633,93 @@ static void test_generate_random_requests_follow_the_rules(void **state)
     ops_free(o);
 }
 
+static bool same_result(const struct generate_result *a, const struct generate_result *b)
+{
+    bool same = a->n_sequences == b->n_sequences;
+
+    for (int i = 0; same && i < a->n_sequences; i++) {
+        const struct generate_sequence *x = &a->sequences[i], *y = &b->sequences[i];
+
+        same = x->n_ids == y->n_ids && x->logprob == y->logprob && x->score == y->score && x->finish == y->finish &&
+               memcmp(x->ids, y->ids, (size_t)x->n_ids * sizeof(*x->ids)) == 0;
+    }
+    return same;
+}
+
+/* The same requests, of random lengths: continuous batching gives what static batches give, in fewer passes. */
+static void test_generate_random_continuous_equals_static(void **state)
+{
+    uint64_t seed = fixture_seed("generate_static");
+    static struct job jobs[2][N_REQUESTS];
+    const struct lm_limits limits = {.n_sequences = 12, .n_kv_rows = 400, .max_rows = 80};
+    struct ops *o = NULL;
+    struct err err = {""};
+
+    (void)state;
+    assert_int_equal(ops_ref_new(&o, &err), 0);
+    for (int round = 0; round < 4; round++) {
+        const uint64_t round_seed = seed;
+        int n_passes[2];
+
+        for (int k = 0; k < 2; k++) {
+            struct lm *m;
+
+            seed = round_seed;
+            assert_int_equal(lm_open(o, NULL, &limits, &m, &err), 0);
+            for (int i = 0; i < N_REQUESTS; i++)
+                job_make(&jobs[k][i], (uint64_t)i, &seed);
+            run_all(m, jobs[k], k ? GENERATE_ADMIT_EMPTY : GENERATE_ADMIT_ALL, &seed);
+            n_passes[k] = m->n_passes;
+            lm_free(m);
+        }
+        assert_true(n_passes[0] < n_passes[1]);
+        for (int i = 0; i < N_REQUESTS; i++) {
+            if (!same_result(&jobs[0][i].got, &jobs[1][i].got))
+                fail_msg("round %d: request %d gives another result in a static batch", round, i);
+            generate_result_release(&jobs[0][i].got);
+            generate_result_release(&jobs[1][i].got);
+        }
+    }
+    ops_free(o);
+}
+
+/* A pass takes so many rows of prompts and no more, beside a token of everybody who runs. */
+static void test_generate_random_prompts_come_in_portions(void **state)
+{
+    enum { N = 450, PROMPT = 9, PORTION = GENERATE_PROMPT_ROWS / PROMPT };
+    static const int32_t prompt[PROMPT] = {4, 5, 6, 7, 8, 9, 10, 11, 12};
+    const struct lm_limits limits = {.n_sequences = N, .n_kv_rows = N * (PROMPT + 4), .max_rows = 10000};
+
+    (void)state;
+    for (enum generate_admit admit = GENERATE_ADMIT_ALL; admit <= GENERATE_ADMIT_EMPTY; admit++) {
+        struct generate_request r = {.prompt = prompt, .n_prompt = PROMPT, .options = generate_options_default()};
+        struct generate *g = NULL;
+        struct ops *o = NULL;
+        struct err err = {""};
+        struct lm *m;
+
+        r.options.max_new_tokens = 5;
+        assert_int_equal(ops_ref_new(&o, &err), 0);
+        assert_int_equal(lm_open(o, NULL, &limits, &m, &err), 0);
+        assert_int_equal(generate_new(m, N, -1, &g, &err), 0);
+        generate_set_admit(g, admit);
+        for (int i = 0; i < N; i++, r.tag++)
+            assert_int_equal(generate_submit(g, &r, &err), 0);
+        assert_int_equal(generate_step(g), PORTION);
+        assert_int_equal(generate_step(g), 2 * PORTION <= N ? 2 * PORTION : N);
+        assert_int_equal(generate_n_active(g), 2 * PORTION <= N ? 2 * PORTION : N);
+        assert_true(m->most_rows <= GENERATE_PROMPT_ROWS + N);
+        generate_free(g);
+        lm_free(m);
+        ops_free(o);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_generate_random_requests_follow_the_rules)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_generate_random_requests_follow_the_rules),
+                                       cmocka_unit_test(test_generate_random_continuous_equals_static),
+                                       cmocka_unit_test(test_generate_random_prompts_come_in_portions)};
 
     return cmocka_run_group_tests_name("generate_random", tests, NULL, NULL);
 }

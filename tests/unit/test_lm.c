@@ -353,8 +353,9 @@ static void test_lm_lengths_beyond_a_limit_are_refused_with_numbers(void **state
 static void test_lm_limits_that_cannot_work_are_refused(void **state)
 {
     static const struct lm_limits bad[] = {
-        {0, 100, 100}, {-1, 100, 100},       {1, 0, 100},       {1, 100, 0},
-        {5, 100, 4},   {1, INT32_MAX, 1000}, {1, 1, INT32_MAX}, {INT32_MAX, 1, INT32_MAX}};
+        {0, 100, 100, 0},  {-1, 100, 100, 0},       {1, 0, 100, 0},       {1, 100, 0, 0},
+        {5, 100, 4, 0},    {1, INT32_MAX, 1000, 0}, {1, 1, INT32_MAX, 0}, {INT32_MAX, 1, INT32_MAX, 0},
+        {1, 100, 100, -1}, {1, 100, 100, 101}};
     struct fixture *f = *state;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
