@@ -77,6 +77,7 @@ static cudaError_t allocate(struct range *r, size_t n_bytes, void **ret)
     if (mmap(pages, page_bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
              0) == MAP_FAILED)
         return cudaErrorMemoryAllocation;
+    (void)madvise(pages, page_bytes, MADV_HUGEPAGE); /* opening and closing them takes as long as there are pages */
     memset(pages, POISON, page_bytes);
     if (access == PROT_NONE)
         mprotect(pages, page_bytes, access);
