@@ -43,7 +43,8 @@ static void share_host(struct placement *p, int n_threads)
         n_encoders += p->list[i].worker->stage == MSG_STAGE_ENCODE;
     for (int i = 0; i < p->n; i++) {
         p->list[i].n_threads = within(n_threads / p->n, MAX_LOAD_THREADS);
-        p->list[i].n_decode_threads = within((n_threads - p->n - 1) / n_encoders, MAX_DECODE_THREADS);
+        p->list[i].n_decode_threads =
+            within((n_threads - p->n - 1) / (n_encoders ? n_encoders : 1), MAX_DECODE_THREADS);
     }
 }
 
