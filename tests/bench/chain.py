@@ -19,7 +19,7 @@ PICTURES = sorted(p for p in (ROOT / "examples" / "images").iterdir() if p.suffi
 
 
 def run(*arguments):
-    done = subprocess.run([str(BUILD / "blipline"), "caption", *map(str, arguments), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    done = subprocess.run([str(BUILD / "blipline"), "caption", "--device", "cpu", *map(str, arguments), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     return json.loads(done.stdout)
 
 
