@@ -237,16 +237,18 @@ demo: build python-proto ## caption the example pictures with the demo model
 
 # -- care ----------------------------------------------------------------------------------------------------------------------------
 C_FILES := $(wildcard base/*.[ch] proto/*.[ch] wire/*.[ch] store/*.[ch] source/*.[ch] tensor/*.[ch] model/*.[ch] worker/*.[ch] encoder_worker/*.[ch] \
-             qformer_worker/*.[ch] llm_worker/*.[ch] broker/*.[ch] client/*.[ch] tests/*/*.[ch])
+             qformer_worker/*.[ch] llm_worker/*.[ch] broker/*.[ch] client/*.[ch] $(filter-out tests/emulator/%,$(wildcard tests/*/*.[ch])))
+CUDA_FILES := $(wildcard tensor/cuda/*.cu tensor/cuda/*.cuh tensor/cuda/*.h tests/emulator/*.cc tests/emulator/*.h tests/emulator/*/*/*.cuh)
 
 format: ## clang-format in place
-	$(Q)clang-format -i $(C_FILES)
+	$(Q)clang-format -i $(C_FILES) $(CUDA_FILES)
 format-check: ## exit 1 where clang-format would change something
-	$(Q)clang-format --dry-run -Werror $(C_FILES)
+	$(Q)clang-format --dry-run -Werror $(C_FILES) $(CUDA_FILES)
 check-layers: ## who includes and links whom, as DESIGN says
 	$(Q)$(PYTHON) ops/lint/layers.py
 check-headers: $(PROTOGEN) ## every header compiles alone
 	$(Q)for h in $(filter %.h,$(C_FILES)); do $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -x c -fsyntax-only -include $$h /dev/null || exit 1; done
+	$(Q)$(if $(filter 1,$(CUDA)),for h in $(filter-out %/launch.cuh %/ptx.cuh,$(filter %.h %.cuh,$(CUDA_FILES))); do g++ $(EMULATED_FLAGS) -Wno-unused-function -x c++ -fsyntax-only -include $$h /dev/null || exit 1; done)
 LINT_C := $(filter-out tests/%,$(filter %.c,$(C_FILES)))
 lint: check-layers check-headers $(PROTOGEN) $(RECIPE_TEXTS) ## layers, headers, cppcheck, clang-tidy
 	$(Q)sh ops/install-deps.sh lint

@@ -28,6 +28,7 @@ OWNERS = {  # header: folders that may include it
     r"(jpeglib|spng|webp/)": {"encoder_worker"},
     r"microhttpd": {"broker"},
 }
+FILES = ("*.[ch]*", "cuda/*.h", "cuda/*.cu", "cuda/*.cuh")
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')
 
 
@@ -35,7 +36,7 @@ def main():
     root = pathlib.Path(__file__).resolve().parents[2]
     bad = 0
     for folder, allowed in LAYERS.items():
-        for path in sorted((root / folder).glob("*.[ch]*")):
+        for path in sorted(path for pattern in FILES for path in (root / folder).glob(pattern)):
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 match = INCLUDE.match(line)
                 if not match:

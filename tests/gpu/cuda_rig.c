@@ -38,6 +38,8 @@ int cuda_rig_setup(void **state)
     assert_int_equal(ops_ref_new(&g->ref, &err), 0);
     for (int i = 0; !no_device && i < CUDA_RIG_TYPES; i++)
         if (open_device(dtypes[i], false, false, 0.3, &g->cuda[i], &err) < 0) {
+            if (cuda_rig_is_emulated())
+                fail_msg("%s", err.text);
             printf("skipped, no GPU: %s\n", err.text);
             no_device = true;
         }
