@@ -70,7 +70,7 @@ static void start_worker(struct fixture *f)
     struct worker_session_conf conf = {.endpoint = f->endpoint,
                                        .stage = MSG_STAGE_QFORMER,
                                        .device = "null",
-                                       .dtype = MSG_DTYPE_F32,
+                                       .dtype = MSG_DTYPE_F8_E4M3, /* of a stage, though of no tensor */
                                        .model = "demo",
                                        .window_items = 64,
                                        .window_bytes = 1 << 20,
@@ -258,6 +258,7 @@ static void test_worker_session_hello_says_who_it_is(void **state)
     assert_int_equal(m->hello.role, MSG_ROLE_WORKER);
     assert_int_equal(m->hello.stage, MSG_STAGE_QFORMER);
     assert_string_equal(m->hello.device, "null");
+    assert_int_equal(m->hello.dtype, MSG_DTYPE_F8_E4M3);
     assert_string_equal(m->hello.model, "demo");
     assert_int_equal(m->hello.window_items, 64);
     assert_int_equal(m->hello.window_bytes, 1 << 20);
@@ -602,6 +603,9 @@ static void test_worker_session_bad_configuration_is_refused(void **state)
     assert_int_equal(worker_session_start(&conf, &s, &err), -EPERM);
     conf.endpoint = "ipc:///tmp/x";
     conf.window_items = 0;
+    assert_int_equal(worker_session_start(&conf, &s, &err), -EINVAL);
+    conf.window_items = 1;
+    conf.dtype = 99;
     assert_int_equal(worker_session_start(&conf, &s, &err), -EINVAL);
     assert_null(s);
 }
