@@ -232,6 +232,11 @@ bench: build $(BENCHES) ## measure: operators, stages, core, store, wire, the wh
 bench-real: $(O)/tests/bench/bench_real ## measure checkpoints of published size, written below /tmp for the time (ARGS="--presets opt-2.7b --scale 4")
 	$(Q)O=$(O) $(PYTHON) tests/bench/real_size.py $(ARGS)
 
+GPU_CHECK_PROGRAMS := $(GPU_TESTS) $(O)/tests/bench/bench_gpu
+gpu-check-programs: build $(GPU_CHECK_PROGRAMS) ## what ops/gpu-check.sh packs for a machine with a GPU
+bench-gpu: build $(GPU_CHECK_PROGRAMS) ## measure a GPU's stages, transformers in turn with them, and the whole chain (ARGS="--seconds 2 --only bench")
+	$(Q)O=$(abspath $(O)) PYTHON=$(PYTHON) sh ops/gpu-check.sh run $(O)/gpu --only machine,hf,bench,chain --seconds 10 $(ARGS)
+
 demo: build python-proto ## caption the example pictures with the demo model
 	$(Q)O=$(O) PYTHON=$(PYTHON) sh examples/demo.sh
 
@@ -294,4 +299,4 @@ clean: ## remove every build product
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
 
-.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real demo format format-check check-layers check-headers lint coverage fuzz install ci clean help test-gpu test-emulated
+.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real bench-gpu gpu-check-programs demo format format-check check-layers check-headers lint coverage fuzz install ci clean help test-gpu test-emulated

@@ -380,7 +380,7 @@ static const char usage[] =
     "                   the CUDA operators (beside the program, or what BLIPLINE_TEST_CUDA_LIBRARY names)\n"
     "  --memory-share X of the card's memory (0.9)\n"
     "  --new-tokens N   forced, of each caption (20)\n"
-    "  --pass-rows N    rows of prompts in one pass of the language model (all, but 16384)\n"
+    "  --pass-rows N    rows of prompts in one pass of the language model (as the worker on a GPU)\n"
     "  --threads N      of the host (4)\n"
     "  --json FILE      append each row as a JSON object\n"
     "  --serve          commands on stdin\n";

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PASS_ROWS = 16384 };
-
 struct llm_flow {
     struct ops *ops;
     const struct config *config;
@@ -51,7 +49,7 @@ static int open_model(struct llm_flow *f, const struct checkpoint *c, struct err
     int rows = f->conf.pass_rows, rc;
 
     if (rows == 0)
-        rows = f->conf.most * prompt < PASS_ROWS ? f->conf.most * prompt : PASS_ROWS;
+        rows = f->conf.most * prompt < GENERATE_PROMPT_ROWS ? f->conf.most * prompt : GENERATE_PROMPT_ROWS;
     f->image_rows = image_rows_new(f->ops->act_dtype, (size_t)f->config->n_queries * (size_t)f->config->lm_width);
     if (!f->image_rows)
         return err_set(err, -ENOMEM, "no memory for query rows");

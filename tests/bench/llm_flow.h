@@ -23,7 +23,7 @@ struct llm_flow_conf {
     int most;      /* requests at once, at most */
     int n_beams;   /* 1: greedy */
     int n_new;     /* forced tokens of each */
-    int pass_rows; /* rows of prompts in one pass, at most; 0: all of `most`, but 16384 */
+    int pass_rows; /* rows of prompts in one pass, at most; 0: as the worker has them on a GPU */
 };
 struct llm_flow_run {
     int at_once; /* <= most */
