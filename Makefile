@@ -67,7 +67,7 @@ WORKER  := $(wildcard worker/*.c)
 
 PROTO_O := $(call objects,$(PROTO)) $(PROTOGEN:.c=.o)
 # vectors of 64 bytes only travel between inlined functions, whatever gcc says about passing them
-$(call objects,$(TENSOR_CPU)): override CFLAGS += -fopenmp -Wno-psabi
+$(call objects,$(TENSOR_CPU)) $(TENSOR_CPU:%.c=$(O)/pic/%.o): override CFLAGS += -fopenmp -Wno-psabi
 
 # what each program is made of; broker and command link neither oneDNN nor CUDA
 BROKER_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(wildcard broker/*.c)) $(PROTO_O)
@@ -215,7 +215,13 @@ test-gpu: $(GPU_TESTS) $(CUDA_SO) ## the CUDA operators' tests on a GPU, which i
 simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and five planted bugs
 	$(Q)$(SIMULATE) --seeds 300
 
-test-e2e: build python-proto $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
+# In the place of the CUDA operators, for end-to-end tests of what the daemons do with a device that works behind the host.
+LATE_SO := $(O)/tests/e2e/liblate.so
+$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/e2e/late_device.c)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $^ -ldnnl -lgomp -lxxhash -lm
+
+test-e2e: build python-proto $(LATE_SO) $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
 	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \
 	    $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_TESTS) $(if $(T),-k '$(T)')
 

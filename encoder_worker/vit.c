@@ -258,14 +258,15 @@ static int run(struct vit *v, int n)
 {
     int rc = ops_pass_begin(v->o, params_pass_key(v->graph_number, (const int64_t[]){n}, 1));
 
-    if (rc == 0)
-        rc = embed(v, n);
+    if (rc < 0)
+        return rc;
+    rc = embed(v, n);
     for (int i = 0; rc == 0 && i < v->shape.n_layers; i++) {
         rc = attend(v, &v->layers[i], n);
         if (rc == 0)
             rc = feed_forward(v, &v->layers[i], n);
     }
-    return rc < 0 ? rc : ops_pass_end(v->o);
+    return params_pass_end(v->o, rc);
 }
 
 int vit_forward(struct vit *v, int n, const uint8_t *rgb, const void **ret)

@@ -420,9 +420,9 @@ int lm_pass_begin(struct lm *m, const struct lm_rows *rows, int n_starts)
                               4));
 }
 
-int lm_pass_end(struct lm *m, int n_starts)
+int lm_pass_end(struct lm *m, int n_starts, int rc)
 {
-    return n_starts > 0 ? 0 : ops_pass_end(m->o);
+    return n_starts > 0 ? rc : params_pass_end(m->o, rc);
 }
 
 int lm_forward(struct lm *m, int n_starts, const struct lm_start *starts, int n_tokens, const struct lm_token *tokens,

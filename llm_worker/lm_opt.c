@@ -265,13 +265,14 @@ static int opt_forward_rows(struct lm *m, int n_starts, const struct lm_start *s
 
     lay_rows(m, &pass, &rows, starts, tokens);
     rc = lm_pass_begin(m, &rows, n_starts);
-    if (rc == 0)
-        rc = embed(m, &pass, &rows, starts);
+    if (rc < 0)
+        return rc;
+    rc = embed(m, &pass, &rows, starts);
     for (int i = 0; rc == 0 && i < w->shape.n_layers; i++)
         rc = run_layer(m, &pass, i);
     if (rc == 0)
         rc = lm_run_head(m, n_starts + n_tokens, w->shape.eps);
-    return rc < 0 ? rc : lm_pass_end(m, n_starts);
+    return lm_pass_end(m, n_starts, rc);
 }
 
 const struct lm_graph lm_opt_graph = {

@@ -430,13 +430,14 @@ static int t5_forward(struct lm *m, int n_starts, const struct lm_start *starts,
     for (int r = 0; r < n_rows; r++)
         m->last_row[r] = r;
     rc = lm_pass_begin(m, &rows, n_starts);
-    if (rc == 0)
-        rc = lm_embed(m, &rows, 0, NULL);
+    if (rc < 0)
+        return rc;
+    rc = lm_embed(m, &rows, 0, NULL);
     for (int i = 0; rc == 0 && i < w->shape.n_decoder_layers; i++)
         rc = decode_layer(m, i, n_rows);
     if (rc == 0)
         rc = lm_run_head(m, n_rows, w->shape.eps);
-    return rc < 0 ? rc : lm_pass_end(m, n_starts);
+    return lm_pass_end(m, n_starts, rc);
 }
 
 const struct lm_graph lm_t5_graph = {

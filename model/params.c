@@ -206,6 +206,13 @@ int params_norm_apply(struct ops *o, const struct params_norm *norm, int64_t n_r
                                                  .consumer = consumer});
 }
 
+int params_pass_end(struct ops *o, int rc)
+{
+    const int ended = ops_pass_end(o);
+
+    return rc < 0 ? rc : ended;
+}
+
 uint64_t params_graph_number(void)
 {
     static _Atomic uint64_t last;

@@ -71,5 +71,7 @@ int params_norm_apply(struct ops *o, const struct params_norm *norm, int64_t n_r
  * `numbers` are all that its calls depend on. */
 uint64_t params_graph_number(void);
 uint64_t params_pass_key(uint64_t graph_number, const int64_t *numbers, int n_numbers);
+/* End a pass whose calls gave rc, also after an error: returns that one then. */
+int params_pass_end(struct ops *o, int rc) CHECK_RESULT;
 
 #endif

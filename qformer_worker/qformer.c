@@ -321,14 +321,15 @@ static int look(struct qformer *q, bool project)
 
     lay_out_images(q);
     rc = ops_pass_begin(q->o, params_pass_key(q->graph_number, depends_on, 3));
-    if (rc == 0)
-        rc = qformer_start(q, q->attended, rows);
+    if (rc < 0)
+        return rc;
+    rc = qformer_start(q, q->attended, rows);
     if (rc == 0)
         rc = qformer_pass_run(q, &p);
     if (rc == 0 && project)
         rc = params_apply(q->o, q->projection, rows, q->shape.width, q->language_width, q->x, q->wide, OPS_ACT_NONE,
                           NULL);
-    return rc < 0 ? rc : ops_pass_end(q->o);
+    return params_pass_end(q->o, rc);
 }
 
 /* The class token of each loaded image: its first row. */
@@ -366,14 +367,14 @@ int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, s
         rc = take_cls(q, out->cls);
     if (rc == 0 && (out->queries || out->projected || out->itc))
         rc = look(q, out->projected);
-    if (rc == 0 && out->projected)
-        rc = take_projected(q, out);
     if (rc == 0 && out->queries)
         rc = q->o->f->download(q->o, out->queries, DTYPE_F32, q->x, q->o->act_dtype, (size_t)(rows * e));
     if (rc == 0 && out->itc)
         rc = qformer_head(q, q->vision_projection, rows, d, out->itc);
     if (rc == 0 && out->itc)
         qformer_normalise(out->itc, rows, d);
+    if (rc == 0 && out->projected) /* last: after an error nothing is under way */
+        rc = take_projected(q, out);
     return rc;
 }
 

@@ -341,7 +341,7 @@ static int compute_batch(struct qformer_worker *w, struct group *g, struct batch
         rc = qformer_forward(w->qformer, n, NULL, false, &out);
     if (rc == 0 && g->downloads)
         rc = w->common.ops->f->download_wait(w->common.ops, before);
-    g->downloads = rc == 0 && out.projected;
+    g->downloads = g->downloads || (rc == 0 && out.projected);
     if (rc < 0 || !(g->tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT)))
         return rc;
     batch_texts_fill(b, w, g, first, (size_t)n);

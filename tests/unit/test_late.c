@@ -395,6 +395,7 @@ static void test_late_errors_come_up_from_every_call(void **state)
         if (rc < 0) {
             assert_int_equal(rc, -EIO);
             assert_string_equal(o->why.text, "the card fell off the bus");
+            assert_int_equal(o->f->sync(o), -EIO); /* no pass is open */
         }
         vit_free(v);
         ops_free(o);
