@@ -99,11 +99,10 @@ enum emulator_place { EMULATOR_PAGEABLE, EMULATOR_PINNED, EMULATOR_DEVICE };
 
 /* Where p points: into an allocation, or a little behind it. */
 enum emulator_place emulator_place_of(const void *p);
-/* Let the host thread use device memory while it executes queued work; calls nest. */
+/* Let the host thread use device memory while it executes queued work; calls nest. The last close looks at what surrounds
+ * all allocations, and aborts where that has been written. */
 void emulator_memory_open(void);
 void emulator_memory_close(void);
-/* Abort where an allocation's surroundings have been written. */
-void emulator_memory_check(void);
 /* What lies at p: for messages. */
 void emulator_memory_describe(const void *p, char *text, size_t n);
 /* Where this host thread has the static __shared__ variables; NULL: it has used none yet. */

@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <map>
 
 /* Device memory and pinned memory: a range of addresses each, never used twice. An allocation ends (rounded up to 256
@@ -17,7 +19,7 @@
 
 enum { PAGE = 4096, ALIGNMENT = 256, POISON = 0xff };
 static const size_t RANGE_BYTES = (size_t)1 << 40;
-static const size_t DEVICE_BYTES = (size_t)16 << 30;
+static const size_t DEVICE_BYTES = (size_t)16 << 30, POISON_BYTES = 16 << 20;
 
 struct allocation {
     size_t n_bytes;
@@ -37,7 +39,37 @@ static struct range device = {"device memory", false, NULL, NULL, 0, {}};
 static struct range pinned = {"pinned memory", true, NULL, NULL, 0, {}};
 static std::map<unsigned char *, size_t> registered; /* cudaHostRegister */
 static int n_open;
+static bool accessible; /* device memory, at this moment */
 static int nothing = -1; /* the empty file */
+static int poison = -1;  /* a file of POISON_BYTES of POISON */
+
+static bool make_files(void)
+{
+    unsigned char *p;
+
+    if (poison >= 0)
+        return true;
+    nothing = memfd_create("nothing", MFD_CLOEXEC);
+    poison = memfd_create("poison", MFD_CLOEXEC);
+    if (nothing < 0 || poison < 0 || ftruncate(poison, POISON_BYTES) < 0)
+        return false;
+    p = (unsigned char *)mmap(NULL, POISON_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, poison, 0);
+    if (p == MAP_FAILED)
+        return false;
+    memset(p, POISON, POISON_BYTES);
+    munmap(p, POISON_BYTES);
+    return true;
+}
+
+/* Memory that holds POISON and takes no room until it is written. */
+static bool map_poison(unsigned char *pages, size_t n_bytes, int access)
+{
+    for (size_t i = 0; i < n_bytes; i += POISON_BYTES)
+        if (mmap(pages + i, std::min(POISON_BYTES, n_bytes - i), access, MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE,
+                 poison, 0) == MAP_FAILED)
+            return false;
+    return true;
+}
 
 static bool reserve(struct range *r)
 {
@@ -45,10 +77,10 @@ static bool reserve(struct range *r)
 
     if (r->start)
         return true;
-    if (nothing < 0)
-        nothing = memfd_create("emulator", MFD_CLOEXEC);
+    if (!make_files())
+        return false;
     p = mmap(NULL, RANGE_BYTES, PROT_NONE, MAP_SHARED | MAP_NORESERVE, nothing, 0);
-    if (nothing < 0 || p == MAP_FAILED)
+    if (p == MAP_FAILED)
         return false;
     r->start = r->top = (unsigned char *)p;
     return true;
@@ -63,7 +95,7 @@ static cudaError_t allocate(struct range *r, size_t n_bytes, void **ret)
 {
     const size_t rounded = (n_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     const size_t page_bytes = (rounded + PAGE - 1) / PAGE * PAGE;
-    const int access = r->always_open || n_open ? PROT_READ | PROT_WRITE : PROT_NONE;
+    const int access = r->always_open || accessible ? PROT_READ | PROT_WRITE : PROT_NONE;
     unsigned char *pages, *at;
 
     *ret = NULL;
@@ -74,13 +106,8 @@ static cudaError_t allocate(struct range *r, size_t n_bytes, void **ret)
     pages = r->top;
     if (pages + page_bytes + PAGE > r->start + RANGE_BYTES)
         return cudaErrorMemoryAllocation;
-    if (mmap(pages, page_bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-             0) == MAP_FAILED)
+    if (!map_poison(pages, page_bytes, access))
         return cudaErrorMemoryAllocation;
-    (void)madvise(pages, page_bytes, MADV_HUGEPAGE); /* opening and closing them takes as long as there are pages */
-    memset(pages, POISON, page_bytes);
-    if (access == PROT_NONE)
-        mprotect(pages, page_bytes, access);
     r->top = pages + page_bytes + PAGE;
     r->used_bytes += page_bytes;
     at = pages + page_bytes - rounded;
@@ -93,11 +120,11 @@ static cudaError_t allocate(struct range *r, size_t n_bytes, void **ret)
 static void check_bytes(const struct range *r, const unsigned char *start, const unsigned char *end,
                         const unsigned char *of, size_t n_bytes)
 {
-    static unsigned char poison[PAGE];
+    static unsigned char same[PAGE];
 
-    if (!poison[0])
-        memset(poison, POISON, sizeof(poison));
-    if (!memcmp(start, poison, (size_t)(end - start)))
+    if (!same[0])
+        memset(same, POISON, sizeof(same));
+    if (!memcmp(start, same, (size_t)(end - start)))
         return;
     while (*start == POISON)
         start++;
@@ -119,10 +146,9 @@ static cudaError_t release(struct range *r, void *p)
         return cudaSuccess;
     if (i == r->allocations.end())
         return cudaErrorInvalidValue;
-    emulator_memory_open();
+    mprotect(i->second.pages, i->second.page_bytes, PROT_READ);
     check(r, i->first, i->second);
-    emulator_memory_close();
-    mmap(i->second.pages, i->second.page_bytes, n_open || r->always_open ? PROT_READ | PROT_WRITE : PROT_NONE,
+    mmap(i->second.pages, i->second.page_bytes, r->always_open || accessible ? PROT_READ | PROT_WRITE : PROT_NONE,
          MAP_FIXED | MAP_SHARED | MAP_NORESERVE, nothing, i->second.pages - r->start);
     r->used_bytes -= i->second.page_bytes;
     r->allocations.erase(i);
@@ -183,6 +209,31 @@ static void fault(int signal, siginfo_t *info, void *)
     abort();
 }
 
+static double now_s(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* It takes the longer the more memory has been used; where it took too much of the time, memory stays open. */
+static void set_accessible(bool yes)
+{
+    static double first, spent;
+    const double start = now_s();
+
+    if (!device.start || yes == accessible)
+        return;
+    if (first == 0)
+        first = start;
+    if (!yes && spent > 0.5 + 0.1 * (start - first))
+        return;
+    mprotect(device.start, (size_t)(device.top - device.start), yes ? PROT_READ | PROT_WRITE : PROT_NONE);
+    accessible = yes;
+    spent += now_s() - start;
+}
+
 void emulator_memory_open(void)
 {
     struct sigaction action = {};
@@ -190,8 +241,7 @@ void emulator_memory_open(void)
 
     if (n_open++)
         return;
-    if (device.start && device.top > device.start)
-        mprotect(device.start, (size_t)(device.top - device.start), PROT_READ | PROT_WRITE);
+    set_accessible(true);
     action.sa_sigaction = fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaltstack(&stack, NULL);
@@ -205,21 +255,13 @@ void emulator_memory_close(void)
 
     if (--n_open)
         return;
-    if (device.start && device.top > device.start)
-        mprotect(device.start, (size_t)(device.top - device.start), PROT_NONE);
+    for (const struct range *r : {&device, &pinned})
+        for (const auto &i : r->allocations)
+            check(r, i.first, i.second);
+    set_accessible(false);
     sigaction(SIGSEGV, &before_segv, NULL);
     sigaction(SIGBUS, &before_bus, NULL);
     sigaltstack(&none, NULL);
-}
-
-void emulator_memory_check(void)
-{
-    emulator_memory_open();
-    for (const auto &i : device.allocations)
-        check(&device, i.first, i.second);
-    for (const auto &i : pinned.allocations)
-        check(&pinned, i.first, i.second);
-    emulator_memory_close();
 }
 
 /* -- static __shared__ variables: the thread-local variables of this object, see launch.cuh -- */

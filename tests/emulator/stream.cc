@@ -196,8 +196,9 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
         e = emulator_may_wait(s);
     if (!e) {
         order_default(emulator_stream(s));
+        emulator_memory_open();
         emulator_finish(s);
-        emulator_memory_check();
+        emulator_memory_close();
     }
     return emulator_return(e);
 }
@@ -210,8 +211,9 @@ cudaError_t cudaDeviceSynchronize(void)
     if (!e)
         e = emulator_may_wait_all();
     if (!e) {
+        emulator_memory_open();
         emulator_finish_all();
-        emulator_memory_check();
+        emulator_memory_close();
     }
     return emulator_return(e);
 }
@@ -312,7 +314,6 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
         error = cudaErrorCapturedEvent;
     if (!error) {
         emulator_run_until(e->point);
-        emulator_memory_check();
     }
     return emulator_return(error);
 }
