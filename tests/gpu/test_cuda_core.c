@@ -207,6 +207,39 @@ static void test_an_array_written_in_place_goes_up(void **state)
     }
 }
 
+/* So many arrays that the ring comes around several times while nothing is waited for. */
+static void test_a_ring_is_used_again_and_again(void **state)
+{
+    enum { N = 24, LENGTH = (1 << 19) + 77, BYTES = 2 * LENGTH };
+    uint16_t *values = values_new(DTYPE_BF16, LENGTH + N), *got = bytes_new(BYTES), *d;
+    struct ops *o;
+
+    (void)cuda_rig_get(state);
+    o = cuda_rig_open(DTYPE_BF16, false, false, 0.3);
+    d = device_new(o, (size_t)N * BYTES);
+    for (int in_place = 0; in_place < 2; in_place++) {
+        for (size_t i = 0; i < N; i++) {
+            void *host = NULL;
+
+            if (!in_place) {
+                must(o, o->f->upload(o, d + i * LENGTH, DTYPE_BF16, values + i, DTYPE_BF16, LENGTH));
+                continue;
+            }
+            must(o, o->f->upload_begin(o, d + i * LENGTH, LENGTH, &host));
+            memcpy(host, values + N - i, BYTES);
+            must(o, o->f->upload_end(o));
+        }
+        for (size_t i = 0; i < N; i++) {
+            must(o, o->f->download(o, got, DTYPE_BF16, d + i * LENGTH, DTYPE_BF16, LENGTH));
+            assert_memory_equal(got, values + (in_place ? N - i : i), BYTES);
+        }
+    }
+    cuda_rig_drop(o, d);
+    ops_free(o);
+    free(values);
+    free(got);
+}
+
 static void test_many_small_uploads_in_a_row_arrive(void **state)
 {
     enum { N = 300, LENGTH = 1001 };
@@ -398,6 +431,7 @@ int main(void)
         cmocka_unit_test(test_values_go_up_and_down_between_all_types),
         cmocka_unit_test(test_transfers_longer_than_the_rings_arrive_whole),
         cmocka_unit_test(test_an_array_written_in_place_goes_up),
+        cmocka_unit_test(test_a_ring_is_used_again_and_again),
         cmocka_unit_test(test_many_small_uploads_in_a_row_arrive),
         cmocka_unit_test(test_downloads_under_way_keep_what_was_there),
         cmocka_unit_test(test_tables_are_loaded_from_all_types),
