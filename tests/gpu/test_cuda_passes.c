@@ -265,6 +265,43 @@ static void test_passes_are_recorded_anew_when_scratch_memory_moves(void **state
     ops_free(o);
 }
 
+/* Arrays in one place of the host, over all segments of the ring while nothing is waited for. */
+static void test_arrays_go_around_the_ring(void **state)
+{
+    enum { N = 60, ROWS_EACH = 20011 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct ops *o = g->cuda[CUDA_RIG_F16];
+    uint16_t *values = bytes_new(ROWS_EACH * 2), *got = bytes_new(ROWS_EACH * 2);
+    uint16_t *d = device_new(o, ROWS_EACH * 2), *d_to = device_new(o, (size_t)N * ROWS_EACH * 2);
+    int32_t *index = bytes_new(ROWS_EACH * sizeof(*index));
+
+    for (int i = 0; i < ROWS_EACH; i++)
+        values[i] = (uint16_t)i;
+    must(o, o->f->upload(o, d, DTYPE_F16, values, DTYPE_F16, ROWS_EACH));
+    for (int k = 0; k < N; k++) {
+        for (int i = 0; i < ROWS_EACH; i++)
+            index[i] = (i + k) % ROWS_EACH;
+        must(o, o->f->rows_copy(o, &(struct ops_rows_args){.n_rows = ROWS_EACH,
+                                                           .width = 1,
+                                                           .src = d,
+                                                           .ld_src = 1,
+                                                           .src_index = index,
+                                                           .dst = d_to + (size_t)k * ROWS_EACH,
+                                                           .ld_dst = 1}));
+    }
+    for (int k = 0; k < N; k++) {
+        must(o, o->f->download(o, got, DTYPE_F16, d_to + (size_t)k * ROWS_EACH, DTYPE_F16, ROWS_EACH));
+        for (int i = 0; i < ROWS_EACH; i++)
+            if (got[i] != (i + k) % ROWS_EACH)
+                fail_msg("array %d, row %d", k, i);
+    }
+    cuda_rig_drop(o, d);
+    cuda_rig_drop(o, d_to);
+    free(got);
+    free(values);
+    free(index);
+}
+
 /* An index array of over a segment of the ring, alone and in a pass. */
 static void test_arrays_larger_than_the_ring_are_sent(void **state)
 {
@@ -342,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_passes_may_follow_at_once),
         cmocka_unit_test(test_more_keys_than_are_kept_run_too),
         cmocka_unit_test(test_passes_are_recorded_anew_when_scratch_memory_moves),
+        cmocka_unit_test(test_arrays_go_around_the_ring),
         cmocka_unit_test(test_arrays_larger_than_the_ring_are_sent),
         cmocka_unit_test(test_an_error_ends_its_pass_alone),
     };
