@@ -171,7 +171,7 @@ need_gpu() { # phase step: 1 and a line where there is none
 # -- run: phases ------------------------------------------------------------------------------------------------------------------------------------
 
 phase_machine() {
-    need_gpu machine nvidia-smi && step machine nvidia-smi 60 may nvidia-smi
+    [ "$is_emulated" = 1 ] || { need_gpu machine nvidia-smi && step machine nvidia-smi 60 may nvidia-smi; }
     step_libraries=$BLIPLINE_LIBRARIES
     step machine "blipline devices" 60 must "$O/blipline" devices
     # shellcheck disable=SC2016
@@ -276,7 +276,9 @@ look_at_machine() {
     library=${BLIPLINE_TEST_CUDA_LIBRARY:-$O/libblipline-cuda.so}
     case $library in */emulated/*) is_emulated=1 has_gpu=1 ;; esac
     if [ "$has_gpu" = 0 ]; then
-        if no_gpu=$(timeout 60 nvidia-smi -L 2>&1); then has_gpu=1; else no_gpu="nvidia-smi -L: $(echo "$no_gpu" | tail -n 1)"; fi
+        if ! command -v nvidia-smi >/dev/null 2>&1; then no_gpu="nvidia-smi is not installed"
+        elif no_gpu=$(timeout 60 nvidia-smi -L 2>&1); then has_gpu=1
+        else no_gpu="nvidia-smi -L: $(echo "$no_gpu" | tail -n 1)"; fi
     fi
     export BLIPLINE_TEST_CUDA_LIBRARY="$library"
 }
