@@ -49,7 +49,7 @@ int cuda_attention(struct ops *base, const struct ops_attention_args *a)
     int rc;
 
     assert(a->head_dim >= 1 && a->head_dim <= 256 && a->scale > 0);
-    assert(a->ld_q < 1 << 24 && a->ld_k < 1 << 24 && a->ld_v < 1 << 24); /* offsets within a tile are 32 bits */
+    assert(a->ld_q < 1 << 23 && a->ld_k < 1 << 23 && a->ld_v < 1 << 23); /* offsets within a tile are 32 bits */
     if (a->n_seqs == 0)
         return 0;
     p.q = a->q;
