@@ -122,6 +122,24 @@ struct tensor ops_rig_tensor(enum dtype dtype, int64_t rows, int64_t columns, fl
     return t;
 }
 
+void ops_rig_round(struct tensor *t, enum dtype act_dtype)
+{
+    const size_t size = dtype_size_bytes(t->dtype);
+    int64_t n;
+
+    assert_int_equal(tensor_n_elements(t, &n), 0);
+    for (int64_t i = 0; i < n; i++) {
+        unsigned char *at = (unsigned char *)t->data + (size_t)i * size;
+        uint32_t rounded;
+        float x;
+
+        tensor_to_f32(&x, t->dtype, at, 1);
+        tensor_from_f32(&rounded, act_dtype, &x, 1);
+        tensor_to_f32(&x, act_dtype, &rounded, 1);
+        tensor_from_f32(at, t->dtype, &x, 1);
+    }
+}
+
 void *ops_rig_act(const struct ops *o, const float *x, size_t n)
 {
     void *p = ops_rig_buffer(n);

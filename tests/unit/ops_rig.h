@@ -36,6 +36,8 @@ float *ops_rig_random(const struct ops *o, size_t n); /* normal, rounded to o's 
 float *ops_rig_nan(size_t n);
 /* Normal times `size`; columns 0: a vector. */
 struct tensor ops_rig_tensor(enum dtype dtype, int64_t rows, int64_t columns, float size);
+/* To what activations of this type can hold, so that the reference computes with the same numbers. */
+void ops_rig_round(struct tensor *t, enum dtype act_dtype);
 
 /* Activations of o from f32 and back; `ops_rig_back` frees p. */
 void *ops_rig_act(const struct ops *o, const float *x, size_t n);

@@ -48,32 +48,13 @@ static const struct linear_case linear_cases[] = {
     {257, 4224, 1408, OPS_ACT_NONE, RESIDUAL_NONE, true, 0, 3, DTYPE_F16, false},
 };
 
-/* To what activations of this type can hold, so that the reference multiplies the same numbers. */
-static void round_tensor(struct tensor *t, enum dtype act)
-{
-    int64_t n;
-
-    assert_int_equal(tensor_n_elements(t, &n), 0);
-    for (int64_t i = 0; i < n; i++) {
-        const size_t size = dtype_size_bytes(t->dtype);
-        unsigned char *at = (unsigned char *)t->data + (size_t)i * size;
-        uint32_t rounded;
-        float x;
-
-        tensor_to_f32(&x, t->dtype, at, 1);
-        tensor_from_f32(&rounded, act, &x, 1);
-        tensor_to_f32(&x, act, &rounded, 1);
-        tensor_from_f32(at, t->dtype, &x, 1);
-    }
-}
-
 static void make_parts(const struct linear_case *t, enum dtype act, struct ops_weight_part *parts,
                        struct tensor *weight, struct tensor *bias)
 {
     for (int i = 0; i < t->n_parts; i++) {
         assert_int_equal(t->n % t->n_parts, 0);
         weight[i] = ops_rig_tensor(t->dtype, t->n / t->n_parts, t->k, 1 / sqrtf((float)t->k));
-        round_tensor(&weight[i], act);
+        ops_rig_round(&weight[i], act);
         bias[i] = ops_rig_tensor(i == 1 ? DTYPE_F32 : t->dtype, t->n / t->n_parts, 0, 1);
         parts[i] = (struct ops_weight_part){&weight[i], t->bias ? &bias[i] : NULL};
     }
