@@ -213,7 +213,7 @@ int cuda_quantised_place(struct cuda_ops *o, int64_t n_rows, int64_t width, void
 int cuda_weight_new(struct ops *o, const struct ops_weight_part *parts, int n_parts, unsigned flags,
                     struct ops_weight **ret, struct err *err); /* weight.cu */
 void cuda_weight_free(struct ops *o, struct ops_weight *w);
-int cuda_linear(struct ops *o, const struct ops_linear_args *a); /* matmul.cu */
+int cuda_linear(struct ops *o, const struct ops_linear_args *a); /* linear.cu, over matmul.cu */
 int cuda_matmul_new(struct cuda_ops *o, struct err *err);
 void cuda_matmul_free(struct cuda_ops *o);
 int cuda_norm(struct ops *o, const struct ops_norm_args *a);           /* norm.cu */

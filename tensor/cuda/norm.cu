@@ -9,12 +9,8 @@
  * would round twice. y itself is not written then.
  * Bound: memory. 2 bytes read and 2 (fp8: 1) written for a value of 16 bits; gamma and beta come from cache. */
 
-#include <cuda_fp8.h>
-
+#include "tensor/cuda/fp8.cuh"
 #include "tensor/cuda/rows.cuh"
-
-/* Not there yet; no weight is in fp8 before it is. */
-extern decltype(cuda_quantised_place) cuda_quantised_place __attribute__((weak));
 
 enum { ROW_WARPS = ROW_THREADS / CUDA_WARP };
 
@@ -29,8 +25,6 @@ struct norm_job {
     uint8_t *codes; /* fp8: [n_rows, width], and a scale for each row */
     float *scales;
 };
-
-static const float E4M3_MAX = 448;
 
 /* The sum (or maximum) over the warps of a row, in each of its threads; parts: a slot for each warp of the block. */
 template <bool MAX> static __device__ float join_row(float x, int n_warps, float *parts)
@@ -100,19 +94,8 @@ static __device__ __forceinline__ void store_codes(const struct norm_job &j, int
     piece<uint8_t, N> out;
 
     for (int i = 0; i < N; i++)
-        out.v[i] = (uint8_t)__nv_cvt_float_to_fp8(y.v[i] * inverse, __NV_SATFINITE, __NV_E4M3);
+        out.v[i] = fp8_code(y.v[i] * inverse);
     store_piece(j.codes + row * j.width + column, out);
-}
-
-/* 1 / scale. A row of zeros, or of what is as good as that, has scale 1. */
-static __device__ __forceinline__ float code_scale(float max, float *ret_scale)
-{
-    if (max < 1e-30f) {
-        *ret_scale = 1;
-        return 1;
-    }
-    *ret_scale = max / E4M3_MAX;
-    return E4M3_MAX / max;
 }
 
 template <typename T, int N, int PIECES, bool FP8> static __global__ void norm_rows(const struct norm_job j)
@@ -156,7 +139,7 @@ template <typename T, int N, int PIECES, bool FP8> static __global__ void norm_r
         if (column >= end)
             continue;
         if (FP8) {
-            store_codes(j, row, column, code_scale(max, &scale), norm_piece<T, N>(j, column, s, x[p]));
+            store_codes(j, row, column, fp8_factor(max, &scale), norm_piece<T, N>(j, column, s, x[p]));
             if (column == 0)
                 j.scales[row] = scale;
         } else {
@@ -193,7 +176,7 @@ template <typename T, int N, bool FP8> static __global__ void norm_wide_rows(con
     if (FP8) {
         for (int c = first; c < j.width; c += step)
             max = fmaxf(max, largest(norm_piece<T, N>(j, c, s, load_piece<T, N>(x + c))));
-        inverse = code_scale(join_row<true>(max, ROW_WARPS, parts), &scale);
+        inverse = fp8_factor(join_row<true>(max, ROW_WARPS, parts), &scale);
         if (threadIdx.x == 0)
             j.scales[row] = scale;
     }

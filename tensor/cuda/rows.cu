@@ -6,6 +6,7 @@
  * Bound: memory. Bytes a value of 16 bits: gate 4 read and 2 written; copy and look-up 2 and 2 (adding: 4 and 2); vit_embed
  * 2 and 2, its f32 positions come from cache. */
 
+#include "tensor/cuda/activate.cuh"
 #include "tensor/cuda/rows.cuh"
 
 /* -- gate -- */
@@ -16,21 +17,6 @@ struct gate_job {
     const void *x;
     void *y;
 };
-
-/* Both gelus are written so that nothing cancels far out on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). */
-static __device__ __forceinline__ float activate(enum ops_act act, float x)
-{
-    switch (act) {
-    case OPS_ACT_NONE:
-        return x;
-    case OPS_ACT_RELU:
-        return x < 0 ? 0 : x;
-    case OPS_ACT_GELU_ERF:
-        return 0.5f * x * erfcf(x * -0.70710678118654752f);
-    default:
-        return x / (1 + expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
-    }
-}
 
 /* y may be x: what a thread writes, only it has read. */
 template <typename T, int N> static __global__ void gate_rows(const struct gate_job j)

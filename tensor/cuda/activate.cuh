@@ -1,0 +1,24 @@
+/* activate.cuh - the activations of enum ops_act in f32.
+ *
+ * Who may call: kernels. `act` is the same for all threads of a launch. */
+#ifndef BLIPLINE_TENSOR_CUDA_ACTIVATE_CUH
+#define BLIPLINE_TENSOR_CUDA_ACTIVATE_CUH
+
+#include "tensor/cuda/launch.cuh"
+
+/* Both gelus are written so that nothing cancels far out on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). */
+static __device__ __forceinline__ float activate(enum ops_act act, float x)
+{
+    switch (act) {
+    case OPS_ACT_NONE:
+        return x;
+    case OPS_ACT_RELU:
+        return x < 0 ? 0 : x;
+    case OPS_ACT_GELU_ERF:
+        return 0.5f * x * erfcf(x * -0.70710678118654752f);
+    default:
+        return x / (1 + expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+    }
+}
+
+#endif

@@ -1,0 +1,355 @@
+/* y = act(x w^T + bias) + residual. The library's product does as much of it as it can (matmul.h); a kernel of ours, which
+ * the memory bounds, does the rest: `finish` reads and writes y once more (in bf16 at 65792 x 6144 1.6 GB, some 0.5 ms), so
+ * what the models need goes into the product.
+ *
+ * Ways from the best to the surest; the first that the library has an algorithm for is taken (matmul.cu remembers):
+ *   WAY_FUSED    all in the product
+ *   WAY_ACT      the product adds bias and residual, the activation follows in place
+ *   WAY_PRODUCT  the product (and its fp8 scales) into y, the rest follows in place
+ *   WAY_APART    the bare product into f32 scratch, some rows at a time, everything else on the way to y; also what a
+ *                residual after an activation takes when it is in y's place
+ *   then         the same with a plain product of ours instead of the library's. */
+#include "tensor/cuda/rows.cuh"
+
+#include "tensor/cuda/activate.cuh"
+#include "tensor/cuda/fp8.cuh"
+#include "tensor/cuda/matmul.h"
+
+#include <assert.h>
+#include <errno.h>
+
+/* cublasLt's gelu is the tanh form. Where a model asks for the erf form and y is bf16, it gets the tanh form nevertheless:
+ * the two differ by at most 4.8e-4, about 1e-4 of the norm of what a feed-forward's gelu gives, where rounding to bf16
+ * leaves 1.7e-3 of it; and a pass over the widest activation is saved (ViT-g at 256 pictures: 0.8 GB read, 0.8 GB written,
+ * a layer). fp16 (rounding: 2e-4) and fp32 get the form that was asked for. */
+enum { GELU_ERF_AS_TANH_IN_BF16 = 1 };
+
+enum {
+    PLAIN_THREADS = 256,
+    APART_BYTES = 256 << 20, /* of scratch, at most (more if one step of rows needs more) */
+    APART_ROWS = 16,         /* rows are taken in multiples of this: e4m3 products want them so */
+};
+
+enum way { WAY_FUSED, WAY_ACT, WAY_PRODUCT, WAY_APART };
+
+/* What the product does of it; it always applies the scales of e4m3. */
+struct share {
+    bool bias, act, residual;
+};
+
+/* y = act(sum * scale_x[row] * scale_w[column] + bias[column]) + residual; NULL: without. Both scales or none. */
+struct finish_job {
+    int64_t n_rows, n;
+    const void *sum;
+    int64_t ld_sum;
+    void *y;
+    int64_t ld_y;
+    const void *residual;
+    int64_t ld_residual;
+    const float *scale_x, *scale_w, *bias;
+    enum ops_act act;
+};
+
+/* -- kernels -- */
+
+/* N columns at a time; sum may be y: what a thread writes, only it has read. S: type of sums, Y: of y, R: of residuals. */
+template <typename S, typename Y, typename R, int N> static __global__ void finish(const struct finish_job j)
+{
+    const int64_t row = row_of_thread();
+    const S *sum = (const S *)j.sum + row * j.ld_sum;
+    const R *residual = j.residual ? (const R *)j.residual + row * j.ld_residual : NULL;
+    Y *y = (Y *)j.y + row * j.ld_y;
+
+    if (row >= j.n_rows)
+        return;
+    for (int64_t c = (int64_t)threadIdx.x * N; c < j.n; c += (int64_t)blockDim.x * N) {
+        const piece<S, N> in = load_piece<S, N>(sum + c);
+        piece<R, N> add = {};
+        piece<Y, N> out;
+
+        if (residual)
+            add = load_piece<R, N>(residual + c);
+        for (int i = 0; i < N; i++) {
+            float x = to_f32(in.v[i]);
+
+            if (j.scale_w)
+                x *= j.scale_x[row] * j.scale_w[c + i];
+            if (j.bias)
+                x += j.bias[c + i];
+            x = activate(j.act, x);
+            if (residual)
+                x += to_f32(add.v[i]);
+            out.v[i] = from_f32<Y>(x);
+        }
+        store_piece(y + c, out);
+    }
+}
+
+static __device__ __forceinline__ float to_f32(__nv_fp8_e4m3 x)
+{
+    return fp8_value(x.__x);
+}
+
+/* One warp an element; slow, for what the library will not multiply. Grid: rows x blocks of columns. */
+template <typename X>
+static __global__ void plain_product(const X *x, int64_t ld_x, const X *w, int n, int64_t k, float *sum)
+{
+    const int column = (int)(blockIdx.y * (blockDim.x / CUDA_WARP) + threadIdx.x / CUDA_WARP);
+    const X *a = x + (int64_t)blockIdx.x * ld_x, *b = w + (int64_t)column * k;
+    float total = 0;
+
+    if (column >= n)
+        return;
+    for (int64_t i = threadIdx.x % CUDA_WARP; i < k; i += CUDA_WARP)
+        total += to_f32(a[i]) * to_f32(b[i]);
+    total = warp_sum(total);
+    if (threadIdx.x % CUDA_WARP == 0)
+        sum[(int64_t)blockIdx.x * n + column] = total;
+}
+
+/* -- launchers -- */
+
+template <typename S, typename Y, typename R> static int launch_finish(struct cuda_ops *o, const struct finish_job &j)
+{
+    constexpr int N = 16 / sizeof(S); /* the sums' type is the widest */
+    const uintptr_t sums = address_bits(j.sum) | distance_bits(j.ld_sum, sizeof(S));
+    const uintptr_t ys = address_bits(j.y) | distance_bits(j.ld_y, sizeof(Y));
+    const uintptr_t residuals = j.residual ? address_bits(j.residual) | distance_bits(j.ld_residual, sizeof(R)) : 0;
+    const bool pieces =
+        j.n % N == 0 && is_aligned(sums, 16) && is_aligned(ys, N * sizeof(Y)) && is_aligned(residuals, N * sizeof(R));
+    const dim3 block = row_block(pieces ? j.n / N : j.n);
+
+    return cuda_launch(o, pieces ? finish<S, Y, R, N> : finish<S, Y, R, 1>, row_grid(block, j.n_rows), block, 0, j);
+}
+
+/* Sums in f32 (or, in y's place, in activations) -> y. */
+static int run_finish(struct cuda_ops *o, const struct finish_job &j, bool sum_f32, bool y_f32)
+{
+    return by_act_dtype(o, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+
+        if (!sum_f32)
+            return launch_finish<T, T, T>(o, j);
+        return y_f32 ? launch_finish<float, float, T>(o, j) : launch_finish<float, T, T>(o, j);
+    });
+}
+
+template <typename X> static int run_plain(struct cuda_ops *o, const struct cuda_product *p)
+{
+    const int64_t per_block = PLAIN_THREADS / CUDA_WARP;
+
+    return cuda_launch(o, plain_product<X>, dim3((unsigned)p->n_rows, (unsigned)div_up(p->n, per_block)),
+                       dim3(PLAIN_THREADS), 0, (const X *)p->x, p->ld_x, (const X *)p->w, (int)p->n, p->k,
+                       (float *)p->d);
+}
+
+static int plain_run(struct cuda_ops *o, const struct cuda_product *p)
+{
+    if (p->in_type == CUDA_R_8F_E4M3)
+        return run_plain<__nv_fp8_e4m3>(o, p);
+    return by_act_dtype(o, [&](auto tag) { return run_plain<typename decltype(tag)::type>(o, p); });
+}
+
+/* -- ways -- */
+
+/* x as it is multiplied: in activations or in e4m3. */
+struct operand {
+    const void *x;
+    int64_t ld;
+    const float *scale;
+    cudaDataType type;
+    size_t element_bytes;
+};
+
+static bool act_fits_epilogue(const struct cuda_ops *o, const struct ops_linear_args *a)
+{
+    switch (a->act) {
+    case OPS_ACT_NONE:
+    case OPS_ACT_RELU:
+        return true;
+    case OPS_ACT_GELU_ERF:
+        return GELU_ERF_AS_TANH_IN_BF16 && o->base.act_dtype == DTYPE_BF16 && !a->y_f32;
+    default: /* the library's tanh is approximate: good for 11 bits */
+        return o->base.act_dtype != DTYPE_F32 && !a->y_f32;
+    }
+}
+
+/* false: this way does not lead there. */
+static bool share_of(const struct cuda_ops *o, const struct ops_linear_args *a, enum way way, struct share *ret)
+{
+    const bool y_is_act = !a->y_f32 || o->base.act_dtype == DTYPE_F32;
+    const bool residual_in_product = !a->act && y_is_act;
+
+    ret->bias = way != WAY_PRODUCT;
+    ret->act = way == WAY_FUSED;
+    ret->residual = way != WAY_PRODUCT && residual_in_product;
+    if (way == WAY_FUSED)
+        return act_fits_epilogue(o, a) && (!a->residual || residual_in_product);
+    /* What comes after needs the residual as it was. */
+    return !a->residual || ret->residual || a->residual != a->y;
+}
+
+static cublasLtEpilogue_t epilogue_of(enum ops_act act, bool bias)
+{
+    switch (act) {
+    case OPS_ACT_NONE:
+        return bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    case OPS_ACT_RELU:
+        return bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    default:
+        return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    }
+}
+
+static struct cuda_product product_of(const struct ops_linear_args *a, const struct operand *x)
+{
+    struct cuda_product p = {};
+
+    p.n_rows = a->n_rows;
+    p.n = a->weight->n;
+    p.k = a->weight->k;
+    p.in_type = x->type;
+    p.w = a->weight->d_values;
+    p.x = x->x;
+    p.ld_x = x->ld;
+    p.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    return p;
+}
+
+/* -ENOTSUP: not this way. */
+static int linear_into_y(struct cuda_ops *o, const struct ops_linear_args *a, const struct operand *x, enum way way)
+{
+    const struct ops_weight *w = a->weight;
+    struct cuda_product p = product_of(a, x);
+    struct finish_job j = {};
+    struct share s;
+    int rc;
+
+    if (!share_of(o, a, way, &s))
+        return -ENOTSUP;
+    p.out_type = a->y_f32 ? CUDA_R_32F : cuda_data_type(o->base.act_dtype);
+    p.d_scale_x = x->scale;
+    p.d_scale_w = w->d_scale;
+    p.c = s.residual ? a->residual : NULL;
+    p.ld_c = a->ld_residual;
+    p.d = a->y;
+    p.ld_d = a->ld_y;
+    p.epilogue = epilogue_of(s.act ? a->act : OPS_ACT_NONE, s.bias && w->d_bias);
+    if (s.bias && w->d_bias) {
+        /* e4m3 products take a bias of 16 bits even where they give f32 (cublasLtMatmul's table of types). */
+        const bool in_f32 = p.out_type == CUDA_R_32F && !w->fp8;
+
+        p.d_bias = in_f32 ? w->d_bias_f32 : w->d_bias;
+        p.bias_type = in_f32 ? CUDA_R_32F : cuda_data_type(o->base.act_dtype);
+    }
+    rc = cuda_product_run(o, &p);
+    if (rc < 0)
+        return rc;
+    j.bias = s.bias ? NULL : w->d_bias_f32;
+    j.act = s.act ? OPS_ACT_NONE : a->act;
+    j.residual = s.residual ? NULL : a->residual;
+    if (!j.bias && !j.act && !j.residual)
+        return 0;
+    j.n_rows = a->n_rows;
+    j.n = w->n;
+    j.sum = j.y = a->y;
+    j.ld_sum = j.ld_y = a->ld_y;
+    j.ld_residual = a->ld_residual;
+    return run_finish(o, j, a->y_f32, a->y_f32);
+}
+
+/* Rows `row` .. + n_rows: the library's sums into scratch, or ours. */
+static int apart_rows(struct cuda_ops *o, const struct ops_linear_args *a, const struct operand *x, int64_t row,
+                      int64_t n_rows, float *sum)
+{
+    const struct ops_weight *w = a->weight;
+    const size_t element = cuda_element_bytes(o), y_element = a->y_f32 ? sizeof(float) : element;
+    struct cuda_product p = product_of(a, x);
+    struct finish_job j = {};
+    int rc;
+
+    p.x = (const char *)x->x + (size_t)(row * x->ld) * x->element_bytes;
+    p.n_rows = w->fp8 ? div_up(n_rows, APART_ROWS) * APART_ROWS : n_rows; /* cuda_quantised_place has room */
+    p.out_type = CUDA_R_32F;
+    p.d = sum;
+    p.ld_d = w->n;
+    rc = cuda_product_run(o, &p);
+    if (rc == -ENOTSUP)
+        rc = plain_run(o, &p);
+    if (rc < 0)
+        return rc;
+    j.n_rows = n_rows;
+    j.n = w->n;
+    j.sum = sum;
+    j.ld_sum = w->n;
+    j.y = (char *)a->y + (size_t)(row * a->ld_y) * y_element;
+    j.ld_y = a->ld_y;
+    j.residual = a->residual ? (const char *)a->residual + (size_t)(row * a->ld_residual) * element : NULL;
+    j.ld_residual = a->ld_residual;
+    j.scale_x = x->scale ? x->scale + row : NULL;
+    j.scale_w = w->d_scale;
+    j.bias = w->d_bias_f32;
+    j.act = a->act;
+    return run_finish(o, j, true, a->y_f32);
+}
+
+static int linear_apart(struct cuda_ops *o, const struct ops_linear_args *a, const struct operand *x)
+{
+    const int64_t row_bytes = a->weight->n * (int64_t)sizeof(float);
+    const int64_t fit = APART_BYTES / (row_bytes * APART_ROWS), all = div_up(a->n_rows, APART_ROWS);
+    const int64_t step = (fit < 1 ? 1 : fit < all ? fit : all) * APART_ROWS;
+    void *sum;
+    int rc = cuda_scratch(o, CUDA_SLOT_LINEAR, (size_t)(step * row_bytes), &sum);
+
+    for (int64_t row = 0; row < a->n_rows && rc == 0; row += step)
+        rc = apart_rows(o, a, x, row, a->n_rows - row < step ? a->n_rows - row : step, (float *)sum);
+    return rc;
+}
+
+static int operand_of(struct cuda_ops *o, const struct ops_linear_args *a, struct operand *ret)
+{
+    const struct ops_weight *w = a->weight;
+    int rc;
+
+    ret->x = a->x;
+    ret->ld = a->ld_x;
+    ret->scale = NULL;
+    ret->type = cuda_data_type(o->base.act_dtype);
+    ret->element_bytes = cuda_element_bytes(o);
+    if (!w->fp8)
+        return 0;
+    rc = cuda_quantise(o, a->n_rows, w->k, a->x, a->ld_x, &ret->x, &ret->scale);
+    o->quantised.of = NULL;
+    ret->ld = w->k;
+    ret->type = CUDA_R_8F_E4M3;
+    ret->element_bytes = 1;
+    return rc;
+}
+
+int cuda_linear(struct ops *base, const struct ops_linear_args *a)
+{
+    static const enum way ways[] = {WAY_FUSED, WAY_ACT, WAY_PRODUCT};
+    struct cuda_ops *o = cuda_of(base);
+    struct operand x;
+    int rc;
+
+    assert(a->n_rows >= 1 && a->ld_x >= a->weight->k && a->ld_y >= a->weight->n && a->x != a->y);
+    assert(a->n_rows <= INT32_MAX && a->weight->n <= INT32_MAX);
+    if (cuda_skips(o)) { /* what norm left is used up, too */
+        if (a->weight->fp8)
+            o->quantised.of = NULL;
+        return 0;
+    }
+    rc = cuda_failed(o);
+    if (rc == 0)
+        rc = operand_of(o, a, &x);
+    if (rc < 0)
+        return rc;
+    cuda_overwrites(o, a->y);
+    for (enum way way : ways) {
+        rc = linear_into_y(o, a, &x, way);
+        if (rc != -ENOTSUP)
+            return rc;
+    }
+    return linear_apart(o, a, &x);
+}
