@@ -277,6 +277,8 @@ int vit_forward(struct vit *v, int n, const uint8_t *rgb, const void **ret)
     rc = patchify(v, n, rgb);
     if (rc == 0)
         rc = run(v, n);
+    if (rc == -EAGAIN) /* it could not be recorded */
+        rc = run(v, n);
     if (rc < 0)
         return rc;
     *ret = v->x;

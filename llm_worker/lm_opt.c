@@ -255,24 +255,31 @@ static int run_layer(struct lm *m, const struct opt_pass *pass, int i)
     return rc;
 }
 
+static int run(struct lm *m, const struct opt_pass *pass, const struct lm_rows *rows, const struct lm_start *starts)
+{
+    const struct opt_weights *w = m->weights;
+    int rc = lm_pass_begin(m, rows, pass->n_starts);
+
+    if (rc < 0)
+        return rc;
+    rc = embed(m, pass, rows, starts);
+    for (int i = 0; rc == 0 && i < w->shape.n_layers; i++)
+        rc = run_layer(m, pass, i);
+    if (rc == 0)
+        rc = lm_run_head(m, pass->n_starts + pass->n_tokens, w->shape.eps);
+    return lm_pass_end(m, pass->n_starts, rc);
+}
+
 static int opt_forward_rows(struct lm *m, int n_starts, const struct lm_start *starts, int n_tokens,
                             const struct lm_token *tokens)
 {
-    const struct opt_weights *w = m->weights;
     struct opt_pass pass = {.n_starts = n_starts, .n_tokens = n_tokens};
     struct lm_rows rows = {0};
     int rc;
 
     lay_rows(m, &pass, &rows, starts, tokens);
-    rc = lm_pass_begin(m, &rows, n_starts);
-    if (rc < 0)
-        return rc;
-    rc = embed(m, &pass, &rows, starts);
-    for (int i = 0; rc == 0 && i < w->shape.n_layers; i++)
-        rc = run_layer(m, &pass, i);
-    if (rc == 0)
-        rc = lm_run_head(m, n_starts + n_tokens, w->shape.eps);
-    return lm_pass_end(m, n_starts, rc);
+    rc = run(m, &pass, &rows, starts);
+    return rc == -EAGAIN ? run(m, &pass, &rows, starts) : rc; /* it could not be recorded */
 }
 
 const struct lm_graph lm_opt_graph = {

@@ -407,11 +407,26 @@ static int decode_layer(struct lm *m, int i, int n_rows)
     return rc < 0 ? rc : feed_forward(m, &l->ff, n_rows);
 }
 
+static int decode(struct lm *m, const struct lm_rows *rows, int n_starts)
+{
+    const struct t5_weights *w = m->weights;
+    const int n_rows = rows->n_decode;
+    int rc = lm_pass_begin(m, rows, n_starts);
+
+    if (rc < 0)
+        return rc;
+    rc = lm_embed(m, rows, 0, NULL);
+    for (int i = 0; rc == 0 && i < w->shape.n_decoder_layers; i++)
+        rc = decode_layer(m, i, n_rows);
+    if (rc == 0)
+        rc = lm_run_head(m, n_rows, w->shape.eps);
+    return lm_pass_end(m, n_starts, rc);
+}
+
 /* The start token of each new prompt, then the newest token of each running sequence. */
 static int t5_forward(struct lm *m, int n_starts, const struct lm_start *starts, int n_tokens,
                       const struct lm_token *tokens)
 {
-    const struct t5_weights *w = m->weights;
     const int n_rows = n_starts + n_tokens;
     struct lm_rows rows = {0};
     int rc = n_starts ? encode(m, n_starts, starts) : 0;
@@ -429,15 +444,8 @@ static int t5_forward(struct lm *m, int n_starts, const struct lm_start *starts,
         lm_lay_token(m, &rows, &tokens[t]);
     for (int r = 0; r < n_rows; r++)
         m->last_row[r] = r;
-    rc = lm_pass_begin(m, &rows, n_starts);
-    if (rc < 0)
-        return rc;
-    rc = lm_embed(m, &rows, 0, NULL);
-    for (int i = 0; rc == 0 && i < w->shape.n_decoder_layers; i++)
-        rc = decode_layer(m, i, n_rows);
-    if (rc == 0)
-        rc = lm_run_head(m, n_rows, w->shape.eps);
-    return lm_pass_end(m, n_starts, rc);
+    rc = decode(m, &rows, n_starts);
+    return rc == -EAGAIN ? decode(m, &rows, n_starts) : rc; /* it could not be recorded */
 }
 
 const struct lm_graph lm_t5_graph = {

@@ -311,15 +311,14 @@ static void lay_out_images(struct qformer *q)
     }
 }
 
-/* The loaded images -> q->x [n*Q, E], and projected -> q->wide [n*Q, L]. One pass: nothing but n makes its calls differ. */
-static int look(struct qformer *q, bool project)
+/* One pass: nothing but n makes its calls differ. */
+static int run_queries(struct qformer *q, bool project)
 {
     const int64_t n = q->n_loaded, rows = n * q->n_queries;
     const struct qformer_pass p = {.n = (int)n, .query_rows = rows, .self = &q->self, .image = &q->image_seqs};
     const int64_t depends_on[] = {n, q->n_kv_ready, project};
     int rc;
 
-    lay_out_images(q);
     rc = ops_pass_begin(q->o, params_pass_key(q->graph_number, depends_on, 3));
     if (rc < 0)
         return rc;
@@ -330,6 +329,20 @@ static int look(struct qformer *q, bool project)
         rc = params_apply(q->o, q->projection, rows, q->shape.width, q->language_width, q->x, q->wide, OPS_ACT_NONE,
                           NULL);
     return params_pass_end(q->o, rc);
+}
+
+/* The loaded images -> q->x [n*Q, E], and projected -> q->wide [n*Q, L]. */
+static int look(struct qformer *q, bool project)
+{
+    const int n_kv_ready = q->n_kv_ready;
+    int rc;
+
+    lay_out_images(q);
+    rc = run_queries(q, project);
+    if (rc != -EAGAIN)
+        return rc;
+    q->n_kv_ready = n_kv_ready; /* it could not be recorded, and nothing of it has run */
+    return run_queries(q, project);
 }
 
 /* The class token of each loaded image: its first row. */

@@ -196,7 +196,9 @@ struct ops_funcs {
      * pointers, shapes and flags; only the contents of device memory and of host index arrays may differ (and what is
      * in an array must not change before pass_end). Longest lengths of ragged attention, rounded up to a power of two
      * where a tail is meant, are part of the key. A back end may record such a pass once and launch it whole from then
-     * on. No alloc, upload, download, choose or patchify within. NULL: this back end has no use for it (ops_pass_begin). */
+     * on. No alloc, upload, download, choose or patchify within. NULL: this back end has no use for it (ops_pass_begin).
+     * -EAGAIN of a call within or of pass_end: it could not be recorded, nothing of it has run, and the same calls run
+     * as they come when they are made again. */
     int (*pass_begin)(struct ops *o, uint64_t key);
     int (*pass_end)(struct ops *o);
     /* Bytes of device memory that this process may still take, and that the device has. NULL: host memory, no answer. */

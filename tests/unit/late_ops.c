@@ -40,12 +40,13 @@ struct late {
     void *staging, *upload_to; /* staging NULL: no upload is open */
     size_t staging_bytes;
 
-    bool in_pass;
-    uint64_t key, calls; /* of the open pass: what its calls were so far */
+    bool in_pass, refuses, records; /* records: nothing of the open pass is run */
+    uint64_t key, calls;            /* of the open pass: what its calls were so far */
     struct array arrays[MAX_ARRAYS];
     int n_arrays;
     struct {
         uint64_t key, calls;
+        int n_runs;
     } keys[MAX_KEYS];
     int n_keys, n_replays;
 
@@ -129,6 +130,9 @@ static int late_pass_begin(struct ops *o, uint64_t key)
     int rc = enter(l, "pass_begin", false);
 
     l->in_pass = rc == 0;
+    for (int i = 0; i < l->n_keys; i++)
+        if (l->keys[i].key == key)
+            l->records = l->refuses && rc == 0 && l->keys[i].n_runs % 2 == 1;
     l->key = key;
     l->calls = 0;
     return rc;
@@ -137,9 +141,11 @@ static int late_pass_begin(struct ops *o, uint64_t key)
 static int late_pass_end(struct ops *o)
 {
     struct late *l = late_of(o);
+    const bool records = l->records;
     int rc, i;
 
     PROMISE(l->in_pass, "pass_end without pass_begin");
+    l->records = false;
     rc = enter(l, "pass_end", true);
     l->in_pass = false;
     for (i = 0; i < l->n_arrays; i++) {
@@ -155,11 +161,13 @@ static int late_pass_end(struct ops *o)
     PROMISE(i == l->n_keys || l->keys[i].calls == l->calls, "a pass of key %llx has other calls than before",
             (unsigned long long)l->key);
     if (i < l->n_keys) {
-        l->n_replays++;
-        return 0;
+        l->keys[i].n_runs++;
+        l->n_replays += !records;
+        return records ? -EAGAIN : 0;
     }
     PROMISE(l->n_keys < MAX_KEYS, "more than %d keys", MAX_KEYS);
     l->keys[l->n_keys].key = l->key;
+    l->keys[l->n_keys].n_runs = 1;
     l->keys[l->n_keys++].calls = l->calls;
     return 0;
 }
@@ -354,7 +362,7 @@ static int late_linear(struct ops *o, const struct ops_linear_args *a)
         PROMISE(consumes, "the product behind a norm is not the one that was named");
     if (consumes)
         memcpy(l->consumed, l->hidden, l->consumed_bytes);
-    rc = l->inner->f->linear(l->inner, a);
+    rc = l->records ? 0 : l->inner->f->linear(l->inner, a);
     if (consumes)
         memset(l->consumed, NOT_A_NUMBER, l->consumed_bytes);
     l->consumer = NULL;
@@ -368,7 +376,7 @@ static int late_norm(struct ops *o, const struct ops_norm_args *a)
 
     NOTE(l, "norm", (uint64_t)a->n_rows, (uint64_t)a->width, AT(a->x), (uint64_t)a->ld_x, AT(a->y), (uint64_t)a->ld_y,
          AT(a->gamma), AT(a->beta), BITS(a->eps), AT(a->consumer));
-    if (rc == 0)
+    if (rc == 0 && !l->records)
         rc = l->inner->f->norm(l->inner, a);
     if (rc < 0 || !a->consumer)
         return rc;
@@ -400,7 +408,7 @@ static int late_attention(struct ops *o, const struct ops_attention_args *a)
          (uint64_t)a->bias_span, AT(a->out), (uint64_t)a->ld_out, (uint64_t)longest[0], (uint64_t)longest[1]);
     for (int i = 0; i < 4; i++)
         note_array(l, arrays[i], (size_t)a->n_seqs * sizeof(int32_t));
-    return rc < 0 ? rc : l->inner->f->attention(l->inner, a);
+    return rc < 0 || l->records ? rc : l->inner->f->attention(l->inner, a);
 }
 
 static int late_decode_attention(struct ops *o, const struct ops_decode_attention_args *a)
@@ -424,7 +432,7 @@ static int late_decode_attention(struct ops *o, const struct ops_decode_attentio
          AT(a->q), (uint64_t)a->ld_q, AT(a->k), AT(a->v), (uint64_t)a->ld_kv, AT(a->bias), (uint64_t)a->bias_span,
          AT(a->out), (uint64_t)a->ld_out, (uint64_t)longest[0], (uint64_t)longest[1], (uint64_t)longest[2]);
     note_array(l, a->tail, (size_t)end * sizeof(int32_t));
-    return rc < 0 ? rc : l->inner->f->decode_attention(l->inner, a);
+    return rc < 0 || l->records ? rc : l->inner->f->decode_attention(l->inner, a);
 }
 
 static int late_gate(struct ops *o, const struct ops_gate_args *a)
@@ -434,7 +442,7 @@ static int late_gate(struct ops *o, const struct ops_gate_args *a)
 
     NOTE(l, "gate", (uint64_t)a->n_rows, (uint64_t)a->width, a->act, AT(a->x), (uint64_t)a->ld_x, AT(a->y),
          (uint64_t)a->ld_y);
-    return rc < 0 ? rc : l->inner->f->gate(l->inner, a);
+    return rc < 0 || l->records ? rc : l->inner->f->gate(l->inner, a);
 }
 
 static int late_rows_copy(struct ops *o, const struct ops_rows_args *a)
@@ -446,7 +454,7 @@ static int late_rows_copy(struct ops *o, const struct ops_rows_args *a)
          (uint64_t)a->ld_dst);
     note_array(l, a->src_index, (size_t)a->n_rows * sizeof(int32_t));
     note_array(l, a->dst_index, (size_t)a->n_rows * sizeof(int32_t));
-    return rc < 0 ? rc : l->inner->f->rows_copy(l->inner, a);
+    return rc < 0 || l->records ? rc : l->inner->f->rows_copy(l->inner, a);
 }
 
 static int late_patchify(struct ops *o, const struct ops_patchify_args *a)
@@ -464,7 +472,8 @@ static int late_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int
     int rc = enter(l, "vit_embed", true);
 
     NOTE(l, "vit_embed", (uint64_t)n_images, (uint64_t)n_tokens, (uint64_t)width, AT(patches), AT(cls), AT(pos), AT(y));
-    return rc < 0 ? rc : l->inner->f->vit_embed(l->inner, n_images, n_tokens, width, patches, cls, pos, y);
+    return rc < 0 || l->records ? rc
+                                : l->inner->f->vit_embed(l->inner, n_images, n_tokens, width, patches, cls, pos, y);
 }
 
 static int late_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index,
@@ -476,7 +485,7 @@ static int late_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, 
     NOTE(l, "embed", AT(t), (uint64_t)n_rows, add, AT(y), (uint64_t)ld_y);
     note_array(l, index, (size_t)n_rows * sizeof(int32_t));
     note_array(l, dst_index, (size_t)n_rows * sizeof(int32_t));
-    return rc < 0 ? rc : l->inner->f->embed(l->inner, t, n_rows, index, dst_index, add, y, ld_y);
+    return rc < 0 || l->records ? rc : l->inner->f->embed(l->inner, t, n_rows, index, dst_index, add, y, ld_y);
 }
 
 static int late_choose(struct ops *o, const struct ops_choose_args *a)
@@ -555,6 +564,11 @@ void late_ops_set_memory(struct ops *o, size_t total_bytes)
 void late_ops_fail_in(struct ops *o, int n)
 {
     late_of(o)->fail_in = n;
+}
+
+void late_ops_refuse_recordings(struct ops *o)
+{
+    late_of(o)->refuses = true;
 }
 
 int late_ops_n_keys(const struct ops *o)

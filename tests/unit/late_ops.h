@@ -18,6 +18,8 @@ struct ops *late_ops_new(struct ops *inner);
 void late_ops_set_memory(struct ops *o, size_t total_bytes);
 /* The n-th call of an operator or transfer from now on fails for good, and says "the card fell off the bus". */
 void late_ops_fail_in(struct ops *o, int n);
+/* Every second run of a key is taken for a recording that does not succeed: its calls do nothing, pass_end is -EAGAIN. */
+void late_ops_refuse_recordings(struct ops *o);
 /* Keys of passes that were seen, and passes that had been seen before. */
 int late_ops_n_keys(const struct ops *o);
 int late_ops_n_replays(const struct ops *o);

@@ -61,17 +61,18 @@ static void run_vit(struct ops *o, struct vit *v, size_t trunk_len, const uint8_
 static void test_late_encoder_overlaps_batches(void **state)
 {
     enum { N_FEATURES = 12, N_PICTURES = 9 };
-    struct ops *o[2] = {plain_new(), late_ops_new(plain_new())};
+    struct ops *o[3] = {plain_new(), late_ops_new(plain_new()), late_ops_new(plain_new())};
     uint64_t seed = fixture_seed("late_encoder");
     struct checkpoint *c = NULL;
-    float *got[2];
+    float *got[3];
     uint8_t *rgb = NULL;
     size_t image_bytes = 0, trunk_len = 0;
     struct err err = {""};
 
     (void)state;
     LM_RIG_OK(checkpoint_open(OPT_A, &c, &err), err);
-    for (int k = 0; k < 2; k++) {
+    late_ops_refuse_recordings(o[2]);
+    for (int k = 0; k < 3; k++) {
         struct vit *v = NULL;
 
         LM_RIG_OK(vit_new(o[k], c, MAX_IMAGES, &v, &err), err);
@@ -86,16 +87,17 @@ static void test_late_encoder_overlaps_batches(void **state)
         run_vit(o[k], v, trunk_len, rgb, image_bytes, got[k]);
         vit_free(v);
     }
-    assert_memory_equal(got[0], got[1], N_FEATURES * trunk_len * sizeof(float));
+    for (int k = 1; k < 3; k++)
+        assert_memory_equal(got[0], got[k], N_FEATURES * trunk_len * sizeof(float));
     assert_int_equal(late_ops_n_keys(o[1]), 3);
     assert_int_equal(late_ops_n_replays(o[1]), 3);
     assert_int_equal(late_ops_most_downloads(o[1]), 2);
-    free(got[0]);
-    free(got[1]);
+    for (int k = 0; k < 3; k++) {
+        free(got[k]);
+        ops_free(o[k]);
+    }
     free(rgb);
     checkpoint_free(c);
-    ops_free(o[0]);
-    ops_free(o[1]);
 }
 
 /* -- Q-Former -- */
@@ -169,6 +171,7 @@ static void test_late_qformer_scores_texts(void **state)
 
     (void)state;
     LM_RIG_OK(checkpoint_open(ITM_C, &c, &err), err);
+    late_ops_refuse_recordings(o[1]);
     for (int k = 0; k < 2; k++) {
         struct qformer *q = NULL;
 
@@ -243,8 +246,8 @@ static void run_requests(struct lm *m, const float *rows, int n_queries, struct 
 static void test_late_language_model_steps_are_passes(void **state)
 {
     const struct lm_limits limits = {.n_sequences = 16, .n_kv_rows = 700, .max_rows = 200};
-    struct ops *o[2] = {plain_new(), late_ops_new(plain_new())};
-    struct generate_result got[2][N_REQUESTS] = {{{0}}};
+    struct ops *o[3] = {plain_new(), late_ops_new(plain_new()), late_ops_new(plain_new())};
+    struct generate_result got[3][N_REQUESTS] = {{{0}}};
     uint64_t seed = fixture_seed("late_language_model");
     struct checkpoint *c = NULL;
     float *rows = NULL;
@@ -252,7 +255,8 @@ static void test_late_language_model_steps_are_passes(void **state)
 
     (void)state;
     LM_RIG_OK(checkpoint_open(model_dir, &c, &err), err);
-    for (int k = 0; k < 2; k++) {
+    late_ops_refuse_recordings(o[2]);
+    for (int k = 0; k < 3; k++) {
         struct lm *m = NULL;
 
         LM_RIG_OK(lm_open(o[k], c, &limits, &m, &err), err);
@@ -264,19 +268,21 @@ static void test_late_language_model_steps_are_passes(void **state)
         lm_free(m);
     }
     assert_true(late_ops_n_keys(o[1]) > 1);
-    for (int i = 0; i < N_REQUESTS; i++) {
-        const struct generate_sequence *a = got[0][i].sequences, *b = got[1][i].sequences;
+    for (int i = 0; i < 3 * N_REQUESTS; i++) {
+        const struct generate_sequence *a = got[0][i % N_REQUESTS].sequences,
+                                       *b = got[i / N_REQUESTS][i % N_REQUESTS].sequences;
 
         assert_int_equal(a->n_ids, b->n_ids);
         assert_memory_equal(a->ids, b->ids, (size_t)a->n_ids * sizeof(*a->ids));
         assert_true(a->logprob == b->logprob && isfinite(a->logprob));
-        generate_result_release(&got[0][i]);
-        generate_result_release(&got[1][i]);
+    }
+    for (int k = 0; k < 3; k++) {
+        for (int i = 0; i < N_REQUESTS; i++)
+            generate_result_release(&got[k][i]);
+        ops_free(o[k]);
     }
     free(rows);
     checkpoint_free(c);
-    ops_free(o[0]);
-    ops_free(o[1]);
 }
 
 /* Four sequences of a prompt of n_prompt ids, 33 tokens each. */
