@@ -125,9 +125,10 @@ find_python() {
 
 # -- run: steps -------------------------------------------------------------------------------------------------------------------------------------
 
-n_failed=0
+n_failed=0 last=
 
 record() { # phase step result seconds remark
+    last=$3
     printf '| %s | %s | %s | %s | %s |\n' "$1" "$2" "$3" "$4" "$(printf '%s' "$5" | tr '\n|' ' /' | cut -c 1-200)" >>"$out/report.md"
     printf '  %-8s %-34s %5ss  %s\n' "$3" "$1: $2" "$4" "$(printf '%s' "$5" | cut -c 1-150)"
     if [ "$3" = FAIL ]; then n_failed=$((n_failed + 1)); fi
@@ -139,6 +140,7 @@ step() {
     shift 4
     if [ "$limit_s" -gt 0 ] && [ $(($(date +%s) - begin)) -ge "$limit_s" ]; then
         record "$phase" "$name" skip 0 "--limit $limit_s s are over"
+        : >"$out/step.txt"
         return
     fi
     start=$(date +%s)
@@ -191,7 +193,7 @@ phase_tests() {
 
 phase_sanitizer() {
     need_gpu sanitizer compute-sanitizer || return
-    sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
+    sanitizer=$(command -v compute-sanitizer)
     if [ -z "$sanitizer" ] || [ "$is_emulated" = 1 ]; then
         record sanitizer compute-sanitizer skip 0 "$([ "$is_emulated" = 1 ] && echo "the emulator is no device" || echo "not installed")"
         return
@@ -234,13 +236,13 @@ gpu_py() { # PHASE NAME LIMIT arguments
     shift 3
     step_libraries=${LD_LIBRARY_PATH:-}
     step "$phase" "$name" $((limit + 240)) may "$PYTHON" tests/bench/gpu.py "$@" --device "$device" --cuda-library "$library" --seconds "$seconds" --limit "$limit" \
-        --json "$out/results.jsonl" --dir "$models"
+        --json "$out/results.jsonl" --dir "$models" --scale "$scale"
     table
 }
 
 # The last step's rows belong in the report.
 table() {
-    [ -s "$out/step.txt" ] && { printf '\n```\n'; tail -n 60 "$out/step.txt"; printf '```\n\n| phase | step | result | seconds | |\n|---|---|---|---|---|\n'; } >>"$out/report.md"
+    [ ! -s "$out/step.txt" ] || { printf '\n```\n'; tail -n 60 "$out/step.txt"; printf '```\n\n| phase | step | result | seconds | |\n|---|---|---|---|---|\n'; } >>"$out/report.md"
 }
 
 phase_bench() {
@@ -264,10 +266,25 @@ phase_chain() {
     need_gpu chain "the daemons" || return
     step_libraries=${LD_LIBRARY_PATH:-}
     if [ ! -e "$models/opt-2.7b/config.json" ]; then
-        step chain "random checkpoint" 180 must "$PYTHON" tests/bench/make_checkpoint.py opt-2.7b "$models/opt-2.7b" --ends 0.1
+        step chain "random checkpoint" 180 must "$PYTHON" tests/bench/make_checkpoint.py opt-2.7b "$models/opt-2.7b" --ends 0.1 --scale "$scale"
     fi
-    step chain "the daemons on one card" 560 may "$PYTHON" tests/bench/chain_gpu.py "$models/opt-2.7b" --device "$device" --cuda-library "$library" --dtypes bf16,fp8 \
-        --jobs greedy,natural,beams --sources small,jpeg --images "$images" --limit 90 --stages "$out/results.jsonl" --json "$out/results.jsonl"
+    # shellcheck disable=SC2016
+    step chain "a program under MPS" 120 may sh -c 'v=$(ops/mps.sh start) || exit 77; eval "$v"; LD_LIBRARY_PATH=$BLIPLINE_LIBRARIES "$1"; rc=$?; ops/mps.sh stop; exit $rc' sh "$(gpu_tests | head -n 1)"
+    mps=
+    if [ "$last" != ok ]; then
+        sh ops/mps.sh stop >/dev/null 2>&1
+        mps=--no-mps
+    fi
+    chain_py "greedy" --dtypes bf16,fp8 --jobs greedy --sources small,jpeg
+    chain_py "natural ends, 5 beams" --dtypes bf16 --jobs natural,beams --sources small
+}
+
+chain_py() { # NAME arguments
+    name=$1
+    shift
+    # shellcheck disable=SC2086
+    step chain "$name" 400 may "$PYTHON" tests/bench/chain_gpu.py "$models/opt-2.7b" --device "$device" --cuda-library "$library" --images "$images" --limit 120 \
+        --stages "$out/results.jsonl" --json "$out/results.jsonl" "$@" $mps
     table
 }
 
@@ -285,7 +302,7 @@ look_at_machine() {
 
 run() {
     [ $# -ge 1 ] || usage
-    out=$1 phases=machine,tests,sanitizer,selftest,demo seconds=3 limit_s=0 device=cuda:0 images=12000
+    out=$1 phases=machine,tests,sanitizer,selftest,demo seconds=3 limit_s=0 device=cuda:0 images=12000 scale=1
     shift
     while [ $# -gt 0 ]; do
         [ $# -ge 2 ] || usage
@@ -295,12 +312,15 @@ run() {
         --limit) limit_s=$2 ;;
         --device) device=$2 ;;
         --images) images=$2 ;;
+        --scale) scale=$2 ;; # smaller models, to try this out
         *) usage ;;
         esac
         shift 2
     done
+    models=${TMPDIR:-/tmp}/blipline-gpu$([ "$scale" = 1 ] || echo "-$scale")
     mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
-    begin=$(date +%s) models=${TMPDIR:-/tmp}/blipline-gpu jobs=$here/gpu_jobs.py step_libraries=
+    begin=$(date +%s) jobs=$here/gpu_jobs.py step_libraries=
+    PATH=$PATH:/usr/local/nvidia/bin:/usr/local/cuda/bin
     find_python
     find_programs
     look_at_machine

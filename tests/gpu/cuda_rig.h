@@ -30,7 +30,8 @@ int cuda_rig_teardown(void **state);
 struct cuda_rig *cuda_rig_get(void **state);
 /* Operators of another kind (fp8, tf32, a share of memory); ops_free. */
 struct ops *cuda_rig_open(enum dtype act_dtype, bool fp8, bool tf32, double memory_share);
-/* Is this the emulator? It is slow (some 10^8 operations a second): take smaller shapes there. */
+/* Is this the emulator, or a card under compute-sanitizer (BLIPLINE_TEST_SMALL)? They are slow (some 10^8 operations a second): take
+ * smaller shapes there. */
 bool cuda_rig_is_emulated(void);
 
 /* Errors of the device, which only the emulator can make: skip() without it; then the next call of the runtime fails. */
