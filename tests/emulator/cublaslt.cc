@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "emulator.h"
+#include "refuse.h"
 
 /* cublasLt's interface: descriptors, what is supported (the tables of its documentation for cublasLtMatmul), and products
  * that are queued like kernels. Each algorithm remembers the alignments that it was asked for. */
@@ -40,7 +41,7 @@ struct preference {
 struct algo {
     uint64_t magic;
     uint32_t alignment[4], bias_alignment;
-    uint64_t workspace;
+    uint64_t workspace, columns; /* of B */
     uint32_t number;
 };
 
@@ -54,6 +55,7 @@ struct attribute {
 enum { N_ALGORITHMS = 3, FULL_ALIGNMENT = 256 };
 static const uint64_t ALGO_MAGIC = 0x626c69706c696e65, WORKSPACE_BYTES = 4 << 20;
 static int a_handle;
+static unsigned refused; /* enum emulator_refuse */
 
 #define ATTRIBUTE(id, type, member)                             \
     {                                                           \
@@ -317,6 +319,24 @@ static cublasStatus_t check_shapes(const desc *d, const layout *a, const layout 
     return CUBLAS_STATUS_SUCCESS;
 }
 
+/* For tests. 0: nothing. */
+extern "C" __attribute__((visibility("default"))) void emulator_refuse_products(unsigned what)
+{
+    const guard g(emulator_lock);
+
+    refused = what;
+}
+
+static bool is_refused(const desc *d)
+{
+    const bool act = d->epilogue & (CUBLASLT_EPILOGUE_RELU | CUBLASLT_EPILOGUE_GELU);
+    const bool bias = d->epilogue & CUBLASLT_EPILOGUE_BIAS;
+    const bool row_scales = d->scale_modes[0] == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+
+    return (refused & EMULATOR_REFUSE_ALL) || (act && (refused & EMULATOR_REFUSE_ACT)) ||
+           (bias && (refused & EMULATOR_REFUSE_BIAS)) || (row_scales && (refused & EMULATOR_REFUSE_ROW_SCALES));
+}
+
 static cublasStatus_t check(const desc *d, const layout *a, const layout *b, const layout *c, const layout *dd,
                             const uint32_t *alignment)
 {
@@ -328,7 +348,7 @@ static cublasStatus_t check(const desc *d, const layout *a, const layout *b, con
         s = check_fp8(d, a, b, c, dd, alignment);
     else if (s == CUBLAS_STATUS_SUCCESS && (d->scales[0] || d->scales[1] || d->scale_modes[0] || d->scale_modes[1]))
         s = CUBLAS_STATUS_INVALID_VALUE; /* scales are for eight bits */
-    if (s == CUBLAS_STATUS_SUCCESS && (d->scales[2] || d->scales[3]))
+    if (s == CUBLAS_STATUS_SUCCESS && (d->scales[2] || d->scales[3] || is_refused(d)))
         s = CUBLAS_STATUS_NOT_SUPPORTED;
     switch (d->epilogue) {
     case CUBLASLT_EPILOGUE_DEFAULT:
@@ -368,7 +388,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     if (s != CUBLAS_STATUS_SUCCESS)
         return s;
     for (int i = 0; i < n_wanted && i < N_ALGORITHMS; i++) {
-        algo g = {ALGO_MAGIC, {}, alignment_of(((desc *)op)->bias), 0, (uint32_t)i};
+        algo g = {ALGO_MAGIC, {}, alignment_of(((desc *)op)->bias), 0, ((layout *)d)->cols, (uint32_t)i};
 
         memcpy(g.alignment, w->alignment, sizeof(g.alignment));
         if (i == 0 && w->workspace >= WORKSPACE_BYTES)
@@ -443,7 +463,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t op, 
     const desc *o = (const desc *)op;
     const layout *const layouts[4] = {(layout *)a_layout, (layout *)b_layout, (layout *)c_layout, (layout *)d_layout};
     const void *const values[4] = {a, b, *(const float *)beta != 0 ? c : NULL, d};
-    algo with = {ALGO_MAGIC, {16, 16, 16, 16}, 1, 0, 0};
+    algo with = {ALGO_MAGIC, {16, 16, 16, 16}, 1, 0, layouts[3]->cols, 0};
     cublasStatus_t s;
 
     if (!handle || !a || !b || !d || (o->epilogue & CUBLASLT_EPILOGUE_BIAS && !o->bias))
@@ -454,6 +474,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t op, 
         memcpy(&with, chosen, sizeof(with));
     if (with.magic != ALGO_MAGIC || with.workspace > workspace_bytes)
         return CUBLAS_STATUS_INVALID_VALUE;
+    if ((refused & EMULATOR_REFUSE_OTHER_ROWS) && with.columns != layouts[3]->cols)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     s = check(o, layouts[0], layouts[1], layouts[2], layouts[3], with.alignment);
     if (s != CUBLAS_STATUS_SUCCESS)
         return s;

@@ -83,16 +83,33 @@ bool cuda_rig_is_emulated(void)
 }
 
 typedef void fail_next(int cuda_error);
+typedef void refuse_products(unsigned what);
 
-static fail_next *injector(void)
+/* What only the emulator has; NULL without it. */
+static void *emulators(const char *name)
 {
     const char *path = getenv("BLIPLINE_TEST_CUDA_LIBRARY");
     void *library = path ? dlopen(path, RTLD_NOW | RTLD_NOLOAD) : NULL;
-    fail_next *f = NULL;
 
-    if (library)
-        *(void **)&f = dlsym(library, "emulator_fail_next");
+    return library ? dlsym(library, name) : NULL;
+}
+
+static fail_next *injector(void)
+{
+    fail_next *f;
+
+    *(void **)&f = emulators("emulator_fail_next");
     return f;
+}
+
+void cuda_rig_refuse_products(unsigned what)
+{
+    refuse_products *f;
+
+    *(void **)&f = emulators("emulator_refuse_products");
+    if (!f)
+        skip();
+    f(what);
 }
 
 void cuda_rig_needs_errors(void)

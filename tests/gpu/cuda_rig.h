@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "tensor/ops.h"
+#include "tests/emulator/refuse.h"
 
 enum { CUDA_RIG_F32, CUDA_RIG_F16, CUDA_RIG_BF16, CUDA_RIG_TYPES };
 
@@ -38,6 +39,8 @@ bool cuda_rig_is_emulated(void);
 enum { CUDA_RIG_OUT_OF_MEMORY = 2, CUDA_RIG_ILLEGAL_ADDRESS = 700, CUDA_RIG_CAPTURE_UNSUPPORTED = 900 };
 void cuda_rig_needs_errors(void);
 void cuda_rig_next_fails(int cuda_error);
+/* What cublasLt says it cannot do from here on (enum emulator_refuse, 0: nothing); the same skip(). */
+void cuda_rig_refuse_products(unsigned what);
 
 /* n values in device memory, in o's activations or in f32. */
 void *cuda_rig_put(struct ops *o, const float *x, size_t n);

@@ -54,6 +54,26 @@ static void test_cuda_linear_equals_reference(void **state)
         }
 }
 
+/* A library that does less for a product, and in the end none: what remains is done by kernels of ours. */
+static void test_cuda_linear_does_what_the_library_does_not(void **state)
+{
+    static const unsigned refused[] = {EMULATOR_REFUSE_ACT, EMULATOR_REFUSE_ACT | EMULATOR_REFUSE_BIAS,
+                                       EMULATOR_REFUSE_ALL, EMULATOR_REFUSE_OTHER_ROWS};
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    const struct cuda_rig *g = cuda_rig_get(state);
+
+    for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++)
+        for (int type = 0; type < CUDA_RIG_TYPES; type++) {
+            struct ops *o = cuda_rig_open(dtypes[type], false, false, 0.3); /* its own: answers are remembered */
+
+            cuda_rig_refuse_products(refused[i]);
+            for (size_t j = 0; j < sizeof(linear_cases) / sizeof(*linear_cases); j++)
+                linear_case_check(g, o, &linear_cases[j]);
+            cuda_rig_refuse_products(0);
+            ops_free(o);
+        }
+}
+
 static void test_cuda_linear_random_shapes_equal_reference(void **state)
 {
     const struct cuda_rig *g = cuda_rig_get(state);
@@ -131,7 +151,8 @@ static void test_cuda_linear_many_shapes(void **state)
     free(out);
 }
 
-/* linear.cu takes the tanh form for the erf form where y is bf16, because it is nearer than what bf16 rounds away. */
+/* linear.cu takes the tanh form for the erf form where y is bf16, because it is nearer than what bf16 rounds away; not where
+ * y is fp16. */
 static void test_cuda_linear_gelu_forms(void **state)
 {
     const struct cuda_rig *g = cuda_rig_get(state);
@@ -139,7 +160,8 @@ static void test_cuda_linear_gelu_forms(void **state)
     struct linear_case t = {
         .m = 64, .n = 512, .k = 64, .act = OPS_ACT_GELU_ERF, .bias = true, .n_parts = 1, .dtype = DTYPE_F32};
     struct linear_inputs *in = linear_inputs_new(o, &t);
-    float *ref = linear_case_reference(g->ref, &t, in), *erf_bf16 = linear_case_run(o, &t, in), *erf_f32, *tanh_f32;
+    float *ref = linear_case_reference(g->ref, &t, in), *erf_bf16 = linear_case_run(o, &t, in),
+          *erf_f16 = linear_case_run(g->cuda[CUDA_RIG_F16], &t, in), *erf_f32, *tanh_f32;
     double forms, rounded, most = 0;
 
     t.y_f32 = true;
@@ -157,9 +179,12 @@ static void test_cuda_linear_gelu_forms(void **state)
     assert_true(rounded < 2.5e-3);
     for (int64_t i = 0; i < t.m * t.n; i++)
         assert_true(fabsf(erf_bf16[i] - ref[i]) <= 6e-4f + fabsf(ref[i]) * 0x1p-7f);
+    for (int64_t i = 0; i < t.m * t.n; i++)
+        assert_true(fabsf(erf_f16[i] - ref[i]) <= 2e-4f + fabsf(ref[i]) * 0x1p-10f);
     linear_inputs_free(in);
     free(ref);
     free(erf_bf16);
+    free(erf_f16);
     free(erf_f32);
     free(tanh_f32);
 }
@@ -283,6 +308,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_linear_equals_reference),
+        cmocka_unit_test(test_cuda_linear_does_what_the_library_does_not),
         cmocka_unit_test(test_cuda_linear_random_shapes_equal_reference),
         cmocka_unit_test(test_cuda_linear_adds_the_whole_bias_to_f32),
         cmocka_unit_test(test_cuda_linear_many_shapes),

@@ -103,6 +103,24 @@ static void test_cuda_linear_fp8_equals_quantised_reference(void **state)
     ops_free(o);
 }
 
+/* A library that does less for a product, and in the end none: what remains is done by kernels of ours. */
+static void test_cuda_linear_fp8_does_what_the_library_does_not(void **state)
+{
+    static const unsigned refused[] = {EMULATOR_REFUSE_ACT, EMULATOR_REFUSE_ACT | EMULATOR_REFUSE_BIAS,
+                                       EMULATOR_REFUSE_ROW_SCALES, EMULATOR_REFUSE_ALL, EMULATOR_REFUSE_OTHER_ROWS};
+    const struct cuda_rig *g = cuda_rig_get(state);
+
+    for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++) {
+        struct ops *o = linear_rig_open_fp8(); /* its own: answers are remembered */
+
+        cuda_rig_refuse_products(refused[i]);
+        for (size_t j = 0; j < sizeof(fp8_cases) / sizeof(*fp8_cases); j++)
+            check_fp8(g, o, &fp8_cases[j]);
+        cuda_rig_refuse_products(0);
+        ops_free(o);
+    }
+}
+
 /* Rows of nothing but zeros, and values that e4m3 of another row's scale would lose. */
 static void test_cuda_linear_fp8_rows_have_scales_of_their_own(void **state)
 {
@@ -267,6 +285,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_linear_fp8_equals_quantised_reference),
+        cmocka_unit_test(test_cuda_linear_fp8_does_what_the_library_does_not),
         cmocka_unit_test(test_cuda_linear_fp8_rows_have_scales_of_their_own),
         cmocka_unit_test(test_cuda_linear_is_in_fp8_only_where_it_may_be),
         cmocka_unit_test(test_cuda_linear_takes_what_norm_quantised),
