@@ -10,22 +10,6 @@
 
 enum { LEAST_SM = 80, FP8_SM = 89, UUID_TEXT_BYTES = 41 };
 
-/* Those that are not there yet are NULL in the table. */
-extern decltype(cuda_weight_new) cuda_weight_new __attribute__((weak));
-extern decltype(cuda_weight_free) cuda_weight_free __attribute__((weak));
-extern decltype(cuda_linear) cuda_linear __attribute__((weak));
-extern decltype(cuda_matmul_new) cuda_matmul_new __attribute__((weak));
-extern decltype(cuda_matmul_free) cuda_matmul_free __attribute__((weak));
-extern decltype(cuda_norm) cuda_norm __attribute__((weak));
-extern decltype(cuda_attention) cuda_attention __attribute__((weak));
-extern decltype(cuda_decode_attention) cuda_decode_attention __attribute__((weak));
-extern decltype(cuda_gate) cuda_gate __attribute__((weak));
-extern decltype(cuda_rows_copy) cuda_rows_copy __attribute__((weak));
-extern decltype(cuda_patchify) cuda_patchify __attribute__((weak));
-extern decltype(cuda_vit_embed) cuda_vit_embed __attribute__((weak));
-extern decltype(cuda_embed) cuda_embed __attribute__((weak));
-extern decltype(cuda_choose) cuda_choose __attribute__((weak));
-
 static void close_device(struct ops *base)
 {
     struct cuda_ops *o = cuda_of(base);
@@ -253,7 +237,7 @@ static int create_parts(struct cuda_ops *o, const struct device_conf *conf, stru
                        conf->device, o->memory_limit >> 20);
     if (rc < 0)
         return err_set(err, rc, "device = %s: %s", conf->device, o->base.why.text);
-    return cuda_matmul_new ? cuda_matmul_new(o, err) : 0;
+    return cuda_matmul_new(o, err);
 }
 
 /* What the card is, and the share of it that is ours. */

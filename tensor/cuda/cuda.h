@@ -69,7 +69,7 @@ struct cuda_ops {
     bool tf32;
     int n_threads;             /* of loading */
     size_t memory_limit;       /* of this process */
-    size_t memory_allocated;   /* through cuda_malloc, and what the card must have for the buffers of transfers */
+    size_t memory_allocated;   /* through cuda_malloc */
     struct cuda_block *blocks; /* of cuda_malloc */
     int n_blocks, blocks_capacity;
     bool failed; /* sticky */
@@ -205,7 +205,6 @@ void cuda_table_free(struct ops *o, struct ops_table *t);
 int cuda_quantise(struct cuda_ops *o, int64_t n_rows, int64_t width, const void *d_x, int64_t ld_x,
                   const void **ret_codes, const float **ret_scales);
 /* Where codes and scales of so many rows go, in CUDA_SLOT_QUANTISED. */
-__attribute__((weak)) /* until it is there */
 int cuda_quantised_place(struct cuda_ops *o, int64_t n_rows, int64_t width, void **ret_codes, float **ret_scales);
 
 /* -- the operators; contracts in tensor/ops.h -- */

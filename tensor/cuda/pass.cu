@@ -131,6 +131,8 @@ static void abandon(struct cuda_ops *o)
     o->pass = CUDA_PASS_NONE;
     o->quantised = {};
     o->passes->open = NULL;
+    if (p->state == PASS_UNUSED)
+        p->used = 0; /* its first run counts for nothing: the next new key may have its place */
     if (!captures)
         return;
     (void)cudaStreamEndCapture(o->stream, &graph);
