@@ -14,6 +14,7 @@ import pytest
 from harness import BUILD, IMAGES, MODEL, ROOT, SLOW, blipline, export
 
 GOLDEN = ROOT / "tests" / "golden"
+CUDA = (BUILD / "libblipline-cuda.so").exists()
 ODD = GOLDEN / "images_odd"
 DEMO = ("--golden", GOLDEN / "demo_opt", "--images", IMAGES)
 
@@ -50,7 +51,7 @@ def installed(tmp_path_factory):
     """make install, of what is built."""
     root = tmp_path_factory.mktemp("installed")
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "T", "O", "SAN")}
-    subprocess.run(["make", "--no-print-directory", "-C", str(ROOT), "-o", "build", f"O={BUILD}", f"DESTDIR={root}", "PREFIX=/usr", "install"], env=env,
+    subprocess.run(["make", "--no-print-directory", "-C", str(ROOT), "-o", "build", f"O={BUILD}", f"DESTDIR={root}", "PREFIX=/usr", f"CUDA={CUDA:d}", "install"], env=env,
                    check=True, timeout=300, capture_output=True)
     return root / "usr"
 
@@ -131,6 +132,8 @@ def test_an_installed_copy_in_an_empty_folder(installed, folder):
     assert done.stdout.splitlines()[-1].startswith("this machine computes BLIP-2 right: ")
     assert "captions, greedy" in done.stdout and "24 of 24 equal" in done.stdout and "oneDNN" in done.stdout
     assert not list(folder.iterdir())
+    devices = json.loads(subprocess.run([str(installed / "bin" / "blipline"), "devices", "--json"], capture_output=True, check=True, timeout=60).stdout)
+    assert devices["cuda_library"] == (str(installed / "bin" / "../lib/blipline/libblipline-cuda.so") if CUDA else None)
 
 
 def test_an_installed_copy_with_a_broken_model(installed, folder):
