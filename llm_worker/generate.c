@@ -27,6 +27,8 @@ struct generate {
     struct choice *choice;
     struct lm_start *starts; /* [n_sequences] of the pass */
     struct lm_token *tokens; /* [n_sequences] */
+    int n_running;           /* sequences of the pass that has begun; 0: none has */
+    const float *logits;     /* its */
 };
 
 struct generate_options generate_options_default(void)
@@ -327,6 +329,12 @@ static void leave(struct generate *g, struct group *group)
     group_list_push(&g->finished, group);
 }
 
+static void drop(struct generate *g, struct group *group)
+{
+    kv_rows_give(g->rows, group->kv_first);
+    group_free(group);
+}
+
 /* Give the chosen tokens to their strands. */
 static void advance(struct generate *g)
 {
@@ -337,6 +345,10 @@ static void advance(struct generate *g)
     for (int i = 0; i < g->n_active; i++) {
         struct group *group = g->active[i];
 
+        if (group->cancelled) {
+            drop(g, group);
+            continue;
+        }
         for (int s = 0; s < group->n_strands; s++)
             choices[s] = choice_get(g->choice, group->choices[s]);
         if (group_advance(group, choices)) {
@@ -349,19 +361,39 @@ static void advance(struct generate *g)
     g->n_active = n_kept;
 }
 
-int generate_step(struct generate *g)
+int generate_step_begin(struct generate *g)
 {
-    const float *logits;
-    int n_starts = start_waiting(g), n_tokens, rc;
+    int n_starts, n_tokens, rc;
 
+    assert(g->n_running == 0);
+    n_starts = start_waiting(g);
     if (n_starts < 0 || g->n_active == 0)
         return n_starts;
     if ((rc = n_tokens = lay_pass(g, n_starts)) < 0 ||
-        (rc = lm_forward(g->m, n_starts, g->starts, n_tokens, g->tokens, &logits)) < 0 ||
-        (rc = choice_run(g->choice, lm_ops(g->m), logits)) < 0)
+        (rc = lm_forward(g->m, n_starts, g->starts, n_tokens, g->tokens, &g->logits)) < 0)
         return rc;
-    advance(g);
-    return n_starts + n_tokens;
+    g->n_running = n_starts + n_tokens;
+    return g->n_running;
+}
+
+int generate_step_end(struct generate *g)
+{
+    const int n = g->n_running;
+    int rc = n ? choice_run(g->choice, lm_ops(g->m), g->logits) : 0;
+
+    g->n_running = 0;
+    if (rc < 0)
+        return rc;
+    if (n)
+        advance(g);
+    return n;
+}
+
+int generate_step(struct generate *g)
+{
+    int rc = generate_step_begin(g);
+
+    return rc > 0 ? generate_step_end(g) : rc;
 }
 
 /* -- results -- */
@@ -393,13 +425,14 @@ int generate_cancel(struct generate *g, uint64_t tag)
     for (int i = 0; i < g->n_active; i++) {
         struct group *group = g->active[i];
 
-        if (group->tag != tag) {
+        if (group->tag != tag || g->n_running > 0) { /* a pass that has begun holds it */
             g->active[n_kept++] = group;
+            n += group->tag == tag && !group->cancelled;
+            group->cancelled |= group->tag == tag;
             continue;
         }
-        kv_rows_give(g->rows, group->kv_first);
         g->n_live -= group->n_live;
-        group_free(group);
+        drop(g, group);
         n++;
     }
     g->n_active = n_kept;

@@ -98,6 +98,11 @@ int generate_submit(struct generate *g, const struct generate_request *r, struct
 /* One token for every active sequence, the first one for those that start now. Returns how many sequences ran (0: there
  * is nothing to do), or what the operators return; after an error the generator is of no further use. */
 int generate_step(struct generate *g) CHECK_RESULT;
+/* The same in two halves, for a device that works behind the host: begin hands the pass over, end waits for its tokens.
+ * Everything else here may be called in between; what is submitted then joins the next step. Both return how many
+ * sequences run; without any, end is not needed. */
+int generate_step_begin(struct generate *g) CHECK_RESULT;
+int generate_step_end(struct generate *g) CHECK_RESULT;
 /* 1 and the next finished one, in order of finishing; 0: none; -ENOMEM. Free with generate_result_release. */
 int generate_take(struct generate *g, struct generate_result *ret);
 void generate_result_release(struct generate_result *r);

@@ -37,10 +37,9 @@ struct group *group_new(const struct lm *m, const struct generate_request *r, in
     const size_t image_bytes = (n_bytes + sizeof(int32_t) - 1) / sizeof(int32_t) * sizeof(int32_t);
     const size_t n_prompt = (size_t)r->n_prompt;
     const size_t n_head = 1 + (size_t)r->n_image_rows + n_prompt;
-    struct group *g;
+    struct group *g = malloc(sizeof(*g) + image_bytes + (n_prompt + n_head) * sizeof(int32_t));
 
     assert(r->n_image_rows == 0 || n_bytes > 0);
-    g = calloc(1, sizeof(*g) + image_bytes + (n_prompt + n_head) * sizeof(int32_t));
     if (!g)
         return NULL;
     *g = (struct group){

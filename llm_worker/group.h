@@ -49,6 +49,7 @@ struct group {
     int n_live; /* strands that still grow */
     int n_new;  /* tokens of each of those */
     bool failed;
+    bool cancelled;         /* while a pass held it: it goes when that has ended */
     struct beam *beam;      /* NULL: greedy or sampling */
     struct strand *strands; /* [n_strands]; with beams NULL */
     int32_t *tails, *spare; /* [n_strands, n_start + max_new_tokens - 1] each, in tail_block */

@@ -336,29 +336,56 @@ static void share_time(struct llm_worker *w, int64_t elapsed_ns)
         u->compute_ns += elapsed_ns * (int64_t)(u->n_submitted - u->n_done) / (int64_t)n;
 }
 
-/* One token for all, then collect what has finished. */
-static int step(struct llm_worker *w, struct err *err)
+/* Captions that are done. */
+static void collect(struct llm_worker *w)
 {
     struct generate_result r;
-    int64_t start = clock_mono_ns();
-    int n = generate_step(w->generate);
 
-    if (n < 0)
-        return worker_failed(&w->common, n, "the language model failed", err);
-    worker_session_progress(w->common.session);
-    share_time(w, clock_mono_ns() - start);
     while (generate_take(w->generate, &r) == 1) {
         struct unit *u = find_unit(w, llm_unit_serial(r.tag));
-        int rc = u ? llm_unit_note(u, llm_unit_prompt(r.tag), &r, w->tokenizer, config_of(w), err) : 0;
+        struct err err = {""};
+        int rc = u ? llm_unit_note(u, llm_unit_prompt(r.tag), &r, w->tokenizer, config_of(w), &err) : 0;
 
         generate_result_release(&r);
         if (rc < 0) {
-            abandon_unit(w, u, "caption", err->text);
+            abandon_unit(w, u, "caption", err.text);
             continue;
         }
         if (u && llm_unit_is_done(u))
             finish_unit(w, u);
     }
+}
+
+/* What is done and what comes, while the device is at work. */
+static int prepare_next(struct llm_worker *w, struct err *err)
+{
+    int rc;
+
+    collect(w);
+    rc = take_units(w, 0);
+    if (rc < 0 && rc != -EPIPE)
+        return err_set(err, rc, "cannot take work: %s", strerror(-rc));
+    return submit_prompts(w, err);
+}
+
+/* One token for all. A device that works behind the host has the next pass before the last one's captions are dealt with. */
+static int step(struct llm_worker *w, struct err *err)
+{
+    int64_t start = clock_mono_ns();
+    int n = generate_step_begin(w->generate), rc = 0;
+
+    if (n > 0 && worker_is_behind(&w->common))
+        rc = prepare_next(w, err);
+    if (rc < 0)
+        return rc;
+    if (n > 0)
+        n = generate_step_end(w->generate);
+    if (n < 0)
+        return worker_failed(&w->common, n, "the language model failed", err);
+    worker_session_progress(w->common.session);
+    share_time(w, clock_mono_ns() - start);
+    if (n == 0 || !worker_is_behind(&w->common))
+        collect(w);
     return 0;
 }
 

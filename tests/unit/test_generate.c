@@ -568,6 +568,40 @@ static void test_generate_cancel_frees_the_room(void **state)
     generate_free(g);
 }
 
+/* Between the halves of a step requests come and go; what the pass holds stays until it has ended. */
+static void test_generate_cancel_between_the_halves_of_a_step(void **state)
+{
+    const struct fixture *f = *state;
+    struct generate *g = generator(f, N_REQUESTS);
+    struct job jobs[N_SEQUENCES + 2];
+    unsigned seed = 6;
+
+    for (int i = 0; i < N_SEQUENCES + 2; i++) {
+        job_make(f, &jobs[i], &seed);
+        jobs[i].n_prompt = 1;
+        jobs[i].options.max_new_tokens = 5;
+        if (i < N_SEQUENCES + 1)
+            assert_int_equal(submit(g, &jobs[i], (uint64_t)i), 0);
+    }
+    assert_int_equal(generate_step_begin(g), N_SEQUENCES);
+    assert_int_equal(generate_cancel(g, 1), 1); /* in the pass */
+    assert_int_equal(generate_cancel(g, 1), 0); /* gone is gone */
+    assert_int_equal(submit(g, &jobs[N_SEQUENCES + 1], N_SEQUENCES + 1), 0);
+    assert_int_equal(generate_cancel(g, N_SEQUENCES), 1); /* waiting */
+    assert_int_equal(generate_step_end(g), N_SEQUENCES);
+    assert_int_equal(generate_n_active(g), N_SEQUENCES - 1);
+    assert_int_equal(generate_step(g), N_SEQUENCES); /* the one that was submitted meanwhile has the room */
+    while (generate_step(g) > 0)
+        ;
+    assert_int_equal(generate_step_end(g), 0); /* nothing has begun */
+    assert_int_equal(take_all(g, jobs), N_SEQUENCES);
+    assert_null(jobs[1].got.sequences);
+    assert_null(jobs[N_SEQUENCES].got.sequences);
+    for (int i = 0; i < N_SEQUENCES + 2; i++)
+        job_release(&jobs[i]);
+    generate_free(g);
+}
+
 /* A group of all sequences waits until the room is there; what came after it waits for it. */
 static void test_generate_a_large_request_is_not_overtaken(void **state)
 {
@@ -636,6 +670,7 @@ int main(void)
         cmocka_unit_test(test_generate_refuses_what_does_not_fit),
         cmocka_unit_test(test_generate_a_poisoned_picture_fails_alone),
         cmocka_unit_test(test_generate_cancel_frees_the_room),
+        cmocka_unit_test(test_generate_cancel_between_the_halves_of_a_step),
         cmocka_unit_test(test_generate_a_large_request_is_not_overtaken),
         cmocka_unit_test(test_generate_group_list_keeps_order_and_drops_by_tag),
     };

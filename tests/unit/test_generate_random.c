@@ -587,11 +587,15 @@ static void run_all(struct lm *m, struct job *jobs, enum generate_admit admit, u
         order[at] = i;
     }
     while (n_done < N_REQUESTS) {
+        const bool in_between = admit == GENERATE_ADMIT_ALL && below(seed, 2) && generate_step_begin(g) > 0;
+
         while (n_submitted < N_REQUESTS && generate_room(g) > 0 && below(seed, 4)) {
             if (generate_submit(g, &jobs[order[n_submitted]].request, &err) < 0)
                 fail_msg("%s", err.text);
             n_submitted++;
         }
+        if (in_between)
+            assert_true(generate_step_end(g) > 0);
         step(g, admit, &closed);
         for (; generate_take(g, &r) == 1; n_done++) {
             assert_null(jobs[r.tag].got.sequences);

@@ -167,7 +167,7 @@ static void test_late_qformer_scores_texts(void **state)
     struct checkpoint *c = NULL;
     struct err err = {""};
     float *itc[2], *embeds[2], logits[2][4], *trunk = NULL;
-    size_t itc_len = 0, d = 0;
+    size_t itc_len = 0, d = 0, trunk_len = 0;
 
     (void)state;
     LM_RIG_OK(checkpoint_open(ITM_C, &c, &err), err);
@@ -179,15 +179,16 @@ static void test_late_qformer_scores_texts(void **state)
         d = (size_t)qformer_embed_width(q);
         itc_len = 2 * (size_t)qformer_n_queries(q) * d;
         if (!trunk) {
-            const size_t n = 2 * (size_t)qformer_n_tokens(q) * (size_t)qformer_image_width(q);
-
-            trunk = viewer_floats(n);
-            random_floats(&seed, trunk, n);
+            trunk_len = 2 * (size_t)qformer_n_tokens(q) * (size_t)qformer_image_width(q);
+            trunk = viewer_floats(2 * trunk_len);
+            random_floats(&seed, trunk, 2 * trunk_len);
         }
         itc[k] = viewer_floats(itc_len);
         embeds[k] = viewer_floats(2 * d);
-        for (int twice = 0; twice < 2; twice++) {
-            assert_int_equal(qformer_forward(q, 2, trunk, false, &(struct qformer_out){.itc = itc[k]}), 0);
+        for (int twice = 0; twice < 2; twice++) { /* of other images */
+            assert_int_equal(
+                qformer_forward(q, 2, trunk + (size_t)twice * trunk_len, false, &(struct qformer_out){.itc = itc[k]}),
+                0);
             assert_int_equal(qformer_text(q, &texts, embeds[k]), 0);
             assert_int_equal(qformer_match(q, &texts, image, logits[k]), 0);
         }
