@@ -166,6 +166,46 @@ static void test_cuda_choose_greedy_equals_reference(void **state)
         }
 }
 
+/* The best is listed, and the next best lies where the same thread looks. */
+static void test_cuda_choose_passes_over_listed_ids(void **state)
+{
+    enum { N = 5000, ROWS = 6, STEP = 512 * 4 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct choose_data *d = data_new(ROWS);
+    float x[ROWS][N] = {{0}};
+
+    for (int r = 0; r < ROWS; r++) {
+        x[r][4] = 30;
+        x[r][5] = 29;
+        x[r][7 + STEP] = 28;
+        d[r].row = (struct ops_choose_row){.n_best = 1,
+                                           .sample = r % 3 == 2,
+                                           .log_softmax = r % 3 == 1,
+                                           .repetition_penalty = r % 3 == 1 ? 100 : 0.01f,
+                                           .temperature = 1,
+                                           .top_p = 1,
+                                           .uniform = 0.5f};
+        d[r].row.n_seen = r < 3;
+        d[r].row.n_banned = r < 3 ? 1 : 2;
+        d[r].seen[0] = 0; /* 0 / 0.01 stays 0 */
+        d[r].banned[0] = 4;
+        d[r].banned[1] = 5;
+    }
+    check_rows(g, d, ROWS, x[0], N, N);
+    assert_int_equal(choose(g->cuda[CUDA_RIG_F32], d, ROWS, x[0], N, N), 0);
+    for (int r = 0; r < ROWS; r++)
+        assert_int_equal(d[r].ids[0], r < 3 ? 5 : 7 + STEP);
+    for (int r = 0; r < ROWS; r++) { /* pushed down rather than banned */
+        d[r].row.n_seen = 1;
+        d[r].row.n_banned = 0;
+        d[r].row.repetition_penalty = 100;
+        d[r].row.log_softmax = false;
+        d[r].seen[0] = 4;
+    }
+    check_rows(g, d, ROWS, x[0], N, N);
+    free(d);
+}
+
 static void test_cuda_choose_shows_nan(void **state)
 {
     struct cuda_rig *g = cuda_rig_get(state);
@@ -474,6 +514,28 @@ static void test_cuda_choose_draws_every_id_with_its_probability(void **state)
     }
 }
 
+/* An id is drawn if the sum passes `uniform`: reaching it is not enough. */
+static void test_cuda_choose_passes_uniform(void **state)
+{
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct choose_data *d = data_new(5);
+    float x[5 * 4] = {0};
+
+    for (int r = 0; r < 5; r++)
+        d[r].row = (struct ops_choose_row){.sample = true,
+                                           .n_best = 1,
+                                           .repetition_penalty = 1,
+                                           .temperature = 1,
+                                           .top_p = 1,
+                                           .uniform = (float)r / 4};
+    d[4].row.uniform = nextafterf(0.25f, 0);
+    check_rows(g, d, 5, x, 4, 4);
+    assert_int_equal(choose(g->cuda[CUDA_RIG_F32], d, 5, x, 4, 4), 0);
+    for (int r = 0; r < 5; r++)
+        assert_int_equal(d[r].ids[0], r % 4);
+    free(d);
+}
+
 /* A flat row is the worst case of top_p: everything ties. The longer one does not fit into the list of a bucket. */
 static void test_cuda_choose_nucleus_of_a_flat_row(void **state)
 {
@@ -533,6 +595,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_choose_greedy_equals_reference),
+        cmocka_unit_test(test_cuda_choose_passes_over_listed_ids),
         cmocka_unit_test(test_cuda_choose_shows_nan),
         cmocka_unit_test(test_cuda_choose_refuses_a_row_without_a_finite_value),
         cmocka_unit_test(test_cuda_choose_n_best_equals_reference),
@@ -542,6 +605,7 @@ int main(void)
         cmocka_unit_test(test_cuda_choose_from_a_vast_vocabulary),
         cmocka_unit_test(test_cuda_choose_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(test_cuda_choose_draws_every_id_with_its_probability),
+        cmocka_unit_test(test_cuda_choose_passes_uniform),
         cmocka_unit_test(test_cuda_choose_nucleus_of_a_flat_row),
         cmocka_unit_test(test_cuda_choose_draws_from_a_vast_vocabulary),
     };
