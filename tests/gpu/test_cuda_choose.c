@@ -334,6 +334,30 @@ static void test_cuda_choose_takes_the_lowest_id_first_on_ties(void **state)
     }
 }
 
+/* Two logits whose log-softmax is the same number. */
+static void test_cuda_choose_ties_after_the_log_softmax(void **state)
+{
+    enum { N = 5000, AT = 70 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct choose_data *d = data_new(2);
+    float x[2][N];
+
+    for (int i = 0; i < 2 * N; i++)
+        x[i / N][i % N] = -0.001f;
+    for (int r = 0; r < 2; r++) {
+        x[r][AT] = 0.001f;
+        x[r][AT + 1] = nextafterf(0.001f, 1); /* the same thread's, and the larger logit */
+        d[r].row = (struct ops_choose_row){.n_best = r ? 3 : 1, .repetition_penalty = 1, .log_softmax = true};
+    }
+    check_rows(g, d, 2, x[0], N, N);
+    assert_int_equal(choose(g->cuda[CUDA_RIG_F32], d, 2, x[0], N, N), 0);
+    assert_int_equal(d[0].ids[0], AT);
+    assert_int_equal(d[1].ids[0], AT);
+    assert_int_equal(d[1].ids[1], AT + 1);
+    assert_int_equal(d[1].ids[2], 0);
+    free(d);
+}
+
 /* Logits in an order that spreads the best unevenly over a device's threads. */
 static void test_cuda_choose_from_sorted_logits(void **state)
 {
@@ -601,6 +625,7 @@ int main(void)
         cmocka_unit_test(test_cuda_choose_n_best_equals_reference),
         cmocka_unit_test(test_cuda_choose_random_rows_equal_reference),
         cmocka_unit_test(test_cuda_choose_takes_the_lowest_id_first_on_ties),
+        cmocka_unit_test(test_cuda_choose_ties_after_the_log_softmax),
         cmocka_unit_test(test_cuda_choose_from_sorted_logits),
         cmocka_unit_test(test_cuda_choose_from_a_vast_vocabulary),
         cmocka_unit_test(test_cuda_choose_rows_do_not_depend_on_the_batch),
