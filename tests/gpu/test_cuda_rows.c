@@ -227,8 +227,6 @@ static void test_cuda_norm_rounds_for_a_product_in_fp8(void **state)
     struct cuda_rig *g = cuda_rig_get(state);
     struct ops *o;
 
-    if (!g->cuda[CUDA_RIG_BF16]->f->linear)
-        skip();
     o = cuda_rig_open(DTYPE_BF16, true, false, 0.3);
     for (size_t i = 0; i < (cuda_rig_is_emulated() ? 3 : sizeof(shapes) / sizeof(*shapes)); i++)
         for (int rms = 0; rms < 2; rms++)
