@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tests/gpu/cuda_rig.h"
+#include "tests/gpu/linear_rig.h"
 #include "tests/unit/ops_rig.h"
 
 /* What CUDA does row by row, against the reference: rows that are aligned and rows that are not. */
@@ -227,7 +228,7 @@ static void test_cuda_norm_rounds_for_a_product_in_fp8(void **state)
     struct cuda_rig *g = cuda_rig_get(state);
     struct ops *o;
 
-    o = cuda_rig_open(DTYPE_BF16, true, false, 0.3);
+    o = linear_rig_open_fp8();
     for (size_t i = 0; i < (cuda_rig_is_emulated() ? 3 : sizeof(shapes) / sizeof(*shapes)); i++)
         for (int rms = 0; rms < 2; rms++)
             check_norm_to_fp8(g, o, shapes[i][0], shapes[i][1], rms);
