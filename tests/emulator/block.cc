@@ -353,8 +353,6 @@ bool emulator_is_shared(const void *p, size_t n_bytes)
 
     if (b >= emulator_shared && b + n_bytes <= emulator_shared + emulator_shared_bytes)
         return true;
-    if (!now.static_shared) /* this block may be the first to use any */
-        now.static_shared = emulator_static_shared(&now.static_shared_bytes);
     return b >= now.static_shared && b + n_bytes <= (unsigned char *)now.static_shared + now.static_shared_bytes;
 }
 
@@ -396,8 +394,7 @@ static void start_threads(int n_threads)
 static void run_block(int n_threads)
 {
     memset(emulator_shared - 128, 0xff, (size_t)(now.shared_end - emulator_shared) + 128);
-    if (now.static_shared)
-        memset(now.static_shared, 0xff, now.static_shared_bytes);
+    memset(now.static_shared, 0xff, now.static_shared_bytes);
     emulator_copies_reset();
     start_threads(n_threads);
     emulator_self = pick(&now.warps[emulator_random() % (unsigned)now.n_warps]);

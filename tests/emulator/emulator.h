@@ -105,7 +105,7 @@ void emulator_memory_open(void);
 void emulator_memory_close(void);
 /* What lies at p: for messages. */
 void emulator_memory_describe(const void *p, char *text, size_t n);
-/* Where this host thread has the static __shared__ variables; NULL: it has used none yet. */
+/* Where this host thread has the static __shared__ variables. */
 void *emulator_static_shared(size_t *ret_bytes);
 
 /* -- stream.cc: streams, events, graphs -- */

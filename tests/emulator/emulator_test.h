@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 extern "C" {
 #include <cmocka.h>
@@ -55,6 +57,42 @@ template <typename T> static void put(T *d, const T *x, size_t n)
 template <typename T> static void take(T *x, const T *d, size_t n)
 {
     assert_int_equal(cudaMemcpyAsync(x, d, n * sizeof(T), cudaMemcpyDeviceToHost, rig.stream), 0);
+}
+
+/* What the child writes to stderr before it dies; "" where it lives. */
+static inline const char *death(void (*f)(void))
+{
+    static char text[4000];
+    int p[2], status;
+    size_t n = 0;
+
+    assert_int_equal(pipe(p), 0);
+    const pid_t pid = fork();
+    if (!pid) {
+        dup2(p[1], 2);
+        close(p[0]);
+        close(p[1]);
+        for (int s : {SIGSEGV, SIGBUS, SIGABRT})
+            signal(s, SIG_DFL);
+        f();
+        _exit(0);
+    }
+    close(p[1]);
+    for (ssize_t got; n < sizeof(text) - 1 && (got = read(p[0], text + n, sizeof(text) - 1 - n)) > 0;)
+        n += (size_t)got;
+    text[n] = 0;
+    close(p[0]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && !n)
+        return "";
+    assert_true(WIFSIGNALED(status));
+    return n ? text : strsignal(WTERMSIG(status));
+}
+
+static inline void assert_says(const char *text, const char *what)
+{
+    if (!strstr(text, what))
+        fail_msg("\"%s\" does not say \"%s\"", text, what);
 }
 
 #endif

@@ -173,10 +173,55 @@ static void test_products(void **)
         run_product(&c);
 }
 
+/* What the heuristic says of e4m3 [m, k] x [k, n] with these leading dimensions and this promise about A. */
+static cublasStatus_t ask(int m, int n, int k, int ld_b, uint32_t alignment, bool transa, cudaDataType bias_type)
+{
+    cublasLtMatrixLayout_t la = new_layout(CUDA_R_8F_E4M3, transa ? k : m, transa ? m : k, transa ? k : m);
+    cublasLtMatrixLayout_t lb = new_layout(CUDA_R_8F_E4M3, k, n, ld_b), ld = new_layout(CUDA_R_32F, m, n, m);
+    cublasLtHandle_t handle;
+    cublasLtMatmulDesc_t op;
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t found;
+    int n_found;
+
+    cublasLtCreate(&handle);
+    cublasLtMatmulDescCreate(&op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    cublasLtMatmulPreferenceCreate(&preference);
+    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &alignment,
+                                         sizeof(alignment));
+    set_attribute<int32_t>(op, CUBLASLT_MATMUL_DESC_TRANSA, transa ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set_attribute<uint32_t>(op, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set_attribute<int32_t>(op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type);
+    const cublasStatus_t s =
+        cublasLtMatmulAlgoGetHeuristic(handle, op, la, lb, ld, ld, preference, 1, &found, &n_found);
+    assert_int_equal(n_found, s == CUBLAS_STATUS_SUCCESS);
+    cublasLtMatmulPreferenceDestroy(preference);
+    cublasLtMatmulDescDestroy(op);
+    for (cublasLtMatrixLayout_t l : {la, lb, ld})
+        cublasLtMatrixLayoutDestroy(l);
+    return s;
+}
+
+static void test_eight_bits_have_rules(void **)
+{
+    assert_int_equal(ask(32, 5, 48, 48, 16, true, CUDA_R_16BF), CUBLAS_STATUS_SUCCESS);
+    assert_int_equal(ask(32, 5, 40, 48, 16, true, CUDA_R_16BF), CUBLAS_STATUS_NOT_SUPPORTED);
+    assert_int_equal(ask(24, 5, 48, 48, 16, true, CUDA_R_16BF), CUBLAS_STATUS_NOT_SUPPORTED);
+    assert_int_equal(ask(32, 5, 48, 56, 16, true, CUDA_R_16BF), CUBLAS_STATUS_NOT_SUPPORTED);
+    assert_int_equal(ask(32, 5, 48, 48, 8, true, CUDA_R_16BF), CUBLAS_STATUS_NOT_SUPPORTED);
+    assert_int_equal(ask(32, 5, 48, 48, 16, false, CUDA_R_16BF), CUBLAS_STATUS_NOT_SUPPORTED);
+    assert_int_equal(ask(32, 5, 48, 48, 16, true, CUDA_R_32F), CUBLAS_STATUS_NOT_SUPPORTED);
+    assert_int_equal(ask(32, 5, 48, 32, 16, true, CUDA_R_16BF), CUBLAS_STATUS_INVALID_VALUE);
+    setenv("BLIPLINE_EMULATED_SM", "80", 1);
+    assert_int_equal(ask(32, 5, 48, 48, 16, true, CUDA_R_16BF), CUBLAS_STATUS_NOT_SUPPORTED);
+    unsetenv("BLIPLINE_EMULATED_SM");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products),
+        cmocka_unit_test(test_eight_bits_have_rules),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);
