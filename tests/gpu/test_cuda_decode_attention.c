@@ -296,10 +296,10 @@ static void test_cuda_decode_attention_survives_large_scores(void **state)
 static void test_cuda_decode_attention_in_a_pass_follows_the_lengths(void **state)
 {
     static const struct decode_case full = {16, 5, 5, 2, 80, 60, 60, 17, 32, true};
-    static const struct decode_case others[] = {{40, 2, 2, 2, 80, 0, 5, 17, 18, true},
+    static const struct decode_case others[] = {{40, 2, 2, 2, 80, 0, 5, 17, 18, true}, /* the shortest lists first */
+                                                {1, 80, 80, 2, 80, 60, 60, 17, 24, true},
                                                 {16, 5, 5, 2, 80, 33, 40, 31, 32, true},
-                                                {80, 1, 1, 2, 80, 1, 9, 17, 32, true},
-                                                {1, 80, 80, 2, 80, 60, 60, 17, 24, true}};
+                                                {80, 1, 1, 2, 80, 1, 9, 17, 32, true}};
     const struct cuda_rig *g = cuda_rig_get(state);
 
     for (int type = 0; type < CUDA_RIG_TYPES; type++) {
