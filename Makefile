@@ -116,7 +116,7 @@ $(O)/blipline: $(CLIENT_O)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WIRE_L) $(STORE_L) $(MODEL_L) $(SOURCE_L) $(BASE_L)
 
 $(O)/libblipline-cuda.so: $(CUDA_SRC:%.cu=$(O)/%.o) $(CUDA_PIC)
-	$(Q)$(NVCC) -shared -o $@ $^ -L$(CUDA_HOME)/lib64 -lcublasLt -Xlinker -rpath,$(CUDA_HOME)/lib64
+	$(Q)$(NVCC) -shared -o $@ $^ -L$(CUDA_HOME)/lib64 -lcublasLt -Xlinker -rpath,$(CUDA_HOME)/lib64,-z,defs
 $(O)/tensor/cuda/%.o: tensor/cuda/%.cu
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
@@ -196,7 +196,7 @@ EMULATED_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Wer
                   -Itests/emulator -I. -isystem $(CUDA_HOME)/include
 EMULATED_TESTS := $(patsubst tests/emulator/%.cc,$(O)/emulated/%,$(wildcard tests/emulator/test_*$(T)*.cc))
 $(EMULATED_SO): $(EMULATED_O) $(CUDA_PIC)
-	$(Q)g++ -shared -o $@ $^ -pthread
+	$(Q)g++ -shared -Wl,-z,defs -o $@ $^ -pthread
 $(O)/emulated/test_%: $(O)/emulated/tests/emulator/test_%.o $(EMULATOR_O)
 	$(Q)g++ -o $@ $^ -lcmocka -pthread
 $(O)/emulated/tensor/cuda/%.o: tensor/cuda/%.cu
