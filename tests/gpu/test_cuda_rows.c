@@ -15,13 +15,6 @@
 
 /* What CUDA does row by row, against the reference: rows that are aligned and rows that are not. */
 
-/* NaN outside of the first `width` columns of each row. */
-static void clear_gaps(float *x, int64_t rows, int64_t width, int64_t ld)
-{
-    for (int64_t i = 0; i < rows * ld; i++)
-        x[i] = i % ld < width ? x[i] : NAN;
-}
-
 /* What the device holds of n values. */
 static void round_to(const struct ops *o, float *x, size_t n)
 {
@@ -73,8 +66,7 @@ static void norm_case_draw(struct norm_case *t, const struct ops *o)
     t->beta = ops_rig_tensor(DTYPE_BF16, t->width, 0, 1);
     t->x = ops_rig_random(o, n);
     for (size_t i = 0; i < n; i++)
-        t->x[i] = t->x[i] * t->size + t->mean;
-    clear_gaps(t->x, t->rows, t->width, t->ld_x);
+        t->x[i] = (int64_t)i % t->ld_x < t->width ? t->x[i] * t->size + t->mean : NAN;
     round_to(o, t->x, n);
 }
 
