@@ -16,7 +16,8 @@
  * Global memory: keys and values are read once for each block of a head, from L2 but for the first: 2 * 257 * 176 bytes
  * for 96 * 257 * 88 * 4 FLOP, 96 FLOP a byte of L2.
  *
- * Two blocks of 6 warps of an SM cover each other's prologue (at most 168 registers up to 96 columns).
+ * Two blocks of 6 warps of an SM cover each other's prologue: at most 168 registers up to 96 columns, of which ptxas spills
+ * some words that only the begin and the end of a tile use.
  * Who may call: attention_f16.cu, attention_bf16.cu. */
 #ifndef BLIPLINE_TENSOR_CUDA_ATTENTION_TILES_CUH
 #define BLIPLINE_TENSOR_CUDA_ATTENTION_TILES_CUH

@@ -19,11 +19,11 @@
  */
 #include "tensor/cuda/types.cuh"
 
+#include "tensor/cuda/decode_chunks.cuh"
 #include "tensor/cuda/ptx.cuh"
 
 #include <assert.h>
 #include <math.h>
-#include <string.h>
 
 enum { N_WARPS = 8 };
 
@@ -65,94 +65,6 @@ static __device__ __forceinline__ int key_row(const key_list &l, int key)
     return key < l.prefix_len ? l.prefix_start + key : l.tail[key - l.prefix_len];
 }
 
-/* A lane's part of a row: 16-byte units lane, lane + n_lanes, .. of the head. Words, because single 16-bit values would
- * take a register each. */
-template <int CHUNKS> struct lane_chunks {
-    pack16<uint32_t> at[CHUNKS];
-};
-
-static __device__ __forceinline__ uint32_t to_word(const float (&x)[1])
-{
-    uint32_t word;
-
-    memcpy(&word, x, sizeof(word));
-    return word;
-}
-template <typename T> static __device__ __forceinline__ uint32_t to_word(const T (&x)[2])
-{
-    return pack2(x[0], x[1]);
-}
-
-static __device__ __forceinline__ void from_word(float (&x)[1], uint32_t word)
-{
-    memcpy(x, &word, sizeof(word));
-}
-static __device__ __forceinline__ void from_word(__half (&x)[2], uint32_t word)
-{
-    x[0] = __ushort_as_half((unsigned short)word);
-    x[1] = __ushort_as_half((unsigned short)(word >> 16));
-}
-static __device__ __forceinline__ void from_word(__nv_bfloat16 (&x)[2], uint32_t word)
-{
-    x[0] = __ushort_as_bfloat16((unsigned short)word);
-    x[1] = __ushort_as_bfloat16((unsigned short)(word >> 16));
-}
-
-/* n values of T (at most as many as there are), and zeros behind them. */
-template <typename T> static __device__ __forceinline__ pack16<uint32_t> gather(const T *x, int n)
-{
-    enum { PER_WORD = 4 / sizeof(T) };
-    pack16<uint32_t> words;
-
-#pragma unroll
-    for (int w = 0; w < 4; w++) {
-        T v[PER_WORD];
-
-#pragma unroll
-        for (int i = 0; i < PER_WORD; i++)
-            v[i] = w * PER_WORD + i < n ? x[w * PER_WORD + i] : from_f32<T>(0);
-        words.v[w] = to_word(v);
-    }
-    return words;
-}
-
-template <typename T>
-static __device__ __forceinline__ void to_floats(float (&x)[pack16<T>::N], const pack16<uint32_t> &words)
-{
-    enum { PER_WORD = 4 / sizeof(T) };
-
-#pragma unroll
-    for (int w = 0; w < 4; w++) {
-        T v[PER_WORD];
-
-        from_word(v, words.v[w]);
-#pragma unroll
-        for (int i = 0; i < PER_WORD; i++)
-            x[w * PER_WORD + i] = to_f32(v[i]);
-    }
-}
-
-template <typename T, int CHUNKS>
-static __device__ __forceinline__ void load_chunks(lane_chunks<CHUNKS> &x, const T *head, bool there,
-                                                   const decode_params &p)
-{
-    const int n_values = there ? p.head_dim : 0, step = p.n_lanes * pack16<T>::N;
-    int column = ((int)threadIdx.x & (p.n_lanes - 1)) * pack16<T>::N;
-
-    if (p.aligned) {
-#pragma unroll
-        for (int c = 0; c < CHUNKS; c++, column += step) {
-            x.at[c] = {{0, 0, 0, 0}};
-            if (column < n_values)
-                x.at[c] = *(const pack16<uint32_t> *)(head + column);
-        }
-    } else {
-#pragma unroll
-        for (int c = 0; c < CHUNKS; c++, column += step)
-            x.at[c] = gather(head + column, n_values - column);
-    }
-}
-
 /* The warp's query to shared memory, with zeros behind it. */
 template <typename T>
 static __device__ __forceinline__ void load_query(float *query, const T *q, const decode_params &p)
@@ -160,33 +72,6 @@ static __device__ __forceinline__ void load_query(float *query, const T *q, cons
     for (int c = (int)threadIdx.x % CUDA_WARP; c < p.pitch; c += CUDA_WARP)
         query[c] = c < p.head_dim ? to_f32(q[c]) : 0;
     __syncwarp();
-}
-
-/* Over the lanes of a slot. */
-template <typename T, int CHUNKS>
-static __device__ __forceinline__ float dot(const float *query, const lane_chunks<CHUNKS> &x, int n_lanes)
-{
-    const float *q = query + ((int)threadIdx.x & (n_lanes - 1)) * pack16<T>::N;
-    float sum[2] = {0, 0};
-
-#pragma unroll
-    for (int c = 0; c < CHUNKS; c++) {
-        float values[pack16<T>::N];
-
-        to_floats<T>(values, x.at[c]);
-#pragma unroll
-        for (int e = 0; e < pack16<T>::N; e += 4) {
-            const pack16<float> four = *(const pack16<float> *)(q + c * n_lanes * pack16<T>::N + e);
-
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                sum[i % 2] = fmaf(four.v[i], values[e + i], sum[i % 2]);
-        }
-    }
-    sum[0] += sum[1];
-    for (int i = n_lanes / 2; i > 0; i /= 2)
-        sum[0] += __shfl_xor_sync(0xffffffffu, sum[0], i);
-    return sum[0];
 }
 
 /* What a slot has summed up: weights relative to the score `max`. */
@@ -241,16 +126,16 @@ static __device__ __forceinline__ void attend_share(slot_state<T, CHUNKS> &s, co
 
     for (int first = share * n_slots; first < l.n_keys; first += step) {
         const int key = first + slot;
-        const bool there = key < l.n_keys;
+        const int n_values = key < l.n_keys ? p.head_dim : 0;
         const int64_t here = at * p.ld_kv;
         lane_chunks<CHUNKS> keys, values;
         float score;
 
-        load_chunks(keys, k + here, there, p);
-        load_chunks(values, v + here, there, p);
+        load_chunks(keys, k + here, n_values, p.n_lanes, p.aligned);
+        load_chunks(values, v + here, n_values, p.n_lanes, p.aligned);
         at = key_row(l, key + step);
         score = dot<T>(query, keys, p.n_lanes) * p.scale;
-        if (there)
+        if (key < l.n_keys)
             add_key(s, bias ? fmaf(bias[key], p.bias_scale, score) : score, values);
     }
 }
