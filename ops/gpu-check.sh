@@ -144,6 +144,7 @@ step() {
         return
     fi
     start=$(date +%s)
+    if [ "$is_emulated" = 1 ]; then limit=$((limit * 4)); fi
     if [ "$limit_s" -gt 0 ] && [ $((limit_s + 60 - (start - begin))) -lt "$limit" ]; then limit=$((limit_s + 60 - (start - begin))) mode=may; fi
     LD_LIBRARY_PATH=$step_libraries timeout -k 15 "$limit" "$@" >"$out/step.txt" 2>&1
     rc=$?
