@@ -31,8 +31,7 @@ asm(".text\n"
     "    popq %r12\n"
     "    popq %rbx\n"
     "    popq %rbp\n"
-    "    popq %rcx\n"
-    "    jmp *%rcx\n" /* not ret, whose target the processor would guess from the other stack's calls */
+    "    ret\n" /* mostly to where the processor expects it: threads wait for one another at the same place */
     ".size context_switch, .-context_switch\n");
 
 /* Keep this stack in *save and call `entry`, which never returns, on the stack that ends at `top`. */
