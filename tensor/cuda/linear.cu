@@ -335,6 +335,7 @@ int cuda_linear(struct ops *base, const struct ops_linear_args *a)
 
     assert(a->n_rows >= 1 && a->ld_x >= a->weight->k && a->ld_y >= a->weight->n && a->x != a->y);
     assert(a->n_rows <= INT32_MAX && a->weight->n <= INT32_MAX);
+    cuda_overwrites(o, a->y);
     if (cuda_skips(o)) { /* what norm left is used up, too */
         if (a->weight->fp8)
             o->quantised.of = NULL;
@@ -345,7 +346,6 @@ int cuda_linear(struct ops *base, const struct ops_linear_args *a)
         rc = operand_of(o, a, &x);
     if (rc < 0)
         return rc;
-    cuda_overwrites(o, a->y);
     for (enum way way : ways) {
         rc = linear_into_y(o, a, &x, way);
         if (rc != -ENOTSUP)

@@ -20,7 +20,8 @@ enum {
      * NEEDSWORK: on, when it has been measured to gain more than a few percent on the card at hand. */
     TIME_CANDIDATES = 0,
     /* Sums of e4m3 products inside the tensor cores of sm_90 keep about 14 bits unless they are moved to f32 registers every
-     * so often, which costs up to a third of the speed. 2^-13 a sum is far below what e4m3 itself loses (2^-4 a value). */
+     * so often, which costs up to a third of the speed. 2^-13 a sum is far below what e4m3 itself loses (2^-4 a value).
+     * Where the library has only the slow ones, those are taken. */
     FP8_FAST_SUMS = 1,
 };
 static const double time_from = 1e9; /* multiply-adds: smaller products are not worth timing */
@@ -37,6 +38,7 @@ struct key {
 struct entry {
     struct key key;
     bool used, found; /* found false: the library has no algorithm */
+    bool fast_sums;
     cublasLtMatmulAlgo_t algo;
 };
 
@@ -245,9 +247,13 @@ static void set_layout(cublasStatus_t *s, cublasLtMatrixLayout_t layout, cudaDat
         *s = cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_LD, &ld, sizeof(ld));
 }
 
-static cublasStatus_t describe(struct cuda_matmul *m, const struct cuda_product *p, int64_t n_rows)
+/* All that can differ between two products, so that nothing of the one before is left. */
+static cublasStatus_t describe(struct cuda_matmul *m, const struct cuda_product *p, int64_t n_rows, bool fast_sums)
 {
-    const bool is_fp8 = p->in_type == CUDA_R_8F_E4M3;
+    /* Without a bias, the type that it would have. */
+    const int32_t bias_type = p->d_bias                                                   ? p->bias_type
+                              : p->in_type == CUDA_R_8F_E4M3 && p->out_type == CUDA_R_32F ? CUDA_R_16BF
+                                                                                          : p->out_type;
     const int32_t scale_mode =
         p->d_scale_w ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F : CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
     cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
@@ -259,8 +265,8 @@ static cublasStatus_t describe(struct cuda_matmul *m, const struct cuda_product 
     set_desc<int32_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     set_desc<uint32_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, p->epilogue);
     set_desc<const void *>(&s, m->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p->d_bias);
-    set_desc<int32_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, p->d_bias ? (int32_t)p->bias_type : -1);
-    set_desc<int8_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_FAST_ACCUM, is_fp8 && FP8_FAST_SUMS);
+    set_desc<int32_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type);
+    set_desc<int8_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast_sums);
     set_desc<int32_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, scale_mode);
     set_desc<int32_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, scale_mode);
     set_desc<const void *>(&s, m->desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, p->d_scale_w);
@@ -313,13 +319,13 @@ static bool is_worth_timing(const struct cuda_ops *o, const struct cuda_product 
            (double)p->n_rows * (double)p->n * (double)p->k >= time_from;
 }
 
-static int fastest(struct cuda_ops *o, const struct cuda_product *p, const cublasLtMatmulHeuristicResult_t *found,
-                   int n_found)
+static int fastest(struct cuda_ops *o, const struct cuda_product *p, bool fast_sums,
+                   const cublasLtMatmulHeuristicResult_t *found, int n_found)
 {
     float best_ms = -1;
     int best = 0;
 
-    if (!is_worth_timing(o, p) || describe(o->matmul, p, p->n_rows) != CUBLAS_STATUS_SUCCESS)
+    if (!is_worth_timing(o, p) || describe(o->matmul, p, p->n_rows, fast_sums) != CUBLAS_STATUS_SUCCESS)
         return 0;
     for (int i = 0; i < n_found; i++) {
         const float ms = run_time(o, p, &found[i].algo);
@@ -332,30 +338,46 @@ static int fastest(struct cuda_ops *o, const struct cuda_product *p, const cubla
     return best;
 }
 
-/* Ask the library. That there is no algorithm is an answer, too, and kept. */
-static int choose_algo(struct cuda_ops *o, const struct cuda_product *p, const struct key *key, struct entry **ret)
+/* Up to CANDIDATES algorithms; none is fine. */
+static int ask(struct cuda_ops *o, const struct cuda_product *p, const struct key *key, bool fast_sums,
+               cublasLtMatmulHeuristicResult_t *found, int *ret_n)
 {
     struct cuda_matmul *m = o->matmul;
-    cublasLtMatmulHeuristicResult_t found[CANDIDATES] = {};
-    int n_found = 0;
-    cublasStatus_t s = describe(m, p, key->n_rows);
+    cublasStatus_t s = describe(m, p, key->n_rows, fast_sums);
 
+    *ret_n = 0;
     if (s == CUBLAS_STATUS_SUCCESS)
         s = describe_alignment(m, key);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulAlgoGetHeuristic(m->library, m->desc, m->w, m->x, m->c, m->d, m->preference,
-                                           TIME_CANDIDATES ? CANDIDATES : 1, found, &n_found);
-    if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE)
-        n_found =
-            0; /* a scale mode or an epilogue that this library does not know for these types, or this alignment */
-    else if (s != CUBLAS_STATUS_SUCCESS)
-        return library_status(o, s, "choosing a product");
-    if (n_found > 0 && found[0].state != CUBLAS_STATUS_SUCCESS)
-        n_found = 0;
-    *ret = add(m, key);
+                                           TIME_CANDIDATES ? CANDIDATES : 1, found, ret_n);
+    /* A scale mode or an epilogue that this library does not know for these types, or this alignment. */
+    if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE ||
+        (*ret_n > 0 && found[0].state != CUBLAS_STATUS_SUCCESS)) {
+        *ret_n = 0;
+        return 0;
+    }
+    return library_status(o, s, "choosing a product");
+}
+
+/* Ask the library. That there is no algorithm is an answer, too, and kept. */
+static int choose_algo(struct cuda_ops *o, const struct cuda_product *p, const struct key *key, struct entry **ret)
+{
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES] = {};
+    bool fast_sums = FP8_FAST_SUMS && p->in_type == CUDA_R_8F_E4M3;
+    int n_found, rc = ask(o, p, key, fast_sums, found, &n_found);
+
+    if (rc == 0 && n_found == 0 && fast_sums) {
+        fast_sums = false;
+        rc = ask(o, p, key, fast_sums, found, &n_found);
+    }
+    if (rc < 0)
+        return rc;
+    *ret = add(o->matmul, key);
     (*ret)->found = n_found > 0;
+    (*ret)->fast_sums = fast_sums;
     if (n_found > 0)
-        (*ret)->algo = found[fastest(o, p, found, n_found)].algo;
+        (*ret)->algo = found[fastest(o, p, fast_sums, found, n_found)].algo;
     return 0;
 }
 
@@ -373,7 +395,7 @@ static int run_with_key(struct cuda_ops *o, const struct cuda_product *p, bool i
     }
     if (!e->found)
         return -ENOTSUP;
-    s = describe(o->matmul, p, p->n_rows);
+    s = describe(o->matmul, p, p->n_rows, e->fast_sums);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = enqueue(o, p, &e->algo);
     if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE)

@@ -333,8 +333,9 @@ static bool is_refused(const desc *d)
     const bool bias = d->epilogue & CUBLASLT_EPILOGUE_BIAS;
     const bool row_scales = d->scale_modes[0] == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
 
-    return (refused & EMULATOR_REFUSE_ALL) || (act && (refused & EMULATOR_REFUSE_ACT)) ||
-           (bias && (refused & EMULATOR_REFUSE_BIAS)) || (row_scales && (refused & EMULATOR_REFUSE_ROW_SCALES));
+    return (refused & EMULATOR_REFUSE_ALL) || (d->fast_accum && (refused & EMULATOR_REFUSE_FAST_SUMS)) ||
+           (act && (refused & EMULATOR_REFUSE_ACT)) || (bias && (refused & EMULATOR_REFUSE_BIAS)) ||
+           (row_scales && (refused & EMULATOR_REFUSE_ROW_SCALES));
 }
 
 static cublasStatus_t check(const desc *d, const layout *a, const layout *b, const layout *c, const layout *dd,

@@ -10,6 +10,7 @@ enum emulator_refuse {
     EMULATOR_REFUSE_ROW_SCALES = 4, /* e4m3 with a scale for each row */
     EMULATOR_REFUSE_ALL = 8,
     EMULATOR_REFUSE_OTHER_ROWS = 16, /* an algorithm with another count of rows than it was asked for with */
+    EMULATOR_REFUSE_FAST_SUMS = 32,  /* e4m3 with CUBLASLT_MATMUL_DESC_FAST_ACCUM */
 };
 
 #endif

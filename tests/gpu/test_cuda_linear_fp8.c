@@ -106,8 +106,9 @@ static void test_cuda_linear_fp8_equals_quantised_reference(void **state)
 /* A library that does less for a product, and in the end none: what remains is done by kernels of ours. */
 static void test_cuda_linear_fp8_does_what_the_library_does_not(void **state)
 {
-    static const unsigned refused[] = {EMULATOR_REFUSE_ACT, EMULATOR_REFUSE_ACT | EMULATOR_REFUSE_BIAS,
-                                       EMULATOR_REFUSE_ROW_SCALES, EMULATOR_REFUSE_ALL, EMULATOR_REFUSE_OTHER_ROWS};
+    static const unsigned refused[] = {EMULATOR_REFUSE_ACT,        EMULATOR_REFUSE_ACT | EMULATOR_REFUSE_BIAS,
+                                       EMULATOR_REFUSE_ROW_SCALES, EMULATOR_REFUSE_ALL,
+                                       EMULATOR_REFUSE_OTHER_ROWS, EMULATOR_REFUSE_FAST_SUMS};
     const struct cuda_rig *g = cuda_rig_get(state);
 
     for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++) {
