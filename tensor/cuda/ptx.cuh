@@ -17,20 +17,23 @@ static __device__ __forceinline__ unsigned ptx_shared_address(const void *shared
 /* d[16, 8] += a[16, 16] * b[16, 8], f32 sums; the lanes' parts as PTX lays them out for mma.m16n8k16: with g = lane / 4 and
  * t = lane % 4, a = {rows g, g + 8 of columns 2t, 2t + 1; the same of columns 2t + 8, 2t + 9}, b = {rows 2t, 2t + 1 of
  * column g; rows 2t + 8, 2t + 9}, d = {row g, columns 2t, 2t + 1; row g + 8}. */
-template <typename T> static __device__ __forceinline__ void ptx_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+template <typename T>
+static __device__ __forceinline__ void ptx_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <>
 __device__ __forceinline__ void ptx_mma<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 template <>
 __device__ __forceinline__ void ptx_mma<__half>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 /* Four (two) 8x8 matrices of 16-bit values from shared memory: lanes 8i .. 8i+7 give the addresses of the rows of matrix i
@@ -55,7 +58,9 @@ static __device__ __forceinline__ void ptx_ldmatrix_x4_trans(uint32_t (&r)[4], c
  * addresses 16-byte aligned (the global one also where n_bytes is 0: it must not be read, but may not be NULL). */
 static __device__ __forceinline__ void ptx_copy_async(void *shared, const void *global, int n_bytes)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ptx_shared_address(shared)), "l"(global), "r"(n_bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ptx_shared_address(shared)), "l"(global),
+                 "r"(n_bytes)
+                 : "memory");
 }
 static __device__ __forceinline__ void ptx_copy_async_commit()
 {
