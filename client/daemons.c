@@ -29,7 +29,11 @@ static int write_config(const struct daemons_child *c, const struct buf *text, s
 
 static int null_text(const struct plan_worker *w, struct buf *ret)
 {
-    return w->stage == MSG_STAGE_LLM ? 0 : buf_appendf(ret, "null_shape = %d,%d\n", w->rows, w->width);
+    int rc = buf_appendf(ret, "dtype = %s\n", msg_dtype_word(w->dtype ? w->dtype : MSG_DTYPE_F32));
+
+    if (rc < 0 || w->stage == MSG_STAGE_LLM)
+        return rc;
+    return buf_appendf(ret, "null_shape = %d,%d\n", w->rows, w->width);
 }
 
 /* Sizes of batches and windows are left to the worker, which knows what suits its device. */

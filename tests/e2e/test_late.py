@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from harness import BUILD, Client, Cluster, answer_for, demo_nodes, export, many, wait_for
+from harness import BUILD, IMAGES, Client, Cluster, answer_for, caption, demo_nodes, export, many, wait_for
 
 LATE = {"device": "cuda:0", "cuda_library": BUILD / "tests" / "e2e" / "liblate.so"}
 COPIES = 4
@@ -178,3 +178,11 @@ def test_static_batches_give_the_same(folder, source):
         assert client.wait_done(120).n_failed == 0
         client.close()
     assert all_right(folder)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp8"])
+def test_null_workers_send_the_type_of_the_recipe(folder, dtype):
+    """The plan's limits are those of two bytes a value."""
+    assert caption(IMAGES, folder / "s", "--device", "null", "--dtype", dtype, check=False).returncode == 0
+    rows, _ = export(folder / "s")
+    assert len(rows) == 24 and all(r.get("caption") == "null" for r in rows)
