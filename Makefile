@@ -173,9 +173,10 @@ BENCH_SHARED := $(call objects,$(filter-out tests/bench/bench_%,$(wildcard tests
 $(O)/tests/bench/bench_%: $(O)/tests/bench/bench_%.o $(BENCH_SHARED) $(LIB_A)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(BENCH_SHARED) $(LIB_A) $(ALL_L)
 
-test: ## everything: unit and golden tests, simulator, end to end with the real daemons
-	$(Q)$(MAKE) --no-print-directory build python-proto $(UNIT_TESTS) $(SIMULATE)
+test: ## everything: unit and golden tests, the CUDA kernels in the emulator, simulator, end to end with the real daemons
+	$(Q)$(MAKE) --no-print-directory build python-proto $(UNIT_TESTS) $(SIMULATE) $(if $(filter 1,$(CUDA)),$(GPU_TESTS) $(EMULATED_TESTS) $(EMULATED_SO))
 	$(Q)$(MAKE) --no-print-directory test-unit
+	$(Q)$(if $(filter 1,$(CUDA)),$(MAKE) --no-print-directory test-emulated,echo "test-emulated: skipped, no CUDA toolkit here")
 	$(Q)$(MAKE) --no-print-directory simulate
 	$(Q)$(MAKE) --no-print-directory test-e2e
 
