@@ -32,7 +32,8 @@ is_system() {
 empty_onednn() {
     soname=$1
     for program in $programs $tests; do nm -D --undefined-only "$program"; done | sed -n 's/^ *U \(dnnl_[a-z0-9_]*\)\(@.*\)\{0,1\}$/\1/p' | sort -u |
-        awk '{ printf "int %s(void) { return 3; /* unimplemented */ }\n", $1 }' >"$tmp/onednn.c"
+        awk '{ if ($1 == "dnnl_version") print "static long version[8]; void *dnnl_version(void) { return version; }"
+               else printf "int %s(void) { return 3; /* unimplemented */ }\n", $1 }' >"$tmp/onednn.c"
     gcc -shared -fPIC -o "$tmp/build/lib/$soname" -Wl,-soname,"$soname" "$tmp/onednn.c"
 }
 
