@@ -292,6 +292,9 @@ install: build ## programs, documents, demo models and what selftest compares wi
 	install -m 644 $(PROTOS) proto/README.md $(DESTDIR)$(PREFIX)/share/blipline/proto
 	install -d $(DESTDIR)$(PREFIX)/share/blipline/recipes
 	install -m 644 $(RECIPES) $(DESTDIR)$(PREFIX)/share/blipline/recipes
+	install -d $(SHARE)/ops
+	install -m 755 ops/mps.sh $(SHARE)/ops
+	install -m 644 ops/mps.md ops/GPU.md $(SHARE)/ops
 	for d in models/blip2-opt-demo models/blip2-itm-demo; do install -d $(SHARE)/$$d && install -m 644 $$d/* $(SHARE)/$$d || exit 1; done
 	for d in demo_opt demo_itm; do install -d $(SHARE)/selftest/$$d && install -m 644 tests/golden/$$d/* $(SHARE)/selftest/$$d || exit 1; done
 	install -d $(SHARE)/selftest/images

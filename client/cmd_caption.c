@@ -160,7 +160,7 @@ static void say_more(const struct plan *plan, const struct devices *have, const 
         cli_error("%s", chosen->note);
     if (chosen->kind == DEVICE_CUDA && !have->has_mps)
         cli_error(
-            "NVIDIA's MPS is not running: the %u workers of a card take turns on it; `nvidia-cuda-mps-control -d` "
+            "NVIDIA's MPS is not running: the %u workers of a card take turns on it; `ops/mps.sh start` (ops/mps.md) "
             "lets them work side by side",
             plan->n_workers);
 }

@@ -128,7 +128,7 @@ const struct cli_command cmd_devices = {
         "of\n"
         "256 pictures, the cache of 256 sequences; the language model grows as many as its share holds. The CPUs "
         "decode\n"
-        "pictures. --dry-run shows processes, shares and threads. NVIDIA's MPS (nvidia-cuda-mps-control -d) lets the\n"
+        "pictures. --dry-run shows processes, shares and threads. NVIDIA's MPS (ops/mps.sh start) lets the\n"
         "processes of a card work side by side; without it they take turns.\n\n"
         "The types that a recipe leaves open (dtype = auto) are bf16 on GPUs and fp32 on the CPU. They are stored with "
         "the\n"

@@ -11,6 +11,7 @@ int main(int argc, char **argv)
                                            .conf = &conf,
                                            .common = &conf.common,
                                            .selftest = llm_selftest,
+                                           .check = llm_worker_check,
                                            .start = llm_worker_start,
                                            .run = llm_worker_run,
                                            .free = llm_worker_free};

@@ -54,6 +54,14 @@ static int parse_admit(const char *text, enum generate_admit *ret, struct err *e
     return 0;
 }
 
+int llm_worker_check(const void *conf, struct err *err)
+{
+    const struct llm_conf *c = conf;
+    enum generate_admit admit;
+
+    return parse_admit(c->admit, &admit, err);
+}
+
 /* Positions of a sequence, at most. */
 static int64_t positions_of(const struct llm_worker *w)
 {

@@ -39,8 +39,15 @@ empty_onednn() {
 
 pack_programs() {
     mkdir -p "$tmp/build/lib" "$tmp/build/lib-base" "$tmp/build/tests/gpu" "$tmp/build/tests/bench"
-    programs=$(ls "$O"/blipline "$O"/blipline-broker "$O"/blipline-encoder "$O"/blipline-qformer "$O"/blipline-llm "$O"/tests/bench/bench_gpu)
+    programs=$(ls "$O"/blipline "$O"/blipline-broker "$O"/blipline-encoder "$O"/blipline-qformer "$O"/blipline-llm "$O"/tests/bench/bench_gpu) || {
+        echo "gpu-check.sh: programs are missing: make gpu-check-programs" >&2
+        return 1
+    }
     tests=$(find "$O/tests/gpu" -maxdepth 1 -name 'test_*' -perm -u+x -type f)
+    [ -n "$tests" ] || {
+        echo "gpu-check.sh: no tests in $O/tests/gpu: make gpu-check-programs" >&2
+        return 1
+    }
     for p in $programs $tests "$O/libblipline-cuda.so"; do
         strip -o "$tmp/build/${p#"$O"/}" "$p" || return 1
     done
@@ -179,7 +186,7 @@ phase_machine() {
     step_libraries=$BLIPLINE_LIBRARIES
     step machine "blipline devices" 60 must "$O/blipline" devices
     # shellcheck disable=SC2016
-    step machine "libraries" 30 must sh -c 'for p in "$@"; do ldd "$p" | grep "not found" && exit 1; done; exit 0' sh "$O/blipline" "$O/blipline-llm" "$O/libblipline-cuda.so"
+    step machine "libraries" 30 must sh -c 'for p in "$@"; do [ -e "$p" ] || { echo "cannot find $p"; exit 1; }; ldd "$p" | grep "not found" && exit 1; done; exit 0' sh "$O/blipline" "$O/blipline-llm" "$O/libblipline-cuda.so"
 }
 
 gpu_tests() { find "$O/tests/gpu" -maxdepth 1 -name 'test_*' -type f -perm -u+x | sort; }

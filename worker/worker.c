@@ -75,6 +75,8 @@ int worker_device(const struct worker_conf *conf, struct device_conf *ret, struc
     const bool host = strcmp(conf->device, "cpu") == 0 || strcmp(conf->device, "ref") == 0;
     enum dtype dtype = DTYPE_F32;
 
+    if (!host && !device_is_cuda(conf->device) && strcmp(conf->device, "null") != 0)
+        return err_set(err, -EINVAL, "device = %s: cpu, cuda:N, a GPU's UUID or null is wanted", conf->device);
     if (dtype_parse(conf->dtype, &dtype) < 0 || !dtype_is_float(dtype_of_activations(dtype)))
         return err_set(err, -EINVAL, "dtype = %s: fp32, bf16, fp16 or fp8 is wanted", conf->dtype);
     if (host && (dtype == DTYPE_F16 || dtype == DTYPE_F8_E4M3))

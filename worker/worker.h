@@ -160,6 +160,7 @@ struct worker_program {
     void *conf;                       /* what `table` describes */
     const struct worker_conf *common; /* inside conf */
     int (*selftest)(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err);
+    int (*check)(const void *conf, struct err *err); /* the stage's own keys; NULL: conf_load has seen to all */
     int (*start)(const void *conf, void **ret, struct err *err);
     int (*run)(void *daemon, struct err *err);
     void (*free)(void *daemon);

@@ -30,12 +30,13 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
     struct err err;
     int rc;
 
+    log_init(p->name, LOG_LEVEL_INFO);
     tensor_threads_prepare(argv);
     if (conf_load(p->table, p->conf, opt.file, &err) < 0)
         fatal(EXIT_CONFIG, "%s", err.text);
     if (log_level_parse(p->common->log_level, &level) < 0)
         fatal(EXIT_CONFIG, "log_level = %s: err, warn, info or debug is wanted", p->common->log_level);
-    if (worker_device(p->common, &selftest.device, &err) < 0)
+    if (worker_device(p->common, &selftest.device, &err) < 0 || (p->check && p->check(p->conf, &err) < 0))
         fatal(EXIT_CONFIG, "%s", err.text);
     log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);
     if (opt.check_only) {

@@ -64,8 +64,15 @@ static int library_status(struct cuda_ops *o, cublasStatus_t s, const char *what
 {
     if (cuda_failed(o) < 0 || s == CUBLAS_STATUS_SUCCESS)
         return cuda_failed(o);
-    if (s == CUBLAS_STATUS_ALLOC_FAILED)
+    if (o->pass == CUDA_PASS_RECORD) { /* the library may fail in a capture where it would not outside of one */
+        cuda_pass_fail(o, -EAGAIN);
+        return -EAGAIN;
+    }
+    if (s == CUBLAS_STATUS_ALLOC_FAILED) {
+        if (o->pass != CUDA_PASS_NONE)
+            cuda_pass_fail(o, -ENOMEM);
         return -ENOMEM;
+    }
     o->failed = true;
     return err_set(&o->base.why, -EIO, "%s: cublasLt: %s", what, cublasLtGetStatusString(s));
 }
@@ -398,8 +405,11 @@ static int run_with_key(struct cuda_ops *o, const struct cuda_product *p, bool i
     s = describe(o->matmul, p, p->n_rows, e->fast_sums);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = enqueue(o, p, &e->algo);
-    if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE)
+    if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE) {
+        if (key.n_rows == p->n_rows) /* it was chosen for this count: asking again would change nothing */
+            e->found = false;
         return -ENOTSUP;
+    }
     return library_status(o, s, "product");
 }
 

@@ -94,12 +94,15 @@ int cuda_scratch(struct cuda_ops *o, enum cuda_slot slot, size_t n_bytes, void *
     if (rc < 0)
         return rc;
     if (n_bytes > o->scratch[slot].n_bytes) {
-        assert(o->pass != CUDA_PASS_RECORD && o->pass != CUDA_PASS_REPLAY); /* the first run of a key has grown it */
+        assert(o->pass != CUDA_PASS_REPLAY);
+        if (o->pass == CUDA_PASS_RECORD) /* the first run of a key has grown it, unless the library answers otherwise */
+            return fail(o, -EAGAIN);
         n_bytes = round_up(n_bytes, SCRATCH_STEP_BYTES);
         rc = cuda_status(o, cudaDeviceSynchronize(), "waiting for scratch memory");
         if (rc < 0)
             return rc;
-        cuda_passes_forget(o);
+        if (slot != CUDA_SLOT_PIXELS && slot != CUDA_SLOT_CHOOSE) /* those are never in a pass */
+            cuda_passes_forget(o);
         cuda_free(o, o->scratch[slot].d_memory);
         o->scratch[slot] = {NULL, 0};
         rc = cuda_malloc(o, n_bytes, &d_memory);

@@ -475,6 +475,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t op, 
         memcpy(&with, chosen, sizeof(with));
     if (with.magic != ALGO_MAGIC || with.workspace > workspace_bytes)
         return CUBLAS_STATUS_INVALID_VALUE;
+    if ((refused & EMULATOR_REFUSE_CAPTURED) && emulator_is_capturing(stream))
+        return CUBLAS_STATUS_INTERNAL_ERROR;
     if ((refused & EMULATOR_REFUSE_OTHER_ROWS) && with.columns != layouts[3]->cols)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     s = check(o, layouts[0], layouts[1], layouts[2], layouts[3], with.alignment);

@@ -11,6 +11,7 @@ enum emulator_refuse {
     EMULATOR_REFUSE_ALL = 8,
     EMULATOR_REFUSE_OTHER_ROWS = 16, /* an algorithm with another count of rows than it was asked for with */
     EMULATOR_REFUSE_FAST_SUMS = 32,  /* e4m3 with CUBLASLT_MATMUL_DESC_FAST_ACCUM */
+    EMULATOR_REFUSE_CAPTURED = 64,   /* to be captured: an internal error */
 };
 
 #endif
