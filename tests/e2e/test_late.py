@@ -158,13 +158,13 @@ def test_a_card_too_small_for_one_sequence(folder, monkeypatch):
 
 def test_types_that_do_not_fit_are_refused(folder):
     with Cluster(folder) as cluster:
-        for conf, why in (({"dtype": "fp16"}, "device = cpu computes in fp32 or bf16"), ({"dtype": "fp8"}, "device = cpu computes"), ({"dtype": "int8"}, "fp32, bf16, fp16 or fp8"),
+        for conf, why in (({"dtype": "fp16"}, "device = cpu computes in fp32 or bf16"), ({"dtype": "fp8"}, "device = cpu computes"), ({"dtype": "int8"}, "fp32, bf16, fp16 or fp8"), ({"device": "gpu"}, "cpu, cuda:N"),
                           ({"memory_share": "2"}, "from 0.05 to 1")):
             worker = cluster.start("encoder", **conf)
             assert worker.process.wait(30) == 78
             assert why in worker.text()
         worker = cluster.start("llm", admit="some")
-        assert worker.process.wait(30) == 70 and "admit = some: all or empty is wanted" in worker.text()
+        assert worker.process.wait(30) == 78 and "admit = some: all or empty is wanted" in worker.text()
         worker = cluster.start("encoder", device="cuda:0", cuda_library="/nowhere/lib.so")
         assert worker.process.wait(30) == 70 and "/nowhere/lib.so is not there" in worker.text()
 
