@@ -92,7 +92,7 @@ BINARIES := $(addprefix $(O)/,blipline blipline-broker blipline-encoder blipline
 NVCC      := nvcc
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))
 CUDA_SRC  := $(wildcard tensor/cuda/*.cu)
-CUDA_PIC  := $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c)
+CUDA_PIC  := $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/weight_parts.c)
 CUDA_SO   := $(if $(filter 1,$(CUDA)),$(O)/libblipline-cuda.so)
 CUDA_ARCH := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=sm_89 -gencode arch=compute_90a,code=sm_90a \
              -gencode arch=compute_90,code=compute_90

@@ -1,5 +1,7 @@
 #include "tensor/cpu.h"
 
+#include "tensor/weight_parts.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -130,17 +132,10 @@ struct plain {
 
 static int plain_size(const struct ops_weight_part *parts, int n_parts, struct plain *p)
 {
-    int64_t n = 0, k = parts[0].weight->shape[1], total;
+    int64_t n, k, total;
 
-    for (int i = 0; i < n_parts; i++) {
-        const struct tensor *w = parts[i].weight, *b = parts[i].bias;
-
-        assert(w->n_dims == 2 && w->shape[1] == k && !b == !parts[0].bias);
-        assert(!b || (b->n_dims == 1 && b->shape[0] == w->shape[0]));
-        if (__builtin_add_overflow(n, w->shape[0], &n))
-            return -EOVERFLOW;
-    }
-    assert(n > 0 && k > 0);
+    if (weight_parts_shape(parts, n_parts, &n, &k) < 0)
+        return -EOVERFLOW;
     if (__builtin_mul_overflow(n, k + 2, &total) || total > (int64_t)(PTRDIFF_MAX / sizeof(float)) - ALIGN)
         return -EOVERFLOW;
     p->n = n;

@@ -1,4 +1,5 @@
 #include "tensor/ops.h"
+#include "tensor/weight_parts.h"
 #include "tensor/sampler.h"
 
 #include <assert.h>
@@ -99,17 +100,10 @@ static void ref_weight_free(struct ops *o, struct ops_weight *w)
 
 static int weight_size(const struct ops_weight_part *parts, int n_parts, int64_t *ret_n, int64_t *ret_k)
 {
-    int64_t n = 0, k = parts[0].weight->shape[1], total;
+    int64_t n, k, total;
 
-    for (int i = 0; i < n_parts; i++) {
-        const struct tensor *w = parts[i].weight, *b = parts[i].bias;
-
-        assert(w->n_dims == 2 && w->shape[1] == k && !b == !parts[0].bias);
-        assert(!b || (b->n_dims == 1 && b->shape[0] == w->shape[0]));
-        if (__builtin_add_overflow(n, w->shape[0], &n))
-            return -EOVERFLOW;
-    }
-    assert(n > 0 && k > 0);
+    if (weight_parts_shape(parts, n_parts, &n, &k) < 0)
+        return -EOVERFLOW;
     if (__builtin_mul_overflow(n, k, &total) || total > (int64_t)(PTRDIFF_MAX / sizeof(float)))
         return -EOVERFLOW;
     *ret_n = n;

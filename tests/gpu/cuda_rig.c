@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include <dlfcn.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,4 +178,14 @@ double cuda_rig_limit(const struct ops *o)
     default:
         return 6e-3;
     }
+}
+
+double cuda_rig_limit_of_means(const float *ref, int64_t rows, int64_t width, int64_t ld, double limit)
+{
+    double size = 0;
+
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < width; c++)
+            size += (double)ref[r * ld + c] * ref[r * ld + c];
+    return limit * fmax(1, 0.2 * sqrt((double)(rows * width) / fmax(size, 1e-30)));
 }

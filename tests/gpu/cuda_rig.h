@@ -53,4 +53,8 @@ void cuda_rig_drop(struct ops *o, void *d);
 /* The limit of |out - ref| / |ref| for one operator whose inputs are exact in this type: its rounding. */
 double cuda_rig_limit(const struct ops *o);
 
+/* `limit` for means of values of size 1, rows x width of them: where few columns nearly cancel, a mean is as inexact as
+ * these values are. */
+double cuda_rig_limit_of_means(const float *ref, int64_t rows, int64_t width, int64_t ld, double limit);
+
 #endif

@@ -140,17 +140,6 @@ static void drop_attention(struct ops *o, const struct ops_attention_args *a)
     cuda_rig_drop(o, (void *)(uintptr_t)a->bias);
 }
 
-/* A result is a mean of values of size 1. Where few columns nearly cancel it is as inexact as these values are. */
-static double limit_beside(const float *ref, int64_t rows, int64_t width, int64_t ld, double limit)
-{
-    double size = 0;
-
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < width; c++)
-            size += (double)ref[r * ld + c] * ref[r * ld + c];
-    return limit * fmax(1, 0.2 * sqrt((double)(rows * width) / fmax(size, 1e-30)));
-}
-
 static void compare(const struct ops *o, const struct attention_data *d, const float *out, const float *ref,
                     double limit)
 {
@@ -161,7 +150,7 @@ static void compare(const struct ops *o, const struct attention_data *d, const f
         const int64_t at = d->q_start[s] * a->ld_out, before = s ? d->q_start[s - 1] + d->q_len[s - 1] : 0;
 
         OPS_RIG_NEAR(out + at, ref + at, d->q_len[s], width, a->ld_out,
-                     limit_beside(ref + at, d->q_len[s], width, a->ld_out, limit),
+                     cuda_rig_limit_of_means(ref + at, d->q_len[s], width, a->ld_out, limit),
                      "attention %s sequence %d of %d: q %d kv %d heads %d of %d causal %d bias %d ld %lld",
                      dtype_name(o->act_dtype), s, a->n_seqs, (int)d->q_len[s], (int)d->kv_len[s], a->n_heads,
                      a->head_dim, a->causal, a->bias != NULL, (long long)a->ld_out);

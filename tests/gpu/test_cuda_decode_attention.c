@@ -163,17 +163,6 @@ static void drop_decode(struct ops *o, const struct ops_decode_attention_args *a
     cuda_rig_drop(o, (void *)(uintptr_t)a->bias);
 }
 
-/* A result is a mean of values of size 1. Where few columns nearly cancel it is as inexact as these values are. */
-static double limit_beside(const float *ref, int64_t rows, int64_t width, int64_t ld, double limit)
-{
-    double size = 0;
-
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < width; c++)
-            size += (double)ref[r * ld + c] * ref[r * ld + c];
-    return limit * fmax(1, 0.2 * sqrt((double)(rows * width) / fmax(size, 1e-30)));
-}
-
 static void compare(const struct cuda_rig *g, const struct ops *o, const struct decode_data *d, const float *out,
                     double limit)
 {
@@ -186,12 +175,13 @@ static void compare(const struct cuda_rig *g, const struct ops *o, const struct 
     assert_int_equal(g->ref->f->decode_attention(g->ref, &of_ref), 0);
     for (int r = 0; r < a->n_rows; r++)
         OPS_RIG_NEAR(out + r * a->ld_out, ref + r * a->ld_out, 1, width, a->ld_out,
-                     limit_beside(ref + r * a->ld_out, 1, width, a->ld_out, limit),
+                     cuda_rig_limit_of_means(ref + r * a->ld_out, 1, width, a->ld_out, limit),
                      "decode attention %s row %d of %d: %d heads of %d, prefix %d, tail %d, bias %d, ld %lld",
                      dtype_name(o->act_dtype), r, a->n_rows, a->n_heads, a->head_dim, (int)d->prefix_len[r],
                      (int)d->tail_len[r], a->bias != NULL, (long long)a->ld_kv);
-    OPS_RIG_NEAR(out, ref, a->n_rows, width, a->ld_out, limit_beside(ref, a->n_rows, width, a->ld_out, limit),
-                 "decode attention %s, all rows", dtype_name(o->act_dtype));
+    OPS_RIG_NEAR(out, ref, a->n_rows, width, a->ld_out,
+                 cuda_rig_limit_of_means(ref, a->n_rows, width, a->ld_out, limit), "decode attention %s, all rows",
+                 dtype_name(o->act_dtype));
     free(ref);
 }
 
