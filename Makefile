@@ -218,9 +218,10 @@ simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and f
 
 # In the place of the CUDA operators, for end-to-end tests of what the daemons do with a device that works behind the host.
 LATE_SO := $(O)/tests/e2e/liblate.so
-$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c)
+NO_UNDEFINED := -Wl,-z,defs # a symbol that is missing is an error here and not in the daemons; a sanitizer's are the program's
+$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $^ -ldnnl -lgomp -lxxhash -lm
+	$(Q)$(CC) $(LDFLAGS) -shared $(if $(SAN),,$(NO_UNDEFINED)) -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 
 test-e2e: build python-proto $(LATE_SO) $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
 	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \
