@@ -8,6 +8,8 @@
 #include <string.h>
 #include <strings.h>
 
+enum { MAX_KEYS = 128 };
+
 struct unit {
     const char *suffix;
     int64_t factor;
@@ -72,19 +74,19 @@ static int parse_int(const char *text, int64_t *ret)
     return parse_number_with_unit(text, units, ret);
 }
 
-static int set_text(const struct conf_key *k, void *conf, const char *value, const char *where, struct err *err)
+static int set_text(const struct conf_key *k, void *conf, const char *value, struct err *err)
 {
     size_t n = strlen(value);
 
     if (n >= k->size)
-        return err_set(err, -ERANGE, "%s: %s is %zu bytes long, the limit is %zu", where, k->key, n, k->size - 1);
+        return err_set(err, -ERANGE, "%s is %zu bytes long, the limit is %zu", k->key, n, k->size - 1);
     if ((int64_t)n < k->min)
-        return err_set(err, -ERANGE, "%s: %s must not be empty (%s)", where, k->key, k->help);
+        return err_set(err, -ERANGE, "%s must not be empty (%s)", k->key, k->help);
     memcpy((char *)conf + k->offset, value, n + 1);
     return 0;
 }
 
-static int set_key(const struct conf_key *k, void *conf, const char *value, const char *where, struct err *err)
+static int set_key(const struct conf_key *k, void *conf, const char *value, struct err *err)
 {
     static const struct {
         int (*parse)(const char *, int64_t *);
@@ -97,91 +99,122 @@ static int set_key(const struct conf_key *k, void *conf, const char *value, cons
     int64_t n = 0;
 
     if (k->type == CONF_TEXT)
-        return set_text(k, conf, value, where, err);
+        return set_text(k, conf, value, err);
     assert(kinds[k->type].parse);
     if (kinds[k->type].parse(value, &n) < 0)
-        return err_set(err, -EINVAL, "%s: %s = %s: %s is wanted", where, k->key, value, kinds[k->type].form);
+        return err_set(err, -EINVAL, "%s = %s: %s is wanted", k->key, value, kinds[k->type].form);
     if (k->type == CONF_BOOL) {
         *(bool *)field = n != 0;
         return 0;
     }
     if (n < k->min || (k->max && n > k->max))
-        return err_set(err, -ERANGE, "%s: %s = %s is out of range (%lld to %lld)", where, k->key, value,
-                       (long long)k->min, (long long)(k->max ? k->max : INT64_MAX));
+        return err_set(err, -ERANGE, "%s = %s is out of range (%lld to %lld)", k->key, value, (long long)k->min,
+                       (long long)(k->max ? k->max : INT64_MAX));
     memcpy(field, &n, sizeof(n));
     return 0;
 }
 
-int conf_set(const struct conf_key *table, void *conf, const char *key, const char *value, const char *where,
-             struct err *err)
+static const struct conf_key *find_key(const struct conf_key *table, const char *key)
 {
-    for (const struct conf_key *k = table; k->key; k++)
-        if (strcmp(k->key, key) == 0)
-            return set_key(k, conf, value, where, err);
-    return err_set(err, -EINVAL, "%s: unknown key \"%s\" (-h lists the keys)", where, key);
+    while (table->key && strcmp(table->key, key) != 0)
+        table++;
+    return table->key ? table : NULL;
 }
 
-struct load_state {
+int conf_set(const struct conf_key *table, void *conf, const char *key, const char *value, struct err *err)
+{
+    const struct conf_key *k = find_key(table, key);
+
+    return k ? set_key(k, conf, value, err) : err_set(err, -EINVAL, "unknown key \"%s\" (-h lists the keys)", key);
+}
+
+struct reading {
     const struct conf_key *table;
     void *conf;
-    const char *path;
+    FILE *file;
+    int line;
+    int seen[MAX_KEYS]; /* the line of each key of the table; 0: none */
     struct err *err;
-    bool *seen;
     int rc;
 };
 
-static int load_line(void *user, const char *section, const char *name, const char *value)
+/* For ini_parse_stream: the next line, as fgets gives it, but without blanks before it (to inih those would mean that the
+ * value above goes on), and whole or not at all (inih takes what does not fit for another line). */
+static char *next_line(char *to, int size, void *user)
 {
-    struct load_state *s = user;
+    struct reading *r = user;
+    size_t n;
 
-    if (s->rc < 0)
-        return 0;
-    if (section[0]) {
-        s->rc = err_set(s->err, -EINVAL, "%s: section [%s]: this file has no sections", s->path, section);
-        return 0;
+    if (r->rc < 0 || !fgets(to, size, r->file))
+        return NULL;
+    r->line++;
+    n = strlen(to);
+    if (n + 1 == (size_t)size && to[n - 1] != '\n') {
+        r->rc = err_set(r->err, -EINVAL, "longer than %d bytes", size - 2);
+        return NULL;
     }
-    s->rc = conf_set(s->table, s->conf, name, value, s->path, s->err);
-    for (size_t i = 0; s->rc == 0 && s->table[i].key; i++)
-        if (strcmp(s->table[i].key, name) == 0)
-            s->seen[i] = true;
-    return s->rc == 0;
+    n = strspn(to, " \t");
+    memmove(to, to + n, strlen(to + n) + 1);
+    return to;
 }
 
-static int check_complete(const struct load_state *s)
+/* For ini_parse_stream: a key with its value. */
+static int take(void *user, const char *section, const char *name, const char *value)
 {
-    for (size_t i = 0; s->table[i].key; i++)
-        if (!s->seen[i] && !s->table[i].default_value)
-            return err_set(s->err, -EINVAL, "%s: %s is missing (%s)", s->path ? s->path : "configuration",
-                           s->table[i].key, s->table[i].help);
-    return 0;
+    struct reading *r = user;
+    const struct conf_key *k = find_key(r->table, name);
+
+    if (r->rc < 0)
+        return 0;
+    if (section[0])
+        r->rc = err_set(r->err, -EINVAL, "section [%s]: this file has no sections", section);
+    else if (k && r->seen[k - r->table])
+        r->rc = err_set(r->err, -EINVAL, "%s is there already, in line %d", name, r->seen[k - r->table]);
+    else
+        r->rc = conf_set(r->table, r->conf, name, value, r->err);
+    if (r->rc < 0)
+        return 0;
+    r->seen[k - r->table] = r->line;
+    return 1;
+}
+
+static int read_file(struct reading *r, const char *path)
+{
+    int bad, unreadable;
+
+    r->file = fopen(path, "re");
+    if (!r->file)
+        return err_set(r->err, -ENOENT, "%s: cannot read the configuration file: %s", path, strerror(errno));
+    bad = ini_parse_stream(next_line, r, take, r);
+    unreadable = ferror(r->file) ? errno : 0;
+    (void)fclose(r->file);
+    if (unreadable)
+        return err_set(r->err, -EIO, "%s: cannot read the configuration file: %s", path, strerror(unreadable));
+    if (bad < 0)
+        return err_set(r->err, -ENOMEM, "%s: no memory", path);
+    if (bad > 0 && (r->rc == 0 || bad < r->line))
+        return err_set(r->err, -EINVAL, "%s, line %d: not \"key = value\"", path, bad);
+    return r->rc < 0 ? err_prefix(r->err, r->rc, "%s, line %d", path, r->line) : 0;
 }
 
 int conf_load(const struct conf_key *table, void *conf, const char *path, struct err *err)
 {
-    bool seen[128] = {false};
-    struct load_state s = {.table = table, .conf = conf, .path = path, .err = err, .seen = seen};
-    int rc;
+    struct reading r = {.table = table, .conf = conf, .err = err};
+    int rc = 0;
 
-    for (const struct conf_key *k = table; k->key; k++) {
-        if (!k->default_value)
-            continue;
-        rc = set_key(k, conf, k->default_value, "default", err);
-        if (rc < 0)
-            return rc;
+    for (const struct conf_key *k = table; k->key && rc == 0; k++) {
+        assert(k - table < MAX_KEYS);
+        if (k->default_value)
+            rc = set_key(k, conf, k->default_value, err);
     }
-    if (!path)
-        return check_complete(&s);
-    rc = ini_parse(path, load_line, &s);
-    if (rc == -1)
-        return err_set(err, -ENOENT, "%s: cannot read the configuration file", path);
-    if (s.rc < 0) {
-        if (rc > 0)
-            return err_prefix(err, s.rc, "line %d", rc);
-        return s.rc;
-    }
-    if (rc != 0)
-        return err_set(err, -EINVAL, "%s: line %d is not \"key = value\"", path, rc);
-    return check_complete(&s);
+    if (rc < 0)
+        return err_prefix(err, rc, "default");
+    if (path)
+        rc = read_file(&r, path);
+    for (const struct conf_key *k = table; k->key && rc == 0; k++)
+        if (!k->default_value && !r.seen[k - table])
+            rc = err_set(err, -EINVAL, "%s: %s is missing (%s)", path ? path : "configuration", k->key, k->help);
+    return rc;
 }
 
 void conf_print_help(const struct conf_key *table, FILE *out)

@@ -36,8 +36,8 @@ struct conf_key {
 
 /* The table ends with a zeroed entry. Fill `conf` with defaults, then with `path` (NULL: defaults alone). */
 int conf_load(const struct conf_key *table, void *conf, const char *path, struct err *err) CHECK_RESULT;
-/* One "key" = "value" on top of what is there; `where` is named in errors. */
-int conf_set(const struct conf_key *table, void *conf, const char *key, const char *value, const char *where,
+/* One "key" = "value" on top of what is there. */
+int conf_set(const struct conf_key *table, void *conf, const char *key, const char *value,
              struct err *err) CHECK_RESULT;
 /* A commented example file with defaults; also what ops/ pages are made from. */
 void conf_print_help(const struct conf_key *table, FILE *out);

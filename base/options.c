@@ -15,9 +15,12 @@ static void print_help(const char *program, const char *what, const struct conf_
            "  -v       log at level debug\n"
            "  -V       version\n"
            "  -h       this help\n\n"
-           "The daemon runs in the foreground, logs to standard error and drains on SIGTERM.\n\n"
+           "The daemon runs in the foreground, logs to standard error and drains on SIGTERM.\n"
+           "Exit codes: %d stopped as it was told to, %d ended by an error, %d wrong command line, %d wrong "
+           "configuration\n"
+           "(starting again would not help), %d could not start (model, device, socket).\n\n"
            "Configuration keys with their defaults:\n\n",
-           program, what, program);
+           program, what, program, EXIT_SUCCESS, EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG, EXIT_INIT);
     conf_print_help(table, stdout);
 }
 

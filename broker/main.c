@@ -19,6 +19,7 @@ int main(int argc, char **argv)
     struct err err;
     int rc;
 
+    log_init("blipline-broker", LOG_LEVEL_INFO);
     if (conf_load(broker_conf_table, &conf, opt.file, &err) < 0)
         fatal(EXIT_CONFIG, "%s", err.text);
     if (log_level_parse(conf.log_level, &level) < 0)

@@ -180,19 +180,46 @@ static void test_conf_reads_units_and_defaults(void **state)
     assert_true(c.insecure);
 }
 
+/* To inih, blanks at the head of a line would mean that the value above goes on. */
+static void test_conf_takes_keys_behind_blanks(void **state)
+{
+    struct sample_conf c;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(load_text("  endpoint = ipc://x\n\tthreads = 7\n\n  # memory = 1\n", &c, &err), 0);
+    assert_string_equal(c.endpoint, "ipc://x");
+    assert_int_equal(c.threads, 7);
+}
+
+static void test_conf_lines_are_whole_or_refused(void **state)
+{
+    struct sample_conf c;
+    struct err err;
+    char text[2048];
+
+    (void)state;
+    (void)snprintf(text, sizeof(text), "endpoint = a\n# %01500d\n", 0);
+    assert_int_equal(load_text(text, &c, &err), -EINVAL);
+    assert_non_null(strstr(err.text, ", line 2: longer than "));
+}
+
 static void test_conf_names_line_key_and_what_was_wanted(void **state)
 {
     static const struct {
         const char *text, *part;
         int code;
-    } cases[] = {{"threads = 3\n", "endpoint is missing", -EINVAL},
-                 {"endpoint = a\nthreads = many\n", "line 2", -EINVAL},
-                 {"endpoint = a\nthreads = 65\n", "out of range", -ERANGE},
-                 {"endpoint = a\nthread = 2\n", "unknown key \"thread\"", -EINVAL},
-                 {"endpoint = a\nmemory = 9999999999GiB\n", "memory", -EINVAL},
-                 {"endpoint = a\nlease = 3 weeks\n", "a duration such as", -EINVAL},
-                 {"endpoint = a\n[part]\nthreads = 1\n", "no sections", -EINVAL},
-                 {"endpoint = 0123456789012345678901234567890123456789\n", "the limit is 31", -ERANGE}};
+    } cases[] = {
+        {"threads = 3\n", "endpoint is missing", -EINVAL},
+        {"endpoint = a\nthreads = many\n", ", line 2: threads = many: a whole number", -EINVAL},
+        {"endpoint = a\n\nthreads = 1\n  threads = 2\n", ", line 4: threads is there already, in line 3", -EINVAL},
+        {"endpoint = a\nnonsense\nthreads = many\n", ", line 2: not \"key = value\"", -EINVAL},
+        {"endpoint = a\nthreads = 65\n", "out of range", -ERANGE},
+        {"endpoint = a\nthread = 2\n", "unknown key \"thread\"", -EINVAL},
+        {"endpoint = a\nmemory = 9999999999GiB\n", "memory", -EINVAL},
+        {"endpoint = a\nlease = 3 weeks\n", "a duration such as", -EINVAL},
+        {"endpoint = a\n[part]\nthreads = 1\n", "no sections", -EINVAL},
+        {"endpoint = 0123456789012345678901234567890123456789\n", "the limit is 31", -ERANGE}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -284,6 +311,8 @@ int main(void)
         cmocka_unit_test(test_arena_is_aligned_and_reuses_its_blocks),
         cmocka_unit_test(test_file_round_trip_limits_and_kinds),
         cmocka_unit_test(test_conf_reads_units_and_defaults),
+        cmocka_unit_test(test_conf_takes_keys_behind_blanks),
+        cmocka_unit_test(test_conf_lines_are_whole_or_refused),
         cmocka_unit_test(test_conf_names_line_key_and_what_was_wanted),
         cmocka_unit_test(test_mailbox_is_bounded_in_order_and_pollable),
         cmocka_unit_test(test_mailbox_hands_over_between_threads_without_loss),

@@ -23,7 +23,7 @@ static struct worker_conf conf_of(const char *const (*pairs)[2], size_t n)
 
     assert_int_equal(conf_load(table, &c, NULL, &err), 0);
     for (size_t i = 0; i < n; i++)
-        if (conf_set(table, &c, pairs[i][0], pairs[i][1], "test", &err) < 0)
+        if (conf_set(table, &c, pairs[i][0], pairs[i][1], &err) < 0)
             fail_msg("%s", err.text);
     return c.common;
 }
