@@ -249,6 +249,7 @@ static int look_at(struct cuda_ops *o, const struct device_conf *conf, struct er
     if (rc == 0) {
         o->sm = 10 * p.major + p.minor;
         o->n_processors = p.multiProcessorCount;
+        o->l2_bytes = (size_t)p.l2CacheSize;
         o->memory_limit = (size_t)(conf->memory_share * (double)p.totalGlobalMem);
         rc = check_device(conf, o, p.name, err);
         if (rc < 0)

@@ -66,6 +66,7 @@ struct cuda_ops {
     int device;       /* ordinal */
     int sm;           /* compute capability: 80, 89, 90, ... */
     int n_processors; /* streaming multiprocessors */
+    size_t l2_bytes;
     bool tf32;
     int n_threads;             /* of loading */
     size_t memory_limit;       /* of this process */
@@ -139,6 +140,9 @@ int cuda_scratch(struct cuda_ops *o, enum cuda_slot slot, size_t n_bytes, void *
 int cuda_malloc_host(struct cuda_ops *o, size_t n_bytes, void **ret);
 /* An event without a time. */
 int cuda_event_new(struct cuda_ops *o, cudaEvent_t *ret);
+/* One that a thread sleeps for, where cuda_event_new's is waited for by asking again and again: for waits that last as long
+ * as a batch, while the processors have pictures to decode. */
+int cuda_event_new_slept_for(struct cuda_ops *o, cudaEvent_t *ret);
 /* `waiting` runs what is enqueued after this call when what is in `before` now is done; `event` carries it. */
 int cuda_stream_after(struct cuda_ops *o, cudaStream_t waiting, cudaStream_t before, cudaEvent_t event);
 

@@ -47,7 +47,7 @@ int cuda_downloads_new(struct cuda_ops *o)
     for (int i = 0; i < OPS_MAX_DOWNLOADS && rc == 0; i++) {
         rc = cuda_event_new(o, &d->slots[i].copied);
         if (rc == 0)
-            rc = cuda_event_new(o, &d->slots[i].arrived);
+            rc = cuda_event_new_slept_for(o, &d->slots[i].arrived);
     }
     return rc;
 }

@@ -267,7 +267,8 @@ static cublasStatus_t describe(struct cuda_matmul *m, const struct cuda_product 
 
     set_layout(&s, m->w, p->in_type, p->k, p->n, p->k);
     set_layout(&s, m->x, p->in_type, p->k, n_rows, p->ld_x);
-    set_layout(&s, m->c, p->out_type, p->n, n_rows, p->c ? p->ld_c : p->ld_d);
+    if (p->c)
+        set_layout(&s, m->c, p->out_type, p->n, n_rows, p->ld_c);
     set_layout(&s, m->d, p->out_type, p->n, n_rows, p->ld_d);
     set_desc<int32_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     set_desc<uint32_t>(&s, m->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, p->epilogue);
@@ -295,6 +296,12 @@ static cublasStatus_t describe_alignment(struct cuda_matmul *m, const struct key
     return s;
 }
 
+/* The library takes c in d's place only where their descriptions are one and the same. */
+static cublasLtMatrixLayout_t c_layout(const struct cuda_matmul *m, const struct cuda_product *p)
+{
+    return p->c && p->c != p->d ? m->c : m->d;
+}
+
 /* -- running -- */
 
 static cublasStatus_t enqueue(struct cuda_ops *o, const struct cuda_product *p, const cublasLtMatmulAlgo_t *algo)
@@ -302,8 +309,8 @@ static cublasStatus_t enqueue(struct cuda_ops *o, const struct cuda_product *p, 
     const float one = 1, beta = p->c ? 1 : 0;
     struct cuda_matmul *m = o->matmul;
 
-    return cublasLtMatmul(m->library, m->desc, &one, p->w, m->w, p->x, m->x, &beta, p->c ? p->c : p->d, m->c, p->d,
-                          m->d, algo, m->d_workspace, WORKSPACE_BYTES, o->stream);
+    return cublasLtMatmul(m->library, m->desc, &one, p->w, m->w, p->x, m->x, &beta, p->c ? p->c : p->d, c_layout(m, p),
+                          p->d, m->d, algo, m->d_workspace, WORKSPACE_BYTES, o->stream);
 }
 
 /* Milliseconds of the second of two runs; negative: it failed. */
@@ -356,7 +363,7 @@ static int ask(struct cuda_ops *o, const struct cuda_product *p, const struct ke
     if (s == CUBLAS_STATUS_SUCCESS)
         s = describe_alignment(m, key);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulAlgoGetHeuristic(m->library, m->desc, m->w, m->x, m->c, m->d, m->preference,
+        s = cublasLtMatmulAlgoGetHeuristic(m->library, m->desc, m->w, m->x, c_layout(m, p), m->d, m->preference,
                                            TIME_CANDIDATES ? CANDIDATES : 1, found, ret_n);
     /* A scale mode or an epilogue that this library does not know for these types, or this alignment. */
     if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE ||
@@ -413,12 +420,14 @@ static int run_with_key(struct cuda_ops *o, const struct cuda_product *p, bool i
     return library_status(o, s, "product");
 }
 
+/* The bucket's algorithm may not do for this count of rows: then this count has its own, from then on. */
 int cuda_product_run(struct cuda_ops *o, const struct cuda_product *p)
 {
-    int rc;
+    const struct key own = key_of(p, true);
+    int rc = -ENOTSUP;
 
     assert(p->n_rows >= 1 && p->ld_x >= p->k && p->ld_d >= p->n && !p->d_scale_w == !p->d_scale_x);
-    rc = run_with_key(o, p, false);
-    /* The bucket's algorithm may not do for this count of rows. */
+    if (!find(o->matmul, &own)->used)
+        rc = run_with_key(o, p, false);
     return rc == -ENOTSUP && bucket_of(p->n_rows) != p->n_rows ? run_with_key(o, p, true) : rc;
 }

@@ -125,6 +125,11 @@ int cuda_event_new(struct cuda_ops *o, cudaEvent_t *ret)
     return cuda_status(o, cudaEventCreateWithFlags(ret, cudaEventDisableTiming), "an event");
 }
 
+int cuda_event_new_slept_for(struct cuda_ops *o, cudaEvent_t *ret)
+{
+    return cuda_status(o, cudaEventCreateWithFlags(ret, cudaEventDisableTiming | cudaEventBlockingSync), "an event");
+}
+
 int cuda_stream_after(struct cuda_ops *o, cudaStream_t waiting, cudaStream_t before, cudaEvent_t event)
 {
     int rc = cuda_status(o, cudaEventRecord(event, before), "recording an event");

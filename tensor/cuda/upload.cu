@@ -43,7 +43,7 @@ int cuda_uploads_new(struct cuda_ops *o)
     if (!o->uploads)
         return -ENOMEM;
     for (int i = 0; i < N_PIECES && rc == 0; i++) {
-        rc = cuda_event_new(o, &o->uploads->pieces[i].sent);
+        rc = cuda_event_new_slept_for(o, &o->uploads->pieces[i].sent);
         if (rc == 0)
             rc = cuda_event_new(o, &o->uploads->pieces[i].consumed);
     }

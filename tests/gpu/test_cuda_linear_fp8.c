@@ -122,6 +122,20 @@ static void test_cuda_linear_fp8_does_what_the_library_does_not(void **state)
     }
 }
 
+/* More sums than half of the cache holds: the last step has fewer rows than the others. */
+static void test_cuda_linear_fp8_takes_sums_in_steps(void **state)
+{
+    const struct linear_case t = {1100, 6144, 16,         OPS_ACT_RELU, LINEAR_RESIDUAL_OTHER, true,
+                                  0,    1,    DTYPE_BF16, false,        OPS_WEIGHT_FP8,        0};
+    const struct cuda_rig *g = cuda_rig_get(state);
+    struct ops *o = linear_rig_open_fp8();
+
+    cuda_rig_refuse_products(EMULATOR_REFUSE_ROW_SCALES);
+    check_fp8(g, o, &t);
+    cuda_rig_refuse_products(0);
+    ops_free(o);
+}
+
 /* Rows of nothing but zeros, and values that e4m3 of another row's scale would lose. */
 static void test_cuda_linear_fp8_rows_have_scales_of_their_own(void **state)
 {
@@ -287,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_linear_fp8_equals_quantised_reference),
         cmocka_unit_test(test_cuda_linear_fp8_does_what_the_library_does_not),
+        cmocka_unit_test(test_cuda_linear_fp8_takes_sums_in_steps),
         cmocka_unit_test(test_cuda_linear_fp8_rows_have_scales_of_their_own),
         cmocka_unit_test(test_cuda_linear_is_in_fp8_only_where_it_may_be),
         cmocka_unit_test(test_cuda_linear_takes_what_norm_quantised),
