@@ -1,7 +1,7 @@
 /* attention_tiles.cuh - attention in 16-bit types on tensor cores, in one pass over the keys (FlashAttention-2).
  *
  * A block takes 16 query rows for each of its warps and streams the keys and values of one head past them, in stages of
- * 64 rows (32 for wide heads) that cp.async brings into two buffers of shared memory: while one stage is computed the next
+ * 64 rows (48 or 32 for wide heads) that cp.async brings into two buffers of shared memory: while one stage is computed the next
  * one arrives, one barrier a stage. Queries stay in registers as A operands of mma.m16n8k16; so do scores, which become
  * the A operand of the product with the values as they lie. Softmax is online, base 2, its factor folded into one FMA;
  * sums are divided out once, at the end. Rows in shared memory are an odd number of 16-byte units apart, so that the eight
@@ -37,7 +37,10 @@ template <int WIDTH> struct tile_shape {
         CHUNKS = 2 * STEPS,        /* 16-byte units of a row */
         PITCH = CHUNKS + 1,        /* from row to row in shared memory, in such units: odd */
         COLUMNS = WIDTH / 8,       /* results, 8 columns each; units of a row that are not always zero */
-        KEYS = WIDTH <= 160 ? 64 : 32,
+        /* 88 and 96: two blocks of six warps fit an SM of 100 KB too */
+        KEYS = WIDTH > 160                 ? 32
+               : WIDTH > 80 && WIDTH <= 96 ? 48
+                                           : 64,
         STAGE = 2 * KEYS * PITCH,     /* keys, then values */
         WARPS = WIDTH <= 160 ? 6 : 4, /* at most; the queries' rows fit into one stage */
         BAND = KEYS + 16 * WARPS,     /* distances of a stage's keys from a block's rows */

@@ -197,14 +197,17 @@ template <int VEC, typename F> static __device__ __forceinline__ void each_pack(
     for (int64_t base = 0; base < c->vocab; base += step * CHOOSE_LOADS) {
         piece<float, VEC> x[CHOOSE_LOADS] = {};
 
-        for (int u = 0; u < CHOOSE_LOADS; u++) {
-            const int64_t id = base + u * step + (int)threadIdx.x * VEC;
+        if (base + step * CHOOSE_LOADS <= c->vocab) { /* no branch between the loads: all are under way at once */
+#pragma unroll
+            for (int u = 0; u < CHOOSE_LOADS; u++)
+                x[u] = load_piece<float, VEC>(c->logits + base + u * step + (int)threadIdx.x * VEC);
+        } else {
+            for (int u = 0; u < CHOOSE_LOADS; u++)
+                for (int i = 0; i < VEC; i++) {
+                    const int64_t id = base + u * step + (int)threadIdx.x * VEC + i;
 
-            if (id + VEC <= c->vocab)
-                x[u] = load_piece<float, VEC>(c->logits + id);
-            else
-                for (int i = 0; i < VEC; i++)
-                    x[u].v[i] = id + i < c->vocab ? c->logits[id + i] : 0;
+                    x[u].v[i] = id < c->vocab ? c->logits[id] : 0;
+                }
         }
         for (int u = 0; u < CHOOSE_LOADS; u++) {
             const int64_t id = base + u * step + (int)threadIdx.x * VEC, left = c->vocab - id;

@@ -13,8 +13,8 @@
  * warps (a number that n_rows and n_heads fix) share a row, each takes every n-th pass, and they are merged in shared
  * memory.
  * Counted: 256 images x 5 beams, 32 heads of 80, 33 + 15 keys: 86 MB of prefixes and 196 MB of tails a layer, 94 us at 3
- * TB/s; about 400 instructions of a warp and pass, 1500 for a row and head, are 65 to 70 us of an H100's issue slots, so
- * that memory is the bound, but not by far. 256 rows without beams: 63 MB, 21 us, and a fifth of the instructions. Two
+ * TB/s; some 440 instructions of a warp and pass (sm_90, bf16) and 2000 for a row and head are 90 us of an H100's issue
+ * slots, so that both bound it alike, and 110 to 140 us are to be expected. 256 rows without beams: 63 MB, 21 us, and a fifth of the instructions. Two
  * blocks of an SM (128 registers) have 80 KB under way, where 3 TB/s at 800 ns want 18.
  */
 #include "tensor/cuda/types.cuh"
@@ -244,6 +244,11 @@ static __device__ __forceinline__ void merge_shares(T *to, const share_result *r
 {
     float max = -INFINITY, sum = 0;
 
+    if (p.n_shares == 1) {
+        for (int c = (int)threadIdx.x % CUDA_WARP; c < p.head_dim; c += CUDA_WARP)
+            to[c] = from_f32<T>(out[c] / results->sum);
+        return;
+    }
     for (int i = 0; i < p.n_shares; i++)
         max = fmaxf(max, results[i].max);
     for (int i = 0; i < p.n_shares; i++)
