@@ -219,7 +219,7 @@ simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and f
 # In the place of the CUDA operators, for end-to-end tests of what the daemons do with a device that works behind the host.
 LATE_SO := $(O)/tests/e2e/liblate.so
 NO_UNDEFINED := -Wl,-z,defs # a symbol that is missing is an error here and not in the daemons; a sanitizer's are the program's
-$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c)
+$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -shared $(if $(SAN),,$(NO_UNDEFINED)) -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 

@@ -1,5 +1,6 @@
 #include "tensor/cpu.h"
 
+#include "tensor/host.h"
 #include "tensor/weight_parts.h"
 
 #include <assert.h>
@@ -20,11 +21,6 @@ struct ops_weight {
     struct cpu_packed *packed;
 };
 
-void *cpu_alloc_aligned(size_t bytes)
-{
-    return bytes > SIZE_MAX - ALIGN ? NULL : aligned_alloc(ALIGN, (bytes + ALIGN) / ALIGN * ALIGN);
-}
-
 int64_t cpu_padded_row(int64_t n)
 {
     return cpu_round_up(n, CPU_PANEL) + CPU_LANES;
@@ -33,7 +29,7 @@ int64_t cpu_padded_row(int64_t n)
 int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret)
 {
     if (bytes > o->scratch_bytes) {
-        void *p = cpu_alloc_aligned(bytes);
+        void *p = host_alloc_aligned(bytes);
 
         if (!p)
             return -ENOMEM;
@@ -57,59 +53,6 @@ static void cpu_free(struct ops *o)
     cpu_matmul_free(c->matmul);
     free(c->scratch);
     free(c);
-}
-
-static int cpu_alloc(struct ops *o, size_t bytes, void **ret)
-{
-    void *p = cpu_alloc_aligned(bytes);
-
-    (void)o;
-    if (!p)
-        return -ENOMEM;
-    *ret = p;
-    return 0;
-}
-
-static void cpu_release(struct ops *o, void *p)
-{
-    (void)o;
-    free(p);
-}
-
-/* Host and device are the same. */
-static int cpu_convert(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
-{
-    (void)o;
-    tensor_convert(dst, dst_dtype, src, src_dtype, n);
-    return 0;
-}
-
-static int cpu_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host)
-{
-    (void)o;
-    (void)n;
-    *ret_host = dst;
-    return 0;
-}
-
-static int cpu_download_start(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n,
-                              uint64_t *ret_ticket)
-{
-    *ret_ticket = 0;
-    return cpu_convert(o, dst, dtype, src, dtype, n);
-}
-
-static int cpu_download_wait(struct ops *o, uint64_t ticket)
-{
-    (void)o;
-    (void)ticket;
-    return 0;
-}
-
-static int cpu_sync(struct ops *o)
-{
-    (void)o;
-    return 0;
 }
 
 static void cpu_weight_free(struct ops *o, struct ops_weight *w)
@@ -231,51 +174,6 @@ static int cpu_weight_new(struct ops *o, const struct ops_weight_part *parts, in
     return 0;
 }
 
-static int cpu_vector_new(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err)
-{
-    struct ops_vector *v = malloc(sizeof(*v));
-    int64_t n;
-
-    (void)o;
-    if (!v || tensor_n_elements(t, &n) < 0 || n > (int64_t)(PTRDIFF_MAX / sizeof(float)) ||
-        !(v->values = cpu_alloc_aligned((size_t)n * sizeof(float)))) {
-        free(v);
-        return err_set(err, -ENOMEM, "vector: out of memory");
-    }
-    v->n = n;
-    tensor_to_f32(v->values, t->dtype, t->data, (size_t)n);
-    *ret = v;
-    return 0;
-}
-
-static void cpu_vector_free(struct ops *o, struct ops_vector *v)
-{
-    (void)o;
-    if (!v)
-        return;
-    free(v->values);
-    free(v);
-}
-
-static int cpu_table_new(struct ops *o, const struct tensor *t, struct ops_table **ret, struct err *err)
-{
-    struct ops_table *table = malloc(sizeof(*table));
-
-    (void)o;
-    assert(t->n_dims == 2);
-    if (!table)
-        return err_set(err, -ENOMEM, "table: out of memory");
-    *table = (struct ops_table){.tensor = *t, .width = t->shape[1]};
-    *ret = table;
-    return 0;
-}
-
-static void cpu_table_free(struct ops *o, struct ops_table *t)
-{
-    (void)o;
-    free(t);
-}
-
 /* Rows that lie apart, to rows that lie apart; elements of `element` bytes. */
 static void move_rows(const struct ops_cpu *c, int64_t n_rows, int64_t width, size_t element, const void *src,
                       int64_t ld_src, void *dst, int64_t ld_dst)
@@ -354,21 +252,21 @@ int cpu_linear(struct ops *o, const struct ops_linear_args *a)
 static const struct ops_funcs cpu_funcs = {
     .name = "cpu",
     .free = cpu_free,
-    .alloc = cpu_alloc,
-    .release = cpu_release,
-    .upload = cpu_convert,
-    .upload_begin = cpu_upload_begin,
-    .upload_end = cpu_sync,
-    .download = cpu_convert,
-    .download_start = cpu_download_start,
-    .download_wait = cpu_download_wait,
-    .sync = cpu_sync,
+    .alloc = host_alloc,
+    .release = host_release,
+    .upload = host_convert,
+    .upload_begin = host_upload_begin,
+    .upload_end = host_sync,
+    .download = host_convert,
+    .download_start = host_download_start,
+    .download_wait = host_download_wait,
+    .sync = host_sync,
     .weight_new = cpu_weight_new,
     .weight_free = cpu_weight_free,
-    .vector_new = cpu_vector_new,
-    .vector_free = cpu_vector_free,
-    .table_new = cpu_table_new,
-    .table_free = cpu_table_free,
+    .vector_new = host_vector_new,
+    .vector_free = host_vector_free,
+    .table_new = host_table_new,
+    .table_free = host_table_free,
     .linear = cpu_linear,
     .norm = cpu_norm,
     .attention = cpu_attention,

@@ -11,16 +11,6 @@
 #include "tensor/cpu_matmul.h"
 #include "tensor/ops.h"
 
-struct ops_vector {
-    int64_t n;
-    float *values;
-};
-
-struct ops_table {
-    struct tensor tensor; /* [rows, width], read in place */
-    int64_t width;
-};
-
 struct ops_cpu {
     struct ops base;
     int n_threads;
@@ -51,8 +41,6 @@ static inline void *cpu_element_out(void *p, int64_t i, size_t element)
     return (unsigned char *)p + i * (int64_t)element;
 }
 
-/* 64-byte aligned, contents undefined. */
-void *cpu_alloc_aligned(size_t bytes);
 /* The kernels of `isa` for f32 or bf16 activations; NULL: this machine or build lacks it. */
 const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa, enum dtype act_dtype);
 int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret) CHECK_RESULT;

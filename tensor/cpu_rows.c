@@ -1,5 +1,7 @@
 #include "tensor/cpu.h"
 
+#include "tensor/host.h"
+
 #include <assert.h>
 #include <math.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+#include "tensor/host.h"
 #include "tensor/ops.h"
 #include "tensor/weight_parts.h"
 #include "tensor/sampler.h"
@@ -17,75 +18,9 @@ struct ops_weight {
     float *bias;   /* [N] or NULL */
 };
 
-struct ops_vector {
-    int64_t n;
-    float values[];
-};
-
-struct ops_table {
-    struct tensor tensor;
-    int64_t width;
-};
-
 static void ref_free(struct ops *o)
 {
     free(o);
-}
-
-static int ref_alloc(struct ops *o, size_t bytes, void **ret)
-{
-    const size_t align = 64;
-    void *p;
-
-    (void)o;
-    if (bytes > SIZE_MAX - align)
-        return -ENOMEM;
-    p = aligned_alloc(align, (bytes + align) / align * align);
-    if (!p)
-        return -ENOMEM;
-    *ret = p;
-    return 0;
-}
-
-static void ref_release(struct ops *o, void *p)
-{
-    (void)o;
-    free(p);
-}
-
-static int ref_convert(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
-{
-    (void)o;
-    tensor_convert(dst, dst_dtype, src, src_dtype, n);
-    return 0;
-}
-
-static int ref_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host)
-{
-    (void)o;
-    (void)n;
-    *ret_host = dst;
-    return 0;
-}
-
-static int ref_download_start(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n,
-                              uint64_t *ret_ticket)
-{
-    *ret_ticket = 0;
-    return ref_convert(o, dst, dtype, src, dtype, n);
-}
-
-static int ref_download_wait(struct ops *o, uint64_t ticket)
-{
-    (void)o;
-    (void)ticket;
-    return 0;
-}
-
-static int ref_sync(struct ops *o)
-{
-    (void)o;
-    return 0;
 }
 
 static void ref_weight_free(struct ops *o, struct ops_weight *w)
@@ -141,48 +76,6 @@ static int ref_weight_new(struct ops *o, const struct ops_weight_part *parts, in
     }
     *ret = w;
     return 0;
-}
-
-static int ref_vector_new(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err)
-{
-    struct ops_vector *v;
-    int64_t n;
-
-    (void)o;
-    if (tensor_n_elements(t, &n) < 0 || n > (int64_t)(PTRDIFF_MAX / sizeof(float)) - 64)
-        return err_set(err, -EOVERFLOW, "vector: its size does not fit this machine");
-    v = malloc(sizeof(*v) + (size_t)n * sizeof(float));
-    if (!v)
-        return err_set(err, -ENOMEM, "vector of %lld values: out of memory", (long long)n);
-    v->n = n;
-    tensor_to_f32(v->values, t->dtype, t->data, (size_t)n);
-    *ret = v;
-    return 0;
-}
-
-static void ref_vector_free(struct ops *o, struct ops_vector *v)
-{
-    (void)o;
-    free(v);
-}
-
-static int ref_table_new(struct ops *o, const struct tensor *t, struct ops_table **ret, struct err *err)
-{
-    struct ops_table *table = malloc(sizeof(*table));
-
-    (void)o;
-    assert(t->n_dims == 2);
-    if (!table)
-        return err_set(err, -ENOMEM, "table: out of memory");
-    *table = (struct ops_table){.tensor = *t, .width = t->shape[1]};
-    *ret = table;
-    return 0;
-}
-
-static void ref_table_free(struct ops *o, struct ops_table *t)
-{
-    (void)o;
-    free(t);
 }
 
 static double activate(enum ops_act act, double x)
@@ -468,21 +361,21 @@ static int ref_choose(struct ops *o, const struct ops_choose_args *a)
 static const struct ops_funcs ref_funcs = {
     .name = "ref",
     .free = ref_free,
-    .alloc = ref_alloc,
-    .release = ref_release,
-    .upload = ref_convert,
-    .upload_begin = ref_upload_begin,
-    .upload_end = ref_sync,
-    .download = ref_convert,
-    .download_start = ref_download_start,
-    .download_wait = ref_download_wait,
-    .sync = ref_sync,
+    .alloc = host_alloc,
+    .release = host_release,
+    .upload = host_convert,
+    .upload_begin = host_upload_begin,
+    .upload_end = host_sync,
+    .download = host_convert,
+    .download_start = host_download_start,
+    .download_wait = host_download_wait,
+    .sync = host_sync,
     .weight_new = ref_weight_new,
     .weight_free = ref_weight_free,
-    .vector_new = ref_vector_new,
-    .vector_free = ref_vector_free,
-    .table_new = ref_table_new,
-    .table_free = ref_table_free,
+    .vector_new = host_vector_new,
+    .vector_free = host_vector_free,
+    .table_new = host_table_new,
+    .table_free = host_table_free,
     .linear = ref_linear,
     .norm = ref_norm,
     .attention = ref_attention,
