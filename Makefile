@@ -257,7 +257,7 @@ format: ## clang-format in place
 	$(Q)clang-format -i $(C_FILES) $(CUDA_FILES)
 format-check: ## exit 1 where clang-format would change something
 	$(Q)clang-format --dry-run -Werror $(C_FILES) $(CUDA_FILES)
-check-layers: ## who includes and links whom, as DESIGN says
+check-layers: ## who includes and links whom: the layers, and one owner for each library
 	$(Q)$(PYTHON) ops/lint/layers.py
 check-headers: $(PROTOGEN) ## every header compiles alone
 	$(Q)for h in $(filter %.h,$(C_FILES)); do $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -x c -fsyntax-only -include $$h /dev/null || exit 1; done

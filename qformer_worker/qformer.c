@@ -301,6 +301,19 @@ int qformer_load(struct qformer *q, int n, const float *trunk, bool normed)
     return rc;
 }
 
+int qformer_load_device(struct qformer *q, int n, const void *d_trunk)
+{
+    int rc;
+
+    assert(n >= 1 && n <= q->max_batch && q->n_input == 0);
+    q->n_loaded = q->n_kv_ready = 0;
+    rc = params_norm_apply(q->o, &q->post_norm, (int64_t)n * q->n_tokens, q->shape.vision_width, q->image_eps, d_trunk,
+                           q->image, NULL);
+    if (rc == 0)
+        q->n_loaded = n;
+    return rc;
+}
+
 /* Where the queries and the trunks of the loaded images are. */
 static void lay_out_images(struct qformer *q)
 {
@@ -332,7 +345,7 @@ static int run_queries(struct qformer *q, bool project)
 }
 
 /* The loaded images -> q->x [n*Q, E], and projected -> q->wide [n*Q, L]. */
-static int look(struct qformer *q, bool project)
+int qformer_look(struct qformer *q, bool project)
 {
     const int n_kv_ready = q->n_kv_ready;
     int rc;
@@ -379,7 +392,7 @@ int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, s
     if (rc == 0 && out->cls)
         rc = take_cls(q, out->cls);
     if (rc == 0 && (out->queries || out->projected || out->itc))
-        rc = look(q, out->projected);
+        rc = qformer_look(q, out->projected);
     if (rc == 0 && out->queries)
         rc = q->o->f->download(q->o, out->queries, DTYPE_F32, q->x, q->o->act_dtype, (size_t)(rows * e));
     if (rc == 0 && out->itc)

@@ -57,6 +57,11 @@ struct qformer_out {
 /* trunk: [n, P, C] before post_layernorm, 1 <= n <= max_batch; NULL: qformer_input's memory has been filled. `normed`:
  * post_layernorm has been applied (golden data). The images stay loaded for qformer_match. */
 int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, struct qformer_out *out) CHECK_RESULT;
+/* The two halves of a pass, for images that are on the device already: load trunks [n, P, C] in act_dtype from device memory
+ * (before post_layernorm; they stay as they are), then look at what is loaded. Query outputs and, if asked for, what is
+ * projected stay on the device. */
+int qformer_load_device(struct qformer *q, int n, const void *d_trunk) CHECK_RESULT;
+int qformer_look(struct qformer *q, bool project) CHECK_RESULT;
 /* post_layernorm alone: trunk [n, P, C] -> ret [n, P, C]. */
 int qformer_post_norm(struct qformer *q, int n, const float *trunk, float *ret) CHECK_RESULT;
 

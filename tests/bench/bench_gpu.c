@@ -30,7 +30,7 @@ struct bench {
     int n_new, pass_rows;
     struct bench_stage *stage; /* what is open, and for what */
     struct llm_flow *flow;
-    char open[16];
+    char open[32];
     int capacity;
 };
 
@@ -113,7 +113,7 @@ static int measure_stage(struct bench *b, const struct part *p, int batch, doubl
     put(out, "images_per_s", (double)(n * batch) / ((double)took / 1e9));
     if (strcmp(p->name, "encoder") == 0)
         budget_encoder(&b->checkpoint->config, batch, budget);
-    else if (strcmp(p->name, "qformer") == 0)
+    else if (strncmp(p->name, "qformer", strlen("qformer")) == 0)
         budget_qformer(&b->checkpoint->config, batch, budget);
     return 0;
 }
@@ -161,6 +161,7 @@ static const struct part parts[] = {
     {"copy", "", "1", measure_copy, 0, false, false},
     {"encoder", "encoder", "32,64,128,256,512", measure_stage, 0, false, false},
     {"qformer", "qformer", "64,256", measure_stage, 0, false, false},
+    {"qformer-device", "qformer-device", "64,256", measure_stage, 0, false, false},
     {"score", "score", "64", measure_stage, 0, false, false},
     {"llm", "llm", "64,128,256,512,768", measure_flow, 1, false, false},
     {"llm-batches", "llm", "256", measure_flow, 1, false, true},
@@ -366,9 +367,8 @@ static void table(struct bench *b, const struct options *q)
 
 static const char usage[] =
     "usage: bench_gpu MODEL_DIR [OPTIONS]\n"
-    "  --only PARTS     of copy, encoder, qformer, score, llm, llm-batches, natural, natural-batches, beams (all that "
-    "the\n"
-    "                   checkpoint has)\n"
+    "  --only PARTS     of copy, encoder, qformer, qformer-device, score, llm, llm-batches, natural, natural-batches,\n"
+    "                   beams (all that the checkpoint has)\n"
     "  --batches LIST   images or requests at once, for every part but copy (each part has its own)\n"
     "  --seconds S      of a measurement, at least (10; 2 is a quick look: a card's power limit shows later)\n"
     "  --ceiling S      of the products alone, and of the attentions (as --seconds; 0: none)\n"

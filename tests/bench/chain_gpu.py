@@ -5,9 +5,10 @@
                                      [--seconds 20] [--stages FILE] [--json FILE] [--no-mps]
 
 `blipline caption` starts broker, image encoder, Q-Former and language model; the rate is that of the pictures done between the first tenth and the last
-twentieth of the job, as its progress says, so that starting (loading, the first batch) and ending are left out; the rate of everything is printed too.
+twentieth of the job, as its progress says, or that from the first picture done to the last, whichever is lower: the former leaves starting and ending out,
+but where the encoder runs ahead part of its work falls before it, too. The rate of everything, loading included, is printed beside it.
 Jobs: greedy (20 forced tokens), beams (5 of them, 20 forced tokens), natural (sampled captions that end by themselves, 30 tokens at most: MODEL_DIR made with
-make_checkpoint.py --ends 0.1). Sources: jpeg (640 x 480), small (JPEG of the model's size: no resizing, little decoding, so nearly tensors).
+make_checkpoint.py --ends 0.082, whose captions have 10.5 tokens in the mean). Sources: jpeg (640 x 480), small (JPEG of the model's size: no resizing, little decoding, so nearly tensors).
 --stages names what bench_gpu wrote (--json): the rate is then compared with 1 / sum(1 / rate of the stage alone), each at its best batch.
 MPS is started where it can be (ops/mps.sh) and stopped at the end.
 """
@@ -72,11 +73,22 @@ class Progress:
             self.samples.append((time.monotonic(), int(found[-1][0])))
 
     def rate(self, n):
-        """Between the first tenth and the last twentieth; None: too few samples."""
+        """The lower of two: between the first tenth and the last twentieth, and between the first and the last picture. None: too few samples."""
         inner = [s for s in self.samples if 0.1 * n <= s[1] <= 0.95 * n]
-        if len(inner) < 2 or inner[-1][0] - inner[0][0] <= 0:
+        if len(inner) < 2 or inner[-1][0] - inner[0][0] <= 0 or inner[-1][1] - inner[0][1] < n / 2:  # they come in bursts
             return None, 0
-        return (inner[-1][1] - inner[0][1]) / (inner[-1][0] - inner[0][0]), inner[-1][0] - inner[0][0]
+        spans = [(inner[0], inner[-1])] + ([(self.samples[0], self.samples[-1])] if self.samples[-1][1] == n else [])
+        return min(((b[1] - a[1]) / (b[0] - a[0]), b[0] - a[0]) for a, b in spans)
+
+
+def kill_session(leader):
+    """The command and its daemons, which have process groups of their own; a daemon whose card hangs ends no other way."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getsid(int(name)) == leader:
+                os.kill(int(name), signal.SIGKILL)
+        except OSError:
+            pass
 
 
 def run(arguments, limit_s):
@@ -88,22 +100,25 @@ def run(arguments, limit_s):
                              env=dict(os.environ, COLUMNS="120", **LIBRARIES))
     os.close(follower)
     reason = None
-    while True:
-        ready, _, _ = select.select([leader], [], [], 1)
-        try:
-            data = os.read(leader, 65536) if ready else b""
-        except OSError:  # the other side is closed
-            break
-        progress.read(data)
-        if time.monotonic() > until and not reason:
-            reason = f"stopped after {limit_s:.0f} s"
-            os.killpg(child.pid, signal.SIGINT)
-            until += 30
-        elif time.monotonic() > until:
-            os.killpg(child.pid, signal.SIGKILL)
-        if ready and not data:
-            break
-    code = child.wait()
+    try:
+        while True:
+            ready, _, _ = select.select([leader], [], [], 1)
+            try:
+                data = os.read(leader, 65536) if ready else b""
+            except OSError:  # the other side is closed
+                break
+            progress.read(data)
+            if time.monotonic() > until and not reason:
+                reason = f"stopped after {limit_s:.0f} s"
+                os.killpg(child.pid, signal.SIGINT)
+                until += 10
+            elif time.monotonic() > until:
+                kill_session(child.pid)
+            if ready and not data:
+                break
+        code = child.wait()
+    finally:
+        kill_session(child.pid)  # nobody is left where all went well
     os.close(leader)
     out.seek(0)
     if code != 0:
@@ -115,14 +130,16 @@ def run(arguments, limit_s):
 # -- the yardstick
 
 
-def stage_rates(path, dtype, job):
-    """{stage: best img/s alone} of bench_gpu's rows; the Q-Former of fp8 is bf16's."""
+def stage_rates(path, model, dtype, job):
+    """{stage: best img/s alone} of bench_gpu's rows; the Q-Former of fp8 is bf16's. The image encoder is the same in all models."""
     best = {}
     for line in path.read_text().splitlines():
         r = json.loads(line)
         if r.get("who") != "blipline" or "images_per_s" not in r:
             continue
         part = "llm" if r["part"] == STAGE_OF[job] else r["part"] if r["part"] in ("encoder", "qformer") else None
+        if part == "llm" and pathlib.Path(r["model"]).resolve() != model:
+            continue
         if part and (r["dtype"] == dtype or (part == "qformer" and r["dtype"] == "bf16")):
             best[part] = max(best.get(part, 0), r["images_per_s"])
     return best if len(best) == 3 else None
@@ -168,7 +185,7 @@ def measure(options, work, dtype, job, source):
     report, progress, why = run((f"@{work / source}.txt", "-o", store, "--model", options.model, "--device", options.device, "--dtype", dtype, *JOBS[job], *extra),
                                 options.limit)
     row = {"who": "blipline", "part": {"greedy": "chain"}.get(job, f"chain-{job}"), "dtype": dtype, "device": options.device, "source": source,
-           "mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ}
+           "model": str(options.model), "mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ}
     rate, seconds = progress.rate(options.images)
     if rate:
         row.update(images_per_s=rate, seconds=seconds)
@@ -179,7 +196,9 @@ def measure(options, work, dtype, job, source):
                busy_s={s["stage"]: s["busy_s"] for s in report["stages"]}, decode_s=report["stages"][0]["decode_s"], resize_s=report["stages"][0]["resize_s"])
     if not rate:
         row["images_per_s"] = report["images_per_s"]  # too short to tell the start apart
-    best = options.stages and options.stages.exists() and stage_rates(options.stages, dtype, job)
+    best = options.stages and options.stages.exists() and stage_rates(options.stages, options.model, dtype, job)
+    if options.stages and not best:
+        print(f"  {job}, {dtype}: {options.stages} has not all three stages alone (bench), nothing to compare with", flush=True)
     if best:
         row["stages_alone"] = best
         row["share_of_stages"] = row["images_per_s"] * sum(1 / r for r in best.values())
@@ -189,7 +208,7 @@ def measure(options, work, dtype, job, source):
 def show(row):
     name = f"  {row['part']:14} {row['dtype']:5} {row['source']:6}"
     if "error" in row:
-        print(f"{name} {row['error']}" + (f" (at {row['images_per_s']:.1f} img/s)" if "images_per_s" in row else ""))
+        print(f"{name} {row['error']}" + (f" (at {row['images_per_s']:.1f} img/s)" if "images_per_s" in row else ""), flush=True)
         return
     text = f"{name} {row['images_per_s']:8.1f} img/s over {row.get('seconds', row['all_s']):.1f} s ({row['all_images_per_s']:.1f} with start and end: {row['all_s']:.1f} s)"
     if "share_of_stages" in row:
@@ -199,6 +218,7 @@ def show(row):
 
 def main():
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what timeout sends: the job and MPS are to end
     options.model = options.model.resolve()
     work = pathlib.Path(tempfile.mkdtemp(prefix="blipline-chain-", dir=options.work))
     ours, ok = False, True
@@ -208,7 +228,7 @@ def main():
             if source in options.sources:
                 write_pictures(work / source, options.different, w, h)
                 write_list(work / f"{source}.txt", work / source, options.images)
-        print(f"chain_gpu: {options.images} pictures a job, {options.model.name} on {options.device}, {os.cpu_count()} cores")
+        print(f"chain_gpu: {options.images} pictures a job, {options.model.name} on {options.device}, {os.cpu_count()} cores", flush=True)
         ours = start_mps(options)
         for _ in range(options.rounds):
             for job in options.jobs:

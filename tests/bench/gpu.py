@@ -6,7 +6,7 @@
 
 Every program loads once and then answers commands, one at a time, so that what is compared meets the card in the same state; the medians of the rounds
 are printed. A PRESET (opt-2.7b, flan-t5-xl, ...) is written below --dir with random weights first, if it is not there (make_checkpoint.py). Ours alone
-has copy and *-batches; theirs alone have chain, chain-natural, chain-beams (their whole pipeline in one process) and what torch reaches: products,
+has copy, qformer-device (without the way to the card and back) and *-batches; theirs alone have chain, chain-natural, chain-beams (their whole pipeline in one process) and what torch reaches: products,
 products-fp8, attention. Ours through the daemons is tests/bench/chain_gpu.py. Without a GPU: one line, exit code 77.
 """
 import argparse
@@ -15,6 +15,7 @@ import os
 import pathlib
 import selectors
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,9 +26,9 @@ import make_checkpoint
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("O", ROOT / "build"))
 BOTH = ("encoder", "qformer", "llm", "natural", "beams")
-OURS = ("copy", "llm-batches", "natural-batches")
+OURS = ("copy", "qformer-device", "llm-batches", "natural-batches")
 THEIRS = ("chain", "chain-natural", "chain-beams", "products", "products-fp8", "attention")
-BATCHES = {"encoder": [256], "qformer": [256], "llm": [256], "natural": [256], "beams": [64], "llm-batches": [256], "natural-batches": [256], "copy": [1],
+BATCHES = {"encoder": [256], "qformer": [256], "qformer-device": [256], "llm": [256], "natural": [256], "beams": [64], "llm-batches": [256], "natural-batches": [256], "copy": [1],
            "chain": [64, 256, 512, 768], "chain-natural": [256, 768], "chain-beams": [64], "products": [256], "products-fp8": [256], "attention": [256]}
 SKIPPED = 77
 LIBRARIES = {"LD_LIBRARY_PATH": os.environ["BLIPLINE_LIBRARIES"]} if "BLIPLINE_LIBRARIES" in os.environ else {}  # of our programs, where they came packed
@@ -37,9 +38,11 @@ class Server:
     """A program that answers commands."""
 
     def __init__(self, name, arguments, environment=None):
-        self.name = name
-        self.child = subprocess.Popen([str(a) for a in arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-                                      env=dict(os.environ, **(environment or {})))
+        self.name, self.arguments, self.environment = name, [str(a) for a in arguments], dict(os.environ, **(environment or {}))
+        self.start()
+
+    def start(self):
+        self.child = subprocess.Popen(self.arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=self.environment)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.child.stdout, selectors.EVENT_READ)
 
@@ -59,6 +62,12 @@ class Server:
             return None
         return self.read(limit_s)
 
+    def again(self, speaks_first):
+        """A device's error stays with its process: the next part gets a new one."""
+        self.end()
+        self.start()
+        return self.read(120) if speaks_first else self.ask(120, part="close")
+
     def end(self):
         """The exit code."""
         try:
@@ -75,7 +84,7 @@ def checkpoint(options):
         return pathlib.Path(options.model).resolve()
     directory = options.dir / options.model
     if not (directory / "config.json").exists() or not list(directory.glob("model*.safetensors")):
-        ends = ["--ends", "0.1"] if options.model.startswith("opt") else []
+        ends = ["--ends", "0.082"] if options.model.startswith("opt") else []
         scale = ["--scale", str(options.scale)] if options.scale > 1 else []
         subprocess.run([sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), options.model, str(directory), *ends, *scale], check=True)
     return directory
@@ -94,7 +103,7 @@ def start(options, model):
     if not servers:
         return SKIPPED if code == SKIPPED else 1
     if options.hf != "none":
-        hf = Server("hf", [options.hf, ROOT / "tests/bench/hf_blip2.py", model, "--serve", "--device", options.device.split(":")[0] if options.device == "cpu" else "cuda"])
+        hf = Server("hf", [options.hf, ROOT / "tests/bench/hf_blip2.py", model, "--serve", "--device", os.environ.get("HF_DEVICE", options.device)])
         loaded = hf.read(300)
         if loaded:
             print(f"  {loaded['versions']} on {loaded['device']}, loaded in {loaded['seconds']:.1f} s", flush=True)
@@ -129,10 +138,11 @@ def show(row, name):
 def measure(options, servers, rows):
     begin = time.monotonic()
     for part in options.parts:
-        for batch in options.batches.get(part, BATCHES[part]):
+        seconds = options.longer.get(part, options.seconds)
+        for batch in sorted(options.batches.get(part, BATCHES[part]), reverse=True):  # what is open for the largest serves the others
             for _ in range(options.rounds):
                 for server, parts in servers:
-                    if part not in parts or (server.name == "fp8" and part == "qformer"):
+                    if part not in parts or (server.name == "fp8" and part.startswith("qformer")):
                         continue
                     if options.limit and time.monotonic() - begin > options.limit:
                         print(f"  {part:16} {batch:5} {server.name:5} left out: --limit {options.limit:.0f} s are over", flush=True)
@@ -141,12 +151,16 @@ def measure(options, servers, rows):
                         for other, _ in servers:
                             if other is not server:
                                 other.ask(60, part="close")
-                    row = server.ask(20 * options.seconds + 180, part=part, batch=batch, seconds=options.seconds,
-                                     ceiling=options.seconds if options.ceiling is None else options.ceiling)
+                    row = server.ask(options.patience + 4 * seconds, part=part, batch=batch, seconds=seconds,
+                                     ceiling=seconds if options.ceiling is None else options.ceiling)
+                    lost = row is None or ("error" in row and (server.name != "hf" or "CUDA error" in row["error"]))
                     if row is None:
-                        row = {"who": server.name, "dtype": server.name, "part": part, "batch": batch, "error": "the program ended"}
+                        row = {"who": "hf" if server.name == "hf" else "blipline", "dtype": server.name, "model": str(options.path), "part": part, "batch": batch,
+                               "error": "the program ended, or was silent for too long"}
                     keep(options, row, rows)
                     show(row, server.name)
+                    if lost and server.again(server.name == "hf") is None:
+                        print(f"  {server.name}: does not start again", flush=True)
 
 
 def summary(rows):
@@ -180,6 +194,8 @@ def parse():
     p.add_argument("--dtypes", type=words, default=["bf16"], help="ours: bf16, fp8, fp16, fp32")
     p.add_argument("--seconds", type=float, default=10, help="of a measurement, at least")
     p.add_argument("--ceiling", type=float, help="seconds of the products alone (as --seconds; 0: none)")
+    p.add_argument("--longer", default="", help="seconds of single parts, e.g. encoder=10")
+    p.add_argument("--patience", type=float, default=60, help="seconds beyond four times its own after which a measurement hangs, and its program is ended")
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--limit", type=float, default=0, help="begin nothing new after this many seconds")
     p.add_argument("--hf", default=sys.executable, help="a Python with torch and transformers, or none")
@@ -190,6 +206,7 @@ def parse():
     p.add_argument("--remove", action="store_true", help="the preset's files at the end")
     p.add_argument("--json", type=pathlib.Path)
     options = p.parse_args()
+    options.longer = {k: float(v) for k, v in (pair.split("=") for pair in options.longer.split(",") if pair)}
     options.batches = {k: [int(b) for b in v.split("+")] for k, v in (pair.split("=") for pair in options.batches.split(",") if pair)}
     for part in options.parts:
         if part not in BATCHES:
@@ -210,7 +227,9 @@ def main():
     if options.device.startswith("cuda") and not options.cuda_library and not has_gpu():
         print("gpu.py: skipped, no GPU here (nvidia-smi -L lists none)", file=sys.stderr)
         return SKIPPED
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what timeout sends: the medians of what there is are printed
     model, rows = checkpoint(options), []
+    options.path = model.resolve()
     print(f"gpu: {model.name}, {options.seconds:.3g} s a measurement, {options.rounds} rounds in turn", flush=True)
     servers = start(options, model)
     if isinstance(servers, int):
@@ -218,11 +237,11 @@ def main():
     try:
         measure(options, servers, rows)
     finally:
+        summary(rows)
         for server, _ in servers:
             server.end()
         if options.remove and options.model in make_checkpoint.PRESETS:
             shutil.rmtree(model, ignore_errors=True)
-    summary(rows)
     return 1 if any("error" in r for r in rows if r["who"] != "hf") else 0
 
 

@@ -14,6 +14,7 @@ Weights are those of MODEL_DIR/config.json's shapes with random values of the si
 files' (--weights file). Inputs are on the device, all types are --dtype, attention is torch's scaled_dot_product_attention.
 """
 import argparse
+import gc
 import json
 import os
 import pathlib
@@ -218,13 +219,14 @@ class Server:
 
     def about(self):
         name = torch.cuda.get_device_name() if self.device.startswith("cuda") else "cpu"
-        return {"who": "hf", "dtype": self.options.dtype, "device": name, "versions": f"transformers {transformers.__version__}, torch {torch.__version__}"}
+        return {"who": "hf", "dtype": self.options.dtype, "device": name, "model": str(self.options.model.resolve()), "versions": f"transformers {transformers.__version__}, torch {torch.__version__}"}
 
     def sync(self):
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
 
     def close(self):
+        gc.collect()  # a job's run() holds the job
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -257,7 +259,7 @@ class Server:
     def answer(self, part, batch, seconds):
         try:
             return self.measure(part, batch, seconds)
-        except (RuntimeError, AttributeError, NotImplementedError) as e:  # out of memory among them
+        except Exception as e:  # out of memory among them; the next part may do
             return {**self.about(), "part": part, "batch": batch, "error": str(e).split("\n", maxsplit=1)[0]}
         finally:
             self.close()

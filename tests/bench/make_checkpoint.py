@@ -391,10 +391,9 @@ def main():
     start = time.monotonic()
     c = configure(options)
     options.dir.mkdir(parents=True, exist_ok=True)
-    for old in options.dir.glob("model*.safetensors*"):
-        old.unlink()
+    for old in (options.dir / "config.json", *options.dir.glob("model*.safetensors*")):
+        old.unlink(missing_ok=True)
     write_tokenizer(options.dir, c)
-    write_json(options.dir / "config.json", c)
     s = c["vision_config"]["image_size"]
     write_json(options.dir / "preprocessor_config.json", dict(copy.deepcopy(PIXELS), size={"height": s, "width": s}))
     if c["architectures"] == ["Blip2ForConditionalGeneration"]:
@@ -403,6 +402,7 @@ def main():
     total = write_tensors(options.dir, c, options)
     if options.ends:
         make_ends(options.dir, c, options)
+    write_json(options.dir / "config.json", c)  # the last: where it is, all is
     n = sum(math.prod(t[1]) for t in tensors(c))
     print(f"{options.dir}: {options.preset}, {n / 1e6:.1f} M parameters, {options.dtype}, {total / 1e9:.2f} GB in {time.monotonic() - start:.1f} s")
 

@@ -106,6 +106,50 @@ static void close_qformer(struct bench_stage *s)
     qformer_free(s->model);
 }
 
+/* -- Q-Former, from device memory to device memory: what the stage costs apart from the way there -- */
+
+struct on_device {
+    struct qformer *qformer;
+    void *d_trunk;
+};
+
+static int open_on_device(struct bench_stage *s, struct err *err)
+{
+    const struct config_vision *v = &s->checkpoint->config.vision;
+    const size_t n = (size_t)s->n_images * (size_t)v->n_tokens * (size_t)v->width;
+    struct on_device *d = s->model = calloc(1, sizeof(*d));
+    int rc;
+
+    s->in = floats_new(n);
+    if (!d || !s->in)
+        return err_set(err, -ENOMEM, "no memory for features");
+    rc = qformer_new(s->ops, s->checkpoint, s->n_images, &d->qformer, err);
+    if (rc == 0)
+        rc = s->ops->f->alloc(s->ops, n * dtype_size_bytes(s->ops->act_dtype), &d->d_trunk);
+    return rc < 0 ? rc : s->ops->f->upload(s->ops, d->d_trunk, s->ops->act_dtype, s->in, DTYPE_F32, n);
+}
+
+static int run_on_device(struct bench_stage *s)
+{
+    struct on_device *d = s->model;
+    int rc = qformer_load_device(d->qformer, s->n_images, d->d_trunk);
+
+    if (rc == 0)
+        rc = qformer_look(d->qformer, s->checkpoint->config.lm_width > 0);
+    return rc < 0 ? rc : s->ops->f->sync(s->ops);
+}
+
+static void close_on_device(struct bench_stage *s)
+{
+    struct on_device *d = s->model;
+
+    if (!d)
+        return;
+    qformer_free(d->qformer);
+    s->ops->f->release(s->ops, d->d_trunk);
+    free(d);
+}
+
 /* -- scores: ITC and ITM of a few texts an image -- */
 
 enum { TEXTS_PER_IMAGE = BENCH_TEXTS, TEXT_TOKENS = BENCH_TEXT_TOKENS };
@@ -281,6 +325,7 @@ static void close_llm(struct bench_stage *s)
 const struct bench_stage_kind bench_stage_kinds[] = {
     {"encoder", MODEL_STAGE_ENCODER, always, open_encoder, run_encoder, close_encoder},
     {"qformer", MODEL_STAGE_QFORMER, always, open_qformer, run_qformer, close_qformer},
+    {"qformer-device", MODEL_STAGE_QFORMER, always, open_on_device, run_on_device, close_on_device},
     {"score", MODEL_STAGE_QFORMER, reads_text, open_score, run_score, close_score},
     {"llm", MODEL_STAGE_LLM, has_lm, open_greedy, run_llm, close_llm},
     {"beams", MODEL_STAGE_LLM, has_lm, open_beams, run_llm, close_llm},

@@ -22,7 +22,7 @@ enum { BENCH_TEXTS = 5 /* an image */, BENCH_TEXT_TOKENS = 12 };
 struct bench_stage;
 
 struct bench_stage_kind {
-    const char *name; /* "encoder", "qformer", "score", "llm", "beams" */
+    const char *name; /* "encoder", "qformer", "qformer-device", "score", "llm", "beams" */
     enum model_stage weights;
     bool (*applies)(const struct checkpoint *c);
     int (*open)(struct bench_stage *s, struct err *err);

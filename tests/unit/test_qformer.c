@@ -175,6 +175,28 @@ static void test_qformer_match_does_not_depend_on_the_order(void **state)
     free(trunk);
 }
 
+/* Looking at them first changes nothing either. */
+static void test_qformer_takes_images_that_are_on_the_device(void **state)
+{
+    struct fixture *f = *state;
+    const struct qformer_texts all = {.n = N_PAIRS, .ids = f->ids, .start = f->start};
+    const size_t n = N_IMAGES * f->trunk_len;
+    float logits[2 * N_PAIRS];
+    void *d_trunk;
+
+    assert_int_equal(f->o->f->alloc(f->o, n * sizeof(float), &d_trunk), 0);
+    for (int look = 0; look < 2; look++) { /* the trunks stay as they are */
+        if (look == 0)
+            assert_int_equal(f->o->f->upload(f->o, d_trunk, DTYPE_F32, f->trunk, DTYPE_F32, n), 0);
+        assert_int_equal(qformer_load_device(f->q, N_IMAGES, d_trunk), 0);
+        if (look)
+            assert_int_equal(qformer_look(f->q, false), 0);
+        assert_int_equal(qformer_match(f->q, &all, f->image, logits), 0);
+        assert_memory_equal(logits, f->logits, sizeof(logits));
+    }
+    f->o->f->release(f->o, d_trunk);
+}
+
 static void test_qformer_images_do_not_depend_on_the_batch(void **state)
 {
     struct fixture *f = *state;
@@ -389,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_qformer_text_does_not_depend_on_its_neighbours),
         cmocka_unit_test(test_qformer_match_does_not_depend_on_its_neighbours),
         cmocka_unit_test(test_qformer_match_does_not_depend_on_the_order),
+        cmocka_unit_test(test_qformer_takes_images_that_are_on_the_device),
         cmocka_unit_test(test_qformer_images_do_not_depend_on_the_batch),
         cmocka_unit_test(test_qformer_match_after_a_query_pass_is_the_same),
         cmocka_unit_test(test_qformer_embeddings_have_length_one),
