@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "model/config_tokenizer.h"
+#include "qformer_worker/batch_texts.h"
 #include "qformer_worker/qformer.h"
 #include "qformer_worker/unit.h"
 #include "worker/gather.h"
@@ -220,23 +221,7 @@ static int alloc_results(struct qformer_worker *w, struct group *g)
     return (g->tasks & MSG_TASK_PROJECT) && !g->results.projected ? -ENOMEM : 0;
 }
 
-/* The texts of images first .. first + n - 1, gathered from their units. */
-struct batch_texts {
-    struct unit_text **texts;
-    float **embeds; /* where each one's ITC embedding goes */
-    int32_t *ids, *start, *image;
-    int n;
-};
-
-static void batch_texts_release(struct batch_texts *b)
-{
-    free(b->texts);
-    free(b->embeds);
-    free(b->ids);
-    free(b->start);
-}
-
-static int batch_texts_alloc(struct batch_texts *b, const struct group *g)
+static int alloc_texts(struct batch_texts *b, const struct group *g)
 {
     size_t n = 0, n_ids = 0;
 
@@ -244,20 +229,14 @@ static int batch_texts_alloc(struct batch_texts *b, const struct group *g)
         n += g->units[i]->texts.n;
         n_ids += g->units[i]->texts.ids.n;
     }
-    b->texts = calloc(n + 1, sizeof(*b->texts));
-    b->embeds = calloc(n + 1, sizeof(*b->embeds));
-    b->ids = calloc(n_ids + 1, sizeof(*b->ids));
-    b->start = calloc(2 * (n + 1), sizeof(*b->start));
-    if (!b->texts || !b->embeds || !b->ids || !b->start)
-        return -ENOMEM;
-    b->image = b->start + n + 1;
-    return 0;
+    return batch_texts_alloc(b, n, n_ids);
 }
 
-static void batch_texts_fill(struct batch_texts *b, const struct qformer_worker *w, const struct group *g, size_t first,
-                             size_t n)
+/* The texts of images first .. first + n - 1. */
+static void gather_texts(struct batch_texts *b, const struct qformer_worker *w, const struct group *g, size_t first,
+                         size_t n)
 {
-    b->n = 0;
+    batch_texts_clear(b);
     for (int i = 0; i < g->n; i++) {
         struct qformer_unit *u = g->units[i];
 
@@ -265,14 +244,9 @@ static void batch_texts_fill(struct batch_texts *b, const struct qformer_worker 
             struct unit_text *t = &u->texts.texts[k];
             const size_t image = u->first_image + t->row;
 
-            if (!t->has_ids || image < first || image >= first + n)
-                continue;
-            b->texts[b->n] = t;
-            b->embeds[b->n] = u->text_embeds + k * w->shape.embed_width;
-            b->image[b->n] = (int32_t)(image - first);
-            memcpy(b->ids + b->start[b->n], u->texts.ids.ids + t->first_id, t->n_ids * sizeof(*b->ids));
-            b->start[b->n + 1] = b->start[b->n] + (int32_t)t->n_ids;
-            b->n++;
+            if (t->has_ids && image >= first && image < first + n)
+                batch_texts_add(b, (int32_t)(image - first), t, u->texts.ids.ids + t->first_id, t->n_ids,
+                                u->text_embeds + k * w->shape.embed_width);
         }
     }
 }
@@ -280,23 +254,24 @@ static void batch_texts_fill(struct batch_texts *b, const struct qformer_worker 
 /* ITC and ITM of the batch's texts, whose images are loaded. */
 static int score_texts(struct qformer_worker *w, const struct group *g, const struct batch_texts *b, size_t first)
 {
-    const struct qformer_texts texts = {b->n, b->ids, b->start};
-    const size_t d = w->shape.embed_width, q = w->shape.n_queries;
-    float *embeds = malloc((size_t)b->n * d * sizeof(float)), *logits = malloc((size_t)b->n * 2 * sizeof(float));
+    const struct qformer_texts texts = {b->n_computed, b->ids, b->start};
+    const size_t d = w->shape.embed_width, q = w->shape.n_queries, n = (size_t)b->n_computed;
+    float *embeds = malloc(n * d * sizeof(float)), *logits = malloc(n * 2 * sizeof(float));
     int rc = embeds && logits ? qformer_text(w->qformer, &texts, embeds) : -ENOMEM;
 
     if (rc == 0 && g->match)
         rc = qformer_match(w->qformer, &texts, b->image, logits);
     for (int i = 0; rc == 0 && i < b->n; i++) {
+        const size_t at = (size_t)b->computed[i];
         struct row_caption *c = &b->texts[i]->caption;
 
-        memcpy(b->embeds[i], embeds + (size_t)i * d, d * sizeof(float));
+        memcpy(b->embeds[i], embeds + at * d, d * sizeof(float));
         if (!(g->tasks & MSG_TASK_SCORE))
             continue;
-        c->itc = qformer_similarity(g->results.itc + (first + (size_t)b->image[i]) * q * d, embeds + (size_t)i * d,
-                                    (int)q, (int)d);
+        c->itc = qformer_similarity(g->results.itc + (first + (size_t)b->image[at]) * q * d, embeds + at * d, (int)q,
+                                    (int)d);
         if (g->match)
-            c->itm = qformer_probability(logits + 2 * (size_t)i);
+            c->itm = qformer_probability(logits + 2 * at);
     }
     free(embeds);
     free(logits);
@@ -344,7 +319,7 @@ static int compute_batch(struct qformer_worker *w, struct group *g, struct batch
     g->downloads = g->downloads || (rc == 0 && out.projected);
     if (rc < 0 || !(g->tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT)))
         return rc;
-    batch_texts_fill(b, w, g, first, (size_t)n);
+    gather_texts(b, w, g, first, (size_t)n);
     return b->n ? score_texts(w, g, b, first) : 0;
 }
 
@@ -354,7 +329,7 @@ static int group_compute(struct qformer_worker *w, struct group *g, struct err *
     int rc = alloc_results(w, g);
 
     if (rc == 0)
-        rc = batch_texts_alloc(&b, g);
+        rc = alloc_texts(&b, g);
     for (size_t i = 0; rc == 0 && w->qformer && i < g->n_images;) {
         const size_t left = g->n_images - i;
         const int n = (int)(left < (size_t)w->common.batch ? left : (size_t)w->common.batch);
