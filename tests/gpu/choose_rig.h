@@ -6,24 +6,13 @@
 #define BLIPLINE_TESTS_GPU_CHOOSE_RIG_H
 
 #include "tests/gpu/cuda_rig.h"
-
-enum { CHOOSE_RIG_BEST = 1200, CHOOSE_RIG_LIST = 300 };
-
-struct choose_data {
-    struct ops_choose_row row;
-    int32_t seen[CHOOSE_RIG_LIST], banned[CHOOSE_RIG_LIST];
-    int32_t ids[CHOOSE_RIG_BEST];
-    float values[CHOOSE_RIG_BEST], logprobs[CHOOSE_RIG_BEST];
-};
+#include "tests/unit/choose_data.h"
 
 struct choose_data *choose_rig_new(size_t n);
-/* Distinct ids for `seen`, any for `banned`; both may name the same. */
-void choose_rig_lists(struct choose_data *d, int64_t vocab, int n_seen, int n_banned);
 /* The n rows x [n, ld] in one call; ids are -1 where none were chosen. */
 int choose_rig_run(struct ops *o, struct choose_data *d, int n, const float *x, int64_t vocab, int64_t ld);
 /* Each row against the reference, which takes one at a time. */
 void choose_rig_check(const struct cuda_rig *g, const struct choose_data *rows, int n, const float *x, int64_t vocab,
                       int64_t ld);
-void choose_rig_close(float a, float b);
 
 #endif

@@ -145,7 +145,7 @@ static void draw_best(struct choose_data *d, float *x, int64_t vocab, int n_best
     x[ops_rig_below((int)vocab)] = 1;
     d->row = (struct ops_choose_row){
         .log_softmax = ops_rig_below(2), .n_best = n_best < vocab ? n_best : (int)vocab, .repetition_penalty = penalty};
-    choose_rig_lists(d, vocab, n_seen, n_banned);
+    choose_data_lists(d, vocab, n_seen, n_banned);
 }
 
 static void test_cuda_choose_n_best_equals_reference(void **state)
@@ -182,7 +182,7 @@ static void test_cuda_choose_random_rows_equal_reference(void **state)
 
         for (int r = 0; r < ROWS; r++)
             draw_best(&d[r], x + r * ld, vocab, 1 + ops_rig_below(ops_rig_below(2) ? 20 : 1100),
-                      ops_rig_below(CHOOSE_RIG_LIST), ops_rig_below(CHOOSE_RIG_LIST),
+                      ops_rig_below(CHOOSE_DATA_LIST), ops_rig_below(CHOOSE_DATA_LIST),
                       0.5f + 0.25f * (float)ops_rig_below(8));
         choose_rig_check(g, d, ROWS, x, vocab, ld);
         free(x);
@@ -289,7 +289,7 @@ static void test_cuda_choose_rows_do_not_depend_on_the_batch(void **state)
                                              .top_p = r % 2 ? 0.9f : 1,
                                              .top_k = r % 4 ? 50 : 0,
                                              .uniform = (float)ops_rig_below(1000) / 1000};
-        choose_rig_lists(&all[r], N, 20, 3);
+        choose_data_lists(&all[r], N, 20, 3);
     }
     assert_int_equal(choose_rig_run(o, all, ROWS, x, N, N), 0);
     for (int r = 0; r < ROWS; r++) {

@@ -45,7 +45,7 @@ static void assert_drawn(const struct expected *e, const float *x, int64_t vocab
     assert_true(id >= 0 && id < vocab && e->probabilities[id] > 0);
     assert_true(u >= e->before[id] - near && u <= e->before[id + 1] + near);
     assert_true(fabs((double)d->values[0] - e->probabilities[id]) <= 1e-6 * e->probabilities[id] + 1e-7);
-    choose_rig_close(d->logprobs[0], (float)((double)x[id] - e->log_sum));
+    choose_data_close(d->logprobs[0], (float)((double)x[id] - e->log_sum));
 }
 
 /* In the middle of the larger shares of the unit interval, at its ends, and anywhere. */
@@ -90,7 +90,7 @@ static void check_sampling(const struct cuda_rig *g, int64_t vocab, float temper
         x[i] = top_k % 2 ? roundf(x[i] * 4) : x[i] * 4; /* ties at the k-th, or none */
     for (int r = 1; r < n_rows; r++)
         memcpy(x + r * ld, x, (size_t)vocab * sizeof(*x));
-    choose_rig_lists(like, vocab, n_seen, n_seen / 2);
+    choose_data_lists(like, vocab, n_seen, n_seen / 2);
     e = expect(like, x, vocab);
     draw_uniforms(d, n_rows, like, &e, vocab);
     assert_int_equal(choose_rig_run(o, d, n_rows, x, vocab, ld), 0);

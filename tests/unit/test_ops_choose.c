@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "tensor/sampler.h"
+#include "tests/unit/choose_data.h"
 #include "tests/unit/ops_rig.h"
 
 /* Choosing on the CPU against the definition in sampler.c. Values are drawn so that ties are common. */
@@ -98,33 +99,6 @@ static void test_ops_choose_refuses_a_row_without_a_finite_value(void **state)
 
 /* -- beams -- */
 
-enum { MAX_BEST = 1200, MAX_LIST = 300 };
-
-struct choose_data {
-    struct ops_choose_row row;
-    int32_t seen[MAX_LIST], banned[MAX_LIST];
-    int32_t ids[MAX_BEST];
-    float values[MAX_BEST], logprobs[MAX_BEST];
-};
-
-/* Distinct ids for `seen`, any for `banned`; both may name the same. */
-static void draw_lists(struct choose_data *d, int64_t vocab, int n_seen, int n_banned)
-{
-    int32_t first = ops_rig_below((int)vocab), step = 1 + ops_rig_below(50);
-
-    d->row.n_seen = n_seen < vocab / step ? n_seen : (int)(vocab / step);
-    for (int i = 0; i < d->row.n_seen; i++)
-        d->seen[i] = (int32_t)((first + (int64_t)i * step) % vocab);
-    d->row.n_banned = n_banned < vocab - 1 ? n_banned : (int)vocab - 1;
-    for (int i = 0; i < d->row.n_banned; i++)
-        d->banned[i] = i % 7 == 0 && d->row.n_seen ? d->seen[ops_rig_below(d->row.n_seen)] : ops_rig_below((int)vocab);
-    d->row.seen = d->seen;
-    d->row.banned = d->banned;
-    d->row.ret_ids = d->ids;
-    d->row.ret_values = d->values;
-    d->row.ret_logprobs = d->logprobs;
-}
-
 static int choose(struct ops *o, struct choose_data *d, const float *x, int64_t vocab)
 {
     return o->f->choose(
@@ -137,37 +111,8 @@ static struct choose_data *copy_of(const struct choose_data *d)
 
     assert_non_null(c);
     *c = *d;
-    c->row.seen = c->seen;
-    c->row.banned = c->banned;
-    c->row.ret_ids = c->ids;
-    c->row.ret_values = c->values;
-    c->row.ret_logprobs = c->logprobs;
+    choose_data_point(c);
     return c;
-}
-
-static void assert_close(float a, float b)
-{
-    if (isinf(b) || isnan(b))
-        assert_true(a == b || (isnan(a) && isnan(b)));
-    else
-        assert_true(fabsf(a - b) <= 2e-6f * (1 + fabsf(b)));
-}
-
-/* Without log-softmax the values are the same numbers. With it they may differ in the last place, so two ids may change
- * places where theirs are as good as equal. */
-static void assert_same_choice(const struct choose_data *ref, const struct choose_data *out)
-{
-    for (int i = 0; i < ref->row.n_best; i++) {
-        assert_close(out->values[i], ref->values[i]);
-        if (!ref->row.log_softmax)
-            assert_true(out->values[i] == ref->values[i]);
-        if (out->ids[i] != ref->ids[i])
-            assert_true(ref->row.log_softmax &&
-                        ((i > 0 && fabsf(ref->values[i] - ref->values[i - 1]) < 4e-6f * fabsf(ref->values[i])) ||
-                         fabsf(out->logprobs[i] - ref->logprobs[i]) < 4e-6f * fabsf(ref->values[i])));
-        else
-            assert_close(out->logprobs[i], ref->logprobs[i]);
-    }
 }
 
 static void check_best(const struct ops_rig *g, int64_t vocab, int n_best, int n_seen, int n_banned, float penalty)
@@ -186,17 +131,16 @@ static void check_best(const struct ops_rig *g, int64_t vocab, int n_best, int n
     x[ops_rig_below((int)vocab)] = 1;
     ref->row = (struct ops_choose_row){
         .log_softmax = ops_rig_below(2), .n_best = n_best < vocab ? n_best : (int)vocab, .repetition_penalty = penalty};
-    draw_lists(ref, vocab, n_seen, n_banned);
+    choose_data_lists(ref, vocab, n_seen, n_banned);
     int rc = choose(g->ref, ref, x, vocab);
 
     for (int isa = 0; isa <= (int)g->best; isa++) {
         struct choose_data *out = copy_of(ref);
 
         ops_rig_use(g, OPS_RIG_F32, (enum cpu_isa)isa);
-        memset(out->ids, 0xff, sizeof(out->ids));
         assert_int_equal(choose(g->cpu[OPS_RIG_F32], out, x, vocab), rc);
         if (rc == 0)
-            assert_same_choice(ref, out);
+            choose_data_same(ref, out);
         free(out);
     }
     free(x);
@@ -220,7 +164,8 @@ static void test_ops_choose_random_rows_equal_reference(void **state)
 {
     for (int i = 0; i < 300; i++)
         check_best(*state, 1 + ops_rig_below(3000), 1 + ops_rig_below(ops_rig_below(2) ? 20 : 1100),
-                   ops_rig_below(MAX_LIST), ops_rig_below(MAX_LIST), 0.5f + 0.25f * (float)ops_rig_below(8));
+                   ops_rig_below(CHOOSE_DATA_LIST), ops_rig_below(CHOOSE_DATA_LIST),
+                   0.5f + 0.25f * (float)ops_rig_below(8));
 }
 
 static void test_ops_choose_takes_the_lowest_id_first_on_ties(void **state)
@@ -235,7 +180,7 @@ static void test_ops_choose_takes_the_lowest_id_first_on_ties(void **state)
         for (int log_softmax = 0; log_softmax < 2; log_softmax++) {
             struct choose_data d = {.row = {.n_best = 40, .repetition_penalty = 1, .log_softmax = log_softmax}};
 
-            draw_lists(&d, N, 0, 0);
+            choose_data_lists(&d, N, 0, 0);
             assert_int_equal(choose(both[i], &d, x, N), 0);
             assert_int_equal(d.ids[0], 4321);
             for (int j = 1; j < 40; j++)
@@ -266,7 +211,7 @@ static void test_ops_choose_rows_do_not_depend_on_the_batch(void **state)
                                               .top_p = r % 2 ? 0.9f : 1,
                                               .top_k = r % 4 ? 50 : 0,
                                               .uniform = (float)ops_rig_below(1000) / 1000};
-        draw_lists(all[r], N, 20, 3);
+        choose_data_lists(all[r], N, 20, 3);
         rows[r] = all[r]->row;
     }
     assert_int_equal(g->cpu[OPS_RIG_F32]->f->choose(
@@ -277,7 +222,6 @@ static void test_ops_choose_rows_do_not_depend_on_the_batch(void **state)
         struct choose_data *alone = copy_of(all[r]);
         const size_t n = (size_t)alone->row.n_best;
 
-        memset(alone->ids, 0xff, sizeof(alone->ids));
         assert_int_equal(choose(one, alone, x + (int64_t)r * N, N), 0);
         assert_memory_equal(alone->ids, all[r]->ids, n * sizeof(*alone->ids));
         assert_memory_equal(alone->values, all[r]->values, n * sizeof(*alone->values));
@@ -329,7 +273,7 @@ static void check_sampling(const struct ops_rig *g, int64_t vocab, float tempera
     assert_non_null(probabilities);
     for (int64_t i = 0; i < vocab; i++)
         x[i] = top_k % 2 ? roundf(x[i] * 4) : x[i] * 4; /* ties at the k-th, or none */
-    draw_lists(&d, vocab, n_seen, n_seen / 2);
+    choose_data_lists(&d, vocab, n_seen, n_seen / 2);
     (void)sampler_process(&d.row, x, vocab, scores);
     assert_int_equal(sampler_probabilities(&d.row, scores, vocab, probabilities), 0);
     check_sample(g->ref, &d, x, vocab, probabilities, 1e-7);
@@ -371,7 +315,7 @@ static void test_ops_choose_nucleus_of_a_flat_row(void **state)
         struct choose_data d = {
             .row = {.sample = true, .n_best = 1, .repetition_penalty = 1, .temperature = 1, .top_p = 0.2505f}};
 
-        draw_lists(&d, N, 0, 0);
+        choose_data_lists(&d, N, 0, 0);
         assert_int_equal(choose(both[i], &d, x, N), 0);
         assert_int_equal(d.ids[0], N - 251); /* of equals the lowest ids go first */
         assert_true(fabsf(d.values[0] - 1 / 251.0f) < 1e-7f);
