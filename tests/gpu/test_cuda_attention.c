@@ -10,109 +10,19 @@
 #include <string.h>
 
 #include "tests/gpu/cuda_rig.h"
+#include "tests/unit/attention_data.h"
 #include "tests/unit/ops_rig.h"
 
 /* CUDA's attention of whole sequences against the reference. What no sequence owns is NaN in all inputs, so that reading it
  * shows, and must still be NaN in the output. */
 
-enum { MAX_SEQS = 64 };
-
-struct attention_case {
-    int n_seqs, n_heads, head_dim;
-    int min_q, max_q, min_kv, max_kv; /* lengths are drawn from these */
-    bool causal, bias;
-};
-
 /* How rows lie: further apart than they are wide by so many elements, which keeps 16-byte alignment or does not. */
 static const int pads[] = {0, 8, 5};
 enum { N_PADS = 3 };
 
-struct attention_data {
-    struct ops_attention_args args;
-    int32_t q_start[MAX_SEQS], q_len[MAX_SEQS], kv_start[MAX_SEQS], kv_len[MAX_SEQS];
-    int64_t n_q, n_kv;
-    float *q, *k, *v, *bias;
-};
-
 static int between(int min, int max)
 {
     return min + ops_rig_below(max - min + 1);
-}
-
-/* Sequences lie in memory in order, with gaps. */
-static void draw_lengths(const struct attention_case *t, struct attention_data *d)
-{
-    d->n_q = d->n_kv = 0;
-    for (int s = 0; s < t->n_seqs; s++) {
-        d->q_len[s] = between(t->min_q, t->max_q);
-        d->kv_len[s] = between(t->min_kv, t->max_kv);
-        if (t->causal && d->kv_len[s] < d->q_len[s])
-            d->kv_len[s] = d->q_len[s];
-        d->q_start[s] = (int32_t)d->n_q + ops_rig_below(2);
-        d->kv_start[s] = (int32_t)d->n_kv + ops_rig_below(3);
-        d->n_q = d->q_start[s] + d->q_len[s];
-        d->n_kv = d->kv_start[s] + d->kv_len[s];
-    }
-}
-
-/* Values for the rows of all sequences, times `size`, and NaN elsewhere. */
-static float *draw_rows(const struct ops *o, const int32_t *start, const int32_t *len, int n_seqs, int64_t n_rows,
-                        int64_t width, int64_t ld, float size)
-{
-    float *x = ops_rig_nan((size_t)(n_rows * ld)), *values = ops_rig_random(o, (size_t)width);
-
-    for (int s = 0; s < n_seqs; s++)
-        for (int64_t r = start[s]; r < start[s] + len[s]; r++) {
-            free(values);
-            values = ops_rig_random(o, (size_t)width);
-            for (int64_t c = 0; c < width; c++)
-                x[r * ld + c] = values[c] * size;
-        }
-    free(values);
-    return x;
-}
-
-/* q_size: a power of two, which rounds nothing. */
-static void draw_attention(const struct ops *o, const struct attention_case *t, int pad, float q_size,
-                           struct attention_data *d)
-{
-    const int64_t width = (int64_t)t->n_heads * t->head_dim;
-
-    *d = (struct attention_data){.n_q = 0};
-    draw_lengths(t, d);
-    d->args = (struct ops_attention_args){.n_seqs = t->n_seqs,
-                                          .n_heads = t->n_heads,
-                                          .head_dim = t->head_dim,
-                                          .scale = 1 / sqrtf((float)t->head_dim),
-                                          .causal = t->causal,
-                                          .ld_q = width + pad,
-                                          .ld_k = 2 * width + pad,
-                                          .ld_v = width + 2 * pad,
-                                          .ld_out = width + 3 * pad,
-                                          .q_start = d->q_start,
-                                          .q_len = d->q_len,
-                                          .kv_start = d->kv_start,
-                                          .kv_len = d->kv_len};
-    d->q = draw_rows(o, d->q_start, d->q_len, t->n_seqs, d->n_q, width, d->args.ld_q, q_size);
-    d->k = draw_rows(o, d->kv_start, d->kv_len, t->n_seqs, d->n_kv, width, d->args.ld_k, 1);
-    d->v = draw_rows(o, d->kv_start, d->kv_len, t->n_seqs, d->n_kv, width, d->args.ld_v, 1);
-    d->args.q = d->q;
-    d->args.k = d->k;
-    d->args.v = d->v;
-    if (t->bias) {
-        d->args.bias_span = (t->max_kv > t->max_q ? t->max_kv : t->max_q) + ops_rig_below(3);
-        d->bias = ops_rig_random(&(const struct ops){.act_dtype = DTYPE_F32},
-                                 (size_t)(t->n_heads * (2 * d->args.bias_span - 1)));
-        d->args.bias = d->bias;
-    }
-}
-
-static void free_attention(struct attention_data *d)
-{
-    free(d->q);
-    free(d->k);
-    free(d->v);
-    free(d->bias);
 }
 
 /* Inputs and a NaN output on the device. */
@@ -176,7 +86,7 @@ static void check_attention(const struct cuda_rig *g, int type, const struct att
     struct attention_data d;
     float *ref, *out;
 
-    draw_attention(o, t, pad, q_size, &d);
+    attention_data_draw(o, t, pad, q_size, &d);
     ref = attention_reference(g, &d);
     a = put_attention(o, &d);
     assert_int_equal(o->f->attention(o, &a), 0);
@@ -185,7 +95,7 @@ static void check_attention(const struct cuda_rig *g, int type, const struct att
     drop_attention(o, &a);
     free(ref);
     free(out);
-    free_attention(&d);
+    attention_data_release(&d);
 }
 
 static void check_cases(const struct cuda_rig *g, const struct attention_case *cases, size_t n)
@@ -268,7 +178,7 @@ static void test_cuda_attention_of_random_shapes_equals_reference(void **state)
     const int n = cuda_rig_is_emulated() ? 60 : 600;
 
     for (int i = 0; i < n; i++) {
-        struct attention_case t = {.n_seqs = between(1, i % 10 ? 5 : MAX_SEQS),
+        struct attention_case t = {.n_seqs = between(1, i % 10 ? 5 : ATTENTION_DATA_SEQS),
                                    .n_heads = between(1, 3),
                                    .head_dim = i % 2 ? between(1, 130) : 8 * between(1, 16),
                                    .min_q = 1,
@@ -308,7 +218,7 @@ static void check_passes(const struct cuda_rig *g, int type, const struct attent
     float *nan;
     size_t n_out;
 
-    draw_attention(o, &full, 0, 2, &d);
+    attention_data_draw(o, &full, 0, 2, &d);
     /* rows between the sequences, too: they are those of others later */
     free(d.q);
     free(d.k);
@@ -325,7 +235,7 @@ static void check_passes(const struct cuda_rig *g, int type, const struct attent
         const int64_t n_q = d.n_q, n_kv = d.n_kv;
         float *ref, *out = ops_rig_buffer(n_out);
 
-        draw_lengths(t, &d);
+        attention_data_lengths(t, &d);
         d.n_q = n_q;
         d.n_kv = n_kv;
         d.q_len[t->n_seqs - 1] = t->max_q; /* the last one: what comes behind it is free */
@@ -343,7 +253,7 @@ static void check_passes(const struct cuda_rig *g, int type, const struct attent
     free(nan);
     cuda_rig_drop(o, a.out);
     drop_attention(o, &a);
-    free_attention(&d);
+    attention_data_release(&d);
 }
 
 static void test_cuda_attention_in_a_pass_follows_the_lengths(void **state)

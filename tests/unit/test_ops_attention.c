@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/unit/attention_data.h"
 #include "tests/unit/ops_rig.h"
 
 /* Attention of whole sequences and of single new tokens: every instruction set and activation type against the
@@ -17,73 +18,8 @@
 
 /* -- attention -- */
 
-enum { MAX_SEQS = 40 };
-
-struct attention_case {
-    int n_seqs, n_heads, head_dim;
-    int min_q, max_q, min_kv, max_kv; /* lengths are drawn from these */
-    bool causal, bias;
-};
-
-struct attention_data {
-    struct ops_attention_args args;
-    int32_t q_start[MAX_SEQS], q_len[MAX_SEQS], kv_start[MAX_SEQS], kv_len[MAX_SEQS];
-    int64_t n_q, n_kv;
-    float *q, *k, *v, *bias;
-};
-
-/* Sequences lie in memory in order, with gaps, and keys in rows that are wider than the heads. */
-static void draw_attention(const struct ops *o, const struct attention_case *t, struct attention_data *d)
-{
-    int64_t width = (int64_t)t->n_heads * t->head_dim;
-
-    *d = (struct attention_data){.n_q = 0};
-    for (int s = 0; s < t->n_seqs; s++) {
-        d->q_len[s] = t->min_q + ops_rig_below(t->max_q - t->min_q + 1);
-        d->kv_len[s] = t->min_kv + ops_rig_below(t->max_kv - t->min_kv + 1);
-        if (t->causal && d->kv_len[s] < d->q_len[s])
-            d->kv_len[s] = d->q_len[s];
-        d->q_start[s] = (int32_t)d->n_q + ops_rig_below(2);
-        d->kv_start[s] = (int32_t)d->n_kv + ops_rig_below(3);
-        d->n_q = d->q_start[s] + d->q_len[s];
-        d->n_kv = d->kv_start[s] + d->kv_len[s];
-    }
-    d->args = (struct ops_attention_args){.n_seqs = t->n_seqs,
-                                          .n_heads = t->n_heads,
-                                          .head_dim = t->head_dim,
-                                          .scale = 1 / sqrtf((float)t->head_dim),
-                                          .causal = t->causal,
-                                          .ld_q = width + 5,
-                                          .ld_k = 2 * width,
-                                          .ld_v = width + 1,
-                                          .ld_out = width + 3,
-                                          .q_start = d->q_start,
-                                          .q_len = d->q_len,
-                                          .kv_start = d->kv_start,
-                                          .kv_len = d->kv_len};
-    d->q = ops_rig_random(o, (size_t)(d->n_q * d->args.ld_q));
-    d->k = ops_rig_random(o, (size_t)(d->n_kv * d->args.ld_k));
-    d->v = ops_rig_random(o, (size_t)(d->n_kv * d->args.ld_v));
-    for (int64_t i = 0; i < d->n_q * d->args.ld_q; i++)
-        d->q[i] *= 2; /* peaked enough that the largest score matters */
-    d->args.q = d->q;
-    d->args.k = d->k;
-    d->args.v = d->v;
-    if (t->bias) {
-        d->args.bias_span = t->max_kv + t->max_q + ops_rig_below(3);
-        d->bias = ops_rig_random(&(const struct ops){.act_dtype = DTYPE_F32},
-                                 (size_t)(t->n_heads * (2 * d->args.bias_span - 1)));
-        d->args.bias = d->bias;
-    }
-}
-
-static void free_attention(struct attention_data *d)
-{
-    free(d->q);
-    free(d->k);
-    free(d->v);
-    free(d->bias);
-}
+/* Rows lie further apart than they are wide, by an odd number; queries are peaked enough that the largest score matters. */
+enum { PAD = 5, Q_SIZE = 2 };
 
 /* In the type of o; free with release_act. */
 static struct ops_attention_args in_type(const struct ops *o, const struct attention_data *d)
@@ -121,7 +57,7 @@ static void check_attention(const struct ops_rig *g, int type, const struct atte
 
     if (!o)
         return;
-    draw_attention(o, t, &d);
+    attention_data_draw(o, t, PAD, Q_SIZE, &d);
     act = in_type(o, &d);
     n = (size_t)(d.n_q * d.args.ld_out);
     ref = ops_rig_nan(n);
@@ -148,7 +84,7 @@ static void check_attention(const struct ops_rig *g, int type, const struct atte
     }
     free(ref);
     release_act(&act);
-    free_attention(&d);
+    attention_data_release(&d);
 }
 
 static void test_ops_attention_equals_reference(void **state)
@@ -194,7 +130,7 @@ static void check_attention_alone(const struct ops_rig *g, int type, const struc
     float *all, *alone;
     size_t n;
 
-    draw_attention(o, t, &d);
+    attention_data_draw(o, t, PAD, Q_SIZE, &d);
     a = in_type(o, &d);
     n = (size_t)(d.n_q * d.args.ld_out);
     all = ops_rig_nan(n);
@@ -214,7 +150,7 @@ static void check_attention_alone(const struct ops_rig *g, int type, const struc
     free(all);
     free(alone);
     release_act(&a);
-    free_attention(&d);
+    attention_data_release(&d);
 }
 
 /* All sequences at once, then each alone. */
