@@ -22,6 +22,12 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 O := build$(if $(SAN),/$(SAN))$(if $(filter 1,$(COV)),/coverage)
 
+ifneq ($(filter build demo test,$(or $(MAKECMDGOALS),build)),)
+ifeq ($(MAKELEVEL)$(wildcard $(O)/blipline),0)
+$(info building into $(O): some minutes the first time (V=1 shows the commands))
+endif
+endif
+
 # -- first contact: install what is missing before anything is built ------------------------------------------------------------------
 ifeq ($(filter help clean format format-check check-layers install-deps,$(MAKECMDGOALS)),)
 ifneq ($(shell sh ops/install-deps.sh --check >/dev/null 2>&1 && echo yes),yes)
@@ -120,9 +126,10 @@ $(O)/libblipline-cuda.so: $(CUDA_SRC:%.cu=$(O)/%.o) $(CUDA_PIC)
 $(O)/tensor/cuda/%.o: tensor/cuda/%.cu
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+# without sanitizers and coverage: those need what only programs are linked with
 $(O)/pic/%.o: %.c
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(filter-out --coverage -fsanitize% -fno-sanitize%,$(CFLAGS)) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 
 $(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h: %.proto
 	@mkdir -p $(@D)
@@ -218,10 +225,9 @@ simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and f
 
 # In the place of the CUDA operators, for end-to-end tests of what the daemons do with a device that works behind the host.
 LATE_SO := $(O)/tests/e2e/liblate.so
-NO_UNDEFINED := -Wl,-z,defs # a symbol that is missing is an error here and not in the daemons; a sanitizer's are the program's
 $(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -shared $(if $(SAN),,$(NO_UNDEFINED)) -o $@ $^ -ldnnl -lgomp -lxxhash -lm
+	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 
 test-e2e: build python-proto $(LATE_SO) $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
 	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \

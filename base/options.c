@@ -10,7 +10,7 @@ static void print_help(const char *program, const char *what, const struct conf_
     printf("%s - %s\n\n"
            "usage: %s [-f FILE] [-n] [-t DIR] [-v] [-V] [-h]\n"
            "  -f FILE  configuration file (INI, keys below)\n"
-           "  -n       check the configuration, and the GPU if it names one, and exit\n"
+           "  -n       check the configuration, the model and GPU that it names, and exit\n"
            "  -t DIR   self-test on a golden directory, JSON on standard output\n"
            "  -v       log at level debug\n"
            "  -V       version\n"

@@ -192,7 +192,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
     if (n_args < 0)
         return cli_exit_code(n_args);
-    if (!f.store) {
+    if (!f.store || !f.store[0]) {
         cli_error("%s: -o STORE is missing: where are the results to go?\nUsage: blipline %s %s", self->name,
                   self->name, self->usage);
         return CLI_EXIT_USAGE;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "client/commands.h"
+#include "client/damage.h"
 #include "client/export_embedding.h"
 #include "client/export_row.h"
 #include "client/select.h"
@@ -201,6 +202,7 @@ static int run_embedding(const struct export_options *o, const char *store)
         cli_error("export: --embedding needs -o PATH: an array goes into a file");
         return CLI_EXIT_USAGE;
     }
+    damage_watch("export", store);
     if (rc == 0)
         rc = reader_open(store, false, &r, &err);
     if (rc == 0)
@@ -239,6 +241,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     style.select = select_of(&o);
     style.filter = select_is_filter(&style.select);
     style.flat = o.flat;
+    damage_watch("export", argv[argc - 1]);
     if (rc == 0)
         rc = reader_open(argv[argc - 1], false, &r, &err);
     if (rc == 0)

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "client/commands.h"
+#include "client/damage.h"
 #include "client/export_row.h"
 #include "client/printable.h"
 #include "store/reader.h"
@@ -140,6 +141,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         return CLI_EXIT_USAGE;
     }
     err.text[0] = '\0';
+    damage_watch("get", argv[argc - n_args]);
     rc = reader_open(argv[argc - n_args], false, &r, &err);
     if (rc == 0 && n_args == 2)
         rc = show_key(r, argv[argc - 1], o.json, &err);

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "client/commands.h"
+#include "client/damage.h"
 #include "client/printable.h"
 #include "client/stats.h"
 
@@ -291,6 +292,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (n_args < 0)
         return cli_exit_code(n_args);
     err.text[0] = '\0';
+    damage_watch("stats", argv[argc - 1]);
     rc = reader_open(argv[argc - 1], false, &r, &err);
     if (rc == 0)
         rc = stats_collect(r, &s, &err);

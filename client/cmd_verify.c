@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "client/commands.h"
+#include "client/damage.h"
 #include "client/screen.h"
 #include "store/reader.h"
 
@@ -136,6 +137,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     }
     screen_init(&v.screen, STDERR_FILENO);
     err.text[0] = '\0';
+    damage_watch("verify", argv[argc - 1]);
     rc = reader_open(argv[argc - 1], false, &r, &err);
     if (rc == 0)
         rc = reader_counters(r, &counters, &err);

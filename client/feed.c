@@ -2,6 +2,7 @@
 
 #include "base/arena.h"
 #include "client/join.h"
+#include "client/printable.h"
 #include "client/known.h"
 #include "client/printable.h"
 #include "proto/row.h"
@@ -123,6 +124,20 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
     return rc;
 }
 
+/* All pictures there are have been peeked at, and none has a row: the keys are not what they were thought to be. */
+static int check_joined(const struct feed *f, struct err *err)
+{
+    const char *example = f->join ? join_example(f->join) : NULL;
+    char key[128], row[128];
+
+    if (!f->join || f->n_peeked == 0 || f->counts.n_unjoined < f->n_peeked || f->n_peeked == FEED_PEEK_ITEMS ||
+        (f->o.limit && f->n_taken >= f->o.limit))
+        return 0;
+    return err_set(err, -EINVAL, "--join %s: no row has the key of a picture; pictures have keys like %s, rows like %s",
+                   f->o.join, printable_text((const char *)f->peeked[0].key, f->peeked[0].key_bytes, key, sizeof(key)),
+                   example ? printable_text(example, strlen(example), row, sizeof(row)) : "(there are none)");
+}
+
 int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
 {
     struct feed *f = calloc(1, sizeof(*f));
@@ -149,6 +164,8 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
             break;
         f->n_peeked++;
     }
+    if (rc == 0)
+        rc = check_joined(f, err);
     if (rc < 0) {
         feed_close(f);
         return rc;

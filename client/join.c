@@ -154,6 +154,14 @@ uint32_t join_columns_seen(const struct join *j)
     return j->columns_seen;
 }
 
+const char *join_example(const struct join *j)
+{
+    for (size_t i = 0; i < j->n_slots; i++)
+        if (j->keys[i].key)
+            return j->keys[i].key;
+    return NULL;
+}
+
 uint32_t join_find(const struct join *j, const void *key, size_t key_bytes, struct row_field ret[SOURCE_MAX_FIELDS])
 {
     const struct join_key *k = slot(j, XXH3_64bits(key, key_bytes), key, key_bytes);

@@ -24,6 +24,8 @@ void join_free(struct join *j); /* NULL is fine */
 
 /* Which of the columns some row has: bit i. */
 uint32_t join_columns_seen(const struct join *j);
+/* A key that some row has; NULL: there is no row. */
+const char *join_example(const struct join *j);
 /* The fields of this key, in the order of the rows; 0: there is no such row. */
 uint32_t join_find(const struct join *j, const void *key, size_t key_bytes, struct row_field ret[SOURCE_MAX_FIELDS]);
 

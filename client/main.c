@@ -1,4 +1,5 @@
 /* main.c - the `blipline` command: finds the command that is asked for, or explains what there is. */
+#include <errno.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -130,6 +131,15 @@ static int run_help(const struct cli_command *self, int argc, char **argv)
     return explain(argv[argc - n_args], n_args > 1 ? argv[argc - 1] : NULL);
 }
 
+/* What a full disk, or a reader that went away, did not take is not done. */
+static int finish(int code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    cli_error("standard output: %s", strerror(errno));
+    return code == CLI_EXIT_OK ? CLI_EXIT_ERROR : code;
+}
+
 int main(int argc, char **argv)
 {
     const struct cli_command *c;
@@ -142,12 +152,12 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_overview(stdout);
-        return CLI_EXIT_OK;
+        return finish(CLI_EXIT_OK);
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
-        return run_version(&version, 1, argv);
+        return finish(run_version(&version, 1, argv));
     c = find_command(argv[1]);
     if (!c)
         return complain_unknown(argv[1]);
-    return c->run(c, argc - 1, argv + 1);
+    return finish(c->run(c, argc - 1, argv + 1));
 }

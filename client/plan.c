@@ -106,7 +106,8 @@ static int open_side(const struct plan_dtypes *d, const char *option, const char
     int rc;
 
     if (!realpath(dir, s->dir))
-        return err_set(err, -errno, "%s %s: %s", option, dir, strerror(errno));
+        return err_set(err, -errno, "%s %s: %s%s", option, dir, strerror(errno),
+                       errno == ENOENT ? "; a folder is wanted (blipline help models says how to download one)" : "");
     file_base_name(s->dir, name, sizeof(name));
     (void)printable_text(name, strlen(name), s->name, sizeof(s->name));
     rc = checkpoint_open(s->dir, &c, err);

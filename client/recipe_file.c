@@ -62,6 +62,10 @@ static int flush(struct reading *f)
 
     if (f->rc < 0 || !f->key[0])
         return f->rc;
+    if (f->value[0] == '"' && (n == 1 || f->value[n - 1] != '"')) {
+        (void)complain(f, f->value_line, "a quote that does not end: ", f->key);
+        return f->rc;
+    }
     if (n >= 2 && f->value[0] == '"' && f->value[n - 1] == '"') {
         memmove(f->value, f->value + 1, n - 2);
         f->value[n - 2] = '\0';

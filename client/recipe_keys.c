@@ -627,19 +627,20 @@ static void range_words(const struct key *k, char *ret, size_t size)
 
 void recipe_print_help(FILE *out)
 {
-    fputs(
-        "RECIPE\n\n"
-        "A recipe says what is computed. It is a text file of sections and keys:\n\n"
-        "    [caption]\n"
-        "    prompt = a photo of\n"
-        "    beams = 5\n\n"
-        "A section that is there asks for what it is about. # and ; begin comments (inside a line: a space before the\n"
-        "semicolon). A value may be put in double quotes, to keep spaces at its ends; a line that begins with spaces\n"
-        "continues the value of the one before. blipline caption, score and embed take a file, or the name of a\n"
-        "built-in recipe, with --recipe; each key is an option of theirs too (--beams 5), and wins over the recipe.\n"
-        "The recipe is stored with the results: a store goes on with the same one only.\n\n"
-        "Built-in recipes (blipline help recipe NAME prints one, to begin a file of your own with):\n\n",
-        out);
+    fputs("RECIPE\n\n"
+          "A recipe says what is computed. It is a text file of sections and keys:\n\n"
+          "    [caption]\n"
+          "    prompt = a photo of\n"
+          "    beams = 5\n\n"
+          "A section that is there asks for what it is about. A line that begins with # or ; is a comment, and so is "
+          "what\n"
+          "follows a space and a semicolon (not a #) within a line. A value may be put in double quotes, to keep "
+          "spaces at its ends; a line that begins with spaces\n"
+          "continues the value of the one before. blipline caption, score and embed take a file, or the name of a\n"
+          "built-in recipe, with --recipe; each key is an option of theirs too (--beams 5), and wins over the recipe.\n"
+          "The recipe is stored with the results: a store goes on with the same one only.\n\n"
+          "Built-in recipes (blipline help recipe NAME prints one, to begin a file of your own with):\n\n",
+          out);
     for (const struct recipe_builtin *b = recipe_builtins; b->name; b++) {
         struct recipe r;
 

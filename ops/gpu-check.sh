@@ -61,7 +61,7 @@ pack_programs() {
             esac
         done
     for l in "$tmp"/build/lib/* "$tmp"/build/lib-base/*; do strip --strip-unneeded "$l" 2>/dev/null; done
-    tar -C "$tmp" -cf - build | xz -6 -T0 >"$dir/programs.tar.xz"
+    tar -C "$tmp" -cf - build | xz -9 -T0 >"$dir/programs.tar.xz"
 }
 
 pack_data() {

@@ -110,7 +110,7 @@ int reader_counters(struct reader *r, struct stored_job_counters *ret, struct er
 
 /* -- one unit at a time -- */
 
-static int copy_records(struct reader *r, MDB_cursor *c, struct err *err)
+static int copy_records(struct reader *r, uint32_t unit, MDB_cursor *c, struct err *err)
 {
     uint8_t key[8];
     MDB_val k = {.mv_size = 8, .mv_data = key}, v;
@@ -123,10 +123,26 @@ static int copy_records(struct reader *r, MDB_cursor *c, struct err *err)
         if (i >= r->manifest.n_items)
             return 0;
         r->records[i] = (struct reader_span){.offset = r->bytes.size_bytes, .size_bytes = v.mv_size};
-        if (v.mv_size > STORED_MAX_BYTES || buf_append(&r->bytes, v.mv_data, v.mv_size) < 0)
+        if (v.mv_size > STORED_MAX_BYTES)
+            return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): a record of %zu bytes", r->path,
+                           r->manifest.first_item + i, unit, v.mv_size);
+        if (buf_append(&r->bytes, v.mv_data, v.mv_size) < 0)
             return err_set(err, -ENOMEM, "%s: out of memory", r->path);
     }
     return rc == MDB_NOTFOUND ? 0 : err_set(err, env_errno(rc), "%s: items: %s", r->path, mdb_strerror(rc));
+}
+
+/* There is no such unit: the end of the manifest (-ENOENT), or damage. */
+static int missing_unit(struct reader *r, uint32_t unit, struct err *err)
+{
+    struct stored_job_counters c;
+    int rc = env_read_counters(&r->env, r->txn, &c, err);
+
+    if (rc < 0)
+        return err_prefix(err, rc, "%s", r->path);
+    return unit >= c.n_units
+               ? -ENOENT
+               : err_set(err, -EBADMSG, "%s: unit %" PRIu32 ": its manifest row is missing", r->path, unit);
 }
 
 static int load(struct reader *r, uint32_t unit, struct err *err)
@@ -134,8 +150,10 @@ static int load(struct reader *r, uint32_t unit, struct err *err)
     MDB_cursor *c;
     int rc = env_read_unit(&r->env, r->txn, &r->unit_memory, unit, &r->manifest, err);
 
+    if (rc == -ENOENT)
+        return missing_unit(r, unit, err);
     if (rc < 0)
-        return rc == -ENOENT ? rc : err_prefix(err, rc, "%s", r->path);
+        return err_prefix(err, rc, "%s", r->path);
     r->state = (struct stored_unit_state){0};
     r->state_rc = env_read_state(&r->env, r->txn, unit, &r->state, &r->state_err);
     buf_clear(&r->bytes);
@@ -143,7 +161,7 @@ static int load(struct reader *r, uint32_t unit, struct err *err)
     rc = mdb_cursor_open(r->txn, r->env.items, &c);
     if (rc != 0)
         return err_set(err, env_errno(rc), "%s: items: %s", r->path, mdb_strerror(rc));
-    rc = copy_records(r, c, err);
+    rc = copy_records(r, unit, c, err);
     mdb_cursor_close(c);
     return rc;
 }
@@ -182,6 +200,18 @@ int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct e
     return 1;
 }
 
+/* An item without a record is one that is still to be done, unless its unit is done, or does not say. */
+static int check_pending(const struct reader *r, uint64_t item, struct err *err)
+{
+    if (r->state_rc < 0)
+        return err_set(err, r->state_rc, "%s: item %" PRIu64 ": %s", r->path, item, r->state_err.text);
+    if (r->state.done)
+        return err_set(err, -EBADMSG,
+                       "%s: item %" PRIu64 " (unit %" PRIu32 "): the unit is done, its record is missing", r->path,
+                       item, r->unit);
+    return 0;
+}
+
 /* -- in order -- */
 
 void reader_seek(struct reader *r, uint64_t item)
@@ -204,6 +234,8 @@ static int seek(struct reader *r, struct err *err)
     if (rc == 0)
         rc = env_find_unit(&r->env, r->txn, &r->unit_memory, r->position, c.n_units, &unit, err);
     reader_end(r);
+    if (rc == -ENOENT && r->position < c.n_items)
+        rc = err_set(err, -EBADMSG, "the manifest has no unit of item %" PRIu64, r->position);
     if (rc < 0)
         return rc == -ENOENT ? 0 : err_prefix(err, rc, "%s", r->path);
     rc = reader_load(r, unit, err);
@@ -277,6 +309,8 @@ int reader_next(struct reader *r, struct reader_row *ret, struct err *err)
     row.item = r->manifest.first_item + r->i_item;
     rc = reader_record(r, r->i_item, &row.record, err);
     row.has_record = rc > 0;
+    if (rc == 0)
+        rc = check_pending(r, row.item, err);
     r->i_item++;
     r->position = row.item + 1;
     *ret = row;

@@ -4,11 +4,28 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/stop.h"
+#include "model/checkpoint.h"
 #include "tensor/threads.h"
 #include "worker/selftest.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <systemd/sd-daemon.h>
+
+/* The checkpoint is there, and as it should be. */
+static void check_model(const struct worker_conf *c)
+{
+    struct checkpoint *checkpoint = NULL;
+    struct err err;
+
+    if (strcmp(c->device, "null") == 0)
+        return;
+    if (!c->model[0])
+        fatal(EXIT_CONFIG, "model is not set: a checkpoint's folder is wanted (only device = null has none)");
+    if (checkpoint_open(c->model, &checkpoint, &err) < 0)
+        fatal(EXIT_CONFIG, "model = %s: %s", c->model, err.text);
+    checkpoint_free(checkpoint);
+}
 
 /* A configuration that names a card is right when the card can be used. */
 static void check_card(const struct device_conf *d)
@@ -40,6 +57,7 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
         fatal(EXIT_CONFIG, "%s", err.text);
     log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);
     if (opt.check_only) {
+        check_model(p->common);
         check_card(&selftest.device);
         return EXIT_SUCCESS;
     }

@@ -281,6 +281,13 @@ def test_the_tokenizer_of_another_checkpoint_is_refused(folder):
         assert done.returncode == 1 and f"have {kind}" in done.stderr and "tokenizer.json" in done.stderr and not (folder / "s").exists()
 
 
+def test_a_file_whose_keys_are_of_no_picture_is_refused(folder):
+    (folder / "texts.jsonl").write_text('{"key": "photos/scene_0000.webp", "caption": "a cat"}\n')
+    done = blipline("score", IMAGES, "-o", folder / "s", "--model", SCORER, "--join", folder / "texts.jsonl", "--text-field", "caption", check=False)
+    assert done.returncode == 1 and not (folder / "s").exists()
+    assert "texts.jsonl: no row has the key of a picture" in done.stderr and "like scene_0000.webp, rows like photos/scene_0000.webp" in done.stderr
+
+
 def test_texts_of_a_file_are_joined_by_key(folder):
     rows = [{"key": name, "text": text} for name, a in ANSWERS.items() for text in a["score_texts"]]
     write_list(folder / "texts.jsonl", rows[:-3])  # the last picture has none

@@ -1,0 +1,86 @@
+"""Stores with damage that no checksum finds: rows that are gone, pages that are nonsense. Nothing is passed over in silence."""
+
+import os
+import random
+import shutil
+import subprocess
+
+import lmdb
+import pytest
+from harness import BUILD, IMAGES, SLOW, blipline, caption, many
+
+TRIALS = 40
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damage")
+    (folder / "in").mkdir()
+    caption(many(folder / "in", 4), folder / "s", "--unit", "8", "--device", "null")
+    return folder / "s"
+
+
+def delete(store, table, key):
+    env = lmdb.open(str(store), max_dbs=16)
+    with env.begin(write=True) as txn:
+        assert txn.delete(key, db=env.open_db(table, txn))
+    env.close()
+
+
+def read(command, store):
+    return subprocess.run([str(BUILD / "blipline"), command, str(store)], capture_output=True, timeout=60 * SLOW)
+
+
+def test_a_done_item_without_a_record_is_damage(folder, store):
+    shutil.copytree(store, folder / "s")
+    delete(folder / "s", b"items", (17).to_bytes(8, "big"))
+    for command in ("export", "stats", "verify"):
+        done = read(command, folder / "s")
+        assert done.returncode == 1, (command, done)
+    done = read("export", folder / "s")
+    assert len(done.stdout.splitlines()) == 95
+    assert b"item 17" in done.stderr and b"its record is missing" in done.stderr and b"1 damaged item" in done.stderr
+
+
+def test_a_unit_that_is_gone_is_not_the_end(folder, store):
+    shutil.copytree(store, folder / "s")
+    delete(folder / "s", b"manifest", (3).to_bytes(4, "big"))
+    for command in ("export", "stats", "verify"):
+        assert read(command, folder / "s").returncode == 1, command
+    done = read("export", folder / "s")
+    assert len(done.stdout.splitlines()) == 88
+    assert b"unit 3: its manifest row is missing" in done.stderr
+
+
+@pytest.mark.skipif(bool(os.environ.get("SLOW_BUILD")), reason="a sanitizer's own report is wanted there")
+def test_nonsense_in_pages_ends_in_a_message_or_changes_nothing(folder, store):
+    seed = int(os.environ.get("BLIPLINE_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+    draw = random.Random(seed)
+    good = read("export", store).stdout
+    data = (store / "data.mdb").read_bytes()
+    print("seed", seed, "(BLIPLINE_TEST_SEED)")
+    shutil.copytree(store, folder / "s")
+    for trial in range(TRIALS):
+        bad = bytearray(data)
+        for _ in range(draw.choice((1, 2, 8))):
+            at, n = draw.randrange(8192, len(bad) - 64), draw.choice((1, 4, 64))
+            bad[at : at + n] = draw.randbytes(n)
+        (folder / "s" / "data.mdb").write_bytes(bad)
+        for command in ("export", "stats", "verify"):
+            done = read(command, folder / "s")
+            assert done.returncode in (0, 1), (trial, command, done)
+            assert done.returncode == 0 or done.stderr or done.stdout, (trial, command)
+            if command == "export" and done.returncode == 0:
+                assert done.stdout == good, trial
+
+
+def test_what_standard_output_does_not_take_is_an_error(store):
+    for arguments in (("export", store), ("stats", store), ("get", store, "--item", "3"), ("help",)):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([str(BUILD / "blipline"), *map(str, arguments)], stdout=full, stderr=subprocess.PIPE, timeout=60 * SLOW, check=False)
+        assert done.returncode == 1 and b"No space left on device" in done.stderr, (arguments, done)
+
+
+def test_an_empty_name_for_the_store_is_none(folder):
+    done = blipline("caption", IMAGES, "-o", "", "--device", "null", check=False)
+    assert done.returncode == 2 and "-o STORE is missing" in done.stderr
