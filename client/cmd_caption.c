@@ -36,8 +36,8 @@ static const struct cli_option options[] = {
     {"unit", 0, CLI_NUMBER, offsetof(struct caption_flags, unit), "N",
      "pictures that are handed out and committed together (default: chosen from their number; only for a new store)", 1,
      MAX_UNIT, NULL},
-    {"limit", 0, CLI_NUMBER, offsetof(struct caption_flags, limit), "N", "only the first N pictures of the sources", 1,
-     INT64_MAX, NULL},
+    {"limit", 0, CLI_NUMBER, offsetof(struct caption_flags, limit), "N",
+     "list only the first N pictures of the sources", 1, INT64_MAX, NULL},
     {"device", 0, CLI_TEXT, offsetof(struct caption_flags, device), "LIST",
      "auto (default: every GPU, else the CPU), cpu, GPUs with commas between them (cuda:N, or GPU-... as blipline "
      "devices lists them; each runs all stages), or null: no arithmetic, to measure everything else",

@@ -25,6 +25,8 @@ def pytest_sessionfinish(session):
     if found:
         print(found)
         session.exitstatus = 1
+    elif harness:
+        shutil.rmtree(harness.REPORTS, ignore_errors=True)
 
 
 @pytest.fixture

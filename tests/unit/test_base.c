@@ -25,13 +25,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char *make_dir(void)
-{
-    static char path[64];
+static char dir[] = "/tmp/blipline-base-XXXXXX"; /* of the group */
 
-    (void)snprintf(path, sizeof(path), "/tmp/blipline-base-XXXXXX");
-    assert_non_null(mkdtemp(path));
-    return path;
+static int make_dir(void **state)
+{
+    (void)state;
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+    char command[64];
+
+    (void)state;
+    (void)snprintf(command, sizeof(command), "rm -rf '%s'", dir);
+    return system(command);
 }
 
 static void test_err_prefix_keeps_the_code_and_the_cause(void **state)
@@ -112,7 +120,7 @@ static void test_arena_is_aligned_and_reuses_its_blocks(void **state)
 
 static void test_file_round_trip_limits_and_kinds(void **state)
 {
-    char *dir = make_dir(), path[128];
+    char path[128];
     struct buf b;
     struct file_map map;
     struct err err;
@@ -161,7 +169,7 @@ static int load_text(const char *text, struct sample_conf *conf, struct err *err
 {
     char path[128];
 
-    (void)snprintf(path, sizeof(path), "%s/x.conf", make_dir());
+    (void)snprintf(path, sizeof(path), "%s/x.conf", dir);
     assert_int_equal(file_write_atomic(path, text, strlen(text), err), 0);
     return conf_load(sample_table, conf, path, err);
 }
@@ -319,5 +327,5 @@ int main(void)
         cmocka_unit_test(test_log_level_names),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
