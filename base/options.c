@@ -18,7 +18,7 @@ static void print_help(const char *program, const char *what, const struct conf_
            "The daemon runs in the foreground, logs to standard error and drains on SIGTERM.\n"
            "Exit codes: %d stopped as it was told to, %d ended by an error, %d wrong command line, %d wrong "
            "configuration\n"
-           "(starting again would not help), %d could not start (model, device, socket).\n\n"
+           "(starting again would not help; also whatever -n finds), %d could not start (model, device, socket).\n\n"
            "Configuration keys with their defaults:\n\n",
            program, what, program, EXIT_SUCCESS, EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG, EXIT_INIT);
     conf_print_help(table, stdout);

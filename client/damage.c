@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -17,13 +18,15 @@ static void on_crash(int number)
                            watched_command,
                            ": crashed while reading ",
                            watched_store,
-                           number == SIGBUS ? "/data.mdb: a part of the file is missing, or cannot be read"
-                                            : "/data.mdb: its pages are damaged",
-                           "; blipline caption with another -o makes it anew, a copy of the folder brings it back\n"};
+                           "/data.mdb: ",
+                           number == SIGBUS
+                               ? "a part of the file is missing, or cannot be read\n"
+                               : "its pages are damaged, or, where `blipline verify` finds it sound, this is a "
+                                 "bug of blipline\n"};
     struct iovec lines[sizeof(parts) / sizeof(parts[0])];
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
-        lines[i] = (struct iovec){.iov_base = (void *)(size_t)parts[i], .iov_len = strlen(parts[i])};
+        lines[i] = (struct iovec){.iov_base = (void *)(uintptr_t)parts[i], .iov_len = strlen(parts[i])};
     (void)!writev(STDERR_FILENO, lines, (int)(sizeof(lines) / sizeof(lines[0])));
     _exit(CLI_EXIT_ERROR);
 }
@@ -39,8 +42,8 @@ void damage_watch(const char *command, const char *store)
     for (size_t i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
         (void)sigaction(crashes[i], &action, NULL);
 #else
+    (void)command;
+    (void)store;
     (void)on_crash;
-    watched_command = command;
-    watched_store = store;
 #endif
 }

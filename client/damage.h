@@ -1,8 +1,8 @@
 /* damage.h - a store whose pages are damaged can crash the library that reads it: say what happened instead of dying silently.
  *
  * LMDB trusts the pages it maps. Checksums find a changed value, not a changed page number.
- * Who may call: commands that read a store, before they open it; once a process. Units: none. Memory: `store` is borrowed for
- * the life of the process. Errors: none. Under a sanitizer nothing is done: it tells more. */
+ * Who may call: commands that only read a store, before they open it; once a process. Units: none. Memory: `store` is borrowed for
+ * the life of the process. Errors: none. Under address and thread sanitizers nothing is done: they tell more. */
 #ifndef BLIPLINE_CLIENT_DAMAGE_H
 #define BLIPLINE_CLIENT_DAMAGE_H
 

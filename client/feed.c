@@ -2,7 +2,6 @@
 
 #include "base/arena.h"
 #include "client/join.h"
-#include "client/printable.h"
 #include "client/known.h"
 #include "client/printable.h"
 #include "proto/row.h"

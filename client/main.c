@@ -134,9 +134,11 @@ static int run_help(const struct cli_command *self, int argc, char **argv)
 /* What a full disk, or a reader that went away, did not take is not done. */
 static int finish(int code)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    const int flushed = fflush(stdout);
+
+    if (flushed == 0 && !ferror(stdout))
         return code;
-    cli_error("standard output: %s", strerror(errno));
+    cli_error("standard output: %s", flushed == 0 ? "it did not take everything" : strerror(errno));
     return code == CLI_EXIT_OK ? CLI_EXIT_ERROR : code;
 }
 

@@ -62,7 +62,7 @@ static int flush(struct reading *f)
 
     if (f->rc < 0 || !f->key[0])
         return f->rc;
-    if (f->value[0] == '"' && (n == 1 || f->value[n - 1] != '"')) {
+    if (f->value[0] == '"' && !strchr(f->value + 1, '"')) {
         (void)complain(f, f->value_line, "a quote that does not end: ", f->key);
         return f->rc;
     }

@@ -132,17 +132,21 @@ static int copy_records(struct reader *r, uint32_t unit, MDB_cursor *c, struct e
     return rc == MDB_NOTFOUND ? 0 : err_set(err, env_errno(rc), "%s: items: %s", r->path, mdb_strerror(rc));
 }
 
-/* There is no such unit: the end of the manifest (-ENOENT), or damage. */
+/* There is no such unit: the end of the manifest (-ENOENT), or damage. Where the counters are damaged too, what is left of
+ * the manifest says how long it was at least. */
 static int missing_unit(struct reader *r, uint32_t unit, struct err *err)
 {
     struct stored_job_counters c;
+    MDB_stat st = {0};
     int rc = env_read_counters(&r->env, r->txn, &c, err);
 
-    if (rc < 0)
+    if (rc == -EBADMSG && mdb_stat(r->txn, r->env.manifest, &st) == 0)
+        c.n_units = st.ms_entries < UINT32_MAX ? (uint32_t)st.ms_entries : UINT32_MAX;
+    else if (rc < 0)
         return err_prefix(err, rc, "%s", r->path);
-    return unit >= c.n_units
-               ? -ENOENT
-               : err_set(err, -EBADMSG, "%s: unit %" PRIu32 ": its manifest row is missing", r->path, unit);
+    if (unit >= c.n_units)
+        return -ENOENT;
+    return err_set(err, -EBADMSG, "%s: unit %" PRIu32 ": its manifest row is missing", r->path, unit);
 }
 
 static int load(struct reader *r, uint32_t unit, struct err *err)
@@ -250,14 +254,17 @@ static int seek(struct reader *r, struct err *err)
 /* Bisection met a damaged row: look at every unit, step over those that are damaged. */
 static int seek_slowly(struct reader *r, struct err *err)
 {
+    int damage = 0; /* before the end: the item may have been there */
+
     r->seek = false;
     for (r->next_unit = 0;;) {
         int rc = reader_load(r, r->next_unit, err);
 
         if (rc == -ENOENT)
-            return 0;
+            return damage;
         if (rc < 0 && rc != -EBADMSG)
             return rc;
+        damage = rc < 0 ? rc : damage;
         r->next_unit++;
         if (rc == 0 && r->position < r->manifest.first_item + r->manifest.n_items) {
             r->i_item = r->position > r->manifest.first_item ? (uint32_t)(r->position - r->manifest.first_item) : 0;

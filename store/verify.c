@@ -198,8 +198,8 @@ static int check_unit(struct verify *c, uint32_t unit, struct err *err)
     int rc = reader_load(r, unit, &why);
 
     c->sum.n_units++;
-    if (rc == -ENOENT || rc == -EBADMSG) {
-        problem(c, unit, -1, "%s", rc == -ENOENT ? "its manifest row is missing" : why.text);
+    if (rc == -EBADMSG) {
+        problem(c, unit, -1, "%s", why.text);
         c->unreadable = true;
         return 0;
     }

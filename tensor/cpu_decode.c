@@ -69,8 +69,8 @@ int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *
     int64_t longest = 1, per_thread, list_bytes = cpu_round_up((int64_t)(a->n_rows + 1) * (int64_t)sizeof(int32_t), 64);
     int n_threads, n_pieces = 0, group_end = 0;
     int32_t *piece; /* first row of each, and behind them n_rows */
-    double work =
-        0; /* 4 operations a value of key and value; keys that lie apart come in at a sixth of a product's rate */
+    /* 4 operations a value of key and value; keys that lie apart come in at a sixth of a product's rate */
+    double work = 0;
     void *scratch;
 
     for (int r = 0; r < a->n_rows; r++) {

@@ -8,7 +8,7 @@ import subprocess
 import zlib
 
 import pytest
-from harness import ANSWERS, BUILD, IMAGES, PICTURES, Caption, blipline, caption, export, many
+from harness import ANSWERS, BUILD, IMAGES, MODEL, PICTURES, Caption, blipline, caption, export, many
 
 
 def bomb_png():
@@ -142,6 +142,14 @@ def test_a_store_that_is_not_one(folder):
     for command in ("export", "stats", "verify"):
         done = blipline(command, folder / "nothing", check=False)
         assert done.returncode == 1 and "nothing" in done.stderr
+
+
+def test_a_worker_asked_to_check_looks_at_its_model(folder):
+    conf = folder / "w.conf"
+    for model, code, says in ((MODEL, 0, ""), (folder / "none", 78, "none/config.json: is missing"), ("", 78, "model is not set")):
+        conf.write_text(f"model = {model}\n")
+        done = subprocess.run([str(BUILD / "blipline-llm"), "-n", "-f", str(conf)], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code and says in done.stderr, done
 
 
 def test_a_store_that_is_truncated_or_of_another_version(folder):

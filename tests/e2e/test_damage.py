@@ -27,8 +27,8 @@ def delete(store, table, key):
     env.close()
 
 
-def read(command, store):
-    return subprocess.run([str(BUILD / "blipline"), command, str(store)], capture_output=True, timeout=60 * SLOW)
+def read(command, store, *more):
+    return subprocess.run([str(BUILD / "blipline"), command, str(store), *more], capture_output=True, timeout=60 * SLOW)
 
 
 def test_a_done_item_without_a_record_is_damage(folder, store):
@@ -50,6 +50,25 @@ def test_a_unit_that_is_gone_is_not_the_end(folder, store):
     done = read("export", folder / "s")
     assert len(done.stdout.splitlines()) == 88
     assert b"unit 3: its manifest row is missing" in done.stderr
+
+
+def test_the_last_unit_may_be_the_one_that_is_gone(folder, store):
+    shutil.copytree(store, folder / "s")
+    delete(folder / "s", b"manifest", (11).to_bytes(4, "big"))
+    done = read("get", folder / "s", "--item", "95")
+    assert done.returncode == 1 and b"unit 11: its manifest row is missing" in done.stderr, done
+    assert read("export", folder / "s").returncode == 1
+    done = caption(folder.parent, folder / "s", "--unit", "8", "--device", "null", check=False)
+    assert done.returncode == 1 and "unit 11" in done.stderr, done.stderr  # what is listed is not known: pictures would come twice
+
+
+def test_without_counters_the_end_is_still_found(folder, store):
+    shutil.copytree(store, folder / "s")
+    delete(folder / "s", b"meta", b"counters")
+    assert len(read("export", folder / "s").stdout.splitlines()) == 96
+    for command, *more in (("get", "--item", "1000"), ("stats",), ("verify",)):
+        done = read(command, folder / "s", *more)
+        assert done.returncode == 1, (command, done)
 
 
 @pytest.mark.skipif(bool(os.environ.get("SLOW_BUILD")), reason="a sanitizer's own report is wanted there")

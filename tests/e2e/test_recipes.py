@@ -51,7 +51,7 @@ def test_commands_are_found_by_their_names(folder, rows):
 
 
 def test_mistakes_name_file_and_line_and_do_nothing(folder):
-    for text, says in {"[caption]\nbeems = 5\n": "line 2: there is no key beems; did you mean beams?", "[caption]\nbeams = 99\n": "from 1 to 64",
+    for text, says in {"[caption]\nbeems = 5\n": "line 2: there is no key beems; did you mean beams?", "[caption]\nbeams = 99\n": "from 1 to 64", '[caption]\nprompt = "a photo\n': "line 2: a quote that does not end: prompt",
                        "[captions]\n": "no section captions", "[caption]\nsample = yes\nbeams = 4\n": "one beam", "": "asks for nothing"}.items():
         recipe = write(folder / "mine.conf", text)[1:]
         done = null("caption", IMAGES, folder / "s", "--recipe", recipe, check=False)
