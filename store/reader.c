@@ -122,6 +122,9 @@ static int copy_records(struct reader *r, uint32_t unit, MDB_cursor *c, struct e
 
         if (i >= r->manifest.n_items)
             return 0;
+        if (r->records[i].size_bytes)
+            return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): two records", r->path,
+                           r->manifest.first_item + i, unit);
         r->records[i] = (struct reader_span){.offset = r->bytes.size_bytes, .size_bytes = v.mv_size};
         if (v.mv_size > STORED_MAX_BYTES)
             return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): a record of %zu bytes", r->path,
@@ -132,21 +135,40 @@ static int copy_records(struct reader *r, uint32_t unit, MDB_cursor *c, struct e
     return rc == MDB_NOTFOUND ? 0 : err_set(err, env_errno(rc), "%s: items: %s", r->path, mdb_strerror(rc));
 }
 
-/* There is no such unit: the end of the manifest (-ENOENT), or damage. Where the counters are damaged too, what is left of
- * the manifest says how long it was at least. */
-static int missing_unit(struct reader *r, uint32_t unit, struct err *err)
+int reader_count_units(struct reader *r, uint32_t *ret, struct err *err)
 {
+    enum { LEAST_ROW_BYTES = 32 };
     struct stored_job_counters c;
-    MDB_stat st = {0};
+    MDB_envinfo info;
+    MDB_stat st;
+    uint64_t most;
     int rc = env_read_counters(&r->env, r->txn, &c, err);
 
-    if (rc == -EBADMSG && mdb_stat(r->txn, r->env.manifest, &st) == 0)
-        c.n_units = st.ms_entries < UINT32_MAX ? (uint32_t)st.ms_entries : UINT32_MAX;
-    else if (rc < 0)
-        return err_prefix(err, rc, "%s", r->path);
-    if (unit >= c.n_units)
+    if (rc == 0)
+        *ret = c.n_units;
+    if (rc != -EBADMSG)
+        return rc;
+    if (mdb_stat(r->txn, r->env.manifest, &st) != 0 || mdb_env_info(r->env.mdb, &info) != 0)
+        return -EIO;
+    most = ((uint64_t)info.me_last_pgno + 1) * r->env.page_bytes / LEAST_ROW_BYTES;
+    *ret = (uint32_t)(st.ms_entries < most ? st.ms_entries : most < UINT32_MAX ? most : UINT32_MAX);
+    return 0;
+}
+
+/* A unit that is not there (-ENOENT), or cannot be read: behind the end of the manifest that is the end, before it damage. */
+static int no_unit(struct reader *r, uint32_t unit, int code, struct err *err)
+{
+    struct err why = *err;
+    uint32_t n_units = 0;
+    int rc = reader_count_units(r, &n_units, err);
+
+    if (rc < 0)
+        return err_prefix(err, rc == -EBADMSG ? -EIO : rc, "%s", r->path);
+    if (unit >= n_units)
         return -ENOENT;
-    return err_set(err, -EBADMSG, "%s: unit %" PRIu32 ": its manifest row is missing", r->path, unit);
+    if (code == -ENOENT)
+        return err_set(err, -EBADMSG, "%s: unit %" PRIu32 ": its manifest row is missing", r->path, unit);
+    return err_set(err, code, "%s: %s", r->path, why.text);
 }
 
 static int load(struct reader *r, uint32_t unit, struct err *err)
@@ -154,8 +176,8 @@ static int load(struct reader *r, uint32_t unit, struct err *err)
     MDB_cursor *c;
     int rc = env_read_unit(&r->env, r->txn, &r->unit_memory, unit, &r->manifest, err);
 
-    if (rc == -ENOENT)
-        return missing_unit(r, unit, err);
+    if (rc == -ENOENT || rc == -EBADMSG)
+        return no_unit(r, unit, rc, err);
     if (rc < 0)
         return err_prefix(err, rc, "%s", r->path);
     r->state = (struct stored_unit_state){0};

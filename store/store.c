@@ -112,7 +112,7 @@ int store_free_bytes(const struct store *s, uint64_t *ret_bytes)
 
 static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err)
 {
-    return err_set(err, -ENOSPC, "disk full: %.1f MB are free on %s, %.1f MB are always left free",
+    return err_set(err, -ENOSPC, "disk full: %.1f MB free on %s, %.1f MB are always left free",
                    (double)free_bytes / 1e6, s->path, (double)s->min_free_bytes / 1e6);
 }
 

@@ -52,6 +52,8 @@ static int check_tables(struct verify *c, struct stored_job_counters *ret_c, str
     if (env_read_counters(&r->env, r->txn, ret_c, &why) < 0) {
         problem(c, -1, -1, "%s", why.text);
         counted = false;
+        if (reader_count_units(r, &ret_c->n_units, &why) < 0)
+            ret_c->n_units = 0;
     }
     if (env_read_keys_covered(&r->env, r->txn, &c->keys_covered, &why) < 0)
         problem(c, -1, -1, "%s", why.text);
@@ -64,7 +66,6 @@ static int check_tables(struct verify *c, struct stored_job_counters *ret_c, str
     if (rc != 0)
         return err_set(err, env_errno(rc), "%s: %s", r->path, mdb_strerror(rc));
     if (!counted) {
-        ret_c->n_units = (uint32_t)manifest.ms_entries;
         c->unreadable = true;
         return 0;
     }
