@@ -143,11 +143,14 @@ record() { # phase step result seconds remark
     if [ "$3" = FAIL ]; then n_failed=$((n_failed + 1)); fi
 }
 
+# Nothing new is begun then.
+time_is_over() { [ "$limit_s" -gt 0 ] && [ $(($(date +%s) - begin)) -ge "$limit_s" ]; }
+
 # step PHASE NAME LIMIT MODE COMMAND...: MODE must (a timeout is a failure) or may (it is none: the tool is slow, or there is only so much time)
 step() {
     phase=$1 name=$2 limit=$3 mode=$4
     shift 4
-    if [ "$limit_s" -gt 0 ] && [ $(($(date +%s) - begin)) -ge "$limit_s" ]; then
+    if time_is_over; then
         record "$phase" "$name" skip 0 "--limit $limit_s s are over"
         : >"$out/step.txt"
         return
@@ -210,7 +213,7 @@ phase_tests() {
     need_gpu tests "tests/gpu" || return
     step_libraries=$BLIPLINE_LIBRARIES
     # All at once: most of their time is the reference's, on one core each. The one that measures comes alone.
-    if [ "$limit_s" -gt 0 ] && [ $(($(date +%s) - begin)) -ge "$limit_s" ]; then
+    if time_is_over; then
         record tests "tests/gpu" skip 0 "--limit $limit_s s are over"
         return
     fi

@@ -163,7 +163,7 @@ static int no_unit(struct reader *r, uint32_t unit, int code, struct err *err)
     int rc = reader_count_units(r, &n_units, err);
 
     if (rc < 0)
-        return err_prefix(err, rc == -EBADMSG ? -EIO : rc, "%s", r->path);
+        return err_prefix(err, rc, "%s", r->path);
     if (unit >= n_units)
         return -ENOENT;
     if (code == -ENOENT)

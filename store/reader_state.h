@@ -47,6 +47,6 @@ int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct e
 
 /* Within a read transaction: how many units there are; where the counters are damaged, at most so many: what the manifest
  * says of itself, which is no more than the file has room for. -EIO: nothing can be said. */
-int reader_count_units(struct reader *r, uint32_t *ret, struct err *err);
+int reader_count_units(struct reader *r, uint32_t *ret, struct err *err) CHECK_RESULT;
 
 #endif
