@@ -55,7 +55,7 @@ struct cpu_group {
 
 struct cpu_kernels {
     void (*norm)(const void *x, const float *gamma, const float *beta, float eps, int64_t width, void *y);
-    /* y[i] = act(x[i]) * up[i]; y may be x. act: NONE, RELU or GELU_TANH. */
+    /* y[i] = act(x[i]) * up[i]; y may be x. act: enum ops_act. */
     void (*gate)(const void *x, const void *up, int act, int64_t n, void *y);
     /* f32 in any case: logits. Elements first + i * stride .. of the chunk at c * chunk_vectors vectors, one maximum for
      * each lane: maxima[c * lanes + lane]; NaN is never larger than -inf. Returns the number of maxima. */

@@ -25,23 +25,6 @@ int cpu_norm(struct ops *o, const struct ops_norm_args *a)
     return 0;
 }
 
-/* x (act) -> x * 0.5 (1 + erf(x / sqrt 2)): no checkpoint gates with it, so it may be slow. */
-static void gate_erf(enum dtype act_dtype, const void *x, const void *up, int64_t n, void *y)
-{
-    const size_t element = dtype_size_bytes(act_dtype);
-    float part[PART], other[PART];
-
-    for (int64_t i = 0; i < n; i += PART) {
-        size_t count = (size_t)(n - i < PART ? n - i : PART);
-
-        tensor_to_f32(part, act_dtype, cpu_element(x, i, element), count);
-        tensor_to_f32(other, act_dtype, cpu_element(up, i, element), count);
-        for (size_t j = 0; j < count; j++)
-            part[j] *= 0.5f * erfcf(-part[j] * (float)M_SQRT1_2) * other[j];
-        tensor_from_f32(cpu_element_out(y, i, element), act_dtype, part, count);
-    }
-}
-
 int cpu_gate(struct ops *o, const struct ops_gate_args *a)
 {
     struct ops_cpu *c = cpu_of(o);
@@ -50,13 +33,10 @@ int cpu_gate(struct ops *o, const struct ops_gate_args *a)
     assert(a->ld_x >= 2 * a->width && a->ld_y >= a->width);
 #pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 30.0 * a->n_rows * a->width))
     for (int64_t r = 0; r < a->n_rows; r++) {
-        const void *x = cpu_element(a->x, r * a->ld_x, element), *up = cpu_element(x, a->width, element);
-        void *y = cpu_element_out(a->y, r * a->ld_y, element);
+        const void *x = cpu_element(a->x, r * a->ld_x, element);
 
-        if (a->act == OPS_ACT_GELU_ERF)
-            gate_erf(o->act_dtype, x, up, a->width, y);
-        else
-            c->kernels->gate(x, up, (int)a->act, a->width, y);
+        c->kernels->gate(x, cpu_element(x, a->width, element), (int)a->act, a->width,
+                         cpu_element_out(a->y, r * a->ld_y, element));
     }
     return 0;
 }

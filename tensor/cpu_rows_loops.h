@@ -79,21 +79,14 @@ CPU_KERNEL void norm_row_bf16(const void *x, const float *gamma, const float *be
     norm_row(x, gamma, beta, eps, width, y, true);
 }
 
-/* x / (1 + e^(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3) is 0.5 x (1 + tanh(u)) without its cancellation. */
-CPU_INLINE cpu_vec gelu_tanh(cpu_vec x)
-{
-    cpu_vec u2 = x * (cpu_set(1.59576912f) + cpu_set(0.0713548163f) * x * x);
-    cpu_vec e = cpu_exp_nonpositive(cpu_select(u2 > cpu_set(0), -u2, u2));
-
-    return x * cpu_select(u2 > cpu_set(0), cpu_set(1), e) / (cpu_set(1) + e);
-}
-
 CPU_INLINE cpu_vec gate_vector(cpu_vec x, cpu_vec up, const int act)
 {
     if (act == OPS_ACT_GELU_TANH)
-        x = gelu_tanh(x);
+        x = cpu_gelu_tanh(x);
+    else if (act == OPS_ACT_GELU_ERF)
+        x = cpu_gelu_erf(x);
     else if (act == OPS_ACT_RELU)
-        x = cpu_select(x < cpu_set(0), cpu_set(0), x);
+        x = cpu_relu(x);
     return x * up;
 }
 
@@ -118,6 +111,8 @@ CPU_INLINE void gate_row(const void *x, const void *up, int act, int64_t n, void
 {
     if (act == OPS_ACT_GELU_TANH)
         gate_with(x, up, OPS_ACT_GELU_TANH, n, y, half);
+    else if (act == OPS_ACT_GELU_ERF)
+        gate_with(x, up, OPS_ACT_GELU_ERF, n, y, half);
     else if (act == OPS_ACT_RELU)
         gate_with(x, up, OPS_ACT_RELU, n, y, half);
     else

@@ -174,19 +174,58 @@ CPU_INLINE float cpu_max_lanes(cpu_vec v)
 CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
 {
     const cpu_vec round = cpu_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    cpu_vec shifted = x * cpu_set(1.44269504f) + round;
+    cpu_vec shifted = cpu_madd(x, cpu_set(1.44269504f), round);
     cpu_vec n = shifted - round;
-    cpu_vec r = (x - n * cpu_set(0.693145752f)) - n * cpu_set(1.42860677e-6f);
+    cpu_vec r = cpu_madd(n, cpu_set(-1.42860677e-6f), cpu_madd(n, cpu_set(-0.693145752f), x));
     cpu_vec p = cpu_set(1.9875691500e-4f);
     cpu_ivec exponent = ((cpu_ivec)shifted - (cpu_ivec)round + 127) << 23;
 
-    p = p * r + cpu_set(1.3981999507e-3f);
-    p = p * r + cpu_set(8.3334519073e-3f);
-    p = p * r + cpu_set(4.1665795894e-2f);
-    p = p * r + cpu_set(1.6666665459e-1f);
-    p = p * r + cpu_set(5.0000001201e-1f);
-    p = (p * r) * r + r + cpu_set(1.0f);
+    p = cpu_madd(p, r, cpu_set(1.3981999507e-3f));
+    p = cpu_madd(p, r, cpu_set(8.3334519073e-3f));
+    p = cpu_madd(p, r, cpu_set(4.1665795894e-2f));
+    p = cpu_madd(p, r, cpu_set(1.6666665459e-1f));
+    p = cpu_madd(p, r, cpu_set(5.0000001201e-1f));
+    p = cpu_madd(p * r, r, r) + cpu_set(1.0f);
     return cpu_select(x < cpu_set(-87.3365f), cpu_set(0.0f), p * (cpu_vec)exponent);
+}
+
+/* The activations of enum ops_act. NaN stays NaN, and -inf, which all of them would hide as 0, becomes NaN: weights that
+ * are not finite must be seen in the result. */
+CPU_INLINE cpu_vec cpu_relu(cpu_vec x)
+{
+    return cpu_select(x > cpu_set(0), x, x * cpu_set(0));
+}
+
+/* x / (1 + e^(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3) is 0.5 x (1 + tanh(u)) without its cancellation. */
+CPU_INLINE cpu_vec cpu_gelu_tanh(cpu_vec x)
+{
+    cpu_vec u2 = x * cpu_madd(cpu_set(0.0713548163f) * x, x, cpu_set(1.59576912f));
+    cpu_vec e = cpu_exp_nonpositive(cpu_select(u2 > cpu_set(0), -u2, u2));
+
+    return x * cpu_select(u2 > cpu_set(0), cpu_set(1), e) / (cpu_set(1) + e);
+}
+
+/* relu(x) - a q(a) with a = |x| and q(a) = erfc(a / sqrt 2) / 2 = e^(-a^2 / 2) p(t) / (a + 4), t = (a - 4) / (a + 4): within
+ * a few ulp on both sides. p is a minimax polynomial for a <= 14, where q has long been 0. */
+CPU_INLINE cpu_vec cpu_gelu_erf(cpu_vec x)
+{
+    cpu_vec abs = cpu_select(x > cpu_set(0), x, -x), a = cpu_select(abs < cpu_set(14), abs, cpu_set(14));
+    cpu_vec scale = cpu_set(1) / (a + cpu_set(4)), t = (a - cpu_set(4)) * scale, p = cpu_set(-1.29529889e-4f);
+    cpu_vec high = (cpu_vec)((cpu_ivec)a & ~0xfff), low = a - high, square = a * a; /* and what it was rounded by: */
+    cpu_vec rest = ((high * high - square) + cpu_set(2) * high * low) + low * low;
+    cpu_vec e = cpu_exp_nonpositive(cpu_set(-0.5f) * square);
+
+    p = cpu_madd(p, t, cpu_set(1.84626906e-4f));
+    p = cpu_madd(p, t, cpu_set(1.57185831e-3f));
+    p = cpu_madd(p, t, cpu_set(-3.51498061e-3f));
+    p = cpu_madd(p, t, cpu_set(-7.52672651e-3f));
+    p = cpu_madd(p, t, cpu_set(6.04041430e-2f));
+    p = cpu_madd(p, t, cpu_set(-1.86523206e-1f));
+    p = cpu_madd(p, t, cpu_set(3.87136890e-1f));
+    p = cpu_madd(p, t, cpu_set(-6.07896597e-1f));
+    p = cpu_madd(p, t, cpu_set(7.55285135e-1f));
+    e = cpu_madd(e, cpu_set(-0.5f) * rest, e);
+    return cpu_madd(-(p * scale * a), e, cpu_relu(x));
 }
 
 /* Lane i of both, in turn: a[0] b[0] a[1] b[1] ... for the lower and the upper half. */

@@ -78,17 +78,19 @@ static int ref_weight_new(struct ops *o, const struct ops_weight_part *parts, in
     return 0;
 }
 
+/* Written so that nothing cancels on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). -inf gives NaN: weights
+ * that are not finite must be seen in the result. */
 static double activate(enum ops_act act, double x)
 {
     switch (act) {
     case OPS_ACT_NONE:
         return x;
     case OPS_ACT_RELU:
-        return x < 0 ? 0 : x;
+        return x > 0 ? x : x * 0;
     case OPS_ACT_GELU_ERF:
-        return 0.5 * x * (1 + erf(x * M_SQRT1_2));
+        return 0.5 * x * erfc(-x * M_SQRT1_2);
     case OPS_ACT_GELU_TANH:
-        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+        return x / (1 + exp(-2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     }
     assert(!"a value of enum ops_act");
     return x;

@@ -6,14 +6,15 @@
 
 #include "tensor/cuda/launch.cuh"
 
-/* Both gelus are written so that nothing cancels far out on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). */
+/* Both gelus are written so that nothing cancels far out on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u).
+ * NaN stays NaN, and -inf becomes NaN: weights that are not finite must be seen in the result. */
 static __device__ __forceinline__ float activate(enum ops_act act, float x)
 {
     switch (act) {
     case OPS_ACT_NONE:
         return x;
     case OPS_ACT_RELU:
-        return x < 0 ? 0 : x;
+        return x > 0 ? x : x * 0;
     case OPS_ACT_GELU_ERF:
         return 0.5f * x * erfcf(x * -0.70710678118654752f);
     default:
