@@ -52,6 +52,10 @@ struct cpu_packed {
     dnnl_memory_t weight, bias_memory;
 };
 
+/* oneDNN's relu without a slope is a maximum with 0, which NaN and -inf do not survive. With one it multiplies what is not
+ * above 0, and both do; what is left of finite numbers is too small to change a sum. */
+static const float relu_slope = 0x1p-80f;
+
 static int status_errno(dnnl_status_t s)
 {
     return s == dnnl_success ? 0 : s == dnnl_out_of_memory ? -ENOMEM : -EIO;
@@ -112,12 +116,12 @@ static md md_of(const_dnnl_primitive_desc_t p, dnnl_query_t what)
     return d;
 }
 
-static dnnl_status_t append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind)
+static dnnl_status_t append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha)
 {
 #if DNNL_VERSION_MAJOR >= 3
-    return dnnl_post_ops_append_eltwise(ops, kind, 0, 0);
+    return dnnl_post_ops_append_eltwise(ops, kind, alpha, 0);
 #else
-    return dnnl_post_ops_append_eltwise(ops, 1, kind, 0, 0);
+    return dnnl_post_ops_append_eltwise(ops, 1, kind, alpha, 0);
 #endif
 }
 
@@ -159,7 +163,7 @@ static dnnl_status_t attr_new(const struct shape *s, dnnl_primitive_attr_t *ret)
     if (status == dnnl_success)
         status = dnnl_post_ops_create(&ops);
     if (status == dnnl_success && s->act != OPS_ACT_NONE)
-        status = append_eltwise(ops, kinds[s->act]);
+        status = append_eltwise(ops, kinds[s->act], s->act == OPS_ACT_RELU ? relu_slope : 0);
     if (status == dnnl_success && s->add_to_y)
         status = append_sum(ops);
     if (status == dnnl_success)
