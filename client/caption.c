@@ -94,11 +94,11 @@ static int reopen_feed(struct run *r, struct err *err)
         r->columns[i] = p->fields[i].name;
         o.needed |= (uint32_t)p->fields[i].needed << i;
     }
-    o.columns = (struct source_columns){.names = r->columns, .n = p->n_fields};
+    o.columns = (struct source_columns){.names = r->columns, .n = p->n_fields, .picture = r->o->image_column};
 
     for (int i = 0; r->feed && i < o.n_sources; i++) {
-        if (strcmp(o.sources[i], "@-") == 0)
-            return err_set(err, -EIO, "the list on standard input cannot be read twice; run the command again");
+        if (source_is_read_once(o.sources[i]))
+            return err_set(err, -EIO, "the list %s cannot be read twice; run the command again", o.sources[i] + 1);
     }
     feed_close(r->feed);
     r->feed = NULL;
@@ -403,6 +403,9 @@ static void tell_about_sources(struct run *r)
     if (c->n_unjoined)
         screen_note(&r->screen, "%" PRIu64 " picture%s without a row in --join %s", c->n_unjoined, cli_s(c->n_unjoined),
                     r->o->join);
+    if (c->n_bad)
+        screen_note(&r->screen, "%" PRIu64 " row%s of the lists cannot be used, such items fail (first: %s)", c->n_bad,
+                    cli_s(c->n_bad), c->first_bad.text);
     if (c->n_without)
         screen_note(&r->screen, "%" PRIu64 " value%s missing in the lists, which the recipe needs: such items fail",
                     c->n_without, cli_are(c->n_without));

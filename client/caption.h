@@ -28,6 +28,7 @@ struct caption_options {
     uint32_t unit_items;               /* 0: chosen here */
     uint64_t limit;                    /* 0: none */
     const char *join;                  /* a table of columns by key; NULL: none */
+    const char *image_column;          /* of lists; NULL: the usual ones */
     bool json, verbose, dry_run;
 };
 

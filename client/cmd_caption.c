@@ -14,7 +14,7 @@
 enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
 
 struct caption_flags {
-    const char *store, *model, *score_model, *recipe, *device, *cuda_library, *join;
+    const char *store, *model, *score_model, *recipe, *device, *cuda_library, *join, *image_column;
     struct cli_settings settings;
     int64_t threads, unit, limit;
     bool json, verbose, dry_run;
@@ -30,6 +30,10 @@ static const struct cli_option options[] = {
     {"join", 'j', CLI_TEXT, offsetof(struct caption_flags, join), "TABLE",
      "a table (.jsonl, .csv, .tsv) with a column key: its other columns belong to the pictures of those keys, as if "
      "they stood in a list. Several rows of a key add up",
+     0, 0, NULL},
+    {"image-column", 0, CLI_TEXT, offsetof(struct caption_flags, image_column), "NAME",
+     "the column of a list that names the picture (default: the first of path, image, image_path, ...: blipline help "
+     "sources)",
      0, 0, NULL},
     {"threads", 't', CLI_NUMBER, offsetof(struct caption_flags, threads), "N",
      "threads to compute with, all stages together (default: every CPU)", 1, MAX_THREADS, NULL},
@@ -221,6 +225,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         .placement = &placement,
         .unit_items = (uint32_t)f.unit,
         .join = f.join,
+        .image_column = f.image_column,
         .limit = (uint64_t)f.limit,
         .json = f.json,
         .verbose = f.verbose,

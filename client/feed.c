@@ -59,6 +59,11 @@ static void take_item(struct feed *f, const struct source_item *it, struct row_i
                                           .name_bytes = (uint32_t)strlen(it->fields[i].name),
                                           .value = (const uint8_t *)it->fields[i].value,
                                           .value_bytes = (uint32_t)it->fields[i].value_bytes};
+    if (it->problem_code) {
+        (void)msg_text_set(ret->error_code, sizeof(ret->error_code), image_error_name(it->problem_code));
+        ret->error_message = (const uint8_t *)it->problem;
+        ret->error_message_bytes = (uint32_t)strlen(it->problem);
+    }
     if (!f->join || it->n_fields)
         return; /* a row's own columns win */
     ret->n_fields = join_find(f->join, it->key, it->key_bytes, f->fields);
@@ -103,6 +108,16 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
     struct source_summary sum;
     int rc = source_check(arg, &f->o.columns, &sum, err);
 
+    if (rc < 0 || sum.is_unread)
+        return rc;
+    if (sum.n_items && sum.n_urls == sum.n_items)
+        return err_set(err, -EINVAL,
+                       "%.200s: its pictures are addresses on the network, and nothing is fetched from there; download "
+                       "them first (img2dataset does) and give their folder",
+                       arg);
+    if (sum.n_bad && f->counts.n_bad == 0)
+        f->counts.first_bad = sum.first_bad;
+    f->counts.n_bad += sum.n_bad;
     for (uint32_t k = 0; rc == 0 && k < f->o.columns.n; k++) {
         const char *name = f->o.columns.names[k];
 
@@ -115,10 +130,10 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
                 "%.300s: has no columns, and the recipe needs one named \"%s\": give a list as JSONL, CSV or "
                 "TSV (blipline help sources)",
                 arg, name);
-        if (sum.n_items && sum.n_with[k] == 0)
+        if (sum.n_items > sum.n_bad && sum.n_with[k] == 0)
             return err_set(err, -EINVAL, "%.200s: no row has the column \"%s\" that the recipe needs; there is %s", arg,
                            name, sum.columns);
-        f->counts.n_without += sum.n_items - sum.n_with[k];
+        f->counts.n_without += sum.n_items - sum.n_bad - sum.n_with[k];
     }
     return rc;
 }

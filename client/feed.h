@@ -38,6 +38,8 @@ struct feed_counts {
     char other_fields_key[128]; /* the first of them, printable */
     uint64_t n_unjoined;        /* pictures whose key `join` does not have */
     uint64_t n_without;         /* rows of lists that lack a needed column: these items will fail */
+    uint64_t n_bad;             /* rows of lists that are of no use: these too */
+    struct err first_bad;
     uint32_t columns_seen;      /* bit i: some row has column i */
     uint64_t n_skipped_names, n_skipped_hidden, n_skipped_other;
     struct err first_problem; /* a folder that could not be read, ...; "" for none */

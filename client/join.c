@@ -78,7 +78,11 @@ static int add_row(struct join *j, const struct source_item *it, struct err *err
 {
     const uint64_t hash = XXH3_64bits(it->key, it->key_bytes);
     struct join_key *k;
-    int rc = j->n_keys + 1 > j->n_slots / 2 ? grow(j) : 0;
+    int rc;
+
+    if (it->problem_code)
+        return err_set(err, -EINVAL, "--join %s", it->problem);
+    rc = j->n_keys + 1 > j->n_slots / 2 ? grow(j) : 0;
 
     if (rc < 0)
         return rc;

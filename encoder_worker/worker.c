@@ -186,7 +186,17 @@ static void submit_items(struct encoder_worker *w, struct unit *u)
 {
     for (uint32_t i = 0; i < u->work->n_items; i++) {
         const struct row_item *item = &u->work->items[i];
-        int rc = pool_submit(w->pool, u->serial << 16 | i, (const char *)item->path, item->path_bytes,
+        int rc;
+
+        if (item->error_code[0]) { /* its list has said what is wrong with it */
+            struct pool_result bad = {.code = image_error_of(item->error_code)};
+
+            (void)err_set(&bad.message, -EILSEQ, "%.*s", (int)item->error_message_bytes,
+                          item->error_message_bytes ? (const char *)item->error_message : "");
+            encoder_unit_note(u, i, &bad);
+            continue;
+        }
+        rc = pool_submit(w->pool, u->serial << 16 | i, (const char *)item->path, item->path_bytes,
                              u->pixels + i * w->image_bytes);
 
         if (rc < 0) {
@@ -412,19 +422,31 @@ static void finish_ready(struct encoder_worker *w)
 static int null_result(const struct encoder_worker *w, const struct worker_work *work, struct worker_result *ret,
                        struct err *err)
 {
-    const uint32_t shape[3] = {work->n_items, w->n_tokens, w->width};
+    uint32_t shape[3] = {0, w->n_tokens, w->width};
     void *zeros = calloc(work->n_items, feature_bytes(w));
     int rc = zeros ? 0 : err_set(err, -ENOMEM, "no memory for zeros");
 
-    for (uint32_t i = 0; rc == 0 && i < work->n_items; i++)
-        rc = row_record_append(&ret->rows, &(struct row_record){.item = work->items[i].item});
+    for (uint32_t i = 0; rc == 0 && i < work->n_items; i++) {
+        const struct row_item *item = &work->items[i];
+        struct row_record record = {.item = item->item, .failed = item->error_code[0] != '\0'};
+
+        memcpy(record.error_code, item->error_code, sizeof(record.error_code));
+        record.error_message = item->error_message;
+        record.error_message_bytes = item->error_message_bytes;
+        shape[0] += !record.failed;
+        rc = row_record_append(&ret->rows, &record);
+    }
+    ret->n_rows = work->n_items;
+    if (rc == 0 && shape[0] == 0) {
+        free(zeros);
+        return 0;
+    }
     if (rc == 0)
         rc = wire_tensor_new(worker_tensor_dtype(&w->common), shape, 3, zeros, free, zeros, &ret->tensors[0], err);
     if (rc != 0) {
         free(zeros);
         return rc;
     }
-    ret->n_rows = work->n_items;
     ret->n_tensors = 1;
     return 0;
 }

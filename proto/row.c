@@ -105,6 +105,20 @@ static int check_field(const struct row_field *f, struct err *err)
     return 0;
 }
 
+static int check_error(const char *code, uint32_t message_bytes, struct err *err)
+{
+    if (message_bytes > ROW_MAX_MESSAGE_BYTES)
+        return err_set(err, -EMSGSIZE, "a message of %u bytes, the limit is %d", message_bytes, ROW_MAX_MESSAGE_BYTES);
+    return msg_check_code(code, err) < 0 ? -EBADMSG : 0;
+}
+
+static void error_to_pb(const char *code, const uint8_t *message, uint32_t message_bytes, Blipline__ItemError *to)
+{
+    *to = (Blipline__ItemError)BLIPLINE__ITEM_ERROR__INIT;
+    to->code = msg_text_to_pb(code);
+    to->message = bytes_to_pb(message, message_bytes);
+}
+
 int row_item_check(const struct row_item *r, struct err *err)
 {
     if (r->key_bytes == 0 || r->key_bytes > ROW_MAX_KEY_BYTES)
@@ -118,6 +132,8 @@ int row_item_check(const struct row_item *r, struct err *err)
     if (r->n_fields > ROW_MAX_FIELDS || r->n_captions > ROW_MAX_CAPTIONS)
         return err_set(err, -EMSGSIZE, "item %llu: %u fields and %u captions, the limits are %d and %d",
                        (unsigned long long)r->item, r->n_fields, r->n_captions, ROW_MAX_FIELDS, ROW_MAX_CAPTIONS);
+    if (r->error_code[0] && check_error(r->error_code, r->error_message_bytes, err) < 0)
+        return err_prefix(err, -EBADMSG, "item %llu", (unsigned long long)r->item);
     for (uint32_t i = 0; i < r->n_fields; i++)
         if (check_field(&r->fields[i], err) < 0)
             return err_prefix(err, -EMSGSIZE, "item %llu", (unsigned long long)r->item);
@@ -152,6 +168,10 @@ void row_item_to_pb(const struct row_item *from, struct row_item_pb *to)
     }
     to->item.n_captions = from->n_captions;
     to->item.captions = to->caption_list;
+    if (!from->error_code[0])
+        return;
+    error_to_pb(from->error_code, from->error_message, from->error_message_bytes, &to->error);
+    to->item.error = &to->error;
 }
 
 /* Fields and captions of an item, into `b`. */
@@ -178,6 +198,13 @@ static int item_lists_from_pb(struct budget *b, const Blipline__Item *from, stru
     return 0;
 }
 
+static int item_error_from_pb(const Blipline__ItemError *from, struct row_item *ret, struct err *err)
+{
+    ret->error_message = from->message.data;
+    ret->error_message_bytes = clip_size(from->message.len);
+    return msg_text_from_pb(ret->error_code, sizeof(ret->error_code), &from->code, "error", err);
+}
+
 int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_item *ret, struct err *err)
 {
     uint8_t *path;
@@ -201,7 +228,9 @@ int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_it
     rc = item_lists_from_pb(b, from, ret);
     if (rc < 0)
         return err_set(err, rc, "item %llu: no room for its fields", (unsigned long long)from->item);
-    rc = row_item_check(ret, err);
+    rc = from->error ? item_error_from_pb(from->error, ret, err) : 0;
+    if (rc == 0)
+        rc = row_item_check(ret, err);
     if (rc < 0)
         return rc;
     path = budget_alloc(b, from->path.len + 1); /* a NUL behind it, for open(2) */
@@ -273,12 +302,8 @@ int row_record_check(const struct row_record *r, struct err *err)
         return 0;
     if (r->n_captions || r->n_embeddings)
         return err_set(err, -EBADMSG, "record %llu: captions or embeddings and an error", (unsigned long long)r->item);
-    if (r->error_message_bytes > ROW_MAX_MESSAGE_BYTES)
-        return err_set(err, -EMSGSIZE, "record %llu: a message of %u bytes, the limit is %d",
-                       (unsigned long long)r->item, r->error_message_bytes, ROW_MAX_MESSAGE_BYTES);
-    if (msg_check_code(r->error_code, err) < 0)
-        return err_prefix(err, -EBADMSG, "record %llu", (unsigned long long)r->item);
-    return 0;
+    rc = check_error(r->error_code, r->error_message_bytes, err);
+    return rc < 0 ? err_prefix(err, rc, "record %llu", (unsigned long long)r->item) : 0;
 }
 
 void row_record_to_pb(const struct row_record *from, struct row_record_pb *to)
@@ -299,9 +324,7 @@ void row_record_to_pb(const struct row_record *from, struct row_record_pb *to)
     }
     if (!from->failed)
         return;
-    to->error = (Blipline__ItemError)BLIPLINE__ITEM_ERROR__INIT;
-    to->error.code = msg_text_to_pb(from->error_code);
-    to->error.message = bytes_to_pb(from->error_message, from->error_message_bytes);
+    error_to_pb(from->error_code, from->error_message, from->error_message_bytes, &to->error);
     to->record.error = &to->error;
 }
 
@@ -520,7 +543,7 @@ static const uint8_t *copy_bytes(uint8_t **at, const uint8_t *from, uint32_t n)
 
 int row_item_copy(struct arena *a, const struct row_item *from, struct row_item *ret)
 {
-    size_t bytes = (size_t)from->key_bytes + from->path_bytes + 1;
+    size_t bytes = (size_t)from->key_bytes + from->path_bytes + 1 + from->error_message_bytes;
     struct row_field *fields = NULL;
     struct row_caption *captions = NULL;
     uint8_t *at;
@@ -540,6 +563,7 @@ int row_item_copy(struct arena *a, const struct row_item *from, struct row_item 
     ret->key = copy_bytes(&at, from->key, from->key_bytes);
     ret->path = copy_bytes(&at, from->path, from->path_bytes);
     *at++ = '\0';
+    ret->error_message = copy_bytes(&at, from->error_message, from->error_message_bytes);
     for (uint32_t i = 0; i < from->n_fields; i++) {
         fields[i] = from->fields[i];
         fields[i].name = copy_bytes(&at, fields[i].name, fields[i].name_bytes);

@@ -64,6 +64,10 @@ struct row_item {
     const struct row_field *fields; /* a list of values is several fields of one name */
     uint32_t n_captions;            /* of WORK alone: what an earlier node wrote */
     const struct row_caption *captions;
+    /* The row of a list is of no use: this is to be the item's error. "": there is a picture to look at. */
+    char error_code[MSG_CODE_SIZE]; /* one word of [a-z0-9_-] */
+    const uint8_t *error_message;
+    uint32_t error_message_bytes;
 };
 
 /* A block of numbers: rows * cols of dtype F16 or F32, little endian. */

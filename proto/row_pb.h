@@ -21,6 +21,7 @@ struct row_item_pb {
     Blipline__Item item;
     Blipline__Field fields[ROW_MAX_FIELDS], *field_list[ROW_MAX_FIELDS];
     Blipline__Caption captions[ROW_MAX_CAPTIONS], *caption_list[ROW_MAX_CAPTIONS];
+    Blipline__ItemError error;
 };
 
 /* The memory's budget, emptied and with a new limit; made at first use. NULL: no memory. */

@@ -1,6 +1,7 @@
 /* One file as a source; and source_open, which tells the kinds of source apart. */
 #include "source/source.h"
 
+#include "source/lines.h"
 #include "source/source_kinds.h"
 
 #include <errno.h>
@@ -43,16 +44,32 @@ static void one_free(struct source *s)
     free(s);
 }
 
+/* Many pictures in one file are not one picture that cannot be read: that is said at once. */
+static int refuse_archive(const char *path, const char *arg, struct err *err)
+{
+    char head[LINES_HEAD_BYTES];
+    FILE *file = fopen(path, "re");
+    size_t n = file ? fread(head, 1, sizeof(head), file) : 0;
+    const char *foreign = lines_foreign(head, n, false);
+
+    if (file)
+        (void)fclose(file);
+    return foreign ? err_set(err, -EINVAL, "%.200s: %s (blipline help sources)", arg, foreign) : 0;
+}
+
 int source_file_open(const char *path, const char *arg, struct source **ret, struct err *err)
 {
     struct source_one *f;
     struct stat st;
+    int rc;
 
     if (stat(path, &st) < 0) {
-        int rc = -errno;
-
+        rc = -errno;
         return err_set(err, rc, "%.300s: %s", arg, strerror(-rc));
     }
+    rc = refuse_archive(path, arg, err);
+    if (rc < 0)
+        return rc;
     f = calloc(1, sizeof(*f));
     if (!f)
         return err_set(err, -ENOMEM, "%.300s: no memory", arg);
@@ -130,6 +147,9 @@ int source_open(const char *arg, const struct source_columns *wanted, struct sou
         return rc;
     if (stat(path, &st) < 0) {
         rc = -errno;
+        if (lines_is_url(arg))
+            return err_set(err, rc, "%.200s: nothing is fetched over the network; download the pictures first and give "
+                           "their folder", arg);
         return err_set(err, rc, "%.300s: %s", arg, strerror(-rc));
     }
     if (S_ISDIR(st.st_mode))
@@ -155,31 +175,48 @@ void source_free(struct source *s)
         s->free(s);
 }
 
+bool source_is_read_once(const char *arg)
+{
+    struct stat st;
+
+    return strcmp(arg, "@-") == 0 ||
+           (arg[0] == '@' && stat(arg + 1, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
+}
+
+/* Count the row, and the wanted columns that it has. */
+static void count_row(struct source_summary *sum, const struct source_columns *wanted, const struct source_item *item)
+{
+    uint64_t seen = 0;
+
+    for (uint32_t i = 0; i < item->n_fields; i++)
+        for (uint32_t k = 0; k < wanted->n; k++)
+            seen |= (uint64_t)(item->fields[i].name == wanted->names[k]) << k;
+    for (uint32_t k = 0; k < SOURCE_MAX_COLUMNS; k++)
+        sum->n_with[k] += seen >> k & 1;
+    if (item->problem_code && sum->n_bad++ == 0)
+        (void)err_set(&sum->first_bad, -EILSEQ, "%s", item->problem);
+    sum->n_urls += item->problem_code == IMAGE_URL;
+    sum->n_items++;
+}
+
 int source_check(const char *arg, const struct source_columns *wanted, struct source_summary *ret, struct err *err)
 {
-    struct source_summary found = {.is_table = arg[0] == '@' && source_is_table(arg + 1)};
+    struct source_summary found = {0};
     struct source *s = NULL;
     struct source_item item;
-    struct stat st;
     int rc;
 
-    if (strcmp(arg, "@-") == 0 ||
-        (arg[0] == '@' && stat(arg + 1, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))) {
-        *ret = found;
+    if (source_is_read_once(arg)) {
+        *ret = (struct source_summary){.is_unread = true};
         return 0;
     }
     rc = arg[0] == '@' ? source_list_open(arg, wanted, false, &s, err) : source_open(arg, wanted, &s, err);
-    while (rc == 0 && s && arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
-        uint64_t seen = 0; /* columns of this row */
-
-        if (found.is_table && found.n_items == 0)
+    if (rc == 0)
+        found.is_table = s->is_table;
+    while (rc == 0 && arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
+        if (found.n_items == 0)
             source_table_columns(s, found.columns, sizeof(found.columns));
-        for (uint32_t i = 0; i < item.n_fields; i++)
-            for (uint32_t k = 0; k < wanted->n; k++)
-                seen |= (uint64_t)(item.fields[i].name == wanted->names[k]) << k;
-        for (uint32_t k = 0; k < SOURCE_MAX_COLUMNS; k++)
-            found.n_with[k] += seen >> k & 1;
-        found.n_items++;
+        count_row(&found, wanted, &item);
         rc = 0;
     }
     source_free(s);

@@ -1,5 +1,7 @@
 #include "source/image_error.h"
 
+#include <string.h>
+
 static const char *const names[IMAGE_N_ERRORS] = {
     [IMAGE_OK] = "ok",
     [IMAGE_MISSING] = "missing",
@@ -12,9 +14,20 @@ static const char *const names[IMAGE_N_ERRORS] = {
     [IMAGE_CORRUPT] = "corrupt",
     [IMAGE_TOO_MANY_PIXELS] = "too_many_pixels",
     [IMAGE_NO_MEMORY] = "no_memory",
+    [IMAGE_URL] = "url",
+    [IMAGE_NO_PICTURE] = "no_picture",
+    [IMAGE_BAD_ROW] = "bad_row",
 };
 
 const char *image_error_name(enum image_error code)
 {
     return (unsigned)code < IMAGE_N_ERRORS ? names[code] : "unknown";
+}
+
+enum image_error image_error_of(const char *name)
+{
+    for (unsigned i = 0; i < IMAGE_N_ERRORS; i++)
+        if (strcmp(names[i], name) == 0)
+            return (enum image_error)i;
+    return IMAGE_BAD_ROW;
 }

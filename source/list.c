@@ -1,4 +1,5 @@
 /* A text file that names one picture a line. It is read as a stream, a line at a time. */
+#include "source/lines.h"
 #include "source/source_kinds.h"
 
 #include <errno.h>
@@ -9,69 +10,52 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 struct source_list {
     struct source source; /* first */
-    FILE *file;
+    struct lines lines;
     bool examine;
-    uint64_t line_number;
-    char base[PATH_MAX]; /* folder that relative lines start from */
-    char name[256];      /* for messages */
-    char line[PATH_MAX + 2];
     char path[PATH_MAX];
+    char key[32]; /* of a line that is no path */
+    struct err problem;
 };
 
-/* One line into l->line without its end. 1, 0 at the end of the file, negative. Memory stays bounded whatever the line
- * is. */
-static int read_line(struct source_list *l, struct err *err)
+/* A line that names no picture is an item all the same; the reason stands in `problem`. */
+static void take_bad_line(struct source_list *l, enum image_error code, const char *why, struct source_item *ret)
 {
-    size_t n = 0;
-    bool has_nul = false;
-    int c;
-
-    l->line_number++;
-    while ((c = getc_unlocked(l->file)) != EOF && c != '\n') {
-        if (n > PATH_MAX)
-            return err_set(err, -ENAMETOOLONG, "%s, line %" PRIu64 ": longer than any path (%d bytes)", l->name,
-                           l->line_number, PATH_MAX - 1);
-        has_nul |= c == '\0';
-        l->line[n++] = (char)c;
-    }
-    if (c == EOF && ferror(l->file)) {
-        int rc = -errno;
-
-        return err_set(err, rc ? rc : -EIO, "%s, line %" PRIu64 ": cannot read: %s", l->name, l->line_number,
-                       strerror(-rc));
-    }
-    if (c == EOF && n == 0)
-        return 0;
-    if (has_nul)
-        return err_set(err, -EINVAL, "%s, line %" PRIu64 ": holds a NUL byte, is this a list of paths?", l->name,
-                       l->line_number);
-    if (n && l->line[n - 1] == '\r')
-        n--;
-    l->line[n] = '\0';
-    return 1;
+    (void)snprintf(l->key, sizeof(l->key), "line %" PRIu64, l->lines.number);
+    (void)err_set(&l->problem, -EILSEQ, "%.100s, line %" PRIu64 ": %s", l->lines.name, l->lines.number, why);
+    *ret = (struct source_item){
+        .key = l->key, .key_bytes = strlen(l->key), .path = "", .problem_code = code, .problem = l->problem.text};
 }
 
 static int list_next(struct source *s, struct source_item *ret, struct err *err)
 {
     struct source_list *l = (struct source_list *)s;
-    int rc;
+    char *line;
+    size_t n;
 
     do {
-        rc = read_line(l, err);
+        int rc = lines_next(&l->lines, err);
+
         if (rc <= 0)
             return rc;
-    } while (!l->line[0]);
-    rc = source_join(l->base, l->line, l->path);
-    if (rc < 0)
-        return err_set(err, rc, "%s, line %" PRIu64 ": the path would be longer than %d bytes", l->name, l->line_number,
-                       PATH_MAX - 1);
-    *ret = (struct source_item){
-        .key = l->line, .key_bytes = strlen(l->line), .path = l->path, .path_bytes = strlen(l->path)};
-    if (l->examine)
+        if (l->lines.has_nul)
+            return err_set(err, -EINVAL, "%s, line %" PRIu64 ": holds a NUL byte, is this a list of paths?",
+                           l->lines.name, l->lines.number);
+        line = l->lines.line;
+        n = l->lines.bytes;
+        n -= line[n - 1] == '\n';
+        n -= n && line[n - 1] == '\r';
+        line[n] = '\0';
+    } while (n == 0);
+    if (lines_is_url(line))
+        take_bad_line(l, IMAGE_URL, "pictures are not fetched over the network, download them first", ret);
+    else if (source_join(l->lines.base, line, l->path) < 0)
+        take_bad_line(l, IMAGE_BAD_ROW, "longer than any path", ret);
+    else
+        *ret = (struct source_item){.key = line, .key_bytes = n, .path = l->path, .path_bytes = strlen(l->path)};
+    if (l->examine && ret->path_bytes)
         source_examine(ret);
     return 1;
 }
@@ -88,59 +72,29 @@ void source_examine(struct source_item *item)
 
 static void list_free(struct source *s)
 {
-    struct source_list *l = (struct source_list *)s;
-
-    if (l->file && l->file != stdin)
-        (void)fclose(l->file);
-    free(l);
-}
-
-int source_list_file(const char *path, FILE **ret_file, char *ret_base, struct err *err)
-{
-    struct stat st;
-    FILE *file;
-    char *slash;
-    int rc = source_absolute(path, ret_base, err);
-
-    if (rc < 0)
-        return rc;
-    slash = strrchr(ret_base, '/');
-    slash[slash == ret_base] = '\0'; /* keep the slash of the root */
-    file = fopen(path, "re");        /* a pipe is welcome: <(find ...) */
-    if (!file) {
-        rc = -errno;
-        return err_set(err, rc, "%.300s: cannot open the list: %s", path, strerror(-rc));
-    }
-    if (fstat(fileno(file), &st) == 0 && S_ISDIR(st.st_mode)) {
-        (void)fclose(file);
-        return err_set(err, -EISDIR, "%.300s: is a folder, a list of paths is wanted after @", path);
-    }
-    *ret_file = file;
-    return 0;
+    lines_close(&((struct source_list *)s)->lines);
+    free(s);
 }
 
 int source_list_open(const char *arg, const struct source_columns *wanted, bool examine, struct source **ret,
                      struct err *err)
 {
-    struct source_list *l;
+    struct source_list *l = calloc(1, sizeof(*l));
     const char *path = arg + 1;
     int rc;
 
-    if (source_is_table(path))
-        return source_table_open(path, wanted, examine, ret, err);
-    l = calloc(1, sizeof(*l));
     if (!l)
         return err_set(err, -ENOMEM, "%.300s: no memory", arg);
     l->source.next = list_next;
     l->source.free = list_free;
     l->examine = examine;
-    if (strcmp(path, "-") == 0) {
-        (void)snprintf(l->name, sizeof(l->name), "standard input");
-        l->file = stdin;
-        rc = source_absolute(".", l->base, err);
-    } else {
-        (void)snprintf(l->name, sizeof(l->name), "%s", path);
-        rc = source_list_file(path, &l->file, l->base, err);
+    rc = source_table_refused(path, err);
+    if (rc == 0)
+        rc = lines_open(&l->lines, path, err);
+    if (rc == 0 && source_is_table(path, &l->lines)) {
+        rc = source_table_open(path, &l->lines, wanted, examine, ret, err); /* which takes the lines over */
+        free(l);
+        return rc;
     }
     if (rc < 0) {
         list_free(&l->source);

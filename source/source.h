@@ -6,11 +6,13 @@
  * arise); a file     that file, whatever its name;
  *   @list.txt  one path a line, relative to the list's folder or absolute; LF or CRLF; empty lines are skipped. Lines
  * are not looked at further: a file that is missing becomes an item, and fails with that reason. @- is standard input,
- *              relative to the working folder. A folder or file whose name begins with @ is written ./@name;
+ *              it and pipes are relative to the working folder, and are JSONL where they begin with {. A folder or file
+ *              whose name begins with @ is written ./@name;
  *   @list.csv, @list.tsv, @list.jsonl
  *              a table, by its extension: one row an item, with named columns. The picture is in the first of the
- * columns path, image, file, file_name, filename, or else key; `key` is the item's key (else the path as written). What
- * the caller asks for of the others becomes fields of the item.
+ * usual columns (source/table.c), or in the one that the caller names; `key` is the item's key (else the path as
+ * written). What the caller asks for of the others becomes fields of the item. A row that is of no use becomes an item
+ * with a problem.
  *
  * Who may call: one thread per source.
  * Units:  sizes bytes, times nanoseconds since 1970 UTC.
@@ -22,6 +24,7 @@
 #define BLIPLINE_SOURCE_SOURCE_H
 
 #include "base/err.h"
+#include "source/image_error.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -34,7 +37,7 @@ enum {
     SOURCE_MAX_FIELDS = 64,                   /* of one item; a list of values is several */
     SOURCE_MAX_FIELD_BYTES = 16384,           /* of one value */
     SOURCE_MAX_ITEM_FIELD_BYTES = 128 * 1024, /* of all of them */
-    SOURCE_MAX_ROW_BYTES = 1024 * 1024,       /* of a row in the file */
+    SOURCE_MAX_ROW_BYTES = 16 << 20,          /* of a row in the file */
 };
 
 /* A value of a column, as text: of JSON also numbers, true and false. Empty cells of CSV and null have none. */
@@ -47,18 +50,23 @@ struct source_field {
 struct source_item {
     const char *key; /* path relative to the source; any byte but NUL, not necessarily UTF-8; NUL-terminated as well */
     size_t key_bytes;
-    const char *path; /* absolute, NUL-terminated, less than PATH_MAX bytes */
+    const char *path; /* absolute, NUL-terminated, less than PATH_MAX bytes; "": see problem */
     size_t path_bytes;
     uint64_t size_bytes; /* 0 where the file could not be examined (lists only) */
     int64_t mtime_ns;    /* 0 likewise */
     uint32_t n_fields;   /* tables alone; at most SOURCE_MAX_FIELDS */
     const struct source_field *fields;
+    /* IMAGE_OK where there is a picture to look at. Else the row of a list is of no use by itself: the item has no path,
+     * and this is to be its error, with these words. */
+    enum image_error problem_code;
+    const char *problem;
 };
 
 /* The columns that the caller wants as fields. The names are borrowed. */
 struct source_columns {
     const char *const *names;
-    uint32_t n; /* at most SOURCE_MAX_COLUMNS */
+    uint32_t n;          /* at most SOURCE_MAX_COLUMNS */
+    const char *picture; /* the column that names the picture; NULL: the first of the usual ones */
 };
 
 /* What a walk passed over. */
@@ -75,7 +83,10 @@ struct source_skipped {
 /* What a list is found to hold. */
 struct source_summary {
     bool is_table;
+    bool is_unread; /* it can be read once alone (a pipe): nothing is known of its rows */
     uint64_t n_items;
+    uint64_t n_bad, n_urls;   /* of them, rows that are of no use; and because the picture is somewhere on the network */
+    struct err first_bad;
     uint64_t n_with[SOURCE_MAX_COLUMNS]; /* rows that have a value of wanted column i */
     char columns[160];                   /* the names of a table's columns in its first row, for messages */
 };
@@ -87,6 +98,8 @@ int source_open(const char *arg, const struct source_columns *wanted, struct sou
  * that it is there is checked of other sources, and of lists that can be read once alone (pipes, @-). */
 int source_check(const char *arg, const struct source_columns *wanted, struct source_summary *ret,
                  struct err *err) CHECK_RESULT;
+/* A list that a second pass would not find again: a pipe, @-. */
+bool source_is_read_once(const char *arg);
 /* 1: *ret is the next item. 0: there are no more. Negative: the source is broken (a list's line is named by its
  * number). */
 int source_next(struct source *s, struct source_item *ret, struct err *err) CHECK_RESULT;

@@ -7,11 +7,11 @@
 #include "source/source.h"
 
 #include <stdbool.h>
-#include <stdio.h>
 
 struct source {
     int (*next)(struct source *s, struct source_item *ret, struct err *err);
     void (*free)(struct source *s); /* contents and s */
+    bool is_table;
     struct source_skipped skipped;
 };
 
@@ -21,14 +21,16 @@ int source_file_open(const char *path, const char *arg, struct source **ret, str
 /* arg[0] == '@'. `examine`: find out the pictures' sizes. */
 int source_list_open(const char *arg, const struct source_columns *wanted, bool examine, struct source **ret,
                      struct err *err) CHECK_RESULT;
-/* Does the name of a list say that it is a table? */
-bool source_is_table(const char *path);
-int source_table_open(const char *path, const struct source_columns *wanted, bool examine, struct source **ret,
-                      struct err *err) CHECK_RESULT;
-/* The names of the columns of a table's last row, for a message. */
+struct lines;
+/* Is the list a table? Its name says so, or, where it has none that says anything (a pipe), its first byte. */
+bool source_is_table(const char *path, const struct lines *lines);
+/* A list whose name says that it is a kind of table which is not read. */
+int source_table_refused(const char *path, struct err *err) CHECK_RESULT;
+/* Takes the open `lines` over, also when it fails. */
+int source_table_open(const char *path, const struct lines *lines, const struct source_columns *wanted, bool examine,
+                      struct source **ret, struct err *err) CHECK_RESULT;
+/* The names of the columns of a table's last row, for a message; "" for a list that is no table. */
 void source_table_columns(const struct source *s, char *ret, size_t size);
-/* The list `path` for reading and the absolute folder (PATH_MAX bytes) that its names start from. */
-int source_list_file(const char *path, FILE **ret_file, char *ret_base, struct err *err) CHECK_RESULT;
 /* Fill in size and time of the file at item->path, where it can be examined. */
 void source_examine(struct source_item *item);
 

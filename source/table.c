@@ -16,7 +16,9 @@ static const struct {
     {".jsonl", &table_jsonl}, {".ndjson", &table_jsonl}, {".csv", &table_csv}, {".tsv", &table_tsv}, {".json", NULL}};
 
 /* Where the picture is, the first that a row has. */
-static const char *const path_columns[] = {"path", "image", "file", "file_name", "filename", "key"};
+static const char *const path_columns[] = {"path",     "image",    "image_path", "img", "file", "file_name",
+                                           "filename", "filepath", "url",        "image_url"};
+#define PATH_COLUMNS "path, image, image_path, img, file, file_name, filename, filepath, url, image_url or key"
 
 static int kind_of(const char *path)
 {
@@ -28,9 +30,19 @@ static int kind_of(const char *path)
     return -1;
 }
 
-bool source_is_table(const char *path)
+bool source_is_table(const char *path, const struct lines *lines)
 {
-    return kind_of(path) >= 0;
+    return kind_of(path) >= 0 || (lines->is_pipe && lines_first_byte(lines) == '{');
+}
+
+int source_table_refused(const char *path, struct err *err)
+{
+    int kind = kind_of(path);
+
+    if (kind < 0 || kinds[kind].format)
+        return 0;
+    return err_set(err, -EINVAL, "%.300s: a list is JSONL, one object a line (jq -c '.[]' FILE.json > FILE.jsonl)",
+                   path);
 }
 
 int table_error(const struct table *t, int code, struct err *err, const char *fmt, ...)
@@ -41,39 +53,35 @@ int table_error(const struct table *t, int code, struct err *err, const char *fm
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    return err_set(err, code, "%s, line %" PRIu64 ": %s", t->name, t->row_line, text);
+    return err_set(err, code, "%s, line %" PRIu64 ": %s", t->lines.name, t->row_line, text);
+}
+
+int table_bad_row(struct table *t, enum image_error code, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    t->problem_code = code;
+    return err_set(&t->problem, -EILSEQ, "%.100s, line %" PRIu64 ": %s", t->lines.name, t->row_line, text);
+}
+
+bool table_uses(const struct table *t, const char *column)
+{
+    bool used = strcmp(column, "key") == 0 || (t->wanted.picture && strcmp(column, t->wanted.picture) == 0);
+
+    for (size_t i = 0; !t->wanted.picture && i < sizeof(path_columns) / sizeof(*path_columns); i++)
+        used |= strcmp(column, path_columns[i]) == 0;
+    for (uint32_t i = 0; i < t->wanted.n; i++)
+        used |= strcmp(column, t->wanted.names[i]) == 0;
+    return used;
 }
 
 char *table_keep(struct table *t, const char *text, size_t bytes)
 {
     return arena_strndup(&t->row_bytes, text, bytes);
-}
-
-int table_read_line(struct table *t, struct err *err)
-{
-    static const char bom[] = "\xef\xbb\xbf";
-    size_t n = 0;
-    int c;
-
-    t->line_number++;
-    while ((c = getc_unlocked(t->file)) != EOF) {
-        if (n == SOURCE_MAX_ROW_BYTES)
-            return table_error(t, -EFBIG, err, "longer than %d bytes", SOURCE_MAX_ROW_BYTES);
-        t->line[n++] = (char)c;
-        if (c == '\n')
-            break;
-        if (c == '\0')
-            return table_error(t, -EINVAL, err, "holds a NUL byte, is this a text file?");
-    }
-    if (c == EOF && ferror(t->file))
-        return table_error(t, -EIO, err, "cannot read: %s", strerror(errno));
-    if (t->line_number == 1 && n >= 3 && memcmp(t->line, bom, 3) == 0) {
-        n -= 3;
-        memmove(t->line, t->line + 3, n);
-    }
-    t->line[n] = '\0';
-    t->line_bytes = n;
-    return n > 0 || c != EOF;
 }
 
 static bool is_utf8(const char *text, size_t bytes)
@@ -91,8 +99,21 @@ static bool is_utf8(const char *text, size_t bytes)
     return true;
 }
 
+/* Is it text that can be used? */
+static int check_text(struct table *t, const char *column, const struct table_value *v)
+{
+    if (!is_utf8(v->text, v->bytes))
+        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s is not UTF-8 (iconv -f latin1 -t utf-8 converts a file)",
+                             column);
+    if (memchr(v->text, 0, v->bytes) || memmem(v->text, v->bytes, TABLE_NO_CHARACTER, strlen(TABLE_NO_CHARACTER)))
+        return table_bad_row(t, IMAGE_BAD_ROW,
+                             "%.60s holds what no text can: \\u0000, or one half of a pair such as \\ud83d\\ude00",
+                             column);
+    return 0;
+}
+
 /* The values of the wanted columns. */
-static int take_fields(struct table *t, struct source_item *ret, struct err *err)
+static int take_fields(struct table *t, struct source_item *ret)
 {
     size_t total = 0;
 
@@ -100,31 +121,29 @@ static int take_fields(struct table *t, struct source_item *ret, struct err *err
         struct table_value values[SOURCE_MAX_FIELDS];
         const char *name = t->wanted.names[k];
         uint32_t n = 0;
-        int rc = t->format->get(t, name, SOURCE_MAX_FIELDS - ret->n_fields, values, &n, err);
+        int rc = t->format->get(t, name, SOURCE_MAX_FIELDS - ret->n_fields, values, &n);
 
-        if (rc < 0)
-            return rc;
-        for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t i = 0; rc == 0 && i < n; i++) {
             if (values[i].bytes > SOURCE_MAX_FIELD_BYTES || total + values[i].bytes > SOURCE_MAX_ITEM_FIELD_BYTES)
-                return table_error(t, -EFBIG, err,
-                                   "%.60s has %zu bytes; the limits are %d, and %d for all that is used of a row", name,
-                                   values[i].bytes, SOURCE_MAX_FIELD_BYTES, SOURCE_MAX_ITEM_FIELD_BYTES);
-            if (!is_utf8(values[i].text, values[i].bytes))
-                return table_error(t, -EINVAL, err, "%.60s is not UTF-8 (iconv -f latin1 -t utf-8 converts a file)",
-                                   name);
+                return table_bad_row(t, IMAGE_BAD_ROW,
+                                     "%.60s has %zu bytes; the limits are %d, and %d for all that is used of a row",
+                                     name, values[i].bytes, SOURCE_MAX_FIELD_BYTES, SOURCE_MAX_ITEM_FIELD_BYTES);
+            rc = check_text(t, name, &values[i]);
             total += values[i].bytes;
             t->fields[ret->n_fields++] =
                 (struct source_field){.name = name, .value = values[i].text, .value_bytes = values[i].bytes};
         }
+        if (rc < 0)
+            return rc;
     }
     ret->fields = t->fields;
     return 0;
 }
 
-static int single(struct table *t, const char *column, struct table_value *ret, struct err *err)
+static int single(struct table *t, const char *column, struct table_value *ret)
 {
     uint32_t n = 0;
-    int rc = t->format->get(t, column, 1, ret, &n, err);
+    int rc = t->format->get(t, column, 1, ret, &n);
 
     return rc < 0 ? rc : (int)n;
 }
@@ -152,47 +171,122 @@ static void name_columns(const struct table *t, char *ret, size_t size)
 
 void source_table_columns(const struct source *s, char *ret, size_t size)
 {
-    name_columns((const struct table *)s, ret, size);
+    ret[0] = '\0';
+    if (s->is_table)
+        name_columns((const struct table *)s, ret, size);
 }
 
-/* Path and key. */
-static int take_name(struct table *t, struct source_item *ret, struct err *err)
+static bool has_column(const struct table *t, const char *column)
 {
-    struct table_value path, key;
+    const char *name;
+
+    for (uint32_t i = 0; (name = t->format->name(t, i)); i++)
+        if (strcmp(name, column) == 0)
+            return true;
+    return false;
+}
+
+/* No column of the row is one of pictures: that is the list's fault, unless earlier rows had one. */
+static int complain_no_column(struct table *t, struct err *err)
+{
+    const char *want = t->wanted.picture ? t->wanted.picture : "none of " PATH_COLUMNS;
     char columns[160];
+
+    name_columns(t, columns, sizeof(columns));
+    if (t->had_picture)
+        return table_bad_row(t, IMAGE_NO_PICTURE, "no picture: %s%s", t->wanted.picture ? "no " : "", want);
+    return table_error(t, -EINVAL, err, "no picture: %s%.150s; there is %s (--image-column NAME names another)",
+                       t->wanted.picture ? "no column " : "", want, columns[0] ? columns : "nothing");
+}
+
+/* The first column of pictures that has a value; `key` only in a row without any. */
+static int find_picture(struct table *t, struct table_value *ret, struct err *err)
+{
+    const size_t n_usual = sizeof(path_columns) / sizeof(*path_columns);
+    const char *empty = NULL;
     int rc = 0;
 
-    for (size_t i = 0; rc == 0 && i < sizeof(path_columns) / sizeof(*path_columns); i++)
-        rc = single(t, path_columns[i], &path, err);
-    if (rc < 0)
-        return rc;
-    if (rc == 0) {
-        bool url = single(t, "url", &path, err) > 0;
+    for (size_t i = 0; rc == 0 && i < (t->wanted.picture ? 1 : n_usual); i++) {
+        const char *column = t->wanted.picture ? t->wanted.picture : path_columns[i];
 
-        name_columns(t, columns, sizeof(columns));
-        return table_error(
-            t, -EINVAL, err, "no picture: none of path, image, file, file_name, filename, key%s; there is %s",
-            url ? " (url is not fetched: download the pictures first)" : "", columns[0] ? columns : "nothing");
+        if (!has_column(t, column))
+            continue;
+        t->had_picture = true;
+        rc = single(t, column, ret);
+        if (rc > 0 && ret->bytes == 0)
+            rc = 0;
+        if (rc == 0 && !empty)
+            empty = column;
     }
-    if (path.bytes == 0)
-        return table_error(t, -EINVAL, err, "the picture's path is empty");
-    if (strstr(path.text, "://"))
-        return table_error(t, -EINVAL, err, "%.200s: pictures are not fetched over the network, download them first",
-                           path.text);
-    if (source_join(t->base, path.text, t->path) < 0)
-        return table_error(t, -ENAMETOOLONG, err, "the path would be longer than %d bytes", PATH_MAX - 1);
-    rc = single(t, "key", &key, err);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    if (empty)
+        return table_bad_row(t, IMAGE_NO_PICTURE, "%.60s is empty, no picture is named", empty);
+    if (t->wanted.picture || !has_column(t, "key"))
+        return complain_no_column(t, err);
+    t->had_picture = true;
+    rc = single(t, "key", ret);
+    if (rc == 0 || (rc > 0 && ret->bytes == 0))
+        return table_bad_row(t, IMAGE_NO_PICTURE, "key is empty, no picture is named");
+    return rc < 0 ? rc : 0;
+}
+
+static int take_picture(struct table *t, struct table_value *ret, struct err *err)
+{
+    int rc = find_picture(t, ret, err);
+
     if (rc < 0)
         return rc;
-    if (rc == 0 || key.bytes == 0)
-        key = path;
-    if (key.bytes > PATH_MAX)
-        return table_error(t, -EINVAL, err, "a key of %zu bytes, the limit is %d", key.bytes, PATH_MAX);
+    if (memchr(ret->text, 0, ret->bytes) || memmem(ret->text, ret->bytes, TABLE_NO_CHARACTER, 3))
+        return table_bad_row(t, IMAGE_BAD_ROW, "the picture's path holds a character that no path can");
+    if (lines_is_url(ret->text))
+        return table_bad_row(t, IMAGE_URL,
+                             "%.200s: pictures are not fetched over the network, download them first", ret->text);
+    if (source_join(t->lines.base, ret->text, t->path) < 0)
+        return table_bad_row(t, IMAGE_BAD_ROW, "the path would be longer than %d bytes", PATH_MAX - 1);
+    return 0;
+}
+
+/* Its own, else `picture`, else (of a row without either) the number of its line. */
+static int take_key(struct table *t, const struct table_value *picture, struct source_item *ret)
+{
+    struct table_value key = {0};
+    int rc = single(t, "key", &key);
+
+    if (rc < 0 || key.bytes == 0)
+        key = *picture;
+    if (rc == 0 && key.bytes > PATH_MAX)
+        rc = table_bad_row(t, IMAGE_BAD_ROW, "a key of %zu bytes, the limit is %d", key.bytes, PATH_MAX);
+    if (key.bytes == 0 || key.bytes > PATH_MAX || memchr(key.text, 0, key.bytes)) {
+        (void)snprintf(t->key, sizeof(t->key), "line %" PRIu64, t->row_line);
+        key = (struct table_value){.text = t->key, .bytes = strlen(t->key)};
+    }
     ret->key = key.text;
     ret->key_bytes = key.bytes;
+    return rc < 0 ? rc : 0;
+}
+
+/* What is wrong with the row alone stands in t->problem then. */
+static int take_row(struct table *t, struct source_item *ret, struct err *err)
+{
+    struct table_value picture = {0};
+    int rc = t->problem_code ? -EILSEQ : take_picture(t, &picture, err);
+
+    if (rc < 0 && rc != -EILSEQ)
+        return rc;
+    if (rc < 0) {
+        const enum image_error code = t->problem_code;
+        const struct err problem = t->problem;
+
+        (void)take_key(t, &picture, ret);
+        t->problem_code = code; /* the first problem is told */
+        t->problem = problem;
+        return rc;
+    }
     ret->path = t->path;
     ret->path_bytes = strlen(t->path);
-    return 0;
+    rc = take_key(t, &picture, ret);
+    return rc < 0 ? rc : take_fields(t, ret);
 }
 
 static int table_next(struct source *s, struct source_item *ret, struct err *err)
@@ -202,15 +296,20 @@ static int table_next(struct source *s, struct source_item *ret, struct err *err
     int rc;
 
     arena_reset(&t->row_bytes);
+    t->problem_code = IMAGE_OK;
     rc = t->format->next(t, err);
-    if (rc <= 0)
+    if (rc == 0 || (rc < 0 && rc != -EILSEQ))
         return rc;
-    rc = take_name(t, &item, err);
-    if (rc == 0)
-        rc = take_fields(t, &item, err);
-    if (rc < 0)
+    rc = take_row(t, &item, err);
+    if (rc < 0 && rc != -EILSEQ)
         return rc;
-    if (t->examine)
+    if (t->problem_code)
+        item = (struct source_item){.key = item.key,
+                                    .key_bytes = item.key_bytes,
+                                    .path = "",
+                                    .problem_code = t->problem_code,
+                                    .problem = t->problem.text};
+    else if (t->examine)
         source_examine(&item);
     *ret = item;
     return 1;
@@ -221,38 +320,34 @@ static void table_free(struct source *s)
     struct table *t = (struct table *)s;
 
     t->format->end(t);
-    if (t->file)
-        (void)fclose(t->file);
+    lines_close(&t->lines);
     arena_release(&t->row_bytes);
-    free(t->line);
     free(t);
 }
 
-int source_table_open(const char *path, const struct source_columns *wanted, bool examine, struct source **ret,
-                      struct err *err)
+int source_table_open(const char *path, const struct lines *lines, const struct source_columns *wanted, bool examine,
+                      struct source **ret, struct err *err)
 {
+    struct table *t = calloc(1, sizeof(*t));
     int kind = kind_of(path), rc;
-    struct table *t;
 
-    if (!kinds[kind].format)
-        return err_set(err, -EINVAL, "%.300s: a list is JSONL, one object a line (jq -c '.[]' FILE.json > FILE.jsonl)",
-                       path);
-    t = calloc(1, sizeof(*t));
-    if (!t)
+    if (!t) {
+        struct lines taken = *lines;
+
+        lines_close(&taken);
         return err_set(err, -ENOMEM, "%.300s: no memory", path);
+    }
     t->source.next = table_next;
     t->source.free = table_free;
-    t->format = kinds[kind].format;
+    t->source.is_table = true;
+    t->format = kind < 0 ? &table_jsonl : kinds[kind].format;
+    t->lines = *lines;
     t->examine = examine;
     t->row_line = 1;
     if (wanted)
         t->wanted = *wanted;
     arena_init(&t->row_bytes, 0);
-    (void)snprintf(t->name, sizeof(t->name), "%s", path);
-    t->line = malloc(SOURCE_MAX_ROW_BYTES + 2);
-    rc = t->line ? source_list_file(path, &t->file, t->base, err) : err_set(err, -ENOMEM, "%.300s: no memory", path);
-    if (rc == 0)
-        rc = t->format->begin(t, err);
+    rc = t->format->begin(t, err);
     if (rc < 0) {
         table_free(&t->source);
         return rc;

@@ -6,11 +6,12 @@
 #define BLIPLINE_SOURCE_TABLE_H
 
 #include "base/arena.h"
+#include "source/lines.h"
 #include "source/source_kinds.h"
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 struct table;
 
@@ -21,11 +22,10 @@ struct table_value {
 
 struct table_format {
     int (*begin)(struct table *t, struct err *err); /* read what comes before the first row */
-    /* 1: a row is loaded; 0: the end */
+    /* 1: a row is loaded; 0: the end; -EILSEQ: a row by itself that is of no use (table_bad_row) */
     int (*next)(struct table *t, struct err *err);
-    /* Up to `max` values of the row's column; *ret_n 0: it has none. */
-    int (*get)(struct table *t, const char *column, uint32_t max, struct table_value *ret, uint32_t *ret_n,
-               struct err *err);
+    /* Up to `max` values of the row's column; *ret_n 0: it has none. -EILSEQ: what it has is of no use. */
+    int (*get)(struct table *t, const char *column, uint32_t max, struct table_value *ret, uint32_t *ret_n);
     /* Column i of the loaded row, by its name; NULL: there are no more. */
     const char *(*name)(const struct table *t, uint32_t i);
     void (*end)(struct table *t);
@@ -36,25 +36,28 @@ struct table {
     struct source source; /* first */
     const struct table_format *format;
     void *state; /* the format's */
-    FILE *file;
+    struct lines lines;
     bool examine;
-    char *line; /* [SOURCE_MAX_ROW_BYTES + 2]; NUL-terminated */
-    size_t line_bytes;
-    uint64_t line_number; /* of `line` */
-    uint64_t row_line;    /* where the row begins: lines of errors */
+    uint64_t row_line; /* where the row begins: lines of errors */
     struct arena row_bytes;
     struct source_columns wanted;
     struct source_field fields[SOURCE_MAX_FIELDS];
-    char base[PATH_MAX]; /* folder that relative names start from */
-    char name[256];      /* for messages */
+    bool had_picture; /* some row had a column of pictures */
     char path[PATH_MAX];
+    char key[32];                  /* of a row that has none */
+    enum image_error problem_code; /* of the row */
+    struct err problem;            /* in words */
 };
 
-/* The next line of the file into t->line, with its end; a byte order mark at the very beginning is left out. 1, 0 at the
- * end of the file, negative. */
-int table_read_line(struct table *t, struct err *err) CHECK_RESULT;
+/* What stands for a character of JSON that no text may hold (source/table_jsonl.c): U+FDD0, which is none by definition. */
+#define TABLE_NO_CHARACTER "\xef\xb7\x90"
+
 /* "FILE, line N: ..." */
 int table_error(const struct table *t, int code, struct err *err, const char *fmt, ...) PRINTF_LIKE(4, 5);
+/* The row becomes an item that fails with "FILE, line N: ..."; returns -EILSEQ. */
+int table_bad_row(struct table *t, enum image_error code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Is it a column of pictures, keys, or one that the caller wants? */
+bool table_uses(const struct table *t, const char *column);
 /* A copy in t->row_bytes; NULL: no memory. */
 char *table_keep(struct table *t, const char *text, size_t bytes);
 

@@ -1,5 +1,5 @@
-/* table_csv.c - CSV as RFC 4180 has it, and TSV, by libcsv; the first row names the columns. It is fed a line at a time, so
- * that a row's line and size are known. */
+/* table_csv.c - CSV as RFC 4180 has it, and TSV, by libcsv; the first row names the columns. It is fed a line at a time,
+ * so that a row's line and size are known. */
 #include "source/table.h"
 
 #include <csv.h>
@@ -9,9 +9,13 @@
 
 enum { MAX_COLUMNS = 1024 };
 
+#define QUOTES "a cell with quotes stands in quotes itself, and has them twice"
+
 struct csv_state {
     struct csv_parser parser;
     bool open; /* parser is initialised */
+    unsigned char options;
+    char delimiter;
     uint32_t n_names;
     char *names[MAX_COLUMNS]; /* owned; "" for those that nobody can ask for */
     struct table *table;
@@ -50,6 +54,19 @@ static void take_row(int end, void *user)
     ((struct csv_state *)user)->n_rows++;
 }
 
+/* A parser at the beginning of a row. */
+static int open_parser(struct csv_state *s)
+{
+    if (s->open)
+        csv_free(&s->parser);
+    s->open = csv_init(&s->parser, s->options) == 0;
+    if (!s->open)
+        return -ENOMEM;
+    csv_set_delim(&s->parser, (unsigned char)s->delimiter);
+    csv_set_space_func(&s->parser, no_space);
+    return 0;
+}
+
 static int complain(const struct table *t, const struct csv_state *s, struct err *err)
 {
     if (s->rc < 0)
@@ -57,8 +74,18 @@ static int complain(const struct table *t, const struct csv_state *s, struct err
     if (s->too_many || s->n_rows > 1)
         return table_error(t, -EINVAL, err, "more than %d cells, or a carriage return in the middle of a line",
                            MAX_COLUMNS);
-    return table_error(t, -EINVAL, err,
-                       "a quote where none may be, or one that is not closed (inside quotes it is written twice)");
+    return table_error(t, -EINVAL, err, "a quote that is not closed, or one where none may be (" QUOTES ")");
+}
+
+/* libcsv has stopped at a byte of the last line. A wrong quote in a row of one line is that row's; of more lines, nobody
+ * knows where the row ends. */
+static int wrong_line(struct table *t, struct csv_state *s, bool one_line, struct err *err)
+{
+    if (!one_line || s->rc < 0 || s->too_many || s->n_rows > 1)
+        return complain(t, s, err);
+    if (open_parser(s) < 0)
+        return table_error(t, -ENOMEM, err, "no memory");
+    return table_bad_row(t, IMAGE_BAD_ROW, "a quote where none may be (" QUOTES ")");
 }
 
 /* 1: a row is in s->cells, 0: the end. */
@@ -69,39 +96,44 @@ static int read_row(struct table *t, struct err *err)
     bool begun = false; /* before that, empty lines are nothing */
 
     s->n_cells = s->n_rows = 0;
-    t->row_line = t->line_number + 1;
+    t->row_line = t->lines.number + 1;
     while (s->n_rows == 0) {
-        int rc = table_read_line(t, err);
+        int rc = lines_next(&t->lines, err);
 
         if (rc < 0)
             return rc;
         if (rc == 0) {
+            csv_set_opts(&s->parser, CSV_STRICT | CSV_STRICT_FINI); /* a quote that is never closed */
             if (csv_fini(&s->parser, take_cell, take_row, s) != 0 || s->rc < 0 || s->too_many)
                 return complain(t, s, err);
             break;
         }
-        bytes += t->line_bytes;
+        bytes += t->lines.bytes;
         if (bytes > SOURCE_MAX_ROW_BYTES)
-            return table_error(t, -EFBIG, err, "a row of more than %d bytes; is a quote not closed?",
-                               SOURCE_MAX_ROW_BYTES);
-        if (csv_parse(&s->parser, t->line, t->line_bytes, take_cell, take_row, s) != t->line_bytes || s->rc < 0 ||
-            s->too_many || s->n_rows > 1)
-            return complain(t, s, err);
-        if (!begun && strspn(t->line, "\r\n") == t->line_bytes)
-            t->row_line = t->line_number + 1;
+            return table_error(t, -EFBIG, err, "a row of more than %d MiB; is a quote not closed?",
+                               SOURCE_MAX_ROW_BYTES >> 20);
+        if (csv_parse(&s->parser, t->lines.line, t->lines.bytes, take_cell, take_row, s) != t->lines.bytes ||
+            s->rc < 0 || s->too_many || s->n_rows > 1)
+            return wrong_line(t, s, bytes == t->lines.bytes, err);
+        if (!begun && strspn(t->lines.line, "\r\n") == t->lines.bytes)
+            t->row_line = t->lines.number + 1;
         else
             begun = true;
     }
     return s->n_rows > 0;
 }
 
+/* Two columns of one name are no matter unless it is used. */
 static int take_names(struct table *t, struct err *err)
 {
     struct csv_state *s = t->state;
 
+    if (t->lines.has_nul)
+        return table_error(t, -EINVAL, err, "holds a NUL byte, is this a text file?");
     for (uint32_t i = 0; i < s->n_cells; i++) {
         for (uint32_t k = 0; k < i; k++)
-            if (s->cells[i].bytes && strcmp(s->names[k], s->cells[i].text) == 0)
+            if (s->cells[i].bytes && strcmp(s->names[k], s->cells[i].text) == 0 &&
+                table_uses(t, s->cells[i].text))
                 return table_error(t, -EINVAL, err, "column %.60s is there twice", s->cells[i].text);
         s->names[i] = strdup(s->cells[i].text);
         if (!s->names[i])
@@ -120,12 +152,13 @@ static int begin(struct table *t, char delimiter, unsigned char options, struct 
     if (!s)
         return table_error(t, -ENOMEM, err, "no memory");
     s->table = t;
-    if (csv_init(&s->parser, options) != 0)
+    s->options = options;
+    s->delimiter = delimiter;
+    if (open_parser(s) < 0)
         return table_error(t, -ENOMEM, err, "no memory");
-    s->open = true;
-    csv_set_delim(&s->parser, (unsigned char)delimiter);
-    csv_set_space_func(&s->parser, no_space);
     rc = read_row(t, err);
+    if (rc == -EILSEQ)
+        return table_error(t, -EINVAL, err, "a quote where none may be (" QUOTES ")");
     if (rc == 0)
         return table_error(t, -EINVAL, err, "is empty: the first row names the columns");
     if (rc > 0)
@@ -136,27 +169,33 @@ static int begin(struct table *t, char delimiter, unsigned char options, struct 
 
 static int csv_begin(struct table *t, struct err *err)
 {
-    return begin(t, ',', CSV_STRICT | CSV_STRICT_FINI, err);
+    return begin(t, ',', CSV_STRICT, err);
 }
 
 /* Quotes in TSV are common as inch signs and the like, and as quotes too: those at the beginning of a cell quote. */
 static int tsv_begin(struct table *t, struct err *err)
 {
-    return begin(t, '\t', CSV_STRICT_FINI, err);
+    return begin(t, '\t', 0, err);
 }
 
+/* Cells that are missing at the end are empty, as spreadsheets write them. More of them than there are columns: which one
+ * is too much cannot be known. */
 static int csv_next(struct table *t, struct err *err)
 {
     struct csv_state *s = t->state;
     int rc = read_row(t, err);
 
-    if (rc > 0 && s->n_cells != s->n_names)
-        return table_error(t, -EINVAL, err, "%u cells, but line 1 names %u columns", s->n_cells, s->n_names);
+    for (uint32_t i = s->n_names; rc > 0 && i < s->n_cells; i++)
+        if (s->cells[i].bytes)
+            return table_bad_row(t, IMAGE_BAD_ROW,
+                                 "%u cells, but line 1 names %u columns; is a cell with the separator in it not quoted?",
+                                 s->n_cells, s->n_names);
+    for (; rc != 0 && s->n_cells < s->n_names; s->n_cells++)
+        s->cells[s->n_cells] = (struct table_value){.text = ""};
     return rc;
 }
 
-static int csv_get(struct table *t, const char *column, uint32_t max, struct table_value *ret, uint32_t *ret_n,
-                   struct err *err)
+static int csv_get(struct table *t, const char *column, uint32_t max, struct table_value *ret, uint32_t *ret_n)
 {
     const struct csv_state *s = t->state;
 
@@ -164,7 +203,7 @@ static int csv_get(struct table *t, const char *column, uint32_t max, struct tab
         if (strcmp(s->names[i], column) != 0 || s->cells[i].bytes == 0)
             continue;
         if (max == 0)
-            return table_error(t, -EINVAL, err, "too many columns are used (%.60s)", column);
+            return table_bad_row(t, IMAGE_BAD_ROW, "too many columns are used (%.60s)", column);
         ret[(*ret_n)++] = s->cells[i];
         return 0;
     }

