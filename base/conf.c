@@ -1,5 +1,8 @@
 #include "base/conf.h"
 
+#include "base/nearest.h"
+#include "base/page.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <ini.h>
@@ -124,8 +127,17 @@ static const struct conf_key *find_key(const struct conf_key *table, const char 
 int conf_set(const struct conf_key *table, void *conf, const char *key, const char *value, struct err *err)
 {
     const struct conf_key *k = find_key(table, key);
+    const char *words[MAX_KEYS + 1];
+    char hint[96];
+    size_t n = 0;
 
-    return k ? set_key(k, conf, value, err) : err_set(err, -EINVAL, "unknown key \"%s\" (-h lists the keys)", key);
+    if (k)
+        return set_key(k, conf, value, err);
+    for (k = table; k->key && n < MAX_KEYS; k++)
+        words[n++] = k->key;
+    words[n] = NULL;
+    return err_set(err, -EINVAL, "unknown key \"%.60s\"%s (--help lists the keys)", key,
+                   nearest_hint("", key, words, hint, sizeof(hint)));
 }
 
 struct reading {
@@ -222,7 +234,10 @@ void conf_print_help(const struct conf_key *table, FILE *out)
     static const char *const kinds[] = {"text", "number", "yes/no", "duration", "size"};
 
     for (const struct conf_key *k = table; k->key; k++) {
-        fprintf(out, "# %s (%s)\n", k->help, kinds[k->type]);
+        char help[512];
+
+        (void)snprintf(help, sizeof(help), "%s (%s)", k->help, kinds[k->type]);
+        page_comment(help, out);
         if (k->default_value)
             fprintf(out, "%s = %s\n", k->key, k->default_value);
         else

@@ -6,17 +6,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *log_name = "blipline";
 static enum log_level log_level_now = LOG_LEVEL_INFO;
-static bool log_to_terminal;
+static bool log_to_journal;
+
+/* Is standard error the stream that systemd connected to its journal? $JOURNAL_STREAM names it by device and inode
+ * (systemd.exec(5)), and is inherited by programs whose standard error is another. */
+static bool is_journal(void)
+{
+    const char *text = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat st;
+    int n = 0;
+
+    return text && sscanf(text, "%llu:%llu%n", &device, &inode, &n) == 2 && text[n] == '\0' &&
+           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
 
 void log_init(const char *name, enum log_level level)
 {
     log_name = name;
     log_level_now = level;
-    log_to_terminal = isatty(STDERR_FILENO);
+    log_to_journal = is_journal();
 }
 
 int log_level_parse(const char *text, enum log_level *ret_level)
@@ -43,10 +57,10 @@ static void log_line(enum log_level level, const char *fmt, va_list ap)
 
     if (level > log_level_now)
         return;
-    if (log_to_terminal)
-        n = snprintf(line, sizeof(line), "%s: ", log_name);
-    else
+    if (log_to_journal)
         n = snprintf(line, sizeof(line), "<%d>%s: ", level, log_name);
+    else
+        n = snprintf(line, sizeof(line), "%s: ", log_name);
     n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
     if (n > (int)sizeof(line) - 2)
         n = (int)sizeof(line) - 2;

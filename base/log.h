@@ -1,7 +1,8 @@
-/* log.h - one line an event on stderr, with the sd-daemon "<N>" prefix that journald turns into a priority.
+/* log.h - one line an event on stderr; in the journal with the sd-daemon "<N>" prefix that becomes a priority there.
  *
  * Only daemons and the client log; library folders return errors. The level is the only global state of the program.
- * A line reads `<4>blipline-broker: event=lease_expired unit=7 worker=3`; a terminal sees it without the prefix.
+ * A line reads `blipline-broker: event=lease_expired unit=7 worker=3`; where standard error is the journal
+ * ($JOURNAL_STREAM, systemd.exec(5)) `<4>` stands before it, and nowhere else.
  * Errors: none; a line that cannot be written is lost. Thread-safe (one write(2) a line). */
 #ifndef BLIPLINE_BASE_LOG_H
 #define BLIPLINE_BASE_LOG_H

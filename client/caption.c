@@ -1,6 +1,7 @@
 #include "client/caption.h"
 
 #include "base/clock.h"
+#include "client/answer.h"
 #include "client/cli.h"
 #include "client/daemons.h"
 #include "client/feed.h"
@@ -417,6 +418,14 @@ static void tell_about_sources(struct run *r)
         screen_note(&r->screen, "passed over: %s", c->first_problem.text);
 }
 
+static void say_error(struct run *r, int rc, const struct err *err)
+{
+    const char *text = err->text[0] ? err->text : strerror(-rc);
+
+    screen_note(&r->screen, "%s", text);
+    answer_error(text);
+}
+
 static int conclude(struct run *r, int rc, const struct err *err)
 {
     struct report report = {.store = r->o->store,
@@ -428,7 +437,7 @@ static int conclude(struct run *r, int rc, const struct err *err)
 
     screen_status(&r->screen, "");
     if (rc < 0 && rc != -EINTR) {
-        screen_note(&r->screen, "%s", err->text[0] ? err->text : strerror(-rc));
+        say_error(r, rc, err);
         return CLI_EXIT_ERROR;
     }
     tell_about_sources(r);
@@ -436,6 +445,8 @@ static int conclude(struct run *r, int rc, const struct err *err)
         report_words(&report, &r->screen);
     if (r->o->json && r->job_begun && r->now.job)
         report_json(&report);
+    else
+        answer_error("stopped before the job had begun");
     if (!report.complete) {
         screen_note(&r->screen, "stopped; run the same command again to go on");
         return 128 + r->signal_number;
@@ -467,10 +478,8 @@ static int dry_run_json(const struct run *r)
         json_decref(all);
         return -ENOMEM;
     }
-    (void)json_dumpf(all, stdout, JSON_REAL_PRECISION(9));
-    putchar('\n');
+    answer_print("dry-run", all, JSON_REAL_PRECISION(9));
     (void)fflush(stdout);
-    json_decref(all);
     return 0;
 }
 
@@ -513,14 +522,18 @@ int caption_run(const struct caption_options *o)
 
     screen_init(&r.screen, STDERR_FILENO);
     rc = reopen_feed(&r, &err);
-    if (rc == 0 && feed_peeked(r.feed) == 0 && stat(o->store, &st) < 0)
+    if (rc < 0) {
+        say_error(&r, rc, &err);
+        return cli_exit_of(rc);
+    }
+    if (feed_peeked(r.feed) == 0 && stat(o->store, &st) < 0)
         rc = err_set(&err, -ENOENT, "no pictures in %s%s (.jpg, .jpeg, .png, .webp; blipline help sources)",
                      o->sources[0], o->n_sources > 1 ? " and the other sources" : "");
     if (rc == 0 && o->dry_run) {
         rc = dry_run(&r, &err);
         feed_close(r.feed);
         if (rc < 0)
-            screen_note(&r.screen, "%s", err.text[0] ? err.text : strerror(-rc));
+            say_error(&r, rc, &err);
         return rc < 0 ? CLI_EXIT_ERROR : CLI_EXIT_OK;
     }
     if (rc == 0)

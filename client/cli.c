@@ -1,5 +1,9 @@
 #include "client/cli.h"
 
+#include "base/nearest.h"
+#include "base/page.h"
+#include "client/answer.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
@@ -15,19 +19,19 @@ enum {
     CLI_WRONG = -2,
     CLI_LONG_BASE = 1000, /* getopt's value of option i without a letter */
     CLI_HELP_VALUE = 999,
-    CLI_HELP_COLUMN = 28,
 };
 
 void cli_error(const char *fmt, ...)
 {
+    char text[8192];
     va_list ap;
 
-    (void)fflush(stdout); /* so that the two streams keep their order on a terminal */
-    fputs("blipline: ", stderr);
     va_start(ap, fmt);
-    (void)vfprintf(stderr, fmt, ap);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    fputc('\n', stderr);
+    answer_error(text);
+    (void)fflush(stdout); /* so that the two streams keep their order on a terminal */
+    fprintf(stderr, "blipline: %s\n", text);
 }
 
 const char *cli_s(uint64_t n)
@@ -40,51 +44,14 @@ const char *cli_are(uint64_t n)
     return n == 1 ? " is" : "s are";
 }
 
+int cli_exit_of(int rc)
+{
+    return rc == -EDOM || rc == -ENOENT || rc == -ENOTDIR ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
+}
+
 int cli_exit_code(int parsed)
 {
     return parsed == CLI_HELP_SHOWN ? CLI_EXIT_OK : CLI_EXIT_USAGE;
-}
-
-/* Levenshtein distance of words of up to 31 bytes. */
-static size_t edit_distance(const char *a, const char *b)
-{
-    size_t n = strlen(a), m = strlen(b);
-    size_t row[32];
-
-    if (n > 31 || m > 31)
-        return 32;
-    for (size_t j = 0; j <= m; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t corner = row[0];
-
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t change = corner + (a[i - 1] != b[j - 1]);
-            size_t least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
-
-            corner = row[j];
-            row[j] = change < least ? change : least;
-        }
-    }
-    return row[m];
-}
-
-const char *cli_nearest(const char *typed, const char *const *words)
-{
-    const char *best = NULL;
-    size_t best_distance = strlen(typed) / 3 + 2;
-
-    for (size_t i = 0; words[i]; i++) {
-        size_t n = strlen(typed);
-        size_t d = n >= 3 && strncmp(typed, words[i], n) == 0 ? 0 : edit_distance(typed, words[i]);
-
-        if (d < best_distance) {
-            best = words[i];
-            best_distance = d;
-        }
-    }
-    return best;
 }
 
 /* All options of a command, those of its table and those that follow. */
@@ -93,14 +60,22 @@ struct all_options {
     size_t n;
 };
 
+bool cli_option_at(const struct cli_command *c, size_t i, struct cli_option *ret)
+{
+    size_t n = 0;
+
+    while (c->options && c->options[n].name)
+        n++;
+    if (i >= n)
+        return c->more_options && c->more_options(i - n, ret);
+    *ret = c->options[i];
+    return true;
+}
+
 static void gather(const struct cli_command *c, struct all_options *ret)
 {
     ret->n = 0;
-    while (c->options && c->options[ret->n].name && ret->n < CLI_MAX_OPTIONS) {
-        ret->list[ret->n] = c->options[ret->n];
-        ret->n++;
-    }
-    for (size_t i = 0; c->more_options && ret->n < CLI_MAX_OPTIONS && c->more_options(i, &ret->list[ret->n]); i++)
+    while (ret->n < CLI_MAX_OPTIONS && cli_option_at(c, ret->n, &ret->list[ret->n]))
         ret->n++;
 }
 
@@ -232,20 +207,16 @@ static int set_option(const struct cli_command *c, const struct cli_option *o, c
 static int complain_unknown(const struct cli_command *c, const struct all_options *all, const char *typed)
 {
     const char *words[CLI_MAX_OPTIONS + 2];
-    const char *near;
-    char name[64];
+    char name[64], hint[96] = "";
 
     for (size_t i = 0; i < all->n; i++)
         words[i] = all->list[i].name;
     words[all->n] = "help";
     words[all->n + 1] = NULL;
     (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(typed, "="), typed);
-    near = strncmp(name, "--", 2) == 0 ? cli_nearest(name + 2, words) : NULL;
-    if (near)
-        cli_error("%s: unknown option %s; did you mean --%s? (blipline %s --help lists them)", c->name, name, near,
-                  c->name);
-    else
-        cli_error("%s: unknown option %s (blipline %s --help lists them)", c->name, name, c->name);
+    if (strncmp(name, "--", 2) == 0)
+        (void)nearest_hint("--", name + 2, words, hint, sizeof(hint));
+    cli_error("%s: unknown option %s%s (blipline %s --help lists them)", c->name, name, hint, c->name);
     return CLI_WRONG;
 }
 
@@ -307,47 +278,19 @@ int cli_parse(const struct cli_command *c, int argc, char **argv, void *ret)
     return check_count(c, argc - optind);
 }
 
-/* The option's text, wrapped at 80 columns beside its name. */
-static void print_wrapped(const char *text, FILE *out)
-{
-    int column = CLI_HELP_COLUMN;
-
-    while (*text) {
-        int n = (int)strcspn(text, " ");
-
-        if (column > CLI_HELP_COLUMN && column + 1 + n > 80) {
-            fprintf(out, "\n%*s", CLI_HELP_COLUMN, "");
-            column = CLI_HELP_COLUMN;
-        }
-        if (column > CLI_HELP_COLUMN) {
-            fputc(' ', out);
-            column++;
-        }
-        fprintf(out, "%.*s", n, text);
-        column += n;
-        text += n;
-        text += strspn(text, " ");
-    }
-    fputc('\n', out);
-}
-
 static void print_option(const struct cli_option *o, FILE *out)
 {
     bool optional = takes_value(o) == optional_argument;
     char letter[8] = "    ", name[64];
-    int n;
 
     if (o->letter)
         (void)snprintf(letter, sizeof(letter), "-%c, ", o->letter);
-    n = snprintf(name, sizeof(name), "  %s--%s%s%s%s", letter, o->name,
-                 !o->value  ? ""
-                 : optional ? "[="
-                            : " ",
-                 o->value ? o->value : "", o->value && optional ? "]" : "");
-    fprintf(out, "%-*s", CLI_HELP_COLUMN, name);
-    if (n >= CLI_HELP_COLUMN)
-        fprintf(out, "\n%*s", CLI_HELP_COLUMN, "");
-    print_wrapped(o->help, out);
+    (void)snprintf(name, sizeof(name), "  %s--%s%s%s%s", letter, o->name,
+                   !o->value  ? ""
+                   : optional ? "[="
+                              : " ",
+                   o->value ? o->value : "", o->value && optional ? "]" : "");
+    page_item(name, PAGE_COLUMN, o->help, out);
 }
 
 void cli_print_help(const struct cli_command *c, FILE *out)
@@ -355,10 +298,12 @@ void cli_print_help(const struct cli_command *c, FILE *out)
     struct all_options all;
 
     gather(c, &all);
-    fprintf(out, "Usage: blipline %s %s\n\n%s\n\nOptions:\n", c->name, c->usage, c->about);
+    fprintf(out, "Usage: blipline %s%s%s\n\n", c->name, c->usage[0] ? " " : "", c->usage);
+    page_text(c->about, out);
+    fputs("\nOptions:\n", out);
     for (size_t i = 0; i < all.n; i++)
         print_option(&all.list[i], out);
-    fprintf(out, "%-*sthis page\n", CLI_HELP_COLUMN, "  -h, --help");
+    page_item("  -h, --help", PAGE_COLUMN, "this page", out);
     if (c->examples)
         fprintf(out, "\n%s\n", c->examples);
 }

@@ -76,14 +76,17 @@ struct cli_command {
  * rearranged to hold at its end, or a negative value: then return cli_exit_code(that). */
 int cli_parse(const struct cli_command *c, int argc, char **argv, void *ret) CHECK_RESULT;
 int cli_exit_code(int parsed);
+/* Of a failure that has been said, where what the command line names was looked at: CLI_EXIT_USAGE where it is not there
+ * (-ENOENT, -ENOTDIR) or cannot be (-EDOM), else CLI_EXIT_ERROR. */
+int cli_exit_of(int rc);
 
+/* Option i of the command, of its table and of those behind it; false past the last. -h, --help is none of them. */
+bool cli_option_at(const struct cli_command *c, size_t i, struct cli_option *ret);
 void cli_print_help(const struct cli_command *c, FILE *out);
 /* "blipline: ..." on standard error. */
 void cli_error(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* What makes a word a plural: "" for one, else "s"; " is" or "s are". */
 const char *cli_s(uint64_t n);
 const char *cli_are(uint64_t n);
-/* The word of the NULL-ended list that `typed` was probably meant to be; NULL when none is near. */
-const char *cli_nearest(const char *typed, const char *const *words);
 
 #endif

@@ -9,6 +9,7 @@
 #include "client/commands.h"
 #include "client/device_probe.h"
 #include "client/devices.h"
+#include "client/home.h"
 #include "client/recipe.h"
 
 enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
@@ -24,7 +25,9 @@ static const struct cli_option options[] = {
     {"output", 'o', CLI_TEXT, offsetof(struct caption_flags, store), "STORE",
      "the store: a folder, made if it is not there; one that is there goes on where it was", 0, 0, NULL},
     {"model", 'm', CLI_TEXT, offsetof(struct caption_flags, model), "DIR",
-     "the checkpoint (blipline help models says where to get one)", 0, 0, NULL},
+     "the checkpoint: its folder, or the name of one in models/ or of one that came with Blipline (blipline help "
+     "models)",
+     0, 0, NULL},
     {"recipe", 'r', CLI_TEXT, offsetof(struct caption_flags, recipe), "RECIPE",
      "a built-in recipe or a file: what to compute (blipline help recipe); the options below win over it", 0, 0, NULL},
     {"join", 'j', CLI_TEXT, offsetof(struct caption_flags, join), "TABLE",
@@ -51,7 +54,7 @@ static const struct cli_option options[] = {
     {"dry-run", 'n', CLI_FLAG, offsetof(struct caption_flags, dry_run), NULL,
      "check models and lists, show recipe and stages, count the pictures; do nothing", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct caption_flags, json), NULL,
-     "one JSON object on standard output at the end: items, done, failed, seconds, images_per_s, stages", 0, 0, NULL},
+     "one JSON object on standard output at the end (blipline help json)", 0, 0, NULL},
     {"verbose", 'v', CLI_FLAG, offsetof(struct caption_flags, verbose), NULL,
      "show the logs of broker and workers as they are written", 0, 0, NULL},
     {0},
@@ -81,17 +84,19 @@ static bool score_options_more(size_t i, struct cli_option *ret)
 static int complain_no_model(const char *command, const struct recipe *r)
 {
     bool captions = r->stages & RECIPE_CAPTION;
-    const char *demo = captions ? "models/blip2-opt-demo" : "models/blip2-itm-demo";
+    const char *demo = captions ? "blip2-opt-demo" : "blip2-itm-demo";
     const char *published = captions ? "blip2-opt-2.7b" : "blip2-itm-vit-g";
+    char path[PATH_MAX];
 
     cli_error("%s: a model is needed: --model DIR. Two ways to get one:\n"
-              "  1. the small one that comes with the source (it only knows drawings of pictograms):\n"
-              "       --model %s\n"
+              "  1. the small one that comes with Blipline (it only knows drawings of pictograms):\n"
+              "       --model %-20s (%s)\n"
               "  2. a published one for real photographs (%s; hf is in the Python package "
               "huggingface_hub):\n"
-              "       hf download Salesforce/%s --exclude '*.bin' --local-dir %s\n"
+              "       hf download Salesforce/%s --exclude '*.bin' --local-dir models/%s\n"
               "       --model %s",
-              command, demo, captions ? "15 GB" : "5 GB", published, published, published);
+              command, demo, home_model("--model", demo, path, NULL) == 0 ? path : "`make install` puts it in its place",
+              captions ? "15 GB" : "5 GB", published, published, published);
     return CLI_EXIT_USAGE;
 }
 
@@ -207,8 +212,9 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (rc != CLI_EXIT_OK)
         return rc;
     rc = choose_devices(self, &f, &have, &chosen);
-    if (rc == 0)
-        rc = make_plan(self, &f, &recipe, chosen.kind, &plan);
+    if (rc < 0)
+        return cli_exit_of(rc);
+    rc = make_plan(self, &f, &recipe, chosen.kind, &plan);
     if (rc < 0)
         return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
     place_workers(&plan, &chosen, f.threads ? (int)f.threads : have.n_threads, &placement);
@@ -251,7 +257,7 @@ const struct cli_command cmd_caption = {
     .examples =
         "Examples:\n"
         "  blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n"
-        "  blipline caption examples/images -o demo.lmdb --model models/blip2-opt-demo\n"
+        "  blipline caption examples/images -o demo.lmdb --model blip2-opt-demo\n"
         "  find . -name '*.jpg' | blipline caption @- -o all.lmdb --model blip2-opt-2.7b --prompt 'a photo of'\n"
         "  blipline caption photos/ -o coco.lmdb --model blip2-opt-2.7b --recipe caption-coco\n"
         "  blipline caption @questions.jsonl -o answers.lmdb --model blip2-flan-t5-xl --recipe vqa\n"
@@ -277,7 +283,7 @@ const struct cli_command cmd_score = {
     .examples =
         "Examples:\n"
         "  blipline score @pairs.csv -o pairs.lmdb --model blip2-itm-vit-g\n"
-        "  blipline score @pairs.jsonl -o pairs.lmdb --model models/blip2-itm-demo --text-field title --score=itc",
+        "  blipline score @pairs.jsonl -o pairs.lmdb --model blip2-itm-demo --text-field title --score=itc",
     .options = options,
     .more_options = score_options_more,
     .min_args = 1,
@@ -297,7 +303,7 @@ const struct cli_command cmd_embed = {
         "Examples:\n"
         "  blipline embed photos/ -o photos.emb --model blip2-itm-vit-g --embed itc:fp16:first\n"
         "  blipline embed photos/ -o photos.emb --model blip2-opt-2.7b --embed query:fp16 --embed cls\n"
-        "  blipline embed @pairs.jsonl -o pairs.emb --model models/blip2-itm-demo --embed itc --embed itc_text \\\n"
+        "  blipline embed @pairs.jsonl -o pairs.emb --model blip2-itm-demo --embed itc --embed itc_text \\\n"
         "      --text-field caption",
     .options = options,
     .more_options = score_options_more,

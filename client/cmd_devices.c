@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/answer.h"
 #include "client/commands.h"
 #include "client/devices.h"
 
@@ -16,8 +17,8 @@ struct devices_options {
 static const struct cli_option options[] = {
     {"cuda-library", 0, CLI_TEXT, offsetof(struct devices_options, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
-    {"json", 0, CLI_FLAG, offsetof(struct devices_options, json), NULL, "one JSON object instead of the lines", 0, 0,
-     NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct devices_options, json), NULL, "one JSON object instead of the lines (blipline help json)",
+     0, 0, NULL},
     {0},
 };
 
@@ -81,9 +82,7 @@ static int print_json(const struct devices *d, const struct device_choice *chose
                     "cuda_library", text_or_null(d->library), "mps", d->has_mps, "auto", names);
     if (!all)
         return -ENOMEM;
-    (void)json_dumpf(all, stdout, 0);
-    putchar('\n');
-    json_decref(all);
+    answer_print("devices", all, 0);
     return 0;
 }
 
@@ -107,7 +106,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         rc = err_set(&err, -errno, "standard output: %s", strerror(errno));
     if (rc < 0)
         cli_error("devices: %s", err.text[0] ? err.text : strerror(-rc));
-    return rc < 0 ? CLI_EXIT_ERROR : CLI_EXIT_OK;
+    return rc < 0 ? cli_exit_of(rc) : CLI_EXIT_OK;
 }
 
 const struct cli_command cmd_devices = {

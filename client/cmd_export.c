@@ -7,10 +7,11 @@
 #include <string.h>
 
 #include "client/commands.h"
-#include "client/damage.h"
 #include "client/export_embedding.h"
 #include "client/export_row.h"
+#include "client/named_store.h"
 #include "client/select.h"
+#include "client/shell.h"
 #include "client/sink.h"
 #include "store/reader.h"
 
@@ -128,20 +129,29 @@ static int write_rows(struct reader *r, const struct style *style, struct sink *
     return rc;
 }
 
+static void say_damaged(uint64_t n, const char *store)
+{
+    char command[SHELL_SIZE];
+
+    if (n)
+        cli_error("export: %" PRIu64 " damaged item%s left out (%s)", n, cli_s(n),
+                  shell_command("verify", store, command, sizeof(command)));
+}
+
 static void say_tally(const struct tally *t, const struct style *style, const char *store)
 {
+    char command[SHELL_SIZE];
+
     if (style->filter)
         cli_error("export: %" PRIu64 " of %" PRIu64 " captions kept; %" PRIu64 " of %" PRIu64
                   " pictures have none left and were left out",
                   t->n_kept, t->n_captions, t->n_empty, t->n_rows - t->n_failed);
     if (t->n_failed)
-        cli_error("export: %" PRIu64 " of %" PRIu64 " items failed%s (blipline stats %s counts the reasons)",
-                  t->n_failed, t->n_rows, style->filter ? " and were left out" : "", store);
+        cli_error("export: %" PRIu64 " of %" PRIu64 " items failed%s (%s counts the reasons)", t->n_failed, t->n_rows,
+                  style->filter ? " and were left out" : "", shell_command("stats", store, command, sizeof(command)));
     if (t->n_missing)
         cli_error("export: %" PRIu64 " item%s not done yet, left out", t->n_missing, cli_are(t->n_missing));
-    if (t->n_damaged)
-        cli_error("export: %" PRIu64 " damaged item%s left out (blipline verify %s)", t->n_damaged, cli_s(t->n_damaged),
-                  store);
+    say_damaged(t->n_damaged, store);
 }
 
 static struct select_options select_of(const struct export_options *o)
@@ -191,7 +201,7 @@ static int run_embedding(const struct export_options *o, const char *store)
     struct reader *r = NULL;
     struct err err = {""};
     const struct select_options select = select_of(o);
-    int rc = export_embedding_parse(o->embedding, &kind);
+    int code, rc = export_embedding_parse(o->embedding, &kind);
 
     if (o->format || o->best_of || o->flat || select_is_filter(&select)) {
         cli_error("export: --embedding writes arrays of all items: --format, --flat and filters of captions have no "
@@ -202,9 +212,9 @@ static int run_embedding(const struct export_options *o, const char *store)
         cli_error("export: --embedding needs -o PATH: an array goes into a file");
         return CLI_EXIT_USAGE;
     }
-    damage_watch("export", store);
-    if (rc == 0)
-        rc = reader_open(store, false, &r, &err);
+    code = named_store_open("export", store, &r);
+    if (code != CLI_EXIT_OK)
+        return code;
     if (rc == 0)
         rc = export_embedding(r, kind, o->out, &n, &err);
     reader_close(r);
@@ -215,9 +225,7 @@ static int run_embedding(const struct export_options *o, const char *store)
     cli_error("export: %" PRIu64 " rows of %" PRIu64 " items in %s", n.n_rows, n.n_items, o->out);
     if (n.n_without)
         cli_error("export: %" PRIu64 " item%s failed or not done yet, left out", n.n_without, cli_are(n.n_without));
-    if (n.n_damaged)
-        cli_error("export: %" PRIu64 " damaged item%s left out (blipline verify %s)", n.n_damaged, cli_s(n.n_damaged),
-                  store);
+    say_damaged(n.n_damaged, store);
     return n.n_damaged ? CLI_EXIT_ERROR : CLI_EXIT_OK;
 }
 
@@ -229,21 +237,20 @@ static int run(const struct cli_command *self, int argc, char **argv)
     struct tally tally = {0};
     struct reader *r = NULL;
     struct sink s = {.fd = -1};
-    struct err err;
+    struct err err = {""};
     int rc;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
     if (o.embedding)
         return run_embedding(&o, argv[argc - 1]);
-    err.text[0] = '\0';
+    rc = named_store_open("export", argv[argc - 1], &r);
+    if (rc != CLI_EXIT_OK)
+        return rc;
     rc = export_format_parse(o.format ? o.format : "jsonl", &style.format);
     style.select = select_of(&o);
     style.filter = select_is_filter(&style.select);
     style.flat = o.flat;
-    damage_watch("export", argv[argc - 1]);
-    if (rc == 0)
-        rc = reader_open(argv[argc - 1], false, &r, &err);
     if (rc == 0)
         rc = check_scores(r, &style.select, argv[argc - 1], &err);
     if (rc == 0)
@@ -265,7 +272,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 const struct cli_command cmd_export = {
     .name = "export",
     .line = "write the captions of a store as JSON Lines, CSV or text",
-    .usage = "STORE [--format jsonl|csv|txt] [--best-of itm|itc|logprob] [-o PATH]",
+    .usage = "STORE [--format jsonl|csv|txt] [--best-of SCORE] [-o PATH]",
     .about =
         "Writes one row an item, in the order of item numbers, to standard output or to a file. Two exports of equal\n"
         "results are equal byte by byte. The store may be in use. Items that are not done yet are left out and "
@@ -296,7 +303,7 @@ const struct cli_command cmd_export = {
     .examples = "Examples:\n"
                 "  blipline export photos.lmdb | jq -r 'select(.caption) | .caption'\n"
                 "  blipline export photos.lmdb --format csv -o photos.csv\n"
-                "  blipline export photos.lmdb --best-of itm --min-itm 0.5 --min-itc 0.3 -o clean.jsonl\n"
+                "  blipline export photos.lmdb --best-of itm --min-itm 0.5 -o clean.jsonl\n"
                 "  blipline export photos.lmdb --embedding itc -o itc.npy\n"
                 "  blipline export photos.lmdb --min-itm 0.8 --dedup-text --flat > pairs.jsonl",
     .options = options,

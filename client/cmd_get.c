@@ -7,9 +7,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "client/answer.h"
 #include "client/commands.h"
-#include "client/damage.h"
 #include "client/export_row.h"
+#include "client/named_store.h"
 #include "client/printable.h"
 #include "store/reader.h"
 
@@ -21,8 +22,8 @@ struct get_options {
 static const struct cli_option options[] = {
     {"item", 0, CLI_NUMBER, offsetof(struct get_options, item), "N", "the item with this number, instead of a key", 0,
      INT64_MAX, NULL},
-    {"json", 0, CLI_FLAG, offsetof(struct get_options, json), NULL, "JSON Lines, as export writes them, with the path",
-     0, 0, NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct get_options, json), NULL, "a JSON object an item (blipline help json)", 0, 0,
+     NULL},
     {0},
 };
 
@@ -39,9 +40,7 @@ static int print_json(const struct reader_row *row, const struct msg_recipe *rec
         return -ENOMEM;
     if (!row->has_record)
         (void)json_object_set_new(object, "pending", json_true());
-    (void)json_dumpf(object, stdout, JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(object);
+    answer_print("item", object, JSON_REAL_PRECISION(9));
     return 0;
 }
 
@@ -131,7 +130,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     struct get_options o = {.item = -1};
     int n_args = cli_parse(self, argc, argv, &o);
     struct reader *r = NULL;
-    struct err err;
+    struct err err = {""};
     int rc;
 
     if (n_args < 0)
@@ -140,12 +139,12 @@ static int run(const struct cli_command *self, int argc, char **argv)
         cli_error("get: give either a key or --item N\nUsage: blipline get %s", self->usage);
         return CLI_EXIT_USAGE;
     }
-    err.text[0] = '\0';
-    damage_watch("get", argv[argc - n_args]);
-    rc = reader_open(argv[argc - n_args], false, &r, &err);
-    if (rc == 0 && n_args == 2)
+    rc = named_store_open("get", argv[argc - n_args], &r);
+    if (rc != CLI_EXIT_OK)
+        return rc;
+    if (n_args == 2)
         rc = show_key(r, argv[argc - 1], o.json, &err);
-    else if (rc == 0)
+    else
         rc = show_item(r, (uint64_t)o.item, o.json, &err);
     reader_close(r);
     if (rc == 0)

@@ -4,10 +4,13 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "client/answer.h"
 #include "client/commands.h"
 #include "client/devices.h"
+#include "client/home.h"
 #include "client/selftest_demo.h"
 #include "client/selftest_job.h"
 #include "client/selftest_run.h"
@@ -41,8 +44,8 @@ static const struct cli_option options[] = {
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"threads", 't', CLI_NUMBER, offsetof(struct selftest_options, threads), "N",
      "threads to compute with (default: the workers' own; the jobs take every CPU)", 1, MAX_THREADS, NULL},
-    {"json", 0, CLI_FLAG, offsetof(struct selftest_options, json), NULL, "one JSON object instead of the table", 0, 0,
-     NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct selftest_options, json), NULL, "one JSON object instead of the table (blipline help json)",
+     0, 0, NULL},
     {"verbose", 'v', CLI_FLAG, offsetof(struct selftest_options, verbose), NULL,
      "a line for each set of decoding options", 0, 0, NULL},
     {0},
@@ -220,10 +223,7 @@ static void print_json(const struct outcome *r)
                     "machine", machine, "device", r->device, "dtype", r->dtype, "n_rows",
                     (json_int_t)json_array_size(rows), "n_failed", (json_int_t)r->n_failed, "n_skipped",
                     (json_int_t)r->n_skipped, "seconds", r->seconds, "rows", rows);
-    if (all)
-        (void)json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(all);
+    answer_print("selftest", all, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
 }
 
 static int show(struct outcome *r, const struct selftest_options *o)
@@ -251,7 +251,7 @@ static int choose_device(const struct selftest_options *o, struct device_choice 
     rc = devices_choose(&have, o->device, o->cuda_library, ret, &err);
     if (rc < 0) {
         cli_error("selftest: %s", err.text);
-        return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
+        return cli_exit_of(rc);
     }
     if (ret->kind == DEVICE_NULL || (ret->n > 1 && strcmp(o->device, "auto") != 0)) {
         cli_error("selftest: --device %s: one device that computes is wanted", o->device);
@@ -267,6 +267,14 @@ static int choose_device(const struct selftest_options *o, struct device_choice 
     return CLI_EXIT_OK;
 }
 
+static bool is_there(const char *option, const char *path)
+{
+    if (!path || access(path, F_OK) == 0)
+        return true;
+    cli_error("selftest: %s %s: %s", option, path, strerror(errno));
+    return false;
+}
+
 static int run(const struct cli_command *self, int argc, char **argv)
 {
     static struct device_choice device; /* large for a stack */
@@ -275,11 +283,18 @@ static int run(const struct cli_command *self, int argc, char **argv)
     const int64_t start_ns = clock_mono_ns();
     struct outcome r = {.demo = n_args == 0, .dtype = o.dtype, .device = device.names[0]};
     struct err err = {""};
+    char model[PATH_MAX];
 
     if (n_args < 0)
         return cli_exit_code(n_args);
     if (n_args == 0 && (o.golden || o.images)) {
         cli_error("selftest: --golden and --images belong to a checkpoint: blipline selftest MODEL_DIR --golden DIR");
+        return CLI_EXIT_USAGE;
+    }
+    if (!is_there("--golden", o.golden) || !is_there("--images", o.images))
+        return CLI_EXIT_USAGE;
+    if (n_args && home_model("MODEL_DIR", argv[argc - 1], model, &err) < 0) {
+        cli_error("selftest: %s", err.text);
         return CLI_EXIT_USAGE;
     }
     rc = choose_device(&o, &device);
@@ -291,7 +306,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     else
         rc = run_model(
             &o, &device,
-            &(struct selftest_run){.model_dir = argv[argc - 1], .golden_dir = o.golden, .images_dir = o.images}, r.rows,
+            &(struct selftest_run){.model_dir = model, .golden_dir = o.golden, .images_dir = o.images}, r.rows,
             &signal_number, &err);
     r.seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
     if (rc < 0 && !signal_number)

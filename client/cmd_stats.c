@@ -9,9 +9,11 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "client/answer.h"
 #include "client/commands.h"
-#include "client/damage.h"
+#include "client/named_store.h"
 #include "client/printable.h"
+#include "client/shell.h"
 #include "client/stats.h"
 
 struct stats_options {
@@ -19,7 +21,7 @@ struct stats_options {
 };
 
 static const struct cli_option options[] = {
-    {"json", 0, CLI_FLAG, offsetof(struct stats_options, json), NULL, "one JSON object", 0, 0, NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct stats_options, json), NULL, "one JSON object (blipline help json)", 0, 0, NULL},
     {0},
 };
 
@@ -173,7 +175,7 @@ static void print_made(const struct stored_job_meta *m)
 static void print_words(const struct stats *s, const struct stored_job_meta *m, const char *store)
 {
     const struct stored_job_counters *c = &s->counters;
-    char disk[32], images[32];
+    char disk[32], images[32], command[SHELL_SIZE];
 
     print_made(m);
     printf("items    %" PRIu64 " in %" PRIu32 " units%s; %" PRIu64 " captions, %" PRIu64 " failed, %" PRIu64
@@ -185,7 +187,8 @@ static void print_words(const struct stats *s, const struct stored_job_meta *m, 
     printf("size     %s on disk for %s of images\n", size_text(disk_bytes(store), disk),
            size_text(s->image_bytes, images));
     if (s->n_damaged)
-        printf("damaged  %" PRIu64 " items (blipline verify %s)\n", s->n_damaged, store);
+        printf("damaged  %" PRIu64 " items (%s)\n", s->n_damaged,
+               shell_command("verify", store, command, sizeof(command)));
     if (s->n_codes)
         printf("\nfailures\n");
     for (size_t i = 0; i < s->n_codes; i++)
@@ -274,10 +277,7 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
                        failures, "disk_bytes", (json_int_t)disk_bytes(store), "tokens", (json_int_t)s->n_tokens,
                        "tokens_histogram", json_histogram(s->tokens), "words_histogram", json_histogram(s->words),
                        "mean_logprob", s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
-    if (all)
-        (void)json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(all);
+    answer_print("stats", all, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 }
 
 static int run(const struct cli_command *self, int argc, char **argv)
@@ -286,16 +286,15 @@ static int run(const struct cli_command *self, int argc, char **argv)
     int n_args = cli_parse(self, argc, argv, &o);
     struct reader *r = NULL;
     struct stats s;
-    struct err err;
+    struct err err = {""};
     int rc;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
-    err.text[0] = '\0';
-    damage_watch("stats", argv[argc - 1]);
-    rc = reader_open(argv[argc - 1], false, &r, &err);
-    if (rc == 0)
-        rc = stats_collect(r, &s, &err);
+    rc = named_store_open("stats", argv[argc - 1], &r);
+    if (rc != CLI_EXIT_OK)
+        return rc;
+    rc = stats_collect(r, &s, &err);
     if (rc == 0 && o.json)
         print_json(&s, reader_meta(r), argv[argc - 1]);
     else if (rc == 0)

@@ -7,8 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/answer.h"
 #include "client/commands.h"
-#include "client/damage.h"
+#include "client/named_store.h"
 #include "client/screen.h"
 #include "store/reader.h"
 
@@ -19,7 +20,8 @@ struct verify_options {
 };
 
 static const struct cli_option options[] = {
-    {"json", 0, CLI_FLAG, offsetof(struct verify_options, json), NULL, "one JSON object", 0, 0, NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct verify_options, json), NULL, "one JSON object (blipline help json)", 0, 0,
+     NULL},
     {0},
 };
 
@@ -113,34 +115,29 @@ static void show(const struct verify *v, const struct msg_recipe *recipe, const 
     all = json_pack("{s:b, s:I, s:I, s:o, s:I, s:O}", "sound", v->n_problems == 0, "items", (json_int_t)c->n_items,
                     "done", (json_int_t)c->n_done, "embeddings", embeddings_object(v, recipe), "n_problems",
                     (json_int_t)v->n_problems, "problems", v->problems);
-    if (all)
-        (void)json_dumpf(all, stdout, JSON_INDENT(1));
-    putchar('\n');
-    json_decref(all);
+    answer_print("verify", all, JSON_INDENT(1));
 }
 
 static int run(const struct cli_command *self, int argc, char **argv)
 {
     struct verify_options o = {0};
     int n_args = cli_parse(self, argc, argv, &o);
-    struct verify v = {.json = o.json, .problems = json_array()};
+    struct verify v = {.json = o.json};
     struct reader_verify callbacks = {on_problem, on_progress, &v};
     struct stored_job_counters counters = {0};
     struct reader *r = NULL;
     uint64_t n_problems;
-    struct err err;
+    struct err err = {""};
     int rc;
 
-    if (n_args < 0) {
-        json_decref(v.problems);
+    if (n_args < 0)
         return cli_exit_code(n_args);
-    }
     screen_init(&v.screen, STDERR_FILENO);
-    err.text[0] = '\0';
-    damage_watch("verify", argv[argc - 1]);
-    rc = reader_open(argv[argc - 1], false, &r, &err);
-    if (rc == 0)
-        rc = reader_counters(r, &counters, &err);
+    rc = named_store_open("verify", argv[argc - 1], &r);
+    if (rc != CLI_EXIT_OK)
+        return rc;
+    v.problems = json_array();
+    rc = reader_counters(r, &counters, &err);
     if (rc == 0)
         rc = reader_verify(r, &callbacks, &n_problems, &err);
     if (rc == 0)

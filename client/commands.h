@@ -16,6 +16,17 @@ extern const struct cli_command cmd_stats;
 extern const struct cli_command cmd_verify;
 extern const struct cli_command cmd_selftest;
 extern const struct cli_command cmd_devices;
+extern const struct cli_command cmd_completion;
+extern const struct cli_command cmd_version;
+
+/* All of them, in the order of the list that help shows; NULL ends it. */
+extern const struct cli_command *const cli_commands[];
+
+/* client/cmd_help.c */
+const struct cli_command *help_find_command(const char *name); /* NULL: there is none */
+void help_overview(FILE *out);
+/* There is no such command: say so, and what was probably meant. The exit code. */
+int help_complain_unknown(const char *name);
 
 struct help_topic {
     const char *name; /* NULL ends the table */

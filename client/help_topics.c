@@ -2,6 +2,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/nearest.h"
 #include "client/commands.h"
 #include "client/recipe.h"
 
@@ -63,21 +64,26 @@ static const char models[] =
     "MODELS\n\n"
     "--model and --score-model name a folder in the layout of published checkpoints: config.json, "
     "preprocessor_config.json,\n"
-    "tokenizer.json and model.safetensors (or shards with model.safetensors.index.json).\n\n"
-    "  models/blip2-opt-demo     comes with the source; small, trained on drawings of pictograms, knows nothing else\n"
-    "  models/blip2-itm-demo     the same for scores and ITC embeddings\n\n"
+    "tokenizer.json and model.safetensors (or shards with model.safetensors.index.json). A name without a slash is\n"
+    "looked for in this folder, then in models/, then among the models that came with Blipline (in\n"
+    "PREFIX/share/blipline/models after `make install`).\n\n"
+    "  blip2-opt-demo            comes with Blipline; small, trained on drawings of pictograms, knows nothing else\n"
+    "  blip2-itm-demo            the same for scores and ITC embeddings\n\n"
     "  Salesforce/blip2-opt-2.7b      captions of real photographs, answers; 15 GB\n"
     "  Salesforce/blip2-flan-t5-xl    the same with a language model that follows instructions; 16 GB\n"
     "  Salesforce/blip2-itm-vit-g     retrieval: scores and ITC embeddings; 5 GB. No captions\n\n"
     "      pip install huggingface_hub\n"
-    "      hf download Salesforce/blip2-opt-2.7b --exclude '*.bin' --local-dir blip2-opt-2.7b\n\n"
+    "      hf download Salesforce/blip2-opt-2.7b --exclude '*.bin' \\\n"
+    "          --local-dir models/blip2-opt-2.7b\n"
+    "      blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n\n"
     "The whole checkpoint is checked before any work: a missing or unknown tensor, a wrong shape or an unsupported\n"
     "option is refused by its name. `blipline selftest` asks whether this machine computes BLIP-2 right.";
 
 static const char exit_codes[] = "EXIT CODES\n\n"
                                  "  0    everything is done\n"
                                  "  1    an error, said on standard error\n"
-                                 "  2    the command line or the recipe is wrong\n"
+                                 "  2    the command line or the recipe is wrong, or names something that is not\n"
+                                 "       there: a source, a store to read, a model\n"
                                  "  3    everything is done, but some items have an error for a record\n"
                                  "  130  stopped by Ctrl-C; run the same command again to go on\n"
                                  "  143  stopped by SIGTERM (129: the terminal was closed); likewise";
@@ -104,6 +110,10 @@ static const char resume[] =
 
 static int print_recipe(const char *name, FILE *out)
 {
+    const char *words[32];
+    char hint[96];
+    size_t n;
+
     for (const struct recipe_builtin *b = recipe_builtins; name && b->name; b++) {
         if (strcmp(b->name, name) == 0) {
             fputs(b->text, out);
@@ -114,7 +124,11 @@ static int print_recipe(const char *name, FILE *out)
         recipe_print_help(out);
         return CLI_EXIT_OK;
     }
-    cli_error("there is no built-in recipe %s (blipline help recipe lists them)", name);
+    for (n = 0; recipe_builtins[n].name && n < 31; n++)
+        words[n] = recipe_builtins[n].name;
+    words[n] = NULL;
+    cli_error("there is no built-in recipe %s%s (blipline help recipe lists them)", name,
+              nearest_hint("", name, words, hint, sizeof(hint)));
     return CLI_EXIT_USAGE;
 }
 

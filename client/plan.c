@@ -1,6 +1,7 @@
 #include "client/plan.h"
 
 #include "base/file.h"
+#include "client/home.h"
 #include "client/plan_private.h"
 #include "client/printable.h"
 #include "model/checkpoint.h"
@@ -105,9 +106,9 @@ static int open_side(const struct plan_dtypes *d, const char *option, const char
     char name[256];
     int rc;
 
-    if (!realpath(dir, s->dir))
-        return err_set(err, -errno, "%s %s: %s%s", option, dir, strerror(errno),
-                       errno == ENOENT ? "; a folder is wanted (blipline help models says how to download one)" : "");
+    rc = home_model(option, dir, s->dir, err);
+    if (rc < 0)
+        return rc;
     file_base_name(s->dir, name, sizeof(name));
     (void)printable_text(name, strlen(name), s->name, sizeof(s->name));
     rc = checkpoint_open(s->dir, &c, err);

@@ -2,6 +2,7 @@
 #include "client/recipe.h"
 
 #include "base/file.h"
+#include "base/nearest.h"
 #include "client/printable.h"
 #include "client/recipe_private.h"
 #include "model/utf8.h"
@@ -38,7 +39,7 @@ struct reading {
 static int complain(struct reading *f, unsigned line, const char *text, const char *what)
 {
     if (f->rc == 0)
-        f->rc = err_set(f->err, -EINVAL, "%s, line %u: %s%.60s", f->where, line, text, what);
+        f->rc = err_set(f->err, -EINVAL, "%s, line %u: %s%.160s", f->where, line, text, what);
     return 0;
 }
 
@@ -93,8 +94,12 @@ static bool enter_section(struct reading *f, const char *section)
 {
     if (strcmp(section, f->section) == 0)
         return true;
-    if (!msg_text_set(f->section, sizeof(f->section), section) || !recipe_begin_section(f->r, section))
-        return complain(f, f->line, "there is no section ", section);
+    if (!msg_text_set(f->section, sizeof(f->section), section) || !recipe_begin_section(f->r, section)) {
+        char hint[96], what[192];
+
+        (void)snprintf(what, sizeof(what), "%.60s%s", section, recipe_section_hint(section, hint, sizeof(hint)));
+        return complain(f, f->line, "there is no section ", what);
+    }
     return true;
 }
 
@@ -263,8 +268,8 @@ int recipe_print_text(struct buf *ret, const char *key, const char *value)
 
 static int complain_unknown(const char *name, struct err *err)
 {
-    const char *words[64], *near;
-    char list[256] = "";
+    const char *words[64];
+    char list[256] = "", hint[96];
     size_t n = 0;
 
     for (const struct recipe_builtin *b = recipe_builtins; b->name && n < 63; b++) {
@@ -274,9 +279,8 @@ static int complain_unknown(const char *name, struct err *err)
         (void)snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "", b->name);
     }
     words[n] = NULL;
-    near = cli_nearest(name, words);
-    return err_set(err, -ENOENT, "there is no recipe %.200s%s%s%s: neither a file nor one of %s", name,
-                   near ? " (did you mean " : "", near ? near : "", near ? "?)" : "", list);
+    return err_set(err, -ENOENT, "there is no recipe %.200s: neither a file nor one of %s%s", name, list,
+                   nearest_hint("", name, words, hint, sizeof(hint)));
 }
 
 int recipe_load(const char *name_or_path, struct recipe *ret, struct err *err)

@@ -1,6 +1,8 @@
 /* recipe_keys.c - the keys of a recipe: one table that parses, prints and explains them. */
 #include "client/recipe.h"
 
+#include "base/nearest.h"
+#include "base/page.h"
 #include "client/recipe_private.h"
 #include "proto/msg.h"
 
@@ -181,6 +183,16 @@ bool recipe_begin_section(struct recipe *r, const char *section)
         return true;
     }
     return false;
+}
+
+char *recipe_section_hint(const char *typed, char *ret, size_t ret_size)
+{
+    const char *names[N_SECTIONS]; /* without the first, which has none */
+
+    for (int i = 1; i < N_SECTIONS; i++)
+        names[i - 1] = sections[i].name;
+    names[N_SECTIONS - 1] = NULL;
+    return nearest_hint("", typed, names, ret, ret_size);
 }
 
 /* -- parsing values -------------------------------------------------------------------------------------------------
@@ -430,7 +442,8 @@ int recipe_set(struct recipe *r, const char *key, const char *value, const char 
         [KEY_QUESTION] = add_prompt, [KEY_SCORE] = set_score,  [KEY_FIELD] = add_field, [KEY_EMBED] = add_embedding,
         [KEY_DTYPE] = set_dtype,     [KEY_DTYPES] = set_dtype,
     };
-    const char *names[N_KEYS + 1], *near;
+    const char *names[N_KEYS + 1];
+    char hint[96];
     const struct key *k = find_key(key);
     struct place p = {.r = r, .key = k, .value = value, .where = where, .begun = begun, .err = err};
 
@@ -439,9 +452,8 @@ int recipe_set(struct recipe *r, const char *key, const char *value, const char 
     for (int i = 0; i < N_KEYS; i++)
         names[i] = keys[i].name;
     names[N_KEYS] = NULL;
-    near = cli_nearest(key, names);
-    return err_set(err, -EINVAL, "%s: there is no key %.60s%s%s%s (blipline help recipe lists them)", where, key,
-                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    return err_set(err, -EINVAL, "%s: there is no key %.60s%s (blipline help recipe lists them)", where, key,
+                   nearest_hint("", key, names, hint, sizeof(hint)));
 }
 
 /* Options that the others make pointless. */
@@ -583,26 +595,6 @@ int recipe_print(const struct recipe *r, struct buf *ret)
 /* -- help -----------------------------------------------------------------------------------------------------------
  */
 
-static void print_wrapped(const char *text, const char *more, FILE *out)
-{
-    const char *const texts[] = {text, more};
-    int column = 0;
-
-    for (int i = 0; i < 2; i++) {
-        for (const char *p = texts[i]; *p; p += strspn(p, " ")) {
-            int n = (int)strcspn(p, " ");
-
-            if (column == 0 || column + 1 + n > 100)
-                column = fprintf(out, "%s        ", column ? "\n" : "") - (column ? 1 : 0);
-            else
-                column += fprintf(out, " ");
-            column += fprintf(out, "%.*s", n, p);
-            p += n;
-        }
-    }
-    fputc('\n', out);
-}
-
 /* "(from 1 to 64; default 1)" */
 static void range_words(const struct key *k, char *ret, size_t size)
 {
@@ -625,41 +617,49 @@ static void range_words(const struct key *k, char *ret, size_t size)
     buf_release(&b);
 }
 
+/* "beams = N", and below it what it means. */
+static void print_key_help(const struct key *k, FILE *out)
+{
+    char range[96];
+
+    range_words(k, range, sizeof(range));
+    fprintf(out, "    %s = %s\n", k->name, k->value);
+    page_item("", 8, k->help, out);
+    if (range[0])
+        page_item("", 8, range, out);
+}
+
 void recipe_print_help(FILE *out)
 {
-    fputs("RECIPE\n\n"
-          "A recipe says what is computed. It is a text file of sections and keys:\n\n"
-          "    [caption]\n"
-          "    prompt = a photo of\n"
-          "    beams = 5\n\n"
-          "A section that is there asks for what it is about. A line that begins with # or ; is a comment, and so\n"
-          "is what follows a space and a semicolon (not a #) within a line. A value may be put in double quotes,\n"
-          "to keep spaces at its ends; a line that begins with spaces\n"
-          "continues the value of the one before. blipline caption, score and embed take a file, or the name of a\n"
-          "built-in recipe, with --recipe; each key is an option of theirs too (--beams 5), and wins over the recipe.\n"
-          "The recipe is stored with the results: a store goes on with the same one only.\n\n"
-          "Built-in recipes (blipline help recipe NAME prints one, to begin a file of your own with):\n\n",
-          out);
+    page_text("RECIPE\n\n"
+              "A recipe says what is computed. It is a text file of sections and keys:\n\n"
+              "    [caption]\n"
+              "    prompt = a photo of\n"
+              "    beams = 5\n\n"
+              "A section that is there asks for what it is about. A line that begins with # or ; is a comment, and so "
+              "is what follows a space and a semicolon (not a #) within a line. A value may be put in double quotes, "
+              "to keep spaces at its ends; a line that begins with spaces continues the value of the one before. "
+              "blipline caption, score and embed take a file, or the name of a built-in recipe, with --recipe; each "
+              "key is an option of theirs too (--beams 5), and wins over the recipe. The recipe is stored with the "
+              "results: a store goes on with the same one only.\n\n"
+              "Built-in recipes (blipline help recipe NAME prints one, to begin a file of your own with):\n\n",
+              out);
     for (const struct recipe_builtin *b = recipe_builtins; b->name; b++) {
+        char name[64];
         struct recipe r;
 
+        (void)snprintf(name, sizeof(name), "    %s", b->name);
         if (recipe_parse(b->text, strlen(b->text), b->name, b->name, &r, NULL) == 0)
-            fprintf(out, "    %-14s %s\n", r.name, r.about);
+            page_item(name, 20, r.about, out);
     }
     for (int s = 0; s < N_SECTIONS; s++) {
         if (sections[s].name[0])
             fprintf(out, "\n[%s]\n    %s\n", sections[s].name, sections[s].what);
         else
             fputs("\nAbove the first section:\n", out);
-        for (int i = 0; i < N_KEYS; i++) {
-            char range[96];
-
-            if (strcmp(keys[i].section, sections[s].name) != 0)
-                continue;
-            range_words(&keys[i], range, sizeof(range));
-            fprintf(out, "    %s = %s\n", keys[i].name, keys[i].value);
-            print_wrapped(keys[i].help, range, out);
-        }
+        for (int i = 0; i < N_KEYS; i++)
+            if (strcmp(keys[i].section, sections[s].name) == 0)
+                print_key_help(&keys[i], out);
     }
 }
 

@@ -1,7 +1,9 @@
 #include "client/report.h"
 
+#include "client/answer.h"
 #include "client/cli.h"
 #include "client/progress.h"
+#include "client/shell.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -75,24 +77,26 @@ static void say_how_to_read(const struct report *r, struct screen *s)
 {
     const struct msg_recipe *recipe = r->recipe;
     const char *kind = recipe->n_embeddings ? msg_embedding_name(recipe->embeddings[0].kind) : NULL;
+    char command[SHELL_SIZE];
 
+    (void)shell_command("export", r->store, command, sizeof(command));
     if (recipe->decode.max_new_tokens || recipe->n_text_fields)
-        screen_note(s, "read them with: blipline export %s --format jsonl%s", r->store,
-                    recipe->itm ? " (--best-of itm chooses)" : "");
+        screen_note(s, "read them with: %s --format jsonl%s", command, recipe->itm ? " (--best-of itm chooses)" : "");
     if (kind)
-        screen_note(s, "read embeddings with: blipline export %s --embedding %s -o %s.npy", r->store, kind, kind);
+        screen_note(s, "read embeddings with: %s --embedding %s -o %s.npy", command, kind, kind);
 }
 
 void report_words(const struct report *r, struct screen *s)
 {
     const struct msg_job_progress *p = r->progress;
     uint64_t n = n_this_run(r);
-    char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE];
+    char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE], command[SHELL_SIZE];
 
     if (n == 0) {
         if (r->complete)
-            screen_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s", r->store, p->n_done, cli_are(p->n_done),
-                        p->n_failed ? " (some failed: blipline stats)" : "");
+            screen_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s", r->store, p->n_done, cli_are(p->n_done),
+                        p->n_failed ? "; some failed, this counts the reasons: " : "",
+                        p->n_failed ? shell_command("stats", r->store, command, sizeof(command)) : "");
         else
             screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, none in this run", r->store, p->n_done,
                         p->n_items);
@@ -103,8 +107,8 @@ void report_words(const struct report *r, struct screen *s)
                 p->n_done, p->n_items, n, took, progress_rate_text(rate(r), speed));
     stage_words(r, s);
     if (p->n_failed)
-        screen_note(s, "%" PRIu64 " item%s failed; `blipline stats %s` counts the reasons", p->n_failed,
-                    cli_s(p->n_failed), r->store);
+        screen_note(s, "%" PRIu64 " item%s failed; this counts the reasons: %s", p->n_failed, cli_s(p->n_failed),
+                    shell_command("stats", r->store, command, sizeof(command)));
     if (r->complete)
         say_how_to_read(r, s);
 }
@@ -132,9 +136,6 @@ void report_json(const struct report *r)
                     (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
                     "this_run", (json_int_t)n_this_run(r), "seconds", (double)r->elapsed_ms / 1000, "images_per_s",
                     rate(r), "stages", stages);
-    if (all)
-        (void)json_dumpf(all, stdout, JSON_REAL_PRECISION(9));
-    putchar('\n');
+    answer_print("caption", all, JSON_REAL_PRECISION(9));
     (void)fflush(stdout);
-    json_decref(all);
 }

@@ -42,13 +42,8 @@ void screen_copy(struct screen *s, const char *text, size_t n)
     if (s->status[0])
         put(s, erase_line, sizeof(erase_line) - 1);
     for (size_t i = 0; i < n; i++) {
-        bool at_line_start = i == 0 || text[i - 1] == '\n';
         unsigned char c = (unsigned char)text[i];
 
-        if (at_line_start && n - i > 3 && c == '<' && text[i + 1] >= '0' && text[i + 1] <= '7' && text[i + 2] == '>') {
-            i += 2;
-            continue;
-        }
         line[k++] = (char)(c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f) ? c : '?');
         if (k == sizeof(line)) {
             put(s, line, k);

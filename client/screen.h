@@ -19,8 +19,7 @@ struct screen {
 void screen_init(struct screen *s, int fd);
 /* "blipline: ..." and a newline. */
 void screen_note(struct screen *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* `n` bytes that end in a newline, as they are but for control characters and the "<6>" at the beginning of log lines.
- */
+/* `n` bytes that end in a newline, as they are but for control characters. */
 void screen_copy(struct screen *s, const char *text, size_t n);
 /* Redraw the status line; "" takes it away. */
 void screen_status(struct screen *s, const char *text);

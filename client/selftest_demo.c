@@ -1,5 +1,7 @@
 #include "client/selftest_demo.h"
 
+#include "client/home.h"
+
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -21,16 +23,6 @@ static const struct {
     {offsetof(struct selftest_demo, images), {"examples/images", "selftest/images"}},
 };
 
-/* What says that `root` is one: the reference data's folder. */
-static const char *const signs[N_LAYOUTS] = {"tests/golden/demo_opt", "selftest/demo_opt"};
-
-static bool is_root(const char *root, int layout)
-{
-    char path[PATH_MAX];
-
-    return (size_t)snprintf(path, sizeof(path), "%s/%s", root, signs[layout]) < sizeof(path) && access(path, F_OK) == 0;
-}
-
 static int fill(const char *root, int layout, struct selftest_demo *ret, struct err *err)
 {
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
@@ -45,39 +37,12 @@ static int fill(const char *root, int layout, struct selftest_demo *ret, struct 
     return 0;
 }
 
-/* `path` and the folders above it: is one of them the source tree? */
-static bool find_source(char *path)
-{
-    for (;;) {
-        char *slash = strrchr(path, '/');
-
-        if (is_root(*path ? path : "/", SOURCE_TREE))
-            return true;
-        if (!slash)
-            return false;
-        *slash = '\0';
-    }
-}
-
 int selftest_demo_find(struct selftest_demo *ret, struct err *err)
 {
-    char self[PATH_MAX], path[PATH_MAX + 32];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash;
+    struct home home;
+    int rc = home_find(&home, err);
 
-    if (n < 0)
-        return err_set(err, -errno, "/proc/self/exe: %s", strerror(errno));
-    self[n] = '\0';
-    slash = strrchr(self, '/');
-    *(slash ? slash : self) = '\0';
-    (void)snprintf(path, sizeof(path), "%s/../share/blipline", self);
-    if (is_root(path, INSTALLED))
-        return fill(path, INSTALLED, ret, err);
-    (void)snprintf(path, sizeof(path), "%s", self);
-    if (find_source(path) || (getcwd(path, sizeof(path)) && find_source(path)))
-        return fill(path, SOURCE_TREE, ret, err);
-    return err_set(err, -ENOENT,
-                   "the demo models' reference data are neither in %s/../share/blipline nor in a source tree here: "
-                   "`make install` puts them there; or name a checkpoint that has its own: selftest DIR --golden DIR",
-                   self);
+    if (rc < 0)
+        return err_prefix(err, rc, "the demo models' reference data");
+    return fill(home.path, home.installed ? INSTALLED : SOURCE_TREE, ret, err);
 }

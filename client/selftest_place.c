@@ -94,7 +94,7 @@ void selftest_program_release(struct selftest_program *program)
     program->out_fd = program->log_fd = -1;
 }
 
-/* The last line, without a priority "<3>" in front. */
+/* The last line. */
 static const char *last_line(int fd, char *text, size_t size)
 {
     off_t end = lseek(fd, 0, SEEK_END), from = end > (off_t)size - 1 ? end - (off_t)size + 1 : 0;
@@ -105,8 +105,7 @@ static const char *last_line(int fd, char *text, size_t size)
     while (n > 0 && text[n - 1] == '\n')
         text[--n] = '\0';
     line = strrchr(text, '\n');
-    line = line ? line + 1 : text;
-    return line[0] == '<' && line[1] && line[2] == '>' ? line + 3 : line;
+    return line ? line + 1 : text;
 }
 
 /* `ret` without the path of the folder. */

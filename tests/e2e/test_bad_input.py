@@ -141,7 +141,7 @@ def test_a_store_that_is_not_one(folder):
     assert (folder / "file").read_text() == "hello" and [p.name for p in (folder / "dir").iterdir()] == ["mine.txt"]
     for command in ("export", "stats", "verify"):
         done = blipline(command, folder / "nothing", check=False)
-        assert done.returncode == 1 and "nothing" in done.stderr
+        assert done.returncode == 2 and "nothing" in done.stderr
 
 
 def test_a_worker_asked_to_check_looks_at_its_model(folder):
@@ -212,9 +212,9 @@ def test_broken_lists_and_empty_sources(folder):
     done = caption(folder / "empty", folder / "s", check=False)
     assert done.returncode != 0 and "no pictures" in done.stderr.lower(), done.stderr
     done = caption(folder / "missing", folder / "s", check=False)
-    assert done.returncode == 1 and "missing" in done.stderr
+    assert done.returncode == 2 and "missing" in done.stderr
     done = caption(f"@{folder}/none.txt", folder / "s", check=False)
-    assert done.returncode == 1 and "none.txt" in done.stderr
+    assert done.returncode == 2 and "none.txt" in done.stderr
     assert not (folder / "s").exists()
 
 
@@ -237,5 +237,5 @@ def test_checkpoints_with_something_wrong_are_refused_by_name(folder):
     done = blipline("caption", IMAGES, "-o", folder / "s", "--model", model, check=False)
     assert done.returncode == 1 and "model-00002-of-00002.safetensors" in done.stderr, done.stderr
     done = blipline("caption", IMAGES, "-o", folder / "s", "--model", folder / "none", check=False)
-    assert done.returncode == 1 and "none" in done.stderr
+    assert done.returncode == 2 and "none" in done.stderr
     assert not (folder / "s").exists()

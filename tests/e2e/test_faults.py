@@ -281,7 +281,7 @@ def test_a_worker_that_never_gets_ready_ends_the_run(folder):
     for role in ("broker", "encoder", "qformer"):
         (programs / f"blipline-{role}").symlink_to(BUILD / f"blipline-{role}")
     llm = programs / "blipline-llm"
-    llm.write_text("#!/bin/sh\necho '<3>blipline-llm: no memory for the cache' >&2\nexit 70\n")
+    llm.write_text("#!/bin/sh\necho 'blipline-llm: no memory for the cache' >&2\nexit 70\n")
     llm.chmod(0o755)
     done = subprocess.run([str(programs / "blipline"), "caption", "--device", "cpu", str(IMAGES), "-o", str(folder / "s"), "--model", str(MODEL)], capture_output=True, text=True,
                           timeout=60 * SLOW)

@@ -14,6 +14,8 @@
 #include "base/grow.h"
 #include "base/log.h"
 #include "base/mailbox.h"
+#include "base/nearest.h"
+#include "base/page.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -23,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char dir[] = "/tmp/blipline-base-XXXXXX"; /* of the group */
@@ -40,6 +43,99 @@ static int remove_dir(void **state)
     (void)state;
     (void)snprintf(command, sizeof(command), "rm -rf '%s'", dir);
     return system(command);
+}
+
+static void test_nearest_word_is_found_and_far_ones_are_not(void **state)
+{
+    static const char *const words[] = {"caption", "export", "verify", "stats", NULL};
+    char hint[64];
+
+    (void)state;
+    assert_string_equal(nearest_word("captoin", words), "caption");
+    assert_string_equal(nearest_word("exprot", words), "export");
+    assert_string_equal(nearest_word("cap", words), "caption");
+    assert_null(nearest_word("zzzzzz", words));
+    assert_null(nearest_word("", words));
+    assert_null(nearest_word("a-word-that-is-far-too-long-for-any-of-these-to-be-meant", words));
+    assert_string_equal(nearest_hint("--", "verifi", words, hint, sizeof(hint)), "; did you mean --verify?");
+    assert_string_equal(nearest_hint("", "zzzzzz", words, hint, sizeof(hint)), "");
+}
+
+static void page_is(const char *text, const char *wanted)
+{
+    char *page = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&page, &n);
+
+    page_text(text, out);
+    assert_int_equal(fclose(out), 0);
+    assert_string_equal(page, wanted);
+    free(page);
+}
+
+static void test_pages_fill_paragraphs_and_items_and_keep_other_lines(void **state)
+{
+    char *page = NULL;
+    size_t n = 0;
+    FILE *out;
+
+    (void)state;
+    page_is("", "");
+    page_is("one\ntwo\n\nthree", "one two\n\nthree\n");
+    page_is("eleven chars eleven chars eleven chars eleven chars eleven chars eleven chars eleven chars",
+            "eleven chars eleven chars eleven chars eleven chars eleven chars eleven chars\neleven chars\n");
+    page_is("  a word   its text its text its text its text its text its text its text its text\n"
+            "           goes on\n"
+            "  b        its own",
+            "  a word   its text its text its text its text its text its text its text its\n"
+            "           text goes on\n"
+            "  b        its own\n");
+    page_is("Example:\n  a command that stays \\\n      as it is\ntext", /* and text below it begins anew */
+            "Example:\n  a command that stays \\\n      as it is\ntext\n");
+    out = open_memstream(&page, &n);
+    page_item("  -o, --output", 16, "where to", out);
+    page_item("  --a-long-name-of", 16, "where to", out);
+    page_comment("what it means", out);
+    assert_int_equal(fclose(out), 0);
+    assert_string_equal(page, "  -o, --output  where to\n  --a-long-name-of\n                where to\n# what it means\n");
+    free(page);
+}
+
+/* What a log line looks like with standard error in `file`, and what JOURNAL_STREAM says of it. */
+static void log_is(const char *stream, const char *wanted)
+{
+    char line[64] = "";
+    FILE *file = tmpfile();
+    struct stat st;
+    char own[64];
+    pid_t pid;
+
+    assert_int_equal(fstat(fileno(file), &st), 0);
+    (void)snprintf(own, sizeof(own), "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+    pid = fork();
+    if (pid == 0) {
+        (void)dup2(fileno(file), STDERR_FILENO);
+        (void)(stream ? setenv("JOURNAL_STREAM", strcmp(stream, "own") == 0 ? own : stream, 1)
+                      : unsetenv("JOURNAL_STREAM"));
+        log_init("try", LOG_LEVEL_WARN);
+        log_err("event=one");
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    rewind(file);
+    assert_non_null(fgets(line, sizeof(line), file));
+    assert_string_equal(line, wanted);
+    (void)fclose(file);
+}
+
+static void test_log_lines_have_a_priority_in_the_journal_alone(void **state)
+{
+    (void)state;
+    log_is(NULL, "try: event=one\n");
+    log_is("own", "<3>try: event=one\n");
+    log_is("1:2", "try: event=one\n"); /* inherited, but standard error goes elsewhere */
+    log_is("nonsense", "try: event=one\n");
+    log_is("", "try: event=one\n");
 }
 
 static void test_err_prefix_keeps_the_code_and_the_cause(void **state)
@@ -313,6 +409,9 @@ static void test_log_level_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nearest_word_is_found_and_far_ones_are_not),
+        cmocka_unit_test(test_pages_fill_paragraphs_and_items_and_keep_other_lines),
+        cmocka_unit_test(test_log_lines_have_a_priority_in_the_journal_alone),
         cmocka_unit_test(test_err_prefix_keeps_the_code_and_the_cause),
         cmocka_unit_test(test_buf_refuses_past_its_limit_and_keeps_what_it_has),
         cmocka_unit_test(test_grow_keeps_what_is_there_and_refuses_what_cannot_be),

@@ -154,19 +154,6 @@ static void test_cli_wrong_lines_exit_2_and_say_why(void **state)
     }
 }
 
-static void test_cli_nearest_word_is_found_and_far_ones_are_not(void **state)
-{
-    static const char *const words[] = {"caption", "export", "verify", "stats", NULL};
-
-    (void)state;
-    assert_string_equal(cli_nearest("captoin", words), "caption");
-    assert_string_equal(cli_nearest("exprot", words), "export");
-    assert_string_equal(cli_nearest("cap", words), "caption");
-    assert_null(cli_nearest("zzzzzz", words));
-    assert_null(cli_nearest("", words));
-    assert_null(cli_nearest("a-word-that-is-far-too-long-for-any-of-these-to-be-meant", words));
-}
-
 static void test_cli_help_names_every_option(void **state)
 {
     char *page = NULL;
@@ -217,7 +204,6 @@ int main(void)
         cmocka_unit_test(test_cli_reals_have_a_range_and_texts_gather),
         cmocka_unit_test(test_cli_options_and_arguments_mix),
         cmocka_unit_test(test_cli_wrong_lines_exit_2_and_say_why),
-        cmocka_unit_test(test_cli_nearest_word_is_found_and_far_ones_are_not),
         cmocka_unit_test(test_cli_settings_keep_their_order),
         cmocka_unit_test(test_cli_help_names_every_option),
     };

@@ -1,0 +1,33 @@
+#include "client/named_store.h"
+
+#include "client/cli.h"
+#include "client/damage.h"
+#include "store/reader.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Is there nothing of that name, or something that is no store, rather than one that cannot be read? */
+static bool is_no_store(const char *path)
+{
+    char data[PATH_MAX];
+
+    return snprintf(data, sizeof(data), "%s/data.mdb", path) < (int)sizeof(data) && access(data, F_OK) < 0 &&
+           (errno == ENOENT || errno == ENOTDIR);
+}
+
+int named_store_open(const char *command, const char *path, struct reader **ret)
+{
+    struct err err = {""};
+    int rc;
+
+    damage_watch(command, path);
+    rc = reader_open(path, false, ret, &err);
+    if (rc == 0)
+        return CLI_EXIT_OK;
+    cli_error("%s: %s", command, err.text[0] ? err.text : strerror(-rc));
+    return is_no_store(path) ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
+}
