@@ -210,10 +210,9 @@ static bool advance_beams(struct group *g, const struct group_choice *choices)
     int parents[GENERATE_MAX_BEAMS];
     bool over;
 
-    g->failed = true;
     for (int s = 0; s < g->n_strands; s++) {
         candidates[s] = (struct beam_candidates){choices[s].ids, choices[s].values, choices[s].logprobs};
-        g->failed &= choices[s].none;
+        g->failed |= choices[s].none;
     }
     if (g->failed)
         return true;

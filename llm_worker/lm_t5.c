@@ -3,6 +3,7 @@
 #include "llm_worker/lm_private.h"
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,7 +171,7 @@ static int load_bias(const struct params *p, const struct config_t5 *s, const ch
     for (size_t d = 0; d < width; d++) {
         tensor_row_to_f32(&t, bucket_of(s, both_sides, (int)d - (span - 1)), row);
         for (size_t h = 0; h < heads; h++)
-            spread[h * width + d] = row[h];
+            spread[h * width + d] = row[h] >= -FLT_MAX ? row[h] : NAN; /* -inf would hide keys */
     }
     rc = p->o->f->upload(p->o, bias, DTYPE_F32, spread, DTYPE_F32, n);
     free(spread);

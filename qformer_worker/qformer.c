@@ -423,12 +423,15 @@ float qformer_similarity(const float *itc, const float *text, int n_queries, int
 
         for (int k = 0; k < width; k++)
             sum += (double)itc[k] * (double)text[k];
-        best = fmax(best, sum);
+        if (sum > best || isnan(sum)) /* which nothing is larger than */
+            best = sum;
     }
     return (float)best;
 }
 
 float qformer_probability(const float logits[2])
 {
-    return (float)(1 / (1 + exp((double)logits[0] - (double)logits[1])));
+    const double difference = (double)logits[0] - (double)logits[1];
+
+    return isfinite(difference) ? (float)(1 / (1 + exp(difference))) : NAN;
 }

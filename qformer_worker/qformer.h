@@ -80,9 +80,9 @@ int qformer_load(struct qformer *q, int n, const float *trunk, bool normed) CHEC
 int qformer_match(struct qformer *q, const struct qformer_texts *texts, const int32_t *image,
                   float *ret_logits) CHECK_RESULT;
 
-/* max over queries of v . t: the ITC similarity. itc [Q, d], text [d]. */
+/* max over queries of v . t: the ITC similarity; NaN if one is. itc [Q, d], text [d]. */
 float qformer_similarity(const float *itc, const float *text, int n_queries, int width);
-/* softmax(logits)[1] */
+/* softmax(logits)[1]; NaN if one is not finite */
 float qformer_probability(const float logits[2]);
 
 #endif

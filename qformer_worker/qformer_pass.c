@@ -220,7 +220,8 @@ void qformer_normalise(float *rows, int64_t n_rows, int64_t width)
 
         for (int64_t i = 0; i < width; i++)
             sum += (double)rows[i] * (double)rows[i];
-        length = fmaxf((float)sqrt(sum), 1e-12F);
+        length = (float)sqrt(sum);
+        length = length < 1e-12F ? 1e-12F : length; /* NaN stays NaN */
         for (int64_t i = 0; i < width; i++)
             rows[i] /= length;
     }

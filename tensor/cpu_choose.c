@@ -32,6 +32,7 @@ struct choosing {
     const float *logits; /* [vocab] */
     int64_t vocab, n_maxima;
     double log_sum;
+    bool all_finite;               /* what find_maxima looked at */
     float *maxima, *maxima_sorted; /* [most_maxima] */
     float *scores, *weights;       /* [vocab] when sampling */
     int32_t *ids;                  /* [vocab] */
@@ -183,7 +184,7 @@ static float find_maxima(struct choosing *s, const float *x, int64_t n_wanted)
     const int chunk = n_wanted * 2 * COARSE <= s->vocab ? COARSE : FINE;
     float max = -HUGE_VALF;
 
-    s->n_maxima = s->kernels->lane_maxima(x, s->vocab, chunk, s->maxima);
+    s->n_maxima = s->kernels->lane_maxima(x, s->vocab, chunk, s->maxima, &s->all_finite);
     for (int64_t i = 0; i < s->n_maxima; i++)
         max = s->maxima[i] > max ? s->maxima[i] : max;
     return max;
@@ -208,7 +209,7 @@ static void find_candidates(struct choosing *s, const float *x, int64_t n_wanted
     }
     if (!(least > -HUGE_VALF)) {
         for (int64_t i = 0; i < s->vocab; i++)
-            add_candidate(s, (int32_t)i, isnan(x[i]) ? -HUGE_VALF : x[i]);
+            add_candidate(s, (int32_t)i, x[i]);
         return;
     }
     for (int64_t m = 0; m < s->n_maxima; m++) {
@@ -254,7 +255,7 @@ static float score_of(const struct choosing *s, int32_t id, bool seen)
 
     if (seen)
         x = x < 0 ? x * s->row->repetition_penalty : x / s->row->repetition_penalty;
-    return isnan(x) ? -HUGE_VALF : x;
+    return x;
 }
 
 /* The candidates' logits become scores; banned and seen ids get theirs, whether they were candidates or not. */
@@ -292,6 +293,8 @@ static int choose_best(struct choosing *s)
 
     n_wanted = n_wanted < s->vocab ? n_wanted : s->vocab;
     max = find_maxima(s, s->logits, n_wanted);
+    if (!s->all_finite)
+        return -EDOM;
     s->log_sum = max + log(s->kernels->sum_exp(s->logits, s->vocab, max));
     if (row->log_softmax) /* logits that differ by less may become equal */
         margin = 4 * FLT_EPSILON * (fabsf(max) + (float)fabs(s->log_sum) + 16);
@@ -310,7 +313,7 @@ static int choose_best(struct choosing *s)
 
 /* -- sampling -- */
 
-/* The whole row as it is sampled from: scores / temperature, NaN as -inf. */
+/* The whole row as it is sampled from: scores / temperature. */
 static void warp_scores(struct choosing *s)
 {
     const struct ops_choose_row *row = s->row;
@@ -324,8 +327,6 @@ static void warp_scores(struct choosing *s)
     else
         for (int64_t i = 0; i < s->vocab; i++)
             to[i] = x[i] / temperature;
-    for (int64_t i = 0; i < s->vocab; i++)
-        to[i] = to[i] >= -HUGE_VALF ? to[i] : -HUGE_VALF;
     for (int i = 0; i < row->n_seen; i++)
         to[row->seen[i]] = score_of(s, row->seen[i], true) / temperature;
     for (int i = 0; i < row->n_banned; i++)
@@ -490,6 +491,8 @@ static int choose_sample(struct choosing *s)
     int64_t n = s->vocab, at;
     double sum;
 
+    if (!s->all_finite)
+        return -EDOM;
     s->log_sum = max + log(s->kernels->sum_exp(s->logits, s->vocab, max));
     warp_scores(s);
     max = find_maxima(s, s->scores, top_k ? row->top_k : 1);

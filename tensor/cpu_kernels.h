@@ -58,8 +58,8 @@ struct cpu_kernels {
     /* y[i] = act(x[i]) * up[i]; y may be x. act: enum ops_act. */
     void (*gate)(const void *x, const void *up, int act, int64_t n, void *y);
     /* f32 in any case: logits. Elements first + i * stride .. of the chunk at c * chunk_vectors vectors, one maximum for
-     * each lane: maxima[c * lanes + lane]; NaN is never larger than -inf. Returns the number of maxima. */
-    int64_t (*lane_maxima)(const float *x, int64_t n, int chunk_vectors, float *maxima);
+     * each lane: maxima[c * lanes + lane], of those that are not NaN. Returns the number of maxima. */
+    int64_t (*lane_maxima)(const float *x, int64_t n, int chunk_vectors, float *maxima, bool *ret_all_finite);
     double (*sum_exp)(const float *x, int64_t n, float max);     /* of e^(x - max) */
     void (*exp)(const float *x, int64_t n, float max, float *y); /* y = e^(x - max), x <= max; y may be x */
     /* Query rows first .. first+n-1 of the sequence. */

@@ -56,7 +56,8 @@ CPU_INLINE void norm_row(const void *x, const float *gamma, const float *beta, f
                          const bool half)
 {
     float mean = beta ? sum_of(x, width, half) / (float)width : 0;
-    float scale = 1 / sqrtf(sum_of_squares(x, width, mean, half) / (float)width + eps);
+    float variance = sum_of_squares(x, width, mean, half) / (float)width;
+    float scale = 1 / sqrtf(variance + eps) + variance * 0; /* of a sum that overflowed: not 0 but NaN */
     cpu_vec m = cpu_set(mean), s = cpu_set(scale);
     int64_t i = 0;
 
@@ -129,27 +130,36 @@ CPU_KERNEL void gate_row_bf16(const void *x, const void *up, int act, int64_t n,
     gate_row(x, up, act, n, y, true);
 }
 
-/* As in sampler.c, a NaN is never larger. */
-CPU_KERNEL int64_t lane_maxima(const float *x, int64_t n, int chunk_vectors, float *maxima)
+CPU_KERNEL int64_t lane_maxima(const float *x, int64_t n, int chunk_vectors, float *maxima, bool *ret_all_finite)
 {
     const int64_t chunk = (int64_t)chunk_vectors * LANES;
+    cpu_ivec bad = {0};
     int64_t n_maxima = 0;
+    bool all_finite = true;
 
     for (int64_t first = 0; first < n; first += chunk, n_maxima += LANES) {
         int64_t end = n - first < chunk ? n : first + chunk, i = first;
         cpu_vec largest = cpu_set(-HUGE_VALF);
 
-        for (; i + LANES <= end; i += LANES)
-            largest = cpu_max(cpu_load(x + i), largest);
+        for (; i + LANES <= end; i += LANES) {
+            const cpu_vec v = cpu_load(x + i);
+
+            largest = cpu_max(v, largest);
+            bad |= ((cpu_ivec)v & 0x7f800000) == 0x7f800000;
+        }
         cpu_store(maxima + n_maxima, largest);
-        for (int lane = 0; i < end; i++, lane++)
+        for (int lane = 0; i < end; i++, lane++) {
+            all_finite &= isfinite(x[i]) != 0;
             if (x[i] > maxima[n_maxima + lane])
                 maxima[n_maxima + lane] = x[i];
+        }
     }
+    for (int i = 0; i < LANES; i++)
+        all_finite &= bad[i] == 0;
+    *ret_all_finite = all_finite;
     return n_maxima;
 }
 
-/* A NaN makes the sum NaN. */
 CPU_KERNEL double sum_exp(const float *x, int64_t n, float max)
 {
     enum { BLOCK = 64 * LANES }; /* float sums stay short, double takes them over */

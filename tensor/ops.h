@@ -12,9 +12,12 @@
  * until download(), download_wait(), choose() or sync(). Host memory given to a call is the caller's again when the
  * call returns, except where its contract says otherwise.
  * Memory: device buffers come from alloc() and are the caller's; weights, vectors and tables belong to whoever made
- * them. Nothing here allocates in steady state: scratch grows to the largest shape seen. Errors: 0 or a negative errno;
- * -EIO after a device error is sticky, `why` says what the device said, and the process should end. Shapes are our own,
- * so wrong ones are our bug (assert); everything a checkpoint can get wrong is checked by model/ and the graphs before. */
+ * them. Nothing here allocates in steady state: scratch grows to the largest shape seen.
+ * NaN and infinities that come in, or that sums overflow to, are seen in each row of the result that depends on them:
+ * no operator turns them into a number that only looks right. (A key whose score is -inf is not looked at, though.)
+ * Errors: 0 or a negative errno; -EIO after a device error is sticky, `why` says what the device said, and the process
+ * should end. Shapes are our own, so wrong ones are our bug (assert); everything a checkpoint can get wrong is checked by
+ * model/ and the graphs before. */
 #ifndef BLIPLINE_TENSOR_OPS_H
 #define BLIPLINE_TENSOR_OPS_H
 
@@ -229,7 +232,8 @@ struct ops_funcs {
      * is host int32_t, in range. */
     int (*embed)(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index,
                  const int32_t *dst_index, bool add, void *y, int64_t ld_y);
-    /* Results to HOST arrays (synchronises). -EDOM: a row has no finite value left to choose. */
+    /* Results to HOST arrays (synchronises). -EDOM: a logit of a row is not finite, or nothing finite is left to choose
+     * there. Which rows are filled in then is not defined. */
     int (*choose)(struct ops *o, const struct ops_choose_args *a);
 };
 

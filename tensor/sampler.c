@@ -14,8 +14,11 @@ double sampler_process(const struct ops_choose_row *row, const float *logits, in
 {
     double max = -HUGE_VAL, sum = 0, log_sum;
 
-    for (int64_t i = 0; i < vocab; i++)
+    for (int64_t i = 0; i < vocab; i++) {
+        if (!isfinite(logits[i]))
+            return (double)NAN;
         max = logits[i] > max ? logits[i] : max;
+    }
     for (int64_t i = 0; i < vocab; i++)
         sum += exp(logits[i] - max);
     /* cppcheck-suppress invalidFunctionArg ; the largest has added 1 to the sum */
@@ -35,7 +38,7 @@ double sampler_process(const struct ops_choose_row *row, const float *logits, in
     return log_sum;
 }
 
-/* The largest first, the lowest id first among equals; NaN counts as -inf. */
+/* The largest first, the lowest id first among equals. */
 static int compare_candidates(const void *left, const void *right)
 {
     const struct candidate *a = left, *b = right;
@@ -52,7 +55,7 @@ static struct candidate *sorted(const float *values, int64_t n)
     if (!c)
         return NULL;
     for (int64_t i = 0; i < n; i++)
-        c[i] = (struct candidate){isnan(values[i]) ? -HUGE_VALF : values[i], (int32_t)i};
+        c[i] = (struct candidate){values[i], (int32_t)i};
     qsort(c, (size_t)n, sizeof(*c), compare_candidates);
     return c;
 }
@@ -174,7 +177,9 @@ int sampler_choose(const struct ops_choose_row *row, const float *logits, int64_
     if (!scores)
         return -ENOMEM;
     log_sum = sampler_process(row, logits, vocab, scores);
-    rc = row->sample ? draw(row, logits, vocab, scores, log_sum) : pick_best(row, logits, vocab, scores, log_sum);
+    rc = isnan(log_sum) ? -EDOM
+         : row->sample  ? draw(row, logits, vocab, scores, log_sum)
+                        : pick_best(row, logits, vocab, scores, log_sum);
     free(scores);
     return rc;
 }

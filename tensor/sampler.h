@@ -7,7 +7,7 @@
  * Who may call: anyone, from any thread.
  * Units:  natural logarithms; ids count from 0 to vocab-1.
  * Memory: scratch of 24 bytes a logit, freed before return.
- * Errors: -ENOMEM; -EDOM: nothing finite is left to choose. Outputs are untouched then. */
+ * Errors: -ENOMEM; -EDOM: a logit is not finite, or nothing finite is left to choose. Outputs are untouched then. */
 #ifndef BLIPLINE_TENSOR_SAMPLER_H
 #define BLIPLINE_TENSOR_SAMPLER_H
 
@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 /* Log-softmax if asked for, repetition penalty, bans. logits and scores [vocab]; returns the logarithm of the sum of
- * e^logit. */
+ * e^logit, or NaN and no scores where a logit is not finite. */
 double sampler_process(const struct ops_choose_row *row, const float *logits, int64_t vocab, float *scores);
 /* Temperature, top_k, top_p, softmax: scores and probabilities [vocab]. */
 int sampler_probabilities(const struct ops_choose_row *row, const float *scores, int64_t vocab,

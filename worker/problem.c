@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tensor/tensor.h"
+
 void item_problem_set(struct item_problem *p, const char *code, const char *fmt, ...)
 {
     va_list ap;
@@ -28,30 +30,51 @@ void item_problem_record(const struct item_problem *p, uint64_t item, struct row
     ret->error_message_bytes = (uint32_t)strlen(p->text);
 }
 
-static bool all_finite(const struct row_record *r)
+static bool is_finite(const struct row_embedding *e)
+{
+    const enum dtype dtype = (enum dtype)e->dtype;
+    const size_t size = dtype_size_bytes(dtype), n = e->data_bytes / size;
+    float part[256];
+
+    for (size_t i = 0; i < n; i += 256) {
+        const size_t count = n - i < 256 ? n - i : 256;
+
+        tensor_to_f32(part, dtype, e->data + i * size, count);
+        for (size_t j = 0; j < count; j++)
+            if (!isfinite(part[j]))
+                return false;
+    }
+    return true;
+}
+
+/* What goes into the store is finite: this is the place that sees to it. */
+static void check_finite(const struct row_record *r, struct item_problem *problem)
 {
     for (uint32_t i = 0; i < r->n_captions; i++) {
         const struct row_caption *c = &r->captions[i];
 
         if (!isfinite(c->logprob) || !isfinite(c->score) || !isfinite(c->itc) || !isfinite(c->itm))
-            return false;
+            item_problem_set(problem, "not_finite", "a log-probability or score is not a finite number");
     }
-    return true;
+    for (uint32_t i = 0; i < r->n_embeddings; i++)
+        if (!is_finite(&r->embeddings[i]))
+            item_problem_set(problem, "not_finite", "embedding %s holds a number that is not finite",
+                             msg_embedding_name(r->embeddings[i].kind));
 }
 
 int item_record_append(struct buf *rows, const struct row_record *record, uint32_t *n_failed)
 {
     struct item_problem problem = {0};
     struct row_record instead;
-    int rc = row_record_append(rows, record);
+    int rc = -EINVAL;
 
+    check_finite(record, &problem);
+    if (!problem.code)
+        rc = row_record_append(rows, record);
     if (rc == -EINVAL && !record->failed) {
-        if (all_finite(record))
-            item_problem_set(&problem, "large_record",
-                             "%u captions and %u embeddings: texts of %d bytes and records of %d are possible",
-                             record->n_captions, record->n_embeddings, ROW_MAX_CAPTION_BYTES, ROW_MAX_BYTES);
-        else
-            item_problem_set(&problem, "not_finite", "a log-probability or score is not a finite number");
+        item_problem_set(&problem, "large_record",
+                         "%u captions and %u embeddings: texts of %d bytes and records of %d are possible",
+                         record->n_captions, record->n_embeddings, ROW_MAX_CAPTION_BYTES, ROW_MAX_BYTES);
         item_problem_record(&problem, record->item, &instead);
         ++*n_failed;
         return row_record_append(rows, &instead);

@@ -393,6 +393,8 @@ static void test_qformer_similarity_is_that_of_the_best_query(void **state)
     assert_true(fabsf(qformer_similarity(itc, text, 3, 2) - 0.8F) < 1e-7F);
     assert_true(fabsf(qformer_similarity(itc, text, 2, 2)) < 1e-7F);
     assert_true(fabsf(qformer_similarity(itc + 4, away, 1, 2) + 1) < 1e-6F);
+    assert_true(isnan(qformer_similarity((const float[]){NAN, 1, 1, 0}, text, 2, 2)));
+    assert_true(isnan(qformer_similarity((const float[]){1, 0, 0, NAN}, text, 2, 2)));
 }
 
 static void test_qformer_probability_is_the_softmax(void **state)
@@ -403,6 +405,10 @@ static void test_qformer_probability_is_the_softmax(void **state)
     assert_true(fabs((double)qformer_probability((const float[]){1, 0}) - 0.2689414214) < 1e-7);
     assert_true(qformer_probability((const float[]){-1e9F, 1e9F}) == 1);
     assert_true(qformer_probability((const float[]){1e9F, -1e9F}) == 0);
+    assert_true(isnan(qformer_probability((const float[]){HUGE_VALF, 1})));
+    assert_true(isnan(qformer_probability((const float[]){HUGE_VALF, HUGE_VALF})));
+    assert_true(isnan(qformer_probability((const float[]){0, -HUGE_VALF})));
+    assert_true(isnan(qformer_probability((const float[]){NAN, 0})));
 }
 
 int main(void)

@@ -251,6 +251,42 @@ static void test_qformer_unit_a_record_that_is_none_is_the_items_problem(void **
     buf_release(&rows);
 }
 
+/* An embedding of any type: no NaN goes into the store, nor what is too large for fp16. */
+static void test_qformer_unit_an_embedding_that_is_not_finite_is_the_items_problem(void **state)
+{
+    static const float numbers[][3] = {{1, -2, 65504}, {1, NAN, 3}, {1, 2, -HUGE_VALF}, {1, 70000, 3}};
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16};
+
+    (void)state;
+    for (int type = 0; type < 2; type++)
+        for (int i = 0; i < 4; i++) {
+            const bool is_fine = i == 0 || (i == 3 && dtypes[type] == DTYPE_F32);
+            unsigned char data[1 + sizeof(numbers[i])]; /* not aligned */
+            struct row_record back, record = {.item = 7, .n_embeddings = 1};
+            struct row_cursor cursor;
+            uint32_t n_failed = 0;
+            struct buf rows;
+
+            buf_init(&rows, 0);
+            tensor_from_f32(data + 1, dtypes[type], numbers[i], 3);
+            record.embeddings[0] = (struct row_embedding){.kind = MSG_EMBEDDING_ITC,
+                                                          .dtype = (enum msg_dtype)dtypes[type],
+                                                          .rows = 1,
+                                                          .cols = 3,
+                                                          .data = data + 1,
+                                                          .data_bytes = 3 * (uint32_t)dtype_size_bytes(dtypes[type])};
+            assert_int_equal(item_record_append(&rows, &record, &n_failed), 0);
+            assert_int_equal(n_failed, !is_fine);
+            row_cursor_init(&cursor, &(struct row_frame){rows.data, rows.size_bytes}, 1, 1);
+            assert_int_equal(row_cursor_next_record(&cursor, &back, NULL), 1);
+            assert_int_equal(back.n_embeddings, is_fine);
+            if (!is_fine)
+                assert_string_equal(back.error_code, "not_finite");
+            row_cursor_release(&cursor);
+            buf_release(&rows);
+        }
+}
+
 static void test_qformer_unit_refuses_what_the_checkpoint_cannot_do(void **state)
 {
     struct qformer_shape captioner = shape;
@@ -295,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_qformer_unit_a_word_the_model_lacks_is_the_items_problem),
         cmocka_unit_test(test_qformer_unit_embeddings_are_those_of_the_item),
         cmocka_unit_test(test_qformer_unit_a_record_that_is_none_is_the_items_problem),
+        cmocka_unit_test(test_qformer_unit_an_embedding_that_is_not_finite_is_the_items_problem),
         cmocka_unit_test(test_qformer_unit_refuses_what_the_checkpoint_cannot_do),
     };
 
