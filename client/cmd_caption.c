@@ -108,7 +108,7 @@ static int make_recipe(const struct cli_command *self, const struct caption_flag
     if (rc == 0)
         rc = recipe_override(ret, &f->settings, &err);
     if (rc == 0)
-        rc = recipe_check(ret, &err);
+        rc = recipe_check(ret, RECIPE_OPTIONS, &err);
     if (rc < 0)
         cli_error("%s: %s", self->name, err.text[0] ? err.text : strerror(-rc));
     return rc;

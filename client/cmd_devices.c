@@ -129,7 +129,7 @@ const struct cli_command cmd_devices = {
         "decode\n"
         "pictures. --dry-run shows processes, shares and threads. NVIDIA's MPS (ops/mps.sh start) lets the\n"
         "processes of a card work side by side; without it they take turns.\n\n"
-        "The types that a recipe leaves open (dtype = auto) are bf16 on GPUs and fp32 on the CPU. They are stored with "
+        "The types that a recipe leaves open (--dtype auto) are bf16 on GPUs and fp32 on the CPU. They are stored with "
         "the\n"
         "results: to go on with a store on the other kind of device say --dtype fp32, or bf16.",
     .examples = "Examples:\n"

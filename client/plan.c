@@ -329,7 +329,7 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
     if (!s)
         return err_set(err, -ENOMEM, "no memory");
     *ret = (struct plan){0};
-    rc = recipe_check(o->recipe, err);
+    rc = recipe_check(o->recipe, RECIPE_OPTIONS, err);
     s->dtypes = known_dtypes(o);
     if (rc == 0)
         rc = open_sides(o, s, err);

@@ -168,17 +168,17 @@ int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o,
     for (size_t i = 0; o->device == DEVICE_CPU && i < (captions ? 3 : 2); i++)
         if (is_gpu_dtype(all[i].dtype))
             return err_set(err, -EDOM,
-                           "%s = %s: the CPU computes in fp32, and bf16 where it has it; take one of them, or a GPU "
+                           "--%s %s: the CPU computes in fp32, and bf16 where it has it; take one of them, or a GPU "
                            "(--device cuda:0)",
                            all[i].key, msg_dtype_word(all[i].dtype));
     if (d->qformer == MSG_DTYPE_F8_E4M3)
-        return err_set(err, -EDOM, "qformer-dtype = fp8: the Q-Former is not computed in fp8; take bf16");
+        return err_set(err, -EDOM, "--qformer-dtype fp8: the Q-Former is not computed in fp8; take bf16");
     if (captions && lm == CONFIG_LM_T5 && d->llm == MSG_DTYPE_F16)
-        return err_set(err, -EDOM, "llm-dtype = fp16: FlanT5's sums grow beyond fp16's 65504; take bf16 or fp32");
+        return err_set(err, -EDOM, "--llm-dtype fp16: FlanT5's sums grow beyond fp16's 65504; take bf16 or fp32");
     if (captions && lm == CONFIG_LM_T5 && d->llm == MSG_DTYPE_F8_E4M3)
         return err_set(err, -EDOM,
-                       "llm-dtype = fp8: FlanT5's activations span more than fp8 holds beside one another; take bf16 "
-                       "(llm-dtype = bf16; the image encoder may keep fp8)");
+                       "--llm-dtype fp8: FlanT5's activations span more than fp8 holds beside one another; take bf16 "
+                       "(--llm-dtype bf16; the image encoder may keep fp8)");
     return 0;
 }
 
@@ -193,7 +193,8 @@ int plan_check_captions(const struct msg_recipe *r, const struct config *c, stru
 
     if (r->decode.n_beams > 1 && candidates * r->decode.n_beams > (uint64_t)c->lm_vocab_size)
         return err_set(err, -EINVAL,
-                       "%u beams look at %llu candidates, more than the vocabulary of %d has; take at most %llu beams",
+                       "%u beams look at %llu candidates, more than the vocabulary of %d has; take at most %llu beams "
+                       "(--beams)",
                        r->decode.n_beams, (unsigned long long)(candidates * r->decode.n_beams), c->lm_vocab_size,
                        (unsigned long long)((uint64_t)c->lm_vocab_size / candidates));
     if (n > ROW_MAX_CAPTIONS)

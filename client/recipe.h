@@ -58,8 +58,10 @@ int recipe_set(struct recipe *r, const char *key, const char *value, const char 
 /* Options over a recipe: the last one counts; a list that is given replaces the recipe's. A key of a stage that the
  * recipe does not have is refused, but `score` and `embed`, which add theirs. */
 int recipe_override(struct recipe *r, const struct cli_settings *settings, struct err *err) CHECK_RESULT;
-/* What one stage asks of another; ranges that concern several keys. */
-int recipe_check(const struct recipe *r, struct err *err) CHECK_RESULT;
+/* What one stage asks of another; ranges that concern several keys. Errors say the cure in a file's words, or in those of
+ * the command line. */
+enum recipe_form { RECIPE_FILE, RECIPE_OPTIONS };
+int recipe_check(const struct recipe *r, enum recipe_form form, struct err *err) CHECK_RESULT;
 
 /* Append it in the form of a file, which parses to the same recipe unless a value has line ends (then a comment says so), or is long and
  * has a semicolon or no spaces. */

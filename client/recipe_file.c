@@ -200,7 +200,7 @@ int recipe_parse(const char *text, size_t bytes, const char *name, const char *w
         f.rc = err_set(err, -ENOMEM, "%s: no memory", where);
     if (f.rc == 0)
         (void)flush(&f);
-    if (f.rc == 0 && recipe_check(&r, err) < 0)
+    if (f.rc == 0 && recipe_check(&r, RECIPE_FILE, err) < 0)
         f.rc = err_prefix(err, -EINVAL, "%s", where);
     if (f.rc == 0)
         *ret = r;
@@ -319,39 +319,66 @@ static bool keeps(const struct recipe *r, enum msg_embedding kind)
     return false;
 }
 
-static int check_texts(const struct recipe *r, struct err *err)
+/* A value as whoever has to change it writes it: "beams = 3" in a file, "--beams 3" on the command line. */
+static const char *written(enum recipe_form form, const char *key, const char *value, char ret[64])
+{
+    if (form == RECIPE_FILE)
+        (void)snprintf(ret, 64, "%s = %s", key, value);
+    else if (strcmp(value, "yes") == 0)
+        (void)snprintf(ret, 64, "--%s", key);
+    else /* with "=", since some take a value or none */
+        (void)snprintf(ret, 64, "--%s%s%s", key, strcmp(key, "score") == 0 ? "=" : " ", value);
+    return ret;
+}
+
+static int check_texts(const struct recipe *r, enum recipe_form form, struct err *err)
 {
     bool scores = (r->stages & RECIPE_SCORE) && (r->itc || r->itm);
     bool wants_texts = scores || keeps(r, MSG_EMBEDDING_ITC_TEXT);
     bool has_texts = (r->stages & RECIPE_CAPTION) || r->n_text_fields;
+    char field[64], score[64], embed[64];
 
+    (void)written(form, "text-field", "NAME", field);
     if (r->n_text_fields && !wants_texts)
-        return err_set(err, -EINVAL,
-                       "text-field names texts that nothing is done with: scores are wanted (score = "
-                       "itc,itm), or embed = itc_text");
+        return err_set(err, -EINVAL, "%s: nothing is done with these texts; say %s too, or %s", field,
+                       written(form, "score", "itc,itm", score), written(form, "embed", "itc_text", embed));
     if (wants_texts && !has_texts)
         return err_set(err, -EINVAL,
-                       "there are no texts to %s: a text-field is wanted (a column of a list: blipline help "
-                       "sources)",
-                       scores ? "score" : "embed");
+                       "there are no texts to %s: say which column of the list has them, %s (blipline help sources)",
+                       scores ? "score" : "embed", field);
     return 0;
 }
 
-int recipe_check(const struct recipe *r, struct err *err)
+static int check_decoding(const struct recipe *r, enum recipe_form form, struct err *err)
 {
     const struct msg_decode *d = &r->decode;
+    const char *dashes = form == RECIPE_FILE ? "" : "--";
+    char number[16], beams[64], sample[64];
+
+    (void)snprintf(number, sizeof(number), "%u", d->n_return);
+    if (d->n_beams > 1 && d->sample)
+        return err_set(err, -EINVAL, "%s with %u beams: sampling takes one beam (%s)",
+                       written(form, "sample", "yes", sample), d->n_beams, written(form, "beams", "1", beams));
+    if (!d->sample && d->n_return > d->n_beams)
+        return err_set(err, -EINVAL, "%u captions of %u beam%s: take as many beams (%s), or draw them at random (%s)",
+                       d->n_return, d->n_beams, cli_s(d->n_beams), written(form, "beams", number, beams),
+                       written(form, "sample", "yes", sample));
+    if (d->min_new_tokens > d->max_new_tokens)
+        return err_set(err, -EINVAL, "%smin-new-tokens %u is more than %smax-new-tokens %u", dashes, d->min_new_tokens,
+                       dashes, d->max_new_tokens);
+    return 0;
+}
+
+int recipe_check(const struct recipe *r, enum recipe_form form, struct err *err)
+{
+    char embed[64];
+    int rc = 0;
 
     if (!r->stages)
         return err_set(err, -EINVAL, "asks for nothing: a section [caption], [score] or [embed] is missing");
     if ((r->stages & RECIPE_EMBED) && r->n_embeddings == 0)
-        return err_set(err, -EINVAL, "[embed] without a key embed: which embeddings?");
-    if ((r->stages & RECIPE_CAPTION) && d->n_beams > 1 && d->sample)
-        return err_set(err, -EINVAL, "sample with %u beams: sampling takes one beam", d->n_beams);
-    if ((r->stages & RECIPE_CAPTION) && !d->sample && d->n_return > d->n_beams)
-        return err_set(err, -EINVAL, "%u captions of %u beams: take as many beams (beams = %u), or sample = yes",
-                       d->n_return, d->n_beams, d->n_return);
-    if ((r->stages & RECIPE_CAPTION) && d->min_new_tokens > d->max_new_tokens)
-        return err_set(err, -EINVAL, "min-new-tokens %u is more than max-new-tokens %u", d->min_new_tokens,
-                       d->max_new_tokens);
-    return check_texts(r, err);
+        return err_set(err, -EINVAL, "which embeddings? Say it with %s", written(form, "embed", "KIND", embed));
+    if (r->stages & RECIPE_CAPTION)
+        rc = check_decoding(r, form, err);
+    return rc < 0 ? rc : check_texts(r, form, err);
 }

@@ -104,7 +104,7 @@ static const struct key keys[] = {
     {"precision", "dtype", KEY_DTYPES, 0, 0, 0, 0, "TYPE", NULL,
      "of all stages: fp32; bf16, where the processor has it; on GPUs also fp16 and fp8; or auto, which is bf16 on GPUs "
      "and fp32 on the CPU. fp8 is that of the image encoder's and OPT's matrices, the rest is bf16 then (with FlanT5 "
-     "say llm-dtype = bf16 too). A store keeps "
+     "set llm-dtype to bf16 too). A store keeps "
      "the types that it was begun with: to go on with it on the other kind of device, say them"},
     {"precision", "encoder-dtype", KEY_DTYPE, AT(dtype_encode), 0, 0, "TYPE", NULL, "of the image encoder"},
     {"precision", "qformer-dtype", KEY_DTYPE, AT(dtype_qformer), 0, 0, "TYPE", NULL, "of the Q-Former; not fp8"},

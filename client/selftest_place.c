@@ -119,6 +119,20 @@ static char *without_folder(const struct selftest_place *p, char *ret)
     return ret;
 }
 
+/* What a worker says of its configuration, in the words of the command line that it came from: "device = cuda:7" becomes
+ * "--device cuda:7". */
+static void speak_of_options(char *text)
+{
+    static const struct {
+        const char *key, *option; /* of one length */
+    } words[] = {{"cuda_library = ", "--cuda-library "}, {"device = ", "--device "}, {"dtype = ", "--dtype "}};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
+        for (char *p = text; (p = strstr(p, words[i].key)) != NULL; p++)
+            if (p == text || p[-1] == ' ')
+                memcpy(p, words[i].option, strlen(words[i].option));
+}
+
 char *selftest_program_words(const struct selftest_place *p, const struct selftest_program *program, char *ret,
                              size_t ret_size)
 {
@@ -132,6 +146,7 @@ char *selftest_program_words(const struct selftest_place *p, const struct selfte
         (void)snprintf(ret, ret_size, "%s", line);
     else
         (void)snprintf(ret, ret_size, "%s %s", program->name, spawn_status_text(program->status, how, sizeof(how)));
+    speak_of_options(ret);
     return without_folder(p, ret);
 }
 
@@ -143,5 +158,6 @@ char *selftest_program_end(const struct selftest_place *p, const struct selftest
 
     (void)snprintf(ret, ret_size, "%s%s%s", spawn_status_text(program->status, how, sizeof(how)), *line ? ": " : "",
                    line);
+    speak_of_options(ret);
     return without_folder(p, ret);
 }

@@ -108,7 +108,7 @@ def test_operators_without_a_driver_are_one_error_before_any_work(folder):
 
 
 @pytest.mark.parametrize("options, says", [(["--device", "gpu"], "not a device"), (["--device", "cpu,cuda:0"], "not a device"), (["--device", "cuda:0,cuda:0"], "cuda:0 twice"),
-                                           (["--device", "cpu", "--dtype", "fp8"], "the CPU computes in fp32"), (["--device", "cpu", "--llm-dtype", "fp16"], "llm-dtype = fp16"),
+                                           (["--device", "cpu", "--dtype", "fp8"], "the CPU computes in fp32"), (["--device", "cpu", "--llm-dtype", "fp16"], "--llm-dtype fp16: the CPU"),
                                            (["--qformer-dtype", "fp8"], "the Q-Former is not computed in fp8"), (["--dtype", "int8"], "fp32, bf16, fp16, fp8 or auto")])
 def test_wrong_devices_and_types_are_wrong_command_lines(folder, options, says):
     one_error(caption(IMAGES, folder / "s", *options, check=False), says, code=2)
@@ -119,7 +119,7 @@ def test_wrong_devices_and_types_are_wrong_command_lines(folder, options, says):
 def test_flan_t5_has_neither_fp16_nor_fp8(folder):
     for dtype in ("fp16", "fp8"):
         done = blipline("caption", IMAGES, "-o", folder / "s", "--model", ROOT / "tests/golden/t5_a", *GPU, "--dtype", dtype, check=False)
-        one_error(done, f"llm-dtype = {dtype}", "FlanT5", "take bf16", code=2)
+        one_error(done, f"--llm-dtype {dtype}", "FlanT5", "take bf16", code=2)
 
 
 def test_devices_are_listed():

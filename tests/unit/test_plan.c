@@ -308,12 +308,12 @@ static void test_plan_auto_is_what_the_device_is_used_with(void **state)
 static void test_plan_types_that_a_stage_has_not_are_refused_with_the_cure(void **state)
 {
     (void)state;
-    refused("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL, "encoder-dtype = fp8: the CPU computes in fp32");
-    refused("[caption]\n[precision]\nllm-dtype = fp16\n", OPT_DEMO, NULL, "llm-dtype = fp16: the CPU computes in");
+    refused("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL, "--encoder-dtype fp8: the CPU computes in fp32");
+    refused("[caption]\n[precision]\nllm-dtype = fp16\n", OPT_DEMO, NULL, "--llm-dtype fp16: the CPU computes in");
     made("[score]\ntext-field = a\n[precision]\nllm-dtype = fp16\n", ITM_C, NULL); /* there is none */
     device = DEVICE_CUDA;
     refused("[caption]\n[precision]\nllm-dtype = fp16\n", T5_A, NULL, "FlanT5's sums grow beyond fp16's");
-    refused("[caption]\n[precision]\ndtype = fp8\n", T5_A, NULL, "llm-dtype = fp8: FlanT5's activations");
+    refused("[caption]\n[precision]\ndtype = fp8\n", T5_A, NULL, "--llm-dtype fp8: FlanT5's activations");
     made("[caption]\n[precision]\ndtype = fp8\nllm-dtype = bf16\n", T5_A, NULL);
     check_dtypes(MSG_DTYPE_F8_E4M3, MSG_DTYPE_BF16, MSG_DTYPE_BF16);
     device = DEVICE_CPU;

@@ -129,7 +129,7 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     refused("[caption]\n[score]\nbeams = 5\n", "line 3: beams belongs into the section [caption]");
     refused("beams = 5\n[caption]\n", "line 1: beams belongs into the section [caption]");
     refused("[caption]\nname = x\n", "line 2: name belongs above the first section");
-    refused("[captoin]\n", "test.conf, line 1: there is no section captoin");
+    refused("[captoin]\n", "test.conf, line 1: there is no section captoin; did you mean caption?");
     refused("\n[captoin]\nbeams = 1\n", "line 2: there is no section captoin");
     refused("[caption]\nwhat is this\n", "line 2: neither");
     refused("[caption\n", "line 1: neither");
@@ -142,8 +142,8 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     refused("[caption]\nprompt = \xff\n", "not UTF-8");
     refused("", "asks for nothing");
     refused("[precision]\ndtype = bf16\n", "asks for nothing");
-    refused("[caption]\nbeams = 3\nsample = yes\n", "sampling takes one beam");
-    refused("[caption]\ncaptions = 3\n", "3 captions of 1 beams");
+    refused("[caption]\nbeams = 3\nsample = yes\n", "sample = yes with 3 beams: sampling takes one beam (beams = 1)");
+    refused("[caption]\ncaptions = 3\n", "3 captions of 1 beam: take as many beams (beams = 3), or draw them at random (sample = yes)");
     refused("[caption]\nmin-new-tokens = 21\n", "min-new-tokens 21");
     refused("[score]\n", "there are no texts to score");
     refused("[embed]\nembed = itc_text\n", "there are no texts to embed");
