@@ -29,7 +29,7 @@ endif
 endif
 
 # -- first contact: install what is missing before anything is built ------------------------------------------------------------------
-ifeq ($(filter help clean format format-check check-layers install-deps,$(MAKECMDGOALS)),)
+ifeq ($(filter help clean uninstall format format-check check-layers install-deps,$(MAKECMDGOALS)),)
 ifneq ($(shell sh ops/install-deps.sh --check >/dev/null 2>&1 && echo yes),yes)
 ifneq ($(shell sh ops/install-deps.sh 1>&2; echo $$?),0)
 $(error packages are missing, see the line above)
@@ -269,8 +269,9 @@ check-headers: $(PROTOGEN) ## every header compiles alone
 	$(Q)for h in $(filter %.h,$(C_FILES)); do $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -x c -fsyntax-only -include $$h /dev/null || exit 1; done
 	$(Q)$(if $(filter 1,$(CUDA)),for h in $(filter-out %/launch.cuh %/ptx.cuh,$(filter %.h %.cuh,$(CUDA_FILES))); do g++ $(EMULATED_FLAGS) -Wno-unused-function -x c++ -fsyntax-only -include $$h /dev/null || exit 1; done)
 LINT_C := $(filter-out tests/%,$(filter %.c,$(C_FILES)))
-lint: check-layers check-headers $(PROTOGEN) $(RECIPE_TEXTS) ## layers, headers, cppcheck, clang-tidy
+lint: check-layers check-headers $(PROTOGEN) $(RECIPE_TEXTS) $(PAGES) ## layers, headers, manual pages, cppcheck, clang-tidy
 	$(Q)sh ops/install-deps.sh lint
+	$(Q)mandoc -T lint $(O)/share/man/*/*
 	$(Q)cppcheck --quiet -j $(shell nproc) --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem -I. $(LINT_C)
 	$(Q)echo $(LINT_C) | xargs -n 4 -P $(shell nproc) sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -I. -I$(O)/gen 2>&1 | \
 	    { ! grep -E -A4 "(warning|error): "; }' clang-tidy
@@ -289,24 +290,44 @@ build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(PROTOGEN) $(RECIPE_TEXTS)
 	$(Q)clang -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -O1 -g -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -w -I. -I$(O)/gen -o $@ $< \
 	    $(LIB_SRC) $(PROTOGEN) $(ALL_L)
 
-SHARE = $(DESTDIR)$(PREFIX)/share/blipline
-install: build ## programs, documents, demo models and what selftest compares with to DESTDIR/PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/blipline
-	install -m 755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
-	$(if $(CUDA_SO),install -d $(DESTDIR)$(PREFIX)/lib/blipline && install -m 755 $(CUDA_SO) $(DESTDIR)$(PREFIX)/lib/blipline)
-	install -m 644 README.md MODEL.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/blipline
-	install -d $(DESTDIR)$(PREFIX)/share/blipline/proto
-	install -m 644 $(PROTOS) proto/README.md $(DESTDIR)$(PREFIX)/share/blipline/proto
-	install -d $(DESTDIR)$(PREFIX)/share/blipline/recipes
-	install -m 644 $(RECIPES) $(DESTDIR)$(PREFIX)/share/blipline/recipes
-	install -d $(SHARE)/ops
+# Manual pages and what shells complete with are made from the programs' own help pages and tables.
+PAGES := $(O)/share/made
+$(PAGES): $(BINARIES) ops/man/pages.sh ops/man/page.awk
+	$(Q)sh ops/man/pages.sh $(O) $(O)/share/man
+	$(Q)for shell in bash zsh fish; do $(O)/blipline completion $$shell > $(O)/share/blipline.$$shell || exit 1; done
+	$(Q)touch $@
+man: $(PAGES) ## manual pages in build/share/man, shell completion in build/share
+
+ROOT  = $(DESTDIR)$(PREFIX)
+SHARE = $(ROOT)/share/blipline
+DEMO_MODELS := models/blip2-opt-demo models/blip2-itm-demo
+BASH_COMPLETION = $(ROOT)/share/bash-completion/completions/blipline
+ZSH_COMPLETION  = $(ROOT)/share/zsh/site-functions/_blipline
+FISH_COMPLETION = $(ROOT)/share/fish/vendor_completions.d/blipline.fish
+install: build $(PAGES) ## programs, documents, manual pages, demo models and what selftest compares with to DESTDIR/PREFIX
+	install -d $(ROOT)/bin $(ROOT)/share/doc/blipline
+	install -m 755 $(BINARIES) $(ROOT)/bin
+	$(if $(CUDA_SO),install -d $(ROOT)/lib/blipline && install -m 755 $(CUDA_SO) $(ROOT)/lib/blipline)
+	install -m 644 README.md MODEL.md LICENSE $(ROOT)/share/doc/blipline
+	for s in 1 7 8; do install -d $(ROOT)/share/man/man$$s && install -m 644 $(O)/share/man/man$$s/* $(ROOT)/share/man/man$$s || exit 1; done
+	install -D -m 644 $(O)/share/blipline.bash $(BASH_COMPLETION)
+	install -D -m 644 $(O)/share/blipline.zsh $(ZSH_COMPLETION)
+	install -D -m 644 $(O)/share/blipline.fish $(FISH_COMPLETION)
+	install -d $(SHARE)/proto $(SHARE)/recipes $(SHARE)/ops $(SHARE)/selftest/images
+	install -m 644 $(PROTOS) proto/README.md $(SHARE)/proto
+	install -m 644 $(RECIPES) $(SHARE)/recipes
 	install -m 755 ops/mps.sh $(SHARE)/ops
 	install -m 644 ops/mps.md ops/GPU.md $(SHARE)/ops
-	for d in models/blip2-opt-demo models/blip2-itm-demo; do install -d $(SHARE)/$$d && install -m 644 $$d/* $(SHARE)/$$d || exit 1; done
+	for d in $(DEMO_MODELS); do install -d $(SHARE)/$$d && install -m 644 $$d/* $(SHARE)/$$d || exit 1; done
 	for d in demo_opt demo_itm; do install -d $(SHARE)/selftest/$$d && install -m 644 tests/golden/$$d/* $(SHARE)/selftest/$$d || exit 1; done
-	install -d $(SHARE)/selftest/images
 	install -m 644 tests/golden/decode/demo_answers.json tests/golden/decode/sampler.json $(SHARE)/selftest
 	install -m 644 $(wildcard examples/images/*.jpg examples/images/*.webp) $(SHARE)/selftest/images
+
+uninstall: ## remove what install put there; other models in share/blipline/models stay
+	rm -f $(addprefix $(ROOT)/bin/,$(notdir $(BINARIES))) $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION)
+	rm -f $(addprefix $(ROOT)/share/man/,man1/blipline.1 man1/blipline-*.1 man7/blipline-*.7 man8/blipline-*.8)
+	rm -rf $(ROOT)/lib/blipline $(ROOT)/share/doc/blipline $(addprefix $(SHARE)/,proto recipes ops selftest $(DEMO_MODELS))
+	for d in $(SHARE)/models $(SHARE); do [ ! -d $$d ] || rmdir --ignore-fail-on-non-empty $$d; done
 
 ci: test ## what .ci/run does
 
@@ -316,4 +337,4 @@ clean: ## remove every build product
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
 
-.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real bench-gpu gpu-check-programs demo format format-check check-layers check-headers lint coverage fuzz install ci clean help test-gpu test-emulated
+.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real bench-gpu gpu-check-programs demo format format-check check-layers check-headers lint coverage fuzz man install uninstall ci clean help test-gpu test-emulated

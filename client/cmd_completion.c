@@ -160,14 +160,24 @@ static void zsh_option(const struct cli_option *o, FILE *out)
         if (form == 1 && o->type != CLI_FLAG)
             fputs(takes_value(o) ? "=" : "=-", out);
         fprintf(out, "[%s]", hint_of(o->help, hint));
+        if (o->type != CLI_FLAG)
+            fprintf(out, "%s:%s:", takes_value(o) ? "" : ":", o->value);
         if (o->type != CLI_FLAG && *list && files(o))
-            fprintf(out, "%s:%s: _alternative \"words:%s:(%s)\" \"files:file:_files\"", takes_value(o) ? "" : ":",
-                    o->value, o->value, list);
-        else if (o->type != CLI_FLAG)
-            fprintf(out, "%s:%s:%s%s%s", takes_value(o) ? "" : ":", o->value, *list ? "(" : files(o) ? "_files" : "",
-                    list, *list ? ")" : "");
+            fprintf(out, " _blipline_word_or_file %s", list);
+        else if (o->type != CLI_FLAG && *list)
+            fprintf(out, "(%s)", list);
+        else if (o->type != CLI_FLAG && files(o))
+            fputs("_files", out);
         fputc('\'', out);
     }
+}
+
+/* What its arguments are. */
+static const char *zsh_arguments(const struct cli_command *c)
+{
+    if (strcmp(c->name, "help") == 0)
+        return "1: :{_describe command commands; _describe topic topics}";
+    return strcmp(c->name, "completion") == 0 ? "1:shell:(bash zsh fish)" : "*:file:_files";
 }
 
 static void zsh(FILE *out)
@@ -177,6 +187,9 @@ static void zsh(FILE *out)
 
     fputs("#compdef blipline\n"
           "# zsh completion of blipline; made by `blipline completion zsh`\n"
+          "_blipline_word_or_file() {\n"
+          "    _alternative \"words:word:($*)\" 'files:file:_files'\n"
+          "}\n"
           "_blipline() {\n"
           "    local -a commands topics\n"
           "    commands=(\n",
@@ -198,14 +211,10 @@ static void zsh(FILE *out)
           "    case $words[1] in\n",
           out);
     for (size_t i = 0; cli_commands[i]; i++) {
-        const char *rest = strcmp(cli_commands[i]->name, "help") == 0         ? "1: :{_describe command commands; _describe topic topics}"
-                           : strcmp(cli_commands[i]->name, "completion") == 0 ? "1:shell:(bash zsh fish)"
-                                                                              : "*:file:_files";
-
         fprintf(out, "    %s)\n        _arguments -s '--help[this page]'", cli_commands[i]->name);
         for (size_t k = 0; cli_option_at(cli_commands[i], k, &o); k++)
             zsh_option(&o, out);
-        fprintf(out, " \\\n            '%s' ;;\n", rest);
+        fprintf(out, " \\\n            '%s' ;;\n", zsh_arguments(cli_commands[i]));
     }
     fputs("    esac\n"
           "}\n"

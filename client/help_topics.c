@@ -108,6 +108,35 @@ static const char resume[] =
     "type\n"
     "(the command names the difference). Records of both are in the store then, equal but for what rounding does.";
 
+static const char json[] =
+    "JSON\n\n"
+    "With --json, blipline caption, score, embed, get, stats, verify, selftest and devices print a JSON object on "
+    "standard output (get: one an item, each on a line of its own); the words for people stay on standard error. Its "
+    "first two fields say what it is: schema, a word from the list below, and version, a number. Later programs may add "
+    "fields; where one goes, or means something else, the version is another.\n\n"
+    "When a command fails, whatever the reason, the object is\n\n"
+    "  {\"schema\": \"error\", \"version\": 1, \"command\": \"stats\",\n"
+    "   \"error\": {\"exit_code\": 2, \"message\": \"...\"}}\n\n"
+    "Version 1 has\n\n"
+    "  caption   complete (false: it was stopped), items, done, failed, this_run (items done in this run), seconds, "
+    "images_per_s; stages: a list of {stage, items, busy_s, share, decode_s, resize_s, failures, lease_expiries}. Also of "
+    "score and embed\n"
+    "  dry-run   with --dry-run: recipe, stages (what depends on what), columns (of lists, that are used), workers (the "
+    "processes), pictures, new (to the store)\n"
+    "  item      of get: a row as blipline export writes it (blipline help export), and pending: true where there is no "
+    "result yet\n"
+    "  stats     recipe, model, prompts, max_new_tokens, program, created_ms, stages: how the store was made; items, "
+    "units, sealed (the list is complete), done, captions, failed, pending, given (texts that came with the pictures), "
+    "scores, damaged, image_bytes, failures (a number for each reason), disk_bytes, tokens, tokens_histogram, "
+    "words_histogram, mean_logprob\n"
+    "  verify    sound, items, done, embeddings (a number for each kind), n_problems, problems: a list of {text, unit, "
+    "item}, the first hundred\n"
+    "  selftest  pass, verdict, machine, device, dtype, n_rows, n_failed, n_skipped, seconds, rows: a list of tests\n"
+    "  devices   cpu {model, isa, threads}, gpus: a list of {uuid, model, bus}, visible, driver, cuda_library, mps, auto: "
+    "what --device auto takes\n\n"
+    "Sizes are in bytes, fields that end in _s in seconds, in _ms in milliseconds (created_ms: since 1970). What is not "
+    "known is null.";
+
 static int print_recipe(const char *name, FILE *out)
 {
     const char *words[32];
@@ -138,6 +167,7 @@ const struct help_topic help_topics[] = {
     {"store", "what a store is, and who may read it", store, NULL},
     {"models", "which models there are, and how to get one", models, NULL},
     {"resume", "stopping, crashing and going on", resume, NULL},
+    {"json", "what --json prints", json, NULL},
     {"exit-codes", "what the exit codes mean", exit_codes, NULL},
     {NULL, NULL, NULL, NULL},
 };

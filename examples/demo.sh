@@ -10,11 +10,12 @@ trap 'exit 130' INT TERM
 
 store=$O/demo.lmdb
 rm -rf "$store"
-"$O/blipline" caption examples/images -o "$store" --model models/blip2-opt-demo --json >"$work/summary.json"
+"$O/blipline" caption examples/images -o "$store" --model blip2-opt-demo --json >"$work/summary.json"
 "$O/blipline" export "$store" --format jsonl -o "$work/captions.jsonl"
 
 "$PYTHON" - "$work" <<'PYTHON'
 import json
+import os
 import pathlib
 import sys
 
@@ -23,26 +24,31 @@ truth = json.loads(pathlib.Path("examples/images/truth.json").read_text())
 rows = [json.loads(line) for line in (work / "captions.jsonl").read_text().splitlines()]
 summary = json.loads((work / "summary.json").read_text())
 
-print()
-right = 0
-for row in rows:
-    true = truth[row["key"]]["caption"]
-    said = row.get("caption", "failed: " + str(row.get("error")))
-    right += said == true
-    print(f"  {row['key']}\n      caption  {said}\n      truth    {true if said != true else 'the same'}")
-done = sum("caption" in row for row in rows)
-print(f"\n{done} of {len(truth)} pictures captioned, {right} of them right to the word "
-      f"(the model is small: it gets about 8 of 10 right)")
-print(f"{summary['images_per_s']:.1f} pictures a second over {summary['seconds']:.1f} s, loading the model included; "
-      f"where the time went:")
-for stage in summary["stages"]:
-    more = f", and {stage['decode_s']:.2f} s of decoding and {stage['resize_s']:.2f} s of resizing beside it" if stage["decode_s"] else ""
-    print(f"  {stage['stage']:8} {stage['share']:4.0%}  {stage['busy_s']:6.2f} s busy{more}")
+try:
+    print()
+    right = 0
+    for row in rows:
+        true = truth[row["key"]]["caption"]
+        said = row.get("caption", "failed: " + str(row.get("error")))
+        right += said == true
+        print(f"  {row['key']}\n      caption  {said}\n      truth    {true if said != true else 'the same'}")
+    done = sum("caption" in row for row in rows)
+    print(f"\n{done} of {len(truth)} pictures captioned, {right} of them right to the word "
+          f"(the model is small: it gets about 8 of 10 right)")
+    print(f"{summary['images_per_s']:.1f} pictures a second over {summary['seconds']:.1f} s, loading the model included; "
+          f"where the time went:")
+    for stage in summary["stages"]:
+        more = f", and {stage['decode_s']:.2f} s of decoding and {stage['resize_s']:.2f} s of resizing beside it" if stage["decode_s"] else ""
+        print(f"  {stage['stage']:8} {stage['share']:4.0%}  {stage['busy_s']:6.2f} s busy{more}")
+    sys.stdout.flush()
+except BrokenPipeError:  # whoever reads has seen enough; nothing may be flushed there again at the end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 sys.exit(done != len(truth))
 PYTHON
 
 printf '\nReading the store from Python (examples/read_store.py):\n\n'
-sed -n '/^import/,$s/^/  /p' examples/read_store.py
+sed -n '/ env = /,/ print(/s/^  //p' examples/read_store.py
 printf '\nwhich prints\n\n'
 PYTHONPATH=build/gen-python "$PYTHON" examples/read_store.py "$store" >"$work/read.txt"
 sed -n '1,3s/^/  /p' "$work/read.txt"

@@ -1,15 +1,24 @@
 #!/usr/bin/python3
 """Print key and captions of a job store: read_store.py STORE [FOLDER_OF_GENERATED_CLASSES]   (make python-proto makes them)"""
-import struct, sys
+import os, struct, sys
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 sys.path.insert(0, sys.argv[2] if len(sys.argv) > 2 else "build/gen-python")
 import lmdb
 from proto import store_pb2
 
-env = lmdb.open(sys.argv[1], readonly=True, max_dbs=8, map_size=1 << 40)
-manifest, items = env.open_db(b"manifest", create=False), env.open_db(b"items", create=False)
-with env.begin() as txn:
-    for unit, row in txn.cursor(manifest):
-        for item in store_pb2.ManifestUnit.FromString(row).items:
-            record = store_pb2.Record.FromString(txn.get(struct.pack(">Q", item.item), db=items) or b"")
-            captions = " | ".join(c.text.decode() for c in record.captions)
-            print(item.key.decode("utf-8", "backslashreplace"), captions or record.error.code.decode() or "(not yet)", sep="\t")
+try:
+    env = lmdb.open(sys.argv[1], readonly=True, create=False, max_dbs=8, map_size=1 << 40)
+    manifest, items = env.open_db(b"manifest", create=False), env.open_db(b"items", create=False)
+    with env.begin() as txn:
+        for unit, row in txn.cursor(manifest):
+            for item in store_pb2.ManifestUnit.FromString(row).items:
+                record = store_pb2.Record.FromString(txn.get(struct.pack(">Q", item.item), db=items) or b"")
+                captions = " | ".join(c.text.decode() for c in record.captions)
+                print(item.key.decode("utf-8", "backslashreplace"), captions or record.error.code.decode() or "(not yet)", sep="\t")
+    sys.stdout.flush()
+except lmdb.Error as error:
+    sys.exit(f"no job store can be read there: {error}")
+except BrokenPipeError:  # whoever reads, `head` perhaps, has seen enough; nothing may be flushed there again at the end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
