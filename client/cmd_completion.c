@@ -70,7 +70,7 @@ static void put_topics(FILE *out)
         fprintf(out, " %s", t->name);
 }
 
-/* -- bash ----------------------------------------------------------------------------------------------------------- */
+/* -- bash -- */
 
 static void bash_values(const struct cli_command *c, FILE *out)
 {
@@ -144,7 +144,7 @@ static void bash(FILE *out)
           out);
 }
 
-/* -- zsh ------------------------------------------------------------------------------------------------------------ */
+/* -- zsh -- */
 
 static void zsh_option(const struct cli_option *o, FILE *out)
 {
@@ -222,7 +222,7 @@ static void zsh(FILE *out)
           out);
 }
 
-/* -- fish ----------------------------------------------------------------------------------------------------------- */
+/* -- fish -- */
 
 static void fish_option(const struct cli_command *c, const struct cli_option *o, FILE *out)
 {

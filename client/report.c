@@ -94,9 +94,10 @@ void report_words(const struct report *r, struct screen *s)
 
     if (n == 0) {
         if (r->complete)
-            screen_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s", r->store, p->n_done, cli_are(p->n_done),
-                        p->n_failed ? "; some failed, this counts the reasons: " : "",
-                        p->n_failed ? shell_command("stats", r->store, command, sizeof(command)) : "");
+            screen_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s%s", r->store, p->n_done, cli_are(p->n_done),
+                        p->n_failed ? " (some failed: " : "",
+                        p->n_failed ? shell_command("stats", r->store, command, sizeof(command)) : "",
+                        p->n_failed ? ")" : "");
         else
             screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, none in this run", r->store, p->n_done,
                         p->n_items);
@@ -107,7 +108,7 @@ void report_words(const struct report *r, struct screen *s)
                 p->n_done, p->n_items, n, took, progress_rate_text(rate(r), speed));
     stage_words(r, s);
     if (p->n_failed)
-        screen_note(s, "%" PRIu64 " item%s failed; this counts the reasons: %s", p->n_failed, cli_s(p->n_failed),
+        screen_note(s, "%" PRIu64 " item%s failed; `%s` counts the reasons", p->n_failed, cli_s(p->n_failed),
                     shell_command("stats", r->store, command, sizeof(command)));
     if (r->complete)
         say_how_to_read(r, s);

@@ -36,7 +36,7 @@ static void test_report_says_nothing_to_do_only_when_all_is_done(void **state)
 {
     (void)state;
     check(24, 24, 0, true, "blipline: s: nothing to do, 24 items are done\n");
-    check(24, 24, 1, true, "blipline: s: nothing to do, 24 items are done (some failed: blipline stats)\n");
+    check(24, 24, 1, true, "blipline: s: nothing to do, 24 items are done (some failed: blipline stats s)\n");
     check(0, 0, 0, false, "blipline: s: 0 of 24 items done, none in this run\n");
     check(7, 7, 0, false, "blipline: s: 7 of 24 items done, none in this run\n");
 }
