@@ -296,9 +296,12 @@ static void print_option(const struct cli_option *o, FILE *out)
 void cli_print_help(const struct cli_command *c, FILE *out)
 {
     struct all_options all;
+    char usage[256];
 
     gather(c, &all);
-    fprintf(out, "Usage: blipline %s%s%s\n\n", c->name, c->usage[0] ? " " : "", c->usage);
+    (void)snprintf(usage, sizeof(usage), "blipline %s %s", c->name, c->usage);
+    page_item("Usage:", 7, usage, out);
+    fputc('\n', out);
     page_text(c->about, out);
     fputs("\nOptions:\n", out);
     for (size_t i = 0; i < all.n; i++)

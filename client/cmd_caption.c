@@ -258,12 +258,16 @@ const struct cli_command cmd_caption = {
         "Examples:\n"
         "  blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n"
         "  blipline caption examples/images -o demo.lmdb --model blip2-opt-demo\n"
-        "  find . -name '*.jpg' | blipline caption @- -o all.lmdb --model blip2-opt-2.7b --prompt 'a photo of'\n"
-        "  blipline caption photos/ -o coco.lmdb --model blip2-opt-2.7b --recipe caption-coco\n"
-        "  blipline caption @questions.jsonl -o answers.lmdb --model blip2-flan-t5-xl --recipe vqa\n"
-        "  blipline caption photos/ -o two.lmdb --model blip2-opt-2.7b --question 'what is this?' --question 'who?'\n"
-        "  blipline caption @pairs.csv -o clean.lmdb --model blip2-opt-2.7b --score-model blip2-itm-vit-g \\\n"
-        "      --recipe bootstrap",
+        "  find . -name '*.jpg' | blipline caption @- -o all.lmdb \\\n"
+        "      --model blip2-opt-2.7b --prompt 'a photo of'\n"
+        "  blipline caption photos/ -o coco.lmdb --model blip2-opt-2.7b \\\n"
+        "      --recipe caption-coco\n"
+        "  blipline caption @questions.jsonl -o answers.lmdb \\\n"
+        "      --model blip2-flan-t5-xl --recipe vqa\n"
+        "  blipline caption photos/ -o two.lmdb --model blip2-opt-2.7b \\\n"
+        "      --question 'what is this?' --question 'who is there?'\n"
+        "  blipline caption @pairs.csv -o clean.lmdb --model blip2-opt-2.7b \\\n"
+        "      --score-model blip2-itm-vit-g --recipe bootstrap",
     .options = options,
     .more_options = caption_options_more,
     .min_args = 1,
@@ -283,7 +287,8 @@ const struct cli_command cmd_score = {
     .examples =
         "Examples:\n"
         "  blipline score @pairs.csv -o pairs.lmdb --model blip2-itm-vit-g\n"
-        "  blipline score @pairs.jsonl -o pairs.lmdb --model blip2-itm-demo --text-field title --score=itc",
+        "  blipline score @pairs.jsonl -o pairs.lmdb --model blip2-itm-demo \\\n"
+        "      --text-field title --score=itc",
     .options = options,
     .more_options = score_options_more,
     .min_args = 1,
@@ -301,10 +306,12 @@ const struct cli_command cmd_embed = {
              "with the recipe `embed` (blipline help recipe embed).\n\n" ABOUT_RESUME,
     .examples =
         "Examples:\n"
-        "  blipline embed photos/ -o photos.emb --model blip2-itm-vit-g --embed itc:fp16:first\n"
-        "  blipline embed photos/ -o photos.emb --model blip2-opt-2.7b --embed query:fp16 --embed cls\n"
-        "  blipline embed @pairs.jsonl -o pairs.emb --model blip2-itm-demo --embed itc --embed itc_text \\\n"
-        "      --text-field caption",
+        "  blipline embed photos/ -o photos.emb --model blip2-itm-vit-g \\\n"
+        "      --embed itc:fp16:first\n"
+        "  blipline embed photos/ -o photos.emb --model blip2-opt-2.7b \\\n"
+        "      --embed query:fp16 --embed cls\n"
+        "  blipline embed @pairs.jsonl -o pairs.emb --model blip2-itm-demo \\\n"
+        "      --embed itc --embed itc_text --text-field caption",
     .options = options,
     .more_options = score_options_more,
     .min_args = 1,

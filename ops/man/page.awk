@@ -117,8 +117,8 @@ END {
     i = 1
     if (L[1] ~ /^Usage: /) {
         print ".SH SYNOPSIS"
-        put_text(substr(L[1], 8))
-        i = 2
+        put_text(substr(L[1], 8) gather(7))
+        i++
     } else if (L[1] ~ /^[A-Z ]+$/)
         i = 2
     print ".SH DESCRIPTION"

@@ -1,7 +1,9 @@
+import os
+import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
-import pathlib
 
 import pytest
 
@@ -35,3 +37,20 @@ def folder():
     path = pathlib.Path(tempfile.mkdtemp(prefix="bl-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+def make_in(root, *targets):
+    """make, of what is built, with DESTDIR=root and PREFIX=/usr."""
+    import harness
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "T", "O", "SAN")}
+    cuda = (harness.BUILD / "libblipline-cuda.so").exists()
+    subprocess.run(["make", "--no-print-directory", "-C", str(harness.ROOT), "-o", "build", f"O={harness.BUILD}", f"DESTDIR={root}", "PREFIX=/usr", f"CUDA={cuda:d}", *targets],
+                   env=env, check=True, timeout=300, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """The folder that a copy was installed in, as PREFIX."""
+    root = tmp_path_factory.mktemp("installed")
+    make_in(root, "install")
+    return root / "usr"

@@ -46,16 +46,6 @@ def copy_model(model, to):
     return to
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """make install, of what is built."""
-    root = tmp_path_factory.mktemp("installed")
-    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "T", "O", "SAN")}
-    subprocess.run(["make", "--no-print-directory", "-C", str(ROOT), "-o", "build", f"O={BUILD}", f"DESTDIR={root}", "PREFIX=/usr", f"CUDA={CUDA:d}", "install"], env=env,
-                   check=True, timeout=300, capture_output=True)
-    return root / "usr"
-
-
 def run_installed(prefix, *args, cwd, **kwargs):
     return subprocess.run([str(prefix / "bin" / "blipline"), "selftest", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300 * SLOW, **kwargs)
 
