@@ -165,6 +165,8 @@ static void say_more(const struct plan *plan, const struct devices *have, const 
 {
     if (plan->is_demo)
         cli_error("the demo model only knows drawings of pictograms; do not expect more of it");
+    if (plan->note[0])
+        cli_error("%s", plan->note);
     if (chosen->note[0])
         cli_error("%s", chosen->note);
     if (chosen->kind == DEVICE_CUDA && !have->has_mps)

@@ -348,6 +348,7 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
         if (o->device == DEVICE_NULL)
             merge_null_workers(ret);
         ret->is_demo = is_demo_name(&s->captioner) || is_demo_name(&s->scorer);
+        memcpy(ret->note, s->captioner.config.note, sizeof(ret->note));
         rc = asked_too_much(plan_check_sizes(ret, s->scorer.present ? &s->scorer.config : &s->captioner.config, err));
     }
     if (rc == 0)

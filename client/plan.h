@@ -60,6 +60,7 @@ struct plan {
         bool needed;
     } fields[PLAN_MAX_FIELDS];
     bool is_demo; /* a small model that comes with the source */
+    char note[384]; /* what the user is told of the captioner's files; "": nothing */
 };
 
 int plan_make(const struct plan_options *o, struct plan *ret, struct err *err) CHECK_RESULT;

@@ -65,10 +65,8 @@ static int count_tokens(const struct tokenizer *tokenizer, const struct template
     if (rc == 0)
         rc = tokenizer_encode(tokenizer, text.size_bytes ? (const char *)text.data : "", text.size_bytes, false, &ids,
                               err);
-    for (size_t i = 0; rc == 0 && i < ids.n; i++)
-        if (ids.ids[i] == c->image_token)
-            rc = err_set(err, -EINVAL,
-                         "the prompt spells the image token, which stands for the picture itself; leave it away");
+    if (rc == 0)
+        rc = config_tokenizer_check(c, ids.ids, ids.n, err);
     n_own = (int64_t)ids.n;
     ids.n = 0;
     if (rc == 0)

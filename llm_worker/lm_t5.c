@@ -258,10 +258,11 @@ static int normed(struct lm *m, const struct params_norm *n, int64_t n_rows)
     return params_norm_apply(m->o, n, n_rows, m->shape.width, w->shape.eps, m->x, m->h, NULL);
 }
 
-/* x += wo(gelu_tanh(wi_0(norm(x))) * wi_1(norm(x))) */
+/* x += wo(gelu(wi_0(norm(x))) * wi_1(norm(x))) */
 static int feed_forward(struct lm *m, const struct t5_feed_forward *f, int64_t n_rows)
 {
-    const int64_t l = m->shape.width, width = ((const struct t5_weights *)m->weights)->shape.ffn_width;
+    const struct config_t5 *s = &((const struct t5_weights *)m->weights)->shape;
+    const int64_t l = m->shape.width, width = s->ffn_width;
     int rc = normed(m, &f->norm, n_rows);
 
     if (rc == 0)
@@ -269,7 +270,7 @@ static int feed_forward(struct lm *m, const struct t5_feed_forward *f, int64_t n
     if (rc == 0)
         rc = m->o->f->gate(m->o, &(struct ops_gate_args){.n_rows = n_rows,
                                                          .width = width,
-                                                         .act = OPS_ACT_GELU_TANH,
+                                                         .act = s->gelu_erf ? OPS_ACT_GELU_ERF : OPS_ACT_GELU_TANH,
                                                          .x = m->wide,
                                                          .ld_x = 2 * width,
                                                          .y = m->wide,

@@ -1,6 +1,7 @@
 #include "llm_worker/prompts.h"
 
 #include "base/grow.h"
+#include "model/config_tokenizer.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -43,6 +44,8 @@ static int encode(const struct collect *c, const char *text, size_t n, size_t *r
     if (c->tokenizer)
         rc = tokenizer_encode(c->tokenizer, text, n, true, ids, err);
     *ret_n = ids->n - *ret_first;
+    if (rc == 0 && c->tokenizer)
+        rc = config_tokenizer_check(c->config, ids->ids + *ret_first, *ret_n, err);
     if (rc == 0 && c->tokenizer && *ret_n == 0)
         rc = err_set(err, -EINVAL, "a prompt has no tokens");
     return rc;

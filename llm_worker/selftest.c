@@ -36,8 +36,12 @@ struct selftest {
 /* A prompt of expected.json: a string, or null for none, which is the bos id alone. */
 static int prompt_ids(const struct selftest *t, const json_t *prompt, struct token_ids *ret)
 {
-    if (json_is_string(prompt))
-        return tokenizer_encode(t->tokenizer, json_string_value(prompt), json_string_length(prompt), true, ret, t->err);
+    if (json_is_string(prompt)) {
+        int rc = tokenizer_encode(t->tokenizer, json_string_value(prompt), json_string_length(prompt), true, ret,
+                                  t->err);
+
+        return rc < 0 ? rc : config_tokenizer_check(&t->g->checkpoint->config, ret->ids, ret->n, t->err);
+    }
     if (token_ids_append(ret, t->g->checkpoint->config.bos) < 0)
         return err_set(t->err, -ENOMEM, "no memory for a prompt");
     return 0;

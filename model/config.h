@@ -1,7 +1,9 @@
-/* config.h - the numbers of a checkpoint: config.json, generation_config.json, preprocessor_config.json.
+/* config.h - the numbers of a checkpoint: config.json, generation_config.json, processor_config.json or
+ * preprocessor_config.json.
  *
  * Every key that is missing takes the published library's default; a value of the wrong type, absurd, or naming
- * something that is not implemented is refused, with file and key in the message. Who may call: anyone; the structs are
+ * something that is not implemented is refused, with file and key in the message; so is null where the library would
+ * not take it. Who may call: anyone; the structs are
  * plain values, immutable after loading. Units:  sizes in elements, token ids as in the tokenizer (-1: the checkpoint
  * has none). Memory: nothing to free. Errors: -EINVAL (bad or unsupported value), -EFBIG (file over its limit),
  * -ENOMEM, or what opening the file gave. */
@@ -49,6 +51,7 @@ struct config_opt {
     float eps;         /* 1e-5, fixed */
     bool norm_before;  /* do_layer_norm_before */
     bool final_norm;   /* model.decoder.final_layer_norm exists and is applied */
+    bool tied;         /* the embedding is the head where the checkpoint has none; else it must have one */
 };
 
 struct config_t5 {
@@ -57,6 +60,7 @@ struct config_t5 {
     int vocab_size;
     int n_buckets, max_distance;
     float eps;
+    bool gelu_erf;     /* the gates' gelu: erf form; false: tanh form */
     bool scale_output; /* decoder output x d_model^-1/2 before the head; see MODEL.md for the rule */
 };
 
@@ -81,23 +85,33 @@ struct config {
     int embed_width;       /* d, image_text_hidden_size: ITC embeddings of retrieval checkpoints */
     int32_t image_token;   /* image_token_index, -1 where null or missing */
     int32_t eos[CONFIG_MAX_EOS];
-    int n_eos;
-    int32_t bos, pad, decoder_start; /* decoder_start: T5 */
+    int n_eos;                       /* 0: nothing ends a caption but its length */
+    int32_t bos, pad, decoder_start; /* decoder_start: T5; -1: none */
     struct config_pixels pixels;
+    char note[384]; /* what the user is told of the files, one line; "": nothing */
 };
 
-/* The three files from memory; `name` is used in messages. `generation` and `preprocessor` may be NULL (size 0): then
- * defaults of config.json (and published pixel numbers at vision.image_size) apply. */
+enum config_file {
+    CONFIG_FILE_MODEL,        /* config.json */
+    CONFIG_FILE_GENERATION,   /* generation_config.json */
+    CONFIG_FILE_PROCESSOR,    /* processor_config.json */
+    CONFIG_FILE_PREPROCESSOR, /* preprocessor_config.json */
+    CONFIG_N_FILES,
+};
+
+/* A file's text; `name` is used in messages. */
 struct config_text {
-    const char *name;
+    const char *name; /* NULL: there is no such file */
     const void *data;
     size_t size_bytes;
 };
-int config_parse(const struct config_text *config, const struct config_text *generation,
-                 const struct config_text *preprocessor, struct config *ret, struct err *err) CHECK_RESULT;
 
-/* The three files of a checkpoint directory. config.json and preprocessor_config.json must exist,
- * generation_config.json need not. */
+/* The files from memory. config.json must be there; without numbers for pictures the published ones apply, at
+ * vision.image_size. */
+int config_parse(const struct config_text texts[CONFIG_N_FILES], struct config *ret, struct err *err) CHECK_RESULT;
+
+/* The files of a checkpoint directory. config.json must exist, and either processor_config.json with image_processor in
+ * it or preprocessor_config.json; generation_config.json need not. */
 int config_load(const char *dir, struct config *ret, struct err *err) CHECK_RESULT;
 
 #endif

@@ -230,6 +230,8 @@ static void put_lm_numbers(struct hasher *h, const struct config *c)
         for (size_t i = 0; i < sizeof(t5) / sizeof(t5[0]); i++)
             put_int(h, t5[i]);
         put_real(h, (double)t->eps);
+        if (t->gelu_erf)
+            put_text(h, "gelu erf");
     }
     put_int(h, c->n_queries);
     put_int(h, c->image_token);

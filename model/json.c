@@ -77,9 +77,15 @@ const json_t *json_read_any(const struct json_reader *r, const char *key)
     return json_is_null(v) ? NULL : v;
 }
 
+/* The value of a key that a typed read asks for: NULL where it is missing, or null and may be. */
+static const json_t *value_of(const struct json_reader *r, const char *key)
+{
+    return r->no_nulls ? json_object_get(r->object, key) : json_read_any(r, key);
+}
+
 int64_t json_read_int(struct json_reader *r, const char *key, int64_t fallback, int64_t min, int64_t max)
 {
-    const json_t *v = json_read_any(r, key);
+    const json_t *v = value_of(r, key);
     int64_t n;
 
     if (!v)
@@ -98,7 +104,7 @@ int64_t json_read_int(struct json_reader *r, const char *key, int64_t fallback, 
 
 double json_read_real(struct json_reader *r, const char *key, double fallback, double min, double max)
 {
-    const json_t *v = json_read_any(r, key);
+    const json_t *v = value_of(r, key);
     double x;
 
     if (!v)
@@ -117,7 +123,7 @@ double json_read_real(struct json_reader *r, const char *key, double fallback, d
 
 bool json_read_bool(struct json_reader *r, const char *key, bool fallback)
 {
-    const json_t *v = json_read_any(r, key);
+    const json_t *v = value_of(r, key);
 
     if (!v)
         return fallback;
@@ -130,7 +136,7 @@ bool json_read_bool(struct json_reader *r, const char *key, bool fallback)
 
 const char *json_read_text(struct json_reader *r, const char *key, const char *fallback)
 {
-    const json_t *v = json_read_any(r, key);
+    const json_t *v = value_of(r, key);
 
     if (!v)
         return fallback;

@@ -352,3 +352,8 @@ int32_t tokenizer_n_ids(const struct tokenizer *t)
 {
     return t->n_ids;
 }
+
+int32_t tokenizer_n_vocab(const struct tokenizer *t)
+{
+    return t->type->vocab(t->model)->n_ids;
+}

@@ -49,7 +49,8 @@ bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 /* Id of a token by its exact spelling in the file ("</s>"), -1 if there is none. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *token);
 const char *tokenizer_type(const struct tokenizer *t); /* "BPE", "Unigram", "WordPiece": model.type of the file */
-/* One more than the largest id. */
+/* One more than the largest id: of all, and of the vocabulary without the added tokens, which may lie past it. */
 int32_t tokenizer_n_ids(const struct tokenizer *t);
+int32_t tokenizer_n_vocab(const struct tokenizer *t);
 
 #endif

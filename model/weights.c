@@ -170,8 +170,8 @@ static void add_opt(struct builder *b, const struct config_opt *o)
         add_linear(b, l, o->ffn_width, true, at, "fc2");
         add_norm(b, l, at, "final_layer_norm");
     }
-    b->kind = WEIGHT_OPTIONAL;
-    b->same_as = "language_model.model.decoder.embed_tokens.weight";
+    b->kind = o->tied ? WEIGHT_OPTIONAL : WEIGHT_REQUIRED;
+    b->same_as = o->tied ? "language_model.model.decoder.embed_tokens.weight" : NULL;
     add_2d(b, o->vocab_size, l, "language_model.", "lm_head.weight");
     b->kind = WEIGHT_REQUIRED;
     b->same_as = NULL;

@@ -87,7 +87,7 @@ static int load_texts(struct selftest *t)
                          i, t->ids.n - (size_t)t->start[i], qformer_max_text(t->q));
         t->start[i + 1] = (int32_t)t->ids.n;
     }
-    return rc;
+    return rc < 0 ? rc : config_tokenizer_check(&t->g->checkpoint->config, t->ids.ids, t->ids.n, t->err);
 }
 
 /* itc_similarity [n, texts] of golden embeddings' own kind: the largest product over the queries. */

@@ -135,7 +135,7 @@ class Job:
         model, n, how = self.server.model, self.server.options.max_new, {"do_sample": False, "num_beams": 1, "use_cache": True}
         tokens = self.batch * n
         if part.endswith("natural"):
-            eos = model.generation_config.eos_token_id
+            eos = model.language_model.generation_config.eos_token_id
             lengths = [natural_length(self.n_run * self.batch + i) for i in range(self.batch)]
             ends = Ends(torch.tensor(lengths, device=self.server.device), eos[0] if isinstance(eos, list) else eos)
             how.update(max_new_tokens=LONGEST, logits_processor=LogitsProcessorList([ends]))

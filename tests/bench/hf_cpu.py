@@ -155,7 +155,7 @@ class Captions:
                                   num_beams=self.beams, max_new_tokens=self.options.max_new, **({"min_new_tokens": least} if least else {}))
         begin = len(self.ids) if self.decoder_only and out.shape[1] > self.options.max_new else 0 if self.decoder_only else 1
         new = out[:, begin:]
-        eos = self.model.generation_config.eos_token_id
+        eos = self.model.language_model.generation_config.eos_token_id
         ends = torch.isin(new, torch.tensor(eos if isinstance(eos, list) else [eos]))
         lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, new.shape[1]).tolist()
         self.n_new += sum(lengths)

@@ -46,7 +46,7 @@ def opt(width, n_layers, n_heads):
 
 
 def t5(width, n_heads, ffn):
-    return {"bos_token_id": 1, "d_ff": ffn, "d_kv": 64, "d_model": width, "decoder_start_token_id": 0, "dense_act_fn": "gelu_new", "dropout_rate": 0.1,
+    return {"bos_token_id": 1, "d_ff": ffn, "d_kv": 64, "d_model": width, "decoder_start_token_id": 0, "dense_act_fn": "gelu", "dropout_rate": 0.1,
             "eos_token_id": 1, "feed_forward_proj": "gated-gelu", "initializer_factor": 1.0, "is_encoder_decoder": True, "is_gated_act": True,
             "layer_norm_epsilon": 1e-6, "model_type": "t5", "num_decoder_layers": 24, "num_heads": n_heads, "num_layers": 24, "pad_token_id": 0,
             "relative_attention_max_distance": 128, "relative_attention_num_buckets": 32, "tie_word_embeddings": False, "use_cache": True, "vocab_size": 32128}

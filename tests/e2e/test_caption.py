@@ -93,9 +93,9 @@ def test_another_recipe_or_model_is_refused_with_the_difference(folder, demo_sto
     other.mkdir()
     for p in MODEL.iterdir():
         (other / p.name).write_bytes(p.read_bytes())
-    settings = json.loads((other / "generation_config.json").read_text())
-    settings["eos_token_id"] = 203
-    (other / "generation_config.json").write_text(json.dumps(settings))
+    settings = json.loads((other / "config.json").read_text())
+    settings["text_config"]["eos_token_id"] = 203
+    (other / "config.json").write_text(json.dumps(settings))
     done = blipline("caption", IMAGES, "-o", demo_store, "--model", other, check=False)
     assert done.returncode == 1 and "blip2-opt-demo" in done.stderr and "other-model" in done.stderr
 

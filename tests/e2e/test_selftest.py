@@ -50,7 +50,7 @@ def run_installed(prefix, *args, cwd, **kwargs):
     return subprocess.run([str(prefix / "bin" / "blipline"), "selftest", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300 * SLOW, **kwargs)
 
 
-@pytest.mark.parametrize("name", ["opt_a", "opt_c", "t5_a", "itm_c"])
+@pytest.mark.parametrize("name", ["opt_a", "opt_c", "t5_a", "t5_c", "itm_c"])
 def test_every_stage_and_option_of_a_golden_checkpoint(name):
     r = report(GOLDEN / name, "--images", ODD)
     assert r["pass"] is True and r["n_failed"] == 0 and r["n_skipped"] == 0

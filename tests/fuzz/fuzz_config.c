@@ -1,4 +1,4 @@
-/* Any bytes, cut at NULs into the three configuration files, give numbers within their limits or a reason. */
+/* Any bytes, cut at NULs into the four configuration files, give numbers within their limits or a reason. */
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -9,13 +9,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static const char *const names[3] = {"config.json", "generation_config.json", "preprocessor_config.json"};
-    struct config_text files[3] = {{0}};
+    static const char *const names[CONFIG_N_FILES] = {"config.json", "generation_config.json", "processor_config.json",
+                                                      "preprocessor_config.json"};
+    struct config_text files[CONFIG_N_FILES] = {{0}};
     struct config c;
     struct weights w;
     struct err err = {""};
 
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < CONFIG_N_FILES; i++) {
         const uint8_t *end = n ? memchr(data, 0, n) : NULL;
         size_t k = end ? (size_t)(end - data) : n;
 
@@ -25,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         if (n == 0)
             break;
     }
-    if (config_parse(&files[0], &files[1], &files[2], &c, &err) < 0) {
+    if (config_parse(files, &c, &err) < 0) {
         if (!err.text[0])
             abort();
         return 0;

@@ -15,11 +15,21 @@
 static int parse(const char *config, const char *generation, const char *preprocessor, struct config *ret,
                  struct err *err)
 {
-    struct config_text c = {"config.json", config, strlen(config)};
-    struct config_text g = {"generation_config.json", generation, generation ? strlen(generation) : 0};
-    struct config_text p = {"preprocessor_config.json", preprocessor, preprocessor ? strlen(preprocessor) : 0};
+    const bool nested = preprocessor && strstr(preprocessor, "image_processor\"");
+    struct config_text texts[CONFIG_N_FILES] = {
+        [CONFIG_FILE_MODEL] = {"config.json", config, strlen(config)},
+    };
 
-    return config_parse(&c, generation ? &g : NULL, preprocessor ? &p : NULL, ret, err);
+    if (generation)
+        texts[CONFIG_FILE_GENERATION] =
+            (struct config_text){"generation_config.json", generation, strlen(generation)};
+    if (nested)
+        texts[CONFIG_FILE_PROCESSOR] =
+            (struct config_text){"processor_config.json", preprocessor, strlen(preprocessor)};
+    else if (preprocessor)
+        texts[CONFIG_FILE_PREPROCESSOR] =
+            (struct config_text){"preprocessor_config.json", preprocessor, strlen(preprocessor)};
+    return config_parse(texts, ret, err);
 }
 
 static struct config must(const char *config, const char *generation, const char *preprocessor)
@@ -35,7 +45,7 @@ static struct config must(const char *config, const char *generation, const char
 
 static void test_config_empty_takes_the_published_defaults(void **state)
 {
-    struct config c = must("{}", NULL, "{}");
+    struct config c = must("{}", NULL, NULL);
 
     (void)state;
     assert_int_equal(c.task, CONFIG_TASK_GENERATE);
@@ -112,29 +122,114 @@ static void test_config_t5_defaults_and_head_rule(void **state)
     assert_int_equal(must(T5(",\"d_model\":128,\"d_kv\":24,\"num_heads\":4"), NULL, NULL).t5.head_dim, 24);
 }
 
-static void test_config_special_ids_come_from_generation_first(void **state)
+static void test_config_special_ids_are_those_of_the_language_model(void **state)
 {
     static const char text[] = "{\"text_config\":{\"eos_token_id\":50,\"bos_token_id\":51,\"pad_token_id\":52}}";
+    static const char other[] = "{\"eos_token_id\":[60,61,62],\"bos_token_id\":63,\"pad_token_id\":64}";
     struct config c = must(text, NULL, NULL);
 
     (void)state;
     assert_int_equal(c.eos[0], 50);
     assert_int_equal(c.bos, 51);
     assert_int_equal(c.pad, 52);
-    c = must(text, "{\"eos_token_id\":[60,61,62],\"bos_token_id\":63}", NULL);
-    assert_int_equal(c.n_eos, 3);
-    assert_int_equal(c.eos[0], 60);
-    assert_int_equal(c.eos[2], 62);
-    assert_int_equal(c.bos, 63);
-    assert_int_equal(c.pad, 52);
+    assert_string_equal(c.note, "");
+    c = must(text, other, NULL);
+    assert_int_equal(c.n_eos, 1);
+    assert_int_equal(c.eos[0], 50);
+    assert_int_equal(c.bos, 51);
+    assert_string_equal(c.note, "generation_config.json: eos_token_id [60,61,62] is not used; text_config of "
+                                "config.json decides, as in transformers: 50");
+    assert_string_equal(must(text, "{\"eos_token_id\":[50],\"bos_token_id\":51}", NULL).note, "");
+    assert_non_null(strstr(must(text, "{\"bos_token_id\":true}", NULL).note, "bos_token_id true is not used"));
+    /* a key that is missing has the class's default, which is not generation_config.json's either */
+    c = must("{}", other, NULL);
+    assert_true(c.n_eos == 1 && c.eos[0] == 2 && c.bos == 2 && c.pad == 1);
     c = must("{\"text_config\":{\"eos_token_id\":[7,8]}}", "{\"eos_token_id\":null}", NULL);
     assert_int_equal(c.n_eos, 2);
     assert_int_equal(c.eos[1], 8);
-    c = must("{\"image_token_index\":9,\"text_config\":{\"model_type\":\"t5\",\"feed_forward_proj\":\"gated-gelu\","
-             "\"decoder_start_token_id\":4}}",
-             "{\"decoder_start_token_id\":5}", NULL);
+    /* null is none */
+    c = must("{\"text_config\":{\"eos_token_id\":null,\"bos_token_id\":null}}", other, NULL);
+    assert_int_equal(c.n_eos, 0);
+    assert_int_equal(c.bos, -1);
+    assert_non_null(strstr(c.note, ": none"));
+}
+
+static void test_config_t5_starts_as_the_language_model_does(void **state)
+{
+    static const char gen[] = "{\"decoder_start_token_id\":5,\"bos_token_id\":6}";
+    struct config c = must(T5(",\"decoder_start_token_id\":4"), gen, NULL);
+
+    (void)state;
+    assert_int_equal(c.decoder_start, 4);
+    assert_int_equal(c.bos, 6); /* the class has no default of its own */
+    assert_non_null(strstr(c.note, "decoder_start_token_id 5 is not used"));
+    c = must(T5(",\"bos_token_id\":3"), gen, NULL);
+    assert_int_equal(c.decoder_start, 3);
+    assert_int_equal(c.bos, 3);
+    c = must(T5(""), gen, NULL);
     assert_int_equal(c.decoder_start, 5);
+    assert_string_equal(c.note, "");
+    c = must(T5(""), NULL, NULL);
+    assert_int_equal(c.decoder_start, 0);
+    assert_int_equal(c.bos, -1);
+    c = must("{\"image_token_index\":9,\"text_config\":{\"vocab_size\":20}}", NULL, NULL);
     assert_int_equal(c.image_token, 9);
+    c = must("{\"image_token_index\":9,\"image_token_id\":8,\"text_config\":{\"vocab_size\":20}}", NULL, NULL);
+    assert_int_equal(c.image_token, 8);
+}
+
+/* Which gelu gates a T5, in all spellings; NULL: refused. */
+static void test_config_t5_gates(void **state)
+{
+    static const struct {
+        const char *keys, *wanted;
+    } cases[] = {
+        {"\"feed_forward_proj\":\"gated-gelu\"", "tanh"},
+        {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":\"gelu\"", "erf"}, /* as published */
+        {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":\"gelu_new\",\"is_gated_act\":true", "tanh"},
+        {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":\"gelu_python\"", "erf"},
+        {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":\"gelu_pytorch_tanh\"", "tanh"},
+        {"\"feed_forward_proj\":\"gated-gelu_new\"", "tanh"},
+        {"\"feed_forward_proj\":\"gated-gelu_python\"", "erf"},
+        {"\"feed_forward_proj\":\"gelu\",\"is_gated_act\":true", "erf"},
+        {"\"is_gated_act\":true,\"dense_act_fn\":\"gelu\"", "erf"},
+        {"\"feed_forward_proj\":\"gated-relu\",\"dense_act_fn\":\"gelu_new\"", "tanh"},
+        {"\"is_gated_act\":true", NULL}, /* relu */
+        {"\"dense_act_fn\":\"gelu_new\"", NULL}, /* without gates */
+        {"\"feed_forward_proj\":\"gelu\"", NULL},
+        {"\"feed_forward_proj\":\"gated-gelu\",\"is_gated_act\":false", NULL},
+        {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":\"quick_gelu\"", NULL},
+        {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":\"relu\"", NULL},
+        {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":null", NULL},
+        {"\"feed_forward_proj\":\"gated-silu\"", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct config c;
+        struct err err = {""};
+        char text[256];
+        int rc;
+
+        snprintf(text, sizeof(text), "{\"text_config\":{\"model_type\":\"t5\",%s}}", cases[i].keys);
+        rc = parse(text, NULL, NULL, &c, &err);
+        if ((rc < 0) != !cases[i].wanted || (rc == 0 && c.t5.gelu_erf != (strcmp(cases[i].wanted, "erf") == 0)))
+            fail_msg("%s: %s", cases[i].keys, rc < 0 ? err.text : c.t5.gelu_erf ? "erf" : "tanh");
+    }
+}
+
+static void test_config_t5_takes_the_general_names_of_sizes(void **state)
+{
+    struct config c = must(T5(",\"hidden_size\":96,\"d_model\":64,\"num_attention_heads\":3,\"head_dim\":8,"
+                              "\"num_hidden_layers\":2,\"num_layers\":4"),
+                           NULL, NULL);
+
+    (void)state;
+    assert_int_equal(c.t5.width, 96);
+    assert_int_equal(c.t5.n_heads, 3);
+    assert_int_equal(c.t5.head_dim, 8);
+    assert_int_equal(c.t5.n_encoder_layers, 2);
+    assert_int_equal(c.t5.n_decoder_layers, 4); /* the library settles it before it reads the general name */
 }
 
 static void test_config_retrieval_has_text_and_no_language_model(void **state)
@@ -164,8 +259,14 @@ static void test_config_pixels_follow_the_preprocessor(void **state)
     assert_int_equal(c.pixels.size, 364);
     assert_int_equal(c.vision.n_tokens, 677);
     assert_true(c.pixels.rescale == 0.5 && c.pixels.mean[1] == 0.5 && c.pixels.std[2] == 3);
-    c = must("{}", NULL, "{\"do_rescale\":false,\"do_normalize\":false}");
+    c = must("{}", NULL, "{\"size\":224,\"do_rescale\":false,\"do_normalize\":false}");
     assert_true(c.pixels.rescale == 1 && c.pixels.mean[0] == 0 && c.pixels.std[0] == 1);
+    c = must("{\"num_query_tokens\":16}", NULL,
+             "{\"num_query_tokens\":16,\"image_processor\":{\"size\":{\"height\":224,\"width\":224},"
+             "\"image_processor_type\":\"BlipImageProcessor\",\"image_mean\":[0.5,0.25,1],\"crop_size\":null}}");
+    assert_true(c.pixels.mean[1] == 0.25 && c.pixels.std[0] == 0.26862954);
+    c = must("{\"vision_config\":{\"image_size\":384,\"patch_size\":16}}", NULL, "{}"); /* the library's own */
+    assert_int_equal(c.pixels.size, 384);
 }
 
 static void test_config_post_norm_opt_has_no_final_norm(void **state)
@@ -229,22 +330,39 @@ static void test_config_refuses_by_file_and_key(void **state)
          "gated-silu"},
         {T5(",\"relative_attention_num_buckets\":3"), NULL, NULL, "config.json", "relative_attention_num_buckets"},
         {T5(",\"relative_attention_max_distance\":16"), NULL, NULL, "config.json", "relative_attention_max_distance"},
-        {"{}", "{\"eos_token_id\":\"2\"}", NULL, "generation_config.json", "eos_token_id"},
-        {"{}", "{\"eos_token_id\":[1,-2]}", NULL, "generation_config.json", "eos_token_id"},
-        {"{}", "{\"eos_token_id\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}", NULL, "generation_config.json",
+        {"{\"text_config\":{\"eos_token_id\":\"2\"}}", NULL, NULL, "config.json", "eos_token_id"},
+        {"{\"text_config\":{\"eos_token_id\":[1,-2]}}", NULL, NULL, "config.json", "eos_token_id"},
+        {"{\"text_config\":{\"eos_token_id\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}}", NULL, NULL, "config.json",
          "eos_token_id"},
-        {"{}", "{\"bos_token_id\":true}", NULL, "generation_config.json", "bos_token_id"},
+        {T5(""), "{\"bos_token_id\":true}", NULL, "generation_config.json", "bos_token_id"},
+        {"{\"vision_config\":{\"hidden_size\":null}}", NULL, NULL, "config.json", "vision_config.hidden_size"},
+        {"{\"text_config\":{\"_remove_final_layer_norm\":null}}", NULL, NULL, "config.json", "null"},
+        {T5(",\"scale_decoder_outputs\":null"), NULL, NULL, "config.json", "scale_decoder_outputs"},
+        {T5(",\"is_encoder_decoder\":false"), NULL, NULL, "config.json", "is_encoder_decoder"},
+        {"{\"text_config\":{\"per_layer_config\":{\"0\":{\"ffn_dim\":8}}}}", NULL, NULL, "config.json",
+         "text_config.per_layer_config"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", NULL, NULL, "config.json", "quantization_config"},
+        {"{\"architectures\":[\"Blip2ForImageTextRetrieval\"]}", NULL, NULL, "config.json", "use_qformer_text_input"},
+        {"{}", NULL, "{}", "preprocessor_config.json", "size: 384 (the default)"},
+        {"{}", NULL, "{\"size\":{\"height\":224}}", "preprocessor_config.json", "size.height"},
+        {"{}", NULL, "{\"size\":224,\"do_pad\":true}", "preprocessor_config.json", "do_pad"},
+        {"{}", NULL, "{\"size\":224,\"image_processor_type\":\"CLIPImageProcessor\"}", "preprocessor_config.json",
+         "CLIPImageProcessor"},
+        {"{}", NULL, "{\"image_processor\":{\"size\":225}}", "processor_config.json", "image_processor.size"},
+        {"{}", NULL, "{\"image_processor\":[]}", "processor_config.json", "image_processor"},
+        {"{}", NULL, "{\"num_query_tokens\":16,\"image_processor\":{\"size\":224}}", "processor_config.json",
+         "num_query_tokens"},
         {"{}", "nonsense", NULL, "generation_config.json", "JSON"},
-        {"{}", NULL, "{\"resample\":2}", "preprocessor_config.json", "resample"},
+        {"{}", NULL, "{\"size\":224,\"resample\":2}", "preprocessor_config.json", "resample"},
         {"{}", NULL, "{\"size\":{\"height\":224,\"width\":225}}", "preprocessor_config.json", "size.width"},
         {"{}", NULL, "{\"size\":{\"height\":364,\"width\":364}}", "preprocessor_config.json", "size"},
         {"{}", NULL, "{\"size\":{\"shortest_edge\":224}}", "preprocessor_config.json", "shortest_edge"},
-        {"{}", NULL, "{\"do_resize\":false}", "preprocessor_config.json", "do_resize"},
-        {"{}", NULL, "{\"do_center_crop\":true}", "preprocessor_config.json", "do_center_crop"},
-        {"{}", NULL, "{\"image_mean\":[0,0]}", "preprocessor_config.json", "image_mean"},
-        {"{}", NULL, "{\"image_mean\":[0,0,\"0\"]}", "preprocessor_config.json", "image_mean"},
-        {"{}", NULL, "{\"image_std\":[1,1,0]}", "preprocessor_config.json", "image_std"},
-        {"{}", NULL, "{\"rescale_factor\":0}", "preprocessor_config.json", "rescale_factor"},
+        {"{}", NULL, "{\"size\":224,\"do_resize\":false}", "preprocessor_config.json", "do_resize"},
+        {"{}", NULL, "{\"size\":224,\"do_center_crop\":true}", "preprocessor_config.json", "do_center_crop"},
+        {"{}", NULL, "{\"size\":224,\"image_mean\":[0,0]}", "preprocessor_config.json", "image_mean"},
+        {"{}", NULL, "{\"size\":224,\"image_mean\":[0,0,\"0\"]}", "preprocessor_config.json", "image_mean"},
+        {"{}", NULL, "{\"size\":224,\"image_std\":[1,1,0]}", "preprocessor_config.json", "image_std"},
+        {"{}", NULL, "{\"size\":224,\"rescale_factor\":0}", "preprocessor_config.json", "rescale_factor"},
         {"{}", NULL, "{\"rescale_factor\":1e999}", "preprocessor_config.json", "JSON"},
     };
 
@@ -309,7 +427,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_empty_takes_the_published_defaults),
         cmocka_unit_test(test_config_t5_defaults_and_head_rule),
-        cmocka_unit_test(test_config_special_ids_come_from_generation_first),
+        cmocka_unit_test(test_config_special_ids_are_those_of_the_language_model),
+        cmocka_unit_test(test_config_t5_starts_as_the_language_model_does),
+        cmocka_unit_test(test_config_t5_gates),
+        cmocka_unit_test(test_config_t5_takes_the_general_names_of_sizes),
         cmocka_unit_test(test_config_retrieval_has_text_and_no_language_model),
         cmocka_unit_test(test_config_pixels_follow_the_preprocessor),
         cmocka_unit_test(test_config_post_norm_opt_has_no_final_norm),

@@ -1,10 +1,9 @@
-/* tests/golden/t5_a from picture files to the logits of the first new token: every stage's tensors. */
+/* tests/golden/t5_a and t5_c (gates with the erf form of gelu) from picture files to the logits of the first new token:
+ * every stage's tensors. */
 #include "tests/unit/captioner.h"
 
 #include "model/golden.h"
 #include "tests/unit/lm_rig.h"
-
-#define GOLDEN_DIR "tests/golden/t5_a"
 
 enum { N_IMAGES = 4, N_PROMPTS = 3 };
 
@@ -86,16 +85,15 @@ static void read_on(const struct captioner *k, const struct golden *g, const flo
     free(logits);
 }
 
-static void test_golden_t5_every_stage_matches_the_reference(void **state)
+static void check_every_stage(const char *dir)
 {
     struct err err = {{0}};
     struct golden *g = NULL;
     struct captioner k;
     float *projected;
 
-    (void)state;
-    captioner_open(&k, GOLDEN_DIR, lm_rig_ops("cpu"), N_IMAGES, N_PROMPTS * N_IMAGES);
-    CHECK_OK(golden_open(GOLDEN_DIR, &g, &err), err);
+    captioner_open(&k, dir, lm_rig_ops("cpu"), N_IMAGES, N_PROMPTS * N_IMAGES);
+    CHECK_OK(golden_open(dir, &g, &err), err);
     projected = captioner_floats(N_IMAGES * k.projected_len);
     look(&k, g, projected);
     read_on(&k, g, projected);
@@ -104,9 +102,24 @@ static void test_golden_t5_every_stage_matches_the_reference(void **state)
     captioner_close(&k);
 }
 
+static void test_golden_t5_every_stage_matches_the_reference(void **state)
+{
+    (void)state;
+    check_every_stage("tests/golden/t5_a");
+}
+
+static void test_golden_t5_with_erf_gates_every_stage_matches_the_reference(void **state)
+{
+    (void)state;
+    check_every_stage("tests/golden/t5_c");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden_t5_every_stage_matches_the_reference)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_t5_every_stage_matches_the_reference),
+        cmocka_unit_test(test_golden_t5_with_erf_gates_every_stage_matches_the_reference),
+    };
 
     return cmocka_run_group_tests_name("golden_t5", tests, NULL, NULL);
 }

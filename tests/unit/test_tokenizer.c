@@ -127,7 +127,7 @@ static void test_tokenizer_golden_gpt2(void **state)
 
 static void test_tokenizer_golden_checkpoints(void **state)
 {
-    static const char *const names[] = {"opt_a", "opt_c", "t5_a", "itm_c"};
+    static const char *const names[] = {"opt_a", "opt_c", "t5_a", "t5_c", "itm_c"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
