@@ -92,7 +92,9 @@ template <int VEC> static __global__ void __launch_bounds__(CHOOSE_THREADS) choo
 
     mark_lists(&j, &c);
     r = scan_logits<VEC>(&c);
-    if (c.d->sample)
+    if (isnan(c.log_sum))
+        ok = false;
+    else if (c.d->sample)
         ok = draw_one<VEC>(&c, &r, results);
     else if (c.d->n_best == 1 && !c.d->log_softmax)
         ok = pick_first(&c, &r, results);

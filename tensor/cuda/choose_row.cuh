@@ -232,7 +232,7 @@ static __device__ __forceinline__ float unlisted_score(const struct choosing *c,
     return c->d->log_softmax ? (float)((double)logit - c->log_sum) : logit;
 }
 
-/* The processed value; when sampling, over the temperature. NaN counts as -inf. */
+/* The processed value; when sampling, over the temperature. */
 static __device__ __forceinline__ float score_of(const struct choosing *c, int id, float logit)
 {
     float x = unlisted_score(c, logit);
@@ -243,9 +243,7 @@ static __device__ __forceinline__ float score_of(const struct choosing *c, int i
         if (is_marked(c->banned_marks, id))
             x = -INFINITY;
     }
-    if (c->d->sample)
-        x = x / c->d->temperature;
-    return isnan(x) ? -INFINITY : x;
+    return c->d->sample ? x / c->d->temperature : x;
 }
 
 /* The largest score first; among equals the lowest id, but when sampling the highest, as top_p wants it. */
@@ -299,7 +297,7 @@ struct scanned {
 };
 
 /* One pass: c->log_sum, and what `scanned` says. The sum is kept relative to the largest logit so far, four of them in f32
- * and these in double; a NaN makes it NaN. */
+ * and these in double; a logit that is not finite makes it NaN. */
 template <int VEC> static __device__ struct scanned scan_logits(struct choosing *c)
 {
     struct scanned r = {-1, -INFINITY, FLT_MAX};
@@ -316,7 +314,7 @@ template <int VEC> static __device__ struct scanned scan_logits(struct choosing 
             max = top;
         }
         for (int i = 0; i < VEC; i++)
-            part += i < n ? expf(x.v[i] - max) : 0;
+            part += i < n ? expf(x.v[i] - max) + x.v[i] * 0 : 0;
         sum += (double)part;
         for (int i = 0; i < VEC; i++)
             if (i < n && x.v[i] > -INFINITY && !is_listed(c, id + i)) {

@@ -48,6 +48,14 @@ struct row_stats {
     float mean, scale;
 };
 
+/* Of the sum of squares; where that overflowed it is not 0 but NaN. */
+static __device__ __forceinline__ float scale_of(const struct norm_job &j, float squares)
+{
+    const float variance = squares / (float)j.width;
+
+    return 1 / sqrtf(variance + j.eps) + variance * 0;
+}
+
 /* What becomes of N values at this column. */
 template <typename T, int N>
 static __device__ __forceinline__ piece<float, N> norm_piece(const struct norm_job &j, int column, struct row_stats s,
@@ -125,7 +133,7 @@ template <typename T, int N, int PIECES, bool FP8> static __global__ void norm_r
 
             squares += d * d;
         }
-    s.scale = 1 / sqrtf(join_row<false>(squares, j.n_warps, parts) / (float)j.width + j.eps);
+    s.scale = scale_of(j, join_row<false>(squares, j.n_warps, parts));
     if (FP8) {
         for (int p = 0; p < PIECES; p++)
             if ((thread + p * n_threads) * N < end)
@@ -172,7 +180,7 @@ template <typename T, int N, bool FP8> static __global__ void norm_wide_rows(con
         for (int i = 0; i < N; i++)
             squares += (to_f32(p.v[i]) - s.mean) * (to_f32(p.v[i]) - s.mean);
     }
-    s.scale = 1 / sqrtf(join_row<false>(squares, ROW_WARPS, parts) / (float)j.width + j.eps);
+    s.scale = scale_of(j, join_row<false>(squares, ROW_WARPS, parts));
     if (FP8) {
         for (int c = first; c < j.width; c += step)
             max = fmaxf(max, largest(norm_piece<T, N>(j, c, s, load_piece<T, N>(x + c))));

@@ -176,8 +176,8 @@ static void multiply(const float *a, const float *b, int n, int64_t k, float (*r
 static float activate(enum product_act act, float x)
 {
     switch (act) {
-    case PRODUCT_RELU:
-        return x < 0 ? 0 : x;
+    case PRODUCT_RELU: /* nothing says that NaN stays NaN, so here it does not */
+        return fmaxf(x, 0);
     case PRODUCT_GELU:
         return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
     default:

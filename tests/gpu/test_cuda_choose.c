@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +32,6 @@ static void test_cuda_choose_greedy_equals_reference(void **state)
             for (int64_t j = 0; j < ROWS * ld; j++)
                 x[j] = j % ld < n ? x[j] * 4 : 1e9f; /* what lies behind the vocabulary must not win */
             x[n / 2] = x[n - 1] = x[n / 3] = 30;     /* ties: the first wins */
-            if (n > 1)
-                x[ld] = -HUGE_VALF;
             for (int r = 0; r < ROWS; r++)
                 d[r].row = (struct ops_choose_row){.n_best = 1, .repetition_penalty = 1};
             choose_rig_check(g, d, ROWS, x, n, ld);
@@ -83,28 +82,11 @@ static void test_cuda_choose_passes_over_listed_ids(void **state)
     free(d);
 }
 
-static void test_cuda_choose_shows_nan(void **state)
-{
-    struct cuda_rig *g = cuda_rig_get(state);
-    struct choose_data *d = choose_rig_new(1);
-    float x[40] = {1, 2, 3};
-
-    d->row = (struct ops_choose_row){.n_best = 1, .repetition_penalty = 1};
-    x[33] = NAN;
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(choose_rig_run(g->cuda[CUDA_RIG_F32], d, 1, x, 40, 40), 0);
-        assert_int_equal(d->ids[0], 2);
-        assert_true(isnan(d->logprobs[0]));
-        x[0] = NAN;
-    }
-    free(d);
-}
-
 /* In every way of choosing; the other rows are chosen from nevertheless. */
-static void test_cuda_choose_refuses_a_row_without_a_finite_value(void **state)
+static void test_cuda_choose_refuses_a_row_that_is_not_finite(void **state)
 {
     struct cuda_rig *g = cuda_rig_get(state);
-    float x[12] = {1, 2, -HUGE_VALF, 3, -HUGE_VALF, -HUGE_VALF, NAN, -HUGE_VALF, 1, 1, 1, 2};
+    float x[12] = {1, 2, 0, 3, 1, 2, NAN, 3, 1, 1, 1, 2};
 
     for (int how = 0; how < 4; how++) {
         struct choose_data *d = choose_rig_new(3);
@@ -140,7 +122,7 @@ static void draw_best(struct choose_data *d, float *x, int64_t vocab, int n_best
         x[i] *= 4;
         x[i] = grain == 0 ? roundf(x[i]) : grain == 1 ? roundf(x[i] * 64) / 64 : x[i];
         if (ops_rig_below(1000) == 0)
-            x[i] = -HUGE_VALF;
+            x[i] = -FLT_MAX;
     }
     x[ops_rig_below((int)vocab)] = 1;
     d->row = (struct ops_choose_row){
@@ -309,8 +291,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_choose_greedy_equals_reference),
         cmocka_unit_test(test_cuda_choose_passes_over_listed_ids),
-        cmocka_unit_test(test_cuda_choose_shows_nan),
-        cmocka_unit_test(test_cuda_choose_refuses_a_row_without_a_finite_value),
+        cmocka_unit_test(test_cuda_choose_refuses_a_row_that_is_not_finite),
         cmocka_unit_test(test_cuda_choose_n_best_equals_reference),
         cmocka_unit_test(test_cuda_choose_random_rows_equal_reference),
         cmocka_unit_test(test_cuda_choose_takes_the_lowest_id_first_on_ties),
