@@ -88,7 +88,7 @@ WIRE_L    := -lzmq -lprotobuf-c -lz -lxxhash -lsodium
 STORE_L   := -llmdb -lz
 MODEL_L   := -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm
 TENSOR_L  := -ldnnl -lgomp -lm -ldl
-CODEC_L   := -ljpeg -lspng -lwebp
+CODEC_L   := -ljpeg -lspng -lwebpdemux -lwebp -lz
 DAEMON_L  := -lsystemd
 
 BINARIES := $(addprefix $(O)/,blipline blipline-broker blipline-encoder blipline-qformer blipline-llm)
@@ -174,6 +174,12 @@ $(O)/tests/unit/test_%: $(O)/tests/unit/test_%.o $(UNIT_SHARED) $(LIB_A)
 SIMULATE := $(O)/tests/simulate/simulate
 $(SIMULATE): $(call objects,$(wildcard tests/simulate/*.c)) $(LIB_A)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB_A) $(ALL_L)
+
+DECODE_RGB := $(O)/tests/zoo/decode_rgb
+$(DECODE_RGB): $(O)/tests/zoo/decode_rgb.o $(O)/tests/unit/verdict.o $(LIB_A)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(ALL_L)
+zoo: $(DECODE_RGB) ## hold the picture decoders against Pillow 12.3, which PYTHON= must have (ARGS="--mutations 10000")
+	$(Q)$(PYTHON) tests/zoo/zoo.py compare $(DECODE_RGB) $(ARGS)
 
 BENCHES := $(filter-out %/bench_real %/bench_gpu,$(patsubst tests/bench/%.c,$(O)/tests/bench/%,$(wildcard tests/bench/bench_*.c)))
 BENCH_SHARED := $(call objects,$(filter-out tests/bench/bench_%,$(wildcard tests/bench/*.c)))
@@ -337,4 +343,4 @@ clean: ## remove every build product
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
 
-.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real bench-gpu gpu-check-programs demo format format-check check-layers check-headers lint coverage fuzz man install uninstall ci clean help test-gpu test-emulated
+.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real bench-gpu gpu-check-programs demo format format-check check-layers check-headers lint coverage fuzz zoo man install uninstall ci clean help test-gpu test-emulated

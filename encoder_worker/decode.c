@@ -1,6 +1,8 @@
 #include "encoder_worker/decode.h"
 
 #include "encoder_worker/decode_formats.h"
+#include "encoder_worker/file_kind.h"
+#include "encoder_worker/orientation.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -22,31 +24,37 @@ void picture_release(struct picture *p)
     *p = (struct picture){0};
 }
 
-enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t height,
-                                     const struct decode_limits *limits, struct err *err)
+enum image_error decode_check_size(uint32_t width, uint32_t height, const struct decode_options *options,
+                                   struct err *err)
 {
-    size_t need;
-
     if (width == 0 || height == 0) {
         (void)err_set(err, -EBADMSG, "the header says %" PRIu32 "x%" PRIu32 " pixels", width, height);
         return IMAGE_CORRUPT;
     }
-    if (width > limits->max_dimension || height > limits->max_dimension) {
-        (void)err_set(err, -EFBIG, "%" PRIu32 "x%" PRIu32 " pixels, the limit is %" PRIu32 " a side", width, height,
-                      limits->max_dimension);
+    if ((uint64_t)width * height > options->max_pixels || (uint64_t)width * height > SIZE_MAX / 3) {
+        (void)err_set(err, -EFBIG, "%" PRIu32 "x%" PRIu32 " pixels; --max-pixels is %" PRIu64, width, height,
+                      options->max_pixels);
         return IMAGE_TOO_MANY_PIXELS;
     }
-    if ((uint64_t)width * height > limits->max_pixels) {
-        (void)err_set(err, -EFBIG, "%" PRIu32 "x%" PRIu32 " pixels, the limit is %" PRIu64, width, height,
-                      limits->max_pixels);
+    if (width > DECODE_MAX_DIMENSION || height > DECODE_MAX_DIMENSION) {
+        (void)err_set(err, -EFBIG, "%" PRIu32 "x%" PRIu32 " pixels; more than %u a side are not read", width, height,
+                      DECODE_MAX_DIMENSION);
         return IMAGE_TOO_MANY_PIXELS;
     }
-    if (__builtin_mul_overflow((size_t)width * 3, (size_t)height, &need)) {
-        (void)err_set(err, -EFBIG, "%" PRIu32 "x%" PRIu32 " pixels do not fit memory", width, height);
-        return IMAGE_TOO_MANY_PIXELS;
-    }
+    return IMAGE_OK;
+}
+
+enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t height,
+                                     const struct decode_options *options, struct err *err)
+{
+    enum image_error code = decode_check_size(width, height, options, err);
+    size_t need = (size_t)width * height * 3;
+
+    if (code != IMAGE_OK)
+        return code;
     if (need > p->capacity_bytes || (p->capacity_bytes > KEEP_BYTES && need < p->capacity_bytes / 2)) {
-        picture_release(p);
+        free(p->rgb);
+        p->capacity_bytes = 0;
         p->rgb = malloc(need);
         if (!p->rgb) {
             (void)err_set(err, -ENOMEM, "no memory for %" PRIu32 "x%" PRIu32 " pixels", width, height);
@@ -59,30 +67,33 @@ enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t
     return IMAGE_OK;
 }
 
-enum image_error decode_picture(const uint8_t *bytes, size_t n, const struct decode_limits *limits, struct picture *ret,
-                                struct err *err)
+enum image_error decode_picture(const uint8_t *bytes, size_t n, const struct decode_options *options,
+                                struct picture *ret, struct err *err)
 {
     enum image_error code;
 
     ret->width = ret->height = 0;
+    ret->orientation = 1;
     if (n == 0) {
         (void)err_set(err, -ENODATA, "the file is empty");
         return IMAGE_EMPTY;
     }
-    if (n > limits->max_file_bytes) {
-        (void)err_set(err, -EFBIG, "the file has %zu bytes, the limit is %zu", n, limits->max_file_bytes);
+    if (n > options->max_file_bytes) {
+        (void)err_set(err, -EFBIG, "the file has %zu bytes; --max-file-size is %zu", n, options->max_file_bytes);
         return IMAGE_TOO_LARGE;
     }
     if (n >= 3 && memcmp(bytes, "\xff\xd8\xff", 3) == 0)
-        code = decode_jpeg(bytes, n, limits, ret, err);
+        code = decode_jpeg(bytes, n, options, ret, err);
     else if (n >= 8 && memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0)
-        code = decode_png(bytes, n, limits, ret, err);
+        code = decode_png(bytes, n, options, ret, err);
     else if (n >= 12 && memcmp(bytes, "RIFF", 4) == 0 && memcmp(bytes + 8, "WEBP", 4) == 0)
-        code = decode_webp(bytes, n, limits, ret, err);
+        code = decode_webp(bytes, n, options, ret, err);
     else {
-        (void)err_set(err, -EBADMSG, "neither JPEG, PNG nor WebP by its first bytes");
+        (void)err_set(err, -EBADMSG, "the file is %s; JPEG, PNG and WebP are read", file_kind(bytes, n));
         code = IMAGE_UNKNOWN_FORMAT;
     }
+    if (code == IMAGE_OK && options->exif_orientation)
+        code = orientation_apply(ret, ret->orientation, err);
     if (code != IMAGE_OK)
         ret->width = ret->height = 0;
     return code;

@@ -7,15 +7,34 @@
 
 #include "encoder_worker/decode.h"
 
-/* Check width x height against the limits, then make room for it and set the picture's size. */
-enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t height,
-                                     const struct decode_limits *limits, struct err *err) CHECK_RESULT;
+#include <endian.h>
+#include <string.h>
 
-enum image_error decode_jpeg(const uint8_t *bytes, size_t n, const struct decode_limits *limits, struct picture *ret,
+static inline uint32_t decode_be32(const uint8_t *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return be32toh(v);
+}
+
+static inline uint32_t decode_be16(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 8 | p[1];
+}
+
+/* Is a picture of this size within the limits? */
+enum image_error decode_check_size(uint32_t width, uint32_t height, const struct decode_options *options,
+                                   struct err *err) CHECK_RESULT;
+/* The same, then make room for it and set the picture's size. */
+enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t height,
+                                     const struct decode_options *options, struct err *err) CHECK_RESULT;
+
+enum image_error decode_jpeg(const uint8_t *bytes, size_t n, const struct decode_options *options, struct picture *ret,
                              struct err *err) CHECK_RESULT;
-enum image_error decode_png(const uint8_t *bytes, size_t n, const struct decode_limits *limits, struct picture *ret,
+enum image_error decode_png(const uint8_t *bytes, size_t n, const struct decode_options *options, struct picture *ret,
                             struct err *err) CHECK_RESULT;
-enum image_error decode_webp(const uint8_t *bytes, size_t n, const struct decode_limits *limits, struct picture *ret,
+enum image_error decode_webp(const uint8_t *bytes, size_t n, const struct decode_options *options, struct picture *ret,
                              struct err *err) CHECK_RESULT;
 
 #endif

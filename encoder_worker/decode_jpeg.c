@@ -1,4 +1,6 @@
 #include "encoder_worker/decode_formats.h"
+#include "encoder_worker/jpeg_segments.h"
+#include "encoder_worker/orientation.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -148,7 +150,7 @@ static void read_rows(struct jpeg_run *run, struct picture *p)
 }
 
 /* setjmp lives here: nothing in this frame changes between it and a longjmp except through pointers. */
-static enum image_error decompress(struct jpeg_run *run, const struct decode_limits *limits, struct picture *p,
+static enum image_error decompress(struct jpeg_run *run, const struct decode_options *options, struct picture *p,
                                    struct err *err)
 {
     j_decompress_ptr cinfo = &run->cinfo;
@@ -164,7 +166,7 @@ static enum image_error decompress(struct jpeg_run *run, const struct decode_lim
     cinfo->src = &run->source;
     cinfo->progress = &run->progress;
     (void)jpeg_read_header(cinfo, TRUE);
-    code = decode_size_picture(p, cinfo->image_width, cinfo->image_height, limits, err);
+    code = decode_size_picture(p, cinfo->image_width, cinfo->image_height, options, err);
     if (code != IMAGE_OK)
         return code;
     if (cinfo->num_components == 1 || cinfo->num_components == 3)
@@ -182,12 +184,17 @@ static enum image_error decompress(struct jpeg_run *run, const struct decode_lim
     return IMAGE_OK;
 }
 
-enum image_error decode_jpeg(const uint8_t *bytes, size_t n, const struct decode_limits *limits, struct picture *ret,
+enum image_error decode_jpeg(const uint8_t *bytes, size_t n, const struct decode_options *options, struct picture *ret,
                              struct err *err)
 {
     struct jpeg_run run = {0};
-    enum image_error code;
+    const uint8_t *exif;
+    size_t exif_bytes;
+    enum image_error code = jpeg_check_segments(bytes, n, &exif, &exif_bytes, err);
 
+    if (code != IMAGE_OK)
+        return code;
+    ret->orientation = orientation_of_exif(exif, exif_bytes);
     run.cinfo.err = jpeg_std_error(&run.errors);
     run.cinfo.client_data = &run;
     run.errors.error_exit = on_error;
@@ -201,7 +208,7 @@ enum image_error decode_jpeg(const uint8_t *bytes, size_t n, const struct decode
     run.source.skip_input_data = source_skip;
     run.source.resync_to_restart = jpeg_resync_to_restart;
     run.source.term_source = source_nothing;
-    code = decompress(&run, limits, ret, err);
+    code = decompress(&run, options, ret, err);
     jpeg_destroy_decompress(&run.cinfo);
     return code;
 }

@@ -1,12 +1,145 @@
+/* decode_png.c - PNG: png_chunks.c reads the file as Pillow does, libspng the picture data.
+ *
+ * libspng alone refuses much that Pillow takes (a file that lacks its last bytes, wrong checksums of the data, palettes
+ * of any length but the right one, more than a few hundred texts), and takes what Pillow refuses. So it is given a file
+ * of its own, made as it reads: header, palette and picture data, each as it has to be. */
 #include "encoder_worker/decode_formats.h"
+#include "encoder_worker/orientation.h"
+#include "encoder_worker/png_chunks.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include <spng.h>
+#include <zlib.h>
 
-/* What compressed text and colour profiles may unpack to: none of it is used. */
-#define MAX_CHUNK_BYTES ((size_t)16 << 20)
-#define MAX_CHUNKS_BYTES ((size_t)32 << 20)
+enum { HEAD_BYTES = 8 + 25 + 12 + 768, CHUNK_HEAD_BYTES = 8, CHECKSUM_BYTES = 4 };
+
+/* What libspng reads: spans one after another. */
+struct reader {
+    const struct png_file *file;
+    const uint8_t *span;
+    size_t left;
+    enum { AT_DATA, AT_CHECKSUM, AT_CHUNK, AT_END } next;
+    struct png_chunk chunk; /* whose data is read, or was last */
+    size_t next_at;         /* of the next chunk in the file */
+    uint8_t head[HEAD_BYTES];
+};
+
+static uint8_t *put(uint8_t *at, const void *bytes, size_t n)
+{
+    memcpy(at, bytes, n);
+    return at + n;
+}
+
+static uint8_t *put_be32(uint8_t *at, uint32_t v)
+{
+    const uint8_t bytes[4] = {(uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v};
+
+    return put(at, bytes, 4);
+}
+
+static uint8_t *put_checksum(uint8_t *at, const uint8_t *kind)
+{
+    return put_be32(at, (uint32_t)crc32_z(0, kind, (size_t)(at - kind)));
+}
+
+static uint8_t *put_chunk_head(uint8_t *at, size_t n, const char *kind)
+{
+    return put(put_be32(at, (uint32_t)n), kind, 4);
+}
+
+/* As many entries as the depth can name. Those that the file does not have are black, as in Pillow. */
+static uint8_t *put_palette(uint8_t *at, const struct png_file *f)
+{
+    const size_t n = (size_t)1 << f->depth, n_file = f->palette_bytes / 3;
+    uint8_t *kind = at + 4;
+
+    at = put_chunk_head(at, n * 3, "PLTE");
+    for (size_t i = 0; i < n; i++, at += 3) {
+        memset(at, 0, 3);
+        if (i < n_file)
+            memcpy(at, f->palette + 3 * i, 3);
+    }
+    return put_checksum(at, kind);
+}
+
+static void reader_init(struct reader *r, const struct png_file *f)
+{
+    const uint8_t kind[5] = {f->depth, f->color, 0, 0, f->interlaced};
+    uint8_t *at = put(r->head, "\x89PNG\r\n\x1a\n", 8);
+
+    at = put_be32(put_be32(put_chunk_head(at, 13, "IHDR"), f->width), f->height);
+    at = put_checksum(put(at, kind, sizeof(kind)), r->head + 12);
+    if (f->color == 3)
+        at = put_palette(at, f);
+    r->file = f;
+    r->span = r->head;
+    r->left = (size_t)(at - r->head);
+    r->next = AT_CHUNK;
+    r->next_at = f->data_at;
+}
+
+/* The next chunk of picture data that is not empty. False: there are no more. */
+static bool next_data(struct reader *r)
+{
+    struct png_chunk c;
+
+    while (png_chunk_at(r->file, r->next_at, &c) && memcmp(c.kind, "IDAT", 4) == 0) {
+        r->chunk = c;
+        r->next_at = c.end + CHECKSUM_BYTES;
+        if (c.available)
+            return true;
+    }
+    return false;
+}
+
+/* Data that the file's end cuts off are a shorter chunk. Pillow does not look at the checksums of picture data, so that
+ * from the first of them on libspng is told not to either; told before, it would pass over zlib's own checksum too. */
+static int next_span(struct reader *r, spng_ctx *ctx)
+{
+    switch (r->next) {
+    case AT_DATA:
+        r->span = r->chunk.data;
+        r->left = r->chunk.available;
+        r->next = AT_CHECKSUM;
+        return 0;
+    case AT_CHECKSUM:
+        r->span = r->head;
+        r->left = CHECKSUM_BYTES;
+        r->next = AT_CHUNK;
+        return spng_set_crc_action(ctx, SPNG_CRC_USE, SPNG_CRC_USE);
+    case AT_CHUNK: {
+        const bool is_data = next_data(r);
+
+        r->span = r->head;
+        r->left = CHUNK_HEAD_BYTES;
+        (void)put_chunk_head(r->head, is_data ? r->chunk.available : 0, is_data ? "IDAT" : "IEND");
+        r->next = is_data ? AT_DATA : AT_END;
+        return 0;
+    }
+    default:
+        return SPNG_IO_EOF;
+    }
+}
+
+static int reader_read(spng_ctx *ctx, void *user, void *to, size_t n)
+{
+    struct reader *r = user;
+    uint8_t *at = to;
+
+    while (n > 0) {
+        size_t some = n < r->left ? n : r->left;
+
+        at = put(at, r->span, some);
+        r->span += some;
+        r->left -= some;
+        n -= some;
+        if (n > 0 && r->left == 0 && next_span(r, ctx) != 0)
+            return SPNG_IO_EOF;
+    }
+    return 0;
+}
 
 static enum image_error fail(int rc, struct err *err)
 {
@@ -14,63 +147,97 @@ static enum image_error fail(int rc, struct err *err)
     switch (rc) {
     case SPNG_EMEM:
         return IMAGE_NO_MEMORY;
-    case SPNG_EUSER_WIDTH:
-    case SPNG_EUSER_HEIGHT:
-        return IMAGE_TOO_MANY_PIXELS;
     case SPNG_IO_EOF:
     case SPNG_EOF:
     case SPNG_EIDAT_TOO_SHORT:
+        (void)err_set(err, -EBADMSG, "PNG: the picture data end before the last row");
         return IMAGE_TRUNCATED;
     default:
         return IMAGE_CORRUPT;
     }
 }
 
-static enum image_error decompress(spng_ctx *ctx, const uint8_t *bytes, size_t n, const struct decode_limits *limits,
-                                   struct picture *p, struct err *err)
+/* 16-bit grey has been decoded to the end of the picture's memory and is spread over all of it. Pillow makes everything
+ * above 255 white. */
+static void spread_grey16(struct picture *p, bool high_byte)
 {
-    struct spng_ihdr header;
-    enum image_error code;
-    size_t size;
-    int rc = spng_set_image_limits(ctx, limits->max_dimension, limits->max_dimension);
+    const size_t n = (size_t)p->width * p->height;
+    const uint8_t *from = p->rgb + n;
 
-    if (rc == 0)
-        rc = spng_set_chunk_limits(ctx, MAX_CHUNK_BYTES, MAX_CHUNKS_BYTES);
-    if (rc == 0)
-        rc = spng_set_crc_action(ctx, SPNG_CRC_ERROR,
-                                 SPNG_CRC_DISCARD); /* no chunk that may be dropped changes a pixel */
-    if (rc == 0)
-        rc = spng_set_png_buffer(ctx, bytes, n);
-    if (rc == 0)
-        rc = spng_get_ihdr(ctx, &header);
-    if (rc)
-        return fail(rc, err);
-    code = decode_size_picture(p, header.width, header.height, limits, err);
-    if (code != IMAGE_OK)
-        return code;
-    rc = spng_decoded_image_size(ctx, SPNG_FMT_RGB8, &size);
-    if (rc)
-        return fail(rc, err);
-    if (size != (size_t)p->width * p->height * 3) {
-        (void)err_set(err, -EBADMSG, "PNG: the decoder wants %zu bytes for %ux%u pixels", size, p->width, p->height);
-        return IMAGE_CORRUPT;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v;
+
+        memcpy(&v, from + 2 * i, 2);
+        memset(p->rgb + 3 * i, high_byte ? v >> 8 : v < 255 ? v : 255, 3);
     }
-    /* without SPNG_DECODE_TRNS alpha and tRNS are dropped, and samples are reduced to their upper 8 bits */
-    rc = spng_decode_image(ctx, p->rgb, size, SPNG_FMT_RGB8, 0);
-    return rc ? fail(rc, err) : IMAGE_OK;
 }
 
-enum image_error decode_png(const uint8_t *bytes, size_t n, const struct decode_limits *limits, struct picture *ret,
+static enum image_error decompress(spng_ctx *ctx, struct reader *r, bool grey16_high_byte, struct picture *p,
+                                   struct err *err)
+{
+    const bool grey16 = r->file->color == 0 && r->file->depth == 16;
+    const size_t n_pixels = (size_t)p->width * p->height;
+    const int format = grey16 ? SPNG_FMT_PNG : SPNG_FMT_RGB8;
+    size_t size;
+    int rc = spng_set_png_stream(ctx, reader_read, r);
+
+    if (rc == 0)
+        rc = spng_decoded_image_size(ctx, format, &size);
+    if (rc == 0 && size != n_pixels * (grey16 ? 2 : 3))
+        rc = SPNG_EBUFSIZ;
+    /* without SPNG_DECODE_TRNS alpha and tRNS are dropped, and samples are reduced to their upper 8 bits */
+    if (rc == 0)
+        rc = spng_decode_image(ctx, p->rgb + (grey16 ? n_pixels : 0), size, format, 0);
+    if (rc)
+        return fail(rc, err);
+    if (grey16)
+        spread_grey16(p, grey16_high_byte);
+    return IMAGE_OK;
+}
+
+/* What Pillow finds wrong when it sets out to make the pixels. */
+static enum image_error check_palette(const struct png_file *f, struct err *err)
+{
+    const bool wrong = f->palette_bytes / 3 > 256 || (!f->palette && f->one_transparent);
+
+    if (f->color != 3 || !wrong)
+        return IMAGE_OK;
+    (void)err_set(err, -EBADMSG,
+                  f->palette ? "PNG: the palette has more than 256 entries" : "PNG: there is no palette");
+    return IMAGE_CORRUPT;
+}
+
+enum image_error decode_png(const uint8_t *bytes, size_t n, const struct decode_options *options, struct picture *ret,
                             struct err *err)
 {
-    spng_ctx *ctx = spng_ctx_new(0);
-    enum image_error code;
+    struct reader reader = {0};
+    struct png_file file;
+    enum image_error code = png_read_head(bytes, n, &file, err), size;
+    spng_ctx *ctx;
 
+    if (code == IMAGE_OK && file.depth == 0) {
+        (void)err_set(err, -EBADMSG, "PNG: no header, or one with a color type and depth that there are not");
+        return IMAGE_CORRUPT;
+    }
+    size = file.depth ? decode_check_size(file.width, file.height, options, err) : IMAGE_OK;
+    if (size != IMAGE_OK) /* the better reason, whatever else is wrong */
+        return size;
+    if (code == IMAGE_OK)
+        code = decode_size_picture(ret, file.width, file.height, options, err);
+    if (code != IMAGE_OK)
+        return code;
+    ctx = spng_ctx_new(0);
     if (!ctx) {
         (void)err_set(err, -ENOMEM, "PNG: no memory for the decoder");
         return IMAGE_NO_MEMORY;
     }
-    code = decompress(ctx, bytes, n, limits, ret, err);
+    reader_init(&reader, &file);
+    code = decompress(ctx, &reader, options->grey16_high_byte, ret, err);
     spng_ctx_free(ctx);
+    if (code == IMAGE_OK)
+        code = png_read_tail(&file, reader.chunk.end + CHECKSUM_BYTES, err);
+    if (code == IMAGE_OK)
+        code = check_palette(&file, err);
+    ret->orientation = orientation_of_exif(file.exif, file.exif_bytes);
     return code;
 }

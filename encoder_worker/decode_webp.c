@@ -1,8 +1,13 @@
 #include "encoder_worker/decode_formats.h"
+#include "encoder_worker/orientation.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <string.h>
 
 #include <webp/decode.h>
+#include <webp/demux.h>
 
 static enum image_error fail(VP8StatusCode status, struct err *err)
 {
@@ -23,35 +28,72 @@ static enum image_error fail(VP8StatusCode status, struct err *err)
     }
 }
 
-enum image_error decode_webp(const uint8_t *bytes, size_t n, const struct decode_limits *limits, struct picture *ret,
-                             struct err *err)
+/* Why the file could not be taken apart. */
+static enum image_error fail_container(const WebPData *file, struct err *err)
 {
+    WebPDemuxState state;
+    WebPDemuxer *parts = WebPDemuxPartial(file, &state);
+    bool damaged = state == WEBP_DEMUX_PARSE_ERROR;
+
+    WebPDemuxDelete(parts);
+    return fail(damaged ? VP8_STATUS_BITSTREAM_ERROR : VP8_STATUS_NOT_ENOUGH_DATA, err);
+}
+
+/* The first frame of an animation is decoded to its place; what it leaves open is black, which is how transparent pixels
+ * look without their alpha. A still picture is one frame that leaves nothing open. */
+static enum image_error decode_frame(const WebPIterator *frame, struct picture *p, struct err *err)
+{
+    const size_t size = (size_t)p->width * p->height * 3, stride = (size_t)p->width * 3;
+    const size_t at = (size_t)frame->y_offset * stride + (size_t)frame->x_offset * 3;
     WebPDecoderConfig config;
-    enum image_error code;
     VP8StatusCode status;
 
     if (!WebPInitDecoderConfig(&config)) {
         (void)err_set(err, -ENOTSUP, "WebP: the library is not the version this was built with");
         return IMAGE_UNSUPPORTED;
     }
-    status = WebPGetFeatures(bytes, n, &config.input);
-    if (status != VP8_STATUS_OK)
-        return fail(status, err);
-    if (config.input.has_animation) {
-        (void)err_set(err, -ENOTSUP, "WebP: animated, which picture is meant?");
-        return IMAGE_UNSUPPORTED;
-    }
-    if (config.input.width <= 0 || config.input.height <= 0)
+    if (at >= size || stride > INT_MAX)
         return fail(VP8_STATUS_BITSTREAM_ERROR, err);
-    code = decode_size_picture(ret, (uint32_t)config.input.width, (uint32_t)config.input.height, limits, err);
-    if (code != IMAGE_OK)
-        return code;
+    if ((uint32_t)frame->width != p->width || (uint32_t)frame->height != p->height)
+        memset(p->rgb, 0, size);
     config.output.colorspace = MODE_RGB; /* alpha is dropped, not blended */
     config.output.is_external_memory = 1;
-    config.output.u.RGBA.rgba = ret->rgb;
-    config.output.u.RGBA.stride = config.input.width * 3;
-    config.output.u.RGBA.size = (size_t)config.input.width * (size_t)config.input.height * 3;
-    status = WebPDecode(bytes, n, &config);
+    config.output.u.RGBA.rgba = p->rgb + at;
+    config.output.u.RGBA.stride = (int)stride;
+    config.output.u.RGBA.size = size - at;
+    status = WebPDecode(frame->fragment.bytes, frame->fragment.size, &config);
     WebPFreeDecBuffer(&config.output);
     return status == VP8_STATUS_OK ? IMAGE_OK : fail(status, err);
+}
+
+static enum image_error decode_parts(const WebPDemuxer *parts, const struct decode_options *options,
+                                     struct picture *ret, struct err *err)
+{
+    WebPIterator frame = {0};
+    enum image_error code = decode_size_picture(ret, WebPDemuxGetI(parts, WEBP_FF_CANVAS_WIDTH),
+                                                WebPDemuxGetI(parts, WEBP_FF_CANVAS_HEIGHT), options, err);
+
+    if (code != IMAGE_OK)
+        return code;
+    code = WebPDemuxGetFrame(parts, 1, &frame) ? decode_frame(&frame, ret, err) : fail(VP8_STATUS_BITSTREAM_ERROR, err);
+    WebPDemuxReleaseIterator(&frame);
+    return code;
+}
+
+enum image_error decode_webp(const uint8_t *bytes, size_t n, const struct decode_options *options, struct picture *ret,
+                             struct err *err)
+{
+    const WebPData file = {.bytes = bytes, .size = n};
+    WebPDemuxer *parts = WebPDemux(&file);
+    WebPChunkIterator exif = {0};
+    enum image_error code;
+
+    if (!parts)
+        return fail_container(&file, err);
+    code = decode_parts(parts, options, ret, err);
+    if (WebPDemuxGetChunk(parts, "EXIF", 1, &exif))
+        ret->orientation = orientation_of_exif(exif.chunk.bytes, exif.chunk.size);
+    WebPDemuxReleaseChunkIterator(&exif);
+    WebPDemuxDelete(parts);
+    return code;
 }

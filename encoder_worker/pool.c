@@ -29,7 +29,7 @@ struct job {
 struct decoder {
     struct mailbox *requests, *results;
     uint32_t size_px;
-    struct decode_limits limits;
+    struct decode_options options;
     struct resize *resize;
     struct picture picture;
     struct buf bytes;
@@ -51,12 +51,12 @@ static void decode_into_slot(struct decoder *d, const char *path, struct pool_re
     size_t slot_bytes = (size_t)d->size_px * d->size_px * 3;
     int64_t t0 = clock_mono_ns(), t1, t2;
 
-    r->code = source_fetch(path, d->limits.max_file_bytes, &d->bytes, &r->message);
+    r->code = source_fetch(path, d->options.max_file_bytes, &d->bytes, &r->message);
     r->file_bytes = d->bytes.size_bytes;
     t1 = clock_mono_ns();
     r->fetch_ns = t1 - t0;
     if (r->code == IMAGE_OK) {
-        r->code = decode_picture(d->bytes.data, d->bytes.size_bytes, &d->limits, &d->picture, &r->message);
+        r->code = decode_picture(d->bytes.data, d->bytes.size_bytes, &d->options, &d->picture, &r->message);
         r->width = d->picture.width;
         r->height = d->picture.height;
         t2 = clock_mono_ns();
@@ -99,7 +99,7 @@ static int decoder_start(struct pool *p, struct decoder *d, const struct pool_co
     d->requests = p->requests;
     d->results = p->results;
     d->size_px = conf->size_px;
-    d->limits = conf->limits;
+    d->options = conf->options;
     picture_init(&d->picture);
     buf_init(&d->bytes, 0);
     rc = resize_new(&d->resize);

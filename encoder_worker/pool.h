@@ -22,7 +22,7 @@ struct pool_conf {
     int n_threads;    /* 1 .. 256 */
     int capacity;     /* requests in the pool, 1 .. 65536; some 5 KiB each */
     uint32_t size_px; /* S of the slots */
-    struct decode_limits limits;
+    struct decode_options options;
 };
 
 struct pool_result {

@@ -16,7 +16,7 @@
 /* One picture file -> size x size pixels. */
 static int load_pixels(const char *path, int size, uint8_t *ret, struct err *err)
 {
-    const struct decode_limits limits = DECODE_LIMITS_DEFAULT;
+    const struct decode_options options = DECODE_OPTIONS_DEFAULT;
     struct resize *resize = NULL;
     struct picture picture;
     struct buf bytes;
@@ -24,10 +24,10 @@ static int load_pixels(const char *path, int size, uint8_t *ret, struct err *err
     int rc;
 
     picture_init(&picture);
-    buf_init(&bytes, limits.max_file_bytes);
-    if ((rc = file_read(path, limits.max_file_bytes, &bytes, err)) < 0)
+    buf_init(&bytes, options.max_file_bytes);
+    if ((rc = file_read(path, options.max_file_bytes, &bytes, err)) < 0)
         goto out;
-    if (decode_picture(bytes.data, bytes.size_bytes, &limits, &picture, &why) != IMAGE_OK) {
+    if (decode_picture(bytes.data, bytes.size_bytes, &options, &picture, &why) != IMAGE_OK) {
         rc = err_set(err, -EINVAL, "%s: %s", path, why.text);
         goto out;
     }

@@ -16,10 +16,12 @@ const struct conf_key encoder_conf_table[] = {
     WORKER_CONF_KEYS(struct encoder_conf, "2", "on a CPU 16, on a GPU 256"),
     {"decode_threads", CONF_INT, CONF_AT(struct encoder_conf, decode_threads), "1", 1, 256,
      "threads that fetch and decode ahead"},
-    {"max_file_bytes", CONF_SIZE, CONF_AT(struct encoder_conf, max_file_bytes), "256MiB", 1, 0, "largest picture file"},
-    {"max_pixels", CONF_INT, CONF_AT(struct encoder_conf, max_pixels), "89478485", 1, 0, "most pixels of a picture"},
-    {"max_dimension", CONF_INT, CONF_AT(struct encoder_conf, max_dimension), "65500", 1, 1 << 20,
-     "longest side of a picture, pixels"},
+    {"max_file_bytes", CONF_SIZE, CONF_AT(struct encoder_conf, max_file_bytes), "1GiB", 1, 0, "largest picture file"},
+    {"max_pixels", CONF_INT, CONF_AT(struct encoder_conf, max_pixels), "178956970", 1, 0, "most pixels of a picture"},
+    {"exif_orientation", CONF_BOOL, CONF_AT(struct encoder_conf, exif_orientation), "no", 0, 0,
+     "turn pictures as their EXIF data say"},
+    {"grey16_high_byte", CONF_BOOL, CONF_AT(struct encoder_conf, grey16_high_byte), "no", 0, 0,
+     "16-bit grey is its upper byte (no: what is above 255 is white, as in Pillow)"},
     {"null_shape", CONF_TEXT, CONF_AT(struct encoder_conf, null_shape), "257,1408", 1, 0,
      "device = null: tokens,width of the output"},
     {0}};
@@ -67,9 +69,10 @@ static int open_model(struct encoder_worker *w, struct err *err)
 {
     struct pool_conf pool = {.n_threads = (int)w->conf->decode_threads,
                              .capacity = (int)worker_window_items(&w->common) + MSG_MAX_UNIT_ITEMS,
-                             .limits = {.max_file_bytes = (size_t)w->conf->max_file_bytes,
-                                        .max_pixels = (uint64_t)w->conf->max_pixels,
-                                        .max_dimension = (uint32_t)w->conf->max_dimension}};
+                             .options = {.max_file_bytes = (size_t)w->conf->max_file_bytes,
+                                         .max_pixels = (uint64_t)w->conf->max_pixels,
+                                         .exif_orientation = w->conf->exif_orientation,
+                                         .grey16_high_byte = w->conf->grey16_high_byte}};
     int rc = worker_open(&w->common, err);
 
     if (rc == 0)

@@ -16,7 +16,7 @@ struct encoder_conf {
     int64_t decode_threads;
     int64_t max_file_bytes;
     int64_t max_pixels;
-    int64_t max_dimension;
+    bool exif_orientation, grey16_high_byte;
     char null_shape[64];
 };
 

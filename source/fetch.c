@@ -22,7 +22,7 @@ enum image_error source_fetch(const char *path, size_t max_file_bytes, struct bu
         (void)err_set(err, rc, "no such file");
         return IMAGE_MISSING;
     case -EFBIG:
-        (void)err_set(err, rc, "the file has more than %zu bytes, the limit", max_file_bytes);
+        (void)err_set(err, rc, "the file has more than %zu bytes, which is --max-file-size", max_file_bytes);
         return IMAGE_TOO_LARGE;
     case -ENOMEM:
         (void)err_set(err, rc, "no memory to read the file");

@@ -8,8 +8,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static const struct decode_limits limits = {
-        .max_file_bytes = 1 << 20, .max_pixels = 1 << 20, .max_dimension = 8192};
+    static const struct decode_options options = {
+        .max_file_bytes = 1 << 20, .max_pixels = 1 << 20, .exif_orientation = true};
     static uint8_t out[16 * 16 * 3];
     static struct picture p;
     static struct resize *r;
@@ -18,9 +18,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
     if (!r && resize_new(&r) < 0)
         return 0;
-    code = decode_picture(data, n, &limits, &p, &err);
+    code = decode_picture(data, n, &options, &p, &err);
     if (code == IMAGE_OK) {
-        if ((uint64_t)p.width * p.height > limits.max_pixels ||
+        if ((uint64_t)p.width * p.height > options.max_pixels ||
             resize_rgb(r, p.rgb, p.width, p.height, out, 16, 16) < 0)
             abort();
     } else if (p.width || p.height || !err.text[0]) {

@@ -29,7 +29,7 @@ struct fixture {
 static struct pool_conf conf_of(int n_threads, int capacity)
 {
     return (struct pool_conf){
-        .n_threads = n_threads, .capacity = capacity, .size_px = SIDE, .limits = DECODE_LIMITS_DEFAULT};
+        .n_threads = n_threads, .capacity = capacity, .size_px = SIDE, .options = DECODE_OPTIONS_DEFAULT};
 }
 
 static struct pool *new_pool(int n_threads, int capacity)
@@ -83,7 +83,7 @@ static void submit(struct pool *p, uint64_t index, const char *path, uint8_t *sl
 /* What the pool should deliver for a good picture, computed here in one thread. */
 static void expected_pixels(const char *path, uint8_t *out)
 {
-    struct decode_limits limits = DECODE_LIMITS_DEFAULT;
+    struct decode_options options = DECODE_OPTIONS_DEFAULT;
     struct resize *r = NULL;
     struct picture p;
     struct buf b;
@@ -91,7 +91,7 @@ static void expected_pixels(const char *path, uint8_t *out)
     buf_init(&b, 0);
     fixture_bytes(path, &b);
     picture_init(&p);
-    assert_int_equal(decode_picture(b.data, b.size_bytes, &limits, &p, NULL), IMAGE_OK);
+    assert_int_equal(decode_picture(b.data, b.size_bytes, &options, &p, NULL), IMAGE_OK);
     assert_int_equal(resize_new(&r), 0);
     assert_int_equal(resize_rgb(r, p.rgb, p.width, p.height, out, SIDE, SIDE), 0);
     resize_free(r);

@@ -64,7 +64,7 @@ static inline void viewer_close(struct viewer *v)
 /* A picture file -> rgb [S, S, 3] */
 static inline void viewer_pixels(const struct vit *vit, const char *path, uint8_t *rgb)
 {
-    const struct decode_limits limits = DECODE_LIMITS_DEFAULT;
+    const struct decode_options options = DECODE_OPTIONS_DEFAULT;
     const uint32_t size = (uint32_t)vit_image_size(vit);
     struct resize *resize = NULL;
     struct picture picture;
@@ -72,9 +72,9 @@ static inline void viewer_pixels(const struct vit *vit, const char *path, uint8_
     struct err err = {{0}};
 
     picture_init(&picture);
-    buf_init(&bytes, limits.max_file_bytes);
-    CHECK_OK(file_read(path, limits.max_file_bytes, &bytes, &err), err);
-    if (decode_picture(bytes.data, bytes.size_bytes, &limits, &picture, &err) != IMAGE_OK)
+    buf_init(&bytes, options.max_file_bytes);
+    CHECK_OK(file_read(path, options.max_file_bytes, &bytes, &err), err);
+    if (decode_picture(bytes.data, bytes.size_bytes, &options, &picture, &err) != IMAGE_OK)
         fail_msg("%s: %s", path, err.text);
     assert_int_equal(resize_new(&resize), 0);
     assert_int_equal(resize_rgb(resize, picture.rgb, picture.width, picture.height, rgb, size, size), 0);

@@ -1,0 +1,14 @@
+/* verdict.h - what Blipline makes of a picture file, in the words of tests/zoo/expected.tsv.
+ *
+ * "WIDTH HEIGHT CRC" of the RGB bytes, then " turned WIDTH HEIGHT CRC" where EXIF data turn the picture into another one;
+ * or "refused". Units: none. Memory: nothing is kept. Errors: the reason of a refusal is in err. */
+#ifndef BLIPLINE_TESTS_UNIT_VERDICT_H
+#define BLIPLINE_TESTS_UNIT_VERDICT_H
+
+#include "encoder_worker/decode.h"
+
+enum { VERDICT_SIZE = 80 };
+
+void verdict(const uint8_t *bytes, size_t n, char ret[VERDICT_SIZE], struct err *err);
+
+#endif
