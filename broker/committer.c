@@ -266,6 +266,8 @@ static int apply(struct store *s, const struct committer_request *q, struct err 
     switch (q->op) {
     case COMMITTER_ROWS:
         return append_rows(s, q, err);
+    case COMMITTER_SOURCES:
+        return store_put_sources(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
     case COMMITTER_SEAL:
         return store_seal(s, err);
     case COMMITTER_UNIT:

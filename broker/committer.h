@@ -38,6 +38,7 @@ struct committer_conf {
 enum committer_op {
     COMMITTER_OPEN,     /* path, create, meta */
     COMMITTER_ROWS,     /* rows, n_rows, first_item */
+    COMMITTER_SOURCES,  /* rows, n_rows: those of sources */
     COMMITTER_SEAL,     /* nothing more */
     COMMITTER_UNIT,     /* unit, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts */
@@ -57,7 +58,7 @@ struct committer_request {
     bool create;
     struct stored_job_meta *meta; /* malloc'ed, owned; of a new store, may be NULL without `create` */
 
-    struct buf rows; /* Item rows (proto/row.h), row frames back to back */
+    struct buf rows; /* Item rows (proto/row.h) or Source rows (proto/row_source.h), row frames back to back */
     uint32_t n_rows;
     uint64_t first_item; /* the number its first row is to get; another one: -EAGAIN (an earlier request failed) */
 

@@ -305,7 +305,7 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
 
     if (!job)
         return;
-    r = request_for(b, COMMITTER_ROWS, job->id, peer, m->seq);
+    r = request_for(b, m->job_rows.sources ? COMMITTER_SOURCES : COMMITTER_ROWS, job->id, peer, m->seq);
     wire_message_rows(message, &cursor);
     for (size_t i = 0; r && rc == 0 && i < cursor.n_frames; i++)
         rc = buf_append(&r->rows, cursor.frames[i].data, cursor.frames[i].size_bytes);
@@ -317,7 +317,7 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
     if (r) {
         r->n_rows = m->n_rows;
         r->first_item = job->next_item;
-        job->next_item += m->n_rows;
+        job->next_item += m->job_rows.sources ? 0 : m->n_rows;
     }
     broker_post(b, r);
 }
@@ -434,7 +434,7 @@ static void on_completion(struct broker *b, struct committer_completion *done)
         broker_fail(b, -EIO, "a unit's attempts cannot be committed: %s", done->text);
     else if (job && q && done->op == COMMITTER_OPEN)
         on_open(b, job, done, q);
-    else if (job && q && done->op == COMMITTER_ROWS)
+    else if (job && q && (done->op == COMMITTER_ROWS || done->op == COMMITTER_SOURCES))
         on_rows(b, job, done, q);
     else if (job && q && done->op == COMMITTER_SEAL)
         on_seal(b, job, done, q);

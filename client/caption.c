@@ -7,6 +7,7 @@
 #include "client/feed.h"
 #include "client/interrupt.h"
 #include "client/job.h"
+#include "client/passed_over.h"
 #include "client/plan_show.h"
 #include "client/progress.h"
 #include "client/report.h"
@@ -98,8 +99,10 @@ static int reopen_feed(struct run *r, struct err *err)
     o.columns = (struct source_columns){.names = r->columns, .n = p->n_fields, .picture = r->o->image_column};
 
     for (int i = 0; r->feed && i < o.n_sources; i++) {
-        if (source_is_read_once(o.sources[i]))
-            return err_set(err, -EIO, "the list %s cannot be read twice; run the command again", o.sources[i] + 1);
+        const char *arg = feed_origins(r->feed)->args[i].arg;
+
+        if (source_is_read_once(arg))
+            return err_set(err, -EIO, "the list %s cannot be read twice; run the command again", arg + 1);
     }
     feed_close(r->feed);
     r->feed = NULL;
@@ -166,12 +169,16 @@ static int establish_once(struct run *r, bool again, struct err *err)
 {
     int rc = job_open(&r->job, CONNECT_MS, err);
 
+    if (rc == 0 && !r->job.sealed)
+        rc = job_sources(&r->job, r->feed, err);
     if (rc == 0 && !r->job_begun)
         rc = begin(r, err);
     else if (rc == 0 && again && !r->job.sealed)
         rc = import_again(r, err);
     if (rc == 0 && !r->job.sealed)
         rc = stream(r, err);
+    if (rc == 0 && !r->job.sealed)
+        rc = job_sources(&r->job, r->feed, err);
     if (rc == 0)
         rc = job_seal(&r->job, err);
     return rc;
@@ -387,6 +394,26 @@ static int prepare(struct run *r, struct err *err)
     return rc;
 }
 
+/* Sources that were moved, and what walks have passed over. */
+static void tell_about_places(struct run *r)
+{
+    const struct feed_counts *c = feed_counts(r->feed);
+    const struct origins *o = feed_origins(r->feed);
+    struct passed_over passed;
+    char text[512];
+
+    for (int i = 0; i < o->n_args; i++)
+        if (o->args[i].moved)
+            screen_note(&r->screen, "%s is the source \"%s\" of %s, which was %s", o->args[i].arg,
+                        o->rows[o->args[i].number - 1].name, r->o->store, o->args[i].was);
+    passed_over_of_walk(&c->skipped, &passed);
+    if (passed.n)
+        screen_note(&r->screen, "passed over: %s (blipline help sources)",
+                    passed_over_words(&passed, text, sizeof(text)));
+    if (c->skipped.first_problem.text[0])
+        screen_note(&r->screen, "not everything could be looked at: %s", c->skipped.first_problem.text);
+}
+
 static void tell_about_sources(struct run *r)
 {
     const struct feed_counts *c = feed_counts(r->feed);
@@ -414,8 +441,7 @@ static void tell_about_sources(struct run *r)
         if (!r->o->plan->fields[i].needed && !(c->columns_seen >> i & 1))
             screen_note(&r->screen, "no source has a column \"%s\": there are no given texts of that name",
                         r->columns[i]);
-    if (c->first_problem.text[0])
-        screen_note(&r->screen, "passed over: %s", c->first_problem.text);
+    tell_about_places(r);
 }
 
 static void say_error(struct run *r, int rc, const struct err *err)
@@ -432,8 +458,11 @@ static int conclude(struct run *r, int rc, const struct err *err)
                             .progress = &r->now,
                             .n_before = r->n_before,
                             .elapsed_ms = r->end_ms - r->start_ms,
-                            .complete = rc == 0 && r->now.state == MSG_JOB_DONE,
+                            .done = rc == 0 && r->now.state == MSG_JOB_DONE,
                             .recipe = &r->o->plan->recipe};
+
+    if (r->feed)
+        passed_over_of_walk(&feed_counts(r->feed)->skipped, &report.passed_over);
 
     screen_status(&r->screen, "");
     if (rc < 0 && rc != -EINTR) {
@@ -447,11 +476,11 @@ static int conclude(struct run *r, int rc, const struct err *err)
         report_json(&report);
     else
         answer_error("stopped before the job had begun");
-    if (!report.complete) {
+    if (!report.done) {
         screen_note(&r->screen, "stopped; run the same command again to go on");
         return 128 + r->signal_number;
     }
-    return r->now.n_failed ? CLI_EXIT_FAILED_ITEMS : CLI_EXIT_OK;
+    return r->now.n_failed || passed_over_is_incomplete(&report.passed_over) ? CLI_EXIT_FAILED_ITEMS : CLI_EXIT_OK;
 }
 
 static int run_job(struct run *r, struct err *err)
@@ -472,9 +501,13 @@ static int dry_run_json(const struct run *r)
 {
     const struct feed_counts *c = feed_counts(r->feed);
     json_t *all = plan_json(r->o->plan, r->o->placement);
+    struct passed_over passed;
+
+    passed_over_of_walk(&c->skipped, &passed);
 
     if (!all || json_object_set_new(all, "pictures", json_integer((json_int_t)c->n_walked)) < 0 ||
-        json_object_set_new(all, "new", json_integer((json_int_t)c->n_new)) < 0) {
+        json_object_set_new(all, "new", json_integer((json_int_t)c->n_new)) < 0 ||
+        json_object_set_new(all, "passed_over", passed_over_json(&passed)) < 0) {
         json_decref(all);
         return -ENOMEM;
     }
@@ -507,9 +540,8 @@ static int dry_run(struct run *r, struct err *err)
         return rc;
     tell_about_sources(r);
     screen_note(&r->screen,
-                "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s; passed over: %" PRIu64
-                " with other names, %" PRIu64 " hidden. Nothing was done (--dry-run)",
-                c->n_walked, cli_s(c->n_walked), c->n_new, r->o->store, c->n_skipped_names, c->n_skipped_hidden);
+                "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s. Nothing was done (--dry-run)", c->n_walked,
+                cli_s(c->n_walked), c->n_new, r->o->store);
     return 0;
 }
 

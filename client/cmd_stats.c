@@ -175,13 +175,15 @@ static void print_made(const struct stored_job_meta *m)
 static void print_words(const struct stats *s, const struct stored_job_meta *m, const char *store)
 {
     const struct stored_job_counters *c = &s->counters;
-    char disk[32], images[32], command[SHELL_SIZE];
+    char disk[32], images[32], command[SHELL_SIZE], passed[512];
 
     print_made(m);
     printf("items    %" PRIu64 " in %" PRIu32 " units%s; %" PRIu64 " captions, %" PRIu64 " failed, %" PRIu64
            " not done yet\n",
            c->n_items, c->n_units, c->sealed ? "" : " (the list is not complete yet)", s->n_captions, s->n_failed,
            s->n_pending);
+    if (s->passed_over.n)
+        printf("besides  passed over in the sources: %s\n", passed_over_words(&s->passed_over, passed, sizeof(passed)));
     if (s->n_given)
         printf("texts    %" PRIu64 " came with the pictures\n", s->n_given);
     printf("size     %s on disk for %s of images\n", size_text(disk_bytes(store), disk),
@@ -277,6 +279,7 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
                        failures, "disk_bytes", (json_int_t)disk_bytes(store), "tokens", (json_int_t)s->n_tokens,
                        "tokens_histogram", json_histogram(s->tokens), "words_histogram", json_histogram(s->words),
                        "mean_logprob", s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
+    (void)json_object_set_new(all, "passed_over", passed_over_json(&s->passed_over));
     answer_print("stats", all, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 }
 

@@ -17,6 +17,7 @@ enum { FEED_FRAME_ROWS = 4096, FEED_LOOK_AROUND = 8192, FEED_FRAME_BYTES = 4 << 
 
 struct feed {
     struct feed_options o;
+    struct origins origins; /* argument by argument */
     char store_folder[PATH_MAX + 1]; /* absolute with a slash behind it; "": there is none yet */
     int i_source;
     struct source *source; /* NULL: the next one is to be opened */
@@ -36,12 +37,13 @@ struct feed {
 static void count_skipped(struct feed *f)
 {
     const struct source_skipped *s = source_skipped(f->source);
+    struct source_skipped *all = &f->counts.skipped;
 
-    f->counts.n_skipped_names += s->other_names;
-    f->counts.n_skipped_hidden += s->hidden;
-    f->counts.n_skipped_other += s->not_regular + s->linked_folders + s->too_long + s->unreadable;
-    if (!f->counts.first_problem.text[0])
-        f->counts.first_problem = s->first_problem;
+    for (int i = 0; i < SOURCE_N_KINDS; i++)
+        all->n[i] += s->n[i];
+    if (!all->first_problem.text[0])
+        all->first_problem = s->first_problem;
+    origins_count(&f->origins, f->i_source, s);
 }
 
 static void take_item(struct feed *f, const struct source_item *it, struct row_item *ret)
@@ -52,6 +54,7 @@ static void take_item(struct feed *f, const struct source_item *it, struct row_i
                              .path_bytes = (uint32_t)it->path_bytes,
                              .size_bytes = it->size_bytes,
                              .mtime_ns = it->mtime_ns,
+                             .source = f->origins.args[f->i_source].number,
                              .n_fields = it->n_fields,
                              .fields = f->fields};
     for (uint32_t i = 0; i < it->n_fields; i++)
@@ -79,7 +82,7 @@ static int walk(struct feed *f, struct row_item *ret, struct err *err)
 
     while (f->i_source < f->o.n_sources && (f->o.limit == 0 || f->n_taken < f->o.limit)) {
         if (!f->source) {
-            rc = source_open(f->o.sources[f->i_source], &f->o.columns, &f->source, err);
+            rc = source_open(f->origins.args[f->i_source].arg, &f->o.columns, &f->source, err);
             if (rc < 0)
                 return rc;
         }
@@ -170,8 +173,10 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
         rc = join_read(o->join, &f->o.columns, &f->join, err);
     if (rc == 0 && f->join)
         f->counts.columns_seen = join_columns_seen(f->join);
+    if (rc == 0)
+        rc = origins_find(&f->origins, o->sources, o->n_sources, o->store_path, &f->o.columns, err);
     for (int i = 0; rc == 0 && i < o->n_sources; i++)
-        rc = check_source(f, o->sources[i], err);
+        rc = check_source(f, f->origins.args[i].arg, err);
     while (rc >= 0 && f->n_peeked < FEED_PEEK_ITEMS && (rc = walk(f, &item, err)) > 0) {
         rc = row_item_copy(&f->peeked_bytes, &item, &f->peeked[f->n_peeked]);
         if (rc < 0)
@@ -196,6 +201,7 @@ void feed_close(struct feed *f)
         source_free(f->source);
     reader_close(f->reader);
     known_release(&f->known);
+    origins_release(&f->origins);
     join_free(f->join);
     arena_release(&f->peeked_bytes);
     free(f);
@@ -224,6 +230,8 @@ int feed_compare(struct feed *f, struct err *err)
 {
     int rc = reader_open(f->o.store_path, false, &f->reader, err);
 
+    if (rc == 0)
+        rc = origins_tell(&f->origins, f->reader, err);
     return rc < 0 ? rc : next_row(f, err);
 }
 
@@ -308,6 +316,7 @@ int feed_next(struct feed *f, struct buf *frame, uint32_t *ret_n_rows, bool *ret
             return rc;
         if (rc == 0)
             continue;
+        origins_shorten(&f->origins, &item);
         rc = row_item_append(frame, &item);
         if (rc < 0)
             return err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
@@ -317,6 +326,11 @@ int feed_next(struct feed *f, struct buf *frame, uint32_t *ret_n_rows, bool *ret
     f->counts.n_new += n;
     *ret_n_rows = n;
     return 0;
+}
+
+const struct origins *feed_origins(const struct feed *f)
+{
+    return &f->origins;
 }
 
 const struct feed_counts *feed_counts(const struct feed *f)

@@ -1,6 +1,6 @@
 /* feed.h - the pictures of a job that its store does not know yet, as row frames for the broker.
  *
- * The walk over the sources is compared with the manifest: an item is a path (client/known.h), and only those that are not in the
+ * The walk over the sources (client/origin.h) is compared with the manifest item by item (client/known.h), and only those that are not in the
  * manifest (as often as they are in the walk) become rows. As long as walk and manifest run in step nothing is
  * remembered; from the first difference on, 32 bytes an item of the rest of the manifest.
  * Who may call: one thread; the store may be open for writing in another process.
@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "client/origin.h"
 #include "source/source.h"
 
 #include <stdbool.h>
@@ -20,7 +21,7 @@ enum { FEED_PEEK_ITEMS = 256 };
 struct feed;
 
 struct feed_options {
-    const char *const *sources; /* as source/source.h takes them; must live as long as the feed */
+    const char *const *sources; /* as source/source.h takes them, or NAME= before that; must live as long as the feed */
     int n_sources;
     uint64_t limit;                /* 0: none; else only the first so many of the walk */
     const char *store_path;        /* what lies in this folder is passed over */
@@ -41,8 +42,7 @@ struct feed_counts {
     uint64_t n_bad;             /* rows of lists that are of no use: these too */
     struct err first_bad;
     uint32_t columns_seen;      /* bit i: some row has column i */
-    uint64_t n_skipped_names, n_skipped_hidden, n_skipped_other;
-    struct err first_problem; /* a folder that could not be read, ...; "" for none */
+    struct source_skipped skipped; /* by all walks that came to their end */
 };
 
 /* Reads lists from end to end, so that a broken line is known before any work, then opens the sources and looks at the
@@ -57,5 +57,7 @@ int feed_compare(struct feed *f, struct err *err) CHECK_RESULT;
  * the caller can look around; then *ret_more is true although the frame may be empty. */
 int feed_next(struct feed *f, struct buf *frame, uint32_t *ret_n_rows, bool *ret_more, struct err *err) CHECK_RESULT;
 const struct feed_counts *feed_counts(const struct feed *f);
+/* The sources, with what their walks have passed over so far; the broker is to have them before the rows. */
+const struct origins *feed_origins(const struct feed *f);
 
 #endif

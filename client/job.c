@@ -44,6 +44,23 @@ int job_open(struct job *j, int64_t timeout_ms, struct err *err)
     return rc;
 }
 
+int job_sources(struct job *j, const struct feed *f, struct err *err)
+{
+    const struct origins *o = feed_origins(f);
+    int rc;
+
+    if (o->n_rows == 0)
+        return 0;
+    buf_clear(&j->frame);
+    rc = origins_append(o, &j->frame);
+    if (rc < 0)
+        return err_set(err, rc, "the sources do not fit a message");
+    interrupt_let_in(true);
+    rc = client_session_sources(j->session, j->opened.job, &j->frame, o->n_rows, err);
+    interrupt_let_in(false);
+    return rc;
+}
+
 int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err)
 {
     uint32_t n_rows;

@@ -32,6 +32,8 @@ bool job_is_passing(int rc);
 
 /* Connect, if need be, and open the job. -ETIMEDOUT: nobody answers yet, call again. */
 int job_open(struct job *j, int64_t timeout_ms, struct err *err) CHECK_RESULT;
+/* Send the feed's sources: before its rows, and at the end for what was passed over. */
+int job_sources(struct job *j, const struct feed *f, struct err *err) CHECK_RESULT;
 /* Send one frame of what the feed has. *ret_more false: that was the last one. */
 int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err) CHECK_RESULT;
 int job_seal(struct job *j, struct err *err) CHECK_RESULT;

@@ -49,20 +49,31 @@ static bool has_own_key(const struct row_item *item)
            (n < item->path_bytes && n > 0 && key[0] != '/' && item->path[item->path_bytes - n - 1] != '/');
 }
 
-static XXH128_hash_t hash_of(const struct row_item *item)
+/* `source`: of the item, or 0 for what a store without sources knows of it. */
+static XXH128_hash_t hash_of(const struct row_item *item, uint32_t source)
 {
-    XXH128_hash_t h = XXH3_128bits(item->path, item->path_bytes);
+    XXH128_hash_t h;
 
+    if (source && has_own_key(item))
+        return XXH3_128bits_withSeed(item->key, item->key_bytes, source);
+    h = XXH3_128bits(item->path, item->path_bytes);
     return has_own_key(item) ? XXH3_128bits_withSeed(item->key, item->key_bytes, h.low64) : h;
 }
 
-bool known_same(const struct row_item *a, const struct row_item *b)
+static bool same_bytes(const uint8_t *a, uint32_t n_a, const uint8_t *b, uint32_t n_b)
 {
-    bool own = has_own_key(a);
+    return n_a == n_b && memcmp(a, b, n_a) == 0;
+}
 
-    if (a->path_bytes != b->path_bytes || memcmp(a->path, b->path, a->path_bytes) != 0 || own != has_own_key(b))
+bool known_same(const struct row_item *is, const struct row_item *was)
+{
+    const bool own = has_own_key(is);
+
+    if (own != has_own_key(was) || (own && !same_bytes(is->key, is->key_bytes, was->key, was->key_bytes)))
         return false;
-    return !own || (a->key_bytes == b->key_bytes && memcmp(a->key, b->key, a->key_bytes) == 0);
+    if (own && was->source)
+        return is->source == was->source;
+    return same_bytes(is->path, is->path_bytes, was->path, was->path_bytes);
 }
 
 unsigned known_changes(const struct row_item *was, const struct row_item *is)
@@ -105,7 +116,7 @@ static int grow(struct known *k)
 
 int known_add(struct known *k, const struct row_item *item)
 {
-    XXH128_hash_t h = hash_of(item);
+    XXH128_hash_t h = hash_of(item, item->source);
     uint32_t fields = fields_of(item);
     struct known_entry *e;
 
@@ -125,10 +136,14 @@ int known_add(struct known *k, const struct row_item *item)
 
 bool known_take(struct known *k, const struct row_item *item, unsigned *ret_changed)
 {
-    XXH128_hash_t h = hash_of(item);
+    XXH128_hash_t h = hash_of(item, item->source);
     uint64_t stamp = stamp_of(item);
     struct known_entry *e = k->n_slots ? slot(k, h.low64, h.high64) : NULL;
 
+    if (e && (e->count & ~USED) == 0 && item->source) {
+        h = hash_of(item, 0);
+        e = slot(k, h.low64, h.high64);
+    }
     if (!e || (e->count & ~USED) == 0)
         return false;
     e->count--;

@@ -1,7 +1,7 @@
 /* known.h - which items a manifest still holds, as a multiset of hashes with stamps of what may change.
  *
- * An item is its path, with its key where that is a name of its own and no part of the path: rows of a list may share a
- * picture. Two items with the same 128-bit hash are taken for one.
+ * An item is its path, or its key within its source where that is a name of its own and no part of the path: rows of a
+ * list may share a picture, and paths may change. Items of stores that know no sources are path and key then. Two items with the same 128-bit hash are taken for one.
  * Who may call: one thread.
  * Units:  none. Memory: 32 bytes an entry, at most two thirds full; known_release. Errors: -ENOMEM. */
 #ifndef BLIPLINE_CLIENT_KNOWN_H
@@ -33,8 +33,8 @@ int known_add(struct known *k, const struct row_item *item) CHECK_RESULT;
 bool known_take(struct known *k, const struct row_item *item, unsigned *ret_changed);
 void known_release(struct known *k);
 
-/* The same item? */
-bool known_same(const struct row_item *a, const struct row_item *b);
+/* Is what a walk found the item of the manifest? */
+bool known_same(const struct row_item *is, const struct row_item *was);
 /* Of the same item. */
 unsigned known_changes(const struct row_item *was, const struct row_item *is);
 

@@ -93,7 +93,7 @@ void report_words(const struct report *r, struct screen *s)
     char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE], command[SHELL_SIZE];
 
     if (n == 0) {
-        if (r->complete)
+        if (r->done)
             screen_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s%s", r->store, p->n_done, cli_are(p->n_done),
                         p->n_failed ? " (some failed: " : "",
                         p->n_failed ? shell_command("stats", r->store, command, sizeof(command)) : "",
@@ -110,7 +110,7 @@ void report_words(const struct report *r, struct screen *s)
     if (p->n_failed)
         screen_note(s, "%" PRIu64 " item%s failed; `%s` counts the reasons", p->n_failed, cli_s(p->n_failed),
                     shell_command("stats", r->store, command, sizeof(command)));
-    if (r->complete)
+    if (r->done)
         say_how_to_read(r, s);
 }
 
@@ -133,9 +133,10 @@ void report_json(const struct report *r)
 
     for (uint32_t i = 0; i < p->n_stages; i++)
         (void)json_array_append_new(stages, stage_json(p, i, busy_sum(p)));
-    all = json_pack("{s:b, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "complete", r->complete, "items",
+    all = json_pack("{s:b, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o}", "complete",
+                    r->done && !passed_over_is_incomplete(&r->passed_over), "items",
                     (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
-                    "this_run", (json_int_t)n_this_run(r), "seconds", (double)r->elapsed_ms / 1000, "images_per_s",
+                    "this_run", (json_int_t)n_this_run(r), "passed_over", passed_over_json(&r->passed_over), "seconds", (double)r->elapsed_ms / 1000, "images_per_s",
                     rate(r), "stages", stages);
     answer_print("caption", all, JSON_REAL_PRECISION(9));
     (void)fflush(stdout);

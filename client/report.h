@@ -4,6 +4,7 @@
 #ifndef BLIPLINE_CLIENT_REPORT_H
 #define BLIPLINE_CLIENT_REPORT_H
 
+#include "client/passed_over.h"
 #include "client/screen.h"
 #include "proto/msg.h"
 
@@ -15,7 +16,8 @@ struct report {
     const struct msg_job_progress *progress; /* the last answer */
     uint64_t n_before;                       /* items that had a record when the run began */
     int64_t elapsed_ms;                      /* of the run, without reading and checking the checkpoint */
-    bool complete;                           /* not stopped */
+    bool done;                               /* not stopped */
+    struct passed_over passed_over;          /* by this run's walks */
     const struct msg_recipe *recipe;
 };
 

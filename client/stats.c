@@ -102,11 +102,17 @@ static int more_frequent(const void *a, const void *b)
 
 int stats_collect(struct reader *r, struct stats *ret, struct err *err)
 {
+    const struct row_source *sources;
     struct reader_row row;
+    uint32_t n_sources;
     int rc;
 
     *ret = (struct stats){0};
-    rc = reader_counters(r, &ret->counters, err);
+    rc = reader_sources(r, &sources, &n_sources, err);
+    for (uint32_t i = 0; rc == 0 && i < n_sources; i++)
+        passed_over_add(&ret->passed_over, &sources[i]);
+    if (rc == 0)
+        rc = reader_counters(r, &ret->counters, err);
     if (rc < 0)
         return rc;
     reader_seek(r, 0);

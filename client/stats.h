@@ -5,6 +5,7 @@
 #define BLIPLINE_CLIENT_STATS_H
 
 #include "base/err.h"
+#include "client/passed_over.h"
 #include "store/reader.h"
 
 #include <stdint.h>
@@ -23,6 +24,7 @@ struct stats_score {
 };
 
 struct stats {
+    struct passed_over passed_over; /* when the sources were last walked over */
     struct stored_job_counters counters;
     uint64_t n_seen, n_failed, n_pending, n_damaged;
     uint64_t n_captions, n_given; /* generated; came with the pictures */

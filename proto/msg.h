@@ -240,6 +240,11 @@ struct msg_job_opened {
 };
 
 /* JOB_ROWS, JOB_SEAL, JOB_QUERY, JOB_STOP */
+struct msg_job_rows {
+    uint64_t job;
+    bool sources; /* the rows are those of proto/row_source.h */
+};
+
 struct msg_job_ref {
     uint64_t job;
 };
@@ -292,6 +297,7 @@ struct msg {
         struct msg_job_open job_open;
         struct msg_job_opened job_opened;
         struct msg_job_ref job_ref;
+        struct msg_job_rows job_rows;
         struct msg_job_rows_ok job_rows_ok;
         struct msg_job_accepted job_accepted;
         struct msg_job_progress job_progress;

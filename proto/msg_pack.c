@@ -293,7 +293,8 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         return;
     case MSG_JOB_ROWS:
         p->body.job_rows = (Blipline__JobRows)BLIPLINE__JOB_ROWS__INIT;
-        p->body.job_rows.job = m->job_ref.job;
+        p->body.job_rows.job = m->job_rows.job;
+        p->body.job_rows.sources = m->job_rows.sources;
         return;
     case MSG_JOB_ROWS_OK:
         p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;

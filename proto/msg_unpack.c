@@ -235,7 +235,7 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
             (struct msg_job_accepted){e->job_accepted->job, e->job_accepted->n_items, e->job_accepted->n_units};
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_ROWS:
-        m->job_ref.job = e->job_rows->job;
+        m->job_rows = (struct msg_job_rows){e->job_rows->job, e->job_rows->sources};
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_SEAL:
         m->job_ref.job = e->job_seal->job;

@@ -154,6 +154,7 @@ void row_item_to_pb(const struct row_item *from, struct row_item_pb *to)
     to->item.path = bytes_to_pb(from->path, from->path_bytes);
     to->item.size_bytes = from->size_bytes;
     to->item.mtime_ns = from->mtime_ns;
+    to->item.source = from->source;
     for (uint32_t i = 0; i < from->n_fields; i++) {
         to->fields[i] = (Blipline__Field)BLIPLINE__FIELD__INIT;
         to->fields[i].name = bytes_to_pb(from->fields[i].name, from->fields[i].name_bytes);
@@ -220,6 +221,7 @@ int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_it
         .path_bytes = (uint32_t)from->path.len,
         .size_bytes = from->size_bytes,
         .mtime_ns = from->mtime_ns,
+        .source = from->source,
     };
     if (from->n_fields > ROW_MAX_FIELDS || from->n_captions > ROW_MAX_CAPTIONS)
         return err_set(err, -EMSGSIZE, "item %llu: %zu fields and %zu captions, the limits are %d and %d",
@@ -373,7 +375,7 @@ int row_record_from_pb(const Blipline__Record *from, struct row_record *ret, str
 
 /* -- writing */
 
-static int append_row(struct buf *frame, const ProtobufCMessage *row)
+int row_append_pb(struct buf *frame, const ProtobufCMessage *row)
 {
     size_t n = protobuf_c_message_get_packed_size(row), rest = n;
     int rc;
@@ -397,7 +399,7 @@ int row_item_append(struct buf *frame, const struct row_item *item)
     if (row_item_check(item, NULL) < 0)
         return -EINVAL;
     row_item_to_pb(item, &pb);
-    return append_row(frame, &pb.item.base);
+    return row_append_pb(frame, &pb.item.base);
 }
 
 int row_record_append(struct buf *frame, const struct row_record *record)
@@ -407,7 +409,7 @@ int row_record_append(struct buf *frame, const struct row_record *record)
     if (row_record_check(record, NULL) < 0)
         return -EINVAL;
     row_record_to_pb(record, &pb);
-    return append_row(frame, &pb.record.base);
+    return row_append_pb(frame, &pb.record.base);
 }
 
 /* -- reading */
@@ -482,8 +484,8 @@ static int next_bytes(struct row_cursor *c, const uint8_t **ret, size_t *ret_n, 
     return 1;
 }
 
-static int next_row(struct row_cursor *c, const ProtobufCMessageDescriptor *kind, ProtobufCMessage **ret,
-                    struct err *err)
+int row_cursor_next_pb(struct row_cursor *c, const ProtobufCMessageDescriptor *kind, ProtobufCMessage **ret,
+                       struct err *err)
 {
     const uint8_t *data = NULL;
     struct budget *b;
@@ -505,7 +507,7 @@ int row_cursor_next_item(struct row_cursor *c, struct row_item *ret, struct err 
 {
     ProtobufCMessage *row = NULL;
     struct row_item item;
-    int rc = next_row(c, &blipline__item__descriptor, &row, err);
+    int rc = row_cursor_next_pb(c, &blipline__item__descriptor, &row, err);
 
     if (rc <= 0 || !row)
         return rc;
@@ -520,7 +522,7 @@ int row_cursor_next_record(struct row_cursor *c, struct row_record *ret, struct 
 {
     ProtobufCMessage *row = NULL;
     struct row_record record;
-    int rc = next_row(c, &blipline__record__descriptor, &row, err);
+    int rc = row_cursor_next_pb(c, &blipline__record__descriptor, &row, err);
 
     if (rc <= 0 || !row)
         return rc;

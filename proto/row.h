@@ -60,6 +60,7 @@ struct row_item {
     uint32_t path_bytes;
     uint64_t size_bytes;
     int64_t mtime_ns;
+    uint32_t source; /* number of its row_source; 0: none */
     uint32_t n_fields;
     const struct row_field *fields; /* a list of values is several fields of one name */
     uint32_t n_captions;            /* of WORK alone: what an earlier node wrote */

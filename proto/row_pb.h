@@ -27,6 +27,11 @@ struct row_item_pb {
 /* The memory's budget, emptied and with a new limit; made at first use. NULL: no memory. */
 struct budget *row_memory_budget(struct row_memory *m, size_t limit_bytes);
 
+/* One row more, or the next one (as row_cursor_next_item), of whatever kind. */
+int row_append_pb(struct buf *frame, const ProtobufCMessage *row) CHECK_RESULT;
+int row_cursor_next_pb(struct row_cursor *c, const ProtobufCMessageDescriptor *kind, ProtobufCMessage **ret,
+                       struct err *err) CHECK_RESULT;
+
 int row_item_check(const struct row_item *r, struct err *err) CHECK_RESULT;
 void row_item_to_pb(const struct row_item *from, struct row_item_pb *to);
 /* Lists of fields and captions, and the path once more for its NUL, go into `b`. */

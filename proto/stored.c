@@ -7,6 +7,7 @@
 
 #include "proto/recipe_pb.h"
 #include "proto/row_pb.h"
+#include "proto/stored_pb.h"
 
 #define UNIT_STRUCT_BYTES ((size_t)2 << 20) /* 4096 items, 512 bytes each: structs, pointers, padding */
 #define CRC_TAG 0x7d                        /* field 15, wire type 5 (fixed32) */
@@ -35,8 +36,7 @@ int stored_check(const void *data, size_t n_bytes, struct err *err)
     return 0;
 }
 
-/* Append `value` (its crc32 field is 0, so nothing of it is packed) and the checksum over it. */
-static int append_value(struct buf *out, const ProtobufCMessage *value)
+int stored_append_pb(struct buf *out, const ProtobufCMessage *value)
 {
     size_t n = protobuf_c_message_get_packed_size(value);
     uint32_t crc;
@@ -67,6 +67,20 @@ static int unpack_value(struct budget *b, const ProtobufCMessageDescriptor *kind
     return 0;
 }
 
+int stored_unpack_pb(struct row_memory *memory, const ProtobufCMessageDescriptor *kind, const void *data, size_t n_bytes,
+                     ProtobufCMessage **ret, struct err *err)
+{
+    struct budget *b;
+    int rc = stored_check(data, n_bytes, err);
+
+    if (rc < 0)
+        return rc;
+    b = row_memory_budget(memory, (size_t)4 << 20);
+    if (!b)
+        return err_set(err, -ENOMEM, "no memory for a value");
+    return unpack_value(b, kind, data, n_bytes, ret, err);
+}
+
 /* -- manifest */
 
 int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf *out)
@@ -93,7 +107,7 @@ int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf
     pb.first_item = u->first_item;
     pb.n_items = u->n_items;
     pb.items = list;
-    rc = append_value(out, &pb.base);
+    rc = stored_append_pb(out, &pb.base);
 out:
     free(list);
     free(items);
@@ -152,7 +166,7 @@ int stored_record_encode(const struct row_record *r, struct buf *out)
         return -EINVAL;
     row_record_to_pb(r, &pb);
     pb.record.n_embeddings = 0;
-    return append_value(out, &pb.record.base);
+    return stored_append_pb(out, &pb.record.base);
 }
 
 int stored_embedding_encode(const struct row_embedding *e, struct buf *out)
@@ -162,7 +176,7 @@ int stored_embedding_encode(const struct row_embedding *e, struct buf *out)
     if (row_embedding_check(e, NULL) < 0)
         return -EINVAL;
     row_embedding_to_pb(e, &pb);
-    return append_value(out, &pb.base);
+    return stored_append_pb(out, &pb.base);
 }
 
 int stored_embedding_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct row_embedding *ret,
@@ -186,15 +200,9 @@ int stored_record_decode(struct row_memory *memory, const void *data, size_t n_b
 {
     ProtobufCMessage *pb;
     struct row_record r;
-    struct budget *b;
-    int rc = stored_check(data, n_bytes, err);
+    int rc;
 
-    if (rc < 0)
-        return rc;
-    b = row_memory_budget(memory, (size_t)4 << 20);
-    if (!b)
-        return err_set(err, -ENOMEM, "no memory for a record");
-    if ((rc = unpack_value(b, &blipline__record__descriptor, data, n_bytes, &pb, err)) < 0 ||
+    if ((rc = stored_unpack_pb(memory, &blipline__record__descriptor, data, n_bytes, &pb, err)) < 0 ||
         (rc = row_record_from_pb((const Blipline__Record *)(const void *)pb, &r, err)) < 0)
         return rc;
     *ret = r;
@@ -210,7 +218,7 @@ int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out)
     pb.done = s->done;
     pb.attempts = s->attempts;
     pb.n_failed = s->n_failed;
-    return append_value(out, &pb.base);
+    return stored_append_pb(out, &pb.base);
 }
 
 int stored_unit_state_decode(const void *data, size_t n_bytes, struct stored_unit_state *ret, struct err *err)
@@ -245,7 +253,7 @@ int stored_job_counters_encode(const struct stored_job_counters *c, struct buf *
     pb.n_done = c->n_done;
     pb.n_failed = c->n_failed;
     pb.n_units_done = c->n_units_done;
-    return append_value(out, &pb.base);
+    return stored_append_pb(out, &pb.base);
 }
 
 int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret, struct err *err)
@@ -324,7 +332,7 @@ int stored_job_meta_encode(const struct stored_job_meta *m, struct buf *out)
         pb.created_ms = m->created_ms;
         pb.unit_items = m->unit_items;
         pb.program = msg_text_to_pb(m->program);
-        rc = append_value(out, &pb.base);
+        rc = stored_append_pb(out, &pb.base);
     }
     buf_release(&parts);
     return rc;
@@ -359,7 +367,7 @@ static int meta_from_pb(struct budget *b, const Blipline__JobMeta *from, struct 
     if ((rc = msg_text_from_pb(m->source, sizeof(m->source), &from->source, "source", err)) < 0 ||
         (rc = msg_text_from_pb(m->program, sizeof(m->program), &from->program, "program", err)) < 0)
         return rc;
-    if (m->schema_version != STORED_SCHEMA_VERSION)
+    if (m->schema_version < STORED_OLDEST_VERSION || m->schema_version > STORED_SCHEMA_VERSION)
         return 0; /* the caller refuses it by number; what else it means is not ours to judge */
     if (m->unit_items > MSG_MAX_UNIT_ITEMS)
         return err_set(err, -EBADMSG, "units of %u items, the limit is %d", m->unit_items, MSG_MAX_UNIT_ITEMS);

@@ -19,7 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { STORED_SCHEMA_VERSION = 2, STORED_CRC_BYTES = 5 };
+/* Version 3 has named sources; in version 2 every path is absolute. */
+enum { STORED_SCHEMA_VERSION = 3, STORED_OLDEST_VERSION = 2, STORED_CRC_BYTES = 5 };
 #define STORED_MAX_BYTES ((size_t)64 << 20) /* a manifest unit of 4096 long paths */
 
 struct stored_manifest_unit {

@@ -164,6 +164,35 @@ int source_next(struct source *s, struct source_item *ret, struct err *err)
     return s->next(s, ret, err);
 }
 
+bool source_is_read_once(const char *arg)
+{
+    struct stat st;
+
+    return strcmp(arg, "@-") == 0 ||
+           (arg[0] == '@' && stat(arg + 1, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
+}
+
+int source_root(const char *arg, char *ret, const char **ret_list, struct err *err)
+{
+    const bool is_list = arg[0] == '@';
+    const char *name = is_list ? arg + 1 : arg;
+    struct stat st;
+    char *slash;
+    int rc;
+
+    *ret_list = NULL;
+    if (is_list)
+        *ret_list = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
+    if (source_is_read_once(arg))
+        return source_absolute(".", ret, err);
+    rc = source_absolute(name, ret, err);
+    if (rc < 0 || (!is_list && stat(ret, &st) == 0 && S_ISDIR(st.st_mode)))
+        return rc;
+    slash = strrchr(ret, '/');
+    slash[slash == ret] = '\0'; /* keep the slash of the root */
+    return 0;
+}
+
 const struct source_skipped *source_skipped(const struct source *s)
 {
     return &s->skipped;
@@ -173,14 +202,6 @@ void source_free(struct source *s)
 {
     if (s)
         s->free(s);
-}
-
-bool source_is_read_once(const char *arg)
-{
-    struct stat st;
-
-    return strcmp(arg, "@-") == 0 ||
-           (arg[0] == '@' && stat(arg + 1, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
 }
 
 /* Count the row, and the wanted columns that it has. */

@@ -69,14 +69,28 @@ struct source_columns {
     const char *picture; /* the column that names the picture; NULL: the first of the usual ones */
 };
 
-/* What a walk passed over. */
+/* What a walk passes over. */
+enum source_kind {
+    SOURCE_OTHER_NAMES,        /* files without a picture's extension */
+    SOURCE_HIDDEN,             /* names that begin with a dot */
+    SOURCE_DANGLING_LINKS,     /* symbolic links to nothing */
+    SOURCE_LOOPING_LINKS,      /* symbolic links in a circle */
+    SOURCE_LINKED_FOLDERS,     /* symbolic links to folders */
+    SOURCE_PIPES,              /* and sockets */
+    SOURCE_DEVICES,
+    SOURCE_UNREADABLE_LINKS,   /* symbolic links that cannot be followed: no permission, ... */
+    SOURCE_LONG_PATHS,         /* files and folders whose path would not fit PATH_MAX */
+    SOURCE_UNREADABLE_FOLDERS,
+    SOURCE_N_KINDS
+};
+/* "other_names", "hidden", ...: one word, never changed or reused. */
+const char *source_kind_name(enum source_kind kind);
+/* "other names", "hidden names", ...: for people. */
+const char *source_kind_words(enum source_kind kind);
+
 struct source_skipped {
-    uint64_t other_names;     /* files without a picture's extension */
-    uint64_t hidden;          /* names that begin with a dot */
-    uint64_t not_regular;     /* devices, sockets, pipes, links to nothing */
-    uint64_t linked_folders;  /* symbolic links to folders */
-    uint64_t too_long;        /* files and folders whose path would not fit PATH_MAX */
-    uint64_t unreadable;      /* folders that could not be read */
+    bool is_walk; /* else nothing can be passed over */
+    uint64_t n[SOURCE_N_KINDS];
     struct err first_problem; /* in words, about the first of the last three; "" when there was none */
 };
 
@@ -98,6 +112,9 @@ int source_open(const char *arg, const struct source_columns *wanted, struct sou
  * that it is there is checked of other sources, and of lists that can be read once alone (pipes, @-). */
 int source_check(const char *arg, const struct source_columns *wanted, struct source_summary *ret,
                  struct err *err) CHECK_RESULT;
+/* The absolute folder that the names of its items start from (PATH_MAX bytes): the folder itself, that of the file or
+ * list, the working folder of a pipe. *ret_list: the file name of a list, in `arg`; NULL: it is none. */
+int source_root(const char *arg, char *ret, const char **ret_list, struct err *err) CHECK_RESULT;
 /* A list that a second pass would not find again: a pipe, @-. */
 bool source_is_read_once(const char *arg);
 /* 1: *ret is the next item. 0: there are no more. Negative: the source is broken (a list's line is named by its

@@ -60,65 +60,96 @@ static int compare_names(const void *a, const void *b, void *names)
     return strcmp(base + *(const size_t *)a, base + *(const size_t *)b); /* by unsigned bytes, as strcmp is defined */
 }
 
-enum kind { KIND_FILE, KIND_FOLDER, KIND_LINKED_FOLDER, KIND_OTHER, KIND_GONE };
+static const struct {
+    const char *name, *words;
+} kinds[SOURCE_N_KINDS] = {
+    [SOURCE_OTHER_NAMES] = {"other_names", "other names"},
+    [SOURCE_HIDDEN] = {"hidden", "hidden names"},
+    [SOURCE_DANGLING_LINKS] = {"dangling_links", "links to nothing"},
+    [SOURCE_LOOPING_LINKS] = {"looping_links", "links in a circle"},
+    [SOURCE_LINKED_FOLDERS] = {"linked_folders", "linked folders"},
+    [SOURCE_PIPES] = {"pipes", "pipes or sockets"},
+    [SOURCE_DEVICES] = {"devices", "devices"},
+    [SOURCE_UNREADABLE_LINKS] = {"unreadable_links", "links that cannot be followed"},
+    [SOURCE_LONG_PATHS] = {"long_paths", "paths that are too long"},
+    [SOURCE_UNREADABLE_FOLDERS] = {"unreadable_folders", "folders that cannot be read"},
+};
 
-static enum kind kind_of(int folder_fd, const struct dirent *e)
+const char *source_kind_name(enum source_kind kind)
+{
+    return kinds[kind].name;
+}
+
+const char *source_kind_words(enum source_kind kind)
+{
+    return kinds[kind].words;
+}
+
+enum { ENTRY_FILE = SOURCE_N_KINDS, ENTRY_FOLDER, ENTRY_GONE };
+
+/* What the mode says: an ENTRY_, or the kind that is passed over. */
+static int entry_of(mode_t mode)
+{
+    if (S_ISREG(mode))
+        return ENTRY_FILE;
+    if (S_ISDIR(mode))
+        return ENTRY_FOLDER;
+    return S_ISFIFO(mode) || S_ISSOCK(mode) ? SOURCE_PIPES : SOURCE_DEVICES;
+}
+
+static int linked_entry(struct source_walk *w, int folder_fd, const char *name)
 {
     struct stat st;
-    bool is_link = e->d_type == DT_LNK;
+    int kind;
 
-    if (e->d_type == DT_REG)
-        return KIND_FILE;
-    if (e->d_type == DT_DIR)
-        return KIND_FOLDER;
-    if (e->d_type == DT_UNKNOWN) {
-        if (fstatat(folder_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            return KIND_GONE;
-        is_link = S_ISLNK(st.st_mode);
+    if (fstatat(folder_fd, name, &st, 0) == 0) {
+        kind = entry_of(st.st_mode);
+        return kind == ENTRY_FOLDER ? SOURCE_LINKED_FOLDERS : kind;
     }
-    if (e->d_type != DT_UNKNOWN && !is_link)
-        return KIND_OTHER;
-    if (is_link && fstatat(folder_fd, e->d_name, &st, 0) < 0)
-        return KIND_OTHER; /* a link to nothing, or in a circle */
-    if (S_ISDIR(st.st_mode))
-        return is_link ? KIND_LINKED_FOLDER : KIND_FOLDER;
-    return S_ISREG(st.st_mode) ? KIND_FILE : KIND_OTHER;
+    if (errno == ENOENT || errno == ENOTDIR)
+        return SOURCE_DANGLING_LINKS;
+    if (errno == ELOOP)
+        return SOURCE_LOOPING_LINKS;
+    note_problem(w, "a link that cannot be followed, in the folder", -errno);
+    return SOURCE_UNREADABLE_LINKS;
+}
+
+static int look_at_entry(struct source_walk *w, int folder_fd, const struct dirent *e)
+{
+    struct stat st;
+
+    if (e->d_type == DT_LNK)
+        return linked_entry(w, folder_fd, e->d_name);
+    if (e->d_type != DT_UNKNOWN)
+        return entry_of(DTTOIF(e->d_type));
+    if (fstatat(folder_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return ENTRY_GONE;
+    return S_ISLNK(st.st_mode) ? linked_entry(w, folder_fd, e->d_name) : entry_of(st.st_mode);
 }
 
 /* Keep the entry, or count why not. */
 static int take_entry(struct source_walk *w, struct level *l, int folder_fd, const struct dirent *e)
 {
-    struct source_skipped *skipped = &w->source.skipped;
+    uint64_t *skipped = w->source.skipped.n;
     bool is_folder;
-    int rc;
+    int rc, entry;
 
     if (e->d_name[0] == '.') {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            skipped->hidden++;
+        skipped[SOURCE_HIDDEN] += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
         return 0;
     }
-    switch (kind_of(folder_fd, e)) {
-    case KIND_FOLDER:
-        is_folder = true;
-        break;
-    case KIND_FILE:
-        if (!is_picture_name(e->d_name)) {
-            skipped->other_names++;
-            return 0;
-        }
-        is_folder = false;
-        break;
-    case KIND_LINKED_FOLDER:
-        skipped->linked_folders++;
+    entry = look_at_entry(w, folder_fd, e);
+    if (entry == ENTRY_GONE)
+        return 0; /* since the folder was read */
+    is_folder = entry == ENTRY_FOLDER;
+    if (entry == ENTRY_FILE && !is_picture_name(e->d_name))
+        entry = SOURCE_OTHER_NAMES;
+    if (entry < SOURCE_N_KINDS) {
+        skipped[entry]++;
         return 0;
-    case KIND_OTHER:
-        skipped->not_regular++;
-        return 0;
-    default:
-        return 0; /* gone since the folder was read */
     }
     if (l->path_bytes + strlen(e->d_name) + is_folder >= PATH_MAX) {
-        skipped->too_long++;
+        skipped[SOURCE_LONG_PATHS]++;
         note_problem(w, "some names make a path that is too long, in the folder", -ENAMETOOLONG);
         return 0;
     }
@@ -207,7 +238,8 @@ static int visit(struct source_walk *w, struct stat *ret_st, struct err *err)
     if (w->path[strlen(w->path) - 1] != '/') {
         if (stat(w->path, ret_st) == 0)
             return S_ISREG(ret_st->st_mode);
-        return 0; /* gone since its folder was read */
+        *ret_st = (struct stat){0};
+        return errno != ENOENT; /* else it is gone since its folder was read; what cannot be looked at is an item */
     }
     rc = push(w);
     if (rc == -ENOMEM)
@@ -215,7 +247,7 @@ static int visit(struct source_walk *w, struct stat *ret_st, struct err *err)
     if (rc == -ENOENT)
         return 0;
     if (rc < 0) {
-        w->source.skipped.unreadable++;
+        w->source.skipped.n[rc == -ENAMETOOLONG ? SOURCE_LONG_PATHS : SOURCE_UNREADABLE_FOLDERS]++;
         note_problem(w, rc == -ENAMETOOLONG ? "a path that is too long" : strerror(-rc), rc);
     }
     return 0;
@@ -274,6 +306,7 @@ int source_walk_open(const char *path, const char *arg, struct source **ret, str
         return err_set(err, -ENOMEM, "%.300s: no memory", arg);
     w->source.next = walk_next;
     w->source.free = walk_free;
+    w->source.skipped.is_walk = true;
     if (n + 2 > sizeof(w->path))
         rc = -ENAMETOOLONG;
     if (rc == 0) {

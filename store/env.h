@@ -6,6 +6,7 @@
 #define BLIPLINE_STORE_ENV_H
 
 #include "base/err.h"
+#include "proto/row_source.h"
 #include "proto/stored.h"
 
 #include <lmdb.h>
@@ -50,6 +51,13 @@ int env_read_meta(const struct env *e, MDB_txn *txn, const char *path, struct st
 int env_read_counters(const struct env *e, MDB_txn *txn, struct stored_job_counters *ret, struct err *err) CHECK_RESULT;
 /* How many items `keys` covers. */
 int env_read_keys_covered(const struct env *e, MDB_txn *txn, uint64_t *ret, struct err *err) CHECK_RESULT;
+
+/* The named source of this number. -ENOENT: there is none. */
+int env_read_source(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t number,
+                    struct row_source *ret, struct err *err) CHECK_RESULT;
+/* Its key in meta. */
+enum { ENV_SOURCE_KEY_BYTES = 15 };
+void env_source_key(uint32_t number, char ret[ENV_SOURCE_KEY_BYTES + 1]);
 
 /* The manifest row of `unit`, checked and decoded into `memory`. -ENOENT: no such unit. */
 int env_read_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t unit,

@@ -106,16 +106,23 @@ static int put_tail(struct store *s, struct err *err)
     return 0;
 }
 
-static int check_rows(const struct row_frame *frame, uint32_t n_rows, struct err *err)
+static int check_rows(struct store *s, const struct row_frame *frame, uint32_t n_rows, struct err *err)
 {
     struct row_cursor c;
     struct row_item item;
+    struct row_source source = {.number = 0};
     int rc;
 
     row_cursor_init(&c, frame, 1, n_rows);
-    do
-        rc = row_cursor_next_item(&c, &item, err);
-    while (rc > 0);
+    while ((rc = row_cursor_next_item(&c, &item, err)) > 0) {
+        if (item.source == 0 || item.source == source.number)
+            continue;
+        rc = env_read_source(&s->env, s->txn, &s->memory, item.source, &source, err);
+        if (rc == -ENOENT)
+            rc = err_set(err, -EINVAL, "an item of source %" PRIu32 ", which is not there", item.source);
+        if (rc < 0)
+            break;
+    }
     row_cursor_release(&c);
     return rc;
 }
@@ -125,7 +132,7 @@ int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint
     const struct row_frame frame = {.data = rows, .size_bytes = size_bytes};
     struct row_cursor c;
     struct row_item item;
-    int rc = check_rows(&frame, n_rows, err); /* first, so that bad rows change nothing */
+    int rc = check_rows(s, &frame, n_rows, err); /* first, so that bad rows change nothing */
 
     if (rc < 0)
         return rc;
@@ -264,15 +271,41 @@ int store_pending(const struct store *s, uint32_t from, size_t max, struct store
     return 0;
 }
 
-static int append_items(const struct stored_manifest_unit *u, uint32_t unit, uint32_t first, uint32_t count,
-                        struct buf *ret, struct err *err)
+/* Read within `txn`: the sources of a unit's items, one at a time. */
+struct paths {
+    const struct env *env;
+    MDB_txn *txn;
+    struct row_memory memory;
+    struct row_source source; /* the last one; number 0: none yet */
+    struct buf path;
+};
+
+static int find_path(struct paths *p, struct row_item *item, struct err *err)
+{
+    int rc = 0;
+
+    if (item->source && item->source != p->source.number)
+        rc = env_read_source(p->env, p->txn, &p->memory, item->source, &p->source, err);
+    if (rc == -ENOENT)
+        return err_set(err, -EBADMSG, "item %" PRIu64 ": its source %" PRIu32 " is not there", item->item, item->source);
+    if (rc == 0 && row_source_resolve(&p->source, item, &p->path) < 0)
+        return err_set(err, -ENOMEM, "no memory for a path");
+    return rc;
+}
+
+static int append_items(struct paths *p, const struct stored_manifest_unit *u, uint32_t unit, uint32_t first,
+                        uint32_t count, struct buf *ret, struct err *err)
 {
     if (first >= u->n_items || count > u->n_items - first)
         return err_set(err, -EINVAL, "unit %" PRIu32 ": has %" PRIu32 " items, not %" PRIu32 " from %" PRIu32, unit,
                        u->n_items, count, first);
     for (uint32_t i = first; i < first + count; i++) {
-        int rc = row_item_append(ret, &u->items[i]);
+        struct row_item item = u->items[i];
+        int rc = find_path(p, &item, err);
 
+        if (rc < 0)
+            return err_prefix(err, rc, "unit %" PRIu32, unit);
+        rc = row_item_append(ret, &item);
         if (rc < 0)
             return err_set(err, rc, "unit %" PRIu32 ": its items do not fit into a row frame", unit);
     }
@@ -283,22 +316,25 @@ int store_unit_items(const struct store *s, uint32_t unit, uint32_t first, uint3
                      uint32_t *ret_n_rows, struct err *err)
 {
     struct row_memory memory = {0};
+    struct paths paths = {.env = &s->env};
     struct stored_manifest_unit u;
     size_t before = ret->size_bytes;
-    MDB_txn *txn;
-    int rc = env_begin_read(&s->env, &txn, err);
+    int rc = env_begin_read(&s->env, &paths.txn, err);
 
     if (rc < 0)
         return rc;
-    rc = env_read_unit(&s->env, txn, &memory, unit, &u, err);
-    mdb_txn_abort(txn);
+    buf_init(&paths.path, 0);
+    rc = env_read_unit(&s->env, paths.txn, &memory, unit, &u, err);
     if (rc == -ENOENT)
         err_set(err, rc, "unit %" PRIu32 ": not in the manifest", unit);
     if (rc == 0) {
         if (count == 0 && first < u.n_items)
             count = u.n_items - first;
-        rc = append_items(&u, unit, first, count, ret, err);
+        rc = append_items(&paths, &u, unit, first, count, ret, err);
     }
+    mdb_txn_abort(paths.txn);
+    row_memory_release(&paths.memory);
+    buf_release(&paths.path);
     row_memory_release(&memory);
     if (rc < 0) {
         ret->size_bytes = before;

@@ -59,6 +59,7 @@ int reader_open(const char *path, bool allow_network_fs, struct reader **ret, st
         return err_set(err, -ENOMEM, "%s: out of memory", path);
     r->env.owner_fd = -1;
     buf_init(&r->bytes, 0);
+    buf_init(&r->path_bytes, 0);
     r->path = strdup(path);
     r->records = calloc(MSG_MAX_UNIT_ITEMS, sizeof(*r->records));
     if (r->path && r->records)
@@ -86,6 +87,8 @@ void reader_close(struct reader *r)
     row_memory_release(&r->record_memory);
     row_memory_release(&r->embedding_memory);
     buf_release(&r->bytes);
+    buf_release(&r->path_bytes);
+    free(r->sources);
     free(r->records);
     free(r->found);
     free(r->path);
@@ -106,6 +109,56 @@ int reader_counters(struct reader *r, struct stored_job_counters *ret, struct er
     rc = env_read_counters(&r->env, r->txn, ret, err);
     reader_end(r);
     return rc < 0 ? err_prefix(err, rc, "%s", r->path) : 0;
+}
+
+int reader_sources(struct reader *r, const struct row_source **ret, uint32_t *ret_n, struct err *err)
+{
+    int rc = reader_begin(r, err);
+
+    if (rc < 0)
+        return rc;
+    for (r->n_sources = 0; rc == 0; r->n_sources += rc == 0) {
+        if (grow_array(&r->sources, &r->sources_capacity, r->n_sources, sizeof(*r->sources), 4) < 0)
+            rc = err_set(err, -ENOMEM, "no memory for its sources");
+        else
+            rc = env_read_source(&r->env, r->txn, &r->record_memory, r->n_sources + 1, &r->sources[r->n_sources], err);
+    }
+    reader_end(r);
+    if (rc != -ENOENT)
+        return err_prefix(err, rc, "%s", r->path);
+    *ret = r->sources;
+    *ret_n = r->n_sources;
+    return 0;
+}
+
+int reader_move_source(struct reader *r, uint32_t number, const char *root, struct err *err)
+{
+    const struct row_source *sources;
+    uint32_t n;
+    int rc = number > r->n_sources ? reader_sources(r, &sources, &n, err) : 0;
+
+    if (rc == 0 && (number == 0 || number > r->n_sources ||
+                    !msg_text_set(r->sources[number - 1].root, sizeof(r->sources->root), root)))
+        rc = err_set(err, -EINVAL, "%s: source %" PRIu32 " is not there", r->path, number);
+    return rc;
+}
+
+/* Where the item's bytes are. */
+static int resolve(struct reader *r, struct row_item *item, struct err *err)
+{
+    const struct row_source *sources;
+    uint32_t n;
+    int rc = 0;
+
+    if (item->source > r->n_sources) /* also those that came since */
+        rc = reader_sources(r, &sources, &n, err);
+    if (rc < 0)
+        return rc;
+    if (item->source > r->n_sources)
+        return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): its source %" PRIu32 " is not there",
+                       r->path, item->item, r->unit, item->source);
+    rc = row_source_resolve(item->source ? &r->sources[item->source - 1] : NULL, item, &r->path_bytes);
+    return rc < 0 ? err_set(err, -ENOMEM, "%s: out of memory", r->path) : 0;
 }
 
 /* -- one unit at a time -- */
@@ -336,7 +389,9 @@ int reader_next(struct reader *r, struct reader_row *ret, struct err *err)
     row.unit = r->unit;
     row.listed = r->manifest.items[r->i_item];
     row.item = r->manifest.first_item + r->i_item;
-    rc = reader_record(r, r->i_item, &row.record, err);
+    rc = resolve(r, &row.listed, err);
+    if (rc == 0)
+        rc = reader_record(r, r->i_item, &row.record, err);
     row.has_record = rc > 0;
     if (rc == 0)
         rc = check_pending(r, row.item, err);

@@ -16,6 +16,7 @@
 #define BLIPLINE_STORE_READER_H
 
 #include "base/err.h"
+#include "proto/row_source.h"
 #include "proto/stored.h"
 
 #include <stdbool.h>
@@ -34,10 +35,16 @@ const struct stored_job_meta *reader_meta(const struct reader *r);
 /* As committed now. */
 int reader_counters(struct reader *r, struct stored_job_counters *ret, struct err *err) CHECK_RESULT;
 
+/* The named sources; *ret[i] has number i + 1. Valid until the next call with the reader. */
+int reader_sources(struct reader *r, const struct row_source **ret, uint32_t *ret_n, struct err *err) CHECK_RESULT;
+
+/* From here on this reader takes the paths of the source from another root. -EINVAL: there is no such source. */
+int reader_move_source(struct reader *r, uint32_t number, const char *root, struct err *err) CHECK_RESULT;
+
 struct reader_row {
     uint64_t item;
     uint32_t unit;
-    struct row_item listed; /* key, path, size, mtime */
+    struct row_item listed; /* key, absolute path, size, mtime */
     bool has_record;        /* false: not done yet */
     struct row_record record;
 };

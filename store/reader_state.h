@@ -33,6 +33,11 @@ struct reader {
     uint32_t next_unit;
     uint32_t i_item; /* in the loaded unit */
 
+    struct row_source *sources; /* [n_sources], that of number i + 1 at i */
+    uint32_t n_sources;
+    size_t sources_capacity;
+    struct buf path_bytes; /* of the item that reader_next gave */
+
     uint64_t *found;
     size_t n_found, found_capacity;
 };

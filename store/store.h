@@ -2,6 +2,7 @@
  *
  * A store is a directory with data.mdb, lock.mdb and `owner`. Its named databases (numbers in keys are big endian):
  *   meta      "job" -> JobMeta, "counters" -> JobCounters,
+ *             "source:XXXXXXXX" -> Source, by its number in hex digits,
  *             "keys" -> JobCounters of which n_items says how many items `keys` covers (absent: none)
  *   manifest  unit, 4 bytes -> ManifestUnit
  *   units     unit, 4 bytes -> UnitState; absent: untouched
@@ -94,6 +95,11 @@ size_t store_txn_bytes(const struct store *s);
  * be cut short so that its row frame stays small. Clears `sealed`. */
 int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows,
                       struct err *err) CHECK_RESULT;
+/* The named sources that rows speak of: `rows` is a row frame of Source rows (proto/row_source.h). New ones have the next
+ * numbers; of those that are there only the root, the columns and what was passed over may differ. What is as it was
+ * is not written. */
+int store_put_sources(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows,
+                      struct err *err) CHECK_RESULT;
 /* The manifest is complete: put the last, short unit if there is one, set `sealed`. Again is fine. */
 int store_seal(struct store *s, struct err *err) CHECK_RESULT;
 
@@ -140,7 +146,7 @@ int store_pending(const struct store *s, uint32_t from, size_t max, struct store
                   uint32_t *ret_next, struct err *err) CHECK_RESULT;
 
 /* Append items first ... first+count-1 of the unit (counted within it; count 0: to its end) to `ret` as Item rows with
- * their numbers: the row frame of a Work message. -EINVAL: outside the unit. */
+ * their numbers and absolute paths: the row frame of a Work message. -EINVAL: outside the unit. */
 int store_unit_items(const struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
                      uint32_t *ret_n_rows, struct err *err) CHECK_RESULT;
 

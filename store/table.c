@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 
 int env_open_tables(struct env *e, MDB_txn *txn, bool create, const char *path, struct err *err)
 {
@@ -82,9 +83,10 @@ int env_read_meta(const struct env *e, MDB_txn *txn, const char *path, struct st
     rc = stored_job_meta_decode(v.mv_data, v.mv_size, ret, err);
     if (rc < 0)
         return err_prefix(err, damaged(rc), "%s: meta \"job\"", path);
-    if (ret->schema_version != STORED_SCHEMA_VERSION)
-        return err_set(err, -EPROTONOSUPPORT, "%s: store of schema version %" PRIu32 "; this program knows version %d",
-                       path, ret->schema_version, STORED_SCHEMA_VERSION);
+    if (ret->schema_version < STORED_OLDEST_VERSION || ret->schema_version > STORED_SCHEMA_VERSION)
+        return err_set(err, -EPROTONOSUPPORT,
+                       "%s: store of schema version %" PRIu32 "; this program knows versions %d to %d", path,
+                       ret->schema_version, STORED_OLDEST_VERSION, STORED_SCHEMA_VERSION);
     return 0;
 }
 
@@ -118,6 +120,28 @@ int env_read_keys_covered(const struct env *e, MDB_txn *txn, uint64_t *ret, stru
         return err_prefix(err, damaged(rc), "meta \"keys\"");
     *ret = c.n_items;
     return 0;
+}
+
+void env_source_key(uint32_t number, char ret[ENV_SOURCE_KEY_BYTES + 1])
+{
+    (void)snprintf(ret, ENV_SOURCE_KEY_BYTES + 1, "source:%08" PRIx32, number);
+}
+
+int env_read_source(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t number,
+                    struct row_source *ret, struct err *err)
+{
+    char key[ENV_SOURCE_KEY_BYTES + 1];
+    MDB_val v;
+    int rc;
+
+    env_source_key(number, key);
+    rc = env_get(txn, e->meta, key, ENV_SOURCE_KEY_BYTES, &v, err);
+    if (rc < 0)
+        return rc;
+    rc = stored_source_decode(memory, v.mv_data, v.mv_size, ret, err);
+    if (rc == 0 && ret->number != number)
+        rc = err_set(err, -EBADMSG, "says it is source %" PRIu32, ret->number);
+    return rc < 0 ? err_prefix(err, damaged(rc), "meta \"%s\"", key) : 0;
 }
 
 int env_read_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t unit,

@@ -81,6 +81,26 @@ static int check_tables(struct verify *c, struct stored_job_counters *ret_c, str
     return 0;
 }
 
+/* The sources themselves, and that every item's is there. */
+static void check_sources(struct verify *c)
+{
+    const struct row_source *sources;
+    uint32_t n;
+    struct err why;
+
+    if (reader_sources(c->r, &sources, &n, &why) < 0)
+        problem(c, -1, -1, "%s", why.text);
+}
+
+static void check_source(struct verify *c, const struct row_item *item)
+{
+    if (item->source > c->r->n_sources)
+        check_sources(c); /* it may have come since */
+    if (item->source > c->r->n_sources)
+        problem(c, c->r->unit, (int64_t)item->item, "item %" PRIu64 ": its source %" PRIu32 " is not there",
+                item->item, item->source);
+}
+
 /* Of an item that is done and no error: there, sound, and as the recipe says. Of others: none. */
 static void check_embeddings(struct verify *c, uint64_t item, bool wanted)
 {
@@ -178,6 +198,7 @@ static void check_records(struct verify *c)
                     "item %" PRIu64 " (unit %" PRIu32 "): the unit is done, its record is missing", item, r->unit);
         }
         n_records += rc != 0;
+        check_source(c, &r->manifest.items[i]);
         if (rc > 0) /* of one that a broker may just be committing nothing is said; the sum tells */
             check_embeddings(c, item, !record.failed);
         c->embeddings_unknown |= rc < 0;
@@ -249,6 +270,7 @@ static int verify(struct verify *c, struct err *err)
 
     if (rc == 0)
         rc = count_embeddings(c, &c->n_embeddings_before, err);
+    check_sources(c);
     for (uint32_t unit = 0; rc == 0 && !c->stopped && unit < c->before.n_units; unit++) {
         rc = check_unit(c, unit, err);
         if (c->sum.n_items >= reported + READER_SLICE_ROWS) {

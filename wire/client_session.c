@@ -281,8 +281,8 @@ static int settle_rows(struct client_session *s, unsigned n, int64_t until_ms, s
     return 0;
 }
 
-int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
-                        uint64_t *ret_n_items, struct err *err)
+static int send_rows(struct client_session *s, const struct msg_job_rows *what, struct buf *rows, uint32_t n_rows,
+                     struct err *err)
 {
     int64_t until_ms = clock_mono_ms() + s->timeout_ms;
     struct wire_message *m;
@@ -296,7 +296,7 @@ int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows
     rc = wire_message_new(MSG_JOB_ROWS, &m);
     if (rc < 0)
         return err_set(err, rc, "no memory for a message");
-    wire_message_envelope(m)->job_ref.job = job;
+    wire_message_envelope(m)->job_rows = *what;
     rc = wire_message_add_rows(m, rows, n_rows);
     if (rc < 0) {
         wire_message_free(m);
@@ -306,9 +306,24 @@ int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows
     if (rc < 0)
         return rc;
     s->n_unanswered++;
-    if (ret_n_items)
-        *ret_n_items = s->n_items;
     return 0;
+}
+
+int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
+                        uint64_t *ret_n_items, struct err *err)
+{
+    int rc = send_rows(s, &(struct msg_job_rows){.job = job}, rows, n_rows, err);
+
+    if (rc == 0 && ret_n_items)
+        *ret_n_items = s->n_items;
+    return rc;
+}
+
+int client_session_sources(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows, struct err *err)
+{
+    int rc = send_rows(s, &(struct msg_job_rows){.job = job, .sources = true}, rows, n_rows, err);
+
+    return rc < 0 ? rc : settle_rows(s, 0, clock_mono_ms() + s->timeout_ms, err);
 }
 
 static int ask_of_job(struct client_session *s, enum msg_type request, uint64_t job, enum msg_type answer,

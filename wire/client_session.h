@@ -33,6 +33,9 @@ int client_session_job_open(struct client_session *s, const struct msg_job_open 
  * *ret_n_items (may be NULL): items that the broker has confirmed so far. */
 int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
                         uint64_t *ret_n_items, struct err *err) CHECK_RESULT;
+/* The same with Source rows (row_source_append); waits for all answers, so that items which name them may follow. */
+int client_session_sources(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
+                           struct err *err) CHECK_RESULT;
 /* Waits for the answers of all rows first. Returns when the manifest is durable. */
 int client_session_seal(struct client_session *s, uint64_t job, struct msg_job_accepted *ret,
                         struct err *err) CHECK_RESULT;

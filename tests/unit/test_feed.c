@@ -15,6 +15,7 @@
 #include "client/feed.h"
 #include "client/known.h"
 #include "proto/row.h"
+#include "store/reader.h"
 #include "store/store.h"
 
 struct folder {
@@ -59,7 +60,8 @@ static void touch(const char *dir, const char *name, const char *bytes)
 
 struct fed {
     char keys[4096]; /* "a.jpg b.jpg" */
-    struct buf rows;
+    struct buf rows, sources;
+    uint32_t n_sources;
     struct feed_counts counts;
 };
 
@@ -73,6 +75,7 @@ static void feed_all(const struct folder *f, const char *const *sources, int n, 
 
     ret->keys[0] = '\0';
     buf_init(&ret->rows, 0);
+    buf_init(&ret->sources, 0);
     buf_init(&frame, 0);
     if (feed_open(&o, &feed, &err) < 0 || (access(f->store, F_OK) == 0 && feed_compare(feed, &err) < 0))
         fail_msg("%s", err.text);
@@ -96,8 +99,16 @@ static void feed_all(const struct folder *f, const char *const *sources, int n, 
         assert_int_equal(buf_append(&ret->rows, frame.data, frame.size_bytes), 0);
     }
     ret->counts = *feed_counts(feed);
+    ret->n_sources = feed_origins(feed)->n_rows;
+    assert_int_equal(origins_append(feed_origins(feed), &ret->sources), 0);
     feed_close(feed);
     buf_release(&frame);
+}
+
+static void release(struct fed *fed)
+{
+    buf_release(&fed->rows);
+    buf_release(&fed->sources);
 }
 
 /* Feed, and let the manifest grow by it; `want` are the new keys. */
@@ -118,12 +129,14 @@ static void import(const struct folder *f, const char *const *sources, int n, co
     assert_string_equal(fed.keys, want);
     if (store_open(f->store, &options, &s, NULL, &err) < 0 || store_begin(s, &err) < 0)
         fail_msg("%s", err.text);
+    if (store_put_sources(s, fed.sources.data, fed.sources.size_bytes, fed.n_sources, &err) < 0)
+        fail_msg("%s", err.text);
     if (fed.rows.size_bytes)
         assert_int_equal(store_append_rows(s, fed.rows.data, fed.rows.size_bytes, (uint32_t)fed.counts.n_new, &err), 0);
     assert_int_equal(store_seal(s, &err), 0);
     assert_int_equal(store_commit(s, &err), 0);
     store_close(s);
-    buf_release(&fed.rows);
+    release(&fed);
     *ret_counts = fed.counts;
 }
 
@@ -141,7 +154,7 @@ static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
     import(f, sources, 1, "b.jpg d.jpg e.png", &c);
     assert_int_equal(c.n_walked, 3);
     assert_int_equal(c.n_new, 3);
-    assert_int_equal(c.n_skipped_names, 1);
+    assert_int_equal(c.skipped.n[SOURCE_OTHER_NAMES], 1);
     import(f, sources, 1, "", &c); /* the walk in step with the manifest */
     assert_int_equal(c.n_walked, 3);
     assert_int_equal(c.n_changed, 0);
@@ -210,7 +223,7 @@ static void test_feed_limit_counts_the_walk_not_the_news(void **state)
     touch(f->in, "d.jpg", "1");
     feed_all(f, sources, 1, 3, &fed);
     assert_string_equal(fed.keys, "c.jpg");
-    buf_release(&fed.rows);
+    release(&fed);
 }
 
 static void test_feed_more_than_it_looks_at_first_comes_in_order(void **state)
@@ -237,7 +250,7 @@ static void test_feed_more_than_it_looks_at_first_comes_in_order(void **state)
     p = fed.keys;
     for (int i = 0; i < FEED_PEEK_ITEMS + 50; i++, p += 9)
         assert_int_equal(atoi(p), i);
-    buf_release(&fed.rows);
+    release(&fed);
 }
 
 static void test_feed_passes_over_the_store_itself(void **state)
@@ -269,6 +282,107 @@ static void test_feed_a_source_that_is_missing_is_named_at_once(void **state)
     assert_true(feed_open(&o, &feed, &err) < 0);
     assert_non_null(strstr(err.text, "/nowhere/at/all"));
     assert_null(feed);
+}
+
+static void rename_to(const char *from, const char *to)
+{
+    assert_int_equal(rename(from, to), 0);
+}
+
+/* "SOURCE PATH below the folder\n" of all items of the store. */
+static void stored(const struct folder *f, char *ret, size_t size)
+{
+    const struct row_source *sources;
+    struct reader *r = NULL;
+    struct reader_row row;
+    struct err err = {""};
+    uint32_t n;
+    int rc;
+
+    ret[0] = '\0';
+    if (reader_open(f->store, false, &r, &err) < 0 || reader_sources(r, &sources, &n, &err) < 0)
+        fail_msg("%s", err.text);
+    while ((rc = reader_next(r, &row, &err)) > 0) {
+        size_t used = strlen(ret);
+
+        (void)snprintf(ret + used, size - used, "%s %s\n", sources[row.listed.source - 1].name,
+                       (const char *)row.listed.path + strlen(f->path) + 1);
+    }
+    if (rc < 0)
+        fail_msg("%s", err.text);
+    reader_close(r);
+}
+
+static void test_feed_a_folder_that_was_moved_goes_on(void **state)
+{
+    const struct folder *f = *state;
+    char moved[100], list[120], text[1024];
+    const char *const sources[] = {f->in}, *const at_moved[] = {moved}, *const lists[] = {list};
+    struct feed_counts c;
+
+    touch(f->in, "a.jpg", "1");
+    touch(f->in, "b.jpg", "22");
+    touch(f->in, "l.jsonl", "{\"path\": \"a.jpg\", \"key\": \"k\"}\n{\"path\": \"a.jpg\", \"key\": \"l\"}\n");
+    import(f, sources, 1, "a.jpg b.jpg", &c);
+    (void)snprintf(list, sizeof(list), "@%s/l.jsonl", f->in);
+    import(f, lists, 1, "k l", &c);
+    (void)snprintf(moved, sizeof(moved), "%s/moved", f->path);
+    rename_to(f->in, moved);
+    touch(moved, "0.jpg", "333"); /* what is new comes to it */
+    import(f, at_moved, 1, "0.jpg", &c);
+    assert_int_equal(c.n_changed, 0);
+    stored(f, text, sizeof(text));
+    assert_string_equal(text, "in moved/a.jpg\nin moved/b.jpg\nl.jsonl in/a.jpg\nl.jsonl in/a.jpg\nin moved/0.jpg\n");
+    (void)snprintf(list, sizeof(list), "@%s/l.jsonl", moved);
+    import(f, lists, 1, "", &c); /* the list and its own keys too */
+    import(f, at_moved, 1, "", &c);
+}
+
+static void test_feed_other_pictures_of_the_same_names_are_new(void **state)
+{
+    const struct folder *f = *state;
+    char other[100], named[120], text[1024];
+    const char *const sources[] = {f->in}, *const others[] = {other}, *const again[] = {named};
+    struct feed_counts c;
+
+    (void)snprintf(other, sizeof(other), "%s/other", f->path);
+    (void)snprintf(named, sizeof(named), "in=%s", other);
+    assert_int_equal(mkdir(other, 0700), 0);
+    touch(f->in, "1.jpg", "1");
+    touch(f->in, "2.jpg", "1");
+    touch(other, "1.jpg", "22");
+    touch(other, "2.jpg", "22");
+    import(f, sources, 1, "1.jpg 2.jpg", &c);
+    import(f, others, 1, "1.jpg 2.jpg", &c);
+    stored(f, text, sizeof(text));
+    assert_string_equal(text, "in in/1.jpg\nin in/2.jpg\nother other/1.jpg\nother other/2.jpg\n");
+    import(f, others, 1, "", &c);
+    assert_int_equal(c.n_changed, 0);
+    import(f, again, 1, "", &c); /* unless the user says that they are the same: then they have changed */
+    assert_int_equal(c.n_changed, 2);
+}
+
+static void test_feed_files_are_sources_by_folder(void **state)
+{
+    const struct folder *f = *state;
+    char a[100], b[100], x[120], y[120], z[120], text[1024];
+    const char *const sources[] = {x, y, z}, *const folders[] = {a, b};
+    struct feed_counts c;
+
+    (void)snprintf(a, sizeof(a), "%s/tr", f->path);
+    (void)snprintf(b, sizeof(b), "%s/in/tr", f->path);
+    assert_int_equal(mkdir(a, 0700), 0);
+    assert_int_equal(mkdir(b, 0700), 0);
+    touch(a, "1.jpg", "1");
+    touch(b, "1.jpg", "1");
+    touch(a, "2.jpg", "1");
+    (void)snprintf(x, sizeof(x), "%s/1.jpg", a);
+    (void)snprintf(y, sizeof(y), "%s/1.jpg", b);
+    (void)snprintf(z, sizeof(z), "%s/2.jpg", a);
+    import(f, sources, 3, "1.jpg 1.jpg 2.jpg", &c);
+    stored(f, text, sizeof(text));
+    assert_string_equal(text, "tr tr/1.jpg\ntr-2 in/tr/1.jpg\ntr tr/2.jpg\n");
+    import(f, folders, 2, "", &c);
 }
 
 static struct row_item item_at(const char *path, const char *key, uint64_t size_bytes, int64_t mtime_ns)
@@ -437,6 +551,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_feed_the_same_folder_written_another_way_is_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_limit_counts_the_walk_not_the_news, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_more_than_it_looks_at_first_comes_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_a_folder_that_was_moved_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_other_pictures_of_the_same_names_are_new, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_files_are_sources_by_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_passes_over_the_store_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_a_source_that_is_missing_is_named_at_once, setup, teardown),
         cmocka_unit_test(test_known_takes_as_often_as_was_added),

@@ -9,7 +9,7 @@
 
 #include "client/report.h"
 
-static void check(uint64_t n_before, uint64_t n_done, uint64_t n_failed, bool complete, const char *want)
+static void check(uint64_t n_before, uint64_t n_done, uint64_t n_failed, bool done, const char *want)
 {
     const struct msg_job_progress progress = {.n_items = 24, .n_done = n_done, .n_failed = n_failed};
     const struct msg_recipe recipe = {.decode = {.max_new_tokens = 20}};
@@ -17,7 +17,7 @@ static void check(uint64_t n_before, uint64_t n_done, uint64_t n_failed, bool co
                              .progress = &progress,
                              .n_before = n_before,
                              .elapsed_ms = 2000,
-                             .complete = complete,
+                             .done = done,
                              .recipe = &recipe};
     char text[1024] = "";
     struct screen s;

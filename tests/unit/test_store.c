@@ -302,7 +302,67 @@ static void test_store_refuses_another_version_by_number(void **state)
 {
     (void)state;
     rewrite_meta(7);
-    refuse(path, true, -EPROTONOSUPPORT, "schema version 7; this program knows version 2");
+    refuse(path, true, -EPROTONOSUPPORT, "schema version 7; this program knows versions 2 to 3");
+}
+
+static void put_source(struct store *s, const char *root, int expect)
+{
+    struct row_source source = {.number = 1, .name = "p", .passed = {{"hidden", 3}}, .n_passed = 1};
+    struct err err = {""};
+    struct buf rows;
+
+    buf_init(&rows, 0);
+    (void)msg_text_set(source.root, sizeof(source.root), root);
+    assert_int_equal(row_source_append(&rows, &source), 0);
+    source.number = 3; /* there is no 2 */
+    assert_int_equal(store_begin(s, &err), 0);
+    assert_int_equal(store_put_sources(s, rows.data, rows.size_bytes, 1, &err), expect);
+    buf_clear(&rows);
+    assert_int_equal(row_source_append(&rows, &source), 0);
+    assert_int_equal(store_put_sources(s, rows.data, rows.size_bytes, 1, &err), -EINVAL);
+    buf_release(&rows);
+    assert_int_equal(store_commit(s, &err), 0);
+}
+
+/* A store of the version before knows no sources: it goes on, and is one of this version from the first source on. */
+static void test_store_of_version_2_goes_on(void **state)
+{
+    struct row_item item = {.key = (const uint8_t *)"k", .key_bytes = 1, .path = (const uint8_t *)"k.jpg", .path_bytes = 5,
+                            .source = 1};
+    struct err err = {""};
+    struct row_cursor c;
+    struct buf rows, work;
+    struct store *s;
+    uint32_t n;
+
+    (void)state;
+    rewrite_meta(2);
+    s = fixture_store(path, 64);
+    assert_int_equal(store_info(s)->schema_version, 2);
+    buf_init(&rows, 0);
+    buf_init(&work, 0);
+    assert_int_equal(row_item_append(&rows, &item), 0);
+    assert_int_equal(store_begin(s, &err), 0);
+    assert_int_equal(store_append_rows(s, rows.data, rows.size_bytes, 1, &err), -EINVAL); /* its source is not there */
+    store_abort(s);
+    put_source(s, "/pictures", 0);
+    assert_int_equal(store_begin(s, &err), 0);
+    assert_int_equal(store_append_rows(s, rows.data, rows.size_bytes, 1, &err), 0);
+    assert_int_equal(store_seal(s, &err), 0);
+    assert_int_equal(store_commit(s, &err), 0);
+    put_source(s, "/elsewhere", 0);
+    assert_int_equal(store_unit_items(s, 0, 0, 0, &work, &n, &err), 0);
+    row_cursor_init(&c, &(struct row_frame){work.data, work.size_bytes}, 1, n);
+    assert_int_equal(row_cursor_next_item(&c, &item, &err), 1);
+    assert_string_equal((const char *)item.path, "/elsewhere/k.jpg");
+    row_cursor_release(&c);
+    store_close(s);
+    s = fixture_store(path, 64);
+    assert_int_equal(store_info(s)->schema_version, 3);
+    store_close(s);
+    assert_int_equal(fixture_problems(path, 1), 0);
+    buf_release(&rows);
+    buf_release(&work);
 }
 
 static void test_store_refuses_a_truncated_file(void **state)
@@ -647,6 +707,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_store_unit_commits_once_and_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_refuses_what_is_no_store, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_refuses_another_version_by_number, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_store_of_version_2_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_refuses_a_truncated_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_names_the_process_that_owns_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_adopts_a_creation_that_crashed, setup, teardown),
