@@ -29,6 +29,7 @@ struct caption_options {
     uint64_t limit;                    /* 0: none */
     const char *join;                  /* a table of columns by key; NULL: none */
     const char *image_column;          /* of lists; NULL: the usual ones */
+    int64_t max_pixels, max_file_bytes; /* of a picture; 0: the encoder's own limits */
     bool json, verbose, dry_run;
 };
 

@@ -17,7 +17,7 @@ enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_S
 struct caption_flags {
     const char *store, *model, *score_model, *recipe, *device, *cuda_library, *join, *image_column;
     struct cli_settings settings;
-    int64_t threads, unit, limit;
+    int64_t threads, unit, limit, max_pixels, max_file_size;
     bool json, verbose, dry_run;
 };
 
@@ -45,6 +45,11 @@ static const struct cli_option options[] = {
      MAX_UNIT, NULL},
     {"limit", 0, CLI_NUMBER, offsetof(struct caption_flags, limit), "N",
      "list only the first N pictures of the sources", 1, INT64_MAX, NULL},
+    {"max-pixels", 0, CLI_NUMBER, offsetof(struct caption_flags, max_pixels), "N",
+     "a picture of more pixels fails, before any memory is taken for it (default: 178956970, as in Pillow)", 1,
+     INT64_MAX, NULL},
+    {"max-file-size", 0, CLI_SIZE, offsetof(struct caption_flags, max_file_size), "SIZE",
+     "a larger picture file fails, unread (default: 1GiB)", 1, INT64_MAX, NULL},
     {"device", 0, CLI_TEXT, offsetof(struct caption_flags, device), "LIST",
      "auto (default: every GPU, else the CPU), cpu, GPUs with commas between them (cuda:N, or GPU-... as blipline "
      "devices lists them; each runs all stages), or null: no arithmetic, to measure everything else",
@@ -235,6 +240,8 @@ static int run(const struct cli_command *self, int argc, char **argv)
         .join = f.join,
         .image_column = f.image_column,
         .limit = (uint64_t)f.limit,
+        .max_pixels = f.max_pixels,
+        .max_file_bytes = f.max_file_size,
         .json = f.json,
         .verbose = f.verbose,
         .dry_run = f.dry_run,

@@ -44,7 +44,9 @@ static struct plan_dtypes known_dtypes(const struct plan_options *o)
 
     return (struct plan_dtypes){.encode = r->dtype_encode ? r->dtype_encode : usual,
                                 .qformer = r->dtype_qformer ? r->dtype_qformer : usual,
-                                .llm = r->dtype_llm ? r->dtype_llm : usual};
+                                .llm = r->dtype_llm ? r->dtype_llm : usual,
+                                .encoder_settings = (r->exif_orientation ? MODEL_EXIF_ORIENTATION : 0) |
+                                                    (r->grey16_high_byte ? MODEL_GREY16_HIGH_BYTE : 0)};
 }
 
 /* Of the tensors that a stage hands on. */
@@ -53,12 +55,14 @@ static uint64_t value_bytes(enum msg_dtype dtype)
     return dtype_size_bytes(dtype_of_activations((enum dtype)dtype));
 }
 
-static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum msg_dtype dtype,
+static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum msg_dtype dtype, unsigned settings,
                            struct msg_fingerprint *ret, struct err *err)
 {
     struct fingerprint f;
     int rc = model_stage_fingerprint(c, stage, (enum dtype)dtype, &f, err); /* the numbers are the same */
 
+    if (rc == 0)
+        rc = fingerprint_with_settings(&f, settings);
     if (rc < 0)
         return rc;
     ret->n_bytes = MSG_FINGERPRINT_BYTES;
@@ -90,11 +94,11 @@ static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes 
     s->config = c->config;
     (void)snprintf(s->tokenizer_path, sizeof(s->tokenizer_path), "%s", c->tokenizer_path);
     if (rc == 0)
-        rc = set_fingerprint(c, MODEL_STAGE_ENCODER, d->encode, &s->encoder, err);
+        rc = set_fingerprint(c, MODEL_STAGE_ENCODER, d->encode, d->encoder_settings, &s->encoder, err);
     if (rc == 0)
-        rc = set_fingerprint(c, MODEL_STAGE_QFORMER, d->qformer, &s->qformer, err);
+        rc = set_fingerprint(c, MODEL_STAGE_QFORMER, d->qformer, 0, &s->qformer, err);
     if (rc == 0 && c->config.task == CONFIG_TASK_GENERATE)
-        rc = set_fingerprint(c, MODEL_STAGE_LLM, d->llm, &s->llm, err);
+        rc = set_fingerprint(c, MODEL_STAGE_LLM, d->llm, 0, &s->llm, err);
     return rc;
 }
 
@@ -184,6 +188,8 @@ static void set_recipe(const struct recipe *from, const struct sides *s, struct 
     to->dtype_encode = s->dtypes.encode;
     to->dtype_qformer = s->dtypes.qformer;
     to->dtype_llm = from->stages & RECIPE_CAPTION ? s->dtypes.llm : MSG_DTYPE_F32;
+    to->exif_orientation = from->exif_orientation;
+    to->grey16_high_byte = from->grey16_high_byte;
     if (from->stages & RECIPE_SCORE) {
         to->itc = from->itc;
         to->itm = from->itm;
