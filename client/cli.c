@@ -180,6 +180,10 @@ static int set_number(const struct cli_command *c, const struct cli_option *o, c
             return CLI_WRONG;
         }
     }
+    if (number < o->min && o->max == INT64_MAX) {
+        cli_error("%s: --%s %s: %lld or more is wanted", c->name, o->name, value, (long long)o->min);
+        return CLI_WRONG;
+    }
     if (number < o->min || number > o->max) {
         cli_error("%s: --%s %s: from %lld to %lld", c->name, o->name, value, (long long)o->min, (long long)o->max);
         return CLI_WRONG;
@@ -255,7 +259,8 @@ static int complain(const struct cli_command *c, const struct all_options *all, 
 static int check_count(const struct cli_command *c, int n_args)
 {
     if (n_args < c->min_args)
-        cli_error("%s: an argument is missing\nUsage: blipline %s %s", c->name, c->name, c->usage);
+        cli_error("%s: an argument is missing: %.*s\nUsage: blipline %s %s", c->name, (int)strcspn(c->usage, " "),
+                  c->usage, c->name, c->usage);
     else if (c->max_args >= 0 && n_args > c->max_args)
         cli_error("%s: too many arguments\nUsage: blipline %s %s", c->name, c->name, c->usage);
     else

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { NULL_TOKENS = 1, NULL_WIDTH = 8, NULL_VOCAB = 50304 };
 
@@ -72,7 +73,7 @@ static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, e
 
 static int refuse_retrieval(const char *option, const char *dir, struct err *err)
 {
-    return err_set(err, -EINVAL,
+    return err_set(err, -EDOM,
                    "%s %.300s: a retrieval checkpoint: it scores pictures and texts, it does not write captions. Give "
                    "a captioner here (blipline help models), and this one as --score-model",
                    option, dir);
@@ -80,7 +81,7 @@ static int refuse_retrieval(const char *option, const char *dir, struct err *err
 
 static int refuse_captioner(const char *option, const char *dir, struct err *err)
 {
-    return err_set(err, -EINVAL,
+    return err_set(err, -EDOM,
                    "%s %.300s: writes captions, but has no ITC and ITM heads: scores, itc and itc_text need a "
                    "retrieval checkpoint such as Salesforce/blip2-itm-vit-g (blipline help models)",
                    option, dir);
@@ -102,6 +103,14 @@ static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes 
     return rc;
 }
 
+static bool is_checkpoint(const char *dir)
+{
+    char path[PATH_MAX + 16];
+
+    (void)snprintf(path, sizeof(path), "%s/config.json", dir);
+    return access(path, F_OK) == 0 || errno != ENOENT;
+}
+
 /* `task`: what it is needed for; 0: either will do. */
 static int open_side(const struct plan_dtypes *d, const char *option, const char *dir, enum config_task task,
                      struct plan_side *s, struct err *err)
@@ -113,6 +122,9 @@ static int open_side(const struct plan_dtypes *d, const char *option, const char
     rc = home_model(option, dir, s->dir, err);
     if (rc < 0)
         return rc;
+    if (!is_checkpoint(s->dir))
+        return err_set(err, -EDOM, "%s %.200s: is no checkpoint, there is no config.json in it (blipline help models)",
+                       option, dir);
     file_base_name(s->dir, name, sizeof(name));
     (void)printable_text(name, strlen(name), s->name, sizeof(s->name));
     rc = checkpoint_open(s->dir, &c, err);
