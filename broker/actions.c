@@ -88,8 +88,11 @@ static void do_load_units(struct broker *b, const struct core_action *a)
         return;
     }
     for (size_t i = 0; i < n && b->failed == 0; i++) {
-        rows[i] =
-            (struct core_unit_row){.unit = found[i].unit, .n_items = found[i].n_items, .attempts = found[i].attempts};
+        rows[i] = (struct core_unit_row){.unit = found[i].unit,
+                                         .n_items = found[i].n_items,
+                                         .attempts = found[i].attempts,
+                                         .is_again = found[i].is_again};
+        memcpy(rows[i].again, found[i].again, sizeof(rows[i].again)); /* no unit here has more items */
         if (core_map_get(&job->unit_first, (uint64_t)found[i].unit + 1))
             continue;
         if (core_map_put(&job->unit_first, (uint64_t)found[i].unit + 1, (void *)(uintptr_t)(found[i].first_item + 1)) <
@@ -136,6 +139,13 @@ static void do_commit(struct broker *b, const struct core_action *a)
         return;
     }
     r->unit = commit->unit;
+    if (commit->again && !(r->again = calloc(MSG_MAX_UNIT_ITEMS / 64, sizeof(*r->again)))) {
+        committer_request_free(r);
+        broker_fail(b, -ENOMEM, "no memory to commit unit %u", commit->unit);
+        return;
+    }
+    if (commit->again)
+        memcpy(r->again, commit->again, CORE_MASK_WORDS * sizeof(*r->again));
     rc = broker_commit_records(b, commit, first - 1, r, &err);
     if (rc < 0) {
         committer_request_free(r);
@@ -170,6 +180,14 @@ static void do_job_done(struct broker *b, const struct core_action *a)
              (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
 }
 
+static void do_job_paused(struct broker *b, const struct core_action *a)
+{
+    struct broker_job *job = broker_job_find(b, a->paused.job);
+
+    job->paused = true;
+    broker_explain_pause(job, a->paused.n_failed, a->paused.n_finished);
+}
+
 static void do_job_stopped(struct broker *b, const struct core_action *a)
 {
     broker_job_find(b, a->job)->stopped = true;
@@ -202,6 +220,7 @@ void broker_act(struct broker *b, const struct core_action *action)
         [CORE_DO_ATTEMPTS] = do_attempts,
         [CORE_DO_COMMIT] = do_commit,
         [CORE_DO_JOB_DONE] = do_job_done,
+        [CORE_DO_JOB_PAUSED] = do_job_paused,
         [CORE_DO_JOB_STOPPED] = do_job_stopped,
         [CORE_DO_JOB_CLOSED] = do_job_closed,
         [CORE_DO_DRAINED] = do_drained,

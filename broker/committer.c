@@ -74,6 +74,7 @@ void committer_request_free(struct committer_request *r)
         return;
     free(r->path);
     free(r->meta);
+    free(r->again);
     buf_release(&r->rows);
     buf_release(&r->records);
     free(r->ends);
@@ -253,9 +254,10 @@ static int append_rows(struct store *s, const struct committer_request *q, struc
     return store_append_rows(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
 }
 
-static int apply(struct store *s, const struct committer_request *q, struct err *err)
+static int apply(struct store *s, const struct committer_request *q, uint32_t *ret_unit, struct err *err)
 {
-    const struct store_records records = {.data = q->records.data,
+    const struct store_records records = {.again = q->again,
+                                          .data = q->records.data,
                                           .ends = q->ends,
                                           .n = q->n_records,
                                           .n_failed = q->n_failed,
@@ -268,6 +270,8 @@ static int apply(struct store *s, const struct committer_request *q, struct err 
         return append_rows(s, q, err);
     case COMMITTER_SOURCES:
         return store_put_sources(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
+    case COMMITTER_AGAIN:
+        return store_again(s, q->rows.data, q->rows.size_bytes, q->n_rows, ret_unit, err);
     case COMMITTER_SEAL:
         return store_seal(s, err);
     case COMMITTER_UNIT:
@@ -313,7 +317,7 @@ static void join_group(struct committer *c, struct passage *p)
         rc = store_begin(o->store, &p->err);
     before = store_txn_bytes(o->store);
     if (rc == 0) {
-        rc = apply(o->store, p->request, &p->err);
+        rc = apply(o->store, p->request, &p->done.unit, &p->err);
         if (rc == -EAGAIN || leaves_txn_sound(rc)) {
             c->group_bytes += store_txn_bytes(o->store) - before;
             p->done.rc = rc;

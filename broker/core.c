@@ -206,6 +206,8 @@ static int dispatch(struct core *c, const struct core_event *e)
     case CORE_EVENT_UNITS_ADDED:
     case CORE_EVENT_DISK_OK:
         return core_job_event(c, e);
+    case CORE_EVENT_UNITS_AGAIN:
+        return core_job_units_again(c, e);
     case CORE_EVENT_UNITS:
         return core_job_units(c, e);
     case CORE_EVENT_COMMITTED:
@@ -311,7 +313,7 @@ static enum core_job_state job_state(const struct core_job *j)
     if (j->done)
         return CORE_JOB_DONE;
     if (j->stopped)
-        return CORE_JOB_STOPPED;
+        return j->paused ? CORE_JOB_PAUSED : CORE_JOB_STOPPED;
     if (j->blocked)
         return CORE_JOB_BLOCKED;
     return j->sealed ? CORE_JOB_RUNNING : CORE_JOB_IMPORTING;

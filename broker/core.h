@@ -23,6 +23,10 @@
  *    worker_ms it is forgotten. So workers must send heartbeats when they hold nothing, too. One that is heard
  *    and yet lets leases expire gets one at a time, with growing pauses, until it ends one itself; its units are not
  *    blamed for what expires meanwhile.
+ *  - Failures that surge (so many items in a row, or so large a share of them: JOB_OPEN says) pause the job before they
+ *    are written down: CORE_DO_JOB_PAUSED. Units that end in failed items are held until a good item follows, or nothing
+ *    else is left to do; a surge puts those that are held, and what fails from then on, back among the units to be done.
+ *    Items that are done again do not count: they lose nothing.
  *  - A payload handed over with RESULT belongs to the core until CORE_DO_DROP_PAYLOAD names it, which happens once.
  *
  * Who may call: one thread, the broker's loop. Units: times are monotonic milliseconds that never go back, sizes bytes.
@@ -46,7 +50,8 @@ enum {
     CORE_MASK_WORDS = CORE_MAX_UNIT_ITEMS / 64,
     CORE_FINGERPRINT_BYTES = 16,
     CORE_CODE_BYTES = 32, /* longest kept failure code, NUL included */
-    CORE_TEXT_BYTES = 256 /* longest kept failure text, NUL included */
+    CORE_TEXT_BYTES = 256, /* longest kept failure text, NUL included */
+    CORE_SHARE_ITEMS = 100 /* a share of failures is looked at from so many finished items on */
 };
 
 struct core;
@@ -83,6 +88,9 @@ struct core_faults {
     bool forget_attempts;           /* failed attempts are not made durable */
     bool drop_twice;                /* a payload's drop is sent again at commit */
     bool ignore_row_limit;          /* parts start whatever rows are kept */
+    bool never_pause;               /* failures surge and nothing happens */
+    bool forget_put_back;           /* what a surge puts back is not loaded again */
+    bool redo_all;                  /* a unit with some items to be done again does all of them */
 };
 
 /* -- graph of a job ------------------------------------------------------------------------------------------------ */
@@ -107,12 +115,13 @@ int core_graph_check(const struct core_node *nodes, uint32_t n_nodes, struct err
 enum core_event_type {
     CORE_EVENT_TICK = 0,      /* nothing but time; every other event also does what is due */
     CORE_EVENT_JOB_OPEN,      /* .job_open */
-    CORE_EVENT_JOB_START,     /* .job: after JOB_STOP, go on */
+    CORE_EVENT_JOB_START,     /* .job: after JOB_STOP or CORE_DO_JOB_PAUSED, go on */
     CORE_EVENT_JOB_STOP,      /* .job: no new first-node leases; CORE_DO_JOB_STOPPED follows */
     CORE_EVENT_JOB_CLOSE,     /* .job: forget it; leases void, payloads dropped; CORE_DO_JOB_CLOSED follows, after the
                                  answers to outstanding COMMITs and LOAD_UNITS */
     CORE_EVENT_JOB_SEALED,    /* .job: no more UNITS_ADDED */
     CORE_EVENT_UNITS_ADDED,   /* .job: there are new units after the last ones loaded */
+    CORE_EVENT_UNITS_AGAIN,   /* .units_again: units that were done have items to be done again */
     CORE_EVENT_UNITS,         /* .units: the answer to CORE_DO_LOAD_UNITS */
     CORE_EVENT_HELLO,         /* .hello: answered by WELCOME or REFUSE */
     CORE_EVENT_CREDIT,        /* .credit */
@@ -133,6 +142,8 @@ struct core_unit_row {
     uint32_t unit;
     uint32_t n_items;  /* 1..CORE_MAX_UNIT_ITEMS */
     uint32_t attempts; /* as last made durable; >= max_attempts: starts split */
+    bool is_again;     /* it was done before: now only the items of `again`, at least one */
+    uint64_t again[CORE_MASK_WORDS];
 };
 
 /* Who says something about which lease. All from the wire, all untrusted but `peer`. */
@@ -151,13 +162,20 @@ struct core_event {
             uint32_t priority; /* share of workers; 0: 100 */
             bool sealed;       /* the manifest is complete */
             bool stopped;      /* begin as after JOB_STOP */
+            uint32_t max_failures;         /* so many failed items in a row pause the job; 0: any number may fail */
+            uint32_t max_failed_per_mille; /* so do more than this of all finished ones, once there are
+                                              CORE_SHARE_ITEMS; 0: any share may fail */
             uint32_t n_nodes;
             const struct core_node *nodes; /* core_graph_check said 0 */
         } job_open;
         struct {
             uint64_t job;
+            uint32_t from_unit; /* the first of them */
+        } units_again;
+        struct {
+            uint64_t job;
             uint32_t n;                 /* at most `max` of the action */
-            struct core_unit_row *rows; /* not yet done, ascending, from `from_unit` on */
+            struct core_unit_row *rows; /* to be done, ascending, from `from_unit` on */
             bool exhausted;             /* the manifest holds no further ones now */
         } units;
         struct {
@@ -218,6 +236,7 @@ enum core_action_type {
     CORE_DO_ATTEMPTS,     /* .attempts: make durable; no answer */
     CORE_DO_COMMIT,       /* .commit: answer with COMMITTED or COMMIT_FAILED */
     CORE_DO_JOB_DONE,     /* .job: sealed, and every unit committed */
+    CORE_DO_JOB_PAUSED,   /* .paused: as if by JOB_STOP, since failures surge; CORE_DO_JOB_STOPPED follows */
     CORE_DO_JOB_STOPPED,  /* .job: nothing in flight any more (commits that failed on a full disk excepted) */
     CORE_DO_JOB_CLOSED,   /* .job: the id may be used again */
     CORE_DO_DRAINED,      /* shutdown is complete */
@@ -266,6 +285,7 @@ struct core_commit {
     uint32_t n_payloads, n_quarantined;
     const struct core_commit_payload *payloads; /* kept rows, by (first, node); an item's rows in node order */
     const struct core_quarantined *quarantined; /* no row of these counts, whatever the payloads hold */
+    const uint64_t *again;                      /* the unit was done before: only these items; NULL: all */
 };
 
 struct core_action {
@@ -288,6 +308,11 @@ struct core_action {
             uint64_t job;
             uint32_t unit, attempts;
         } attempts;
+        struct {
+            uint64_t job;
+            uint64_t n_failed;
+            uint64_t n_finished; /* of so many; 0: in a row */
+        } paused;
         struct core_work work;
         struct core_commit commit;
     };
@@ -334,6 +359,7 @@ enum core_job_state {
     CORE_JOB_IMPORTING, /* runs, more units may come */
     CORE_JOB_RUNNING,
     CORE_JOB_STOPPED, /* asked to stop; JOB_STOPPED says when nothing is in flight */
+    CORE_JOB_PAUSED,  /* the same, of itself: failures surged */
     CORE_JOB_BLOCKED, /* a commit failed */
     CORE_JOB_DONE,
     CORE_JOB_CLOSING

@@ -65,6 +65,9 @@ int core_job_open(struct core *c, const struct core_event *e)
     j->n_nodes = e->job_open.n_nodes;
     j->sealed = e->job_open.sealed;
     j->stopped = e->job_open.stopped;
+    j->max_failures = e->job_open.max_failures;
+    j->max_failed_per_mille = e->job_open.max_failed_per_mille;
+    j->back_from = UINT64_MAX;
     prepare_nodes(j, e->job_open.nodes);
     c->jobs[c->n_jobs++] = j;
     core_job_touch(j);
@@ -89,6 +92,50 @@ static void job_wake(struct core_job *j)
 
 /* -- the window of units ------------------------------------------------------------------------------------------- */
 
+/* Units before the cursor are looked at again, from this one on. */
+static void go_back(struct core_job *j, uint64_t unit)
+{
+    if (unit < j->back_from)
+        j->back_from = unit;
+    j->exhausted = false;
+    j->added_meanwhile = j->loading;
+    core_job_touch(j);
+}
+
+int core_job_units_again(struct core *c, const struct core_event *e)
+{
+    struct core_job *j = core_map_get(&c->jobs_by_id, e->units_again.job);
+
+    if (!j || j->closing)
+        return -ENOENT;
+    j->done = false;
+    go_back(j, e->units_again.from_unit);
+    return 0;
+}
+
+static bool makes_sense(const struct core_unit_row *r)
+{
+    uint32_t last = 0, n = 0;
+
+    if (r->n_items == 0 || r->n_items > CORE_MAX_UNIT_ITEMS)
+        return false;
+    for (uint32_t i = 0; r->is_again && i < CORE_MAX_UNIT_ITEMS; i++)
+        if (r->again[i / 64] >> (i % 64) & 1) {
+            last = i;
+            n++;
+        }
+    return !r->is_again || (n > 0 && last < r->n_items);
+}
+
+/* Where the store was asked again for what is in memory already: are there items that this unit will not do? */
+static bool has_more(const struct core_unit *u, const struct core_unit_row *r)
+{
+    for (uint32_t i = 0; r->is_again && i < u->n_items; i++)
+        if ((r->again[i / 64] >> (i % 64) & 1) && u->again && !(u->again[i / 64] >> (i % 64) & 1))
+            return true;
+    return false;
+}
+
 int core_job_units(struct core *c, const struct core_event *e)
 {
     struct core_job *j = core_map_get(&c->jobs_by_id, e->units.job);
@@ -98,7 +145,7 @@ int core_job_units(struct core *c, const struct core_event *e)
     for (uint32_t i = 0; i < e->units.n; i++) {
         const struct core_unit_row *r = &e->units.rows[i];
 
-        if (r->n_items == 0 || r->n_items > CORE_MAX_UNIT_ITEMS || (i > 0 && r->unit <= r[-1].unit))
+        if (!makes_sense(r) || (i > 0 && r->unit <= r[-1].unit))
             return -EINVAL;
     }
     if (!j->loading || (e->units.n && e->units.rows[0].unit < j->cursor) || e->units.n > c->limits.window_units) {
@@ -108,11 +155,20 @@ int core_job_units(struct core *c, const struct core_event *e)
     if (j->n_by_state[CORE_UNIT_WAITING] == 0)
         job_wake(j);
     j->loading = false;
+    if (j->load_is_stale) {
+        j->load_is_stale = false;
+        go_back(j, j->load_from);
+        return 0;
+    }
     j->exhausted = e->units.exhausted && !j->added_meanwhile;
     j->added_meanwhile = false;
     core_job_touch(j);
     for (uint32_t i = 0; i < e->units.n && !j->closing; i++) {
-        if (!core_unit_new(j, &e->units.rows[i])) {
+        struct core_unit *there = core_map_get(&j->units, (uint64_t)e->units.rows[i].unit + 1);
+
+        if (there)
+            there->load_again |= has_more(there, &e->units.rows[i]);
+        else if (!core_unit_new(j, &e->units.rows[i])) {
             core_break(c);
             return -ENOMEM;
         }
@@ -129,9 +185,13 @@ static void load_more(struct core_job *j)
     if (j->loading || j->exhausted || j->closing || j->stopped || j->core->shutdown || j->units.n > window / 2)
         return;
     j->loading = true;
+    if (j->back_from < j->cursor)
+        j->cursor = j->back_from;
+    j->back_from = UINT64_MAX;
+    j->load_from = (uint32_t)j->cursor;
     a = core_emit(j->core, CORE_DO_LOAD_UNITS);
     a->load.job = j->id;
-    a->load.from_unit = (uint32_t)j->cursor;
+    a->load.from_unit = j->load_from;
     a->load.max = window - (uint32_t)j->units.n;
 }
 
@@ -144,7 +204,7 @@ static void count_rows(const struct core_unit *u, uint32_t *ret_payloads, uint32
 
     for (const struct core_part *p = u->parts; p; p = p->next) {
         n_quarantined += p->quarantined ? p->count : 0;
-        n_failed += p->count - p->n_alive;
+        n_failed += p->n_wanted - p->n_alive;
         for (uint32_t k = 0; k < u->job->n_nodes; k++)
             n_payloads += p->tasks[k].has_rows;
     }
@@ -187,6 +247,7 @@ static void emit_commit(struct core_unit *u)
         .n_quarantined = n_quarantined,
         .payloads = payloads,
         .quarantined = quarantined,
+        .again = u->again,
     };
 }
 
@@ -202,11 +263,19 @@ static void unit_finish(struct core_unit *u)
 {
     struct core_job *j = u->job;
 
+    if (u->load_again)
+        go_back(j, u->number);
     core_unit_drop(u);
     core_map_take(&j->units, (uint64_t)u->number + 1);
     core_unit_set_state(u, CORE_N_UNIT_STATES);
     core_unit_free(u);
     core_job_touch(j);
+}
+
+void core_unit_put_back(struct core_unit *u)
+{
+    u->load_again = !u->job->core->faults.forget_put_back;
+    unit_finish(u);
 }
 
 static void count_done(struct core_job *j, const struct core_unit *u)
@@ -215,7 +284,7 @@ static void count_done(struct core_job *j, const struct core_unit *u)
 
     count_rows(u, &n_payloads, &n_quarantined, &n_failed);
     j->units_done++;
-    j->items_done += u->n_items;
+    j->items_done += u->n_wanted;
     j->items_failed += n_failed;
     j->items_quarantined += n_quarantined;
     j->core->counters.quarantined += n_quarantined;
@@ -232,6 +301,7 @@ void core_job_commit_answer(struct core *c, const struct core_event *e)
     }
     if (e->type == CORE_EVENT_COMMITTED) {
         count_done(j, u);
+        j->load_is_stale |= j->loading && u->number >= j->load_from;
         unit_finish(u);
     } else if (j->closing) {
         unit_finish(u);
@@ -258,7 +328,8 @@ static void disk_ok(struct core_job *j)
 
 static void job_close(struct core_job *j)
 {
-    static const enum core_unit_state gone[] = {CORE_UNIT_WAITING, CORE_UNIT_STARTED, CORE_UNIT_COMMIT_FAILED};
+    static const enum core_unit_state gone[] = {CORE_UNIT_WAITING, CORE_UNIT_STARTED, CORE_UNIT_COMMIT_FAILED,
+                                                CORE_UNIT_HELD};
     struct core_unit *u;
 
     j->closing = true;
@@ -284,7 +355,9 @@ int core_job_event(struct core *c, const struct core_event *e)
     case CORE_EVENT_JOB_START:
         if (j->stopped)
             job_wake(j);
-        j->stopped = j->stop_told = false;
+        if (j->paused)
+            core_job_forgive(j);
+        j->stopped = j->stop_told = j->paused = false;
         break;
     case CORE_EVENT_JOB_STOP:
         j->stopped = true;
@@ -311,12 +384,24 @@ int core_job_event(struct core *c, const struct core_event *e)
     return 0;
 }
 
+/* Nothing will come that could tell whether failures surge. */
+static bool nothing_follows(const struct core_job *j)
+{
+    if (j->stopped)
+        return j->n_leases == 0 && j->n_reserved == 0;
+    return j->exhausted && !j->loading && j->n_by_state[CORE_UNIT_WAITING] == 0 &&
+           j->n_by_state[CORE_UNIT_STARTED] == 0;
+}
+
 /* True: the job is gone. */
 static bool job_settle(struct core_job *j)
 {
     struct core *c = j->core;
-    bool in_flight = j->n_leases > 0 || j->n_by_state[CORE_UNIT_COMMIT] > 0 || (j->n_reserved > 0 && !c->shutdown);
+    bool in_flight;
 
+    if (!j->closing && nothing_follows(j))
+        core_job_commit_held(j);
+    in_flight = j->n_leases > 0 || j->n_by_state[CORE_UNIT_COMMIT] > 0 || (j->n_reserved > 0 && !c->shutdown);
     if (j->closing) {
         if (j->units.n > 0 || j->loading)
             return false;

@@ -65,8 +65,8 @@ void core_part_reserve(struct core_part *p)
 
     assert(!p->is_reserved);
     p->is_reserved = true;
-    p->reserved_bytes = j->peak_bytes * p->count;
-    p->reserved_row_bytes = j->row_bytes * p->count;
+    p->reserved_bytes = j->peak_bytes * p->n_wanted;
+    p->reserved_row_bytes = j->row_bytes * p->n_wanted;
     j->n_reserved++;
     j->core->n_reserved++;
     j->core->reserved_bytes += p->reserved_bytes;
@@ -90,21 +90,47 @@ static void part_unreserve(struct core_part *p)
 
 /* -- making and unmaking ------------------------------------------------------------------------------------------- */
 
+static bool is_wanted(const struct core_unit *u, uint32_t item)
+{
+    return !u->again || (u->again[item / 64] >> (item % 64) & 1);
+}
+
+/* No node has failed any item yet. */
+static void part_revive(struct core_part *p)
+{
+    const struct core_unit *u = p->unit;
+
+    mask_fill(p->alive, p->count);
+    for (uint32_t i = 0; i < p->count; i++)
+        if (!is_wanted(u, p->first + i))
+            p->alive[i / 64] &= ~((uint64_t)1 << (i % 64));
+    p->n_alive = p->n_wanted = mask_count(p->alive, p->n_words);
+}
+
+/* Of these items of the unit, from the first to the last that is wanted; there is one. So a part of one item is wanted,
+ * and one of several has several that are. */
 static struct core_part *part_new(struct core_unit *u, uint32_t first, uint32_t count)
 {
-    uint32_t n_nodes = u->job->n_nodes, n_words = (count + 63) / 64;
+    uint32_t n_nodes = u->job->n_nodes, n_words;
     size_t masks_at = sizeof(struct core_part) + n_nodes * sizeof(struct core_task);
-    struct core_part *p = calloc(1, masks_at + (1 + 2 * n_nodes) * n_words * sizeof(uint64_t));
-    uint64_t *mask = p ? (uint64_t *)((char *)p + masks_at) : NULL;
+    struct core_part *p;
+    uint64_t *mask;
 
+    for (; !is_wanted(u, first); first++)
+        count--;
+    while (!is_wanted(u, first + count - 1))
+        count--;
+    n_words = (count + 63) / 64;
+    p = calloc(1, masks_at + (1 + 2 * n_nodes) * n_words * sizeof(uint64_t));
     if (!p)
         return NULL;
+    mask = (uint64_t *)((char *)p + masks_at);
     p->unit = u;
     p->first = first;
-    p->count = p->n_alive = count;
+    p->count = count;
     p->n_words = n_words;
     p->alive = mask;
-    mask_fill(p->alive, count);
+    part_revive(p);
     for (uint32_t k = 0; k < n_nodes; k++) {
         p->tasks[k] = (struct core_task){.part = p, .node = k, .queue = CORE_QUEUE_NONE};
         p->tasks[k].rows = mask += n_words;
@@ -170,8 +196,7 @@ static void part_restart(struct core_part *p)
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
         p->tasks[k].state = CORE_TASK_WAITING;
     p->n_done = 0;
-    p->n_alive = p->count;
-    mask_fill(p->alive, p->count);
+    part_revive(p);
     part_ready(p, true);
 }
 
@@ -183,14 +208,24 @@ static void part_finish(struct core_part *p)
     part_unreserve(p);
     p->finished = true;
     if (++u->n_finished == u->n_parts)
-        core_unit_commit(u);
+        core_unit_finished(u);
+}
+
+/* How many items the first half has: as many wanted ones as the second, or one more. */
+static uint32_t first_half(const struct core_part *p)
+{
+    uint32_t n = 0, i = 0;
+
+    for (; n < (p->n_wanted + 1) / 2; i++)
+        n += is_wanted(p->unit, p->first + i);
+    return i;
 }
 
 /* Halves in place of the part. False: no memory, nothing has changed. */
 static bool part_split(struct core_part *p)
 {
     struct core_unit *u = p->unit;
-    uint32_t half = (p->count + 1) / 2;
+    uint32_t half = first_half(p);
     struct core_part *a = part_new(u, p->first, half);
     struct core_part *b = part_new(u, p->first + half, p->count - half);
     struct core_part **at = &u->parts;
@@ -216,10 +251,15 @@ static bool part_split(struct core_part *p)
 struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row)
 {
     uint32_t max_attempts = j->core->limits.max_attempts;
-    struct core_unit *u = calloc(1, sizeof(*u));
+    size_t again_bytes = row->is_again && !j->core->faults.redo_all ? sizeof(row->again) : 0;
+    struct core_unit *u = calloc(1, sizeof(*u) + again_bytes);
 
     if (!u)
         return NULL;
+    if (again_bytes) {
+        u->again = (uint64_t *)(u + 1);
+        memcpy(u->again, row->again, again_bytes);
+    }
     u->job = j;
     u->number = row->unit;
     u->n_items = row->n_items;
@@ -232,10 +272,11 @@ struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *
         free(u);
         return NULL;
     }
+    u->n_wanted = u->parts->n_wanted;
     core_unit_set_state(u, CORE_UNIT_WAITING);
     /* A unit that used up its attempts in an earlier life is split at once; a single item gets one more, alone, so that
      * its reason can be told. */
-    if (u->attempts >= max_attempts && u->n_items > 1)
+    if (u->attempts >= max_attempts && u->n_wanted > 1)
         return part_split(u->parts) ? u : NULL;
     u->parts->failures = u->attempts < max_attempts ? u->attempts : max_attempts - 1;
     part_ready(u->parts, false);

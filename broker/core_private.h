@@ -2,6 +2,7 @@
  *
  *   core.c           new, free, core_step's dispatch, actions, deadlines, numbers
  *   core_jobs.c      jobs: open, load, commit, stop, close
+ *   core_surge.c     failures that surge: what is held, when a job pauses
  *   core_parts.c     units and their parts: results, failures, splitting, payloads, memory
  *   core_workers.c   workers, pools, leases
  *   core_schedule.c  who gets what next
@@ -59,6 +60,7 @@ struct core_part {
     struct core_unit *unit;
     struct core_part *next; /* by first item */
     uint32_t first, count, n_words;
+    uint32_t n_wanted; /* of the items: all, but where some of a unit are done again */
     uint32_t n_alive;
     uint32_t failures, unblamed;
     uint32_t n_done;         /* tasks */
@@ -69,7 +71,7 @@ struct core_part {
     uint64_t reserved_row_bytes;
     bool is_reserved;
     char *code, *text; /* last failure; NULL: none. One allocation, at code */
-    uint64_t *alive;   /* items that no node has failed */
+    uint64_t *alive;   /* wanted items that no node has failed */
     struct core_task tasks[];
 };
 
@@ -78,6 +80,7 @@ enum core_unit_state {
     CORE_UNIT_STARTED,
     CORE_UNIT_COMMIT,
     CORE_UNIT_COMMIT_FAILED,
+    CORE_UNIT_HELD, /* finished; its last items failed, so its commit waits (core_surge.c) */
     CORE_N_UNIT_STATES
 };
 
@@ -87,6 +90,9 @@ struct core_unit {
     uint32_t attempts; /* failed, all parts and lives */
     uint32_t n_parts, n_finished;
     enum core_unit_state state;
+    uint64_t *again;   /* only these items are wanted; NULL: all. Lies behind the unit */
+    uint32_t n_wanted; /* items */
+    bool load_again;   /* since it was loaded more of its items are to be done again */
     struct core_part *parts;
     struct core_unit *prev, *next; /* in the job's list of its state */
 };
@@ -120,9 +126,16 @@ struct core_job {
     struct core_unit *by_state[CORE_N_UNIT_STATES];
     uint32_t n_by_state[CORE_N_UNIT_STATES];
     uint64_t cursor;               /* first unit number not loaded yet */
+    uint64_t back_from;            /* first unit before the cursor that must be loaded again; UINT64_MAX: none */
     uint32_t n_reserved, n_leases; /* parts holding memory; leases */
+    uint32_t load_from;            /* of the load under way */
+    bool load_is_stale;            /* meanwhile a unit was committed that its answer may hold */
     bool sealed, exhausted, loading, added_meanwhile;
     bool stopped, stop_told, blocked, done, closing;
+    bool paused; /* and stopped */
+    uint32_t max_failures, max_failed_per_mille;
+    uint64_t n_in_row;             /* failed items since the last good one */
+    uint64_t n_finished, n_failed; /* since the job was opened or started again */
     bool touched; /* in core.touched */
     struct core_job *next_touched;
     uint64_t units_done, items_done, items_failed, items_quarantined;
@@ -207,11 +220,18 @@ void *core_emit_alloc(struct core *c, size_t bytes);                        /* N
 int core_job_open(struct core *c, const struct core_event *e);
 int core_job_event(struct core *c, const struct core_event *e); /* START STOP CLOSE SEALED UNITS_ADDED DISK_OK */
 int core_job_units(struct core *c, const struct core_event *e);
+int core_job_units_again(struct core *c, const struct core_event *e);
 void core_job_commit_answer(struct core *c, const struct core_event *e);
 void core_unit_commit(struct core_unit *u);
+void core_unit_put_back(struct core_unit *u); /* forgotten, to be loaded again */
 void core_job_touch(struct core_job *j); /* settle it at the end of the step */
 void core_jobs_settle(struct core *c);
 void core_job_free(struct core_job *j);
+
+/* core_surge.c */
+void core_unit_finished(struct core_unit *u); /* all parts are: commit it, hold it, or put it back */
+void core_job_commit_held(struct core_job *j);
+void core_job_forgive(struct core_job *j); /* count from here on */
 
 /* core_parts.c */
 struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row);

@@ -73,7 +73,7 @@ static bool may_start(const struct core_job *j)
 
 static bool rows_allow(const struct core *c, const struct core_part *p)
 {
-    uint64_t need = p->unit->job->row_bytes * p->count, taken = c->row_bytes + c->reserved_row_bytes;
+    uint64_t need = p->unit->job->row_bytes * p->n_wanted, taken = c->row_bytes + c->reserved_row_bytes;
 
     /* What is kept goes with commits, and those come from parts on their way: without either, this one is the way on. */
     return need == 0 || (c->n_reserved == 0 && c->n_commits == 0) || c->faults.ignore_row_limit ||
@@ -82,7 +82,7 @@ static bool rows_allow(const struct core *c, const struct core_part *p)
 
 static bool memory_allows(const struct core *c, const struct core_part *p)
 {
-    uint64_t need = p->unit->job->peak_bytes * p->count;
+    uint64_t need = p->unit->job->peak_bytes * p->n_wanted;
 
     if (!rows_allow(c, p))
         return false;
@@ -98,7 +98,7 @@ static void grant(struct core *c, struct core_task *t, struct core_worker *w)
     core_queue_remove(t);
     if (!p->is_reserved) {
         core_part_reserve(p);
-        j->pass += ((uint64_t)p->count << 20) / j->priority + 1;
+        j->pass += ((uint64_t)p->n_wanted << 20) / j->priority + 1;
         if (j->pass > c->vtime)
             c->vtime = j->pass;
         if (p->unit->state == CORE_UNIT_WAITING)

@@ -50,7 +50,8 @@ static void check_part(const struct core *c, const struct core_part *p, struct t
 
     for (uint32_t w = 0; w < p->n_words; w++)
         n_alive += (uint32_t)__builtin_popcountll(p->alive[w]);
-    assert(n_alive == p->n_alive && n_alive <= p->count);
+    assert(n_alive == p->n_alive && n_alive <= p->n_wanted && p->n_wanted > 0 && p->n_wanted <= p->count);
+    assert((p->count == 1) == (p->n_wanted == 1));
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++) {
         const struct core_task *t = &p->tasks[k];
 
@@ -72,17 +73,20 @@ static void check_part(const struct core *c, const struct core_part *p, struct t
 
 static void check_unit(const struct core *c, const struct core_unit *u, struct tally *sum)
 {
-    uint32_t n_parts = 0, n_finished = 0, next_item = 0;
+    uint32_t n_parts = 0, n_finished = 0, next_item = 0, n_wanted = 0;
+    bool ended = u->state == CORE_UNIT_COMMIT || u->state == CORE_UNIT_COMMIT_FAILED || u->state == CORE_UNIT_HELD;
 
     for (const struct core_part *p = u->parts; p; p = p->next) {
-        assert(p->unit == u && p->first == next_item && p->count > 0);
-        next_item += p->count;
+        assert(p->unit == u && p->count > 0 && (u->again ? p->first >= next_item : p->first == next_item));
+        next_item = p->first + p->count;
+        n_wanted += p->n_wanted;
         n_parts++;
         n_finished += p->finished;
         check_part(c, p, sum);
     }
-    assert(next_item == u->n_items && n_parts == u->n_parts && n_finished == u->n_finished);
-    assert((n_finished == n_parts) == (u->state == CORE_UNIT_COMMIT || u->state == CORE_UNIT_COMMIT_FAILED));
+    assert(u->again ? next_item <= u->n_items : next_item == u->n_items && n_wanted == u->n_items);
+    assert(n_wanted == u->n_wanted && n_parts == u->n_parts && n_finished == u->n_finished);
+    assert((n_finished == n_parts) == ended && (u->state != CORE_UNIT_HELD || !u->again));
     sum->n_commits += u->state == CORE_UNIT_COMMIT;
 }
 
@@ -111,7 +115,6 @@ static void check_job(const struct core *c, const struct core_job *j, struct tal
 
         for (const struct core_unit *u = j->by_state[s]; u; u = u->next, n++) {
             assert(u->state == s && u->job == j && core_map_get(&j->units, (uint64_t)u->number + 1) == u);
-            assert(u->number < j->cursor);
             check_unit(c, u, sum);
         }
         assert(n == j->n_by_state[s]);
@@ -120,6 +123,7 @@ static void check_job(const struct core *c, const struct core_job *j, struct tal
     assert(n_units == j->units.n && n_units <= c->limits.window_units);
     assert(sum->n_leases - before.n_leases == j->n_leases && sum->n_reserved - before.n_reserved == j->n_reserved);
     assert(j->blocked || j->n_by_state[CORE_UNIT_COMMIT_FAILED] == 0);
+    assert((!j->paused || j->stopped) && (!j->paused || j->n_by_state[CORE_UNIT_HELD] == 0));
     check_queues(j);
 }
 

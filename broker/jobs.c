@@ -163,8 +163,12 @@ static void answer_opened(struct broker *b, const struct broker_job *job, uint64
 
     msg_init(&m, MSG_JOB_OPENED);
     m.seq = seq;
-    m.job_opened = (struct msg_job_opened){
-        .job = job->id, .n_items = job->next_item, .n_done = job->counters.n_done, .n_units = job->counters.n_units};
+    m.job_opened = (struct msg_job_opened){.job = job->id,
+                                           .n_items = job->next_item,
+                                           .n_done = job->counters.n_done,
+                                           .n_again = job->counters.n_again,
+                                           .n_redone = job->counters.n_redone,
+                                           .n_units = job->counters.n_units};
     broker_send(b, peer, &m);
 }
 
@@ -177,9 +181,10 @@ static bool reopen(struct broker *b, uint64_t peer, const struct msg *m)
         if (!job->store)
             broker_refuse(b, peer, m->seq, MSG_REASON_STORE, "%s: is being opened", job->open.path);
         else if (!refuse_if_different(b, peer, m->seq, &m->job_open, store_info(job->store))) {
-            if (job->stopped)
+            if (job->stopped || job->paused)
                 broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
-            job->stopped = false;
+            job->stopped = job->paused = false;
+            job->failures = (struct broker_failures){0};
             answer_opened(b, job, peer, m->seq);
         }
         return true;
@@ -274,6 +279,8 @@ static void on_open(struct broker *b, struct broker_job *job, const struct commi
     broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
                                         .job_open = {.job = job->id,
                                                      .priority = job->open.priority,
+                                                     .max_failures = job->open.max_failures,
+                                                     .max_failed_per_mille = job->open.max_failed_per_mille,
                                                      .n_nodes = job->open.n_nodes,
                                                      .nodes = nodes}});
     log_info("event=job_opened job=%llu store=\"%s\" items=%llu done=%llu created=%d", (unsigned long long)job->id,
@@ -299,13 +306,16 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
 {
     const struct msg *m = wire_message_envelope(message);
     struct broker_job *job = job_or_refuse(b, peer, m);
+    const enum committer_op op = m->type == MSG_JOB_AGAIN ? COMMITTER_AGAIN
+                                 : m->job_rows.sources    ? COMMITTER_SOURCES
+                                                          : COMMITTER_ROWS;
     struct committer_request *r;
     struct row_cursor cursor;
     int rc = 0;
 
     if (!job)
         return;
-    r = request_for(b, m->job_rows.sources ? COMMITTER_SOURCES : COMMITTER_ROWS, job->id, peer, m->seq);
+    r = request_for(b, op, job->id, peer, m->seq);
     wire_message_rows(message, &cursor);
     for (size_t i = 0; r && rc == 0 && i < cursor.n_frames; i++)
         rc = buf_append(&r->rows, cursor.frames[i].data, cursor.frames[i].size_bytes);
@@ -314,10 +324,11 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
         committer_request_free(r);
         r = NULL;
     }
-    if (r) {
+    if (r)
         r->n_rows = m->n_rows;
+    if (r && op == COMMITTER_ROWS) {
         r->first_item = job->next_item;
-        job->next_item += m->job_rows.sources ? 0 : m->n_rows;
+        job->next_item += m->n_rows;
     }
     broker_post(b, r);
 }
@@ -336,7 +347,8 @@ static void on_rows(struct broker *b, struct broker_job *job, const struct commi
     struct msg m;
 
     if (done->rc < 0) {
-        job->next_item = done->next_item;
+        if (done->op == COMMITTER_ROWS)
+            job->next_item = done->next_item;
         broker_refuse(b, q->peer, q->seq, MSG_REASON_BAD_MESSAGE, "%s", done->text);
         return;
     }
@@ -344,7 +356,13 @@ static void on_rows(struct broker *b, struct broker_job *job, const struct commi
     m.seq = q->seq;
     m.job_rows_ok = (struct msg_job_rows_ok){.job = job->id, .n_items = done->next_item};
     broker_send(b, q->peer, &m);
-    broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+    if (done->op == COMMITTER_ROWS) {
+        broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+        return;
+    }
+    job->done = false;
+    broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_AGAIN,
+                                        .units_again = {.job = job->id, .from_unit = done->unit}});
 }
 
 static void on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
@@ -434,7 +452,8 @@ static void on_completion(struct broker *b, struct committer_completion *done)
         broker_fail(b, -EIO, "a unit's attempts cannot be committed: %s", done->text);
     else if (job && q && done->op == COMMITTER_OPEN)
         on_open(b, job, done, q);
-    else if (job && q && (done->op == COMMITTER_ROWS || done->op == COMMITTER_SOURCES))
+    else if (job && q &&
+             (done->op == COMMITTER_ROWS || done->op == COMMITTER_AGAIN || done->op == COMMITTER_SOURCES))
         on_rows(b, job, done, q);
     else if (job && q && done->op == COMMITTER_SEAL)
         on_seal(b, job, done, q);
@@ -492,7 +511,7 @@ static enum msg_job_state state_of(const struct broker_job *job, const struct co
     if (job->blocked)
         return MSG_JOB_BLOCKED;
     if (job->stopped)
-        return MSG_JOB_STOPPED;
+        return job->paused ? MSG_JOB_PAUSED : MSG_JOB_STOPPED;
     return stats->state == CORE_JOB_IMPORTING ? MSG_JOB_IMPORTING : MSG_JOB_RUNNING;
 }
 
@@ -509,6 +528,8 @@ static void fill_progress(struct broker *b, const struct broker_job *job, struct
                                      .n_items = job->counters.n_items,
                                      .n_done = job->counters.n_done,
                                      .n_failed = job->counters.n_failed,
+                                     .n_again = job->counters.n_again,
+                                     .n_redone = job->counters.n_redone,
                                      .n_units = job->counters.n_units,
                                      .n_units_done = job->counters.n_units_done,
                                      .n_stages = stats.n_nodes};
@@ -526,7 +547,9 @@ static void fill_progress(struct broker *b, const struct broker_job *job, struct
                                                      .failures = n->failures,
                                                      .lease_expiries = n->expiries};
     }
-    if (job->blocked)
+    if (ret->state == MSG_JOB_PAUSED)
+        memcpy(ret->text, job->pause, sizeof(ret->text));
+    else if (job->blocked)
         memcpy(ret->text, job->text, sizeof(ret->text));
     else
         memcpy(ret->text, job->starved, sizeof(ret->text));

@@ -183,6 +183,7 @@ static const struct {
     [MSG_BYE] = {0, on_bye},
     [MSG_JOB_OPEN] = {MSG_ROLE_CLIENT, on_job_open},
     [MSG_JOB_ROWS] = {MSG_ROLE_CLIENT, on_job_rows},
+    [MSG_JOB_AGAIN] = {MSG_ROLE_CLIENT, on_job_rows},
     [MSG_JOB_SEAL] = {MSG_ROLE_CLIENT, on_job_seal},
     [MSG_JOB_QUERY] = {MSG_ROLE_CLIENT, on_job_query},
     [MSG_JOB_STOP] = {MSG_ROLE_CLIENT, on_job_stop},

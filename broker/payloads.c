@@ -164,14 +164,14 @@ static int add_payload(struct broker *b, struct records *r, const struct core_co
 }
 
 /* Items that no node said anything about; those with embeddings alone get an empty record. */
-static int fill_gaps(struct records *r, uint64_t first_item)
+static int fill_gaps(struct records *r, const uint64_t *again, uint64_t first_item)
 {
     int rc = 0;
 
     for (uint32_t i = 0; rc == 0 && i < r->n_items; i++) {
         struct row_record empty = {0};
 
-        if (r->slots[i].end)
+        if (r->slots[i].end || (again && !broker_bit(again, i)))
             continue;
         if (r->slots[i].has_embeddings)
             rc = put_record(r, i, &empty, first_item);
@@ -194,10 +194,11 @@ static int gather_records(const struct records *r, struct committer_request *ret
 
         if (rc < 0)
             return rc;
-        ret->ends[i] = (uint32_t)ret->records.size_bytes;
+        if (slot->end == 0)
+            continue; /* not one of those that are done again */
+        ret->ends[ret->n_records++] = (uint32_t)ret->records.size_bytes;
         ret->n_failed += slot->failed;
     }
-    ret->n_records = r->n_items;
     return 0;
 }
 
@@ -222,6 +223,19 @@ static int gather_embeddings(struct records *r, struct committer_request *ret)
     return 0;
 }
 
+/* What an item's record says when its worker could not say anything of it. Some of that passes. */
+static const char *record_code(const char *failure)
+{
+    static const struct {
+        const char *failure, *code;
+    } passing[] = {{"expired", "timed_out"}, {"memory", "no_memory"}, {"returned", "lost"}, {"lost", "lost"}};
+
+    for (size_t i = 0; i < sizeof(passing) / sizeof(passing[0]); i++)
+        if (strcmp(passing[i].failure, failure) == 0)
+            return passing[i].code;
+    return "quarantined";
+}
+
 static int collect(struct broker *b, const struct core_commit *commit, uint64_t first_item, struct records *r,
                    struct err *err)
 {
@@ -234,9 +248,9 @@ static int collect(struct broker *b, const struct core_commit *commit, uint64_t 
         char text[CORE_CODE_BYTES + CORE_TEXT_BYTES + 8];
 
         (void)snprintf(text, sizeof(text), "%s%s%s", q->code, *q->code && *q->text ? ": " : "", q->text);
-        rc = put_failure(r, q->item, "quarantined", text, first_item);
+        rc = put_failure(r, q->item, record_code(q->code), text, first_item);
     }
-    return rc < 0 ? rc : fill_gaps(r, first_item);
+    return rc < 0 ? rc : fill_gaps(r, commit->again, first_item);
 }
 
 int broker_commit_records(struct broker *b, const struct core_commit *commit, uint64_t first_item,

@@ -66,8 +66,8 @@ static int check_row_embeddings(const struct row_record *r, const struct msg_rec
     return 0;
 }
 
-static int check_rows(const struct wire_message *message, const struct core_lease_info *lease,
-                      const struct broker_job *job, uint64_t first_item, struct row_check *ret, struct err *err)
+static int check_rows(const struct wire_message *message, const struct core_lease_info *lease, struct broker_job *job,
+                      uint64_t first_item, struct row_check *ret, struct err *err)
 {
     struct row_record record;
     struct row_cursor cursor;
@@ -89,6 +89,8 @@ static int check_rows(const struct wire_message *message, const struct core_leas
         if (!record.failed) {
             ret->ok[ret->n_rows / 64] |= UINT64_C(1) << (ret->n_rows % 64);
             ret->n_ok++;
+        } else {
+            broker_note_failure(job, lease->unit, lease->first + bit, &record);
         }
         ret->keep |= record.failed || record.n_captions > 0 || record.n_embeddings > 0;
         ret->n_rows++;
@@ -123,7 +125,7 @@ static int check_tensor(const struct wire_message *message, const struct msg_nod
 static int check_result(struct broker *b, const struct wire_message *message, const struct core_lease_info *lease,
                         struct row_check *ret, struct err *err)
 {
-    const struct broker_job *job = broker_job_find(b, lease->job);
+    struct broker_job *job = broker_job_find(b, lease->job);
     const uint64_t first = (uint64_t)(uintptr_t)core_map_get(&job->unit_first, (uint64_t)lease->unit + 1);
     int rc = check_rows(message, lease, job, first - 1, ret, err);
 

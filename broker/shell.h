@@ -7,6 +7,7 @@
  *   work.c      the message of a lease
  *   results.c   a worker's result is checked against its lease and its job
  *   watch.c     units that nobody here can compute
+ *   failures.c  which items failed, and why a job pauses
  *   payloads.c  results between their arrival and their commit
  *
  * Who may call: the loop thread. Units: in the names. Memory: struct broker owns everything.
@@ -19,6 +20,7 @@
 #include "broker/core_table.h"
 #include "broker/server.h"
 #include "proto/msg.h"
+#include "proto/row.h"
 #include "wire/broker_socket.h"
 
 enum { BROKER_DEFAULT_UNIT_ITEMS = 32, BROKER_MAX_JOBS = 256, BROKER_LOAD_MAX = 1024 };
@@ -33,6 +35,16 @@ struct broker_peer {
     uint32_t n_bad;
 };
 
+/* Failed items of this run, to say why it pauses. */
+struct broker_failures {
+    struct broker_failed_code {
+        char code[MSG_CODE_SIZE];
+        uint64_t n;
+    } codes[8]; /* "": free; those that find no place are not counted */
+    uint32_t unit, item; /* the last one, counted within its unit */
+    char text[256];      /* what it said */
+};
+
 struct broker_job {
     struct broker_job *next;
     uint64_t id;
@@ -41,8 +53,10 @@ struct broker_job {
     struct stored_job_counters counters;
     uint64_t next_item;         /* number of the next row that is posted */
     struct core_map unit_first; /* unit + 1 -> item number of its first item + 1, for units that the core holds */
-    bool stopped, done, blocked;
+    bool stopped, done, blocked, paused;
     char text[MSG_TEXT_SIZE];    /* why blocked */
+    char pause[MSG_TEXT_SIZE];   /* why paused */
+    struct broker_failures failures;
     int64_t starved_at_ms;       /* units wait that nobody here can compute, since then; 0: not so */
     char starved[MSG_TEXT_SIZE]; /* which, once that has lasted; "" otherwise */
     struct msg_timing totals[MSG_MAX_NODES];
@@ -109,7 +123,7 @@ void broker_forget_peer(struct broker *b, uint64_t number);
 /* jobs.c */
 struct broker_job *broker_job_find(struct broker *b, uint64_t id);
 void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m);
-void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message);
+void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message); /* JOB_ROWS, JOB_AGAIN */
 void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m);
 void broker_job_query(struct broker *b, uint64_t peer, const struct msg *m);
 void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m);
@@ -122,6 +136,11 @@ int64_t broker_retry_due(struct broker *b);
 
 /* actions.c */
 void broker_act(struct broker *b, const struct core_action *action);
+
+/* failures.c */
+void broker_note_failure(struct broker_job *job, uint32_t unit, uint32_t item, const struct row_record *record);
+/* Why the core paused the job, into job->pause. */
+void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_finished);
 
 /* watch.c */
 /* Look at jobs that stand still, if it is time. Returns when to be called again. */

@@ -83,6 +83,7 @@ const char *msg_type_name(enum msg_type type)
         [MSG_JOB_PROGRESS] = "job_progress",
         [MSG_JOB_STOP] = "job_stop",
         [MSG_SHUTDOWN] = "shutdown",
+        [MSG_JOB_AGAIN] = "job_again",
     };
 
     return NAME_OF(names, type);
@@ -128,6 +129,7 @@ const char *msg_job_state_name(enum msg_job_state state)
     static const char *const names[] = {
         [MSG_JOB_IMPORTING] = "importing", [MSG_JOB_RUNNING] = "running", [MSG_JOB_DONE] = "done",
         [MSG_JOB_STOPPED] = "stopped",     [MSG_JOB_BLOCKED] = "blocked", [MSG_JOB_FAILED] = "failed",
+        [MSG_JOB_PAUSED] = "paused",
     };
 
     return NAME_OF(names, state);

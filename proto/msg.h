@@ -69,6 +69,7 @@ enum msg_type {
     MSG_JOB_PROGRESS = 37,
     MSG_JOB_STOP = 38,
     MSG_SHUTDOWN = 39, /* no body */
+    MSG_JOB_AGAIN = 40,
 };
 
 /* The numbers of the enums below are those of wire.proto. 0 is "not said". */
@@ -105,6 +106,7 @@ enum msg_job_state {
     MSG_JOB_STOPPED,
     MSG_JOB_BLOCKED,
     MSG_JOB_FAILED,
+    MSG_JOB_PAUSED, /* failures surged */
 };
 
 /* n_bytes is 16, or 0 for "none" (null workers; a node that any worker may run). */
@@ -232,19 +234,20 @@ struct msg_job_open {
     uint32_t unit_items; /* 0: automatic, else at most MSG_MAX_UNIT_ITEMS */
     bool create;
     uint32_t priority;
+    uint32_t max_failures, max_failed_per_mille; /* 0: any number, any share may fail */
 };
 
 struct msg_job_opened {
-    uint64_t job, n_items, n_done;
+    uint64_t job, n_items, n_done, n_again, n_redone;
     uint32_t n_units;
 };
 
-/* JOB_ROWS, JOB_SEAL, JOB_QUERY, JOB_STOP */
 struct msg_job_rows {
     uint64_t job;
     bool sources; /* the rows are those of proto/row_source.h */
 };
 
+/* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP */
 struct msg_job_ref {
     uint64_t job;
 };
@@ -269,7 +272,7 @@ struct msg_stage_progress {
 struct msg_job_progress {
     uint64_t job;
     enum msg_job_state state;
-    uint64_t n_items, n_done, n_failed;
+    uint64_t n_items, n_done, n_failed, n_again, n_redone;
     uint32_t n_units, n_units_done;
     uint32_t n_stages;
     struct msg_stage_progress stages[MSG_MAX_STAGES];

@@ -78,7 +78,8 @@ static int check_tensor(const struct msg_tensor *t, struct err *err)
 /* Which messages have rows and tensors, and how many. */
 static int check_frames_of_type(const struct msg *m, struct err *err)
 {
-    bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS;
+    bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS ||
+                m->type == MSG_JOB_AGAIN;
     bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT;
     uint32_t n_frames = 0;
     int rc;
@@ -255,15 +256,18 @@ static int check_job_open(const struct msg_job_open *o, struct err *err)
     if (o->unit_items > MSG_MAX_UNIT_ITEMS)
         return err_set(err, -EBADMSG, "job_open: units of %u items, the limit is %d", o->unit_items,
                        MSG_MAX_UNIT_ITEMS);
+    if (o->max_failed_per_mille > 1000)
+        return err_set(err, -EBADMSG, "job_open: %u of 1000 may fail", o->max_failed_per_mille);
     rc = msg_recipe_check(&o->recipe, err);
     return rc < 0 ? rc : msg_check_nodes(o->nodes, o->n_nodes, err);
 }
 
 static int check_progress(const struct msg_job_progress *p, struct err *err)
 {
-    if (p->state < MSG_JOB_IMPORTING || p->state > MSG_JOB_FAILED)
+    if (p->state < MSG_JOB_IMPORTING || p->state > MSG_JOB_PAUSED)
         return err_set(err, -EBADMSG, "job_progress: state %d is none", (int)p->state);
-    if (p->n_done > p->n_items || p->n_failed > p->n_done || p->n_units_done > p->n_units)
+    if (p->n_done > p->n_items || p->n_failed > p->n_done || p->n_units_done > p->n_units ||
+        p->n_again > p->n_done)
         return err_set(err, -EBADMSG, "job_progress: counts disagree");
     if (p->n_stages > MSG_MAX_STAGES)
         return err_set(err, -EMSGSIZE, "job_progress: %u stages, the limit is %d", p->n_stages, MSG_MAX_STAGES);
@@ -295,13 +299,16 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_JOB_OPEN:
         return check_job_open(&m->job_open, err);
     case MSG_JOB_OPENED:
-        return m->job_opened.n_done > m->job_opened.n_items ? err_set(err, -EBADMSG, "job_opened: counts disagree") : 0;
+        return m->job_opened.n_done > m->job_opened.n_items || m->job_opened.n_again > m->job_opened.n_done
+                   ? err_set(err, -EBADMSG, "job_opened: counts disagree")
+                   : 0;
     case MSG_JOB_PROGRESS:
         return check_progress(&m->job_progress, err);
     case MSG_CREDIT:
     case MSG_DRAIN:
     case MSG_BYE:
     case MSG_JOB_ROWS:
+    case MSG_JOB_AGAIN:
     case MSG_JOB_ROWS_OK:
     case MSG_JOB_SEAL:
     case MSG_JOB_ACCEPTED:

@@ -35,6 +35,7 @@ struct parts {
         Blipline__JobAccepted job_accepted;
         Blipline__JobQuery job_query;
         Blipline__JobProgress job_progress;
+        Blipline__JobAgain job_again;
         Blipline__JobStop job_stop;
         Blipline__Shutdown shutdown;
     } body;
@@ -174,6 +175,8 @@ static void job_open_to_pb(const struct msg_job_open *from, struct parts *p)
     to->unit_items = from->unit_items;
     to->create = from->create;
     to->priority = from->priority;
+    to->max_failures = from->max_failures;
+    to->max_failed_per_mille = from->max_failed_per_mille;
 }
 
 static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
@@ -204,6 +207,8 @@ static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
     to->n_failed = from->n_failed;
     to->n_units = from->n_units;
     to->n_units_done = from->n_units_done;
+    to->n_again = from->n_again;
+    to->n_redone = from->n_redone;
     to->n_stages = from->n_stages;
     to->stages = p->stage_list;
     to->text = msg_text_to_pb(from->text);
@@ -290,11 +295,17 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         p->body.job_opened.n_items = m->job_opened.n_items;
         p->body.job_opened.n_units = m->job_opened.n_units;
         p->body.job_opened.n_done = m->job_opened.n_done;
+        p->body.job_opened.n_again = m->job_opened.n_again;
+        p->body.job_opened.n_redone = m->job_opened.n_redone;
         return;
     case MSG_JOB_ROWS:
         p->body.job_rows = (Blipline__JobRows)BLIPLINE__JOB_ROWS__INIT;
         p->body.job_rows.job = m->job_rows.job;
         p->body.job_rows.sources = m->job_rows.sources;
+        return;
+    case MSG_JOB_AGAIN:
+        p->body.job_again = (Blipline__JobAgain)BLIPLINE__JOB_AGAIN__INIT;
+        p->body.job_again.job = m->job_ref.job;
         return;
     case MSG_JOB_ROWS_OK:
         p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;
@@ -346,7 +357,7 @@ static void body_to_pb(const struct msg *m, struct parts *p)
         lease_body_to_pb(m, p);
         return;
     default:
-        if (m->type >= MSG_JOB_OPENED && m->type <= MSG_JOB_STOP)
+        if ((m->type >= MSG_JOB_OPENED && m->type <= MSG_JOB_STOP) || m->type == MSG_JOB_AGAIN)
             job_body_to_pb(m, p);
         else
             plain_body_to_pb(m, p);

@@ -170,6 +170,8 @@ static int job_open_from_pb(const Blipline__JobOpen *from, struct msg_job_open *
     to->unit_items = from->unit_items;
     to->create = from->create;
     to->priority = from->priority;
+    to->max_failures = from->max_failures;
+    to->max_failed_per_mille = from->max_failed_per_mille;
     for (size_t i = 0; i < from->n_nodes; i++)
         if ((rc = msg_node_from_pb(from->nodes[i], &to->nodes[i], err)) < 0)
             return rc;
@@ -190,6 +192,8 @@ static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_pr
     to->n_failed = from->n_failed;
     to->n_units = from->n_units;
     to->n_units_done = from->n_units_done;
+    to->n_again = from->n_again;
+    to->n_redone = from->n_redone;
     to->n_stages = (uint32_t)from->n_stages;
     for (size_t i = 0; i < from->n_stages; i++) {
         const Blipline__StageProgress *s = from->stages[i];
@@ -225,6 +229,8 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
         m->job_opened = (struct msg_job_opened){.job = e->job_opened->job,
                                                 .n_items = e->job_opened->n_items,
                                                 .n_done = e->job_opened->n_done,
+                                                .n_again = e->job_opened->n_again,
+                                                .n_redone = e->job_opened->n_redone,
                                                 .n_units = e->job_opened->n_units};
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_ROWS_OK:
@@ -236,6 +242,9 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_ROWS:
         m->job_rows = (struct msg_job_rows){e->job_rows->job, e->job_rows->sources};
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_AGAIN:
+        m->job_ref.job = e->job_again->job;
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_SEAL:
         m->job_ref.job = e->job_seal->job;

@@ -211,20 +211,51 @@ int stored_record_decode(struct row_memory *memory, const void *data, size_t n_b
 
 /* -- unit states and counters: numbers alone, unpacked on the stack */
 
+enum { AGAIN_BYTES = MSG_MAX_UNIT_ITEMS / 8 };
+
+/* Without the zeros at the end. */
+static size_t again_to_bytes(const uint64_t *again, uint8_t ret[AGAIN_BYTES])
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < AGAIN_BYTES; i++) {
+        ret[i] = (uint8_t)(again[i / 8] >> (8 * (i % 8)));
+        if (ret[i])
+            n = i + 1;
+    }
+    return n;
+}
+
 int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out)
 {
     Blipline__UnitState pb = BLIPLINE__UNIT_STATE__INIT;
+    uint8_t again[AGAIN_BYTES];
 
+    if (s->n_again) {
+        pb.again.len = again_to_bytes(s->again, again);
+        pb.again.data = again;
+    }
     pb.done = s->done;
     pb.attempts = s->attempts;
     pb.n_failed = s->n_failed;
     return stored_append_pb(out, &pb.base);
 }
 
+static int unit_state_from_pb(const Blipline__UnitState *from, struct stored_unit_state *ret, struct err *err)
+{
+    if (from->again.len > AGAIN_BYTES || (from->again.len && !from->done))
+        return err_set(err, -EBADMSG, "%zu bytes say what is to be done again", from->again.len);
+    *ret = (struct stored_unit_state){.done = from->done, .attempts = from->attempts, .n_failed = from->n_failed};
+    for (size_t i = 0; i < from->again.len; i++)
+        ret->again[i / 8] |= (uint64_t)from->again.data[i] << (8 * (i % 8));
+    for (size_t i = 0; i < sizeof(ret->again) / sizeof(ret->again[0]); i++)
+        ret->n_again += (uint32_t)__builtin_popcountll(ret->again[i]);
+    return 0;
+}
+
 int stored_unit_state_decode(const void *data, size_t n_bytes, struct stored_unit_state *ret, struct err *err)
 {
     _Alignas(16) uint8_t slab[1024];
-    const Blipline__UnitState *s;
     ProtobufCMessage *pb;
     struct budget b;
     int rc = stored_check(data, n_bytes, err);
@@ -233,10 +264,8 @@ int stored_unit_state_decode(const void *data, size_t n_bytes, struct stored_uni
         return rc;
     budget_init(&b, slab, sizeof(slab), 65536);
     rc = unpack_value(&b, &blipline__unit_state__descriptor, data, n_bytes, &pb, err);
-    if (rc == 0) {
-        s = (const Blipline__UnitState *)(const void *)pb;
-        *ret = (struct stored_unit_state){.done = s->done, .attempts = s->attempts, .n_failed = s->n_failed};
-    }
+    if (rc == 0)
+        rc = unit_state_from_pb((const Blipline__UnitState *)(const void *)pb, ret, err);
     budget_release(&b);
     return rc;
 }
@@ -245,8 +274,10 @@ int stored_job_counters_encode(const struct stored_job_counters *c, struct buf *
 {
     Blipline__JobCounters pb = BLIPLINE__JOB_COUNTERS__INIT;
 
-    if (c->n_done > c->n_items || c->n_failed > c->n_done || c->n_units_done > c->n_units)
+    if (c->n_done > c->n_items || c->n_failed > c->n_done || c->n_units_done > c->n_units || c->n_again > c->n_done)
         return -EINVAL;
+    pb.n_again = c->n_again;
+    pb.n_redone = c->n_redone;
     pb.n_items = c->n_items;
     pb.n_units = c->n_units;
     pb.sealed = c->sealed;
@@ -269,7 +300,8 @@ int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_j
     budget_init(&b, slab, sizeof(slab), 65536);
     rc = unpack_value(&b, &blipline__job_counters__descriptor, data, n_bytes, &pb, err);
     c = (const Blipline__JobCounters *)(const void *)pb;
-    if (rc == 0 && (c->n_done > c->n_items || c->n_failed > c->n_done || c->n_units_done > c->n_units))
+    if (rc == 0 &&
+        (c->n_done > c->n_items || c->n_failed > c->n_done || c->n_units_done > c->n_units || c->n_again > c->n_done))
         rc = err_set(err, -EBADMSG, "the counters disagree with each other");
     if (rc == 0)
         *ret = (struct stored_job_counters){
@@ -279,6 +311,8 @@ int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_j
             .n_done = c->n_done,
             .n_failed = c->n_failed,
             .n_units_done = c->n_units_done,
+            .n_again = c->n_again,
+            .n_redone = c->n_redone,
         };
     budget_release(&b);
     return rc;

@@ -33,6 +33,8 @@ struct stored_unit_state {
     bool done;
     uint32_t attempts;
     uint32_t n_failed;
+    uint32_t n_again;                        /* bits set in `again` */
+    uint64_t again[MSG_MAX_UNIT_ITEMS / 64]; /* of a unit that is done: items that are to be done again */
 };
 
 struct stored_job_meta {
@@ -53,6 +55,8 @@ struct stored_job_counters {
     uint64_t n_done;
     uint64_t n_failed;
     uint32_t n_units_done;
+    uint64_t n_again;  /* of n_done, items that are to be done again */
+    uint64_t n_redone; /* records that took the place of others, ever */
 };
 
 /* Encoders append one value to `out`. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "store/store_state.h"
 
@@ -225,12 +226,19 @@ static int pending_from(struct pending_walk *w, uint32_t from, size_t max, struc
         rc = state_at(&w->states, unit, &state, err);
         if (rc < 0)
             return rc;
-        if (!state.done) {
+        if (!state.done || state.n_again) {
+            struct store_pending *p = &ret[*ret_n];
+
             rc = stored_manifest_unit_decode(&w->memory, v.mv_data, v.mv_size, &u, err);
             if (rc < 0)
                 return err_prefix(err, rc == -ENOMEM ? rc : -EBADMSG, "unit %" PRIu32 ": manifest", unit);
-            ret[(*ret_n)++] = (struct store_pending){
-                .unit = unit, .n_items = u.n_items, .attempts = state.attempts, .first_item = u.first_item};
+            *p = (struct store_pending){.unit = unit,
+                                        .n_items = u.n_items,
+                                        .attempts = state.attempts,
+                                        .first_item = u.first_item,
+                                        .is_again = state.done};
+            memcpy(p->again, state.again, sizeof(p->again));
+            ++*ret_n;
         }
         *ret_next = unit + 1;
         rc = mdb_cursor_get(w->manifest, &k, &v, MDB_NEXT);

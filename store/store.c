@@ -177,7 +177,8 @@ static int commit_failed(const struct store *s, int rc, struct err *err)
 static bool same_counters(const struct stored_job_counters *a, const struct stored_job_counters *b)
 {
     return a->n_items == b->n_items && a->n_units == b->n_units && a->sealed == b->sealed && a->n_done == b->n_done &&
-           a->n_failed == b->n_failed && a->n_units_done == b->n_units_done;
+           a->n_failed == b->n_failed && a->n_units_done == b->n_units_done && a->n_again == b->n_again &&
+           a->n_redone == b->n_redone;
 }
 
 int store_commit(struct store *s, struct err *err)
@@ -224,7 +225,7 @@ static bool records_fit(const struct store_records *r)
     return true;
 }
 
-static int put_state(struct store *s, uint32_t unit, const struct stored_unit_state *state, struct err *err)
+int store_put_state(struct store *s, uint32_t unit, const struct stored_unit_state *state, struct err *err)
 {
     uint8_t key[4];
 
@@ -262,8 +263,8 @@ static bool embeddings_fit(const struct store *s, const struct store_records *r)
     for (uint32_t i = 0; i < r->n_embeddings; i++) {
         const struct store_embedding *e = &r->embeddings[i];
 
-        if (e->index >= r->n || e->kind < MSG_EMBEDDING_QUERY || e->kind > MSG_EMBEDDING_CLS ||
-            !s->env.embeddings[e->kind].open)
+        if (e->index >= MSG_MAX_UNIT_ITEMS || (!r->again && e->index >= r->n) || e->kind < MSG_EMBEDDING_QUERY ||
+            e->kind > MSG_EMBEDDING_CLS || !s->env.embeddings[e->kind].open)
             return false;
         if (e->index < least_index || (e->index == least_index && e->kind < least_kind))
             return false;
@@ -300,20 +301,24 @@ int store_put_unit(struct store *s, uint32_t unit, const struct store_records *r
 
     if (rc < 0)
         return rc;
-    if (state.done)
+    if (state.done && !(records->again && state.n_again))
         return err_set(err, -EALREADY, "unit %" PRIu32 ": is done", unit);
     rc = env_read_unit(&s->env, s->txn, &s->memory, unit, &u, err);
     if (rc == -ENOENT)
         return err_set(err, rc, "unit %" PRIu32 ": not in the manifest", unit);
     if (rc < 0)
         return rc;
-    if (records->n != u.n_items)
+    if (records->n != u.n_items && !state.done)
         return err_set(err, -EINVAL, "unit %" PRIu32 ": %" PRIu32 " records for %" PRIu32 " items", unit, records->n,
                        u.n_items);
     if (!records_fit(records))
         return err_set(err, -EINVAL, "unit %" PRIu32 ": its records are not whole", unit);
     if (!embeddings_fit(s, records))
         return err_set(err, -EINVAL, "unit %" PRIu32 ": its embeddings are not whole, or not asked for", unit);
+    if (state.done)
+        return store_put_again(s, unit, &u, &state, records, err);
+    if (records->again)
+        return err_set(err, -EINVAL, "unit %" PRIu32 ": is not done, and some of it is to be done again", unit);
     rc = put_embeddings(s, u.first_item, records, u.first_item >= s->end_item, err);
     if (rc < 0)
         return rc;
@@ -322,7 +327,7 @@ int store_put_unit(struct store *s, uint32_t unit, const struct store_records *r
         return rc;
     state.done = true;
     state.n_failed = records->n_failed;
-    rc = put_state(s, unit, &state, err);
+    rc = store_put_state(s, unit, &state, err);
     if (rc < 0)
         return rc;
     s->counters.n_done += records->n;
@@ -338,12 +343,12 @@ int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, struct
 
     if (rc < 0)
         return rc;
-    if (state.done)
+    if (state.done && state.n_again == 0)
         return err_set(err, -EALREADY, "unit %" PRIu32 ": is done", unit);
     if (unit >= s->counters.n_units)
         return err_set(err, -ENOENT, "unit %" PRIu32 ": not in the manifest", unit);
     state.attempts = attempts;
-    return put_state(s, unit, &state, err);
+    return store_put_state(s, unit, &state, err);
 }
 
 /* -- open, close -- */
@@ -515,6 +520,7 @@ void store_close(struct store *s)
     store_tail_release(&s->tail);
     store_tail_release(&s->saved_tail);
     row_memory_release(&s->memory);
+    row_memory_release(&s->old_memory);
     buf_release(&s->row);
     free(s->path);
     free(s);

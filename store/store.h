@@ -103,8 +103,17 @@ int store_put_sources(struct store *s, const void *rows, size_t size_bytes, uint
 /* The manifest is complete: put the last, short unit if there is one, set `sealed`. Again is fine. */
 int store_seal(struct store *s, struct err *err) CHECK_RESULT;
 
+/* `rows` is a row frame of Item rows of items that are in the manifest, named by their numbers. What they say takes the
+ * place of what the manifest says, but for the keys, and those that have a record are to be done again: store_pending
+ * gives their units once more. The record stays until store_put_unit has another. *ret_from_unit: the first unit that
+ * is concerned, UINT32_MAX for none. -EINVAL, -EMSGSIZE: a row makes no sense, or its unit would grow too large; those
+ * before it stand. */
+int store_again(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows, uint32_t *ret_from_unit,
+                struct err *err) CHECK_RESULT;
+
 /* The results of one unit: stored Records (stored_record_encode) back to back, in item order. */
 struct store_records {
+    const uint64_t *again; /* NULL: of all its items. Else the unit is done, and they are of the items of this mask */
     const uint8_t *data;
     const uint32_t *ends; /* [n] end offset of each */
     uint32_t n;
@@ -118,8 +127,9 @@ struct store_records {
     } * embeddings;
     uint32_t n_embeddings;
 };
-/* Records, embeddings, done mark and counters together. -EALREADY: the unit is done and the first results stand. -EINVAL: not the
- * unit's number of items, or embeddings that the recipe does not ask for. -ENOENT: no such unit. */
+/* Records, embeddings, done mark and counters together. Of items done again, a failure never takes the place of a record
+ * without one: that stays, and the item remains to be done. -EALREADY: the unit is done and the first results stand,
+ * and nothing of it is to be done again. -EINVAL: not the unit's number of items, or embeddings that the recipe does not ask for. -ENOENT: no such unit. */
 int store_put_unit(struct store *s, uint32_t unit, const struct store_records *records, struct err *err) CHECK_RESULT;
 /* Remember failed attempts (the count, not the increase). -EALREADY: the unit is done. -ENOENT: no such unit. */
 int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, struct err *err) CHECK_RESULT;
@@ -139,8 +149,10 @@ struct store_pending {
     uint32_t n_items;
     uint32_t attempts;
     uint64_t first_item;
+    bool is_again; /* it is done, but for items that are to be done again: those of the mask */
+    uint64_t again[MSG_MAX_UNIT_ITEMS / 64];
 };
-/* Up to `max` units from `from` on that are not done, in order. Looks at 10 000 units at most, so that *ret_n may be 0
+/* Up to `max` units from `from` on that are not done, or have items to be done again, in order. Looks at 10 000 units at most, so that *ret_n may be 0
  * with more to come: go on at *ret_next. The end is *ret_next == from. */
 int store_pending(const struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
                   uint32_t *ret_next, struct err *err) CHECK_RESULT;

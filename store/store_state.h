@@ -35,7 +35,7 @@ struct store {
     uint64_t file_bytes; /* length of data.mdb: space is reserved ahead of commits */
     uint64_t end_item;   /* one more than the largest key of `items`: behind it rows are appended */
     uint64_t saved_end_item;
-    struct row_memory memory;
+    struct row_memory memory, old_memory;
     struct buf row; /* scratch: the value being put */
 
     uint64_t keys_covered; /* as committed */
@@ -47,6 +47,12 @@ int store_put(struct store *s, MDB_dbi table, const void *key, size_t key_bytes,
               unsigned flags, struct err *err) CHECK_RESULT;
 int store_put_counters(struct store *s, const char *name, const struct stored_job_counters *c,
                        struct err *err) CHECK_RESULT;
+
+int store_put_state(struct store *s, uint32_t unit, const struct stored_unit_state *state, struct err *err) CHECK_RESULT;
+
+/* again.c: store_put_unit for a unit that is done. *u: what the manifest says of it. */
+int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest_unit *u,
+                    struct stored_unit_state *state, const struct store_records *records, struct err *err) CHECK_RESULT;
 
 void keys_build_free(struct keys_build *k);
 

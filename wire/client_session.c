@@ -281,7 +281,8 @@ static int settle_rows(struct client_session *s, unsigned n, int64_t until_ms, s
     return 0;
 }
 
-static int send_rows(struct client_session *s, const struct msg_job_rows *what, struct buf *rows, uint32_t n_rows,
+static int send_rows(struct client_session *s, enum msg_type type, const struct msg_job_rows *what, struct buf *rows,
+                     uint32_t n_rows,
                      struct err *err)
 {
     int64_t until_ms = clock_mono_ms() + s->timeout_ms;
@@ -293,7 +294,7 @@ static int send_rows(struct client_session *s, const struct msg_job_rows *what, 
     rc = settle_rows(s, MAX_UNANSWERED - 1, until_ms, err);
     if (rc < 0)
         return rc;
-    rc = wire_message_new(MSG_JOB_ROWS, &m);
+    rc = wire_message_new(type, &m);
     if (rc < 0)
         return err_set(err, rc, "no memory for a message");
     wire_message_envelope(m)->job_rows = *what;
@@ -312,7 +313,7 @@ static int send_rows(struct client_session *s, const struct msg_job_rows *what, 
 int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
                         uint64_t *ret_n_items, struct err *err)
 {
-    int rc = send_rows(s, &(struct msg_job_rows){.job = job}, rows, n_rows, err);
+    int rc = send_rows(s, MSG_JOB_ROWS, &(struct msg_job_rows){.job = job}, rows, n_rows, err);
 
     if (rc == 0 && ret_n_items)
         *ret_n_items = s->n_items;
@@ -321,9 +322,14 @@ int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows
 
 int client_session_sources(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows, struct err *err)
 {
-    int rc = send_rows(s, &(struct msg_job_rows){.job = job, .sources = true}, rows, n_rows, err);
+    int rc = send_rows(s, MSG_JOB_ROWS, &(struct msg_job_rows){.job = job, .sources = true}, rows, n_rows, err);
 
     return rc < 0 ? rc : settle_rows(s, 0, clock_mono_ms() + s->timeout_ms, err);
+}
+
+int client_session_again(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows, struct err *err)
+{
+    return send_rows(s, MSG_JOB_AGAIN, &(struct msg_job_rows){.job = job}, rows, n_rows, err);
 }
 
 static int ask_of_job(struct client_session *s, enum msg_type request, uint64_t job, enum msg_type answer,

@@ -36,6 +36,9 @@ int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows
 /* The same with Source rows (row_source_append); waits for all answers, so that items which name them may follow. */
 int client_session_sources(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
                            struct err *err) CHECK_RESULT;
+/* The same of items that are listed already and are to be done again. */
+int client_session_again(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
+                         struct err *err) CHECK_RESULT;
 /* Waits for the answers of all rows first. Returns when the manifest is durable. */
 int client_session_seal(struct client_session *s, uint64_t job, struct msg_job_accepted *ret,
                         struct err *err) CHECK_RESULT;

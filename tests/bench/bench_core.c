@@ -49,7 +49,7 @@ static bool react(struct ring *r, const struct core_actions *a, uint32_t n_units
             e.type = CORE_EVENT_UNITS;
             e.units.job = x->load.job;
             for (uint32_t u = x->load.from_unit; u < n_units && e.units.n < x->load.max; u++)
-                rows[e.units.n++] = (struct core_unit_row){u, n_items, 0};
+                rows[e.units.n++] = (struct core_unit_row){.unit = u, .n_items = n_items};
             e.units.rows = rows;
             e.units.exhausted = x->load.from_unit + e.units.n == n_units;
             push(r, e);

@@ -23,8 +23,7 @@ static void start_job(struct world *w, void *job, uint64_t life)
 
     if (life != w->epoch || !w->core || !j->open || !j->stopped)
         return;
-    j->stopped = j->stop_told = false;
-    shell_job_event(w, CORE_EVENT_JOB_START, j);
+    shell_start_job(w, j);
 }
 
 static void stop_job(struct world *w, struct sim_job *j)
@@ -44,6 +43,37 @@ static void cancel_job(struct world *w, struct sim_job *j)
     world_fault(w, FAULT_JOB_CANCEL);
     j->closing = true;
     shell_job_event(w, CORE_EVENT_JOB_CLOSE, j);
+}
+
+static void bring_back(struct world *w, void *job, uint64_t life)
+{
+    (void)w;
+    (void)life;
+    ((struct sim_job *)job)->gone = false;
+}
+
+static void take_away(struct world *w, struct sim_job *j)
+{
+    if (j->gone || j->finished)
+        return;
+    world_fault(w, FAULT_SOURCE_GONE);
+    j->gone = true;
+    world_in(w, 100 + (int64_t)world_below(w, 2000), bring_back, j, 0);
+}
+
+/* Some items of a unit that is done. */
+static void do_again(struct world *w, struct sim_job *j)
+{
+    uint32_t unit = (uint32_t)world_below(w, j->n_units);
+    struct sim_unit *u = &j->units[unit];
+    struct core_event e = {.type = CORE_EVENT_UNITS_AGAIN, .units_again = {j->id, unit}};
+
+    if (!w->core || !j->open || j->closing || j->finished || !u->done || u->attempts != u->attempts_asked)
+        return;
+    world_fault(w, FAULT_ITEMS_AGAIN);
+    for (uint64_t n = 1 + world_below(w, 4); n > 0; n--)
+        u->items[world_below(w, u->n_items)].again = true;
+    shell_step(w, &e);
 }
 
 static void lose_payload(struct world *w)
@@ -125,6 +155,8 @@ static void chaos(struct world *w, void *what, uint64_t life)
         w->quiet = true;
         for (uint32_t n = 0; n < w->n_workers; n++)
             w->workers[n].slow = false;
+        for (uint32_t n = 0; n < w->n_jobs; n++)
+            w->jobs[n].gone = false;
         return;
     }
     if (dice < 60)
@@ -135,10 +167,13 @@ static void chaos(struct world *w, void *what, uint64_t life)
         hurt_broker(w);
     else if (dice < 92)
         fill_disk(w);
-    else if (dice < 97)
+    else if (dice < 95)
         stop_job(w, j);
+    else if (dice < 97)
+        take_away(w, j);
     else
         cancel_job(w, j);
+    do_again(w, j);
     world_in(w, 20 + (int64_t)world_below(w, 400), chaos, NULL, 0);
 }
 

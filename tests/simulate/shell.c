@@ -50,7 +50,7 @@ static void drop_payload(struct world *w, uint64_t handle)
     struct sim_payload *p = find_payload(w, handle);
 
     drop_tensors(w, p);
-    w->row_bytes -= p->kept ? (uint64_t)p->work->n_rows * ROW_BYTES : 0;
+    w->row_bytes -= p->row_bytes;
     core_map_take(&w->payloads, handle);
 }
 
@@ -97,6 +97,7 @@ static void do_work(struct world *w, const struct core_work *a)
                               .first = a->first,
                               .count = a->count,
                               .alone = a->alone,
+                              .gone = j->gone && j->nodes[a->node].needs == 0,
                               .opening = j->opening};
     for (uint32_t i = 0; i < a->count; i++)
         if (bit(a->items, i))
@@ -104,7 +105,11 @@ static void do_work(struct world *w, const struct core_work *a)
     work->n_rows = work->n_items;
     if (work->n_items != a->n_items || a->n_items == 0 || a->unit >= j->n_imported || a->first + a->count > u->n_items)
         world_fail(w, "lease %llu: its items make no sense", (unsigned long long)a->lease);
-    if (u->done || u->commit_pending || j->stop_told || j->closing || w->shutting_down)
+    for (uint32_t i = 0; i < work->n_items && u->done; i++)
+        if (!u->items[work->items[i]].again)
+            world_fail(w, "lease %llu of item %u of unit %u, which is done", (unsigned long long)a->lease,
+                       work->items[i], a->unit);
+    if (u->commit_pending || j->stop_told || j->closing || w->shutting_down)
         world_fail(w, "lease %llu of unit %u, which nobody wants now", (unsigned long long)a->lease, a->unit);
     if (a->count == u->n_items && u->attempts_asked < (a->attempt < MAX_ATTEMPTS ? a->attempt : MAX_ATTEMPTS))
         world_fail(w, "unit %u: attempt %u, but only %u were made durable", a->unit, a->attempt, u->attempts_asked);
@@ -135,6 +140,15 @@ static void answer_load(struct world *w, void *what, uint64_t life)
     shell_step(w, &l->answer);
 }
 
+/* False: there is nothing to be done. */
+static bool row_of(const struct sim_unit *u, uint32_t number, struct core_unit_row *ret)
+{
+    *ret = (struct core_unit_row){.unit = number, .n_items = u->n_items, .attempts = u->attempts, .is_again = u->done};
+    for (uint32_t i = 0; i < u->n_items; i++)
+        ret->again[i / 64] |= (uint64_t)u->items[i].again << (i % 64);
+    return !u->done || ret->again[0] || ret->again[1];
+}
+
 /* The store is read some time before the core hears of it. */
 static void read_units(struct world *w, void *what, uint64_t life)
 {
@@ -148,8 +162,8 @@ static void read_units(struct world *w, void *what, uint64_t life)
         max = 1 + (uint32_t)world_below(w, max);
     e->type = CORE_EVENT_UNITS;
     for (; u < l->job->n_imported && e->units.n < max; u++)
-        if (!l->job->units[u].done)
-            l->rows[e->units.n++] = (struct core_unit_row){u, l->job->units[u].n_items, l->job->units[u].attempts};
+        if (row_of(&l->job->units[u], u, &l->rows[e->units.n]))
+            e->units.n++;
     e->units.job = l->job->id;
     e->units.rows = l->rows;
     e->units.exhausted = u == l->job->n_imported;
@@ -185,12 +199,29 @@ void shell_import(struct world *w, void *job, uint64_t life)
 
 /* -- commits ------------------------------------------------------------------------------------------------------- */
 
+/* No more failures are written down than the job allows, and none at all while it is paused. */
+static void check_surge(struct world *w, const struct core_commit *m, struct sim_job *j, const bool *failed)
+{
+    if (m->again || j->units[m->unit].asked || !(j->max_failures || j->max_failed_per_mille))
+        return;
+    if (j->paused && m->n_failed)
+        world_fail(w, "unit %u: %u failures are written down while job %llu is paused", m->unit, m->n_failed,
+                   (unsigned long long)j->id);
+    for (uint32_t i = 0; i < m->n_items && !j->paused; i++) {
+        j->n_in_row = failed[i] ? j->n_in_row + 1 : 0;
+        if (j->max_failures && j->n_in_row >= j->max_failures)
+            world_fail(w, "unit %u: %u failures in a row are written down", m->unit, j->n_in_row);
+    }
+}
+
 /* What COMMIT says of every item is what the world knows of it. */
 static void check_content(struct world *w, const struct core_commit *m, struct sim_job *j)
 {
+    bool failed[MAX_ITEMS] = {false};
     const struct sim_unit *u = &j->units[m->unit];
     uint32_t last = j->n_nodes - 1, n_failed = 0;
-    uint32_t seen[MAX_ITEMS] = {0}; /* bit k: node k left a value; bit 8: an error; bit 9: quarantined */
+    uint32_t seen[MAX_ITEMS] = {0}; /* bit k: node k left a value; bit 8: an error; bit 9: quarantined; bit 10: an
+                                       error since the source was gone */
 
     for (uint32_t n = 0; n < m->n_payloads; n++) {
         const struct sim_payload *p = find_payload(w, m->payloads[n].payload);
@@ -203,11 +234,14 @@ static void check_content(struct world *w, const struct core_commit *m, struct s
 
             if (!bit(m->payloads[n].items, item - m->payloads[n].first))
                 world_fail(w, "unit %u: item %u is not in the mask of its payload", m->unit, item);
-            if (!r->ok[i] && (u->items[item].fate != FATE_ERROR || u->items[item].node != r->node || seen[item] >> 8))
+            if (m->again && !bit(m->again, item))
+                world_fail(w, "unit %u: item %u was not to be done again", m->unit, item);
+            if (!r->ok[i] && !r->gone &&
+                (u->items[item].fate != FATE_ERROR || u->items[item].node != r->node || seen[item] >> 8 & 3))
                 world_fail(w, "unit %u: item %u has an error that it should not have", m->unit, item);
             if (r->ok[i] && r->values[i] != world_truth(j, m->unit, item, r->node))
                 world_fail(w, "unit %u: item %u has a wrong value at node %u", m->unit, item, r->node);
-            seen[item] |= r->ok[i] ? 1u << r->node : 1u << 8;
+            seen[item] |= r->ok[i] ? 1u << r->node : r->gone ? 1u << 10 : 1u << 8;
         }
     }
     for (uint32_t n = 0; n < m->n_quarantined; n++) {
@@ -225,18 +259,23 @@ static void check_content(struct world *w, const struct core_commit *m, struct s
     for (uint32_t i = 0; i < u->n_items; i++) {
         bool good = u->items[i].fate == FATE_GOOD;
 
+        if (m->again && !bit(m->again, i))
+            continue;
         n_failed += seen[i] >> 8 != 0;
+        failed[i] = seen[i] >> 8 != 0;
         if (!(seen[i] >> 9) && (good ? !(seen[i] >> last & 1) || seen[i] >> 8 : seen[i] >> 8 != 1))
             world_fail(w, "unit %u: item %u ends as 0x%x, its fate is %d", m->unit, i, seen[i], u->items[i].fate);
     }
     if (n_failed != m->n_failed || m->n_items != u->n_items)
         world_fail(w, "unit %u: %u failed of %u, but %u are said", m->unit, n_failed, u->n_items, m->n_failed);
+    check_surge(w, m, j, failed);
 }
 
 struct commit {
     struct sim_job *job;
     uint32_t unit, attempts;
-    bool ok;
+    bool ok, is_again;
+    bool again[MAX_ITEMS];
 };
 
 static void try_disk(struct world *w, void *job, uint64_t life)
@@ -274,10 +313,12 @@ static void apply_commit(struct world *w, void *what, uint64_t life)
     }
     m->ok = !w->disk_full;
     if (m->ok) {
-        if (u->done)
+        if (u->done && !m->is_again)
             world_fail(w, "unit %u is committed twice", m->unit);
+        for (uint32_t i = 0; i < u->n_items; i++)
+            u->items[i].again = u->items[i].again && !m->again[i];
+        w->tally->items += u->done ? 0 : u->n_items;
         u->done = true;
-        w->tally->items += u->n_items;
     }
     world_in(w, (int64_t)world_below(w, 20), answer_commit, m, life);
 }
@@ -287,13 +328,15 @@ static void do_commit(struct world *w, const struct core_commit *a)
     struct sim_job *j = find_job(w, a->job);
     struct commit *m = world_alloc(w, sizeof(*m));
 
-    if (a->unit >= j->n_imported || j->units[a->unit].done || j->units[a->unit].commit_pending)
+    if (a->unit >= j->n_imported || j->units[a->unit].done != (a->again != NULL) || j->units[a->unit].commit_pending)
         world_fail(w, "unit %u: a second COMMIT", a->unit);
     check_content(w, a, j);
     world_say(w, "commit job=%llu unit=%u failed=%u", (unsigned long long)a->job, a->unit, a->n_failed);
-    j->units[a->unit].commit_pending = true;
+    j->units[a->unit].commit_pending = j->units[a->unit].asked = true;
     w->n_commits++;
-    *m = (struct commit){.job = j, .unit = a->unit};
+    *m = (struct commit){.job = j, .unit = a->unit, .is_again = a->again != NULL};
+    for (uint32_t i = 0; i < a->n_items; i++)
+        m->again[i] = a->again && bit(a->again, i);
     world_in(w, (int64_t)world_below(w, 40), apply_commit, m, w->epoch);
 }
 
@@ -326,14 +369,17 @@ static void open_job(struct world *w, struct sim_job *j)
 
     j->open = true;
     j->opening++;
-    j->loading = j->stopped = j->stop_told = j->closing = j->cancelled = false;
+    j->loading = j->stopped = j->stop_told = j->closing = j->cancelled = j->paused = false;
+    j->n_in_row = 0;
     for (uint32_t u = 0; u < j->n_units; u++) {
-        j->units[u].commit_pending = false;
+        j->units[u].commit_pending = j->units[u].asked = false;
         j->units[u].attempts_asked = j->units[u].attempts;
     }
     e.job_open.job = j->id;
     e.job_open.sealed = j->sealed;
     e.job_open.priority = (uint32_t)world_below(w, 200);
+    e.job_open.max_failures = j->max_failures;
+    e.job_open.max_failed_per_mille = j->max_failed_per_mille;
     e.job_open.n_nodes = j->n_nodes;
     e.job_open.nodes = j->nodes;
     shell_step(w, &e);
@@ -365,13 +411,46 @@ static void restart(struct world *w, void *what, uint64_t life)
     shell_crash(w);
 }
 
+/* Whoever reads why the job paused looks after the source and goes on; or lets everything fail that will. */
+static void go_on(struct world *w, void *job, uint64_t life)
+{
+    struct sim_job *j = job;
+
+    if (life != w->epoch || !w->core || !j->open || j->closing || !j->paused)
+        return;
+    if (j->n_surges < 4 && world_chance(w, 500)) {
+        shell_start_job(w, j);
+        return;
+    }
+    j->max_failures = j->max_failed_per_mille = 0;
+    j->closing = true;
+    shell_job_event(w, CORE_EVENT_JOB_CLOSE, j);
+}
+
+static void do_pause(struct world *w, const struct core_action *a)
+{
+    struct sim_job *j = find_job(w, a->paused.job);
+
+    if (j->paused || a->paused.n_failed == 0 || (a->paused.n_finished == 0 && a->paused.n_failed < j->max_failures) ||
+        !(a->paused.n_finished ? j->max_failed_per_mille : j->max_failures))
+        world_fail(w, "job %llu pauses for no reason", (unsigned long long)j->id);
+    world_fault(w, FAULT_SURGE);
+    world_say(w, "pause job=%llu failed=%llu of %llu", (unsigned long long)j->id,
+              (unsigned long long)a->paused.n_failed, (unsigned long long)a->paused.n_finished);
+    j->n_surges++;
+    j->paused = j->stopped = true;
+    j->stop_told = false;
+}
+
 static void do_job(struct world *w, const struct core_action *a)
 {
     struct sim_job *j = find_job(w, a->job);
 
     if (a->type == CORE_DO_JOB_DONE) {
+        struct core_unit_row ignored;
+
         for (uint32_t u = 0; u < j->n_units; u++)
-            if (!j->sealed || !j->units[u].done)
+            if (!j->sealed || row_of(&j->units[u], u, &ignored))
                 world_fail(w, "job %llu is called done before its unit %u", (unsigned long long)j->id, u);
         j->finished = true;
         world_in(w, (int64_t)world_below(w, 500), close_job, j, w->epoch);
@@ -379,6 +458,8 @@ static void do_job(struct world *w, const struct core_action *a)
         if (!j->stopped || j->stop_told)
             world_fail(w, "job %llu stopped unasked", (unsigned long long)j->id);
         j->stop_told = true;
+        if (j->paused)
+            world_in(w, (int64_t)world_below(w, 2000), go_on, j, w->epoch);
     } else {
         if (!j->closing)
             world_fail(w, "job %llu closed unasked", (unsigned long long)j->id);
@@ -386,6 +467,13 @@ static void do_job(struct world *w, const struct core_action *a)
         if (!j->finished)
             world_in(w, 50 + (int64_t)world_below(w, 500), reopen_job, j, w->epoch);
     }
+}
+
+void shell_start_job(struct world *w, struct sim_job *j)
+{
+    j->n_in_row = j->paused ? 0 : j->n_in_row;
+    j->stopped = j->stop_told = j->paused = false;
+    shell_job_event(w, CORE_EVENT_JOB_START, j);
 }
 
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j)
@@ -432,6 +520,9 @@ static void carry_out(struct world *w, const struct core_action *a)
     case CORE_DO_COMMIT:
         do_commit(w, &a->commit);
         return;
+    case CORE_DO_JOB_PAUSED:
+        do_pause(w, a);
+        return;
     case CORE_DO_JOB_DONE:
     case CORE_DO_JOB_STOPPED:
     case CORE_DO_JOB_CLOSED:
@@ -476,9 +567,10 @@ static void take_payload(struct world *w, const struct core_event *e)
     w->tensor_bytes += tensor_bytes(p);
     for (uint32_t i = 0; i < p->work->n_items; i++)
         errors = errors || !p->work->ok[i];
-    p->kept = (e->result.keep_rows || errors) && core_lease_get(w->core, &e->result.lease, &lease) == 0 &&
-              lease.n_items == e->result.n_rows;
-    w->row_bytes += p->kept ? e->result.row_bytes : 0;
+    if ((e->result.keep_rows || errors) && core_lease_get(w->core, &e->result.lease, &lease) == 0 &&
+        lease.n_items == e->result.n_rows)
+        p->row_bytes = e->result.row_bytes;
+    w->row_bytes += p->row_bytes;
 }
 
 void shell_step(struct world *w, const struct core_event *e)

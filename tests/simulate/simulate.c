@@ -42,6 +42,9 @@ static const char *const fault_names[N_FAULTS] = {
     [FAULT_LATE_UNITS] = "late units",
     [FAULT_JOB_STOP] = "job stopped, started",
     [FAULT_JOB_CANCEL] = "job closed, opened again",
+    [FAULT_SOURCE_GONE] = "source gone for a while",
+    [FAULT_SURGE] = "failures surge",
+    [FAULT_ITEMS_AGAIN] = "items to be done again",
 };
 
 #define NO_BUG "none"
@@ -59,6 +62,9 @@ static const struct {
     {"failed attempts are not made durable", {.forget_attempts = true}},
     {"payloads are dropped twice", {.drop_twice = true}},
     {"rows that wait for a commit are not bounded", {.ignore_row_limit = true}},
+    {"failures surge and nothing happens", {.never_pause = true}},
+    {"what a surge puts back is forgotten", {.forget_put_back = true}},
+    {"all of a unit is done again", {.redo_all = true}},
     {NO_BUG, {0}}, /* the control: whoever finds something here finds it everywhere */
 };
 

@@ -141,8 +141,8 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
             return;
         }
         fails = fails || (here && u->items[item].fate == FATE_FAILER);
-        work->ok[i] = !(here && u->items[item].fate == FATE_ERROR);
-        w->tally->faults[FAULT_ITEM_ERROR] += !work->ok[i];
+        work->ok[i] = !work->gone && !(here && u->items[item].fate == FATE_ERROR);
+        w->tally->faults[FAULT_ITEM_ERROR] += !work->ok[i] && !work->gone;
         work->values[i] = world_value(work->job, work->unit, item, work->node, work->inputs[i]);
     }
     work->sent = true;

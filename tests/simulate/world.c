@@ -171,6 +171,8 @@ static void make_job(struct world *w, uint32_t n)
     uint8_t model = world_chance(w, 300) ? 0 : 7;
 
     j->id = 100 + n;
+    j->max_failures = world_chance(w, 500) ? 0 : 2 + (uint32_t)world_below(w, 3 * size);
+    j->max_failed_per_mille = world_chance(w, 800) ? 0 : 50 + (uint32_t)world_below(w, 500);
     make_graph(w, j);
     for (uint32_t k = 0; k < j->n_nodes; k++) {
         j->nodes[k].fingerprint[0] = model;

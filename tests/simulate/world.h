@@ -65,6 +65,9 @@ enum fault {
     FAULT_LATE_UNITS,
     FAULT_JOB_STOP,
     FAULT_JOB_CANCEL,
+    FAULT_SOURCE_GONE, /* whatever is read for a while is an error */
+    FAULT_SURGE,       /* a job pauses itself */
+    FAULT_ITEMS_AGAIN, /* items that are done are to be done again */
     N_FAULTS
 };
 
@@ -80,12 +83,14 @@ enum fate { FATE_GOOD, FATE_ERROR, FATE_KILLER, FATE_FAILER };
 struct sim_unit {
     uint32_t n_items;
     bool done, commit_pending, has_poison;
+    bool asked;              /* a COMMIT of it is out, or failed on a full disk; in this life of the broker */
     uint32_t attempts;       /* durable */
     uint32_t attempts_asked; /* to be made durable, in this life of the broker */
     uint32_t hits;           /* random faults it had to bear */
     struct {
         enum fate fate;
         uint32_t node;
+        bool again; /* done, and to be done again; durable */
     } items[MAX_ITEMS];
 };
 
@@ -96,7 +101,12 @@ struct sim_job {
     uint32_t n_units, n_imported;
     struct sim_unit *units;
     bool sealed, finished;
-    uint64_t opening;                                           /* counts the times it was opened */
+    uint32_t max_failures, max_failed_per_mille;
+    bool gone; /* the source is not there just now */
+    uint32_t n_surges;
+    bool paused;       /* in this life of the broker */
+    uint32_t n_in_row; /* failed items that were written down since the last good one, since it was opened or started */
+    uint64_t opening;  /* counts the times it was opened */
     bool open, loading, stopped, stop_told, closing, cancelled; /* in this life of the broker */
 };
 
@@ -107,6 +117,7 @@ struct sim_work {
     uint32_t unit, node, first, count, n_items;
     uint64_t opening; /* of the job */
     bool alone, arrived, sent;
+    bool gone; /* its items cannot be read */
     uint32_t items[MAX_ITEMS];
     uint64_t inputs[MAX_ITEMS]; /* hash of what each item got */
     uint64_t values[MAX_ITEMS];
@@ -117,7 +128,8 @@ struct sim_work {
 struct sim_payload {
     uint64_t handle;
     const struct sim_work *work;
-    bool tensors, rows, lost, kept; /* kept: until the commit */
+    bool tensors, rows, lost;
+    uint64_t row_bytes; /* kept until the commit */
 };
 
 struct sim_worker {
@@ -200,6 +212,7 @@ void shell_crash(struct world *w);
 void shell_step(struct world *w, const struct core_event *e);
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j);
 void shell_import(struct world *w, void *job, uint64_t life);
+void shell_start_job(struct world *w, struct sim_job *j);
 
 /* workers.c */
 void worker_start(struct world *w, void *worker, uint64_t life);

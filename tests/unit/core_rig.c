@@ -121,7 +121,7 @@ void rig_give_units(struct rig *b, uint64_t job, uint32_t n, uint32_t n_items, u
     struct core_event e = {.type = CORE_EVENT_UNITS};
 
     for (uint32_t i = 0; i < n; i++)
-        rows[i] = (struct core_unit_row){i, n_items, attempts};
+        rows[i] = (struct core_unit_row){.unit = i, .n_items = n_items, .attempts = attempts};
     e.units.job = job;
     e.units.n = n;
     e.units.rows = rows;

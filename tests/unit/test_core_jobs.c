@@ -204,7 +204,8 @@ static void test_core_workers_and_kinds_of_workers_have_a_limit(void **state)
 static void test_core_a_job_is_loaded_window_by_window(void **state)
 {
     struct rig *b = *state;
-    struct core_unit_row rows[4] = {{0, 1, 0}, {1, 1, 0}, {5, 1, 0}, {6, 1, 0}};
+    struct core_unit_row rows[4] = {
+        {.unit = 0, .n_items = 1}, {.unit = 1, .n_items = 1}, {.unit = 5, .n_items = 1}, {.unit = 6, .n_items = 1}};
     struct core_event e = {.type = CORE_EVENT_UNITS};
     struct core_work w[4];
 

@@ -1,0 +1,115 @@
+/* Failures that surge: a source that vanishes for a moment must not become a thousand records that say "missing".
+ *
+ * Items count in the order in which their units finish. A unit whose last items failed is held: the next good item says
+ * that they are but bad items, and they are committed; a surge says that something is wrong with the source, and they
+ * are put back as if they had never been tried. A share of failures, where the job asks for one, tells too late for
+ * that: it puts back the unit that it is noticed at. */
+#include "broker/core_private.h"
+
+#include <stddef.h>
+
+static bool is_failed(const struct core_part *p, uint32_t item)
+{
+    return !(p->alive[item / 64] >> (item % 64) & 1);
+}
+
+/* Count the unit's items. The most that have failed in a row, those of units before it included. */
+static uint64_t count_items(struct core_unit *u)
+{
+    struct core_job *j = u->job;
+    uint64_t most = 0;
+
+    for (const struct core_part *p = u->parts; p; p = p->next)
+        for (uint32_t i = 0; i < p->count; i++) {
+            j->n_in_row = is_failed(p, i) ? j->n_in_row + 1 : 0;
+            j->n_failed += is_failed(p, i);
+            most = j->n_in_row > most ? j->n_in_row : most;
+        }
+    j->n_finished += u->n_items;
+    return most;
+}
+
+static bool share_is_too_large(const struct core_job *j)
+{
+    return j->max_failed_per_mille && j->n_finished >= CORE_SHARE_ITEMS &&
+           j->n_failed * 1000 > (uint64_t)j->max_failed_per_mille * j->n_finished;
+}
+
+static bool has_failed_items(const struct core_unit *u)
+{
+    for (const struct core_part *p = u->parts; p; p = p->next)
+        if (p->n_alive < p->n_wanted)
+            return true;
+    return false;
+}
+
+/* The oldest first: they are committed in the order in which they finished. */
+static struct core_unit *oldest_held(const struct core_job *j)
+{
+    struct core_unit *u = j->by_state[CORE_UNIT_HELD];
+
+    while (u && u->next)
+        u = u->next;
+    return u;
+}
+
+void core_job_commit_held(struct core_job *j)
+{
+    struct core_unit *u;
+
+    while ((u = oldest_held(j)))
+        core_unit_commit(u);
+}
+
+static void pause_job(struct core_job *j, uint64_t n_failed, uint64_t n_finished)
+{
+    struct core_action *a = core_emit(j->core, CORE_DO_JOB_PAUSED);
+
+    a->paused.job = j->id;
+    a->paused.n_failed = n_failed;
+    a->paused.n_finished = n_finished;
+    j->paused = j->stopped = true;
+    j->stop_told = false;
+    while (j->by_state[CORE_UNIT_HELD])
+        core_unit_put_back(j->by_state[CORE_UNIT_HELD]);
+}
+
+void core_job_forgive(struct core_job *j)
+{
+    j->n_in_row = j->n_finished = j->n_failed = 0;
+}
+
+void core_unit_finished(struct core_unit *u)
+{
+    struct core_job *j = u->job;
+    uint64_t in_row;
+
+    core_job_touch(j);
+    if (u->again || (j->max_failures == 0 && j->max_failed_per_mille == 0) || j->core->faults.never_pause) {
+        core_unit_commit(u);
+        return;
+    }
+    if (j->paused) {
+        if (has_failed_items(u))
+            core_unit_put_back(u);
+        else
+            core_unit_commit(u);
+        return;
+    }
+    in_row = count_items(u);
+    if (j->max_failures && in_row >= j->max_failures) {
+        pause_job(j, in_row, 0);
+        core_unit_put_back(u);
+    } else if (share_is_too_large(j)) {
+        pause_job(j, j->n_failed, j->n_finished);
+        core_unit_put_back(u);
+    } else if (j->max_failures == 0 || j->n_in_row == 0) {
+        core_job_commit_held(j);
+        core_unit_commit(u);
+    } else {
+        /* They stand in the way of others: no more than a quarter of the window. */
+        core_unit_set_state(u, CORE_UNIT_HELD);
+        if (j->n_by_state[CORE_UNIT_HELD] > j->core->limits.window_units / 4)
+            core_job_commit_held(j);
+    }
+}

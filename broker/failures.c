@@ -1,0 +1,80 @@
+/* failures.c - which items failed, so that a pause can be explained. */
+#include "broker/shell.h"
+
+#include "base/log.h"
+#include "store/store.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { N_CODES = sizeof(((struct broker_failures *)0)->codes) / sizeof(struct broker_failed_code) };
+
+void broker_note_failure(struct broker_job *job, uint32_t unit, uint32_t item, const struct row_record *record)
+{
+    struct broker_failures *f = &job->failures;
+    const int n = (int)(record->error_message_bytes < sizeof(f->text) ? record->error_message_bytes : sizeof(f->text));
+
+    for (size_t i = 0; i < N_CODES; i++) {
+        if (f->codes[i].code[0] && strcmp(f->codes[i].code, record->error_code) != 0)
+            continue;
+        (void)msg_text_set(f->codes[i].code, sizeof(f->codes[i].code), record->error_code);
+        f->codes[i].n++;
+        break;
+    }
+    f->unit = unit;
+    f->item = item;
+    (void)snprintf(f->text, sizeof(f->text), "%.*s", n, n ? (const char *)record->error_message : "");
+}
+
+static void append(char *text, const char *more)
+{
+    const size_t used = strlen(text);
+
+    (void)snprintf(text + used, MSG_TEXT_SIZE - used, "%s", more);
+}
+
+/* "; the last one is /photos/a.jpg: no such file" */
+static void add_last(const struct broker_job *job, char *text)
+{
+    const struct broker_failures *f = &job->failures;
+    struct row_cursor cursor;
+    struct row_frame frame;
+    struct row_item item;
+    struct buf row;
+    char line[512];
+    uint32_t n;
+
+    buf_init(&row, 0);
+    if (store_unit_items(job->store, f->unit, f->item, 1, &row, &n, NULL) == 0) {
+        frame = (struct row_frame){row.data, row.size_bytes};
+        row_cursor_init(&cursor, &frame, 1, n);
+        if (row_cursor_next_item(&cursor, &item, NULL) == 1) {
+            (void)snprintf(line, sizeof(line), "; the last one is %.200s: %.200s", (const char *)item.path, f->text);
+            append(text, line);
+        }
+        row_cursor_release(&cursor);
+    }
+    buf_release(&row);
+}
+
+void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_finished)
+{
+    char *text = job->pause, line[96];
+
+    if (n_finished)
+        (void)snprintf(text, MSG_TEXT_SIZE, "%" PRIu64 " of %" PRIu64 " items failed", n_failed, n_finished);
+    else
+        (void)snprintf(text, MSG_TEXT_SIZE, "%" PRIu64 " items in a row failed", n_failed);
+    append(text, " (in this run: ");
+    for (size_t i = 0; i < N_CODES && job->failures.codes[i].code[0]; i++) {
+        const struct broker_failed_code *c = &job->failures.codes[i];
+
+        (void)snprintf(line, sizeof(line), "%s%" PRIu64 " %s", i ? ", " : "", c->n, c->code);
+        append(text, line);
+    }
+    append(text, ")");
+    add_last(job, text);
+    log_warn("event=job_paused job=%llu text=\"%s\" nothing new until it is started again", (unsigned long long)job->id,
+             text);
+}
