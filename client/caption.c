@@ -48,11 +48,11 @@ struct run {
     int signal_fd;
     int signal_number; /* the user wants to stop */
     int n_signals;
-    bool stop_sent, job_begun;
+    bool stop_sent, job_begun, any_done;
     unsigned broker_starts;      /* of the broker that the session talks to */
     struct msg_job_progress now; /* last answer */
     struct progress progress;
-    uint64_t n_before;
+    uint64_t n_before, n_redone_before; /* records that there were, that had taken the place of others */
     int64_t start_ms, end_ms, line_ms, busy_until_ms;
     char told[MSG_TEXT_SIZE]; /* what was last said of a full disk */
 };
@@ -90,7 +90,9 @@ static int reopen_feed(struct run *r, struct err *err)
                              .n_sources = r->o->n_sources,
                              .limit = r->o->limit,
                              .store_path = r->o->store,
-                             .join = r->o->join};
+                             .join = r->o->join,
+                             .retry = r->o->retry,
+                             .refresh = r->o->refresh};
 
     for (uint32_t i = 0; i < p->n_fields; i++) {
         r->columns[i] = p->fields[i].name;
@@ -113,16 +115,19 @@ static int reopen_feed(struct run *r, struct err *err)
 static int begin(struct run *r, struct err *err)
 {
     const struct msg_job_opened *opened = &r->job.opened;
+    uint64_t n_left;
 
     if (r->job_begun)
         return 0;
     r->job_begun = true;
     r->n_before = opened->n_done;
+    r->n_redone_before = opened->n_redone;
+    n_left = opened->n_items - opened->n_done + opened->n_again;
     r->start_ms = clock_mono_ms();
-    progress_init(&r->progress, r->start_ms, opened->n_done, opened->n_items);
-    if (opened->n_done < opened->n_items)
-        screen_note(&r->screen, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store, opened->n_done,
-                    opened->n_items);
+    progress_init(&r->progress, r->start_ms, opened->n_items - n_left, opened->n_items);
+    if (n_left)
+        screen_note(&r->screen, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store,
+                    opened->n_items - n_left, opened->n_items);
     if (opened->n_items && r->o->unit_items)
         screen_note(&r->screen, "--unit is for new stores: %s keeps the size that it was begun with", r->o->store);
     return opened->n_items ? feed_compare(r->feed, err) : 0;
@@ -136,7 +141,7 @@ static int stream(struct run *r, struct err *err)
     while (more) {
         int rc = job_stream(&r->job, r->feed, &more, err);
 
-        if (rc == 0 && feed_counts(r->feed)->n_new > 0)
+        if (rc == 0 && feed_counts(r->feed)->n_new + feed_counts(r->feed)->n_retried > 0)
             rc = daemons_start_workers(&r->daemons, err);
         if (rc == 0)
             rc = pump(r, 0, err);
@@ -246,15 +251,22 @@ static int establish(struct run *r, struct err *err)
 /* -- watching -------------------------------------------------------------------------------------------------------
  */
 
+static uint64_t n_this_run(const struct run *r)
+{
+    return r->now.n_done - r->n_before + r->now.n_redone - r->n_redone_before;
+}
+
 static void show_progress(struct run *r)
 {
     int64_t now_ms = clock_mono_ms();
     const struct msg_job_progress *p = &r->now;
     char text[256];
 
-    if (p->n_done > r->n_before && r->progress.n_done == r->n_before) /* loading the model is no measure of speed */
-        progress_init(&r->progress, now_ms, p->n_done, p->n_items);
-    progress_update(&r->progress, now_ms, p->n_done, p->n_failed, p->n_items);
+    if (!r->any_done && n_this_run(r) > 0) { /* loading the model is no measure of speed */
+        r->any_done = true;
+        progress_init(&r->progress, now_ms, p->n_done - p->n_again, p->n_items);
+    }
+    progress_update(&r->progress, now_ms, p->n_done - p->n_again, p->n_failed, p->n_items);
     if (r->screen.is_terminal) {
         progress_bar(&r->progress, now_ms, screen_columns(&r->screen), text, sizeof(text));
         screen_status(&r->screen, text);
@@ -293,7 +305,7 @@ static int ask(struct run *r, struct err *err)
     return job_is_passing(rc) || rc == -EINTR ? 0 : rc;
 }
 
-/* 0: all done, or stopped as asked (r->now.state says which). */
+/* 0: all done, paused, or stopped as asked (r->now.state says which). */
 static int watch(struct run *r, struct err *err)
 {
     bool told = false;
@@ -304,7 +316,7 @@ static int watch(struct run *r, struct err *err)
 
         if (rc == 0 && r->now.state == MSG_JOB_FAILED)
             rc = err_set(err, -EIO, "the broker gave the job up: %s", r->now.text);
-        if (rc < 0 || r->now.state == MSG_JOB_DONE)
+        if (rc < 0 || r->now.state == MSG_JOB_DONE || r->now.state == MSG_JOB_PAUSED)
             return rc;
         if (r->stop_sent && (r->now.state == MSG_JOB_STOPPED || r->now.state == MSG_JOB_BLOCKED))
             return 0;
@@ -353,6 +365,8 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
 
     *open = (struct msg_job_open){
         .recipe = o->plan->recipe, .n_nodes = o->plan->n_nodes, .unit_items = o->unit_items, .create = true};
+    open->max_failures = o->max_failures;
+    open->max_failed_per_mille = o->max_failed_per_mille;
     memcpy(open->nodes, o->plan->nodes, sizeof(o->plan->nodes));
     if (!getcwd(cwd, sizeof(cwd)))
         return err_set(err, -errno, "the current folder: %s", strerror(errno));
@@ -373,11 +387,7 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
 static int prepare(struct run *r, struct err *err)
 {
     const struct caption_options *o = r->o;
-    struct daemons_conf conf = {.placement = o->placement,
-                                .recipe = &o->plan->recipe,
-                                .max_pixels = o->max_pixels,
-                                .max_file_bytes = o->max_file_bytes,
-                                .verbose = o->verbose};
+    struct daemons_conf conf = {.placement = o->placement, .verbose = o->verbose};
     struct msg_job_open open;
     int rc = interrupt_open(&r->signal_fd, err);
 
@@ -424,13 +434,12 @@ static void tell_about_sources(struct run *r)
 
     if (c->n_changed)
         screen_note(&r->screen,
-                    "%" PRIu64 " picture%s changed after being listed; the records stay (--refresh is not built yet, "
-                    "use another -o to caption again)",
+                    "%" PRIu64 " picture%s changed after being listed; the records stay (--refresh does them again)",
                     c->n_changed, cli_s(c->n_changed));
     if (c->n_other_fields)
         screen_note(&r->screen,
                     "the columns of %" PRIu64
-                    " row%s changed after being listed (first: %s); the records stay, use another -o to do them again",
+                    " row%s changed after being listed (first: %s); the records stay (--refresh does them again)",
                     c->n_other_fields, cli_s(c->n_other_fields), c->other_fields_key);
     if (c->n_unjoined)
         screen_note(&r->screen, "%" PRIu64 " picture%s without a row in --join %s", c->n_unjoined, cli_s(c->n_unjoined),
@@ -456,6 +465,15 @@ static void say_error(struct run *r, int rc, const struct err *err)
     answer_error(text);
 }
 
+static void tell_of_pause(struct run *r)
+{
+    screen_note(&r->screen, "paused: %s", r->now.text);
+    screen_note(&r->screen, "nothing is lost, and these failures are not written down. See to the cause (is the folder "
+                            "there? is the disk or network?), then run the same command again to go on");
+    screen_note(&r->screen, "if nothing can be done about them: --max-failures N lets more fail in a row, "
+                            "--max-failures 100%% any number");
+}
+
 static int conclude(struct run *r, int rc, const struct err *err)
 {
     struct report report = {.store = r->o->store,
@@ -465,9 +483,10 @@ static int conclude(struct run *r, int rc, const struct err *err)
                             .done = rc == 0 && r->now.state == MSG_JOB_DONE,
                             .recipe = &r->o->plan->recipe};
 
+    report.n_redone_before = r->n_redone_before;
+    report.paused = rc == 0 && r->now.state == MSG_JOB_PAUSED;
     if (r->feed)
         passed_over_of_walk(&feed_counts(r->feed)->skipped, &report.passed_over);
-
     screen_status(&r->screen, "");
     if (rc < 0 && rc != -EINTR) {
         say_error(r, rc, err);
@@ -480,11 +499,33 @@ static int conclude(struct run *r, int rc, const struct err *err)
         report_json(&report);
     else
         answer_error("stopped before the job had begun");
+    if (report.paused && !r->signal_number) {
+        tell_of_pause(r);
+        return CLI_EXIT_ERROR;
+    }
     if (!report.done) {
         screen_note(&r->screen, "stopped; run the same command again to go on");
         return 128 + r->signal_number;
     }
-    return r->now.n_failed || passed_over_is_incomplete(&report.passed_over) ? CLI_EXIT_FAILED_ITEMS : CLI_EXIT_OK;
+    return r->now.n_failed || r->now.n_again || passed_over_is_incomplete(&report.passed_over) ? CLI_EXIT_FAILED_ITEMS
+                                                                                               : CLI_EXIT_OK;
+}
+
+static void tell_what_is_done_again(struct run *r)
+{
+    const struct feed_counts *c = feed_counts(r->feed);
+    const struct retry *retry = r->o->retry;
+
+    if (c->n_retried)
+        screen_note(&r->screen, "%" PRIu64 " item%s that failed %s tried again", c->n_retried, cli_s(c->n_retried),
+                    c->n_retried == 1 ? "is" : "are");
+    if (c->n_refreshed)
+        screen_note(&r->screen, "%" PRIu64 " item%s that changed %s done again", c->n_refreshed, cli_s(c->n_refreshed),
+                    c->n_refreshed == 1 ? "is" : "are");
+    for (uint32_t i = 0; i < retry->n_codes; i++)
+        if (retry->codes[i].n == 0)
+            screen_note(&r->screen, "--retry=%s: no item failed for that reason (`blipline stats %s` lists them)",
+                        retry->codes[i].code, r->o->store);
 }
 
 static int run_job(struct run *r, struct err *err)
@@ -493,6 +534,8 @@ static int run_job(struct run *r, struct err *err)
 
     if (rc == 0)
         rc = establish(r, err);
+    if (rc == 0)
+        tell_what_is_done_again(r);
     if (rc == 0)
         rc = watch(r, err);
     return rc;
@@ -511,6 +554,8 @@ static int dry_run_json(const struct run *r)
 
     if (!all || json_object_set_new(all, "pictures", json_integer((json_int_t)c->n_walked)) < 0 ||
         json_object_set_new(all, "new", json_integer((json_int_t)c->n_new)) < 0 ||
+        json_object_set_new(all, "retry", json_integer((json_int_t)c->n_retried)) < 0 ||
+        json_object_set_new(all, "refresh", json_integer((json_int_t)c->n_refreshed)) < 0 ||
         json_object_set_new(all, "passed_over", passed_over_json(&passed)) < 0) {
         json_decref(all);
         return -ENOMEM;
@@ -522,18 +567,17 @@ static int dry_run_json(const struct run *r)
 
 static int dry_run(struct run *r, struct err *err)
 {
-    struct buf frame;
-    uint32_t n;
+    struct feed_rows rows;
     bool more = true, there;
     int rc = store_check(r->o->store, r->o->plan, &there, err);
     const struct feed_counts *c = feed_counts(r->feed);
 
     if (rc == 0 && there)
         rc = feed_compare(r->feed, err);
-    buf_init(&frame, 0);
+    feed_rows_init(&rows);
     while (rc == 0 && more)
-        rc = feed_next(r->feed, &frame, &n, &more, err);
-    buf_release(&frame);
+        rc = feed_next(r->feed, &rows, &more, err);
+    feed_rows_release(&rows);
     if (rc < 0)
         return rc;
     if (r->o->json)

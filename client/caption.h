@@ -14,6 +14,7 @@
 #define BLIPLINE_CLIENT_CAPTION_H
 
 #include "client/place.h"
+#include "client/retry.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,8 +29,10 @@ struct caption_options {
     uint32_t unit_items;               /* 0: chosen here */
     uint64_t limit;                    /* 0: none */
     const char *join;                  /* a table of columns by key; NULL: none */
+    struct retry *retry;               /* which failed items are tried again */
+    bool refresh;                      /* pictures that have changed are done again */
+    uint32_t max_failures, max_failed_per_mille; /* of proto/msg.h's JOB_OPEN */
     const char *image_column;          /* of lists; NULL: the usual ones */
-    int64_t max_pixels, max_file_bytes; /* of a picture; 0: the encoder's own limits */
     bool json, verbose, dry_run;
 };
 

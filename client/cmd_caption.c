@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/caption.h"
@@ -16,9 +17,10 @@ enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_S
 
 struct caption_flags {
     const char *store, *model, *score_model, *recipe, *device, *cuda_library, *join, *image_column;
-    struct cli_settings settings;
-    int64_t threads, unit, limit, max_pixels, max_file_size;
-    bool json, verbose, dry_run;
+    const char *max_failures;
+    struct cli_settings settings, retry;
+    int64_t threads, unit, limit;
+    bool json, verbose, dry_run, refresh;
 };
 
 static const struct cli_option options[] = {
@@ -45,11 +47,18 @@ static const struct cli_option options[] = {
      MAX_UNIT, NULL},
     {"limit", 0, CLI_NUMBER, offsetof(struct caption_flags, limit), "N",
      "list only the first N pictures of the sources", 1, INT64_MAX, NULL},
-    {"max-pixels", 0, CLI_NUMBER, offsetof(struct caption_flags, max_pixels), "N",
-     "a picture of more pixels fails, before any memory is taken for it (default: 178956970, as in Pillow)", 1,
-     INT64_MAX, NULL},
-    {"max-file-size", 0, CLI_SIZE, offsetof(struct caption_flags, max_file_size), "SIZE",
-     "a larger picture file fails, unread (default: 1GiB)", 1, INT64_MAX, NULL},
+    {"retry", 0, CLI_SETTING, offsetof(struct caption_flags, retry), "CODE,...",
+     "try again what failed for one of these reasons (blipline stats lists them), or for any. Without it that is missing, "
+     "unreadable, no_memory, timed_out, lost",
+     0, 0, RETRY_ALL},
+    {"refresh", 0, CLI_FLAG, offsetof(struct caption_flags, refresh), NULL,
+     "do again what has changed since it was listed: size or time of the file, columns of its row. A record stays until "
+     "the new one is there",
+     0, 0, NULL},
+    {"max-failures", 0, CLI_TEXT, offsetof(struct caption_flags, max_failures), "N",
+     "pause when N pictures in a row fail, before that is written down (default: 50); or N%: when more than that share of "
+     "at least 100 pictures of this run does (100%: never)",
+     0, 0, NULL},
     {"device", 0, CLI_TEXT, offsetof(struct caption_flags, device), "LIST",
      "auto (default: every GPU, else the CPU), cpu, GPUs with commas between them (cuda:N, or GPU-... as blipline "
      "devices lists them; each runs all stages), or null: no arithmetic, to measure everything else",
@@ -117,6 +126,38 @@ static int make_recipe(const struct cli_command *self, const struct caption_flag
     if (rc < 0)
         cli_error("%s: %s", self->name, err.text[0] ? err.text : strerror(-rc));
     return rc;
+}
+
+/* "50", "5%", NULL: the default. */
+static int parse_max_failures(const char *text, struct caption_options *ret, struct err *err)
+{
+    char *end;
+    double n = 50;
+
+    if (text) {
+        errno = 0;
+        n = strtod(text, &end);
+        if (errno || end == text || strspn(text, "0123456789.") != (size_t)(end - text) ||
+            (*end && strcmp(end, "%") != 0))
+            return err_set(err, -EINVAL,
+                           "--max-failures %.60s: is neither a number of pictures in a row, such as 50, nor a share, such "
+                           "as 5%%",
+                           text);
+        if (*end && n > 100)
+            return err_set(err, -EINVAL, "--max-failures %.60s: is more than 100%%", text);
+        if (*end) {
+            ret->max_failed_per_mille = (uint32_t)(n * 10 + 0.5);
+            if (ret->max_failed_per_mille == 0)
+                return err_set(err, -EINVAL, "--max-failures %.60s: is less than 0.1%%; --max-failures 1 pauses at the "
+                               "first failure", text);
+            return 0;
+        }
+    }
+    if (n < 1 || n > 1000000000 || n != (double)(uint32_t)n)
+        return err_set(err, -EINVAL, "--max-failures %.60s: a whole number from 1 to 1000000000, or a share such as 5%%",
+                       text);
+    ret->max_failures = (uint32_t)n;
+    return 0;
 }
 
 /* What is wrong has been said; -EDOM: it is the command line. */
@@ -203,6 +244,9 @@ static int run(const struct cli_command *self, int argc, char **argv)
     static struct devices have;
     static struct device_choice chosen;
     static struct placement placement;
+    static struct retry retry;
+    struct caption_options o = {0};
+    struct err err = {""};
     struct caption_flags f = {.device = "auto"};
     int n_args = cli_parse(self, argc, argv, &f), rc;
 
@@ -211,6 +255,10 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (!f.store || !f.store[0]) {
         cli_error("%s: -o STORE is missing: where are the results to go?\nUsage: blipline %s %s", self->name,
                   self->name, self->usage);
+        return CLI_EXIT_USAGE;
+    }
+    if (retry_parse(&f.retry, &retry, &err) < 0 || parse_max_failures(f.max_failures, &o, &err) < 0) {
+        cli_error("%s: %s", self->name, err.text);
         return CLI_EXIT_USAGE;
     }
     if (make_recipe(self, &f, &recipe) < 0)
@@ -238,10 +286,12 @@ static int run(const struct cli_command *self, int argc, char **argv)
         .placement = &placement,
         .unit_items = (uint32_t)f.unit,
         .join = f.join,
+        .retry = &retry,
+        .refresh = f.refresh,
+        .max_failures = o.max_failures,
+        .max_failed_per_mille = o.max_failed_per_mille,
         .image_column = f.image_column,
         .limit = (uint64_t)f.limit,
-        .max_pixels = f.max_pixels,
-        .max_file_bytes = f.max_file_size,
         .json = f.json,
         .verbose = f.verbose,
         .dry_run = f.dry_run,

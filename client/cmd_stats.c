@@ -167,10 +167,6 @@ static void print_made(const struct stored_job_meta *m)
     for (uint32_t i = 0; i < m->recipe.n_embeddings; i++)
         printf("keeps    %s embeddings in %s%s\n", msg_embedding_name(m->recipe.embeddings[i].kind),
                msg_dtype_word(m->recipe.embeddings[i].dtype), m->recipe.embeddings[i].first_row ? ", first row" : "");
-    if (m->recipe.exif_orientation || m->recipe.grey16_high_byte)
-        printf("pixels   %s%s%s\n", m->recipe.exif_orientation ? "turned as EXIF says" : "",
-               m->recipe.exif_orientation && m->recipe.grey16_high_byte ? ", " : "",
-               m->recipe.grey16_high_byte ? "16-bit grey by its upper byte" : "");
     for (uint32_t i = 0; i < m->n_nodes; i++)
         printf("%s %-8s%s\n", i ? "        " : "stages  ", msg_stage_name(m->nodes[i].stage),
                m->nodes[i].fingerprint.n_bytes ? hex_text(&m->nodes[i].fingerprint, hex) : "any worker");
@@ -186,6 +182,9 @@ static void print_words(const struct stats *s, const struct stored_job_meta *m, 
            " not done yet\n",
            c->n_items, c->n_units, c->sealed ? "" : " (the list is not complete yet)", s->n_captions, s->n_failed,
            s->n_pending);
+    if (c->n_again || c->n_redone)
+        printf("again    %" PRIu64 " done again so far, %" PRIu64 " to be done again (their records stay until then)\n",
+               c->n_redone, c->n_again);
     if (s->passed_over.n)
         printf("besides  passed over in the sources: %s\n", passed_over_words(&s->passed_over, passed, sizeof(passed)));
     if (s->n_given)
@@ -275,7 +274,8 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
     for (size_t i = 0; i < s->n_codes; i++)
         (void)json_object_set_new(failures, s->codes[i].code, json_integer((json_int_t)s->codes[i].n));
     (void)json_object_update_new(
-        all, json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}", "items",
+        all, json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}",
+                       "done_again", (json_int_t)c->n_redone, "to_do_again", (json_int_t)c->n_again, "items",
                        (json_int_t)c->n_items, "units", (json_int_t)c->n_units, "sealed", c->sealed, "done",
                        (json_int_t)c->n_done, "captions", (json_int_t)s->n_captions, "failed", (json_int_t)s->n_failed,
                        "pending", (json_int_t)s->n_pending, "given", (json_int_t)s->n_given, "scores", json_scores(s),

@@ -27,8 +27,6 @@ enum {
 
 struct daemons_conf {
     const struct placement *placement; /* the workers; must live as long as the daemons */
-    const struct msg_recipe *recipe;
-    int64_t max_pixels, max_file_bytes; /* of a picture; 0: the encoder's own limits */
     bool verbose;
 };
 
@@ -52,8 +50,9 @@ struct daemons {
     struct daemons_child children[DAEMONS_MAX]; /* the broker first */
     int n_children;
     const struct rundir *rundir;
-    struct daemons_conf conf;
+    const struct device_choice *devices;
     struct screen *screen;
+    bool verbose;
     bool stopping; /* deaths are expected now */
     bool gave_up;  /* a log has been shown that the user may want to read */
 };

@@ -235,13 +235,18 @@ int feed_compare(struct feed *f, struct err *err)
     return rc < 0 ? rc : next_row(f, err);
 }
 
+static bool is_to_retry(const struct feed *f, const struct reader_row *row)
+{
+    return f->o.retry && row->has_record && row->record.failed && retry_takes(f->o.retry, row->record.error_code);
+}
+
 /* Walk and manifest differ from here on: remember the rest of the manifest. */
 static int load_rest(struct feed *f, struct err *err)
 {
     int rc = 0;
 
     while (rc == 0 && f->reader) {
-        rc = known_add(&f->known, &f->row.listed);
+        rc = known_add(&f->known, &f->row.listed, is_to_retry(f, &f->row));
         if (rc == 0)
             rc = next_row(f, err);
     }
@@ -258,24 +263,60 @@ static void count_changes(struct feed *f, const struct row_item *item, unsigned 
                              sizeof(f->counts.other_fields_key));
 }
 
-/* 1: new, 0: in the manifest. */
-static int is_new(struct feed *f, const struct row_item *item, struct err *err)
+static int cannot_list(const struct feed *f, int rc, struct err *err)
 {
-    unsigned changed = 0;
+    return err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
+                   strerror(-rc));
+}
+
+/* What is in the manifest may be to be done again; then the manifest is told what it is now. */
+static int take_again(struct feed *f, const struct row_item *item, const struct known_found *found,
+                      struct feed_rows *ret, struct err *err)
+{
+    struct row_item row = *item;
+    int rc;
+
+    if (!found->failed && !(f->o.refresh && found->changed)) {
+        count_changes(f, item, found->changed);
+        return 0;
+    }
+    row.item = found->item;
+    origins_shorten(&f->origins, &row);
+    rc = row_item_append(&ret->again, &row);
+    if (rc < 0)
+        return cannot_list(f, rc, err);
+    ret->n_again++;
+    f->counts.n_retried += found->failed;
+    f->counts.n_refreshed += !found->failed;
+    return 0;
+}
+
+/* Is it new, or known, or known and to be done again? */
+static int sort_item(struct feed *f, const struct row_item *item, struct feed_rows *ret, struct err *err)
+{
+    struct known_found found;
+    struct row_item row;
     int rc;
 
     if (f->reader && known_same(item, &f->row.listed)) {
-        count_changes(f, item, known_changes(&f->row.listed, item));
-        return next_row(f, err);
+        found = (struct known_found){f->row.item, is_to_retry(f, &f->row), known_changes(&f->row.listed, item)};
+        rc = take_again(f, item, &found, ret, err);
+        return rc < 0 ? rc : next_row(f, err);
     }
     if (f->reader) {
         rc = load_rest(f, err);
         if (rc < 0)
             return rc;
     }
-    if (!known_take(&f->known, item, &changed))
-        return 1;
-    count_changes(f, item, changed);
+    if (known_take(&f->known, item, &found))
+        return take_again(f, item, &found, ret, err);
+    row = *item;
+    origins_shorten(&f->origins, &row);
+    rc = row_item_append(&ret->fresh, &row);
+    if (rc < 0)
+        return cannot_list(f, rc, err);
+    ret->n_fresh++;
+    f->counts.n_new++;
     return 0;
 }
 
@@ -294,37 +335,38 @@ static int next_item(struct feed *f, struct row_item *ret, struct err *err)
     return rc;
 }
 
-int feed_next(struct feed *f, struct buf *frame, uint32_t *ret_n_rows, bool *ret_more, struct err *err)
+void feed_rows_init(struct feed_rows *r)
 {
-    uint32_t n = 0;
+    *r = (struct feed_rows){0};
+    buf_init(&r->fresh, MSG_MAX_ROW_FRAME_BYTES);
+    buf_init(&r->again, MSG_MAX_ROW_FRAME_BYTES);
+}
 
-    buf_clear(frame);
+void feed_rows_release(struct feed_rows *r)
+{
+    buf_release(&r->fresh);
+    buf_release(&r->again);
+}
+
+int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err *err)
+{
+    buf_clear(&ret->fresh);
+    buf_clear(&ret->again);
+    ret->n_fresh = ret->n_again = 0;
     *ret_more = true;
-    for (uint32_t seen = 0; seen < FEED_LOOK_AROUND && n < FEED_FRAME_ROWS && frame->size_bytes < FEED_FRAME_BYTES;
+    for (uint32_t seen = 0; seen < FEED_LOOK_AROUND && ret->n_fresh + ret->n_again < FEED_FRAME_ROWS &&
+                            ret->fresh.size_bytes + ret->again.size_bytes < FEED_FRAME_BYTES;
          seen++) {
         struct row_item item;
         int rc = next_item(f, &item, err);
 
-        if (rc < 0)
-            return rc;
-        if (rc == 0) {
-            *ret_more = false;
-            break;
-        }
-        rc = is_new(f, &item, err);
-        if (rc < 0)
-            return rc;
         if (rc == 0)
-            continue;
-        origins_shorten(&f->origins, &item);
-        rc = row_item_append(frame, &item);
-        if (rc < 0)
-            return err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
-                           strerror(-rc));
-        n++;
+            *ret_more = false;
+        if (rc > 0)
+            rc = sort_item(f, &item, ret, err);
+        if (rc < 0 || !*ret_more)
+            return rc;
     }
-    f->counts.n_new += n;
-    *ret_n_rows = n;
     return 0;
 }
 

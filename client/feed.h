@@ -1,8 +1,9 @@
 /* feed.h - the pictures of a job that its store does not know yet, as row frames for the broker.
  *
- * The walk over the sources (client/origin.h) is compared with the manifest item by item (client/known.h), and only those that are not in the
+ * The walk over the sources (client/origin.h) is compared with the manifest and its records item by item
+ * (client/known.h), and only those that are not in the
  * manifest (as often as they are in the walk) become rows. As long as walk and manifest run in step nothing is
- * remembered; from the first difference on, 32 bytes an item of the rest of the manifest.
+ * remembered; from the first difference on, 48 bytes an item of the rest of the manifest.
  * Who may call: one thread; the store may be open for writing in another process.
  * Units:  items. Memory: feed_close. Errors: negative errno and `err` naming the source. */
 #ifndef BLIPLINE_CLIENT_FEED_H
@@ -11,6 +12,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "client/origin.h"
+#include "client/retry.h"
 #include "source/source.h"
 
 #include <stdbool.h>
@@ -28,14 +30,18 @@ struct feed_options {
     struct source_columns columns; /* of lists, kept with the items */
     uint32_t needed;               /* bit i: of column i a source without it is an error */
     const char *join;              /* a table whose rows give columns to the pictures of their keys; NULL: none */
+    struct retry *retry;           /* which failed items are tried again; NULL: none. It counts their reasons */
+    bool refresh;                  /* those that have changed are done again */
 };
 
 /* What the walk has seen so far. */
 struct feed_counts {
     uint64_t n_walked;          /* pictures, up to the limit */
     uint64_t n_new;             /* of them, not in the manifest */
-    uint64_t n_changed;         /* of the others, size or time differ from the manifest's */
-    uint64_t n_other_fields;    /* of the others, fields differ from the manifest's */
+    uint64_t n_retried;         /* of the others, failed ones that are to be tried again */
+    uint64_t n_refreshed;       /* of the rest, those that have changed and are to be done again */
+    uint64_t n_changed;         /* of what is left, size or time differ from the manifest's */
+    uint64_t n_other_fields;    /* or fields do */
     char other_fields_key[128]; /* the first of them, printable */
     uint64_t n_unjoined;        /* pictures whose key `join` does not have */
     uint64_t n_without;         /* rows of lists that lack a needed column: these items will fail */
@@ -53,9 +59,16 @@ void feed_close(struct feed *f); /* NULL is fine */
 uint32_t feed_peeked(const struct feed *f);
 /* Compare with the store's manifest from now on; call it before the first feed_next. */
 int feed_compare(struct feed *f, struct err *err) CHECK_RESULT;
-/* Fill `frame` (emptied first) with new items. *ret_n_rows 0: no more. Returns early after some thousand items so that
- * the caller can look around; then *ret_more is true although the frame may be empty. */
-int feed_next(struct feed *f, struct buf *frame, uint32_t *ret_n_rows, bool *ret_more, struct err *err) CHECK_RESULT;
+/* Row frames. feed_rows_init makes empty ones. */
+struct feed_rows {
+    struct buf fresh, again; /* new items; items of the manifest that are to be done again, with their numbers */
+    uint32_t n_fresh, n_again;
+};
+void feed_rows_init(struct feed_rows *r);
+void feed_rows_release(struct feed_rows *r);
+/* Fill `ret` (emptied first). Returns early after some thousand items so that the caller can look around; *ret_more
+ * false: that was all. */
+int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err *err) CHECK_RESULT;
 const struct feed_counts *feed_counts(const struct feed *f);
 /* The sources, with what their walks have passed over so far; the broker is to have them before the rows. */
 const struct origins *feed_origins(const struct feed *f);

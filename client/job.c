@@ -10,7 +10,7 @@ enum { PATIENCE_MS = 120000, QUERY_MS = 3000 };
 void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open)
 {
     *j = (struct job){.endpoint = endpoint, .open = *open};
-    buf_init(&j->frame, MSG_MAX_ROW_FRAME_BYTES);
+    feed_rows_init(&j->rows);
 }
 
 void job_disconnect(struct job *j)
@@ -21,7 +21,7 @@ void job_disconnect(struct job *j)
 void job_release(struct job *j)
 {
     job_disconnect(j);
-    buf_release(&j->frame);
+    feed_rows_release(&j->rows);
 }
 
 bool job_is_passing(int rc)
@@ -51,25 +51,28 @@ int job_sources(struct job *j, const struct feed *f, struct err *err)
 
     if (o->n_rows == 0)
         return 0;
-    buf_clear(&j->frame);
-    rc = origins_append(o, &j->frame);
+    buf_clear(&j->rows.fresh);
+    rc = origins_append(o, &j->rows.fresh);
     if (rc < 0)
         return err_set(err, rc, "the sources do not fit a message");
     interrupt_let_in(true);
-    rc = client_session_sources(j->session, j->opened.job, &j->frame, o->n_rows, err);
+    rc = client_session_sources(j->session, j->opened.job, &j->rows.fresh, o->n_rows, err);
     interrupt_let_in(false);
     return rc;
 }
 
 int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err)
 {
-    uint32_t n_rows;
-    int rc = feed_next(f, &j->frame, &n_rows, ret_more, err);
+    struct feed_rows *r = &j->rows;
+    int rc = feed_next(f, r, ret_more, err);
 
-    if (rc < 0 || n_rows == 0)
+    if (rc < 0)
         return rc;
     interrupt_let_in(true);
-    rc = client_session_rows(j->session, j->opened.job, &j->frame, n_rows, NULL, err);
+    if (r->n_again)
+        rc = client_session_again(j->session, j->opened.job, &r->again, r->n_again, err);
+    if (rc == 0 && r->n_fresh)
+        rc = client_session_rows(j->session, j->opened.job, &r->fresh, r->n_fresh, NULL, err);
     interrupt_let_in(false);
     return rc;
 }

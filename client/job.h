@@ -23,7 +23,7 @@ struct job {
     struct msg_job_open open;
     struct msg_job_opened opened;
     bool sealed; /* the manifest is complete and durable; a restarted broker needs no rows */
-    struct buf frame;
+    struct feed_rows rows;
 };
 
 void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open);

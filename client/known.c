@@ -5,13 +5,13 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define USED UINT32_C(0x80000000)
-
 struct known_entry {
-    uint64_t low, high; /* of the item's hash */
+    uint64_t low, high; /* of the item's hash; the second of the same hash has another one, made of both */
     uint64_t stamp;     /* of size and time; 0: unknown */
-    uint32_t count;     /* how often, 0 once taken; with USED */
-    uint32_t fields;    /* their hash; 0: differs among them */
+    uint64_t item;
+    uint32_t fields; /* their hash; 0: differs among those of one hash */
+    bool used, failed;
+    uint32_t n_added, n_taken; /* of this hash; the first one alone counts them */
 };
 
 static uint64_t stamp_of(const struct row_item *item)
@@ -93,7 +93,7 @@ static struct known_entry *slot(const struct known *k, uint64_t low, uint64_t hi
 {
     size_t i = low & (k->n_slots - 1);
 
-    while (k->entries[i].count && (k->entries[i].low != low || k->entries[i].high != high))
+    while (k->entries[i].used && (k->entries[i].low != low || k->entries[i].high != high))
         i = (i + 1) & (k->n_slots - 1);
     return &k->entries[i];
 }
@@ -106,7 +106,7 @@ static int grow(struct known *k)
     if (!bigger.entries)
         return -ENOMEM;
     for (size_t i = 0; i < k->n_slots; i++) {
-        if (k->entries[i].count)
+        if (k->entries[i].used)
             *slot(&bigger, k->entries[i].low, k->entries[i].high) = k->entries[i];
     }
     free(k->entries);
@@ -114,42 +114,63 @@ static int grow(struct known *k)
     return 0;
 }
 
-int known_add(struct known *k, const struct row_item *item)
+/* Where the n-th item of a hash is, or belongs. */
+static struct known_entry *nth(const struct known *k, XXH128_hash_t h, uint32_t n)
+{
+    const uint64_t all[3] = {h.low64, h.high64, n};
+
+    if (n > 0)
+        h = XXH3_128bits(all, sizeof(all));
+    return slot(k, h.low64, h.high64);
+}
+
+int known_add(struct known *k, const struct row_item *item, bool failed)
 {
     XXH128_hash_t h = hash_of(item, item->source);
     uint32_t fields = fields_of(item);
-    struct known_entry *e;
+    struct known_entry *first, *e;
 
     if (k->n_entries * 3 >= k->n_slots * 2 && grow(k) < 0)
         return -ENOMEM;
-    e = slot(k, h.low64, h.high64);
-    if (!e->count) {
-        *e = (struct known_entry){.low = h.low64, .high = h.high64, .count = USED, .fields = fields};
-        k->n_entries++;
+    first = nth(k, h, 0);
+    e = first->used ? nth(k, h, first->n_added) : first;
+    if (e != first) {
+        const uint64_t all[3] = {h.low64, h.high64, first->n_added};
+
+        h = XXH3_128bits(all, sizeof(all));
     }
-    e->stamp = stamp_of(item);
-    if (e->fields != fields)
-        e->fields = 0;
-    e->count++;
+    *e = (struct known_entry){.low = h.low64,
+                              .high = h.high64,
+                              .stamp = stamp_of(item),
+                              .item = item->item,
+                              .fields = e == first || first->fields == fields ? fields : 0,
+                              .used = true,
+                              .failed = failed};
+    if (first->fields != fields)
+        first->fields = 0;
+    first->n_added++;
+    k->n_entries++;
     return 0;
 }
 
-bool known_take(struct known *k, const struct row_item *item, unsigned *ret_changed)
+bool known_take(struct known *k, const struct row_item *item, struct known_found *ret)
 {
     XXH128_hash_t h = hash_of(item, item->source);
     uint64_t stamp = stamp_of(item);
-    struct known_entry *e = k->n_slots ? slot(k, h.low64, h.high64) : NULL;
+    struct known_entry *first = k->n_slots ? nth(k, h, 0) : NULL, *e;
 
-    if (e && (e->count & ~USED) == 0 && item->source) {
+    if ((!first || first->n_taken == first->n_added) && k->n_slots && item->source) {
         h = hash_of(item, 0);
-        e = slot(k, h.low64, h.high64);
+        first = nth(k, h, 0);
     }
-    if (!e || (e->count & ~USED) == 0)
+    if (!first || first->n_taken == first->n_added)
         return false;
-    e->count--;
-    *ret_changed = stamp && e->stamp && stamp != e->stamp ? KNOWN_FILE : 0;
-    if (e->fields && e->fields != fields_of(item))
-        *ret_changed |= KNOWN_FIELDS;
+    e = nth(k, h, first->n_taken++);
+    *ret = (struct known_found){.item = e->item, .failed = e->failed};
+    if (stamp && e->stamp && stamp != e->stamp)
+        ret->changed |= KNOWN_FILE;
+    if (first->fields && first->fields != fields_of(item))
+        ret->changed |= KNOWN_FIELDS;
     return true;
 }
 

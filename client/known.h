@@ -3,7 +3,7 @@
  * An item is its path, or its key within its source where that is a name of its own and no part of the path: rows of a
  * list may share a picture, and paths may change. Items of stores that know no sources are path and key then. Two items with the same 128-bit hash are taken for one.
  * Who may call: one thread.
- * Units:  none. Memory: 32 bytes an entry, at most two thirds full; known_release. Errors: -ENOMEM. */
+ * Units:  none. Memory: 48 bytes an entry, at most two thirds full; known_release. Errors: -ENOMEM. */
 #ifndef BLIPLINE_CLIENT_KNOWN_H
 #define BLIPLINE_CLIENT_KNOWN_H
 
@@ -27,10 +27,16 @@ enum known_change {
     KNOWN_FIELDS = 2, /* names, values or their order */
 };
 
-int known_add(struct known *k, const struct row_item *item) CHECK_RESULT;
-/* Is it there? Then once less. *ret_changed: bits of enum known_change; of items that share everything but their fields
- * nothing is said of those. */
-bool known_take(struct known *k, const struct row_item *item, unsigned *ret_changed);
+struct known_found {
+    uint64_t item;    /* its number */
+    bool failed;      /* as known_add was told */
+    unsigned changed; /* bits of enum known_change; of items that share everything but their fields nothing is said of
+                         those */
+};
+
+int known_add(struct known *k, const struct row_item *item, bool failed) CHECK_RESULT;
+/* Is it there? Then once less: of several of one hash the one that was added first. */
+bool known_take(struct known *k, const struct row_item *item, struct known_found *ret);
 void known_release(struct known *k);
 
 /* Is what a walk found the item of the manifest? */

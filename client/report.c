@@ -10,9 +10,14 @@
 #include <stdio.h>
 #include <string.h>
 
+static uint64_t n_again_this_run(const struct report *r)
+{
+    return r->progress->n_redone > r->n_redone_before ? r->progress->n_redone - r->n_redone_before : 0;
+}
+
 static uint64_t n_this_run(const struct report *r)
 {
-    return r->progress->n_done > r->n_before ? r->progress->n_done - r->n_before : 0;
+    return (r->progress->n_done > r->n_before ? r->progress->n_done - r->n_before : 0) + n_again_this_run(r);
 }
 
 static double rate(const struct report *r)
@@ -86,30 +91,44 @@ static void say_how_to_read(const struct report *r, struct screen *s)
         screen_note(s, "read embeddings with: %s --embedding %s -o %s.npy", command, kind, kind);
 }
 
+/* A failure does not take the place of a record: the picture is as it was, or is not there. */
+static void say_what_is_left(const struct report *r, struct screen *s)
+{
+    const uint64_t n = r->progress->n_again;
+
+    if (r->done && n)
+        screen_note(s,
+                    "%" PRIu64 " item%s could not be done again; the record%s stay%s, and the next run tries once more",
+                    n, cli_s(n), cli_s(n), n == 1 ? "s" : "");
+}
+
 void report_words(const struct report *r, struct screen *s)
 {
     const struct msg_job_progress *p = r->progress;
-    uint64_t n = n_this_run(r);
-    char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE], command[SHELL_SIZE];
+    uint64_t n = n_this_run(r), n_again = n_again_this_run(r), n_good = p->n_done - p->n_again;
+    char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE], again[48] = "", command[SHELL_SIZE];
 
     if (n == 0) {
-        if (r->done)
+        if (r->done && p->n_again == 0)
             screen_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s%s", r->store, p->n_done, cli_are(p->n_done),
                         p->n_failed ? " (some failed: " : "",
                         p->n_failed ? shell_command("stats", r->store, command, sizeof(command)) : "",
                         p->n_failed ? ")" : "");
         else
-            screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, none in this run", r->store, p->n_done,
-                        p->n_items);
+            screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, none in this run", r->store, n_good, p->n_items);
+        say_what_is_left(r, s);
         return;
     }
     elapsed_text(r->elapsed_ms, took);
-    screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, %" PRIu64 " in this run in %s (%s img/s)", r->store,
-                p->n_done, p->n_items, n, took, progress_rate_text(rate(r), speed));
+    if (n_again)
+        (void)snprintf(again, sizeof(again), " (%" PRIu64 " of them once more)", n_again);
+    screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, %" PRIu64 " in this run%s in %s (%s img/s)", r->store,
+                n_good, p->n_items, n, again, took, progress_rate_text(rate(r), speed));
     stage_words(r, s);
     if (p->n_failed)
         screen_note(s, "%" PRIu64 " item%s failed; `%s` counts the reasons", p->n_failed, cli_s(p->n_failed),
                     shell_command("stats", r->store, command, sizeof(command)));
+    say_what_is_left(r, s);
     if (r->done)
         say_how_to_read(r, s);
 }
@@ -133,11 +152,12 @@ void report_json(const struct report *r)
 
     for (uint32_t i = 0; i < p->n_stages; i++)
         (void)json_array_append_new(stages, stage_json(p, i, busy_sum(p)));
-    all = json_pack("{s:b, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o}", "complete",
-                    r->done && !passed_over_is_incomplete(&r->passed_over), "items",
-                    (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
-                    "this_run", (json_int_t)n_this_run(r), "passed_over", passed_over_json(&r->passed_over), "seconds", (double)r->elapsed_ms / 1000, "images_per_s",
-                    rate(r), "stages", stages);
+    all = json_pack("{s:b, s:s*, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o}", "complete",
+                    r->done && !passed_over_is_incomplete(&r->passed_over), "paused", r->paused ? p->text : NULL,
+                    "items", (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
+                    "this_run", (json_int_t)n_this_run(r), "done_again", (json_int_t)n_again_this_run(r), "to_do_again",
+                    (json_int_t)p->n_again, "passed_over", passed_over_json(&r->passed_over), "seconds",
+                    (double)r->elapsed_ms / 1000, "images_per_s", rate(r), "stages", stages);
     answer_print("caption", all, JSON_REAL_PRECISION(9));
     (void)fflush(stdout);
 }

@@ -19,30 +19,6 @@ struct captioner {
     size_t image_bytes, trunk_len, query_len, projected_len; /* of one image */
 };
 
-/* The models of the open checkpoint. */
-static inline void captioner_load(struct captioner *k, int n_sequences)
-{
-    struct err err = {{0}};
-
-    CHECK_OK(vit_new(k->o, k->c, k->max_batch, &k->vit, &err), err);
-    CHECK_OK(qformer_new(k->o, k->c, k->max_batch, &k->qformer, &err), err);
-    CHECK_OK(lm_open(k->o, k->c,
-                     &(struct lm_limits){.n_sequences = n_sequences, .n_kv_rows = 96 * n_sequences, .max_rows = 256},
-                     &k->lm, &err),
-             err);
-    k->image_bytes = (size_t)vit_image_size(k->vit) * (size_t)vit_image_size(k->vit) * 3;
-    k->trunk_len = (size_t)vit_n_tokens(k->vit) * (size_t)vit_width(k->vit);
-    k->query_len = (size_t)qformer_n_queries(k->qformer) * (size_t)qformer_width(k->qformer);
-    k->projected_len = (size_t)qformer_n_queries(k->qformer) * (size_t)qformer_language_width(k->qformer);
-}
-
-static inline void captioner_unload(struct captioner *k)
-{
-    lm_free(k->lm);
-    qformer_free(k->qformer);
-    vit_free(k->vit);
-}
-
 /* Takes `o`. */
 static inline void captioner_open(struct captioner *k, const char *dir, struct ops *o, int max_batch, int n_sequences)
 {
@@ -52,12 +28,23 @@ static inline void captioner_open(struct captioner *k, const char *dir, struct o
     CHECK_OK(checkpoint_open(dir, &k->c, &err), err);
     CHECK_OK(checkpoint_check(k->c, MODEL_STAGE_ALL, &err), err);
     CHECK_OK(tokenizer_load(k->c->tokenizer_path, &k->tokenizer, &err), err);
-    captioner_load(k, n_sequences);
+    CHECK_OK(vit_new(o, k->c, max_batch, &k->vit, &err), err);
+    CHECK_OK(qformer_new(o, k->c, max_batch, &k->qformer, &err), err);
+    CHECK_OK(lm_open(o, k->c,
+                     &(struct lm_limits){.n_sequences = n_sequences, .n_kv_rows = 96 * n_sequences, .max_rows = 256},
+                     &k->lm, &err),
+             err);
+    k->image_bytes = (size_t)vit_image_size(k->vit) * (size_t)vit_image_size(k->vit) * 3;
+    k->trunk_len = (size_t)vit_n_tokens(k->vit) * (size_t)vit_width(k->vit);
+    k->query_len = (size_t)qformer_n_queries(k->qformer) * (size_t)qformer_width(k->qformer);
+    k->projected_len = (size_t)qformer_n_queries(k->qformer) * (size_t)qformer_language_width(k->qformer);
 }
 
 static inline void captioner_close(struct captioner *k)
 {
-    captioner_unload(k);
+    lm_free(k->lm);
+    qformer_free(k->qformer);
+    vit_free(k->vit);
     tokenizer_free(k->tokenizer);
     checkpoint_free(k->c);
     ops_free(k->o);

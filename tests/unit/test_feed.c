@@ -70,25 +70,25 @@ static void feed_all(const struct folder *f, const char *const *sources, int n, 
     struct feed_options o = {.sources = sources, .n_sources = n, .limit = limit, .store_path = f->store};
     struct feed *feed = NULL;
     struct err err = {""};
-    struct buf frame;
+    struct feed_rows rows;
     bool more = true;
 
     ret->keys[0] = '\0';
     buf_init(&ret->rows, 0);
     buf_init(&ret->sources, 0);
-    buf_init(&frame, 0);
+    feed_rows_init(&rows);
     if (feed_open(&o, &feed, &err) < 0 || (access(f->store, F_OK) == 0 && feed_compare(feed, &err) < 0))
         fail_msg("%s", err.text);
     while (more) {
         struct row_frame rf;
         struct row_cursor c;
         struct row_item item;
-        uint32_t n_rows;
 
-        if (feed_next(feed, &frame, &n_rows, &more, &err) < 0)
+        if (feed_next(feed, &rows, &more, &err) < 0)
             fail_msg("%s", err.text);
-        rf = (struct row_frame){frame.data, frame.size_bytes};
-        row_cursor_init(&c, &rf, n_rows ? 1 : 0, n_rows);
+        assert_int_equal(rows.n_again, 0);
+        rf = (struct row_frame){rows.fresh.data, rows.fresh.size_bytes};
+        row_cursor_init(&c, &rf, rows.n_fresh ? 1 : 0, rows.n_fresh);
         while (row_cursor_next_item(&c, &item, &err) == 1) {
             size_t k = strlen(ret->keys);
 
@@ -96,13 +96,13 @@ static void feed_all(const struct folder *f, const char *const *sources, int n, 
                            (const char *)item.key);
         }
         row_cursor_release(&c);
-        assert_int_equal(buf_append(&ret->rows, frame.data, frame.size_bytes), 0);
+        assert_int_equal(buf_append(&ret->rows, rows.fresh.data, rows.fresh.size_bytes), 0);
     }
     ret->counts = *feed_counts(feed);
     ret->n_sources = feed_origins(feed)->n_rows;
     assert_int_equal(origins_append(feed_origins(feed), &ret->sources), 0);
     feed_close(feed);
-    buf_release(&frame);
+    feed_rows_release(&rows);
 }
 
 static void release(struct fed *fed)
@@ -398,22 +398,23 @@ static struct row_item item_at(const char *path, const char *key, uint64_t size_
 static void test_known_takes_as_often_as_was_added(void **state)
 {
     struct known k = {0};
-    unsigned changed = 9;
+    struct known_found found;
     char path[32];
     struct row_item item = item_at("/a", "a", 1, 1);
 
     (void)state;
-    assert_false(known_take(&k, &item, &changed));
+    assert_false(known_take(&k, &item, &found));
     for (int i = 0; i < 5000; i++) {
         (void)snprintf(path, sizeof(path), "/p%d", i % 2500);
         item = item_at(path, path + 1, 7, 9);
-        assert_int_equal(known_add(&k, &item), 0);
+        item.item = (uint64_t)i;
+        assert_int_equal(known_add(&k, &item, false), 0);
     }
     for (int i = 0; i < 7500; i++) {
         (void)snprintf(path, sizeof(path), "/p%d", i % 2500);
         item = item_at(path, path + 1, 7, 9);
-        assert_int_equal(known_take(&k, &item, &changed), i < 5000);
-        assert_false(i < 5000 && changed);
+        assert_int_equal(known_take(&k, &item, &found), i < 5000);
+        assert_false(i < 5000 && (found.changed || found.item != (uint64_t)i)); /* the first added first */
     }
     known_release(&k);
 }
@@ -427,15 +428,15 @@ static void test_known_tells_changed_bytes_and_unknown_ones(void **state)
     } cases[] = {{8, 9, KNOWN_FILE}, {7, 10, KNOWN_FILE}, {0, 0, 0} /* could not be examined */, {7, 9, 0}};
     struct row_item item = item_at("/a", "a", 7, 9);
     struct known k = {0};
-    unsigned changed = 0;
+    struct known_found found;
 
     (void)state;
     for (int i = 0; i < 4; i++)
-        assert_int_equal(known_add(&k, &item), 0);
+        assert_int_equal(known_add(&k, &item, false), 0);
     for (int i = 0; i < 4; i++) {
         item = item_at("/a", "a", cases[i].size_bytes, cases[i].mtime_ns);
-        assert_true(known_take(&k, &item, &changed));
-        assert_int_equal(changed, cases[i].changed);
+        assert_true(known_take(&k, &item, &found));
+        assert_int_equal(found.changed, cases[i].changed);
     }
     known_release(&k);
 }
@@ -447,18 +448,18 @@ static void test_known_key_counts_where_it_is_a_name_of_its_own(void **state)
                     other = item_at("/in/x/a.jpg", "18", 1, 1), tail = item_at("/in/x/a.jpg", ".jpg", 1, 1),
                     whole = item_at("/in/x/a.jpg", "/in/x/a.jpg", 1, 1);
     struct known k = {0};
-    unsigned changed;
+    struct known_found found;
 
     (void)state;
     assert_true(known_same(&a, &shorter) && known_same(&a, &dotted) && known_same(&a, &whole));
     assert_false(known_same(&a, &own) || known_same(&own, &other) || known_same(&a, &tail));
     assert_true(known_same(&own, &own));
-    assert_int_equal(known_add(&k, &own), 0);
-    assert_int_equal(known_add(&k, &a), 0);
-    assert_false(known_take(&k, &other, &changed));
-    assert_true(known_take(&k, &shorter, &changed));
-    assert_false(known_take(&k, &dotted, &changed));
-    assert_true(known_take(&k, &own, &changed));
+    assert_int_equal(known_add(&k, &own, false), 0);
+    assert_int_equal(known_add(&k, &a, false), 0);
+    assert_false(known_take(&k, &other, &found));
+    assert_true(known_take(&k, &shorter, &found));
+    assert_false(known_take(&k, &dotted, &found));
+    assert_true(known_take(&k, &own, &found));
     known_release(&k);
 }
 
@@ -468,7 +469,7 @@ static void test_known_tells_changed_fields(void **state)
                      dog = {(const uint8_t *)"c", (const uint8_t *)"dog", 1, 3};
     struct row_item a = item_at("/a", "a", 1, 1), b = a;
     struct known k = {0};
-    unsigned changed = 9;
+    struct known_found found;
 
     (void)state;
     a.n_fields = b.n_fields = 1;
@@ -476,13 +477,13 @@ static void test_known_tells_changed_fields(void **state)
     b.fields = &dog;
     assert_int_equal(known_changes(&a, &a), 0);
     assert_int_equal(known_changes(&a, &b), KNOWN_FIELDS);
-    assert_int_equal(known_add(&k, &a), 0);
-    assert_true(known_take(&k, &b, &changed));
-    assert_int_equal(changed, KNOWN_FIELDS);
-    assert_int_equal(known_add(&k, &a), 0);
-    assert_int_equal(known_add(&k, &b), 0); /* two rows of one picture: which is which cannot be told */
-    assert_true(known_take(&k, &b, &changed));
-    assert_int_equal(changed, 0);
+    assert_int_equal(known_add(&k, &a, false), 0);
+    assert_true(known_take(&k, &b, &found));
+    assert_int_equal(found.changed, KNOWN_FIELDS);
+    assert_int_equal(known_add(&k, &a, false), 0);
+    assert_int_equal(known_add(&k, &b, false), 0); /* two rows of one picture: which is which cannot be told */
+    assert_true(known_take(&k, &b, &found));
+    assert_int_equal(found.changed, 0);
     known_release(&k);
 }
 
@@ -496,11 +497,10 @@ static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
         .sources = sources, .n_sources = 1, .store_path = f->store, .columns = {names, 2}, .needed = 1};
     struct feed *feed = NULL;
     struct err err = {""};
-    struct buf frame;
+    struct feed_rows rows;
     struct row_cursor c;
     struct row_frame rf;
     struct row_item item;
-    uint32_t n = 0;
     bool more = true;
 
     touch(f->in, "a.jpg", "1");
@@ -508,15 +508,15 @@ static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
     touch(f->path, "l.jsonl",
           "{\"path\": \"in/a.jpg\", \"key\": \"q1\", \"question\": [\"what?\", \"who?\"], \"other\": 1}\n"
           "{\"path\": \"in/a.jpg\", \"key\": \"q2\", \"caption\": \"x\"}\n");
-    buf_init(&frame, 0);
+    feed_rows_init(&rows);
     if (feed_open(&o, &feed, &err) < 0)
         fail_msg("%s", err.text);
-    assert_int_equal(feed_next(feed, &frame, &n, &more, &err), 0);
-    assert_int_equal(n, 2);
+    assert_int_equal(feed_next(feed, &rows, &more, &err), 0);
+    assert_int_equal(rows.n_fresh, 2);
     assert_int_equal(feed_counts(feed)->n_without, 1);
     assert_int_equal(feed_counts(feed)->columns_seen, 3);
-    rf = (struct row_frame){frame.data, frame.size_bytes};
-    row_cursor_init(&c, &rf, 1, n);
+    rf = (struct row_frame){rows.fresh.data, rows.fresh.size_bytes};
+    row_cursor_init(&c, &rf, 1, rows.n_fresh);
     assert_int_equal(row_cursor_next_item(&c, &item, &err), 1);
     assert_int_equal(item.n_fields, 2);
     assert_memory_equal(item.fields[1].name, "question", 8);
@@ -540,7 +540,7 @@ static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
     o.sources = sources;
     assert_int_equal(feed_open(&o, &feed, &err), -EINVAL);
     assert_non_null(strstr(err.text, "l.jsonl, line 2"));
-    buf_release(&frame);
+    feed_rows_release(&rows);
 }
 
 int main(void)

@@ -1,0 +1,35 @@
+/* retry.h - which failed items are tried again.
+ *
+ * Those whose reason may have passed always are: the file was missing or could not be read, memory or time ran out.
+ * --retry names others, or all. Who may call: one thread. Units: none. Memory: plain values.
+ * Errors: -EINVAL, err says what is wrong with the option. */
+#ifndef BLIPLINE_CLIENT_RETRY_H
+#define BLIPLINE_CLIENT_RETRY_H
+
+#include "base/err.h"
+#include "client/cli.h"
+#include "proto/msg.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { RETRY_MAX_CODES = 32 };
+
+struct retry {
+    bool all;
+    uint32_t n_codes;
+    struct retry_code {
+        char code[MSG_CODE_SIZE];
+        uint64_t n; /* items that failed with it, so far */
+    } codes[RETRY_MAX_CODES];
+};
+
+/* What stands for --retry without a value. */
+#define RETRY_ALL "all"
+
+/* The values of all --retry: RETRY_ALL, or codes with commas between them. */
+int retry_parse(const struct cli_settings *given, struct retry *ret, struct err *err) CHECK_RESULT;
+/* Is an item that failed with this code to be tried again? Counts it. */
+bool retry_takes(struct retry *r, const char *code);
+
+#endif
