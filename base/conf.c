@@ -6,7 +6,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <ini.h>
+#include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -40,6 +42,17 @@ static int parse_number_with_unit(const char *text, const struct unit *units, in
         return 0;
     }
     return -EINVAL;
+}
+
+char *conf_size_text(uint64_t bytes, char ret[CONF_SIZE_TEXT])
+{
+    static const char *const names[] = {" bytes", "KiB", "MiB", "GiB", "TiB"};
+    int i = 0;
+
+    for (; i < 4 && bytes >= 1024 && bytes % 1024 == 0; i++)
+        bytes /= 1024;
+    (void)snprintf(ret, CONF_SIZE_TEXT, "%" PRIu64 "%s", bytes, names[i]);
+    return ret;
 }
 
 int conf_parse_size(const char *text, int64_t *ret_bytes)

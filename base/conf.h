@@ -46,4 +46,8 @@ void conf_print_help(const struct conf_key *table, FILE *out);
 int conf_parse_size(const char *text, int64_t *ret_bytes) CHECK_RESULT;
 int conf_parse_duration(const char *text, int64_t *ret_ms) CHECK_RESULT;
 
+/* A size as one would write it: 268435456 is "256MiB", 5000 "5000 bytes". Returns `ret`. */
+enum { CONF_SIZE_TEXT = 32 };
+char *conf_size_text(uint64_t bytes, char ret[CONF_SIZE_TEXT]);
+
 #endif

@@ -387,7 +387,11 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
 static int prepare(struct run *r, struct err *err)
 {
     const struct caption_options *o = r->o;
-    struct daemons_conf conf = {.placement = o->placement, .verbose = o->verbose};
+    struct daemons_conf conf = {.placement = o->placement,
+                                .recipe = &o->plan->recipe,
+                                .max_pixels = o->max_pixels,
+                                .max_file_bytes = o->max_file_bytes,
+                                .verbose = o->verbose};
     struct msg_job_open open;
     int rc = interrupt_open(&r->signal_fd, err);
 

@@ -1,5 +1,6 @@
 #include "client/cli.h"
 
+#include "base/conf.h"
 #include "base/nearest.h"
 #include "base/page.h"
 #include "client/answer.h"
@@ -161,11 +162,39 @@ static int add_setting(const struct cli_command *c, const struct cli_option *o, 
     return 0;
 }
 
+static int set_number(const struct cli_command *c, const struct cli_option *o, const char *value, int64_t *ret)
+{
+    int64_t number;
+    char *end;
+
+    if (o->type == CLI_SIZE) {
+        if (conf_parse_size(value, &number) < 0) {
+            cli_error("%s: --%s %s: not a size such as 4096, 64MiB, 8GiB", c->name, o->name, value);
+            return CLI_WRONG;
+        }
+    } else {
+        errno = 0;
+        number = strtoll(value, &end, 10);
+        if (errno || end == value || *end || isspace((unsigned char)*value)) {
+            cli_error("%s: --%s %s: not a whole number", c->name, o->name, value);
+            return CLI_WRONG;
+        }
+    }
+    if (number < o->min && o->max == INT64_MAX) {
+        cli_error("%s: --%s %s: %lld or more is wanted", c->name, o->name, value, (long long)o->min);
+        return CLI_WRONG;
+    }
+    if (number < o->min || number > o->max) {
+        cli_error("%s: --%s %s: from %lld to %lld", c->name, o->name, value, (long long)o->min, (long long)o->max);
+        return CLI_WRONG;
+    }
+    *ret = number;
+    return 0;
+}
+
 static int set_option(const struct cli_command *c, const struct cli_option *o, const char *value, void *ret)
 {
     void *field = (char *)ret + o->offset;
-    char *end;
-    long long number;
 
     switch (o->type) {
     case CLI_FLAG:
@@ -188,20 +217,10 @@ static int set_option(const struct cli_command *c, const struct cli_option *o, c
     case CLI_SETTING:
         return add_setting(c, o, value, field);
     case CLI_NUMBER:
+    case CLI_SIZE:
         break;
     }
-    errno = 0;
-    number = strtoll(value, &end, 10);
-    if (errno || end == value || *end || isspace((unsigned char)*value)) {
-        cli_error("%s: --%s %s: not a whole number", c->name, o->name, value);
-        return CLI_WRONG;
-    }
-    if (number < o->min || number > o->max) {
-        cli_error("%s: --%s %s: from %lld to %lld", c->name, o->name, value, (long long)o->min, (long long)o->max);
-        return CLI_WRONG;
-    }
-    *(int64_t *)field = number;
-    return 0;
+    return set_number(c, o, value, field);
 }
 
 static int complain_unknown(const struct cli_command *c, const struct all_options *all, const char *typed)
@@ -240,7 +259,8 @@ static int complain(const struct cli_command *c, const struct all_options *all, 
 static int check_count(const struct cli_command *c, int n_args)
 {
     if (n_args < c->min_args)
-        cli_error("%s: an argument is missing\nUsage: blipline %s %s", c->name, c->name, c->usage);
+        cli_error("%s: an argument is missing: %.*s\nUsage: blipline %s %s", c->name, (int)strcspn(c->usage, " "),
+                  c->usage, c->name, c->usage);
     else if (c->max_args >= 0 && n_args > c->max_args)
         cli_error("%s: too many arguments\nUsage: blipline %s %s", c->name, c->name, c->usage);
     else

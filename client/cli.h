@@ -26,6 +26,7 @@ enum cli_type {
     CLI_FLAG,    /* bool; takes no value */
     CLI_TEXT,    /* const char * */
     CLI_NUMBER,  /* int64_t within min..max */
+    CLI_SIZE,    /* the same, bytes, with a unit where there is one: 64MiB */
     CLI_REAL,    /* double within min..max; what it may hold beforehand says "not given" */
     CLI_CHOICE,  /* const char *, one of the words in `choices` */
     CLI_TEXTS,   /* struct cli_texts; may be given several times */
@@ -55,7 +56,7 @@ struct cli_option {
     size_t offset;     /* of the field in the command's struct */
     const char *value; /* how the help page names the value */
     const char *help;
-    int64_t min, max;    /* CLI_NUMBER, CLI_REAL */
+    int64_t min, max;    /* CLI_NUMBER, CLI_SIZE, CLI_REAL */
     const char *choices; /* CLI_CHOICE: "jsonl csv txt" */
 };
 

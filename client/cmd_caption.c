@@ -19,7 +19,7 @@ struct caption_flags {
     const char *store, *model, *score_model, *recipe, *device, *cuda_library, *join, *image_column;
     const char *max_failures;
     struct cli_settings settings, retry;
-    int64_t threads, unit, limit;
+    int64_t threads, unit, limit, max_pixels, max_file_size;
     bool json, verbose, dry_run, refresh;
 };
 
@@ -47,6 +47,11 @@ static const struct cli_option options[] = {
      MAX_UNIT, NULL},
     {"limit", 0, CLI_NUMBER, offsetof(struct caption_flags, limit), "N",
      "list only the first N pictures of the sources", 1, INT64_MAX, NULL},
+    {"max-pixels", 0, CLI_NUMBER, offsetof(struct caption_flags, max_pixels), "N",
+     "a picture of more pixels fails, before any memory is taken for it (default: 178956970, as in Pillow)", 1,
+     INT64_MAX, NULL},
+    {"max-file-size", 0, CLI_SIZE, offsetof(struct caption_flags, max_file_size), "SIZE",
+     "a larger picture file fails, unread (default: 1GiB)", 1, INT64_MAX, NULL},
     {"retry", 0, CLI_SETTING, offsetof(struct caption_flags, retry), "CODE,...",
      "try again what failed for one of these reasons (blipline stats lists them), or for any. Without it that is missing, "
      "unreadable, no_memory, timed_out, lost",
@@ -292,6 +297,8 @@ static int run(const struct cli_command *self, int argc, char **argv)
         .max_failed_per_mille = o.max_failed_per_mille,
         .image_column = f.image_column,
         .limit = (uint64_t)f.limit,
+        .max_pixels = f.max_pixels,
+        .max_file_bytes = f.max_file_size,
         .json = f.json,
         .verbose = f.verbose,
         .dry_run = f.dry_run,

@@ -167,6 +167,10 @@ static void print_made(const struct stored_job_meta *m)
     for (uint32_t i = 0; i < m->recipe.n_embeddings; i++)
         printf("keeps    %s embeddings in %s%s\n", msg_embedding_name(m->recipe.embeddings[i].kind),
                msg_dtype_word(m->recipe.embeddings[i].dtype), m->recipe.embeddings[i].first_row ? ", first row" : "");
+    if (m->recipe.exif_orientation || m->recipe.grey16_high_byte)
+        printf("pixels   %s%s%s\n", m->recipe.exif_orientation ? "turned as EXIF says" : "",
+               m->recipe.exif_orientation && m->recipe.grey16_high_byte ? ", " : "",
+               m->recipe.grey16_high_byte ? "16-bit grey by its upper byte" : "");
     for (uint32_t i = 0; i < m->n_nodes; i++)
         printf("%s %-8s%s\n", i ? "        " : "stages  ", msg_stage_name(m->nodes[i].stage),
                m->nodes[i].fingerprint.n_bytes ? hex_text(&m->nodes[i].fingerprint, hex) : "any worker");

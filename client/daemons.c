@@ -42,9 +42,10 @@ static int cuda_text(const struct daemons *d, const struct daemons_child *c, str
     char library[PATH_MAX];
     int rc = buf_appendf(ret, "memory_share = %.3f\ntf32 = no\n", c->place->memory_share);
 
-    if (rc < 0 || !d->devices->library[0])
+    if (rc < 0 || !d->conf.placement->devices->library[0])
         return rc;
-    rc = rundir_plain_path(d->rundir, d->devices->library, "cuda-library", library, sizeof(library), err);
+    rc = rundir_plain_path(d->rundir, d->conf.placement->devices->library, "cuda-library", library, sizeof(library),
+                           err);
     return rc < 0 ? rc : buf_appendf(ret, "cuda_library = %s\n", library);
 }
 
@@ -63,13 +64,27 @@ static int model_text(const struct daemons *d, const struct daemons_child *c, st
     return rc;
 }
 
+static int encoder_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret)
+{
+    const struct daemons_conf *conf = &d->conf;
+    int rc = buf_appendf(ret, "decode_threads = %d\nexif_orientation = %s\ngrey16_high_byte = %s\n",
+                         c->place->n_decode_threads, conf->recipe->exif_orientation ? "yes" : "no",
+                         conf->recipe->grey16_high_byte ? "yes" : "no");
+
+    if (rc == 0 && conf->max_pixels)
+        rc = buf_appendf(ret, "max_pixels = %" PRId64 "\n", conf->max_pixels);
+    if (rc == 0 && conf->max_file_bytes)
+        rc = buf_appendf(ret, "max_file_bytes = %" PRId64 "\n", conf->max_file_bytes);
+    return rc;
+}
+
 static int worker_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret, struct err *err)
 {
     const struct place *p = c->place;
     int rc = buf_appendf(ret, "device = %s\nthreads = %d\n", p->device, p->n_threads);
 
     if (rc == 0 && p->worker->stage == MSG_STAGE_ENCODE)
-        rc = buf_appendf(ret, "decode_threads = %d\n", p->n_decode_threads);
+        rc = encoder_text(d, c, ret);
     if (rc == 0)
         rc = p->worker->model_dir[0] ? model_text(d, c, ret, err) : null_text(p->worker, ret);
     if (rc == 0 && p->memory_share > 0)
@@ -80,7 +95,7 @@ static int worker_text(const struct daemons *d, const struct daemons_child *c, s
 static int config_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret, struct err *err)
 {
     int rc = buf_appendf(ret, "endpoint = ipc://%s/broker\nlog_level = %s\n", d->rundir->path,
-                         d->verbose ? "debug" : "info");
+                         d->conf.verbose ? "debug" : "info");
 
     return rc < 0 || !c->place ? rc : worker_text(d, c, ret, err);
 }
@@ -117,7 +132,7 @@ static int prepare(struct daemons *d, struct daemons_child *c, struct err *err)
 int daemons_init(struct daemons *d, const struct rundir *r, const struct daemons_conf *conf, struct screen *screen,
                  struct err *err)
 {
-    *d = (struct daemons){.rundir = r, .screen = screen, .devices = conf->placement->devices, .verbose = conf->verbose};
+    *d = (struct daemons){.rundir = r, .screen = screen, .conf = *conf};
     d->children[d->n_children++] = (struct daemons_child){.name = "broker", .log_fd = -1};
     for (int i = 0; i < conf->placement->n; i++)
         d->children[d->n_children++] = (struct daemons_child){
@@ -268,7 +283,7 @@ int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct
     for (int i = 0; i < d->n_children; i++) {
         struct daemons_child *c = &d->children[i];
 
-        if (d->verbose && c->log_fd >= 0)
+        if (d->conf.verbose && c->log_fd >= 0)
             copy_log(d, c);
         if (c->pid > 0 || c->n_starts == 0 || d->stopping || c->dismissed)
             continue;
@@ -330,7 +345,7 @@ void daemons_release(struct daemons *d)
         if (c->pid > 0)
             (void)waitpid(c->pid, NULL, 0);
         c->pid = 0;
-        if (d->verbose && c->log_fd >= 0)
+        if (d->conf.verbose && c->log_fd >= 0)
             copy_log(d, c);
         if (c->log_fd >= 0)
             (void)close(c->log_fd);

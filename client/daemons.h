@@ -27,6 +27,8 @@ enum {
 
 struct daemons_conf {
     const struct placement *placement; /* the workers; must live as long as the daemons */
+    const struct msg_recipe *recipe;
+    int64_t max_pixels, max_file_bytes; /* of a picture; 0: the encoder's own limits */
     bool verbose;
 };
 
@@ -50,9 +52,8 @@ struct daemons {
     struct daemons_child children[DAEMONS_MAX]; /* the broker first */
     int n_children;
     const struct rundir *rundir;
-    const struct device_choice *devices;
+    struct daemons_conf conf;
     struct screen *screen;
-    bool verbose;
     bool stopping; /* deaths are expected now */
     bool gave_up;  /* a log has been shown that the user may want to read */
 };

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { NULL_TOKENS = 1, NULL_WIDTH = 8, NULL_VOCAB = 50304 };
 
@@ -44,7 +45,9 @@ static struct plan_dtypes known_dtypes(const struct plan_options *o)
 
     return (struct plan_dtypes){.encode = r->dtype_encode ? r->dtype_encode : usual,
                                 .qformer = r->dtype_qformer ? r->dtype_qformer : usual,
-                                .llm = r->dtype_llm ? r->dtype_llm : usual};
+                                .llm = r->dtype_llm ? r->dtype_llm : usual,
+                                .encoder_settings = (r->exif_orientation ? MODEL_EXIF_ORIENTATION : 0) |
+                                                    (r->grey16_high_byte ? MODEL_GREY16_HIGH_BYTE : 0)};
 }
 
 /* Of the tensors that a stage hands on. */
@@ -53,12 +56,14 @@ static uint64_t value_bytes(enum msg_dtype dtype)
     return dtype_size_bytes(dtype_of_activations((enum dtype)dtype));
 }
 
-static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum msg_dtype dtype,
+static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum msg_dtype dtype, unsigned settings,
                            struct msg_fingerprint *ret, struct err *err)
 {
     struct fingerprint f;
     int rc = model_stage_fingerprint(c, stage, (enum dtype)dtype, &f, err); /* the numbers are the same */
 
+    if (rc == 0)
+        rc = fingerprint_with_settings(&f, settings);
     if (rc < 0)
         return rc;
     ret->n_bytes = MSG_FINGERPRINT_BYTES;
@@ -68,7 +73,7 @@ static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, e
 
 static int refuse_retrieval(const char *option, const char *dir, struct err *err)
 {
-    return err_set(err, -EINVAL,
+    return err_set(err, -EDOM,
                    "%s %.300s: a retrieval checkpoint: it scores pictures and texts, it does not write captions. Give "
                    "a captioner here (blipline help models), and this one as --score-model",
                    option, dir);
@@ -76,7 +81,7 @@ static int refuse_retrieval(const char *option, const char *dir, struct err *err
 
 static int refuse_captioner(const char *option, const char *dir, struct err *err)
 {
-    return err_set(err, -EINVAL,
+    return err_set(err, -EDOM,
                    "%s %.300s: writes captions, but has no ITC and ITM heads: scores, itc and itc_text need a "
                    "retrieval checkpoint such as Salesforce/blip2-itm-vit-g (blipline help models)",
                    option, dir);
@@ -90,12 +95,20 @@ static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes 
     s->config = c->config;
     (void)snprintf(s->tokenizer_path, sizeof(s->tokenizer_path), "%s", c->tokenizer_path);
     if (rc == 0)
-        rc = set_fingerprint(c, MODEL_STAGE_ENCODER, d->encode, &s->encoder, err);
+        rc = set_fingerprint(c, MODEL_STAGE_ENCODER, d->encode, d->encoder_settings, &s->encoder, err);
     if (rc == 0)
-        rc = set_fingerprint(c, MODEL_STAGE_QFORMER, d->qformer, &s->qformer, err);
+        rc = set_fingerprint(c, MODEL_STAGE_QFORMER, d->qformer, 0, &s->qformer, err);
     if (rc == 0 && c->config.task == CONFIG_TASK_GENERATE)
-        rc = set_fingerprint(c, MODEL_STAGE_LLM, d->llm, &s->llm, err);
+        rc = set_fingerprint(c, MODEL_STAGE_LLM, d->llm, 0, &s->llm, err);
     return rc;
+}
+
+static bool is_checkpoint(const char *dir)
+{
+    char path[PATH_MAX + 16];
+
+    (void)snprintf(path, sizeof(path), "%s/config.json", dir);
+    return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
 /* `task`: what it is needed for; 0: either will do. */
@@ -109,6 +122,9 @@ static int open_side(const struct plan_dtypes *d, const char *option, const char
     rc = home_model(option, dir, s->dir, err);
     if (rc < 0)
         return rc;
+    if (!is_checkpoint(s->dir))
+        return err_set(err, -EDOM, "%s %.200s: is no checkpoint, there is no config.json in it (blipline help models)",
+                       option, dir);
     file_base_name(s->dir, name, sizeof(name));
     (void)printable_text(name, strlen(name), s->name, sizeof(s->name));
     rc = checkpoint_open(s->dir, &c, err);
@@ -184,6 +200,8 @@ static void set_recipe(const struct recipe *from, const struct sides *s, struct 
     to->dtype_encode = s->dtypes.encode;
     to->dtype_qformer = s->dtypes.qformer;
     to->dtype_llm = from->stages & RECIPE_CAPTION ? s->dtypes.llm : MSG_DTYPE_F32;
+    to->exif_orientation = from->exif_orientation;
+    to->grey16_high_byte = from->grey16_high_byte;
     if (from->stages & RECIPE_SCORE) {
         to->itc = from->itc;
         to->itm = from->itm;

@@ -10,6 +10,7 @@
 /* What the stages compute in; none is left open. */
 struct plan_dtypes {
     enum msg_dtype encode, qformer, llm;
+    unsigned encoder_settings; /* what fingerprint_with_settings is told of the image encoder */
 };
 
 /* One checkpoint. */

@@ -41,6 +41,7 @@ struct recipe {
     char text_fields[MSG_MAX_TEXT_FIELDS][MSG_NAME_SIZE];
     uint32_t n_embeddings;
     struct msg_embedding_spec embeddings[MSG_MAX_EMBEDDINGS];
+    bool exif_orientation, grey16_high_byte; /* as in struct msg_recipe */
 };
 
 /* Nothing to do yet; every key at its default. */

@@ -19,6 +19,7 @@ enum key_type {
     KEY_POSITIVE, /* float above `min` */
     KEY_SEED,     /* uint64_t */
     KEY_YES,      /* bool */
+    KEY_EITHER,   /* bool; `value` has the words of false and true */
     KEY_EARLY,    /* enum msg_early_stopping */
     KEY_PROMPT,   /* list */
     KEY_QUESTION, /* the same list */
@@ -101,6 +102,13 @@ static const struct key keys[] = {
      "a retrieval checkpoint itc (image embeddings, Q x d; itc:first is the first row alone) and itc_text (one row a "
      "caption or text). A type may follow: query:fp16; fp32 is the default. May be given several times"},
 
+    {"pixels", "exif-orientation", KEY_EITHER, AT(exif_orientation), 0, 0, "ignore|apply", NULL,
+     "what to do with the orientation that a camera notes in EXIF data: ignore it, as the reference does, or turn the "
+     "picture by it"},
+    {"pixels", "grey16", KEY_EITHER, AT(grey16_high_byte), 0, 0, "clip|high-byte", NULL,
+     "16-bit grey PNG: clip makes everything above 255 white, as Pillow and so the reference does; high-byte keeps the "
+     "upper 8 bits, which is what such a picture looks like"},
+
     {"precision", "dtype", KEY_DTYPES, 0, 0, 0, 0, "TYPE", NULL,
      "of all stages: fp32; bf16, where the processor has it; on GPUs also fp16 and fp8; or auto, which is bf16 on GPUs "
      "and fp32 on the CPU. fp8 is that of the image encoder's and OPT's matrices, the rest is bf16 then (with FlanT5 "
@@ -123,6 +131,7 @@ static const struct {
     {"caption", RECIPE_CAPTION, "Write captions, or answers. Needs a checkpoint with a language model."},
     {"score", RECIPE_SCORE, "Compare captions and texts with their image."},
     {"embed", RECIPE_EMBED, "Keep embeddings; blipline export writes them as .npy."},
+    {"pixels", 0, "How picture files become pixels, where there is a choice."},
     {"precision", 0, "What numbers the stages compute in."},
 };
 
@@ -292,6 +301,20 @@ static int set_yes(const struct place *p)
     return 0;
 }
 
+static int set_either(const struct place *p)
+{
+    size_t first = strcspn(p->key->value, "|");
+    bool is_true = strcmp(p->value, p->key->value + first + 1) == 0;
+    char what[64];
+
+    if (!is_true && (strlen(p->value) != first || strncmp(p->value, p->key->value, first) != 0)) {
+        (void)snprintf(what, sizeof(what), "%.*s or %s", (int)first, p->key->value, p->key->value + first + 1);
+        return wanted(p, what);
+    }
+    *(bool *)((char *)p->r + p->key->offset) = is_true;
+    return 0;
+}
+
 static int set_early(const struct place *p)
 {
     static const char *const words[] = {"false", "true", "never", NULL};
@@ -437,10 +460,10 @@ int recipe_set(struct recipe *r, const char *key, const char *value, const char 
                struct err *err)
 {
     static int (*const set[])(const struct place *) = {
-        [KEY_TEXT] = set_text,       [KEY_COUNT] = set_number, [KEY_REAL] = set_number, [KEY_SEED] = set_seed,
-        [KEY_POSITIVE] = set_number, [KEY_YES] = set_yes,      [KEY_EARLY] = set_early, [KEY_PROMPT] = add_prompt,
-        [KEY_QUESTION] = add_prompt, [KEY_SCORE] = set_score,  [KEY_FIELD] = add_field, [KEY_EMBED] = add_embedding,
-        [KEY_DTYPE] = set_dtype,     [KEY_DTYPES] = set_dtype,
+        [KEY_TEXT] = set_text,       [KEY_COUNT] = set_number, [KEY_REAL] = set_number,   [KEY_SEED] = set_seed,
+        [KEY_POSITIVE] = set_number, [KEY_YES] = set_yes,      [KEY_EARLY] = set_early,   [KEY_PROMPT] = add_prompt,
+        [KEY_QUESTION] = add_prompt, [KEY_SCORE] = set_score,  [KEY_FIELD] = add_field,   [KEY_EMBED] = add_embedding,
+        [KEY_DTYPE] = set_dtype,     [KEY_DTYPES] = set_dtype, [KEY_EITHER] = set_either,
     };
     const char *names[N_KEYS + 1];
     char hint[96];
@@ -550,6 +573,12 @@ static int print_key(const struct recipe *r, const struct key *k, struct buf *re
         return buf_appendf(ret, "%s = %llu\n", k->name, (unsigned long long)r->decode.seed);
     case KEY_YES:
         return buf_appendf(ret, "%s = %s\n", k->name, *(const bool *)field ? "yes" : "no");
+    case KEY_EITHER: {
+        size_t first = strcspn(k->value, "|");
+
+        return *(const bool *)field ? buf_appendf(ret, "%s = %s\n", k->name, k->value + first + 1)
+                                    : buf_appendf(ret, "%s = %.*s\n", k->name, (int)first, k->value);
+    }
     case KEY_EARLY:
         return buf_appendf(ret, "%s = %s\n", k->name, msg_early_stopping_name(r->decode.early_stopping));
     case KEY_PROMPT:

@@ -1,5 +1,6 @@
 #include "encoder_worker/decode.h"
 
+#include "base/conf.h"
 #include "encoder_worker/decode_formats.h"
 #include "encoder_worker/file_kind.h"
 #include "encoder_worker/orientation.h"
@@ -70,6 +71,7 @@ enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t
 enum image_error decode_picture(const uint8_t *bytes, size_t n, const struct decode_options *options,
                                 struct picture *ret, struct err *err)
 {
+    char limit[CONF_SIZE_TEXT];
     enum image_error code;
 
     ret->width = ret->height = 0;
@@ -79,7 +81,8 @@ enum image_error decode_picture(const uint8_t *bytes, size_t n, const struct dec
         return IMAGE_EMPTY;
     }
     if (n > options->max_file_bytes) {
-        (void)err_set(err, -EFBIG, "the file has %zu bytes; --max-file-size is %zu", n, options->max_file_bytes);
+        (void)err_set(err, -EFBIG, "the file is larger than --max-file-size, which is %s",
+                      conf_size_text(options->max_file_bytes, limit));
         return IMAGE_TOO_LARGE;
     }
     if (n >= 3 && memcmp(bytes, "\xff\xd8\xff", 3) == 0)

@@ -6,6 +6,7 @@
 #include "encoder_worker/pool.h"
 #include "encoder_worker/unit.h"
 #include "encoder_worker/vit.h"
+#include "model/fingerprint.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -100,6 +101,8 @@ int encoder_worker_start(const void *conf, void **ret, struct err *err)
         return err_set(err, -ENOMEM, "no memory");
     w->conf = conf;
     worker_init(&w->common, &w->conf->common, MODEL_STAGE_ENCODER);
+    w->common.settings = (w->conf->exif_orientation ? MODEL_EXIF_ORIENTATION : 0) |
+                         (w->conf->grey16_high_byte ? MODEL_GREY16_HIGH_BYTE : 0);
     w->end = &w->first;
     if (worker_is_null(&w->common))
         rc = worker_null_shape(w->conf->null_shape, &w->n_tokens, &w->width, err);
@@ -200,7 +203,7 @@ static void submit_items(struct encoder_worker *w, struct unit *u)
             continue;
         }
         rc = pool_submit(w->pool, u->serial << 16 | i, (const char *)item->path, item->path_bytes,
-                             u->pixels + i * w->image_bytes);
+                         u->pixels + i * w->image_bytes);
 
         if (rc < 0) {
             struct pool_result bad = {.code = IMAGE_UNREADABLE};

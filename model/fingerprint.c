@@ -297,6 +297,23 @@ int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, 
     return rc;
 }
 
+int fingerprint_with_settings(struct fingerprint *f, unsigned settings)
+{
+    struct hasher h;
+    int rc;
+
+    if (!settings)
+        return 0;
+    rc = begin(&h, "settings");
+    if (rc < 0)
+        return rc;
+    put_fingerprint(&h, f);
+    put_int(&h, settings);
+    rc = h.rc;
+    end(&h, f);
+    return rc;
+}
+
 bool fingerprint_equal(const struct fingerprint *a, const struct fingerprint *b)
 {
     return memcmp(a->bytes, b->bytes, FINGERPRINT_BYTES) == 0;

@@ -35,6 +35,11 @@ int fingerprint_lm(const struct checkpoint *c, struct fingerprint *ret, struct e
 int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, enum dtype dtype,
                             struct fingerprint *ret, struct err *err) CHECK_RESULT;
 
+/* Settings of the image encoder that change its results, as bits. Those that are set make another fingerprint of a
+ * stage's; none leave it. -ENOMEM. */
+enum { MODEL_EXIF_ORIENTATION = 1, MODEL_GREY16_HIGH_BYTE = 2 };
+int fingerprint_with_settings(struct fingerprint *f, unsigned settings) CHECK_RESULT;
+
 bool fingerprint_equal(const struct fingerprint *a, const struct fingerprint *b);
 /* 32 lower-case hex digits; returns hex. */
 char *fingerprint_to_hex(const struct fingerprint *f, char hex[FINGERPRINT_HEX_SIZE]);

@@ -112,6 +112,8 @@ void msg_recipe_to_pb(const struct msg_recipe *from, struct msg_recipe_pb *to)
     }
     r->n_embeddings = from->n_embeddings;
     r->embeddings = to->embedding_list;
+    r->exif_orientation = from->exif_orientation;
+    r->grey16_high_byte = from->grey16_high_byte;
 }
 
 static void decode_from_pb(const Blipline__Decode *from, struct msg_decode *to)
@@ -172,6 +174,8 @@ int msg_recipe_from_pb(const Blipline__Recipe *from, struct msg_recipe *to, stru
     to->dtype_llm = (enum msg_dtype)from->dtype_llm;
     to->itc = from->itc;
     to->itm = from->itm;
+    to->exif_orientation = from->exif_orientation;
+    to->grey16_high_byte = from->grey16_high_byte;
     if ((rc = TEXT_FROM_PB(to->name, from->name, "recipe name", err)) < 0 ||
         (rc = TEXT_FROM_PB(to->model, from->model, "recipe model", err)) < 0 ||
         (rc = TEXT_FROM_PB(to->score_model, from->score_model, "recipe score model", err)) < 0)
@@ -387,5 +391,7 @@ int msg_recipe_diff(const struct msg_recipe *a, const struct msg_recipe *b, stru
     differ(&d, "llm dtype", msg_dtype_word(a->dtype_llm), msg_dtype_word(b->dtype_llm));
     differ(&d, "itc", a->itc ? "yes" : "no", b->itc ? "yes" : "no");
     differ(&d, "itm", a->itm ? "yes" : "no", b->itm ? "yes" : "no");
+    differ(&d, "exif-orientation", a->exif_orientation ? "apply" : "ignore", b->exif_orientation ? "apply" : "ignore");
+    differ(&d, "grey16", a->grey16_high_byte ? "high-byte" : "clip", b->grey16_high_byte ? "high-byte" : "clip");
     return d.rc < 0 ? d.rc : d.n;
 }

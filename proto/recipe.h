@@ -79,6 +79,8 @@ struct msg_recipe {
     bool itc, itm;
     uint32_t n_embeddings;
     struct msg_embedding_spec embeddings[MSG_MAX_EMBEDDINGS];
+    bool exif_orientation; /* pictures are turned as their EXIF data say */
+    bool grey16_high_byte; /* 16-bit grey is its upper byte; false: what is above 255 is white */
 };
 
 /* Everything at its default, which is greedy decoding of 20 new tokens in fp32. */

@@ -1,5 +1,6 @@
 #include "source/fetch.h"
 
+#include "base/conf.h"
 #include "base/file.h"
 
 #include <errno.h>
@@ -7,6 +8,7 @@
 
 enum image_error source_fetch(const char *path, size_t max_file_bytes, struct buf *ret, struct err *err)
 {
+    char limit[CONF_SIZE_TEXT];
     int rc;
 
     buf_clear(ret);
@@ -22,7 +24,8 @@ enum image_error source_fetch(const char *path, size_t max_file_bytes, struct bu
         (void)err_set(err, rc, "no such file");
         return IMAGE_MISSING;
     case -EFBIG:
-        (void)err_set(err, rc, "the file has more than %zu bytes, which is --max-file-size", max_file_bytes);
+        (void)err_set(err, rc, "the file is larger than --max-file-size, which is %s",
+                      conf_size_text(max_file_bytes, limit));
         return IMAGE_TOO_LARGE;
     case -ENOMEM:
         (void)err_set(err, rc, "no memory to read the file");

@@ -203,6 +203,8 @@ int worker_start(struct worker *w, struct err *err)
     file_base_name(w->conf->model, name, sizeof(name));
     if (w->checkpoint) {
         rc = model_stage_fingerprint(w->checkpoint, w->stage, worker_dtype(&device), &fingerprint, err);
+        if (rc == 0)
+            rc = fingerprint_with_settings(&fingerprint, w->settings);
         if (rc < 0)
             return rc;
         conf.fingerprint.n_bytes = MSG_FINGERPRINT_BYTES;

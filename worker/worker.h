@@ -101,6 +101,7 @@ struct worker {
     struct ops *ops;               /* NULL: device null */
     struct worker_session *session;
     enum model_stage stage;
+    unsigned settings;  /* what fingerprint_with_settings is told */
     int batch;          /* configured, or what suits the device; 0: the language model sets it by the memory there is */
     int64_t started_ms; /* clock_mono_ms of worker_init */
     size_t device_bytes; /* CUDA: free at worker_open */

@@ -1,6 +1,7 @@
 """Checkpoints as they are found: what published and re-saved ones have in their files."""
 
 import json
+import math
 import shutil
 
 import variants
@@ -70,3 +71,35 @@ def test_an_image_token_in_a_column_spoils_its_prompt_alone(folder):
     assert done.returncode == 3
     first, second = export(folder / "s")[0]
     assert "caption" in first and second["error"]["code"] == "bad_prompt" and "image token" in json.dumps(second)
+
+
+def test_weights_that_are_not_finite_give_errors(folder):
+    """Never a caption; tests/unit/test_not_finite.c goes through all tensors."""
+    fc1 = "language_model.model.decoder.layers.0.fc1.weight"
+    for i, how in enumerate(([math.nan, 1000], [math.inf, 7], [math.nan], [math.inf])):
+        model = folder / f"m{i}"
+        shutil.copytree(MODEL, model)
+        variants.edit_tensors(model, [["spoil", fc1, *how]])
+        done = blipline("caption", PICTURE, IMAGES / "scene_0003.jpg", "-o", folder / f"s{i}", "--model", model, *["--beams", "3"][:i % 2 * 2], check=False)
+        rows = export(folder / f"s{i}")[0]
+        assert done.returncode == 3 and [r["error"]["code"] for r in rows] == ["not_finite"] * 2 and not any("caption" in r for r in rows), (how, rows)
+
+
+def test_scores_and_embeddings_that_are_not_finite_are_errors_of_their_pictures(folder):
+    """One word that is not finite spoils the picture whose caption has it; the others are as they are."""
+    words = json.loads((ITM / "tokenizer.json").read_text())["model"]["vocab"]
+    model = copy(ITM, folder)
+    width = json.loads((ITM / "config.json").read_text())["qformer_config"]["hidden_size"]
+    variants.edit_tensors(model, [["spoil", "embeddings.word_embeddings.weight", math.nan, words["dog"] * width + 3]])
+    (folder / "l.jsonl").write_text("".join(json.dumps({"path": str(IMAGES / f"scene_000{n}.jpg"), "caption": text}) + "\n" for n, text in ((1, "a dog"), (3, "two cats"))))
+    done = blipline("score", f"@{folder / 'l.jsonl'}", "-o", folder / "s", "--model", model, "--embed", "itc_text", check=False)
+    first, second = export(folder / "s")[0]
+    assert done.returncode == 3 and first["error"]["code"] == "not_finite" and "itc" not in first and math.isfinite(second["itc"]) and math.isfinite(second["itm"])
+    for i, (tensor, value, kinds) in enumerate((("vision_projection.weight", math.inf, ["itc"]), ("vision_model.post_layernorm.bias", math.nan, ["cls", "query"]),
+                                                ("itm_head.bias", -math.inf, []))):
+        model = folder / f"m{i}"
+        shutil.copytree(ITM, model)
+        variants.edit_tensors(model, [["spoil", tensor, value, 1]])
+        command = ["embed", PICTURE, *(x for kind in kinds for x in ("--embed", kind))] if kinds else ["score", f"@{folder / 'l.jsonl'}"]
+        done = blipline(*command, "-o", folder / f"e{i}", "--model", model, check=False)
+        assert done.returncode == 3 and all(r["error"]["code"] == "not_finite" for r in export(folder / f"e{i}")[0]), (tensor, done.stderr)

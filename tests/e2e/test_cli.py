@@ -54,7 +54,8 @@ def test_what_is_named_and_not_there_is_a_wrong_command_line(folder, store):
                             (["embed", IMAGES, "-o", "s", "--model", "nope"], "--model nope"), (["caption", "nope", "-o", "s", *model], "nope"), (["caption", "@nope.csv", "-o", "s", *model], "nope.csv"),
                             (["caption", IMAGES, "-o", "s", *model, "--join", "nope.csv"], "nope.csv"), (["caption", IMAGES, "-o", "s", *model, "--recipe", "nope.conf"], "nope.conf"),
                             (["caption", IMAGES, "-o", "s", *model, "--recipe", "capton"], "did you mean caption?"), (["export", "nope"], "nope"), (["stats", "nope/deeper"], "nope"),
-                            (["verify", ROOT / "README.md"], "README.md"), (["get", ROOT, "key"], "not a job store"), (["selftest", "nope"], "nope"), (["selftest", MODEL, "--golden", "nope"], "nope"),
+                            (["verify", ROOT / "README.md"], "README.md"), (["get", ROOT, "key"], "not a job store"), (["caption", IMAGES, "-o", "s", "--model", IMAGES], "is no checkpoint"), (["caption", IMAGES, "-o", "s", "--model", "blip2-itm-demo"], "it does not write captions"),
+                            (["score", "@x.csv", "-o", "s", *model], "no ITC and ITM heads"), (["caption", IMAGES, "-o", "s", *model, "--limit", "0"], "1 or more is wanted"), (["selftest", "nope"], "nope"), (["selftest", MODEL, "--golden", "nope"], "nope"),
                             (["help", "nope"], "nope"), (["help", "recipe", "vqaa"], "did you mean vqa?"), (["completion", "csh"], "bash zsh fish"), (["expotr", store], "did you mean export?")):
         done = blipline(*arguments, check=False, cwd=folder)
         assert done.returncode == 2 and says in done.stderr, (arguments, done)
@@ -74,6 +75,9 @@ def test_daemons_have_long_options(daemon, folder):
     conf.write_text("endpiont = ipc:///x\n")
     done = run(program, "--check", "--config", conf)
     assert done.returncode == 78 and "did you mean endpoint?" in done.stderr and not done.stderr.startswith("<"), done
+    if daemon != "blipline-broker":
+        done = run(program)
+        assert done.returncode == 78 and "model is missing" in done.stderr and "-f FILE" in done.stderr, done
 
 
 def test_hints_can_be_pasted(store, folder):
@@ -139,7 +143,7 @@ def test_a_model_is_found_by_its_name(installed, folder):
     assert done.returncode == 2 and "did you mean blip2-opt-demo?" in done.stderr and str(installed / "share/blipline/models") in done.stderr, done
     (folder / "models/blip2-opt-demo").mkdir(parents=True)  # nearer, and wrong
     done = run(installed / "bin/blipline", "caption", IMAGES, "-o", "t", "--model", "blip2-opt-demo", "--device", "cpu", cwd=folder)
-    assert done.returncode == 1 and "config.json" in done.stderr, done
+    assert done.returncode == 2 and "config.json" in done.stderr, done
     done = run(installed / "bin/blipline", "caption", IMAGES, "-o", "t", "--model", "Salesforce/blip2-opt-2.7b", cwd=folder)
     assert done.returncode == 2 and "\n  hf download Salesforce/blip2-opt-2.7b --exclude '*.bin' --local-dir models/blip2-opt-2.7b" in done.stderr, done
 

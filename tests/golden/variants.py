@@ -153,6 +153,11 @@ def _edit_tensor(tensors, edit):
         tensors[rest[0]] = kind, shape, data
     elif what == "negate":
         tensors[name] = kind, shape, _from_float(kind, -_to_float(kind, data))
+    elif what == "spoil":  # all numbers times rest[0], or the one at rest[1] instead of its own
+        x = _to_float(kind, data)
+        with np.errstate(invalid="ignore"):
+            x[rest[1:] or slice(None)] = rest[0] if rest[1:] else x * np.float32(rest[0])
+        tensors[name] = kind, shape, _from_float(kind, x)
     elif what == "rows":
         tensors[name] = kind, [rest[0], *shape[1:]], data[:len(data) // shape[0] * rest[0]]
 

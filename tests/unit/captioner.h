@@ -19,18 +19,14 @@ struct captioner {
     size_t image_bytes, trunk_len, query_len, projected_len; /* of one image */
 };
 
-/* Takes `o`. */
-static inline void captioner_open(struct captioner *k, const char *dir, struct ops *o, int max_batch, int n_sequences)
+/* The models of the open checkpoint. */
+static inline void captioner_load(struct captioner *k, int n_sequences)
 {
     struct err err = {{0}};
 
-    *k = (struct captioner){.o = o, .max_batch = max_batch};
-    CHECK_OK(checkpoint_open(dir, &k->c, &err), err);
-    CHECK_OK(checkpoint_check(k->c, MODEL_STAGE_ALL, &err), err);
-    CHECK_OK(tokenizer_load(k->c->tokenizer_path, &k->tokenizer, &err), err);
-    CHECK_OK(vit_new(o, k->c, max_batch, &k->vit, &err), err);
-    CHECK_OK(qformer_new(o, k->c, max_batch, &k->qformer, &err), err);
-    CHECK_OK(lm_open(o, k->c,
+    CHECK_OK(vit_new(k->o, k->c, k->max_batch, &k->vit, &err), err);
+    CHECK_OK(qformer_new(k->o, k->c, k->max_batch, &k->qformer, &err), err);
+    CHECK_OK(lm_open(k->o, k->c,
                      &(struct lm_limits){.n_sequences = n_sequences, .n_kv_rows = 96 * n_sequences, .max_rows = 256},
                      &k->lm, &err),
              err);
@@ -40,11 +36,28 @@ static inline void captioner_open(struct captioner *k, const char *dir, struct o
     k->projected_len = (size_t)qformer_n_queries(k->qformer) * (size_t)qformer_language_width(k->qformer);
 }
 
-static inline void captioner_close(struct captioner *k)
+static inline void captioner_unload(struct captioner *k)
 {
     lm_free(k->lm);
     qformer_free(k->qformer);
     vit_free(k->vit);
+}
+
+/* Takes `o`. */
+static inline void captioner_open(struct captioner *k, const char *dir, struct ops *o, int max_batch, int n_sequences)
+{
+    struct err err = {{0}};
+
+    *k = (struct captioner){.o = o, .max_batch = max_batch};
+    CHECK_OK(checkpoint_open(dir, &k->c, &err), err);
+    CHECK_OK(checkpoint_check(k->c, MODEL_STAGE_ALL, &err), err);
+    CHECK_OK(tokenizer_load(k->c->tokenizer_path, &k->tokenizer, &err), err);
+    captioner_load(k, n_sequences);
+}
+
+static inline void captioner_close(struct captioner *k)
+{
+    captioner_unload(k);
     tokenizer_free(k->tokenizer);
     checkpoint_free(k->c);
     ops_free(k->o);

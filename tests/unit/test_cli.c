@@ -14,7 +14,7 @@
 
 struct flags {
     const char *out, *format;
-    int64_t n;
+    int64_t n, bytes;
     double share;
     struct cli_texts words;
     bool json;
@@ -25,6 +25,7 @@ static const struct cli_option options[] = {
     {"output", 'o', CLI_TEXT, offsetof(struct flags, out), "PATH", "where to", 0, 0, NULL},
     {"format", 0, CLI_CHOICE, offsetof(struct flags, format), "FORMAT", "which", 0, 0, "jsonl csv"},
     {"number", 'n', CLI_NUMBER, offsetof(struct flags, n), "N", "how many", 1, 100, NULL},
+    {"bytes", 0, CLI_SIZE, offsetof(struct flags, bytes), "SIZE", "how large", 1, INT64_MAX, NULL},
     {"share", 0, CLI_REAL, offsetof(struct flags, share), "X", "how much", -1, 1, NULL},
     {"word", 'w', CLI_TEXTS, offsetof(struct flags, words), "WORD", "a word, repeatable", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct flags, json), NULL, "as JSON", 0, 0, NULL},
@@ -114,6 +115,8 @@ static void test_cli_options_and_arguments_mix(void **state)
     assert_string_equal(f.format, "csv");
     assert_int_equal(f.n, 7);
     assert_true(f.json);
+    assert_int_equal(parse(&f, &last, "store", "--bytes", "3MiB", NULL), 1);
+    assert_int_equal(f.bytes, 3 << 20);
     assert_int_equal(parse(&f, &last, "store", "--", "--json", NULL), 2);
     assert_string_equal(last, "--json");
 }
@@ -132,12 +135,14 @@ static void test_cli_wrong_lines_exit_2_and_say_why(void **state)
         {{"s", "--number", "7x"}, "not a whole number"},
         {{"s", "--number", " 7"}, "not a whole number"},
         {{"s", "--number", "99999999999999999999"}, "not a whole number"},
+        {{"s", "--bytes", "3Mb"}, "not a size such as 4096, 64MiB, 8GiB"},
+        {{"s", "--bytes", "0"}, "1 or more is wanted"},
         {{"s", "--format", "xml"}, "not one of: jsonl csv"},
         {{"s", "--format", "json"}, "not one of"},
         {{"s", "--json=yes", NULL}, "takes no value"},
         {{"s", "--output", NULL}, "needs a value"},
         {{"s", "-n", NULL}, "needs a value"},
-        {{"--json", NULL, NULL}, "an argument is missing"},
+        {{"--json", NULL, NULL}, "an argument is missing: STORE"},
         {{"a", "b", "c"}, "too many arguments"},
     };
 

@@ -193,6 +193,12 @@ static void test_fingerprint_of_a_stage_says_its_arithmetic(void **state)
         assert_false(fingerprint_equal(&fp32, &fp8) || fingerprint_equal(&bf16, &fp8));
         assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_I32, &bf16, &err), -EINVAL);
     }
+    bf16 = fp8 = fp32;
+    assert_int_equal(fingerprint_with_settings(&bf16, 0), 0);
+    assert_true(fingerprint_equal(&bf16, &fp32));
+    assert_int_equal(fingerprint_with_settings(&bf16, MODEL_EXIF_ORIENTATION), 0);
+    assert_int_equal(fingerprint_with_settings(&fp8, MODEL_GREY16_HIGH_BYTE), 0);
+    assert_false(fingerprint_equal(&bf16, &fp32) || fingerprint_equal(&bf16, &fp8));
     checkpoint_free(c);
 }
 

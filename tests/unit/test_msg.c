@@ -48,7 +48,7 @@ static void fill_recipe(struct msg_recipe *r)
     r->dtype_llm = MSG_DTYPE_BF16;
     r->n_text_fields = 1;
     strcpy(r->text_fields[0], "caption");
-    r->itc = r->itm = true;
+    r->itc = r->itm = r->exif_orientation = true;
     r->n_embeddings = 2;
     r->embeddings[0] = (struct msg_embedding_spec){MSG_EMBEDDING_QUERY, MSG_DTYPE_F16, false};
     r->embeddings[1] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC, MSG_DTYPE_F32, true};
@@ -718,6 +718,8 @@ static void test_msg_recipe_diff_and_hash_miss_no_field(void **state)
         FIELD("encoder dtype", dtype_encode, 2),
         FIELD("qformer dtype", dtype_qformer, 2),
         FIELD("embedding", embeddings[0].dtype, 1),
+        FIELD("exif-orientation", exif_orientation, -1),
+        FIELD("grey16", grey16_high_byte, 1),
 #undef FIELD
     };
     struct msg_recipe *a = calloc(2, sizeof(*a)), *b = a + 1;

@@ -50,6 +50,7 @@ static void test_recipe_file_sets_every_key(void **state)
                              "sample = no\ntemperature = 0.7\ntop-k = 50\ntop-p = 0.9\nseed = 18446744073709551615\n"
                              "\n[score]\nscore = itm\ntext-field = caption\ntext-field = alt\n"
                              "[embed]\nembed = itc:fp16:first\nembed = query\n"
+                             "[pixels]\nexif-orientation = apply\ngrey16 = high-byte\n"
                              "[precision]\ndtype = fp32\nllm-dtype = bf16\nencoder-dtype = auto\n");
 
     (void)state;
@@ -73,6 +74,7 @@ static void test_recipe_file_sets_every_key(void **state)
     assert_true(r.decode.temperature == 0.7F && r.decode.top_p == 0.9F);
     assert_int_equal(r.decode.top_k, 50);
     assert_true(r.decode.seed == UINT64_MAX);
+    assert_true(r.exif_orientation && r.grey16_high_byte);
     assert_true(r.itm && !r.itc);
     assert_int_equal(r.n_text_fields, 2);
     assert_string_equal(r.text_fields[1], "alt");
@@ -137,6 +139,8 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     refused("[embed]\nembed = vit\n", "query, itc, itc_text or cls");
     refused("[embed]\nembed = query:first\n", "fp16 or fp32 behind");
     refused("[embed]\nembed = cls\nembed = cls:fp16\n", "line 3: embed cls twice");
+    refused("[caption]\n[pixels]\nexif-orientation = yes\n", "ignore or apply is wanted");
+    refused("[caption]\n[pixels]\ngrey16 = cli\n", "clip or high-byte is wanted");
     refused("[caption]\n[precision]\ndtype = fp4\n", "fp32, bf16, fp16, fp8 or auto is wanted");
     refused("[caption]\n[precision]\nqformer-dtype = fp8\n", "the Q-Former is not computed in fp8");
     refused("[caption]\nprompt = \xff\n", "not UTF-8");
@@ -267,6 +271,8 @@ static void test_recipe_printed_parses_to_the_same(void **state)
         r.dtype_llm = dtypes[random() % 5];
         r.dtype_encode = dtypes[random() % 5];
         r.dtype_qformer = dtypes[random() % 4];
+        r.exif_orientation = random() % 2;
+        r.grey16_high_byte = random() % 2;
         if (r.stages & RECIPE_SCORE) {
             r.itc = random() % 2;
             r.itm = !r.itc || random() % 2;
@@ -367,13 +373,13 @@ static void test_recipe_help_and_options_name_every_key(void **state)
         assert_int_equal(o.offset, 16);
         n_options++;
     }
-    assert_int_equal(n_options, 22);
+    assert_int_equal(n_options, 24);
     assert_non_null(strstr(help, "from 1 to 64; default 1"));
     assert_non_null(strstr(help, "default 20"));
     n_options = 0;
     while (recipe_option(RECIPE_EMBED, n_options, 0, &o))
         assert_string_not_equal(n_options++ ? "" : o.name, "prompt");
-    assert_int_equal(n_options, 5);
+    assert_int_equal(n_options, 7);
     free(help);
 }
 

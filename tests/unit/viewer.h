@@ -38,6 +38,23 @@ struct viewer {
     size_t image_bytes, trunk_len; /* of one image */
 };
 
+/* The models of the open checkpoint. */
+static inline void viewer_load(struct viewer *v, int max_batch)
+{
+    struct err err = {{0}};
+
+    CHECK_OK(vit_new(v->o, v->c, max_batch, &v->vit, &err), err);
+    CHECK_OK(qformer_new(v->o, v->c, max_batch, &v->qformer, &err), err);
+    v->image_bytes = (size_t)vit_image_size(v->vit) * (size_t)vit_image_size(v->vit) * 3;
+    v->trunk_len = (size_t)vit_n_tokens(v->vit) * (size_t)vit_width(v->vit);
+}
+
+static inline void viewer_unload(struct viewer *v)
+{
+    qformer_free(v->qformer);
+    vit_free(v->vit);
+}
+
 /* Takes `o`. */
 static inline void viewer_open(struct viewer *v, const char *dir, struct ops *o, int max_batch)
 {
@@ -46,16 +63,12 @@ static inline void viewer_open(struct viewer *v, const char *dir, struct ops *o,
     *v = (struct viewer){.o = o};
     CHECK_OK(checkpoint_open(dir, &v->c, &err), err);
     CHECK_OK(tokenizer_load(v->c->tokenizer_path, &v->tokenizer, &err), err);
-    CHECK_OK(vit_new(o, v->c, max_batch, &v->vit, &err), err);
-    CHECK_OK(qformer_new(o, v->c, max_batch, &v->qformer, &err), err);
-    v->image_bytes = (size_t)vit_image_size(v->vit) * (size_t)vit_image_size(v->vit) * 3;
-    v->trunk_len = (size_t)vit_n_tokens(v->vit) * (size_t)vit_width(v->vit);
+    viewer_load(v, max_batch);
 }
 
 static inline void viewer_close(struct viewer *v)
 {
-    qformer_free(v->qformer);
-    vit_free(v->vit);
+    viewer_unload(v);
     tokenizer_free(v->tokenizer);
     checkpoint_free(v->c);
     ops_free(v->o);
