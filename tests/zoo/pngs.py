@@ -327,6 +327,18 @@ def turned():
     yield "xmp", png(between=chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'))
 
 
+def with_checksums(content):
+    """The file with the checksums that its chunks should have, as far as there are chunks."""
+    out, at = bytearray(content), len(SIGNATURE)
+    while at + 12 <= len(out):
+        end = at + 8 + struct.unpack(">I", out[at:at + 4])[0]
+        if end + 4 > len(out):
+            break
+        out[end:end + 4] = struct.pack(">I", zlib.crc32(out[at + 4:end]))
+        at = end + 4
+    return bytes(out)
+
+
 def variants():
     for family in (colours, sizes, palettes, transparency, texts, data, ends, animated, turned):
         for name, content in family():
