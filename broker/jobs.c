@@ -93,16 +93,16 @@ void broker_post(struct broker *b, struct committer_request *request)
 }
 
 /* A request whose answer somebody waits for. */
-static struct committer_request *request_for(struct broker *b, enum committer_op op, uint64_t job, uint64_t peer,
-                                             uint64_t seq)
+static struct committer_request *request_for(struct broker *b, enum committer_op op, const struct broker_job *job,
+                                             uint64_t peer, uint64_t seq)
 {
     struct broker_question *q = calloc(1, sizeof(*q));
     struct committer_request *r;
 
     if (!q)
         return NULL;
-    *q = (struct broker_question){.peer = peer, .seq = seq};
-    r = committer_request_new(op, job, ++b->next_tag);
+    *q = (struct broker_question){.peer = peer, .seq = seq, .rows_refused = job->rows_refused};
+    r = committer_request_new(op, job->id, ++b->next_tag);
     if (!r || core_map_put(&b->questions, b->next_tag, q) < 0) {
         committer_request_free(r);
         free(q);
@@ -236,7 +236,9 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
         return;
     }
     job = calloc(1, sizeof(*job));
-    r = job ? request_for(b, COMMITTER_OPEN, b->next_job + 1, peer, m->seq) : NULL;
+    if (job)
+        job->id = b->next_job + 1;
+    r = job ? request_for(b, COMMITTER_OPEN, job, peer, m->seq) : NULL;
     if (r) {
         r->path = strdup(m->job_open.path);
         r->create = m->job_open.create;
@@ -248,7 +250,7 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
         broker_fail(b, -ENOMEM, "no memory for a job");
         return;
     }
-    job->id = ++b->next_job;
+    b->next_job++;
     job->open = m->job_open;
     job->next = b->jobs;
     b->jobs = job;
@@ -315,7 +317,7 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
 
     if (!job)
         return;
-    r = request_for(b, op, job->id, peer, m->seq);
+    r = request_for(b, op, job, peer, m->seq);
     wire_message_rows(message, &cursor);
     for (size_t i = 0; r && rc == 0 && i < cursor.n_frames; i++)
         rc = buf_append(&r->rows, cursor.frames[i].data, cursor.frames[i].size_bytes);
@@ -338,7 +340,7 @@ void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m)
     struct broker_job *job = job_or_refuse(b, peer, m);
 
     if (job)
-        broker_post(b, request_for(b, COMMITTER_SEAL, job->id, peer, m->seq));
+        broker_post(b, request_for(b, COMMITTER_SEAL, job, peer, m->seq));
 }
 
 static void on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
@@ -347,9 +349,11 @@ static void on_rows(struct broker *b, struct broker_job *job, const struct commi
     struct msg m;
 
     if (done->rc < 0) {
-        if (done->op == COMMITTER_ROWS)
-            job->next_item = done->next_item;
         broker_refuse(b, q->peer, q->seq, MSG_REASON_BAD_MESSAGE, "%s", done->text);
+        if (done->op != COMMITTER_ROWS || q->rows_refused != job->rows_refused)
+            return; /* rows that came since have numbers already */
+        job->next_item = done->next_item;
+        job->rows_refused++;
         return;
     }
     msg_init(&m, MSG_JOB_ROWS_OK);
@@ -428,6 +432,14 @@ static void retry_later(struct broker *b, struct committer_completion *done)
     b->retry_at_ms = b->now_ms + RETRY_MS;
 }
 
+/* Rows whose place was behind others that have been refused: it never comes. */
+static bool is_behind_refused(struct broker *b, const struct broker_job *job, const struct committer_completion *done)
+{
+    const struct broker_question *q = done->op == COMMITTER_ROWS ? core_map_get(&b->questions, done->tag) : NULL;
+
+    return q && q->rows_refused != job->rows_refused;
+}
+
 static void on_completion(struct broker *b, struct committer_completion *done)
 {
     struct broker_job *job = broker_job_find(b, done->job);
@@ -436,7 +448,8 @@ static void on_completion(struct broker *b, struct committer_completion *done)
     if (job && done->rc == 0)
         job->counters = done->counters;
     /* a store that could not even be made is refused: there is nothing that could wait */
-    if (done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job) {
+    if (done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job &&
+        !is_behind_refused(b, job, done)) {
         if (done->rc == -ENOSPC && !job->blocked) {
             log_warn("event=disk_full job=%llu text=\"%s\" waiting for room", (unsigned long long)job->id, done->text);
             job->blocked = true;

@@ -158,12 +158,20 @@ static void on_job_stop(struct broker *b, struct broker_peer *p, struct wire_mes
     broker_job_stop(b, p->number, wire_message_envelope(*message));
 }
 
+/* Of those alone whom the socket's file lets in: over tcp anybody on the machine could end it. */
 static void on_shutdown(struct broker *b, struct broker_peer *p, struct wire_message **message)
 {
+    const uint64_t seq = wire_message_envelope(*message)->seq;
     struct msg answer;
 
+    if (!broker_socket_is_private(b->socket)) {
+        broker_refuse(b, p->number, seq, MSG_REASON_NOT_ALLOWED,
+                      "a broker that listens at %s is ended on its own machine, by SIGTERM",
+                      broker_socket_endpoint(b->socket));
+        return;
+    }
     msg_init(&answer, MSG_BYE);
-    answer.seq = wire_message_envelope(*message)->seq;
+    answer.seq = seq;
     broker_send(b, p->number, &answer);
     broker_begin_shutdown(b);
 }

@@ -52,6 +52,7 @@ struct broker_job {
     struct store *store;      /* NULL until the committer has opened it */
     struct stored_job_counters counters;
     uint64_t next_item;         /* number of the next row that is posted */
+    uint32_t rows_refused;      /* how often; what was posted before the last time and comes behind it is refused too */
     struct core_map unit_first; /* unit + 1 -> item number of its first item + 1, for units that the core holds */
     bool stopped, done, blocked, paused;
     char text[MSG_TEXT_SIZE];    /* why blocked */
@@ -65,6 +66,7 @@ struct broker_job {
 /* A client that waits for an answer of the committer. */
 struct broker_question {
     uint64_t peer, seq;
+    uint32_t rows_refused; /* of the job, when it was asked */
 };
 
 /* A request that the committer could not take or could not do yet. */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_THREADS = 256, MAX_CAPACITY = 65536 };
+enum { MAX_THREADS = 256 };
 
 /* The bytes of a file above this are given back after it has been decoded. */
 #define KEEP_FILE_BYTES ((size_t)16 << 20)
@@ -123,8 +123,8 @@ int pool_new(const struct pool_conf *conf, struct pool **ret, struct err *err)
     struct pool *p;
     int rc;
 
-    if (conf->n_threads < 1 || conf->n_threads > MAX_THREADS || conf->capacity < 1 || conf->capacity > MAX_CAPACITY ||
-        conf->size_px < 1 || conf->size_px > 4096)
+    if (conf->n_threads < 1 || conf->n_threads > MAX_THREADS || conf->capacity < 1 ||
+        conf->capacity > POOL_MAX_CAPACITY || conf->size_px < 1 || conf->size_px > 4096)
         return err_set(err, -EINVAL, "decode pool: %d threads, %d requests, %u pixels: out of range", conf->n_threads,
                        conf->capacity, conf->size_px);
     p = calloc(1, sizeof(*p) + (size_t)conf->n_threads * sizeof(p->decoders[0]));

@@ -14,13 +14,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { POOL_MAX_PATH_BYTES = 4096 };
+enum { POOL_MAX_PATH_BYTES = 4096, POOL_MAX_CAPACITY = 65536 };
 
 struct pool;
 
 struct pool_conf {
     int n_threads;    /* 1 .. 256 */
-    int capacity;     /* requests in the pool, 1 .. 65536; some 5 KiB each */
+    int capacity;     /* requests in the pool, 1 .. POOL_MAX_CAPACITY; some 5 KiB each */
     uint32_t size_px; /* S of the slots */
     struct decode_options options;
 };

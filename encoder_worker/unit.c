@@ -39,6 +39,32 @@ void encoder_unit_free(struct unit *u)
     free(u);
 }
 
+bool encoder_unit_submit(struct unit *u, struct pool *pool, size_t image_bytes)
+{
+    for (; u->n_submitted < u->work->n_items; u->n_submitted++) {
+        const uint32_t i = u->n_submitted;
+        const struct row_item *item = &u->work->items[i];
+        struct pool_result bad = {.code = IMAGE_UNREADABLE};
+        int rc = 0;
+
+        if (item->error_code[0]) { /* its list has said what is wrong with it */
+            bad.code = image_error_of(item->error_code);
+            rc = err_set(&bad.message, -EILSEQ, "%.*s", (int)item->error_message_bytes,
+                         item->error_message_bytes ? (const char *)item->error_message : "");
+        } else {
+            rc = pool_submit(pool, u->serial << 16 | i, (const char *)item->path, item->path_bytes,
+                             u->pixels + i * image_bytes);
+            if (rc == -EAGAIN)
+                return false;
+            if (rc < 0)
+                (void)err_set(&bad.message, rc, "cannot be asked for: %s", strerror(-rc));
+        }
+        if (rc < 0)
+            encoder_unit_note(u, i, &bad);
+    }
+    return true;
+}
+
 void encoder_unit_note(struct unit *u, uint32_t row, const struct pool_result *r)
 {
     u->n_decoded++;

@@ -26,6 +26,7 @@ struct unit {
     uint8_t *pixels;               /* [n_items, S, S, 3] */
     bool *failed;                  /* [n_items] */
     struct unit_failure *failures; /* [n_failures], in order of completion */
+    uint32_t n_submitted; /* the first of them are with the pool, or through */
     uint32_t n_failures, n_decoded, n_ok;
     uint32_t n_given, n_computed; /* pictures handed to the model; of them, those whose features are there */
     bool no_memory;               /* the machine's trouble: the whole unit is given back as failed */
@@ -37,6 +38,8 @@ struct unit {
 int encoder_unit_new(struct worker_work **work, uint64_t serial, size_t image_bytes, struct unit **ret) CHECK_RESULT;
 void encoder_unit_free(struct unit *u); /* gives nothing back: `work` must be NULL by now */
 
+/* Ask the pool for the pictures that it has not been asked for; slots of image_bytes. False: it has no room for all now. */
+bool encoder_unit_submit(struct unit *u, struct pool *pool, size_t image_bytes) CHECK_RESULT;
 /* Note one finished picture. */
 void encoder_unit_note(struct unit *u, uint32_t row, const struct pool_result *r);
 /* The Record rows of the result: an error or just the number, in order of items. */

@@ -64,6 +64,11 @@ struct encoder_worker {
     uint64_t serial;
 };
 
+_Static_assert((int)WORKER_MAX_WINDOW_ITEMS + (int)MSG_MAX_UNIT_ITEMS <= (int)POOL_MAX_CAPACITY &&
+                   4 * (int)WORKER_MAX_BATCH <= (int)WORKER_MAX_WINDOW_ITEMS &&
+                   (int)WORKER_MAX_WINDOW_ITEMS <= (int)MSG_MAX_ROWS,
+               "what the configuration allows can start");
+
 /* -- start and end -- */
 
 static int open_model(struct encoder_worker *w, struct err *err)
@@ -188,30 +193,11 @@ static void finish_unit(struct encoder_worker *w, struct unit *u)
 
 /* -- taking and computing -- */
 
-static void submit_items(struct encoder_worker *w, struct unit *u)
+/* To the pool, in order of arrival, as far as it has room; the rest follows as it gets through. */
+static void submit_items(struct encoder_worker *w)
 {
-    for (uint32_t i = 0; i < u->work->n_items; i++) {
-        const struct row_item *item = &u->work->items[i];
-        int rc;
-
-        if (item->error_code[0]) { /* its list has said what is wrong with it */
-            struct pool_result bad = {.code = image_error_of(item->error_code)};
-
-            (void)err_set(&bad.message, -EILSEQ, "%.*s", (int)item->error_message_bytes,
-                          item->error_message_bytes ? (const char *)item->error_message : "");
-            encoder_unit_note(u, i, &bad);
-            continue;
-        }
-        rc = pool_submit(w->pool, u->serial << 16 | i, (const char *)item->path, item->path_bytes,
-                         u->pixels + i * w->image_bytes);
-
-        if (rc < 0) {
-            struct pool_result bad = {.code = IMAGE_UNREADABLE};
-
-            (void)err_set(&bad.message, rc, "cannot be asked for: %s", strerror(-rc));
-            encoder_unit_note(u, i, &bad);
-        }
-    }
+    for (struct unit *u = w->first; u && encoder_unit_submit(u, w->pool, w->image_bytes); u = u->next)
+        ;
 }
 
 static int take_units(struct encoder_worker *w, int64_t timeout_ms)
@@ -228,8 +214,8 @@ static int take_units(struct encoder_worker *w, int64_t timeout_ms)
         }
         *w->end = u;
         w->end = &u->next;
-        submit_items(w, u);
     }
+    submit_items(w);
     return rc;
 }
 

@@ -209,9 +209,8 @@ int reader_count_units(struct reader *r, uint32_t *ret, struct err *err)
 }
 
 /* A unit that is not there (-ENOENT), or cannot be read: behind the end of the manifest that is the end, before it damage. */
-static int no_unit(struct reader *r, uint32_t unit, int code, struct err *err)
+static int no_unit(struct reader *r, uint32_t unit, int code, const struct err *why, struct err *err)
 {
-    struct err why = *err;
     uint32_t n_units = 0;
     int rc = reader_count_units(r, &n_units, err);
 
@@ -221,18 +220,19 @@ static int no_unit(struct reader *r, uint32_t unit, int code, struct err *err)
         return -ENOENT;
     if (code == -ENOENT)
         return err_set(err, -EBADMSG, "%s: unit %" PRIu32 ": its manifest row is missing", r->path, unit);
-    return err_set(err, code, "%s: %s", r->path, why.text);
+    return err_set(err, code, "%s: %s", r->path, why->text);
 }
 
 static int load(struct reader *r, uint32_t unit, struct err *err)
 {
+    struct err why = {""};
     MDB_cursor *c;
-    int rc = env_read_unit(&r->env, r->txn, &r->unit_memory, unit, &r->manifest, err);
+    int rc = env_read_unit(&r->env, r->txn, &r->unit_memory, unit, &r->manifest, &why);
 
     if (rc == -ENOENT || rc == -EBADMSG)
-        return no_unit(r, unit, rc, err);
+        return no_unit(r, unit, rc, &why, err);
     if (rc < 0)
-        return err_prefix(err, rc, "%s", r->path);
+        return err_set(err, rc, "%s: %s", r->path, why.text);
     r->state = (struct stored_unit_state){0};
     r->state_rc = env_read_state(&r->env, r->txn, unit, &r->state, &r->state_err);
     buf_clear(&r->bytes);

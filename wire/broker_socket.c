@@ -133,6 +133,11 @@ const char *broker_socket_endpoint(const struct broker_socket *s)
     return s->endpoint;
 }
 
+bool broker_socket_is_private(const struct broker_socket *s)
+{
+    return wire_endpoint_ipc_path(s->endpoint) || strncmp(s->endpoint, "inproc://", 9) == 0;
+}
+
 struct broker_socket_counters broker_socket_counters(const struct broker_socket *s)
 {
     return s->counters;

@@ -41,6 +41,8 @@ int broker_socket_open(const struct broker_socket_conf *conf, struct broker_sock
 void broker_socket_close(struct broker_socket **s);
 /* As bound: with the port that tcp://127.0.0.1:* was given. Valid until close. */
 const char *broker_socket_endpoint(const struct broker_socket *s);
+/* Are its peers this user's alone: an ipc path, or in this process? */
+bool broker_socket_is_private(const struct broker_socket *s);
 
 /* Sleep until a message or a loss may be waiting, one of the caller's descriptors is ready (revents are set), or
  * timeout_ms (-1: for ever) has passed. Also moves the queues. Returns early on a signal. n_fds <= 8. */

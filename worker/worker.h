@@ -86,14 +86,14 @@ struct worker_conf {
          CONF_AT(c, common.window_items),                                                                                \
          "0",                                                                                                            \
          0,                                                                                                              \
-         65536,                                                                                                          \
+         WORKER_MAX_WINDOW_ITEMS,                                                                                        \
          "items held at once; 0: two batches, on a GPU four, and at least 128 (the language model 256)"},                \
         {"window_bytes", CONF_SIZE, CONF_AT(c, common.window_bytes), "4GiB", 1, 0, "bytes of tensors held at once"},     \
     {                                                                                                                    \
         "log_level", CONF_TEXT, CONF_AT(c, common.log_level), "info", 1, 0, "err, warn, info or debug"                   \
     }
 
-enum { WORKER_MAX_BATCH = 4096 };
+enum { WORKER_MAX_BATCH = 4096, WORKER_MAX_WINDOW_ITEMS = 32768 };
 
 struct worker {
     const struct worker_conf *conf;

@@ -3,7 +3,9 @@
 import os
 import pathlib
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import lmdb
 import numpy as np
 import pytest
 import zmq
-from harness import Client, Cluster, Refused, blipline, export, null_nodes, store_rows, wait_for
+from harness import BUILD, Client, Cluster, Refused, blipline, export, null_nodes, store_rows, wait_for
 from null_worker import PythonWorker, caption_fails, encode_fails, itc_of, query_of, score_graph, score_recipe
 from proto import store_pb2, wire_pb2
 
@@ -167,6 +169,71 @@ def test_tcp_without_keys_is_refused(folder):
             daemon = cluster.start("broker", name, **conf)
             assert daemon.process.wait(30) != 0, name
             assert "insecure" in daemon.text() or "loopback" in daemon.text(), daemon.text()
+
+
+def test_rows_behind_refused_ones_are_refused_too(folder):
+    """They are not kept for a later client, whose first item would be theirs."""
+    with Cluster(folder) as cluster:
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", null_nodes(), unit_items=4)
+        batches = [[store_pb2.Item(key=k, path=p) for k, p in items(n)] for n in (40000, 2, 5, 1)]  # the first keeps the others waiting
+        batches[1][1].key = b""
+        for rows in batches:
+            client.seq += 1
+            client.send(rows, job_rows=wire_pb2.JobRows(job=client.job))
+        assert client.receive()[0].job_rows_ok.n_items == 40000
+        for _ in batches[1:]:
+            with pytest.raises(Refused):
+                client.receive()
+        client.close()
+        client = Client(cluster.endpoint)
+        client.hello()
+        assert client.open(folder / "s", null_nodes(), unit_items=4).n_items == 40000
+        assert client.add([(b"late%d" % i, b"/l") for i in range(2)]).n_items == 40002
+        assert client.add([(b"later%d" % i, b"/l") for i in range(2)]).n_items == 40004
+        assert client.seal().n_items == 40004
+        client.close()
+        assert cluster.broker.stop() == 0
+    assert blipline("verify", folder / "s").returncode == 0
+
+
+def test_what_a_configuration_check_lets_pass_can_start(folder):
+    """The largest numbers that it allows."""
+    with Cluster(folder) as cluster:
+        for role, more in (("encoder", {}), ("encoder", {"device": "null"}), ("qformer", {"device": "null"}), ("llm", {"device": "null"})):
+            most = {}
+            for key in ("window_items", "batch"):
+                conf = folder / "over.conf"
+                conf.write_text(f"{key} = 99999999\n")
+                done = subprocess.run([str(BUILD / f"blipline-{role}"), "-n", "-f", str(conf)], capture_output=True, text=True, check=False, timeout=30)
+                assert done.returncode == 78
+                most[key] = re.search(r"0 (?:to|\.\.) (\d+)", done.stderr)[1]
+            if not more:
+                del most["batch"]  # pictures would take this machine's memory
+            daemon = cluster.start(role, f"{role}{len(cluster.daemons)}", **most, **more)
+            wait_for(lambda: "event=ready" in daemon.text() or daemon.process.poll() is not None)
+            assert daemon.process.poll() is None and daemon.stop() == 0, daemon.text()
+
+
+def test_a_broker_is_shut_down_over_ipc_alone(folder):
+    with Cluster(folder) as cluster:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        other = cluster.start("broker", "tcp", endpoint=endpoint, insecure="yes", log_level="debug")
+        client = Client(endpoint)
+        client.hello()
+        with pytest.raises(Refused) as refused:
+            client.ask(shutdown=wire_pb2.Shutdown())
+        assert refused.value.reason == wire_pb2.Refuse.REASON_NOT_ALLOWED and "SIGTERM" in str(refused.value)
+        client.close()
+        assert other.process.poll() is None and other.stop() == 0
+        client = Client(cluster.endpoint)
+        client.hello()
+        assert client.ask(shutdown=wire_pb2.Shutdown()).WhichOneof("body") == "bye"
+        client.close()
+        assert cluster.broker.process.wait(30) == 0
 
 
 # -- caption + score --

@@ -1,6 +1,7 @@
 #include "encoder_worker/pool.h"
 
 #include "encoder_worker/resize.h"
+#include "encoder_worker/unit.h"
 #include "tests/unit/fixture.h"
 
 #include <dirent.h>
@@ -273,6 +274,38 @@ static void test_pool_free_drops_queued_work(void **state)
     pool_free(NULL);
 }
 
+/* More pictures than the pool takes at once: each is asked for in its turn, none is called unreadable for it. */
+static void test_pool_a_unit_larger_than_the_pool_is_asked_for_in_parts(void **state)
+{
+    enum { N = 7 };
+    static const uint8_t path[] = "/nonexistent";
+    struct row_item items[N];
+    struct worker_work work = {.n_items = N, .items = items}, *given = &work;
+    struct pool *p = new_pool(2, 2);
+    struct pool_result r;
+    struct unit *u;
+    int n_full = 0;
+
+    (void)state;
+    for (int i = 0; i < N; i++)
+        items[i] = (struct row_item){.item = (uint64_t)i, .path = path, .path_bytes = sizeof(path) - 1};
+    assert_int_equal(encoder_unit_new(&given, 1, SLOT, &u), 0);
+    while (!encoder_unit_submit(u, p, SLOT)) {
+        n_full++;
+        assert_int_equal(pool_take(p, PATIENCE_MS, &r), 1);
+        encoder_unit_note(u, (uint32_t)(r.index & 0xffff), &r);
+    }
+    while (pool_take(p, PATIENCE_MS, &r) == 1)
+        encoder_unit_note(u, (uint32_t)(r.index & 0xffff), &r);
+    assert_true(n_full > 0);
+    assert_int_equal(u->n_decoded, N);
+    assert_int_equal(u->n_failures, N);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(u->failures[i].code, IMAGE_MISSING);
+    pool_free(p);
+    encoder_unit_free(u);
+}
+
 static void test_pool_new_refuses_bad_numbers(void **state)
 {
     struct pool *p = NULL;
@@ -296,6 +329,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_pool_paths_are_bytes_up_to_the_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pool_is_full_at_its_capacity_and_frees_up, set_up, tear_down),
         cmocka_unit_test(test_pool_free_drops_queued_work),
+        cmocka_unit_test(test_pool_a_unit_larger_than_the_pool_is_asked_for_in_parts),
         cmocka_unit_test(test_pool_new_refuses_bad_numbers),
     };
 

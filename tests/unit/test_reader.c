@@ -386,6 +386,29 @@ static void test_reader_no_flipped_bit_passes_as_good(void **state)
 
 /* -- with others -- */
 
+/* Nobody has to want the words. */
+static void test_reader_reports_an_end_and_damage_without_words(void **state)
+{
+    struct store *s = fixture_store(path, 8);
+    struct reader_row row;
+    struct reader *r;
+    int n = 0, bad = 0, rc;
+
+    (void)state;
+    fixture_import(s, 0, 24);
+    store_close(s);
+    flip("key-00000009", 11, 1);
+    r = open_reader();
+    while ((rc = reader_next(r, &row, NULL)) != 0) {
+        n += rc == 1;
+        bad += rc == -EBADMSG;
+        assert_true(bad < 3);
+    }
+    assert_int_equal(n, 16);
+    assert_int_equal(bad, 1);
+    reader_close(r);
+}
+
 static void test_reader_reads_while_a_broker_writes(void **state)
 {
     enum { UNITS = 600 };
@@ -516,6 +539,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reader_flipped_bit_of_a_record_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_damaged_manifest_row_is_stepped_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_no_flipped_bit_passes_as_good, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reader_reports_an_end_and_damage_without_words, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_reads_while_a_broker_writes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_reads_from_a_read_only_filesystem, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_without_a_lock_keeps_writers_out, setup, teardown),
