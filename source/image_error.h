@@ -12,7 +12,7 @@ enum image_error {
     IMAGE_EMPTY,           /* zero bytes */
     IMAGE_TOO_LARGE,       /* more bytes than the limit */
     IMAGE_UNKNOWN_FORMAT,  /* the first bytes are not those of JPEG, PNG or WebP */
-    IMAGE_UNSUPPORTED,     /* a kind of JPEG, PNG or WebP that is not decoded (12 bit, animation) */
+    IMAGE_UNSUPPORTED,     /* a kind of JPEG, PNG or WebP that is not decoded (12 bit, lossless) */
     IMAGE_TRUNCATED,       /* the bytes end before the picture does */
     IMAGE_CORRUPT,         /* the bytes contradict the format */
     IMAGE_TOO_MANY_PIXELS, /* more pixels, or a longer side, than the limit */

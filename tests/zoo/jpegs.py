@@ -116,7 +116,26 @@ def colours():
         yield "icc_short%d" % n, after_soi(save(picture()), segment(0xe2, b"ICC_PROFILE\0" + bytes(n)))
 
 
+def lossless(n):
+    """The lossless kind, which no encoder here writes: each sample as its difference from the one before it."""
+    w, h = 13, 9
+    rows, bits = pngs.samples(w, h, 8, 0 if n == 1 else 2), ""
+    for y, row in enumerate(rows):
+        for x, pixel in enumerate(row):
+            before = row[x - 1] if x else rows[y - 1][0] if y else [128] * n
+            for d in (s - p for s, p in zip(pixel, before)):
+                size = abs(d).bit_length()
+                bits += format(size, "04b") + (format(d if d > 0 else d + (1 << size) - 1, "0%db" % size) if size else "")
+    bits += "1" * (-len(bits) % 8)
+    scan = bytes(int(bits[i:i + 8], 2) for i in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")
+    table = bytes([0, 0, 0, 0, 9]) + bytes(12) + bytes(range(9))  # nine codes of four bits
+    return (b"\xff\xd8" + segment(0xc3, struct.pack(">BHHB", 8, h, w, n) + b"".join(bytes([i, 0x11, 0]) for i in range(n))) +
+            segment(0xc4, table) + segment(0xda, bytes([n]) + b"".join(bytes([i, 0]) for i in range(n)) + b"\1\0\0") + scan + b"\xff\xd9")
+
+
 def frames():
+    for n in (1, 3):
+        yield "lossless_%d" % n, lossless(n)
     good = save(picture())
     for bits in (0, 2, 12, 16):
         yield "bits%d" % bits, patched(good, SOF, 4, bytes([bits]))
