@@ -66,11 +66,14 @@ static void read_t5_act(struct json_reader *r, struct config_t5 *t)
     static const char *const erf[] = {"gelu", "gelu_python", NULL};
     static const char *const tanh[] = {"gelu_new",      "gelu_pytorch_tanh", "gelu_python_tanh",
                                        "gelu_accurate", "gelu_fast",         NULL};
-    const char *key = "feed_forward_proj", *proj = json_read_text(r, key, "relu"), *act = proj, *said = proj;
-    bool gated = strncmp(proj, "gated-", 6) == 0;
+    const char *key = "feed_forward_proj", *proj = json_read_text(r, key, "relu"), *said = proj;
+    const char *dash = strchr(proj, '-'), *act = dash ? dash + 1 : proj;
+    bool gated = strncmp(proj, "gated-", 6) == 0 || strcmp(proj, "gated") == 0;
 
-    if (gated)
-        act = strcmp(proj, "gated-gelu") == 0 ? "gelu_new" : proj + 6;
+    if (dash && (!gated || strchr(dash + 1, '-')))
+        json_reader_fail(r, key, "\"%s\" is not an activation, nor \"gated-\" and one", proj);
+    if (strcmp(proj, "gated-gelu") == 0)
+        act = "gelu_new";
     if (!json_read_bool(r, "is_gated_act", gated))
         json_reader_fail(r, gated ? "is_gated_act" : key,
                          "\"%s\" without gates is not supported, only \"gated-gelu\"", proj);

@@ -202,6 +202,9 @@ static void test_config_t5_gates(void **state)
         {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":\"relu\"", NULL},
         {"\"feed_forward_proj\":\"gated-gelu\",\"dense_act_fn\":null", NULL},
         {"\"feed_forward_proj\":\"gated-silu\"", NULL},
+        {"\"feed_forward_proj\":\"gated\",\"dense_act_fn\":\"gelu\"", "erf"},
+        {"\"feed_forward_proj\":\"gate-gelu\",\"dense_act_fn\":\"gelu\",\"is_gated_act\":true", NULL},
+        {"\"feed_forward_proj\":\"gated-gelu-new\",\"dense_act_fn\":\"gelu\"", NULL},
     };
 
     (void)state;
