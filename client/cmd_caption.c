@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/caption.h"
 #include "client/commands.h"
@@ -183,7 +184,12 @@ static int make_plan(const struct cli_command *self, const struct caption_flags 
                      enum device_kind device, struct plan *ret)
 {
     struct plan_options o = {
-        .recipe = recipe, .model_dir = f->model, .score_model_dir = f->score_model, .device = device};
+        .recipe = recipe,
+        .model_dir = f->model,
+        .score_model_dir = f->score_model,
+        .device = device,
+        .no_fingerprints = f->dry_run && !f->json && access(f->store, F_OK) < 0,
+    };
     struct err err = {""};
     int rc = plan_make(&o, ret, &err);
 

@@ -17,6 +17,7 @@ enum { NULL_TOKENS = 1, NULL_WIDTH = 8, NULL_VOCAB = 50304 };
 struct sides {
     struct plan_dtypes dtypes;
     struct plan_side captioner, scorer; /* who makes embeddings: the scorer if present */
+    unsigned prints; /* enum model_stage: whose fingerprints are wanted */
 };
 
 /* -- checkpoints ----------------------------------------------------------------------------------------------------
@@ -87,18 +88,19 @@ static int refuse_captioner(const char *option, const char *dir, struct err *err
                    option, dir);
 }
 
-static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes *d, struct plan_side *s,
-                           struct err *err)
+/* `prints`: the stages whose fingerprints are wanted. */
+static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes *d, unsigned prints,
+                           struct plan_side *s, struct err *err)
 {
     int rc = checkpoint_check(c, MODEL_STAGE_ALL, err);
 
     s->config = c->config;
     (void)snprintf(s->tokenizer_path, sizeof(s->tokenizer_path), "%s", c->tokenizer_path);
-    if (rc == 0)
+    if (rc == 0 && (prints & MODEL_STAGE_ENCODER))
         rc = set_fingerprint(c, MODEL_STAGE_ENCODER, d->encode, d->encoder_settings, &s->encoder, err);
-    if (rc == 0)
+    if (rc == 0 && (prints & MODEL_STAGE_QFORMER))
         rc = set_fingerprint(c, MODEL_STAGE_QFORMER, d->qformer, 0, &s->qformer, err);
-    if (rc == 0 && c->config.task == CONFIG_TASK_GENERATE)
+    if (rc == 0 && (prints & MODEL_STAGE_LLM) && c->config.task == CONFIG_TASK_GENERATE)
         rc = set_fingerprint(c, MODEL_STAGE_LLM, d->llm, 0, &s->llm, err);
     return rc;
 }
@@ -112,7 +114,7 @@ static bool is_checkpoint(const char *dir)
 }
 
 /* `task`: what it is needed for; 0: either will do. */
-static int open_side(const struct plan_dtypes *d, const char *option, const char *dir, enum config_task task,
+static int open_side(const struct sides *all, const char *option, const char *dir, enum config_task task,
                      struct plan_side *s, struct err *err)
 {
     struct checkpoint *c = NULL;
@@ -133,7 +135,7 @@ static int open_side(const struct plan_dtypes *d, const char *option, const char
     else if (rc == 0 && task == CONFIG_TASK_RETRIEVE && c->config.task != task)
         rc = refuse_captioner(option, dir, err);
     if (rc == 0)
-        rc = read_checkpoint(c, d, s, err);
+        rc = read_checkpoint(c, &all->dtypes, all->prints, s, err);
     checkpoint_free(c);
     s->present = rc == 0;
     return rc;
@@ -168,16 +170,16 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
                        "--score-model away",
                        o->recipe->name);
     if (!captions)
-        return o->score_model_dir ? open_side(&s->dtypes, "--score-model", o->score_model_dir, other, &s->scorer, err)
-                                  : open_side(&s->dtypes, "--model", o->model_dir, other, &s->scorer, err);
+        return o->score_model_dir ? open_side(s, "--score-model", o->score_model_dir, other, &s->scorer, err)
+                                  : open_side(s, "--model", o->model_dir, other, &s->scorer, err);
     if (heads && !o->score_model_dir)
         return err_set(err, -EDOM,
                        "the recipe %s scores or embeds with a retrieval checkpoint: --score-model DIR is "
                        "missing (blipline help models)",
                        o->recipe->name);
-    rc = open_side(&s->dtypes, "--model", o->model_dir, CONFIG_TASK_GENERATE, &s->captioner, err);
+    rc = open_side(s, "--model", o->model_dir, CONFIG_TASK_GENERATE, &s->captioner, err);
     if (rc == 0 && o->score_model_dir)
-        rc = open_side(&s->dtypes, "--score-model", o->score_model_dir, other, &s->scorer, err);
+        rc = open_side(s, "--score-model", o->score_model_dir, other, &s->scorer, err);
     return rc;
 }
 
@@ -349,6 +351,7 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
     *ret = (struct plan){0};
     rc = recipe_check(o->recipe, RECIPE_OPTIONS, err);
     s->dtypes = known_dtypes(o);
+    s->prints = !o->no_fingerprints ? MODEL_STAGE_ALL : o->model_dir && o->score_model_dir ? MODEL_STAGE_ENCODER : 0;
     if (rc == 0)
         rc = open_sides(o, s, err);
     if (rc == 0)

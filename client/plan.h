@@ -31,6 +31,9 @@ struct plan_options {
     /* DEVICE_NULL: any worker may do it, tensors are tiny, there are no checkpoints. The others choose the types that
      * the recipe leaves open: bf16 on GPUs, else fp32. */
     enum device_kind device;
+    /* Nobody will compare or show fingerprints: the models' tensors are not read. Only the image encoders of two models
+     * are, to say whether they are one. */
+    bool no_fingerprints;
 };
 
 /* One kind of process to start. */
