@@ -153,7 +153,7 @@ static bool refuse_if_different(struct broker *b, uint64_t peer, uint64_t seq, c
     enum msg_reason reason = stored_job_differs(meta, &open->recipe, open->n_nodes, open->nodes, open->path, &err);
 
     if (reason)
-        broker_refuse(b, peer, seq, reason, "%s", err.text);
+        broker_refuse(b, peer, seq, reason, "%sUse the same, or another -o", err.text);
     return reason != 0;
 }
 

@@ -55,6 +55,7 @@ struct run {
     uint64_t n_before, n_redone_before; /* records that there were, that had taken the place of others */
     int64_t start_ms, end_ms, line_ms, busy_until_ms;
     char told[MSG_TEXT_SIZE]; /* what was last said of a full disk */
+    struct buf advice;        /* what to do about an error of -o, with NUL; or empty */
 };
 
 /* Look at signals, children and logs; wait up to wait_ms for the first two. */
@@ -464,9 +465,13 @@ static void tell_about_sources(struct run *r)
 static void say_error(struct run *r, int rc, const struct err *err)
 {
     const char *text = err->text[0] ? err->text : strerror(-rc);
+    char *all = NULL;
 
+    if (r->advice.size_bytes && asprintf(&all, "%s%s", text, (const char *)r->advice.data) >= 0)
+        text = all;
     screen_note(&r->screen, "%s", text);
     answer_error(text);
+    free(all);
 }
 
 static void tell_of_pause(struct run *r)
@@ -569,15 +574,14 @@ static int dry_run_json(const struct run *r)
     return 0;
 }
 
-static int dry_run(struct run *r, struct err *err)
+/* `there`: the store is. */
+static int dry_run(struct run *r, bool there, struct err *err)
 {
     struct feed_rows rows;
-    bool more = true, there;
-    int rc = store_check(r->o->store, r->o->plan, &there, err);
+    bool more = true;
     const struct feed_counts *c = feed_counts(r->feed);
+    int rc = there ? feed_compare(r->feed, err) : 0;
 
-    if (rc == 0 && there)
-        rc = feed_compare(r->feed, err);
     feed_rows_init(&rows);
     while (rc == 0 && more)
         rc = feed_next(r->feed, &rows, &more, err);
@@ -602,8 +606,10 @@ int caption_run(const struct caption_options *o)
     struct run r = {.o = o, .signal_fd = -1, .rundir = {.lock_fd = -1}};
     struct err err = {""};
     struct stat st;
+    bool there;
     int rc;
 
+    buf_init(&r.advice, 0);
     screen_init(&r.screen, STDERR_FILENO);
     rc = reopen_feed(&r, &err);
     if (rc < 0) {
@@ -613,15 +619,18 @@ int caption_run(const struct caption_options *o)
     if (feed_peeked(r.feed) == 0 && stat(o->store, &st) < 0)
         rc = err_set(&err, -ENOENT, "no pictures in %s%s (.jpg, .jpeg, .png, .webp; blipline help sources)",
                      o->sources[0], o->n_sources > 1 ? " and the other sources" : "");
-    if (rc == 0 && o->dry_run) {
-        rc = dry_run(&r, &err);
+    if (rc == 0)
+        rc = store_check(o->store, o->plan, &there, &r.advice, &err);
+    if (rc == 0 && o->dry_run)
+        rc = dry_run(&r, there, &err);
+    if (rc < 0 || o->dry_run) {
         feed_close(r.feed);
         if (rc < 0)
             say_error(&r, rc, &err);
+        buf_release(&r.advice);
         return rc < 0 ? CLI_EXIT_ERROR : CLI_EXIT_OK;
     }
-    if (rc == 0)
-        rc = run_job(&r, &err);
+    rc = run_job(&r, &err);
     r.end_ms = clock_mono_ms();
     if (r.signal_fd >= 0)
         end_daemons(&r);

@@ -4,6 +4,7 @@
  *                     caption, score and embed
  *   recipe_file.c     the INI form
  *   recipe_builtin.c  ops/recipes, built into the command
+ *   recipe_options.c  the options that a recipe of a store stands for
  *
  * It becomes a struct msg_recipe once the checkpoints are known (client/plan.h).
  * Who may call: the commands. Units: tokens; texts are UTF-8 (checked by plan). Memory: plain values.
@@ -67,6 +68,9 @@ int recipe_check(const struct recipe *r, enum recipe_form form, struct err *err)
 /* Append it in the form of a file, which parses to the same recipe unless a value has line ends (then a comment says so), or is long and
  * has a semicolon or no spaces. */
 int recipe_print(const struct recipe *r, struct buf *ret) CHECK_RESULT;
+/* Append the options, as a shell reads them, that make of a command with the recipe `asked` one with the recipe `stored`:
+ * they stand in the place of those that it was given. Nothing where only a list would have to go. */
+int recipe_options(const struct msg_recipe *stored, const struct msg_recipe *asked, struct buf *ret) CHECK_RESULT;
 /* The keys of all sections with their meaning, defaults and ranges. */
 void recipe_print_help(FILE *out);
 /* Option `i` of a command with these stages (see struct cli_command.more_options). */

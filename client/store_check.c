@@ -61,8 +61,35 @@ static int check_no_other_files(const char *store, struct err *err)
     return rc;
 }
 
-int store_check(const char *store, const struct plan *p, bool *ret_there, struct err *err)
+/* "Use the same (--beams=1), or another -o" */
+static int advise(const struct stored_job_meta *meta, enum msg_reason reason, const struct plan *p, struct buf *ret)
 {
+    const char *model = meta->recipe.model[0] ? meta->recipe.model : meta->recipe.score_model;
+    struct buf options;
+    int rc = 0;
+
+    buf_init(&options, 0);
+    if (reason == MSG_REASON_MODEL)
+        rc = buf_appendf(&options, "model, %s", model);
+    else
+        rc = recipe_options(&meta->recipe, &p->recipe, &options);
+    if (rc == 0)
+        rc = buf_append(&options, "", 1);
+    if (rc == 0 && reason == MSG_REASON_MODEL)
+        rc = buf_appendf(ret, "Use the same %s, or another -o", (const char *)options.data);
+    else if (rc == 0 && options.size_bytes > 1)
+        rc = buf_appendf(ret, "Use the same (%s), or another -o", (const char *)options.data);
+    else if (rc == 0)
+        rc = buf_appendf(ret, "Use the same, or another -o");
+    if (rc == 0)
+        rc = buf_append(ret, "", 1);
+    buf_release(&options);
+    return rc;
+}
+
+int store_check(const char *store, const struct plan *p, bool *ret_there, struct buf *ret_advice, struct err *err)
+{
+    enum msg_reason reason;
     struct reader *r = NULL;
     struct stat st;
     int rc;
@@ -75,8 +102,9 @@ int store_check(const char *store, const struct plan *p, bool *ret_there, struct
     if (S_ISDIR(st.st_mode) && is_unfinished(store))
         return check_no_other_files(store, err);
     rc = reader_open(store, false, &r, err);
-    if (rc == 0 && stored_job_differs(reader_meta(r), &p->recipe, p->n_nodes, p->nodes, store, err))
-        rc = -EINVAL;
+    reason = rc == 0 ? stored_job_differs(reader_meta(r), &p->recipe, p->n_nodes, p->nodes, store, err) : 0;
+    if (reason)
+        rc = advise(reader_meta(r), reason, p, ret_advice) < 0 ? -ENOMEM : -EINVAL;
     reader_close(r);
     *ret_there = rc == 0;
     return rc;

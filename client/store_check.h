@@ -1,16 +1,19 @@
-/* store_check.h - what a run would refuse about its -o, found without touching it: for --dry-run.
+/* store_check.h - what is wrong with -o, found before any work and without touching it.
  *
- * Who may call: one thread. Units: none. Memory: nothing is kept.
+ * Who may call: one thread. Units: none. Memory: the caller releases the advice.
  * Errors: negative errno and `err`, in the words of the run itself. */
 #ifndef BLIPLINE_CLIENT_STORE_CHECK_H
 #define BLIPLINE_CLIENT_STORE_CHECK_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "client/plan.h"
 
 #include <stdbool.h>
 
-/* *ret_there: there is a store, and the plan's job may go on in it. */
-int store_check(const char *store, const struct plan *p, bool *ret_there, struct err *err) CHECK_RESULT;
+/* *ret_there: there is a store, and the plan's job may go on in it. *ret_advice, which buf_init has made empty, is a text
+ * with NUL, or stays empty: what to do about the error, to be said behind it. */
+int store_check(const char *store, const struct plan *p, bool *ret_there, struct buf *ret_advice,
+                struct err *err) CHECK_RESULT;
 
 #endif

@@ -81,7 +81,7 @@ int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_j
                                struct err *err) CHECK_RESULT;
 
 /* Is a job with this recipe and graph another one than the store's? 0: it goes on. Otherwise *err (which must be there)
- * names `path` and says where they differ, a line each, and what to do. */
+ * names `path` and says where they differ, a line each, the last one with its line end. */
 enum msg_reason stored_job_differs(const struct stored_job_meta *meta, const struct msg_recipe *recipe,
                                    uint32_t n_nodes, const struct msg_node *nodes, const char *path, struct err *err);
 

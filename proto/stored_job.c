@@ -4,13 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What follows the differences, and room for it. */
-static const char advice[] = "Use the same, or another -o";
-
 /* Appends "  line\n" for each line of `words` that there is room for. */
 static void add_lines(const char *words, size_t n_words, struct err *err)
 {
-    const size_t room = sizeof(err->text) - sizeof(advice) - sizeof("  ...\n");
+    const size_t room = sizeof(err->text) - sizeof("  ...\n");
 
     for (const char *at = words, *end = words + n_words; at < end;) {
         const char *newline = memchr(at, '\n', (size_t)(end - at));
@@ -61,15 +58,12 @@ enum msg_reason stored_job_differs(const struct stored_job_meta *meta, const str
 {
     enum msg_reason reason;
     struct buf words;
-    size_t used;
 
     buf_init(&words, 0);
     reason = differs(meta, recipe, n_nodes, nodes, &words);
     if (reason) {
         (void)err_set(err, -1, "%.200s: this store was begun with another recipe or model:\n", path);
         add_lines(words.size_bytes ? (const char *)words.data : "", words.size_bytes, err);
-        used = strlen(err->text);
-        (void)snprintf(err->text + used, sizeof(err->text) - used, "%s", advice);
     }
     buf_release(&words);
     return reason;

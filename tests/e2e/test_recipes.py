@@ -1,6 +1,8 @@
 """Recipes, their files and options, and lists with columns, through the command."""
 
 import json
+import re
+import subprocess
 
 import pytest
 from harness import ANSWERS, IMAGES, MODEL, PICTURES, ROOT, blipline, caption, export
@@ -98,13 +100,32 @@ def test_trunk_is_shared_exactly_when_it_is_the_same(folder):
 
 def test_another_recipe_is_refused_with_the_difference(folder):
     caption(IMAGES, folder / "s", "--limit", "2")
-    for options, says in ((["--beams", "5"], "beams: 5, was 1"), (["--max-new-tokens", "21"], "max-new-tokens: 21, was 20"), (["--question", "what?"], "prompt 1"),
-                          (["--recipe", "caption-lavis"], 'recipe: "caption-lavis"'), (["--sample", "--seed", "7"], "seed: 7, was 0"), (["--embed", "query:fp16"], "embedding query: fp16, was none")):
+    for options, says, same in ((["--beams", "5"], "beams: 5, was 1", " (--beams=1)"), (["--max-new-tokens", "21"], "max-new-tokens: 21, was 20", " (--max-new-tokens=20)"),
+                                (["--question", "what?"], "prompt 1", ""), (["--recipe", "caption-lavis"], 'recipe: "caption-lavis"', " (--recipe=caption)"),
+                                (["--sample", "--seed", "7"], "seed: 7, was 0", " (--sample=no --seed=0)"), (["--embed", "query:fp16"], "embedding query: fp16, was none", "")):
         done = caption(IMAGES, folder / "s", *options, check=False)
-        assert done.returncode == 1 and f"  {says}" in done.stderr and "\nUse the same, or another -o" in done.stderr, done.stderr
+        assert done.returncode == 1 and f"  {says}" in done.stderr and f"\nUse the same{same}, or another -o" in done.stderr, done.stderr
         dry = caption(IMAGES, folder / "s", *options, "--dry-run", check=False)
         assert dry.returncode == 1 and dry.stderr.split("this store was begun")[1] == done.stderr.split("this store was begun")[1]
     assert "24 of 24" in caption(IMAGES, folder / "s").stderr
+
+
+def test_the_options_that_are_named_go_on_with_the_store(folder):
+    recipe = write(folder / "mine.conf", "[caption]\nbeams = 2\n")[1:]
+    for n, options in enumerate((["--recipe", "caption-lavis", "--beams", "3", "--captions", "2", "--prompt", "it's \"a\" photo\n of $HOME", "--prompt", "b"],
+                                 ["--temperature", "0.7", "--sample", "--seed", "18446744073709551615", "--top-p", "0.123456789", "--exif-orientation", "apply"],
+                                 ["--embed", "cls", "--embed", "query:fp16", "--dtype", "bf16"], ["--question", "{key}?", "--early-stopping=never", "--beams", "2"])):
+        store = folder / f"s{n}"
+        null("caption", IMAGES, store, *options, "--limit", "1")
+        done = null("caption", IMAGES, store, "--recipe", "nucleus-10", "--dry-run", check=False)
+        assert done.returncode == 1, done
+        same = re.search(r"Use the same \((.*)\), or another -o", done.stderr, re.S).group(1)
+        same = subprocess.run(["bash", "-c", f"printf '%s\\0' {same}"], capture_output=True, check=True).stdout.decode().split("\0")[:-1]
+        null("caption", IMAGES, store, *same, "--limit", "1")
+    done = null("caption", IMAGES, folder / "s0", "--recipe", recipe, check=False)
+    assert "--recipe=caption-lavis" in done.stderr, done.stderr
+    null("caption", IMAGES, folder / "m", "--recipe", recipe, "--limit", "1")
+    assert "(--recipe=mine.conf)" in null("caption", IMAGES, folder / "m", check=False).stderr
 
 
 def test_the_dry_run_refuses_what_the_run_refuses(folder):
