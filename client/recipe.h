@@ -1,7 +1,8 @@
 /* recipe.h - what a job is to compute, as a user writes it: a recipe file, with command line options on top.
  *
- *   recipe_keys.c     one table of keys: it parses and prints them, makes `blipline help recipe` and the options of
- *                     caption, score and embed
+ *   recipe_keys.c     one table of keys, by which
+ *   recipe_values.c     parses them, from files and the command line
+ *   recipe_print.c      prints them, makes `blipline help recipe` and the options of caption, score and embed
  *   recipe_file.c     the INI form
  *   recipe_builtin.c  ops/recipes, built into the command
  *   recipe_options.c  the options that a recipe of a store stands for
