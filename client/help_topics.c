@@ -9,8 +9,8 @@
 static const char sources[] =
     "SOURCES\n\n"
     "A source of `blipline caption`, `score` and `embed` is one of\n\n"
-    "  a folder     every .jpg .jpeg .jpe .jfif .png .webp below it (in any case), in bytewise order of the paths;\n"
-    "               hidden names are skipped, links to files are followed, links to folders are not\n"
+    "  a folder     every .jpg .jpeg .jpe .jfif .mpo .png .apng .webp below it (in any case), in bytewise order of\n"
+    "               the paths; hidden names are skipped, links to files are followed, links to folders are not\n"
     "  a file       that file, whatever its name\n"
     "  @list.txt    one path a line, relative to the list's folder or absolute\n"
     "  @list.jsonl  a table: one JSON object a line (also .ndjson), such as {\"path\": \"a.jpg\", \"caption\": \"a "

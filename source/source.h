@@ -1,7 +1,7 @@
 /* source.h - where images come from, as a stream of items in a reproducible order.
  *
  * A source argument is
- *   a folder   every picture below it by its extension (.jpg .jpeg .jpe .jfif .png .webp in any case), in bytewise
+ *   a folder   every picture below it by its extension (.jpg .jpeg .jpe .jfif .mpo .png .apng .webp in any case), in bytewise
  * order of the paths; hidden names are skipped, links to files are followed, links to folders are not (so loops cannot
  * arise); a file     that file, whatever its name;
  *   @list.txt  one path a line, relative to the list's folder or absolute; LF or CRLF; empty lines are skipped. Lines

@@ -37,7 +37,7 @@ struct source_walk {
 
 static bool is_picture_name(const char *name)
 {
-    static const char *const endings[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"};
+    static const char *const endings[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp"};
     const char *dot = strrchr(name, '.');
 
     for (size_t i = 0; dot && i < sizeof(endings) / sizeof(endings[0]); i++)

@@ -284,6 +284,20 @@ static void test_conf_reads_units_and_defaults(void **state)
     assert_true(c.insecure);
 }
 
+static void test_conf_sizes_are_written_as_they_are_read(void **state)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } cases[] = {{0, "0 bytes"}, {1, "1 bytes"}, {5000, "5000 bytes"}, {1536, "1536 bytes"}, {2048, "2KiB"},
+                 {268435456, "256MiB"}, {3ULL << 30, "3GiB"}, {5ULL << 50, "5120TiB"}};
+    char text[CONF_SIZE_TEXT];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        assert_string_equal(conf_size_text(cases[i].bytes, text), cases[i].text);
+}
+
 /* To inih, blanks at the head of a line would mean that the value above goes on. */
 static void test_conf_takes_keys_behind_blanks(void **state)
 {
@@ -418,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_arena_is_aligned_and_reuses_its_blocks),
         cmocka_unit_test(test_file_round_trip_limits_and_kinds),
         cmocka_unit_test(test_conf_reads_units_and_defaults),
+        cmocka_unit_test(test_conf_sizes_are_written_as_they_are_read),
         cmocka_unit_test(test_conf_takes_keys_behind_blanks),
         cmocka_unit_test(test_conf_lines_are_whole_or_refused),
         cmocka_unit_test(test_conf_names_line_key_and_what_was_wanted),

@@ -104,7 +104,7 @@ static void expect_items(struct source *s, const char *const *keys, size_t n)
 static void test_source_walk_is_in_bytewise_order_of_whole_paths(void **state)
 {
     static const char *const keys[] = {"B.PNG",      "a-x.jpg", "a.jpg",   "a/1.webp",
-                                       "a/b/2.jfif", "a/z.jpe", "a0.jpeg", "z.JpG"};
+                                       "a/b/2.jfif", "a/z.jpe", "a0.jpeg", "a1.mpo",  "a2.Apng", "z.JpG"};
     struct source *s;
 
     (void)state;
