@@ -319,10 +319,11 @@ install: build $(PAGES) ## programs, documents, manual pages, demo models and wh
 	install -D -m 644 $(O)/share/blipline.bash $(BASH_COMPLETION)
 	install -D -m 644 $(O)/share/blipline.zsh $(ZSH_COMPLETION)
 	install -D -m 644 $(O)/share/blipline.fish $(FISH_COMPLETION)
-	install -d $(SHARE)/proto $(SHARE)/recipes $(SHARE)/ops $(SHARE)/selftest/images
+	install -d $(SHARE)/proto $(SHARE)/recipes $(SHARE)/ops $(SHARE)/examples $(SHARE)/selftest/images
 	install -m 644 $(PROTOS) proto/README.md $(SHARE)/proto
 	install -m 644 $(RECIPES) $(SHARE)/recipes
 	install -m 755 ops/mps.sh $(SHARE)/ops
+	install -m 755 examples/read_store.py $(SHARE)/examples
 	install -m 644 ops/mps.md ops/GPU.md $(SHARE)/ops
 	for d in $(DEMO_MODELS); do install -d $(SHARE)/$$d && install -m 644 $$d/* $(SHARE)/$$d || exit 1; done
 	for d in demo_opt demo_itm; do install -d $(SHARE)/selftest/$$d && install -m 644 tests/golden/$$d/* $(SHARE)/selftest/$$d || exit 1; done
@@ -332,7 +333,7 @@ install: build $(PAGES) ## programs, documents, manual pages, demo models and wh
 uninstall: ## remove what install put there; other models in share/blipline/models stay
 	rm -f $(addprefix $(ROOT)/bin/,$(notdir $(BINARIES))) $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION)
 	rm -f $(addprefix $(ROOT)/share/man/,man1/blipline.1 man1/blipline-*.1 man7/blipline-*.7 man8/blipline-*.8)
-	rm -rf $(ROOT)/lib/blipline $(ROOT)/share/doc/blipline $(addprefix $(SHARE)/,proto recipes ops selftest $(DEMO_MODELS))
+	rm -rf $(ROOT)/lib/blipline $(ROOT)/share/doc/blipline $(addprefix $(SHARE)/,proto recipes ops examples selftest $(DEMO_MODELS))
 	for d in $(SHARE)/models $(SHARE); do [ ! -d $$d ] || rmdir --ignore-fail-on-non-empty $$d; done
 
 ci: test ## what .ci/run does

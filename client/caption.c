@@ -595,9 +595,8 @@ static int dry_run(struct run *r, bool there, struct err *err)
     if (rc < 0)
         return rc;
     tell_about_sources(r);
-    screen_note(&r->screen,
-                "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s. Nothing was done (--dry-run)", c->n_walked,
-                cli_s(c->n_walked), c->n_new, r->o->store);
+    screen_note(&r->screen, "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s. Nothing was done (--dry-run)",
+                c->n_walked, cli_s(c->n_walked), c->n_new, r->o->store);
     return 0;
 }
 

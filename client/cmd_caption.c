@@ -13,6 +13,7 @@
 #include "client/devices.h"
 #include "client/home.h"
 #include "client/recipe.h"
+#include "client/shell.h"
 
 enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
 
@@ -115,7 +116,8 @@ static int complain_no_model(const char *command, const struct recipe *r)
               "huggingface_hub):\n"
               "       hf download Salesforce/%s --exclude '*.bin' --local-dir models/%s\n"
               "       --model %s",
-              command, demo, home_model("--model", demo, path, NULL) == 0 ? path : "`make install` puts it in its place",
+              command, demo,
+              home_model("--model", demo, path, NULL) == 0 ? path : "`make install` puts it in its place",
               captions ? "15 GB" : "5 GB", published, published, published);
     return CLI_EXIT_USAGE;
 }
@@ -226,11 +228,16 @@ static void say_more(const struct plan *plan, const struct devices *have, const 
         cli_error("%s", plan->note);
     if (chosen->note[0])
         cli_error("%s", chosen->note);
-    if (chosen->kind == DEVICE_CUDA && !have->has_mps)
-        cli_error(
-            "NVIDIA's MPS is not running: the %u workers of a card take turns on it; `ops/mps.sh start` (ops/mps.md) "
-            "lets them work side by side",
-            plan->n_workers);
+    if (chosen->kind == DEVICE_CUDA && !have->has_mps) {
+        struct home home;
+        char script[PATH_MAX + 16], word[SHELL_SIZE];
+        const bool found = home_find(&home, NULL) == 0;
+
+        (void)snprintf(script, sizeof(script), "%s/ops/mps.sh", found ? home.path : ".");
+        cli_error("NVIDIA's MPS is not running: the %u workers of a card take turns on it; `%s start` lets them work "
+                  "side by side (mps.md beside it says how)",
+                  plan->n_workers, shell_word(script, word, sizeof(word)));
+    }
 }
 
 /* The exit code; 0: the command line makes sense so far. */
@@ -326,20 +333,19 @@ const struct cli_command cmd_caption = {
         "record a picture into the store: its captions, or the reason why there are none. What is computed is said by "
         "a\n"
         "recipe (blipline help recipe); without --recipe that is `caption`: one caption, greedy.\n\n" ABOUT_RESUME,
-    .examples =
-        "Examples:\n"
-        "  blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n"
-        "  blipline caption examples/images -o demo.lmdb --model blip2-opt-demo\n"
-        "  find . -name '*.jpg' | blipline caption @- -o all.lmdb \\\n"
-        "      --model blip2-opt-2.7b --prompt 'a photo of'\n"
-        "  blipline caption photos/ -o coco.lmdb --model blip2-opt-2.7b \\\n"
-        "      --recipe caption-coco\n"
-        "  blipline caption @questions.jsonl -o answers.lmdb \\\n"
-        "      --model blip2-flan-t5-xl --recipe vqa\n"
-        "  blipline caption photos/ -o two.lmdb --model blip2-opt-2.7b \\\n"
-        "      --question 'what is this?' --question 'who is there?'\n"
-        "  blipline caption @pairs.csv -o clean.lmdb --model blip2-opt-2.7b \\\n"
-        "      --score-model blip2-itm-vit-g --recipe bootstrap",
+    .examples = "Examples:\n"
+                "  blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n"
+                "  blipline caption examples/images -o demo.lmdb --model blip2-opt-demo\n"
+                "  find . -name '*.jpg' | blipline caption @- -o all.lmdb \\\n"
+                "      --model blip2-opt-2.7b --prompt 'a photo of'\n"
+                "  blipline caption photos/ -o coco.lmdb --model blip2-opt-2.7b \\\n"
+                "      --recipe caption-coco\n"
+                "  blipline caption @questions.jsonl -o answers.lmdb \\\n"
+                "      --model blip2-flan-t5-xl --recipe vqa\n"
+                "  blipline caption photos/ -o two.lmdb --model blip2-opt-2.7b \\\n"
+                "      --question 'what is this?' --question 'who is there?'\n"
+                "  blipline caption @pairs.csv -o clean.lmdb --model blip2-opt-2.7b \\\n"
+                "      --score-model blip2-itm-vit-g --recipe bootstrap",
     .options = options,
     .more_options = caption_options_more,
     .min_args = 1,
@@ -356,11 +362,10 @@ const struct cli_command cmd_score = {
         "sources) with their pictures, by a retrieval checkpoint: ITC similarity and ITM probability of each, as\n"
         "captions of the record. It is blipline caption with the recipe `score` (blipline help recipe "
         "score).\n\n" ABOUT_RESUME,
-    .examples =
-        "Examples:\n"
-        "  blipline score @pairs.csv -o pairs.lmdb --model blip2-itm-vit-g\n"
-        "  blipline score @pairs.jsonl -o pairs.lmdb --model blip2-itm-demo \\\n"
-        "      --text-field title --score=itc",
+    .examples = "Examples:\n"
+                "  blipline score @pairs.csv -o pairs.lmdb --model blip2-itm-vit-g\n"
+                "  blipline score @pairs.jsonl -o pairs.lmdb --model blip2-itm-demo \\\n"
+                "      --text-field title --score=itc",
     .options = options,
     .more_options = score_options_more,
     .min_args = 1,
@@ -376,14 +381,13 @@ const struct cli_command cmd_embed = {
              "image\n"
              "encoder's class token. blipline export writes them as .npy with a list of keys. It is blipline caption\n"
              "with the recipe `embed` (blipline help recipe embed).\n\n" ABOUT_RESUME,
-    .examples =
-        "Examples:\n"
-        "  blipline embed photos/ -o photos.emb --model blip2-itm-vit-g \\\n"
-        "      --embed itc:fp16:first\n"
-        "  blipline embed photos/ -o photos.emb --model blip2-opt-2.7b \\\n"
-        "      --embed query:fp16 --embed cls\n"
-        "  blipline embed @pairs.jsonl -o pairs.emb --model blip2-itm-demo \\\n"
-        "      --embed itc --embed itc_text --text-field caption",
+    .examples = "Examples:\n"
+                "  blipline embed photos/ -o photos.emb --model blip2-itm-vit-g \\\n"
+                "      --embed itc:fp16:first\n"
+                "  blipline embed photos/ -o photos.emb --model blip2-opt-2.7b \\\n"
+                "      --embed query:fp16 --embed cls\n"
+                "  blipline embed @pairs.jsonl -o pairs.emb --model blip2-itm-demo \\\n"
+                "      --embed itc --embed itc_text --text-field caption",
     .options = options,
     .more_options = score_options_more,
     .min_args = 1,

@@ -17,8 +17,8 @@ struct devices_options {
 static const struct cli_option options[] = {
     {"cuda-library", 0, CLI_TEXT, offsetof(struct devices_options, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
-    {"json", 0, CLI_FLAG, offsetof(struct devices_options, json), NULL, "one JSON object instead of the lines (blipline help json)",
-     0, 0, NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct devices_options, json), NULL,
+     "one JSON object instead of the lines (blipline help json)", 0, 0, NULL},
     {0},
 };
 
@@ -127,7 +127,9 @@ const struct cli_command cmd_devices = {
         "of\n"
         "256 pictures, the cache of 256 sequences; the language model grows as many as its share holds. The CPUs "
         "decode\n"
-        "pictures. --dry-run shows processes, shares and threads. NVIDIA's MPS (ops/mps.sh start) lets the\n"
+        "pictures. --dry-run shows processes, shares and threads. NVIDIA's MPS (mps.sh start, in ops/ of the source "
+        "and\n"
+        "of PREFIX/share/blipline) lets the\n"
         "processes of a card work side by side; without it they take turns.\n\n"
         "The types that a recipe leaves open (--dtype auto) are bf16 on GPUs and fp32 on the CPU. They are stored with "
         "the\n"

@@ -84,6 +84,13 @@ int help_complain_unknown(const char *name)
         cli_error("%s is a topic, not a command: blipline help %s explains it", name, name);
         return CLI_EXIT_USAGE;
     }
+    if (name[0] == '-') {
+        static const char *const options[] = {"help", "version", NULL};
+
+        cli_error("%s: options stand behind a command%s (blipline --help)", name,
+                  nearest_hint("--", name + strspn(name, "-"), options, hint, sizeof(hint)));
+        return CLI_EXIT_USAGE;
+    }
     cli_error("there is no command or topic %s%s (blipline --help lists them)", name,
               nearest_hint("", name, words, hint, sizeof(hint)));
     return CLI_EXIT_USAGE;

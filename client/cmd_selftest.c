@@ -44,8 +44,8 @@ static const struct cli_option options[] = {
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"threads", 't', CLI_NUMBER, offsetof(struct selftest_options, threads), "N",
      "threads to compute with (default: the workers' own; the jobs take every CPU)", 1, MAX_THREADS, NULL},
-    {"json", 0, CLI_FLAG, offsetof(struct selftest_options, json), NULL, "one JSON object instead of the table (blipline help json)",
-     0, 0, NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct selftest_options, json), NULL,
+     "one JSON object instead of the table (blipline help json)", 0, 0, NULL},
     {"verbose", 'v', CLI_FLAG, offsetof(struct selftest_options, verbose), NULL,
      "a line for each set of decoding options", 0, 0, NULL},
     {0},
@@ -304,10 +304,9 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (r.demo)
         rc = run_demo(&o, &device, r.rows, &signal_number, &err);
     else
-        rc = run_model(
-            &o, &device,
-            &(struct selftest_run){.model_dir = model, .golden_dir = o.golden, .images_dir = o.images}, r.rows,
-            &signal_number, &err);
+        rc = run_model(&o, &device,
+                       &(struct selftest_run){.model_dir = model, .golden_dir = o.golden, .images_dir = o.images},
+                       r.rows, &signal_number, &err);
     r.seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
     if (rc < 0 && !signal_number)
         cli_error("selftest: %s", err.text[0] ? err.text : strerror(-rc));
@@ -334,7 +333,8 @@ const struct cli_command cmd_selftest = {
         "With one: runs the self-test of every worker (blipline-encoder, -qformer, -llm with -t) on a checkpoint for\n"
         "which there are reference results. A golden folder holds expected.json (pictures, token ids, tokenizer "
         "cases)\n"
-        "and expected.safetensors (the tensors); tests/golden/make_golden.py makes them for any checkpoint.\n\n"
+        "and expected.safetensors (the tensors); tests/golden/make_golden.py of the source makes them for any "
+        "checkpoint.\n\n"
         "Errors of tensors are relative, of the whole tensor in the Euclidean norm; those of scores are absolute "
         "where\n"
         "scores are below 1. Exit code 0 only if everything passed.",

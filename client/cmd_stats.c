@@ -21,7 +21,8 @@ struct stats_options {
 };
 
 static const struct cli_option options[] = {
-    {"json", 0, CLI_FLAG, offsetof(struct stats_options, json), NULL, "one JSON object (blipline help json)", 0, 0, NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct stats_options, json), NULL, "one JSON object (blipline help json)", 0, 0,
+     NULL},
     {0},
 };
 

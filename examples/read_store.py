@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Print key and captions of a job store: read_store.py STORE [FOLDER_OF_GENERATED_CLASSES]   (make python-proto makes them)"""
+"""Print key and captions of a job store: read_store.py STORE [FOLDER_OF_GENERATED_CLASSES]   (make python-proto makes them; elsewhere: protoc --python_out=FOLDER proto/*.proto)"""
 import os, struct, sys
 if len(sys.argv) < 2:
     sys.exit(__doc__)

@@ -66,7 +66,8 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
         return rc;
     }
     if (!p->common->model[0] && strcmp(p->common->device, "null") != 0)
-        fatal(EXIT_CONFIG, "model is missing: the folder of a checkpoint is wanted (-f FILE, with a line model = FOLDER)");
+        fatal(EXIT_CONFIG,
+              "model is missing: the folder of a checkpoint is wanted (-f FILE, with a line model = FOLDER)");
     stop_init();
     if (p->start(p->conf, &daemon, &err) < 0)
         fatal(EXIT_INIT, "%s", err.text);

@@ -97,7 +97,8 @@ static void test_pages_fill_paragraphs_and_items_and_keep_other_lines(void **sta
     page_item("  --a-long-name-of", 16, "where to", out);
     page_comment("what it means", out);
     assert_int_equal(fclose(out), 0);
-    assert_string_equal(page, "  -o, --output  where to\n  --a-long-name-of\n                where to\n# what it means\n");
+    assert_string_equal(page,
+                        "  -o, --output  where to\n  --a-long-name-of\n                where to\n# what it means\n");
     free(page);
 }
 
