@@ -102,6 +102,24 @@ static int set_text(const struct conf_key *k, void *conf, const char *value, str
     return 0;
 }
 
+/* In the units that the key is written in. */
+static const char *number_text(const struct conf_key *k, int64_t n, char ret[CONF_SIZE_TEXT])
+{
+    static const struct unit units[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+    const struct unit *u = units;
+
+    if (k->type == CONF_SIZE)
+        return conf_size_text((uint64_t)n, ret);
+    if (k->type != CONF_DURATION) {
+        (void)snprintf(ret, CONF_SIZE_TEXT, "%" PRId64, n);
+        return ret;
+    }
+    while (u->factor > 1 && (n == 0 || n % u->factor))
+        u++;
+    (void)snprintf(ret, CONF_SIZE_TEXT, "%" PRId64 "%s", n / u->factor, u->suffix);
+    return ret;
+}
+
 static int set_key(const struct conf_key *k, void *conf, const char *value, struct err *err)
 {
     static const struct {
@@ -112,6 +130,7 @@ static int set_key(const struct conf_key *k, void *conf, const char *value, stru
                  [CONF_DURATION] = {conf_parse_duration, "a duration such as 500ms, 30s, 5m"},
                  [CONF_SIZE] = {conf_parse_size, "a size such as 4096, 64MiB, 8GiB"}};
     void *field = (char *)conf + k->offset;
+    char least[CONF_SIZE_TEXT], most[CONF_SIZE_TEXT];
     int64_t n = 0;
 
     if (k->type == CONF_TEXT)
@@ -124,8 +143,8 @@ static int set_key(const struct conf_key *k, void *conf, const char *value, stru
         return 0;
     }
     if (n < k->min || (k->max && n > k->max))
-        return err_set(err, -ERANGE, "%s = %s is out of range (%lld to %lld)", k->key, value, (long long)k->min,
-                       (long long)(k->max ? k->max : INT64_MAX));
+        return err_set(err, -ERANGE, "%s = %s is out of range (%s%s%s)", k->key, value, number_text(k, k->min, least),
+                       k->max ? " to " : " or more", k->max ? number_text(k, k->max, most) : "");
     memcpy(field, &n, sizeof(n));
     return 0;
 }

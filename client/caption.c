@@ -54,6 +54,7 @@ struct run {
     struct progress progress;
     uint64_t n_before, n_redone_before; /* records that there were, that had taken the place of others */
     int64_t start_ms, end_ms, line_ms, busy_until_ms;
+    int64_t blocked_ms, waited_ms; /* since when the disk is full, 0: it is not; how long it was before */
     char told[MSG_TEXT_SIZE]; /* what was last said of a full disk */
     struct buf advice;        /* what to do about an error of -o, with NUL; or empty */
 };
@@ -276,6 +277,10 @@ static void show_progress(struct run *r)
         screen_note(&r->screen, "%s", text);
         r->line_ms = now_ms;
     }
+    if ((p->state == MSG_JOB_BLOCKED) != (r->blocked_ms != 0)) {
+        r->waited_ms += r->blocked_ms ? now_ms - r->blocked_ms : 0;
+        r->blocked_ms = r->blocked_ms ? 0 : now_ms;
+    }
     if (p->state == MSG_JOB_BLOCKED && strcmp(p->text, r->told) != 0)
         screen_note(&r->screen, "waiting: %s", p->text);
     (void)msg_text_set(r->told, sizeof(r->told), p->state == MSG_JOB_BLOCKED ? p->text : "");
@@ -489,6 +494,7 @@ static int conclude(struct run *r, int rc, const struct err *err)
                             .progress = &r->now,
                             .n_before = r->n_before,
                             .elapsed_ms = r->end_ms - r->start_ms,
+                            .waited_ms = r->waited_ms + (r->blocked_ms ? r->end_ms - r->blocked_ms : 0),
                             .done = rc == 0 && r->now.state == MSG_JOB_DONE,
                             .recipe = &r->o->plan->recipe};
 

@@ -145,7 +145,7 @@ static const char json[] =
     "  caption   complete (false: it was stopped, or paused, then paused says why, or a folder could not be read), items, "
     "done, failed, this_run (items done in this run), done_again (of those, how many had a record before), to_do_again "
     "(items whose record stays until they are done again), passed_over (what the walks over folders did not take, by kind: "
-    "blipline help sources), seconds, "
+    "blipline help sources), seconds, waited_s (of those, for room on the disk), "
     "images_per_s; stages: a list of {stage, items, busy_s, share, decode_s, resize_s, failures, lease_expiries}. Also of "
     "score and embed\n"
     "  dry-run   with --dry-run: recipe, stages (what depends on what), columns (of lists, that are used), workers (the "

@@ -96,19 +96,32 @@ char *progress_rate_text(double per_second, char ret[PROGRESS_RATE_SIZE])
 {
     int digits = per_second < 10 ? 2 : per_second < 100 ? 1 : 0;
 
-    (void)snprintf(ret, PROGRESS_RATE_SIZE, "%.*f", digits, per_second);
+    if (per_second > 0 && per_second < 0.01)
+        (void)snprintf(ret, PROGRESS_RATE_SIZE, "%.2g", per_second);
+    else
+        (void)snprintf(ret, PROGRESS_RATE_SIZE, "%.*f", digits, per_second);
     return ret;
+}
+
+/* "SEPARATOR12.3 img/s"; nothing while nothing gets done: what was waited for (a model, room on the disk) has no rate. */
+static void add_rate(const struct progress *p, const char *separator, char *ret, size_t ret_size)
+{
+    char rate[PROGRESS_RATE_SIZE];
+    const size_t n = strlen(ret);
+
+    if (progress_rate(p) > 0)
+        (void)snprintf(ret + n, ret_size - n, "%s%s img/s", separator, progress_rate_text(progress_rate(p), rate));
 }
 
 /* What stands right of the bar. */
 static void bar_numbers(const struct progress *p, int64_t now_ms, char *ret, size_t ret_size)
 {
-    char rate[PROGRESS_RATE_SIZE], eta[PROGRESS_DURATION_SIZE];
+    char eta[PROGRESS_DURATION_SIZE];
     int64_t eta_ms = progress_eta_ms(p, now_ms);
     size_t n;
 
-    (void)snprintf(ret, ret_size, "%" PRIu64 "/%" PRIu64 "  %s img/s", p->n_done, p->n_total,
-                   progress_rate_text(progress_rate(p), rate));
+    (void)snprintf(ret, ret_size, "%" PRIu64 "/%" PRIu64, p->n_done, p->n_total);
+    add_rate(p, "  ", ret, ret_size);
     n = strlen(ret);
     if (eta_ms >= 0 && p->n_done < p->n_total)
         (void)snprintf(ret + n, ret_size - n, "  ETA %s", progress_duration(eta_ms, eta));
@@ -145,12 +158,12 @@ void progress_bar(const struct progress *p, int64_t now_ms, unsigned columns, ch
 
 void progress_line(const struct progress *p, int64_t now_ms, char *ret, size_t ret_size)
 {
-    char rate[PROGRESS_RATE_SIZE], eta[PROGRESS_DURATION_SIZE];
+    char eta[PROGRESS_DURATION_SIZE];
     int64_t eta_ms = progress_eta_ms(p, now_ms);
     size_t n;
 
-    (void)snprintf(ret, ret_size, "%" PRIu64 " of %" PRIu64 " done, %s img/s", p->n_done, p->n_total,
-                   progress_rate_text(progress_rate(p), rate));
+    (void)snprintf(ret, ret_size, "%" PRIu64 " of %" PRIu64 " done", p->n_done, p->n_total);
+    add_rate(p, ", ", ret, ret_size);
     n = strlen(ret);
     if (eta_ms >= 0 && p->n_done < p->n_total)
         (void)snprintf(ret + n, ret_size - n, ", %s to go", progress_duration(eta_ms, eta));

@@ -22,7 +22,9 @@ static uint64_t n_this_run(const struct report *r)
 
 static double rate(const struct report *r)
 {
-    return r->elapsed_ms > 0 ? (double)n_this_run(r) * 1000 / (double)r->elapsed_ms : 0;
+    const int64_t ms = r->elapsed_ms - r->waited_ms;
+
+    return ms > 0 ? (double)n_this_run(r) * 1000 / (double)ms : 0;
 }
 
 static uint64_t busy_sum(const struct msg_job_progress *p)
@@ -107,6 +109,7 @@ void report_words(const struct report *r, struct screen *s)
     const struct msg_job_progress *p = r->progress;
     uint64_t n = n_this_run(r), n_again = n_again_this_run(r), n_good = p->n_done - p->n_again;
     char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE], again[48] = "", command[SHELL_SIZE];
+    char waited[PROGRESS_DURATION_SIZE];
 
     if (n == 0) {
         if (r->done && p->n_again == 0)
@@ -119,11 +122,13 @@ void report_words(const struct report *r, struct screen *s)
         say_what_is_left(r, s);
         return;
     }
-    elapsed_text(r->elapsed_ms, took);
+    elapsed_text(r->elapsed_ms - r->waited_ms, took);
+    elapsed_text(r->waited_ms, waited);
     if (n_again)
         (void)snprintf(again, sizeof(again), " (%" PRIu64 " of them once more)", n_again);
-    screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, %" PRIu64 " in this run%s in %s (%s img/s)", r->store,
-                n_good, p->n_items, n, again, took, progress_rate_text(rate(r), speed));
+    screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, %" PRIu64 " in this run%s in %s%s%s (%s img/s)",
+                r->store, n_good, p->n_items, n, again, took, r->waited_ms ? " and a wait of " : "",
+                r->waited_ms ? waited : "", progress_rate_text(rate(r), speed));
     stage_words(r, s);
     if (p->n_failed)
         screen_note(s, "%" PRIu64 " item%s failed; `%s` counts the reasons", p->n_failed, cli_s(p->n_failed),
@@ -152,12 +157,13 @@ void report_json(const struct report *r)
 
     for (uint32_t i = 0; i < p->n_stages; i++)
         (void)json_array_append_new(stages, stage_json(p, i, busy_sum(p)));
-    all = json_pack("{s:b, s:s*, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o}", "complete",
+    all = json_pack("{s:b, s:s*, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:o}", "complete",
                     r->done && !passed_over_is_incomplete(&r->passed_over), "paused", r->paused ? p->text : NULL,
                     "items", (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
                     "this_run", (json_int_t)n_this_run(r), "done_again", (json_int_t)n_again_this_run(r), "to_do_again",
                     (json_int_t)p->n_again, "passed_over", passed_over_json(&r->passed_over), "seconds",
-                    (double)r->elapsed_ms / 1000, "images_per_s", rate(r), "stages", stages);
+                    (double)r->elapsed_ms / 1000, "waited_s", (double)r->waited_ms / 1000, "images_per_s", rate(r),
+                    "stages", stages);
     answer_print("caption", all, JSON_REAL_PRECISION(9));
     (void)fflush(stdout);
 }

@@ -17,6 +17,7 @@ struct report {
     uint64_t n_before;                       /* items that had a record when the run began */
     uint64_t n_redone_before;                /* records that had taken the place of others by then */
     int64_t elapsed_ms;                      /* of the run, without reading and checking the checkpoint */
+    int64_t waited_ms;                       /* of that, until there was room on the disk */
     bool done;                               /* not stopped */
     bool paused;                             /* but paused: the progress says why */
     struct passed_over passed_over;          /* by this run's walks */

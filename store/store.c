@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/conf.h"
 #include "store/store_state.h"
 
 #define MIN_FREE_BYTES ((uint64_t)4 << 20)
@@ -112,8 +113,10 @@ int store_free_bytes(const struct store *s, uint64_t *ret_bytes)
 
 static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err)
 {
-    return err_set(err, -ENOSPC, "disk full: %.1f MB free on %s, %.1f MB are always left free",
-                   (double)free_bytes / 1e6, s->path, (double)s->min_free_bytes / 1e6);
+    char least[CONF_SIZE_TEXT];
+
+    return err_set(err, -ENOSPC, "disk full: %.1f MiB free on %s, %s are always left free",
+                   (double)free_bytes / (1 << 20), s->path, conf_size_text(s->min_free_bytes, least));
 }
 
 static uint64_t used_bytes(const struct store *s)

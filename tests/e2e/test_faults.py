@@ -229,7 +229,7 @@ def test_a_disk_too_full_for_a_new_store_is_said_at_once(folder):
         pytest.skip("cannot mount a tmpfs")
     try:
         done = caption(IMAGES, mount / "s", check=False)
-        assert done.returncode == 1 and "disk full: 41.9 MB free" in done.stderr and "signal" not in done.stderr
+        assert done.returncode == 1 and "disk full: 40.0 MiB free" in done.stderr and "signal" not in done.stderr
         subprocess.run(["mount", "-o", "remount,size=200m", str(mount)], check=True)
         caption(IMAGES, mount / "s")
         assert len(export(mount / "s")[0]) == 24

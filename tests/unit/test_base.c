@@ -258,8 +258,8 @@ static const struct conf_key sample_table[] = {
     {"endpoint", CONF_TEXT, CONF_AT(struct sample_conf, endpoint), NULL, 1, 0, "where to bind"},
     {"threads", CONF_INT, CONF_AT(struct sample_conf, threads), "2", 1, 64, "threads"},
     {"insecure", CONF_BOOL, CONF_AT(struct sample_conf, insecure), "no", 0, 0, "no keys"},
-    {"lease", CONF_DURATION, CONF_AT(struct sample_conf, lease), "30s", 1, 0, "lease"},
-    {"memory", CONF_SIZE, CONF_AT(struct sample_conf, memory), "1GiB", 1, 0, "memory"},
+    {"lease", CONF_DURATION, CONF_AT(struct sample_conf, lease), "30s", 500, 7200000, "lease"},
+    {"memory", CONF_SIZE, CONF_AT(struct sample_conf, memory), "1GiB", 1 << 20, 0, "memory"},
     {0}};
 
 static int load_text(const char *text, struct sample_conf *conf, struct err *err)
@@ -333,7 +333,9 @@ static void test_conf_names_line_key_and_what_was_wanted(void **state)
         {"endpoint = a\nthreads = many\n", ", line 2: threads = many: a whole number", -EINVAL},
         {"endpoint = a\n\nthreads = 1\n  threads = 2\n", ", line 4: threads is there already, in line 3", -EINVAL},
         {"endpoint = a\nnonsense\nthreads = many\n", ", line 2: not \"key = value\"", -EINVAL},
-        {"endpoint = a\nthreads = 65\n", "out of range", -ERANGE},
+        {"endpoint = a\nthreads = 65\n", "out of range (1 to 64)", -ERANGE},
+        {"endpoint = a\nmemory = 1000\n", "memory = 1000 is out of range (1MiB or more)", -ERANGE},
+        {"endpoint = a\nlease = 1ms\n", "lease = 1ms is out of range (500ms to 2h)", -ERANGE},
         {"endpoint = a\nthread = 2\n", "unknown key \"thread\"", -EINVAL},
         {"endpoint = a\nmemory = 9999999999GiB\n", "memory", -EINVAL},
         {"endpoint = a\nlease = 3 weeks\n", "a duration such as", -EINVAL},

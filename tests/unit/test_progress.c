@@ -104,7 +104,7 @@ static void test_progress_bar_of_no_items_is_no_division_by_zero(void **state)
     progress_bar(&p, 0, 80, text, sizeof(text));
     assert_non_null(strstr(text, "  0% ["));
     progress_line(&p, 0, text, sizeof(text));
-    assert_string_equal(text, "0 of 0 done, 0.00 img/s");
+    assert_string_equal(text, "0 of 0 done");
 }
 
 static void test_progress_line_says_it_in_words(void **state)
@@ -117,6 +117,23 @@ static void test_progress_line_says_it_in_words(void **state)
     progress_update(&p, 10000, 10000, 7, 1000000);
     progress_line(&p, 10000, text, sizeof(text));
     assert_string_equal(text, "10000 of 1000000 done, 1000 img/s, 16m30s to go, 7 failed");
+}
+
+static void test_progress_gives_no_rate_of_a_wait_and_no_zero_of_slow_work(void **state)
+{
+    char rate[PROGRESS_RATE_SIZE], text[100];
+    struct progress p;
+
+    (void)state;
+    progress_init(&p, 0, 5, 100);
+    for (int64_t t = 0; t <= 300000; t += 1000)
+        progress_update(&p, t, 5, 0, 100);
+    progress_line(&p, 300000, text, sizeof(text));
+    assert_string_equal(text, "5 of 100 done");
+    progress_bar(&p, 300000, 80, text, sizeof(text));
+    assert_null(strstr(text, "img/s"));
+    assert_string_equal(progress_rate_text(0.0042, rate), "0.0042");
+    assert_string_equal(progress_rate_text(0.5, rate), "0.50");
 }
 
 static void test_progress_durations_and_rates_are_short(void **state)
@@ -149,6 +166,7 @@ int main(void)
         cmocka_unit_test(test_progress_bar_fits_every_width),
         cmocka_unit_test(test_progress_bar_of_no_items_is_no_division_by_zero),
         cmocka_unit_test(test_progress_line_says_it_in_words),
+        cmocka_unit_test(test_progress_gives_no_rate_of_a_wait_and_no_zero_of_slow_work),
         cmocka_unit_test(test_progress_durations_and_rates_are_short),
     };
 
