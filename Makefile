@@ -98,7 +98,7 @@ BINARIES := $(addprefix $(O)/,blipline blipline-broker blipline-encoder blipline
 NVCC      := nvcc
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))
 CUDA_SRC  := $(wildcard tensor/cuda/*.cu)
-CUDA_PIC  := $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/weight_parts.c)
+CUDA_PIC  := $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/weight_parts.c tensor/cuda/abi.c)
 CUDA_SO   := $(if $(filter 1,$(CUDA)),$(O)/libblipline-cuda.so)
 CUDA_ARCH := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=sm_89 -gencode arch=compute_90a,code=sm_90a \
              -gencode arch=compute_90,code=compute_90
@@ -126,6 +126,12 @@ $(O)/libblipline-cuda.so: $(CUDA_SRC:%.cu=$(O)/%.o) $(CUDA_PIC)
 $(O)/tensor/cuda/%.o: tensor/cuda/%.cu
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+# so that a program and the operators of another build are not put together
+DEVICE_ABI := $(O)/gen/device_abi.h
+$(DEVICE_ABI): tensor/ops.h tensor/tensor.h tensor/device.h base/err.h
+	@mkdir -p $(@D)
+	$(Q)cat $^ | cksum | sed 's/\([0-9]*\).*/#define DEVICE_ABI \1u/' > $@
+$(O)/tensor/device.o $(O)/pic/tensor/cuda/abi.o: $(DEVICE_ABI)
 # without sanitizers and coverage: those need what only programs are linked with
 $(O)/pic/%.o: %.c
 	@mkdir -p $(@D)
@@ -231,7 +237,7 @@ simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and f
 
 # In the place of the CUDA operators, for end-to-end tests of what the daemons do with a device that works behind the host.
 LATE_SO := $(O)/tests/e2e/liblate.so
-$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c)
+$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c tensor/cuda/abi.c)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 
@@ -275,7 +281,7 @@ check-headers: $(PROTOGEN) ## every header compiles alone
 	$(Q)for h in $(filter %.h,$(C_FILES)); do $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -x c -fsyntax-only -include $$h /dev/null || exit 1; done
 	$(Q)$(if $(filter 1,$(CUDA)),for h in $(filter-out %/launch.cuh %/ptx.cuh,$(filter %.h %.cuh,$(CUDA_FILES))); do g++ $(EMULATED_FLAGS) -Wno-unused-function -x c++ -fsyntax-only -include $$h /dev/null || exit 1; done)
 LINT_C := $(filter-out tests/%,$(filter %.c,$(C_FILES)))
-lint: check-layers check-headers $(PROTOGEN) $(RECIPE_TEXTS) $(PAGES) ## layers, headers, manual pages, cppcheck, clang-tidy
+lint: check-layers check-headers $(PROTOGEN) $(RECIPE_TEXTS) $(DEVICE_ABI) $(PAGES) ## layers, headers, manual pages, cppcheck, clang-tidy
 	$(Q)sh ops/install-deps.sh lint
 	$(Q)mandoc -T lint $(O)/share/man/*/*
 	$(Q)cppcheck --quiet -j $(shell nproc) --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem -I. $(LINT_C)

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "device_abi.h" /* made by the Makefile */
+
 #define LIBRARY "libblipline-cuda.so"
 
 bool device_is_cuda(const char *device)
@@ -33,6 +35,7 @@ static void find_library(char ret[PATH_MAX])
 static int open_cuda(const struct device_conf *conf, struct ops **ret, struct err *err)
 {
     char path[PATH_MAX];
+    const uint32_t *abi;
     device_cuda_new *open;
     void *library;
 
@@ -49,10 +52,15 @@ static int open_cuda(const struct device_conf *conf, struct ops **ret, struct er
     library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return err_set(err, -ENOTSUP, "device = %s: the CUDA operators do not load: %s", conf->device, dlerror());
+    abi = dlsym(library, DEVICE_ABI_SYMBOL);
     *(void **)&open = dlsym(library, DEVICE_CUDA_SYMBOL);
-    if (!open)
-        return err_set(err, -ENOTSUP, "%s is of another build: it has no " DEVICE_CUDA_SYMBOL, path);
-    return open(conf, ret, err);
+    if (open && abi && *abi == DEVICE_ABI)
+        return open(conf, ret, err);
+    (void)dlclose(library);
+    return err_set(err, -ENOTSUP,
+                   "device = %s: %s is of another build than this program: build and install both together, or name "
+                   "the right one with cuda_library",
+                   conf->device, path);
 }
 
 int device_open(const struct device_conf *conf, struct ops **ret, struct err *err)

@@ -24,8 +24,11 @@ int device_open(const struct device_conf *conf, struct ops **ret, struct err *er
 /* Is it a name of the CUDA operators? */
 bool device_is_cuda(const char *device);
 
-/* What the shared object exports under this name. */
+/* What the shared object exports under this name: */
 #define DEVICE_CUDA_SYMBOL "ops_cuda_new"
 typedef int device_cuda_new(const struct device_conf *conf, struct ops **ret, struct err *err);
+/* and a checksum of the headers that both sides are built with: where it is another one, nothing of it is called. */
+#define DEVICE_ABI_SYMBOL "ops_cuda_abi"
+extern const uint32_t ops_cuda_abi;
 
 #endif

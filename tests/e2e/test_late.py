@@ -3,6 +3,7 @@ when they are waited for, and ends a process that relies on more than tensor/ops
 
 import re
 import signal
+import subprocess
 
 import pytest
 from harness import BUILD, IMAGES, Client, Cluster, answer_for, caption, demo_nodes, export, many, wait_for
@@ -186,3 +187,14 @@ def test_null_workers_send_the_type_of_the_recipe(folder, dtype):
     assert caption(IMAGES, folder / "s", "--device", "null", "--dtype", dtype, check=False).returncode == 0
     rows, _ = export(folder / "s")
     assert len(rows) == 24 and all(r.get("caption") == "null" for r in rows)
+
+
+def test_operators_of_another_build_are_not_called(folder):
+    """A shared object that says nothing of its headers, and one that was built with others."""
+    for n, words in enumerate(("", "const unsigned ops_cuda_abi = 1;")):
+        other = folder / f"lib{n}.so"
+        source = words + " int ops_cuda_new(void); int ops_cuda_new(void) { __builtin_trap(); }"
+        subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(other)], input=source, text=True, check=True, timeout=60)
+        done = caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", other, check=False)
+        assert done.returncode == 1 and f"{other} is of another build" in done.stderr and "build and install both together" in done.stderr, done.stderr
+        assert not (folder / "s").exists()

@@ -1,0 +1,5 @@
+#include "device_abi.h"
+#include "tensor/device.h"
+
+/* What this shared object was built against. */
+__attribute__((visibility("default"))) const uint32_t ops_cuda_abi = DEVICE_ABI;
