@@ -66,7 +66,7 @@ WIRE    := $(wildcard wire/*.c)
 STORE   := $(wildcard store/*.c)
 SOURCE  := $(wildcard source/*.c)
 TENSOR_CPU := $(wildcard tensor/cpu*.c)
-TENSOR_BASE := tensor/tensor.c
+TENSOR_BASE := tensor/tensor.c tensor/cpu_isa.c
 TENSOR  := $(filter-out $(TENSOR_CPU),$(wildcard tensor/*.c))
 MODEL   := $(wildcard model/*.c)
 WORKER  := $(wildcard worker/*.c)
@@ -168,7 +168,7 @@ E2E_TESTS   := tests/e2e
 ifeq ($(SAN),thread)
 # ThreadSanitizer cannot see how libgomp's threads wait for one another: each OpenMP loop would be a race to it. So what computes is left
 # out, and the end-to-end tests are those of null workers, which pass real messages through real daemons.
-TSAN_TESTS  := base broker_socket client_session committer core core_jobs core_table decode feed msg pool progress reader recipe row source spawn \
+TSAN_TESTS  := base broker_socket client_session committer core core_jobs core_table cpu_pool decode feed msg pool progress reader recipe row source spawn \
                store stored table template wire_message worker_session
 UNIT_TESTS  := $(filter $(TSAN_TESTS:%=$(O)/tests/unit/test_%),$(UNIT_TESTS))
 E2E_TESTS   := tests/e2e/test_foreign.py
@@ -199,8 +199,11 @@ test: ## everything: unit and golden tests, the CUDA kernels in the emulator, si
 	$(Q)$(MAKE) --no-print-directory simulate
 	$(Q)$(MAKE) --no-print-directory test-e2e
 
+# What runs at every level of the CPU's vector instructions (fixture_cpu_isa): models whose results must not depend on the batch.
+LEVEL_TESTS := $(filter $(patsubst %,$(O)/tests/unit/test_%,demo_captions generate golden_decode golden_itm golden_opt golden_t5 lm lm_random qformer),$(UNIT_TESTS))
 test-unit: $(UNIT_TESTS) ## unit and golden tests (T=name picks some)
 	$(Q)sh tests/run-unit.sh $(UNIT_TESTS)
+	$(Q)$(if $(LEVEL_TESTS),sh tests/levels.sh sh tests/run-unit.sh $(LEVEL_TESTS))
 
 # The tests of the CUDA operators run on a GPU (test-gpu) and, the same programs, without one: tests/emulator runs the same kernels on the CPU.
 GPU_TESTS   := $(patsubst tests/gpu/%.c,$(O)/tests/gpu/%,$(wildcard tests/gpu/test_*$(T)*.c))
@@ -243,6 +246,7 @@ $(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/host.c
 
 test-e2e: build python-proto $(LATE_SO) $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
 	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \
+	    sh -c '"$$@" && { [ -n "$(T)" ] || sh tests/levels.sh "$$@" -m every_level; }' e2e \
 	    $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_TESTS) $(if $(T),-k '$(T)')
 
 PYTHON_PROTO := $(PROTOS:proto/%.proto=build/gen-python/proto/%_pb2.py)

@@ -80,7 +80,7 @@ static void list_models(const char *folder, char names[MAX_NAMES][NAME_SIZE], co
             snprintf(path, sizeof(path), "%s/%s/config.json", folder, e->d_name) >= (int)sizeof(path) ||
             access(path, F_OK) < 0)
             continue;
-        (void)snprintf(names[*n], NAME_SIZE, "%s", e->d_name);
+        (void)snprintf(names[*n], NAME_SIZE, "%.*s", NAME_SIZE - 1, e->d_name);
         words[*n] = names[*n];
         ++*n;
     }

@@ -1,10 +1,12 @@
 #include "tensor/cpu.h"
 
+#include "tensor/cpu_product.h"
 #include "tensor/host.h"
 #include "tensor/weight_parts.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,7 +20,9 @@ enum {
 static const double work_per_wake_flop = 4e6;
 
 struct ops_weight {
-    struct cpu_packed *packed;
+    int64_t n, k;
+    struct cpu_packed *packed; /* with oneDNN */
+    struct cpu_panels *panels; /* without */
 };
 
 int64_t cpu_padded_row(int64_t n)
@@ -46,11 +50,51 @@ int cpu_threads_for(const struct ops_cpu *o, double work_flop)
     return work_flop < work_per_wake_flop ? 1 : o->n_threads;
 }
 
+struct share {
+    cpu_share_fn *fn;
+    void *arg;
+    int64_t n, grain;
+};
+
+static void share_piece(void *arg, int64_t piece, int thread)
+{
+    const struct share *s = arg;
+    const int64_t begin = piece * s->grain, end = begin + s->grain;
+
+    s->fn(s->arg, begin, end < s->n ? end : s->n, thread);
+}
+
+void cpu_share(const struct ops_cpu *o, double work_flop, int64_t n, int64_t grain, cpu_share_fn *fn, void *arg)
+{
+    enum { PARTS = 4 };
+    const int n_threads = cpu_threads_for(o, work_flop);
+    struct share s = {.fn = fn, .arg = arg, .n = n, .grain = grain};
+    int64_t n_pieces;
+
+    if (n_threads == 1) {
+        fn(arg, 0, n, 0);
+        return;
+    }
+    if (grain == 0)
+        s.grain = (n + (int64_t)PARTS * n_threads - 1) / ((int64_t)PARTS * n_threads);
+    if (s.grain < (n + CPU_POOL_MAX_PIECES - 1) / CPU_POOL_MAX_PIECES)
+        s.grain = (n + CPU_POOL_MAX_PIECES - 1) / CPU_POOL_MAX_PIECES;
+    n_pieces = (n + s.grain - 1) / s.grain;
+    if (o->pool) {
+        cpu_pool_run(o->pool, n_pieces, share_piece, &s);
+        return;
+    }
+#pragma omp parallel for schedule(dynamic) num_threads(n_threads)
+    for (int64_t i = 0; i < n_pieces; i++)
+        share_piece(&s, i, omp_get_thread_num());
+}
+
 static void cpu_free(struct ops *o)
 {
     struct ops_cpu *c = cpu_of(o);
 
     cpu_matmul_free(c->matmul);
+    cpu_pool_free(c->pool);
     free(c->scratch);
     free(c);
 }
@@ -61,6 +105,7 @@ static void cpu_weight_free(struct ops *o, struct ops_weight *w)
     if (!w)
         return;
     cpu_packed_free(w->packed);
+    cpu_panels_free(w->panels);
     free(w);
 }
 
@@ -86,13 +131,22 @@ static int plain_size(const struct ops_weight_part *parts, int n_parts, struct p
     return 0;
 }
 
-static void convert(const struct ops_cpu *c, const struct tensor *t, unsigned char *to)
-{
-    const enum dtype act = c->base.act_dtype;
-    const size_t width = (size_t)t->shape[1], element = dtype_size_bytes(t->dtype);
+struct conversion {
+    enum dtype act;
+    const struct tensor *from;
+    unsigned char *to;
+};
 
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 8.0 * t->shape[0] * t->shape[1]))
-    for (int64_t r = 0; r < t->shape[0]; r++) {
+static void convert_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct conversion *c = arg;
+    const struct tensor *t = c->from;
+    const enum dtype act = c->act;
+    const size_t width = (size_t)t->shape[1], element = dtype_size_bytes(t->dtype);
+    unsigned char *to = c->to;
+
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
         const unsigned char *from = (const unsigned char *)t->data + (size_t)r * width * element;
         float part[512];
 
@@ -140,7 +194,8 @@ static int plain_init(const struct ops_cpu *c, const struct ops_weight_part *par
         const struct tensor *t = parts[i].weight, *b = parts[i].bias;
 
         if (!as_it_is)
-            convert(c, t, values + at * (size_t)p->k * element);
+            cpu_share(c, 8.0 * (double)t->shape[0] * (double)t->shape[1], t->shape[0], 0, convert_rows,
+                      &(struct conversion){c->base.act_dtype, t, values + at * (size_t)p->k * element});
         if (b)
             tensor_to_f32(p->bias + at, b->dtype, b->data, (size_t)b->shape[0]);
         at += (size_t)t->shape[0];
@@ -162,26 +217,45 @@ static int cpu_weight_new(struct ops *o, const struct ops_weight_part *parts, in
     w = calloc(1, sizeof(*w));
     if (!w || plain_init(c, parts, n_parts, &p) < 0)
         rc = err_set(err, -ENOMEM, "weight [%lld, %lld]: out of memory", (long long)p.n, (long long)p.k);
-    else
+    else if (c->matmul)
         rc = cpu_packed_new(c->matmul, p.n, p.k, p.values, p.bias, c->n_threads, &w->packed, err);
+    else
+        rc = cpu_panels_new(c, p.n, p.k, p.values, p.bias, &w->panels, err);
     if (p.owned)
         (void)munmap(p.owned, p.owned_bytes);
     if (rc < 0) {
         free(w);
         return rc;
     }
+    w->n = p.n;
+    w->k = p.k;
     *ret = w;
     return 0;
+}
+
+struct move {
+    const void *src;
+    void *dst;
+    int64_t ld_src, ld_dst;
+    size_t element, row_bytes;
+};
+
+static void move_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct move *m = arg;
+
+    (void)thread;
+    for (int64_t r = begin; r < end; r++)
+        memcpy(cpu_element_out(m->dst, r * m->ld_dst, m->element), cpu_element(m->src, r * m->ld_src, m->element),
+               m->row_bytes);
 }
 
 /* Rows that lie apart, to rows that lie apart; elements of `element` bytes. */
 static void move_rows(const struct ops_cpu *c, int64_t n_rows, int64_t width, size_t element, const void *src,
                       int64_t ld_src, void *dst, int64_t ld_dst)
 {
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 8.0 * n_rows * width))
-    for (int64_t r = 0; r < n_rows; r++)
-        memcpy(cpu_element_out(dst, r * ld_dst, element), cpu_element(src, r * ld_src, element),
-               (size_t)width * element);
+    cpu_share(c, 8.0 * (double)n_rows * (double)width, n_rows, 0, move_some,
+              &(struct move){src, dst, ld_src, ld_dst, element, (size_t)width * element});
 }
 
 /* Rows that are not dense or too few, through dense copies of STAGE_ROWS of them, filled up with rows of zeros. */
@@ -226,10 +300,12 @@ static int linear_staged(struct ops_cpu *c, const struct ops_linear_args *a, int
 int cpu_linear(struct ops *o, const struct ops_linear_args *a)
 {
     struct ops_cpu *c = cpu_of(o);
-    int64_t n = cpu_packed_n(a->weight->packed), k = cpu_packed_k(a->weight->packed);
+    const int64_t n = a->weight->n, k = a->weight->k;
 
     assert(a->n_rows >= 1 && a->ld_x >= k && a->ld_y >= n && a->x != a->y);
     assert(!a->residual || !a->y_f32 || o->act_dtype == DTYPE_F32); /* a residual has the type of y */
+    if (!c->matmul)
+        return cpu_product_run(c, a->weight->panels, a);
     if (a->n_rows < cpu_matmul_n_rows_min())
         return linear_staged(c, a, n, k);
     if (a->n_rows > 1 && (a->ld_x > k || a->ld_y > n) && !cpu_matmul_takes_strides(c->matmul, a->weight->packed))
@@ -281,40 +357,39 @@ static const struct ops_funcs cpu_funcs = {
 
 const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa, enum dtype act_dtype)
 {
-    const int which = act_dtype == DTYPE_BF16;
-
+    static const struct cpu_kernels *const kernels[] = {
+        [CPU_ISA_BASE] = cpu_kernels_base,
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (isa == CPU_ISA_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return &cpu_kernels_avx512[which];
-    if (isa == CPU_ISA_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return &cpu_kernels_avx2[which];
+        [CPU_ISA_AVX2] = cpu_kernels_avx2,
+        [CPU_ISA_AVX512] = cpu_kernels_avx512,
 #endif
-    return isa == CPU_ISA_BASE ? &cpu_kernels_base[which] : NULL;
+    };
+
+    return cpu_isa_have(isa) ? &kernels[isa][act_dtype == DTYPE_BF16] : NULL;
 }
 
-static const struct cpu_kernels *best_kernels(enum dtype act_dtype)
+int ops_cpu_new(int n_threads, enum dtype act_dtype, enum cpu_isa isa, struct ops **ret, struct err *err)
 {
-    const struct cpu_kernels *k = NULL;
-
-    for (int isa = CPU_ISA_COUNT - 1; !k; isa--)
-        k = cpu_kernels_for((enum cpu_isa)isa, act_dtype);
-    return k;
-}
-
-int ops_cpu_new(int n_threads, enum dtype act_dtype, struct ops **ret, struct err *err)
-{
+    const enum cpu_isa level = cpu_isa_resolve(isa);
     struct ops_cpu *c;
     int rc;
 
-    assert(n_threads >= 1);
+    assert(n_threads >= 1 && cpu_isa_have(level));
+    if (act_dtype != DTYPE_F32 && act_dtype != DTYPE_BF16)
+        return err_set(err, -ENOTSUP, "device cpu computes in F32 or BF16, not in %s", dtype_name(act_dtype));
+    if (act_dtype == DTYPE_BF16 && level < CPU_ISA_AVX512)
+        return err_set(err, -ENOTSUP, "device cpu: BF16 needs AVX512_BF16, and %s is what it computes with here; F32 works",
+                       cpu_isa_name(level));
     c = malloc(sizeof(*c));
     if (!c)
         return err_set(err, -ENOMEM, "operators: out of memory");
-    *c = (struct ops_cpu){
-        .base = {.f = &cpu_funcs, .act_dtype = act_dtype}, .n_threads = n_threads, .kernels = best_kernels(act_dtype)};
-    rc = cpu_matmul_new(act_dtype, &c->matmul, err);
+    *c = (struct ops_cpu){.base = {.f = &cpu_funcs, .act_dtype = act_dtype},
+                          .n_threads = n_threads,
+                          .kernels = cpu_kernels_for(level, act_dtype)};
+    if (level >= CPU_ISA_AVX512 && (act_dtype == DTYPE_BF16 || cpu_matmul_is_fast()))
+        rc = cpu_matmul_new(act_dtype, &c->matmul, err);
+    else
+        rc = cpu_pool_new(n_threads, &c->pool, err);
     if (rc < 0) {
         free(c);
         return rc;

@@ -7,15 +7,18 @@
 #ifndef BLIPLINE_TENSOR_CPU_H
 #define BLIPLINE_TENSOR_CPU_H
 
+#include "tensor/cpu_isa.h"
 #include "tensor/cpu_kernels.h"
 #include "tensor/cpu_matmul.h"
+#include "tensor/cpu_pool.h"
 #include "tensor/ops.h"
 
 struct ops_cpu {
     struct ops base;
     int n_threads;
     const struct cpu_kernels *kernels;
-    struct cpu_matmul *matmul;
+    struct cpu_matmul *matmul; /* oneDNN's products; NULL: our own (cpu_product.h) */
+    struct cpu_pool *pool;     /* ours share out work here, oneDNN's by OpenMP, which then has all loops; NULL: it has */
     void *scratch;
     size_t scratch_bytes;
 };
@@ -41,11 +44,15 @@ static inline void *cpu_element_out(void *p, int64_t i, size_t element)
     return (unsigned char *)p + i * (int64_t)element;
 }
 
-/* The kernels of `isa` for f32 or bf16 activations; NULL: this machine or build lacks it. */
+/* The kernels of `isa` (not AUTO) for f32 or bf16 activations; NULL: this machine or build lacks it. */
 const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa, enum dtype act_dtype);
 int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret) CHECK_RESULT;
 /* 1 or all: waking sleeping threads costs tens of microseconds, which small calls never earn back. */
 int cpu_threads_for(const struct ops_cpu *o, double work_flop);
+/* Items begin .. end-1; `thread` is less than cpu_threads_for this work. */
+typedef void cpu_share_fn(void *arg, int64_t begin, int64_t end, int thread);
+/* Calls fn for 0 .. n-1 in parts of `grain` (0: some even parts a thread), on as many threads as this work is worth. */
+void cpu_share(const struct ops_cpu *o, double work_flop, int64_t n, int64_t grain, cpu_share_fn *fn, void *arg);
 /* Floats between rows of scratch: n and a vector behind them fit, and an odd number of cache lines, so that the rows of a
  * tile fall into different sets. */
 int64_t cpu_padded_row(int64_t n);

@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <omp.h>
 
 /* Cuts attention into pieces of work, a head of a sequence or some of its query rows, and hands them to the threads. The
  * arithmetic is in cpu_attention_loops.h. */
@@ -96,6 +95,25 @@ static struct cpu_workspace carve(float *base, int64_t longest_kv, int head_dim)
     return w;
 }
 
+struct attention {
+    const struct ops_cpu *cpu;
+    const struct ops_attention_args *args;
+    float *scratch;
+    int64_t per_thread; /* floats of scratch */
+    int64_t n_pieces;   /* of a head */
+    int n_rows;         /* of a piece */
+    int longest_kv;
+};
+
+static void attend_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct attention *t = arg;
+    const struct cpu_workspace w = carve(t->scratch + thread * t->per_thread, t->longest_kv, t->args->head_dim);
+
+    for (int64_t i = begin; i < end; i++)
+        attend_piece(t->cpu, t->args, i / t->n_pieces, (int)(i % t->n_pieces) * t->n_rows, t->n_rows, &w);
+}
+
 int cpu_attention(struct ops *o, const struct ops_attention_args *a)
 {
     struct ops_cpu *c = cpu_of(o);
@@ -117,13 +135,7 @@ int cpu_attention(struct ops *o, const struct ops_attention_args *a)
     per_thread = workspace_floats(longest_kv, a->head_dim);
     if (cpu_scratch(c, (size_t)(per_thread * n_threads) * sizeof(float), &scratch) < 0)
         return -ENOMEM;
-#pragma omp parallel num_threads(n_threads)
-    {
-        struct cpu_workspace w = carve((float *)scratch + omp_get_thread_num() * per_thread, longest_kv, a->head_dim);
-
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < n_heads * n_pieces; i++)
-            attend_piece(c, a, i / n_pieces, (int)(i % n_pieces) * n_rows, n_rows, &w);
-    }
+    cpu_share(c, work, n_heads * n_pieces, 1, attend_some,
+              &(struct attention){c, a, scratch, per_thread, n_pieces, n_rows, longest_kv});
     return 0;
 }

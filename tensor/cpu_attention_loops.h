@@ -1,10 +1,10 @@
 /* cpu_attention_loops.h - attention of one head of one sequence at a time, on one core.
  *
  * Keys and values are packed into the second-level cache:
- *   keys    as [panel][D][CPU_PANEL]: keys side by side, so that q K^T is a product of rows with a panel;
- *   values  as [panel][keys][CPU_PANEL]: columns of D side by side;
+ *   keys    as [panel][D][PANEL]: keys side by side, so that q K^T is a product of rows with a panel;
+ *   values  as [panel][keys][PANEL]: columns of D side by side;
  *   queries in blocks of CPU_BLOCK_ROWS, already scaled, whose scores stay in the first- and second-level cache.
- * Both products are the same loop: CPU_TILE_ROWS rows times a panel, sums in registers (24 of AVX-512's 32). One or two
+ * Both products are the same loop: CPU_TILE_ROWS rows times a panel (cpu_tile.h). One or two
  * queries of a sequence would not earn back the packing: cpu_decode_loops.h has those.
  * Which rows share a block never changes a sum, so a row's result does not depend on its neighbours.
  *
@@ -19,16 +19,11 @@
 
 #include "tensor/cpu_kernels.h"
 #include "tensor/cpu_simd.h"
+#include "tensor/cpu_tile.h"
 
 enum {
-    PANEL_VECTORS = CPU_PANEL / LANES,
-#ifdef __AVX512F__
-    AT_ONCE = 4, /* vectors of a tile's row that the registers hold, times CPU_TILE_ROWS */
-#else
-    AT_ONCE = 2,
-#endif
-    FETCH_AHEAD = 16, /* rows */
-    INNER = 64        /* rows of a panel kept in the first-level cache while the tiles of a block pass over it */
+    FETCH_AHEAD = 16,     /* rows */
+    INNER = 4096 / PANEL  /* rows of a panel kept in the first-level cache while the tiles of a block pass over it */
 };
 
 CPU_INLINE int keys_seen(const struct cpu_head *h, int row)
@@ -36,76 +31,19 @@ CPU_INLINE int keys_seen(const struct cpu_head *h, int row)
     return h->causal ? h->n_keys_first + row : h->n_keys;
 }
 
-/* The rows of b: one after the other, or those that `index` names. */
-struct tile_rows {
-    const void *b;
-    int64_t ld;
-    const int32_t *index;
-};
-
-/* c[rows, nv vectors] (+)= a[rows, n] * b[n, nv vectors]; rows, nv, b.index != NULL and half (b's elements) are constants
- * where this is inlined. */
-CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a, const struct tile_rows b, float *c,
-                     int64_t ld_c, int64_t n, bool add, const bool half)
-{
-    cpu_vec sum[CPU_TILE_ROWS][AT_ONCE];
-
-    assert(rows <= CPU_TILE_ROWS && nv <= AT_ONCE);
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < nv; j++)
-            sum[i][j] = add ? cpu_load(c + i * ld_c + j * LANES) : cpu_set(0);
-    for (int64_t k = 0; k < n; k++) {
-        const void *row = cpu_at(b.b, (b.index ? b.index[k] : k) * b.ld, half);
-        cpu_vec column[AT_ONCE];
-
-#pragma GCC unroll 4
-        for (int j = 0; j < nv; j++)
-            column[j] = cpu_load_act(row, j * LANES, half);
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-            cpu_vec x = cpu_set(a[i * ld_a + k]);
-
-#pragma GCC unroll 4
-            for (int j = 0; j < nv; j++)
-                sum[i][j] = cpu_madd(x, column[j], sum[i][j]);
-        }
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < nv; j++)
-            cpu_store(c + i * ld_c + j * LANES, sum[i][j]);
-}
-
-/* Any nv. */
-CPU_INLINE void tile_any(const int rows, int nv, const float *a, int64_t ld_a, struct tile_rows b, float *c,
-                         int64_t ld_c, int64_t n, bool add, const bool half)
-{
-    for (; nv >= AT_ONCE; nv -= AT_ONCE, b.b = cpu_at(b.b, AT_ONCE * LANES, half), c += AT_ONCE * LANES)
-        tile(rows, AT_ONCE, a, ld_a, b, c, ld_c, n, add, half);
-    if (AT_ONCE > 3 && nv == 3)
-        tile(rows, 3, a, ld_a, b, c, ld_c, n, add, half);
-    else if (AT_ONCE > 2 && nv == 2)
-        tile(rows, 2, a, ld_a, b, c, ld_c, n, add, half);
-    else if (nv == 1)
-        tile(rows, 1, a, ld_a, b, c, ld_c, n, add, half);
-}
-
-/* c[rows, columns] = a[rows, n] * panels; rows a multiple of CPU_TILE_ROWS; panel p holds [n_packed, CPU_PANEL]. */
+/* c[rows, columns] = a[rows, n] * panels; rows a multiple of CPU_TILE_ROWS; panel p holds [n_packed, PANEL]. */
 CPU_INLINE void multiply_panels(int rows, const float *a, int64_t ld_a, const float *panels, int64_t n_packed,
                                 int64_t columns, float *c, int64_t ld_c, int64_t n)
 {
-    for (int64_t column = 0; column < columns; column += CPU_PANEL) {
+    for (int64_t column = 0; column < columns; column += PANEL) {
         const float *panel = panels + column * n_packed;
         int64_t left = columns - column;
-        int nv = left >= CPU_PANEL ? PANEL_VECTORS : (int)((left + LANES - 1) / LANES);
+        int nv = left >= PANEL ? AT_ONCE : (int)((left + LANES - 1) / LANES);
 
         for (int64_t k = 0; k < n; k += INNER)
             for (int r = 0; r < rows; r += CPU_TILE_ROWS)
                 tile_any(CPU_TILE_ROWS, nv, a + r * ld_a + k, ld_a,
-                         (struct tile_rows){.b = panel + k * CPU_PANEL, .ld = CPU_PANEL}, c + r * ld_c + column, ld_c,
+                         (struct tile_rows){.b = panel + k * PANEL, .ld = PANEL}, c + r * ld_c + column, ld_c,
                          n - k < INNER ? n - k : INNER, k > 0, false);
     }
 }
@@ -125,7 +63,7 @@ CPU_INLINE void pack_key_block(const void *k, int64_t ld_k, int n_keys, int n_di
     }
     cpu_transpose(row);
     for (int d = 0; d < LANES && d < n_dims; d++)
-        cpu_store(panel + d * CPU_PANEL, row[d]);
+        cpu_store(panel + d * PANEL, row[d]);
 }
 
 /* Rows lie too far apart for the processor to guess the next: fetch it a block ahead. */
@@ -138,31 +76,31 @@ CPU_INLINE void fetch_row(const void *rows, int64_t i, int n, const bool half)
 CPU_INLINE void pack_keys(const struct cpu_head *h, int n_keys, float *keys, const bool half)
 {
     for (int j = 0; j < n_keys; j += LANES) {
-        float *panel = keys + (int64_t)(j / CPU_PANEL) * CPU_PANEL * h->head_dim + j % CPU_PANEL;
+        float *panel = keys + (int64_t)(j / PANEL) * PANEL * h->head_dim + j % PANEL;
 
         for (int i = j + LANES; i < j + 2 * LANES && i < n_keys; i++)
             fetch_row(h->k, i * h->ld_k, h->head_dim, half);
         for (int d = 0; d < h->head_dim; d += LANES)
             pack_key_block(cpu_at(h->k, j * h->ld_k + d, half), h->ld_k, n_keys - j, h->head_dim - d,
-                           panel + (int64_t)d * CPU_PANEL, half);
+                           panel + (int64_t)d * PANEL, half);
     }
 }
 
 CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values, const bool half)
 {
-    for (int d = 0; d < h->head_dim; d += CPU_PANEL) {
+    for (int d = 0; d < h->head_dim; d += PANEL) {
         float *panel = values + (int64_t)d * n_keys;
-        int width = h->head_dim - d < CPU_PANEL ? h->head_dim - d : CPU_PANEL, j = 0;
+        int width = h->head_dim - d < PANEL ? h->head_dim - d : PANEL, j = 0;
 
-        for (; width == CPU_PANEL && j < n_keys; j++) {
+        for (; width == PANEL && j < n_keys; j++) {
             if (j + FETCH_AHEAD < n_keys)
                 fetch_row(h->v, (j + FETCH_AHEAD) * h->ld_v + d, width, half);
-            for (int i = 0; i < CPU_PANEL; i += LANES)
-                cpu_store(panel + (int64_t)j * CPU_PANEL + i, cpu_load_act(h->v, j * h->ld_v + d + i, half));
+            for (int i = 0; i < PANEL; i += LANES)
+                cpu_store(panel + (int64_t)j * PANEL + i, cpu_load_act(h->v, j * h->ld_v + d + i, half));
         }
         for (; j < n_keys; j++)
-            for (int i = 0; i < CPU_PANEL; i += LANES)
-                cpu_store(panel + (int64_t)j * CPU_PANEL + i,
+            for (int i = 0; i < PANEL; i += LANES)
+                cpu_store(panel + (int64_t)j * PANEL + i,
                           cpu_load_some(h->v, j * h->ld_v + d + i, width - i, half));
     }
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <float.h>
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -524,28 +523,36 @@ static int choose_row(struct choosing *s, const struct ops_choose_row *row, cons
     return row->sample ? choose_sample(s) : choose_best(s);
 }
 
+struct choice {
+    const struct ops_cpu *cpu;
+    const struct ops_choose_args *args;
+    unsigned char *scratch;
+    size_t per_thread;
+    _Atomic bool failed; /* a row has nothing left to choose */
+};
+
+static void choose_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    struct choice *t = arg;
+    const struct ops_choose_args *a = t->args;
+    struct choosing s = choosing_init(t->cpu, a->vocab, t->scratch + (size_t)thread * t->per_thread);
+
+    for (int64_t r = begin; r < end; r++)
+        if (choose_row(&s, &a->rows[r], a->logits + r * a->ld) < 0)
+            t->failed = true;
+}
+
 int cpu_choose(struct ops *o, const struct ops_choose_args *a)
 {
     struct ops_cpu *c = cpu_of(o);
-    const int n_threads = cpu_threads_for(c, 30.0 * (double)a->n_rows * (double)a->vocab);
-    const size_t per_thread = choosing_bytes(a->vocab);
+    const double work = 30.0 * (double)a->n_rows * (double)a->vocab;
+    struct choice t = {.cpu = c, .args = a, .per_thread = choosing_bytes(a->vocab)};
     void *scratch;
-    int worst = 0;
 
     assert(a->vocab >= 1 && a->vocab <= a->ld && a->vocab <= INT32_MAX);
-    if (cpu_scratch(c, per_thread * (size_t)n_threads, &scratch) < 0)
+    if (cpu_scratch(c, t.per_thread * (size_t)cpu_threads_for(c, work), &scratch) < 0)
         return -ENOMEM;
-#pragma omp parallel num_threads(n_threads) reduction(min : worst)
-    {
-        struct choosing s =
-            choosing_init(c, a->vocab, (unsigned char *)scratch + (size_t)omp_get_thread_num() * per_thread);
-
-#pragma omp for schedule(dynamic)
-        for (int64_t r = 0; r < a->n_rows; r++) {
-            int rc = choose_row(&s, &a->rows[r], a->logits + r * a->ld);
-
-            worst = rc < worst ? rc : worst;
-        }
-    }
-    return worst;
+    t.scratch = scratch;
+    cpu_share(c, work, a->n_rows, 1, choose_some, &t);
+    return t.failed ? -EDOM : 0;
 }

@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <omp.h>
 
 /* Cuts decode attention into pieces of work, a head of some rows with the same prefix, and hands them to the threads. The
  * arithmetic is in cpu_decode_loops.h. */
@@ -63,12 +62,34 @@ static struct cpu_workspace carve(float *base, int64_t longest, int head_dim)
     return w;
 }
 
+struct decoding {
+    const struct ops_cpu *cpu;
+    const struct ops_decode_attention_args *args;
+    const int32_t *piece; /* first row of each, and behind them n_rows */
+    float *scratch;
+    int64_t per_thread; /* floats of scratch */
+    int64_t longest;
+};
+
+static void attend_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct decoding *d = arg;
+    const struct ops_decode_attention_args *a = d->args;
+    const struct cpu_workspace w = carve(d->scratch + thread * d->per_thread, d->longest, a->head_dim);
+
+    for (int64_t i = begin; i < end; i++) {
+        const int32_t *piece = d->piece + i / a->n_heads;
+
+        attend(d->cpu, a, piece[0], piece[1] - piece[0], (int)(i % a->n_heads), &w);
+    }
+}
+
 int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *a)
 {
     struct ops_cpu *c = cpu_of(o);
     int64_t longest = 1, per_thread, list_bytes = cpu_round_up((int64_t)(a->n_rows + 1) * (int64_t)sizeof(int32_t), 64);
     int n_threads, n_pieces = 0, group_end = 0;
-    int32_t *piece; /* first row of each, and behind them n_rows */
+    int32_t *piece;
     /* 4 operations a value of key and value; keys that lie apart come in at a sixth of a product's rate */
     double work = 0;
     void *scratch;
@@ -88,17 +109,8 @@ int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *
     for (int r = 0; r < a->n_rows; r += rows_of_piece(a, r, &group_end))
         piece[n_pieces++] = r;
     piece[n_pieces] = a->n_rows;
-#pragma omp parallel num_threads(n_threads)
-    {
-        float *floats = (float *)(void *)((unsigned char *)scratch + list_bytes);
-        struct cpu_workspace w = carve(floats + omp_get_thread_num() * per_thread, longest, a->head_dim);
-
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < (int64_t)n_pieces * a->n_heads; i++) {
-            int64_t p = i / a->n_heads;
-
-            attend(c, a, piece[p], piece[p + 1] - piece[p], (int)(i % a->n_heads), &w);
-        }
-    }
+    cpu_share(c, work, (int64_t)n_pieces * a->n_heads, 1, attend_some,
+              &(struct decoding){c, a, piece, (float *)(void *)((unsigned char *)scratch + list_bytes), per_thread,
+                                 longest});
     return 0;
 }

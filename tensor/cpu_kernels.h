@@ -1,7 +1,8 @@
 /* cpu_kernels.h - the inner loops that are compiled for each instruction set.
  *
- * The loops are written once, in cpu_rows_loops.h, cpu_attention_loops.h and cpu_decode_loops.h; each cpu_kernels_X.c compiles them for X and
- * fills one table. oneDNN's products are not here, it has its own way to do the same.
+ * The loops are written once, in cpu_product_loops.h, cpu_rows_loops.h, cpu_attention_loops.h and cpu_decode_loops.h;
+ * each cpu_kernels_X.c compiles them for X and fills one table. oneDNN's products are not here, it has its own way to do the
+ * same.
  * Who may call: tensor/cpu*.c, any of its threads.
  * Units:  f32 or bf16 activations, everything else f32, row-major, `ld_*` in elements.
  * Memory: everything is the caller's. Errors: none. */
@@ -11,14 +12,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum cpu_isa { CPU_ISA_BASE, CPU_ISA_AVX2, CPU_ISA_AVX512, CPU_ISA_COUNT };
-
 enum {
     CPU_LANES = 16,    /* floats of the widest vector; paddings are multiples of it */
     CPU_TILE_ROWS = 6, /* of a product in registers */
-    CPU_PANEL = 64,    /* columns packed side by side */
+    CPU_PANEL = 64,    /* columns packed side by side, at most; struct cpu_kernels says how many */
+    CPU_PRODUCT_DEPTH = 256,               /* steps of K at once, at most */
+    CPU_PRODUCT_LD = 256 + CPU_LANES,      /* between rows of x in scratch: an odd number of cache lines */
     CPU_BLOCK_ROWS = 4 * CPU_TILE_ROWS,
     CPU_DIRECT_ROWS = 2 /* so few queries of a sequence are answered without packing */
+};
+
+/* y = act(x W^T + bias) + residual, all f32. */
+struct cpu_product {
+    const float *x, *panels, *bias, *residual; /* panels: [panel][K][columns]; bias: whole panels; residual NULL: none */
+    float *y;
+    int64_t ld_x, ld_residual, ld_y;
+    int64_t n, k;
+    int act; /* enum ops_act */
+};
+
+/* What one thread does of it at once. */
+struct cpu_product_block {
+    int64_t first_row, n_rows, first_panel, n_panels;
 };
 
 /* Scratch of one thread, in floats. */
@@ -65,7 +80,11 @@ struct cpu_kernels {
     /* Query rows first .. first+n-1 of the sequence. */
     void (*attend_packed)(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w);
     void (*attend_group)(const struct cpu_group *g, const struct cpu_workspace *w);
-    int lanes;
+    /* scratch: n_rows x (n_panels x panel + CPU_PRODUCT_LD) floats. */
+    void (*product)(const struct cpu_product *p, const struct cpu_product_block *b, float *scratch);
+    /* n_columns rows of W, at most `panel`, each of K values, become [K][panel]. */
+    void (*pack_panel)(const float *w, int64_t ld, int n_columns, int64_t k, float *panel);
+    int lanes, panel;
 };
 
 /* [0] for f32 activations, [1] for bf16. */

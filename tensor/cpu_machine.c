@@ -1,11 +1,9 @@
 #include "tensor/cpu_machine.h"
 
-#include <oneapi/dnnl/dnnl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "tensor/cpu.h"
+#include "tensor/cpu_matmul.h"
 
 static void read_cpu_name(char *ret, size_t size)
 {
@@ -26,42 +24,17 @@ static void read_cpu_name(char *ret, size_t size)
         (void)fclose(f);
 }
 
-static const char *loops_isa(void)
+void cpu_machine_describe(enum cpu_isa isa, struct cpu_machine *ret)
 {
-    if (cpu_kernels_for(CPU_ISA_AVX512, DTYPE_F32))
-        return "avx512";
-    return cpu_kernels_for(CPU_ISA_AVX2, DTYPE_F32) ? "avx2" : "baseline";
-}
-
-/* The values are sets of instructions: larger ones hold smaller ones. */
-static bool includes(dnnl_cpu_isa_t have, dnnl_cpu_isa_t wanted)
-{
-    return ((unsigned)have & (unsigned)wanted) == (unsigned)wanted;
-}
-
-static const char *products_isa(void)
-{
-    static const struct {
-        dnnl_cpu_isa_t isa;
-        const char *name;
-    } known[] = {{dnnl_cpu_isa_avx512_core_amx, "amx"},
-                 {dnnl_cpu_isa_avx512_core_bf16, "avx512_bf16"},
-                 {dnnl_cpu_isa_avx512_core_vnni, "avx512_vnni"},
-                 {dnnl_cpu_isa_avx512_core, "avx512"},
-                 {dnnl_cpu_isa_avx2, "avx2"},
-                 {dnnl_cpu_isa_sse41, "sse4.1"}};
-
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-        if (includes(dnnl_get_effective_cpu_isa(), known[i].isa))
-            return known[i].name;
-    return "baseline";
-}
-
-void cpu_machine_describe(struct cpu_machine *ret)
-{
-    const dnnl_version_t *v = dnnl_version();
+    const enum cpu_isa level = cpu_isa_resolve(isa);
+    char products[24];
 
     read_cpu_name(ret->cpu, sizeof(ret->cpu));
-    snprintf(ret->isa, sizeof(ret->isa), "%s, products %s", loops_isa(), products_isa());
-    snprintf(ret->library, sizeof(ret->library), "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
+    if (level < CPU_ISA_AVX512 || !cpu_matmul_is_fast()) {
+        (void)snprintf(ret->isa, sizeof(ret->isa), "%s", cpu_isa_name(level));
+        (void)snprintf(ret->library, sizeof(ret->library), "own products");
+        return;
+    }
+    cpu_matmul_describe(products, sizeof(products), ret->library, sizeof(ret->library));
+    (void)snprintf(ret->isa, sizeof(ret->isa), "%s, products %s", cpu_isa_name(level), products);
 }

@@ -4,12 +4,15 @@
 #ifndef BLIPLINE_TENSOR_CPU_MACHINE_H
 #define BLIPLINE_TENSOR_CPU_MACHINE_H
 
+#include "tensor/cpu_isa.h"
+
 struct cpu_machine {
     char cpu[96];     /* "AMD EPYC 9R14" */
-    char isa[48];     /* of our own loops and of the products: "avx512, products avx512_bf16" */
-    char library[32]; /* "oneDNN 2.6.3" */
+    char isa[48];     /* "avx512, products avx512_bf16"; "avx2" where the products are our own too */
+    char library[32]; /* "oneDNN 2.6.3" or "own products" */
 };
 
-void cpu_machine_describe(struct cpu_machine *ret);
+/* What device cpu computes with when it is opened at this level. */
+void cpu_machine_describe(enum cpu_isa isa, struct cpu_machine *ret);
 
 #endif

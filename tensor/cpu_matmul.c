@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_version.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,12 +226,41 @@ static bool probe_strides(const struct cpu_matmul *m)
     return fast;
 }
 
+/* The values are sets of instructions: larger ones hold smaller ones. */
+static bool may_use(dnnl_cpu_isa_t wanted)
+{
+    return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)wanted) == (unsigned)wanted;
+}
+
+bool cpu_matmul_is_fast(void)
+{
+    return may_use(dnnl_cpu_isa_avx512_core);
+}
+
+void cpu_matmul_describe(char *isa, size_t isa_size, char *library, size_t library_size)
+{
+    static const struct {
+        dnnl_cpu_isa_t isa;
+        const char *name;
+    } known[] = {{dnnl_cpu_isa_avx512_core_amx, "amx"},
+                 {dnnl_cpu_isa_avx512_core_bf16, "avx512_bf16"},
+                 {dnnl_cpu_isa_avx512_core_vnni, "avx512_vnni"},
+                 {dnnl_cpu_isa_avx512_core, "avx512"}};
+    const dnnl_version_t *v = dnnl_version();
+    size_t i = 0;
+
+    while (i < sizeof(known) / sizeof(known[0]) - 1 && !may_use(known[i].isa))
+        i++;
+    (void)snprintf(isa, isa_size, "%s", known[i].name);
+    (void)snprintf(library, library_size, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
+}
+
 /* oneDNN would emulate bf16 on AVX-512 without it, slower than f32, and fails on less (2.6). */
 static bool have_bf16(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512bf16") && dnnl_get_effective_cpu_isa() >= dnnl_cpu_isa_avx512_core_bf16;
+    return __builtin_cpu_supports("avx512bf16") && may_use(dnnl_cpu_isa_avx512_core_bf16);
 #else
     return false;
 #endif
@@ -241,8 +271,7 @@ int cpu_matmul_new(enum dtype dtype, struct cpu_matmul **ret, struct err *err)
     struct cpu_matmul *m;
     dnnl_status_t status;
 
-    if (dtype != DTYPE_F32 && dtype != DTYPE_BF16)
-        return err_set(err, -ENOTSUP, "device cpu computes in F32 or BF16, not in %s", dtype_name(dtype));
+    assert(dtype == DTYPE_F32 || dtype == DTYPE_BF16);
     if (dtype == DTYPE_BF16 && !have_bf16())
         return err_set(err, -ENOTSUP,
                        "device cpu: BF16 needs a processor with AVX512_BF16, which this one lacks; F32 works");
@@ -406,16 +435,6 @@ void cpu_packed_free(struct cpu_packed *w)
     free(w->values);
     free(w->bias);
     free(w);
-}
-
-int64_t cpu_packed_n(const struct cpu_packed *w)
-{
-    return w->n;
-}
-
-int64_t cpu_packed_k(const struct cpu_packed *w)
-{
-    return w->k;
 }
 
 static dnnl_status_t memory_for(struct cpu_matmul *m, const_dnnl_primitive_desc_t desc, dnnl_query_t what,

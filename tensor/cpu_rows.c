@@ -11,47 +11,79 @@
 
 enum { PART = 256 /* elements converted at a time */ };
 
-int cpu_norm(struct ops *o, const struct ops_norm_args *a)
+/* An operator's rows, of which a thread does some. */
+struct rows {
+    const struct ops_cpu *cpu;
+    size_t element;
+    const void *args; /* the operator's own */
+};
+
+static void share_rows(struct ops *o, double flop_per_value, int64_t n_rows, int64_t width, cpu_share_fn *fn,
+                       const void *args)
 {
-    struct ops_cpu *c = cpu_of(o);
-    const size_t element = cpu_element_bytes(c);
+    const struct ops_cpu *c = cpu_of(o);
+
+    cpu_share(c, flop_per_value * (double)n_rows * (double)width, n_rows, 0, fn,
+              &(struct rows){c, cpu_element_bytes(c), args});
+}
+
+static void norm_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows *s = arg;
+    const struct ops_norm_args *a = s->args;
     const float *gamma = a->gamma->values, *beta = a->beta ? a->beta->values : NULL;
 
+    (void)thread;
+    for (int64_t r = begin; r < end; r++)
+        s->cpu->kernels->norm(cpu_element(a->x, r * a->ld_x, s->element), gamma, beta, a->eps, a->width,
+                              cpu_element_out(a->y, r * a->ld_y, s->element));
+}
+
+int cpu_norm(struct ops *o, const struct ops_norm_args *a)
+{
     assert(a->gamma->n == a->width && (!a->beta || a->beta->n == a->width));
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 16.0 * a->n_rows * a->width))
-    for (int64_t r = 0; r < a->n_rows; r++)
-        c->kernels->norm(cpu_element(a->x, r * a->ld_x, element), gamma, beta, a->eps, a->width,
-                         cpu_element_out(a->y, r * a->ld_y, element));
+    share_rows(o, 16, a->n_rows, a->width, norm_some, a);
     return 0;
+}
+
+static void gate_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows *s = arg;
+    const struct ops_gate_args *a = s->args;
+
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        const void *x = cpu_element(a->x, r * a->ld_x, s->element);
+
+        s->cpu->kernels->gate(x, cpu_element(x, a->width, s->element), (int)a->act, a->width,
+                              cpu_element_out(a->y, r * a->ld_y, s->element));
+    }
 }
 
 int cpu_gate(struct ops *o, const struct ops_gate_args *a)
 {
-    struct ops_cpu *c = cpu_of(o);
-    const size_t element = cpu_element_bytes(c);
-
     assert(a->ld_x >= 2 * a->width && a->ld_y >= a->width);
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 30.0 * a->n_rows * a->width))
-    for (int64_t r = 0; r < a->n_rows; r++) {
-        const void *x = cpu_element(a->x, r * a->ld_x, element);
-
-        c->kernels->gate(x, cpu_element(x, a->width, element), (int)a->act, a->width,
-                         cpu_element_out(a->y, r * a->ld_y, element));
-    }
+    share_rows(o, 30, a->n_rows, a->width, gate_some, a);
     return 0;
+}
+
+static void copy_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows *s = arg;
+    const struct ops_rows_args *a = s->args;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t from = a->src_index ? a->src_index[i] : i, to = a->dst_index ? a->dst_index[i] : i;
+
+        memcpy(cpu_element_out(a->dst, to * a->ld_dst, s->element), cpu_element(a->src, from * a->ld_src, s->element),
+               (size_t)a->width * s->element);
+    }
 }
 
 int cpu_rows_copy(struct ops *o, const struct ops_rows_args *a)
 {
-    const size_t element = cpu_element_bytes(cpu_of(o));
-
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu_of(o), 8.0 * a->n_rows * a->width))
-    for (int64_t i = 0; i < a->n_rows; i++) {
-        int64_t from = a->src_index ? a->src_index[i] : i, to = a->dst_index ? a->dst_index[i] : i;
-
-        memcpy(cpu_element_out(a->dst, to * a->ld_dst, element), cpu_element(a->src, from * a->ld_src, element),
-               (size_t)a->width * element);
-    }
+    share_rows(o, 8, a->n_rows, a->width, copy_some, a);
     return 0;
 }
 
@@ -102,28 +134,43 @@ static void patch_row_bf16(const struct patch *from, const uint16_t table[3][256
     }
 }
 
+/* What a pixel's byte becomes. */
+struct patch_tables {
+    const struct ops_patchify_args *args;
+    float f32[3][256];
+    uint16_t bf16[3][256];
+};
+
+static void patchify_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows *s = arg;
+    const struct patch_tables *t = s->args;
+    const int64_t width = 3 * (int64_t)t->args->patch_size * t->args->patch_size;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        const struct patch patch = patch_at(t->args, i);
+
+        if (s->cpu->base.act_dtype == DTYPE_BF16)
+            patch_row_bf16(&patch, t->bf16, (uint16_t *)t->args->y + i * width);
+        else
+            patch_row_f32(&patch, t->f32, (float *)t->args->y + i * width);
+    }
+}
+
 int cpu_patchify(struct ops *o, const struct ops_patchify_args *a)
 {
     int64_t grid, n, width = 3 * (int64_t)a->patch_size * a->patch_size;
-    float table[3][256];
-    uint16_t table_bf16[3][256];
+    struct patch_tables t = {.args = a};
 
     assert(a->patch_size >= 1 && a->image_size >= a->patch_size && a->image_size % a->patch_size == 0);
     grid = a->image_size / a->patch_size;
     n = a->n_images * grid * grid;
     for (int i = 0; i < 3; i++)
         for (int u = 0; u < 256; u++)
-            table[i][u] = (float)(((double)u * a->rescale - a->mean[i]) / a->std[i]);
-    tensor_from_f32(table_bf16, DTYPE_BF16, &table[0][0], 3 * 256);
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu_of(o), 50.0 * n * width))
-    for (int64_t i = 0; i < n; i++) {
-        const struct patch patch = patch_at(a, i);
-
-        if (o->act_dtype == DTYPE_BF16)
-            patch_row_bf16(&patch, table_bf16, (uint16_t *)a->y + i * width);
-        else
-            patch_row_f32(&patch, table, (float *)a->y + i * width);
-    }
+            t.f32[i][u] = (float)(((double)u * a->rescale - a->mean[i]) / a->std[i]);
+    tensor_from_f32(t.bf16, DTYPE_BF16, &t.f32[0][0], 3 * 256);
+    share_rows(o, 50, n, width, patchify_some, &t);
     return 0;
 }
 
@@ -148,35 +195,64 @@ static void add_rows(const struct ops_cpu *c, enum dtype dtype, const void *from
     }
 }
 
+struct vit_embedding {
+    int64_t n_tokens, width;
+    const void *patches;
+    const float *cls, *pos;
+    void *y;
+};
+
+static void vit_embed_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows *s = arg;
+    const struct vit_embedding *e = s->args;
+
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        int64_t b = r / e->n_tokens, t = r % e->n_tokens;
+        const void *patch =
+            t == 0 ? NULL : cpu_element(e->patches, (b * (e->n_tokens - 1) + t - 1) * e->width, s->element);
+
+        add_rows(s->cpu, patch ? s->cpu->base.act_dtype : DTYPE_F32, patch ? patch : e->cls, e->pos + t * e->width,
+                 false, e->width, cpu_element_out(e->y, r * e->width, s->element));
+    }
+}
+
 int cpu_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t width, const void *patches,
                   const struct ops_vector *cls, const struct ops_vector *pos, void *y)
 {
-    struct ops_cpu *c = cpu_of(o);
-    const size_t element = cpu_element_bytes(c);
-
     assert(cls->n == width && pos->n == n_tokens * width);
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 16.0 * n_images * n_tokens * width))
-    for (int64_t r = 0; r < n_images * n_tokens; r++) {
-        int64_t b = r / n_tokens, t = r % n_tokens;
-        const void *patch = t == 0 ? NULL : cpu_element(patches, (b * (n_tokens - 1) + t - 1) * width, element);
-
-        add_rows(c, patch ? o->act_dtype : DTYPE_F32, patch ? patch : cls->values, pos->values + t * width, false,
-                 width, cpu_element_out(y, r * width, element));
-    }
+    share_rows(o, 16, n_images * n_tokens, width, vit_embed_some,
+               &(struct vit_embedding){n_tokens, width, patches, cls->values, pos->values, y});
     return 0;
+}
+
+struct lookup {
+    const struct ops_table *table;
+    const int32_t *index, *dst_index;
+    bool add;
+    void *y;
+    int64_t ld_y;
+};
+
+static void embed_some(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows *s = arg;
+    const struct lookup *l = s->args;
+    const struct tensor *t = &l->table->tensor;
+    const int64_t width = l->table->width;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        assert(l->index[i] >= 0 && l->index[i] < t->shape[0]);
+        add_rows(s->cpu, t->dtype, cpu_element(t->data, l->index[i] * width, dtype_size_bytes(t->dtype)), NULL, l->add,
+                 width, cpu_element_out(l->y, (l->dst_index ? l->dst_index[i] : i) * l->ld_y, s->element));
+    }
 }
 
 int cpu_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index, const int32_t *dst_index,
               bool add, void *y, int64_t ld_y)
 {
-    struct ops_cpu *c = cpu_of(o);
-    const size_t element = cpu_element_bytes(c), table_bytes = dtype_size_bytes(t->tensor.dtype);
-
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(c, 16.0 * n_rows * t->width))
-    for (int64_t i = 0; i < n_rows; i++) {
-        assert(index[i] >= 0 && index[i] < t->tensor.shape[0]);
-        add_rows(c, t->tensor.dtype, cpu_element(t->tensor.data, index[i] * t->width, table_bytes), NULL, add, t->width,
-                 cpu_element_out(y, (dst_index ? dst_index[i] : i) * ld_y, element));
-    }
+    share_rows(o, 16, n_rows, t->width, embed_some, &(struct lookup){t, index, dst_index, add, y, ld_y});
     return 0;
 }

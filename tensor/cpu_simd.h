@@ -126,12 +126,39 @@ CPU_INLINE cpu_vec cpu_madd(cpu_vec a, cpu_vec b, cpu_vec c)
 
 CPU_INLINE cpu_vec cpu_select(cpu_ivec mask, cpu_vec yes, cpu_vec no)
 {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    return (cpu_vec)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
+#else
     return (cpu_vec)((mask & (cpu_ivec)yes) | (~mask & (cpu_ivec)no));
+#endif
 }
 
+/* a > b ? a : b, and a < b ? a : b: b where one is NaN. */
 CPU_INLINE cpu_vec cpu_max(cpu_vec a, cpu_vec b)
 {
+#if defined(__AVX512F__)
+    return (cpu_vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (cpu_vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     return cpu_select(a > b, a, b);
+#endif
+}
+
+CPU_INLINE cpu_vec cpu_min(cpu_vec a, cpu_vec b)
+{
+#if defined(__AVX512F__)
+    return (cpu_vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (cpu_vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return cpu_select(a < b, a, b);
+#endif
+}
+
+CPU_INLINE cpu_vec cpu_abs(cpu_vec x)
+{
+    return (cpu_vec)((cpu_ivec)x & 0x7fffffff);
 }
 
 /* The first n of LANES, zeros behind them. */
@@ -169,9 +196,9 @@ CPU_INLINE float cpu_max_lanes(cpu_vec v)
     return lane[0];
 }
 
-/* e^x for x <= 0 (or NaN, which stays NaN) within 1.5 ulp; below the smallest normal number it is 0.
+/* e^x for -87.3 <= x <= 0 (or NaN, which stays NaN) within 1.5 ulp.
  * x = n ln 2 + r with ln 2 in two parts, then a polynomial on |r| <= ln(2)/2. */
-CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
+CPU_INLINE cpu_vec cpu_exp_normal(cpu_vec x)
 {
     const cpu_vec round = cpu_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
     cpu_vec shifted = cpu_madd(x, cpu_set(1.44269504f), round);
@@ -186,7 +213,13 @@ CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
     p = cpu_madd(p, r, cpu_set(1.6666665459e-1f));
     p = cpu_madd(p, r, cpu_set(5.0000001201e-1f));
     p = cpu_madd(p * r, r, r) + cpu_set(1.0f);
-    return cpu_select(x < cpu_set(-87.3365f), cpu_set(0.0f), p * (cpu_vec)exponent);
+    return p * (cpu_vec)exponent;
+}
+
+/* The same for all x <= 0: below the smallest normal number it is 0. */
+CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
+{
+    return (cpu_vec)(~(x < cpu_set(-87.3365f)) & (cpu_ivec)cpu_exp_normal(x));
 }
 
 /* The activations of enum ops_act. NaN stays NaN, and -inf, which all of them would hide as 0, becomes NaN: weights that
@@ -200,20 +233,30 @@ CPU_INLINE cpu_vec cpu_relu(cpu_vec x)
 CPU_INLINE cpu_vec cpu_gelu_tanh(cpu_vec x)
 {
     cpu_vec u2 = x * cpu_madd(cpu_set(0.0713548163f) * x, x, cpu_set(1.59576912f));
-    cpu_vec e = cpu_exp_nonpositive(cpu_select(u2 > cpu_set(0), -u2, u2));
+    cpu_vec e = cpu_exp_nonpositive(-cpu_abs(u2));
 
     return x * cpu_select(u2 > cpu_set(0), cpu_set(1), e) / (cpu_set(1) + e);
 }
 
+/* What a * a was rounded by. */
+CPU_INLINE cpu_vec cpu_square_rest(cpu_vec a, cpu_vec square)
+{
+#if defined(__FMA__)
+    return cpu_madd(a, a, -square);
+#else
+    cpu_vec high = (cpu_vec)((cpu_ivec)a & ~0xfff), low = a - high;
+
+    return ((high * high - square) + cpu_set(2) * high * low) + low * low;
+#endif
+}
+
 /* relu(x) - a q(a) with a = |x| and q(a) = erfc(a / sqrt 2) / 2 = e^(-a^2 / 2) p(t) / (a + 4), t = (a - 4) / (a + 4): within
- * a few ulp on both sides. p is a minimax polynomial for a <= 14, where q has long been 0. */
+ * a few ulp on both sides. p is a minimax polynomial for a <= 14; from 13.2 on the product is below all normal numbers. */
 CPU_INLINE cpu_vec cpu_gelu_erf(cpu_vec x)
 {
-    cpu_vec abs = cpu_select(x > cpu_set(0), x, -x), a = cpu_select(abs < cpu_set(14), abs, cpu_set(14));
-    cpu_vec scale = cpu_set(1) / (a + cpu_set(4)), t = (a - cpu_set(4)) * scale, p = cpu_set(-1.29529889e-4f);
-    cpu_vec high = (cpu_vec)((cpu_ivec)a & ~0xfff), low = a - high, square = a * a; /* and what it was rounded by: */
-    cpu_vec rest = ((high * high - square) + cpu_set(2) * high * low) + low * low;
-    cpu_vec e = cpu_exp_nonpositive(cpu_set(-0.5f) * square);
+    cpu_vec a = cpu_min(cpu_abs(x), cpu_set(13.2f)), scale = cpu_set(1) / (a + cpu_set(4));
+    cpu_vec t = cpu_madd(cpu_set(-8), scale, cpu_set(1)), p = cpu_set(-1.29529889e-4f);
+    cpu_vec square = a * a, rest = cpu_square_rest(a, square), e = cpu_exp_normal(cpu_set(-0.5f) * square);
 
     p = cpu_madd(p, t, cpu_set(1.84626906e-4f));
     p = cpu_madd(p, t, cpu_set(1.57185831e-3f));

@@ -71,7 +71,7 @@ int device_open(const struct device_conf *conf, struct ops **ret, struct err *er
         return err_set(err, -ENOTSUP, "device = %s has no fp8: take dtype = fp32 or bf16, or device = cuda:N",
                        conf->device);
     if (strcmp(conf->device, "cpu") == 0)
-        return ops_cpu_new(conf->n_threads, conf->act_dtype, ret, err);
+        return ops_cpu_new(conf->n_threads, conf->act_dtype, conf->cpu_isa, ret, err);
     if (strcmp(conf->device, "ref") == 0 && conf->act_dtype != DTYPE_F32)
         return err_set(err, -ENOTSUP, "device = ref computes in fp32 alone: take dtype = fp32");
     if (strcmp(conf->device, "ref") == 0)

@@ -1,6 +1,6 @@
 /* device.h - the operators behind a device's name.
  *
- * "cpu" (oneDNN), "ref" (plain loops, for tests), "cuda:N" or a GPU's UUID ("GPU-..."): the CUDA operators, from the
+ * "cpu" (oneDNN or our own products), "ref" (plain loops, for tests), "cuda:N" or a GPU's UUID ("GPU-..."): the CUDA operators, from the
  * shared object libblipline-cuda.so, so that one build serves machines with and without a GPU. It is looked for beside
  * the program, then in ../lib/blipline from there.
  * Who may call: the compute thread, once. Memory: ops_free; the shared object stays loaded.
@@ -14,6 +14,7 @@ struct device_conf {
     const char *device;
     const char *cuda_library; /* path of the shared object; NULL or "": where it is looked for */
     int n_threads;            /* of the CPU; with CUDA: of loading */
+    enum cpu_isa cpu_isa;     /* of device cpu */
     enum dtype act_dtype;
     bool fp8;            /* CUDA: matrices that may be in e4m3 are */
     bool tf32;           /* CUDA: products of fp32 may round their operands to tf32 */

@@ -22,6 +22,7 @@
 #define BLIPLINE_TENSOR_OPS_H
 
 #include "base/err.h"
+#include "tensor/cpu_isa.h"
 #include "tensor/tensor.h"
 
 #include <stdbool.h>
@@ -248,8 +249,9 @@ struct ops {
     void *alive_arg;
 };
 
-/* n_threads >= 1. act_dtype F32 (BF16 where the CPU has it: -ENOTSUP naming the missing ISA otherwise). */
-int ops_cpu_new(int n_threads, enum dtype act_dtype, struct ops **ret, struct err *err) CHECK_RESULT;
+/* n_threads >= 1. act_dtype F32 (BF16 where the CPU has it: -ENOTSUP naming the missing ISA otherwise). isa: a level that
+ * this machine has. */
+int ops_cpu_new(int n_threads, enum dtype act_dtype, enum cpu_isa isa, struct ops **ret, struct err *err) CHECK_RESULT;
 int ops_ref_new(struct ops **ret, struct err *err) CHECK_RESULT;
 static inline void ops_free(struct ops *o)
 {

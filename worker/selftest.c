@@ -10,7 +10,7 @@ static int report_machine(struct golden *g, const struct selftest_conf *conf, st
 {
     struct cpu_machine m;
 
-    cpu_machine_describe(&m);
+    cpu_machine_describe(conf->device.cpu_isa, &m);
     return golden_report_machine(g,
                                  json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "device", conf->device.device, "cpu",
                                            m.cpu, "isa", m.isa, "library", m.library, "dtype",

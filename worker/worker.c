@@ -84,6 +84,8 @@ int worker_device(const struct worker_conf *conf, struct device_conf *ret, struc
     d.act_dtype = dtype_of_activations(dtype);
     d.fp8 = dtype == DTYPE_F8_E4M3;
     *ret = d;
+    if (cpu_isa_choose(conf->cpu_isa, &ret->cpu_isa, err) < 0)
+        return -EINVAL;
     return parse_share(conf->memory_share, &ret->memory_share, err);
 }
 

@@ -24,6 +24,7 @@ struct worker_conf {
     char cuda_library[1024];
     char dtype[16];
     char memory_share[16];
+    char cpu_isa[16];
     bool tf32;
     int64_t threads;
     int64_t batch;        /* 0: as the device suits (struct worker) */
@@ -74,6 +75,14 @@ struct worker_conf {
          0,                                                                                                              \
          "CUDA: products of fp32 round their operands to tf32, several times as fast and about 1e-3 off"},               \
         {"threads", CONF_INT, CONF_AT(c, common.threads), threads_, 1, 1024, "threads of the model"},                    \
+        {"cpu_isa",                                                                                                      \
+         CONF_TEXT,                                                                                                      \
+         CONF_AT(c, common.cpu_isa),                                                                                     \
+         "auto",                                                                                                         \
+         1,                                                                                                              \
+         0,                                                                                                              \
+         "device cpu: vector instructions to use: base, avx2, avx512, or auto: the best of this processor. Workers "     \
+         "at the same level give the same bytes on every processor"},                                                    \
         {"batch",                                                                                                        \
          CONF_INT,                                                                                                       \
          CONF_AT(c, common.batch),                                                                                       \

@@ -405,7 +405,7 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     for (int i = 0; i < 2; i++) {
-        if (ops_cpu_new(n_threads, i ? DTYPE_BF16 : DTYPE_F32, &ops, &err) < 0) {
+        if (ops_cpu_new(n_threads, i ? DTYPE_BF16 : DTYPE_F32, CPU_ISA_AUTO, &ops, &err) < 0) {
             printf("%s\n", err.text);
             return i ? EXIT_SUCCESS : EXIT_FAILURE;
         }

@@ -14,7 +14,7 @@ int ops_cuda_new(const struct device_conf *conf, struct ops **ret, struct err *e
 {
     const char *memory = getenv("LATE_MEMORY"), *fail_in = getenv("LATE_FAIL_IN");
     struct ops *inner = NULL;
-    int rc = ops_cpu_new(conf->n_threads, conf->act_dtype, &inner, err);
+    int rc = ops_cpu_new(conf->n_threads, conf->act_dtype, conf->cpu_isa, &inner, err);
 
     if (rc < 0)
         return rc;

@@ -128,3 +128,14 @@ uint64_t fixture_random(uint64_t *state)
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
     return z ^ (z >> 31);
 }
+
+enum cpu_isa fixture_cpu_isa(void)
+{
+    const char *name = getenv("BLIPLINE_TEST_CPU_ISA");
+    enum cpu_isa isa = CPU_ISA_AUTO;
+    struct err err;
+
+    if (name && cpu_isa_choose(name, &isa, &err) < 0)
+        fail_msg("BLIPLINE_TEST_CPU_ISA: %s", err.text);
+    return isa;
+}

@@ -8,6 +8,8 @@
 
 #include "base/buf.h"
 #include "base/file.h"
+#include "tensor/cpu_isa.h"
+#include "tests/unit/fixture.h"
 
 #include <jansson.h>
 
@@ -42,6 +44,8 @@ json_t *fixture_json(const char *path);
 void fixture_bytes(const char *path, struct buf *ret);
 /* BLIPLINE_TEST_SEED or the time; printed, so that a failure can be repeated. */
 uint64_t fixture_seed(const char *test);
+/* The level of instructions to compute with: BLIPLINE_TEST_CPU_ISA, which run-unit.sh sets, or the best. */
+enum cpu_isa fixture_cpu_isa(void);
 /* splitmix64: the next number of a sequence that the seed decides. */
 uint64_t fixture_random(uint64_t *state);
 

@@ -41,13 +41,13 @@ int ops_rig_setup(void **state)
 
     assert_non_null(g);
     assert_int_equal(ops_ref_new(&g->ref, &err), 0);
-    assert_int_equal(ops_cpu_new(2, DTYPE_F32, &g->cpu[OPS_RIG_F32], &err), 0);
-    rc = ops_cpu_new(2, DTYPE_BF16, &g->cpu[OPS_RIG_BF16], &err);
+    assert_int_equal(ops_cpu_new(2, DTYPE_F32, CPU_ISA_AUTO, &g->cpu[OPS_RIG_F32], &err), 0);
+    rc = ops_cpu_new(2, DTYPE_BF16, CPU_ISA_AUTO, &g->cpu[OPS_RIG_BF16], &err);
     if (rc < 0) {
         assert_int_equal(rc, -ENOTSUP);
         printf("without bf16: %s\n", err.text);
     }
-    for (int isa = 0; isa < CPU_ISA_COUNT; isa++)
+    for (int isa = CPU_ISA_BASE; isa < CPU_ISA_COUNT; isa++)
         if (cpu_kernels_for((enum cpu_isa)isa, DTYPE_F32))
             g->best = (enum cpu_isa)isa;
     assert_ptr_equal(cpu_of(g->cpu[OPS_RIG_F32])->kernels, cpu_kernels_for(g->best, DTYPE_F32));
@@ -72,6 +72,14 @@ int ops_rig_teardown(void **state)
 void ops_rig_use(const struct ops_rig *g, int type, enum cpu_isa isa)
 {
     cpu_of(g->cpu[type])->kernels = cpu_kernels_for(isa, g->cpu[type]->act_dtype);
+}
+
+void ops_rig_reopen(struct ops_rig *g, enum cpu_isa isa, int n_threads)
+{
+    struct err err;
+
+    ops_free(g->cpu[OPS_RIG_F32]);
+    assert_int_equal(ops_cpu_new(n_threads, DTYPE_F32, isa, &g->cpu[OPS_RIG_F32], &err), 0);
 }
 
 float *ops_rig_buffer(size_t n)

@@ -24,8 +24,10 @@ struct ops_rig {
 
 int ops_rig_setup(void **state); /* prints the seed */
 int ops_rig_teardown(void **state);
-/* Let the back end use the kernels of one instruction set. */
+/* Let the back end use the kernels of one instruction set; its products stay as they are. */
 void ops_rig_use(const struct ops_rig *g, int type, enum cpu_isa isa);
+/* Open the f32 operators again, products included, at one level and with so many threads. */
+void ops_rig_reopen(struct ops_rig *g, enum cpu_isa isa, int n_threads);
 
 /* Printed; for rigs of their own. */
 void ops_rig_seed(const char *test);

@@ -1,6 +1,7 @@
 /* The demo model on examples/images, picture file to text, against the reference's captions and all of its decoding
  * options. */
 #include "tests/unit/captioner.h"
+#include "tests/unit/fixture.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -28,7 +29,7 @@ static int set_up(void **state)
     float *trunk, *queries;
     int n = 0;
 
-    CHECK_OK(ops_cpu_new(1, DTYPE_F32, &o, &err), err);
+    CHECK_OK(ops_cpu_new(1, DTYPE_F32, fixture_cpu_isa(), &o, &err), err);
     captioner_open(&f.k, "models/blip2-opt-demo", o, BATCH, N_SEQUENCES);
     f.answers = json_load_file("tests/golden/decode/demo_answers.json", 0, NULL);
     assert_int_equal(json_object_size(f.answers), N_PICTURES);

@@ -17,6 +17,7 @@
 #include "llm_worker/lm.h"
 #include "model/golden.h"
 #include "tensor/ops.h"
+#include "tests/unit/fixture.h"
 
 enum { N_IMAGES = 4, MAX_IDS = 20, N_ROWS = 39 };
 
@@ -123,7 +124,7 @@ static void check_checkpoint(const char *dir, double limit, const struct lm_limi
     double worst = 0;
     int n_done = 0, rc;
 
-    if (golden_open(dir, &golden, &err) < 0 || ops_cpu_new(1, DTYPE_F32, &o, &err) < 0 ||
+    if (golden_open(dir, &golden, &err) < 0 || ops_cpu_new(1, DTYPE_F32, fixture_cpu_isa(), &o, &err) < 0 ||
         lm_open(o, golden->checkpoint, limits, &m, &err) < 0 ||
         generate_new(m, N_ROWS * N_IMAGES, golden->checkpoint->config.image_token, &g, &err) < 0)
         fail_msg("%s", err.text);

@@ -1,5 +1,6 @@
 /* Retrieval against the reference: every tensor of tests/golden/itm_c from picture files and texts, and the scores of the
  * demo model on examples/images. */
+#include "tests/unit/fixture.h"
 #include "tests/unit/viewer.h"
 
 #include <jansson.h>
@@ -67,7 +68,7 @@ static int set_up_cpu(void **state)
     struct ops *o = NULL;
     struct err err = {{0}};
 
-    CHECK_OK(ops_cpu_new(2, DTYPE_F32, &o, &err), err);
+    CHECK_OK(ops_cpu_new(2, DTYPE_F32, fixture_cpu_isa(), &o, &err), err);
     set_up(&f, o);
     *state = &f;
     return 0;
@@ -247,7 +248,7 @@ static void test_golden_itm_demo_scores_match_the_reference(void **state)
 
     (void)state;
     assert_int_equal(json_object_size(answers), DEMO_PICTURES);
-    CHECK_OK(ops_cpu_new(2, DTYPE_F32, &o, &err), err);
+    CHECK_OK(ops_cpu_new(2, DTYPE_F32, fixture_cpu_isa(), &o, &err), err);
     viewer_open(&v, DEMO_DIR, o, DEMO_BATCH);
     json_object_foreach(answers, name, answer)
     {

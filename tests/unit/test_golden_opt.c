@@ -1,6 +1,7 @@
 /* The whole chain against the reference on tests/golden/opt_a: every stage's tensors, greedy ids, and that neither
  * depends on what else is in a batch. */
 #include "tests/unit/captioner.h"
+#include "tests/unit/fixture.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -47,7 +48,7 @@ static int set_up_cpu(void **state)
     struct ops *o = NULL;
     struct err err = {{0}};
 
-    CHECK_OK(ops_cpu_new(2, DTYPE_F32, &o, &err), err);
+    CHECK_OK(ops_cpu_new(2, DTYPE_F32, fixture_cpu_isa(), &o, &err), err);
     set_up(&f, o);
     *state = &f;
     return 0;

@@ -18,7 +18,7 @@ static struct ops *plain_new(void)
     struct ops *o = NULL;
     struct err err = {""};
 
-    LM_RIG_OK(ops_cpu_new(1, DTYPE_F32, &o, &err), err);
+    LM_RIG_OK(ops_cpu_new(1, DTYPE_F32, fixture_cpu_isa(), &o, &err), err);
     return o;
 }
 

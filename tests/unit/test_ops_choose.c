@@ -13,6 +13,7 @@
 
 #include "tensor/sampler.h"
 #include "tests/unit/choose_data.h"
+#include "tests/unit/fixture.h"
 #include "tests/unit/ops_rig.h"
 
 /* Choosing on the CPU against the definition in sampler.c. Values are drawn so that ties are common. */
@@ -52,7 +53,7 @@ static void test_ops_choose_greedy_equals_reference(void **state)
             x[j] = j % ld < n ? x[j] * 4 : 1e9f; /* what lies behind the vocabulary must not win */
         x[n / 2] = x[n - 1] = x[n / 3] = 30;     /* ties: the first wins */
         assert_int_equal(choose_greedy(g->ref, ROWS, n, x, ld, ref_ids, ref_logprob), 0);
-        for (int isa = 0; isa <= (int)g->best; isa++) {
+        for (int isa = CPU_ISA_BASE; isa <= (int)g->best; isa++) {
             ops_rig_use(g, OPS_RIG_F32, (enum cpu_isa)isa);
             memset(ids, 0xff, sizeof(ids));
             assert_int_equal(choose_greedy(cpu, ROWS, n, x, ld, ids, logprob), 0);
@@ -132,7 +133,7 @@ static void check_best(const struct ops_rig *g, int64_t vocab, int n_best, int n
     choose_data_lists(ref, vocab, n_seen, n_banned);
     int rc = choose(g->ref, ref, x, vocab);
 
-    for (int isa = 0; isa <= (int)g->best; isa++) {
+    for (int isa = CPU_ISA_BASE; isa <= (int)g->best; isa++) {
         struct choose_data *out = copy_of(ref);
 
         ops_rig_use(g, OPS_RIG_F32, (enum cpu_isa)isa);
@@ -197,7 +198,7 @@ static void test_ops_choose_rows_do_not_depend_on_the_batch(void **state)
     struct ops *one;
     struct err err;
 
-    assert_int_equal(ops_cpu_new(1, DTYPE_F32, &one, &err), 0);
+    assert_int_equal(ops_cpu_new(1, DTYPE_F32, fixture_cpu_isa(), &one, &err), 0);
     for (int r = 0; r < ROWS; r++) {
         all[r] = calloc(1, sizeof(*all[r]));
         assert_non_null(all[r]);
@@ -275,7 +276,7 @@ static void check_sampling(const struct ops_rig *g, int64_t vocab, float tempera
     (void)sampler_process(&d.row, x, vocab, scores);
     assert_int_equal(sampler_probabilities(&d.row, scores, vocab, probabilities), 0);
     check_sample(g->ref, &d, x, vocab, probabilities, 1e-7);
-    for (int isa = 0; isa <= (int)g->best; isa++) {
+    for (int isa = CPU_ISA_BASE; isa <= (int)g->best; isa++) {
         ops_rig_use(g, OPS_RIG_F32, (enum cpu_isa)isa);
         check_sample(g->cpu[OPS_RIG_F32], &d, x, vocab, probabilities, 1e-6);
     }

@@ -127,22 +127,30 @@ static void check_linear(const struct ops_rig *g, int type, const struct linear_
 
 static void test_ops_linear_equals_reference(void **state)
 {
-    for (size_t i = 0; i < sizeof(linear_cases) / sizeof(*linear_cases); i++)
-        for (int type = 0; type < OPS_RIG_TYPES; type++) {
-            struct linear_case t = linear_cases[i];
+    struct ops_rig *g = *state;
 
-            check_linear(*state, type, &t);
-            t.y_f32 = true;
-            t.residual = RESIDUAL_NONE;
-            check_linear(*state, type, &t);
-        }
+    for (size_t i = 0; i < sizeof(linear_cases) / sizeof(*linear_cases); i++)
+        for (int type = 0; type < OPS_RIG_TYPES; type++)
+            for (enum cpu_isa isa = CPU_ISA_BASE; isa <= (type == OPS_RIG_F32 ? g->best : CPU_ISA_BASE); isa++) {
+                struct linear_case t = linear_cases[i];
+
+                if (type == OPS_RIG_F32 && isa < g->best && t.m * t.n * t.k > 200000000)
+                    continue; /* once is enough of what takes the reference its time */
+                if (type == OPS_RIG_F32)
+                    ops_rig_reopen(g, isa, 2);
+                check_linear(g, type, &t);
+                t.y_f32 = true;
+                t.residual = RESIDUAL_NONE;
+                check_linear(g, type, &t);
+            }
 }
 
 static void test_ops_linear_random_shapes_equal_reference(void **state)
 {
     const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    struct ops_rig *g = *state;
 
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 150; i++) {
         struct linear_case t = {.m = 1 + ops_rig_below(90),
                                 .n = 1 + ops_rig_below(150),
                                 .k = 1 + ops_rig_below(150),
@@ -154,7 +162,9 @@ static void test_ops_linear_random_shapes_equal_reference(void **state)
                                 .dtype = dtypes[ops_rig_below(3)]};
 
         t.y_f32 = t.residual == RESIDUAL_NONE && ops_rig_below(2);
-        check_linear(*state, i % OPS_RIG_TYPES, &t);
+        if (i % 30 == 0)
+            ops_rig_reopen(g, CPU_ISA_BASE + (enum cpu_isa)(i / 30) % g->best, 2);
+        check_linear(g, i % OPS_RIG_TYPES, &t);
     }
 }
 
@@ -221,15 +231,6 @@ static void test_ops_linear_takes_weights_that_are_not_aligned(void **state)
     }
 }
 
-/* oneDNN keeps AVX-512's sums in the same order for any number of rows and threads; it promises nothing elsewhere. */
-static bool is_invariant_here(const struct ops_rig *g)
-{
-    if (g->best == CPU_ISA_AVX512)
-        return true;
-    printf("skipped: this processor has no AVX-512, results may depend on the batch\n");
-    return false;
-}
-
 static void check_linear_invariant(struct ops *o, int64_t n, int64_t k, bool y_f32)
 {
     enum { ROWS = 600 };
@@ -273,17 +274,54 @@ static void test_ops_linear_rows_do_not_depend_on_the_batch(void **state)
 {
     static const int64_t shapes[][2] = {{192, 192}, {576, 192}, {768, 192}, {192, 768}, {1216, 192}, {192, 588},
                                         {45, 44},   {7, 5},     {50, 2048}, {33, 2049}, {1408, 1408}};
-    const struct ops_rig *g = *state;
+    struct ops_rig *g = *state;
 
-    if (!is_invariant_here(g))
-        skip();
-    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
-        for (int type = 0; type < OPS_RIG_TYPES; type++)
-            if (g->cpu[type]) {
-                check_linear_invariant(g->cpu[type], shapes[i][0], shapes[i][1], false);
-                if (type == OPS_RIG_BF16)
-                    check_linear_invariant(g->cpu[type], shapes[i][0], shapes[i][1], true);
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        for (enum cpu_isa isa = CPU_ISA_BASE; isa <= g->best; isa++) {
+            if (isa == CPU_ISA_BASE && shapes[i][0] * shapes[i][1] > 1000000)
+                continue; /* it takes its time */
+            ops_rig_reopen(g, isa, 2);
+            check_linear_invariant(g->cpu[OPS_RIG_F32], shapes[i][0], shapes[i][1], false);
+        }
+        for (int y_f32 = 0; y_f32 < 2 && g->cpu[OPS_RIG_BF16]; y_f32++)
+            check_linear_invariant(g->cpu[OPS_RIG_BF16], shapes[i][0], shapes[i][1], y_f32);
+    }
+}
+
+/* The same matrix, rows and level on any number of threads. */
+static void test_ops_linear_rows_do_not_depend_on_the_threads(void **state)
+{
+    static const struct linear_case cases[] = {
+        {.m = 64, .n = 576, .k = 192, .n_parts = 1, .dtype = DTYPE_F32, .bias = true},
+        {.m = 257, .n = 192, .k = 768, .n_parts = 1, .dtype = DTYPE_F32, .bias = true, .residual = RESIDUAL_IN_PLACE},
+        {.m = 100, .n = 308, .k = 1409, .n_parts = 1, .dtype = DTYPE_F32, .act = OPS_ACT_GELU_ERF},
+        {.m = 3, .n = 1001, .k = 700, .n_parts = 1, .dtype = DTYPE_F32, .act = OPS_ACT_RELU}};
+    struct ops_rig *g = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        for (enum cpu_isa isa = CPU_ISA_BASE; isa <= g->best; isa++) {
+            const struct linear_case *t = &cases[i];
+            const size_t n_y = (size_t)(t->m * t->n);
+            struct tensor weight, bias;
+            struct ops_weight_part part;
+            float *x = ops_rig_random(g->ref, (size_t)(t->m * t->k)), *residual = ops_rig_random(g->ref, n_y);
+            float *one, *more;
+
+            make_parts(t, DTYPE_F32, &part, &weight, &bias);
+            ops_rig_reopen(g, isa, 1);
+            one = run_linear(g->cpu[OPS_RIG_F32], t, &part, x, residual);
+            for (int n_threads = 2; n_threads <= 7; n_threads += 5) {
+                ops_rig_reopen(g, isa, n_threads);
+                more = run_linear(g->cpu[OPS_RIG_F32], t, &part, x, residual);
+                assert_memory_equal(one, more, n_y * sizeof(float));
+                free(more);
             }
+            free(weight.data);
+            free(bias.data);
+            free(x);
+            free(residual);
+            free(one);
+        }
 }
 
 static void test_ops_matmul_cache_is_bounded(void **state)
@@ -374,6 +412,7 @@ int main(void)
         TEST(test_ops_linear_in_bf16_rounds_weights_to_nearest_even),
         TEST(test_ops_linear_takes_weights_that_are_not_aligned),
         TEST(test_ops_linear_rows_do_not_depend_on_the_batch),
+        TEST(test_ops_linear_rows_do_not_depend_on_the_threads),
         TEST(test_ops_weights_take_no_more_than_their_packed_size),
         TEST(test_ops_matmul_cache_is_bounded),
     };

@@ -15,6 +15,7 @@
 #include "model/golden.h"
 #include "qformer_worker/qformer.h"
 #include "tensor/ops.h"
+#include "tests/unit/fixture.h"
 
 #define RETRIEVAL_DIR "tests/golden/itm_c"
 #define CAPTIONER_DIR "tests/golden/opt_a"
@@ -92,7 +93,7 @@ static int set_up(void **state)
     struct ops *o = NULL;
     struct err err = {{0}};
 
-    CHECK_OK(ops_cpu_new(2, DTYPE_F32, &o, &err), err);
+    CHECK_OK(ops_cpu_new(2, DTYPE_F32, fixture_cpu_isa(), &o, &err), err);
     set_up_with(&f, o, RETRIEVAL_DIR);
     assert_true(f.d > 0 && f.d <= 64);
     draw(&f);
@@ -327,7 +328,7 @@ static void test_qformer_bf16_is_near_fp32(void **state)
     double e[4];
 
     assert_int_equal(qformer_forward(f->q, N_IMAGES, f->trunk, false, &want), 0);
-    if (ops_cpu_new(2, DTYPE_BF16, &o, &err) == 0) {
+    if (ops_cpu_new(2, DTYPE_BF16, fixture_cpu_isa(), &o, &err) == 0) {
         CHECK_OK(qformer_new(o, f->c, N_IMAGES, &q, &err), err);
         assert_int_equal(qformer_forward(q, N_IMAGES, f->trunk, false, &got), 0);
         assert_int_equal(qformer_text(q, &all, text), 0);
@@ -361,7 +362,7 @@ static void test_qformer_of_a_captioner_reads_no_text(void **state)
     size_t c, l;
 
     (void)state;
-    CHECK_OK(ops_cpu_new(2, DTYPE_F32, &o, &err), err);
+    CHECK_OK(ops_cpu_new(2, DTYPE_F32, fixture_cpu_isa(), &o, &err), err);
     set_up_with(&f, o, CAPTIONER_DIR);
     for (size_t i = 0; i < N_IMAGES * f.trunk_len; i++)
         f.trunk[i] = uniform(&f.seed);

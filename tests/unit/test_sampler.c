@@ -12,6 +12,7 @@
 
 #include "tensor/ops.h"
 #include "tensor/sampler.h"
+#include "tests/unit/fixture.h"
 
 /* What transformers made of the same logits. */
 
@@ -112,7 +113,7 @@ static void test_sampler_draws_as_golden_probabilities_say(void **state)
 
     (void)state;
     assert_int_equal(ops_ref_new(&both[0], &err), 0);
-    assert_int_equal(ops_cpu_new(1, DTYPE_F32, &both[1], &err), 0);
+    assert_int_equal(ops_cpu_new(1, DTYPE_F32, fixture_cpu_isa(), &both[1], &err), 0);
     json_array_foreach(cases, i, c) for (int b = 0; b < 2 && json_object_get(c, "probabilities"); b++)
         draw_all(both[b], c);
     ops_free(both[0]);

@@ -159,7 +159,7 @@ static void check_report(int (*selftest)(const char *, const struct selftest_con
     }
     row = json_object_get(json_array_get(rows, 0), "machine");
     assert_true(strlen(json_string_value(json_object_get(row, "cpu"))) > 0);
-    assert_true(strncmp(json_string_value(json_object_get(row, "library")), "oneDNN ", 7) == 0);
+    assert_true(strlen(json_string_value(json_object_get(row, "library"))) > 0);
     json_decref(rows);
 }
 
