@@ -18,7 +18,7 @@
 enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
 
 struct caption_flags {
-    const char *store, *model, *score_model, *recipe, *device, *cuda_library, *join, *image_column;
+    const char *store, *model, *score_model, *recipe, *device, *cuda_library, *cpu_isa, *join, *image_column;
     const char *max_failures;
     struct cli_settings settings, retry;
     int64_t threads, unit, limit, max_pixels, max_file_size;
@@ -72,6 +72,10 @@ static const struct cli_option options[] = {
      0, 0, NULL},
     {"cuda-library", 0, CLI_TEXT, offsetof(struct caption_flags, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
+    {"cpu-isa", 0, CLI_CHOICE, offsetof(struct caption_flags, cpu_isa), "LEVEL",
+     "vector instructions of the CPU to compute with (default: the best that it has). At the same level every processor "
+     "gives the same bytes",
+     0, 0, "auto base avx2 avx512"},
     {"dry-run", 'n', CLI_FLAG, offsetof(struct caption_flags, dry_run), NULL,
      "check models and lists, show recipe and stages, count the pictures; do nothing", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct caption_flags, json), NULL,
@@ -177,6 +181,8 @@ static int choose_devices(const struct cli_command *self, const struct caption_f
 
     devices_find(f->cuda_library, ret_have);
     rc = devices_choose(ret_have, f->device, f->cuda_library, ret, &err);
+    if (rc == 0 && f->cpu_isa)
+        rc = devices_choose_isa(f->cpu_isa, &ret->cpu_isa, &err);
     if (rc < 0)
         cli_error("%s: %s", self->name, err.text);
     return rc;

@@ -19,7 +19,7 @@
 enum { MAX_THREADS = 1024 };
 
 struct selftest_options {
-    const char *golden, *images, *device, *cuda_library, *dtype;
+    const char *golden, *images, *device, *cuda_library, *cpu_isa, *dtype;
     int64_t threads;
     bool json, verbose;
 };
@@ -42,6 +42,8 @@ static const struct cli_option options[] = {
      0, 0, NULL},
     {"cuda-library", 0, CLI_TEXT, offsetof(struct selftest_options, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
+    {"cpu-isa", 0, CLI_CHOICE, offsetof(struct selftest_options, cpu_isa), "LEVEL",
+     "vector instructions of the CPU to compute with (default: the best that it has)", 0, 0, "auto base avx2 avx512"},
     {"threads", 't', CLI_NUMBER, offsetof(struct selftest_options, threads), "N",
      "threads to compute with (default: the workers' own; the jobs take every CPU)", 1, MAX_THREADS, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct selftest_options, json), NULL,
@@ -71,6 +73,7 @@ static int run_model(const struct selftest_options *o, const struct device_choic
     t.device = d->names[0];
     t.cuda_library = d->library;
     t.dtype = o->dtype;
+    t.cpu_isa = d->cpu_isa;
     t.n_threads = (int)o->threads;
     rc = selftest_run(&t, rows, err);
     *ret_signal = t.signal_number;
@@ -85,6 +88,7 @@ static int run_demo(const struct selftest_options *o, const struct device_choice
                                .device = d->names[0],
                                .cuda_library = d->library,
                                .dtype = o->dtype,
+                               .cpu_isa = d->cpu_isa,
                                .n_threads = (int)o->threads};
     int rc = selftest_demo_find(&demo, err);
 
@@ -249,6 +253,8 @@ static int choose_device(const struct selftest_options *o, struct device_choice 
 
     devices_find(o->cuda_library, &have);
     rc = devices_choose(&have, o->device, o->cuda_library, ret, &err);
+    if (rc == 0 && o->cpu_isa)
+        rc = devices_choose_isa(o->cpu_isa, &ret->cpu_isa, &err);
     if (rc < 0) {
         cli_error("selftest: %s", err.text);
         return cli_exit_of(rc);

@@ -83,6 +83,8 @@ static int worker_text(const struct daemons *d, const struct daemons_child *c, s
     const struct place *p = c->place;
     int rc = buf_appendf(ret, "device = %s\nthreads = %d\n", p->device, p->n_threads);
 
+    if (rc == 0 && d->conf.placement->devices->cpu_isa != CPU_ISA_AUTO)
+        rc = buf_appendf(ret, "cpu_isa = %s\n", cpu_isa_name(d->conf.placement->devices->cpu_isa));
     if (rc == 0 && p->worker->stage == MSG_STAGE_ENCODE)
         rc = encoder_text(d, c, ret);
     if (rc == 0)

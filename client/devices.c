@@ -323,3 +323,12 @@ int devices_choose(const struct devices *have, const char *list, const char *cud
         *ret = chosen;
     return rc;
 }
+
+int devices_choose_isa(const char *name, enum cpu_isa *ret, struct err *err)
+{
+    int rc = cpu_isa_choose(name, ret, NULL);
+
+    return rc < 0 ? err_set(err, rc, "--cpu-isa %s: this processor lacks it; its best is %s", name,
+                            cpu_isa_name(cpu_isa_resolve(CPU_ISA_AUTO)))
+                  : 0;
+}

@@ -10,6 +10,7 @@
 #define BLIPLINE_CLIENT_DEVICES_H
 
 #include "base/err.h"
+#include "tensor/cpu_isa.h"
 
 #include <limits.h>
 #include <stdbool.h>
@@ -59,6 +60,7 @@ struct device_choice {
     int n;                                     /* 1 but for several GPUs */
     char names[DEVICES_MAX][DEVICE_NAME_SIZE]; /* as the workers are told */
     char library[PATH_MAX];                    /* of CUDA operators; "": where the workers look for it */
+    enum cpu_isa cpu_isa;                      /* of the CPU: what --cpu-isa says; AUTO: nothing */
     char note[512];                            /* what the user is told of it, one line; "": nothing */
 };
 
@@ -66,5 +68,7 @@ struct device_choice {
  * `cuda_library` as in devices_find: whoever gives it is believed that there are GPUs. */
 int devices_choose(const struct devices *have, const char *list, const char *cuda_library, struct device_choice *ret,
                    struct err *err) CHECK_RESULT;
+/* The value of --cpu-isa; -ENOTSUP: this processor lacks it. */
+int devices_choose_isa(const char *name, enum cpu_isa *ret, struct err *err) CHECK_RESULT;
 
 #endif

@@ -25,7 +25,7 @@ static const struct {
 } score_limits[] = {{"fp32", 1e-3}, {"fp16", 1e-2}, {"bf16", 5e-2}, {"fp8", 0.5}};
 
 /* A number a kind of answer. */
-enum { KIND_CAPTION, KIND_ANSWER, KIND_ITC, KIND_ITM, N_KINDS };
+enum { KIND_CAPTION, KIND_ANSWER, KIND_ITC, KIND_ITM, KIND_SAME, N_KINDS };
 
 static const struct job {
     const char *name; /* of its store */
@@ -33,6 +33,8 @@ static const struct job {
     const char *caption; /* the answer that its first prompt's caption is compared with */
     bool questions;      /* its second prompt asks what the list asks */
     bool scores;         /* of given texts */
+    const char *unit;    /* pictures of a unit; NULL: 4 */
+    const char *same_as; /* a job that was run before this one, on the CPU: its records must be the same to the bit */
     const char *stages[N_KINDS];
 } jobs[] = {
     {.name = "greedy", .args = {NULL}, .caption = "greedy", .stages = {"captions, greedy"}},
@@ -46,6 +48,13 @@ static const struct job {
      .caption = "photo",
      .questions = true,
      .stages = {"captions after a prompt", "answers to questions"}},
+    {.name = "again",
+     .args = {"--beams=5", "--score=itc,itm", "--text-field=text", NULL},
+     .caption = "beam5",
+     .scores = true,
+     .unit = "7",
+     .same_as = "beams",
+     .stages = {[KIND_SAME] = "the same bytes in other units, on one thread"}},
 };
 
 /* What one kind of answer has come to. */
@@ -196,6 +205,7 @@ static void count_wanted(const struct state *s, const struct job *job, int ret[N
     json_object_foreach(s->answers, name, answer)
     {
         ret[KIND_CAPTION]++;
+        ret[KIND_SAME]++;
         ret[KIND_ANSWER] += job->questions ? (int)json_array_size(json_object_get(answer, "vqa")) : 0;
         ret[KIND_ITC] += job->scores ? (int)json_array_size(json_object_get(answer, "itc")) : 0;
         ret[KIND_ITM] += job->scores ? (int)json_array_size(json_object_get(answer, "itm")) : 0;
@@ -225,6 +235,45 @@ static int compare_store(const struct state *s, const struct job *job, const cha
     return rc;
 }
 
+static bool same_caption(const struct row_caption *a, const struct row_caption *b)
+{
+    return a->text_bytes == b->text_bytes && memcmp(a->text, b->text, a->text_bytes) == 0 &&
+           memcmp(&a->logprob, &b->logprob, sizeof(a->logprob)) == 0 && a->has_itc == b->has_itc &&
+           memcmp(&a->itc, &b->itc, sizeof(a->itc)) == 0 && memcmp(&a->itm, &b->itm, sizeof(a->itm)) == 0;
+}
+
+static bool same_record(const struct row_record *a, const struct row_record *b)
+{
+    bool same = a->n_captions == b->n_captions && !a->failed && !b->failed;
+
+    for (uint32_t i = 0; same && i < a->n_captions; i++)
+        same = same_caption(&a->captions[i], &b->captions[i]);
+    return same;
+}
+
+/* Items are in the list's order in both. */
+static int compare_stores(const char *store, const char *other, struct tally *t, struct err *err)
+{
+    struct reader *a = NULL, *b = NULL;
+    struct reader_row row, row_b;
+    int rc = reader_open(store, true, &a, err);
+
+    if (rc == 0)
+        rc = reader_open(other, true, &b, err);
+    while (rc == 0 && (rc = reader_next(a, &row, err)) == 1 && (rc = reader_next(b, &row_b, err)) == 1) {
+        const bool same = row.has_record && row_b.has_record && same_record(&row.record, &row_b.record);
+
+        t->n++;
+        t->n_equal += same;
+        if (!same)
+            tell(t, "%.*s: another record", (int)row.listed.key_bytes, (const char *)row.listed.key);
+        rc = 0;
+    }
+    reader_close(a);
+    reader_close(b);
+    return rc;
+}
+
 /* -- running -- */
 
 static int run_caption(struct state *s, const struct job *job, const char *store, struct err *err)
@@ -233,9 +282,10 @@ static int run_caption(struct state *s, const struct job *job, const char *store
     const char *args[MAX_ARGS] = {"caption",  list,        "-o",
                                   store,      "--model",   s->t->demo->caption_model,
                                   "--dtype",  s->t->dtype, "--max-new-tokens=24",
-                                  "--unit=4", "--device",  s->t->device};
+                                  "--device", s->t->device, "--unit",  job->unit ? job->unit : "4"};
     struct selftest_program program = {.name = "blipline", .args = args, .stop_signal = SIGTERM};
-    int n = 12, rc;
+    const int n_threads = job->same_as ? 1 : s->t->n_threads;
+    int n = 13, rc;
 
     (void)snprintf(list, sizeof(list), "@%s", s->list);
     for (int i = 0; job->args[i]; i++)
@@ -244,9 +294,13 @@ static int run_caption(struct state *s, const struct job *job, const char *store
         args[n++] = "--score-model";
         args[n++] = s->t->demo->score_model;
     }
-    if (s->t->n_threads > 0) {
-        (void)snprintf(threads, sizeof(threads), "--threads=%d", s->t->n_threads);
+    if (n_threads > 0) {
+        (void)snprintf(threads, sizeof(threads), "--threads=%d", n_threads);
         args[n++] = threads;
+    }
+    if (s->t->cpu_isa != CPU_ISA_AUTO) {
+        args[n++] = "--cpu-isa";
+        args[n++] = cpu_isa_name(s->t->cpu_isa);
     }
     if (s->t->cuda_library[0]) {
         args[n++] = "--cuda-library";
@@ -270,17 +324,18 @@ static int report(const struct state *s, const struct job *job, const struct tal
     count_wanted(s, job, wanted);
     for (int kind = 0; kind < N_KINDS; kind++) {
         const struct tally *t = &tallies[kind];
-        const bool is_score = kind >= KIND_ITC, all = t->n == wanted[kind];
-        const bool pass = all && (t->n_equal == t->n || (!is_score && !exact));
+        const bool is_score = kind == KIND_ITC || kind == KIND_ITM, all = t->n == wanted[kind];
+        const bool pass = all && (t->n_equal == t->n || (!is_score && !exact && kind != KIND_SAME));
         json_t *row;
 
         if (!job->stages[kind])
             continue;
-        row = json_pack("{s:s, s:s, s:s, s:[i], s:i, s:o, s:o, s:b, s:f, s:s*}", "model", "demo", "worker", "job",
-                        "stage", job->stages[kind], "shape", wanted[kind], "equal", t->n_equal, "relative_error",
+        row = json_pack("{s:s, s:s, s:s, s:[i], s:o*, s:o, s:o, s:b, s:f, s:s*}", "model", "demo", "worker", "job",
+                        "stage", job->stages[kind], "shape", wanted[kind], "equal",
+                        kind == KIND_SAME ? NULL : json_integer(t->n_equal), "relative_error",
                         is_score && isfinite(t->worst) ? json_real(t->worst) : json_null(), "limit",
                         is_score ? json_real(score_limit(s->t->dtype)) : json_null(), "pass", pass, "seconds",
-                        kind == KIND_CAPTION ? seconds : 0.0, "detail", t->detail[0] ? t->detail : NULL);
+                        kind == KIND_CAPTION || kind == KIND_SAME ? seconds : 0.0, "detail", t->detail[0] ? t->detail : NULL);
         if (!row || json_array_append_new(rows, row) < 0)
             return err_set(err, -ENOMEM, "no memory for a row of the self-test's report");
     }
@@ -291,12 +346,15 @@ static int run_job(struct state *s, const struct job *job, json_t *rows, struct 
 {
     struct tally tallies[N_KINDS] = {0};
     const int64_t start_ns = clock_mono_ns();
-    char store[RUNDIR_MAX + 32];
+    char store[RUNDIR_MAX + 32], other[RUNDIR_MAX + 32];
     int rc;
 
     rundir_file(&s->place.rundir, job->name, store, sizeof(store));
     rc = run_caption(s, job, store, err);
-    if (rc == 0)
+    if (rc == 0 && job->same_as)
+        rc = compare_stores(store, rundir_file(&s->place.rundir, job->same_as, other, sizeof(other)),
+                            &tallies[KIND_SAME], err);
+    else if (rc == 0)
         rc = compare_store(s, job, store, tallies, err);
     if (rc == 0)
         rc = report(s, job, tallies, (double)(clock_mono_ns() - start_ns) / 1e9, rows, err);
@@ -313,7 +371,8 @@ int selftest_job(struct selftest_job *t, json_t *rows, struct err *err)
     if (rc == 0)
         rc = write_list(&s, err);
     for (size_t i = 0; rc == 0 && i < sizeof(jobs) / sizeof(jobs[0]); i++)
-        rc = run_job(&s, &jobs[i], rows, err);
+        if (!jobs[i].same_as || strcmp(t->device, "cpu") == 0)
+            rc = run_job(&s, &jobs[i], rows, err);
     t->signal_number = s.place.signal_number;
     selftest_place_close(&s.place);
     json_decref(s.answers);

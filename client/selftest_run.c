@@ -167,6 +167,8 @@ static int write_conf(const struct selftest_place *p, const struct selftest_run 
     buf_init(&text, 1 << 13);
     rc =
         buf_appendf(&text, "device = %s\ndtype = %s\ncuda_library = %s\n", t->device, worker_dtype(t, worker), library);
+    if (rc == 0 && t->cpu_isa != CPU_ISA_AUTO)
+        rc = buf_appendf(&text, "cpu_isa = %s\n", cpu_isa_name(t->cpu_isa));
     if (rc == 0 && t->n_threads > 0)
         rc = buf_appendf(&text, "threads = %d\n", t->n_threads);
     if (rc == 0)

@@ -7,6 +7,7 @@
 #define BLIPLINE_CLIENT_SELFTEST_RUN_H
 
 #include "base/err.h"
+#include "tensor/cpu_isa.h"
 
 struct json_t;
 
@@ -18,6 +19,7 @@ struct selftest_run {
     const char *device;       /* "cpu", "cuda:0", "GPU-..." */
     const char *cuda_library; /* absolute; "": where the workers look for it */
     const char *dtype;        /* "fp32", "bf16", "fp16", "fp8" */
+    enum cpu_isa cpu_isa;     /* of device cpu */
     int n_threads;            /* 0: the workers' own default */
     int signal_number;        /* set when -EINTR is returned */
 };

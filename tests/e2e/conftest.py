@@ -10,6 +10,10 @@ import pytest
 sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1] / "golden")]
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "every_level: a promise of equal bytes: tested at each level of the CPU's vector instructions (tests/levels.sh)")
+
+
 @pytest.fixture(autouse=True)
 def nothing_for_a_sanitizer_to_report():
     """A daemon that ends a little later than its test fails the next one."""

@@ -54,7 +54,10 @@ def wait_for(what, seconds=60, step=0.05):
 
 def on_the_cpu(args):
     """The tests compare with what the CPU computes, on machines with a GPU too, unless they say --device."""
-    return [args[0], "--device", "cpu", *args[1:]] if args and args[0] in ("caption", "score", "embed") else list(args)
+    if not args or args[0] not in ("caption", "score", "embed"):
+        return list(args)
+    level = os.environ.get("BLIPLINE_TEST_CPU_ISA")
+    return [args[0], "--device", "cpu", *(["--cpu-isa", level] if level and "--cpu-isa" not in args else []), *args[1:]]
 
 
 def blipline(*args, check=True, timeout=300, **kwargs):

@@ -75,6 +75,7 @@ def test_given_texts_score_as_the_reference_says(folder):
         assert numpy.allclose([c["itm"] for c in row["captions"]], answer["itm"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.every_level
 def test_captions_score_in_their_own_job_as_in_another(folder, scored):
     rows, _ = export(scored)
     texts = {r["key"]: [c["caption"] for c in r["captions"]] for r in rows}
@@ -123,6 +124,7 @@ def test_filters_need_the_scores_that_they_compare(folder):
 SAMPLING = ("--sample", "--captions", "4", "--temperature", "1.5", "--top-k", "50", "--top-p", "0.95", "--seed", "7", "--prompt", "a photo of", "--prompt", "{key}:")
 
 
+@pytest.mark.every_level
 def test_samples_do_not_depend_on_how_the_work_is_cut(folder):
     caption(IMAGES, folder / "one", *SAMPLING)
     rows, reference = export(folder / "one")
@@ -152,12 +154,14 @@ def sampled_by(folder, workers):
     return export(folder / "s")[1]
 
 
+@pytest.mark.every_level
 def test_samples_do_not_depend_on_the_number_of_workers(folder):
     one = sampled_by(folder / "one", ["encoder", "qformer", "llm"])
     assert len({c["caption"] for row in map(json.loads, one.splitlines()) for c in row["captions"]}) > 40
     assert sampled_by(folder / "many", ["llm", "qformer", "encoder", "llm", "qformer", "encoder"]) == one
 
 
+@pytest.mark.every_level
 def test_samples_survive_a_kill_and_beams_do_too(folder):
     pictures = many(folder / "in", 4)
     for name, options in {"samples": SAMPLING, "beams": ("--beams", "5", "--captions", "5")}.items():

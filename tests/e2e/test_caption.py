@@ -51,6 +51,7 @@ def test_four_separate_processes_do_the_work(folder):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in roles.values())
 
 
+@pytest.mark.every_level
 def test_unit_size_and_threads_change_no_byte(folder, demo_store):
     _, reference = export(demo_store)
     for n, options in enumerate((["--unit", "1"], ["--unit", "7", "--threads", "1"], ["--unit", "64"])):

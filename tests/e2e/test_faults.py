@@ -30,6 +30,7 @@ def finish(run, job, folder):
     return err
 
 
+@pytest.mark.every_level
 @pytest.mark.parametrize("role", ["broker", "encoder", "qformer", "llm"])
 def test_kill_9_mid_job(folder, job, role):
     run = Caption(job[0], folder / "s", "--unit", "8", "--verbose")

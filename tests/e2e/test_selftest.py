@@ -86,8 +86,8 @@ def test_the_demo_models_from_picture_to_store():
     job = {row["stage"]: row for row in r["rows"] if row["worker"] == "job"}
     assert {k: v["shape"] for k, v in job.items()} == {
         "captions, greedy": [24], "captions, 5 beams": [24], "captions after a prompt": [24], "answers to questions": [96], "ITC similarities": [72],
-        "ITM probabilities": [72]}
-    assert all(row["equal"] == row["shape"][0] for row in job.values())
+        "ITM probabilities": [72], "the same bytes in other units, on one thread": [24]}
+    assert all(row["pass"] and row.get("equal", row["shape"][0]) == row["shape"][0] for row in job.values())
     assert sum(row["stage"].startswith("ids ") for row in r["rows"]) == 48
     assert any(row["stage"] == "sampling probabilities" and row["equal"] == 9 for row in r["rows"])
 
@@ -100,7 +100,7 @@ def test_bf16_counts_what_agrees():
     assert r["pass"] is True and r["dtype"] == "bf16"
     errors = [row["relative_error"] for row in r["rows"] if row["stage"] == "vision_last_hidden_state"]
     assert len(errors) == 2 and all(1e-4 < e < 5e-2 for e in errors)  # it really was bf16
-    assert all(row["equal"] >= row["shape"][0] / 2 for row in r["rows"] if row["worker"] == "job")
+    assert all(row["equal"] >= row["shape"][0] / 2 for row in r["rows"] if row["worker"] == "job" and "equal" in row)
 
 
 @pytest.mark.parametrize("tensor, stage", [("vision_model.encoder.layers.3.layer_norm1.weight", "vision_last_hidden_state"),

@@ -29,6 +29,7 @@ def test_opt_of_another_shape_captions(folder, options):
     assert len({r["logprob"] for r in rows}) > 1  # pictures matter
 
 
+@pytest.mark.every_level
 def test_shards_change_no_byte(folder):
     whole = write(folder / "whole", "opt-2.7b", "--dtype", "f32")
     parts = write(folder / "parts", "opt-2.7b", "--dtype", "f32", "--shard", "1e6")
