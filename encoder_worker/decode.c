@@ -13,16 +13,29 @@
 /* A picture of more than this is given back after the next, smaller one: a rare giant must not pin its size in each
  * thread. */
 #define KEEP_BYTES ((size_t)64 << 20)
+#define GIANT_BYTES ((size_t)256 << 20)
 
-void picture_init(struct picture *p)
+void picture_init(struct picture *p, pthread_mutex_t *giants)
 {
-    *p = (struct picture){0};
+    *p = (struct picture){.giants = giants};
 }
 
 void picture_release(struct picture *p)
 {
+    picture_done(p);
     free(p->rgb);
     *p = (struct picture){0};
+}
+
+void picture_done(struct picture *p)
+{
+    if (!p->is_giant)
+        return;
+    free(p->rgb);
+    p->rgb = NULL;
+    p->capacity_bytes = 0;
+    p->is_giant = false;
+    (void)pthread_mutex_unlock(p->giants);
 }
 
 enum image_error decode_check_size(uint32_t width, uint32_t height, const struct decode_options *options,
@@ -53,6 +66,10 @@ enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t
 
     if (code != IMAGE_OK)
         return code;
+    if (need > GIANT_BYTES && p->giants && !p->is_giant) {
+        (void)pthread_mutex_lock(p->giants);
+        p->is_giant = true;
+    }
     if (need > p->capacity_bytes || (p->capacity_bytes > KEEP_BYTES && need < p->capacity_bytes / 2)) {
         free(p->rgb);
         p->capacity_bytes = 0;

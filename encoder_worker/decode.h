@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "source/image_error.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,10 +39,16 @@ struct picture {
     uint32_t width, height;
     size_t capacity_bytes;
     int orientation; /* what EXIF said, 1 to 8; 1: nothing to do */
+    /* Threads that share this decode one picture of more than 256 MiB at a time: a file of some kilobytes may claim that
+     * much, and several times as much for its coefficients. NULL: there is one thread. */
+    pthread_mutex_t *giants;
+    bool is_giant; /* it holds the lock, until picture_done */
 };
 
-void picture_init(struct picture *p);
+void picture_init(struct picture *p, pthread_mutex_t *giants);
 void picture_release(struct picture *p);
+/* The pixels have been used, or there are none; the memory of a giant is given back. */
+void picture_done(struct picture *p);
 
 enum image_error decode_picture(const uint8_t *bytes, size_t n_bytes, const struct decode_options *options,
                                 struct picture *ret, struct err *err) CHECK_RESULT;

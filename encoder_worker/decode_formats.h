@@ -1,4 +1,4 @@
-/* decode_formats.h - what decode.c and the three decoders share; nobody else includes this.
+/* decode_formats.h - what decode.c and the three decoders share; nobody else but their test includes this.
  *
  * Units, memory, errors: as in decode.h. A decoder may leave the picture half written when it fails: decode.c empties
  * it. */

@@ -88,7 +88,9 @@ enum image_error orientation_apply(struct picture *p, int orientation, struct er
             for (ptrdiff_t y = y0; y < y0 + BLOCK && y < out_h; y++)
                 memcpy(out + (y * out_w + x) * 3, p->rgb + (s.first + x * s.column + y * s.row) * 3, 3);
     free(p->rgb);
-    *p = (struct picture){
-        .rgb = out, .width = (uint32_t)out_w, .height = (uint32_t)out_h, .capacity_bytes = (size_t)w * (size_t)h * 3};
+    p->rgb = out;
+    p->width = (uint32_t)out_w;
+    p->height = (uint32_t)out_h;
+    p->capacity_bytes = (size_t)w * (size_t)h * 3;
     return IMAGE_OK;
 }

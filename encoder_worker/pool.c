@@ -42,6 +42,7 @@ struct pool {
     size_t n_in_flight;
     int n_started;
     int n_decoders;
+    pthread_mutex_t giants; /* see struct picture */
     struct decoder decoders[];
 };
 
@@ -69,6 +70,7 @@ static void decode_into_slot(struct decoder *d, const char *path, struct pool_re
             r->resize_ns = clock_mono_ns() - t2;
         }
     }
+    picture_done(&d->picture);
     if (r->code != IMAGE_OK)
         memset(r->slot, 0, slot_bytes);
     if (d->bytes.capacity_bytes > KEEP_FILE_BYTES)
@@ -100,7 +102,7 @@ static int decoder_start(struct pool *p, struct decoder *d, const struct pool_co
     d->results = p->results;
     d->size_px = conf->size_px;
     d->options = conf->options;
-    picture_init(&d->picture);
+    picture_init(&d->picture, &p->giants);
     buf_init(&d->bytes, 0);
     rc = resize_new(&d->resize);
     if (rc < 0)
@@ -131,6 +133,7 @@ int pool_new(const struct pool_conf *conf, struct pool **ret, struct err *err)
     if (!p)
         return err_set(err, -ENOMEM, "decode pool: no memory");
     p->n_decoders = conf->n_threads;
+    (void)pthread_mutex_init(&p->giants, NULL);
     rc = mailbox_new((size_t)conf->capacity, &p->requests);
     if (rc == 0)
         rc = mailbox_new((size_t)conf->capacity, &p->results);
@@ -170,6 +173,7 @@ void pool_free(struct pool *p)
         picture_release(&d->picture);
         buf_release(&d->bytes);
     }
+    (void)pthread_mutex_destroy(&p->giants);
     mailbox_free(p->requests, NULL);
     mailbox_free(p->results, NULL);
     free(p->jobs);

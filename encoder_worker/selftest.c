@@ -23,7 +23,7 @@ static int load_pixels(const char *path, int size, uint8_t *ret, struct err *err
     struct err why;
     int rc;
 
-    picture_init(&picture);
+    picture_init(&picture, NULL);
     buf_init(&bytes, options.max_file_bytes);
     if ((rc = file_read(path, options.max_file_bytes, &bytes, err)) < 0)
         goto out;

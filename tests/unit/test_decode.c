@@ -1,8 +1,8 @@
-#include "encoder_worker/decode.h"
+#include "encoder_worker/decode_formats.h"
 
 #include "tests/unit/fixture.h"
 
-#include <endian.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -75,7 +75,7 @@ static void test_decode_every_odd_picture_has_its_size(void **state)
     struct picture p;
 
     (void)state;
-    picture_init(&p);
+    picture_init(&p, NULL);
     for (int i = 0; i < N_PICTURES; i++) {
         struct buf b;
 
@@ -97,8 +97,8 @@ static void test_decode_no_prefix_of_a_picture_is_another_picture(void **state)
     struct picture whole, part;
 
     (void)state;
-    picture_init(&whole);
-    picture_init(&part);
+    picture_init(&whole, NULL);
+    picture_init(&part, NULL);
     for (int i = 0; i < N_PICTURES; i++) {
         size_t step, n_refused = 0, n_tried = 0;
         struct buf b;
@@ -133,7 +133,7 @@ static void test_decode_cut_in_half_is_truncated(void **state)
     struct picture p;
 
     (void)state;
-    picture_init(&p);
+    picture_init(&p, NULL);
     for (int i = 0; i < N_PICTURES; i++) {
         struct buf b;
         enum image_error code;
@@ -160,7 +160,7 @@ static void test_decode_survives_random_damage(void **state)
     struct picture p;
 
     (void)state;
-    picture_init(&p);
+    picture_init(&p, NULL);
     for (int round = 0; round < 40; round++) {
         for (int i = 0; i < N_PICTURES; i++) {
             size_t n_changes = 1 + fixture_random(&rng) % 8;
@@ -190,7 +190,7 @@ static void test_decode_random_bytes_are_no_picture(void **state)
     uint8_t bytes[4096];
 
     (void)state;
-    picture_init(&p);
+    picture_init(&p, NULL);
     for (int round = 0; round < 100; round++) {
         for (size_t i = 0; i < sizeof(bytes); i++)
             bytes[i] = (uint8_t)fixture_random(&rng);
@@ -218,7 +218,7 @@ static void test_decode_bombs_are_refused_by_their_header(void **state)
     struct buf b;
 
     (void)state;
-    picture_init(&p);
+    picture_init(&p, NULL);
     assert_int_equal(decode_copy(png, sizeof(png), &options, &p, &err), IMAGE_TOO_MANY_PIXELS);
     load("odd_444.jpg", &b);
     for (size_t i = 0; i + 9 < b.size_bytes; i++)
@@ -240,7 +240,7 @@ static void test_decode_limits_hold_to_the_pixel_and_byte(void **state)
     struct picture p;
 
     (void)state;
-    picture_init(&p);
+    picture_init(&p, NULL);
     for (int i = 0; i < 3; i++) {
         struct decode_options o = options;
         struct buf b;
@@ -269,7 +269,7 @@ static void test_decode_takes_as_many_pixels_as_pillow(void **state)
     struct picture p;
 
     (void)state;
-    picture_init(&p);
+    picture_init(&p, NULL);
     for (int more = 0; more < 2; more++) { /* 13377 x 13377, 13378 x 13377 */
         uint32_t crc;
 
@@ -279,6 +279,30 @@ static void test_decode_takes_as_many_pixels_as_pillow(void **state)
         assert_int_equal(decode_copy(png, sizeof(png), &options, &p, &err),
                          more ? IMAGE_TOO_MANY_PIXELS : IMAGE_TRUNCATED);
     }
+    picture_release(&p);
+}
+
+/* Of those above 256 MiB there is one at a time, and its memory is given back with the lock. */
+static void test_decode_giants_wait_for_one_another(void **state)
+{
+    pthread_mutex_t giants = PTHREAD_MUTEX_INITIALIZER;
+    struct picture p;
+
+    (void)state;
+    picture_init(&p, &giants);
+    assert_int_equal(decode_size_picture(&p, 9000, 9000, &options, NULL), IMAGE_OK);
+    assert_int_equal(pthread_mutex_trylock(&giants), 0);
+    assert_int_equal(pthread_mutex_unlock(&giants), 0);
+    picture_done(&p);
+    assert_int_equal(p.capacity_bytes, 9000 * 9000 * 3);
+    for (int i = 0; i < 2; i++) { /* the second time of one picture is no second lock */
+        assert_int_equal(decode_size_picture(&p, 10000, 9000, &options, NULL), IMAGE_OK);
+        assert_int_equal(pthread_mutex_trylock(&giants), EBUSY);
+    }
+    picture_done(&p);
+    assert_int_equal(p.capacity_bytes, 0);
+    assert_int_equal(pthread_mutex_trylock(&giants), 0);
+    assert_int_equal(pthread_mutex_unlock(&giants), 0);
     picture_release(&p);
 }
 
@@ -331,7 +355,7 @@ static void test_decode_says_what_a_file_is_that_is_no_picture(void **state)
     char words[128];
 
     (void)state;
-    picture_init(&p);
+    picture_init(&p, NULL);
     for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
         (void)snprintf(words, sizeof(words), "the file is %s; JPEG, PNG and WebP are read", files[i].kind);
         assert_int_equal(decode_copy((const uint8_t *)files[i].bytes, strlen(files[i].bytes), &options, &p, &err),
@@ -357,8 +381,8 @@ static void test_decode_16_bit_grey_is_clipped_or_halved(void **state)
 
     (void)state;
     high.grey16_high_byte = true;
-    picture_init(&clipped);
-    picture_init(&halved);
+    picture_init(&clipped, NULL);
+    picture_init(&halved, NULL);
     load("odd_gray16.png", &b);
     assert_int_equal(decode_copy(b.data, b.size_bytes, &options, &clipped, &err), IMAGE_OK);
     assert_int_equal(decode_copy(b.data, b.size_bytes, &high, &halved, &err), IMAGE_OK);
@@ -384,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_decode_bombs_are_refused_by_their_header),
         cmocka_unit_test(test_decode_limits_hold_to_the_pixel_and_byte),
         cmocka_unit_test(test_decode_takes_as_many_pixels_as_pillow),
+        cmocka_unit_test(test_decode_giants_wait_for_one_another),
         cmocka_unit_test(test_decode_says_what_a_file_is_that_is_no_picture),
         cmocka_unit_test(test_decode_16_bit_grey_is_clipped_or_halved),
     };

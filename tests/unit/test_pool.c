@@ -91,7 +91,7 @@ static void expected_pixels(const char *path, uint8_t *out)
 
     buf_init(&b, 0);
     fixture_bytes(path, &b);
-    picture_init(&p);
+    picture_init(&p, NULL);
     assert_int_equal(decode_picture(b.data, b.size_bytes, &options, &p, NULL), IMAGE_OK);
     assert_int_equal(resize_new(&r), 0);
     assert_int_equal(resize_rgb(r, p.rgb, p.width, p.height, out, SIDE, SIDE), 0);

@@ -54,7 +54,7 @@ static void compare_golden(struct resize *r, const char *key, uint32_t side, siz
     assert_string_equal(want.dtype, "U8");
     assert_int_equal(json_array_size(list), want_pictures);
     assert_int_equal(want.size_bytes, want_pictures * bytes);
-    picture_init(&p);
+    picture_init(&p, NULL);
     for (size_t i = 0; i < want_pictures; i++) {
         const char *name = json_string_value(json_array_get(list, i));
         const uint8_t *ref = (const uint8_t *)want.data + i * bytes;

@@ -18,7 +18,7 @@ static enum image_error describe(const uint8_t *bytes, size_t n, bool turned, ch
         abort();
     memcpy(copy, bytes, n);
     options.exif_orientation = turned;
-    picture_init(&p);
+    picture_init(&p, NULL);
     code = decode_picture(copy, n, &options, &p, err);
     free(copy);
     if (code == IMAGE_OK)

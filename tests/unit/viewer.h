@@ -84,7 +84,7 @@ static inline void viewer_pixels(const struct vit *vit, const char *path, uint8_
     struct buf bytes;
     struct err err = {{0}};
 
-    picture_init(&picture);
+    picture_init(&picture, NULL);
     buf_init(&bytes, options.max_file_bytes);
     CHECK_OK(file_read(path, options.max_file_bytes, &bytes, &err), err);
     if (decode_picture(bytes.data, bytes.size_bytes, &options, &picture, &err) != IMAGE_OK)
