@@ -127,7 +127,7 @@ $(O)/tensor/cuda/%.o: tensor/cuda/%.cu
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 # so that a program and the operators of another build are not put together
-DEVICE_ABI := $(O)/gen/device_abi.h
+DEVICE_ABI := $(O)/gen/tensor/device_abi.h
 $(DEVICE_ABI): tensor/ops.h tensor/tensor.h tensor/device.h base/err.h
 	@mkdir -p $(@D)
 	$(Q)cat $^ | cksum | sed 's/\([0-9]*\).*/#define DEVICE_ABI \1u/' > $@

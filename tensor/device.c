@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "device_abi.h" /* made by the Makefile */
+#include "tensor/device_abi.h" /* made by the Makefile */
 
 #define LIBRARY "libblipline-cuda.so"
 
