@@ -105,6 +105,34 @@ def test_broker_killed_mid_job_goes_on_where_it_was(folder):
     assert sorted(store_rows(folder / "s")) == list(range(6000))
 
 
+def test_items_are_done_again_when_a_client_asks(folder):
+    with Cluster(folder) as cluster:
+        cluster.null_workers()
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", null_nodes(), unit_items=4)
+        client.add(items(10))
+        client.seal()
+        client.wait_done()
+
+        def again(*numbers):
+            rows = [store_pb2.Item(item=i, key=b"ignored", path=b"/now/here", mtime_ns=5) for i in numbers]
+            return client.ask(rows, job_again=wire_pb2.JobAgain(job=client.job)).job_rows_ok
+
+        assert again(9, 0, 3).n_items == 10
+        done = wait_for(lambda: (p := client.wait_done()).n_redone == 3 and p)
+        assert (done.n_items, done.n_done, done.n_again, done.n_failed) == (10, 10, 0, 0)
+        again(0, 1)
+        assert wait_for(lambda: client.wait_done().n_redone == 5)
+        with pytest.raises(Refused, match="item 10: is not in the manifest"):
+            again(10)
+        client.open(folder / "s", null_nodes(), unit_items=4, create=False)
+        assert client.progress().n_redone == 5
+        client.close()
+    assert sorted(store_rows(folder / "s")) == list(range(10))
+    assert "sound" in blipline("verify", folder / "s").stdout
+
+
 def test_garbage_does_not_disturb_the_others(folder):
     seed = int(os.environ.get("SEED", random.getrandbits(32)))
     print(f"seed {seed}")
