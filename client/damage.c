@@ -5,15 +5,19 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "client/cli.h"
 
 static const char *watched_command, *watched_store;
 
-/* Nothing but what a signal handler may call. */
+/* Nothing but what a signal handler may call. The exit code is that of an error; a copy of the process dies of the signal,
+ * so that there is a core dump, where the system makes them, to find a bug with. */
 static void on_crash(int number)
 {
+    pid_t copy;
+
     const char *parts[] = {"blipline: ",
                            watched_command,
                            ": crashed while reading ",
@@ -28,14 +32,19 @@ static void on_crash(int number)
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         lines[i] = (struct iovec){.iov_base = (void *)(uintptr_t)parts[i], .iov_len = strlen(parts[i])};
     (void)!writev(STDERR_FILENO, lines, (int)(sizeof(lines) / sizeof(lines[0])));
+    copy = _Fork();
+    if (copy == 0)
+        (void)raise(number); /* nobody handles it any more */
+    if (copy > 0)
+        (void)waitpid(copy, NULL, 0);
     _exit(CLI_EXIT_ERROR);
 }
 
 void damage_watch(const char *command, const char *store)
 {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGABRT};
-    const struct sigaction action = {.sa_handler = on_crash};
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE};
+    const struct sigaction action = {.sa_handler = on_crash, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER)};
 
     watched_command = command;
     watched_store = store;

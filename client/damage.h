@@ -6,8 +6,9 @@
 #ifndef BLIPLINE_CLIENT_DAMAGE_H
 #define BLIPLINE_CLIENT_DAMAGE_H
 
-/* From now on SIGSEGV, SIGBUS, SIGFPE and SIGABRT end the process with a message that names command and store, and
- * CLI_EXIT_ERROR. */
+/* From now on SIGSEGV, SIGBUS and SIGFPE end the process with a message that names command and store, a core dump where
+ * the system makes them, and CLI_EXIT_ERROR. SIGABRT is not among them: an assertion that fails is a bug of ours. (LMDB's
+ * own end in SIGSEGV, store/env.c.) */
 void damage_watch(const char *command, const char *store);
 
 #endif

@@ -1,15 +1,19 @@
 """Stores with damage that no checksum finds: rows that are gone, pages that are nonsense. Nothing is passed over in silence."""
 
 import os
+import pathlib
 import random
+import resource
 import shutil
+import signal
 import subprocess
 
 import lmdb
 import pytest
-from harness import BUILD, IMAGES, SLOW, blipline, caption, many
+from harness import BUILD, IMAGES, SLOW, blipline, caption, many, wait_for
 
 TRIALS = 40
+MOST_CORE = resource.getrlimit(resource.RLIMIT_CORE)[1]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,32 @@ def test_without_counters_the_end_is_still_found(folder, store):
     for command, *more in (("get", "--item", "1000"), ("stats",), ("verify",)):
         done = read(command, folder / "s", *more)
         assert done.returncode == 1, (command, done)
+
+
+def crashing_export(folder, store, number):
+    """An export that is in the middle of its work when the signal comes."""
+    (folder / "cwd").mkdir()
+    process = subprocess.Popen([str(BUILD / "blipline"), "export", str(store)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder / "cwd",
+                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (MOST_CORE, MOST_CORE)))
+    wait_for(lambda: b"data.mdb" in pathlib.Path(f"/proc/{process.pid}/maps").read_bytes())
+    process.send_signal(number)
+    says = process.communicate(timeout=60 * SLOW)[1]
+    return process.returncode, says, list((folder / "cwd").iterdir())
+
+
+@pytest.mark.skipif(bool(os.environ.get("SLOW_BUILD")), reason="a sanitizer's own report is wanted there")
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT])
+def test_a_crash_leaves_a_core_dump_and_an_assertion_is_no_damage(folder, number):
+    source = folder / "in"
+    source.mkdir()
+    caption(many(source, 100), folder / "s", "--device", "null")  # more rows than a pipe holds
+    code, says, left = crashing_export(folder, folder / "s", number)
+    if number == signal.SIGABRT:
+        assert code == -number and not says
+    else:
+        assert code == 1 and b"crashed while reading" in says and b"/s/data.mdb" in says
+    if MOST_CORE and "/" not in (pattern := pathlib.Path("/proc/sys/kernel/core_pattern").read_text()) and "|" not in pattern:
+        assert left, "no core dump"
 
 
 @pytest.mark.skipif(bool(os.environ.get("SLOW_BUILD")), reason="a sanitizer's own report is wanted there")
