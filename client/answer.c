@@ -35,6 +35,14 @@ void answer_print(const char *schema, struct json_t *object, size_t flags)
     json_decref(all);
 }
 
+const char *answer_of_crash(void)
+{
+    return wanted
+               ? "{\"schema\": \"error\", \"version\": 1, \"error\": {\"exit_code\": 1, \"message\": \"crashed while "
+                 "reading the store; standard error says more\"}}\n"
+               : "";
+}
+
 void answer_error(const char *text)
 {
     (void)snprintf(error, sizeof(error), "%s", text);

@@ -20,6 +20,8 @@ void answer_begin(int argc, char **argv);
 void answer_print(const char *schema, struct json_t *object, size_t flags);
 /* What went wrong, without "blipline: "; the last one counts. */
 void answer_error(const char *text);
+/* What is left to say in a signal handler that ends the command: the error as a line of JSON, "" where --json is not asked for. */
+const char *answer_of_crash(void);
 /* The command ends with this code: print the error, if --json asked for it and nothing has been printed since. */
 void answer_end(int exit_code);
 

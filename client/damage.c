@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/answer.h"
 #include "client/cli.h"
 
 static const char *watched_command, *watched_store;
@@ -31,6 +32,7 @@ static void on_crash(int number)
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         lines[i] = (struct iovec){.iov_base = (void *)(uintptr_t)parts[i], .iov_len = strlen(parts[i])};
+    (void)!write(STDOUT_FILENO, answer_of_crash(), strlen(answer_of_crash()));
     (void)!writev(STDERR_FILENO, lines, (int)(sizeof(lines) / sizeof(lines[0])));
     copy = _Fork();
     if (copy == 0)

@@ -61,7 +61,7 @@ char *shell_command(const char *command, const char *word, char *ret, size_t ret
 
     (void)shell_word(program, ret, ret_size);
     at = strlen(ret);
-    at += (size_t)snprintf(ret + at, ret_size - at, " %s ", command);
+    at += (size_t)snprintf(ret + at, ret_size - at, " %s %s", command, word[0] == '-' ? "./" : ""); /* no option */
     if (at < ret_size)
         (void)shell_word(word, ret + at, ret_size - at);
     return ret;
