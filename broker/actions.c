@@ -93,6 +93,7 @@ static void do_load_units(struct broker *b, const struct core_action *a)
                                          .attempts = found[i].attempts,
                                          .is_again = found[i].is_again};
         memcpy(rows[i].again, found[i].again, sizeof(rows[i].again)); /* no unit here has more items */
+        memcpy(rows[i].bad, found[i].bad, sizeof(rows[i].bad));
         if (core_map_get(&job->unit_first, (uint64_t)found[i].unit + 1))
             continue;
         if (core_map_put(&job->unit_first, (uint64_t)found[i].unit + 1, (void *)(uintptr_t)(found[i].first_item + 1)) <

@@ -26,7 +26,7 @@
  *  - Failures that surge (so many items in a row, or so large a share of them: JOB_OPEN says) pause the job before they
  *    are written down: CORE_DO_JOB_PAUSED. Units that end in failed items are held until a good item follows, or nothing
  *    else is left to do; a surge puts those that are held, and what fails from then on, back among the units to be done.
- *    Items that are done again do not count: they lose nothing.
+ *    Items that are done again do not count, since they lose nothing, nor do those that are known to fail.
  *  - A payload handed over with RESULT belongs to the core until CORE_DO_DROP_PAYLOAD names it, which happens once.
  *
  * Who may call: one thread, the broker's loop. Units: times are monotonic milliseconds that never go back, sizes bytes.
@@ -144,6 +144,7 @@ struct core_unit_row {
     uint32_t attempts; /* as last made durable; >= max_attempts: starts split */
     bool is_again;     /* it was done before: now only the items of `again`, at least one */
     uint64_t again[CORE_MASK_WORDS];
+    uint64_t bad[CORE_MASK_WORDS]; /* items whose own list says that they fail: they say nothing about the source */
 };
 
 /* Who says something about which lease. All from the wire, all untrusted but `peer`. */

@@ -251,15 +251,18 @@ static bool part_split(struct core_part *p)
 struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row)
 {
     uint32_t max_attempts = j->core->limits.max_attempts;
-    size_t again_bytes = row->is_again && !j->core->faults.redo_all ? sizeof(row->again) : 0;
-    struct core_unit *u = calloc(1, sizeof(*u) + again_bytes);
+    const bool again = row->is_again && !j->core->faults.redo_all, bad = mask_count(row->bad, CORE_MASK_WORDS) > 0;
+    struct core_unit *u = calloc(1, sizeof(*u) + again * sizeof(row->again) + bad * sizeof(row->bad));
+    uint64_t *mask = u ? (uint64_t *)(u + 1) : NULL;
 
     if (!u)
         return NULL;
-    if (again_bytes) {
-        u->again = (uint64_t *)(u + 1);
-        memcpy(u->again, row->again, again_bytes);
+    if (again) {
+        u->again = memcpy(mask, row->again, sizeof(row->again));
+        mask += CORE_MASK_WORDS;
     }
+    if (bad)
+        u->bad = memcpy(mask, row->bad, sizeof(row->bad));
     u->job = j;
     u->number = row->unit;
     u->n_items = row->n_items;

@@ -90,7 +90,8 @@ struct core_unit {
     uint32_t attempts; /* failed, all parts and lives */
     uint32_t n_parts, n_finished;
     enum core_unit_state state;
-    uint64_t *again;   /* only these items are wanted; NULL: all. Lies behind the unit */
+    uint64_t *again;   /* only these items are wanted; NULL: all. Lies behind the unit, as `bad` */
+    uint64_t *bad;     /* items that are known to fail; NULL: none */
     uint32_t n_wanted; /* items */
     bool load_again;   /* since it was loaded more of its items are to be done again */
     struct core_part *parts;

@@ -8,9 +8,15 @@
 
 #include <stddef.h>
 
-static bool is_failed(const struct core_part *p, uint32_t item)
+static bool bit(const uint64_t *mask, uint32_t i)
 {
-    return !(p->alive[item / 64] >> (item % 64) & 1);
+    return mask[i / 64] >> (i % 64) & 1;
+}
+
+/* Item i of the part says nothing about the source. */
+static bool is_known_to_fail(const struct core_part *p, uint32_t i)
+{
+    return p->unit->bad && bit(p->unit->bad, p->first + i);
 }
 
 /* Count the unit's items. The most that have failed in a row, those of units before it included. */
@@ -21,11 +27,15 @@ static uint64_t count_items(struct core_unit *u)
 
     for (const struct core_part *p = u->parts; p; p = p->next)
         for (uint32_t i = 0; i < p->count; i++) {
-            j->n_in_row = is_failed(p, i) ? j->n_in_row + 1 : 0;
-            j->n_failed += is_failed(p, i);
+            const bool failed = !bit(p->alive, i);
+
+            if (is_known_to_fail(p, i))
+                continue;
+            j->n_in_row = failed ? j->n_in_row + 1 : 0;
+            j->n_failed += failed;
+            j->n_finished++;
             most = j->n_in_row > most ? j->n_in_row : most;
         }
-    j->n_finished += u->n_items;
     return most;
 }
 
@@ -38,8 +48,9 @@ static bool share_is_too_large(const struct core_job *j)
 static bool has_failed_items(const struct core_unit *u)
 {
     for (const struct core_part *p = u->parts; p; p = p->next)
-        if (p->n_alive < p->n_wanted)
-            return true;
+        for (uint32_t i = 0; i < p->count; i++)
+            if (!bit(p->alive, i) && !is_known_to_fail(p, i))
+                return true;
     return false;
 }
 

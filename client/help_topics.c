@@ -124,7 +124,7 @@ static const char resume[] =
     "disk full of errors. Then the job pauses before these failures are written down: the command says what failed and\n"
     "for which reasons, and ends with exit code 1; run it again once the source is back, and nothing is missing.\n"
     "--max-failures N sets another number, --max-failures N% a share of the pictures of this run (looked at from the\n"
-    "100th on; 100% never pauses). Pictures that are done again do not count.\n\n"
+    "100th on; 100% never pauses). Pictures that are done again do not count, nor rows of a list that cannot be used.\n\n"
     "--limit says how many pictures are listed: those that a store lists already are done all the same.\n\n"
     "The device is no part of a recipe, but the types that its stages compute in are. Where they are left open, they\n"
     "are bf16 on GPUs and fp32 on the CPU: to go on with a store on the other kind of device say --dtype with its "

@@ -151,6 +151,7 @@ struct store_pending {
     uint64_t first_item;
     bool is_again; /* it is done, but for items that are to be done again: those of the mask */
     uint64_t again[MSG_MAX_UNIT_ITEMS / 64];
+    uint64_t bad[MSG_MAX_UNIT_ITEMS / 64]; /* items of which their list says what is wrong with them */
 };
 /* Up to `max` units from `from` on that are not done, or have items to be done again, in order. Looks at 10 000 units at most, so that *ret_n may be 0
  * with more to come: go on at *ret_next. The end is *ret_next == from. */

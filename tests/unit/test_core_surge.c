@@ -73,6 +73,32 @@ static void test_core_surge_held_units_are_committed_when_nothing_follows(void *
     assert_int_equal(rig_count(b, CORE_DO_JOB_DONE), 1);
 }
 
+static void test_core_surge_leaves_out_what_is_known_to_fail(void **state)
+{
+    struct core_unit_row rows[2] = {{.unit = 0, .n_items = 4, .bad = {0xe}}, {.unit = 1, .n_items = 4, .bad = {0x7}}};
+    struct core_event e = {.type = CORE_EVENT_JOB_OPEN}, units = {.type = CORE_EVENT_UNITS};
+    struct rig *b = *state;
+    struct core_work w[2];
+
+    e.job_open.job = units.units.job = JOB;
+    e.job_open.sealed = units.units.exhausted = true;
+    e.job_open.n_nodes = 1;
+    e.job_open.nodes = alone;
+    e.job_open.max_failures = 2;
+    units.units.n = 2;
+    units.units.rows = rows;
+    rig_hello(b, ENCODER, 1, 1000);
+    assert_int_equal(rig_step(b, &e), 0);
+    assert_int_equal(rig_step(b, &units), 0);
+    for (uint32_t i = 0; i < 2; i++)
+        w[i] = rig_nth(b, CORE_DO_WORK, i)->work;
+    (void)rig_result(b, &w[0], 0xe);
+    assert_int_equal(rig_got(b, CORE_DO_COMMIT)->commit.n_failed, 3);
+    (void)rig_result(b, &w[1], 0xf); /* one that counts, at the end: held until nothing follows */
+    assert_int_equal(rig_count(b, CORE_DO_JOB_PAUSED), 0);
+    assert_int_equal(rig_got(b, CORE_DO_COMMIT)->commit.n_failed, 4);
+}
+
 static void test_core_surge_of_a_share(void **state)
 {
     struct rig *b = *state;
@@ -159,6 +185,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_core_surge_puts_back_what_failed_in_a_row, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_surge_held_units_are_committed_when_nothing_follows, rig_setup,
                                         rig_teardown),
+        cmocka_unit_test_setup_teardown(test_core_surge_leaves_out_what_is_known_to_fail, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_surge_of_a_share, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_again_does_only_what_is_asked_for, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_again_more_of_a_unit_that_is_under_way, rig_setup, rig_teardown),

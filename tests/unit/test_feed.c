@@ -140,6 +140,121 @@ static void import(const struct folder *f, const char *const *sources, int n, co
     *ret_counts = fed.counts;
 }
 
+/* Records of the first unit of four items: the first failed with `code`, the third as truncated. */
+static void do_unit(const struct folder *f, const char *code)
+{
+    struct store_options options = {0};
+    struct store *s = NULL;
+    struct err err = {""};
+    struct buf bytes;
+    uint32_t ends[4];
+
+    buf_init(&bytes, 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct row_record record = {.item = i, .failed = i % 2 == 0};
+
+        (void)msg_text_set(record.error_code, sizeof(record.error_code), i ? "truncated" : code);
+        assert_int_equal(stored_record_encode(&record, &bytes), 0);
+        ends[i] = (uint32_t)bytes.size_bytes;
+    }
+    if (store_open(f->store, &options, &s, NULL, &err) < 0 || store_begin(s, &err) < 0 ||
+        store_put_unit(s, 0, &(struct store_records){.data = bytes.data, .ends = ends, .n = 4, .n_failed = 2}, &err) <
+            0 ||
+        store_commit(s, &err) < 0)
+        fail_msg("%s", err.text);
+    store_close(s);
+    buf_release(&bytes);
+}
+
+/* "0:a.jpg 2:c.jpg": what is to be done again, with the numbers. */
+static void check_again(const struct folder *f, const struct retry *with, bool refresh, const char *want)
+{
+    const char *const sources[] = {f->in};
+    struct retry retry = *with;
+    struct feed_options o = {
+        .sources = sources, .n_sources = 1, .store_path = f->store, .retry = &retry, .refresh = refresh};
+    char text[256] = "";
+    struct feed_rows rows;
+    struct row_cursor c;
+    struct row_frame rf;
+    struct row_item item;
+    struct feed *feed = NULL;
+    struct err err = {""};
+    bool more;
+
+    feed_rows_init(&rows);
+    if (feed_open(&o, &feed, &err) < 0 || feed_compare(feed, &err) < 0 || feed_next(feed, &rows, &more, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_false(more);
+    rf = (struct row_frame){rows.again.data, rows.again.size_bytes};
+    row_cursor_init(&c, &rf, rows.n_again ? 1 : 0, rows.n_again);
+    while (row_cursor_next_item(&c, &item, &err) == 1) {
+        size_t n = strlen(text);
+
+        (void)snprintf(text + n, sizeof(text) - n, "%s%d:%.*s", n ? " " : "", (int)item.item, (int)item.key_bytes,
+                       (const char *)item.key);
+        assert_int_not_equal(item.path[0], '/'); /* of its source, as the manifest has it */
+    }
+    row_cursor_release(&c);
+    assert_string_equal(text, want);
+    assert_int_equal(feed_counts(feed)->n_retried + feed_counts(feed)->n_refreshed, rows.n_again);
+    feed_close(feed);
+    feed_rows_release(&rows);
+}
+
+static void test_feed_failed_and_changed_items_are_done_again_when_asked(void **state)
+{
+    static const struct retry passing = {0}, truncated = {.n_codes = 1, .codes = {{.code = "truncated"}}},
+                              all = {.all = true};
+    const struct folder *f = *state;
+    const char *const sources[] = {f->in};
+    struct feed_counts counts;
+    char path[160];
+
+    touch(f->in, "b.jpg", "1");
+    touch(f->in, "c.jpg", "1");
+    touch(f->in, "d.jpg", "1");
+    touch(f->in, "e.jpg", "1");
+    import(f, sources, 1, "b.jpg c.jpg d.jpg e.jpg", &counts);
+    check_again(f, &all, true, ""); /* nothing is done yet */
+    do_unit(f, "unreadable");
+    for (int in_step = 1; in_step >= 0; in_step--) {
+        check_again(f, &passing, false, "0:b.jpg");
+        check_again(f, &truncated, false, "0:b.jpg 2:d.jpg");
+        check_again(f, &all, false, "0:b.jpg 2:d.jpg");
+        check_again(f, &passing, true, in_step ? "0:b.jpg" : "0:b.jpg 3:e.jpg");
+        if (in_step)
+            touch(f->in, "e.jpg", "another size");
+        check_again(f, &passing, true, "0:b.jpg 3:e.jpg");
+        check_again(f, &passing, false, "0:b.jpg");
+        touch(f->in, "a.jpg", "new"); /* from here on walk and manifest are out of step */
+    }
+    (void)snprintf(path, sizeof(path), "%s/b.jpg", f->in);
+    assert_int_equal(unlink(path), 0);
+    check_again(f, &all, false, "2:d.jpg"); /* what is gone keeps its record */
+}
+
+static void test_retry_is_read_from_its_option(void **state)
+{
+    struct cli_settings given = {.n = 2, .list = {{"retry", "empty,bad_row"}, {"retry", "missing"}}};
+    struct err err = {""};
+    struct retry r;
+
+    (void)state;
+    assert_int_equal(retry_parse(&given, &r, &err), 0);
+    assert_true(retry_takes(&r, "bad_row") && retry_takes(&r, "empty") && retry_takes(&r, "timed_out"));
+    assert_false(retry_takes(&r, "corrupt"));
+    assert_int_equal(r.codes[1].n, 1);
+    assert_int_equal(r.codes[2].n, 0);
+    given.list[1].value = RETRY_ALL;
+    assert_int_equal(retry_parse(&given, &r, &err), 0);
+    assert_true(retry_takes(&r, "corrupt"));
+    for (int i = 0; i < 3; i++) {
+        given.list[1].value = (const char *[]){"", "a,", "Two words"}[i];
+        assert_int_equal(retry_parse(&given, &r, &err), -EINVAL);
+    }
+}
+
 static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
 {
     const struct folder *f = *state;
@@ -547,6 +662,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_feed_only_what_the_manifest_lacks_becomes_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_failed_and_changed_items_are_done_again_when_asked, setup, teardown),
+        cmocka_unit_test(test_retry_is_read_from_its_option),
         cmocka_unit_test_setup_teardown(test_feed_the_same_picture_twice_is_two_items_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_the_same_folder_written_another_way_is_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed_limit_counts_the_walk_not_the_news, setup, teardown),

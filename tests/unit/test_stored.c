@@ -93,8 +93,20 @@ static void test_stored_largest_unit_comes_back(void **state)
 
 static void test_stored_numbers_come_back(void **state)
 {
-    struct stored_unit_state s = {.done = true, .attempts = 3, .n_failed = 2}, s_back;
-    struct stored_job_counters c = {.n_items = 100, .n_units = 2, .sealed = true, .n_done = 50, .n_failed = 1}, c_back;
+    struct stored_unit_state s = {.done = true,
+                                  .attempts = 3,
+                                  .n_failed = 2,
+                                  .n_again = 3,
+                                  .again = {1ULL << 63 | 2, [2] = 1 << 9}},
+                             s_back;
+    struct stored_job_counters c = {.n_items = 100,
+                                    .n_units = 2,
+                                    .sealed = true,
+                                    .n_done = 50,
+                                    .n_failed = 1,
+                                    .n_again = 50,
+                                    .n_redone = 1ULL << 50},
+                               c_back;
     struct buf b;
 
     (void)state;
@@ -103,12 +115,17 @@ static void test_stored_numbers_come_back(void **state)
     memset(&c_back, 0, sizeof(c_back));
     assert_int_equal(stored_unit_state_encode(&s, &b), 0);
     assert_int_equal(stored_unit_state_decode(b.data, b.size_bytes, &s_back, NULL), 0);
-    assert_true(s_back.done && s_back.attempts == 3 && s_back.n_failed == 2);
+    assert_true(s_back.done && s_back.attempts == 3 && s_back.n_failed == 2 && s_back.n_again == 3);
+    assert_memory_equal(s_back.again, s.again, sizeof(s.again));
     buf_clear(&b);
     assert_int_equal(stored_job_counters_encode(&c, &b), 0);
     assert_int_equal(stored_job_counters_decode(b.data, b.size_bytes, &c_back, NULL), 0);
     assert_true(c_back.n_items == 100 && c_back.n_units == 2 && c_back.sealed && c_back.n_done == 50 &&
-                c_back.n_failed == 1 && c_back.n_units_done == 0);
+                c_back.n_failed == 1 && c_back.n_units_done == 0 && c_back.n_again == 50 &&
+                c_back.n_redone == 1ULL << 50);
+    c.n_again = 51;
+    assert_int_equal(stored_job_counters_encode(&c, &b), -EINVAL);
+    c.n_again = 0;
     c.n_done = 101;
     assert_int_equal(stored_job_counters_encode(&c, &b), -EINVAL);
     buf_release(&b);
