@@ -1,6 +1,7 @@
 """The command line itself: exit codes, hints, JSON, help, manual pages, completion, install and uninstall."""
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -44,6 +45,27 @@ def test_every_command_refuses_what_it_does_not_know(command, folder):
     done = blipline(command, "--help=yes", check=False, cwd=folder)
     assert done.returncode == 2 and "takes no value" in done.stderr, done
     assert "did you mean --help?" in blipline(command, "--hlep", check=False, cwd=folder).stderr
+
+
+REQUIRED = {"caption": [IMAGES, "-o", "s", "--model", MODEL], "score": ["@l.csv", "-o", "s", "--model", MODEL], "embed": [IMAGES, "-o", "s", "--model", MODEL, "--embed", "query"], "export": ["s"],
+            "get": ["s"], "stats": ["s"], "verify": ["s"], "completion": ["bash"]}
+FREE = {"STORE", "DIR", "RECIPE", "TABLE", "FILE", "PATH", "TEXT", "NAME", "DEVICE"}  # values that can be anything, or are looked for
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_value_that_cannot_be_is_a_wrong_command_line(command, folder):
+    """Of every option that the help page lists; and nothing is done before."""
+    options = re.findall(r"^ +(?:-., )?--([a-z0-9-]+)(?: |\[=)([^ \]\n]+)\]?", blipline("help", command).stdout.split("\nExamples:")[0], re.M)
+    assert len(options) >= {"caption": 35, "score": 15, "embed": 15, "export": 8}.get(command, 0), options
+    for name, value in options:
+        if value in FREE:
+            continue
+        done = blipline(command, *REQUIRED.get(command, []), f"--{name}=nonsense!", check=False, cwd=folder)
+        assert done.returncode == 2 and f"--{name}" in done.stderr, (name, value, done)
+    if command in REQUIRED:
+        done = blipline(command, check=False, cwd=folder)
+        assert done.returncode == 2 and "is missing" in done.stderr and "\nUsage: blipline" in done.stderr, done
+    assert not list(folder.iterdir())
 
 
 def test_what_is_named_and_not_there_is_a_wrong_command_line(folder, store):
