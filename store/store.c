@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -99,16 +100,21 @@ size_t store_txn_bytes(const struct store *s)
     return s->txn_bytes;
 }
 
-int store_free_bytes(const struct store *s, uint64_t *ret_bytes)
+static int free_bytes_at(const struct store *s, const char *path, uint64_t *ret_bytes)
 {
     struct statvfs fs;
 
     if (s->seam && s->seam->free_bytes)
         return s->seam->free_bytes(s->seam->arg, ret_bytes);
-    if (statvfs(s->path, &fs) < 0)
+    if (statvfs(path, &fs) < 0)
         return -errno;
-    *ret_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    *ret_bytes = fs.f_blocks ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX; /* some do not count */
     return 0;
+}
+
+int store_free_bytes(const struct store *s, uint64_t *ret_bytes)
+{
+    return free_bytes_at(s, s->path, ret_bytes);
 }
 
 static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err)
@@ -116,6 +122,30 @@ static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err
     char least[CONF_SIZE_TEXT];
 
     return err_set(err, -ENOSPC, "disk full: %.1f MiB free on %s, %s are always left free",
+                   (double)free_bytes / (1 << 20), s->path, conf_size_text(s->min_free_bytes, least));
+}
+
+/* For a store that is to be made: room is looked for before anything is there that would be left behind. */
+static int check_room(const struct store *s, struct err *err)
+{
+    char at[PATH_MAX], least[CONF_SIZE_TEXT];
+    uint64_t free_bytes;
+    char *slash;
+    int rc;
+
+    if ((size_t)snprintf(at, sizeof(at), "%s/data.mdb", s->path) >= sizeof(at) || access(at, F_OK) == 0)
+        return 0; /* what is wrong with the path is said when it is opened */
+    while ((slash = strrchr(at, '/')) && slash > at) {
+        *slash = '\0';
+        if (access(at, F_OK) == 0)
+            break;
+    }
+    rc = free_bytes_at(s, !slash ? "." : slash == at ? "/" : at, &free_bytes);
+    if (rc < 0 || free_bytes >= s->min_free_bytes)
+        return 0;
+    return err_set(err, -ENOSPC,
+                   "disk full: %.1f MiB free where %s is to be, %s are always left free; make room there, or put the "
+                   "store elsewhere",
                    (double)free_bytes / (1 << 20), s->path, conf_size_text(s->min_free_bytes, least));
 }
 
@@ -487,7 +517,11 @@ int store_open(const char *path, const struct store_options *options, struct sto
     s->min_free_bytes = options->min_free_bytes ? options->min_free_bytes : MIN_FREE_BYTES;
     buf_init(&s->row, STORED_MAX_BYTES);
     s->path = strdup(path);
-    rc = s->path ? env_open(path, &eo, &s->env, &fresh, err) : err_set(err, -ENOMEM, "%s: out of memory", path);
+    rc = s->path ? 0 : err_set(err, -ENOMEM, "%s: out of memory", path);
+    if (rc == 0 && options->create)
+        rc = check_room(s, err);
+    if (rc == 0)
+        rc = env_open(path, &eo, &s->env, &fresh, err);
     if (rc == 0)
         rc = file_length(s, err);
     if (rc == 0)

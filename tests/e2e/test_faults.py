@@ -231,6 +231,7 @@ def test_a_disk_too_full_for_a_new_store_is_said_at_once(folder):
     try:
         done = caption(IMAGES, mount / "s", check=False)
         assert done.returncode == 1 and "disk full: 40.0 MiB free" in done.stderr and "signal" not in done.stderr
+        assert "make room there" in done.stderr and not (mount / "s").exists()
         subprocess.run(["mount", "-o", "remount,size=200m", str(mount)], check=True)
         caption(IMAGES, mount / "s")
         assert len(export(mount / "s")[0]) == 24
