@@ -92,6 +92,7 @@ static int reopen_feed(struct run *r, struct err *err)
                              .n_sources = r->o->n_sources,
                              .limit = r->o->limit,
                              .store_path = r->o->store,
+                             .kept = r->o->fields,
                              .join = r->o->join,
                              .retry = r->o->retry,
                              .refresh = r->o->refresh};
@@ -441,6 +442,8 @@ static void tell_about_places(struct run *r)
 static void tell_about_sources(struct run *r)
 {
     const struct feed_counts *c = feed_counts(r->feed);
+    const char *first_bad;
+    uint64_t n_bad_joined;
 
     if (c->n_changed)
         screen_note(&r->screen,
@@ -454,12 +457,20 @@ static void tell_about_sources(struct run *r)
     if (c->n_unjoined)
         screen_note(&r->screen, "%" PRIu64 " picture%s without a row in --join %s", c->n_unjoined, cli_s(c->n_unjoined),
                     r->o->join);
+    if ((n_bad_joined = feed_n_bad_joined(r->feed, &first_bad)) > 0)
+        screen_note(&r->screen, "%" PRIu64 " row%s of --join %s cannot be used (first: %s)", n_bad_joined,
+                    cli_s(n_bad_joined), r->o->join, first_bad);
     if (c->n_bad)
         screen_note(&r->screen, "%" PRIu64 " row%s of the lists cannot be used, such items fail (first: %s)", c->n_bad,
                     cli_s(c->n_bad), c->first_bad.text);
     if (c->n_without)
         screen_note(&r->screen, "%" PRIu64 " value%s missing in the lists, which the recipe needs: such items fail",
                     c->n_without, cli_are(c->n_without));
+    if (c->n_left_out)
+        screen_note(&r->screen, "%" PRIu64 " value%s of the columns of --fields no text, and %s left out",
+                    c->n_left_out, c->n_left_out == 1 ? " is" : "s are", c->n_left_out == 1 ? "is" : "are");
+    if (c->not_kept[0])
+        screen_note(&r->screen, "--fields is for new stores: %s was begun without %s", r->o->store, c->not_kept);
     for (uint32_t i = 0; i < r->o->plan->n_fields; i++)
         if (!r->o->plan->fields[i].needed && !(c->columns_seen >> i & 1))
             screen_note(&r->screen, "no source has a column \"%s\": there are no given texts of that name",

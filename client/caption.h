@@ -33,6 +33,7 @@ struct caption_options {
     bool refresh;                      /* pictures that have changed are done again */
     uint32_t max_failures, max_failed_per_mille; /* of proto/msg.h's JOB_OPEN */
     const char *image_column;          /* of lists; NULL: the usual ones */
+    const char *fields;                /* columns to be kept beside the recipe's, with commas; NULL: none */
     int64_t max_pixels, max_file_bytes; /* of a picture; 0: the encoder's own limits */
     bool json, verbose, dry_run;
 };

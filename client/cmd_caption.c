@@ -18,7 +18,7 @@
 enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
 
 struct caption_flags {
-    const char *store, *model, *score_model, *recipe, *device, *cuda_library, *cpu_isa, *join, *image_column;
+    const char *store, *model, *score_model, *recipe, *device, *cuda_library, *cpu_isa, *join, *image_column, *fields;
     const char *max_failures;
     struct cli_settings settings, retry;
     int64_t threads, unit, limit, max_pixels, max_file_size;
@@ -42,6 +42,10 @@ static const struct cli_option options[] = {
      "the column of a list that names the picture (default: the first of path, image, image_path, ...: blipline help "
      "sources)",
      0, 0, NULL},
+    {"fields", 0, CLI_TEXT, offsetof(struct caption_flags, fields), "NAMES",
+     "columns of the lists to be kept with the pictures, with commas between them, for `export --fields` (path, size, "
+     "mtime and source are always kept; only for a new store)",
+     0, 0, NULL},
     {"threads", 't', CLI_NUMBER, offsetof(struct caption_flags, threads), "N",
      "threads to compute with, all stages together (default: every CPU)", 1, MAX_THREADS, NULL},
     {"unit", 0, CLI_NUMBER, offsetof(struct caption_flags, unit), "N",
@@ -55,15 +59,18 @@ static const struct cli_option options[] = {
     {"max-file-size", 0, CLI_SIZE, offsetof(struct caption_flags, max_file_size), "SIZE",
      "a larger picture file fails, unread (default: 1GiB)", 1, INT64_MAX, NULL},
     {"retry", 0, CLI_SETTING, offsetof(struct caption_flags, retry), "CODE,...",
-     "try again what failed for one of these reasons (blipline stats lists them), or for any. Without it that is missing, "
+     "try again what failed for one of these reasons (blipline stats lists them), or for any. Without it that is "
+     "missing, "
      "unreadable, no_memory, timed_out, lost",
      0, 0, RETRY_ALL},
     {"refresh", 0, CLI_FLAG, offsetof(struct caption_flags, refresh), NULL,
-     "do again what has changed since it was listed: size or time of the file, columns of its row. A record stays until "
+     "do again what has changed since it was listed: size or time of the file, columns of its row. A record stays "
+     "until "
      "the new one is there",
      0, 0, NULL},
     {"max-failures", 0, CLI_TEXT, offsetof(struct caption_flags, max_failures), "N",
-     "pause when N pictures in a row fail, before that is written down (default: 50); or N%: when more than that share of "
+     "pause when N pictures in a row fail, before that is written down (default: 50); or N%: when more than that share "
+     "of "
      "at least 100 pictures of this run does (100%: never)",
      0, 0, NULL},
     {"device", 0, CLI_TEXT, offsetof(struct caption_flags, device), "LIST",
@@ -73,7 +80,8 @@ static const struct cli_option options[] = {
     {"cuda-library", 0, CLI_TEXT, offsetof(struct caption_flags, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"cpu-isa", 0, CLI_CHOICE, offsetof(struct caption_flags, cpu_isa), "LEVEL",
-     "vector instructions of the CPU to compute with (default: the best that it has). At the same level every processor "
+     "vector instructions of the CPU to compute with (default: the best that it has). At the same level every "
+     "processor "
      "gives the same bytes",
      0, 0, "auto base avx2 avx512"},
     {"dry-run", 'n', CLI_FLAG, offsetof(struct caption_flags, dry_run), NULL,
@@ -315,6 +323,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         .max_failures = o.max_failures,
         .max_failed_per_mille = o.max_failed_per_mille,
         .image_column = f.image_column,
+        .fields = f.fields,
         .limit = (uint64_t)f.limit,
         .max_pixels = f.max_pixels,
         .max_file_bytes = f.max_file_size,

@@ -16,7 +16,7 @@
 #include "store/reader.h"
 
 struct export_options {
-    const char *format, *out, *best_of, *texts, *embedding;
+    const char *format, *out, *best_of, *texts, *embedding, *fields;
     double min_itm, min_itc; /* NOT_GIVEN */
     int64_t max_per_image;
     bool dedup_text, flat;
@@ -30,6 +30,11 @@ static const struct cli_option options[] = {
     {"output", 'o', CLI_TEXT, offsetof(struct export_options, out), "PATH",
      "write this file instead of standard output, which - names (a regular file in one piece: it is complete or not "
      "there; a pipe or device as it is)",
+     0, 0, NULL},
+    {"fields", 0, CLI_TEXT, offsetof(struct export_options, fields), "NAMES",
+     "what else to say of each picture, with commas: source, path, size, mtime, and columns of its list that the "
+     "recipe "
+     "uses or `caption --fields` asked for (default: source, where the store has several)",
      0, 0, NULL},
     {"embedding", 'e', CLI_CHOICE, offsetof(struct export_options, embedding), "KIND",
      "instead of captions these numbers, as a NumPy array in the file that -o names, and beside it, under its name "
@@ -64,6 +69,7 @@ struct style {
     enum export_format format;
     struct select_options select;
     bool filter, flat;
+    struct export_fields fields;
 };
 
 /* The row or rows of one item. A filter leaves out failed items and those without a caption. */
@@ -97,7 +103,7 @@ static int write_item(const struct style *style, const struct export_row *row, s
 static int write_rows(struct reader *r, const struct style *style, struct sink *s, struct tally *t, struct err *err)
 {
     const struct msg_recipe *recipe = &reader_meta(r)->recipe;
-    int rc = export_head(style->format, &s->rows);
+    int rc = export_head(style->format, &style->fields, &s->rows);
 
     while (rc == 0) {
         struct reader_row row;
@@ -118,11 +124,14 @@ static int write_rows(struct reader *r, const struct style *style, struct sink *
         }
         t->n_rows++;
         t->n_failed += row.record.failed;
-        rc = write_item(
-            style,
-            &(struct export_row){
-                .key = row.listed.key, .key_bytes = row.listed.key_bytes, .record = &row.record, .recipe = recipe},
-            &s->rows, t);
+        rc = write_item(style,
+                        &(struct export_row){.key = row.listed.key,
+                                             .key_bytes = row.listed.key_bytes,
+                                             .record = &row.record,
+                                             .recipe = recipe,
+                                             .listed = &row.listed,
+                                             .fields = &style->fields},
+                        &s->rows, t);
         if (rc == 0)
             rc = sink_flush(s, 1 << 16, err);
     }
@@ -194,14 +203,27 @@ static int check_scores(const struct reader *r, const struct select_options *s, 
     return 0;
 }
 
+/* -EDOM: the command line is wrong. */
+static int choose_fields(struct reader *r, const struct export_options *o, struct style *style, struct err *err)
+{
+    int rc;
+
+    if (o->fields && style->format == EXPORT_TXT)
+        return err_set(err, -EDOM, "--fields: a line of txt has key and caption alone; take --format jsonl or csv");
+    rc = export_fields_parse(o->fields, r, &style->fields, err);
+    return rc == -EINVAL ? -EDOM : rc;
+}
+
 static int run_embedding(const struct export_options *o, const char *store)
 {
     struct export_embedding_counts n = {0};
+    struct export_fields fields;
     enum msg_embedding kind;
     struct reader *r = NULL;
     struct err err = {""};
     const struct select_options select = select_of(o);
     int code, rc = export_embedding_parse(o->embedding, &kind);
+    bool wrong;
 
     if (o->format || o->best_of || o->flat || select_is_filter(&select)) {
         cli_error("export: --embedding writes arrays of all items: --format, --flat and filters of captions have no "
@@ -216,11 +238,14 @@ static int run_embedding(const struct export_options *o, const char *store)
     if (code != CLI_EXIT_OK)
         return code;
     if (rc == 0)
-        rc = export_embedding(r, kind, o->out, &n, &err);
+        rc = export_fields_parse(o->fields, r, &fields, &err);
+    wrong = rc == -EINVAL;
+    if (rc == 0)
+        rc = export_embedding(r, kind, &fields, o->out, &n, &err);
     reader_close(r);
     if (rc < 0) {
         cli_error("export: %s", err.text[0] ? err.text : strerror(-rc));
-        return CLI_EXIT_ERROR;
+        return wrong ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
     }
     cli_error("export: %" PRIu64 " rows of %" PRIu64 " items in %s", n.n_rows, n.n_items, o->out);
     if (n.n_without)
@@ -254,6 +279,8 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (rc == 0)
         rc = check_scores(r, &style.select, argv[argc - 1], &err);
     if (rc == 0)
+        rc = choose_fields(r, &o, &style, &err);
+    if (rc == 0)
         rc = sink_open(&s, o.out, false, &err);
     if (rc == 0)
         rc = write_rows(r, &style, &s, &tally, &err);
@@ -263,7 +290,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     reader_close(r);
     if (rc < 0) {
         cli_error("export: %s", err.text[0] ? err.text : strerror(-rc));
-        return CLI_EXIT_ERROR;
+        return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
     }
     say_tally(&tally, &style, argv[argc - 1]);
     return tally.n_damaged ? CLI_EXIT_ERROR : CLI_EXIT_OK;
@@ -293,6 +320,11 @@ const struct cli_command cmd_export = {
         "  txt    key, tab, caption, a line a caption; a failed item has a line with nothing behind the tab. A tab, "
         "line\n"
         "         feed, carriage return or backslash in either is written \\t \\n \\r \\\\.\n\n"
+        "Rows of a store with several sources have \"source\", its name; --fields chooses what else is said: the "
+        "absolute\n"
+        "path, size in bytes and mtime (of the file, when it was listed), and columns of the list: text, several "
+        "values\n"
+        "of one column as a list, null where there is none. In csv they are columns at the end.\n\n"
         "Embeddings (--embedding) become a .npy file: query and itc [items, queries, width], itc of one row and cls\n"
         "[items, width], itc_text [texts, width]. The list beside it has a line a row: {\"item\", \"key\", \"row\"}, "
         "of\n"
@@ -304,6 +336,7 @@ const struct cli_command cmd_export = {
                 "  blipline export photos.lmdb | jq -r 'select(.caption) | .caption'\n"
                 "  blipline export photos.lmdb --format csv -o photos.csv\n"
                 "  blipline export photos.lmdb --best-of itm --min-itm 0.5 -o clean.jsonl\n"
+                "  blipline export photos.lmdb --fields path,size,url > with-urls.jsonl\n"
                 "  blipline export photos.lmdb --embedding itc -o itc.npy\n"
                 "  blipline export photos.lmdb --min-itm 0.8 --dedup-text --flat > pairs.jsonl",
     .options = options,

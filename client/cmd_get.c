@@ -27,13 +27,15 @@ static const struct cli_option options[] = {
     {0},
 };
 
-static int print_json(const struct reader_row *row, const struct msg_recipe *recipe)
+static int print_json(const struct reader_row *row, const struct msg_recipe *recipe, const struct export_fields *fields)
 {
     struct row_record none = {.item = row->item};
     struct export_row e = {.key = row->listed.key,
                            .key_bytes = row->listed.key_bytes,
                            .record = row->has_record ? &row->record : &none,
-                           .recipe = recipe};
+                           .recipe = recipe,
+                           .listed = &row->listed,
+                           .fields = fields};
     json_t *object = export_row_json(&e);
 
     if (!object)
@@ -72,12 +74,16 @@ static void print_caption(const struct row_caption *c)
         printf("itm      %.9g\n", (double)c->itm);
 }
 
-static int print_words(const struct reader_row *row)
+static int print_words(const struct reader_row *row, const struct row_source *source)
 {
     const struct row_record *r = &row->record;
 
     printf("item     %" PRIu64 " (unit %" PRIu32 ")\nkey      ", row->item, row->unit);
     printable_write(stdout, row->listed.key, row->listed.key_bytes);
+    if (source) {
+        printf("\nsource   ");
+        printable_write(stdout, source->name, strlen(source->name));
+    }
     printf("\npath     ");
     printable_write(stdout, row->listed.path, row->listed.path_bytes);
     printf("\nsize     %" PRIu64 " bytes", row->listed.size_bytes);
@@ -99,12 +105,16 @@ static int print_words(const struct reader_row *row)
 
 static int show_item(struct reader *r, uint64_t item, bool json, struct err *err)
 {
+    struct export_fields fields;
     struct reader_row row;
-    int rc = reader_get(r, item, &row, err);
+    int rc = export_fields_parse(NULL, r, &fields, err);
 
+    if (rc == 0)
+        rc = reader_get(r, item, &row, err);
     if (rc < 0)
         return rc;
-    return json ? print_json(&row, &reader_meta(r)->recipe) : print_words(&row);
+    return json ? print_json(&row, &reader_meta(r)->recipe, &fields)
+                : print_words(&row, reader_source(r, row.listed.source));
 }
 
 static int show_key(struct reader *r, const char *key, bool json, struct err *err)

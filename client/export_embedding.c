@@ -14,6 +14,7 @@
 enum { FLUSH_BYTES = 1 << 20 };
 
 struct writer {
+    const struct export_fields *fields;
     struct sink array, keys;
     enum msg_embedding kind;
     enum msg_dtype dtype;
@@ -61,7 +62,11 @@ static int add_key(struct writer *w, const struct reader_row *row, int64_t text)
 {
     const struct row_record empty = {.item = row->item};
     const uint32_t picked = (uint32_t)text;
-    struct export_row e = {.key = row->listed.key, .key_bytes = row->listed.key_bytes, .record = &empty};
+    struct export_row e = {.key = row->listed.key,
+                           .key_bytes = row->listed.key_bytes,
+                           .record = &empty,
+                           .listed = &row->listed,
+                           .fields = w->fields};
     json_t *object;
     int rc = -ENOMEM;
 
@@ -154,10 +159,10 @@ static int write_array(struct writer *w, struct reader *r, struct err *err)
     return rc < 0 ? rc : sink_finish(&w->array, err);
 }
 
-int export_embedding(struct reader *r, enum msg_embedding kind, const char *path, struct export_embedding_counts *ret,
-                     struct err *err)
+int export_embedding(struct reader *r, enum msg_embedding kind, const struct export_fields *fields, const char *path,
+                     struct export_embedding_counts *ret, struct err *err)
 {
-    struct writer w = {.array = {.fd = -1}, .keys = {.fd = -1}, .kind = kind, .counts = ret};
+    struct writer w = {.array = {.fd = -1}, .keys = {.fd = -1}, .kind = kind, .fields = fields, .counts = ret};
     char keys[PATH_MAX];
     int rc = keys_path(path, keys, sizeof(keys), err);
 

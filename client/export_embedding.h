@@ -9,6 +9,7 @@
 #define BLIPLINE_CLIENT_EXPORT_EMBEDDING_H
 
 #include "base/err.h"
+#include "client/export_fields.h"
 #include "store/reader.h"
 
 #include <stdint.h>
@@ -21,7 +22,7 @@ struct export_embedding_counts {
 
 /* "query", "itc", "itc_text", "cls". -EINVAL. */
 int export_embedding_parse(const char *word, enum msg_embedding *ret) CHECK_RESULT;
-int export_embedding(struct reader *r, enum msg_embedding kind, const char *path, struct export_embedding_counts *ret,
-                     struct err *err) CHECK_RESULT;
+int export_embedding(struct reader *r, enum msg_embedding kind, const struct export_fields *fields, const char *path,
+                     struct export_embedding_counts *ret, struct err *err) CHECK_RESULT;
 
 #endif

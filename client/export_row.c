@@ -158,6 +158,8 @@ struct json_t *export_row_json(const struct export_row *row)
 
     if (rc == 0)
         rc = json_add_key(object, row);
+    for (uint32_t i = 0; rc == 0 && row->fields && i < row->fields->n; i++)
+        rc = json_object_set_new(object, row->fields->list[i].name, export_field_value(row->fields, i, row->listed));
     if (rc == 0)
         rc = r->failed ? json_add_error(object, r) : json_add_captions(object, row);
     if (rc == 0)
@@ -267,6 +269,37 @@ static int csv_caption(struct buf *out, const struct export_row *row, const stru
     return rc < 0 ? rc : csv_number(out, c->has_itm, c->itm);
 }
 
+/* A cell; null is an empty one, and a list is written as JSON. */
+static int csv_value(struct buf *out, const json_t *value)
+{
+    char *text = NULL;
+    int rc;
+
+    if (!value || json_is_null(value))
+        return value ? 0 : -ENOMEM;
+    if (json_is_string(value))
+        return csv_field(out, json_string_value(value), json_string_length(value));
+    text = json_dumps(value, JSON_ENCODE_ANY);
+    rc = text ? csv_field(out, text, strlen(text)) : -ENOMEM;
+    free(text);
+    return rc;
+}
+
+static int csv_fields(struct buf *out, const struct export_row *row)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && row->fields && i < row->fields->n; i++) {
+        json_t *value = export_field_value(row->fields, i, row->listed);
+
+        rc = buf_append(out, ",", 1);
+        if (rc == 0)
+            rc = csv_value(out, value);
+        json_decref(value);
+    }
+    return rc;
+}
+
 static int csv_line(struct buf *out, const struct export_row *row, const struct row_caption *c)
 {
     const struct row_record *r = row->record;
@@ -285,6 +318,8 @@ static int csv_line(struct buf *out, const struct export_row *row, const struct 
     } else if (rc == 0) {
         rc = csv_caption(out, row, c);
     }
+    if (rc == 0)
+        rc = csv_fields(out, row);
     return rc < 0 ? rc : buf_append(out, "\r\n", 2);
 }
 
@@ -337,12 +372,21 @@ static int txt_row(const struct export_row *row, struct buf *out)
     return rc;
 }
 
-int export_head(enum export_format format, struct buf *out)
+int export_head(enum export_format format, const struct export_fields *fields, struct buf *out)
 {
     static const char head[] = "item,key,key_base64,caption,logprob,tokens,error_code,error_message,score,prompt,"
-                               "given,itc,itm\r\n";
+                               "given,itc,itm";
+    int rc;
 
-    return format == EXPORT_CSV ? buf_append(out, head, sizeof(head) - 1) : 0;
+    if (format != EXPORT_CSV)
+        return 0;
+    rc = buf_append(out, head, sizeof(head) - 1);
+    for (uint32_t i = 0; rc == 0 && fields && i < fields->n; i++) {
+        rc = buf_append(out, ",", 1);
+        if (rc == 0)
+            rc = csv_field(out, fields->list[i].name, strlen(fields->list[i].name));
+    }
+    return rc < 0 ? rc : buf_append(out, "\r\n", 2);
 }
 
 int export_row(enum export_format format, const struct export_row *row, struct buf *out)

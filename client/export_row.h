@@ -8,6 +8,7 @@
 #define BLIPLINE_CLIENT_EXPORT_ROW_H
 
 #include "base/buf.h"
+#include "client/export_fields.h"
 #include "proto/row.h"
 
 #include <stddef.h>
@@ -22,11 +23,13 @@ struct export_row {
     const struct msg_recipe *recipe; /* whose prompts the captions answer; NULL: prompts are left out */
     const uint32_t *picked;          /* [n_picked] captions of the record to be exported, best first; NULL: all */
     uint32_t n_picked;
+    const struct row_item *listed;      /* with `fields` */
+    const struct export_fields *fields; /* what is said beside; NULL: nothing */
 };
 
 int export_format_parse(const char *word, enum export_format *ret) CHECK_RESULT; /* -EINVAL */
 /* What comes before the first row: the head line of CSV. */
-int export_head(enum export_format format, struct buf *out) CHECK_RESULT;
+int export_head(enum export_format format, const struct export_fields *fields, struct buf *out) CHECK_RESULT;
 int export_row(enum export_format format, const struct export_row *row, struct buf *out) CHECK_RESULT;
 
 /* {"item", "key", "caption", "logprob", "tokens"} or {"item", "key", "error": {"code", "message"}}, with "key_base64"

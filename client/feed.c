@@ -1,6 +1,7 @@
 #include "client/feed.h"
 
 #include "base/arena.h"
+#include "client/export_fields.h"
 #include "client/join.h"
 #include "client/known.h"
 #include "client/printable.h"
@@ -13,10 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert((int)SOURCE_MAX_COLUMNS == (int)ROW_SOURCE_MAX_COLUMNS, "all of them can be stored");
+
 enum { FEED_FRAME_ROWS = 4096, FEED_LOOK_AROUND = 8192, FEED_FRAME_BYTES = 4 << 20 };
 
 struct feed {
     struct feed_options o;
+    const char *columns[SOURCE_MAX_COLUMNS]; /* of o.columns, and then `kept` */
+    char kept[SOURCE_MAX_COLUMNS][MSG_NAME_SIZE];
+    uint32_t n_kept;
     struct origins origins; /* argument by argument */
     char store_folder[PATH_MAX + 1]; /* absolute with a slash behind it; "": there is none yet */
     int i_source;
@@ -121,6 +127,7 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
     if (sum.n_bad && f->counts.n_bad == 0)
         f->counts.first_bad = sum.first_bad;
     f->counts.n_bad += sum.n_bad;
+    f->counts.n_left_out += sum.n_left_out;
     for (uint32_t k = 0; rc == 0 && k < f->o.columns.n; k++) {
         const char *name = f->o.columns.names[k];
 
@@ -155,6 +162,58 @@ static int check_joined(const struct feed *f, struct err *err)
                    example ? printable_text(example, strlen(example), row, sizeof(row)) : "(there are none)");
 }
 
+static bool is_among(const char *const *names, uint32_t n, const char *at, uint32_t bytes)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (strlen(names[i]) == bytes && memcmp(names[i], at, bytes) == 0)
+            return true;
+    return false;
+}
+
+/* One more column to be kept, unless it is wanted already. */
+static int keep_column(struct feed *f, const char *name, uint32_t n, struct err *err)
+{
+    struct source_columns *c = &f->o.columns;
+
+    if (is_among(f->columns, c->n, name, n))
+        return 0;
+    if (c->n == SOURCE_MAX_COLUMNS || n >= sizeof(f->kept[0]))
+        return err_set(err, -EDOM, "--fields: more than %d columns, those of the recipe included, or too long a name",
+                       SOURCE_MAX_COLUMNS);
+    (void)snprintf(f->kept[f->n_kept], sizeof(f->kept[0]), "%.*s", (int)n, name);
+    f->columns[c->n++] = f->kept[f->n_kept++];
+    c->n_kept++;
+    return 0;
+}
+
+/* The recipe's columns, and those that are kept beside: what the store began with, or what is asked for now. */
+static int choose_columns(struct feed *f, struct err *err)
+{
+    const char *rest = f->o.kept ? f->o.kept : "", *at;
+    uint32_t n;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < f->o.columns.n; i++)
+        f->columns[i] = f->o.columns.names[i];
+    f->o.columns.names = f->columns;
+    for (uint32_t i = 0; i < f->origins.n_stored; i++)
+        for (uint32_t k = 0; rc == 0 && k < f->origins.rows[i].n_columns; k++)
+            rc = keep_column(f, f->origins.rows[i].columns[k], (uint32_t)strlen(f->origins.rows[i].columns[k]), err);
+    while (rc == 0 && export_fields_next(&rest, &at, &n)) {
+        if (export_fields_is_own(at, n))
+            continue;
+        if (f->origins.n_stored == 0)
+            rc = keep_column(f, at, n, err);
+        else if (!is_among(f->columns, f->o.columns.n, at, n))
+            (void)snprintf(f->counts.not_kept, sizeof(f->counts.not_kept), "%.*s", (int)n, at);
+    }
+    for (uint32_t i = f->origins.n_stored; rc == 0 && i < f->origins.n_rows; i++) {
+        f->origins.rows[i].n_columns = f->n_kept;
+        memcpy(f->origins.rows[i].columns, f->kept, sizeof(f->kept));
+    }
+    return rc;
+}
+
 int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
 {
     struct feed *f = calloc(1, sizeof(*f));
@@ -169,12 +228,13 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
         memcpy(f->store_folder + strlen(f->store_folder), "/", sizeof("/")); /* there is room for it */
     else
         f->store_folder[0] = '\0';
-    if (o->join)
+    rc = origins_find(&f->origins, o->sources, o->n_sources, o->store_path, &f->o.columns, err);
+    if (rc == 0)
+        rc = choose_columns(f, err);
+    if (rc == 0 && o->join)
         rc = join_read(o->join, &f->o.columns, &f->join, err);
     if (rc == 0 && f->join)
         f->counts.columns_seen = join_columns_seen(f->join);
-    if (rc == 0)
-        rc = origins_find(&f->origins, o->sources, o->n_sources, o->store_path, &f->o.columns, err);
     for (int i = 0; rc == 0 && i < o->n_sources; i++)
         rc = check_source(f, f->origins.args[i].arg, err);
     while (rc >= 0 && f->n_peeked < FEED_PEEK_ITEMS && (rc = walk(f, &item, err)) > 0) {
@@ -273,10 +333,11 @@ static int cannot_list(const struct feed *f, int rc, struct err *err)
 static int take_again(struct feed *f, const struct row_item *item, const struct known_found *found,
                       struct feed_rows *ret, struct err *err)
 {
+    const bool failed = found->failed && !item->error_code[0]; /* else its list makes it fail again */
     struct row_item row = *item;
     int rc;
 
-    if (!found->failed && !(f->o.refresh && found->changed)) {
+    if (!failed && !(f->o.refresh && found->changed)) {
         count_changes(f, item, found->changed);
         return 0;
     }
@@ -286,8 +347,8 @@ static int take_again(struct feed *f, const struct row_item *item, const struct 
     if (rc < 0)
         return cannot_list(f, rc, err);
     ret->n_again++;
-    f->counts.n_retried += found->failed;
-    f->counts.n_refreshed += !found->failed;
+    f->counts.n_retried += failed;
+    f->counts.n_refreshed += !failed;
     return 0;
 }
 
@@ -373,6 +434,11 @@ int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err 
 const struct origins *feed_origins(const struct feed *f)
 {
     return &f->origins;
+}
+
+uint64_t feed_n_bad_joined(const struct feed *f, const char **ret_first)
+{
+    return f->join ? join_n_bad(f->join, ret_first) : 0;
 }
 
 const struct feed_counts *feed_counts(const struct feed *f)

@@ -29,6 +29,7 @@ struct feed_options {
     const char *store_path;        /* what lies in this folder is passed over */
     struct source_columns columns; /* of lists, kept with the items */
     uint32_t needed;               /* bit i: of column i a source without it is an error */
+    const char *kept; /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
     const char *join;              /* a table whose rows give columns to the pictures of their keys; NULL: none */
     struct retry *retry;           /* which failed items are tried again; NULL: none. It counts their reasons */
     bool refresh;                  /* those that have changed are done again */
@@ -47,6 +48,8 @@ struct feed_counts {
     uint64_t n_without;         /* rows of lists that lack a needed column: these items will fail */
     uint64_t n_bad;             /* rows of lists that are of no use: these too */
     struct err first_bad;
+    uint64_t n_left_out;          /* values of kept columns that cannot be kept */
+    char not_kept[MSG_NAME_SIZE]; /* a column of `kept` that the store did not begin with; "": none */
     uint32_t columns_seen;      /* bit i: some row has column i */
     struct source_skipped skipped; /* by all walks that came to their end */
 };
@@ -70,6 +73,8 @@ void feed_rows_release(struct feed_rows *r);
  * false: that was all. */
 int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err *err) CHECK_RESULT;
 const struct feed_counts *feed_counts(const struct feed *f);
+/* Rows of `join` that were of no use, and why the first one. */
+uint64_t feed_n_bad_joined(const struct feed *f, const char **ret_first);
 /* The sources, with what their walks have passed over so far; the broker is to have them before the rows. */
 const struct origins *feed_origins(const struct feed *f);
 

@@ -26,6 +26,8 @@ struct join {
     struct join_key *keys; /* a hash table, at most half full */
     size_t n_slots, n_keys;
     uint32_t columns_seen;
+    uint64_t n_bad;
+    struct err first_bad;
 };
 
 static struct join_key *slot(const struct join *j, uint64_t hash, const void *key, size_t n)
@@ -80,8 +82,11 @@ static int add_row(struct join *j, const struct source_item *it, struct err *err
     struct join_key *k;
     int rc;
 
-    if (it->problem_code)
-        return err_set(err, -EINVAL, "--join %s", it->problem);
+    if (it->problem_code) {
+        if (j->n_bad++ == 0)
+            (void)err_set(&j->first_bad, -EINVAL, "%s", it->problem);
+        return 0;
+    }
     rc = j->n_keys + 1 > j->n_slots / 2 ? grow(j) : 0;
 
     if (rc < 0)
@@ -102,20 +107,28 @@ static int add_row(struct join *j, const struct source_item *it, struct err *err
     return rc;
 }
 
-static int read_rows(struct join *j, const char *arg, const struct source_columns *columns, struct err *err)
+static int read_rows(struct join *j, const char *arg, const struct source_columns *wanted, struct err *err)
 {
+    struct source_columns columns = *wanted;
     struct source_summary sum;
     struct source_item it;
     struct source *s = NULL;
-    int rc = source_check(arg, columns, &sum, err);
+    int rc;
 
+    columns.picture =
+        "key"; /* whatever else the rows say of pictures; where there is no such column, those are the keys */
+    rc = source_check(arg, &columns, &sum, err);
+    if (rc == -EINVAL) {
+        columns.picture = NULL;
+        rc = source_check(arg, &columns, &sum, err);
+    }
     if (rc == 0 && !sum.is_table)
         rc = err_set(err, -EDOM, "--join %s: a table is wanted: .jsonl, .csv or .tsv (blipline help sources)",
                      arg + 1);
-    for (uint32_t c = 0; rc == 0 && c < columns->n; c++)
+    for (uint32_t c = 0; rc == 0 && c < columns.n; c++)
         j->columns_seen |= (uint32_t)(sum.n_with[c] > 0) << c;
     if (rc == 0)
-        rc = source_open(arg, columns, &s, err);
+        rc = source_open(arg, &columns, &s, err);
     while (rc == 0 && (rc = source_next(s, &it, err)) == 1)
         rc = add_row(j, &it, err);
     if (s)
@@ -151,6 +164,12 @@ void join_free(struct join *j)
     arena_release(&j->bytes);
     free(j->keys);
     free(j);
+}
+
+uint64_t join_n_bad(const struct join *j, const char **ret_first)
+{
+    *ret_first = j->first_bad.text;
+    return j->n_bad;
 }
 
 uint32_t join_columns_seen(const struct join *j)

@@ -23,6 +23,8 @@ int join_read(const char *path, const struct source_columns *columns, struct joi
 void join_free(struct join *j); /* NULL is fine */
 
 /* Which of the columns some row has: bit i. */
+/* Rows that cannot be used and were left out; *ret_first: why the first one, valid as long as the join. */
+uint64_t join_n_bad(const struct join *j, const char **ret_first);
 uint32_t join_columns_seen(const struct join *j);
 /* A key that some row has; NULL: there is no row. */
 const char *join_example(const struct join *j);

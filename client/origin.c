@@ -16,6 +16,7 @@ enum {
     MAX_ROWS = 1000,          /* of more, the others have absolute paths */
     SAMPLE_ITEMS = 256,       /* that are looked at to see whether an argument is a source that was moved */
     SAMPLE_SLOTS = 1024,      /* of their hash table */
+    MAX_LOOKS = 16,           /* arguments that are compared with the whole store */
     SAME_TIME_NS = 2000000000 /* file systems keep times more or less exactly */
 };
 
@@ -116,7 +117,7 @@ static int find_moved(const struct origins *o, const bool *claimed, struct reade
     *ret_number = 0;
     if (rc == 0 && s->n)
         rc = count_matches(s, r, o->n_rows, &m, err);
-    for (uint32_t i = 0; rc == 0 && i < o->n_rows; i++) {
+    for (uint32_t i = 0; rc == 0 && i < o->n_stored; i++) {
         if (claimed[i] || m.same[i] <= best || !is_moved(&o->rows[i], s->n, m.found[i], m.same[i]))
             continue;
         best = m.same[i];
@@ -206,8 +207,18 @@ struct finder {
     const struct source_columns *columns;
     struct reader *reader; /* NULL: there is no store yet */
     bool *claimed;         /* [n_stored] by an argument */
-    uint32_t n_stored;     /* rows that are the store's */
+    int n_looks;
 };
+
+/* Is there a source that an argument may be, and patience to find out? */
+static bool may_be_moved(struct finder *f, const char *arg)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < f->o->n_stored; i++)
+        any |= !f->claimed[i];
+    return f->reader && any && !source_is_read_once(arg) && f->n_looks++ < MAX_LOOKS;
+}
 
 static int find_one(struct finder *f, const char *text, struct origin *arg, bool look, struct err *err)
 {
@@ -224,13 +235,13 @@ static int find_one(struct finder *f, const char *text, struct origin *arg, bool
         return rc;
     (void)snprintf(list, sizeof(list), "%s", !list_name ? "" : source_is_read_once(arg->arg) ? "-" : list_name);
     row = find_row(f->o, text, n_name, root, list);
-    if (!row && look && f->reader && !source_is_read_once(arg->arg)) {
+    if (!row && look && may_be_moved(f, arg->arg)) {
         rc = find_moved(f->o, f->claimed, f->reader, arg->arg, f->columns, &number, err);
         if (rc < 0)
             return rc;
         row = number ? &f->o->rows[number - 1] : NULL;
     }
-    if (row && row->number <= f->n_stored)
+    if (row && row->number <= f->o->n_stored)
         f->claimed[row->number - 1] = true;
     if (row)
         move(arg, row, root, list);
@@ -251,8 +262,8 @@ static int read_stored(struct finder *f, struct err *err)
         if (rc == 0)
             f->o->rows[f->o->n_rows++] = rows[i];
     }
-    f->n_stored = f->o->n_rows;
-    f->claimed = calloc(f->n_stored + 1, sizeof(*f->claimed));
+    f->o->n_stored = f->o->n_rows;
+    f->claimed = calloc(f->o->n_stored + 1, sizeof(*f->claimed));
     return rc == 0 && !f->claimed ? -ENOMEM : rc;
 }
 

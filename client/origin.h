@@ -29,7 +29,7 @@ struct origins {
     struct origin *args; /* [n_args] */
     int n_args;
     struct row_source *rows; /* [n_rows], that of number i + 1 at i: the store's as they are to be, and new ones */
-    uint32_t n_rows;
+    uint32_t n_rows, n_stored; /* all, and those that the store has */
     size_t capacity;
 };
 

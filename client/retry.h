@@ -1,6 +1,7 @@
 /* retry.h - which failed items are tried again.
  *
- * Those whose reason may have passed always are: the file was missing or could not be read, memory or time ran out.
+ * Those whose reason may have passed always are: the file was missing or could not be read, memory or time ran out,
+ * the row of the list was of no use.
  * --retry names others, or all. Who may call: one thread. Units: none. Memory: plain values.
  * Errors: -EINVAL, err says what is wrong with the option. */
 #ifndef BLIPLINE_CLIENT_RETRY_H

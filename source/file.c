@@ -216,6 +216,7 @@ static void count_row(struct source_summary *sum, const struct source_columns *w
         sum->n_with[k] += seen >> k & 1;
     if (item->problem_code && sum->n_bad++ == 0)
         (void)err_set(&sum->first_bad, -EILSEQ, "%s", item->problem);
+    sum->n_left_out += item->n_left_out;
     sum->n_urls += item->problem_code == IMAGE_URL;
     sum->n_items++;
 }

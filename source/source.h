@@ -60,12 +60,14 @@ struct source_item {
      * and this is to be its error, with these words. */
     enum image_error problem_code;
     const char *problem;
+    uint32_t n_left_out; /* columns that are only kept, and hold what cannot be */
 };
 
 /* The columns that the caller wants as fields. The names are borrowed. */
 struct source_columns {
     const char *const *names;
     uint32_t n;          /* at most SOURCE_MAX_COLUMNS */
+    uint32_t n_kept;     /* of them, so many at the end are not used: what they have that is no text is left out */
     const char *picture; /* the column that names the picture; NULL: the first of the usual ones */
 };
 
@@ -99,6 +101,7 @@ struct source_summary {
     bool is_table;
     bool is_unread; /* it can be read once alone (a pipe): nothing is known of its rows */
     uint64_t n_items;
+    uint64_t n_left_out;      /* values of the columns that are only kept */
     uint64_t n_bad, n_urls;   /* of them, rows that are of no use; and because the picture is somewhere on the network */
     struct err first_bad;
     uint64_t n_with[SOURCE_MAX_COLUMNS]; /* rows that have a value of wanted column i */

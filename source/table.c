@@ -112,26 +112,42 @@ static int check_text(struct table *t, const char *column, const struct table_va
     return 0;
 }
 
-/* The values of the wanted columns. */
+/* The values of wanted column k; *total: bytes of the row's so far. */
+static int take_column(struct table *t, uint32_t k, struct source_item *ret, size_t *total)
+{
+    struct table_value values[SOURCE_MAX_FIELDS];
+    const char *name = t->wanted.names[k];
+    uint32_t n = 0;
+    int rc = t->format->get(t, name, SOURCE_MAX_FIELDS - ret->n_fields, values, &n);
+
+    for (uint32_t i = 0; rc == 0 && i < n; i++) {
+        if (values[i].bytes > SOURCE_MAX_FIELD_BYTES || *total + values[i].bytes > SOURCE_MAX_ITEM_FIELD_BYTES)
+            return table_bad_row(t, IMAGE_BAD_ROW,
+                                 "%.60s has %zu bytes; the limits are %d, and %d for all that is used of a row", name,
+                                 values[i].bytes, SOURCE_MAX_FIELD_BYTES, SOURCE_MAX_ITEM_FIELD_BYTES);
+        rc = check_text(t, name, &values[i]);
+        *total += values[i].bytes;
+        t->fields[ret->n_fields++] =
+            (struct source_field){.name = name, .value = values[i].text, .value_bytes = values[i].bytes};
+    }
+    return rc;
+}
+
 static int take_fields(struct table *t, struct source_item *ret)
 {
     size_t total = 0;
 
     for (uint32_t k = 0; k < t->wanted.n; k++) {
-        struct table_value values[SOURCE_MAX_FIELDS];
-        const char *name = t->wanted.names[k];
-        uint32_t n = 0;
-        int rc = t->format->get(t, name, SOURCE_MAX_FIELDS - ret->n_fields, values, &n);
+        const uint32_t n_before = ret->n_fields;
+        const size_t before = total;
+        int rc = take_column(t, k, ret, &total);
 
-        for (uint32_t i = 0; rc == 0 && i < n; i++) {
-            if (values[i].bytes > SOURCE_MAX_FIELD_BYTES || total + values[i].bytes > SOURCE_MAX_ITEM_FIELD_BYTES)
-                return table_bad_row(t, IMAGE_BAD_ROW,
-                                     "%.60s has %zu bytes; the limits are %d, and %d for all that is used of a row",
-                                     name, values[i].bytes, SOURCE_MAX_FIELD_BYTES, SOURCE_MAX_ITEM_FIELD_BYTES);
-            rc = check_text(t, name, &values[i]);
-            total += values[i].bytes;
-            t->fields[ret->n_fields++] =
-                (struct source_field){.name = name, .value = values[i].text, .value_bytes = values[i].bytes};
+        if (rc == -EILSEQ && k >= t->wanted.n - t->wanted.n_kept) {
+            t->problem_code = IMAGE_OK;
+            ret->n_fields = n_before;
+            ret->n_left_out++;
+            total = before;
+            rc = 0;
         }
         if (rc < 0)
             return rc;

@@ -113,6 +113,7 @@ int reader_counters(struct reader *r, struct stored_job_counters *ret, struct er
 
 int reader_sources(struct reader *r, const struct row_source **ret, uint32_t *ret_n, struct err *err)
 {
+    struct row_memory memory = {0};
     int rc = reader_begin(r, err);
 
     if (rc < 0)
@@ -121,14 +122,20 @@ int reader_sources(struct reader *r, const struct row_source **ret, uint32_t *re
         if (grow_array(&r->sources, &r->sources_capacity, r->n_sources, sizeof(*r->sources), 4) < 0)
             rc = err_set(err, -ENOMEM, "no memory for its sources");
         else
-            rc = env_read_source(&r->env, r->txn, &r->record_memory, r->n_sources + 1, &r->sources[r->n_sources], err);
+            rc = env_read_source(&r->env, r->txn, &memory, r->n_sources + 1, &r->sources[r->n_sources], err);
     }
     reader_end(r);
+    row_memory_release(&memory);
     if (rc != -ENOENT)
         return err_prefix(err, rc, "%s", r->path);
     *ret = r->sources;
     *ret_n = r->n_sources;
     return 0;
+}
+
+const struct row_source *reader_source(const struct reader *r, uint32_t number)
+{
+    return number && number <= r->n_sources ? &r->sources[number - 1] : NULL;
 }
 
 int reader_move_source(struct reader *r, uint32_t number, const char *root, struct err *err)

@@ -38,6 +38,8 @@ int reader_counters(struct reader *r, struct stored_job_counters *ret, struct er
 /* The named sources; *ret[i] has number i + 1. Valid until the next call with the reader. */
 int reader_sources(struct reader *r, const struct row_source **ret, uint32_t *ret_n, struct err *err) CHECK_RESULT;
 
+/* That of the item which was read last; NULL: it has none. Valid as those. */
+const struct row_source *reader_source(const struct reader *r, uint32_t number);
 /* From here on this reader takes the paths of the source from another root. -EINVAL: there is no such source. */
 int reader_move_source(struct reader *r, uint32_t number, const char *root, struct err *err) CHECK_RESULT;
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 
@@ -35,6 +36,11 @@ def test_a_blank_cell_is_one_failed_item(folder):
     rows, _ = export(folder / "s")
     assert [row["key"] for row in rows] == list("abcde")
     assert codes(rows) == ["ok", "no_picture", "bad_row", "ok", "url"]
+    again = caption(f"@{folder}/l.csv", folder / "s", "--device", "cpu", check=False)
+    assert "nothing to do" in again.stderr, again.stderr
+    (folder / "l.csv").write_text((folder / "l.csv").read_text().replace("\n,b,y", f"\n{ONE},b,y"))  # a list that is mended goes on
+    caption(f"@{folder}/l.csv", folder / "s", "--device", "cpu", check=False)
+    assert codes(export(folder / "s")[0]) == ["ok", "ok", "bad_row", "ok", "url"]
 
 
 def test_lists_come_through_pipes_and_with_a_byte_order_mark(folder):
@@ -120,3 +126,116 @@ def test_what_is_no_list_is_told_by_its_name(folder):
     assert not (folder / "s").exists()
     caption(f"@{folder}/c.csv", folder / "s", "--image-column", "my picture")
     assert codes(export(folder / "s")[0]) == ["ok"]
+
+
+def test_fields_are_kept_when_asked_for_and_exported(folder):
+    text = json.dumps({"path": str(ONE), "key": "k", "url": "https://x.org/é.jpg", "n": 17, "tags": ["a", "b,c"], "deep": {"x": 1}}) + "\n"
+    (folder / "l.jsonl").write_text(text + json.dumps({"path": str(ONE), "key": "l", "url": float("nan")}) + "\n")
+    args = ["caption", f"@{folder}/l.jsonl", "-o", folder / "s", "--model", MODEL, "--device", "null"]
+    done = blipline(*args, "--fields", "path,url,tags,deep,n")
+    assert "--fields" in done.stderr and "left out" in done.stderr, done.stderr
+    rows = [json.loads(line) for line in blipline("export", folder / "s", "--fields", "path,size,mtime,source,url,tags,n,deep").stdout.splitlines()]
+    assert rows[0]["path"] == str(ONE) and rows[0]["size"] == ONE.stat().st_size and rows[0]["source"] == "l.jsonl"
+    assert rows[0]["mtime"].endswith("Z") and rows[0]["mtime"][:4].isdigit()
+    assert rows[0]["url"] == "https://x.org/é.jpg" and rows[0]["tags"] == ["a", "b,c"] and rows[0]["n"] == "17" and rows[0]["deep"] is None
+    assert rows[1]["url"] is None and "source" not in json.loads(blipline("export", folder / "s").stdout.splitlines()[0])
+    import csv
+    import io
+    table = list(csv.DictReader(io.StringIO(blipline("export", folder / "s", "--format", "csv", "--fields", "url,tags").stdout)))
+    assert table[0]["url"] == rows[0]["url"] and json.loads(table[0]["tags"]) == ["a", "b,c"] and table[1]["url"] == ""
+    assert "nothing to do" in (again := blipline(*args)).stderr and "changed" not in again.stderr, again.stderr
+    assert "was begun without more" in blipline(*args, "--fields", "url,more").stderr
+    for fields, says in (("nope", "nope"), ("caption", "caption")):
+        done = blipline("export", folder / "s", "--fields", fields, check=False)
+        assert done.returncode == 2 and says in done.stderr, done.stderr
+
+
+def test_keys_that_collide_are_told_apart(folder):
+    for name, picture in (("tr", PICTURES[1]), ("va", PICTURES[2])):
+        (folder / name).mkdir()
+        shutil.copy(picture, folder / name / "1.jpg")
+    for sources, store in (((folder / "tr", folder / "va"), "a"), ((folder / "tr/1.jpg", folder / "va/1.jpg"), "b"),
+                           ((f"train={folder}/tr", f"val={folder}/va"), "c")):
+        caption(sources, folder / store)
+        rows = export(folder / store)[0]
+        assert [(row["source"], row["key"]) for row in rows] == [("train" if store == "c" else "tr", "1.jpg"), ("val" if store == "c" else "va", "1.jpg")]
+        assert rows[0]["caption"] != rows[1]["caption"]
+    assert "nothing to do" in caption([folder / "va", folder / "tr"], folder / "a").stderr
+
+
+def test_json_lines_are_read_as_python_reads_them(folder):
+    """Made rows, right and wrong: the same values as Python's json module, or refused as it refuses."""
+    seed = int.from_bytes(os.urandom(4), "big")
+    print("seed", seed)
+    rng = random.Random(seed)
+    scalars = ["NaN", "Infinity", "-Infinity", "null", "true", "false", "0", "-0", "1.50", "-1.25e-3", "1e400", "12345678901234567890123", "17293822569102704640",
+               '"\\u0000"', '"\\udcff"', '"\\ud83d"', '"\\ud83d\\ude00"', '"a\\\\\\"NaN\\" {"', '"\\u00e9é"', '""', '"\\/"', '"\\ud83dx"', '"\\\\u0000"']
+
+    def value(depth):
+        kind = rng.random()
+        if depth == 0 or kind < 0.6:
+            return rng.choice(scalars)
+        if kind < 0.8:
+            return "[" + rng.choice([",", " , "]).join(value(depth - 1) for _ in range(rng.randrange(4))) + "]"
+        return "{" + ",".join(f'"{rng.choice("abx")}": {value(depth - 1)}' for _ in range(rng.randrange(4))) + "}"
+
+    good, bad = [], []
+    while len(good) < 300 or len(bad) < 40:
+        members = [f'"path": "{ONE}"'] + [f'"{rng.choice(["x", "x", "y", "z", "x" + chr(92) + "u0000"])}":{value(3)}' for _ in range(rng.randrange(5))]
+        rng.shuffle(members)
+        line = rng.choice(["", " ", "\t"]) + "{" + rng.choice([",", ", "]).join(members) + "}" + rng.choice(["", " "])
+        if rng.random() < 0.15:
+            at = rng.randrange(1, len(line))
+            line = rng.choice([line[:at], line[:at] + rng.choice('"{}[]:,\\Nx0-.') + line[at:], line[:at] + line[at + 1:]])
+        try:
+            row = json.loads(line, parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
+            if len(bad) < 40 and line.strip():
+                bad.append(line)
+            continue
+        if isinstance(row, dict) and row.get("path") == str(ONE) and line.strip():
+            good.append((line, row))
+    lines = "\n".join(line for line, _ in good) + "\n"
+    (folder / "good.jsonl").write_text(lines)
+    blipline("caption", f"@{folder}/good.jsonl", "-o", folder / "s", "--model", MODEL, "--device", "null", "--fields", "x,y")
+    exported = blipline("export", folder / "s", "--fields", "x,y").stdout.splitlines()
+    assert len(exported) == len(good)
+    for line, (text, row) in zip(exported, good):
+        got = json.loads(line)
+        for name in "xy":
+            assert got[name] == as_kept(row.get(name)), (seed, text, name, got[name])
+    for line in bad:
+        (folder / "bad.jsonl").write_text(line + "\n")
+        done = blipline("caption", f"@{folder}/bad.jsonl", "-o", folder / "t", "--model", MODEL, "--device", "null", "--dry-run", check=False)
+        assert done.returncode == 1 and "line 1" in done.stderr, (seed, line, done.stderr)
+
+
+def as_kept(value):
+    """What the store keeps of a value of Python's: text, numbers by their value, lists of such."""
+    if isinstance(value, list):
+        if any(isinstance(v, (list, dict)) for v in value):
+            return None
+        texts = [as_kept(v) for v in value if v is not None]
+        if any(t is None for t in texts):
+            return None
+        return None if not texts else texts[0] if len(texts) == 1 else texts
+    if isinstance(value, dict) or value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return None if "\0" in value or any(0xD800 <= ord(c) <= 0xDFFF for c in value) else value
+    return Number(value)
+
+
+class Number:
+    """Equal to every text that Python reads as this number."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, text):
+        return isinstance(text, str) and json.loads(text) == self.value
+
+    def __repr__(self):
+        return repr(self.value)

@@ -131,7 +131,7 @@ static void test_export_row_csv_quotes_as_rfc_4180(void **state)
 
     (void)state;
     buf_init(&head, 0);
-    assert_int_equal(export_head(EXPORT_CSV, &head), 0);
+    assert_int_equal(export_head(EXPORT_CSV, NULL, &head), 0);
     assert_memory_equal(
         head.data, "item,key,key_base64,caption,logprob,tokens,error_code,error_message,score,prompt,given,itc,itm\r\n",
         head.size_bytes);
