@@ -108,13 +108,15 @@ static void show(const struct verify *v, const struct msg_recipe *recipe, const 
         }
         printf("%s: sound; %" PRIu64 " items in %" PRIu32 " units, %" PRIu64 " done", store, c->n_items, c->n_units,
                c->n_done);
+        if (c->n_again)
+            printf(", %" PRIu64 " to be done again", c->n_again);
         show_embeddings(v, recipe);
         putchar('\n');
         return;
     }
-    all = json_pack("{s:b, s:I, s:I, s:o, s:I, s:O}", "sound", v->n_problems == 0, "items", (json_int_t)c->n_items,
-                    "done", (json_int_t)c->n_done, "embeddings", embeddings_object(v, recipe), "n_problems",
-                    (json_int_t)v->n_problems, "problems", v->problems);
+    all = json_pack("{s:b, s:I, s:I, s:I, s:o, s:I, s:O}", "sound", v->n_problems == 0, "items", (json_int_t)c->n_items,
+                    "done", (json_int_t)c->n_done, "to_do_again", (json_int_t)c->n_again, "embeddings",
+                    embeddings_object(v, recipe), "n_problems", (json_int_t)v->n_problems, "problems", v->problems);
     answer_print("verify", all, JSON_INDENT(1));
 }
 

@@ -107,11 +107,12 @@ static const char models[] =
 
 static const char exit_codes[] = "EXIT CODES\n\n"
                                  "  0    everything is done\n"
-                                 "  1    an error, said on standard error\n"
+                                 "  1    an error, said on standard error; or the job paused, since too many pictures\n"
+                                 "       failed (blipline help resume)\n"
                                  "  2    the command line or the recipe is wrong, or names something that is not\n"
                                  "       there: a source, a store to read, a model\n"
-                                 "  3    everything is done, but some items have an error for a record, or a folder\n"
-                                 "       of the sources could not be read\n"
+                                 "  3    everything is done, but some items have an error for a record, or could not be\n"
+                                 "       done again, or a folder of the sources could not be read\n"
                                  "  130  stopped by Ctrl-C; run the same command again to go on\n"
                                  "  143  stopped by SIGTERM (129: the terminal was closed); likewise";
 
@@ -180,7 +181,7 @@ static const char json[] =
     "units, sealed (the list is complete), done, done_again (records that took the place of others, ever), to_do_again, captions, failed, pending, given (texts that came with the pictures), "
     "scores, damaged, image_bytes, failures (a number for each reason), disk_bytes, tokens, tokens_histogram, "
     "words_histogram, mean_logprob, passed_over (by the last walk over each source)\n"
-    "  verify    sound, items, done, embeddings (a number for each kind), n_problems, problems: a list of {text, unit, "
+    "  verify    sound, items, done, to_do_again, embeddings (a number for each kind), n_problems, problems: a list of {text, unit, "
     "item}, the first hundred\n"
     "  selftest  pass, verdict, machine, device, dtype, n_rows, n_failed, n_skipped, seconds, rows: a list of tests\n"
     "  devices   cpu {model, isa, threads}, gpus: a list of {uuid, model, bus}, visible, driver, cuda_library, mps, "

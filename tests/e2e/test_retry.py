@@ -143,7 +143,7 @@ def test_a_changed_picture_that_cannot_be_read_keeps_its_record(folder):
     done = caption(source, folder / "s", "--refresh", "--json", check=False)
     assert done.returncode == 3 and "1 item could not be done again; the record stays" in done.stderr, done.stderr
     assert summary(done)["to_do_again"] == 1 and export(folder / "s")[1] == before
-    assert "1 to be done again" in blipline("stats", folder / "s").stdout
+    assert "1 to be done again" in blipline("stats", folder / "s").stdout and ", 1 to be done again" in blipline("verify", folder / "s").stdout
     shutil.copy(PICTURES[3], source / "p001.jpg")
     caption(source, folder / "s")  # unasked: the store remembers
     is_as_a_fresh_run(source, folder / "s", folder / "fresh")
