@@ -1,6 +1,5 @@
 #include "encoder_worker/decode_formats.h"
 #include "encoder_worker/jpeg_segments.h"
-#include "encoder_worker/orientation.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -188,13 +187,12 @@ enum image_error decode_jpeg(const uint8_t *bytes, size_t n, const struct decode
                              struct err *err)
 {
     struct jpeg_run run = {0};
-    const uint8_t *exif;
-    size_t exif_bytes;
-    enum image_error code = jpeg_check_segments(bytes, n, &exif, &exif_bytes, err);
+    struct orientation_source source;
+    enum image_error code = jpeg_check_segments(bytes, n, &source, err);
 
     if (code != IMAGE_OK)
         return code;
-    ret->orientation = orientation_of_exif(exif, exif_bytes);
+    ret->orientation = orientation_of(&source);
     run.cinfo.err = jpeg_std_error(&run.errors);
     run.cinfo.client_data = &run;
     run.errors.error_exit = on_error;

@@ -4,7 +4,6 @@
  * of any length but the right one, more than a few hundred texts), and takes what Pillow refuses. So it is given a file
  * of its own, made as it reads: header, palette and picture data, each as it has to be. */
 #include "encoder_worker/decode_formats.h"
-#include "encoder_worker/orientation.h"
 #include "encoder_worker/png_chunks.h"
 
 #include <errno.h>
@@ -238,6 +237,6 @@ enum image_error decode_png(const uint8_t *bytes, size_t n, const struct decode_
         code = png_read_tail(&file, reader.chunk.end + CHECKSUM_BYTES, err);
     if (code == IMAGE_OK)
         code = check_palette(&file, err);
-    ret->orientation = orientation_of_exif(file.exif, file.exif_bytes);
+    ret->orientation = orientation_of(&file.source);
     return code;
 }

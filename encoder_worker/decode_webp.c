@@ -85,15 +85,24 @@ enum image_error decode_webp(const uint8_t *bytes, size_t n, const struct decode
 {
     const WebPData file = {.bytes = bytes, .size = n};
     WebPDemuxer *parts = WebPDemux(&file);
-    WebPChunkIterator exif = {0};
+    WebPChunkIterator exif = {0}, xmp = {0};
+    struct orientation_source source = {0};
     enum image_error code;
 
     if (!parts)
         return fail_container(&file, err);
     code = decode_parts(parts, options, ret, err);
-    if (WebPDemuxGetChunk(parts, "EXIF", 1, &exif))
-        ret->orientation = orientation_of_exif(exif.chunk.bytes, exif.chunk.size);
+    if (WebPDemuxGetChunk(parts, "EXIF", 1, &exif)) {
+        source.exif = exif.chunk.bytes;
+        source.exif_bytes = exif.chunk.size;
+    }
+    if (WebPDemuxGetChunk(parts, "XMP ", 1, &xmp)) {
+        source.xmp = xmp.chunk.bytes;
+        source.xmp_bytes = xmp.chunk.size;
+    }
+    ret->orientation = orientation_of(&source);
     WebPDemuxReleaseChunkIterator(&exif);
+    WebPDemuxReleaseChunkIterator(&xmp);
     WebPDemuxDelete(parts);
     return code;
 }

@@ -87,20 +87,32 @@ static uint8_t next_marker(const uint8_t *bytes, size_t n, size_t *at)
     return 0;
 }
 
+static void note_app1(const struct segment *s, struct orientation_source *ret)
+{
+    static const char xmp[] = "http://ns.adobe.com/xap/1.0/"; /* and a NUL, as the segment has */
+
+    if (begins(s, "Exif\0", 6) && !ret->exif) {
+        ret->exif = s->data;
+        ret->exif_bytes = s->n;
+    } else if (begins(s, xmp, sizeof(xmp))) {
+        ret->xmp = s->data + sizeof(xmp);
+        ret->xmp_bytes = s->n - sizeof(xmp);
+    }
+}
+
 static enum image_error truncated(struct err *err)
 {
     (void)err_set(err, -EBADMSG, "JPEG: the file ends before the picture does");
     return IMAGE_TRUNCATED;
 }
 
-enum image_error jpeg_check_segments(const uint8_t *bytes, size_t n, const uint8_t **ret_exif, size_t *ret_exif_bytes,
+enum image_error jpeg_check_segments(const uint8_t *bytes, size_t n, struct orientation_source *ret_source,
                                      struct err *err)
 {
     struct segment s;
     size_t at = 2;
 
-    *ret_exif = NULL;
-    *ret_exif_bytes = 0;
+    *ret_source = (struct orientation_source){0};
     while ((s.marker = next_marker(bytes, n, &at)) != SOS) {
         if (s.marker == 0)
             return truncated(err);
@@ -120,10 +132,8 @@ enum image_error jpeg_check_segments(const uint8_t *bytes, size_t n, const uint8
             (void)err_set(err, -EBADMSG, "JPEG: the segment of marker %02x is cut short", s.marker);
             return IMAGE_CORRUPT;
         }
-        if (s.marker == APP0 + 1 && begins(&s, "Exif\0", 6) && !*ret_exif) {
-            *ret_exif = s.data;
-            *ret_exif_bytes = s.n;
-        }
+        if (s.marker == APP0 + 1)
+            note_app1(&s, ret_source);
         at += 2 + s.n;
     }
     return IMAGE_OK;

@@ -6,13 +6,14 @@
 #define BLIPLINE_ENCODER_WORKER_JPEG_SEGMENTS_H
 
 #include "base/err.h"
+#include "encoder_worker/orientation.h"
 #include "source/image_error.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* The file begins ff d8 ff. *ret_exif: the first EXIF segment's data, NULL if there is none. */
-enum image_error jpeg_check_segments(const uint8_t *bytes, size_t n, const uint8_t **ret_exif, size_t *ret_exif_bytes,
+/* The file begins ff d8 ff. *ret_source: the first EXIF segment and the last of XMP. */
+enum image_error jpeg_check_segments(const uint8_t *bytes, size_t n, struct orientation_source *ret_source,
                                      struct err *err) CHECK_RESULT;
 
 #endif

@@ -6,6 +6,8 @@
 
 enum { TAG_ORIENTATION = 0x112, ENTRY_BYTES = 12 };
 
+#define NOT_SAID UINT32_MAX
+
 /* A TIFF file, which EXIF data are: numbers of either byte order. */
 struct tiff {
     const uint8_t *bytes;
@@ -32,10 +34,10 @@ static uint32_t entry_value(const struct tiff *t, size_t entry)
     return count ? number(t, is_inside ? entry + 8 : number(t, entry + 8, 4), size) : 0;
 }
 
-int orientation_of_exif(const uint8_t *exif, size_t n)
+static uint32_t of_exif(const uint8_t *exif, size_t n)
 {
+    uint32_t orientation = NOT_SAID, n_entries;
     struct tiff t;
-    uint32_t orientation = 1, n_entries;
     size_t at;
 
     while (n >= 6 && memcmp(exif, "Exif\0\0", 6) == 0) {
@@ -43,16 +45,41 @@ int orientation_of_exif(const uint8_t *exif, size_t n)
         n -= 6;
     }
     if (n < 8 || (memcmp(exif, "II", 2) != 0 && memcmp(exif, "MM", 2) != 0))
-        return 1;
+        return NOT_SAID;
     t = (struct tiff){.bytes = exif, .n = n, .big_endian = *exif == 'M'};
     if (number(&t, 2, 2) != 42)
-        return 1;
+        return NOT_SAID;
     at = number(&t, 4, 4);
     n_entries = number(&t, at, 2);
     at += 2;
     for (uint32_t i = 0; i < n_entries && at <= n && n - at >= ENTRY_BYTES; i++, at += ENTRY_BYTES)
         if (number(&t, at, 2) == TAG_ORIENTATION)
             orientation = entry_value(&t, at);
+    return orientation;
+}
+
+/* tiff:Orientation="6" or <tiff:Orientation>6. */
+static uint32_t of_xmp(const uint8_t *xmp, size_t n)
+{
+    static const char name[] = "tiff:Orientation";
+    const uint8_t *at = xmp, *end = xmp + n;
+
+    while (n && (at = memmem(at, (size_t)(end - at), name, sizeof(name) - 1))) {
+        at += sizeof(name) - 1;
+        const size_t skip = end - at > 2 && memcmp(at, "=\"", 2) == 0 ? 2 : end - at > 1 && *at == '>' ? 1 : 0;
+
+        if (skip && at[skip] >= '0' && at[skip] <= '9')
+            return at[skip] - '0';
+    }
+    return NOT_SAID;
+}
+
+int orientation_of(const struct orientation_source *s)
+{
+    uint32_t orientation = of_exif(s->exif, s->exif_bytes);
+
+    if (orientation == NOT_SAID)
+        orientation = of_xmp(s->xmp, s->xmp_bytes);
     return orientation >= 1 && orientation <= 8 ? (int)orientation : 1;
 }
 

@@ -118,6 +118,9 @@ static enum image_error take_international(struct png_file *f, const struct png_
             return IMAGE_OK;
         if (!unpacked_bytes(at, n, &n))
             return bad(c, "is larger than 1 MiB unpacked, the limit", err);
+    } else if (strcmp((const char *)c->data, "XML:com.adobe.xmp") == 0) { /* there is a NUL */
+        f->source.xmp = at;
+        f->source.xmp_bytes = n;
     }
     return count_text(f, c, n, err);
 }
@@ -173,8 +176,8 @@ static enum image_error take_transparency(struct png_file *f, const struct png_c
 static enum image_error take_exif(struct png_file *f, const struct png_chunk *c, struct err *err)
 {
     (void)err;
-    f->exif = c->data;
-    f->exif_bytes = c->length;
+    f->source.exif = c->data;
+    f->source.exif_bytes = c->length;
     return IMAGE_OK;
 }
 

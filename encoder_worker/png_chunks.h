@@ -8,6 +8,7 @@
 #define BLIPLINE_ENCODER_WORKER_PNG_CHUNKS_H
 
 #include "base/err.h"
+#include "encoder_worker/orientation.h"
 #include "source/image_error.h"
 
 #include <stdbool.h>
@@ -30,10 +31,9 @@ struct png_file {
     bool interlaced;
     const uint8_t *palette; /* NULL: none */
     size_t palette_bytes;
-    bool one_transparent; /* tRNS makes one entry of the palette transparent, which Pillow then looks up */
-    size_t data_at;       /* of the first IDAT */
-    const uint8_t *exif;  /* NULL: none. What stands behind the data is seen by png_read_tail. */
-    size_t exif_bytes;
+    bool one_transparent;             /* tRNS makes one entry of the palette transparent, which Pillow then looks up */
+    size_t data_at;                   /* of the first IDAT */
+    struct orientation_source source; /* of the last chunks; those behind the data are seen by png_read_tail */
     size_t text_bytes;
     int64_t sequence;  /* of the last fcTL or fdAT; -1: none */
     uint32_t n_frames; /* that acTL promises; 0: none */
