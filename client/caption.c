@@ -4,22 +4,22 @@
 #include "client/answer.h"
 #include "client/cli.h"
 #include "client/daemons.h"
+#include "client/dry_run.h"
 #include "client/feed.h"
 #include "client/interrupt.h"
 #include "client/job.h"
 #include "client/passed_over.h"
-#include "client/plan_show.h"
 #include "client/progress.h"
 #include "client/report.h"
 #include "client/rundir.h"
 #include "client/screen.h"
+#include "client/source_notes.h"
 #include "client/spawn.h"
 #include "client/store_check.h"
 #include "wire/context.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -419,65 +419,6 @@ static int prepare(struct run *r, struct err *err)
     return rc;
 }
 
-/* Sources that were moved, and what walks have passed over. */
-static void tell_about_places(struct run *r)
-{
-    const struct feed_counts *c = feed_counts(r->feed);
-    const struct origins *o = feed_origins(r->feed);
-    struct passed_over passed;
-    char text[512];
-
-    for (int i = 0; i < o->n_args; i++)
-        if (o->args[i].moved)
-            screen_note(&r->screen, "%s is the source \"%s\" of %s, which was %s", o->args[i].arg,
-                        o->rows[o->args[i].number - 1].name, r->o->store, o->args[i].was);
-    passed_over_of_walk(&c->skipped, &passed);
-    if (passed.n)
-        screen_note(&r->screen, "passed over: %s (blipline help sources)",
-                    passed_over_words(&passed, text, sizeof(text)));
-    if (c->skipped.first_problem.text[0])
-        screen_note(&r->screen, "not everything could be looked at: %s", c->skipped.first_problem.text);
-}
-
-static void tell_about_sources(struct run *r)
-{
-    const struct feed_counts *c = feed_counts(r->feed);
-    const char *first_bad;
-    uint64_t n_bad_joined;
-
-    if (c->n_changed)
-        screen_note(&r->screen,
-                    "%" PRIu64 " picture%s changed after being listed; the records stay (--refresh does them again)",
-                    c->n_changed, cli_s(c->n_changed));
-    if (c->n_other_fields)
-        screen_note(&r->screen,
-                    "the columns of %" PRIu64
-                    " row%s changed after being listed (first: %s); the records stay (--refresh does them again)",
-                    c->n_other_fields, cli_s(c->n_other_fields), c->other_fields_key);
-    if (c->n_unjoined)
-        screen_note(&r->screen, "%" PRIu64 " picture%s without a row in --join %s", c->n_unjoined, cli_s(c->n_unjoined),
-                    r->o->join);
-    if ((n_bad_joined = feed_n_bad_joined(r->feed, &first_bad)) > 0)
-        screen_note(&r->screen, "%" PRIu64 " row%s of --join %s cannot be used (first: %s)", n_bad_joined,
-                    cli_s(n_bad_joined), r->o->join, first_bad);
-    if (c->n_bad)
-        screen_note(&r->screen, "%" PRIu64 " row%s of the lists cannot be used, such items fail (first: %s)", c->n_bad,
-                    cli_s(c->n_bad), c->first_bad.text);
-    if (c->n_without)
-        screen_note(&r->screen, "%" PRIu64 " value%s missing in the lists, which the recipe needs: such items fail",
-                    c->n_without, cli_are(c->n_without));
-    if (c->n_left_out)
-        screen_note(&r->screen, "%" PRIu64 " value%s of the columns of --fields no text, and %s left out",
-                    c->n_left_out, c->n_left_out == 1 ? " is" : "s are", c->n_left_out == 1 ? "is" : "are");
-    if (c->not_kept[0])
-        screen_note(&r->screen, "--fields is for new stores: %s was begun without %s", r->o->store, c->not_kept);
-    for (uint32_t i = 0; i < r->o->plan->n_fields; i++)
-        if (!r->o->plan->fields[i].needed && !(c->columns_seen >> i & 1))
-            screen_note(&r->screen, "no source has a column \"%s\": there are no given texts of that name",
-                        r->columns[i]);
-    tell_about_places(r);
-}
-
 static void say_error(struct run *r, int rc, const struct err *err)
 {
     const char *text = err->text[0] ? err->text : strerror(-rc);
@@ -518,7 +459,7 @@ static int conclude(struct run *r, int rc, const struct err *err)
         say_error(r, rc, err);
         return CLI_EXIT_ERROR;
     }
-    tell_about_sources(r);
+    source_notes(r->feed, r->o, r->columns, &r->screen);
     if (r->job_begun && r->now.job)
         report_words(&report, &r->screen);
     if (r->o->json && r->job_begun && r->now.job)
@@ -537,23 +478,6 @@ static int conclude(struct run *r, int rc, const struct err *err)
                                                                                                : CLI_EXIT_OK;
 }
 
-static void tell_what_is_done_again(struct run *r)
-{
-    const struct feed_counts *c = feed_counts(r->feed);
-    const struct retry *retry = r->o->retry;
-
-    if (c->n_retried)
-        screen_note(&r->screen, "%" PRIu64 " item%s that failed %s tried again", c->n_retried, cli_s(c->n_retried),
-                    c->n_retried == 1 ? "is" : "are");
-    if (c->n_refreshed)
-        screen_note(&r->screen, "%" PRIu64 " item%s that changed %s done again", c->n_refreshed, cli_s(c->n_refreshed),
-                    c->n_refreshed == 1 ? "is" : "are");
-    for (uint32_t i = 0; i < retry->n_codes; i++)
-        if (retry->codes[i].n == 0)
-            screen_note(&r->screen, "--retry=%s: no item failed for that reason (`blipline stats %s` lists them)",
-                        retry->codes[i].code, r->o->store);
-}
-
 static int run_job(struct run *r, struct err *err)
 {
     int rc = prepare(r, err);
@@ -561,60 +485,10 @@ static int run_job(struct run *r, struct err *err)
     if (rc == 0)
         rc = establish(r, err);
     if (rc == 0)
-        tell_what_is_done_again(r);
+        source_notes_again(r->feed, r->o, &r->screen);
     if (rc == 0)
         rc = watch(r, err);
     return rc;
-}
-
-/* -- dry run --------------------------------------------------------------------------------------------------------
- */
-
-static int dry_run_json(const struct run *r)
-{
-    const struct feed_counts *c = feed_counts(r->feed);
-    json_t *all = plan_json(r->o->plan, r->o->placement);
-    struct passed_over passed;
-
-    passed_over_of_walk(&c->skipped, &passed);
-
-    if (!all || json_object_set_new(all, "pictures", json_integer((json_int_t)c->n_walked)) < 0 ||
-        json_object_set_new(all, "new", json_integer((json_int_t)c->n_new)) < 0 ||
-        json_object_set_new(all, "retry", json_integer((json_int_t)c->n_retried)) < 0 ||
-        json_object_set_new(all, "refresh", json_integer((json_int_t)c->n_refreshed)) < 0 ||
-        json_object_set_new(all, "passed_over", passed_over_json(&passed)) < 0) {
-        json_decref(all);
-        return -ENOMEM;
-    }
-    answer_print("dry-run", all, JSON_REAL_PRECISION(9));
-    (void)fflush(stdout);
-    return 0;
-}
-
-/* `there`: the store is. */
-static int dry_run(struct run *r, bool there, struct err *err)
-{
-    struct feed_rows rows;
-    bool more = true;
-    const struct feed_counts *c = feed_counts(r->feed);
-    int rc = there ? feed_compare(r->feed, err) : 0;
-
-    feed_rows_init(&rows);
-    while (rc == 0 && more)
-        rc = feed_next(r->feed, &rows, &more, err);
-    feed_rows_release(&rows);
-    if (rc < 0)
-        return rc;
-    if (r->o->json)
-        return dry_run_json(r);
-    rc = plan_show(r->o->plan, r->o->placement, r->o->recipe, stdout);
-    (void)fflush(stdout);
-    if (rc < 0)
-        return rc;
-    tell_about_sources(r);
-    screen_note(&r->screen, "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s. Nothing was done (--dry-run)",
-                c->n_walked, cli_s(c->n_walked), c->n_new, r->o->store);
-    return 0;
 }
 
 int caption_run(const struct caption_options *o)
@@ -638,7 +512,7 @@ int caption_run(const struct caption_options *o)
     if (rc == 0)
         rc = store_check(o->store, o->plan, &there, &r.advice, &err);
     if (rc == 0 && o->dry_run)
-        rc = dry_run(&r, there, &err);
+        rc = dry_run(o, r.feed, r.columns, there, &r.screen, &err);
     if (rc < 0 || o->dry_run) {
         feed_close(r.feed);
         if (rc < 0)

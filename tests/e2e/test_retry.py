@@ -87,6 +87,8 @@ def test_mended_pictures_are_tried_again_when_asked(folder):
     assert len(errors(folder / "s")) == 9
     before = store_rows(folder / "s")
     pictures(source, 5, GOOD)
+    done = caption(source, folder / "s", "--retry=truncated", "--dry-run")
+    assert ", 8 failed to be tried again, 0 changed" in done.stderr, done.stderr
     done = caption(source, folder / "s", "--retry=truncated,corrupt", "--json", check=False)
     assert done.returncode == 3 and "8 items that failed are tried again" in done.stderr and "--retry=corrupt: no item" in done.stderr, done.stderr
     assert summary(done) | {"done_again": 8, "to_do_again": 0, "failed": 4, "this_run": 8, "complete": True} == summary(done)

@@ -1,0 +1,15 @@
+/* dry_run.h - --dry-run: what would be computed, and of how many pictures.
+ *
+ * Who may call: caption.c, once -o is checked. Units: none. Memory: none. Errors: negative errno and `err`. */
+#ifndef BLIPLINE_CLIENT_DRY_RUN_H
+#define BLIPLINE_CLIENT_DRY_RUN_H
+
+#include "client/caption.h"
+#include "client/feed.h"
+#include "client/screen.h"
+
+/* `there`: the store is. `columns`: names of the plan's fields. */
+int dry_run(const struct caption_options *o, struct feed *f, const char *const *columns, bool there, struct screen *s,
+            struct err *err) CHECK_RESULT;
+
+#endif

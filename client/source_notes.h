@@ -1,0 +1,16 @@
+/* source_notes.h - what a run says of its sources: what changed in them, what cannot be used, what is done again.
+ *
+ * Who may call: caption.c. Units: none. Memory: none. Errors: none. */
+#ifndef BLIPLINE_CLIENT_SOURCE_NOTES_H
+#define BLIPLINE_CLIENT_SOURCE_NOTES_H
+
+#include "client/caption.h"
+#include "client/feed.h"
+#include "client/screen.h"
+
+/* Once the walk is over. `columns`: names of the plan's fields. */
+void source_notes(const struct feed *f, const struct caption_options *o, const char *const *columns, struct screen *s);
+/* Before that is done. */
+void source_notes_again(const struct feed *f, const struct caption_options *o, struct screen *s);
+
+#endif
