@@ -21,8 +21,6 @@ static const struct magic {
     MAGIC("GIF8", 0, "a GIF picture"),
     MAGIC("ftypavif", 4, "an AVIF picture"),
     MAGIC("ftypavis", 4, "an AVIF animation"),
-    MAGIC("ftyphei", 4, "a HEIC picture"),
-    MAGIC("ftyphev", 4, "a HEIC picture"),
     MAGIC("ftyphe", 4, "a HEIC picture"),
     MAGIC("ftypmif1", 4, "a HEIF picture"),
     MAGIC("ftypmsf1", 4, "a HEIF picture"),
