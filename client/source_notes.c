@@ -2,6 +2,7 @@
 
 #include "client/cli.h"
 #include "client/passed_over.h"
+#include "client/shell.h"
 
 #include <inttypes.h>
 
@@ -65,6 +66,7 @@ void source_notes_again(const struct feed *f, const struct caption_options *o, s
 {
     const struct feed_counts *c = feed_counts(f);
     const struct retry *retry = o->retry;
+    char command[SHELL_SIZE];
 
     if (c->n_retried)
         screen_note(s, "%" PRIu64 " item%s that failed %s tried again", c->n_retried, cli_s(c->n_retried),
@@ -74,6 +76,6 @@ void source_notes_again(const struct feed *f, const struct caption_options *o, s
                     c->n_refreshed == 1 ? "is" : "are");
     for (uint32_t i = 0; i < retry->n_codes; i++)
         if (retry->codes[i].n == 0)
-            screen_note(s, "--retry=%s: no item failed for that reason (`blipline stats %s` lists them)",
-                        retry->codes[i].code, o->store);
+            screen_note(s, "--retry=%s: no item failed for that reason (`%s` lists them)", retry->codes[i].code,
+                        shell_command("stats", o->store, command, sizeof(command)));
 }

@@ -37,9 +37,9 @@ def item_rows(envelope, frames):
 class PythonWorker(threading.Thread):
     """Answers every item with the caption "python"; says FAILURE for a unit that holds a poisoned item."""
 
-    def __init__(self, endpoint, stage, poison=()):
+    def __init__(self, endpoint, stage, poison=(), code=b"poison"):
         super().__init__(daemon=True)
-        self.endpoint, self.stage, self.poison = endpoint, stage, set(poison)
+        self.endpoint, self.stage, self.poison, self.code = endpoint, stage, set(poison), code
         self.ending = threading.Event()
 
     def stop(self):
@@ -72,7 +72,7 @@ class PythonWorker(threading.Thread):
     def work(self, socket, envelope, frames):
         items = [row.item for row in item_rows(envelope, frames)]
         if self.poison & set(items):
-            self.say(socket, failure=wire_pb2.Failure(lease=envelope.work.lease, code=b"poison", text=b"poison among the items"))
+            self.say(socket, failure=wire_pb2.Failure(lease=envelope.work.lease, code=self.code, text=b"poison among the items"))
             return
         rows = b"".join(delimited(self.record(i)) for i in items)
         answer = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(items), result=wire_pb2.Result(lease=envelope.work.lease))

@@ -133,6 +133,27 @@ def test_items_are_done_again_when_a_client_asks(folder):
     assert "sound" in blipline("verify", folder / "s").stdout
 
 
+def test_what_a_worker_had_no_memory_for_may_pass(folder):
+    with Cluster(folder) as cluster:
+        cluster.start("encoder", device="null", null_shape="1,8")
+        cluster.start("qformer", device="null", null_shape="1,8")
+        worker = PythonWorker(cluster.endpoint, wire_pb2.STAGE_LLM, poison=[2], code=b"memory")
+        worker.start()
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", null_nodes(), unit_items=4)
+        client.add(items(4))
+        client.seal()
+        assert client.wait_done().n_failed == 1
+        assert store_rows(folder / "s")[2].error.code == b"no_memory"  # blipline caption tries it again
+        worker.poison = set()
+        client.ask([store_pb2.Item(item=2, key=b"k", path=b"/p")], job_again=wire_pb2.JobAgain(job=client.job))
+        assert wait_for(lambda: client.wait_done().n_failed == 0)
+        worker.stop()
+        client.close()
+    assert store_rows(folder / "s")[2].captions[0].text == b"python"
+
+
 def test_garbage_does_not_disturb_the_others(folder):
     seed = int(os.environ.get("SEED", random.getrandbits(32)))
     print(f"seed {seed}")
