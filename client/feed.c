@@ -295,9 +295,12 @@ int feed_compare(struct feed *f, struct err *err)
     return rc < 0 ? rc : next_row(f, err);
 }
 
-static bool is_to_retry(const struct feed *f, const struct reader_row *row)
+static enum known_state state_of(const struct feed *f, const struct reader_row *row)
 {
-    return f->o.retry && row->has_record && row->record.failed && retry_takes(f->o.retry, row->record.error_code);
+    if (!row->has_record)
+        return KNOWN_PENDING;
+    return f->o.retry && row->record.failed && retry_takes(f->o.retry, row->record.error_code) ? KNOWN_FAILED
+                                                                                               : KNOWN_DONE;
 }
 
 /* Walk and manifest differ from here on: remember the rest of the manifest. */
@@ -306,7 +309,7 @@ static int load_rest(struct feed *f, struct err *err)
     int rc = 0;
 
     while (rc == 0 && f->reader) {
-        rc = known_add(&f->known, &f->row.listed, is_to_retry(f, &f->row));
+        rc = known_add(&f->known, &f->row.listed, state_of(f, &f->row));
         if (rc == 0)
             rc = next_row(f, err);
     }
@@ -329,15 +332,18 @@ static int cannot_list(const struct feed *f, int rc, struct err *err)
                    strerror(-rc));
 }
 
-/* What is in the manifest may be to be done again; then the manifest is told what it is now. */
+/* What is in the manifest may be to be done again, or not done yet and no longer as it was: then the manifest is told what
+ * it is now. */
 static int take_again(struct feed *f, const struct row_item *item, const struct known_found *found,
                       struct feed_rows *ret, struct err *err)
 {
-    const bool failed = found->failed && !item->error_code[0]; /* else its list makes it fail again */
+    const bool failed = found->state == KNOWN_FAILED && !item->error_code[0]; /* else its list makes it fail again */
+    const bool pending = found->state == KNOWN_PENDING && found->changed;
+    const bool refresh = f->o.refresh && found->changed & (KNOWN_FILE | KNOWN_FIELDS);
     struct row_item row = *item;
     int rc;
 
-    if (!failed && !(f->o.refresh && found->changed)) {
+    if (!failed && !pending && !refresh) {
         count_changes(f, item, found->changed);
         return 0;
     }
@@ -348,7 +354,7 @@ static int take_again(struct feed *f, const struct row_item *item, const struct 
         return cannot_list(f, rc, err);
     ret->n_again++;
     f->counts.n_retried += failed;
-    f->counts.n_refreshed += !failed;
+    f->counts.n_refreshed += !failed && !pending;
     return 0;
 }
 
@@ -360,7 +366,7 @@ static int sort_item(struct feed *f, const struct row_item *item, struct feed_ro
     int rc;
 
     if (f->reader && known_same(item, &f->row.listed)) {
-        found = (struct known_found){f->row.item, is_to_retry(f, &f->row), known_changes(&f->row.listed, item)};
+        found = (struct known_found){f->row.item, state_of(f, &f->row), known_changes(&f->row.listed, item)};
         rc = take_again(f, item, &found, ret, err);
         return rc < 0 ? rc : next_row(f, err);
     }

@@ -10,7 +10,9 @@ struct known_entry {
     uint64_t stamp;     /* of size and time; 0: unknown */
     uint64_t item;
     uint32_t fields; /* their hash; 0: differs among those of one hash */
-    bool used, failed;
+    uint32_t path; /* its hash */
+    bool used;
+    uint8_t state; /* enum known_state */
     uint32_t n_added, n_taken; /* of this hash; the first one alone counts them */
 };
 
@@ -33,6 +35,11 @@ static uint32_t fields_of(const struct row_item *item)
         h = XXH3_64bits_withSeed(f->value, f->value_bytes, h ^ f->value_bytes);
     }
     return (uint32_t)h | 1;
+}
+
+static uint32_t path_of(const struct row_item *item)
+{
+    return (uint32_t)XXH3_64bits(item->path, item->path_bytes);
 }
 
 /* A key that is the end of the path, or was before "./" at its beginning was dropped, says nothing more. */
@@ -85,6 +92,8 @@ unsigned known_changes(const struct row_item *was, const struct row_item *is)
         changed |= KNOWN_FILE;
     if ((was->n_fields || is->n_fields) && fields_of(was) != fields_of(is))
         changed |= KNOWN_FIELDS;
+    if (!same_bytes(was->path, was->path_bytes, is->path, is->path_bytes))
+        changed |= KNOWN_PATH;
     return changed;
 }
 
@@ -124,7 +133,7 @@ static struct known_entry *nth(const struct known *k, XXH128_hash_t h, uint32_t 
     return slot(k, h.low64, h.high64);
 }
 
-int known_add(struct known *k, const struct row_item *item, bool failed)
+int known_add(struct known *k, const struct row_item *item, enum known_state state)
 {
     XXH128_hash_t h = hash_of(item, item->source);
     uint32_t fields = fields_of(item);
@@ -144,8 +153,9 @@ int known_add(struct known *k, const struct row_item *item, bool failed)
                               .stamp = stamp_of(item),
                               .item = item->item,
                               .fields = e == first || first->fields == fields ? fields : 0,
+                              .path = path_of(item),
                               .used = true,
-                              .failed = failed};
+                              .state = (uint8_t)state};
     if (first->fields != fields)
         first->fields = 0;
     first->n_added++;
@@ -166,11 +176,13 @@ bool known_take(struct known *k, const struct row_item *item, struct known_found
     if (!first || first->n_taken == first->n_added)
         return false;
     e = nth(k, h, first->n_taken++);
-    *ret = (struct known_found){.item = e->item, .failed = e->failed};
+    *ret = (struct known_found){.item = e->item, .state = (enum known_state)e->state};
     if (stamp && e->stamp && stamp != e->stamp)
         ret->changed |= KNOWN_FILE;
     if (first->fields && first->fields != fields_of(item))
         ret->changed |= KNOWN_FIELDS;
+    if (e->path != path_of(item))
+        ret->changed |= KNOWN_PATH;
     return true;
 }
 

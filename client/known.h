@@ -1,9 +1,10 @@
 /* known.h - which items a manifest still holds, as a multiset of hashes with stamps of what may change.
  *
  * An item is its path, or its key within its source where that is a name of its own and no part of the path: rows of a
- * list may share a picture, and paths may change. Items of stores that know no sources are path and key then. Two items with the same 128-bit hash are taken for one.
+ * list may share a picture, and paths may change. Items of stores that know no sources are path and key then. Two items
+ * with the same 128-bit hash are taken for one.
  * Who may call: one thread.
- * Units:  none. Memory: 48 bytes an entry, at most two thirds full; known_release. Errors: -ENOMEM. */
+ * Units:  none. Memory: 56 bytes an entry, at most two thirds full; known_release. Errors: -ENOMEM. */
 #ifndef BLIPLINE_CLIENT_KNOWN_H
 #define BLIPLINE_CLIENT_KNOWN_H
 
@@ -25,16 +26,20 @@ struct known {
 enum known_change {
     KNOWN_FILE = 1,   /* size or time (0 in either place says nothing) */
     KNOWN_FIELDS = 2, /* names, values or their order */
+    KNOWN_PATH = 4,   /* of an item that is known by a key of its own */
 };
+
+/* What the store says of the item's results. */
+enum known_state { KNOWN_DONE, KNOWN_PENDING, KNOWN_FAILED /* for a reason that is tried again */ };
 
 struct known_found {
     uint64_t item;    /* its number */
-    bool failed;      /* as known_add was told */
+    enum known_state state;
     unsigned changed; /* bits of enum known_change; of items that share everything but their fields nothing is said of
                          those */
 };
 
-int known_add(struct known *k, const struct row_item *item, bool failed) CHECK_RESULT;
+int known_add(struct known *k, const struct row_item *item, enum known_state state) CHECK_RESULT;
 /* Is it there? Then once less: of several of one hash the one that was added first. */
 bool known_take(struct known *k, const struct row_item *item, struct known_found *ret);
 void known_release(struct known *k);

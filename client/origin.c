@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 enum {
@@ -67,9 +68,9 @@ static int take_sample(struct sample *s, const char *arg, const struct source_co
     return rc;
 }
 
-/* How many items of each source have the key of a sample, and how many of those its size and time too. */
+/* How many items of a source have the key of a sample, and how many of those its size and time too, or its size alone. */
 struct matches {
-    uint32_t *found, *same; /* [n_rows] */
+    uint32_t found, same, same_size;
 };
 
 static int count_matches(const struct sample *s, struct reader *r, uint32_t n_rows, struct matches *m, struct err *err)
@@ -87,22 +88,24 @@ static int count_matches(const struct sample *s, struct reader *r, uint32_t n_ro
         slot = slot_of(s, hash_of(it->key, it->key_bytes));
         if (!s->slots[slot].hash)
             continue;
-        m->found[it->source - 1]++;
-        m->same[it->source - 1] += s->slots[slot].size_bytes == it->size_bytes &&
-                                   llabs(s->slots[slot].mtime_ns - it->mtime_ns) < SAME_TIME_NS;
+        if (s->slots[slot].size_bytes == it->size_bytes) {
+            m[it->source - 1].same_size++;
+            m[it->source - 1].same += llabs(s->slots[slot].mtime_ns - it->mtime_ns) < SAME_TIME_NS;
+        }
+        m[it->source - 1].found++;
     }
     return rc;
 }
 
 /* Half of what is looked at must be the store's. Where the source is no longer in its old place, half of what has its
- * keys is enough: much may have been added. */
-static bool is_moved(const struct row_source *row, uint32_t n_sample, uint32_t found, uint32_t same)
+ * keys is enough: much may have been added; or all sizes, where a copy has new times. */
+static bool is_moved(const struct row_source *row, uint32_t n_sample, const struct matches *m)
 {
-    struct stat st;
+    const bool gone = access(row->root, F_OK) < 0 && errno == ENOENT;
 
-    if (same == 0 || 2 * same < found)
-        return false;
-    return 2 * same >= n_sample || (stat(row->root, &st) < 0 && errno == ENOENT);
+    if (m->same && 2 * m->same >= m->found)
+        return 2 * m->same >= n_sample || gone;
+    return gone && m->found && m->same_size == m->found && 2 * m->found >= n_sample;
 }
 
 /* The number of the source that argument i is, moved; 0: it is none. */
@@ -110,22 +113,21 @@ static int find_moved(const struct origins *o, const bool *claimed, struct reade
                       const struct source_columns *columns, uint32_t *ret_number, struct err *err)
 {
     struct sample *s = calloc(1, sizeof(*s));
-    struct matches m = {calloc(o->n_rows, sizeof(*m.found)), calloc(o->n_rows, sizeof(*m.same))};
+    struct matches *m = calloc(o->n_rows, sizeof(*m));
     uint32_t best = 0;
-    int rc = s && m.found && m.same ? take_sample(s, arg, columns, err) : -ENOMEM;
+    int rc = s && m ? take_sample(s, arg, columns, err) : -ENOMEM;
 
     *ret_number = 0;
     if (rc == 0 && s->n)
-        rc = count_matches(s, r, o->n_rows, &m, err);
+        rc = count_matches(s, r, o->n_rows, m, err);
     for (uint32_t i = 0; rc == 0 && i < o->n_stored; i++) {
-        if (claimed[i] || m.same[i] <= best || !is_moved(&o->rows[i], s->n, m.found[i], m.same[i]))
+        if (claimed[i] || m[i].found <= best || !is_moved(&o->rows[i], s->n, &m[i]))
             continue;
-        best = m.same[i];
+        best = m[i].found;
         *ret_number = i + 1;
     }
     free(s);
-    free(m.found);
-    free(m.same);
+    free(m);
     return rc;
 }
 

@@ -14,6 +14,7 @@
 
 /* One unit of the manifest while rows of its items come in. */
 struct again_unit {
+    uint32_t last_source; /* that was found to be there */
     bool open;
     uint32_t n_marked; /* here */
     uint32_t unit;
@@ -106,7 +107,10 @@ static int take_row(struct store *s, struct again_unit *a, const struct row_item
     const uint32_t i = (uint32_t)(row->item - a->first_item);
     struct row_item *item = &a->items[i];
     struct row_item copy = *row;
-    int rc;
+    int rc = store_check_source(s, row->source, &a->last_source, err);
+
+    if (rc < 0)
+        return rc;
 
     copy.key = item->key; /* `keys` finds the item by it */
     copy.key_bytes = item->key_bytes;

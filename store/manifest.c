@@ -111,16 +111,12 @@ static int check_rows(struct store *s, const struct row_frame *frame, uint32_t n
 {
     struct row_cursor c;
     struct row_item item;
-    struct row_source source = {.number = 0};
+    uint32_t last = 0;
     int rc;
 
     row_cursor_init(&c, frame, 1, n_rows);
     while ((rc = row_cursor_next_item(&c, &item, err)) > 0) {
-        if (item.source == 0 || item.source == source.number)
-            continue;
-        rc = env_read_source(&s->env, s->txn, &s->memory, item.source, &source, err);
-        if (rc == -ENOENT)
-            rc = err_set(err, -EINVAL, "an item of source %" PRIu32 ", which is not there", item.source);
+        rc = store_check_source(s, item.source, &last, err);
         if (rc < 0)
             break;
     }

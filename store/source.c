@@ -63,3 +63,19 @@ int store_put_sources(struct store *s, const void *rows, size_t size_bytes, uint
     row_cursor_release(&c);
     return rc;
 }
+
+int store_check_source(struct store *s, uint32_t number, uint32_t *last, struct err *err)
+{
+    struct row_memory memory = {0};
+    struct row_source source;
+    int rc;
+
+    if (number == 0 || number == *last)
+        return 0;
+    rc = env_read_source(&s->env, s->txn, &memory, number, &source, err);
+    row_memory_release(&memory);
+    if (rc == -ENOENT)
+        return err_set(err, -EINVAL, "an item of source %" PRIu32 ", which is not there", number);
+    *last = number;
+    return rc;
+}

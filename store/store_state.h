@@ -54,6 +54,9 @@ int store_put_state(struct store *s, uint32_t unit, const struct stored_unit_sta
 int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest_unit *u,
                     struct stored_unit_state *state, const struct store_records *records, struct err *err) CHECK_RESULT;
 
+/* source.c: -EINVAL: the store has no source of this number (0: an item without). `last`, zeroed at first, remembers. */
+int store_check_source(struct store *s, uint32_t number, uint32_t *last, struct err *err) CHECK_RESULT;
+
 void keys_build_free(struct keys_build *k);
 
 /* The tail: manifest.c */
