@@ -10,9 +10,9 @@ struct known_entry {
     uint64_t stamp;     /* of size and time; 0: unknown */
     uint64_t item;
     uint32_t fields; /* their hash; 0: differs among those of one hash */
-    uint32_t path; /* its hash */
+    uint32_t path;   /* its hash */
     bool used;
-    uint8_t state; /* enum known_state */
+    uint8_t state;             /* enum known_state */
     uint32_t n_added, n_taken; /* of this hash; the first one alone counts them */
 };
 

@@ -111,63 +111,6 @@ int reader_counters(struct reader *r, struct stored_job_counters *ret, struct er
     return rc < 0 ? err_prefix(err, rc, "%s", r->path) : 0;
 }
 
-int reader_sources(struct reader *r, const struct row_source **ret, uint32_t *ret_n, struct err *err)
-{
-    struct row_memory memory = {0};
-    int rc = reader_begin(r, err);
-
-    if (rc < 0)
-        return rc;
-    for (r->n_sources = 0; rc == 0; r->n_sources += rc == 0) {
-        if (grow_array(&r->sources, &r->sources_capacity, r->n_sources, sizeof(*r->sources), 4) < 0)
-            rc = err_set(err, -ENOMEM, "no memory for its sources");
-        else
-            rc = env_read_source(&r->env, r->txn, &memory, r->n_sources + 1, &r->sources[r->n_sources], err);
-    }
-    reader_end(r);
-    row_memory_release(&memory);
-    if (rc != -ENOENT)
-        return err_prefix(err, rc, "%s", r->path);
-    *ret = r->sources;
-    *ret_n = r->n_sources;
-    return 0;
-}
-
-const struct row_source *reader_source(const struct reader *r, uint32_t number)
-{
-    return number && number <= r->n_sources ? &r->sources[number - 1] : NULL;
-}
-
-int reader_move_source(struct reader *r, uint32_t number, const char *root, struct err *err)
-{
-    const struct row_source *sources;
-    uint32_t n;
-    int rc = number > r->n_sources ? reader_sources(r, &sources, &n, err) : 0;
-
-    if (rc == 0 && (number == 0 || number > r->n_sources ||
-                    !msg_text_set(r->sources[number - 1].root, sizeof(r->sources->root), root)))
-        rc = err_set(err, -EINVAL, "%s: source %" PRIu32 " is not there", r->path, number);
-    return rc;
-}
-
-/* Where the item's bytes are. */
-static int resolve(struct reader *r, struct row_item *item, struct err *err)
-{
-    const struct row_source *sources;
-    uint32_t n;
-    int rc = 0;
-
-    if (item->source > r->n_sources) /* also those that came since */
-        rc = reader_sources(r, &sources, &n, err);
-    if (rc < 0)
-        return rc;
-    if (item->source > r->n_sources)
-        return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): its source %" PRIu32 " is not there",
-                       r->path, item->item, r->unit, item->source);
-    rc = row_source_resolve(item->source ? &r->sources[item->source - 1] : NULL, item, &r->path_bytes);
-    return rc < 0 ? err_set(err, -ENOMEM, "%s: out of memory", r->path) : 0;
-}
-
 /* -- one unit at a time -- */
 
 static int copy_records(struct reader *r, uint32_t unit, MDB_cursor *c, struct err *err)
@@ -396,7 +339,7 @@ int reader_next(struct reader *r, struct reader_row *ret, struct err *err)
     row.unit = r->unit;
     row.listed = r->manifest.items[r->i_item];
     row.item = r->manifest.first_item + r->i_item;
-    rc = resolve(r, &row.listed, err);
+    rc = reader_resolve(r, &row.listed, err);
     if (rc == 0)
         rc = reader_record(r, r->i_item, &row.record, err);
     row.has_record = rc > 0;

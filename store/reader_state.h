@@ -45,6 +45,8 @@ struct reader {
 /* Every call on r->txn lies between these two. */
 int reader_begin(struct reader *r, struct err *err) CHECK_RESULT;
 void reader_end(struct reader *r);
+/* Where the item's bytes are: its path becomes absolute, and lies in path_bytes. */
+int reader_resolve(struct reader *r, struct row_item *item, struct err *err) CHECK_RESULT;
 /* Load one unit, all of it from one transaction. -ENOENT: no such unit. -EBADMSG: its manifest row is damaged. */
 int reader_load(struct reader *r, uint32_t unit, struct err *err) CHECK_RESULT;
 /* Decode record i of the loaded unit. 1: *ret is it, 0: there is none, -EBADMSG: damaged. */

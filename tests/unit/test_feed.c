@@ -117,7 +117,7 @@ static void release(struct fed *fed)
 
 /* Feed, and let the manifest grow by it; `want` are the new keys. Returns how many rows are to be told anew. */
 static uint32_t import(const struct folder *f, const char *const *sources, int n, const char *want,
-                   struct feed_counts *ret_counts)
+                       struct feed_counts *ret_counts)
 {
     struct stored_job_meta meta = {.unit_items = 4, .n_nodes = 1};
     struct store_options options = {.create = true, .meta = &meta};
@@ -138,8 +138,7 @@ static uint32_t import(const struct folder *f, const char *const *sources, int n
         fail_msg("%s", err.text);
     if (fed.rows.size_bytes)
         assert_int_equal(store_append_rows(s, fed.rows.data, fed.rows.size_bytes, (uint32_t)fed.counts.n_new, &err), 0);
-    if (fed.n_again &&
-        store_again(s, fed.again.data, fed.again.size_bytes, fed.n_again, &from_unit, &err) < 0)
+    if (fed.n_again && store_again(s, fed.again.data, fed.again.size_bytes, fed.n_again, &from_unit, &err) < 0)
         fail_msg("%s", err.text);
     assert_int_equal(store_seal(s, &err), 0);
     assert_int_equal(store_commit(s, &err), 0);
@@ -537,7 +536,8 @@ static void test_feed_other_pictures_of_the_same_names_are_new(void **state)
     assert_string_equal(text, "in in/1.jpg\nin in/2.jpg\nother other/1.jpg\nother other/2.jpg\n");
     import(f, others, 1, "", &c);
     assert_int_equal(c.n_changed, 0);
-    assert_int_equal(import(f, again, 1, "", &c), 2); /* unless the user says that they are the same: then they have changed */
+    assert_int_equal(import(f, again, 1, "", &c),
+                     2); /* unless the user says that they are the same: then they have changed */
 }
 
 static void test_feed_files_are_sources_by_folder(void **state)
