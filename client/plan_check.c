@@ -168,7 +168,8 @@ int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o,
             return err_set(err, -EDOM,
                            "--%s %s: the CPU computes in fp32, and bf16 where it has it; take one of them, or a GPU "
                            "(--device cuda:0)",
-                           all[i].key, msg_dtype_word(all[i].dtype));
+                           d->qformer == d->encode && d->llm == d->encode ? "dtype" : all[i].key,
+                           msg_dtype_word(all[i].dtype));
     if (d->qformer == MSG_DTYPE_F8_E4M3)
         return err_set(err, -EDOM, "--qformer-dtype fp8: the Q-Former is not computed in fp8; take bf16");
     if (captions && lm == CONFIG_LM_T5 && d->llm == MSG_DTYPE_F16)

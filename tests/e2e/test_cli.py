@@ -49,7 +49,7 @@ def test_every_command_refuses_what_it_does_not_know(command, folder):
 
 REQUIRED = {"caption": [IMAGES, "-o", "s", "--model", MODEL], "score": ["@l.csv", "-o", "s", "--model", MODEL], "embed": [IMAGES, "-o", "s", "--model", MODEL, "--embed", "query"], "export": ["s"],
             "get": ["s"], "stats": ["s"], "verify": ["s"], "completion": ["bash"]}
-FREE = {"STORE", "DIR", "RECIPE", "TABLE", "FILE", "PATH", "TEXT", "NAME", "DEVICE"}  # values that can be anything, or are looked for
+FREE = {"STORE", "DIR", "RECIPE", "TABLE", "FILE", "PATH", "TEXT", "NAME", "NAMES", "DEVICE"}  # values that can be anything, or are looked for
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -310,6 +310,7 @@ static void test_plan_types_that_a_stage_has_not_are_refused_with_the_cure(void 
     (void)state;
     refused("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL, "--encoder-dtype fp8: the CPU computes in fp32");
     refused("[caption]\n[precision]\nllm-dtype = fp16\n", OPT_DEMO, NULL, "--llm-dtype fp16: the CPU computes in");
+    refused("[caption]\n[precision]\ndtype = fp16\n", OPT_DEMO, NULL, "--dtype fp16: the CPU computes in");
     made("[score]\ntext-field = a\n[precision]\nllm-dtype = fp16\n", ITM_C, NULL); /* there is none */
     device = DEVICE_CUDA;
     refused("[caption]\n[precision]\nllm-dtype = fp16\n", T5_A, NULL, "FlanT5's sums grow beyond fp16's");
