@@ -88,9 +88,9 @@ static const char store[] =
 
 static const char models[] =
     "MODELS\n\n"
-    "--model and --score-model name a folder in the layout of published checkpoints: config.json, "
-    "preprocessor_config.json,\n"
-    "tokenizer.json and model.safetensors (or shards with model.safetensors.index.json). A name without a slash is\n"
+    "--model and --score-model name a folder in the layout of published checkpoints: config.json,\n"
+    "preprocessor_config.json (or processor_config.json, as transformers 5 saves it), tokenizer.json and\n"
+    "model.safetensors (or shards with model.safetensors.index.json). A name without a slash is\n"
     "looked for in this folder, then in models/, then among the models that came with Blipline (in\n"
     "PREFIX/share/blipline/models after `make install`).\n\n"
     "  blip2-opt-demo            comes with Blipline; small, trained on drawings of pictograms, knows nothing else\n"

@@ -17,7 +17,7 @@ enum { NULL_TOKENS = 1, NULL_WIDTH = 8, NULL_VOCAB = 50304 };
 struct sides {
     struct plan_dtypes dtypes;
     struct plan_side captioner, scorer; /* who makes embeddings: the scorer if present */
-    unsigned prints; /* enum model_stage: whose fingerprints are wanted */
+    unsigned prints;                    /* enum model_stage: whose fingerprints are wanted */
 };
 
 /* -- checkpoints ----------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ struct plan {
         char name[MSG_NAME_SIZE];
         bool needed;
     } fields[PLAN_MAX_FIELDS];
-    bool is_demo; /* a small model that comes with the source */
+    bool is_demo;   /* a small model that comes with the source */
     char note[384]; /* what the user is told of the captioner's files; "": nothing */
 };
 

@@ -37,8 +37,8 @@ struct selftest {
 static int prompt_ids(const struct selftest *t, const json_t *prompt, struct token_ids *ret)
 {
     if (json_is_string(prompt)) {
-        int rc = tokenizer_encode(t->tokenizer, json_string_value(prompt), json_string_length(prompt), true, ret,
-                                  t->err);
+        int rc =
+            tokenizer_encode(t->tokenizer, json_string_value(prompt), json_string_length(prompt), true, ret, t->err);
 
         return rc < 0 ? rc : config_tokenizer_check(&t->g->checkpoint->config, ret->ids, ret->n, t->err);
     }

@@ -123,7 +123,8 @@ static int read_task(struct json_reader *top, struct json_reader *q, enum config
     if (top->rc == 0 && *ret == CONFIG_TASK_GENERATE && text)
         json_reader_fail(q, "use_qformer_text_input", "true is not supported with a language model");
     else if (top->rc == 0 && *ret == CONFIG_TASK_RETRIEVE && !text)
-        json_reader_fail(q, "use_qformer_text_input", "is not true, and so the Q-Former of %s would read no text", name);
+        json_reader_fail(q, "use_qformer_text_input", "is not true, and so the Q-Former of %s would read no text",
+                         name);
     return top->rc < 0 ? top->rc : q->rc;
 }
 

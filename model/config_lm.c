@@ -44,9 +44,8 @@ static int read_t5_depths(struct json_reader *r, struct config_t5 *t)
     int n = config_read_size(r, "num_layers", 6, CONFIG_MAX_LAYERS);
 
     t->n_encoder_layers = read_t5_size(r, "num_layers", "num_hidden_layers", n, CONFIG_MAX_LAYERS);
-    t->n_decoder_layers = json_read_any(r, "num_decoder_layers")
-                              ? config_read_size(r, "num_decoder_layers", n, CONFIG_MAX_LAYERS)
-                              : n;
+    t->n_decoder_layers =
+        json_read_any(r, "num_decoder_layers") ? config_read_size(r, "num_decoder_layers", n, CONFIG_MAX_LAYERS) : n;
     return r->rc;
 }
 
@@ -75,8 +74,8 @@ static void read_t5_act(struct json_reader *r, struct config_t5 *t)
     if (strcmp(proj, "gated-gelu") == 0)
         act = "gelu_new";
     if (!json_read_bool(r, "is_gated_act", gated))
-        json_reader_fail(r, gated ? "is_gated_act" : key,
-                         "\"%s\" without gates is not supported, only \"gated-gelu\"", proj);
+        json_reader_fail(r, gated ? "is_gated_act" : key, "\"%s\" without gates is not supported, only \"gated-gelu\"",
+                         proj);
     if (json_object_get(r->object, "dense_act_fn")) {
         key = "dense_act_fn";
         act = said = json_read_text(r, key, act);

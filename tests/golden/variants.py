@@ -19,6 +19,7 @@ tests/golden/make_variants.py has transformers compute them, tests/e2e/test_vari
 import fnmatch
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -172,10 +173,51 @@ def edit_tensors(directory, edits):
     write_tensors(directory, tensors, n_files)
 
 
-def apply(directory, edits):
+def apply(base, edits, directory):
+    """The variant of a base, in a folder that it has for itself."""
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(base, directory)
     files = [e for e in edits if e[0] in ("set", "del", "file", "add")]
     for edit in files:
         _edit_json(directory, edit)
     weights = [e for e in edits if e not in files]
     if weights:
         edit_tensors(directory, weights)
+    return directory
+
+
+# -- what Blipline makes of one
+
+
+def is_retrieval(directory):
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    names = config.get("architectures")
+    return names == ["Blip2ForImageTextRetrieval"] if names else bool((config.get("qformer_config") or {}).get("use_qformer_text_input"))
+
+
+def dry_run(blipline, directory):
+    """Is it accepted by the command that would use it?"""
+    listing = directory.parent / "pairs.jsonl"
+    picture = ROOT / "examples/images/scene_0001.jpg"
+    listing.write_text(json.dumps({"path": str(picture), "caption": "two cats"}) + "\n")
+    what = ["score", f"@{listing}"] if is_retrieval(directory) else ["caption", str(picture), "--prompt", "a photo of"]
+    return subprocess.run([str(blipline), *what, "-o", str(directory.parent / "store"), "--model", str(directory), "--device", "cpu", "--dry-run"],
+                          capture_output=True, text=True, timeout=120)
+
+
+def reason(done, directory):
+    """Why it was refused, without the folder's name."""
+    text = done.stderr.strip().splitlines()[-1]
+    return text[text.index(": ", text.index(": ") + 2) + 2:].replace(f"{directory}/", "").replace(f"{directory}: ", "")
+
+
+def differences(blipline, directory, golden, images, logits_limit=5e-5):
+    """What selftest finds between a checkpoint and the numbers of transformers; T5's logits are held closer than it does."""
+    done = subprocess.run([str(blipline), "selftest", str(directory), "--golden", str(golden), "--images", str(images), "--device", "cpu", "--json"],
+                          capture_output=True, text=True, timeout=600)
+    try:
+        rows = json.loads(done.stdout)["rows"]
+    except (ValueError, KeyError):
+        return [done.stderr.strip() or f"exit code {done.returncode}"]
+    wrong = lambda r: r.get("pass") is not True or (r["stage"].startswith("first_logits") and r["relative_error"] > logits_limit)
+    return [f"{r['worker']} {r['stage']}: {r.get('detail') or r.get('relative_error')}" for r in rows if wrong(r)]

@@ -21,8 +21,7 @@ static int parse(const char *config, const char *generation, const char *preproc
     };
 
     if (generation)
-        texts[CONFIG_FILE_GENERATION] =
-            (struct config_text){"generation_config.json", generation, strlen(generation)};
+        texts[CONFIG_FILE_GENERATION] = (struct config_text){"generation_config.json", generation, strlen(generation)};
     if (nested)
         texts[CONFIG_FILE_PROCESSOR] =
             (struct config_text){"processor_config.json", preprocessor, strlen(preprocessor)};
@@ -194,7 +193,7 @@ static void test_config_t5_gates(void **state)
         {"\"feed_forward_proj\":\"gelu\",\"is_gated_act\":true", "erf"},
         {"\"is_gated_act\":true,\"dense_act_fn\":\"gelu\"", "erf"},
         {"\"feed_forward_proj\":\"gated-relu\",\"dense_act_fn\":\"gelu_new\"", "tanh"},
-        {"\"is_gated_act\":true", NULL}, /* relu */
+        {"\"is_gated_act\":true", NULL},         /* relu */
         {"\"dense_act_fn\":\"gelu_new\"", NULL}, /* without gates */
         {"\"feed_forward_proj\":\"gelu\"", NULL},
         {"\"feed_forward_proj\":\"gated-gelu\",\"is_gated_act\":false", NULL},
