@@ -23,7 +23,7 @@ struct feed {
     const char *columns[SOURCE_MAX_COLUMNS]; /* of o.columns, and then `kept` */
     char kept[SOURCE_MAX_COLUMNS][MSG_NAME_SIZE];
     uint32_t n_kept;
-    struct origins origins; /* argument by argument */
+    struct origins origins;          /* argument by argument */
     char store_folder[PATH_MAX + 1]; /* absolute with a slash behind it; "": there is none yet */
     int i_source;
     struct source *source; /* NULL: the next one is to be opened */
@@ -332,8 +332,8 @@ static int cannot_list(const struct feed *f, int rc, struct err *err)
                    strerror(-rc));
 }
 
-/* What is in the manifest may be to be done again, or not done yet and no longer as it was: then the manifest is told what
- * it is now. */
+/* What is in the manifest may be to be done again, or not done yet and no longer as it was: then the manifest is
+ * told what it is now. */
 static int take_again(struct feed *f, const struct row_item *item, const struct known_found *found,
                       struct feed_rows *ret, struct err *err)
 {

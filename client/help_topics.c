@@ -41,7 +41,7 @@ static const char sources[] =
     "list: no_picture where its cell is empty, url where it names something on the network, bad_row where a value "
     "that\n"
     "is used cannot be (or a row of CSV has more cells than columns, or a quote in the wrong place).\n\n"
-    "The picture is in the column that --image-column names, or in the first of these that a row has: path, image,\n"
+    "The picture is in the column that --image-column names, or in the first of these that has a path: path, image,\n"
     "image_path, img, file, file_name, filename, filepath, url, image_url, or else key; relative to the table's "
     "folder\n"
     "or absolute. key, if there is one, is the item's key. Of the other columns those are kept that the recipe asks "

@@ -123,8 +123,7 @@ static int read_rows(struct join *j, const char *arg, const struct source_column
         rc = source_check(arg, &columns, &sum, err);
     }
     if (rc == 0 && !sum.is_table)
-        rc = err_set(err, -EDOM, "--join %s: a table is wanted: .jsonl, .csv or .tsv (blipline help sources)",
-                     arg + 1);
+        rc = err_set(err, -EDOM, "--join %s: a table is wanted: .jsonl, .csv or .tsv (blipline help sources)", arg + 1);
     for (uint32_t c = 0; rc == 0 && c < columns.n; c++)
         j->columns_seen |= (uint32_t)(sum.n_with[c] > 0) << c;
     if (rc == 0)

@@ -33,7 +33,7 @@ enum known_change {
 enum known_state { KNOWN_DONE, KNOWN_PENDING, KNOWN_FAILED /* for a reason that is tried again */ };
 
 struct known_found {
-    uint64_t item;    /* its number */
+    uint64_t item; /* its number */
     enum known_state state;
     unsigned changed; /* bits of enum known_change; of items that share everything but their fields nothing is said of
                          those */

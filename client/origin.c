@@ -68,7 +68,8 @@ static int take_sample(struct sample *s, const char *arg, const struct source_co
     return rc;
 }
 
-/* How many items of a source have the key of a sample, and how many of those its size and time too, or its size alone. */
+/* How many items of a source have the key of a sample, and how many of those its size and time too, or its size
+ * alone. */
 struct matches {
     uint32_t found, same, same_size;
 };

@@ -1,10 +1,11 @@
 /* origin.h - which of a store's named sources the arguments of a command are.
  *
- * An item is a key within a source, wherever that lies. An argument is the source that lies in the same place; or the one
- * that the user names (NAME=PATH); or one that was moved here: many of its pictures have the keys, sizes and times of
- * items that the store has of it. Else it is a new source, named by the last part of its path.
+ * An item is a key within a source, wherever that lies. An argument is the source that lies in the same place; or
+ * the one that the user names (NAME=PATH); or one that was moved here: many of its pictures have the keys, sizes and
+ * times of items that the store has of it. Else it is a new source, named by the last part of its path.
  * Files are a source by folder, lists each by their file name.
- * Who may call: one thread. Units: none. Memory: origins_release. Errors: negative errno and `err` naming the argument. */
+ * Who may call: one thread. Units: none. Memory: origins_release. Errors: negative errno and `err` naming the
+ * argument. */
 #ifndef BLIPLINE_CLIENT_ORIGIN_H
 #define BLIPLINE_CLIENT_ORIGIN_H
 
@@ -28,7 +29,7 @@ struct origin {
 struct origins {
     struct origin *args; /* [n_args] */
     int n_args;
-    struct row_source *rows; /* [n_rows], that of number i + 1 at i: the store's as they are to be, and new ones */
+    struct row_source *rows;   /* [n_rows], that of number i + 1 at i: the store's as they are to be, and new ones */
     uint32_t n_rows, n_stored; /* all, and those that the store has */
     size_t capacity;
 };

@@ -19,7 +19,8 @@ static int check(const struct row_source *s, struct err *err)
     if (s->number == 0 || !s->name[0] || s->root[0] != '/' || strchr(s->list, '/'))
         return err_set(err, -EBADMSG, "source %u: without number, name or absolute root", s->number);
     if (s->n_columns > ROW_SOURCE_MAX_COLUMNS || s->n_passed > ROW_SOURCE_MAX_PASSED)
-        return err_set(err, -EMSGSIZE, "source %u: %u columns and %u kinds of what was passed over, the limits are %d and %d",
+        return err_set(err, -EMSGSIZE,
+                       "source %u: %u columns and %u kinds of what was passed over, the limits are %d and %d",
                        s->number, s->n_columns, s->n_passed, ROW_SOURCE_MAX_COLUMNS, ROW_SOURCE_MAX_PASSED);
     for (uint32_t i = 0; rc == 0 && i < s->n_passed; i++)
         rc = msg_check_code(s->passed[i].kind, err);

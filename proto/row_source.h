@@ -38,8 +38,8 @@ int stored_source_encode(const struct row_source *s, struct buf *out) CHECK_RESU
 int stored_source_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct row_source *ret,
                          struct err *err) CHECK_RESULT;
 
-/* Where the item's bytes are: its path, or that below the root, into `ret` with a NUL behind it, which then stands in the item.
- * The item's source is `s` where it has one. */
+/* Where the item's bytes are: its path, or that below the root, into `ret` with a NUL behind it, which then stands
+ * in the item. The item's source is `s` where it has one. */
 int row_source_resolve(const struct row_source *s, struct row_item *item, struct buf *ret) CHECK_RESULT;
 
 #endif

@@ -148,8 +148,10 @@ int source_open(const char *arg, const struct source_columns *wanted, struct sou
     if (stat(path, &st) < 0) {
         rc = -errno;
         if (lines_is_url(arg))
-            return err_set(err, rc, "%.200s: nothing is fetched over the network; download the pictures first and give "
-                           "their folder", arg);
+            return err_set(err, rc,
+                           "%.200s: nothing is fetched over the network; download the pictures first and give "
+                           "their folder",
+                           arg);
         return err_set(err, rc, "%.300s: %s", arg, strerror(-rc));
     }
     if (S_ISDIR(st.st_mode))

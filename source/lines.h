@@ -1,7 +1,7 @@
 /* lines.h - the lines of a list, of whatever kind, as a stream; nobody outside source/ includes this.
  *
- * A byte order mark at the beginning is left out. What is no text at all (archives, Parquet, pictures, UTF-16) is refused
- * by its name when the list is opened.
+ * A byte order mark at the beginning is left out. What is no text at all (archives, Parquet, pictures, UTF-16) is
+ * refused by its name when the list is opened.
  * Who may call: one thread a list. Units: bytes. Memory: lines_close; a line is valid until the next one is read.
  * Errors: negative errno; err names the list, and the line where there is one. */
 #ifndef BLIPLINE_SOURCE_LINES_H
@@ -39,8 +39,8 @@ int lines_next(struct lines *l, struct err *err) CHECK_RESULT;
 /* The first byte that is no blank, before any line was read; '\0': there is none among the first. */
 char lines_first_byte(const struct lines *l);
 
-/* What begins with these bytes and holds pictures or a table, but is not read here: words with the cure, to stand behind
- * a name; NULL: nothing of that kind. `is_list` asks for what cannot be a list either. */
+/* What begins with these bytes and holds pictures or a table, but is not read here: words with the cure, to stand
+ * behind a name; NULL: nothing of that kind. `is_list` asks for what cannot be a list either. */
 const char *lines_foreign(const void *head, size_t n, bool is_list);
 /* Is this the address of something on the network? */
 bool lines_is_url(const char *text);

@@ -1,9 +1,9 @@
 /* source.h - where images come from, as a stream of items in a reproducible order.
  *
  * A source argument is
- *   a folder   every picture below it by its extension (.jpg .jpeg .jpe .jfif .mpo .png .apng .webp in any case), in bytewise
- * order of the paths; hidden names are skipped, links to files are followed, links to folders are not (so loops cannot
- * arise); a file     that file, whatever its name;
+ *   a folder   every picture below it by its extension (.jpg .jpeg .jpe .jfif .mpo .png .apng .webp in any case), in
+ * bytewise order of the paths; hidden names are skipped, links to files are followed, links to folders are not (so
+ * loops cannot arise); a file     that file, whatever its name;
  *   @list.txt  one path a line, relative to the list's folder or absolute; LF or CRLF; empty lines are skipped. Lines
  * are not looked at further: a file that is missing becomes an item, and fails with that reason. @- is standard input,
  *              it and pipes are relative to the working folder, and are JSONL where they begin with {. A folder or file
@@ -56,8 +56,8 @@ struct source_item {
     int64_t mtime_ns;    /* 0 likewise */
     uint32_t n_fields;   /* tables alone; at most SOURCE_MAX_FIELDS */
     const struct source_field *fields;
-    /* IMAGE_OK where there is a picture to look at. Else the row of a list is of no use by itself: the item has no path,
-     * and this is to be its error, with these words. */
+    /* IMAGE_OK where there is a picture to look at. Else the row of a list is of no use by itself: the item has no
+     * path, and this is to be its error, with these words. */
     enum image_error problem_code;
     const char *problem;
     uint32_t n_left_out; /* columns that are only kept, and hold what cannot be */
@@ -73,15 +73,15 @@ struct source_columns {
 
 /* What a walk passes over. */
 enum source_kind {
-    SOURCE_OTHER_NAMES,        /* files without a picture's extension */
-    SOURCE_HIDDEN,             /* names that begin with a dot */
-    SOURCE_DANGLING_LINKS,     /* symbolic links to nothing */
-    SOURCE_LOOPING_LINKS,      /* symbolic links in a circle */
-    SOURCE_LINKED_FOLDERS,     /* symbolic links to folders */
-    SOURCE_PIPES,              /* and sockets */
+    SOURCE_OTHER_NAMES,    /* files without a picture's extension */
+    SOURCE_HIDDEN,         /* names that begin with a dot */
+    SOURCE_DANGLING_LINKS, /* symbolic links to nothing */
+    SOURCE_LOOPING_LINKS,  /* symbolic links in a circle */
+    SOURCE_LINKED_FOLDERS, /* symbolic links to folders */
+    SOURCE_PIPES,          /* and sockets */
     SOURCE_DEVICES,
-    SOURCE_UNREADABLE_LINKS,   /* symbolic links that cannot be followed: no permission, ... */
-    SOURCE_LONG_PATHS,         /* files and folders whose path would not fit PATH_MAX */
+    SOURCE_UNREADABLE_LINKS, /* symbolic links that cannot be followed: no permission, ... */
+    SOURCE_LONG_PATHS,       /* files and folders whose path would not fit PATH_MAX */
     SOURCE_UNREADABLE_FOLDERS,
     SOURCE_N_KINDS
 };
@@ -101,8 +101,8 @@ struct source_summary {
     bool is_table;
     bool is_unread; /* it can be read once alone (a pipe): nothing is known of its rows */
     uint64_t n_items;
-    uint64_t n_left_out;      /* values of the columns that are only kept */
-    uint64_t n_bad, n_urls;   /* of them, rows that are of no use; and because the picture is somewhere on the network */
+    uint64_t n_left_out;    /* values of the columns that are only kept */
+    uint64_t n_bad, n_urls; /* of them, rows that are of no use; and because the picture is somewhere on the network */
     struct err first_bad;
     uint64_t n_with[SOURCE_MAX_COLUMNS]; /* rows that have a value of wanted column i */
     char columns[160];                   /* the names of a table's columns in its first row, for messages */

@@ -16,8 +16,8 @@ static const struct {
     {".jsonl", &table_jsonl}, {".ndjson", &table_jsonl}, {".csv", &table_csv}, {".tsv", &table_tsv}, {".json", NULL}};
 
 /* Where the picture is, the first that a row has. */
-static const char *const path_columns[] = {"path",     "image",    "image_path", "img", "file", "file_name",
-                                           "filename", "filepath", "url",        "image_url"};
+static const char *const path_columns[] = {"path",      "image",    "image_path", "img", "file",
+                                           "file_name", "filename", "filepath",   "url", "image_url"};
 #define PATH_COLUMNS "path, image, image_path, img, file, file_name, filename, filepath, url, image_url or key"
 
 static int kind_of(const char *path)
@@ -103,8 +103,7 @@ static bool is_utf8(const char *text, size_t bytes)
 static int check_text(struct table *t, const char *column, const struct table_value *v)
 {
     if (!is_utf8(v->text, v->bytes))
-        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s is not UTF-8 (iconv -f latin1 -t utf-8 converts a file)",
-                             column);
+        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s is not UTF-8 (iconv -f latin1 -t utf-8 converts a file)", column);
     if (memchr(v->text, 0, v->bytes) || memmem(v->text, v->bytes, TABLE_NO_CHARACTER, strlen(TABLE_NO_CHARACTER)))
         return table_bad_row(t, IMAGE_BAD_ROW,
                              "%.60s holds what no text can: \\u0000, or one half of a pair such as \\ud83d\\ude00",
@@ -215,52 +214,65 @@ static int complain_no_column(struct table *t, struct err *err)
                        t->wanted.picture ? "no column " : "", want, columns[0] ? columns : "nothing");
 }
 
-/* The first column of pictures that has a value; `key` only in a row without any. */
-static int find_picture(struct table *t, struct table_value *ret, struct err *err)
+/* 1: the column names a picture, which is at t->path. 0: it is empty. -EILSEQ: what it has is no path. */
+static int look_for_picture(struct table *t, const char *column, struct table_value *ret)
+{
+    int rc = single(t, column, ret);
+
+    if (rc <= 0 || ret->bytes == 0)
+        return rc < 0 ? rc : 0;
+    if (memchr(ret->text, 0, ret->bytes) || memmem(ret->text, ret->bytes, TABLE_NO_CHARACTER, 3))
+        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s: the picture's path holds a character that no path can", column);
+    if (lines_is_url(ret->text))
+        return table_bad_row(t, IMAGE_URL, "%.200s: pictures are not fetched over the network, download them first",
+                             ret->text);
+    if (source_join(t->lines.base, ret->text, t->path) < 0)
+        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s: the path would be longer than %d bytes", column, PATH_MAX - 1);
+    return 1;
+}
+
+/* In the first column of pictures that names one; `key` only in a row without any. Where there is none, the first
+ * column that has something else is told. */
+static int take_picture(struct table *t, struct table_value *ret, struct err *err)
 {
     const size_t n_usual = sizeof(path_columns) / sizeof(*path_columns);
     const char *empty = NULL;
+    enum image_error code = IMAGE_OK;
+    struct err problem;
+    struct table_value value;
     int rc = 0;
 
-    for (size_t i = 0; rc == 0 && i < (t->wanted.picture ? 1 : n_usual); i++) {
+    for (size_t i = 0; rc <= 0 && i < (t->wanted.picture ? 1 : n_usual); i++) {
         const char *column = t->wanted.picture ? t->wanted.picture : path_columns[i];
 
         if (!has_column(t, column))
             continue;
         t->had_picture = true;
-        rc = single(t, column, ret);
-        if (rc > 0 && ret->bytes == 0)
-            rc = 0;
+        value = (struct table_value){0};
+        rc = look_for_picture(t, column, &value);
         if (rc == 0 && !empty)
             empty = column;
+        if (rc > 0 || (rc < 0 && !code))
+            *ret = value;
+        if (rc < 0 && !code) {
+            code = t->problem_code;
+            problem = t->problem;
+        }
     }
-    if (rc != 0)
-        return rc < 0 ? rc : 0;
+    t->problem_code = rc > 0 ? IMAGE_OK : code;
+    if (rc > 0)
+        return 0;
+    if (code) {
+        t->problem = problem;
+        return -EILSEQ;
+    }
     if (empty)
         return table_bad_row(t, IMAGE_NO_PICTURE, "%.60s is empty, no picture is named", empty);
     if (t->wanted.picture || !has_column(t, "key"))
         return complain_no_column(t, err);
     t->had_picture = true;
-    rc = single(t, "key", ret);
-    if (rc == 0 || (rc > 0 && ret->bytes == 0))
-        return table_bad_row(t, IMAGE_NO_PICTURE, "key is empty, no picture is named");
-    return rc < 0 ? rc : 0;
-}
-
-static int take_picture(struct table *t, struct table_value *ret, struct err *err)
-{
-    int rc = find_picture(t, ret, err);
-
-    if (rc < 0)
-        return rc;
-    if (memchr(ret->text, 0, ret->bytes) || memmem(ret->text, ret->bytes, TABLE_NO_CHARACTER, 3))
-        return table_bad_row(t, IMAGE_BAD_ROW, "the picture's path holds a character that no path can");
-    if (lines_is_url(ret->text))
-        return table_bad_row(t, IMAGE_URL,
-                             "%.200s: pictures are not fetched over the network, download them first", ret->text);
-    if (source_join(t->lines.base, ret->text, t->path) < 0)
-        return table_bad_row(t, IMAGE_BAD_ROW, "the path would be longer than %d bytes", PATH_MAX - 1);
-    return 0;
+    rc = look_for_picture(t, "key", ret);
+    return rc > 0 ? 0 : rc < 0 ? rc : table_bad_row(t, IMAGE_NO_PICTURE, "key is empty, no picture is named");
 }
 
 /* Its own, else `picture`, else (of a row without either) the number of its line. */

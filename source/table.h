@@ -49,7 +49,8 @@ struct table {
     struct err problem;            /* in words */
 };
 
-/* What stands for a character of JSON that no text may hold (source/table_jsonl.c): U+FDD0, which is none by definition. */
+/* What stands for a character of JSON that no text may hold (source/table_jsonl.c): U+FDD0, which is none by
+ * definition. */
 #define TABLE_NO_CHARACTER "\xef\xb7\x90"
 
 /* "FILE, line N: ..." */

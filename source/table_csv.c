@@ -1,5 +1,5 @@
-/* table_csv.c - CSV as RFC 4180 has it, and TSV, by libcsv; the first row names the columns. It is fed a line at a time,
- * so that a row's line and size are known. */
+/* table_csv.c - CSV as RFC 4180 has it, and TSV, by libcsv; the first row names the columns. It is fed a line at a
+ * time, so that a row's line and size are known. */
 #include "source/table.h"
 
 #include <csv.h>
@@ -77,8 +77,8 @@ static int complain(const struct table *t, const struct csv_state *s, struct err
     return table_error(t, -EINVAL, err, "a quote that is not closed, or one where none may be (" QUOTES ")");
 }
 
-/* libcsv has stopped at a byte of the last line. A wrong quote in a row of one line is that row's; of more lines, nobody
- * knows where the row ends. */
+/* libcsv has stopped at a byte of the last line. A wrong quote in a row of one line is that row's; of more lines,
+ * nobody knows where the row ends. */
 static int wrong_line(struct table *t, struct csv_state *s, bool one_line, struct err *err)
 {
     if (!one_line || s->rc < 0 || s->too_many || s->n_rows > 1)
@@ -132,8 +132,7 @@ static int take_names(struct table *t, struct err *err)
         return table_error(t, -EINVAL, err, "holds a NUL byte, is this a text file?");
     for (uint32_t i = 0; i < s->n_cells; i++) {
         for (uint32_t k = 0; k < i; k++)
-            if (s->cells[i].bytes && strcmp(s->names[k], s->cells[i].text) == 0 &&
-                table_uses(t, s->cells[i].text))
+            if (s->cells[i].bytes && strcmp(s->names[k], s->cells[i].text) == 0 && table_uses(t, s->cells[i].text))
                 return table_error(t, -EINVAL, err, "column %.60s is there twice", s->cells[i].text);
         s->names[i] = strdup(s->cells[i].text);
         if (!s->names[i])
@@ -178,8 +177,8 @@ static int tsv_begin(struct table *t, struct err *err)
     return begin(t, '\t', 0, err);
 }
 
-/* Cells that are missing at the end are empty, as spreadsheets write them. More of them than there are columns: which one
- * is too much cannot be known. */
+/* Cells that are missing at the end are empty, as spreadsheets write them. More of them than there are columns:
+ * which one is too much cannot be known. */
 static int csv_next(struct table *t, struct err *err)
 {
     struct csv_state *s = t->state;
@@ -187,9 +186,10 @@ static int csv_next(struct table *t, struct err *err)
 
     for (uint32_t i = s->n_names; rc > 0 && i < s->n_cells; i++)
         if (s->cells[i].bytes)
-            return table_bad_row(t, IMAGE_BAD_ROW,
-                                 "%u cells, but line 1 names %u columns; is a cell with the separator in it not quoted?",
-                                 s->n_cells, s->n_names);
+            return table_bad_row(
+                t, IMAGE_BAD_ROW,
+                "%u cells, but line 1 names %u columns; is a cell with the separator in it not quoted?", s->n_cells,
+                s->n_names);
     for (; rc != 0 && s->n_cells < s->n_names; s->n_cells++)
         s->cells[s->n_cells] = (struct table_value){.text = ""};
     return rc;

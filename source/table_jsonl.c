@@ -1,9 +1,9 @@
 /* table_jsonl.c - JSON Lines: an object a line, as Python's json writes and reads them.
  *
  * That is more than JSON allows: NaN and Infinity, halves of surrogate pairs, numbers of any size, and the last of
- * repeated keys counts. yajl hands on numbers as they are written and strings with their length, whatever they hold; the
- * rest is put right on the way in, in what is fed to it: a value that is no number is null, and an escape that is no
- * character becomes TABLE_NO_CHARACTER, which is an error where it is used and of no matter elsewhere. */
+ * repeated keys counts. yajl hands on numbers as they are written and strings with their length, whatever they hold;
+ * the rest is put right on the way in, in what is fed to it: a value that is no number is null, and an escape that
+ * is no character becomes TABLE_NO_CHARACTER, which is an error where it is used and of no matter elsewhere. */
 #include "source/table.h"
 
 #include "base/grow.h"
@@ -30,7 +30,7 @@ struct jsonl_state {
     size_t n_values, values_capacity;
     uint32_t depth; /* 1: inside the row's object, 2: inside a value of it, ... */
     bool in_list;   /* at depth 2: it is a list */
-    bool is_other; /* than an object: the line's value */
+    bool is_other;  /* than an object: the line's value */
     bool no_memory;
 };
 
@@ -292,8 +292,8 @@ static int jsonl_get(struct table *t, const char *column, uint32_t max, struct t
     if (m->is_nested)
         return table_bad_row(t, IMAGE_BAD_ROW, "%.60s is neither text, a number, nor a list of such", column);
     if (m->n > max)
-        return table_bad_row(t, IMAGE_BAD_ROW,
-                             "%.60s: too many values in this row (%u are left for this column)", column, max);
+        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s: too many values in this row (%u are left for this column)",
+                             column, max);
     if (m->n)
         memcpy(ret, &s->values[m->first], m->n * sizeof(*ret));
     *ret_n = m->n;

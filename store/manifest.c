@@ -293,7 +293,8 @@ static int find_path(struct paths *p, struct row_item *item, struct err *err)
     if (item->source && item->source != p->source.number)
         rc = env_read_source(p->env, p->txn, &p->memory, item->source, &p->source, err);
     if (rc == -ENOENT)
-        return err_set(err, -EBADMSG, "item %" PRIu64 ": its source %" PRIu32 " is not there", item->item, item->source);
+        return err_set(err, -EBADMSG, "item %" PRIu64 ": its source %" PRIu32 " is not there", item->item,
+                       item->source);
     if (rc == 0 && row_source_resolve(&p->source, item, &p->path) < 0)
         return err_set(err, -ENOMEM, "no memory for a path");
     return rc;

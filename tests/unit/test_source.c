@@ -103,8 +103,8 @@ static void expect_items(struct source *s, const char *const *keys, size_t n)
 
 static void test_source_walk_is_in_bytewise_order_of_whole_paths(void **state)
 {
-    static const char *const keys[] = {"B.PNG",      "a-x.jpg", "a.jpg",   "a/1.webp",
-                                       "a/b/2.jfif", "a/z.jpe", "a0.jpeg", "a1.mpo",  "a2.Apng", "z.JpG"};
+    static const char *const keys[] = {"B.PNG",   "a-x.jpg", "a.jpg",  "a/1.webp", "a/b/2.jfif",
+                                       "a/z.jpe", "a0.jpeg", "a1.mpo", "a2.Apng",  "z.JpG"};
     struct source *s;
 
     (void)state;
@@ -355,7 +355,9 @@ static void test_source_list_names_the_broken_line(void **state)
     expect_bad_line(text, sizeof(text), "line 2: longer than any path");
     text[PATH_MAX] = '\n'; /* fits as a line, but not behind the folder's name */
     expect_bad_line(text, PATH_MAX + 1, "line 2: longer than any path");
-    expect_bad_line("\xef\xbb\xbf" "a.jpg\nhttps://b/c.jpg\nd.jpg", 32, "line 2: pictures are not fetched");
+    expect_bad_line("\xef\xbb\xbf"
+                    "a.jpg\nhttps://b/c.jpg\nd.jpg",
+                    32, "line 2: pictures are not fetched");
 }
 
 static void test_source_list_reads_standard_input(void **state)

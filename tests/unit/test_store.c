@@ -327,8 +327,8 @@ static void put_source(struct store *s, const char *root, int expect)
 /* A store of the version before knows no sources: it goes on, and is one of this version from the first source on. */
 static void test_store_of_version_2_goes_on(void **state)
 {
-    struct row_item item = {.key = (const uint8_t *)"k", .key_bytes = 1, .path = (const uint8_t *)"k.jpg", .path_bytes = 5,
-                            .source = 1};
+    struct row_item item = {
+        .key = (const uint8_t *)"k", .key_bytes = 1, .path = (const uint8_t *)"k.jpg", .path_bytes = 5, .source = 1};
     struct err err = {""};
     struct row_cursor c;
     struct buf rows, work;

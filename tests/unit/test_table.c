@@ -130,6 +130,9 @@ static void test_table_first_of_the_picture_columns_counts(void **state)
 {
     (void)state;
     assert_string_equal(read_all("c.csv", "filename,image,path\nf,i,p\nf,i,\nf,,\n"), "p|/p|\ni|/i|\nf|/f|\n");
+    assert_string_equal(read_all("c.jsonl", "{\"image\": {\"bytes\": 1}, \"file_name\": \"a\"}\n"
+                                            "{\"image\": \"https://x/y.jpg\", \"image_url\": \"b\"}\n"),
+                        "a|/a|\nb|/b|\n");
 }
 
 /* The reason of the last row of the list, which becomes an item without a picture; the rows before it are fine. */
@@ -193,12 +196,15 @@ static void test_table_values_that_nobody_asked_for_are_no_matter(void **state)
 {
     (void)state;
     assert_string_equal(
-        read_all("p.jsonl", "{\"path\": \"1\", \"x\": NaN, \"y\": [Infinity, -Infinity], \"caption\": \"NaN \\\" Infinity\"}\n"
-                            "{\"x\": 17293822569102704640123, \"y\": 1e400, \"path\": \"2\", \"caption\": -12345678901234567890}\n"
-                            "{\"path\": \"3\", \"x\": \"\\udcff\", \"y\": \"\\u0000\", \"\\u0000path\": 1, \"caption\\u0000\": \"no\"}\n"
-                            "{\"path\": \"old\", \"path\": \"4\", \"x\": {\"a\": {\"b\": 1, \"b\": 2}}, \"caption\": 1, \"caption\": [\"c\", \"d\"]}\n"
-                            "{\"path\": \"5\", \"caption\": NaN, \"question\": \"\\ud83d\\ude00\\\\u0000\"}\n"
-                            "{\"path\": \"6\", \"x\": \"\xff\xed\xa0\x80\", \"caption\": 1.50}\n"),
+        read_all("p.jsonl",
+                 "{\"path\": \"1\", \"x\": NaN, \"y\": [Infinity, -Infinity], \"caption\": \"NaN \\\" Infinity\"}\n"
+                 "{\"x\": 17293822569102704640123, \"y\": 1e400, \"path\": \"2\", \"caption\": -12345678901234567890}\n"
+                 "{\"path\": \"3\", \"x\": \"\\udcff\", \"y\": \"\\u0000\", \"\\u0000path\": 1, \"caption\\u0000\": "
+                 "\"no\"}\n"
+                 "{\"path\": \"old\", \"path\": \"4\", \"x\": {\"a\": {\"b\": 1, \"b\": 2}}, \"caption\": 1, "
+                 "\"caption\": [\"c\", \"d\"]}\n"
+                 "{\"path\": \"5\", \"caption\": NaN, \"question\": \"\\ud83d\\ude00\\\\u0000\"}\n"
+                 "{\"path\": \"6\", \"x\": \"\xff\xed\xa0\x80\", \"caption\": 1.50}\n"),
         "1|/1|caption=NaN \" Infinity\n"
         "2|/2|caption=-12345678901234567890\n"
         "3|/3|\n"
