@@ -276,6 +276,12 @@ static int next_row(struct feed *f, struct err *err)
 {
     int rc = reader_next(f->reader, &f->row, err);
 
+    if (rc == -EBADMSG && f->row.listed.key_bytes) { /* the record is lost, the item is not */
+        f->row.has_record = f->row.record.failed = true;
+        (void)msg_text_set(f->row.record.error_code, sizeof(f->row.record.error_code), RETRY_DAMAGED);
+        f->counts.n_damaged++;
+        rc = 1;
+    }
     if (rc < 0)
         return rc; /* without its manifest the store cannot go on: duplicates would arise */
     f->have_row = rc > 0;

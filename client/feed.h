@@ -39,7 +39,8 @@ struct feed_options {
 struct feed_counts {
     uint64_t n_walked;          /* pictures, up to the limit */
     uint64_t n_new;             /* of them, not in the manifest */
-    uint64_t n_retried;         /* of the others, failed ones that are to be tried again */
+    uint64_t n_damaged;         /* records of the manifest's items that cannot be read, as far as was looked */
+    uint64_t n_retried;         /* of the others, failed ones that are to be tried again, and those of such records */
     uint64_t n_refreshed;       /* of the rest, those that have changed and are to be done again */
     uint64_t n_changed;         /* of what is left, size or time differ from the manifest's */
     uint64_t n_other_fields;    /* or fields do */

@@ -1,7 +1,7 @@
 /* retry.h - which failed items are tried again.
  *
  * Those whose reason may have passed always are: the file was missing or could not be read, memory or time ran out,
- * the row of the list was of no use.
+ * the row of the list was of no use, or the record is damaged.
  * --retry names others, or all. Who may call: one thread. Units: none. Memory: plain values.
  * Errors: -EINVAL, err says what is wrong with the option. */
 #ifndef BLIPLINE_CLIENT_RETRY_H
@@ -25,6 +25,8 @@ struct retry {
     } codes[RETRY_MAX_CODES];
 };
 
+/* What an item has failed with whose record cannot be read: so it is done again. */
+#define RETRY_DAMAGED "damaged"
 /* What stands for --retry without a value. */
 #define RETRY_ALL "all"
 

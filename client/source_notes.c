@@ -68,6 +68,9 @@ void source_notes_again(const struct feed *f, const struct caption_options *o, s
     const struct retry *retry = o->retry;
     char command[SHELL_SIZE];
 
+    if (c->n_damaged)
+        screen_note(s, "%" PRIu64 " record%s of %s cannot be read: such items are done again", c->n_damaged,
+                    cli_s(c->n_damaged), o->store);
     if (c->n_retried)
         screen_note(s, "%" PRIu64 " item%s that failed %s tried again", c->n_retried, cli_s(c->n_retried),
                     c->n_retried == 1 ? "is" : "are");

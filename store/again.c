@@ -190,22 +190,22 @@ static int is_failure(struct store *s, const void *data, size_t size_bytes, uint
     return 0;
 }
 
-/* Does it take the place of what is there? A failure does so of a failure alone. */
+/* Does it take the place of what is there? A failure does so of a failure alone, or of what cannot be read: then it is
+ * not known what was counted of that, *ret_lost. */
 static int put_record(struct store *s, uint64_t item, const uint8_t *data, uint32_t size_bytes,
-                      struct stored_unit_state *state, bool *ret_put, struct err *err)
+                      struct stored_unit_state *state, bool *ret_put, bool *ret_lost, struct err *err)
 {
-    bool failed = false, failed_before = false;
+    bool failed = false, failed_before = true, lost;
     uint8_t key[8];
     MDB_val old;
     int rc;
 
     env_put_be64(key, item);
     rc = env_get(s->txn, s->env.items, key, 8, &old, err);
-    if (rc == -ENOENT)
-        rc = err_set(err, -EBADMSG, "item %" PRIu64 ": its unit is done, its record is missing", item);
     if (rc == 0)
         rc = is_failure(s, old.mv_data, old.mv_size, item, &failed_before, err);
-    if (rc == 0)
+    lost = rc == -ENOENT || rc == -EBADMSG;
+    if (rc == 0 || lost)
         rc = is_failure(s, data, size_bytes, item, &failed, err);
     if (rc < 0)
         return rc;
@@ -215,9 +215,12 @@ static int put_record(struct store *s, uint64_t item, const uint8_t *data, uint3
     rc = store_put(s, s->env.items, key, 8, data, size_bytes, 0, err);
     if (rc < 0)
         return rc;
+    s->counters.n_redone++;
+    *ret_lost |= lost;
+    if (lost)
+        return 0;
     state->n_failed += (uint32_t)failed - (uint32_t)failed_before;
     s->counters.n_failed += (uint64_t)failed - (uint64_t)failed_before;
-    s->counters.n_redone++;
     return 0;
 }
 
@@ -238,11 +241,38 @@ static int put_embeddings(struct store *s, uint64_t first_item, const struct sto
     return rc;
 }
 
+/* How many records of the unit are errors, after those that could not be read have been replaced. What is still
+ * unreadable counts as none. */
+static int count_failures(struct store *s, const struct stored_manifest_unit *u, struct stored_unit_state *state,
+                          struct err *err)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < u->n_items; i++) {
+        bool failed = false;
+        uint8_t key[8];
+        MDB_val v;
+        int rc;
+
+        env_put_be64(key, u->first_item + i);
+        rc = env_get(s->txn, s->env.items, key, 8, &v, err);
+        if (rc == 0)
+            rc = is_failure(s, v.mv_data, v.mv_size, u->first_item + i, &failed, err);
+        if (rc < 0 && rc != -ENOENT && rc != -EBADMSG)
+            return rc;
+        n += failed;
+    }
+    s->counters.n_failed += (uint64_t)n - (uint64_t)state->n_failed;
+    state->n_failed = n;
+    return 0;
+}
+
 int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest_unit *u,
                     struct stored_unit_state *state, const struct store_records *records, struct err *err)
 {
     uint64_t put[MSG_MAX_UNIT_ITEMS / 64] = {0};
     uint32_t at = 0, n = 0;
+    bool lost = false;
     int rc = 0;
 
     for (uint32_t i = 0; i < MSG_MAX_UNIT_ITEMS; i++)
@@ -258,7 +288,7 @@ int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest
         if (!(records->again[i / 64] & bit))
             continue;
         if (state->again[i / 64] & bit)
-            rc = put_record(s, u->first_item + i, records->data + at, records->ends[n] - at, state, &taken, err);
+            rc = put_record(s, u->first_item + i, records->data + at, records->ends[n] - at, state, &taken, &lost, err);
         at = records->ends[n++];
         if (rc == 0 && taken) {
             put[i / 64] |= bit;
@@ -267,6 +297,8 @@ int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest
             s->counters.n_again--;
         }
     }
+    if (rc == 0 && lost)
+        rc = count_failures(s, u, state, err);
     if (rc == 0)
         rc = put_embeddings(s, u->first_item, records, put, err);
     return rc < 0 ? rc : store_put_state(s, unit, state, err);

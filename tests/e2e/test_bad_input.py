@@ -192,6 +192,10 @@ def test_a_flipped_bit_is_found_and_never_exported(folder):
     assert done.returncode == 1 and "item 7" in done.stdout + done.stderr
     done = blipline("export", folder / "s", check=False)
     assert done.returncode == 1 and "7" in done.stderr
+    done = caption(IMAGES, folder / "s")  # the picture is still there
+    assert "1 record of" in done.stderr and "done again" in done.stderr, done.stderr
+    assert "sound" in blipline("verify", folder / "s").stdout
+    assert export(folder / "s")[0][7]["caption"] == ANSWERS["scene_0007.jpg"]["greedy"]
 
 
 def test_a_store_in_use_is_refused(folder):

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,6 +191,49 @@ static void test_again_only_marked_items_of_a_done_unit_are_taken(void **state)
     check_counts(d, 3, 1, 1);
 }
 
+/* Bytes in the place of a record, behind the store's back; NULL: none. */
+static void spoil(struct dir *d, uint64_t item, const char *bytes)
+{
+    char *path = strdup(store_path(d->s));
+    MDB_val k, v = {.mv_size = bytes ? strlen(bytes) : 0, .mv_data = (void *)(uintptr_t)bytes};
+    uint8_t key[8];
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi items;
+
+    store_close(d->s);
+    for (int i = 0; i < 8; i++)
+        key[i] = (uint8_t)(item >> (56 - 8 * i));
+    k = (MDB_val){.mv_size = 8, .mv_data = key};
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_set_maxdbs(env, 16), 0);
+    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, "items", 0, &items), 0);
+    assert_int_equal(bytes ? mdb_put(txn, items, &k, &v, 0) : mdb_del(txn, items, &k, NULL), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+    d->s = fixture_store(path, UNIT);
+    free(path);
+}
+
+static void test_again_a_record_that_is_lost_is_replaced_and_counted_right(void **state)
+{
+    static const uint64_t items[] = {0, 1, 3};
+    struct dir *d = *state;
+    char *path = strdup(store_path(d->s));
+
+    spoil(d, 0, "not a record at all"); /* had failed */
+    spoil(d, 1, NULL);                  /* had not */
+    (void)mark(d->s, items, 3);
+    assert_int_equal(redo(d->s, 0, 1 | 2 | 8, 3), 0); /* items 0 and 3 fail */
+    check_counts(d, 4, 0, 3);
+    store_close(d->s);
+    assert_int_equal(fixture_problems(path, 1), 0);
+    d->s = fixture_store(path, UNIT);
+    free(path);
+}
+
 static void test_again_rows_bring_what_is_true_now(void **state)
 {
     struct dir *d = *state;
@@ -245,6 +289,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_again_marks_survive_and_records_stay_until_new_ones_come, setup, teardown),
         cmocka_unit_test_setup_teardown(test_again_a_failure_never_takes_the_place_of_a_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_again_only_marked_items_of_a_done_unit_are_taken, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_again_a_record_that_is_lost_is_replaced_and_counted_right, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_again_rows_bring_what_is_true_now, setup, teardown),
         cmocka_unit_test_setup_teardown(test_again_rows_that_make_no_sense_are_refused, setup, teardown),
     };
