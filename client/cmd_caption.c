@@ -350,7 +350,7 @@ const struct cli_command cmd_caption = {
         "recipe (blipline help recipe); without --recipe that is `caption`: one caption, greedy.\n\n" ABOUT_RESUME,
     .examples = "Examples:\n"
                 "  blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n"
-                "  blipline caption examples/images -o demo.lmdb --model blip2-opt-demo\n"
+                "  blipline caption drawings/ -o demo.lmdb --model blip2-opt-demo\n"
                 "  find . -name '*.jpg' | blipline caption @- -o all.lmdb \\\n"
                 "      --model blip2-opt-2.7b --prompt 'a photo of'\n"
                 "  blipline caption photos/ -o coco.lmdb --model blip2-opt-2.7b \\\n"

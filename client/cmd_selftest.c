@@ -348,7 +348,7 @@ const struct cli_command cmd_selftest = {
                 "  blipline selftest\n"
                 "  blipline selftest --dtype bf16\n"
                 "  blipline selftest --device cuda:0 --dtype fp8\n"
-                "  blipline selftest tests/golden/t5_a",
+                "  blipline selftest blip2-opt-2.7b --golden my-reference/",
     .options = options,
     .min_args = 0,
     .max_args = 1,
