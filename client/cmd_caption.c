@@ -220,18 +220,26 @@ static int make_plan(const struct cli_command *self, const struct caption_flags 
     return 0;
 }
 
-/* The exit code; 0: the cards answer. */
-static int probe(const struct cli_command *self, const struct placement *p)
+/* The exit code; 0: the workers could start. A dry run may be meant for another machine. */
+static int probe(const struct cli_command *self, const struct plan *plan, const struct devices *have, bool dry_run,
+                 const struct placement *p)
 {
+    const bool ask_workers = !dry_run || p->devices->kind == DEVICE_CUDA;
     struct err err = {""};
-    int signal_number, rc = device_probe(p, &signal_number, &err);
+    int signal_number = 0, rc = plan_check_machine(plan, p->devices->cpu_isa, have->memory_bytes, &err);
 
+    if (rc < 0 && dry_run) {
+        cli_error("not on this machine: %s", err.text);
+        rc = 0;
+    }
+    if (rc == 0 && ask_workers)
+        rc = device_probe(p, &signal_number, &err);
     if (signal_number)
         return 128 + signal_number;
     if (rc == 0)
         return CLI_EXIT_OK;
     cli_error("%s: %s", self->name, err.text[0] ? err.text : strerror(-rc));
-    return CLI_EXIT_ERROR;
+    return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
 }
 
 static void say_more(const struct plan *plan, const struct devices *have, const struct device_choice *chosen)
@@ -305,7 +313,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (rc < 0)
         return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
     place_workers(&plan, &chosen, f.threads ? (int)f.threads : have.n_threads, &placement);
-    rc = probe(self, &placement);
+    rc = probe(self, &plan, &have, f.dry_run, &placement);
     if (rc != CLI_EXIT_OK)
         return rc;
     say_more(&plan, &have, &chosen);

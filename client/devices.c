@@ -3,10 +3,12 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #define LIBRARY "libblipline-cuda.so"
@@ -162,6 +164,25 @@ static void read_cpu(const char *cpuinfo, struct devices *ret)
         ret->n_threads = ret->n_threads < 1 ? 1 : DEVICES_MAX_THREADS;
 }
 
+/* What a container may have counts where it is less. */
+static double memory_bytes(void)
+{
+    struct sysinfo info;
+    char text[64] = "";
+    double total, limit;
+    FILE *f;
+
+    if (sysinfo(&info) < 0)
+        return HUGE_VAL;
+    total = (double)info.totalram * info.mem_unit;
+    f = fopen("/sys/fs/cgroup/memory.max", "re");
+    if (f && fgets(text, sizeof(text), f) && (limit = strtod(text, NULL)) > 0 && limit < total)
+        total = limit;
+    if (f)
+        (void)fclose(f);
+    return total + (double)info.totalswap * info.mem_unit;
+}
+
 void devices_find_at(const struct devices_places *p, struct devices *ret)
 {
     char path[PATH_MAX];
@@ -174,6 +195,7 @@ void devices_find_at(const struct devices_places *p, struct devices *ret)
     ret->has_mps =
         snprintf(path, sizeof(path), "%s/control", p->mps_pipe_dir) < (int)sizeof(path) && access(path, F_OK) == 0;
     read_cpu(p->cpuinfo, ret);
+    ret->memory_bytes = memory_bytes();
 }
 
 void devices_find(const char *cuda_library, struct devices *ret)

@@ -36,6 +36,7 @@ struct devices {
     char cpu[96];                      /* "AMD EPYC 9R14" */
     char isa[64];                      /* "avx2 avx512 avx512_bf16 amx_bf16", those of interest that it has */
     int n_threads;                     /* that we may run on */
+    double memory_bytes;               /* that processes here may have together, swap included */
 };
 
 /* Where to look; devices_find takes this machine's. */

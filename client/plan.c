@@ -248,7 +248,7 @@ static uint32_t add_encoder(struct plan *p, const char *name, const struct plan_
     w->rows = v->n_tokens;
     w->width = v->width;
     w->gflop = plan_gflop_encoder(&s->config);
-    w->bytes = plan_bytes_encoder(&s->config, w->dtype);
+    w->bytes = plan_bytes_encoder(&s->config, w->dtype, p->device == DEVICE_CUDA);
     p->nodes[node].out_bytes = (uint64_t)v->n_tokens * (uint64_t)v->width * value_bytes(w->dtype);
     return node;
 }
@@ -262,7 +262,7 @@ static uint32_t add_qformer(struct plan *p, const char *name, const struct plan_
     w->rows = s->config.n_queries;
     w->width = s->config.lm_width;
     w->gflop = plan_gflop_qformer(&s->config, &p->recipe, tasks);
-    w->bytes = plan_bytes_qformer(&s->config, w->dtype);
+    w->bytes = plan_bytes_qformer(&s->config, w->dtype, p->device == DEVICE_CUDA);
     p->nodes[node].tasks = tasks;
     if (tasks & MSG_TASK_PROJECT)
         p->nodes[node].out_bytes = (uint64_t)w->rows * (uint64_t)w->width * value_bytes(w->dtype);
@@ -300,7 +300,7 @@ static void build_graph(struct plan *p, const struct sides *s, int n_positions)
         .nodes = 1U << needs,
         .n_positions = n_positions,
         .gflop = plan_gflop_llm(&s->captioner.config, &p->recipe),
-        .bytes = plan_bytes_llm(&s->captioner.config, p->recipe.dtype_llm, n_positions),
+        .bytes = plan_bytes_llm(&s->captioner.config, p->recipe.dtype_llm, n_positions, p->device == DEVICE_CUDA),
     };
     memcpy(p->workers[p->n_workers - 1].model_dir, s->captioner.dir, sizeof(s->captioner.dir));
     if (!s->scorer.present || tasks == 0)
@@ -348,7 +348,7 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
 
     if (!s)
         return err_set(err, -ENOMEM, "no memory");
-    *ret = (struct plan){0};
+    *ret = (struct plan){.device = o->device};
     rc = recipe_check(o->recipe, RECIPE_OPTIONS, err);
     s->dtypes = known_dtypes(o);
     s->prints = !o->no_fingerprints ? MODEL_STAGE_ALL : o->model_dir && o->score_model_dir ? MODEL_STAGE_ENCODER : 0;

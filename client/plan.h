@@ -46,10 +46,11 @@ struct plan_worker {
     int rows, width; /* of the tensor that it hands on; null workers need to be told */
     int n_positions; /* language models: of the longest sequence */
     double gflop;    /* an item, roughly: what threads are shared out by */
-    double bytes;    /* of a GPU's memory, roughly: what that is shared out by */
+    double bytes;    /* of a GPU's memory, roughly: what that is shared out by; on the CPU of the weights alone */
 };
 
 struct plan {
+    enum device_kind device;
     struct msg_recipe recipe;
     uint32_t n_nodes;
     struct msg_node nodes[MSG_MAX_NODES];
@@ -67,5 +68,8 @@ struct plan {
 };
 
 int plan_make(const struct plan_options *o, struct plan *ret, struct err *err) CHECK_RESULT;
+/* Can a machine whose CPU computes at this level, and with so much memory (swap included), do it? -EDOM: a type that its
+ * CPU lacks; -ENOMEM: weights that its memory cannot hold. Cards are asked by device_probe. */
+int plan_check_machine(const struct plan *p, enum cpu_isa isa, double machine_bytes, struct err *err) CHECK_RESULT;
 
 #endif

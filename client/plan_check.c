@@ -249,3 +249,33 @@ int plan_check_sizes(const struct plan *p, const struct config *c, struct err *e
                            (unsigned long long)p->nodes[i].out_bytes, MSG_MAX_TENSOR_FRAME_BYTES);
     return 0;
 }
+
+/* The weights of all processes are in memory at once. */
+static int check_memory(const struct plan *p, double machine_bytes, struct err *err)
+{
+    const double gib = 1 << 30;
+    double bytes = 0;
+
+    for (uint32_t i = 0; i < p->n_workers; i++)
+        bytes += p->workers[i].bytes;
+    if (bytes <= machine_bytes)
+        return 0;
+    return err_set(err, -ENOMEM,
+                   "the weights of all stages take %.1f GiB, and this machine has %.1f GiB of memory and swap: take a "
+                   "smaller checkpoint, a GPU (--device cuda:0), or bf16 where the processor has it (--dtype bf16)",
+                   bytes / gib, machine_bytes / gib);
+}
+
+int plan_check_machine(const struct plan *p, enum cpu_isa isa, double machine_bytes, struct err *err)
+{
+    if (p->device != DEVICE_CPU)
+        return 0;
+    for (uint32_t i = 0; i < p->n_workers; i++)
+        if (p->workers[i].dtype == MSG_DTYPE_BF16 && !cpu_isa_has_bf16(isa))
+            return err_set(
+                err, -EDOM,
+                "the %s in bf16: a CPU computes in bf16 where it has AVX512_BF16, which this one lacks%s; take "
+                "fp32 (--dtype fp32), or a GPU (--device cuda:0)",
+                p->workers[i].name, isa == CPU_ISA_AUTO ? "" : " at this --cpu-isa");
+    return check_memory(p, machine_bytes, err);
+}

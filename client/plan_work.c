@@ -69,17 +69,18 @@ static double activation_bytes(enum msg_dtype d)
     return d == MSG_DTYPE_F32 ? 4 : 2;
 }
 
-/* Weights, and the buffers of a batch: about six rows of the model's width and one of the feed-forward's a token. */
-double plan_bytes_encoder(const struct config *c, enum msg_dtype d)
+/* Weights, and on a GPU the buffers of a batch: about six rows of the model's width and one of the feed-forward's a
+ * token. */
+double plan_bytes_encoder(const struct config *c, enum msg_dtype d, bool gpu)
 {
     double w = c->vision.width, f = c->vision.ffn_width;
 
     return c->vision.n_layers * (4 * w * w + 2 * w * f) * weight_bytes(d) +
-           GPU_BATCH * c->vision.n_tokens * (6 * w + f) * activation_bytes(d) + PROCESS_BYTES;
+           (gpu ? GPU_BATCH * c->vision.n_tokens * (6 * w + f) * activation_bytes(d) + PROCESS_BYTES : 0);
 }
 
 /* A retrieval checkpoint has feed-forwards for texts too, and word embeddings. */
-double plan_bytes_qformer(const struct config *c, enum msg_dtype d)
+double plan_bytes_qformer(const struct config *c, enum msg_dtype d, bool gpu)
 {
     const struct config_qformer *q = &c->qformer;
     double e = q->width, f = q->ffn_width, v = q->vision_width;
@@ -88,12 +89,13 @@ double plan_bytes_qformer(const struct config *c, enum msg_dtype d)
                      (q->has_text ? q->vocab_size * e : e * c->lm_width);
 
     return weights * weight_bytes(d) +
-           GPU_BATCH * (c->vision.n_tokens * (v + 2 * e) + c->n_queries * (6 * e + f)) * activation_bytes(d) +
-           PROCESS_BYTES;
+           (gpu ? GPU_BATCH * (c->vision.n_tokens * (v + 2 * e) + c->n_queries * (6 * e + f)) * activation_bytes(d) +
+                      PROCESS_BYTES
+                : 0);
 }
 
-/* Weights, tables and the cache of the usual number of sequences. */
-double plan_bytes_llm(const struct config *c, enum msg_dtype d, int n_positions)
+/* Weights, and on a GPU tables and the cache of the usual number of sequences. */
+double plan_bytes_llm(const struct config *c, enum msg_dtype d, int n_positions, bool gpu)
 {
     double w = c->lm_width, table = (double)c->lm_vocab_size * w, matrices, cache;
 
@@ -106,6 +108,6 @@ double plan_bytes_llm(const struct config *c, enum msg_dtype d, int n_positions)
         matrices = c->opt.n_layers * (4 * w * w + 2 * w * c->opt.ffn_width);
         cache = 2.0 * c->opt.n_layers * w * n_positions;
     }
-    return (matrices + table) * weight_bytes(d) + (table + USUAL_SEQUENCES * cache) * activation_bytes(d) +
-           PROCESS_BYTES;
+    return (matrices + table) * weight_bytes(d) +
+           (gpu ? (table + USUAL_SEQUENCES * cache) * activation_bytes(d) + PROCESS_BYTES : 0);
 }

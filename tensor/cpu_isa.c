@@ -32,6 +32,16 @@ enum cpu_isa cpu_isa_resolve(enum cpu_isa isa)
     return isa;
 }
 
+bool cpu_isa_has_bf16(enum cpu_isa isa)
+{
+#if defined(__x86_64__)
+    return cpu_isa_resolve(isa) == CPU_ISA_AVX512 && __builtin_cpu_supports("avx512bf16");
+#else
+    (void)isa;
+    return false;
+#endif
+}
+
 int cpu_isa_choose(const char *name, enum cpu_isa *ret, struct err *err)
 {
     for (enum cpu_isa isa = CPU_ISA_AUTO; isa < CPU_ISA_COUNT; isa++) {

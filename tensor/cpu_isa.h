@@ -16,6 +16,8 @@ enum cpu_isa { CPU_ISA_AUTO, CPU_ISA_BASE, CPU_ISA_AVX2, CPU_ISA_AVX512, CPU_ISA
 
 const char *cpu_isa_name(enum cpu_isa isa); /* "base", "avx2", "avx512", "auto" */
 bool cpu_isa_have(enum cpu_isa isa);
+/* Does this processor multiply bf16 at this level? */
+bool cpu_isa_has_bf16(enum cpu_isa isa);
 /* AUTO becomes the best; everything else stays as it is. */
 enum cpu_isa cpu_isa_resolve(enum cpu_isa isa);
 /* The value of the key cpu_isa. */

@@ -59,7 +59,7 @@ static int open_cuda(const struct device_conf *conf, struct ops **ret, struct er
     (void)dlclose(library);
     return err_set(err, -ENOTSUP,
                    "device = %s: %s is of another build than this program: build and install both together, or name "
-                   "the right one with cuda_library",
+                   "the right one: cuda_library = FILE",
                    conf->device, path);
 }
 

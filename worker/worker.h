@@ -166,6 +166,7 @@ struct selftest_conf;
 
 struct worker_program {
     const char *name, *what;
+    enum model_stage stage;
     const struct conf_key *table;
     void *conf;                       /* what `table` describes */
     const struct worker_conf *common; /* inside conf */

@@ -12,26 +12,26 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
-/* The checkpoint is there, and as it should be, if the configuration names one: what only asks about a card does not. */
-static void check_model(const struct worker_conf *c)
+/* What start would need of the checkpoint, if the configuration names one: what only asks about a card does not. */
+static void check_model(const struct worker_program *p)
 {
     struct checkpoint *checkpoint = NULL;
     struct err err;
 
-    if (strcmp(c->device, "null") == 0 || !c->model[0])
+    if (strcmp(p->common->device, "null") == 0 || !p->common->model[0])
         return;
-    if (checkpoint_open(c->model, &checkpoint, &err) < 0)
-        fatal(EXIT_CONFIG, "model = %s: %s", c->model, err.text);
+    if (checkpoint_open(p->common->model, &checkpoint, &err) < 0 || checkpoint_check(checkpoint, p->stage, &err) < 0)
+        fatal(EXIT_CONFIG, "model = %s: %s", p->common->model, err.text);
     checkpoint_free(checkpoint);
 }
 
-/* A configuration that names a card is right when the card can be used. */
-static void check_card(const struct device_conf *d)
+/* A configuration is right when its device can be used. */
+static void check_device(const struct device_conf *d)
 {
     struct ops *o = NULL;
     struct err err;
 
-    if (device_is_cuda(d->device) && device_open(d, &o, &err) < 0)
+    if (strcmp(d->device, "null") != 0 && device_open(d, &o, &err) < 0)
         fatal(EXIT_CONFIG, "%s", err.text);
     ops_free(o);
 }
@@ -55,8 +55,8 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
         fatal(EXIT_CONFIG, "%s", err.text);
     log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);
     if (opt.check_only) {
-        check_model(p->common);
-        check_card(&selftest.device);
+        check_model(p);
+        check_device(&selftest.device);
         return EXIT_SUCCESS;
     }
     if (opt.golden_dir) {

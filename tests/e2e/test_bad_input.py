@@ -2,6 +2,7 @@
 
 import base64
 import os
+import pathlib
 import shutil
 import struct
 import subprocess
@@ -150,6 +151,21 @@ def test_a_worker_asked_to_check_looks_at_its_model(folder):
         conf.write_text(f"model = {model}\n")
         done = subprocess.run([str(BUILD / "blipline-llm"), "-n", "-f", str(conf)], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == code and says in done.stderr, done
+
+
+def test_what_no_worker_could_start_with_is_one_error_before_there_is_a_store(folder):
+    bad = folder / "bad"
+    shutil.copytree(MODEL, bad)
+    shard = bad / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    cases = [(["--model", bad], {}, 1, "model-00002"), (["--model", MODEL, "--dtype", "bf16", "--cpu-isa", "base"], {}, 2, "--dtype fp32"),
+             (["--model", MODEL, "--device", "cuda:0", "--cuda-library", folder / "none.so"], {}, 1, "none.so")]
+    if "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text():
+        cases.append((["--model", MODEL, "--dtype", "bf16"], {"DNNL_MAX_CPU_ISA": "AVX2"}, 1, "BF16"))  # as only a worker knows
+    for arguments, environment, code, says in cases:
+        done = blipline("caption", IMAGES, "-o", folder / "s", *arguments, check=False, env={**os.environ, **environment})
+        assert done.returncode == code and says in done.stderr, done.stderr
+        assert "starting another one" not in done.stderr and len(done.stderr.splitlines()) == 1 and not (folder / "s").exists(), done.stderr
 
 
 def test_a_store_that_is_truncated_or_of_another_version(folder):

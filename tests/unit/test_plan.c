@@ -320,6 +320,26 @@ static void test_plan_types_that_a_stage_has_not_are_refused_with_the_cure(void 
     device = DEVICE_CPU;
 }
 
+static void test_plan_what_this_machine_cannot_do_is_refused_with_the_cure(void **state)
+{
+    struct err err = {""};
+
+    (void)state;
+    made("[caption]\n", OPT_DEMO, NULL);
+    assert_int_equal(plan_check_machine(&plan, CPU_ISA_BASE, 1e9, &err), 0);
+    assert_int_equal(plan_check_machine(&plan, CPU_ISA_BASE, 1e6, &err), -ENOMEM);
+    assert_non_null(strstr(err.text, "take a smaller checkpoint"));
+    made("[caption]\n[precision]\nllm-dtype = bf16\n", OPT_DEMO, NULL);
+    assert_int_equal(plan_check_machine(&plan, CPU_ISA_BASE, 1e9, &err), -EDOM);
+    assert_non_null(strstr(err.text, "the llm in bf16") && strstr(err.text, "--dtype fp32") ? err.text : NULL);
+    assert_int_equal(plan_check_machine(&plan, CPU_ISA_AVX512, 1e9, &err),
+                     cpu_isa_has_bf16(CPU_ISA_AVX512) ? 0 : -EDOM);
+    device = DEVICE_CUDA; /* a card says itself what it can do */
+    made("[caption]\n", OPT_DEMO, NULL);
+    device = DEVICE_CPU;
+    assert_int_equal(plan_check_machine(&plan, CPU_ISA_BASE, 1e6, &err), 0);
+}
+
 static void test_plan_memory_of_published_sizes_is_that_of_weights_and_batch(void **state)
 {
     struct config c = {
@@ -333,12 +353,13 @@ static void test_plan_memory_of_published_sizes_is_that_of_weights_and_batch(voi
     double encoder, llm;
 
     (void)state;
-    encoder = plan_bytes_encoder(&c, MSG_DTYPE_BF16);
+    encoder = plan_bytes_encoder(&c, MSG_DTYPE_BF16, true);
     assert_true(encoder > 3.9e9 && encoder < 5e9); /* 2.0 GB of weights, 1.9 of a batch of 256, 0.5 */
-    assert_true(plan_bytes_encoder(&c, MSG_DTYPE_F32) > encoder + 3.7e9);
-    assert_true(plan_bytes_encoder(&c, MSG_DTYPE_F8_E4M3) < encoder - 0.9e9);
-    assert_true(plan_bytes_qformer(&c, MSG_DTYPE_BF16) > 0.9e9 && plan_bytes_qformer(&c, MSG_DTYPE_BF16) < 2e9);
-    llm = plan_bytes_llm(&c, MSG_DTYPE_BF16, 60);
+    assert_true(plan_bytes_encoder(&c, MSG_DTYPE_F32, true) > encoder + 3.7e9);
+    assert_true(plan_bytes_encoder(&c, MSG_DTYPE_F8_E4M3, true) < encoder - 0.9e9);
+    assert_true(plan_bytes_qformer(&c, MSG_DTYPE_BF16, true) > 0.9e9 &&
+                plan_bytes_qformer(&c, MSG_DTYPE_BF16, true) < 2e9);
+    llm = plan_bytes_llm(&c, MSG_DTYPE_BF16, 60, true);
     assert_true(llm > 10e9 && llm < 13e9); /* 5.3 GB of weights, 0.3 of a table, 5 of a cache of 256 sequences, 0.5 */
     c.lm = CONFIG_LM_T5;
     c.t5 = (struct config_t5){.width = 2048,
@@ -349,7 +370,7 @@ static void test_plan_memory_of_published_sizes_is_that_of_weights_and_batch(voi
                               .n_decoder_layers = 24};
     c.lm_width = 2048;
     c.lm_vocab_size = 32128;
-    llm = plan_bytes_llm(&c, MSG_DTYPE_BF16, 60);
+    llm = plan_bytes_llm(&c, MSG_DTYPE_BF16, 60, true);
     assert_true(llm > 8e9 && llm < 10e9); /* 5.6 GB of weights, 3 of a cache, 0.5 */
 }
 
@@ -438,6 +459,7 @@ int main(void)
         cmocka_unit_test(test_plan_lacking_tokenizer_is_named),
         cmocka_unit_test(test_plan_auto_is_what_the_device_is_used_with),
         cmocka_unit_test(test_plan_types_that_a_stage_has_not_are_refused_with_the_cure),
+        cmocka_unit_test(test_plan_what_this_machine_cannot_do_is_refused_with_the_cure),
         cmocka_unit_test(test_plan_memory_of_published_sizes_is_that_of_weights_and_batch),
         cmocka_unit_test(test_plan_null_workers_do_every_graph),
         cmocka_unit_test(test_plan_of_every_builtin_recipe_can_be_shown),
