@@ -253,7 +253,7 @@ static void check_captioner(const char *dir)
     struct err err = {{0}};
 
     open_copy(&p, dir, run_captioner);
-    CHECK_OK(ops_cpu_new(1, DTYPE_F32, &o, &err), err);
+    CHECK_OK(ops_cpu_new(1, DTYPE_F32, CPU_ISA_AUTO, &o, &err), err);
     captioner_open(&p.k, p.copy.dir, o, 1, 4);
     p.rgb = malloc(p.k.image_bytes);
     assert_non_null(p.rgb);
@@ -287,7 +287,7 @@ static void test_not_finite_itm(void **state)
 
     (void)state;
     open_copy(&p, "tests/golden/itm_c", run_viewer);
-    CHECK_OK(ops_cpu_new(1, DTYPE_F32, &o, &err), err);
+    CHECK_OK(ops_cpu_new(1, DTYPE_F32, CPU_ISA_AUTO, &o, &err), err);
     viewer_open(&p.v, p.copy.dir, o, 1);
     p.rgb = malloc(p.v.image_bytes);
     assert_non_null(p.rgb);
