@@ -31,7 +31,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         abort();
     rc = source_open(arg, &wanted, &s, &err);
     while (rc == 0 && (rc = source_next(s, &item, &err)) > 0) {
-        if (item.n_fields > SOURCE_MAX_FIELDS || item.key_bytes == 0 || item.path[0] != '/')
+        if (item.n_fields > SOURCE_MAX_FIELDS || item.key_bytes == 0 ||
+            (item.problem_code == IMAGE_OK ? item.path[0] != '/'
+                                           : item.path_bytes || item.n_fields || !item.problem[0]))
             abort();
         for (uint32_t i = 0; i < item.n_fields; i++)
             if (item.fields[i].value_bytes > SOURCE_MAX_FIELD_BYTES || item.fields[i].value[item.fields[i].value_bytes])
@@ -40,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         rc = 0;
     }
     source_free(s);
-    if (rc < 0 && !strstr(err.text, "line "))
+    if (rc < 0 && !strstr(err.text, "line ") && !strstr(err.text, "help sources"))
         abort();
     if (source_check(arg, &wanted, &sum, &err) != rc || (rc == 0 && sum.n_items != n_items))
         abort();

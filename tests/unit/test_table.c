@@ -229,7 +229,7 @@ static void test_table_picture_column_can_be_named(void **state)
     assert_int_equal(source_next(s, &item, &err), 1);
     assert_string_equal(item.key, "b");
     source_free(s);
-    arg = list_of("n.jsonl", "{\"path\": \"a\"}\n", 16);
+    arg = list_of("n.jsonl", "{\"path\": \"a\"}\n", 14);
     assert_int_equal(source_check(arg, &named, &sum, &err), -EINVAL);
     assert_non_null(strstr(err.text, "no column img col; there is \"path\""));
 }
