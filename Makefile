@@ -187,6 +187,7 @@ $(DECODE_RGB): $(O)/tests/zoo/decode_rgb.o $(O)/tests/unit/verdict.o $(LIB_A)
 zoo: $(DECODE_RGB) ## hold the picture decoders against Pillow 12.3, which PYTHON= must have (ARGS="--mutations 10000")
 	$(Q)$(PYTHON) tests/zoo/zoo.py compare $(DECODE_RGB) $(ARGS)
 
+$(O)/tests/bench/fma_peak.o: override CFLAGS += -fopenmp
 BENCHES := $(filter-out %/bench_real %/bench_gpu,$(patsubst tests/bench/%.c,$(O)/tests/bench/%,$(wildcard tests/bench/bench_*.c)))
 BENCH_SHARED := $(call objects,$(filter-out tests/bench/bench_%,$(wildcard tests/bench/*.c)))
 $(O)/tests/bench/bench_%: $(O)/tests/bench/bench_%.o $(BENCH_SHARED) $(LIB_A)

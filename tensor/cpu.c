@@ -16,8 +16,8 @@ enum {
     STAGE_ROWS = 512, /* rows copied at a time where oneDNN wants them dense */
 };
 
-/* Below this, one thread is done before the others are awake. */
-static const double work_per_wake_flop = 4e6;
+/* Below this, one thread is done before the others are awake; our own are mostly awake still. */
+static const double work_per_wake_flop = 4e6, work_per_call_flop = 1.2e6;
 
 struct ops_weight {
     int64_t n, k;
@@ -47,7 +47,7 @@ int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret)
 
 int cpu_threads_for(const struct ops_cpu *o, double work_flop)
 {
-    return work_flop < work_per_wake_flop ? 1 : o->n_threads;
+    return work_flop < (o->pool ? work_per_call_flop : work_per_wake_flop) ? 1 : o->n_threads;
 }
 
 struct share {

@@ -28,7 +28,8 @@ struct cpu_product {
     float *y;
     int64_t ld_x, ld_residual, ld_y;
     int64_t n, k;
-    int act; /* enum ops_act */
+    int act;         /* enum ops_act */
+    bool from_memory; /* the panels are too many for the second-level cache: fetch the next one ahead */
 };
 
 /* What one thread does of it at once. */

@@ -8,12 +8,14 @@
 
 enum {
     BLOCK_ROWS = 96,     /* with CPU_PRODUCT_DEPTH columns of K: a fifth of a second-level cache of 512 KiB */
+    LEAST_ROWS = 48,     /* fewer would read the panels too often */
     BLOCK_COLUMNS = 512, /* the partial sums of a block: two fifths */
-    PIECES = 4           /* a thread, where the work is enough */
+    PIECES = 3,          /* a thread, where the work is enough */
+    CACHE_BYTES = 1 << 19
 };
 
 /* Below this, handing a piece over costs more than it saves. */
-static const double piece_flop = 1e6;
+static const double piece_flop = 5e5;
 
 struct cpu_panels {
     int64_t n, k;
@@ -100,6 +102,8 @@ static void cut_init(struct cut *c, int64_t n_rows, double flop, int n_threads)
         n_pieces = (int64_t)PIECES * n_threads;
     c->n_rows = n_rows;
     c->n_row_blocks = ceil_div(n_rows, BLOCK_ROWS);
+    if (n_threads > 1 && c->n_row_blocks < n_pieces)
+        c->n_row_blocks = n_pieces < ceil_div(n_rows, LEAST_ROWS) ? n_pieces : ceil_div(n_rows, LEAST_ROWS);
     c->block_rows = cpu_round_up(ceil_div(n_rows, c->n_row_blocks), CPU_TILE_ROWS);
     c->n_row_blocks = ceil_div(n_rows, c->block_rows);
     c->n_panels = ceil_div(c->product.n, width);
@@ -142,7 +146,8 @@ int cpu_product_run(struct ops_cpu *o, const struct cpu_panels *w, const struct 
                                 .ld_y = a->ld_y,
                                 .n = w->n,
                                 .k = w->k,
-                                .act = (int)a->act}};
+                                .act = (int)a->act,
+                                .from_memory = w->n * w->k > CACHE_BYTES / (int64_t)sizeof(float)}};
     void *scratch;
 
     cut_init(&c, a->n_rows, flop, cpu_threads_for(o, flop));

@@ -89,9 +89,9 @@ CPU_INLINE void product_finish(const int rows, cpu_vec sum[CPU_TILE_ROWS][AT_ONC
         product_finish_rows(rows, x, t);
 }
 
-/* One tile of one block of K; `partial` holds the sums of the blocks before it ([rows][PANEL], distance ld_partial). */
+/* One tile of one block of K; `partial` holds the sums of the blocks before it, [rows][PANEL]. */
 CPU_INLINE void product_tile(const int rows, const float *a, int64_t ld_a, const float *panel, int64_t depth,
-                             float *partial, int64_t ld_partial, bool first, bool last, const struct product_tile *t)
+                             float *partial, bool first, bool last, const struct product_tile *t)
 {
     cpu_vec sum[CPU_TILE_ROWS][AT_ONCE];
 
@@ -110,7 +110,7 @@ CPU_INLINE void product_tile(const int rows, const float *a, int64_t ld_a, const
         for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
             for (int j = 0; j < AT_ONCE; j++)
-                sum[i][j] += cpu_load(partial + i * ld_partial + j * LANES);
+                sum[i][j] += cpu_load(partial + i * PANEL + j * LANES);
     if (last) {
         product_finish(rows, sum, t);
         return;
@@ -119,45 +119,55 @@ CPU_INLINE void product_tile(const int rows, const float *a, int64_t ld_a, const
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < AT_ONCE; j++)
-            cpu_store(partial + i * ld_partial + j * LANES, sum[i][j]);
+            cpu_store(partial + i * PANEL + j * LANES, sum[i][j]);
 }
 
 /* A switch over constants, so that each number of rows has registers of its own. */
 CPU_INLINE void product_tile_any(int rows, const float *a, int64_t ld_a, const float *panel, int64_t depth,
-                                 float *partial, int64_t ld_partial, bool first, bool last,
-                                 const struct product_tile *t)
+                                 float *partial, bool first, bool last, const struct product_tile *t)
 {
     switch (rows) {
     case 1:
-        product_tile(1, a, ld_a, panel, depth, partial, ld_partial, first, last, t);
+        product_tile(1, a, ld_a, panel, depth, partial, first, last, t);
         break;
     case 2:
-        product_tile(2, a, ld_a, panel, depth, partial, ld_partial, first, last, t);
+        product_tile(2, a, ld_a, panel, depth, partial, first, last, t);
         break;
     case 3:
-        product_tile(3, a, ld_a, panel, depth, partial, ld_partial, first, last, t);
+        product_tile(3, a, ld_a, panel, depth, partial, first, last, t);
         break;
     case 4:
-        product_tile(4, a, ld_a, panel, depth, partial, ld_partial, first, last, t);
+        product_tile(4, a, ld_a, panel, depth, partial, first, last, t);
         break;
     case 5:
-        product_tile(5, a, ld_a, panel, depth, partial, ld_partial, first, last, t);
+        product_tile(5, a, ld_a, panel, depth, partial, first, last, t);
         break;
     default:
-        product_tile(CPU_TILE_ROWS, a, ld_a, panel, depth, partial, ld_partial, first, last, t);
+        product_tile(CPU_TILE_ROWS, a, ld_a, panel, depth, partial, first, last, t);
     }
+}
+
+/* Part i of n of the `bytes` behind p, to the second-level cache: where panels come from memory, each would begin with waiting. */
+CPU_INLINE void product_fetch(const float *p, int64_t bytes, int64_t i, int64_t n)
+{
+    const char *end = (const char *)p + bytes * (i + 1) / n;
+
+    for (const char *line = (const char *)p + bytes * i / n; line < end; line += 64)
+        __builtin_prefetch(line, 0, 2);
 }
 
 /* All tiles of the rows with one panel's block, in nearly even tiles: 8 rows are 4 + 4, which keep the adders as busy as 6. */
 CPU_INLINE void product_panel(const struct cpu_product *p, const struct cpu_product_block *b, const float *a,
-                              int64_t ld_a, int64_t panel, int64_t k, int64_t depth, float *partial, int64_t ld_partial)
+                              int64_t ld_a, int64_t panel, int64_t k, int64_t depth, float *partial)
 {
     const int64_t column = panel * PANEL, left = p->n - column;
-    const float *weight = p->panels + column * p->k + k * PANEL;
+    const float *weight = p->panels + column * p->k + k * PANEL, *next = weight + PANEL * p->k;
+    const int64_t n_tiles = (b->n_rows + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS;
+    const bool is_last = panel + 1 == b->first_panel + b->n_panels;
     int64_t row = 0;
 
-    for (int64_t n_tiles = (b->n_rows + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS; n_tiles > 0; n_tiles--) {
-        const int rows = (int)((b->n_rows - row + n_tiles - 1) / n_tiles);
+    for (int64_t i = 0; i < n_tiles; i++) {
+        const int rows = (int)((b->n_rows - row + n_tiles - i - 1) / (n_tiles - i));
         const int64_t y_row = b->first_row + row;
         const struct product_tile t = {
             .bias = p->bias + column,
@@ -169,8 +179,10 @@ CPU_INLINE void product_panel(const struct cpu_product *p, const struct cpu_prod
             .n_columns = left < PANEL ? (int)left : PANEL,
         };
 
-        product_tile_any(rows, a + row * ld_a, ld_a, weight, depth, partial + row * ld_partial, ld_partial, k == 0,
-                         k + depth == p->k, &t);
+        if (p->from_memory && !is_last)
+            product_fetch(next, depth * PANEL * (int64_t)sizeof(float), i, n_tiles);
+        product_tile_any(rows, a + row * ld_a, ld_a, weight, depth, partial + row * PANEL, k == 0, k + depth == p->k,
+                         &t);
         row += rows;
     }
 }
@@ -178,22 +190,22 @@ CPU_INLINE void product_panel(const struct cpu_product *p, const struct cpu_prod
 CPU_KERNEL void product_block(const struct cpu_product *p, const struct cpu_product_block *b, float *scratch)
 {
     const int64_t n_blocks = (p->k + CPU_PRODUCT_DEPTH - 1) / CPU_PRODUCT_DEPTH;
-    const int64_t depth = (p->k + n_blocks - 1) / n_blocks, ld_partial = b->n_panels * PANEL;
-    float *rows = scratch + b->n_rows * ld_partial;
+    const int64_t depth = (p->k + n_blocks - 1) / n_blocks;
+    float *rows = scratch + b->n_rows * b->n_panels * PANEL; /* behind the partial sums, [panel][row][PANEL] */
 
     for (int64_t k = 0; k < p->k; k += depth) {
         const int64_t n = p->k - k < depth ? p->k - k : depth;
         const float *a = p->x + b->first_row * p->ld_x + k;
         int64_t ld_a = p->ld_x;
 
-        if (n_blocks > 1) { /* rows that lie far apart fall into the same sets of the cache */
+        if (n_blocks > 1 && ld_a % 512 == 0) { /* rows so far apart fall into the same sets of the cache */
             for (int64_t i = 0; i < b->n_rows; i++)
                 memcpy(rows + i * CPU_PRODUCT_LD, a + i * ld_a, (size_t)n * sizeof(float));
             a = rows;
             ld_a = CPU_PRODUCT_LD;
         }
         for (int64_t i = 0; i < b->n_panels; i++)
-            product_panel(p, b, a, ld_a, b->first_panel + i, k, n, scratch + i * PANEL, ld_partial);
+            product_panel(p, b, a, ld_a, b->first_panel + i, k, n, scratch + i * b->n_rows * PANEL);
     }
 }
 

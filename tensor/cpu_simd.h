@@ -251,10 +251,11 @@ CPU_INLINE cpu_vec cpu_square_rest(cpu_vec a, cpu_vec square)
 }
 
 /* relu(x) - a q(a) with a = |x| and q(a) = erfc(a / sqrt 2) / 2 = e^(-a^2 / 2) p(t) / (a + 4), t = (a - 4) / (a + 4): within
- * a few ulp on both sides. p is a minimax polynomial for a <= 14; from 13.2 on the product is below all normal numbers. */
+ * a few ulp on both sides. p is a minimax polynomial for a <= 14; from 13 on the product is taken as 0, so that no result is
+ * below the normal numbers, which processors are slow with. */
 CPU_INLINE cpu_vec cpu_gelu_erf(cpu_vec x)
 {
-    cpu_vec a = cpu_min(cpu_abs(x), cpu_set(13.2f)), scale = cpu_set(1) / (a + cpu_set(4));
+    cpu_vec a = cpu_min(cpu_abs(x), cpu_set(13)), scale = cpu_set(1) / (a + cpu_set(4));
     cpu_vec t = cpu_madd(cpu_set(-8), scale, cpu_set(1)), p = cpu_set(-1.29529889e-4f);
     cpu_vec square = a * a, rest = cpu_square_rest(a, square), e = cpu_exp_normal(cpu_set(-0.5f) * square);
 
@@ -267,7 +268,7 @@ CPU_INLINE cpu_vec cpu_gelu_erf(cpu_vec x)
     p = cpu_madd(p, t, cpu_set(3.87136890e-1f));
     p = cpu_madd(p, t, cpu_set(-6.07896597e-1f));
     p = cpu_madd(p, t, cpu_set(7.55285135e-1f));
-    e = cpu_madd(e, cpu_set(-0.5f) * rest, e);
+    e = (cpu_vec)((a < cpu_set(13)) & (cpu_ivec)cpu_madd(e, cpu_set(-0.5f) * rest, e));
     return cpu_madd(-(p * scale * a), e, cpu_relu(x));
 }
 

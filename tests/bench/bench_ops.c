@@ -1,17 +1,23 @@
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "tensor/cpu_matmul.h"
 #include "tensor/ops.h"
+#include "tests/bench/fma_peak.h"
 #include "tests/bench/products.h"
 
 /* Operators of the CPU back end beside the bare products of the same shapes, in f32 and in bf16 where the CPU has it.
- * bench_ops [THREADS] [SECTION], SECTION: demo, decode, large, beams, choose, types. */
+ * bench_ops [THREADS] [SECTION], SECTION: demo, decode, busy, large, beams, choose, types. */
 
 static struct ops *ops;
 static int n_threads;
+static double peak_gflops; /* of the threads together; 0: not known */
 
 static void check(int rc, const char *what)
 {
@@ -46,11 +52,16 @@ static void *at(void *p, int64_t i)
     return (unsigned char *)p + i * (int64_t)dtype_size_bytes(ops->act_dtype);
 }
 
-static void line(const char *what, const char *shape, double ns, double flop, double product_ns)
+/* onednn_ns 0: it is what the operators multiply with. */
+static void line(const char *what, const char *shape, double ns, double flop, double product_ns, double onednn_ns)
 {
     printf("%-10s %-26s %10.1f us %8.1f GFLOP/s", what, shape, ns / 1e3, flop / ns);
+    if (peak_gflops > 0 && ops->act_dtype == DTYPE_F32)
+        printf(" %3.0f %% of peak", 100 * flop / ns / peak_gflops);
     if (product_ns > 0)
-        printf("  products %10.1f us, share %3.0f %%", product_ns / 1e3, 100 * product_ns / ns);
+        printf("  products %3.0f %%", 100 * product_ns / ns);
+    if (onednn_ns > 0)
+        printf("  oneDNN %10.1f us, %5.2f x", onednn_ns / 1e3, onednn_ns / ns);
     printf("\n");
 }
 
@@ -104,7 +115,8 @@ static double linear(const char *what, int64_t m, int64_t n, int64_t k, enum ops
                    : act == OPS_ACT_RELU   ? " relu"
                    : residual              ? " +res"
                                            : "");
-    line(what, shape, ns, 2.0 * m * n * k, bench_product_dtype_ns(ops->act_dtype, n_threads, m, n, k));
+    line(what, shape, ns, 2.0 * m * n * k, bench_product_dtype_ns(ops->act_dtype, n_threads, m, n, k),
+         cpu_matmul_is_fast() ? 0 : bench_onednn_ns(n_threads, m, n, k, act, residual));
     ops->f->weight_free(ops, packed);
     ops->f->release(ops, x);
     ops->f->release(ops, y);
@@ -173,7 +185,7 @@ static double attention(int n_seqs, int heads, int d, int q, int kv, bool causal
     ns = bench_best_ns(run_attention, &a);
     (void)snprintf(shape, sizeof(shape), "%d x %d x (%d, %d, %d)%s", n_seqs, heads, q, kv, d, causal ? " causal" : "");
     line("attention", shape, ns, 4.0 * n_seqs * heads * d * q * kv,
-         bench_attention_products_ns(n_threads, n_seqs, heads, d, q, kv));
+         bench_attention_products_ns(n_threads, n_seqs, heads, d, q, kv), 0);
     ops->f->release(ops, x);
     if (q != kv)
         ops->f->release(ops, k);
@@ -274,6 +286,57 @@ static void beams(void)
     decode_attention(13, 5, 32, 80, 80, 30);
 }
 
+/* Average time of a call, over some. */
+static double mean_ns(const struct ops_linear_args *a)
+{
+    enum { CALLS = 3000 };
+    int64_t start;
+
+    check(ops->f->linear(ops, a), "linear");
+    start = clock_mono_ns();
+    for (int i = 0; i < CALLS; i++)
+        check(ops->f->linear(ops, a), "linear");
+    return (double)(clock_mono_ns() - start) / CALLS;
+}
+
+/* A product of a decode step, alone and beside one other process that never sleeps: means, since waiting is what counts. */
+static void busy_product(int64_t m, int64_t n, int64_t k)
+{
+    void *x = values(m * k), *y = values(m * n), *w = values(n * k);
+    struct tensor weight = {.dtype = ops->act_dtype, .n_dims = 2, .shape = {n, k}, .data = w};
+    struct ops_linear_args a = {.n_rows = m, .x = x, .ld_x = k, .y = y, .ld_y = n};
+    struct ops_weight *packed;
+    struct err err;
+    double quiet, busy;
+    pid_t other;
+
+    check(ops->f->weight_new(ops, &(struct ops_weight_part){&weight, NULL}, 1, 0, &packed, &err), "weight");
+    a.weight = packed;
+    quiet = mean_ns(&a);
+    other = fork();
+    check(other, "fork");
+    if (other == 0)
+        for (;;)
+            __asm__ volatile("");
+    busy = mean_ns(&a);
+    check(kill(other, SIGKILL), "kill");
+    (void)waitpid(other, NULL, 0);
+    printf("%-10s %lld x %lld x %-16lld quiet %8.1f us, beside a busy process %8.1f us, %.2f times\n", "product",
+           (long long)m, (long long)n, (long long)k, quiet / 1e3, busy / 1e3, busy / quiet);
+    ops->f->weight_free(ops, packed);
+    ops->f->release(ops, x);
+    ops->f->release(ops, y);
+    ops->f->release(ops, w);
+}
+
+static void busy(void)
+{
+    printf("\ndecode products beside a busy process\n");
+    busy_product(32, 576, 192);
+    busy_product(64, 576, 192);
+    busy_product(64, 192, 768);
+}
+
 static void choose(const char *what, int64_t vocab, struct ops_choose_row row, int n_masked)
 {
     enum { ROWS = 64, MOST_BEST = 64 };
@@ -351,8 +414,12 @@ static void sections(const char *section)
 {
     static const int batches[] = {1, 8, 32}, decode_rows[] = {8, 32, 64};
 
-    printf("\n== %s, threads %d; share: time of the bare products over the operator's\n", dtype_name(ops->act_dtype),
+    printf("\n== %s, threads %d; products: time of the bare products over the operator's", dtype_name(ops->act_dtype),
            n_threads);
+    peak_gflops = bench_fma_peak_gflops(n_threads);
+    if (peak_gflops > 0)
+        printf("; peak: fused multiply-adds alone, %.1f GFLOP/s", peak_gflops);
+    printf("\n");
     if (wanted("demo", section))
         for (int i = 0; i < 3; i++)
             vit(batches[i], 257, 192, 3, 768);
@@ -361,6 +428,8 @@ static void sections(const char *section)
     if (wanted("decode", section))
         for (int i = 0; i < 3; i++)
             decode(decode_rows[i]);
+    if (wanted("busy", section))
+        busy();
     if (wanted("large", section)) {
         vit(2, 257, 1408, 16, 6144);
         gate(64, 5120);
@@ -401,7 +470,7 @@ int main(int argc, char **argv)
 
     n_threads = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (n_threads < 1) {
-        fprintf(stderr, "usage: bench_ops [THREADS] [demo|decode|large|beams|choose|types]\n");
+        fprintf(stderr, "usage: bench_ops [THREADS] [demo|decode|busy|large|beams|choose|types]\n");
         return EXIT_FAILURE;
     }
     for (int i = 0; i < 2; i++) {
