@@ -49,6 +49,8 @@ static void read_three(struct json_reader *r, const char *key, double min, doubl
 {
     const json_t *v = json_read_node(r, key, JSON_ARRAY);
 
+    if (!v && json_object_get(r->object, key))
+        json_reader_fail(r, key, "is %s, an array is wanted", json_type_text(json_object_get(r->object, key)));
     if (!v)
         return;
     if (json_array_size(v) != 3) {
@@ -77,12 +79,15 @@ int config_read_pixels(struct json_reader *r, int image_size, struct config_pixe
                                 .std = {0.26862954, 0.26130258, 0.27577711}};
     if (!r->object)
         return 0;
+    r->no_nulls = true; /* in the library a null turns the step off, or breaks it */
     check_type(r);
     read_size_key(r, image_size);
     config_want_bool(r, "do_resize", true);
     config_want_bool(r, "default_to_square", true);
-    config_want_bool(r, "do_center_crop", false);
-    config_want_bool(r, "do_pad", false);
+    if (json_read_any(r, "do_center_crop"))
+        config_want_bool(r, "do_center_crop", false);
+    if (json_read_any(r, "do_pad"))
+        config_want_bool(r, "do_pad", false);
     config_want_bool(r, "do_convert_rgb", true);
     resample = json_read_int(r, "resample", 3, 0, 5);
     if (resample != 3)

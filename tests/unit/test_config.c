@@ -348,6 +348,8 @@ static void test_config_refuses_by_file_and_key(void **state)
         {"{}", NULL, "{}", "preprocessor_config.json", "size: 384 (the default)"},
         {"{}", NULL, "{\"size\":{\"height\":224}}", "preprocessor_config.json", "size.height"},
         {"{}", NULL, "{\"size\":224,\"do_pad\":true}", "preprocessor_config.json", "do_pad"},
+        {"{}", NULL, "{\"size\":224,\"do_normalize\":null}", "preprocessor_config.json", "do_normalize"},
+        {"{}", NULL, "{\"size\":224,\"image_std\":null}", "preprocessor_config.json", "image_std"},
         {"{}", NULL, "{\"size\":224,\"image_processor_type\":\"CLIPImageProcessor\"}", "preprocessor_config.json",
          "CLIPImageProcessor"},
         {"{}", NULL, "{\"image_processor\":{\"size\":225}}", "processor_config.json", "image_processor.size"},
