@@ -80,9 +80,8 @@ static const struct cli_option options[] = {
     {"cuda-library", 0, CLI_TEXT, offsetof(struct caption_flags, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"cpu-isa", 0, CLI_CHOICE, offsetof(struct caption_flags, cpu_isa), "LEVEL",
-     "vector instructions of the CPU to compute with (default: the best that it has). At the same level every "
-     "processor "
-     "gives the same bytes",
+     "vector instructions of the CPU to compute with (default: the best that it has). With avx2 every processor gives "
+     "the same bytes",
      0, 0, "auto base avx2 avx512"},
     {"dry-run", 'n', CLI_FLAG, offsetof(struct caption_flags, dry_run), NULL,
      "check models and lists, show recipe and stages, count the pictures; do nothing", 0, 0, NULL},

@@ -1,7 +1,7 @@
 /* cpu_isa.h - the levels of vector instructions that the CPU operators are compiled for, and which of them to use.
  *
  * Sums are added in the order that a level's vectors give them, so two levels differ in the last bits; at one level a
- * result depends on nothing else: not on the batch, the threads or the model of the processor.
+ * result depends on neither batch nor threads, and at AVX2 on no processor either.
  * Who may call: anyone. Units: none. Memory: static. Errors: cpu_isa_choose gives -EINVAL for an unknown name and -ENOTSUP
  * for a level that this processor or build lacks. */
 #ifndef BLIPLINE_TENSOR_CPU_ISA_H

@@ -81,8 +81,8 @@ struct worker_conf {
          "auto",                                                                                                         \
          1,                                                                                                              \
          0,                                                                                                              \
-         "device cpu: vector instructions to use: base, avx2, avx512, or auto: the best of this processor. Workers "     \
-         "at the same level give the same bytes on every processor"},                                                    \
+         "device cpu: vector instructions to use: base, avx2, avx512, or auto: the best of this processor. With "        \
+         "avx2 every processor gives the same bytes"},                                                                   \
         {"batch",                                                                                                        \
          CONF_INT,                                                                                                       \
          CONF_AT(c, common.batch),                                                                                       \
