@@ -276,14 +276,14 @@ def test_full_disk_blocks_the_job_and_room_lets_it_go_on(folder, job):
 
 
 def test_a_worker_that_never_gets_ready_ends_the_run(folder):
-    """However long a start takes: here the language model says that its memory does not suffice."""
+    """However long a start takes: here the language model, content when it is asked with -n, says that its memory does not suffice."""
     programs = folder / "bin"
     programs.mkdir()
     shutil.copy(BUILD / "blipline", programs)
     for role in ("broker", "encoder", "qformer"):
         (programs / f"blipline-{role}").symlink_to(BUILD / f"blipline-{role}")
     llm = programs / "blipline-llm"
-    llm.write_text("#!/bin/sh\necho 'blipline-llm: no memory for the cache' >&2\nexit 70\n")
+    llm.write_text("#!/bin/sh\ncase \" $* \" in *' -n '*) exit 0 ;; esac\necho 'blipline-llm: no memory for the cache' >&2\nexit 70\n")
     llm.chmod(0o755)
     done = subprocess.run([str(programs / "blipline"), "caption", "--device", "cpu", str(IMAGES), "-o", str(folder / "s"), "--model", str(MODEL)], capture_output=True, text=True,
                           timeout=60 * SLOW)
