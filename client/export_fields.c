@@ -110,7 +110,7 @@ int export_fields_parse(const char *names, struct reader *r, struct export_field
     return rc;
 }
 
-static json_t *text_of(const void *bytes, size_t n)
+json_t *export_text(const void *bytes, size_t n)
 {
     struct buf text;
     json_t *ret = NULL;
@@ -146,7 +146,7 @@ static json_t *column_of(const struct row_item *item, const char *name)
         if (!is(name, (const char *)f->name, f->name_bytes))
             continue;
         if (!first) {
-            first = text_of(f->value, f->value_bytes);
+            first = export_text(f->value, f->value_bytes);
             rc = first ? 0 : -ENOMEM;
             continue;
         }
@@ -155,7 +155,7 @@ static json_t *column_of(const struct row_item *item, const char *name)
             rc = json_array_append(list, first);
         }
         if (rc == 0)
-            rc = json_array_append_new(list, text_of(f->value, f->value_bytes));
+            rc = json_array_append_new(list, export_text(f->value, f->value_bytes));
     }
     if (rc < 0 || list)
         json_decref(first);
@@ -171,9 +171,9 @@ json_t *export_field_value(const struct export_fields *fields, uint32_t i, const
     switch (fields->list[i].kind) {
     case EXPORT_SOURCE:
         source = reader_source(fields->reader, item->source);
-        return source ? text_of(source->name, strlen(source->name)) : json_null();
+        return source ? export_text(source->name, strlen(source->name)) : json_null();
     case EXPORT_PATH:
-        return item->path_bytes ? text_of(item->path, item->path_bytes) : json_null();
+        return item->path_bytes ? export_text(item->path, item->path_bytes) : json_null();
     case EXPORT_SIZE:
         return item->size_bytes || item->mtime_ns ? json_integer((json_int_t)item->size_bytes) : json_null();
     case EXPORT_MTIME:

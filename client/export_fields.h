@@ -36,4 +36,7 @@ int export_fields_next(const char **names, const char **ret_at, uint32_t *ret_n)
 /* Is it one that every item has, whatever its list? */
 int export_fields_is_own(const char *name, uint32_t n);
 
+/* Bytes of any kind as a JSON string: U+FFFD for what is no UTF-8. NULL: no memory. */
+struct json_t *export_text(const void *bytes, size_t n);
+
 #endif

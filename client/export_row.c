@@ -24,19 +24,6 @@ int export_format_parse(const char *word, enum export_format *ret)
     return -EINVAL;
 }
 
-/* Bytes of any kind as UTF-8 text. */
-static json_t *json_text(const void *bytes, size_t n)
-{
-    struct buf text;
-    json_t *ret = NULL;
-
-    buf_init(&text, 0);
-    if (utf8_append_lossy(&text, bytes, n) == 0)
-        ret = json_stringn(text.size_bytes ? (const char *)text.data : "", text.size_bytes);
-    buf_release(&text);
-    return ret;
-}
-
 static char *base64(const uint8_t *bytes, size_t n)
 {
     size_t size = sodium_base64_encoded_len(n, sodium_base64_VARIANT_ORIGINAL);
@@ -52,7 +39,7 @@ static int json_add_key(json_t *object, const struct export_row *row)
     char *code;
     int rc;
 
-    if (json_object_set_new(object, "key", json_text(row->key, row->key_bytes)) < 0)
+    if (json_object_set_new(object, "key", export_text(row->key, row->key_bytes)) < 0)
         return -ENOMEM;
     if (utf8_is_valid(row->key, row->key_bytes))
         return 0;
@@ -96,7 +83,7 @@ static int json_add_caption(json_t *object, const struct export_row *row, const 
 {
     size_t n_prompt;
     const void *prompt = prompt_of(row, c, &n_prompt);
-    int rc = json_object_set_new(object, "caption", json_text(c->text, c->text_bytes));
+    int rc = json_object_set_new(object, "caption", export_text(c->text, c->text_bytes));
 
     if (rc == 0 && c->given)
         rc = json_object_set_new(object, "given", json_true());
@@ -108,7 +95,7 @@ static int json_add_caption(json_t *object, const struct export_row *row, const 
     if (rc == 0 && !c->given && c->score != c->logprob)
         rc = json_add_real(object, "score", c->score);
     if (rc == 0 && prompt)
-        rc = json_object_set_new(object, "prompt", json_text(prompt, n_prompt));
+        rc = json_object_set_new(object, "prompt", export_text(prompt, n_prompt));
     if (rc == 0 && c->has_itc)
         rc = json_add_real(object, "itc", c->itc);
     if (rc == 0 && c->has_itm)
@@ -143,7 +130,7 @@ static int json_add_error(json_t *object, const struct row_record *r)
     json_t *error = json_object();
 
     if (json_object_set_new(error, "code", json_string(r->error_code)) < 0 ||
-        json_object_set_new(error, "message", json_text(r->error_message, r->error_message_bytes)) < 0) {
+        json_object_set_new(error, "message", export_text(r->error_message, r->error_message_bytes)) < 0) {
         json_decref(error);
         return -ENOMEM;
     }
