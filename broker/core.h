@@ -49,7 +49,7 @@ enum {
     CORE_MAX_UNIT_ITEMS = 1024, /* items of one unit */
     CORE_MASK_WORDS = CORE_MAX_UNIT_ITEMS / 64,
     CORE_FINGERPRINT_BYTES = 16,
-    CORE_CODE_BYTES = 32, /* longest kept failure code, NUL included */
+    CORE_CODE_BYTES = 32,  /* longest kept failure code, NUL included */
     CORE_TEXT_BYTES = 256, /* longest kept failure text, NUL included */
     CORE_SHARE_ITEMS = 100 /* a share of failures is looked at from so many finished items on */
 };
@@ -159,10 +159,10 @@ struct core_event {
         uint64_t payload;
         struct core_lease_ref lease;
         struct {
-            uint64_t job;      /* not 0, not open */
-            uint32_t priority; /* share of workers; 0: 100 */
-            bool sealed;       /* the manifest is complete */
-            bool stopped;      /* begin as after JOB_STOP */
+            uint64_t job;                  /* not 0, not open */
+            uint32_t priority;             /* share of workers; 0: 100 */
+            bool sealed;                   /* the manifest is complete */
+            bool stopped;                  /* begin as after JOB_STOP */
             uint32_t max_failures;         /* so many failed items in a row pause the job; 0: any number may fail */
             uint32_t max_failed_per_mille; /* so do more than this of all finished ones, once there are
                                               CORE_SHARE_ITEMS; 0: any share may fail */

@@ -137,7 +137,7 @@ struct core_job {
     uint32_t max_failures, max_failed_per_mille;
     uint64_t n_in_row;             /* failed items since the last good one */
     uint64_t n_finished, n_failed; /* since the job was opened or started again */
-    bool touched; /* in core.touched */
+    bool touched;                  /* in core.touched */
     struct core_job *next_touched;
     uint64_t units_done, items_done, items_failed, items_quarantined;
     struct core_job_node nodes[CORE_MAX_NODES];
@@ -225,7 +225,7 @@ int core_job_units_again(struct core *c, const struct core_event *e);
 void core_job_commit_answer(struct core *c, const struct core_event *e);
 void core_unit_commit(struct core_unit *u);
 void core_unit_put_back(struct core_unit *u); /* forgotten, to be loaded again */
-void core_job_touch(struct core_job *j); /* settle it at the end of the step */
+void core_job_touch(struct core_job *j);      /* settle it at the end of the step */
 void core_jobs_settle(struct core *c);
 void core_job_free(struct core_job *j);
 

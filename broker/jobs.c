@@ -465,8 +465,7 @@ static void on_completion(struct broker *b, struct committer_completion *done)
         broker_fail(b, -EIO, "a unit's attempts cannot be committed: %s", done->text);
     else if (job && q && done->op == COMMITTER_OPEN)
         on_open(b, job, done, q);
-    else if (job && q &&
-             (done->op == COMMITTER_ROWS || done->op == COMMITTER_AGAIN || done->op == COMMITTER_SOURCES))
+    else if (job && q && (done->op == COMMITTER_ROWS || done->op == COMMITTER_AGAIN || done->op == COMMITTER_SOURCES))
         on_rows(b, job, done, q);
     else if (job && q && done->op == COMMITTER_SEAL)
         on_seal(b, job, done, q);

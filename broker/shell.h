@@ -40,7 +40,7 @@ struct broker_failures {
     struct broker_failed_code {
         char code[MSG_CODE_SIZE];
         uint64_t n;
-    } codes[8]; /* "": free; those that find no place are not counted */
+    } codes[8];          /* "": free; those that find no place are not counted */
     uint32_t unit, item; /* the last one, counted within its unit */
     char text[256];      /* what it said */
 };
@@ -55,8 +55,8 @@ struct broker_job {
     uint32_t rows_refused;      /* how often; what was posted before the last time and comes behind it is refused too */
     struct core_map unit_first; /* unit + 1 -> item number of its first item + 1, for units that the core holds */
     bool stopped, done, blocked, paused;
-    char text[MSG_TEXT_SIZE];    /* why blocked */
-    char pause[MSG_TEXT_SIZE];   /* why paused */
+    char text[MSG_TEXT_SIZE];  /* why blocked */
+    char pause[MSG_TEXT_SIZE]; /* why paused */
     struct broker_failures failures;
     int64_t starved_at_ms;       /* units wait that nobody here can compute, since then; 0: not so */
     char starved[MSG_TEXT_SIZE]; /* which, once that has lasted; "" otherwise */

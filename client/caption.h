@@ -27,16 +27,16 @@ struct caption_options {
     const char *store;
     const struct recipe *recipe; /* what the plan was made from, to be shown */
     const struct plan *plan;
-    const struct placement *placement; /* of the plan */
-    uint32_t unit_items;               /* 0: chosen here */
-    uint64_t limit;                    /* 0: none */
-    const char *join;                  /* a table of columns by key; NULL: none */
-    struct retry *retry;               /* which failed items are tried again */
-    bool refresh;                      /* pictures that have changed are done again */
+    const struct placement *placement;           /* of the plan */
+    uint32_t unit_items;                         /* 0: chosen here */
+    uint64_t limit;                              /* 0: none */
+    const char *join;                            /* a table of columns by key; NULL: none */
+    struct retry *retry;                         /* which failed items are tried again */
+    bool refresh;                                /* pictures that have changed are done again */
     uint32_t max_failures, max_failed_per_mille; /* of proto/msg.h's JOB_OPEN */
-    const char *image_column;          /* of lists; NULL: the usual ones */
-    const char *fields;                /* columns to be kept beside the recipe's, with commas; NULL: none */
-    int64_t max_pixels, max_file_bytes; /* of a picture; 0: the encoder's own limits */
+    const char *image_column;                    /* of lists; NULL: the usual ones */
+    const char *fields;                          /* columns to be kept beside the recipe's, with commas; NULL: none */
+    int64_t max_pixels, max_file_bytes;          /* of a picture; 0: the encoder's own limits */
     bool json, verbose, dry_run;
 };
 

@@ -158,23 +158,26 @@ static int parse_max_failures(const char *text, struct caption_options *ret, str
         n = strtod(text, &end);
         if (errno || end == text || strspn(text, "0123456789.") != (size_t)(end - text) ||
             (*end && strcmp(end, "%") != 0))
-            return err_set(err, -EINVAL,
-                           "--max-failures %.60s: is neither a number of pictures in a row, such as 50, nor a share, such "
-                           "as 5%%",
-                           text);
+            return err_set(
+                err, -EINVAL,
+                "--max-failures %.60s: is neither a number of pictures in a row, such as 50, nor a share, such "
+                "as 5%%",
+                text);
         if (*end && n > 100)
             return err_set(err, -EINVAL, "--max-failures %.60s: is more than 100%%", text);
         if (*end) {
             ret->max_failed_per_mille = (uint32_t)(n * 10 + 0.5);
             if (ret->max_failed_per_mille == 0)
-                return err_set(err, -EINVAL, "--max-failures %.60s: is less than 0.1%%; --max-failures 1 pauses at the "
-                               "first failure", text);
+                return err_set(err, -EINVAL,
+                               "--max-failures %.60s: is less than 0.1%%; --max-failures 1 pauses at the "
+                               "first failure",
+                               text);
             return 0;
         }
     }
     if (n < 1 || n > 1000000000 || n != (double)(uint32_t)n)
-        return err_set(err, -EINVAL, "--max-failures %.60s: a whole number from 1 to 1000000000, or a share such as 5%%",
-                       text);
+        return err_set(err, -EINVAL,
+                       "--max-failures %.60s: a whole number from 1 to 1000000000, or a share such as 5%%", text);
     ret->max_failures = (uint32_t)n;
     return 0;
 }

@@ -279,15 +279,16 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
     for (size_t i = 0; i < s->n_codes; i++)
         (void)json_object_set_new(failures, s->codes[i].code, json_integer((json_int_t)s->codes[i].n));
     (void)json_object_update_new(
-        all, json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}",
-                       "done_again", (json_int_t)c->n_redone, "to_do_again", (json_int_t)c->n_again, "items",
-                       (json_int_t)c->n_items, "units", (json_int_t)c->n_units, "sealed", c->sealed, "done",
-                       (json_int_t)c->n_done, "captions", (json_int_t)s->n_captions, "failed", (json_int_t)s->n_failed,
-                       "pending", (json_int_t)s->n_pending, "given", (json_int_t)s->n_given, "scores", json_scores(s),
-                       "damaged", (json_int_t)s->n_damaged, "image_bytes", (json_int_t)s->image_bytes, "failures",
-                       failures, "disk_bytes", (json_int_t)disk_bytes(store), "tokens", (json_int_t)s->n_tokens,
-                       "tokens_histogram", json_histogram(s->tokens), "words_histogram", json_histogram(s->words),
-                       "mean_logprob", s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
+        all,
+        json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:f}",
+                  "done_again", (json_int_t)c->n_redone, "to_do_again", (json_int_t)c->n_again, "items",
+                  (json_int_t)c->n_items, "units", (json_int_t)c->n_units, "sealed", c->sealed, "done",
+                  (json_int_t)c->n_done, "captions", (json_int_t)s->n_captions, "failed", (json_int_t)s->n_failed,
+                  "pending", (json_int_t)s->n_pending, "given", (json_int_t)s->n_given, "scores", json_scores(s),
+                  "damaged", (json_int_t)s->n_damaged, "image_bytes", (json_int_t)s->image_bytes, "failures", failures,
+                  "disk_bytes", (json_int_t)disk_bytes(store), "tokens", (json_int_t)s->n_tokens, "tokens_histogram",
+                  json_histogram(s->tokens), "words_histogram", json_histogram(s->words), "mean_logprob",
+                  s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
     (void)json_object_set_new(all, "passed_over", passed_over_json(&s->passed_over));
     answer_print("stats", all, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 }

@@ -29,10 +29,10 @@ struct feed_options {
     const char *store_path;        /* what lies in this folder is passed over */
     struct source_columns columns; /* of lists, kept with the items */
     uint32_t needed;               /* bit i: of column i a source without it is an error */
-    const char *kept; /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
-    const char *join;              /* a table whose rows give columns to the pictures of their keys; NULL: none */
-    struct retry *retry;           /* which failed items are tried again; NULL: none. It counts their reasons */
-    bool refresh;                  /* those that have changed are done again */
+    const char *kept;    /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
+    const char *join;    /* a table whose rows give columns to the pictures of their keys; NULL: none */
+    struct retry *retry; /* which failed items are tried again; NULL: none. It counts their reasons */
+    bool refresh;        /* those that have changed are done again */
 };
 
 /* What the walk has seen so far. */
@@ -49,9 +49,9 @@ struct feed_counts {
     uint64_t n_without;         /* rows of lists that lack a needed column: these items will fail */
     uint64_t n_bad;             /* rows of lists that are of no use: these too */
     struct err first_bad;
-    uint64_t n_left_out;          /* values of kept columns that cannot be kept */
-    char not_kept[MSG_NAME_SIZE]; /* a column of `kept` that the store did not begin with; "": none */
-    uint32_t columns_seen;      /* bit i: some row has column i */
+    uint64_t n_left_out;           /* values of kept columns that cannot be kept */
+    char not_kept[MSG_NAME_SIZE];  /* a column of `kept` that the store did not begin with; "": none */
+    uint32_t columns_seen;         /* bit i: some row has column i */
     struct source_skipped skipped; /* by all walks that came to their end */
 };
 

@@ -123,8 +123,8 @@ static json_t *recipe_json(const struct msg_recipe *r)
         (void)json_array_append_new(scores, json_string("itc"));
     if (r->itm)
         (void)json_array_append_new(scores, json_string("itm"));
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:b, s:b}", "name", r->name, "model", r->model, "score_model",
-                     r->score_model, "prompts", prompts, "decode",
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:b, s:b}", "name", r->name, "model", r->model,
+                     "score_model", r->score_model, "prompts", prompts, "decode",
                      r->decode.max_new_tokens ? decode_json(&r->decode) : json_null(), "scores", scores, "text_fields",
                      fields, "embeddings", embeddings, "exif_orientation", r->exif_orientation, "grey16_high_byte",
                      r->grey16_high_byte);

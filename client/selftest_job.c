@@ -279,10 +279,19 @@ static int compare_stores(const char *store, const char *other, struct tally *t,
 static int run_caption(struct state *s, const struct job *job, const char *store, struct err *err)
 {
     char list[RUNDIR_MAX + 40], threads[24], how[512];
-    const char *args[MAX_ARGS] = {"caption",  list,        "-o",
-                                  store,      "--model",   s->t->demo->caption_model,
-                                  "--dtype",  s->t->dtype, "--max-new-tokens=24",
-                                  "--device", s->t->device, "--unit",  job->unit ? job->unit : "4"};
+    const char *args[MAX_ARGS] = {"caption",
+                                  list,
+                                  "-o",
+                                  store,
+                                  "--model",
+                                  s->t->demo->caption_model,
+                                  "--dtype",
+                                  s->t->dtype,
+                                  "--max-new-tokens=24",
+                                  "--device",
+                                  s->t->device,
+                                  "--unit",
+                                  job->unit ? job->unit : "4"};
     struct selftest_program program = {.name = "blipline", .args = args, .stop_signal = SIGTERM};
     const int n_threads = job->same_as ? 1 : s->t->n_threads;
     int n = 13, rc;
@@ -330,12 +339,12 @@ static int report(const struct state *s, const struct job *job, const struct tal
 
         if (!job->stages[kind])
             continue;
-        row = json_pack("{s:s, s:s, s:s, s:[i], s:o*, s:o, s:o, s:b, s:f, s:s*}", "model", "demo", "worker", "job",
-                        "stage", job->stages[kind], "shape", wanted[kind], "equal",
-                        kind == KIND_SAME ? NULL : json_integer(t->n_equal), "relative_error",
-                        is_score && isfinite(t->worst) ? json_real(t->worst) : json_null(), "limit",
-                        is_score ? json_real(score_limit(s->t->dtype)) : json_null(), "pass", pass, "seconds",
-                        kind == KIND_CAPTION || kind == KIND_SAME ? seconds : 0.0, "detail", t->detail[0] ? t->detail : NULL);
+        row = json_pack(
+            "{s:s, s:s, s:s, s:[i], s:o*, s:o, s:o, s:b, s:f, s:s*}", "model", "demo", "worker", "job", "stage",
+            job->stages[kind], "shape", wanted[kind], "equal", kind == KIND_SAME ? NULL : json_integer(t->n_equal),
+            "relative_error", is_score && isfinite(t->worst) ? json_real(t->worst) : json_null(), "limit",
+            is_score ? json_real(score_limit(s->t->dtype)) : json_null(), "pass", pass, "seconds",
+            kind == KIND_CAPTION || kind == KIND_SAME ? seconds : 0.0, "detail", t->detail[0] ? t->detail : NULL);
         if (!row || json_array_append_new(rows, row) < 0)
             return err_set(err, -ENOMEM, "no memory for a row of the self-test's report");
     }

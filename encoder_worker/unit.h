@@ -26,7 +26,7 @@ struct unit {
     uint8_t *pixels;               /* [n_items, S, S, 3] */
     bool *failed;                  /* [n_items] */
     struct unit_failure *failures; /* [n_failures], in order of completion */
-    uint32_t n_submitted; /* the first of them are with the pool, or through */
+    uint32_t n_submitted;          /* the first of them are with the pool, or through */
     uint32_t n_failures, n_decoded, n_ok;
     uint32_t n_given, n_computed; /* pictures handed to the model; of them, those whose features are there */
     bool no_memory;               /* the machine's trouble: the whole unit is given back as failed */

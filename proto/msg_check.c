@@ -78,8 +78,7 @@ static int check_tensor(const struct msg_tensor *t, struct err *err)
 /* Which messages have rows and tensors, and how many. */
 static int check_frames_of_type(const struct msg *m, struct err *err)
 {
-    bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS ||
-                m->type == MSG_JOB_AGAIN;
+    bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN;
     bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT;
     uint32_t n_frames = 0;
     int rc;
@@ -266,8 +265,7 @@ static int check_progress(const struct msg_job_progress *p, struct err *err)
 {
     if (p->state < MSG_JOB_IMPORTING || p->state > MSG_JOB_PAUSED)
         return err_set(err, -EBADMSG, "job_progress: state %d is none", (int)p->state);
-    if (p->n_done > p->n_items || p->n_failed > p->n_done || p->n_units_done > p->n_units ||
-        p->n_again > p->n_done)
+    if (p->n_done > p->n_items || p->n_failed > p->n_done || p->n_units_done > p->n_units || p->n_again > p->n_done)
         return err_set(err, -EBADMSG, "job_progress: counts disagree");
     if (p->n_stages > MSG_MAX_STAGES)
         return err_set(err, -EMSGSIZE, "job_progress: %u stages, the limit is %d", p->n_stages, MSG_MAX_STAGES);

@@ -67,8 +67,8 @@ static int unpack_value(struct budget *b, const ProtobufCMessageDescriptor *kind
     return 0;
 }
 
-int stored_unpack_pb(struct row_memory *memory, const ProtobufCMessageDescriptor *kind, const void *data, size_t n_bytes,
-                     ProtobufCMessage **ret, struct err *err)
+int stored_unpack_pb(struct row_memory *memory, const ProtobufCMessageDescriptor *kind, const void *data,
+                     size_t n_bytes, ProtobufCMessage **ret, struct err *err)
 {
     struct budget *b;
     int rc = stored_check(data, n_bytes, err);

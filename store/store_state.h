@@ -48,7 +48,8 @@ int store_put(struct store *s, MDB_dbi table, const void *key, size_t key_bytes,
 int store_put_counters(struct store *s, const char *name, const struct stored_job_counters *c,
                        struct err *err) CHECK_RESULT;
 
-int store_put_state(struct store *s, uint32_t unit, const struct stored_unit_state *state, struct err *err) CHECK_RESULT;
+int store_put_state(struct store *s, uint32_t unit, const struct stored_unit_state *state,
+                    struct err *err) CHECK_RESULT;
 
 /* again.c: store_put_unit for a unit that is done. *u: what the manifest says of it. */
 int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest_unit *u,

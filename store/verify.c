@@ -100,8 +100,8 @@ static void check_source(struct verify *c, const struct row_item *item)
     if (item->source > c->r->n_sources)
         check_sources(c); /* it may have come since */
     if (item->source > c->r->n_sources)
-        problem(c, c->r->unit, (int64_t)item->item, "item %" PRIu64 ": its source %" PRIu32 " is not there",
-                item->item, item->source);
+        problem(c, c->r->unit, (int64_t)item->item, "item %" PRIu64 ": its source %" PRIu32 " is not there", item->item,
+                item->source);
 }
 
 /* Of an item that is done and no error: there, sound, and as the recipe says. Of others: none. */

@@ -378,7 +378,8 @@ int ops_cpu_new(int n_threads, enum dtype act_dtype, enum cpu_isa isa, struct op
     if (act_dtype != DTYPE_F32 && act_dtype != DTYPE_BF16)
         return err_set(err, -ENOTSUP, "device cpu computes in F32 or BF16, not in %s", dtype_name(act_dtype));
     if (act_dtype == DTYPE_BF16 && level < CPU_ISA_AVX512)
-        return err_set(err, -ENOTSUP, "device cpu: BF16 needs AVX512_BF16, and %s is what it computes with here; F32 works",
+        return err_set(err, -ENOTSUP,
+                       "device cpu: BF16 needs AVX512_BF16, and %s is what it computes with here; F32 works",
                        cpu_isa_name(level));
     c = malloc(sizeof(*c));
     if (!c)

@@ -18,7 +18,7 @@ struct ops_cpu {
     int n_threads;
     const struct cpu_kernels *kernels;
     struct cpu_matmul *matmul; /* oneDNN's products; NULL: our own (cpu_product.h) */
-    struct cpu_pool *pool;     /* ours share out work here, oneDNN's by OpenMP, which then has all loops; NULL: it has */
+    struct cpu_pool *pool; /* ours share out work here, oneDNN's by OpenMP, which then has all loops; NULL: it has */
     void *scratch;
     size_t scratch_bytes;
 };

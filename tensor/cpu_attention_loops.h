@@ -22,8 +22,8 @@
 #include "tensor/cpu_tile.h"
 
 enum {
-    FETCH_AHEAD = 16,     /* rows */
-    INNER = 4096 / PANEL  /* rows of a panel kept in the first-level cache while the tiles of a block pass over it */
+    FETCH_AHEAD = 16,    /* rows */
+    INNER = 4096 / PANEL /* rows of a panel kept in the first-level cache while the tiles of a block pass over it */
 };
 
 CPU_INLINE int keys_seen(const struct cpu_head *h, int row)
@@ -100,8 +100,7 @@ CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values,
         }
         for (; j < n_keys; j++)
             for (int i = 0; i < PANEL; i += LANES)
-                cpu_store(panel + (int64_t)j * PANEL + i,
-                          cpu_load_some(h->v, j * h->ld_v + d + i, width - i, half));
+                cpu_store(panel + (int64_t)j * PANEL + i, cpu_load_some(h->v, j * h->ld_v + d + i, width - i, half));
     }
 }
 

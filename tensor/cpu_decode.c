@@ -109,8 +109,8 @@ int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *
     for (int r = 0; r < a->n_rows; r += rows_of_piece(a, r, &group_end))
         piece[n_pieces++] = r;
     piece[n_pieces] = a->n_rows;
-    cpu_share(c, work, (int64_t)n_pieces * a->n_heads, 1, attend_some,
-              &(struct decoding){c, a, piece, (float *)(void *)((unsigned char *)scratch + list_bytes), per_thread,
-                                 longest});
+    cpu_share(
+        c, work, (int64_t)n_pieces * a->n_heads, 1, attend_some,
+        &(struct decoding){c, a, piece, (float *)(void *)((unsigned char *)scratch + list_bytes), per_thread, longest});
     return 0;
 }

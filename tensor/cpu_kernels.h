@@ -13,22 +13,23 @@
 #include <stdint.h>
 
 enum {
-    CPU_LANES = 16,    /* floats of the widest vector; paddings are multiples of it */
-    CPU_TILE_ROWS = 6, /* of a product in registers */
-    CPU_PANEL = 64,    /* columns packed side by side, at most; struct cpu_kernels says how many */
-    CPU_PRODUCT_DEPTH = 256,               /* steps of K at once, at most */
-    CPU_PRODUCT_LD = 256 + CPU_LANES,      /* between rows of x in scratch: an odd number of cache lines */
+    CPU_LANES = 16,                   /* floats of the widest vector; paddings are multiples of it */
+    CPU_TILE_ROWS = 6,                /* of a product in registers */
+    CPU_PANEL = 64,                   /* columns packed side by side, at most; struct cpu_kernels says how many */
+    CPU_PRODUCT_DEPTH = 256,          /* steps of K at once, at most */
+    CPU_PRODUCT_LD = 256 + CPU_LANES, /* between rows of x in scratch: an odd number of cache lines */
     CPU_BLOCK_ROWS = 4 * CPU_TILE_ROWS,
     CPU_DIRECT_ROWS = 2 /* so few queries of a sequence are answered without packing */
 };
 
 /* y = act(x W^T + bias) + residual, all f32. */
 struct cpu_product {
-    const float *x, *panels, *bias, *residual; /* panels: [panel][K][columns]; bias: whole panels; residual NULL: none */
+    const float *x, *panels, *bias,
+        *residual; /* panels: [panel][K][columns]; bias: whole panels; residual NULL: none */
     float *y;
     int64_t ld_x, ld_residual, ld_y;
     int64_t n, k;
-    int act;         /* enum ops_act */
+    int act;          /* enum ops_act */
     bool from_memory; /* the panels are too many for the second-level cache: fetch the next one ahead */
 };
 

@@ -10,11 +10,11 @@
 #include "tensor/cpu_product_loops.h"
 #include "tensor/cpu_rows_loops.h"
 
-#define CPU_KERNELS_OF(type)                                                                                       \
-    {                                                                                                              \
-        .norm = norm_row_##type, .gate = gate_row_##type, .lane_maxima = lane_maxima, .sum_exp = sum_exp,          \
-        .exp = exp_row, .attend_packed = attend_packed_##type, .attend_group = attend_group_##type,                \
-        .product = product_block, .pack_panel = pack_panel, .lanes = LANES, .panel = PANEL                         \
+#define CPU_KERNELS_OF(type)                                                                              \
+    {                                                                                                     \
+        .norm = norm_row_##type, .gate = gate_row_##type, .lane_maxima = lane_maxima, .sum_exp = sum_exp, \
+        .exp = exp_row, .attend_packed = attend_packed_##type, .attend_group = attend_group_##type,       \
+        .product = product_block, .pack_panel = pack_panel, .lanes = LANES, .panel = PANEL                \
     }
 #define CPU_KERNELS_TABLE                         \
     {                                             \

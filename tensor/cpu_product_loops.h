@@ -217,8 +217,9 @@ CPU_KERNEL void pack_panel(const float *w, int64_t ld, int n_columns, int64_t k,
             cpu_vec column[LANES];
 
             for (int c = 0; c < LANES; c++)
-                column[c] = j + c < n_columns ? cpu_load_some(w, (j + c) * ld + i, (int)(k - i < LANES ? k - i : LANES), false)
-                                              : cpu_set(0);
+                column[c] = j + c < n_columns
+                                ? cpu_load_some(w, (j + c) * ld + i, (int)(k - i < LANES ? k - i : LANES), false)
+                                : cpu_set(0);
             cpu_transpose(column);
             for (int c = 0; c < LANES && i + c < k; c++)
                 cpu_store(panel + (i + c) * PANEL + j, column[c]);

@@ -282,8 +282,7 @@ static int settle_rows(struct client_session *s, unsigned n, int64_t until_ms, s
 }
 
 static int send_rows(struct client_session *s, enum msg_type type, const struct msg_job_rows *what, struct buf *rows,
-                     uint32_t n_rows,
-                     struct err *err)
+                     uint32_t n_rows, struct err *err)
 {
     int64_t until_ms = clock_mono_ms() + s->timeout_ms;
     struct wire_message *m;

@@ -14,29 +14,29 @@
 enum { STEPS = 400000, SUMS = 12 };
 
 #if defined(__x86_64__)
-#define FMA_LOOP(name, isa, type, set, fmadd)                       \
-    __attribute__((target(isa))) static void name(void)             \
-    {                                                               \
-        type s0 = set(0.1f), s1 = s0, s2 = s0, s3 = s0, s4 = s0;    \
-        type s5 = s0, s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0; \
-        type s11 = s0, x = set(0.999f), y = set(1e-3f);             \
-                                                                    \
-        for (int i = 0; i < STEPS; i++) {                           \
-            s0 = fmadd(s0, x, y);                                   \
-            s1 = fmadd(s1, x, y);                                   \
-            s2 = fmadd(s2, x, y);                                   \
-            s3 = fmadd(s3, x, y);                                   \
-            s4 = fmadd(s4, x, y);                                   \
-            s5 = fmadd(s5, x, y);                                   \
-            s6 = fmadd(s6, x, y);                                   \
-            s7 = fmadd(s7, x, y);                                   \
-            s8 = fmadd(s8, x, y);                                   \
-            s9 = fmadd(s9, x, y);                                   \
-            s10 = fmadd(s10, x, y);                                 \
-            s11 = fmadd(s11, x, y);                                 \
-            __asm__ volatile("" : "+x"(s0), "+x"(s1), "+x"(s2), "+x"(s3), "+x"(s4), "+x"(s5));    \
-            __asm__ volatile("" : "+x"(s6), "+x"(s7), "+x"(s8), "+x"(s9), "+x"(s10), "+x"(s11));  \
-        }                                                           \
+#define FMA_LOOP(name, isa, type, set, fmadd)                                                    \
+    __attribute__((target(isa))) static void name(void)                                          \
+    {                                                                                            \
+        type s0 = set(0.1f), s1 = s0, s2 = s0, s3 = s0, s4 = s0;                                 \
+        type s5 = s0, s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0;                              \
+        type s11 = s0, x = set(0.999f), y = set(1e-3f);                                          \
+                                                                                                 \
+        for (int i = 0; i < STEPS; i++) {                                                        \
+            s0 = fmadd(s0, x, y);                                                                \
+            s1 = fmadd(s1, x, y);                                                                \
+            s2 = fmadd(s2, x, y);                                                                \
+            s3 = fmadd(s3, x, y);                                                                \
+            s4 = fmadd(s4, x, y);                                                                \
+            s5 = fmadd(s5, x, y);                                                                \
+            s6 = fmadd(s6, x, y);                                                                \
+            s7 = fmadd(s7, x, y);                                                                \
+            s8 = fmadd(s8, x, y);                                                                \
+            s9 = fmadd(s9, x, y);                                                                \
+            s10 = fmadd(s10, x, y);                                                              \
+            s11 = fmadd(s11, x, y);                                                              \
+            __asm__ volatile("" : "+x"(s0), "+x"(s1), "+x"(s2), "+x"(s3), "+x"(s4), "+x"(s5));   \
+            __asm__ volatile("" : "+x"(s6), "+x"(s7), "+x"(s8), "+x"(s9), "+x"(s10), "+x"(s11)); \
+        }                                                                                        \
     }
 FMA_LOOP(fma_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps)
 FMA_LOOP(fma_avx512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps)

@@ -7,8 +7,9 @@ struct ops *lm_rig_ops(const char *name)
 {
     struct err err = {""};
     struct ops *o = NULL;
-    int rc = strcmp(name, "ref") == 0 ? ops_ref_new(&o, &err)
-                                      : ops_cpu_new(2, strcmp(name, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32, fixture_cpu_isa(), &o, &err);
+    int rc = strcmp(name, "ref") == 0
+                 ? ops_ref_new(&o, &err)
+                 : ops_cpu_new(2, strcmp(name, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32, fixture_cpu_isa(), &o, &err);
 
     if (rc == -ENOTSUP && strcmp(name, "bf16") == 0)
         return NULL;

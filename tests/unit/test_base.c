@@ -290,8 +290,8 @@ static void test_conf_sizes_are_written_as_they_are_read(void **state)
     static const struct {
         uint64_t bytes;
         const char *text;
-    } cases[] = {{0, "0 bytes"}, {1, "1 bytes"}, {5000, "5000 bytes"}, {1536, "1536 bytes"}, {2048, "2KiB"},
-                 {268435456, "256MiB"}, {3ULL << 30, "3GiB"}, {5ULL << 50, "5120TiB"}};
+    } cases[] = {{0, "0 bytes"}, {1, "1 bytes"},        {5000, "5000 bytes"}, {1536, "1536 bytes"},
+                 {2048, "2KiB"}, {268435456, "256MiB"}, {3ULL << 30, "3GiB"}, {5ULL << 50, "5120TiB"}};
     char text[CONF_SIZE_TEXT];
 
     (void)state;

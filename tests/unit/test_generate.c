@@ -59,8 +59,8 @@ static int open_model(void **state, const char *dir)
     struct err err = {{0}};
 
     if (checkpoint_open(dir, &f.c, &err) < 0 || ops_cpu_new(1, DTYPE_F32, fixture_cpu_isa(), &f.o, &err) < 0 ||
-        ops_cpu_new(2, DTYPE_F32, fixture_cpu_isa(), &f.two_threads, &err) < 0 || lm_open(f.o, f.c, &limits, &f.lm, &err) < 0 ||
-        lm_open(f.two_threads, f.c, &roomy_limits, &f.roomy, &err) < 0)
+        ops_cpu_new(2, DTYPE_F32, fixture_cpu_isa(), &f.two_threads, &err) < 0 ||
+        lm_open(f.o, f.c, &limits, &f.lm, &err) < 0 || lm_open(f.two_threads, f.c, &roomy_limits, &f.roomy, &err) < 0)
         fail_msg("%s", err.text);
     *state = &f;
     return 0;

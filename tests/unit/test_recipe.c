@@ -147,7 +147,8 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     refused("", "asks for nothing");
     refused("[precision]\ndtype = bf16\n", "asks for nothing");
     refused("[caption]\nbeams = 3\nsample = yes\n", "sample = yes with 3 beams: sampling takes one beam (beams = 1)");
-    refused("[caption]\ncaptions = 3\n", "3 captions of 1 beam: take as many beams (beams = 3), or draw them at random (sample = yes)");
+    refused("[caption]\ncaptions = 3\n",
+            "3 captions of 1 beam: take as many beams (beams = 3), or draw them at random (sample = yes)");
     refused("[caption]\nmin-new-tokens = 21\n", "min-new-tokens 21");
     refused("[score]\n", "there are no texts to score");
     refused("[embed]\nembed = itc_text\n", "there are no texts to embed");

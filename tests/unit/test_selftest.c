@@ -165,8 +165,7 @@ static void check_report(int (*selftest)(const char *, const struct selftest_con
 
 static void test_selftest_of_each_worker_passes(void **state)
 {
-    static const char *const captioners[] = {OPT_A, "tests/golden/opt_c", "tests/golden/t5_a",
-                                            "tests/golden/t5_c"};
+    static const char *const captioners[] = {OPT_A, "tests/golden/opt_c", "tests/golden/t5_a", "tests/golden/t5_c"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(captioners) / sizeof(captioners[0]); i++) {
