@@ -12,6 +12,8 @@
 #include <string.h>
 #if defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "tensor/cpu_kernels.h"
@@ -119,6 +121,8 @@ CPU_INLINE cpu_vec cpu_madd(cpu_vec a, cpu_vec b, cpu_vec c)
     return (cpu_vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__FMA__)
     return (cpu_vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+    return (cpu_vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
     return a * b + c;
 #endif
@@ -241,7 +245,7 @@ CPU_INLINE cpu_vec cpu_gelu_tanh(cpu_vec x)
 /* What a * a was rounded by. */
 CPU_INLINE cpu_vec cpu_square_rest(cpu_vec a, cpu_vec square)
 {
-#if defined(__FMA__)
+#if defined(__FMA__) || defined(__aarch64__)
     return cpu_madd(a, a, -square);
 #else
     cpu_vec high = (cpu_vec)((cpu_ivec)a & ~0xfff), low = a - high;
