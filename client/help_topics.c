@@ -217,7 +217,7 @@ static int print_recipe(const char *name, FILE *out)
         recipe_print_help(out);
         return CLI_EXIT_OK;
     }
-    for (n = 0; recipe_builtins[n].name && n < 31; n++)
+    for (n = 0; n < 31 && recipe_builtins[n].name; n++)
         words[n] = recipe_builtins[n].name;
     words[n] = NULL;
     cli_error("there is no built-in recipe %s%s (blipline help recipe lists them)", name,

@@ -235,7 +235,7 @@ int source_check(const char *arg, const struct source_columns *wanted, struct so
         return 0;
     }
     rc = arg[0] == '@' ? source_list_open(arg, wanted, false, &s, err) : source_open(arg, wanted, &s, err);
-    if (rc == 0)
+    if (rc == 0 && s)
         found.is_table = s->is_table;
     while (rc == 0 && arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
         if (found.n_items == 0)

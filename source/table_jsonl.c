@@ -53,7 +53,7 @@ static int add_value(struct jsonl_state *s, const char *text, size_t n)
     struct member *m = s->n_members ? &s->members[s->n_members - 1] : NULL;
     char *kept;
 
-    if (s->depth == 0)
+    if (s->depth == 0 || !m) /* a value within an object comes behind a key */
         return no_object(s);
     if (s->depth > 2 || (s->depth == 2 && !s->in_list))
         return 1;

@@ -129,7 +129,7 @@ static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err
 static int check_room(const struct store *s, struct err *err)
 {
     char at[PATH_MAX], least[CONF_SIZE_TEXT];
-    uint64_t free_bytes;
+    uint64_t free_bytes = 0;
     char *slash;
     int rc;
 

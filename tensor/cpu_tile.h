@@ -81,11 +81,13 @@ CPU_INLINE void tile_any(const int rows, int nv, const float *a, int64_t ld_a, s
 {
     for (; nv >= AT_ONCE; nv -= AT_ONCE, b.b = cpu_at(b.b, AT_ONCE * LANES, half), c += AT_ONCE * LANES)
         tile(rows, AT_ONCE, a, ld_a, b, c, ld_c, n, add, half);
-    if (AT_ONCE > 3 && nv == 3)
+#if defined(__AVX512F__)
+    if (nv == 3)
         tile(rows, 3, a, ld_a, b, c, ld_c, n, add, half);
-    else if (AT_ONCE > 2 && nv == 2)
+    if (nv == 2)
         tile(rows, 2, a, ld_a, b, c, ld_c, n, add, half);
-    else if (nv == 1)
+#endif
+    if (nv == 1)
         tile(rows, 1, a, ld_a, b, c, ld_c, n, add, half);
 }
 

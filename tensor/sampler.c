@@ -173,7 +173,7 @@ int sampler_choose(const struct ops_choose_row *row, const float *logits, int64_
     int rc;
 
     assert(row->n_best >= 1 && row->n_best <= vocab && (!row->sample || row->n_best == 1));
-    scores = malloc((size_t)vocab * sizeof(*scores));
+    scores = calloc((size_t)vocab, sizeof(*scores));
     if (!scores)
         return -ENOMEM;
     log_sum = sampler_process(row, logits, vocab, scores);
