@@ -17,7 +17,6 @@
 
 static struct ops *ops;
 static int n_threads;
-static double peak_gflops; /* of the threads together; 0: not known */
 
 static void check(int rc, const char *what)
 {
@@ -52,17 +51,33 @@ static void *at(void *p, int64_t i)
     return (unsigned char *)p + i * (int64_t)dtype_size_bytes(ops->act_dtype);
 }
 
-/* onednn_ns 0: it is what the operators multiply with. */
-static void line(const char *what, const char *shape, double ns, double flop, double product_ns, double onednn_ns)
+/* Medians of the operator, its bare products and, where the operators don't multiply with it, oneDNN, in turn; returns the
+ * operator's time. */
+static double compare_line(const char *what, const char *shape, double flop, struct bench_turn operator,
+                           struct bench_product *product, struct bench_product *onednn)
 {
-    printf("%-10s %-26s %10.1f us %8.1f GFLOP/s", what, shape, ns / 1e3, flop / ns);
-    if (peak_gflops > 0 && ops->act_dtype == DTYPE_F32)
-        printf(" %3.0f %% of peak", 100 * flop / ns / peak_gflops);
-    if (product_ns > 0)
-        printf("  products %3.0f %%", 100 * product_ns / ns);
-    if (onednn_ns > 0)
-        printf("  oneDNN %10.1f us, %5.2f x", onednn_ns / 1e3, onednn_ns / ns);
+    struct bench_turn turns[BENCH_TURNS] = {operator};
+    int n = 1, peak_at = 0, product_at = 0, onednn_at = 0;
+
+    if (ops->act_dtype == DTYPE_F32 && bench_fma_flop(n_threads) > 0)
+        turns[peak_at = n++] = (struct bench_turn){.run = bench_fma_run, .context = &n_threads};
+    if (product)
+        turns[product_at = n++] = (struct bench_turn){.run = bench_product_run, .context = product};
+    if (onednn)
+        turns[onednn_at = n++] = (struct bench_turn){.run = bench_product_run, .context = onednn};
+    bench_in_turn(turns, n);
+    printf("%-10s %-26s %10.1f us %8.1f GFLOP/s", what, shape, turns[0].ns / 1e3, flop / turns[0].ns);
+    if (peak_at) {
+        const double peak = bench_fma_flop(n_threads) / turns[peak_at].ns;
+
+        printf(" %3.0f %% of %.0f", 100 * flop / turns[0].ns / peak, peak);
+    }
+    if (product_at)
+        printf("  product %3.0f %%", 100 * turns[product_at].ns / turns[0].ns);
+    if (onednn_at)
+        printf("  oneDNN %10.1f us, %5.2f x", turns[onednn_at].ns / 1e3, turns[onednn_at].ns / turns[0].ns);
     printf("\n");
+    return turns[0].ns;
 }
 
 static void run_linear(void *context)
@@ -100,6 +115,7 @@ static double linear(const char *what, int64_t m, int64_t n, int64_t k, enum ops
     void *x = values(m * k), *y = values(m * n), *w = values(n * k), *b = values_of(DTYPE_F32, n);
     struct tensor weight = {.dtype = ops->act_dtype, .n_dims = 2, .shape = {n, k}, .data = w};
     struct tensor bias = {.dtype = DTYPE_F32, .n_dims = 1, .shape = {n}, .data = b};
+    struct bench_product *product, *onednn;
     struct ops_weight *packed;
     struct err err;
     char shape[64];
@@ -109,14 +125,18 @@ static double linear(const char *what, int64_t m, int64_t n, int64_t k, enum ops
     struct ops_linear_args a = {
         .weight = packed, .n_rows = m, .x = x, .ld_x = k, .y = y, .ld_y = n, .act = act, .ld_residual = n};
     a.residual = residual ? y : NULL;
-    ns = bench_best_ns(run_linear, &a);
     (void)snprintf(shape, sizeof(shape), "%lld x %lld x %lld%s", (long long)m, (long long)n, (long long)k,
                    act == OPS_ACT_GELU_ERF ? " gelu"
                    : act == OPS_ACT_RELU   ? " relu"
                    : residual              ? " +res"
                                            : "");
-    line(what, shape, ns, 2.0 * m * n * k, bench_product_dtype_ns(ops->act_dtype, n_threads, m, n, k),
-         cpu_matmul_is_fast() ? 0 : bench_onednn_ns(n_threads, m, n, k, act, residual));
+    product = bench_product_new(ops->act_dtype, n_threads, m, n, k);
+    onednn = cpu_matmul_is_fast() ? NULL : bench_onednn_new(n_threads, m, n, k, act, residual);
+    ns = compare_line(what, shape, 2.0 * (double)m * (double)n * (double)k,
+                      (struct bench_turn){.run = run_linear, .context = &a}, product, onednn);
+    bench_product_free(product);
+    if (onednn)
+        bench_product_free(onednn);
     ops->f->weight_free(ops, packed);
     ops->f->release(ops, x);
     ops->f->release(ops, y);
@@ -182,10 +202,9 @@ static double attention(int n_seqs, int heads, int d, int q, int kv, bool causal
     a.q_len = lengths + n_seqs;
     a.kv_start = lengths + 2 * (int64_t)n_seqs;
     a.kv_len = lengths + 3 * (int64_t)n_seqs;
-    ns = bench_best_ns(run_attention, &a);
     (void)snprintf(shape, sizeof(shape), "%d x %d x (%d, %d, %d)%s", n_seqs, heads, q, kv, d, causal ? " causal" : "");
-    line("attention", shape, ns, 4.0 * n_seqs * heads * d * q * kv,
-         bench_attention_products_ns(n_threads, n_seqs, heads, d, q, kv), 0);
+    ns = compare_line("attention", shape, 4.0 * n_seqs * heads * d * q * kv,
+                      (struct bench_turn){.run = run_attention, .context = &a}, NULL, NULL);
     ops->f->release(ops, x);
     if (q != kv)
         ops->f->release(ops, k);
@@ -414,12 +433,9 @@ static void sections(const char *section)
 {
     static const int batches[] = {1, 8, 32}, decode_rows[] = {8, 32, 64};
 
-    printf("\n== %s, threads %d; products: time of the bare products over the operator's", dtype_name(ops->act_dtype),
-           n_threads);
-    peak_gflops = bench_fma_peak_gflops(n_threads);
-    if (peak_gflops > 0)
-        printf("; peak: fused multiply-adds alone, %.1f GFLOP/s", peak_gflops);
-    printf("\n");
+    printf("\n== %s, threads %d; medians of runs in turn. %%: of what fused multiply-adds alone reach between the runs, in "
+           "GFLOP/s;\n   product: what nothing but the product takes of the operator's time\n",
+           dtype_name(ops->act_dtype), n_threads);
     if (wanted("demo", section))
         for (int i = 0; i < 3; i++)
             vit(batches[i], 257, 192, 3, 768);

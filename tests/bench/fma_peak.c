@@ -1,17 +1,13 @@
 #include "tests/bench/fma_peak.h"
 
-#include "base/clock.h"
-
-#include <math.h>
 #include <omp.h>
-#include <stdint.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 /* Twelve sums, as a tile of a product has them: more than latency times the adders of any processor here. The empty asm keeps them
  * in registers and the compiler from knowing what they become. */
-enum { STEPS = 400000, SUMS = 12 };
+enum { STEPS = 50000, SUMS = 12 };
 
 #if defined(__x86_64__)
 #define FMA_LOOP(name, isa, type, set, fmadd)                                                    \
@@ -42,34 +38,36 @@ FMA_LOOP(fma_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps)
 FMA_LOOP(fma_avx512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps)
 #endif
 
-double bench_fma_peak_gflops(int n_threads)
+#if defined(__x86_64__)
+static int lanes(void)
+{
+    if (__builtin_cpu_supports("avx512f"))
+        return 16;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 8 : 0;
+}
+#endif
+
+double bench_fma_flop(int n_threads)
 {
 #if defined(__x86_64__)
-    const int lanes = __builtin_cpu_supports("avx512f") ? 16 : 8;
-    double best = INFINITY;
-
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
-        return 0;
-    for (int run = 0; run < 30; run++) {
-        double slowest = 0;
-
-#pragma omp parallel num_threads(n_threads) reduction(max : slowest)
-        {
-            int64_t start;
-
-#pragma omp barrier
-            start = clock_mono_ns();
-            if (lanes == 16)
-                fma_avx512();
-            else
-                fma_avx2();
-            slowest = (double)(clock_mono_ns() - start);
-        }
-        best = fmin(best, slowest);
-    }
-    return 2.0 * STEPS * SUMS * lanes * n_threads / best;
+    return 2.0 * STEPS * SUMS * lanes() * n_threads;
 #else
     (void)n_threads;
     return 0;
+#endif
+}
+
+void bench_fma_run(void *n_threads)
+{
+#if defined(__x86_64__)
+#pragma omp parallel num_threads(*(const int *)n_threads)
+    {
+        if (lanes() == 16)
+            fma_avx512();
+        else if (lanes() == 8)
+            fma_avx2();
+    }
+#else
+    (void)n_threads;
 #endif
 }

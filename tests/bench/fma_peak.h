@@ -1,11 +1,13 @@
-/* fma_peak.h - how many fused multiply-adds the cores do when nothing else holds them up: the limit of any product in f32.
+/* fma_peak.h - fused multiply-adds that nothing holds up: the limit of any product in f32.
  *
- * Who may call: benchmarks. Units: 10^9 floating-point operations a second, all threads together; a multiply-add is two.
- * Memory: none. Errors: none; without AVX2 and FMA there is no answer, 0. */
+ * Who may call: benchmarks. Units: floating-point operations, all threads together; a multiply-add is two.
+ * Memory: none. Errors: none; without AVX2 and FMA a run does nothing, 0 operations. */
 #ifndef BLIPLINE_BENCH_FMA_PEAK_H
 #define BLIPLINE_BENCH_FMA_PEAK_H
 
-/* The best of some runs of a few milliseconds, each thread busy at the same time. */
-double bench_fma_peak_gflops(int n_threads);
+/* What a run computes: some tenths of a millisecond. */
+double bench_fma_flop(int n_threads);
+/* int *n_threads: each busy at the same time. */
+void bench_fma_run(void *n_threads);
 
 #endif

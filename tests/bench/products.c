@@ -25,6 +25,41 @@ double bench_best_ns(void (*f)(void *context), void *context)
     return (double)best;
 }
 
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+void bench_in_turn(struct bench_turn *turns, int n)
+{
+    enum { LEAST = 15, MOST = 200 };
+    const int64_t pause_ns = 10 * 1000 * 1000; /* the threads of the last one stop spinning */
+    static double ns[BENCH_TURNS][MOST];
+    int64_t spent = 0;
+    int rounds = 0;
+
+    for (int i = 0; i < n; i++)
+        turns[i].run(turns[i].context);
+    for (; rounds < LEAST || (rounds < MOST && spent < n * measure_ns); rounds++)
+        for (int i = 0; i < n; i++) {
+            int64_t start;
+
+            for (start = clock_mono_ns(); clock_mono_ns() < start + pause_ns;) /* asleep it would share a core with them */
+                ;
+            turns[i].run(turns[i].context); /* wakes its threads */
+            start = clock_mono_ns();
+            turns[i].run(turns[i].context);
+            ns[i][rounds] = (double)(clock_mono_ns() - start);
+            spent += (int64_t)ns[i][rounds];
+        }
+    for (int i = 0; i < n; i++) {
+        qsort(ns[i], (size_t)rounds, sizeof(double), compare);
+        turns[i].ns = ns[i][rounds / 2];
+    }
+}
+
 static void *values(enum dtype dtype, int64_t n)
 {
     const size_t bytes = (size_t)n * dtype_size_bytes(dtype);
@@ -42,12 +77,13 @@ static void *values(enum dtype dtype, int64_t n)
     return x;
 }
 
-/* The product's arrays, and who multiplies them. */
-struct product {
+struct bench_product {
     struct ops *ops;
     struct cpu_matmul *matmul;
     struct ops_linear_args linear;
     struct cpu_matmul_args args;
+    struct ops_weight *weight;
+    void *x, *w, *y;
 };
 
 static void check(int rc, const struct err *err)
@@ -58,63 +94,77 @@ static void check(int rc, const struct err *err)
     exit(EXIT_FAILURE);
 }
 
-static void run_product(void *context)
+static struct bench_product *product_new(enum dtype dtype, int64_t m, int64_t n, int64_t k)
 {
-    struct product *p = context;
+    struct bench_product *p = calloc(1, sizeof(*p));
 
-    check(p->ops->f->linear(p->ops, &p->linear), &(struct err){.text = "a product failed"});
+    check(p ? 0 : -1, &(struct err){.text = "out of memory"});
+    p->x = values(dtype, m * k);
+    p->w = values(dtype, n * k);
+    p->y = values(dtype, m * n);
+    return p;
 }
 
-static void run_onednn(void *context)
+struct bench_product *bench_product_new(enum dtype dtype, int n_threads, int64_t m, int64_t n, int64_t k)
 {
-    struct product *p = context;
+    struct bench_product *p = product_new(dtype, m, n, k);
+    const struct tensor weight = {.dtype = dtype, .n_dims = 2, .shape = {n, k}, .data = p->w};
+    struct err err;
 
-    check(cpu_matmul_run(p->matmul, &p->args), &(struct err){.text = "oneDNN failed"});
+    check(ops_cpu_new(n_threads, dtype, CPU_ISA_AUTO, &p->ops, &err), &err);
+    check(p->ops->f->weight_new(p->ops, &(struct ops_weight_part){&weight, NULL}, 1, 0, &p->weight, &err), &err);
+    p->linear =
+        (struct ops_linear_args){.weight = p->weight, .n_rows = m, .x = p->x, .ld_x = k, .y = p->y, .ld_y = n};
+    return p;
+}
+
+struct bench_product *bench_onednn_new(int n_threads, int64_t m, int64_t n, int64_t k, enum ops_act act, bool add_to_y)
+{
+    struct bench_product *p = product_new(DTYPE_F32, m, n, k);
+    struct err err;
+
+    p->args = (struct cpu_matmul_args){.n_rows = m,
+                                       .x = p->x,
+                                       .ld_x = k,
+                                       .y = p->y,
+                                       .ld_y = n,
+                                       .act = act,
+                                       .add_to_y = add_to_y,
+                                       .n_threads = n_threads};
+    check(cpu_matmul_new(DTYPE_F32, &p->matmul, &err), &err);
+    check(cpu_packed_new(p->matmul, n, k, p->w, p->w, n_threads, &p->args.weight, &err), &err);
+    return p;
+}
+
+void bench_product_run(void *product)
+{
+    struct bench_product *p = product;
+
+    check(p->matmul ? cpu_matmul_run(p->matmul, &p->args) : p->ops->f->linear(p->ops, &p->linear),
+          &(struct err){.text = "a product failed"});
+}
+
+void bench_product_free(struct bench_product *p)
+{
+    if (p->matmul) {
+        cpu_packed_free(p->args.weight);
+        cpu_matmul_free(p->matmul);
+    } else {
+        p->ops->f->weight_free(p->ops, p->weight);
+        ops_free(p->ops);
+    }
+    free(p->x);
+    free(p->w);
+    free(p->y);
+    free(p);
 }
 
 double bench_product_dtype_ns(enum dtype dtype, int n_threads, int64_t m, int64_t n, int64_t k)
 {
-    void *x = values(dtype, m * k), *w = values(dtype, n * k), *y = values(dtype, m * n);
-    const struct tensor weight = {.dtype = dtype, .n_dims = 2, .shape = {n, k}, .data = w};
-    struct product p = {.linear = {.n_rows = m, .x = x, .ld_x = k, .y = y, .ld_y = n}};
-    struct ops_weight *packed;
-    struct err err;
-    double ns;
+    struct bench_product *p = bench_product_new(dtype, n_threads, m, n, k);
+    const double ns = bench_best_ns(bench_product_run, p);
 
-    check(ops_cpu_new(n_threads, dtype, CPU_ISA_AUTO, &p.ops, &err), &err);
-    check(p.ops->f->weight_new(p.ops, &(struct ops_weight_part){&weight, NULL}, 1, 0, &packed, &err), &err);
-    p.linear.weight = packed;
-    ns = bench_best_ns(run_product, &p);
-    p.ops->f->weight_free(p.ops, packed);
-    ops_free(p.ops);
-    free(x);
-    free(w);
-    free(y);
-    return ns;
-}
-
-double bench_onednn_ns(int n_threads, int64_t m, int64_t n, int64_t k, enum ops_act act, bool add_to_y)
-{
-    float *x = values(DTYPE_F32, m * k), *w = values(DTYPE_F32, n * k), *y = values(DTYPE_F32, m * n);
-    struct product p = {.args = {.n_rows = m,
-                                 .x = x,
-                                 .ld_x = k,
-                                 .y = y,
-                                 .ld_y = n,
-                                 .act = act,
-                                 .add_to_y = add_to_y,
-                                 .n_threads = n_threads}};
-    struct err err;
-    double ns;
-
-    check(cpu_matmul_new(DTYPE_F32, &p.matmul, &err), &err);
-    check(cpu_packed_new(p.matmul, n, k, w, w, n_threads, &p.args.weight, &err), &err);
-    ns = bench_best_ns(run_onednn, &p);
-    cpu_packed_free(p.args.weight);
-    cpu_matmul_free(p.matmul);
-    free(x);
-    free(w);
-    free(y);
+    bench_product_free(p);
     return ns;
 }
 

@@ -18,12 +18,27 @@
 /* [m, k] times the transpose of packed [n, k]; f32, or all of it in F32 or BF16. */
 double bench_product_ns(int n_threads, int64_t m, int64_t n, int64_t k);
 double bench_product_dtype_ns(enum dtype dtype, int n_threads, int64_t m, int64_t n, int64_t k);
-/* In f32 by oneDNN with packed weights, whether or not the operators use it here; with a bias, and what else is fused. */
-double bench_onednn_ns(int n_threads, int64_t m, int64_t n, int64_t k, enum ops_act act, bool add_to_y);
 /* Both products of every head: [q, D] x [D, kv] and [q, kv] x [kv, D], each head on one thread, the threads evenly
  * busy. */
 double bench_attention_products_ns(int n_threads, int64_t n_seqs, int n_heads, int head_dim, int64_t q, int64_t kv);
 /* Runs f(context) until it has taken 50 ms and three times at least; the shortest. */
 double bench_best_ns(void (*f)(void *context), void *context);
+
+/* One product, to be run in turn with others. Owned by the caller until bench_product_free. */
+struct bench_product;
+struct bench_product *bench_product_new(enum dtype dtype, int n_threads, int64_t m, int64_t n, int64_t k);
+/* In f32 by oneDNN with packed weights, whether or not the operators use it here; with a bias, and what else is fused. */
+struct bench_product *bench_onednn_new(int n_threads, int64_t m, int64_t n, int64_t k, enum ops_act act, bool add_to_y);
+void bench_product_run(void *product);
+void bench_product_free(struct bench_product *p);
+
+/* What is compared runs in turn, fifteen times at least, so that a machine whose speed changes is slow for all alike. */
+enum { BENCH_TURNS = 4 };
+struct bench_turn {
+    void (*run)(void *context);
+    void *context;
+    double ns; /* the median, set by bench_in_turn */
+};
+void bench_in_turn(struct bench_turn *turns, int n);
 
 #endif
