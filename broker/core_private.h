@@ -3,8 +3,11 @@
  *   core.c           new, free, core_step's dispatch, actions, deadlines, numbers
  *   core_jobs.c      jobs: open, load, commit, stop, close
  *   core_surge.c     failures that surge: what is held, when a job pauses
- *   core_parts.c     units and their parts: results, failures, splitting, payloads, memory
- *   core_workers.c   workers, pools, leases
+ *   core_units.c     units: made from a row of the store, moved between the lists of their job
+ *   core_parts.c     parts of units: their memory, their way through the graph, their splitting
+ *   core_tasks.c     what a result, a failure or a loss does to a task and its part
+ *   core_workers.c   workers, and pools of those that compute the same
+ *   core_leases.c    who holds which task, what ends it, and when
  *   core_schedule.c  who gets what next
  *   core_validate.c  every invariant
  *
@@ -234,13 +237,32 @@ void core_unit_finished(struct core_unit *u); /* all parts are: commit it, hold 
 void core_job_commit_held(struct core_job *j);
 void core_job_forgive(struct core_job *j); /* count from here on */
 
-/* core_parts.c */
+/* core_units.c */
 struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row);
 void core_unit_free(struct core_unit *u);
 void core_unit_set_state(struct core_unit *u, enum core_unit_state state); /* moves the list entry too */
 void core_unit_drop(struct core_unit *u); /* void its leases, drop its payloads, give memory back */
+
+/* core_parts.c */
+uint32_t core_mask_count(const uint64_t *m, uint32_t n_words);
+struct core *core_of_part(const struct core_part *p);
+/* Of these items of the unit, from the first to the last that is wanted; there is one. NULL: no memory. */
+struct core_part *core_part_new(struct core_unit *u, uint32_t first, uint32_t count);
+void core_part_free(struct core_part *p);
 void core_part_reserve(struct core_part *p);
+void core_part_unreserve(struct core_part *p);
+uint32_t core_part_limit(const struct core_part *p); /* so many failures are too many */
 bool core_part_is_alone(const struct core_part *p);
+void core_part_ready(struct core_part *p, bool front); /* nodes whose inputs are there join a queue */
+/* Nothing of it is queued, leased or kept any more; rows for the store only if `keep_rows`. */
+void core_part_stop(struct core_part *p, bool keep_rows);
+void core_part_restart(struct core_part *p);
+void core_part_finish(struct core_part *p);
+bool core_part_split(struct core_part *p); /* false: no memory, nothing has changed */
+
+/* core_tasks.c */
+void core_task_drop_payload(struct core_task *t);
+void core_task_drop_tensors(struct core_task *t);
 void core_task_result(struct core_task *t, const struct core_event *e, uint64_t host);
 void core_task_failed(struct core_task *t, const char *code, const char *text);
 void core_task_returned(struct core_task *t);
@@ -255,10 +277,14 @@ void core_schedule(struct core *c);
 void core_worker_hello(struct core *c, const struct core_event *e);
 void core_worker_event(struct core *c, const struct core_event *e); /* all others of a peer */
 void core_worker_update(struct core_worker *w, struct core *c);     /* its room changed */
+void core_worker_is_late(struct core *c, struct core_worker *w);
 bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
+uint64_t core_group_key(const struct core_pool *p, uint64_t host);
+
+/* core_leases.c */
 void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w);
 void core_lease_end(struct core *c, struct core_lease *l);
+void core_lease_event(struct core *c, struct core_worker *w, const struct core_event *e); /* w NULL: a stranger */
 void core_expire(struct core *c);
-uint64_t core_group_key(const struct core_pool *p, uint64_t host);
 
 #endif

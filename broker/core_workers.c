@@ -1,4 +1,4 @@
-/* Workers, the pools of those that compute the same, and their leases. */
+/* Workers and the pools of those that compute the same. */
 #include "broker/core_private.h"
 
 #include <assert.h>
@@ -50,120 +50,6 @@ static void set_window(struct core_worker *w, struct core *c, uint32_t items, ui
 {
     w->window_items = items < c->limits.max_worker_items ? items : c->limits.max_worker_items;
     w->window_bytes = bytes;
-}
-
-/* -- leases -------------------------------------------------------------------------------------------------------- */
-
-static void describe_inputs(struct core_work *work, struct core_task *t)
-{
-    struct core_part *p = t->part;
-
-    for (uint32_t k = 0; k < t->node; k++) {
-        const struct core_task *in = &p->tasks[k];
-
-        if (p->unit->job->nodes[t->node].spec.needs >> k & 1)
-            work->inputs[work->n_inputs++] =
-                (struct core_input){.payload = in->payload, .node = k, .n_tensor = in->n_ok, .ok = in->ok};
-    }
-}
-
-static void emit_work(struct core *c, const struct core_lease *l)
-{
-    struct core_task *t = l->task;
-    struct core_work *work = &core_emit(c, CORE_DO_WORK)->work;
-
-    *work = (struct core_work){
-        .peer = l->worker->peer,
-        .epoch = c->epoch,
-        .lease = l->id,
-        .job = t->part->unit->job->id,
-        .unit = t->part->unit->number,
-        .node = t->node,
-        .attempt = t->part->failures,
-        .first = t->part->first,
-        .count = t->part->count,
-        .n_items = t->n_rows,
-        .items = t->rows,
-        .alone = l->alone,
-    };
-    describe_inputs(work, t);
-}
-
-static void extend(struct core *c, struct core_lease *l)
-{
-    if (core_heap_set(&c->lease_deadlines, &l->deadline_place, c->now_ms + c->limits.lease_ms, l) < 0)
-        core_break(c);
-}
-
-void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w)
-{
-    struct core_job *j = t->part->unit->job;
-    struct core_lease *l = calloc(1, sizeof(*l));
-
-    if (!l || core_map_put(&c->leases, c->next_lease, l) < 0) {
-        free(l);
-        core_break(c);
-        return;
-    }
-    memcpy(t->rows, t->part->alive, t->part->n_words * sizeof(t->rows[0]));
-    t->n_rows = t->part->n_alive;
-    t->state = CORE_TASK_LEASED;
-    t->lease = l;
-    *l = (struct core_lease){
-        .id = c->next_lease++,
-        .task = t,
-        .worker = w,
-        .next = w->leases,
-        .n_items = t->n_rows,
-        .n_bytes = j->nodes[t->node].in_bytes * t->n_rows,
-        .alone = core_part_is_alone(t->part),
-        .on_trial = w->n_late > 0,
-    };
-    if (l->next)
-        l->next->prev = l;
-    w->leases = l;
-    w->n_leases++;
-    w->held_items += l->n_items;
-    w->held_bytes += l->n_bytes;
-    w->holds_alone = l->alone;
-    core_worker_update(w, c);
-    j->nodes[t->node].n_leased++;
-    j->n_leases++;
-    c->counters.leases_granted++;
-    extend(c, l);
-    emit_work(c, l);
-}
-
-void core_lease_end(struct core *c, struct core_lease *l)
-{
-    struct core_worker *w = l->worker;
-    struct core_job *j = l->task->part->unit->job;
-
-    core_map_take(&c->leases, l->id);
-    core_heap_remove(&c->lease_deadlines, &l->deadline_place);
-    *(l->prev ? &l->prev->next : &w->leases) = l->next;
-    if (l->next)
-        l->next->prev = l->prev;
-    w->n_leases--;
-    w->held_items -= l->n_items;
-    w->held_bytes -= l->n_bytes;
-    if (l->alone)
-        w->holds_alone = false;
-    core_worker_update(w, c);
-    j->nodes[l->task->node].n_leased--;
-    j->n_leases--;
-    core_job_touch(j);
-    l->task->lease = NULL;
-    l->task->state = CORE_TASK_WAITING;
-    free(l);
-}
-
-static void lease_fails(struct core *c, struct core_lease *l, const char *code, const char *text)
-{
-    struct core_task *t = l->task;
-
-    core_lease_end(c, l);
-    core_task_failed(t, code, text);
 }
 
 /* -- pools --------------------------------------------------------------------------------------------------------- */
@@ -414,104 +300,6 @@ void core_worker_hello(struct core *c, const struct core_event *e)
 
 /* -- messages ------------------------------------------------------------------------------------------------------ */
 
-static void heartbeat(struct core *c, struct core_worker *w, const struct core_event *e)
-{
-    uint32_t n = e->heartbeat.n;
-
-    if (e->heartbeat.epoch != c->epoch)
-        return;
-    if (n > c->limits.max_worker_leases) {
-        c->counters.dropped_bad++;
-        n = c->limits.max_worker_leases;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        struct core_lease *l = core_map_get(&c->leases, e->heartbeat.leases[i]);
-
-        if (l && l->worker == w)
-            extend(c, l);
-    }
-    if (c->faults.heartbeat_extends_all)
-        for (struct core_lease *l = w->leases; l; l = l->next)
-            extend(c, l);
-}
-
-/* The lease that a peer speaks of, if it is its own and of this epoch. */
-static struct core_lease *find_lease(struct core *c, const struct core_lease_ref *ref)
-{
-    struct core_lease *l = core_map_get(&c->leases, ref->lease);
-
-    if (l && (c->faults.skip_fence || (ref->epoch == c->epoch && l->worker->peer == ref->peer)))
-        return l;
-    c->counters.dropped_stale++;
-    return NULL;
-}
-
-/* It ended a lease itself: it works. */
-static void not_late(struct core_worker *w, struct core *c)
-{
-    if (w->n_late == 0)
-        return;
-    w->n_late = 0;
-    w->rest_until_ms = 0;
-    w->silent = false;
-    core_worker_update(w, c);
-}
-
-static void result(struct core *c, const struct core_event *e)
-{
-    struct core_lease *l = find_lease(c, &e->result.lease);
-    struct core_task *t;
-    uint64_t host;
-    char text[96];
-
-    assert(e->result.payload != 0 && !core_map_get(&c->payloads, e->result.payload));
-    if (!l) {
-        core_emit_id(c, CORE_DO_DROP_PAYLOAD, e->result.payload);
-        return;
-    }
-    t = l->task;
-    host = l->worker->host;
-    not_late(l->worker, c);
-    if (e->result.n_rows == t->n_rows) {
-        core_lease_end(c, l);
-        c->counters.results++;
-        core_task_result(t, e, host);
-        return;
-    }
-    c->counters.dropped_bad++;
-    core_emit_id(c, CORE_DO_DROP_PAYLOAD, e->result.payload);
-    snprintf(text, sizeof(text), "a result of %u rows where %u were asked for", e->result.n_rows, t->n_rows);
-    t->part->unit->job->nodes[t->node].failures++;
-    c->counters.failures++;
-    lease_fails(c, l, "bad_result", text);
-}
-
-static void failure(struct core *c, const struct core_event *e)
-{
-    struct core_lease *l = find_lease(c, &e->failure.lease);
-
-    if (!l)
-        return;
-    not_late(l->worker, c);
-    l->task->part->unit->job->nodes[l->task->node].failures++;
-    c->counters.failures++;
-    lease_fails(c, l, e->failure.code ? e->failure.code : "", e->failure.text ? e->failure.text : "");
-}
-
-static void hand_back(struct core *c, const struct core_event *e)
-{
-    struct core_lease *l = find_lease(c, &e->lease);
-    struct core_task *t;
-
-    if (!l)
-        return;
-    t = l->task;
-    not_late(l->worker, c);
-    c->counters.returns++;
-    core_lease_end(c, l);
-    core_task_returned(t);
-}
-
 /* `peer` is the first field of every one of these. */
 static uint64_t peer_of(const struct core_event *e)
 {
@@ -546,15 +334,9 @@ void core_worker_event(struct core *c, const struct core_event *e)
         c->counters.dropped_unknown++;
         core_emit_id(c, CORE_DO_HELLO_AGAIN, peer_of(e));
     }
-    if (e->type == CORE_EVENT_RESULT)
-        result(c, e); /* also of strangers: the payload must go */
-    else if (e->type == CORE_EVENT_FAILURE)
-        failure(c, e);
-    else if (e->type == CORE_EVENT_RETURN)
-        hand_back(c, e);
-    else if (w && e->type == CORE_EVENT_HEARTBEAT)
-        heartbeat(c, w, e);
-    else if (w && e->type == CORE_EVENT_CREDIT) {
+    if (e->type != CORE_EVENT_CREDIT) {
+        core_lease_event(c, w, e);
+    } else if (w) {
         set_window(w, c, e->credit.window_items, e->credit.window_bytes);
         core_worker_update(w, c);
     }
@@ -562,30 +344,8 @@ void core_worker_event(struct core *c, const struct core_event *e)
 
 /* -- time ---------------------------------------------------------------------------------------------------------- */
 
-/* A worker that lets leases expire may still send heartbeats (its device hangs, say). From then on it is on trial: one
- * lease at a time, longer and longer pauses, and what expires on trial is the worker's fault, not the unit's. */
-static void lease_expires(struct core *c, struct core_lease *l)
-{
-    struct core_worker *w = l->worker;
-    struct core_task *t = l->task;
-    bool on_trial = l->on_trial;
-
-    t->part->unit->job->nodes[t->node].expiries++;
-    c->counters.expiries++;
-    if (on_trial || w->n_late == 0)
-        w->n_late++;
-    if (on_trial)
-        w->rest_until_ms = c->now_ms + (c->limits.lease_ms << (w->n_late < 6 ? w->n_late - 2 : 4));
-    w->silent = true;
-    core_lease_end(c, l);
-    if (on_trial)
-        core_task_returned(t);
-    else
-        core_task_failed(t, "expired", "its worker did not answer in time");
-}
-
 /* Not heard for lease_ms: nothing new. For worker_ms: forgotten. */
-static void worker_is_late(struct core *c, struct core_worker *w)
+void core_worker_is_late(struct core *c, struct core_worker *w)
 {
     int64_t forget_at = w->heard_ms + c->limits.worker_ms;
 
@@ -598,14 +358,4 @@ static void worker_is_late(struct core *c, struct core_worker *w)
     core_worker_update(w, c);
     if (core_heap_set(&c->worker_deadlines, &w->deadline_place, forget_at, w) < 0)
         core_break(c);
-}
-
-void core_expire(struct core *c)
-{
-    struct core_heap *leases = &c->lease_deadlines, *workers = &c->worker_deadlines;
-
-    while (leases->n && leases->entries[0].key <= c->now_ms && !c->broken)
-        lease_expires(c, leases->entries[0].item);
-    while (workers->n && workers->entries[0].key <= c->now_ms && !c->broken)
-        worker_is_late(c, workers->entries[0].item);
 }

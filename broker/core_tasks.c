@@ -1,0 +1,228 @@
+/* What a result, a failure or a loss does to a task and its part. */
+#include "broker/core_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* -- payloads ------------------------------------------------------------------------------------------------------ */
+
+void core_task_drop_payload(struct core_task *t)
+{
+    struct core *c = core_of_part(t->part);
+
+    if (t->payload == 0)
+        return;
+    core_map_take(&c->payloads, t->payload);
+    core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
+    if (c->faults.drop_twice && t->has_rows)
+        core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
+    c->row_bytes -= t->row_bytes;
+    t->row_bytes = 0;
+    t->payload = 0;
+    t->has_tensors = t->has_rows = false;
+}
+
+void core_task_drop_tensors(struct core_task *t)
+{
+    if (!t->has_tensors)
+        return;
+    t->has_tensors = false;
+    if (t->has_rows)
+        core_emit_id(core_of_part(t->part), CORE_DO_DROP_TENSORS, t->payload);
+    else
+        core_task_drop_payload(t);
+}
+
+/* -- what happens to a task ---------------------------------------------------------------------------------------- */
+
+/* The items that came out: bit r of `row_ok` belongs to the r-th item that went in. */
+static void take_rows(struct core_task *t, const uint64_t *row_ok)
+{
+    uint32_t r = 0;
+
+    for (uint32_t w = 0; w < t->part->n_words; w++) {
+        uint64_t in = t->rows[w], out = 0;
+
+        if (!row_ok)
+            out = in;
+        for (; row_ok && in; in &= in - 1, r++)
+            if (row_ok[r / 64] >> (r % 64) & 1)
+                out |= in & -in;
+        t->ok[w] = out;
+    }
+    t->n_ok = core_mask_count(t->ok, t->part->n_words);
+}
+
+/* Inputs whose consumers are all done lose their tensors. */
+static void release_inputs(struct core_task *t)
+{
+    struct core_part *p = t->part;
+    struct core_job *j = p->unit->job;
+    uint32_t done = 0;
+
+    for (uint32_t k = 0; k < j->n_nodes; k++)
+        done |= (uint32_t)(p->tasks[k].state == CORE_TASK_DONE) << k;
+    for (uint32_t k = 0; k < j->n_nodes; k++)
+        if ((j->nodes[t->node].spec.needs >> k & 1) &&
+            ((j->nodes[k].consumers & ~done) == 0 || j->core->faults.free_after_first_consumer))
+            core_task_drop_tensors(&p->tasks[k]);
+    if (j->nodes[t->node].consumers == 0)
+        core_task_drop_tensors(t);
+}
+
+/* Rows that stay until the commit; and a lesson for the parts to come. */
+static void keep_rows(struct core_task *t, uint64_t bytes)
+{
+    struct core_job *j = t->part->unit->job;
+    struct core_job_node *n = &j->nodes[t->node];
+    uint64_t each = bytes / t->n_rows;
+
+    t->has_rows = true;
+    t->row_bytes = bytes;
+    j->core->row_bytes += bytes;
+    if (each > n->row_bytes) {
+        j->row_bytes += each - n->row_bytes;
+        n->row_bytes = each;
+    }
+}
+
+/* The lease has ended; the payload is the core's. */
+void core_task_result(struct core_task *t, const struct core_event *e, uint64_t host)
+{
+    struct core_part *p = t->part;
+    struct core_job *j = p->unit->job;
+
+    if (core_map_put(&j->core->payloads, e->result.payload, t) < 0) {
+        core_break(j->core);
+        return;
+    }
+    t->state = CORE_TASK_DONE;
+    t->host = host;
+    t->payload = e->result.payload;
+    take_rows(t, e->result.ok);
+    t->has_tensors = true;
+    if (e->result.keep_rows || t->n_ok < t->n_rows)
+        keep_rows(t, e->result.row_bytes);
+    for (uint32_t w = 0; w < p->n_words; w++)
+        p->alive[w] &= ~(t->rows[w] & ~t->ok[w]);
+    p->n_alive = core_mask_count(p->alive, p->n_words);
+    p->n_done++;
+    j->nodes[t->node].items_done += t->n_rows;
+    release_inputs(t);
+    if (p->n_done == j->n_nodes || p->n_alive == 0)
+        core_part_finish(p);
+    else
+        core_part_ready(p, false);
+}
+
+/* Kept for the quarantine record. Forgotten when there is no memory: the reason is worth less than the work. */
+static void part_note(struct core_part *p, const char *code, const char *text)
+{
+    size_t code_n = strnlen(code, CORE_CODE_BYTES - 1), text_n = strnlen(text, CORE_TEXT_BYTES - 1);
+    char *note = malloc(code_n + text_n + 2);
+
+    free(p->code);
+    p->code = note;
+    p->text = note ? note + code_n + 1 : NULL;
+    if (!note)
+        return;
+    memcpy(p->code, code, code_n);
+    p->code[code_n] = '\0';
+    memcpy(p->text, text, text_n);
+    p->text[text_n] = '\0';
+}
+
+static void count_attempt(struct core_unit *u)
+{
+    struct core *c = u->job->core;
+    struct core_action *a;
+
+    /* Past max_attempts the store knows all that a later life needs: this unit starts split. */
+    if (u->attempts < UINT32_MAX)
+        u->attempts++;
+    if (u->attempts > c->limits.max_attempts || c->faults.forget_attempts)
+        return;
+    a = core_emit(c, CORE_DO_ATTEMPTS);
+    a->attempts.job = u->job->id;
+    a->attempts.unit = u->number;
+    a->attempts.attempts = u->attempts;
+}
+
+/* Ready once more. A part that holds nothing gives its reservation back: a stopped job has nothing in flight then, and does not wait for a
+ * worker that may never come. */
+static void task_again(struct core_task *t)
+{
+    struct core_part *p = t->part;
+    bool holds = p->n_done > 0;
+
+    for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
+        holds |= p->tasks[k].state == CORE_TASK_LEASED;
+    if (holds)
+        core_queue_push(t, true);
+    else
+        core_part_restart(p);
+}
+
+/* The lease has ended badly. */
+void core_task_failed(struct core_task *t, const char *code, const char *text)
+{
+    struct core_part *p = t->part;
+    struct core *c = core_of_part(p);
+
+    part_note(p, code, text);
+    count_attempt(p->unit);
+    if (++p->failures < core_part_limit(p) || c->faults.never_split) {
+        /* Its leases elsewhere in the graph go on; what is queued changes its queue if it must now be alone. */
+        for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
+            if (p->tasks[k].state == CORE_TASK_READY) {
+                core_queue_remove(&p->tasks[k]);
+                core_queue_push(&p->tasks[k], true);
+            }
+        task_again(t);
+        return;
+    }
+    core_part_stop(p, false);
+    if (c->faults.keep_reservation_on_split && p->count > 1) {
+        p->unit->job->n_reserved -= p->is_reserved;
+        c->n_reserved -= p->is_reserved;
+        p->is_reserved = false;
+    }
+    core_part_unreserve(p);
+    if (p->count == 1) {
+        p->quarantined = true;
+        p->n_alive = 0;
+        p->alive[0] = 0;
+        core_part_finish(p);
+        return;
+    }
+    c->counters.splits++;
+    if (!core_part_split(p))
+        core_break(c);
+}
+
+void core_task_returned(struct core_task *t)
+{
+    if (++t->part->unblamed > core_of_part(t->part)->limits.max_unblamed)
+        core_task_failed(t, "returned", "handed back too often");
+    else
+        task_again(t);
+}
+
+void core_payload_lost(struct core *c, uint64_t payload)
+{
+    struct core_task *t = core_map_get(&c->payloads, payload);
+    struct core_part *p = t ? t->part : NULL;
+    bool blame;
+
+    if (!t || !t->has_tensors)
+        return; /* nobody wants them any more */
+    c->counters.payloads_lost++;
+    blame = ++p->unblamed > c->limits.max_unblamed;
+    core_part_restart(p);
+    if (blame) {
+        /* The first node takes the blame: it is queued now, and everything starts from it again. */
+        t = &p->tasks[0];
+        core_queue_remove(t);
+        core_task_failed(t, "lost", "its tensors were lost too often");
+    }
+}
