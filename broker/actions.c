@@ -28,6 +28,7 @@ static void do_refuse(struct broker *b, const struct core_action *a)
 static void do_forget_peer(struct broker *b, const struct core_action *a)
 {
     log_info("event=peer_forgotten peer=%llu", (unsigned long long)a->peer);
+    broker_lost_forget(b, a->peer);
     broker_forget_peer(b, a->peer);
     broker_socket_drop(b->socket, a->peer);
 }
@@ -52,7 +53,7 @@ static void do_work(struct broker *b, const struct core_action *a)
 
     if (rc == 0)
         rc = broker_socket_send(b->socket, work->peer, &m, &err);
-    if (rc < 0 && rc != -EHOSTUNREACH) { /* a lost peer's GONE event takes the lease back */
+    if (rc < 0 && rc != -EHOSTUNREACH) { /* a lost peer says which leases it has when it comes back */
         struct core_event event = unsent(work, rc, "the broker could not send the unit");
 
         log_warn("event=work_not_sent unit=%u peer=%llu reason=\"%s\" it will be given out again", work->unit,
@@ -92,6 +93,7 @@ static void do_load_units(struct broker *b, const struct core_action *a)
                                          .n_items = found[i].n_items,
                                          .attempts = found[i].attempts,
                                          .is_again = found[i].is_again};
+        memcpy(rows[i].parts, found[i].parts, sizeof(rows[i].parts));
         memcpy(rows[i].again, found[i].again, sizeof(rows[i].again)); /* no unit here has more items */
         memcpy(rows[i].bad, found[i].bad, sizeof(rows[i].bad));
         if (core_map_get(&job->unit_first, (uint64_t)found[i].unit + 1))
@@ -119,6 +121,10 @@ static void do_attempts(struct broker *b, const struct core_action *a)
     if (r) {
         r->unit = a->attempts.unit;
         r->attempts = a->attempts.attempts;
+        if (a->attempts.parts && buf_append(&r->parts, a->attempts.parts, a->attempts.n_items) < 0) {
+            committer_request_free(r);
+            r = NULL;
+        }
     }
     log_info("event=attempt_failed job=%llu unit=%u attempts=%u", (unsigned long long)a->attempts.job, a->attempts.unit,
              a->attempts.attempts);

@@ -75,6 +75,7 @@ void committer_request_free(struct committer_request *r)
     free(r->path);
     free(r->meta);
     free(r->again);
+    buf_release(&r->parts);
     buf_release(&r->rows);
     buf_release(&r->records);
     free(r->ends);
@@ -102,7 +103,7 @@ void committer_completion_free(struct committer_completion *done)
 int committer_post(struct committer *c, struct committer_request **r)
 {
     const struct committer_request *q = *r;
-    uint64_t bytes = REQUEST_OVERHEAD_BYTES + q->rows.capacity_bytes + q->records.capacity_bytes +
+    uint64_t bytes = REQUEST_OVERHEAD_BYTES + q->parts.capacity_bytes + q->rows.capacity_bytes + q->records.capacity_bytes +
                      sizeof(uint32_t) * (uint64_t)q->n_records + q->embeddings.capacity_bytes +
                      sizeof(struct store_embedding) * (uint64_t)q->n_embeddings;
     struct passage *p;
@@ -282,7 +283,7 @@ static int apply(struct store *s, const struct committer_request *q, uint32_t *r
                 return err_set(err, -EINVAL, "unit %u: embeddings end behind their buffer", q->unit);
         return store_put_unit(s, q->unit, &records, err);
     case COMMITTER_ATTEMPTS:
-        return store_put_attempts(s, q->unit, q->attempts, err);
+        return store_put_attempts(s, q->unit, q->attempts, q->parts.data, (uint32_t)q->parts.size_bytes, err);
     case COMMITTER_OPEN:
     case COMMITTER_CLOSE:
         break;

@@ -42,7 +42,7 @@ enum committer_op {
     COMMITTER_AGAIN,    /* rows, n_rows: as store_again; the completion's unit is the first that is concerned */
     COMMITTER_SEAL,     /* nothing more */
     COMMITTER_UNIT,     /* unit, again, records, ends, n_records, n_failed, embeddings */
-    COMMITTER_ATTEMPTS, /* unit, attempts */
+    COMMITTER_ATTEMPTS, /* unit, attempts, parts */
     COMMITTER_CLOSE,    /* nothing more; after all earlier requests of the job */
 };
 
@@ -65,6 +65,7 @@ struct committer_request {
 
     uint32_t unit;
     uint32_t attempts;
+    struct buf parts;   /* as store_put_attempts has them */
     uint64_t *again;    /* as struct store_records has it; malloc'ed, owned; NULL: all items */
     struct buf records; /* stored Records (stored_record_encode) back to back, in item order */
     uint32_t *ends;     /* [n_records] end offset of each; malloc'ed, owned */

@@ -17,7 +17,6 @@ struct core_limits core_limits_default(void)
         .lease_ms = 30000,
         .worker_ms = 90000,
         .max_attempts = 3,
-        .split_attempts = 1,
         .max_unblamed = 16,
         .window_units = 1024,
         .max_jobs = 64,
@@ -136,7 +135,7 @@ struct core *core_new(const struct core_limits *limits, uint64_t epoch)
     struct core *c;
 
     assert(limits->memory_bytes && limits->row_bytes && limits->lease_ms > 0 && limits->worker_ms > limits->lease_ms);
-    assert(limits->max_attempts && limits->split_attempts && limits->window_units && limits->max_jobs);
+    assert(limits->max_attempts && limits->window_units && limits->max_jobs);
     assert(limits->max_workers && limits->max_pools && limits->max_worker_items && limits->max_worker_leases);
     c = calloc(1, sizeof(*c));
     if (!c)
@@ -230,12 +229,42 @@ static int dispatch(struct core *c, const struct core_event *e)
         return 0;
     case CORE_EVENT_SHUTDOWN:
         c->shutdown = true;
+        core_workers_give_up_lost(c);
         return 0;
     case CORE_N_EVENTS:
         break;
     }
     assert(!"an event that is none");
     return -EINVAL;
+}
+
+/* The earliest deadline, in our time. */
+static int64_t next_due(const struct core *c)
+{
+    int64_t at = INT64_MAX;
+
+    if (c->lease_deadlines.n && c->lease_deadlines.entries[0].key < at)
+        at = c->lease_deadlines.entries[0].key;
+    if (c->worker_deadlines.n && c->worker_deadlines.entries[0].key < at)
+        at = c->worker_deadlines.entries[0].key;
+    return at;
+}
+
+/* Who comes late to a deadline was stopped, or starved, and has not heard what others said meanwhile: time stood still
+ * for it, and all get the time to be heard, or to connect again. */
+static void set_clock(struct core *c, int64_t now_ms)
+{
+    const int64_t due = next_due(c);
+    int64_t ours = now_ms - c->stood_still_ms;
+
+    if (due != INT64_MAX && ours - due > c->limits.lease_ms / 30) {
+        ours = due - c->limits.lease_ms / 3;
+        if (ours < c->now_ms)
+            ours = c->now_ms;
+        c->stood_still_ms = now_ms - ours;
+    }
+    if (ours > c->now_ms)
+        c->now_ms = ours;
 }
 
 int core_step(struct core *c, const struct core_event *event, int64_t now_ms, struct core_actions *ret_actions)
@@ -245,8 +274,7 @@ int core_step(struct core *c, const struct core_event *event, int64_t now_ms, st
     if (c->broken)
         return -ENOMEM;
     c->out = ret_actions;
-    if (now_ms > c->now_ms)
-        c->now_ms = now_ms;
+    set_clock(c, now_ms);
     c->counters.events++;
     core_expire(c);
     rc = dispatch(c, event);
@@ -263,13 +291,9 @@ int core_step(struct core *c, const struct core_event *event, int64_t now_ms, st
 
 int64_t core_next_deadline(const struct core *c)
 {
-    int64_t at = INT64_MAX;
+    const int64_t due = next_due(c);
 
-    if (c->lease_deadlines.n && c->lease_deadlines.entries[0].key < at)
-        at = c->lease_deadlines.entries[0].key;
-    if (c->worker_deadlines.n && c->worker_deadlines.entries[0].key < at)
-        at = c->worker_deadlines.entries[0].key;
-    return at;
+    return due == INT64_MAX ? due : due + c->stood_still_ms;
 }
 
 /* -- numbers ------------------------------------------------------------------------------------------------------- */
@@ -298,7 +322,7 @@ void core_stats_get(const struct core *c, struct core_stats *ret)
 {
     *ret = c->counters;
     ret->n_jobs = c->n_jobs;
-    ret->n_workers = (uint32_t)c->workers_by_peer.n;
+    ret->n_workers = (uint32_t)c->workers_by_peer.n - c->n_lost;
     ret->n_leases = (uint32_t)c->leases.n;
     memcpy(ret->workers, c->n_workers, sizeof(ret->workers));
     ret->reserved_bytes = c->reserved_bytes;
@@ -348,6 +372,7 @@ int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats
         s->items_done = n->items_done;
         s->failures = n->failures;
         s->expiries = n->expiries;
+        s->isolations = n->isolations;
     }
     return 0;
 }

@@ -10,9 +10,13 @@
  *
  * Rules that the shell may rely on:
  *  - A result counts only under its own (epoch, lease, peer). Anything else is counted and its payload dropped.
- *  - A lease that ends otherwise than by RESULT, RETURN or a clean GONE raises the unit's attempts, durably. After
- *    max_attempts the unit is split in halves down to the bad item, which is quarantined. The last attempt of a part is
- *    leased alone: its worker holds nothing else, so that nobody is blamed for a neighbour.
+ *  - A lease that ends otherwise than by RESULT, RETURN or a clean GONE raises the unit's attempts, durably; where a part
+ *    has several leases, the first of them that ends so does, once. From then on the part is in suspicion and is leased
+ *    alone: its worker holds nothing else, so that nobody is blamed for a neighbour. When it fails once more it is cut in
+ *    pieces, which run alone, too, and so on down to the bad item, which is quarantined after max_attempts. Into which
+ *    pieces a unit is cut, and how often each failed, is as durable as its attempts.
+ *  - A lost connection (GONE, neither clean nor ended) is no failure: the leases go on until they end in their time, or
+ *    the process says HELLO under another connection and names those that it still holds. The others go back unpunished.
  *  - A first-node lease reserves the part's peak tensor bytes for its whole path: nothing downstream waits for memory.
  *    A part larger than the whole budget runs when nothing else holds memory.
  *  - Rows that are kept for commits are bounded the same way: a part that starts reserves what its rows will take, from
@@ -28,6 +32,8 @@
  *    else is left to do; a surge puts those that are held, and what fails from then on, back among the units to be done.
  *    Items that are done again do not count, since they lose nothing, nor do those that are known to fail.
  *  - A payload handed over with RESULT belongs to the core until CORE_DO_DROP_PAYLOAD names it, which happens once.
+ *  - Whoever steps the core late, by more than a thirtieth of lease_ms past core_next_deadline, was stopped: time stood
+ *    still for it, and a third of lease_ms passes before the next deadline, so that all can be heard.
  *
  * Who may call: one thread, the broker's loop. Units: times are monotonic milliseconds that never go back, sizes bytes.
  * Memory: what events point to is read during the call only. What actions point to is valid until the next core_step or
@@ -62,8 +68,7 @@ struct core_limits {
     uint64_t row_bytes;      /* rows kept for commits, all jobs */
     int64_t lease_ms;        /* a lease not extended for this long is void */
     int64_t worker_ms;       /* a worker not heard for this long is forgotten; > lease_ms */
-    uint32_t max_attempts;   /* failures of a whole unit before it is split; of a single item before quarantine */
-    uint32_t split_attempts; /* failures of a part of several items before it is split further */
+    uint32_t max_attempts;   /* failures of a single item before quarantine */
     uint32_t max_unblamed;   /* RETURNs and lost payloads of a part that go unpunished; later ones count as failures */
     uint32_t window_units;   /* units of one job held in memory */
     uint32_t max_jobs;       /* open at once */
@@ -141,7 +146,9 @@ enum core_event_type {
 struct core_unit_row {
     uint32_t unit;
     uint32_t n_items;  /* 1..CORE_MAX_UNIT_ITEMS */
-    uint32_t attempts; /* as last made durable; >= max_attempts: starts split */
+    uint32_t attempts; /* as last made durable, and so is `parts` */
+    /* Of a unit that was cut: 1 + the failures of the part that begins at item i, 0: none does. All 0: it was not. */
+    uint8_t parts[CORE_MAX_UNIT_ITEMS];
     bool is_again;     /* it was done before: now only the items of `again`, at least one */
     uint64_t again[CORE_MASK_WORDS];
     uint64_t bad[CORE_MASK_WORDS]; /* items whose own list says that they fail: they say nothing about the source */
@@ -187,6 +194,9 @@ struct core_event {
             uint8_t fingerprint[CORE_FINGERPRINT_BYTES]; /* all zero: computes nothing in particular (null device) */
             uint32_t window_items;
             uint64_t window_bytes; /* of input tensors */
+            uint64_t epoch;        /* of the leases that it holds; 0: it does not say which */
+            const uint64_t *leases;
+            uint32_t n_leases;
         } hello;
         struct {
             uint64_t peer;
@@ -201,6 +211,7 @@ struct core_event {
         struct {
             uint64_t peer;
             bool clean; /* BYE: what it still held is handed back unpunished */
+            bool ended; /* its process is no more: what it held has failed. May follow a GONE that did not know */
         } gone;
         struct {
             struct core_lease_ref lease;
@@ -229,7 +240,7 @@ enum core_action_type {
     CORE_DO_WELCOME,     /* .peer */
     CORE_DO_REFUSE,      /* .refuse: then forget the peer */
     CORE_DO_HELLO_AGAIN, /* .peer: it speaks but is not known (timed out, replaced, refused): make it say HELLO again */
-    CORE_DO_FORGET_PEER, /* .peer: silent too long or replaced; the core knows it no more */
+    CORE_DO_FORGET_PEER, /* .peer: silent too long, lost or replaced; the core knows it no more */
     CORE_DO_WORK,        /* .work: send it */
     CORE_DO_DROP_TENSORS, /* .payload: tensors had their last consumer; rows are needed until the commit */
     CORE_DO_DROP_PAYLOAD, /* .payload: all of it; the handle is dead */
@@ -307,7 +318,8 @@ struct core_action {
         } load;
         struct {
             uint64_t job;
-            uint32_t unit, attempts;
+            uint32_t unit, attempts, n_items;
+            const uint8_t *parts; /* as in core_unit_row, n_items of them; NULL: the unit was not cut */
         } attempts;
         struct {
             uint64_t job;
@@ -371,6 +383,7 @@ struct core_node_stats {
     uint32_t parts_ready, parts_leased;
     uint64_t items_done;
     uint64_t failures, expiries; /* FAILURE and GONE; leases that ran out */
+    uint64_t isolations;         /* of the failures: workers lost with a part in suspicion that ran alone */
 };
 
 /* Of this process; what was done before it started the store knows. */

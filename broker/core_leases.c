@@ -67,6 +67,7 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
         .worker = w,
         .next = w->leases,
         .n_items = t->n_rows,
+        .attempt = t->part->failures,
         .n_bytes = j->nodes[t->node].in_bytes * t->n_rows,
         .alone = core_part_is_alone(t->part),
         .on_trial = w->n_late > 0,
@@ -113,9 +114,56 @@ void core_lease_end(struct core *c, struct core_lease *l)
 static void lease_fails(struct core *c, struct core_lease *l, const char *code, const char *text)
 {
     struct core_task *t = l->task;
+    const uint32_t attempt = l->attempt;
 
     core_lease_end(c, l);
-    core_task_failed(t, code, text);
+    core_task_failed(t, attempt, code, text);
+}
+
+/* Its worker is no more. */
+void core_lease_lost(struct core *c, struct core_lease *l, const char *text)
+{
+    struct core_job_node *n = &l->task->part->unit->job->nodes[l->task->node];
+
+    n->failures++;
+    n->isolations += l->alone;
+    c->counters.failures++;
+    lease_fails(c, l, "worker_lost", text);
+}
+
+void core_lease_give_back(struct core *c, struct core_lease *l)
+{
+    struct core_task *t = l->task;
+    const uint32_t attempt = l->attempt;
+
+    c->counters.returns++;
+    core_lease_end(c, l);
+    core_task_returned(t, attempt);
+}
+
+/* The worker has a new connection and says which leases it holds: those go on. The others never reached it, or what it
+ * made of them was lost on the way. */
+void core_leases_confirm(struct core *c, struct core_worker *w, const uint64_t *leases, uint32_t n)
+{
+    struct core_lease *l;
+
+    for (uint32_t i = 0; i < n; i++) {
+        l = core_map_get(&c->leases, leases[i]);
+        if (!l || l->worker != w)
+            continue;
+        l->confirmed = true;
+        extend(c, l);
+    }
+    for (l = w->leases; l;) {
+        if (l->confirmed) {
+            l = l->next;
+            continue;
+        }
+        core_lease_give_back(c, l);
+        l = w->leases; /* that may have ended others, too */
+    }
+    for (l = w->leases; l; l = l->next)
+        l->confirmed = false;
 }
 
 /* -- messages ------------------------------------------------------------------------------------------------------ */
@@ -159,7 +207,7 @@ static void not_late(struct core_worker *w, struct core *c)
         return;
     w->n_late = 0;
     w->rest_until_ms = 0;
-    w->silent = false;
+    w->silent = w->lost;
     core_worker_update(w, c);
 }
 
@@ -207,15 +255,11 @@ static void failure(struct core *c, const struct core_event *e)
 static void hand_back(struct core *c, const struct core_event *e)
 {
     struct core_lease *l = find_lease(c, &e->lease);
-    struct core_task *t;
 
     if (!l)
         return;
-    t = l->task;
     not_late(l->worker, c);
-    c->counters.returns++;
-    core_lease_end(c, l);
-    core_task_returned(t);
+    core_lease_give_back(c, l);
 }
 
 void core_lease_event(struct core *c, struct core_worker *w, const struct core_event *e)
@@ -238,7 +282,8 @@ static void lease_expires(struct core *c, struct core_lease *l)
 {
     struct core_worker *w = l->worker;
     struct core_task *t = l->task;
-    bool on_trial = l->on_trial;
+    const uint32_t attempt = l->attempt;
+    const bool on_trial = l->on_trial;
 
     t->part->unit->job->nodes[t->node].expiries++;
     c->counters.expiries++;
@@ -249,9 +294,13 @@ static void lease_expires(struct core *c, struct core_lease *l)
     w->silent = true;
     core_lease_end(c, l);
     if (on_trial)
-        core_task_returned(t);
+        core_task_returned(t, attempt);
+    else if (w->lost)
+        core_task_failed(t, attempt, "worker_lost", "its worker was lost and did not come back");
     else
-        core_task_failed(t, "expired", "its worker did not answer in time");
+        core_task_failed(t, attempt, "expired", "its worker did not answer in time");
+    if (w->lost && !w->leases)
+        core_worker_forget(c, w);
 }
 
 void core_expire(struct core *c)

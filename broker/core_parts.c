@@ -64,6 +64,13 @@ static bool is_wanted(const struct core_unit *u, uint32_t item)
     return !u->again || (u->again[item / 64] >> (item % 64) & 1);
 }
 
+bool core_unit_wants_any(const struct core_unit *u, uint32_t first, uint32_t end)
+{
+    while (first < end && !is_wanted(u, first))
+        first++;
+    return first < end;
+}
+
 /* No node has failed any item yet. */
 static void part_revive(struct core_part *p)
 {
@@ -76,8 +83,7 @@ static void part_revive(struct core_part *p)
     p->n_alive = p->n_wanted = core_mask_count(p->alive, p->n_words);
 }
 
-/* Of these items of the unit, from the first to the last that is wanted; there is one. So a part of one item is wanted,
- * and one of several has several that are. */
+/* So a part of one item is wanted, and one of several has several that are. */
 struct core_part *core_part_new(struct core_unit *u, uint32_t first, uint32_t count)
 {
     uint32_t n_nodes = u->job->n_nodes, n_words;
@@ -114,17 +120,20 @@ void core_part_free(struct core_part *p)
     free(p);
 }
 
-/* What a part that fails once more may still be allowed. */
+/* A single item has its attempts. Several that failed together are in suspicion, run alone, and are cut up as soon as
+ * they fail once more. */
 uint32_t core_part_limit(const struct core_part *p)
 {
-    const struct core_limits *l = &core_of_part(p)->limits;
+    const uint32_t max_attempts = core_of_part(p)->limits.max_attempts;
 
-    return p->count > 1 && p->split ? l->split_attempts : l->max_attempts;
+    if (p->count == 1)
+        return max_attempts;
+    return p->split || max_attempts == 1 ? 1 : 2;
 }
 
 bool core_part_is_alone(const struct core_part *p)
 {
-    return p->failures + 1 >= core_part_limit(p) && (p->split || p->failures > 0);
+    return p->split || p->failures > 0;
 }
 
 /* Nodes whose inputs are there join a queue. */
@@ -180,39 +189,41 @@ void core_part_finish(struct core_part *p)
         core_unit_finished(u);
 }
 
-/* How many items the first half has: as many wanted ones as the second, or one more. */
-static uint32_t first_half(const struct core_part *p)
+/* Where the k-th of n pieces ends, counted within the unit: each has as many wanted items as another, or one more. */
+static uint32_t piece_end(const struct core_part *p, uint32_t k, uint32_t n)
 {
-    uint32_t n = 0, i = 0;
+    uint32_t n_before = (k + 1) * p->n_wanted / n, at = p->first;
 
-    for (; n < (p->n_wanted + 1) / 2; i++)
-        n += is_wanted(p->unit, p->first + i);
-    return i;
+    for (uint32_t seen = 0; seen < n_before; at++)
+        seen += is_wanted(p->unit, at);
+    return at;
 }
 
-/* Halves in place of the part. False: no memory, nothing has changed. */
 bool core_part_split(struct core_part *p)
 {
     struct core_unit *u = p->unit;
-    uint32_t half = first_half(p);
-    struct core_part *a = core_part_new(u, p->first, half);
-    struct core_part *b = core_part_new(u, p->first + half, p->count - half);
-    struct core_part **at = &u->parts;
+    const uint32_t n = p->n_wanted < CORE_PIECES ? p->n_wanted : CORE_PIECES;
+    struct core_part *pieces[CORE_PIECES], **at = &u->parts;
 
-    if (!a || !b) {
-        free(a);
-        free(b);
-        return false;
+    for (uint32_t k = 0, first = p->first; k < n; k++) {
+        pieces[k] = core_part_new(u, first, piece_end(p, k, n) - first);
+        if (!pieces[k]) {
+            while (k > 0)
+                core_part_free(pieces[--k]);
+            return false;
+        }
+        pieces[k]->split = true;
+        first = piece_end(p, k, n);
     }
     while (*at != p)
         at = &(*at)->next;
-    *at = a;
-    a->next = b;
-    b->next = p->next;
-    a->split = b->split = true;
-    u->n_parts++;
+    pieces[n - 1]->next = p->next;
+    for (uint32_t k = n - 1; k > 0; k--)
+        pieces[k - 1]->next = pieces[k];
+    *at = pieces[0];
+    u->n_parts += n - 1;
     core_part_free(p);
-    core_part_ready(b, true);
-    core_part_ready(a, true);
+    for (uint32_t k = n; k > 0; k--)
+        core_part_ready(pieces[k - 1], true);
     return true;
 }

@@ -19,6 +19,8 @@
 #include "broker/core.h"
 #include "broker/core_table.h"
 
+enum { CORE_PIECES = 8 }; /* of a part that is split */
+
 struct core_part;
 struct core_unit;
 struct core_job;
@@ -32,7 +34,7 @@ enum core_task_state {
     CORE_TASK_DONE
 };
 
-/* Fresh: the part holds no memory yet, so this lease would start it. Alone: see core.h, the last attempt. */
+/* Fresh: the part holds no memory yet, so this lease would start it. Alone: see core.h, a part in suspicion. */
 enum core_queue_kind {
     CORE_QUEUE_READY,
     CORE_QUEUE_READY_ALONE,
@@ -115,7 +117,7 @@ struct core_job_node {
     uint64_t row_bytes; /* of an item's kept rows, the most so far */
     struct core_queue queues[CORE_N_QUEUES];
     uint32_t n_leased;
-    uint64_t items_done, failures, expiries;
+    uint64_t items_done, failures, expiries, isolations;
 };
 
 struct core_job {
@@ -169,10 +171,11 @@ struct core_lease {
     struct core_worker *worker;
     struct core_lease *prev, *next; /* of the worker */
     uint32_t deadline_place;
-    uint32_t n_items;
+    uint32_t n_items, attempt; /* attempt: the part's failures when it was granted */
     uint64_t n_bytes;
     bool alone;
-    bool on_trial; /* granted while its worker was late */
+    bool on_trial;  /* granted while its worker was late */
+    bool confirmed; /* within core_leases_confirm */
 };
 
 struct core_worker {
@@ -189,6 +192,7 @@ struct core_worker {
     uint32_t n_late; /* rounds of expiry since it last ended a lease itself */
     int64_t rest_until_ms;
     bool holds_alone; /* its only lease wants no company */
+    bool lost;        /* its connection is; silent, and its leases go on */
 };
 
 struct core {
@@ -207,7 +211,8 @@ struct core {
     uint32_t n_pools;
     uint64_t next_lease, next_pool_serial, vtime;
     uint64_t reserved_bytes, reserved_row_bytes, row_bytes;
-    uint32_t n_reserved, n_commits;
+    uint32_t n_reserved, n_commits, n_lost;
+    int64_t stood_still_ms; /* the caller's time less ours */
     uint32_t n_ready[CORE_MAX_STAGES], n_ready_alone[CORE_MAX_STAGES], n_workers[CORE_MAX_STAGES];
     struct core_stats counters; /* only its uint64_t counters */
     struct core_action dummy;   /* what core_emit returns when there is no memory */
@@ -242,10 +247,13 @@ struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *
 void core_unit_free(struct core_unit *u);
 void core_unit_set_state(struct core_unit *u, enum core_unit_state state); /* moves the list entry too */
 void core_unit_drop(struct core_unit *u); /* void its leases, drop its payloads, give memory back */
+bool core_unit_is_cut(const struct core_unit *u);
+void core_unit_describe_parts(const struct core_unit *u, uint8_t *ret_parts); /* as in core_unit_row, n_items */
 
 /* core_parts.c */
 uint32_t core_mask_count(const uint64_t *m, uint32_t n_words);
 struct core *core_of_part(const struct core_part *p);
+bool core_unit_wants_any(const struct core_unit *u, uint32_t first, uint32_t end); /* items first .. end - 1 */
 /* Of these items of the unit, from the first to the last that is wanted; there is one. NULL: no memory. */
 struct core_part *core_part_new(struct core_unit *u, uint32_t first, uint32_t count);
 void core_part_free(struct core_part *p);
@@ -258,14 +266,15 @@ void core_part_ready(struct core_part *p, bool front); /* nodes whose inputs are
 void core_part_stop(struct core_part *p, bool keep_rows);
 void core_part_restart(struct core_part *p);
 void core_part_finish(struct core_part *p);
-bool core_part_split(struct core_part *p); /* false: no memory, nothing has changed */
+bool core_part_split(struct core_part *p); /* into CORE_PIECES at most; false: no memory, nothing has changed */
 
 /* core_tasks.c */
 void core_task_drop_payload(struct core_task *t);
 void core_task_drop_tensors(struct core_task *t);
 void core_task_result(struct core_task *t, const struct core_event *e, uint64_t host);
-void core_task_failed(struct core_task *t, const char *code, const char *text);
-void core_task_returned(struct core_task *t);
+/* The lease has ended badly, or handed back. `attempt`: the part's failures when it was granted. */
+void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text);
+void core_task_returned(struct core_task *t, uint32_t attempt);
 void core_payload_lost(struct core *c, uint64_t payload);
 
 /* core_schedule.c */
@@ -278,12 +287,17 @@ void core_worker_hello(struct core *c, const struct core_event *e);
 void core_worker_event(struct core *c, const struct core_event *e); /* all others of a peer */
 void core_worker_update(struct core_worker *w, struct core *c);     /* its room changed */
 void core_worker_is_late(struct core *c, struct core_worker *w);
+void core_worker_forget(struct core *c, struct core_worker *w); /* nobody is blamed for what it still holds */
+void core_workers_give_up_lost(struct core *c);
 bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
 uint64_t core_group_key(const struct core_pool *p, uint64_t host);
 
 /* core_leases.c */
 void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w);
 void core_lease_end(struct core *c, struct core_lease *l);
+void core_lease_lost(struct core *c, struct core_lease *l, const char *text);
+void core_lease_give_back(struct core *c, struct core_lease *l);
+void core_leases_confirm(struct core *c, struct core_worker *w, const uint64_t *leases, uint32_t n);
 void core_lease_event(struct core *c, struct core_worker *w, const struct core_event *e); /* w NULL: a stranger */
 void core_expire(struct core *c);
 

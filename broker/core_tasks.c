@@ -132,24 +132,33 @@ static void part_note(struct core_part *p, const char *code, const char *text)
     p->text[text_n] = '\0';
 }
 
-static void count_attempt(struct core_unit *u)
+/* Failed attempts, and into which parts they have cut the unit, outlive this process. */
+static void put_attempts(struct core_unit *u)
 {
     struct core *c = u->job->core;
     struct core_action *a;
+    uint8_t *parts = NULL;
 
-    /* Past max_attempts the store knows all that a later life needs: this unit starts split. */
     if (u->attempts < UINT32_MAX)
         u->attempts++;
-    if (u->attempts > c->limits.max_attempts || c->faults.forget_attempts)
+    if (c->faults.forget_attempts)
         return;
+    if (core_unit_is_cut(u)) {
+        parts = core_emit_alloc(c, u->n_items);
+        if (!parts)
+            return;
+        core_unit_describe_parts(u, parts);
+    }
     a = core_emit(c, CORE_DO_ATTEMPTS);
     a->attempts.job = u->job->id;
     a->attempts.unit = u->number;
     a->attempts.attempts = u->attempts;
+    a->attempts.n_items = u->n_items;
+    a->attempts.parts = parts;
 }
 
-/* Ready once more. A part that holds nothing gives its reservation back: a stopped job has nothing in flight then, and does not wait for a
- * worker that may never come. */
+/* Ready once more. A part that holds nothing gives its reservation back: a stopped job has nothing in flight then, and
+ * does not wait for a worker that may never come. */
 static void task_again(struct core_task *t)
 {
     struct core_part *p = t->part;
@@ -163,27 +172,24 @@ static void task_again(struct core_task *t)
         core_part_restart(p);
 }
 
-/* The lease has ended badly. */
-void core_task_failed(struct core_task *t, const char *code, const char *text)
+/* From now on it runs alone. Its leases elsewhere in the graph go on; what is queued changes its queue. */
+static void part_is_suspect(struct core_part *p)
 {
-    struct core_part *p = t->part;
-    struct core *c = core_of_part(p);
+    for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
+        if (p->tasks[k].state == CORE_TASK_READY) {
+            core_queue_remove(&p->tasks[k]);
+            core_queue_push(&p->tasks[k], true);
+        }
+}
 
-    part_note(p, code, text);
-    count_attempt(p->unit);
-    if (++p->failures < core_part_limit(p) || c->faults.never_split) {
-        /* Its leases elsewhere in the graph go on; what is queued changes its queue if it must now be alone. */
-        for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
-            if (p->tasks[k].state == CORE_TASK_READY) {
-                core_queue_remove(&p->tasks[k]);
-                core_queue_push(&p->tasks[k], true);
-            }
-        task_again(t);
-        return;
-    }
+static void part_gives_up(struct core_part *p)
+{
+    struct core *c = core_of_part(p);
+    struct core_unit *u = p->unit;
+
     core_part_stop(p, false);
     if (c->faults.keep_reservation_on_split && p->count > 1) {
-        p->unit->job->n_reserved -= p->is_reserved;
+        u->job->n_reserved -= p->is_reserved;
         c->n_reserved -= p->is_reserved;
         p->is_reserved = false;
     }
@@ -192,18 +198,40 @@ void core_task_failed(struct core_task *t, const char *code, const char *text)
         p->quarantined = true;
         p->n_alive = 0;
         p->alive[0] = 0;
+        put_attempts(u);
         core_part_finish(p);
         return;
     }
     c->counters.splits++;
     if (!core_part_split(p))
         core_break(c);
+    put_attempts(u);
 }
 
-void core_task_returned(struct core_task *t)
+/* Only the first of its leases that ends badly fails an attempt: the others ran beside it, perhaps on the worker that
+ * was lost, and perhaps not alone as the next attempt does. */
+void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text)
+{
+    struct core_part *p = t->part;
+
+    if (attempt != p->failures) {
+        task_again(t);
+        return;
+    }
+    part_note(p, code, text);
+    if (++p->failures >= core_part_limit(p) && !core_of_part(p)->faults.never_split) {
+        part_gives_up(p);
+        return;
+    }
+    put_attempts(p->unit);
+    part_is_suspect(p);
+    task_again(t);
+}
+
+void core_task_returned(struct core_task *t, uint32_t attempt)
 {
     if (++t->part->unblamed > core_of_part(t->part)->limits.max_unblamed)
-        core_task_failed(t, "returned", "handed back too often");
+        core_task_failed(t, attempt, "returned", "handed back too often");
     else
         task_again(t);
 }
@@ -223,6 +251,6 @@ void core_payload_lost(struct core *c, uint64_t payload)
         /* The first node takes the blame: it is queued now, and everything starts from it again. */
         t = &p->tasks[0];
         core_queue_remove(t);
-        core_task_failed(t, "lost", "its tensors were lost too often");
+        core_task_failed(t, p->failures, "lost", "its tensors were lost too often");
     }
 }

@@ -4,9 +4,54 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool core_unit_is_cut(const struct core_unit *u)
+{
+    return u->parts->split;
+}
+
+void core_unit_describe_parts(const struct core_unit *u, uint8_t *ret_parts)
+{
+    memset(ret_parts, 0, u->n_items);
+    for (const struct core_part *p = u->parts; p; p = p->next)
+        ret_parts[p->first] = (uint8_t)(1 + (p->failures < UINT8_MAX - 1 ? p->failures : UINT8_MAX - 1));
+}
+
+/* Where the part that begins at this item ends; *ret_failures: what it failed in earlier lives. */
+static uint32_t next_part(const struct core_unit_row *row, uint32_t first, uint32_t *ret_failures)
+{
+    uint32_t next = first + 1;
+
+    while (next < row->n_items && row->parts[next] == 0)
+        next++;
+    *ret_failures = row->parts[first] ? row->parts[first] - 1 : 0;
+    if (next - first == row->n_items)
+        *ret_failures = row->attempts;
+    return next;
+}
+
+/* As they were left. What used up its attempts gets one more, so that its reason can be told. */
+static bool make_parts(struct core_unit *u, const struct core_unit_row *row)
+{
+    struct core_part **at = &u->parts;
+
+    for (uint32_t first = 0, next, failures; first < u->n_items; first = next) {
+        next = next_part(row, first, &failures);
+        if (!core_unit_wants_any(u, first, next))
+            continue;
+        *at = core_part_new(u, first, next - first);
+        if (!*at)
+            return false;
+        (*at)->split = next - first < u->n_items;
+        (*at)->failures = failures < core_part_limit(*at) ? failures : core_part_limit(*at) - 1;
+        u->n_wanted += (*at)->n_wanted;
+        u->n_parts++;
+        at = &(*at)->next;
+    }
+    return true;
+}
+
 struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row)
 {
-    uint32_t max_attempts = j->core->limits.max_attempts;
     const bool again = row->is_again && !j->core->faults.redo_all, bad = core_mask_count(row->bad, CORE_MASK_WORDS) > 0;
     struct core_unit *u = calloc(1, sizeof(*u) + again * sizeof(row->again) + bad * sizeof(row->bad));
     uint64_t *mask = u ? (uint64_t *)(u + 1) : NULL;
@@ -23,22 +68,14 @@ struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *
     u->number = row->unit;
     u->n_items = row->n_items;
     u->attempts = row->attempts;
-    u->n_parts = 1;
     u->state = CORE_N_UNIT_STATES;
-    u->parts = core_part_new(u, 0, u->n_items);
-    if (!u->parts || core_map_put(&j->units, (uint64_t)u->number + 1, u) < 0) {
-        free(u->parts);
-        free(u);
+    if (!make_parts(u, row) || core_map_put(&j->units, (uint64_t)u->number + 1, u) < 0) {
+        core_unit_free(u);
         return NULL;
     }
-    u->n_wanted = u->parts->n_wanted;
     core_unit_set_state(u, CORE_UNIT_WAITING);
-    /* A unit that used up its attempts in an earlier life is split at once; a single item gets one more, alone, so that
-     * its reason can be told. */
-    if (u->attempts >= max_attempts && u->n_wanted > 1)
-        return core_part_split(u->parts) ? u : NULL;
-    u->parts->failures = u->attempts < max_attempts ? u->attempts : max_attempts - 1;
-    core_part_ready(u->parts, false);
+    for (struct core_part *p = u->parts; p; p = p->next)
+        core_part_ready(p, false);
     return u;
 }
 

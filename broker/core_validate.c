@@ -146,13 +146,14 @@ static void check_worker(const struct core *c, const struct core_worker *w)
     assert(n <= c->limits.max_worker_leases && w->deadline_place != 0);
     assert(core_map_get(&c->workers_by_peer, w->peer) == w && core_map_get(&c->workers_by_name, w->name_key) == w);
     assert((w->pool_place != 0) == (w->group_place != 0));
+    assert(!w->lost || w->silent);
     assert(w->pool_place == 0 || (!w->silent && w->window_items > 0 && !w->holds_alone));
 }
 
 void core_validate(const struct core *c)
 {
     struct tally sum = {0};
-    uint32_t n_workers = 0;
+    uint32_t n_workers = 0, n_lost = 0;
 
     if (c->broken)
         return;
@@ -167,8 +168,13 @@ void core_validate(const struct core *c)
     for (uint32_t s = 0; s < CORE_MAX_STAGES; s++)
         assert(sum.n_ready[s] == c->n_ready[s] && sum.n_ready_alone[s] == c->n_ready_alone[s]);
     for (size_t i = 0; i < c->workers_by_peer.capacity; i++)
-        if (c->workers_by_peer.slots[i].key)
-            check_worker(c, c->workers_by_peer.slots[i].value);
+        if (c->workers_by_peer.slots[i].key) {
+            const struct core_worker *w = c->workers_by_peer.slots[i].value;
+
+            check_worker(c, w);
+            n_lost += w->lost;
+        }
+    assert(n_lost == c->n_lost && (n_lost == 0 || !c->shutdown));
     for (uint32_t i = 0; i < c->n_pools; i++) {
         assert(c->pools[i]->n_workers > 0);
         n_workers += c->pools[i]->n_workers;

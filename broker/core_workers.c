@@ -125,19 +125,13 @@ static void remove_worker(struct core *c, struct core_worker *w, bool clean, con
     w->silent = true; /* nothing new while its leases end */
     core_worker_update(w, c);
     while (w->leases) {
-        struct core_task *t = w->leases->task; /* NOLINT(clang-analyzer-unix.Malloc): core_lease_end takes it off */
-        struct core_job_node *n = &t->part->unit->job->nodes[t->node];
+        struct core_lease *l = w->leases; /* NOLINT(clang-analyzer-unix.Malloc): core_lease_end takes it off */
 
-        assert(w->leases->worker == w);
-        core_lease_end(c, w->leases);
-        if (clean) {
-            c->counters.returns++;
-            core_task_returned(t);
-            continue;
-        }
-        n->failures++;
-        c->counters.failures++;
-        core_task_failed(t, "worker_lost", text);
+        assert(l->worker == w);
+        if (clean)
+            core_lease_give_back(c, l);
+        else
+            core_lease_lost(c, l, text);
     }
     core_heap_remove(&c->worker_deadlines, &w->deadline_place);
     core_map_take(&c->workers_by_peer, w->peer);
@@ -147,15 +141,70 @@ static void remove_worker(struct core *c, struct core_worker *w, bool clean, con
         p->clearing = NULL;
     w->group->n_workers--;
     group_put(c, w->group, w->group_key);
-    c->n_workers[p->stage]--;
+    if (w->lost)
+        c->n_lost--;
+    else
+        c->n_workers[p->stage]--;
     p->n_workers--;
     pool_put(c, p);
     free(w);
 }
 
+void core_worker_forget(struct core *c, struct core_worker *w)
+{
+    core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
+    remove_worker(c, w, true, NULL);
+}
+
+/* Its connection is lost; whether its process lives, nobody knows. It may come back under another one until its leases
+ * end, and they are no failures until then. */
+static void lose_worker(struct core *c, struct core_worker *w)
+{
+    if (w->lost)
+        return;
+    if (!w->leases || c->shutdown) {
+        core_worker_forget(c, w);
+        return;
+    }
+    w->lost = w->silent = true;
+    c->n_lost++;
+    c->n_workers[w->pool->stage]--;
+    core_worker_update(w, c);
+}
+
+/* The process that was known as another peer, or was lost. What it says it holds, it goes on with. */
+static void take_connection(struct core *c, struct core_worker *w, const struct core_event *e)
+{
+    if (w->peer != e->hello.peer) {
+        core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
+        core_map_take(&c->workers_by_peer, w->peer);
+        w->peer = e->hello.peer;
+        if (core_map_put(&c->workers_by_peer, w->peer, w) < 0)
+            core_break(c);
+    }
+    if (w->lost) {
+        w->lost = false;
+        c->n_lost--;
+        c->n_workers[w->pool->stage]++;
+    }
+    if (e->hello.epoch != 0)
+        core_leases_confirm(c, w, e->hello.leases, e->hello.epoch == c->epoch ? e->hello.n_leases : 0);
+}
+
+/* For a broker that ends: what it gave out is void then. */
+void core_workers_give_up_lost(struct core *c)
+{
+    for (size_t i = 0; c->n_lost > 0; i = (i + 1) % c->workers_by_peer.capacity) {
+        struct core_worker *w = c->workers_by_peer.slots[i].value;
+
+        if (w && w->lost)
+            core_worker_forget(c, w);
+    }
+}
+
 static void heard(struct core *c, struct core_worker *w)
 {
-    if (w->silent && c->now_ms >= w->rest_until_ms) {
+    if (w->silent && !w->lost && c->now_ms >= w->rest_until_ms) {
         w->silent = false;
         core_worker_update(w, c);
     }
@@ -242,23 +291,34 @@ static struct core_worker *add_worker(struct core *c, const struct core_event *e
     return w;
 }
 
+static bool is_of(const struct core_worker *w, const struct core_event *e)
+{
+    return w->pool->stage == e->hello.stage &&
+           memcmp(w->pool->fingerprint, e->hello.fingerprint, CORE_FINGERPRINT_BYTES) == 0;
+}
+
 /* The peer's own earlier HELLO, or the process's under another connection. NULL: none that stays. */
 static struct core_worker *known_worker(struct core *c, const struct core_event *e)
 {
     uint64_t name = core_mix64(core_mix64(e->hello.host) ^ e->hello.nonce) | 1;
     struct core_worker *w = core_map_get(&c->workers_by_peer, e->hello.peer);
-    struct core_worker *same;
+    struct core_worker *same = core_map_get(&c->workers_by_name, name);
 
-    if (w && w->name_key == name && w->pool->stage == e->hello.stage &&
-        memcmp(w->pool->fingerprint, e->hello.fingerprint, CORE_FINGERPRINT_BYTES) == 0)
+    if (w && w == same && is_of(w, e)) {
+        if (w->lost)
+            take_connection(c, w, e);
         return w;
+    }
     if (w)
         remove_worker(c, w, false, "its worker started anew");
-    same = core_map_get(&c->workers_by_name, name);
-    if (same) {
-        core_emit_id(c, CORE_DO_FORGET_PEER, same->peer);
-        remove_worker(c, same, false, "its worker connected anew");
+    if (!same || same == w)
+        return NULL;
+    if (is_of(same, e)) {
+        take_connection(c, same, e);
+        return same;
     }
+    core_emit_id(c, CORE_DO_FORGET_PEER, same->peer);
+    remove_worker(c, same, false, "its worker computes something else now");
     return NULL;
 }
 
@@ -324,8 +384,10 @@ void core_worker_event(struct core *c, const struct core_event *e)
     struct core_worker *w = core_map_get(&c->workers_by_peer, peer_of(e));
 
     if (e->type == CORE_EVENT_GONE) {
-        if (w)
+        if (w && (e->gone.clean || e->gone.ended))
             remove_worker(c, w, e->gone.clean, "its worker was lost");
+        else if (w)
+            lose_worker(c, w);
         return;
     }
     if (w) {

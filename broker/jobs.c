@@ -557,7 +557,8 @@ static void fill_progress(struct broker *b, const struct broker_job *job, struct
                                                      .decode_ns = job->totals[i].decode_ns,
                                                      .resize_ns = job->totals[i].resize_ns,
                                                      .failures = n->failures,
-                                                     .lease_expiries = n->expiries};
+                                                     .lease_expiries = n->expiries,
+                                                     .isolations = n->isolations};
     }
     if (ret->state == MSG_JOB_PAUSED)
         memcpy(ret->text, job->pause, sizeof(ret->text));

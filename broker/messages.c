@@ -49,7 +49,10 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
                                          .nonce = h->boot_nonce,
                                          .stage = h->stage,
                                          .window_items = h->window_items,
-                                         .window_bytes = h->window_bytes}};
+                                         .window_bytes = h->window_bytes,
+                                         .epoch = h->epoch,
+                                         .leases = h->lease_ids,
+                                         .n_leases = h->n_lease_ids}};
 
     if (h->min_version > MSG_VERSION || h->max_version < MSG_VERSION) {
         broker_refuse(b, p->number, m->seq, MSG_REASON_VERSION, "this broker speaks version %d, you speak %u to %u",
@@ -62,6 +65,7 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
     p->fingerprint = h->fingerprint;
     memcpy(p->model, h->model, sizeof(p->model));
     if (h->role == MSG_ROLE_WORKER) {
+        p->pid = broker_lost_pid(h);
         memcpy(event.hello.fingerprint, h->fingerprint.bytes, sizeof(event.hello.fingerprint));
         log_info("event=worker_hello peer=%llu stage=%s host=%s pid=%u device=%s dtype=%s model=%s",
                  (unsigned long long)p->number, msg_stage_name(h->stage), h->host, h->pid, h->device,
@@ -202,12 +206,13 @@ static void on_gone(struct broker *b, uint64_t number)
 {
     const struct broker_peer *p = core_map_get(&b->peers, number);
     const bool worker = p && p->role == MSG_ROLE_WORKER;
+    const pid_t pid = p ? p->pid : 0;
 
     if (worker)
         log_info("event=peer_gone peer=%llu stage=%s", (unsigned long long)number, msg_stage_name(p->stage));
     broker_forget_peer(b, number);
     if (worker)
-        broker_feed(b, &(struct core_event){.type = CORE_EVENT_GONE, .gone = {.peer = number}});
+        broker_lost_add(b, number, pid);
 }
 
 static void on_bad(struct broker *b, struct broker_peer *p, const struct err *why, int code)

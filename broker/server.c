@@ -27,7 +27,7 @@ const struct conf_key broker_conf_table[] = {
     {"heartbeat", CONF_DURATION, CONF_AT(struct broker_conf, heartbeat), "2s", 10, 3600000,
      "how often workers speak; less than a third of the lease"},
     {"max_attempts", CONF_INT, CONF_AT(struct broker_conf, max_attempts), "3", 1, 100,
-     "failures of a unit before it is split, of an item before quarantine"},
+     "failures of an item before it is quarantined"},
     {"min_free", CONF_SIZE, CONF_AT(struct broker_conf, min_free), "64MiB", 0, 0,
      "no commits below this much free disk"},
     {"allow_network_fs", CONF_BOOL, CONF_AT(struct broker_conf, allow_network_fs), "no", 0, 0,
@@ -195,6 +195,7 @@ void broker_free(struct broker *b)
     broker_socket_close(&b->socket);
     wire_exit();
     broker_jobs_free(b);
+    broker_lost_free(b);
     for (size_t i = 0; i < b->peers.capacity; i++)
         if (b->peers.slots[i].key)
             free(b->peers.slots[i].value);
@@ -274,12 +275,13 @@ static void dismiss(struct broker *b)
 
 int broker_run(struct broker *b, struct err *err)
 {
-    int64_t retry_at_ms = INT64_MAX, watch_at_ms = INT64_MAX;
+    int64_t retry_at_ms = INT64_MAX, watch_at_ms = INT64_MAX, lost_at_ms = INT64_MAX;
 
     while (b->failed == 0 && !b->drained) {
         struct pollfd fds[1] = {{.fd = committer_fd(b->committer), .events = POLLIN}};
-        int rc =
-            broker_socket_wait(b->socket, fds, 1, time_left(b, retry_at_ms < watch_at_ms ? retry_at_ms : watch_at_ms));
+        const int64_t other_at_ms = retry_at_ms < watch_at_ms ? retry_at_ms : watch_at_ms;
+        int rc = broker_socket_wait(b->socket, fds, 1,
+                                    time_left(b, other_at_ms < lost_at_ms ? other_at_ms : lost_at_ms));
 
         if (rc < 0)
             broker_fail(b, rc, "waiting failed: %s", strerror(-rc));
@@ -290,6 +292,7 @@ int broker_run(struct broker *b, struct err *err)
         broker_completions(b);
         retry_at_ms = broker_retry_due(b);
         watch_at_ms = broker_watch(b);
+        lost_at_ms = broker_lost_look(b);
         if (core_next_deadline(b->core) <= b->now_ms)
             broker_feed(b, &(struct core_event){.type = CORE_EVENT_TICK});
     }

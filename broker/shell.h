@@ -7,6 +7,7 @@
  *   work.c      the message of a lease
  *   results.c   a worker's result is checked against its lease and its job
  *   watch.c     units that nobody here can compute
+ *   lost.c      workers whose connection is lost: do their processes live?
  *   failures.c  which items failed, and why a job pauses
  *   payloads.c  results between their arrival and their commit
  *
@@ -23,6 +24,8 @@
 #include "proto/row.h"
 #include "wire/broker_socket.h"
 
+#include <sys/types.h>
+
 enum { BROKER_DEFAULT_UNIT_ITEMS = 32, BROKER_MAX_JOBS = 256, BROKER_LOAD_MAX = 1024 };
 
 struct broker_peer {
@@ -33,6 +36,14 @@ struct broker_peer {
     struct msg_fingerprint fingerprint;
     char model[MSG_NAME_SIZE];
     uint32_t n_bad;
+    pid_t pid; /* of a worker on this machine; 0: not known */
+};
+
+/* A worker whose connection is lost, on this machine. */
+struct broker_lost {
+    struct broker_lost *next;
+    uint64_t peer;
+    pid_t pid;
 };
 
 /* Failed items of this run, to say why it pauses. */
@@ -97,6 +108,7 @@ struct broker {
     struct broker_backlog *backlog, **backlog_end; /* to be posted now */
     struct broker_backlog *retry;                  /* to be posted when the disk has room, by first_item */
     int64_t retry_at_ms, watch_at_ms;
+    struct broker_lost *lost;
     struct core_event *pending; /* events that actions gave rise to */
     size_t n_pending, pending_capacity;
     bool shutting_down, drained;
@@ -147,6 +159,16 @@ void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_
 /* watch.c */
 /* Look at jobs that stand still, if it is time. Returns when to be called again. */
 int64_t broker_watch(struct broker *b);
+
+/* lost.c */
+/* The process of a worker that says HELLO, if it can be seen from here; otherwise 0. */
+pid_t broker_lost_pid(const struct msg_hello *hello);
+/* The worker's connection is lost. */
+void broker_lost_add(struct broker *b, uint64_t peer, pid_t pid);
+void broker_lost_forget(struct broker *b, uint64_t peer);
+/* Tell the core of those that have ended. Returns when to be called again. */
+int64_t broker_lost_look(struct broker *b);
+void broker_lost_free(struct broker *b);
 
 /* work.c */
 int broker_work_message(struct broker *b, const struct core_work *work, struct wire_message **ret,

@@ -151,6 +151,9 @@ struct msg_hello {
     char model[MSG_NAME_SIZE];
     uint32_t window_items;
     uint64_t window_bytes;
+    uint64_t epoch; /* of the leases that are still held; 0: nothing is said of leases */
+    uint32_t n_lease_ids;
+    const uint64_t *lease_ids; /* in msg.memory after msg_unpack */
 };
 
 struct msg_welcome {
@@ -266,7 +269,7 @@ struct msg_stage_progress {
     uint32_t workers;
     uint64_t items_done;
     uint32_t units_ready, units_leased;
-    uint64_t busy_ns, decode_ns, resize_ns, failures, lease_expiries;
+    uint64_t busy_ns, decode_ns, resize_ns, failures, lease_expiries, isolations;
 };
 
 struct msg_job_progress {

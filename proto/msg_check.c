@@ -153,6 +153,8 @@ static int check_hello(const struct msg_hello *h, struct err *err)
         return err_set(err, -EBADMSG, "hello without device");
     if (h->window_items == 0 || h->window_items > MSG_MAX_ROWS)
         return err_set(err, -EBADMSG, "hello: a window of %u items", h->window_items);
+    if (h->n_lease_ids > MSG_MAX_LEASE_IDS || (h->n_lease_ids && h->epoch == 0))
+        return err_set(err, -EBADMSG, "hello: %u leases of epoch %llu", h->n_lease_ids, (unsigned long long)h->epoch);
     return check_fingerprint(&h->fingerprint, err);
 }
 

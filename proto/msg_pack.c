@@ -120,6 +120,9 @@ static void hello_to_pb(const struct msg_hello *from, struct parts *p)
     to->model = msg_text_to_pb(from->model);
     to->window_items = from->window_items;
     to->window_bytes = from->window_bytes;
+    to->epoch = from->epoch;
+    to->n_lease_ids = from->n_lease_ids;
+    to->lease_ids = (uint64_t *)from->lease_ids;
 }
 
 static void result_to_pb(const struct msg_result *from, struct parts *p)
@@ -199,6 +202,7 @@ static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
         t->resize_ns = s->resize_ns;
         t->failures = s->failures;
         t->lease_expiries = s->lease_expiries;
+        t->isolations = s->isolations;
     }
     to->job = from->job;
     to->state = (Blipline__JobProgress__State)from->state;

@@ -66,6 +66,11 @@ static int hello_from_pb(const Blipline__Hello *from, struct msg_hello *to, stru
 {
     int rc;
 
+    if (from->n_lease_ids > MSG_MAX_LEASE_IDS)
+        return err_set(err, -EMSGSIZE, "hello with %zu leases, the limit is %d", from->n_lease_ids, MSG_MAX_LEASE_IDS);
+    to->epoch = from->epoch;
+    to->n_lease_ids = (uint32_t)from->n_lease_ids;
+    to->lease_ids = from->lease_ids; /* in the budget as yet: keep_variable_parts() copies */
     to->role = (enum msg_role)from->role;
     to->min_version = from->min_version;
     to->max_version = from->max_version;
@@ -209,6 +214,7 @@ static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_pr
             .resize_ns = s->resize_ns,
             .failures = s->failures,
             .lease_expiries = s->lease_expiries,
+            .isolations = s->isolations,
         };
     }
     return TEXT_FROM_PB(to->text, from->text, "progress text", err);
@@ -312,9 +318,18 @@ static int tensor_from_pb(const Blipline__Tensor *from, struct msg_tensor *to, s
 /* Lease ids and inline tensors move from the budget to one block that the message owns. */
 static int keep_variable_parts(struct msg *m)
 {
-    size_t n_ids = m->type == MSG_HEARTBEAT ? m->heartbeat.n_lease_ids * sizeof(uint64_t) : 0, n = n_ids;
+    const uint64_t **ids = NULL;
+    size_t n_ids = 0, n;
     uint8_t *at;
 
+    if (m->type == MSG_HEARTBEAT) {
+        ids = &m->heartbeat.lease_ids;
+        n_ids = m->heartbeat.n_lease_ids * sizeof(**ids);
+    } else if (m->type == MSG_HELLO) {
+        ids = &m->hello.lease_ids;
+        n_ids = m->hello.n_lease_ids * sizeof(**ids);
+    }
+    n = n_ids;
     for (uint32_t i = 0; i < m->n_tensors; i++)
         n += (m->tensors[i].inline_bytes + 15U) & ~15U;
     at = NULL; /* empty parts point nowhere, not into the budget */
@@ -324,9 +339,9 @@ static int keep_variable_parts(struct msg *m)
             return -ENOMEM;
     }
     if (n_ids && at)
-        memcpy(at, m->heartbeat.lease_ids, n_ids);
-    if (m->type == MSG_HEARTBEAT)
-        m->heartbeat.lease_ids = (const uint64_t *)(const void *)at;
+        memcpy(at, *ids, n_ids);
+    if (ids)
+        *ids = (const uint64_t *)(const void *)at;
     for (uint32_t i = 0; i < m->n_tensors; i++) {
         struct msg_tensor *t = &m->tensors[i];
 

@@ -231,6 +231,10 @@ int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out)
     Blipline__UnitState pb = BLIPLINE__UNIT_STATE__INIT;
     uint8_t again[AGAIN_BYTES];
 
+    if (s->n_parts > STORED_MAX_PARTS)
+        return -EINVAL;
+    pb.parts.len = s->n_parts;
+    pb.parts.data = (uint8_t *)s->parts; /* protobuf-c only reads what is packed */
     if (s->n_again) {
         pb.again.len = again_to_bytes(s->again, again);
         pb.again.data = again;
@@ -245,7 +249,12 @@ static int unit_state_from_pb(const Blipline__UnitState *from, struct stored_uni
 {
     if (from->again.len > AGAIN_BYTES || (from->again.len && !from->done))
         return err_set(err, -EBADMSG, "%zu bytes say what is to be done again", from->again.len);
+    if (from->parts.len > STORED_MAX_PARTS)
+        return err_set(err, -EBADMSG, "%zu bytes say into which parts it is cut", from->parts.len);
     *ret = (struct stored_unit_state){.done = from->done, .attempts = from->attempts, .n_failed = from->n_failed};
+    ret->n_parts = (uint32_t)from->parts.len;
+    if (ret->n_parts)
+        memcpy(ret->parts, from->parts.data, ret->n_parts);
     for (size_t i = 0; i < from->again.len; i++)
         ret->again[i / 8] |= (uint64_t)from->again.data[i] << (8 * (i % 8));
     for (size_t i = 0; i < sizeof(ret->again) / sizeof(ret->again[0]); i++)

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 /* Version 3 has named sources; in version 2 every path is absolute. */
-enum { STORED_SCHEMA_VERSION = 3, STORED_OLDEST_VERSION = 2, STORED_CRC_BYTES = 5 };
+enum { STORED_SCHEMA_VERSION = 3, STORED_OLDEST_VERSION = 2, STORED_CRC_BYTES = 5, STORED_MAX_PARTS = 1024 };
 #define STORED_MAX_BYTES ((size_t)64 << 20) /* a manifest unit of 4096 long paths */
 
 struct stored_manifest_unit {
@@ -33,6 +33,8 @@ struct stored_unit_state {
     bool done;
     uint32_t attempts;
     uint32_t n_failed;
+    uint32_t n_parts;                        /* bytes of `parts`, without the zeros at the end; 0: it was not cut */
+    uint8_t parts[STORED_MAX_PARTS];         /* 1 + the failures of the part that begins at item i; 0: none does */
     uint32_t n_again;                        /* bits set in `again` */
     uint64_t again[MSG_MAX_UNIT_ITEMS / 64]; /* of a unit that is done: items that are to be done again */
 };

@@ -96,7 +96,7 @@ static int close_unit(struct store *s, struct again_unit *a, struct err *err)
 
     if (rc < 0 || !a->open || a->n_marked == 0)
         return rc;
-    a->state.attempts = 0; /* of another time */
+    a->state.attempts = a->state.n_parts = 0; /* of another time */
     rc = store_put_state(s, a->unit, &a->state, err);
     s->counters.n_again += rc == 0 ? a->n_marked : 0;
     return rc;

@@ -233,6 +233,7 @@ static int pending_from(struct pending_walk *w, uint32_t from, size_t max, struc
                                         .attempts = state.attempts,
                                         .first_item = u.first_item,
                                         .is_again = state.done};
+            memcpy(p->parts, state.parts, sizeof(p->parts));
             memcpy(p->again, state.again, sizeof(p->again));
             for (uint32_t i = 0; i < u.n_items; i++)
                 p->bad[i / 64] |= (uint64_t)(u.items[i].error_code[0] != '\0') << (i % 64);

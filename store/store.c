@@ -359,6 +359,7 @@ int store_put_unit(struct store *s, uint32_t unit, const struct store_records *r
     if (rc < 0)
         return rc;
     state.done = true;
+    state.n_parts = 0;
     state.n_failed = records->n_failed;
     rc = store_put_state(s, unit, &state, err);
     if (rc < 0)
@@ -369,18 +370,27 @@ int store_put_unit(struct store *s, uint32_t unit, const struct store_records *r
     return 0;
 }
 
-int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, struct err *err)
+int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, const uint8_t *parts, uint32_t n_parts,
+                       struct err *err)
 {
     struct stored_unit_state state;
     int rc = env_read_state(&s->env, s->txn, unit, &state, err);
 
     if (rc < 0)
         return rc;
+    if (n_parts > STORED_MAX_PARTS)
+        return err_set(err, -EINVAL, "unit %" PRIu32 ": cut in parts behind its item %d", unit, STORED_MAX_PARTS);
     if (state.done && state.n_again == 0)
         return err_set(err, -EALREADY, "unit %" PRIu32 ": is done", unit);
     if (unit >= s->counters.n_units)
         return err_set(err, -ENOENT, "unit %" PRIu32 ": not in the manifest", unit);
+    while (n_parts > 0 && parts[n_parts - 1] == 0)
+        n_parts--;
     state.attempts = attempts;
+    state.n_parts = n_parts;
+    memset(state.parts, 0, sizeof(state.parts));
+    if (n_parts)
+        memcpy(state.parts, parts, n_parts);
     return store_put_state(s, unit, &state, err);
 }
 

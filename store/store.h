@@ -131,8 +131,11 @@ struct store_records {
  * without one: that stays, and the item remains to be done. -EALREADY: the unit is done and the first results stand,
  * and nothing of it is to be done again. -EINVAL: not the unit's number of items, or embeddings that the recipe does not ask for. -ENOENT: no such unit. */
 int store_put_unit(struct store *s, uint32_t unit, const struct store_records *records, struct err *err) CHECK_RESULT;
-/* Remember failed attempts (the count, not the increase). -EALREADY: the unit is done. -ENOENT: no such unit. */
-int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, struct err *err) CHECK_RESULT;
+/* Remember failed attempts (the count, not the increase), and with `parts` [n_parts, STORED_MAX_PARTS at most] into which
+ * parts they have cut the unit (struct stored_unit_state); n_parts 0: it is whole. -EALREADY: the unit is done.
+ * -ENOENT: no such unit. */
+int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, const uint8_t *parts, uint32_t n_parts,
+                       struct err *err) CHECK_RESULT;
 
 /* -- the keys database, built in steps between commits -- */
 
@@ -148,6 +151,7 @@ struct store_pending {
     uint32_t unit;
     uint32_t n_items;
     uint32_t attempts;
+    uint8_t parts[STORED_MAX_PARTS]; /* as in struct stored_unit_state */
     uint64_t first_item;
     bool is_again; /* it is done, but for items that are to be done again: those of the mask */
     uint64_t again[MSG_MAX_UNIT_ITEMS / 64];

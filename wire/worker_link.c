@@ -186,8 +186,13 @@ static int send_msg(struct link *l, const struct msg *envelope)
 static void say_hello(struct link *l)
 {
     const struct worker_session *s = l->s;
+    uint64_t ids[MSG_MAX_LEASE_IDS];
+    uint32_t n_ids = 0;
     struct msg m;
 
+    for (const struct held *h = s->held; h && n_ids < MSG_MAX_LEASE_IDS; h = h->next)
+        if (!atomic_load(&h->stale))
+            ids[n_ids++] = h->work.lease.id;
     msg_init(&m, MSG_HELLO);
     m.hello = (struct msg_hello){
         .role = MSG_ROLE_WORKER,
@@ -200,6 +205,9 @@ static void say_hello(struct link *l)
         .fingerprint = s->conf.fingerprint,
         .window_items = s->conf.window_items,
         .window_bytes = s->conf.window_bytes,
+        .epoch = l->epoch,
+        .n_lease_ids = n_ids,
+        .lease_ids = ids,
     };
     (void)msg_text_set(m.hello.host, sizeof(m.hello.host), s->host);
     (void)msg_text_set(m.hello.device, sizeof(m.hello.device), s->device);

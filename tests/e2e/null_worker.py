@@ -1,11 +1,14 @@
 """Workers written with pyzmq and generated classes from proto/README.md alone.
 
 PythonWorker, a thread, answers for the last stage. `null_worker.py ENDPOINT STAGE` is a process that plays one stage of the graph caption + score:
-every number it sends follows from the item's, and every number it gets is compared with what it must be.
+every number it sends follows from the item's, and every number it gets is compared with what it must be. `null_worker.py ENDPOINT --dies-of ITEM` answers for
+the last stage and is killed by the item.
 """
 
 import os
 import random
+import signal
+import socket
 import sys
 import threading
 import time
@@ -37,6 +40,8 @@ def item_rows(envelope, frames):
 class PythonWorker(threading.Thread):
     """Answers every item with the caption "python"; says FAILURE for a unit that holds a poisoned item."""
 
+    host, window = b"python", 64
+
     def __init__(self, endpoint, stage, poison=(), code=b"poison"):
         super().__init__(daemon=True)
         self.endpoint, self.stage, self.poison, self.code = endpoint, stage, set(poison), code
@@ -50,9 +55,9 @@ class PythonWorker(threading.Thread):
         socket = zmq.Context.instance().socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 500)
         socket.connect(self.endpoint)
-        self.say(socket, hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=b"python", boot_nonce=random.getrandbits(63),
+        self.say(socket, hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=self.host, boot_nonce=random.getrandbits(63),
                                               pid=os.getpid(), stage=self.stage, device=b"null", dtype=wire_pb2.DTYPE_F32, model=b"python",
-                                              window_items=64, window_bytes=1 << 20))
+                                              window_items=self.window, window_bytes=1 << 20))
         epoch, beat = 0, time.monotonic()
         while not self.ending.is_set():
             if socket.poll(50):
@@ -227,5 +232,16 @@ class GraphWorker:
         self.socket.send_multipart([envelope.SerializeToString(), b"".join(delimited(r) for r in records), *frames])
 
 
+class MortalWorker(PythonWorker):
+    host, window = socket.gethostname().encode(), 256
+
+    def work(self, socket, envelope, frames):
+        if self.poison & {row.item for row in item_rows(envelope, frames)}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().work(socket, envelope, frames)
+
+
 if __name__ == "__main__":
+    if sys.argv[2] == "--dies-of":
+        MortalWorker(sys.argv[1], wire_pb2.STAGE_LLM, {int(sys.argv[3])}).run()
     GraphWorker(sys.argv[1], int(sys.argv[2])).run()

@@ -4,10 +4,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
-from harness import BUILD, IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, wait_for
+from harness import BUILD, IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, store_rows, wait_for
 from proto import wire_pb2
 
 COPIES = 8
@@ -53,6 +55,27 @@ def test_stopped_and_continued_mid_job(folder, job, role):
         finish(run, job, folder)
     finally:
         run.kill()
+
+
+@pytest.mark.parametrize("role", ["broker", "encoder"])
+def test_a_stall_of_some_heartbeats_blames_nobody(folder, job, role):
+    with Cluster(folder, lease=f"{10 * SLOW}s") as cluster:
+        daemons = {"broker": cluster.broker, **{r: cluster.start(r, threads=1) for r in ("encoder", "qformer", "llm")}}
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", demo_nodes(), unit_items=4)
+        client.add(items_of(job[0])[:96])
+        client.seal()
+        wait_for(lambda: client.progress().n_done >= 8)
+        os.kill(daemons[role].process.pid, signal.SIGSTOP)
+        time.sleep(7 * 0.2 * SLOW)
+        os.kill(daemons[role].process.pid, signal.SIGCONT)
+        progress = client.wait_done(120)
+        client.close()
+        log = cluster.broker.text()
+    assert progress.n_failed == 0 and "attempt_failed" not in log
+    assert [(s.failures, s.lease_expiries) for s in progress.stages] == [(0, 0)] * 3
+    assert log.count("event=worker_hello") > 3, "nobody had to connect again: the stall was too short"
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -207,6 +230,46 @@ def test_a_picture_that_kills_its_worker_is_quarantined_alone(folder):
     rows, _ = export(folder / "s")
     assert rows[7]["error"]["code"] == "quarantined" and "poison" in rows[7]["error"]["message"]
     assert all(r["caption"] == "python" for i, r in enumerate(rows) if i != 7)
+
+
+def test_isolation_costs_few_deaths_and_survives_the_broker(folder):
+    """A worker that dies of one item of 64, the process itself, and a broker that is killed meanwhile."""
+    with Cluster(folder) as cluster:
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", [wire_pb2.Node(stage=wire_pb2.STAGE_LLM)], unit_items=64)
+        client.add([(b"%03d" % n, b"/nowhere/%03d" % n) for n in range(256)])
+        client.seal()
+        client.close()
+        deaths, isolations = 0, 0
+        while True:
+            worker = subprocess.Popen([sys.executable, str(Path(__file__).with_name("null_worker.py")), cluster.endpoint, "--dies-of", "77"])
+            client = Client(cluster.endpoint)
+            client.hello()
+            client.open(folder / "s", [wire_pb2.Node(stage=wire_pb2.STAGE_LLM)])
+            client.seal()
+
+            def ended():
+                progress = client.progress()
+                return progress if progress.state == wire_pb2.JobProgress.STATE_DONE or worker.poll() is not None else None
+            progress = wait_for(ended, 20)
+            if progress.state == wire_pb2.JobProgress.STATE_DONE:
+                break
+            deaths += 1
+            if deaths == 3:
+                client.close()
+                cluster.broker.stop(signal.SIGKILL)
+                cluster.broker = cluster.start("broker", "broker2", **cluster.broker_conf)
+                continue
+            isolations = wait_for(lambda: client.progress().stages[0].isolations >= deaths - (1 if deaths < 3 else 3), 5)
+            client.close()
+        client.close()
+        worker.kill()
+        worker.wait()
+    assert deaths == 6 and isolations, deaths  # in company, alone, a piece of 8, and the item three times
+    rows = store_rows(folder / "s")
+    assert len(rows) == 256 and [n for n, r in rows.items() if r.error.code] == [77]
+    assert rows[77].error.code == b"quarantined" and b"worker was lost" in rows[77].error.message
 
 
 def test_a_job_in_a_broker_without_work_is_refused_politely(folder):

@@ -83,10 +83,10 @@ static void lose_payload(struct world *w)
     for (size_t n = 0, i = world_below(w, w->payloads.capacity + 1); w->core && n < w->payloads.capacity && !p;
          n++, i++)
         p = w->payloads.slots[i % w->payloads.capacity].value;
-    if (!p || !p->tensors || p->lost || p->work->job->nodes[p->work->node].out_bytes == 0)
+    if (!p || !p->tensors || p->lost || p->work.job->nodes[p->work.node].out_bytes == 0)
         return;
     /* Its consumer may be at it: one that a poisonous item then kills may hold another lease alone by now. */
-    if (!w->wild && p->work->job->units[p->work->unit].has_poison)
+    if (!w->wild && p->work.job->units[p->work.unit].has_poison)
         return;
     world_fault(w, FAULT_PAYLOAD_LOST);
     p->lost = true;

@@ -1,11 +1,11 @@
-/* The broker around the core: carries out its actions, checks each of them, keeps the model store. */
+/* The broker around the core: carries out its actions, checks each of them, loads units. */
 #include "tests/simulate/world.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-static struct sim_job *find_job(struct world *w, uint64_t id)
+struct sim_job *shell_job(struct world *w, uint64_t id)
 {
     for (uint32_t n = 0; n < w->n_jobs; n++)
         if (w->jobs[n].id == id && w->jobs[n].open)
@@ -24,12 +24,12 @@ static uint64_t tensor_bytes(const struct sim_payload *p)
 {
     uint64_t n = 0;
 
-    for (uint32_t i = 0; i < p->work->n_items; i++)
-        n += p->work->ok[i];
-    return n * p->work->job->nodes[p->work->node].out_bytes;
+    for (uint32_t i = 0; i < p->work.n_items; i++)
+        n += p->work.ok[i];
+    return n * p->work.job->nodes[p->work.node].out_bytes;
 }
 
-static struct sim_payload *find_payload(struct world *w, uint64_t handle)
+struct sim_payload *shell_payload(struct world *w, uint64_t handle)
 {
     struct sim_payload *p = core_map_get(&w->payloads, handle);
 
@@ -47,7 +47,7 @@ static void drop_tensors(struct world *w, struct sim_payload *p)
 
 static void drop_payload(struct world *w, uint64_t handle)
 {
-    struct sim_payload *p = find_payload(w, handle);
+    struct sim_payload *p = shell_payload(w, handle);
 
     drop_tensors(w, p);
     w->row_bytes -= p->row_bytes;
@@ -62,7 +62,7 @@ static void gather_inputs(struct world *w, const struct core_work *a, struct sim
 
     for (uint32_t n = 0; n < a->n_inputs; n++) {
         const struct core_input *in = &a->inputs[n];
-        struct sim_payload *p = find_payload(w, in->payload);
+        struct sim_payload *p = shell_payload(w, in->payload);
 
         if (!p->tensors || p->lost)
             world_fail(w, "lease %llu needs tensors that are gone", (unsigned long long)a->lease);
@@ -70,12 +70,12 @@ static void gather_inputs(struct world *w, const struct core_work *a, struct sim
         for (uint32_t i = 0; i < work->n_items; i++) {
             uint32_t row = 0;
 
-            while (row < p->work->n_items && p->work->items[row] != work->items[i])
+            while (row < p->work.n_items && p->work.items[row] != work->items[i])
                 row++;
-            if (row == p->work->n_items || !p->work->ok[row] || !bit(in->ok, work->items[i] - a->first))
+            if (row == p->work.n_items || !p->work.ok[row] || !bit(in->ok, work->items[i] - a->first))
                 world_fail(w, "lease %llu: item %u has no row in input %u", (unsigned long long)a->lease,
                            work->items[i], in->node);
-            work->inputs[i] = core_mix64(work->inputs[i] ^ p->work->values[row]);
+            work->inputs[i] = core_mix64(work->inputs[i] ^ p->work.values[row]);
         }
     }
     if (needs != work->job->nodes[work->node].needs)
@@ -84,7 +84,7 @@ static void gather_inputs(struct world *w, const struct core_work *a, struct sim
 
 static void do_work(struct world *w, const struct core_work *a)
 {
-    struct sim_job *j = find_job(w, a->job);
+    struct sim_job *j = shell_job(w, a->job);
     struct sim_worker *k = worker_of_peer(w, a->peer);
     struct sim_work *work = world_alloc(w, sizeof(*work));
     const struct sim_unit *u = &j->units[a->unit];
@@ -144,6 +144,7 @@ static void answer_load(struct world *w, void *what, uint64_t life)
 static bool row_of(const struct sim_unit *u, uint32_t number, struct core_unit_row *ret)
 {
     *ret = (struct core_unit_row){.unit = number, .n_items = u->n_items, .attempts = u->attempts, .is_again = u->done};
+    memcpy(ret->parts, u->parts, u->n_items);
     for (uint32_t i = 0; i < u->n_items; i++)
         ret->again[i / 64] |= (uint64_t)u->items[i].again << (i % 64);
     return !u->done || ret->again[0] || ret->again[1];
@@ -174,7 +175,7 @@ static void do_load(struct world *w, const struct core_action *a)
 {
     struct load *l = world_alloc(w, sizeof(*l));
 
-    *l = (struct load){.job = find_job(w, a->load.job), .from = a->load.from_unit, .max = a->load.max};
+    *l = (struct load){.job = shell_job(w, a->load.job), .from = a->load.from_unit, .max = a->load.max};
     if (l->job->loading || l->max == 0 || l->max > w->limits.window_units)
         world_fail(w, "two loads at once, or one of %u units", l->max);
     l->job->loading = true;
@@ -195,170 +196,6 @@ void shell_import(struct world *w, void *job, uint64_t life)
     }
     j->sealed = true;
     shell_job_event(w, CORE_EVENT_JOB_SEALED, j);
-}
-
-/* -- commits ------------------------------------------------------------------------------------------------------- */
-
-/* No more failures are written down than the job allows, and none at all while it is paused. */
-static void check_surge(struct world *w, const struct core_commit *m, struct sim_job *j, const bool *failed)
-{
-    if (m->again || j->units[m->unit].asked || !(j->max_failures || j->max_failed_per_mille))
-        return;
-    if (j->paused && m->n_failed)
-        world_fail(w, "unit %u: %u failures are written down while job %llu is paused", m->unit, m->n_failed,
-                   (unsigned long long)j->id);
-    for (uint32_t i = 0; i < m->n_items && !j->paused; i++) {
-        j->n_in_row = failed[i] ? j->n_in_row + 1 : 0;
-        if (j->max_failures && j->n_in_row >= j->max_failures)
-            world_fail(w, "unit %u: %u failures in a row are written down", m->unit, j->n_in_row);
-    }
-}
-
-/* What COMMIT says of every item is what the world knows of it. */
-static void check_content(struct world *w, const struct core_commit *m, struct sim_job *j)
-{
-    bool failed[MAX_ITEMS] = {false};
-    const struct sim_unit *u = &j->units[m->unit];
-    uint32_t last = j->n_nodes - 1, n_failed = 0;
-    uint32_t seen[MAX_ITEMS] = {0}; /* bit k: node k left a value; bit 8: an error; bit 9: quarantined; bit 10: an
-                                       error since the source was gone */
-
-    for (uint32_t n = 0; n < m->n_payloads; n++) {
-        const struct sim_payload *p = find_payload(w, m->payloads[n].payload);
-        const struct sim_work *r = p->work;
-
-        if (!p->rows || r->job != j || r->unit != m->unit || r->node != m->payloads[n].node)
-            world_fail(w, "unit %u: a payload that is not its own", m->unit);
-        for (uint32_t i = 0; i < r->n_items; i++) {
-            uint32_t item = r->items[i];
-
-            if (!bit(m->payloads[n].items, item - m->payloads[n].first))
-                world_fail(w, "unit %u: item %u is not in the mask of its payload", m->unit, item);
-            if (m->again && !bit(m->again, item))
-                world_fail(w, "unit %u: item %u was not to be done again", m->unit, item);
-            if (!r->ok[i] && !r->gone &&
-                (u->items[item].fate != FATE_ERROR || u->items[item].node != r->node || seen[item] >> 8 & 3))
-                world_fail(w, "unit %u: item %u has an error that it should not have", m->unit, item);
-            if (r->ok[i] && r->values[i] != world_truth(j, m->unit, item, r->node))
-                world_fail(w, "unit %u: item %u has a wrong value at node %u", m->unit, item, r->node);
-            seen[item] |= r->ok[i] ? 1u << r->node : r->gone ? 1u << 10 : 1u << 8;
-        }
-    }
-    for (uint32_t n = 0; n < m->n_quarantined; n++) {
-        uint32_t item = m->quarantined[n].item;
-
-        if (item >= u->n_items || m->quarantined[n].code[0] == '\0')
-            world_fail(w, "unit %u: item %u is quarantined without a reason", m->unit, item);
-        if (u->items[item].fate < FATE_KILLER && !w->wild)
-            world_fail(w, "unit %u: innocent item %u is quarantined (%s: %s)", m->unit, item, m->quarantined[n].code,
-                       m->quarantined[n].text);
-        w->tally->unlucky += u->items[item].fate < FATE_KILLER;
-        w->tally->quarantined++;
-        seen[item] |= 1u << 9;
-    }
-    for (uint32_t i = 0; i < u->n_items; i++) {
-        bool good = u->items[i].fate == FATE_GOOD;
-
-        if (m->again && !bit(m->again, i))
-            continue;
-        n_failed += seen[i] >> 8 != 0;
-        failed[i] = seen[i] >> 8 != 0;
-        if (!(seen[i] >> 9) && (good ? !(seen[i] >> last & 1) || seen[i] >> 8 : seen[i] >> 8 != 1))
-            world_fail(w, "unit %u: item %u ends as 0x%x, its fate is %d", m->unit, i, seen[i], u->items[i].fate);
-    }
-    if (n_failed != m->n_failed || m->n_items != u->n_items)
-        world_fail(w, "unit %u: %u failed of %u, but %u are said", m->unit, n_failed, u->n_items, m->n_failed);
-    check_surge(w, m, j, failed);
-}
-
-struct commit {
-    struct sim_job *job;
-    uint32_t unit, attempts;
-    bool ok, is_again;
-    bool again[MAX_ITEMS];
-};
-
-static void try_disk(struct world *w, void *job, uint64_t life)
-{
-    if (life == w->epoch)
-        shell_job_event(w, CORE_EVENT_DISK_OK, job);
-}
-
-static void answer_commit(struct world *w, void *what, uint64_t life)
-{
-    const struct commit *m = what;
-    struct core_event e = {.type = m->ok ? CORE_EVENT_COMMITTED : CORE_EVENT_COMMIT_FAILED};
-
-    if (life != w->epoch || !w->core) {
-        w->tally->faults[FAULT_ANSWER_CUT] += m->ok;
-        return;
-    }
-    m->job->units[m->unit].commit_pending = false;
-    w->n_commits--;
-    e.commit.job = m->job->id;
-    e.commit.unit = m->unit;
-    if (!m->ok)
-        world_in(w, 200, try_disk, m->job, life);
-    shell_step(w, &e);
-}
-
-static void apply_commit(struct world *w, void *what, uint64_t life)
-{
-    struct commit *m = what;
-    struct sim_unit *u = &m->job->units[m->unit];
-
-    if (life != w->epoch || !w->core) {
-        world_fault(w, FAULT_COMMIT_CUT);
-        return;
-    }
-    m->ok = !w->disk_full;
-    if (m->ok) {
-        if (u->done && !m->is_again)
-            world_fail(w, "unit %u is committed twice", m->unit);
-        for (uint32_t i = 0; i < u->n_items; i++)
-            u->items[i].again = u->items[i].again && !m->again[i];
-        w->tally->items += u->done ? 0 : u->n_items;
-        u->done = true;
-    }
-    world_in(w, (int64_t)world_below(w, 20), answer_commit, m, life);
-}
-
-static void do_commit(struct world *w, const struct core_commit *a)
-{
-    struct sim_job *j = find_job(w, a->job);
-    struct commit *m = world_alloc(w, sizeof(*m));
-
-    if (a->unit >= j->n_imported || j->units[a->unit].done != (a->again != NULL) || j->units[a->unit].commit_pending)
-        world_fail(w, "unit %u: a second COMMIT", a->unit);
-    check_content(w, a, j);
-    world_say(w, "commit job=%llu unit=%u failed=%u", (unsigned long long)a->job, a->unit, a->n_failed);
-    j->units[a->unit].commit_pending = j->units[a->unit].asked = true;
-    w->n_commits++;
-    *m = (struct commit){.job = j, .unit = a->unit, .is_again = a->again != NULL};
-    for (uint32_t i = 0; i < a->n_items; i++)
-        m->again[i] = a->again && bit(a->again, i);
-    world_in(w, (int64_t)world_below(w, 40), apply_commit, m, w->epoch);
-}
-
-static void apply_attempts(struct world *w, void *what, uint64_t life)
-{
-    const struct commit *m = what;
-
-    if (life == w->epoch && w->core)
-        m->job->units[m->unit].attempts = m->attempts;
-}
-
-static void do_attempts(struct world *w, const struct core_action *a)
-{
-    struct commit *m = world_alloc(w, sizeof(*m));
-
-    *m = (struct commit){
-        .job = find_job(w, a->attempts.job), .unit = a->attempts.unit, .attempts = a->attempts.attempts};
-    if (m->attempts != m->job->units[m->unit].attempts_asked + 1)
-        world_fail(w, "unit %u: attempts go from %u to %u", m->unit, m->job->units[m->unit].attempts_asked,
-                   m->attempts);
-    m->job->units[m->unit].attempts_asked = m->attempts;
-    world_in(w, (int64_t)world_below(w, 40), apply_attempts, m, w->epoch);
 }
 
 /* -- jobs ---------------------------------------------------------------------------------------------------------- */
@@ -429,7 +266,7 @@ static void go_on(struct world *w, void *job, uint64_t life)
 
 static void do_pause(struct world *w, const struct core_action *a)
 {
-    struct sim_job *j = find_job(w, a->paused.job);
+    struct sim_job *j = shell_job(w, a->paused.job);
 
     if (j->paused || a->paused.n_failed == 0 || (a->paused.n_finished == 0 && a->paused.n_failed < j->max_failures) ||
         !(a->paused.n_finished ? j->max_failed_per_mille : j->max_failures))
@@ -444,7 +281,7 @@ static void do_pause(struct world *w, const struct core_action *a)
 
 static void do_job(struct world *w, const struct core_action *a)
 {
-    struct sim_job *j = find_job(w, a->job);
+    struct sim_job *j = shell_job(w, a->job);
 
     if (a->type == CORE_DO_JOB_DONE) {
         struct core_unit_row ignored;
@@ -504,9 +341,9 @@ static void carry_out(struct world *w, const struct core_action *a)
         do_work(w, &a->work);
         return;
     case CORE_DO_DROP_TENSORS:
-        if (!find_payload(w, a->payload)->tensors)
+        if (!shell_payload(w, a->payload)->tensors)
             world_fail(w, "tensors of payload %llu are dropped twice", (unsigned long long)a->payload);
-        drop_tensors(w, find_payload(w, a->payload));
+        drop_tensors(w, shell_payload(w, a->payload));
         return;
     case CORE_DO_DROP_PAYLOAD:
         drop_payload(w, a->payload);
@@ -515,10 +352,10 @@ static void carry_out(struct world *w, const struct core_action *a)
         do_load(w, a);
         return;
     case CORE_DO_ATTEMPTS:
-        do_attempts(w, a);
+        store_attempts(w, a);
         return;
     case CORE_DO_COMMIT:
-        do_commit(w, &a->commit);
+        store_commit(w, &a->commit);
         return;
     case CORE_DO_JOB_PAUSED:
         do_pause(w, a);
@@ -565,15 +402,15 @@ static void take_payload(struct world *w, const struct core_event *e)
     if (!p)
         return;
     w->tensor_bytes += tensor_bytes(p);
-    for (uint32_t i = 0; i < p->work->n_items; i++)
-        errors = errors || !p->work->ok[i];
+    for (uint32_t i = 0; i < p->work.n_items; i++)
+        errors = errors || !p->work.ok[i];
     if ((e->result.keep_rows || errors) && core_lease_get(w->core, &e->result.lease, &lease) == 0 &&
         lease.n_items == e->result.n_rows)
         p->row_bytes = e->result.row_bytes;
     w->row_bytes += p->row_bytes;
 }
 
-void shell_step(struct world *w, const struct core_event *e)
+void shell_step_to(struct world *w, const struct core_event *e, int expected)
 {
     int rc;
 
@@ -582,14 +419,24 @@ void shell_step(struct world *w, const struct core_event *e)
     if (e->type == CORE_EVENT_RESULT)
         take_payload(w, e);
     core_actions_clear(&w->actions);
+    world_say(w, "event %d", (int)e->type);
+    ledger_event(w, e);
     rc = core_step(w->core, e, w->now, &w->actions);
-    if (rc < 0)
+    if (rc != expected)
         world_fail(w, "event %d: %s", (int)e->type, strerror(-rc));
     w->tally->steps++;
     core_validate(w->core);
-    for (size_t i = 0; i < w->actions.n; i++)
+    for (size_t i = 0; i < w->actions.n; i++) {
+        ledger_action(w, &w->actions.items[i]);
         carry_out(w, &w->actions.items[i]);
+    }
     check_memory(w);
+    ledger_check(w);
+}
+
+void shell_step(struct world *w, const struct core_event *e)
+{
+    shell_step_to(w, e, 0);
 }
 
 /* -- life of the broker -------------------------------------------------------------------------------------------- */
@@ -604,6 +451,7 @@ static void start_again(struct world *w, void *what, uint64_t life)
 void shell_start(struct world *w)
 {
     w->epoch++;
+    ledger_start(w);
     w->core = core_new(&w->limits, w->epoch);
     if (!w->core)
         abort();

@@ -224,7 +224,7 @@ static void deliver_result(struct world *w, struct message *m)
         world_fail(w, "lease %llu is not what was sent", (unsigned long long)work->lease);
     for (uint32_t i = 0; i < work->n_items; i++)
         ok[i / 64] |= (uint64_t)work->ok[i] << (i % 64);
-    *p = (struct sim_payload){.handle = w->next_handle++, .work = work, .tensors = true, .rows = true};
+    *p = (struct sim_payload){.handle = w->next_handle++, .work = *work, .tensors = true, .rows = true};
     if (core_map_put(&w->payloads, p->handle, p) < 0)
         world_fail(w, "no memory");
     e.result.lease = ref;

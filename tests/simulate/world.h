@@ -1,7 +1,9 @@
 /* world.h - a model world around the broker's core: network, workers, store and their faults, from one seed.
  *
  *   world.c     time, chance, the agenda, the life of a world, what is checked at its end
- *   shell.c     the broker around the core: carries out actions, checks each, loads, commits, crashes
+ *   shell.c     the broker around the core: carries out actions, checks each, loads, crashes
+ *   store.c     the model store: commits and attempts
+ *   ledger.h    what the core must think of parts, leases and workers
  *   workers.c   workers: compute, die, hang, drain; the network between them and the broker
  *   chaos.c     which fault happens when
  *   simulate.c  seeds, options, the table of faults, the planted bugs
@@ -16,6 +18,7 @@
 #include "base/arena.h"
 #include "broker/core.h"
 #include "broker/core_table.h"
+#include "tests/simulate/ledger.h"
 
 enum {
     LEASE_MS = 1000,
@@ -84,7 +87,9 @@ struct sim_unit {
     uint32_t n_items;
     bool done, commit_pending, has_poison;
     bool asked;              /* a COMMIT of it is out, or failed on a full disk; in this life of the broker */
-    uint32_t attempts;       /* durable */
+    uint32_t attempts;       /* durable, and so is `parts` */
+    uint8_t parts[MAX_ITEMS];
+    struct led_unit led;
     uint32_t attempts_asked; /* to be made durable, in this life of the broker */
     uint32_t hits;           /* random faults it had to bear */
     struct {
@@ -107,6 +112,7 @@ struct sim_job {
     bool paused;       /* in this life of the broker */
     uint32_t n_in_row; /* failed items that were written down since the last good one, since it was opened or started */
     uint64_t opening;  /* counts the times it was opened */
+    struct led_job led;
     bool open, loading, stopped, stop_told, closing, cancelled; /* in this life of the broker */
 };
 
@@ -127,7 +133,7 @@ struct sim_work {
 
 struct sim_payload {
     uint64_t handle;
-    const struct sim_work *work;
+    struct sim_work work; /* as it arrived: who repeats the work changes it */
     bool tensors, rows, lost;
     uint64_t row_bytes; /* kept until the commit */
 };
@@ -181,6 +187,7 @@ struct world {
     struct core *core; /* NULL: the broker is down */
     uint64_t epoch;
     struct core_actions actions;
+    struct ledger ledger;
     bool disk_full, shutting_down;
     struct core_map payloads;
     uint64_t tensor_bytes, row_bytes; /* row_bytes: of rows that are kept for a commit */
@@ -210,9 +217,16 @@ bool world_run(uint64_t seed, const struct core_faults *planted, bool verbose, s
 void shell_start(struct world *w);
 void shell_crash(struct world *w);
 void shell_step(struct world *w, const struct core_event *e);
+void shell_step_to(struct world *w, const struct core_event *e, int expected); /* that comes to this error */
+struct sim_job *shell_job(struct world *w, uint64_t id);                         /* an open one */
+struct sim_payload *shell_payload(struct world *w, uint64_t handle);
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j);
 void shell_import(struct world *w, void *job, uint64_t life);
 void shell_start_job(struct world *w, struct sim_job *j);
+
+/* store.c */
+void store_commit(struct world *w, const struct core_commit *a);
+void store_attempts(struct world *w, const struct core_action *a);
 
 /* workers.c */
 void worker_start(struct world *w, void *worker, uint64_t life);

@@ -171,6 +171,15 @@ void rig_gone(struct rig *b, uint64_t peer, bool clean)
 
     e.gone.peer = peer;
     e.gone.clean = clean;
+    e.gone.ended = !clean;
+    assert_int_equal(rig_step(b, &e), 0);
+}
+
+void rig_lost(struct rig *b, uint64_t peer)
+{
+    struct core_event e = {.type = CORE_EVENT_GONE};
+
+    e.gone.peer = peer;
     assert_int_equal(rig_step(b, &e), 0);
 }
 

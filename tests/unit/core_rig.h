@@ -56,7 +56,10 @@ struct core_work rig_work_of(const struct rig *b);
 uint64_t rig_result(struct rig *b, const struct core_work *work, uint64_t errors);
 /* A FAILURE for this lease, code "oom". */
 void rig_refuse_work(struct rig *b, const struct core_work *work);
+/* BYE, or its process has ended. */
 void rig_gone(struct rig *b, uint64_t peer, bool clean);
+/* Its connection is lost, and nobody knows whether its process lives. */
+void rig_lost(struct rig *b, uint64_t peer);
 void rig_job_event(struct rig *b, enum core_event_type type);
 void rig_commit_answer(struct rig *b, enum core_event_type type, uint32_t unit);
 struct core_stats rig_stats(const struct rig *b);

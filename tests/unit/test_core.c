@@ -1,4 +1,4 @@
-/* The core's rules for units, leases and failures, a sentence each. What happens when they meet is the simulator's business. */
+/* The core's rules for units and leases, a sentence each. What happens when they meet is the simulator's business. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -226,7 +226,7 @@ static void test_core_a_worker_that_is_heard_but_ends_nothing_is_on_trial(void *
     assert_int_equal(rig_step(b, &e), 0);
     w = rig_work_of(b);
     (void)rig_result(b, &w, 0);
-    assert_int_equal(rig_count(b, CORE_DO_WORK), 2); /* trusted again */
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* the next in suspicion */
 }
 
 static void test_core_a_silent_worker_is_forgotten(void **state)
@@ -291,120 +291,6 @@ static void test_core_a_retry_keeps_the_inputs_it_has(void **state)
     assert_int_equal(w.inputs[0].payload, encoded);
 }
 
-/* -- failing units ------------------------------------------------------------------------------------------------- */
-
-static void test_core_a_failing_unit_is_split_down_to_the_bad_item(void **state)
-{
-    struct rig *b = *state;
-    const struct core_commit *m;
-    struct core_work given[64];
-    uint32_t n_given = 0, n_done = 0;
-
-    rig_three_workers(b, 64);
-    rig_chain_job(b, 1, 4);
-    while (!rig_nth(b, CORE_DO_COMMIT, 0)) {
-        struct core_work w;
-
-        for (uint32_t i = 0; i < rig_count(b, CORE_DO_WORK); i++) {
-            assert_true(n_given < 64);
-            given[n_given++] = rig_nth(b, CORE_DO_WORK, i)->work;
-        }
-        assert_true(n_done < n_given);
-        w = given[n_done++];
-        if (w.node == 0 && w.first <= 2 && w.first + w.count > 2)
-            rig_refuse_work(b, &w);
-        else
-            (void)rig_result(b, &w, 0);
-    }
-    m = &rig_got(b, CORE_DO_COMMIT)->commit;
-    assert_int_equal(m->n_quarantined, 1);
-    assert_int_equal(m->quarantined[0].item, 2);
-    assert_string_equal(m->quarantined[0].code, "oom");
-    assert_string_equal(m->quarantined[0].text, "no memory on the device");
-    assert_int_equal(m->n_failed, 1);
-    assert_int_equal(m->attempts, 3 + 1 + 3); /* the unit, the half, the item */
-    assert_int_equal(rig_stats(b).splits, 2);
-}
-
-static void test_core_the_last_attempt_runs_alone(void **state)
-{
-    struct rig *b = *state;
-    struct core_work w;
-
-    rig_hello(b, ENCODER, 1, 64);
-    rig_chain_job(b, 3, 4);
-    for (uint32_t n = 0; n < 2; n++) {
-        w = rig_nth(b, CORE_DO_WORK, 0)->work;
-        rig_refuse_work(b, &w);
-    }
-    /* Two failures; the others of its worker must end before it is leased once more. */
-    assert_null(rig_nth(b, CORE_DO_WORK, 0));
-    for (uint64_t lease = 1; lease < 10 && !rig_nth(b, CORE_DO_WORK, 0); lease++) {
-        struct core_work other = {.peer = ENCODER, .epoch = 7, .lease = lease, .n_items = 4};
-
-        (void)rig_result(b, &other, 0);
-    }
-    w = rig_work_of(b);
-    assert_true(w.alone);
-    assert_int_equal(w.attempt, 2);
-    assert_int_equal(rig_stats(b).n_leases, 1);
-}
-
-static void test_core_a_unit_that_used_up_its_attempts_starts_split(void **state)
-{
-    struct rig *b = *state;
-
-    rig_hello(b, ENCODER, 1, 64);
-    rig_open_job(b, JOB, rig_chain, 3, 0);
-    rig_give_units(b, JOB, 1, 8, 3);
-    assert_int_equal(rig_work_of(b).count, 4);
-    assert_true(rig_work_of(b).alone);
-}
-
-static void test_core_attempts_of_an_earlier_life_count(void **state)
-{
-    struct rig *b = *state;
-
-    rig_hello(b, ENCODER, 1, 64);
-    rig_open_job(b, JOB, rig_chain, 3, 0);
-    rig_give_units(b, JOB, 1, 8, 2);
-    assert_int_equal(rig_work_of(b).attempt, 2);
-    assert_true(rig_work_of(b).alone);
-}
-
-static void test_core_a_result_of_the_wrong_length_is_a_failure(void **state)
-{
-    struct rig *b = *state;
-    struct core_work w;
-    uint64_t p;
-
-    rig_three_workers(b, 64);
-    rig_chain_job(b, 1, 4);
-    w = rig_work_of(b);
-    w.n_items = 5;
-    p = rig_result(b, &w, 0);
-    assert_int_equal(rig_got(b, CORE_DO_DROP_PAYLOAD)->payload, p);
-    assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 1);
-    assert_int_equal(rig_stats(b).dropped_bad, 1);
-}
-
-static void test_core_lost_tensors_start_the_unit_again_unpunished(void **state)
-{
-    struct rig *b = *state;
-    struct core_work w;
-    uint64_t encoded;
-
-    rig_three_workers(b, 64);
-    rig_chain_job(b, 1, 4);
-    w = rig_work_of(b);
-    encoded = rig_result(b, &w, 0);
-    assert_int_equal(rig_step(b, &(struct core_event){.type = CORE_EVENT_PAYLOAD_LOST, .payload = encoded}), 0);
-    assert_int_equal(rig_got(b, CORE_DO_DROP_PAYLOAD)->payload, encoded);
-    assert_int_equal(rig_work_of(b).node, 0);
-    assert_int_equal(rig_work_of(b).attempt, 0);
-    assert_null(rig_nth(b, CORE_DO_ATTEMPTS, 0));
-}
-
 #define RULE(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -425,12 +311,6 @@ int main(void)
         RULE(test_core_returned_and_drained_leases_cost_no_attempt),
         RULE(test_core_the_leases_of_a_lost_worker_go_to_another),
         RULE(test_core_a_retry_keeps_the_inputs_it_has),
-        RULE(test_core_a_failing_unit_is_split_down_to_the_bad_item),
-        RULE(test_core_the_last_attempt_runs_alone),
-        RULE(test_core_a_unit_that_used_up_its_attempts_starts_split),
-        RULE(test_core_attempts_of_an_earlier_life_count),
-        RULE(test_core_a_result_of_the_wrong_length_is_a_failure),
-        RULE(test_core_lost_tensors_start_the_unit_again_unpunished),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,7 +88,10 @@ static void fill_workers_part(struct msg *m)
                                       .fingerprint = {16, "0123456789abcdef"},
                                       .model = "m",
                                       .window_items = 256,
-                                      .window_bytes = 1 << 30};
+                                      .window_bytes = 1 << 30,
+                                      .epoch = 77,
+                                      .n_lease_ids = 3,
+                                      .lease_ids = some_ids};
         return;
     case MSG_WORK:
         m->work.lease = a_lease;
@@ -154,8 +157,8 @@ static void fill_progress(struct msg_job_progress *p)
                                    .n_units_done = 5,
                                    .n_stages = 2,
                                    .text = "no room on the disk"};
-    p->stages[0] = (struct msg_stage_progress){MSG_STAGE_ENCODE, 1, 2, 3, 4, 5, 6, 7, 8, 9};
-    p->stages[1] = (struct msg_stage_progress){MSG_STAGE_LLM, 11, 12, 13, 14, 15, 16, 17, 18, 19};
+    p->stages[0] = (struct msg_stage_progress){MSG_STAGE_ENCODE, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+    p->stages[1] = (struct msg_stage_progress){MSG_STAGE_LLM, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20};
 }
 
 /* A message of each type with every field set. */
@@ -234,6 +237,12 @@ static void assert_same(struct msg *a, struct msg *b)
         assert_int_equal(a->heartbeat.n_lease_ids, b->heartbeat.n_lease_ids);
         assert_memory_equal(a->heartbeat.lease_ids, b->heartbeat.lease_ids, a->heartbeat.n_lease_ids * 8);
         a->heartbeat.lease_ids = b->heartbeat.lease_ids = NULL;
+    }
+    if (a->type == MSG_HELLO) {
+        assert_int_equal(a->hello.n_lease_ids, b->hello.n_lease_ids);
+        if (a->hello.n_lease_ids)
+            assert_memory_equal(a->hello.lease_ids, b->hello.lease_ids, a->hello.n_lease_ids * 8);
+        a->hello.lease_ids = b->hello.lease_ids = NULL;
     }
     a->memory = b->memory = NULL;
     assert_memory_equal(a, b, sizeof(*a));

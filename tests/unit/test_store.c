@@ -193,20 +193,45 @@ static void test_store_unit_commits_once_and_whole(void **state)
     records = (struct store_records){.data = r.bytes.data, .ends = r.ends, .n = 8};
     assert_int_equal(store_begin(s, &err), 0);
     assert_int_equal(store_put_unit(s, 1, &records, &err), -EALREADY);
-    assert_int_equal(store_put_attempts(s, 1, 3, &err), -EALREADY);
+    assert_int_equal(store_put_attempts(s, 1, 3, NULL, 0, &err), -EALREADY);
     assert_int_equal(store_put_unit(s, 2, &records, &err), -ENOENT);
-    assert_int_equal(store_put_attempts(s, 2, 1, &err), -ENOENT);
+    assert_int_equal(store_put_attempts(s, 2, 1, NULL, 0, &err), -ENOENT);
     records.n = 7;
     assert_int_equal(store_put_unit(s, 0, &records, &err), -EINVAL);
     records.n = 8;
     r.bytes.data[3] ^= 1; /* a record that does not match its checksum is not let in */
     assert_int_equal(store_put_unit(s, 0, &records, &err), -EINVAL);
     r.bytes.data[3] ^= 1;
-    assert_int_equal(store_put_attempts(s, 0, 2, &err), 0);
+    assert_int_equal(store_put_attempts(s, 0, 2, NULL, 0, &err), 0);
     assert_int_equal(store_put_unit(s, 0, &records, &err), 0);
     assert_int_equal(store_commit(s, &err), 0);
     assert_int_equal(store_counters(s)->n_done, 16);
     fixture_records_release(&r);
+    store_close(s);
+    assert_int_equal(fixture_problems(path, 1), 0);
+}
+
+static void test_store_remembers_into_which_parts_a_unit_is_cut(void **state)
+{
+    static const uint8_t parts[8] = {1, 0, 0, 0, 1, 3, 0, 0};
+    struct store *s = fixture_store(path, 8);
+    struct store_pending found[2];
+    uint32_t next;
+    struct err err;
+    size_t n;
+
+    (void)state;
+    fixture_import(s, 0, 16);
+    assert_int_equal(store_begin(s, &err), 0);
+    assert_int_equal(store_put_attempts(s, 1, 4, parts, 8, &err), 0);
+    assert_int_equal(store_put_attempts(s, 0, 4, parts, STORED_MAX_PARTS + 1, &err), -EINVAL);
+    assert_int_equal(store_commit(s, &err), 0);
+    assert_int_equal(store_pending(s, 0, 2, found, &n, &next, &err), 0);
+    assert_int_equal(n, 2);
+    assert_int_equal(found[0].parts[0], 0);
+    assert_int_equal(found[1].attempts, 4);
+    assert_memory_equal(found[1].parts, parts, 8);
+    fixture_commit_unit(s, 1, 8, 8, 0); /* done: that is over */
     store_close(s);
     assert_int_equal(fixture_problems(path, 1), 0);
 }
@@ -705,6 +730,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_store_unit_of_long_fields_is_cut_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_bad_rows_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_unit_commits_once_and_whole, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_store_remembers_into_which_parts_a_unit_is_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_refuses_what_is_no_store, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_refuses_another_version_by_number, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_of_version_2_goes_on, setup, teardown),

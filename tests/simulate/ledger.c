@@ -1,0 +1,327 @@
+#include "tests/simulate/world.h"
+
+static struct sim_job *job_of(struct world *w, uint64_t id)
+{
+    for (uint32_t n = 0; n < w->n_jobs; n++)
+        if (w->jobs[n].id == id && w->jobs[n].open)
+            return &w->jobs[n];
+    return NULL;
+}
+
+void ledger_start(struct world *w)
+{
+    w->ledger = (struct ledger){.now = INT64_MIN, .answer = CORE_N_ACTIONS};
+    for (uint32_t n = 0; n < w->n_jobs; n++) {
+        w->jobs[n].led = (struct led_job){0};
+        for (uint32_t u = 0; u < w->jobs[n].n_units; u++)
+            w->jobs[n].units[u].led = (struct led_unit){0};
+    }
+}
+
+/* -- time ---------------------------------------------------------------------------------------------------------- */
+
+static int64_t next_due(const struct world *w)
+{
+    int64_t due = INT64_MAX;
+
+    for (const struct led_lease *l = w->ledger.leases; l; l = l->next)
+        due = l->deadline < due ? l->deadline : due;
+    for (const struct led_worker *k = w->ledger.workers; k; k = k->next) {
+        int64_t at = k->heard + (k->late_told ? w->limits.worker_ms : w->limits.lease_ms);
+
+        due = at < due ? at : due;
+    }
+    return due;
+}
+
+static void set_clock(struct world *w)
+{
+    struct ledger *l = &w->ledger;
+    int64_t due = next_due(w), ours = w->now - l->stood_still;
+
+    if (due != INT64_MAX && ours > due + w->limits.lease_ms / 30) {
+        ours = due - w->limits.lease_ms / 3;
+        ours = ours > l->now ? ours : l->now;
+        l->stood_still = w->now - ours;
+    }
+    l->now = ours > l->now ? ours : l->now;
+}
+
+/* The lease that ends first. Of two of a part that end together the core may take either. */
+static struct led_lease *next_expired(struct world *w)
+{
+    struct led_lease *first = NULL;
+
+    for (struct led_lease *l = w->ledger.leases; l; l = l->next)
+        if (l->deadline <= w->ledger.now && (!first || l->deadline < first->deadline))
+            first = l;
+    for (struct led_lease *l = w->ledger.leases; l && first; l = l->next)
+        w->ledger.vague |= l != first && l->deadline == first->deadline && l->part == first->part &&
+                           ledger_gives_up(l->part);
+    return first;
+}
+
+static void expire(struct world *w, struct led_lease *l)
+{
+    struct led_worker *k = l->worker;
+    struct led_part *p = l->part;
+
+    p->job->led.nodes[l->node].expiries++;
+    w->ledger.sum.expiries++;
+    if (l->on_trial || k->n_late == 0)
+        k->n_late++;
+    if (l->on_trial)
+        k->rest_until = w->ledger.now + (w->limits.lease_ms << (k->n_late < 6 ? k->n_late - 2 : 4));
+    k->silent = true;
+    ledger_lease_close(w, l);
+    if (l->on_trial)
+        ledger_returned(w, p, l->attempt);
+    else
+        ledger_blame(w, p, l->attempt);
+    if (k->lost && k->n_leases == 0)
+        ledger_worker_forgotten(w, k);
+}
+
+static void pass_time(struct world *w)
+{
+    struct led_lease *l;
+
+    set_clock(w);
+    while ((l = next_expired(w)) && !w->ledger.vague)
+        expire(w, l);
+    for (struct led_worker *k = w->ledger.workers, *next; k; k = next) {
+        next = k->next;
+        if (k->heard + w->limits.worker_ms <= w->ledger.now) {
+            ledger_expect_forget(w, k->peer);
+            ledger_worker_remove(w, k, false);
+        } else if (k->heard + w->limits.lease_ms <= w->ledger.now) {
+            k->late_told = k->silent = true;
+        }
+    }
+}
+
+/* -- events of workers --------------------------------------------------------------------------------------------- */
+
+static struct led_lease *current_lease(struct world *w, const struct core_lease_ref *ref)
+{
+    struct led_lease *l = ledger_lease(w, ref->lease);
+
+    if (l && ref->epoch == w->epoch && l->worker->peer == ref->peer) {
+        if (l->worker->n_late > 0)
+            l->worker->silent = l->worker->lost;
+        l->worker->n_late = 0; /* it ended a lease itself */
+        l->worker->rest_until = 0;
+        return l;
+    }
+    w->ledger.sum.dropped_stale++;
+    return NULL;
+}
+
+static void bad_end(struct world *w, struct led_lease *l)
+{
+    l->part->job->led.nodes[l->node].failures++;
+    w->ledger.sum.failures++;
+    ledger_lease_close(w, l);
+    ledger_blame(w, l->part, l->attempt);
+}
+
+static void result(struct world *w, const struct core_event *e)
+{
+    struct led_lease *l = current_lease(w, &e->result.lease);
+
+    if (!l)
+        return;
+    if (l->n_items != e->result.n_rows) {
+        w->ledger.sum.dropped_bad++;
+        bad_end(w, l);
+        return;
+    }
+    w->ledger.sum.results++;
+    l->part->job->led.nodes[l->node].items_done += l->n_items;
+    ledger_result(w, l->part, l->node, e->result.ok);
+}
+
+static void heartbeat(struct world *w, struct led_worker *k, const struct core_event *e)
+{
+    struct led_lease *l;
+
+    for (uint32_t i = 0; i < e->heartbeat.n && e->heartbeat.epoch == w->epoch; i++)
+        if (i < w->limits.max_worker_leases && (l = ledger_lease(w, e->heartbeat.leases[i])) && l->worker == k)
+            l->deadline = w->ledger.now + w->limits.lease_ms;
+    if (e->heartbeat.epoch == w->epoch && e->heartbeat.n > w->limits.max_worker_leases)
+        w->ledger.sum.dropped_bad++;
+}
+
+static void worker_event(struct world *w, const struct core_event *e, uint64_t peer)
+{
+    struct led_worker *k = ledger_worker(w, peer);
+    struct led_lease *l;
+
+    if (k) {
+        ledger_heard(w, k);
+    } else {
+        w->ledger.sum.dropped_unknown++;
+        w->ledger.answer = CORE_DO_HELLO_AGAIN;
+    }
+    if (e->type == CORE_EVENT_RESULT) {
+        result(w, e);
+    } else if (e->type == CORE_EVENT_FAILURE && (l = current_lease(w, &e->failure.lease))) {
+        bad_end(w, l);
+    } else if (e->type == CORE_EVENT_RETURN && (l = current_lease(w, &e->lease))) {
+        w->ledger.sum.returns++;
+        ledger_lease_close(w, l);
+        ledger_returned(w, l->part, l->attempt);
+    } else if (e->type == CORE_EVENT_HEARTBEAT && k) {
+        heartbeat(w, k, e);
+    } else if (e->type == CORE_EVENT_CREDIT && k) {
+        k->window_items = e->credit.window_items;
+        k->window_bytes = e->credit.window_bytes;
+    }
+}
+
+static void payload_lost(struct world *w, uint64_t payload)
+{
+    const struct sim_payload *p = core_map_get(&w->payloads, payload);
+    struct led_part *part = NULL;
+
+    if (!p || !p->tensors)
+        return;
+    for (part = p->work.job->units[p->work.unit].led.parts; part && part->first != p->work.first;)
+        part = part->next;
+    if (!part)
+        world_fail(w, "payload %llu is kept and belongs to no part", (unsigned long long)payload);
+    w->ledger.sum.payloads_lost++;
+    part->unblamed++;
+    ledger_restart(w, part);
+    if (part->unblamed > w->limits.max_unblamed)
+        ledger_blame(w, part, part->failures);
+}
+
+static void shutdown_begins(struct world *w)
+{
+    w->ledger.shutdown = true;
+    for (struct led_worker *k = w->ledger.workers, *next; k; k = next) {
+        next = k->next;
+        if (k->lost)
+            ledger_worker_forgotten(w, k);
+    }
+}
+
+/* -- events of jobs ------------------------------------------------------------------------------------------------ */
+
+static void units(struct world *w, struct sim_job *j, const struct core_event *e)
+{
+    bool stale = j->led.load_is_stale;
+
+    j->led.loading = j->led.load_is_stale = false;
+    for (uint32_t i = 0; i < e->units.n && !stale && !j->led.closing; i++)
+        ledger_load(w, j, &e->units.rows[i]);
+}
+
+static void committed(struct world *w, struct sim_job *j, uint32_t unit)
+{
+    struct led_unit *u = &j->units[unit].led;
+
+    for (const struct led_part *p = u->parts; p; p = p->next) {
+        uint32_t n_alive = (uint32_t)(__builtin_popcountll(p->alive[0]) + __builtin_popcountll(p->alive[1]));
+
+        j->led.items_done += p->n_wanted;
+        j->led.items_failed += p->n_wanted - n_alive;
+        j->led.items_quarantined += p->quarantined;
+        w->ledger.sum.quarantined += p->quarantined;
+    }
+    j->led.units_done++;
+    j->led.load_is_stale |= j->led.loading && unit >= j->led.load_from;
+    ledger_forget_unit(w, j, unit);
+}
+
+static void close_job(struct world *w, struct sim_job *j)
+{
+    j->led.closing = true;
+    for (uint32_t u = 0; u < j->n_units; u++)
+        if (!j->units[u].commit_pending)
+            ledger_forget_unit(w, j, u);
+}
+
+static void job_event(struct world *w, struct sim_job *j, const struct core_event *e)
+{
+    switch (e->type) {
+    case CORE_EVENT_JOB_START:
+        j->led.stopped = j->led.paused = false;
+        return;
+    case CORE_EVENT_JOB_STOP:
+        j->led.stopped = true;
+        return;
+    case CORE_EVENT_JOB_CLOSE:
+        close_job(w, j);
+        return;
+    case CORE_EVENT_UNITS:
+        units(w, j, e);
+        return;
+    case CORE_EVENT_COMMITTED:
+        committed(w, j, e->commit.unit);
+        return;
+    case CORE_EVENT_COMMIT_FAILED:
+        j->led.blocked = !j->led.closing;
+        if (j->led.closing)
+            ledger_forget_unit(w, j, e->commit.unit);
+        return;
+    case CORE_EVENT_DISK_OK:
+        j->led.blocked = false;
+        return;
+    default:
+        return;
+    }
+}
+
+void ledger_event(struct world *w, const struct core_event *e)
+{
+    struct led_worker *k;
+
+    if (w->ledger.vague)
+        return;
+    w->ledger.sum.events++;
+    w->ledger.answer = CORE_N_ACTIONS;
+    w->ledger.n_forgets = 0;
+    pass_time(w);
+    switch (e->type) {
+    case CORE_EVENT_HELLO:
+        ledger_hello(w, e);
+        return;
+    case CORE_EVENT_GONE:
+        k = ledger_worker(w, e->gone.peer);
+        if (k)
+            ledger_gone(w, k, e->gone.clean, e->gone.ended);
+        return;
+    case CORE_EVENT_CREDIT:
+        worker_event(w, e, e->credit.peer);
+        return;
+    case CORE_EVENT_HEARTBEAT:
+        worker_event(w, e, e->heartbeat.peer);
+        return;
+    case CORE_EVENT_RESULT:
+        worker_event(w, e, e->result.lease.peer);
+        return;
+    case CORE_EVENT_FAILURE:
+        worker_event(w, e, e->failure.lease.peer);
+        return;
+    case CORE_EVENT_RETURN:
+        worker_event(w, e, e->lease.peer);
+        return;
+    case CORE_EVENT_PAYLOAD_LOST:
+        payload_lost(w, e->payload);
+        return;
+    case CORE_EVENT_SHUTDOWN:
+        shutdown_begins(w);
+        return;
+    case CORE_EVENT_TICK:
+        return;
+    case CORE_EVENT_JOB_OPEN:
+        if (job_of(w, e->job_open.job))
+            job_of(w, e->job_open.job)->led = (struct led_job){.stopped = e->job_open.stopped};
+        return;
+    default:
+        if (e->job && job_of(w, e->job)) /* `job` is the first field of every one of these */
+            job_event(w, job_of(w, e->job), e);
+    }
+}

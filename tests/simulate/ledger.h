@@ -1,0 +1,122 @@
+/* ledger.h - what the core must think of parts, leases and workers, kept by its rules from what it is told.
+ *
+ * shell_step shows it every event before the actions, and every action; what the core does otherwise than the ledger
+ * says fails the world, and so does a number that the core tells otherwise. It is written from core.h, simply and
+ * slowly, and knows nothing of queues: who of several gets a lease is the core's choice, whether he may is not.
+ *
+ * Who may call: shell.c and the files around it. Units: the world's. Memory: the world's arena; a life of the broker has
+ * a ledger of its own. Errors: world_fail. */
+#ifndef BLIPLINE_TESTS_SIMULATE_LEDGER_H
+#define BLIPLINE_TESTS_SIMULATE_LEDGER_H
+
+#include "broker/core.h"
+
+struct world;
+struct sim_job;
+struct led_lease;
+
+enum { LED_WORDS = 2, LED_FORGETS = 64 };
+
+/* One node of a part. */
+enum led_state { LED_NONE, LED_LEASED, LED_DONE };
+
+struct led_part {
+    struct led_part *next;
+    struct sim_job *job;
+    uint32_t unit, first, count, n_wanted;
+    uint32_t failures, unblamed;
+    bool split, reserved, finished, quarantined;
+    uint64_t alive[LED_WORDS]; /* bit i: item first + i */
+    enum led_state state[CORE_MAX_NODES];
+    struct led_lease *leases[CORE_MAX_NODES];
+};
+
+struct led_worker {
+    struct led_worker *next;
+    uint64_t peer, host, nonce, window_bytes, held_bytes;
+    uint32_t stage, model, window_items, held_items, n_leases, n_late;
+    int64_t heard, rest_until;
+    bool silent, lost;
+    bool late_told; /* silence of a lease's length has been noted since it was heard */
+};
+
+struct led_lease {
+    struct led_lease *next;
+    uint64_t id, bytes;
+    struct led_worker *worker;
+    struct led_part *part;
+    uint32_t node, n_items, attempt;
+    int64_t deadline;
+    uint64_t rows[LED_WORDS]; /* the items that went in */
+    bool alone, on_trial, named;
+};
+
+/* Of a unit, in this life of the broker. */
+struct led_unit {
+    bool in_memory, started, committing;
+    uint32_t attempts;
+    struct core_unit_row row; /* as it was loaded */
+    struct led_part *parts;
+};
+
+struct led_job {
+    bool stopped, paused, blocked, closing;
+    bool loading, load_is_stale;
+    uint32_t load_from;
+    uint64_t units_done, items_done, items_failed, items_quarantined;
+    struct core_node_stats nodes[CORE_MAX_NODES];
+};
+
+struct ledger {
+    int64_t now, stood_still;
+    bool shutdown;
+    bool vague; /* two leases of a part expired together, who of them was first only the core knows: no more is said */
+    struct led_worker *workers;
+    struct led_lease *leases;
+    uint64_t last_lease;
+    uint64_t reserved_bytes, reserved_rows;
+    uint32_t n_reserved;
+    struct core_stats sum;
+    /* of the step */
+    enum core_action_type answer; /* CORE_N_ACTIONS: none */
+    enum core_refuse_reason reason;
+    uint64_t forgets[LED_FORGETS];
+    uint32_t n_forgets;
+};
+
+void ledger_start(struct world *w); /* a new life of the broker */
+/* What the event does, before its actions are looked at. */
+void ledger_event(struct world *w, const struct core_event *e);
+void ledger_action(struct world *w, const struct core_action *a);
+/* After the actions: nothing that was due is missing, nobody is idle who could work, and every number is right. */
+void ledger_check(struct world *w);
+
+/* ledger_parts.c */
+void ledger_load(struct world *w, struct sim_job *j, const struct core_unit_row *row);
+void ledger_forget_unit(struct world *w, struct sim_job *j, uint32_t unit); /* and its leases */
+struct led_lease *ledger_lease(struct world *w, uint64_t id);
+void ledger_lease_close(struct world *w, struct led_lease *l);
+void ledger_blame(struct world *w, struct led_part *p, uint32_t attempt);
+void ledger_returned(struct world *w, struct led_part *p, uint32_t attempt);
+void ledger_restart(struct world *w, struct led_part *p);
+void ledger_result(struct world *w, struct led_part *p, uint32_t node, const uint64_t *row_ok);
+void ledger_describe_parts(const struct led_unit *u, uint32_t n_items, uint8_t *ret);
+void ledger_set_reserved(struct world *w, struct led_part *p, bool reserved);
+bool ledger_is_ready(const struct led_part *p, uint32_t node);
+bool ledger_is_suspect(const struct led_part *p);
+bool ledger_gives_up(const struct led_part *p); /* when it fails once more */
+bool ledger_is_through(const struct led_unit *u); /* all its parts are finished */
+
+/* ledger_workers.c */
+struct led_worker *ledger_worker(struct world *w, uint64_t peer);
+void ledger_hello(struct world *w, const struct core_event *e);
+void ledger_gone(struct world *w, struct led_worker *k, bool clean, bool ended);
+void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean);
+void ledger_worker_forgotten(struct world *w, struct led_worker *k); /* and the core says so; nobody is blamed */
+void ledger_heard(struct world *w, struct led_worker *k);
+void ledger_expect_forget(struct world *w, uint64_t peer);
+/* May the worker take this much, or a task that must be alone? */
+bool ledger_has_room(struct world *w, const struct led_worker *k, bool alone, uint32_t n_items, uint64_t n_bytes);
+bool ledger_matches(const struct led_worker *k, const struct core_node *n);
+
+#endif

@@ -1,0 +1,336 @@
+/* What the core does and says is compared with the ledger. */
+#include "tests/simulate/world.h"
+
+#include <string.h>
+
+static struct sim_job *find_job(struct world *w, uint64_t id)
+{
+    for (uint32_t n = 0; n < w->n_jobs; n++)
+        if (w->jobs[n].id == id && w->jobs[n].open)
+            return &w->jobs[n];
+    world_fail(w, "an action for job %llu, which is not open", (unsigned long long)id);
+}
+
+/* -- leases -------------------------------------------------------------------------------------------------------- */
+
+static struct led_part *find_part(struct world *w, struct sim_job *j, const struct core_work *a)
+{
+    for (struct led_part *p = j->units[a->unit].led.parts; p; p = p->next)
+        if (p->first == a->first && p->count == a->count)
+            return p;
+    world_fail(w, "lease %llu: unit %u has no part [%u+%u]", (unsigned long long)a->lease, a->unit, a->first, a->count);
+}
+
+/* A first lease of the part: it takes memory. */
+static void check_start(struct world *w, const struct sim_job *j, const struct led_part *p)
+{
+    const struct ledger *l = &w->ledger;
+    uint64_t need = core_graph_peak_bytes(j->nodes, j->n_nodes) * p->n_wanted;
+    uint64_t rows = (uint64_t)ROW_BYTES * j->n_nodes * p->n_wanted;
+
+    if (j->led.stopped || j->led.paused || j->led.blocked || j->led.closing)
+        world_fail(w, "unit %u starts, and its job is stopped, blocked or closed", p->unit);
+    if (need && l->reserved_bytes && l->reserved_bytes + need > w->limits.memory_bytes)
+        world_fail(w, "unit %u starts without memory: %llu of %llu bytes are reserved, it needs %llu", p->unit,
+                   (unsigned long long)l->reserved_bytes, (unsigned long long)w->limits.memory_bytes,
+                   (unsigned long long)need);
+    if ((l->n_reserved || w->n_commits) && w->row_bytes + l->reserved_rows + rows > w->limits.row_bytes)
+        world_fail(w, "unit %u starts without room for its rows", p->unit);
+}
+
+static void check_worker(struct world *w, const struct core_work *a, const struct led_worker *k,
+                         const struct core_node *n, uint64_t bytes)
+{
+    if (!k)
+        world_fail(w, "lease %llu for a peer that is not known", (unsigned long long)a->lease);
+    if (!ledger_matches(k, n))
+        world_fail(w, "lease %llu: stage %u of model %u for a worker of stage %u and model %u",
+                   (unsigned long long)a->lease, n->stage, n->fingerprint[0], k->stage, k->model);
+    if (!ledger_has_room(w, k, a->alone, a->n_items, bytes))
+        world_fail(w,
+                   "lease %llu%s of %u items, %llu bytes for peer %llu that holds %u leases, %u items, %llu bytes; "
+                   "window %u items, %llu bytes%s%s; late %u times",
+                   (unsigned long long)a->lease, a->alone ? " alone" : "", a->n_items, (unsigned long long)bytes,
+                   (unsigned long long)k->peer, k->n_leases, k->held_items, (unsigned long long)k->held_bytes,
+                   k->window_items, (unsigned long long)k->window_bytes, k->silent ? ", silent" : "",
+                   k->lost ? ", lost" : "", k->n_late);
+}
+
+static void grant(struct world *w, const struct core_work *a)
+{
+    struct sim_job *j = find_job(w, a->job);
+    struct led_part *p = find_part(w, j, a);
+    struct led_worker *k = ledger_worker(w, a->peer);
+    struct led_lease *l = world_alloc(w, sizeof(*l));
+    uint64_t bytes = 0;
+
+    for (uint32_t n = 0; n < a->node; n++)
+        bytes += (j->nodes[a->node].needs >> n & 1) ? j->nodes[n].out_bytes * a->n_items : 0;
+    if (w->ledger.shutdown)
+        world_fail(w, "lease %llu while the broker shuts down", (unsigned long long)a->lease);
+    if (a->epoch != w->epoch || a->lease <= w->ledger.last_lease)
+        world_fail(w, "lease %llu is not new", (unsigned long long)a->lease);
+    if (!ledger_is_ready(p, a->node))
+        world_fail(w, "lease %llu: unit %u [%u+%u] is not ready for node %u, or was there", (unsigned long long)a->lease,
+                   a->unit, a->first, a->count, a->node);
+    if (memcmp(a->items, p->alive, (p->count + 63) / 64 * sizeof(p->alive[0])) != 0)
+        world_fail(w, "lease %llu: unit %u [%u+%u] has other items left", (unsigned long long)a->lease, a->unit,
+                   a->first, a->count);
+    if (a->attempt != p->failures || a->alone != ledger_is_suspect(p))
+        world_fail(w, "lease %llu: attempt %u%s of unit %u [%u+%u], which failed %u times", (unsigned long long)a->lease,
+                   a->attempt, a->alone ? " alone" : "", a->unit, a->first, a->count, p->failures);
+    if (!p->reserved)
+        check_start(w, j, p);
+    check_worker(w, a, k, &j->nodes[a->node], bytes);
+    *l = (struct led_lease){.next = w->ledger.leases,
+                            .id = a->lease,
+                            .bytes = bytes,
+                            .worker = k,
+                            .part = p,
+                            .node = a->node,
+                            .n_items = a->n_items,
+                            .attempt = p->failures,
+                            .deadline = w->ledger.now + w->limits.lease_ms,
+                            .rows = {p->alive[0], p->alive[1]},
+                            .alone = a->alone,
+                            .on_trial = k->n_late > 0};
+    w->ledger.leases = l;
+    w->ledger.last_lease = a->lease;
+    w->ledger.sum.leases_granted++;
+    p->state[a->node] = LED_LEASED;
+    p->leases[a->node] = l;
+    j->units[a->unit].led.started = true;
+    k->n_leases++;
+    k->held_items += a->n_items;
+    k->held_bytes += bytes;
+    ledger_set_reserved(w, p, true);
+}
+
+/* -- other actions ------------------------------------------------------------------------------------------------- */
+
+static void check_attempts(struct world *w, const struct core_action *a)
+{
+    struct sim_job *j = find_job(w, a->attempts.job);
+    const struct sim_unit *su = &j->units[a->attempts.unit];
+    const struct led_unit *u = &su->led;
+    uint8_t parts[MAX_ITEMS];
+    bool is_cut = u->parts && u->parts->split;
+
+    if (!u->in_memory)
+        return; /* it failed, and then its job was closed, in one step */
+    if (a->attempts.attempts > u->attempts || a->attempts.n_items != su->n_items)
+        world_fail(w, "unit %u: %u attempts, but %u failed", a->attempts.unit, a->attempts.attempts, u->attempts);
+    if (a->attempts.attempts < u->attempts)
+        return; /* more failed in this step, and that is said next */
+    ledger_describe_parts(u, su->n_items, parts);
+    if (is_cut != (a->attempts.parts != NULL) ||
+        (is_cut && memcmp(parts, a->attempts.parts, su->n_items) != 0))
+        world_fail(w, "unit %u: its parts are not those that are written down", a->attempts.unit);
+}
+
+static void check_commit(struct world *w, const struct core_commit *m)
+{
+    struct sim_job *j = find_job(w, m->job);
+    struct led_unit *u = &j->units[m->unit].led;
+    uint32_t n_quarantined = 0, n_failed = 0;
+
+    u->committing = true;
+    if (!ledger_is_through(u))
+        world_fail(w, "unit %u is committed before its parts are through", m->unit);
+    for (const struct led_part *p = u->parts; p; p = p->next) {
+        n_quarantined += p->quarantined;
+        n_failed += p->n_wanted - (uint32_t)(__builtin_popcountll(p->alive[0]) + __builtin_popcountll(p->alive[1]));
+    }
+    if (m->attempts != u->attempts || m->n_quarantined != n_quarantined || m->n_failed != n_failed)
+        world_fail(w, "unit %u: committed with %u attempts, %u quarantined, %u failed; %u, %u, %u were", m->unit,
+                   m->attempts, m->n_quarantined, m->n_failed, u->attempts, n_quarantined, n_failed);
+}
+
+static void check_forget(struct world *w, uint64_t peer)
+{
+    struct ledger *l = &w->ledger;
+
+    for (uint32_t i = 0; i < l->n_forgets; i++)
+        if (l->forgets[i] == peer) {
+            l->forgets[i] = l->forgets[--l->n_forgets];
+            return;
+        }
+    world_fail(w, "peer %llu is forgotten without a reason", (unsigned long long)peer);
+}
+
+void ledger_action(struct world *w, const struct core_action *a)
+{
+    struct ledger *l = &w->ledger;
+
+    if (l->vague)
+        return;
+    switch (a->type) {
+    case CORE_DO_REFUSE:
+        if (l->answer == a->type && a->refuse.reason != l->reason)
+            world_fail(w, "refused for reason %d, not %d: %s", (int)a->refuse.reason, (int)l->reason, a->refuse.text);
+        /* fall through */
+    case CORE_DO_WELCOME:
+    case CORE_DO_HELLO_AGAIN:
+        if (l->answer != a->type)
+            world_fail(w, "peer %llu is answered by action %d, not %d", (unsigned long long)a->peer, (int)a->type,
+                       (int)l->answer);
+        l->answer = CORE_N_ACTIONS;
+        return;
+    case CORE_DO_FORGET_PEER:
+        check_forget(w, a->peer);
+        return;
+    case CORE_DO_WORK:
+        grant(w, &a->work);
+        return;
+    case CORE_DO_ATTEMPTS:
+        check_attempts(w, a);
+        return;
+    case CORE_DO_COMMIT:
+        check_commit(w, &a->commit);
+        return;
+    case CORE_DO_LOAD_UNITS:
+        find_job(w, a->load.job)->led.loading = true;
+        find_job(w, a->load.job)->led.load_from = a->load.from_unit;
+        return;
+    case CORE_DO_JOB_PAUSED:
+        find_job(w, a->paused.job)->led.paused = true;
+        return;
+    case CORE_DO_DRAINED:
+        if (!l->shutdown || l->leases)
+            world_fail(w, "drained with leases outstanding");
+        return;
+    default:
+        return;
+    }
+}
+
+/* -- after a step -------------------------------------------------------------------------------------------------- */
+
+static void check_units(struct world *w, struct sim_job *j, struct core_job_stats *sum)
+{
+    for (uint32_t i = 0; i < j->n_units; i++) {
+        struct sim_unit *u = &j->units[i];
+
+        if (!u->led.in_memory)
+            continue;
+        if (!u->led.committing && ledger_is_through(&u->led) && j->led.paused) {
+            ledger_forget_unit(w, j, i); /* put back */
+            continue;
+        }
+        if (u->led.attempts != u->attempts_asked)
+            world_fail(w, "unit %u: %u attempts failed, %u are written down", i, u->led.attempts, u->attempts_asked);
+        sum->units_loaded++;
+        sum->units_commit += u->commit_pending;
+        sum->units_started += u->led.started && !ledger_is_through(&u->led);
+        for (const struct led_part *p = u->led.parts; p; p = p->next)
+            for (uint32_t k = 0; k < j->n_nodes; k++) {
+                sum->nodes[k].parts_ready += ledger_is_ready(p, k);
+                sum->nodes[k].parts_leased += p->state[k] == LED_LEASED;
+            }
+    }
+}
+
+#define SAME(what, a, b)                                                                                               \
+    do {                                                                                                               \
+        if ((a) != (b))                                                                                                \
+            world_fail(w, "%s: %llu, not %llu", what, (unsigned long long)(a), (unsigned long long)(b));               \
+    } while (0)
+
+static void check_job(struct world *w, struct sim_job *j)
+{
+    struct core_job_stats s, sum = {0};
+
+    if (core_job_stats_get(w->core, j->id, &s) < 0)
+        world_fail(w, "job %llu is not open", (unsigned long long)j->id);
+    check_units(w, j, &sum);
+    SAME("units loaded", s.units_loaded, sum.units_loaded);
+    SAME("units started", s.units_started, sum.units_started);
+    SAME("units in commits", s.units_commit, sum.units_commit);
+    SAME("units done", s.units_done, j->led.units_done);
+    SAME("items done", s.items_done, j->led.items_done);
+    SAME("items failed", s.items_failed, j->led.items_failed);
+    SAME("items quarantined", s.items_quarantined, j->led.items_quarantined);
+    SAME("nodes", s.n_nodes, j->n_nodes);
+    for (uint32_t k = 0; k < j->n_nodes; k++) {
+        const struct core_node_stats *n = &s.nodes[k], *m = &j->led.nodes[k];
+
+        SAME("stage of a node", n->stage, j->nodes[k].stage);
+        SAME("parts ready", n->parts_ready, sum.nodes[k].parts_ready);
+        SAME("parts leased", n->parts_leased, sum.nodes[k].parts_leased);
+        SAME("items done at a node", n->items_done, m->items_done);
+        SAME("failures at a node", n->failures, m->failures);
+        SAME("isolations at a node", n->isolations, m->isolations);
+        SAME("expiries at a node", n->expiries, m->expiries);
+    }
+}
+
+static void check_sums(struct world *w)
+{
+    struct ledger *l = &w->ledger;
+    struct core_stats s, sum = l->sum;
+    uint32_t n_leases = 0;
+
+    core_stats_get(w->core, &s);
+    for (const struct led_lease *i = l->leases; i; i = i->next) {
+        struct core_lease_ref ref = {i->worker->peer, w->epoch, i->id};
+        struct core_lease_info info;
+
+        n_leases++;
+        if (core_lease_get(w->core, &ref, &info) < 0)
+            world_fail(w, "lease %llu of peer %llu has ended too early", (unsigned long long)i->id,
+                       (unsigned long long)ref.peer);
+    }
+    for (const struct led_worker *k = l->workers; k; k = k->next) {
+        sum.n_workers += !k->lost;
+        sum.workers[k->stage] += !k->lost;
+    }
+    SAME("leases", s.n_leases, n_leases);
+    SAME("workers", s.n_workers, sum.n_workers);
+    for (uint32_t i = 0; i < CORE_MAX_STAGES; i++)
+        SAME("workers of a stage", s.workers[i], sum.workers[i]);
+    SAME("parts that hold memory", s.n_reserved, l->n_reserved);
+    SAME("bytes reserved", s.reserved_bytes, l->reserved_bytes);
+    SAME("events", s.events, sum.events);
+    SAME("leases granted", s.leases_granted, sum.leases_granted);
+    SAME("results", s.results, sum.results);
+    SAME("failures", s.failures, sum.failures);
+    SAME("expiries", s.expiries, sum.expiries);
+    SAME("returns", s.returns, sum.returns);
+    SAME("payloads lost", s.payloads_lost, sum.payloads_lost);
+    SAME("splits", s.splits, sum.splits);
+    SAME("quarantined", s.quarantined, sum.quarantined);
+    SAME("stale messages", s.dropped_stale, sum.dropped_stale);
+    SAME("messages of strangers", s.dropped_unknown, sum.dropped_unknown);
+    SAME("bad messages", s.dropped_bad, sum.dropped_bad);
+}
+
+/* A part that has begun and waits for a node while a worker that may do it, and is not on trial, holds nothing. */
+static void check_idle(struct world *w, const struct sim_job *j)
+{
+    for (uint32_t u = 0; u < j->n_units; u++)
+        for (const struct led_part *p = j->units[u].led.parts; p; p = p->next)
+            for (uint32_t k = 0; k < j->n_nodes; k++)
+                for (const struct led_worker *m = w->ledger.workers; m && p->reserved && ledger_is_ready(p, k);
+                     m = m->next)
+                    if (m->n_leases == 0 && m->n_late == 0 && ledger_matches(m, &j->nodes[k]) &&
+                        ledger_has_room(w, m, true, 0, 0))
+                        world_fail(w, "peer %llu holds nothing, and unit %u [%u+%u] waits for node %u",
+                                   (unsigned long long)m->peer, u, p->first, p->count, k);
+}
+
+void ledger_check(struct world *w)
+{
+    if (w->ledger.vague)
+        return;
+    if (w->ledger.answer != CORE_N_ACTIONS)
+        world_fail(w, "action %d is missing", (int)w->ledger.answer);
+    if (w->ledger.n_forgets > 0)
+        world_fail(w, "peer %llu is not forgotten", (unsigned long long)w->ledger.forgets[0]);
+    for (uint32_t n = 0; n < w->n_jobs; n++)
+        if (w->jobs[n].open) {
+            check_job(w, &w->jobs[n]);
+            if (!w->ledger.shutdown)
+                check_idle(w, &w->jobs[n]);
+        }
+    check_sums(w);
+}

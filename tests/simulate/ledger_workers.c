@@ -1,0 +1,238 @@
+/* The ledger's workers: who is known, who is heard, who may get more. */
+#include "tests/simulate/world.h"
+
+struct led_worker *ledger_worker(struct world *w, uint64_t peer)
+{
+    for (struct led_worker *k = w->ledger.workers; k; k = k->next)
+        if (k->peer == peer)
+            return k;
+    return NULL;
+}
+
+static struct led_worker *worker_by_name(struct world *w, uint64_t host, uint64_t nonce)
+{
+    for (struct led_worker *k = w->ledger.workers; k; k = k->next)
+        if (k->host == host && k->nonce == nonce)
+            return k;
+    return NULL;
+}
+
+void ledger_expect_forget(struct world *w, uint64_t peer)
+{
+    if (w->ledger.n_forgets == LED_FORGETS)
+        world_fail(w, "too many peers are forgotten at once");
+    w->ledger.forgets[w->ledger.n_forgets++] = peer;
+}
+
+/* -- coming and going ---------------------------------------------------------------------------------------------- */
+
+static struct led_lease *lease_of(struct world *w, const struct led_worker *k, bool unnamed)
+{
+    for (struct led_lease *l = w->ledger.leases; l; l = l->next)
+        if (l->worker == k && !(unnamed && l->named))
+            return l;
+    return NULL;
+}
+
+static void give_back(struct world *w, struct led_lease *l)
+{
+    w->ledger.sum.returns++;
+    ledger_lease_close(w, l);
+    ledger_returned(w, l->part, l->attempt);
+}
+
+void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean)
+{
+    struct led_worker **at = &w->ledger.workers;
+    struct led_lease *l;
+
+    while ((l = lease_of(w, k, false))) {
+        struct core_node_stats *n = &l->part->job->led.nodes[l->node];
+
+        if (clean) {
+            give_back(w, l);
+            continue;
+        }
+        n->failures++;
+        n->isolations += l->alone;
+        w->ledger.sum.failures++;
+        ledger_lease_close(w, l);
+        ledger_blame(w, l->part, l->attempt);
+    }
+    while (*at != k)
+        at = &(*at)->next;
+    *at = k->next;
+}
+
+void ledger_worker_forgotten(struct world *w, struct led_worker *k)
+{
+    ledger_expect_forget(w, k->peer);
+    ledger_worker_remove(w, k, true);
+}
+
+void ledger_gone(struct world *w, struct led_worker *k, bool clean, bool ended)
+{
+    if (clean || ended)
+        ledger_worker_remove(w, k, clean);
+    else if (!k->lost && (k->n_leases == 0 || w->ledger.shutdown))
+        ledger_worker_forgotten(w, k);
+    else
+        k->lost = k->silent = true;
+}
+
+void ledger_heard(struct world *w, struct led_worker *k)
+{
+    if (!k->lost && w->ledger.now >= k->rest_until)
+        k->silent = false;
+    k->heard = w->ledger.now;
+    k->late_told = false;
+}
+
+/* -- HELLO --------------------------------------------------------------------------------------------------------- */
+
+/* There are jobs with nodes of this stage, and none of them wants such a worker. */
+static bool is_unwanted(const struct world *w, uint32_t stage, uint32_t model)
+{
+    bool any = false;
+
+    for (uint32_t n = 0; n < w->n_jobs; n++) {
+        const struct sim_job *j = &w->jobs[n];
+
+        for (uint32_t k = 0; k < j->n_nodes && j->open && !j->led.closing; k++) {
+            if (j->nodes[k].stage != stage)
+                continue;
+            any = true;
+            if (j->nodes[k].fingerprint[0] == 0 || j->nodes[k].fingerprint[0] == model)
+                return false;
+        }
+    }
+    return any;
+}
+
+/* Whether one more worker, perhaps of a new kind, is too much. */
+static bool is_too_much(const struct world *w, uint32_t stage, uint32_t model)
+{
+    uint32_t n_workers = 0, n_kinds = 0;
+    bool known = false;
+
+    for (const struct led_worker *k = w->ledger.workers; k; k = k->next) {
+        bool first = true;
+
+        n_workers++;
+        known = known || (k->stage == stage && k->model == model);
+        for (const struct led_worker *m = w->ledger.workers; m != k && first; m = m->next)
+            first = m->stage != k->stage || m->model != k->model;
+        n_kinds += first;
+    }
+    return n_workers >= w->limits.max_workers || (!known && n_kinds >= w->limits.max_pools);
+}
+
+/* The process has another connection, or the one that was lost again. */
+static void comes_back(struct world *w, struct led_worker *k, const struct core_event *e)
+{
+    struct led_lease *l;
+
+    if (k->peer != e->hello.peer)
+        ledger_expect_forget(w, k->peer);
+    k->peer = e->hello.peer;
+    k->lost = false;
+    if (e->hello.epoch == 0)
+        return;
+    for (uint32_t i = 0; i < e->hello.n_leases && e->hello.epoch == w->epoch; i++)
+        if ((l = ledger_lease(w, e->hello.leases[i])) && l->worker == k) {
+            l->named = true;
+            l->deadline = w->ledger.now + w->limits.lease_ms;
+        }
+    while ((l = lease_of(w, k, true)))
+        give_back(w, l);
+    for (l = w->ledger.leases; l; l = l->next)
+        l->named = false;
+}
+
+/* The worker that is known already and stays. */
+static struct led_worker *known(struct world *w, const struct core_event *e)
+{
+    struct led_worker *k = ledger_worker(w, e->hello.peer);
+    struct led_worker *same = worker_by_name(w, e->hello.host, e->hello.nonce);
+    bool fits = same && same->stage == e->hello.stage && same->model == e->hello.fingerprint[0];
+
+    if (k && k == same && fits) {
+        if (k->lost)
+            comes_back(w, k, e);
+        return k;
+    }
+    if (k)
+        ledger_worker_remove(w, k, false);
+    if (!same || same == k)
+        return NULL;
+    if (fits) {
+        comes_back(w, same, e);
+        return same;
+    }
+    ledger_expect_forget(w, same->peer);
+    ledger_worker_remove(w, same, false);
+    return NULL;
+}
+
+static struct led_worker *admit(struct world *w, const struct core_event *e)
+{
+    uint32_t stage = e->hello.stage, model = e->hello.fingerprint[0];
+    struct led_worker *k;
+
+    w->ledger.answer = CORE_DO_REFUSE;
+    if (stage == 0 || stage >= CORE_MAX_STAGES)
+        w->ledger.reason = CORE_REFUSE_BAD_MESSAGE;
+    else if (w->ledger.shutdown)
+        w->ledger.reason = CORE_REFUSE_DRAINING;
+    else if (is_unwanted(w, stage, model))
+        w->ledger.reason = CORE_REFUSE_MODEL;
+    else if (is_too_much(w, stage, model))
+        w->ledger.reason = CORE_REFUSE_LIMIT;
+    else
+        w->ledger.answer = CORE_DO_WELCOME;
+    if (w->ledger.answer == CORE_DO_REFUSE)
+        return NULL;
+    k = world_alloc(w, sizeof(*k));
+    *k = (struct led_worker){.next = w->ledger.workers,
+                             .peer = e->hello.peer,
+                             .host = e->hello.host,
+                             .nonce = e->hello.nonce,
+                             .stage = stage,
+                             .model = model};
+    return w->ledger.workers = k;
+}
+
+void ledger_hello(struct world *w, const struct core_event *e)
+{
+    struct led_worker *k = known(w, e);
+
+    w->ledger.answer = CORE_DO_WELCOME;
+    if (!k)
+        k = admit(w, e);
+    if (!k)
+        return;
+    k->window_items = e->hello.window_items;
+    k->window_bytes = e->hello.window_bytes;
+    ledger_heard(w, k);
+}
+
+/* -- room ---------------------------------------------------------------------------------------------------------- */
+
+bool ledger_matches(const struct led_worker *k, const struct core_node *n)
+{
+    return k->stage == n->stage && (n->fingerprint[0] == 0 || n->fingerprint[0] == k->model);
+}
+
+bool ledger_has_room(struct world *w, const struct led_worker *k, bool alone, uint32_t n_items, uint64_t n_bytes)
+{
+    uint32_t window = k->window_items < w->limits.max_worker_items ? k->window_items : w->limits.max_worker_items;
+
+    if (k->silent || k->lost || window == 0 || k->n_leases >= w->limits.max_worker_leases)
+        return false;
+    if (k->n_leases == 0)
+        return true;
+    for (const struct led_lease *l = w->ledger.leases; l; l = l->next)
+        if (l->worker == k && l->alone)
+            return false;
+    return !alone && k->n_late == 0 && k->held_items + n_items <= window && k->held_bytes + n_bytes <= k->window_bytes;
+}
