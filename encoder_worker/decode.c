@@ -2,8 +2,8 @@
 
 #include "base/conf.h"
 #include "encoder_worker/decode_formats.h"
-#include "encoder_worker/file_kind.h"
 #include "encoder_worker/orientation.h"
+#include "source/file_kind.h"
 
 #include <errno.h>
 #include <inttypes.h>

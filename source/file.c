@@ -1,6 +1,7 @@
 /* One file as a source; and source_open, which tells the kinds of source apart. */
 #include "source/source.h"
 
+#include "source/file_kind.h"
 #include "source/lines.h"
 #include "source/source_kinds.h"
 
@@ -50,7 +51,7 @@ static int refuse_archive(const char *path, const char *arg, struct err *err)
     char head[LINES_HEAD_BYTES];
     FILE *file = fopen(path, "re");
     size_t n = file ? fread(head, 1, sizeof(head), file) : 0;
-    const char *foreign = lines_foreign(head, n, false);
+    const char *foreign = file_kind_foreign(head, n, false);
 
     if (file)
         (void)fclose(file);

@@ -1,5 +1,6 @@
 #include "source/lines.h"
 
+#include "source/file_kind.h"
 #include "source/source_kinds.h"
 
 #include <errno.h>
@@ -7,48 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-static const struct foreign {
-    const char *magic;
-    size_t n, at;
-    bool also_file; /* it may hold pictures: as a picture it is of no use either */
-    const char *words;
-} foreigners[] = {
-    {"PAR1", 4, 0, true,
-     "is a Parquet file; write its rows as JSONL, whose path names a picture (Python: "
-     "pandas.read_parquet(FILE).to_json(LIST, orient='records', lines=True)), and give @LIST"},
-    {"ARROW1", 6, 0, true, "is an Arrow file; write its rows as JSONL, whose path names a picture, and give @LIST"},
-    {"ustar", 5, 257, true, "is a tar archive; unpack it (mkdir DIR && tar -xf FILE -C DIR) and give the folder"},
-    {"PK\3\4", 4, 0, true, "is a ZIP archive; unpack it (unzip -d DIR FILE) and give the folder"},
-    {"7z\xbc\xaf\x27\x1c", 6, 0, true, "is a 7z archive; unpack it and give the folder"},
-    {"\x1f\x8b", 2, 0, true,
-     "is packed by gzip; of an archive (.tar.gz) unpack the files and give the folder, of a list give @<(zcat FILE)"},
-    {"BZh", 3, 0, true, "is packed by bzip2; unpack it first (a list: @<(bzcat FILE))"},
-    {"\xfd\x37zXZ", 5, 0, true, "is packed by xz; unpack it first (a list: @<(xzcat FILE))"},
-    {"\x28\xb5\x2f\xfd", 4, 0, true, "is packed by zstd; unpack it first (a list: @<(zstdcat FILE))"},
-    {"version https://git-lfs", 23, 0, false,
-     "is a pointer of Git LFS, not the file itself; get that with git lfs pull"},
-    {"\xff\xfe\0\0", 4, 0, false, "is text in UTF-32; make it UTF-8: iconv -f utf-32 -t utf-8 FILE"},
-    {"\xff\xfe", 2, 0, false, "is text in UTF-16; make it UTF-8: iconv -f utf-16 -t utf-8 FILE"},
-    {"\xfe\xff", 2, 0, false, "is text in UTF-16; make it UTF-8: iconv -f utf-16 -t utf-8 FILE"},
-    {"\xff\xd8\xff", 3, 0, false, "is a JPEG picture; give it without the @"},
-    {"\x89PNG", 4, 0, false, "is a PNG picture; give it without the @"},
-    {"RIFF", 4, 0, false, "is a picture or sound (RIFF), no list; give a picture without the @"},
-    {"GIF8", 4, 0, false, "is a GIF picture, no list"},
-    {"<!DOCTYPE", 9, 0, false, "is an HTML page, no list: did a download go wrong?"},
-    {"<html", 5, 0, false, "is an HTML page, no list: did a download go wrong?"},
-};
-
-const char *lines_foreign(const void *head, size_t n, bool is_list)
-{
-    for (size_t i = 0; i < sizeof(foreigners) / sizeof(*foreigners); i++) {
-        const struct foreign *f = &foreigners[i];
-
-        if ((is_list || f->also_file) && n >= f->at + f->n && memcmp((const char *)head + f->at, f->magic, f->n) == 0)
-            return f->words;
-    }
-    return NULL;
-}
 
 bool lines_is_url(const char *text)
 {
@@ -105,7 +64,7 @@ int lines_open(struct lines *l, const char *path, struct err *err)
     rc = open_file(l, path, err);
     if (rc == 0) {
         l->n_head = fread(l->head, 1, sizeof(l->head), l->file);
-        foreign = lines_foreign(l->head, l->n_head, true);
+        foreign = file_kind_foreign(l->head, l->n_head, true);
         if (foreign)
             rc = err_set(err, -EINVAL, "%.200s: %s (blipline help sources)", l->name, foreign);
         if (l->n_head >= 3 && memcmp(l->head, "\xef\xbb\xbf", 3) == 0)

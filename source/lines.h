@@ -39,9 +39,6 @@ int lines_next(struct lines *l, struct err *err) CHECK_RESULT;
 /* The first byte that is no blank, before any line was read; '\0': there is none among the first. */
 char lines_first_byte(const struct lines *l);
 
-/* What begins with these bytes and holds pictures or a table, but is not read here: words with the cure, to stand
- * behind a name; NULL: nothing of that kind. `is_list` asks for what cannot be a list either. */
-const char *lines_foreign(const void *head, size_t n, bool is_list);
 /* Is this the address of something on the network? */
 bool lines_is_url(const char *text);
 

@@ -350,12 +350,16 @@ static void test_decode_says_what_a_file_is_that_is_no_picture(void **state)
         {{0, 0, 0, 12, 'j', 'P', ' ', ' ', '\r', '\n', 0x87, '\n'}, "a JPEG 2000 picture"},
         {{0}, "nothing but zeros"},
     };
+    uint8_t tar[512] = "BMW.jpg"; /* the name of its first file */
     struct err err = {""};
     struct picture p;
     char words[128];
 
     (void)state;
     picture_init(&p, NULL);
+    memcpy(tar + 257, "ustar", 5);
+    assert_int_equal(decode_copy(tar, sizeof(tar), &options, &p, &err), IMAGE_UNKNOWN_FORMAT);
+    assert_string_equal(err.text, "the file is a tar archive; JPEG, PNG and WebP are read");
     for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
         (void)snprintf(words, sizeof(words), "the file is %s; JPEG, PNG and WebP are read", files[i].kind);
         assert_int_equal(decode_copy((const uint8_t *)files[i].bytes, strlen(files[i].bytes), &options, &p, &err),

@@ -1,6 +1,5 @@
-#include "encoder_worker/file_kind.h"
+#include "source/file_kind.h"
 
-#include <stdbool.h>
 #include <string.h>
 #include <strings.h>
 
@@ -11,14 +10,19 @@ static const struct magic {
     const char *bytes;
     uint8_t n;
     uint16_t at;
-    const char *kind;
+    const char *kind;    /* what is no picture of ours; NULL: those that are told apart below */
+    const char *no_list; /* what is no list, with the cure; NULL: told by what its lines hold */
+    bool holds_files;    /* pictures perhaps, so as a picture it needs the cure as well */
 } magics[] = {
-#define MAGIC(text, at, kind)            \
-    {                                    \
-        text, sizeof(text) - 1, at, kind \
+#define MAGIC(text, offset, name, ...)                                                \
+    {                                                                                 \
+        .bytes = text, .n = sizeof(text) - 1, .at = offset, .kind = name, __VA_ARGS__ \
     }
-    MAGIC("\x89PNG", 0, "a PNG picture that was damaged by a transfer as text"),
-    MAGIC("GIF8", 0, "a GIF picture"),
+    MAGIC("ustar", 257, "a tar archive", .holds_files = true,
+          .no_list = "is a tar archive; unpack it (mkdir DIR && tar -xf FILE -C DIR) and give the folder"),
+    MAGIC("\x89PNG", 0, "a PNG picture that was damaged by a transfer as text",
+          .no_list = "is a PNG picture; give it without the @"),
+    MAGIC("GIF8", 0, "a GIF picture", .no_list = "is a GIF picture, no list"),
     MAGIC("ftypavif", 4, "an AVIF picture"),
     MAGIC("ftypavis", 4, "an AVIF animation"),
     MAGIC("ftyphe", 4, "a HEIC picture"),
@@ -59,21 +63,27 @@ static const struct magic {
     MAGIC("\xc5\xd0\xd3\xc6", 0, "an EPS document"),
     MAGIC("{\\rtf", 0, "an RTF document"),
     MAGIC("\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 0, "an Office document"),
-    MAGIC("PAR1", 0, "a Parquet table"),
+    MAGIC("PAR1", 0, "a Parquet table", .holds_files = true,
+          .no_list = "is a Parquet file; write its rows as JSONL, whose path names a picture (Python: "
+                     "pandas.read_parquet(FILE).to_json(LIST, orient='records', lines=True)), and give @LIST"),
     MAGIC("SQLite format 3\0", 0, "an SQLite database"),
     MAGIC("\x89HDF\r\n\x1a\n", 0, "an HDF5 file"),
     MAGIC("\x93NUMPY", 0, "a NumPy array"),
-    MAGIC("PK\3\4", 0, "a zip archive"),
+    MAGIC("PK\3\4", 0, "a zip archive", .holds_files = true,
+          .no_list = "is a ZIP archive; unpack it (unzip -d DIR FILE) and give the folder"),
     MAGIC("PK\5\6", 0, "an empty zip archive"),
-    MAGIC("\x1f\x8b", 0, "gzip-compressed"),
-    MAGIC("BZh", 0, "bzip2-compressed"),
-    MAGIC("\xfd"
-          "7zXZ\0",
-          0, "xz-compressed"),
-    MAGIC("\x28\xb5\x2f\xfd", 0, "zstd-compressed"),
-    MAGIC("7z\xbc\xaf\x27\x1c", 0, "a 7z archive"),
+    MAGIC("\x1f\x8b", 0, "gzip-compressed", .holds_files = true,
+          .no_list = "is packed by gzip; of an archive (.tar.gz) unpack the files and give the folder, of a list give "
+                     "@<(zcat FILE)"),
+    MAGIC("BZh", 0, "bzip2-compressed", .holds_files = true,
+          .no_list = "is packed by bzip2; unpack it first (a list: @<(bzcat FILE))"),
+    MAGIC("\3757zXZ\0", 0, "xz-compressed", .holds_files = true,
+          .no_list = "is packed by xz; unpack it first (a list: @<(xzcat FILE))"),
+    MAGIC("\x28\xb5\x2f\xfd", 0, "zstd-compressed", .holds_files = true,
+          .no_list = "is packed by zstd; unpack it first (a list: @<(zstdcat FILE))"),
+    MAGIC("7z\xbc\xaf\x27\x1c", 0, "a 7z archive", .holds_files = true,
+          .no_list = "is a 7z archive; unpack it and give the folder"),
     MAGIC("Rar!\x1a\7", 0, "a RAR archive"),
-    MAGIC("ustar", 257, "a tar archive"),
     MAGIC("\x1a\x45\xdf\xa3", 0, "a Matroska or WebM film"),
     MAGIC("\0\0\1\xba", 0, "an MPEG film"),
     MAGIC("\0\0\1\xb3", 0, "an MPEG film"),
@@ -81,13 +91,26 @@ static const struct magic {
     MAGIC("ID3", 0, "an MP3 sound"),
     MAGIC("OggS", 0, "an Ogg sound or film"),
     MAGIC("fLaC", 0, "a FLAC sound"),
-    MAGIC("\x7f"
-          "ELF",
-          0, "a program"),
+    MAGIC("\177ELF", 0, "a program"),
     MAGIC("MZ", 0, "a Windows program"),
-    MAGIC("version https://git-lfs", 0, "a Git LFS pointer, not the picture itself"),
+    MAGIC("version https://git-lfs", 0, "a Git LFS pointer, not the picture itself",
+          .no_list = "is a pointer of Git LFS, not the file itself; get that with git lfs pull"),
+    MAGIC("ARROW1", 0, NULL, .holds_files = true,
+          .no_list = "is an Arrow file; write its rows as JSONL, whose path names a picture, and give @LIST"),
+    MAGIC("\xff\xfe\0\0", 0, NULL, .no_list = "is text in UTF-32; make it UTF-8: iconv -f utf-32 -t utf-8 FILE"),
+    MAGIC("\xff\xfe", 0, NULL, .no_list = "is text in UTF-16; make it UTF-8: iconv -f utf-16 -t utf-8 FILE"),
+    MAGIC("\xfe\xff", 0, NULL, .no_list = "is text in UTF-16; make it UTF-8: iconv -f utf-16 -t utf-8 FILE"),
+    MAGIC("\xff\xd8\xff", 0, NULL, .no_list = "is a JPEG picture; give it without the @"),
+    MAGIC("RIFF", 0, NULL, .no_list = "is a picture or sound (RIFF), no list; give a picture without the @"),
+    MAGIC("<!DOCTYPE", 0, NULL, .no_list = "is an HTML page, no list: did a download go wrong?"),
+    MAGIC("<html", 0, NULL, .no_list = "is an HTML page, no list: did a download go wrong?"),
 #undef MAGIC
 };
+
+static bool fits(const struct magic *m, const void *bytes, size_t n)
+{
+    return n >= (size_t)m->at + m->n && memcmp((const char *)bytes + m->at, m->bytes, m->n) == 0;
+}
 
 /* The text behind white space and a byte order mark. */
 static const char *skip_blank(const char *text)
@@ -146,7 +169,7 @@ const char *file_kind(const uint8_t *bytes, size_t n)
 
         if (m->n < 3 && is_text(bytes, n_text)) /* words may begin with those */
             continue;
-        if (n >= (size_t)m->at + m->n && memcmp(bytes + m->at, m->bytes, m->n) == 0)
+        if (m->kind && fits(m, bytes, n))
             return m->kind;
     }
     if (n >= 3 && bytes[0] == 'P' && bytes[1] >= '1' && bytes[1] <= '7' && (bytes[2] == '\n' || bytes[2] == ' '))
@@ -160,4 +183,12 @@ const char *file_kind(const uint8_t *bytes, size_t n)
     memcpy(text, bytes, n_text);
     text[n_text] = '\0';
     return kind_of_text(text);
+}
+
+const char *file_kind_foreign(const void *bytes, size_t n, bool is_list)
+{
+    for (size_t i = 0; i < sizeof(magics) / sizeof(*magics); i++)
+        if (magics[i].no_list && (is_list || magics[i].holds_files) && fits(&magics[i], bytes, n))
+            return magics[i].no_list;
+    return NULL;
 }
