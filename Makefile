@@ -83,7 +83,7 @@ LLM_O     := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(W
 CLIENT_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(SOURCE) $(TENSOR_BASE) $(MODEL) $(wildcard client/*.c)) $(PROTO_O)
 
 BASE_L    := -linih
-SOURCE_L  := -lyajl -lcsv -lutf8proc
+SOURCE_L  := -lyajl -lutf8proc
 WIRE_L    := -lzmq -lprotobuf-c -lz -lxxhash -lsodium
 STORE_L   := -llmdb -lz
 MODEL_L   := -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm

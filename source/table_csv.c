@@ -1,126 +1,143 @@
-/* table_csv.c - CSV as RFC 4180 has it, and TSV, by libcsv; the first row names the columns. It is fed a line at a
- * time, so that a row's line and size are known. */
+/* table_csv.c - CSV and TSV, with quotes as Python's csv module takes them (RFC 4180, and what is not quite that); the
+ * first row names the columns. */
+#include "base/buf.h"
 #include "source/table.h"
 
-#include <csv.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_COLUMNS = 1024 };
 
-#define QUOTES "a cell with quotes stands in quotes itself, and has them twice"
+enum place {
+    CELL_BEGINS,
+    CELL_PLAIN, /* quotes are bytes as others */
+    CELL_QUOTED,
+    CELL_QUOTE, /* behind a quote of a quoted cell: its end, or the first of two that are one */
+};
 
 struct csv_state {
-    struct csv_parser parser;
-    bool open; /* parser is initialised */
-    unsigned char options;
     char delimiter;
     uint32_t n_names;
     char *names[MAX_COLUMNS]; /* owned; "" for those that nobody can ask for */
-    struct table *table;
     uint32_t n_cells;
     struct table_value cells[MAX_COLUMNS]; /* of the row being read; in table->row_bytes */
-    uint32_t n_rows;                       /* completed by the last line */
-    int rc;                                /* of the callbacks */
-    bool too_many;
+    struct buf cell;                       /* the one being read */
+    uint64_t quote_line;                   /* where its quote was opened */
 };
 
-static int no_space(unsigned char c)
+static int take_cell(struct table *t, struct err *err)
 {
-    (void)c;
-    return 0; /* spaces belong to a cell */
-}
+    struct csv_state *s = t->state;
+    const size_t n = s->cell.size_bytes;
+    const char *text;
 
-static void take_cell(void *bytes, size_t n, void *user)
-{
-    struct csv_state *s = user;
-    char *text;
-
-    if (s->n_rows || s->n_cells == MAX_COLUMNS) {
-        s->too_many = true;
-        return;
-    }
-    text = table_keep(s->table, n ? bytes : "", n);
+    if (s->n_cells == MAX_COLUMNS)
+        return table_error(t, -EINVAL, err, "more than %d cells", MAX_COLUMNS);
+    text = table_keep(t, n ? (const char *)s->cell.data : "", n);
     if (!text)
-        s->rc = -ENOMEM;
-    else
-        s->cells[s->n_cells++] = (struct table_value){.text = text, .bytes = n};
-}
-
-static void take_row(int end, void *user)
-{
-    (void)end;
-    ((struct csv_state *)user)->n_rows++;
-}
-
-/* A parser at the beginning of a row. */
-static int open_parser(struct csv_state *s)
-{
-    if (s->open)
-        csv_free(&s->parser);
-    s->open = csv_init(&s->parser, s->options) == 0;
-    if (!s->open)
-        return -ENOMEM;
-    csv_set_delim(&s->parser, (unsigned char)s->delimiter);
-    csv_set_space_func(&s->parser, no_space);
+        return table_error(t, -ENOMEM, err, "no memory");
+    s->cells[s->n_cells++] = (struct table_value){.text = text, .bytes = n};
+    buf_clear(&s->cell);
     return 0;
 }
 
-static int complain(const struct table *t, const struct csv_state *s, struct err *err)
+static int not_closed(const struct table *t, struct err *err)
 {
-    if (s->rc < 0)
-        return table_error(t, s->rc, err, "no memory");
-    if (s->too_many || s->n_rows > 1)
-        return table_error(t, -EINVAL, err, "more than %d cells, or a carriage return in the middle of a line",
-                           MAX_COLUMNS);
-    return table_error(t, -EINVAL, err, "a quote that is not closed, or one where none may be (" QUOTES ")");
+    const struct csv_state *s = t->state;
+
+    return table_error(t, -EINVAL, err,
+                       "a quote that opens a cell in line %" PRIu64 " is not closed (quotes within such a cell are "
+                       "doubled)",
+                       s->quote_line);
 }
 
-/* libcsv has stopped at a byte of the last line. A wrong quote in a row of one line is that row's; of more lines,
- * nobody knows where the row ends. */
-static int wrong_line(struct table *t, struct csv_state *s, bool one_line, struct err *err)
+/* One byte of a line, for which the cell has room. */
+static int take_byte(struct table *t, char c, enum place *place, struct err *err)
 {
-    if (!one_line || s->rc < 0 || s->too_many || s->n_rows > 1)
-        return complain(t, s, err);
-    if (open_parser(s) < 0)
+    struct csv_state *s = t->state;
+
+    if (c == '"' && *place == CELL_BEGINS) {
+        s->quote_line = t->lines.number;
+        *place = CELL_QUOTED;
+        return 0;
+    }
+    if (c == '"' && *place == CELL_QUOTED) {
+        *place = CELL_QUOTE;
+        return 0;
+    }
+    if (*place != CELL_QUOTED) {
+        if (c == s->delimiter) {
+            *place = CELL_BEGINS;
+            return take_cell(t, err);
+        }
+        if (c == '\r')
+            return table_error(t, -EINVAL, err, "a carriage return in the middle of a line");
+        if (*place == CELL_QUOTE && c != '"' && s->quote_line != t->lines.number)
+            return not_closed(t, err); /* more likely than text behind a cell of several lines */
+        *place = *place == CELL_QUOTE && c == '"' ? CELL_QUOTED : CELL_PLAIN;
+    }
+    s->cell.data[s->cell.size_bytes++] = (uint8_t)c;
+    return 0;
+}
+
+/* The bytes of a line before its end. */
+static size_t length_of(const struct lines *l)
+{
+    size_t n = l->bytes;
+
+    while (n && (l->line[n - 1] == '\n' || l->line[n - 1] == '\r'))
+        n--;
+    return n;
+}
+
+/* 1: the row ends with this line, 0: it goes on in a quoted cell. */
+static int take_line(struct table *t, enum place *place, struct err *err)
+{
+    struct csv_state *s = t->state;
+    const size_t n = length_of(&t->lines);
+    int rc = 0;
+
+    if (buf_reserve(&s->cell, t->lines.bytes) < 0)
         return table_error(t, -ENOMEM, err, "no memory");
-    return table_bad_row(t, IMAGE_BAD_ROW, "a quote where none may be (" QUOTES ")");
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = take_byte(t, t->lines.line[i], place, err);
+    if (rc == 0 && *place != CELL_QUOTED) {
+        rc = take_cell(t, err);
+        return rc < 0 ? rc : 1;
+    }
+    if (rc < 0)
+        return rc;
+    memcpy(s->cell.data + s->cell.size_bytes, t->lines.line + n, t->lines.bytes - n);
+    s->cell.size_bytes += t->lines.bytes - n;
+    return 0;
 }
 
 /* 1: a row is in s->cells, 0: the end. */
 static int read_row(struct table *t, struct err *err)
 {
     struct csv_state *s = t->state;
+    enum place place = CELL_BEGINS;
     size_t bytes = 0;
-    bool begun = false; /* before that, empty lines are nothing */
+    int rc;
 
-    s->n_cells = s->n_rows = 0;
-    t->row_line = t->lines.number + 1;
-    while (s->n_rows == 0) {
-        int rc = lines_next(&t->lines, err);
-
-        if (rc < 0)
-            return rc;
-        if (rc == 0) {
-            csv_set_opts(&s->parser, CSV_STRICT | CSV_STRICT_FINI); /* a quote that is never closed */
-            if (csv_fini(&s->parser, take_cell, take_row, s) != 0 || s->rc < 0 || s->too_many)
-                return complain(t, s, err);
-            break;
-        }
+    s->n_cells = 0;
+    do { /* empty lines between rows are nothing */
+        t->row_line = t->lines.number + 1;
+        rc = lines_next(&t->lines, err);
+    } while (rc > 0 && length_of(&t->lines) == 0);
+    while (rc > 0) {
         bytes += t->lines.bytes;
         if (bytes > SOURCE_MAX_ROW_BYTES)
             return table_error(t, -EFBIG, err, "a row of more than %d MiB; is a quote not closed?",
                                SOURCE_MAX_ROW_BYTES >> 20);
-        if (csv_parse(&s->parser, t->lines.line, t->lines.bytes, take_cell, take_row, s) != t->lines.bytes ||
-            s->rc < 0 || s->too_many || s->n_rows > 1)
-            return wrong_line(t, s, bytes == t->lines.bytes, err);
-        if (!begun && strspn(t->lines.line, "\r\n") == t->lines.bytes)
-            t->row_line = t->lines.number + 1;
-        else
-            begun = true;
+        rc = take_line(t, &place, err);
+        if (rc != 0)
+            return rc;
+        rc = lines_next(&t->lines, err);
     }
-    return s->n_rows > 0;
+    return rc == 0 && place == CELL_QUOTED ? not_closed(t, err) : rc;
 }
 
 /* Two columns of one name are no matter unless it is used. */
@@ -142,7 +159,7 @@ static int take_names(struct table *t, struct err *err)
     return 0;
 }
 
-static int begin(struct table *t, char delimiter, unsigned char options, struct err *err)
+static int begin(struct table *t, char delimiter, struct err *err)
 {
     struct csv_state *s = calloc(1, sizeof(*s));
     int rc;
@@ -150,14 +167,9 @@ static int begin(struct table *t, char delimiter, unsigned char options, struct 
     t->state = s;
     if (!s)
         return table_error(t, -ENOMEM, err, "no memory");
-    s->table = t;
-    s->options = options;
+    buf_init(&s->cell, 0);
     s->delimiter = delimiter;
-    if (open_parser(s) < 0)
-        return table_error(t, -ENOMEM, err, "no memory");
     rc = read_row(t, err);
-    if (rc == -EILSEQ)
-        return table_error(t, -EINVAL, err, "a quote where none may be (" QUOTES ")");
     if (rc == 0)
         return table_error(t, -EINVAL, err, "is empty: the first row names the columns");
     if (rc > 0)
@@ -168,13 +180,12 @@ static int begin(struct table *t, char delimiter, unsigned char options, struct 
 
 static int csv_begin(struct table *t, struct err *err)
 {
-    return begin(t, ',', CSV_STRICT, err);
+    return begin(t, ',', err);
 }
 
-/* Quotes in TSV are common as inch signs and the like, and as quotes too: those at the beginning of a cell quote. */
 static int tsv_begin(struct table *t, struct err *err)
 {
-    return begin(t, '\t', 0, err);
+    return begin(t, '\t', err);
 }
 
 /* Cells that are missing at the end are empty, as spreadsheets write them. More of them than there are columns:
@@ -225,8 +236,7 @@ static void csv_end(struct table *t)
         return;
     for (uint32_t i = 0; i < s->n_names; i++)
         free(s->names[i]);
-    if (s->open)
-        csv_free(&s->parser);
+    buf_release(&s->cell);
     free(s);
 }
 

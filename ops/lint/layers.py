@@ -24,7 +24,7 @@ OWNERS = {  # header: folders that may include it
     r"zmq\.h": {"wire"},
     r"lmdb\.h": {"store"},
     r"(oneapi/dnnl|dnnl|cuda|cublas)": {"tensor"},
-    r"(curl/|archive|yajl/|csv\.h)": {"source"},
+    r"(curl/|archive|yajl/)": {"source"},
     r"(jpeglib|spng|webp/)": {"encoder_worker"},
     r"microhttpd": {"broker"},
 }

@@ -110,7 +110,7 @@ static void test_table_jsonl_rows_become_items_with_fields(void **state)
                         "only.jpg|/only.jpg|caption=\n");
 }
 
-static void test_table_csv_is_that_of_rfc_4180(void **state)
+static void test_table_csv_is_that_of_rfc_4180_and_python(void **state)
 {
     (void)state;
     assert_string_equal(read_all("a.csv", "\xef\xbb\xbfkey,path,caption,other\r\n"
@@ -123,6 +123,8 @@ static void test_table_csv_is_that_of_rfc_4180(void **state)
                         "3|/c.jpg|\n");
     assert_string_equal(read_all("a.tsv", "question\tfilename\nhow \"big\"? 5\"\tx y.jpg\n\"a\tb\"\tz.jpg\n"),
                         "x y.jpg|/x y.jpg|question=how \"big\"? 5\"\nz.jpg|/z.jpg|question=a\tb\n");
+    assert_string_equal(read_all("q.csv", "path,caption\na,5\" disk\nb,\"the \"\"big\"\"\" one \"old\"\nc\"d,\n"),
+                        "a|/a|caption=5\" disk\nb|/b|caption=the \"big\" one \"old\"\nc\"d|/c\"d|\n");
     assert_string_equal(read_all("h.csv", "path,caption\n"), "");
 }
 
@@ -187,7 +189,6 @@ static void test_table_row_of_no_use_is_an_item_with_the_reason(void **state)
     BAD("a.csv", "path,caption\na,b\nc,d,e\n", IMAGE_BAD_ROW, "line 3: 3 cells, but line 1 names 2");
     BAD("a.csv", "path,caption\na,\xff\n", IMAGE_BAD_ROW, "line 2: caption is not UTF-8");
     BAD("a.csv", "key,path,caption\n1,a,b\n2,,d\n", IMAGE_NO_PICTURE, "line 3: path is empty");
-    BAD("a.csv", "path,caption,x\na,b,c\nd,e,5\" disk\n\"f\",g,\n", IMAGE_BAD_ROW, "line 3: a quote where none");
     bad_row("a.csv", "path,caption\na,b\0\n", 18, IMAGE_BAD_ROW, "line 2: caption holds");
 }
 
@@ -310,7 +311,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_jsonl_rows_become_items_with_fields),
-        cmocka_unit_test(test_table_csv_is_that_of_rfc_4180),
+        cmocka_unit_test(test_table_csv_is_that_of_rfc_4180_and_python),
         cmocka_unit_test(test_table_first_of_the_picture_columns_counts),
         cmocka_unit_test(test_table_row_of_no_use_is_an_item_with_the_reason),
         cmocka_unit_test(test_table_values_that_nobody_asked_for_are_no_matter),
