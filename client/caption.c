@@ -1,25 +1,18 @@
-#include "client/caption.h"
+#include "client/caption_private.h"
 
 #include "base/clock.h"
 #include "client/answer.h"
 #include "client/cli.h"
-#include "client/daemons.h"
 #include "client/dry_run.h"
 #include "client/feed.h"
 #include "client/interrupt.h"
-#include "client/job.h"
 #include "client/passed_over.h"
-#include "client/progress.h"
 #include "client/report.h"
-#include "client/rundir.h"
-#include "client/screen.h"
 #include "client/source_notes.h"
-#include "client/spawn.h"
 #include "client/store_check.h"
 #include "wire/context.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,36 +24,10 @@
 enum {
     QUERY_EVERY_MS = 200,
     LINE_EVERY_MS = 10000, /* where there is no terminal */
-    CONNECT_MS = 200,      /* between looks at signals and children */
     END_WITHIN_MS = 20000, /* of the daemons, once asked */
-    BUSY_STORE_MS = 10000, /* a run that was killed leaves a broker that still commits what it has */
 };
 
-struct run {
-    const struct caption_options *o;
-    struct screen screen;
-    struct rundir rundir;
-    struct daemons daemons;
-    const char *columns[PLAN_MAX_FIELDS];
-    struct feed *feed;
-    struct job job;
-    char endpoint[RUNDIR_MAX + 16];
-    int signal_fd;
-    int signal_number; /* the user wants to stop */
-    int n_signals;
-    bool stop_sent, job_begun, any_done;
-    unsigned broker_starts;      /* of the broker that the session talks to */
-    struct msg_job_progress now; /* last answer */
-    struct progress progress;
-    uint64_t n_before, n_redone_before; /* records that there were, that had taken the place of others */
-    int64_t start_ms, end_ms, line_ms, busy_until_ms;
-    int64_t blocked_ms, waited_ms; /* since when the disk is full, 0: it is not; how long it was before */
-    char told[MSG_TEXT_SIZE];      /* what was last said of a full disk */
-    struct buf advice;             /* what to do about an error of -o, with NUL; or empty */
-};
-
-/* Look at signals, children and logs; wait up to wait_ms for the first two. */
-static int pump(struct run *r, int64_t wait_ms, struct err *err)
+int caption_pump(struct run *r, int64_t wait_ms, struct err *err)
 {
     struct pollfd p = {.fd = r->signal_fd, .events = POLLIN};
     struct interrupt in;
@@ -80,175 +47,6 @@ static int pump(struct run *r, int64_t wait_ms, struct err *err)
         job_disconnect(&r->job); /* whoever we talked to is gone */
     r->broker_starts = daemons_broker_starts(&r->daemons);
     return rc;
-}
-
-/* -- opening and importing ------------------------------------------------------------------------------------------
- */
-
-static int reopen_feed(struct run *r, struct err *err)
-{
-    const struct plan *p = r->o->plan;
-    struct feed_options o = {.sources = r->o->sources,
-                             .n_sources = r->o->n_sources,
-                             .limit = r->o->limit,
-                             .store_path = r->o->store,
-                             .kept = r->o->fields,
-                             .join = r->o->join,
-                             .retry = r->o->retry,
-                             .refresh = r->o->refresh};
-
-    for (uint32_t i = 0; i < p->n_fields; i++) {
-        r->columns[i] = p->fields[i].name;
-        o.needed |= (uint32_t)p->fields[i].needed << i;
-    }
-    o.columns = (struct source_columns){.names = r->columns, .n = p->n_fields, .picture = r->o->image_column};
-
-    for (int i = 0; r->feed && i < o.n_sources; i++) {
-        const char *arg = feed_origins(r->feed)->args[i].arg;
-
-        if (source_is_read_once(arg))
-            return err_set(err, -EIO, "the list %s cannot be read twice; run the command again", arg + 1);
-    }
-    feed_close(r->feed);
-    r->feed = NULL;
-    return feed_open(&o, &r->feed, err);
-}
-
-/* The broker took the job: workers are of use now. */
-static int begin(struct run *r, struct err *err)
-{
-    const struct msg_job_opened *opened = &r->job.opened;
-    uint64_t n_left;
-
-    if (r->job_begun)
-        return 0;
-    r->job_begun = true;
-    r->n_before = opened->n_done;
-    r->n_redone_before = opened->n_redone;
-    n_left = opened->n_items - opened->n_done + opened->n_again;
-    r->start_ms = clock_mono_ms();
-    progress_init(&r->progress, r->start_ms, opened->n_items - n_left, opened->n_items);
-    if (n_left)
-        screen_note(&r->screen, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store,
-                    opened->n_items - n_left, opened->n_items);
-    if (opened->n_items && r->o->unit_items)
-        screen_note(&r->screen, "--unit is for new stores: %s keeps the size that it was begun with", r->o->store);
-    return opened->n_items ? feed_compare(r->feed, err) : 0;
-}
-
-static int stream(struct run *r, struct err *err)
-{
-    bool more = true;
-    char text[80];
-
-    while (more) {
-        int rc = job_stream(&r->job, r->feed, &more, err);
-
-        if (rc == 0 && feed_counts(r->feed)->n_new + feed_counts(r->feed)->n_retried > 0)
-            rc = daemons_start_workers(&r->daemons, err);
-        if (rc == 0)
-            rc = pump(r, 0, err);
-        if (rc < 0 || r->signal_number)
-            return rc < 0 ? rc : -EINTR;
-        if (!r->job.session)
-            return -ECONNRESET;
-        (void)snprintf(text, sizeof(text), "listing pictures: %" PRIu64, feed_counts(r->feed)->n_walked);
-        screen_status(&r->screen, text);
-    }
-    return 0;
-}
-
-/* The broker died, or was gone too long, in the middle of the import: what it has is made durable, the rest is found by
- * walking again. */
-static int import_again(struct run *r, struct err *err)
-{
-    int rc = reopen_feed(r, err);
-
-    if (rc == 0 && r->job.opened.n_items) {
-        rc = job_seal(&r->job, err);
-        r->job.sealed = false;
-        if (rc == 0)
-            rc = feed_compare(r->feed, err);
-    }
-    return rc;
-}
-
-static int establish_once(struct run *r, bool again, struct err *err)
-{
-    int rc = job_open(&r->job, CONNECT_MS, err);
-
-    if (rc == 0 && !r->job.sealed)
-        rc = job_sources(&r->job, r->feed, err);
-    if (rc == 0 && !r->job_begun)
-        rc = begin(r, err);
-    else if (rc == 0 && again && !r->job.sealed)
-        rc = import_again(r, err);
-    if (rc == 0 && !r->job.sealed)
-        rc = stream(r, err);
-    if (rc == 0 && !r->job.sealed)
-        rc = job_sources(&r->job, r->feed, err);
-    if (rc == 0)
-        rc = job_seal(&r->job, err);
-    return rc;
-}
-
-static void tell_if_blocked(struct run *r)
-{
-    struct err ignored;
-
-    if (!r->job.session || job_query(&r->job, &r->now, &ignored) < 0 || r->now.state != MSG_JOB_BLOCKED)
-        return;
-    screen_note(&r->screen, "waiting: %s", r->now.text);
-}
-
-/* The broker that has the store may be that of a run that was killed: it commits what it has and ends. One whose
- * command still runs will not. */
-static bool is_left_over(const char *refusal)
-{
-    const char *who = strstr(refusal, "in use by process ");
-    long pid = who ? strtol(who + strlen("in use by process "), NULL, 10) : 0;
-    long parent;
-
-    if (pid <= 0)
-        return false;
-    parent = spawn_parent(pid);
-    return parent < 0 || !spawn_is_same_program(parent);
-}
-
-/* Somebody else has the store: worth a moment's patience? */
-static bool busy_but_not_for_long(struct run *r, int rc, const struct err *err)
-{
-    if (rc != -EIO || r->job_begun || !is_left_over(err->text))
-        return false;
-    if (!r->busy_until_ms) {
-        screen_note(&r->screen, "%s; waiting up to %d s for it to end", err->text, BUSY_STORE_MS / 1000);
-        r->busy_until_ms = clock_mono_ms() + BUSY_STORE_MS;
-    }
-    return clock_mono_ms() < r->busy_until_ms;
-}
-
-/* Until the job is open and sealed, over any number of brokers. -EINTR: the user wants to stop. */
-static int establish(struct run *r, struct err *err)
-{
-    for (;;) {
-        bool again = r->job_begun;
-        int rc = establish_once(r, again, err);
-
-        if (rc == -EINTR) {
-            int pumped = pump(r, 0, err);
-
-            return pumped < 0 ? pumped : -EINTR;
-        }
-        if (!job_is_passing(rc) && !busy_but_not_for_long(r, rc, err))
-            return rc;
-        if (rc == -ETIMEDOUT)
-            tell_if_blocked(r);
-        if (job_is_passing(rc))
-            job_disconnect(&r->job);
-        rc = pump(r, rc == -EIO ? 500 : 50, err);
-        if (rc < 0 || r->signal_number)
-            return rc < 0 ? rc : -EINTR;
-    }
 }
 
 /* -- watching -------------------------------------------------------------------------------------------------------
@@ -293,7 +91,7 @@ static int ask(struct run *r, struct err *err)
     int rc = 0;
 
     if (!r->job.session) {
-        rc = establish_once(r, true, err);
+        rc = caption_establish_once(r, true, err);
         r->stop_sent = false;
         if (rc < 0)
             job_disconnect(&r->job);
@@ -332,7 +130,7 @@ static int watch(struct run *r, struct err *err)
         told = r->signal_number != 0;
         rc = daemons_start_workers(&r->daemons, err); /* not before: a finished store needs none */
         if (rc == 0)
-            rc = pump(r, QUERY_EVERY_MS, err);
+            rc = caption_pump(r, QUERY_EVERY_MS, err);
         if (rc < 0)
             return rc;
         if (r->n_signals > 1)
@@ -358,7 +156,7 @@ static void end_daemons(struct run *r)
     daemons_signal(&r->daemons, !asked, SIGTERM);
     while (n_signals < 2 && r->n_signals == n_signals && daemons_running(&r->daemons) > 0 &&
            clock_mono_ms() < until_ms) {
-        if (pump(r, 100, &ignored) < 0)
+        if (caption_pump(r, 100, &ignored) < 0)
             break;
     }
     daemons_release(&r->daemons);
@@ -483,7 +281,7 @@ static int run_job(struct run *r, struct err *err)
     int rc = prepare(r, err);
 
     if (rc == 0)
-        rc = establish(r, err);
+        rc = caption_establish(r, err);
     if (rc == 0)
         source_notes_again(r->feed, r->o, &r->screen);
     if (rc == 0)
@@ -501,7 +299,7 @@ int caption_run(const struct caption_options *o)
 
     buf_init(&r.advice, 0);
     screen_init(&r.screen, STDERR_FILENO);
-    rc = reopen_feed(&r, &err);
+    rc = caption_open_feed(&r, &err);
     if (rc < 0) {
         say_error(&r, rc, &err);
         return cli_exit_of(rc);

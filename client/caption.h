@@ -1,13 +1,14 @@
 /* caption.h - one `blipline caption`, `score` or `embed` from sources to a finished store: the life of broker, workers and job.
  *
- *   caption.c       this sequence: start, import, watch, stop, report
- *   store_check.c   what can be said of -o before
- *   dry_run.c       what --dry-run does instead; plan_show.c what it shows
- *   job.c           what is said to the broker
- *   daemons.c       the processes
- *   feed.c          the pictures
- *   source_notes.c  what is said of the sources
- *   report.c        what the user reads at the end
+ *   caption.c         this sequence: start, import, watch, stop, report
+ *   caption_import.c  the second of these
+ *   store_check.c     what can be said of -o before
+ *   dry_run.c         what --dry-run does instead; plan_show.c what it shows
+ *   job.c             what is said to the broker
+ *   daemons.c         the processes
+ *   feed.c            the pictures
+ *   source_notes.c    what is said of the sources
+ *   report.c          what the user reads at the end
  *
  * Who may call: cmd_caption, once a process.
  * Units:  seconds and items in what is printed. Memory: nothing is kept, nothing is left in the temporary folder.

@@ -1,0 +1,182 @@
+/* caption_import.c - the job is opened and its pictures are streamed into it, over any number of brokers. */
+#include "client/caption_private.h"
+
+#include "base/clock.h"
+#include "client/feed.h"
+#include "client/spawn.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CONNECT_MS = 200,      /* between looks at signals and children */
+    BUSY_STORE_MS = 10000, /* a run that was killed leaves a broker that still commits what it has */
+};
+
+int caption_open_feed(struct run *r, struct err *err)
+{
+    const struct plan *p = r->o->plan;
+    struct feed_options o = {.sources = r->o->sources,
+                             .n_sources = r->o->n_sources,
+                             .limit = r->o->limit,
+                             .store_path = r->o->store,
+                             .kept = r->o->fields,
+                             .join = r->o->join,
+                             .retry = r->o->retry,
+                             .refresh = r->o->refresh};
+
+    for (uint32_t i = 0; i < p->n_fields; i++) {
+        r->columns[i] = p->fields[i].name;
+        o.needed |= (uint32_t)p->fields[i].needed << i;
+    }
+    o.columns = (struct source_columns){.names = r->columns, .n = p->n_fields, .picture = r->o->image_column};
+
+    for (int i = 0; r->feed && i < o.n_sources; i++) {
+        const char *arg = feed_origins(r->feed)->args[i].arg;
+
+        if (source_is_read_once(arg))
+            return err_set(err, -EIO, "the list %s cannot be read twice; run the command again", arg + 1);
+    }
+    feed_close(r->feed);
+    r->feed = NULL;
+    return feed_open(&o, &r->feed, err);
+}
+
+/* The broker took the job: workers are of use now. */
+static int begin(struct run *r, struct err *err)
+{
+    const struct msg_job_opened *opened = &r->job.opened;
+    uint64_t n_left;
+
+    if (r->job_begun)
+        return 0;
+    r->job_begun = true;
+    r->n_before = opened->n_done;
+    r->n_redone_before = opened->n_redone;
+    n_left = opened->n_items - opened->n_done + opened->n_again;
+    r->start_ms = clock_mono_ms();
+    progress_init(&r->progress, r->start_ms, opened->n_items - n_left, opened->n_items);
+    if (n_left)
+        screen_note(&r->screen, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store,
+                    opened->n_items - n_left, opened->n_items);
+    if (opened->n_items && r->o->unit_items)
+        screen_note(&r->screen, "--unit is for new stores: %s keeps the size that it was begun with", r->o->store);
+    return opened->n_items ? feed_compare(r->feed, err) : 0;
+}
+
+static int stream(struct run *r, struct err *err)
+{
+    bool more = true;
+    char text[80];
+
+    while (more) {
+        int rc = job_stream(&r->job, r->feed, &more, err);
+
+        if (rc == 0 && feed_counts(r->feed)->n_new + feed_counts(r->feed)->n_retried > 0)
+            rc = daemons_start_workers(&r->daemons, err);
+        if (rc == 0)
+            rc = caption_pump(r, 0, err);
+        if (rc < 0 || r->signal_number)
+            return rc < 0 ? rc : -EINTR;
+        if (!r->job.session)
+            return -ECONNRESET;
+        (void)snprintf(text, sizeof(text), "listing pictures: %" PRIu64, feed_counts(r->feed)->n_walked);
+        screen_status(&r->screen, text);
+    }
+    return 0;
+}
+
+/* The broker died, or was gone too long, in the middle of the import: what it has is made durable, the rest is found by
+ * walking again. */
+static int import_again(struct run *r, struct err *err)
+{
+    int rc = caption_open_feed(r, err);
+
+    if (rc == 0 && r->job.opened.n_items) {
+        rc = job_seal(&r->job, err);
+        r->job.sealed = false;
+        if (rc == 0)
+            rc = feed_compare(r->feed, err);
+    }
+    return rc;
+}
+
+int caption_establish_once(struct run *r, bool again, struct err *err)
+{
+    int rc = job_open(&r->job, CONNECT_MS, err);
+
+    if (rc == 0 && !r->job.sealed)
+        rc = job_sources(&r->job, r->feed, err);
+    if (rc == 0 && !r->job_begun)
+        rc = begin(r, err);
+    else if (rc == 0 && again && !r->job.sealed)
+        rc = import_again(r, err);
+    if (rc == 0 && !r->job.sealed)
+        rc = stream(r, err);
+    if (rc == 0 && !r->job.sealed)
+        rc = job_sources(&r->job, r->feed, err);
+    if (rc == 0)
+        rc = job_seal(&r->job, err);
+    return rc;
+}
+
+static void tell_if_blocked(struct run *r)
+{
+    struct err ignored;
+
+    if (!r->job.session || job_query(&r->job, &r->now, &ignored) < 0 || r->now.state != MSG_JOB_BLOCKED)
+        return;
+    screen_note(&r->screen, "waiting: %s", r->now.text);
+}
+
+/* The broker that has the store may be that of a run that was killed: it commits what it has and ends. One whose
+ * command still runs will not. */
+static bool is_left_over(const char *refusal)
+{
+    const char *who = strstr(refusal, "in use by process ");
+    long pid = who ? strtol(who + strlen("in use by process "), NULL, 10) : 0;
+    long parent;
+
+    if (pid <= 0)
+        return false;
+    parent = spawn_parent(pid);
+    return parent < 0 || !spawn_is_same_program(parent);
+}
+
+/* Somebody else has the store: worth a moment's patience? */
+static bool busy_but_not_for_long(struct run *r, int rc, const struct err *err)
+{
+    if (rc != -EIO || r->job_begun || !is_left_over(err->text))
+        return false;
+    if (!r->busy_until_ms) {
+        screen_note(&r->screen, "%s; waiting up to %d s for it to end", err->text, BUSY_STORE_MS / 1000);
+        r->busy_until_ms = clock_mono_ms() + BUSY_STORE_MS;
+    }
+    return clock_mono_ms() < r->busy_until_ms;
+}
+
+int caption_establish(struct run *r, struct err *err)
+{
+    for (;;) {
+        bool again = r->job_begun;
+        int rc = caption_establish_once(r, again, err);
+
+        if (rc == -EINTR) {
+            int pumped = caption_pump(r, 0, err);
+
+            return pumped < 0 ? pumped : -EINTR;
+        }
+        if (!job_is_passing(rc) && !busy_but_not_for_long(r, rc, err))
+            return rc;
+        if (rc == -ETIMEDOUT)
+            tell_if_blocked(r);
+        if (job_is_passing(rc))
+            job_disconnect(&r->job);
+        rc = caption_pump(r, rc == -EIO ? 500 : 50, err);
+        if (rc < 0 || r->signal_number)
+            return rc < 0 ? rc : -EINTR;
+    }
+}

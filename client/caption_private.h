@@ -1,0 +1,51 @@
+/* caption_private.h - what the files of a run share. The contract is in caption.h.
+ *
+ * Who may call: caption.c and caption_import.c. Units: milliseconds of the monotonic clock. Memory: the run owns all
+ * of it. Errors: negative errno; -EINTR: the user wants to stop. */
+#ifndef BLIPLINE_CLIENT_CAPTION_PRIVATE_H
+#define BLIPLINE_CLIENT_CAPTION_PRIVATE_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "client/caption.h"
+#include "client/daemons.h"
+#include "client/job.h"
+#include "client/plan.h"
+#include "client/progress.h"
+#include "client/rundir.h"
+#include "client/screen.h"
+
+struct run {
+    const struct caption_options *o;
+    struct screen screen;
+    struct rundir rundir;
+    struct daemons daemons;
+    const char *columns[PLAN_MAX_FIELDS];
+    struct feed *feed;
+    struct job job;
+    char endpoint[RUNDIR_MAX + 16];
+    int signal_fd;
+    int signal_number; /* the user wants to stop */
+    int n_signals;
+    bool stop_sent, job_begun, any_done;
+    unsigned broker_starts;      /* of the broker that the session talks to */
+    struct msg_job_progress now; /* last answer */
+    struct progress progress;
+    uint64_t n_before, n_redone_before; /* records that there were, that had taken the place of others */
+    int64_t start_ms, end_ms, line_ms, busy_until_ms;
+    int64_t blocked_ms, waited_ms; /* since when the disk is full, 0: it is not; how long it was before */
+    char told[MSG_TEXT_SIZE];      /* what was last said of a full disk */
+    struct buf advice;             /* what to do about an error of -o, with NUL; or empty */
+};
+
+/* Look at signals, children and logs; wait up to wait_ms for the first two. */
+int caption_pump(struct run *r, int64_t wait_ms, struct err *err) CHECK_RESULT;
+
+/* caption_import.c: read the sources from their beginning. */
+int caption_open_feed(struct run *r, struct err *err) CHECK_RESULT;
+/* Until the job is open and sealed, over any number of brokers. */
+int caption_establish(struct run *r, struct err *err) CHECK_RESULT;
+/* With one broker. `again`: another one had the job before. */
+int caption_establish_once(struct run *r, bool again, struct err *err) CHECK_RESULT;
+
+#endif
