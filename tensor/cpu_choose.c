@@ -1,4 +1,5 @@
 #include "tensor/cpu.h"
+#include "tensor/cpu_select.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -19,11 +20,6 @@ enum {
     BUCKETS = 1024    /* of values, for top_p */
 };
 
-struct candidate {
-    float value, weight;
-    int32_t id;
-};
-
 /* Scratch of one thread. */
 struct choosing {
     const struct cpu_kernels *kernels;
@@ -31,11 +27,11 @@ struct choosing {
     const float *logits; /* [vocab] */
     int64_t vocab, n_maxima;
     double log_sum;
-    bool all_finite;               /* what find_maxima looked at */
-    float *maxima, *maxima_sorted; /* [most_maxima] */
-    float *scores, *weights;       /* [vocab] when sampling */
-    int32_t *ids;                  /* [vocab] */
-    struct candidate *candidates;  /* [vocab] */
+    bool all_finite;                  /* what find_maxima looked at */
+    float *maxima, *maxima_sorted;    /* [most_maxima] */
+    float *scores, *weights;          /* [vocab] when sampling */
+    int32_t *ids;                     /* [vocab] */
+    struct cpu_candidate *candidates; /* [vocab] */
     int64_t n_candidates;
     uint64_t *taken; /* a bit for each id, all 0 between rows */
 };
@@ -47,7 +43,7 @@ static int64_t most_maxima(int64_t vocab)
 
 static size_t choosing_bytes(int64_t vocab)
 {
-    const int64_t bytes = 2 * most_maxima(vocab) * 4 + vocab * (4 + 4 + 4 + (int64_t)sizeof(struct candidate)) +
+    const int64_t bytes = 2 * most_maxima(vocab) * 4 + vocab * (4 + 4 + 4 + (int64_t)sizeof(struct cpu_candidate)) +
                           (vocab / 64 + 1) * 8 + 64 * 8;
 
     return (size_t)cpu_round_up(bytes, 64);
@@ -70,109 +66,10 @@ static struct choosing choosing_init(const struct ops_cpu *c, int64_t vocab, uns
     s.scores = carve(&memory, vocab * 4);
     s.weights = carve(&memory, vocab * 4);
     s.ids = carve(&memory, vocab * 4);
-    s.candidates = carve(&memory, vocab * (int64_t)sizeof(struct candidate));
+    s.candidates = carve(&memory, vocab * (int64_t)sizeof(struct cpu_candidate));
     s.taken = carve(&memory, (vocab / 64 + 1) * 8);
     memset(s.taken, 0, (size_t)(vocab / 64 + 1) * 8);
     return s;
-}
-
-/* -- selection -- */
-
-/* The k-th largest, k from 1; x is reordered. */
-static float kth_largest(float *x, int64_t n, int64_t k)
-{
-    int64_t lo = 0, hi = n - 1;
-
-    while (lo < hi) {
-        float a = x[lo], b = x[lo + (hi - lo) / 2], c = x[hi];
-        float pivot = a > b ? (b > c ? b : a > c ? c : a) : (a > c ? a : b > c ? c : b);
-        int64_t i = lo, j = hi;
-
-        while (i <= j) {
-            while (x[i] > pivot)
-                i++;
-            while (x[j] < pivot)
-                j--;
-            if (i <= j) {
-                float swap = x[i];
-
-                x[i++] = x[j];
-                x[j--] = swap;
-            }
-        }
-        if (k - 1 <= j)
-            hi = j;
-        else if (k - 1 >= i)
-            lo = i;
-        else
-            break;
-    }
-    return x[k - 1];
-}
-
-/* The largest first, the lowest id first among equals. */
-static bool is_better(const struct candidate *a, const struct candidate *b)
-{
-    return a->value > b->value || (a->value == b->value && a->id < b->id);
-}
-
-static int compare_better(const void *left, const void *right)
-{
-    return is_better(left, right) ? -1 : is_better(right, left);
-}
-
-static int compare_ids(const void *left, const void *right)
-{
-    const struct candidate *a = left, *b = right;
-
-    return a->id < b->id ? -1 : a->id > b->id;
-}
-
-static void swap_candidates(struct candidate *a, struct candidate *b)
-{
-    struct candidate swap = *a;
-
-    *a = *b;
-    *b = swap;
-}
-
-/* Moves the candidates that come before the middle one of first, middle and last to the front, then that one; returns its
- * place in lo .. hi-1. */
-static int64_t partition(struct candidate *c, int64_t lo, int64_t hi,
-                         bool (*before)(const struct candidate *, const struct candidate *))
-{
-    int64_t mid = lo + (hi - lo) / 2, last = hi - 1, store = lo;
-
-    if (before(&c[mid], &c[lo]))
-        swap_candidates(&c[mid], &c[lo]);
-    if (before(&c[last], &c[lo]))
-        swap_candidates(&c[last], &c[lo]);
-    if (before(&c[mid], &c[last]))
-        swap_candidates(&c[mid], &c[last]); /* the middle one is last now */
-    for (int64_t i = lo; i < last; i++)
-        if (before(&c[i], &c[last]))
-            swap_candidates(&c[i], &c[store++]);
-    swap_candidates(&c[store], &c[last]);
-    return store;
-}
-
-/* The k best first, in order. */
-static void select_best(struct candidate *c, int64_t n, int64_t k)
-{
-    int64_t lo = 0, hi = n;
-
-    while (hi - lo > 1) {
-        int64_t pivot = partition(c, lo, hi, is_better);
-
-        if (pivot >= k)
-            hi = pivot;
-        else
-            lo = pivot + 1;
-        if (pivot == k - 1 || pivot == k)
-            break;
-    }
-    if (k > 1)
-        qsort(c, (size_t)k, sizeof(*c), compare_better);
 }
 
 /* -- candidates -- */
@@ -191,7 +88,7 @@ static float find_maxima(struct choosing *s, const float *x, int64_t n_wanted)
 
 static void add_candidate(struct choosing *s, int32_t id, float value)
 {
-    s->candidates[s->n_candidates++] = (struct candidate){.value = value, .id = id};
+    s->candidates[s->n_candidates++] = (struct cpu_candidate){.value = value, .id = id};
 }
 
 /* At least the n_wanted largest of x, and all that are within `margin` of the last of them; order undefined. */
@@ -204,7 +101,7 @@ static void find_candidates(struct choosing *s, const float *x, int64_t n_wanted
     s->n_candidates = 0;
     if (n_wanted <= s->n_maxima) {
         memcpy(s->maxima_sorted, s->maxima, (size_t)s->n_maxima * sizeof(float));
-        least = kth_largest(s->maxima_sorted, s->n_maxima, n_wanted) - margin;
+        least = cpu_kth_largest(s->maxima_sorted, s->n_maxima, n_wanted) - margin;
     }
     if (!(least > -HUGE_VALF)) {
         for (int64_t i = 0; i < s->vocab; i++)
@@ -299,7 +196,7 @@ static int choose_best(struct choosing *s)
         margin = 4 * FLT_EPSILON * (fabsf(max) + (float)fabs(s->log_sum) + 16);
     find_candidates(s, s->logits, n_wanted, margin);
     score_candidates(s);
-    select_best(s->candidates, s->n_candidates, row->n_best);
+    cpu_select_best(s->candidates, s->n_candidates, row->n_best);
     if (!isfinite(s->candidates[0].value))
         return -EDOM;
     for (int i = 0; i < row->n_best; i++) {
@@ -332,34 +229,11 @@ static void warp_scores(struct choosing *s)
         to[row->banned[i]] = -HUGE_VALF;
 }
 
-/* As for top_p in sampler.h: among equals the highest id first. */
-static bool is_before_in_nucleus(const struct candidate *a, const struct candidate *b)
+static int compare_ids(const void *left, const void *right)
 {
-    return a->value > b->value || (a->value == b->value && a->id > b->id);
-}
+    const struct cpu_candidate *a = left, *b = right;
 
-/* The last candidate, largest first, before which less than `mass` has gathered. c is reordered. */
-static struct candidate nucleus_end(struct candidate *c, int64_t n, double mass)
-{
-    int64_t lo = 0, hi = n;
-    struct candidate end = c[0];
-    double above = 0;
-
-    while (lo < hi) {
-        int64_t pivot = partition(c, lo, hi, is_before_in_nucleus);
-        double left = 0;
-
-        for (int64_t i = lo; i < pivot; i++)
-            left += (double)c[i].weight;
-        if (pivot > 0 && above + left >= mass) {
-            hi = pivot;
-        } else {
-            end = c[pivot];
-            above += left + (double)end.weight;
-            lo = pivot + 1;
-        }
-    }
-    return end;
+    return a->id < b->id ? -1 : a->id > b->id;
 }
 
 /* The ids that top_k leaves, or top_p may leave, ascending; returns how many. */
@@ -371,7 +245,7 @@ static int64_t find_ids(struct choosing *s, float max)
 
     if (row->top_k > 0 && row->top_k < s->vocab) {
         find_candidates(s, s->scores, row->top_k, 0);
-        select_best(s->candidates, s->n_candidates, row->top_k);
+        cpu_select_best(s->candidates, s->n_candidates, row->top_k);
         least = s->candidates[row->top_k - 1].value;
         for (int64_t i = 0; i < s->n_candidates; i++)
             if (s->candidates[i].value >= least)
@@ -434,7 +308,7 @@ static int bucket_of(float value, float max, float buckets_per_unit)
 
 /* The last id, largest value first, that top_p keeps. Values are gathered in buckets, of which only the one where the mass
  * is reached is looked into. */
-static struct candidate find_nucleus_end(struct choosing *s, int64_t n, float max, float least, double mass)
+static struct cpu_candidate find_nucleus_end(struct choosing *s, int64_t n, float max, float least, double mass)
 {
     const float per_unit = max > least ? (BUCKETS - 1) / (max - least) : 1;
     double sums[BUCKETS] = {0}, above = 0;
@@ -456,15 +330,15 @@ static struct candidate find_nucleus_end(struct choosing *s, int64_t n, float ma
 
         if (bucket_of(value, max, per_unit) == last)
             s->candidates[s->n_candidates++] =
-                (struct candidate){.value = value, .weight = s->weights[i], .id = s->ids[i]};
+                (struct cpu_candidate){.value = value, .weight = s->weights[i], .id = s->ids[i]};
     }
-    return nucleus_end(s->candidates, s->n_candidates, mass - (above - sums[last]));
+    return cpu_nucleus_end(s->candidates, s->n_candidates, mass - (above - sums[last]));
 }
 
 /* Of the ids only those that top_p leaves, with their weights; returns how many. */
 static int64_t keep_nucleus(struct choosing *s, int64_t n, float max, double sum)
 {
-    struct candidate end;
+    struct cpu_candidate end;
     int64_t kept = 0;
     float least = max;
 
@@ -472,9 +346,9 @@ static int64_t keep_nucleus(struct choosing *s, int64_t n, float max, double sum
         least = s->scores[s->ids[i]] < least && s->weights[i] > 0 ? s->scores[s->ids[i]] : least;
     end = find_nucleus_end(s, n, max, least, (double)s->row->top_p * sum);
     for (int64_t i = 0; i < n; i++) {
-        const struct candidate c = {.value = s->scores[s->ids[i]], .id = s->ids[i]};
+        const struct cpu_candidate c = {.value = s->scores[s->ids[i]], .id = s->ids[i]};
 
-        if (is_before_in_nucleus(&end, &c))
+        if (cpu_is_before_in_nucleus(&end, &c))
             continue;
         s->ids[kept] = s->ids[i];
         s->weights[kept++] = s->weights[i];
