@@ -85,7 +85,7 @@ enum core_unit_state {
     CORE_UNIT_STARTED,
     CORE_UNIT_COMMIT,
     CORE_UNIT_COMMIT_FAILED,
-    CORE_UNIT_HELD, /* finished; its last items failed, so its commit waits (core_surge.c) */
+    CORE_UNIT_HELD, /* finished; its items failed, so its commit waits (core_surge.c) */
     CORE_N_UNIT_STATES
 };
 

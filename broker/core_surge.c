@@ -2,8 +2,9 @@
  *
  * Items count in the order in which their units finish. A unit whose last items failed is held: the next good item says
  * that they are but bad items, and they are committed; a surge says that something is wrong with the source, and they
- * are put back as if they had never been tried. A share of failures, where the job asks for one, tells too late for
- * that: it puts back the unit that it is noticed at. */
+ * are put back as if they had never been tried. Where the job asks for a share of failures instead, the units with more
+ * than that are held, for as long as there is room, and those that are still held when the share is too large are put
+ * back. */
 #include "broker/core_private.h"
 
 #include <stddef.h>
@@ -39,19 +40,19 @@ static uint64_t count_items(struct core_unit *u)
     return most;
 }
 
-static bool share_is_too_large(const struct core_job *j)
+static bool share_is_too_large(const struct core_job *j, uint64_t n_failed, uint64_t n_finished)
 {
-    return j->max_failed_per_mille && j->n_finished >= CORE_SHARE_ITEMS &&
-           j->n_failed * 1000 > (uint64_t)j->max_failed_per_mille * j->n_finished;
+    return j->max_failed_per_mille && n_failed * 1000 > j->max_failed_per_mille * n_finished;
 }
 
-static bool has_failed_items(const struct core_unit *u)
+static uint32_t n_failed_items(const struct core_unit *u)
 {
+    uint32_t n = 0;
+
     for (const struct core_part *p = u->parts; p; p = p->next)
         for (uint32_t i = 0; i < p->count; i++)
-            if (!bit(p->alive, i) && !is_known_to_fail(p, i))
-                return true;
-    return false;
+            n += !bit(p->alive, i) && !is_known_to_fail(p, i);
+    return n;
 }
 
 /* The oldest first: they are committed in the order in which they finished. */
@@ -90,6 +91,19 @@ void core_job_forgive(struct core_job *j)
     j->n_in_row = j->n_finished = j->n_failed = 0;
 }
 
+/* They stand in the way of others: no more than a quarter of the window, nor (of those that may stay for long) of what
+ * is kept of rows. */
+static void hold(struct core_unit *u)
+{
+    struct core_job *j = u->job;
+    const struct core *c = j->core;
+
+    core_unit_set_state(u, CORE_UNIT_HELD);
+    if (j->n_by_state[CORE_UNIT_HELD] > c->limits.window_units / 4 ||
+        (!j->max_failures && c->row_bytes > c->limits.row_bytes / 4))
+        core_unit_commit(oldest_held(j));
+}
+
 void core_unit_finished(struct core_unit *u)
 {
     struct core_job *j = u->job;
@@ -101,7 +115,7 @@ void core_unit_finished(struct core_unit *u)
         return;
     }
     if (j->paused) {
-        if (has_failed_items(u))
+        if (n_failed_items(u))
             core_unit_put_back(u);
         else
             core_unit_commit(u);
@@ -111,16 +125,14 @@ void core_unit_finished(struct core_unit *u)
     if (j->max_failures && in_row >= j->max_failures) {
         pause_job(j, in_row, 0);
         core_unit_put_back(u);
-    } else if (share_is_too_large(j)) {
+    } else if (j->n_finished >= CORE_SHARE_ITEMS && share_is_too_large(j, j->n_failed, j->n_finished)) {
         pause_job(j, j->n_failed, j->n_finished);
         core_unit_put_back(u);
-    } else if (j->max_failures == 0 || j->n_in_row == 0) {
-        core_job_commit_held(j);
+    } else if (j->max_failures ? j->n_in_row == 0 : !share_is_too_large(j, n_failed_items(u), u->n_wanted)) {
+        if (j->max_failures)
+            core_job_commit_held(j);
         core_unit_commit(u);
     } else {
-        /* They stand in the way of others: no more than a quarter of the window. */
-        core_unit_set_state(u, CORE_UNIT_HELD);
-        if (j->n_by_state[CORE_UNIT_HELD] > j->core->limits.window_units / 4)
-            core_job_commit_held(j);
+        hold(u);
     }
 }

@@ -232,8 +232,11 @@ static void say_error(struct run *r, int rc, const struct err *err)
 static void tell_of_pause(struct run *r)
 {
     screen_note(&r->screen, "paused: %s", r->now.text);
-    screen_note(&r->screen, "nothing is lost, and these failures are not written down. See to the cause (is the folder "
-                            "there? is the disk or network?), then run the same command again to go on");
+    screen_note(
+        &r->screen,
+        "nothing is lost, and these failures are not written down%s. See to the cause (is the folder there? is the "
+        "disk or network?), then run the same command again to go on",
+        r->o->max_failed_per_mille ? ", but for the oldest of many (--retry tries those again)" : "");
     screen_note(&r->screen, "if nothing can be done about them: --max-failures N lets more fail in a row, "
                             "--max-failures 100%% any number");
 }

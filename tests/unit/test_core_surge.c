@@ -116,6 +116,43 @@ static void test_core_surge_of_a_share(void **state)
     assert_int_equal(rig_got(b, CORE_DO_JOB_PAUSED)->paused.n_finished, 104);
 }
 
+/* A share tells late: what failed before it did is put back as well. */
+static void test_core_surge_of_a_share_puts_back_every_unit_of_it(void **state)
+{
+    struct rig *b = *state;
+    struct core_work w[27];
+
+    open_job(b, 0, 250, 27, w);
+    for (uint32_t i = 0; i < 20; i++) {
+        (void)rig_result(b, &w[i], 0);
+        rig_commit_answer(b, CORE_EVENT_COMMITTED, i);
+    }
+    for (uint32_t i = 20; i < 26; i++) {
+        (void)rig_result(b, &w[i], 0xf);
+        assert_int_equal(rig_count(b, CORE_DO_COMMIT), 0);
+    }
+    (void)rig_result(b, &w[26], 0xf);
+    assert_int_equal(rig_got(b, CORE_DO_JOB_PAUSED)->paused.n_failed, 28);
+    assert_int_equal(rig_got(b, CORE_DO_JOB_PAUSED)->paused.n_finished, 108);
+    rig_job_event(b, CORE_EVENT_JOB_START);
+    assert_int_equal(rig_got(b, CORE_DO_LOAD_UNITS)->load.from_unit, 20);
+}
+
+static void test_core_surge_holds_no_more_than_a_quarter_of_the_window(void **state)
+{
+    struct rig *b = *state;
+    struct core_work w[8];
+
+    b->limits.window_units = 8;
+    rig_restart_with(b, 8);
+    open_job(b, 0, 500, 8, w);
+    for (uint32_t i = 0; i < 5; i++) {
+        (void)rig_result(b, &w[i], 0xf);
+        assert_int_equal(rig_count(b, CORE_DO_COMMIT), i >= 2);
+        assert_true(i < 2 || rig_got(b, CORE_DO_COMMIT)->commit.unit == i - 2);
+    }
+}
+
 static void test_core_again_does_only_what_is_asked_for(void **state)
 {
     struct core_unit_row row = {.unit = 0, .n_items = 8, .is_again = true, .again = {0x52}}; /* items 1, 4 and 6 */
@@ -187,6 +224,9 @@ int main(void)
                                         rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_surge_leaves_out_what_is_known_to_fail, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_surge_of_a_share, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_core_surge_of_a_share_puts_back_every_unit_of_it, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_core_surge_holds_no_more_than_a_quarter_of_the_window, rig_setup,
+                                        rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_again_does_only_what_is_asked_for, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_again_more_of_a_unit_that_is_under_way, rig_setup, rig_teardown),
     };
