@@ -38,7 +38,7 @@ def test_a_folder_that_vanishes_pauses_the_job_and_costs_nothing(folder):
     here, away = many(folder / "here", 1), many(folder / "away", 3)
     run = Caption(here, folder / "s", away, "--unit", "4", "--json")
     try:
-        encoder = wait_for(lambda: run.roles().get("encoder"), 30)
+        encoder = wait_for(lambda: run.roles().get("broker") and run.roles().get("encoder"), 30)  # not the one that checks the command line
         os.kill(encoder, signal.SIGSTOP)  # it has read nothing yet
         run.process.poll()
         away.rename(folder / "gone")
