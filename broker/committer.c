@@ -103,9 +103,9 @@ void committer_completion_free(struct committer_completion *done)
 int committer_post(struct committer *c, struct committer_request **r)
 {
     const struct committer_request *q = *r;
-    uint64_t bytes = REQUEST_OVERHEAD_BYTES + q->parts.capacity_bytes + q->rows.capacity_bytes + q->records.capacity_bytes +
-                     sizeof(uint32_t) * (uint64_t)q->n_records + q->embeddings.capacity_bytes +
-                     sizeof(struct store_embedding) * (uint64_t)q->n_embeddings;
+    uint64_t bytes = REQUEST_OVERHEAD_BYTES + q->parts.capacity_bytes + q->rows.capacity_bytes +
+                     q->records.capacity_bytes + sizeof(uint32_t) * (uint64_t)q->n_records +
+                     q->embeddings.capacity_bytes + sizeof(struct store_embedding) * (uint64_t)q->n_embeddings;
     struct passage *p;
     int rc;
 

@@ -10,11 +10,11 @@
  *
  * Rules that the shell may rely on:
  *  - A result counts only under its own (epoch, lease, peer). Anything else is counted and its payload dropped.
- *  - A lease that ends otherwise than by RESULT, RETURN or a clean GONE raises the unit's attempts, durably; where a part
- *    has several leases, the first of them that ends so does, once. From then on the part is in suspicion and is leased
- *    alone: its worker holds nothing else, so that nobody is blamed for a neighbour. When it fails once more it is cut in
- *    pieces, which run alone, too, and so on down to the bad item, which is quarantined after max_attempts. Into which
- *    pieces a unit is cut, and how often each failed, is as durable as its attempts.
+ *  - A lease that ends otherwise than by RESULT, RETURN or a clean GONE raises the unit's attempts, durably; where a
+ *    part has several leases, the first of them that ends so does, once. From then on the part is in suspicion and is
+ *    leased alone: its worker holds nothing else, so that nobody is blamed for a neighbour. When it fails once more it is
+ *    cut in pieces, which run alone, too, and so on down to the bad item, which is quarantined after max_attempts. Into
+ *    which pieces a unit is cut, and how often each failed, is as durable as its attempts.
  *  - A lost connection (GONE, neither clean nor ended) is no failure: the leases go on until they end in their time, or
  *    the process says HELLO under another connection and names those that it still holds. The others go back unpunished.
  *  - A first-node lease reserves the part's peak tensor bytes for its whole path: nothing downstream waits for memory.
@@ -64,16 +64,16 @@ struct core;
 struct core_faults;
 
 struct core_limits {
-    uint64_t memory_bytes;   /* tensors kept between nodes, all jobs */
-    uint64_t row_bytes;      /* rows kept for commits, all jobs */
-    int64_t lease_ms;        /* a lease not extended for this long is void */
-    int64_t worker_ms;       /* a worker not heard for this long is forgotten; > lease_ms */
-    uint32_t max_attempts;   /* failures of a single item before quarantine */
-    uint32_t max_unblamed;   /* RETURNs and lost payloads of a part that go unpunished; later ones count as failures */
-    uint32_t window_units;   /* units of one job held in memory */
-    uint32_t max_jobs;       /* open at once */
-    uint32_t max_workers;    /* connected at once; more are refused */
-    uint32_t max_pools;      /* distinct (stage, fingerprint) among connected workers */
+    uint64_t memory_bytes; /* tensors kept between nodes, all jobs */
+    uint64_t row_bytes;    /* rows kept for commits, all jobs */
+    int64_t lease_ms;      /* a lease not extended for this long is void */
+    int64_t worker_ms;     /* a worker not heard for this long is forgotten; > lease_ms */
+    uint32_t max_attempts; /* failures of a single item before quarantine */
+    uint32_t max_unblamed; /* RETURNs and lost payloads of a part that go unpunished; later ones count as failures */
+    uint32_t window_units; /* units of one job held in memory */
+    uint32_t max_jobs;     /* open at once */
+    uint32_t max_workers;  /* connected at once; more are refused */
+    uint32_t max_pools;    /* distinct (stage, fingerprint) among connected workers */
     uint32_t max_worker_items;        /* a worker's window is cut to this */
     uint32_t max_worker_leases;       /* held by one worker */
     const struct core_faults *faults; /* NULL but in the simulator's planted-bug tests */
@@ -149,7 +149,7 @@ struct core_unit_row {
     uint32_t attempts; /* as last made durable, and so is `parts` */
     /* Of a unit that was cut: 1 + the failures of the part that begins at item i, 0: none does. All 0: it was not. */
     uint8_t parts[CORE_MAX_UNIT_ITEMS];
-    bool is_again;     /* it was done before: now only the items of `again`, at least one */
+    bool is_again; /* it was done before: now only the items of `again`, at least one */
     uint64_t again[CORE_MASK_WORDS];
     uint64_t bad[CORE_MASK_WORDS]; /* items whose own list says that they fail: they say nothing about the source */
 };

@@ -68,9 +68,12 @@ static void do_again(struct world *w, struct sim_job *j)
     struct sim_unit *u = &j->units[unit];
     struct core_event e = {.type = CORE_EVENT_UNITS_AGAIN, .units_again = {j->id, unit}};
 
-    if (!w->core || !j->open || j->closing || j->finished || !u->done || u->attempts != u->attempts_asked)
+    /* The store does one thing after the other: what is marked while a commit is under way is said after its answer. */
+    if (!w->core || !j->open || j->closing || j->finished || !u->done || u->commit_pending ||
+        u->attempts != u->attempts_asked)
         return;
     world_fault(w, FAULT_ITEMS_AGAIN);
+    world_say(w, "again job=%llu unit=%u", (unsigned long long)j->id, unit);
     for (uint64_t n = 1 + world_below(w, 4); n > 0; n--)
         u->items[world_below(w, u->n_items)].again = true;
     shell_step(w, &e);

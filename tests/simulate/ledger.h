@@ -104,7 +104,7 @@ void ledger_describe_parts(const struct led_unit *u, uint32_t n_items, uint8_t *
 void ledger_set_reserved(struct world *w, struct led_part *p, bool reserved);
 bool ledger_is_ready(const struct led_part *p, uint32_t node);
 bool ledger_is_suspect(const struct led_part *p);
-bool ledger_gives_up(const struct led_part *p); /* when it fails once more */
+bool ledger_gives_up(const struct led_part *p);   /* when it fails once more */
 bool ledger_is_through(const struct led_unit *u); /* all its parts are finished */
 
 /* ledger_workers.c */

@@ -71,14 +71,15 @@ static void grant(struct world *w, const struct core_work *a)
     if (a->epoch != w->epoch || a->lease <= w->ledger.last_lease)
         world_fail(w, "lease %llu is not new", (unsigned long long)a->lease);
     if (!ledger_is_ready(p, a->node))
-        world_fail(w, "lease %llu: unit %u [%u+%u] is not ready for node %u, or was there", (unsigned long long)a->lease,
-                   a->unit, a->first, a->count, a->node);
+        world_fail(w, "lease %llu: unit %u [%u+%u] is not ready for node %u, or was there",
+                   (unsigned long long)a->lease, a->unit, a->first, a->count, a->node);
     if (memcmp(a->items, p->alive, (p->count + 63) / 64 * sizeof(p->alive[0])) != 0)
         world_fail(w, "lease %llu: unit %u [%u+%u] has other items left", (unsigned long long)a->lease, a->unit,
                    a->first, a->count);
     if (a->attempt != p->failures || a->alone != ledger_is_suspect(p))
-        world_fail(w, "lease %llu: attempt %u%s of unit %u [%u+%u], which failed %u times", (unsigned long long)a->lease,
-                   a->attempt, a->alone ? " alone" : "", a->unit, a->first, a->count, p->failures);
+        world_fail(w, "lease %llu: attempt %u%s of unit %u [%u+%u], which failed %u times",
+                   (unsigned long long)a->lease, a->attempt, a->alone ? " alone" : "", a->unit, a->first, a->count,
+                   p->failures);
     if (!p->reserved)
         check_start(w, j, p);
     check_worker(w, a, k, &j->nodes[a->node], bytes);
@@ -123,8 +124,7 @@ static void check_attempts(struct world *w, const struct core_action *a)
     if (a->attempts.attempts < u->attempts)
         return; /* more failed in this step, and that is said next */
     ledger_describe_parts(u, su->n_items, parts);
-    if (is_cut != (a->attempts.parts != NULL) ||
-        (is_cut && memcmp(parts, a->attempts.parts, su->n_items) != 0))
+    if (is_cut != (a->attempts.parts != NULL) || (is_cut && memcmp(parts, a->attempts.parts, su->n_items) != 0))
         world_fail(w, "unit %u: its parts are not those that are written down", a->attempts.unit);
 }
 
@@ -230,10 +230,10 @@ static void check_units(struct world *w, struct sim_job *j, struct core_job_stat
     }
 }
 
-#define SAME(what, a, b)                                                                                               \
-    do {                                                                                                               \
-        if ((a) != (b))                                                                                                \
-            world_fail(w, "%s: %llu, not %llu", what, (unsigned long long)(a), (unsigned long long)(b));               \
+#define SAME(what, a, b)                                                                                 \
+    do {                                                                                                 \
+        if ((a) != (b))                                                                                  \
+            world_fail(w, "%s: %llu, not %llu", what, (unsigned long long)(a), (unsigned long long)(b)); \
     } while (0)
 
 static void check_job(struct world *w, struct sim_job *j)

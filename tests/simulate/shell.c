@@ -137,6 +137,8 @@ static void answer_load(struct world *w, void *what, uint64_t life)
     if (life != w->epoch || !w->core)
         return;
     l->job->loading = false;
+    world_say(w, "units job=%llu from=%u n=%u%s", (unsigned long long)l->job->id, l->from, l->answer.units.n,
+              l->answer.units.exhausted ? ", all" : "");
     shell_step(w, &l->answer);
 }
 
@@ -179,6 +181,7 @@ static void do_load(struct world *w, const struct core_action *a)
     if (l->job->loading || l->max == 0 || l->max > w->limits.window_units)
         world_fail(w, "two loads at once, or one of %u units", l->max);
     l->job->loading = true;
+    world_say(w, "load job=%llu from=%u max=%u", (unsigned long long)l->job->id, l->from, l->max);
     world_in(w, (int64_t)world_below(w, 30), read_units, l, w->epoch);
 }
 

@@ -86,8 +86,8 @@ enum fate { FATE_GOOD, FATE_ERROR, FATE_KILLER, FATE_FAILER };
 struct sim_unit {
     uint32_t n_items;
     bool done, commit_pending, has_poison;
-    bool asked;              /* a COMMIT of it is out, or failed on a full disk; in this life of the broker */
-    uint32_t attempts;       /* durable, and so is `parts` */
+    bool asked;        /* a COMMIT of it is out, or failed on a full disk; in this life of the broker */
+    uint32_t attempts; /* durable, and so is `parts` */
     uint8_t parts[MAX_ITEMS];
     struct led_unit led;
     uint32_t attempts_asked; /* to be made durable, in this life of the broker */
@@ -218,7 +218,7 @@ void shell_start(struct world *w);
 void shell_crash(struct world *w);
 void shell_step(struct world *w, const struct core_event *e);
 void shell_step_to(struct world *w, const struct core_event *e, int expected); /* that comes to this error */
-struct sim_job *shell_job(struct world *w, uint64_t id);                         /* an open one */
+struct sim_job *shell_job(struct world *w, uint64_t id);                       /* an open one */
 struct sim_payload *shell_payload(struct world *w, uint64_t handle);
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j);
 void shell_import(struct world *w, void *job, uint64_t life);
