@@ -276,7 +276,8 @@ int core_step(struct core *c, const struct core_event *event, int64_t now_ms, st
     c->out = ret_actions;
     set_clock(c, now_ms);
     c->counters.events++;
-    core_expire(c);
+    if (event->type == CORE_EVENT_TICK)
+        core_expire(c);
     rc = dispatch(c, event);
     if (!c->shutdown && !c->broken)
         core_schedule(c);

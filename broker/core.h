@@ -118,7 +118,7 @@ int core_graph_check(const struct core_node *nodes, uint32_t n_nodes, struct err
 /* -- events: what happened ----------------------------------------------------------------------------------------- */
 
 enum core_event_type {
-    CORE_EVENT_TICK = 0,      /* nothing but time; every other event also does what is due */
+    CORE_EVENT_TICK = 0,      /* what is due; after all that has come from peers, so that it counts */
     CORE_EVENT_JOB_OPEN,      /* .job_open */
     CORE_EVENT_JOB_START,     /* .job: after JOB_STOP or CORE_DO_JOB_PAUSED, go on */
     CORE_EVENT_JOB_STOP,      /* .job: no new first-node leases; CORE_DO_JOB_STOPPED follows */
@@ -347,7 +347,7 @@ void core_actions_release(struct core_actions *a);
 struct core *core_new(const struct core_limits *limits, uint64_t epoch);
 void core_free(struct core *c);
 
-/* Do what is due at now_ms, take the event, hand out work. Actions are appended to ret_actions.
+/* Take the event, hand out work. Actions are appended to ret_actions.
  * 0; -EINVAL, -EEXIST, -ENOENT, -ENOSPC: a job event that makes no sense (bad graph, open already, unknown, too many
  * jobs), nothing has changed. -ENOMEM: the core is broken and every later call says the same; end the process, the
  * store is the truth. */

@@ -1,6 +1,8 @@
 /* Which fault happens when. */
 #include "tests/simulate/world.h"
 
+#include <errno.h>
+
 static void free_disk(struct world *w, void *what, uint64_t life)
 {
     (void)what;
@@ -17,15 +19,6 @@ static void fill_disk(struct world *w)
     world_in(w, 200 + (int64_t)world_below(w, 3000), free_disk, NULL, 0);
 }
 
-static void start_job(struct world *w, void *job, uint64_t life)
-{
-    struct sim_job *j = job;
-
-    if (life != w->epoch || !w->core || !j->open || !j->stopped)
-        return;
-    shell_start_job(w, j);
-}
-
 static void stop_job(struct world *w, struct sim_job *j)
 {
     if (!w->core || !j->open || j->stopped || j->closing || j->finished)
@@ -33,7 +26,7 @@ static void stop_job(struct world *w, struct sim_job *j)
     world_fault(w, FAULT_JOB_STOP);
     j->stopped = true;
     shell_job_event(w, CORE_EVENT_JOB_STOP, j);
-    world_in(w, 100 + (int64_t)world_below(w, 4000), start_job, j, w->epoch);
+    world_in(w, 100 + (int64_t)world_below(w, 4000), shell_start_later, j, w->epoch);
 }
 
 static void cancel_job(struct world *w, struct sim_job *j)
@@ -88,9 +81,6 @@ static void lose_payload(struct world *w)
         p = w->payloads.slots[i % w->payloads.capacity].value;
     if (!p || !p->tensors || p->lost || p->work.job->nodes[p->work.node].out_bytes == 0)
         return;
-    /* Its consumer may be at it: one that a poisonous item then kills may hold another lease alone by now. */
-    if (!w->wild && p->work.job->units[p->work.unit].has_poison)
-        return;
     world_fault(w, FAULT_PAYLOAD_LOST);
     p->lost = true;
     shell_step(w, &(struct core_event){.type = CORE_EVENT_PAYLOAD_LOST, .payload = p->handle});
@@ -98,9 +88,15 @@ static void lose_payload(struct world *w)
 
 static void hurt_broker(struct world *w)
 {
+    uint64_t dice = world_below(w, 10);
+
     if (!w->core)
         return;
-    if (world_chance(w, 700)) {
+    if (dice < 4) {
+        world_fault(w, FAULT_BROKER_STOPPED);
+        world_say(w, "broker stopped");
+        w->stopped_until = w->now + 50 + (int64_t)world_below(w, 5 * LEASE_MS);
+    } else if (dice < 8) {
         world_fault(w, FAULT_BROKER_CRASH);
         shell_crash(w);
     } else if (!w->shutting_down) {
@@ -109,6 +105,70 @@ static void hurt_broker(struct world *w)
         shell_step(w, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
     }
 }
+
+/* -- nonsense ------------------------------------------------------------------------------------------------------ */
+
+/* Job events that make no sense change nothing. */
+static void talk_nonsense(struct world *w, struct sim_job *j)
+{
+    struct core_event open = {.type = CORE_EVENT_JOB_OPEN,
+                              .job_open = {.job = j->id, .n_nodes = j->n_nodes, .nodes = j->nodes}};
+    struct core_event units = {.type = CORE_EVENT_UNITS, .units.job = j->id};
+    struct core_event committed = {.type = CORE_EVENT_COMMITTED, .commit = {j->id, 0}};
+    struct core_stats s;
+
+    if (!w->core || !j->open)
+        return;
+    world_fault(w, FAULT_NONSENSE);
+    shell_step_to(w, &open, -EEXIST);
+    open.job_open.job = 999;
+    core_stats_get(w->core, &s);
+    if (s.n_jobs == w->limits.max_jobs)
+        shell_step_to(w, &open, -ENOSPC);
+    open.job_open.n_nodes = CORE_MAX_NODES + 1;
+    shell_step_to(w, &open, -EINVAL);
+    shell_step_to(w, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = 999}, -ENOENT);
+    if (!j->loading)
+        shell_step_to(w, &units, -EINVAL);
+    if (j->sealed)
+        shell_step_to(w, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = j->id}, -EINVAL);
+    if (!j->units[0].led.committing)
+        shell_step(w, &committed);
+}
+
+static void visitor_leaves(struct world *w, void *peer, uint64_t how)
+{
+    struct core_event e = {.type = CORE_EVENT_GONE};
+
+    if (!w->core || shell_is_stopped(w, visitor_leaves, peer, how))
+        return;
+    e.gone.peer = *(uint64_t *)peer;
+    e.gone.clean = how == 1;
+    e.gone.ended = how == 2;
+    shell_step(w, &e);
+}
+
+/* Takes a place among the workers, and no work. */
+static void visit(struct world *w)
+{
+    struct core_event e = {.type = CORE_EVENT_HELLO};
+    uint64_t *peer = world_alloc(w, sizeof(*peer)), how = world_below(w, 4);
+
+    if (!w->core)
+        return;
+    world_fault(w, FAULT_VISITOR);
+    *peer = w->next_peer++;
+    e.hello.peer = *peer;
+    e.hello.host = 9;
+    e.hello.nonce = w->next_nonce++;
+    e.hello.stage = world_chance(w, 50) ? (uint32_t)world_below(w, 2) * CORE_MAX_STAGES : 1 + (uint32_t)world_below(w, 3);
+    e.hello.fingerprint[0] = (uint8_t)(7 + world_below(w, 5));
+    shell_step(w, &e);
+    if (how < 3) /* or it falls silent */
+        world_in(w, (int64_t)world_below(w, 4000), visitor_leaves, peer, how);
+}
+
+/* -- the dice ------------------------------------------------------------------------------------------------------ */
 
 static void hurt_worker(struct world *w, struct sim_worker *k)
 {
@@ -138,12 +198,30 @@ static void hurt_worker(struct world *w, struct sim_worker *k)
         worker_return_one(w, k);
         return;
     default:
-        if (worker_may_hit(w, k->held, k->n_held)) {
-            world_fault(w, FAULT_WORKER_RECONNECT);
-            worker_reconnect(w, k);
-        }
+        world_fault(w, FAULT_WORKER_RECONNECT);
+        worker_reconnect(w, k);
         return;
     }
+}
+
+static void hurt_jobs(struct world *w, struct sim_job *j, uint64_t dice)
+{
+    if (dice < 75)
+        lose_payload(w);
+    else if (dice < 80)
+        visit(w);
+    else if (dice < 83)
+        talk_nonsense(w, j);
+    else if (dice < 89)
+        hurt_broker(w);
+    else if (dice < 93)
+        fill_disk(w);
+    else if (dice < 95)
+        stop_job(w, j);
+    else if (dice < 97)
+        take_away(w, j);
+    else
+        cancel_job(w, j);
 }
 
 static void chaos(struct world *w, void *what, uint64_t life)
@@ -164,19 +242,10 @@ static void chaos(struct world *w, void *what, uint64_t life)
     }
     if (dice < 60)
         hurt_worker(w, &w->workers[world_below(w, w->n_workers)]);
-    else if (dice < 80)
-        lose_payload(w);
-    else if (dice < 86)
-        hurt_broker(w);
-    else if (dice < 92)
-        fill_disk(w);
-    else if (dice < 95)
-        stop_job(w, j);
-    else if (dice < 97)
-        take_away(w, j);
-    else
-        cancel_job(w, j);
-    do_again(w, j);
+    else if (w->now >= w->stopped_until) /* a broker that is stopped feels nothing else */
+        hurt_jobs(w, j, dice);
+    if (w->now >= w->stopped_until)
+        do_again(w, j);
     world_in(w, 20 + (int64_t)world_below(w, 400), chaos, NULL, 0);
 }
 

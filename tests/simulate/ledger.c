@@ -86,7 +86,6 @@ static void pass_time(struct world *w)
 {
     struct led_lease *l;
 
-    set_clock(w);
     while ((l = next_expired(w)) && !w->ledger.vague)
         expire(w, l);
     for (struct led_worker *k = w->ledger.workers, *next; k; k = next) {
@@ -223,6 +222,10 @@ static void committed(struct world *w, struct sim_job *j, uint32_t unit)
 {
     struct led_unit *u = &j->units[unit].led;
 
+    if (!u->committing) {
+        w->ledger.sum.dropped_bad++;
+        return;
+    }
     for (const struct led_part *p = u->parts; p; p = p->next) {
         uint32_t n_alive = (uint32_t)(__builtin_popcountll(p->alive[0]) + __builtin_popcountll(p->alive[1]));
 
@@ -275,7 +278,7 @@ static void job_event(struct world *w, struct sim_job *j, const struct core_even
     }
 }
 
-void ledger_event(struct world *w, const struct core_event *e)
+void ledger_event(struct world *w, const struct core_event *e, int expected)
 {
     struct led_worker *k;
 
@@ -284,7 +287,11 @@ void ledger_event(struct world *w, const struct core_event *e)
     w->ledger.sum.events++;
     w->ledger.answer = CORE_N_ACTIONS;
     w->ledger.n_forgets = 0;
-    pass_time(w);
+    set_clock(w);
+    if (expected < 0) {
+        w->ledger.sum.dropped_bad += e->type == CORE_EVENT_UNITS;
+        return;
+    }
     switch (e->type) {
     case CORE_EVENT_HELLO:
         ledger_hello(w, e);
@@ -316,6 +323,7 @@ void ledger_event(struct world *w, const struct core_event *e)
         shutdown_begins(w);
         return;
     case CORE_EVENT_TICK:
+        pass_time(w);
         return;
     case CORE_EVENT_JOB_OPEN:
         if (job_of(w, e->job_open.job))

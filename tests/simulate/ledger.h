@@ -85,8 +85,8 @@ struct ledger {
 };
 
 void ledger_start(struct world *w); /* a new life of the broker */
-/* What the event does, before its actions are looked at. */
-void ledger_event(struct world *w, const struct core_event *e);
+/* What the event does, before its actions are looked at; with an error `expected`: nothing. */
+void ledger_event(struct world *w, const struct core_event *e, int expected);
 void ledger_action(struct world *w, const struct core_action *a);
 /* After the actions: nothing that was due is missing, nobody is idle who could work, and every number is right. */
 void ledger_check(struct world *w);

@@ -134,7 +134,7 @@ static void answer_load(struct world *w, void *what, uint64_t life)
 {
     struct load *l = what;
 
-    if (life != w->epoch || !w->core)
+    if (life != w->epoch || !w->core || shell_is_stopped(w, answer_load, what, life))
         return;
     l->job->loading = false;
     world_say(w, "units job=%llu from=%u n=%u%s", (unsigned long long)l->job->id, l->from, l->answer.units.n,
@@ -189,7 +189,8 @@ void shell_import(struct world *w, void *job, uint64_t life)
 {
     struct sim_job *j = job;
 
-    (void)life;
+    if (shell_is_stopped(w, shell_import, job, life))
+        return;
     world_fault(w, FAULT_LATE_UNITS);
     j->n_imported += 1 + (uint32_t)world_below(w, j->n_units - j->n_imported);
     shell_job_event(w, CORE_EVENT_UNITS_ADDED, j);
@@ -202,6 +203,16 @@ void shell_import(struct world *w, void *job, uint64_t life)
 }
 
 /* -- jobs ---------------------------------------------------------------------------------------------------------- */
+
+void shell_start_later(struct world *w, void *job, uint64_t life)
+{
+    struct sim_job *j = job;
+
+    if (shell_is_stopped(w, shell_start_later, job, life) || life != w->epoch || !w->core || !j->open || !j->stopped ||
+        j->paused || j->closing)
+        return;
+    shell_start_job(w, j);
+}
 
 static void open_job(struct world *w, struct sim_job *j)
 {
@@ -217,6 +228,9 @@ static void open_job(struct world *w, struct sim_job *j)
     }
     e.job_open.job = j->id;
     e.job_open.sealed = j->sealed;
+    e.job_open.stopped = j->stopped = !w->quiet && world_chance(w, 50);
+    if (j->stopped)
+        world_in(w, 100 + (int64_t)world_below(w, 4000), shell_start_later, j, w->epoch);
     e.job_open.priority = (uint32_t)world_below(w, 200);
     e.job_open.max_failures = j->max_failures;
     e.job_open.max_failed_per_mille = j->max_failed_per_mille;
@@ -229,6 +243,8 @@ static void reopen_job(struct world *w, void *job, uint64_t life)
 {
     struct sim_job *j = job;
 
+    if (shell_is_stopped(w, reopen_job, job, life))
+        return;
     if (life == w->epoch && w->core && !j->open && !w->shutting_down)
         open_job(w, j);
 }
@@ -237,6 +253,8 @@ static void close_job(struct world *w, void *job, uint64_t life)
 {
     struct sim_job *j = job;
 
+    if (shell_is_stopped(w, close_job, job, life))
+        return;
     if (life != w->epoch || !w->core || !j->open || j->closing)
         return;
     j->closing = true;
@@ -245,7 +263,8 @@ static void close_job(struct world *w, void *job, uint64_t life)
 
 static void restart(struct world *w, void *what, uint64_t life)
 {
-    (void)what;
+    if (shell_is_stopped(w, restart, what, life))
+        return;
     if (life != w->epoch || !w->core)
         return;
     shell_crash(w);
@@ -256,6 +275,8 @@ static void go_on(struct world *w, void *job, uint64_t life)
 {
     struct sim_job *j = job;
 
+    if (shell_is_stopped(w, go_on, job, life))
+        return;
     if (life != w->epoch || !w->core || !j->open || j->closing || !j->paused)
         return;
     if (j->n_surges < 4 && world_chance(w, 500)) {
@@ -322,6 +343,14 @@ void shell_job_event(struct world *w, enum core_event_type type, struct sim_job 
         shell_step(w, &(struct core_event){.type = type, .job = j->id});
 }
 
+bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life)
+{
+    if (w->now >= w->stopped_until)
+        return false;
+    world_in(w, w->stopped_until - w->now, fn, what, life);
+    return true;
+}
+
 /* -- steps --------------------------------------------------------------------------------------------------------- */
 
 static void carry_out(struct world *w, const struct core_action *a)
@@ -333,8 +362,6 @@ static void carry_out(struct world *w, const struct core_action *a)
     case CORE_DO_REFUSE:
     case CORE_DO_HELLO_AGAIN:
         k = worker_of_peer(w, a->peer);
-        if (a->type == CORE_DO_REFUSE && a->refuse.reason == CORE_REFUSE_MODEL && k && !k->wrong_model)
-            world_fail(w, "worker %u is refused: %s", k->index, a->refuse.text);
         if (k)
             worker_send_answer(w, k, a->type == CORE_DO_REFUSE, a->type == CORE_DO_HELLO_AGAIN);
         return;
@@ -423,7 +450,7 @@ void shell_step_to(struct world *w, const struct core_event *e, int expected)
         take_payload(w, e);
     core_actions_clear(&w->actions);
     world_say(w, "event %d", (int)e->type);
-    ledger_event(w, e);
+    ledger_event(w, e, expected);
     rc = core_step(w->core, e, w->now, &w->actions);
     if (rc != expected)
         world_fail(w, "event %d: %s", (int)e->type, strerror(-rc));
@@ -459,6 +486,7 @@ void shell_start(struct world *w)
     if (!w->core)
         abort();
     w->shutting_down = false;
+    w->stopped_until = 0;
     w->n_commits = 0;
     world_say(w, "broker epoch=%llu", (unsigned long long)w->epoch);
     for (uint32_t n = 0; n < w->n_jobs; n++)

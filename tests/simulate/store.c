@@ -90,7 +90,7 @@ struct commit {
 
 static void try_disk(struct world *w, void *job, uint64_t life)
 {
-    if (life == w->epoch)
+    if (life == w->epoch && !shell_is_stopped(w, try_disk, job, life))
         shell_job_event(w, CORE_EVENT_DISK_OK, job);
 }
 
@@ -103,6 +103,8 @@ static void answer_commit(struct world *w, void *what, uint64_t life)
         w->tally->faults[FAULT_ANSWER_CUT] += m->ok;
         return;
     }
+    if (shell_is_stopped(w, answer_commit, what, life))
+        return;
     m->job->units[m->unit].commit_pending = false;
     w->n_commits--;
     e.commit.job = m->job->id;

@@ -1,7 +1,7 @@
 /* Workers that compute hashes, and the network between them and the broker.
  *
- * A tame world (not w->wild) keeps a budget: chance hits a unit at most MAX_ATTEMPTS - 1 times, never one that holds a
- * poisonous item, never a lease that runs alone. Under that budget no innocent item may end in quarantine. */
+ * A tame world (not w->wild) keeps a budget: chance hits a unit once at most. A neighbour may cost it one more attempt,
+ * and from then on it runs alone, so that under that budget no innocent item may end in quarantine. */
 #include "tests/simulate/world.h"
 
 #include <string.h>
@@ -27,15 +27,9 @@ bool worker_may_hit(struct world *w, struct sim_work *const *works, uint32_t n)
         return false;
     if (w->wild)
         return true;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct sim_unit *u = &works[i]->job->units[works[i]->unit];
-
-        if (works[i]->alone || u->has_poison || u->hits + 1 >= MAX_ATTEMPTS)
+    for (uint32_t i = 0; i < n; i++)
+        if (works[i]->job->units[works[i]->unit].hits + 2 >= MAX_ATTEMPTS || w->now < w->stopped_until)
             return false;
-        for (uint32_t m = 0; m < i; m++)
-            if (works[m]->job == works[i]->job && works[m]->unit == works[i]->unit)
-                return false;
-    }
     for (uint32_t i = 0; i < n; i++)
         works[i]->job->units[works[i]->unit].hits++;
     return true;
@@ -124,6 +118,8 @@ static void send_work_message(struct world *w, struct sim_worker *k, enum messag
 
 /* -- computing ----------------------------------------------------------------------------------------------------- */
 
+static void finish_work(struct world *w, void *what, uint64_t life);
+
 static void compute(struct world *w, struct sim_worker *k, struct sim_work *work)
 {
     const struct sim_unit *u = &work->job->units[work->unit];
@@ -133,6 +129,13 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
         uint32_t item = work->items[i];
         bool here = u->items[item].node == work->node;
 
+        if (here && u->items[item].fate == FATE_KILLER && !w->wild && w->now < w->stopped_until) {
+            struct message *m = message_new(w, k, MSG_WORK); /* the broker could not be told before it leases more */
+
+            m->work = work;
+            world_in(w, w->stopped_until - w->now, finish_work, m, k->life);
+            return;
+        }
         if (here && u->items[item].fate == FATE_KILLER) {
             world_fault(w, FAULT_POISON_KILLS);
             world_say(w, "poison lease=%llu epoch=%llu job=%llu unit=%u node=%u", (unsigned long long)work->lease,
@@ -168,7 +171,7 @@ static void finish_work(struct world *w, void *what, uint64_t life)
 
     if (!is_same_life(k, life) || m->work->sent)
         return; /* another process, or handed back */
-    if (k->hung || k->stuck) {
+    if (k->hung || k->stuck || !k->welcome) {
         world_in(w, 50, finish_work, m, life);
         return;
     }
@@ -248,15 +251,18 @@ static void deliver_to_broker(struct world *w, struct message *m)
         e.hello.host = k->host;
         e.hello.nonce = k->nonce;
         e.hello.stage = k->stage;
-        e.hello.fingerprint[0] = k->wrong_model ? 9 : 7;
-        e.hello.window_items = k->window;
-        e.hello.window_bytes = 100000;
+        e.hello.fingerprint[0] = (uint8_t)(k->wrong_model ? 9 : k->model);
+        e.hello.window_items = m->window;
+        e.hello.window_bytes = m->window_bytes;
+        e.hello.epoch = m->epoch;
+        e.hello.leases = m->leases;
+        e.hello.n_leases = m->n_leases;
         break;
     case MSG_CREDIT:
         e.type = CORE_EVENT_CREDIT;
         e.credit.peer = m->peer;
         e.credit.window_items = m->window;
-        e.credit.window_bytes = 100000;
+        e.credit.window_bytes = m->window_bytes;
         break;
     case MSG_HEARTBEAT:
         e.type = CORE_EVENT_HEARTBEAT;
@@ -287,6 +293,20 @@ static void deliver_to_broker(struct world *w, struct message *m)
     shell_step(w, &e);
 }
 
+/* What is held at this moment, if anything is, and unsent. */
+static struct message *hello_new(struct world *w, struct sim_worker *k)
+{
+    struct message *m = message_new(w, k, MSG_HELLO);
+
+    m->epoch = k->epoch;
+    m->window = k->window;
+    m->window_bytes = k->window_bytes;
+    for (uint32_t i = 0; i < k->n_held; i++)
+        if (k->held[i]->arrived && !k->held[i]->sent)
+            m->leases[m->n_leases++] = k->held[i]->lease;
+    return m;
+}
+
 static void hello_again(struct world *w, void *worker, uint64_t life)
 {
     struct sim_worker *k = worker;
@@ -294,7 +314,7 @@ static void hello_again(struct world *w, void *worker, uint64_t life)
     if (!is_same_life(k, life) || k->welcome || k->draining)
         return;
     if (!k->hung)
-        post(w, message_new(w, k, MSG_HELLO));
+        post(w, hello_new(w, k));
     world_in(w, 300, hello_again, k, life);
 }
 
@@ -337,6 +357,8 @@ static void deliver(struct world *w, void *message, uint64_t life)
     }
     if (of_connection && (!is_same_life(k, m->life) || m->peer != k->peer))
         return; /* closed meanwhile */
+    if (shell_is_stopped(w, deliver, m, 0))
+        return;
     if (!w->core) {
         if (world_chance(w, 500)) /* waits in the socket */
             world_in(w, 500, deliver, m, 0);
@@ -371,6 +393,14 @@ void worker_send_answer(struct world *w, struct sim_worker *k, bool refused, boo
 
 /* -- life ---------------------------------------------------------------------------------------------------------- */
 
+static void choose_window(struct world *w, struct sim_worker *k)
+{
+    static const uint32_t items[] = {1, 8, 64, 128}, bytes[] = {300, 5000, 100000};
+
+    k->window = items[world_below(w, 4)];
+    k->window_bytes = bytes[world_below(w, 3)];
+}
+
 static void heartbeat(struct world *w, void *worker, uint64_t life)
 {
     struct sim_worker *k = worker;
@@ -387,8 +417,11 @@ static void heartbeat(struct world *w, void *worker, uint64_t life)
         if (k->held[i]->arrived && !k->held[i]->sent)
             m->leases[m->n_leases++] = k->held[i]->lease;
     post(w, m);
+    if (world_chance(w, 100))
+        choose_window(w, k);
     m = message_new(w, k, MSG_CREDIT);
     m->window = k->draining ? 0 : k->window;
+    m->window_bytes = k->window_bytes;
     post(w, m);
 }
 
@@ -402,7 +435,6 @@ static void become_right(struct world *w, void *worker, uint64_t life)
 
 void worker_start(struct world *w, void *worker, uint64_t life)
 {
-    static const uint32_t windows[] = {1, 8, 64, 128};
     struct sim_worker *k = worker;
 
     if (k->alive || k->life != life)
@@ -417,7 +449,7 @@ void worker_start(struct world *w, void *worker, uint64_t life)
     w->tally->faults[FAULT_WORKER_SLOW] += k->slow;
     k->wrong_model = !w->quiet && world_chance(w, 50);
     w->tally->faults[FAULT_WORKER_WRONG_MODEL] += k->wrong_model;
-    k->window = windows[world_below(w, 4)];
+    choose_window(w, k);
     k->n_held = 0;
     k->busy_until = 0;
     memset(k->sent_seq, 0, sizeof(k->sent_seq));
@@ -428,12 +460,15 @@ void worker_start(struct world *w, void *worker, uint64_t life)
         world_in(w, 2000, become_right, k, k->life);
 }
 
-static void notice_gone(struct world *w, void *peer, uint64_t life)
+/* A connection has ended; `how` 2: and so has its process. */
+static void notice_gone(struct world *w, void *peer, uint64_t how)
 {
     struct core_event e = {.type = CORE_EVENT_GONE};
 
-    (void)life;
+    if (shell_is_stopped(w, notice_gone, peer, how))
+        return;
     e.gone.peer = *(uint64_t *)peer;
+    e.gone.ended = how == 2;
     shell_step(w, &e);
 }
 
@@ -452,9 +487,9 @@ void worker_crash(struct world *w, struct sim_worker *k)
     *peer = k->peer;
     end_process(w, k);
     if (!w->wild)
-        notice_gone(w, peer, 0);
+        notice_gone(w, peer, 2);
     else if (world_chance(w, 700))
-        world_in(w, (int64_t)world_below(w, 500), notice_gone, peer, 0);
+        world_in(w, (int64_t)world_below(w, 500), notice_gone, peer, 1 + world_below(w, 2));
 }
 
 static void resume(struct world *w, void *worker, uint64_t life)
@@ -513,17 +548,30 @@ void worker_return_one(struct world *w, struct sim_worker *k)
         }
 }
 
-/* The same process under a new connection; it goes on with what it holds, which is stale by then. */
+/* The same process under a new connection. It goes on with what has reached it, and says so; what was on its way to the
+ * old one is lost, what it sent there may arrive. */
 void worker_reconnect(struct world *w, struct sim_worker *k)
 {
-    struct message *m = message_new(w, k, MSG_HELLO);
+    uint64_t *old = world_alloc(w, sizeof(*old));
+    struct message *m;
 
+    *old = k->peer;
+    if (world_chance(w, 700)) {
+        world_fault(w, FAULT_WORKER_LOST);
+        world_in(w, (int64_t)world_below(w, 300), notice_gone, old, 1);
+    }
     k->peer = w->next_peer++;
     k->welcome = false;
-    k->n_held = 0;
+    for (uint32_t i = k->n_held; i-- > 0;)
+        if (!k->held[i]->arrived || k->held[i]->sent)
+            k->held[i] = k->held[--k->n_held];
+    if (w->wild) {
+        hello_again(w, k, k->life);
+        return;
+    }
+    m = hello_new(w, k); /* in time */
     m->life = k->life;
     m->peer = k->peer;
-    if (!w->wild && w->core)
-        deliver_to_broker(w, m); /* at once, or more would be leased to a connection that is no more */
-    hello_again(w, k, k->life);
+    world_in(w, 1, deliver, m, 0);
+    world_in(w, 300, hello_again, k, k->life);
 }

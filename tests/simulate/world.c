@@ -163,19 +163,30 @@ static void make_graph(struct world *w, struct sim_job *j)
     }
 }
 
+/* A model that some worker of the stage has, or 0: any will do. */
+static uint8_t choose_model(struct world *w, uint32_t stage)
+{
+    uint32_t first = (uint32_t)world_below(w, w->n_workers);
+
+    if (world_chance(w, 300))
+        return 0;
+    while (w->workers[first].stage != stage)
+        first = (first + 1) % w->n_workers;
+    return (uint8_t)w->workers[first].model;
+}
+
 static void make_job(struct world *w, uint32_t n)
 {
     static const uint32_t sizes[] = {1, 2, 5, 8, 13, 64, 70};
     struct sim_job *j = &w->jobs[n];
     uint32_t size = sizes[world_below(w, 7)], poison = world_chance(w, 500) ? 0 : 40 / size + 2;
-    uint8_t model = world_chance(w, 300) ? 0 : 7;
 
     j->id = 100 + n;
     j->max_failures = world_chance(w, 500) ? 0 : 2 + (uint32_t)world_below(w, 3 * size);
     j->max_failed_per_mille = world_chance(w, 800) ? 0 : 50 + (uint32_t)world_below(w, 500);
     make_graph(w, j);
     for (uint32_t k = 0; k < j->n_nodes; k++) {
-        j->nodes[k].fingerprint[0] = model;
+        j->nodes[k].fingerprint[0] = choose_model(w, j->nodes[k].stage);
         j->nodes[k].row_bytes = ROW_BYTES;
     }
     j->n_units = 3 + (uint32_t)world_below(w, size > 13 ? 6 : 25);
@@ -202,18 +213,26 @@ static void make_world(struct world *w, const struct core_faults *planted)
     w->limits.worker_ms = WORKER_MS;
     w->limits.max_attempts = MAX_ATTEMPTS;
     w->limits.window_units = 1 + (uint32_t)world_below(w, 16);
-    w->limits.max_unblamed = 1000;
+    w->limits.max_unblamed = w->wild ? 2 + (uint32_t)world_below(w, 20) : 1000;
+    w->limits.max_worker_items = world_chance(w, 300) ? 16 : 65536;
+    w->limits.max_worker_leases = world_chance(w, 300) ? 1 + (uint32_t)world_below(w, 4) : 1024;
     w->limits.faults = planted;
     w->n_jobs = 1 + (uint32_t)world_below(w, MAX_JOBS);
-    for (uint32_t n = 0; n < w->n_jobs; n++)
-        make_job(w, n);
     w->n_workers = 3 + (uint32_t)world_below(w, MAX_WORKERS - 2);
+    /* Room for the process of a worker before it is known to have ended, too, and for what these workers compute and one
+     * kind more. Visitors take some of it. */
+    w->limits.max_workers = world_chance(w, 300) ? 2 * w->n_workers : 4096;
+    w->limits.max_pools = world_chance(w, 300) ? 7 : 64;
+    w->limits.max_jobs = w->n_jobs;
     for (uint32_t n = 0; n < w->n_workers; n++) {
         w->workers[n].index = n;
         w->workers[n].stage = 1 + n % 3;
+        w->workers[n].model = world_chance(w, 300) ? 8 : 7;
         w->workers[n].host = 1 + world_below(w, 3);
         world_in(w, (int64_t)world_below(w, 500), worker_start, &w->workers[n], 0);
     }
+    for (uint32_t n = 0; n < w->n_jobs; n++)
+        make_job(w, n);
     shell_start(w);
     chaos_start(w);
 }
@@ -253,6 +272,8 @@ static void run(struct world *w)
     while (!all_closed(w)) {
         int64_t due = w->core ? core_next_deadline(w->core) : INT64_MAX;
 
+        if (due < w->stopped_until)
+            due = w->stopped_until;
         if (w->n_agenda == 0 && due == INT64_MAX)
             world_fail(w, "nothing will ever happen again");
         if (w->n_agenda == 0 || due < w->agenda[0].at) {

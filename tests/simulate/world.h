@@ -52,6 +52,8 @@ enum fault {
     FAULT_WORKER_DRAIN,
     FAULT_WORKER_RETURN,
     FAULT_WORKER_RECONNECT,
+    FAULT_WORKER_LOST, /* its connection is noticed to be, whether its process lives is not */
+    FAULT_VISITOR,     /* says HELLO and nothing more */
     FAULT_WORKER_FAILURE, /* transient */
     FAULT_WORKER_BAD_ROWS,
     FAULT_WORKER_WRONG_MODEL,
@@ -62,6 +64,8 @@ enum fault {
     FAULT_PAYLOAD_LOST,
     FAULT_BROKER_CRASH,
     FAULT_BROKER_SHUTDOWN,
+    FAULT_BROKER_STOPPED, /* for a while, and time goes on */
+    FAULT_NONSENSE,       /* job events that make none */
     FAULT_COMMIT_CUT, /* crash between COMMIT and its transaction */
     FAULT_ANSWER_CUT, /* crash between the transaction and its answer */
     FAULT_DISK_FULL,
@@ -142,7 +146,8 @@ struct sim_worker {
     uint32_t index;
     uint64_t life; /* process; events of earlier ones are void */
     uint64_t peer, host, nonce, epoch;
-    uint32_t stage, window;
+    uint32_t stage, model, window;
+    uint64_t window_bytes;
     bool alive, welcome, hung, stuck, slow, draining, wrong_model, last_heartbeat_lost;
     int64_t busy_until;
     uint32_t n_held;
@@ -156,6 +161,7 @@ struct message {
     uint64_t life, peer, seq, epoch;
     struct sim_work *work;
     uint32_t n_leases, window;
+    uint64_t window_bytes;
     bool refused, again;
     uint64_t leases[MAX_HELD];
 };
@@ -189,6 +195,7 @@ struct world {
     struct core_actions actions;
     struct ledger ledger;
     bool disk_full, shutting_down;
+    int64_t stopped_until; /* the broker is, by SIGSTOP */
     struct core_map payloads;
     uint64_t tensor_bytes, row_bytes; /* row_bytes: of rows that are kept for a commit */
     uint32_t n_commits;               /* asked for, not yet answered, in this life */
@@ -223,6 +230,9 @@ struct sim_payload *shell_payload(struct world *w, uint64_t handle);
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j);
 void shell_import(struct world *w, void *job, uint64_t life);
 void shell_start_job(struct world *w, struct sim_job *j);
+void shell_start_later(struct world *w, void *job, uint64_t life); /* an agenda_fn; if it is still stopped */
+/* The broker is stopped: then this is called again when it goes on, and in its turn. */
+bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life);
 
 /* store.c */
 void store_commit(struct world *w, const struct core_commit *a);
