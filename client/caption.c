@@ -168,8 +168,11 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
     char cwd[MSG_PATH_SIZE];
     uint32_t n = feed_peeked(r->feed);
 
-    *open = (struct msg_job_open){
-        .recipe = o->plan->recipe, .n_nodes = o->plan->n_nodes, .unit_items = o->unit_items, .create = true};
+    *open = (struct msg_job_open){.recipe = o->plan->recipe,
+                                  .n_nodes = o->plan->n_nodes,
+                                  .unit_items = o->unit_items,
+                                  .create = true,
+                                  .check = o->check};
     open->max_failures = o->max_failures;
     open->max_failed_per_mille = o->max_failed_per_mille;
     memcpy(open->nodes, o->plan->nodes, sizeof(o->plan->nodes));
@@ -311,7 +314,7 @@ int caption_run(const struct caption_options *o)
         rc = err_set(&err, -ENOENT, "no pictures in %s%s (.jpg, .jpeg, .png, .webp; blipline help sources)",
                      o->sources[0], o->n_sources > 1 ? " and the other sources" : "");
     if (rc == 0)
-        rc = store_check(o->store, o->plan, &there, &r.advice, &err);
+        rc = store_check(o->store, o->check, o->plan, &there, &r.advice, &err);
     if (rc == 0 && o->dry_run)
         rc = dry_run(o, r.feed, r.columns, there, &r.screen, &err);
     if (rc < 0 || o->dry_run) {

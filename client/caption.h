@@ -38,6 +38,7 @@ struct caption_options {
     const char *image_column;                    /* of lists; NULL: the usual ones */
     const char *fields;                          /* columns to be kept beside the recipe's, with commas; NULL: none */
     int64_t max_pixels, max_file_bytes;          /* of a picture; 0: the encoder's own limits */
+    bool check;                                  /* every page of a store that is there */
     bool json, verbose, dry_run;
 };
 

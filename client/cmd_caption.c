@@ -22,7 +22,7 @@ struct caption_flags {
     const char *max_failures;
     struct cli_settings settings, retry;
     int64_t threads, unit, limit, max_pixels, max_file_size;
-    bool json, verbose, dry_run, refresh;
+    bool json, verbose, dry_run, refresh, check;
 };
 
 static const struct cli_option options[] = {
@@ -72,6 +72,11 @@ static const struct cli_option options[] = {
      "pause when N pictures in a row fail, before that is written down (default: 50); or N%: when more than that share "
      "of "
      "at least 100 pictures of this run does (100%: never)",
+     0, 0, NULL},
+    {"check", 0, CLI_FLAG, offsetof(struct caption_flags, check), NULL,
+     "look at every page of a store that is there before anything is written to it. Without it that is left out where "
+     "the "
+     "store is larger than 1 GiB and was closed in order",
      0, 0, NULL},
     {"device", 0, CLI_TEXT, offsetof(struct caption_flags, device), "LIST",
      "auto (default: every GPU, else the CPU), cpu, GPUs with commas between them (cuda:N, or GPU-... as blipline "
@@ -330,6 +335,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         .join = f.join,
         .retry = &retry,
         .refresh = f.refresh,
+        .check = f.check,
         .max_failures = o.max_failures,
         .max_failed_per_mille = o.max_failed_per_mille,
         .image_column = f.image_column,

@@ -156,12 +156,16 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cmd_verify = {
     .name = "verify",
-    .line = "check every checksum and cross-reference of a store",
+    .line = "check every page, checksum and cross-reference of a store",
     .usage = "STORE [--json]",
-    .about =
-        "Reads the whole store and checks every row's checksum, and that manifest, units, results, embeddings, keys\n"
-        "and counters agree. Prints the problems (the first hundred, and how many there are). Exit code 0 only if the\n"
-        "store is sound. The store may be in use.",
+    .about = "Reads the whole store and checks that each page of data.mdb is in one table or free, every row's "
+             "checksum, and\n"
+             "that manifest, units, results, embeddings, keys and counters agree. Prints the problems (the first "
+             "hundred, and\n"
+             "how many there are). Exit code 0 only if the store is sound. The store may be in use.\n\n"
+             "A run does not go on in a store whose pages are damaged. What can still be read comes out with blipline "
+             "export;\n"
+             "where the free list alone is damaged, `mdb_copy -c STORE NEW` (Debian: lmdb-utils) makes a sound copy.",
     .options = options,
     .min_args = 1,
     .max_args = 1,

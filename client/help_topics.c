@@ -85,7 +85,11 @@ static const char store[] =
     "Any number of readers may use a store while it is being written: blipline export, get, stats, verify, or any\n"
     "program with LMDB and protobuf; examples/read_store.py (of the source, or of PREFIX/share/blipline) is a dozen "
     "lines\n"
-    "of Python (Debian: python3-lmdb, python3-protobuf).";
+    "of Python (Debian: python3-lmdb, python3-protobuf).\n\n"
+    "Before a run goes on in a store, the pages of its file are looked at: each must be in one table or free. One\n"
+    "larger than 1 GiB is trusted where it was closed in order, unless --check is given. Nothing is written to a store\n"
+    "whose pages are damaged: blipline verify lists what is wrong, blipline export writes what can still be read, and\n"
+    "where the free list alone is damaged `mdb_copy -c STORE NEW` (Debian: lmdb-utils) makes a sound copy.";
 
 static const char models[] =
     "MODELS\n\n"

@@ -87,7 +87,8 @@ static int advise(const struct stored_job_meta *meta, enum msg_reason reason, co
     return rc;
 }
 
-int store_check(const char *store, const struct plan *p, bool *ret_there, struct buf *ret_advice, struct err *err)
+int store_check(const char *store, bool all_pages, const struct plan *p, bool *ret_there, struct buf *ret_advice,
+                struct err *err)
 {
     enum msg_reason reason;
     struct reader *r = NULL;
@@ -101,7 +102,7 @@ int store_check(const char *store, const struct plan *p, bool *ret_there, struct
         return err_set(err, -errno, "-o %s: %s", store, strerror(errno));
     if (S_ISDIR(st.st_mode) && is_unfinished(store))
         return check_no_other_files(store, err);
-    rc = reader_open(store, false, &r, err);
+    rc = reader_open_to_go_on(store, all_pages, &r, err);
     reason = rc == 0 ? stored_job_differs(reader_meta(r), &p->recipe, p->n_nodes, p->nodes, store, err) : 0;
     if (reason)
         rc = advise(reader_meta(r), reason, p, ret_advice) < 0 ? -ENOMEM : -EINVAL;

@@ -238,6 +238,7 @@ struct msg_job_open {
     bool create;
     uint32_t priority;
     uint32_t max_failures, max_failed_per_mille; /* 0: any number, any share may fail */
+    bool check;                                  /* all pages of a store that is there, whatever that costs */
 };
 
 struct msg_job_opened {

@@ -180,6 +180,7 @@ static void job_open_to_pb(const struct msg_job_open *from, struct parts *p)
     to->priority = from->priority;
     to->max_failures = from->max_failures;
     to->max_failed_per_mille = from->max_failed_per_mille;
+    to->check = from->check;
 }
 
 static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)

@@ -177,6 +177,7 @@ static int job_open_from_pb(const Blipline__JobOpen *from, struct msg_job_open *
     to->priority = from->priority;
     to->max_failures = from->max_failures;
     to->max_failed_per_mille = from->max_failed_per_mille;
+    to->check = from->check;
     for (size_t i = 0; i < from->n_nodes; i++)
         if ((rc = msg_node_from_pb(from->nodes[i], &to->nodes[i], err)) < 0)
             return rc;

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "proto/row_source.h"
 #include "proto/stored.h"
+#include "store/pages.h"
 
 #include <lmdb.h>
 #include <stdbool.h>
@@ -16,6 +17,7 @@
 
 struct env {
     MDB_env *mdb;
+    char *path;                                 /* for LMDB's assertions */
     MDB_dbi meta, manifest, units, items, keys; /* open once env_open_tables succeeded */
     struct {
         bool open;
@@ -25,17 +27,33 @@ struct env {
     int owner_fd; /* flock held: exclusive when writing, shared when reading without lock.mdb; else -1 */
 };
 
+/* Whether LMDB's pages are looked at before it reads them (pages.h). */
+enum env_pages {
+    ENV_PAGES_TRUST,
+    ENV_PAGES_CHECK, /* unless the store is large and its last owner closed it in order */
+    ENV_PAGES_CHECK_ALL
+};
+
 struct env_options {
     bool write;
     bool create; /* with write: a missing or unfinished store is made; then *ret_empty is true */
     bool allow_network_fs;
     uint64_t map_bytes; /* 0: 1 TiB, or what fits */
+    enum env_pages pages;
 };
 
-/* Check the directory, take the lock, map, check the length. The tables are not open yet. */
+/* Check the directory, take the lock, map, check length and pages. The tables are not open yet. */
 int env_open(const char *path, const struct env_options *o, struct env *ret, bool *ret_empty,
              struct err *err) CHECK_RESULT;
 void env_close(struct env *e);
+
+/* env_pages.c: every page as of now, also while a broker writes; one read transaction is open meanwhile. */
+int env_check_pages(const struct env *e, const char *path, const struct pages_report *report,
+                    struct err *err) CHECK_RESULT;
+/* The same up to the first problem. -EBADMSG: there is one. */
+int env_find_damage(const struct env *e, const char *path, struct err *err) CHECK_RESULT;
+/* Has nothing been written since an owner closed it (store_close)? */
+bool env_is_closed_in_order(const struct env *e);
 
 /* Open the named databases in `txn` (commit it, so that they stay open); make them when `create`.
  * -EINVAL: this environment is not a job store. */

@@ -1,16 +1,11 @@
 #include "store/reader.h"
 
-#include "base/grow.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "store/keys.h"
 #include "store/reader_state.h"
-
-enum { FOUND_MAX = 1000000 };
 
 int reader_begin(struct reader *r, struct err *err)
 {
@@ -48,9 +43,8 @@ static int open_tables(struct reader *r, struct err *err)
     return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: %s", r->path, mdb_strerror(rc));
 }
 
-int reader_open(const char *path, bool allow_network_fs, struct reader **ret, struct err *err)
+static int open_reader(const char *path, const struct env_options *eo, struct reader **ret, struct err *err)
 {
-    const struct env_options eo = {.allow_network_fs = allow_network_fs};
     struct reader *r = calloc(1, sizeof(*r));
     bool empty;
     int rc;
@@ -63,7 +57,7 @@ int reader_open(const char *path, bool allow_network_fs, struct reader **ret, st
     r->path = strdup(path);
     r->records = calloc(MSG_MAX_UNIT_ITEMS, sizeof(*r->records));
     if (r->path && r->records)
-        rc = env_open(path, &eo, &r->env, &empty, err);
+        rc = env_open(path, eo, &r->env, &empty, err);
     else
         rc = err_set(err, -ENOMEM, "%s: out of memory", path);
     if (rc == 0)
@@ -74,6 +68,20 @@ int reader_open(const char *path, bool allow_network_fs, struct reader **ret, st
     }
     *ret = r;
     return 0;
+}
+
+int reader_open(const char *path, bool allow_network_fs, struct reader **ret, struct err *err)
+{
+    const struct env_options eo = {.allow_network_fs = allow_network_fs};
+
+    return open_reader(path, &eo, ret, err);
+}
+
+int reader_open_to_go_on(const char *path, bool check_all, struct reader **ret, struct err *err)
+{
+    const struct env_options eo = {.pages = check_all ? ENV_PAGES_CHECK_ALL : ENV_PAGES_CHECK};
+
+    return open_reader(path, &eo, ret, err);
 }
 
 void reader_close(struct reader *r)
@@ -247,11 +255,11 @@ void reader_seek(struct reader *r, uint64_t item)
 {
     r->position = item;
     r->seek = true;
-    r->loaded = false;
+    r->loaded = r->whole = false;
 }
 
 /* Find and load the unit of r->position. 0: there is none. */
-static int seek(struct reader *r, struct err *err)
+int reader_find_position(struct reader *r, struct err *err)
 {
     struct stored_job_counters c;
     uint32_t unit = 0;
@@ -304,7 +312,7 @@ static int advance(struct reader *r, struct reader_row *ret, struct err *err)
     int rc;
 
     if (r->seek && r->position > 0) {
-        rc = seek(r, err);
+        rc = reader_find_position(r, err);
         return rc == -EBADMSG ? seek_slowly(r, err) : rc;
     }
     if (r->seek) {
@@ -326,12 +334,39 @@ static int advance(struct reader *r, struct reader_row *ret, struct err *err)
     return 1;
 }
 
+/* At item 0: from here to the end there are as many records as the counters say now, or more. */
+static void begin_whole(struct reader *r)
+{
+    struct stored_job_counters c;
+
+    r->whole = reader_counters(r, &c, NULL) == 0;
+    r->n_expected = r->whole ? c.n_done : 0;
+    r->n_records = 0;
+}
+
+/* At the end: a table that has lost rows, and those that would tell, looks like items that are still to be done. */
+static int end_whole(struct reader *r, struct err *err)
+{
+    const uint64_t n_lost = r->whole && r->n_records < r->n_expected ? r->n_expected - r->n_records : 0;
+
+    r->whole = false;
+    return n_lost ? err_set(err, -EBADMSG, "%s: %" PRIu64 " of %" PRIu64 " items that are done have lost their records",
+                            r->path, n_lost, r->n_expected)
+                  : 0;
+}
+
 int reader_next(struct reader *r, struct reader_row *ret, struct err *err)
 {
     struct reader_row row = {.item = r->position};
-    int rc = advance(r, &row, err);
+    int rc;
 
+    if (r->position == 0 && !r->loaded)
+        begin_whole(r);
+    rc = advance(r, &row, err);
+    if (rc == 0)
+        rc = end_whole(r, err);
     if (rc <= 0) {
+        r->whole = false;
         if (rc < 0)
             *ret = row;
         return rc;
@@ -347,12 +382,15 @@ int reader_next(struct reader *r, struct reader_row *ret, struct err *err)
         rc = check_pending(r, row.item, err);
     r->i_item++;
     r->position = row.item + 1;
+    r->n_records += row.has_record;
+    r->whole &= rc >= 0;
     *ret = row;
     return rc < 0 ? rc : 1;
 }
 
 int reader_get(struct reader *r, uint64_t item, struct reader_row *ret, struct err *err)
 {
+    struct stored_job_counters c;
     int rc;
 
     reader_seek(r, item);
@@ -361,6 +399,8 @@ int reader_get(struct reader *r, uint64_t item, struct reader_row *ret, struct e
         return err_set(err, -ENOENT, "%s: there is no item %" PRIu64, r->path, item);
     if (rc > 0 && ret->item != item)
         return err_set(err, -EBADMSG, "%s: the manifest row of item %" PRIu64 " is damaged", r->path, item);
+    if (rc > 0 && !ret->has_record && reader_counters(r, &c, NULL) == 0 && c.n_done == c.n_items)
+        return err_set(err, -EBADMSG, "%s: item %" PRIu64 " has lost its record: all items are done", r->path, item);
     return rc < 0 ? rc : 0;
 }
 
@@ -423,133 +463,5 @@ int reader_count_embeddings(struct reader *r, enum msg_embedding kind, uint64_t 
     if (rc != 0)
         return err_set(err, env_errno(rc), "%s: %s: %s", r->path, msg_embedding_name(kind), mdb_strerror(rc));
     *ret = st.ms_entries;
-    return 0;
-}
-
-/* -- by key -- */
-
-static int found(struct reader *r, uint64_t item, struct err *err)
-{
-    if (grow_array(&r->found, &r->found_capacity, r->n_found, sizeof(*r->found), 16) < 0)
-        return err_set(err, -ENOMEM, "%s: out of memory", r->path);
-    if (r->n_found == FOUND_MAX)
-        return err_set(err, -E2BIG, "%s: more than %d items have this key", r->path, FOUND_MAX);
-    r->found[r->n_found++] = item;
-    return 0;
-}
-
-static int candidates(struct reader *r, MDB_cursor *c, const uint8_t *hash, uint64_t covered, struct err *err)
-{
-    MDB_val k = {.mv_size = KEYS_HASH_BYTES, .mv_data = (void *)(uintptr_t)hash}, v;
-    int rc;
-
-    for (rc = mdb_cursor_get(c, &k, &v, MDB_SET_KEY); rc == 0; rc = mdb_cursor_get(c, &k, &v, MDB_NEXT_DUP)) {
-        if (v.mv_size != 8)
-            return err_set(err, -EBADMSG, "%s: keys has a value of %zu bytes", r->path, v.mv_size);
-        if (env_get_be64(v.mv_data) < covered) {
-            int failed = found(r, env_get_be64(v.mv_data), err);
-
-            if (failed < 0)
-                return failed;
-        }
-    }
-    return rc == MDB_NOTFOUND ? 0 : err_set(err, env_errno(rc), "%s: keys: %s", r->path, mdb_strerror(rc));
-}
-
-/* Items below *ret_covered whose key has this hash. */
-static int look_up(struct reader *r, const uint8_t *hash, uint64_t *ret_covered, struct err *err)
-{
-    MDB_cursor *c;
-    int rc = reader_begin(r, err);
-
-    if (rc < 0)
-        return rc;
-    rc = env_read_keys_covered(&r->env, r->txn, ret_covered, err);
-    if (rc == 0 && *ret_covered) {
-        rc = mdb_cursor_open(r->txn, r->env.keys, &c);
-        if (rc == 0) {
-            rc = candidates(r, c, hash, *ret_covered, err);
-            mdb_cursor_close(c);
-        } else {
-            rc = err_set(err, env_errno(rc), "%s: keys: %s", r->path, mdb_strerror(rc));
-        }
-    }
-    reader_end(r);
-    return rc;
-}
-
-static bool has_key(const struct row_item *item, const void *key, size_t n)
-{
-    return item->key_bytes == n && memcmp(item->key, key, n) == 0;
-}
-
-/* Two keys may have one hash: keep those that are this key. */
-static int drop_others(struct reader *r, const void *key, size_t n_bytes, struct err *err)
-{
-    size_t kept = 0;
-
-    for (size_t i = 0; i < r->n_found; i++) {
-        uint64_t first = r->loaded ? r->manifest.first_item : 0;
-
-        if (!r->loaded || r->found[i] < first || r->found[i] - first >= r->manifest.n_items) {
-            int rc;
-
-            r->position = r->found[i];
-            rc = seek(r, err);
-            if (rc == 0)
-                rc = err_set(err, -EBADMSG, "%s: keys names item %" PRIu64 ", which is not in the manifest", r->path,
-                             r->found[i]);
-            if (rc < 0)
-                return rc;
-        }
-        if (has_key(&r->manifest.items[r->found[i] - r->manifest.first_item], key, n_bytes))
-            r->found[kept++] = r->found[i];
-    }
-    r->n_found = kept;
-    return 0;
-}
-
-/* What `keys` does not cover. */
-static int scan_from(struct reader *r, uint64_t covered, const void *key, size_t n_bytes, struct err *err)
-{
-    int rc;
-
-    r->position = covered;
-    for (rc = seek(r, err); rc > 0;) {
-        for (uint32_t i = 0; i < r->manifest.n_items; i++) {
-            uint64_t item = r->manifest.first_item + i;
-
-            if (item >= covered && has_key(&r->manifest.items[i], key, n_bytes)) {
-                rc = found(r, item, err);
-                if (rc < 0)
-                    return rc;
-            }
-        }
-        rc = reader_load(r, r->unit + 1, err);
-        rc = rc == -ENOENT ? 0 : rc < 0 ? rc : 1;
-    }
-    return rc;
-}
-
-int reader_find(struct reader *r, const void *key, size_t size_bytes, const uint64_t **ret, size_t *ret_n,
-                struct err *err)
-{
-    uint64_t covered = 0, position = r->position;
-    uint8_t hash[KEYS_HASH_BYTES];
-    int rc;
-
-    keys_hash(key, size_bytes, hash);
-    r->n_found = 0;
-    r->loaded = false;
-    rc = look_up(r, hash, &covered, err);
-    if (rc == 0)
-        rc = drop_others(r, key, size_bytes, err);
-    if (rc == 0)
-        rc = scan_from(r, covered, key, size_bytes, err);
-    reader_seek(r, position);
-    if (rc < 0)
-        return rc;
-    *ret = r->found;
-    *ret_n = r->n_found;
     return 0;
 }

@@ -5,8 +5,8 @@
  * Memory: what a call hands out lies in the reader and is valid until the next call with it.
  * Errors: as store.h. A damaged row is -EBADMSG with unit and item in the text; it is never returned as good.
  *
- * No read transaction lives across calls, and none covers more than READER_SLICE_ROWS rows (or one unit), so that a
- * reader does not make the file grow. Rows are as of the time each was read; a unit's results are seen all or not at
+ * No read transaction lives across calls, and none covers more than READER_SLICE_ROWS rows (or one unit), or all pages
+ * without their values (reader_verify, reader_open_to_go_on), so that a reader does not make the file grow. Rows are as of the time each was read; a unit's results are seen all or not at
  * all.
  *
  * Locking: readers register in lock.mdb. Where that cannot be written (read-only medium, no permission) the store is
@@ -28,6 +28,8 @@ enum { READER_SLICE_ROWS = 10000 };
 struct reader;
 
 int reader_open(const char *path, bool allow_network_fs, struct reader **ret, struct err *err) CHECK_RESULT;
+/* For a run that will go on in the store: -EBADMSG where its owner would not write, see `check` of struct store_options. */
+int reader_open_to_go_on(const char *path, bool check_all, struct reader **ret, struct err *err) CHECK_RESULT;
 void reader_close(struct reader *r); /* NULL is fine */
 
 /* Valid until reader_close. */
@@ -54,7 +56,8 @@ struct reader_row {
 /* The next reader_next gives `item`. A new reader stands at 0. */
 void reader_seek(struct reader *r, uint64_t item);
 /* 1: the next item, in order. 0: the end. -EBADMSG: damage; ret->item and ret->unit say where, and the next call goes
- * on behind it (behind the whole unit when its manifest row is damaged). */
+ * on behind it (behind the whole unit when its manifest row is damaged). After a walk from item 0 without damage the last
+ * call but one says so where fewer items had records than the counters had as done when it began. */
 int reader_next(struct reader *r, struct reader_row *ret, struct err *err) CHECK_RESULT;
 
 /* One item by number. -ENOENT: there is none. Moves the position of reader_next. */
@@ -79,8 +82,8 @@ struct reader_verify {
     bool (*progress)(void *arg, uint64_t items_seen, uint64_t n_items); /* may be NULL */
     void *arg;
 };
-/* Every checksum, and every cross-check between manifest, units, items, embeddings, keys and counters; also of a store that is
- * being written. *ret_n_problems 0: sound. -ECANCELED: stopped by a callback. */
+/* Every page (store/pages.h), in one read transaction, then every checksum and every cross-check between manifest, units,
+ * items, embeddings, keys and counters; also of a store that is being written. *ret_n_problems 0: sound. -ECANCELED: stopped by a callback. */
 int reader_verify(struct reader *r, const struct reader_verify *v, uint64_t *ret_n_problems,
                   struct err *err) CHECK_RESULT;
 

@@ -32,6 +32,9 @@ struct reader {
     bool seek;         /* the unit of `position` is not known yet */
     uint32_t next_unit;
     uint32_t i_item; /* in the loaded unit */
+    /* while reader_next has gone from item 0 on and met no damage: how many records there had to be, and were */
+    bool whole;
+    uint64_t n_expected, n_records;
 
     struct row_source *sources; /* [n_sources], that of number i + 1 at i */
     uint32_t n_sources;
@@ -47,6 +50,8 @@ int reader_begin(struct reader *r, struct err *err) CHECK_RESULT;
 void reader_end(struct reader *r);
 /* Where the item's bytes are: its path becomes absolute, and lies in path_bytes. */
 int reader_resolve(struct reader *r, struct row_item *item, struct err *err) CHECK_RESULT;
+/* Load the unit of r->position. 1: it is there, 0: there is none. */
+int reader_find_position(struct reader *r, struct err *err) CHECK_RESULT;
 /* Load one unit, all of it from one transaction. -ENOENT: no such unit. -EBADMSG: its manifest row is damaged. */
 int reader_load(struct reader *r, uint32_t unit, struct err *err) CHECK_RESULT;
 /* Decode record i of the loaded unit. 1: *ret is it, 0: there is none, -EBADMSG: damaged. */

@@ -1,246 +1,14 @@
 #include "store/store.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/conf.h"
 #include "store/store_state.h"
-
-#define MIN_FREE_BYTES ((uint64_t)4 << 20)
-#define RESERVE_STEP_MIN ((uint64_t)1 << 20)
-#define RESERVE_STEP_MAX ((uint64_t)64 << 20)
-/* Pages that a transaction writes besides its payload: the paths to the rows, free lists. */
-#define RESERVE_EXTRA_BYTES ((uint64_t)256 << 10)
-enum { PUT_OVERHEAD_BYTES = 32 };
-
-/* -- puts -- */
-
-static int put_failed(const struct store *s, int mdb_rc, struct err *err)
-{
-    if (mdb_rc == MDB_MAP_FULL)
-        return err_set(err, -ENOSPC, "%s: the store's map is full; the process's address space is limited (ulimit -v)",
-                       s->path);
-    return err_set(err, env_errno(mdb_rc), "%s: cannot write: %s", s->path, mdb_strerror(mdb_rc));
-}
-
-int store_put(struct store *s, MDB_dbi table, const void *key, size_t key_bytes, const void *value, size_t value_bytes,
-              unsigned flags, struct err *err)
-{
-    MDB_val k = {.mv_size = key_bytes, .mv_data = (void *)(uintptr_t)key};
-    MDB_val v = {.mv_size = value_bytes, .mv_data = (void *)(uintptr_t)value};
-    int rc = mdb_put(s->txn, table, &k, &v, flags);
-
-    if (rc != 0)
-        return put_failed(s, rc, err);
-    s->txn_bytes += key_bytes + value_bytes + PUT_OVERHEAD_BYTES;
-    return 0;
-}
-
-int store_put_counters(struct store *s, const char *name, const struct stored_job_counters *c, struct err *err)
-{
-    int rc;
-
-    buf_clear(&s->row);
-    rc = stored_job_counters_encode(c, &s->row);
-    if (rc < 0)
-        return err_set(err, -EIO, "%s: cannot encode meta \"%s\"", s->path, name);
-    return store_put(s, s->env.meta, name, strlen(name), s->row.data, s->row.size_bytes, 0, err);
-}
-
-/* -- transactions -- */
-
-int store_begin(struct store *s, struct err *err)
-{
-    int rc = mdb_txn_begin(s->env.mdb, NULL, 0, &s->txn);
-
-    if (rc != 0) {
-        s->txn = NULL;
-        return err_set(err, env_errno(rc), "%s: cannot begin a transaction: %s%s", s->path, mdb_strerror(rc),
-                       rc == MDB_PANIC ? "; an earlier write of a meta page failed, the store must be opened again"
-                                       : "");
-    }
-    s->txn_bytes = 0;
-    s->committed = s->counters;
-    s->saved_end_item = s->end_item;
-    return 0;
-}
-
-static void undo(struct store *s)
-{
-    s->txn = NULL;
-    s->counters = s->committed;
-    s->end_item = s->saved_end_item;
-    store_tail_restore(s);
-}
-
-void store_abort(struct store *s)
-{
-    if (!s->txn)
-        return;
-    mdb_txn_abort(s->txn);
-    undo(s);
-}
-
-bool store_in_txn(const struct store *s)
-{
-    return s->txn != NULL;
-}
-
-size_t store_txn_bytes(const struct store *s)
-{
-    return s->txn_bytes;
-}
-
-static int free_bytes_at(const struct store *s, const char *path, uint64_t *ret_bytes)
-{
-    struct statvfs fs;
-
-    if (s->seam && s->seam->free_bytes)
-        return s->seam->free_bytes(s->seam->arg, ret_bytes);
-    if (statvfs(path, &fs) < 0)
-        return -errno;
-    *ret_bytes = fs.f_blocks ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX; /* some do not count */
-    return 0;
-}
-
-int store_free_bytes(const struct store *s, uint64_t *ret_bytes)
-{
-    return free_bytes_at(s, s->path, ret_bytes);
-}
-
-static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err)
-{
-    char least[CONF_SIZE_TEXT];
-
-    return err_set(err, -ENOSPC, "disk full: %.1f MiB free on %s, %s are always left free",
-                   (double)free_bytes / (1 << 20), s->path, conf_size_text(s->min_free_bytes, least));
-}
-
-/* For a store that is to be made: room is looked for before anything is there that would be left behind. */
-static int check_room(const struct store *s, struct err *err)
-{
-    char at[PATH_MAX], least[CONF_SIZE_TEXT];
-    uint64_t free_bytes = 0;
-    char *slash;
-    int rc;
-
-    if ((size_t)snprintf(at, sizeof(at), "%s/data.mdb", s->path) >= sizeof(at) || access(at, F_OK) == 0)
-        return 0; /* what is wrong with the path is said when it is opened */
-    while ((slash = strrchr(at, '/')) && slash > at) {
-        *slash = '\0';
-        if (access(at, F_OK) == 0)
-            break;
-    }
-    rc = free_bytes_at(s, !slash ? "." : slash == at ? "/" : at, &free_bytes);
-    if (rc < 0 || free_bytes >= s->min_free_bytes)
-        return 0;
-    return err_set(err, -ENOSPC,
-                   "disk full: %.1f MiB free where %s is to be, %s are always left free; make room there, or put the "
-                   "store elsewhere",
-                   (double)free_bytes / (1 << 20), s->path, conf_size_text(s->min_free_bytes, least));
-}
-
-static uint64_t used_bytes(const struct store *s)
-{
-    MDB_envinfo info;
-
-    (void)mdb_env_info(s->env.mdb, &info); /* fails only without an environment */
-    return ((uint64_t)info.me_last_pgno + 1) * s->env.page_bytes;
-}
-
-static int grow_file(struct store *s, int fd, uint64_t to_bytes)
-{
-    int rc;
-
-    do
-        rc = fallocate(fd, 0, (off_t)s->file_bytes, (off_t)(to_bytes - s->file_bytes)) < 0 ? -errno : 0;
-    while (rc == -EINTR);
-    if (rc == -EOPNOTSUPP || rc == -ENOSYS)
-        rc = ftruncate(fd, (off_t)to_bytes) < 0 ? -errno : 0;
-    if (rc == 0)
-        s->file_bytes = to_bytes;
-    return rc;
-}
-
-/* Reserve what the transaction may need, so that a full disk shows before anything is written; and so that the file is
- * never shorter than LMDB's last page (it does not write pages freed in the transaction that took them). */
-static int reserve(struct store *s, struct err *err)
-{
-    uint64_t need = used_bytes(s) + 2 * (uint64_t)s->txn_bytes + RESERVE_EXTRA_BYTES, step = s->file_bytes / 8,
-             free_bytes;
-    mdb_filehandle_t fd;
-    int rc = store_free_bytes(s, &free_bytes);
-
-    if (rc < 0)
-        return err_set(err, rc, "%s: cannot ask for free space: %s", s->path, strerror(-rc));
-    if (free_bytes < s->min_free_bytes)
-        return disk_full(s, free_bytes, err);
-    if (need <= s->file_bytes)
-        return 0;
-    (void)mdb_env_get_fd(s->env.mdb, &fd);
-    step = step < RESERVE_STEP_MIN ? RESERVE_STEP_MIN : step > RESERVE_STEP_MAX ? RESERVE_STEP_MAX : step;
-    rc = step < free_bytes / 4 ? grow_file(s, fd, need + step) : -ENOSPC;
-    if (rc < 0)
-        rc = grow_file(s, fd, need);
-    if (rc == -ENOSPC || rc == -EDQUOT)
-        return disk_full(s, free_bytes, err);
-    return rc < 0 ? err_set(err, rc, "%s: cannot grow data.mdb: %s", s->path, strerror(-rc)) : 0;
-}
-
-/* LMDB says EIO where a write came back short: ask the filesystem what that was. */
-static int commit_failed(const struct store *s, int rc, struct err *err)
-{
-    uint64_t free_bytes;
-
-    if ((rc == -EIO || rc == -ENOSPC || rc == -EDQUOT) && store_free_bytes(s, &free_bytes) == 0 &&
-        (rc != -EIO || free_bytes < 2 * s->txn_bytes + MIN_FREE_BYTES))
-        return disk_full(s, free_bytes, err);
-    return err_set(err, rc == -ENOSPC ? rc : -EIO, "%s: cannot commit: %s", s->path, strerror(-rc));
-}
-
-static bool same_counters(const struct stored_job_counters *a, const struct stored_job_counters *b)
-{
-    return a->n_items == b->n_items && a->n_units == b->n_units && a->sealed == b->sealed && a->n_done == b->n_done &&
-           a->n_failed == b->n_failed && a->n_units_done == b->n_units_done && a->n_again == b->n_again &&
-           a->n_redone == b->n_redone;
-}
-
-int store_commit(struct store *s, struct err *err)
-{
-    int rc = 0;
-
-    if (!same_counters(&s->counters, &s->committed))
-        rc = store_put_counters(s, "counters", &s->counters, err);
-    if (rc == 0)
-        rc = reserve(s, err);
-    if (rc == 0 && s->seam && s->seam->before_commit) {
-        rc = s->seam->before_commit(s->seam->arg);
-        if (rc < 0)
-            rc = commit_failed(s, rc, err);
-    }
-    if (rc < 0) {
-        store_abort(s);
-        return rc;
-    }
-    rc = mdb_txn_commit(s->txn); /* the transaction is gone, however it ends */
-    if (rc != 0) {
-        undo(s);
-        return commit_failed(s, env_errno(rc), err);
-    }
-    s->txn = NULL;
-    s->tail_saved = false;
-    s->committed = s->counters;
-    return 0;
-}
 
 /* -- results -- */
 
@@ -510,7 +278,8 @@ int store_open(const char *path, const struct store_options *options, struct sto
     const struct env_options eo = {.write = true,
                                    .create = options->create,
                                    .allow_network_fs = options->allow_network_fs,
-                                   .map_bytes = options->map_bytes};
+                                   .map_bytes = options->map_bytes,
+                                   .pages = options->check ? ENV_PAGES_CHECK_ALL : ENV_PAGES_CHECK};
     struct store *s;
     bool fresh, created = false;
     int rc;
@@ -524,12 +293,12 @@ int store_open(const char *path, const struct store_options *options, struct sto
         return err_set(err, -ENOMEM, "%s: out of memory", path);
     s->env.owner_fd = -1;
     s->seam = options->seam;
-    s->min_free_bytes = options->min_free_bytes ? options->min_free_bytes : MIN_FREE_BYTES;
+    s->min_free_bytes = options->min_free_bytes ? options->min_free_bytes : STORE_MIN_FREE_BYTES;
     buf_init(&s->row, STORED_MAX_BYTES);
     s->path = strdup(path);
     rc = s->path ? 0 : err_set(err, -ENOMEM, "%s: out of memory", path);
     if (rc == 0 && options->create)
-        rc = check_room(s, err);
+        rc = store_check_room(s, err);
     if (rc == 0)
         rc = env_open(path, &eo, &s->env, &fresh, err);
     if (rc == 0)
@@ -552,6 +321,19 @@ int store_open(const char *path, const struct store_options *options, struct sto
     return 0;
 }
 
+/* So that the next owner of a large store need not look at every page: a row that names its own transaction is true as
+ * long as no other follows. Where it cannot be written, they are looked at. */
+static void close_in_order(struct store *s)
+{
+    struct stored_job_counters c = {0};
+
+    if (!s->written || store_begin(s, NULL) < 0)
+        return;
+    c.n_items = mdb_txn_id(s->txn);
+    if (store_put_counters(s, "closed", &c, NULL) < 0 || store_commit(s, NULL) < 0)
+        store_abort(s);
+}
+
 void store_close(struct store *s)
 {
     mdb_filehandle_t fd;
@@ -559,9 +341,10 @@ void store_close(struct store *s)
     if (!s)
         return;
     store_abort(s);
+    close_in_order(s);
     /* give back what was reserved; only the owner changes the length */
-    if (s->env.mdb && s->file_bytes > used_bytes(s) && mdb_env_get_fd(s->env.mdb, &fd) == 0)
-        (void)!ftruncate(fd, (off_t)used_bytes(s));
+    if (s->env.mdb && s->file_bytes > store_used_bytes(s) && mdb_env_get_fd(s->env.mdb, &fd) == 0)
+        (void)!ftruncate(fd, (off_t)store_used_bytes(s));
     keys_build_free(s->keys);
     env_close(&s->env);
     store_tail_release(&s->tail);

@@ -3,7 +3,9 @@
  * A store is a directory with data.mdb, lock.mdb and `owner`. Its named databases (numbers in keys are big endian):
  *   meta      "job" -> JobMeta, "counters" -> JobCounters,
  *             "source:XXXXXXXX" -> Source, by its number in hex digits,
- *             "keys" -> JobCounters of which n_items says how many items `keys` covers (absent: none)
+ *             "keys" -> JobCounters of which n_items says how many items `keys` covers (absent: none),
+ *             "closed" -> JobCounters of which n_items is the LMDB transaction that wrote it: the last one of an owner
+ *             that closed the store
  *   manifest  unit, 4 bytes -> ManifestUnit
  *   units     unit, 4 bytes -> UnitState; absent: untouched
  *   items     item, 8 bytes -> Record
@@ -20,11 +22,12 @@
  *
  *         -ENOSPC           disk or map full; what was committed before is intact, goes on when there is room
  *         -EIO              the environment is unusable: close it, open it again
- *         -EBADMSG          a row is damaged (the text names it), or data.mdb is shorter than it must be
+ *         -EBADMSG          a row is damaged (the text names it), or pages of data.mdb are, or it is shorter than it must be
  *         -EBUSY            another process owns the store
  *         -EPROTONOSUPPORT  a store of another schema version
  *         -ENOENT           no store there, and not asked to create one
  *         -ENOTDIR, -EINVAL there is something else at this path
+ *         -ELOOP            one of its files is a symbolic link
  *         -EREMOTE          a network filesystem, where LMDB is not safe
  *
  * data.mdb is mapped: if another program shortens it while it is open, the next access is SIGBUS. Its length is checked
@@ -50,8 +53,13 @@ struct store_seam {
 };
 
 struct store_options {
-    bool create;             /* make it if there is none; needs `meta` */
-    bool allow_network_fs;   /* otherwise NFS, SMB, Lustre and the like are refused */
+    bool create;           /* make it if there is none; needs `meta` */
+    bool allow_network_fs; /* otherwise NFS, SMB, Lustre and the like are refused */
+    /* LMDB trusts its pages, so one wrong number in them, in its free list most of all, makes it write over rows. All
+     * pages are looked at before anything is written: always where that is a matter of a second or two (1 GiB), else
+     * where the last owner did not close the store, or with `check`. -EBADMSG: they are damaged, and the store stays as
+     * it is. */
+    bool check;
     uint64_t map_bytes;      /* 0: 1 TiB, or the largest that fits under the process's limits */
     uint64_t min_free_bytes; /* store_commit refuses with less than this free on the disk; 0: 4 MiB */
     /* Of a new store, not looked at when there is one (compare with store_info). schema_version is set for you, and

@@ -17,6 +17,9 @@ struct store_tail {
 
 struct keys_build;
 
+/* Always left free, unless the options say another number. */
+#define STORE_MIN_FREE_BYTES ((uint64_t)4 << 20)
+
 struct store {
     /* fixed once store_open returns; the other thread reads only these */
     char *path;
@@ -32,6 +35,7 @@ struct store {
     bool tail_saved;
     MDB_txn *txn;
     size_t txn_bytes;
+    bool written;        /* a transaction was committed */
     uint64_t file_bytes; /* length of data.mdb: space is reserved ahead of commits */
     uint64_t end_item;   /* one more than the largest key of `items`: behind it rows are appended */
     uint64_t saved_end_item;
@@ -42,11 +46,17 @@ struct store {
     struct keys_build *keys;
 };
 
-/* Begin and commit a write transaction that is not the caller's (keys). Same errors as store_begin and store_commit. */
+/* txn.c */
+/* Within a transaction. -ENOSPC: the map is full. */
 int store_put(struct store *s, MDB_dbi table, const void *key, size_t key_bytes, const void *value, size_t value_bytes,
               unsigned flags, struct err *err) CHECK_RESULT;
 int store_put_counters(struct store *s, const char *name, const struct stored_job_counters *c,
                        struct err *err) CHECK_RESULT;
+
+/* For a store that is to be made: room is looked for before anything is there that would be left behind. */
+int store_check_room(const struct store *s, struct err *err) CHECK_RESULT;
+/* Of data.mdb, as far as LMDB has taken it. */
+uint64_t store_used_bytes(const struct store *s);
 
 int store_put_state(struct store *s, uint32_t unit, const struct stored_unit_state *state,
                     struct err *err) CHECK_RESULT;

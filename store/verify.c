@@ -276,11 +276,22 @@ static void check_sums(struct verify *c)
                 c->n_embeddings_after);
 }
 
+static bool page_problem(void *arg, const char *text)
+{
+    struct verify *c = arg;
+
+    problem(c, -1, -1, "%s", text);
+    return !c->stopped;
+}
+
 static int verify(struct verify *c, struct err *err)
 {
     uint64_t reported = 0;
-    int rc = check_tables(c, &c->before, err);
+    int rc = env_check_pages(&c->r->env, c->r->path, &(struct pages_report){page_problem, c}, err);
 
+    if (rc < 0)
+        return rc;
+    rc = check_tables(c, &c->before, err);
     if (rc == 0)
         rc = count_embeddings(c, &c->n_embeddings_before, err);
     check_sources(c);

@@ -1,0 +1,106 @@
+/* An environment's pages as one read transaction sees them, from a mapping of our own. */
+#include "store/env.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { META_PATIENCE_MS = 200 };
+
+/* The meta page of the transaction that txn reads. Transactions take turns on the two meta pages, so nobody writes to
+ * this one before the next one has ended, which the other page would tell. An owner that died between a commit and
+ * telling so leaves readers one transaction behind for good: then nobody writes at all. */
+static int copy_meta(const struct env *e, MDB_txn *txn, int fd, uint8_t ret[PAGES_META_BYTES])
+{
+    const int64_t until_ms = clock_mono_ms() + META_PATIENCE_MS;
+
+    for (;;) {
+        const size_t id = mdb_txn_id(txn);
+        MDB_envinfo info;
+        int rc;
+
+        if (pread(fd, ret, PAGES_META_BYTES, (off_t)((id & 1) * e->page_bytes)) != PAGES_META_BYTES ||
+            mdb_env_info(e->mdb, &info) != 0)
+            return -EIO;
+        if (info.me_last_txnid == id || clock_mono_ms() >= until_ms)
+            return 0;
+        mdb_txn_reset(txn);
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        rc = mdb_txn_renew(txn);
+        if (rc != 0)
+            return env_errno(rc);
+    }
+}
+
+int env_check_pages(const struct env *e, const char *path, const struct pages_report *report, struct err *err)
+{
+    uint8_t meta[PAGES_META_BYTES];
+    void *file = MAP_FAILED;
+    mdb_filehandle_t fd;
+    struct stat st;
+    MDB_txn *txn;
+    int rc = env_begin_read(e, &txn, err);
+
+    if (rc < 0)
+        return err_prefix(err, rc, "%s", path);
+    (void)mdb_env_get_fd(e->mdb, &fd);
+    rc = copy_meta(e, txn, fd, meta);
+    if (rc == 0 && fstat(fd, &st) < 0) /* not before: the file grows */
+        rc = -errno;
+    if (rc == 0)
+        file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (rc == 0 && file == MAP_FAILED)
+        rc = -errno;
+    if (rc < 0) {
+        mdb_txn_abort(txn);
+        return err_set(err, rc, "%s: cannot read data.mdb: %s", path, strerror(-rc));
+    }
+    rc = pages_check(file, (size_t)st.st_size, meta, report, err);
+    (void)munmap(file, (size_t)st.st_size);
+    mdb_txn_abort(txn);
+    return rc < 0 && rc != -ECANCELED ? err_prefix(err, rc, "%s", path) : rc;
+}
+
+static bool first_problem(void *arg, const char *text)
+{
+    (void)snprintf(arg, sizeof(((struct err *)0)->text), "%s", text);
+    return false;
+}
+
+int env_find_damage(const struct env *e, const char *path, struct err *err)
+{
+    char what[sizeof(((struct err *)0)->text)] = "";
+    const struct pages_report report = {first_problem, what};
+    int rc = env_check_pages(e, path, &report, err);
+
+    if (rc != -ECANCELED)
+        return rc;
+    return err_set(
+        err, -EBADMSG,
+        "%s: data.mdb is damaged, so nothing is written to it (%.120s). blipline verify lists what is wrong, "
+        "blipline export writes what can still be read; go on in another store, or in a sound copy of this",
+        path, what);
+}
+
+bool env_is_closed_in_order(const struct env *e)
+{
+    struct stored_job_counters c;
+    bool closed = false;
+    MDB_txn *txn;
+    MDB_dbi meta;
+    MDB_val v;
+
+    if (env_begin_read(e, &txn, NULL) < 0)
+        return false;
+    if (mdb_dbi_open(txn, "meta", 0, &meta) == 0 && env_get(txn, meta, "closed", 6, &v, NULL) == 0 &&
+        stored_job_counters_decode(v.mv_data, v.mv_size, &c, NULL) == 0)
+        closed = c.n_items == mdb_txn_id(txn);
+    mdb_txn_abort(txn);
+    return closed;
+}

@@ -1,0 +1,35 @@
+/* folder.h - a store's folder before there is an LMDB environment: what may be in it, who owns it. Inside store/ only.
+ *
+ * Who may call: env.c, in the thread that opens. Units: bytes. Memory: none is kept.
+ * Errors: as store.h; `path` is the store's folder, and err names it or the file in it. */
+#ifndef BLIPLINE_STORE_FOLDER_H
+#define BLIPLINE_STORE_FOLDER_H
+
+#include "base/err.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* "path/name"; -ENAMETOOLONG. err may be NULL. */
+int folder_name(char ret[PATH_MAX], const char *path, const char *name, struct err *err) CHECK_RESULT;
+
+/* Is it a store, or can it become one (create: the folder is made)? LMDB's files are regular files, or not there. */
+int folder_check(const char *path, bool create, bool allow_network_fs, struct err *err) CHECK_RESULT;
+
+/* *ret_bytes: length of data.mdb, -1 where there is none. */
+int folder_data_length(const char *path, int64_t *ret_bytes, struct err *err) CHECK_RESULT;
+
+/* Take the lock on `owner`, which the caller gives back by closing *ret_fd (-1: none was taken; set on failure too). */
+int folder_lock(const char *path, bool write, int *ret_fd, struct err *err) CHECK_RESULT;
+
+/* May readers register in lock.mdb? */
+bool folder_lock_file_usable(const char *path);
+
+/* data.mdb is there but a first commit never was, which is what a crash during creation leaves: remove it. */
+int folder_remove_unfinished(const char *path, bool create, struct err *err) CHECK_RESULT;
+
+/* Make names in the folder durable. */
+int folder_sync(const char *path, struct err *err) CHECK_RESULT;
+
+#endif
