@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -8,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 static const char *log_name = "blipline";
 static enum log_level log_level_now = LOG_LEVEL_INFO;
@@ -50,13 +53,45 @@ int log_level_parse(const char *text, enum log_level *ret_level)
     return -EINVAL;
 }
 
-static void log_line(enum log_level level, const char *fmt, va_list ap)
+enum { MOST_LINES = 100, MOST_LINES_MS = 10000, MAX_KINDS = 128 };
+
+/* Is there room for one more line of this format? *ret_left_out: how many were left out since the last one. */
+static bool may_write(const char *fmt, unsigned *ret_left_out)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct {
+        const char *fmt;
+        int64_t since_ms;
+        unsigned n, n_left_out;
+    } kinds[MAX_KINDS];
+    const int64_t now_ms = clock_mono_ms();
+    bool may = true;
+
+    *ret_left_out = 0;
+    (void)pthread_mutex_lock(&lock);
+    for (int i = 0; i < MAX_KINDS; i++) {
+        if (kinds[i].fmt && kinds[i].fmt != fmt)
+            continue;
+        if (!kinds[i].fmt || now_ms >= kinds[i].since_ms + MOST_LINES_MS) {
+            *ret_left_out = kinds[i].n_left_out;
+            kinds[i].fmt = fmt;
+            kinds[i].since_ms = now_ms;
+            kinds[i].n = kinds[i].n_left_out = 0;
+        }
+        may = kinds[i].n < MOST_LINES;
+        kinds[i].n += may;
+        kinds[i].n_left_out += !may;
+        break;
+    }
+    (void)pthread_mutex_unlock(&lock);
+    return may;
+}
+
+static void write_line(enum log_level level, const char *fmt, va_list ap)
 {
     char line[2048];
     int n;
 
-    if (level > log_level_now)
-        return;
     if (log_to_journal)
         n = snprintf(line, sizeof(line), "<%d>%s: ", level, log_name);
     else
@@ -70,6 +105,28 @@ static void log_line(enum log_level level, const char *fmt, va_list ap)
     line[n++] = '\n';
     if (write(STDERR_FILENO, line, (size_t)n) < 0)
         return; /* nowhere left to report it */
+}
+
+static void PRINTF_LIKE(2, 3) write_words(enum log_level level, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    write_line(level, fmt, ap);
+    va_end(ap);
+}
+
+static void log_line(enum log_level level, const char *fmt, va_list ap)
+{
+    unsigned n_left_out = 0;
+
+    if (level > log_level_now)
+        return;
+    if (level > LOG_LEVEL_ERR && log_level_now < LOG_LEVEL_DEBUG && !may_write(fmt, &n_left_out))
+        return;
+    if (n_left_out)
+        write_words(level, "event=left_out n=%u lines like the next one", n_left_out);
+    write_line(level, fmt, ap);
 }
 
 #define LOG_AT(level)         \

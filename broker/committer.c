@@ -190,6 +190,7 @@ static void complete(struct committer *c, struct passage *p)
 static int open_store(struct committer *c, const struct committer_request *q, struct passage *p)
 {
     const struct store_options options = {.create = q->create,
+                                          .check = q->check,
                                           .allow_network_fs = c->conf.allow_network_fs,
                                           .min_free_bytes = c->conf.min_free_bytes,
                                           .meta = q->meta,
@@ -245,14 +246,15 @@ static bool leaves_txn_sound(int rc)
     return rc == 0 || rc == -EBADMSG || rc == -EMSGSIZE || rc == -EINVAL || rc == -EALREADY || rc == -ENOENT;
 }
 
-static int append_rows(struct store *s, const struct committer_request *q, struct err *err)
+/* Are the rows there that were posted before this one? */
+static int wait_for_turn(const struct store *s, const struct committer_request *q, struct err *err)
 {
     uint64_t next = store_next_item(s);
 
     if (q->first_item != COMMITTER_ANY_ITEM && q->first_item != next)
-        return err_set(err, -EAGAIN, "rows from item %llu, the next item is %llu", (unsigned long long)q->first_item,
-                       (unsigned long long)next);
-    return store_append_rows(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
+        return err_set(err, -EAGAIN, "the rows before item %llu are not there, the next item is %llu",
+                       (unsigned long long)q->first_item, (unsigned long long)next);
+    return 0;
 }
 
 static int apply(struct store *s, const struct committer_request *q, uint32_t *ret_unit, struct err *err)
@@ -266,9 +268,13 @@ static int apply(struct store *s, const struct committer_request *q, uint32_t *r
                                           .embeddings = q->embedding_list,
                                           .n_embeddings = q->n_embeddings};
 
+    int rc = q->op == COMMITTER_ROWS || q->op == COMMITTER_SEAL ? wait_for_turn(s, q, err) : 0;
+
+    if (rc < 0)
+        return rc;
     switch (q->op) {
     case COMMITTER_ROWS:
-        return append_rows(s, q, err);
+        return store_append_rows(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
     case COMMITTER_SOURCES:
         return store_put_sources(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
     case COMMITTER_AGAIN:

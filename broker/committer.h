@@ -36,17 +36,17 @@ struct committer_conf {
 };
 
 enum committer_op {
-    COMMITTER_OPEN,     /* path, create, meta */
+    COMMITTER_OPEN,     /* path, create, check, meta */
     COMMITTER_ROWS,     /* rows, n_rows, first_item */
     COMMITTER_SOURCES,  /* rows, n_rows: those of sources */
     COMMITTER_AGAIN,    /* rows, n_rows: as store_again; the completion's unit is the first that is concerned */
-    COMMITTER_SEAL,     /* nothing more */
+    COMMITTER_SEAL,     /* first_item */
     COMMITTER_UNIT,     /* unit, again, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
     COMMITTER_CLOSE,    /* nothing more; after all earlier requests of the job */
 };
 
-/* first_item of a ROWS request that may come in any order */
+/* first_item of a ROWS or SEAL request that may come in any order */
 #define COMMITTER_ANY_ITEM UINT64_MAX
 
 /* Fields of other operations stay as committer_request_new left them. */
@@ -56,12 +56,13 @@ struct committer_request {
     uint64_t tag; /* repeated in the completion */
 
     char *path; /* malloc'ed, owned */
-    bool create;
+    bool create, check;
     struct stored_job_meta *meta; /* malloc'ed, owned; of a new store, may be NULL without `create` */
 
     struct buf rows; /* Item rows (proto/row.h) or Source rows (proto/row_source.h), row frames back to back */
     uint32_t n_rows;
-    uint64_t first_item; /* the number its first row is to get; another one: -EAGAIN (an earlier request failed) */
+    uint64_t
+        first_item; /* the number its first row is to get, or would; another one: -EAGAIN (an earlier request failed) */
 
     uint32_t unit;
     uint32_t attempts;
@@ -83,7 +84,7 @@ struct committer_completion {
     /* 0: durable. ROWS: but for the last items, which wait for their unit to fill or for SEAL.
      * -ENOSPC: post it again when there is room (`request`).
      * -EALREADY: UNIT, ATTEMPTS: the unit is done, the first results stand.
-     * -EAGAIN: ROWS: see first_item; post it again after the one that failed (`request`).
+     * -EAGAIN: ROWS, SEAL: see first_item; post it again after the one that failed (`request`).
      * -EINVAL, -ENOENT, -EBADMSG, -EMSGSIZE: this request is wrong, nothing changed.
      * -EIO: the store is unusable until it is closed and opened again.
      * -EEXIST: OPEN: the job has a store already. -EBADF: the job has none. OPEN also: all of store_open. */

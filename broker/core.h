@@ -124,8 +124,8 @@ enum core_event_type {
     CORE_EVENT_JOB_STOP,      /* .job: no new first-node leases; CORE_DO_JOB_STOPPED follows */
     CORE_EVENT_JOB_CLOSE,     /* .job: forget it; leases void, payloads dropped; CORE_DO_JOB_CLOSED follows, after the
                                  answers to outstanding COMMITs and LOAD_UNITS */
-    CORE_EVENT_JOB_SEALED,    /* .job: no more UNITS_ADDED */
-    CORE_EVENT_UNITS_ADDED,   /* .job: there are new units after the last ones loaded */
+    CORE_EVENT_JOB_SEALED,    /* .job: the manifest is complete, until UNITS_ADDED */
+    CORE_EVENT_UNITS_ADDED,   /* .job: new units after the last ones loaded; more may come, until SEALED */
     CORE_EVENT_UNITS_AGAIN,   /* .units_again: units that were done have items to be done again */
     CORE_EVENT_UNITS,         /* .units: the answer to CORE_DO_LOAD_UNITS */
     CORE_EVENT_HELLO,         /* .hello: answered by WELCOME or REFUSE */

@@ -370,8 +370,7 @@ int core_job_event(struct core *c, const struct core_event *e)
         j->sealed = true;
         break;
     case CORE_EVENT_UNITS_ADDED:
-        if (j->sealed)
-            return -EINVAL;
+        j->sealed = j->done = false;
         j->exhausted = false;
         j->added_meanwhile = j->loading;
         break;

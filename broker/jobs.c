@@ -1,5 +1,4 @@
-/* jobs.c - jobs as clients see them: open, import, seal, progress; and the committer's answers. The store is the only
- * truth about a job. */
+/* jobs.c - jobs as clients see them: open, import, seal, progress. The store is the only truth about a job. */
 #include "broker/shell.h"
 
 #include "base/buf.h"
@@ -12,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_MS = 500 };
+/* Of rows without an answer; the protocol says so. */
+enum { MAX_UNANSWERED = 4, MAX_UNANSWERED_BYTES = 64 << 20, MAX_UNANSWERED_BYTES_OF_ALL = 1 << 30 };
 
 struct broker_job *broker_job_find(struct broker *b, uint64_t id)
 {
@@ -42,73 +42,7 @@ void broker_jobs_free(struct broker *b)
 {
     while (b->jobs)
         job_remove(b, b->jobs);
-    for (struct broker_backlog *e = b->backlog, *next; e; e = next) {
-        next = e->next;
-        committer_request_free(e->request);
-        free(e);
-    }
-    for (struct broker_backlog *e = b->retry, *next; e; e = next) {
-        next = e->next;
-        committer_request_free(e->request);
-        free(e);
-    }
-}
-
-/* -- posting to the committer ----------------------------------------------------------------------------------------
- */
-
-static void flush_backlog(struct broker *b)
-{
-    while (b->backlog) {
-        struct broker_backlog *e = b->backlog;
-
-        if (committer_post(b->committer, &e->request) < 0)
-            return;
-        b->backlog = e->next;
-        if (!b->backlog)
-            b->backlog_end = &b->backlog;
-        free(e);
-    }
-}
-
-void broker_post(struct broker *b, struct committer_request *request)
-{
-    struct broker_backlog *e;
-
-    if (!request) {
-        broker_fail(b, -ENOMEM, "no memory for the committer");
-        return;
-    }
-    if (!b->backlog && committer_post(b->committer, &request) == 0)
-        return;
-    e = calloc(1, sizeof(*e));
-    if (!e) {
-        committer_request_free(request);
-        broker_fail(b, -ENOMEM, "no memory for the committer");
-        return;
-    }
-    e->request = request;
-    *b->backlog_end = e;
-    b->backlog_end = &e->next;
-}
-
-/* A request whose answer somebody waits for. */
-static struct committer_request *request_for(struct broker *b, enum committer_op op, const struct broker_job *job,
-                                             uint64_t peer, uint64_t seq)
-{
-    struct broker_question *q = calloc(1, sizeof(*q));
-    struct committer_request *r;
-
-    if (!q)
-        return NULL;
-    *q = (struct broker_question){.peer = peer, .seq = seq, .rows_refused = job->rows_refused};
-    r = committer_request_new(op, job->id, ++b->next_tag);
-    if (!r || core_map_put(&b->questions, b->next_tag, q) < 0) {
-        committer_request_free(r);
-        free(q);
-        return NULL;
-    }
-    return r;
+    broker_requests_free(b);
 }
 
 /* -- JOB_OPEN -- */
@@ -159,7 +93,11 @@ static bool refuse_if_different(struct broker *b, uint64_t peer, uint64_t seq, c
 
 static void answer_opened(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
 {
+    struct broker_peer *p = core_map_get(&b->peers, peer);
     struct msg m;
+
+    if (p)
+        p->rows_refused = false; /* it is told how many items there are */
 
     msg_init(&m, MSG_JOB_OPENED);
     m.seq = seq;
@@ -238,10 +176,11 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
     job = calloc(1, sizeof(*job));
     if (job)
         job->id = b->next_job + 1;
-    r = job ? request_for(b, COMMITTER_OPEN, job, peer, m->seq) : NULL;
+    r = job ? broker_request_for(b, COMMITTER_OPEN, job, peer, m, 0) : NULL;
     if (r) {
         r->path = strdup(m->job_open.path);
         r->create = m->job_open.create;
+        r->check = m->job_open.check;
         r->meta = meta_of(&m->job_open);
     }
     if (!r || !r->path || !r->meta) {
@@ -258,7 +197,7 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
 }
 
 /* The store is open: is it what the client means? Then the core takes the job on. */
-static void on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+void broker_on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
                     const struct broker_question *q)
 {
     struct core_node nodes[CORE_MAX_NODES];
@@ -304,6 +243,29 @@ static struct broker_job *job_or_refuse(struct broker *b, uint64_t peer, const s
     return NULL;
 }
 
+/* Rows that were sent behind refused ones, and the seal, are refused too, however long after the refusal they arrive: the
+ * client may not have read it. JOB_OPEN says that it has. */
+static bool refuse_behind_refused(struct broker *b, const struct broker_peer *p, uint64_t seq)
+{
+    if (p->rows_refused)
+        broker_refuse(b, p->number, seq, MSG_REASON_BAD_MESSAGE,
+                      "rows that were sent before were refused; open the job again, which says how many items it has");
+    return p->rows_refused;
+}
+
+static bool refuse_too_many(struct broker *b, struct broker_peer *p, uint64_t seq, uint64_t n_bytes)
+{
+    if (p->n_unanswered < MAX_UNANSWERED && p->unanswered_bytes + n_bytes <= MAX_UNANSWERED_BYTES &&
+        b->unanswered_bytes + n_bytes <= MAX_UNANSWERED_BYTES_OF_ALL)
+        return false;
+    p->rows_refused = true;
+    broker_refuse(b, p->number, seq, MSG_REASON_LIMIT,
+                  "at most %d messages of rows may wait for their answers, with at most %d MiB in all (%d MiB of all "
+                  "clients); open the job again, which says how many items it has",
+                  MAX_UNANSWERED, MAX_UNANSWERED_BYTES >> 20, MAX_UNANSWERED_BYTES_OF_ALL >> 20);
+    return true;
+}
+
 void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message)
 {
     const struct msg *m = wire_message_envelope(message);
@@ -311,13 +273,15 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
     const enum committer_op op = m->type == MSG_JOB_AGAIN ? COMMITTER_AGAIN
                                  : m->job_rows.sources    ? COMMITTER_SOURCES
                                                           : COMMITTER_ROWS;
+    const uint64_t n_bytes = wire_message_size_bytes(message);
+    struct broker_peer *p = core_map_get(&b->peers, peer);
     struct committer_request *r;
     struct row_cursor cursor;
     int rc = 0;
 
-    if (!job)
+    if (!job || !p || refuse_behind_refused(b, p, m->seq) || refuse_too_many(b, p, m->seq, n_bytes))
         return;
-    r = request_for(b, op, job, peer, m->seq);
+    r = broker_request_for(b, op, job, peer, m, n_bytes);
     wire_message_rows(message, &cursor);
     for (size_t i = 0; r && rc == 0 && i < cursor.n_frames; i++)
         rc = buf_append(&r->rows, cursor.frames[i].data, cursor.frames[i].size_bytes);
@@ -338,17 +302,33 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
 void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m)
 {
     struct broker_job *job = job_or_refuse(b, peer, m);
+    const struct broker_peer *p = core_map_get(&b->peers, peer);
+    struct committer_request *r;
 
-    if (job)
-        broker_post(b, request_for(b, COMMITTER_SEAL, job, peer, m->seq));
+    if (!job || !p || refuse_behind_refused(b, p, m->seq))
+        return;
+    r = broker_request_for(b, COMMITTER_SEAL, job, peer, m, 0);
+    if (r)
+        r->first_item = job->next_item; /* not without the rows that are on their way */
+    broker_post(b, r);
 }
 
-static void on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+/* New rows: a job that was done, or sealed, is so no more. */
+static void units_added(struct broker *b, struct broker_job *job)
+{
+    job->done = false;
+    broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+}
+
+void broker_on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
                     const struct broker_question *q)
 {
+    struct broker_peer *p = core_map_get(&b->peers, q->peer);
     struct msg m;
 
     if (done->rc < 0) {
+        if (p)
+            p->rows_refused = true;
         broker_refuse(b, q->peer, q->seq, MSG_REASON_BAD_MESSAGE, "%s", done->text);
         if (done->op != COMMITTER_ROWS || q->rows_refused != job->rows_refused)
             return; /* rows that came since have numbers already */
@@ -361,7 +341,7 @@ static void on_rows(struct broker *b, struct broker_job *job, const struct commi
     m.job_rows_ok = (struct msg_job_rows_ok){.job = job->id, .n_items = done->next_item};
     broker_send(b, q->peer, &m);
     if (done->op == COMMITTER_ROWS) {
-        broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+        units_added(b, job);
         return;
     }
     job->done = false;
@@ -369,13 +349,14 @@ static void on_rows(struct broker *b, struct broker_job *job, const struct commi
                                         .units_again = {.job = job->id, .from_unit = done->unit}});
 }
 
-static void on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+void broker_on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
                     const struct broker_question *q)
 {
     struct msg m;
 
     if (done->rc < 0) {
-        broker_refuse(b, q->peer, q->seq, MSG_REASON_STORE, "%s", done->text);
+        broker_refuse(b, q->peer, q->seq, done->rc == -EAGAIN ? MSG_REASON_BAD_MESSAGE : MSG_REASON_STORE, "%s",
+                      done->rc == -EAGAIN ? "not sealed: rows that were sent before were refused" : done->text);
         return;
     }
     msg_init(&m, MSG_JOB_ACCEPTED);
@@ -383,135 +364,8 @@ static void on_seal(struct broker *b, struct broker_job *job, const struct commi
     m.job_accepted =
         (struct msg_job_accepted){.job = job->id, .n_items = done->counters.n_items, .n_units = done->counters.n_units};
     broker_send(b, q->peer, &m);
-    broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+    units_added(b, job);
     broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_SEALED, .job = job->id});
-}
-
-/* -- commits -- */
-
-static void on_unit(struct broker *b, struct broker_job *job, const struct committer_completion *done)
-{
-    struct core_event event = {.commit = {.job = job->id, .unit = done->unit}};
-
-    if (done->rc == 0 || done->rc == -EALREADY) {
-        event.type = CORE_EVENT_COMMITTED;
-        (void)core_map_take(&job->unit_first,
-                            (uint64_t)done->unit + 1); /* still blocked if another unit's commit failed */
-    } else if (done->rc == -ENOSPC) {
-        event.type = CORE_EVENT_COMMIT_FAILED;
-        if (!job->blocked)
-            log_warn("event=disk_full job=%llu text=\"%s\" no new units until there is room",
-                     (unsigned long long)job->id, done->text);
-        job->blocked = true;
-        (void)msg_text_set(job->text, sizeof(job->text), done->text);
-        b->retry_at_ms = b->now_ms + RETRY_MS;
-    } else {
-        broker_fail(b, done->rc == -ENOMEM ? -ENOMEM : -EIO, "%s: unit %u cannot be committed: %s", job->open.path,
-                    done->unit, done->text);
-        return;
-    }
-    broker_feed(b, &event);
-}
-
-/* Keep a request for later: in the order of their items, the rest behind. */
-static void retry_later(struct broker *b, struct committer_completion *done)
-{
-    struct broker_backlog *e = calloc(1, sizeof(*e)), **link = &b->retry;
-
-    if (!e) {
-        broker_fail(b, -ENOMEM, "no memory for the committer");
-        return;
-    }
-    e->request = done->request;
-    done->request = NULL;
-    while (*link && (e->request->op != COMMITTER_ROWS ||
-                     ((*link)->request->op == COMMITTER_ROWS && (*link)->request->first_item < e->request->first_item)))
-        link = &(*link)->next;
-    e->next = *link;
-    *link = e;
-    b->retry_at_ms = b->now_ms + RETRY_MS;
-}
-
-/* Rows whose place was behind others that have been refused: it never comes. */
-static bool is_behind_refused(struct broker *b, const struct broker_job *job, const struct committer_completion *done)
-{
-    const struct broker_question *q = done->op == COMMITTER_ROWS ? core_map_get(&b->questions, done->tag) : NULL;
-
-    return q && q->rows_refused != job->rows_refused;
-}
-
-static void on_completion(struct broker *b, struct committer_completion *done)
-{
-    struct broker_job *job = broker_job_find(b, done->job);
-    struct broker_question *q;
-
-    if (job && done->rc == 0)
-        job->counters = done->counters;
-    /* a store that could not even be made is refused: there is nothing that could wait */
-    if (done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job &&
-        !is_behind_refused(b, job, done)) {
-        if (done->rc == -ENOSPC && !job->blocked) {
-            log_warn("event=disk_full job=%llu text=\"%s\" waiting for room", (unsigned long long)job->id, done->text);
-            job->blocked = true;
-            (void)msg_text_set(job->text, sizeof(job->text), done->text);
-        }
-        retry_later(b, done); /* whoever waits for the answer goes on waiting */
-        return;
-    }
-    q = done->tag ? core_map_take(&b->questions, done->tag) : NULL;
-    if (job && done->op == COMMITTER_UNIT)
-        on_unit(b, job, done);
-    else if (done->op == COMMITTER_ATTEMPTS && done->rc < 0 && done->rc != -EALREADY)
-        broker_fail(b, -EIO, "a unit's attempts cannot be committed: %s", done->text);
-    else if (job && q && done->op == COMMITTER_OPEN)
-        on_open(b, job, done, q);
-    else if (job && q && (done->op == COMMITTER_ROWS || done->op == COMMITTER_AGAIN || done->op == COMMITTER_SOURCES))
-        on_rows(b, job, done, q);
-    else if (job && q && done->op == COMMITTER_SEAL)
-        on_seal(b, job, done, q);
-    free(q);
-}
-
-void broker_completions(struct broker *b)
-{
-    struct committer_completion *done;
-
-    flush_backlog(b);
-    while (b->failed == 0 && (done = committer_take(b->committer))) {
-        on_completion(b, done);
-        committer_completion_free(done);
-        flush_backlog(b);
-    }
-}
-
-int64_t broker_retry_due(struct broker *b)
-{
-    bool waiting = b->retry != NULL;
-
-    for (const struct broker_job *job = b->jobs; job; job = job->next)
-        waiting |= job->blocked;
-    if (!waiting)
-        return INT64_MAX;
-    if (b->now_ms < b->retry_at_ms)
-        return b->retry_at_ms;
-    b->retry_at_ms = b->now_ms + RETRY_MS;
-    while (b->retry) {
-        struct broker_backlog *e = b->retry;
-
-        b->retry = e->next;
-        broker_post(b, e->request);
-        free(e);
-    }
-    for (struct broker_job *job = b->jobs; job; job = job->next) {
-        uint64_t bytes_free;
-
-        if (!job->blocked || !job->store || store_free_bytes(job->store, &bytes_free) < 0 ||
-            bytes_free < (uint64_t)b->conf->min_free)
-            continue;
-        job->blocked = false; /* the next commit says whether it is true */
-        broker_feed(b, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});
-    }
-    return b->retry_at_ms;
 }
 
 /* -- progress -- */

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { MAX_BAD_MESSAGES = 3 };
+enum { MAX_BAD_MESSAGES = 3, MAX_REFUSALS = 50, REFUSALS_MS = 10000 };
 
 static struct broker_peer *peer_of(struct broker *b, uint64_t number)
 {
@@ -59,6 +59,7 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
                       MSG_VERSION, h->min_version, h->max_version);
         return;
     }
+    broker_socket_admit(b->socket, p->number);
     p->role = h->role;
     p->stage = h->stage;
     p->dtype = h->dtype;
@@ -162,18 +163,11 @@ static void on_job_stop(struct broker *b, struct broker_peer *p, struct wire_mes
     broker_job_stop(b, p->number, wire_message_envelope(*message));
 }
 
-/* Of those alone whom the socket's file lets in: over tcp anybody on the machine could end it. */
 static void on_shutdown(struct broker *b, struct broker_peer *p, struct wire_message **message)
 {
     const uint64_t seq = wire_message_envelope(*message)->seq;
     struct msg answer;
 
-    if (!broker_socket_is_private(b->socket)) {
-        broker_refuse(b, p->number, seq, MSG_REASON_NOT_ALLOWED,
-                      "a broker that listens at %s is ended on its own machine, by SIGTERM",
-                      broker_socket_endpoint(b->socket));
-        return;
-    }
     msg_init(&answer, MSG_BYE);
     answer.seq = seq;
     broker_send(b, p->number, &answer);
@@ -219,10 +213,33 @@ static void on_bad(struct broker *b, struct broker_peer *p, const struct err *wh
 {
     broker_refuse(b, p->number, 0, code == -EPROTONOSUPPORT ? MSG_REASON_VERSION : MSG_REASON_BAD_MESSAGE, "%s",
                   why->text);
-    if (++p->n_bad < MAX_BAD_MESSAGES)
+    p->drop |= ++p->n_bad >= MAX_BAD_MESSAGES;
+}
+
+/* Who goes on and on with what is refused is cut off. */
+void broker_note_refusal(struct broker *b, uint64_t number)
+{
+    struct broker_peer *p = core_map_get(&b->peers, number);
+
+    if (!p)
         return;
-    broker_socket_drop(b->socket, p->number);
-    on_gone(b, p->number);
+    if (b->now_ms >= p->refused_at_ms + REFUSALS_MS) {
+        p->refused_at_ms = b->now_ms;
+        p->n_refused = 0;
+    }
+    p->drop |= ++p->n_refused >= MAX_REFUSALS;
+}
+
+static void drop_if_due(struct broker *b, uint64_t number)
+{
+    const struct broker_peer *p = core_map_get(&b->peers, number);
+
+    if (!p || !p->drop)
+        return;
+    log_warn("event=peer_dropped peer=%llu %u of its messages were none, %u were refused: its connection is closed",
+             (unsigned long long)number, p->n_bad, p->n_refused);
+    broker_socket_drop(b->socket, number);
+    on_gone(b, number);
 }
 
 static void on_message(struct broker *b, struct broker_peer *p, struct wire_message **message)
@@ -259,4 +276,5 @@ void broker_handle(struct broker *b, struct broker_socket_event *event)
         on_message(b, p, &event->message);
     if (event->type == BROKER_SOCKET_MESSAGE)
         wire_message_free(event->message);
+    drop_if_due(b, event->peer);
 }

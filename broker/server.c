@@ -13,11 +13,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 const struct conf_key broker_conf_table[] = {
     {"endpoint", CONF_TEXT, CONF_AT(struct broker_conf, endpoint), "ipc:///run/blipline/broker", 1, 0,
-     "where workers and clients connect: ipc:///path, or tcp://127.0.0.1:port with insecure = yes"},
-    {"insecure", CONF_BOOL, CONF_AT(struct broker_conf, insecure), "no", 0, 0, "allow tcp on loopback without keys"},
+     "where workers and clients connect: ipc:///path, a socket that its owner alone may open"},
     {"memory", CONF_SIZE, CONF_AT(struct broker_conf, memory), "8GiB", 1 << 20, 0,
      "most bytes of tensors between stages, all jobs"},
     {"rows", CONF_SIZE, CONF_AT(struct broker_conf, rows), "1GiB", 1 << 20, 0,
@@ -35,7 +35,7 @@ const struct conf_key broker_conf_table[] = {
     {"log_level", CONF_TEXT, CONF_AT(struct broker_conf, log_level), "info", 1, 0, "err, warn, info or debug"},
     {0}};
 
-enum { MESSAGES_A_ROUND = 256, DRAIN_MS = 5000 };
+enum { MESSAGES_A_ROUND = 256, DRAIN_MS = 5000, MAX_PEERS = 4096, MAX_DESCRIPTORS = 65536 };
 
 /* -- feeding the core -- */
 
@@ -133,6 +133,7 @@ void broker_refuse(struct broker *b, uint64_t peer, uint64_t seq, enum msg_reaso
     log_warn("event=refused peer=%llu reason=%s text=\"%s\"", (unsigned long long)peer, msg_reason_name(reason),
              m.refuse.text);
     broker_send(b, peer, &m);
+    broker_note_refusal(b, peer);
 }
 
 /* -- start and end -- */
@@ -150,10 +151,25 @@ static struct core_limits limits_of(const struct broker_conf *conf)
     return limits;
 }
 
+/* Every peer is a descriptor, and so are stores and logs: half are for peers, an eighth for those to be told that they are
+ * too many. */
+static void limit_peers(struct broker_socket_conf *socket)
+{
+    struct rlimit limit = {.rlim_cur = 1024, .rlim_max = 1024};
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max && limit.rlim_cur < MAX_DESCRIPTORS) {
+        limit.rlim_cur = limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
+        if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+            (void)getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    socket->max_peers = limit.rlim_cur / 2 < MAX_PEERS ? (size_t)limit.rlim_cur / 2 : MAX_PEERS;
+    socket->max_connections = socket->max_peers + socket->max_peers / 4;
+}
+
 int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *err)
 {
     const struct core_limits limits = limits_of(conf);
-    const struct broker_socket_conf socket = {.endpoint = conf->endpoint, .insecure = conf->insecure};
+    struct broker_socket_conf socket = {.endpoint = conf->endpoint};
     const struct committer_conf committer = {.allow_network_fs = conf->allow_network_fs,
                                              .min_free_bytes = (uint64_t)conf->min_free};
     struct broker *b;
@@ -171,6 +187,7 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
     b->now_ms = clock_mono_ms();
     core_actions_init(&b->actions);
     b->core = core_new(&limits, b->epoch);
+    limit_peers(&socket);
     rc = b->core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)
         rc = broker_socket_open(&socket, &b->socket, err);
@@ -180,8 +197,8 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
         broker_free(b);
         return rc;
     }
-    log_info("event=ready endpoint=%s epoch=%llu memory=%lld", broker_socket_endpoint(b->socket),
-             (unsigned long long)b->epoch, (long long)conf->memory);
+    log_info("event=ready endpoint=%s epoch=%llu memory=%lld peers=%zu", broker_socket_endpoint(b->socket),
+             (unsigned long long)b->epoch, (long long)conf->memory, socket.max_peers);
     *ret = b;
     return 0;
 }

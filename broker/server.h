@@ -13,7 +13,6 @@
 
 struct broker_conf {
     char endpoint[128];
-    bool insecure;
     int64_t memory;
     int64_t rows;
     int64_t lease;

@@ -2,7 +2,8 @@
  *
  *   server.c    start, loop, shutdown: the only place that sleeps
  *   messages.c  what peers say becomes core events or job requests
- *   jobs.c      open, import, seal, progress; answers of the committer
+ *   jobs.c      open, import, seal, progress
+ *   requests.c  what is asked of the committer, and its answers
  *   actions.c   what the core decides becomes messages and commits
  *   work.c      the message of a lease
  *   results.c   a worker's result is checked against its lease and its job
@@ -36,7 +37,14 @@ struct broker_peer {
     struct msg_fingerprint fingerprint;
     char model[MSG_NAME_SIZE];
     uint32_t n_bad;
-    pid_t pid; /* of a worker on this machine; 0: not known */
+    pid_t pid;          /* of a worker on this machine; 0: not known */
+    uint32_t n_refused; /* within the time that began at refused_at_ms */
+    int64_t refused_at_ms;
+    bool drop; /* it is to be dropped, once its message is dealt with */
+    /* of a client's rows: those without an answer yet; some were refused, and it has not opened the job again since */
+    uint32_t n_unanswered;
+    uint64_t unanswered_bytes;
+    bool rows_refused;
 };
 
 /* A worker whose connection is lost, on this machine. */
@@ -78,6 +86,8 @@ struct broker_job {
 struct broker_question {
     uint64_t peer, seq;
     uint32_t rows_refused; /* of the job, when it was asked */
+    bool is_rows;
+    uint64_t n_bytes; /* of its rows */
 };
 
 /* A request that the committer could not take or could not do yet. */
@@ -103,6 +113,7 @@ struct broker {
     struct core_map peers;     /* number -> struct broker_peer */
     struct core_map payloads;  /* handle -> struct broker_payload */
     struct core_map questions; /* tag -> struct broker_question */
+    uint64_t unanswered_bytes; /* of rows, all clients */
     uint64_t next_handle, next_tag, next_job;
     struct broker_job *jobs;
     struct broker_backlog *backlog, **backlog_end; /* to be posted now */
@@ -133,6 +144,8 @@ void broker_refuse(struct broker *b, uint64_t peer, uint64_t seq, enum msg_reaso
 /* messages.c */
 void broker_handle(struct broker *b, struct broker_socket_event *event);
 void broker_forget_peer(struct broker *b, uint64_t number);
+/* A message of this peer was refused. */
+void broker_note_refusal(struct broker *b, uint64_t number);
 
 /* jobs.c */
 struct broker_job *broker_job_find(struct broker *b, uint64_t id);
@@ -142,6 +155,19 @@ void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m);
 void broker_job_query(struct broker *b, uint64_t peer, const struct msg *m);
 void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m);
 void broker_jobs_free(struct broker *b);
+/* Answers of the committer, to what a client asked. */
+void broker_on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                    const struct broker_question *q);
+void broker_on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                    const struct broker_question *q);
+void broker_on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                    const struct broker_question *q);
+
+/* requests.c */
+/* A request whose answer somebody waits for; n_bytes: of the rows of `message`, where it has some. NULL: no memory. */
+struct committer_request *broker_request_for(struct broker *b, enum committer_op op, const struct broker_job *job,
+                                             uint64_t peer, const struct msg *m, uint64_t n_bytes);
+void broker_requests_free(struct broker *b);
 /* Post to the committer now or as soon as it takes it. Takes the request; NULL (no memory) fails the broker. */
 void broker_post(struct broker *b, struct committer_request *request);
 void broker_completions(struct broker *b);

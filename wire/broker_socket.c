@@ -7,12 +7,14 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "base/clock.h"
+#include "wire/connections.h"
 #include "wire/context.h"
 #include "wire/endpoint.h"
 #include "wire/monitor.h"
 #include "wire/peer_table.h"
 
-enum { HWM = 16, MAX_POLL_FDS = 8, MAX_FRAME_BYTES = 16 << 20 };
+enum { HWM = 16, MAX_POLL_FDS = 8, MAX_FRAME_BYTES = 16 << 20, MAX_PASSED_OVER = 64 };
 
 struct broker_socket {
     struct broker_socket_conf conf;
@@ -20,6 +22,7 @@ struct broker_socket {
     int socket_fd, monitor_fd;
     char endpoint[256];
     struct peer_table peers;
+    struct connections connections;
     struct broker_socket_counters counters;
 };
 
@@ -91,7 +94,7 @@ int broker_socket_open(const struct broker_socket_conf *conf, struct broker_sock
 
     if (!wire_context())
         return err_set(err, -EINVAL, "wire_init was not called");
-    rc = wire_endpoint_check_bind(conf->endpoint, conf->insecure, err);
+    rc = wire_endpoint_check_bind(conf->endpoint, err);
     if (rc < 0)
         return rc;
     s = calloc(1, sizeof(*s));
@@ -101,7 +104,10 @@ int broker_socket_open(const struct broker_socket_conf *conf, struct broker_sock
     s->conf.heartbeat_ms = conf->heartbeat_ms ? conf->heartbeat_ms : 2000;
     s->conf.max_queue_messages = conf->max_queue_messages ? conf->max_queue_messages : 256;
     s->conf.max_queue_bytes = conf->max_queue_bytes ? conf->max_queue_bytes : (size_t)1 << 30;
-    rc = peer_table_init(&s->peers, conf->max_peers ? conf->max_peers : 4096);
+    s->conf.max_peers = conf->max_peers ? conf->max_peers : 4096;
+    connections_init(&s->connections, conf->max_connections ? conf->max_connections : 2 * s->conf.max_peers,
+                     conf->silent_ms ? conf->silent_ms : 10000);
+    rc = peer_table_init(&s->peers, s->conf.max_peers);
     rc = rc < 0 ? err_set(err, rc, "no memory for the table of peers") : open_sockets(s, err);
     s->conf.endpoint = NULL; /* the caller's */
     if (rc < 0)
@@ -125,6 +131,7 @@ void broker_socket_close(struct broker_socket **sp)
     if (s->socket)
         (void)zmq_close(s->socket);
     peer_table_release(&s->peers);
+    connections_release(&s->connections);
     free(s);
 }
 
@@ -133,14 +140,12 @@ const char *broker_socket_endpoint(const struct broker_socket *s)
     return s->endpoint;
 }
 
-bool broker_socket_is_private(const struct broker_socket *s)
-{
-    return wire_endpoint_ipc_path(s->endpoint) || strncmp(s->endpoint, "inproc://", 9) == 0;
-}
-
 struct broker_socket_counters broker_socket_counters(const struct broker_socket *s)
 {
-    return s->counters;
+    struct broker_socket_counters all = s->counters;
+
+    all.closed = s->connections.n_closed;
+    return all;
 }
 
 /* -- queues */
@@ -251,12 +256,21 @@ int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct 
     return rc;
 }
 
+void broker_socket_admit(struct broker_socket *s, uint64_t peer)
+{
+    const struct peer *p = peer_table_find(&s->peers, peer);
+
+    if (p)
+        connections_admit(&s->connections, p->routing.fd, p->fd_use);
+}
+
 void broker_socket_drop(struct broker_socket *s, uint64_t peer)
 {
     struct peer *p = peer_table_find(&s->peers, peer);
 
     if (!p)
         return;
+    connections_drop(&s->connections, p->routing.fd, p->fd_use, clock_mono_ms());
     s->counters.queued_messages -= p->n_queued;
     peer_table_remove(&s->peers, p);
 }
@@ -272,14 +286,46 @@ static bool readable(void *socket)
     return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n) == 0 && (events & ZMQ_POLLIN);
 }
 
+/* Note what the monitor says. Peers whose connection broke are marked; they are gone once all they sent is read. It may
+ * speak before the last of that is handed on: see find_disconnected. */
+static void watch_connections(struct broker_socket *s)
+{
+    int32_t fd;
+    int event;
+
+    while (wire_monitor_next(s->monitor, &event, &fd) == 1) {
+        if (event == ZMQ_EVENT_ACCEPTED)
+            connections_accepted(&s->connections, fd, clock_mono_ms());
+        else if (event == ZMQ_EVENT_DISCONNECTED) {
+            peer_table_disconnected(&s->peers, fd, connections_use(&s->connections, fd));
+            connections_lost(&s->connections, fd);
+        }
+    }
+}
+
+/* *ret_until_ms: when to look again, -1 for never. */
+static void close_connections(struct broker_socket *s, int64_t *ret_until_ms)
+{
+    int64_t now_ms;
+
+    watch_connections(s);
+    now_ms = clock_mono_ms();
+    connections_close_due(&s->connections, now_ms);
+    *ret_until_ms = s->connections.due_at_ms == INT64_MAX ? -1 : s->connections.due_at_ms - now_ms;
+}
+
 int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds, int64_t timeout_ms)
 {
     struct pollfd all[MAX_POLL_FDS + 2];
+    int64_t until_due_ms;
     int rc;
 
     if (n_fds > MAX_POLL_FDS)
         return -EINVAL;
     flush_queues(s);
+    close_connections(s, &until_due_ms);
+    if (until_due_ms >= 0 && (timeout_ms < 0 || timeout_ms > until_due_ms))
+        timeout_ms = until_due_ms;
     if (peer_table_has_gone(&s->peers) || readable(s->socket) || readable(s->monitor))
         timeout_ms = 0;
     else if (s->peers.n_closing && (timeout_ms < 0 || timeout_ms > 1))
@@ -296,21 +342,6 @@ int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds
     if (timeout_ms != 0)
         flush_queues(s); /* room in a connection is one of the things that wake us */
     return 0;
-}
-
-/* Note what the monitor says. Peers whose connection broke are marked; they are gone once all they sent is read. It may
- * speak before the last of that is handed on: see find_disconnected. */
-static void watch_connections(struct broker_socket *s)
-{
-    int32_t fd;
-    int event;
-
-    while (wire_monitor_next(s->monitor, &event, &fd) == 1) {
-        if (event == ZMQ_EVENT_ACCEPTED)
-            peer_table_accepted(&s->peers, fd);
-        else if (event == ZMQ_EVENT_DISCONNECTED)
-            peer_table_disconnected(&s->peers, fd);
-    }
 }
 
 /* ZeroMQ ends the way to a peer after it has handed on what came from it. Until then it takes a message, which nobody gets. */
@@ -375,7 +406,7 @@ static struct peer *peer_of(struct broker_socket *s, const struct wire_routing *
     if (p)
         return p;
     watch_connections(s); /* so that the connection's number of use is known */
-    return peer_table_add(&s->peers, from);
+    return peer_table_add(&s->peers, from, connections_use(&s->connections, from->fd));
 }
 
 int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
@@ -384,7 +415,7 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
     struct peer *p;
     int rc;
 
-    for (;;) {
+    for (int n_passed_over = 0; n_passed_over < MAX_PASSED_OVER;) {
         *ret = (struct broker_socket_event){.type = BROKER_SOCKET_MESSAGE};
         from.n_bytes = 0;
         rc = wire_message_receive(s->socket, &s->conf.limits, &from, &ret->message, &ret->why);
@@ -398,10 +429,12 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
         }
         if (from.n_bytes == 0)
             return rc; /* the socket itself */
-        p = peer_of(s, &from);
+        p = connections_is_dropped(&s->connections, from.fd) ? NULL : peer_of(s, &from);
         if (!p) {
-            refuse_peer(s, &from);
+            if (!connections_is_dropped(&s->connections, from.fd))
+                refuse_peer(s, &from);
             wire_message_free(ret->message);
+            n_passed_over++; /* that others have their turn */
             continue;
         }
         ret->peer = p->number;

@@ -25,24 +25,23 @@
 struct broker_socket;
 
 struct broker_socket_conf {
-    const char *endpoint;      /* "ipc:///run/x.sock" (made mode 0600), "tcp://127.0.0.1:5550", "inproc://name" */
-    bool insecure;             /* allow tcp on loopback without keys */
+    const char *endpoint;      /* "ipc:///run/x.sock" (made mode 0600), "inproc://name" */
     int64_t heartbeat_ms;      /* ZMTP: a silent host is gone after three of these. 0: 2000 */
-    size_t max_peers;          /* 0: 4096 */
+    size_t max_peers;          /* more are told so by REFUSE. 0: 4096 */
+    size_t max_connections;    /* more are closed without a word. 0: twice max_peers */
+    int64_t silent_ms;         /* so long a connection may go without broker_socket_admit. 0: 10 s */
     size_t max_queue_messages; /* to one peer. 0: 256 */
     size_t max_queue_bytes;    /* to one peer, unless its queue is empty. 0: 1 GiB */
     struct wire_limits limits; /* of what is received */
 };
 
-/* Bind. -EADDRINUSE when a live broker answers at an ipc path (a dead one's path is taken over), -EPERM for tcp that
- * would speak without keys, -ENAMETOOLONG for an ipc path past 107 bytes. */
+/* Bind. -EADDRINUSE when a live broker answers at an ipc path (a dead one's path is taken over), -EPERM for tcp,
+ * where anybody could speak: it waits for keys; -ENAMETOOLONG for an ipc path past 107 bytes. */
 int broker_socket_open(const struct broker_socket_conf *conf, struct broker_socket **ret, struct err *err) CHECK_RESULT;
 /* What is queued is given WIRE_LINGER_MS to leave. Removes the ipc path. Nulls *s; NULL is fine. */
 void broker_socket_close(struct broker_socket **s);
-/* As bound: with the port that tcp://127.0.0.1:* was given. Valid until close. */
+/* As bound. Valid until close. */
 const char *broker_socket_endpoint(const struct broker_socket *s);
-/* Are its peers this user's alone: an ipc path, or in this process? */
-bool broker_socket_is_private(const struct broker_socket *s);
 
 /* Sleep until a message or a loss may be waiting, one of the caller's descriptors is ready (revents are set), or
  * timeout_ms (-1: for ever) has passed. Also moves the queues. Returns early on a signal. n_fds <= 8. */
@@ -70,11 +69,15 @@ int broker_socket_send(struct broker_socket *s, uint64_t peer, struct wire_messa
 /* Send an envelope without frames. */
 int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct msg *envelope,
                            struct err *err) CHECK_RESULT;
-/* Forget a peer and what is queued to it; no GONE event follows. If it speaks again it is a new peer. */
+/* The peer has said who it is: its connection may stay. */
+void broker_socket_admit(struct broker_socket *s, uint64_t peer);
+/* Forget a peer and what is queued to it, and close its connection, once what was sent has had a moment to leave; no GONE
+ * event follows. */
 void broker_socket_drop(struct broker_socket *s, uint64_t peer);
 
 struct broker_socket_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bad, refused_peers, lost_peers, queued_messages;
+    uint64_t closed; /* connections that were too many, silent, or dropped */
 };
 struct broker_socket_counters broker_socket_counters(const struct broker_socket *s);
 

@@ -1,7 +1,7 @@
 #include "wire/endpoint.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,22 +17,6 @@ static bool has_prefix(const char *text, const char *prefix)
 const char *wire_endpoint_ipc_path(const char *endpoint)
 {
     return has_prefix(endpoint, "ipc://") && endpoint[6] != '@' ? endpoint + 6 : NULL;
-}
-
-/* Only addresses: a name could resolve to anything. */
-static bool is_loopback(const char *tcp_endpoint)
-{
-    const char *host = tcp_endpoint + strlen("tcp://"), *colon = strrchr(host, ':');
-    char address[64];
-    struct in_addr a;
-
-    if (!colon || (size_t)(colon - host) >= sizeof(address))
-        return false;
-    memcpy(address, host, (size_t)(colon - host));
-    address[colon - host] = '\0';
-    if (strcmp(address, "[::1]") == 0 || strcmp(address, "localhost") == 0)
-        return true;
-    return inet_pton(AF_INET, address, &a) == 1 && ntohl(a.s_addr) >> 24 == 127;
 }
 
 static int check_path(const char *path, struct err *err)
@@ -51,8 +35,15 @@ static int check_kind(const char *endpoint, struct err *err)
 
     if (path)
         return check_path(path, err);
-    if (!has_prefix(endpoint, "tcp://") && !has_prefix(endpoint, "inproc://"))
-        return err_set(err, -EINVAL, "%s: not an endpoint; ipc:///PATH or tcp://127.0.0.1:PORT", endpoint);
+    if (has_prefix(endpoint, "tcp://"))
+        return err_set(
+            err, -EPERM,
+            "%s: tcp comes with a later version that has keys (CURVE): without them anybody who reaches the "
+            "port could end the broker and write files as its user. Use ipc:///PATH, a socket that its owner "
+            "alone may open",
+            endpoint);
+    if (!has_prefix(endpoint, "inproc://"))
+        return err_set(err, -EINVAL, "%s: not an endpoint; ipc:///PATH is one", endpoint);
     return 0;
 }
 
@@ -78,38 +69,15 @@ static int check_unused(const char *path, struct err *err)
     return 0;
 }
 
-int wire_endpoint_check_bind(const char *endpoint, bool insecure, struct err *err)
+int wire_endpoint_check_bind(const char *endpoint, struct err *err)
 {
     const char *path = wire_endpoint_ipc_path(endpoint);
     int rc = check_kind(endpoint, err);
 
-    if (rc < 0)
-        return rc;
-    if (path)
-        return check_unused(path, err);
-    if (!has_prefix(endpoint, "tcp://"))
-        return 0;
-    if (!is_loopback(endpoint))
-        return err_set(err, -EPERM,
-                       "%s would speak with anybody, without keys: listen at ipc:///PATH, or at tcp://127.0.0.1:PORT "
-                       "with `insecure = yes`",
-                       endpoint);
-    if (!insecure)
-        return err_set(err, -EPERM,
-                       "%s would speak without keys: set `insecure = yes` to allow it on loopback, or listen at "
-                       "ipc:///PATH",
-                       endpoint);
-    return 0;
+    return rc < 0 || !path ? rc : check_unused(path, err);
 }
 
 int wire_endpoint_check_connect(const char *endpoint, struct err *err)
 {
-    int rc = check_kind(endpoint, err);
-
-    if (rc < 0)
-        return rc;
-    if (has_prefix(endpoint, "tcp://") && !is_loopback(endpoint))
-        return err_set(err, -EPERM, "%s would speak without keys: connect to ipc:///PATH or tcp://127.0.0.1:PORT",
-                       endpoint);
-    return 0;
+    return check_kind(endpoint, err);
 }

@@ -5,8 +5,6 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { MAX_FDS = 1 << 20 };
-
 int peer_table_init(struct peer_table *t, size_t max_peers)
 {
     memset(t, 0, sizeof(*t));
@@ -33,7 +31,6 @@ void peer_table_release(struct peer_table *t)
     free(t->by_routing);
     free(t->by_number);
     free(t->gone);
-    free(t->fd_uses);
     memset(t, 0, sizeof(*t));
 }
 
@@ -65,7 +62,7 @@ struct peer *peer_table_find(const struct peer_table *t, uint64_t number)
     return p;
 }
 
-struct peer *peer_table_add(struct peer_table *t, const struct wire_routing *routing)
+struct peer *peer_table_add(struct peer_table *t, const struct wire_routing *routing, uint32_t fd_use)
 {
     struct peer *p;
 
@@ -77,8 +74,7 @@ struct peer *peer_table_add(struct peer_table *t, const struct wire_routing *rou
         return NULL;
     p->number = ++t->last_number;
     p->routing = *routing;
-    if (routing->fd >= 0 && (size_t)routing->fd < t->n_fds)
-        p->fd_use = t->fd_uses[routing->fd];
+    p->fd_use = fd_use;
     p->next_by_routing = *routing_bucket(t, routing);
     *routing_bucket(t, routing) = p;
     p->next_by_number = *number_bucket(t, p->number);
@@ -137,29 +133,10 @@ uint64_t peer_table_take_gone(struct peer_table *t)
     return number;
 }
 
-void peer_table_accepted(struct peer_table *t, int fd)
+void peer_table_disconnected(struct peer_table *t, int fd, uint32_t fd_use)
 {
-    if (fd < 0 || fd >= MAX_FDS)
-        return;
-    if ((size_t)fd >= t->n_fds) {
-        size_t n = (size_t)fd + 64;
-        uint32_t *uses = realloc(t->fd_uses, n * sizeof(*uses));
-
-        if (!uses)
-            return; /* losses of this connection are then seen by sending alone */
-        memset(uses + t->n_fds, 0, (n - t->n_fds) * sizeof(*uses));
-        t->fd_uses = uses;
-        t->n_fds = n;
-    }
-    t->fd_uses[fd]++;
-}
-
-void peer_table_disconnected(struct peer_table *t, int fd)
-{
-    if (fd < 0 || (size_t)fd >= t->n_fds)
-        return;
     for (struct peer *p = t->all; p; p = p->next_of_all)
-        if (p->routing.fd == fd && p->fd_use == t->fd_uses[fd] && !p->closing) {
+        if (p->routing.fd == fd && p->fd_use == fd_use && !p->closing) {
             p->closing = true;
             t->n_closing++;
         }

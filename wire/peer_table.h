@@ -5,8 +5,8 @@
  * Memory: the table owns peers, a peer its queued messages.
  * Errors: -ENOMEM; peer_table_add returns NULL when the table is full or memory is out.
  *
- * A connection's descriptor is used again by the kernel, so a peer remembers which use of it (the how-manieth ACCEPTED)
- * it came on: a DISCONNECTED of that descriptor concerns the peers of its latest use only. */
+ * A connection's descriptor is used again by the kernel, so a peer remembers which use of it (connections.h) it came on: a
+ * DISCONNECTED of that descriptor concerns the peers of its latest use only. */
 #ifndef BLIPLINE_WIRE_PEER_TABLE_H
 #define BLIPLINE_WIRE_PEER_TABLE_H
 
@@ -43,14 +43,12 @@ struct peer_table {
     size_t n_disconnected;
     uint64_t *gone; /* numbers to be told, oldest first: a ring of capacity gone_capacity */
     size_t n_gone, gone_head, gone_capacity;
-    uint32_t *fd_uses; /* by descriptor */
-    size_t n_fds;
 };
 
 int peer_table_init(struct peer_table *t, size_t max_peers) CHECK_RESULT;
 void peer_table_release(struct peer_table *t);
 
-struct peer *peer_table_add(struct peer_table *t, const struct wire_routing *routing);
+struct peer *peer_table_add(struct peer_table *t, const struct wire_routing *routing, uint32_t fd_use);
 struct peer *peer_table_find(const struct peer_table *t, uint64_t number);
 struct peer *peer_table_by_routing(const struct peer_table *t, const struct wire_routing *routing);
 void peer_table_remove(struct peer_table *t, struct peer *p);
@@ -60,9 +58,8 @@ void peer_table_set_gone(struct peer_table *t, struct peer *p);
 bool peer_table_has_gone(const struct peer_table *t);
 uint64_t peer_table_take_gone(struct peer_table *t);
 
-void peer_table_accepted(struct peer_table *t, int fd);
 /* Marks the peers of the connection `closing`. */
-void peer_table_disconnected(struct peer_table *t, int fd);
+void peer_table_disconnected(struct peer_table *t, int fd, uint32_t fd_use);
 
 int peer_enqueue(struct peer *p, struct wire_message *m) CHECK_RESULT;
 void peer_dequeue(struct peer *p); /* frees the first */

@@ -129,10 +129,7 @@ static void test_broker_socket_peers_are_numbered_and_answered(void **state)
     assert_int_equal(broker_socket_send_msg(f->s, b.peer, &m, NULL), 0);
     assert_int_equal(hear(d[1], &m), MSG_DRAIN);
     assert_int_equal(broker_socket_send_msg(f->s, 999, &m, NULL), -EHOSTUNREACH);
-    broker_socket_drop(f->s, a.peer);
-    say(d[0], MSG_BYE);
-    assert_true(next_event(f).peer > b.peer); /* a dropped one that speaks again is new */
-    assert_int_equal(broker_socket_counters(f->s).messages_in, 4);
+    assert_int_equal(broker_socket_counters(f->s).messages_in, 3);
     for (int i = 0; i < 2; i++)
         (void)zmq_close(d[i]);
 }
@@ -171,27 +168,25 @@ static void test_broker_socket_refuses_what_would_be_open_to_all(void **state)
 {
     static const struct {
         const char *endpoint;
-        bool insecure;
         int code;
         const char *what;
     } cases[] = {
-        {"tcp://*:5550", true, -EPERM, "ipc"},
-        {"tcp://0.0.0.0:5550", true, -EPERM, "without keys"},
-        {"tcp://127.0.0.1.evil.org:1", true, -EPERM, "without keys"},
-        {"tcp://127.0.0.1:0", false, -EPERM, "insecure = yes"},
-        {"udp://127.0.0.1:1", true, -EINVAL, "not an endpoint"},
-        {"ipc://", false, -EINVAL, "path"},
-        {"ipc:///nowhere/at/all/b.sock", false, -ENOENT, "/nowhere/at/all"},
+        {"tcp://*:5550", -EPERM, "ipc"},
+        {"tcp://0.0.0.0:5550", -EPERM, "keys"},
+        {"tcp://127.0.0.1:0", -EPERM, "comes with a later version that has keys"},
+        {"udp://127.0.0.1:1", -EINVAL, "not an endpoint"},
+        {"ipc://", -EINVAL, "path"},
+        {"ipc:///nowhere/at/all/b.sock", -ENOENT, "/nowhere/at/all"},
         {"ipc:///"
          "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012"
          "34567890",
-         false, -ENAMETOOLONG, "107"},
+         -ENAMETOOLONG, "107"},
     };
     struct broker_socket *s = NULL;
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct broker_socket_conf conf = {.endpoint = cases[i].endpoint, .insecure = cases[i].insecure};
+        struct broker_socket_conf conf = {.endpoint = cases[i].endpoint};
         struct err err = {""};
         int rc = broker_socket_open(&conf, &s, &err);
 
@@ -201,13 +196,117 @@ static void test_broker_socket_refuses_what_would_be_open_to_all(void **state)
     }
 }
 
-static void test_broker_socket_loopback_tcp_gets_a_port(void **state)
+static void expect_nothing(struct fixture *f, int64_t ms)
+{
+    const int64_t until = clock_mono_ms() + ms;
+    struct broker_socket_event e;
+
+    while (clock_mono_ms() < until) {
+        assert_int_equal(broker_socket_next(f->s, &e), 0);
+        assert_int_equal(broker_socket_wait(f->s, NULL, 0, until - clock_mono_ms()), 0);
+    }
+}
+
+/* A bare connection: is it still there? */
+static bool is_open(int fd)
+{
+    char greeting[64];
+    ssize_t n;
+
+    do
+        n = recv(fd, greeting, sizeof(greeting), MSG_DONTWAIT);
+    while (n > 0);
+    return n < 0 && errno == EAGAIN;
+}
+
+static int bare_connection(const struct fixture *f)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    memcpy(a.sun_path, f->path, strlen(f->path) + 1);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)(const void *)&a, sizeof(a)), 0);
+    return fd;
+}
+
+static void test_broker_socket_who_is_not_admitted_is_closed(void **state)
 {
     struct fixture *f = *state;
-    struct broker_socket_conf conf = {.endpoint = "tcp://127.0.0.1:*", .insecure = true};
+    struct broker_socket_conf conf = {.endpoint = f->endpoint, .silent_ms = 300};
+    struct broker_socket_event e;
+    struct msg m;
+    uint64_t admitted, stranger;
+    void *d[2];
+    int bare;
 
     assert_int_equal(broker_socket_open(&conf, &f->s, NULL), 0);
-    assert_true(atoi(strrchr(broker_socket_endpoint(f->s), ':') + 1) > 0);
+    for (int i = 0; i < 2; i++)
+        d[i] = dealer(f);
+    bare = bare_connection(f);
+    say(d[0], MSG_BYE);
+    admitted = next_event(f).peer;
+    broker_socket_admit(f->s, admitted);
+    say(d[1], MSG_BYE);
+    stranger = next_event(f).peer;
+    e = next_event(f); /* its time is over */
+    assert_int_equal(e.type, BROKER_SOCKET_GONE);
+    assert_true(e.peer == stranger);
+    assert_false(is_open(bare));
+    expect_nothing(f, 400);
+    msg_init(&m, MSG_DRAIN);
+    assert_int_equal(broker_socket_send_msg(f->s, admitted, &m, NULL), 0);
+    assert_int_equal(hear(d[0], &m), MSG_DRAIN);
+    assert_int_equal(broker_socket_counters(f->s).closed, 2);
+    (void)close(bare);
+    for (int i = 0; i < 2; i++)
+        (void)zmq_close(d[i]);
+}
+
+static void test_broker_socket_connections_past_the_limit_are_closed(void **state)
+{
+    struct fixture *f = *state;
+    struct broker_socket_conf conf = {.endpoint = f->endpoint, .max_connections = 4};
+    int fds[8], n_open = 0;
+
+    assert_int_equal(broker_socket_open(&conf, &f->s, NULL), 0);
+    for (int i = 0; i < 8; i++)
+        fds[i] = bare_connection(f);
+    expect_nothing(f, 300);
+    for (int i = 0; i < 8; i++) {
+        n_open += is_open(fds[i]);
+        (void)close(fds[i]);
+    }
+    assert_int_equal(n_open, 4);
+    expect_nothing(f, 100);
+    fds[0] = bare_connection(f); /* there is room again */
+    expect_nothing(f, 100);
+    assert_true(is_open(fds[0]));
+    (void)close(fds[0]);
+}
+
+static void test_broker_socket_a_dropped_peer_is_heard_no_more(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t peer;
+    struct msg m;
+    void *d;
+
+    open_socket(f, 0, 0);
+    d = dealer(f);
+    say(d, MSG_BYE);
+    peer = next_event(f).peer;
+    broker_socket_admit(f->s, peer);
+    msg_init(&m, MSG_REFUSE);
+    m.refuse.reason = MSG_REASON_LIMIT;
+    assert_int_equal(broker_socket_send_msg(f->s, peer, &m, NULL), 0);
+    broker_socket_drop(f->s, peer);
+    for (int i = 0; i < 200; i++)
+        say(d, MSG_BYE);
+    assert_int_equal(hear(d, &m), MSG_REFUSE); /* what was sent before arrives */
+    expect_nothing(f, 500);
+    assert_int_equal(broker_socket_counters(f->s).closed, 1);
+    (void)zmq_close(d);
 }
 
 static void test_broker_socket_a_lost_peer_is_gone_after_its_last_words(void **state)
@@ -427,7 +526,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_broker_socket_file_is_for_its_owner_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_live_path_is_refused_dead_path_is_taken, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_refuses_what_would_be_open_to_all, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_broker_socket_loopback_tcp_gets_a_port, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_broker_socket_who_is_not_admitted_is_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_broker_socket_connections_past_the_limit_are_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_broker_socket_a_dropped_peer_is_heard_no_more, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_a_lost_peer_is_gone_after_its_last_words, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_nobody_speaks_after_being_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_last_words_keep_their_number_when_a_send_fails_first, setup,
