@@ -6,11 +6,12 @@ import random
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 
 import lmdb
 import pytest
-from harness import BUILD, IMAGES, SLOW, blipline, caption, many, wait_for
+from harness import BUILD, IMAGES, SLOW, Client, Cluster, Refused, blipline, caption, many, null_nodes, wait_for
 
 TRIALS = 40
 MOST_CORE = resource.getrlimit(resource.RLIMIT_CORE)[1]
@@ -133,3 +134,91 @@ def test_what_standard_output_does_not_take_is_an_error(store):
 def test_an_empty_name_for_the_store_is_none(folder):
     done = blipline("caption", IMAGES, "-o", "", "--device", "null", check=False)
     assert done.returncode == 2 and "-o STORE is missing" in done.stderr
+
+
+# -- pages --
+
+PAGE = 4096
+
+
+def free_list_places(data):
+    """Where the numbers of the free list are in the file."""
+    metas = [struct.unpack_from("<IIQQ 48s 48s QQ", data, n * PAGE + 16) for n in range(2)]
+    meta = max(metas, key=lambda m: m[7])
+    depth, root = struct.unpack_from("<H", meta[4], 6)[0], struct.unpack_from("<Q", meta[4], 40)[0]
+    assert depth == 1, depth
+    lower = struct.unpack_from("<H", data, root * PAGE + 12)[0]
+    found = []
+    for i in range((lower - 16) // 2):
+        at = root * PAGE + struct.unpack_from("<H", data, root * PAGE + 16 + 2 * i)[0]
+        flags, key_bytes = struct.unpack_from("<HH", data, at + 4)
+        value = at + 8 + key_bytes
+        if not flags:
+            found += [value + 8 * k for k in range(1, 1 + struct.unpack_from("<Q", data, value)[0])]
+    return found
+
+
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory):
+    """A store with work left, and a free list: it was written in many transactions."""
+    folder = tmp_path_factory.mktemp("half")
+    many(folder / "in", 12)
+    for n in (40, 80, 120, 160, 200):
+        caption(folder / "in", folder / "s", "--unit", "4", "--device", "null", "--limit", n)
+    return folder
+
+
+def test_a_wrong_number_in_the_free_list_is_found_and_nothing_is_written(folder, half_done):
+    seed = int(os.environ.get("BLIPLINE_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+    draw = random.Random(seed)
+    print("seed", seed, "(BLIPLINE_TEST_SEED)")
+    data = (half_done / "s" / "data.mdb").read_bytes()
+    places = free_list_places(data)
+    assert places
+    store = folder / "s"
+    store.mkdir()
+    for _ in range(8):
+        bad = bytearray(data)
+        bad[draw.choice(places)] ^= 1 << draw.randrange(6)
+        (store / "data.mdb").write_bytes(bad)
+        verify = read("verify", store)
+        assert verify.returncode == 1 and b"page" in verify.stdout, verify
+        export = read("export", store)
+        assert export.returncode == 0 and len(export.stdout.splitlines()) == 200  # its rows are all there
+        done = caption(half_done / "in", store, "--device", "null", check=False)
+        assert done.returncode == 1 and f"{store}: data.mdb is damaged" in done.stderr and "blipline verify" in done.stderr, done.stderr
+        assert (store / "data.mdb").read_bytes() == bad
+    (store / "data.mdb").write_bytes(data)
+    caption(half_done / "in", store, "--device", "null", "--check")
+    assert read("verify", store).returncode == 0
+
+
+def test_a_broker_does_not_write_to_a_damaged_store(folder, half_done):
+    """Also one that another client names than the command, which looks for itself."""
+    shutil.copytree(half_done / "s", folder / "s")
+    data = bytearray((folder / "s" / "data.mdb").read_bytes())
+    data[free_list_places(data)[0]] ^= 1
+    (folder / "s" / "data.mdb").write_bytes(data)
+    with Cluster(folder) as cluster:
+        client = Client(cluster.endpoint)
+        client.hello()
+        with pytest.raises(Refused, match="data.mdb is damaged"):
+            client.open(folder / "s", null_nodes())
+        client.open(folder / "other", null_nodes())
+        client.close()
+        assert cluster.broker.stop() == 0
+    assert (folder / "s" / "data.mdb").read_bytes() == data
+
+
+def test_items_that_lost_their_records_are_not_called_undone(folder, half_done):
+    """Rows that are gone, with those that would tell: of the tables that the counters count."""
+    shutil.copytree(half_done / "s", folder / "s")
+    for item in range(8, 12):
+        delete(folder / "s", b"items", item.to_bytes(8, "big"))
+    delete(folder / "s", b"units", (2).to_bytes(4, "big"))
+    export = read("export", folder / "s")
+    assert export.returncode == 1 and b"4 of 200 items that are done have lost their records" in export.stderr, export.stderr
+    assert len(export.stdout.splitlines()) == 196
+    assert read("stats", folder / "s").returncode == 1 and read("verify", folder / "s").returncode == 1
+    done = read("get", folder / "s", "--item", "9")
+    assert done.returncode == 1 and b"item 9 has lost its record" in done.stderr, done
