@@ -267,7 +267,6 @@ static int apply(struct store *s, const struct committer_request *q, uint32_t *r
                                           .embedding_data = q->embeddings.data,
                                           .embeddings = q->embedding_list,
                                           .n_embeddings = q->n_embeddings};
-
     int rc = q->op == COMMITTER_ROWS || q->op == COMMITTER_SEAL ? wait_for_turn(s, q, err) : 0;
 
     if (rc < 0)

@@ -89,8 +89,8 @@ static void on_assertion(MDB_env *mdb, const char *what)
 {
     const char *path = mdb_env_get_userctx(mdb);
 
-    log_err("event=store_damaged store=\"%s\" lmdb=\"%s\" data.mdb is damaged: blipline verify lists what is wrong, "
-            "blipline export writes what can still be read",
+    log_err("%s: data.mdb is damaged (LMDB: %s); blipline verify lists what is wrong, blipline export writes what can "
+            "still be read",
             path, what);
     (void)raise(SIGSEGV);
 }

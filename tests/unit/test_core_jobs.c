@@ -240,12 +240,14 @@ static void test_core_a_job_still_importing_is_not_done(void **state)
     assert_int_equal(rig_step(b, &e), 0);
     rig_give_units(b, JOB, 0, 0, 0);
     assert_null(rig_nth(b, CORE_DO_JOB_DONE, 0));
-    rig_job_event(b, CORE_EVENT_UNITS_ADDED);
-    (void)rig_got(b, CORE_DO_LOAD_UNITS);
-    rig_job_event(b, CORE_EVENT_JOB_SEALED);
-    assert_null(rig_nth(b, CORE_DO_JOB_DONE, 0));
-    rig_give_units(b, JOB, 0, 0, 0);
-    (void)rig_got(b, CORE_DO_JOB_DONE);
+    for (int i = 0; i < 2; i++) { /* also when it was sealed, and done */
+        rig_job_event(b, CORE_EVENT_UNITS_ADDED);
+        (void)rig_got(b, CORE_DO_LOAD_UNITS);
+        rig_job_event(b, CORE_EVENT_JOB_SEALED);
+        assert_null(rig_nth(b, CORE_DO_JOB_DONE, 0));
+        rig_give_units(b, JOB, 0, 0, 0);
+        (void)rig_got(b, CORE_DO_JOB_DONE);
+    }
 }
 
 static void test_core_a_full_disk_blocks_new_units_until_there_is_room(void **state)

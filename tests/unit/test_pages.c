@@ -318,7 +318,7 @@ static void test_pages_heads_and_copies_are_found(void **state)
         bad.bytes[page * page_bytes] ^= 1;
         if (look(&bad).n == 0)
             continue; /* free: nobody reads it */
-        for (size_t bit = 0; bit < 8 * (size_t)(h.lower < 64 ? h.lower : 64); bit += 5) {
+        for (size_t bit = 0; bit < 8 * (size_t)(h.lower < 64 ? h.lower : 64); bit += 11) {
             if (bit / 8 >= offsetof(struct page_head, pad) && bit / 8 < offsetof(struct page_head, flags))
                 continue; /* of no meaning here */
             memcpy(bad.bytes, good.bytes, good.n);
@@ -367,6 +367,62 @@ static void test_pages_a_damaged_store_is_not_written_to(void **state)
     assert_memory_equal(after.bytes, bad.bytes, bad.n);
     free(bad.bytes);
     free(after.bytes);
+}
+
+/* The first branch page leads to one page alone: LMDB asserts that there are two. */
+static void spoil_a_branch(const struct fixture *f)
+{
+    const size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    struct file bad = load(f->data);
+    unsigned n = 0;
+
+    for (size_t page = N_METAS; page < bad.n / page_bytes; page++) {
+        struct page_head h = page_head(bad.bytes + page * page_bytes);
+
+        if (h.flags != PAGE_BRANCH)
+            continue;
+        h.lower = sizeof(h) + sizeof(uint16_t);
+        memcpy(bad.bytes + page * page_bytes, &h, sizeof(h));
+        n++;
+    }
+    assert_true(n > 0);
+    save(f->data, &bad);
+    free(bad.bytes);
+}
+
+static void test_pages_an_assertion_of_lmdb_names_the_store(void **state)
+{
+    const struct fixture *f = *state;
+    char said[2000] = "";
+    int status, ends[2];
+    ssize_t n;
+    pid_t child;
+
+    make_store(f, 250);
+    spoil_a_branch(f);
+    assert_int_equal(pipe(ends), 0);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct reader_row row;
+        struct reader *r;
+
+        (void)signal(SIGSEGV, SIG_DFL);
+        (void)dup2(ends[1], STDERR_FILENO);
+        if (reader_open(f->path, false, &r, NULL) == 0) /* which trusts the pages */
+            for (uint64_t i = 0; i < 2000; i++)
+                if (reader_get(r, i, &row, NULL) == -ENOMEM)
+                    break;
+        _exit(0);
+    }
+    (void)close(ends[1]);
+    n = read(ends[0], said, sizeof(said) - 1);
+    (void)close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(n > 0);
+    if (!strstr(said, f->path) || !strstr(said, "data.mdb is damaged (LMDB: ") || !strstr(said, "blipline verify"))
+        fail_msg("%s", said);
+    assert_false(WIFEXITED(status));
 }
 
 /* A copy of the file as it is now, which is what a power cut leaves. */
@@ -494,6 +550,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_pages_any_bit_of_the_free_list_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_heads_and_copies_are_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_a_damaged_store_is_not_written_to, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pages_an_assertion_of_lmdb_names_the_store, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_whether_a_store_was_closed_is_known, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_of_a_store_that_is_being_written_are_sound, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_links_are_no_files_of_a_store, setup, teardown),
