@@ -19,9 +19,33 @@ static void do_refuse(struct broker *b, const struct core_action *a)
     static const enum msg_reason reasons[] = {[CORE_REFUSE_MODEL] = MSG_REASON_MODEL,
                                               [CORE_REFUSE_LIMIT] = MSG_REASON_LIMIT,
                                               [CORE_REFUSE_BAD_MESSAGE] = MSG_REASON_BAD_MESSAGE,
-                                              [CORE_REFUSE_DRAINING] = MSG_REASON_DRAINING};
+                                              [CORE_REFUSE_DRAINING] = MSG_REASON_DRAINING,
+                                              [CORE_REFUSE_STALLED] = MSG_REASON_STALLED};
 
     broker_refuse(b, a->refuse.peer, 0, reasons[a->refuse.reason], "%s", a->refuse.text);
+}
+
+static void do_bench(struct broker *b, const struct core_action *a)
+{
+    struct broker_peer *p = core_map_get(&b->peers, a->bench.peer);
+    const bool benched = a->bench.n_bad > 0;
+
+    if (!p)
+        return;
+    (void)msg_text_set(p->benched, sizeof(p->benched), benched ? a->bench.why : "");
+    if (benched)
+        log_warn("event=worker_benched peer=%llu stage=%s host=%s pid=%u failures=%u text=\"%s\" it rests, longer and "
+                 "longer, until a unit of its is good",
+                 (unsigned long long)p->number, msg_stage_name(p->stage), p->host, p->hello_pid, a->bench.n_bad,
+                 a->bench.why);
+    else
+        log_info("event=worker_back peer=%llu stage=%s host=%s pid=%u", (unsigned long long)p->number,
+                 msg_stage_name(p->stage), p->host, p->hello_pid);
+}
+
+static void do_hung(struct broker *b, const struct core_action *a)
+{
+    broker_note_hung(b, a->hung.peer, a->hung.text);
 }
 
 /* A worker that hears nothing connects again and says HELLO. */
@@ -185,6 +209,7 @@ static void do_job_done(struct broker *b, const struct core_action *a)
     job->done = true;
     log_info("event=job_done job=%llu items=%llu failed=%llu", (unsigned long long)job->id,
              (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
+    broker_log_counters(b, job);
 }
 
 static void do_job_paused(struct broker *b, const struct core_action *a)
@@ -192,13 +217,16 @@ static void do_job_paused(struct broker *b, const struct core_action *a)
     struct broker_job *job = broker_job_find(b, a->paused.job);
 
     job->paused = true;
-    broker_explain_pause(job, a->paused.n_failed, a->paused.n_finished);
+    broker_explain_pause(job, a->paused.n_failed, a->paused.n_finished, a->paused.given_up);
 }
 
 static void do_job_stopped(struct broker *b, const struct core_action *a)
 {
-    broker_job_find(b, a->job)->stopped = true;
+    struct broker_job *job = broker_job_find(b, a->job);
+
+    job->stopped = true;
     log_info("event=job_stopped job=%llu", (unsigned long long)a->job);
+    broker_log_counters(b, job);
 }
 
 static void do_job_closed(struct broker *b, const struct core_action *a)
@@ -218,6 +246,8 @@ void broker_act(struct broker *b, const struct core_action *action)
     static void (*const act[CORE_N_ACTIONS])(struct broker *, const struct core_action *) = {
         [CORE_DO_WELCOME] = do_welcome,
         [CORE_DO_REFUSE] = do_refuse,
+        [CORE_DO_BENCH] = do_bench,
+        [CORE_DO_HUNG] = do_hung,
         [CORE_DO_HELLO_AGAIN] = do_forget_peer,
         [CORE_DO_FORGET_PEER] = do_forget_peer,
         [CORE_DO_WORK] = do_work,

@@ -16,6 +16,9 @@ struct core_limits core_limits_default(void)
         .row_bytes = (uint64_t)1 << 30,
         .lease_ms = 30000,
         .worker_ms = 90000,
+        .stall_ms = 300000,
+        .first_stall_ms = 1800000,
+        .max_given_up = 32,
         .max_attempts = 3,
         .max_unblamed = 16,
         .window_units = 1024,
@@ -135,6 +138,7 @@ struct core *core_new(const struct core_limits *limits, uint64_t epoch)
     struct core *c;
 
     assert(limits->memory_bytes && limits->row_bytes && limits->lease_ms > 0 && limits->worker_ms > limits->lease_ms);
+    assert(limits->stall_ms > 0 && limits->first_stall_ms > 0);
     assert(limits->max_attempts && limits->window_units && limits->max_jobs);
     assert(limits->max_workers && limits->max_pools && limits->max_worker_items && limits->max_worker_leases);
     c = calloc(1, sizeof(*c));
@@ -186,6 +190,7 @@ void core_free(struct core *c)
     core_map_release(&c->payloads);
     core_heap_release(&c->lease_deadlines);
     core_heap_release(&c->worker_deadlines);
+    core_heap_release(&c->rests);
     free(c->jobs);
     free(c->pools);
     free(c);
@@ -292,8 +297,10 @@ int core_step(struct core *c, const struct core_event *event, int64_t now_ms, st
 
 int64_t core_next_deadline(const struct core *c)
 {
-    const int64_t due = next_due(c);
+    int64_t due = next_due(c);
 
+    if (c->rests.n && c->rests.entries[0].key < due)
+        due = c->rests.entries[0].key;
     return due == INT64_MAX ? due : due + c->stood_still_ms;
 }
 
@@ -316,6 +323,9 @@ int core_lease_get(const struct core *c, const struct core_lease_ref *ref, struc
         .n_items = t->n_rows,
         .items = t->rows,
     };
+    for (uint32_t k = 0; k < t->node; k++)
+        if (t->part->unit->job->nodes[t->node].spec.needs >> k & 1 && t->part->tasks[k].has_tensors)
+            ret->inputs[k] = t->part->tasks[k].payload;
     return 0;
 }
 
@@ -326,6 +336,7 @@ void core_stats_get(const struct core *c, struct core_stats *ret)
     ret->n_workers = (uint32_t)c->workers_by_peer.n - c->n_lost;
     ret->n_leases = (uint32_t)c->leases.n;
     memcpy(ret->workers, c->n_workers, sizeof(ret->workers));
+    memcpy(ret->benched, c->n_benched, sizeof(ret->benched));
     ret->reserved_bytes = c->reserved_bytes;
     ret->n_reserved = c->n_reserved;
     ret->row_bytes = c->row_bytes;
@@ -374,6 +385,10 @@ int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats
         s->failures = n->failures;
         s->expiries = n->expiries;
         s->isolations = n->isolations;
+        s->bad_results = n->bad_results;
+        s->returns = n->returns;
+        s->stalls = n->stalls;
+        s->tensors_refused = n->tensors_refused;
     }
     return 0;
 }

@@ -27,6 +27,11 @@
  *    worker_ms it is forgotten. So workers must send heartbeats when they hold nothing, too. One that is heard
  *    and yet lets leases expire gets one at a time, with growing pauses, until it ends one itself; its units are not
  *    blamed for what expires meanwhile.
+ *  - A worker that fails or hands back again and again, or whose tensors are refused, gets one lease at a time, with
+ *    growing pauses, until it gives a result that is good. While another could do its units they are not blamed for it;
+ *    what failed is given to another worker, where there is one, and no item is quarantined before two have failed it.
+ *  - A lease that lasts far longer than others took ends in any case (stall_ms, first_stall_ms): its worker is cut off.
+ *    CORE_DO_HUNG names workers that get nowhere, so that whoever started them can end them.
  *  - Failures that surge (so many items in a row, or so large a share of them: JOB_OPEN says) pause the job before they
  *    are written down: CORE_DO_JOB_PAUSED. Units that end in failed items are held until a good item follows, or nothing
  *    else is left to do; a surge puts those that are held, and what fails from then on, back among the units to be done.
@@ -64,16 +69,19 @@ struct core;
 struct core_faults;
 
 struct core_limits {
-    uint64_t memory_bytes; /* tensors kept between nodes, all jobs */
-    uint64_t row_bytes;    /* rows kept for commits, all jobs */
-    int64_t lease_ms;      /* a lease not extended for this long is void */
-    int64_t worker_ms;     /* a worker not heard for this long is forgotten; > lease_ms */
-    uint32_t max_attempts; /* failures of a single item before quarantine */
-    uint32_t max_unblamed; /* RETURNs and lost payloads of a part that go unpunished; later ones count as failures */
-    uint32_t window_units; /* units of one job held in memory */
-    uint32_t max_jobs;     /* open at once */
-    uint32_t max_workers;  /* connected at once; more are refused */
-    uint32_t max_pools;    /* distinct (stage, fingerprint) among connected workers */
+    uint64_t memory_bytes;  /* tensors kept between nodes, all jobs */
+    uint64_t row_bytes;     /* rows kept for commits, all jobs */
+    int64_t lease_ms;       /* a lease not extended for this long is void */
+    int64_t worker_ms;      /* a worker not heard for this long is forgotten; > lease_ms */
+    int64_t stall_ms;       /* a lease may last so long, and as much longer as the others' speed says */
+    int64_t first_stall_ms; /* the same while there is no speed to measure by: so long without an item done */
+    uint32_t max_given_up;  /* so many quarantined items in a row pause a job that lets any number fail; 0: none does */
+    uint32_t max_attempts;  /* failures of a single item before quarantine */
+    uint32_t max_unblamed;  /* RETURNs and lost payloads of a part that go unpunished; later ones count as failures */
+    uint32_t window_units;  /* units of one job held in memory */
+    uint32_t max_jobs;      /* open at once */
+    uint32_t max_workers;   /* connected at once; more are refused */
+    uint32_t max_pools;     /* distinct (stage, fingerprint) among connected workers */
     uint32_t max_worker_items;        /* a worker's window is cut to this */
     uint32_t max_worker_leases;       /* held by one worker */
     const struct core_faults *faults; /* NULL but in the simulator's planted-bug tests */
@@ -96,6 +104,10 @@ struct core_faults {
     bool never_pause;               /* failures surge and nothing happens */
     bool forget_put_back;           /* what a surge puts back is not loaded again */
     bool redo_all;                  /* a unit with some items to be done again does all of them */
+    bool never_bench;               /* workers that fail are not slowed */
+    bool blame_always;              /* what a worker fails that fails everything is held against the units */
+    bool same_worker_again;         /* what failed may go to the worker that failed it */
+    bool never_stall;               /* a lease may last for ever */
 };
 
 /* -- graph of a job ------------------------------------------------------------------------------------------------ */
@@ -207,6 +219,7 @@ struct core_event {
             uint64_t peer, epoch;
             const uint64_t *leases; /* extends exactly these */
             uint32_t n;
+            uint64_t items; /* that it has done, as it says */
         } heartbeat;
         struct {
             uint64_t peer;
@@ -226,6 +239,9 @@ struct core_event {
             struct core_lease_ref lease;
             const char *code; /* a word, and a sentence for people; cut to CORE_CODE_BYTES, CORE_TEXT_BYTES; NULL: "" */
             const char *text;
+            bool bad_result; /* what it sent was not what was asked for */
+            uint32_t
+                refused; /* bit k: the tensors of node k that it got are not what their maker said: not its fault */
         } failure;
         struct {
             uint64_t job;
@@ -239,6 +255,8 @@ struct core_event {
 enum core_action_type {
     CORE_DO_WELCOME,     /* .peer */
     CORE_DO_REFUSE,      /* .refuse: then forget the peer */
+    CORE_DO_BENCH,       /* .bench: what this worker did went wrong again and again; or it is trusted again */
+    CORE_DO_HUNG,        /* .hung: this worker gets nowhere */
     CORE_DO_HELLO_AGAIN, /* .peer: it speaks but is not known (timed out, replaced, refused): make it say HELLO again */
     CORE_DO_FORGET_PEER, /* .peer: silent too long, lost or replaced; the core knows it no more */
     CORE_DO_WORK,        /* .work: send it */
@@ -255,7 +273,13 @@ enum core_action_type {
     CORE_N_ACTIONS
 };
 
-enum core_refuse_reason { CORE_REFUSE_MODEL, CORE_REFUSE_LIMIT, CORE_REFUSE_BAD_MESSAGE, CORE_REFUSE_DRAINING };
+enum core_refuse_reason {
+    CORE_REFUSE_MODEL,
+    CORE_REFUSE_LIMIT,
+    CORE_REFUSE_BAD_MESSAGE,
+    CORE_REFUSE_DRAINING,
+    CORE_REFUSE_STALLED
+};
 
 /* Masks: bit i of word i / 64 is the part's item `first + i` (items are counted within the unit); `count` bits. */
 struct core_input {
@@ -312,6 +336,15 @@ struct core_action {
             const char *text; /* names what was wanted and what was found */
         } refuse;
         struct {
+            uint64_t peer;
+            uint32_t n_bad;  /* in a row; 0: it is benched no more */
+            const char *why; /* what came last */
+        } bench;
+        struct {
+            uint64_t peer;
+            const char *text;
+        } hung;
+        struct {
             uint64_t job;
             uint32_t from_unit; /* the first to look at */
             uint32_t max;
@@ -324,7 +357,8 @@ struct core_action {
         struct {
             uint64_t job;
             uint64_t n_failed;
-            uint64_t n_finished; /* of so many; 0: in a row */
+            uint64_t n_finished;  /* of so many; 0: in a row */
+            const char *given_up; /* why the last one was quarantined; NULL: it was not */
         } paused;
         struct core_work work;
         struct core_commit commit;
@@ -361,7 +395,8 @@ int64_t core_next_deadline(const struct core *c);
 struct core_lease_info {
     uint64_t job;
     uint32_t unit, node, first, count, n_items;
-    const uint64_t *items; /* valid until the next core_step */
+    const uint64_t *items;           /* valid until the next core_step */
+    uint64_t inputs[CORE_MAX_NODES]; /* payloads whose tensors it was given; 0: none of this node */
 };
 /* -ESTALE: no such lease of that peer in this epoch (RESULT would be dropped and counted). */
 int core_lease_get(const struct core *c, const struct core_lease_ref *ref, struct core_lease_info *ret) CHECK_RESULT;
@@ -384,6 +419,9 @@ struct core_node_stats {
     uint64_t items_done;
     uint64_t failures, expiries; /* FAILURE and GONE; leases that ran out */
     uint64_t isolations;         /* of the failures: workers lost with a part in suspicion that ran alone */
+    uint64_t bad_results;        /* of the failures */
+    uint64_t returns, stalls;    /* RETURN; leases that lasted too long */
+    uint64_t tensors_refused;    /* made here, and not what their maker said */
 };
 
 /* Of this process; what was done before it started the store knows. */
@@ -401,10 +439,12 @@ struct core_job_stats {
 struct core_stats {
     uint32_t n_jobs, n_workers, n_leases;
     uint32_t workers[CORE_MAX_STAGES]; /* by stage */
+    uint32_t benched[CORE_MAX_STAGES]; /* of those */
     uint32_t n_reserved;               /* parts on their way */
     uint64_t reserved_bytes;
     uint64_t row_bytes; /* rows kept for commits */
     uint64_t events, leases_granted, results, failures, expiries, returns, payloads_lost, splits, quarantined;
+    uint64_t benches, stalls, tensors_refused;
     uint64_t dropped_stale;   /* results, failures, returns under no lease of theirs */
     uint64_t dropped_unknown; /* messages of peers that are not known */
     uint64_t dropped_bad; /* results whose rows do not fit the WORK, heartbeats too long; answers nobody waits for */

@@ -43,7 +43,10 @@ static void emit_work(struct core *c, const struct core_lease *l)
 
 static void extend(struct core *c, struct core_lease *l)
 {
-    if (core_heap_set(&c->lease_deadlines, &l->deadline_place, c->now_ms + c->limits.lease_ms, l) < 0)
+    const int64_t stall_ms = core_stall_at(c, l);
+
+    l->until_ms = c->now_ms + c->limits.lease_ms;
+    if (core_heap_set(&c->lease_deadlines, &l->deadline_place, l->until_ms < stall_ms ? l->until_ms : stall_ms, l) < 0)
         core_break(c);
 }
 
@@ -69,6 +72,8 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
         .n_items = t->n_rows,
         .attempt = t->part->failures,
         .n_bytes = j->nodes[t->node].in_bytes * t->n_rows,
+        .granted_ms = c->now_ms,
+        .held_at_grant = w->held_items + t->n_rows,
         .alone = core_part_is_alone(t->part),
         .on_trial = w->n_late > 0,
     };
@@ -128,6 +133,7 @@ void core_lease_lost(struct core *c, struct core_lease *l, const char *text)
     n->failures++;
     n->isolations += l->alone;
     c->counters.failures++;
+    core_task_failed_on(l->task, l->worker);
     lease_fails(c, l, "worker_lost", text);
 }
 
@@ -174,6 +180,7 @@ static void heartbeat(struct core *c, struct core_worker *w, const struct core_e
 
     if (e->heartbeat.epoch != c->epoch)
         return;
+    core_stall_heard(c, w, e->heartbeat.items);
     if (n > c->limits.max_worker_leases) {
         c->counters.dropped_bad++;
         n = c->limits.max_worker_leases;
@@ -206,7 +213,8 @@ static void not_late(struct core_worker *w, struct core *c)
     if (w->n_late == 0)
         return;
     w->n_late = 0;
-    w->rest_until_ms = 0;
+    if (!core_worker_is_careful(w))
+        core_heap_remove(&c->rests, &w->rest_place);
     w->silent = w->lost;
     core_worker_update(w, c);
 }
@@ -215,7 +223,7 @@ static void result(struct core *c, const struct core_event *e)
 {
     struct core_lease *l = find_lease(c, &e->result.lease);
     struct core_task *t;
-    uint64_t host;
+    uint64_t host, maker;
     char text[96];
 
     assert(e->result.payload != 0 && !core_map_get(&c->payloads, e->result.payload));
@@ -225,19 +233,25 @@ static void result(struct core *c, const struct core_event *e)
     }
     t = l->task;
     host = l->worker->host;
+    maker = l->worker->name_key;
     not_late(l->worker, c);
     if (e->result.n_rows == t->n_rows) {
+        core_stall_measure(c, l);
+        core_worker_did_well(c, l);
         core_lease_end(c, l);
         c->counters.results++;
-        core_task_result(t, e, host);
+        t->host = host;
+        t->maker = maker;
+        core_task_result(t, e);
         return;
     }
     c->counters.dropped_bad++;
     core_emit_id(c, CORE_DO_DROP_PAYLOAD, e->result.payload);
     snprintf(text, sizeof(text), "a result of %u rows where %u were asked for", e->result.n_rows, t->n_rows);
     t->part->unit->job->nodes[t->node].failures++;
+    t->part->unit->job->nodes[t->node].bad_results++;
     c->counters.failures++;
-    lease_fails(c, l, "bad_result", text);
+    core_lease_fails(c, l, "bad_result", text);
 }
 
 static void failure(struct core *c, const struct core_event *e)
@@ -247,9 +261,14 @@ static void failure(struct core *c, const struct core_event *e)
     if (!l)
         return;
     not_late(l->worker, c);
+    if (e->failure.refused) {
+        core_lease_refuses(c, l, e->failure.refused, e->failure.text ? e->failure.text : "");
+        return;
+    }
     l->task->part->unit->job->nodes[l->task->node].failures++;
+    l->task->part->unit->job->nodes[l->task->node].bad_results += e->failure.bad_result;
     c->counters.failures++;
-    lease_fails(c, l, e->failure.code ? e->failure.code : "", e->failure.text ? e->failure.text : "");
+    core_lease_fails(c, l, e->failure.code ? e->failure.code : "", e->failure.text ? e->failure.text : "");
 }
 
 static void hand_back(struct core *c, const struct core_event *e)
@@ -259,7 +278,7 @@ static void hand_back(struct core *c, const struct core_event *e)
     if (!l)
         return;
     not_late(l->worker, c);
-    core_lease_give_back(c, l);
+    core_lease_returned(c, l);
 }
 
 void core_lease_event(struct core *c, struct core_worker *w, const struct core_event *e)
@@ -290,8 +309,11 @@ static void lease_expires(struct core *c, struct core_lease *l)
     if (on_trial || w->n_late == 0)
         w->n_late++;
     if (on_trial)
-        w->rest_until_ms = c->now_ms + (c->limits.lease_ms << (w->n_late < 6 ? w->n_late - 2 : 4));
+        core_worker_rest(c, w, c->limits.lease_ms << (w->n_late < 6 ? w->n_late - 2 : 4));
+    if (on_trial && w->n_late == 2)
+        core_emit_hung(c, w, "it is heard, and lets its units wait");
     w->silent = true;
+    core_task_failed_on(t, w);
     core_lease_end(c, l);
     if (on_trial)
         core_task_returned(t, attempt);
@@ -303,12 +325,32 @@ static void lease_expires(struct core *c, struct core_lease *l)
         core_worker_forget(c, w);
 }
 
+/* It was not extended; or it lasted too long; or too long by what was known when it was extended. */
+static void lease_is_due(struct core *c, struct core_lease *l)
+{
+    const int64_t stall_ms = core_stall_at(c, l);
+
+    if (l->until_ms <= c->now_ms)
+        lease_expires(c, l);
+    else if (stall_ms <= c->now_ms)
+        core_worker_stalls(c, l);
+    else if (core_heap_set(&c->lease_deadlines, &l->deadline_place, l->until_ms < stall_ms ? l->until_ms : stall_ms,
+                           l) < 0)
+        core_break(c);
+}
+
 void core_expire(struct core *c)
 {
-    struct core_heap *leases = &c->lease_deadlines, *workers = &c->worker_deadlines;
+    struct core_heap *leases = &c->lease_deadlines, *workers = &c->worker_deadlines, *rests = &c->rests;
 
     while (leases->n && leases->entries[0].key <= c->now_ms && !c->broken)
-        lease_expires(c, leases->entries[0].item);
+        lease_is_due(c, leases->entries[0].item);
+    while (rests->n && rests->entries[0].key <= c->now_ms) {
+        struct core_worker *w = rests->entries[0].item;
+
+        core_heap_remove(rests, &w->rest_place);
+        core_worker_update(w, c);
+    }
     while (workers->n && workers->entries[0].key <= c->now_ms && !c->broken)
         core_worker_is_late(c, workers->entries[0].item);
 }

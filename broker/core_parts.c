@@ -133,7 +133,7 @@ uint32_t core_part_limit(const struct core_part *p)
 
 bool core_part_is_alone(const struct core_part *p)
 {
-    return p->split || p->failures > 0;
+    return p->split || p->failures > 0 || p->failers.n > 0;
 }
 
 /* Nodes whose inputs are there join a queue. */
@@ -213,6 +213,7 @@ bool core_part_split(struct core_part *p)
             return false;
         }
         pieces[k]->split = true;
+        pieces[k]->failed_before = p->failed_before;
         first = piece_end(p, k, n);
     }
     while (*at != p)

@@ -19,7 +19,11 @@
 #include "broker/core.h"
 #include "broker/core_table.h"
 
-enum { CORE_PIECES = 8 }; /* of a part that is split */
+enum {
+    CORE_PIECES = 8, /* of a part that is split */
+    CORE_MAX_FAILERS = 4,
+    CORE_MAX_CUT_OFF = 64
+};
 
 struct core_part;
 struct core_unit;
@@ -54,10 +58,24 @@ struct core_task {
     uint64_t payload;              /* done: its output, 0 once dropped */
     bool has_tensors, has_rows;    /* what of the payload is still there */
     uint64_t row_bytes;            /* kept rows */
-    uint64_t host;                 /* done: where the output was made */
+    uint64_t host, maker;          /* done: where the output was made, and by whom (core_worker.name_key) */
     uint64_t *rows;                /* leased, done: the items that went in */
     uint64_t *ok;                  /* done: the items that came out */
     uint32_t n_rows, n_ok;
+};
+
+/* The last workers that failed a part, each at which node. */
+struct core_failers {
+    struct {
+        uint64_t name;
+        uint32_t node;
+    } list[CORE_MAX_FAILERS]; /* a ring */
+    uint32_t n;               /* ever */
+};
+
+/* How long items take. */
+struct core_pace {
+    uint64_t ms, n_items;
 };
 
 /* A run of items of a unit that goes through the graph as one. */
@@ -68,8 +86,10 @@ struct core_part {
     uint32_t n_wanted; /* of the items: all, but where some of a unit are done again */
     uint32_t n_alive;
     uint32_t failures, unblamed;
+    struct core_failers failers;
     uint32_t n_done;         /* tasks */
     bool split;              /* not the whole unit as it was loaded */
+    bool failed_before;      /* a lease of it, or of what it is a piece of, has ended badly */
     bool finished;           /* all nodes done, or no item left */
     bool quarantined;        /* finished, by giving up */
     uint64_t reserved_bytes; /* 0: holds no memory (see is_reserved) */
@@ -117,7 +137,8 @@ struct core_job_node {
     uint64_t row_bytes; /* of an item's kept rows, the most so far */
     struct core_queue queues[CORE_N_QUEUES];
     uint32_t n_leased;
-    uint64_t items_done, failures, expiries, isolations;
+    uint64_t items_done, failures, expiries, isolations, bad_results, returns, stalls, tensors_refused;
+    struct core_pace pace; /* of a worker at this node */
 };
 
 struct core_job {
@@ -153,7 +174,7 @@ struct core_pool {
     uint32_t stage;
     uint8_t fingerprint[CORE_FINGERPRINT_BYTES];
     uint64_t serial;
-    uint32_t n_workers;
+    uint32_t n_workers, n_good;   /* good: in good standing */
     struct core_heap room;        /* workers that may get more, the emptiest first */
     struct core_worker *clearing; /* gets nothing until it is empty: a task that must run alone waits */
     bool blocked, wanted;         /* within one round of scheduling */
@@ -173,6 +194,8 @@ struct core_lease {
     uint32_t deadline_place;
     uint32_t n_items, attempt; /* attempt: the part's failures when it was granted */
     uint64_t n_bytes;
+    int64_t granted_ms, until_ms; /* until_ms: unless a heartbeat extends it */
+    uint32_t held_at_grant;       /* items of its worker, its own included */
     bool alone;
     bool on_trial;  /* granted while its worker was late */
     bool confirmed; /* within core_leases_confirm */
@@ -188,11 +211,22 @@ struct core_worker {
     uint64_t window_bytes, held_bytes;
     struct core_lease *leases;
     int64_t heard_ms;
-    bool silent;     /* a lease of it expired, or lease_ms passed, and nothing was heard since */
-    uint32_t n_late; /* rounds of expiry since it last ended a lease itself */
+    bool silent;         /* a lease of it expired, or lease_ms passed, and nothing was heard since */
+    uint32_t n_late;     /* rounds of expiry since it last ended a lease itself */
+    uint32_t rest_place; /* in core.rests: it gets nothing until rest_until_ms */
     int64_t rest_until_ms;
-    bool holds_alone; /* its only lease wants no company */
-    bool lost;        /* its connection is; silent, and its leases go on */
+    uint32_t n_bad;     /* leases in a row that ended badly */
+    uint32_t n_refused; /* tensors of its in a row that were refused */
+    bool good;          /* counted in pool->n_good */
+    bool benched;
+    char why[CORE_CODE_BYTES + CORE_TEXT_BYTES]; /* the last thing that went wrong */
+    struct core_pace pace;
+    int64_t ended_ms;    /* when it last gave a result */
+    uint64_t items_said; /* by its last heartbeat that said more */
+    int64_t moved_ms;    /* when that was */
+    uint32_t n_moves;    /* since ended_ms */
+    bool holds_alone;    /* its only lease wants no company */
+    bool lost;           /* its connection is; silent, and its leases go on */
 };
 
 struct core {
@@ -206,7 +240,9 @@ struct core {
     uint32_t n_jobs;
     struct core_job *touched;
     struct core_map jobs_by_id, workers_by_peer, workers_by_name, groups, leases, payloads /* -> task */;
-    struct core_heap lease_deadlines, worker_deadlines;
+    struct core_heap lease_deadlines, worker_deadlines, rests;
+    uint64_t cut_off[CORE_MAX_CUT_OFF]; /* names of workers; a ring */
+    uint32_t n_cut_off;
     struct core_pool **pools;
     uint32_t n_pools;
     uint64_t next_lease, next_pool_serial, vtime;
@@ -214,6 +250,7 @@ struct core {
     uint32_t n_reserved, n_commits, n_lost;
     int64_t stood_still_ms; /* the caller's time less ours */
     uint32_t n_ready[CORE_MAX_STAGES], n_ready_alone[CORE_MAX_STAGES], n_workers[CORE_MAX_STAGES];
+    uint32_t n_benched[CORE_MAX_STAGES];
     struct core_stats counters; /* only its uint64_t counters */
     struct core_action dummy;   /* what core_emit returns when there is no memory */
 };
@@ -271,22 +308,27 @@ bool core_part_split(struct core_part *p); /* into CORE_PIECES at most; false: n
 /* core_tasks.c */
 void core_task_drop_payload(struct core_task *t);
 void core_task_drop_tensors(struct core_task *t);
-void core_task_result(struct core_task *t, const struct core_event *e, uint64_t host);
+void core_task_result(struct core_task *t, const struct core_event *e);
 /* The lease has ended badly, or handed back. `attempt`: the part's failures when it was granted. */
 void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text);
 void core_task_returned(struct core_task *t, uint32_t attempt);
+void core_task_again(struct core_task *t);      /* ready once more */
+void core_part_is_suspect(struct core_part *p); /* since now: what is queued changes its queue */
 void core_payload_lost(struct core *c, uint64_t payload);
 
 /* core_schedule.c */
 void core_queue_push(struct core_task *t, bool front);
 void core_queue_remove(struct core_task *t);
 void core_schedule(struct core *c);
+bool core_pool_matches(const struct core_pool *p, const struct core_job_node *n);
 
 /* core_workers.c */
 void core_worker_hello(struct core *c, const struct core_event *e);
 void core_worker_event(struct core *c, const struct core_event *e); /* all others of a peer */
 void core_worker_update(struct core_worker *w, struct core *c);     /* its room changed */
 void core_worker_is_late(struct core *c, struct core_worker *w);
+void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const char *text);
+void core_refuse(struct core *c, uint64_t peer, enum core_refuse_reason reason, const char *text);
 void core_worker_forget(struct core *c, struct core_worker *w); /* nobody is blamed for what it still holds */
 void core_workers_give_up_lost(struct core *c);
 bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
@@ -300,5 +342,26 @@ void core_lease_give_back(struct core *c, struct core_lease *l);
 void core_leases_confirm(struct core *c, struct core_worker *w, const uint64_t *leases, uint32_t n);
 void core_lease_event(struct core *c, struct core_worker *w, const struct core_event *e); /* w NULL: a stranger */
 void core_expire(struct core *c);
+
+/* core_breaker.c */
+/* They end the lease, hold it against whom it is to be held against, and queue the task again or fail it. */
+void core_lease_fails(struct core *c, struct core_lease *l, const char *code, const char *text);
+void core_lease_returned(struct core *c, struct core_lease *l);
+void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, const char *text);
+void core_worker_did_well(struct core *c, const struct core_lease *l); /* before the lease ends */
+void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms);
+bool core_worker_is_careful(const struct core_worker *w); /* one lease at a time */
+void core_worker_set_good(struct core_worker *w);         /* after whatever it depends on */
+void core_task_failed_on(struct core_task *t, const struct core_worker *w);
+bool core_task_avoids(const struct core *c, const struct core_task *t, const struct core_worker *w);
+bool core_task_needs_another(const struct core *c, const struct core_task *t); /* worker, before it is given up */
+
+/* core_stall.c */
+void core_stall_measure(struct core *c, const struct core_lease *l); /* a result has come; before the lease ends */
+void core_stall_heard(struct core *c, struct core_worker *w, uint64_t items);
+int64_t core_stall_at(const struct core *c, const struct core_lease *l);
+void core_worker_stalls(struct core *c, struct core_lease *l);
+void core_emit_hung(struct core *c, const struct core_worker *w, const char *text);
+bool core_is_cut_off(const struct core *c, uint64_t name_key);
 
 #endif

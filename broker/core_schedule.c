@@ -4,7 +4,10 @@
 #include <assert.h>
 #include <string.h>
 
-enum { ROOM_LOOKED_AT = 8 }; /* members of a pool's heap tried for a task, so that a grant's cost is bounded */
+enum {
+    ROOM_LOOKED_AT = 8,   /* members of a pool's heap tried for a task, so that a grant's cost is bounded */
+    ALONE_LOOKED_AT = 64, /* tasks that must be alone and wait, of one queue */
+};
 
 static struct core_job_node *node_of(const struct core_task *t)
 {
@@ -60,7 +63,7 @@ void core_queue_remove(struct core_task *t)
 
 /* -- what a task asks for ------------------------------------------------------------------------------------------ */
 
-static bool pool_matches(const struct core_pool *p, const struct core_job_node *n)
+bool core_pool_matches(const struct core_pool *p, const struct core_job_node *n)
 {
     return p->stage == n->spec.stage &&
            (n->any_fingerprint || memcmp(p->fingerprint, n->spec.fingerprint, CORE_FINGERPRINT_BYTES) == 0);
@@ -138,7 +141,7 @@ static struct core_worker *find_worker(const struct core *c, const struct core_p
 static bool any_pool_open(const struct core *c, const struct core_job_node *n)
 {
     for (uint32_t i = 0; i < c->n_pools; i++)
-        if (pool_matches(c->pools[i], n) && !c->pools[i]->blocked)
+        if (core_pool_matches(c->pools[i], n) && !c->pools[i]->blocked)
             return true;
     return false;
 }
@@ -187,7 +190,7 @@ static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
         struct core_worker *w = NULL;
 
         for (uint32_t i = 0; i < c->n_pools && !w; i++)
-            if (pool_matches(c->pools[i], node_of(t)) && !c->pools[i]->blocked) {
+            if (core_pool_matches(c->pools[i], node_of(t)) && !c->pools[i]->blocked) {
                 w = find_worker(c, c->pools[i], t);
                 c->pools[i]->blocked = !w;
             }
@@ -202,28 +205,6 @@ static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
 
 /* -- tasks that must be alone -------------------------------------------------------------------------------------- */
 
-/* An empty worker, or one that is told to become empty: then NULL for now. */
-static struct core_worker *find_empty(struct core *c, const struct core_job_node *n)
-{
-    for (uint32_t i = 0; i < c->n_pools; i++) {
-        struct core_pool *p = c->pools[i];
-        struct core_worker *w = p->room.n ? p->room.entries[0].item : NULL;
-
-        if (!pool_matches(p, n))
-            continue;
-        p->wanted = true;
-        if (p->clearing && p->clearing->n_leases == 0 && p->clearing->pool_place)
-            return p->clearing;
-        if (w && w->n_leases == 0)
-            return w;
-        if (!p->clearing && w) {
-            p->clearing = w;
-            core_worker_update(w, c);
-        }
-    }
-    return NULL;
-}
-
 static void clearing_ends(struct core *c, struct core_pool *p)
 {
     struct core_worker *w = p->clearing;
@@ -231,6 +212,68 @@ static void clearing_ends(struct core *c, struct core_pool *p)
     p->clearing = NULL;
     if (w)
         core_worker_update(w, c);
+}
+
+/* The emptiest that may have it. */
+static struct core_worker *emptiest(const struct core *c, const struct core_pool *p, const struct core_task *t)
+{
+    const struct core_heap_entry *best = NULL;
+
+    for (size_t i = 0; i < p->room.n && i < ROOM_LOOKED_AT; i++)
+        if (!core_task_avoids(c, t, p->room.entries[i].item) && (!best || p->room.entries[i].key < best->key))
+            best = &p->room.entries[i];
+    return best ? best->item : NULL;
+}
+
+/* An empty worker, or one that is told to become empty: then NULL for now. */
+static struct core_worker *find_empty(struct core *c, const struct core_task *t)
+{
+    const struct core_job_node *n = node_of(t);
+
+    for (uint32_t i = 0; i < c->n_pools; i++) {
+        struct core_pool *p = c->pools[i];
+        struct core_worker *w;
+
+        if (!core_pool_matches(p, n))
+            continue;
+        w = emptiest(c, p, t);
+        p->wanted = true;
+        if (p->clearing && p->clearing->n_leases == 0 && p->clearing->pool_place &&
+            !core_task_avoids(c, t, p->clearing))
+            return p->clearing;
+        if (w && w->n_leases == 0)
+            return w;
+        if (w && (!p->clearing || core_task_avoids(c, t, p->clearing))) {
+            clearing_ends(c, p);
+            p->clearing = w;
+            core_worker_update(w, c);
+        }
+    }
+    return NULL;
+}
+
+/* Of a queue, the first few: those that wait for some worker do not keep others from another one. */
+static void schedule_queue_alone(struct core *c, const struct core_queue *q, bool fresh, bool *memory_wait)
+{
+    uint32_t n_waiting = 0;
+
+    for (struct core_task *t = q->first, *next; t && n_waiting < ALONE_LOOKED_AT; t = next) {
+        struct core_worker *w = find_empty(c, t);
+
+        next = t->next;
+        if (w && fresh && (*memory_wait || !memory_allows(c, t->part))) {
+            *memory_wait = true;
+            return;
+        }
+        n_waiting += !w;
+        if (!w)
+            continue;
+        if (w->pool->clearing == w)
+            clearing_ends(c, w->pool);
+        grant(c, t, w);
+        if (c->broken)
+            return;
+    }
 }
 
 static void schedule_alone(struct core *c, uint32_t stage, bool *memory_wait)
@@ -241,20 +284,12 @@ static void schedule_alone(struct core *c, uint32_t stage, bool *memory_wait)
         for (uint32_t k = 0; k < 2 * j->n_nodes; k++) {
             struct core_job_node *n = &j->nodes[k / 2];
             bool fresh = k & 1;
-            struct core_queue *q = &n->queues[fresh ? CORE_QUEUE_FRESH_ALONE : CORE_QUEUE_READY_ALONE];
-            struct core_worker *w = NULL;
 
-            while (n->spec.stage == stage && q->first && (!fresh || may_start(j)) && (w = find_empty(c, n))) {
-                if (fresh && (*memory_wait || !memory_allows(c, q->first->part))) {
-                    *memory_wait = true;
-                    break;
-                }
-                if (w->pool->clearing)
-                    clearing_ends(c, w->pool);
-                grant(c, q->first, w);
-                if (c->broken)
-                    return;
-            }
+            if (n->spec.stage == stage && (!fresh || may_start(j)))
+                schedule_queue_alone(c, &n->queues[fresh ? CORE_QUEUE_FRESH_ALONE : CORE_QUEUE_READY_ALONE], fresh,
+                                     memory_wait);
+            if (c->broken)
+                return;
         }
     }
 }

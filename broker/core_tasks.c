@@ -87,7 +87,7 @@ static void keep_rows(struct core_task *t, uint64_t bytes)
 }
 
 /* The lease has ended; the payload is the core's. */
-void core_task_result(struct core_task *t, const struct core_event *e, uint64_t host)
+void core_task_result(struct core_task *t, const struct core_event *e)
 {
     struct core_part *p = t->part;
     struct core_job *j = p->unit->job;
@@ -97,7 +97,6 @@ void core_task_result(struct core_task *t, const struct core_event *e, uint64_t 
         return;
     }
     t->state = CORE_TASK_DONE;
-    t->host = host;
     t->payload = e->result.payload;
     take_rows(t, e->result.ok);
     t->has_tensors = true;
@@ -159,7 +158,7 @@ static void put_attempts(struct core_unit *u)
 
 /* Ready once more. A part that holds nothing gives its reservation back: a stopped job has nothing in flight then, and
  * does not wait for a worker that may never come. */
-static void task_again(struct core_task *t)
+void core_task_again(struct core_task *t)
 {
     struct core_part *p = t->part;
     bool holds = p->n_done > 0;
@@ -173,7 +172,7 @@ static void task_again(struct core_task *t)
 }
 
 /* From now on it runs alone. Its leases elsewhere in the graph go on; what is queued changes its queue. */
-static void part_is_suspect(struct core_part *p)
+void core_part_is_suspect(struct core_part *p)
 {
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
         if (p->tasks[k].state == CORE_TASK_READY) {
@@ -215,17 +214,20 @@ void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, c
     struct core_part *p = t->part;
 
     if (attempt != p->failures) {
-        task_again(t);
+        core_task_again(t);
         return;
     }
     part_note(p, code, text);
     if (++p->failures >= core_part_limit(p) && !core_of_part(p)->faults.never_split) {
-        part_gives_up(p);
-        return;
+        if (p->count > 1 || !core_task_needs_another(core_of_part(p), t)) {
+            part_gives_up(p);
+            return;
+        }
+        p->failures--; /* until another worker has said the same */
     }
     put_attempts(p->unit);
-    part_is_suspect(p);
-    task_again(t);
+    core_part_is_suspect(p);
+    core_task_again(t);
 }
 
 void core_task_returned(struct core_task *t, uint32_t attempt)
@@ -233,7 +235,7 @@ void core_task_returned(struct core_task *t, uint32_t attempt)
     if (++t->part->unblamed > core_of_part(t->part)->limits.max_unblamed)
         core_task_failed(t, attempt, "returned", "handed back too often");
     else
-        task_again(t);
+        core_task_again(t);
 }
 
 void core_payload_lost(struct core *c, uint64_t payload)

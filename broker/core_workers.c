@@ -11,18 +11,20 @@
 
 static bool has_room(const struct core_worker *w, const struct core *c)
 {
-    if (w->silent || w->holds_alone || w->window_items == 0 || w->n_leases >= c->limits.max_worker_leases)
+    if (w->silent || w->rest_place || w->holds_alone || w->window_items == 0 ||
+        w->n_leases >= c->limits.max_worker_leases)
         return false;
     if (w->n_leases == 0)
         return true;
-    return w->pool->clearing != w && w->n_late == 0 && w->held_items < w->window_items;
+    return w->pool->clearing != w && w->n_late == 0 && !core_worker_is_careful(w) && w->held_items < w->window_items;
 }
 
 void core_worker_update(struct core_worker *w, struct core *c)
 {
     int64_t key;
 
-    if (w->pool->clearing == w && (w->silent || w->window_items == 0))
+    core_worker_set_good(w);
+    if (w->pool->clearing == w && (w->silent || w->rest_place || w->window_items == 0))
         w->pool->clearing = NULL; /* nobody waits for one that may never be free */
     if (!has_room(w, c)) {
         core_heap_remove(&w->pool->room, &w->pool_place);
@@ -31,7 +33,7 @@ void core_worker_update(struct core_worker *w, struct core *c)
     }
     /* The empty ones first, they take a task of any size; then by free items; those on trial last. */
     key = (int64_t)w->window_items - w->held_items + (w->n_leases == 0 ? (int64_t)1 << 32 : 0);
-    if (w->n_late > 0)
+    if (w->n_late > 0 || core_worker_is_careful(w))
         key = 0;
     if (core_heap_set(&w->pool->room, &w->pool_place, -key, w) < 0 ||
         core_heap_set(&w->group->room, &w->group_place, -key, w) < 0)
@@ -118,7 +120,7 @@ static void group_put(struct core *c, struct core_group *g, uint64_t key)
 
 /* -- coming and going ---------------------------------------------------------------------------------------------- */
 
-static void remove_worker(struct core *c, struct core_worker *w, bool clean, const char *text)
+void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const char *text)
 {
     struct core_pool *p = w->pool;
 
@@ -134,6 +136,8 @@ static void remove_worker(struct core *c, struct core_worker *w, bool clean, con
             core_lease_lost(c, l, text);
     }
     core_heap_remove(&c->worker_deadlines, &w->deadline_place);
+    core_heap_remove(&c->rests, &w->rest_place);
+    c->n_benched[p->stage] -= w->benched;
     core_map_take(&c->workers_by_peer, w->peer);
     if (w->name_key)
         core_map_take(&c->workers_by_name, w->name_key);
@@ -153,7 +157,7 @@ static void remove_worker(struct core *c, struct core_worker *w, bool clean, con
 void core_worker_forget(struct core *c, struct core_worker *w)
 {
     core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
-    remove_worker(c, w, true, NULL);
+    core_worker_remove(c, w, true, NULL);
 }
 
 /* Its connection is lost; whether its process lives, nobody knows. It may come back under another one until its leases
@@ -204,7 +208,7 @@ void core_workers_give_up_lost(struct core *c)
 
 static void heard(struct core *c, struct core_worker *w)
 {
-    if (w->silent && !w->lost && c->now_ms >= w->rest_until_ms) {
+    if (w->silent && !w->lost) {
         w->silent = false;
         core_worker_update(w, c);
     }
@@ -213,7 +217,7 @@ static void heard(struct core *c, struct core_worker *w)
         core_break(c);
 }
 
-static void refuse(struct core *c, uint64_t peer, enum core_refuse_reason reason, const char *text)
+void core_refuse(struct core *c, uint64_t peer, enum core_refuse_reason reason, const char *text)
 {
     struct core_action *a;
     size_t n = strlen(text) + 1;
@@ -261,6 +265,12 @@ static bool is_unwanted(struct core *c, uint32_t stage, const uint8_t *fingerpri
     return true;
 }
 
+/* Of the process, under whatever connection. */
+static uint64_t name_of(const struct core_event *e)
+{
+    return core_mix64(core_mix64(e->hello.host) ^ e->hello.nonce) | 1;
+}
+
 static struct core_worker *add_worker(struct core *c, const struct core_event *e, struct core_pool *pool)
 {
     struct core_worker *w = calloc(1, sizeof(*w));
@@ -274,7 +284,7 @@ static struct core_worker *add_worker(struct core *c, const struct core_event *e
     w->host = e->hello.host;
     w->nonce = e->hello.nonce;
     w->pool = pool;
-    w->name_key = core_mix64(core_mix64(w->host) ^ w->nonce) | 1;
+    w->name_key = name_of(e);
     if (core_map_put(&c->workers_by_name, w->name_key, w) < 0)
         core_break(c);
     w->group_key = core_group_key(pool, w->host);
@@ -300,9 +310,8 @@ static bool is_of(const struct core_worker *w, const struct core_event *e)
 /* The peer's own earlier HELLO, or the process's under another connection. NULL: none that stays. */
 static struct core_worker *known_worker(struct core *c, const struct core_event *e)
 {
-    uint64_t name = core_mix64(core_mix64(e->hello.host) ^ e->hello.nonce) | 1;
     struct core_worker *w = core_map_get(&c->workers_by_peer, e->hello.peer);
-    struct core_worker *same = core_map_get(&c->workers_by_name, name);
+    struct core_worker *same = core_map_get(&c->workers_by_name, name_of(e));
 
     if (w && w == same && is_of(w, e)) {
         if (w->lost)
@@ -310,7 +319,7 @@ static struct core_worker *known_worker(struct core *c, const struct core_event 
         return w;
     }
     if (w)
-        remove_worker(c, w, false, "its worker started anew");
+        core_worker_remove(c, w, false, "its worker started anew");
     if (!same || same == w)
         return NULL;
     if (is_of(same, e)) {
@@ -318,7 +327,7 @@ static struct core_worker *known_worker(struct core *c, const struct core_event 
         return same;
     }
     core_emit_id(c, CORE_DO_FORGET_PEER, same->peer);
-    remove_worker(c, same, false, "its worker computes something else now");
+    core_worker_remove(c, same, false, "its worker computes something else now");
     return NULL;
 }
 
@@ -332,20 +341,24 @@ void core_worker_hello(struct core *c, const struct core_event *e)
     w = known_worker(c, e);
     if (!w) {
         if (e->hello.stage == 0 || e->hello.stage >= CORE_MAX_STAGES) {
-            refuse(c, e->hello.peer, CORE_REFUSE_BAD_MESSAGE, "unknown stage");
+            core_refuse(c, e->hello.peer, CORE_REFUSE_BAD_MESSAGE, "unknown stage");
+            return;
+        }
+        if (core_is_cut_off(c, name_of(e))) {
+            core_refuse(c, e->hello.peer, CORE_REFUSE_STALLED, "it kept a unit far too long: start it anew");
             return;
         }
         if (c->shutdown) {
-            refuse(c, e->hello.peer, CORE_REFUSE_DRAINING, "the broker is shutting down");
+            core_refuse(c, e->hello.peer, CORE_REFUSE_DRAINING, "the broker is shutting down");
             return;
         }
         if (is_unwanted(c, e->hello.stage, e->hello.fingerprint, text, sizeof(text))) {
-            refuse(c, e->hello.peer, CORE_REFUSE_MODEL, text);
+            core_refuse(c, e->hello.peer, CORE_REFUSE_MODEL, text);
             return;
         }
         pool = c->workers_by_peer.n < c->limits.max_workers ? pool_get(c, e->hello.stage, e->hello.fingerprint) : NULL;
         if (!pool) {
-            refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many kinds of them");
+            core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many kinds of them");
             return;
         }
         w = add_worker(c, e, pool);
@@ -385,7 +398,7 @@ void core_worker_event(struct core *c, const struct core_event *e)
 
     if (e->type == CORE_EVENT_GONE) {
         if (w && (e->gone.clean || e->gone.ended))
-            remove_worker(c, w, e->gone.clean, "its worker was lost");
+            core_worker_remove(c, w, e->gone.clean, "its worker was lost");
         else if (w)
             lose_worker(c, w);
         return;
@@ -412,8 +425,10 @@ void core_worker_is_late(struct core *c, struct core_worker *w)
     int64_t forget_at = w->heard_ms + c->limits.worker_ms;
 
     if (forget_at <= c->now_ms) {
+        if (!w->lost)
+            core_emit_hung(c, w, "it has fallen silent");
         core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
-        remove_worker(c, w, false, "its worker fell silent");
+        core_worker_remove(c, w, false, "its worker fell silent");
         return;
     }
     w->silent = true;

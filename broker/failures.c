@@ -58,7 +58,7 @@ static void add_last(const struct broker_job *job, char *text)
     buf_release(&row);
 }
 
-void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_finished)
+void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_finished, const char *given_up)
 {
     char *text = job->pause, line[96];
 
@@ -66,15 +66,21 @@ void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_
         (void)snprintf(text, MSG_TEXT_SIZE, "%" PRIu64 " of %" PRIu64 " items failed", n_failed, n_finished);
     else
         (void)snprintf(text, MSG_TEXT_SIZE, "%" PRIu64 " items in a row failed", n_failed);
-    append(text, " (in this run: ");
+    if (given_up) {
+        append(text, "; no worker could do the last of them: ");
+        append(text, given_up);
+    }
+    append(text, job->failures.codes[0].code[0] ? " (in this run: " : "");
     for (size_t i = 0; i < N_CODES && job->failures.codes[i].code[0]; i++) {
         const struct broker_failed_code *c = &job->failures.codes[i];
 
         (void)snprintf(line, sizeof(line), "%s%" PRIu64 " %s", i ? ", " : "", c->n, c->code);
         append(text, line);
     }
-    append(text, ")");
-    add_last(job, text);
+    if (job->failures.codes[0].code[0]) {
+        append(text, ")");
+        add_last(job, text);
+    }
     log_warn("event=job_paused job=%llu text=\"%s\" nothing new until it is started again", (unsigned long long)job->id,
              text);
 }

@@ -370,65 +370,13 @@ void broker_on_seal(struct broker *b, struct broker_job *job, const struct commi
 
 /* -- progress -- */
 
-static enum msg_job_state state_of(const struct broker_job *job, const struct core_job_stats *stats)
-{
-    if (job->done)
-        return MSG_JOB_DONE;
-    if (job->blocked)
-        return MSG_JOB_BLOCKED;
-    if (job->stopped)
-        return job->paused ? MSG_JOB_PAUSED : MSG_JOB_STOPPED;
-    return stats->state == CORE_JOB_IMPORTING ? MSG_JOB_IMPORTING : MSG_JOB_RUNNING;
-}
-
-static void fill_progress(struct broker *b, const struct broker_job *job, struct msg_job_progress *ret)
-{
-    struct core_job_stats stats;
-    struct core_stats all;
-
-    if (core_job_stats_get(b->core, job->id, &stats) < 0)
-        return;
-    core_stats_get(b->core, &all);
-    *ret = (struct msg_job_progress){.job = job->id,
-                                     .state = state_of(job, &stats),
-                                     .n_items = job->counters.n_items,
-                                     .n_done = job->counters.n_done,
-                                     .n_failed = job->counters.n_failed,
-                                     .n_again = job->counters.n_again,
-                                     .n_redone = job->counters.n_redone,
-                                     .n_units = job->counters.n_units,
-                                     .n_units_done = job->counters.n_units_done,
-                                     .n_stages = stats.n_nodes};
-    for (uint32_t i = 0; i < stats.n_nodes; i++) {
-        const struct core_node_stats *n = &stats.nodes[i];
-
-        ret->stages[i] = (struct msg_stage_progress){.stage = n->stage,
-                                                     .workers = all.workers[n->stage],
-                                                     .items_done = n->items_done,
-                                                     .units_ready = n->parts_ready,
-                                                     .units_leased = n->parts_leased,
-                                                     .busy_ns = job->totals[i].compute_ns,
-                                                     .decode_ns = job->totals[i].decode_ns,
-                                                     .resize_ns = job->totals[i].resize_ns,
-                                                     .failures = n->failures,
-                                                     .lease_expiries = n->expiries,
-                                                     .isolations = n->isolations};
-    }
-    if (ret->state == MSG_JOB_PAUSED)
-        memcpy(ret->text, job->pause, sizeof(ret->text));
-    else if (job->blocked)
-        memcpy(ret->text, job->text, sizeof(ret->text));
-    else
-        memcpy(ret->text, job->starved, sizeof(ret->text));
-}
-
 static void answer_progress(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
 {
     struct msg m;
 
     msg_init(&m, MSG_JOB_PROGRESS);
     m.seq = seq;
-    fill_progress(b, job, &m.job_progress);
+    broker_progress(b, job, &m.job_progress);
     broker_send(b, peer, &m);
 }
 

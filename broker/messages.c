@@ -65,6 +65,8 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
     p->dtype = h->dtype;
     p->fingerprint = h->fingerprint;
     memcpy(p->model, h->model, sizeof(p->model));
+    memcpy(p->host, h->host, sizeof(p->host));
+    p->hello_pid = h->pid;
     if (h->role == MSG_ROLE_WORKER) {
         p->pid = broker_lost_pid(h);
         memcpy(event.hello.fingerprint, h->fingerprint.bytes, sizeof(event.hello.fingerprint));
@@ -93,9 +95,12 @@ static void on_heartbeat(struct broker *b, struct broker_peer *p, struct wire_me
     const uint64_t number = p->number;
     struct msg answer;
 
-    broker_feed(b, &(struct core_event){
-                       .type = CORE_EVENT_HEARTBEAT,
-                       .heartbeat = {.peer = number, .epoch = h->epoch, .leases = h->lease_ids, .n = h->n_lease_ids}});
+    broker_feed(b, &(struct core_event){.type = CORE_EVENT_HEARTBEAT,
+                                        .heartbeat = {.peer = number,
+                                                      .epoch = h->epoch,
+                                                      .leases = h->lease_ids,
+                                                      .n = h->n_lease_ids,
+                                                      .items = h->counters.items}});
     if (!core_map_get(&b->peers, number))
         return; /* the core knew it no more */
     msg_init(&answer, MSG_HEARTBEAT);
@@ -106,12 +111,14 @@ static void on_heartbeat(struct broker *b, struct broker_peer *p, struct wire_me
 static void on_failure(struct broker *b, struct broker_peer *p, struct wire_message **message)
 {
     const struct msg_failure *f = &wire_message_envelope(*message)->failure;
+    struct core_event event = {.type = CORE_EVENT_FAILURE,
+                               .failure = {.lease = ref_of(p->number, &f->lease), .code = f->code, .text = f->text}};
 
+    if (strcmp(f->code, "bad_tensor") == 0)
+        event.failure.refused = broker_refused_inputs(b, &event.failure.lease);
     log_warn("event=unit_failed unit=%u node=%u peer=%llu code=%s text=\"%s\"", f->lease.unit, f->lease.node,
              (unsigned long long)p->number, f->code, f->text);
-    broker_feed(
-        b, &(struct core_event){.type = CORE_EVENT_FAILURE,
-                                .failure = {.lease = ref_of(p->number, &f->lease), .code = f->code, .text = f->text}});
+    broker_feed(b, &event);
 }
 
 static void on_return(struct broker *b, struct broker_peer *p, struct wire_message **message)
@@ -211,6 +218,7 @@ static void on_gone(struct broker *b, uint64_t number)
 
 static void on_bad(struct broker *b, struct broker_peer *p, const struct err *why, int code)
 {
+    b->n_bad_messages++;
     broker_refuse(b, p->number, 0, code == -EPROTONOSUPPORT ? MSG_REASON_VERSION : MSG_REASON_BAD_MESSAGE, "%s",
                   why->text);
     p->drop |= ++p->n_bad >= MAX_BAD_MESSAGES;

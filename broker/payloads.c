@@ -228,7 +228,11 @@ static const char *record_code(const char *failure)
 {
     static const struct {
         const char *failure, *code;
-    } passing[] = {{"expired", "timed_out"}, {"memory", "no_memory"}, {"returned", "lost"}, {"lost", "lost"}};
+    } passing[] = {{"expired", "timed_out"},
+                   {"stalled", "timed_out"},
+                   {"memory", "no_memory"},
+                   {"returned", "lost"},
+                   {"lost", "lost"}};
 
     for (size_t i = 0; i < sizeof(passing) / sizeof(passing[0]); i++)
         if (strcmp(passing[i].failure, failure) == 0)

@@ -151,6 +151,22 @@ static void note_timing(struct broker *b, const struct core_lease_info *lease, c
     total->wait_ns += t->wait_ns;
 }
 
+uint32_t broker_refused_inputs(struct broker *b, const struct core_lease_ref *ref)
+{
+    struct core_lease_info lease;
+    uint32_t refused = 0;
+
+    if (core_lease_get(b->core, ref, &lease) < 0)
+        return 0;
+    for (uint32_t k = 0; k < CORE_MAX_NODES; k++) {
+        const struct broker_payload *p = lease.inputs[k] ? broker_payload_find(b, lease.inputs[k]) : NULL;
+
+        if (p && p->tensor && wire_tensor_verify(p->tensor, wire_tensor_desc(p->tensor)->dtype, NULL, 0, NULL) < 0)
+            refused |= 1U << k;
+    }
+    return refused;
+}
+
 void broker_result(struct broker *b, uint64_t peer, struct wire_message **message)
 {
     const struct msg_result result = wire_message_envelope(*message)->result;
@@ -165,9 +181,11 @@ void broker_result(struct broker *b, uint64_t peer, struct wire_message **messag
         if (check_result(b, *message, &lease, &check, &err) < 0) {
             log_warn("event=bad_result unit=%u peer=%llu reason=\"%s\" taken as a failure", lease.unit,
                      (unsigned long long)peer, err.text);
-            broker_feed(b, &(struct core_event){
-                               .type = CORE_EVENT_FAILURE,
-                               .failure = {.lease = event.result.lease, .code = "bad_result", .text = err.text}});
+            broker_feed(b, &(struct core_event){.type = CORE_EVENT_FAILURE,
+                                                .failure = {.lease = event.result.lease,
+                                                            .code = "bad_result",
+                                                            .text = err.text,
+                                                            .bad_result = true}});
             return;
         }
         note_timing(b, &lease, &result.timing);

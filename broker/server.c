@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <systemd/sd-daemon.h>
 
 const struct conf_key broker_conf_table[] = {
     {"endpoint", CONF_TEXT, CONF_AT(struct broker_conf, endpoint), "ipc:///run/blipline/broker", 1, 0,
@@ -26,6 +27,12 @@ const struct conf_key broker_conf_table[] = {
      "a unit not heartbeated for this long goes to another worker"},
     {"heartbeat", CONF_DURATION, CONF_AT(struct broker_conf, heartbeat), "2s", 10, 3600000,
      "how often workers speak; less than a third of the lease"},
+    {"stall", CONF_DURATION, CONF_AT(struct broker_conf, stall), "0s", 0, 86400000,
+     "a worker that keeps a unit so long is cut off, unless the others' speed says that it takes longer; 0: ten "
+     "leases, "
+     "sixty while no unit of its stage is done"},
+    {"max_given_up", CONF_INT, CONF_AT(struct broker_conf, max_given_up), "32", 0, 1000000000,
+     "so many items in a row that fail again and again pause their job; 0: any number may"},
     {"max_attempts", CONF_INT, CONF_AT(struct broker_conf, max_attempts), "3", 1, 100,
      "failures of an item before it is quarantined"},
     {"min_free", CONF_SIZE, CONF_AT(struct broker_conf, min_free), "64MiB", 0, 0,
@@ -35,7 +42,7 @@ const struct conf_key broker_conf_table[] = {
     {"log_level", CONF_TEXT, CONF_AT(struct broker_conf, log_level), "info", 1, 0, "err, warn, info or debug"},
     {0}};
 
-enum { MESSAGES_A_ROUND = 256, DRAIN_MS = 5000, MAX_PEERS = 4096, MAX_DESCRIPTORS = 65536 };
+enum { MESSAGES_A_ROUND = 256, DRAIN_MS = 5000, WATCHDOG_MS = 5000, MAX_PEERS = 4096, MAX_DESCRIPTORS = 65536 };
 
 /* -- feeding the core -- */
 
@@ -130,6 +137,7 @@ void broker_refuse(struct broker *b, uint64_t peer, uint64_t seq, enum msg_reaso
     va_start(ap, fmt);
     (void)vsnprintf(m.refuse.text, sizeof(m.refuse.text), fmt, ap);
     va_end(ap);
+    b->n_refusals++;
     log_warn("event=refused peer=%llu reason=%s text=\"%s\"", (unsigned long long)peer, msg_reason_name(reason),
              m.refuse.text);
     broker_send(b, peer, &m);
@@ -146,6 +154,9 @@ static struct core_limits limits_of(const struct broker_conf *conf)
     limits.row_bytes = (uint64_t)conf->rows;
     limits.lease_ms = conf->lease;
     limits.worker_ms = conf->lease * 2;
+    limits.stall_ms = conf->stall ? conf->stall : conf->lease * 10;
+    limits.first_stall_ms = conf->stall ? conf->stall : conf->lease * 60;
+    limits.max_given_up = (uint32_t)conf->max_given_up;
     limits.max_attempts = (uint32_t)conf->max_attempts;
     limits.max_jobs = BROKER_MAX_JOBS;
     return limits;
@@ -290,11 +301,21 @@ static void dismiss(struct broker *b)
     }
 }
 
+/* systemd's, where the unit asks for one. */
+static void feed_watchdog(struct broker *b)
+{
+    if (b->watchdog_at_ms > b->now_ms)
+        return;
+    b->watchdog_at_ms = b->now_ms + WATCHDOG_MS;
+    (void)sd_notify(0, "WATCHDOG=1");
+}
+
 int broker_run(struct broker *b, struct err *err)
 {
     int64_t retry_at_ms = INT64_MAX, watch_at_ms = INT64_MAX, lost_at_ms = INT64_MAX;
 
     while (b->failed == 0 && !b->drained) {
+        feed_watchdog(b);
         struct pollfd fds[1] = {{.fd = committer_fd(b->committer), .events = POLLIN}};
         const int64_t other_at_ms = retry_at_ms < watch_at_ms ? retry_at_ms : watch_at_ms;
         int rc =

@@ -17,6 +17,8 @@ struct broker_conf {
     int64_t rows;
     int64_t lease;
     int64_t heartbeat;
+    int64_t stall;
+    int64_t max_given_up;
     int64_t max_attempts;
     int64_t min_free;
     bool allow_network_fs;

@@ -10,6 +10,7 @@
  *   watch.c     units that nobody here can compute
  *   lost.c      workers whose connection is lost: do their processes live?
  *   failures.c  which items failed, and why a job pauses
+ *   progress.c  what is said of a job; hung workers; counters
  *   payloads.c  results between their arrival and their commit
  *
  * Who may call: the loop thread. Units: in the names. Memory: struct broker owns everything.
@@ -35,7 +36,9 @@ struct broker_peer {
     enum msg_stage stage;
     enum msg_dtype dtype;
     struct msg_fingerprint fingerprint;
-    char model[MSG_NAME_SIZE];
+    char model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];
+    uint32_t hello_pid;          /* of the process, as it says */
+    char benched[MSG_TEXT_SIZE]; /* why; "": it is not */
     uint32_t n_bad;
     pid_t pid;          /* of a worker on this machine; 0: not known */
     uint32_t n_refused; /* within the time that began at refused_at_ms */
@@ -78,7 +81,9 @@ struct broker_job {
     char pause[MSG_TEXT_SIZE]; /* why paused */
     struct broker_failures failures;
     int64_t starved_at_ms;       /* units wait that nobody here can compute, since then; 0: not so */
-    char starved[MSG_TEXT_SIZE]; /* which, once that has lasted; "" otherwise */
+    uint64_t items_seen;         /* of all nodes, when the job was last looked at */
+    int64_t moved_at_ms;         /* when they had grown */
+    char waiting[MSG_TEXT_SIZE]; /* what the job waits for, once that has lasted; "" otherwise */
     struct msg_timing totals[MSG_MAX_NODES];
 };
 
@@ -102,6 +107,12 @@ struct broker_payload {
     struct wire_tensor *tensor;   /* NULL: none, or dropped */
 };
 
+/* A worker that does not get anywhere, to be told to whoever started it. */
+struct broker_hung {
+    struct msg_hung_worker worker;
+    int64_t at_ms; /* 0: none */
+};
+
 struct broker {
     const struct broker_conf *conf;
     struct broker_socket *socket;
@@ -118,8 +129,11 @@ struct broker {
     struct broker_job *jobs;
     struct broker_backlog *backlog, **backlog_end; /* to be posted now */
     struct broker_backlog *retry;                  /* to be posted when the disk has room, by first_item */
-    int64_t retry_at_ms, watch_at_ms;
+    int64_t retry_at_ms, watch_at_ms, watchdog_at_ms;
     struct broker_lost *lost;
+    struct broker_hung hung[MSG_MAX_HUNG]; /* the latest, in a ring */
+    uint32_t n_hung;
+    uint64_t n_refusals, n_bad_messages;
     struct core_event *pending; /* events that actions gave rise to */
     size_t n_pending, pending_capacity;
     bool shutting_down, drained;
@@ -179,8 +193,13 @@ void broker_act(struct broker *b, const struct core_action *action);
 
 /* failures.c */
 void broker_note_failure(struct broker_job *job, uint32_t unit, uint32_t item, const struct row_record *record);
-/* Why the core paused the job, into job->pause. */
-void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_finished);
+/* Why the core paused the job, into job->pause. `given_up`: why no worker could do the last one; NULL: one could. */
+void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_finished, const char *given_up);
+
+/* progress.c */
+void broker_progress(const struct broker *b, const struct broker_job *job, struct msg_job_progress *ret);
+void broker_note_hung(struct broker *b, uint64_t peer, const char *text);
+void broker_log_counters(const struct broker *b, const struct broker_job *job);
 
 /* watch.c */
 /* Look at jobs that stand still, if it is time. Returns when to be called again. */
@@ -207,6 +226,8 @@ int broker_check_graph(const struct msg_job_open *open, struct err *err) CHECK_R
 /* results.c */
 /* Does the graph give the embeddings that the recipe asks for, each once, and no others? -EINVAL. */
 int broker_check_embeddings(const struct msg_job_open *open, struct err *err) CHECK_RESULT;
+/* Which tensors that the lease was given are not what their makers said: bit k, those of node k. */
+uint32_t broker_refused_inputs(struct broker *b, const struct core_lease_ref *ref);
 /* A worker's RESULT becomes an event for the core. Takes the message. */
 void broker_result(struct broker *b, uint64_t peer, struct wire_message **message);
 

@@ -1,12 +1,14 @@
-/* watch.c - units that nobody here can compute: said in the log and in the job's progress, not left to be guessed. */
+/* watch.c - what a job waits for: units that nobody here can compute, workers that get nowhere. It is said in the log and
+ * in the job's progress, not left to be guessed. */
 #include "broker/shell.h"
 
 #include "base/log.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { LOOK_MS = 1000, PATIENCE_MS = 3000 };
+enum { LOOK_MS = 1000, PATIENCE_MS = 3000, STANDSTILL_MS = 20000 };
 
 static enum msg_dtype dtype_of(const struct msg_recipe *r, enum msg_stage stage)
 {
@@ -20,50 +22,99 @@ static const char *short_hex(const struct msg_fingerprint *f, char ret[9])
     return f->n_bytes ? ret : "none";
 }
 
-/* Connected workers of the stage; *ret_fits: one of them may run the node; *ret_other: one that may not. */
-static uint32_t count_workers(const struct broker *b, const struct msg_node *node, bool *ret_fits,
-                              const struct broker_peer **ret_other)
-{
-    uint32_t n = 0;
+/* Connected workers of the node's stage. */
+struct crew {
+    uint32_t n, n_fit, n_benched;      /* all; those that may run the node; of those, the benched ones */
+    const struct broker_peer *other;   /* one that may not */
+    const struct broker_peer *benched; /* one that may, and is benched */
+};
 
-    *ret_fits = false;
+static struct crew crew_of(const struct broker *b, const struct msg_node *node)
+{
+    struct crew crew = {0};
+
     for (size_t i = 0; i < b->peers.capacity; i++) {
         const struct broker_peer *p = b->peers.slots[i].key ? b->peers.slots[i].value : NULL;
 
         if (!p || p->role != MSG_ROLE_WORKER || p->stage != node->stage)
             continue;
-        n++;
-        if (node->fingerprint.n_bytes == 0 || msg_fingerprint_equal(&p->fingerprint, &node->fingerprint))
-            *ret_fits = true;
-        else
-            *ret_other = p;
+        crew.n++;
+        if (node->fingerprint.n_bytes && !msg_fingerprint_equal(&p->fingerprint, &node->fingerprint)) {
+            crew.other = p;
+            continue;
+        }
+        crew.n_fit++;
+        crew.n_benched += p->benched[0] != '\0';
+        if (p->benched[0])
+            crew.benched = p;
     }
-    return n;
+    return crew;
 }
 
-/* Why node i stands still, in words; false: it does not. */
-static bool explain(const struct broker *b, const struct broker_job *job, uint32_t i, char *text, size_t size)
+/* Why nobody can do node i, in words; nothing where somebody can. */
+static void explain(const struct broker *b, const struct broker_job *job, uint32_t i, char *text, size_t size)
 {
     const struct msg_node *node = &job->open.nodes[i];
-    const struct broker_peer *other = NULL;
+    const struct crew crew = crew_of(b, node);
+    const struct broker_peer *other = crew.other;
     char want[9], have[9];
-    bool fits;
-    uint32_t n = count_workers(b, node, &fits, &other);
 
-    if (fits)
-        return false;
-    if (n == 0)
+    if (crew.n_fit > crew.n_benched)
+        return;
+    if (crew.n_benched)
+        (void)snprintf(text, size, "%s is on a bench: what %s did went wrong again and again (%.500s)",
+                       crew.n_benched == 1 ? "the only worker" : "every worker", crew.n_benched == 1 ? "it" : "they",
+                       crew.benched->benched);
+    else if (crew.n == 0)
         (void)snprintf(text, size, "no %s worker is connected; model %s in %s is wanted (%s)",
                        msg_stage_name(node->stage), node->model,
                        msg_dtype_word(dtype_of(&job->open.recipe, node->stage)), short_hex(&node->fingerprint, want));
     else
         (void)snprintf(
             text, size,
-            "none of %u connected %s workers can do it: model %s in %s is wanted (%s), one has model %s in %s (%s)", n,
-            msg_stage_name(node->stage), node->model, msg_dtype_word(dtype_of(&job->open.recipe, node->stage)),
+            "none of %u connected %s workers can do it: model %s in %s is wanted (%s), one has model %s in %s (%s)",
+            crew.n, msg_stage_name(node->stage), node->model, msg_dtype_word(dtype_of(&job->open.recipe, node->stage)),
             short_hex(&node->fingerprint, want), other->model, msg_dtype_word(other->dtype),
             short_hex(&other->fingerprint, have));
-    return true;
+}
+
+/* Nothing has moved for long: where are the units? */
+static void explain_standstill(const struct broker_job *job, const struct core_job_stats *stats, char *text,
+                               size_t size)
+{
+    for (uint32_t i = 0; i < stats->n_nodes && !text[0]; i++)
+        if (stats->nodes[i].parts_leased)
+            (void)snprintf(text, size, "no item has got through a stage for %d s or more; %s workers hold %u unit%s",
+                           STANDSTILL_MS / 1000, msg_stage_name(job->open.nodes[i].stage), stats->nodes[i].parts_leased,
+                           stats->nodes[i].parts_leased == 1 ? "" : "s");
+}
+
+/* What the job has waited for long enough to be told; nothing while it goes on. */
+static void look_closely(struct broker *b, struct broker_job *job, const struct core_job_stats *stats, char *text,
+                         size_t size)
+{
+    uint64_t n_items = 0;
+
+    for (uint32_t i = 0; i < stats->n_nodes; i++) {
+        const struct core_node_stats *n = &stats->nodes[i];
+
+        n_items += n->items_done;
+        if (!text[0] && n->parts_ready + n->parts_leased > 0)
+            explain(b, job, i, text, size);
+    }
+    if (n_items != job->items_seen || job->moved_at_ms == 0 || stats->units_started == 0) {
+        job->items_seen = n_items;
+        job->moved_at_ms = b->now_ms;
+    }
+    if (!text[0]) {
+        job->starved_at_ms = 0;
+        if (b->now_ms - job->moved_at_ms >= STANDSTILL_MS)
+            explain_standstill(job, stats, text, size);
+    } else if (job->starved_at_ms == 0) {
+        job->starved_at_ms = b->now_ms;
+    }
+    if (job->starved_at_ms && b->now_ms - job->starved_at_ms < PATIENCE_MS)
+        text[0] = '\0';
 }
 
 static void look_at(struct broker *b, struct broker_job *job)
@@ -72,19 +123,11 @@ static void look_at(struct broker *b, struct broker_job *job)
     char text[MSG_TEXT_SIZE] = "";
 
     if (job->store && !job->done && !job->stopped && core_job_stats_get(b->core, job->id, &stats) == 0)
-        for (uint32_t i = 0; i < stats.n_nodes && !text[0]; i++)
-            if (stats.nodes[i].parts_ready && !stats.nodes[i].parts_leased)
-                (void)explain(b, job, i, text, sizeof(text));
-    if (!text[0]) {
-        job->starved_at_ms = 0;
-        job->starved[0] = '\0';
-    } else if (job->starved_at_ms == 0) {
-        job->starved_at_ms = b->now_ms;
-    } else if (b->now_ms - job->starved_at_ms >= PATIENCE_MS) {
-        if (strcmp(text, job->starved) != 0)
-            log_warn("event=starved job=%llu text=\"%s\" waiting for one that can", (unsigned long long)job->id, text);
-        memcpy(job->starved, text, sizeof(job->starved));
-    }
+        look_closely(b, job, &stats, text, sizeof(text));
+    if (text[0] && strcmp(text, job->waiting) != 0)
+        log_warn("event=%s job=%" PRIu64 " text=\"%s\" waiting", job->starved_at_ms ? "starved" : "standstill", job->id,
+                 text);
+    memcpy(job->waiting, text, sizeof(job->waiting));
 }
 
 int64_t broker_watch(struct broker *b)

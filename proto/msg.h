@@ -36,6 +36,7 @@ enum {
     MSG_MAX_LEASE_IDS = 1024,     /* of one heartbeat */
     MSG_MAX_NODES = 8,            /* of one job's stage graph */
     MSG_MAX_STAGES = 8,           /* of one progress answer */
+    MSG_MAX_HUNG = 8,             /* of one progress answer */
     MSG_FINGERPRINT_BYTES = 16,
     MSG_CODE_SIZE = 32, /* one word of [a-z0-9_-] */
     MSG_TEXT_SIZE = 1024,
@@ -97,6 +98,7 @@ enum msg_reason {
     MSG_REASON_LIMIT,
     MSG_REASON_UNKNOWN_JOB,
     MSG_REASON_DRAINING,
+    MSG_REASON_STALLED,
 };
 
 enum msg_job_state {
@@ -271,6 +273,21 @@ struct msg_stage_progress {
     uint64_t items_done;
     uint32_t units_ready, units_leased;
     uint64_t busy_ns, decode_ns, resize_ns, failures, lease_expiries, isolations;
+    uint64_t returns, bad_results, tensors_refused, stalls;
+    uint32_t benched; /* workers */
+};
+
+/* A worker that does not get anywhere. */
+struct msg_hung_worker {
+    char host[MSG_NAME_SIZE];
+    uint32_t pid;
+    enum msg_stage stage;
+    char text[MSG_TEXT_SIZE];
+};
+
+/* Of the broker process, all jobs. */
+struct msg_broker_counters {
+    uint64_t late, strangers, malformed, bad_messages, refusals, benches, cut_off, splits, lost;
 };
 
 struct msg_job_progress {
@@ -281,6 +298,10 @@ struct msg_job_progress {
     uint32_t n_stages;
     struct msg_stage_progress stages[MSG_MAX_STAGES];
     char text[MSG_TEXT_SIZE];
+    uint64_t n_given_up;
+    uint32_t n_hung;
+    struct msg_hung_worker hung[MSG_MAX_HUNG];
+    struct msg_broker_counters broker;
 };
 
 /* About 40 KiB. Fill one in with msg_init and set what you need. */

@@ -271,6 +271,8 @@ static int check_progress(const struct msg_job_progress *p, struct err *err)
         return err_set(err, -EBADMSG, "job_progress: counts disagree");
     if (p->n_stages > MSG_MAX_STAGES)
         return err_set(err, -EMSGSIZE, "job_progress: %u stages, the limit is %d", p->n_stages, MSG_MAX_STAGES);
+    if (p->n_hung > MSG_MAX_HUNG)
+        return err_set(err, -EMSGSIZE, "job_progress: %u hung workers, the limit is %d", p->n_hung, MSG_MAX_HUNG);
     for (uint32_t i = 0; i < p->n_stages; i++)
         if (!stage_known(p->stages[i].stage))
             return err_set(err, -EBADMSG, "job_progress: stage %d is none", (int)p->stages[i].stage);
@@ -285,7 +287,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_WELCOME:
         return check_welcome(&m->welcome, err);
     case MSG_REFUSE:
-        return (unsigned)m->refuse.reason > MSG_REASON_DRAINING ? err_set(err, -EBADMSG, "refuse: no such reason") : 0;
+        return (unsigned)m->refuse.reason > MSG_REASON_STALLED ? err_set(err, -EBADMSG, "refuse: no such reason") : 0;
     case MSG_WORK:
         return check_work(m, err);
     case MSG_RESULT:

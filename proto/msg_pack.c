@@ -15,6 +15,8 @@ struct parts {
     Blipline__Counters counters;
     Blipline__Node nodes[MSG_MAX_NODES], *node_list[MSG_MAX_NODES];
     Blipline__StageProgress stages[MSG_MAX_STAGES], *stage_list[MSG_MAX_STAGES];
+    Blipline__HungWorker hung[MSG_MAX_HUNG], *hung_list[MSG_MAX_HUNG];
+    Blipline__BrokerCounters broker;
     union {
         Blipline__Hello hello;
         Blipline__Welcome welcome;
@@ -183,6 +185,35 @@ static void job_open_to_pb(const struct msg_job_open *from, struct parts *p)
     to->check = from->check;
 }
 
+static void hung_to_pb(const struct msg_job_progress *from, Blipline__JobProgress *to, struct parts *p)
+{
+    for (uint32_t i = 0; i < from->n_hung; i++) {
+        Blipline__HungWorker *t = p->hung_list[i] = &p->hung[i];
+
+        blipline__hung_worker__init(t);
+        t->host = msg_text_to_pb(from->hung[i].host);
+        t->pid = from->hung[i].pid;
+        t->stage = (Blipline__Stage)from->hung[i].stage;
+        t->text = msg_text_to_pb(from->hung[i].text);
+    }
+    to->n_hung = from->n_hung;
+    to->hung = p->hung_list;
+}
+
+static void counters_to_pb(const struct msg_broker_counters *from, Blipline__BrokerCounters *to)
+{
+    blipline__broker_counters__init(to);
+    to->late = from->late;
+    to->strangers = from->strangers;
+    to->malformed = from->malformed;
+    to->bad_messages = from->bad_messages;
+    to->refusals = from->refusals;
+    to->benches = from->benches;
+    to->cut_off = from->cut_off;
+    to->splits = from->splits;
+    to->lost = from->lost;
+}
+
 static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
 {
     Blipline__JobProgress *to = p->envelope.job_progress = &p->body.job_progress;
@@ -204,6 +235,11 @@ static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
         t->failures = s->failures;
         t->lease_expiries = s->lease_expiries;
         t->isolations = s->isolations;
+        t->returns = s->returns;
+        t->bad_results = s->bad_results;
+        t->tensors_refused = s->tensors_refused;
+        t->stalls = s->stalls;
+        t->benched = s->benched;
     }
     to->job = from->job;
     to->state = (Blipline__JobProgress__State)from->state;
@@ -217,6 +253,10 @@ static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
     to->n_stages = from->n_stages;
     to->stages = p->stage_list;
     to->text = msg_text_to_pb(from->text);
+    to->n_given_up = from->n_given_up;
+    hung_to_pb(from, to, p);
+    counters_to_pb(&from->broker, &p->broker);
+    to->broker = &p->broker;
 }
 
 static void work_to_pb(const struct msg_work *from, struct parts *p)

@@ -90,7 +90,7 @@ static int hello_from_pb(const Blipline__Hello *from, struct msg_hello *to, stru
 static int refuse_from_pb(const Blipline__Refuse *from, struct msg_refuse *to, struct err *err)
 {
     /* a reason of a later version is still a refusal */
-    to->reason = (unsigned)from->reason <= MSG_REASON_DRAINING ? (enum msg_reason)from->reason : (enum msg_reason)0;
+    to->reason = (unsigned)from->reason <= MSG_REASON_STALLED ? (enum msg_reason)from->reason : (enum msg_reason)0;
     return TEXT_FROM_PB(to->text, from->text, "refuse text", err);
 }
 
@@ -187,6 +187,37 @@ static int job_open_from_pb(const Blipline__JobOpen *from, struct msg_job_open *
     return msg_recipe_from_pb(from->recipe, &to->recipe, err);
 }
 
+static int hung_from_pb(const Blipline__JobProgress *from, struct msg_job_progress *to, struct err *err)
+{
+    int rc = 0;
+
+    if (from->n_hung > MSG_MAX_HUNG)
+        return err_set(err, -EMSGSIZE, "%zu hung workers, the limit is %d", from->n_hung, MSG_MAX_HUNG);
+    to->n_hung = (uint32_t)from->n_hung;
+    for (size_t i = 0; rc == 0 && i < from->n_hung; i++) {
+        to->hung[i].pid = from->hung[i]->pid;
+        to->hung[i].stage = (enum msg_stage)from->hung[i]->stage;
+        rc = TEXT_FROM_PB(to->hung[i].host, from->hung[i]->host, "host", err);
+        if (rc == 0)
+            rc = TEXT_FROM_PB(to->hung[i].text, from->hung[i]->text, "text of a hung worker", err);
+    }
+    return rc;
+}
+
+static void counters_from_pb(const Blipline__BrokerCounters *from, struct msg_broker_counters *to)
+{
+    if (from)
+        *to = (struct msg_broker_counters){.late = from->late,
+                                           .strangers = from->strangers,
+                                           .malformed = from->malformed,
+                                           .bad_messages = from->bad_messages,
+                                           .refusals = from->refusals,
+                                           .benches = from->benches,
+                                           .cut_off = from->cut_off,
+                                           .splits = from->splits,
+                                           .lost = from->lost};
+}
+
 static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_progress *to, struct err *err)
 {
     if (from->n_stages > MSG_MAX_STAGES)
@@ -216,8 +247,17 @@ static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_pr
             .failures = s->failures,
             .lease_expiries = s->lease_expiries,
             .isolations = s->isolations,
+            .returns = s->returns,
+            .bad_results = s->bad_results,
+            .tensors_refused = s->tensors_refused,
+            .stalls = s->stalls,
+            .benched = s->benched,
         };
     }
+    to->n_given_up = from->n_given_up;
+    counters_from_pb(from->broker, &to->broker);
+    if (hung_from_pb(from, to, err) < 0)
+        return -EBADMSG;
     return TEXT_FROM_PB(to->text, from->text, "progress text", err);
 }
 

@@ -51,13 +51,17 @@ class PythonWorker(threading.Thread):
         self.ending.set()
         self.join(10)
 
-    def run(self):
+    def connect(self):
         socket = zmq.Context.instance().socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 500)
         socket.connect(self.endpoint)
         self.say(socket, hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=self.host, boot_nonce=random.getrandbits(63),
                                               pid=os.getpid(), stage=self.stage, device=b"null", dtype=wire_pb2.DTYPE_F32, model=b"python",
                                               window_items=self.window, window_bytes=1 << 20))
+        return socket
+
+    def run(self):
+        socket = self.connect()
         epoch, beat = 0, time.monotonic()
         while not self.ending.is_set():
             if socket.poll(50):

@@ -161,7 +161,8 @@ static void visit(struct world *w)
     e.hello.peer = *peer;
     e.hello.host = 9;
     e.hello.nonce = w->next_nonce++;
-    e.hello.stage = world_chance(w, 50) ? (uint32_t)world_below(w, 2) * CORE_MAX_STAGES : 1 + (uint32_t)world_below(w, 3);
+    e.hello.stage =
+        world_chance(w, 50) ? (uint32_t)world_below(w, 2) * CORE_MAX_STAGES : 1 + (uint32_t)world_below(w, 3);
     e.hello.fingerprint[0] = (uint8_t)(7 + world_below(w, 5));
     shell_step(w, &e);
     if (how < 3) /* or it falls silent */
@@ -234,8 +235,10 @@ static void chaos(struct world *w, void *what, uint64_t life)
     if (w->now >= w->faults_end) {
         world_say(w, "quiet from now on");
         w->quiet = true;
-        for (uint32_t n = 0; n < w->n_workers; n++)
+        for (uint32_t n = 0; n < w->n_workers; n++) {
             w->workers[n].slow = false;
+            w->workers[n].lie = LIE_NONE;
+        }
         for (uint32_t n = 0; n < w->n_jobs; n++)
             w->jobs[n].gone = false;
         return;

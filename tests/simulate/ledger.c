@@ -71,13 +71,14 @@ static void expire(struct world *w, struct led_lease *l)
     if (l->on_trial || k->n_late == 0)
         k->n_late++;
     if (l->on_trial)
-        k->rest_until = w->ledger.now + (w->limits.lease_ms << (k->n_late < 6 ? k->n_late - 2 : 4));
+        ledger_rest(w, k, w->limits.lease_ms << (k->n_late < 6 ? k->n_late - 2 : 4));
     k->silent = true;
+    ledger_failed_on(p, l->node, k);
     ledger_lease_close(w, l);
     if (l->on_trial)
-        ledger_returned(w, p, l->attempt);
+        ledger_returned(w, p, l->node, l->attempt);
     else
-        ledger_blame(w, p, l->attempt);
+        ledger_blame(w, p, l->node, l->attempt);
     if (k->lost && k->n_leases == 0)
         ledger_worker_forgotten(w, k);
 }
@@ -90,6 +91,7 @@ static void pass_time(struct world *w)
         expire(w, l);
     for (struct led_worker *k = w->ledger.workers, *next; k; k = next) {
         next = k->next;
+        k->rest_until = k->rest_until > w->ledger.now ? k->rest_until : 0;
         if (k->heard + w->limits.worker_ms <= w->ledger.now) {
             ledger_expect_forget(w, k->peer);
             ledger_worker_remove(w, k, false);
@@ -106,10 +108,11 @@ static struct led_lease *current_lease(struct world *w, const struct core_lease_
     struct led_lease *l = ledger_lease(w, ref->lease);
 
     if (l && ref->epoch == w->epoch && l->worker->peer == ref->peer) {
-        if (l->worker->n_late > 0)
+        if (l->worker->n_late > 0) { /* it ended a lease itself */
             l->worker->silent = l->worker->lost;
-        l->worker->n_late = 0; /* it ended a lease itself */
-        l->worker->rest_until = 0;
+            l->worker->rest_until = ledger_is_careful(l->worker) ? l->worker->rest_until : 0;
+        }
+        l->worker->n_late = 0;
         return l;
     }
     w->ledger.sum.dropped_stale++;
@@ -120,8 +123,7 @@ static void bad_end(struct world *w, struct led_lease *l)
 {
     l->part->job->led.nodes[l->node].failures++;
     w->ledger.sum.failures++;
-    ledger_lease_close(w, l);
-    ledger_blame(w, l->part, l->attempt);
+    ledger_fails(w, l);
 }
 
 static void result(struct world *w, const struct core_event *e)
@@ -132,10 +134,13 @@ static void result(struct world *w, const struct core_event *e)
         return;
     if (l->n_items != e->result.n_rows) {
         w->ledger.sum.dropped_bad++;
+        l->part->job->led.nodes[l->node].bad_results++;
         bad_end(w, l);
         return;
     }
     w->ledger.sum.results++;
+    ledger_did_well(w, l);
+    l->part->makers[l->node] = ledger_name(l->worker);
     l->part->job->led.nodes[l->node].items_done += l->n_items;
     ledger_result(w, l->part, l->node, e->result.ok);
 }
@@ -165,11 +170,12 @@ static void worker_event(struct world *w, const struct core_event *e, uint64_t p
     if (e->type == CORE_EVENT_RESULT) {
         result(w, e);
     } else if (e->type == CORE_EVENT_FAILURE && (l = current_lease(w, &e->failure.lease))) {
-        bad_end(w, l);
+        if (e->failure.refused)
+            ledger_refuses(w, l, e->failure.refused);
+        else
+            bad_end(w, l);
     } else if (e->type == CORE_EVENT_RETURN && (l = current_lease(w, &e->lease))) {
-        w->ledger.sum.returns++;
-        ledger_lease_close(w, l);
-        ledger_returned(w, l->part, l->attempt);
+        ledger_hands_back(w, l);
     } else if (e->type == CORE_EVENT_HEARTBEAT && k) {
         heartbeat(w, k, e);
     } else if (e->type == CORE_EVENT_CREDIT && k) {
@@ -194,7 +200,7 @@ static void payload_lost(struct world *w, uint64_t payload)
     part->unblamed++;
     ledger_restart(w, part);
     if (part->unblamed > w->limits.max_unblamed)
-        ledger_blame(w, part, part->failures);
+        ledger_blame(w, part, 0, part->failures);
 }
 
 static void shutdown_begins(struct world *w)

@@ -15,7 +15,7 @@ struct world;
 struct sim_job;
 struct led_lease;
 
-enum { LED_WORDS = 2, LED_FORGETS = 64 };
+enum { LED_WORDS = 2, LED_FORGETS = 64, LED_FAILERS = 4 };
 
 /* One node of a part. */
 enum led_state { LED_NONE, LED_LEASED, LED_DONE };
@@ -25,17 +25,24 @@ struct led_part {
     struct sim_job *job;
     uint32_t unit, first, count, n_wanted;
     uint32_t failures, unblamed;
-    bool split, reserved, finished, quarantined;
+    bool split, reserved, finished, quarantined, failed_before;
     uint64_t alive[LED_WORDS]; /* bit i: item first + i */
     enum led_state state[CORE_MAX_NODES];
     struct led_lease *leases[CORE_MAX_NODES];
+    struct led_name {
+        uint64_t host, nonce; /* nonce 0: none */
+        uint32_t node;
+    } failers[LED_FAILERS], makers[CORE_MAX_NODES]; /* failers: the last ones, a ring; makers: of what is done */
+    uint32_t n_failers;
 };
 
 struct led_worker {
     struct led_worker *next;
     uint64_t peer, host, nonce, window_bytes, held_bytes;
     uint32_t stage, model, window_items, held_items, n_leases, n_late;
+    uint32_t n_bad, n_refused; /* in a row: leases that ended badly, tensors of its that were refused */
     int64_t heard, rest_until;
+    bool benched;
     bool silent, lost;
     bool late_told; /* silence of a lease's length has been noted since it was heard */
 };
@@ -96,8 +103,9 @@ void ledger_load(struct world *w, struct sim_job *j, const struct core_unit_row 
 void ledger_forget_unit(struct world *w, struct sim_job *j, uint32_t unit); /* and its leases */
 struct led_lease *ledger_lease(struct world *w, uint64_t id);
 void ledger_lease_close(struct world *w, struct led_lease *l);
-void ledger_blame(struct world *w, struct led_part *p, uint32_t attempt);
-void ledger_returned(struct world *w, struct led_part *p, uint32_t attempt);
+void ledger_blame(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt);
+void ledger_returned(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt);
+void ledger_again(struct world *w, struct led_part *p); /* nobody is blamed */
 void ledger_restart(struct world *w, struct led_part *p);
 void ledger_result(struct world *w, struct led_part *p, uint32_t node, const uint64_t *row_ok);
 void ledger_describe_parts(const struct led_unit *u, uint32_t n_items, uint8_t *ret);
@@ -106,6 +114,18 @@ bool ledger_is_ready(const struct led_part *p, uint32_t node);
 bool ledger_is_suspect(const struct led_part *p);
 bool ledger_gives_up(const struct led_part *p);   /* when it fails once more */
 bool ledger_is_through(const struct led_unit *u); /* all its parts are finished */
+
+/* ledger_trust.c */
+void ledger_fails(struct world *w, struct led_lease *l);
+void ledger_hands_back(struct world *w, struct led_lease *l);
+void ledger_refuses(struct world *w, struct led_lease *l, uint32_t nodes);
+void ledger_did_well(struct world *w, const struct led_lease *l);
+void ledger_failed_on(struct led_part *p, uint32_t node, const struct led_worker *k);
+void ledger_rest(struct world *w, struct led_worker *k, int64_t ms);
+bool ledger_is_careful(const struct led_worker *k);
+bool ledger_avoids(struct world *w, const struct led_part *p, uint32_t node, const struct led_worker *k);
+bool ledger_needs_another(struct world *w, const struct led_part *p, uint32_t node);
+struct led_name ledger_name(const struct led_worker *k);
 
 /* ledger_workers.c */
 struct led_worker *ledger_worker(struct world *w, uint64_t peer);

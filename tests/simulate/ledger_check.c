@@ -83,6 +83,9 @@ static void grant(struct world *w, const struct core_work *a)
     if (!p->reserved)
         check_start(w, j, p);
     check_worker(w, a, k, &j->nodes[a->node], bytes);
+    if (ledger_avoids(w, p, a->node, k))
+        world_fail(w, "lease %llu: peer %llu has failed it, and another could do it", (unsigned long long)a->lease,
+                   (unsigned long long)a->peer);
     *l = (struct led_lease){.next = w->ledger.leases,
                             .id = a->lease,
                             .bytes = bytes,
@@ -261,6 +264,10 @@ static void check_job(struct world *w, struct sim_job *j)
         SAME("failures at a node", n->failures, m->failures);
         SAME("isolations at a node", n->isolations, m->isolations);
         SAME("expiries at a node", n->expiries, m->expiries);
+        SAME("bad results at a node", n->bad_results, m->bad_results);
+        SAME("returns at a node", n->returns, m->returns);
+        SAME("stalls at a node", n->stalls, m->stalls);
+        SAME("tensors refused at a node", n->tensors_refused, m->tensors_refused);
     }
 }
 
@@ -283,11 +290,14 @@ static void check_sums(struct world *w)
     for (const struct led_worker *k = l->workers; k; k = k->next) {
         sum.n_workers += !k->lost;
         sum.workers[k->stage] += !k->lost;
+        sum.benched[k->stage] += k->benched;
     }
     SAME("leases", s.n_leases, n_leases);
     SAME("workers", s.n_workers, sum.n_workers);
-    for (uint32_t i = 0; i < CORE_MAX_STAGES; i++)
+    for (uint32_t i = 0; i < CORE_MAX_STAGES; i++) {
         SAME("workers of a stage", s.workers[i], sum.workers[i]);
+        SAME("benched workers of a stage", s.benched[i], sum.benched[i]);
+    }
     SAME("parts that hold memory", s.n_reserved, l->n_reserved);
     SAME("bytes reserved", s.reserved_bytes, l->reserved_bytes);
     SAME("events", s.events, sum.events);
@@ -296,6 +306,8 @@ static void check_sums(struct world *w)
     SAME("failures", s.failures, sum.failures);
     SAME("expiries", s.expiries, sum.expiries);
     SAME("returns", s.returns, sum.returns);
+    SAME("benches", s.benches, sum.benches);
+    SAME("tensors refused", s.tensors_refused, sum.tensors_refused);
     SAME("payloads lost", s.payloads_lost, sum.payloads_lost);
     SAME("splits", s.splits, sum.splits);
     SAME("quarantined", s.quarantined, sum.quarantined);
@@ -312,8 +324,9 @@ static void check_idle(struct world *w, const struct sim_job *j)
             for (uint32_t k = 0; k < j->n_nodes; k++)
                 for (const struct led_worker *m = w->ledger.workers; m && p->reserved && ledger_is_ready(p, k);
                      m = m->next)
-                    if (m->n_leases == 0 && m->n_late == 0 && ledger_matches(m, &j->nodes[k]) &&
-                        ledger_has_room(w, m, true, 0, 0))
+                    if (m->n_leases == 0 && m->n_late == 0 && !ledger_is_careful(m) &&
+                        ledger_matches(m, &j->nodes[k]) && ledger_has_room(w, m, true, 0, 0) &&
+                        !ledger_avoids(w, p, k, m))
                         world_fail(w, "peer %llu holds nothing, and unit %u [%u+%u] waits for node %u",
                                    (unsigned long long)m->peer, u, p->first, p->count, k);
 }

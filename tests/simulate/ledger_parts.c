@@ -113,7 +113,7 @@ static uint32_t limit(const struct led_part *p)
 
 bool ledger_is_suspect(const struct led_part *p)
 {
-    return p->split || p->failures > 0;
+    return p->split || p->failures > 0 || p->n_failers > 0;
 }
 
 bool ledger_gives_up(const struct led_part *p)
@@ -147,7 +147,7 @@ void ledger_restart(struct world *w, struct led_part *p)
     ledger_set_reserved(w, p, false);
 }
 
-static void again(struct world *w, struct led_part *p)
+void ledger_again(struct world *w, struct led_part *p)
 {
     for (uint32_t k = 0; k < p->job->n_nodes; k++)
         if (p->state[k] != LED_NONE)
@@ -179,22 +179,25 @@ static void split(struct world *w, struct led_part *p)
             seen += is_wanted(u, item);
         *at = part_new(w, p->job, p->unit, first, item);
         (*at)->split = true;
+        (*at)->failed_before = p->failed_before;
         at = &(*at)->next;
     }
     *at = p->next;
     w->ledger.sum.splits++;
 }
 
-void ledger_blame(struct world *w, struct led_part *p, uint32_t attempt)
+void ledger_blame(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt)
 {
     if (attempt != p->failures) {
-        again(w, p);
+        ledger_again(w, p);
         return;
     }
     p->failures++;
     unit_of(p)->led.attempts++;
+    if (p->failures >= limit(p) && p->count == 1 && ledger_needs_another(w, p, node))
+        p->failures--;
     if (p->failures < limit(p)) {
-        again(w, p);
+        ledger_again(w, p);
         return;
     }
     memset(p->state, 0, sizeof(p->state));
@@ -207,12 +210,12 @@ void ledger_blame(struct world *w, struct led_part *p, uint32_t attempt)
     memset(p->alive, 0, sizeof(p->alive));
 }
 
-void ledger_returned(struct world *w, struct led_part *p, uint32_t attempt)
+void ledger_returned(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt)
 {
     if (++p->unblamed > w->limits.max_unblamed)
-        ledger_blame(w, p, attempt);
+        ledger_blame(w, p, node, attempt);
     else
-        again(w, p);
+        ledger_again(w, p);
 }
 
 void ledger_result(struct world *w, struct led_part *p, uint32_t node, const uint64_t *row_ok)

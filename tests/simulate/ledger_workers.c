@@ -38,7 +38,7 @@ static void give_back(struct world *w, struct led_lease *l)
 {
     w->ledger.sum.returns++;
     ledger_lease_close(w, l);
-    ledger_returned(w, l->part, l->attempt);
+    ledger_returned(w, l->part, l->node, l->attempt);
 }
 
 void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean)
@@ -56,8 +56,9 @@ void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean)
         n->failures++;
         n->isolations += l->alone;
         w->ledger.sum.failures++;
+        ledger_failed_on(l->part, l->node, k);
         ledger_lease_close(w, l);
-        ledger_blame(w, l->part, l->attempt);
+        ledger_blame(w, l->part, l->node, l->attempt);
     }
     while (*at != k)
         at = &(*at)->next;
@@ -82,7 +83,7 @@ void ledger_gone(struct world *w, struct led_worker *k, bool clean, bool ended)
 
 void ledger_heard(struct world *w, struct led_worker *k)
 {
-    if (!k->lost && w->ledger.now >= k->rest_until)
+    if (!k->lost)
         k->silent = false;
     k->heard = w->ledger.now;
     k->late_told = false;
@@ -227,12 +228,14 @@ bool ledger_has_room(struct world *w, const struct led_worker *k, bool alone, ui
 {
     uint32_t window = k->window_items < w->limits.max_worker_items ? k->window_items : w->limits.max_worker_items;
 
-    if (k->silent || k->lost || window == 0 || k->n_leases >= w->limits.max_worker_leases)
+    if (k->silent || k->lost || k->rest_until || window == 0 ||
+        k->n_leases >= w->limits.max_worker_leases)
         return false;
     if (k->n_leases == 0)
         return true;
     for (const struct led_lease *l = w->ledger.leases; l; l = l->next)
         if (l->worker == k && l->alone)
             return false;
-    return !alone && k->n_late == 0 && k->held_items + n_items <= window && k->held_bytes + n_bytes <= k->window_bytes;
+    return !alone && k->n_late == 0 && !ledger_is_careful(k) && k->held_items + n_items <= window &&
+           k->held_bytes + n_bytes <= k->window_bytes;
 }

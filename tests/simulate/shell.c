@@ -67,6 +67,7 @@ static void gather_inputs(struct world *w, const struct core_work *a, struct sim
         if (!p->tensors || p->lost)
             world_fail(w, "lease %llu needs tensors that are gone", (unsigned long long)a->lease);
         needs |= 1u << in->node;
+        work->refused |= (uint32_t)(p->work.corrupt && work->job->nodes[in->node].out_bytes > 0) << in->node;
         for (uint32_t i = 0; i < work->n_items; i++) {
             uint32_t row = 0;
 
@@ -283,7 +284,8 @@ static void go_on(struct world *w, void *job, uint64_t life)
         shell_start_job(w, j);
         return;
     }
-    j->max_failures = j->max_failed_per_mille = 0;
+    j->max_failures = 0;
+    j->max_failed_per_mille = 1000; /* any number, of whatever kind */
     j->closing = true;
     shell_job_event(w, CORE_EVENT_JOB_CLOSE, j);
 }
@@ -291,9 +293,11 @@ static void go_on(struct world *w, void *job, uint64_t life)
 static void do_pause(struct world *w, const struct core_action *a)
 {
     struct sim_job *j = shell_job(w, a->paused.job);
+    const uint32_t most_given_up = j->max_failed_per_mille < 1000 ? w->limits.max_given_up : 0;
+    const uint32_t most = j->max_failures ? j->max_failures : most_given_up; /* in a row */
 
-    if (j->paused || a->paused.n_failed == 0 || (a->paused.n_finished == 0 && a->paused.n_failed < j->max_failures) ||
-        !(a->paused.n_finished ? j->max_failed_per_mille : j->max_failures))
+    if (j->paused || a->paused.n_failed == 0 || (a->paused.n_finished == 0 && a->paused.n_failed < most) ||
+        !(a->paused.n_finished ? j->max_failed_per_mille : most))
         world_fail(w, "job %llu pauses for no reason", (unsigned long long)j->id);
     world_fault(w, FAULT_SURGE);
     world_say(w, "pause job=%llu failed=%llu of %llu", (unsigned long long)j->id,
@@ -366,6 +370,8 @@ static void carry_out(struct world *w, const struct core_action *a)
             worker_send_answer(w, k, a->type == CORE_DO_REFUSE, a->type == CORE_DO_HELLO_AGAIN);
         return;
     case CORE_DO_FORGET_PEER:
+    case CORE_DO_BENCH:
+    case CORE_DO_HUNG:
         return;
     case CORE_DO_WORK:
         do_work(w, &a->work);

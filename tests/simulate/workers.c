@@ -149,7 +149,13 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
         work->values[i] = world_value(work->job, work->unit, item, work->node, work->inputs[i]);
     }
     work->sent = true;
-    if (fails) {
+    work->corrupt = k->lie == LIE_CORRUPTS || (!w->quiet && !u->has_poison && world_chance(w, 8));
+    if (work->refused) {
+        world_fault(w, FAULT_TENSOR_REFUSED);
+        send_work_message(w, k, MSG_FAILURE, work);
+    } else if (k->lie == LIE_FAILS || k->lie == LIE_RETURNS) {
+        send_work_message(w, k, k->lie == LIE_FAILS ? MSG_FAILURE : MSG_RETURN, work);
+    } else if (fails) {
         world_fault(w, FAULT_POISON_FAILS);
         send_work_message(w, k, MSG_FAILURE, work);
     } else if (!w->quiet && world_chance(w, 10) && worker_may_hit(w, &work, 1)) {
@@ -275,6 +281,7 @@ static void deliver_to_broker(struct world *w, struct message *m)
         e.type = CORE_EVENT_FAILURE;
         e.failure.lease = (struct core_lease_ref){m->peer, m->work->epoch, m->work->lease};
         e.failure.code = "boom";
+        e.failure.refused = m->work->refused;
         e.failure.text = "it did not work";
         break;
     case MSG_RETURN:
@@ -449,6 +456,8 @@ void worker_start(struct world *w, void *worker, uint64_t life)
     w->tally->faults[FAULT_WORKER_SLOW] += k->slow;
     k->wrong_model = !w->quiet && world_chance(w, 50);
     w->tally->faults[FAULT_WORKER_WRONG_MODEL] += k->wrong_model;
+    k->lie = w->wild && !w->quiet && world_chance(w, 100) ? LIE_FAILS + (enum lie)world_below(w, 3) : LIE_NONE;
+    w->tally->faults[FAULT_WORKER_LIAR] += k->lie != LIE_NONE;
     choose_window(w, k);
     k->n_held = 0;
     k->busy_until = 0;

@@ -52,10 +52,12 @@ enum fault {
     FAULT_WORKER_DRAIN,
     FAULT_WORKER_RETURN,
     FAULT_WORKER_RECONNECT,
-    FAULT_WORKER_LOST, /* its connection is noticed to be, whether its process lives is not */
-    FAULT_VISITOR,     /* says HELLO and nothing more */
+    FAULT_WORKER_LOST,    /* its connection is noticed to be, whether its process lives is not */
+    FAULT_VISITOR,        /* says HELLO and nothing more */
     FAULT_WORKER_FAILURE, /* transient */
     FAULT_WORKER_BAD_ROWS,
+    FAULT_WORKER_LIAR, /* fails all, hands all back, or makes tensors that are refused, until the faults end */
+    FAULT_TENSOR_REFUSED,
     FAULT_WORKER_WRONG_MODEL,
     FAULT_STALE_RESULT,
     FAULT_POISON_KILLS,
@@ -66,8 +68,8 @@ enum fault {
     FAULT_BROKER_SHUTDOWN,
     FAULT_BROKER_STOPPED, /* for a while, and time goes on */
     FAULT_NONSENSE,       /* job events that make none */
-    FAULT_COMMIT_CUT, /* crash between COMMIT and its transaction */
-    FAULT_ANSWER_CUT, /* crash between the transaction and its answer */
+    FAULT_COMMIT_CUT,     /* crash between COMMIT and its transaction */
+    FAULT_ANSWER_CUT,     /* crash between the transaction and its answer */
     FAULT_DISK_FULL,
     FAULT_LATE_UNITS,
     FAULT_JOB_STOP,
@@ -132,7 +134,9 @@ struct sim_work {
     uint64_t inputs[MAX_ITEMS]; /* hash of what each item got */
     uint64_t values[MAX_ITEMS];
     bool ok[MAX_ITEMS];
-    uint32_t n_rows; /* of the result; n_items unless it is broken */
+    uint32_t n_rows;  /* of the result; n_items unless it is broken */
+    bool corrupt;     /* its tensor will be refused */
+    uint32_t refused; /* bit k: what came from node k is such a one */
 };
 
 struct sim_payload {
@@ -149,6 +153,7 @@ struct sim_worker {
     uint32_t stage, model, window;
     uint64_t window_bytes;
     bool alive, welcome, hung, stuck, slow, draining, wrong_model, last_heartbeat_lost;
+    enum lie { LIE_NONE, LIE_FAILS, LIE_RETURNS, LIE_CORRUPTS, N_LIES } lie;
     int64_t busy_until;
     uint32_t n_held;
     struct sim_work *held[MAX_HELD];

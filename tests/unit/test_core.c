@@ -224,6 +224,7 @@ static void test_core_a_worker_that_is_heard_but_ends_nothing_is_on_trial(void *
     assert_int_equal(rig_count(b, CORE_DO_WORK), 0); /* a pause */
     b->now += LEASE_MS;
     assert_int_equal(rig_step(b, &e), 0);
+    rig_tick(b, 0);
     w = rig_work_of(b);
     (void)rig_result(b, &w, 0);
     assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* the next in suspicion */

@@ -136,6 +136,7 @@ static void test_core_an_earlier_lease_does_not_fail_a_later_attempt(void **stat
     first = rig_nth(b, CORE_DO_WORK, 0)->work;
     second = rig_nth(b, CORE_DO_WORK, 1)->work;
     assert_int_not_equal(first.peer, second.peer);
+    rig_hello(b, OTHER + 1, 1, 4); /* what failed goes to another worker */
     rig_refuse_work(b, &first);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 1);
     first = rig_work_of(b);

@@ -157,8 +157,13 @@ static void fill_progress(struct msg_job_progress *p)
                                    .n_units_done = 5,
                                    .n_stages = 2,
                                    .text = "no room on the disk"};
-    p->stages[0] = (struct msg_stage_progress){MSG_STAGE_ENCODE, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
-    p->stages[1] = (struct msg_stage_progress){MSG_STAGE_LLM, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20};
+    p->stages[0] = (struct msg_stage_progress){MSG_STAGE_ENCODE, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 21, 22, 23, 24, 25};
+    p->stages[1] =
+        (struct msg_stage_progress){MSG_STAGE_LLM, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 31, 32, 33, 34, 35};
+    p->n_given_up = 4;
+    p->n_hung = 1;
+    p->hung[0] = (struct msg_hung_worker){"host", 77, MSG_STAGE_LLM, "it has fallen silent"};
+    p->broker = (struct msg_broker_counters){41, 42, 43, 44, 45, 46, 47, 48, 49};
 }
 
 /* A message of each type with every field set. */
@@ -543,6 +548,7 @@ SPOIL(node_count, m->job_open.n_nodes = 0)
 SPOIL(node_out, m->job_open.nodes[0].out_bytes = (8 << 20) + 1)
 SPOIL(progress_counts, m->job_progress.n_done = 101)
 SPOIL(progress_state, m->job_progress.state = (enum msg_job_state)8)
+SPOIL(progress_hung, m->job_progress.n_hung = MSG_MAX_HUNG + 1)
 SPOIL(progress_again, m->job_progress.n_again = m->job_progress.n_done + 1)
 SPOIL(opened_again, m->job_opened.n_again = m->job_opened.n_done + 1)
 SPOIL(open_share, m->job_open.max_failed_per_mille = 1001)
@@ -599,6 +605,7 @@ static const struct bad_case bad_cases[] = {
     {"nodes", MSG_JOB_OPEN, node_count},
     {"node 0", MSG_JOB_OPEN, node_out},
     {"counts", MSG_JOB_PROGRESS, progress_counts},
+    {"hung workers", MSG_JOB_PROGRESS, progress_hung},
     {"state", MSG_JOB_PROGRESS, progress_state},
     {"counts", MSG_JOB_PROGRESS, progress_again},
     {"counts", MSG_JOB_OPENED, opened_again},

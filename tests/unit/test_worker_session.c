@@ -65,6 +65,13 @@ static int teardown(void **state)
     return rmdir(f->folder);
 }
 
+static atomic_uint n_alive;
+
+static void note_alive(void)
+{
+    atomic_fetch_add(&n_alive, 1);
+}
+
 static void start_worker(struct fixture *f)
 {
     struct worker_session_conf conf = {.endpoint = f->endpoint,
@@ -76,7 +83,8 @@ static void start_worker(struct fixture *f)
                                        .window_bytes = 1 << 20,
                                        .retry_min_ms = 20,
                                        .retry_max_ms = 100,
-                                       .silence_ms = f->silence_ms};
+                                       .silence_ms = f->silence_ms,
+                                       .alive = note_alive};
     struct err err = {""};
 
     if (worker_session_start(&conf, &f->s, &err) < 0)
@@ -438,6 +446,36 @@ static void test_worker_session_waiting_in_take_is_no_excuse_for_a_hung_unit(voi
     assert_non_null(t.w);
 }
 
+static bool is_alive_within(int64_t ms)
+{
+    const unsigned before = atomic_load(&n_alive);
+    const int64_t until = clock_mono_ms() + ms;
+
+    while (atomic_load(&n_alive) == before && clock_mono_ms() < until)
+        usleep(10000);
+    return atomic_load(&n_alive) != before;
+}
+
+/* Also where there is no broker; not while a unit stands still. */
+static void test_worker_session_says_that_it_lives_only_while_compute_moves(void **state)
+{
+    struct fixture *f = *state;
+    struct worker_work *work = NULL;
+
+    start_worker(f);
+    assert_int_equal(worker_session_take(f->s, 1500, &work), 0);
+    assert_true(atomic_load(&n_alive) > 0);
+    open_broker(f);
+    greet(f);
+    send_work(f, 1, 4);
+    work = take(f);
+    (void)is_alive_within(1500); /* taking was a sign of life */
+    assert_false(is_alive_within(2500));
+    worker_session_progress(f->s);
+    assert_true(is_alive_within(2500));
+    assert_int_equal(worker_session_return(f->s, &work), 0);
+}
+
 static void test_worker_session_new_epoch_makes_work_stale(void **state)
 {
     struct fixture *f = *state;
@@ -618,6 +656,7 @@ int main(void)
         TEST(test_worker_session_hello_says_who_it_is),
         TEST(test_worker_session_starts_before_its_broker),
         TEST(test_worker_session_refused_by_name_is_final),
+        TEST(test_worker_session_says_that_it_lives_only_while_compute_moves),
         TEST(test_worker_session_welcome_of_another_version_is_refused),
         TEST(test_worker_session_holds_several_units),
         TEST(test_worker_session_bad_result_becomes_a_failure),

@@ -1,0 +1,243 @@
+/* How far a worker is trusted.
+ *
+ * A worker that fails fast has room all the time, and would take nearly everything that there is to do. So every lease
+ * that ends badly counts against its worker, until it gives a good result: from the second one in a row on it gets one
+ * unit at a time with longer and longer rests before it, from the third on its failures say nothing about the units
+ * while others could do them, from the sixth on it is benched: the shell is told why. A bench is no exile: after each
+ * rest it is tried once more.
+ *
+ * What failed is not given to the same worker again while another one could do it. So the second failure of a part, or
+ * of a piece of it, says more about the part than about the worker: it counts against nobody but the part. */
+#include "broker/core_private.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    CAREFUL_FROM = 2, /* bad ends in a row: one lease at a time, and rests */
+    TRUSTED_BELOW = 3,
+    BENCHED_FROM = 6,
+    FIRST_REST_MS = 100,
+    LONGEST_REST_ALONE_MS = 1000, /* of one whose work nobody else could do */
+};
+
+static uint32_t n_in_row(const struct core_worker *w)
+{
+    return w->n_bad + w->n_refused;
+}
+
+bool core_worker_is_careful(const struct core_worker *w)
+{
+    return n_in_row(w) >= CAREFUL_FROM;
+}
+
+void core_worker_set_good(struct core_worker *w)
+{
+    const bool good = !w->silent && w->window_items > 0 && n_in_row(w) < TRUSTED_BELOW;
+
+    w->pool->n_good += (uint32_t)good - (uint32_t)w->good;
+    w->good = good;
+}
+
+/* -- who failed a part --------------------------------------------------------------------------------------------- */
+
+static bool has_failed(const struct core_task *t, const struct core_worker *w)
+{
+    const struct core_failers *f = &t->part->failers;
+
+    for (uint32_t i = 0; i < f->n && i < CORE_MAX_FAILERS; i++)
+        if (f->list[i].name == w->name_key && f->list[i].node == t->node)
+            return true;
+    return false;
+}
+
+static uint32_t n_failers(const struct core_task *t)
+{
+    const struct core_failers *f = &t->part->failers;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < f->n && i < CORE_MAX_FAILERS; i++)
+        n += f->list[i].node == t->node;
+    return n;
+}
+
+void core_task_failed_on(struct core_task *t, const struct core_worker *w)
+{
+    struct core_failers *f = &t->part->failers;
+
+    t->part->failed_before = true;
+    if (has_failed(t, w))
+        return;
+    f->list[f->n % CORE_MAX_FAILERS].name = w->name_key;
+    f->list[f->n % CORE_MAX_FAILERS].node = t->node;
+    if (f->n++ == 0)
+        core_part_is_suspect(t->part);
+}
+
+/* Could another worker do it that is in good standing, and has not failed it? */
+static bool has_others(const struct core *c, const struct core_task *t, const struct core_worker *but)
+{
+    const struct core_job_node *n = &t->part->unit->job->nodes[t->node];
+    const struct core_failers *f = &t->part->failers;
+    uint32_t n_good = 0;
+
+    for (uint32_t i = 0; i < c->n_pools; i++)
+        n_good += core_pool_matches(c->pools[i], n) ? c->pools[i]->n_good : 0;
+    for (uint32_t i = 0; i < f->n && i < CORE_MAX_FAILERS; i++) {
+        const struct core_worker *w = core_map_get(&c->workers_by_name, f->list[i].name);
+
+        n_good -= w && w != but && w->good && f->list[i].node == t->node && core_pool_matches(w->pool, n);
+    }
+    return n_good > (but && but->good);
+}
+
+bool core_task_avoids(const struct core *c, const struct core_task *t, const struct core_worker *w)
+{
+    return !c->faults.same_worker_again && t->part->failers.n > 0 && has_failed(t, w) && has_others(c, t, NULL);
+}
+
+bool core_task_needs_another(const struct core *c, const struct core_task *t)
+{
+    return !c->faults.same_worker_again && n_failers(t) < 2 && has_others(c, t, NULL);
+}
+
+/* -- what a bad end costs ------------------------------------------------------------------------------------------ */
+
+void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms)
+{
+    const int64_t until_ms = c->now_ms + ms;
+
+    if (w->rest_place && w->rest_until_ms >= until_ms)
+        return;
+    w->rest_until_ms = until_ms;
+    if (core_heap_set(&c->rests, &w->rest_place, until_ms, w) < 0)
+        core_break(c);
+    core_worker_update(w, c);
+}
+
+static void set_benched(struct core *c, struct core_worker *w, bool benched)
+{
+    struct core_action *a;
+    char *why;
+
+    if (w->benched == benched)
+        return;
+    w->benched = benched;
+    c->n_benched[w->pool->stage] += (uint32_t)benched - (uint32_t)!benched;
+    why = core_emit_alloc(c, sizeof(w->why));
+    if (!why)
+        return;
+    memcpy(why, w->why, sizeof(w->why));
+    a = core_emit(c, CORE_DO_BENCH);
+    a->bench.peer = w->peer;
+    a->bench.n_bad = benched ? n_in_row(w) : 0;
+    a->bench.why = why;
+}
+
+/* `*count` is one of its two. */
+static void charge(struct core *c, struct core_worker *w, uint32_t *count, const char *code, const char *text)
+{
+    const bool alone = w->pool->n_good <= w->good;
+    const int64_t most_ms = alone ? LONGEST_REST_ALONE_MS : c->limits.lease_ms;
+    int64_t rest_ms = FIRST_REST_MS;
+
+    if (c->faults.never_bench)
+        return;
+    ++*count;
+    (void)snprintf(w->why, sizeof(w->why), "%s%s%s", code, *code && *text ? ": " : "", text);
+    core_worker_update(w, c);
+    if (!core_worker_is_careful(w))
+        return;
+    for (uint32_t n = CAREFUL_FROM; n < n_in_row(w) && rest_ms < most_ms; n++)
+        rest_ms *= 2;
+    core_worker_rest(c, w, rest_ms < most_ms ? rest_ms : most_ms);
+    if (n_in_row(w) < BENCHED_FROM || w->benched)
+        return;
+    c->counters.benches++;
+    set_benched(c, w, true);
+}
+
+static void acquit(struct core *c, struct core_worker *w, uint32_t *count)
+{
+    if (*count == 0)
+        return;
+    *count = 0;
+    if (!core_worker_is_careful(w)) {
+        core_heap_remove(&c->rests, &w->rest_place);
+        set_benched(c, w, false);
+    }
+    core_worker_update(w, c);
+}
+
+void core_worker_did_well(struct core *c, const struct core_lease *l)
+{
+    const struct core_part *p = l->task->part;
+
+    acquit(c, l->worker, &l->worker->n_bad);
+    for (uint32_t k = 0; k < l->task->node; k++) {
+        struct core_worker *maker = NULL;
+
+        if (p->unit->job->nodes[l->task->node].spec.needs >> k & 1 && p->unit->job->nodes[k].spec.out_bytes)
+            maker = core_map_get(&c->workers_by_name, p->tasks[k].maker);
+        if (maker)
+            acquit(c, maker, &maker->n_refused);
+    }
+}
+
+void core_lease_fails(struct core *c, struct core_lease *l, const char *code, const char *text)
+{
+    struct core_worker *w = l->worker;
+    struct core_task *t = l->task;
+    const bool blame = n_in_row(w) < TRUSTED_BELOW || !has_others(c, t, w);
+    const bool first = !t->part->failed_before;
+    const uint32_t attempt = l->attempt;
+
+    core_task_failed_on(t, w);
+    core_lease_end(c, l);
+    if (first)
+        charge(c, w, &w->n_bad, code, text);
+    if (blame || c->faults.blame_always)
+        core_task_failed(t, attempt, code, text);
+    else
+        core_task_again(t);
+}
+
+void core_lease_returned(struct core *c, struct core_lease *l)
+{
+    struct core_worker *w = l->worker;
+    struct core_task *t = l->task;
+    const bool blame = n_in_row(w) < TRUSTED_BELOW || !has_others(c, t, w);
+    const uint32_t attempt = l->attempt;
+
+    t->part->unit->job->nodes[t->node].returns++;
+    c->counters.returns++;
+    core_lease_end(c, l);
+    if (w->window_items > 0) /* or it is on its way out */
+        charge(c, w, &w->n_bad, "returned", "handed back what it was given");
+    if (blame)
+        core_task_returned(t, attempt);
+    else
+        core_task_again(t);
+}
+
+void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, const char *text)
+{
+    struct core_part *p = l->task->part;
+
+    core_lease_end(c, l);
+    for (uint32_t k = 0; k < p->unit->job->n_nodes; k++) {
+        struct core_task *made = &p->tasks[k];
+        struct core_worker *maker = NULL;
+
+        if (!(nodes >> k & 1) || made->state != CORE_TASK_DONE || !made->has_tensors)
+            continue;
+        c->counters.tensors_refused++;
+        p->unit->job->nodes[k].tensors_refused++;
+        maker = core_map_get(&c->workers_by_name, made->maker);
+        if (!maker)
+            continue;
+        core_task_failed_on(made, maker);
+        charge(c, maker, &maker->n_refused, "bad_tensor", text);
+    }
+    core_part_restart(p);
+}

@@ -1,0 +1,132 @@
+/* progress.c - what the broker says of a job when it is asked: how far it is, what it waits for, what went wrong. */
+#include "broker/shell.h"
+
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { HUNG_MS = 300000 }; /* so long a hung worker is told of */
+
+static enum msg_job_state state_of(const struct broker_job *job, const struct core_job_stats *stats)
+{
+    if (job->done)
+        return MSG_JOB_DONE;
+    if (job->blocked)
+        return MSG_JOB_BLOCKED;
+    if (job->stopped)
+        return job->paused ? MSG_JOB_PAUSED : MSG_JOB_STOPPED;
+    return stats->state == CORE_JOB_IMPORTING ? MSG_JOB_IMPORTING : MSG_JOB_RUNNING;
+}
+
+static struct msg_broker_counters counters_of(const struct broker *b, const struct core_stats *s)
+{
+    return (struct msg_broker_counters){.late = s->dropped_stale,
+                                        .strangers = s->dropped_unknown,
+                                        .malformed = s->dropped_bad,
+                                        .bad_messages = b->n_bad_messages,
+                                        .refusals = b->n_refusals,
+                                        .benches = s->benches,
+                                        .cut_off = s->stalls,
+                                        .splits = s->splits,
+                                        .lost = s->payloads_lost + s->tensors_refused};
+}
+
+static struct msg_stage_progress stage_of(const struct broker_job *job, uint32_t node, const struct core_node_stats *n,
+                                          const struct core_stats *all)
+{
+    return (struct msg_stage_progress){.stage = n->stage,
+                                       .workers = all->workers[n->stage],
+                                       .items_done = n->items_done,
+                                       .units_ready = n->parts_ready,
+                                       .units_leased = n->parts_leased,
+                                       .busy_ns = job->totals[node].compute_ns,
+                                       .decode_ns = job->totals[node].decode_ns,
+                                       .resize_ns = job->totals[node].resize_ns,
+                                       .failures = n->failures,
+                                       .lease_expiries = n->expiries,
+                                       .isolations = n->isolations,
+                                       .returns = n->returns,
+                                       .bad_results = n->bad_results,
+                                       .tensors_refused = n->tensors_refused,
+                                       .stalls = n->stalls,
+                                       .benched = all->benched[n->stage]};
+}
+
+static void tell_of_hung(const struct broker *b, struct msg_job_progress *ret)
+{
+    for (uint32_t i = 0; i < MSG_MAX_HUNG; i++)
+        if (b->hung[i].at_ms && b->now_ms - b->hung[i].at_ms < HUNG_MS)
+            ret->hung[ret->n_hung++] = b->hung[i].worker;
+}
+
+void broker_progress(const struct broker *b, const struct broker_job *job, struct msg_job_progress *ret)
+{
+    struct core_job_stats stats;
+    struct core_stats all;
+
+    if (core_job_stats_get(b->core, job->id, &stats) < 0)
+        return;
+    core_stats_get(b->core, &all);
+    *ret = (struct msg_job_progress){.job = job->id,
+                                     .state = state_of(job, &stats),
+                                     .n_items = job->counters.n_items,
+                                     .n_done = job->counters.n_done,
+                                     .n_failed = job->counters.n_failed,
+                                     .n_again = job->counters.n_again,
+                                     .n_redone = job->counters.n_redone,
+                                     .n_units = job->counters.n_units,
+                                     .n_units_done = job->counters.n_units_done,
+                                     .n_given_up = stats.items_quarantined,
+                                     .n_stages = stats.n_nodes,
+                                     .broker = counters_of(b, &all)};
+    for (uint32_t i = 0; i < stats.n_nodes; i++)
+        ret->stages[i] = stage_of(job, i, &stats.nodes[i], &all);
+    tell_of_hung(b, ret);
+    if (ret->state == MSG_JOB_PAUSED)
+        memcpy(ret->text, job->pause, sizeof(ret->text));
+    else if (job->blocked)
+        memcpy(ret->text, job->text, sizeof(ret->text));
+    else
+        memcpy(ret->text, job->waiting, sizeof(ret->text));
+}
+
+void broker_note_hung(struct broker *b, uint64_t peer, const char *text)
+{
+    const struct broker_peer *p = core_map_get(&b->peers, peer);
+    struct broker_hung *h = &b->hung[b->n_hung++ % MSG_MAX_HUNG];
+
+    *h = (struct broker_hung){.at_ms = b->now_ms};
+    if (p) {
+        h->worker.pid = p->hello_pid;
+        h->worker.stage = p->stage;
+        memcpy(h->worker.host, p->host, sizeof(h->worker.host));
+    }
+    (void)msg_text_set(h->worker.text, sizeof(h->worker.text), text);
+    log_warn("event=worker_hangs peer=%" PRIu64 " stage=%s host=%s pid=%u text=\"%s\" whoever started it is to end it",
+             peer, msg_stage_name(h->worker.stage), h->worker.host, h->worker.pid, h->worker.text);
+}
+
+void broker_log_counters(const struct broker *b, const struct broker_job *job)
+{
+    struct core_job_stats stats;
+    struct core_stats all;
+
+    if (core_job_stats_get(b->core, job->id, &stats) < 0)
+        return;
+    core_stats_get(b->core, &all);
+    for (uint32_t i = 0; i < stats.n_nodes; i++) {
+        const struct core_node_stats *n = &stats.nodes[i];
+
+        log_info("event=counters job=%" PRIu64 " node=%u stage=%s items=%" PRIu64 " failures=%" PRIu64
+                 " bad_results=%" PRIu64 " returns=%" PRIu64 " lease_expiries=%" PRIu64 " stalls=%" PRIu64
+                 " tensors_refused=%" PRIu64,
+                 job->id, i, msg_stage_name((enum msg_stage)n->stage), n->items_done, n->failures, n->bad_results,
+                 n->returns, n->expiries, n->stalls, n->tensors_refused);
+    }
+    log_info("event=counters given_up=%" PRIu64 " splits=%" PRIu64 " late=%" PRIu64 " strangers=%" PRIu64
+             " malformed=%" PRIu64 " bad_messages=%" PRIu64 " refusals=%" PRIu64 " benches=%" PRIu64 " cut_off=%" PRIu64
+             " lost=%" PRIu64,
+             all.quarantined, all.splits, all.dropped_stale, all.dropped_unknown, all.dropped_bad, b->n_bad_messages,
+             b->n_refusals, all.benches, all.stalls, all.payloads_lost + all.tensors_refused);
+}

@@ -1,0 +1,169 @@
+/* The ledger's opinion of workers: who is slowed and benched, who of a worker and a part is to blame. */
+#include "tests/simulate/world.h"
+
+struct led_name ledger_name(const struct led_worker *k)
+{
+    return (struct led_name){.host = k->host, .nonce = k->nonce};
+}
+
+static bool is_named(const struct led_worker *k, const struct led_name *name)
+{
+    return name->nonce && k->host == name->host && k->nonce == name->nonce;
+}
+
+static uint32_t in_row(const struct led_worker *k)
+{
+    return k->n_bad + k->n_refused;
+}
+
+bool ledger_is_careful(const struct led_worker *k)
+{
+    return in_row(k) >= 2;
+}
+
+static bool is_good(const struct led_worker *k)
+{
+    return !k->silent && k->window_items > 0 && in_row(k) < 3;
+}
+
+/* -- who failed a part --------------------------------------------------------------------------------------------- */
+
+static bool has_failed(const struct led_part *p, uint32_t node, const struct led_worker *k)
+{
+    for (uint32_t i = 0; i < LED_FAILERS; i++)
+        if (p->failers[i].node == node && is_named(k, &p->failers[i]))
+            return true;
+    return false;
+}
+
+void ledger_failed_on(struct led_part *p, uint32_t node, const struct led_worker *k)
+{
+    p->failed_before = true;
+    if (has_failed(p, node, k))
+        return;
+    p->failers[p->n_failers % LED_FAILERS] = ledger_name(k);
+    p->failers[p->n_failers++ % LED_FAILERS].node = node;
+}
+
+static bool has_others(struct world *w, const struct led_part *p, uint32_t node, const struct led_worker *but)
+{
+    for (const struct led_worker *k = w->ledger.workers; k; k = k->next)
+        if (k != but && is_good(k) && ledger_matches(k, &p->job->nodes[node]) && !has_failed(p, node, k))
+            return true;
+    return false;
+}
+
+bool ledger_avoids(struct world *w, const struct led_part *p, uint32_t node, const struct led_worker *k)
+{
+    return has_failed(p, node, k) && has_others(w, p, node, NULL);
+}
+
+bool ledger_needs_another(struct world *w, const struct led_part *p, uint32_t node)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < LED_FAILERS; i++)
+        n += p->failers[i].nonce && p->failers[i].node == node;
+    return n < 2 && has_others(w, p, node, NULL);
+}
+
+/* -- what a bad end costs ------------------------------------------------------------------------------------------ */
+
+void ledger_rest(struct world *w, struct led_worker *k, int64_t ms)
+{
+    if (k->rest_until < w->ledger.now + ms)
+        k->rest_until = w->ledger.now + ms;
+}
+
+static void charge(struct world *w, struct led_worker *k, uint32_t *count)
+{
+    int64_t most_ms = 1000, ms = 100;
+
+    for (const struct led_worker *m = w->ledger.workers; m; m = m->next)
+        if (m != k && m->stage == k->stage && m->model == k->model && is_good(m))
+            most_ms = w->limits.lease_ms;
+    ++*count;
+    if (!ledger_is_careful(k))
+        return;
+    for (uint32_t n = in_row(k); n > 2 && ms < most_ms; n--)
+        ms *= 2;
+    ledger_rest(w, k, ms < most_ms ? ms : most_ms);
+    w->ledger.sum.benches += in_row(k) >= 6 && !k->benched;
+    k->benched = k->benched || in_row(k) >= 6;
+}
+
+static void acquit(struct led_worker *k, uint32_t *count)
+{
+    if (*count == 0)
+        return;
+    *count = 0;
+    if (ledger_is_careful(k))
+        return;
+    k->rest_until = 0;
+    k->benched = false;
+}
+
+void ledger_did_well(struct world *w, const struct led_lease *l)
+{
+    const struct led_part *p = l->part;
+
+    acquit(l->worker, &l->worker->n_bad);
+    for (uint32_t n = 0; n < l->node; n++)
+        for (struct led_worker *k = w->ledger.workers; k; k = k->next)
+            if ((p->job->nodes[l->node].needs >> n & 1) && p->job->nodes[n].out_bytes && is_named(k, &p->makers[n]))
+                acquit(k, &k->n_refused);
+}
+
+/* Those whom nobody trusts do not blame a part that others could do. */
+static bool is_to_blame(struct world *w, const struct led_lease *l)
+{
+    return in_row(l->worker) < 3 || !has_others(w, l->part, l->node, l->worker);
+}
+
+void ledger_fails(struct world *w, struct led_lease *l)
+{
+    const bool blame = is_to_blame(w, l), first = !l->part->failed_before;
+
+    ledger_failed_on(l->part, l->node, l->worker);
+    ledger_lease_close(w, l);
+    if (first)
+        charge(w, l->worker, &l->worker->n_bad);
+    if (blame)
+        ledger_blame(w, l->part, l->node, l->attempt);
+    else
+        ledger_again(w, l->part);
+}
+
+void ledger_hands_back(struct world *w, struct led_lease *l)
+{
+    const bool blame = is_to_blame(w, l);
+
+    w->ledger.sum.returns++;
+    l->part->job->led.nodes[l->node].returns++;
+    ledger_lease_close(w, l);
+    if (l->worker->window_items > 0)
+        charge(w, l->worker, &l->worker->n_bad);
+    if (blame)
+        ledger_returned(w, l->part, l->node, l->attempt);
+    else
+        ledger_again(w, l->part);
+}
+
+void ledger_refuses(struct world *w, struct led_lease *l, uint32_t nodes)
+{
+    struct led_part *p = l->part;
+
+    ledger_lease_close(w, l);
+    for (uint32_t n = 0; n < p->job->n_nodes; n++) {
+        if (!(nodes >> n & 1) || p->state[n] != LED_DONE)
+            continue;
+        w->ledger.sum.tensors_refused++;
+        p->job->led.nodes[n].tensors_refused++;
+        for (struct led_worker *k = w->ledger.workers; k; k = k->next)
+            if (is_named(k, &p->makers[n])) {
+                ledger_failed_on(p, n, k);
+                charge(w, k, &k->n_refused);
+            }
+    }
+    ledger_restart(w, p);
+}
