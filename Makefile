@@ -336,6 +336,8 @@ install: build $(PAGES) ## programs, documents, manual pages, demo models and wh
 	install -m 755 ops/mps.sh $(SHARE)/ops
 	install -m 755 examples/read_store.py $(SHARE)/examples
 	install -m 644 ops/mps.md ops/GPU.md $(SHARE)/ops
+	install -d $(SHARE)/ops/systemd
+	for f in ops/systemd/*.service; do sed 's,/usr/local/bin,$(PREFIX)/bin,' $$f >$(SHARE)/$$f && chmod 644 $(SHARE)/$$f || exit 1; done
 	for d in $(DEMO_MODELS); do install -d $(SHARE)/$$d && install -m 644 $$d/* $(SHARE)/$$d || exit 1; done
 	for d in demo_opt demo_itm; do install -d $(SHARE)/selftest/$$d && install -m 644 tests/golden/$$d/* $(SHARE)/selftest/$$d || exit 1; done
 	install -m 644 tests/golden/decode/demo_answers.json tests/golden/decode/sampler.json $(SHARE)/selftest

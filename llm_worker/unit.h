@@ -26,6 +26,7 @@ struct unit {
     uint64_t recipe_hash;
     struct unit_prompts prompts;
     struct generate_options options;
+    uint32_t n_counted;           /* items, in the session's counters */
     uint32_t n_submitted, n_done; /* prompts; those of items with a problem count as done at once */
     void *image_rows;             /* [n_items, Q, L] of image_dtype; NULL once all are submitted */
     enum dtype image_dtype;

@@ -268,6 +268,15 @@ static int take_units(struct llm_worker *w, int64_t timeout_ms)
     return rc;
 }
 
+/* The broker sees by its items, as far as prompts tell them, that a large unit gets on. */
+static void count_items(struct llm_worker *w, struct unit *u)
+{
+    const uint32_t n = u->prompts.n ? (uint32_t)((uint64_t)u->n_done * u->work->n_items / u->prompts.n) : 0;
+
+    worker_session_count(w->common.session, n - u->n_counted, 0, 0, 0, 0);
+    u->n_counted = n;
+}
+
 static void finish_unit(struct llm_worker *w, struct unit *u)
 {
     struct worker_result result = {
@@ -282,7 +291,8 @@ static void finish_unit(struct llm_worker *w, struct unit *u)
         buf_release(&result.rows);
         worker_fail_unit(&w->common, &u->work, "result", strerror(-rc));
     } else {
-        worker_session_count(w->common.session, u->work->n_items, n_failed, 0, (uint64_t)u->compute_ns, 0);
+        worker_session_count(w->common.session, u->work->n_items - u->n_counted, n_failed, 0, (uint64_t)u->compute_ns,
+                             0);
         worker_send_result(&w->common, &u->work, &result);
     }
     remove_unit(w, u);
@@ -359,6 +369,8 @@ static void collect(struct llm_worker *w)
             abandon_unit(w, u, "caption", err.text);
             continue;
         }
+        if (u)
+            count_items(w, u);
         if (u && llm_unit_is_done(u))
             finish_unit(w, u);
     }

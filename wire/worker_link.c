@@ -9,7 +9,14 @@
 
 #include "base/clock.h"
 
-enum { MAX_HELD = 4096, TAKE_AT_ONCE = 64, GREETING_MS = 5000, CONNECTING_MS = 5000, LAST_WORDS_MS = 5000 };
+enum {
+    MAX_HELD = 4096,
+    TAKE_AT_ONCE = 64,
+    GREETING_MS = 5000,
+    CONNECTING_MS = 5000,
+    LAST_WORDS_MS = 5000,
+    ALIVE_MS = 1000
+};
 
 enum link_state {
     LINK_DOWN,     /* no socket; the next one at retry_at_ms */
@@ -29,8 +36,8 @@ struct link {
     int64_t now_ms, retry_at_ms, greeting_until_ms, heartbeat_at_ms, heard_at_ms, last_words_until_ms;
     uint64_t epoch; /* of the last WELCOME; 0: none yet */
     uint32_t heartbeat_ms;
-    int64_t silence_ms;
-    uint64_t progress_seen;
+    int64_t silence_ms, alive_at_ms;
+    uint64_t progress_seen, progress_alive; /* at the last heartbeat, at the last look of say_alive */
     uint64_t units, bytes_in, bytes_out;
 };
 
@@ -246,7 +253,8 @@ static void on_refuse(struct link *l, const struct msg_refuse *r)
 {
     char why[MSG_TEXT_SIZE];
 
-    if (r->reason == MSG_REASON_VERSION || r->reason == MSG_REASON_MODEL || r->reason == MSG_REASON_NOT_ALLOWED) {
+    if (r->reason == MSG_REASON_VERSION || r->reason == MSG_REASON_MODEL || r->reason == MSG_REASON_NOT_ALLOWED ||
+        r->reason == MSG_REASON_STALLED) {
         l->status.reason = r->reason;
         memcpy(l->status.text, r->text, sizeof(l->status.text));
         end(l, WORKER_SESSION_REFUSED);
@@ -453,20 +461,30 @@ static void send_unsent(struct link *l)
     }
 }
 
-/* Does the compute side live? It moved since the last heartbeat, or waits for work and owes none. */
-static bool compute_lives(struct link *l)
+/* Does the compute side live? It moved since the last look, or waits for work and owes none. */
+static bool compute_lives(const struct link *l, uint64_t *seen)
 {
     uint64_t progress = atomic_load(&l->s->progress);
     bool idle = atomic_load(&l->s->n_waiting) > 0 && atomic_load(&l->s->n_taken) == 0;
-    bool lives = progress != l->progress_seen || idle;
+    bool lives = progress != *seen || idle;
 
-    l->progress_seen = progress;
+    *seen = progress;
     return lives;
+}
+
+/* To whoever watches the process, also while there is no broker. */
+static void say_alive(struct link *l)
+{
+    if (!l->s->conf.alive || l->now_ms < l->alive_at_ms)
+        return;
+    l->alive_at_ms = l->now_ms + ALIVE_MS;
+    if (compute_lives(l, &l->progress_alive))
+        l->s->conf.alive();
 }
 
 static void send_heartbeats(struct link *l)
 {
-    const struct held *h = compute_lives(l) ? l->s->held : NULL;
+    const struct held *h = compute_lives(l, &l->progress_seen) ? l->s->held : NULL;
     uint64_t ids[MSG_MAX_LEASE_IDS];
     struct msg m;
 
@@ -538,6 +556,7 @@ static int64_t tick(struct link *l)
 {
     int64_t next = l->now_ms + 1000;
 
+    say_alive(l);
     if (dealer_is_open(&l->dealer) && dealer_is_lost(&l->dealer)) {
         receive(l); /* a REFUSE may have come just before the end */
         if (l->state != LINK_ENDED && l->state != LINK_DOWN)

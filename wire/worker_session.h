@@ -48,6 +48,7 @@ struct worker_session_conf {
     uint64_t window_bytes;
     int64_t retry_min_ms, retry_max_ms; /* back-off of connecting; 0: 100 and 5000 */
     int64_t silence_ms;                 /* connect again when the broker is silent so long; 0: 5 heartbeats */
+    void (*alive)(void); /* called by the socket thread about each second, while the compute side is seen alive; NULL */
 };
 
 /* Strings are copied. Returns once the thread runs; connecting goes on in the background for as long as it takes. */

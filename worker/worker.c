@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 enum { GOODBYE_MS = 10000 };
@@ -168,6 +169,12 @@ static enum msg_stage wire_stage(enum model_stage stage)
     }
 }
 
+/* systemd's watchdog, where the unit asks for one: it starts anew what does not say this for too long. */
+static void feed_watchdog(void)
+{
+    (void)sd_notify(0, "WATCHDOG=1");
+}
+
 static void note_alive(void *session)
 {
     worker_session_progress(session);
@@ -193,7 +200,8 @@ int worker_start(struct worker *w, struct err *err)
                                        .stage = wire_stage(w->stage),
                                        .device = w->conf->device,
                                        .model = name,
-                                       .window_bytes = (uint64_t)w->conf->window_bytes};
+                                       .window_bytes = (uint64_t)w->conf->window_bytes,
+                                       .alive = sd_watchdog_enabled(0, NULL) > 0 ? feed_watchdog : NULL};
     struct fingerprint fingerprint;
     struct device_conf device;
     int rc = worker_device(w->conf, &device, err);
