@@ -57,6 +57,17 @@ static uint64_t n_this_run(const struct run *r)
     return r->now.n_done - r->n_before + r->now.n_redone - r->n_redone_before;
 }
 
+/* Room on the disk, a worker that can, one that gets on: said once, until it is another thing. */
+static void tell_what_it_waits_for(struct run *r)
+{
+    const struct msg_job_progress *p = &r->now;
+    const bool waits = p->state != MSG_JOB_DONE && p->state != MSG_JOB_PAUSED && p->state != MSG_JOB_FAILED;
+
+    if (waits && p->text[0] && strcmp(p->text, r->told) != 0)
+        screen_note(&r->screen, "waiting: %s", p->text);
+    (void)msg_text_set(r->told, sizeof(r->told), waits ? p->text : "");
+}
+
 static void show_progress(struct run *r)
 {
     int64_t now_ms = clock_mono_ms();
@@ -80,9 +91,7 @@ static void show_progress(struct run *r)
         r->waited_ms += r->blocked_ms ? now_ms - r->blocked_ms : 0;
         r->blocked_ms = r->blocked_ms ? 0 : now_ms;
     }
-    if (p->state == MSG_JOB_BLOCKED && strcmp(p->text, r->told) != 0)
-        screen_note(&r->screen, "waiting: %s", p->text);
-    (void)msg_text_set(r->told, sizeof(r->told), p->state == MSG_JOB_BLOCKED ? p->text : "");
+    tell_what_it_waits_for(r);
 }
 
 /* Ask, unless there is nobody to ask; another broker than before is told of the job again. */
@@ -103,8 +112,10 @@ static int ask(struct run *r, struct err *err)
     }
     if (rc == 0)
         rc = job_query(&r->job, &r->now, err);
-    if (rc == 0)
+    if (rc == 0) {
         show_progress(r);
+        daemons_kill_hung(&r->daemons, r->now.hung, r->now.n_hung);
+    }
     if (rc < 0 && rc != -ETIMEDOUT && rc != -EINTR)
         job_disconnect(&r->job);
     return job_is_passing(rc) || rc == -EINTR ? 0 : rc;

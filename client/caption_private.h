@@ -34,7 +34,7 @@ struct run {
     uint64_t n_before, n_redone_before; /* records that there were, that had taken the place of others */
     int64_t start_ms, end_ms, line_ms, busy_until_ms;
     int64_t blocked_ms, waited_ms; /* since when the disk is full, 0: it is not; how long it was before */
-    char told[MSG_TEXT_SIZE];      /* what was last said of a full disk */
+    char told[MSG_TEXT_SIZE];      /* what the job was last said to wait for */
     struct buf advice;             /* what to do about an error of -o, with NUL; or empty */
 };
 

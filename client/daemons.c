@@ -154,9 +154,11 @@ static int start_one(struct daemons_child *c, struct err *err)
     struct spawn s = {.program = c->program, .args = args, .out_fd = -1, .log_fd = c->log_fd};
     int rc = spawn_start(&s, &c->pid, err);
 
-    if (rc == 0)
-        c->n_starts++;
-    return rc;
+    if (rc < 0)
+        return rc;
+    c->n_starts++;
+    c->killed = false;
+    return 0;
 }
 
 int daemons_start_broker(struct daemons *d, struct err *err)
@@ -313,6 +315,20 @@ void daemons_dismiss_encoders(struct daemons *d)
         if (c->pid > 0)
             (void)kill(c->pid, SIGTERM);
     }
+}
+
+void daemons_kill_hung(struct daemons *d, const struct msg_hung_worker *hung, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (int k = 1; k < d->n_children; k++) {
+            struct daemons_child *c = &d->children[k];
+
+            if (c->pid <= 0 || c->killed || (uint32_t)c->pid != hung[i].pid)
+                continue;
+            screen_note(d->screen, "the %s hangs (%s); ending it", c->name, hung[i].text);
+            c->killed = true;
+            (void)kill(c->pid, SIGKILL);
+        }
 }
 
 void daemons_expect_end(struct daemons *d)

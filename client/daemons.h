@@ -46,6 +46,7 @@ struct daemons_child {
     unsigned n_failed_starts; /* in a row: it ended before it was ready */
     int64_t restart_ms;       /* when, if not running */
     bool dismissed;           /* asked to end: its death is no accident, nobody takes its place */
+    bool killed;              /* it hung: we have killed it */
 };
 
 struct daemons {
@@ -70,6 +71,8 @@ int daemons_reap(struct daemons *d, int64_t now_ms, struct err *err) CHECK_RESUL
 int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct err *err) CHECK_RESULT;
 /* Ask the image encoders to end: they hand back what they have not begun. */
 void daemons_dismiss_encoders(struct daemons *d);
+/* The broker says that these workers get nowhere: kill those that are ours, so that others take their places. */
+void daemons_kill_hung(struct daemons *d, const struct msg_hung_worker *hung, uint32_t n);
 /* Deaths are no accidents from now on. */
 void daemons_expect_end(struct daemons *d);
 unsigned daemons_running(const struct daemons *d);

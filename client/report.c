@@ -143,11 +143,24 @@ static json_t *stage_json(const struct msg_job_progress *p, uint32_t node, uint6
     const struct msg_stage_progress *g = &p->stages[node];
     char label[32];
 
-    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "stage", stage_label(p, node, label), "items",
-                     (json_int_t)g->items_done, "busy_s", (double)g->busy_ns / 1e9, "share",
-                     sum ? (double)g->busy_ns / (double)sum : 0.0, "decode_s", (double)g->decode_ns / 1e9, "resize_s",
-                     (double)g->resize_ns / 1e9, "failures", (json_int_t)g->failures, "lease_expiries",
-                     (json_int_t)g->lease_expiries);
+    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "stage",
+                     stage_label(p, node, label), "items", (json_int_t)g->items_done, "busy_s",
+                     (double)g->busy_ns / 1e9, "share", sum ? (double)g->busy_ns / (double)sum : 0.0, "decode_s",
+                     (double)g->decode_ns / 1e9, "resize_s", (double)g->resize_ns / 1e9, "failures",
+                     (json_int_t)g->failures, "lease_expiries", (json_int_t)g->lease_expiries, "bad_results",
+                     (json_int_t)g->bad_results, "returns", (json_int_t)g->returns, "tensors_refused",
+                     (json_int_t)g->tensors_refused, "stalls", (json_int_t)g->stalls);
+}
+
+static json_t *broker_json(const struct msg_job_progress *p)
+{
+    const struct msg_broker_counters *c = &p->broker;
+
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "late", (json_int_t)c->late, "strangers",
+                     (json_int_t)c->strangers, "malformed", (json_int_t)c->malformed, "bad_messages",
+                     (json_int_t)c->bad_messages, "refusals", (json_int_t)c->refusals, "benches",
+                     (json_int_t)c->benches, "cut_off", (json_int_t)c->cut_off, "splits", (json_int_t)c->splits, "lost",
+                     (json_int_t)c->lost);
 }
 
 void report_json(const struct report *r)
@@ -157,13 +170,14 @@ void report_json(const struct report *r)
 
     for (uint32_t i = 0; i < p->n_stages; i++)
         (void)json_array_append_new(stages, stage_json(p, i, busy_sum(p)));
-    all = json_pack("{s:b, s:s*, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:o}", "complete",
+    all = json_pack("{s:b, s:s*, s:s*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:o, s:o}", "complete",
                     r->done && !passed_over_is_incomplete(&r->passed_over), "paused", r->paused ? p->text : NULL,
-                    "items", (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
-                    "this_run", (json_int_t)n_this_run(r), "done_again", (json_int_t)n_again_this_run(r), "to_do_again",
-                    (json_int_t)p->n_again, "passed_over", passed_over_json(&r->passed_over), "seconds",
-                    (double)r->elapsed_ms / 1000, "waited_s", (double)r->waited_ms / 1000, "images_per_s", rate(r),
-                    "stages", stages);
+                    "waiting_for", !r->done && !r->paused && p->text[0] ? p->text : NULL, "items",
+                    (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
+                    "given_up", (json_int_t)p->n_given_up, "this_run", (json_int_t)n_this_run(r), "done_again",
+                    (json_int_t)n_again_this_run(r), "to_do_again", (json_int_t)p->n_again, "passed_over",
+                    passed_over_json(&r->passed_over), "seconds", (double)r->elapsed_ms / 1000, "waited_s",
+                    (double)r->waited_ms / 1000, "images_per_s", rate(r), "stages", stages, "broker", broker_json(p));
     answer_print("caption", all, JSON_REAL_PRECISION(9));
     (void)fflush(stdout);
 }

@@ -128,9 +128,9 @@ def store_rows(path):
 class Caption:
     """`blipline caption` as a process of its own, to be disturbed."""
 
-    def __init__(self, source, store, *more):
+    def __init__(self, source, store, *more, program=BUILD / "blipline"):
         self.store = store
-        self.process = subprocess.Popen([str(BUILD / "blipline"), *on_the_cpu(["caption"]), str(source), "-o", str(store), "--model", str(MODEL), *map(str, more)],
+        self.process = subprocess.Popen([str(program), *on_the_cpu(["caption"]), str(source), "-o", str(store), "--model", str(MODEL), *map(str, more)],
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
 
     def roles(self):
