@@ -236,7 +236,7 @@ test-emulated: $(if $(filter 1,$(CUDA)),$(GPU_TESTS) $(EMULATED_TESTS) $(EMULATE
 test-gpu: $(GPU_TESTS) $(CUDA_SO) ## the CUDA operators' tests on a GPU, which is cuda:0 (T=name picks some)
 	$(Q)$(if $(filter 1,$(CUDA)),BLIPLINE_TEST_CUDA_LIBRARY=$(abspath $(CUDA_SO)) sh tests/run-unit.sh $(GPU_TESTS),echo "test-gpu: skipped, no CUDA toolkit here")
 
-simulate: $(SIMULATE) ## the broker's core in a world of faults, 300 seeds and five planted bugs
+simulate: $(SIMULATE) ## the broker's core in a world of faults: 300 seeds, and each of the bugs of core_bugs.h planted
 	$(Q)$(SIMULATE) --seeds 300
 
 # In the place of the CUDA operators, for end-to-end tests of what the daemons do with a device that works behind the host.

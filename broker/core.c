@@ -145,8 +145,6 @@ struct core *core_new(const struct core_limits *limits, uint64_t epoch)
     if (!c)
         return NULL;
     c->limits = *limits;
-    if (limits->faults)
-        c->faults = *limits->faults;
     c->epoch = epoch;
     c->now_ms = INT64_MIN;
     c->next_lease = 1;
@@ -262,7 +260,7 @@ static void set_clock(struct core *c, int64_t now_ms)
     const int64_t due = next_due(c);
     int64_t ours = now_ms - c->stood_still_ms;
 
-    if (due != INT64_MAX && ours - due > c->limits.lease_ms / 30) {
+    if (due != INT64_MAX && ours - due > c->limits.lease_ms / 30 && !core_planted(c, CORE_BUG_STOP_BLAMED)) {
         ours = due - c->limits.lease_ms / 3;
         if (ours < c->now_ms)
             ours = c->now_ms;
@@ -284,10 +282,11 @@ int core_step(struct core *c, const struct core_event *event, int64_t now_ms, st
     if (event->type == CORE_EVENT_TICK)
         core_expire(c);
     rc = dispatch(c, event);
-    if (!c->shutdown && !c->broken)
+    if ((!c->shutdown || core_planted(c, CORE_BUG_SHUTDOWN_GRANTS)) && !c->broken)
         core_schedule(c);
     core_jobs_settle(c);
-    if (c->shutdown && !c->drained_told && c->leases.n == 0 && c->n_commits == 0) {
+    if (c->shutdown && !c->drained_told && (c->leases.n == 0 || core_planted(c, CORE_BUG_DRAINED_WITH_LEASES)) &&
+        (c->n_commits == 0 || core_planted(c, CORE_BUG_DRAINED_WITH_COMMITS))) {
         c->drained_told = true;
         core_emit(c, CORE_DO_DRAINED);
     }

@@ -48,6 +48,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "broker/core_bugs.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -66,7 +67,6 @@ enum {
 };
 
 struct core;
-struct core_faults;
 
 struct core_limits {
     uint64_t memory_bytes;  /* tensors kept between nodes, all jobs */
@@ -82,33 +82,13 @@ struct core_limits {
     uint32_t max_jobs;      /* open at once */
     uint32_t max_workers;   /* connected at once; more are refused */
     uint32_t max_pools;     /* distinct (stage, fingerprint) among connected workers */
-    uint32_t max_worker_items;        /* a worker's window is cut to this */
-    uint32_t max_worker_leases;       /* held by one worker */
-    const struct core_faults *faults; /* NULL but in the simulator's planted-bug tests */
+    uint32_t max_worker_items;  /* a worker's window is cut to this */
+    uint32_t max_worker_leases; /* held by one worker */
+    enum core_bug bug;          /* none but in the simulator's planted-bug tests */
 };
 
 /* Everything set; memory_bytes is 8 GiB, row_bytes 1 GiB. */
 struct core_limits core_limits_default(void);
-
-/* Mistakes on purpose: tests/simulate asserts that each would be noticed. */
-struct core_faults {
-    bool skip_fence;                /* results are taken by lease id alone, whatever epoch and peer */
-    bool keep_reservation_on_split; /* a split part's memory is never given back */
-    bool heartbeat_extends_all;     /* a heartbeat extends every lease of its peer, named or not */
-    bool free_after_first_consumer; /* a tensor goes when its first consumer is done */
-    bool never_split;               /* a failing part is tried again for ever */
-    bool commit_twice;              /* COMMIT is sent twice */
-    bool forget_attempts;           /* failed attempts are not made durable */
-    bool drop_twice;                /* a payload's drop is sent again at commit */
-    bool ignore_row_limit;          /* parts start whatever rows are kept */
-    bool never_pause;               /* failures surge and nothing happens */
-    bool forget_put_back;           /* what a surge puts back is not loaded again */
-    bool redo_all;                  /* a unit with some items to be done again does all of them */
-    bool never_bench;               /* workers that fail are not slowed */
-    bool blame_always;              /* what a worker fails that fails everything is held against the units */
-    bool same_worker_again;         /* what failed may go to the worker that failed it */
-    bool never_stall;               /* a lease may last for ever */
-};
 
 /* -- graph of a job ------------------------------------------------------------------------------------------------ */
 

@@ -82,23 +82,24 @@ static bool has_others(const struct core *c, const struct core_task *t, const st
     uint32_t n_good = 0;
 
     for (uint32_t i = 0; i < c->n_pools; i++)
-        n_good += core_pool_matches(c->pools[i], n) ? c->pools[i]->n_good : 0;
+        n_good += core_pool_matches(c, c->pools[i], n) ? c->pools[i]->n_good : 0;
     for (uint32_t i = 0; i < f->n && i < CORE_MAX_FAILERS; i++) {
         const struct core_worker *w = core_map_get(&c->workers_by_name, f->list[i].name);
 
-        n_good -= w && w != but && w->good && f->list[i].node == t->node && core_pool_matches(w->pool, n);
+        n_good -= w && w != but && w->good && f->list[i].node == t->node && core_pool_matches(c, w->pool, n);
     }
     return n_good > (but && but->good);
 }
 
 bool core_task_avoids(const struct core *c, const struct core_task *t, const struct core_worker *w)
 {
-    return !c->faults.same_worker_again && t->part->failers.n > 0 && has_failed(t, w) && has_others(c, t, NULL);
+    return !core_planted(c, CORE_BUG_SAME_WORKER_AGAIN) && t->part->failers.n > 0 && has_failed(t, w) &&
+           has_others(c, t, NULL);
 }
 
 bool core_task_needs_another(const struct core *c, const struct core_task *t)
 {
-    return !c->faults.same_worker_again && n_failers(t) < 2 && has_others(c, t, NULL);
+    return !core_planted(c, CORE_BUG_SAME_WORKER_AGAIN) && n_failers(t) < 2 && has_others(c, t, NULL);
 }
 
 /* -- what a bad end costs ------------------------------------------------------------------------------------------ */
@@ -141,7 +142,7 @@ static void charge(struct core *c, struct core_worker *w, uint32_t *count, const
     const int64_t most_ms = alone ? LONGEST_REST_ALONE_MS : c->limits.lease_ms;
     int64_t rest_ms = FIRST_REST_MS;
 
-    if (c->faults.never_bench)
+    if (core_planted(c, CORE_BUG_NEVER_BENCH))
         return;
     ++*count;
     (void)snprintf(w->why, sizeof(w->why), "%s%s%s", code, *code && *text ? ": " : "", text);
@@ -196,7 +197,7 @@ void core_lease_fails(struct core *c, struct core_lease *l, const char *code, co
     core_lease_end(c, l);
     if (first)
         charge(c, w, &w->n_bad, code, text);
-    if (blame || c->faults.blame_always)
+    if (blame || core_planted(c, CORE_BUG_BLAME_ALWAYS))
         core_task_failed(t, attempt, code, text);
     else
         core_task_again(t);

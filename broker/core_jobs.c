@@ -255,7 +255,7 @@ void core_unit_commit(struct core_unit *u)
 {
     core_unit_set_state(u, CORE_UNIT_COMMIT);
     emit_commit(u);
-    if (u->job->core->faults.commit_twice)
+    if (core_planted(u->job->core, CORE_BUG_COMMIT_TWICE))
         emit_commit(u);
 }
 
@@ -274,7 +274,7 @@ static void unit_finish(struct core_unit *u)
 
 void core_unit_put_back(struct core_unit *u)
 {
-    u->load_again = !u->job->core->faults.forget_put_back;
+    u->load_again = !core_planted(u->job->core, CORE_BUG_FORGET_PUT_BACK);
     unit_finish(u);
 }
 
@@ -285,7 +285,7 @@ static void count_done(struct core_job *j, const struct core_unit *u)
     count_rows(u, &n_payloads, &n_quarantined, &n_failed);
     j->units_done++;
     j->items_done += u->n_wanted;
-    j->items_failed += n_failed;
+    j->items_failed += core_planted(j->core, CORE_BUG_ERRORS_NOT_FAILED) ? n_quarantined : n_failed;
     j->items_quarantined += n_quarantined;
     j->core->counters.quarantined += n_quarantined;
 }
@@ -301,7 +301,7 @@ void core_job_commit_answer(struct core *c, const struct core_event *e)
     }
     if (e->type == CORE_EVENT_COMMITTED) {
         count_done(j, u);
-        j->load_is_stale |= j->loading && u->number >= j->load_from;
+        j->load_is_stale |= j->loading && u->number >= j->load_from && !core_planted(c, CORE_BUG_STALE_LOAD);
         unit_finish(u);
     } else if (j->closing) {
         unit_finish(u);
@@ -400,7 +400,8 @@ static bool job_settle(struct core_job *j)
 
     if (!j->closing && nothing_follows(j))
         core_job_commit_held(j);
-    in_flight = j->n_leases > 0 || j->n_by_state[CORE_UNIT_COMMIT] > 0 || (j->n_reserved > 0 && !c->shutdown);
+    in_flight = j->n_by_state[CORE_UNIT_COMMIT] > 0 ||
+                ((j->n_leases > 0 || (j->n_reserved > 0 && !c->shutdown)) && !core_planted(c, CORE_BUG_STOPPED_EARLY));
     if (j->closing) {
         if (j->units.n > 0 || j->loading)
             return false;
@@ -408,7 +409,8 @@ static bool job_settle(struct core_job *j)
         return true;
     }
     load_more(j);
-    if (!j->done && j->sealed && j->exhausted && !j->loading && j->units.n == 0) {
+    if (!j->done && (j->sealed || core_planted(c, CORE_BUG_DONE_UNSEALED)) && j->exhausted && !j->loading &&
+        j->units.n == 0) {
         j->done = true;
         core_emit_id(c, CORE_DO_JOB_DONE, j->id);
     }

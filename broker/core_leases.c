@@ -71,7 +71,7 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
         .next = w->leases,
         .n_items = t->n_rows,
         .attempt = t->part->failures,
-        .n_bytes = j->nodes[t->node].in_bytes * t->n_rows,
+        .n_bytes = core_planted(c, CORE_BUG_INPUT_BYTES_FORGOTTEN) ? 0 : j->nodes[t->node].in_bytes * t->n_rows,
         .granted_ms = c->now_ms,
         .held_at_grant = w->held_items + t->n_rows,
         .alone = core_part_is_alone(t->part),
@@ -83,7 +83,7 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
     w->n_leases++;
     w->held_items += l->n_items;
     w->held_bytes += l->n_bytes;
-    w->holds_alone = l->alone;
+    w->holds_alone = l->alone && !core_planted(c, CORE_BUG_ALONE_IN_NAME);
     core_worker_update(w, c);
     j->nodes[t->node].n_leased++;
     j->n_leases++;
@@ -131,10 +131,13 @@ void core_lease_lost(struct core *c, struct core_lease *l, const char *text)
     struct core_job_node *n = &l->task->part->unit->job->nodes[l->task->node];
 
     n->failures++;
-    n->isolations += l->alone;
+    n->isolations += l->alone || core_planted(c, CORE_BUG_ISOLATION_IN_COMPANY);
     c->counters.failures++;
     core_task_failed_on(l->task, l->worker);
-    lease_fails(c, l, "worker_lost", text);
+    if (core_planted(c, CORE_BUG_DEATH_UNBLAMED))
+        core_lease_give_back(c, l);
+    else
+        lease_fails(c, l, "worker_lost", text);
 }
 
 void core_lease_give_back(struct core *c, struct core_lease *l)
@@ -161,7 +164,7 @@ void core_leases_confirm(struct core *c, struct core_worker *w, const uint64_t *
         extend(c, l);
     }
     for (l = w->leases; l;) {
-        if (l->confirmed) {
+        if (l->confirmed || core_planted(c, CORE_BUG_LOST_LEASES_STAY)) {
             l = l->next;
             continue;
         }
@@ -178,7 +181,7 @@ static void heartbeat(struct core *c, struct core_worker *w, const struct core_e
 {
     uint32_t n = e->heartbeat.n;
 
-    if (e->heartbeat.epoch != c->epoch)
+    if (e->heartbeat.epoch != c->epoch && !core_planted(c, CORE_BUG_HEARTBEAT_OF_ANY_EPOCH))
         return;
     core_stall_heard(c, w, e->heartbeat.items);
     if (n > c->limits.max_worker_leases) {
@@ -188,10 +191,10 @@ static void heartbeat(struct core *c, struct core_worker *w, const struct core_e
     for (uint32_t i = 0; i < n; i++) {
         struct core_lease *l = core_map_get(&c->leases, e->heartbeat.leases[i]);
 
-        if (l && l->worker == w)
+        if (l && (l->worker == w || core_planted(c, CORE_BUG_HEARTBEAT_OF_ANY_PEER)))
             extend(c, l);
     }
-    if (c->faults.heartbeat_extends_all)
+    if (core_planted(c, CORE_BUG_HEARTBEAT_EXTENDS_ALL))
         for (struct core_lease *l = w->leases; l; l = l->next)
             extend(c, l);
 }
@@ -200,8 +203,10 @@ static void heartbeat(struct core *c, struct core_worker *w, const struct core_e
 static struct core_lease *find_lease(struct core *c, const struct core_lease_ref *ref)
 {
     struct core_lease *l = core_map_get(&c->leases, ref->lease);
+    const bool any = core_planted(c, CORE_BUG_SKIP_FENCE);
 
-    if (l && (c->faults.skip_fence || (ref->epoch == c->epoch && l->worker->peer == ref->peer)))
+    if (l && (any || ref->epoch == c->epoch || core_planted(c, CORE_BUG_LEASE_OF_ANY_EPOCH)) &&
+        (any || l->worker->peer == ref->peer || core_planted(c, CORE_BUG_LEASE_OF_ANY_PEER)))
         return l;
     c->counters.dropped_stale++;
     return NULL;
@@ -210,7 +215,7 @@ static struct core_lease *find_lease(struct core *c, const struct core_lease_ref
 /* It ended a lease itself: it works. */
 static void not_late(struct core_worker *w, struct core *c)
 {
-    if (w->n_late == 0)
+    if (w->n_late == 0 || core_planted(c, CORE_BUG_TRIAL_WITHOUT_END))
         return;
     w->n_late = 0;
     if (!core_worker_is_careful(w))
@@ -235,7 +240,7 @@ static void result(struct core *c, const struct core_event *e)
     host = l->worker->host;
     maker = l->worker->name_key;
     not_late(l->worker, c);
-    if (e->result.n_rows == t->n_rows) {
+    if (e->result.n_rows == t->n_rows || core_planted(c, CORE_BUG_SHORT_RESULT_TAKEN)) {
         core_stall_measure(c, l);
         core_worker_did_well(c, l);
         core_lease_end(c, l);
@@ -251,7 +256,10 @@ static void result(struct core *c, const struct core_event *e)
     t->part->unit->job->nodes[t->node].failures++;
     t->part->unit->job->nodes[t->node].bad_results++;
     c->counters.failures++;
-    core_lease_fails(c, l, "bad_result", text);
+    if (core_planted(c, CORE_BUG_BAD_RESULT_UNBLAMED))
+        core_lease_give_back(c, l);
+    else
+        core_lease_fails(c, l, "bad_result", text);
 }
 
 static void failure(struct core *c, const struct core_event *e)
@@ -268,7 +276,10 @@ static void failure(struct core *c, const struct core_event *e)
     l->task->part->unit->job->nodes[l->task->node].failures++;
     l->task->part->unit->job->nodes[l->task->node].bad_results += e->failure.bad_result;
     c->counters.failures++;
-    core_lease_fails(c, l, e->failure.code ? e->failure.code : "", e->failure.text ? e->failure.text : "");
+    if (core_planted(c, CORE_BUG_FAILURE_UNBLAMED))
+        core_lease_give_back(c, l);
+    else
+        core_lease_fails(c, l, e->failure.code ? e->failure.code : "", e->failure.text ? e->failure.text : "");
 }
 
 static void hand_back(struct core *c, const struct core_event *e)
@@ -278,7 +289,10 @@ static void hand_back(struct core *c, const struct core_event *e)
     if (!l)
         return;
     not_late(l->worker, c);
-    core_lease_returned(c, l);
+    if (core_planted(c, CORE_BUG_RETURN_BLAMED))
+        core_lease_fails(c, l, "returned", "handed back");
+    else
+        core_lease_returned(c, l);
 }
 
 void core_lease_event(struct core *c, struct core_worker *w, const struct core_event *e)
@@ -304,7 +318,7 @@ static void lease_expires(struct core *c, struct core_lease *l)
     const uint32_t attempt = l->attempt;
     const bool on_trial = l->on_trial;
 
-    t->part->unit->job->nodes[t->node].expiries++;
+    t->part->unit->job->nodes[core_planted(c, CORE_BUG_EXPIRY_AT_FIRST_NODE) ? 0 : t->node].expiries++;
     c->counters.expiries++;
     if (on_trial || w->n_late == 0)
         w->n_late++;
@@ -315,7 +329,7 @@ static void lease_expires(struct core *c, struct core_lease *l)
     w->silent = true;
     core_task_failed_on(t, w);
     core_lease_end(c, l);
-    if (on_trial)
+    if ((on_trial && !core_planted(c, CORE_BUG_TRIAL_BLAMED)) || core_planted(c, CORE_BUG_EXPIRY_UNBLAMED))
         core_task_returned(t, attempt);
     else if (w->lost)
         core_task_failed(t, attempt, "worker_lost", "its worker was lost and did not come back");

@@ -127,13 +127,13 @@ uint32_t core_part_limit(const struct core_part *p)
     const uint32_t max_attempts = core_of_part(p)->limits.max_attempts;
 
     if (p->count == 1)
-        return max_attempts;
+        return max_attempts - core_planted(core_of_part(p), CORE_BUG_QUARANTINE_EARLY);
     return p->split || max_attempts == 1 ? 1 : 2;
 }
 
 bool core_part_is_alone(const struct core_part *p)
 {
-    return p->split || p->failures > 0 || p->failers.n > 0;
+    return (p->split || p->failures > 0 || p->failers.n > 0) && !core_planted(core_of_part(p), CORE_BUG_NEVER_ALONE);
 }
 
 /* Nodes whose inputs are there join a queue. */

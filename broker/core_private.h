@@ -231,7 +231,6 @@ struct core_worker {
 
 struct core {
     struct core_limits limits;
-    struct core_faults faults;
     uint64_t epoch;
     int64_t now_ms;
     bool broken, shutdown, drained_told;
@@ -254,6 +253,11 @@ struct core {
     struct core_stats counters; /* only its uint64_t counters */
     struct core_action dummy;   /* what core_emit returns when there is no memory */
 };
+
+static inline bool core_planted(const struct core *c, enum core_bug bug)
+{
+    return c->limits.bug == bug;
+}
 
 /* core.c */
 void core_break(struct core *c);
@@ -320,7 +324,7 @@ void core_payload_lost(struct core *c, uint64_t payload);
 void core_queue_push(struct core_task *t, bool front);
 void core_queue_remove(struct core_task *t);
 void core_schedule(struct core *c);
-bool core_pool_matches(const struct core_pool *p, const struct core_job_node *n);
+bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n);
 
 /* core_workers.c */
 void core_worker_hello(struct core *c, const struct core_event *e);

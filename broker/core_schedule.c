@@ -63,15 +63,17 @@ void core_queue_remove(struct core_task *t)
 
 /* -- what a task asks for ------------------------------------------------------------------------------------------ */
 
-bool core_pool_matches(const struct core_pool *p, const struct core_job_node *n)
+bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n)
 {
     return p->stage == n->spec.stage &&
-           (n->any_fingerprint || memcmp(p->fingerprint, n->spec.fingerprint, CORE_FINGERPRINT_BYTES) == 0);
+           (n->any_fingerprint || (n->spec.needs && core_planted(c, CORE_BUG_FINGERPRINT_AT_FIRST_NODE)) ||
+            memcmp(p->fingerprint, n->spec.fingerprint, CORE_FINGERPRINT_BYTES) == 0);
 }
 
 static bool may_start(const struct core_job *j)
 {
-    return !j->stopped && !j->blocked && !j->closing;
+    return (!j->stopped || core_planted(j->core, CORE_BUG_STOPPED_STARTS)) &&
+           (!j->blocked || core_planted(j->core, CORE_BUG_BLOCKED_STARTS)) && !j->closing;
 }
 
 static bool rows_allow(const struct core *c, const struct core_part *p)
@@ -79,7 +81,7 @@ static bool rows_allow(const struct core *c, const struct core_part *p)
     uint64_t need = p->unit->job->row_bytes * p->n_wanted, taken = c->row_bytes + c->reserved_row_bytes;
 
     /* What is kept goes with commits, and those come from parts on their way: without either, this one is the way on. */
-    return need == 0 || (c->n_reserved == 0 && c->n_commits == 0) || c->faults.ignore_row_limit ||
+    return need == 0 || (c->n_reserved == 0 && c->n_commits == 0) || core_planted(c, CORE_BUG_IGNORE_ROW_LIMIT) ||
            (need <= c->limits.row_bytes && taken <= c->limits.row_bytes - need);
 }
 
@@ -89,7 +91,7 @@ static bool memory_allows(const struct core *c, const struct core_part *p)
 
     if (!rows_allow(c, p))
         return false;
-    return need == 0 || c->reserved_bytes == 0 ||
+    return need == 0 || c->reserved_bytes == 0 || core_planted(c, CORE_BUG_IGNORE_MEMORY) ||
            (need <= c->limits.memory_bytes && c->reserved_bytes <= c->limits.memory_bytes - need);
 }
 
@@ -141,7 +143,7 @@ static struct core_worker *find_worker(const struct core *c, const struct core_p
 static bool any_pool_open(const struct core *c, const struct core_job_node *n)
 {
     for (uint32_t i = 0; i < c->n_pools; i++)
-        if (core_pool_matches(c->pools[i], n) && !c->pools[i]->blocked)
+        if (core_pool_matches(c, c->pools[i], n) && !c->pools[i]->blocked)
             return true;
     return false;
 }
@@ -190,7 +192,7 @@ static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
         struct core_worker *w = NULL;
 
         for (uint32_t i = 0; i < c->n_pools && !w; i++)
-            if (core_pool_matches(c->pools[i], node_of(t)) && !c->pools[i]->blocked) {
+            if (core_pool_matches(c, c->pools[i], node_of(t)) && !c->pools[i]->blocked) {
                 w = find_worker(c, c->pools[i], t);
                 c->pools[i]->blocked = !w;
             }
@@ -234,7 +236,7 @@ static struct core_worker *find_empty(struct core *c, const struct core_task *t)
         struct core_pool *p = c->pools[i];
         struct core_worker *w;
 
-        if (!core_pool_matches(p, n))
+        if (!core_pool_matches(c, p, n))
             continue;
         w = emptiest(c, p, t);
         p->wanted = true;

@@ -56,8 +56,6 @@ int64_t core_stall_at(const struct core *c, const struct core_lease *l)
     const struct core_pace *fleet = &l->task->part->unit->job->nodes[l->task->node].pace;
     uint64_t us = item_us(fleet), own_us = item_us(&l->worker->pace), ms;
 
-    if (c->faults.never_stall)
-        return INT64_MAX;
     if (fleet->n_items == 0)
         return (l->worker->moved_ms > l->granted_ms ? l->worker->moved_ms : l->granted_ms) + c->limits.first_stall_ms;
     us = own_us > us ? own_us : us;

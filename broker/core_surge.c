@@ -145,7 +145,8 @@ void core_unit_finished(struct core_unit *u)
     uint64_t in_row;
 
     core_job_touch(j);
-    if (u->again || (most_in_row(j) == 0 && j->max_failed_per_mille == 0) || j->core->faults.never_pause) {
+    if (u->again || (most_in_row(j) == 0 && j->max_failed_per_mille == 0) ||
+        core_planted(j->core, CORE_BUG_NEVER_PAUSE)) {
         core_unit_commit(u);
         return;
     }

@@ -14,7 +14,7 @@ void core_task_drop_payload(struct core_task *t)
         return;
     core_map_take(&c->payloads, t->payload);
     core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
-    if (c->faults.drop_twice && t->has_rows)
+    if (core_planted(c, CORE_BUG_DROP_TWICE) && t->has_rows)
         core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
     c->row_bytes -= t->row_bytes;
     t->row_bytes = 0;
@@ -64,7 +64,7 @@ static void release_inputs(struct core_task *t)
         done |= (uint32_t)(p->tasks[k].state == CORE_TASK_DONE) << k;
     for (uint32_t k = 0; k < j->n_nodes; k++)
         if ((j->nodes[t->node].spec.needs >> k & 1) &&
-            ((j->nodes[k].consumers & ~done) == 0 || j->core->faults.free_after_first_consumer))
+            ((j->nodes[k].consumers & ~done) == 0 || core_planted(j->core, CORE_BUG_FREE_AFTER_FIRST_CONSUMER)))
             core_task_drop_tensors(&p->tasks[k]);
     if (j->nodes[t->node].consumers == 0)
         core_task_drop_tensors(t);
@@ -102,7 +102,7 @@ void core_task_result(struct core_task *t, const struct core_event *e)
     t->has_tensors = true;
     if (e->result.keep_rows || t->n_ok < t->n_rows)
         keep_rows(t, e->result.row_bytes);
-    for (uint32_t w = 0; w < p->n_words; w++)
+    for (uint32_t w = 0; w < p->n_words && !core_planted(j->core, CORE_BUG_ERRORS_GO_ON); w++)
         p->alive[w] &= ~(t->rows[w] & ~t->ok[w]);
     p->n_alive = core_mask_count(p->alive, p->n_words);
     p->n_done++;
@@ -140,9 +140,9 @@ static void put_attempts(struct core_unit *u)
 
     if (u->attempts < UINT32_MAX)
         u->attempts++;
-    if (c->faults.forget_attempts)
+    if (core_planted(c, CORE_BUG_FORGET_ATTEMPTS))
         return;
-    if (core_unit_is_cut(u)) {
+    if (core_unit_is_cut(u) && !core_planted(c, CORE_BUG_FORGET_PARTS)) {
         parts = core_emit_alloc(c, u->n_items);
         if (!parts)
             return;
@@ -165,7 +165,7 @@ void core_task_again(struct core_task *t)
 
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
         holds |= p->tasks[k].state == CORE_TASK_LEASED;
-    if (holds)
+    if (holds && !core_planted(core_of_part(p), CORE_BUG_RETRY_STARTS_OVER))
         core_queue_push(t, true);
     else
         core_part_restart(p);
@@ -187,7 +187,7 @@ static void part_gives_up(struct core_part *p)
     struct core_unit *u = p->unit;
 
     core_part_stop(p, false);
-    if (c->faults.keep_reservation_on_split && p->count > 1) {
+    if (core_planted(c, CORE_BUG_KEEP_RESERVATION_ON_SPLIT) && p->count > 1) {
         u->job->n_reserved -= p->is_reserved;
         c->n_reserved -= p->is_reserved;
         p->is_reserved = false;
@@ -213,12 +213,12 @@ void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, c
 {
     struct core_part *p = t->part;
 
-    if (attempt != p->failures) {
+    if (attempt != p->failures && !core_planted(core_of_part(p), CORE_BUG_BLAMED_TWICE)) {
         core_task_again(t);
         return;
     }
     part_note(p, code, text);
-    if (++p->failures >= core_part_limit(p) && !core_of_part(p)->faults.never_split) {
+    if (++p->failures >= core_part_limit(p) && !core_planted(core_of_part(p), CORE_BUG_NEVER_SPLIT)) {
         if (p->count > 1 || !core_task_needs_another(core_of_part(p), t)) {
             part_gives_up(p);
             return;
@@ -232,7 +232,8 @@ void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, c
 
 void core_task_returned(struct core_task *t, uint32_t attempt)
 {
-    if (++t->part->unblamed > core_of_part(t->part)->limits.max_unblamed)
+    if (++t->part->unblamed > core_of_part(t->part)->limits.max_unblamed &&
+        !core_planted(core_of_part(t->part), CORE_BUG_RETURNS_WITHOUT_END))
         core_task_failed(t, attempt, "returned", "handed back too often");
     else
         core_task_again(t);
@@ -247,7 +248,7 @@ void core_payload_lost(struct core *c, uint64_t payload)
     if (!t || !t->has_tensors)
         return; /* nobody wants them any more */
     c->counters.payloads_lost++;
-    blame = ++p->unblamed > c->limits.max_unblamed;
+    blame = ++p->unblamed > c->limits.max_unblamed || core_planted(c, CORE_BUG_TENSOR_LOSS_BLAMED);
     core_part_restart(p);
     if (blame) {
         /* The first node takes the blame: it is queued now, and everything starts from it again. */

@@ -32,16 +32,21 @@ static uint32_t next_part(const struct core_unit_row *row, uint32_t first, uint3
 /* As they were left. What used up its attempts gets one more, so that its reason can be told. */
 static bool make_parts(struct core_unit *u, const struct core_unit_row *row)
 {
+    const bool whole = core_planted(u->job->core, CORE_BUG_IGNORE_PARTS);
     struct core_part **at = &u->parts;
 
     for (uint32_t first = 0, next, failures; first < u->n_items; first = next) {
         next = next_part(row, first, &failures);
+        if (whole)
+            next = u->n_items;
         if (!core_unit_wants_any(u, first, next))
             continue;
         *at = core_part_new(u, first, next - first);
         if (!*at)
             return false;
         (*at)->split = next - first < u->n_items;
+        if (core_planted(u->job->core, CORE_BUG_IGNORE_ATTEMPTS))
+            failures = 0;
         (*at)->failures = failures < core_part_limit(*at) ? failures : core_part_limit(*at) - 1;
         u->n_wanted += (*at)->n_wanted;
         u->n_parts++;
@@ -52,7 +57,8 @@ static bool make_parts(struct core_unit *u, const struct core_unit_row *row)
 
 struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row)
 {
-    const bool again = row->is_again && !j->core->faults.redo_all, bad = core_mask_count(row->bad, CORE_MASK_WORDS) > 0;
+    const bool again = row->is_again && !core_planted(j->core, CORE_BUG_REDO_ALL),
+               bad = core_mask_count(row->bad, CORE_MASK_WORDS) > 0;
     struct core_unit *u = calloc(1, sizeof(*u) + again * sizeof(row->again) + bad * sizeof(row->bad));
     uint64_t *mask = u ? (uint64_t *)(u + 1) : NULL;
 

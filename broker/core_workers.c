@@ -11,12 +11,16 @@
 
 static bool has_room(const struct core_worker *w, const struct core *c)
 {
-    if (w->silent || w->rest_place || w->holds_alone || w->window_items == 0 ||
-        w->n_leases >= c->limits.max_worker_leases)
+    if ((w->silent && !core_planted(c, CORE_BUG_SILENT_GETS_WORK)) ||
+        (w->rest_place && !core_planted(c, CORE_BUG_REST_SKIPPED)) || w->holds_alone ||
+        (w->window_items == 0 && !core_planted(c, CORE_BUG_DRAINING_GETS_WORK)))
+        return false;
+    if (w->n_leases >= c->limits.max_worker_leases && !core_planted(c, CORE_BUG_LEASES_WITHOUT_LIMIT))
         return false;
     if (w->n_leases == 0)
         return true;
-    return w->pool->clearing != w && w->n_late == 0 && !core_worker_is_careful(w) && w->held_items < w->window_items;
+    return w->pool->clearing != w && (w->n_late == 0 || core_planted(c, CORE_BUG_TRIAL_IN_COMPANY)) &&
+           !core_worker_is_careful(w) && w->held_items < w->window_items;
 }
 
 void core_worker_update(struct core_worker *w, struct core *c)
@@ -44,13 +48,19 @@ bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_
 {
     if (!has_room(w, c))
         return false;
-    return w->n_leases == 0 || (n_items <= w->window_items - w->held_items && w->held_bytes <= w->window_bytes &&
-                                n_bytes <= w->window_bytes - w->held_bytes);
+    if (w->n_leases == 0)
+        return true;
+    if (n_items > w->window_items - w->held_items && !core_planted(c, CORE_BUG_WINDOW_ITEMS_IGNORED))
+        return false;
+    return core_planted(c, CORE_BUG_WINDOW_BYTES_IGNORED) ||
+           (w->held_bytes <= w->window_bytes && n_bytes <= w->window_bytes - w->held_bytes);
 }
 
 static void set_window(struct core_worker *w, struct core *c, uint32_t items, uint64_t bytes)
 {
-    w->window_items = items < c->limits.max_worker_items ? items : c->limits.max_worker_items;
+    w->window_items = items < c->limits.max_worker_items || core_planted(c, CORE_BUG_WINDOW_NOT_CUT)
+                          ? items
+                          : c->limits.max_worker_items;
     w->window_bytes = bytes;
 }
 
@@ -63,7 +73,7 @@ static struct core_pool *pool_get(struct core *c, uint32_t stage, const uint8_t 
     for (uint32_t i = 0; i < c->n_pools; i++)
         if (c->pools[i]->stage == stage && memcmp(c->pools[i]->fingerprint, fingerprint, CORE_FINGERPRINT_BYTES) == 0)
             return c->pools[i];
-    if (c->n_pools == c->limits.max_pools)
+    if (c->n_pools == c->limits.max_pools && (!core_planted(c, CORE_BUG_KINDS_WITHOUT_LIMIT) || c->n_pools == 64))
         return NULL;
     p = calloc(1, sizeof(*p));
     if (!p) {
@@ -130,7 +140,7 @@ void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const
         struct core_lease *l = w->leases; /* NOLINT(clang-analyzer-unix.Malloc): core_lease_end takes it off */
 
         assert(l->worker == w);
-        if (clean)
+        if (clean && !core_planted(c, CORE_BUG_DRAIN_BLAMED))
             core_lease_give_back(c, l);
         else
             core_lease_lost(c, l, text);
@@ -166,6 +176,10 @@ static void lose_worker(struct core *c, struct core_worker *w)
 {
     if (w->lost)
         return;
+    if (core_planted(c, CORE_BUG_CONNECTION_BLAMED)) {
+        core_worker_remove(c, w, false, "its connection was lost");
+        return;
+    }
     if (!w->leases || c->shutdown) {
         core_worker_forget(c, w);
         return;
@@ -180,7 +194,8 @@ static void lose_worker(struct core *c, struct core_worker *w)
 static void take_connection(struct core *c, struct core_worker *w, const struct core_event *e)
 {
     if (w->peer != e->hello.peer) {
-        core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
+        if (!core_planted(c, CORE_BUG_OLD_PEER_STAYS))
+            core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
         core_map_take(&c->workers_by_peer, w->peer);
         w->peer = e->hello.peer;
         if (core_map_put(&c->workers_by_peer, w->peer, w) < 0)
@@ -201,7 +216,9 @@ void core_workers_give_up_lost(struct core *c)
     for (size_t i = 0; c->n_lost > 0; i = (i + 1) % c->workers_by_peer.capacity) {
         struct core_worker *w = c->workers_by_peer.slots[i].value;
 
-        if (w && w->lost)
+        if (w && w->lost && core_planted(c, CORE_BUG_SHUTDOWN_BLAMES_LOST))
+            core_worker_remove(c, w, false, "its worker was lost");
+        else if (w && w->lost)
             core_worker_forget(c, w);
     }
 }
@@ -352,11 +369,14 @@ void core_worker_hello(struct core *c, const struct core_event *e)
             core_refuse(c, e->hello.peer, CORE_REFUSE_DRAINING, "the broker is shutting down");
             return;
         }
-        if (is_unwanted(c, e->hello.stage, e->hello.fingerprint, text, sizeof(text))) {
+        if (!core_planted(c, CORE_BUG_FINGERPRINT_NOT_ASKED) &&
+            is_unwanted(c, e->hello.stage, e->hello.fingerprint, text, sizeof(text))) {
             core_refuse(c, e->hello.peer, CORE_REFUSE_MODEL, text);
             return;
         }
-        pool = c->workers_by_peer.n < c->limits.max_workers ? pool_get(c, e->hello.stage, e->hello.fingerprint) : NULL;
+        pool = c->workers_by_peer.n < c->limits.max_workers || core_planted(c, CORE_BUG_WORKERS_WITHOUT_LIMIT)
+                   ? pool_get(c, e->hello.stage, e->hello.fingerprint)
+                   : NULL;
         if (!pool) {
             core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many kinds of them");
             return;
@@ -411,7 +431,7 @@ void core_worker_event(struct core *c, const struct core_event *e)
     }
     if (e->type != CORE_EVENT_CREDIT) {
         core_lease_event(c, w, e);
-    } else if (w) {
+    } else if (w && !core_planted(c, CORE_BUG_CREDIT_IGNORED)) {
         set_window(w, c, e->credit.window_items, e->credit.window_bytes);
         core_worker_update(w, c);
     }
@@ -424,7 +444,7 @@ void core_worker_is_late(struct core *c, struct core_worker *w)
 {
     int64_t forget_at = w->heard_ms + c->limits.worker_ms;
 
-    if (forget_at <= c->now_ms) {
+    if (forget_at <= c->now_ms && !core_planted(c, CORE_BUG_SILENT_STAYS)) {
         if (!w->lost)
             core_emit_hung(c, w, "it has fallen silent");
         core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);

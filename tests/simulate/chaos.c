@@ -86,23 +86,34 @@ static void lose_payload(struct world *w)
     shell_step(w, &(struct core_event){.type = CORE_EVENT_PAYLOAD_LOST, .payload = p->handle});
 }
 
+static void shut_down(struct world *w, void *what, uint64_t life)
+{
+    if (life != w->epoch || !w->core || w->shutting_down || shell_is_stopped(w, shut_down, what, life))
+        return;
+    world_fault(w, FAULT_BROKER_SHUTDOWN);
+    w->shutting_down = true;
+    shell_step(w, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
+}
+
 static void hurt_broker(struct world *w)
 {
     uint64_t dice = world_below(w, 10);
 
     if (!w->core)
         return;
-    if (dice < 4) {
+    if (dice < 3) {
         world_fault(w, FAULT_BROKER_STOPPED);
         world_say(w, "broker stopped");
         w->stopped_until = w->now + 50 + (int64_t)world_below(w, 5 * LEASE_MS);
-    } else if (dice < 8) {
+    } else if (dice < 6) {
         world_fault(w, FAULT_BROKER_CRASH);
         shell_crash(w);
     } else if (!w->shutting_down) {
-        world_fault(w, FAULT_BROKER_SHUTDOWN);
-        w->shutting_down = true;
-        shell_step(w, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
+        struct sim_worker *k = &w->workers[world_below(w, w->n_workers)];
+
+        if (k->alive && !k->draining) /* it will be missing then */
+            worker_reconnect(w, k, true);
+        world_in(w, 0, shut_down, NULL, w->epoch);
     }
 }
 
@@ -130,8 +141,6 @@ static void talk_nonsense(struct world *w, struct sim_job *j)
     shell_step_to(w, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = 999}, -ENOENT);
     if (!j->loading)
         shell_step_to(w, &units, -EINVAL);
-    if (j->sealed)
-        shell_step_to(w, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = j->id}, -EINVAL);
     if (!j->units[0].led.committing)
         shell_step(w, &committed);
 }
@@ -169,6 +178,53 @@ static void visit(struct world *w)
         world_in(w, (int64_t)world_below(w, 4000), visitor_leaves, peer, how);
 }
 
+/* Some lease that is out, and who has it. NULL: none is. */
+static const struct led_lease *any_lease(struct world *w)
+{
+    const struct led_lease *l = w->ledger.leases;
+
+    for (uint64_t n = world_below(w, 8); n > 0 && l && l->next; n--)
+        l = l->next;
+    return l;
+}
+
+/* A peer speaks of a lease of another one, or of its own in another epoch. */
+static void lie(struct world *w)
+{
+    const struct led_lease *l = w->core ? any_lease(w) : NULL;
+    const struct led_worker *k = w->ledger.workers;
+    bool own = world_chance(w, 300);
+    struct core_lease_ref ref;
+    struct core_event e = {0};
+
+    if (!l || w->ledger.vague)
+        return;
+    while (k && (k->lost || k == l->worker))
+        k = k->next;
+    k = own ? l->worker : k;
+    if (!k || k->lost)
+        return;
+    world_fault(w, FAULT_FOREIGN_LEASE);
+    ref = (struct core_lease_ref){k->peer, w->epoch - own, l->id};
+    switch (world_below(w, 3)) {
+    case 0:
+        e.type = CORE_EVENT_HEARTBEAT;
+        e.heartbeat.peer = ref.peer;
+        e.heartbeat.epoch = ref.epoch;
+        e.heartbeat.leases = &ref.lease;
+        e.heartbeat.n = 1;
+        break;
+    case 1:
+        e.type = CORE_EVENT_FAILURE;
+        e.failure.lease = ref;
+        break;
+    default:
+        e.type = CORE_EVENT_RETURN;
+        e.lease = ref;
+    }
+    shell_step(w, &e);
+}
+
 /* -- the dice ------------------------------------------------------------------------------------------------------ */
 
 static void hurt_worker(struct world *w, struct sim_worker *k)
@@ -200,7 +256,7 @@ static void hurt_worker(struct world *w, struct sim_worker *k)
         return;
     default:
         world_fault(w, FAULT_WORKER_RECONNECT);
-        worker_reconnect(w, k);
+        worker_reconnect(w, k, false);
         return;
     }
 }
@@ -209,8 +265,10 @@ static void hurt_jobs(struct world *w, struct sim_job *j, uint64_t dice)
 {
     if (dice < 75)
         lose_payload(w);
-    else if (dice < 80)
+    else if (dice < 78)
         visit(w);
+    else if (dice < 81)
+        lie(w);
     else if (dice < 83)
         talk_nonsense(w, j);
     else if (dice < 89)

@@ -161,6 +161,22 @@ static void check_forget(struct world *w, uint64_t peer)
     world_fail(w, "peer %llu is forgotten without a reason", (unsigned long long)peer);
 }
 
+/* Nothing of it is in flight. */
+static void check_stopped(struct world *w, const struct sim_job *j)
+{
+    for (const struct led_lease *l = w->ledger.leases; l; l = l->next)
+        if (l->part->job == j)
+            world_fail(w, "job %llu is called stopped, and lease %llu is out", (unsigned long long)j->id,
+                       (unsigned long long)l->id);
+    for (uint32_t u = 0; u < j->n_units; u++) {
+        if (j->units[u].commit_pending)
+            world_fail(w, "job %llu is called stopped, and unit %u is committed", (unsigned long long)j->id, u);
+        for (const struct led_part *p = j->units[u].led.parts; p; p = p->next)
+            if (p->reserved && !w->ledger.shutdown)
+                world_fail(w, "job %llu is called stopped, and unit %u holds memory", (unsigned long long)j->id, u);
+    }
+}
+
 void ledger_action(struct world *w, const struct core_action *a)
 {
     struct ledger *l = &w->ledger;
@@ -197,6 +213,9 @@ void ledger_action(struct world *w, const struct core_action *a)
         return;
     case CORE_DO_JOB_PAUSED:
         find_job(w, a->paused.job)->led.paused = true;
+        return;
+    case CORE_DO_JOB_STOPPED:
+        check_stopped(w, find_job(w, a->job));
         return;
     case CORE_DO_DRAINED:
         if (!l->shutdown || l->leases)

@@ -228,8 +228,7 @@ bool ledger_has_room(struct world *w, const struct led_worker *k, bool alone, ui
 {
     uint32_t window = k->window_items < w->limits.max_worker_items ? k->window_items : w->limits.max_worker_items;
 
-    if (k->silent || k->lost || k->rest_until || window == 0 ||
-        k->n_leases >= w->limits.max_worker_leases)
+    if (k->silent || k->lost || k->rest_until || window == 0 || k->n_leases >= w->limits.max_worker_leases)
         return false;
     if (k->n_leases == 0)
         return true;

@@ -309,8 +309,10 @@ static struct message *hello_new(struct world *w, struct sim_worker *k)
     m->window = k->window;
     m->window_bytes = k->window_bytes;
     for (uint32_t i = 0; i < k->n_held; i++)
-        if (k->held[i]->arrived && !k->held[i]->sent)
+        if (k->held[i]->arrived && !k->held[i]->sent && m->n_leases < MAX_HELD - 1)
             m->leases[m->n_leases++] = k->held[i]->lease;
+    if (w->ledger.leases && world_chance(w, 100)) /* perhaps not its own */
+        m->leases[m->n_leases++] = w->ledger.leases->id;
     return m;
 }
 
@@ -559,15 +561,15 @@ void worker_return_one(struct world *w, struct sim_worker *k)
 
 /* The same process under a new connection. It goes on with what has reached it, and says so; what was on its way to the
  * old one is lost, what it sent there may arrive. */
-void worker_reconnect(struct world *w, struct sim_worker *k)
+void worker_reconnect(struct world *w, struct sim_worker *k, bool missed_at_once)
 {
     uint64_t *old = world_alloc(w, sizeof(*old));
     struct message *m;
 
     *old = k->peer;
-    if (world_chance(w, 700)) {
+    if (missed_at_once || world_chance(w, 700)) {
         world_fault(w, FAULT_WORKER_LOST);
-        world_in(w, (int64_t)world_below(w, 300), notice_gone, old, 1);
+        world_in(w, missed_at_once ? 0 : (int64_t)world_below(w, 300), notice_gone, old, 1);
     }
     k->peer = w->next_peer++;
     k->welcome = false;

@@ -199,7 +199,22 @@ static void make_job(struct world *w, uint32_t n)
         world_in(w, 100, shell_import, j, 0);
 }
 
-static void make_world(struct world *w, const struct core_faults *planted)
+/* What the workers compute. */
+static uint32_t count_kinds(const struct world *w)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < w->n_workers; i++) {
+        bool first = true;
+
+        for (uint32_t k = 0; k < i && first; k++)
+            first = w->workers[k].stage != w->workers[i].stage || w->workers[k].model != w->workers[i].model;
+        n += first;
+    }
+    return n;
+}
+
+static void make_world(struct world *w, enum core_bug planted)
 {
     static const uint64_t budgets[] = {1000, 20000, 100000, 10000000}, row_budgets[] = {100, 5000, 1000000};
 
@@ -213,18 +228,16 @@ static void make_world(struct world *w, const struct core_faults *planted)
     w->limits.worker_ms = WORKER_MS;
     w->limits.max_attempts = MAX_ATTEMPTS;
     w->limits.window_units = 1 + (uint32_t)world_below(w, 16);
-    w->limits.max_unblamed = w->wild ? 2 + (uint32_t)world_below(w, 20) : 1000;
+    w->limits.max_unblamed = w->wild ? 1 + (uint32_t)world_below(w, 3) : 1000;
     w->limits.max_worker_items = world_chance(w, 300) ? 16 : 65536;
     w->limits.max_worker_leases = world_chance(w, 300) ? 1 + (uint32_t)world_below(w, 4) : 1024;
     w->limits.max_given_up = 2 + (uint32_t)(w->seed % 30);
     w->limits.stall_ms = w->limits.first_stall_ms = 3600 * LEASE_MS; /* nobody here heartbeats what it does not do */
-    w->limits.faults = planted;
+    w->limits.bug = planted;
     w->n_jobs = 1 + (uint32_t)world_below(w, MAX_JOBS);
     w->n_workers = 3 + (uint32_t)world_below(w, MAX_WORKERS - 2);
-    /* Room for the process of a worker before it is known to have ended, too, and for what these workers compute and one
-     * kind more. Visitors take some of it. */
-    w->limits.max_workers = world_chance(w, 300) ? 2 * w->n_workers : 4096;
-    w->limits.max_pools = world_chance(w, 300) ? 7 : 64;
+    /* Room for what these workers compute, and one kind more. Visitors take some of it for a while. */
+    w->limits.max_workers = world_chance(w, 300) ? w->n_workers + (uint32_t)world_below(w, 2) : 4096;
     w->limits.max_jobs = w->n_jobs;
     for (uint32_t n = 0; n < w->n_workers; n++) {
         w->workers[n].index = n;
@@ -233,6 +246,7 @@ static void make_world(struct world *w, const struct core_faults *planted)
         w->workers[n].host = 1 + world_below(w, 3);
         world_in(w, (int64_t)world_below(w, 500), worker_start, &w->workers[n], 0);
     }
+    w->limits.max_pools = world_chance(w, 300) ? count_kinds(w) + 1 : 64;
     for (uint32_t n = 0; n < w->n_jobs; n++)
         make_job(w, n);
     shell_start(w);
@@ -293,7 +307,7 @@ static void run(struct world *w)
     check_end(w);
 }
 
-bool world_run(uint64_t seed, const struct core_faults *planted, bool verbose, struct tally *tally)
+bool world_run(uint64_t seed, enum core_bug planted, bool verbose, struct tally *tally)
 {
     struct world *w = calloc(1, sizeof(*w));
     volatile bool ok = false;

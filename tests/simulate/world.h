@@ -54,6 +54,7 @@ enum fault {
     FAULT_WORKER_RECONNECT,
     FAULT_WORKER_LOST,    /* its connection is noticed to be, whether its process lives is not */
     FAULT_VISITOR,        /* says HELLO and nothing more */
+    FAULT_FOREIGN_LEASE,  /* speaks of leases that are not its own, or of another epoch */
     FAULT_WORKER_FAILURE, /* transient */
     FAULT_WORKER_BAD_ROWS,
     FAULT_WORKER_LIAR, /* fails all, hands all back, or makes tensors that are refused, until the faults end */
@@ -223,7 +224,7 @@ void world_fault(struct world *w, enum fault f);
 uint64_t world_truth(const struct sim_job *j, uint32_t unit, uint32_t item, uint32_t node);
 uint64_t world_value(const struct sim_job *j, uint32_t unit, uint32_t item, uint32_t node, uint64_t inputs);
 /* True: all well. */
-bool world_run(uint64_t seed, const struct core_faults *planted, bool verbose, struct tally *tally);
+bool world_run(uint64_t seed, enum core_bug planted, bool verbose, struct tally *tally);
 
 /* shell.c */
 void shell_start(struct world *w);
@@ -249,7 +250,7 @@ void worker_crash(struct world *w, struct sim_worker *k);
 void worker_hang(struct world *w, struct sim_worker *k, int64_t ms, bool only_stuck);
 void worker_drain(struct world *w, struct sim_worker *k);
 void worker_return_one(struct world *w, struct sim_worker *k);
-void worker_reconnect(struct world *w, struct sim_worker *k);
+void worker_reconnect(struct world *w, struct sim_worker *k, bool missed_at_once);
 void worker_forget(struct world *w, struct sim_worker *k, const struct sim_work *work);
 struct sim_worker *worker_of_peer(struct world *w, uint64_t peer);
 void worker_send_work(struct world *w, struct sim_worker *k, struct sim_work *work);

@@ -1,0 +1,83 @@
+/* core_bugs.h - mistakes on purpose: tests/simulate plants one at a time and asserts that it is noticed.
+ *
+ * Who may call: broker/core*.c ask core_planted() where the mistake would be; core_limits.bug names it. */
+#ifndef BLIPLINE_BROKER_CORE_BUGS_H
+#define BLIPLINE_BROKER_CORE_BUGS_H
+
+enum core_bug {
+    CORE_BUG_NONE = 0,
+    CORE_BUG_SKIP_FENCE,                /* stale results are taken */
+    CORE_BUG_LEASE_OF_ANY_PEER,         /* a lease may be ended by another peer */
+    CORE_BUG_LEASE_OF_ANY_EPOCH,        /* a lease may be ended in another epoch */
+    CORE_BUG_HEARTBEAT_EXTENDS_ALL,     /* a heartbeat extends leases it does not name */
+    CORE_BUG_HEARTBEAT_OF_ANY_PEER,     /* a heartbeat extends leases of others */
+    CORE_BUG_HEARTBEAT_OF_ANY_EPOCH,    /* a heartbeat of another epoch extends leases */
+    CORE_BUG_SHORT_RESULT_TAKEN,        /* a result of the wrong length is taken */
+    CORE_BUG_BAD_RESULT_UNBLAMED,       /* a result of the wrong length is no failure */
+    CORE_BUG_FAILURE_UNBLAMED,          /* a FAILURE is no failure */
+    CORE_BUG_RETURN_BLAMED,             /* handing back costs an attempt */
+    CORE_BUG_RETURNS_WITHOUT_END,       /* handing back is never too much */
+    CORE_BUG_DRAIN_BLAMED,              /* good-bye costs attempts */
+    CORE_BUG_DEATH_UNBLAMED,            /* a worker's death costs nothing */
+    CORE_BUG_EXPIRY_UNBLAMED,           /* an expired lease costs nothing */
+    CORE_BUG_EXPIRY_AT_FIRST_NODE,      /* leases that expire are counted at the first node */
+    CORE_BUG_TRIAL_BLAMED,              /* what expires on trial is blamed */
+    CORE_BUG_TRIAL_WITHOUT_END,         /* a worker stays on trial whatever it ends */
+    CORE_BUG_TRIAL_IN_COMPANY,          /* a worker on trial gets several leases */
+    CORE_BUG_REST_SKIPPED,              /* a worker on trial does not rest */
+    CORE_BUG_BLAMED_TWICE,              /* one loss blames a part twice */
+    CORE_BUG_CONNECTION_BLAMED,         /* a lost connection is a failure */
+    CORE_BUG_LOST_LEASES_STAY,          /* leases that did not reach their worker stay its own */
+    CORE_BUG_OLD_PEER_STAYS,            /* who comes back keeps its old connection, too */
+    CORE_BUG_SHUTDOWN_BLAMES_LOST,      /* shutdown blames what lost workers hold */
+    CORE_BUG_SHUTDOWN_GRANTS,           /* leases are granted during shutdown */
+    CORE_BUG_DRAINED_WITH_LEASES,       /* drained with leases outstanding */
+    CORE_BUG_DRAINED_WITH_COMMITS,      /* drained with commits outstanding */
+    CORE_BUG_STOP_BLAMED,               /* a broker that was stopped lets leases expire */
+    CORE_BUG_ISOLATION_IN_COMPANY,      /* a death in company counts as isolation */
+    CORE_BUG_NEVER_ALONE,               /* what failed once runs in company */
+    CORE_BUG_ALONE_IN_NAME,             /* others come to what runs alone */
+    CORE_BUG_WINDOW_ITEMS_IGNORED,      /* a worker gets more items than its window */
+    CORE_BUG_WINDOW_BYTES_IGNORED,      /* a worker gets more bytes than its window */
+    CORE_BUG_INPUT_BYTES_FORGOTTEN,     /* bytes of inputs are not held */
+    CORE_BUG_WINDOW_NOT_CUT,            /* a window may be of any size */
+    CORE_BUG_CREDIT_IGNORED,            /* a window never changes */
+    CORE_BUG_DRAINING_GETS_WORK,        /* a worker that drains gets work */
+    CORE_BUG_SILENT_GETS_WORK,          /* a silent worker gets work */
+    CORE_BUG_SILENT_STAYS,              /* a silent worker is never forgotten */
+    CORE_BUG_FINGERPRINT_AT_FIRST_NODE, /* fingerprints count at first nodes alone */
+    CORE_BUG_FINGERPRINT_NOT_ASKED,     /* a worker of no use is welcome */
+    CORE_BUG_WORKERS_WITHOUT_LIMIT,     /* any number of workers is welcome */
+    CORE_BUG_KINDS_WITHOUT_LIMIT,       /* any number of kinds of workers is welcome */
+    CORE_BUG_LEASES_WITHOUT_LIMIT,      /* a worker gets any number of leases */
+    CORE_BUG_KEEP_RESERVATION_ON_SPLIT, /* a split keeps its reservation */
+    CORE_BUG_IGNORE_MEMORY,             /* parts start whatever memory is left */
+    CORE_BUG_IGNORE_ROW_LIMIT,          /* rows that wait for a commit are not bounded */
+    CORE_BUG_FREE_AFTER_FIRST_CONSUMER, /* tensors go after the first consumer */
+    CORE_BUG_RETRY_STARTS_OVER,         /* a retry throws away what is done */
+    CORE_BUG_TENSOR_LOSS_BLAMED,        /* lost tensors cost an attempt */
+    CORE_BUG_DROP_TWICE,                /* payloads are dropped twice */
+    CORE_BUG_ERRORS_GO_ON,              /* items with errors go to the next node */
+    CORE_BUG_NEVER_SPLIT,               /* a failing unit is never split */
+    CORE_BUG_QUARANTINE_EARLY,          /* an item is quarantined an attempt too early */
+    CORE_BUG_FORGET_ATTEMPTS,           /* failed attempts are not made durable */
+    CORE_BUG_FORGET_PARTS,              /* the parts of a unit are not made durable */
+    CORE_BUG_IGNORE_ATTEMPTS,           /* attempts of an earlier life do not count */
+    CORE_BUG_IGNORE_PARTS,              /* a unit that was cut starts whole */
+    CORE_BUG_COMMIT_TWICE,              /* commit is sent twice */
+    CORE_BUG_STALE_LOAD,                /* a load that a commit overtook is taken */
+    CORE_BUG_DONE_UNSEALED,             /* a job is done before it is sealed */
+    CORE_BUG_STOPPED_STARTS,            /* a stopped job starts units */
+    CORE_BUG_STOPPED_EARLY,             /* a job is called stopped with leases outstanding */
+    CORE_BUG_BLOCKED_STARTS,            /* a job without disk starts units */
+    CORE_BUG_ERRORS_NOT_FAILED,         /* only quarantined items are counted as failed */
+    CORE_BUG_NEVER_PAUSE,               /* failures surge and nothing happens */
+    CORE_BUG_FORGET_PUT_BACK,           /* what a surge puts back is forgotten */
+    CORE_BUG_REDO_ALL,                  /* all of a unit is done again */
+    CORE_BUG_NEVER_BENCH,               /* who fails everything is not slowed */
+    CORE_BUG_BLAME_ALWAYS,              /* who fails everything is believed */
+    CORE_BUG_SAME_WORKER_AGAIN,         /* what failed goes to the same worker again */
+    CORE_N_BUGS
+};
+
+#endif
