@@ -245,7 +245,13 @@ $(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/host.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 
-test-e2e: build python-proto $(LATE_SO) $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
+# Preloaded by daemons that are to be disturbed.
+PRELOADS := $(addprefix $(O)/tests/e2e/lib,signal_storm.so)
+$(PRELOADS): $(O)/tests/e2e/lib%.so: $(O)/pic/tests/e2e/%.o
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared -pthread -o $@ $< -ldl
+
+test-e2e: build python-proto $(LATE_SO) $(PRELOADS) $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
 	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \
 	    sh -c '"$$@" && { [ -n "$(T)" ] || sh tests/levels.sh "$$@" -m every_level; }' e2e \
 	    $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_TESTS) $(if $(T),-k '$(T)')

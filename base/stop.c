@@ -1,32 +1,73 @@
 #include "base/stop.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 static atomic_int stop_count;
+static int stop_event = -1;
 
-static void on_signal(int number)
+/* The process's only thread that signals reach, on a stack that nothing computes on. What it does not wait for has its
+ * usual effect here: SIGQUIT ends the process, SIGTSTP stops it, a handler that some library has installed runs. */
+static void *signals_main(void *unused)
 {
-    if (atomic_fetch_add(&stop_count, 1) > 0)
-        _exit(128 + number);
+    sigset_t ends;
+    int number;
+
+    (void)unused;
+    (void)pthread_setname_np(pthread_self(), "signals");
+    (void)sigemptyset(&ends);
+    (void)sigaddset(&ends, SIGTERM);
+    (void)sigaddset(&ends, SIGINT);
+    (void)pthread_sigmask(SIG_SETMASK, &ends, NULL);
+    for (;;) {
+        if (sigwait(&ends, &number) != 0)
+            continue;
+        if (atomic_fetch_add(&stop_count, 1) > 0)
+            _exit(128 + number);
+        (void)eventfd_write(stop_event, 1);
+    }
+    return NULL;
 }
 
-void stop_init(void)
+void stop_block_signals(void)
 {
-    struct sigaction action;
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
+    sigset_t set;
 
-    memset(&action, 0, sizeof(action));
-    action.sa_handler = on_signal;
-    (void)sigemptyset(&action.sa_mask);
-    (void)sigaction(SIGTERM, &action, NULL);
-    (void)sigaction(SIGINT, &action, NULL);
-    action.sa_handler = SIG_IGN;
-    (void)sigaction(SIGPIPE, &action, NULL);
+    (void)sigfillset(&set);
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+        (void)sigdelset(&set, faults[i]);
+    (void)pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+int stop_init(struct err *err)
+{
+    pthread_t thread;
+    int rc;
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stop_event < 0)
+        return err_set(err, -errno, "eventfd: %s", strerror(errno));
+    stop_block_signals();
+    rc = -pthread_create(&thread, NULL, signals_main, NULL);
+    if (rc < 0)
+        return err_set(err, rc, "cannot start the thread that waits for signals: %s", strerror(-rc));
+    (void)pthread_detach(thread);
+    return 0;
 }
 
 bool stop_requested(void)
 {
     return atomic_load(&stop_count) > 0;
+}
+
+int stop_fd(void)
+{
+    return stop_event;
 }

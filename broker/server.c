@@ -316,10 +316,11 @@ int broker_run(struct broker *b, struct err *err)
 
     while (b->failed == 0 && !b->drained) {
         feed_watchdog(b);
-        struct pollfd fds[1] = {{.fd = committer_fd(b->committer), .events = POLLIN}};
+        struct pollfd fds[] = {{.fd = committer_fd(b->committer), .events = POLLIN},
+                               {.fd = stop_requested() ? -1 : stop_fd(), .events = POLLIN}};
         const int64_t other_at_ms = retry_at_ms < watch_at_ms ? retry_at_ms : watch_at_ms;
-        int rc =
-            broker_socket_wait(b->socket, fds, 1, time_left(b, other_at_ms < lost_at_ms ? other_at_ms : lost_at_ms));
+        int rc = broker_socket_wait(b->socket, fds, sizeof(fds) / sizeof(fds[0]),
+                                    time_left(b, other_at_ms < lost_at_ms ? other_at_ms : lost_at_ms));
 
         if (rc < 0)
             broker_fail(b, rc, "waiting failed: %s", strerror(-rc));

@@ -46,8 +46,11 @@ void damage_watch(const char *command, const char *store)
 {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE};
-    const struct sigaction action = {.sa_handler = on_crash, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER)};
+    static char apart[64 << 10]; /* the crash may be a stack that is full */
+    const stack_t stack = {.ss_sp = apart, .ss_size = sizeof(apart)};
+    const struct sigaction action = {.sa_handler = on_crash, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER | SA_ONSTACK)};
 
+    (void)sigaltstack(&stack, NULL);
     watched_command = command;
     watched_store = store;
     for (size_t i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)

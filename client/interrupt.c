@@ -23,7 +23,7 @@ static void add_ends(sigset_t *set)
 
 int interrupt_open(int *ret_fd, struct err *err)
 {
-    struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: a wait is to end */
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK}; /* no SA_RESTART: a wait is to end */
     sigset_t set;
     int fd;
 

@@ -68,8 +68,7 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
     if (!p->common->model[0] && strcmp(p->common->device, "null") != 0)
         fatal(EXIT_CONFIG,
               "model is missing: the folder of a checkpoint is wanted (-f FILE, with a line model = FOLDER)");
-    stop_init();
-    if (p->start(p->conf, &daemon, &err) < 0)
+    if (stop_init(&err) < 0 || p->start(p->conf, &daemon, &err) < 0)
         fatal(EXIT_INIT, "%s", err.text);
     (void)sd_notify(0, "READY=1");
     rc = p->run(daemon, &err);

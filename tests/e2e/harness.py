@@ -12,6 +12,7 @@ import tempfile
 import time
 
 import lmdb
+import pytest
 import zmq
 from proto import store_pb2, wire_pb2
 
@@ -165,13 +166,13 @@ class Caption:
 class Daemon:
     """One daemon with a configuration file, its log in a file."""
 
-    def __init__(self, folder, role, name=None, **conf):
+    def __init__(self, folder, role, name=None, env=None, **conf):
         self.role, self.name = role, name or role
         path = folder / f"{self.name}.conf"
         path.write_text("".join(f"{k} = {v}\n" for k, v in conf.items()))
         self.log_path = folder / f"{self.name}.log"
         self.log = open(self.log_path, "ab")
-        self.process = subprocess.Popen([str(BUILD / f"blipline-{role}"), "-f", str(path)], stderr=self.log, stdout=self.log)
+        self.process = subprocess.Popen([str(BUILD / f"blipline-{role}"), "-f", str(path)], stderr=self.log, stdout=self.log, env={**os.environ, **(env or {})})
 
     def text(self):
         return self.log_path.read_text(errors="replace")
@@ -200,12 +201,12 @@ class Cluster:
         self.broker_conf = {"endpoint": self.endpoint, "lease": f"{3 * SLOW}s", "heartbeat": "200ms", "log_level": "debug", **broker}
         self.broker = self.start("broker", **self.broker_conf)
 
-    def start(self, role, name=None, **conf):
+    def start(self, role, name=None, env=None, **conf):
         if role != "broker":
             conf = {"endpoint": self.endpoint, "log_level": "debug", **conf}
             if conf.get("device") != "null":
                 conf.setdefault("model", MODEL)
-        daemon = Daemon(self.folder, role, name, **conf)
+        daemon = Daemon(self.folder, role, name, env, **conf)
         self.daemons.append(daemon)
         return daemon
 
@@ -232,6 +233,13 @@ class Refused(Exception):
     def __init__(self, refuse):
         super().__init__(refuse.text.decode(errors="replace"))
         self.reason = refuse.reason
+
+
+def preloaded(name):
+    """The environment of a daemon that tests/e2e/NAME.c disturbs. A sanitizer's library must come first, so not in such builds."""
+    if SLOW > 1:
+        pytest.skip("not in builds with a sanitizer")
+    return {"LD_PRELOAD": str(BUILD / "tests" / "e2e" / f"lib{name}.so")}
 
 
 class Client:
