@@ -88,7 +88,7 @@ WIRE_L    := -lzmq -lprotobuf-c -lz -lxxhash -lsodium
 STORE_L   := -llmdb -lz
 MODEL_L   := -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm
 TENSOR_L  := -ldnnl -lgomp -lm -ldl
-CODEC_L   := -ljpeg -lspng -lwebpdemux -lwebp -lz
+CODEC_L   := -ljpeg -lspng -lwebpdemux -lwebp -lz -lseccomp
 DAEMON_L  := -lsystemd
 
 BINARIES := $(addprefix $(O)/,blipline blipline-broker blipline-encoder blipline-qformer blipline-llm)
@@ -246,7 +246,7 @@ $(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/host.c
 	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 
 # Preloaded by daemons that are to be disturbed.
-PRELOADS := $(addprefix $(O)/tests/e2e/lib,signal_storm.so)
+PRELOADS := $(addprefix $(O)/tests/e2e/lib,faulty_jpeg.so signal_storm.so)
 $(PRELOADS): $(O)/tests/e2e/lib%.so: $(O)/pic/tests/e2e/%.o
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -o $@ $< -ldl

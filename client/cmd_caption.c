@@ -61,7 +61,7 @@ static const struct cli_option options[] = {
     {"retry", 0, CLI_SETTING, offsetof(struct caption_flags, retry), "CODE,...",
      "try again what failed for one of these reasons (blipline stats lists them), or for any. Without it that is "
      "missing, "
-     "unreadable, no_memory, timed_out, lost",
+     "unreadable, no_memory, decoder_memory, timed_out, lost",
      0, 0, RETRY_ALL},
     {"refresh", 0, CLI_FLAG, offsetof(struct caption_flags, refresh), NULL,
      "do again what has changed since it was listed: size or time of the file, columns of its row. A record stays "

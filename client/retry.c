@@ -4,8 +4,8 @@
 #include <string.h>
 
 /* The last three are the list's: they are tried again when it has been mended (client/feed.c looks). */
-static const char *const passing[] = {"missing",     "unreadable", "no_memory",  "timed_out", "lost",
-                                      RETRY_DAMAGED, "url",        "no_picture", "bad_row"};
+static const char *const passing[] = {"missing", "unreadable",  "no_memory", "decoder_memory", "timed_out",
+                                      "lost",    RETRY_DAMAGED, "url",       "no_picture",     "bad_row"};
 
 static int add_code(struct retry *r, const char *code, size_t n, struct err *err)
 {

@@ -11,13 +11,13 @@
 #include <string.h>
 
 /* A picture of more than this is given back after the next, smaller one: a rare giant must not pin its size in each
- * thread. */
+ * process. */
 #define KEEP_BYTES ((size_t)64 << 20)
 #define GIANT_BYTES ((size_t)256 << 20)
 
-void picture_init(struct picture *p, pthread_mutex_t *giants)
+void picture_init(struct picture *p, const struct picture_turn *turn)
 {
-    *p = (struct picture){.giants = giants};
+    *p = (struct picture){.turn = turn ? *turn : (struct picture_turn){0}};
 }
 
 void picture_release(struct picture *p)
@@ -35,7 +35,6 @@ void picture_done(struct picture *p)
     p->rgb = NULL;
     p->capacity_bytes = 0;
     p->is_giant = false;
-    (void)pthread_mutex_unlock(p->giants);
 }
 
 enum image_error decode_check_size(uint32_t width, uint32_t height, const struct decode_options *options,
@@ -66,8 +65,8 @@ enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t
 
     if (code != IMAGE_OK)
         return code;
-    if (need > GIANT_BYTES && p->giants && !p->is_giant) {
-        (void)pthread_mutex_lock(p->giants);
+    if (need > GIANT_BYTES && p->turn.wait && !p->is_giant) {
+        p->turn.wait(p->turn.arg);
         p->is_giant = true;
     }
     if (need > p->capacity_bytes || (p->capacity_bytes > KEEP_BYTES && need < p->capacity_bytes / 2)) {

@@ -12,7 +12,6 @@
 #include "base/err.h"
 #include "source/image_error.h"
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,18 +33,23 @@ struct decode_options {
         .max_file_bytes = (size_t)1 << 30, .max_pixels = 178956970 \
     }
 
+/* What is called before a picture of more than 256 MiB is decoded: a file of some kilobytes may claim that much, and several
+ * times as much for its coefficients, so those who decode side by side take turns. The turn ends with picture_done. */
+struct picture_turn {
+    void (*wait)(void *arg); /* NULL: nobody else decodes */
+    void *arg;
+};
+
 struct picture {
     uint8_t *rgb; /* (height, width, 3), rows without padding */
     uint32_t width, height;
     size_t capacity_bytes;
     int orientation; /* what EXIF said, 1 to 8; 1: nothing to do */
-    /* Threads that share this decode one picture of more than 256 MiB at a time: a file of some kilobytes may claim that
-     * much, and several times as much for its coefficients. NULL: there is one thread. */
-    pthread_mutex_t *giants;
-    bool is_giant; /* it holds the lock, until picture_done */
+    struct picture_turn turn;
+    bool is_giant; /* it has its turn, until picture_done */
 };
 
-void picture_init(struct picture *p, pthread_mutex_t *giants);
+void picture_init(struct picture *p, const struct picture_turn *turn); /* NULL: nobody else decodes */
 void picture_release(struct picture *p);
 /* The pixels have been used, or there are none; the memory of a giant is given back. */
 void picture_done(struct picture *p);

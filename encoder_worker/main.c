@@ -1,4 +1,5 @@
 /* blipline-encoder - decode pictures, run the frozen image encoder. Read encoder_worker/worker.c next. */
+#include "encoder_worker/decoder.h"
 #include "encoder_worker/selftest.h"
 #include "encoder_worker/worker.h"
 
@@ -16,5 +17,7 @@ int main(int argc, char **argv)
                                            .run = encoder_worker_run,
                                            .free = encoder_worker_free};
 
+    if (decoder_is_asked_for(argc, argv))
+        return decoder_serve();
     return worker_main(&program, argc, argv);
 }

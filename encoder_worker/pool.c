@@ -3,13 +3,11 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/mailbox.h"
-#include "encoder_worker/resize.h"
 #include "source/fetch.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,13 +23,11 @@ struct job {
     char path[POOL_MAX_PATH_BYTES + 1];
 };
 
-/* What a thread may touch: its own scratch, the two mailboxes, and constants. */
-struct decoder {
+/* What a thread may touch: a decoder of its own, the two mailboxes, and constants. */
+struct fetcher {
     struct mailbox *requests, *results;
-    uint32_t size_px;
-    struct decode_options options;
-    struct resize *resize;
-    struct picture picture;
+    size_t max_file_bytes;
+    struct decoder *decoder;
     struct buf bytes;
     pthread_t thread;
 };
@@ -40,82 +36,75 @@ struct pool {
     struct mailbox *requests, *results; /* each has room for every job: a post never waits */
     struct job *jobs, *spare;           /* spare: the caller's thread only */
     size_t n_in_flight;
+    unsigned ticks; /* of the decoders, when pool_moves was asked last */
+    struct decoder_conf decoding;
     int n_started;
-    int n_decoders;
-    pthread_mutex_t giants; /* see struct picture */
-    struct decoder decoders[];
+    int n_fetchers;
+    struct fetcher fetchers[];
 };
 
-/* A file that has no pixels leaves zeros, never the picture that was in the slot before. */
-static void decode_into_slot(struct decoder *d, const char *path, struct pool_result *r)
+static void fetch_and_decode(struct fetcher *f, const char *path, struct pool_result *r)
 {
-    size_t slot_bytes = (size_t)d->size_px * d->size_px * 3;
-    int64_t t0 = clock_mono_ns(), t1, t2;
+    struct decoder_result decoded = {0};
+    int64_t t0 = clock_mono_ns();
 
-    r->code = source_fetch(path, d->options.max_file_bytes, &d->bytes, &r->message);
-    r->file_bytes = d->bytes.size_bytes;
-    t1 = clock_mono_ns();
-    r->fetch_ns = t1 - t0;
+    r->code = source_fetch(path, f->max_file_bytes, &f->bytes, &r->message);
+    r->file_bytes = f->bytes.size_bytes;
+    r->fetch_ns = clock_mono_ns() - t0;
     if (r->code == IMAGE_OK) {
-        r->code = decode_picture(d->bytes.data, d->bytes.size_bytes, &d->options, &d->picture, &r->message);
-        r->width = d->picture.width;
-        r->height = d->picture.height;
-        t2 = clock_mono_ns();
-        r->decode_ns = t2 - t1;
-        if (r->code == IMAGE_OK) {
-            if (resize_rgb(d->resize, d->picture.rgb, r->width, r->height, r->slot, d->size_px, d->size_px) < 0) {
-                r->code = IMAGE_NO_MEMORY;
-                (void)err_set(&r->message, -ENOMEM, "no memory to resize the picture");
-            }
-            r->resize_ns = clock_mono_ns() - t2;
-        }
+        decoder_run(f->decoder, f->bytes.data, f->bytes.size_bytes, &decoded);
+        r->code = decoded.code;
+        r->slot = decoded.slot;
+        r->message = decoded.message;
+        r->width = decoded.width;
+        r->height = decoded.height;
+        r->decode_ns = decoded.decode_ns;
+        r->resize_ns = decoded.resize_ns;
     }
-    picture_done(&d->picture);
-    if (r->code != IMAGE_OK)
-        memset(r->slot, 0, slot_bytes);
-    if (d->bytes.capacity_bytes > KEEP_FILE_BYTES)
-        buf_release(&d->bytes);
+    if (f->bytes.capacity_bytes > KEEP_FILE_BYTES)
+        buf_release(&f->bytes);
 }
 
-static void *decoder_main(void *arg)
+static void *fetcher_main(void *arg)
 {
-    struct decoder *d = arg;
+    struct fetcher *f = arg;
     struct job *job;
 
-    while ((job = mailbox_take_wait(d->requests, -1))) {
+    while ((job = mailbox_take_wait(f->requests, -1))) {
         int rc;
 
-        decode_into_slot(d, job->path, &job->result);
-        rc = mailbox_post(d->results, job);
+        fetch_and_decode(f, job->path, &job->result);
+        rc = mailbox_post(f->results, job);
         assert(rc == 0); /* room for every job, and closed by nobody */
         (void)rc;
     }
     return NULL;
 }
 
-static int decoder_start(struct pool *p, struct decoder *d, const struct pool_conf *conf, struct err *err)
+/* The processes begin side by side, before there are threads that wait for work. */
+static int start_decoders(struct pool *p, struct err *err)
 {
-    sigset_t all, before;
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < p->n_fetchers; i++)
+        rc = decoder_new(&p->decoding, &p->fetchers[i].decoder, err);
+    for (int i = 0; rc == 0 && i < p->n_fetchers; i++)
+        rc = decoder_await(p->fetchers[i].decoder, err);
+    return rc;
+}
+
+static int fetcher_start(struct pool *p, struct fetcher *f, struct err *err)
+{
     int rc;
 
-    d->requests = p->requests;
-    d->results = p->results;
-    d->size_px = conf->size_px;
-    d->options = conf->options;
-    picture_init(&d->picture, &p->giants);
-    buf_init(&d->bytes, 0);
-    rc = resize_new(&d->resize);
+    f->requests = p->requests;
+    f->results = p->results;
+    f->max_file_bytes = p->decoding.options.max_file_bytes;
+    buf_init(&f->bytes, 0);
+    rc = -pthread_create(&f->thread, NULL, fetcher_main, f);
     if (rc < 0)
-        return err_set(err, rc, "decode pool: no memory");
-    (void)sigfillset(&all); /* signals are the loop thread's */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = -pthread_create(&d->thread, NULL, decoder_main, d);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc < 0) {
-        resize_free(d->resize);
         return err_set(err, rc, "decode pool: cannot start a thread: %s", strerror(-rc));
-    }
-    (void)pthread_setname_np(d->thread, "decode");
+    (void)pthread_setname_np(f->thread, "fetch");
     p->n_started++;
     return 0;
 }
@@ -129,11 +118,16 @@ int pool_new(const struct pool_conf *conf, struct pool **ret, struct err *err)
         conf->capacity > POOL_MAX_CAPACITY || conf->size_px < 1 || conf->size_px > 4096)
         return err_set(err, -EINVAL, "decode pool: %d threads, %d requests, %u pixels: out of range", conf->n_threads,
                        conf->capacity, conf->size_px);
-    p = calloc(1, sizeof(*p) + (size_t)conf->n_threads * sizeof(p->decoders[0]));
+    p = calloc(1, sizeof(*p) + (size_t)conf->n_threads * sizeof(p->fetchers[0]));
     if (!p)
         return err_set(err, -ENOMEM, "decode pool: no memory");
-    p->n_decoders = conf->n_threads;
-    (void)pthread_mutex_init(&p->giants, NULL);
+    p->n_fetchers = conf->n_threads;
+    p->decoding = (struct decoder_conf){.size_px = conf->size_px,
+                                        .n_slots = (uint32_t)conf->capacity,
+                                        .options = conf->options,
+                                        .memory_bytes = conf->memory_bytes,
+                                        .time_ms = conf->time_ms,
+                                        .giants = PTHREAD_MUTEX_INITIALIZER};
     rc = mailbox_new((size_t)conf->capacity, &p->requests);
     if (rc == 0)
         rc = mailbox_new((size_t)conf->capacity, &p->results);
@@ -146,8 +140,10 @@ int pool_new(const struct pool_conf *conf, struct pool **ret, struct err *err)
         p->jobs[i].next_spare = p->spare;
         p->spare = &p->jobs[i];
     }
-    for (int i = 0; rc == 0 && i < p->n_decoders; i++)
-        rc = decoder_start(p, &p->decoders[i], conf, err);
+    if (rc == 0)
+        rc = start_decoders(p, err);
+    for (int i = 0; rc == 0 && i < p->n_fetchers; i++)
+        rc = fetcher_start(p, &p->fetchers[i], err);
     if (rc < 0) {
         pool_free(p);
         return rc;
@@ -166,21 +162,19 @@ void pool_free(struct pool *p)
             ;
     }
     for (int i = 0; i < p->n_started; i++) {
-        struct decoder *d = &p->decoders[i];
-
-        (void)pthread_join(d->thread, NULL);
-        resize_free(d->resize);
-        picture_release(&d->picture);
-        buf_release(&d->bytes);
+        (void)pthread_join(p->fetchers[i].thread, NULL);
+        buf_release(&p->fetchers[i].bytes);
     }
-    (void)pthread_mutex_destroy(&p->giants);
+    for (int i = 0; i < p->n_fetchers; i++)
+        decoder_free(p->fetchers[i].decoder);
+    (void)pthread_mutex_destroy(&p->decoding.giants);
     mailbox_free(p->requests, NULL);
     mailbox_free(p->results, NULL);
     free(p->jobs);
     free(p);
 }
 
-int pool_submit(struct pool *p, uint64_t index, const char *path, size_t path_bytes, uint8_t *slot)
+int pool_submit(struct pool *p, uint64_t index, const char *path, size_t path_bytes)
 {
     struct job *job = p->spare;
     int rc;
@@ -191,7 +185,7 @@ int pool_submit(struct pool *p, uint64_t index, const char *path, size_t path_by
         return -EINVAL;
     if (!job)
         return -EAGAIN;
-    job->result = (struct pool_result){.index = index, .slot = slot};
+    job->result = (struct pool_result){.index = index};
     memcpy(job->path, path, path_bytes);
     job->path[path_bytes] = '\0';
     p->spare = job->next_spare;
@@ -216,6 +210,14 @@ int pool_take(struct pool *p, int64_t timeout_ms, struct pool_result *ret)
     p->spare = job;
     p->n_in_flight--;
     return 1;
+}
+
+bool pool_moves(struct pool *p)
+{
+    const unsigned before = p->ticks;
+
+    p->ticks = atomic_load_explicit(&p->decoding.ticks, memory_order_relaxed);
+    return p->ticks != before;
 }
 
 int pool_fd(const struct pool *p)

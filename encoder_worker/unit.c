@@ -7,20 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-int encoder_unit_new(struct worker_work **work, uint64_t serial, size_t image_bytes, struct unit **ret)
+int encoder_unit_new(struct worker_work **work, uint64_t serial, struct unit **ret)
 {
     struct unit *u = calloc(1, sizeof(*u));
 
     if (!u)
         return -ENOMEM;
-    u->pixels = calloc((*work)->n_items, image_bytes);
+    u->slots = calloc((*work)->n_items, sizeof(*u->slots));
     u->failed = calloc((*work)->n_items, sizeof(*u->failed));
     u->failures = calloc((*work)->n_items, sizeof(*u->failures));
-    if (!u->pixels || !u->failed || !u->failures) {
+    if (!u->slots || !u->failed || !u->failures) {
         encoder_unit_free(u);
         return -ENOMEM;
     }
     u->work = *work;
+    u->n_items = (*work)->n_items;
     *work = NULL;
     u->serial = serial;
     u->started_ns = clock_mono_ns();
@@ -32,14 +33,16 @@ void encoder_unit_free(struct unit *u)
 {
     if (!u)
         return;
-    free(u->pixels);
+    for (uint32_t i = 0; i < u->n_items; i++)
+        decoder_slot_free(u->slots[i]);
+    free(u->slots);
     free(u->failed);
     free(u->failures);
     free(u->features);
     free(u);
 }
 
-bool encoder_unit_submit(struct unit *u, struct pool *pool, size_t image_bytes)
+bool encoder_unit_submit(struct unit *u, struct pool *pool)
 {
     for (; u->n_submitted < u->work->n_items; u->n_submitted++) {
         const uint32_t i = u->n_submitted;
@@ -52,8 +55,7 @@ bool encoder_unit_submit(struct unit *u, struct pool *pool, size_t image_bytes)
             rc = err_set(&bad.message, -EILSEQ, "%.*s", (int)item->error_message_bytes,
                          item->error_message_bytes ? (const char *)item->error_message : "");
         } else {
-            rc = pool_submit(pool, u->serial << 16 | i, (const char *)item->path, item->path_bytes,
-                             u->pixels + i * image_bytes);
+            rc = pool_submit(pool, u->serial << 16 | i, (const char *)item->path, item->path_bytes);
             if (rc == -EAGAIN)
                 return false;
             if (rc < 0)
@@ -70,6 +72,7 @@ void encoder_unit_note(struct unit *u, uint32_t row, const struct pool_result *r
     u->n_decoded++;
     u->decode_ns += r->decode_ns + r->fetch_ns;
     u->resize_ns += r->resize_ns;
+    u->slots[row] = r->slot;
     if (r->code == IMAGE_OK) {
         u->n_ok++;
         return;

@@ -22,8 +22,9 @@ struct unit_failure {
 struct unit {
     struct unit *next;
     struct worker_work *work;
+    uint32_t n_items;              /* work's; that is gone before the unit is */
     uint64_t serial;               /* which pool results are this unit's */
-    uint8_t *pixels;               /* [n_items, S, S, 3] */
+    struct decoder_slot **slots;   /* [n_items]: pictures that are decoded and in no batch yet */
     bool *failed;                  /* [n_items] */
     struct unit_failure *failures; /* [n_failures], in order of completion */
     uint32_t n_submitted;          /* the first of them are with the pool, or through */
@@ -35,12 +36,12 @@ struct unit {
     int64_t started_ns, decode_ns, resize_ns, compute_ns;
 };
 
-int encoder_unit_new(struct worker_work **work, uint64_t serial, size_t image_bytes, struct unit **ret) CHECK_RESULT;
+int encoder_unit_new(struct worker_work **work, uint64_t serial, struct unit **ret) CHECK_RESULT;
 void encoder_unit_free(struct unit *u); /* gives nothing back: `work` must be NULL by now */
 
-/* Ask the pool for the pictures that it has not been asked for; slots of image_bytes. False: it has no room for all now. */
-bool encoder_unit_submit(struct unit *u, struct pool *pool, size_t image_bytes) CHECK_RESULT;
-/* Note one finished picture. */
+/* Ask the pool for the pictures that it has not been asked for. False: it has no room for all now. */
+bool encoder_unit_submit(struct unit *u, struct pool *pool) CHECK_RESULT;
+/* Note one finished picture; takes its slot. */
 void encoder_unit_note(struct unit *u, uint32_t row, const struct pool_result *r);
 /* The Record rows of the result: an error or just the number, in order of items. */
 int encoder_unit_rows(const struct unit *u, struct buf *ret) CHECK_RESULT;

@@ -3,6 +3,7 @@
 #include "encoder_worker/worker.h"
 
 #include "base/clock.h"
+#include "encoder_worker/null.h"
 #include "encoder_worker/pool.h"
 #include "encoder_worker/unit.h"
 #include "encoder_worker/vit.h"
@@ -16,7 +17,11 @@
 const struct conf_key encoder_conf_table[] = {
     WORKER_CONF_KEYS(struct encoder_conf, "2", "on a CPU 16, on a GPU 256"),
     {"decode_threads", CONF_INT, CONF_AT(struct encoder_conf, decode_threads), "1", 1, 256,
-     "threads that fetch and decode ahead"},
+     "pictures that are fetched and decoded at once, each by a process of its own"},
+    {"decode_time", CONF_DURATION, CONF_AT(struct encoder_conf, decode_time), "10s", 1000, 3600000,
+     "CPU time that decoding a picture may take, or time that it may stand still"},
+    {"decode_memory", CONF_SIZE, CONF_AT(struct encoder_conf, decode_memory), "0", 0, 1LL << 50,
+     "memory that decoding a picture may take; 0: 1 GiB, and 16 bytes for each of max_pixels"},
     {"max_file_bytes", CONF_SIZE, CONF_AT(struct encoder_conf, max_file_bytes), "1GiB", 1, 0, "largest picture file"},
     {"max_pixels", CONF_INT, CONF_AT(struct encoder_conf, max_pixels), "178956970", 1, 0, "most pixels of a picture"},
     {"exif_orientation", CONF_BOOL, CONF_AT(struct encoder_conf, exif_orientation), "no", 0, 0,
@@ -71,14 +76,25 @@ _Static_assert((int)WORKER_MAX_WINDOW_ITEMS + (int)MSG_MAX_UNIT_ITEMS <= (int)PO
 
 /* -- start and end -- */
 
+/* Every picture within max_pixels can be decoded: a progressive JPEG of four colours takes 11 bytes a pixel. */
+static int64_t auto_memory(int64_t max_pixels)
+{
+    int64_t bytes;
+
+    return __builtin_mul_overflow(max_pixels, 16, &bytes) || bytes > 1LL << 50 ? 1LL << 50 : bytes + (1LL << 30);
+}
+
 static int open_model(struct encoder_worker *w, struct err *err)
 {
+    const int64_t memory = w->conf->decode_memory;
     struct pool_conf pool = {.n_threads = (int)w->conf->decode_threads,
                              .capacity = (int)worker_window_items(&w->common) + MSG_MAX_UNIT_ITEMS,
                              .options = {.max_file_bytes = (size_t)w->conf->max_file_bytes,
                                          .max_pixels = (uint64_t)w->conf->max_pixels,
                                          .exif_orientation = w->conf->exif_orientation,
-                                         .grey16_high_byte = w->conf->grey16_high_byte}};
+                                         .grey16_high_byte = w->conf->grey16_high_byte},
+                             .memory_bytes = (uint64_t)(memory ? memory : auto_memory(w->conf->max_pixels)),
+                             .time_ms = w->conf->decode_time};
     int rc = worker_open(&w->common, err);
 
     if (rc == 0)
@@ -130,7 +146,6 @@ void encoder_worker_free(void *daemon)
 
     if (!w)
         return;
-    pool_free(w->pool);
     for (int i = 0; i < w->n_batches; i++) /* what is under way still writes to the units' features */
         (void)w->common.ops->f->download_wait(w->common.ops, w->batches[i].ticket);
     for (int i = 0; i < MAX_BATCHES; i++) {
@@ -143,6 +158,7 @@ void encoder_worker_free(void *daemon)
         w->first = u->next;
         encoder_unit_free(u);
     }
+    pool_free(w->pool);
     vit_free(w->vit);
     worker_release(&w->common);
     free(w->staging);
@@ -197,7 +213,7 @@ static void finish_unit(struct encoder_worker *w, struct unit *u)
 /* To the pool, in order of arrival, as far as it has room; the rest follows as it gets through. */
 static void submit_items(struct encoder_worker *w)
 {
-    for (struct unit *u = w->first; u && encoder_unit_submit(u, w->pool, w->image_bytes); u = u->next)
+    for (struct unit *u = w->first; u && encoder_unit_submit(u, w->pool); u = u->next)
         ;
 }
 
@@ -209,8 +225,8 @@ static int take_units(struct encoder_worker *w, int64_t timeout_ms)
 
     while ((rc = worker_session_take(w->common.session, timeout_ms, &work)) == 1) {
         timeout_ms = 0;
-        if (encoder_unit_new(&work, ++w->serial, w->image_bytes, &u) < 0) {
-            worker_fail_unit(&w->common, &work, "memory", "no memory for the unit's pixels");
+        if (encoder_unit_new(&work, ++w->serial, &u) < 0) {
+            worker_fail_unit(&w->common, &work, "memory", "no memory for the unit");
             continue;
         }
         *w->end = u;
@@ -244,6 +260,8 @@ static void collect(struct encoder_worker *w, int64_t timeout_ms)
 {
     struct pool_result r;
 
+    if (pool_moves(w->pool))
+        worker_session_progress(w->common.session);
     while (pool_take(w->pool, timeout_ms, &r) == 1) {
         struct unit *u = find_unit(w, r.index >> 16);
 
@@ -251,6 +269,8 @@ static void collect(struct encoder_worker *w, int64_t timeout_ms)
         worker_session_progress(w->common.session);
         if (u)
             encoder_unit_note(u, (uint32_t)(r.index & 0xffff), &r);
+        else
+            decoder_slot_free(r.slot);
     }
 }
 
@@ -295,8 +315,9 @@ static void fill_batch(struct encoder_worker *w, struct batch *b)
         for (; u->next_row < u->work->n_items && b->n < w->common.batch; u->next_row++) {
             if (u->failed[u->next_row])
                 continue;
-            memcpy(w->staging + (size_t)b->n++ * w->image_bytes, u->pixels + u->next_row * w->image_bytes,
-                   w->image_bytes);
+            memcpy(w->staging + (size_t)b->n++ * w->image_bytes, u->slots[u->next_row]->pixels, w->image_bytes);
+            decoder_slot_free(u->slots[u->next_row]);
+            u->slots[u->next_row] = NULL;
             part.n++;
         }
         u->n_given += (uint32_t)part.n;
@@ -413,64 +434,12 @@ static void finish_ready(struct encoder_worker *w)
     }
 }
 
-static int null_result(const struct encoder_worker *w, const struct worker_work *work, struct worker_result *ret,
-                       struct err *err)
-{
-    uint32_t shape[3] = {0, w->n_tokens, w->width};
-    void *zeros = calloc(work->n_items, feature_bytes(w));
-    int rc = zeros ? 0 : err_set(err, -ENOMEM, "no memory for zeros");
-
-    for (uint32_t i = 0; rc == 0 && i < work->n_items; i++) {
-        const struct row_item *item = &work->items[i];
-        struct row_record record = {.item = item->item, .failed = item->error_code[0] != '\0'};
-
-        memcpy(record.error_code, item->error_code, sizeof(record.error_code));
-        record.error_message = item->error_message;
-        record.error_message_bytes = item->error_message_bytes;
-        shape[0] += !record.failed;
-        rc = row_record_append(&ret->rows, &record);
-    }
-    ret->n_rows = work->n_items;
-    if (rc == 0 && shape[0] == 0) {
-        free(zeros);
-        return 0;
-    }
-    if (rc == 0)
-        rc = wire_tensor_new(worker_tensor_dtype(&w->common), shape, 3, zeros, free, zeros, &ret->tensors[0], err);
-    if (rc != 0) {
-        free(zeros);
-        return rc;
-    }
-    ret->n_tensors = 1;
-    return 0;
-}
-
-static int run_null(struct encoder_worker *w)
-{
-    struct worker_result result = {0};
-    struct worker_work *work;
-    struct err err = {""};
-    int rc = worker_session_take(w->common.session, 200, &work);
-
-    if (rc != 1)
-        return rc;
-    buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
-    if (null_result(w, work, &result, &err) < 0) {
-        buf_release(&result.rows);
-        worker_fail_unit(&w->common, &work, "null", err.text);
-        return 1;
-    }
-    worker_session_count(w->common.session, result.n_rows, 0, 1, 0, 0);
-    worker_send_result(&w->common, &work, &result);
-    return 1;
-}
-
 static int run_once(struct encoder_worker *w, struct err *err)
 {
     int rc;
 
     if (!w->vit)
-        return run_null(w);
+        return null_run(&w->common, w->n_tokens, w->width);
     rc = take_units(w, w->first ? 0 : 200);
     if (rc < 0 && rc != -EPIPE)
         return err_set(err, rc, "cannot take work: %s", strerror(-rc));

@@ -1,6 +1,6 @@
 /* worker.h - the encoder daemon: units of picture paths in, trunk features out.
  *
- * A pool of threads fetches and decodes ahead of the compute thread, which runs the ViT over whatever is ready, across
+ * A pool fetches and decodes ahead of the compute thread, which runs the ViT over whatever is ready, across
  * units. Who may call: main. Units: in the names. Memory: owned by the struct. Errors: negative errno with err; a bad
  * picture is a record with a reason, a unit that cannot be done is a Failure to the broker. */
 #ifndef BLIPLINE_ENCODER_WORKER_WORKER_H
@@ -13,7 +13,7 @@
 
 struct encoder_conf {
     struct worker_conf common;
-    int64_t decode_threads;
+    int64_t decode_threads, decode_time, decode_memory;
     int64_t max_file_bytes;
     int64_t max_pixels;
     bool exif_orientation, grey16_high_byte;

@@ -8,7 +8,8 @@ set -eu
 
 packages="build-essential pkg-config
 libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler liblmdb-dev libdnnl-dev libjansson-dev libinih-dev libyajl-dev
-libjpeg-dev libspng-dev libwebp-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsodium-dev libsystemd-dev zlib1g-dev libcmocka-dev
+libjpeg-dev libspng-dev libwebp-dev libseccomp-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsodium-dev libsystemd-dev zlib1g-dev
+libcmocka-dev
 jq python3 python3-pytest python3-lmdb python3-zmq python3-protobuf python3-numpy python3-pil"
 case "${1:-}" in
 lint) packages="clang-format clang-tidy cppcheck libomp-dev mandoc" ;;

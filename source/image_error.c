@@ -17,6 +17,9 @@ static const char *const names[IMAGE_N_ERRORS] = {
     [IMAGE_URL] = "url",
     [IMAGE_NO_PICTURE] = "no_picture",
     [IMAGE_BAD_ROW] = "bad_row",
+    [IMAGE_DECODER_CRASHED] = "decoder_crashed",
+    [IMAGE_DECODER_TIMEOUT] = "decoder_timeout",
+    [IMAGE_DECODER_MEMORY] = "decoder_memory",
 };
 
 const char *image_error_name(enum image_error code)

@@ -20,11 +20,15 @@ enum image_error {
     IMAGE_URL,             /* its list names something on the network, which is not fetched */
     IMAGE_NO_PICTURE,      /* its row of a list names none */
     IMAGE_BAD_ROW,         /* a value of its row that is used cannot be, or the row does not fit its table */
+    IMAGE_DECODER_CRASHED, /* the process that decoded it came to a bad end */
+    IMAGE_DECODER_TIMEOUT, /* decoding took longer than the limit */
+    IMAGE_DECODER_MEMORY,  /* decoding took more memory than the limit, or than there was */
     IMAGE_N_ERRORS
 };
 
 /* "ok", "missing", "unreadable", "empty", "too_large", "unknown_format", "unsupported", "truncated", "corrupt",
- * "too_many_pixels", "no_memory", "url", "no_picture", "bad_row"; "unknown" for a value outside the enum. */
+ * "too_many_pixels", "no_memory", "url", "no_picture", "bad_row", "decoder_crashed", "decoder_timeout",
+ * "decoder_memory"; "unknown" for a value outside the enum. */
 const char *image_error_name(enum image_error code);
 /* The code of this name; IMAGE_BAD_ROW for one that is none. */
 enum image_error image_error_of(const char *name);

@@ -25,7 +25,7 @@ OWNERS = {  # header: folders that may include it
     r"lmdb\.h": {"store"},
     r"(oneapi/dnnl|dnnl|cuda|cublas)": {"tensor"},
     r"(curl/|archive|yajl/)": {"source"},
-    r"(jpeglib|spng|webp/)": {"encoder_worker"},
+    r"(jpeglib|spng|webp/|seccomp)": {"encoder_worker"},
     r"microhttpd": {"broker"},
 }
 FILES = ("*.[ch]*", "cuda/*.h", "cuda/*.cu", "cuda/*.cuh")

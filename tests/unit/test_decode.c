@@ -282,27 +282,31 @@ static void test_decode_takes_as_many_pixels_as_pillow(void **state)
     picture_release(&p);
 }
 
-/* Of those above 256 MiB there is one at a time, and its memory is given back with the lock. */
-static void test_decode_giants_wait_for_one_another(void **state)
+static void count_turn(void *arg)
 {
-    pthread_mutex_t giants = PTHREAD_MUTEX_INITIALIZER;
+    (*(int *)arg)++;
+}
+
+/* Those above 256 MiB wait for a turn, and their memory is given back with it. */
+static void test_decode_giants_wait_for_their_turn(void **state)
+{
+    int n = 0;
     struct picture p;
 
     (void)state;
-    picture_init(&p, &giants);
+    picture_init(&p, &(struct picture_turn){.wait = count_turn, .arg = &n});
     assert_int_equal(decode_size_picture(&p, 9000, 9000, &options, NULL), IMAGE_OK);
-    assert_int_equal(pthread_mutex_trylock(&giants), 0);
-    assert_int_equal(pthread_mutex_unlock(&giants), 0);
+    assert_int_equal(n, 0);
     picture_done(&p);
     assert_int_equal(p.capacity_bytes, 9000 * 9000 * 3);
-    for (int i = 0; i < 2; i++) { /* the second time of one picture is no second lock */
+    for (int i = 0; i < 2; i++) { /* the second time of one picture is no second turn */
         assert_int_equal(decode_size_picture(&p, 10000, 9000, &options, NULL), IMAGE_OK);
-        assert_int_equal(pthread_mutex_trylock(&giants), EBUSY);
+        assert_int_equal(n, 1);
     }
     picture_done(&p);
     assert_int_equal(p.capacity_bytes, 0);
-    assert_int_equal(pthread_mutex_trylock(&giants), 0);
-    assert_int_equal(pthread_mutex_unlock(&giants), 0);
+    assert_int_equal(decode_size_picture(&p, 10000, 9000, &options, NULL), IMAGE_OK);
+    assert_int_equal(n, 2);
     picture_release(&p);
 }
 
@@ -412,7 +416,7 @@ int main(void)
         cmocka_unit_test(test_decode_bombs_are_refused_by_their_header),
         cmocka_unit_test(test_decode_limits_hold_to_the_pixel_and_byte),
         cmocka_unit_test(test_decode_takes_as_many_pixels_as_pillow),
-        cmocka_unit_test(test_decode_giants_wait_for_one_another),
+        cmocka_unit_test(test_decode_giants_wait_for_their_turn),
         cmocka_unit_test(test_decode_says_what_a_file_is_that_is_no_picture),
         cmocka_unit_test(test_decode_16_bit_grey_is_clipped_or_halved),
     };

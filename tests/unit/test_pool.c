@@ -24,13 +24,16 @@ enum { SIDE = 64, SLOT = SIDE * SIDE * 3, PATIENCE_MS = 60000 };
 struct fixture {
     char root[64];
     struct pool *pool;
-    uint8_t *slots;
 };
 
 static struct pool_conf conf_of(int n_threads, int capacity)
 {
-    return (struct pool_conf){
-        .n_threads = n_threads, .capacity = capacity, .size_px = SIDE, .options = DECODE_OPTIONS_DEFAULT};
+    return (struct pool_conf){.n_threads = n_threads,
+                              .capacity = capacity,
+                              .size_px = SIDE,
+                              .options = DECODE_OPTIONS_DEFAULT,
+                              .memory_bytes = 1 << 30,
+                              .time_ms = PATIENCE_MS};
 }
 
 static struct pool *new_pool(int n_threads, int capacity)
@@ -52,9 +55,6 @@ static int set_up(void **state)
     (void)strcpy(f->root, "/tmp/blipline-pool-XXXXXX");
     assert_non_null(mkdtemp(f->root));
     f->pool = new_pool(3, 16);
-    f->slots = malloc(16 * SLOT);
-    assert_non_null(f->slots);
-    memset(f->slots, 0xa5, 16 * SLOT);
     *state = f;
     return 0;
 }
@@ -71,14 +71,13 @@ static int tear_down(void **state)
             assert_int_equal(unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR), 0);
     (void)closedir(d);
     assert_int_equal(rmdir(f->root), 0);
-    free(f->slots);
     free(f);
     return 0;
 }
 
-static void submit(struct pool *p, uint64_t index, const char *path, uint8_t *slot)
+static void submit(struct pool *p, uint64_t index, const char *path)
 {
-    assert_int_equal(pool_submit(p, index, path, strlen(path), slot), 0);
+    assert_int_equal(pool_submit(p, index, path, strlen(path)), 0);
 }
 
 /* What the pool should deliver for a good picture, computed here in one thread. */
@@ -111,7 +110,7 @@ static void test_pool_delivers_every_request_once_whatever_the_order(void **stat
     enum { N = 200 };
     struct fixture *f = *state;
     uint8_t *want = malloc(N_GOOD * SLOT);
-    bool seen[N] = {false}, busy[16] = {false};
+    bool seen[N] = {false};
     struct pool_result r;
     uint64_t next = 0;
     int done = 0;
@@ -120,26 +119,21 @@ static void test_pool_delivers_every_request_once_whatever_the_order(void **stat
     for (int i = 0; i < N_GOOD; i++)
         expected_pixels(good[i], want + i * SLOT);
     while (done < N) {
-        for (int s = 0; s < 16 && next < N; s++) {
-            if (busy[s])
-                continue;
-            submit(f->pool, next, next % 7 == 3 ? "gone.jpg" : good[next % N_GOOD], f->slots + s * SLOT);
-            busy[s] = true;
-            next++;
-        }
+        for (; pool_in_flight(f->pool) < 16 && next < N; next++)
+            submit(f->pool, next, next % 7 == 3 ? "gone.jpg" : good[next % N_GOOD]);
         assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
         assert_true(r.index < N);
         assert_false(seen[r.index]);
         seen[r.index] = true;
-        busy[(r.slot - f->slots) / SLOT] = false;
         done++;
         if (r.index % 7 == 3) {
             assert_int_equal(r.code, IMAGE_MISSING);
-            assert_int_equal(r.slot[0] | r.slot[SLOT - 1], 0); /* not what was there before */
+            assert_null(r.slot);
             continue;
         }
         assert_int_equal(r.code, IMAGE_OK);
-        assert_memory_equal(r.slot, want + r.index % N_GOOD * SLOT, SLOT);
+        assert_memory_equal(r.slot->pixels, want + r.index % N_GOOD * SLOT, SLOT);
+        decoder_slot_free(r.slot);
         assert_true(r.file_bytes > 0 && r.width > 0 && r.height > 0);
         assert_true(r.fetch_ns > 0 && r.decode_ns > 0 && r.resize_ns > 0);
     }
@@ -166,8 +160,9 @@ static void expect_code(struct fixture *f, const char *name, enum image_error wa
     char path[256];
 
     (void)snprintf(path, sizeof(path), "%s/%s", f->root, name);
-    submit(f->pool, 1, path, f->slots);
+    submit(f->pool, 1, path);
     assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
+    decoder_slot_free(r.slot);
     if (r.code != want)
         fail_msg("%s: %s (%s), wanted %s", name, image_error_name(r.code), r.message.text, image_error_name(want));
     assert_int_equal(r.message.text[0] == '\0', want == IMAGE_OK);
@@ -204,7 +199,7 @@ static void test_pool_bad_files_are_results_with_a_reason(void **state)
     expect_code(f, "folder.jpg", IMAGE_UNREADABLE);
     expect_code(f, "gone.jpg", IMAGE_MISSING);
     expect_code(f, "locked", geteuid() == 0 ? IMAGE_OK : IMAGE_UNREADABLE); /* modes do not stop root */
-    expect_code(f, "good", IMAGE_OK);                                       /* the threads live on */
+    expect_code(f, "good", IMAGE_OK);                                       /* the decoders live on */
     buf_release(&b);
 }
 
@@ -223,14 +218,14 @@ static void test_pool_paths_are_bytes_up_to_the_limit(void **state)
     memset(path, 'a', sizeof(path));
     for (size_t i = 0; i < sizeof(path); i += 100)
         path[i] = '/';
-    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES + 1, f->slots), -ENAMETOOLONG);
-    assert_int_equal(pool_submit(f->pool, 1, path, 0, f->slots), -EINVAL);
-    assert_int_equal(pool_submit(f->pool, 1, "a\0b", 3, f->slots), -EINVAL);
+    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES + 1), -ENAMETOOLONG);
+    assert_int_equal(pool_submit(f->pool, 1, path, 0), -EINVAL);
+    assert_int_equal(pool_submit(f->pool, 1, "a\0b", 3), -EINVAL);
     assert_int_equal(pool_in_flight(f->pool), 0);
-    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES, f->slots), 0);
+    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES), 0);
     assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
     assert_int_equal(r.code, IMAGE_UNREADABLE); /* open() takes one byte less */
-    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES - 1, f->slots), 0);
+    assert_int_equal(pool_submit(f->pool, 1, path, POOL_MAX_PATH_BYTES - 1), 0);
     assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
     assert_int_equal(r.code, IMAGE_MISSING);
 }
@@ -242,35 +237,34 @@ static void test_pool_is_full_at_its_capacity_and_frees_up(void **state)
     struct pollfd pfd = {.fd = pool_fd(f->pool), .events = POLLIN};
 
     for (int i = 0; i < 16; i++)
-        submit(f->pool, (uint64_t)i, good[3], f->slots + i * SLOT);
-    assert_int_equal(pool_submit(f->pool, 16, good[3], strlen(good[3]), f->slots), -EAGAIN);
+        submit(f->pool, (uint64_t)i, good[3]);
+    assert_int_equal(pool_submit(f->pool, 16, good[3], strlen(good[3])), -EAGAIN);
     assert_int_equal(pool_in_flight(f->pool), 16);
     assert_int_equal(poll(&pfd, 1, PATIENCE_MS), 1);
     assert_int_equal(pool_take(f->pool, 0, &r), 1); /* readable means there is one */
-    submit(f->pool, 16, good[3], r.slot);
-    for (int i = 0; i < 16; i++)
+    decoder_slot_free(r.slot);
+    submit(f->pool, 16, good[3]);
+    for (int i = 0; i < 16; i++) {
         assert_int_equal(pool_take(f->pool, PATIENCE_MS, &r), 1);
+        assert_int_equal(r.code, IMAGE_OK);
+        decoder_slot_free(r.slot);
+    }
     assert_int_equal(poll(&pfd, 1, 0), 0);
 }
 
 static void test_pool_free_drops_queued_work(void **state)
 {
-    uint8_t *slots = malloc(64 * SLOT);
-
     (void)state;
-    assert_non_null(slots);
     for (int round = 0; round < 20; round++) {
         struct pool *p = new_pool(1 + round % 4, 64);
         struct pool_result r;
 
         for (int i = 0; i < 64; i++)
-            submit(p, (uint64_t)i, good[i % N_GOOD], slots + i * SLOT);
+            submit(p, (uint64_t)i, good[i % N_GOOD]);
         for (int i = 0; i < round % 5; i++)
             assert_int_equal(pool_take(p, PATIENCE_MS, &r), 1);
         pool_free(p);
-        memset(slots, 0, 64 * SLOT); /* the threads are gone: under TSan this would be a race */
     }
-    free(slots);
     pool_free(NULL);
 }
 
@@ -289,8 +283,8 @@ static void test_pool_a_unit_larger_than_the_pool_is_asked_for_in_parts(void **s
     (void)state;
     for (int i = 0; i < N; i++)
         items[i] = (struct row_item){.item = (uint64_t)i, .path = path, .path_bytes = sizeof(path) - 1};
-    assert_int_equal(encoder_unit_new(&given, 1, SLOT, &u), 0);
-    while (!encoder_unit_submit(u, p, SLOT)) {
+    assert_int_equal(encoder_unit_new(&given, 1, &u), 0);
+    while (!encoder_unit_submit(u, p)) {
         n_full++;
         assert_int_equal(pool_take(p, PATIENCE_MS, &r), 1);
         encoder_unit_note(u, (uint32_t)(r.index & 0xffff), &r);
@@ -302,8 +296,8 @@ static void test_pool_a_unit_larger_than_the_pool_is_asked_for_in_parts(void **s
     assert_int_equal(u->n_failures, N);
     for (int i = 0; i < N; i++)
         assert_int_equal(u->failures[i].code, IMAGE_MISSING);
-    pool_free(p);
     encoder_unit_free(u);
+    pool_free(p);
 }
 
 static void test_pool_new_refuses_bad_numbers(void **state)
@@ -321,7 +315,7 @@ static void test_pool_new_refuses_bad_numbers(void **state)
     assert_null(p);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_pool_delivers_every_request_once_whatever_the_order, set_up, tear_down),
@@ -333,5 +327,7 @@ int main(void)
         cmocka_unit_test(test_pool_new_refuses_bad_numbers),
     };
 
+    if (decoder_is_asked_for(argc, argv))
+        return decoder_serve();
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
 }

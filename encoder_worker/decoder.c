@@ -1,0 +1,404 @@
+#include "encoder_worker/decoder.h"
+
+#include "base/clock.h"
+#include "base/conf.h"
+#include "base/log.h"
+#include "encoder_worker/decoder_talk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    TICK_MS = 250,    /* how often a decoder that has not answered is looked at */
+    IDLE_SHARE = 20,  /* less than this part of a tick on a CPU is standing still */
+    START_MS = 30000, /* for a process to begin */
+};
+
+struct decoder {
+    struct decoder_conf *conf;
+    struct decoder_memory memory;
+    pid_t pid; /* 0: there is no process; then what follows is empty too */
+    int socket;
+    uint64_t serial;
+    uint64_t n_done; /* answers of this process */
+    bool is_ready, has_turn;
+};
+
+/* How one attempt ended. */
+enum ending {
+    ENDED_WELL,    /* with an answer, whatever it says */
+    ENDED_NOT_NOW, /* it could not begin: no process, no memory */
+    ENDED_DEAD,
+    ENDED_NONSENSE,
+    ENDED_LATE,
+    ENDED_MEMORY, /* the process is no more, but it has said why */
+};
+
+/* -- the process -- */
+
+/* This program once more, with the socket and the memory as its descriptors. */
+static int spawn(struct decoder *d, int theirs)
+{
+    static char name[] = "blipline-encoder", argument[] = DECODER_ARGUMENT;
+    char *args[] = {name, argument, NULL};
+    posix_spawn_file_actions_t actions;
+    const int low = DECODER_MEMORY + 1;
+    int socket = fcntl(theirs, F_DUPFD_CLOEXEC, low), memory = fcntl(d->memory.fd, F_DUPFD_CLOEXEC, low);
+    int rc = socket < 0 || memory < 0 ? EMFILE : posix_spawn_file_actions_init(&actions);
+
+    if (rc == 0) {
+        rc = posix_spawn_file_actions_adddup2(&actions, socket, DECODER_SOCKET);
+        if (rc == 0)
+            rc = posix_spawn_file_actions_adddup2(&actions, memory, DECODER_MEMORY);
+        if (rc == 0)
+            rc = posix_spawn(&d->pid, "/proc/self/exe", &actions, NULL, args, environ);
+        (void)posix_spawn_file_actions_destroy(&actions);
+    }
+    if (rc != 0)
+        d->pid = 0;
+    if (socket >= 0)
+        (void)close(socket);
+    if (memory >= 0)
+        (void)close(memory);
+    return -rc;
+}
+
+/* The process is gone when this returns. Gives how it ended, for waitpid's macros. */
+static int stop(struct decoder *d)
+{
+    int status = 0;
+
+    if (d->pid) {
+        (void)kill(d->pid, SIGKILL); /* one that is dead already keeps the status it died with */
+        while (waitpid(d->pid, &status, 0) < 0 && errno == EINTR)
+            ;
+    }
+    if (d->has_turn)
+        (void)pthread_mutex_unlock(&d->conf->giants);
+    if (d->socket >= 0)
+        (void)close(d->socket);
+    d->pid = 0;
+    d->socket = -1;
+    d->serial = d->n_done = 0;
+    d->is_ready = d->has_turn = false;
+    return status;
+}
+
+static int start(struct decoder *d, struct err *err)
+{
+    const struct decoder_setup setup = {.size_px = d->conf->size_px,
+                                        .n_slots = d->conf->n_slots,
+                                        .options = d->conf->options,
+                                        .memory_bytes = d->conf->memory_bytes};
+    const struct timeval tick = {.tv_usec = TICK_MS * 1000};
+    int ends[2], rc = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0 ? -errno : 0;
+
+    if (rc == 0) {
+        d->socket = ends[0];
+        rc = setsockopt(d->socket, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof(tick)) < 0 ? -errno : spawn(d, ends[1]);
+        (void)close(ends[1]);
+    }
+    if (rc == 0 && send(d->socket, &setup, sizeof(setup), MSG_NOSIGNAL) != (ssize_t)sizeof(setup))
+        rc = -errno;
+    if (rc == 0)
+        return 0;
+    (void)stop(d);
+    return err_set(err, rc, "cannot start a process to decode pictures: %s", strerror(-rc));
+}
+
+/* -- its answers -- */
+
+/* Only words of ours are expected, but a process that a picture has taken over may say anything. */
+static void clean_text(struct err *e)
+{
+    e->text[sizeof(e->text) - 1] = '\0';
+    for (char *c = e->text; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+}
+
+static bool is_sound(const struct decoder *d, const struct decoder_answer *a)
+{
+    switch (a->kind) {
+    case DECODER_READY:
+        return !d->is_ready;
+    case DECODER_GIANT:
+        return d->is_ready && !d->has_turn && a->serial == d->serial;
+    case DECODER_DONE:
+        return d->is_ready && a->serial == d->serial && a->code < IMAGE_N_ERRORS &&
+               (a->code != IMAGE_OK || (a->width && a->height && a->width <= DECODE_MAX_DIMENSION &&
+                                        a->height <= DECODE_MAX_DIMENSION && !a->message.text[0])) &&
+               (a->code == IMAGE_OK || a->code == IMAGE_NO_MEMORY || a->message.text[0]);
+    default:
+        return false;
+    }
+}
+
+static int64_t cpu_ms(pid_t pid)
+{
+    clockid_t clock;
+    struct timespec t;
+
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) < 0)
+        return 0;
+    return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+/* Should the encoder die or stop in the meantime, the kernel ends what never would. */
+static void limit_cpu(const struct decoder *d, rlim_t seconds)
+{
+    struct rlimit r;
+
+    if (prlimit(d->pid, RLIMIT_CPU, NULL, &r) < 0)
+        return;
+    r.rlim_cur = seconds < r.rlim_max ? seconds : r.rlim_max;
+    (void)prlimit(d->pid, RLIMIT_CPU, &r, NULL);
+}
+
+/* The time that a picture has taken: of the CPU, or by the clock while the process stands still. Time in which a busy
+ * machine lets the process run now and then is not held against it, nor is the time in which we were stopped. */
+struct watch {
+    int64_t cpu_ms, spent_ms;
+};
+
+static void watch_tick(const struct decoder *d, struct watch *w)
+{
+    const int64_t now = cpu_ms(d->pid), moved = now - w->cpu_ms;
+
+    if (w->spent_ms == 0)
+        limit_cpu(d, (rlim_t)((now + d->conf->time_ms) / 1000 + 2));
+    w->spent_ms += w->spent_ms == 0 || moved < TICK_MS / IDLE_SHARE ? TICK_MS : moved;
+    w->cpu_ms = now;
+}
+
+/* The next answer. -ETIMEDOUT, -EPIPE: the process has ended, -EBADMSG: it says what it should not. */
+static int hear(struct decoder *d, int64_t limit_ms, struct watch *w, struct decoder_answer *ret)
+{
+    for (;;) {
+        const ssize_t n = recv(d->socket, ret, sizeof(*ret), MSG_TRUNC);
+
+        if (n == (ssize_t)sizeof(*ret)) {
+            clean_text(&ret->message);
+            return is_sound(d, ret) ? 0 : -EBADMSG;
+        }
+        if (n > 0)
+            return -EBADMSG;
+        if (n == 0 || (errno != EAGAIN && errno != EINTR))
+            return -EPIPE;
+        watch_tick(d, w);
+        atomic_fetch_add_explicit(&d->conf->ticks, 1, memory_order_relaxed);
+        if (w->spent_ms >= limit_ms)
+            return -ETIMEDOUT;
+    }
+}
+
+static int request(const struct decoder *d, size_t n, const struct decoder_slot *slot)
+{
+    const struct decoder_request r = {.serial = d->serial, .n_bytes = n, .slot = decoder_slot_number(slot)};
+
+    return send(d->socket, &r, sizeof(r), MSG_NOSIGNAL) == (ssize_t)sizeof(r) ? 0 : -EPIPE;
+}
+
+/* Send the request and wait for its answer, as long as the limits allow. */
+static int converse(struct decoder *d, size_t n, const struct decoder_slot *slot, struct decoder_answer *ret)
+{
+    struct watch watch = {0};
+    int rc;
+
+    d->serial++;
+    rc = request(d, n, slot);
+    while (rc == 0 && (rc = hear(d, d->conf->time_ms, &watch, ret)) == 0 && ret->kind == DECODER_GIANT) {
+        (void)pthread_mutex_lock(&d->conf->giants);
+        d->has_turn = true;
+        rc = request(d, n, slot);
+    }
+    if (rc == 0 && d->has_turn) {
+        d->has_turn = false;
+        (void)pthread_mutex_unlock(&d->conf->giants);
+    }
+    if (rc == 0 && watch.spent_ms)
+        limit_cpu(d, RLIM_INFINITY);
+    return rc;
+}
+
+static char *death_text(int status, char *ret, size_t size)
+{
+    const char *name = WIFSIGNALED(status) ? sigabbrev_np(WTERMSIG(status)) : NULL;
+
+    if (name)
+        (void)snprintf(ret, size, "SIG%s", name);
+    else if (WIFSIGNALED(status))
+        (void)snprintf(ret, size, "signal %d", WTERMSIG(status));
+    else
+        (void)snprintf(ret, size, "exit code %d", WEXITSTATUS(status));
+    return ret;
+}
+
+int decoder_await(struct decoder *d, struct err *err)
+{
+    struct watch watch = {0};
+    struct decoder_answer a;
+    char how[32];
+    int rc;
+
+    if (!d->pid && (rc = start(d, err)) < 0)
+        return rc;
+    if (d->is_ready)
+        return 0;
+    rc = hear(d, START_MS, &watch, &a);
+    if (rc < 0)
+        return err_set(err, rc, "a process to decode pictures did not start (%s)",
+                       death_text(stop(d), how, sizeof(how)));
+    d->is_ready = true;
+    if (watch.spent_ms)
+        limit_cpu(d, RLIM_INFINITY);
+    if (a.message.text[0] && !atomic_exchange(&d->conf->said, true))
+        log_warn("event=decoder_less_confined reason=\"%s\" pictures are decoded without", a.message.text);
+    return 0;
+}
+
+int decoder_new(struct decoder_conf *conf, struct decoder **ret, struct err *err)
+{
+    struct decoder *d = calloc(1, sizeof(*d));
+    int rc;
+
+    if (!d)
+        return err_set(err, -ENOMEM, "no memory");
+    d->conf = conf;
+    d->socket = -1;
+    rc = decoder_memory_init(&d->memory, conf->size_px, conf->n_slots);
+    if (rc < 0)
+        rc = err_set(err, rc, "no memory for decoded pictures: %s", strerror(-rc));
+    else
+        rc = start(d, err);
+    if (rc < 0) {
+        decoder_free(d);
+        return rc;
+    }
+    *ret = d;
+    return 0;
+}
+
+void decoder_free(struct decoder *d)
+{
+    if (!d)
+        return;
+    (void)stop(d);
+    decoder_memory_release(&d->memory);
+    free(d);
+}
+
+/* -- a picture -- */
+
+static enum ending attempt(struct decoder *d, const uint8_t *bytes, size_t n, const struct decoder_slot *slot,
+                           struct decoder_answer *ret, int *ret_status)
+{
+    struct err err;
+    int rc = decoder_await(d, &err);
+
+    ret->code = IMAGE_NO_MEMORY;
+    if (rc < 0) {
+        ret->message = err;
+        return ENDED_NOT_NOW;
+    }
+    rc = decoder_memory_put(&d->memory, bytes, n);
+    if (rc < 0) {
+        (void)err_set(&ret->message, rc, "no memory to read the file");
+        return ENDED_NOT_NOW;
+    }
+    rc = converse(d, n, slot, ret);
+    if (rc == 0) {
+        d->n_done++;
+        return ret->code == IMAGE_NO_MEMORY ? ENDED_MEMORY : ENDED_WELL;
+    }
+    *ret_status = stop(d);
+    if (rc == -EBADMSG)
+        return ENDED_NONSENSE;
+    if (rc == -ETIMEDOUT || (WIFSIGNALED(*ret_status) && WTERMSIG(*ret_status) == SIGXCPU))
+        return ENDED_LATE;
+    return ENDED_DEAD;
+}
+
+static bool was_killed(int status)
+{
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
+/* What the picture is told to have done. */
+static void blame(const struct decoder *d, enum ending how, int status, struct decoder_answer *ret)
+{
+    char text[CONF_SIZE_TEXT];
+
+    if (how == ENDED_LATE) {
+        ret->code = IMAGE_DECODER_TIMEOUT;
+        (void)err_set(&ret->message, -ETIMEDOUT, "decoding takes more than %g s (decode_time of the encoder)",
+                      (double)d->conf->time_ms / 1000);
+    } else if (how == ENDED_MEMORY) {
+        ret->code = IMAGE_DECODER_MEMORY;
+        (void)err_set(&ret->message, -ENOMEM, "decoding takes more memory than %s (decode_memory of the encoder)",
+                      conf_size_text(d->conf->memory_bytes, text));
+    } else if (how == ENDED_DEAD && was_killed(status)) {
+        ret->code = IMAGE_DECODER_MEMORY;
+        (void)err_set(&ret->message, -ENOMEM, "the decoder was killed twice, as the system does when memory runs out");
+    } else {
+        ret->code = IMAGE_DECODER_CRASHED;
+        (void)err_set(&ret->message, -EFAULT, "the decoder crashed (%s)",
+                      how == ENDED_NONSENSE ? "it sent nonsense" : death_text(status, text, sizeof(text)));
+    }
+}
+
+/* A process that has decoded other pictures before may fail because of one of those, and one that was killed because of
+ * others' hunger for memory: then a new one decides. */
+static void decode(struct decoder *d, const uint8_t *bytes, size_t n, const struct decoder_slot *slot,
+                   struct decoder_answer *ret)
+{
+    for (int i = 1;; i++) {
+        const bool had_others = d->n_done > 0;
+        int status = 0;
+        const enum ending how = attempt(d, bytes, n, slot, ret, &status);
+        const bool again = i == 1 && (had_others || (how == ENDED_DEAD && was_killed(status))) && how != ENDED_LATE;
+
+        if (how == ENDED_MEMORY)
+            (void)stop(d);
+        if (how == ENDED_WELL || how == ENDED_NOT_NOW)
+            return;
+        blame(d, how, status, ret);
+        log_warn("event=decoder_ended reason=\"%s\"%s", ret->message.text,
+                 again ? " the picture is tried again in a new one" : "");
+        if (!again)
+            return;
+    }
+}
+
+void decoder_run(struct decoder *d, const uint8_t *bytes, size_t n, struct decoder_result *ret)
+{
+    const int64_t t0 = clock_mono_ns();
+    struct decoder_slot *slot = decoder_slot_take(&d->memory);
+    struct decoder_answer a = {.code = IMAGE_NO_MEMORY, .message.text = "no memory for the picture"};
+    int64_t took_ns;
+
+    if (slot)
+        decode(d, bytes, n, slot, &a);
+    decoder_memory_shrink(&d->memory);
+    took_ns = clock_mono_ns() - t0;
+    *ret = (struct decoder_result){.code = (enum image_error)a.code, .message = a.message};
+    ret->resize_ns = a.resize_ns > 0 && a.resize_ns < took_ns ? a.resize_ns : 0;
+    ret->decode_ns = took_ns - ret->resize_ns;
+    if (a.code == IMAGE_OK) {
+        ret->slot = slot;
+        ret->width = a.width;
+        ret->height = a.height;
+    } else {
+        decoder_slot_free(slot);
+    }
+}

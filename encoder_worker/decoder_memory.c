@@ -1,0 +1,142 @@
+#include "encoder_worker/decoder_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Room for files that is made at once, and what is kept of it when a larger one has come by. */
+#define FIRST_FILE_BYTES ((size_t)1 << 20)
+#define KEEP_FILE_BYTES ((size_t)16 << 20)
+
+static off_t bytes_at(const struct decoder_memory *m)
+{
+    return (off_t)decoder_bytes_at(m->size_px, m->n_slots);
+}
+
+/* Pages are there before they are touched: with none left a write to memory would end the encoder. */
+static int file_grow(struct decoder_memory *m, size_t need)
+{
+    const size_t bytes = need < 2 * m->file_bytes ? 2 * m->file_bytes : need;
+    void *at;
+
+    if (need <= m->file_bytes)
+        return 0;
+    if (fallocate(m->fd, 0, bytes_at(m), (off_t)bytes) < 0)
+        return -errno;
+    at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, bytes_at(m));
+    if (at == MAP_FAILED)
+        return -errno;
+    if (m->file)
+        (void)munmap(m->file, m->file_bytes);
+    m->file = at;
+    m->file_bytes = bytes;
+    return 0;
+}
+
+static int make_slots(struct decoder_memory *m)
+{
+    void *at = mmap(NULL, (size_t)bytes_at(m), PROT_READ, MAP_SHARED, m->fd, 0);
+
+    if (at == MAP_FAILED)
+        return -errno;
+    m->pixels = at;
+    m->slots = calloc(m->n_slots, sizeof(*m->slots));
+    if (!m->slots)
+        return -ENOMEM;
+    for (uint32_t i = m->n_slots; i > 0; i--) {
+        struct decoder_slot *s = &m->slots[i - 1];
+
+        *s = (struct decoder_slot){
+            .owner = m, .next_free = m->first_free, .pixels = m->pixels + decoder_slot_at(m->size_px, i - 1)};
+        m->first_free = s;
+    }
+    return 0;
+}
+
+int decoder_memory_init(struct decoder_memory *m, uint32_t size_px, uint32_t n_slots)
+{
+    int rc;
+
+    *m = (struct decoder_memory){.size_px = size_px, .n_slots = n_slots, .lock = PTHREAD_MUTEX_INITIALIZER};
+    m->fd = memfd_create("pictures", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (m->fd < 0)
+        return -errno;
+    rc = file_grow(m, FIRST_FILE_BYTES);
+    if (rc < 0)
+        return rc;
+    if (fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0) /* what we look at cannot be taken away */
+        return -errno;
+    return make_slots(m);
+}
+
+void decoder_memory_release(struct decoder_memory *m)
+{
+    if (m->file)
+        (void)munmap(m->file, m->file_bytes);
+    if (m->pixels)
+        (void)munmap(m->pixels, (size_t)bytes_at(m));
+    if (m->fd >= 0)
+        (void)close(m->fd);
+    (void)pthread_mutex_destroy(&m->lock);
+    free(m->slots);
+}
+
+int decoder_memory_put(struct decoder_memory *m, const uint8_t *bytes, size_t n)
+{
+    int rc = file_grow(m, n);
+
+    if (rc == 0)
+        memcpy(m->file, bytes, n);
+    return rc;
+}
+
+void decoder_memory_shrink(struct decoder_memory *m)
+{
+    if (m->file_bytes <= KEEP_FILE_BYTES)
+        return;
+    (void)fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, bytes_at(m) + (off_t)KEEP_FILE_BYTES,
+                    (off_t)(m->file_bytes - KEEP_FILE_BYTES));
+    (void)munmap(m->file + KEEP_FILE_BYTES, m->file_bytes - KEEP_FILE_BYTES);
+    m->file_bytes = KEEP_FILE_BYTES;
+}
+
+/* The one that was freed last: it is the warmest. */
+struct decoder_slot *decoder_slot_take(struct decoder_memory *m)
+{
+    struct decoder_slot *s;
+
+    (void)pthread_mutex_lock(&m->lock);
+    s = m->first_free;
+    if (s)
+        m->first_free = s->next_free;
+    (void)pthread_mutex_unlock(&m->lock);
+    if (s && !s->has_pages)
+        s->has_pages = fallocate(m->fd, FALLOC_FL_KEEP_SIZE, (off_t)(s->pixels - m->pixels),
+                                 (off_t)decoder_slot_at(m->size_px, 1)) == 0;
+    if (!s || s->has_pages)
+        return s;
+    decoder_slot_free(s);
+    return NULL;
+}
+
+void decoder_slot_free(struct decoder_slot *slot)
+{
+    struct decoder_memory *m;
+
+    if (!slot)
+        return;
+    m = slot->owner;
+    (void)pthread_mutex_lock(&m->lock);
+    slot->next_free = m->first_free;
+    m->first_free = slot;
+    (void)pthread_mutex_unlock(&m->lock);
+}
+
+uint32_t decoder_slot_number(const struct decoder_slot *slot)
+{
+    return (uint32_t)(slot - slot->owner->slots);
+}
