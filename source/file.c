@@ -5,6 +5,7 @@
 #include "source/lines.h"
 #include "source/source_kinds.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -236,13 +237,14 @@ int source_check(const char *arg, const struct source_columns *wanted, struct so
         return 0;
     }
     rc = arg[0] == '@' ? source_list_open(arg, wanted, false, &s, err) : source_open(arg, wanted, &s, err);
-    if (rc == 0 && s)
-        found.is_table = s->is_table;
-    while (rc == 0 && arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
+    if (rc < 0)
+        return rc;
+    assert(s);
+    found.is_table = s->is_table;
+    while (arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
         if (found.n_items == 0)
             source_table_columns(s, found.columns, sizeof(found.columns));
         count_row(&found, wanted, &item);
-        rc = 0;
     }
     source_free(s);
     if (rc == 0)

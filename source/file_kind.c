@@ -8,11 +8,11 @@ enum { LOOK_BYTES = 512 };
 /* In order: the first that fits is it. */
 static const struct magic {
     const char *bytes;
-    uint8_t n;
-    uint16_t at;
     const char *kind;    /* what is no picture of ours; NULL: those that are told apart below */
     const char *no_list; /* what is no list, with the cure; NULL: told by what its lines hold */
-    bool holds_files;    /* pictures perhaps, so as a picture it needs the cure as well */
+    uint16_t at;
+    uint8_t n;
+    bool holds_files; /* pictures perhaps, so as a picture it needs the cure as well */
 } magics[] = {
 #define MAGIC(text, offset, name, ...)                                                \
     {                                                                                 \
