@@ -307,11 +307,18 @@ FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c
 fuzz: $(FUZZERS) ## every fuzzer for TIME seconds (clang, libFuzzer, ASan, UBSan)
 	$(Q)for f in $(FUZZERS); do n=$$(basename $$f); mkdir -p build/fuzz/corpus/$$n; echo "== $$n"; \
 	    $$f -max_total_time=$(TIME) -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 -artifact_prefix=build/fuzz/$$n- build/fuzz/corpus/$$n || exit 1; done
-build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(PROTOGEN) $(RECIPE_TEXTS)
-	@mkdir -p build/fuzz
+FUZZ_CC := clang -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -O1 -g -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -w -I. -I$(O)/gen
+FUZZ_O  := $(LIB_SRC:%.c=build/fuzz/%.o) $(PROTOGEN:$(O)/%.c=build/fuzz/%.o)
+$(FUZZERS): build/fuzz/%: build/fuzz/tests/fuzz/%.o $(FUZZ_O)
+	$(Q)$(FUZZ_CC) -o $@ $^ $(ALL_L)
+build/fuzz/gen/%.o: $(O)/gen/%.c | fuzz-deps
+	@mkdir -p $(@D)
+	$(Q)$(FUZZ_CC) -MMD -MP -c -o $@ $<
+build/fuzz/%.o: %.c | fuzz-deps $(PROTOGEN) $(RECIPE_TEXTS) $(DEVICE_ABI)
+	@mkdir -p $(@D)
+	$(Q)$(FUZZ_CC) -MMD -MP -c -o $@ $<
+fuzz-deps:
 	$(Q)sh ops/install-deps.sh fuzz
-	$(Q)clang -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -O1 -g -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -w -I. -I$(O)/gen -o $@ $< \
-	    $(LIB_SRC) $(PROTOGEN) $(ALL_L)
 
 # Manual pages and what shells complete with are made from the programs' own help pages and tables.
 PAGES := $(O)/share/made
@@ -363,4 +370,4 @@ clean: ## remove every build product
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n",$$1,$$2}'
 
-.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real bench-gpu gpu-check-programs demo format format-check check-layers check-headers lint coverage fuzz zoo man install uninstall ci clean help test-gpu test-emulated
+.PHONY: build test test-unit simulate test-e2e python-proto bench bench-ops bench-real bench-gpu gpu-check-programs demo format format-check check-layers check-headers lint coverage fuzz fuzz-deps zoo man install uninstall ci clean help test-gpu test-emulated
