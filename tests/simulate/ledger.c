@@ -47,6 +47,13 @@ static void set_clock(struct world *w)
     l->now = ours > l->now ? ours : l->now;
 }
 
+/* Of two that end together: one of a part that the other gives up is not looked at any more, and who is late cannot be
+ * the one that a part which is given up should have gone to. */
+static bool order_matters(const struct led_lease *a, const struct led_lease *b)
+{
+    return (ledger_gives_up(a->part) || ledger_gives_up(b->part)) && (a->part == b->part || a->worker != b->worker);
+}
+
 /* The lease that ends first. Of two of a part that end together the core may take either. */
 static struct led_lease *next_expired(struct world *w)
 {
@@ -56,8 +63,7 @@ static struct led_lease *next_expired(struct world *w)
         if (l->deadline <= w->ledger.now && (!first || l->deadline < first->deadline))
             first = l;
     for (struct led_lease *l = w->ledger.leases; l && first; l = l->next)
-        w->ledger.vague |=
-            l != first && l->deadline == first->deadline && l->part == first->part && ledger_gives_up(l->part);
+        w->ledger.vague |= l != first && l->deadline == first->deadline && order_matters(l, first);
     return first;
 }
 

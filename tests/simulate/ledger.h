@@ -77,7 +77,7 @@ struct led_job {
 struct ledger {
     int64_t now, stood_still;
     bool shutdown;
-    bool vague; /* two leases of a part expired together, who of them was first only the core knows: no more is said */
+    bool vague; /* of two leases that expired together only the core knows which was first: no more is said */
     struct led_worker *workers;
     struct led_lease *leases;
     uint64_t last_lease;

@@ -46,6 +46,7 @@ void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean)
     struct led_worker **at = &w->ledger.workers;
     struct led_lease *l;
 
+    k->silent = true; /* nobody waits for it any more */
     while ((l = lease_of(w, k, false))) {
         struct core_node_stats *n = &l->part->job->led.nodes[l->node];
 

@@ -1,4 +1,4 @@
-/* The broker around the core: carries out its actions, checks each of them, loads units. */
+/* The broker around the core: carries out its actions, checks each of them. */
 #include "tests/simulate/world.h"
 
 #include <errno.h>
@@ -122,87 +122,6 @@ static void do_work(struct world *w, const struct core_work *a)
         worker_send_work(w, k, work);
 }
 
-/* -- loading ------------------------------------------------------------------------------------------------------- */
-
-struct load {
-    struct sim_job *job;
-    uint32_t from, max;
-    struct core_event answer;
-    struct core_unit_row rows[64];
-};
-
-static void answer_load(struct world *w, void *what, uint64_t life)
-{
-    struct load *l = what;
-
-    if (life != w->epoch || !w->core || shell_is_stopped(w, answer_load, what, life))
-        return;
-    l->job->loading = false;
-    world_say(w, "units job=%llu from=%u n=%u%s", (unsigned long long)l->job->id, l->from, l->answer.units.n,
-              l->answer.units.exhausted ? ", all" : "");
-    shell_step(w, &l->answer);
-}
-
-/* False: there is nothing to be done. */
-static bool row_of(const struct sim_unit *u, uint32_t number, struct core_unit_row *ret)
-{
-    *ret = (struct core_unit_row){.unit = number, .n_items = u->n_items, .attempts = u->attempts, .is_again = u->done};
-    memcpy(ret->parts, u->parts, u->n_items);
-    for (uint32_t i = 0; i < u->n_items; i++)
-        ret->again[i / 64] |= (uint64_t)u->items[i].again << (i % 64);
-    return !u->done || ret->again[0] || ret->again[1];
-}
-
-/* The store is read some time before the core hears of it. */
-static void read_units(struct world *w, void *what, uint64_t life)
-{
-    struct load *l = what;
-    struct core_event *e = &l->answer;
-    uint32_t u = l->from, max = l->max;
-
-    if (life != w->epoch || !w->core)
-        return;
-    if (world_chance(w, 200))
-        max = 1 + (uint32_t)world_below(w, max);
-    e->type = CORE_EVENT_UNITS;
-    for (; u < l->job->n_imported && e->units.n < max; u++)
-        if (row_of(&l->job->units[u], u, &l->rows[e->units.n]))
-            e->units.n++;
-    e->units.job = l->job->id;
-    e->units.rows = l->rows;
-    e->units.exhausted = u == l->job->n_imported;
-    world_in(w, (int64_t)world_below(w, 60), answer_load, l, life);
-}
-
-static void do_load(struct world *w, const struct core_action *a)
-{
-    struct load *l = world_alloc(w, sizeof(*l));
-
-    *l = (struct load){.job = shell_job(w, a->load.job), .from = a->load.from_unit, .max = a->load.max};
-    if (l->job->loading || l->max == 0 || l->max > w->limits.window_units)
-        world_fail(w, "two loads at once, or one of %u units", l->max);
-    l->job->loading = true;
-    world_say(w, "load job=%llu from=%u max=%u", (unsigned long long)l->job->id, l->from, l->max);
-    world_in(w, (int64_t)world_below(w, 30), read_units, l, w->epoch);
-}
-
-void shell_import(struct world *w, void *job, uint64_t life)
-{
-    struct sim_job *j = job;
-
-    if (shell_is_stopped(w, shell_import, job, life))
-        return;
-    world_fault(w, FAULT_LATE_UNITS);
-    j->n_imported += 1 + (uint32_t)world_below(w, j->n_units - j->n_imported);
-    shell_job_event(w, CORE_EVENT_UNITS_ADDED, j);
-    if (j->n_imported < j->n_units) {
-        world_in(w, 100 + (int64_t)world_below(w, 3000), shell_import, j, 0);
-        return;
-    }
-    j->sealed = true;
-    shell_job_event(w, CORE_EVENT_JOB_SEALED, j);
-}
-
 /* -- jobs ---------------------------------------------------------------------------------------------------------- */
 
 void shell_start_later(struct world *w, void *job, uint64_t life)
@@ -315,7 +234,7 @@ static void do_job(struct world *w, const struct core_action *a)
         struct core_unit_row ignored;
 
         for (uint32_t u = 0; u < j->n_units; u++)
-            if (!j->sealed || row_of(&j->units[u], u, &ignored))
+            if (!j->sealed || units_row(&j->units[u], u, &ignored))
                 world_fail(w, "job %llu is called done before its unit %u", (unsigned long long)j->id, u);
         j->finished = true;
         world_in(w, (int64_t)world_below(w, 500), close_job, j, w->epoch);
@@ -385,7 +304,7 @@ static void carry_out(struct world *w, const struct core_action *a)
         drop_payload(w, a->payload);
         return;
     case CORE_DO_LOAD_UNITS:
-        do_load(w, a);
+        units_load(w, a);
         return;
     case CORE_DO_ATTEMPTS:
         store_attempts(w, a);

@@ -1,4 +1,4 @@
-/* Workers that compute hashes, and the network between them and the broker.
+/* Workers that compute hashes.
  *
  * A tame world (not w->wild) keeps a budget: chance hits a unit once at most. A neighbour may cost it one more attempt,
  * and from then on it runs alone, so that under that budget no innocent item may end in quarantine. */
@@ -27,8 +27,10 @@ bool worker_may_hit(struct world *w, struct sim_work *const *works, uint32_t n)
         return false;
     if (w->wild)
         return true;
+    if (w->now < w->stopped_until)
+        return false; /* the broker could not be told before it leases more */
     for (uint32_t i = 0; i < n; i++)
-        if (works[i]->job->units[works[i]->unit].hits + 2 >= MAX_ATTEMPTS || w->now < w->stopped_until)
+        if (works[i]->job->units[works[i]->unit].hits + 2 >= MAX_ATTEMPTS)
             return false;
     for (uint32_t i = 0; i < n; i++)
         works[i]->job->units[works[i]->unit].hits++;
@@ -45,77 +47,6 @@ void worker_forget(struct world *w, struct sim_worker *k, const struct sim_work 
         }
 }
 
-/* -- network ------------------------------------------------------------------------------------------------------- */
-
-static void deliver(struct world *w, void *message, uint64_t life);
-
-/* Losing or holding up this message costs its lease an attempt. */
-static bool is_costly(const struct message *m)
-{
-    return m->work && (m->class == MSG_WORK || m->class == MSG_RESULT || m->class == MSG_RETURN);
-}
-
-static bool may_harm(struct world *w, struct message *m)
-{
-    if (w->quiet)
-        return false;
-    if (w->wild)
-        return true;
-    if (m->class == MSG_BYE || (m->class == MSG_HEARTBEAT && m->worker->last_heartbeat_lost))
-        return false;
-    return !is_costly(m) || worker_may_hit(w, &m->work, 1);
-}
-
-static void post(struct world *w, struct message *m)
-{
-    struct sim_worker *k = m->worker;
-    bool to_worker = m->class == MSG_ANSWER || m->class == MSG_WORK, late = false;
-    bool rare = m->class == MSG_FAILURE || m->class == MSG_RETURN || m->class == MSG_BYE;
-    uint32_t per_mille = rare ? 100 : 25;
-    int64_t delay = 1 + (int64_t)world_below(w, 15);
-
-    m->life = k->life;
-    m->peer = k->peer;
-    m->seq = ++k->sent_seq[to_worker];
-    if (!w->quiet && world_chance(w, per_mille) && may_harm(w, m)) {
-        w->tally->net[m->class][NET_LOST]++;
-        k->last_heartbeat_lost = m->class == MSG_HEARTBEAT || k->last_heartbeat_lost;
-        if (m->work)
-            worker_forget(w, k, m->work);
-        return;
-    }
-    if (!w->quiet && world_chance(w, per_mille) && (m->class == MSG_BYE || may_harm(w, m))) {
-        bool gently = !w->wild && (m->class == MSG_HEARTBEAT || m->class == MSG_BYE);
-
-        w->tally->net[m->class][NET_DELAYED]++;
-        delay += 20 + (int64_t)world_below(w, gently ? 250 : 2500);
-        late = true;
-    }
-    k->last_heartbeat_lost = m->class == MSG_HEARTBEAT ? late : k->last_heartbeat_lost;
-    world_in(w, delay, deliver, m, 0);
-    if (!w->quiet && world_chance(w, per_mille)) {
-        w->tally->net[m->class][NET_DOUBLED]++;
-        world_in(w, delay + (int64_t)world_below(w, 400), deliver, m, 0);
-    }
-}
-
-static struct message *message_new(struct world *w, struct sim_worker *k, enum message_class class)
-{
-    struct message *m = world_alloc(w, sizeof(*m));
-
-    m->class = class;
-    m->worker = k;
-    return m;
-}
-
-static void send_work_message(struct world *w, struct sim_worker *k, enum message_class class, struct sim_work *work)
-{
-    struct message *m = message_new(w, k, class);
-
-    m->work = work;
-    post(w, m);
-}
-
 /* -- computing ----------------------------------------------------------------------------------------------------- */
 
 static void finish_work(struct world *w, void *what, uint64_t life);
@@ -130,7 +61,7 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
         bool here = u->items[item].node == work->node;
 
         if (here && u->items[item].fate == FATE_KILLER && !w->wild && w->now < w->stopped_until) {
-            struct message *m = message_new(w, k, MSG_WORK); /* the broker could not be told before it leases more */
+            struct message *m = network_message(w, k, MSG_WORK); /* for the same reason */
 
             m->work = work;
             world_in(w, w->stopped_until - w->now, finish_work, m, k->life);
@@ -152,21 +83,21 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
     work->corrupt = k->lie == LIE_CORRUPTS || (!w->quiet && !u->has_poison && world_chance(w, 8));
     if (work->refused) {
         world_fault(w, FAULT_TENSOR_REFUSED);
-        send_work_message(w, k, MSG_FAILURE, work);
+        network_send_work(w, k, MSG_FAILURE, work);
     } else if (k->lie == LIE_FAILS || k->lie == LIE_RETURNS) {
-        send_work_message(w, k, k->lie == LIE_FAILS ? MSG_FAILURE : MSG_RETURN, work);
+        network_send_work(w, k, k->lie == LIE_FAILS ? MSG_FAILURE : MSG_RETURN, work);
     } else if (fails) {
         world_fault(w, FAULT_POISON_FAILS);
-        send_work_message(w, k, MSG_FAILURE, work);
+        network_send_work(w, k, MSG_FAILURE, work);
     } else if (!w->quiet && world_chance(w, 10) && worker_may_hit(w, &work, 1)) {
         world_fault(w, FAULT_WORKER_FAILURE);
-        send_work_message(w, k, MSG_FAILURE, work);
+        network_send_work(w, k, MSG_FAILURE, work);
     } else {
         if (!w->quiet && world_chance(w, 5) && worker_may_hit(w, &work, 1)) {
             world_fault(w, FAULT_WORKER_BAD_ROWS);
             work->n_rows += world_chance(w, 500) ? 1 : -1u;
         }
-        send_work_message(w, k, MSG_RESULT, work);
+        network_send_work(w, k, MSG_RESULT, work);
     }
 }
 
@@ -218,92 +149,10 @@ static void take_work(struct world *w, struct sim_worker *k, struct message *m)
 
 /* -- arrival ------------------------------------------------------------------------------------------------------- */
 
-static void deliver_result(struct world *w, struct message *m)
-{
-    struct sim_work *work = m->work;
-    struct core_event e = {.type = CORE_EVENT_RESULT};
-    uint64_t ok[2] = {0};
-    struct sim_payload *p = world_alloc(w, sizeof(*p));
-    struct core_lease_ref ref = {m->peer, work->epoch, work->lease};
-    struct core_lease_info info;
-
-    if (core_lease_get(w->core, &ref, &info) < 0)
-        world_fault(w, FAULT_STALE_RESULT);
-    else if (info.unit != work->unit || info.node != work->node || info.n_items != work->n_items)
-        world_fail(w, "lease %llu is not what was sent", (unsigned long long)work->lease);
-    for (uint32_t i = 0; i < work->n_items; i++)
-        ok[i / 64] |= (uint64_t)work->ok[i] << (i % 64);
-    *p = (struct sim_payload){.handle = w->next_handle++, .work = *work, .tensors = true, .rows = true};
-    if (core_map_put(&w->payloads, p->handle, p) < 0)
-        world_fail(w, "no memory");
-    e.result.lease = ref;
-    e.result.payload = p->handle;
-    e.result.n_rows = work->n_rows;
-    e.result.ok = ok;
-    e.result.keep_rows = work->job->nodes[work->node].out_bytes == 0;
-    e.result.row_bytes = (uint64_t)work->n_rows * ROW_BYTES;
-    shell_step(w, &e);
-}
-
-static void deliver_to_broker(struct world *w, struct message *m)
-{
-    struct sim_worker *k = m->worker;
-    struct core_event e = {0};
-
-    switch (m->class) {
-    case MSG_HELLO:
-        e.type = CORE_EVENT_HELLO;
-        e.hello.peer = m->peer;
-        e.hello.host = k->host;
-        e.hello.nonce = k->nonce;
-        e.hello.stage = k->stage;
-        e.hello.fingerprint[0] = (uint8_t)(k->wrong_model ? 9 : k->model);
-        e.hello.window_items = m->window;
-        e.hello.window_bytes = m->window_bytes;
-        e.hello.epoch = m->epoch;
-        e.hello.leases = m->leases;
-        e.hello.n_leases = m->n_leases;
-        break;
-    case MSG_CREDIT:
-        e.type = CORE_EVENT_CREDIT;
-        e.credit.peer = m->peer;
-        e.credit.window_items = m->window;
-        e.credit.window_bytes = m->window_bytes;
-        break;
-    case MSG_HEARTBEAT:
-        e.type = CORE_EVENT_HEARTBEAT;
-        e.heartbeat.peer = m->peer;
-        e.heartbeat.epoch = m->epoch;
-        e.heartbeat.leases = m->leases;
-        e.heartbeat.n = m->n_leases;
-        break;
-    case MSG_FAILURE:
-        e.type = CORE_EVENT_FAILURE;
-        e.failure.lease = (struct core_lease_ref){m->peer, m->work->epoch, m->work->lease};
-        e.failure.code = "boom";
-        e.failure.refused = m->work->refused;
-        e.failure.text = "it did not work";
-        break;
-    case MSG_RETURN:
-        e.type = CORE_EVENT_RETURN;
-        e.lease = (struct core_lease_ref){m->peer, m->work->epoch, m->work->lease};
-        break;
-    case MSG_BYE:
-        e.type = CORE_EVENT_GONE;
-        e.gone.peer = m->peer;
-        e.gone.clean = true;
-        break;
-    default:
-        deliver_result(w, m);
-        return;
-    }
-    shell_step(w, &e);
-}
-
 /* What is held at this moment, if anything is, and unsent. */
 static struct message *hello_new(struct world *w, struct sim_worker *k)
 {
-    struct message *m = message_new(w, k, MSG_HELLO);
+    struct message *m = network_message(w, k, MSG_HELLO);
 
     m->epoch = k->epoch;
     m->window = k->window;
@@ -323,18 +172,18 @@ static void hello_again(struct world *w, void *worker, uint64_t life)
     if (!is_same_life(k, life) || k->welcome || k->draining)
         return;
     if (!k->hung)
-        post(w, hello_new(w, k));
+        network_post(w, hello_new(w, k));
     world_in(w, 300, hello_again, k, life);
 }
 
-static void deliver_to_worker(struct world *w, struct message *m)
+void worker_hears(struct world *w, struct message *m)
 {
     struct sim_worker *k = m->worker;
 
     if (!is_same_life(k, m->life) || m->peer != k->peer)
         return;
     if (k->hung) {
-        world_in(w, 50, deliver, m, 0);
+        world_in(w, 50, network_deliver, m, 0);
     } else if (m->class == MSG_WORK) {
         take_work(w, k, m);
     } else if (m->again || m->refused) {
@@ -347,37 +196,6 @@ static void deliver_to_worker(struct world *w, struct message *m)
     }
 }
 
-static void deliver(struct world *w, void *message, uint64_t life)
-{
-    struct message *m = message;
-    struct sim_worker *k = m->worker;
-    bool to_worker = m->class == MSG_ANSWER || m->class == MSG_WORK;
-    bool of_connection = m->class == MSG_HELLO || m->class == MSG_CREDIT || m->class == MSG_HEARTBEAT;
-
-    (void)life;
-    if (m->life == k->life) {
-        w->tally->net[m->class][NET_REORDERED] += m->seq < k->delivered_seq[to_worker];
-        if (m->seq > k->delivered_seq[to_worker])
-            k->delivered_seq[to_worker] = m->seq;
-    }
-    if (to_worker) {
-        deliver_to_worker(w, m);
-        return;
-    }
-    if (of_connection && (!is_same_life(k, m->life) || m->peer != k->peer))
-        return; /* closed meanwhile */
-    if (shell_is_stopped(w, deliver, m, 0))
-        return;
-    if (!w->core) {
-        if (world_chance(w, 500)) /* waits in the socket */
-            world_in(w, 500, deliver, m, 0);
-        return;
-    }
-    if (m->work)
-        worker_forget(w, k, m->work);
-    deliver_to_broker(w, m);
-}
-
 /* -- what the broker's side calls ---------------------------------------------------------------------------------- */
 
 void worker_send_work(struct world *w, struct sim_worker *k, struct sim_work *work)
@@ -387,17 +205,17 @@ void worker_send_work(struct world *w, struct sim_worker *k, struct sim_work *wo
     k->held[k->n_held++] = work;
     if ((k->hung || k->stuck) && !worker_may_hit(w, &work, 1))
         k->hung = k->stuck = false;
-    send_work_message(w, k, MSG_WORK, work);
+    network_send_work(w, k, MSG_WORK, work);
 }
 
 void worker_send_answer(struct world *w, struct sim_worker *k, bool refused, bool again)
 {
-    struct message *m = message_new(w, k, MSG_ANSWER);
+    struct message *m = network_message(w, k, MSG_ANSWER);
 
     m->epoch = w->epoch;
     m->refused = refused;
     m->again = again;
-    post(w, m);
+    network_post(w, m);
 }
 
 /* -- life ---------------------------------------------------------------------------------------------------------- */
@@ -420,18 +238,18 @@ static void heartbeat(struct world *w, void *worker, uint64_t life)
     world_in(w, HEARTBEAT_MS, heartbeat, k, life);
     if (k->hung || !k->welcome)
         return;
-    m = message_new(w, k, MSG_HEARTBEAT);
+    m = network_message(w, k, MSG_HEARTBEAT);
     m->epoch = k->epoch;
     for (uint32_t i = 0; i < k->n_held && !k->stuck; i++)
         if (k->held[i]->arrived && !k->held[i]->sent)
             m->leases[m->n_leases++] = k->held[i]->lease;
-    post(w, m);
+    network_post(w, m);
     if (world_chance(w, 100))
         choose_window(w, k);
-    m = message_new(w, k, MSG_CREDIT);
+    m = network_message(w, k, MSG_CREDIT);
     m->window = k->draining ? 0 : k->window;
     m->window_bytes = k->window_bytes;
-    post(w, m);
+    network_post(w, m);
 }
 
 static void become_right(struct world *w, void *worker, uint64_t life)
@@ -527,24 +345,24 @@ static void say_bye(struct world *w, void *worker, uint64_t life)
         return;
     for (uint32_t i = 0; i < k->n_held; i++)
         if (k->held[i]->arrived && !k->held[i]->sent) {
-            struct message *m = message_new(w, k, MSG_RETURN);
+            struct message *m = network_message(w, k, MSG_RETURN);
 
             m->work = k->held[i];
             m->life = k->life;
             m->peer = k->peer;
-            world_in(w, 1 + (int64_t)world_below(w, 10), deliver, m, 0);
+            world_in(w, 1 + (int64_t)world_below(w, 10), network_deliver, m, 0);
         }
-    post(w, message_new(w, k, MSG_BYE));
+    network_post(w, network_message(w, k, MSG_BYE));
     end_process(w, k);
 }
 
 void worker_drain(struct world *w, struct sim_worker *k)
 {
-    struct message *m = message_new(w, k, MSG_CREDIT);
+    struct message *m = network_message(w, k, MSG_CREDIT);
 
     k->draining = true;
     m->window = 0;
-    post(w, m);
+    network_post(w, m);
     world_in(w, (int64_t)world_below(w, 400), say_bye, k, k->life);
 }
 
@@ -554,7 +372,7 @@ void worker_return_one(struct world *w, struct sim_worker *k)
         if (k->held[i]->arrived && !k->held[i]->sent) {
             world_fault(w, FAULT_WORKER_RETURN);
             k->held[i]->sent = true;
-            send_work_message(w, k, MSG_RETURN, k->held[i]);
+            network_send_work(w, k, MSG_RETURN, k->held[i]);
             return;
         }
 }
@@ -583,6 +401,6 @@ void worker_reconnect(struct world *w, struct sim_worker *k, bool missed_at_once
     m = hello_new(w, k); /* in time */
     m->life = k->life;
     m->peer = k->peer;
-    world_in(w, 1, deliver, m, 0);
+    world_in(w, 1, network_deliver, m, 0);
     world_in(w, 300, hello_again, k, k->life);
 }

@@ -1,10 +1,12 @@
 /* world.h - a model world around the broker's core: network, workers, store and their faults, from one seed.
  *
  *   world.c     time, chance, the agenda, the life of a world, what is checked at its end
- *   shell.c     the broker around the core: carries out actions, checks each, loads, crashes
+ *   shell.c     the broker around the core: carries out actions, checks each, crashes
+ *   units.c     units are imported and loaded
  *   store.c     the model store: commits and attempts
  *   ledger.h    what the core must think of parts, leases and workers
- *   workers.c   workers: compute, die, hang, drain; the network between them and the broker
+ *   workers.c   workers: compute, die, hang, drain
+ *   network.c   what lies between them and the broker
  *   chaos.c     which fault happens when
  *   simulate.c  seeds, options, the table of faults, the planted bugs
  *
@@ -244,7 +246,19 @@ bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life)
 void store_commit(struct world *w, const struct core_commit *a);
 void store_attempts(struct world *w, const struct core_action *a);
 
+/* units.c */
+void units_load(struct world *w, const struct core_action *a);
+/* False: there is nothing to be done. */
+bool units_row(const struct sim_unit *u, uint32_t number, struct core_unit_row *ret);
+
+/* network.c */
+struct message *network_message(struct world *w, struct sim_worker *k, enum message_class class);
+void network_post(struct world *w, struct message *m);
+void network_send_work(struct world *w, struct sim_worker *k, enum message_class class, struct sim_work *work);
+void network_deliver(struct world *w, void *message, uint64_t life); /* an agenda_fn */
+
 /* workers.c */
+void worker_hears(struct world *w, struct message *m);
 void worker_start(struct world *w, void *worker, uint64_t life);
 void worker_crash(struct world *w, struct sim_worker *k);
 void worker_hang(struct world *w, struct sim_worker *k, int64_t ms, bool only_stuck);
