@@ -58,7 +58,8 @@ static void complain(const char *program, int c, char **argv)
 
     for (int i = 0; i < N_ROWS; i++)
         words[i] = rows[i].name;
-    (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(typed, "="), typed);
+    (void)snprintf(name, sizeof(name), "%s", typed);
+    name[strcspn(name, "=")] = '\0';
     if (c == ':')
         fprintf(stderr, "%s: %s needs a value (%s --help)\n", program, typed, program);
     else if (strncmp(typed, "--", 2) == 0 && optopt)

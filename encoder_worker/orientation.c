@@ -62,7 +62,7 @@ static uint32_t of_exif(const uint8_t *exif, size_t n)
 static uint32_t of_xmp(const uint8_t *xmp, size_t n)
 {
     static const char name[] = "tiff:Orientation";
-    const uint8_t *at = xmp, *end = xmp + n;
+    const uint8_t *at = xmp, *end = n ? xmp + n : xmp; /* NULL + 0 is not C's */
 
     while (n && (at = memmem(at, (size_t)(end - at), name, sizeof(name) - 1))) {
         at += sizeof(name) - 1;
