@@ -203,6 +203,10 @@ static void print_words(const struct stats *s, const struct stored_job_meta *m, 
         printf("\nfailures\n");
     for (size_t i = 0; i < s->n_codes; i++)
         printf("  %-20s %10" PRIu64 "\n", s->codes[i].code, s->codes[i].n);
+    if (s->n_attempts)
+        printf("\n%" PRIu64
+               " attempt%s of units failed (a worker died, fell silent or could not do it); they were tried again\n",
+               s->n_attempts, cli_s(s->n_attempts));
     print_scores(s);
     if (s->n_captions == 0)
         return;
@@ -289,6 +293,7 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
                   "disk_bytes", (json_int_t)disk_bytes(store), "tokens", (json_int_t)s->n_tokens, "tokens_histogram",
                   json_histogram(s->tokens), "words_histogram", json_histogram(s->words), "mean_logprob",
                   s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
+    (void)json_object_set_new(all, "failed_attempts", json_integer((json_int_t)s->n_attempts));
     (void)json_object_set_new(all, "passed_over", passed_over_json(&s->passed_over));
     answer_print("stats", all, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 }

@@ -77,6 +77,7 @@ static void count_row(struct stats *s, const struct reader_row *row)
     const struct row_record *r = &row->record;
 
     s->n_seen++;
+    s->n_attempts += row->n_attempts;
     s->image_bytes += row->listed.size_bytes;
     if (!row->has_record) {
         s->n_pending++;

@@ -28,6 +28,7 @@ struct stats {
     struct stored_job_counters counters;
     uint64_t n_seen, n_failed, n_pending, n_damaged;
     uint64_t n_captions, n_given; /* generated; came with the pictures */
+    uint64_t n_attempts;          /* of units, that failed; also of those that went well in the end */
     uint64_t image_bytes;
     struct stats_code {
         char code[MSG_CODE_SIZE];

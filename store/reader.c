@@ -372,6 +372,7 @@ int reader_next(struct reader *r, struct reader_row *ret, struct err *err)
         return rc;
     }
     row.unit = r->unit;
+    row.n_attempts = r->i_item == 0 && r->state_rc == 0 ? r->state.attempts : 0;
     row.listed = r->manifest.items[r->i_item];
     row.item = r->manifest.first_item + r->i_item;
     rc = reader_resolve(r, &row.listed, err);

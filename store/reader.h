@@ -48,6 +48,7 @@ int reader_move_source(struct reader *r, uint32_t number, const char *root, stru
 struct reader_row {
     uint64_t item;
     uint32_t unit;
+    uint32_t n_attempts;    /* of the unit, that failed; 0 but at its first item */
     struct row_item listed; /* key, absolute path, size, mtime */
     bool has_record;        /* false: not done yet */
     struct row_record record;
