@@ -94,6 +94,17 @@ static void show_progress(struct run *r)
     tell_what_it_waits_for(r);
 }
 
+static void look_after_workers(struct run *r)
+{
+    uint64_t isolations[MSG_STAGE_LLM + 1] = {0};
+
+    for (uint32_t i = 0; i < r->now.n_stages; i++)
+        isolations[r->now.stages[i].stage] += r->now.stages[i].isolations;
+    for (enum msg_stage s = MSG_STAGE_ENCODE; s <= MSG_STAGE_LLM; s++)
+        daemons_forgive(&r->daemons, s, isolations[s]);
+    daemons_kill_hung(&r->daemons, r->now.hung, r->now.n_hung);
+}
+
 /* Ask, unless there is nobody to ask; another broker than before is told of the job again. */
 static int ask(struct run *r, struct err *err)
 {
@@ -114,7 +125,7 @@ static int ask(struct run *r, struct err *err)
         rc = job_query(&r->job, &r->now, err);
     if (rc == 0) {
         show_progress(r);
-        daemons_kill_hung(&r->daemons, r->now.hung, r->now.n_hung);
+        look_after_workers(r);
     }
     if (rc < 0 && rc != -ETIMEDOUT && rc != -EINTR)
         job_disconnect(&r->job);

@@ -212,6 +212,28 @@ static unsigned recent_deaths(const struct daemons_child *c, int64_t now_ms)
     return n;
 }
 
+/* The latest death that counts; false: none does. */
+static bool forgive_one(struct daemons_child *c)
+{
+    int64_t *latest = &c->deaths_ms[0];
+
+    for (int i = 1; i < DAEMONS_MAX_DEATHS; i++)
+        latest = c->deaths_ms[i] > *latest ? &c->deaths_ms[i] : latest;
+    if (*latest <= 0)
+        return false;
+    *latest = INT64_MIN;
+    return true;
+}
+
+/* The broker may have told of a death before we have seen it. */
+static void forgive_deaths(struct daemons *d, enum msg_stage stage)
+{
+    for (int i = 1; i < d->n_children; i++)
+        while (d->children[i].place->worker->stage == stage && d->n_to_forgive[stage] > 0 &&
+               forgive_one(&d->children[i]))
+            d->n_to_forgive[stage]--;
+}
+
 /* May it be started again? */
 static bool has_hope(const struct daemons_child *c, int status, unsigned n_recent)
 {
@@ -230,6 +252,8 @@ static int note_death(struct daemons *d, struct daemons_child *c, int status, in
     (void)spawn_status_text(status, how, sizeof(how));
     c->deaths_ms[c->n_deaths++ % DAEMONS_MAX_DEATHS] = now_ms;
     c->n_failed_starts = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_INIT ? c->n_failed_starts + 1 : 0;
+    if (c->place)
+        forgive_deaths(d, c->place->worker->stage);
     n = recent_deaths(c, now_ms);
     if (!has_hope(c, status, n)) {
         d->gave_up = true;
@@ -315,6 +339,14 @@ void daemons_dismiss_encoders(struct daemons *d)
         if (c->pid > 0)
             (void)kill(c->pid, SIGTERM);
     }
+}
+
+void daemons_forgive(struct daemons *d, enum msg_stage stage, uint64_t n_isolations)
+{
+    if (n_isolations > d->n_isolations[stage])
+        d->n_to_forgive[stage] += n_isolations - d->n_isolations[stage];
+    d->n_isolations[stage] = n_isolations; /* less: another broker counts anew */
+    forgive_deaths(d, stage);
 }
 
 void daemons_kill_hung(struct daemons *d, const struct msg_hung_worker *hung, uint32_t n)

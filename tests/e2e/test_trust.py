@@ -1,6 +1,8 @@
 """Workers that lie, fail, hand back or hang beside good ones: no picture suffers, and whoever looks is told."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,11 +11,11 @@ import threading
 import time
 
 import pytest
-from harness import BUILD, IMAGES, MODEL, PICTURES, SLOW, Caption, Client, Cluster, demo_nodes, delimited, many, null_nodes, store_rows, wait_for
+from harness import BUILD, PICTURES, SLOW, Caption, Client, Cluster, blipline, demo_nodes, delimited, many, null_nodes, store_rows, wait_for
 from null_worker import PythonWorker, item_rows
 from proto import store_pb2, wire_pb2
 
-RUNNING, DONE, PAUSED = wire_pb2.JobProgress.STATE_RUNNING, wire_pb2.JobProgress.STATE_DONE, wire_pb2.JobProgress.STATE_PAUSED
+PAUSED = wire_pb2.JobProgress.STATE_PAUSED
 
 
 class Worker(PythonWorker):
@@ -107,7 +109,11 @@ def test_a_worker_that_does_everything_wrong_ruins_nothing(folder, how, counter)
         client.close()
         bad.stop()
         good.stop()
+        assert cluster.broker.stop() == 0
+        assert re.search(rf"event=counters .*{counter}=[1-9]", cluster.broker.text()) and "benches=1" in cluster.broker.text()
     assert all(r.captions[0].text == b"python" for r in store_rows(folder / "s").values())
+    attempts = json.loads(blipline("stats", folder / "s", "--json").stdout)["failed_attempts"]
+    assert attempts == 0 if counter == "returns" else attempts > 0
 
 
 def test_a_benched_worker_that_has_come_to_its_senses_works_again(folder):
@@ -206,7 +212,9 @@ def test_a_worker_that_hangs_is_ended_by_the_command_that_started_it(folder):
         code, out, err = run.end(120)
         assert code == 0, err
         assert "the llm hangs" in err and "starting another one" in err
-        assert '"failed": 0' in out
+        report = json.loads(out)
+        assert report["failed"] == report["given_up"] == 0 and report["broker"]["refusals"] == 0
+        assert sum(s["lease_expiries"] + s["failures"] for s in report["stages"]) > 0
     finally:
         run.kill()
 
