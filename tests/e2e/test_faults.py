@@ -352,3 +352,22 @@ def test_a_worker_that_never_gets_ready_ends_the_run(folder):
                           timeout=60 * SLOW)
     assert done.returncode == 1 and "the llm does not start" in done.stderr, done.stderr
     assert done.stderr.count("starting another one") == 2 and done.stderr.count("no memory for the cache") == 3
+
+
+def test_deaths_of_isolation_do_not_count(folder, job):
+    """An llm that dies of one item of a unit of 64, six times in all; five deaths of a worker in 30 s are given up upon."""
+    programs = folder / "bin"
+    programs.mkdir()
+    shutil.copy(BUILD / "blipline", programs)
+    for role in ("broker", "encoder", "qformer"):
+        (programs / f"blipline-{role}").symlink_to(BUILD / f"blipline-{role}")
+    llm = programs / "blipline-llm"
+    llm.write_text("#!/bin/sh\ncase \" $* \" in *' -n '*) exit 0 ;; esac\n"
+                   f"exec '{sys.executable}' '{Path(__file__).with_name('null_worker.py')}' \"$(sed -n 's/^endpoint = //p' \"$2\")\" --dies-of 77\n")
+    llm.chmod(0o755)
+    done = subprocess.run([str(programs / "blipline"), "caption", str(job[0]), "-o", str(folder / "s"), "--device", "null", "--unit", "64"], capture_output=True, text=True,
+                          timeout=120 * SLOW, check=False)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.count("the llm was killed by signal 9") + done.stderr.count("starting another one") >= 6, done.stderr
+    rows = store_rows(folder / "s")
+    assert len(rows) == 192 and [n for n, r in rows.items() if r.error.code] == [77]

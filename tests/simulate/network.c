@@ -6,7 +6,8 @@
 /* Losing or holding up this message costs its lease an attempt. */
 static bool is_costly(const struct message *m)
 {
-    return m->work && (m->class == MSG_WORK || m->class == MSG_RESULT || m->class == MSG_RETURN);
+    return m->work && (m->class == MSG_WORK || m->class == MSG_RESULT || m->class == MSG_RETURN ||
+                       (m->class == MSG_FAILURE && m->work->refused));
 }
 
 static bool may_harm(struct world *w, struct message *m)
@@ -17,6 +18,8 @@ static bool may_harm(struct world *w, struct message *m)
         return true;
     if (m->class == MSG_BYE || (m->class == MSG_HEARTBEAT && m->worker->last_heartbeat_lost))
         return false;
+    if ((m->class == MSG_HELLO || m->class == MSG_ANSWER) && m->worker->n_held > 0)
+        return false; /* without a welcome it sends no heartbeats for what it holds */
     return !is_costly(m) || worker_may_hit(w, &m->work, 1);
 }
 

@@ -168,7 +168,7 @@ void store_attempts(struct world *w, const struct core_action *a)
 
     *m = (struct commit){
         .job = shell_job(w, a->attempts.job), .unit = a->attempts.unit, .attempts = a->attempts.attempts};
-    if (m->attempts != m->job->units[m->unit].attempts_asked + 1)
+    if (m->attempts != m->job->units[m->unit].attempts_asked + 1 && !w->ledger.vague)
         world_fail(w, "unit %u: attempts go from %u to %u", m->unit, m->job->units[m->unit].attempts_asked,
                    m->attempts);
     m->job->units[m->unit].attempts_asked = m->attempts;
