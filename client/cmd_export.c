@@ -286,6 +286,8 @@ static int run(const struct cli_command *self, int argc, char **argv)
         rc = write_rows(r, &style, &s, &tally, &err);
     if (rc == 0)
         rc = sink_finish(&s, &err);
+    if (rc == 0 && tally.n_missing && !tally.n_damaged) /* not done yet, or read from pages of another time? */
+        rc = reader_check_pages(r, &err);
     sink_release(&s);
     reader_close(r);
     if (rc < 0) {

@@ -43,7 +43,7 @@ int env_check_pages(const struct env *e, const char *path, const struct pages_re
     uint8_t meta[PAGES_META_BYTES];
     void *file = MAP_FAILED;
     mdb_filehandle_t fd;
-    struct stat st;
+    struct stat st = {0};
     MDB_txn *txn;
     int rc = env_begin_read(e, &txn, err);
 
@@ -81,11 +81,10 @@ int env_find_damage(const struct env *e, const char *path, struct err *err)
 
     if (rc != -ECANCELED)
         return rc;
-    return err_set(
-        err, -EBADMSG,
-        "%s: data.mdb is damaged, so nothing is written to it (%.120s). blipline verify lists what is wrong, "
-        "blipline export writes what can still be read; go on in another store, or in a sound copy of this",
-        path, what);
+    return err_set(err, -EBADMSG,
+                   "%s: data.mdb is damaged (%.120s). blipline verify lists what is wrong, blipline export writes what "
+                   "can still be read. No run goes on in it: take another store, or a sound copy of this one",
+                   path, what);
 }
 
 bool env_is_closed_in_order(const struct env *e)

@@ -76,6 +76,9 @@ int reader_count_embeddings(struct reader *r, enum msg_embedding kind, uint64_t 
 int reader_find(struct reader *r, const void *key, size_t size_bytes, const uint64_t **ret, size_t *ret_n,
                 struct err *err) CHECK_RESULT;
 
+/* -EBADMSG: a page is in no place or in several (store/pages.h); then old pages may be read in the place of new ones. */
+int reader_check_pages(struct reader *r, struct err *err) CHECK_RESULT;
+
 /* Return false to stop. */
 struct reader_verify {
     /* unit, item: -1 where the problem is not about one */

@@ -170,7 +170,7 @@ static int grow_file(struct store *s, int fd, uint64_t to_bytes)
 static int reserve(struct store *s, struct err *err)
 {
     uint64_t need = store_used_bytes(s) + 2 * (uint64_t)s->txn_bytes + RESERVE_EXTRA_BYTES, step = s->file_bytes / 8,
-             free_bytes;
+             free_bytes = 0;
     mdb_filehandle_t fd;
     int rc = store_free_bytes(s, &free_bytes);
 
@@ -193,7 +193,7 @@ static int reserve(struct store *s, struct err *err)
 /* LMDB says EIO where a write came back short: ask the filesystem what that was. */
 static int commit_failed(const struct store *s, int rc, struct err *err)
 {
-    uint64_t free_bytes;
+    uint64_t free_bytes = 0;
 
     if ((rc == -EIO || rc == -ENOSPC || rc == -EDQUOT) && store_free_bytes(s, &free_bytes) == 0 &&
         (rc != -EIO || free_bytes < 2 * s->txn_bytes + STORE_MIN_FREE_BYTES))

@@ -315,6 +315,11 @@ static int verify(struct verify *c, struct err *err)
     return rc;
 }
 
+int reader_check_pages(struct reader *r, struct err *err)
+{
+    return env_find_damage(&r->env, r->path, err);
+}
+
 int reader_verify(struct reader *r, const struct reader_verify *v, uint64_t *ret_n_problems, struct err *err)
 {
     struct verify c = {.r = r, .v = v};
