@@ -21,6 +21,8 @@ static enum msg_job_state state_of(const struct broker_job *job, const struct co
 
 static struct msg_broker_counters counters_of(const struct broker *b, const struct core_stats *s)
 {
+    const struct broker_socket_counters socket = broker_socket_counters(b->socket);
+
     return (struct msg_broker_counters){.late = s->dropped_stale,
                                         .strangers = s->dropped_unknown,
                                         .malformed = s->dropped_bad,
@@ -29,7 +31,9 @@ static struct msg_broker_counters counters_of(const struct broker *b, const stru
                                         .benches = s->benches,
                                         .cut_off = s->stalls,
                                         .splits = s->splits,
-                                        .lost = s->payloads_lost + s->tensors_refused};
+                                        .lost = s->payloads_lost + s->tensors_refused,
+                                        .closed = socket.closed,
+                                        .turned_away = socket.refused_peers};
 }
 
 static struct msg_stage_progress stage_of(const struct broker_job *job, uint32_t node, const struct core_node_stats *n,
@@ -110,11 +114,13 @@ void broker_note_hung(struct broker *b, uint64_t peer, const char *text)
 void broker_log_counters(const struct broker *b, const struct broker_job *job)
 {
     struct core_job_stats stats;
+    struct msg_broker_counters c;
     struct core_stats all;
 
     if (core_job_stats_get(b->core, job->id, &stats) < 0)
         return;
     core_stats_get(b->core, &all);
+    c = counters_of(b, &all);
     for (uint32_t i = 0; i < stats.n_nodes; i++) {
         const struct core_node_stats *n = &stats.nodes[i];
 
@@ -126,7 +132,7 @@ void broker_log_counters(const struct broker *b, const struct broker_job *job)
     }
     log_info("event=counters given_up=%" PRIu64 " splits=%" PRIu64 " late=%" PRIu64 " strangers=%" PRIu64
              " malformed=%" PRIu64 " bad_messages=%" PRIu64 " refusals=%" PRIu64 " benches=%" PRIu64 " cut_off=%" PRIu64
-             " lost=%" PRIu64,
-             all.quarantined, all.splits, all.dropped_stale, all.dropped_unknown, all.dropped_bad, b->n_bad_messages,
-             b->n_refusals, all.benches, all.stalls, all.payloads_lost + all.tensors_refused);
+             " lost=%" PRIu64 " closed=%" PRIu64 " turned_away=%" PRIu64,
+             all.quarantined, c.splits, c.late, c.strangers, c.malformed, c.bad_messages, c.refusals, c.benches,
+             c.cut_off, c.lost, c.closed, c.turned_away);
 }

@@ -212,6 +212,8 @@ static void counters_to_pb(const struct msg_broker_counters *from, Blipline__Bro
     to->cut_off = from->cut_off;
     to->splits = from->splits;
     to->lost = from->lost;
+    to->closed = from->closed;
+    to->turned_away = from->turned_away;
 }
 
 static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)

@@ -215,7 +215,9 @@ static void counters_from_pb(const Blipline__BrokerCounters *from, struct msg_br
                                            .benches = from->benches,
                                            .cut_off = from->cut_off,
                                            .splits = from->splits,
-                                           .lost = from->lost};
+                                           .lost = from->lost,
+                                           .closed = from->closed,
+                                           .turned_away = from->turned_away};
 }
 
 static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_progress *to, struct err *err)

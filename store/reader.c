@@ -255,7 +255,7 @@ void reader_seek(struct reader *r, uint64_t item)
 {
     r->position = item;
     r->seek = true;
-    r->loaded = r->whole = false;
+    r->loaded = r->begun = r->whole = false;
 }
 
 /* Find and load the unit of r->position. 0: there is none. */
@@ -334,12 +334,13 @@ static int advance(struct reader *r, struct reader_row *ret, struct err *err)
     return 1;
 }
 
-/* At item 0: from here to the end there are as many records as the counters say now, or more. */
+/* The first row since the last seek. From item 0 to the end there are as many records as the counters say now, or more. */
 static void begin_whole(struct reader *r)
 {
     struct stored_job_counters c;
 
-    r->whole = reader_counters(r, &c, NULL) == 0;
+    r->begun = true;
+    r->whole = r->position == 0 && reader_counters(r, &c, NULL) == 0;
     r->n_expected = r->whole ? c.n_done : 0;
     r->n_records = 0;
 }
@@ -360,7 +361,7 @@ int reader_next(struct reader *r, struct reader_row *ret, struct err *err)
     struct reader_row row = {.item = r->position};
     int rc;
 
-    if (r->position == 0 && !r->loaded)
+    if (!r->begun)
         begin_whole(r);
     rc = advance(r, &row, err);
     if (rc == 0)

@@ -33,7 +33,7 @@ struct reader {
     uint32_t next_unit;
     uint32_t i_item; /* in the loaded unit */
     /* while reader_next has gone from item 0 on and met no damage: how many records there had to be, and were */
-    bool whole;
+    bool begun, whole;
     uint64_t n_expected, n_records;
 
     struct row_source *sources; /* [n_sources], that of number i + 1 at i */

@@ -128,6 +128,11 @@ def test_who_goes_on_with_what_is_refused_is_cut_off_and_does_not_fill_the_log(f
         other.close()
         text = cluster.broker.text()
         assert "event=peer_dropped" in text and len(text) < 60000, len(text)
+        client = connected(cluster)
+        client.open(folder / "s", null_nodes())
+        counters = client.progress().broker
+        assert counters.closed == 1 and 50 <= counters.refusals < 20000
+        client.close()
         again = connected(cluster)
         for n in range(3):  # the limit is one of time, and of each peer
             with pytest.raises(Refused, match="not yours"):
