@@ -138,6 +138,7 @@ static void fill_job_open(struct msg_job_open *o)
                                         .model = "m"};
     o->nodes[2].fingerprint = (struct msg_fingerprint){0};
     o->unit_items = 64;
+    o->check = true;
     o->create = true;
     o->priority = 2;
     o->max_failures = 50;
