@@ -272,6 +272,8 @@ static void test_worker_session_hello_says_who_it_is(void **state)
     assert_int_equal(m->hello.window_bytes, 1 << 20);
     assert_int_equal(m->hello.pid, getpid());
     assert_int_not_equal(m->hello.boot_nonce, 0);
+    assert_int_equal(m->hello.epoch, 0); /* it has never been leased anything */
+    assert_int_equal(m->hello.n_lease_ids, 0);
     welcome(f);
     wait_state(f, WORKER_SESSION_CONNECTED);
 }
@@ -522,6 +524,36 @@ static void test_worker_session_result_survives_a_broken_connection(void **state
     assert_int_equal(st.n_connects, 2);
 }
 
+static void test_worker_session_hello_names_what_is_held(void **state)
+{
+    struct fixture *f = *state;
+    struct worker_work *done, *held;
+    const struct msg *m;
+
+    connect_worker(f);
+    send_work(f, 1, 1);
+    done = take(f);
+    send_work(f, 2, 1);
+    held = take(f);
+    give_result(f, &done);
+    (void)hear(f, MSG_RESULT); /* as far as the worker knows, the broker has it */
+    send_work(f, 3, 1);
+    done = take(f);
+    broker_socket_close(&f->b);
+    while (state_of(f) != WORKER_SESSION_CONNECTING)
+        (void)usleep(1000);
+    give_result(f, &done);
+    open_broker(f);
+    m = hear(f, MSG_HELLO);
+    assert_int_equal(m->hello.epoch, 7);
+    assert_int_equal(m->hello.n_lease_ids, 2);
+    assert_int_equal(m->hello.lease_ids[0] + m->hello.lease_ids[1], 2 + 3);
+    welcome(f);
+    assert_int_equal(hear(f, MSG_RESULT)->result.lease.id, 3);
+    give_result(f, &held);
+    assert_int_equal(hear(f, MSG_RESULT)->result.lease.id, 2);
+}
+
 static void test_worker_session_silent_broker_is_left(void **state)
 {
     struct fixture *f = *state;
@@ -664,6 +696,7 @@ int main(void)
         TEST(test_worker_session_waiting_in_take_is_no_excuse_for_a_hung_unit),
         TEST(test_worker_session_new_epoch_makes_work_stale),
         TEST(test_worker_session_result_survives_a_broken_connection),
+        TEST(test_worker_session_hello_names_what_is_held),
         TEST(test_worker_session_silent_broker_is_left),
         TEST(test_worker_session_foreign_epoch_in_a_heartbeat_means_hello),
         TEST(test_worker_session_drain_returns_what_nobody_took),
