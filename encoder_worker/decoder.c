@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "encoder_worker/decoder_talk.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -24,12 +25,23 @@ enum {
     START_MS = 30000, /* for a process to begin */
 };
 
+struct question {
+    const uint8_t *bytes;
+    size_t n;
+    struct decoder_slot *slot; /* NULL: there was none */
+    uint64_t serial;
+    int64_t asked_ns;
+    bool sent; /* to the process that there is now */
+};
+
 struct decoder {
     struct decoder_conf *conf;
     struct decoder_memory memory;
+    struct question questions[DECODER_DEPTH]; /* the first n_questions, oldest first; those that are sent come first */
+    int n_questions;
+    uint64_t n_asked;
     pid_t pid; /* 0: there is no process; then what follows is empty too */
     int socket;
-    uint64_t serial;
     uint64_t n_done; /* answers of this process */
     bool is_ready, has_turn;
 };
@@ -89,17 +101,17 @@ static int stop(struct decoder *d)
         (void)close(d->socket);
     d->pid = 0;
     d->socket = -1;
-    d->serial = d->n_done = 0;
+    d->n_done = 0;
+    for (int i = 0; i < d->n_questions; i++)
+        d->questions[i].sent = false;
     d->is_ready = d->has_turn = false;
     return status;
 }
 
 static int start(struct decoder *d, struct err *err)
 {
-    const struct decoder_setup setup = {.size_px = d->conf->size_px,
-                                        .n_slots = d->conf->n_slots,
-                                        .options = d->conf->options,
-                                        .memory_bytes = d->conf->memory_bytes};
+    const struct decoder_setup setup = {
+        .layout = d->memory.layout, .options = d->conf->options, .memory_bytes = d->conf->memory_bytes};
     const struct timeval tick = {.tv_usec = TICK_MS * 1000};
     int ends[2], rc = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0 ? -errno : 0;
 
@@ -133,9 +145,9 @@ static bool is_sound(const struct decoder *d, const struct decoder_answer *a)
     case DECODER_READY:
         return !d->is_ready;
     case DECODER_GIANT:
-        return d->is_ready && !d->has_turn && a->serial == d->serial;
+        return d->is_ready && !d->has_turn && a->serial == d->questions[0].serial;
     case DECODER_DONE:
-        return d->is_ready && a->serial == d->serial && a->code < IMAGE_N_ERRORS &&
+        return d->is_ready && a->serial == d->questions[0].serial && a->code < IMAGE_N_ERRORS &&
                (a->code != IMAGE_OK || (a->width && a->height && a->width <= DECODE_MAX_DIMENSION &&
                                         a->height <= DECODE_MAX_DIMENSION && !a->message.text[0])) &&
                (a->code == IMAGE_OK || a->code == IMAGE_NO_MEMORY || a->message.text[0]);
@@ -202,25 +214,42 @@ static int hear(struct decoder *d, int64_t limit_ms, struct watch *w, struct dec
     }
 }
 
-static int request(const struct decoder *d, size_t n, const struct decoder_slot *slot)
+static int which_file(const struct question *q)
 {
-    const struct decoder_request r = {.serial = d->serial, .n_bytes = n, .slot = decoder_slot_number(slot)};
-
-    return send(d->socket, &r, sizeof(r), MSG_NOSIGNAL) == (ssize_t)sizeof(r) ? 0 : -EPIPE;
+    return (int)(q->serial % DECODER_DEPTH);
 }
 
-/* Send the request and wait for its answer, as long as the limits allow. */
-static int converse(struct decoder *d, size_t n, const struct decoder_slot *slot, struct decoder_answer *ret)
+/* Where the process has ended, nobody hears it: the next answer tells. */
+static void request(struct decoder *d, struct question *q)
+{
+    const struct decoder_request r = {.serial = q->serial, .n_bytes = q->n, .slot = decoder_slot_number(q->slot)};
+
+    (void)send(d->socket, &r, sizeof(r), MSG_NOSIGNAL);
+    q->sent = true;
+}
+
+static int hand_over(struct decoder *d, struct question *q)
+{
+    int rc;
+
+    if (!q->slot)
+        q->slot = decoder_slot_take(&d->memory);
+    rc = q->slot ? decoder_memory_put(&d->memory, which_file(q), q->bytes, q->n) : -ENOMEM;
+    if (rc == 0)
+        request(d, q);
+    return rc;
+}
+
+/* Wait for the answer to the oldest question, as long as the limits allow. */
+static int converse(struct decoder *d, struct decoder_answer *ret)
 {
     struct watch watch = {0};
     int rc;
 
-    d->serial++;
-    rc = request(d, n, slot);
-    while (rc == 0 && (rc = hear(d, d->conf->time_ms, &watch, ret)) == 0 && ret->kind == DECODER_GIANT) {
+    while ((rc = hear(d, d->conf->time_ms, &watch, ret)) == 0 && ret->kind == DECODER_GIANT) {
         (void)pthread_mutex_lock(&d->conf->giants);
         d->has_turn = true;
-        rc = request(d, n, slot);
+        request(d, &d->questions[0]);
     }
     if (rc == 0 && d->has_turn) {
         d->has_turn = false;
@@ -276,7 +305,9 @@ int decoder_new(struct decoder_conf *conf, struct decoder **ret, struct err *err
         return err_set(err, -ENOMEM, "no memory");
     d->conf = conf;
     d->socket = -1;
-    rc = decoder_memory_init(&d->memory, conf->size_px, conf->n_slots);
+    rc = decoder_memory_init(&d->memory, &(struct decoder_layout){.size_px = conf->size_px,
+                                                                  .n_slots = conf->n_slots,
+                                                                  .max_file_bytes = conf->options.max_file_bytes});
     if (rc < 0)
         rc = err_set(err, rc, "no memory for decoded pictures: %s", strerror(-rc));
     else
@@ -300,23 +331,22 @@ void decoder_free(struct decoder *d)
 
 /* -- a picture -- */
 
-static enum ending attempt(struct decoder *d, const uint8_t *bytes, size_t n, const struct decoder_slot *slot,
-                           struct decoder_answer *ret, int *ret_status)
+static enum ending attempt(struct decoder *d, struct decoder_answer *ret, int *ret_status)
 {
     struct err err;
     int rc = decoder_await(d, &err);
 
     ret->code = IMAGE_NO_MEMORY;
-    if (rc < 0) {
+    for (int i = 0; rc == 0 && i < d->n_questions; i++) {
+        rc = d->questions[i].sent ? 0 : hand_over(d, &d->questions[i]);
+        if (rc < 0)
+            (void)err_set(&err, rc, "no memory to read the file");
+    }
+    if (!d->n_questions || !d->questions[0].sent) {
         ret->message = err;
         return ENDED_NOT_NOW;
     }
-    rc = decoder_memory_put(&d->memory, bytes, n);
-    if (rc < 0) {
-        (void)err_set(&ret->message, rc, "no memory to read the file");
-        return ENDED_NOT_NOW;
-    }
-    rc = converse(d, n, slot, ret);
+    rc = converse(d, ret);
     if (rc == 0) {
         d->n_done++;
         return ret->code == IMAGE_NO_MEMORY ? ENDED_MEMORY : ENDED_WELL;
@@ -359,13 +389,12 @@ static void blame(const struct decoder *d, enum ending how, int status, struct d
 
 /* A process that has decoded other pictures before may fail because of one of those, and one that was killed because of
  * others' hunger for memory: then a new one decides. */
-static void decode(struct decoder *d, const uint8_t *bytes, size_t n, const struct decoder_slot *slot,
-                   struct decoder_answer *ret)
+static void decode(struct decoder *d, struct decoder_answer *ret)
 {
     for (int i = 1;; i++) {
         const bool had_others = d->n_done > 0;
         int status = 0;
-        const enum ending how = attempt(d, bytes, n, slot, ret, &status);
+        const enum ending how = attempt(d, ret, &status);
         const bool again = i == 1 && (had_others || (how == ENDED_DEAD && was_killed(status))) && how != ENDED_LATE;
 
         if (how == ENDED_MEMORY)
@@ -380,25 +409,42 @@ static void decode(struct decoder *d, const uint8_t *bytes, size_t n, const stru
     }
 }
 
-void decoder_run(struct decoder *d, const uint8_t *bytes, size_t n, struct decoder_result *ret)
+void decoder_ask(struct decoder *d, const uint8_t *bytes, size_t n)
 {
-    const int64_t t0 = clock_mono_ns();
-    struct decoder_slot *slot = decoder_slot_take(&d->memory);
-    struct decoder_answer a = {.code = IMAGE_NO_MEMORY, .message.text = "no memory for the picture"};
-    int64_t took_ns;
+    struct question *q = &d->questions[d->n_questions++];
 
-    if (slot)
-        decode(d, bytes, n, slot, &a);
-    decoder_memory_shrink(&d->memory);
-    took_ns = clock_mono_ns() - t0;
+    assert(d->n_questions <= DECODER_DEPTH);
+    *q = (struct question){.bytes = bytes, .n = n, .serial = ++d->n_asked, .asked_ns = clock_mono_ns()};
+    if (d->is_ready && (q == d->questions || q[-1].sent))
+        (void)hand_over(d, q); /* or later, when it is waited for */
+}
+
+/* What a process says of its time. */
+static int64_t within(int64_t ns, int64_t most)
+{
+    return ns < 0 ? 0 : ns < most ? ns : most;
+}
+
+void decoder_answer(struct decoder *d, struct decoder_result *ret)
+{
+    struct decoder_answer a = {0};
+    struct question q;
+    int64_t left_ns;
+
+    assert(d->n_questions > 0);
+    decode(d, &a);
+    q = d->questions[0];
+    memmove(d->questions, d->questions + 1, (size_t)--d->n_questions * sizeof(q));
+    decoder_memory_shrink(&d->memory, which_file(&q));
     *ret = (struct decoder_result){.code = (enum image_error)a.code, .message = a.message};
-    ret->resize_ns = a.resize_ns > 0 && a.resize_ns < took_ns ? a.resize_ns : 0;
-    ret->decode_ns = took_ns - ret->resize_ns;
+    left_ns = clock_mono_ns() - q.asked_ns;
+    ret->decode_ns = within(a.decode_ns, left_ns);
+    ret->resize_ns = within(a.resize_ns, left_ns - ret->decode_ns);
     if (a.code == IMAGE_OK) {
-        ret->slot = slot;
+        ret->slot = q.slot;
         ret->width = a.width;
         ret->height = a.height;
     } else {
-        decoder_slot_free(slot);
+        decoder_slot_free(q.slot);
     }
 }

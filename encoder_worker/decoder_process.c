@@ -16,9 +16,9 @@
 
 struct process {
     struct decoder_setup setup;
-    struct decoder_request request;
-    uint8_t *shared;
-    size_t shared_bytes;
+    struct decoder_request request, next; /* next.n_bytes 0: none has come early */
+    uint8_t *pixels;
+    struct decoder_file files[DECODER_DEPTH];
     struct resize *resize;
     struct picture picture;
 };
@@ -36,50 +36,73 @@ static void say(const struct decoder_answer *a)
         _exit(EXIT_SUCCESS);
 }
 
+static void hear_request(struct process *p)
+{
+    if (p->next.n_bytes)
+        p->request = p->next;
+    else
+        hear(&p->request, sizeof(p->request));
+    p->next.n_bytes = 0;
+}
+
+/* The next request may be on its way already. */
 static void wait_for_turn(void *arg)
 {
     struct process *p = arg;
+    struct decoder_request r;
 
     say(&(struct decoder_answer){.kind = DECODER_GIANT, .serial = p->request.serial});
-    hear(&p->request, sizeof(p->request));
+    for (hear(&r, sizeof(r)); r.serial != p->request.serial; hear(&r, sizeof(r)))
+        p->next = r;
 }
 
-/* The memory has grown with the file. */
-static int reach(struct process *p, size_t bytes)
+/* The file's bytes; NULL: no memory. Its place grows with it. */
+static const uint8_t *file_of(struct process *p)
 {
+    const int i = (int)(p->request.serial % DECODER_DEPTH);
+    struct decoder_file *f = &p->files[i];
     void *at;
 
-    if (bytes <= p->shared_bytes)
-        return 0;
-    if (p->shared)
-        (void)munmap(p->shared, p->shared_bytes);
-    p->shared = NULL;
-    p->shared_bytes = 0;
-    at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, DECODER_MEMORY, 0);
+    if (p->request.n_bytes <= f->bytes)
+        return f->at;
+    at = mmap(NULL, p->request.n_bytes, PROT_READ, MAP_SHARED, DECODER_MEMORY,
+              (off_t)decoder_file_at(&p->setup.layout, i));
+    if (at == MAP_FAILED)
+        return NULL;
+    if (f->at)
+        (void)munmap(f->at, f->bytes);
+    *f = (struct decoder_file){.at = at, .bytes = p->request.n_bytes};
+    return f->at;
+}
+
+static int map_pixels(struct process *p)
+{
+    void *at = mmap(NULL, decoder_file_at(&p->setup.layout, 0), PROT_READ | PROT_WRITE, MAP_SHARED, DECODER_MEMORY, 0);
+
     if (at == MAP_FAILED)
         return -errno;
-    p->shared = at;
-    p->shared_bytes = bytes;
+    p->pixels = at;
     return 0;
 }
 
 static void decode(struct process *p, struct decoder_answer *ret)
 {
-    const uint32_t side = p->setup.size_px;
-    const size_t bytes_at = decoder_bytes_at(side, p->setup.n_slots), slot_at = decoder_slot_at(side, p->request.slot);
-    int64_t t0;
+    const uint32_t side = p->setup.layout.size_px;
+    uint8_t *slot = p->pixels + decoder_slot_at(&p->setup.layout, p->request.slot);
+    const uint8_t *bytes = file_of(p);
+    int64_t t0 = clock_mono_ns(), t1;
 
     ret->code = IMAGE_NO_MEMORY;
-    if (reach(p, bytes_at + p->request.n_bytes) < 0)
+    if (!bytes)
         return;
-    ret->code = decode_picture(p->shared + bytes_at, p->request.n_bytes, &p->setup.options, &p->picture, &ret->message);
+    ret->code = decode_picture(bytes, p->request.n_bytes, &p->setup.options, &p->picture, &ret->message);
     ret->width = p->picture.width;
     ret->height = p->picture.height;
-    t0 = clock_mono_ns();
-    if (ret->code == IMAGE_OK &&
-        resize_rgb(p->resize, p->picture.rgb, ret->width, ret->height, p->shared + slot_at, side, side) < 0)
+    t1 = clock_mono_ns();
+    ret->decode_ns = t1 - t0;
+    if (ret->code == IMAGE_OK && resize_rgb(p->resize, p->picture.rgb, ret->width, ret->height, slot, side, side) < 0)
         ret->code = IMAGE_NO_MEMORY;
-    ret->resize_ns = clock_mono_ns() - t0;
+    ret->resize_ns = clock_mono_ns() - t1;
     picture_done(&p->picture);
 }
 
@@ -101,14 +124,14 @@ int decoder_serve(void)
     (void)sigprocmask(SIG_UNBLOCK, &late, NULL); /* the encoder has blocked it for itself */
     hear(&p.setup, sizeof(p.setup));
     picture_init(&p.picture, &(struct picture_turn){.wait = wait_for_turn, .arg = &p});
-    if (resize_new(&p.resize) < 0)
+    if (resize_new(&p.resize) < 0 || map_pixels(&p) < 0)
         return EXIT_FAILURE;
     sandbox_enter(p.setup.memory_bytes, &ready.message);
     say(&ready);
     for (;;) {
         struct decoder_answer done = {.kind = DECODER_DONE};
 
-        hear(&p.request, sizeof(p.request));
+        hear_request(&p);
         decode(&p, &done);
         done.serial = p.request.serial;
         say(&done);

@@ -28,7 +28,11 @@ struct fetcher {
     struct mailbox *requests, *results;
     size_t max_file_bytes;
     struct decoder *decoder;
-    struct buf bytes;
+    struct job *jobs[DECODER_DEPTH]; /* the first n_jobs are being decoded, oldest first */
+    struct buf bytes[DECODER_DEPTH]; /* of their files, in no order */
+    int n_jobs;
+    uint64_t n_fetched;
+    size_t n_fetchers;
     pthread_t thread;
 };
 
@@ -43,42 +47,76 @@ struct pool {
     struct fetcher fetchers[];
 };
 
-static void fetch_and_decode(struct fetcher *f, const char *path, struct pool_result *r)
+static void give_back(struct fetcher *f, struct job *job)
 {
-    struct decoder_result decoded = {0};
+    int rc = mailbox_post(f->results, job);
+
+    assert(rc == 0); /* room for every job, and closed by nobody */
+    (void)rc;
+}
+
+/* Read the file and ask for its picture. */
+static void fetch(struct fetcher *f, struct job *job)
+{
+    struct pool_result *r = &job->result;
+    struct buf *bytes = &f->bytes[f->n_fetched % DECODER_DEPTH];
     int64_t t0 = clock_mono_ns();
 
-    r->code = source_fetch(path, f->max_file_bytes, &f->bytes, &r->message);
-    r->file_bytes = f->bytes.size_bytes;
+    if (bytes->capacity_bytes > KEEP_FILE_BYTES)
+        buf_release(bytes);
+    r->code = source_fetch(job->path, f->max_file_bytes, bytes, &r->message);
+    r->file_bytes = bytes->size_bytes;
     r->fetch_ns = clock_mono_ns() - t0;
-    if (r->code == IMAGE_OK) {
-        decoder_run(f->decoder, f->bytes.data, f->bytes.size_bytes, &decoded);
-        r->code = decoded.code;
-        r->slot = decoded.slot;
-        r->message = decoded.message;
-        r->width = decoded.width;
-        r->height = decoded.height;
-        r->decode_ns = decoded.decode_ns;
-        r->resize_ns = decoded.resize_ns;
+    if (r->code != IMAGE_OK) {
+        give_back(f, job);
+        return;
     }
-    if (f->bytes.capacity_bytes > KEEP_FILE_BYTES)
-        buf_release(&f->bytes);
+    decoder_ask(f->decoder, bytes->data, bytes->size_bytes);
+    f->jobs[f->n_jobs++] = job;
+    f->n_fetched++;
+}
+
+/* Wait for the oldest picture. */
+static void finish(struct fetcher *f)
+{
+    struct job *job = f->jobs[0];
+    struct pool_result *r = &job->result;
+    struct decoder_result decoded;
+
+    decoder_answer(f->decoder, &decoded);
+    memmove(f->jobs, f->jobs + 1, (size_t)--f->n_jobs * sizeof(job));
+    r->code = decoded.code;
+    r->message = decoded.message;
+    r->slot = decoded.slot;
+    r->width = decoded.width;
+    r->height = decoded.height;
+    r->decode_ns = decoded.decode_ns;
+    r->resize_ns = decoded.resize_ns;
+    give_back(f, job);
+}
+
+/* The next job: a decoder without one is worth waiting for it, a second one for where there is enough for everybody. */
+static struct job *next_job(struct fetcher *f)
+{
+    if (f->n_jobs == 0)
+        return mailbox_take_wait(f->requests, -1);
+    return f->n_jobs < DECODER_DEPTH && mailbox_length(f->requests) >= f->n_fetchers ? mailbox_take(f->requests) : NULL;
 }
 
 static void *fetcher_main(void *arg)
 {
     struct fetcher *f = arg;
-    struct job *job;
 
-    while ((job = mailbox_take_wait(f->requests, -1))) {
-        int rc;
+    for (;;) {
+        struct job *job = next_job(f);
 
-        fetch_and_decode(f, job->path, &job->result);
-        rc = mailbox_post(f->results, job);
-        assert(rc == 0); /* room for every job, and closed by nobody */
-        (void)rc;
+        if (job)
+            fetch(f, job);
+        else if (f->n_jobs)
+            finish(f);
+        else
+            return NULL;
     }
-    return NULL;
 }
 
 /* The processes begin side by side, before there are threads that wait for work. */
@@ -100,7 +138,9 @@ static int fetcher_start(struct pool *p, struct fetcher *f, struct err *err)
     f->requests = p->requests;
     f->results = p->results;
     f->max_file_bytes = p->decoding.options.max_file_bytes;
-    buf_init(&f->bytes, 0);
+    f->n_fetchers = (size_t)p->n_fetchers;
+    for (int i = 0; i < DECODER_DEPTH; i++)
+        buf_init(&f->bytes[i], 0);
     rc = -pthread_create(&f->thread, NULL, fetcher_main, f);
     if (rc < 0)
         return err_set(err, rc, "decode pool: cannot start a thread: %s", strerror(-rc));
@@ -163,7 +203,8 @@ void pool_free(struct pool *p)
     }
     for (int i = 0; i < p->n_started; i++) {
         (void)pthread_join(p->fetchers[i].thread, NULL);
-        buf_release(&p->fetchers[i].bytes);
+        for (int k = 0; k < DECODER_DEPTH; k++)
+            buf_release(&p->fetchers[i].bytes[k]);
     }
     for (int i = 0; i < p->n_fetchers; i++)
         decoder_free(p->fetchers[i].decoder);
