@@ -33,8 +33,9 @@ struct decode_options {
         .max_file_bytes = (size_t)1 << 30, .max_pixels = 178956970 \
     }
 
-/* What is called before a picture of more than 256 MiB is decoded: a file of some kilobytes may claim that much, and several
- * times as much for its coefficients, so those who decode side by side take turns. The turn ends with picture_done. */
+/* What is called before a picture of more than 256 MiB is decoded: a file of some kilobytes may claim that much, and
+ * several times as much for its coefficients, so those who decode side by side take turns. The turn ends with
+ * picture_done. */
 struct picture_turn {
     void (*wait)(void *arg); /* NULL: nobody else decodes */
     void *arg;

@@ -46,14 +46,14 @@ int decoder_await(struct decoder *d, struct err *err) CHECK_RESULT;
 /* Ends the process; there are no slots any more. */
 void decoder_free(struct decoder *d);
 
-/* Ask for a file to be decoded and resized: for up to DECODER_DEPTH at once. The bytes stay the caller's, and as they are
- * until the answer is there. */
+/* Ask for a file to be decoded and resized: for up to DECODER_DEPTH at once. The bytes stay the caller's, and as they
+ * are until the answer is there. */
 void decoder_ask(struct decoder *d, const uint8_t *bytes, size_t n);
 /* The answer to the oldest question. Returns within the limits, whatever the bytes are; IMAGE_NO_MEMORY also when all
  * slots are held. */
 void decoder_answer(struct decoder *d, struct decoder_result *ret);
 
-/* -- the process itself, for main(), before it does anything else: if (decoder_is_asked_for(..)) return decoder_serve(); -- */
+/* -- the process itself, for main(), first thing: if (decoder_is_asked_for(..)) return decoder_serve(); -- */
 
 #define DECODER_ARGUMENT "--decode-pictures"
 

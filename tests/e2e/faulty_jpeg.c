@@ -1,8 +1,8 @@
 /* faulty_jpeg.c - a library to preload: a JPEG whose bytes hold "FAULT:" and a word makes its decoder do that.
  *
- * crash, abort, exit, kill (as the kernel does when memory runs out), hang, spin, nonsense (the encoder gets an answer of
- * the wrong size), escape (try what a decoder may not do: whatever succeeds ends it with exit code 66, else the picture is
- * decoded). With NO_SECCOMP in the environment this is a system without that. */
+ * crash, abort, exit, kill (as the kernel does when memory runs out), hang, spin, nonsense (the encoder gets an
+ * answer of the wrong size), escape (try what a decoder may not do: whatever succeeds ends it with exit code 66, else
+ * the picture is decoded). With NO_SECCOMP in the environment this is a system without that. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,7 @@
-/* signal_storm.c - a library to preload: a thousand signals a second to the main thread and to the process, with a handler
- * that nobody has given a stack of its own. One that interrupts any other thread than that for signals ends the process
- * with exit code 99. It begins when the main thread has blocked the signal, at the latest after ten seconds. */
+/* signal_storm.c - a library to preload: a thousand signals a second to the main thread and to the process, with a
+ * handler that nobody has given a stack of its own. One that interrupts any other thread than that for signals ends
+ * the process with exit code 99. It begins when the main thread has blocked the signal, at the latest after ten
+ * seconds. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>

@@ -203,6 +203,52 @@ static void test_pool_bad_files_are_results_with_a_reason(void **state)
     buf_release(&b);
 }
 
+/* Behind its end a picture may have anything; memory for it comes and goes, and small files beside it stay whole. */
+static void test_pool_files_of_any_size_side_by_side(void **state)
+{
+    static const size_t more[] = {0, 3 << 20, 40 << 20, 1, 2 << 20, 17 << 20};
+    enum { N_SIZES = sizeof(more) / sizeof(more[0]), ROUNDS = 4 };
+    struct fixture *f = *state;
+    uint8_t want[SLOT], *bytes;
+    char name[16], path[128];
+    struct buf b;
+
+    buf_init(&b, 0);
+    fixture_bytes(good[0], &b);
+    expected_pixels(good[0], want);
+    for (int i = 0; i < N_SIZES; i++) {
+        bytes = calloc(1, b.size_bytes + more[i]);
+        assert_non_null(bytes);
+        memcpy(bytes, b.data, b.size_bytes);
+        (void)snprintf(name, sizeof(name), "%d.jpg", i);
+        put(f, name, bytes, b.size_bytes + more[i]);
+        free(bytes);
+    }
+    for (int strict = 0; strict < 2; strict++) { /* the second time, files are as large as they may be */
+        struct pool_conf conf = conf_of(2, 64);
+        struct pool *p;
+
+        if (strict)
+            conf.options.max_file_bytes = b.size_bytes + 1;
+        assert_int_equal(pool_new(&conf, &p, NULL), 0);
+        for (int i = 0; i < ROUNDS * N_SIZES; i++) {
+            (void)snprintf(path, sizeof(path), "%s/%d.jpg", f->root, i % N_SIZES);
+            submit(p, (uint64_t)(i % N_SIZES), path);
+        }
+        while (pool_in_flight(p)) {
+            struct pool_result r;
+
+            assert_int_equal(pool_take(p, PATIENCE_MS, &r), 1);
+            assert_int_equal(r.code, strict && more[r.index] > 1 ? IMAGE_TOO_LARGE : IMAGE_OK);
+            if (r.code == IMAGE_OK)
+                assert_memory_equal(r.slot->pixels, want, SLOT);
+            decoder_slot_free(r.slot);
+        }
+        pool_free(p);
+    }
+    buf_release(&b);
+}
+
 static void test_pool_paths_are_bytes_up_to_the_limit(void **state)
 {
     struct fixture *f = *state;
@@ -255,7 +301,7 @@ static void test_pool_is_full_at_its_capacity_and_frees_up(void **state)
 static void test_pool_free_drops_queued_work(void **state)
 {
     (void)state;
-    for (int round = 0; round < 20; round++) {
+    for (int round = 0; round < 8; round++) {
         struct pool *p = new_pool(1 + round % 4, 64);
         struct pool_result r;
 
@@ -320,6 +366,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_pool_delivers_every_request_once_whatever_the_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pool_bad_files_are_results_with_a_reason, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pool_files_of_any_size_side_by_side, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pool_paths_are_bytes_up_to_the_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pool_is_full_at_its_capacity_and_frees_up, set_up, tear_down),
         cmocka_unit_test(test_pool_free_drops_queued_work),
