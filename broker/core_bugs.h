@@ -77,6 +77,8 @@ enum core_bug {
     CORE_BUG_NEVER_BENCH,               /* who fails everything is not slowed */
     CORE_BUG_BLAME_ALWAYS,              /* who fails everything is believed */
     CORE_BUG_SAME_WORKER_AGAIN,         /* what failed goes to the same worker again */
+    CORE_BUG_NEVER_STALL,               /* a lease may last for ever */
+    CORE_BUG_CUT_OFF_COMES_BACK,        /* who is cut off is welcome again */
     CORE_N_BUGS
 };
 

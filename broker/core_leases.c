@@ -347,7 +347,7 @@ static void lease_is_due(struct core *c, struct core_lease *l)
     if (l->until_ms <= c->now_ms)
         lease_expires(c, l);
     else if (stall_ms <= c->now_ms)
-        core_worker_stalls(c, l);
+        core_worker_stalls(c, l->worker);
     else if (core_heap_set(&c->lease_deadlines, &l->deadline_place, l->until_ms < stall_ms ? l->until_ms : stall_ms,
                            l) < 0)
         core_break(c);

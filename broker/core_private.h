@@ -364,7 +364,7 @@ bool core_task_needs_another(const struct core *c, const struct core_task *t); /
 void core_stall_measure(struct core *c, const struct core_lease *l); /* a result has come; before the lease ends */
 void core_stall_heard(struct core *c, struct core_worker *w, uint64_t items);
 int64_t core_stall_at(const struct core *c, const struct core_lease *l);
-void core_worker_stalls(struct core *c, struct core_lease *l);
+void core_worker_stalls(struct core *c, struct core_worker *w); /* holds a lease */
 void core_emit_hung(struct core *c, const struct core_worker *w, const char *text);
 bool core_is_cut_off(const struct core *c, uint64_t name_key);
 

@@ -56,6 +56,8 @@ int64_t core_stall_at(const struct core *c, const struct core_lease *l)
     const struct core_pace *fleet = &l->task->part->unit->job->nodes[l->task->node].pace;
     uint64_t us = item_us(fleet), own_us = item_us(&l->worker->pace), ms;
 
+    if (core_planted(c, CORE_BUG_NEVER_STALL))
+        return INT64_MAX;
     if (fleet->n_items == 0)
         return (l->worker->moved_ms > l->granted_ms ? l->worker->moved_ms : l->granted_ms) + c->limits.first_stall_ms;
     us = own_us > us ? own_us : us;
@@ -78,20 +80,24 @@ void core_emit_hung(struct core *c, const struct core_worker *w, const char *tex
 
 bool core_is_cut_off(const struct core *c, uint64_t name_key)
 {
-    for (uint32_t i = 0; i < c->n_cut_off && i < CORE_MAX_CUT_OFF; i++)
+    for (uint32_t i = 0; !core_planted(c, CORE_BUG_CUT_OFF_COMES_BACK) && i < c->n_cut_off && i < CORE_MAX_CUT_OFF; i++)
         if (c->cut_off[i] == name_key)
             return true;
     return false;
 }
 
-/* The other units go back unpunished. */
-void core_worker_stalls(struct core *c, struct core_lease *l)
+/* What it has held longest has failed: most workers do one unit after the other. The others go back unpunished. */
+void core_worker_stalls(struct core *c, struct core_worker *w)
 {
-    struct core_worker *w = l->worker;
-    struct core_task *t = l->task;
-    const uint32_t attempt = l->attempt;
+    struct core_lease *l = w->leases;
+    struct core_task *t;
+    uint32_t attempt;
     char text[CORE_TEXT_BYTES];
 
+    while (l->next)
+        l = l->next;
+    t = l->task;
+    attempt = l->attempt;
     (void)snprintf(text, sizeof(text), "nothing came of %u items in %lld s", l->n_items,
                    (long long)(c->now_ms - l->granted_ms) / 1000);
     t->part->unit->job->nodes[t->node].stalls++;

@@ -93,8 +93,14 @@ static void pass_time(struct world *w)
 {
     struct led_lease *l;
 
-    while ((l = next_expired(w)) && !w->ledger.vague)
-        expire(w, l);
+    while ((l = next_expired(w)) && !w->ledger.vague) {
+        if (l->until <= w->ledger.now)
+            expire(w, l);
+        else if (ledger_stall_at(w, l) <= w->ledger.now)
+            ledger_stalls(w, l->worker);
+        else
+            l->deadline = l->until < ledger_stall_at(w, l) ? l->until : ledger_stall_at(w, l);
+    }
     for (struct led_worker *k = w->ledger.workers, *next; k; k = next) {
         next = k->next;
         k->rest_until = k->rest_until > w->ledger.now ? k->rest_until : 0;
@@ -145,6 +151,7 @@ static void result(struct world *w, const struct core_event *e)
         return;
     }
     w->ledger.sum.results++;
+    ledger_measure(w, l);
     ledger_did_well(w, l);
     l->part->makers[l->node] = ledger_name(l->worker);
     l->part->job->led.nodes[l->node].items_done += l->n_items;
@@ -157,7 +164,7 @@ static void heartbeat(struct world *w, struct led_worker *k, const struct core_e
 
     for (uint32_t i = 0; i < e->heartbeat.n && e->heartbeat.epoch == w->epoch; i++)
         if (i < w->limits.max_worker_leases && (l = ledger_lease(w, e->heartbeat.leases[i])) && l->worker == k)
-            l->deadline = w->ledger.now + w->limits.lease_ms;
+            ledger_extend(w, l);
     if (e->heartbeat.epoch == w->epoch && e->heartbeat.n > w->limits.max_worker_leases)
         w->ledger.sum.dropped_bad++;
 }

@@ -36,12 +36,18 @@ struct led_part {
     uint32_t n_failers;
 };
 
+/* How long items take. */
+struct led_pace {
+    uint64_t ms, n_items;
+};
+
 struct led_worker {
     struct led_worker *next;
     uint64_t peer, host, nonce, window_bytes, held_bytes;
     uint32_t stage, model, window_items, held_items, n_leases, n_late;
-    uint32_t n_bad, n_refused; /* in a row: leases that ended badly, tensors of its that were refused */
-    int64_t heard, rest_until;
+    uint32_t n_bad, n_refused;        /* in a row: leases that ended badly, tensors of its that were refused */
+    int64_t heard, rest_until, ended; /* ended: when it last gave a result */
+    struct led_pace pace;
     bool benched;
     bool silent, lost;
     bool late_told; /* silence of a lease's length has been noted since it was heard */
@@ -53,7 +59,8 @@ struct led_lease {
     struct led_worker *worker;
     struct led_part *part;
     uint32_t node, n_items, attempt;
-    int64_t deadline;
+    int64_t deadline, granted, until; /* until: unless a heartbeat extends it */
+    uint32_t held_at_grant;
     uint64_t rows[LED_WORDS]; /* the items that went in */
     bool alone, on_trial, named;
 };
@@ -72,6 +79,7 @@ struct led_job {
     uint32_t load_from;
     uint64_t units_done, items_done, items_failed, items_quarantined;
     struct core_node_stats nodes[CORE_MAX_NODES];
+    struct led_pace pace[CORE_MAX_NODES];
 };
 
 struct ledger {
@@ -89,6 +97,9 @@ struct ledger {
     enum core_refuse_reason reason;
     uint64_t forgets[LED_FORGETS];
     uint32_t n_forgets;
+    uint64_t refused;            /* peer that is cut off and not told yet; 0: none */
+    struct led_name cut_off[64]; /* a ring */
+    uint32_t n_cut_off;
 };
 
 void ledger_start(struct world *w); /* a new life of the broker */
@@ -123,6 +134,11 @@ void ledger_did_well(struct world *w, const struct led_lease *l);
 void ledger_failed_on(struct led_part *p, uint32_t node, const struct led_worker *k);
 void ledger_rest(struct world *w, struct led_worker *k, int64_t ms);
 bool ledger_is_careful(const struct led_worker *k);
+void ledger_measure(struct world *w, const struct led_lease *l);
+void ledger_extend(const struct world *w, struct led_lease *l); /* from now */
+int64_t ledger_stall_at(const struct world *w, const struct led_lease *l);
+void ledger_stalls(struct world *w, struct led_worker *k);
+bool ledger_is_cut_off(const struct world *w, uint64_t host, uint64_t nonce);
 bool ledger_avoids(struct world *w, const struct led_part *p, uint32_t node, const struct led_worker *k);
 bool ledger_needs_another(struct world *w, const struct led_part *p, uint32_t node);
 struct led_name ledger_name(const struct led_worker *k);

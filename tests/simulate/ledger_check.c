@@ -94,11 +94,13 @@ static void grant(struct world *w, const struct core_work *a)
                             .node = a->node,
                             .n_items = a->n_items,
                             .attempt = p->failures,
-                            .deadline = w->ledger.now + w->limits.lease_ms,
+                            .granted = w->ledger.now,
+                            .held_at_grant = k->held_items + a->n_items,
                             .rows = {p->alive[0], p->alive[1]},
                             .alone = a->alone,
                             .on_trial = k->n_late > 0};
     w->ledger.leases = l;
+    ledger_extend(w, l);
     w->ledger.last_lease = a->lease;
     w->ledger.sum.leases_granted++;
     p->state[a->node] = LED_LEASED;
@@ -185,6 +187,10 @@ void ledger_action(struct world *w, const struct core_action *a)
         return;
     switch (a->type) {
     case CORE_DO_REFUSE:
+        if (l->refused && l->refused == a->refuse.peer && a->refuse.reason == CORE_REFUSE_STALLED) {
+            l->refused = 0;
+            return;
+        }
         if (l->answer == a->type && a->refuse.reason != l->reason)
             world_fail(w, "refused for reason %d, not %d: %s", (int)a->refuse.reason, (int)l->reason, a->refuse.text);
         /* fall through */
@@ -326,6 +332,7 @@ static void check_sums(struct world *w)
     SAME("expiries", s.expiries, sum.expiries);
     SAME("returns", s.returns, sum.returns);
     SAME("benches", s.benches, sum.benches);
+    SAME("stalls", s.stalls, sum.stalls);
     SAME("tensors refused", s.tensors_refused, sum.tensors_refused);
     SAME("payloads lost", s.payloads_lost, sum.payloads_lost);
     SAME("splits", s.splits, sum.splits);
@@ -356,6 +363,8 @@ void ledger_check(struct world *w)
         return;
     if (w->ledger.answer != CORE_N_ACTIONS)
         world_fail(w, "action %d is missing", (int)w->ledger.answer);
+    if (w->ledger.refused)
+        world_fail(w, "peer %llu is not told that it is cut off", (unsigned long long)w->ledger.refused);
     if (w->ledger.n_forgets > 0)
         world_fail(w, "peer %llu is not forgotten", (unsigned long long)w->ledger.forgets[0]);
     for (uint32_t n = 0; n < w->n_jobs; n++)

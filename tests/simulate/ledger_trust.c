@@ -149,6 +149,79 @@ void ledger_hands_back(struct world *w, struct led_lease *l)
         ledger_again(w, l->part);
 }
 
+/* -- leases that last too long ------------------------------------------------------------------------------------- */
+
+static void add_pace(struct led_pace *p, uint64_t ms, uint32_t n_items)
+{
+    p->ms += ms;
+    p->n_items += n_items;
+    if (p->n_items > 65536) {
+        p->ms /= 2;
+        p->n_items /= 2;
+    }
+}
+
+static uint64_t item_us(const struct led_pace *p)
+{
+    return p->n_items ? p->ms * 1000 / p->n_items : 0;
+}
+
+void ledger_measure(struct world *w, const struct led_lease *l)
+{
+    int64_t from = l->worker->ended > l->granted ? l->worker->ended : l->granted;
+
+    add_pace(&l->part->job->led.pace[l->node], (uint64_t)(w->ledger.now - from), l->n_items);
+    add_pace(&l->worker->pace, (uint64_t)(w->ledger.now - from), l->n_items);
+    l->worker->ended = w->ledger.now;
+}
+
+/* Nobody here says in heartbeats how many items it has done. */
+int64_t ledger_stall_at(const struct world *w, const struct led_lease *l)
+{
+    const struct led_pace *fleet = &l->part->job->led.pace[l->node];
+    uint64_t us = item_us(fleet) > item_us(&l->worker->pace) ? item_us(fleet) : item_us(&l->worker->pace);
+    int64_t ms = (int64_t)(us * l->held_at_grant * 16 / 1000);
+
+    if (fleet->n_items == 0)
+        return l->granted + w->limits.first_stall_ms;
+    return l->granted + (ms > w->limits.stall_ms ? ms : w->limits.stall_ms);
+}
+
+void ledger_extend(const struct world *w, struct led_lease *l)
+{
+    l->until = w->ledger.now + w->limits.lease_ms;
+    l->deadline = l->until < ledger_stall_at(w, l) ? l->until : ledger_stall_at(w, l);
+}
+
+bool ledger_is_cut_off(const struct world *w, uint64_t host, uint64_t nonce)
+{
+    for (uint32_t i = 0; i < 64; i++)
+        if (w->ledger.cut_off[i].nonce == nonce && w->ledger.cut_off[i].host == host)
+            return true;
+    return false;
+}
+
+/* The lease that it has held longest is blamed. */
+void ledger_stalls(struct world *w, struct led_worker *k)
+{
+    struct led_lease *oldest = NULL;
+    struct led_part *p;
+
+    for (struct led_lease *l = w->ledger.leases; l; l = l->next)
+        if (l->worker == k && (!oldest || l->id < oldest->id))
+            oldest = l;
+    p = oldest->part;
+    p->job->led.nodes[oldest->node].stalls++;
+    w->ledger.sum.stalls++;
+    w->ledger.cut_off[w->ledger.n_cut_off++ % 64] = ledger_name(k);
+    w->ledger.vague |= w->ledger.refused != 0; /* two at once */
+    w->ledger.refused = k->peer;
+    ledger_failed_on(p, oldest->node, k);
+    ledger_lease_close(w, oldest);
+    ledger_blame(w, p, oldest->node, oldest->attempt);
+    ledger_worker_remove(w, k, true);
+}
+
 void ledger_refuses(struct world *w, struct led_lease *l, uint32_t nodes)
 {
     struct led_part *p = l->part;

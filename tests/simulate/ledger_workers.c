@@ -143,7 +143,7 @@ static void comes_back(struct world *w, struct led_worker *k, const struct core_
     for (uint32_t i = 0; i < e->hello.n_leases && e->hello.epoch == w->epoch; i++)
         if ((l = ledger_lease(w, e->hello.leases[i])) && l->worker == k) {
             l->named = true;
-            l->deadline = w->ledger.now + w->limits.lease_ms;
+            ledger_extend(w, l);
         }
     while ((l = lease_of(w, k, true)))
         give_back(w, l);
@@ -184,6 +184,8 @@ static struct led_worker *admit(struct world *w, const struct core_event *e)
     w->ledger.answer = CORE_DO_REFUSE;
     if (stage == 0 || stage >= CORE_MAX_STAGES)
         w->ledger.reason = CORE_REFUSE_BAD_MESSAGE;
+    else if (ledger_is_cut_off(w, e->hello.host, e->hello.nonce))
+        w->ledger.reason = CORE_REFUSE_STALLED;
     else if (w->ledger.shutdown)
         w->ledger.reason = CORE_REFUSE_DRAINING;
     else if (is_unwanted(w, stage, model))

@@ -276,6 +276,14 @@ bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life)
 
 /* -- steps --------------------------------------------------------------------------------------------------------- */
 
+static void end_stalled(struct world *w, void *worker, uint64_t life)
+{
+    struct sim_worker *k = worker;
+
+    if (k->alive && k->life == life)
+        worker_crash(w, k);
+}
+
 static void carry_out(struct world *w, const struct core_action *a)
 {
     struct sim_worker *k = NULL;
@@ -287,6 +295,10 @@ static void carry_out(struct world *w, const struct core_action *a)
         k = worker_of_peer(w, a->peer);
         if (k)
             worker_send_answer(w, k, a->type == CORE_DO_REFUSE, a->type == CORE_DO_HELLO_AGAIN);
+        if (k && a->type == CORE_DO_REFUSE && a->refuse.reason == CORE_REFUSE_STALLED) {
+            world_fault(w, FAULT_WORKER_STALLED);
+            world_in(w, 1 + (int64_t)world_below(w, 500), end_stalled, k, k->life); /* by whoever started it */
+        }
         return;
     case CORE_DO_FORGET_PEER:
     case CORE_DO_BENCH:

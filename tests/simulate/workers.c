@@ -108,7 +108,7 @@ static void finish_work(struct world *w, void *what, uint64_t life)
 
     if (!is_same_life(k, life) || m->work->sent)
         return; /* another process, or handed back */
-    if (k->hung || k->stuck || !k->welcome) {
+    if (k->hung || k->stuck || k->lie == LIE_KEEPS || !k->welcome) {
         world_in(w, 50, finish_work, m, life);
         return;
     }
@@ -276,7 +276,7 @@ void worker_start(struct world *w, void *worker, uint64_t life)
     w->tally->faults[FAULT_WORKER_SLOW] += k->slow;
     k->wrong_model = !w->quiet && world_chance(w, 50);
     w->tally->faults[FAULT_WORKER_WRONG_MODEL] += k->wrong_model;
-    k->lie = w->wild && !w->quiet && world_chance(w, 100) ? LIE_FAILS + (enum lie)world_below(w, 3) : LIE_NONE;
+    k->lie = w->wild && !w->quiet && world_chance(w, 100) ? LIE_FAILS + (enum lie)world_below(w, 4) : LIE_NONE;
     w->tally->faults[FAULT_WORKER_LIAR] += k->lie != LIE_NONE;
     choose_window(w, k);
     k->n_held = 0;

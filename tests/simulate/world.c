@@ -232,7 +232,9 @@ static void make_world(struct world *w, enum core_bug planted)
     w->limits.max_worker_items = world_chance(w, 300) ? 16 : 65536;
     w->limits.max_worker_leases = world_chance(w, 300) ? 1 + (uint32_t)world_below(w, 4) : 1024;
     w->limits.max_given_up = 2 + (uint32_t)(w->seed % 30);
-    w->limits.stall_ms = w->limits.first_stall_ms = 3600 * LEASE_MS; /* nobody here heartbeats what it does not do */
+    /* In a tame world nobody heartbeats what it does not do; a slow worker may take long. */
+    w->limits.stall_ms = w->wild ? 3 * LEASE_MS : 3600 * LEASE_MS;
+    w->limits.first_stall_ms = 2 * w->limits.stall_ms;
     w->limits.bug = planted;
     w->n_jobs = 1 + (uint32_t)world_below(w, MAX_JOBS);
     w->n_workers = 3 + (uint32_t)world_below(w, MAX_WORKERS - 2);

@@ -59,8 +59,9 @@ enum fault {
     FAULT_FOREIGN_LEASE,  /* speaks of leases that are not its own, or of another epoch */
     FAULT_WORKER_FAILURE, /* transient */
     FAULT_WORKER_BAD_ROWS,
-    FAULT_WORKER_LIAR, /* fails all, hands all back, or makes tensors that are refused, until the faults end */
+    FAULT_WORKER_LIAR, /* fails all, hands all back, keeps all, or makes tensors that are refused, until the faults end */
     FAULT_TENSOR_REFUSED,
+    FAULT_WORKER_STALLED, /* it was cut off */
     FAULT_WORKER_WRONG_MODEL,
     FAULT_STALE_RESULT,
     FAULT_POISON_KILLS,
@@ -156,7 +157,7 @@ struct sim_worker {
     uint32_t stage, model, window;
     uint64_t window_bytes;
     bool alive, welcome, hung, stuck, slow, draining, wrong_model, last_heartbeat_lost;
-    enum lie { LIE_NONE, LIE_FAILS, LIE_RETURNS, LIE_CORRUPTS, N_LIES } lie;
+    enum lie { LIE_NONE, LIE_FAILS, LIE_RETURNS, LIE_CORRUPTS, LIE_KEEPS } lie;
     int64_t busy_until;
     uint32_t n_held;
     struct sim_work *held[MAX_HELD];
