@@ -111,7 +111,7 @@ static int show_item(struct reader *r, uint64_t item, bool json, struct err *err
 
     if (rc == 0)
         rc = reader_get(r, item, &row, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     return json ? print_json(&row, &reader_meta(r)->recipe, &fields)
                 : print_words(&row, reader_source(r, row.listed.source));
