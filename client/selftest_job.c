@@ -235,11 +235,11 @@ static int compare_store(const struct state *s, const struct job *job, const cha
     return rc;
 }
 
+/* Their numbers are finite. */
 static bool same_caption(const struct row_caption *a, const struct row_caption *b)
 {
-    return a->text_bytes == b->text_bytes && memcmp(a->text, b->text, a->text_bytes) == 0 &&
-           memcmp(&a->logprob, &b->logprob, sizeof(a->logprob)) == 0 && a->has_itc == b->has_itc &&
-           memcmp(&a->itc, &b->itc, sizeof(a->itc)) == 0 && memcmp(&a->itm, &b->itm, sizeof(a->itm)) == 0;
+    return a->text_bytes == b->text_bytes && memcmp(a->text, b->text, a->text_bytes) == 0 && a->logprob == b->logprob &&
+           a->has_itc == b->has_itc && a->itc == b->itc && a->itm == b->itm;
 }
 
 static bool same_record(const struct row_record *a, const struct row_record *b)
