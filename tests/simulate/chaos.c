@@ -21,10 +21,11 @@ static void fill_disk(struct world *w)
 
 static void stop_job(struct world *w, struct sim_job *j)
 {
-    if (!w->core || !j->open || j->stopped || j->closing || j->finished)
-        return;
+    if (!w->core || !j->open || j->paused || j->closing || j->finished)
+        return; /* it may be stopped already, and be told again */
     world_fault(w, FAULT_JOB_STOP);
     j->stopped = true;
+    j->stop_told = false;
     shell_job_event(w, CORE_EVENT_JOB_STOP, j);
     world_in(w, 100 + (int64_t)world_below(w, 4000), shell_start_later, j, w->epoch);
 }
@@ -188,6 +189,20 @@ static const struct led_lease *any_lease(struct world *w)
     return l;
 }
 
+/* More leases than a worker may hold: the last one is not looked at. */
+static void long_heartbeat(struct world *w, const struct led_lease *l)
+{
+    uint64_t leases[1025] = {0};
+    struct core_event e = {.type = CORE_EVENT_HEARTBEAT};
+
+    leases[w->limits.max_worker_leases] = l->id;
+    e.heartbeat.peer = l->worker->peer;
+    e.heartbeat.epoch = w->epoch;
+    e.heartbeat.leases = leases;
+    e.heartbeat.n = w->limits.max_worker_leases + 1;
+    shell_step(w, &e);
+}
+
 /* A peer speaks of a lease of another one, or of its own in another epoch. */
 static void lie(struct world *w)
 {
@@ -206,6 +221,10 @@ static void lie(struct world *w)
         return;
     world_fault(w, FAULT_FOREIGN_LEASE);
     ref = (struct core_lease_ref){k->peer, w->epoch - own, l->id};
+    if (own && world_chance(w, 500)) {
+        long_heartbeat(w, l);
+        return;
+    }
     switch (world_below(w, 3)) {
     case 0:
         e.type = CORE_EVENT_HEARTBEAT;

@@ -270,6 +270,8 @@ static void job_event(struct world *w, struct sim_job *j, const struct core_even
 {
     switch (e->type) {
     case CORE_EVENT_JOB_START:
+        j->led.n_failed = j->led.paused ? 0 : j->led.n_failed;
+        j->led.n_finished = j->led.paused ? 0 : j->led.n_finished;
         j->led.stopped = j->led.paused = false;
         return;
     case CORE_EVENT_JOB_STOP:

@@ -77,6 +77,7 @@ struct led_job {
     bool stopped, paused, blocked, closing;
     bool loading, load_is_stale;
     uint32_t load_from;
+    uint64_t n_failed, n_finished; /* items since it was opened or started, those that are done again aside */
     uint64_t units_done, items_done, items_failed, items_quarantined;
     struct core_node_stats nodes[CORE_MAX_NODES];
     struct led_pace pace[CORE_MAX_NODES];

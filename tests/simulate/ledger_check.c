@@ -163,6 +163,16 @@ static void check_forget(struct world *w, uint64_t peer)
     world_fail(w, "peer %llu is forgotten without a reason", (unsigned long long)peer);
 }
 
+/* So many have failed since it was started. */
+static void check_pause(struct world *w, struct sim_job *j, const struct core_action *a)
+{
+    if (a->paused.n_failed > j->led.n_failed || a->paused.n_finished > j->led.n_finished)
+        world_fail(w, "job %llu pauses since %llu of %llu failed; %llu of %llu did", (unsigned long long)j->id,
+                   (unsigned long long)a->paused.n_failed, (unsigned long long)a->paused.n_finished,
+                   (unsigned long long)j->led.n_failed, (unsigned long long)j->led.n_finished);
+    j->led.paused = true;
+}
+
 /* Nothing of it is in flight. */
 static void check_stopped(struct world *w, const struct sim_job *j)
 {
@@ -171,6 +181,8 @@ static void check_stopped(struct world *w, const struct sim_job *j)
             world_fail(w, "job %llu is called stopped, and lease %llu is out", (unsigned long long)j->id,
                        (unsigned long long)l->id);
     for (uint32_t u = 0; u < j->n_units; u++) {
+        if (!j->led.paused && !w->ledger.shutdown && ledger_is_through(&j->units[u].led) && !j->units[u].led.committing)
+            world_fail(w, "job %llu is called stopped, and unit %u is held", (unsigned long long)j->id, u);
         if (j->units[u].commit_pending)
             world_fail(w, "job %llu is called stopped, and unit %u is committed", (unsigned long long)j->id, u);
         for (const struct led_part *p = j->units[u].led.parts; p; p = p->next)
@@ -218,7 +230,7 @@ void ledger_action(struct world *w, const struct core_action *a)
         find_job(w, a->load.job)->led.load_from = a->load.from_unit;
         return;
     case CORE_DO_JOB_PAUSED:
-        find_job(w, a->paused.job)->led.paused = true;
+        check_pause(w, find_job(w, a->paused.job), a);
         return;
     case CORE_DO_JOB_STOPPED:
         check_stopped(w, find_job(w, a->job));
@@ -264,6 +276,18 @@ static void check_units(struct world *w, struct sim_job *j, struct core_job_stat
             world_fail(w, "%s: %llu, not %llu", what, (unsigned long long)(a), (unsigned long long)(b)); \
     } while (0)
 
+/* Whoever waits for the end of what was stopped is told. */
+static void check_told(struct world *w, const struct sim_job *j, const struct core_job_stats *sum)
+{
+    uint32_t n = sum->units_commit;
+
+    for (uint32_t u = 0; u < j->n_units; u++)
+        for (const struct led_part *p = j->units[u].led.parts; p; p = p->next)
+            n += p->reserved;
+    if ((j->led.stopped || j->led.paused) && !j->stop_told && !j->led.closing && n == 0)
+        world_fail(w, "job %llu is stopped, and nobody is told", (unsigned long long)j->id);
+}
+
 static void check_job(struct world *w, struct sim_job *j)
 {
     struct core_job_stats s, sum = {0};
@@ -271,6 +295,7 @@ static void check_job(struct world *w, struct sim_job *j)
     if (core_job_stats_get(w->core, j->id, &s) < 0)
         world_fail(w, "job %llu is not open", (unsigned long long)j->id);
     check_units(w, j, &sum);
+    check_told(w, j, &sum);
     SAME("units loaded", s.units_loaded, sum.units_loaded);
     SAME("units started", s.units_started, sum.units_started);
     SAME("units in commits", s.units_commit, sum.units_commit);

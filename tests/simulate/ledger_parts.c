@@ -162,6 +162,15 @@ static void finish(struct world *w, struct led_part *p)
     p->finished = true;
 }
 
+/* Its items are through, well or not. */
+static void count_items(struct led_part *p)
+{
+    if (unit_of(p)->led.row.is_again)
+        return;
+    p->job->led.n_finished += p->n_wanted;
+    p->job->led.n_failed += p->n_wanted - count_bits(p->alive);
+}
+
 /* Pieces with as many wanted items each, or one more. */
 static void split(struct world *w, struct led_part *p)
 {
@@ -208,6 +217,7 @@ void ledger_blame(struct world *w, struct led_part *p, uint32_t node, uint32_t a
     }
     p->quarantined = true;
     memset(p->alive, 0, sizeof(p->alive));
+    count_items(p);
 }
 
 void ledger_returned(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt)
@@ -230,8 +240,10 @@ void ledger_result(struct world *w, struct led_part *p, uint32_t node, const uin
             p->alive[i / 64] &= ~((uint64_t)1 << (i % 64));
     for (uint32_t k = 0; k < p->job->n_nodes; k++)
         n_done += p->state[k] == LED_DONE;
-    if (n_done == p->job->n_nodes || count_bits(p->alive) == 0)
-        finish(w, p);
+    if (n_done < p->job->n_nodes && count_bits(p->alive) > 0)
+        return;
+    finish(w, p);
+    count_items(p);
 }
 
 /* -- units --------------------------------------------------------------------------------------------------------- */

@@ -160,6 +160,8 @@ static struct message *hello_new(struct world *w, struct sim_worker *k)
     for (uint32_t i = 0; i < k->n_held; i++)
         if (k->held[i]->arrived && !k->held[i]->sent && m->n_leases < MAX_HELD - 1)
             m->leases[m->n_leases++] = k->held[i]->lease;
+    if (w->wild && w->epoch > 1 && world_chance(w, 30))
+        m->epoch = w->epoch - 1;                  /* it means others */
     if (w->ledger.leases && world_chance(w, 100)) /* perhaps not its own */
         m->leases[m->n_leases++] = w->ledger.leases->id;
     return m;
