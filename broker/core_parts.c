@@ -218,10 +218,11 @@ bool core_part_split(struct core_part *p)
     }
     while (*at != p)
         at = &(*at)->next;
-    pieces[n - 1]->next = p->next;
-    for (uint32_t k = n - 1; k > 0; k--)
-        pieces[k - 1]->next = pieces[k];
-    *at = pieces[0];
+    *at = p->next;
+    for (uint32_t k = n; k > 0; k--) {
+        pieces[k - 1]->next = *at;
+        *at = pieces[k - 1];
+    }
     u->n_parts += n - 1;
     core_part_free(p);
     for (uint32_t k = n; k > 0; k--)
