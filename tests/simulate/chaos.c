@@ -142,7 +142,7 @@ static void talk_nonsense(struct world *w, struct sim_job *j)
     shell_step_to(w, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = 999}, -ENOENT);
     if (!j->loading)
         shell_step_to(w, &units, -EINVAL);
-    if (!j->units[0].led.committing)
+    if (!j->units[0].led.committing && !w->ledger.vague)
         shell_step(w, &committed);
 }
 

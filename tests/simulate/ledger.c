@@ -47,11 +47,13 @@ static void set_clock(struct world *w)
     l->now = ours > l->now ? ours : l->now;
 }
 
-/* Of two that end together: one of a part that the other gives up is not looked at any more, and who is late cannot be
- * the one that a part which is given up should have gone to. */
+/* Of two that end together: which worker failed the part first; and if one is given up, the other is not looked at any
+ * more, and who is late cannot be the one that the part should have gone to. */
 static bool order_matters(const struct led_lease *a, const struct led_lease *b)
 {
-    return (ledger_gives_up(a->part) || ledger_gives_up(b->part)) && (a->part == b->part || a->worker != b->worker);
+    if (a->part == b->part)
+        return a->worker != b->worker || ledger_gives_up(a->part);
+    return a->worker != b->worker && (ledger_gives_up(a->part) || ledger_gives_up(b->part));
 }
 
 /* The lease that ends first. Of two of a part that end together the core may take either. */
