@@ -164,6 +164,7 @@ void core_leases_confirm(struct core *c, struct core_worker *w, const uint64_t *
         extend(c, l);
     }
     for (l = w->leases; l;) {
+        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): core_lease_end takes what it frees off the list */
         if (l->confirmed || core_planted(c, CORE_BUG_LOST_LEASES_STAY)) {
             l = l->next;
             continue;
