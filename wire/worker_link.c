@@ -525,14 +525,21 @@ static uint32_t n_out(const struct link *l)
     return n;
 }
 
+/* Said before anything is handed back, so that the broker knows why. */
+static void withdraw_credit(struct link *l)
+{
+    struct msg m;
+
+    if (l->state != LINK_UP || l->credit_withdrawn)
+        return;
+    msg_init(&m, MSG_CREDIT);
+    l->credit_withdrawn = send_msg(l, &m) == 0;
+}
+
 static void drain_step(struct link *l)
 {
     struct msg m;
 
-    if (l->state == LINK_UP && !l->credit_withdrawn) {
-        msg_init(&m, MSG_CREDIT);
-        l->credit_withdrawn = send_msg(l, &m) == 0;
-    }
     if (n_out(l))
         return; /* the compute side is not through */
     if (l->state == LINK_UP && !l->s->unsent && l->credit_withdrawn) {
@@ -572,11 +579,12 @@ static int64_t tick(struct link *l)
         lose(l, "the broker is silent");
     if (l->state == LINK_UP && l->now_ms >= l->heartbeat_at_ms)
         send_heartbeats(l);
-    send_unsent(l);
     if (atomic_load(&l->s->drain) && l->state != LINK_ENDED)
         start_draining(l);
+    if (l->draining)
+        withdraw_credit(l);
+    send_unsent(l);
     if (l->draining && l->state != LINK_ENDED) {
-        send_unsent(l);
         drain_step(l);
         next = l->now_ms + 50;
     }
