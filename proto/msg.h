@@ -287,8 +287,7 @@ struct msg_hung_worker {
 
 /* Of the broker process, all jobs. */
 struct msg_broker_counters {
-    uint64_t late, strangers, malformed, bad_messages, refusals, benches, cut_off, splits, lost, closed,
-        turned_away;
+    uint64_t late, strangers, malformed, bad_messages, refusals, benches, cut_off, splits, lost, closed, turned_away;
 };
 
 struct msg_job_progress {

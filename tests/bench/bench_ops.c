@@ -54,7 +54,7 @@ static void *at(void *p, int64_t i)
 /* Medians of the operator, its bare products and, where the operators don't multiply with it, oneDNN, in turn; returns the
  * operator's time. */
 static double compare_line(const char *what, const char *shape, double flop, struct bench_turn operator,
-                           struct bench_product *product, struct bench_product *onednn)
+                           struct bench_product * product, struct bench_product *onednn)
 {
     struct bench_turn turns[BENCH_TURNS] = {operator};
     int n = 1, peak_at = 0, product_at = 0, onednn_at = 0;
@@ -433,7 +433,8 @@ static void sections(const char *section)
 {
     static const int batches[] = {1, 8, 32}, decode_rows[] = {8, 32, 64};
 
-    printf("\n== %s, threads %d; medians of runs in turn. %%: of what fused multiply-adds alone reach between the runs, in "
+    printf("\n== %s, threads %d; medians of runs in turn. %%: of what fused multiply-adds alone reach between the "
+           "runs, in "
            "GFLOP/s;\n   product: what nothing but the product takes of the operator's time\n",
            dtype_name(ops->act_dtype), n_threads);
     if (wanted("demo", section))

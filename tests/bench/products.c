@@ -46,7 +46,8 @@ void bench_in_turn(struct bench_turn *turns, int n)
         for (int i = 0; i < n; i++) {
             int64_t start;
 
-            for (start = clock_mono_ns(); clock_mono_ns() < start + pause_ns;) /* asleep it would share a core with them */
+            for (start = clock_mono_ns();
+                 clock_mono_ns() < start + pause_ns;) /* asleep it would share a core with them */
                 ;
             turns[i].run(turns[i].context); /* wakes its threads */
             start = clock_mono_ns();
@@ -113,8 +114,7 @@ struct bench_product *bench_product_new(enum dtype dtype, int n_threads, int64_t
 
     check(ops_cpu_new(n_threads, dtype, CPU_ISA_AUTO, &p->ops, &err), &err);
     check(p->ops->f->weight_new(p->ops, &(struct ops_weight_part){&weight, NULL}, 1, 0, &p->weight, &err), &err);
-    p->linear =
-        (struct ops_linear_args){.weight = p->weight, .n_rows = m, .x = p->x, .ld_x = k, .y = p->y, .ld_y = n};
+    p->linear = (struct ops_linear_args){.weight = p->weight, .n_rows = m, .x = p->x, .ld_x = k, .y = p->y, .ld_y = n};
     return p;
 }
 

@@ -481,7 +481,8 @@ static void test_committer_kill_loses_nothing_acknowledged(void **state)
             child_commits(acks[1], from, UNITS);
         }
         (void)close(acks[1]);
-        if (round % 2 && read(acks[0], &unit, sizeof(unit)) == sizeof(unit)) { /* on a busy machine too it gets so far */
+        if (round % 2 &&
+            read(acks[0], &unit, sizeof(unit)) == sizeof(unit)) { /* on a busy machine too it gets so far */
             last = unit + 1;
             n_acked++;
         }
