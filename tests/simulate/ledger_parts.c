@@ -162,13 +162,17 @@ static void finish(struct world *w, struct led_part *p)
     p->finished = true;
 }
 
-/* Its items are through, well or not. */
-static void count_items(struct led_part *p)
+/* Items count when the last of their unit is through, well or not. */
+static void count_unit(const struct led_part *last)
 {
-    if (unit_of(p)->led.row.is_again)
+    const struct led_unit *u = &unit_of(last)->led;
+
+    if (u->row.is_again || !ledger_is_through(u))
         return;
-    p->job->led.n_finished += p->n_wanted;
-    p->job->led.n_failed += p->n_wanted - count_bits(p->alive);
+    for (const struct led_part *p = u->parts; p; p = p->next) {
+        p->job->led.n_finished += p->n_wanted;
+        p->job->led.n_failed += p->n_wanted - count_bits(p->alive);
+    }
 }
 
 /* Pieces with as many wanted items each, or one more. */
@@ -217,7 +221,7 @@ void ledger_blame(struct world *w, struct led_part *p, uint32_t node, uint32_t a
     }
     p->quarantined = true;
     memset(p->alive, 0, sizeof(p->alive));
-    count_items(p);
+    count_unit(p);
 }
 
 void ledger_returned(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt)
@@ -243,7 +247,7 @@ void ledger_result(struct world *w, struct led_part *p, uint32_t node, const uin
     if (n_done < p->job->n_nodes && count_bits(p->alive) > 0)
         return;
     finish(w, p);
-    count_items(p);
+    count_unit(p);
 }
 
 /* -- units --------------------------------------------------------------------------------------------------------- */
