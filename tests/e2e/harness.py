@@ -310,6 +310,19 @@ class Client:
         return wait_for(done, seconds)
 
 
+def programs_with(folder, role, script):
+    """The programs in a folder of their own, with a shell script in the place of one daemon; the blipline that starts them."""
+    programs = folder / "bin"
+    programs.mkdir()
+    shutil.copy(BUILD / "blipline", programs)
+    for other in {"broker", "encoder", "qformer", "llm"} - {role}:
+        (programs / f"blipline-{other}").symlink_to(BUILD / f"blipline-{other}")
+    daemon = programs / f"blipline-{role}"
+    daemon.write_text("#!/bin/sh\n" + script)
+    daemon.chmod(0o755)
+    return str(programs / "blipline")
+
+
 def delimited(message):
     """A length-delimited row."""
     data = message.SerializeToString()

@@ -1,7 +1,6 @@
 """Daemons that are killed, stopped, doubled; a job that is interrupted: the export is byte-equal to an undisturbed one."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import BUILD, IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, store_rows, wait_for
+from harness import IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, programs_with, store_rows, wait_for
 from proto import wire_pb2
 
 COPIES = 8
@@ -336,19 +335,10 @@ def test_full_disk_blocks_the_job_and_room_lets_it_go_on(folder, job):
         subprocess.run(["umount", "-l", str(mount)], check=False)
 
 
-
-
 def test_a_worker_that_never_gets_ready_ends_the_run(folder):
     """However long a start takes: here the language model, content when it is asked with -n, says that its memory does not suffice."""
-    programs = folder / "bin"
-    programs.mkdir()
-    shutil.copy(BUILD / "blipline", programs)
-    for role in ("broker", "encoder", "qformer"):
-        (programs / f"blipline-{role}").symlink_to(BUILD / f"blipline-{role}")
-    llm = programs / "blipline-llm"
-    llm.write_text("#!/bin/sh\ncase \" $* \" in *' -n '*) exit 0 ;; esac\necho 'blipline-llm: no memory for the cache' >&2\nexit 70\n")
-    llm.chmod(0o755)
-    done = subprocess.run([str(programs / "blipline"), "caption", "--device", "cpu", str(IMAGES), "-o", str(folder / "s"), "--model", str(MODEL)], capture_output=True, text=True,
+    program = programs_with(folder, "llm", "case \" $* \" in *' -n '*) exit 0 ;; esac\necho 'blipline-llm: no memory for the cache' >&2\nexit 70\n")
+    done = subprocess.run([program, "caption", "--device", "cpu", str(IMAGES), "-o", str(folder / "s"), "--model", str(MODEL)], capture_output=True, text=True,
                           timeout=60 * SLOW)
     assert done.returncode == 1 and "the llm does not start" in done.stderr, done.stderr
     assert done.stderr.count("starting another one") == 2 and done.stderr.count("no memory for the cache") == 3
@@ -356,16 +346,9 @@ def test_a_worker_that_never_gets_ready_ends_the_run(folder):
 
 def test_deaths_of_isolation_do_not_count(folder, job):
     """An llm that dies of one item of a unit of 64, six times in all; five deaths of a worker in 30 s are given up upon."""
-    programs = folder / "bin"
-    programs.mkdir()
-    shutil.copy(BUILD / "blipline", programs)
-    for role in ("broker", "encoder", "qformer"):
-        (programs / f"blipline-{role}").symlink_to(BUILD / f"blipline-{role}")
-    llm = programs / "blipline-llm"
-    llm.write_text("#!/bin/sh\ncase \" $* \" in *' -n '*) exit 0 ;; esac\n"
-                   f"exec '{sys.executable}' '{Path(__file__).with_name('null_worker.py')}' \"$(sed -n 's/^endpoint = //p' \"$2\")\" --dies-of 77\n")
-    llm.chmod(0o755)
-    done = subprocess.run([str(programs / "blipline"), "caption", str(job[0]), "-o", str(folder / "s"), "--device", "null", "--unit", "64"], capture_output=True, text=True,
+    program = programs_with(folder, "llm", "case \" $* \" in *' -n '*) exit 0 ;; esac\n"
+                            f"exec '{sys.executable}' '{Path(__file__).with_name('null_worker.py')}' \"$(sed -n 's/^endpoint = //p' \"$2\")\" --dies-of 77\n")
+    done = subprocess.run([program, "caption", str(job[0]), "-o", str(folder / "s"), "--device", "null", "--unit", "64"], capture_output=True, text=True,
                           timeout=120 * SLOW, check=False)
     assert done.returncode == 3, done.stderr
     assert done.stderr.count("the llm was killed by signal 9") + done.stderr.count("starting another one") >= 6, done.stderr

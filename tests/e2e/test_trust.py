@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import threading
 import time
 
 import pytest
-from harness import BUILD, PICTURES, SLOW, Caption, Client, Cluster, blipline, demo_nodes, delimited, many, null_nodes, store_rows, wait_for
+from harness import BUILD, PICTURES, SLOW, Caption, Client, Cluster, blipline, demo_nodes, delimited, many, null_nodes, programs_with, store_rows, wait_for
 from null_worker import PythonWorker, item_rows
 from proto import store_pb2, wire_pb2
 
@@ -188,22 +187,10 @@ def test_a_worker_that_keeps_its_units_for_ever_is_cut_off(folder):
         good.stop()
 
 
-def programs_with_short_leases(folder):
-    """The programs, with a broker whose leases are short whatever its configuration says."""
-    programs = folder / "bin"
-    programs.mkdir()
-    shutil.copy(BUILD / "blipline", programs)
-    for role in ("encoder", "qformer", "llm"):
-        (programs / f"blipline-{role}").symlink_to(BUILD / f"blipline-{role}")
-    broker = programs / "blipline-broker"
-    broker.write_text(f'#!/bin/sh\n{{ cat "$2"; echo "lease = {2 * SLOW}s"; echo "heartbeat = 200ms"; }} > "$2.short"\nexec {BUILD}/blipline-broker -f "$2.short"\n')
-    broker.chmod(0o755)
-    return programs / "blipline"
-
-
 def test_a_worker_that_hangs_is_ended_by_the_command_that_started_it(folder):
     source = many(folder / "in", 4)
-    command = programs_with_short_leases(folder)
+    short = f'{{ cat "$2"; echo "lease = {2 * SLOW}s"; echo "heartbeat = 200ms"; }} > "$2.short"\nexec {BUILD}/blipline-broker -f "$2.short"\n'
+    command = programs_with(folder, "broker", short)  # leases are short whatever its configuration says
     run = Caption(source, folder / "s", "--unit", "4", "--json", program=command)
     try:
         run.at_least(8)
