@@ -3,8 +3,8 @@
  * Only daemons and the client log; library folders return errors. The level is the only global state of the program.
  * A line reads `blipline-broker: event=lease_expired unit=7 worker=3`; where standard error is the journal
  * ($JOURNAL_STREAM, systemd.exec(5)) `<4>` stands before it, and nowhere else.
- * Lines of one kind (one format) that come too often are left out, so that no peer can fill a disk: more than 100 in 10 s;
- * the next one that is written says how many were. Errors and, at level debug, everything is written.
+ * Lines of one kind (one format) that come too often are left out, so that no peer can fill a disk: more than 100 in
+ * 10 s; the next one that is written says how many were. Errors and, at level debug, everything is written.
  * Errors: none; a line that cannot be written is lost. Thread-safe (one write(2) a line). */
 #ifndef BLIPLINE_BASE_LOG_H
 #define BLIPLINE_BASE_LOG_H

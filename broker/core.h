@@ -12,9 +12,9 @@
  *  - A result counts only under its own (epoch, lease, peer). Anything else is counted and its payload dropped.
  *  - A lease that ends otherwise than by RESULT, RETURN or a clean GONE raises the unit's attempts, durably; where a
  *    part has several leases, the first of them that ends so does, once. From then on the part is in suspicion and is
- *    leased alone: its worker holds nothing else, so that nobody is blamed for a neighbour. When it fails once more it is
- *    cut in pieces, which run alone, too, and so on down to the bad item, which is quarantined after max_attempts. Into
- *    which pieces a unit is cut, and how often each failed, is as durable as its attempts.
+ *    leased alone: its worker holds nothing else, so that nobody is blamed for a neighbour. When it fails once more it
+ *    is cut in pieces, which run alone, too, and so on down to the bad item, which is quarantined after max_attempts.
+ *    Into which pieces a unit is cut, and how often each failed, is as durable as its attempts.
  *  - A lost connection (GONE, neither clean nor ended) is no failure: the leases go on until they end in their time, or
  *    the process says HELLO under another connection and names those that it still holds. The others go back unpunished.
  *  - A first-node lease reserves the part's peak tensor bytes for its whole path: nothing downstream waits for memory.

@@ -243,8 +243,8 @@ static struct broker_job *job_or_refuse(struct broker *b, uint64_t peer, const s
     return NULL;
 }
 
-/* Rows that were sent behind refused ones, and the seal, are refused too, however long after the refusal they arrive: the
- * client may not have read it. JOB_OPEN says that it has. */
+/* Rows that were sent behind refused ones, and the seal, are refused too, however long after the refusal they arrive:
+ * the client may not have read it. JOB_OPEN says that it has. */
 static bool refuse_behind_refused(struct broker *b, const struct broker_peer *p, uint64_t seq)
 {
     if (p->rows_refused)

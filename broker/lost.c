@@ -1,7 +1,7 @@
 /* lost.c - workers whose connection is lost: do their processes live?
  *
- * A stalled process, or a broken network, is no failure of the units; a process that has ended is, and whoever waits for
- * its leases to end waits in vain. On the broker's own machine the kernel knows. */
+ * A stalled process, or a broken network, is no failure of the units; a process that has ended is, and whoever waits
+ * for its leases to end waits in vain. On the broker's own machine the kernel knows. */
 #include "broker/shell.h"
 
 #include "base/log.h"

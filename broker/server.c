@@ -162,8 +162,8 @@ static struct core_limits limits_of(const struct broker_conf *conf)
     return limits;
 }
 
-/* Every peer is a descriptor, and so are stores and logs: half are for peers, an eighth for those to be told that they are
- * too many. */
+/* Every peer is a descriptor, and so are stores and logs: half are for peers, an eighth for those to be told that
+ * they are too many. */
 static void limit_peers(struct broker_socket_conf *socket)
 {
     struct rlimit limit = {.rlim_cur = 1024, .rlim_max = 1024};

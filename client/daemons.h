@@ -73,8 +73,8 @@ int daemons_reap(struct daemons *d, int64_t now_ms, struct err *err) CHECK_RESUL
 int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct err *err) CHECK_RESULT;
 /* Ask the image encoders to end: they hand back what they have not begun. */
 void daemons_dismiss_encoders(struct daemons *d);
-/* The broker has lost so many workers of the stage with a unit in suspicion alone (JobProgress, in all): it looks for the
- * picture that kills them, and such deaths are no reason to give up. */
+/* The broker has lost so many workers of the stage with a unit in suspicion alone (JobProgress, in all): it looks for
+ * the picture that kills them, and such deaths are no reason to give up. */
 void daemons_forgive(struct daemons *d, enum msg_stage stage, uint64_t n_isolations);
 /* The broker says that these workers get nowhere: kill those that are ours, so that others take their places. */
 void daemons_kill_hung(struct daemons *d, const struct msg_hung_worker *hung, uint32_t n);

@@ -13,8 +13,8 @@
 
 static const char *watched_command, *watched_store;
 
-/* Nothing but what a signal handler may call. The exit code is that of an error; a copy of the process dies of the signal,
- * so that there is a core dump, where the system makes them, to find a bug with. */
+/* Nothing but what a signal handler may call. The exit code is that of an error; a copy of the process dies of the
+ * signal, so that there is a core dump, where the system makes them, to find a bug with. */
 static void on_crash(int number)
 {
     pid_t copy;

@@ -11,8 +11,9 @@
 
 #include <stdbool.h>
 
-/* all_pages: look at every page, however large the store is. *ret_there: there is a store, and the plan's job may go on in it. *ret_advice, which buf_init has made empty, is a text
- * with NUL, or stays empty: what to do about the error, to be said behind it. */
+/* all_pages: look at every page, however large the store is. *ret_there: there is a store, and the plan's job may go on
+ * in it. *ret_advice, which buf_init has made empty, is a text with NUL, or stays empty: what to do about the error, to
+ * be said behind it. */
 int store_check(const char *store, bool all_pages, const struct plan *p, bool *ret_there, struct buf *ret_advice,
                 struct err *err) CHECK_RESULT;
 
