@@ -33,17 +33,17 @@ static int set_int(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
+/* No ZMTP heartbeats (ZMQ_HEARTBEAT_IVL): libzmq 4.3.4 aborts ("Assertion failed: !_io_error") when one falls due for a
+ * peer that has gone and left more messages than ZMQ_RCVHWM lets in. */
 static int set_options(struct broker_socket *s)
 {
     int64_t max_frame = MAX_FRAME_BYTES;
-    int ivl = (int)s->conf.heartbeat_ms, rc;
+    int rc;
 
     if ((rc = set_int(s->socket, ZMQ_ROUTER_MANDATORY, 1)) < 0 || (rc = set_int(s->socket, ZMQ_SNDHWM, HWM)) < 0 ||
         (rc = set_int(s->socket, ZMQ_RCVHWM, HWM)) < 0 || (rc = set_int(s->socket, ZMQ_LINGER, WIRE_LINGER_MS)) < 0 ||
         (rc = set_int(s->socket, ZMQ_HANDSHAKE_IVL, 5000)) < 0 || (rc = set_int(s->socket, ZMQ_BACKLOG, 1024)) < 0 ||
-        (rc = set_int(s->socket, ZMQ_HEARTBEAT_IVL, ivl)) < 0 ||
-        (rc = set_int(s->socket, ZMQ_HEARTBEAT_TIMEOUT, 3 * ivl)) < 0 ||
-        (rc = set_int(s->socket, ZMQ_HEARTBEAT_TTL, 3 * ivl)) < 0 || (rc = set_int(s->socket, ZMQ_IPV6, 1)) < 0)
+        (rc = set_int(s->socket, ZMQ_IPV6, 1)) < 0)
         return rc;
     return zmq_setsockopt(s->socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof(max_frame)) < 0 ? -errno : 0;
 }
@@ -101,7 +101,6 @@ int broker_socket_open(const struct broker_socket_conf *conf, struct broker_sock
     if (!s)
         return err_set(err, -ENOMEM, "no memory for a socket");
     s->conf = *conf;
-    s->conf.heartbeat_ms = conf->heartbeat_ms ? conf->heartbeat_ms : 2000;
     s->conf.max_queue_messages = conf->max_queue_messages ? conf->max_queue_messages : 256;
     s->conf.max_queue_bytes = conf->max_queue_bytes ? conf->max_queue_bytes : (size_t)1 << 30;
     s->conf.max_peers = conf->max_peers ? conf->max_peers : 4096;

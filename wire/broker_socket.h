@@ -26,7 +26,6 @@ struct broker_socket;
 
 struct broker_socket_conf {
     const char *endpoint;      /* "ipc:///run/x.sock" (made mode 0600), "inproc://name" */
-    int64_t heartbeat_ms;      /* ZMTP: a silent host is gone after three of these. 0: 2000 */
     size_t max_peers;          /* more are told so by REFUSE. 0: 4096 */
     size_t max_connections;    /* more are closed without a word. 0: twice max_peers */
     int64_t silent_ms;         /* so long a connection may go without broker_socket_admit. 0: 10 s */

@@ -7,13 +7,14 @@
 #include "wire/context.h"
 #include "wire/monitor.h"
 
-enum { HWM = 16, MAX_FRAME_BYTES = 16 << 20, HEARTBEAT_MS = 2000 };
+enum { HWM = 16, MAX_FRAME_BYTES = 16 << 20 };
 
 static int set_int(void *socket, int option, int value)
 {
     return zmq_setsockopt(socket, option, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
+/* No ZMTP heartbeats: set_options of broker_socket.c says why; answering one of ours can end the broker as well. */
 static int set_options(void *socket)
 {
     int64_t max_frame = MAX_FRAME_BYTES;
@@ -22,10 +23,7 @@ static int set_options(void *socket)
     if ((rc = set_int(socket, ZMQ_SNDHWM, HWM)) < 0 || (rc = set_int(socket, ZMQ_RCVHWM, HWM)) < 0 ||
         (rc = set_int(socket, ZMQ_LINGER, WIRE_LINGER_MS)) < 0 || (rc = set_int(socket, ZMQ_IMMEDIATE, 1)) < 0 ||
         (rc = set_int(socket, ZMQ_RECONNECT_IVL, -1)) < 0 || (rc = set_int(socket, ZMQ_CONNECT_TIMEOUT, 5000)) < 0 ||
-        (rc = set_int(socket, ZMQ_HANDSHAKE_IVL, 5000)) < 0 || (rc = set_int(socket, ZMQ_IPV6, 1)) < 0 ||
-        (rc = set_int(socket, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS)) < 0 ||
-        (rc = set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)) < 0 ||
-        (rc = set_int(socket, ZMQ_HEARTBEAT_TTL, 3 * HEARTBEAT_MS)) < 0)
+        (rc = set_int(socket, ZMQ_HANDSHAKE_IVL, 5000)) < 0 || (rc = set_int(socket, ZMQ_IPV6, 1)) < 0)
         return rc;
     return zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof(max_frame)) < 0 ? -errno : 0;
 }

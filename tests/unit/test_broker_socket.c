@@ -368,6 +368,27 @@ static void test_broker_socket_nobody_speaks_after_being_gone(void **state)
     }
 }
 
+/* The broker stood still meanwhile (SIGSTOP, a slow disk), longer than ZMTP's heartbeats would have waited. */
+static void test_broker_socket_a_peer_may_go_with_many_messages_unread(void **state)
+{
+    struct fixture *f = *state;
+    struct broker_socket_event e;
+    int linger_ms = 5000, n_words = 0;
+    void *d;
+
+    open_socket(f, 0, 0);
+    d = dealer(f);
+    assert_int_equal(zmq_setsockopt(d, ZMQ_LINGER, &linger_ms, sizeof(linger_ms)), 0);
+    for (int i = 0; i < 40; i++)
+        say(d, MSG_BYE);
+    (void)zmq_close(d);
+    (void)poll(NULL, 0, 2500);
+    while ((e = next_event(f)).type == BROKER_SOCKET_MESSAGE)
+        n_words++;
+    assert_int_equal(e.type, BROKER_SOCKET_GONE);
+    assert_true(n_words >= 16);
+}
+
 static void test_broker_socket_last_words_keep_their_number_when_a_send_fails_first(void **state)
 {
     struct fixture *f = *state;
@@ -531,6 +552,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_broker_socket_a_dropped_peer_is_heard_no_more, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_a_lost_peer_is_gone_after_its_last_words, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_nobody_speaks_after_being_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_broker_socket_a_peer_may_go_with_many_messages_unread, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_last_words_keep_their_number_when_a_send_fails_first, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_broker_socket_garbage_is_an_event_not_an_error, setup, teardown),
