@@ -192,6 +192,7 @@ static int open_locked(const char *path, const struct env_options *o, unsigned f
         rc = env_find_damage(e, path, err);
         if (rc < 0)
             return rc;
+        e->pages_checked = true;
     }
     (void)mdb_reader_check(e->mdb, &dead); /* slots of killed readers pin old pages; a failure costs only space */
     *ret_empty = fresh;

@@ -24,6 +24,7 @@ struct env {
         MDB_dbi dbi;
     } embeddings[MSG_EMBEDDING_CLS + 1]; /* by kind; once env_open_embeddings succeeded */
     size_t page_bytes;
+    bool pages_checked; /* by env_open */
     int owner_fd; /* flock held: exclusive when writing, shared when reading without lock.mdb; else -1 */
 };
 
@@ -52,6 +53,8 @@ int env_check_pages(const struct env *e, const char *path, const struct pages_re
                     struct err *err) CHECK_RESULT;
 /* The same up to the first problem. -EBADMSG: there is one. */
 int env_find_damage(const struct env *e, const char *path, struct err *err) CHECK_RESULT;
+/* -EBADMSG, with a text that says what to do. */
+int env_damaged(const char *path, const char *what, struct err *err) CHECK_RESULT;
 /* Has nothing been written since an owner closed it (store_close)? */
 bool env_is_closed_in_order(const struct env *e);
 
@@ -69,6 +72,8 @@ int env_read_meta(const struct env *e, MDB_txn *txn, const char *path, struct st
 int env_read_counters(const struct env *e, MDB_txn *txn, struct stored_job_counters *ret, struct err *err) CHECK_RESULT;
 /* How many items `keys` covers. */
 int env_read_keys_covered(const struct env *e, MDB_txn *txn, uint64_t *ret, struct err *err) CHECK_RESULT;
+/* The sum over the entries of `keys` (keys.h). -ENOENT: the store has none, an older version made it. */
+int env_read_keys_sum(const struct env *e, MDB_txn *txn, uint64_t *ret, struct err *err) CHECK_RESULT;
 
 /* The named source of this number. -ENOENT: there is none. */
 int env_read_source(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t number,

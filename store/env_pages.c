@@ -79,8 +79,11 @@ int env_find_damage(const struct env *e, const char *path, struct err *err)
     const struct pages_report report = {first_problem, what};
     int rc = env_check_pages(e, path, &report, err);
 
-    if (rc != -ECANCELED)
-        return rc;
+    return rc == -ECANCELED ? env_damaged(path, what, err) : rc;
+}
+
+int env_damaged(const char *path, const char *what, struct err *err)
+{
     return err_set(err, -EBADMSG,
                    "%s: data.mdb is damaged (%.120s). blipline verify lists what is wrong, blipline export writes what "
                    "can still be read. No run goes on in it: take another store, or a sound copy of this one",

@@ -29,6 +29,8 @@ struct keys_build {
     uint32_t first_unit;
     uint32_t n_parts, part;
     uint32_t next_unit; /* COLLECT: where the manifest is read next */
+    bool summed;        /* what is covered has a sum */
+    uint64_t sum;       /* of that, and of the entries collected since */
     struct keys_entry *entries;
     size_t n, capacity;
     size_t next_entry; /* INSERT */
@@ -86,6 +88,13 @@ static int build_begin(struct store *s, struct err *err)
         rc = env_find_unit(&s->env, txn, &s->memory, k->first_item, s->committed.n_units, &k->first_unit, err);
         if (rc == -ENOENT)
             rc = err_set(err, -EBADMSG, "%s: the manifest ends before n_items", s->path);
+        k->summed = k->first_item == 0;
+        if (rc == 0 && !k->summed) {
+            rc = env_read_keys_sum(&s->env, txn, &k->sum, err);
+            k->summed = rc == 0;
+            if (rc == -ENOENT)
+                rc = 0;
+        }
         mdb_txn_abort(txn);
     }
     if (rc == 0 && k->first_item == 0)
@@ -118,6 +127,7 @@ static int add_entry(struct keys_build *k, const struct row_item *item)
         k->capacity = capacity;
     }
     env_put_be64(e.item, item->item);
+    k->sum += XXH3_64bits(&e, sizeof(e));
     k->entries[k->n++] = e;
     return 0;
 }
@@ -184,9 +194,10 @@ static int insert_entries(struct store *s, struct keys_build *k, struct err *err
             return rc;
     }
     if (end == k->n && k->part + 1 == k->n_parts) {
-        const struct stored_job_counters covered = {.n_items = k->end_item};
+        const struct stored_job_counters covered = {.n_items = k->end_item}, sum = {.n_items = k->sum};
+        int rc = store_put_counters(s, "keys", &covered, err);
 
-        return store_put_counters(s, "keys", &covered, err);
+        return rc == 0 && k->summed ? store_put_counters(s, "keys_sum", &sum, err) : rc;
     }
     return 0;
 }
@@ -218,6 +229,45 @@ static int insert(struct store *s, struct keys_build *k, struct err *err)
     k->n = 0;
     k->next_unit = k->first_unit;
     return 0;
+}
+
+/* Entries of items that are not covered may be there: a build was interrupted. */
+static int sum_entries(MDB_cursor *c, uint64_t covered, uint64_t *ret)
+{
+    struct keys_entry e;
+    MDB_val k, v;
+    int rc;
+
+    *ret = 0;
+    while ((rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) == 0) {
+        if (k.mv_size != sizeof(e.hash) || v.mv_size != sizeof(e.item))
+            return MDB_CORRUPTED;
+        memcpy(e.hash, k.mv_data, sizeof(e.hash));
+        memcpy(e.item, v.mv_data, sizeof(e.item));
+        if (env_get_be64(e.item) < covered)
+            *ret += XXH3_64bits(&e, sizeof(e));
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+int store_keys_check(const struct store *s, MDB_txn *txn, struct err *err)
+{
+    uint64_t expected, sum = 0;
+    MDB_cursor *c;
+    int rc = env_read_keys_sum(&s->env, txn, &expected, err);
+
+    if (rc == -ENOENT)
+        return 0;
+    if (rc < 0)
+        return err_prefix(err, rc, "%s", s->path);
+    rc = mdb_cursor_open(txn, s->env.keys, &c);
+    if (rc == 0) {
+        rc = sum_entries(c, s->keys_covered, &sum);
+        mdb_cursor_close(c);
+    }
+    if (rc != 0 && rc != MDB_CORRUPTED)
+        return err_set(err, env_errno(rc), "%s: keys: %s", s->path, mdb_strerror(rc));
+    return rc == 0 && sum == expected ? 0 : env_damaged(s->path, "an entry of the table keys", err);
 }
 
 int store_keys_step(struct store *s, struct err *err)

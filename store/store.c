@@ -241,6 +241,8 @@ static int read_tables(struct store *s, struct err *err)
         if (rc < 0)
             err_prefix(err, rc, "%s", s->path);
     }
+    if (rc == 0 && s->env.pages_checked)
+        rc = store_keys_check(s, txn, err);
     if (rc == 0) {
         rc = mdb_txn_commit(txn); /* keeps the tables open */
         return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: %s", s->path, mdb_strerror(rc));

@@ -4,6 +4,8 @@
  *   meta      "job" -> JobMeta, "counters" -> JobCounters,
  *             "source:XXXXXXXX" -> Source, by its number in hex digits,
  *             "keys" -> JobCounters of which n_items says how many items `keys` covers (absent: none),
+ *             "keys_sum" -> JobCounters of which n_items is the sum modulo 2^64 over the entries of the covered items,
+ *             XXH3-64 of each entry (absent: an older version made the store),
  *             "closed" -> JobCounters of which n_items is the LMDB transaction that wrote it: the last one of an owner
  *             that closed the store
  *   manifest  unit, 4 bytes -> ManifestUnit

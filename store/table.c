@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 int env_open_tables(struct env *e, MDB_txn *txn, bool create, const char *path, struct err *err)
 {
@@ -103,23 +104,34 @@ int env_read_counters(const struct env *e, MDB_txn *txn, struct stored_job_count
     return rc < 0 ? err_prefix(err, damaged(rc), "meta \"counters\"") : 0;
 }
 
-int env_read_keys_covered(const struct env *e, MDB_txn *txn, uint64_t *ret, struct err *err)
+/* A number that stands in n_items of a row of its own. */
+static int read_number(const struct env *e, MDB_txn *txn, const char *name, uint64_t *ret, struct err *err)
 {
     struct stored_job_counters c;
     MDB_val v;
-    int rc = env_get(txn, e->meta, "keys", 4, &v, err);
+    int rc = env_get(txn, e->meta, name, strlen(name), &v, err);
 
-    if (rc == -ENOENT) {
-        *ret = 0;
-        return 0;
-    }
     if (rc < 0)
         return rc;
     rc = stored_job_counters_decode(v.mv_data, v.mv_size, &c, err);
     if (rc < 0)
-        return err_prefix(err, damaged(rc), "meta \"keys\"");
+        return err_prefix(err, damaged(rc), "meta \"%s\"", name);
     *ret = c.n_items;
     return 0;
+}
+
+int env_read_keys_covered(const struct env *e, MDB_txn *txn, uint64_t *ret, struct err *err)
+{
+    int rc = read_number(e, txn, "keys", ret, err);
+
+    if (rc == -ENOENT)
+        *ret = 0;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int env_read_keys_sum(const struct env *e, MDB_txn *txn, uint64_t *ret, struct err *err)
+{
+    return read_number(e, txn, "keys_sum", ret, err);
 }
 
 void env_source_key(uint32_t number, char ret[ENV_SOURCE_KEY_BYTES + 1])

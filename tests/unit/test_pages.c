@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "store/env.h"
+#include "store/keys.h"
 #include "store/page_format.h"
 #include "tests/unit/store_fixture.h"
 
@@ -369,6 +370,57 @@ static void test_pages_a_damaged_store_is_not_written_to(void **state)
     free(after.bytes);
 }
 
+static int open_and_close(const struct fixture *f, struct err *err)
+{
+    const struct store_options o = {0};
+    struct store *s = NULL;
+    int rc = store_open(f->path, &o, &s, NULL, err);
+
+    if (rc == 0)
+        store_close(s);
+    return rc;
+}
+
+/* Entries of `keys` have no checksum of their own; their sum has. */
+static void test_pages_any_bit_of_a_keys_entry_is_found(void **state)
+{
+    const struct fixture *f = *state;
+    struct store *s = fixture_store(f->path, 8);
+    uint8_t hash[KEYS_HASH_BYTES];
+    unsigned n_places = 0;
+    struct file good, bad;
+    struct err err;
+
+    for (uint64_t first = 0; first < 200; first += 100) { /* the second build adds to the first one's sum */
+        fixture_import(s, first, 100);
+        while (store_keys_wanted(s))
+            assert_int_equal(store_keys_step(s, &err), 0);
+    }
+    store_close(s);
+    assert_int_equal(open_and_close(f, &err), 0);
+    keys_hash("key-00000150", 12, hash);
+    good = load(f->data);
+    bad.n = good.n;
+    bad.bytes = malloc(good.n);
+    assert_non_null(bad.bytes);
+    for (unsigned bit = 0; bit < 8 * (KEYS_HASH_BYTES + 8); bit += 7) {
+        memcpy(bad.bytes, good.bytes, good.n);
+        for (size_t i = 0; i + KEYS_HASH_BYTES + 8 <= good.n; i++)
+            if (memcmp(good.bytes + i, hash, KEYS_HASH_BYTES) == 0) { /* also in pages that are free by now */
+                bad.bytes[i + bit / 8] ^= (uint8_t)(1u << bit % 8);
+                n_places++;
+            }
+        save(f->data, &bad);
+        if (open_and_close(f, &err) != -EBADMSG || !strstr(err.text, "keys") || !strstr(err.text, f->path))
+            fail_msg("bit %u: %s", bit, err.text);
+    }
+    assert_true(n_places > 0);
+    save(f->data, &good);
+    assert_int_equal(open_and_close(f, &err), 0);
+    free(good.bytes);
+    free(bad.bytes);
+}
+
 /* The first branch page leads to one page alone: LMDB asserts that there are two. */
 static void spoil_a_branch(const struct fixture *f)
 {
@@ -550,6 +602,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_pages_any_bit_of_the_free_list_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_heads_and_copies_are_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_a_damaged_store_is_not_written_to, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pages_any_bit_of_a_keys_entry_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_an_assertion_of_lmdb_names_the_store, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_whether_a_store_was_closed_is_known, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_of_a_store_that_is_being_written_are_sound, setup, teardown),
