@@ -98,7 +98,7 @@ BINARIES := $(addprefix $(O)/,blipline blipline-broker blipline-encoder blipline
 NVCC      := nvcc
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))
 CUDA_SRC  := $(wildcard tensor/cuda/*.cu)
-CUDA_PIC  := $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/weight_parts.c tensor/cuda/abi.c)
+CUDA_PIC  := $(patsubst %.c,$(O)/pic/%.o,base/dtype.c base/err.c tensor/tensor.c tensor/weight_parts.c tensor/cuda/abi.c)
 CUDA_SO   := $(if $(filter 1,$(CUDA)),$(O)/libblipline-cuda.so)
 CUDA_ARCH := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=sm_89 -gencode arch=compute_90a,code=sm_90a \
              -gencode arch=compute_90,code=compute_90
@@ -128,7 +128,7 @@ $(O)/tensor/cuda/%.o: tensor/cuda/%.cu
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 # so that a program and the operators of another build are not put together
 DEVICE_ABI := $(O)/gen/tensor/device_abi.h
-$(DEVICE_ABI): tensor/ops.h tensor/tensor.h tensor/device.h base/err.h
+$(DEVICE_ABI): tensor/ops.h tensor/tensor.h tensor/device.h base/dtype.h base/err.h
 	@mkdir -p $(@D)
 	$(Q)cat $^ | cksum | sed 's/\([0-9]*\).*/#define DEVICE_ABI \1u/' > $@
 $(O)/tensor/device.o $(O)/pic/tensor/cuda/abi.o: $(DEVICE_ABI)
@@ -241,7 +241,7 @@ simulate: $(SIMULATE) ## the broker's core in a world of faults: 300 seeds, and 
 
 # In the place of the CUDA operators, for end-to-end tests of what the daemons do with a device that works behind the host.
 LATE_SO := $(O)/tests/e2e/liblate.so
-$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c tensor/cuda/abi.c)
+$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/dtype.c base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c tensor/cuda/abi.c)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 

@@ -64,7 +64,7 @@ static uint64_t row_bytes_of(const struct msg_recipe *r, const struct msg_node *
         const struct msg_embedding_spec *e = &r->embeddings[i];
 
         if (node->tasks & msg_embedding_task(e->kind))
-            n += numbers[e->kind] * msg_dtype_bytes(e->dtype) / (e->first_row ? 32 : 1);
+            n += numbers[e->kind] * dtype_size_bytes(e->dtype) / (e->first_row ? 32 : 1);
     }
     return n;
 }

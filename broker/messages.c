@@ -72,7 +72,7 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
         memcpy(event.hello.fingerprint, h->fingerprint.bytes, sizeof(event.hello.fingerprint));
         log_info("event=worker_hello peer=%llu stage=%s host=%s pid=%u device=%s dtype=%s model=%s",
                  (unsigned long long)p->number, msg_stage_name(h->stage), h->host, h->pid, h->device,
-                 msg_dtype_word(h->dtype), h->model);
+                 dtype_word(h->dtype), h->model);
         broker_feed(b, &event);
         return;
     }

@@ -55,8 +55,8 @@ static int check_row_embeddings(const struct row_record *r, const struct msg_rec
             return err_set(err, -EBADMSG, "item %llu: embedding %s twice", (unsigned long long)r->item, name);
         if (e->dtype != spec->dtype || (spec->first_row && e->rows != 1))
             return err_set(err, -EBADMSG, "item %llu: embedding %s of %u rows in %s, the recipe says %s%s",
-                           (unsigned long long)r->item, name, e->rows, msg_dtype_word(e->dtype),
-                           msg_dtype_word(spec->dtype), spec->first_row ? ", one row" : "");
+                           (unsigned long long)r->item, name, e->rows, dtype_word(e->dtype), dtype_word(spec->dtype),
+                           spec->first_row ? ", one row" : "");
         if (e->rows == 0 && e->kind != MSG_EMBEDDING_ITC_TEXT)
             return err_set(err, -EBADMSG, "item %llu: embedding %s without rows", (unsigned long long)r->item, name);
         have |= msg_embedding_task(e->kind);

@@ -34,7 +34,7 @@ struct broker_peer {
     uint64_t number;
     enum msg_role role; /* 0: has not said HELLO */
     enum msg_stage stage;
-    enum msg_dtype dtype;
+    enum dtype dtype;
     struct msg_fingerprint fingerprint;
     char model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];
     uint32_t hello_pid;          /* of the process, as it says */

@@ -10,7 +10,7 @@
 
 enum { LOOK_MS = 1000, PATIENCE_MS = 3000, STANDSTILL_MS = 20000 };
 
-static enum msg_dtype dtype_of(const struct msg_recipe *r, enum msg_stage stage)
+static enum dtype dtype_of(const struct msg_recipe *r, enum msg_stage stage)
 {
     return stage == MSG_STAGE_ENCODE ? r->dtype_encode : stage == MSG_STAGE_QFORMER ? r->dtype_qformer : r->dtype_llm;
 }
@@ -67,14 +67,14 @@ static void explain(const struct broker *b, const struct broker_job *job, uint32
                        crew.benched->benched);
     else if (crew.n == 0)
         (void)snprintf(text, size, "no %s worker is connected; model %s in %s is wanted (%s)",
-                       msg_stage_name(node->stage), node->model,
-                       msg_dtype_word(dtype_of(&job->open.recipe, node->stage)), short_hex(&node->fingerprint, want));
+                       msg_stage_name(node->stage), node->model, dtype_word(dtype_of(&job->open.recipe, node->stage)),
+                       short_hex(&node->fingerprint, want));
     else
         (void)snprintf(
             text, size,
             "none of %u connected %s workers can do it: model %s in %s is wanted (%s), one has model %s in %s (%s)",
-            crew.n, msg_stage_name(node->stage), node->model, msg_dtype_word(dtype_of(&job->open.recipe, node->stage)),
-            short_hex(&node->fingerprint, want), other->model, msg_dtype_word(other->dtype),
+            crew.n, msg_stage_name(node->stage), node->model, dtype_word(dtype_of(&job->open.recipe, node->stage)),
+            short_hex(&node->fingerprint, want), other->model, dtype_word(other->dtype),
             short_hex(&other->fingerprint, have));
 }
 

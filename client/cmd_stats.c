@@ -167,7 +167,7 @@ static void print_made(const struct stored_job_meta *m)
                printable_text(m->recipe.prompts[i], strlen(m->recipe.prompts[i]), prompt, sizeof(prompt)));
     for (uint32_t i = 0; i < m->recipe.n_embeddings; i++)
         printf("keeps    %s embeddings in %s%s\n", msg_embedding_name(m->recipe.embeddings[i].kind),
-               msg_dtype_word(m->recipe.embeddings[i].dtype), m->recipe.embeddings[i].first_row ? ", first row" : "");
+               dtype_word(m->recipe.embeddings[i].dtype), m->recipe.embeddings[i].first_row ? ", first row" : "");
     if (m->recipe.exif_orientation || m->recipe.grey16_high_byte)
         printf("pixels   %s%s%s\n", m->recipe.exif_orientation ? "turned as EXIF says" : "",
                m->recipe.exif_orientation && m->recipe.grey16_high_byte ? ", " : "",

@@ -29,7 +29,7 @@ static int write_config(const struct daemons_child *c, const struct buf *text, s
 
 static int null_text(const struct plan_worker *w, struct buf *ret)
 {
-    int rc = buf_appendf(ret, "dtype = %s\n", msg_dtype_word(w->dtype ? w->dtype : MSG_DTYPE_F32));
+    int rc = buf_appendf(ret, "dtype = %s\n", dtype_word(w->dtype ? w->dtype : DTYPE_F32));
 
     if (rc < 0 || w->stage == MSG_STAGE_LLM)
         return rc;
@@ -58,7 +58,7 @@ static int model_text(const struct daemons *d, const struct daemons_child *c, st
     (void)snprintf(link, sizeof(link), "%s.model", w->name);
     rc = rundir_plain_path(d->rundir, w->model_dir, link, model, sizeof(model), err);
     if (rc == 0)
-        rc = buf_appendf(ret, "model = %s\ndtype = %s\n", model, msg_dtype_word(w->dtype));
+        rc = buf_appendf(ret, "model = %s\ndtype = %s\n", model, dtype_word(w->dtype));
     if (rc == 0 && w->stage == MSG_STAGE_LLM)
         rc = buf_appendf(ret, "positions = %d\n", w->n_positions);
     return rc;

@@ -17,7 +17,7 @@ static const struct place *hardest(const struct placement *p, const char *device
     const struct place *found = NULL;
 
     for (int i = 0; i < p->n; i++)
-        if (strcmp(p->list[i].device, device) == 0 && (!found || p->list[i].worker->dtype == MSG_DTYPE_F8_E4M3))
+        if (strcmp(p->list[i].device, device) == 0 && (!found || p->list[i].worker->dtype == DTYPE_F8_E4M3))
             found = &p->list[i];
     return found;
 }
@@ -53,7 +53,7 @@ static int write_conf(const struct selftest_place *place, const struct place *at
     int rc;
 
     buf_init(&text, 1 << 14);
-    rc = buf_appendf(&text, "device = %s\ndtype = %s\n", at->device, msg_dtype_word(at->worker->dtype));
+    rc = buf_appendf(&text, "device = %s\ndtype = %s\n", at->device, dtype_word(at->worker->dtype));
     if (rc == 0)
         rc = devices->kind == DEVICE_CPU ? cpu_text(place, at, devices->cpu_isa, &text, err)
                                          : cuda_text(place, at, devices->library, &text, err);

@@ -17,7 +17,7 @@ struct writer {
     const struct export_fields *fields;
     struct sink array, keys;
     enum msg_embedding kind;
-    enum msg_dtype dtype;
+    enum dtype dtype;
     uint32_t rows, cols; /* of the first item's block; all must be alike, but for the rows of itc_text */
     struct export_embedding_counts *counts;
 };
@@ -54,7 +54,7 @@ static int check_shape(struct writer *w, const struct row_embedding *e, uint64_t
     if (e->dtype == w->dtype && e->cols == w->cols && (e->rows == w->rows || w->kind == MSG_EMBEDDING_ITC_TEXT))
         return 0;
     return err_set(err, -EBADMSG, "item %" PRIu64 ": a block of %u x %u %s, the first one is %u x %u %s", item, e->rows,
-                   e->cols, msg_dtype_word(e->dtype), w->rows, w->cols, msg_dtype_word(w->dtype));
+                   e->cols, dtype_word(e->dtype), w->rows, w->cols, dtype_word(w->dtype));
 }
 
 /* A line of the list; `text` -1: the row is the item's. */

@@ -14,6 +14,6 @@
 enum { NPY_HEAD_BYTES = 128, NPY_MAX_DIMS = 3 };
 
 /* dtype F16 or F32. */
-int npy_head(enum msg_dtype dtype, int n_dims, const uint64_t *shape, uint8_t ret[NPY_HEAD_BYTES]) CHECK_RESULT;
+int npy_head(enum dtype dtype, int n_dims, const uint64_t *shape, uint8_t ret[NPY_HEAD_BYTES]) CHECK_RESULT;
 
 #endif

@@ -41,7 +41,7 @@ static void set_null(struct plan_side *s, enum config_task task)
 /* What the recipe leaves open. GPUs compute in bf16 unless told otherwise, as the models were published and are used. */
 static struct plan_dtypes known_dtypes(const struct plan_options *o)
 {
-    const enum msg_dtype usual = o->device == DEVICE_CUDA ? MSG_DTYPE_BF16 : MSG_DTYPE_F32;
+    const enum dtype usual = o->device == DEVICE_CUDA ? DTYPE_BF16 : DTYPE_F32;
     const struct recipe *r = o->recipe;
 
     return (struct plan_dtypes){.encode = r->dtype_encode ? r->dtype_encode : usual,
@@ -52,16 +52,16 @@ static struct plan_dtypes known_dtypes(const struct plan_options *o)
 }
 
 /* Of the tensors that a stage hands on. */
-static uint64_t value_bytes(enum msg_dtype dtype)
+static uint64_t value_bytes(enum dtype dtype)
 {
-    return dtype_size_bytes(dtype_of_activations((enum dtype)dtype));
+    return dtype_size_bytes(dtype_of_activations(dtype));
 }
 
-static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum msg_dtype dtype, unsigned settings,
+static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum dtype dtype, unsigned settings,
                            struct msg_fingerprint *ret, struct err *err)
 {
     struct fingerprint f;
-    int rc = model_stage_fingerprint(c, stage, (enum dtype)dtype, &f, err); /* the numbers are the same */
+    int rc = model_stage_fingerprint(c, stage, dtype, &f, err);
 
     if (rc == 0)
         rc = fingerprint_with_settings(&f, settings);
@@ -201,7 +201,7 @@ static void set_recipe(const struct recipe *from, const struct sides *s, struct 
         (void)msg_text_set(to->score_model, sizeof(to->score_model), s->scorer.name);
     to->dtype_encode = s->dtypes.encode;
     to->dtype_qformer = s->dtypes.qformer;
-    to->dtype_llm = from->stages & RECIPE_CAPTION ? s->dtypes.llm : MSG_DTYPE_F32;
+    to->dtype_llm = from->stages & RECIPE_CAPTION ? s->dtypes.llm : DTYPE_F32;
     to->exif_orientation = from->exif_orientation;
     to->grey16_high_byte = from->grey16_high_byte;
     if (from->stages & RECIPE_SCORE) {

@@ -41,7 +41,7 @@ struct plan_worker {
     const char *name; /* "encoder", "qformer", "llm", "score-encoder", "score-qformer" */
     enum msg_stage stage;
     char model_dir[PATH_MAX]; /* absolute; "": null */
-    enum msg_dtype dtype;
+    enum dtype dtype;
     uint32_t nodes;  /* bit i: it runs node i */
     int rows, width; /* of the tensor that it hands on; null workers need to be told */
     int n_positions; /* language models: of the longest sequence */

@@ -150,9 +150,9 @@ int plan_set_prompts(struct plan *p, const struct recipe *r, const struct plan_s
 /* -- types ----------------------------------------------------------------------------------------------------------
  */
 
-static bool is_gpu_dtype(enum msg_dtype d)
+static bool is_gpu_dtype(enum dtype d)
 {
-    return d == MSG_DTYPE_F16 || d == MSG_DTYPE_F8_E4M3;
+    return d == DTYPE_F16 || d == DTYPE_F8_E4M3;
 }
 
 int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o, enum config_lm lm, struct err *err)
@@ -160,7 +160,7 @@ int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o,
     const bool captions = o->recipe->stages & RECIPE_CAPTION;
     const struct {
         const char *key;
-        enum msg_dtype dtype;
+        enum dtype dtype;
     } all[] = {{"encoder-dtype", d->encode}, {"qformer-dtype", d->qformer}, {"llm-dtype", d->llm}};
 
     for (size_t i = 0; o->device == DEVICE_CPU && i < (captions ? 3 : 2); i++)
@@ -169,12 +169,12 @@ int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o,
                            "--%s %s: the CPU computes in fp32, and bf16 where it has it; take one of them, or a GPU "
                            "(--device cuda:0)",
                            d->qformer == d->encode && d->llm == d->encode ? "dtype" : all[i].key,
-                           msg_dtype_word(all[i].dtype));
-    if (d->qformer == MSG_DTYPE_F8_E4M3)
+                           dtype_word(all[i].dtype));
+    if (d->qformer == DTYPE_F8_E4M3)
         return err_set(err, -EDOM, "--qformer-dtype fp8: the Q-Former is not computed in fp8; take bf16");
-    if (captions && lm == CONFIG_LM_T5 && d->llm == MSG_DTYPE_F16)
+    if (captions && lm == CONFIG_LM_T5 && d->llm == DTYPE_F16)
         return err_set(err, -EDOM, "--llm-dtype fp16: FlanT5's sums grow beyond fp16's 65504; take bf16 or fp32");
-    if (captions && lm == CONFIG_LM_T5 && d->llm == MSG_DTYPE_F8_E4M3)
+    if (captions && lm == CONFIG_LM_T5 && d->llm == DTYPE_F8_E4M3)
         return err_set(err, -EDOM,
                        "--llm-dtype fp8: FlanT5's activations span more than fp8 holds beside one another; take bf16 "
                        "(--llm-dtype bf16; the image encoder may keep fp8)");
@@ -215,7 +215,7 @@ int plan_check_scorer(const struct plan_side *scorer, struct err *err)
 
 static uint64_t embedding_bytes(const struct msg_embedding_spec *e, const struct msg_recipe *r, const struct config *c)
 {
-    uint64_t element = e->dtype == MSG_DTYPE_F16 ? 2 : 4, n_prompts = r->n_prompts ? r->n_prompts : 1;
+    uint64_t element = e->dtype == DTYPE_F16 ? 2 : 4, n_prompts = r->n_prompts ? r->n_prompts : 1;
     uint64_t n_texts = n_prompts * r->decode.n_return + r->n_text_fields;
 
     switch (e->kind) {
@@ -271,7 +271,7 @@ int plan_check_machine(const struct plan *p, enum cpu_isa isa, double machine_by
     if (p->device != DEVICE_CPU)
         return 0;
     for (uint32_t i = 0; i < p->n_workers; i++)
-        if (p->workers[i].dtype == MSG_DTYPE_BF16 && !cpu_isa_has_bf16(isa))
+        if (p->workers[i].dtype == DTYPE_BF16 && !cpu_isa_has_bf16(isa))
             return err_set(
                 err, -EDOM,
                 "the %s in bf16: a CPU computes in bf16 where it has AVX512_BF16, which this one lacks%s; take "

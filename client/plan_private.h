@@ -9,7 +9,7 @@
 
 /* What the stages compute in; none is left open. */
 struct plan_dtypes {
-    enum msg_dtype encode, qformer, llm;
+    enum dtype encode, qformer, llm;
     unsigned encoder_settings; /* what fingerprint_with_settings is told of the image encoder */
 };
 
@@ -41,8 +41,8 @@ double plan_gflop_qformer(const struct config *c, const struct msg_recipe *r, ui
 double plan_gflop_llm(const struct config *c, const struct msg_recipe *r);
 
 /* Bytes of a GPU's memory that a process wants which runs the stage alone, roughly. */
-double plan_bytes_encoder(const struct config *c, enum msg_dtype d, bool gpu);
-double plan_bytes_qformer(const struct config *c, enum msg_dtype d, bool gpu);
-double plan_bytes_llm(const struct config *c, enum msg_dtype d, int n_positions, bool gpu);
+double plan_bytes_encoder(const struct config *c, enum dtype d, bool gpu);
+double plan_bytes_qformer(const struct config *c, enum dtype d, bool gpu);
+double plan_bytes_llm(const struct config *c, enum dtype d, int n_positions, bool gpu);
 
 #endif

@@ -32,7 +32,7 @@ static void show_node(const struct plan *p, uint32_t node, FILE *out)
     const char *between = "";
 
     fprintf(out, "#   %u  %-8s %s in %s", node, msg_stage_name(n->stage), n->model,
-            w && w->dtype ? msg_dtype_word(w->dtype) : "fp32");
+            w && w->dtype ? dtype_word(w->dtype) : "fp32");
     if (n->needs)
         fputs(", after", out);
     for (uint32_t i = 0; i < node; i++)
@@ -118,7 +118,7 @@ static json_t *recipe_json(const struct msg_recipe *r)
     for (uint32_t i = 0; i < r->n_embeddings; i++)
         (void)json_array_append_new(
             embeddings, json_pack("{s:s, s:s, s:b}", "kind", msg_embedding_name(r->embeddings[i].kind), "dtype",
-                                  msg_dtype_word(r->embeddings[i].dtype), "first_row", r->embeddings[i].first_row));
+                                  dtype_word(r->embeddings[i].dtype), "first_row", r->embeddings[i].first_row));
     if (r->itc)
         (void)json_array_append_new(scores, json_string("itc"));
     if (r->itm)
@@ -147,7 +147,7 @@ static json_t *node_json(const struct plan *p, uint32_t node)
         (void)snprintf(hex + 2 * i, 3, "%02x", n->fingerprint.bytes[i]);
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I}", "stage", msg_stage_name(n->stage), "worker",
                      w ? w->name : "", "model", n->model, "fingerprint", hex, "dtype",
-                     w && w->dtype ? msg_dtype_word(w->dtype) : "fp32", "needs", needs, "gives", gives, "out_bytes",
+                     w && w->dtype ? dtype_word(w->dtype) : "fp32", "needs", needs, "gives", gives, "out_bytes",
                      (json_int_t)n->out_bytes);
 }
 
@@ -155,7 +155,7 @@ static json_t *place_json(const struct place *at)
 {
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:o, s:i, s:o}", "name", at->name, "stage", msg_stage_name(at->worker->stage), "device",
-        at->device, "dtype", at->worker->dtype ? msg_dtype_word(at->worker->dtype) : "fp32", "memory_share",
+        at->device, "dtype", at->worker->dtype ? dtype_word(at->worker->dtype) : "fp32", "memory_share",
         at->memory_share > 0 ? json_real(at->memory_share) : json_null(), "threads", at->n_threads, "decode_threads",
         at->worker->stage == MSG_STAGE_ENCODE ? json_integer(at->n_decode_threads) : json_null());
 }

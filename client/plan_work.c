@@ -59,19 +59,19 @@ double plan_gflop_llm(const struct config *c, const struct msg_recipe *r)
 /* -- bytes ----------------------------------------------------------------------------------------------------------
  */
 
-static double weight_bytes(enum msg_dtype d)
+static double weight_bytes(enum dtype d)
 {
-    return d == MSG_DTYPE_F32 ? 4 : d == MSG_DTYPE_F8_E4M3 ? 1 : 2;
+    return d == DTYPE_F32 ? 4 : d == DTYPE_F8_E4M3 ? 1 : 2;
 }
 
-static double activation_bytes(enum msg_dtype d)
+static double activation_bytes(enum dtype d)
 {
-    return d == MSG_DTYPE_F32 ? 4 : 2;
+    return d == DTYPE_F32 ? 4 : 2;
 }
 
 /* Weights, and on a GPU the buffers of a batch: about six rows of the model's width and one of the feed-forward's a
  * token. */
-double plan_bytes_encoder(const struct config *c, enum msg_dtype d, bool gpu)
+double plan_bytes_encoder(const struct config *c, enum dtype d, bool gpu)
 {
     double w = c->vision.width, f = c->vision.ffn_width;
 
@@ -80,7 +80,7 @@ double plan_bytes_encoder(const struct config *c, enum msg_dtype d, bool gpu)
 }
 
 /* A retrieval checkpoint has feed-forwards for texts too, and word embeddings. */
-double plan_bytes_qformer(const struct config *c, enum msg_dtype d, bool gpu)
+double plan_bytes_qformer(const struct config *c, enum dtype d, bool gpu)
 {
     const struct config_qformer *q = &c->qformer;
     double e = q->width, f = q->ffn_width, v = q->vision_width;
@@ -95,7 +95,7 @@ double plan_bytes_qformer(const struct config *c, enum msg_dtype d, bool gpu)
 }
 
 /* Weights, and on a GPU tables and the cache of the usual number of sequences. */
-double plan_bytes_llm(const struct config *c, enum msg_dtype d, int n_positions, bool gpu)
+double plan_bytes_llm(const struct config *c, enum dtype d, int n_positions, bool gpu)
 {
     double w = c->lm_width, table = (double)c->lm_vocab_size * w, matrices, cache;
 

@@ -37,7 +37,7 @@ struct recipe {
     uint32_t n_prompts;
     struct recipe_prompt prompts[MSG_MAX_PROMPTS];
     struct msg_decode decode;
-    enum msg_dtype dtype_encode, dtype_qformer, dtype_llm; /* 0: auto */
+    enum dtype dtype_encode, dtype_qformer, dtype_llm; /* 0: auto */
     bool itc, itm;
     uint32_t n_text_fields;
     char text_fields[MSG_MAX_TEXT_FIELDS][MSG_NAME_SIZE];

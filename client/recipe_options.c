@@ -117,7 +117,7 @@ static int add_lists(const struct recipe *r, const struct recipe *than, struct b
         const struct msg_embedding_spec *e = &r->embeddings[i];
         char value[48];
 
-        (void)snprintf(value, sizeof(value), "%s:%s%s", msg_embedding_name(e->kind), msg_dtype_word(e->dtype),
+        (void)snprintf(value, sizeof(value), "%s:%s%s", msg_embedding_name(e->kind), dtype_word(e->dtype),
                        e->first_row ? ":first" : "");
         rc = add(ret, "embed", value);
     }

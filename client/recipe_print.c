@@ -22,7 +22,7 @@ static int print_embeddings(const struct recipe *r, struct buf *ret)
 
     for (uint32_t i = 0; rc == 0 && i < r->n_embeddings; i++)
         rc = buf_appendf(ret, "embed = %s:%s%s\n", msg_embedding_name(r->embeddings[i].kind),
-                         msg_dtype_word(r->embeddings[i].dtype), r->embeddings[i].first_row ? ":first" : "");
+                         dtype_word(r->embeddings[i].dtype), r->embeddings[i].first_row ? ":first" : "");
     return rc;
 }
 
@@ -80,7 +80,7 @@ static int print_key(const struct recipe *r, const struct recipe_key *k, struct 
         return print_embeddings(r, ret);
     case KEY_DTYPE:
         return buf_appendf(ret, "%s = %s\n", k->name,
-                           *(const enum msg_dtype *)field ? msg_dtype_word(*(const enum msg_dtype *)field) : "auto");
+                           *(const enum dtype *)field ? dtype_word(*(const enum dtype *)field) : "auto");
     case KEY_QUESTION: /* with the prompts, in their order */
     case KEY_DTYPES:   /* one by one */
         return 0;

@@ -22,7 +22,7 @@ enum recipe_key_type {
     KEY_SCORE,    /* itc, itm */
     KEY_FIELD,    /* list */
     KEY_EMBED,    /* list */
-    KEY_DTYPE,    /* enum msg_dtype, 0: auto */
+    KEY_DTYPE,    /* enum dtype, 0: auto */
     KEY_DTYPES,   /* all three of them */
 };
 

@@ -136,8 +136,8 @@ static int set_early(const struct place *p)
 static int set_dtype(const struct place *p)
 {
     static const char *const words[] = {"auto", "fp32", "bf16", "fp16", "fp8", NULL};
-    static const enum msg_dtype dtypes[] = {0, MSG_DTYPE_F32, MSG_DTYPE_BF16, MSG_DTYPE_F16, MSG_DTYPE_F8_E4M3};
-    enum msg_dtype *field = (enum msg_dtype *)((char *)p->r + p->key->offset);
+    static const enum dtype dtypes[] = {0, DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F8_E4M3};
+    enum dtype *field = (enum dtype *)((char *)p->r + p->key->offset);
     int i = find_word(words, p->value);
     struct recipe *r = p->r;
 
@@ -145,10 +145,10 @@ static int set_dtype(const struct place *p)
         return wanted(p, "fp32, bf16, fp16, fp8 or auto");
     if (p->key->type == KEY_DTYPES) {
         r->dtype_encode = r->dtype_llm = dtypes[i];
-        r->dtype_qformer = dtypes[i] == MSG_DTYPE_F8_E4M3 ? MSG_DTYPE_BF16 : dtypes[i];
+        r->dtype_qformer = dtypes[i] == DTYPE_F8_E4M3 ? DTYPE_BF16 : dtypes[i];
         return 0;
     }
-    if (field == &r->dtype_qformer && dtypes[i] == MSG_DTYPE_F8_E4M3)
+    if (field == &r->dtype_qformer && dtypes[i] == DTYPE_F8_E4M3)
         return wanted(p, "fp32, bf16, fp16 or auto (the Q-Former is not computed in fp8)");
     *field = dtypes[i];
     return 0;
@@ -191,7 +191,7 @@ static int add_field(const struct place *p)
 
 static int parse_embedding(const struct place *p, struct msg_embedding_spec *ret)
 {
-    struct msg_embedding_spec e = {.dtype = MSG_DTYPE_F32};
+    struct msg_embedding_spec e = {.dtype = DTYPE_F32};
     char words[64], *rest = words, *word;
 
     if (!msg_text_set(words, sizeof(words), p->value))
@@ -204,7 +204,7 @@ static int parse_embedding(const struct place *p, struct msg_embedding_spec *ret
         return wanted(p, "query, itc, itc_text or cls");
     while ((word = strsep(&rest, ":"))) {
         if (strcmp(word, "fp16") == 0)
-            e.dtype = MSG_DTYPE_F16;
+            e.dtype = DTYPE_F16;
         else if (strcmp(word, "first") == 0 && e.kind == MSG_EMBEDDING_ITC)
             e.first_row = true;
         else if (strcmp(word, "fp32") != 0)

@@ -10,9 +10,9 @@
 static int result_of(const struct worker *w, const struct worker_work *work, uint32_t n_tokens, uint32_t width,
                      struct worker_result *ret, struct err *err)
 {
-    const enum msg_dtype dtype = worker_tensor_dtype(w);
+    const enum dtype dtype = worker_tensor_dtype(w);
     uint32_t shape[3] = {0, n_tokens, width};
-    void *zeros = calloc(work->n_items, (size_t)n_tokens * width * msg_dtype_bytes(dtype));
+    void *zeros = calloc(work->n_items, (size_t)n_tokens * width * dtype_size_bytes(dtype));
     int rc = zeros ? 0 : err_set(err, -ENOMEM, "no memory for zeros");
 
     for (uint32_t i = 0; rc == 0 && i < work->n_items; i++) {

@@ -288,7 +288,7 @@ static bool unwanted(const struct encoder_worker *w, const struct unit *u)
 /* The features of a picture. */
 static size_t feature_bytes(const struct encoder_worker *w)
 {
-    return (size_t)w->n_tokens * w->width * msg_dtype_bytes(worker_tensor_dtype(&w->common));
+    return (size_t)w->n_tokens * w->width * dtype_size_bytes(worker_tensor_dtype(&w->common));
 }
 
 /* Make room for the features when the last picture is in. False: there is nothing to compute for this unit. */

@@ -17,28 +17,9 @@ void msg_release(struct msg *m)
     m->memory = NULL;
 }
 
-size_t msg_dtype_bytes(enum msg_dtype dtype)
-{
-    switch (dtype) {
-    case MSG_DTYPE_U8:
-        return 1;
-    case MSG_DTYPE_F16:
-    case MSG_DTYPE_BF16:
-        return 2;
-    case MSG_DTYPE_F32:
-    case MSG_DTYPE_I32:
-        return 4;
-    case MSG_DTYPE_I64:
-        return 8;
-    case MSG_DTYPE_F8_E4M3: /* no tensor is of it */
-        return 0;
-    }
-    return 0;
-}
-
 int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *ret_item_bytes)
 {
-    uint64_t item = msg_dtype_bytes(t->dtype), bytes;
+    uint64_t item = dtype_size_bytes(t->dtype), bytes;
 
     if (t->n_dims == 0 || t->n_dims > MSG_MAX_DIMS)
         return -EMSGSIZE;

@@ -118,7 +118,7 @@ struct msg_fingerprint {
 };
 
 struct msg_tensor {
-    enum msg_dtype dtype;
+    enum dtype dtype;
     uint32_t n_dims;
     uint32_t shape[MSG_MAX_DIMS]; /* shape[0] may be 0, the others may not */
     enum msg_place place;
@@ -148,7 +148,7 @@ struct msg_hello {
     /* workers only */
     enum msg_stage stage;
     char device[MSG_NAME_SIZE];
-    enum msg_dtype dtype;
+    enum dtype dtype;
     struct msg_fingerprint fingerprint;
     char model[MSG_NAME_SIZE];
     uint32_t window_items;
@@ -345,7 +345,6 @@ int msg_pack(const struct msg *m, struct buf *buf, struct err *err) CHECK_RESULT
 /* Bytes of the whole tensor and of one item of it (shape[0] = 1). -EMSGSIZE past MSG_MAX_TENSOR_BYTES, also on
  * overflow. */
 int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *ret_item_bytes) CHECK_RESULT;
-size_t msg_dtype_bytes(enum msg_dtype dtype); /* 0: not a type, or of no tensor */
 
 const char *msg_type_name(enum msg_type type);             /* "hello"; "?" for none of ours */
 enum msg_task msg_embedding_task(enum msg_embedding kind); /* what a node does that gives it */

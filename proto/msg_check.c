@@ -5,9 +5,9 @@
 
 /* Everything here is said of bytes that a peer chose, or of a struct that a caller of ours filled in wrongly. */
 
-static bool dtype_known(enum msg_dtype d)
+static bool dtype_known(enum dtype d)
 {
-    return msg_dtype_bytes(d) != 0;
+    return dtype_size_bytes(d) != 0;
 }
 
 static bool stage_known(enum msg_stage s)
@@ -147,7 +147,7 @@ static int check_hello(const struct msg_hello *h, struct err *err)
         return 0;
     if (!stage_known(h->stage))
         return err_set(err, -EBADMSG, "hello: stage %d is none", (int)h->stage);
-    if (!dtype_known(h->dtype) && h->dtype != MSG_DTYPE_F8_E4M3)
+    if (!dtype_known(h->dtype) && h->dtype != DTYPE_F8_E4M3)
         return err_set(err, -EBADMSG, "hello: dtype %d is none", (int)h->dtype);
     if (!h->device[0])
         return err_set(err, -EBADMSG, "hello without device");

@@ -77,7 +77,7 @@ static int hello_from_pb(const Blipline__Hello *from, struct msg_hello *to, stru
     to->boot_nonce = from->boot_nonce;
     to->pid = from->pid;
     to->stage = (enum msg_stage)from->stage;
-    to->dtype = (enum msg_dtype)from->dtype;
+    to->dtype = (enum dtype)from->dtype;
     to->window_items = from->window_items;
     to->window_bytes = from->window_bytes;
     if ((rc = TEXT_FROM_PB(to->host, from->host, "host", err)) < 0 ||
@@ -346,7 +346,7 @@ static int tensor_from_pb(const Blipline__Tensor *from, struct msg_tensor *to, s
     if (from->inline_data.len > MSG_MAX_INLINE_BYTES)
         return err_set(err, -EMSGSIZE, "tensor: %zu bytes inside, the limit is %d", from->inline_data.len,
                        MSG_MAX_INLINE_BYTES);
-    to->dtype = (enum msg_dtype)from->dtype;
+    to->dtype = (enum dtype)from->dtype;
     to->n_dims = (uint32_t)from->n_shape;
     for (size_t i = 0; i < from->n_shape; i++)
         to->shape[i] = from->shape[i];

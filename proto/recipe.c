@@ -20,7 +20,7 @@ void msg_recipe_init(struct msg_recipe *r)
                                     .repetition_penalty = 1,
                                     .temperature = 1,
                                     .top_p = 1};
-    r->dtype_encode = r->dtype_qformer = r->dtype_llm = MSG_DTYPE_F32;
+    r->dtype_encode = r->dtype_qformer = r->dtype_llm = DTYPE_F32;
 }
 
 static const char *name_of(const char *const *names, size_t n_names, unsigned number)
@@ -29,16 +29,6 @@ static const char *name_of(const char *const *names, size_t n_names, unsigned nu
 }
 
 #define NAME_OF(names, number) name_of(names, sizeof(names) / sizeof(*(names)), (unsigned)(number))
-
-const char *msg_dtype_word(enum msg_dtype dtype)
-{
-    static const char *const names[] = {
-        "unspecified",         [MSG_DTYPE_F32] = "fp32",  [MSG_DTYPE_F16] = "fp16",  [MSG_DTYPE_BF16] = "bf16",
-        [MSG_DTYPE_U8] = "u8", [MSG_DTYPE_I32] = "int32", [MSG_DTYPE_I64] = "int64", [MSG_DTYPE_F8_E4M3] = "fp8",
-    };
-
-    return NAME_OF(names, dtype);
-}
 
 const char *msg_embedding_name(enum msg_embedding kind)
 {
@@ -155,7 +145,7 @@ static int lists_from_pb(const Blipline__Recipe *from, struct msg_recipe *to, st
     to->n_embeddings = (uint32_t)from->n_embeddings;
     for (size_t i = 0; rc == 0 && i < from->n_embeddings; i++)
         to->embeddings[i] = (struct msg_embedding_spec){.kind = (enum msg_embedding)from->embeddings[i]->kind,
-                                                        .dtype = (enum msg_dtype)from->embeddings[i]->dtype,
+                                                        .dtype = (enum dtype)from->embeddings[i]->dtype,
                                                         .first_row = from->embeddings[i]->first_row};
     return rc;
 }
@@ -169,9 +159,9 @@ int msg_recipe_from_pb(const Blipline__Recipe *from, struct msg_recipe *to, stru
     memset(to, 0, sizeof(*to));
     if (from->decode)
         decode_from_pb(from->decode, &to->decode);
-    to->dtype_encode = (enum msg_dtype)from->dtype_encode;
-    to->dtype_qformer = (enum msg_dtype)from->dtype_qformer;
-    to->dtype_llm = (enum msg_dtype)from->dtype_llm;
+    to->dtype_encode = (enum dtype)from->dtype_encode;
+    to->dtype_qformer = (enum dtype)from->dtype_qformer;
+    to->dtype_llm = (enum dtype)from->dtype_llm;
     to->itc = from->itc;
     to->itm = from->itm;
     to->exif_orientation = from->exif_orientation;
@@ -200,9 +190,9 @@ uint64_t msg_recipe_hash(const struct msg_recipe *r)
 
 /* -- ranges -- */
 
-static bool float_known(enum msg_dtype d)
+static bool float_known(enum dtype d)
 {
-    return (unsigned)d <= MSG_DTYPE_BF16 || d == MSG_DTYPE_F8_E4M3; /* 0: not said */
+    return (unsigned)d <= DTYPE_BF16 || d == DTYPE_F8_E4M3; /* 0: not said */
 }
 
 static int check_decode(const struct msg_decode *d, struct err *err)
@@ -249,9 +239,9 @@ static int check_embeddings(const struct msg_recipe *r, struct err *err)
             return err_set(err, -EBADMSG, "recipe: embedding %u is none", (unsigned)e->kind);
         if (seen & 1U << e->kind)
             return err_set(err, -EBADMSG, "recipe: embedding %s twice", msg_embedding_name(e->kind));
-        if (e->dtype != MSG_DTYPE_F32 && e->dtype != MSG_DTYPE_F16)
+        if (e->dtype != DTYPE_F32 && e->dtype != DTYPE_F16)
             return err_set(err, -EBADMSG, "recipe: embedding %s as %s, not fp16 or fp32", msg_embedding_name(e->kind),
-                           msg_dtype_word(e->dtype));
+                           dtype_word(e->dtype));
         if (e->first_row && e->kind != MSG_EMBEDDING_ITC)
             return err_set(err, -EBADMSG, "recipe: one row of %s; that is for itc alone", msg_embedding_name(e->kind));
         seen |= 1U << e->kind;
@@ -353,7 +343,7 @@ static const char *embedding_words(const struct msg_recipe *r, enum msg_embeddin
 {
     const struct msg_embedding_spec *e = msg_recipe_embedding(r, kind);
 
-    (void)snprintf(buf, 32, "%s%s", e ? msg_dtype_word(e->dtype) : "none", e && e->first_row ? ", first row" : "");
+    (void)snprintf(buf, 32, "%s%s", e ? dtype_word(e->dtype) : "none", e && e->first_row ? ", first row" : "");
     return buf;
 }
 
@@ -386,9 +376,9 @@ int msg_recipe_diff(const struct msg_recipe *a, const struct msg_recipe *b, stru
                 b->score_model[0] ? b->score_model : NULL);
     differ_lists(&d, a, b);
     differ_decode(&d, &a->decode, &b->decode);
-    differ(&d, "encoder dtype", msg_dtype_word(a->dtype_encode), msg_dtype_word(b->dtype_encode));
-    differ(&d, "qformer dtype", msg_dtype_word(a->dtype_qformer), msg_dtype_word(b->dtype_qformer));
-    differ(&d, "llm dtype", msg_dtype_word(a->dtype_llm), msg_dtype_word(b->dtype_llm));
+    differ(&d, "encoder dtype", dtype_word(a->dtype_encode), dtype_word(b->dtype_encode));
+    differ(&d, "qformer dtype", dtype_word(a->dtype_qformer), dtype_word(b->dtype_qformer));
+    differ(&d, "llm dtype", dtype_word(a->dtype_llm), dtype_word(b->dtype_llm));
     differ(&d, "itc", a->itc ? "yes" : "no", b->itc ? "yes" : "no");
     differ(&d, "itm", a->itm ? "yes" : "no", b->itm ? "yes" : "no");
     differ(&d, "exif-orientation", a->exif_orientation ? "apply" : "ignore", b->exif_orientation ? "apply" : "ignore");

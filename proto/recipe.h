@@ -7,6 +7,7 @@
 #define BLIPLINE_PROTO_RECIPE_H
 
 #include "base/buf.h"
+#include "base/dtype.h"
 #include "base/err.h"
 
 #include <stdbool.h>
@@ -21,17 +22,6 @@ enum {
     MSG_MAX_NEW_TOKENS = 65536,
     MSG_MAX_RETURN = 32,
     MSG_MAX_BEAMS = 64,
-};
-
-/* The numbers are those of wire.proto and of tensor/tensor.h. 0 is "not said". */
-enum msg_dtype {
-    MSG_DTYPE_F32 = 1,
-    MSG_DTYPE_F16,
-    MSG_DTYPE_BF16,
-    MSG_DTYPE_U8,
-    MSG_DTYPE_I32,
-    MSG_DTYPE_I64,
-    MSG_DTYPE_F8_E4M3
 };
 
 enum msg_early_stopping { MSG_EARLY_FALSE, MSG_EARLY_TRUE, MSG_EARLY_NEVER };
@@ -62,7 +52,7 @@ enum msg_embedding {
 
 struct msg_embedding_spec {
     enum msg_embedding kind; /* each at most once */
-    enum msg_dtype dtype;    /* F16 or F32 */
+    enum dtype dtype;        /* F16 or F32 */
     bool first_row;          /* ITC alone: one row instead of Q */
 };
 
@@ -73,7 +63,7 @@ struct msg_recipe {
     uint32_t n_prompts;              /* 0: one caption from the bos token alone */
     char prompts[MSG_MAX_PROMPTS][MSG_PROMPT_SIZE];
     struct msg_decode decode;
-    enum msg_dtype dtype_encode, dtype_qformer, dtype_llm;
+    enum dtype dtype_encode, dtype_qformer, dtype_llm;
     uint32_t n_text_fields;
     char text_fields[MSG_MAX_TEXT_FIELDS][MSG_NAME_SIZE];
     bool itc, itm;
@@ -97,7 +87,6 @@ uint64_t msg_recipe_hash(const struct msg_recipe *r);
 /* What the recipe says of an embedding; NULL: it does not ask for it. */
 const struct msg_embedding_spec *msg_recipe_embedding(const struct msg_recipe *r, enum msg_embedding kind);
 
-const char *msg_dtype_word(enum msg_dtype dtype);               /* "fp32", "fp16", "bf16", ...; "?" */
 const char *msg_embedding_name(enum msg_embedding kind);        /* "query", "itc", "itc_text", "cls"; "?" */
 const char *msg_early_stopping_name(enum msg_early_stopping e); /* "false", "true", "never"; "?" */
 

@@ -74,7 +74,7 @@ struct row_item {
 /* A block of numbers: rows * cols of dtype F16 or F32, little endian. */
 struct row_embedding {
     enum msg_embedding kind;
-    enum msg_dtype dtype;
+    enum dtype dtype;
     uint32_t rows, cols;
     const uint8_t *data;
     uint32_t data_bytes;

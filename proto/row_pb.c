@@ -219,11 +219,11 @@ int row_embedding_check(const struct row_embedding *e, struct err *err)
 
     if (e->kind < MSG_EMBEDDING_QUERY || e->kind > MSG_EMBEDDING_CLS)
         return err_set(err, -EBADMSG, "embedding %u is none", (unsigned)e->kind);
-    if (e->dtype != MSG_DTYPE_F32 && e->dtype != MSG_DTYPE_F16)
+    if (e->dtype != DTYPE_F32 && e->dtype != DTYPE_F16)
         return err_set(err, -EBADMSG, "embedding %s: dtype %u, not F16 or F32", msg_embedding_name(e->kind),
                        (unsigned)e->dtype);
     if (e->cols == 0 || __builtin_mul_overflow((uint64_t)e->rows, (uint64_t)e->cols, &bytes) ||
-        __builtin_mul_overflow(bytes, (uint64_t)msg_dtype_bytes(e->dtype), &bytes) || bytes != e->data_bytes)
+        __builtin_mul_overflow(bytes, (uint64_t)dtype_size_bytes(e->dtype), &bytes) || bytes != e->data_bytes)
         return err_set(err, -EBADMSG, "embedding %s: %u bytes for %u x %u", msg_embedding_name(e->kind), e->data_bytes,
                        e->rows, e->cols);
     return 0;
@@ -242,7 +242,7 @@ void row_embedding_to_pb(const struct row_embedding *from, Blipline__Embedding *
 int row_embedding_from_pb(const Blipline__Embedding *from, struct row_embedding *ret, struct err *err)
 {
     struct row_embedding e = {.kind = (enum msg_embedding)from->kind,
-                              .dtype = (enum msg_dtype)from->dtype,
+                              .dtype = (enum dtype)from->dtype,
                               .rows = from->rows,
                               .cols = from->cols,
                               .data = from->data.data,

@@ -69,7 +69,7 @@ bool qformer_unit_scores(const struct qformer_unit *u)
 static int add_embedding(struct row_record *record, const struct msg_embedding_spec *spec, uint32_t rows, uint32_t cols,
                          const float *from, struct buf *bytes)
 {
-    const enum dtype dtype = (enum dtype)spec->dtype;
+    const enum dtype dtype = spec->dtype;
     const size_t n = (size_t)rows * cols, size = n * dtype_size_bytes(dtype);
     struct row_embedding *e = &record->embeddings[record->n_embeddings++];
     int rc = buf_reserve(bytes, size);

@@ -193,7 +193,7 @@ static int group_take(struct qformer_worker *w, struct group *g, int64_t timeout
 /* The projected queries of an image. */
 static size_t projected_bytes(const struct qformer_worker *w)
 {
-    return (size_t)w->shape.n_queries * w->shape.out_width * msg_dtype_bytes(worker_tensor_dtype(&w->common));
+    return (size_t)w->shape.n_queries * w->shape.out_width * dtype_size_bytes(worker_tensor_dtype(&w->common));
 }
 
 static int alloc_results(struct qformer_worker *w, struct group *g)

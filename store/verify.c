@@ -124,7 +124,7 @@ static void check_embeddings(struct verify *c, uint64_t item, bool wanted)
                     wanted ? "missing" : "there, but the item has no results");
         else if (rc > 0 && (e.dtype != spec->dtype || (spec->first_row && e.rows != 1)))
             problem(c, r->unit, (int64_t)item, "item %" PRIu64 ": its embedding %s is %" PRIu32 " rows of %s", item,
-                    name, e.rows, msg_dtype_word(e.dtype));
+                    name, e.rows, dtype_word(e.dtype));
     }
 }
 

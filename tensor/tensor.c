@@ -5,61 +5,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
 #endif
-
-static const struct {
-    enum dtype dtype;
-    size_t size_bytes;
-    const char *names[3]; /* safetensors' spelling first */
-} dtypes[] = {
-    {DTYPE_F32, 4, {"F32", "fp32", "float32"}},    {DTYPE_F16, 2, {"F16", "fp16", "float16"}},
-    {DTYPE_BF16, 2, {"BF16", "bf16", "bfloat16"}}, {DTYPE_U8, 1, {"U8", "u8", "uint8"}},
-    {DTYPE_I32, 4, {"I32", "i32", "int32"}},       {DTYPE_I64, 8, {"I64", "i64", "int64"}},
-    {DTYPE_F8_E4M3, 1, {"FP8", "fp8", "e4m3"}}, /* not as in safetensors: nothing is read or written in it */
-};
-#define N_DTYPES (sizeof(dtypes) / sizeof(dtypes[0]))
-
-size_t dtype_size_bytes(enum dtype dtype)
-{
-    for (size_t i = 0; i < N_DTYPES; i++)
-        if (dtypes[i].dtype == dtype)
-            return dtypes[i].size_bytes;
-    return 0;
-}
-
-const char *dtype_name(enum dtype dtype)
-{
-    for (size_t i = 0; i < N_DTYPES; i++)
-        if (dtypes[i].dtype == dtype)
-            return dtypes[i].names[0];
-    return "?";
-}
-
-int dtype_parse(const char *name, enum dtype *ret_dtype)
-{
-    for (size_t i = 0; i < N_DTYPES; i++)
-        for (size_t j = 0; j < 3; j++)
-            if (strcasecmp(dtypes[i].names[j], name) == 0) {
-                *ret_dtype = dtypes[i].dtype;
-                return 0;
-            }
-    return -EINVAL;
-}
-
-bool dtype_is_float(enum dtype dtype)
-{
-    return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16;
-}
-
-enum dtype dtype_of_activations(enum dtype dtype)
-{
-    return dtype == DTYPE_F8_E4M3 ? DTYPE_BF16 : dtype;
-}
 
 int tensor_n_elements(const struct tensor *t, int64_t *ret_n)
 {

@@ -9,22 +9,12 @@
 #ifndef BLIPLINE_TENSOR_TENSOR_H
 #define BLIPLINE_TENSOR_TENSOR_H
 
+#include "base/dtype.h"
 #include "base/err.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* The numbers are part of the wire protocol and of fingerprints: never renumber. */
-enum dtype {
-    DTYPE_F32 = 1,
-    DTYPE_F16,
-    DTYPE_BF16,
-    DTYPE_U8,
-    DTYPE_I32,
-    DTYPE_I64,
-    DTYPE_F8_E4M3, /* how matrices are multiplied ("fp8"), never the type of a tensor: activations are DTYPE_BF16 then */
-};
 
 #define TENSOR_MAX_DIMS 4
 
@@ -34,13 +24,6 @@ struct tensor {
     int64_t shape[TENSOR_MAX_DIMS];
     void *data;
 };
-
-size_t dtype_size_bytes(enum dtype dtype);                             /* 0: not a type */
-const char *dtype_name(enum dtype dtype);                              /* "F32", as safetensors spells it; "?" */
-int dtype_parse(const char *name, enum dtype *ret_dtype) CHECK_RESULT; /* any case; also "fp32", "float32", ... */
-bool dtype_is_float(enum dtype dtype);                                 /* F32, F16, BF16 */
-/* The type of activations, and of the tensors that travel, where a stage computes in `dtype`. */
-enum dtype dtype_of_activations(enum dtype dtype);
 
 int tensor_n_elements(const struct tensor *t, int64_t *ret_n) CHECK_RESULT;
 int tensor_size_bytes(const struct tensor *t, size_t *ret_bytes) CHECK_RESULT;

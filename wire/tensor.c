@@ -155,13 +155,13 @@ static int new_in_frames(const struct msg_tensor *desc, const void *data, size_t
     return rc;
 }
 
-int wire_tensor_new(enum msg_dtype dtype, const uint32_t *shape, uint32_t n_dims, const void *data,
+int wire_tensor_new(enum dtype dtype, const uint32_t *shape, uint32_t n_dims, const void *data,
                     void (*release)(void *arg), void *arg, struct wire_tensor **ret, struct err *err)
 {
     struct msg_tensor desc = {.dtype = dtype, .n_dims = n_dims, .place = MSG_PLACE_INLINE};
     uint64_t bytes, item_bytes, frame_items;
 
-    if (n_dims == 0 || n_dims > MSG_MAX_DIMS || msg_dtype_bytes(dtype) == 0)
+    if (n_dims == 0 || n_dims > MSG_MAX_DIMS || dtype_size_bytes(dtype) == 0)
         return err_set(err, -EINVAL, "tensor of %u dimensions and dtype %d", n_dims, (int)dtype);
     memcpy(desc.shape, shape, n_dims * sizeof(*shape));
     if (msg_tensor_bytes(&desc, &bytes, &item_bytes) < 0)
@@ -239,7 +239,7 @@ static uint64_t hash_and_copy(const struct wire_tensor *t, uint8_t *dst)
     return XXH3_64bits_digest(&state);
 }
 
-static int check_kind(const struct wire_tensor *t, enum msg_dtype dtype, const uint32_t *shape, uint32_t n_dims,
+static int check_kind(const struct wire_tensor *t, enum dtype dtype, const uint32_t *shape, uint32_t n_dims,
                       struct err *err)
 {
     if (t->desc.dtype != dtype)
@@ -264,7 +264,7 @@ static int check_hash(const struct wire_tensor *t, uint8_t *dst, struct err *err
     return 0;
 }
 
-int wire_tensor_verify(const struct wire_tensor *t, enum msg_dtype dtype, const uint32_t *shape, uint32_t n_dims,
+int wire_tensor_verify(const struct wire_tensor *t, enum dtype dtype, const uint32_t *shape, uint32_t n_dims,
                        struct err *err)
 {
     int rc = check_kind(t, dtype, shape, n_dims, err);
@@ -272,8 +272,8 @@ int wire_tensor_verify(const struct wire_tensor *t, enum msg_dtype dtype, const 
     return rc < 0 ? rc : check_hash(t, NULL, err);
 }
 
-int wire_tensor_gather(const struct wire_tensor *t, enum msg_dtype dtype, const uint32_t *shape, uint32_t n_dims,
-                       void *dst, size_t dst_bytes, struct err *err)
+int wire_tensor_gather(const struct wire_tensor *t, enum dtype dtype, const uint32_t *shape, uint32_t n_dims, void *dst,
+                       size_t dst_bytes, struct err *err)
 {
     int rc = check_kind(t, dtype, shape, n_dims, err);
 

@@ -23,7 +23,7 @@ struct wire_tensor;
 /* Hash `data` and wrap it; its size follows from dtype and shape (shape[0] = items). At most 4 KiB travel inside the
  * envelope (release is then called before this returns). `release` may be NULL: the bytes are copied.
  * On failure `release` has not been called. -EMSGSIZE when one item passes 8 MiB. */
-int wire_tensor_new(enum msg_dtype dtype, const uint32_t *shape, uint32_t n_dims, const void *data,
+int wire_tensor_new(enum dtype dtype, const uint32_t *shape, uint32_t n_dims, const void *data,
                     void (*release)(void *arg), void *arg, struct wire_tensor **ret, struct err *err) CHECK_RESULT;
 /* Frees the struct and its references; the bytes live on in messages that carry them. NULL is fine. */
 void wire_tensor_free(struct wire_tensor *t);
@@ -36,10 +36,10 @@ const uint8_t *wire_tensor_frame(const struct wire_tensor *t, uint32_t i, size_t
 uint32_t wire_tensor_n_frames(const struct wire_tensor *t);
 
 /* Is it `dtype` of `shape` (a 0 in `shape` accepts any number there; shape NULL: any), and is the hash right? */
-int wire_tensor_verify(const struct wire_tensor *t, enum msg_dtype dtype, const uint32_t *shape, uint32_t n_dims,
+int wire_tensor_verify(const struct wire_tensor *t, enum dtype dtype, const uint32_t *shape, uint32_t n_dims,
                        struct err *err) CHECK_RESULT;
 /* The same while copying all bytes to `dst` (exactly dst_bytes). On failure the contents of dst are undefined. */
-int wire_tensor_gather(const struct wire_tensor *t, enum msg_dtype dtype, const uint32_t *shape, uint32_t n_dims,
-                       void *dst, size_t dst_bytes, struct err *err) CHECK_RESULT;
+int wire_tensor_gather(const struct wire_tensor *t, enum dtype dtype, const uint32_t *shape, uint32_t n_dims, void *dst,
+                       size_t dst_bytes, struct err *err) CHECK_RESULT;
 
 #endif

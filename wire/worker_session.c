@@ -24,7 +24,7 @@ static int check_conf(const struct worker_session_conf *c, struct err *err)
     if (!wire_context())
         return err_set(err, -EINVAL, "wire_init was not called");
     if (c->stage < MSG_STAGE_ENCODE || c->stage > MSG_STAGE_LLM ||
-        (msg_dtype_bytes(c->dtype) == 0 && c->dtype != MSG_DTYPE_F8_E4M3)) /* which no tensor is of */
+        (dtype_size_bytes(c->dtype) == 0 && c->dtype != DTYPE_F8_E4M3)) /* which no tensor is of */
         return err_set(err, -EINVAL, "no such stage or dtype");
     if (c->window_items == 0 || c->window_items > MSG_MAX_ROWS)
         return err_set(err, -EINVAL, "a window of %u items, not 1 to %d", c->window_items, MSG_MAX_ROWS);

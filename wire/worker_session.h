@@ -41,7 +41,7 @@ struct worker_session_conf {
     const char *endpoint;
     enum msg_stage stage;
     const char *device; /* "cpu", "null", "cuda:0" */
-    enum msg_dtype dtype;
+    enum dtype dtype;
     struct msg_fingerprint fingerprint; /* zeroed for device null */
     const char *model;                  /* the checkpoint's name; may be NULL */
     uint32_t window_items;              /* held at once, in all; at least one unit's worth */

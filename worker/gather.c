@@ -69,12 +69,12 @@ int worker_gather_check(const struct worker_work *work, uint32_t tensor, uint32_
         return err_set(err, -EINVAL, "%u tensors, one more is wanted", work->n_tensors);
     t = work->tensors[tensor];
     d = wire_tensor_desc(t);
-    if (d->dtype != MSG_DTYPE_F32 && d->dtype != MSG_DTYPE_F16 && d->dtype != MSG_DTYPE_BF16)
-        return err_set(err, -EINVAL, "tensor of %s, a float type is wanted", msg_dtype_word(d->dtype));
+    if (d->dtype != DTYPE_F32 && d->dtype != DTYPE_F16 && d->dtype != DTYPE_BF16)
+        return err_set(err, -EINVAL, "tensor of %s, a float type is wanted", dtype_word(d->dtype));
     rc = check_shape(work, d, selection_of(work, tensor), n_dims, shape, err);
     if (rc == 0)
         rc = wire_tensor_verify(t, d->dtype, NULL, 0, err);
-    return rc < 0 ? rc : check_frames(t, row_elements(d) * msg_dtype_bytes(d->dtype), err);
+    return rc < 0 ? rc : check_frames(t, row_elements(d) * dtype_size_bytes(d->dtype), err);
 }
 
 void worker_gather(const struct worker_work *work, uint32_t tensor, uint32_t first, uint32_t n, enum dtype dtype,
@@ -83,7 +83,7 @@ void worker_gather(const struct worker_work *work, uint32_t tensor, uint32_t fir
     const struct msg_selection *s = selection_of(work, tensor);
     const struct wire_tensor *t = work->tensors[tensor];
     const struct msg_tensor *d = wire_tensor_desc(t);
-    const size_t len = row_elements(d), from_bytes = len * msg_dtype_bytes(d->dtype);
+    const size_t len = row_elements(d), from_bytes = len * dtype_size_bytes(d->dtype);
     const size_t to_bytes = len * dtype_size_bytes(dtype);
     uint32_t row = 0, item = 0; /* of the tensor; of those selected */
 
@@ -96,8 +96,7 @@ void worker_gather(const struct worker_work *work, uint32_t tensor, uint32_t fir
                 continue;
             if (item > first + n)
                 return;
-            tensor_convert((char *)dst + (size_t)(item - 1 - first) * to_bytes, dtype, at + k, (enum dtype)d->dtype,
-                           len);
+            tensor_convert((char *)dst + (size_t)(item - 1 - first) * to_bytes, dtype, at + k, d->dtype, len);
         }
     }
 }

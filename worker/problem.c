@@ -32,7 +32,7 @@ void item_problem_record(const struct item_problem *p, uint64_t item, struct row
 
 static bool is_finite(const struct row_embedding *e)
 {
-    const enum dtype dtype = (enum dtype)e->dtype;
+    const enum dtype dtype = e->dtype;
     const size_t size = dtype_size_bytes(dtype), n = e->data_bytes / size;
     float part[256];
 

@@ -95,13 +95,13 @@ enum dtype worker_dtype(const struct device_conf *d)
     return d->fp8 ? DTYPE_F8_E4M3 : d->act_dtype;
 }
 
-enum msg_dtype worker_tensor_dtype(const struct worker *w)
+enum dtype worker_tensor_dtype(const struct worker *w)
 {
     struct device_conf d;
 
     if (w->ops)
-        return (enum msg_dtype)w->ops->act_dtype; /* the numbers agree */
-    return worker_device(w->conf, &d, NULL) < 0 ? MSG_DTYPE_F32 : (enum msg_dtype)d.act_dtype;
+        return w->ops->act_dtype;
+    return worker_device(w->conf, &d, NULL) < 0 ? DTYPE_F32 : d.act_dtype;
 }
 
 /* Several processes on one card take turns on it, unless MPS lets them share it. */
@@ -189,8 +189,8 @@ static void log_ready(const struct worker *w, const struct worker_session_conf *
         (void)snprintf(memory, sizeof(memory), " device_bytes=%zu free_bytes=%zu",
                        w->device_bytes > free_bytes ? w->device_bytes - free_bytes : 0, free_bytes);
     log_info("event=ready stage=%s device=%s dtype=%s model=%s threads=%lld batch=%d window_items=%u load_ms=%lld%s",
-             msg_stage_name(c->stage), c->device, msg_dtype_word(c->dtype), c->model, (long long)w->conf->threads,
-             w->batch, c->window_items, (long long)(clock_mono_ms() - w->started_ms), memory);
+             msg_stage_name(c->stage), c->device, dtype_word(c->dtype), c->model, (long long)w->conf->threads, w->batch,
+             c->window_items, (long long)(clock_mono_ms() - w->started_ms), memory);
 }
 
 int worker_start(struct worker *w, struct err *err)
@@ -209,7 +209,7 @@ int worker_start(struct worker *w, struct err *err)
     if (rc < 0)
         return rc;
     conf.window_items = worker_window_items(w);
-    conf.dtype = (enum msg_dtype)worker_dtype(&device); /* the numbers agree */
+    conf.dtype = worker_dtype(&device);
     file_base_name(w->conf->model, name, sizeof(name));
     if (w->checkpoint) {
         rc = model_stage_fingerprint(w->checkpoint, w->stage, worker_dtype(&device), &fingerprint, err);

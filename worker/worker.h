@@ -133,7 +133,7 @@ int worker_device(const struct worker_conf *conf, struct device_conf *ret, struc
 /* The type that stands in fingerprints and in Hello: that of activations, or F8_E4M3. */
 enum dtype worker_dtype(const struct device_conf *d);
 /* Of the tensors that this daemon sends, also with device = null. */
-enum msg_dtype worker_tensor_dtype(const struct worker *w);
+enum dtype worker_tensor_dtype(const struct worker *w);
 
 /* Open the device and the checkpoint, and check the tensors of the stage. */
 int worker_open(struct worker *w, struct err *err) CHECK_RESULT;

@@ -113,7 +113,7 @@ static void *producer_main(void *arg)
     void *d = dealer_open();
     char byte;
 
-    if (!data || wire_tensor_new(MSG_DTYPE_U8, shape, 2, data, free, data, &t, NULL) < 0)
+    if (!data || wire_tensor_new(DTYPE_U8, shape, 2, data, free, data, &t, NULL) < 0)
         die("tensor");
     for (int i = 0; i < s->n_messages; i++) {
         if (i >= WINDOW && zmq_recv(d, &byte, 1, 0) < 0)

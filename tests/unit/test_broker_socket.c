@@ -452,7 +452,7 @@ static void test_broker_socket_slow_peer_fills_only_its_own_queue(void **state)
     quick = dealer(f);
     say(slow, MSG_DRAIN);
     peer = next_event(f).peer;
-    assert_int_equal(wire_tensor_new(MSG_DTYPE_F32, shape, 2, zeros, NULL, NULL, &t, NULL), 0);
+    assert_int_equal(wire_tensor_new(DTYPE_F32, shape, 2, zeros, NULL, NULL, &t, NULL), 0);
     for (;;) {
         struct row_item item = {.key = (const uint8_t *)"k", .key_bytes = 1};
         struct buf rows;

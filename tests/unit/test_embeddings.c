@@ -44,8 +44,8 @@ static struct store *open_store(const char *path, uint32_t n_items)
     struct err err;
 
     meta.recipe.n_embeddings = 2;
-    meta.recipe.embeddings[0] = (struct msg_embedding_spec){MSG_EMBEDDING_QUERY, MSG_DTYPE_F32, false};
-    meta.recipe.embeddings[1] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC, MSG_DTYPE_F16, true};
+    meta.recipe.embeddings[0] = (struct msg_embedding_spec){MSG_EMBEDDING_QUERY, DTYPE_F32, false};
+    meta.recipe.embeddings[1] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC, DTYPE_F16, true};
     if (store_open(path, &o, &s, NULL, &err) < 0)
         fail_msg("%s", err.text);
     fixture_import(s, 0, n_items);
@@ -68,11 +68,11 @@ struct unit_embeddings {
 static void add_embedding(struct unit_embeddings *u, uint32_t index, uint64_t item, enum msg_embedding kind)
 {
     uint8_t data[ROWS * COLS * 4];
-    struct row_embedding e = {kind, MSG_DTYPE_F32, ROWS, COLS, data, sizeof(data)};
+    struct row_embedding e = {kind, DTYPE_F32, ROWS, COLS, data, sizeof(data)};
     size_t start = u->bytes.size_bytes;
 
     if (kind != MSG_EMBEDDING_QUERY)
-        e = (struct row_embedding){kind, MSG_DTYPE_F16, 1, COLS, data, COLS * 2};
+        e = (struct row_embedding){kind, DTYPE_F16, 1, COLS, data, COLS * 2};
     fill(data, e.data_bytes, item, kind);
     assert_int_equal(stored_embedding_encode(&e, &u->bytes), 0);
     u->list[u->n++] = (struct store_embedding){index, kind, (uint32_t)start, (uint32_t)(u->bytes.size_bytes - start)};

@@ -15,7 +15,7 @@
 enum { ROWS = 11, WIDTH = 6 };
 
 /* Row r is r, r + 0.5, r + 1, ...: exact in all three types. */
-static struct wire_tensor *tensor_of(enum msg_dtype dtype, uint32_t n_rows, uint32_t width)
+static struct wire_tensor *tensor_of(enum dtype dtype, uint32_t n_rows, uint32_t width)
 {
     const uint32_t shape[2] = {n_rows, width};
     float *values = malloc((size_t)n_rows * width * sizeof(float));
@@ -27,7 +27,7 @@ static struct wire_tensor *tensor_of(enum msg_dtype dtype, uint32_t n_rows, uint
     for (uint32_t i = 0; i < n_rows; i++)
         for (uint32_t k = 0; k < width; k++)
             values[i * width + k] = (float)(i % 100) + 0.5F * (float)(k % 8);
-    tensor_from_f32(data, (enum dtype)dtype, values, (size_t)n_rows * width);
+    tensor_from_f32(data, dtype, values, (size_t)n_rows * width);
     if (wire_tensor_new(dtype, shape, 2, data, NULL, NULL, &t, &err) < 0)
         fail_msg("%s", err.text);
     free(values);
@@ -55,12 +55,12 @@ static void assert_row(const float *got, uint32_t width, uint32_t row)
 
 static void test_gather_gives_any_float_type_from_any(void **state)
 {
-    static const enum msg_dtype dtypes[] = {MSG_DTYPE_F32, MSG_DTYPE_F16, MSG_DTYPE_BF16};
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     const uint32_t shape[2] = {ROWS, WIDTH};
 
     (void)state;
     for (size_t i = 0; i < 9; i++) {
-        const enum dtype to = (enum dtype)dtypes[i / 3];
+        const enum dtype to = dtypes[i / 3];
         struct wire_tensor *t = tensor_of(dtypes[i % 3], ROWS, WIDTH);
         const struct worker_work work = {.n_items = ROWS, .n_tensors = 1, .tensors = {t}};
         float raw[ROWS][WIDTH], got[ROWS][WIDTH];
@@ -80,7 +80,7 @@ static void test_gather_gives_any_float_type_from_any(void **state)
 static void test_gather_keeps_what_a_selection_says(void **state)
 {
     enum { MANY = 40, WIDE = 200000 }; /* 0.8 MB a row: 10 rows a frame */
-    struct wire_tensor *t = tensor_of(MSG_DTYPE_F32, MANY, WIDE);
+    struct wire_tensor *t = tensor_of(DTYPE_F32, MANY, WIDE);
     struct msg_selection s = {.tensor = 1, .n_bytes = MANY / 8};
     struct worker_work work = {.n_tensors = 2, .tensors = {t, t}, .n_selections = 1, .selections = &s};
     uint32_t kept[MANY], shape[2] = {0, WIDE};
@@ -111,7 +111,7 @@ static void test_gather_keeps_what_a_selection_says(void **state)
 
 static void test_gather_refuses_what_was_not_wanted(void **state)
 {
-    struct wire_tensor *t = tensor_of(MSG_DTYPE_F32, ROWS, WIDTH), *whole;
+    struct wire_tensor *t = tensor_of(DTYPE_F32, ROWS, WIDTH), *whole;
     const uint32_t shape[2] = {ROWS, WIDTH}, wide[2] = {ROWS, WIDTH + 1}, fewer[2] = {ROWS - 1, WIDTH};
     const int32_t numbers[ROWS * WIDTH] = {0};
     struct worker_work work = {.n_items = ROWS, .n_tensors = 1, .tensors = {t}};
@@ -122,7 +122,7 @@ static void test_gather_refuses_what_was_not_wanted(void **state)
     assert_int_equal(worker_gather_check(&work, 0, 1, shape, &err), -EINVAL);
     assert_int_equal(worker_gather_check(&work, 0, 2, wide, &err), -EINVAL);
     assert_int_equal(worker_gather_check(&work, 0, 2, fewer, &err), -EINVAL);
-    assert_int_equal(wire_tensor_new(MSG_DTYPE_I32, shape, 2, numbers, NULL, NULL, &whole, &err), 0);
+    assert_int_equal(wire_tensor_new(DTYPE_I32, shape, 2, numbers, NULL, NULL, &whole, &err), 0);
     work.tensors[0] = whole;
     assert_int_equal(worker_gather_check(&work, 0, 2, shape, &err), -EINVAL);
     assert_non_null(strstr(err.text, "float"));
@@ -132,7 +132,7 @@ static void test_gather_refuses_what_was_not_wanted(void **state)
 
 static void test_gather_sees_changed_bytes(void **state)
 {
-    struct wire_tensor *t = tensor_of(MSG_DTYPE_BF16, ROWS, WIDTH);
+    struct wire_tensor *t = tensor_of(DTYPE_BF16, ROWS, WIDTH);
     const struct worker_work work = {.n_items = ROWS, .n_tensors = 1, .tensors = {t}};
     const uint32_t shape[2] = {ROWS, WIDTH};
     struct err err;

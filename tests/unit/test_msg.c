@@ -45,25 +45,25 @@ static void fill_recipe(struct msg_recipe *r)
                                     .top_k = 50,
                                     .top_p = 0.9F,
                                     .seed = 1ULL << 60};
-    r->dtype_llm = MSG_DTYPE_BF16;
+    r->dtype_llm = DTYPE_BF16;
     r->n_text_fields = 1;
     strcpy(r->text_fields[0], "caption");
     r->itc = r->itm = r->exif_orientation = true;
     r->n_embeddings = 2;
-    r->embeddings[0] = (struct msg_embedding_spec){MSG_EMBEDDING_QUERY, MSG_DTYPE_F16, false};
-    r->embeddings[1] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC, MSG_DTYPE_F32, true};
+    r->embeddings[0] = (struct msg_embedding_spec){MSG_EMBEDDING_QUERY, DTYPE_F16, false};
+    r->embeddings[1] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC, DTYPE_F32, true};
 }
 
 static void fill_tensors(struct msg *m, uint32_t n_items)
 {
     m->n_tensors = 2;
-    m->tensors[0] = (struct msg_tensor){.dtype = MSG_DTYPE_F32,
+    m->tensors[0] = (struct msg_tensor){.dtype = DTYPE_F32,
                                         .n_dims = 3,
                                         .shape = {n_items, 257, 1408},
                                         .place = MSG_PLACE_FRAME,
                                         .xxh3 = 0xdeadbeefcafef00dULL,
                                         .n_frames = n_items};
-    m->tensors[1] = (struct msg_tensor){.dtype = MSG_DTYPE_U8,
+    m->tensors[1] = (struct msg_tensor){.dtype = DTYPE_U8,
                                         .n_dims = 2,
                                         .shape = {n_items, 2},
                                         .place = MSG_PLACE_INLINE,
@@ -84,7 +84,7 @@ static void fill_workers_part(struct msg *m)
                                       .pid = 4711,
                                       .stage = MSG_STAGE_QFORMER,
                                       .device = "cuda:0",
-                                      .dtype = MSG_DTYPE_F8_E4M3,
+                                      .dtype = DTYPE_F8_E4M3,
                                       .fingerprint = {16, "0123456789abcdef"},
                                       .model = "m",
                                       .window_items = 256,
@@ -501,7 +501,7 @@ struct bad_case {
 SPOIL(bad_version, m->version = 3)
 SPOIL(bad_stage, m->hello.stage = (enum msg_stage)9)
 SPOIL(bad_role, m->hello.role = (enum msg_role)0)
-SPOIL(bad_dtype, m->tensors[0].dtype = MSG_DTYPE_F8_E4M3)
+SPOIL(bad_dtype, m->tensors[0].dtype = DTYPE_F8_E4M3)
 SPOIL(bad_fingerprint, m->hello.fingerprint.n_bytes = 15)
 SPOIL(no_window, m->hello.window_items = 0)
 SPOIL(bad_versions, m->hello.min_version = 4)
@@ -531,7 +531,7 @@ SPOIL(temperature, m->work.recipe.decode.temperature = NAN)
 SPOIL(top_p, m->work.recipe.decode.top_p = 1.5F)
 SPOIL(length_penalty, m->work.recipe.decode.length_penalty = INFINITY)
 SPOIL(embedding_twice, m->work.recipe.embeddings[1].kind = MSG_EMBEDDING_QUERY)
-SPOIL(embedding_dtype, m->work.recipe.embeddings[1].dtype = MSG_DTYPE_BF16)
+SPOIL(embedding_dtype, m->work.recipe.embeddings[1].dtype = DTYPE_BF16)
 SPOIL(work_tasks, m->work.tasks = 64)
 SPOIL(selection_bytes, m->work.selections[0].n_bytes = 3)
 SPOIL(selection_count, m->work.selections[0].rows[0] ^= 1)
@@ -695,7 +695,7 @@ static void test_msg_recipe_diff_names_each_field(void **state)
     b.n_prompts = 0;
     b.decode.max_new_tokens = 30;
     b.decode.top_p = 0.5F;
-    b.dtype_llm = MSG_DTYPE_F32;
+    b.dtype_llm = DTYPE_F32;
     b.n_embeddings = 1;
     strcpy(b.model, "other");
     assert_int_equal(msg_recipe_diff(&a, &b, &words), 7);
@@ -748,8 +748,8 @@ static void test_msg_recipe_diff_and_hash_miss_no_field(void **state)
     a->n_text_fields = a->n_text_fields ? a->n_text_fields : 1;
     if (!a->text_fields[0][0])
         strcpy(a->text_fields[0], "caption");
-    a->dtype_encode = a->dtype_qformer = MSG_DTYPE_F32;
-    a->embeddings[0].dtype = MSG_DTYPE_F32;
+    a->dtype_encode = a->dtype_qformer = DTYPE_F32;
+    a->embeddings[0].dtype = DTYPE_F32;
     a->decode.early_stopping = MSG_EARLY_FALSE;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         buf_init(&words, 0);

@@ -9,7 +9,7 @@
 
 #include "client/npy.h"
 
-static void check(enum msg_dtype dtype, int n_dims, const uint64_t *shape, const char *want)
+static void check(enum dtype dtype, int n_dims, const uint64_t *shape, const char *want)
 {
     uint8_t head[NPY_HEAD_BYTES];
 
@@ -24,10 +24,10 @@ static void check(enum msg_dtype dtype, int n_dims, const uint64_t *shape, const
 static void test_npy_head_is_numpys(void **state)
 {
     (void)state;
-    check(MSG_DTYPE_F32, 1, (const uint64_t[]){7}, "{'descr': '<f4', 'fortran_order': False, 'shape': (7, ), }");
-    check(MSG_DTYPE_F16, 3, (const uint64_t[]){0, 32, 768},
+    check(DTYPE_F32, 1, (const uint64_t[]){7}, "{'descr': '<f4', 'fortran_order': False, 'shape': (7, ), }");
+    check(DTYPE_F16, 3, (const uint64_t[]){0, 32, 768},
           "{'descr': '<f2', 'fortran_order': False, 'shape': (0, 32, 768), }");
-    check(MSG_DTYPE_F32, 3, (const uint64_t[]){UINT64_MAX, UINT32_MAX, UINT32_MAX},
+    check(DTYPE_F32, 3, (const uint64_t[]){UINT64_MAX, UINT32_MAX, UINT32_MAX},
           "{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551615, 4294967295, 4294967295), }");
 }
 
@@ -37,9 +37,9 @@ static void test_npy_head_refuses_what_it_cannot_say(void **state)
     uint8_t head[NPY_HEAD_BYTES];
 
     (void)state;
-    assert_int_equal(npy_head(MSG_DTYPE_BF16, 1, shape, head), -EINVAL);
-    assert_int_equal(npy_head(MSG_DTYPE_F32, 4, shape, head), -EINVAL);
-    assert_int_equal(npy_head(MSG_DTYPE_F32, 0, shape, head), -EINVAL);
+    assert_int_equal(npy_head(DTYPE_BF16, 1, shape, head), -EINVAL);
+    assert_int_equal(npy_head(DTYPE_F32, 4, shape, head), -EINVAL);
+    assert_int_equal(npy_head(DTYPE_F32, 0, shape, head), -EINVAL);
 }
 
 int main(void)

@@ -80,9 +80,9 @@ static void test_plan_caption_is_three_stages(void **state)
     check_node(1, MSG_STAGE_QFORMER, 1, MSG_TASK_PROJECT, "blip2-opt-demo");
     check_node(2, MSG_STAGE_LLM, 2, 0, "blip2-opt-demo");
     assert_int_equal(plan.n_workers, 3);
-    assert_int_equal(plan.workers[0].dtype, MSG_DTYPE_F32);
-    assert_int_equal(plan.workers[2].dtype, MSG_DTYPE_BF16);
-    assert_int_equal(plan.recipe.dtype_llm, MSG_DTYPE_BF16);
+    assert_int_equal(plan.workers[0].dtype, DTYPE_F32);
+    assert_int_equal(plan.workers[2].dtype, DTYPE_BF16);
+    assert_int_equal(plan.recipe.dtype_llm, DTYPE_BF16);
     assert_true(plan.workers[0].gflop > 1 && plan.workers[0].gflop < 4); /* 2.3 of MODEL.md */
     assert_true(plan.workers[1].gflop > 0 && plan.workers[2].gflop > 0);
     assert_true(plan.is_demo);
@@ -240,7 +240,7 @@ static void test_plan_embeddings_beyond_a_record_are_refused(void **state)
     c.qformer.width = 2048;
     assert_int_equal(plan_check_sizes(&plan, &c, &err), -EINVAL);
     assert_non_null(strstr(err.text, "query:fp16"));
-    plan.recipe.embeddings[0].dtype = MSG_DTYPE_F16;
+    plan.recipe.embeddings[0].dtype = DTYPE_F16;
     assert_int_equal(plan_check_sizes(&plan, &c, &err), 0);
     plan.nodes[0].out_bytes = MSG_MAX_TENSOR_FRAME_BYTES + 1;
     assert_int_equal(plan_check_sizes(&plan, &c, &err), -EINVAL);
@@ -272,7 +272,7 @@ static void test_plan_lacking_tokenizer_is_named(void **state)
     assert_int_equal(system(command), 0);
 }
 
-static void check_dtypes(enum msg_dtype encode, enum msg_dtype qformer, enum msg_dtype llm)
+static void check_dtypes(enum dtype encode, enum dtype qformer, enum dtype llm)
 {
     assert_int_equal(plan.recipe.dtype_encode, encode);
     assert_int_equal(plan.recipe.dtype_qformer, qformer);
@@ -287,21 +287,21 @@ static void test_plan_auto_is_what_the_device_is_used_with(void **state)
 
     (void)state;
     made("[caption]\n", OPT_DEMO, NULL);
-    check_dtypes(MSG_DTYPE_F32, MSG_DTYPE_F32, MSG_DTYPE_F32);
+    check_dtypes(DTYPE_F32, DTYPE_F32, DTYPE_F32);
     fp32 = plan.nodes[0].fingerprint;
     device = DEVICE_CUDA;
     made("[caption]\n", OPT_DEMO, NULL);
-    check_dtypes(MSG_DTYPE_BF16, MSG_DTYPE_BF16, MSG_DTYPE_BF16);
+    check_dtypes(DTYPE_BF16, DTYPE_BF16, DTYPE_BF16);
     bf16 = plan.nodes[0].fingerprint;
     assert_false(msg_fingerprint_equal(&fp32, &bf16));
     made("[caption]\n[precision]\ndtype = fp32\nllm-dtype = auto\n", OPT_DEMO, NULL);
-    check_dtypes(MSG_DTYPE_F32, MSG_DTYPE_F32, MSG_DTYPE_BF16);
+    check_dtypes(DTYPE_F32, DTYPE_F32, DTYPE_BF16);
     assert_true(msg_fingerprint_equal(&fp32, &plan.nodes[0].fingerprint)); /* the type counts, not the device */
     made("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL);
-    check_dtypes(MSG_DTYPE_F8_E4M3, MSG_DTYPE_BF16, MSG_DTYPE_F8_E4M3);
+    check_dtypes(DTYPE_F8_E4M3, DTYPE_BF16, DTYPE_F8_E4M3);
     assert_false(msg_fingerprint_equal(&bf16, &plan.nodes[0].fingerprint));
     made("[caption]\n[precision]\ndtype = fp16\nqformer-dtype = fp32\n", OPT_DEMO, NULL);
-    check_dtypes(MSG_DTYPE_F16, MSG_DTYPE_F32, MSG_DTYPE_F16);
+    check_dtypes(DTYPE_F16, DTYPE_F32, DTYPE_F16);
     device = DEVICE_CPU;
 }
 
@@ -316,7 +316,7 @@ static void test_plan_types_that_a_stage_has_not_are_refused_with_the_cure(void 
     refused("[caption]\n[precision]\nllm-dtype = fp16\n", T5_A, NULL, "FlanT5's sums grow beyond fp16's");
     refused("[caption]\n[precision]\ndtype = fp8\n", T5_A, NULL, "--llm-dtype fp8: FlanT5's activations");
     made("[caption]\n[precision]\ndtype = fp8\nllm-dtype = bf16\n", T5_A, NULL);
-    check_dtypes(MSG_DTYPE_F8_E4M3, MSG_DTYPE_BF16, MSG_DTYPE_BF16);
+    check_dtypes(DTYPE_F8_E4M3, DTYPE_BF16, DTYPE_BF16);
     device = DEVICE_CPU;
 }
 
@@ -353,13 +353,12 @@ static void test_plan_memory_of_published_sizes_is_that_of_weights_and_batch(voi
     double encoder, llm;
 
     (void)state;
-    encoder = plan_bytes_encoder(&c, MSG_DTYPE_BF16, true);
+    encoder = plan_bytes_encoder(&c, DTYPE_BF16, true);
     assert_true(encoder > 3.9e9 && encoder < 5e9); /* 2.0 GB of weights, 1.9 of a batch of 256, 0.5 */
-    assert_true(plan_bytes_encoder(&c, MSG_DTYPE_F32, true) > encoder + 3.7e9);
-    assert_true(plan_bytes_encoder(&c, MSG_DTYPE_F8_E4M3, true) < encoder - 0.9e9);
-    assert_true(plan_bytes_qformer(&c, MSG_DTYPE_BF16, true) > 0.9e9 &&
-                plan_bytes_qformer(&c, MSG_DTYPE_BF16, true) < 2e9);
-    llm = plan_bytes_llm(&c, MSG_DTYPE_BF16, 60, true);
+    assert_true(plan_bytes_encoder(&c, DTYPE_F32, true) > encoder + 3.7e9);
+    assert_true(plan_bytes_encoder(&c, DTYPE_F8_E4M3, true) < encoder - 0.9e9);
+    assert_true(plan_bytes_qformer(&c, DTYPE_BF16, true) > 0.9e9 && plan_bytes_qformer(&c, DTYPE_BF16, true) < 2e9);
+    llm = plan_bytes_llm(&c, DTYPE_BF16, 60, true);
     assert_true(llm > 10e9 && llm < 13e9); /* 5.3 GB of weights, 0.3 of a table, 5 of a cache of 256 sequences, 0.5 */
     c.lm = CONFIG_LM_T5;
     c.t5 = (struct config_t5){.width = 2048,
@@ -370,7 +369,7 @@ static void test_plan_memory_of_published_sizes_is_that_of_weights_and_batch(voi
                               .n_decoder_layers = 24};
     c.lm_width = 2048;
     c.lm_vocab_size = 32128;
-    llm = plan_bytes_llm(&c, MSG_DTYPE_BF16, 60, true);
+    llm = plan_bytes_llm(&c, DTYPE_BF16, 60, true);
     assert_true(llm > 8e9 && llm < 10e9); /* 5.6 GB of weights, 3 of a cache, 0.5 */
 }
 

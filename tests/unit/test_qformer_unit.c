@@ -179,10 +179,10 @@ static void test_qformer_unit_embeddings_are_those_of_the_item(void **state)
 
     (void)state;
     w->recipe.n_embeddings = 4;
-    w->recipe.embeddings[0] = (struct msg_embedding_spec){MSG_EMBEDDING_QUERY, MSG_DTYPE_F16, false};
-    w->recipe.embeddings[1] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC, MSG_DTYPE_F32, true};
-    w->recipe.embeddings[2] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC_TEXT, MSG_DTYPE_F32, false};
-    w->recipe.embeddings[3] = (struct msg_embedding_spec){MSG_EMBEDDING_CLS, MSG_DTYPE_F32, false};
+    w->recipe.embeddings[0] = (struct msg_embedding_spec){MSG_EMBEDDING_QUERY, DTYPE_F16, false};
+    w->recipe.embeddings[1] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC, DTYPE_F32, true};
+    w->recipe.embeddings[2] = (struct msg_embedding_spec){MSG_EMBEDDING_ITC_TEXT, DTYPE_F32, false};
+    w->recipe.embeddings[3] = (struct msg_embedding_spec){MSG_EMBEDDING_CLS, DTYPE_F32, false};
     u = unit_of(w);
     u->first_image = 1; /* another unit's image stands before ours */
     for (int i = 0; i < (N + 1) * 8; i++) {
@@ -270,7 +270,7 @@ static void test_qformer_unit_an_embedding_that_is_not_finite_is_the_items_probl
             buf_init(&rows, 0);
             tensor_from_f32(data + 1, dtypes[type], numbers[i], 3);
             record.embeddings[0] = (struct row_embedding){.kind = MSG_EMBEDDING_ITC,
-                                                          .dtype = (enum msg_dtype)dtypes[type],
+                                                          .dtype = dtypes[type],
                                                           .rows = 1,
                                                           .cols = 3,
                                                           .data = data + 1,

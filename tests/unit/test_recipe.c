@@ -80,12 +80,12 @@ static void test_recipe_file_sets_every_key(void **state)
     assert_string_equal(r.text_fields[1], "alt");
     assert_int_equal(r.n_embeddings, 2);
     assert_int_equal(r.embeddings[0].kind, MSG_EMBEDDING_ITC);
-    assert_int_equal(r.embeddings[0].dtype, MSG_DTYPE_F16);
+    assert_int_equal(r.embeddings[0].dtype, DTYPE_F16);
     assert_true(r.embeddings[0].first_row && !r.embeddings[1].first_row);
-    assert_int_equal(r.embeddings[1].dtype, MSG_DTYPE_F32);
+    assert_int_equal(r.embeddings[1].dtype, DTYPE_F32);
     assert_int_equal(r.dtype_encode, 0);
-    assert_int_equal(r.dtype_qformer, MSG_DTYPE_F32);
-    assert_int_equal(r.dtype_llm, MSG_DTYPE_BF16);
+    assert_int_equal(r.dtype_qformer, DTYPE_F32);
+    assert_int_equal(r.dtype_llm, DTYPE_BF16);
 }
 
 static void test_recipe_empty_section_asks_for_its_stage(void **state)
@@ -109,7 +109,7 @@ static void test_recipe_value_goes_on_in_an_indented_line(void **state)
     assert_int_equal(r.n_prompts, 2);
     assert_string_equal(r.prompts[0].text, "Question: what is in the picture? Answer:");
     assert_string_equal(r.prompts[1].text, "b");
-    assert_int_equal(r.dtype_llm, MSG_DTYPE_BF16);
+    assert_int_equal(r.dtype_llm, DTYPE_BF16);
 }
 
 static void test_recipe_mistakes_name_file_and_line(void **state)
@@ -226,7 +226,7 @@ static void check_round_trip(const struct recipe *r)
 
 static void test_recipe_printed_parses_to_the_same(void **state)
 {
-    static const enum msg_dtype dtypes[] = {0, MSG_DTYPE_F32, MSG_DTYPE_BF16, MSG_DTYPE_F16, MSG_DTYPE_F8_E4M3};
+    static const enum dtype dtypes[] = {0, DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F8_E4M3};
     static const char *const texts[] = {
         "a",
         "",

@@ -84,7 +84,7 @@ static struct wire_tensor *tensor_of(uint32_t n_items, uint32_t width, float **r
     assert_non_null(data);
     for (size_t i = 0; i < (size_t)n_items * width; i++)
         data[i] = (float)(i % 1000003);
-    if (wire_tensor_new(MSG_DTYPE_F32, shape, 2, data, release, data, &t, &err) < 0)
+    if (wire_tensor_new(DTYPE_F32, shape, 2, data, release, data, &t, &err) < 0)
         fail_msg("%s", err.text);
     *ret_data = data;
     return t;
@@ -144,7 +144,7 @@ static void test_wire_message_rows_and_tensors_arrive(void **state)
     row_cursor_release(&rows);
     assert_int_equal(n_rows, 20);
     assert_int_equal(wire_message_n_tensors(got), 1);
-    assert_int_equal(wire_tensor_gather(wire_message_tensor(got, 0), MSG_DTYPE_F32, want, 2, gathered,
+    assert_int_equal(wire_tensor_gather(wire_message_tensor(got, 0), DTYPE_F32, want, 2, gathered,
                                         20U * 250000 * sizeof(float), NULL),
                      0);
     assert_memory_equal(gathered, data, 20U * 250000 * sizeof(float));
@@ -188,7 +188,7 @@ static void test_wire_message_relay_passes_frames_unread(void **state)
         got = receive(p->a);
         again = wire_tensor_frame(wire_message_tensor(got, 0), 0, &n);
         assert_ptr_equal(first, again); /* no copy on the way */
-        assert_int_equal(wire_tensor_verify(wire_message_tensor(got, 0), MSG_DTYPE_F32, NULL, 0, NULL), 0);
+        assert_int_equal(wire_tensor_verify(wire_message_tensor(got, 0), DTYPE_F32, NULL, 0, NULL), 0);
         wire_message_free(got);
     }
 }
@@ -212,7 +212,7 @@ static void test_wire_message_small_tensor_travels_inside(void **state)
     got = receive(p->b);
     t = wire_message_take_tensor(got, 0);
     wire_message_free(got);
-    assert_int_equal(wire_tensor_gather(t, MSG_DTYPE_F32, want, 2, back, sizeof(back), NULL), 0);
+    assert_int_equal(wire_tensor_gather(t, DTYPE_F32, want, 2, back, sizeof(back), NULL), 0);
     assert_true(back[1023] == 1023.0F);
     wire_tensor_free(t);
     t = tensor_of(4, 257, &data);
@@ -234,13 +234,13 @@ static void test_wire_message_empty_tensor_is_legal(void **state)
     buf_init(&rows, 0);
     assert_int_equal(row_record_append(&rows, &failed), 0);
     assert_int_equal(wire_message_add_rows(m, &rows, 1), 0);
-    assert_int_equal(wire_tensor_new(MSG_DTYPE_F32, shape, 2, NULL, NULL, NULL, &t, NULL), 0);
+    assert_int_equal(wire_tensor_new(DTYPE_F32, shape, 2, NULL, NULL, NULL, &t, NULL), 0);
     assert_int_equal(wire_message_add_tensor(m, t), 0);
     wire_tensor_free(t);
     assert_int_equal(wire_message_send(p->a, NULL, m, NULL), 0);
     wire_message_free(m);
     got = receive(p->b);
-    assert_int_equal(wire_tensor_verify(wire_message_tensor(got, 0), MSG_DTYPE_F32, shape, 2, NULL), 0);
+    assert_int_equal(wire_tensor_verify(wire_message_tensor(got, 0), DTYPE_F32, shape, 2, NULL), 0);
     wire_message_free(got);
 }
 
@@ -261,13 +261,13 @@ static void test_wire_message_wrong_hash_dtype_and_shape_are_found(void **state)
     wire_tensor_free(t);
     got = receive(p->b); /* a relay does not look */
     received = wire_message_tensor(got, 0);
-    assert_int_equal(wire_tensor_verify(received, MSG_DTYPE_F32, want, 2, &err), -EBADMSG);
+    assert_int_equal(wire_tensor_verify(received, DTYPE_F32, want, 2, &err), -EBADMSG);
     assert_non_null(strstr(err.text, "checksum"));
-    assert_int_equal(wire_tensor_gather(received, MSG_DTYPE_F32, want, 2, back, 16000, &err), -EBADMSG);
-    assert_int_equal(wire_tensor_gather(received, MSG_DTYPE_F16, want, 2, back, 16000, &err), -EINVAL);
-    assert_int_equal(wire_tensor_gather(received, MSG_DTYPE_F32, other, 2, back, 16000, &err), -EINVAL);
-    assert_int_equal(wire_tensor_gather(received, MSG_DTYPE_F32, want, 1, back, 16000, &err), -EINVAL);
-    assert_int_equal(wire_tensor_gather(received, MSG_DTYPE_F32, want, 2, back, 15999, &err), -EINVAL);
+    assert_int_equal(wire_tensor_gather(received, DTYPE_F32, want, 2, back, 16000, &err), -EBADMSG);
+    assert_int_equal(wire_tensor_gather(received, DTYPE_F16, want, 2, back, 16000, &err), -EINVAL);
+    assert_int_equal(wire_tensor_gather(received, DTYPE_F32, other, 2, back, 16000, &err), -EINVAL);
+    assert_int_equal(wire_tensor_gather(received, DTYPE_F32, want, 1, back, 16000, &err), -EINVAL);
+    assert_int_equal(wire_tensor_gather(received, DTYPE_F32, want, 2, back, 15999, &err), -EINVAL);
     wire_message_free(got);
     free(back);
 }
@@ -286,7 +286,7 @@ static void send_raw(struct pair *p, uint32_t n_frames, const size_t *frame_byte
     m.n_row_frames = 1;
     m.n_tensors = 1;
     m.tensors[0] = (struct msg_tensor){
-        .dtype = MSG_DTYPE_F32, .n_dims = 2, .shape = {4, 1000}, .place = MSG_PLACE_FRAME, .n_frames = n_frames};
+        .dtype = DTYPE_F32, .n_dims = 2, .shape = {4, 1000}, .place = MSG_PLACE_FRAME, .n_frames = n_frames};
     buf_init(&envelope, 0);
     buf_init(&rows, 0);
     assert_int_equal(msg_pack(&m, &envelope, NULL), 0);
@@ -371,9 +371,9 @@ static void test_wire_message_limits_of_the_sender_hold(void **state)
     struct buf rows;
 
     (void)state;
-    assert_int_equal(wire_tensor_new(MSG_DTYPE_F32, big, 2, NULL, NULL, NULL, &t, NULL), -EMSGSIZE);
-    assert_int_equal(wire_tensor_new((enum msg_dtype)9, wrong, 1, NULL, NULL, NULL, &t, NULL), -EINVAL);
-    assert_int_equal(wire_tensor_new(MSG_DTYPE_F32, wrong, 0, NULL, NULL, NULL, &t, NULL), -EINVAL);
+    assert_int_equal(wire_tensor_new(DTYPE_F32, big, 2, NULL, NULL, NULL, &t, NULL), -EMSGSIZE);
+    assert_int_equal(wire_tensor_new((enum dtype)9, wrong, 1, NULL, NULL, NULL, &t, NULL), -EINVAL);
+    assert_int_equal(wire_tensor_new(DTYPE_F32, wrong, 0, NULL, NULL, NULL, &t, NULL), -EINVAL);
     buf_init(&rows, 0);
     assert_int_equal(buf_reserve(&rows, MSG_MAX_ROW_FRAME_BYTES + 1), 0);
     rows.size_bytes = MSG_MAX_ROW_FRAME_BYTES + 1;
@@ -400,8 +400,8 @@ static void test_wire_message_rows_past_16_mib_travel_in_several_frames(void **s
     assert_int_equal(wire_message_new(MSG_RESULT, &m), 0);
     wire_message_envelope(m)->result.lease = (struct msg_lease){.epoch = 1, .id = 1, .count = N};
     buf_init(&rows, ROW_MAX_ROWS_BYTES);
-    record.embeddings[0] = (struct row_embedding){MSG_EMBEDDING_QUERY,      MSG_DTYPE_F32,  ROWS, COLS,
-                                                  (const uint8_t *)numbers, sizeof(numbers)};
+    record.embeddings[0] =
+        (struct row_embedding){MSG_EMBEDDING_QUERY, DTYPE_F32, ROWS, COLS, (const uint8_t *)numbers, sizeof(numbers)};
     for (record.item = 0; record.item < N; record.item++)
         assert_int_equal(row_record_append(&rows, &record), 0);
     assert_true(rows.size_bytes > 2 * MSG_MAX_ROW_FRAME_BYTES);

@@ -113,8 +113,8 @@ static void test_worker_tensors_are_of_the_activations_type(void **state)
 {
     const struct {
         const char *dtype;
-        enum msg_dtype want;
-    } cases[] = {{"fp32", MSG_DTYPE_F32}, {"bf16", MSG_DTYPE_BF16}, {"fp16", MSG_DTYPE_F16}, {"fp8", MSG_DTYPE_BF16}};
+        enum dtype want;
+    } cases[] = {{"fp32", DTYPE_F32}, {"bf16", DTYPE_BF16}, {"fp16", DTYPE_F16}, {"fp8", DTYPE_BF16}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -77,7 +77,7 @@ static void start_worker(struct fixture *f)
     struct worker_session_conf conf = {.endpoint = f->endpoint,
                                        .stage = MSG_STAGE_QFORMER,
                                        .device = "null",
-                                       .dtype = MSG_DTYPE_F8_E4M3, /* of a stage, though of no tensor */
+                                       .dtype = DTYPE_F8_E4M3, /* of a stage, though of no tensor */
                                        .model = "demo",
                                        .window_items = 64,
                                        .window_bytes = 1 << 20,
@@ -193,7 +193,7 @@ static void send_work(struct fixture *f, uint64_t id, uint32_t n)
         assert_int_equal(row_item_append(&rows, &item), 0);
     }
     assert_int_equal(wire_message_add_rows(m, &rows, n), 0);
-    assert_int_equal(wire_tensor_new(MSG_DTYPE_F32, shape, 2, data, NULL, NULL, &t, NULL), 0);
+    assert_int_equal(wire_tensor_new(DTYPE_F32, shape, 2, data, NULL, NULL, &t, NULL), 0);
     assert_int_equal(wire_message_add_tensor(m, t), 0);
     wire_tensor_free(t);
     assert_int_equal(broker_socket_send(f->b, f->peer, &m, NULL), 0);
@@ -267,7 +267,7 @@ static void test_worker_session_hello_says_who_it_is(void **state)
     assert_int_equal(m->hello.role, MSG_ROLE_WORKER);
     assert_int_equal(m->hello.stage, MSG_STAGE_QFORMER);
     assert_string_equal(m->hello.device, "null");
-    assert_int_equal(m->hello.dtype, MSG_DTYPE_F8_E4M3);
+    assert_int_equal(m->hello.dtype, DTYPE_F8_E4M3);
     assert_string_equal(m->hello.model, "demo");
     assert_int_equal(m->hello.window_items, 64);
     assert_int_equal(m->hello.window_bytes, 1 << 20);
@@ -349,7 +349,7 @@ static void test_worker_session_holds_several_units(void **state)
         assert_memory_equal(w[i]->items[2].key, "key", 3);
         assert_int_equal(w[i]->recipe.decode.max_new_tokens, 20);
         assert_int_equal(w[i]->n_tensors, 1);
-        assert_int_equal(wire_tensor_gather(w[i]->tensors[0], MSG_DTYPE_F32, want, 2, data, sizeof(data), NULL), 0);
+        assert_int_equal(wire_tensor_gather(w[i]->tensors[0], DTYPE_F32, want, 2, data, sizeof(data), NULL), 0);
         assert_true(data[2] == 3.0F);
     }
     assert_int_equal(worker_session_take(f->s, 50, &none), 0);
