@@ -61,7 +61,7 @@ PROTOS  := $(wildcard proto/*.proto)
 PROTOGEN := $(PROTOS:%.proto=$(O)/gen/%.pb-c.c)
 PROTO   := $(wildcard proto/*.c)
 RECIPES := $(wildcard ops/recipes/*.conf)
-RECIPE_TEXTS := $(O)/gen/client/recipe_texts.h
+RECIPE_TEXTS := $(O)/gen/recipe/recipe_texts.h
 WIRE    := $(wildcard wire/*.c)
 STORE   := $(wildcard store/*.c)
 SOURCE  := $(wildcard source/*.c)
@@ -70,6 +70,8 @@ TENSOR_BASE := tensor/tensor.c tensor/cpu_isa.c
 TENSOR  := $(filter-out $(TENSOR_CPU),$(wildcard tensor/*.c))
 MODEL   := $(wildcard model/*.c)
 WORKER  := $(wildcard worker/*.c)
+COMMAND_DIRS := console recipe local job client client/export client/selftest
+COMMAND := $(wildcard $(COMMAND_DIRS:%=%/*.c))
 
 PROTO_O := $(call objects,$(PROTO)) $(PROTOGEN:.c=.o)
 # vectors of 64 bytes only travel between inlined functions, whatever gcc says about passing them
@@ -80,7 +82,7 @@ BROKER_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(wildcard broker/*.c)) $(P
 ENCODER_O := $(call objects,$(BASE) $(WIRE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(WORKER) $(wildcard encoder_worker/*.c)) $(PROTO_O)
 QFORMER_O := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(WORKER) $(wildcard qformer_worker/*.c)) $(PROTO_O)
 LLM_O     := $(call objects,$(BASE) $(WIRE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(WORKER) $(wildcard llm_worker/*.c)) $(PROTO_O)
-CLIENT_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(SOURCE) $(TENSOR_BASE) $(MODEL) $(wildcard client/*.c)) $(PROTO_O)
+CLIENT_O  := $(call objects,$(BASE) $(WIRE) $(STORE) $(SOURCE) $(TENSOR_BASE) $(MODEL) $(COMMAND)) $(PROTO_O)
 
 BASE_L    := -linih
 SOURCE_L  := -lyajl -lutf8proc
@@ -157,7 +159,7 @@ $(O)/%.o: %.c | $(PROTOGEN) $(RECIPE_TEXTS)
 # -- tests ---------------------------------------------------------------------------------------------------------------------------
 # A unit test tests/unit/test_X.c is linked with everything but the daemons' main.c, and with the helpers beside it (tests/unit/*.c that are no test_*.c).
 LIB_SRC := $(BASE) $(PROTO) $(WIRE) $(STORE) $(SOURCE) $(TENSOR) $(TENSOR_CPU) $(MODEL) $(WORKER) \
-           $(filter-out %/main.c,$(wildcard encoder_worker/*.c qformer_worker/*.c llm_worker/*.c broker/*.c client/*.c))
+           $(filter-out %/main.c,$(wildcard encoder_worker/*.c qformer_worker/*.c llm_worker/*.c broker/*.c) $(COMMAND))
 LIB_A   := $(O)/libblipline-all.a
 $(LIB_A): $(call objects,$(LIB_SRC)) $(PROTOGEN:.c=.o)
 	$(Q)rm -f $@ && ar rcs $@ $^
@@ -279,7 +281,7 @@ demo: build python-proto ## caption the example pictures with the demo model
 
 # -- care ----------------------------------------------------------------------------------------------------------------------------
 C_FILES := $(wildcard base/*.[ch] proto/*.[ch] wire/*.[ch] store/*.[ch] source/*.[ch] tensor/*.[ch] model/*.[ch] worker/*.[ch] encoder_worker/*.[ch] \
-             qformer_worker/*.[ch] llm_worker/*.[ch] broker/*.[ch] client/*.[ch] $(filter-out tests/emulator/%,$(wildcard tests/*/*.[ch])))
+             qformer_worker/*.[ch] llm_worker/*.[ch] broker/*.[ch] $(COMMAND_DIRS:%=%/*.[ch]) $(filter-out tests/emulator/%,$(wildcard tests/*/*.[ch])))
 CUDA_FILES := $(wildcard tensor/cuda/*.cu tensor/cuda/*.cuh tensor/cuda/*.h tests/emulator/*.cc tests/emulator/*.h tests/emulator/*/*/*.cuh)
 
 format: ## clang-format in place

@@ -1,12 +1,12 @@
 #include "client/caption_private.h"
 
 #include "base/clock.h"
-#include "client/answer.h"
-#include "client/cli.h"
+#include "console/answer.h"
+#include "console/cli.h"
 #include "client/dry_run.h"
-#include "client/feed.h"
-#include "client/interrupt.h"
-#include "client/passed_over.h"
+#include "job/feed.h"
+#include "base/interrupt.h"
+#include "job/passed_over.h"
 #include "client/report.h"
 #include "client/source_notes.h"
 #include "client/store_check.h"
@@ -64,7 +64,7 @@ static void tell_what_it_waits_for(struct run *r)
     const bool waits = p->state != MSG_JOB_DONE && p->state != MSG_JOB_PAUSED && p->state != MSG_JOB_FAILED;
 
     if (waits && p->text[0] && strcmp(p->text, r->told) != 0)
-        screen_note(&r->screen, "waiting: %s", p->text);
+        terminal_note(&r->terminal, "waiting: %s", p->text);
     (void)msg_text_set(r->told, sizeof(r->told), waits ? p->text : "");
 }
 
@@ -79,12 +79,12 @@ static void show_progress(struct run *r)
         progress_init(&r->progress, now_ms, p->n_done - p->n_again, p->n_items);
     }
     progress_update(&r->progress, now_ms, p->n_done - p->n_again, p->n_failed, p->n_items);
-    if (r->screen.is_terminal) {
-        progress_bar(&r->progress, now_ms, screen_columns(&r->screen), text, sizeof(text));
-        screen_status(&r->screen, text);
+    if (r->terminal.is_terminal) {
+        progress_bar(&r->progress, now_ms, terminal_columns(&r->terminal), text, sizeof(text));
+        terminal_status(&r->terminal, text);
     } else if (now_ms - r->line_ms >= LINE_EVERY_MS) {
         progress_line(&r->progress, now_ms, text, sizeof(text));
-        screen_note(&r->screen, "%s", text);
+        terminal_note(&r->terminal, "%s", text);
         r->line_ms = now_ms;
     }
     if ((p->state == MSG_JOB_BLOCKED) != (r->blocked_ms != 0)) {
@@ -148,7 +148,7 @@ static int watch(struct run *r, struct err *err)
         if (r->stop_sent && (r->now.state == MSG_JOB_STOPPED || r->now.state == MSG_JOB_BLOCKED))
             return 0;
         if (r->signal_number && !told)
-            screen_note(&r->screen, "stopping: what is in hand is finished first (once more: stop at once)");
+            terminal_note(&r->terminal, "stopping: what is in hand is finished first (once more: stop at once)");
         told = r->signal_number != 0;
         rc = daemons_start_workers(&r->daemons, err); /* not before: a finished store needs none */
         if (rc == 0)
@@ -233,7 +233,7 @@ static int prepare(struct run *r, struct err *err)
         return rc;
     (void)snprintf(r->endpoint, sizeof(r->endpoint), "ipc://%s/broker", r->rundir.path);
     job_init(&r->job, r->endpoint, &open);
-    rc = daemons_init(&r->daemons, &r->rundir, &conf, &r->screen, err);
+    rc = daemons_init(&r->daemons, &r->rundir, &conf, &r->terminal, err);
     if (rc == 0)
         rc = wire_init(1, err);
     if (rc == 0)
@@ -249,21 +249,21 @@ static void say_error(struct run *r, int rc, const struct err *err)
 
     if (r->advice.size_bytes && asprintf(&all, "%s%s", text, (const char *)r->advice.data) >= 0)
         text = all;
-    screen_note(&r->screen, "%s", text);
+    terminal_note(&r->terminal, "%s", text);
     answer_error(text);
     free(all);
 }
 
 static void tell_of_pause(struct run *r)
 {
-    screen_note(&r->screen, "paused: %s", r->now.text);
-    screen_note(
-        &r->screen,
+    terminal_note(&r->terminal, "paused: %s", r->now.text);
+    terminal_note(
+        &r->terminal,
         "nothing is lost, and these failures are not written down%s. See to the cause (is the folder there? is the "
         "disk or network?), then run the same command again to go on",
         r->o->max_failed_per_mille ? ", but for the oldest of many (--retry tries those again)" : "");
-    screen_note(&r->screen, "if nothing can be done about them: --max-failures N lets more fail in a row, "
-                            "--max-failures 100%% any number");
+    terminal_note(&r->terminal, "if nothing can be done about them: --max-failures N lets more fail in a row, "
+                                "--max-failures 100%% any number");
 }
 
 static int conclude(struct run *r, int rc, const struct err *err)
@@ -280,14 +280,14 @@ static int conclude(struct run *r, int rc, const struct err *err)
     report.paused = rc == 0 && r->now.state == MSG_JOB_PAUSED;
     if (r->feed)
         passed_over_of_walk(&feed_counts(r->feed)->skipped, &report.passed_over);
-    screen_status(&r->screen, "");
+    terminal_status(&r->terminal, "");
     if (rc < 0 && rc != -EINTR) {
         say_error(r, rc, err);
         return CLI_EXIT_ERROR;
     }
-    source_notes(r->feed, r->o, r->columns, &r->screen);
+    source_notes(r->feed, r->o, r->columns, &r->terminal);
     if (r->job_begun && r->now.job)
-        report_words(&report, &r->screen);
+        report_words(&report, &r->terminal);
     if (r->o->json && r->job_begun && r->now.job)
         report_json(&report);
     else
@@ -297,7 +297,7 @@ static int conclude(struct run *r, int rc, const struct err *err)
         return CLI_EXIT_ERROR;
     }
     if (!report.done) {
-        screen_note(&r->screen, "stopped; run the same command again to go on");
+        terminal_note(&r->terminal, "stopped; run the same command again to go on");
         return 128 + r->signal_number;
     }
     return r->now.n_failed || r->now.n_again || passed_over_is_incomplete(&report.passed_over) ? CLI_EXIT_FAILED_ITEMS
@@ -311,7 +311,7 @@ static int run_job(struct run *r, struct err *err)
     if (rc == 0)
         rc = caption_establish(r, err);
     if (rc == 0)
-        source_notes_again(r->feed, r->o, &r->screen);
+        source_notes_again(r->feed, r->o, &r->terminal);
     if (rc == 0)
         rc = watch(r, err);
     return rc;
@@ -326,7 +326,7 @@ int caption_run(const struct caption_options *o)
     int rc;
 
     buf_init(&r.advice, 0);
-    screen_init(&r.screen, STDERR_FILENO);
+    terminal_init(&r.terminal, STDERR_FILENO);
     rc = caption_open_feed(&r, &err);
     if (rc < 0) {
         say_error(&r, rc, &err);
@@ -338,7 +338,7 @@ int caption_run(const struct caption_options *o)
     if (rc == 0)
         rc = store_check(o->store, o->check, o->plan, &there, &r.advice, &err);
     if (rc == 0 && o->dry_run)
-        rc = dry_run(o, r.feed, r.columns, there, &r.screen, &err);
+        rc = dry_run(o, r.feed, r.columns, there, &r.terminal, &err);
     if (rc < 0 || o->dry_run) {
         feed_close(r.feed);
         if (rc < 0)

@@ -16,8 +16,8 @@
 #ifndef BLIPLINE_CLIENT_CAPTION_H
 #define BLIPLINE_CLIENT_CAPTION_H
 
-#include "client/place.h"
-#include "client/retry.h"
+#include "local/place.h"
+#include "job/retry.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -2,8 +2,8 @@
 #include "client/caption_private.h"
 
 #include "base/clock.h"
-#include "client/feed.h"
-#include "client/spawn.h"
+#include "job/feed.h"
+#include "local/spawn.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -60,10 +60,10 @@ static int begin(struct run *r, struct err *err)
     r->start_ms = clock_mono_ms();
     progress_init(&r->progress, r->start_ms, opened->n_items - n_left, opened->n_items);
     if (n_left)
-        screen_note(&r->screen, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store,
-                    opened->n_items - n_left, opened->n_items);
+        terminal_note(&r->terminal, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store,
+                      opened->n_items - n_left, opened->n_items);
     if (opened->n_items && r->o->unit_items)
-        screen_note(&r->screen, "--unit is for new stores: %s keeps the size that it was begun with", r->o->store);
+        terminal_note(&r->terminal, "--unit is for new stores: %s keeps the size that it was begun with", r->o->store);
     return opened->n_items ? feed_compare(r->feed, err) : 0;
 }
 
@@ -84,7 +84,7 @@ static int stream(struct run *r, struct err *err)
         if (!r->job.session)
             return -ECONNRESET;
         (void)snprintf(text, sizeof(text), "listing pictures: %" PRIu64, feed_counts(r->feed)->n_walked);
-        screen_status(&r->screen, text);
+        terminal_status(&r->terminal, text);
     }
     return 0;
 }
@@ -129,7 +129,7 @@ static void tell_if_blocked(struct run *r)
 
     if (!r->job.session || job_query(&r->job, &r->now, &ignored) < 0 || r->now.state != MSG_JOB_BLOCKED)
         return;
-    screen_note(&r->screen, "waiting: %s", r->now.text);
+    terminal_note(&r->terminal, "waiting: %s", r->now.text);
 }
 
 /* The broker that has the store may be that of a run that was killed: it commits what it has and ends. One whose
@@ -152,7 +152,7 @@ static bool busy_but_not_for_long(struct run *r, int rc, const struct err *err)
     if (rc != -EIO || r->job_begun || !is_left_over(err->text))
         return false;
     if (!r->busy_until_ms) {
-        screen_note(&r->screen, "%s; waiting up to %d s for it to end", err->text, BUSY_STORE_MS / 1000);
+        terminal_note(&r->terminal, "%s; waiting up to %d s for it to end", err->text, BUSY_STORE_MS / 1000);
         r->busy_until_ms = clock_mono_ms() + BUSY_STORE_MS;
     }
     return clock_mono_ms() < r->busy_until_ms;

@@ -8,16 +8,16 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "client/caption.h"
-#include "client/daemons.h"
-#include "client/job.h"
-#include "client/plan.h"
+#include "local/daemons.h"
+#include "job/job.h"
+#include "recipe/plan.h"
 #include "client/progress.h"
-#include "client/rundir.h"
-#include "client/screen.h"
+#include "local/rundir.h"
+#include "console/terminal.h"
 
 struct run {
     const struct caption_options *o;
-    struct screen screen;
+    struct terminal terminal;
     struct rundir rundir;
     struct daemons daemons;
     const char *columns[PLAN_MAX_FIELDS];

@@ -9,11 +9,11 @@
 
 #include "client/caption.h"
 #include "client/commands.h"
-#include "client/device_probe.h"
-#include "client/devices.h"
-#include "client/home.h"
-#include "client/recipe.h"
-#include "client/shell.h"
+#include "local/device_probe.h"
+#include "local/devices.h"
+#include "recipe/home.h"
+#include "recipe/recipe.h"
+#include "console/shell.h"
 
 enum { MAX_THREADS = 1024, MAX_UNIT = 64, ALL_STAGES = RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED };
 
@@ -304,7 +304,10 @@ static int run(const struct cli_command *self, int argc, char **argv)
                   self->name, self->usage);
         return CLI_EXIT_USAGE;
     }
-    if (retry_parse(&f.retry, &retry, &err) < 0 || parse_max_failures(f.max_failures, &o, &err) < 0) {
+    rc = parse_max_failures(f.max_failures, &o, &err);
+    for (int i = 0; rc == 0 && i < f.retry.n; i++)
+        rc = retry_add(&retry, f.retry.list[i].value, &err);
+    if (rc < 0) {
         cli_error("%s: %s", self->name, err.text);
         return CLI_EXIT_USAGE;
     }

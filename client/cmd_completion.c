@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "client/commands.h"
-#include "client/recipe.h"
+#include "recipe/recipe.h"
 
 enum { WORDS_SIZE = 512, HINT_SIZE = 80 };
 

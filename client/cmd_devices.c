@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/answer.h"
+#include "console/answer.h"
 #include "client/commands.h"
-#include "client/devices.h"
+#include "local/devices.h"
 
 struct devices_options {
     const char *cuda_library;

@@ -7,12 +7,12 @@
 #include <string.h>
 
 #include "client/commands.h"
-#include "client/export_embedding.h"
-#include "client/export_row.h"
+#include "client/export/export_embedding.h"
+#include "client/export/export_row.h"
 #include "client/named_store.h"
-#include "client/select.h"
-#include "client/shell.h"
-#include "client/sink.h"
+#include "client/export/select.h"
+#include "console/shell.h"
+#include "client/export/sink.h"
 #include "store/reader.h"
 
 struct export_options {

@@ -7,11 +7,11 @@
 #include <string.h>
 #include <time.h>
 
-#include "client/answer.h"
+#include "console/answer.h"
 #include "client/commands.h"
-#include "client/export_row.h"
+#include "client/export/export_row.h"
 #include "client/named_store.h"
-#include "client/printable.h"
+#include "console/printable.h"
 #include "store/reader.h"
 
 struct get_options {

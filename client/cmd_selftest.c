@@ -7,14 +7,14 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "client/answer.h"
+#include "console/answer.h"
 #include "client/commands.h"
-#include "client/devices.h"
-#include "client/home.h"
-#include "client/selftest_demo.h"
-#include "client/selftest_job.h"
-#include "client/selftest_run.h"
-#include "client/selftest_table.h"
+#include "local/devices.h"
+#include "recipe/home.h"
+#include "client/selftest/selftest_demo.h"
+#include "client/selftest/selftest_job.h"
+#include "client/selftest/selftest_run.h"
+#include "client/selftest/selftest_table.h"
 
 enum { MAX_THREADS = 1024 };
 

@@ -9,11 +9,11 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "client/answer.h"
+#include "console/answer.h"
 #include "client/commands.h"
 #include "client/named_store.h"
-#include "client/printable.h"
-#include "client/shell.h"
+#include "console/printable.h"
+#include "console/shell.h"
 #include "client/stats.h"
 
 struct stats_options {

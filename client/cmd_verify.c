@@ -7,10 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/answer.h"
+#include "console/answer.h"
 #include "client/commands.h"
 #include "client/named_store.h"
-#include "client/screen.h"
+#include "console/terminal.h"
 #include "store/reader.h"
 
 enum { MAX_SHOWN = 100 }; /* problems named one by one; all are counted */
@@ -26,7 +26,7 @@ static const struct cli_option options[] = {
 };
 
 struct verify {
-    struct screen screen;
+    struct terminal terminal;
     json_t *problems;
     bool json;
     uint64_t n_problems;
@@ -41,7 +41,7 @@ static bool on_problem(void *arg, int64_t unit, int64_t item, const char *text)
     if (++v->n_problems > MAX_SHOWN)
         return true;
     if (!v->json) {
-        screen_status(&v->screen, "");
+        terminal_status(&v->terminal, "");
         puts(text);
         return true;
     }
@@ -60,7 +60,7 @@ static bool on_progress(void *arg, uint64_t items_seen, uint64_t n_items)
     char text[80];
 
     (void)snprintf(text, sizeof(text), "verify: %" PRIu64 " of %" PRIu64 " items", items_seen, n_items);
-    screen_status(&v->screen, text);
+    terminal_status(&v->terminal, text);
     return true;
 }
 
@@ -134,7 +134,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
     if (n_args < 0)
         return cli_exit_code(n_args);
-    screen_init(&v.screen, STDERR_FILENO);
+    terminal_init(&v.terminal, STDERR_FILENO);
     rc = named_store_open("verify", argv[argc - 1], &r);
     if (rc != CLI_EXIT_OK)
         return rc;
@@ -144,7 +144,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         rc = reader_verify(r, &callbacks, &n_problems, &err);
     if (rc == 0)
         rc = count_embeddings(&v, r, &err);
-    screen_status(&v.screen, "");
+    terminal_status(&v.terminal, "");
     if (rc == 0)
         show(&v, &reader_meta(r)->recipe, &counters, argv[argc - 1]);
     else

@@ -5,7 +5,7 @@
 #ifndef BLIPLINE_CLIENT_COMMANDS_H
 #define BLIPLINE_CLIENT_COMMANDS_H
 
-#include "client/cli.h"
+#include "console/cli.h"
 
 extern const struct cli_command cmd_caption;
 extern const struct cli_command cmd_score;

@@ -1,8 +1,8 @@
 #include "client/dry_run.h"
 
-#include "client/answer.h"
-#include "client/cli.h"
-#include "client/passed_over.h"
+#include "console/answer.h"
+#include "console/cli.h"
+#include "job/passed_over.h"
 #include "client/plan_show.h"
 #include "client/source_notes.h"
 
@@ -31,7 +31,7 @@ static int dry_run_json(const struct caption_options *o, const struct feed *f)
     return 0;
 }
 
-int dry_run(const struct caption_options *o, struct feed *f, const char *const *columns, bool there, struct screen *s,
+int dry_run(const struct caption_options *o, struct feed *f, const char *const *columns, bool there, struct terminal *s,
             struct err *err)
 {
     char again[128] = "";
@@ -57,7 +57,7 @@ int dry_run(const struct caption_options *o, struct feed *f, const char *const *
         (void)snprintf(again, sizeof(again),
                        ", %" PRIu64 " failed to be tried again, %" PRIu64 " changed to be done again", c->n_retried,
                        c->n_refreshed);
-    screen_note(s, "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s%s. Nothing was done (--dry-run)", c->n_walked,
-                cli_s(c->n_walked), c->n_new, o->store, again);
+    terminal_note(s, "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s%s. Nothing was done (--dry-run)",
+                  c->n_walked, cli_s(c->n_walked), c->n_new, o->store, again);
     return 0;
 }

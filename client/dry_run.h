@@ -5,11 +5,11 @@
 #define BLIPLINE_CLIENT_DRY_RUN_H
 
 #include "client/caption.h"
-#include "client/feed.h"
-#include "client/screen.h"
+#include "job/feed.h"
+#include "console/terminal.h"
 
 /* `there`: the store is. `columns`: names of the plan's fields. */
-int dry_run(const struct caption_options *o, struct feed *f, const char *const *columns, bool there, struct screen *s,
+int dry_run(const struct caption_options *o, struct feed *f, const char *const *columns, bool there, struct terminal *s,
             struct err *err) CHECK_RESULT;
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "base/nearest.h"
 #include "client/commands.h"
-#include "client/recipe.h"
+#include "recipe/recipe.h"
 
 static const char sources[] =
     "SOURCES\n\n"

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "client/answer.h"
-#include "client/cli.h"
+#include "console/answer.h"
+#include "console/cli.h"
 #include "client/commands.h"
-#include "client/shell.h"
+#include "console/shell.h"
 
 /* What a full disk, or a reader that went away, did not take is not done. */
 static int finish(int code)

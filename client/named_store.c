@@ -1,7 +1,7 @@
 #include "client/named_store.h"
 
-#include "client/cli.h"
-#include "client/damage.h"
+#include "console/cli.h"
+#include "console/crash_handler.h"
 #include "store/reader.h"
 
 #include <errno.h>
@@ -24,7 +24,7 @@ int named_store_open(const char *command, const char *path, struct reader **ret)
     struct err err = {""};
     int rc;
 
-    damage_watch(command, path);
+    crash_handler_install(command, path);
     rc = reader_open(path, false, ret, &err);
     if (rc == 0)
         return CLI_EXIT_OK;

@@ -9,7 +9,7 @@
 
 struct reader;
 
-/* CLI_EXIT_OK: it is open, and a crash in its pages will be called damage (client/damage.h). CLI_EXIT_USAGE: the command
+/* CLI_EXIT_OK: it is open, and a crash in its pages will be called damage (console/crash_handler.h). CLI_EXIT_USAGE: the command
  * line names no store. */
 int named_store_open(const char *command, const char *path, struct reader **ret) CHECK_RESULT;
 

@@ -1,7 +1,7 @@
 #include "client/plan_show.h"
 
 #include "base/buf.h"
-#include "client/printable.h"
+#include "console/printable.h"
 
 #include <inttypes.h>
 #include <jansson.h>

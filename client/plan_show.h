@@ -6,7 +6,7 @@
 #define BLIPLINE_CLIENT_PLAN_SHOW_H
 
 #include "base/err.h"
-#include "client/place.h"
+#include "local/place.h"
 
 #include <stdio.h>
 

@@ -1,9 +1,9 @@
 #include "client/report.h"
 
-#include "client/answer.h"
-#include "client/cli.h"
+#include "console/answer.h"
+#include "console/cli.h"
 #include "client/progress.h"
-#include "client/shell.h"
+#include "console/shell.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -48,7 +48,7 @@ static const char *stage_label(const struct msg_job_progress *p, uint32_t node, 
     return ret;
 }
 
-static void stage_words(const struct report *r, struct screen *s)
+static void stage_words(const struct report *r, struct terminal *s)
 {
     const struct msg_job_progress *p = r->progress;
     uint64_t sum = busy_sum(p);
@@ -68,7 +68,7 @@ static void stage_words(const struct report *r, struct screen *s)
             (void)snprintf(text + n, sizeof(text) - n, " + decoding %.2f s, resizing %.2f s",
                            (double)g->decode_ns / 1e9, (double)g->resize_ns / 1e9);
     }
-    screen_note(s, "busy: %s", text);
+    terminal_note(s, "busy: %s", text);
 }
 
 /* "0.8 s", "3m07s" */
@@ -80,7 +80,7 @@ static void elapsed_text(int64_t ms, char ret[PROGRESS_DURATION_SIZE])
         (void)progress_duration(ms, ret);
 }
 
-static void say_how_to_read(const struct report *r, struct screen *s)
+static void say_how_to_read(const struct report *r, struct terminal *s)
 {
     const struct msg_recipe *recipe = r->recipe;
     const char *kind = recipe->n_embeddings ? msg_embedding_name(recipe->embeddings[0].kind) : NULL;
@@ -88,23 +88,23 @@ static void say_how_to_read(const struct report *r, struct screen *s)
 
     (void)shell_command("export", r->store, command, sizeof(command));
     if (recipe->decode.max_new_tokens || recipe->n_text_fields)
-        screen_note(s, "read them with: %s --format jsonl%s", command, recipe->itm ? " (--best-of itm chooses)" : "");
+        terminal_note(s, "read them with: %s --format jsonl%s", command, recipe->itm ? " (--best-of itm chooses)" : "");
     if (kind)
-        screen_note(s, "read embeddings with: %s --embedding %s -o %s.npy", command, kind, kind);
+        terminal_note(s, "read embeddings with: %s --embedding %s -o %s.npy", command, kind, kind);
 }
 
 /* A failure does not take the place of a record: the picture is as it was, or is not there. */
-static void say_what_is_left(const struct report *r, struct screen *s)
+static void say_what_is_left(const struct report *r, struct terminal *s)
 {
     const uint64_t n = r->progress->n_again;
 
     if (r->done && n)
-        screen_note(s,
-                    "%" PRIu64 " item%s could not be done again; the record%s stay%s, and the next run tries once more",
-                    n, cli_s(n), cli_s(n), n == 1 ? "s" : "");
+        terminal_note(
+            s, "%" PRIu64 " item%s could not be done again; the record%s stay%s, and the next run tries once more", n,
+            cli_s(n), cli_s(n), n == 1 ? "s" : "");
 }
 
-void report_words(const struct report *r, struct screen *s)
+void report_words(const struct report *r, struct terminal *s)
 {
     const struct msg_job_progress *p = r->progress;
     uint64_t n = n_this_run(r), n_again = n_again_this_run(r), n_good = p->n_done - p->n_again;
@@ -113,12 +113,13 @@ void report_words(const struct report *r, struct screen *s)
 
     if (n == 0) {
         if (r->done && p->n_again == 0)
-            screen_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s%s", r->store, p->n_done, cli_are(p->n_done),
-                        p->n_failed ? " (some failed: " : "",
-                        p->n_failed ? shell_command("stats", r->store, command, sizeof(command)) : "",
-                        p->n_failed ? ")" : "");
+            terminal_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s%s", r->store, p->n_done,
+                          cli_are(p->n_done), p->n_failed ? " (some failed: " : "",
+                          p->n_failed ? shell_command("stats", r->store, command, sizeof(command)) : "",
+                          p->n_failed ? ")" : "");
         else
-            screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, none in this run", r->store, n_good, p->n_items);
+            terminal_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, none in this run", r->store, n_good,
+                          p->n_items);
         say_what_is_left(r, s);
         return;
     }
@@ -126,13 +127,13 @@ void report_words(const struct report *r, struct screen *s)
     elapsed_text(r->waited_ms, waited);
     if (n_again)
         (void)snprintf(again, sizeof(again), " (%" PRIu64 " of them once more)", n_again);
-    screen_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, %" PRIu64 " in this run%s in %s%s%s (%s img/s)",
-                r->store, n_good, p->n_items, n, again, took, r->waited_ms ? " and a wait of " : "",
-                r->waited_ms ? waited : "", progress_rate_text(rate(r), speed));
+    terminal_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, %" PRIu64 " in this run%s in %s%s%s (%s img/s)",
+                  r->store, n_good, p->n_items, n, again, took, r->waited_ms ? " and a wait of " : "",
+                  r->waited_ms ? waited : "", progress_rate_text(rate(r), speed));
     stage_words(r, s);
     if (p->n_failed)
-        screen_note(s, "%" PRIu64 " item%s failed; `%s` counts the reasons", p->n_failed, cli_s(p->n_failed),
-                    shell_command("stats", r->store, command, sizeof(command)));
+        terminal_note(s, "%" PRIu64 " item%s failed; `%s` counts the reasons", p->n_failed, cli_s(p->n_failed),
+                      shell_command("stats", r->store, command, sizeof(command)));
     say_what_is_left(r, s);
     if (r->done)
         say_how_to_read(r, s);

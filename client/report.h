@@ -4,8 +4,8 @@
 #ifndef BLIPLINE_CLIENT_REPORT_H
 #define BLIPLINE_CLIENT_REPORT_H
 
-#include "client/passed_over.h"
-#include "client/screen.h"
+#include "job/passed_over.h"
+#include "console/terminal.h"
 #include "proto/msg.h"
 
 #include <stdbool.h>
@@ -25,7 +25,7 @@ struct report {
 };
 
 /* A few lines for people. */
-void report_words(const struct report *r, struct screen *s);
+void report_words(const struct report *r, struct terminal *s);
 /* One JSON object on standard output. */
 void report_json(const struct report *r);
 

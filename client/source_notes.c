@@ -1,13 +1,13 @@
 #include "client/source_notes.h"
 
-#include "client/cli.h"
-#include "client/passed_over.h"
-#include "client/shell.h"
+#include "console/cli.h"
+#include "job/passed_over.h"
+#include "console/shell.h"
 
 #include <inttypes.h>
 
 /* Sources that were moved, and what walks have passed over. */
-static void tell_about_places(const struct feed *f, const char *store, struct screen *s)
+static void tell_about_places(const struct feed *f, const char *store, struct terminal *s)
 {
     const struct feed_counts *c = feed_counts(f);
     const struct origins *all = feed_origins(f);
@@ -16,69 +16,70 @@ static void tell_about_places(const struct feed *f, const char *store, struct sc
 
     for (int i = 0; i < all->n_args; i++)
         if (all->args[i].moved)
-            screen_note(s, "%s is the source \"%s\" of %s, which was %s", all->args[i].arg,
-                        all->rows[all->args[i].number - 1].name, store, all->args[i].was);
+            terminal_note(s, "%s is the source \"%s\" of %s, which was %s", all->args[i].arg,
+                          all->rows[all->args[i].number - 1].name, store, all->args[i].was);
     passed_over_of_walk(&c->skipped, &passed);
     if (passed.n)
-        screen_note(s, "passed over: %s (blipline help sources)", passed_over_words(&passed, text, sizeof(text)));
+        terminal_note(s, "passed over: %s (blipline help sources)", passed_over_words(&passed, text, sizeof(text)));
     if (c->skipped.first_problem.text[0])
-        screen_note(s, "not everything could be looked at: %s", c->skipped.first_problem.text);
+        terminal_note(s, "not everything could be looked at: %s", c->skipped.first_problem.text);
 }
 
-void source_notes(const struct feed *f, const struct caption_options *o, const char *const *columns, struct screen *s)
+void source_notes(const struct feed *f, const struct caption_options *o, const char *const *columns, struct terminal *s)
 {
     const struct feed_counts *c = feed_counts(f);
     const char *first_bad;
     uint64_t n_bad_joined;
 
     if (c->n_changed)
-        screen_note(s, "%" PRIu64 " picture%s changed after being listed; the records stay (--refresh does them again)",
-                    c->n_changed, cli_s(c->n_changed));
+        terminal_note(s,
+                      "%" PRIu64 " picture%s changed after being listed; the records stay (--refresh does them again)",
+                      c->n_changed, cli_s(c->n_changed));
     if (c->n_other_fields)
-        screen_note(s,
-                    "the columns of %" PRIu64
-                    " row%s changed after being listed (first: %s); the records stay (--refresh does them again)",
-                    c->n_other_fields, cli_s(c->n_other_fields), c->other_fields_key);
+        terminal_note(s,
+                      "the columns of %" PRIu64
+                      " row%s changed after being listed (first: %s); the records stay (--refresh does them again)",
+                      c->n_other_fields, cli_s(c->n_other_fields), c->other_fields_key);
     if (c->n_unjoined)
-        screen_note(s, "%" PRIu64 " picture%s without a row in --join %s", c->n_unjoined, cli_s(c->n_unjoined),
-                    o->join);
+        terminal_note(s, "%" PRIu64 " picture%s without a row in --join %s", c->n_unjoined, cli_s(c->n_unjoined),
+                      o->join);
     if ((n_bad_joined = feed_n_bad_joined(f, &first_bad)) > 0)
-        screen_note(s, "%" PRIu64 " row%s of --join %s cannot be used (first: %s)", n_bad_joined, cli_s(n_bad_joined),
-                    o->join, first_bad);
+        terminal_note(s, "%" PRIu64 " row%s of --join %s cannot be used (first: %s)", n_bad_joined, cli_s(n_bad_joined),
+                      o->join, first_bad);
     if (c->n_bad)
-        screen_note(s, "%" PRIu64 " row%s of the lists cannot be used, such items fail (first: %s)", c->n_bad,
-                    cli_s(c->n_bad), c->first_bad.text);
+        terminal_note(s, "%" PRIu64 " row%s of the lists cannot be used, such items fail (first: %s)", c->n_bad,
+                      cli_s(c->n_bad), c->first_bad.text);
     if (c->n_without)
-        screen_note(s, "%" PRIu64 " value%s missing in the lists, which the recipe needs: such items fail",
-                    c->n_without, cli_are(c->n_without));
+        terminal_note(s, "%" PRIu64 " value%s missing in the lists, which the recipe needs: such items fail",
+                      c->n_without, cli_are(c->n_without));
     if (c->n_left_out)
-        screen_note(s, "%" PRIu64 " value%s of the columns of --fields no text, and %s left out", c->n_left_out,
-                    c->n_left_out == 1 ? " is" : "s are", c->n_left_out == 1 ? "is" : "are");
+        terminal_note(s, "%" PRIu64 " value%s of the columns of --fields no text, and %s left out", c->n_left_out,
+                      c->n_left_out == 1 ? " is" : "s are", c->n_left_out == 1 ? "is" : "are");
     if (c->not_kept[0])
-        screen_note(s, "--fields is for new stores: %s was begun without %s", o->store, c->not_kept);
+        terminal_note(s, "--fields is for new stores: %s was begun without %s", o->store, c->not_kept);
     for (uint32_t i = 0; i < o->plan->n_fields; i++)
         if (!o->plan->fields[i].needed && !(c->columns_seen >> i & 1))
-            screen_note(s, "no source has a column \"%s\": there are no given texts of that name", columns[i]);
+            terminal_note(s, "no source has a column \"%s\": there are no given texts of that name", columns[i]);
     tell_about_places(f, o->store, s);
 }
 
-void source_notes_again(const struct feed *f, const struct caption_options *o, struct screen *s)
+void source_notes_again(const struct feed *f, const struct caption_options *o, struct terminal *s)
 {
     const struct feed_counts *c = feed_counts(f);
     const struct retry *retry = o->retry;
     char command[SHELL_SIZE];
 
     if (c->n_damaged)
-        screen_note(s, "%" PRIu64 " record%s of %s cannot be read: such items are done again", c->n_damaged,
-                    cli_s(c->n_damaged), o->store);
+        terminal_note(s, "%" PRIu64 " record%s of %s cannot be read: such items are done again", c->n_damaged,
+                      cli_s(c->n_damaged), o->store);
     if (c->n_retried)
-        screen_note(s, "%" PRIu64 " item%s that failed %s tried again", c->n_retried, cli_s(c->n_retried),
-                    c->n_retried == 1 ? "is" : "are");
+        terminal_note(s, "%" PRIu64 " item%s that failed %s tried again", c->n_retried, cli_s(c->n_retried),
+                      c->n_retried == 1 ? "is" : "are");
     if (c->n_refreshed)
-        screen_note(s, "%" PRIu64 " item%s that changed %s done again", c->n_refreshed, cli_s(c->n_refreshed),
-                    c->n_refreshed == 1 ? "is" : "are");
+        terminal_note(s, "%" PRIu64 " item%s that changed %s done again", c->n_refreshed, cli_s(c->n_refreshed),
+                      c->n_refreshed == 1 ? "is" : "are");
     for (uint32_t i = 0; i < retry->n_codes; i++)
         if (retry->codes[i].n == 0)
-            screen_note(s, "--retry=%s: no item failed for that reason (`%s` lists them)", retry->codes[i].code,
-                        shell_command("stats", o->store, command, sizeof(command)));
+            terminal_note(s, "--retry=%s: no item failed for that reason (`%s` lists them)", retry->codes[i].code,
+                          shell_command("stats", o->store, command, sizeof(command)));
 }

@@ -5,12 +5,13 @@
 #define BLIPLINE_CLIENT_SOURCE_NOTES_H
 
 #include "client/caption.h"
-#include "client/feed.h"
-#include "client/screen.h"
+#include "job/feed.h"
+#include "console/terminal.h"
 
 /* Once the walk is over. `columns`: names of the plan's fields. */
-void source_notes(const struct feed *f, const struct caption_options *o, const char *const *columns, struct screen *s);
+void source_notes(const struct feed *f, const struct caption_options *o, const char *const *columns,
+                  struct terminal *s);
 /* Before that is done. */
-void source_notes_again(const struct feed *f, const struct caption_options *o, struct screen *s);
+void source_notes_again(const struct feed *f, const struct caption_options *o, struct terminal *s);
 
 #endif

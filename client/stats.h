@@ -5,7 +5,7 @@
 #define BLIPLINE_CLIENT_STATS_H
 
 #include "base/err.h"
-#include "client/passed_over.h"
+#include "job/passed_over.h"
 #include "store/reader.h"
 
 #include <stdint.h>

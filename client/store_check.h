@@ -7,7 +7,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "client/plan.h"
+#include "recipe/plan.h"
 
 #include <stdbool.h>
 

@@ -1,4 +1,4 @@
-# The files named as rows of a C table: {"NAME", "text"}, for client/recipe_builtin.c.
+# The files named as rows of a C table: {"NAME", "text"}, for recipe/recipe_builtin.c.
 FNR == 1 {
     if (NR > 1)
         print "    },"

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/recipe.h"
+#include "recipe/recipe.h"
 #include "proto/template.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

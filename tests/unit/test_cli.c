@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/cli.h"
+#include "console/cli.h"
 
 struct flags {
     const char *out, *format;

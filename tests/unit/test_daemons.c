@@ -11,14 +11,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "client/daemons.h"
+#include "local/daemons.h"
 
 static const struct plan_worker llm = {.stage = MSG_STAGE_LLM}, encoder = {.stage = MSG_STAGE_ENCODE};
 static const struct place places[] = {{.worker = &encoder, .name = "encoder"}, {.worker = &llm, .name = "llm"}};
 
-static struct daemons two_workers(struct screen *screen)
+static struct daemons two_workers(struct terminal *terminal)
 {
-    struct daemons d = {.n_children = 3, .screen = screen};
+    struct daemons d = {.n_children = 3, .terminal = terminal};
 
     d.children[0].name = "broker";
     for (int i = 0; i < 2; i++) {
@@ -74,15 +74,15 @@ static pid_t start_sleeper(void)
 
 static void test_daemons_kill_hung_workers_that_are_theirs(void **state)
 {
-    struct screen screen;
+    struct terminal terminal;
     struct daemons d;
     struct msg_hung_worker hung[2] = {{.text = "it has fallen silent"}, {.text = "of another machine"}};
     int status, null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
     (void)state;
     assert_true(null >= 0);
-    screen_init(&screen, null);
-    d = two_workers(&screen);
+    terminal_init(&terminal, null);
+    d = two_workers(&terminal);
     d.children[1].pid = start_sleeper();
     d.children[2].pid = start_sleeper();
     hung[0].pid = (uint32_t)d.children[2].pid;

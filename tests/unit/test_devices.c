@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "client/devices.h"
-#include "client/place.h"
+#include "local/devices.h"
+#include "local/place.h"
 
 #define UUID_0 "GPU-0a1b2c3d-0000-1111-2222-333344445555"
 #define UUID_1 "GPU-9f8e7d6c-0000-1111-2222-333344445555"

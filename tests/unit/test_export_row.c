@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/export_row.h"
-#include "client/printable.h"
+#include "client/export/export_row.h"
+#include "console/printable.h"
 
 static struct row_record caption(uint64_t item, const char *text, float logprob)
 {

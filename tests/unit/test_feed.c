@@ -12,8 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "client/feed.h"
-#include "client/known.h"
+#include "job/feed.h"
+#include "job/known.h"
 #include "proto/row.h"
 #include "store/reader.h"
 #include "store/store.h"
@@ -244,23 +244,20 @@ static void test_feed_failed_and_changed_items_are_done_again_when_asked(void **
 
 static void test_retry_is_read_from_its_option(void **state)
 {
-    struct cli_settings given = {.n = 2, .list = {{"retry", "empty,bad_row"}, {"retry", "missing"}}};
     struct err err = {""};
-    struct retry r;
+    struct retry r = {0};
 
     (void)state;
-    assert_int_equal(retry_parse(&given, &r, &err), 0);
+    assert_int_equal(retry_add(&r, "empty,bad_row", &err), 0);
+    assert_int_equal(retry_add(&r, "missing", &err), 0);
     assert_true(retry_takes(&r, "bad_row") && retry_takes(&r, "empty") && retry_takes(&r, "timed_out"));
     assert_false(retry_takes(&r, "corrupt"));
     assert_int_equal(r.codes[1].n, 1);
     assert_int_equal(r.codes[2].n, 0);
-    given.list[1].value = RETRY_ALL;
-    assert_int_equal(retry_parse(&given, &r, &err), 0);
+    assert_int_equal(retry_add(&r, RETRY_ALL, &err), 0);
     assert_true(retry_takes(&r, "corrupt"));
-    for (int i = 0; i < 3; i++) {
-        given.list[1].value = (const char *[]){"", "a,", "Two words"}[i];
-        assert_int_equal(retry_parse(&given, &r, &err), -EINVAL);
-    }
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(retry_add(&r, (const char *[]){"", "a,", "Two words"}[i], &err), -EINVAL);
 }
 
 static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "client/npy.h"
+#include "client/export/npy.h"
 
 static void check(enum dtype dtype, int n_dims, const uint64_t *shape, const char *want)
 {

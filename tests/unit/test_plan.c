@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "client/plan.h"
-#include "client/plan_private.h"
+#include "recipe/plan.h"
+#include "recipe/plan_private.h"
 #include "client/plan_show.h"
 
 #define OPT_DEMO "models/blip2-opt-demo"

@@ -12,7 +12,7 @@
 #include <time.h>
 
 #include "base/file.h"
-#include "client/recipe.h"
+#include "recipe/recipe.h"
 #include "proto/msg.h"
 
 static struct recipe parsed(const char *text)

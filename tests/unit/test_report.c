@@ -12,11 +12,11 @@
 static void check_words(const struct report *r, const char *want)
 {
     char text[1024] = "";
-    struct screen s;
+    struct terminal s;
     int fds[2];
 
     assert_int_equal(pipe(fds), 0);
-    screen_init(&s, fds[1]);
+    terminal_init(&s, fds[1]);
     report_words(r, &s);
     (void)close(fds[1]);
     assert_true(read(fds[0], text, sizeof(text) - 1) > 0);

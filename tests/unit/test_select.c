@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "client/select.h"
+#include "client/export/select.h"
 
 static struct row_caption of(const char *text, float logprob, float itc, float itm)
 {

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/selftest_demo.h"
-#include "client/selftest_table.h"
+#include "client/selftest/selftest_demo.h"
+#include "client/selftest/selftest_table.h"
 #include "encoder_worker/selftest.h"
 #include "llm_worker/selftest.h"
 #include "qformer_worker/selftest.h"

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "client/shell.h"
+#include "console/shell.h"
 
 /* bash reads `word` back as `text`. */
 static void comes_back(const char *text, const char *word)

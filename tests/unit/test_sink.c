@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "client/sink.h"
+#include "client/export/sink.h"
 
 static char folder[64];
 

@@ -16,9 +16,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "client/interrupt.h"
-#include "client/rundir.h"
-#include "client/spawn.h"
+#include "base/interrupt.h"
+#include "local/rundir.h"
+#include "local/spawn.h"
 
 /* Run `sh -c script`, return its wait status and what it wrote. */
 static int shell(const char *script, const char *const *env, char *ret_text, size_t ret_size)

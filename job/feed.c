@@ -1,0 +1,459 @@
+#include "job/feed.h"
+
+#include "base/arena.h"
+#include "job/join.h"
+#include "job/known.h"
+#include "console/printable.h"
+#include "proto/row.h"
+#include "source/field_names.h"
+#include "source/source.h"
+#include "store/reader.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert((int)SOURCE_MAX_COLUMNS == (int)ROW_SOURCE_MAX_COLUMNS, "all of them can be stored");
+
+enum { FEED_FRAME_ROWS = 4096, FEED_LOOK_AROUND = 8192, FEED_FRAME_BYTES = 4 << 20 };
+
+struct feed {
+    struct feed_options o;
+    const char *columns[SOURCE_MAX_COLUMNS]; /* of o.columns, and then `kept` */
+    char kept[SOURCE_MAX_COLUMNS][MSG_NAME_SIZE];
+    uint32_t n_kept;
+    struct origins origins;          /* argument by argument */
+    char store_folder[PATH_MAX + 1]; /* absolute with a slash behind it; "": there is none yet */
+    int i_source;
+    struct source *source; /* NULL: the next one is to be opened */
+    struct arena peeked_bytes;
+    struct row_item peeked[FEED_PEEK_ITEMS];
+    uint32_t n_peeked, i_peeked;
+    uint64_t n_taken;      /* from the sources, up to the limit */
+    struct reader *reader; /* in step with the walk; NULL: no manifest, or its rest is in `known` */
+    bool have_row;
+    struct reader_row row; /* the reader's next */
+    struct known known;
+    struct row_field fields[SOURCE_MAX_FIELDS]; /* of the item that walk gave last */
+    struct join *join;                          /* NULL: none */
+    struct feed_counts counts;
+};
+
+static void count_skipped(struct feed *f)
+{
+    const struct source_skipped *s = source_skipped(f->source);
+    struct source_skipped *all = &f->counts.skipped;
+
+    for (int i = 0; i < SOURCE_N_KINDS; i++)
+        all->n[i] += s->n[i];
+    if (!all->first_problem.text[0])
+        all->first_problem = s->first_problem;
+    origins_count(&f->origins, f->i_source, s);
+}
+
+static void take_item(struct feed *f, const struct source_item *it, struct row_item *ret)
+{
+    *ret = (struct row_item){.key = (const uint8_t *)it->key,
+                             .key_bytes = (uint32_t)it->key_bytes,
+                             .path = (const uint8_t *)it->path,
+                             .path_bytes = (uint32_t)it->path_bytes,
+                             .size_bytes = it->size_bytes,
+                             .mtime_ns = it->mtime_ns,
+                             .source = f->origins.args[f->i_source].number,
+                             .n_fields = it->n_fields,
+                             .fields = f->fields};
+    for (uint32_t i = 0; i < it->n_fields; i++)
+        f->fields[i] = (struct row_field){.name = (const uint8_t *)it->fields[i].name,
+                                          .name_bytes = (uint32_t)strlen(it->fields[i].name),
+                                          .value = (const uint8_t *)it->fields[i].value,
+                                          .value_bytes = (uint32_t)it->fields[i].value_bytes};
+    if (it->problem_code) {
+        (void)msg_text_set(ret->error_code, sizeof(ret->error_code), image_error_name(it->problem_code));
+        ret->error_message = (const uint8_t *)it->problem;
+        ret->error_message_bytes = (uint32_t)strlen(it->problem);
+    }
+    if (!f->join || it->n_fields)
+        return; /* a row's own columns win */
+    ret->n_fields = join_find(f->join, it->key, it->key_bytes, f->fields);
+    f->counts.n_unjoined += ret->n_fields == 0;
+}
+
+/* The next picture of the sources. 1, 0 at the end, negative. */
+static int walk(struct feed *f, struct row_item *ret, struct err *err)
+{
+    size_t n_store = strlen(f->store_folder);
+    struct source_item it;
+    int rc;
+
+    while (f->i_source < f->o.n_sources && (f->o.limit == 0 || f->n_taken < f->o.limit)) {
+        if (!f->source) {
+            rc = source_open(f->origins.args[f->i_source].arg, &f->o.columns, &f->source, err);
+            if (rc < 0)
+                return rc;
+        }
+        rc = source_next(f->source, &it, err);
+        if (rc < 0)
+            return rc;
+        if (rc == 0) {
+            count_skipped(f);
+            source_free(f->source);
+            f->source = NULL;
+            f->i_source++;
+            continue;
+        }
+        if (n_store && it.path_bytes > n_store && memcmp(it.path, f->store_folder, n_store) == 0)
+            continue;
+        f->n_taken++;
+        take_item(f, &it, ret);
+        return 1;
+    }
+    return 0;
+}
+
+/* What is wrong with a source further down the list is worth knowing now, not after hours. */
+static int check_source(struct feed *f, const char *arg, struct err *err)
+{
+    struct source_summary sum;
+    int rc = source_check(arg, &f->o.columns, &sum, err);
+
+    if (rc < 0 || sum.is_unread)
+        return rc;
+    if (sum.n_items && sum.n_urls == sum.n_items)
+        return err_set(err, -EINVAL,
+                       "%.200s: its pictures are addresses on the network, and nothing is fetched from there; download "
+                       "them first (img2dataset does) and give their folder",
+                       arg);
+    if (sum.n_bad && f->counts.n_bad == 0)
+        f->counts.first_bad = sum.first_bad;
+    f->counts.n_bad += sum.n_bad;
+    f->counts.n_left_out += sum.n_left_out;
+    for (uint32_t k = 0; rc == 0 && k < f->o.columns.n; k++) {
+        const char *name = f->o.columns.names[k];
+
+        f->counts.columns_seen |= (uint32_t)(sum.n_with[k] > 0) << k;
+        if (!(f->o.needed >> k & 1) || (f->join && join_columns_seen(f->join) >> k & 1))
+            continue;
+        if (!sum.is_table)
+            return err_set(
+                err, -EINVAL,
+                "%.300s: has no columns, and the recipe needs one named \"%s\": give a list as JSONL, CSV or "
+                "TSV (blipline help sources)",
+                arg, name);
+        if (sum.n_items > sum.n_bad && sum.n_with[k] == 0)
+            return err_set(err, -EINVAL, "%.200s: no row has the column \"%s\" that the recipe needs; there is %s", arg,
+                           name, sum.columns);
+        f->counts.n_without += sum.n_items - sum.n_bad - sum.n_with[k];
+    }
+    return rc;
+}
+
+/* All pictures there are have been peeked at, and none has a row: the keys are not what they were thought to be. */
+static int check_joined(const struct feed *f, struct err *err)
+{
+    const char *example = f->join ? join_example(f->join) : NULL;
+    char key[128], row[128];
+
+    if (!f->join || f->n_peeked == 0 || f->counts.n_unjoined < f->n_peeked || f->n_peeked == FEED_PEEK_ITEMS ||
+        (f->o.limit && f->n_taken >= f->o.limit))
+        return 0;
+    return err_set(err, -EINVAL, "--join %s: no row has the key of a picture; pictures have keys like %s, rows like %s",
+                   f->o.join, printable_text((const char *)f->peeked[0].key, f->peeked[0].key_bytes, key, sizeof(key)),
+                   example ? printable_text(example, strlen(example), row, sizeof(row)) : "(there are none)");
+}
+
+static bool is_among(const char *const *names, uint32_t n, const char *at, uint32_t bytes)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (strlen(names[i]) == bytes && memcmp(names[i], at, bytes) == 0)
+            return true;
+    return false;
+}
+
+/* One more column to be kept, unless it is wanted already. */
+static int keep_column(struct feed *f, const char *name, uint32_t n, struct err *err)
+{
+    struct source_columns *c = &f->o.columns;
+
+    if (is_among(f->columns, c->n, name, n))
+        return 0;
+    if (c->n == SOURCE_MAX_COLUMNS || n >= sizeof(f->kept[0]))
+        return err_set(err, -EDOM, "--fields: more than %d columns, those of the recipe included, or too long a name",
+                       SOURCE_MAX_COLUMNS);
+    (void)snprintf(f->kept[f->n_kept], sizeof(f->kept[0]), "%.*s", (int)n, name);
+    f->columns[c->n++] = f->kept[f->n_kept++];
+    c->n_kept++;
+    return 0;
+}
+
+/* The recipe's columns, and those that are kept beside: what the store began with, or what is asked for now. */
+static int choose_columns(struct feed *f, struct err *err)
+{
+    const char *rest = f->o.kept ? f->o.kept : "", *at;
+    uint32_t n;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < f->o.columns.n; i++)
+        f->columns[i] = f->o.columns.names[i];
+    f->o.columns.names = f->columns;
+    for (uint32_t i = 0; i < f->origins.n_stored; i++)
+        for (uint32_t k = 0; rc == 0 && k < f->origins.rows[i].n_columns; k++)
+            rc = keep_column(f, f->origins.rows[i].columns[k], (uint32_t)strlen(f->origins.rows[i].columns[k]), err);
+    while (rc == 0 && field_names_next(&rest, &at, &n)) {
+        if (field_names_kind(at, n) != FIELD_COLUMN)
+            continue;
+        if (f->origins.n_stored == 0)
+            rc = keep_column(f, at, n, err);
+        else if (!is_among(f->columns, f->o.columns.n, at, n))
+            (void)snprintf(f->counts.not_kept, sizeof(f->counts.not_kept), "%.*s", (int)n, at);
+    }
+    for (uint32_t i = f->origins.n_stored; rc == 0 && i < f->origins.n_rows; i++) {
+        f->origins.rows[i].n_columns = f->n_kept;
+        memcpy(f->origins.rows[i].columns, f->kept, sizeof(f->kept));
+    }
+    return rc;
+}
+
+int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
+{
+    struct feed *f = calloc(1, sizeof(*f));
+    struct row_item item;
+    int rc = 0;
+
+    if (!f)
+        return -ENOMEM;
+    f->o = *o;
+    arena_init(&f->peeked_bytes, 0);
+    if (realpath(o->store_path, f->store_folder))
+        memcpy(f->store_folder + strlen(f->store_folder), "/", sizeof("/")); /* there is room for it */
+    else
+        f->store_folder[0] = '\0';
+    rc = origins_find(&f->origins, o->sources, o->n_sources, o->store_path, &f->o.columns, err);
+    if (rc == 0)
+        rc = choose_columns(f, err);
+    if (rc == 0 && o->join)
+        rc = join_read(o->join, &f->o.columns, &f->join, err);
+    if (rc == 0 && f->join)
+        f->counts.columns_seen = join_columns_seen(f->join);
+    for (int i = 0; rc == 0 && i < o->n_sources; i++)
+        rc = check_source(f, f->origins.args[i].arg, err);
+    while (rc >= 0 && f->n_peeked < FEED_PEEK_ITEMS && (rc = walk(f, &item, err)) > 0) {
+        rc = row_item_copy(&f->peeked_bytes, &item, &f->peeked[f->n_peeked]);
+        if (rc < 0)
+            break;
+        f->n_peeked++;
+    }
+    if (rc == 0)
+        rc = check_joined(f, err);
+    if (rc < 0) {
+        feed_close(f);
+        return rc;
+    }
+    *ret = f;
+    return 0;
+}
+
+void feed_close(struct feed *f)
+{
+    if (!f)
+        return;
+    if (f->source)
+        source_free(f->source);
+    reader_close(f->reader);
+    known_release(&f->known);
+    origins_release(&f->origins);
+    join_free(f->join);
+    arena_release(&f->peeked_bytes);
+    free(f);
+}
+
+uint32_t feed_peeked(const struct feed *f)
+{
+    return f->n_peeked;
+}
+
+static int next_row(struct feed *f, struct err *err)
+{
+    int rc = reader_next(f->reader, &f->row, err);
+
+    if (rc == -EBADMSG && f->row.listed.key_bytes) { /* the record is lost, the item is not */
+        f->row.has_record = f->row.record.failed = true;
+        (void)msg_text_set(f->row.record.error_code, sizeof(f->row.record.error_code), RETRY_DAMAGED);
+        f->counts.n_damaged++;
+        rc = 1;
+    }
+    if (rc < 0)
+        return rc; /* without its manifest the store cannot go on: duplicates would arise */
+    f->have_row = rc > 0;
+    if (!f->have_row) {
+        reader_close(f->reader);
+        f->reader = NULL;
+    }
+    return 0;
+}
+
+int feed_compare(struct feed *f, struct err *err)
+{
+    int rc = reader_open(f->o.store_path, false, &f->reader, err);
+
+    if (rc == 0)
+        rc = origins_tell(&f->origins, f->reader, err);
+    return rc < 0 ? rc : next_row(f, err);
+}
+
+static enum known_state state_of(const struct feed *f, const struct reader_row *row)
+{
+    if (!row->has_record)
+        return KNOWN_PENDING;
+    return f->o.retry && row->record.failed && retry_takes(f->o.retry, row->record.error_code) ? KNOWN_FAILED
+                                                                                               : KNOWN_DONE;
+}
+
+/* Walk and manifest differ from here on: remember the rest of the manifest. */
+static int load_rest(struct feed *f, struct err *err)
+{
+    int rc = 0;
+
+    while (rc == 0 && f->reader) {
+        rc = known_add(&f->known, &f->row.listed, state_of(f, &f->row));
+        if (rc == 0)
+            rc = next_row(f, err);
+    }
+    return rc;
+}
+
+static void count_changes(struct feed *f, const struct row_item *item, unsigned changed)
+{
+    f->counts.n_changed += (changed & KNOWN_FILE) != 0;
+    if (!(changed & KNOWN_FIELDS))
+        return;
+    if (f->counts.n_other_fields++ == 0)
+        (void)printable_text(item->key, item->key_bytes, f->counts.other_fields_key,
+                             sizeof(f->counts.other_fields_key));
+}
+
+static int cannot_list(const struct feed *f, int rc, struct err *err)
+{
+    return err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
+                   strerror(-rc));
+}
+
+/* What is in the manifest may be to be done again, or not done yet and no longer as it was: then the manifest is
+ * told what it is now. */
+static int take_again(struct feed *f, const struct row_item *item, const struct known_found *found,
+                      struct feed_rows *ret, struct err *err)
+{
+    const bool failed = found->state == KNOWN_FAILED && !item->error_code[0]; /* else its list makes it fail again */
+    const bool pending = found->state == KNOWN_PENDING && found->changed;
+    const bool refresh = f->o.refresh && found->changed & (KNOWN_FILE | KNOWN_FIELDS);
+    struct row_item row = *item;
+    int rc;
+
+    if (!failed && !pending && !refresh) {
+        count_changes(f, item, found->changed);
+        return 0;
+    }
+    row.item = found->item;
+    origins_shorten(&f->origins, &row);
+    rc = row_item_append(&ret->again, &row);
+    if (rc < 0)
+        return cannot_list(f, rc, err);
+    ret->n_again++;
+    f->counts.n_retried += failed;
+    f->counts.n_refreshed += !failed && !pending;
+    return 0;
+}
+
+/* Is it new, or known, or known and to be done again? */
+static int sort_item(struct feed *f, const struct row_item *item, struct feed_rows *ret, struct err *err)
+{
+    struct known_found found;
+    struct row_item row;
+    int rc;
+
+    if (f->reader && known_same(item, &f->row.listed)) {
+        found = (struct known_found){f->row.item, state_of(f, &f->row), known_changes(&f->row.listed, item)};
+        rc = take_again(f, item, &found, ret, err);
+        return rc < 0 ? rc : next_row(f, err);
+    }
+    if (f->reader) {
+        rc = load_rest(f, err);
+        if (rc < 0)
+            return rc;
+    }
+    if (known_take(&f->known, item, &found))
+        return take_again(f, item, &found, ret, err);
+    row = *item;
+    origins_shorten(&f->origins, &row);
+    rc = row_item_append(&ret->fresh, &row);
+    if (rc < 0)
+        return cannot_list(f, rc, err);
+    ret->n_fresh++;
+    f->counts.n_new++;
+    return 0;
+}
+
+/* The next picture, from those looked at first, then from the sources. */
+static int next_item(struct feed *f, struct row_item *ret, struct err *err)
+{
+    int rc;
+
+    if (f->i_peeked < f->n_peeked) {
+        *ret = f->peeked[f->i_peeked++];
+        rc = 1;
+    } else {
+        rc = walk(f, ret, err);
+    }
+    f->counts.n_walked += rc > 0;
+    return rc;
+}
+
+void feed_rows_init(struct feed_rows *r)
+{
+    *r = (struct feed_rows){0};
+    buf_init(&r->fresh, MSG_MAX_ROW_FRAME_BYTES);
+    buf_init(&r->again, MSG_MAX_ROW_FRAME_BYTES);
+}
+
+void feed_rows_release(struct feed_rows *r)
+{
+    buf_release(&r->fresh);
+    buf_release(&r->again);
+}
+
+int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err *err)
+{
+    buf_clear(&ret->fresh);
+    buf_clear(&ret->again);
+    ret->n_fresh = ret->n_again = 0;
+    *ret_more = true;
+    for (uint32_t seen = 0; seen < FEED_LOOK_AROUND && ret->n_fresh + ret->n_again < FEED_FRAME_ROWS &&
+                            ret->fresh.size_bytes + ret->again.size_bytes < FEED_FRAME_BYTES;
+         seen++) {
+        struct row_item item;
+        int rc = next_item(f, &item, err);
+
+        if (rc == 0)
+            *ret_more = false;
+        if (rc > 0)
+            rc = sort_item(f, &item, ret, err);
+        if (rc < 0 || !*ret_more)
+            return rc;
+    }
+    return 0;
+}
+
+const struct origins *feed_origins(const struct feed *f)
+{
+    return &f->origins;
+}
+
+uint64_t feed_n_bad_joined(const struct feed *f, const char **ret_first)
+{
+    return f->join ? join_n_bad(f->join, ret_first) : 0;
+}
+
+const struct feed_counts *feed_counts(const struct feed *f)
+{
+    return &f->counts;
+}

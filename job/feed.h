@@ -1,0 +1,82 @@
+/* feed.h - the pictures of a job that its store does not know yet, as row frames for the broker.
+ *
+ * The walk over the sources (job/origin.h) is compared with the manifest and its records item by item
+ * (job/known.h), and only those that are not in the
+ * manifest (as often as they are in the walk) become rows. As long as walk and manifest run in step nothing is
+ * remembered; from the first difference on, 48 bytes an item of the rest of the manifest.
+ * Who may call: one thread; the store may be open for writing in another process.
+ * Units:  items. Memory: feed_close. Errors: negative errno and `err` naming the source. */
+#ifndef BLIPLINE_JOB_FEED_H
+#define BLIPLINE_JOB_FEED_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "job/origin.h"
+#include "job/retry.h"
+#include "source/source.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { FEED_PEEK_ITEMS = 256 };
+
+struct feed;
+
+struct feed_options {
+    const char *const *sources; /* as source/source.h takes them, or NAME= before that; must live as long as the feed */
+    int n_sources;
+    uint64_t limit;                /* 0: none; else only the first so many of the walk */
+    const char *store_path;        /* what lies in this folder is passed over */
+    struct source_columns columns; /* of lists, kept with the items */
+    uint32_t needed;               /* bit i: of column i a source without it is an error */
+    const char *kept;    /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
+    const char *join;    /* a table whose rows give columns to the pictures of their keys; NULL: none */
+    struct retry *retry; /* which failed items are tried again; NULL: none. It counts their reasons */
+    bool refresh;        /* those that have changed are done again */
+};
+
+/* What the walk has seen so far. */
+struct feed_counts {
+    uint64_t n_walked;          /* pictures, up to the limit */
+    uint64_t n_new;             /* of them, not in the manifest */
+    uint64_t n_damaged;         /* records of the manifest's items that cannot be read, as far as was looked */
+    uint64_t n_retried;         /* of the others, failed ones that are to be tried again, and those of such records */
+    uint64_t n_refreshed;       /* of the rest, those that have changed and are to be done again */
+    uint64_t n_changed;         /* of what is left, size or time differ from the manifest's */
+    uint64_t n_other_fields;    /* or fields do */
+    char other_fields_key[128]; /* the first of them, printable */
+    uint64_t n_unjoined;        /* pictures whose key `join` does not have */
+    uint64_t n_without;         /* rows of lists that lack a needed column: these items will fail */
+    uint64_t n_bad;             /* rows of lists that are of no use: these too */
+    struct err first_bad;
+    uint64_t n_left_out;           /* values of kept columns that cannot be kept */
+    char not_kept[MSG_NAME_SIZE];  /* a column of `kept` that the store did not begin with; "": none */
+    uint32_t columns_seen;         /* bit i: some row has column i */
+    struct source_skipped skipped; /* by all walks that came to their end */
+};
+
+/* Reads lists from end to end, so that a broken line is known before any work, then opens the sources and looks at the
+ * first FEED_PEEK_ITEMS pictures. */
+int feed_open(const struct feed_options *o, struct feed **ret, struct err *err) CHECK_RESULT;
+void feed_close(struct feed *f); /* NULL is fine */
+/* How many pictures were looked at; fewer than FEED_PEEK_ITEMS: that is all of them. */
+uint32_t feed_peeked(const struct feed *f);
+/* Compare with the store's manifest from now on; call it before the first feed_next. */
+int feed_compare(struct feed *f, struct err *err) CHECK_RESULT;
+/* Row frames. feed_rows_init makes empty ones. */
+struct feed_rows {
+    struct buf fresh, again; /* new items; items of the manifest that are to be done again, with their numbers */
+    uint32_t n_fresh, n_again;
+};
+void feed_rows_init(struct feed_rows *r);
+void feed_rows_release(struct feed_rows *r);
+/* Fill `ret` (emptied first). Returns early after some thousand items so that the caller can look around; *ret_more
+ * false: that was all. */
+int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err *err) CHECK_RESULT;
+const struct feed_counts *feed_counts(const struct feed *f);
+/* Rows of `join` that were of no use, and why the first one. */
+uint64_t feed_n_bad_joined(const struct feed *f, const char **ret_first);
+/* The sources, with what their walks have passed over so far; the broker is to have them before the rows. */
+const struct origins *feed_origins(const struct feed *f);
+
+#endif

@@ -1,0 +1,112 @@
+#include "job/job.h"
+
+#include "base/interrupt.h"
+#include "wire/client_session.h"
+
+#include <errno.h>
+
+enum { PATIENCE_MS = 120000, QUERY_MS = 3000 };
+
+void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open)
+{
+    *j = (struct job){.endpoint = endpoint, .open = *open};
+    feed_rows_init(&j->rows);
+}
+
+void job_disconnect(struct job *j)
+{
+    client_session_close(&j->session);
+}
+
+void job_release(struct job *j)
+{
+    job_disconnect(j);
+    feed_rows_release(&j->rows);
+}
+
+bool job_is_passing(int rc)
+{
+    return rc == -ECONNRESET || rc == -ETIMEDOUT || rc == -ESHUTDOWN;
+}
+
+int job_open(struct job *j, int64_t timeout_ms, struct err *err)
+{
+    int rc = 0;
+
+    interrupt_let_in(true);
+    if (!j->session)
+        rc = client_session_open(j->endpoint, timeout_ms, &j->session, err);
+    if (rc == 0) {
+        client_session_set_timeout(j->session, PATIENCE_MS);
+        rc = client_session_job_open(j->session, &j->open, &j->opened, err);
+    }
+    interrupt_let_in(false);
+    return rc;
+}
+
+int job_sources(struct job *j, const struct feed *f, struct err *err)
+{
+    const struct origins *o = feed_origins(f);
+    int rc;
+
+    if (o->n_rows == 0)
+        return 0;
+    buf_clear(&j->rows.fresh);
+    rc = origins_append(o, &j->rows.fresh);
+    if (rc < 0)
+        return err_set(err, rc, "the sources do not fit a message");
+    interrupt_let_in(true);
+    rc = client_session_sources(j->session, j->opened.job, &j->rows.fresh, o->n_rows, err);
+    interrupt_let_in(false);
+    return rc;
+}
+
+int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err)
+{
+    struct feed_rows *r = &j->rows;
+    int rc = feed_next(f, r, ret_more, err);
+
+    if (rc < 0)
+        return rc;
+    interrupt_let_in(true);
+    if (r->n_again)
+        rc = client_session_again(j->session, j->opened.job, &r->again, r->n_again, err);
+    if (rc == 0 && r->n_fresh)
+        rc = client_session_rows(j->session, j->opened.job, &r->fresh, r->n_fresh, NULL, err);
+    interrupt_let_in(false);
+    return rc;
+}
+
+int job_seal(struct job *j, struct err *err)
+{
+    struct msg_job_accepted accepted;
+    int rc;
+
+    interrupt_let_in(true);
+    client_session_set_timeout(j->session, PATIENCE_MS);
+    rc = client_session_seal(j->session, j->opened.job, &accepted, err);
+    if (rc == 0) {
+        j->sealed = true;
+        client_session_set_timeout(j->session, QUERY_MS);
+    }
+    interrupt_let_in(false);
+    return rc;
+}
+
+int job_query(struct job *j, struct msg_job_progress *ret, struct err *err)
+{
+    return client_session_query(j->session, j->opened.job, ret, err);
+}
+
+int job_stop(struct job *j, struct err *err)
+{
+    struct msg_job_progress progress;
+
+    return client_session_stop_job(j->session, j->opened.job, &progress, err);
+}
+
+int job_shutdown(struct job *j, struct err *err)
+{
+    client_session_set_timeout(j->session, QUERY_MS);
+    return client_session_shutdown(j->session, err);
+}

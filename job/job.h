@@ -1,0 +1,47 @@
+/* job.h - one job at one broker: open it, stream its pictures, seal it, ask how it goes; again after a restart.
+ *
+ * Who may call: one thread, with SIGINT, SIGTERM and SIGHUP blocked (they are let in while an answer is awaited).
+ * Units:  milliseconds. Memory: job_release closes the session.
+ * Errors: negative errno and `err`. job_is_passing tells those after which the job can be taken up again, once the
+ * broker is back: -ECONNRESET, -ETIMEDOUT, -ESHUTDOWN. -EINTR: a signal came. The others are refusals. */
+#ifndef BLIPLINE_JOB_JOB_H
+#define BLIPLINE_JOB_JOB_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "job/feed.h"
+#include "proto/msg.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct client_session;
+
+struct job {
+    const char *endpoint;
+    struct client_session *session; /* NULL: not connected */
+    struct msg_job_open open;
+    struct msg_job_opened opened;
+    bool sealed; /* the manifest is complete and durable; a restarted broker needs no rows */
+    struct feed_rows rows;
+};
+
+void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open);
+void job_release(struct job *j);
+bool job_is_passing(int rc);
+
+/* Connect, if need be, and open the job. -ETIMEDOUT: nobody answers yet, call again. */
+int job_open(struct job *j, int64_t timeout_ms, struct err *err) CHECK_RESULT;
+/* Send the feed's sources: before its rows, and at the end for what was passed over. */
+int job_sources(struct job *j, const struct feed *f, struct err *err) CHECK_RESULT;
+/* Send one frame of what the feed has. *ret_more false: that was the last one. */
+int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err) CHECK_RESULT;
+int job_seal(struct job *j, struct err *err) CHECK_RESULT;
+int job_query(struct job *j, struct msg_job_progress *ret, struct err *err) CHECK_RESULT;
+int job_stop(struct job *j, struct err *err) CHECK_RESULT;
+/* Ask the broker to end. */
+int job_shutdown(struct job *j, struct err *err) CHECK_RESULT;
+/* After a passing error: the session is of no use. */
+void job_disconnect(struct job *j);
+
+#endif

@@ -1,0 +1,51 @@
+/* origin.h - which of a store's named sources the arguments of a command are.
+ *
+ * An item is a key within a source, wherever that lies. An argument is the source that lies in the same place; or
+ * the one that the user names (NAME=PATH); or one that was moved here: many of its pictures have the keys, sizes and
+ * times of items that the store has of it. Else it is a new source, named by the last part of its path.
+ * Files are a source by folder, lists each by their file name.
+ * Who may call: one thread. Units: none. Memory: origins_release. Errors: negative errno and `err` naming the
+ * argument. */
+#ifndef BLIPLINE_JOB_ORIGIN_H
+#define BLIPLINE_JOB_ORIGIN_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "proto/row_source.h"
+#include "source/source.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct reader;
+
+struct origin {
+    const char *arg; /* as source/source.h takes it, without NAME=; borrowed */
+    uint32_t number; /* of the row_source; 0: none, its items have absolute paths */
+    bool moved;      /* it lay somewhere else when the store last saw it, in `was` */
+    char was[MSG_PATH_SIZE];
+};
+
+struct origins {
+    struct origin *args; /* [n_args] */
+    int n_args;
+    struct row_source *rows;   /* [n_rows], that of number i + 1 at i: the store's as they are to be, and new ones */
+    uint32_t n_rows, n_stored; /* all, and those that the store has */
+    size_t capacity;
+};
+
+/* `store` need not be there. `columns` are those of lists. */
+int origins_find(struct origins *o, const char *const *args, int n_args, const char *store,
+                 const struct source_columns *columns, struct err *err) CHECK_RESULT;
+void origins_release(struct origins *o); /* of a zeroed struct: nothing */
+
+/* Let the reader find the items where the sources are now. */
+int origins_tell(const struct origins *o, struct reader *r, struct err *err) CHECK_RESULT;
+/* The item's path as the store keeps it: relative to the root of its source, where it lies below that. */
+void origins_shorten(const struct origins *o, struct row_item *item);
+/* What a walk over argument i has passed over. */
+void origins_count(struct origins *o, int i, const struct source_skipped *skipped);
+/* The rows for the broker, in one frame. */
+int origins_append(const struct origins *o, struct buf *frame) CHECK_RESULT;
+
+#endif
