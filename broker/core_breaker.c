@@ -43,63 +43,46 @@ void core_worker_set_good(struct core_worker *w)
 
 static bool has_failed(const struct core_task *t, const struct core_worker *w)
 {
-    const struct core_failers *f = &t->part->failers;
-
-    for (uint32_t i = 0; i < f->n && i < CORE_MAX_FAILERS; i++)
-        if (f->list[i].name == w->name_key && f->list[i].node == t->node)
+    for (uint32_t i = 0; i < t->n_failers && i < CORE_MAX_FAILERS; i++)
+        if (t->failers[i] == w->name_key)
             return true;
     return false;
 }
 
-static uint32_t n_failers(const struct core_task *t)
-{
-    const struct core_failers *f = &t->part->failers;
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < f->n && i < CORE_MAX_FAILERS; i++)
-        n += f->list[i].node == t->node;
-    return n;
-}
-
 void core_task_failed_on(struct core_task *t, const struct core_worker *w)
 {
-    struct core_failers *f = &t->part->failers;
-
-    t->part->failed_before = true;
-    if (has_failed(t, w))
+    if (!has_failed(t, w))
+        t->failers[t->n_failers++ % CORE_MAX_FAILERS] = w->name_key;
+    if (t->part->failed_before)
         return;
-    f->list[f->n % CORE_MAX_FAILERS].name = w->name_key;
-    f->list[f->n % CORE_MAX_FAILERS].node = t->node;
-    if (f->n++ == 0)
-        core_part_is_suspect(t->part);
+    t->part->failed_before = true;
+    core_part_is_suspect(t->part);
 }
 
 /* Could another worker do it that is in good standing, and has not failed it? */
 static bool has_others(const struct core *c, const struct core_task *t, const struct core_worker *but)
 {
     const struct core_job_node *n = &t->part->unit->job->nodes[t->node];
-    const struct core_failers *f = &t->part->failers;
     uint32_t n_good = 0;
 
     for (uint32_t i = 0; i < c->n_pools; i++)
         n_good += core_pool_matches(c, c->pools[i], n) ? c->pools[i]->n_good : 0;
-    for (uint32_t i = 0; i < f->n && i < CORE_MAX_FAILERS; i++) {
-        const struct core_worker *w = core_map_get(&c->workers_by_name, f->list[i].name);
+    for (uint32_t i = 0; i < t->n_failers && i < CORE_MAX_FAILERS; i++) {
+        const struct core_worker *w = core_map_get(&c->workers_by_name, t->failers[i]);
 
-        n_good -= w && w != but && w->good && f->list[i].node == t->node && core_pool_matches(c, w->pool, n);
+        n_good -= w && w != but && w->good && core_pool_matches(c, w->pool, n);
     }
     return n_good > (but && but->good);
 }
 
 bool core_task_avoids(const struct core *c, const struct core_task *t, const struct core_worker *w)
 {
-    return !core_planted(c, CORE_BUG_SAME_WORKER_AGAIN) && t->part->failers.n > 0 && has_failed(t, w) &&
-           has_others(c, t, NULL);
+    return !core_planted(c, CORE_BUG_SAME_WORKER_AGAIN) && has_failed(t, w) && has_others(c, t, NULL);
 }
 
 bool core_task_needs_another(const struct core *c, const struct core_task *t)
 {
-    return !core_planted(c, CORE_BUG_SAME_WORKER_AGAIN) && n_failers(t) < 2 && has_others(c, t, NULL);
+    return !core_planted(c, CORE_BUG_SAME_WORKER_AGAIN) && t->n_failers < 2 && has_others(c, t, NULL);
 }
 
 /* -- what a bad end costs ------------------------------------------------------------------------------------------ */

@@ -133,7 +133,7 @@ uint32_t core_part_limit(const struct core_part *p)
 
 bool core_part_is_alone(const struct core_part *p)
 {
-    return (p->split || p->failures > 0 || p->failers.n > 0) && !core_planted(core_of_part(p), CORE_BUG_NEVER_ALONE);
+    return (p->split || p->failures > 0 || p->failed_before) && !core_planted(core_of_part(p), CORE_BUG_NEVER_ALONE);
 }
 
 /* Nodes whose inputs are there join a queue. */

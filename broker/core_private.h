@@ -62,15 +62,8 @@ struct core_task {
     uint64_t *rows;                /* leased, done: the items that went in */
     uint64_t *ok;                  /* done: the items that came out */
     uint32_t n_rows, n_ok;
-};
-
-/* The last workers that failed a part, each at which node. */
-struct core_failers {
-    struct {
-        uint64_t name;
-        uint32_t node;
-    } list[CORE_MAX_FAILERS]; /* a ring */
-    uint32_t n;               /* ever */
+    uint64_t failers[CORE_MAX_FAILERS]; /* the last workers that failed it (core_worker.name_key): a ring */
+    uint32_t n_failers;                 /* ever */
 };
 
 /* How long items take. */
@@ -86,7 +79,6 @@ struct core_part {
     uint32_t n_wanted; /* of the items: all, but where some of a unit are done again */
     uint32_t n_alive;
     uint32_t failures, unblamed;
-    struct core_failers failers;
     uint32_t n_done;         /* tasks */
     bool split;              /* not the whole unit as it was loaded */
     bool failed_before;      /* a lease of it, or of what it is a piece of, has ended badly */

@@ -31,9 +31,9 @@ struct led_part {
     struct led_lease *leases[CORE_MAX_NODES];
     struct led_name {
         uint64_t host, nonce; /* nonce 0: none */
-        uint32_t node;
-    } failers[LED_FAILERS], makers[CORE_MAX_NODES]; /* failers: the last ones, a ring; makers: of what is done */
-    uint32_t n_failers;
+    } failers[CORE_MAX_NODES][LED_FAILERS], makers[CORE_MAX_NODES]; /* failers: the last ones, a ring a node; makers: of
+                                                                       what is done */
+    uint32_t n_failers[CORE_MAX_NODES];
 };
 
 /* How long items take. */

@@ -113,7 +113,7 @@ static uint32_t limit(const struct led_part *p)
 
 bool ledger_is_suspect(const struct led_part *p)
 {
-    return p->split || p->failures > 0 || p->n_failers > 0;
+    return p->split || p->failures > 0 || p->failed_before;
 }
 
 bool ledger_gives_up(const struct led_part *p)

@@ -31,7 +31,7 @@ static bool is_good(const struct led_worker *k)
 static bool has_failed(const struct led_part *p, uint32_t node, const struct led_worker *k)
 {
     for (uint32_t i = 0; i < LED_FAILERS; i++)
-        if (p->failers[i].node == node && is_named(k, &p->failers[i]))
+        if (is_named(k, &p->failers[node][i]))
             return true;
     return false;
 }
@@ -41,8 +41,7 @@ void ledger_failed_on(struct led_part *p, uint32_t node, const struct led_worker
     p->failed_before = true;
     if (has_failed(p, node, k))
         return;
-    p->failers[p->n_failers % LED_FAILERS] = ledger_name(k);
-    p->failers[p->n_failers++ % LED_FAILERS].node = node;
+    p->failers[node][p->n_failers[node]++ % LED_FAILERS] = ledger_name(k);
 }
 
 static bool has_others(struct world *w, const struct led_part *p, uint32_t node, const struct led_worker *but)
@@ -60,11 +59,7 @@ bool ledger_avoids(struct world *w, const struct led_part *p, uint32_t node, con
 
 bool ledger_needs_another(struct world *w, const struct led_part *p, uint32_t node)
 {
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < LED_FAILERS; i++)
-        n += p->failers[i].nonce && p->failers[i].node == node;
-    return n < 2 && has_others(w, p, node, NULL);
+    return p->n_failers[node] < 2 && has_others(w, p, node, NULL);
 }
 
 /* -- what a bad end costs ------------------------------------------------------------------------------------------ */

@@ -266,6 +266,38 @@ static void test_core_breaker_no_item_is_given_up_before_two_workers_failed_it(v
     assert_int_equal(rig_got(b, CORE_DO_COMMIT)->commit.n_quarantined, 1);
 }
 
+/* However many fail its other nodes meanwhile. */
+static void test_core_breaker_who_failed_a_node_is_remembered_for_that_node(void **state)
+{
+    static const struct core_node two[2] = {{.stage = 1, .out_bytes = 100}, {.stage = 2, .needs = 1}};
+    struct rig *b = *state;
+    struct core_work w;
+    uint64_t encoded;
+
+    b->limits.max_attempts = 10;
+    rig_restart_with(b, 7);
+    rig_hello(b, BAD, 1, 64);
+    rig_hello(b, GOOD, 1, 4);
+    for (uint64_t peer = 20; peer < 25; peer++)
+        rig_hello(b, peer, 2, 64);
+    rig_open_job(b, JOB, two, 2, 0);
+    rig_give_units(b, JOB, 1, 1, 0);
+    w = rig_work_of(b);
+    assert_int_equal(w.peer, BAD); /* its window is the larger one */
+    rig_refuse_work(b, &w);
+    w = rig_work_of(b);
+    encoded = rig_result(b, &w, 0);
+    for (uint32_t n = 0; n < 4; n++) {
+        w = rig_work_of(b);
+        assert_int_equal(w.node, 1);
+        rig_refuse_work(b, &w);
+    }
+    assert_int_equal(rig_step(b, &(struct core_event){.type = CORE_EVENT_PAYLOAD_LOST, .payload = encoded}), 0);
+    w = rig_work_of(b);
+    assert_int_equal(w.node, 0);
+    assert_int_equal(w.peer, GOOD);
+}
+
 static void test_core_breaker_a_refused_tensor_is_made_again_by_another(void **state)
 {
     struct rig *b = *state;
@@ -427,6 +459,7 @@ int main(void)
         RULE(test_core_breaker_rests_grow_and_end_with_a_good_result),
         RULE(test_core_breaker_what_failed_goes_to_another_worker),
         RULE(test_core_breaker_no_item_is_given_up_before_two_workers_failed_it),
+        RULE(test_core_breaker_who_failed_a_node_is_remembered_for_that_node),
         RULE(test_core_breaker_a_refused_tensor_is_made_again_by_another),
         RULE(test_core_breaker_whose_tensors_are_refused_is_benched),
         RULE(test_core_breaker_items_given_up_in_a_row_pause_the_job),
