@@ -117,7 +117,7 @@ static void do_load_units(struct broker *b, const struct core_action *a)
                                          .n_items = found[i].n_items,
                                          .attempts = found[i].attempts,
                                          .is_again = found[i].is_again};
-        memcpy(rows[i].parts, found[i].parts, sizeof(rows[i].parts));
+        memcpy(rows[i].subunits, found[i].parts, sizeof(rows[i].subunits));
         memcpy(rows[i].again, found[i].again, sizeof(rows[i].again)); /* no unit here has more items */
         memcpy(rows[i].bad, found[i].bad, sizeof(rows[i].bad));
         if (core_map_get(&job->unit_first, (uint64_t)found[i].unit + 1))
@@ -145,7 +145,7 @@ static void do_attempts(struct broker *b, const struct core_action *a)
     if (r) {
         r->unit = a->attempts.unit;
         r->attempts = a->attempts.attempts;
-        if (a->attempts.parts && buf_append(&r->parts, a->attempts.parts, a->attempts.n_items) < 0) {
+        if (a->attempts.subunits && buf_append(&r->parts, a->attempts.subunits, a->attempts.n_items) < 0) {
             committer_request_free(r);
             r = NULL;
         }

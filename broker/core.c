@@ -314,17 +314,17 @@ int core_lease_get(const struct core *c, const struct core_lease_ref *ref, struc
         return -ESTALE;
     t = l->task;
     *ret = (struct core_lease_info){
-        .job = t->part->unit->job->id,
-        .unit = t->part->unit->number,
+        .job = t->subunit->unit->job->id,
+        .unit = t->subunit->unit->number,
         .node = t->node,
-        .first = t->part->first,
-        .count = t->part->count,
+        .first = t->subunit->first,
+        .count = t->subunit->count,
         .n_items = t->n_rows,
         .items = t->rows,
     };
     for (uint32_t k = 0; k < t->node; k++)
-        if (t->part->unit->job->nodes[t->node].spec.needs >> k & 1 && t->part->tasks[k].has_tensors)
-            ret->inputs[k] = t->part->tasks[k].payload;
+        if (t->subunit->unit->job->nodes[t->node].spec.needs >> k & 1 && t->subunit->tasks[k].has_tensors)
+            ret->inputs[k] = t->subunit->tasks[k].payload;
     return 0;
 }
 
@@ -378,8 +378,8 @@ int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats
 
         s->stage = n->spec.stage;
         for (uint32_t k = 0; k < CORE_N_QUEUES; k++)
-            s->parts_ready += n->queues[k].n;
-        s->parts_leased = n->n_leased;
+            s->subunits_ready += n->queues[k].n;
+        s->subunits_leased = n->n_leased;
         s->items_done = n->items_done;
         s->failures = n->failures;
         s->expiries = n->expiries;

@@ -1,44 +1,48 @@
-/* core.h - the broker's mind: jobs, units, leases and workers as a pure state machine.
+/* core.h - the scheduler state machine: jobs, units, leases and workers.
  *
- * The shell (sockets, committer, clock) turns what happens into events; core_step() answers each with a list of
- * actions for the shell to carry out in order. There are no sockets, files, clocks, randomness or logs in here, so that
- * a simulator can drive every fault from a seed.
+ * The shell (sockets, committer, clock) turns what happens into events. core_step() takes one event and appends the
+ * actions that the shell carries out, in order. The core has no sockets, files, clocks, randomness or logs, so that the
+ * simulator can replay every fault from a seed.
  *
- * The life of a unit: the shell loads it from the store (CORE_DO_LOAD_UNITS -> CORE_EVENT_UNITS); it becomes one part
- * (or several, once split), each part runs every node of its job's graph under one lease a node, every node leaves a
- * payload; when all parts are through, CORE_DO_COMMIT names the payloads, and CORE_EVENT_COMMITTED ends it.
+ * The life of a unit: the shell loads it from the store (CORE_DO_LOAD_UNITS -> CORE_EVENT_UNITS). It becomes one
+ * subunit, or several once it was split. A subunit runs through every node of its job's graph, one lease a node, and
+ * every node leaves a payload. When all subunits are finished, CORE_DO_COMMIT names the payloads to write, and
+ * CORE_EVENT_COMMITTED ends the unit.
  *
  * Rules that the shell may rely on:
- *  - A result counts only under its own (epoch, lease, peer). Anything else is counted and its payload dropped.
- *  - A lease that ends otherwise than by RESULT, RETURN or a clean GONE raises the unit's attempts, durably; where a
- *    part has several leases, the first of them that ends so does, once. From then on the part is in suspicion and is
- *    leased alone: its worker holds nothing else, so that nobody is blamed for a neighbour. When it fails once more it
- *    is cut in pieces, which run alone, too, and so on down to the bad item, which is quarantined after max_attempts.
- *    Into which pieces a unit is cut, and how often each failed, is as durable as its attempts.
- *  - A lost connection (GONE, neither clean nor ended) is no failure: the leases go on until they end in their time, or
- *    the process says HELLO under another connection and names those that it still holds. The others go back unpunished.
- *  - A first-node lease reserves the part's peak tensor bytes for its whole path: nothing downstream waits for memory.
- *    A part larger than the whole budget runs when nothing else holds memory.
- *  - Rows that are kept for commits are bounded the same way: a part that starts reserves what its rows will take, from
- *    what its job's earlier results took; nothing is started past row_bytes unless nothing else is going on. So at most
- *    row_bytes are kept, one part may be larger, and parts that were started before their job's first results told how
- *    large rows are may pass it once.
- *  - A worker whose lease expired, or that was not heard for lease_ms, gets nothing new until it is heard again; after
- *    worker_ms it is forgotten. So workers must send heartbeats when they hold nothing, too. One that is heard
- *    and yet lets leases expire gets one at a time, with growing pauses, until it ends one itself; its units are not
- *    blamed for what expires meanwhile.
- *  - A worker that fails or hands back again and again, or whose tensors are refused, gets one lease at a time, with
- *    growing pauses, until it gives a result that is good. While another could do its units they are not blamed for it;
- *    what failed is given to another worker, where there is one, and no item is quarantined before two have failed it.
- *  - A lease that lasts far longer than others took ends in any case (stall_ms, first_stall_ms): its worker is cut off.
- *    CORE_DO_HUNG names workers that get nowhere, so that whoever started them can end them.
- *  - Failures that surge (so many items in a row, or so large a share of them: JOB_OPEN says) pause the job before they
- *    are written down: CORE_DO_JOB_PAUSED. Units that end in failed items are held until a good item follows, or nothing
- *    else is left to do; a surge puts those that are held, and what fails from then on, back among the units to be done.
- *    Items that are done again do not count, since they lose nothing, nor do those that are known to fail.
+ *  - A result counts only under its own (epoch, lease, peer). Every other result is counted and its payload dropped.
+ *  - A lease that ends otherwise than by RESULT, RETURN or a clean GONE raises the unit's attempts, durably. If several
+ *    leases of a subunit end that way, only the first one counts. From then on the subunit is suspect and runs
+ *    exclusively: its worker holds nothing else, so no neighbour takes the blame. A suspect subunit that fails again is
+ *    split, and its pieces run exclusively, too, down to the bad item, which is quarantined after max_attempts. The
+ *    pieces of a unit and the failures of each are as durable as its attempts.
+ *  - A lost connection (GONE, neither clean nor ended) is no failure. The leases go on until they expire, or until the
+ *    process says HELLO under another connection and names the leases that it still holds. The others are returned
+ *    without blame.
+ *  - A first-node lease reserves the subunit's peak tensor bytes for its whole way through the graph, so that no later
+ *    node waits for memory. A subunit larger than the whole budget runs when nothing else holds memory.
+ *  - Rows kept for commits are bounded in the same way: a subunit that starts reserves what its rows will take,
+ *    estimated from earlier results of its job. Nothing starts beyond row_bytes unless nothing else is going on. At
+ *    most row_bytes are kept; one subunit may be larger, and subunits that started before their job's first results
+ *    may exceed the limit once.
+ *  - A worker whose lease expired, or that was not heard for lease_ms, gets no work until it is heard again. After
+ *    worker_ms it is forgotten, so workers send heartbeats even when they hold nothing. A worker that is heard but lets
+ *    leases expire is on trial: one lease at a time, with growing pauses, until it ends a lease itself. Units are not
+ *    blamed for what expires on trial.
+ *  - A worker that keeps failing or returning leases, or whose tensors are refused, gets one lease at a time, with
+ *    growing pauses, until it gives a good result. Units are not blamed for its failures while another worker could do
+ *    them. A failed subunit goes to another worker if there is one, and no item is quarantined before two workers have
+ *    failed it.
+ *  - A lease that lasts far longer than others did ends in any case (stall_ms, first_stall_ms), and its worker is cut
+ *    off. CORE_DO_HUNG names workers that make no progress, so that whoever started them can end them.
+ *  - A surge of failures (so many items in a row, or so large a share of them: see JOB_OPEN) pauses the job before the
+ *    failures are written: CORE_DO_JOB_PAUSED. Units that end with failed items are held until a good item follows or
+ *    until nothing else is left to do. A surge puts the held units, and those that fail afterwards, back among the
+ *    units to do. Items that are done again do not count, since they lose nothing; nor do items known to fail.
  *  - A payload handed over with RESULT belongs to the core until CORE_DO_DROP_PAYLOAD names it, which happens once.
- *  - Whoever steps the core late, by more than a thirtieth of lease_ms past core_next_deadline, was stopped: time stood
- *    still for it, and a third of lease_ms passes before the next deadline, so that all can be heard.
+ *  - If the shell steps the core later than a thirtieth of lease_ms after core_next_deadline, the process was stopped:
+ *    the core's clock stood still meanwhile, and the next deadline is a third of lease_ms away, so that workers can be
+ *    heard first.
  *
  * Who may call: one thread, the broker's loop. Units: times are monotonic milliseconds that never go back, sizes bytes.
  * Memory: what events point to is read during the call only. What actions point to is valid until the next core_step or
@@ -77,11 +81,11 @@ struct core_limits {
     int64_t first_stall_ms; /* the same while there is no speed to measure by: so long without an item done */
     uint32_t max_given_up;  /* so many quarantined items in a row pause a job that lets any number fail; 0: none does */
     uint32_t max_attempts;  /* failures of a single item before quarantine */
-    uint32_t max_unblamed;  /* RETURNs and lost payloads of a part that go unpunished; later ones count as failures */
-    uint32_t window_units;  /* units of one job held in memory */
-    uint32_t max_jobs;      /* open at once */
-    uint32_t max_workers;   /* connected at once; more are refused */
-    uint32_t max_pools;     /* distinct (stage, fingerprint) among connected workers */
+    uint32_t max_unblamed; /* RETURNs and lost payloads of a subunit that go unpunished; later ones count as failures */
+    uint32_t window_units; /* units of one job held in memory */
+    uint32_t max_jobs;     /* open at once */
+    uint32_t max_workers;  /* connected at once; more are refused */
+    uint32_t max_pools;    /* distinct (stage, fingerprint) among connected workers */
     uint32_t max_worker_items;  /* a worker's window is cut to this */
     uint32_t max_worker_leases; /* held by one worker */
     enum core_bug bug;          /* none but in the simulator's planted-bug tests */
@@ -127,7 +131,7 @@ enum core_event_type {
     CORE_EVENT_RESULT,        /* .result */
     CORE_EVENT_FAILURE,       /* .failure: the worker could not do it */
     CORE_EVENT_RETURN,        /* .lease: handed back unpunished */
-    CORE_EVENT_PAYLOAD_LOST,  /* .payload: its tensors cannot be had any more; the part starts again, unpunished */
+    CORE_EVENT_PAYLOAD_LOST,  /* .payload: its tensors cannot be had any more; the subunit starts again, unpunished */
     CORE_EVENT_COMMITTED,     /* .commit: durable */
     CORE_EVENT_COMMIT_FAILED, /* .commit: not durable; the job is blocked until DISK_OK, then COMMIT comes again */
     CORE_EVENT_DISK_OK,       /* .job, or 0 for all jobs: worth trying again */
@@ -138,9 +142,10 @@ enum core_event_type {
 struct core_unit_row {
     uint32_t unit;
     uint32_t n_items;  /* 1..CORE_MAX_UNIT_ITEMS */
-    uint32_t attempts; /* as last made durable, and so is `parts` */
-    /* Of a unit that was cut: 1 + the failures of the part that begins at item i, 0: none does. All 0: it was not. */
-    uint8_t parts[CORE_MAX_UNIT_ITEMS];
+    uint32_t attempts; /* as last made durable, and so is `subunits` */
+    /* Of a unit that was split: 1 + the failures of the subunit that begins at item i; 0: none begins there. All 0: the
+     * unit is whole. */
+    uint8_t subunits[CORE_MAX_UNIT_ITEMS];
     bool is_again; /* it was done before: now only the items of `again`, at least one */
     uint64_t again[CORE_MASK_WORDS];
     uint64_t bad[CORE_MASK_WORDS]; /* items whose own list says that they fail: they say nothing about the source */
@@ -261,7 +266,7 @@ enum core_refuse_reason {
     CORE_REFUSE_STALLED
 };
 
-/* Masks: bit i of word i / 64 is the part's item `first + i` (items are counted within the unit); `count` bits. */
+/* Masks: bit i of word i / 64 is the subunit's item `first + i` (items are counted within the unit); `count` bits. */
 struct core_input {
     uint64_t payload;
     uint32_t node;      /* whose output it is */
@@ -272,13 +277,13 @@ struct core_input {
 struct core_work {
     uint64_t peer, epoch, lease, job;
     uint32_t unit, node;
-    uint32_t attempt; /* 0, 1, ..: failures of this part so far */
+    uint32_t attempt; /* 0, 1, ..: failures of this subunit so far */
     uint32_t first, count;
     uint32_t n_items;      /* bits set in items: the rows of the WORK */
     const uint64_t *items; /* those that no earlier node has failed */
     uint32_t n_inputs;
     struct core_input inputs[CORE_MAX_NODES]; /* in node order */
-    bool alone;                               /* the worker holds nothing else */
+    bool exclusive;                           /* the worker holds nothing else */
 };
 
 struct core_commit_payload {
@@ -297,7 +302,7 @@ struct core_commit {
     uint64_t job;
     uint32_t unit, n_items;
     uint32_t n_failed; /* items with an error or quarantined */
-    uint32_t attempts; /* failed attempts of the unit, all parts */
+    uint32_t attempts; /* failed attempts of the unit, all subunits */
     uint32_t n_payloads, n_quarantined;
     const struct core_commit_payload *payloads; /* kept rows, by (first, node); an item's rows in node order */
     const struct core_quarantined *quarantined; /* no row of these counts, whatever the payloads hold */
@@ -332,7 +337,7 @@ struct core_action {
         struct {
             uint64_t job;
             uint32_t unit, attempts, n_items;
-            const uint8_t *parts; /* as in core_unit_row, n_items of them; NULL: the unit was not cut */
+            const uint8_t *subunits; /* as in core_unit_row, n_items of them; NULL: the unit was not cut */
         } attempts;
         struct {
             uint64_t job;
@@ -381,7 +386,7 @@ struct core_lease_info {
 /* -ESTALE: no such lease of that peer in this epoch (RESULT would be dropped and counted). */
 int core_lease_get(const struct core *c, const struct core_lease_ref *ref, struct core_lease_info *ret) CHECK_RESULT;
 
-/* -- numbers --------------------------------------------------------------------------------------------------------*/
+/* -- numbers ------------------------------------------------------------------------------------------------------- */
 
 enum core_job_state {
     CORE_JOB_IMPORTING, /* runs, more units may come */
@@ -395,10 +400,10 @@ enum core_job_state {
 
 struct core_node_stats {
     uint32_t stage;
-    uint32_t parts_ready, parts_leased;
+    uint32_t subunits_ready, subunits_leased;
     uint64_t items_done;
     uint64_t failures, expiries; /* FAILURE and GONE; leases that ran out */
-    uint64_t isolations;         /* of the failures: workers lost with a part in suspicion that ran alone */
+    uint64_t isolations;         /* of the failures: workers lost with a suspect subunit that ran exclusively */
     uint64_t bad_results;        /* of the failures */
     uint64_t returns, stalls;    /* RETURN; leases that lasted too long */
     uint64_t tensors_refused;    /* made here, and not what their maker said */
@@ -409,7 +414,7 @@ struct core_job_stats {
     enum core_job_state state;
     uint32_t priority;
     uint32_t units_loaded;  /* in memory */
-    uint32_t units_started; /* of those, with a part on its way */
+    uint32_t units_started; /* of those, with a subunit on its way */
     uint32_t units_commit;  /* of those, commit asked for and not answered */
     uint64_t units_done, items_done, items_failed, items_quarantined;
     uint32_t n_nodes;
@@ -420,7 +425,7 @@ struct core_stats {
     uint32_t n_jobs, n_workers, n_leases;
     uint32_t workers[CORE_MAX_STAGES]; /* by stage */
     uint32_t benched[CORE_MAX_STAGES]; /* of those */
-    uint32_t n_reserved;               /* parts on their way */
+    uint32_t n_reserved;               /* subunits on their way */
     uint64_t reserved_bytes;
     uint64_t row_bytes; /* rows kept for commits */
     uint64_t events, leases_granted, results, failures, expiries, returns, payloads_lost, splits, quarantined;

@@ -1,13 +1,14 @@
-/* How far a worker is trusted.
+/* The circuit breaker: how far a worker is trusted.
  *
- * A worker that fails fast has room all the time, and would take nearly everything that there is to do. So every lease
- * that ends badly counts against its worker, until it gives a good result: from the second one in a row on it gets one
- * unit at a time with longer and longer rests before it, from the third on its failures say nothing about the units
- * while others could do them, from the sixth on it is benched: the shell is told why. A bench is no exile: after each
- * rest it is tried once more.
+ * A worker that fails fast always has room and would take most of the work. So every lease that ends badly counts
+ * against its worker, until the worker gives a good result. From the second in a row on, the worker gets one lease at a
+ * time, with growing pauses. From the third on, its failures are not held against a unit while other workers could do
+ * that unit. From the sixth on, the worker is benched and the shell is told why. A benched worker is still tried again
+ * after each pause.
  *
- * What failed is not given to the same worker again while another one could do it. So the second failure of a part, or
- * of a piece of it, says more about the part than about the worker: it counts against nobody but the part. */
+ * A failed task does not go to the same worker again while another worker could do it. The second failure of a subunit,
+ * or of a piece of it, therefore says more about the subunit than about the worker, and counts against the subunit
+ * only. */
 #include "broker/core_private.h"
 
 #include <stdio.h>
@@ -18,7 +19,7 @@ enum {
     TRUSTED_BELOW = 3,
     BENCHED_FROM = 6,
     FIRST_REST_MS = 100,
-    LONGEST_REST_ALONE_MS = 1000, /* of one whose work nobody else could do */
+    LONGEST_REST_OF_ONLY_MS = 1000, /* of one whose work nobody else could do */
 };
 
 static uint32_t n_in_row(const struct core_worker *w)
@@ -39,7 +40,7 @@ void core_worker_set_good(struct core_worker *w)
     w->good = good;
 }
 
-/* -- who failed a part --------------------------------------------------------------------------------------------- */
+/* -- who failed a subunit ------------------------------------------------------------------------------------------ */
 
 static bool has_failed(const struct core_task *t, const struct core_worker *w)
 {
@@ -53,16 +54,16 @@ void core_task_failed_on(struct core_task *t, const struct core_worker *w)
 {
     if (!has_failed(t, w))
         t->failers[t->n_failers++ % CORE_MAX_FAILERS] = w->name_key;
-    if (t->part->failed_before)
+    if (t->subunit->failed_before)
         return;
-    t->part->failed_before = true;
-    core_part_is_suspect(t->part);
+    t->subunit->failed_before = true;
+    core_subunit_suspect(t->subunit);
 }
 
 /* Could another worker do it that is in good standing, and has not failed it? */
 static bool has_others(const struct core *c, const struct core_task *t, const struct core_worker *but)
 {
-    const struct core_job_node *n = &t->part->unit->job->nodes[t->node];
+    const struct core_job_node *n = &t->subunit->unit->job->nodes[t->node];
     uint32_t n_good = 0;
 
     for (uint32_t i = 0; i < c->n_pools; i++)
@@ -121,8 +122,8 @@ static void set_benched(struct core *c, struct core_worker *w, bool benched)
 /* `*count` is one of its two. */
 static void charge(struct core *c, struct core_worker *w, uint32_t *count, const char *code, const char *text)
 {
-    const bool alone = w->pool->n_good <= w->good;
-    const int64_t most_ms = alone ? LONGEST_REST_ALONE_MS : c->limits.lease_ms;
+    const bool only = w->pool->n_good <= w->good;
+    const int64_t most_ms = only ? LONGEST_REST_OF_ONLY_MS : c->limits.lease_ms;
     int64_t rest_ms = FIRST_REST_MS;
 
     if (core_planted(c, CORE_BUG_NEVER_BENCH))
@@ -155,7 +156,7 @@ static void acquit(struct core *c, struct core_worker *w, uint32_t *count)
 
 void core_worker_did_well(struct core *c, const struct core_lease *l)
 {
-    const struct core_part *p = l->task->part;
+    const struct core_subunit *p = l->task->subunit;
 
     acquit(c, l->worker, &l->worker->n_bad);
     for (uint32_t k = 0; k < l->task->node; k++) {
@@ -173,7 +174,7 @@ void core_lease_fails(struct core *c, struct core_lease *l, const char *code, co
     struct core_worker *w = l->worker;
     struct core_task *t = l->task;
     const bool blame = n_in_row(w) < TRUSTED_BELOW || !has_others(c, t, w);
-    const bool first = !t->part->failed_before;
+    const bool first = !t->subunit->failed_before;
     const uint32_t attempt = l->attempt;
 
     core_task_failed_on(t, w);
@@ -193,7 +194,7 @@ void core_lease_returned(struct core *c, struct core_lease *l)
     const bool blame = n_in_row(w) < TRUSTED_BELOW || !has_others(c, t, w);
     const uint32_t attempt = l->attempt;
 
-    t->part->unit->job->nodes[t->node].returns++;
+    t->subunit->unit->job->nodes[t->node].returns++;
     c->counters.returns++;
     core_lease_end(c, l);
     if (w->window_items > 0) /* or it is on its way out */
@@ -206,7 +207,7 @@ void core_lease_returned(struct core *c, struct core_lease *l)
 
 void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, const char *text)
 {
-    struct core_part *p = l->task->part;
+    struct core_subunit *p = l->task->subunit;
 
     core_lease_end(c, l);
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++) {
@@ -223,5 +224,5 @@ void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, co
         core_task_failed_on(made, maker);
         charge(c, maker, &maker->n_refused, "bad_tensor", text);
     }
-    core_part_restart(p);
+    core_subunit_restart(p);
 }

@@ -25,7 +25,7 @@ enum core_bug {
     CORE_BUG_TRIAL_WITHOUT_END,         /* a worker stays on trial whatever it ends */
     CORE_BUG_TRIAL_IN_COMPANY,          /* a worker on trial gets several leases */
     CORE_BUG_REST_SKIPPED,              /* a worker on trial does not rest */
-    CORE_BUG_BLAMED_TWICE,              /* one loss blames a part twice */
+    CORE_BUG_BLAMED_TWICE,              /* one loss blames a subunit twice */
     CORE_BUG_CONNECTION_BLAMED,         /* a lost connection is a failure */
     CORE_BUG_LOST_LEASES_STAY,          /* leases that did not reach their worker stay its own */
     CORE_BUG_OLD_PEER_STAYS,            /* who comes back keeps its old connection, too */
@@ -35,8 +35,8 @@ enum core_bug {
     CORE_BUG_DRAINED_WITH_COMMITS,      /* drained with commits outstanding */
     CORE_BUG_STOP_BLAMED,               /* a broker that was stopped lets leases expire */
     CORE_BUG_ISOLATION_IN_COMPANY,      /* a death in company counts as isolation */
-    CORE_BUG_NEVER_ALONE,               /* what failed once runs in company */
-    CORE_BUG_ALONE_IN_NAME,             /* others come to what runs alone */
+    CORE_BUG_NEVER_EXCLUSIVE,           /* what failed once runs in company */
+    CORE_BUG_EXCLUSIVE_IN_NAME,         /* others join an exclusive lease */
     CORE_BUG_WINDOW_ITEMS_IGNORED,      /* a worker gets more items than its window */
     CORE_BUG_WINDOW_BYTES_IGNORED,      /* a worker gets more bytes than its window */
     CORE_BUG_INPUT_BYTES_FORGOTTEN,     /* bytes of inputs are not held */
@@ -51,7 +51,7 @@ enum core_bug {
     CORE_BUG_KINDS_WITHOUT_LIMIT,       /* any number of kinds of workers is welcome */
     CORE_BUG_LEASES_WITHOUT_LIMIT,      /* a worker gets any number of leases */
     CORE_BUG_KEEP_RESERVATION_ON_SPLIT, /* a split keeps its reservation */
-    CORE_BUG_IGNORE_MEMORY,             /* parts start whatever memory is left */
+    CORE_BUG_IGNORE_MEMORY,             /* subunits start whatever memory is left */
     CORE_BUG_IGNORE_ROW_LIMIT,          /* rows that wait for a commit are not bounded */
     CORE_BUG_FREE_AFTER_FIRST_CONSUMER, /* tensors go after the first consumer */
     CORE_BUG_RETRY_STARTS_OVER,         /* a retry throws away what is done */
@@ -61,9 +61,9 @@ enum core_bug {
     CORE_BUG_NEVER_SPLIT,               /* a failing unit is never split */
     CORE_BUG_QUARANTINE_EARLY,          /* an item is quarantined an attempt too early */
     CORE_BUG_FORGET_ATTEMPTS,           /* failed attempts are not made durable */
-    CORE_BUG_FORGET_PARTS,              /* the parts of a unit are not made durable */
+    CORE_BUG_FORGET_SUBUNITS,           /* the subunits of a unit are not made durable */
     CORE_BUG_IGNORE_ATTEMPTS,           /* attempts of an earlier life do not count */
-    CORE_BUG_IGNORE_PARTS,              /* a unit that was cut starts whole */
+    CORE_BUG_IGNORE_SUBUNITS,           /* a unit that was cut starts whole */
     CORE_BUG_COMMIT_TWICE,              /* commit is sent twice */
     CORE_BUG_STALE_LOAD,                /* a load that a commit overtook is taken */
     CORE_BUG_DONE_UNSEALED,             /* a job is done before it is sealed */

@@ -202,7 +202,7 @@ static void count_rows(const struct core_unit *u, uint32_t *ret_payloads, uint32
 {
     uint32_t n_payloads = 0, n_quarantined = 0, n_failed = 0;
 
-    for (const struct core_part *p = u->parts; p; p = p->next) {
+    for (const struct core_subunit *p = u->subunits; p; p = p->next) {
         n_quarantined += p->quarantined ? p->count : 0;
         n_failed += p->n_wanted - p->n_alive;
         for (uint32_t k = 0; k < u->job->n_nodes; k++)
@@ -226,7 +226,7 @@ static void emit_commit(struct core_unit *u)
     quarantined = core_emit_alloc(c, (n_quarantined + 1) * sizeof(quarantined[0]));
     if (!payloads || !quarantined)
         return;
-    for (const struct core_part *p = u->parts; p; p = p->next) {
+    for (const struct core_subunit *p = u->subunits; p; p = p->next) {
         for (uint32_t i = 0; p->quarantined && i < p->count; i++)
             quarantined[nq++] = (struct core_quarantined){p->first + i, p->code ? p->code : "", p->text ? p->text : ""};
         for (uint32_t k = 0; k < u->job->n_nodes; k++) {

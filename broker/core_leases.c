@@ -8,7 +8,7 @@
 
 static void describe_inputs(struct core_work *work, struct core_task *t)
 {
-    struct core_part *p = t->part;
+    struct core_subunit *p = t->subunit;
 
     for (uint32_t k = 0; k < t->node; k++) {
         const struct core_task *in = &p->tasks[k];
@@ -28,15 +28,15 @@ static void emit_work(struct core *c, const struct core_lease *l)
         .peer = l->worker->peer,
         .epoch = c->epoch,
         .lease = l->id,
-        .job = t->part->unit->job->id,
-        .unit = t->part->unit->number,
+        .job = t->subunit->unit->job->id,
+        .unit = t->subunit->unit->number,
         .node = t->node,
-        .attempt = t->part->failures,
-        .first = t->part->first,
-        .count = t->part->count,
+        .attempt = t->subunit->failures,
+        .first = t->subunit->first,
+        .count = t->subunit->count,
         .n_items = t->n_rows,
         .items = t->rows,
-        .alone = l->alone,
+        .exclusive = l->exclusive,
     };
     describe_inputs(work, t);
 }
@@ -52,7 +52,7 @@ static void extend(struct core *c, struct core_lease *l)
 
 void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w)
 {
-    struct core_job *j = t->part->unit->job;
+    struct core_job *j = t->subunit->unit->job;
     struct core_lease *l = calloc(1, sizeof(*l));
 
     if (!l || core_map_put(&c->leases, c->next_lease, l) < 0) {
@@ -60,8 +60,8 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
         core_break(c);
         return;
     }
-    memcpy(t->rows, t->part->alive, t->part->n_words * sizeof(t->rows[0]));
-    t->n_rows = t->part->n_alive;
+    memcpy(t->rows, t->subunit->alive, t->subunit->n_words * sizeof(t->rows[0]));
+    t->n_rows = t->subunit->n_alive;
     t->state = CORE_TASK_LEASED;
     t->lease = l;
     *l = (struct core_lease){
@@ -70,11 +70,11 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
         .worker = w,
         .next = w->leases,
         .n_items = t->n_rows,
-        .attempt = t->part->failures,
+        .attempt = t->subunit->failures,
         .n_bytes = core_planted(c, CORE_BUG_INPUT_BYTES_FORGOTTEN) ? 0 : j->nodes[t->node].in_bytes * t->n_rows,
         .granted_ms = c->now_ms,
         .held_at_grant = w->held_items + t->n_rows,
-        .alone = core_part_is_alone(t->part),
+        .exclusive = core_subunit_is_exclusive(t->subunit),
         .on_trial = w->n_late > 0,
     };
     if (l->next)
@@ -83,7 +83,7 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
     w->n_leases++;
     w->held_items += l->n_items;
     w->held_bytes += l->n_bytes;
-    w->holds_alone = l->alone && !core_planted(c, CORE_BUG_ALONE_IN_NAME);
+    w->holds_exclusive = l->exclusive && !core_planted(c, CORE_BUG_EXCLUSIVE_IN_NAME);
     core_worker_update(w, c);
     j->nodes[t->node].n_leased++;
     j->n_leases++;
@@ -95,7 +95,7 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
 void core_lease_end(struct core *c, struct core_lease *l)
 {
     struct core_worker *w = l->worker;
-    struct core_job *j = l->task->part->unit->job;
+    struct core_job *j = l->task->subunit->unit->job;
 
     core_map_take(&c->leases, l->id);
     core_heap_remove(&c->lease_deadlines, &l->deadline_place);
@@ -105,8 +105,8 @@ void core_lease_end(struct core *c, struct core_lease *l)
     w->n_leases--;
     w->held_items -= l->n_items;
     w->held_bytes -= l->n_bytes;
-    if (l->alone)
-        w->holds_alone = false;
+    if (l->exclusive)
+        w->holds_exclusive = false;
     core_worker_update(w, c);
     j->nodes[l->task->node].n_leased--;
     j->n_leases--;
@@ -128,10 +128,10 @@ static void lease_fails(struct core *c, struct core_lease *l, const char *code, 
 /* Its worker is no more. */
 void core_lease_lost(struct core *c, struct core_lease *l, const char *text)
 {
-    struct core_job_node *n = &l->task->part->unit->job->nodes[l->task->node];
+    struct core_job_node *n = &l->task->subunit->unit->job->nodes[l->task->node];
 
     n->failures++;
-    n->isolations += l->alone || core_planted(c, CORE_BUG_ISOLATION_IN_COMPANY);
+    n->isolations += l->exclusive || core_planted(c, CORE_BUG_ISOLATION_IN_COMPANY);
     c->counters.failures++;
     core_task_failed_on(l->task, l->worker);
     if (core_planted(c, CORE_BUG_DEATH_UNBLAMED))
@@ -254,8 +254,8 @@ static void result(struct core *c, const struct core_event *e)
     c->counters.dropped_bad++;
     core_emit_id(c, CORE_DO_DROP_PAYLOAD, e->result.payload);
     snprintf(text, sizeof(text), "a result of %u rows where %u were asked for", e->result.n_rows, t->n_rows);
-    t->part->unit->job->nodes[t->node].failures++;
-    t->part->unit->job->nodes[t->node].bad_results++;
+    t->subunit->unit->job->nodes[t->node].failures++;
+    t->subunit->unit->job->nodes[t->node].bad_results++;
     c->counters.failures++;
     if (core_planted(c, CORE_BUG_BAD_RESULT_UNBLAMED))
         core_lease_give_back(c, l);
@@ -274,8 +274,8 @@ static void failure(struct core *c, const struct core_event *e)
         core_lease_refuses(c, l, e->failure.refused, e->failure.text ? e->failure.text : "");
         return;
     }
-    l->task->part->unit->job->nodes[l->task->node].failures++;
-    l->task->part->unit->job->nodes[l->task->node].bad_results += e->failure.bad_result;
+    l->task->subunit->unit->job->nodes[l->task->node].failures++;
+    l->task->subunit->unit->job->nodes[l->task->node].bad_results += e->failure.bad_result;
     c->counters.failures++;
     if (core_planted(c, CORE_BUG_FAILURE_UNBLAMED))
         core_lease_give_back(c, l);
@@ -319,7 +319,7 @@ static void lease_expires(struct core *c, struct core_lease *l)
     const uint32_t attempt = l->attempt;
     const bool on_trial = l->on_trial;
 
-    t->part->unit->job->nodes[core_planted(c, CORE_BUG_EXPIRY_AT_FIRST_NODE) ? 0 : t->node].expiries++;
+    t->subunit->unit->job->nodes[core_planted(c, CORE_BUG_EXPIRY_AT_FIRST_NODE) ? 0 : t->node].expiries++;
     c->counters.expiries++;
     if (on_trial || w->n_late == 0)
         w->n_late++;

@@ -4,14 +4,14 @@
  *   core_jobs.c      jobs: open, load, commit, stop, close
  *   core_surge.c     failures that surge: what is held, when a job pauses
  *   core_units.c     units: made from a row of the store, moved between the lists of their job
- *   core_parts.c     parts of units: their memory, their way through the graph, their splitting
- *   core_tasks.c     what a result, a failure or a loss does to a task and its part
+ *   core_subunits.c  subunits of units: their memory, their way through the graph, their splitting
+ *   core_tasks.c     what a result, a failure or a loss does to a task and its subunit
  *   core_workers.c   workers, and pools of those that compute the same
  *   core_leases.c    who holds which task, what ends it, and when
  *   core_schedule.c  who gets what next
  *   core_validate.c  every invariant
  *
- * Who may call: those files. Units: as in core.h. Memory: jobs own units, units own parts; workers own leases.
+ * Who may call: those files. Units: as in core.h. Memory: jobs own units, units own subunits; workers own leases.
  * Errors: a function that finds no memory calls core_break() and leaves things fit for core_free(), no more. */
 #ifndef BLIPLINE_BROKER_CORE_PRIVATE_H
 #define BLIPLINE_BROKER_CORE_PRIVATE_H
@@ -20,17 +20,17 @@
 #include "broker/core_table.h"
 
 enum {
-    CORE_PIECES = 8, /* of a part that is split */
+    CORE_PIECES = 8, /* of a subunit that is split */
     CORE_MAX_FAILERS = 4,
     CORE_MAX_CUT_OFF = 64
 };
 
-struct core_part;
+struct core_subunit;
 struct core_unit;
 struct core_job;
 struct core_worker;
 
-/* A task is one node of one part. */
+/* A task is one node of one subunit. */
 enum core_task_state {
     CORE_TASK_WAITING, /* for its inputs */
     CORE_TASK_READY,   /* in a queue of its job's node */
@@ -38,18 +38,19 @@ enum core_task_state {
     CORE_TASK_DONE
 };
 
-/* Fresh: the part holds no memory yet, so this lease would start it. Alone: see core.h, a part in suspicion. */
+/* Fresh: the subunit holds no memory yet, so this lease would start it. Exclusive: a suspect
+ * subunit, see core.h. */
 enum core_queue_kind {
     CORE_QUEUE_READY,
-    CORE_QUEUE_READY_ALONE,
+    CORE_QUEUE_READY_EXCLUSIVE,
     CORE_QUEUE_FRESH,
-    CORE_QUEUE_FRESH_ALONE,
+    CORE_QUEUE_FRESH_EXCLUSIVE,
     CORE_N_QUEUES,
     CORE_QUEUE_NONE = CORE_N_QUEUES
 };
 
 struct core_task {
-    struct core_part *part;
+    struct core_subunit *subunit;
     uint32_t node;
     enum core_task_state state;
     enum core_queue_kind queue;    /* CORE_QUEUE_NONE unless ready */
@@ -72,9 +73,9 @@ struct core_pace {
 };
 
 /* A run of items of a unit that goes through the graph as one. */
-struct core_part {
+struct core_subunit {
     struct core_unit *unit;
-    struct core_part *next; /* by first item */
+    struct core_subunit *next; /* by first item */
     uint32_t first, count, n_words;
     uint32_t n_wanted; /* of the items: all, but where some of a unit are done again */
     uint32_t n_alive;
@@ -104,14 +105,14 @@ enum core_unit_state {
 struct core_unit {
     struct core_job *job;
     uint32_t number, n_items;
-    uint32_t attempts; /* failed, all parts and lives */
-    uint32_t n_parts, n_finished;
+    uint32_t attempts; /* failed, all subunits and lives */
+    uint32_t n_subunits, n_finished;
     enum core_unit_state state;
     uint64_t *again;   /* only these items are wanted; NULL: all. Lies behind the unit, as `bad` */
     uint64_t *bad;     /* items that are known to fail; NULL: none */
     uint32_t n_wanted; /* items */
     bool load_again;   /* since it was loaded more of its items are to be done again */
-    struct core_part *parts;
+    struct core_subunit *subunits;
     struct core_unit *prev, *next; /* in the job's list of its state */
 };
 
@@ -146,7 +147,7 @@ struct core_job {
     uint32_t n_by_state[CORE_N_UNIT_STATES];
     uint64_t cursor;               /* first unit number not loaded yet */
     uint64_t back_from;            /* first unit before the cursor that must be loaded again; UINT64_MAX: none */
-    uint32_t n_reserved, n_leases; /* parts holding memory; leases */
+    uint32_t n_reserved, n_leases; /* subunits holding memory; leases */
     uint32_t load_from;            /* of the load under way */
     bool load_is_stale;            /* meanwhile a unit was committed that its answer may hold */
     bool sealed, exhausted, loading, added_meanwhile;
@@ -168,7 +169,7 @@ struct core_pool {
     uint64_t serial;
     uint32_t n_workers, n_good;   /* good: in good standing */
     struct core_heap room;        /* workers that may get more, the emptiest first */
-    struct core_worker *clearing; /* gets nothing until it is empty: a task that must run alone waits */
+    struct core_worker *draining; /* gets nothing until it is empty: an exclusive task waits */
     bool blocked, wanted;         /* within one round of scheduling */
 };
 
@@ -184,11 +185,11 @@ struct core_lease {
     struct core_worker *worker;
     struct core_lease *prev, *next; /* of the worker */
     uint32_t deadline_place;
-    uint32_t n_items, attempt; /* attempt: the part's failures when it was granted */
+    uint32_t n_items, attempt; /* attempt: the subunit's failures when it was granted */
     uint64_t n_bytes;
     int64_t granted_ms, until_ms; /* until_ms: unless a heartbeat extends it */
     uint32_t held_at_grant;       /* items of its worker, its own included */
-    bool alone;
+    bool exclusive;
     bool on_trial;  /* granted while its worker was late */
     bool confirmed; /* within core_leases_confirm */
 };
@@ -213,12 +214,12 @@ struct core_worker {
     bool benched;
     char why[CORE_CODE_BYTES + CORE_TEXT_BYTES]; /* the last thing that went wrong */
     struct core_pace pace;
-    int64_t ended_ms;    /* when it last gave a result */
-    uint64_t items_said; /* by its last heartbeat that said more */
-    int64_t moved_ms;    /* when that was */
-    uint32_t n_moves;    /* since ended_ms */
-    bool holds_alone;    /* its only lease wants no company */
-    bool lost;           /* its connection is; silent, and its leases go on */
+    int64_t ended_ms;     /* when it last gave a result */
+    uint64_t items_said;  /* by its last heartbeat that said more */
+    int64_t moved_ms;     /* when that was */
+    uint32_t n_moves;     /* since ended_ms */
+    bool holds_exclusive; /* its only lease wants no company */
+    bool lost;            /* its connection is; silent, and its leases go on */
 };
 
 struct core {
@@ -240,7 +241,7 @@ struct core {
     uint64_t reserved_bytes, reserved_row_bytes, row_bytes;
     uint32_t n_reserved, n_commits, n_lost;
     int64_t stood_still_ms; /* the caller's time less ours */
-    uint32_t n_ready[CORE_MAX_STAGES], n_ready_alone[CORE_MAX_STAGES], n_workers[CORE_MAX_STAGES];
+    uint32_t n_ready[CORE_MAX_STAGES], n_ready_exclusive[CORE_MAX_STAGES], n_workers[CORE_MAX_STAGES];
     uint32_t n_benched[CORE_MAX_STAGES];
     struct core_stats counters; /* only its uint64_t counters */
     struct core_action dummy;   /* what core_emit returns when there is no memory */
@@ -271,7 +272,7 @@ void core_jobs_settle(struct core *c);
 void core_job_free(struct core_job *j);
 
 /* core_surge.c */
-void core_unit_finished(struct core_unit *u); /* all parts are: commit it, hold it, or put it back */
+void core_unit_finished(struct core_unit *u); /* all subunits are: commit it, hold it, or put it back */
 void core_job_commit_held(struct core_job *j);
 void core_job_forgive(struct core_job *j); /* count from here on */
 
@@ -280,36 +281,36 @@ struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *
 void core_unit_free(struct core_unit *u);
 void core_unit_set_state(struct core_unit *u, enum core_unit_state state); /* moves the list entry too */
 void core_unit_drop(struct core_unit *u); /* void its leases, drop its payloads, give memory back */
-bool core_unit_is_cut(const struct core_unit *u);
-void core_unit_describe_parts(const struct core_unit *u, uint8_t *ret_parts); /* as in core_unit_row, n_items */
+bool core_unit_is_split(const struct core_unit *u);
+void core_unit_describe_subunits(const struct core_unit *u, uint8_t *ret_subunits); /* as in core_unit_row, n_items */
 
-/* core_parts.c */
+/* core_subunits.c */
 uint32_t core_mask_count(const uint64_t *m, uint32_t n_words);
-struct core *core_of_part(const struct core_part *p);
+struct core *core_of_subunit(const struct core_subunit *p);
 bool core_unit_wants_any(const struct core_unit *u, uint32_t first, uint32_t end); /* items first .. end - 1 */
 /* Of these items of the unit, from the first to the last that is wanted; there is one. NULL: no memory. */
-struct core_part *core_part_new(struct core_unit *u, uint32_t first, uint32_t count);
-void core_part_free(struct core_part *p);
-void core_part_reserve(struct core_part *p);
-void core_part_unreserve(struct core_part *p);
-uint32_t core_part_limit(const struct core_part *p); /* so many failures are too many */
-bool core_part_is_alone(const struct core_part *p);
-void core_part_ready(struct core_part *p, bool front); /* nodes whose inputs are there join a queue */
+struct core_subunit *core_subunit_new(struct core_unit *u, uint32_t first, uint32_t count);
+void core_subunit_free(struct core_subunit *p);
+void core_subunit_reserve(struct core_subunit *p);
+void core_subunit_unreserve(struct core_subunit *p);
+uint32_t core_subunit_limit(const struct core_subunit *p); /* so many failures are too many */
+bool core_subunit_is_exclusive(const struct core_subunit *p);
+void core_subunit_ready(struct core_subunit *p, bool front); /* nodes whose inputs are there join a queue */
 /* Nothing of it is queued, leased or kept any more; rows for the store only if `keep_rows`. */
-void core_part_stop(struct core_part *p, bool keep_rows);
-void core_part_restart(struct core_part *p);
-void core_part_finish(struct core_part *p);
-bool core_part_split(struct core_part *p); /* into CORE_PIECES at most; false: no memory, nothing has changed */
+void core_subunit_stop(struct core_subunit *p, bool keep_rows);
+void core_subunit_restart(struct core_subunit *p);
+void core_subunit_finish(struct core_subunit *p);
+bool core_subunit_split(struct core_subunit *p); /* into CORE_PIECES at most; false: no memory, nothing has changed */
 
 /* core_tasks.c */
 void core_task_drop_payload(struct core_task *t);
 void core_task_drop_tensors(struct core_task *t);
 void core_task_result(struct core_task *t, const struct core_event *e);
-/* The lease has ended badly, or handed back. `attempt`: the part's failures when it was granted. */
+/* The lease has ended badly, or handed back. `attempt`: the subunit's failures when it was granted. */
 void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text);
 void core_task_returned(struct core_task *t, uint32_t attempt);
-void core_task_again(struct core_task *t);      /* ready once more */
-void core_part_is_suspect(struct core_part *p); /* since now: what is queued changes its queue */
+void core_task_again(struct core_task *t);         /* ready once more */
+void core_subunit_suspect(struct core_subunit *p); /* since now: what is queued changes its queue */
 void core_payload_lost(struct core *c, uint64_t payload);
 
 /* core_schedule.c */

@@ -1,39 +1,39 @@
-/* Who gets what next: what is started before what is not, the deepest node first, then the job that had least. */
+/* Who gets what next: started subunits before fresh ones, then the deepest node, then the job that had the least. */
 #include "broker/core_private.h"
 
 #include <assert.h>
 #include <string.h>
 
 enum {
-    ROOM_LOOKED_AT = 8,   /* members of a pool's heap tried for a task, so that a grant's cost is bounded */
-    ALONE_LOOKED_AT = 64, /* tasks that must be alone and wait, of one queue */
+    ROOM_LOOKED_AT = 8,       /* members of a pool's heap tried for a task, so that a grant's cost is bounded */
+    EXCLUSIVE_LOOKED_AT = 64, /* waiting exclusive tasks that are tried, of one queue */
 };
 
 static struct core_job_node *node_of(const struct core_task *t)
 {
-    return &t->part->unit->job->nodes[t->node];
+    return &t->subunit->unit->job->nodes[t->node];
 }
 
 /* -- queues -------------------------------------------------------------------------------------------------------- */
 
-static bool is_alone(enum core_queue_kind k)
+static bool is_exclusive(enum core_queue_kind k)
 {
-    return k == CORE_QUEUE_READY_ALONE || k == CORE_QUEUE_FRESH_ALONE;
+    return k == CORE_QUEUE_READY_EXCLUSIVE || k == CORE_QUEUE_FRESH_EXCLUSIVE;
 }
 
 void core_queue_push(struct core_task *t, bool front)
 {
     struct core_job_node *n = node_of(t);
-    struct core *c = t->part->unit->job->core;
-    bool alone = core_part_is_alone(t->part);
+    struct core *c = t->subunit->unit->job->core;
+    bool exclusive = core_subunit_is_exclusive(t->subunit);
     struct core_queue *q;
 
     assert(t->queue == CORE_QUEUE_NONE);
     t->state = CORE_TASK_READY;
-    if (t->part->is_reserved)
-        t->queue = alone ? CORE_QUEUE_READY_ALONE : CORE_QUEUE_READY;
+    if (t->subunit->is_reserved)
+        t->queue = exclusive ? CORE_QUEUE_READY_EXCLUSIVE : CORE_QUEUE_READY;
     else
-        t->queue = alone ? CORE_QUEUE_FRESH_ALONE : CORE_QUEUE_FRESH;
+        t->queue = exclusive ? CORE_QUEUE_FRESH_EXCLUSIVE : CORE_QUEUE_FRESH;
     q = &n->queues[t->queue];
     t->prev = front ? NULL : q->last;
     t->next = front ? q->first : NULL;
@@ -41,13 +41,13 @@ void core_queue_push(struct core_task *t, bool front)
     *(t->next ? &t->next->prev : &q->last) = t;
     q->n++;
     c->n_ready[n->spec.stage]++;
-    c->n_ready_alone[n->spec.stage] += alone;
+    c->n_ready_exclusive[n->spec.stage] += exclusive;
 }
 
 void core_queue_remove(struct core_task *t)
 {
     struct core_job_node *n = node_of(t);
-    struct core *c = t->part->unit->job->core;
+    struct core *c = t->subunit->unit->job->core;
     struct core_queue *q = &n->queues[t->queue];
 
     assert(t->queue != CORE_QUEUE_NONE);
@@ -55,7 +55,7 @@ void core_queue_remove(struct core_task *t)
     *(t->next ? &t->next->prev : &q->last) = t->prev;
     q->n--;
     c->n_ready[n->spec.stage]--;
-    c->n_ready_alone[n->spec.stage] -= is_alone(t->queue);
+    c->n_ready_exclusive[n->spec.stage] -= is_exclusive(t->queue);
     t->prev = t->next = NULL;
     t->queue = CORE_QUEUE_NONE;
     t->state = CORE_TASK_WAITING;
@@ -76,16 +76,17 @@ static bool may_start(const struct core_job *j)
            (!j->blocked || core_planted(j->core, CORE_BUG_BLOCKED_STARTS)) && !j->closing;
 }
 
-static bool rows_allow(const struct core *c, const struct core_part *p)
+static bool rows_allow(const struct core *c, const struct core_subunit *p)
 {
     uint64_t need = p->unit->job->row_bytes * p->n_wanted, taken = c->row_bytes + c->reserved_row_bytes;
 
-    /* What is kept goes with commits, and those come from parts on their way: without either, this one is the way on. */
+    /* Commits free the rows that are kept, and subunits under way lead to commits. Without either, only this subunit
+     * can make progress. */
     return need == 0 || (c->n_reserved == 0 && c->n_commits == 0) || core_planted(c, CORE_BUG_IGNORE_ROW_LIMIT) ||
            (need <= c->limits.row_bytes && taken <= c->limits.row_bytes - need);
 }
 
-static bool memory_allows(const struct core *c, const struct core_part *p)
+static bool memory_allows(const struct core *c, const struct core_subunit *p)
 {
     uint64_t need = p->unit->job->peak_bytes * p->n_wanted;
 
@@ -97,18 +98,18 @@ static bool memory_allows(const struct core *c, const struct core_part *p)
 
 static void grant(struct core *c, struct core_task *t, struct core_worker *w)
 {
-    struct core_part *p = t->part;
+    struct core_subunit *p = t->subunit;
     struct core_job *j = p->unit->job;
 
     core_queue_remove(t);
     if (!p->is_reserved) {
-        core_part_reserve(p);
+        core_subunit_reserve(p);
         j->pass += ((uint64_t)p->n_wanted << 20) / j->priority + 1;
         if (j->pass > c->vtime)
             c->vtime = j->pass;
         if (p->unit->state == CORE_UNIT_WAITING)
             core_unit_set_state(p->unit, CORE_UNIT_STARTED);
-        /* Other first nodes of this part are no longer fresh. */
+        /* Other first nodes of this subunit are no longer fresh. */
         for (uint32_t k = 0; k < j->n_nodes; k++)
             if (p->tasks[k].state == CORE_TASK_READY) {
                 core_queue_remove(&p->tasks[k]);
@@ -118,18 +119,18 @@ static void grant(struct core *c, struct core_task *t, struct core_worker *w)
     core_lease_grant(c, t, w);
 }
 
-/* -- tasks in company ---------------------------------------------------------------------------------------------- */
+/* -- shared workers ------------------------------------------------------------------------------------------------ */
 
 /* A worker of the pool with room: where the input is if it can be, else the emptiest. */
 static struct core_worker *find_worker(const struct core *c, const struct core_pool *p, const struct core_task *t)
 {
     const struct core_job_node *n = node_of(t);
-    uint32_t n_items = t->part->n_alive;
+    uint32_t n_items = t->subunit->n_alive;
     uint64_t n_bytes = n->in_bytes * n_items;
 
     if (n->spec.needs) {
         uint32_t input = (uint32_t)__builtin_ctz(n->spec.needs);
-        const struct core_group *g = core_map_get(&c->groups, core_group_key(p, t->part->tasks[input].host));
+        const struct core_group *g = core_map_get(&c->groups, core_group_key(p, t->subunit->tasks[input].host));
 
         if (g && g->room.n && core_worker_fits(g->room.entries[0].item, c, n_items, n_bytes))
             return g->room.entries[0].item;
@@ -157,7 +158,7 @@ static bool goes_first(const struct core_task *a, const struct core_task *b)
         return fresh_b;
     if (node_of(a)->rank != node_of(b)->rank)
         return node_of(a)->rank < node_of(b)->rank;
-    return a->part->unit->job->pass < b->part->unit->job->pass;
+    return a->subunit->unit->job->pass < b->subunit->unit->job->pass;
 }
 
 static struct core_task *pick(const struct core *c, uint32_t stage, bool memory_wait)
@@ -182,7 +183,7 @@ static struct core_task *pick(const struct core *c, uint32_t stage, bool memory_
     return best;
 }
 
-/* Whoever comes first and finds no room keeps the pools it could use from later ones, or a large part would wait for
+/* Whoever comes first and finds no room keeps the pools it could use from later ones, or a large subunit would wait for
  * ever behind small ones that just fit. Memory likewise. */
 static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
 {
@@ -196,7 +197,7 @@ static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
                 w = find_worker(c, c->pools[i], t);
                 c->pools[i]->blocked = !w;
             }
-        if (w && t->queue == CORE_QUEUE_FRESH && !memory_allows(c, t->part))
+        if (w && t->queue == CORE_QUEUE_FRESH && !memory_allows(c, t->subunit))
             *memory_wait = true;
         else if (w)
             grant(c, t, w);
@@ -205,13 +206,13 @@ static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
     }
 }
 
-/* -- tasks that must be alone -------------------------------------------------------------------------------------- */
+/* -- exclusive tasks ----------------------------------------------------------------------------------------------- */
 
-static void clearing_ends(struct core *c, struct core_pool *p)
+static void draining_ends(struct core *c, struct core_pool *p)
 {
-    struct core_worker *w = p->clearing;
+    struct core_worker *w = p->draining;
 
-    p->clearing = NULL;
+    p->draining = NULL;
     if (w)
         core_worker_update(w, c);
 }
@@ -240,14 +241,14 @@ static struct core_worker *find_empty(struct core *c, const struct core_task *t)
             continue;
         w = emptiest(c, p, t);
         p->wanted = true;
-        if (p->clearing && p->clearing->n_leases == 0 && p->clearing->pool_place &&
-            !core_task_avoids(c, t, p->clearing))
-            return p->clearing;
+        if (p->draining && p->draining->n_leases == 0 && p->draining->pool_place &&
+            !core_task_avoids(c, t, p->draining))
+            return p->draining;
         if (w && w->n_leases == 0)
             return w;
-        if (w && (!p->clearing || core_task_avoids(c, t, p->clearing))) {
-            clearing_ends(c, p);
-            p->clearing = w;
+        if (w && (!p->draining || core_task_avoids(c, t, p->draining))) {
+            draining_ends(c, p);
+            p->draining = w;
             core_worker_update(w, c);
         }
     }
@@ -255,32 +256,32 @@ static struct core_worker *find_empty(struct core *c, const struct core_task *t)
 }
 
 /* Of a queue, the first few: those that wait for some worker do not keep others from another one. */
-static void schedule_queue_alone(struct core *c, const struct core_queue *q, bool fresh, bool *memory_wait)
+static void schedule_queue_exclusive(struct core *c, const struct core_queue *q, bool fresh, bool *memory_wait)
 {
     uint32_t n_waiting = 0;
 
-    for (struct core_task *t = q->first, *next; t && n_waiting < ALONE_LOOKED_AT; t = next) {
+    for (struct core_task *t = q->first, *next; t && n_waiting < EXCLUSIVE_LOOKED_AT; t = next) {
         struct core_worker *w = find_empty(c, t);
 
         next = t->next;
-        if (w && fresh && (*memory_wait || !memory_allows(c, t->part))) {
+        if (w && fresh && (*memory_wait || !memory_allows(c, t->subunit))) {
             *memory_wait = true;
             return;
         }
         n_waiting += !w;
         if (!w)
             continue;
-        if (w->pool->clearing == w)
-            clearing_ends(c, w->pool);
+        if (w->pool->draining == w)
+            draining_ends(c, w->pool);
         grant(c, t, w);
         if (c->broken)
             return;
     }
 }
 
-static void schedule_alone(struct core *c, uint32_t stage, bool *memory_wait)
+static void schedule_exclusive(struct core *c, uint32_t stage, bool *memory_wait)
 {
-    for (uint32_t i = 0; i < c->n_jobs && c->n_ready_alone[stage]; i++) {
+    for (uint32_t i = 0; i < c->n_jobs && c->n_ready_exclusive[stage]; i++) {
         struct core_job *j = c->jobs[i];
 
         for (uint32_t k = 0; k < 2 * j->n_nodes; k++) {
@@ -288,8 +289,8 @@ static void schedule_alone(struct core *c, uint32_t stage, bool *memory_wait)
             bool fresh = k & 1;
 
             if (n->spec.stage == stage && (!fresh || may_start(j)))
-                schedule_queue_alone(c, &n->queues[fresh ? CORE_QUEUE_FRESH_ALONE : CORE_QUEUE_READY_ALONE], fresh,
-                                     memory_wait);
+                schedule_queue_exclusive(c, &n->queues[fresh ? CORE_QUEUE_FRESH_EXCLUSIVE : CORE_QUEUE_READY_EXCLUSIVE],
+                                         fresh, memory_wait);
             if (c->broken)
                 return;
         }
@@ -305,11 +306,11 @@ void core_schedule(struct core *c)
         c->pools[i]->blocked = false;
     }
     for (uint32_t stage = CORE_MAX_STAGES - 1; stage > 0; stage--)
-        if (c->n_workers[stage] && c->n_ready_alone[stage])
-            schedule_alone(c, stage, &memory_wait);
+        if (c->n_workers[stage] && c->n_ready_exclusive[stage])
+            schedule_exclusive(c, stage, &memory_wait);
     for (uint32_t i = 0; i < c->n_pools; i++) {
-        if (c->pools[i]->clearing && !c->pools[i]->wanted)
-            clearing_ends(c, c->pools[i]);
+        if (c->pools[i]->draining && !c->pools[i]->wanted)
+            draining_ends(c, c->pools[i]);
         c->pools[i]->blocked = c->pools[i]->room.n == 0;
     }
     for (uint32_t stage = CORE_MAX_STAGES - 1; stage > 0; stage--)

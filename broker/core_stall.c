@@ -30,7 +30,7 @@ void core_stall_measure(struct core *c, const struct core_lease *l)
     const int64_t from_ms = w->ended_ms > l->granted_ms ? w->ended_ms : l->granted_ms;
     struct core_task *t = l->task;
 
-    measure(&t->part->unit->job->nodes[t->node].pace, (uint64_t)(c->now_ms - from_ms), l->n_items);
+    measure(&t->subunit->unit->job->nodes[t->node].pace, (uint64_t)(c->now_ms - from_ms), l->n_items);
     measure(&w->pace, (uint64_t)(c->now_ms - from_ms), l->n_items);
     w->ended_ms = c->now_ms;
     w->n_moves = 0;
@@ -53,7 +53,7 @@ static uint64_t item_us(const struct core_pace *p)
 
 int64_t core_stall_at(const struct core *c, const struct core_lease *l)
 {
-    const struct core_pace *fleet = &l->task->part->unit->job->nodes[l->task->node].pace;
+    const struct core_pace *fleet = &l->task->subunit->unit->job->nodes[l->task->node].pace;
     uint64_t us = item_us(fleet), own_us = item_us(&l->worker->pace), ms;
 
     if (core_planted(c, CORE_BUG_NEVER_STALL))
@@ -100,7 +100,7 @@ void core_worker_stalls(struct core *c, struct core_worker *w)
     attempt = l->attempt;
     (void)snprintf(text, sizeof(text), "nothing came of %u items in %lld s", l->n_items,
                    (long long)(c->now_ms - l->granted_ms) / 1000);
-    t->part->unit->job->nodes[t->node].stalls++;
+    t->subunit->unit->job->nodes[t->node].stalls++;
     c->counters.stalls++;
     c->cut_off[c->n_cut_off++ % CORE_MAX_CUT_OFF] = w->name_key;
     core_emit_hung(c, w, text);

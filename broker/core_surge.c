@@ -18,8 +18,8 @@ static bool bit(const uint64_t *mask, uint32_t i)
     return mask[i / 64] >> (i % 64) & 1;
 }
 
-/* Item i of the part says nothing about the source. */
-static bool is_known_to_fail(const struct core_part *p, uint32_t i)
+/* Item i of the subunit says nothing about the source. */
+static bool is_known_to_fail(const struct core_subunit *p, uint32_t i)
 {
     return p->unit->bad && bit(p->unit->bad, p->first + i);
 }
@@ -33,7 +33,7 @@ static uint32_t most_in_row(const struct core_job *j)
 }
 
 /* Does it count in a row? */
-static bool counts(const struct core_part *p, uint32_t i)
+static bool counts(const struct core_subunit *p, uint32_t i)
 {
     return !bit(p->alive, i) && (p->unit->job->max_failures || p->quarantined);
 }
@@ -44,7 +44,7 @@ static uint64_t count_items(struct core_unit *u)
     struct core_job *j = u->job;
     uint64_t most = 0;
 
-    for (const struct core_part *p = u->parts; p; p = p->next)
+    for (const struct core_subunit *p = u->subunits; p; p = p->next)
         for (uint32_t i = 0; i < p->count; i++) {
             const bool failed = !bit(p->alive, i);
 
@@ -67,7 +67,7 @@ static uint32_t n_failed_items(const struct core_unit *u)
 {
     uint32_t n = 0;
 
-    for (const struct core_part *p = u->parts; p; p = p->next)
+    for (const struct core_subunit *p = u->subunits; p; p = p->next)
         for (uint32_t i = 0; i < p->count; i++)
             n += !bit(p->alive, i) && !is_known_to_fail(p, i);
     return n;
@@ -94,10 +94,10 @@ void core_job_commit_held(struct core_job *j)
 /* Why the last item that was given up was, as far as the unit knows. */
 static const char *why_given_up(const struct core_unit *u)
 {
-    const struct core_part *last = NULL;
+    const struct core_subunit *last = NULL;
     char *text;
 
-    for (const struct core_part *p = u->parts; p; p = p->next)
+    for (const struct core_subunit *p = u->subunits; p; p = p->next)
         last = p->quarantined && p->code ? p : last;
     text = last ? core_emit_alloc(u->job->core, CORE_CODE_BYTES + CORE_TEXT_BYTES) : NULL;
     if (text)

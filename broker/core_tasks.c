@@ -1,4 +1,4 @@
-/* What a result, a failure or a loss does to a task and its part. */
+/* What a result, a failure or a loss does to a task and its subunit. */
 #include "broker/core_private.h"
 
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 
 void core_task_drop_payload(struct core_task *t)
 {
-    struct core *c = core_of_part(t->part);
+    struct core *c = core_of_subunit(t->subunit);
 
     if (t->payload == 0)
         return;
@@ -28,7 +28,7 @@ void core_task_drop_tensors(struct core_task *t)
         return;
     t->has_tensors = false;
     if (t->has_rows)
-        core_emit_id(core_of_part(t->part), CORE_DO_DROP_TENSORS, t->payload);
+        core_emit_id(core_of_subunit(t->subunit), CORE_DO_DROP_TENSORS, t->payload);
     else
         core_task_drop_payload(t);
 }
@@ -40,7 +40,7 @@ static void take_rows(struct core_task *t, const uint64_t *row_ok)
 {
     uint32_t r = 0;
 
-    for (uint32_t w = 0; w < t->part->n_words; w++) {
+    for (uint32_t w = 0; w < t->subunit->n_words; w++) {
         uint64_t in = t->rows[w], out = 0;
 
         if (!row_ok)
@@ -50,13 +50,13 @@ static void take_rows(struct core_task *t, const uint64_t *row_ok)
                 out |= in & -in;
         t->ok[w] = out;
     }
-    t->n_ok = core_mask_count(t->ok, t->part->n_words);
+    t->n_ok = core_mask_count(t->ok, t->subunit->n_words);
 }
 
 /* Inputs whose consumers are all done lose their tensors. */
 static void release_inputs(struct core_task *t)
 {
-    struct core_part *p = t->part;
+    struct core_subunit *p = t->subunit;
     struct core_job *j = p->unit->job;
     uint32_t done = 0;
 
@@ -70,10 +70,10 @@ static void release_inputs(struct core_task *t)
         core_task_drop_tensors(t);
 }
 
-/* Rows that stay until the commit; and a lesson for the parts to come. */
+/* Rows that stay until the commit; and a lesson for the subunits to come. */
 static void keep_rows(struct core_task *t, uint64_t bytes)
 {
-    struct core_job *j = t->part->unit->job;
+    struct core_job *j = t->subunit->unit->job;
     struct core_job_node *n = &j->nodes[t->node];
     uint64_t each = bytes / t->n_rows;
 
@@ -89,7 +89,7 @@ static void keep_rows(struct core_task *t, uint64_t bytes)
 /* The lease has ended; the payload is the core's. */
 void core_task_result(struct core_task *t, const struct core_event *e)
 {
-    struct core_part *p = t->part;
+    struct core_subunit *p = t->subunit;
     struct core_job *j = p->unit->job;
 
     if (core_map_put(&j->core->payloads, e->result.payload, t) < 0) {
@@ -109,13 +109,13 @@ void core_task_result(struct core_task *t, const struct core_event *e)
     j->nodes[t->node].items_done += t->n_rows;
     release_inputs(t);
     if (p->n_done == j->n_nodes || p->n_alive == 0)
-        core_part_finish(p);
+        core_subunit_finish(p);
     else
-        core_part_ready(p, false);
+        core_subunit_ready(p, false);
 }
 
 /* Kept for the quarantine record. Forgotten when there is no memory: the reason is worth less than the work. */
-static void part_note(struct core_part *p, const char *code, const char *text)
+static void subunit_note(struct core_subunit *p, const char *code, const char *text)
 {
     size_t code_n = strnlen(code, CORE_CODE_BYTES - 1), text_n = strnlen(text, CORE_TEXT_BYTES - 1);
     char *note = malloc(code_n + text_n + 2);
@@ -131,48 +131,48 @@ static void part_note(struct core_part *p, const char *code, const char *text)
     p->text[text_n] = '\0';
 }
 
-/* Failed attempts, and into which parts they have cut the unit, outlive this process. */
+/* Failed attempts, and into which subunits they have cut the unit, outlive this process. */
 static void put_attempts(struct core_unit *u)
 {
     struct core *c = u->job->core;
     struct core_action *a;
-    uint8_t *parts = NULL;
+    uint8_t *subunits = NULL;
 
     if (u->attempts < UINT32_MAX)
         u->attempts++;
     if (core_planted(c, CORE_BUG_FORGET_ATTEMPTS))
         return;
-    if (core_unit_is_cut(u) && !core_planted(c, CORE_BUG_FORGET_PARTS)) {
-        parts = core_emit_alloc(c, u->n_items);
-        if (!parts)
+    if (core_unit_is_split(u) && !core_planted(c, CORE_BUG_FORGET_SUBUNITS)) {
+        subunits = core_emit_alloc(c, u->n_items);
+        if (!subunits)
             return;
-        core_unit_describe_parts(u, parts);
+        core_unit_describe_subunits(u, subunits);
     }
     a = core_emit(c, CORE_DO_ATTEMPTS);
     a->attempts.job = u->job->id;
     a->attempts.unit = u->number;
     a->attempts.attempts = u->attempts;
     a->attempts.n_items = u->n_items;
-    a->attempts.parts = parts;
+    a->attempts.subunits = subunits;
 }
 
-/* Ready once more. A part that holds nothing gives its reservation back: a stopped job has nothing in flight then, and
- * does not wait for a worker that may never come. */
+/* Ready once more. A subunit that holds nothing gives its reservation back, so that a stopped job has nothing in flight
+ * and does not wait for a worker that may never come. */
 void core_task_again(struct core_task *t)
 {
-    struct core_part *p = t->part;
+    struct core_subunit *p = t->subunit;
     bool holds = p->n_done > 0;
 
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
         holds |= p->tasks[k].state == CORE_TASK_LEASED;
-    if (holds && !core_planted(core_of_part(p), CORE_BUG_RETRY_STARTS_OVER))
+    if (holds && !core_planted(core_of_subunit(p), CORE_BUG_RETRY_STARTS_OVER))
         core_queue_push(t, true);
     else
-        core_part_restart(p);
+        core_subunit_restart(p);
 }
 
 /* From now on it runs alone. Its leases elsewhere in the graph go on; what is queued changes its queue. */
-void core_part_is_suspect(struct core_part *p)
+void core_subunit_suspect(struct core_subunit *p)
 {
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
         if (p->tasks[k].state == CORE_TASK_READY) {
@@ -181,28 +181,28 @@ void core_part_is_suspect(struct core_part *p)
         }
 }
 
-static void part_gives_up(struct core_part *p)
+static void subunit_gives_up(struct core_subunit *p)
 {
-    struct core *c = core_of_part(p);
+    struct core *c = core_of_subunit(p);
     struct core_unit *u = p->unit;
 
-    core_part_stop(p, false);
+    core_subunit_stop(p, false);
     if (core_planted(c, CORE_BUG_KEEP_RESERVATION_ON_SPLIT) && p->count > 1) {
         u->job->n_reserved -= p->is_reserved;
         c->n_reserved -= p->is_reserved;
         p->is_reserved = false;
     }
-    core_part_unreserve(p);
+    core_subunit_unreserve(p);
     if (p->count == 1) {
         p->quarantined = true;
         p->n_alive = 0;
         p->alive[0] = 0;
         put_attempts(u);
-        core_part_finish(p);
+        core_subunit_finish(p);
         return;
     }
     c->counters.splits++;
-    if (!core_part_split(p))
+    if (!core_subunit_split(p))
         core_break(c);
     put_attempts(u);
 }
@@ -211,29 +211,29 @@ static void part_gives_up(struct core_part *p)
  * was lost, and perhaps not alone as the next attempt does. */
 void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text)
 {
-    struct core_part *p = t->part;
+    struct core_subunit *p = t->subunit;
 
-    if (attempt != p->failures && !core_planted(core_of_part(p), CORE_BUG_BLAMED_TWICE)) {
+    if (attempt != p->failures && !core_planted(core_of_subunit(p), CORE_BUG_BLAMED_TWICE)) {
         core_task_again(t);
         return;
     }
-    part_note(p, code, text);
-    if (++p->failures >= core_part_limit(p) && !core_planted(core_of_part(p), CORE_BUG_NEVER_SPLIT)) {
-        if (p->count > 1 || !core_task_needs_another(core_of_part(p), t)) {
-            part_gives_up(p);
+    subunit_note(p, code, text);
+    if (++p->failures >= core_subunit_limit(p) && !core_planted(core_of_subunit(p), CORE_BUG_NEVER_SPLIT)) {
+        if (p->count > 1 || !core_task_needs_another(core_of_subunit(p), t)) {
+            subunit_gives_up(p);
             return;
         }
         p->failures--; /* until another worker has said the same */
     }
     put_attempts(p->unit);
-    core_part_is_suspect(p);
+    core_subunit_suspect(p);
     core_task_again(t);
 }
 
 void core_task_returned(struct core_task *t, uint32_t attempt)
 {
-    if (++t->part->unblamed > core_of_part(t->part)->limits.max_unblamed &&
-        !core_planted(core_of_part(t->part), CORE_BUG_RETURNS_WITHOUT_END))
+    if (++t->subunit->unblamed > core_of_subunit(t->subunit)->limits.max_unblamed &&
+        !core_planted(core_of_subunit(t->subunit), CORE_BUG_RETURNS_WITHOUT_END))
         core_task_failed(t, attempt, "returned", "handed back too often");
     else
         core_task_again(t);
@@ -242,14 +242,14 @@ void core_task_returned(struct core_task *t, uint32_t attempt)
 void core_payload_lost(struct core *c, uint64_t payload)
 {
     struct core_task *t = core_map_get(&c->payloads, payload);
-    struct core_part *p = t ? t->part : NULL;
+    struct core_subunit *p = t ? t->subunit : NULL;
     bool blame;
 
     if (!t || !t->has_tensors)
         return; /* nobody wants them any more */
     c->counters.payloads_lost++;
     blame = ++p->unblamed > c->limits.max_unblamed || core_planted(c, CORE_BUG_TENSOR_LOSS_BLAMED);
-    core_part_restart(p);
+    core_subunit_restart(p);
     if (blame) {
         /* The first node takes the blame: it is queued now, and everything starts from it again. */
         t = &p->tasks[0];

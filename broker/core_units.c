@@ -4,52 +4,52 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool core_unit_is_cut(const struct core_unit *u)
+bool core_unit_is_split(const struct core_unit *u)
 {
-    return u->parts->split;
+    return u->subunits->split;
 }
 
-void core_unit_describe_parts(const struct core_unit *u, uint8_t *ret_parts)
+void core_unit_describe_subunits(const struct core_unit *u, uint8_t *ret_subunits)
 {
-    memset(ret_parts, 0, u->n_items);
-    for (const struct core_part *p = u->parts; p; p = p->next)
-        ret_parts[p->first] = (uint8_t)(1 + (p->failures < UINT8_MAX - 1 ? p->failures : UINT8_MAX - 1));
+    memset(ret_subunits, 0, u->n_items);
+    for (const struct core_subunit *p = u->subunits; p; p = p->next)
+        ret_subunits[p->first] = (uint8_t)(1 + (p->failures < UINT8_MAX - 1 ? p->failures : UINT8_MAX - 1));
 }
 
-/* Where the part that begins at this item ends; *ret_failures: what it failed in earlier lives. */
-static uint32_t next_part(const struct core_unit_row *row, uint32_t first, uint32_t *ret_failures)
+/* Where the subunit that begins at this item ends; *ret_failures: what it failed in earlier lives. */
+static uint32_t next_subunit(const struct core_unit_row *row, uint32_t first, uint32_t *ret_failures)
 {
     uint32_t next = first + 1;
 
-    while (next < row->n_items && row->parts[next] == 0)
+    while (next < row->n_items && row->subunits[next] == 0)
         next++;
-    *ret_failures = row->parts[first] ? row->parts[first] - 1 : 0;
+    *ret_failures = row->subunits[first] ? row->subunits[first] - 1 : 0;
     if (next - first == row->n_items)
         *ret_failures = row->attempts;
     return next;
 }
 
 /* As they were left. What used up its attempts gets one more, so that its reason can be told. */
-static bool make_parts(struct core_unit *u, const struct core_unit_row *row)
+static bool make_subunits(struct core_unit *u, const struct core_unit_row *row)
 {
-    const bool whole = core_planted(u->job->core, CORE_BUG_IGNORE_PARTS);
-    struct core_part **at = &u->parts;
+    const bool whole = core_planted(u->job->core, CORE_BUG_IGNORE_SUBUNITS);
+    struct core_subunit **at = &u->subunits;
 
     for (uint32_t first = 0, next, failures; first < u->n_items; first = next) {
-        next = next_part(row, first, &failures);
+        next = next_subunit(row, first, &failures);
         if (whole)
             next = u->n_items;
         if (!core_unit_wants_any(u, first, next))
             continue;
-        *at = core_part_new(u, first, next - first);
+        *at = core_subunit_new(u, first, next - first);
         if (!*at)
             return false;
         (*at)->split = next - first < u->n_items;
         if (core_planted(u->job->core, CORE_BUG_IGNORE_ATTEMPTS))
             failures = 0;
-        (*at)->failures = failures < core_part_limit(*at) ? failures : core_part_limit(*at) - 1;
+        (*at)->failures = failures < core_subunit_limit(*at) ? failures : core_subunit_limit(*at) - 1;
         u->n_wanted += (*at)->n_wanted;
-        u->n_parts++;
+        u->n_subunits++;
         at = &(*at)->next;
     }
     return true;
@@ -75,25 +75,25 @@ struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *
     u->n_items = row->n_items;
     u->attempts = row->attempts;
     u->state = CORE_N_UNIT_STATES;
-    if (!make_parts(u, row) || core_map_put(&j->units, (uint64_t)u->number + 1, u) < 0) {
+    if (!make_subunits(u, row) || core_map_put(&j->units, (uint64_t)u->number + 1, u) < 0) {
         core_unit_free(u);
         return NULL;
     }
     core_unit_set_state(u, CORE_UNIT_WAITING);
-    for (struct core_part *p = u->parts; p; p = p->next)
-        core_part_ready(p, false);
+    for (struct core_subunit *p = u->subunits; p; p = p->next)
+        core_subunit_ready(p, false);
     return u;
 }
 
 void core_unit_free(struct core_unit *u)
 {
-    struct core_part *p, *next;
+    struct core_subunit *p, *next;
 
     if (!u)
         return;
-    for (p = u->parts; p; p = next) {
+    for (p = u->subunits; p; p = next) {
         next = p->next;
-        core_part_free(p);
+        core_subunit_free(p);
     }
     free(u);
 }
@@ -126,8 +126,8 @@ void core_unit_set_state(struct core_unit *u, enum core_unit_state state)
 
 void core_unit_drop(struct core_unit *u)
 {
-    for (struct core_part *p = u->parts; p; p = p->next) {
-        core_part_stop(p, false);
-        core_part_unreserve(p);
+    for (struct core_subunit *p = u->subunits; p; p = p->next) {
+        core_subunit_stop(p, false);
+        core_subunit_unreserve(p);
     }
 }

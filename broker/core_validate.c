@@ -6,12 +6,12 @@
 struct tally {
     uint64_t reserved_bytes, reserved_row_bytes, row_bytes;
     uint32_t n_reserved, n_leases, n_payloads, n_commits;
-    uint32_t n_ready[CORE_MAX_STAGES], n_ready_alone[CORE_MAX_STAGES];
+    uint32_t n_ready[CORE_MAX_STAGES], n_ready_exclusive[CORE_MAX_STAGES];
 };
 
 static void check_task(const struct core *c, const struct core_task *t, struct tally *sum)
 {
-    const struct core_part *p = t->part;
+    const struct core_subunit *p = t->subunit;
     const struct core_job *j = p->unit->job;
 
     assert((t->state == CORE_TASK_READY) == (t->queue != CORE_QUEUE_NONE));
@@ -31,12 +31,12 @@ static void check_task(const struct core *c, const struct core_task *t, struct t
                 assert(p->tasks[k].state == CORE_TASK_DONE && p->tasks[k].has_tensors);
     }
     if (t->state == CORE_TASK_READY) {
-        bool fresh = t->queue == CORE_QUEUE_FRESH || t->queue == CORE_QUEUE_FRESH_ALONE;
-        bool alone = t->queue == CORE_QUEUE_READY_ALONE || t->queue == CORE_QUEUE_FRESH_ALONE;
+        bool fresh = t->queue == CORE_QUEUE_FRESH || t->queue == CORE_QUEUE_FRESH_EXCLUSIVE;
+        bool exclusive = t->queue == CORE_QUEUE_READY_EXCLUSIVE || t->queue == CORE_QUEUE_FRESH_EXCLUSIVE;
 
-        assert(fresh == !p->is_reserved && alone == core_part_is_alone(p));
+        assert(fresh == !p->is_reserved && exclusive == core_subunit_is_exclusive(p));
         sum->n_ready[j->nodes[t->node].spec.stage]++;
-        sum->n_ready_alone[j->nodes[t->node].spec.stage] += alone;
+        sum->n_ready_exclusive[j->nodes[t->node].spec.stage] += exclusive;
     }
     if (t->state == CORE_TASK_LEASED) {
         assert(p->is_reserved && t->lease->task == t && core_map_get(&c->leases, t->lease->id) == t->lease);
@@ -44,7 +44,7 @@ static void check_task(const struct core *c, const struct core_task *t, struct t
     }
 }
 
-static void check_part(const struct core *c, const struct core_part *p, struct tally *sum)
+static void check_subunit(const struct core *c, const struct core_subunit *p, struct tally *sum)
 {
     uint32_t n_done = 0, n_alive = 0, n_going = 0;
 
@@ -55,7 +55,7 @@ static void check_part(const struct core *c, const struct core_part *p, struct t
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++) {
         const struct core_task *t = &p->tasks[k];
 
-        assert(t->part == p && t->node == k);
+        assert(t->subunit == p && t->node == k);
         check_task(c, t, sum);
         n_done += t->state == CORE_TASK_DONE;
         n_going += t->state == CORE_TASK_READY || t->state == CORE_TASK_LEASED;
@@ -73,20 +73,20 @@ static void check_part(const struct core *c, const struct core_part *p, struct t
 
 static void check_unit(const struct core *c, const struct core_unit *u, struct tally *sum)
 {
-    uint32_t n_parts = 0, n_finished = 0, next_item = 0, n_wanted = 0;
+    uint32_t n_subunits = 0, n_finished = 0, next_item = 0, n_wanted = 0;
     bool ended = u->state == CORE_UNIT_COMMIT || u->state == CORE_UNIT_COMMIT_FAILED || u->state == CORE_UNIT_HELD;
 
-    for (const struct core_part *p = u->parts; p; p = p->next) {
+    for (const struct core_subunit *p = u->subunits; p; p = p->next) {
         assert(p->unit == u && p->count > 0 && (u->again ? p->first >= next_item : p->first == next_item));
         next_item = p->first + p->count;
         n_wanted += p->n_wanted;
-        n_parts++;
+        n_subunits++;
         n_finished += p->finished;
-        check_part(c, p, sum);
+        check_subunit(c, p, sum);
     }
     assert(u->again ? next_item <= u->n_items : next_item == u->n_items && n_wanted == u->n_items);
-    assert(n_wanted == u->n_wanted && n_parts == u->n_parts && n_finished == u->n_finished);
-    assert((n_finished == n_parts) == ended && (u->state != CORE_UNIT_HELD || !u->again));
+    assert(n_wanted == u->n_wanted && n_subunits == u->n_subunits && n_finished == u->n_finished);
+    assert((n_finished == n_subunits) == ended && (u->state != CORE_UNIT_HELD || !u->again));
     sum->n_commits += u->state == CORE_UNIT_COMMIT;
 }
 
@@ -99,7 +99,7 @@ static void check_queues(const struct core_job *j)
             uint32_t n = 0;
 
             for (const struct core_task *t = queue->first; t; last = t, t = t->next, n++)
-                assert(t->prev == last && t->queue == q && t->node == k && t->part->unit->job == j);
+                assert(t->prev == last && t->queue == q && t->node == k && t->subunit->unit->job == j);
             assert(queue->last == last && queue->n == n);
         }
 }
@@ -131,7 +131,7 @@ static void check_worker(const struct core *c, const struct core_worker *w)
 {
     uint32_t n = 0, items = 0;
     uint64_t bytes = 0;
-    bool alone = false;
+    bool exclusive = false;
 
     for (const struct core_lease *l = w->leases; l; l = l->next) {
         assert(l->worker == w && l->task->lease == l && l->deadline_place != 0);
@@ -139,15 +139,15 @@ static void check_worker(const struct core *c, const struct core_worker *w)
         n++;
         items += l->n_items;
         bytes += l->n_bytes;
-        alone = alone || l->alone;
+        exclusive = exclusive || l->exclusive;
     }
-    assert(n == w->n_leases && items == w->held_items && bytes == w->held_bytes && alone == w->holds_alone);
-    assert(!alone || n == 1);
+    assert(n == w->n_leases && items == w->held_items && bytes == w->held_bytes && exclusive == w->holds_exclusive);
+    assert(!exclusive || n == 1);
     assert(n <= c->limits.max_worker_leases && w->deadline_place != 0);
     assert(core_map_get(&c->workers_by_peer, w->peer) == w && core_map_get(&c->workers_by_name, w->name_key) == w);
     assert((w->pool_place != 0) == (w->group_place != 0));
     assert(!w->lost || w->silent);
-    assert(w->pool_place == 0 || (!w->silent && w->window_items > 0 && !w->holds_alone));
+    assert(w->pool_place == 0 || (!w->silent && w->window_items > 0 && !w->holds_exclusive));
 }
 
 void core_validate(const struct core *c)
@@ -166,7 +166,7 @@ void core_validate(const struct core *c)
     assert(sum.n_leases == c->leases.n && sum.n_leases == c->lease_deadlines.n);
     assert(sum.n_payloads == c->payloads.n && sum.n_commits == c->n_commits);
     for (uint32_t s = 0; s < CORE_MAX_STAGES; s++)
-        assert(sum.n_ready[s] == c->n_ready[s] && sum.n_ready_alone[s] == c->n_ready_alone[s]);
+        assert(sum.n_ready[s] == c->n_ready[s] && sum.n_ready_exclusive[s] == c->n_ready_exclusive[s]);
     for (size_t i = 0; i < c->workers_by_peer.capacity; i++)
         if (c->workers_by_peer.slots[i].key) {
             const struct core_worker *w = c->workers_by_peer.slots[i].value;

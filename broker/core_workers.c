@@ -12,14 +12,14 @@
 static bool has_room(const struct core_worker *w, const struct core *c)
 {
     if ((w->silent && !core_planted(c, CORE_BUG_SILENT_GETS_WORK)) ||
-        (w->rest_place && !core_planted(c, CORE_BUG_REST_SKIPPED)) || w->holds_alone ||
+        (w->rest_place && !core_planted(c, CORE_BUG_REST_SKIPPED)) || w->holds_exclusive ||
         (w->window_items == 0 && !core_planted(c, CORE_BUG_DRAINING_GETS_WORK)))
         return false;
     if (w->n_leases >= c->limits.max_worker_leases && !core_planted(c, CORE_BUG_LEASES_WITHOUT_LIMIT))
         return false;
     if (w->n_leases == 0)
         return true;
-    return w->pool->clearing != w && (w->n_late == 0 || core_planted(c, CORE_BUG_TRIAL_IN_COMPANY)) &&
+    return w->pool->draining != w && (w->n_late == 0 || core_planted(c, CORE_BUG_TRIAL_IN_COMPANY)) &&
            !core_worker_is_careful(w) && w->held_items < w->window_items;
 }
 
@@ -28,8 +28,8 @@ void core_worker_update(struct core_worker *w, struct core *c)
     int64_t key;
 
     core_worker_set_good(w);
-    if (w->pool->clearing == w && (w->silent || w->rest_place || w->window_items == 0))
-        w->pool->clearing = NULL; /* nobody waits for one that may never be free */
+    if (w->pool->draining == w && (w->silent || w->rest_place || w->window_items == 0))
+        w->pool->draining = NULL; /* nobody waits for one that may never be free */
     if (!has_room(w, c)) {
         core_heap_remove(&w->pool->room, &w->pool_place);
         core_heap_remove(&w->group->room, &w->group_place);
@@ -151,8 +151,8 @@ void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const
     core_map_take(&c->workers_by_peer, w->peer);
     if (w->name_key)
         core_map_take(&c->workers_by_name, w->name_key);
-    if (p->clearing == w)
-        p->clearing = NULL;
+    if (p->draining == w)
+        p->draining = NULL;
     w->group->n_workers--;
     group_put(c, w->group, w->group_key);
     if (w->lost)

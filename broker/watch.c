@@ -83,10 +83,10 @@ static void explain_standstill(const struct broker_job *job, const struct core_j
                                size_t size)
 {
     for (uint32_t i = 0; i < stats->n_nodes && !text[0]; i++)
-        if (stats->nodes[i].parts_leased)
+        if (stats->nodes[i].subunits_leased)
             (void)snprintf(text, size, "no item has got through a stage for %d s or more; %s workers hold %u unit%s",
-                           STANDSTILL_MS / 1000, msg_stage_name(job->open.nodes[i].stage), stats->nodes[i].parts_leased,
-                           stats->nodes[i].parts_leased == 1 ? "" : "s");
+                           STANDSTILL_MS / 1000, msg_stage_name(job->open.nodes[i].stage),
+                           stats->nodes[i].subunits_leased, stats->nodes[i].subunits_leased == 1 ? "" : "s");
 }
 
 /* What the job has waited for long enough to be told; nothing while it goes on. */
@@ -99,7 +99,7 @@ static void look_closely(struct broker *b, struct broker_job *job, const struct 
         const struct core_node_stats *n = &stats->nodes[i];
 
         n_items += n->items_done;
-        if (!text[0] && n->parts_ready + n->parts_leased > 0)
+        if (!text[0] && n->subunits_ready + n->subunits_leased > 0)
             explain(b, job, i, text, size);
     }
     if (n_items != job->items_seen || job->moved_at_ms == 0 || stats->units_started == 0) {

@@ -47,16 +47,16 @@ static void set_clock(struct world *w)
     l->now = ours > l->now ? ours : l->now;
 }
 
-/* Of two that end together: which worker failed the part first; and if one is given up, the other is not looked at any
- * more, and who is late cannot be the one that the part should have gone to. */
+/* Of two leases that end together it may matter which one ends first: it decides which worker failed the subunit first;
+ * once a subunit is given up, its other lease no longer counts; and a late worker is no alternative for a subunit. */
 static bool order_matters(const struct led_lease *a, const struct led_lease *b)
 {
-    if (a->part == b->part)
-        return a->worker != b->worker || ledger_gives_up(a->part);
-    return a->worker != b->worker && (ledger_gives_up(a->part) || ledger_gives_up(b->part));
+    if (a->subunit == b->subunit)
+        return a->worker != b->worker || ledger_gives_up(a->subunit);
+    return a->worker != b->worker && (ledger_gives_up(a->subunit) || ledger_gives_up(b->subunit));
 }
 
-/* The lease that ends first. Of two of a part that end together the core may take either. */
+/* The lease that ends first. Of two of a subunit that end together the core may take either. */
 static struct led_lease *next_expired(struct world *w)
 {
     struct led_lease *first = NULL;
@@ -72,7 +72,7 @@ static struct led_lease *next_expired(struct world *w)
 static void expire(struct world *w, struct led_lease *l)
 {
     struct led_worker *k = l->worker;
-    struct led_part *p = l->part;
+    struct led_subunit *p = l->subunit;
 
     p->job->led.nodes[l->node].expiries++;
     w->ledger.sum.expiries++;
@@ -135,7 +135,7 @@ static struct led_lease *current_lease(struct world *w, const struct core_lease_
 
 static void bad_end(struct world *w, struct led_lease *l)
 {
-    l->part->job->led.nodes[l->node].failures++;
+    l->subunit->job->led.nodes[l->node].failures++;
     w->ledger.sum.failures++;
     ledger_fails(w, l);
 }
@@ -148,16 +148,16 @@ static void result(struct world *w, const struct core_event *e)
         return;
     if (l->n_items != e->result.n_rows) {
         w->ledger.sum.dropped_bad++;
-        l->part->job->led.nodes[l->node].bad_results++;
+        l->subunit->job->led.nodes[l->node].bad_results++;
         bad_end(w, l);
         return;
     }
     w->ledger.sum.results++;
     ledger_measure(w, l);
     ledger_did_well(w, l);
-    l->part->makers[l->node] = ledger_name(l->worker);
-    l->part->job->led.nodes[l->node].items_done += l->n_items;
-    ledger_result(w, l->part, l->node, e->result.ok);
+    l->subunit->makers[l->node] = ledger_name(l->worker);
+    l->subunit->job->led.nodes[l->node].items_done += l->n_items;
+    ledger_result(w, l->subunit, l->node, e->result.ok);
 }
 
 static void heartbeat(struct world *w, struct led_worker *k, const struct core_event *e)
@@ -202,20 +202,21 @@ static void worker_event(struct world *w, const struct core_event *e, uint64_t p
 static void payload_lost(struct world *w, uint64_t payload)
 {
     const struct sim_payload *p = core_map_get(&w->payloads, payload);
-    struct led_part *part;
+    struct led_subunit *subunit;
 
     if (!p || !p->tensors)
         return;
-    for (part = p->work.job->units[p->work.unit].led.parts; part; part = part->next)
-        if (part->first == p->work.first && part->count == p->work.count && part->state[p->work.node] == LED_DONE)
+    for (subunit = p->work.job->units[p->work.unit].led.subunits; subunit; subunit = subunit->next)
+        if (subunit->first == p->work.first && subunit->count == p->work.count &&
+            subunit->state[p->work.node] == LED_DONE)
             break;
-    if (!part)
+    if (!subunit)
         return; /* what else is due in this step drops it */
     w->ledger.sum.payloads_lost++;
-    part->unblamed++;
-    ledger_restart(w, part);
-    if (part->unblamed > w->limits.max_unblamed)
-        ledger_blame(w, part, 0, part->failures);
+    subunit->unblamed++;
+    ledger_restart(w, subunit);
+    if (subunit->unblamed > w->limits.max_unblamed)
+        ledger_blame(w, subunit, 0, subunit->failures);
 }
 
 static void shutdown_begins(struct world *w)
@@ -247,7 +248,7 @@ static void committed(struct world *w, struct sim_job *j, uint32_t unit)
         w->ledger.sum.dropped_bad++;
         return;
     }
-    for (const struct led_part *p = u->parts; p; p = p->next) {
+    for (const struct led_subunit *p = u->subunits; p; p = p->next) {
         uint32_t n_alive = (uint32_t)(__builtin_popcountll(p->alive[0]) + __builtin_popcountll(p->alive[1]));
 
         j->led.items_done += p->n_wanted;

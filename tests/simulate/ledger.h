@@ -1,11 +1,11 @@
-/* ledger.h - what the core must think of parts, leases and workers, kept by its rules from what it is told.
+/* ledger.h - what the core must think of subunits, leases and workers, kept by its rules from what it is told.
  *
  * shell_step shows it every event before the actions, and every action; what the core does otherwise than the ledger
  * says fails the world, and so does a number that the core tells otherwise. It is written from core.h, simply and
  * slowly, and knows nothing of queues: who of several gets a lease is the core's choice, whether he may is not.
  *
- * Who may call: shell.c and the files around it. Units: the world's. Memory: the world's arena; a life of the broker has
- * a ledger of its own. Errors: world_fail. */
+ * Who may call: shell.c and the files around it. Units: the world's. Memory: the world's arena; each life of the broker
+ * has its own ledger. Errors: world_fail. */
 #ifndef BLIPLINE_TESTS_SIMULATE_LEDGER_H
 #define BLIPLINE_TESTS_SIMULATE_LEDGER_H
 
@@ -17,11 +17,11 @@ struct led_lease;
 
 enum { LED_WORDS = 2, LED_FORGETS = 64, LED_FAILERS = 4 };
 
-/* One node of a part. */
+/* One node of a subunit. */
 enum led_state { LED_NONE, LED_LEASED, LED_DONE };
 
-struct led_part {
-    struct led_part *next;
+struct led_subunit {
+    struct led_subunit *next;
     struct sim_job *job;
     uint32_t unit, first, count, n_wanted;
     uint32_t failures, unblamed;
@@ -30,7 +30,7 @@ struct led_part {
     enum led_state state[CORE_MAX_NODES];
     struct led_lease *leases[CORE_MAX_NODES];
     struct led_name {
-        uint64_t host, nonce; /* nonce 0: none */
+        uint64_t host, nonce;                                       /* nonce 0: none */
     } failers[CORE_MAX_NODES][LED_FAILERS], makers[CORE_MAX_NODES]; /* failers: the last ones, a ring a node; makers: of
                                                                        what is done */
     uint32_t n_failers[CORE_MAX_NODES];
@@ -57,12 +57,12 @@ struct led_lease {
     struct led_lease *next;
     uint64_t id, bytes;
     struct led_worker *worker;
-    struct led_part *part;
+    struct led_subunit *subunit;
     uint32_t node, n_items, attempt;
     int64_t deadline, granted, until; /* until: unless a heartbeat extends it */
     uint32_t held_at_grant;
     uint64_t rows[LED_WORDS]; /* the items that went in */
-    bool alone, on_trial, named;
+    bool exclusive, on_trial, named;
 };
 
 /* Of a unit, in this life of the broker. */
@@ -70,7 +70,7 @@ struct led_unit {
     bool in_memory, started, committing;
     uint32_t attempts;
     struct core_unit_row row; /* as it was loaded */
-    struct led_part *parts;
+    struct led_subunit *subunits;
 };
 
 struct led_job {
@@ -110,29 +110,29 @@ void ledger_action(struct world *w, const struct core_action *a);
 /* After the actions: nothing that was due is missing, nobody is idle who could work, and every number is right. */
 void ledger_check(struct world *w);
 
-/* ledger_parts.c */
+/* ledger_subunits.c */
 void ledger_load(struct world *w, struct sim_job *j, const struct core_unit_row *row);
 void ledger_forget_unit(struct world *w, struct sim_job *j, uint32_t unit); /* and its leases */
 struct led_lease *ledger_lease(struct world *w, uint64_t id);
 void ledger_lease_close(struct world *w, struct led_lease *l);
-void ledger_blame(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt);
-void ledger_returned(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt);
-void ledger_again(struct world *w, struct led_part *p); /* nobody is blamed */
-void ledger_restart(struct world *w, struct led_part *p);
-void ledger_result(struct world *w, struct led_part *p, uint32_t node, const uint64_t *row_ok);
-void ledger_describe_parts(const struct led_unit *u, uint32_t n_items, uint8_t *ret);
-void ledger_set_reserved(struct world *w, struct led_part *p, bool reserved);
-bool ledger_is_ready(const struct led_part *p, uint32_t node);
-bool ledger_is_suspect(const struct led_part *p);
-bool ledger_gives_up(const struct led_part *p);   /* when it fails once more */
-bool ledger_is_through(const struct led_unit *u); /* all its parts are finished */
+void ledger_blame(struct world *w, struct led_subunit *p, uint32_t node, uint32_t attempt);
+void ledger_returned(struct world *w, struct led_subunit *p, uint32_t node, uint32_t attempt);
+void ledger_again(struct world *w, struct led_subunit *p); /* nobody is blamed */
+void ledger_restart(struct world *w, struct led_subunit *p);
+void ledger_result(struct world *w, struct led_subunit *p, uint32_t node, const uint64_t *row_ok);
+void ledger_describe_subunits(const struct led_unit *u, uint32_t n_items, uint8_t *ret);
+void ledger_set_reserved(struct world *w, struct led_subunit *p, bool reserved);
+bool ledger_is_ready(const struct led_subunit *p, uint32_t node);
+bool ledger_is_suspect(const struct led_subunit *p);
+bool ledger_gives_up(const struct led_subunit *p); /* when it fails once more */
+bool ledger_is_through(const struct led_unit *u);  /* all its subunits are finished */
 
 /* ledger_trust.c */
 void ledger_fails(struct world *w, struct led_lease *l);
 void ledger_hands_back(struct world *w, struct led_lease *l);
 void ledger_refuses(struct world *w, struct led_lease *l, uint32_t nodes);
 void ledger_did_well(struct world *w, const struct led_lease *l);
-void ledger_failed_on(struct led_part *p, uint32_t node, const struct led_worker *k);
+void ledger_failed_on(struct led_subunit *p, uint32_t node, const struct led_worker *k);
 void ledger_rest(struct world *w, struct led_worker *k, int64_t ms);
 bool ledger_is_careful(const struct led_worker *k);
 void ledger_measure(struct world *w, const struct led_lease *l);
@@ -140,8 +140,8 @@ void ledger_extend(const struct world *w, struct led_lease *l); /* from now */
 int64_t ledger_stall_at(const struct world *w, const struct led_lease *l);
 void ledger_stalls(struct world *w, struct led_worker *k);
 bool ledger_is_cut_off(const struct world *w, uint64_t host, uint64_t nonce);
-bool ledger_avoids(struct world *w, const struct led_part *p, uint32_t node, const struct led_worker *k);
-bool ledger_needs_another(struct world *w, const struct led_part *p, uint32_t node);
+bool ledger_avoids(struct world *w, const struct led_subunit *p, uint32_t node, const struct led_worker *k);
+bool ledger_needs_another(struct world *w, const struct led_subunit *p, uint32_t node);
 struct led_name ledger_name(const struct led_worker *k);
 
 /* ledger_workers.c */
@@ -152,8 +152,8 @@ void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean);
 void ledger_worker_forgotten(struct world *w, struct led_worker *k); /* and the core says so; nobody is blamed */
 void ledger_heard(struct world *w, struct led_worker *k);
 void ledger_expect_forget(struct world *w, uint64_t peer);
-/* May the worker take this much, or a task that must be alone? */
-bool ledger_has_room(struct world *w, const struct led_worker *k, bool alone, uint32_t n_items, uint64_t n_bytes);
+/* May the worker take this much, or an exclusive task? */
+bool ledger_has_room(struct world *w, const struct led_worker *k, bool exclusive, uint32_t n_items, uint64_t n_bytes);
 bool ledger_matches(const struct led_worker *k, const struct core_node *n);
 
 #endif

@@ -13,16 +13,17 @@ static struct sim_job *find_job(struct world *w, uint64_t id)
 
 /* -- leases -------------------------------------------------------------------------------------------------------- */
 
-static struct led_part *find_part(struct world *w, struct sim_job *j, const struct core_work *a)
+static struct led_subunit *find_subunit(struct world *w, struct sim_job *j, const struct core_work *a)
 {
-    for (struct led_part *p = j->units[a->unit].led.parts; p; p = p->next)
+    for (struct led_subunit *p = j->units[a->unit].led.subunits; p; p = p->next)
         if (p->first == a->first && p->count == a->count)
             return p;
-    world_fail(w, "lease %llu: unit %u has no part [%u+%u]", (unsigned long long)a->lease, a->unit, a->first, a->count);
+    world_fail(w, "lease %llu: unit %u has no subunit [%u+%u]", (unsigned long long)a->lease, a->unit, a->first,
+               a->count);
 }
 
-/* A first lease of the part: it takes memory. */
-static void check_start(struct world *w, const struct sim_job *j, const struct led_part *p)
+/* A first lease of the subunit: it takes memory. */
+static void check_start(struct world *w, const struct sim_job *j, const struct led_subunit *p)
 {
     const struct ledger *l = &w->ledger;
     uint64_t need = core_graph_peak_bytes(j->nodes, j->n_nodes) * p->n_wanted;
@@ -46,20 +47,20 @@ static void check_worker(struct world *w, const struct core_work *a, const struc
     if (!ledger_matches(k, n))
         world_fail(w, "lease %llu: stage %u of model %u for a worker of stage %u and model %u",
                    (unsigned long long)a->lease, n->stage, n->fingerprint[0], k->stage, k->model);
-    if (!ledger_has_room(w, k, a->alone, a->n_items, bytes))
+    if (!ledger_has_room(w, k, a->exclusive, a->n_items, bytes))
         world_fail(w,
                    "lease %llu%s of %u items, %llu bytes for peer %llu that holds %u leases, %u items, %llu bytes; "
                    "window %u items, %llu bytes%s%s; late %u times",
-                   (unsigned long long)a->lease, a->alone ? " alone" : "", a->n_items, (unsigned long long)bytes,
-                   (unsigned long long)k->peer, k->n_leases, k->held_items, (unsigned long long)k->held_bytes,
-                   k->window_items, (unsigned long long)k->window_bytes, k->silent ? ", silent" : "",
-                   k->lost ? ", lost" : "", k->n_late);
+                   (unsigned long long)a->lease, a->exclusive ? " exclusive" : "", a->n_items,
+                   (unsigned long long)bytes, (unsigned long long)k->peer, k->n_leases, k->held_items,
+                   (unsigned long long)k->held_bytes, k->window_items, (unsigned long long)k->window_bytes,
+                   k->silent ? ", silent" : "", k->lost ? ", lost" : "", k->n_late);
 }
 
 static void grant(struct world *w, const struct core_work *a)
 {
     struct sim_job *j = find_job(w, a->job);
-    struct led_part *p = find_part(w, j, a);
+    struct led_subunit *p = find_subunit(w, j, a);
     struct led_worker *k = ledger_worker(w, a->peer);
     struct led_lease *l = world_alloc(w, sizeof(*l));
     uint64_t bytes = 0;
@@ -76,10 +77,10 @@ static void grant(struct world *w, const struct core_work *a)
     if (memcmp(a->items, p->alive, (p->count + 63) / 64 * sizeof(p->alive[0])) != 0)
         world_fail(w, "lease %llu: unit %u [%u+%u] has other items left", (unsigned long long)a->lease, a->unit,
                    a->first, a->count);
-    if (a->attempt != p->failures || a->alone != ledger_is_suspect(p))
+    if (a->attempt != p->failures || a->exclusive != ledger_is_suspect(p))
         world_fail(w, "lease %llu: attempt %u%s of unit %u [%u+%u], which failed %u times",
-                   (unsigned long long)a->lease, a->attempt, a->alone ? " alone" : "", a->unit, a->first, a->count,
-                   p->failures);
+                   (unsigned long long)a->lease, a->attempt, a->exclusive ? " exclusive" : "", a->unit, a->first,
+                   a->count, p->failures);
     if (!p->reserved)
         check_start(w, j, p);
     check_worker(w, a, k, &j->nodes[a->node], bytes);
@@ -90,14 +91,14 @@ static void grant(struct world *w, const struct core_work *a)
                             .id = a->lease,
                             .bytes = bytes,
                             .worker = k,
-                            .part = p,
+                            .subunit = p,
                             .node = a->node,
                             .n_items = a->n_items,
                             .attempt = p->failures,
                             .granted = w->ledger.now,
                             .held_at_grant = k->held_items + a->n_items,
                             .rows = {p->alive[0], p->alive[1]},
-                            .alone = a->alone,
+                            .exclusive = a->exclusive,
                             .on_trial = k->n_late > 0};
     w->ledger.leases = l;
     ledger_extend(w, l);
@@ -119,8 +120,8 @@ static void check_attempts(struct world *w, const struct core_action *a)
     struct sim_job *j = find_job(w, a->attempts.job);
     const struct sim_unit *su = &j->units[a->attempts.unit];
     const struct led_unit *u = &su->led;
-    uint8_t parts[MAX_ITEMS];
-    bool is_cut = u->parts && u->parts->split;
+    uint8_t subunits[MAX_ITEMS];
+    bool is_cut = u->subunits && u->subunits->split;
 
     if (!u->in_memory)
         return; /* it failed, and then its job was closed, in one step */
@@ -128,9 +129,10 @@ static void check_attempts(struct world *w, const struct core_action *a)
         world_fail(w, "unit %u: %u attempts, but %u failed", a->attempts.unit, a->attempts.attempts, u->attempts);
     if (a->attempts.attempts < u->attempts)
         return; /* more failed in this step, and that is said next */
-    ledger_describe_parts(u, su->n_items, parts);
-    if (is_cut != (a->attempts.parts != NULL) || (is_cut && memcmp(parts, a->attempts.parts, su->n_items) != 0))
-        world_fail(w, "unit %u: its parts are not those that are written down", a->attempts.unit);
+    ledger_describe_subunits(u, su->n_items, subunits);
+    if (is_cut != (a->attempts.subunits != NULL) ||
+        (is_cut && memcmp(subunits, a->attempts.subunits, su->n_items) != 0))
+        world_fail(w, "unit %u: its subunits are not those that are written down", a->attempts.unit);
 }
 
 static void check_commit(struct world *w, const struct core_commit *m)
@@ -141,8 +143,8 @@ static void check_commit(struct world *w, const struct core_commit *m)
 
     u->committing = true;
     if (!ledger_is_through(u))
-        world_fail(w, "unit %u is committed before its parts are through", m->unit);
-    for (const struct led_part *p = u->parts; p; p = p->next) {
+        world_fail(w, "unit %u is committed before its subunits are through", m->unit);
+    for (const struct led_subunit *p = u->subunits; p; p = p->next) {
         n_quarantined += p->quarantined;
         n_failed += p->n_wanted - (uint32_t)(__builtin_popcountll(p->alive[0]) + __builtin_popcountll(p->alive[1]));
     }
@@ -177,7 +179,7 @@ static void check_pause(struct world *w, struct sim_job *j, const struct core_ac
 static void check_stopped(struct world *w, const struct sim_job *j)
 {
     for (const struct led_lease *l = w->ledger.leases; l; l = l->next)
-        if (l->part->job == j)
+        if (l->subunit->job == j)
             world_fail(w, "job %llu is called stopped, and lease %llu is out", (unsigned long long)j->id,
                        (unsigned long long)l->id);
     for (uint32_t u = 0; u < j->n_units; u++) {
@@ -185,7 +187,7 @@ static void check_stopped(struct world *w, const struct sim_job *j)
             world_fail(w, "job %llu is called stopped, and unit %u is held", (unsigned long long)j->id, u);
         if (j->units[u].commit_pending)
             world_fail(w, "job %llu is called stopped, and unit %u is committed", (unsigned long long)j->id, u);
-        for (const struct led_part *p = j->units[u].led.parts; p; p = p->next)
+        for (const struct led_subunit *p = j->units[u].led.subunits; p; p = p->next)
             if (p->reserved && !w->ledger.shutdown)
                 world_fail(w, "job %llu is called stopped, and unit %u holds memory", (unsigned long long)j->id, u);
     }
@@ -262,10 +264,10 @@ static void check_units(struct world *w, struct sim_job *j, struct core_job_stat
         sum->units_loaded++;
         sum->units_commit += u->commit_pending;
         sum->units_started += u->led.started && !ledger_is_through(&u->led);
-        for (const struct led_part *p = u->led.parts; p; p = p->next)
+        for (const struct led_subunit *p = u->led.subunits; p; p = p->next)
             for (uint32_t k = 0; k < j->n_nodes; k++) {
-                sum->nodes[k].parts_ready += ledger_is_ready(p, k);
-                sum->nodes[k].parts_leased += p->state[k] == LED_LEASED;
+                sum->nodes[k].subunits_ready += ledger_is_ready(p, k);
+                sum->nodes[k].subunits_leased += p->state[k] == LED_LEASED;
             }
     }
 }
@@ -282,7 +284,7 @@ static void check_told(struct world *w, const struct sim_job *j, const struct co
     uint32_t n = sum->units_commit;
 
     for (uint32_t u = 0; u < j->n_units; u++)
-        for (const struct led_part *p = j->units[u].led.parts; p; p = p->next)
+        for (const struct led_subunit *p = j->units[u].led.subunits; p; p = p->next)
             n += p->reserved;
     if ((j->led.stopped || j->led.paused) && !j->stop_told && !j->led.closing && n == 0)
         world_fail(w, "job %llu is stopped, and nobody is told", (unsigned long long)j->id);
@@ -308,8 +310,8 @@ static void check_job(struct world *w, struct sim_job *j)
         const struct core_node_stats *n = &s.nodes[k], *m = &j->led.nodes[k];
 
         SAME("stage of a node", n->stage, j->nodes[k].stage);
-        SAME("parts ready", n->parts_ready, sum.nodes[k].parts_ready);
-        SAME("parts leased", n->parts_leased, sum.nodes[k].parts_leased);
+        SAME("subunits ready", n->subunits_ready, sum.nodes[k].subunits_ready);
+        SAME("subunits leased", n->subunits_leased, sum.nodes[k].subunits_leased);
         SAME("items done at a node", n->items_done, m->items_done);
         SAME("failures at a node", n->failures, m->failures);
         SAME("isolations at a node", n->isolations, m->isolations);
@@ -348,7 +350,7 @@ static void check_sums(struct world *w)
         SAME("workers of a stage", s.workers[i], sum.workers[i]);
         SAME("benched workers of a stage", s.benched[i], sum.benched[i]);
     }
-    SAME("parts that hold memory", s.n_reserved, l->n_reserved);
+    SAME("subunits that hold memory", s.n_reserved, l->n_reserved);
     SAME("bytes reserved", s.reserved_bytes, l->reserved_bytes);
     SAME("events", s.events, sum.events);
     SAME("leases granted", s.leases_granted, sum.leases_granted);
@@ -367,11 +369,11 @@ static void check_sums(struct world *w)
     SAME("bad messages", s.dropped_bad, sum.dropped_bad);
 }
 
-/* A part that has begun and waits for a node while a worker that may do it, and is not on trial, holds nothing. */
+/* A subunit that has begun and waits for a node while a worker that may do it, and is not on trial, holds nothing. */
 static void check_idle(struct world *w, const struct sim_job *j)
 {
     for (uint32_t u = 0; u < j->n_units; u++)
-        for (const struct led_part *p = j->units[u].led.parts; p; p = p->next)
+        for (const struct led_subunit *p = j->units[u].led.subunits; p; p = p->next)
             for (uint32_t k = 0; k < j->n_nodes; k++)
                 for (const struct led_worker *m = w->ledger.workers; m && p->reserved && ledger_is_ready(p, k);
                      m = m->next)

@@ -1,4 +1,4 @@
-/* The ledger's opinion of workers: who is slowed and benched, who of a worker and a part is to blame. */
+/* The ledger's opinion of workers: who is slowed and benched, who of a worker and a subunit is to blame. */
 #include "tests/simulate/world.h"
 
 struct led_name ledger_name(const struct led_worker *k)
@@ -26,9 +26,9 @@ static bool is_good(const struct led_worker *k)
     return !k->silent && k->window_items > 0 && in_row(k) < 3;
 }
 
-/* -- who failed a part --------------------------------------------------------------------------------------------- */
+/* -- who failed a subunit ------------------------------------------------------------------------------------------ */
 
-static bool has_failed(const struct led_part *p, uint32_t node, const struct led_worker *k)
+static bool has_failed(const struct led_subunit *p, uint32_t node, const struct led_worker *k)
 {
     for (uint32_t i = 0; i < LED_FAILERS; i++)
         if (is_named(k, &p->failers[node][i]))
@@ -36,7 +36,7 @@ static bool has_failed(const struct led_part *p, uint32_t node, const struct led
     return false;
 }
 
-void ledger_failed_on(struct led_part *p, uint32_t node, const struct led_worker *k)
+void ledger_failed_on(struct led_subunit *p, uint32_t node, const struct led_worker *k)
 {
     p->failed_before = true;
     if (has_failed(p, node, k))
@@ -44,7 +44,7 @@ void ledger_failed_on(struct led_part *p, uint32_t node, const struct led_worker
     p->failers[node][p->n_failers[node]++ % LED_FAILERS] = ledger_name(k);
 }
 
-static bool has_others(struct world *w, const struct led_part *p, uint32_t node, const struct led_worker *but)
+static bool has_others(struct world *w, const struct led_subunit *p, uint32_t node, const struct led_worker *but)
 {
     for (const struct led_worker *k = w->ledger.workers; k; k = k->next)
         if (k != but && is_good(k) && ledger_matches(k, &p->job->nodes[node]) && !has_failed(p, node, k))
@@ -52,12 +52,12 @@ static bool has_others(struct world *w, const struct led_part *p, uint32_t node,
     return false;
 }
 
-bool ledger_avoids(struct world *w, const struct led_part *p, uint32_t node, const struct led_worker *k)
+bool ledger_avoids(struct world *w, const struct led_subunit *p, uint32_t node, const struct led_worker *k)
 {
     return has_failed(p, node, k) && has_others(w, p, node, NULL);
 }
 
-bool ledger_needs_another(struct world *w, const struct led_part *p, uint32_t node)
+bool ledger_needs_another(struct world *w, const struct led_subunit *p, uint32_t node)
 {
     return p->n_failers[node] < 2 && has_others(w, p, node, NULL);
 }
@@ -100,7 +100,7 @@ static void acquit(struct led_worker *k, uint32_t *count)
 
 void ledger_did_well(struct world *w, const struct led_lease *l)
 {
-    const struct led_part *p = l->part;
+    const struct led_subunit *p = l->subunit;
 
     acquit(l->worker, &l->worker->n_bad);
     for (uint32_t n = 0; n < l->node; n++)
@@ -109,24 +109,24 @@ void ledger_did_well(struct world *w, const struct led_lease *l)
                 acquit(k, &k->n_refused);
 }
 
-/* Those whom nobody trusts do not blame a part that others could do. */
+/* Those whom nobody trusts do not blame a subunit that others could do. */
 static bool is_to_blame(struct world *w, const struct led_lease *l)
 {
-    return in_row(l->worker) < 3 || !has_others(w, l->part, l->node, l->worker);
+    return in_row(l->worker) < 3 || !has_others(w, l->subunit, l->node, l->worker);
 }
 
 void ledger_fails(struct world *w, struct led_lease *l)
 {
-    const bool blame = is_to_blame(w, l), first = !l->part->failed_before;
+    const bool blame = is_to_blame(w, l), first = !l->subunit->failed_before;
 
-    ledger_failed_on(l->part, l->node, l->worker);
+    ledger_failed_on(l->subunit, l->node, l->worker);
     ledger_lease_close(w, l);
     if (first)
         charge(w, l->worker, &l->worker->n_bad);
     if (blame)
-        ledger_blame(w, l->part, l->node, l->attempt);
+        ledger_blame(w, l->subunit, l->node, l->attempt);
     else
-        ledger_again(w, l->part);
+        ledger_again(w, l->subunit);
 }
 
 void ledger_hands_back(struct world *w, struct led_lease *l)
@@ -134,14 +134,14 @@ void ledger_hands_back(struct world *w, struct led_lease *l)
     const bool blame = is_to_blame(w, l);
 
     w->ledger.sum.returns++;
-    l->part->job->led.nodes[l->node].returns++;
+    l->subunit->job->led.nodes[l->node].returns++;
     ledger_lease_close(w, l);
     if (l->worker->window_items > 0)
         charge(w, l->worker, &l->worker->n_bad);
     if (blame)
-        ledger_returned(w, l->part, l->node, l->attempt);
+        ledger_returned(w, l->subunit, l->node, l->attempt);
     else
-        ledger_again(w, l->part);
+        ledger_again(w, l->subunit);
 }
 
 /* -- leases that last too long ------------------------------------------------------------------------------------- */
@@ -165,7 +165,7 @@ void ledger_measure(struct world *w, const struct led_lease *l)
 {
     int64_t from = l->worker->ended > l->granted ? l->worker->ended : l->granted;
 
-    add_pace(&l->part->job->led.pace[l->node], (uint64_t)(w->ledger.now - from), l->n_items);
+    add_pace(&l->subunit->job->led.pace[l->node], (uint64_t)(w->ledger.now - from), l->n_items);
     add_pace(&l->worker->pace, (uint64_t)(w->ledger.now - from), l->n_items);
     l->worker->ended = w->ledger.now;
 }
@@ -173,7 +173,7 @@ void ledger_measure(struct world *w, const struct led_lease *l)
 /* Nobody here says in heartbeats how many items it has done. */
 int64_t ledger_stall_at(const struct world *w, const struct led_lease *l)
 {
-    const struct led_pace *fleet = &l->part->job->led.pace[l->node];
+    const struct led_pace *fleet = &l->subunit->job->led.pace[l->node];
     uint64_t us = item_us(fleet) > item_us(&l->worker->pace) ? item_us(fleet) : item_us(&l->worker->pace);
     int64_t ms = (int64_t)(us * l->held_at_grant * 16 / 1000);
 
@@ -200,12 +200,12 @@ bool ledger_is_cut_off(const struct world *w, uint64_t host, uint64_t nonce)
 void ledger_stalls(struct world *w, struct led_worker *k)
 {
     struct led_lease *oldest = NULL;
-    struct led_part *p;
+    struct led_subunit *p;
 
     for (struct led_lease *l = w->ledger.leases; l; l = l->next)
         if (l->worker == k && (!oldest || l->id < oldest->id))
             oldest = l;
-    p = oldest->part;
+    p = oldest->subunit;
     p->job->led.nodes[oldest->node].stalls++;
     w->ledger.sum.stalls++;
     w->ledger.cut_off[w->ledger.n_cut_off++ % 64] = ledger_name(k);
@@ -219,7 +219,7 @@ void ledger_stalls(struct world *w, struct led_worker *k)
 
 void ledger_refuses(struct world *w, struct led_lease *l, uint32_t nodes)
 {
-    struct led_part *p = l->part;
+    struct led_subunit *p = l->subunit;
 
     ledger_lease_close(w, l);
     for (uint32_t n = 0; n < p->job->n_nodes; n++) {

@@ -38,7 +38,7 @@ static void give_back(struct world *w, struct led_lease *l)
 {
     w->ledger.sum.returns++;
     ledger_lease_close(w, l);
-    ledger_returned(w, l->part, l->node, l->attempt);
+    ledger_returned(w, l->subunit, l->node, l->attempt);
 }
 
 void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean)
@@ -48,18 +48,18 @@ void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean)
 
     k->silent = true; /* nobody waits for it any more */
     while ((l = lease_of(w, k, false))) {
-        struct core_node_stats *n = &l->part->job->led.nodes[l->node];
+        struct core_node_stats *n = &l->subunit->job->led.nodes[l->node];
 
         if (clean) {
             give_back(w, l);
             continue;
         }
         n->failures++;
-        n->isolations += l->alone;
+        n->isolations += l->exclusive;
         w->ledger.sum.failures++;
-        ledger_failed_on(l->part, l->node, k);
+        ledger_failed_on(l->subunit, l->node, k);
         ledger_lease_close(w, l);
-        ledger_blame(w, l->part, l->node, l->attempt);
+        ledger_blame(w, l->subunit, l->node, l->attempt);
     }
     while (*at != k)
         at = &(*at)->next;
@@ -227,7 +227,7 @@ bool ledger_matches(const struct led_worker *k, const struct core_node *n)
     return k->stage == n->stage && (n->fingerprint[0] == 0 || n->fingerprint[0] == k->model);
 }
 
-bool ledger_has_room(struct world *w, const struct led_worker *k, bool alone, uint32_t n_items, uint64_t n_bytes)
+bool ledger_has_room(struct world *w, const struct led_worker *k, bool exclusive, uint32_t n_items, uint64_t n_bytes)
 {
     uint32_t window = k->window_items < w->limits.max_worker_items ? k->window_items : w->limits.max_worker_items;
 
@@ -236,8 +236,8 @@ bool ledger_has_room(struct world *w, const struct led_worker *k, bool alone, ui
     if (k->n_leases == 0)
         return true;
     for (const struct led_lease *l = w->ledger.leases; l; l = l->next)
-        if (l->worker == k && l->alone)
+        if (l->worker == k && l->exclusive)
             return false;
-    return !alone && k->n_late == 0 && !ledger_is_careful(k) && k->held_items + n_items <= window &&
+    return !exclusive && k->n_late == 0 && !ledger_is_careful(k) && k->held_items + n_items <= window &&
            k->held_bytes + n_bytes <= k->window_bytes;
 }

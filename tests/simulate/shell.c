@@ -97,7 +97,7 @@ static void do_work(struct world *w, const struct core_work *a)
                               .node = a->node,
                               .first = a->first,
                               .count = a->count,
-                              .alone = a->alone,
+                              .exclusive = a->exclusive,
                               .gone = j->gone && j->nodes[a->node].needs == 0,
                               .opening = j->opening};
     for (uint32_t i = 0; i < a->count; i++)
@@ -117,7 +117,7 @@ static void do_work(struct world *w, const struct core_work *a)
     gather_inputs(w, a, work);
     world_say(w, "work lease=%llu job=%llu unit=%u [%u+%u] node=%u attempt=%u peer=%llu%s",
               (unsigned long long)a->lease, (unsigned long long)a->job, a->unit, a->first, a->count, a->node,
-              a->attempt, (unsigned long long)a->peer, a->alone ? " alone" : "");
+              a->attempt, (unsigned long long)a->peer, a->exclusive ? " exclusive" : "");
     if (k)
         worker_send_work(w, k, work);
 }
@@ -352,7 +352,7 @@ static void check_memory(struct world *w)
         world_fail(w, "%llu bytes of tensors, %llu reserved", (unsigned long long)w->tensor_bytes,
                    (unsigned long long)s.reserved_bytes);
     if (w->row_bytes > w->limits.row_bytes && s.n_reserved > 1)
-        world_fail(w, "%llu bytes of rows are kept, the limit is %llu, and %u parts go on",
+        world_fail(w, "%llu bytes of rows are kept, the limit is %llu, and %u subunits go on",
                    (unsigned long long)w->row_bytes, (unsigned long long)w->limits.row_bytes, s.n_reserved);
     if (w->row_bytes != s.row_bytes)
         world_fail(w, "%llu bytes of rows are kept, not %llu", (unsigned long long)w->row_bytes,

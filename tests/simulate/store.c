@@ -85,7 +85,7 @@ struct commit {
     uint32_t unit, attempts;
     bool ok, is_again;
     bool again[MAX_ITEMS];
-    uint8_t parts[MAX_ITEMS];
+    uint8_t subunits[MAX_ITEMS];
 };
 
 static void try_disk(struct world *w, void *job, uint64_t life)
@@ -158,7 +158,7 @@ static void apply_attempts(struct world *w, void *what, uint64_t life)
 
     if (life == w->epoch && w->core) {
         m->job->units[m->unit].attempts = m->attempts;
-        memcpy(m->job->units[m->unit].parts, m->parts, sizeof(m->parts));
+        memcpy(m->job->units[m->unit].subunits, m->subunits, sizeof(m->subunits));
     }
 }
 
@@ -172,7 +172,7 @@ void store_attempts(struct world *w, const struct core_action *a)
         world_fail(w, "unit %u: attempts go from %u to %u", m->unit, m->job->units[m->unit].attempts_asked,
                    m->attempts);
     m->job->units[m->unit].attempts_asked = m->attempts;
-    if (a->attempts.parts)
-        memcpy(m->parts, a->attempts.parts, a->attempts.n_items);
+    if (a->attempts.subunits)
+        memcpy(m->subunits, a->attempts.subunits, a->attempts.n_items);
     world_in(w, (int64_t)world_below(w, 40), apply_attempts, m, w->epoch);
 }

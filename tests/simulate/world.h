@@ -4,7 +4,7 @@
  *   shell.c     the broker around the core: carries out actions, checks each, crashes
  *   units.c     units are imported and loaded
  *   store.c     the model store: commits and attempts
- *   ledger.h    what the core must think of parts, leases and workers
+ *   ledger.h    what the core must think of subunits, leases and workers
  *   workers.c   workers: compute, die, hang, drain
  *   network.c   what lies between them and the broker
  *   chaos.c     which fault happens when
@@ -59,7 +59,7 @@ enum fault {
     FAULT_FOREIGN_LEASE,  /* speaks of leases that are not its own, or of another epoch */
     FAULT_WORKER_FAILURE, /* transient */
     FAULT_WORKER_BAD_ROWS,
-    FAULT_WORKER_LIAR, /* fails all, hands all back, keeps all, or makes tensors that are refused, until the faults end */
+    FAULT_WORKER_LIAR, /* until the faults end it fails, returns or keeps all work, or makes tensors that are refused */
     FAULT_TENSOR_REFUSED,
     FAULT_WORKER_STALLED, /* it was cut off */
     FAULT_WORKER_WRONG_MODEL,
@@ -97,8 +97,8 @@ struct sim_unit {
     uint32_t n_items;
     bool done, commit_pending, has_poison;
     bool asked;        /* a COMMIT of it is out, or failed on a full disk; in this life of the broker */
-    uint32_t attempts; /* durable, and so is `parts` */
-    uint8_t parts[MAX_ITEMS];
+    uint32_t attempts; /* durable, and so is `subunits` */
+    uint8_t subunits[MAX_ITEMS];
     struct led_unit led;
     uint32_t attempts_asked; /* to be made durable, in this life of the broker */
     uint32_t hits;           /* random faults it had to bear */
@@ -132,7 +132,7 @@ struct sim_work {
     struct sim_job *job;
     uint32_t unit, node, first, count, n_items;
     uint64_t opening; /* of the job */
-    bool alone, arrived, sent;
+    bool exclusive, arrived, sent;
     bool gone; /* its items cannot be read */
     uint32_t items[MAX_ITEMS];
     uint64_t inputs[MAX_ITEMS]; /* hash of what each item got */

@@ -12,12 +12,12 @@
 
 enum { GOOD = 11, BAD = 12 };
 
-static const struct core_node alone[1] = {{.stage = 1}};
+static const struct core_node one_stage[1] = {{.stage = 1}};
 
 /* A job of one stage; its units have `n_items` each. */
 static void open_job(struct rig *b, uint32_t n_units, uint32_t n_items)
 {
-    rig_open_job(b, JOB, alone, 1, 0);
+    rig_open_job(b, JOB, one_stage, 1, 0);
     rig_give_units(b, JOB, n_units, n_items, 0);
 }
 
@@ -206,7 +206,7 @@ static void test_core_breaker_rests_grow_and_end_with_a_good_result(void **state
 
     rig_hello(b, BAD, 1, 4);
     rig_hello(b, GOOD, 1, 4);
-    rig_open_job(b, JOB, alone, 1, 0);
+    rig_open_job(b, JOB, one_stage, 1, 0);
     rig_give_units(b, JOB, 64, 4, 0);
     (void)next_of_bad(b, &in, &w);
     for (uint32_t n = 1; n <= 8; n++) {

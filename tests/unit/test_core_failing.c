@@ -87,7 +87,7 @@ static void test_core_what_failed_once_runs_alone(void **state)
         (void)rig_result(b, &other, 0);
     }
     w = rig_work_of(b);
-    assert_true(w.alone);
+    assert_true(w.exclusive);
     assert_int_equal(w.attempt, 1);
     assert_int_equal(rig_stats(b).n_leases, 1);
 }
@@ -105,12 +105,12 @@ static void test_core_what_a_dead_worker_held_runs_alone_one_by_one(void **state
     for (uint32_t n = 0; n < 4; n++) {
         assert_int_equal(rig_count(b, CORE_DO_WORK), 1);
         w = rig_work_of(b);
-        assert_true(w.alone);
+        assert_true(w.exclusive);
         (void)rig_result(b, &w, 0xf);
     }
 }
 
-static void test_core_one_loss_blames_a_part_once(void **state)
+static void test_core_one_loss_blames_a_subunit_once(void **state)
 {
     struct rig *b = *state;
 
@@ -121,7 +121,7 @@ static void test_core_one_loss_blames_a_part_once(void **state)
     assert_int_equal(rig_count(b, CORE_DO_ATTEMPTS), 1);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 1);
     rig_hello(b, OTHER, 1, 64);
-    assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* alone, though both are of one part */
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* alone, though both are of one subunit */
     assert_int_equal(rig_work_of(b).attempt, 1);
 }
 
@@ -140,11 +140,11 @@ static void test_core_an_earlier_lease_does_not_fail_a_later_attempt(void **stat
     rig_refuse_work(b, &first);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 1);
     first = rig_work_of(b);
-    assert_true(first.alone);
+    assert_true(first.exclusive);
     rig_refuse_work(b, &second); /* it was not alone */
     assert_null(rig_nth(b, CORE_DO_ATTEMPTS, 0));
     second = rig_work_of(b);
-    assert_true(second.alone);
+    assert_true(second.exclusive);
     rig_refuse_work(b, &second);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 2);
     assert_int_equal(rig_stats(b).splits, 1);
@@ -169,22 +169,22 @@ static void test_core_a_cut_unit_is_as_it_was_after_a_restart(void **state)
     rig_refuse_work(b, &w);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.n_items, 16);
     for (uint32_t i = 0; i < 16; i++) {
-        row.parts[i] = rig_got(b, CORE_DO_ATTEMPTS)->attempts.parts[i];
-        assert_int_equal(row.parts[i], i == 0 ? 2 : i == 1 || i % 2 == 0 ? 1 : 0);
+        row.subunits[i] = rig_got(b, CORE_DO_ATTEMPTS)->attempts.subunits[i];
+        assert_int_equal(row.subunits[i], i == 0 ? 2 : i == 1 || i % 2 == 0 ? 1 : 0);
     }
     rig_restart_with(b, 8);
     rig_hello(b, ENCODER, 1, 64);
     rig_open_job(b, JOB, rig_chain, 3, 0);
     assert_int_equal(rig_step(b, &e), 0);
     w = rig_work_of(b);
-    assert_true(w.alone);
+    assert_true(w.exclusive);
     assert_int_equal(w.count, 1);
     assert_int_equal(w.attempt, 1);
     rig_refuse_work(b, &w);
     w = rig_work_of(b);
     rig_refuse_work(b, &w);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 7);
-    assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.parts[0], 4);
+    assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.subunits[0], 4);
     assert_int_equal(rig_work_of(b).first, 1); /* that one is through, quarantined */
 }
 
@@ -198,7 +198,7 @@ static void test_core_attempts_of_an_earlier_life_count(void **state)
     rig_give_units(b, JOB, 1, 8, 2);
     w = rig_work_of(b);
     assert_int_equal(w.count, 8);
-    assert_true(w.alone);
+    assert_true(w.exclusive);
     rig_refuse_work(b, &w);
     assert_int_equal(rig_work_of(b).count, 1);
 }
@@ -347,7 +347,7 @@ int main(void)
         RULE(test_core_a_failing_unit_is_split_down_to_the_bad_item),
         RULE(test_core_what_failed_once_runs_alone),
         RULE(test_core_what_a_dead_worker_held_runs_alone_one_by_one),
-        RULE(test_core_one_loss_blames_a_part_once),
+        RULE(test_core_one_loss_blames_a_subunit_once),
         RULE(test_core_an_earlier_lease_does_not_fail_a_later_attempt),
         RULE(test_core_a_cut_unit_is_as_it_was_after_a_restart),
         RULE(test_core_attempts_of_an_earlier_life_count),

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-/* A captioner, and a scorer with a trunk of its own: node 3 needs nothing, node 4 the features of 3 and the rows of 2. */
+/* A captioner, and a scorer with its own trunk: node 3 needs nothing, node 4 needs the features of 3 and rows of 2. */
 static const struct core_node two_trunks[5] = {{.stage = 1, .out_bytes = 100},
                                                {.stage = 2, .needs = 1 << 0, .out_bytes = 10},
                                                {.stage = 3, .needs = 1 << 1},

@@ -9,7 +9,7 @@
 
 #include "tests/unit/core_rig.h"
 
-static const struct core_node alone[1] = {{.stage = 1}};
+static const struct core_node one_stage[1] = {{.stage = 1}};
 
 /* A job of one stage, whose units of 4 items are all with one worker. */
 static void open_job(struct rig *b, uint32_t max_failures, uint32_t per_mille, uint32_t n_units, struct core_work *ret)
@@ -19,7 +19,7 @@ static void open_job(struct rig *b, uint32_t max_failures, uint32_t per_mille, u
     e.job_open.job = JOB;
     e.job_open.sealed = true;
     e.job_open.n_nodes = 1;
-    e.job_open.nodes = alone;
+    e.job_open.nodes = one_stage;
     e.job_open.max_failures = max_failures;
     e.job_open.max_failed_per_mille = per_mille;
     rig_hello(b, ENCODER, 1, 1000);
@@ -83,7 +83,7 @@ static void test_core_surge_leaves_out_what_is_known_to_fail(void **state)
     e.job_open.job = units.units.job = JOB;
     e.job_open.sealed = units.units.exhausted = true;
     e.job_open.n_nodes = 1;
-    e.job_open.nodes = alone;
+    e.job_open.nodes = one_stage;
     e.job_open.max_failures = 2;
     units.units.n = 2;
     units.units.rows = rows;
@@ -190,7 +190,7 @@ static void test_core_again_more_of_a_unit_that_is_under_way(void **state)
     struct core_work w;
 
     rig_hello(b, ENCODER, 1, 64);
-    rig_open_job(b, JOB, alone, 1, 0);
+    rig_open_job(b, JOB, one_stage, 1, 0);
     e.units.job = JOB;
     e.units.n = 1;
     e.units.rows = &row;

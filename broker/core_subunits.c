@@ -1,4 +1,4 @@
-/* Parts of units: their memory, their way through the graph, their splitting. */
+/* Subunits of units: their memory, their way through the graph, their splitting. */
 #include "broker/core_private.h"
 
 #include <assert.h>
@@ -21,14 +21,14 @@ uint32_t core_mask_count(const uint64_t *m, uint32_t n_words)
     return n;
 }
 
-struct core *core_of_part(const struct core_part *p)
+struct core *core_of_subunit(const struct core_subunit *p)
 {
     return p->unit->job->core;
 }
 
 /* -- memory -------------------------------------------------------------------------------------------------------- */
 
-void core_part_reserve(struct core_part *p)
+void core_subunit_reserve(struct core_subunit *p)
 {
     struct core_job *j = p->unit->job;
 
@@ -42,7 +42,7 @@ void core_part_reserve(struct core_part *p)
     j->core->reserved_row_bytes += p->reserved_row_bytes;
 }
 
-void core_part_unreserve(struct core_part *p)
+void core_subunit_unreserve(struct core_subunit *p)
 {
     struct core_job *j = p->unit->job;
 
@@ -72,7 +72,7 @@ bool core_unit_wants_any(const struct core_unit *u, uint32_t first, uint32_t end
 }
 
 /* No node has failed any item yet. */
-static void part_revive(struct core_part *p)
+static void subunit_revive(struct core_subunit *p)
 {
     const struct core_unit *u = p->unit;
 
@@ -83,12 +83,12 @@ static void part_revive(struct core_part *p)
     p->n_alive = p->n_wanted = core_mask_count(p->alive, p->n_words);
 }
 
-/* So a part of one item is wanted, and one of several has several that are. */
-struct core_part *core_part_new(struct core_unit *u, uint32_t first, uint32_t count)
+/* So a subunit of one item is wanted, and one of several has several that are. */
+struct core_subunit *core_subunit_new(struct core_unit *u, uint32_t first, uint32_t count)
 {
     uint32_t n_nodes = u->job->n_nodes, n_words;
-    size_t masks_at = sizeof(struct core_part) + n_nodes * sizeof(struct core_task);
-    struct core_part *p;
+    size_t masks_at = sizeof(struct core_subunit) + n_nodes * sizeof(struct core_task);
+    struct core_subunit *p;
     uint64_t *mask;
 
     for (; !is_wanted(u, first); first++)
@@ -105,39 +105,40 @@ struct core_part *core_part_new(struct core_unit *u, uint32_t first, uint32_t co
     p->count = count;
     p->n_words = n_words;
     p->alive = mask;
-    part_revive(p);
+    subunit_revive(p);
     for (uint32_t k = 0; k < n_nodes; k++) {
-        p->tasks[k] = (struct core_task){.part = p, .node = k, .queue = CORE_QUEUE_NONE};
+        p->tasks[k] = (struct core_task){.subunit = p, .node = k, .queue = CORE_QUEUE_NONE};
         p->tasks[k].rows = mask += n_words;
         p->tasks[k].ok = mask += n_words;
     }
     return p;
 }
 
-void core_part_free(struct core_part *p)
+void core_subunit_free(struct core_subunit *p)
 {
     free(p->code);
     free(p);
 }
 
-/* A single item has its attempts. Several that failed together are in suspicion, run alone, and are cut up as soon as
- * they fail once more. */
-uint32_t core_part_limit(const struct core_part *p)
+/* A single item may fail max_attempts times. Several items that failed together are suspect, run exclusively, and are
+ * split as soon as they fail once more. */
+uint32_t core_subunit_limit(const struct core_subunit *p)
 {
-    const uint32_t max_attempts = core_of_part(p)->limits.max_attempts;
+    const uint32_t max_attempts = core_of_subunit(p)->limits.max_attempts;
 
     if (p->count == 1)
-        return max_attempts - core_planted(core_of_part(p), CORE_BUG_QUARANTINE_EARLY);
+        return max_attempts - core_planted(core_of_subunit(p), CORE_BUG_QUARANTINE_EARLY);
     return p->split || max_attempts == 1 ? 1 : 2;
 }
 
-bool core_part_is_alone(const struct core_part *p)
+bool core_subunit_is_exclusive(const struct core_subunit *p)
 {
-    return (p->split || p->failures > 0 || p->failed_before) && !core_planted(core_of_part(p), CORE_BUG_NEVER_ALONE);
+    return (p->split || p->failures > 0 || p->failed_before) &&
+           !core_planted(core_of_subunit(p), CORE_BUG_NEVER_EXCLUSIVE);
 }
 
 /* Nodes whose inputs are there join a queue. */
-void core_part_ready(struct core_part *p, bool front)
+void core_subunit_ready(struct core_subunit *p, bool front)
 {
     uint32_t done = 0;
 
@@ -148,10 +149,10 @@ void core_part_ready(struct core_part *p, bool front)
             core_queue_push(&p->tasks[k], front);
 }
 
-/* Nothing of the part is queued, leased or kept any more; rows for the store only if `keep_rows`. */
-void core_part_stop(struct core_part *p, bool keep_rows)
+/* Nothing of the subunit is queued, leased or kept any more; rows for the store only if `keep_rows`. */
+void core_subunit_stop(struct core_subunit *p, bool keep_rows)
 {
-    struct core *c = core_of_part(p);
+    struct core *c = core_of_subunit(p);
 
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++) {
         struct core_task *t = &p->tasks[k];
@@ -167,30 +168,30 @@ void core_part_stop(struct core_part *p, bool keep_rows)
     }
 }
 
-void core_part_restart(struct core_part *p)
+void core_subunit_restart(struct core_subunit *p)
 {
-    core_part_stop(p, false);
-    core_part_unreserve(p);
+    core_subunit_stop(p, false);
+    core_subunit_unreserve(p);
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
         p->tasks[k].state = CORE_TASK_WAITING;
     p->n_done = 0;
-    part_revive(p);
-    core_part_ready(p, true);
+    subunit_revive(p);
+    core_subunit_ready(p, true);
 }
 
-void core_part_finish(struct core_part *p)
+void core_subunit_finish(struct core_subunit *p)
 {
     struct core_unit *u = p->unit;
 
-    core_part_stop(p, !p->quarantined);
-    core_part_unreserve(p);
+    core_subunit_stop(p, !p->quarantined);
+    core_subunit_unreserve(p);
     p->finished = true;
-    if (++u->n_finished == u->n_parts)
+    if (++u->n_finished == u->n_subunits)
         core_unit_finished(u);
 }
 
 /* Where the k-th of n pieces ends, counted within the unit: each has as many wanted items as another, or one more. */
-static uint32_t piece_end(const struct core_part *p, uint32_t k, uint32_t n)
+static uint32_t piece_end(const struct core_subunit *p, uint32_t k, uint32_t n)
 {
     uint32_t n_before = (k + 1) * p->n_wanted / n, at = p->first;
 
@@ -199,17 +200,17 @@ static uint32_t piece_end(const struct core_part *p, uint32_t k, uint32_t n)
     return at;
 }
 
-bool core_part_split(struct core_part *p)
+bool core_subunit_split(struct core_subunit *p)
 {
     struct core_unit *u = p->unit;
     const uint32_t n = p->n_wanted < CORE_PIECES ? p->n_wanted : CORE_PIECES;
-    struct core_part *pieces[CORE_PIECES], **at = &u->parts;
+    struct core_subunit *pieces[CORE_PIECES], **at = &u->subunits;
 
     for (uint32_t k = 0, first = p->first; k < n; k++) {
-        pieces[k] = core_part_new(u, first, piece_end(p, k, n) - first);
+        pieces[k] = core_subunit_new(u, first, piece_end(p, k, n) - first);
         if (!pieces[k]) {
             while (k > 0)
-                core_part_free(pieces[--k]);
+                core_subunit_free(pieces[--k]);
             return false;
         }
         pieces[k]->split = true;
@@ -223,9 +224,9 @@ bool core_part_split(struct core_part *p)
         pieces[k - 1]->next = *at;
         *at = pieces[k - 1];
     }
-    u->n_parts += n - 1;
-    core_part_free(p);
+    u->n_subunits += n - 1;
+    core_subunit_free(p);
     for (uint32_t k = n; k > 0; k--)
-        core_part_ready(pieces[k - 1], true);
+        core_subunit_ready(pieces[k - 1], true);
     return true;
 }

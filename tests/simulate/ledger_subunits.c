@@ -1,4 +1,4 @@
-/* The ledger's parts and leases: what a result, a failure or a loss does to them. */
+/* The ledger's subunits and leases: what a result, a failure or a loss does to them. */
 #include "tests/simulate/world.h"
 
 #include <string.h>
@@ -19,7 +19,7 @@ static uint32_t count_bits(const uint64_t *mask)
     return n;
 }
 
-static struct sim_unit *unit_of(const struct led_part *p)
+static struct sim_unit *unit_of(const struct led_subunit *p)
 {
     return &p->job->units[p->unit];
 }
@@ -49,20 +49,20 @@ void ledger_lease_close(struct world *w, struct led_lease *l)
     l->worker->n_leases--;
     l->worker->held_items -= l->n_items;
     l->worker->held_bytes -= l->bytes;
-    l->part->leases[l->node] = NULL;
-    l->part->state[l->node] = LED_NONE;
+    l->subunit->leases[l->node] = NULL;
+    l->subunit->state[l->node] = LED_NONE;
 }
 
-static void close_all(struct world *w, struct led_part *p)
+static void close_all(struct world *w, struct led_subunit *p)
 {
     for (uint32_t k = 0; k < p->job->n_nodes; k++)
         if (p->leases[k])
             ledger_lease_close(w, p->leases[k]);
 }
 
-/* -- parts --------------------------------------------------------------------------------------------------------- */
+/* -- subunits ------------------------------------------------------------------------------------------------------ */
 
-void ledger_set_reserved(struct world *w, struct led_part *p, bool reserved)
+void ledger_set_reserved(struct world *w, struct led_subunit *p, bool reserved)
 {
     uint64_t bytes = core_graph_peak_bytes(p->job->nodes, p->job->n_nodes) * p->n_wanted;
     uint64_t rows = (uint64_t)ROW_BYTES * p->job->n_nodes * p->n_wanted;
@@ -75,7 +75,7 @@ void ledger_set_reserved(struct world *w, struct led_part *p, bool reserved)
     w->ledger.reserved_rows += reserved ? rows : -rows;
 }
 
-static void revive(struct led_part *p)
+static void revive(struct led_subunit *p)
 {
     const struct led_unit *u = &unit_of(p)->led;
 
@@ -87,10 +87,10 @@ static void revive(struct led_part *p)
 }
 
 /* From the first to the last wanted item; NULL: none is. */
-static struct led_part *part_new(struct world *w, struct sim_job *j, uint32_t unit, uint32_t first, uint32_t end)
+static struct led_subunit *subunit_new(struct world *w, struct sim_job *j, uint32_t unit, uint32_t first, uint32_t end)
 {
     const struct led_unit *u = &j->units[unit].led;
-    struct led_part *p;
+    struct led_subunit *p;
 
     while (first < end && !is_wanted(u, first))
         first++;
@@ -99,29 +99,29 @@ static struct led_part *part_new(struct world *w, struct sim_job *j, uint32_t un
     if (first == end)
         return NULL;
     p = world_alloc(w, sizeof(*p));
-    *p = (struct led_part){.job = j, .unit = unit, .first = first, .count = end - first};
+    *p = (struct led_subunit){.job = j, .unit = unit, .first = first, .count = end - first};
     revive(p);
     return p;
 }
 
-static uint32_t limit(const struct led_part *p)
+static uint32_t limit(const struct led_subunit *p)
 {
     if (p->count == 1)
         return MAX_ATTEMPTS;
     return p->split ? 1 : 2;
 }
 
-bool ledger_is_suspect(const struct led_part *p)
+bool ledger_is_suspect(const struct led_subunit *p)
 {
     return p->split || p->failures > 0 || p->failed_before;
 }
 
-bool ledger_gives_up(const struct led_part *p)
+bool ledger_gives_up(const struct led_subunit *p)
 {
     return p->failures + 1 >= limit(p);
 }
 
-bool ledger_is_ready(const struct led_part *p, uint32_t node)
+bool ledger_is_ready(const struct led_subunit *p, uint32_t node)
 {
     if (p->finished || p->state[node] != LED_NONE)
         return false;
@@ -133,13 +133,13 @@ bool ledger_is_ready(const struct led_part *p, uint32_t node)
 
 bool ledger_is_through(const struct led_unit *u)
 {
-    for (const struct led_part *p = u->parts; p; p = p->next)
+    for (const struct led_subunit *p = u->subunits; p; p = p->next)
         if (!p->finished)
             return false;
-    return u->parts != NULL;
+    return u->subunits != NULL;
 }
 
-void ledger_restart(struct world *w, struct led_part *p)
+void ledger_restart(struct world *w, struct led_subunit *p)
 {
     close_all(w, p);
     memset(p->state, 0, sizeof(p->state));
@@ -147,7 +147,7 @@ void ledger_restart(struct world *w, struct led_part *p)
     ledger_set_reserved(w, p, false);
 }
 
-void ledger_again(struct world *w, struct led_part *p)
+void ledger_again(struct world *w, struct led_subunit *p)
 {
     for (uint32_t k = 0; k < p->job->n_nodes; k++)
         if (p->state[k] != LED_NONE)
@@ -155,7 +155,7 @@ void ledger_again(struct world *w, struct led_part *p)
     ledger_restart(w, p);
 }
 
-static void finish(struct world *w, struct led_part *p)
+static void finish(struct world *w, struct led_subunit *p)
 {
     close_all(w, p);
     ledger_set_reserved(w, p, false);
@@ -163,24 +163,24 @@ static void finish(struct world *w, struct led_part *p)
 }
 
 /* Items count when the last of their unit is through, well or not. */
-static void count_unit(const struct led_part *last)
+static void count_unit(const struct led_subunit *last)
 {
     const struct led_unit *u = &unit_of(last)->led;
 
     if (u->row.is_again || !ledger_is_through(u))
         return;
-    for (const struct led_part *p = u->parts; p; p = p->next) {
+    for (const struct led_subunit *p = u->subunits; p; p = p->next) {
         p->job->led.n_finished += p->n_wanted;
         p->job->led.n_failed += p->n_wanted - count_bits(p->alive);
     }
 }
 
 /* Pieces with as many wanted items each, or one more. */
-static void split(struct world *w, struct led_part *p)
+static void split(struct world *w, struct led_subunit *p)
 {
     uint32_t n = p->n_wanted < PIECES ? p->n_wanted : PIECES, from = 0, item = p->first;
     struct led_unit *u = &unit_of(p)->led;
-    struct led_part **at = &u->parts;
+    struct led_subunit **at = &u->subunits;
 
     while (*at != p)
         at = &(*at)->next;
@@ -190,7 +190,7 @@ static void split(struct world *w, struct led_part *p)
         from = k * p->n_wanted / n;
         for (; seen < from; item++)
             seen += is_wanted(u, item);
-        *at = part_new(w, p->job, p->unit, first, item);
+        *at = subunit_new(w, p->job, p->unit, first, item);
         (*at)->split = true;
         (*at)->failed_before = p->failed_before;
         at = &(*at)->next;
@@ -199,7 +199,7 @@ static void split(struct world *w, struct led_part *p)
     w->ledger.sum.splits++;
 }
 
-void ledger_blame(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt)
+void ledger_blame(struct world *w, struct led_subunit *p, uint32_t node, uint32_t attempt)
 {
     if (attempt != p->failures) {
         ledger_again(w, p);
@@ -224,7 +224,7 @@ void ledger_blame(struct world *w, struct led_part *p, uint32_t node, uint32_t a
     count_unit(p);
 }
 
-void ledger_returned(struct world *w, struct led_part *p, uint32_t node, uint32_t attempt)
+void ledger_returned(struct world *w, struct led_subunit *p, uint32_t node, uint32_t attempt)
 {
     if (++p->unblamed > w->limits.max_unblamed)
         ledger_blame(w, p, node, attempt);
@@ -232,7 +232,7 @@ void ledger_returned(struct world *w, struct led_part *p, uint32_t node, uint32_
         ledger_again(w, p);
 }
 
-void ledger_result(struct world *w, struct led_part *p, uint32_t node, const uint64_t *row_ok)
+void ledger_result(struct world *w, struct led_subunit *p, uint32_t node, const uint64_t *row_ok)
 {
     uint32_t row = 0, n_done = 0;
     const uint64_t in[LED_WORDS] = {p->leases[node]->rows[0], p->leases[node]->rows[1]};
@@ -256,7 +256,7 @@ void ledger_forget_unit(struct world *w, struct sim_job *j, uint32_t unit)
 {
     struct led_unit *u = &j->units[unit].led;
 
-    for (struct led_part *p = u->parts; p; p = p->next)
+    for (struct led_subunit *p = u->subunits; p; p = p->next)
         finish(w, p);
     *u = (struct led_unit){0};
 }
@@ -264,7 +264,7 @@ void ledger_forget_unit(struct world *w, struct sim_job *j, uint32_t unit)
 void ledger_load(struct world *w, struct sim_job *j, const struct core_unit_row *row)
 {
     struct led_unit *u = &j->units[row->unit].led;
-    struct led_part **at = &u->parts;
+    struct led_subunit **at = &u->subunits;
 
     if (u->in_memory)
         return;
@@ -273,23 +273,23 @@ void ledger_load(struct world *w, struct sim_job *j, const struct core_unit_row 
     for (uint32_t first = 0, next; first < row->n_items; first = next) {
         uint32_t failures;
 
-        for (next = first + 1; next < row->n_items && row->parts[next] == 0;)
+        for (next = first + 1; next < row->n_items && row->subunits[next] == 0;)
             next++;
-        *at = part_new(w, j, row->unit, first, next);
+        *at = subunit_new(w, j, row->unit, first, next);
         if (!*at)
             continue;
         (*at)->split = next - first < row->n_items;
         failures = row->attempts;
         if ((*at)->split)
-            failures = row->parts[first] ? row->parts[first] - 1u : 0;
+            failures = row->subunits[first] ? row->subunits[first] - 1u : 0;
         (*at)->failures = failures < limit(*at) ? failures : limit(*at) - 1;
         at = &(*at)->next;
     }
 }
 
-void ledger_describe_parts(const struct led_unit *u, uint32_t n_items, uint8_t *ret)
+void ledger_describe_subunits(const struct led_unit *u, uint32_t n_items, uint8_t *ret)
 {
     memset(ret, 0, n_items);
-    for (const struct led_part *p = u->parts; p; p = p->next)
+    for (const struct led_subunit *p = u->subunits; p; p = p->next)
         ret[p->first] = (uint8_t)(1 + p->failures);
 }
