@@ -296,19 +296,48 @@ static int apply(struct store *s, const struct committer_request *q, uint32_t *r
     return err_set(err, -EINVAL, "no such operation: %d", (int)q->op);
 }
 
-static void lose_group(struct open_store *o, int rc, const struct err *err)
+/* Put one request into its store's transaction. What becomes of it is told when the group is committed. < 0: the
+ * transaction is lost. */
+static int put(struct committer *c, struct open_store *o, struct passage *p)
 {
-    store_abort(o->store);
-    o->group_rc = rc;
-    o->group_err = *err;
+    size_t before;
+    int rc = 0;
+
+    p->err.text[0] = '\0';
+    if (!store_in_txn(o->store))
+        rc = store_begin(o->store, &p->err);
+    if (rc < 0)
+        return rc;
+    before = store_txn_bytes(o->store);
+    rc = apply(o->store, p->request, &p->done.unit, &p->err);
+    if (rc != -EAGAIN && !leaves_txn_sound(rc))
+        return rc;
+    c->group_bytes += store_txn_bytes(o->store) - before;
+    p->done.rc = rc;
+    return 0;
 }
 
-/* Put one request into its store's transaction. Whatever comes of it is told when the group is committed. */
+/* The store's transaction has outgrown the map: all requests of the group go into another one, for which more is
+ * mapped. */
+static int put_again(struct committer *c, size_t store, struct err *err)
+{
+    struct open_store *o = &c->stores[store];
+    int rc;
+
+    do {
+        store_abort(o->store);
+        rc = 0;
+        for (uint32_t i = 0; rc == 0 && i < c->n_group; i++)
+            if (c->group[i]->store == store && (rc = put(c, o, c->group[i])) < 0)
+                *err = c->group[i]->err;
+    } while (rc == -ENOBUFS);
+    return rc;
+}
+
 static void join_group(struct committer *c, struct passage *p)
 {
     struct open_store *o;
-    size_t before;
-    int rc = 0;
+    int rc;
 
     c->group[c->n_group++] = p;
     p->store = find_store(c, p->request->job);
@@ -319,18 +348,28 @@ static void join_group(struct committer *c, struct passage *p)
     o = &c->stores[p->store];
     if (o->group_rc < 0)
         return; /* the store's transaction is lost already, this one shares its fate */
-    if (!store_in_txn(o->store))
-        rc = store_begin(o->store, &p->err);
-    before = store_txn_bytes(o->store);
-    if (rc == 0) {
-        rc = apply(o->store, p->request, &p->done.unit, &p->err);
-        if (rc == -EAGAIN || leaves_txn_sound(rc)) {
-            c->group_bytes += store_txn_bytes(o->store) - before;
-            p->done.rc = rc;
-            return;
-        }
+    rc = put(c, o, p);
+    if (rc < 0)
+        o->group_err = p->err;
+    if (rc == -ENOBUFS)
+        rc = put_again(c, p->store, &o->group_err);
+    if (rc < 0) {
+        store_abort(o->store);
+        o->group_rc = rc;
     }
-    lose_group(o, rc, &p->err);
+}
+
+static int commit_store(struct committer *c, size_t store)
+{
+    struct open_store *o = &c->stores[store];
+    int rc;
+
+    do
+        rc = store_commit(o->store, &o->group_err);
+    while (rc == -ENOBUFS && (rc = put_again(c, store, &o->group_err)) == 0);
+    if (rc < 0)
+        store_abort(o->store);
+    return rc;
 }
 
 static void commit_group(struct committer *c)
@@ -340,7 +379,7 @@ static void commit_group(struct committer *c)
 
         if (!store_in_txn(o->store))
             continue;
-        o->group_rc = store_commit(o->store, &o->group_err);
+        o->group_rc = commit_store(c, i);
         atomic_fetch_add(&c->n_commits, 1);
     }
     for (uint32_t i = 0; i < c->n_group; i++) {

@@ -1,21 +1,15 @@
 #include "store/env.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "store/folder.h"
 
-#define MAP_BYTES_MAX ((uint64_t)1 << 40)
-#define MAP_BYTES_MIN ((uint64_t)16 << 20)
 /* A store of so much is looked at in less time than it takes to read its manifest. */
 #define CHEAP_BYTES ((uint64_t)1 << 30)
-enum { N_TABLES = 5 + MSG_EMBEDDING_CLS };
 
 int env_errno(int mdb_rc)
 {
@@ -27,7 +21,7 @@ int env_errno(int mdb_rc)
     case MDB_KEYEXIST:
         return -EEXIST;
     case MDB_MAP_FULL:
-        return -ENOSPC;
+        return -ENOBUFS;
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_INVALID:
@@ -69,62 +63,6 @@ uint64_t env_get_be64(const void *p)
 }
 
 /* -- the environment -- */
-
-static uint64_t map_that_may_fit(uint64_t wanted)
-{
-    uint64_t map = wanted ? wanted : MAP_BYTES_MAX;
-    struct rlimit limit;
-
-    if (sizeof(size_t) < 8 && map > (uint64_t)1 << 30)
-        map = (uint64_t)1 << 30;
-    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-        while (map > limit.rlim_cur / 2 && map > MAP_BYTES_MIN) /* leave room for everything else */
-            map /= 2;
-    return map;
-}
-
-/* LMDB asserts about what it reads from a file: as where it would have crashed, and unlike an assertion of ours. The
- * transaction is lost with the process, and nothing of it has been written. */
-static void on_assertion(MDB_env *mdb, const char *what)
-{
-    const char *path = mdb_env_get_userctx(mdb);
-
-    log_err("%s: data.mdb is damaged (LMDB: %s); blipline verify lists what is wrong, blipline export writes what can "
-            "still be read",
-            path, what);
-    (void)raise(SIGSEGV);
-}
-
-/* Halve the map until the process may have it. */
-static int map_environment(struct env *e, unsigned flags, uint64_t map_bytes)
-{
-    uint64_t map = map_that_may_fit(map_bytes);
-    int rc;
-
-    for (;; map /= 2) {
-        MDB_env *mdb;
-
-        rc = mdb_env_create(&mdb);
-        if (rc != 0)
-            return rc;
-        rc = mdb_env_set_userctx(mdb, e->path);
-        if (rc == 0)
-            rc = mdb_env_set_assert(mdb, on_assertion);
-        if (rc == 0)
-            rc = mdb_env_set_maxdbs(mdb, N_TABLES + 3);
-        if (rc == 0)
-            rc = mdb_env_set_mapsize(mdb, (size_t)map);
-        if (rc == 0)
-            rc = mdb_env_open(mdb, e->path, flags, 0666);
-        if (rc == 0) {
-            e->mdb = mdb;
-            return 0;
-        }
-        mdb_env_close(mdb);
-        if ((rc != ENOMEM && rc != EINVAL && rc != EOVERFLOW && rc != EFBIG) || map <= MAP_BYTES_MIN)
-            return rc;
-    }
-}
 
 /* A page past the end of the file is SIGBUS for whoever touches it. */
 static int check_length(struct env *e, const char *path, uint64_t *ret_bytes, struct err *err)
@@ -174,13 +112,13 @@ static int open_locked(const char *path, const struct env_options *o, unsigned f
             return rc;
         fresh = true;
     }
-    rc = map_environment(e, flags, o->map_bytes);
+    rc = env_map_open(e, flags, data_bytes > 0 ? (uint64_t)data_bytes : 0);
     if (rc == MDB_INVALID && data_bytes == two_pages && o->create) { /* torn first pages */
         rc = folder_remove_unfinished(path, o->create, err);
         if (rc < 0)
             return rc;
         fresh = true;
-        rc = map_environment(e, flags, o->map_bytes);
+        rc = env_map_open(e, flags, 0);
     }
     if (rc != 0)
         return open_failed(path, rc, err);

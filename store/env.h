@@ -39,7 +39,6 @@ struct env_options {
     bool write;
     bool create; /* with write: a missing or unfinished store is made; then *ret_empty is true */
     bool allow_network_fs;
-    uint64_t map_bytes; /* 0: 1 TiB, or what fits */
     enum env_pages pages;
 };
 
@@ -49,14 +48,14 @@ int env_open(const char *path, const struct env_options *o, struct env *ret, boo
 void env_close(struct env *e);
 
 /* env_pages.c: every page as of now, also while a broker writes; one read transaction is open meanwhile. */
-int env_check_pages(const struct env *e, const char *path, const struct pages_report *report,
+int env_check_pages(struct env *e, const char *path, const struct pages_report *report,
                     struct err *err) CHECK_RESULT;
 /* The same up to the first problem. -EBADMSG: there is one. */
-int env_find_damage(const struct env *e, const char *path, struct err *err) CHECK_RESULT;
+int env_find_damage(struct env *e, const char *path, struct err *err) CHECK_RESULT;
 /* -EBADMSG, with a text that says what to do. */
 int env_damaged(const char *path, const char *what, struct err *err) CHECK_RESULT;
 /* Has nothing been written since an owner closed it (store_close)? */
-bool env_is_closed_in_order(const struct env *e);
+bool env_is_closed_in_order(struct env *e);
 
 /* Open the named databases in `txn` (commit it, so that they stay open); make them when `create`.
  * -EINVAL: this environment is not a job store. */
@@ -94,7 +93,19 @@ int env_find_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, 
 
 /* -ENOENT stays silent: err is written for other failures. */
 int env_get(MDB_txn *txn, MDB_dbi table, const void *key, size_t key_bytes, MDB_val *ret, struct err *err) CHECK_RESULT;
-int env_begin_read(const struct env *e, MDB_txn **ret, struct err *err) CHECK_RESULT;
+int env_begin_read(struct env *e, MDB_txn **ret, struct err *err) CHECK_RESULT;
+
+/* map.c: only part of the address space is mapped, and more as data.mdb grows. */
+/* Create the environment and map what data.mdb has, with room behind it. Returns what LMDB did. */
+int env_map_open(struct env *e, unsigned flags, uint64_t data_bytes);
+/* The owner's, with no transaction of this process open: see that there is room behind the last page that is in use, at
+ * least `least_bytes`. -ENOSPC: this process cannot have so much address space. -EIO: the environment is lost. */
+int env_map_grow(struct env *e, uint64_t least_bytes, struct err *err) CHECK_RESULT;
+/* How much there is. */
+uint64_t env_map_room(const struct env *e);
+/* Begin a read transaction, or renew *txn where it is not NULL; a reader's map follows a file that its owner has grown.
+ * No other transaction of this environment may be open then. Returns what LMDB did. */
+int env_map_begin_read(struct env *e, MDB_txn **txn);
 
 /* What LMDB returned, as a negative errno. */
 int env_errno(int mdb_rc);

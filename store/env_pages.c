@@ -16,7 +16,7 @@ enum { META_PATIENCE_MS = 200 };
 /* The meta page of the transaction that txn reads. Transactions take turns on the two meta pages, so nobody writes to
  * this one before the next one has ended, which the other page would tell. An owner that died between a commit and
  * telling so leaves readers one transaction behind for good: then nobody writes at all. */
-static int copy_meta(const struct env *e, MDB_txn *txn, int fd, uint8_t ret[PAGES_META_BYTES])
+static int copy_meta(struct env *e, MDB_txn *txn, int fd, uint8_t ret[PAGES_META_BYTES])
 {
     const int64_t until_ms = clock_mono_ms() + META_PATIENCE_MS;
 
@@ -32,13 +32,13 @@ static int copy_meta(const struct env *e, MDB_txn *txn, int fd, uint8_t ret[PAGE
             return 0;
         mdb_txn_reset(txn);
         (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-        rc = mdb_txn_renew(txn);
+        rc = env_map_begin_read(e, &txn);
         if (rc != 0)
             return env_errno(rc);
     }
 }
 
-int env_check_pages(const struct env *e, const char *path, const struct pages_report *report, struct err *err)
+int env_check_pages(struct env *e, const char *path, const struct pages_report *report, struct err *err)
 {
     uint8_t meta[PAGES_META_BYTES];
     void *file = MAP_FAILED;
@@ -73,7 +73,7 @@ static bool first_problem(void *arg, const char *text)
     return false;
 }
 
-int env_find_damage(const struct env *e, const char *path, struct err *err)
+int env_find_damage(struct env *e, const char *path, struct err *err)
 {
     char what[sizeof(((struct err *)0)->text)] = "";
     const struct pages_report report = {first_problem, what};
@@ -90,7 +90,7 @@ int env_damaged(const char *path, const char *what, struct err *err)
                    path, what);
 }
 
-bool env_is_closed_in_order(const struct env *e)
+bool env_is_closed_in_order(struct env *e)
 {
     struct stored_job_counters c;
     bool closed = false;

@@ -277,7 +277,7 @@ int store_keys_step(struct store *s, struct err *err)
     if (!s->keys)
         return store_keys_wanted(s) ? build_begin(s, err) : 0;
     rc = s->keys->phase == KEYS_COLLECT ? collect(s, s->keys, err) : insert(s, s->keys, err);
-    if (rc < 0 && rc != -ENOSPC) { /* a full disk: go on from here when there is room */
+    if (rc < 0 && rc != -ENOSPC && rc != -ENOBUFS) { /* a full disk or map: go on from here when there is room */
         keys_build_free(s->keys);
         s->keys = NULL;
     }

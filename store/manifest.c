@@ -247,14 +247,14 @@ static int pending_from(struct pending_walk *w, uint32_t from, size_t max, struc
                : err_set(err, env_errno(rc), "cannot read the manifest: %s", mdb_strerror(rc));
 }
 
-int store_pending(const struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
+int store_pending(struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
                   uint32_t *ret_next, struct err *err)
 {
     struct pending_walk w = {0};
     MDB_txn *txn;
     uint32_t next = from;
     size_t n = 0;
-    int rc = env_begin_read(&s->env, &txn, err);
+    int rc = store_begin_read(s, &txn, err);
 
     if (rc < 0)
         return rc;
@@ -270,7 +270,7 @@ int store_pending(const struct store *s, uint32_t from, size_t max, struct store
         mdb_cursor_close(w.states.cursor);
     if (w.manifest)
         mdb_cursor_close(w.manifest);
-    mdb_txn_abort(txn);
+    store_end_read(s, txn);
     if (rc < 0)
         return err_prefix(err, rc, "%s", s->path);
     *ret_n = n;
@@ -320,14 +320,14 @@ static int append_items(struct paths *p, const struct stored_manifest_unit *u, u
     return 0;
 }
 
-int store_unit_items(const struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
+int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
                      uint32_t *ret_n_rows, struct err *err)
 {
     struct row_memory memory = {0};
     struct paths paths = {.env = &s->env};
     struct stored_manifest_unit u;
     size_t before = ret->size_bytes;
-    int rc = env_begin_read(&s->env, &paths.txn, err);
+    int rc = store_begin_read(s, &paths.txn, err);
 
     if (rc < 0)
         return rc;
@@ -340,7 +340,7 @@ int store_unit_items(const struct store *s, uint32_t unit, uint32_t first, uint3
             count = u.n_items - first;
         rc = append_items(&paths, &u, unit, first, count, ret, err);
     }
-    mdb_txn_abort(paths.txn);
+    store_end_read(s, paths.txn);
     row_memory_release(&paths.memory);
     buf_release(&paths.path);
     row_memory_release(&memory);

@@ -9,7 +9,7 @@
 
 int reader_begin(struct reader *r, struct err *err)
 {
-    int rc = r->txn ? mdb_txn_renew(r->txn) : mdb_txn_begin(r->env.mdb, NULL, MDB_RDONLY, &r->txn);
+    int rc = env_map_begin_read(&r->env, &r->txn);
 
     return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: cannot read: %s", r->path, mdb_strerror(rc));
 }

@@ -280,7 +280,6 @@ int store_open(const char *path, const struct store_options *options, struct sto
     const struct env_options eo = {.write = true,
                                    .create = options->create,
                                    .allow_network_fs = options->allow_network_fs,
-                                   .map_bytes = options->map_bytes,
                                    .pages = options->check ? ENV_PAGES_CHECK_ALL : ENV_PAGES_CHECK};
     struct store *s;
     bool fresh, created = false;
@@ -295,6 +294,7 @@ int store_open(const char *path, const struct store_options *options, struct sto
         return err_set(err, -ENOMEM, "%s: out of memory", path);
     s->env.owner_fd = -1;
     s->seam = options->seam;
+    (void)pthread_mutex_init(&s->map_lock, NULL);
     s->min_free_bytes = options->min_free_bytes ? options->min_free_bytes : STORE_MIN_FREE_BYTES;
     buf_init(&s->row, STORED_MAX_BYTES);
     s->path = strdup(path);
@@ -349,6 +349,7 @@ void store_close(struct store *s)
         (void)!ftruncate(fd, (off_t)store_used_bytes(s));
     keys_build_free(s->keys);
     env_close(&s->env);
+    (void)pthread_mutex_destroy(&s->map_lock);
     store_tail_release(&s->tail);
     store_tail_release(&s->saved_tail);
     row_memory_release(&s->memory);

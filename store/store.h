@@ -23,6 +23,8 @@
  * Errors: negative errno; the codes of LMDB stay inside this folder.
  *
  *         -ENOSPC           disk or map full; what was committed before is intact, goes on when there is room
+ *         -ENOBUFS          the transaction has outgrown the map: abort it, and do all of it again after store_begin, which
+ *                           maps more
  *         -EIO              the environment is unusable: close it, open it again
  *         -EBADMSG          a row is damaged (the text names it), or pages of data.mdb are, or it is shorter than it must be
  *         -EBUSY            another process owns the store
@@ -62,7 +64,6 @@ struct store_options {
      * where the last owner did not close the store, or with `check`. -EBADMSG: they are damaged, and the store stays as
      * it is. */
     bool check;
-    uint64_t map_bytes;      /* 0: 1 TiB, or the largest that fits under the process's limits */
     uint64_t min_free_bytes; /* store_commit refuses with less than this free on the disk; 0: 4 MiB */
     /* Of a new store, not looked at when there is one (compare with store_info). schema_version is set for you, and
      * created_ms where it is 0. */
@@ -169,12 +170,12 @@ struct store_pending {
 };
 /* Up to `max` units from `from` on that are not done, or have items to be done again, in order. Looks at 10 000 units at most, so that *ret_n may be 0
  * with more to come: go on at *ret_next. The end is *ret_next == from. */
-int store_pending(const struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
+int store_pending(struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
                   uint32_t *ret_next, struct err *err) CHECK_RESULT;
 
 /* Append items first ... first+count-1 of the unit (counted within it; count 0: to its end) to `ret` as Item rows with
  * their numbers and absolute paths: the row frame of a Work message. -EINVAL: outside the unit. */
-int store_unit_items(const struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
+int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
                      uint32_t *ret_n_rows, struct err *err) CHECK_RESULT;
 
 #endif

@@ -7,6 +7,8 @@
 #include "store/env.h"
 #include "store/store.h"
 
+#include <pthread.h>
+
 /* Items that wait for their unit to fill. Their bytes lie in the arena. */
 struct store_tail {
     struct arena arena;
@@ -27,6 +29,7 @@ struct store {
     struct stored_job_meta meta;
     const struct store_seam *seam;
     uint64_t min_free_bytes;
+    pthread_mutex_t map_lock; /* held by the other thread while it reads, by the owner while the map changes */
 
     /* the owner's */
     struct stored_job_counters counters;
@@ -35,6 +38,7 @@ struct store {
     bool tail_saved;
     MDB_txn *txn;
     size_t txn_bytes;
+    uint64_t room_bytes; /* that the map must have behind the last page: one transaction has outgrown it */
     bool written;        /* a transaction was committed */
     uint64_t file_bytes; /* length of data.mdb: space is reserved ahead of commits */
     uint64_t end_item;   /* one more than the largest key of `items`: behind it rows are appended */
@@ -47,11 +51,15 @@ struct store {
 };
 
 /* txn.c */
-/* Within a transaction. -ENOSPC: the map is full. */
+/* Within a transaction. -ENOBUFS: the map is full. */
 int store_put(struct store *s, MDB_dbi table, const void *key, size_t key_bytes, const void *value, size_t value_bytes,
               unsigned flags, struct err *err) CHECK_RESULT;
 int store_put_counters(struct store *s, const char *name, const struct stored_job_counters *c,
                        struct err *err) CHECK_RESULT;
+
+/* A read transaction of the other thread's, which keeps the map as it is. */
+int store_begin_read(struct store *s, MDB_txn **ret, struct err *err) CHECK_RESULT;
+void store_end_read(struct store *s, MDB_txn *txn);
 
 /* For a store that is to be made: room is looked for before anything is there that would be left behind. */
 int store_check_room(const struct store *s, struct err *err) CHECK_RESULT;

@@ -49,10 +49,12 @@ int env_open_embeddings(struct env *e, MDB_txn *txn, bool create, const struct m
     return 0;
 }
 
-int env_begin_read(const struct env *e, MDB_txn **ret, struct err *err)
+int env_begin_read(struct env *e, MDB_txn **ret, struct err *err)
 {
-    int rc = mdb_txn_begin(e->mdb, NULL, MDB_RDONLY, ret);
+    int rc;
 
+    *ret = NULL;
+    rc = env_map_begin_read(e, ret);
     return rc == 0 ? 0 : err_set(err, env_errno(rc), "cannot read the job store: %s", mdb_strerror(rc));
 }
 

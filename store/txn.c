@@ -19,11 +19,10 @@ enum { PUT_OVERHEAD_BYTES = 32 };
 
 /* -- puts -- */
 
-static int put_failed(const struct store *s, int mdb_rc, struct err *err)
+static int put_failed(struct store *s, int mdb_rc, struct err *err)
 {
     if (mdb_rc == MDB_MAP_FULL)
-        return err_set(err, -ENOSPC, "%s: the store's map is full; the process's address space is limited (ulimit -v)",
-                       s->path);
+        s->room_bytes = 2 * env_map_room(&s->env);
     return err_set(err, env_errno(mdb_rc), "%s: cannot write: %s", s->path, mdb_strerror(mdb_rc));
 }
 
@@ -53,10 +52,40 @@ int store_put_counters(struct store *s, const char *name, const struct stored_jo
 
 /* -- transactions -- */
 
+int store_begin_read(struct store *s, MDB_txn **ret, struct err *err)
+{
+    int rc;
+
+    (void)pthread_mutex_lock(&s->map_lock);
+    rc = env_begin_read(&s->env, ret, err);
+    if (rc < 0)
+        (void)pthread_mutex_unlock(&s->map_lock);
+    return rc;
+}
+
+void store_end_read(struct store *s, MDB_txn *txn)
+{
+    mdb_txn_abort(txn);
+    (void)pthread_mutex_unlock(&s->map_lock);
+}
+
+static int make_room(struct store *s, struct err *err)
+{
+    int rc;
+
+    (void)pthread_mutex_lock(&s->map_lock);
+    rc = env_map_grow(&s->env, s->room_bytes, err);
+    (void)pthread_mutex_unlock(&s->map_lock);
+    return rc;
+}
+
 int store_begin(struct store *s, struct err *err)
 {
-    int rc = mdb_txn_begin(s->env.mdb, NULL, 0, &s->txn);
+    int rc = make_room(s, err);
 
+    if (rc < 0)
+        return rc;
+    rc = mdb_txn_begin(s->env.mdb, NULL, 0, &s->txn);
     if (rc != 0) {
         s->txn = NULL;
         return err_set(err, env_errno(rc), "%s: cannot begin a transaction: %s%s", s->path, mdb_strerror(rc),
@@ -191,10 +220,12 @@ static int reserve(struct store *s, struct err *err)
 }
 
 /* LMDB says EIO where a write came back short: ask the filesystem what that was. */
-static int commit_failed(const struct store *s, int rc, struct err *err)
+static int commit_failed(struct store *s, int rc, struct err *err)
 {
     uint64_t free_bytes = 0;
 
+    if (rc == -ENOBUFS)
+        return put_failed(s, MDB_MAP_FULL, err);
     if ((rc == -EIO || rc == -ENOSPC || rc == -EDQUOT) && store_free_bytes(s, &free_bytes) == 0 &&
         (rc != -EIO || free_bytes < 2 * s->txn_bytes + STORE_MIN_FREE_BYTES))
         return disk_full(s, free_bytes, err);
