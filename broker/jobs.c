@@ -203,7 +203,7 @@ void broker_on_open(struct broker *b, struct broker_job *job, const struct commi
     struct core_node nodes[CORE_MAX_NODES];
 
     if (done->rc < 0) {
-        broker_refuse(b, q->peer, q->seq, MSG_REASON_STORE, "%s", done->text);
+        broker_refuse(b, q->peer, q->seq, done->rc == -EBUSY ? MSG_REASON_BUSY : MSG_REASON_STORE, "%s", done->text);
         job_remove(b, job);
         return;
     }

@@ -4,12 +4,11 @@
 #include "base/clock.h"
 #include "job/feed.h"
 #include "local/spawn.h"
+#include "store/folder.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum {
     CONNECT_MS = 200,      /* between looks at signals and children */
@@ -132,15 +131,13 @@ static void tell_if_blocked(struct run *r)
     terminal_note(&r->terminal, "waiting: %s", r->now.text);
 }
 
-/* The broker that has the store may be that of a run that was killed: it commits what it has and ends. One whose
- * command still runs will not. */
-static bool is_left_over(const char *refusal)
+/* The broker that has the store may belong to a run that was killed: it commits what it has and ends. One whose
+ * command still runs does not end soon. */
+static bool is_left_over(const char *store)
 {
-    const char *who = strstr(refusal, "in use by process ");
-    long pid = who ? strtol(who + strlen("in use by process "), NULL, 10) : 0;
-    long parent;
+    long pid = folder_owner(store), parent;
 
-    if (pid <= 0)
+    if (pid == 0)
         return false;
     parent = spawn_parent(pid);
     return parent < 0 || !spawn_is_same_program(parent);
@@ -149,7 +146,7 @@ static bool is_left_over(const char *refusal)
 /* Somebody else has the store: worth a moment's patience? */
 static bool busy_but_not_for_long(struct run *r, int rc, const struct err *err)
 {
-    if (rc != -EIO || r->job_begun || !is_left_over(err->text))
+    if (rc != -EBUSY || r->job_begun || !is_left_over(r->o->store))
         return false;
     if (!r->busy_until_ms) {
         terminal_note(&r->terminal, "%s; waiting up to %d s for it to end", err->text, BUSY_STORE_MS / 1000);
@@ -175,7 +172,7 @@ int caption_establish(struct run *r, struct err *err)
             tell_if_blocked(r);
         if (job_is_passing(rc))
             job_disconnect(&r->job);
-        rc = caption_pump(r, rc == -EIO ? 500 : 50, err);
+        rc = caption_pump(r, rc == -EBUSY ? 500 : 50, err);
         if (rc < 0 || r->signal_number)
             return rc < 0 ? rc : -EINTR;
     }

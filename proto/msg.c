@@ -101,6 +101,7 @@ const char *msg_reason_name(enum msg_reason reason)
         [MSG_REASON_UNKNOWN_JOB] = "unknown job",
         [MSG_REASON_DRAINING] = "draining",
         [MSG_REASON_STALLED] = "stalled",
+        [MSG_REASON_BUSY] = "busy",
     };
 
     return NAME_OF(names, reason);

@@ -99,6 +99,7 @@ enum msg_reason {
     MSG_REASON_UNKNOWN_JOB,
     MSG_REASON_DRAINING,
     MSG_REASON_STALLED,
+    MSG_REASON_BUSY,
 };
 
 enum msg_job_state {

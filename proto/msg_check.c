@@ -287,7 +287,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_WELCOME:
         return check_welcome(&m->welcome, err);
     case MSG_REFUSE:
-        return (unsigned)m->refuse.reason > MSG_REASON_STALLED ? err_set(err, -EBADMSG, "refuse: no such reason") : 0;
+        return (unsigned)m->refuse.reason > MSG_REASON_BUSY ? err_set(err, -EBADMSG, "refuse: no such reason") : 0;
     case MSG_WORK:
         return check_work(m, err);
     case MSG_RESULT:

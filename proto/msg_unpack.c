@@ -90,7 +90,7 @@ static int hello_from_pb(const Blipline__Hello *from, struct msg_hello *to, stru
 static int refuse_from_pb(const Blipline__Refuse *from, struct msg_refuse *to, struct err *err)
 {
     /* a reason of a later version is still a refusal */
-    to->reason = (unsigned)from->reason <= MSG_REASON_STALLED ? (enum msg_reason)from->reason : (enum msg_reason)0;
+    to->reason = (unsigned)from->reason <= MSG_REASON_BUSY ? (enum msg_reason)from->reason : (enum msg_reason)0;
     return TEXT_FROM_PB(to->text, from->text, "refuse text", err);
 }
 

@@ -157,13 +157,24 @@ int folder_check(const char *path, bool create, bool allow_network_fs, struct er
 
 /* -- who owns it -- */
 
-static int in_use(const char *path, int fd, struct err *err)
+long folder_owner(const char *path)
 {
-    char text[32] = "";
-    ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+    char name[PATH_MAX], text[32] = "";
+    int fd =
+        folder_name(name, path, "owner", NULL) < 0 ? -1 : open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    ssize_t n = fd < 0 ? 0 : pread(fd, text, sizeof(text) - 1, 0);
     long pid = n > 0 ? strtol(text, NULL, 10) : 0;
 
-    if (pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM))
+    if (fd >= 0)
+        (void)close(fd);
+    return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM) ? pid : 0;
+}
+
+static int in_use(const char *path, struct err *err)
+{
+    long pid = folder_owner(path);
+
+    if (pid > 0)
         return err_set(err, -EBUSY, "%s: in use by process %ld", path, pid);
     return err_set(err, -EBUSY, "%s: in use by another process (it holds the lock on %s/owner)", path, path);
 }
@@ -185,7 +196,7 @@ int folder_lock(const char *path, bool write, int *ret_fd, struct err *err)
     if (flock(fd, (write ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
         rc = -errno;
         if (rc == -EWOULDBLOCK)
-            return in_use(path, fd, err);
+            return in_use(path, err);
         return err_set(err, rc, "%s: cannot lock: %s", name, strerror(-rc));
     }
     if (!write)

@@ -1,6 +1,6 @@
 /* folder.h - a store's folder before there is an LMDB environment: what may be in it, who owns it. Inside store/ only.
  *
- * Who may call: env.c, in the thread that opens. Units: bytes. Memory: none is kept.
+ * Who may call: env.c, in the thread that opens; folder_owner: anyone. Units: bytes. Memory: none is kept.
  * Errors: as store.h; `path` is the store's folder, and err names it or the file in it. */
 #ifndef BLIPLINE_STORE_FOLDER_H
 #define BLIPLINE_STORE_FOLDER_H
@@ -22,6 +22,9 @@ int folder_data_length(const char *path, int64_t *ret_bytes, struct err *err) CH
 
 /* Take the lock on `owner`, which the caller gives back by closing *ret_fd (-1: none was taken; set on failure too). */
 int folder_lock(const char *path, bool write, int *ret_fd, struct err *err) CHECK_RESULT;
+
+/* The process whose broker has the store open for writing; 0: not known. */
+long folder_owner(const char *path);
 
 /* May readers register in lock.mdb? */
 bool folder_lock_file_usable(const char *path);

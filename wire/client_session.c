@@ -38,6 +38,7 @@ static int refusal(const struct msg_refuse *r, struct err *err)
         [MSG_REASON_LIMIT] = -EDQUOT,
         [MSG_REASON_UNKNOWN_JOB] = -ENOENT,
         [MSG_REASON_DRAINING] = -ESHUTDOWN,
+        [MSG_REASON_BUSY] = -EBUSY,
     };
     size_t i = (size_t)r->reason;
     int code = i < sizeof(codes) / sizeof(codes[0]) && codes[i] ? codes[i] : -EREMOTEIO;

@@ -228,8 +228,9 @@ static void test_client_session_refusals_are_error_numbers_with_words(void **sta
     static const struct {
         enum msg_reason reason;
         int code;
-    } cases[] = {{MSG_REASON_STORE, -EIO},          {MSG_REASON_RECIPE, -EEXIST}, {MSG_REASON_UNKNOWN_JOB, -ENOENT},
-                 {MSG_REASON_DRAINING, -ESHUTDOWN}, {MSG_REASON_LIMIT, -EDQUOT},  {MSG_REASON_NOT_ALLOWED, -EPERM}};
+    } cases[] = {{MSG_REASON_STORE, -EIO},          {MSG_REASON_BUSY, -EBUSY},         {MSG_REASON_RECIPE, -EEXIST},
+                 {MSG_REASON_UNKNOWN_JOB, -ENOENT}, {MSG_REASON_DRAINING, -ESHUTDOWN}, {MSG_REASON_LIMIT, -EDQUOT},
+                 {MSG_REASON_NOT_ALLOWED, -EPERM}};
     struct fixture *f = *state;
     struct msg_job_progress progress;
     struct row_item item = {.key = (const uint8_t *)"k", .key_bytes = 1};
