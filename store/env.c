@@ -96,7 +96,7 @@ static int open_failed(const char *path, int rc, struct err *err)
 static int open_locked(const char *path, const struct env_options *o, unsigned flags, struct env *e, bool *ret_empty,
                        struct err *err)
 {
-    int64_t two_pages = 2 * (int64_t)sysconf(_SC_PAGESIZE), data_bytes;
+    int64_t data_bytes;
     int dead, rc = folder_data_length(path, &data_bytes, err);
     uint64_t used_bytes = 0;
     bool fresh;
@@ -106,14 +106,14 @@ static int open_locked(const char *path, const struct env_options *o, unsigned f
     fresh = data_bytes < 0;
     if (data_bytes == 0 && !o->write)
         return err_set(err, -EINVAL, "%s: data.mdb is empty: the store's creation was never finished", path);
-    if (!fresh && data_bytes < two_pages && o->write) {
+    if (!fresh && folder_is_unfinished(data_bytes) && o->write) {
         rc = folder_remove_unfinished(path, o->create, err);
         if (rc < 0)
             return rc;
         fresh = true;
     }
     rc = env_map_open(e, flags, data_bytes > 0 ? (uint64_t)data_bytes : 0);
-    if (rc == MDB_INVALID && data_bytes == two_pages && o->create) { /* torn first pages */
+    if (rc == MDB_INVALID && folder_is_unfinished(data_bytes - 1) && o->create) { /* torn first pages */
         rc = folder_remove_unfinished(path, o->create, err);
         if (rc < 0)
             return rc;

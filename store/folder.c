@@ -125,6 +125,22 @@ int folder_data_length(const char *path, int64_t *ret_bytes, struct err *err)
     return file_length(path, "data.mdb", ret_bytes, err);
 }
 
+bool folder_is_unfinished(int64_t data_bytes)
+{
+    return data_bytes < 2 * (int64_t)sysconf(_SC_PAGESIZE); /* LMDB's two meta pages */
+}
+
+int folder_check_unfinished(const char *path, bool *ret, struct err *err)
+{
+    int64_t data_bytes;
+    int rc = folder_data_length(path, &data_bytes, err);
+
+    if (rc < 0)
+        return rc;
+    *ret = folder_is_unfinished(data_bytes);
+    return *ret ? check_no_other_files(path, err) : 0;
+}
+
 int folder_check(const char *path, bool create, bool allow_network_fs, struct err *err)
 {
     int64_t data_bytes = -1, lock_bytes;

@@ -1,6 +1,7 @@
-/* folder.h - a store's folder before there is an LMDB environment: what may be in it, who owns it. Inside store/ only.
+/* folder.h - a store's folder before there is an LMDB environment: what may be in it, who owns it.
  *
- * Who may call: env.c, in the thread that opens; folder_owner: anyone. Units: bytes. Memory: none is kept.
+ * Who may call: env.c, in the thread that opens; anybody folder_owner and folder_check_unfinished.
+ * Units: bytes. Memory: none is kept.
  * Errors: as store.h; `path` is the store's folder, and err names it or the file in it. */
 #ifndef BLIPLINE_STORE_FOLDER_H
 #define BLIPLINE_STORE_FOLDER_H
@@ -17,6 +18,11 @@ int folder_name(char ret[PATH_MAX], const char *path, const char *name, struct e
 /* Is it a store, or can it become one (create: the folder is made)? LMDB's files are regular files, or not there. */
 int folder_check(const char *path, bool create, bool allow_network_fs, struct err *err) CHECK_RESULT;
 
+/* *ret: no store was ever completed in this folder: data.mdb is missing, or its first commit is, which is what a crash
+ * during creation leaves. A new store may be made there. -EINVAL: it may not, since the folder has other files. */
+int folder_check_unfinished(const char *path, bool *ret, struct err *err) CHECK_RESULT;
+bool folder_is_unfinished(int64_t data_bytes);
+
 /* *ret_bytes: length of data.mdb, -1 where there is none. */
 int folder_data_length(const char *path, int64_t *ret_bytes, struct err *err) CHECK_RESULT;
 
@@ -29,7 +35,7 @@ long folder_owner(const char *path);
 /* May readers register in lock.mdb? */
 bool folder_lock_file_usable(const char *path);
 
-/* data.mdb is there but a first commit never was, which is what a crash during creation leaves: remove it. */
+/* The creation was cut short: remove what it left. */
 int folder_remove_unfinished(const char *path, bool create, struct err *err) CHECK_RESULT;
 
 /* Make names in the folder durable. */
