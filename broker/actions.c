@@ -36,11 +36,11 @@ static void do_bench(struct broker *b, const struct core_action *a)
     if (benched)
         log_warn("event=worker_benched peer=%llu stage=%s host=%s pid=%u failures=%u text=\"%s\" it rests, longer and "
                  "longer, until a unit of its is good",
-                 (unsigned long long)p->number, msg_stage_name(p->stage), p->host, p->hello_pid, a->bench.n_bad,
+                 (unsigned long long)p->number, stage_name(p->stage), p->host, p->hello_pid, a->bench.n_bad,
                  a->bench.why);
     else
         log_info("event=worker_back peer=%llu stage=%s host=%s pid=%u", (unsigned long long)p->number,
-                 msg_stage_name(p->stage), p->host, p->hello_pid);
+                 stage_name(p->stage), p->host, p->hello_pid);
 }
 
 static void do_hung(struct broker *b, const struct core_action *a)

@@ -91,7 +91,7 @@ int core_graph_check(const struct core_node *nodes, uint32_t n_nodes, struct err
     if (n_nodes == 0 || n_nodes > CORE_MAX_NODES)
         return err_set(err, -EINVAL, "a job of %u nodes; 1 to %d are possible", n_nodes, CORE_MAX_NODES);
     for (uint32_t i = 0; i < n_nodes; i++) {
-        if (nodes[i].stage == 0 || nodes[i].stage >= CORE_MAX_STAGES)
+        if (nodes[i].stage == 0 || nodes[i].stage >= N_STAGES)
             return err_set(err, -EINVAL, "node %u: unknown stage %u", i, nodes[i].stage);
         if (nodes[i].needs >> i)
             return err_set(err, -EINVAL, "node %u needs a node that does not come before it (0x%x)", i, nodes[i].needs);

@@ -52,6 +52,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/stage.h"
 #include "broker/core_bugs.h"
 
 #include <stdbool.h>
@@ -61,7 +62,6 @@
 
 enum {
     CORE_MAX_NODES = 8,
-    CORE_MAX_STAGES = 8,        /* stages are numbers 1..7, those of the wire's enum Stage */
     CORE_MAX_UNIT_ITEMS = 1024, /* items of one unit */
     CORE_MASK_WORDS = CORE_MAX_UNIT_ITEMS / 64,
     CORE_FINGERPRINT_BYTES = 16,
@@ -98,7 +98,7 @@ struct core_limits core_limits_default(void);
 
 /* Nodes are in topological order. Every node reaches the items that no earlier node has failed. */
 struct core_node {
-    uint32_t stage;     /* 1..CORE_MAX_STAGES-1 */
+    enum stage stage;
     uint32_t needs;     /* bit i: consumes the output of node i, i < this node; 0: a first node */
     uint64_t out_bytes; /* tensor bytes an item leaves behind; at most 2^40. 0: rows alone */
     uint64_t row_bytes; /* what an item's kept rows will take, as far as known; results correct it upwards */
@@ -187,7 +187,7 @@ struct core_event {
             uint64_t peer;  /* the shell's handle of the connection, never reused */
             uint64_t host;  /* hash of the host's name: where tensors are near */
             uint64_t nonce; /* of the process: (host, nonce) known under another peer: that one is replaced */
-            uint32_t stage;
+            enum stage stage;
             uint8_t fingerprint[CORE_FINGERPRINT_BYTES]; /* all zero: computes nothing in particular (null device) */
             uint32_t window_items;
             uint64_t window_bytes; /* of input tensors */
@@ -399,7 +399,7 @@ enum core_job_state {
 };
 
 struct core_node_stats {
-    uint32_t stage;
+    enum stage stage;
     uint32_t subunits_ready, subunits_leased;
     uint64_t items_done;
     uint64_t failures, expiries; /* FAILURE and GONE; leases that ran out */
@@ -423,9 +423,9 @@ struct core_job_stats {
 
 struct core_stats {
     uint32_t n_jobs, n_workers, n_leases;
-    uint32_t workers[CORE_MAX_STAGES]; /* by stage */
-    uint32_t benched[CORE_MAX_STAGES]; /* of those */
-    uint32_t n_reserved;               /* subunits on their way */
+    uint32_t workers[N_STAGES]; /* by stage */
+    uint32_t benched[N_STAGES]; /* of those */
+    uint32_t n_reserved;        /* subunits on their way */
     uint64_t reserved_bytes;
     uint64_t row_bytes; /* rows kept for commits */
     uint64_t events, leases_granted, results, failures, expiries, returns, payloads_lost, splits, quarantined;

@@ -164,7 +164,7 @@ struct core_job {
 
 /* Workers of one stage that compute the same. */
 struct core_pool {
-    uint32_t stage;
+    enum stage stage;
     uint8_t fingerprint[CORE_FINGERPRINT_BYTES];
     uint64_t serial;
     uint32_t n_workers, n_good;   /* good: in good standing */
@@ -241,8 +241,8 @@ struct core {
     uint64_t reserved_bytes, reserved_row_bytes, row_bytes;
     uint32_t n_reserved, n_commits, n_lost;
     int64_t stood_still_ms; /* the caller's time less ours */
-    uint32_t n_ready[CORE_MAX_STAGES], n_ready_exclusive[CORE_MAX_STAGES], n_workers[CORE_MAX_STAGES];
-    uint32_t n_benched[CORE_MAX_STAGES];
+    uint32_t n_ready[N_STAGES], n_ready_exclusive[N_STAGES], n_workers[N_STAGES];
+    uint32_t n_benched[N_STAGES];
     struct core_stats counters; /* only its uint64_t counters */
     struct core_action dummy;   /* what core_emit returns when there is no memory */
 };

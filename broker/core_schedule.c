@@ -305,7 +305,7 @@ void core_schedule(struct core *c)
         c->pools[i]->wanted = false;
         c->pools[i]->blocked = false;
     }
-    for (uint32_t stage = CORE_MAX_STAGES - 1; stage > 0; stage--)
+    for (uint32_t stage = N_STAGES - 1; stage > 0; stage--)
         if (c->n_workers[stage] && c->n_ready_exclusive[stage])
             schedule_exclusive(c, stage, &memory_wait);
     for (uint32_t i = 0; i < c->n_pools; i++) {
@@ -313,7 +313,7 @@ void core_schedule(struct core *c)
             draining_ends(c, c->pools[i]);
         c->pools[i]->blocked = c->pools[i]->room.n == 0;
     }
-    for (uint32_t stage = CORE_MAX_STAGES - 1; stage > 0; stage--)
+    for (uint32_t stage = N_STAGES - 1; stage > 0; stage--)
         if (c->n_workers[stage] && c->n_ready[stage])
             schedule_stage(c, stage, &memory_wait);
 }

@@ -6,7 +6,7 @@
 struct tally {
     uint64_t reserved_bytes, reserved_row_bytes, row_bytes;
     uint32_t n_reserved, n_leases, n_payloads, n_commits;
-    uint32_t n_ready[CORE_MAX_STAGES], n_ready_exclusive[CORE_MAX_STAGES];
+    uint32_t n_ready[N_STAGES], n_ready_exclusive[N_STAGES];
 };
 
 static void check_task(const struct core *c, const struct core_task *t, struct tally *sum)
@@ -165,7 +165,7 @@ void core_validate(const struct core *c)
     assert(sum.row_bytes == c->row_bytes && sum.reserved_row_bytes == c->reserved_row_bytes);
     assert(sum.n_leases == c->leases.n && sum.n_leases == c->lease_deadlines.n);
     assert(sum.n_payloads == c->payloads.n && sum.n_commits == c->n_commits);
-    for (uint32_t s = 0; s < CORE_MAX_STAGES; s++)
+    for (uint32_t s = 0; s < N_STAGES; s++)
         assert(sum.n_ready[s] == c->n_ready[s] && sum.n_ready_exclusive[s] == c->n_ready_exclusive[s]);
     for (size_t i = 0; i < c->workers_by_peer.capacity; i++)
         if (c->workers_by_peer.slots[i].key) {

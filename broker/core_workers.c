@@ -357,7 +357,7 @@ void core_worker_hello(struct core *c, const struct core_event *e)
     assert(e->hello.peer != 0);
     w = known_worker(c, e);
     if (!w) {
-        if (e->hello.stage == 0 || e->hello.stage >= CORE_MAX_STAGES) {
+        if (e->hello.stage == 0 || e->hello.stage >= N_STAGES) {
             core_refuse(c, e->hello.peer, CORE_REFUSE_BAD_MESSAGE, "unknown stage");
             return;
         }

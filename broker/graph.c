@@ -10,12 +10,12 @@ static int check_node(const struct msg_recipe *r, const struct msg_node *node, u
 {
     const uint32_t n_prompts = r->n_prompts ? r->n_prompts : 1;
 
-    if ((node->stage == MSG_STAGE_QFORMER) != (node->tasks != 0))
+    if ((node->stage == STAGE_QFORMER) != (node->tasks != 0))
         return err_set(err, -EINVAL, "node %u is %s with tasks 0x%x: a qformer node has some, others have none", i,
-                       msg_stage_name(node->stage), node->tasks);
+                       stage_name(node->stage), node->tasks);
     if ((node->tasks & MSG_TASK_SCORE) && !r->itc && !r->itm)
         return err_set(err, -EINVAL, "node %u scores, and the recipe asks for neither itc nor itm", i);
-    if (node->stage != MSG_STAGE_LLM)
+    if (node->stage != STAGE_LLM)
         return 0;
     if (r->decode.max_new_tokens == 0)
         return err_set(err, -EINVAL, "node %u is llm, and the recipe generates nothing", i);

@@ -57,7 +57,7 @@ static uint64_t row_bytes_of(const struct msg_recipe *r, const struct msg_node *
                                        [MSG_EMBEDDING_CLS] = 1408};
     uint64_t n = 0;
 
-    if (node->stage == MSG_STAGE_LLM || (node->tasks & MSG_TASK_SCORE))
+    if (node->stage == STAGE_LLM || (node->tasks & MSG_TASK_SCORE))
         n +=
             (uint64_t)CAPTION_BYTES * (r->n_prompts ? r->n_prompts : 1) * (r->decode.n_return ? r->decode.n_return : 1);
     for (uint32_t i = 0; i < r->n_embeddings; i++) {

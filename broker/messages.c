@@ -71,8 +71,8 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
         p->pid = broker_lost_pid(h);
         memcpy(event.hello.fingerprint, h->fingerprint.bytes, sizeof(event.hello.fingerprint));
         log_info("event=worker_hello peer=%llu stage=%s host=%s pid=%u device=%s dtype=%s model=%s",
-                 (unsigned long long)p->number, msg_stage_name(h->stage), h->host, h->pid, h->device,
-                 dtype_word(h->dtype), h->model);
+                 (unsigned long long)p->number, stage_name(h->stage), h->host, h->pid, h->device, dtype_word(h->dtype),
+                 h->model);
         broker_feed(b, &event);
         return;
     }
@@ -210,7 +210,7 @@ static void on_gone(struct broker *b, uint64_t number)
     const pid_t pid = p ? p->pid : 0;
 
     if (worker)
-        log_info("event=peer_gone peer=%llu stage=%s", (unsigned long long)number, msg_stage_name(p->stage));
+        log_info("event=peer_gone peer=%llu stage=%s", (unsigned long long)number, stage_name(p->stage));
     broker_forget_peer(b, number);
     if (worker)
         broker_lost_add(b, number, pid);

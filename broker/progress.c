@@ -108,7 +108,7 @@ void broker_note_hung(struct broker *b, uint64_t peer, const char *text)
     }
     (void)msg_text_set(h->worker.text, sizeof(h->worker.text), text);
     log_warn("event=worker_hangs peer=%" PRIu64 " stage=%s host=%s pid=%u text=\"%s\" whoever started it is to end it",
-             peer, msg_stage_name(h->worker.stage), h->worker.host, h->worker.pid, h->worker.text);
+             peer, stage_name(h->worker.stage), h->worker.host, h->worker.pid, h->worker.text);
 }
 
 void broker_log_counters(const struct broker *b, const struct broker_job *job)
@@ -127,8 +127,8 @@ void broker_log_counters(const struct broker *b, const struct broker_job *job)
         log_info("event=counters job=%" PRIu64 " node=%u stage=%s items=%" PRIu64 " failures=%" PRIu64
                  " bad_results=%" PRIu64 " returns=%" PRIu64 " lease_expiries=%" PRIu64 " stalls=%" PRIu64
                  " tensors_refused=%" PRIu64,
-                 job->id, i, msg_stage_name((enum msg_stage)n->stage), n->items_done, n->failures, n->bad_results,
-                 n->returns, n->expiries, n->stalls, n->tensors_refused);
+                 job->id, i, stage_name(n->stage), n->items_done, n->failures, n->bad_results, n->returns, n->expiries,
+                 n->stalls, n->tensors_refused);
     }
     log_info("event=counters given_up=%" PRIu64 " splits=%" PRIu64 " late=%" PRIu64 " strangers=%" PRIu64
              " malformed=%" PRIu64 " bad_messages=%" PRIu64 " refusals=%" PRIu64 " benches=%" PRIu64 " cut_off=%" PRIu64

@@ -33,7 +33,7 @@ enum { BROKER_DEFAULT_UNIT_ITEMS = 32, BROKER_MAX_JOBS = 256, BROKER_LOAD_MAX = 
 struct broker_peer {
     uint64_t number;
     enum msg_role role; /* 0: has not said HELLO */
-    enum msg_stage stage;
+    enum stage stage;
     enum dtype dtype;
     struct msg_fingerprint fingerprint;
     char model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];

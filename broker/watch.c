@@ -10,9 +10,9 @@
 
 enum { LOOK_MS = 1000, PATIENCE_MS = 3000, STANDSTILL_MS = 20000 };
 
-static enum dtype dtype_of(const struct msg_recipe *r, enum msg_stage stage)
+static enum dtype dtype_of(const struct msg_recipe *r, enum stage stage)
 {
-    return stage == MSG_STAGE_ENCODE ? r->dtype_encode : stage == MSG_STAGE_QFORMER ? r->dtype_qformer : r->dtype_llm;
+    return stage == STAGE_ENCODE ? r->dtype_encode : stage == STAGE_QFORMER ? r->dtype_qformer : r->dtype_llm;
 }
 
 /* The first digits tell fingerprints apart. */
@@ -66,14 +66,14 @@ static void explain(const struct broker *b, const struct broker_job *job, uint32
                        crew.n_benched == 1 ? "the only worker" : "every worker", crew.n_benched == 1 ? "it" : "they",
                        crew.benched->benched);
     else if (crew.n == 0)
-        (void)snprintf(text, size, "no %s worker is connected; model %s in %s is wanted (%s)",
-                       msg_stage_name(node->stage), node->model, dtype_word(dtype_of(&job->open.recipe, node->stage)),
+        (void)snprintf(text, size, "no %s worker is connected; model %s in %s is wanted (%s)", stage_name(node->stage),
+                       node->model, dtype_word(dtype_of(&job->open.recipe, node->stage)),
                        short_hex(&node->fingerprint, want));
     else
         (void)snprintf(
             text, size,
             "none of %u connected %s workers can do it: model %s in %s is wanted (%s), one has model %s in %s (%s)",
-            crew.n, msg_stage_name(node->stage), node->model, dtype_word(dtype_of(&job->open.recipe, node->stage)),
+            crew.n, stage_name(node->stage), node->model, dtype_word(dtype_of(&job->open.recipe, node->stage)),
             short_hex(&node->fingerprint, want), other->model, dtype_word(other->dtype),
             short_hex(&other->fingerprint, have));
 }
@@ -85,8 +85,8 @@ static void explain_standstill(const struct broker_job *job, const struct core_j
     for (uint32_t i = 0; i < stats->n_nodes && !text[0]; i++)
         if (stats->nodes[i].subunits_leased)
             (void)snprintf(text, size, "no item has got through a stage for %d s or more; %s workers hold %u unit%s",
-                           STANDSTILL_MS / 1000, msg_stage_name(job->open.nodes[i].stage),
-                           stats->nodes[i].subunits_leased, stats->nodes[i].subunits_leased == 1 ? "" : "s");
+                           STANDSTILL_MS / 1000, stage_name(job->open.nodes[i].stage), stats->nodes[i].subunits_leased,
+                           stats->nodes[i].subunits_leased == 1 ? "" : "s");
 }
 
 /* What the job has waited for long enough to be told; nothing while it goes on. */

@@ -96,11 +96,11 @@ static void show_progress(struct run *r)
 
 static void look_after_workers(struct run *r)
 {
-    uint64_t isolations[MSG_STAGE_LLM + 1] = {0};
+    uint64_t isolations[STAGE_LLM + 1] = {0};
 
     for (uint32_t i = 0; i < r->now.n_stages; i++)
         isolations[r->now.stages[i].stage] += r->now.stages[i].isolations;
-    for (enum msg_stage s = MSG_STAGE_ENCODE; s <= MSG_STAGE_LLM; s++)
+    for (enum stage s = STAGE_ENCODE; s <= STAGE_LLM; s++)
         daemons_forgive(&r->daemons, s, isolations[s]);
     daemons_kill_hung(&r->daemons, r->now.hung, r->now.n_hung);
 }

@@ -173,7 +173,7 @@ static void print_made(const struct stored_job_meta *m)
                m->recipe.exif_orientation && m->recipe.grey16_high_byte ? ", " : "",
                m->recipe.grey16_high_byte ? "16-bit grey by its upper byte" : "");
     for (uint32_t i = 0; i < m->n_nodes; i++)
-        printf("%s %-8s%s\n", i ? "        " : "stages  ", msg_stage_name(m->nodes[i].stage),
+        printf("%s %-8s%s\n", i ? "        " : "stages  ", stage_name(m->nodes[i].stage),
                m->nodes[i].fingerprint.n_bytes ? hex_text(&m->nodes[i].fingerprint, hex) : "any worker");
 }
 
@@ -266,7 +266,7 @@ static json_t *json_made(const struct stored_job_meta *m)
         (void)json_array_append_new(prompts, json_string(m->recipe.prompts[i]));
 
     for (uint32_t i = 0; i < m->n_nodes; i++)
-        (void)json_array_append_new(stages, json_pack("{s:s, s:s, s:s}", "stage", msg_stage_name(m->nodes[i].stage),
+        (void)json_array_append_new(stages, json_pack("{s:s, s:s, s:s}", "stage", stage_name(m->nodes[i].stage),
                                                       "model", m->nodes[i].model, "fingerprint",
                                                       hex_text(&m->nodes[i].fingerprint, hex)));
     return json_pack("{s:s, s:s*, s:o*, s:I, s:s, s:I, s:o}", "recipe", m->recipe.name, "model", m->recipe.model,

@@ -31,7 +31,7 @@ static void show_node(const struct plan *p, uint32_t node, FILE *out)
     const struct plan_worker *w = worker_of(p, node);
     const char *between = "";
 
-    fprintf(out, "#   %u  %-8s %s in %s", node, msg_stage_name(n->stage), n->model,
+    fprintf(out, "#   %u  %-8s %s in %s", node, stage_name(n->stage), n->model,
             w && w->dtype ? dtype_word(w->dtype) : "fp32");
     if (n->needs)
         fputs(", after", out);
@@ -57,7 +57,7 @@ static void show_place(const struct place *at, FILE *out)
     if (at->memory_share > 0)
         fprintf(out, ", %.0f %% of its memory", at->memory_share * 100);
     fprintf(out, ", %d thread%s", at->n_threads, at->n_threads == 1 ? "" : "s");
-    if (at->worker->stage == MSG_STAGE_ENCODE)
+    if (at->worker->stage == STAGE_ENCODE)
         fprintf(out, " and %d to decode", at->n_decode_threads);
     fputc('\n', out);
 }
@@ -145,7 +145,7 @@ static json_t *node_json(const struct plan *p, uint32_t node)
             (void)json_array_append_new(gives, json_string(tasks[i].name));
     for (int i = 0; i < n->fingerprint.n_bytes; i++)
         (void)snprintf(hex + 2 * i, 3, "%02x", n->fingerprint.bytes[i]);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I}", "stage", msg_stage_name(n->stage), "worker",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I}", "stage", stage_name(n->stage), "worker",
                      w ? w->name : "", "model", n->model, "fingerprint", hex, "dtype",
                      w && w->dtype ? dtype_word(w->dtype) : "fp32", "needs", needs, "gives", gives, "out_bytes",
                      (json_int_t)n->out_bytes);
@@ -153,11 +153,11 @@ static json_t *node_json(const struct plan *p, uint32_t node)
 
 static json_t *place_json(const struct place *at)
 {
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:o, s:i, s:o}", "name", at->name, "stage", msg_stage_name(at->worker->stage), "device",
-        at->device, "dtype", at->worker->dtype ? dtype_word(at->worker->dtype) : "fp32", "memory_share",
-        at->memory_share > 0 ? json_real(at->memory_share) : json_null(), "threads", at->n_threads, "decode_threads",
-        at->worker->stage == MSG_STAGE_ENCODE ? json_integer(at->n_decode_threads) : json_null());
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:i, s:o}", "name", at->name, "stage", stage_name(at->worker->stage),
+                     "device", at->device, "dtype", at->worker->dtype ? dtype_word(at->worker->dtype) : "fp32",
+                     "memory_share", at->memory_share > 0 ? json_real(at->memory_share) : json_null(), "threads",
+                     at->n_threads, "decode_threads",
+                     at->worker->stage == STAGE_ENCODE ? json_integer(at->n_decode_threads) : json_null());
 }
 
 struct json_t *plan_json(const struct plan *p, const struct placement *where)

@@ -39,7 +39,7 @@ static uint64_t busy_sum(const struct msg_job_progress *p)
 /* A stage that is in the graph twice: the later one is the scorer's. */
 static const char *stage_label(const struct msg_job_progress *p, uint32_t node, char ret[32])
 {
-    const char *name = msg_stage_name(p->stages[node].stage), *whose = "";
+    const char *name = stage_name(p->stages[node].stage), *whose = "";
 
     for (uint32_t i = 0; i < node; i++)
         if (p->stages[i].stage == p->stages[node].stage)

@@ -8,7 +8,7 @@ int main(int argc, char **argv)
     struct encoder_conf conf;
     const struct worker_program program = {.name = "blipline-encoder",
                                            .what = "BLIP-2 image encoder worker",
-                                           .stage = MODEL_STAGE_ENCODER,
+                                           .stage = STAGE_ENCODE,
                                            .table = encoder_conf_table,
                                            .conf = &conf,
                                            .common = &conf.common,

@@ -121,7 +121,7 @@ int encoder_worker_start(const void *conf, void **ret, struct err *err)
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
     w->conf = conf;
-    worker_init(&w->common, &w->conf->common, MODEL_STAGE_ENCODER);
+    worker_init(&w->common, &w->conf->common, STAGE_ENCODE);
     w->common.settings = (w->conf->exif_orientation ? MODEL_EXIF_ORIENTATION : 0) |
                          (w->conf->grey16_high_byte ? MODEL_GREY16_HIGH_BYTE : 0);
     w->end = &w->first;

@@ -7,7 +7,7 @@ int main(int argc, char **argv)
     struct llm_conf conf;
     const struct worker_program program = {.name = "blipline-llm",
                                            .what = "BLIP-2 language model worker",
-                                           .stage = MODEL_STAGE_LLM,
+                                           .stage = STAGE_LLM,
                                            .table = llm_conf_table,
                                            .conf = &conf,
                                            .common = &conf.common,

@@ -149,7 +149,7 @@ int llm_worker_start(const void *conf, void **ret, struct err *err)
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
     w->conf = conf;
-    worker_init(&w->common, &w->conf->common, MODEL_STAGE_LLM);
+    worker_init(&w->common, &w->conf->common, STAGE_LLM);
     w->end = &w->first;
     if (!worker_is_null(&w->common))
         rc = open_model(w, err);

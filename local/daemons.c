@@ -31,7 +31,7 @@ static int null_text(const struct plan_worker *w, struct buf *ret)
 {
     int rc = buf_appendf(ret, "dtype = %s\n", dtype_word(w->dtype ? w->dtype : DTYPE_F32));
 
-    if (rc < 0 || w->stage == MSG_STAGE_LLM)
+    if (rc < 0 || w->stage == STAGE_LLM)
         return rc;
     return buf_appendf(ret, "null_shape = %d,%d\n", w->rows, w->width);
 }
@@ -59,7 +59,7 @@ static int model_text(const struct daemons *d, const struct daemons_child *c, st
     rc = rundir_plain_path(d->rundir, w->model_dir, link, model, sizeof(model), err);
     if (rc == 0)
         rc = buf_appendf(ret, "model = %s\ndtype = %s\n", model, dtype_word(w->dtype));
-    if (rc == 0 && w->stage == MSG_STAGE_LLM)
+    if (rc == 0 && w->stage == STAGE_LLM)
         rc = buf_appendf(ret, "positions = %d\n", w->n_positions);
     return rc;
 }
@@ -85,7 +85,7 @@ static int worker_text(const struct daemons *d, const struct daemons_child *c, s
 
     if (rc == 0 && d->conf.placement->devices->cpu_isa != CPU_ISA_AUTO)
         rc = buf_appendf(ret, "cpu_isa = %s\n", cpu_isa_name(d->conf.placement->devices->cpu_isa));
-    if (rc == 0 && p->worker->stage == MSG_STAGE_ENCODE)
+    if (rc == 0 && p->worker->stage == STAGE_ENCODE)
         rc = encoder_text(d, c, ret);
     if (rc == 0)
         rc = p->worker->model_dir[0] ? model_text(d, c, ret, err) : null_text(p->worker, ret);
@@ -226,7 +226,7 @@ static bool forgive_one(struct daemons_child *c)
 }
 
 /* The broker may have told of a death before we have seen it. */
-static void forgive_deaths(struct daemons *d, enum msg_stage stage)
+static void forgive_deaths(struct daemons *d, enum stage stage)
 {
     for (int i = 1; i < d->n_children; i++)
         while (d->children[i].place->worker->stage == stage && d->n_to_forgive[stage] > 0 &&
@@ -334,7 +334,7 @@ void daemons_dismiss_encoders(struct daemons *d)
     for (int i = 1; i < d->n_children; i++) {
         struct daemons_child *c = &d->children[i];
 
-        if (c->place->worker->stage != MSG_STAGE_ENCODE)
+        if (c->place->worker->stage != STAGE_ENCODE)
             continue;
         c->dismissed = true;
         if (c->pid > 0)
@@ -342,7 +342,7 @@ void daemons_dismiss_encoders(struct daemons *d)
     }
 }
 
-void daemons_forgive(struct daemons *d, enum msg_stage stage, uint64_t n_isolations)
+void daemons_forgive(struct daemons *d, enum stage stage, uint64_t n_isolations)
 {
     if (n_isolations > d->n_isolations[stage])
         d->n_to_forgive[stage] += n_isolations - d->n_isolations[stage];

@@ -55,10 +55,10 @@ struct daemons {
     const struct rundir *rundir;
     struct daemons_conf conf;
     struct terminal *terminal;
-    uint64_t n_isolations[MSG_STAGE_LLM + 1]; /* as last told, of this broker */
-    uint64_t n_to_forgive[MSG_STAGE_LLM + 1]; /* deaths that have not been seen yet */
-    bool stopping;                            /* deaths are expected now */
-    bool gave_up;                             /* a log has been shown that the user may want to read */
+    uint64_t n_isolations[STAGE_LLM + 1]; /* as last told, of this broker */
+    uint64_t n_to_forgive[STAGE_LLM + 1]; /* deaths that have not been seen yet */
+    bool stopping;                        /* deaths are expected now */
+    bool gave_up;                         /* a log has been shown that the user may want to read */
 };
 
 /* Find the programs and write the configuration files; nothing runs yet. */
@@ -75,7 +75,7 @@ int daemons_tick(struct daemons *d, int64_t now_ms, int64_t *ret_next_ms, struct
 void daemons_dismiss_encoders(struct daemons *d);
 /* The broker has lost so many workers of the stage with a unit in suspicion alone (JobProgress, in all): it looks for
  * the picture that kills them, and such deaths are no reason to give up. */
-void daemons_forgive(struct daemons *d, enum msg_stage stage, uint64_t n_isolations);
+void daemons_forgive(struct daemons *d, enum stage stage, uint64_t n_isolations);
 /* The broker says that these workers get nowhere: kill those that are ours, so that others take their places. */
 void daemons_kill_hung(struct daemons *d, const struct msg_hung_worker *hung, uint32_t n);
 /* Deaths are no accidents from now on. */

@@ -30,7 +30,7 @@ static int cpu_text(const struct program_dir *place, const struct place *at, enu
 
     if (rc == 0)
         rc = buf_appendf(text, "model = %s\nthreads = %d\ncpu_isa = %s\n", model, at->n_threads, cpu_isa_name(isa));
-    if (rc == 0 && at->worker->stage == MSG_STAGE_ENCODE)
+    if (rc == 0 && at->worker->stage == STAGE_ENCODE)
         rc = buf_appendf(text, "decode_threads = %d\n", at->n_decode_threads);
     return rc;
 }

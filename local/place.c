@@ -5,11 +5,11 @@
 
 enum { MAX_LOAD_THREADS = 8, MAX_DECODE_THREADS = 256 };
 
-const char *place_program(enum msg_stage stage)
+const char *place_program(enum stage stage)
 {
-    if (stage == MSG_STAGE_ENCODE)
+    if (stage == STAGE_ENCODE)
         return "blipline-encoder";
-    return stage == MSG_STAGE_QFORMER ? "blipline-qformer" : "blipline-llm";
+    return stage == STAGE_QFORMER ? "blipline-qformer" : "blipline-llm";
 }
 
 static int within(int n, int most)
@@ -40,7 +40,7 @@ static void share_host(struct placement *p, int n_threads)
     int n_encoders = 0;
 
     for (int i = 0; i < p->n; i++)
-        n_encoders += p->list[i].worker->stage == MSG_STAGE_ENCODE;
+        n_encoders += p->list[i].worker->stage == STAGE_ENCODE;
     for (int i = 0; i < p->n; i++) {
         p->list[i].n_threads = within(n_threads / p->n, MAX_LOAD_THREADS);
         p->list[i].n_decode_threads =

@@ -35,7 +35,7 @@ struct placement {
 };
 
 /* The program of a worker of this stage. */
-const char *place_program(enum msg_stage stage);
+const char *place_program(enum stage stage);
 void place_workers(const struct plan *p, const struct device_choice *devices, int n_threads, struct placement *ret);
 
 #endif

@@ -166,15 +166,15 @@ static void check_spec(const struct checkpoint *c, const struct weight_spec *s, 
         note(f, "tensor %s differs from %s, which it should repeat", s->name, s->same_as);
 }
 
-int checkpoint_check(const struct checkpoint *c, enum model_stage stages, struct err *err)
+int checkpoint_check(const struct checkpoint *c, unsigned stages, struct err *err)
 {
     struct findings f = {.n = 0};
-    bool all = stages == MODEL_STAGE_ALL;
+    bool all = stages == STAGES_ALL;
 
-    if (stages == MODEL_STAGE_LLM && c->config.lm == CONFIG_LM_NONE)
+    if (stages == STAGE_BIT(STAGE_LLM) && c->config.lm == CONFIG_LM_NONE)
         return err_set(err, -EINVAL, "%s: a retrieval checkpoint has no language model", c->dir);
     for (size_t i = 0; i < c->weights.n_specs; i++)
-        if (c->weights.specs[i].stage & stages)
+        if (STAGE_BIT(c->weights.specs[i].stage) & stages)
             check_spec(c, &c->weights.specs[i], all, &f);
     for (size_t i = 0; all && i < safetensors_count(c->tensors); i++) {
         const struct safetensors_entry *e = safetensors_at(c->tensors, i);

@@ -40,10 +40,10 @@ int checkpoint_get_2d(const struct checkpoint *c, const char *name, int64_t rows
 /* The output head of the language model [V, L]: lm_head where the checkpoint has it, else the embedding. */
 int checkpoint_get_head(const struct checkpoint *c, struct tensor *ret, struct err *err) CHECK_RESULT;
 
-/* Every tensor that `stages` (bits of enum model_stage) need is there with its shape and a float type. With
- * MODEL_STAGE_ALL also: no unknown tensor, and aliases equal what they repeat (reads their bytes). The message lists
+/* Every tensor that `stages` (a set: base/stage.h) need is there with its shape and a float type. With
+ * STAGES_ALL also: no unknown tensor, and aliases equal what they repeat (reads their bytes). The message lists
  * the first few offenders and their number. */
-int checkpoint_check(const struct checkpoint *c, enum model_stage stages, struct err *err) CHECK_RESULT;
+int checkpoint_check(const struct checkpoint *c, unsigned stages, struct err *err) CHECK_RESULT;
 
 /* A packed tensor's source pages may go. */
 void checkpoint_drop(const struct checkpoint *c, const char *name);

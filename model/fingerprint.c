@@ -86,7 +86,7 @@ static bool repeats(const struct checkpoint *c, const struct weight_spec *s, con
 }
 
 /* The stage's tensors, in the order of names. */
-static int put_tensors(struct hasher *h, const struct checkpoint *c, enum model_stage stage, struct err *err)
+static int put_tensors(struct hasher *h, const struct checkpoint *c, enum stage stage, struct err *err)
 {
     for (size_t i = 0; i < c->weights.n_specs; i++) {
         const struct weight_spec *s = &c->weights.specs[i];
@@ -153,7 +153,7 @@ int fingerprint_trunk(const struct checkpoint *c, struct fingerprint *ret, struc
     if (rc < 0)
         return err_set(err, rc, "%s: not enough memory for a fingerprint", c->dir);
     put_vision(&h, &c->config.vision);
-    rc = put_tensors(&h, c, MODEL_STAGE_ENCODER, err);
+    rc = put_tensors(&h, c, STAGE_ENCODE, err);
     h.rc = rc;
     end(&h, ret);
     return rc;
@@ -205,7 +205,7 @@ int fingerprint_qformer(const struct checkpoint *c, struct fingerprint *ret, str
     if (q->has_text)
         rc = put_tokenizer(&h, c, err);
     if (rc == 0)
-        rc = put_tensors(&h, c, MODEL_STAGE_QFORMER, err);
+        rc = put_tensors(&h, c, STAGE_QFORMER, err);
     h.rc = rc;
     end(&h, ret);
     return rc;
@@ -256,38 +256,38 @@ int fingerprint_lm(const struct checkpoint *c, struct fingerprint *ret, struct e
     put_lm_numbers(&h, &c->config);
     rc = put_tokenizer(&h, c, err);
     if (rc == 0)
-        rc = put_tensors(&h, c, MODEL_STAGE_LLM, err);
+        rc = put_tensors(&h, c, STAGE_LLM, err);
     h.rc = rc;
     end(&h, ret);
     return rc;
 }
 
-int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, enum dtype dtype,
-                            struct fingerprint *ret, struct err *err)
+int stage_fingerprint(const struct checkpoint *c, enum stage stage, enum dtype dtype, struct fingerprint *ret,
+                      struct err *err)
 {
     struct fingerprint a, b = {{0}}, f = {{0}};
     struct hasher h;
     int rc;
 
-    if (stage != MODEL_STAGE_ENCODER && stage != MODEL_STAGE_QFORMER && stage != MODEL_STAGE_LLM)
+    if (stage != STAGE_ENCODE && stage != STAGE_QFORMER && stage != STAGE_LLM)
         return err_set(err, -EINVAL, "no such stage");
     if (!dtype_is_float(dtype_of_activations(dtype)))
         return err_set(err, -EINVAL, "a stage does not compute in %s", dtype_name(dtype));
-    if (stage == MODEL_STAGE_LLM)
+    if (stage == STAGE_LLM)
         rc = fingerprint_lm(c, &a, err);
     else
-        rc = stage == MODEL_STAGE_ENCODER ? fingerprint_trunk(c, &a, err) : fingerprint_qformer(c, &a, err);
-    if (rc == 0 && stage == MODEL_STAGE_ENCODER)
+        rc = stage == STAGE_ENCODE ? fingerprint_trunk(c, &a, err) : fingerprint_qformer(c, &a, err);
+    if (rc == 0 && stage == STAGE_ENCODE)
         rc = fingerprint_pixels(c, &b, err);
     if (rc < 0)
         return rc;
-    rc = begin(&h, model_stage_name(stage));
+    rc = begin(&h, stage == STAGE_ENCODE ? "encoder" : stage_name(stage)); /* words that stores have kept */
     if (rc < 0)
         return err_set(err, rc, "%s: not enough memory for a fingerprint", c->dir);
     put_fingerprint(&h, &a);
-    if (stage == MODEL_STAGE_ENCODER)
+    if (stage == STAGE_ENCODE)
         put_fingerprint(&h, &b);
-    else if (stage == MODEL_STAGE_QFORMER)
+    else if (stage == STAGE_QFORMER)
         put_vision(&h, &c->config.vision);
     put_int(&h, dtype);
     rc = h.rc;

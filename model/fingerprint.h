@@ -32,8 +32,8 @@ int fingerprint_lm(const struct checkpoint *c, struct fingerprint *ret, struct e
 
 /* What a worker of one stage announces: encoder = (trunk, pixels); qformer = (qformer, the trunk numbers it relies on);
  * llm = lm; each with the float type it computes in. `stage` is a single bit. */
-int model_stage_fingerprint(const struct checkpoint *c, enum model_stage stage, enum dtype dtype,
-                            struct fingerprint *ret, struct err *err) CHECK_RESULT;
+int stage_fingerprint(const struct checkpoint *c, enum stage stage, enum dtype dtype, struct fingerprint *ret,
+                      struct err *err) CHECK_RESULT;
 
 /* Settings of the image encoder that change its results, as bits. Those that are set make another fingerprint of a
  * stage's; none leave it. -ENOMEM. */

@@ -12,7 +12,7 @@
 struct builder {
     struct weights *list;
     size_t capacity;
-    enum model_stage stage;
+    enum stage stage;
     enum weight_kind kind;
     const char *same_as;
     int rc;
@@ -81,7 +81,7 @@ static void add_vision(struct builder *b, const struct config_vision *v)
     char at[128];
     int64_t c = v->width, p = v->patch_size;
 
-    b->stage = MODEL_STAGE_ENCODER;
+    b->stage = STAGE_ENCODE;
     add(b, 3, (int64_t[]){1, 1, c}, "vision_model.embeddings.class_embedding");
     add(b, 3, (int64_t[]){1, v->n_tokens, c}, "vision_model.embeddings.position_embedding");
     add(b, 4, (int64_t[]){c, 3, p, p}, "vision_model.embeddings.patch_embedding.weight");
@@ -95,7 +95,7 @@ static void add_vision(struct builder *b, const struct config_vision *v)
         add_linear(b, v->ffn_width, c, true, at, "mlp.fc1");
         add_linear(b, c, v->ffn_width, true, at, "mlp.fc2");
     }
-    b->stage = MODEL_STAGE_QFORMER; /* that norm is trained per checkpoint */
+    b->stage = STAGE_QFORMER; /* that norm is trained per checkpoint */
     add_norm(b, c, "vision_model.", "post_layernorm");
 }
 
@@ -117,7 +117,7 @@ static void add_qformer(struct builder *b, const struct config *c)
     char at[128];
     int64_t e = q->width;
 
-    b->stage = MODEL_STAGE_QFORMER;
+    b->stage = STAGE_QFORMER;
     add(b, 3, (int64_t[]){1, c->n_queries, e}, "query_tokens");
     add_norm(b, e, "qformer.", "layernorm");
     for (int i = 0; i < q->n_layers; i++) {
@@ -154,7 +154,7 @@ static void add_opt(struct builder *b, const struct config_opt *o)
     char at[128];
     int64_t l = o->width;
 
-    b->stage = MODEL_STAGE_LLM;
+    b->stage = STAGE_LLM;
     add_2d(b, o->vocab_size, l, stem, embed);
     add_2d(b, o->max_positions + 2, l, stem, "embed_positions.weight");
     if (o->final_norm)
@@ -217,7 +217,7 @@ static void add_t5(struct builder *b, const struct config_t5 *t)
 {
     static const char lm[] = "language_model.";
 
-    b->stage = MODEL_STAGE_LLM;
+    b->stage = STAGE_LLM;
     add_2d(b, t->vocab_size, t->width, lm, "shared.weight");
     add_t5_stack(b, t, "encoder", t->n_encoder_layers, false);
     add_t5_stack(b, t, "decoder", t->n_decoder_layers, true);
@@ -273,19 +273,4 @@ const struct weight_spec *weights_find(const struct weights *w, const char *name
     struct weight_spec key = {.name = (char *)(uintptr_t)name};
 
     return w->n_specs ? bsearch(&key, w->specs, w->n_specs, sizeof(key), by_name) : NULL;
-}
-
-const char *model_stage_name(enum model_stage stage)
-{
-    switch (stage) {
-    case MODEL_STAGE_ENCODER:
-        return "encoder";
-    case MODEL_STAGE_QFORMER:
-        return "qformer";
-    case MODEL_STAGE_LLM:
-        return "llm";
-    case MODEL_STAGE_ALL:
-        break;
-    }
-    return "all";
 }

@@ -6,20 +6,13 @@
 #define BLIPLINE_MODEL_WEIGHTS_H
 
 #include "base/err.h"
+#include "base/stage.h"
 #include "model/config.h"
 #include "tensor/tensor.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* Who uses a tensor. The encoder runs the vision trunk; post_layernorm belongs to the Q-Former stage. Bits. */
-enum model_stage {
-    MODEL_STAGE_ENCODER = 1,
-    MODEL_STAGE_QFORMER = 2,
-    MODEL_STAGE_LLM = 4,
-    MODEL_STAGE_ALL = 7,
-};
 
 enum weight_kind {
     WEIGHT_REQUIRED,
@@ -32,7 +25,7 @@ struct weight_spec {
     char *name;
     const char *same_as; /* WEIGHT_ALIAS, WEIGHT_OPTIONAL: the tensor it repeats or replaces */
     enum weight_kind kind;
-    enum model_stage stage;
+    enum stage stage; /* whose tensor it is */
     int n_dims;
     int64_t shape[TENSOR_MAX_DIMS];
 };
@@ -46,7 +39,5 @@ int weights_init(struct weights *w, const struct config *config) CHECK_RESULT;
 void weights_release(struct weights *w);
 /* NULL: the configuration knows no such name. */
 const struct weight_spec *weights_find(const struct weights *w, const char *name);
-
-const char *model_stage_name(enum model_stage stage); /* "encoder", "qformer", "llm"; "all" otherwise */
 
 #endif

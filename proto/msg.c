@@ -80,14 +80,6 @@ enum msg_task msg_embedding_task(enum msg_embedding kind)
     return tasks[kind];
 }
 
-const char *msg_stage_name(enum msg_stage stage)
-{
-    static const char *const names[] = {
-        [MSG_STAGE_ENCODE] = "encode", [MSG_STAGE_QFORMER] = "qformer", [MSG_STAGE_LLM] = "llm"};
-
-    return NAME_OF(names, stage);
-}
-
 const char *msg_reason_name(enum msg_reason reason)
 {
     static const char *const names[] = {

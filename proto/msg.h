@@ -16,6 +16,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/stage.h"
 #include "proto/recipe.h"
 
 #include <stdbool.h>
@@ -74,7 +75,6 @@ enum msg_type {
 };
 
 /* The numbers of the enums below are those of wire.proto. 0 is "not said". */
-enum msg_stage { MSG_STAGE_ENCODE = 1, MSG_STAGE_QFORMER, MSG_STAGE_LLM };
 enum msg_place { MSG_PLACE_INLINE = 1, MSG_PLACE_FRAME };
 /* What a Q-Former node has to give. Bits. */
 enum msg_task {
@@ -147,7 +147,7 @@ struct msg_hello {
     uint64_t boot_nonce;
     uint32_t pid;
     /* workers only */
-    enum msg_stage stage;
+    enum stage stage;
     char device[MSG_NAME_SIZE];
     enum dtype dtype;
     struct msg_fingerprint fingerprint;
@@ -223,7 +223,7 @@ struct msg_heartbeat {
 };
 
 struct msg_node {
-    enum msg_stage stage;
+    enum stage stage;
     uint32_t needs; /* bit i: needs the output of node i; only bits below the node's own number */
     struct msg_fingerprint fingerprint;
     uint64_t out_bytes;
@@ -269,7 +269,7 @@ struct msg_job_accepted {
 };
 
 struct msg_stage_progress {
-    enum msg_stage stage;
+    enum stage stage;
     uint32_t workers;
     uint64_t items_done;
     uint32_t units_ready, units_leased;
@@ -282,7 +282,7 @@ struct msg_stage_progress {
 struct msg_hung_worker {
     char host[MSG_NAME_SIZE];
     uint32_t pid;
-    enum msg_stage stage;
+    enum stage stage;
     char text[MSG_TEXT_SIZE];
 };
 
@@ -349,7 +349,6 @@ int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *
 
 const char *msg_type_name(enum msg_type type);             /* "hello"; "?" for none of ours */
 enum msg_task msg_embedding_task(enum msg_embedding kind); /* what a node does that gives it */
-const char *msg_stage_name(enum msg_stage stage);          /* "encode", "qformer", "llm"; "?" */
 const char *msg_reason_name(enum msg_reason reason);       /* "version", "model", ...; "?" */
 const char *msg_job_state_name(enum msg_job_state state);
 bool msg_fingerprint_equal(const struct msg_fingerprint *a, const struct msg_fingerprint *b);

@@ -10,9 +10,9 @@ static bool dtype_known(enum dtype d)
     return dtype_size_bytes(d) != 0;
 }
 
-static bool stage_known(enum msg_stage s)
+static bool stage_known(enum stage s)
 {
-    return s >= MSG_STAGE_ENCODE && s <= MSG_STAGE_LLM;
+    return s >= STAGE_ENCODE && s <= STAGE_LLM;
 }
 
 int msg_check_code(const char *code, struct err *err)

@@ -37,7 +37,7 @@ int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err
 {
     int rc;
 
-    to->stage = (enum msg_stage)from->stage;
+    to->stage = (enum stage)from->stage;
     to->needs = from->needs;
     to->out_bytes = from->out_bytes;
     to->tasks = from->tasks;
@@ -76,7 +76,7 @@ static int hello_from_pb(const Blipline__Hello *from, struct msg_hello *to, stru
     to->max_version = from->max_version;
     to->boot_nonce = from->boot_nonce;
     to->pid = from->pid;
-    to->stage = (enum msg_stage)from->stage;
+    to->stage = (enum stage)from->stage;
     to->dtype = (enum dtype)from->dtype;
     to->window_items = from->window_items;
     to->window_bytes = from->window_bytes;
@@ -196,7 +196,7 @@ static int hung_from_pb(const Blipline__JobProgress *from, struct msg_job_progre
     to->n_hung = (uint32_t)from->n_hung;
     for (size_t i = 0; rc == 0 && i < from->n_hung; i++) {
         to->hung[i].pid = from->hung[i]->pid;
-        to->hung[i].stage = (enum msg_stage)from->hung[i]->stage;
+        to->hung[i].stage = (enum stage)from->hung[i]->stage;
         rc = TEXT_FROM_PB(to->hung[i].host, from->hung[i]->host, "host", err);
         if (rc == 0)
             rc = TEXT_FROM_PB(to->hung[i].text, from->hung[i]->text, "text of a hung worker", err);
@@ -238,7 +238,7 @@ static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_pr
         const Blipline__StageProgress *s = from->stages[i];
 
         to->stages[i] = (struct msg_stage_progress){
-            .stage = (enum msg_stage)s->stage,
+            .stage = (enum stage)s->stage,
             .workers = s->workers,
             .items_done = s->items_done,
             .units_ready = s->units_ready,

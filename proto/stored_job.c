@@ -47,7 +47,7 @@ static enum msg_reason differs(const struct stored_job_meta *meta, const struct 
         rc = buf_appendf(words,
                          "the %s stage: the store was made with model %s, this is model %s with other weights or "
                          "settings",
-                         msg_stage_name(a->stage), a->model, c->model);
+                         stage_name(a->stage), a->model, c->model);
         return rc < 0 ? MSG_REASON_LIMIT : MSG_REASON_MODEL;
     }
     return 0;

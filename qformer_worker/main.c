@@ -7,7 +7,7 @@ int main(int argc, char **argv)
     struct qformer_conf conf;
     const struct worker_program program = {.name = "blipline-qformer",
                                            .what = "BLIP-2 Q-Former worker",
-                                           .stage = MODEL_STAGE_QFORMER,
+                                           .stage = STAGE_QFORMER,
                                            .table = qformer_conf_table,
                                            .conf = &conf,
                                            .common = &conf.common,

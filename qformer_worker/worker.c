@@ -106,7 +106,7 @@ int qformer_worker_start(const void *conf, void **ret, struct err *err)
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
     w->conf = conf;
-    worker_init(&w->common, &w->conf->common, MODEL_STAGE_QFORMER);
+    worker_init(&w->common, &w->conf->common, STAGE_QFORMER);
     if (worker_is_null(&w->common))
         rc = null_shape(w, err);
     else

@@ -17,7 +17,7 @@ enum { NULL_TOKENS = 1, NULL_WIDTH = 8, NULL_VOCAB = 50304 };
 struct sides {
     struct plan_dtypes dtypes;
     struct plan_side captioner, scorer; /* who makes embeddings: the scorer if present */
-    unsigned prints;                    /* enum model_stage: whose fingerprints are wanted */
+    unsigned prints;                    /* a set of stages: whose fingerprints are wanted */
 };
 
 /* -- checkpoints ----------------------------------------------------------------------------------------------------
@@ -57,11 +57,11 @@ static uint64_t value_bytes(enum dtype dtype)
     return dtype_size_bytes(dtype_of_activations(dtype));
 }
 
-static int set_fingerprint(const struct checkpoint *c, enum model_stage stage, enum dtype dtype, unsigned settings,
+static int set_fingerprint(const struct checkpoint *c, enum stage stage, enum dtype dtype, unsigned settings,
                            struct msg_fingerprint *ret, struct err *err)
 {
     struct fingerprint f;
-    int rc = model_stage_fingerprint(c, stage, dtype, &f, err);
+    int rc = stage_fingerprint(c, stage, dtype, &f, err);
 
     if (rc == 0)
         rc = fingerprint_with_settings(&f, settings);
@@ -92,16 +92,16 @@ static int refuse_captioner(const char *option, const char *dir, struct err *err
 static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes *d, unsigned prints,
                            struct plan_side *s, struct err *err)
 {
-    int rc = checkpoint_check(c, MODEL_STAGE_ALL, err);
+    int rc = checkpoint_check(c, STAGES_ALL, err);
 
     s->config = c->config;
     (void)snprintf(s->tokenizer_path, sizeof(s->tokenizer_path), "%s", c->tokenizer_path);
-    if (rc == 0 && (prints & MODEL_STAGE_ENCODER))
-        rc = set_fingerprint(c, MODEL_STAGE_ENCODER, d->encode, d->encoder_settings, &s->encoder, err);
-    if (rc == 0 && (prints & MODEL_STAGE_QFORMER))
-        rc = set_fingerprint(c, MODEL_STAGE_QFORMER, d->qformer, 0, &s->qformer, err);
-    if (rc == 0 && (prints & MODEL_STAGE_LLM) && c->config.task == CONFIG_TASK_GENERATE)
-        rc = set_fingerprint(c, MODEL_STAGE_LLM, d->llm, 0, &s->llm, err);
+    if (rc == 0 && (prints & STAGE_BIT(STAGE_ENCODE)))
+        rc = set_fingerprint(c, STAGE_ENCODE, d->encode, d->encoder_settings, &s->encoder, err);
+    if (rc == 0 && (prints & STAGE_BIT(STAGE_QFORMER)))
+        rc = set_fingerprint(c, STAGE_QFORMER, d->qformer, 0, &s->qformer, err);
+    if (rc == 0 && (prints & STAGE_BIT(STAGE_LLM)) && c->config.task == CONFIG_TASK_GENERATE)
+        rc = set_fingerprint(c, STAGE_LLM, d->llm, 0, &s->llm, err);
     return rc;
 }
 
@@ -219,7 +219,7 @@ static void set_recipe(const struct recipe *from, const struct sides *s, struct 
 /* -- graph ----------------------------------------------------------------------------------------------------------
  */
 
-static uint32_t add_node(struct plan *p, enum msg_stage stage, uint32_t needs, const struct msg_fingerprint *f,
+static uint32_t add_node(struct plan *p, enum stage stage, uint32_t needs, const struct msg_fingerprint *f,
                          const char *model)
 {
     struct msg_node *n = &p->nodes[p->n_nodes];
@@ -241,7 +241,7 @@ static struct plan_worker *add_worker(struct plan *p, const char *name, const st
 static uint32_t add_encoder(struct plan *p, const char *name, const struct plan_side *s)
 {
     const struct config_vision *v = &s->config.vision;
-    uint32_t node = add_node(p, MSG_STAGE_ENCODE, 0, &s->encoder, s->name);
+    uint32_t node = add_node(p, STAGE_ENCODE, 0, &s->encoder, s->name);
     struct plan_worker *w = add_worker(p, name, s, node);
 
     w->dtype = p->recipe.dtype_encode;
@@ -255,7 +255,7 @@ static uint32_t add_encoder(struct plan *p, const char *name, const struct plan_
 
 static uint32_t add_qformer(struct plan *p, const char *name, const struct plan_side *s, uint32_t needs, uint32_t tasks)
 {
-    uint32_t node = add_node(p, MSG_STAGE_QFORMER, needs, &s->qformer, s->name);
+    uint32_t node = add_node(p, STAGE_QFORMER, needs, &s->qformer, s->name);
     struct plan_worker *w = add_worker(p, name, s, node);
 
     w->dtype = p->recipe.dtype_qformer;
@@ -292,10 +292,10 @@ static void build_graph(struct plan *p, const struct sides *s, int n_positions)
         return;
     }
     needs = add_qformer(p, "qformer", first, 1U << encode, MSG_TASK_PROJECT | (s->scorer.present ? 0 : tasks));
-    needs = add_node(p, MSG_STAGE_LLM, 1U << needs, &s->captioner.llm, s->captioner.name);
+    needs = add_node(p, STAGE_LLM, 1U << needs, &s->captioner.llm, s->captioner.name);
     *add_worker(p, "llm", &s->captioner, needs) = (struct plan_worker){
         .name = "llm",
-        .stage = MSG_STAGE_LLM,
+        .stage = STAGE_LLM,
         .dtype = p->recipe.dtype_llm,
         .nodes = 1U << needs,
         .n_positions = n_positions,
@@ -351,7 +351,7 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
     *ret = (struct plan){.device = o->device};
     rc = recipe_check(o->recipe, RECIPE_OPTIONS, err);
     s->dtypes = known_dtypes(o);
-    s->prints = !o->no_fingerprints ? MODEL_STAGE_ALL : o->model_dir && o->score_model_dir ? MODEL_STAGE_ENCODER : 0;
+    s->prints = !o->no_fingerprints ? STAGES_ALL : o->model_dir && o->score_model_dir ? STAGE_BIT(STAGE_ENCODE) : 0;
     if (rc == 0)
         rc = open_sides(o, s, err);
     if (rc == 0)

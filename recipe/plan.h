@@ -41,7 +41,7 @@ struct plan_options {
 /* One kind of process to start. */
 struct plan_worker {
     const char *name; /* "encoder", "qformer", "llm", "score-encoder", "score-qformer" */
-    enum msg_stage stage;
+    enum stage stage;
     char model_dir[PATH_MAX]; /* absolute; "": null */
     enum dtype dtype;
     uint32_t nodes;  /* bit i: it runs node i */

@@ -245,8 +245,8 @@ int plan_check_sizes(const struct plan *p, const struct config *c, struct err *e
     for (uint32_t i = 0; i < p->n_nodes; i++)
         if (p->nodes[i].out_bytes > MSG_MAX_TENSOR_FRAME_BYTES)
             return err_set(err, -EINVAL, "the %s stage of %s hands on %llu bytes a picture, more than a message's %zu",
-                           msg_stage_name(p->nodes[i].stage), p->nodes[i].model,
-                           (unsigned long long)p->nodes[i].out_bytes, MSG_MAX_TENSOR_FRAME_BYTES);
+                           stage_name(p->nodes[i].stage), p->nodes[i].model, (unsigned long long)p->nodes[i].out_bytes,
+                           MSG_MAX_TENSOR_FRAME_BYTES);
     return 0;
 }
 

@@ -23,7 +23,7 @@ static int check_conf(const struct worker_session_conf *c, struct err *err)
         return rc;
     if (!wire_context())
         return err_set(err, -EINVAL, "wire_init was not called");
-    if (c->stage < MSG_STAGE_ENCODE || c->stage > MSG_STAGE_LLM ||
+    if (c->stage < STAGE_ENCODE || c->stage > STAGE_LLM ||
         (dtype_size_bytes(c->dtype) == 0 && c->dtype != DTYPE_F8_E4M3)) /* which no tensor is of */
         return err_set(err, -EINVAL, "no such stage or dtype");
     if (c->window_items == 0 || c->window_items > MSG_MAX_ROWS)

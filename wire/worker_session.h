@@ -39,7 +39,7 @@ struct worker_session;
 
 struct worker_session_conf {
     const char *endpoint;
-    enum msg_stage stage;
+    enum stage stage;
     const char *device; /* "cpu", "null", "cuda:0" */
     enum dtype dtype;
     struct msg_fingerprint fingerprint; /* zeroed for device null */

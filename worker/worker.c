@@ -23,13 +23,13 @@ static bool is_cuda(const struct worker *w)
     return device_is_cuda(w->conf->device);
 }
 
-void worker_init(struct worker *w, const struct worker_conf *conf, enum model_stage stage)
+void worker_init(struct worker *w, const struct worker_conf *conf, enum stage stage)
 {
     w->conf = conf;
     w->stage = stage;
     w->started_ms = clock_mono_ms();
     w->batch = (int)conf->batch;
-    if (w->batch == 0 && stage == MODEL_STAGE_LLM)
+    if (w->batch == 0 && stage == STAGE_LLM)
         w->batch = is_cuda(w) ? 0 : 64;
     else if (w->batch == 0)
         w->batch = is_cuda(w) ? 256 : 16;
@@ -38,8 +38,7 @@ void worker_init(struct worker *w, const struct worker_conf *conf, enum model_st
 /* One batch is computed, one comes in; a device that works behind the host has two more in hand. */
 uint32_t worker_window_items(const struct worker *w)
 {
-    const uint32_t least = w->stage == MODEL_STAGE_LLM ? 256 : 128,
-                   wanted = (is_cuda(w) ? 4U : 2U) * (uint32_t)w->batch;
+    const uint32_t least = w->stage == STAGE_LLM ? 256 : 128, wanted = (is_cuda(w) ? 4U : 2U) * (uint32_t)w->batch;
 
     if (w->conf->window_items)
         return (uint32_t)w->conf->window_items;
@@ -139,7 +138,7 @@ int worker_open(struct worker *w, struct err *err)
     if (rc == 0)
         rc = checkpoint_open(w->conf->model, &w->checkpoint, err);
     if (rc == 0)
-        rc = checkpoint_check(w->checkpoint, w->stage, err);
+        rc = checkpoint_check(w->checkpoint, STAGE_BIT(w->stage), err);
     return rc;
 }
 
@@ -155,18 +154,6 @@ int worker_explain(const struct worker *w, int rc, struct err *err)
 int worker_failed(const struct worker *w, int rc, const char *what, struct err *err)
 {
     return worker_explain(w, err_set(err, rc, "%s: %s", what, strerror(-rc)), err);
-}
-
-static enum msg_stage wire_stage(enum model_stage stage)
-{
-    switch (stage) {
-    case MODEL_STAGE_ENCODER:
-        return MSG_STAGE_ENCODE;
-    case MODEL_STAGE_QFORMER:
-        return MSG_STAGE_QFORMER;
-    default:
-        return MSG_STAGE_LLM;
-    }
 }
 
 /* systemd's watchdog, where the unit asks for one: it starts anew what does not say this for too long. */
@@ -189,7 +176,7 @@ static void log_ready(const struct worker *w, const struct worker_session_conf *
         (void)snprintf(memory, sizeof(memory), " device_bytes=%zu free_bytes=%zu",
                        w->device_bytes > free_bytes ? w->device_bytes - free_bytes : 0, free_bytes);
     log_info("event=ready stage=%s device=%s dtype=%s model=%s threads=%lld batch=%d window_items=%u load_ms=%lld%s",
-             msg_stage_name(c->stage), c->device, dtype_word(c->dtype), c->model, (long long)w->conf->threads, w->batch,
+             stage_name(c->stage), c->device, dtype_word(c->dtype), c->model, (long long)w->conf->threads, w->batch,
              c->window_items, (long long)(clock_mono_ms() - w->started_ms), memory);
 }
 
@@ -197,7 +184,7 @@ int worker_start(struct worker *w, struct err *err)
 {
     char name[MSG_NAME_SIZE];
     struct worker_session_conf conf = {.endpoint = w->conf->endpoint,
-                                       .stage = wire_stage(w->stage),
+                                       .stage = w->stage,
                                        .device = w->conf->device,
                                        .model = name,
                                        .window_bytes = (uint64_t)w->conf->window_bytes,
@@ -212,7 +199,7 @@ int worker_start(struct worker *w, struct err *err)
     conf.dtype = worker_dtype(&device);
     file_base_name(w->conf->model, name, sizeof(name));
     if (w->checkpoint) {
-        rc = model_stage_fingerprint(w->checkpoint, w->stage, worker_dtype(&device), &fingerprint, err);
+        rc = stage_fingerprint(w->checkpoint, w->stage, worker_dtype(&device), &fingerprint, err);
         if (rc == 0)
             rc = fingerprint_with_settings(&fingerprint, w->settings);
         if (rc < 0)

@@ -109,7 +109,7 @@ struct worker {
     struct checkpoint *checkpoint; /* NULL: device null */
     struct ops *ops;               /* NULL: device null */
     struct worker_session *session;
-    enum model_stage stage;
+    enum stage stage;
     unsigned settings;  /* what fingerprint_with_settings is told */
     int batch;          /* configured, or what suits the device; 0: the language model sets it by the memory there is */
     int64_t started_ms; /* clock_mono_ms of worker_init */
@@ -118,7 +118,7 @@ struct worker {
 };
 
 /* What comes first: the keys, and the sizes that follow from them. */
-void worker_init(struct worker *w, const struct worker_conf *conf, enum model_stage stage);
+void worker_init(struct worker *w, const struct worker_conf *conf, enum stage stage);
 /* Items held at once. */
 uint32_t worker_window_items(const struct worker *w);
 /* device = null: the daemon gives right shapes without arithmetic and needs no checkpoint. */
@@ -166,7 +166,7 @@ struct selftest_conf;
 
 struct worker_program {
     const char *name, *what;
-    enum model_stage stage;
+    enum stage stage;
     const struct conf_key *table;
     void *conf;                       /* what `table` describes */
     const struct worker_conf *common; /* inside conf */

@@ -70,8 +70,7 @@ static bool is_table(const struct checkpoint *c, const char *name)
 }
 
 /* The stage's parameters in the data type of the arithmetic, and as they are in the file. */
-static void weigh(const struct checkpoint *c, enum model_stage stage, enum dtype dtype, double *ret_packed,
-                  double *ret_file)
+static void weigh(const struct checkpoint *c, enum stage stage, enum dtype dtype, double *ret_packed, double *ret_file)
 {
     *ret_packed = *ret_file = 0;
     for (size_t i = 0; i < c->weights.n_specs; i++) {
@@ -146,7 +145,7 @@ static double put_memory(json_t *to, const char *phase)
     return peak;
 }
 
-static struct checkpoint *open_checkpoint(const char *dir, enum model_stage stages)
+static struct checkpoint *open_checkpoint(const char *dir, unsigned stages)
 {
     struct checkpoint *c;
     struct err err;
@@ -170,7 +169,7 @@ static void measure(const struct options *q, json_t *out)
     if (device_open(&(struct device_conf){.device = "cpu", .n_threads = q->threads, .act_dtype = q->dtype}, &o, &err) <
         0)
         die("device", &err);
-    struct checkpoint *c = open_checkpoint(q->dir, q->kind->weights);
+    struct checkpoint *c = open_checkpoint(q->dir, STAGE_BIT(q->kind->weights));
 
     put(out, "open_s", elapsed_s(&clock_ns));
     if (bench_stage_new(q->kind, c, o, q->n_images, q->n_new, &stage, &err) < 0)
@@ -178,7 +177,7 @@ static void measure(const struct options *q, json_t *out)
     put(out, "load_s", elapsed_s(&clock_ns));
     peak = put_memory(memory, "load");
     clock_ns = clock_mono_ns();
-    if (model_stage_fingerprint(c, q->kind->weights, q->dtype, &fingerprint, &err) < 0)
+    if (stage_fingerprint(c, q->kind->weights, q->dtype, &fingerprint, &err) < 0)
         die(q->dir, &err);
     put(out, "fingerprint_s", elapsed_s(&clock_ns));
     p = put_memory(memory, "fingerprint");
@@ -193,7 +192,7 @@ static void measure(const struct options *q, json_t *out)
     put(out, "first_run_s", first_s);
     (void)json_object_set_new(out, "n_runs", json_integer(n_runs));
     put(out, "images_per_s", q->n_images / seconds);
-    if (q->kind->weights == MODEL_STAGE_LLM)
+    if (q->kind->weights == STAGE_LLM)
         put(out, "tokens_per_s", q->n_images * q->n_new / seconds);
     put(out, "file_bytes", in_file);
     put(out, "packed_bytes", packed);
@@ -224,7 +223,7 @@ int main(int argc, char **argv)
     if (strcmp(stage, "check") == 0) {
         int64_t clock_ns = clock_mono_ns();
 
-        checkpoint_free(open_checkpoint(q.dir, MODEL_STAGE_ALL));
+        checkpoint_free(open_checkpoint(q.dir, STAGES_ALL));
         put(out, "open_s", elapsed_s(&clock_ns));
     } else {
         q.kind = bench_stage_find(stage);

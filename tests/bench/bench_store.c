@@ -69,7 +69,7 @@ static struct store *open_store(struct committer *c, const char *path, uint32_t 
     msg_recipe_init(&r->meta->recipe);
     r->meta->recipe.decode.max_new_tokens = 20;
     r->meta->n_nodes = 1;
-    r->meta->nodes[0].stage = MSG_STAGE_ENCODE;
+    r->meta->nodes[0].stage = STAGE_ENCODE;
     if (committer_post(c, &r) < 0)
         die(path, "post");
     done = committer_take_wait(c, -1);

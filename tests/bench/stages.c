@@ -323,12 +323,12 @@ static void close_llm(struct bench_stage *s)
 /* -- all -- */
 
 const struct bench_stage_kind bench_stage_kinds[] = {
-    {"encoder", MODEL_STAGE_ENCODER, always, open_encoder, run_encoder, close_encoder},
-    {"qformer", MODEL_STAGE_QFORMER, always, open_qformer, run_qformer, close_qformer},
-    {"qformer-device", MODEL_STAGE_QFORMER, always, open_on_device, run_on_device, close_on_device},
-    {"score", MODEL_STAGE_QFORMER, reads_text, open_score, run_score, close_score},
-    {"llm", MODEL_STAGE_LLM, has_lm, open_greedy, run_llm, close_llm},
-    {"beams", MODEL_STAGE_LLM, has_lm, open_beams, run_llm, close_llm},
+    {"encoder", STAGE_ENCODE, always, open_encoder, run_encoder, close_encoder},
+    {"qformer", STAGE_QFORMER, always, open_qformer, run_qformer, close_qformer},
+    {"qformer-device", STAGE_QFORMER, always, open_on_device, run_on_device, close_on_device},
+    {"score", STAGE_QFORMER, reads_text, open_score, run_score, close_score},
+    {"llm", STAGE_LLM, has_lm, open_greedy, run_llm, close_llm},
+    {"beams", STAGE_LLM, has_lm, open_beams, run_llm, close_llm},
     {.name = NULL},
 };
 

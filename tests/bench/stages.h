@@ -23,7 +23,7 @@ struct bench_stage;
 
 struct bench_stage_kind {
     const char *name; /* "encoder", "qformer", "qformer-device", "score", "llm", "beams" */
-    enum model_stage weights;
+    enum stage weights;
     bool (*applies)(const struct checkpoint *c);
     int (*open)(struct bench_stage *s, struct err *err);
     int (*run)(struct bench_stage *s);

@@ -346,7 +346,7 @@ static void check_sums(struct world *w)
     }
     SAME("leases", s.n_leases, n_leases);
     SAME("workers", s.n_workers, sum.n_workers);
-    for (uint32_t i = 0; i < CORE_MAX_STAGES; i++) {
+    for (uint32_t i = 0; i < N_STAGES; i++) {
         SAME("workers of a stage", s.workers[i], sum.workers[i]);
         SAME("benched workers of a stage", s.benched[i], sum.benched[i]);
     }

@@ -182,7 +182,7 @@ static struct led_worker *admit(struct world *w, const struct core_event *e)
     struct led_worker *k;
 
     w->ledger.answer = CORE_DO_REFUSE;
-    if (stage == 0 || stage >= CORE_MAX_STAGES)
+    if (stage == 0 || stage >= N_STAGES)
         w->ledger.reason = CORE_REFUSE_BAD_MESSAGE;
     else if (ledger_is_cut_off(w, e->hello.host, e->hello.nonce))
         w->ledger.reason = CORE_REFUSE_STALLED;

@@ -50,7 +50,7 @@ static inline void captioner_open(struct captioner *k, const char *dir, struct o
 
     *k = (struct captioner){.o = o, .max_batch = max_batch};
     CHECK_OK(checkpoint_open(dir, &k->c, &err), err);
-    CHECK_OK(checkpoint_check(k->c, MODEL_STAGE_ALL, &err), err);
+    CHECK_OK(checkpoint_check(k->c, STAGES_ALL, &err), err);
     CHECK_OK(tokenizer_load(k->c->tokenizer_path, &k->tokenizer, &err), err);
     captioner_load(k, n_sequences);
 }

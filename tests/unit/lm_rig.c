@@ -25,7 +25,7 @@ void lm_rig_open(struct lm_rig *r, const char *dir, struct ops *o)
 
     *r = (struct lm_rig){.o = o};
     LM_RIG_OK(checkpoint_open(dir, &r->c, &err), err);
-    LM_RIG_OK(checkpoint_check(r->c, MODEL_STAGE_LLM, &err), err);
+    LM_RIG_OK(checkpoint_check(r->c, STAGE_BIT(STAGE_LLM), &err), err);
     LM_RIG_OK(lm_open(o, r->c, &limits, &r->m, &err), err);
 }
 

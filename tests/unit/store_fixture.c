@@ -53,7 +53,7 @@ struct stored_job_meta fixture_meta(uint32_t unit_items)
 
     msg_recipe_init(&m.recipe);
     m.recipe.decode.max_new_tokens = 20;
-    m.nodes[0].stage = MSG_STAGE_ENCODE;
+    m.nodes[0].stage = STAGE_ENCODE;
     return m;
 }
 

@@ -28,7 +28,7 @@ static struct checkpoint *must_open(const char *dir)
 }
 
 /* Save, open, check; what the check says, or "" where it passes. */
-static const char *verdict(struct rewrite *r, enum model_stage stages)
+static const char *verdict(struct rewrite *r, unsigned stages)
 {
     static struct err err;
     struct checkpoint *c;
@@ -58,7 +58,7 @@ static void test_checkpoint_golden_and_demo_are_whole(void **state)
         struct checkpoint *c = must_open(dirs[i]);
         struct err err = {""};
 
-        if (checkpoint_check(c, MODEL_STAGE_ALL, &err) < 0)
+        if (checkpoint_check(c, STAGES_ALL, &err) < 0)
             fail_msg("%s", err.text);
         assert_int_equal(access(c->tokenizer_path, R_OK), 0);
         checkpoint_free(c);
@@ -103,23 +103,23 @@ static void test_checkpoint_missing_and_unknown_tensors_are_named(void **state)
 
     (void)state;
     rewrite_open(&r, OPT_A);
-    assert_string_equal(verdict(&r, MODEL_STAGE_ALL), "");
+    assert_string_equal(verdict(&r, STAGES_ALL), "");
     rewrite_copy(&r, "query_tokens", "qformer.surprise");
-    assert_says(verdict(&r, MODEL_STAGE_ALL), "qformer.surprise");
-    assert_string_equal(verdict(&r, MODEL_STAGE_QFORMER), ""); /* a worker looks at its own stage only */
+    assert_says(verdict(&r, STAGES_ALL), "qformer.surprise");
+    assert_string_equal(verdict(&r, STAGE_BIT(STAGE_QFORMER)), ""); /* a worker looks at its own stage only */
     rewrite_remove(&r, "qformer.surprise");
     rewrite_remove(&r, "qformer.encoder.layer.3.output_query.dense.bias");
-    assert_says(verdict(&r, MODEL_STAGE_ALL), "qformer.encoder.layer.3.output_query.dense.bias [96] is missing");
-    assert_says(verdict(&r, MODEL_STAGE_QFORMER), "qformer.encoder.layer.3.output_query.dense.bias");
-    assert_string_equal(verdict(&r, MODEL_STAGE_ENCODER), "");
-    assert_string_equal(verdict(&r, MODEL_STAGE_LLM), "");
+    assert_says(verdict(&r, STAGES_ALL), "qformer.encoder.layer.3.output_query.dense.bias [96] is missing");
+    assert_says(verdict(&r, STAGE_BIT(STAGE_QFORMER)), "qformer.encoder.layer.3.output_query.dense.bias");
+    assert_string_equal(verdict(&r, STAGE_BIT(STAGE_ENCODE)), "");
+    assert_string_equal(verdict(&r, STAGE_BIT(STAGE_LLM)), "");
     rewrite_remove(&r, "vision_model.embeddings.class_embedding");
     rewrite_remove(&r, "vision_model.post_layernorm.weight");
-    assert_says(verdict(&r, MODEL_STAGE_ENCODER), "class_embedding");
-    assert_null(strstr(verdict(&r, MODEL_STAGE_ENCODER), "post_layernorm"));
-    assert_says(verdict(&r, MODEL_STAGE_QFORMER), "post_layernorm");
+    assert_says(verdict(&r, STAGE_BIT(STAGE_ENCODE)), "class_embedding");
+    assert_null(strstr(verdict(&r, STAGE_BIT(STAGE_ENCODE)), "post_layernorm"));
+    assert_says(verdict(&r, STAGE_BIT(STAGE_QFORMER)), "post_layernorm");
     rewrite_remove(&r, "query_tokens");
-    assert_says(verdict(&r, MODEL_STAGE_ALL), "and 1 more");
+    assert_says(verdict(&r, STAGES_ALL), "and 1 more");
     rewrite_close(&r);
 }
 
@@ -135,7 +135,7 @@ static void test_checkpoint_wrong_shapes_are_named_with_both(void **state)
     t->tensor.n_dims = 2;
     t->tensor.shape[0] = 257;
     t->tensor.shape[1] = 176;
-    text = verdict(&r, MODEL_STAGE_ENCODER);
+    text = verdict(&r, STAGE_BIT(STAGE_ENCODE));
     assert_says(text, "vision_model.embeddings.position_embedding");
     assert_says(text, "[257, 176]");
     assert_says(text, "[1, 257, 176]");
@@ -150,8 +150,8 @@ static void test_checkpoint_config_that_disagrees_is_caught(void **state)
     rewrite_open(&r, OPT_A);
     rewrite_text(&r, "config.json", "\"num_hidden_layers\": 3,\n    \"pad_token_id\": 1",
                  "\"num_hidden_layers\": 2,\n    \"pad_token_id\": 1");
-    assert_says(verdict(&r, MODEL_STAGE_ALL), "language_model.model.decoder.layers.2.");
-    assert_string_equal(verdict(&r, MODEL_STAGE_ENCODER), "");
+    assert_says(verdict(&r, STAGES_ALL), "language_model.model.decoder.layers.2.");
+    assert_string_equal(verdict(&r, STAGE_BIT(STAGE_ENCODE)), "");
     rewrite_close(&r);
 }
 
@@ -165,7 +165,7 @@ static void test_checkpoint_head_of_its_own_is_used(void **state)
     rewrite_open(&r, OPT_A);
     rewrite_copy(&r, EMBED, HEAD);
     rewrite_touch(&r, HEAD);
-    assert_string_equal(verdict(&r, MODEL_STAGE_ALL), "");
+    assert_string_equal(verdict(&r, STAGES_ALL), "");
     c = must_open(r.dir);
     assert_int_equal(checkpoint_get_head(c, &head, NULL), 0);
     assert_int_equal(checkpoint_get_2d(c, EMBED, 704, 160, &embed, NULL), 0);
@@ -173,7 +173,7 @@ static void test_checkpoint_head_of_its_own_is_used(void **state)
     checkpoint_free(c);
     rewrite_find(&r, HEAD)->tensor.shape[0] = 352;
     rewrite_find(&r, HEAD)->size_bytes /= 2;
-    assert_says(verdict(&r, MODEL_STAGE_LLM), HEAD);
+    assert_says(verdict(&r, STAGE_BIT(STAGE_LLM)), HEAD);
     rewrite_close(&r);
 }
 
@@ -187,13 +187,13 @@ static void test_checkpoint_tied_head_stands_in_for_the_embedding(void **state)
     rewrite_open(&r, OPT_A);
     rewrite_copy(&r, EMBED, HEAD);
     rewrite_remove(&r, EMBED);
-    assert_string_equal(verdict(&r, MODEL_STAGE_ALL), "");
+    assert_string_equal(verdict(&r, STAGES_ALL), "");
     c = must_open(r.dir);
     assert_int_equal(checkpoint_get_2d(c, EMBED, 704, 160, &t, NULL), 0);
     checkpoint_drop(c, EMBED);
     checkpoint_free(c);
     rewrite_remove(&r, HEAD);
-    assert_says(verdict(&r, MODEL_STAGE_LLM), EMBED);
+    assert_says(verdict(&r, STAGE_BIT(STAGE_LLM)), EMBED);
     rewrite_close(&r);
 }
 
@@ -224,7 +224,7 @@ static void test_checkpoint_position_ids_are_known(void **state)
     assert_non_null(weights_find(&w, "qformer.encoder.layer.1.intermediate.dense.weight"));
     assert_null(weights_find(&w, "language_projection.weight"));
     s = weights_find(&w, "qformer.encoder.layer.0.crossattention.attention.key.weight");
-    assert_true(s->shape[0] == 4 && s->shape[1] == 8 && s->stage == MODEL_STAGE_QFORMER);
+    assert_true(s->shape[0] == 4 && s->shape[1] == 8 && s->stage == STAGE_QFORMER);
     weights_release(&w);
     weights_release(&w); /* twice is fine */
 }

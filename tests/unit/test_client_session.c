@@ -160,7 +160,7 @@ static void fill_open(struct msg_job_open *o)
     memset(o, 0, sizeof(*o));
     strcpy(o->path, "/x.lmdb");
     o->n_nodes = 1;
-    o->nodes[0].stage = MSG_STAGE_ENCODE;
+    o->nodes[0].stage = STAGE_ENCODE;
 }
 
 static void test_client_session_asks_and_is_answered(void **state)

@@ -13,7 +13,7 @@
 
 #include "local/daemons.h"
 
-static const struct plan_worker llm = {.stage = MSG_STAGE_LLM}, encoder = {.stage = MSG_STAGE_ENCODE};
+static const struct plan_worker llm = {.stage = STAGE_LLM}, encoder = {.stage = STAGE_ENCODE};
 static const struct place places[] = {{.worker = &encoder, .name = "encoder"}, {.worker = &llm, .name = "llm"}};
 
 static struct daemons two_workers(struct terminal *terminal)
@@ -47,17 +47,17 @@ static void test_daemons_forgive_as_many_deaths_as_isolation_explains(void **sta
         d.children[1].deaths_ms[d.children[1].n_deaths++] = 1000 + i;
         d.children[2].deaths_ms[d.children[2].n_deaths++] = 1000 + i;
     }
-    daemons_forgive(&d, MSG_STAGE_LLM, 3);
+    daemons_forgive(&d, STAGE_LLM, 3);
     assert_int_equal(n_counted(&d.children[2]), 1);
     assert_int_equal(d.children[2].deaths_ms[0], 1000); /* the latest are forgiven */
     assert_int_equal(n_counted(&d.children[1]), 4);
-    daemons_forgive(&d, MSG_STAGE_LLM, 3); /* nothing new */
+    daemons_forgive(&d, STAGE_LLM, 3); /* nothing new */
     assert_int_equal(n_counted(&d.children[2]), 1);
-    daemons_forgive(&d, MSG_STAGE_LLM, 1); /* another broker */
-    daemons_forgive(&d, MSG_STAGE_LLM, 3); /* one death is seen, one is still to be */
+    daemons_forgive(&d, STAGE_LLM, 1); /* another broker */
+    daemons_forgive(&d, STAGE_LLM, 3); /* one death is seen, one is still to be */
     assert_int_equal(n_counted(&d.children[2]), 0);
     d.children[2].deaths_ms[d.children[2].n_deaths++] = 2000;
-    daemons_forgive(&d, MSG_STAGE_LLM, 3);
+    daemons_forgive(&d, STAGE_LLM, 3);
     assert_int_equal(n_counted(&d.children[2]), 0);
 }
 

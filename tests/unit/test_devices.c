@@ -258,9 +258,9 @@ static void test_devices_given_library_is_believed(void **state)
 /* -- placement -- */
 
 static struct plan plan = {.n_workers = 3,
-                           .workers = {{.name = "encoder", .stage = MSG_STAGE_ENCODE, .gflop = 500, .bytes = 4e9},
-                                       {.name = "qformer", .stage = MSG_STAGE_QFORMER, .gflop = 13, .bytes = 1e9},
-                                       {.name = "llm", .stage = MSG_STAGE_LLM, .gflop = 900, .bytes = 15e9}}};
+                           .workers = {{.name = "encoder", .stage = STAGE_ENCODE, .gflop = 500, .bytes = 4e9},
+                                       {.name = "qformer", .stage = STAGE_QFORMER, .gflop = 13, .bytes = 1e9},
+                                       {.name = "llm", .stage = STAGE_LLM, .gflop = 900, .bytes = 15e9}}};
 static struct placement placement;
 
 static double sum_of_shares(const char *device)

@@ -129,7 +129,7 @@ static uint32_t import(const struct folder *f, const char *const *sources, int n
     msg_recipe_init(&meta.recipe);
     (void)msg_text_set(meta.program, sizeof(meta.program), "test");
     meta.recipe.decode.max_new_tokens = 20;
-    meta.nodes[0].stage = MSG_STAGE_LLM;
+    meta.nodes[0].stage = STAGE_LLM;
     feed_all(f, sources, n, 0, &fed);
     assert_string_equal(fed.keys, want);
     if (store_open(f->store, &options, &s, NULL, &err) < 0 || store_begin(s, &err) < 0)

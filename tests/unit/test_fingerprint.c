@@ -33,10 +33,9 @@ static struct prints prints_of(const char *dir)
 
     if (checkpoint_open(dir, &c, &err) < 0 || fingerprint_trunk(c, &p.f[0], &err) < 0 ||
         fingerprint_pixels(c, &p.f[1], &err) < 0 || fingerprint_qformer(c, &p.f[2], &err) < 0 ||
-        fingerprint_lm(c, &p.f[3], &err) < 0 ||
-        model_stage_fingerprint(c, MODEL_STAGE_ENCODER, DTYPE_F32, &p.f[4], &err) < 0 ||
-        model_stage_fingerprint(c, MODEL_STAGE_QFORMER, DTYPE_F32, &p.f[5], &err) < 0 ||
-        model_stage_fingerprint(c, MODEL_STAGE_LLM, DTYPE_F32, &p.f[6], &err) < 0)
+        fingerprint_lm(c, &p.f[3], &err) < 0 || stage_fingerprint(c, STAGE_ENCODE, DTYPE_F32, &p.f[4], &err) < 0 ||
+        stage_fingerprint(c, STAGE_QFORMER, DTYPE_F32, &p.f[5], &err) < 0 ||
+        stage_fingerprint(c, STAGE_LLM, DTYPE_F32, &p.f[6], &err) < 0)
         fail_msg("%s", err.text);
     checkpoint_free(c);
     return p;
@@ -178,7 +177,7 @@ static void test_fingerprint_stored_type_counts(void **state)
 /* A worker that rounds to bf16 computes something else. */
 static void test_fingerprint_of_a_stage_says_its_arithmetic(void **state)
 {
-    static const enum model_stage stages[] = {MODEL_STAGE_ENCODER, MODEL_STAGE_QFORMER, MODEL_STAGE_LLM};
+    static const enum stage stages[] = {STAGE_ENCODE, STAGE_QFORMER, STAGE_LLM};
     struct fingerprint fp32, bf16, fp8;
     struct checkpoint *c = NULL;
     struct err err = {""};
@@ -186,12 +185,12 @@ static void test_fingerprint_of_a_stage_says_its_arithmetic(void **state)
     (void)state;
     assert_int_equal(checkpoint_open(OPT_A, &c, &err), 0);
     for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_F32, &fp32, &err), 0);
-        assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_BF16, &bf16, &err), 0);
+        assert_int_equal(stage_fingerprint(c, stages[i], DTYPE_F32, &fp32, &err), 0);
+        assert_int_equal(stage_fingerprint(c, stages[i], DTYPE_BF16, &bf16, &err), 0);
         assert_false(fingerprint_equal(&fp32, &bf16));
-        assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_F8_E4M3, &fp8, &err), 0);
+        assert_int_equal(stage_fingerprint(c, stages[i], DTYPE_F8_E4M3, &fp8, &err), 0);
         assert_false(fingerprint_equal(&fp32, &fp8) || fingerprint_equal(&bf16, &fp8));
-        assert_int_equal(model_stage_fingerprint(c, stages[i], DTYPE_I32, &bf16, &err), -EINVAL);
+        assert_int_equal(stage_fingerprint(c, stages[i], DTYPE_I32, &bf16, &err), -EINVAL);
     }
     bf16 = fp8 = fp32;
     assert_int_equal(fingerprint_with_settings(&bf16, 0), 0);
@@ -236,10 +235,10 @@ static void test_fingerprint_of_an_incomplete_stage_is_refused(void **state)
     rewrite_remove(&r, "query_tokens");
     rewrite_save(&r, 1);
     assert_int_equal(checkpoint_open(r.dir, &c, &err), 0);
-    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_QFORMER, DTYPE_F32, &f, &err), -ENOENT);
+    assert_int_equal(stage_fingerprint(c, STAGE_QFORMER, DTYPE_F32, &f, &err), -ENOENT);
     assert_non_null(strstr(err.text, "query_tokens"));
-    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_ENCODER, DTYPE_F32, &f, &err), 0);
-    assert_int_equal(model_stage_fingerprint(c, MODEL_STAGE_ALL, DTYPE_F32, &f, &err), -EINVAL);
+    assert_int_equal(stage_fingerprint(c, STAGE_ENCODE, DTYPE_F32, &f, &err), 0);
+    assert_int_equal(stage_fingerprint(c, (enum stage)0, DTYPE_F32, &f, &err), -EINVAL);
     checkpoint_free(c);
     rewrite_close(&r);
 }

@@ -45,7 +45,7 @@ static void weights_of(const char *name, float *ret, size_t n)
 
 static bool is_stored(const struct weight_spec *s, const json_t *the_case)
 {
-    if (!(s->stage & MODEL_STAGE_LLM))
+    if (s->stage != STAGE_LLM)
         return false;
     return s->kind == WEIGHT_REQUIRED ||
            (s->kind == WEIGHT_OPTIONAL && json_is_true(json_object_get(the_case, "own_head")));

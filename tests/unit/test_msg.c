@@ -82,7 +82,7 @@ static void fill_workers_part(struct msg *m)
                                       .host = "node-1",
                                       .boot_nonce = 5,
                                       .pid = 4711,
-                                      .stage = MSG_STAGE_QFORMER,
+                                      .stage = STAGE_QFORMER,
                                       .device = "cuda:0",
                                       .dtype = DTYPE_F8_E4M3,
                                       .fingerprint = {16, "0123456789abcdef"},
@@ -131,7 +131,7 @@ static void fill_job_open(struct msg_job_open *o)
     fill_recipe(&o->recipe);
     o->n_nodes = 3;
     for (uint32_t i = 0; i < 3; i++)
-        o->nodes[i] = (struct msg_node){.stage = (enum msg_stage)(i + 1),
+        o->nodes[i] = (struct msg_node){.stage = (enum stage)(i + 1),
                                         .needs = i ? 1U << (i - 1) : 0,
                                         .fingerprint = {16, "fedcba9876543210"},
                                         .out_bytes = 4096 >> i,
@@ -158,12 +158,11 @@ static void fill_progress(struct msg_job_progress *p)
                                    .n_units_done = 5,
                                    .n_stages = 2,
                                    .text = "no room on the disk"};
-    p->stages[0] = (struct msg_stage_progress){MSG_STAGE_ENCODE, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 21, 22, 23, 24, 25};
-    p->stages[1] =
-        (struct msg_stage_progress){MSG_STAGE_LLM, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 31, 32, 33, 34, 35};
+    p->stages[0] = (struct msg_stage_progress){STAGE_ENCODE, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 21, 22, 23, 24, 25};
+    p->stages[1] = (struct msg_stage_progress){STAGE_LLM, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 31, 32, 33, 34, 35};
     p->n_given_up = 4;
     p->n_hung = 1;
-    p->hung[0] = (struct msg_hung_worker){"host", 77, MSG_STAGE_LLM, "it has fallen silent"};
+    p->hung[0] = (struct msg_hung_worker){"host", 77, STAGE_LLM, "it has fallen silent"};
     p->broker = (struct msg_broker_counters){41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51};
 }
 
@@ -499,7 +498,7 @@ struct bad_case {
         code;                       \
     }
 SPOIL(bad_version, m->version = 3)
-SPOIL(bad_stage, m->hello.stage = (enum msg_stage)9)
+SPOIL(bad_stage, m->hello.stage = (enum stage)9)
 SPOIL(bad_role, m->hello.role = (enum msg_role)0)
 SPOIL(bad_dtype, m->tensors[0].dtype = DTYPE_F8_E4M3)
 SPOIL(bad_fingerprint, m->hello.fingerprint.n_bytes = 15)

@@ -61,7 +61,7 @@ static void refused(const char *text, const char *model, const char *score_model
         fail_msg("\"%s\" does not say \"%s\"", err.text, says);
 }
 
-static void check_node(uint32_t i, enum msg_stage stage, uint32_t needs, uint32_t tasks, const char *model)
+static void check_node(uint32_t i, enum stage stage, uint32_t needs, uint32_t tasks, const char *model)
 {
     assert_true(i < plan.n_nodes);
     assert_int_equal(plan.nodes[i].stage, stage);
@@ -76,9 +76,9 @@ static void test_plan_caption_is_three_stages(void **state)
     (void)state;
     made("[caption]\n[precision]\nllm-dtype = bf16\n", OPT_DEMO, NULL);
     assert_int_equal(plan.n_nodes, 3);
-    check_node(0, MSG_STAGE_ENCODE, 0, 0, "blip2-opt-demo");
-    check_node(1, MSG_STAGE_QFORMER, 1, MSG_TASK_PROJECT, "blip2-opt-demo");
-    check_node(2, MSG_STAGE_LLM, 2, 0, "blip2-opt-demo");
+    check_node(0, STAGE_ENCODE, 0, 0, "blip2-opt-demo");
+    check_node(1, STAGE_QFORMER, 1, MSG_TASK_PROJECT, "blip2-opt-demo");
+    check_node(2, STAGE_LLM, 2, 0, "blip2-opt-demo");
     assert_int_equal(plan.n_workers, 3);
     assert_int_equal(plan.workers[0].dtype, DTYPE_F32);
     assert_int_equal(plan.workers[2].dtype, DTYPE_BF16);
@@ -97,18 +97,18 @@ static void test_plan_trunk_is_shared_exactly_when_it_is_the_same(void **state)
     (void)state;
     made("[caption]\n[score]\n", OPT_C, ITM_C); /* differ in post_layernorm alone */
     assert_int_equal(plan.n_nodes, 4);
-    check_node(0, MSG_STAGE_ENCODE, 0, 0, "opt_c");
-    check_node(1, MSG_STAGE_QFORMER, 1, MSG_TASK_PROJECT, "opt_c");
-    check_node(2, MSG_STAGE_LLM, 2, 0, "opt_c");
-    check_node(3, MSG_STAGE_QFORMER, 1 | 4, MSG_TASK_SCORE, "itm_c");
+    check_node(0, STAGE_ENCODE, 0, 0, "opt_c");
+    check_node(1, STAGE_QFORMER, 1, MSG_TASK_PROJECT, "opt_c");
+    check_node(2, STAGE_LLM, 2, 0, "opt_c");
+    check_node(3, STAGE_QFORMER, 1 | 4, MSG_TASK_SCORE, "itm_c");
     assert_int_equal(plan.n_workers, 4);
     assert_int_equal(plan.nodes[3].out_bytes, 0);
     assert_string_equal(plan.recipe.score_model, "itm_c");
 
     made("[caption]\n[score]\n", OPT_A, ITM_C);
     assert_int_equal(plan.n_nodes, 5);
-    check_node(3, MSG_STAGE_ENCODE, 0, 0, "itm_c");
-    check_node(4, MSG_STAGE_QFORMER, 4 | 8, MSG_TASK_SCORE, "itm_c");
+    check_node(3, STAGE_ENCODE, 0, 0, "itm_c");
+    check_node(4, STAGE_QFORMER, 4 | 8, MSG_TASK_SCORE, "itm_c");
     assert_int_equal(plan.n_workers, 5);
     assert_string_equal(plan.workers[3].name, "score-encoder");
     assert_string_equal(plan.workers[4].name, "score-qformer");
@@ -124,22 +124,22 @@ static void test_plan_embeddings_come_from_the_scorer_if_there_is_one(void **sta
     (void)state;
     made("[caption]\n[embed]\nembed = query\nembed = cls\n", OPT_C, NULL);
     assert_int_equal(plan.n_nodes, 3);
-    check_node(1, MSG_STAGE_QFORMER, 1, MSG_TASK_PROJECT | MSG_TASK_QUERY | MSG_TASK_CLS, "opt_c");
+    check_node(1, STAGE_QFORMER, 1, MSG_TASK_PROJECT | MSG_TASK_QUERY | MSG_TASK_CLS, "opt_c");
     made("[caption]\n[embed]\nembed = query\nembed = itc\n", OPT_C, ITM_C);
     assert_int_equal(plan.n_nodes, 4);
-    check_node(1, MSG_STAGE_QFORMER, 1, MSG_TASK_PROJECT, "opt_c");
-    check_node(3, MSG_STAGE_QFORMER, 1, MSG_TASK_QUERY | MSG_TASK_ITC, "itm_c"); /* needs no captions */
+    check_node(1, STAGE_QFORMER, 1, MSG_TASK_PROJECT, "opt_c");
+    check_node(3, STAGE_QFORMER, 1, MSG_TASK_QUERY | MSG_TASK_ITC, "itm_c"); /* needs no captions */
     made("[caption]\n[embed]\nembed = itc_text:fp16\n", OPT_C, ITM_C);
-    check_node(3, MSG_STAGE_QFORMER, 1 | 4, MSG_TASK_ITC_TEXT, "itm_c");
+    check_node(3, STAGE_QFORMER, 1 | 4, MSG_TASK_ITC_TEXT, "itm_c");
     made("[caption]\n", OPT_C, ITM_C); /* nothing for it to do */
     assert_int_equal(plan.n_nodes, 3);
     made("[embed]\nembed = query\n", OPT_C, NULL); /* a captioner's Q-Former will do */
     assert_int_equal(plan.n_nodes, 2);
-    check_node(1, MSG_STAGE_QFORMER, 1, MSG_TASK_QUERY, "opt_c");
+    check_node(1, STAGE_QFORMER, 1, MSG_TASK_QUERY, "opt_c");
     assert_int_equal(plan.recipe.decode.max_new_tokens, 0);
     made("[score]\ntext-field = caption\n[embed]\nembed = itc\n", ITM_C, NULL);
     assert_int_equal(plan.n_nodes, 2);
-    check_node(1, MSG_STAGE_QFORMER, 1, MSG_TASK_SCORE | MSG_TASK_ITC, "itm_c");
+    check_node(1, STAGE_QFORMER, 1, MSG_TASK_SCORE | MSG_TASK_ITC, "itm_c");
     assert_int_equal(plan.n_fields, 1);
     assert_true(plan.fields[0].needed);
     made("[score]\ntext-field = caption\n", NULL, ITM_C); /* under the other name */

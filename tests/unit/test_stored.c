@@ -34,8 +34,8 @@ static void meta_example(struct stored_job_meta *m)
     msg_recipe_init(&m->recipe);
     (void)msg_text_set(m->recipe.model, sizeof(m->recipe.model), "demo");
     m->recipe.dtype_llm = DTYPE_BF16;
-    m->nodes[0] = (struct msg_node){.stage = MSG_STAGE_ENCODE, .fingerprint = {16, "0123456789abcdef"}, .out_bytes = 9};
-    m->nodes[1] = (struct msg_node){.stage = MSG_STAGE_LLM, .needs = 1, .model = "m"};
+    m->nodes[0] = (struct msg_node){.stage = STAGE_ENCODE, .fingerprint = {16, "0123456789abcdef"}, .out_bytes = 9};
+    m->nodes[1] = (struct msg_node){.stage = STAGE_LLM, .needs = 1, .model = "m"};
 }
 
 static void test_stored_manifest_unit_comes_back(void **state)

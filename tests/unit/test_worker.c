@@ -88,7 +88,7 @@ static void test_worker_keys_that_do_not_fit_are_refused(void **state)
     refused(CONF({"memory_share", "nan"}), "0.05 to 1");
 }
 
-static void sizes(struct worker_conf conf, enum model_stage stage, int batch, uint32_t window)
+static void sizes(struct worker_conf conf, enum stage stage, int batch, uint32_t window)
 {
     struct worker w = {0};
 
@@ -100,13 +100,13 @@ static void sizes(struct worker_conf conf, enum model_stage stage, int batch, ui
 static void test_worker_sizes_follow_the_device(void **state)
 {
     (void)state;
-    sizes(CONF({"device", "null"}), MODEL_STAGE_QFORMER, 16, 128);
-    sizes(CONF({"device", "cpu"}), MODEL_STAGE_ENCODER, 16, 128);
-    sizes(CONF({"device", "cpu"}), MODEL_STAGE_LLM, 64, 256);
-    sizes(CONF({"device", "cuda:0"}), MODEL_STAGE_ENCODER, 256, 1024);
-    sizes(CONF({"device", "cuda:0"}), MODEL_STAGE_LLM, 0, 256);
-    sizes(CONF({"batch", "100"}), MODEL_STAGE_ENCODER, 100, 200);
-    sizes(CONF({"batch", "100"}, {"window_items", "7"}), MODEL_STAGE_ENCODER, 100, 7);
+    sizes(CONF({"device", "null"}), STAGE_QFORMER, 16, 128);
+    sizes(CONF({"device", "cpu"}), STAGE_ENCODE, 16, 128);
+    sizes(CONF({"device", "cpu"}), STAGE_LLM, 64, 256);
+    sizes(CONF({"device", "cuda:0"}), STAGE_ENCODE, 256, 1024);
+    sizes(CONF({"device", "cuda:0"}), STAGE_LLM, 0, 256);
+    sizes(CONF({"batch", "100"}), STAGE_ENCODE, 100, 200);
+    sizes(CONF({"batch", "100"}, {"window_items", "7"}), STAGE_ENCODE, 100, 7);
 }
 
 static void test_worker_tensors_are_of_the_activations_type(void **state)
@@ -121,7 +121,7 @@ static void test_worker_tensors_are_of_the_activations_type(void **state)
         struct worker_conf c = CONF({"device", "null"}, {"dtype", cases[i].dtype});
         struct worker w = {0};
 
-        worker_init(&w, &c, MODEL_STAGE_ENCODER);
+        worker_init(&w, &c, STAGE_ENCODE);
         assert_int_equal(worker_tensor_dtype(&w), cases[i].want);
     }
 }

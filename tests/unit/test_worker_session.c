@@ -75,7 +75,7 @@ static void note_alive(void)
 static void start_worker(struct fixture *f)
 {
     struct worker_session_conf conf = {.endpoint = f->endpoint,
-                                       .stage = MSG_STAGE_QFORMER,
+                                       .stage = STAGE_QFORMER,
                                        .device = "null",
                                        .dtype = DTYPE_F8_E4M3, /* of a stage, though of no tensor */
                                        .model = "demo",
@@ -265,7 +265,7 @@ static void test_worker_session_hello_says_who_it_is(void **state)
     start_worker(f);
     m = hear(f, MSG_HELLO);
     assert_int_equal(m->hello.role, MSG_ROLE_WORKER);
-    assert_int_equal(m->hello.stage, MSG_STAGE_QFORMER);
+    assert_int_equal(m->hello.stage, STAGE_QFORMER);
     assert_string_equal(m->hello.device, "null");
     assert_int_equal(m->hello.dtype, DTYPE_F8_E4M3);
     assert_string_equal(m->hello.model, "demo");
