@@ -52,6 +52,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/fingerprint.h"
 #include "base/stage.h"
 #include "broker/core_bugs.h"
 
@@ -64,7 +65,6 @@ enum {
     CORE_MAX_NODES = 8,
     CORE_MAX_UNIT_ITEMS = 1024, /* items of one unit */
     CORE_MASK_WORDS = CORE_MAX_UNIT_ITEMS / 64,
-    CORE_FINGERPRINT_BYTES = 16,
     CORE_CODE_BYTES = 32,  /* longest kept failure code, NUL included */
     CORE_TEXT_BYTES = 256, /* longest kept failure text, NUL included */
     CORE_SHARE_ITEMS = 100 /* a share of failures is looked at from so many finished items on */
@@ -102,7 +102,7 @@ struct core_node {
     uint32_t needs;     /* bit i: consumes the output of node i, i < this node; 0: a first node */
     uint64_t out_bytes; /* tensor bytes an item leaves behind; at most 2^40. 0: rows alone */
     uint64_t row_bytes; /* what an item's kept rows will take, as far as known; results correct it upwards */
-    uint8_t fingerprint[CORE_FINGERPRINT_BYTES]; /* of the workers that may run it; all zero: any of the stage */
+    struct fingerprint fingerprint; /* of the workers that may run it; none: any of the stage */
 };
 
 /* Most tensor bytes that one item may keep alive at once on its way through the graph, a finished node's output and
@@ -188,7 +188,7 @@ struct core_event {
             uint64_t host;  /* hash of the host's name: where tensors are near */
             uint64_t nonce; /* of the process: (host, nonce) known under another peer: that one is replaced */
             enum stage stage;
-            uint8_t fingerprint[CORE_FINGERPRINT_BYTES]; /* all zero: computes nothing in particular (null device) */
+            struct fingerprint fingerprint; /* none: device null */
             uint32_t window_items;
             uint64_t window_bytes; /* of input tensors */
             uint64_t epoch;        /* of the leases that it holds; 0: it does not say which */

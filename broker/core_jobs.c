@@ -19,15 +19,13 @@ void core_job_touch(struct core_job *j)
 
 static void prepare_nodes(struct core_job *j, const struct core_node *nodes)
 {
-    static const uint8_t zero[CORE_FINGERPRINT_BYTES];
-
     for (uint32_t i = 0; i < j->n_nodes; i++) {
         struct core_job_node *n = &j->nodes[i];
 
         n->spec = nodes[i];
         n->row_bytes = nodes[i].row_bytes;
         j->row_bytes += n->row_bytes;
-        n->any_fingerprint = memcmp(n->spec.fingerprint, zero, sizeof(zero)) == 0;
+        n->any_fingerprint = fingerprint_is_none(&n->spec.fingerprint);
         for (uint32_t k = 0; k < i; k++) {
             if (!(n->spec.needs >> k & 1))
                 continue;

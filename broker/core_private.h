@@ -165,7 +165,7 @@ struct core_job {
 /* Workers of one stage that compute the same. */
 struct core_pool {
     enum stage stage;
-    uint8_t fingerprint[CORE_FINGERPRINT_BYTES];
+    struct fingerprint fingerprint;
     uint64_t serial;
     uint32_t n_workers, n_good;   /* good: in good standing */
     struct core_heap room;        /* workers that may get more, the emptiest first */

@@ -67,7 +67,7 @@ bool core_pool_matches(const struct core *c, const struct core_pool *p, const st
 {
     return p->stage == n->spec.stage &&
            (n->any_fingerprint || (n->spec.needs && core_planted(c, CORE_BUG_FINGERPRINT_AT_FIRST_NODE)) ||
-            memcmp(p->fingerprint, n->spec.fingerprint, CORE_FINGERPRINT_BYTES) == 0);
+            fingerprint_equal(&p->fingerprint, &n->spec.fingerprint));
 }
 
 static bool may_start(const struct core_job *j)

@@ -66,12 +66,12 @@ static void set_window(struct core_worker *w, struct core *c, uint32_t items, ui
 
 /* -- pools --------------------------------------------------------------------------------------------------------- */
 
-static struct core_pool *pool_get(struct core *c, uint32_t stage, const uint8_t *fingerprint)
+static struct core_pool *pool_get(struct core *c, uint32_t stage, const struct fingerprint *fingerprint)
 {
     struct core_pool *p;
 
     for (uint32_t i = 0; i < c->n_pools; i++)
-        if (c->pools[i]->stage == stage && memcmp(c->pools[i]->fingerprint, fingerprint, CORE_FINGERPRINT_BYTES) == 0)
+        if (c->pools[i]->stage == stage && fingerprint_equal(&c->pools[i]->fingerprint, fingerprint))
             return c->pools[i];
     if (c->n_pools == c->limits.max_pools && (!core_planted(c, CORE_BUG_KINDS_WITHOUT_LIMIT) || c->n_pools == 64))
         return NULL;
@@ -82,7 +82,7 @@ static struct core_pool *pool_get(struct core *c, uint32_t stage, const uint8_t 
     }
     p->stage = stage;
     p->serial = ++c->next_pool_serial;
-    memcpy(p->fingerprint, fingerprint, CORE_FINGERPRINT_BYTES);
+    p->fingerprint = *fingerprint;
     return c->pools[c->n_pools++] = p;
 }
 
@@ -249,18 +249,13 @@ void core_refuse(struct core *c, uint64_t peer, enum core_refuse_reason reason, 
     a->refuse.text = copy;
 }
 
-static void hex(const uint8_t *bytes, char ret[2 * CORE_FINGERPRINT_BYTES + 1])
-{
-    for (int i = 0; i < CORE_FINGERPRINT_BYTES; i++)
-        snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
-}
-
 /* True: there are jobs with nodes of this stage, and none of them wants such a worker. */
-static bool is_unwanted(struct core *c, uint32_t stage, const uint8_t *fingerprint, char *text, size_t text_bytes)
+static bool is_unwanted(struct core *c, uint32_t stage, const struct fingerprint *fingerprint, char *text,
+                        size_t text_bytes)
 {
     const struct core_job_node *wanted = NULL;
     const struct core_job *wanted_by = NULL;
-    char want[2 * CORE_FINGERPRINT_BYTES + 1], have[2 * CORE_FINGERPRINT_BYTES + 1];
+    char want[FINGERPRINT_HEX_SIZE], have[FINGERPRINT_HEX_SIZE];
 
     for (uint32_t i = 0; i < c->n_jobs; i++)
         for (uint32_t k = 0; k < c->jobs[i]->n_nodes && !c->jobs[i]->closing; k++) {
@@ -268,17 +263,16 @@ static bool is_unwanted(struct core *c, uint32_t stage, const uint8_t *fingerpri
 
             if (n->spec.stage != stage)
                 continue;
-            if (n->any_fingerprint || memcmp(n->spec.fingerprint, fingerprint, CORE_FINGERPRINT_BYTES) == 0)
+            if (n->any_fingerprint || fingerprint_equal(&n->spec.fingerprint, fingerprint))
                 return false;
             wanted = n;
             wanted_by = c->jobs[i];
         }
     if (!wanted)
         return false;
-    hex(wanted->spec.fingerprint, want);
-    hex(fingerprint, have);
     snprintf(text, text_bytes, "stage %u: job %llu wants model %s, this worker computes %s", stage,
-             (unsigned long long)wanted_by->id, want, have);
+             (unsigned long long)wanted_by->id, fingerprint_to_hex(&wanted->spec.fingerprint, want),
+             fingerprint_is_none(fingerprint) ? "none" : fingerprint_to_hex(fingerprint, have));
     return true;
 }
 
@@ -320,8 +314,7 @@ static struct core_worker *add_worker(struct core *c, const struct core_event *e
 
 static bool is_of(const struct core_worker *w, const struct core_event *e)
 {
-    return w->pool->stage == e->hello.stage &&
-           memcmp(w->pool->fingerprint, e->hello.fingerprint, CORE_FINGERPRINT_BYTES) == 0;
+    return w->pool->stage == e->hello.stage && fingerprint_equal(&w->pool->fingerprint, &e->hello.fingerprint);
 }
 
 /* The peer's own earlier HELLO, or the process's under another connection. NULL: none that stays. */
@@ -370,12 +363,12 @@ void core_worker_hello(struct core *c, const struct core_event *e)
             return;
         }
         if (!core_planted(c, CORE_BUG_FINGERPRINT_NOT_ASKED) &&
-            is_unwanted(c, e->hello.stage, e->hello.fingerprint, text, sizeof(text))) {
+            is_unwanted(c, e->hello.stage, &e->hello.fingerprint, text, sizeof(text))) {
             core_refuse(c, e->hello.peer, CORE_REFUSE_MODEL, text);
             return;
         }
         pool = c->workers_by_peer.n < c->limits.max_workers || core_planted(c, CORE_BUG_WORKERS_WITHOUT_LIMIT)
-                   ? pool_get(c, e->hello.stage, e->hello.fingerprint)
+                   ? pool_get(c, e->hello.stage, &e->hello.fingerprint)
                    : NULL;
         if (!pool) {
             core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many kinds of them");

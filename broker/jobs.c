@@ -71,13 +71,12 @@ static uint64_t row_bytes_of(const struct msg_recipe *r, const struct msg_node *
 
 static void nodes_to_core(const struct msg_job_open *open, struct core_node *ret)
 {
-    for (uint32_t i = 0; i < open->n_nodes; i++) {
+    for (uint32_t i = 0; i < open->n_nodes; i++)
         ret[i] = (struct core_node){.stage = open->nodes[i].stage,
                                     .needs = open->nodes[i].needs,
+                                    .fingerprint = open->nodes[i].fingerprint,
                                     .out_bytes = open->nodes[i].out_bytes,
                                     .row_bytes = row_bytes_of(&open->recipe, &open->nodes[i])};
-        memcpy(ret[i].fingerprint, open->nodes[i].fingerprint.bytes, sizeof(ret[i].fingerprint));
-    }
 }
 
 static bool refuse_if_different(struct broker *b, uint64_t peer, uint64_t seq, const struct msg_job_open *open,

@@ -69,7 +69,7 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
     p->hello_pid = h->pid;
     if (h->role == MSG_ROLE_WORKER) {
         p->pid = broker_lost_pid(h);
-        memcpy(event.hello.fingerprint, h->fingerprint.bytes, sizeof(event.hello.fingerprint));
+        event.hello.fingerprint = h->fingerprint;
         log_info("event=worker_hello peer=%llu stage=%s host=%s pid=%u device=%s dtype=%s model=%s",
                  (unsigned long long)p->number, stage_name(h->stage), h->host, h->pid, h->device, dtype_word(h->dtype),
                  h->model);

@@ -35,7 +35,7 @@ struct broker_peer {
     enum msg_role role; /* 0: has not said HELLO */
     enum stage stage;
     enum dtype dtype;
-    struct msg_fingerprint fingerprint;
+    struct fingerprint fingerprint;
     char model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];
     uint32_t hello_pid;          /* of the process, as it says */
     char benched[MSG_TEXT_SIZE]; /* why; "": it is not */

@@ -16,10 +16,10 @@ static enum dtype dtype_of(const struct msg_recipe *r, enum stage stage)
 }
 
 /* The first digits tell fingerprints apart. */
-static const char *short_hex(const struct msg_fingerprint *f, char ret[9])
+static const char *short_hex(const struct fingerprint *f, char ret[9])
 {
     (void)snprintf(ret, 9, "%02x%02x%02x%02x", f->bytes[0], f->bytes[1], f->bytes[2], f->bytes[3]);
-    return f->n_bytes ? ret : "none";
+    return fingerprint_is_none(f) ? "none" : ret;
 }
 
 /* Connected workers of the node's stage. */
@@ -39,7 +39,7 @@ static struct crew crew_of(const struct broker *b, const struct msg_node *node)
         if (!p || p->role != MSG_ROLE_WORKER || p->stage != node->stage)
             continue;
         crew.n++;
-        if (node->fingerprint.n_bytes && !msg_fingerprint_equal(&p->fingerprint, &node->fingerprint)) {
+        if (!fingerprint_is_none(&node->fingerprint) && !fingerprint_equal(&p->fingerprint, &node->fingerprint)) {
             crew.other = p;
             continue;
         }

@@ -50,14 +50,6 @@ static char *size_text(uint64_t bytes, char ret[32])
     return ret;
 }
 
-static char *hex_text(const struct msg_fingerprint *f, char ret[2 * MSG_FINGERPRINT_BYTES + 1])
-{
-    ret[0] = '\0';
-    for (unsigned i = 0; i < f->n_bytes; i++)
-        (void)snprintf(ret + 2 * i, 3, "%02x", f->bytes[i]);
-    return ret;
-}
-
 /* One row for each number that occurs, between the first and the last that do. */
 static void print_histogram(const char *what, const uint64_t bins[STATS_BINS], uint64_t sum, uint64_t n)
 {
@@ -147,7 +139,7 @@ static void print_decode(const struct msg_decode *d)
 
 static void print_made(const struct stored_job_meta *m)
 {
-    char when[64] = "?", hex[2 * MSG_FINGERPRINT_BYTES + 1], source[256], prompt[256];
+    char when[64] = "?", hex[FINGERPRINT_HEX_SIZE], source[256], prompt[256];
     time_t t = (time_t)(m->created_ms / 1000);
     struct tm tm;
 
@@ -174,7 +166,8 @@ static void print_made(const struct stored_job_meta *m)
                m->recipe.grey16_high_byte ? "16-bit grey by its upper byte" : "");
     for (uint32_t i = 0; i < m->n_nodes; i++)
         printf("%s %-8s%s\n", i ? "        " : "stages  ", stage_name(m->nodes[i].stage),
-               m->nodes[i].fingerprint.n_bytes ? hex_text(&m->nodes[i].fingerprint, hex) : "any worker");
+               fingerprint_is_none(&m->nodes[i].fingerprint) ? "any worker"
+                                                             : fingerprint_to_hex(&m->nodes[i].fingerprint, hex));
 }
 
 static void print_words(const struct stats *s, const struct stored_job_meta *m, const char *store)
@@ -258,7 +251,7 @@ static json_t *json_scores(const struct stats *s)
 
 static json_t *json_made(const struct stored_job_meta *m)
 {
-    char hex[2 * MSG_FINGERPRINT_BYTES + 1];
+    char hex[FINGERPRINT_HEX_SIZE];
     json_t *stages = json_array();
     json_t *prompts = json_array();
 
@@ -268,7 +261,7 @@ static json_t *json_made(const struct stored_job_meta *m)
     for (uint32_t i = 0; i < m->n_nodes; i++)
         (void)json_array_append_new(stages, json_pack("{s:s, s:s, s:s}", "stage", stage_name(m->nodes[i].stage),
                                                       "model", m->nodes[i].model, "fingerprint",
-                                                      hex_text(&m->nodes[i].fingerprint, hex)));
+                                                      fingerprint_to_hex(&m->nodes[i].fingerprint, hex)));
     return json_pack("{s:s, s:s*, s:o*, s:I, s:s, s:I, s:o}", "recipe", m->recipe.name, "model", m->recipe.model,
                      "prompts", prompts, "max_new_tokens", (json_int_t)m->recipe.decode.max_new_tokens, "program",
                      m->program, "created_ms", (json_int_t)m->created_ms, "stages", stages);

@@ -135,7 +135,7 @@ static json_t *node_json(const struct plan *p, uint32_t node)
     const struct msg_node *n = &p->nodes[node];
     const struct plan_worker *w = worker_of(p, node);
     json_t *needs = json_array(), *gives = json_array();
-    char hex[2 * MSG_FINGERPRINT_BYTES + 1] = "";
+    char hex[FINGERPRINT_HEX_SIZE];
 
     for (uint32_t i = 0; i < node; i++)
         if (n->needs >> i & 1)
@@ -143,12 +143,10 @@ static json_t *node_json(const struct plan *p, uint32_t node)
     for (int i = 0; i < N_TASKS; i++)
         if (n->tasks & tasks[i].bit)
             (void)json_array_append_new(gives, json_string(tasks[i].name));
-    for (int i = 0; i < n->fingerprint.n_bytes; i++)
-        (void)snprintf(hex + 2 * i, 3, "%02x", n->fingerprint.bytes[i]);
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I}", "stage", stage_name(n->stage), "worker",
-                     w ? w->name : "", "model", n->model, "fingerprint", hex, "dtype",
-                     w && w->dtype ? dtype_word(w->dtype) : "fp32", "needs", needs, "gives", gives, "out_bytes",
-                     (json_int_t)n->out_bytes);
+                     w ? w->name : "", "model", n->model, "fingerprint", fingerprint_to_hex(&n->fingerprint, hex),
+                     "dtype", w && w->dtype ? dtype_word(w->dtype) : "fp32", "needs", needs, "gives", gives,
+                     "out_bytes", (json_int_t)n->out_bytes);
 }
 
 static json_t *place_json(const struct place *at)

@@ -313,37 +313,3 @@ int fingerprint_with_settings(struct fingerprint *f, unsigned settings)
     end(&h, f);
     return rc;
 }
-
-bool fingerprint_equal(const struct fingerprint *a, const struct fingerprint *b)
-{
-    return memcmp(a->bytes, b->bytes, FINGERPRINT_BYTES) == 0;
-}
-
-char *fingerprint_to_hex(const struct fingerprint *f, char hex[FINGERPRINT_HEX_SIZE])
-{
-    for (int i = 0; i < FINGERPRINT_BYTES; i++)
-        (void)snprintf(hex + 2 * i, 3, "%02x", f->bytes[i]);
-    return hex;
-}
-
-static int digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-int fingerprint_from_hex(const char *hex, struct fingerprint *ret)
-{
-    struct fingerprint f;
-
-    if (strlen(hex) != 2 * (size_t)FINGERPRINT_BYTES)
-        return -EINVAL;
-    for (int i = 0; i < FINGERPRINT_BYTES; i++) {
-        int high = digit(hex[2 * i]), low = digit(hex[2 * i + 1]);
-
-        if (high < 0 || low < 0)
-            return -EINVAL;
-        f.bytes[i] = (uint8_t)(high << 4 | low);
-    }
-    *ret = f;
-    return 0;
-}

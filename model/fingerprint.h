@@ -9,17 +9,8 @@
 #define BLIPLINE_MODEL_FINGERPRINT_H
 
 #include "base/err.h"
+#include "base/fingerprint.h"
 #include "model/checkpoint.h"
-
-#include <stdbool.h>
-#include <stdint.h>
-
-#define FINGERPRINT_BYTES 16
-#define FINGERPRINT_HEX_SIZE 33 /* with the NUL */
-
-struct fingerprint {
-    uint8_t bytes[FINGERPRINT_BYTES]; /* canonical (big-endian) form of xxh3-128 */
-};
 
 /* Vision weights without post_layernorm, and vision numbers: captioner and scorer share a pass when these agree. */
 int fingerprint_trunk(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
@@ -39,10 +30,5 @@ int stage_fingerprint(const struct checkpoint *c, enum stage stage, enum dtype d
  * stage's; none leave it. -ENOMEM. */
 enum { MODEL_EXIF_ORIENTATION = 1, MODEL_GREY16_HIGH_BYTE = 2 };
 int fingerprint_with_settings(struct fingerprint *f, unsigned settings) CHECK_RESULT;
-
-bool fingerprint_equal(const struct fingerprint *a, const struct fingerprint *b);
-/* 32 lower-case hex digits; returns hex. */
-char *fingerprint_to_hex(const struct fingerprint *f, char hex[FINGERPRINT_HEX_SIZE]);
-int fingerprint_from_hex(const char *hex, struct fingerprint *ret) CHECK_RESULT; /* -EINVAL */
 
 #endif

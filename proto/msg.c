@@ -110,11 +110,6 @@ const char *msg_job_state_name(enum msg_job_state state)
     return NAME_OF(names, state);
 }
 
-bool msg_fingerprint_equal(const struct msg_fingerprint *a, const struct msg_fingerprint *b)
-{
-    return a->n_bytes == b->n_bytes && memcmp(a->bytes, b->bytes, a->n_bytes) == 0;
-}
-
 bool msg_text_set(char *dst, size_t dst_size, const char *text)
 {
     size_t n = strnlen(text, dst_size);

@@ -16,6 +16,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/fingerprint.h"
 #include "base/stage.h"
 #include "proto/recipe.h"
 
@@ -38,8 +39,7 @@ enum {
     MSG_MAX_NODES = 8,            /* of one job's stage graph */
     MSG_MAX_STAGES = 8,           /* of one progress answer */
     MSG_MAX_HUNG = 8,             /* of one progress answer */
-    MSG_FINGERPRINT_BYTES = 16,
-    MSG_CODE_SIZE = 32, /* one word of [a-z0-9_-] */
+    MSG_CODE_SIZE = 32,           /* one word of [a-z0-9_-] */
     MSG_TEXT_SIZE = 1024,
     MSG_PATH_SIZE = 4096,
     MSG_MAX_SELECTION_BYTES = MSG_MAX_UNIT_ITEMS / 8,
@@ -112,12 +112,6 @@ enum msg_job_state {
     MSG_JOB_PAUSED, /* failures surged */
 };
 
-/* n_bytes is 16, or 0 for "none" (null workers; a node that any worker may run). */
-struct msg_fingerprint {
-    uint8_t n_bytes;
-    uint8_t bytes[MSG_FINGERPRINT_BYTES];
-};
-
 struct msg_tensor {
     enum dtype dtype;
     uint32_t n_dims;
@@ -150,7 +144,7 @@ struct msg_hello {
     enum stage stage;
     char device[MSG_NAME_SIZE];
     enum dtype dtype;
-    struct msg_fingerprint fingerprint;
+    struct fingerprint fingerprint;
     char model[MSG_NAME_SIZE];
     uint32_t window_items;
     uint64_t window_bytes;
@@ -225,7 +219,7 @@ struct msg_heartbeat {
 struct msg_node {
     enum stage stage;
     uint32_t needs; /* bit i: needs the output of node i; only bits below the node's own number */
-    struct msg_fingerprint fingerprint;
+    struct fingerprint fingerprint;
     uint64_t out_bytes;
     char model[MSG_NAME_SIZE];
     uint32_t tasks; /* enum msg_task */
@@ -351,7 +345,6 @@ const char *msg_type_name(enum msg_type type);             /* "hello"; "?" for n
 enum msg_task msg_embedding_task(enum msg_embedding kind); /* what a node does that gives it */
 const char *msg_reason_name(enum msg_reason reason);       /* "version", "model", ...; "?" */
 const char *msg_job_state_name(enum msg_job_state state);
-bool msg_fingerprint_equal(const struct msg_fingerprint *a, const struct msg_fingerprint *b);
 
 /* Copy text into an array of the structs above; what does not fit is cut off. Returns false when it was cut. */
 bool msg_text_set(char *dst, size_t dst_size, const char *text);

@@ -24,13 +24,6 @@ int msg_check_code(const char *code, struct err *err)
     return 0;
 }
 
-static int check_fingerprint(const struct msg_fingerprint *f, struct err *err)
-{
-    if (f->n_bytes != 0 && f->n_bytes != MSG_FINGERPRINT_BYTES)
-        return err_set(err, -EBADMSG, "fingerprint of %u bytes, not 16 or none", f->n_bytes);
-    return 0;
-}
-
 static int check_frames(const struct msg_tensor *t, uint64_t bytes, struct err *err)
 {
     uint64_t least = (bytes + MSG_MAX_TENSOR_FRAME_BYTES - 1) / MSG_MAX_TENSOR_FRAME_BYTES;
@@ -120,10 +113,6 @@ int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *
     if (n_nodes == 0 || n_nodes > MSG_MAX_NODES)
         return err_set(err, -EBADMSG, "%u nodes, not 1 to %d", n_nodes, MSG_MAX_NODES);
     for (uint32_t i = 0; i < n_nodes; i++) {
-        int rc = check_fingerprint(&nodes[i].fingerprint, err);
-
-        if (rc < 0)
-            return rc;
         if (!stage_known(nodes[i].stage))
             return err_set(err, -EBADMSG, "node %u: stage %d is none", i, (int)nodes[i].stage);
         if (nodes[i].needs >> i)
@@ -155,7 +144,7 @@ static int check_hello(const struct msg_hello *h, struct err *err)
         return err_set(err, -EBADMSG, "hello: a window of %u items", h->window_items);
     if (h->n_lease_ids > MSG_MAX_LEASE_IDS || (h->n_lease_ids && h->epoch == 0))
         return err_set(err, -EBADMSG, "hello: %u leases of epoch %llu", h->n_lease_ids, (unsigned long long)h->epoch);
-    return check_fingerprint(&h->fingerprint, err);
+    return 0;
 }
 
 static int check_welcome(const struct msg_welcome *w, struct err *err)

@@ -54,9 +54,9 @@ ProtobufCBinaryData msg_text_to_pb(const char *text)
     return bytes_to_pb(text, strlen(text));
 }
 
-static ProtobufCBinaryData fingerprint_to_pb(const struct msg_fingerprint *f)
+static ProtobufCBinaryData fingerprint_to_pb(const struct fingerprint *f)
 {
-    return bytes_to_pb(f->bytes, f->n_bytes);
+    return bytes_to_pb(f->bytes, fingerprint_is_none(f) ? 0 : sizeof(f->bytes));
 }
 
 void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to)

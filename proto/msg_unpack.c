@@ -23,11 +23,11 @@ int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from
 
 #define TEXT_FROM_PB(dst, from, field, err) msg_text_from_pb(dst, sizeof(dst), &(from), field, err)
 
-static int fingerprint_from_pb(const ProtobufCBinaryData *from, struct msg_fingerprint *to, struct err *err)
+static int fingerprint_from_pb(const ProtobufCBinaryData *from, struct fingerprint *to, struct err *err)
 {
-    if (from->len != 0 && from->len != MSG_FINGERPRINT_BYTES)
+    if (from->len != 0 && from->len != FINGERPRINT_BYTES)
         return err_set(err, -EBADMSG, "fingerprint of %zu bytes, not 16 or none", from->len);
-    to->n_bytes = (uint8_t)from->len;
+    *to = (struct fingerprint){{0}};
     if (from->len)
         memcpy(to->bytes, from->data, from->len);
     return 0;

@@ -42,7 +42,7 @@ static enum msg_reason differs(const struct stored_job_meta *meta, const struct 
         int rc;
 
         if (a->stage == c->stage && a->needs == c->needs && a->tasks == c->tasks && a->out_bytes == c->out_bytes &&
-            msg_fingerprint_equal(&a->fingerprint, &c->fingerprint))
+            fingerprint_equal(&a->fingerprint, &c->fingerprint))
             continue;
         rc = buf_appendf(words,
                          "the %s stage: the store was made with model %s, this is model %s with other weights or "

@@ -58,18 +58,11 @@ static uint64_t value_bytes(enum dtype dtype)
 }
 
 static int set_fingerprint(const struct checkpoint *c, enum stage stage, enum dtype dtype, unsigned settings,
-                           struct msg_fingerprint *ret, struct err *err)
+                           struct fingerprint *ret, struct err *err)
 {
-    struct fingerprint f;
-    int rc = stage_fingerprint(c, stage, dtype, &f, err);
+    int rc = stage_fingerprint(c, stage, dtype, ret, err);
 
-    if (rc == 0)
-        rc = fingerprint_with_settings(&f, settings);
-    if (rc < 0)
-        return rc;
-    ret->n_bytes = MSG_FINGERPRINT_BYTES;
-    memcpy(ret->bytes, f.bytes, MSG_FINGERPRINT_BYTES);
-    return 0;
+    return rc < 0 ? rc : fingerprint_with_settings(ret, settings);
 }
 
 static int refuse_retrieval(const char *option, const char *dir, struct err *err)
@@ -219,7 +212,7 @@ static void set_recipe(const struct recipe *from, const struct sides *s, struct 
 /* -- graph ----------------------------------------------------------------------------------------------------------
  */
 
-static uint32_t add_node(struct plan *p, enum stage stage, uint32_t needs, const struct msg_fingerprint *f,
+static uint32_t add_node(struct plan *p, enum stage stage, uint32_t needs, const struct fingerprint *f,
                          const char *model)
 {
     struct msg_node *n = &p->nodes[p->n_nodes];
@@ -306,7 +299,7 @@ static void build_graph(struct plan *p, const struct sides *s, int n_positions)
     if (!s->scorer.present || tasks == 0)
         return;
     needs = tasks & (MSG_TASK_SCORE | MSG_TASK_ITC_TEXT) ? 1U << needs : 0;
-    if (!msg_fingerprint_equal(&s->captioner.encoder, &s->scorer.encoder))
+    if (!fingerprint_equal(&s->captioner.encoder, &s->scorer.encoder))
         encode = add_encoder(p, "score-encoder", &s->scorer);
     (void)add_qformer(p, "score-qformer", &s->scorer, needs | 1U << encode, tasks);
 }

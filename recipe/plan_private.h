@@ -20,7 +20,7 @@ struct plan_side {
     char name[MSG_NAME_SIZE];
     char tokenizer_path[PATH_MAX + 16];
     struct config config;
-    struct msg_fingerprint encoder, qformer, llm;
+    struct fingerprint encoder, qformer, llm;
 };
 
 /* Prompts in their final words, given the language model; fields; options. *ret_positions: what a sequence takes. */

@@ -42,9 +42,9 @@ struct worker_session_conf {
     enum stage stage;
     const char *device; /* "cpu", "null", "cuda:0" */
     enum dtype dtype;
-    struct msg_fingerprint fingerprint; /* zeroed for device null */
-    const char *model;                  /* the checkpoint's name; may be NULL */
-    uint32_t window_items;              /* held at once, in all; at least one unit's worth */
+    struct fingerprint fingerprint; /* zeroed for device null */
+    const char *model;              /* the checkpoint's name; may be NULL */
+    uint32_t window_items;          /* held at once, in all; at least one unit's worth */
     uint64_t window_bytes;
     int64_t retry_min_ms, retry_max_ms; /* back-off of connecting; 0: 100 and 5000 */
     int64_t silence_ms;                 /* connect again when the broker is silent so long; 0: 5 heartbeats */

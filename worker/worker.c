@@ -189,7 +189,6 @@ int worker_start(struct worker *w, struct err *err)
                                        .model = name,
                                        .window_bytes = (uint64_t)w->conf->window_bytes,
                                        .alive = sd_watchdog_enabled(0, NULL) > 0 ? feed_watchdog : NULL};
-    struct fingerprint fingerprint;
     struct device_conf device;
     int rc = worker_device(w->conf, &device, err);
 
@@ -199,13 +198,11 @@ int worker_start(struct worker *w, struct err *err)
     conf.dtype = worker_dtype(&device);
     file_base_name(w->conf->model, name, sizeof(name));
     if (w->checkpoint) {
-        rc = stage_fingerprint(w->checkpoint, w->stage, worker_dtype(&device), &fingerprint, err);
+        rc = stage_fingerprint(w->checkpoint, w->stage, worker_dtype(&device), &conf.fingerprint, err);
         if (rc == 0)
-            rc = fingerprint_with_settings(&fingerprint, w->settings);
+            rc = fingerprint_with_settings(&conf.fingerprint, w->settings);
         if (rc < 0)
             return rc;
-        conf.fingerprint.n_bytes = MSG_FINGERPRINT_BYTES;
-        memcpy(conf.fingerprint.bytes, fingerprint.bytes, MSG_FINGERPRINT_BYTES);
     }
     rc = wire_init(1, err);
     if (rc == 0)

@@ -172,7 +172,7 @@ static void visit(struct world *w)
     e.hello.host = 9;
     e.hello.nonce = w->next_nonce++;
     e.hello.stage = world_chance(w, 50) ? (uint32_t)world_below(w, 2) * N_STAGES : 1 + (uint32_t)world_below(w, 3);
-    e.hello.fingerprint[0] = (uint8_t)(7 + world_below(w, 5));
+    e.hello.fingerprint.bytes[0] = (uint8_t)(7 + world_below(w, 5));
     shell_step(w, &e);
     if (how < 3) /* or it falls silent */
         world_in(w, (int64_t)world_below(w, 4000), visitor_leaves, peer, how);

@@ -46,7 +46,7 @@ static void check_worker(struct world *w, const struct core_work *a, const struc
         world_fail(w, "lease %llu for a peer that is not known", (unsigned long long)a->lease);
     if (!ledger_matches(k, n))
         world_fail(w, "lease %llu: stage %u of model %u for a worker of stage %u and model %u",
-                   (unsigned long long)a->lease, n->stage, n->fingerprint[0], k->stage, k->model);
+                   (unsigned long long)a->lease, n->stage, n->fingerprint.bytes[0], k->stage, k->model);
     if (!ledger_has_room(w, k, a->exclusive, a->n_items, bytes))
         world_fail(w,
                    "lease %llu%s of %u items, %llu bytes for peer %llu that holds %u leases, %u items, %llu bytes; "

@@ -104,7 +104,7 @@ static bool is_unwanted(const struct world *w, uint32_t stage, uint32_t model)
             if (j->nodes[k].stage != stage)
                 continue;
             any = true;
-            if (j->nodes[k].fingerprint[0] == 0 || j->nodes[k].fingerprint[0] == model)
+            if (j->nodes[k].fingerprint.bytes[0] == 0 || j->nodes[k].fingerprint.bytes[0] == model)
                 return false;
         }
     }
@@ -156,7 +156,7 @@ static struct led_worker *known(struct world *w, const struct core_event *e)
 {
     struct led_worker *k = ledger_worker(w, e->hello.peer);
     struct led_worker *same = worker_by_name(w, e->hello.host, e->hello.nonce);
-    bool fits = same && same->stage == e->hello.stage && same->model == e->hello.fingerprint[0];
+    bool fits = same && same->stage == e->hello.stage && same->model == e->hello.fingerprint.bytes[0];
 
     if (k && k == same && fits) {
         if (k->lost)
@@ -178,7 +178,7 @@ static struct led_worker *known(struct world *w, const struct core_event *e)
 
 static struct led_worker *admit(struct world *w, const struct core_event *e)
 {
-    uint32_t stage = e->hello.stage, model = e->hello.fingerprint[0];
+    uint32_t stage = e->hello.stage, model = e->hello.fingerprint.bytes[0];
     struct led_worker *k;
 
     w->ledger.answer = CORE_DO_REFUSE;
@@ -224,7 +224,7 @@ void ledger_hello(struct world *w, const struct core_event *e)
 
 bool ledger_matches(const struct led_worker *k, const struct core_node *n)
 {
-    return k->stage == n->stage && (n->fingerprint[0] == 0 || n->fingerprint[0] == k->model);
+    return k->stage == n->stage && (n->fingerprint.bytes[0] == 0 || n->fingerprint.bytes[0] == k->model);
 }
 
 bool ledger_has_room(struct world *w, const struct led_worker *k, bool exclusive, uint32_t n_items, uint64_t n_bytes)

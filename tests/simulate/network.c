@@ -114,7 +114,7 @@ static void deliver_to_broker(struct world *w, struct message *m)
         e.hello.host = k->host;
         e.hello.nonce = k->nonce;
         e.hello.stage = k->stage;
-        e.hello.fingerprint[0] = (uint8_t)(k->wrong_model ? 9 : k->model);
+        e.hello.fingerprint.bytes[0] = (uint8_t)(k->wrong_model ? 9 : k->model);
         e.hello.window_items = m->window;
         e.hello.window_bytes = m->window_bytes;
         e.hello.epoch = m->epoch;

@@ -186,7 +186,7 @@ static void make_job(struct world *w, uint32_t n)
     j->max_failed_per_mille = world_chance(w, 800) ? 0 : 50 + (uint32_t)world_below(w, 500);
     make_graph(w, j);
     for (uint32_t k = 0; k < j->n_nodes; k++) {
-        j->nodes[k].fingerprint[0] = choose_model(w, j->nodes[k].stage);
+        j->nodes[k].fingerprint.bytes[0] = choose_model(w, j->nodes[k].stage);
         j->nodes[k].row_bytes = ROW_BYTES;
     }
     j->n_units = 3 + (uint32_t)world_below(w, size > 13 ? 6 : 25);

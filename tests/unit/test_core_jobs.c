@@ -139,16 +139,16 @@ static void test_core_a_worker_of_another_model_is_refused_by_name(void **state)
     struct core_event e = {.type = CORE_EVENT_HELLO};
 
     memcpy(nodes, rig_chain, sizeof(rig_chain));
-    nodes[0].fingerprint[0] = 0xab;
+    nodes[0].fingerprint.bytes[0] = 0xab;
     rig_open_job(b, JOB, nodes, 3, 0);
     e.hello.peer = e.hello.nonce = ENCODER;
     e.hello.stage = 1;
-    e.hello.fingerprint[0] = 0xcd;
+    e.hello.fingerprint.bytes[0] = 0xcd;
     assert_int_equal(rig_step(b, &e), 0);
     assert_int_equal(rig_got(b, CORE_DO_REFUSE)->refuse.reason, CORE_REFUSE_MODEL);
     assert_non_null(strstr(rig_got(b, CORE_DO_REFUSE)->refuse.text, "wants model ab00"));
     assert_non_null(strstr(rig_got(b, CORE_DO_REFUSE)->refuse.text, "computes cd00"));
-    e.hello.fingerprint[0] = 0xab;
+    e.hello.fingerprint.bytes[0] = 0xab;
     assert_int_equal(rig_step(b, &e), 0);
     (void)rig_got(b, CORE_DO_WELCOME);
 }

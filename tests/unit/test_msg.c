@@ -85,7 +85,7 @@ static void fill_workers_part(struct msg *m)
                                       .stage = STAGE_QFORMER,
                                       .device = "cuda:0",
                                       .dtype = DTYPE_F8_E4M3,
-                                      .fingerprint = {16, "0123456789abcdef"},
+                                      .fingerprint = {"0123456789abcdef"},
                                       .model = "m",
                                       .window_items = 256,
                                       .window_bytes = 1 << 30,
@@ -133,10 +133,10 @@ static void fill_job_open(struct msg_job_open *o)
     for (uint32_t i = 0; i < 3; i++)
         o->nodes[i] = (struct msg_node){.stage = (enum stage)(i + 1),
                                         .needs = i ? 1U << (i - 1) : 0,
-                                        .fingerprint = {16, "fedcba9876543210"},
+                                        .fingerprint = {"fedcba9876543210"},
                                         .out_bytes = 4096 >> i,
                                         .model = "m"};
-    o->nodes[2].fingerprint = (struct msg_fingerprint){0};
+    o->nodes[2].fingerprint = (struct fingerprint){0};
     o->unit_items = 64;
     o->check = true;
     o->create = true;
@@ -501,7 +501,6 @@ SPOIL(bad_version, m->version = 3)
 SPOIL(bad_stage, m->hello.stage = (enum stage)9)
 SPOIL(bad_role, m->hello.role = (enum msg_role)0)
 SPOIL(bad_dtype, m->tensors[0].dtype = DTYPE_F8_E4M3)
-SPOIL(bad_fingerprint, m->hello.fingerprint.n_bytes = 15)
 SPOIL(no_window, m->hello.window_items = 0)
 SPOIL(bad_versions, m->hello.min_version = 4)
 SPOIL(shape_overflow, m->tensors[0].shape[0] = m->tensors[0].shape[1] = m->tensors[0].shape[2] = 0xffffffffU)
@@ -559,7 +558,6 @@ static const struct bad_case bad_cases[] = {
     {"stage", MSG_HELLO, bad_stage},
     {"role", MSG_HELLO, bad_role},
     {"dtype", MSG_WORK, bad_dtype},
-    {"fingerprint", MSG_HELLO, bad_fingerprint},
     {"window", MSG_HELLO, no_window},
     {"versions", MSG_HELLO, bad_versions},
     {"product", MSG_WORK, shape_overflow},
@@ -660,6 +658,32 @@ static void test_msg_text_with_nul_or_past_its_limit_is_refused(void **state)
     memset(b.data + b.size_bytes, 'x', MSG_TEXT_SIZE);
     b.size_bytes += MSG_TEXT_SIZE;
     assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, &err), -EMSGSIZE);
+    buf_release(&b);
+}
+
+static void test_msg_fingerprint_of_another_length_is_refused(void **state)
+{
+    struct err err = {""};
+    struct msg m, back;
+    uint8_t *at;
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, 0);
+    example(&m, MSG_HELLO);
+    memcpy(m.hello.fingerprint.bytes, "0123456789abc\x80\x01", FINGERPRINT_BYTES); /* from 0x80 on: an unknown field */
+    pack(&m, &b);
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, NULL), 0);
+    assert_true(fingerprint_equal(&m.hello.fingerprint, &back.hello.fingerprint));
+    msg_release(&back);
+    at = memmem(b.data, b.size_bytes,
+                "\x52\x10"
+                "0123",
+                6);
+    assert_non_null(at);
+    at[1] = 13;
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, &err), -EBADMSG);
+    assert_non_null(strstr(err.text, "fingerprint of 13 bytes"));
     buf_release(&b);
 }
 
@@ -784,6 +808,7 @@ int main(void)
         cmocka_unit_test(test_msg_long_shape_is_refused),
         cmocka_unit_test(test_msg_every_field_is_checked),
         cmocka_unit_test(test_msg_text_with_nul_or_past_its_limit_is_refused),
+        cmocka_unit_test(test_msg_fingerprint_of_another_length_is_refused),
         cmocka_unit_test(test_msg_hello_of_another_version_is_understood),
         cmocka_unit_test(test_msg_recipe_diff_names_each_field),
         cmocka_unit_test(test_msg_recipe_diff_and_hash_miss_no_field),

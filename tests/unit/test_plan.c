@@ -92,7 +92,7 @@ static void test_plan_caption_is_three_stages(void **state)
 
 static void test_plan_trunk_is_shared_exactly_when_it_is_the_same(void **state)
 {
-    struct msg_fingerprint bf16;
+    struct fingerprint bf16;
 
     (void)state;
     made("[caption]\n[score]\n", OPT_C, ITM_C); /* differ in post_layernorm alone */
@@ -116,7 +116,7 @@ static void test_plan_trunk_is_shared_exactly_when_it_is_the_same(void **state)
 
     bf16 = plan.nodes[0].fingerprint;
     made("[caption]\n[precision]\nencoder-dtype = bf16\n", OPT_A, NULL);
-    assert_false(msg_fingerprint_equal(&bf16, &plan.nodes[0].fingerprint));
+    assert_false(fingerprint_equal(&bf16, &plan.nodes[0].fingerprint));
 }
 
 static void test_plan_embeddings_come_from_the_scorer_if_there_is_one(void **state)
@@ -283,7 +283,7 @@ static void check_dtypes(enum dtype encode, enum dtype qformer, enum dtype llm)
 
 static void test_plan_auto_is_what_the_device_is_used_with(void **state)
 {
-    struct msg_fingerprint fp32, bf16;
+    struct fingerprint fp32, bf16;
 
     (void)state;
     made("[caption]\n", OPT_DEMO, NULL);
@@ -293,13 +293,13 @@ static void test_plan_auto_is_what_the_device_is_used_with(void **state)
     made("[caption]\n", OPT_DEMO, NULL);
     check_dtypes(DTYPE_BF16, DTYPE_BF16, DTYPE_BF16);
     bf16 = plan.nodes[0].fingerprint;
-    assert_false(msg_fingerprint_equal(&fp32, &bf16));
+    assert_false(fingerprint_equal(&fp32, &bf16));
     made("[caption]\n[precision]\ndtype = fp32\nllm-dtype = auto\n", OPT_DEMO, NULL);
     check_dtypes(DTYPE_F32, DTYPE_F32, DTYPE_BF16);
-    assert_true(msg_fingerprint_equal(&fp32, &plan.nodes[0].fingerprint)); /* the type counts, not the device */
+    assert_true(fingerprint_equal(&fp32, &plan.nodes[0].fingerprint)); /* the type counts, not the device */
     made("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL);
     check_dtypes(DTYPE_F8_E4M3, DTYPE_BF16, DTYPE_F8_E4M3);
-    assert_false(msg_fingerprint_equal(&bf16, &plan.nodes[0].fingerprint));
+    assert_false(fingerprint_equal(&bf16, &plan.nodes[0].fingerprint));
     made("[caption]\n[precision]\ndtype = fp16\nqformer-dtype = fp32\n", OPT_DEMO, NULL);
     check_dtypes(DTYPE_F16, DTYPE_F32, DTYPE_F16);
     device = DEVICE_CPU;

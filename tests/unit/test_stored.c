@@ -34,7 +34,7 @@ static void meta_example(struct stored_job_meta *m)
     msg_recipe_init(&m->recipe);
     (void)msg_text_set(m->recipe.model, sizeof(m->recipe.model), "demo");
     m->recipe.dtype_llm = DTYPE_BF16;
-    m->nodes[0] = (struct msg_node){.stage = STAGE_ENCODE, .fingerprint = {16, "0123456789abcdef"}, .out_bytes = 9};
+    m->nodes[0] = (struct msg_node){.stage = STAGE_ENCODE, .fingerprint = {"0123456789abcdef"}, .out_bytes = 9};
     m->nodes[1] = (struct msg_node){.stage = STAGE_LLM, .needs = 1, .model = "m"};
 }
 
@@ -160,7 +160,7 @@ static void test_stored_job_meta_comes_back(void **state)
     assert_string_equal(m[1].recipe.name, "caption");
     assert_int_equal(m[1].recipe.dtype_llm, DTYPE_BF16);
     assert_int_equal(m[1].n_nodes, 2);
-    assert_true(msg_fingerprint_equal(&m[0].nodes[0].fingerprint, &m[1].nodes[0].fingerprint));
+    assert_true(fingerprint_equal(&m[0].nodes[0].fingerprint, &m[1].nodes[0].fingerprint));
     assert_int_equal(m[1].nodes[1].needs, 1);
     assert_string_equal(m[1].nodes[1].model, "m");
     assert_string_equal(m[1].program, "blipline 0.1.0");
