@@ -114,7 +114,7 @@ static void print_scores(const struct stats *s)
 }
 
 /* How captions are decoded, in the words of the command line; what is at its default is not said. */
-static void print_decode(const struct msg_decode *d)
+static void print_decode(const struct generation_options *d)
 {
     if (d->max_new_tokens == 0) {
         printf("nothing is generated\n");

@@ -96,12 +96,12 @@ int plan_show(const struct plan *p, const struct placement *where, const struct 
 
 /* -- JSON -- */
 
-static json_t *decode_json(const struct msg_decode *d)
+static json_t *decode_json(const struct generation_options *d)
 {
     return json_pack("{s:i, s:i, s:i, s:i, s:f, s:s, s:f, s:i, s:b, s:f, s:i, s:f, s:o}", "max_new_tokens",
                      (int)d->max_new_tokens, "min_new_tokens", (int)d->min_new_tokens, "beams", (int)d->n_beams,
                      "captions", (int)d->n_return, "length_penalty", (double)d->length_penalty, "early_stopping",
-                     msg_early_stopping_name(d->early_stopping), "repetition_penalty", (double)d->repetition_penalty,
+                     early_stopping_name(d->early_stopping), "repetition_penalty", (double)d->repetition_penalty,
                      "no_repeat_ngram", (int)d->no_repeat_ngram, "sample", d->sample, "temperature",
                      (double)d->temperature, "top_k", (int)d->top_k, "top_p", (double)d->top_p, "seed",
                      json_sprintf("%" PRIu64, d->seed)); /* as text: JSON's numbers end at 2^63 */

@@ -212,7 +212,7 @@ static void note_finished(struct beam *b)
 static bool can_improve(const struct beam *b)
 {
     const int k = b->options.n_beams;
-    const bool longest = b->options.early_stopping == GENERATE_EARLY_NEVER && b->options.length_penalty > 0;
+    const bool longest = b->options.early_stopping == EARLY_STOPPING_NEVER && b->options.length_penalty > 0;
     const float best = b->sums[0] / length_factor(b, longest ? b->options.max_new_tokens : b->length);
     const float worst = all_finished(b) ? b->hypotheses[k - 1].score : OUT;
 
@@ -230,7 +230,7 @@ bool beam_step(struct beam *b, const struct beam_candidates *candidates, int *re
     note_finished(b);
     go_on(b, ret_parents);
     b->length++;
-    return all_end || !can_improve(b) || (all_finished(b) && b->options.early_stopping == GENERATE_EARLY_TRUE);
+    return all_end || !can_improve(b) || (all_finished(b) && b->options.early_stopping == EARLY_STOPPING_TRUE);
 }
 
 static const struct node *node(const struct beam *b, int step, int beam)

@@ -18,7 +18,7 @@ struct beam;
 struct beam_options {
     int n_beams, max_new_tokens;
     float length_penalty;
-    enum generate_early_stopping early_stopping;
+    enum early_stopping early_stopping;
     const int32_t *eos; /* copied; at most GENERATE_MAX_EOS */
     int n_eos;
 };

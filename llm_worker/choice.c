@@ -107,7 +107,7 @@ static int reserve(struct choice *c, size_t n_found, size_t n_ids)
 /* The ids that are penalised and those that are forbidden; the history itself is only in the way of the next ones. */
 static void look_back(struct choice *c, const struct group *g, int strand, struct entry *e, struct ops_choose_row *row)
 {
-    const struct generate_options *o = &g->options;
+    const struct generation_options *o = &g->options;
     const size_t n_history = (size_t)(g->n_head + g->n_new);
     int32_t *seen = c->ids + c->n_ids, *banned = seen, *history = banned;
     int n = 0;
@@ -131,7 +131,7 @@ static void look_back(struct choice *c, const struct group *g, int strand, struc
 
 int choice_add(struct choice *c, const struct group *g, int strand, int logits_row)
 {
-    const struct generate_options *o = &g->options;
+    const struct generation_options *o = &g->options;
     const int n_best = g->beam ? beam_n_best(g->beam) : 1;
     struct ops_choose_row row = {
         .log_softmax = g->beam != NULL,

@@ -31,17 +31,6 @@ struct generate {
     const float *logits;     /* its */
 };
 
-struct generate_options generate_options_default(void)
-{
-    return (struct generate_options){.max_new_tokens = 20,
-                                     .n_beams = 1,
-                                     .n_return = 1,
-                                     .length_penalty = 1,
-                                     .repetition_penalty = 1,
-                                     .temperature = 1,
-                                     .top_p = 1};
-}
-
 int generate_new(struct lm *m, int queue_limit, int32_t forbidden_id, struct generate **ret, struct err *err)
 {
     struct generate *g = calloc(1, sizeof(*g));
@@ -89,7 +78,7 @@ void generate_free(struct generate *g)
 
 /* -- what is accepted -- */
 
-static int check_numbers(const struct generate_options *o, struct err *err)
+static int check_numbers(const struct generation_options *o, struct err *err)
 {
     if (o->max_new_tokens < 1)
         return err_set(err, -EINVAL, "max_new_tokens is %d, at least 1 is needed", o->max_new_tokens);
@@ -98,7 +87,7 @@ static int check_numbers(const struct generate_options *o, struct err *err)
                        o->max_new_tokens);
     if (!isfinite(o->length_penalty))
         return err_set(err, -EINVAL, "length_penalty is not a finite number");
-    if (o->early_stopping < GENERATE_EARLY_FALSE || o->early_stopping > GENERATE_EARLY_NEVER)
+    if (o->early_stopping < EARLY_STOPPING_FALSE || o->early_stopping > EARLY_STOPPING_NEVER)
         return err_set(err, -EINVAL, "early_stopping is %d, which is none of false, true and never",
                        (int)o->early_stopping);
     if (!isfinite(o->repetition_penalty) || o->repetition_penalty <= 0)
@@ -117,15 +106,15 @@ static int check_numbers(const struct generate_options *o, struct err *err)
 
 static int check_options(const struct generate *g, const struct generate_request *r, struct err *err)
 {
-    const struct generate_options *o = &r->options;
+    const struct generation_options *o = &r->options;
     const int vocab = lm_vocab_size(g->m);
     int n_best;
 
-    if (o->n_beams < 1 || o->n_beams > GENERATE_MAX_BEAMS)
-        return err_set(err, -EINVAL, "num_beams is %d, 1 to %d are possible", o->n_beams, GENERATE_MAX_BEAMS);
-    if (o->n_return < 1 || o->n_return > GENERATE_MAX_RETURN)
+    if (o->n_beams < 1 || o->n_beams > GENERATION_MAX_BEAMS)
+        return err_set(err, -EINVAL, "num_beams is %d, 1 to %d are possible", o->n_beams, GENERATION_MAX_BEAMS);
+    if (o->n_return < 1 || o->n_return > GENERATION_MAX_RETURN)
         return err_set(err, -EINVAL, "num_return_sequences is %d, 1 to %d are possible", o->n_return,
-                       GENERATE_MAX_RETURN);
+                       GENERATION_MAX_RETURN);
     if (o->sample && o->n_beams > 1)
         return err_set(err, -EINVAL, "do_sample with num_beams %d: beams that sample are not built, use num_beams 1",
                        o->n_beams);
@@ -338,7 +327,8 @@ static void drop(struct generate *g, struct group *group)
 /* Give the chosen tokens to their strands. */
 static void advance(struct generate *g)
 {
-    struct group_choice choices[GENERATE_MAX_BEAMS > GENERATE_MAX_RETURN ? GENERATE_MAX_BEAMS : GENERATE_MAX_RETURN];
+    struct group_choice
+        choices[GENERATION_MAX_BEAMS > GENERATION_MAX_RETURN ? GENERATION_MAX_BEAMS : GENERATION_MAX_RETURN];
     int n_kept = 0;
 
     g->n_live = 0;

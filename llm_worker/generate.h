@@ -15,6 +15,7 @@
 #define BLIPLINE_LLM_WORKER_GENERATE_H
 
 #include "base/err.h"
+#include "base/generation.h"
 #include "tensor/tensor.h"
 
 #include <stdbool.h>
@@ -22,32 +23,11 @@
 
 enum {
     GENERATE_MAX_EOS = 16,
-    GENERATE_MAX_RETURN = 32,
-    GENERATE_MAX_BEAMS = 64,
     GENERATE_PROMPT_ROWS = 2048, /* of new prompts in a pass (one that is longer goes alone) */
 };
 
 struct lm;
 struct generate;
-
-enum generate_early_stopping { GENERATE_EARLY_FALSE, GENERATE_EARLY_TRUE, GENERATE_EARLY_NEVER };
-
-struct generate_options {
-    int max_new_tokens; /* >= 1 */
-    int min_new_tokens; /* 0 .. max_new_tokens */
-    int n_beams;        /* 1: greedy or sampling */
-    int n_return;       /* 1 .. n_beams; sampling: any number of samples */
-    float length_penalty;
-    enum generate_early_stopping early_stopping;
-    float repetition_penalty; /* > 0; 1: none */
-    int no_repeat_ngram;      /* 0: off */
-    bool sample;              /* with n_beams 1 only */
-    float temperature;        /* > 0 */
-    int top_k;                /* 0: off */
-    float top_p;              /* 0 < p <= 1; 1: off */
-};
-/* Greedy, 20 new tokens. */
-struct generate_options generate_options_default(void);
 
 struct generate_request {
     uint64_t tag;           /* the caller's, returned with the result */
@@ -56,7 +36,7 @@ struct generate_request {
     int n_image_rows;
     const int32_t *prompt; /* ids with special tokens; no prompt: the bos id alone. At least one */
     int n_prompt;
-    struct generate_options options;
+    struct generation_options options;
     uint64_t key;       /* sampling: of this image and prompt */
     const int32_t *eos; /* any of these ends the sequence; may be empty */
     int n_eos;

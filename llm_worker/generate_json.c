@@ -12,32 +12,32 @@ static const struct option {
     enum kind kind;
     size_t offset;
 } options[] = {
-    {"max_new_tokens", INT, offsetof(struct generate_options, max_new_tokens)},
-    {"min_new_tokens", INT, offsetof(struct generate_options, min_new_tokens)},
-    {"num_beams", INT, offsetof(struct generate_options, n_beams)},
-    {"num_return_sequences", INT, offsetof(struct generate_options, n_return)},
-    {"length_penalty", FLOAT, offsetof(struct generate_options, length_penalty)},
-    {"early_stopping", EARLY, offsetof(struct generate_options, early_stopping)},
-    {"repetition_penalty", FLOAT, offsetof(struct generate_options, repetition_penalty)},
-    {"no_repeat_ngram_size", INT, offsetof(struct generate_options, no_repeat_ngram)},
-    {"do_sample", BOOL, offsetof(struct generate_options, sample)},
-    {"temperature", FLOAT, offsetof(struct generate_options, temperature)},
-    {"top_k", INT, offsetof(struct generate_options, top_k)},
-    {"top_p", FLOAT, offsetof(struct generate_options, top_p)},
+    {"max_new_tokens", INT, offsetof(struct generation_options, max_new_tokens)},
+    {"min_new_tokens", INT, offsetof(struct generation_options, min_new_tokens)},
+    {"num_beams", INT, offsetof(struct generation_options, n_beams)},
+    {"num_return_sequences", INT, offsetof(struct generation_options, n_return)},
+    {"length_penalty", FLOAT, offsetof(struct generation_options, length_penalty)},
+    {"early_stopping", EARLY, offsetof(struct generation_options, early_stopping)},
+    {"repetition_penalty", FLOAT, offsetof(struct generation_options, repetition_penalty)},
+    {"no_repeat_ngram_size", INT, offsetof(struct generation_options, no_repeat_ngram)},
+    {"do_sample", BOOL, offsetof(struct generation_options, sample)},
+    {"temperature", FLOAT, offsetof(struct generation_options, temperature)},
+    {"top_k", INT, offsetof(struct generation_options, top_k)},
+    {"top_p", FLOAT, offsetof(struct generation_options, top_p)},
 };
 
-static int set_early(const json_t *value, enum generate_early_stopping *ret)
+static int set_early(const json_t *value, enum early_stopping *ret)
 {
     if (json_is_boolean(value))
-        *ret = json_is_true(value) ? GENERATE_EARLY_TRUE : GENERATE_EARLY_FALSE;
+        *ret = json_is_true(value) ? EARLY_STOPPING_TRUE : EARLY_STOPPING_FALSE;
     else if (json_is_string(value) && strcmp(json_string_value(value), "never") == 0)
-        *ret = GENERATE_EARLY_NEVER;
+        *ret = EARLY_STOPPING_NEVER;
     else
         return -EINVAL;
     return 0;
 }
 
-static int set(const struct option *o, const json_t *value, struct generate_options *ret)
+static int set(const struct option *o, const json_t *value, struct generation_options *ret)
 {
     void *at = (char *)ret + o->offset;
 
@@ -55,9 +55,9 @@ static int set(const struct option *o, const json_t *value, struct generate_opti
     return 0;
 }
 
-int generate_json_options(const struct json_t *object, struct generate_options *ret, struct err *err)
+int generate_json_options(const struct json_t *object, struct generation_options *ret, struct err *err)
 {
-    struct generate_options o = *ret;
+    struct generation_options o = *ret;
     const char *name;
     json_t *value;
 

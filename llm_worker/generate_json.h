@@ -12,6 +12,6 @@ struct json_t;
 /* An object of num_beams, num_return_sequences, max_new_tokens, min_new_tokens, length_penalty, early_stopping (false,
  * true, "never"), repetition_penalty, no_repeat_ngram_size, do_sample, temperature, top_k, top_p; each may be missing,
  * and changes ret then not at all. */
-int generate_json_options(const struct json_t *object, struct generate_options *ret, struct err *err) CHECK_RESULT;
+int generate_json_options(const struct json_t *object, struct generation_options *ret, struct err *err) CHECK_RESULT;
 
 #endif

@@ -7,7 +7,7 @@
 
 #include "llm_worker/beam.h"
 
-int group_n_strands(const struct generate_options *o)
+int group_n_strands(const struct generation_options *o)
 {
     return o->n_beams > 1 ? o->n_beams : o->n_return;
 }
@@ -109,7 +109,7 @@ static struct strand *strands_new(int n, int max_new_tokens)
 
 int group_start(struct group *g, int kv_first)
 {
-    const struct generate_options *o = &g->options;
+    const struct generation_options *o = &g->options;
     const size_t n = (size_t)g->n_strands;
 
     if (o->n_beams > 1)
@@ -206,8 +206,8 @@ static void follow_parents(struct group *g, const int *parents)
 
 static bool advance_beams(struct group *g, const struct group_choice *choices)
 {
-    struct beam_candidates candidates[GENERATE_MAX_BEAMS];
-    int parents[GENERATE_MAX_BEAMS];
+    struct beam_candidates candidates[GENERATION_MAX_BEAMS];
+    int parents[GENERATION_MAX_BEAMS];
     bool over;
 
     for (int s = 0; s < g->n_strands; s++) {

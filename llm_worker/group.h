@@ -30,7 +30,7 @@ struct strand {
 struct group {
     struct group *next;
     uint64_t tag, key;
-    struct generate_options options;
+    struct generation_options options;
     int32_t eos[GENERATE_MAX_EOS];
     int n_eos;
     void *image_rows; /* [n_image_rows, L] */
@@ -70,7 +70,7 @@ struct group_choice {
 };
 
 /* Beams or samples that a request with these options grows. */
-int group_n_strands(const struct generate_options *o);
+int group_n_strands(const struct generation_options *o);
 /* Rows of the cache that a request holds. */
 int64_t group_n_kv_rows(const struct lm *m, const struct generate_request *r);
 

@@ -122,25 +122,25 @@ static int test_logits(const struct selftest *t, const json_t *prompt)
 /* -- ids and sequence scores -- */
 
 /* What row `row` asks for. */
-static int row_options(const struct selftest *t, const json_t *row, struct generate_options *ret)
+static int row_options(const struct selftest *t, const json_t *row, struct generation_options *ret)
 {
     const json_t *max_new = json_object_get(row, "max_new_tokens");
     int rc;
 
-    *ret = generate_options_default();
+    *ret = generation_options_default();
     if (json_is_integer(max_new))
         ret->max_new_tokens = (int)json_integer_value(max_new);
     rc = generate_json_options(json_object_get(row, "options"), ret, t->err);
     if (rc < 0)
         return err_prefix(t->err, rc, "%s/expected.json", t->g->dir);
     if (ret->max_new_tokens < 1 || ret->max_new_tokens > SELFTEST_MAX_NEW_TOKENS || ret->n_return < 1 ||
-        ret->n_return > GENERATE_MAX_RETURN || ret->n_beams < 1 || ret->n_beams > GENERATE_MAX_BEAMS)
+        ret->n_return > GENERATION_MAX_RETURN || ret->n_beams < 1 || ret->n_beams > GENERATION_MAX_BEAMS)
         return err_set(t->err, -EINVAL, "%s/expected.json: %d new tokens, %d beams, %d sequences", t->g->dir,
                        ret->max_new_tokens, ret->n_beams, ret->n_return);
     return 0;
 }
 
-static int run(const struct selftest *t, const struct token_ids *prompt, const struct generate_options *options,
+static int run(const struct selftest *t, const struct token_ids *prompt, const struct generation_options *options,
                struct generate_result *results)
 {
     const struct config *c = &t->g->checkpoint->config;
@@ -260,7 +260,7 @@ static int test_ids(const struct selftest *t, const json_t *row, const char *sta
     const json_t *want = json_object_get(row, "ids"), *scores = json_object_get(row, "sequences_scores");
     struct generate_result *got = calloc((size_t)t->g->n_images, sizeof(*got));
     struct golden_sequences found = {.n = (int)json_array_size(want), .score_error = scores ? 0 : NAN};
-    struct generate_options options;
+    struct generation_options options;
     struct token_ids ids = {0};
     char detail[192] = "";
     int rc = got ? row_options(t, row, &options) : err_set(t->err, -ENOMEM, "no memory for ids");
@@ -325,7 +325,7 @@ static int open_model(struct selftest *t)
     int64_t most = 0, n_kv_rows;
 
     for (size_t i = 0; i < json_array_size(rows); i++) {
-        struct generate_options o;
+        struct generation_options o;
         int rc = row_options(t, json_array_get(rows, i), &o), n;
 
         if (rc < 0)

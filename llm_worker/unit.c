@@ -9,24 +9,6 @@
 #include <string.h>
 #include <xxhash.h>
 
-static struct generate_options options_of(const struct msg_decode *d)
-{
-    return (struct generate_options){.max_new_tokens = (int)d->max_new_tokens,
-                                     .min_new_tokens = (int)d->min_new_tokens,
-                                     .n_beams = (int)d->n_beams,
-                                     .n_return = (int)d->n_return,
-                                     .length_penalty = d->length_penalty,
-                                     .early_stopping = d->early_stopping == MSG_EARLY_TRUE    ? GENERATE_EARLY_TRUE
-                                                       : d->early_stopping == MSG_EARLY_NEVER ? GENERATE_EARLY_NEVER
-                                                                                              : GENERATE_EARLY_FALSE,
-                                     .repetition_penalty = d->repetition_penalty,
-                                     .no_repeat_ngram = (int)d->no_repeat_ngram,
-                                     .sample = d->sample,
-                                     .temperature = d->temperature,
-                                     .top_k = (int)d->top_k,
-                                     .top_p = d->top_p};
-}
-
 int llm_unit_new(struct worker_work **work, uint64_t serial, const struct tokenizer *t, const struct config *config,
                  struct unit **ret, struct err *err)
 {
@@ -41,7 +23,7 @@ int llm_unit_new(struct worker_work **work, uint64_t serial, const struct tokeni
     buf_init(&u->texts, ROW_MAX_ROWS_BYTES);
     u->serial = serial;
     u->started_ns = clock_mono_ns();
-    u->options = options_of(&(*work)->recipe.decode);
+    u->options = (*work)->recipe.decode;
     u->recipe_hash = msg_recipe_hash(&(*work)->recipe);
     rc = unit_prompts_collect(&u->prompts, *work, t, config, err);
     if (rc == 0) {

@@ -25,7 +25,7 @@ struct unit {
     uint64_t serial; /* of 32 bits */
     uint64_t recipe_hash;
     struct unit_prompts prompts;
-    struct generate_options options;
+    struct generation_options options;
     uint32_t n_counted;           /* items, in the session's counters */
     uint32_t n_submitted, n_done; /* prompts; those of items with a problem count as done at once */
     void *image_rows;             /* [n_items, Q, L] of image_dtype; NULL once all are submitted */

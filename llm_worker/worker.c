@@ -88,8 +88,8 @@ static int choose_limits(const struct llm_worker *w, int64_t batch, struct lm_li
         n_sequences = n_sequences > most ? most : n_sequences;
         n_prompt_rows = positions > GENERATE_PROMPT_ROWS ? positions : GENERATE_PROMPT_ROWS;
     }
-    if (n_sequences < GENERATE_MAX_BEAMS)
-        n_sequences = GENERATE_MAX_BEAMS;
+    if (n_sequences < GENERATION_MAX_BEAMS)
+        n_sequences = GENERATION_MAX_BEAMS;
     *ret = (struct lm_limits){.n_sequences = (int)n_sequences,
                               .n_kv_rows = (int)(batch * positions),
                               .max_rows = (int)(n_sequences + n_prompt_rows),

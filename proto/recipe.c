@@ -13,13 +13,7 @@ void msg_recipe_init(struct msg_recipe *r)
 {
     memset(r, 0, sizeof(*r));
     (void)msg_text_set(r->name, sizeof(r->name), "caption");
-    r->decode = (struct msg_decode){.max_new_tokens = 20,
-                                    .n_beams = 1,
-                                    .n_return = 1,
-                                    .length_penalty = 1,
-                                    .repetition_penalty = 1,
-                                    .temperature = 1,
-                                    .top_p = 1};
+    r->decode = generation_options_default();
     r->dtype_encode = r->dtype_qformer = r->dtype_llm = DTYPE_F32;
 }
 
@@ -40,31 +34,24 @@ const char *msg_embedding_name(enum msg_embedding kind)
     return NAME_OF(names, kind);
 }
 
-const char *msg_early_stopping_name(enum msg_early_stopping e)
-{
-    static const char *const names[] = {"false", "true", "never"};
-
-    return NAME_OF(names, e);
-}
-
 /* -- to and from bytes -- */
 
-static Blipline__Decode *decode_to_pb(const struct msg_decode *from, struct msg_recipe_pb *to)
+static Blipline__Decode *decode_to_pb(const struct generation_options *from, struct msg_recipe_pb *to)
 {
     Blipline__Decode *d = &to->decode;
 
     blipline__decode__init(d);
-    d->max_new_tokens = from->max_new_tokens;
-    d->min_new_tokens = from->min_new_tokens;
-    d->n_beams = from->n_beams;
-    d->n_return = from->n_return;
+    d->max_new_tokens = (uint32_t)from->max_new_tokens;
+    d->min_new_tokens = (uint32_t)from->min_new_tokens;
+    d->n_beams = (uint32_t)from->n_beams;
+    d->n_return = (uint32_t)from->n_return;
     d->length_penalty = from->length_penalty;
     d->early_stopping = (Blipline__Decode__EarlyStopping)from->early_stopping;
     d->repetition_penalty = from->repetition_penalty;
-    d->no_repeat_ngram = from->no_repeat_ngram;
+    d->no_repeat_ngram = (uint32_t)from->no_repeat_ngram;
     d->sample = from->sample;
     d->temperature = from->temperature;
-    d->top_k = from->top_k;
+    d->top_k = (uint32_t)from->top_k;
     d->top_p = from->top_p;
     d->seed = from->seed;
     return d;
@@ -106,20 +93,20 @@ void msg_recipe_to_pb(const struct msg_recipe *from, struct msg_recipe_pb *to)
     r->grey16_high_byte = from->grey16_high_byte;
 }
 
-static void decode_from_pb(const Blipline__Decode *from, struct msg_decode *to)
+static void decode_from_pb(const Blipline__Decode *from, struct generation_options *to)
 {
-    *to = (struct msg_decode){
-        .max_new_tokens = from->max_new_tokens,
-        .min_new_tokens = from->min_new_tokens,
-        .n_beams = from->n_beams,
-        .n_return = from->n_return,
+    *to = (struct generation_options){
+        .max_new_tokens = (int)from->max_new_tokens,
+        .min_new_tokens = (int)from->min_new_tokens,
+        .n_beams = (int)from->n_beams,
+        .n_return = (int)from->n_return,
         .length_penalty = from->length_penalty,
-        .early_stopping = (enum msg_early_stopping)from->early_stopping,
+        .early_stopping = (enum early_stopping)from->early_stopping,
         .repetition_penalty = from->repetition_penalty,
-        .no_repeat_ngram = from->no_repeat_ngram,
+        .no_repeat_ngram = (int)from->no_repeat_ngram,
         .sample = from->sample,
         .temperature = from->temperature,
-        .top_k = from->top_k,
+        .top_k = (int)from->top_k,
         .top_p = from->top_p,
         .seed = from->seed,
     };
@@ -195,24 +182,24 @@ static bool float_known(enum dtype d)
     return (unsigned)d <= DTYPE_BF16 || d == DTYPE_F8_E4M3; /* 0: not said */
 }
 
-static int check_decode(const struct msg_decode *d, struct err *err)
+static int check_decode(const struct generation_options *d, struct err *err)
 {
     if (d->max_new_tokens == 0) /* nothing is generated */
         return 0;
-    if (d->max_new_tokens > MSG_MAX_NEW_TOKENS)
+    if (d->max_new_tokens < 0 || d->max_new_tokens > MSG_MAX_NEW_TOKENS)
         return err_set(err, -EBADMSG, "recipe: max_new_tokens %u, the limit is %d", d->max_new_tokens,
                        MSG_MAX_NEW_TOKENS);
-    if (d->min_new_tokens > d->max_new_tokens)
+    if (d->min_new_tokens < 0 || d->min_new_tokens > d->max_new_tokens)
         return err_set(err, -EBADMSG, "recipe: min_new_tokens %u is more than max_new_tokens %u", d->min_new_tokens,
                        d->max_new_tokens);
-    if (d->n_beams < 1 || d->n_beams > MSG_MAX_BEAMS)
-        return err_set(err, -EBADMSG, "recipe: %u beams, not 1 to %d", d->n_beams, MSG_MAX_BEAMS);
-    if (d->n_return < 1 || d->n_return > MSG_MAX_RETURN || (!d->sample && d->n_return > d->n_beams))
+    if (d->n_beams < 1 || d->n_beams > GENERATION_MAX_BEAMS)
+        return err_set(err, -EBADMSG, "recipe: %u beams, not 1 to %d", d->n_beams, GENERATION_MAX_BEAMS);
+    if (d->n_return < 1 || d->n_return > GENERATION_MAX_RETURN || (!d->sample && d->n_return > d->n_beams))
         return err_set(err, -EBADMSG, "recipe: %u captions a prompt, not 1 to %u (%s)", d->n_return,
-                       d->sample ? (unsigned)MSG_MAX_RETURN : d->n_beams, d->sample ? "samples" : "as many as beams");
+                       d->sample ? GENERATION_MAX_RETURN : d->n_beams, d->sample ? "samples" : "as many as beams");
     if (d->sample && d->n_beams > 1)
         return err_set(err, -EBADMSG, "recipe: sampling with %u beams is not built: use 1 beam", d->n_beams);
-    if ((unsigned)d->early_stopping > MSG_EARLY_NEVER)
+    if ((unsigned)d->early_stopping > EARLY_STOPPING_NEVER)
         return err_set(err, -EBADMSG, "recipe: early_stopping %u is none", (unsigned)d->early_stopping);
     if (!isfinite(d->length_penalty) || fabsf(d->length_penalty) > 100)
         return err_set(err, -EBADMSG, "recipe: length_penalty %g, not -100 to 100", (double)d->length_penalty);
@@ -223,7 +210,7 @@ static int check_decode(const struct msg_decode *d, struct err *err)
         return err_set(err, -EBADMSG, "recipe: temperature %g, it must be above 0", (double)d->temperature);
     if (!(d->top_p > 0) || !(d->top_p <= 1))
         return err_set(err, -EBADMSG, "recipe: top_p %g, it must be above 0 and at most 1", (double)d->top_p);
-    if (d->no_repeat_ngram > MSG_MAX_NEW_TOKENS || d->top_k > 1 << 22)
+    if (d->no_repeat_ngram < 0 || d->no_repeat_ngram > MSG_MAX_NEW_TOKENS || d->top_k < 0 || d->top_k > 1 << 22)
         return err_set(err, -EBADMSG, "recipe: no_repeat_ngram %u or top_k %u is absurd", d->no_repeat_ngram, d->top_k);
     return 0;
 }
@@ -316,7 +303,7 @@ static void differ_text(struct difference *d, const char *field, const char *was
     differ(d, field, a, b);
 }
 
-static void differ_decode(struct difference *d, const struct msg_decode *a, const struct msg_decode *b)
+static void differ_decode(struct difference *d, const struct generation_options *a, const struct generation_options *b)
 {
     char was[32], is[32];
 
@@ -327,7 +314,7 @@ static void differ_decode(struct difference *d, const struct msg_decode *a, cons
     differ_number(d, "beams", a->n_beams, b->n_beams);
     differ_number(d, "captions", a->n_return, b->n_return);
     differ_number(d, "length-penalty", (double)a->length_penalty, (double)b->length_penalty);
-    differ(d, "early-stopping", msg_early_stopping_name(a->early_stopping), msg_early_stopping_name(b->early_stopping));
+    differ(d, "early-stopping", early_stopping_name(a->early_stopping), early_stopping_name(b->early_stopping));
     differ_number(d, "repetition-penalty", (double)a->repetition_penalty, (double)b->repetition_penalty);
     differ_number(d, "no-repeat-ngram", a->no_repeat_ngram, b->no_repeat_ngram);
     differ(d, "sample", a->sample ? "yes" : "no", b->sample ? "yes" : "no");

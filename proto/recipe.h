@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/dtype.h"
 #include "base/err.h"
+#include "base/generation.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,27 +21,6 @@ enum {
     MSG_MAX_TEXT_FIELDS = 4,
     MSG_MAX_EMBEDDINGS = 4,
     MSG_MAX_NEW_TOKENS = 65536,
-    MSG_MAX_RETURN = 32,
-    MSG_MAX_BEAMS = 64,
-};
-
-enum msg_early_stopping { MSG_EARLY_FALSE, MSG_EARLY_TRUE, MSG_EARLY_NEVER };
-
-/* The options of transformers' generate, under its names where they are not counts. */
-struct msg_decode {
-    uint32_t max_new_tokens; /* 0: nothing is generated */
-    uint32_t min_new_tokens;
-    uint32_t n_beams;
-    uint32_t n_return; /* captions a prompt */
-    float length_penalty;
-    enum msg_early_stopping early_stopping;
-    float repetition_penalty;
-    uint32_t no_repeat_ngram;
-    bool sample;
-    float temperature;
-    uint32_t top_k;
-    float top_p;
-    uint64_t seed;
 };
 
 enum msg_embedding {
@@ -62,7 +42,7 @@ struct msg_recipe {
     char score_model[MSG_NAME_SIZE]; /* scorer; "": none */
     uint32_t n_prompts;              /* 0: one caption from the bos token alone */
     char prompts[MSG_MAX_PROMPTS][MSG_PROMPT_SIZE];
-    struct msg_decode decode;
+    struct generation_options decode;
     enum dtype dtype_encode, dtype_qformer, dtype_llm;
     uint32_t n_text_fields;
     char text_fields[MSG_MAX_TEXT_FIELDS][MSG_NAME_SIZE];
@@ -87,7 +67,6 @@ uint64_t msg_recipe_hash(const struct msg_recipe *r);
 /* What the recipe says of an embedding; NULL: it does not ask for it. */
 const struct msg_embedding_spec *msg_recipe_embedding(const struct msg_recipe *r, enum msg_embedding kind);
 
-const char *msg_embedding_name(enum msg_embedding kind);        /* "query", "itc", "itc_text", "cls"; "?" */
-const char *msg_early_stopping_name(enum msg_early_stopping e); /* "false", "true", "never"; "?" */
+const char *msg_embedding_name(enum msg_embedding kind); /* "query", "itc", "itc_text", "cls"; "?" */
 
 #endif

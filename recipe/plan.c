@@ -188,7 +188,7 @@ static void set_recipe(const struct recipe *from, const struct sides *s, struct 
         (void)msg_text_set(to->model, sizeof(to->model), s->captioner.name);
         to->decode = from->decode;
     } else {
-        to->decode = (struct msg_decode){0};
+        to->decode = (struct generation_options){0};
     }
     if (s->scorer.present)
         (void)msg_text_set(to->score_model, sizeof(to->score_model), s->scorer.name);

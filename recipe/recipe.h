@@ -36,7 +36,7 @@ struct recipe {
     unsigned stages; /* bits of enum recipe_stage */
     uint32_t n_prompts;
     struct recipe_prompt prompts[MSG_MAX_PROMPTS];
-    struct msg_decode decode;
+    struct generation_options decode;
     enum dtype dtype_encode, dtype_qformer, dtype_llm; /* 0: auto */
     bool itc, itm;
     uint32_t n_text_fields;

@@ -351,7 +351,7 @@ static int check_texts(const struct recipe *r, enum recipe_form form, struct err
 
 static int check_decoding(const struct recipe *r, enum recipe_form form, struct err *err)
 {
-    const struct msg_decode *d = &r->decode;
+    const struct generation_options *d = &r->decode;
     const char *dashes = form == RECIPE_FILE ? "" : "--";
     char number[16], beams[64], sample[64];
 

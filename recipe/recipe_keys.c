@@ -23,13 +23,13 @@ const struct recipe_key recipe_keys[RECIPE_N_KEYS] = {
      "a prompt in the words that the language model knows for questions: \"Question: TEXT Answer:\" for OPT, "
      "\"Question: "
      "TEXT Short answer:\" for FlanT5. {question} asks what the item's row asks, each value of a list by itself"},
-    {"caption", "captions", KEY_COUNT, AT(decode.n_return), 1, MSG_MAX_RETURN, "N", NULL,
+    {"caption", "captions", KEY_COUNT, AT(decode.n_return), 1, GENERATION_MAX_RETURN, "N", NULL,
      "captions a prompt: the best N beams, or N samples. A picture has at most 32 captions and texts in all"},
     {"caption", "max-new-tokens", KEY_COUNT, AT(decode.max_new_tokens), 1, MSG_MAX_NEW_TOKENS, "N", NULL,
      "tokens of a caption at most, its end included"},
     {"caption", "min-new-tokens", KEY_COUNT, AT(decode.min_new_tokens), 0, MSG_MAX_NEW_TOKENS, "N", NULL,
      "a caption does not end before"},
-    {"caption", "beams", KEY_COUNT, AT(decode.n_beams), 1, MSG_MAX_BEAMS, "N", NULL,
+    {"caption", "beams", KEY_COUNT, AT(decode.n_beams), 1, GENERATION_MAX_BEAMS, "N", NULL,
      "width of the beam search; 1 is greedy, or sampling"},
     {"caption", "length-penalty", KEY_REAL, AT(decode.length_penalty), -100, 100, "X", NULL,
      "beams: a caption's score is its log-probability / length^X; below 0 short ones are preferred"},

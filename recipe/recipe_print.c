@@ -48,7 +48,7 @@ static int print_key(const struct recipe *r, const struct recipe_key *k, struct 
     case KEY_TEXT:
         return *(const char *)field ? recipe_print_text(ret, k->name, field) : 0;
     case KEY_COUNT:
-        return buf_appendf(ret, "%s = %u\n", k->name, *(const uint32_t *)field);
+        return buf_appendf(ret, "%s = %d\n", k->name, *(const int *)field);
     case KEY_REAL:
     case KEY_POSITIVE:
         return print_real(ret, k->name, *(const float *)field);
@@ -63,7 +63,7 @@ static int print_key(const struct recipe *r, const struct recipe_key *k, struct 
                                     : buf_appendf(ret, "%s = %.*s\n", k->name, (int)first, k->value);
     }
     case KEY_EARLY:
-        return buf_appendf(ret, "%s = %s\n", k->name, msg_early_stopping_name(r->decode.early_stopping));
+        return buf_appendf(ret, "%s = %s\n", k->name, early_stopping_name(r->decode.early_stopping));
     case KEY_PROMPT:
         return print_prompts(r, ret);
     case KEY_SCORE:

@@ -16,7 +16,7 @@ enum recipe_key_type {
     KEY_SEED,     /* uint64_t */
     KEY_YES,      /* bool */
     KEY_EITHER,   /* bool; `value` has the words of false and true */
-    KEY_EARLY,    /* enum msg_early_stopping */
+    KEY_EARLY,    /* enum early_stopping */
     KEY_PROMPT,   /* list */
     KEY_QUESTION, /* the same list */
     KEY_SCORE,    /* itc, itm */

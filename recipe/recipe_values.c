@@ -69,7 +69,7 @@ static int set_number(const struct place *p)
     if (rc < 0)
         return rc;
     if (p->key->type == KEY_COUNT)
-        *(uint32_t *)field = (uint32_t)n;
+        *(int *)field = (int)n;
     else
         *(float *)field = (float)n;
     return 0;
@@ -129,7 +129,7 @@ static int set_early(const struct place *p)
 
     if (i < 0)
         return wanted(p, "false, true or never");
-    p->r->decode.early_stopping = (enum msg_early_stopping)i;
+    p->r->decode.early_stopping = (enum early_stopping)i;
     return 0;
 }
 

@@ -95,7 +95,7 @@ size_t llm_flow_cache_bytes(const struct llm_flow *f)
 
 static int submit(struct llm_flow *f, bool natural, struct err *err)
 {
-    struct generate_options options = generate_options_default();
+    struct generation_options options = generation_options_default();
     int rc;
 
     options.max_new_tokens = natural ? bench_natural_length(f->serial) : f->conf.n_new;

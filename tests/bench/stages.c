@@ -274,7 +274,7 @@ static int open_beams(struct bench_stage *s, struct err *err)
 static int submit(struct bench_stage *s, struct llm *l)
 {
     const struct config *c = &s->checkpoint->config;
-    struct generate_options options = generate_options_default();
+    struct generation_options options = generation_options_default();
     int rc = 0;
 
     options.max_new_tokens = s->n_new;

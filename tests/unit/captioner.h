@@ -96,7 +96,7 @@ static inline struct token_ids captioner_prompt(const struct captioner *k, const
 }
 
 static inline void captioner_submit(const struct captioner *k, struct generate *g, uint64_t tag, const float *rows,
-                                    const struct token_ids *prompt, const struct generate_options *options)
+                                    const struct token_ids *prompt, const struct generation_options *options)
 {
     struct generate_request r = {
         .tag = tag,

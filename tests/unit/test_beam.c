@@ -13,7 +13,7 @@ enum { EOS = 9, MAX_BEAMS = 3, MAX_BEST = 9 };
 
 static const int32_t eos[] = {EOS};
 
-static struct beam *search(int n_beams, int max_new_tokens, float length_penalty, enum generate_early_stopping early)
+static struct beam *search(int n_beams, int max_new_tokens, float length_penalty, enum early_stopping early)
 {
     struct beam *b = beam_new(&(struct beam_options){.n_beams = n_beams,
                                                      .max_new_tokens = max_new_tokens,
@@ -72,7 +72,7 @@ static void check_hypothesis(const struct beam *b, int i, float score, double lo
 static void test_beam_first_step_takes_different_tokens(void **state)
 {
     const struct offer first = {3, {4, 5, 6}, {-1, -1.5F, -2}};
-    struct beam *b = search(2, 5, 1, GENERATE_EARLY_FALSE);
+    struct beam *b = search(2, 5, 1, EARLY_STOPPING_FALSE);
     int parents[2];
 
     (void)state;
@@ -89,7 +89,7 @@ static void test_beam_first_step_takes_different_tokens(void **state)
 static void test_beam_paths_follow_the_parents(void **state)
 {
     const struct offer first = {2, {4, 5}, {-1, -1.5F}};
-    struct beam *b = search(2, 5, 1, GENERATE_EARLY_FALSE);
+    struct beam *b = search(2, 5, 1, EARLY_STOPPING_FALSE);
     int32_t ids[2];
     int parents[2];
 
@@ -109,7 +109,7 @@ static void test_beam_paths_follow_the_parents(void **state)
 static void test_beam_only_the_first_may_finish(void **state)
 {
     const struct offer first = {4, {4, 5, EOS, 6}, {-1, -2, -3, -4}};
-    struct beam *b = search(2, 2, 1, GENERATE_EARLY_FALSE);
+    struct beam *b = search(2, 2, 1, EARLY_STOPPING_FALSE);
     int parents[2];
 
     (void)state;
@@ -123,7 +123,7 @@ static void test_beam_only_the_first_may_finish(void **state)
 }
 
 /* Two hypotheses of one and two tokens, sums -1 and -1.6, and a beam at -0.4 that could still win: does it go on? */
-static bool over_after_two(float length_penalty, enum generate_early_stopping early, struct beam **ret)
+static bool over_after_two(float length_penalty, enum early_stopping early, struct beam **ret)
 {
     const struct offer first = {3, {4, EOS, 5}, {-0.2F, -1, -1.1F}};
     int parents[2];
@@ -139,18 +139,18 @@ static void test_beam_early_stopping_decides_when_enough_is_finished(void **stat
 
     (void)state;
     /* -0.4 / 2 is better than both: only "true" stops */
-    assert_false(over_after_two(1, GENERATE_EARLY_FALSE, &b));
+    assert_false(over_after_two(1, EARLY_STOPPING_FALSE, &b));
     beam_free(b);
-    assert_false(over_after_two(1, GENERATE_EARLY_NEVER, &b));
+    assert_false(over_after_two(1, EARLY_STOPPING_NEVER, &b));
     beam_free(b);
-    assert_true(over_after_two(1, GENERATE_EARLY_TRUE, &b));
+    assert_true(over_after_two(1, EARLY_STOPPING_TRUE, &b));
     check_hypothesis(b, 0, -0.8F, -3.2, 2, (const int32_t[]){4, EOS});
     check_hypothesis(b, 1, -1, -2, 1, (const int32_t[]){EOS});
     beam_free(b);
 }
 
 /* Now the running beam is at -2.4: no better than the worst at its length, but it would be at the longest one. */
-static bool over_when_behind(float length_penalty, enum generate_early_stopping early)
+static bool over_when_behind(float length_penalty, enum early_stopping early)
 {
     const struct offer first = {3, {4, EOS, 5}, {-0.2F, -1, -1.1F}};
     struct beam *b = search(2, 10, length_penalty, early);
@@ -167,10 +167,10 @@ static bool over_when_behind(float length_penalty, enum generate_early_stopping 
 static void test_beam_never_looks_as_far_as_the_longest(void **state)
 {
     (void)state;
-    assert_true(over_when_behind(1, GENERATE_EARLY_FALSE));  /* -2.4 / 2 against -1 */
-    assert_false(over_when_behind(1, GENERATE_EARLY_NEVER)); /* -2.4 / 10 */
-    assert_true(over_when_behind(0, GENERATE_EARLY_NEVER));
-    assert_true(over_when_behind(-1, GENERATE_EARLY_NEVER));
+    assert_true(over_when_behind(1, EARLY_STOPPING_FALSE));  /* -2.4 / 2 against -1 */
+    assert_false(over_when_behind(1, EARLY_STOPPING_NEVER)); /* -2.4 / 10 */
+    assert_true(over_when_behind(0, EARLY_STOPPING_NEVER));
+    assert_true(over_when_behind(-1, EARLY_STOPPING_NEVER));
 }
 
 static void test_beam_length_penalty_weighs_long_against_short(void **state)
@@ -179,15 +179,15 @@ static void test_beam_length_penalty_weighs_long_against_short(void **state)
 
     (void)state;
     /* sums -1 (one token) and -1.6 (two) */
-    (void)over_after_two(0, GENERATE_EARLY_TRUE, &b);
+    (void)over_after_two(0, EARLY_STOPPING_TRUE, &b);
     check_hypothesis(b, 0, -1, -2, 1, (const int32_t[]){EOS});
     check_hypothesis(b, 1, -1.6F, -3.2, 2, (const int32_t[]){4, EOS});
     beam_free(b);
-    (void)over_after_two(-1, GENERATE_EARLY_TRUE, &b);
+    (void)over_after_two(-1, EARLY_STOPPING_TRUE, &b);
     check_hypothesis(b, 0, -1, -2, 1, (const int32_t[]){EOS});
     check_hypothesis(b, 1, -3.2F, -3.2, 2, (const int32_t[]){4, EOS});
     beam_free(b);
-    (void)over_after_two(2, GENERATE_EARLY_TRUE, &b);
+    (void)over_after_two(2, EARLY_STOPPING_TRUE, &b);
     check_hypothesis(b, 0, -0.4F, -3.2, 2, (const int32_t[]){4, EOS});
     check_hypothesis(b, 1, -1, -2, 1, (const int32_t[]){EOS});
     beam_free(b);
@@ -207,7 +207,7 @@ static void test_beam_asks_for_enough_candidates(void **state)
 static void test_beam_without_anything_to_say_ends(void **state)
 {
     struct offer none = {MAX_BEST, {0, 1, 2, 3, 4, 5, 6, 7, 8}, {0}};
-    struct beam *b = search(3, 4, 1, GENERATE_EARLY_FALSE);
+    struct beam *b = search(3, 4, 1, EARLY_STOPPING_FALSE);
     int parents[3];
 
     (void)state;

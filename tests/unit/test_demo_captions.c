@@ -87,7 +87,7 @@ static void caption_text(const struct captioner *k, const struct generate_sequen
 static void check_captions(struct fixture *f, const char *prompt, int n_beams, const char *answer)
 {
     struct token_ids ids = captioner_prompt(&f->k, prompt);
-    struct generate_options options = generate_options_default();
+    struct generation_options options = generation_options_default();
     struct generate *g = NULL;
     struct generate_result r;
     struct buf text;
@@ -137,7 +137,7 @@ static void test_demo_captions_of_five_beams_equal_the_reference(void **state)
 static void submit_row(const struct fixture *f, struct generate *g, const json_t *row, int number)
 {
     struct token_ids ids = captioner_prompt(&f->k, json_string_value(json_object_get(row, "prompt")));
-    struct generate_options options = generate_options_default();
+    struct generation_options options = generation_options_default();
     struct err err = {{0}};
 
     CHECK_OK(generate_json_options(json_object_get(row, "options"), &options, &err), err);

@@ -46,7 +46,7 @@ struct job {
     float *rows;
     int32_t prompt[MAX_PROMPT];
     int n_prompt;
-    struct generate_options options;
+    struct generation_options options;
     uint64_t key;
     int32_t eos[2];
     int n_eos;
@@ -109,7 +109,7 @@ static void job_make(const struct fixture *f, struct job *j, unsigned *seed)
 {
     const int width = lm_width(f->lm);
 
-    *j = (struct job){.n_prompt = 1 + rand_r(seed) % MAX_PROMPT, .options = generate_options_default()};
+    *j = (struct job){.n_prompt = 1 + rand_r(seed) % MAX_PROMPT, .options = generation_options_default()};
     j->options.max_new_tokens = 1 + rand_r(seed) % MAX_NEW;
     j->rows = calloc((size_t)(N_ROWS * width), sizeof(float));
     assert_non_null(j->rows);
@@ -122,7 +122,7 @@ static void job_make(const struct fixture *f, struct job *j, unsigned *seed)
 /* Greedy, beams or samples, with penalties; fewer new tokens where more sequences share the cache. */
 static void job_decode(struct job *j, unsigned *seed)
 {
-    struct generate_options *o = &j->options;
+    struct generation_options *o = &j->options;
 
     j->key = (uint64_t)rand_r(seed) << 32 | (unsigned)rand_r(seed);
     j->eos[0] = rand_r(seed) % N_IDS;
@@ -368,7 +368,7 @@ static void test_generate_logprob_is_the_models(void **state)
     job_release(&jobs[0]);
 }
 
-static void refused(const struct fixture *f, const struct job *j, struct generate_options options, int code,
+static void refused(const struct fixture *f, const struct job *j, struct generation_options options, int code,
                     const char *name)
 {
     struct generate *g = generator(f, 2);
@@ -384,11 +384,11 @@ static void refused(const struct fixture *f, const struct job *j, struct generat
     generate_free(g);
 }
 
-#define REFUSED(name, ...)                                      \
-    do {                                                        \
-        struct generate_options o = generate_options_default(); \
-        __VA_ARGS__;                                            \
-        refused(f, &j, o, -EINVAL, name);                       \
+#define REFUSED(name, ...)                                          \
+    do {                                                            \
+        struct generation_options o = generation_options_default(); \
+        __VA_ARGS__;                                                \
+        refused(f, &j, o, -EINVAL, name);                           \
     } while (0)
 
 static void test_generate_refuses_options_out_of_range_by_name(void **state)
@@ -402,15 +402,15 @@ static void test_generate_refuses_options_out_of_range_by_name(void **state)
     REFUSED("min_new_tokens", o.min_new_tokens = -1);
     REFUSED("min_new_tokens", o.min_new_tokens = o.max_new_tokens + 1);
     REFUSED("num_beams", o.n_beams = 0);
-    REFUSED("num_beams", o.n_beams = GENERATE_MAX_BEAMS + 1);
+    REFUSED("num_beams", o.n_beams = GENERATION_MAX_BEAMS + 1);
     REFUSED("num_beams", o.n_beams = INT32_MAX);
     REFUSED("num_return_sequences", o.n_return = 0);
     REFUSED("num_return_sequences", o.n_return = 2);
     REFUSED("num_return_sequences", o.n_beams = 4; o.n_return = 5);
-    REFUSED("num_return_sequences", o.sample = true; o.n_return = GENERATE_MAX_RETURN + 1);
+    REFUSED("num_return_sequences", o.sample = true; o.n_return = GENERATION_MAX_RETURN + 1);
     REFUSED("do_sample", o.sample = true; o.n_beams = 2);
     REFUSED("length_penalty", o.n_beams = 2; o.length_penalty = NAN);
-    REFUSED("early_stopping", o.early_stopping = GENERATE_EARLY_NEVER + 1);
+    REFUSED("early_stopping", o.early_stopping = EARLY_STOPPING_NEVER + 1);
     REFUSED("repetition_penalty", o.repetition_penalty = 0);
     REFUSED("repetition_penalty", o.repetition_penalty = -1.5F);
     REFUSED("repetition_penalty", o.repetition_penalty = INFINITY);
@@ -644,7 +644,7 @@ static void test_generate_group_list_keeps_order_and_drops_by_tag(void **state)
     for (uint64_t tag = 0; tag < 6; tag++) {
         group = group_new(f->lm,
                           &(struct generate_request){
-                              .tag = tag % 3, .prompt = prompt, .n_prompt = 1, .options = generate_options_default()},
+                              .tag = tag % 3, .prompt = prompt, .n_prompt = 1, .options = generation_options_default()},
                           -1);
         assert_non_null(group);
         group_list_push(&l, group);

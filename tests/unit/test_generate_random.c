@@ -233,7 +233,7 @@ static void job_make(struct job *j, uint64_t tag, uint64_t *seed)
 {
     static const float length_penalties[] = {1, 0, -1, 2, 0.5F, -2.5F},
                        repetition_penalties[] = {1, 1, 1.3F, 2.5F, 0.7F};
-    struct generate_options *o = &j->request.options;
+    struct generation_options *o = &j->request.options;
 
     *j = (struct job){.request = {.tag = tag,
                                   .image_rows = j->image_rows,
@@ -241,7 +241,7 @@ static void job_make(struct job *j, uint64_t tag, uint64_t *seed)
                                   .n_image_rows = below(seed, MAX_IMAGE_ROWS + 1),
                                   .prompt = j->prompt,
                                   .n_prompt = 1 + below(seed, MAX_PROMPT),
-                                  .options = generate_options_default(),
+                                  .options = generation_options_default(),
                                   .key = fixture_random(seed),
                                   .eos = j->eos,
                                   .n_eos = below(seed, 4)}};
@@ -268,7 +268,7 @@ static void job_make(struct job *j, uint64_t tag, uint64_t *seed)
     o->n_beams = 2 + below(seed, MAX_K - 1);
     o->n_return = 1 + below(seed, o->n_beams);
     o->length_penalty = length_penalties[below(seed, 6)];
-    o->early_stopping = (enum generate_early_stopping)below(seed, 3);
+    o->early_stopping = (enum early_stopping)below(seed, 3);
 }
 
 /* -- the rules, slowly -- */
@@ -307,7 +307,7 @@ static int slow_history(const struct lm *m, const struct job *j, const struct li
 /* What may come after the line: processed scores, and the model's log-softmax. */
 static void slow_scores(const struct lm *m, const struct job *j, const struct line *l, float *ret, double *ret_logprobs)
 {
-    const struct generate_options *o = &j->request.options;
+    const struct generation_options *o = &j->request.options;
     int32_t history[MAX_HEAD + MAX_NEW], ids[1 + MAX_NEW] = {START_ID};
     const int n = slow_history(m, j, l, history), ngram = o->no_repeat_ngram;
     double max = -HUGE_VAL, sum = 0;
@@ -355,7 +355,7 @@ static int32_t slow_largest(const float *scores)
 /* Temperature, then top_k, then top_p on what is left, then the first id at which the sum passes the number drawn. */
 static int32_t slow_draw(const struct job *j, int sample, int step, const float *scores)
 {
-    const struct generate_options *o = &j->request.options;
+    const struct generation_options *o = &j->request.options;
     const uint32_t counter[4] = {(uint32_t)step, (uint32_t)sample, 0, 0};
     const uint32_t key[2] = {(uint32_t)j->request.key, (uint32_t)(j->request.key >> 32)};
     double p[VOCAB], sum = 0, passed = 0;
@@ -465,7 +465,7 @@ static void slow_continue(const struct lm *m, const struct job *j, const struct 
 static void slow_beams(const struct lm *m, const struct job *j, struct line *done)
 {
     enum { MOST = 4 * MAX_K };
-    const struct generate_options *o = &j->request.options;
+    const struct generation_options *o = &j->request.options;
     const int k = o->n_beams, keep = (j->request.n_eos > 1 ? 1 + j->request.n_eos : 2) * k;
     struct line running[MAX_K] = {{0}}, top[MOST], merged[MAX_K + MOST];
     static struct pick picks[MAX_K * VOCAB];
@@ -476,7 +476,7 @@ static void slow_beams(const struct lm *m, const struct job *j, struct line *don
         done[i] = (struct line){.sum = -1e9F};
     }
     for (int n = 1; n <= o->max_new_tokens; n++) {
-        bool full = o->early_stopping == GENERATE_EARLY_TRUE, all_end = true, all_done = true, improves = false;
+        bool full = o->early_stopping == EARLY_STOPPING_TRUE, all_end = true, all_done = true, improves = false;
         float worst = 0;
         double length = n;
 
@@ -509,7 +509,7 @@ static void slow_beams(const struct lm *m, const struct job *j, struct line *don
         keep_best(top, keep, k);
         memcpy(running, top, (size_t)k * sizeof(*running));
 
-        if (o->early_stopping == GENERATE_EARLY_NEVER && o->length_penalty > 0)
+        if (o->early_stopping == EARLY_STOPPING_NEVER && o->length_penalty > 0)
             length = o->max_new_tokens;
         for (int i = 0; i < k; i++)
             worst = done[i].sum < worst ? done[i].sum : worst;
@@ -519,7 +519,7 @@ static void slow_beams(const struct lm *m, const struct job *j, struct line *don
             all_done &= done[i].finished;
         }
         unsatisfied &= improves;
-        if (!unsatisfied || all_end || (all_done && o->early_stopping == GENERATE_EARLY_TRUE))
+        if (!unsatisfied || all_end || (all_done && o->early_stopping == EARLY_STOPPING_TRUE))
             return;
     }
 }
@@ -528,7 +528,7 @@ static void slow_beams(const struct lm *m, const struct job *j, struct line *don
 
 static void check(const struct lm *m, const struct job *j)
 {
-    const struct generate_options *o = &j->request.options;
+    const struct generation_options *o = &j->request.options;
     struct line want[MAX_K];
 
     assert_int_equal(j->got.n_sequences, o->n_return);
@@ -696,7 +696,7 @@ static void test_generate_random_prompts_come_in_portions(void **state)
 
     (void)state;
     for (enum generate_admit admit = GENERATE_ADMIT_ALL; admit <= GENERATE_ADMIT_EMPTY; admit++) {
-        struct generate_request r = {.prompt = prompt, .n_prompt = PROMPT, .options = generate_options_default()};
+        struct generate_request r = {.prompt = prompt, .n_prompt = PROMPT, .options = generation_options_default()};
         struct generate *g = NULL;
         struct ops *o = NULL;
         struct err err = {""};

@@ -58,7 +58,7 @@ static void submit(const struct golden *golden, struct generate *g, int row, con
     const struct config *c = &golden->checkpoint->config;
     const json_t *want = json_array_get(json_object_get(golden->expected, "generate"), (size_t)row);
     const struct prompt *prompt = find_prompt(c, json_object_get(want, "prompt"));
-    struct generate_options options = generate_options_default();
+    struct generation_options options = generation_options_default();
     struct err err = {""};
 
     options.max_new_tokens = (int)json_integer_value(json_object_get(want, "max_new_tokens"));

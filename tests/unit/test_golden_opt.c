@@ -182,7 +182,7 @@ static const json_t *expected_ids(const struct fixture *f, const char *prompt)
 static void test_golden_opt_greedy_ids_equal_the_reference(void **state)
 {
     struct fixture *f = *state;
-    struct generate_options options = generate_options_default();
+    struct generation_options options = generation_options_default();
     struct generate *g = NULL;
     struct generate_result r;
     struct err err = {{0}};

@@ -230,7 +230,7 @@ static void run_requests(struct lm *m, const float *rows, int n_queries, struct 
                                      .n_image_rows = i % 5 == 4 ? 0 : n_queries,
                                      .prompt = prompts[i % N_PROMPTS],
                                      .n_prompt = n_prompt[i % N_PROMPTS],
-                                     .options = generate_options_default()};
+                                     .options = generation_options_default()};
 
         q.options.max_new_tokens = 1 + i % MAX_NEW;
         q.options.n_beams = i % 3 == 2 ? 3 : 1;
@@ -290,7 +290,7 @@ static void test_late_language_model_steps_are_passes(void **state)
 static void run_four(struct generate *g, int n_prompt)
 {
     static const int32_t prompt[] = {2, 5, 7};
-    struct generate_request r = {.prompt = prompt, .n_prompt = n_prompt, .options = generate_options_default()};
+    struct generate_request r = {.prompt = prompt, .n_prompt = n_prompt, .options = generation_options_default()};
     struct generate_result done;
     struct err err = {""};
 

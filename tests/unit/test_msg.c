@@ -33,18 +33,18 @@ static void fill_recipe(struct msg_recipe *r)
     strcpy(r->prompts[0], "Question: what \xff\xfe\n");
     strcpy(r->prompts[1], "a photo of");
     r->n_prompts = 2;
-    r->decode = (struct msg_decode){.max_new_tokens = 20,
-                                    .min_new_tokens = 3,
-                                    .n_beams = 5,
-                                    .n_return = 4,
-                                    .length_penalty = -1.5F,
-                                    .early_stopping = MSG_EARLY_NEVER,
-                                    .repetition_penalty = 1.25F,
-                                    .no_repeat_ngram = 2,
-                                    .temperature = 0.7F,
-                                    .top_k = 50,
-                                    .top_p = 0.9F,
-                                    .seed = 1ULL << 60};
+    r->decode = (struct generation_options){.max_new_tokens = 20,
+                                            .min_new_tokens = 3,
+                                            .n_beams = 5,
+                                            .n_return = 4,
+                                            .length_penalty = -1.5F,
+                                            .early_stopping = EARLY_STOPPING_NEVER,
+                                            .repetition_penalty = 1.25F,
+                                            .no_repeat_ngram = 2,
+                                            .temperature = 0.7F,
+                                            .top_k = 50,
+                                            .top_p = 0.9F,
+                                            .seed = 1ULL << 60};
     r->dtype_llm = DTYPE_BF16;
     r->n_text_fields = 1;
     strcpy(r->text_fields[0], "caption");
@@ -522,6 +522,10 @@ SPOIL(lease_epoch, m->work.lease.epoch = 0)
 SPOIL(lease_count, m->work.lease.count = 5000)
 SPOIL(lease_first, m->work.lease.first = 0xfffffff0U)
 SPOIL(lease_node, m->work.lease.node = 8)
+SPOIL(new_tokens, m->work.recipe.decode.max_new_tokens = -1)
+SPOIL(few_tokens, m->work.recipe.decode.min_new_tokens = -1)
+SPOIL(top_k, m->work.recipe.decode.top_k = -1)
+SPOIL(no_repeat, m->work.recipe.decode.no_repeat_ngram = -1)
 SPOIL(beams, m->work.recipe.decode.n_beams = 65)
 SPOIL(captions, m->work.recipe.decode.n_return = 6)
 SPOIL(sampled_beams, m->work.recipe.decode.sample = true)
@@ -579,6 +583,10 @@ static const struct bad_case bad_cases[] = {
     {"lease", MSG_WORK, lease_count},
     {"lease", MSG_WORK, lease_first},
     {"node", MSG_WORK, lease_node},
+    {"max_new_tokens", MSG_WORK, new_tokens},
+    {"min_new_tokens", MSG_WORK, few_tokens},
+    {"top_k", MSG_WORK, top_k},
+    {"no_repeat_ngram", MSG_WORK, no_repeat},
     {"beams", MSG_WORK, beams},
     {"captions", MSG_WORK, captions},
     {"sampling", MSG_WORK, sampled_beams},
@@ -773,7 +781,7 @@ static void test_msg_recipe_diff_and_hash_miss_no_field(void **state)
         strcpy(a->text_fields[0], "caption");
     a->dtype_encode = a->dtype_qformer = DTYPE_F32;
     a->embeddings[0].dtype = DTYPE_F32;
-    a->decode.early_stopping = MSG_EARLY_FALSE;
+    a->decode.early_stopping = EARLY_STOPPING_FALSE;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         buf_init(&words, 0);
         *b = *a;

@@ -51,7 +51,7 @@ static float *output(struct outputs *out, const char *name, size_t n)
 static void caption(struct captioner *k, const float *projected, int n_beams, bool sample, struct outputs *out)
 {
     struct token_ids prompt = captioner_prompt(k, "a photo of");
-    struct generate_options options = generate_options_default();
+    struct generation_options options = generation_options_default();
     float *x = output(out, sample ? "a sampled caption" : n_beams > 1 ? "a caption of beams" : "a caption", N_NEW + 2);
     struct generate *g = NULL;
     struct generate_result r;

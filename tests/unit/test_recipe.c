@@ -68,7 +68,7 @@ static void test_recipe_file_sets_every_key(void **state)
     assert_int_equal(r.decode.min_new_tokens, 8);
     assert_int_equal(r.decode.n_beams, 5);
     assert_true(r.decode.length_penalty == -1);
-    assert_int_equal(r.decode.early_stopping, MSG_EARLY_NEVER);
+    assert_int_equal(r.decode.early_stopping, EARLY_STOPPING_NEVER);
     assert_true(r.decode.repetition_penalty == 1.5F);
     assert_int_equal(r.decode.no_repeat_ngram, 3);
     assert_true(r.decode.temperature == 0.7F && r.decode.top_p == 0.9F);
@@ -256,19 +256,19 @@ static void test_recipe_printed_parses_to_the_same(void **state)
             (void)msg_text_set(r.prompts[k].text, MSG_PROMPT_SIZE, texts[random() % 10]);
             r.prompts[k].is_question = random() % 2;
         }
-        r.decode = (struct msg_decode){.max_new_tokens = 40,
-                                       .min_new_tokens = (uint32_t)random() % 40,
-                                       .n_beams = sample ? 1 : 5,
-                                       .n_return = 1 + (uint32_t)random() % 5,
-                                       .length_penalty = (float)(random() % 2001 - 1000) / 77,
-                                       .early_stopping = (enum msg_early_stopping)(random() % 3),
-                                       .repetition_penalty = (float)(1 + random() % 1000) / 333,
-                                       .no_repeat_ngram = (uint32_t)random() % 4,
-                                       .sample = sample,
-                                       .temperature = (float)(1 + random()) / 1e8F,
-                                       .top_k = (uint32_t)random() % 100,
-                                       .top_p = (float)(1 + random() % 999) / 1000,
-                                       .seed = (uint64_t)random() << 33 | (uint64_t)random()};
+        r.decode = (struct generation_options){.max_new_tokens = 40,
+                                               .min_new_tokens = (uint32_t)random() % 40,
+                                               .n_beams = sample ? 1 : 5,
+                                               .n_return = 1 + (uint32_t)random() % 5,
+                                               .length_penalty = (float)(random() % 2001 - 1000) / 77,
+                                               .early_stopping = (enum early_stopping)(random() % 3),
+                                               .repetition_penalty = (float)(1 + random() % 1000) / 333,
+                                               .no_repeat_ngram = (uint32_t)random() % 4,
+                                               .sample = sample,
+                                               .temperature = (float)(1 + random()) / 1e8F,
+                                               .top_k = (uint32_t)random() % 100,
+                                               .top_p = (float)(1 + random() % 999) / 1000,
+                                               .seed = (uint64_t)random() << 33 | (uint64_t)random()};
         r.dtype_llm = dtypes[random() % 5];
         r.dtype_encode = dtypes[random() % 5];
         r.dtype_qformer = dtypes[random() % 4];
