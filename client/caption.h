@@ -17,7 +17,7 @@
 #define BLIPLINE_CLIENT_CAPTION_H
 
 #include "local/place.h"
-#include "job/retry.h"
+#include "store/compare.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -32,8 +32,7 @@ struct caption_options {
     uint32_t unit_items;                         /* 0: chosen here */
     uint64_t limit;                              /* 0: none */
     const char *join;                            /* a table of columns by key; NULL: none */
-    struct retry *retry;                         /* which failed items are tried again */
-    bool refresh;                                /* pictures that have changed are done again */
+    struct compare_options again;                /* which items of the store are done again */
     uint32_t max_failures, max_failed_per_mille; /* of proto/msg.h's JOB_OPEN */
     const char *image_column;                    /* of lists; NULL: the usual ones */
     const char *fields;                          /* columns to be kept beside the recipe's, with commas; NULL: none */

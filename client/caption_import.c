@@ -24,8 +24,7 @@ int caption_open_feed(struct run *r, struct err *err)
                              .store_path = r->o->store,
                              .kept = r->o->fields,
                              .join = r->o->join,
-                             .retry = r->o->retry,
-                             .refresh = r->o->refresh};
+                             .again = r->o->again};
 
     for (uint32_t i = 0; i < p->n_fields; i++) {
         r->columns[i] = p->fields[i].name;
@@ -74,7 +73,7 @@ static int stream(struct run *r, struct err *err)
     while (more) {
         int rc = job_stream(&r->job, r->feed, &more, err);
 
-        if (rc == 0 && feed_counts(r->feed)->n_new + feed_counts(r->feed)->n_retried > 0)
+        if (rc == 0 && feed_counts(r->feed)->compared.n_new + feed_counts(r->feed)->compared.n_retried > 0)
             rc = daemons_start_workers(&r->daemons, err);
         if (rc == 0)
             rc = caption_pump(r, 0, err);

@@ -9,6 +9,7 @@
 
 #include "client/caption.h"
 #include "client/commands.h"
+#include "client/retry.h"
 #include "local/device_probe.h"
 #include "local/devices.h"
 #include "recipe/home.h"
@@ -291,7 +292,6 @@ static int run(const struct cli_command *self, int argc, char **argv)
     static struct devices have;
     static struct device_choice chosen;
     static struct placement placement;
-    static struct retry retry;
     struct caption_options o = {0};
     struct err err = {""};
     struct caption_flags f = {.device = "auto"};
@@ -304,9 +304,10 @@ static int run(const struct cli_command *self, int argc, char **argv)
                   self->name, self->usage);
         return CLI_EXIT_USAGE;
     }
+    o.again.refresh = f.refresh;
     rc = parse_max_failures(f.max_failures, &o, &err);
     for (int i = 0; rc == 0 && i < f.retry.n; i++)
-        rc = retry_add(&retry, f.retry.list[i].value, &err);
+        rc = retry_add(&o.again, f.retry.list[i].value, &err);
     if (rc < 0) {
         cli_error("%s: %s", self->name, err.text);
         return CLI_EXIT_USAGE;
@@ -336,8 +337,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         .placement = &placement,
         .unit_items = (uint32_t)f.unit,
         .join = f.join,
-        .retry = &retry,
-        .refresh = f.refresh,
+        .again = o.again,
         .check = f.check,
         .max_failures = o.max_failures,
         .max_failed_per_mille = o.max_failed_per_mille,

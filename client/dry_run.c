@@ -19,9 +19,9 @@ static int dry_run_json(const struct caption_options *o, const struct feed *f)
 
     passed_over_of_walk(&c->skipped, &passed);
     if (!all || json_object_set_new(all, "pictures", json_integer((json_int_t)c->n_walked)) < 0 ||
-        json_object_set_new(all, "new", json_integer((json_int_t)c->n_new)) < 0 ||
-        json_object_set_new(all, "retry", json_integer((json_int_t)c->n_retried)) < 0 ||
-        json_object_set_new(all, "refresh", json_integer((json_int_t)c->n_refreshed)) < 0 ||
+        json_object_set_new(all, "new", json_integer((json_int_t)c->compared.n_new)) < 0 ||
+        json_object_set_new(all, "retry", json_integer((json_int_t)c->compared.n_retried)) < 0 ||
+        json_object_set_new(all, "refresh", json_integer((json_int_t)c->compared.n_refreshed)) < 0 ||
         json_object_set_new(all, "passed_over", passed_over_json(&passed)) < 0) {
         json_decref(all);
         return -ENOMEM;
@@ -53,11 +53,11 @@ int dry_run(const struct caption_options *o, struct feed *f, const char *const *
     if (rc < 0)
         return rc;
     source_notes(f, o, columns, s);
-    if (c->n_retried || c->n_refreshed)
+    if (c->compared.n_retried || c->compared.n_refreshed)
         (void)snprintf(again, sizeof(again),
-                       ", %" PRIu64 " failed to be tried again, %" PRIu64 " changed to be done again", c->n_retried,
-                       c->n_refreshed);
+                       ", %" PRIu64 " failed to be tried again, %" PRIu64 " changed to be done again",
+                       c->compared.n_retried, c->compared.n_refreshed);
     terminal_note(s, "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s%s. Nothing was done (--dry-run)",
-                  c->n_walked, cli_s(c->n_walked), c->n_new, o->store, again);
+                  c->n_walked, cli_s(c->n_walked), c->compared.n_new, o->store, again);
     return 0;
 }

@@ -2,12 +2,11 @@
 
 #include "base/arena.h"
 #include "job/join.h"
-#include "job/known.h"
 #include "console/printable.h"
 #include "proto/row.h"
 #include "source/field_names.h"
 #include "source/source.h"
-#include "store/reader.h"
+#include "store/compare.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -30,11 +29,8 @@ struct feed {
     struct arena peeked_bytes;
     struct row_item peeked[FEED_PEEK_ITEMS];
     uint32_t n_peeked, i_peeked;
-    uint64_t n_taken;      /* from the sources, up to the limit */
-    struct reader *reader; /* in step with the walk; NULL: no manifest, or its rest is in `known` */
-    bool have_row;
-    struct reader_row row; /* the reader's next */
-    struct known known;
+    uint64_t n_taken;                           /* from the sources, up to the limit */
+    struct compare *compare;                    /* NULL: everything is new */
     struct row_field fields[SOURCE_MAX_FIELDS]; /* of the item that walk gave last */
     struct join *join;                          /* NULL: none */
     struct feed_counts counts;
@@ -259,8 +255,7 @@ void feed_close(struct feed *f)
         return;
     if (f->source)
         source_free(f->source);
-    reader_close(f->reader);
-    known_release(&f->known);
+    compare_close(f->compare);
     origins_release(&f->origins);
     join_free(f->join);
     arena_release(&f->peeked_bytes);
@@ -272,125 +267,32 @@ uint32_t feed_peeked(const struct feed *f)
     return f->n_peeked;
 }
 
-static int next_row(struct feed *f, struct err *err)
-{
-    int rc = reader_next(f->reader, &f->row, err);
-
-    if (rc == -EBADMSG && f->row.listed.key_bytes) { /* the record is lost, the item is not */
-        f->row.has_record = f->row.record.failed = true;
-        (void)msg_text_set(f->row.record.error_code, sizeof(f->row.record.error_code), RETRY_DAMAGED);
-        f->counts.n_damaged++;
-        rc = 1;
-    }
-    if (rc < 0)
-        return rc; /* without its manifest the store cannot go on: duplicates would arise */
-    f->have_row = rc > 0;
-    if (!f->have_row) {
-        reader_close(f->reader);
-        f->reader = NULL;
-    }
-    return 0;
-}
-
 int feed_compare(struct feed *f, struct err *err)
 {
-    int rc = reader_open(f->o.store_path, false, &f->reader, err);
+    int rc = compare_open(f->o.store_path, &f->o.again, &f->compare, err);
 
-    if (rc == 0)
-        rc = origins_tell(&f->origins, f->reader, err);
-    return rc < 0 ? rc : next_row(f, err);
-}
-
-static enum known_state state_of(const struct feed *f, const struct reader_row *row)
-{
-    if (!row->has_record)
-        return KNOWN_PENDING;
-    return f->o.retry && row->record.failed && retry_takes(f->o.retry, row->record.error_code) ? KNOWN_FAILED
-                                                                                               : KNOWN_DONE;
-}
-
-/* Walk and manifest differ from here on: remember the rest of the manifest. */
-static int load_rest(struct feed *f, struct err *err)
-{
-    int rc = 0;
-
-    while (rc == 0 && f->reader) {
-        rc = known_add(&f->known, &f->row.listed, state_of(f, &f->row));
-        if (rc == 0)
-            rc = next_row(f, err);
-    }
+    for (int i = 0; rc == 0 && i < f->origins.n_args; i++)
+        if (f->origins.args[i].moved)
+            rc = compare_move_source(f->compare, f->origins.args[i].number, origins_root(&f->origins, i), err);
     return rc;
-}
-
-static void count_changes(struct feed *f, const struct row_item *item, unsigned changed)
-{
-    f->counts.n_changed += (changed & KNOWN_FILE) != 0;
-    if (!(changed & KNOWN_FIELDS))
-        return;
-    if (f->counts.n_other_fields++ == 0)
-        (void)printable_text(item->key, item->key_bytes, f->counts.other_fields_key,
-                             sizeof(f->counts.other_fields_key));
-}
-
-static int cannot_list(const struct feed *f, int rc, struct err *err)
-{
-    return err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
-                   strerror(-rc));
-}
-
-/* What is in the manifest may be to be done again, or not done yet and no longer as it was: then the manifest is
- * told what it is now. */
-static int take_again(struct feed *f, const struct row_item *item, const struct known_found *found,
-                      struct feed_rows *ret, struct err *err)
-{
-    const bool failed = found->state == KNOWN_FAILED && !item->error_code[0]; /* else its list makes it fail again */
-    const bool pending = found->state == KNOWN_PENDING && found->changed;
-    const bool refresh = f->o.refresh && found->changed & (KNOWN_FILE | KNOWN_FIELDS);
-    struct row_item row = *item;
-    int rc;
-
-    if (!failed && !pending && !refresh) {
-        count_changes(f, item, found->changed);
-        return 0;
-    }
-    row.item = found->item;
-    origins_shorten(&f->origins, &row);
-    rc = row_item_append(&ret->again, &row);
-    if (rc < 0)
-        return cannot_list(f, rc, err);
-    ret->n_again++;
-    f->counts.n_retried += failed;
-    f->counts.n_refreshed += !failed && !pending;
-    return 0;
 }
 
 /* Is it new, or known, or known and to be done again? */
 static int sort_item(struct feed *f, const struct row_item *item, struct feed_rows *ret, struct err *err)
 {
-    struct known_found found;
-    struct row_item row;
-    int rc;
+    struct row_item row = *item;
+    int rc = f->compare ? compare_item(f->compare, item, &row.item, err) : (int)COMPARE_NEW;
 
-    if (f->reader && known_same(item, &f->row.listed)) {
-        found = (struct known_found){f->row.item, state_of(f, &f->row), known_changes(&f->row.listed, item)};
-        rc = take_again(f, item, &found, ret, err);
-        return rc < 0 ? rc : next_row(f, err);
-    }
-    if (f->reader) {
-        rc = load_rest(f, err);
-        if (rc < 0)
-            return rc;
-    }
-    if (known_take(&f->known, item, &found))
-        return take_again(f, item, &found, ret, err);
-    row = *item;
+    if (rc < 0 || rc == COMPARE_KNOWN)
+        return rc < 0 ? rc : 0;
     origins_shorten(&f->origins, &row);
-    rc = row_item_append(&ret->fresh, &row);
-    if (rc < 0)
-        return cannot_list(f, rc, err);
-    ret->n_fresh++;
-    f->counts.n_new++;
-    return 0;
+    ret->n_fresh += rc == COMPARE_NEW;
+    ret->n_again += rc == COMPARE_AGAIN;
+    f->counts.compared.n_new += !f->compare;
+    rc = row_item_append(rc == COMPARE_NEW ? &ret->fresh : &ret->again, &row);
+    return rc < 0 ? err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
+                            strerror(-rc))
+                  : 0;
 }
 
 /* The next picture, from those looked at first, then from the sources. */
@@ -423,24 +325,26 @@ void feed_rows_release(struct feed_rows *r)
 
 int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err *err)
 {
+    int rc = 0;
+
     buf_clear(&ret->fresh);
     buf_clear(&ret->again);
     ret->n_fresh = ret->n_again = 0;
     *ret_more = true;
-    for (uint32_t seen = 0; seen < FEED_LOOK_AROUND && ret->n_fresh + ret->n_again < FEED_FRAME_ROWS &&
-                            ret->fresh.size_bytes + ret->again.size_bytes < FEED_FRAME_BYTES;
+    for (uint32_t seen = 0;
+         rc == 0 && *ret_more && seen < FEED_LOOK_AROUND && ret->n_fresh + ret->n_again < FEED_FRAME_ROWS &&
+         ret->fresh.size_bytes + ret->again.size_bytes < FEED_FRAME_BYTES;
          seen++) {
         struct row_item item;
-        int rc = next_item(f, &item, err);
 
-        if (rc == 0)
-            *ret_more = false;
+        rc = next_item(f, &item, err);
+        *ret_more = rc != 0;
         if (rc > 0)
             rc = sort_item(f, &item, ret, err);
-        if (rc < 0 || !*ret_more)
-            return rc;
     }
-    return 0;
+    if (f->compare)
+        f->counts.compared = *compare_counts(f->compare);
+    return rc;
 }
 
 const struct origins *feed_origins(const struct feed *f)

@@ -1,9 +1,7 @@
 /* feed.h - the pictures of a job that its store does not know yet, as row frames for the broker.
  *
- * The walk over the sources (job/origin.h) is compared with the manifest and its records item by item
- * (job/known.h), and only those that are not in the
- * manifest (as often as they are in the walk) become rows. As long as walk and manifest run in step nothing is
- * remembered; from the first difference on, 48 bytes an item of the rest of the manifest.
+ * The walk over the sources (job/origin.h) is compared with the manifest item by item (store/compare.h): only new items,
+ * and those that are done again, become rows.
  * Who may call: one thread; the store may be open for writing in another process.
  * Units:  items. Memory: feed_close. Errors: negative errno and `err` naming the source. */
 #ifndef BLIPLINE_JOB_FEED_H
@@ -12,8 +10,8 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "job/origin.h"
-#include "job/retry.h"
 #include "source/source.h"
+#include "store/compare.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,25 +27,18 @@ struct feed_options {
     const char *store_path;        /* what lies in this folder is passed over */
     struct source_columns columns; /* of lists, kept with the items */
     uint32_t needed;               /* bit i: of column i a source without it is an error */
-    const char *kept;    /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
-    const char *join;    /* a table whose rows give columns to the pictures of their keys; NULL: none */
-    struct retry *retry; /* which failed items are tried again; NULL: none. It counts their reasons */
-    bool refresh;        /* those that have changed are done again */
+    const char *kept;             /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
+    const char *join;             /* a table whose rows give columns to the pictures of their keys; NULL: none */
+    struct compare_options again; /* which items of the store are done again */
 };
 
 /* What the walk has seen so far. */
 struct feed_counts {
-    uint64_t n_walked;          /* pictures, up to the limit */
-    uint64_t n_new;             /* of them, not in the manifest */
-    uint64_t n_damaged;         /* records of the manifest's items that cannot be read, as far as was looked */
-    uint64_t n_retried;         /* of the others, failed ones that are to be tried again, and those of such records */
-    uint64_t n_refreshed;       /* of the rest, those that have changed and are to be done again */
-    uint64_t n_changed;         /* of what is left, size or time differ from the manifest's */
-    uint64_t n_other_fields;    /* or fields do */
-    char other_fields_key[128]; /* the first of them, printable */
-    uint64_t n_unjoined;        /* pictures whose key `join` does not have */
-    uint64_t n_without;         /* rows of lists that lack a needed column: these items will fail */
-    uint64_t n_bad;             /* rows of lists that are of no use: these too */
+    uint64_t n_walked; /* pictures, up to the limit */
+    struct compare_counts compared;
+    uint64_t n_unjoined; /* pictures whose key `join` does not have */
+    uint64_t n_without;  /* rows of lists that lack a needed column: these items will fail */
+    uint64_t n_bad;      /* rows of lists that are of no use: these too */
     struct err first_bad;
     uint64_t n_left_out;           /* values of kept columns that cannot be kept */
     char not_kept[MSG_NAME_SIZE];  /* a column of `kept` that the store did not begin with; "": none */

@@ -300,14 +300,9 @@ void origins_release(struct origins *o)
     *o = (struct origins){0};
 }
 
-int origins_tell(const struct origins *o, struct reader *r, struct err *err)
+const char *origins_root(const struct origins *o, int i)
 {
-    int rc = 0;
-
-    for (int i = 0; rc == 0 && i < o->n_args; i++)
-        if (o->args[i].moved)
-            rc = reader_move_source(r, o->args[i].number, o->rows[o->args[i].number - 1].root, err);
-    return rc;
+    return o->args[i].number ? o->rows[o->args[i].number - 1].root : "";
 }
 
 void origins_shorten(const struct origins *o, struct row_item *item)

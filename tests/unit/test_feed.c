@@ -12,8 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/retry.h"
 #include "job/feed.h"
-#include "job/known.h"
+#include "store/known.h"
 #include "proto/row.h"
 #include "store/reader.h"
 #include "store/store.h"
@@ -137,7 +138,8 @@ static uint32_t import(const struct folder *f, const char *const *sources, int n
     if (store_put_sources(s, fed.sources.data, fed.sources.size_bytes, fed.n_sources, &err) < 0)
         fail_msg("%s", err.text);
     if (fed.rows.size_bytes)
-        assert_int_equal(store_append_rows(s, fed.rows.data, fed.rows.size_bytes, (uint32_t)fed.counts.n_new, &err), 0);
+        assert_int_equal(
+            store_append_rows(s, fed.rows.data, fed.rows.size_bytes, (uint32_t)fed.counts.compared.n_new, &err), 0);
     if (fed.n_again && store_again(s, fed.again.data, fed.again.size_bytes, fed.n_again, &from_unit, &err) < 0)
         fail_msg("%s", err.text);
     assert_int_equal(store_seal(s, &err), 0);
@@ -175,12 +177,10 @@ static void do_unit(const struct folder *f, const char *code)
 }
 
 /* "0:a.jpg 2:c.jpg": what is to be done again, with the numbers. */
-static void check_again(const struct folder *f, const struct retry *with, bool refresh, const char *want)
+static void check_again(const struct folder *f, const struct compare_options *with, bool refresh, const char *want)
 {
     const char *const sources[] = {f->in};
-    struct retry retry = *with;
-    struct feed_options o = {
-        .sources = sources, .n_sources = 1, .store_path = f->store, .retry = &retry, .refresh = refresh};
+    struct feed_options o = {.sources = sources, .n_sources = 1, .store_path = f->store, .again = *with};
     char text[256] = "";
     struct feed_rows rows;
     struct row_cursor c;
@@ -190,6 +190,7 @@ static void check_again(const struct folder *f, const struct retry *with, bool r
     struct err err = {""};
     bool more;
 
+    o.again.refresh = refresh;
     feed_rows_init(&rows);
     if (feed_open(&o, &feed, &err) < 0 || feed_compare(feed, &err) < 0 || feed_next(feed, &rows, &more, &err) < 0)
         fail_msg("%s", err.text);
@@ -205,15 +206,17 @@ static void check_again(const struct folder *f, const struct retry *with, bool r
     }
     row_cursor_release(&c);
     assert_string_equal(text, want);
-    assert_int_equal(feed_counts(feed)->n_retried + feed_counts(feed)->n_refreshed, rows.n_again);
+    for (uint32_t i = 0; i < with->n_codes; i++) /* the third item failed so, before or after it has been looked at */
+        assert_int_equal(feed_counts(feed)->compared.n_failed_with[i], 1);
+    assert_int_equal(feed_counts(feed)->compared.n_retried + feed_counts(feed)->compared.n_refreshed, rows.n_again);
     feed_close(feed);
     feed_rows_release(&rows);
 }
 
 static void test_feed_failed_and_changed_items_are_done_again_when_asked(void **state)
 {
-    static const struct retry passing = {0}, truncated = {.n_codes = 1, .codes = {{.code = "truncated"}}},
-                              all = {.all = true};
+    static const struct compare_options passing = {0}, truncated = {.n_codes = 1, .codes = {"truncated"}},
+                                        all = {.all_failed = true};
     const struct folder *f = *state;
     const char *const sources[] = {f->in};
     struct feed_counts counts;
@@ -245,19 +248,19 @@ static void test_feed_failed_and_changed_items_are_done_again_when_asked(void **
 static void test_retry_is_read_from_its_option(void **state)
 {
     struct err err = {""};
-    struct retry r = {0};
+    struct compare_options o = {0};
 
     (void)state;
-    assert_int_equal(retry_add(&r, "empty,bad_row", &err), 0);
-    assert_int_equal(retry_add(&r, "missing", &err), 0);
-    assert_true(retry_takes(&r, "bad_row") && retry_takes(&r, "empty") && retry_takes(&r, "timed_out"));
-    assert_false(retry_takes(&r, "corrupt"));
-    assert_int_equal(r.codes[1].n, 1);
-    assert_int_equal(r.codes[2].n, 0);
-    assert_int_equal(retry_add(&r, RETRY_ALL, &err), 0);
-    assert_true(retry_takes(&r, "corrupt"));
+    assert_int_equal(retry_add(&o, "empty,bad_row", &err), 0);
+    assert_int_equal(retry_add(&o, "missing", &err), 0);
+    assert_true(compare_retries(&o, "bad_row") && compare_retries(&o, "empty") && compare_retries(&o, "timed_out"));
+    assert_false(compare_retries(&o, "corrupt"));
+    assert_int_equal(o.n_codes, 3);
+    assert_string_equal(o.codes[1], "bad_row");
+    assert_int_equal(retry_add(&o, RETRY_ALL, &err), 0);
+    assert_true(compare_retries(&o, "corrupt"));
     for (int i = 0; i < 3; i++)
-        assert_int_equal(retry_add(&r, (const char *[]){"", "a,", "Two words"}[i], &err), -EINVAL);
+        assert_int_equal(retry_add(&o, (const char *[]){"", "a,", "Two words"}[i], &err), -EINVAL);
 }
 
 static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
@@ -273,11 +276,11 @@ static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
     touch(f->in, "note.txt", "3");
     import(f, sources, 1, "b.jpg d.jpg e.png", &c);
     assert_int_equal(c.n_walked, 3);
-    assert_int_equal(c.n_new, 3);
+    assert_int_equal(c.compared.n_new, 3);
     assert_int_equal(c.skipped.n[SOURCE_OTHER_NAMES], 1);
     import(f, sources, 1, "", &c); /* the walk in step with the manifest */
     assert_int_equal(c.n_walked, 3);
-    assert_int_equal(c.n_changed, 0);
+    assert_int_equal(c.compared.n_changed, 0);
     touch(f->in, "a.jpg", "0"); /* out of step from the first on */
     touch(f->in, "c.jpg", "0");
     touch(f->in, "f.jpg", "0");
@@ -289,7 +292,7 @@ static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
     touch(f->in, "b.jpg", "another size");
     assert_int_equal(import(f, sources, 1, "", &c), 1); /* it is not done yet: the store is told */
     assert_int_equal(import(f, sources, 1, "", &c), 0);
-    assert_int_equal(c.n_changed, 0);
+    assert_int_equal(c.compared.n_changed, 0);
 }
 
 static void test_feed_the_same_picture_twice_is_two_items_once(void **state)
@@ -367,7 +370,7 @@ static void test_feed_more_than_it_looks_at_first_comes_in_order(void **state)
     assert_int_equal(feed_peeked(feed), FEED_PEEK_ITEMS);
     feed_close(feed);
     feed_all(f, sources, 1, 0, &fed);
-    assert_int_equal(fed.counts.n_new, FEED_PEEK_ITEMS + 50);
+    assert_int_equal(fed.counts.compared.n_new, FEED_PEEK_ITEMS + 50);
     p = fed.keys;
     for (int i = 0; i < FEED_PEEK_ITEMS + 50; i++, p += 9)
         assert_int_equal(atoi(p), i);
@@ -451,7 +454,7 @@ static void test_feed_a_folder_that_was_moved_goes_on(void **state)
     rename_to(f->in, moved);
     touch(moved, "0.jpg", "333"); /* what is new comes to it */
     import(f, at_moved, 1, "0.jpg", &c);
-    assert_int_equal(c.n_changed, 0);
+    assert_int_equal(c.compared.n_changed, 0);
     stored(f, text, sizeof(text));
     assert_string_equal(text, "in moved/a.jpg\nin moved/b.jpg\nl.jsonl in/a.jpg\nl.jsonl in/a.jpg\nin moved/0.jpg\n");
     (void)snprintf(list, sizeof(list), "@%s/l.jsonl", moved);
@@ -532,7 +535,7 @@ static void test_feed_other_pictures_of_the_same_names_are_new(void **state)
     stored(f, text, sizeof(text));
     assert_string_equal(text, "in in/1.jpg\nin in/2.jpg\nother other/1.jpg\nother other/2.jpg\n");
     import(f, others, 1, "", &c);
-    assert_int_equal(c.n_changed, 0);
+    assert_int_equal(c.compared.n_changed, 0);
     assert_int_equal(import(f, again, 1, "", &c),
                      2); /* unless the user says that they are the same: then they have changed */
 }

@@ -1,4 +1,4 @@
-#include "job/known.h"
+#include "store/known.h"
 
 #include <errno.h>
 #include <stdlib.h>

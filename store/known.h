@@ -5,8 +5,8 @@
  * with the same 128-bit hash are taken for one.
  * Who may call: one thread.
  * Units:  none. Memory: 56 bytes an entry, at most two thirds full; known_release. Errors: -ENOMEM. */
-#ifndef BLIPLINE_JOB_KNOWN_H
-#define BLIPLINE_JOB_KNOWN_H
+#ifndef BLIPLINE_STORE_KNOWN_H
+#define BLIPLINE_STORE_KNOWN_H
 
 #include "base/err.h"
 #include "proto/row.h"
