@@ -11,13 +11,19 @@
 
 static void do_welcome(struct broker *b, const struct core_action *a)
 {
+    const struct broker_peer *p = core_map_get(&b->peers, a->peer);
+
+    if (p && b->jobs && !core_worker_is_wanted(b->core, a->peer))
+        log_warn(
+            "event=worker_idle peer=%llu stage=%s host=%s pid=%u model=\"%s\" msg=\"no open job wants this worker's "
+            "model; the worker waits for a job that does\"",
+            (unsigned long long)p->number, stage_name(p->stage), p->host, p->hello_pid, p->model);
     broker_welcome(b, a->peer, 0);
 }
 
 static void do_refuse(struct broker *b, const struct core_action *a)
 {
-    static const enum msg_reason reasons[] = {[CORE_REFUSE_MODEL] = MSG_REASON_MODEL,
-                                              [CORE_REFUSE_LIMIT] = MSG_REASON_LIMIT,
+    static const enum msg_reason reasons[] = {[CORE_REFUSE_LIMIT] = MSG_REASON_LIMIT,
                                               [CORE_REFUSE_BAD_MESSAGE] = MSG_REASON_BAD_MESSAGE,
                                               [CORE_REFUSE_DRAINING] = MSG_REASON_DRAINING,
                                               [CORE_REFUSE_STALLED] = MSG_REASON_STALLED};

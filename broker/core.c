@@ -194,52 +194,31 @@ void core_free(struct core *c)
     free(c);
 }
 
-static int dispatch(struct core *c, const struct core_event *e)
-{
-    switch (e->type) {
-    case CORE_EVENT_TICK:
-        return 0;
-    case CORE_EVENT_JOB_OPEN:
-        return core_job_open(c, e);
-    case CORE_EVENT_JOB_START:
-    case CORE_EVENT_JOB_STOP:
-    case CORE_EVENT_JOB_CLOSE:
-    case CORE_EVENT_JOB_SEALED:
-    case CORE_EVENT_UNITS_ADDED:
-    case CORE_EVENT_DISK_OK:
-        return core_job_event(c, e);
-    case CORE_EVENT_UNITS_AGAIN:
-        return core_job_units_again(c, e);
-    case CORE_EVENT_UNITS:
-        return core_job_units(c, e);
-    case CORE_EVENT_COMMITTED:
-    case CORE_EVENT_COMMIT_FAILED:
-        core_job_commit_answer(c, e);
-        return 0;
-    case CORE_EVENT_HELLO:
-        core_worker_hello(c, e);
-        return 0;
-    case CORE_EVENT_CREDIT:
-    case CORE_EVENT_HEARTBEAT:
-    case CORE_EVENT_GONE:
-    case CORE_EVENT_RESULT:
-    case CORE_EVENT_FAILURE:
-    case CORE_EVENT_RETURN:
-        core_worker_event(c, e);
-        return 0;
-    case CORE_EVENT_PAYLOAD_LOST:
-        core_payload_lost(c, e->payload);
-        return 0;
-    case CORE_EVENT_SHUTDOWN:
-        c->shutdown = true;
-        core_workers_give_up_lost(c);
-        return 0;
-    case CORE_N_EVENTS:
-        break;
-    }
-    assert(!"an event that is none");
-    return -EINVAL;
-}
+static int (*const handlers[CORE_N_EVENTS])(struct core *, const struct core_event *) = {
+    [CORE_EVENT_TICK] = core_on_tick,
+    [CORE_EVENT_JOB_OPEN] = core_on_job_open,
+    [CORE_EVENT_JOB_START] = core_on_job_start,
+    [CORE_EVENT_JOB_STOP] = core_on_job_stop,
+    [CORE_EVENT_JOB_CLOSE] = core_on_job_close,
+    [CORE_EVENT_JOB_FAILED] = core_on_job_failed,
+    [CORE_EVENT_JOB_SEALED] = core_on_job_sealed,
+    [CORE_EVENT_UNITS_ADDED] = core_on_units_added,
+    [CORE_EVENT_UNITS_AGAIN] = core_on_units_again,
+    [CORE_EVENT_UNITS] = core_on_units,
+    [CORE_EVENT_HELLO] = core_on_hello,
+    [CORE_EVENT_CREDIT] = core_on_credit,
+    [CORE_EVENT_HEARTBEAT] = core_on_heartbeat,
+    [CORE_EVENT_GONE] = core_on_gone,
+    [CORE_EVENT_RESULT] = core_on_result,
+    [CORE_EVENT_FAILURE] = core_on_failure,
+    [CORE_EVENT_RETURN] = core_on_return,
+    [CORE_EVENT_PAYLOAD_LOST] = core_on_payload_lost,
+    [CORE_EVENT_COMMITTED] = core_on_committed,
+    [CORE_EVENT_COMMIT_FAILED] = core_on_commit_failed,
+    [CORE_EVENT_DISK_FULL] = core_on_disk_full,
+    [CORE_EVENT_DISK_OK] = core_on_disk_ok,
+    [CORE_EVENT_SHUTDOWN] = core_on_shutdown,
+};
 
 /* The earliest deadline, in our time. */
 static int64_t next_due(const struct core *c)
@@ -279,9 +258,8 @@ int core_step(struct core *c, const struct core_event *event, int64_t now_ms, st
     c->out = ret_actions;
     set_clock(c, now_ms);
     c->counters.events++;
-    if (event->type == CORE_EVENT_TICK)
-        core_expire(c);
-    rc = dispatch(c, event);
+    assert(event->type < CORE_N_EVENTS);
+    rc = handlers[event->type](c, event);
     if ((!c->shutdown || core_planted(c, CORE_BUG_SHUTDOWN_GRANTS)) && !c->broken)
         core_schedule(c);
     core_jobs_settle(c);
@@ -341,17 +319,11 @@ void core_stats_get(const struct core *c, struct core_stats *ret)
     ret->row_bytes = c->row_bytes;
 }
 
-static enum core_job_state job_state(const struct core_job *j)
+enum core_job_state core_job_state_get(const struct core *c, uint64_t job)
 {
-    if (j->closing)
-        return CORE_JOB_CLOSING;
-    if (j->done)
-        return CORE_JOB_DONE;
-    if (j->stopped)
-        return j->paused ? CORE_JOB_PAUSED : CORE_JOB_STOPPED;
-    if (j->blocked)
-        return CORE_JOB_BLOCKED;
-    return j->sealed ? CORE_JOB_RUNNING : CORE_JOB_IMPORTING;
+    const struct core_job *j = core_map_get(&c->jobs_by_id, job);
+
+    return j ? core_job_state(j) : CORE_JOB_NONE;
 }
 
 int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats *ret)
@@ -361,7 +333,8 @@ int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats
     if (!j)
         return -ENOENT;
     *ret = (struct core_job_stats){
-        .state = job_state(j),
+        .state = core_job_state(j),
+        .failed_text = j->failed_text,
         .priority = j->priority,
         .units_loaded = (uint32_t)j->units.n,
         .units_started = j->n_by_state[CORE_UNIT_STARTED],

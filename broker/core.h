@@ -114,26 +114,28 @@ int core_graph_check(const struct core_node *nodes, uint32_t n_nodes, struct err
 /* -- events: what happened ----------------------------------------------------------------------------------------- */
 
 enum core_event_type {
-    CORE_EVENT_TICK = 0,      /* what is due; after all that has come from peers, so that it counts */
-    CORE_EVENT_JOB_OPEN,      /* .job_open */
-    CORE_EVENT_JOB_START,     /* .job: after JOB_STOP or CORE_DO_JOB_PAUSED, go on */
-    CORE_EVENT_JOB_STOP,      /* .job: no new first-node leases; CORE_DO_JOB_STOPPED follows */
-    CORE_EVENT_JOB_CLOSE,     /* .job: forget it; leases void, payloads dropped; CORE_DO_JOB_CLOSED follows, after the
+    CORE_EVENT_TICK = 0,    /* what is due; after all that has come from peers, so that it counts */
+    CORE_EVENT_JOB_OPEN,    /* .job_open */
+    CORE_EVENT_JOB_START,   /* .job: resume after JOB_STOP or CORE_DO_JOB_PAUSED */
+    CORE_EVENT_JOB_STOP,    /* .job: no new first-node leases; CORE_DO_JOB_STOPPED follows */
+    CORE_EVENT_JOB_CLOSE,   /* .job: forget it; leases void, payloads dropped; CORE_DO_JOB_CLOSED follows, after the
                                  answers to outstanding COMMITs and LOAD_UNITS */
-    CORE_EVENT_JOB_SEALED,    /* .job: the manifest is complete, until UNITS_ADDED */
-    CORE_EVENT_UNITS_ADDED,   /* .job: new units after the last ones loaded; more may come, until SEALED */
-    CORE_EVENT_UNITS_AGAIN,   /* .units_again: units that were done have items to be done again */
-    CORE_EVENT_UNITS,         /* .units: the answer to CORE_DO_LOAD_UNITS */
-    CORE_EVENT_HELLO,         /* .hello: answered by WELCOME or REFUSE */
-    CORE_EVENT_CREDIT,        /* .credit */
-    CORE_EVENT_HEARTBEAT,     /* .heartbeat */
-    CORE_EVENT_GONE,          /* .gone */
-    CORE_EVENT_RESULT,        /* .result */
-    CORE_EVENT_FAILURE,       /* .failure: the worker could not do it */
-    CORE_EVENT_RETURN,        /* .lease: handed back unpunished */
+    CORE_EVENT_JOB_FAILED,  /* .job_failed: its store cannot be used; see CORE_JOB_FAILED */
+    CORE_EVENT_JOB_SEALED,  /* .job: the manifest is complete, until UNITS_ADDED */
+    CORE_EVENT_UNITS_ADDED, /* .job: new units after the last ones loaded; the job is not sealed (any more), nor done */
+    CORE_EVENT_UNITS_AGAIN, /* .units_again: units that were done have items to be done again */
+    CORE_EVENT_UNITS,       /* .units: the answer to CORE_DO_LOAD_UNITS */
+    CORE_EVENT_HELLO,       /* .hello: answered by WELCOME or REFUSE */
+    CORE_EVENT_CREDIT,      /* .credit */
+    CORE_EVENT_HEARTBEAT,   /* .heartbeat */
+    CORE_EVENT_GONE,        /* .gone */
+    CORE_EVENT_RESULT,      /* .result */
+    CORE_EVENT_FAILURE,     /* .failure: the worker could not do it */
+    CORE_EVENT_RETURN,      /* .lease: handed back unpunished */
     CORE_EVENT_PAYLOAD_LOST,  /* .payload: its tensors cannot be had any more; the subunit starts again, unpunished */
     CORE_EVENT_COMMITTED,     /* .commit: durable */
     CORE_EVENT_COMMIT_FAILED, /* .commit: not durable; the job is blocked until DISK_OK, then COMMIT comes again */
+    CORE_EVENT_DISK_FULL,     /* .job: something else of it could not be written; the job is blocked until DISK_OK */
     CORE_EVENT_DISK_OK,       /* .job, or 0 for all jobs: worth trying again */
     CORE_EVENT_SHUTDOWN,      /* no new leases at all; CORE_DO_DRAINED when leases and commits have ended */
     CORE_N_EVENTS
@@ -173,6 +175,10 @@ struct core_event {
             uint32_t n_nodes;
             const struct core_node *nodes; /* core_graph_check said 0 */
         } job_open;
+        struct {
+            uint64_t job;
+            const char *text; /* why; cut to CORE_TEXT_BYTES */
+        } job_failed;
         struct {
             uint64_t job;
             uint32_t from_unit; /* the first of them */
@@ -258,13 +264,7 @@ enum core_action_type {
     CORE_N_ACTIONS
 };
 
-enum core_refuse_reason {
-    CORE_REFUSE_MODEL,
-    CORE_REFUSE_LIMIT,
-    CORE_REFUSE_BAD_MESSAGE,
-    CORE_REFUSE_DRAINING,
-    CORE_REFUSE_STALLED
-};
+enum core_refuse_reason { CORE_REFUSE_LIMIT, CORE_REFUSE_BAD_MESSAGE, CORE_REFUSE_DRAINING, CORE_REFUSE_STALLED };
 
 /* Masks: bit i of word i / 64 is the subunit's item `first + i` (items are counted within the unit); `count` bits. */
 struct core_input {
@@ -388,13 +388,18 @@ int core_lease_get(const struct core *c, const struct core_lease_ref *ref, struc
 
 /* -- numbers ------------------------------------------------------------------------------------------------------- */
 
+/* The state of a job: the only place that knows it. Where several hold, the last one of this list is told. */
 enum core_job_state {
-    CORE_JOB_IMPORTING, /* runs, more units may come */
+    CORE_JOB_NONE,      /* not open */
+    CORE_JOB_IMPORTING, /* runs, and is not sealed: more units may come */
     CORE_JOB_RUNNING,
-    CORE_JOB_STOPPED, /* asked to stop; JOB_STOPPED says when nothing is in flight */
-    CORE_JOB_PAUSED,  /* the same, of itself: failures surged */
-    CORE_JOB_BLOCKED, /* a commit failed */
-    CORE_JOB_DONE,
+    CORE_JOB_STOPPING, /* it was stopped or has paused itself, and leases or commits are still in flight */
+    CORE_JOB_STOPPED,  /* and nothing is in flight: CORE_DO_JOB_STOPPED was said */
+    CORE_JOB_PAUSED,   /* the same, since failures surged */
+    CORE_JOB_DONE,     /* sealed, and every unit committed; until UNITS_ADDED or UNITS_AGAIN */
+    CORE_JOB_BLOCKED,  /* the disk is full; nothing new starts until DISK_OK */
+    CORE_JOB_FAILED,   /* by JOB_FAILED: its leases are void, its payloads dropped; no answers are awaited, those that
+                          come are ignored, and so is every event of it but JOB_CLOSE */
     CORE_JOB_CLOSING
 };
 
@@ -412,6 +417,7 @@ struct core_node_stats {
 /* Of this process; what was done before it started the store knows. */
 struct core_job_stats {
     enum core_job_state state;
+    const char *failed_text; /* why it failed, until the next core_step; "": it has not */
     uint32_t priority;
     uint32_t units_loaded;  /* in memory */
     uint32_t units_started; /* of those, with a subunit on its way */
@@ -436,6 +442,9 @@ struct core_stats {
 };
 
 void core_stats_get(const struct core *c, struct core_stats *ret);
+enum core_job_state core_job_state_get(const struct core *c, uint64_t job);
+/* Does any open job have a node that this worker may run? If not, the worker waits for one. */
+bool core_worker_is_wanted(const struct core *c, uint64_t peer);
 /* -ENOENT: not open. */
 int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats *ret) CHECK_RESULT;
 

@@ -46,7 +46,8 @@ enum core_bug {
     CORE_BUG_SILENT_GETS_WORK,          /* a silent worker gets work */
     CORE_BUG_SILENT_STAYS,              /* a silent worker is never forgotten */
     CORE_BUG_FINGERPRINT_AT_FIRST_NODE, /* fingerprints count at first nodes alone */
-    CORE_BUG_FINGERPRINT_NOT_ASKED,     /* a worker of no use is welcome */
+    CORE_BUG_IDLE_REFUSED,              /* a worker that no job wants is refused */
+    CORE_BUG_IDLE_TIMES_OUT,            /* heartbeats of a worker that no job wants do not count */
     CORE_BUG_WORKERS_WITHOUT_LIMIT,     /* any number of workers is welcome */
     CORE_BUG_KINDS_WITHOUT_LIMIT,       /* any number of kinds of workers is welcome */
     CORE_BUG_LEASES_WITHOUT_LIMIT,      /* a worker gets any number of leases */
@@ -67,6 +68,15 @@ enum core_bug {
     CORE_BUG_COMMIT_TWICE,              /* commit is sent twice */
     CORE_BUG_STALE_LOAD,                /* a load that a commit overtook is taken */
     CORE_BUG_DONE_UNSEALED,             /* a job is done before it is sealed */
+    CORE_BUG_OPENED_SEALED,             /* a job is sealed when it is opened */
+    CORE_BUG_SEALED_FOR_GOOD,           /* new units do not un-seal a job */
+    CORE_BUG_DONE_FOR_GOOD,             /* new units do not wake a job that was done */
+    CORE_BUG_CLOSED_EARLY,              /* a job is closed with answers outstanding */
+    CORE_BUG_CLOSE_KEEPS_LEASES,        /* leases of a closed job go on */
+    CORE_BUG_FAILED_GOES_ON,            /* a job that failed goes on */
+    CORE_BUG_FAILED_AWAITS_ANSWERS,     /* a job that failed waits for answers */
+    CORE_BUG_OTHER_JOB_FAILS,           /* the store of one job fails another one */
+    CORE_BUG_DISK_FULL_IGNORED,         /* only a commit that fails blocks a job */
     CORE_BUG_STOPPED_STARTS,            /* a stopped job starts units */
     CORE_BUG_STOPPED_EARLY,             /* a job is called stopped with leases outstanding */
     CORE_BUG_BLOCKED_STARTS,            /* a job without disk starts units */

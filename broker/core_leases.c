@@ -178,12 +178,15 @@ void core_leases_confirm(struct core *c, struct core_worker *w, const uint64_t *
 
 /* -- messages ------------------------------------------------------------------------------------------------------ */
 
-static void heartbeat(struct core *c, struct core_worker *w, const struct core_event *e)
+int core_on_heartbeat(struct core *c, const struct core_event *e)
 {
+    struct core_worker *w = core_worker_heard(c, e->heartbeat.peer);
     uint32_t n = e->heartbeat.n;
 
+    if (!w)
+        return 0;
     if (e->heartbeat.epoch != c->epoch && !core_planted(c, CORE_BUG_HEARTBEAT_OF_ANY_EPOCH))
-        return;
+        return 0;
     core_stall_heard(c, w, e->heartbeat.items);
     if (n > c->limits.max_worker_leases) {
         c->counters.dropped_bad++;
@@ -198,14 +201,16 @@ static void heartbeat(struct core *c, struct core_worker *w, const struct core_e
     if (core_planted(c, CORE_BUG_HEARTBEAT_EXTENDS_ALL))
         for (struct core_lease *l = w->leases; l; l = l->next)
             extend(c, l);
+    return 0;
 }
 
-/* The lease that a peer speaks of, if it is its own and of this epoch. */
+/* The lease that a peer speaks of, if it is its own and of this epoch. The peer is heard. */
 static struct core_lease *find_lease(struct core *c, const struct core_lease_ref *ref)
 {
     struct core_lease *l = core_map_get(&c->leases, ref->lease);
     const bool any = core_planted(c, CORE_BUG_SKIP_FENCE);
 
+    (void)core_worker_heard(c, ref->peer);
     if (l && (any || ref->epoch == c->epoch || core_planted(c, CORE_BUG_LEASE_OF_ANY_EPOCH)) &&
         (any || l->worker->peer == ref->peer || core_planted(c, CORE_BUG_LEASE_OF_ANY_PEER)))
         return l;
@@ -225,7 +230,7 @@ static void not_late(struct core_worker *w, struct core *c)
     core_worker_update(w, c);
 }
 
-static void result(struct core *c, const struct core_event *e)
+int core_on_result(struct core *c, const struct core_event *e)
 {
     struct core_lease *l = find_lease(c, &e->result.lease);
     struct core_task *t;
@@ -233,9 +238,9 @@ static void result(struct core *c, const struct core_event *e)
     char text[96];
 
     assert(e->result.payload != 0 && !core_map_get(&c->payloads, e->result.payload));
-    if (!l) {
+    if (!l) { /* also of strangers: the payload must go */
         core_emit_id(c, CORE_DO_DROP_PAYLOAD, e->result.payload);
-        return;
+        return 0;
     }
     t = l->task;
     host = l->worker->host;
@@ -249,7 +254,7 @@ static void result(struct core *c, const struct core_event *e)
         t->host = host;
         t->maker = maker;
         core_task_result(t, e);
-        return;
+        return 0;
     }
     c->counters.dropped_bad++;
     core_emit_id(c, CORE_DO_DROP_PAYLOAD, e->result.payload);
@@ -261,18 +266,19 @@ static void result(struct core *c, const struct core_event *e)
         core_lease_give_back(c, l);
     else
         core_lease_fails(c, l, "bad_result", text);
+    return 0;
 }
 
-static void failure(struct core *c, const struct core_event *e)
+int core_on_failure(struct core *c, const struct core_event *e)
 {
     struct core_lease *l = find_lease(c, &e->failure.lease);
 
     if (!l)
-        return;
+        return 0;
     not_late(l->worker, c);
     if (e->failure.refused) {
         core_lease_refuses(c, l, e->failure.refused, e->failure.text ? e->failure.text : "");
-        return;
+        return 0;
     }
     l->task->subunit->unit->job->nodes[l->task->node].failures++;
     l->task->subunit->unit->job->nodes[l->task->node].bad_results += e->failure.bad_result;
@@ -281,31 +287,21 @@ static void failure(struct core *c, const struct core_event *e)
         core_lease_give_back(c, l);
     else
         core_lease_fails(c, l, e->failure.code ? e->failure.code : "", e->failure.text ? e->failure.text : "");
+    return 0;
 }
 
-static void hand_back(struct core *c, const struct core_event *e)
+int core_on_return(struct core *c, const struct core_event *e)
 {
     struct core_lease *l = find_lease(c, &e->lease);
 
     if (!l)
-        return;
+        return 0;
     not_late(l->worker, c);
     if (core_planted(c, CORE_BUG_RETURN_BLAMED))
         core_lease_fails(c, l, "returned", "handed back");
     else
         core_lease_returned(c, l);
-}
-
-void core_lease_event(struct core *c, struct core_worker *w, const struct core_event *e)
-{
-    if (e->type == CORE_EVENT_RESULT)
-        result(c, e); /* also of strangers: the payload must go */
-    else if (e->type == CORE_EVENT_FAILURE)
-        failure(c, e);
-    else if (e->type == CORE_EVENT_RETURN)
-        hand_back(c, e);
-    else if (w)
-        heartbeat(c, w, e);
+    return 0;
 }
 
 /* -- time ---------------------------------------------------------------------------------------------------------- */
@@ -354,10 +350,11 @@ static void lease_is_due(struct core *c, struct core_lease *l)
         core_break(c);
 }
 
-void core_expire(struct core *c)
+int core_on_tick(struct core *c, const struct core_event *e)
 {
     struct core_heap *leases = &c->lease_deadlines, *workers = &c->worker_deadlines, *rests = &c->rests;
 
+    (void)e;
     while (leases->n && leases->entries[0].key <= c->now_ms && !c->broken)
         lease_is_due(c, leases->entries[0].item);
     while (rests->n && rests->entries[0].key <= c->now_ms) {
@@ -368,4 +365,5 @@ void core_expire(struct core *c)
     }
     while (workers->n && workers->entries[0].key <= c->now_ms && !c->broken)
         core_worker_is_late(c, workers->entries[0].item);
+    return 0;
 }

@@ -151,8 +151,10 @@ struct core_job {
     uint32_t load_from;            /* of the load under way */
     bool load_is_stale;            /* meanwhile a unit was committed that its answer may hold */
     bool sealed, exhausted, loading, added_meanwhile;
-    bool stopped, stop_told, blocked, done, closing;
-    bool paused; /* and stopped */
+    bool stopped, paused; /* paused: and stopped, of itself */
+    bool stop_told;       /* CORE_DO_JOB_STOPPED was said */
+    bool done, blocked, failed, closing;
+    char failed_text[CORE_TEXT_BYTES];
     uint32_t max_failures, max_failed_per_mille;
     uint64_t n_in_row;             /* failed items since the last good one */
     uint64_t n_finished, n_failed; /* since the job was opened or started again */
@@ -260,16 +262,37 @@ void core_emit_id(struct core *c, enum core_action_type type, uint64_t id); /* j
 void *core_emit_alloc(struct core *c, size_t bytes);                        /* NULL: core is broken */
 
 /* core_jobs.c */
-int core_job_open(struct core *c, const struct core_event *e);
-int core_job_event(struct core *c, const struct core_event *e); /* START STOP CLOSE SEALED UNITS_ADDED DISK_OK */
-int core_job_units(struct core *c, const struct core_event *e);
-int core_job_units_again(struct core *c, const struct core_event *e);
-void core_job_commit_answer(struct core *c, const struct core_event *e);
-void core_unit_commit(struct core_unit *u);
-void core_unit_put_back(struct core_unit *u); /* forgotten, to be loaded again */
-void core_job_touch(struct core_job *j);      /* settle it at the end of the step */
+int core_on_job_open(struct core *c, const struct core_event *e);
+int core_on_job_start(struct core *c, const struct core_event *e);
+int core_on_job_stop(struct core *c, const struct core_event *e);
+int core_on_job_close(struct core *c, const struct core_event *e);
+int core_on_job_failed(struct core *c, const struct core_event *e);
+int core_on_job_sealed(struct core *c, const struct core_event *e);
+/* An open job of which something has happened: it is touched. 0 and NULL: it has failed, the event is ignored. -ENOENT:
+ * it is not open, or is closing; NULL. */
+int core_job_find(struct core *c, uint64_t id, struct core_job **ret) CHECK_RESULT;
+enum core_job_state core_job_state(const struct core_job *j);
+bool core_job_may_start(const struct core_job *j);
+void core_job_wake(struct core_job *j);
+void core_job_touch(struct core_job *j); /* settle it at the end of the step */
 void core_jobs_settle(struct core *c);
 void core_job_free(struct core_job *j);
+
+/* core_window.c */
+int core_on_units(struct core *c, const struct core_event *e);
+int core_on_units_added(struct core *c, const struct core_event *e);
+int core_on_units_again(struct core *c, const struct core_event *e);
+void core_job_load_more(struct core_job *j);
+void core_job_go_back(struct core_job *j, uint64_t unit); /* load again from this unit on */
+
+/* core_commits.c */
+int core_on_committed(struct core *c, const struct core_event *e);
+int core_on_commit_failed(struct core *c, const struct core_event *e);
+int core_on_disk_full(struct core *c, const struct core_event *e);
+int core_on_disk_ok(struct core *c, const struct core_event *e);
+void core_unit_commit(struct core_unit *u);
+void core_unit_forget(struct core_unit *u);
+void core_unit_put_back(struct core_unit *u); /* forgotten, to be loaded again */
 
 /* core_surge.c */
 void core_unit_finished(struct core_unit *u); /* all subunits are: commit it, hold it, or put it back */
@@ -311,7 +334,7 @@ void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, c
 void core_task_returned(struct core_task *t, uint32_t attempt);
 void core_task_again(struct core_task *t);         /* ready once more */
 void core_subunit_suspect(struct core_subunit *p); /* since now: what is queued changes its queue */
-void core_payload_lost(struct core *c, uint64_t payload);
+int core_on_payload_lost(struct core *c, const struct core_event *e);
 
 /* core_schedule.c */
 void core_queue_push(struct core_task *t, bool front);
@@ -320,14 +343,16 @@ void core_schedule(struct core *c);
 bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n);
 
 /* core_workers.c */
-void core_worker_hello(struct core *c, const struct core_event *e);
-void core_worker_event(struct core *c, const struct core_event *e); /* all others of a peer */
-void core_worker_update(struct core_worker *w, struct core *c);     /* its room changed */
+int core_on_hello(struct core *c, const struct core_event *e);
+int core_on_credit(struct core *c, const struct core_event *e);
+int core_on_gone(struct core *c, const struct core_event *e);
+int core_on_shutdown(struct core *c, const struct core_event *e);
+struct core_worker *core_worker_heard(struct core *c, uint64_t peer); /* NULL: a stranger, who is to say HELLO */
+void core_worker_update(struct core_worker *w, struct core *c);       /* its room changed */
 void core_worker_is_late(struct core *c, struct core_worker *w);
 void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const char *text);
 void core_refuse(struct core *c, uint64_t peer, enum core_refuse_reason reason, const char *text);
 void core_worker_forget(struct core *c, struct core_worker *w); /* nobody is blamed for what it still holds */
-void core_workers_give_up_lost(struct core *c);
 bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
 uint64_t core_group_key(const struct core_pool *p, uint64_t host);
 
@@ -337,8 +362,11 @@ void core_lease_end(struct core *c, struct core_lease *l);
 void core_lease_lost(struct core *c, struct core_lease *l, const char *text);
 void core_lease_give_back(struct core *c, struct core_lease *l);
 void core_leases_confirm(struct core *c, struct core_worker *w, const uint64_t *leases, uint32_t n);
-void core_lease_event(struct core *c, struct core_worker *w, const struct core_event *e); /* w NULL: a stranger */
-void core_expire(struct core *c);
+int core_on_heartbeat(struct core *c, const struct core_event *e);
+int core_on_result(struct core *c, const struct core_event *e);
+int core_on_failure(struct core *c, const struct core_event *e);
+int core_on_return(struct core *c, const struct core_event *e);
+int core_on_tick(struct core *c, const struct core_event *e);
 
 /* core_breaker.c */
 /* They end the lease, hold it against whom it is to be held against, and queue the task again or fail it. */

@@ -70,12 +70,6 @@ bool core_pool_matches(const struct core *c, const struct core_pool *p, const st
             fingerprint_equal(&p->fingerprint, &n->spec.fingerprint));
 }
 
-static bool may_start(const struct core_job *j)
-{
-    return (!j->stopped || core_planted(j->core, CORE_BUG_STOPPED_STARTS)) &&
-           (!j->blocked || core_planted(j->core, CORE_BUG_BLOCKED_STARTS)) && !j->closing;
-}
-
 static bool rows_allow(const struct core *c, const struct core_subunit *p)
 {
     uint64_t need = p->unit->job->row_bytes * p->n_wanted, taken = c->row_bytes + c->reserved_row_bytes;
@@ -174,7 +168,7 @@ static struct core_task *pick(const struct core *c, uint32_t stage, bool memory_
 
             if (n->spec.stage != stage)
                 continue;
-            if (!t && !memory_wait && may_start(j))
+            if (!t && !memory_wait && core_job_may_start(j))
                 t = n->queues[CORE_QUEUE_FRESH].first;
             if (t && (!best || goes_first(t, best)) && any_pool_open(c, n))
                 best = t;
@@ -288,7 +282,7 @@ static void schedule_exclusive(struct core *c, uint32_t stage, bool *memory_wait
             struct core_job_node *n = &j->nodes[k / 2];
             bool fresh = k & 1;
 
-            if (n->spec.stage == stage && (!fresh || may_start(j)))
+            if (n->spec.stage == stage && (!fresh || core_job_may_start(j)))
                 schedule_queue_exclusive(c, &n->queues[fresh ? CORE_QUEUE_FRESH_EXCLUSIVE : CORE_QUEUE_READY_EXCLUSIVE],
                                          fresh, memory_wait);
             if (c->broken)

@@ -239,14 +239,14 @@ void core_task_returned(struct core_task *t, uint32_t attempt)
         core_task_again(t);
 }
 
-void core_payload_lost(struct core *c, uint64_t payload)
+int core_on_payload_lost(struct core *c, const struct core_event *e)
 {
-    struct core_task *t = core_map_get(&c->payloads, payload);
+    struct core_task *t = core_map_get(&c->payloads, e->payload);
     struct core_subunit *p = t ? t->subunit : NULL;
     bool blame;
 
     if (!t || !t->has_tensors)
-        return; /* nobody wants them any more */
+        return 0; /* nobody wants them any more */
     c->counters.payloads_lost++;
     blame = ++p->unblamed > c->limits.max_unblamed || core_planted(c, CORE_BUG_TENSOR_LOSS_BLAMED);
     core_subunit_restart(p);
@@ -256,4 +256,5 @@ void core_payload_lost(struct core *c, uint64_t payload)
         core_queue_remove(t);
         core_task_failed(t, p->failures, "lost", "its tensors were lost too often");
     }
+    return 0;
 }

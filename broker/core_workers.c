@@ -128,6 +128,23 @@ static void group_put(struct core *c, struct core_group *g, uint64_t key)
     free(g);
 }
 
+/* Does any open job have a node that workers of this pool may run? */
+static bool is_wanted(const struct core *c, const struct core_pool *p)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++)
+        for (uint32_t k = 0; k < c->jobs[i]->n_nodes && !c->jobs[i]->closing && !c->jobs[i]->failed; k++)
+            if (core_pool_matches(c, p, &c->jobs[i]->nodes[k]))
+                return true;
+    return false;
+}
+
+bool core_worker_is_wanted(const struct core *c, uint64_t peer)
+{
+    const struct core_worker *w = core_map_get(&c->workers_by_peer, peer);
+
+    return w && is_wanted(c, w->pool);
+}
+
 /* -- coming and going ---------------------------------------------------------------------------------------------- */
 
 void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const char *text)
@@ -210,9 +227,11 @@ static void take_connection(struct core *c, struct core_worker *w, const struct 
         core_leases_confirm(c, w, e->hello.leases, e->hello.epoch == c->epoch ? e->hello.n_leases : 0);
 }
 
-/* For a broker that ends: what it gave out is void then. */
-void core_workers_give_up_lost(struct core *c)
+/* What lost workers hold is void then. */
+int core_on_shutdown(struct core *c, const struct core_event *e)
 {
+    (void)e;
+    c->shutdown = true;
     for (size_t i = 0; c->n_lost > 0; i = (i + 1) % c->workers_by_peer.capacity) {
         struct core_worker *w = c->workers_by_peer.slots[i].value;
 
@@ -221,6 +240,7 @@ void core_workers_give_up_lost(struct core *c)
         else if (w && w->lost)
             core_worker_forget(c, w);
     }
+    return 0;
 }
 
 static void heard(struct core *c, struct core_worker *w)
@@ -229,6 +249,8 @@ static void heard(struct core *c, struct core_worker *w)
         w->silent = false;
         core_worker_update(w, c);
     }
+    if (core_planted(c, CORE_BUG_IDLE_TIMES_OUT) && !is_wanted(c, w->pool) && w->deadline_place)
+        return;
     w->heard_ms = c->now_ms;
     if (core_heap_set(&c->worker_deadlines, &w->deadline_place, c->now_ms + c->limits.lease_ms, w) < 0)
         core_break(c);
@@ -247,33 +269,6 @@ void core_refuse(struct core *c, uint64_t peer, enum core_refuse_reason reason, 
     a->refuse.peer = peer;
     a->refuse.reason = reason;
     a->refuse.text = copy;
-}
-
-/* True: there are jobs with nodes of this stage, and none of them wants such a worker. */
-static bool is_unwanted(struct core *c, uint32_t stage, const struct fingerprint *fingerprint, char *text,
-                        size_t text_bytes)
-{
-    const struct core_job_node *wanted = NULL;
-    const struct core_job *wanted_by = NULL;
-    char want[FINGERPRINT_HEX_SIZE], have[FINGERPRINT_HEX_SIZE];
-
-    for (uint32_t i = 0; i < c->n_jobs; i++)
-        for (uint32_t k = 0; k < c->jobs[i]->n_nodes && !c->jobs[i]->closing; k++) {
-            const struct core_job_node *n = &c->jobs[i]->nodes[k];
-
-            if (n->spec.stage != stage)
-                continue;
-            if (n->any_fingerprint || fingerprint_equal(&n->spec.fingerprint, fingerprint))
-                return false;
-            wanted = n;
-            wanted_by = c->jobs[i];
-        }
-    if (!wanted)
-        return false;
-    snprintf(text, text_bytes, "stage %u: job %llu wants model %s, this worker computes %s", stage,
-             (unsigned long long)wanted_by->id, fingerprint_to_hex(&wanted->spec.fingerprint, want),
-             fingerprint_is_none(fingerprint) ? "none" : fingerprint_to_hex(fingerprint, have));
-    return true;
 }
 
 /* Of the process, under whatever connection. */
@@ -341,93 +336,91 @@ static struct core_worker *known_worker(struct core *c, const struct core_event 
     return NULL;
 }
 
-void core_worker_hello(struct core *c, const struct core_event *e)
+/* The reason why no new worker is let in now; or the pool that it joins. */
+static struct core_pool *admit(struct core *c, const struct core_event *e)
+{
+    struct core_pool *pool = NULL;
+
+    if (e->hello.stage == 0 || e->hello.stage >= N_STAGES) {
+        core_refuse(c, e->hello.peer, CORE_REFUSE_BAD_MESSAGE, "unknown stage");
+        return NULL;
+    }
+    if (core_is_cut_off(c, name_of(e))) {
+        core_refuse(c, e->hello.peer, CORE_REFUSE_STALLED, "it kept a unit far too long: start it anew");
+        return NULL;
+    }
+    if (c->shutdown) {
+        core_refuse(c, e->hello.peer, CORE_REFUSE_DRAINING, "the broker is shutting down");
+        return NULL;
+    }
+    if (c->workers_by_peer.n < c->limits.max_workers || core_planted(c, CORE_BUG_WORKERS_WITHOUT_LIMIT))
+        pool = pool_get(c, e->hello.stage, &e->hello.fingerprint);
+    if (!pool)
+        core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many kinds of them");
+    return pool;
+}
+
+/* A worker whose model no open job wants is taken in, too, and waits for a job that does. */
+int core_on_hello(struct core *c, const struct core_event *e)
 {
     struct core_worker *w;
-    struct core_pool *pool;
-    char text[192];
 
     assert(e->hello.peer != 0);
     w = known_worker(c, e);
     if (!w) {
-        if (e->hello.stage == 0 || e->hello.stage >= N_STAGES) {
-            core_refuse(c, e->hello.peer, CORE_REFUSE_BAD_MESSAGE, "unknown stage");
-            return;
-        }
-        if (core_is_cut_off(c, name_of(e))) {
-            core_refuse(c, e->hello.peer, CORE_REFUSE_STALLED, "it kept a unit far too long: start it anew");
-            return;
-        }
-        if (c->shutdown) {
-            core_refuse(c, e->hello.peer, CORE_REFUSE_DRAINING, "the broker is shutting down");
-            return;
-        }
-        if (!core_planted(c, CORE_BUG_FINGERPRINT_NOT_ASKED) &&
-            is_unwanted(c, e->hello.stage, &e->hello.fingerprint, text, sizeof(text))) {
-            core_refuse(c, e->hello.peer, CORE_REFUSE_MODEL, text);
-            return;
-        }
-        pool = c->workers_by_peer.n < c->limits.max_workers || core_planted(c, CORE_BUG_WORKERS_WITHOUT_LIMIT)
-                   ? pool_get(c, e->hello.stage, &e->hello.fingerprint)
-                   : NULL;
-        if (!pool) {
-            core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many kinds of them");
-            return;
-        }
-        w = add_worker(c, e, pool);
+        struct core_pool *pool = admit(c, e);
+
+        w = pool ? add_worker(c, e, pool) : NULL;
         if (!w)
-            return;
+            return 0;
+    }
+    if (core_planted(c, CORE_BUG_IDLE_REFUSED) && !is_wanted(c, w->pool)) {
+        core_worker_remove(c, w, true, NULL);
+        core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "no job wants it");
+        return 0;
     }
     set_window(w, c, e->hello.window_items, e->hello.window_bytes);
     core_worker_update(w, c);
     heard(c, w);
     core_emit_id(c, CORE_DO_WELCOME, e->hello.peer);
+    return 0;
 }
 
 /* -- messages ------------------------------------------------------------------------------------------------------ */
 
-/* `peer` is the first field of every one of these. */
-static uint64_t peer_of(const struct core_event *e)
+struct core_worker *core_worker_heard(struct core *c, uint64_t peer)
 {
-    switch (e->type) {
-    case CORE_EVENT_CREDIT:
-        return e->credit.peer;
-    case CORE_EVENT_HEARTBEAT:
-        return e->heartbeat.peer;
-    case CORE_EVENT_GONE:
-        return e->gone.peer;
-    case CORE_EVENT_RESULT:
-        return e->result.lease.peer;
-    case CORE_EVENT_FAILURE:
-        return e->failure.lease.peer;
-    default:
-        return e->lease.peer;
-    }
-}
+    struct core_worker *w = core_map_get(&c->workers_by_peer, peer);
 
-void core_worker_event(struct core *c, const struct core_event *e)
-{
-    struct core_worker *w = core_map_get(&c->workers_by_peer, peer_of(e));
-
-    if (e->type == CORE_EVENT_GONE) {
-        if (w && (e->gone.clean || e->gone.ended))
-            core_worker_remove(c, w, e->gone.clean, "its worker was lost");
-        else if (w)
-            lose_worker(c, w);
-        return;
-    }
     if (w) {
         heard(c, w);
-    } else {
-        c->counters.dropped_unknown++;
-        core_emit_id(c, CORE_DO_HELLO_AGAIN, peer_of(e));
+        return w;
     }
-    if (e->type != CORE_EVENT_CREDIT) {
-        core_lease_event(c, w, e);
-    } else if (w && !core_planted(c, CORE_BUG_CREDIT_IGNORED)) {
-        set_window(w, c, e->credit.window_items, e->credit.window_bytes);
-        core_worker_update(w, c);
-    }
+    c->counters.dropped_unknown++;
+    core_emit_id(c, CORE_DO_HELLO_AGAIN, peer);
+    return NULL;
+}
+
+int core_on_gone(struct core *c, const struct core_event *e)
+{
+    struct core_worker *w = core_map_get(&c->workers_by_peer, e->gone.peer);
+
+    if (w && (e->gone.clean || e->gone.ended))
+        core_worker_remove(c, w, e->gone.clean, "its worker was lost");
+    else if (w)
+        lose_worker(c, w);
+    return 0;
+}
+
+int core_on_credit(struct core *c, const struct core_event *e)
+{
+    struct core_worker *w = core_worker_heard(c, e->credit.peer);
+
+    if (!w || core_planted(c, CORE_BUG_CREDIT_IGNORED))
+        return 0;
+    set_window(w, c, e->credit.window_items, e->credit.window_bytes);
+    core_worker_update(w, c);
+    return 0;
 }
 
 /* -- time ---------------------------------------------------------------------------------------------------------- */

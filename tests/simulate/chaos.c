@@ -21,7 +21,7 @@ static void fill_disk(struct world *w)
 
 static void stop_job(struct world *w, struct sim_job *j)
 {
-    if (!w->core || !j->open || j->paused || j->closing || j->finished)
+    if (!w->core || !j->open || j->paused || j->closing || j->failed || j->finished)
         return; /* it may be stopped already, and be told again */
     world_fault(w, FAULT_JOB_STOP);
     j->stopped = true;
@@ -37,6 +37,15 @@ static void cancel_job(struct world *w, struct sim_job *j)
     world_fault(w, FAULT_JOB_CANCEL);
     j->closing = true;
     shell_job_event(w, CORE_EVENT_JOB_CLOSE, j);
+}
+
+static void fail_job(struct world *w, struct sim_job *j)
+{
+    if (!w->core || !j->open || j->failed)
+        return; /* it may be closing */
+    world_fault(w, FAULT_JOB_FAILED);
+    world_say(w, "fail job=%llu", (unsigned long long)j->id);
+    shell_fail_job(w, j);
 }
 
 static void bring_back(struct world *w, void *job, uint64_t life)
@@ -63,7 +72,7 @@ static void do_again(struct world *w, struct sim_job *j)
     struct core_event e = {.type = CORE_EVENT_UNITS_AGAIN, .units_again = {j->id, unit}};
 
     /* The store does one thing after the other: what is marked while a commit is under way is said after its answer. */
-    if (!w->core || !j->open || j->closing || j->finished || !u->done || u->commit_pending ||
+    if (!w->core || !j->open || j->closing || j->failed || j->finished || !u->done || u->commit_pending ||
         u->attempts != u->attempts_asked)
         return;
     world_fault(w, FAULT_ITEMS_AGAIN);
@@ -129,7 +138,7 @@ static void talk_nonsense(struct world *w, struct sim_job *j)
     struct core_event committed = {.type = CORE_EVENT_COMMITTED, .commit = {j->id, 0}};
     struct core_stats s;
 
-    if (!w->core || !j->open)
+    if (!w->core || !j->open || j->failed)
         return;
     world_fault(w, FAULT_NONSENSE);
     shell_step_to(w, &open, -EEXIST);
@@ -297,8 +306,10 @@ static void hurt_jobs(struct world *w, struct sim_job *j, uint64_t dice)
         stop_job(w, j);
     else if (dice < 97)
         take_away(w, j);
-    else
+    else if (dice < 99)
         cancel_job(w, j);
+    else
+        fail_job(w, j);
 }
 
 static void chaos(struct world *w, void *what, uint64_t life)

@@ -233,7 +233,7 @@ static void shutdown_begins(struct world *w)
 
 static void units(struct world *w, struct sim_job *j, const struct core_event *e)
 {
-    bool stale = j->led.load_is_stale;
+    bool stale = j->led.load_is_stale || j->led.failed;
 
     j->led.loading = j->led.load_is_stale = false;
     for (uint32_t i = 0; i < e->units.n && !stale && !j->led.closing; i++)
@@ -261,27 +261,52 @@ static void committed(struct world *w, struct sim_job *j, uint32_t unit)
     ledger_forget_unit(w, j, unit);
 }
 
-static void close_job(struct world *w, struct sim_job *j)
+/* Those whose commit is under way stay, unless the job has failed. */
+static void forget_units(struct world *w, struct sim_job *j)
 {
-    j->led.closing = true;
     for (uint32_t u = 0; u < j->n_units; u++)
-        if (!j->units[u].commit_pending)
+        if (!j->units[u].commit_pending || j->led.failed)
             ledger_forget_unit(w, j, u);
+}
+
+static void set_stopped(struct led_job *j, bool stopped)
+{
+    j->n_failed = j->paused && !stopped ? 0 : j->n_failed;
+    j->n_finished = j->paused && !stopped ? 0 : j->n_finished;
+    j->paused = j->paused && stopped;
+    j->stopped = stopped;
+    j->stop_told = false;
 }
 
 static void job_event(struct world *w, struct sim_job *j, const struct core_event *e)
 {
+    if (j->led.failed && e->type != CORE_EVENT_JOB_CLOSE)
+        return;
     switch (e->type) {
     case CORE_EVENT_JOB_START:
-        j->led.n_failed = j->led.paused ? 0 : j->led.n_failed;
-        j->led.n_finished = j->led.paused ? 0 : j->led.n_finished;
-        j->led.stopped = j->led.paused = false;
-        return;
     case CORE_EVENT_JOB_STOP:
-        j->led.stopped = true;
+        set_stopped(&j->led, e->type == CORE_EVENT_JOB_STOP);
         return;
     case CORE_EVENT_JOB_CLOSE:
-        close_job(w, j);
+        j->led.closing = true;
+        forget_units(w, j);
+        return;
+    case CORE_EVENT_JOB_FAILED:
+        j->led.failed = true;
+        j->led.loading = j->led.load_is_stale = false;
+        forget_units(w, j);
+        return;
+    case CORE_EVENT_JOB_SEALED:
+        j->led.sealed = true;
+        return;
+    case CORE_EVENT_UNITS_ADDED:
+        j->led.sealed = j->led.done = false;
+        return;
+    case CORE_EVENT_UNITS_AGAIN:
+        j->led.done = false;
+        return;
+    case CORE_EVENT_DISK_FULL:
+        j->led.blocked = true;
         return;
     case CORE_EVENT_UNITS:
         units(w, j, e);
@@ -351,7 +376,8 @@ void ledger_event(struct world *w, const struct core_event *e, int expected)
         return;
     case CORE_EVENT_JOB_OPEN:
         if (job_of(w, e->job_open.job))
-            job_of(w, e->job_open.job)->led = (struct led_job){.stopped = e->job_open.stopped};
+            job_of(w, e->job_open.job)->led =
+                (struct led_job){.stopped = e->job_open.stopped, .sealed = e->job_open.sealed};
         return;
     default:
         if (e->job && job_of(w, e->job)) /* `job` is the first field of every one of these */

@@ -51,6 +51,7 @@ struct led_worker {
     bool benched;
     bool silent, lost;
     bool late_told; /* silence of a lease's length has been noted since it was heard */
+    bool idle;      /* when it came no job wanted it, and it has not got work since */
 };
 
 struct led_lease {
@@ -74,7 +75,7 @@ struct led_unit {
 };
 
 struct led_job {
-    bool stopped, paused, blocked, closing;
+    bool sealed, stopped, stop_told, paused, blocked, done, failed, closing;
     bool loading, load_is_stale;
     uint32_t load_from;
     uint64_t n_failed, n_finished; /* items since it was opened or started, those that are done again aside */

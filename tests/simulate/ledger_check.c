@@ -29,8 +29,8 @@ static void check_start(struct world *w, const struct sim_job *j, const struct l
     uint64_t need = core_graph_peak_bytes(j->nodes, j->n_nodes) * p->n_wanted;
     uint64_t rows = (uint64_t)ROW_BYTES * j->n_nodes * p->n_wanted;
 
-    if (j->led.stopped || j->led.paused || j->led.blocked || j->led.closing)
-        world_fail(w, "unit %u starts, and its job is stopped, blocked or closed", p->unit);
+    if (j->led.stopped || j->led.paused || j->led.blocked || j->led.failed || j->led.closing)
+        world_fail(w, "unit %u starts, and its job is stopped, blocked, failed or closed", p->unit);
     if (need && l->reserved_bytes && l->reserved_bytes + need > w->limits.memory_bytes)
         world_fail(w, "unit %u starts without memory: %llu of %llu bytes are reserved, it needs %llu", p->unit,
                    (unsigned long long)l->reserved_bytes, (unsigned long long)w->limits.memory_bytes,
@@ -104,6 +104,8 @@ static void grant(struct world *w, const struct core_work *a)
     ledger_extend(w, l);
     w->ledger.last_lease = a->lease;
     w->ledger.sum.leases_granted++;
+    w->tally->faults[FAULT_IDLE_WORKER] += k->idle;
+    k->idle = false;
     p->state[a->node] = LED_LEASED;
     p->leases[a->node] = l;
     j->units[a->unit].led.started = true;
@@ -173,6 +175,7 @@ static void check_pause(struct world *w, struct sim_job *j, const struct core_ac
                    (unsigned long long)a->paused.n_failed, (unsigned long long)a->paused.n_finished,
                    (unsigned long long)j->led.n_failed, (unsigned long long)j->led.n_finished);
     j->led.paused = true;
+    j->led.stop_told = false;
 }
 
 /* Nothing of it is in flight. */
@@ -236,6 +239,10 @@ void ledger_action(struct world *w, const struct core_action *a)
         return;
     case CORE_DO_JOB_STOPPED:
         check_stopped(w, find_job(w, a->job));
+        find_job(w, a->job)->led.stop_told = true;
+        return;
+    case CORE_DO_JOB_DONE:
+        find_job(w, a->job)->led.done = true;
         return;
     case CORE_DO_DRAINED:
         if (!l->shutdown || l->leases)
@@ -286,8 +293,19 @@ static void check_told(struct world *w, const struct sim_job *j, const struct co
     for (uint32_t u = 0; u < j->n_units; u++)
         for (const struct led_subunit *p = j->units[u].led.subunits; p; p = p->next)
             n += p->reserved;
-    if ((j->led.stopped || j->led.paused) && !j->stop_told && !j->led.closing && n == 0)
+    if ((j->led.stopped || j->led.paused) && !j->stop_told && !j->led.closing && !j->led.failed && n == 0)
         world_fail(w, "job %llu is stopped, and nobody is told", (unsigned long long)j->id);
+}
+
+static enum core_job_state state_of(const struct led_job *j)
+{
+    if (j->closing || j->failed)
+        return j->closing ? CORE_JOB_CLOSING : CORE_JOB_FAILED;
+    if (j->blocked || j->done)
+        return j->blocked ? CORE_JOB_BLOCKED : CORE_JOB_DONE;
+    if (j->paused || j->stopped)
+        return !j->stop_told ? CORE_JOB_STOPPING : j->paused ? CORE_JOB_PAUSED : CORE_JOB_STOPPED;
+    return j->sealed ? CORE_JOB_RUNNING : CORE_JOB_IMPORTING;
 }
 
 static void check_job(struct world *w, struct sim_job *j)
@@ -298,6 +316,9 @@ static void check_job(struct world *w, struct sim_job *j)
         world_fail(w, "job %llu is not open", (unsigned long long)j->id);
     check_units(w, j, &sum);
     check_told(w, j, &sum);
+    SAME("state", s.state, state_of(&j->led));
+    if ((s.failed_text[0] != '\0') != j->led.failed)
+        world_fail(w, "job %llu fails for the reason \"%s\"", (unsigned long long)j->id, s.failed_text);
     SAME("units loaded", s.units_loaded, sum.units_loaded);
     SAME("units started", s.units_started, sum.units_started);
     SAME("units in commits", s.units_commit, sum.units_commit);

@@ -92,23 +92,14 @@ void ledger_heard(struct world *w, struct led_worker *k)
 
 /* -- HELLO --------------------------------------------------------------------------------------------------------- */
 
-/* There are jobs with nodes of this stage, and none of them wants such a worker. */
-static bool is_unwanted(const struct world *w, uint32_t stage, uint32_t model)
+/* Does any open job have a node that it may run? */
+static bool is_wanted(const struct world *w, const struct led_worker *k)
 {
-    bool any = false;
-
-    for (uint32_t n = 0; n < w->n_jobs; n++) {
-        const struct sim_job *j = &w->jobs[n];
-
-        for (uint32_t k = 0; k < j->n_nodes && j->open && !j->led.closing; k++) {
-            if (j->nodes[k].stage != stage)
-                continue;
-            any = true;
-            if (j->nodes[k].fingerprint.bytes[0] == 0 || j->nodes[k].fingerprint.bytes[0] == model)
-                return false;
-        }
-    }
-    return any;
+    for (uint32_t n = 0; n < w->n_jobs; n++)
+        for (uint32_t i = 0; i < w->jobs[n].n_nodes && w->jobs[n].open && !w->jobs[n].led.closing; i++)
+            if (ledger_matches(k, &w->jobs[n].nodes[i]))
+                return true;
+    return false;
 }
 
 /* Whether one more worker, perhaps of a new kind, is too much. */
@@ -188,8 +179,6 @@ static struct led_worker *admit(struct world *w, const struct core_event *e)
         w->ledger.reason = CORE_REFUSE_STALLED;
     else if (w->ledger.shutdown)
         w->ledger.reason = CORE_REFUSE_DRAINING;
-    else if (is_unwanted(w, stage, model))
-        w->ledger.reason = CORE_REFUSE_MODEL;
     else if (is_too_much(w, stage, model))
         w->ledger.reason = CORE_REFUSE_LIMIT;
     else
@@ -203,6 +192,7 @@ static struct led_worker *admit(struct world *w, const struct core_event *e)
                              .nonce = e->hello.nonce,
                              .stage = stage,
                              .model = model};
+    k->idle = !is_wanted(w, k);
     return w->ledger.workers = k;
 }
 

@@ -98,8 +98,7 @@ static void do_work(struct world *w, const struct core_work *a)
                               .first = a->first,
                               .count = a->count,
                               .exclusive = a->exclusive,
-                              .gone = j->gone && j->nodes[a->node].needs == 0,
-                              .opening = j->opening};
+                              .gone = j->gone && j->nodes[a->node].needs == 0};
     for (uint32_t i = 0; i < a->count; i++)
         if (bit(a->items, i))
             work->items[work->n_items++] = a->first + i;
@@ -110,7 +109,7 @@ static void do_work(struct world *w, const struct core_work *a)
         if (!u->items[work->items[i]].again)
             world_fail(w, "lease %llu of item %u of unit %u, which is done", (unsigned long long)a->lease,
                        work->items[i], a->unit);
-    if (u->commit_pending || j->stop_told || j->closing || w->shutting_down)
+    if (u->commit_pending || j->stop_told || j->closing || j->failed || w->shutting_down)
         world_fail(w, "lease %llu of unit %u, which nobody wants now", (unsigned long long)a->lease, a->unit);
     if (a->count == u->n_items && u->attempts_asked < (a->attempt < MAX_ATTEMPTS ? a->attempt : MAX_ATTEMPTS))
         world_fail(w, "unit %u: attempt %u, but only %u were made durable", a->unit, a->attempt, u->attempts_asked);
@@ -129,7 +128,7 @@ void shell_start_later(struct world *w, void *job, uint64_t life)
     struct sim_job *j = job;
 
     if (shell_is_stopped(w, shell_start_later, job, life) || life != w->epoch || !w->core || !j->open || !j->stopped ||
-        j->paused || j->closing)
+        j->paused || j->closing || j->failed)
         return;
     shell_start_job(w, j);
 }
@@ -140,7 +139,7 @@ static void open_job(struct world *w, struct sim_job *j)
 
     j->open = true;
     j->opening++;
-    j->loading = j->stopped = j->stop_told = j->closing = j->cancelled = j->paused = false;
+    j->loading = j->stopped = j->stop_told = j->closing = j->failed = j->paused = false;
     j->n_in_row = 0;
     for (uint32_t u = 0; u < j->n_units; u++) {
         j->units[u].commit_pending = j->units[u].asked = false;
@@ -197,7 +196,7 @@ static void go_on(struct world *w, void *job, uint64_t life)
 
     if (shell_is_stopped(w, go_on, job, life))
         return;
-    if (life != w->epoch || !w->core || !j->open || j->closing || !j->paused)
+    if (life != w->epoch || !w->core || !j->open || j->closing || j->failed || !j->paused)
         return;
     if (j->n_surges < 4 && world_chance(w, 500)) {
         shell_start_job(w, j);
@@ -230,14 +229,19 @@ static void do_job(struct world *w, const struct core_action *a)
 {
     struct sim_job *j = shell_job(w, a->job);
 
+    if (j->failed && a->type != CORE_DO_JOB_CLOSED)
+        world_fail(w, "job %llu goes on, and it has failed", (unsigned long long)j->id);
     if (a->type == CORE_DO_JOB_DONE) {
         struct core_unit_row ignored;
 
-        for (uint32_t u = 0; u < j->n_units; u++)
-            if (!j->sealed || units_row(&j->units[u], u, &ignored))
+        if (!j->sealed)
+            world_fail(w, "job %llu is called done before it is sealed", (unsigned long long)j->id);
+        for (uint32_t u = 0; u < j->n_imported; u++)
+            if (units_row(&j->units[u], u, &ignored))
                 world_fail(w, "job %llu is called done before its unit %u", (unsigned long long)j->id, u);
-        j->finished = true;
-        world_in(w, (int64_t)world_below(w, 500), close_job, j, w->epoch);
+        j->finished = j->n_imported == j->n_units;
+        if (j->finished || world_chance(w, 500))
+            world_in(w, (int64_t)world_below(w, 500), close_job, j, w->epoch);
     } else if (a->type == CORE_DO_JOB_STOPPED) {
         if (!j->stopped || j->stop_told)
             world_fail(w, "job %llu stopped unasked", (unsigned long long)j->id);
@@ -248,6 +252,7 @@ static void do_job(struct world *w, const struct core_action *a)
         if (!j->closing)
             world_fail(w, "job %llu closed unasked", (unsigned long long)j->id);
         j->open = false;
+        w->tally->faults[FAULT_DONE_REOPENED] += j->led.done && !j->finished;
         if (!j->finished)
             world_in(w, 50 + (int64_t)world_below(w, 500), reopen_job, j, w->epoch);
     }
@@ -258,6 +263,23 @@ void shell_start_job(struct world *w, struct sim_job *j)
     j->n_in_row = j->paused ? 0 : j->n_in_row;
     j->stopped = j->stop_told = j->paused = false;
     shell_job_event(w, CORE_EVENT_JOB_START, j);
+}
+
+/* The answers that are on their way may come or not; the store can be used again when the job is opened again. */
+void shell_fail_job(struct world *w, struct sim_job *j)
+{
+    const struct core_event e = {.type = CORE_EVENT_JOB_FAILED,
+                                 .job_failed = {.job = j->id, .text = "a page is damaged"}};
+
+    j->failed = true;
+    j->loading = false;
+    for (uint32_t u = 0; u < j->n_units; u++) {
+        w->n_commits -= j->units[u].commit_pending;
+        j->units[u].commit_pending = false;
+    }
+    shell_step(w, &e);
+    if (!j->closing)
+        world_in(w, 50 + (int64_t)world_below(w, 1000), close_job, j, w->epoch);
 }
 
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j)
@@ -297,7 +319,7 @@ static void carry_out(struct world *w, const struct core_action *a)
             worker_send_answer(w, k, a->type == CORE_DO_REFUSE, a->type == CORE_DO_HELLO_AGAIN);
         if (k && a->type == CORE_DO_REFUSE && a->refuse.reason == CORE_REFUSE_STALLED) {
             world_fault(w, FAULT_WORKER_STALLED);
-            world_in(w, 1 + (int64_t)world_below(w, 500), end_stalled, k, k->life); /* by whoever started it */
+            world_in(w, 1 + (int64_t)world_below(w, 1000), end_stalled, k, k->life); /* by whoever started it */
         }
         return;
     case CORE_DO_FORGET_PEER:

@@ -83,14 +83,15 @@ static void check_content(struct world *w, const struct core_commit *m, struct s
 struct commit {
     struct sim_job *job;
     uint32_t unit, attempts;
+    uint64_t opening; /* of the job */
     bool ok, is_again;
     bool again[MAX_ITEMS];
     uint8_t subunits[MAX_ITEMS];
 };
 
-static void try_disk(struct world *w, void *job, uint64_t life)
+void store_try_disk(struct world *w, void *job, uint64_t life)
 {
-    if (life == w->epoch && !shell_is_stopped(w, try_disk, job, life))
+    if (life == w->epoch && !shell_is_stopped(w, store_try_disk, job, life))
         shell_job_event(w, CORE_EVENT_DISK_OK, job);
 }
 
@@ -105,12 +106,16 @@ static void answer_commit(struct world *w, void *what, uint64_t life)
     }
     if (shell_is_stopped(w, answer_commit, what, life))
         return;
-    m->job->units[m->unit].commit_pending = false;
-    w->n_commits--;
+    if (m->opening != m->job->opening || !m->job->open || (m->job->failed && world_chance(w, 500)))
+        return; /* nobody waits for it */
+    if (!m->job->failed) {
+        m->job->units[m->unit].commit_pending = false;
+        w->n_commits--;
+    }
     e.commit.job = m->job->id;
     e.commit.unit = m->unit;
     if (!m->ok)
-        world_in(w, 200, try_disk, m->job, life);
+        world_in(w, 200, store_try_disk, m->job, life);
     shell_step(w, &e);
 }
 
@@ -140,13 +145,15 @@ void store_commit(struct world *w, const struct core_commit *a)
     struct sim_job *j = shell_job(w, a->job);
     struct commit *m = world_alloc(w, sizeof(*m));
 
+    if (j->failed)
+        world_fail(w, "unit %u is committed, and job %llu has failed", a->unit, (unsigned long long)j->id);
     if (a->unit >= j->n_imported || j->units[a->unit].done != (a->again != NULL) || j->units[a->unit].commit_pending)
         world_fail(w, "unit %u: a second COMMIT", a->unit);
     check_content(w, a, j);
     world_say(w, "commit job=%llu unit=%u failed=%u", (unsigned long long)a->job, a->unit, a->n_failed);
     j->units[a->unit].commit_pending = j->units[a->unit].asked = true;
     w->n_commits++;
-    *m = (struct commit){.job = j, .unit = a->unit, .is_again = a->again != NULL};
+    *m = (struct commit){.job = j, .unit = a->unit, .opening = j->opening, .is_again = a->again != NULL};
     for (uint32_t i = 0; i < a->n_items; i++)
         m->again[i] = a->again && bit(a->again, i);
     world_in(w, (int64_t)world_below(w, 40), apply_commit, m, w->epoch);
@@ -168,6 +175,8 @@ void store_attempts(struct world *w, const struct core_action *a)
 
     *m = (struct commit){
         .job = shell_job(w, a->attempts.job), .unit = a->attempts.unit, .attempts = a->attempts.attempts};
+    if (m->job->failed)
+        world_fail(w, "attempts of unit %u are written, and its job has failed", m->unit);
     if (m->attempts != m->job->units[m->unit].attempts_asked + 1 && !w->ledger.vague)
         world_fail(w, "unit %u: attempts go from %u to %u", m->unit, m->job->units[m->unit].attempts_asked,
                    m->attempts);

@@ -6,6 +6,7 @@
 struct load {
     struct sim_job *job;
     uint32_t from, max;
+    uint64_t opening; /* of the job */
     struct core_event answer;
     struct core_unit_row rows[64];
 };
@@ -16,6 +17,8 @@ static void answer_load(struct world *w, void *what, uint64_t life)
 
     if (life != w->epoch || !w->core || shell_is_stopped(w, answer_load, what, life))
         return;
+    if (l->opening != l->job->opening || !l->job->open || (l->job->failed && world_chance(w, 500)))
+        return; /* nobody waits for it */
     l->job->loading = false;
     world_say(w, "units job=%llu from=%u n=%u%s", (unsigned long long)l->job->id, l->from, l->answer.units.n,
               l->answer.units.exhausted ? ", all" : "");
@@ -57,11 +60,26 @@ void units_load(struct world *w, const struct core_action *a)
     struct load *l = world_alloc(w, sizeof(*l));
 
     *l = (struct load){.job = shell_job(w, a->load.job), .from = a->load.from_unit, .max = a->load.max};
+    l->opening = l->job->opening;
+    if (l->job->failed)
+        world_fail(w, "units of job %llu are loaded, which has failed", (unsigned long long)l->job->id);
     if (l->job->loading || l->max == 0 || l->max > w->limits.window_units)
         world_fail(w, "two loads at once, or one of %u units", l->max);
     l->job->loading = true;
     world_say(w, "load job=%llu from=%u max=%u", (unsigned long long)l->job->id, l->from, l->max);
     world_in(w, (int64_t)world_below(w, 30), read_units, l, w->epoch);
+}
+
+/* The rows of new units have to wait; the core is told when the disk is full. */
+static bool cannot_write(struct world *w, struct sim_job *j)
+{
+    if (!w->core || !j->open || !(j->failed || w->disk_full))
+        return false;
+    if (!j->failed) {
+        shell_job_event(w, CORE_EVENT_DISK_FULL, j);
+        world_in(w, 200, store_try_disk, j, w->epoch);
+    }
+    return true;
 }
 
 void shell_import(struct world *w, void *job, uint64_t life)
@@ -70,13 +88,20 @@ void shell_import(struct world *w, void *job, uint64_t life)
 
     if (shell_is_stopped(w, shell_import, job, life))
         return;
-    world_fault(w, FAULT_LATE_UNITS);
-    j->n_imported += 1 + (uint32_t)world_below(w, j->n_units - j->n_imported);
-    shell_job_event(w, CORE_EVENT_UNITS_ADDED, j);
-    if (j->n_imported < j->n_units) {
-        world_in(w, 100 + (int64_t)world_below(w, 3000), shell_import, j, 0);
+    if (cannot_write(w, j)) {
+        world_in(w, 250, shell_import, j, 0);
         return;
     }
-    j->sealed = true;
-    shell_job_event(w, CORE_EVENT_JOB_SEALED, j);
+    world_fault(w, FAULT_LATE_UNITS);
+    w->tally->faults[FAULT_UNSEALED] += j->sealed;
+    w->tally->faults[FAULT_DONE_EXTENDED] += j->open && j->led.done;
+    j->sealed = false;
+    j->n_imported += 1 + (uint32_t)world_below(w, j->n_units - j->n_imported);
+    shell_job_event(w, CORE_EVENT_UNITS_ADDED, j);
+    if (j->n_imported == j->n_units || world_chance(w, 300)) {
+        j->sealed = true;
+        shell_job_event(w, CORE_EVENT_JOB_SEALED, j);
+    }
+    if (j->n_imported < j->n_units)
+        world_in(w, 100 + (int64_t)world_below(w, 3000), shell_import, j, 0);
 }

@@ -101,6 +101,15 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
     }
 }
 
+/* Its lease has ended without a word of the worker: its job was closed, its tensors were lost, the broker is another. */
+static bool is_void(struct world *w, const struct sim_worker *k, const struct sim_work *work)
+{
+    const struct core_lease_ref ref = {k->peer, work->epoch, work->lease};
+    struct core_lease_info info;
+
+    return !w->core || core_lease_get(w->core, &ref, &info) < 0;
+}
+
 static void finish_work(struct world *w, void *what, uint64_t life)
 {
     struct message *m = what;
@@ -112,9 +121,8 @@ static void finish_work(struct world *w, void *what, uint64_t life)
         world_in(w, 50, finish_work, m, life);
         return;
     }
-    /* Nobody can call back what a closed job left with a worker; a tame world does not let it do harm. */
-    if (!w->wild && (m->work->opening != m->work->job->opening || m->work->job->closing) &&
-        m->work->job->units[m->work->unit].has_poison)
+    /* Nobody can call back work whose lease is void; a tame world does not let it kill a worker that holds others. */
+    if (!w->wild && m->work->job->units[m->work->unit].has_poison && is_void(w, k, m->work))
         worker_forget(w, k, m->work);
     else
         compute(w, k, m->work);
@@ -155,7 +163,7 @@ static struct message *hello_new(struct world *w, struct sim_worker *k)
     struct message *m = network_message(w, k, MSG_HELLO);
 
     m->epoch = k->epoch;
-    m->window = k->window;
+    m->window = k->draining ? 0 : k->window;
     m->window_bytes = k->window_bytes;
     for (uint32_t i = 0; i < k->n_held; i++)
         if (k->held[i]->arrived && !k->held[i]->sent && m->n_leases < MAX_HELD - 1)
@@ -171,7 +179,7 @@ static void hello_again(struct world *w, void *worker, uint64_t life)
 {
     struct sim_worker *k = worker;
 
-    if (!is_same_life(k, life) || k->welcome || k->draining)
+    if (!is_same_life(k, life) || k->welcome || (k->draining && w->wild))
         return;
     if (!k->hung)
         network_post(w, hello_new(w, k));
@@ -189,7 +197,7 @@ void worker_hears(struct world *w, struct message *m)
     } else if (m->class == MSG_WORK) {
         take_work(w, k, m);
     } else if (m->again || m->refused) {
-        if (m->again && k->welcome) {
+        if (k->welcome) { /* also when it was cut off: it tries again until it is ended */
             k->welcome = false;
             hello_again(w, k, k->life);
         }
@@ -345,6 +353,10 @@ static void say_bye(struct world *w, void *worker, uint64_t life)
 
     if (!is_same_life(k, life))
         return;
+    if (!w->wild && !k->welcome) { /* or the broker goes on to give work to its last connection */
+        world_in(w, 50, say_bye, k, life);
+        return;
+    }
     for (uint32_t i = 0; i < k->n_held; i++)
         if (k->held[i]->arrived && !k->held[i]->sent) {
             struct message *m = network_message(w, k, MSG_RETURN);

@@ -194,8 +194,8 @@ static void make_job(struct world *w, uint32_t n)
     for (uint32_t u = 0; u < j->n_units; u++)
         make_unit(w, j, &j->units[u], u + 1 < j->n_units ? size : 1 + (uint32_t)world_below(w, size), poison);
     j->n_imported = world_chance(w, 500) ? j->n_units : (uint32_t)world_below(w, j->n_units);
-    j->sealed = j->n_imported == j->n_units;
-    if (!j->sealed)
+    j->sealed = j->n_imported == j->n_units || world_chance(w, 300);
+    if (j->n_imported < j->n_units)
         world_in(w, 100, shell_import, j, 0);
 }
 

@@ -78,9 +78,14 @@ enum fault {
     FAULT_LATE_UNITS,
     FAULT_JOB_STOP,
     FAULT_JOB_CANCEL,
-    FAULT_SOURCE_GONE, /* whatever is read for a while is an error */
-    FAULT_SURGE,       /* a job pauses itself */
-    FAULT_ITEMS_AGAIN, /* items that are done are to be done again */
+    FAULT_JOB_FAILED,    /* its store cannot be used for a while */
+    FAULT_UNSEALED,      /* units come after the seal */
+    FAULT_DONE_EXTENDED, /* units come to an open job that is done */
+    FAULT_DONE_REOPENED, /* a job that is done is closed, and opened again for more units */
+    FAULT_IDLE_WORKER,   /* a worker that no job wanted gets work later */
+    FAULT_SOURCE_GONE,   /* whatever is read for a while is an error */
+    FAULT_SURGE,         /* a job pauses itself */
+    FAULT_ITEMS_AGAIN,   /* items that are done are to be done again */
     N_FAULTS
 };
 
@@ -115,7 +120,8 @@ struct sim_job {
     struct core_node nodes[CORE_MAX_NODES];
     uint32_t n_units, n_imported;
     struct sim_unit *units;
-    bool sealed, finished;
+    bool sealed;   /* perhaps before its last unit */
+    bool finished; /* done, with all its units */
     uint32_t max_failures, max_failed_per_mille;
     bool gone; /* the source is not there just now */
     uint32_t n_surges;
@@ -123,7 +129,7 @@ struct sim_job {
     uint32_t n_in_row; /* failed items that were written down since the last good one, since it was opened or started */
     uint64_t opening;  /* counts the times it was opened */
     struct led_job led;
-    bool open, loading, stopped, stop_told, closing, cancelled; /* in this life of the broker */
+    bool open, loading, stopped, stop_told, closing, failed; /* in this life of the broker */
 };
 
 /* A lease in a worker's hands, and then its result. */
@@ -131,7 +137,6 @@ struct sim_work {
     uint64_t epoch, lease;
     struct sim_job *job;
     uint32_t unit, node, first, count, n_items;
-    uint64_t opening; /* of the job */
     bool exclusive, arrived, sent;
     bool gone; /* its items cannot be read */
     uint32_t items[MAX_ITEMS];
@@ -239,6 +244,7 @@ struct sim_payload *shell_payload(struct world *w, uint64_t handle);
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j);
 void shell_import(struct world *w, void *job, uint64_t life);
 void shell_start_job(struct world *w, struct sim_job *j);
+void shell_fail_job(struct world *w, struct sim_job *j);
 void shell_start_later(struct world *w, void *job, uint64_t life); /* an agenda_fn; if it is still stopped */
 /* The broker is stopped: then this is called again when it goes on, and in its turn. */
 bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life);
@@ -246,6 +252,7 @@ bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life)
 /* store.c */
 void store_commit(struct world *w, const struct core_commit *a);
 void store_attempts(struct world *w, const struct core_action *a);
+void store_try_disk(struct world *w, void *job, uint64_t life); /* an agenda_fn */
 
 /* units.c */
 void units_load(struct world *w, const struct core_action *a);

@@ -132,7 +132,7 @@ static void test_core_a_worker_near_the_tensor_is_preferred(void **state)
 
 /* -- workers ------------------------------------------------------------------------------------------------------- */
 
-static void test_core_a_worker_of_another_model_is_refused_by_name(void **state)
+static void test_core_a_worker_of_another_model_waits_for_its_job(void **state)
 {
     struct rig *b = *state;
     struct core_node nodes[3];
@@ -144,13 +144,28 @@ static void test_core_a_worker_of_another_model_is_refused_by_name(void **state)
     e.hello.peer = e.hello.nonce = ENCODER;
     e.hello.stage = 1;
     e.hello.fingerprint.bytes[0] = 0xcd;
-    assert_int_equal(rig_step(b, &e), 0);
-    assert_int_equal(rig_got(b, CORE_DO_REFUSE)->refuse.reason, CORE_REFUSE_MODEL);
-    assert_non_null(strstr(rig_got(b, CORE_DO_REFUSE)->refuse.text, "wants model ab00"));
-    assert_non_null(strstr(rig_got(b, CORE_DO_REFUSE)->refuse.text, "computes cd00"));
-    e.hello.fingerprint.bytes[0] = 0xab;
+    e.hello.window_items = 64;
+    e.hello.window_bytes = 1 << 20;
     assert_int_equal(rig_step(b, &e), 0);
     (void)rig_got(b, CORE_DO_WELCOME);
+    assert_false(core_worker_is_wanted(b->core, ENCODER));
+    rig_give_units(b, JOB, 1, 4, 0);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 0);
+    nodes[0].fingerprint.bytes[0] = 0xcd;
+    rig_open_job(b, JOB + 1, nodes, 3, 0);
+    assert_true(core_worker_is_wanted(b->core, ENCODER));
+    rig_give_units(b, JOB + 1, 1, 4, 0);
+    assert_int_equal(rig_work_of(b).peer, ENCODER);
+    assert_int_equal(rig_work_of(b).job, JOB + 1);
+}
+
+static void test_core_a_worker_of_an_unknown_stage_is_refused(void **state)
+{
+    struct rig *b = *state;
+
+    rig_hello(b, ENCODER, N_STAGES, 64);
+    assert_int_equal(rig_got(b, CORE_DO_REFUSE)->refuse.reason, CORE_REFUSE_BAD_MESSAGE);
+    assert_int_equal(rig_stats(b).n_workers, 0);
 }
 
 static void test_core_a_process_that_connects_anew_replaces_itself(void **state)
@@ -388,7 +403,8 @@ int main(void)
         RULE(test_core_the_deeper_node_goes_first),
         RULE(test_core_jobs_share_workers_by_priority),
         RULE(test_core_a_worker_near_the_tensor_is_preferred),
-        RULE(test_core_a_worker_of_another_model_is_refused_by_name),
+        RULE(test_core_a_worker_of_another_model_waits_for_its_job),
+        RULE(test_core_a_worker_of_an_unknown_stage_is_refused),
         RULE(test_core_a_process_that_connects_anew_replaces_itself),
         RULE(test_core_a_stranger_is_asked_for_its_hello),
         RULE(test_core_workers_and_kinds_of_workers_have_a_limit),
