@@ -62,6 +62,8 @@ PROTOGEN := $(PROTOS:%.proto=$(O)/gen/%.pb-c.c)
 PROTO   := $(wildcard proto/*.c)
 RECIPES := $(wildcard ops/recipes/*.conf)
 RECIPE_TEXTS := $(O)/gen/recipe/recipe_texts.h
+HELP := $(wildcard client/help/*.txt)
+HELP_TEXTS := $(O)/gen/client/help_texts.h
 WIRE    := $(wildcard wire/*.c)
 STORE   := $(wildcard store/*.c)
 SOURCE  := $(wildcard source/*.c)
@@ -147,10 +149,14 @@ $(RECIPE_TEXTS): $(RECIPES) ops/recipes/to-table.awk
 	@mkdir -p $(@D)
 	$(Q)awk -f ops/recipes/to-table.awk $(RECIPES) > $@
 
+$(HELP_TEXTS): $(HELP) client/help/to-header.awk
+	@mkdir -p $(@D)
+	$(Q)awk -f client/help/to-header.awk $(HELP) > $@
+
 $(O)/gen/%.o: $(O)/gen/%.c
 	$(Q)$(CC) $(filter-out -Wmissing-prototypes -Wshadow,$(CFLAGS)) -MMD -MP -c -o $@ $<
 
-$(O)/%.o: %.c | $(PROTOGEN) $(RECIPE_TEXTS)
+$(O)/%.o: %.c | $(PROTOGEN) $(RECIPE_TEXTS) $(HELP_TEXTS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(CFLAGS_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
 
@@ -294,7 +300,7 @@ check-headers: $(PROTOGEN) ## every header compiles alone
 	$(Q)for h in $(filter %.h,$(C_FILES)); do $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -x c -fsyntax-only -include $$h /dev/null || exit 1; done
 	$(Q)$(if $(filter 1,$(CUDA)),for h in $(filter-out %/launch.cuh %/ptx.cuh,$(filter %.h %.cuh,$(CUDA_FILES))); do g++ $(EMULATED_FLAGS) -Wno-unused-function -x c++ -fsyntax-only -include $$h /dev/null || exit 1; done)
 LINT_C := $(filter-out tests/%,$(filter %.c,$(C_FILES)))
-lint: check-layers check-headers $(PROTOGEN) $(RECIPE_TEXTS) $(DEVICE_ABI) $(PAGES) ## layers, headers, manual pages, cppcheck, clang-tidy
+lint: check-layers check-headers $(PROTOGEN) $(RECIPE_TEXTS) $(HELP_TEXTS) $(DEVICE_ABI) $(PAGES) ## layers, headers, manual pages, cppcheck, clang-tidy
 	$(Q)sh ops/install-deps.sh lint
 	$(Q)mandoc -T lint $(O)/share/man/*/*
 	$(Q)cppcheck --quiet -j $(shell nproc) --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem -I. $(LINT_C)
@@ -316,7 +322,7 @@ $(FUZZERS): build/fuzz/%: build/fuzz/tests/fuzz/%.o $(FUZZ_O)
 build/fuzz/gen/%.o: $(O)/gen/%.c | fuzz-deps
 	@mkdir -p $(@D)
 	$(Q)$(FUZZ_CC) -MMD -MP -c -o $@ $<
-build/fuzz/%.o: %.c | fuzz-deps $(PROTOGEN) $(RECIPE_TEXTS) $(DEVICE_ABI)
+build/fuzz/%.o: %.c | fuzz-deps $(PROTOGEN) $(RECIPE_TEXTS) $(HELP_TEXTS) $(DEVICE_ABI)
 	@mkdir -p $(@D)
 	$(Q)$(FUZZ_CC) -MMD -MP -c -o $@ $<
 fuzz-deps:

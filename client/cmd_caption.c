@@ -9,6 +9,7 @@
 
 #include "client/caption.h"
 #include "client/commands.h"
+#include "client/help_texts.h"
 #include "client/retry.h"
 #include "local/device_probe.h"
 #include "local/devices.h"
@@ -352,34 +353,12 @@ static int run(const struct cli_command *self, int argc, char **argv)
     });
 }
 
-#define ABOUT_RESUME                                                                                               \
-    "Ctrl-C stops cleanly; the same command again goes on where it stopped, and adds what is new in the sources\n" \
-    "(blipline help resume). Progress goes to standard error. Exit codes: 0 all done, 3 done but some pictures\n"  \
-    "failed, 2 wrong command line or recipe, 130 stopped by Ctrl-C, 1 anything else (blipline help exit-codes)."
-
 const struct cli_command cmd_caption = {
     .name = "caption",
     .line = "write captions, or answers, for pictures into a store",
     .usage = "SOURCE... -o STORE --model DIR [OPTIONS]",
-    .about =
-        "Finds the pictures of the sources (folders, files, @lists: blipline help sources), starts a broker and its\n"
-        "workers (image encoder, Q-Former, language model) as processes of their own on this machine, and writes one\n"
-        "record a picture into the store: its captions, or the reason why there are none. What is computed is said by "
-        "a\n"
-        "recipe (blipline help recipe); without --recipe that is `caption`: one caption, greedy.\n\n" ABOUT_RESUME,
-    .examples = "Examples:\n"
-                "  blipline caption photos/ -o photos.lmdb --model blip2-opt-2.7b\n"
-                "  blipline caption drawings/ -o demo.lmdb --model blip2-opt-demo\n"
-                "  find . -name '*.jpg' | blipline caption @- -o all.lmdb \\\n"
-                "      --model blip2-opt-2.7b --prompt 'a photo of'\n"
-                "  blipline caption photos/ -o coco.lmdb --model blip2-opt-2.7b \\\n"
-                "      --recipe caption-coco\n"
-                "  blipline caption @questions.jsonl -o answers.lmdb \\\n"
-                "      --model blip2-flan-t5-xl --recipe vqa\n"
-                "  blipline caption photos/ -o two.lmdb --model blip2-opt-2.7b \\\n"
-                "      --question 'what is this?' --question 'who is there?'\n"
-                "  blipline caption @pairs.csv -o clean.lmdb --model blip2-opt-2.7b \\\n"
-                "      --score-model blip2-itm-vit-g --recipe bootstrap",
+    .about = HELP_CAPTION HELP_RUN,
+    .examples = HELP_CAPTION_EXAMPLES,
     .options = options,
     .more_options = caption_options_more,
     .min_args = 1,
@@ -391,15 +370,8 @@ const struct cli_command cmd_score = {
     .name = "score",
     .line = "say how well given texts fit their pictures",
     .usage = "@LIST... -o STORE --model DIR [OPTIONS]",
-    .about =
-        "Compares texts of a list (a JSONL, CSV or TSV file with a column of pictures and one of texts: blipline help\n"
-        "sources) with their pictures, by a retrieval checkpoint: ITC similarity and ITM probability of each, as\n"
-        "captions of the record. It is blipline caption with the recipe `score` (blipline help recipe "
-        "score).\n\n" ABOUT_RESUME,
-    .examples = "Examples:\n"
-                "  blipline score @pairs.csv -o pairs.lmdb --model blip2-itm-vit-g\n"
-                "  blipline score @pairs.jsonl -o pairs.lmdb --model blip2-itm-demo \\\n"
-                "      --text-field title --score=itc",
+    .about = HELP_SCORE HELP_RUN,
+    .examples = HELP_SCORE_EXAMPLES,
     .options = options,
     .more_options = score_options_more,
     .min_args = 1,
@@ -411,17 +383,8 @@ const struct cli_command cmd_embed = {
     .name = "embed",
     .line = "keep embeddings of pictures, and of texts",
     .usage = "SOURCE... -o STORE --model DIR [OPTIONS]",
-    .about = "Keeps what the Q-Former makes of the pictures: query outputs, ITC embeddings of pictures and texts, the "
-             "image\n"
-             "encoder's class token. blipline export writes them as .npy with a list of keys. It is blipline caption\n"
-             "with the recipe `embed` (blipline help recipe embed).\n\n" ABOUT_RESUME,
-    .examples = "Examples:\n"
-                "  blipline embed photos/ -o photos.emb --model blip2-itm-vit-g \\\n"
-                "      --embed itc:fp16:first\n"
-                "  blipline embed photos/ -o photos.emb --model blip2-opt-2.7b \\\n"
-                "      --embed query:fp16 --embed cls\n"
-                "  blipline embed @pairs.jsonl -o pairs.emb --model blip2-itm-demo \\\n"
-                "      --embed itc --embed itc_text --text-field caption",
+    .about = HELP_EMBED HELP_RUN,
+    .examples = HELP_EMBED_EXAMPLES,
     .options = options,
     .more_options = score_options_more,
     .min_args = 1,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "client/commands.h"
+#include "client/help_texts.h"
 #include "recipe/recipe.h"
 
 enum { WORDS_SIZE = 512, HINT_SIZE = 80 };
@@ -288,12 +289,8 @@ const struct cli_command cmd_completion = {
     .name = "completion",
     .line = "print what a shell needs to complete commands and options",
     .usage = "bash|zsh|fish",
-    .about = "Prints a script for a shell, which then completes commands, options, their values and files. `make "
-             "install` puts all three where the shells look for them (in share/bash-completion, share/zsh and "
-             "share/fish below PREFIX).",
-    .examples = "Examples:\n"
-                "  source <(blipline completion bash)\n"
-                "  blipline completion fish > ~/.config/fish/completions/blipline.fish",
+    .about = HELP_COMPLETION,
+    .examples = HELP_COMPLETION_EXAMPLES,
     .min_args = 1,
     .max_args = 1,
     .run = run,

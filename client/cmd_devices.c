@@ -7,6 +7,7 @@
 
 #include "console/answer.h"
 #include "client/commands.h"
+#include "client/help_texts.h"
 #include "local/devices.h"
 
 struct devices_options {
@@ -113,30 +114,8 @@ const struct cli_command cmd_devices = {
     .name = "devices",
     .line = "list what this machine has to compute on",
     .usage = "[--json]",
-    .about =
-        "Lists the processor with those of its instruction sets that matter, the GPUs under the names that --device\n"
-        "takes, whether the CUDA operators are installed and NVIDIA's MPS runs, and what --device auto would take.\n"
-        "Nothing is loaded: what a card can do, the workers say (blipline selftest --device NAME).\n\n"
-        "--device of blipline caption, score and embed takes auto (every GPU, else the CPU, with a line that says "
-        "why),\n"
-        "cpu, or GPUs with commas between them: cuda:N as CUDA counts them, or GPU-... from this list. Every card "
-        "runs\n"
-        "one process of each stage, so that the cards are equally busy whatever the stages cost. Nine tenths of a "
-        "card's\n"
-        "memory are shared out among its processes by what they want: weights in their type, the buffers of a batch "
-        "of\n"
-        "256 pictures, the cache of 256 sequences; the language model grows as many as its share holds. The CPUs "
-        "decode\n"
-        "pictures. --dry-run shows processes, shares and threads. NVIDIA's MPS (mps.sh start, in ops/ of the source "
-        "and\n"
-        "of PREFIX/share/blipline) lets the\n"
-        "processes of a card work side by side; without it they take turns.\n\n"
-        "The types that a recipe leaves open (--dtype auto) are bf16 on GPUs and fp32 on the CPU. They are stored with "
-        "the\n"
-        "results: to go on with a store on the other kind of device say --dtype fp32, or bf16.",
-    .examples = "Examples:\n"
-                "  blipline devices\n"
-                "  blipline devices --json | jq -r '.gpus[].uuid'",
+    .about = HELP_DEVICES,
+    .examples = HELP_DEVICES_EXAMPLES,
     .options = options,
     .run = run,
 };

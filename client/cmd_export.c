@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "client/commands.h"
+#include "client/help_texts.h"
 #include "client/export/export_embedding.h"
 #include "client/export/export_row.h"
 #include "client/named_store.h"
@@ -302,45 +303,8 @@ const struct cli_command cmd_export = {
     .name = "export",
     .line = "write the captions of a store as JSON Lines, CSV or text",
     .usage = "STORE [--format jsonl|csv|txt] [--best-of SCORE] [-o PATH]",
-    .about =
-        "Writes one row an item, in the order of item numbers, to standard output or to a file. Two exports of equal\n"
-        "results are equal byte by byte. The store may be in use. Items that are not done yet are left out and "
-        "counted\n"
-        "on standard error.\n\n"
-        "  {\"item\": 0, \"key\": \"a.jpg\", \"caption\": \"a dog\", \"logprob\": -1.25, \"tokens\": 3}\n"
-        "  {\"item\": 1, \"key\": \"b.jpg\", \"error\": {\"code\": \"truncated\", \"message\": \"...\"}}\n\n"
-        "  jsonl  logprob is the sum over the generated tokens; score, where it differs, what beams are ranked by; itc "
-        "and\n"
-        "         itm are there where the job asked for them; prompt where there are several or they have fields; "
-        "given\n"
-        "         marks texts that came with the list. A picture with several captions has them all in \"captions\", "
-        "and\n"
-        "         the first one in the row itself. In a key that is not UTF-8 the wrong bytes show as U+FFFD, and\n"
-        "         \"key_base64\" holds the exact ones.\n"
-        "  csv    RFC 4180 with a head line, a line a caption: item,key,key_base64,caption,logprob,tokens,error_code,\n"
-        "         error_message,score,prompt,given,itc,itm\n"
-        "  txt    key, tab, caption, a line a caption; a failed item has a line with nothing behind the tab. A tab, "
-        "line\n"
-        "         feed, carriage return or backslash in either is written \\t \\n \\r \\\\.\n\n"
-        "Rows of a store with several sources have \"source\", its name; --fields chooses what else is said: the "
-        "absolute\n"
-        "path, size in bytes and mtime (of the file, when it was listed), and columns of the list: text, several "
-        "values\n"
-        "of one column as a list, null where there is none. In csv they are columns at the end.\n\n"
-        "Embeddings (--embedding) become a .npy file: query and itc [items, queries, width], itc of one row and cls\n"
-        "[items, width], itc_text [texts, width]. The list beside it has a line a row: {\"item\", \"key\", \"row\"}, "
-        "of\n"
-        "texts with the caption and its number.\n\n"
-        "Filters work on the stored scores, so thresholds can be changed at will without computing anything again\n"
-        "(blipline stats shows how the scores are spread). With a filter, failed pictures and those without a caption\n"
-        "that is good enough are left out and counted on standard error.",
-    .examples = "Examples:\n"
-                "  blipline export photos.lmdb | jq -r 'select(.caption) | .caption'\n"
-                "  blipline export photos.lmdb --format csv -o photos.csv\n"
-                "  blipline export photos.lmdb --best-of itm --min-itm 0.5 -o clean.jsonl\n"
-                "  blipline export photos.lmdb --fields path,size,url > with-urls.jsonl\n"
-                "  blipline export photos.lmdb --embedding itc -o itc.npy\n"
-                "  blipline export photos.lmdb --min-itm 0.8 --dedup-text --flat > pairs.jsonl",
+    .about = HELP_EXPORT,
+    .examples = HELP_EXPORT_EXAMPLES,
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -9,6 +9,7 @@
 
 #include "console/answer.h"
 #include "client/commands.h"
+#include "client/help_texts.h"
 #include "client/export/export_row.h"
 #include "client/named_store.h"
 #include "console/printable.h"
@@ -167,11 +168,8 @@ const struct cli_command cmd_get = {
     .name = "get",
     .line = "show what a store knows about one picture",
     .usage = "STORE KEY | STORE --item N",
-    .about =
-        "Shows the caption (or the reason why there is none) of the items with this key, or of one item by number.\n"
-        "A key is the path relative to the source; it need not be unique, then every item with it is shown.\n"
-        "Exit code 1 if there is none. The store may be in use.",
-    .examples = "Examples:\n  blipline get photos.lmdb 2024/cat.jpg\n  blipline get photos.lmdb --item 17",
+    .about = HELP_GET,
+    .examples = HELP_GET_EXAMPLES,
     .options = options,
     .min_args = 1,
     .max_args = 2,

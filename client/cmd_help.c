@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "base/page.h"
 #include "client/commands.h"
+#include "client/help_texts.h"
 
 static int run_version(const struct cli_command *self, int argc, char **argv);
 static int run_help(const struct cli_command *self, int argc, char **argv);
@@ -22,8 +23,7 @@ static const struct cli_command help = {
     .name = "help",
     .line = "explain a command or a topic",
     .usage = "[COMMAND|TOPIC [NAME]]",
-    .about =
-        "Explains a command or a topic; without one, lists what there is. `blipline help recipe NAME` prints a recipe.",
+    .about = HELP_HELP,
     .max_args = 2,
     .run = run_help,
 };

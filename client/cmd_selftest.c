@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "console/answer.h"
 #include "client/commands.h"
+#include "client/help_texts.h"
 #include "local/devices.h"
 #include "recipe/home.h"
 #include "client/selftest/selftest_demo.h"
@@ -328,27 +329,8 @@ const struct cli_command cmd_selftest = {
     .name = "selftest",
     .line = "does this machine compute BLIP-2 right?",
     .usage = "[MODEL_DIR [--golden DIR] [--images DIR]] [--device NAME] [--dtype TYPE] [--json]",
-    .about =
-        "Without a checkpoint: takes the demo models and the example pictures through every stage, and through real\n"
-        "jobs from picture file to store, and compares with what the reference (Hugging Face transformers, fp32) made\n"
-        "of them: tensors after each stage within 1e-5, token ids, texts and sequence scores of 48 sets of prompts "
-        "and\n"
-        "decoding options, probabilities of sampling, captions, answers to questions, ITC and ITM scores. Some "
-        "seconds\n"
-        "on two cores.\n\n"
-        "With one: runs the self-test of every worker (blipline-encoder, -qformer, -llm with -t) on a checkpoint for\n"
-        "which there are reference results. A golden folder holds expected.json (pictures, token ids, tokenizer "
-        "cases)\n"
-        "and expected.safetensors (the tensors); tests/golden/make_golden.py of the source makes them for any "
-        "checkpoint.\n\n"
-        "Errors of tensors are relative, of the whole tensor in the Euclidean norm; those of scores are absolute "
-        "where\n"
-        "scores are below 1. Exit code 0 only if everything passed.",
-    .examples = "Examples:\n"
-                "  blipline selftest\n"
-                "  blipline selftest --dtype bf16\n"
-                "  blipline selftest --device cuda:0 --dtype fp8\n"
-                "  blipline selftest blip2-opt-2.7b --golden my-reference/",
+    .about = HELP_SELFTEST,
+    .examples = HELP_SELFTEST_EXAMPLES,
     .options = options,
     .min_args = 0,
     .max_args = 1,

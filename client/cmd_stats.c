@@ -11,6 +11,7 @@
 
 #include "console/answer.h"
 #include "client/commands.h"
+#include "client/help_texts.h"
 #include "client/named_store.h"
 #include "console/printable.h"
 #include "console/shell.h"
@@ -320,9 +321,7 @@ const struct cli_command cmd_stats = {
     .name = "stats",
     .line = "count what is in a store",
     .usage = "STORE [--json]",
-    .about =
-        "Shows how a store was made (recipe, model, fingerprints of its stages), how many items are done, failed (by\n"
-        "reason) and waiting, how long the captions are, and how much room it takes. The store may be in use.",
+    .about = HELP_STATS,
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -9,6 +9,7 @@
 
 #include "console/answer.h"
 #include "client/commands.h"
+#include "client/help_texts.h"
 #include "client/named_store.h"
 #include "console/terminal.h"
 #include "store/reader.h"
@@ -158,14 +159,7 @@ const struct cli_command cmd_verify = {
     .name = "verify",
     .line = "check every page, checksum and cross-reference of a store",
     .usage = "STORE [--json]",
-    .about = "Reads the whole store and checks that each page of data.mdb is in one table or free, every row's "
-             "checksum, and\n"
-             "that manifest, units, results, embeddings, keys and counters agree. Prints the problems (the first "
-             "hundred, and\n"
-             "how many there are). Exit code 0 only if the store is sound. The store may be in use.\n\n"
-             "A run does not go on in a store whose pages are damaged. What can still be read comes out with blipline "
-             "export;\n"
-             "where the free list alone is damaged, `mdb_copy -c STORE NEW` (Debian: lmdb-utils) makes a sound copy.",
+    .about = HELP_VERIFY,
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -328,5 +328,5 @@ void cli_print_help(const struct cli_command *c, FILE *out)
         print_option(&all.list[i], out);
     page_item("  -h, --help", PAGE_COLUMN, "this page", out);
     if (c->examples)
-        fprintf(out, "\n%s\n", c->examples);
+        fprintf(out, "\n%s", c->examples);
 }
