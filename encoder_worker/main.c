@@ -1,7 +1,7 @@
-/* blipline-encoder - decode pictures, run the frozen image encoder. Read encoder_worker/worker.c next. */
+/* blipline-encoder - decode pictures, run the frozen image encoder. Read encoder_worker/encoder_worker.c next. */
 #include "encoder_worker/decoder.h"
-#include "encoder_worker/selftest.h"
-#include "encoder_worker/worker.h"
+#include "encoder_worker/encoder_selftest.h"
+#include "encoder_worker/encoder_worker.h"
 
 int main(int argc, char **argv)
 {

@@ -256,7 +256,7 @@ static int feed_forward(struct vit *v, const struct vit_layer *l, int n)
 /* Everything behind the pixels: the same calls for every batch of n. */
 static int run(struct vit *v, int n)
 {
-    int rc = ops_pass_begin(v->o, params_pass_key(v->graph_number, (const int64_t[]){n}, 1));
+    int rc = ops_graph_begin(v->o, params_graph_key(v->graph_number, (const int64_t[]){n}, 1));
 
     if (rc < 0)
         return rc;
@@ -266,7 +266,7 @@ static int run(struct vit *v, int n)
         if (rc == 0)
             rc = feed_forward(v, &v->layers[i], n);
     }
-    return params_pass_end(v->o, rc);
+    return params_graph_end(v->o, rc);
 }
 
 int vit_forward(struct vit *v, int n, const uint8_t *rgb, const void **ret)

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "llm_worker/beam.h"
-#include "llm_worker/choice.h"
-#include "llm_worker/group.h"
+#include "llm_worker/sampling.h"
+#include "llm_worker/request.h"
 #include "llm_worker/kv_rows.h"
 #include "llm_worker/lm.h"
 
@@ -19,12 +19,12 @@ struct generate {
     enum generate_admit admit;
     bool
         filling; /* GENERATE_ADMIT_EMPTY: the batch is being put together, in several passes where its prompts are long */
-    struct group_list waiting, finished;
-    struct group **active; /* [n_active], in order of start; at most n_sequences */
+    struct request_list waiting, finished;
+    struct request **active; /* [n_active], in order of start; at most n_sequences */
     int n_active;
-    int n_live; /* strands of the active ones */
+    int n_live; /* sequences of the active ones */
     struct kv_rows *rows;
-    struct choice *choice;
+    struct sampling *sampling;
     struct lm_start *starts; /* [n_sequences] of the pass */
     struct lm_token *tokens; /* [n_sequences] */
     int n_running;           /* sequences of the pass that has begun; 0: none has */
@@ -42,12 +42,12 @@ int generate_new(struct lm *m, int queue_limit, int32_t forbidden_id, struct gen
     g->m = m;
     g->queue_limit = queue_limit;
     g->forbidden_id = forbidden_id;
-    g->active = calloc(n, sizeof(struct group *));
+    g->active = calloc(n, sizeof(struct request *));
     g->starts = calloc(n, sizeof(*g->starts));
     g->tokens = calloc(n, sizeof(*g->tokens));
     g->rows = kv_rows_new(lm_get_limits(m)->n_kv_rows, (int)n);
-    g->choice = choice_new(lm_vocab_size(m));
-    if (!g->active || !g->starts || !g->tokens || !g->rows || !g->choice) {
+    g->sampling = sampling_new(lm_vocab_size(m));
+    if (!g->active || !g->starts || !g->tokens || !g->rows || !g->sampling) {
         generate_free(g);
         return err_set(err, -ENOMEM, "no memory for the sequence scheduler");
     }
@@ -65,14 +65,14 @@ void generate_free(struct generate *g)
     if (!g)
         return;
     for (int i = 0; i < g->n_active; i++)
-        group_free(g->active[i]);
-    (void)group_list_drop(&g->waiting, NULL);
-    (void)group_list_drop(&g->finished, NULL);
+        request_free(g->active[i]);
+    (void)request_list_drop(&g->waiting, NULL);
+    (void)request_list_drop(&g->finished, NULL);
     free(g->active);
     free(g->starts);
     free(g->tokens);
     kv_rows_free(g->rows);
-    choice_free(g->choice);
+    sampling_free(g->sampling);
     free(g);
 }
 
@@ -147,7 +147,7 @@ static int check_prompt(const struct generate *g, const struct generate_request 
 static int check_room(const struct generate *g, const struct generate_request *r, struct err *err)
 {
     const struct lm_limits *limits = lm_get_limits(g->m);
-    const int n = group_n_strands(&r->options), n_new = r->options.max_new_tokens;
+    const int n = request_n_sequences(&r->options), n_new = r->options.max_new_tokens;
     int64_t n_rows;
     int rc = lm_check_lengths(g->m, r->n_image_rows, r->n_prompt, n_new, err);
 
@@ -155,7 +155,7 @@ static int check_room(const struct generate *g, const struct generate_request *r
         return rc;
     if (n > limits->n_sequences)
         return err_set(err, -E2BIG, "%d beams or samples, %d sequences run at a time", n, limits->n_sequences);
-    n_rows = group_n_kv_rows(g->m, r);
+    n_rows = request_n_kv_rows(g->m, r);
     if (n_rows > limits->n_kv_rows)
         return err_set(err, -E2BIG,
                        "%d beams or samples with %d image rows, a prompt of %d tokens and %d new tokens take %lld rows "
@@ -181,17 +181,17 @@ int generate_check(const struct generate *g, const struct generate_request *r, s
 
 int generate_submit(struct generate *g, const struct generate_request *r, struct err *err)
 {
-    struct group *group;
+    struct request *request;
     int rc = generate_check(g, r, err);
 
     if (rc < 0)
         return rc;
     if (g->waiting.n >= g->queue_limit)
         return err_set(err, -EAGAIN, "%d requests are waiting", g->waiting.n);
-    group = group_new(g->m, r, g->forbidden_id);
-    if (!group)
+    request = request_new(g->m, r, g->forbidden_id);
+    if (!request)
         return err_set(err, -ENOMEM, "no memory for a request of %d image rows", r->n_image_rows);
-    group_list_push(&g->waiting, group);
+    request_list_push(&g->waiting, request);
     return 0;
 }
 
@@ -200,20 +200,20 @@ int generate_submit(struct generate *g, const struct generate_request *r, struct
 /* The first of those that wait begins, if there are sequences and rows of the cache for it. 1, 0 or -ENOMEM. */
 static int start_first(struct generate *g)
 {
-    struct group *group = g->waiting.first;
+    struct request *request = g->waiting.first;
     int first;
 
-    if (g->n_live + group->n_strands > lm_get_limits(g->m)->n_sequences)
+    if (g->n_live + request->n_sequences > lm_get_limits(g->m)->n_sequences)
         return 0;
-    first = kv_rows_take(g->rows, group->n_kv_rows);
+    first = kv_rows_take(g->rows, request->n_kv_rows);
     if (first < 0)
         return 0;
-    if (group_start(group, first) < 0) {
+    if (request_start(request, first) < 0) {
         kv_rows_give(g->rows, first);
         return -ENOMEM;
     }
-    g->active[g->n_active++] = group_list_pop(&g->waiting);
-    g->n_live += group->n_live;
+    g->active[g->n_active++] = request_list_pop(&g->waiting);
+    g->n_live += request->n_live;
     return 1;
 }
 
@@ -239,32 +239,32 @@ static int start_waiting(struct generate *g)
     return rc < 0 ? rc : n;
 }
 
-static int add_choice(struct generate *g, struct group *group, int strand, int logits_row)
+static int add_entry(struct generate *g, struct request *request, int sequence, int logits_row)
 {
-    const int entry = choice_add(g->choice, group, strand, logits_row);
+    const int entry = sampling_add(g->sampling, request, sequence, logits_row);
 
     if (entry < 0)
         return entry;
-    group->choices[strand] = entry;
+    request->entries[sequence] = entry;
     return 0;
 }
 
-/* The last n_starts of the active ones begin: one row of logits for all their strands, which is the row of their place.
- * `strand` 0: the first strand of each. */
-static int want_first(struct generate *g, int n_starts, int strand)
+/* The last n_starts of the active ones begin: one row of logits for all their sequences, which is the row of their place.
+ * `sequence` 0: the first sequence of each. */
+static int want_first(struct generate *g, int n_starts, int sequence)
 {
-    struct group *const *starting = g->active + g->n_active - n_starts;
+    struct request *const *starting = g->active + g->n_active - n_starts;
     int rc = 0;
 
     for (int i = 0; rc == 0 && i < n_starts; i++) {
-        struct group *group = starting[i];
+        struct request *request = starting[i];
 
-        if (strand >= group->n_strands)
+        if (sequence >= request->n_sequences)
             continue;
-        if (group->beam && strand > 0)
-            group->choices[strand] = group->choices[0]; /* beams choose together */
+        if (request->beam && sequence > 0)
+            request->entries[sequence] = request->entries[0]; /* beams choose together */
         else
-            rc = add_choice(g, group, strand, i);
+            rc = add_entry(g, request, sequence, i);
     }
     return rc;
 }
@@ -275,11 +275,11 @@ static int want_next(struct generate *g, int n_starts)
     int n_tokens = 0, rc;
 
     for (int i = 0; i < n_running; i++) {
-        struct group *group = g->active[i];
-        const int n = group_next(group, g->tokens + n_tokens);
+        struct request *request = g->active[i];
+        const int n = request_next(request, g->tokens + n_tokens);
 
         for (int k = 0; k < n; k++) {
-            rc = add_choice(g, group, group_live(group, k), n_starts + n_tokens + k);
+            rc = add_entry(g, request, request_live(request, k), n_starts + n_tokens + k);
             if (rc < 0)
                 return rc;
         }
@@ -288,17 +288,17 @@ static int want_next(struct generate *g, int n_starts)
     return n_tokens;
 }
 
-/* Build the pass: starts, then the newest token of every running strand; and what is wanted of its logits, in the order
+/* Build the pass: starts, then the newest token of every running sequence; and what is wanted of its logits, in the order
  * of their rows as far as possible. Returns how many tokens, or -ENOMEM. */
 static int lay_pass(struct generate *g, int n_starts)
 {
-    struct group *const *starting = g->active + g->n_active - n_starts;
+    struct request *const *starting = g->active + g->n_active - n_starts;
     int n_tokens, n_more = 1, rc;
 
-    choice_clear(g->choice);
+    sampling_clear(g->sampling);
     for (int i = 0; i < n_starts; i++) {
-        g->starts[i] = group_first(starting[i]);
-        n_more = starting[i]->n_strands > n_more ? starting[i]->n_strands : n_more;
+        g->starts[i] = request_first(starting[i]);
+        n_more = starting[i]->n_sequences > n_more ? starting[i]->n_sequences : n_more;
     }
     rc = want_first(g, n_starts, 0);
     if (rc < 0)
@@ -306,47 +306,47 @@ static int lay_pass(struct generate *g, int n_starts)
     n_tokens = want_next(g, n_starts);
     if (n_tokens < 0)
         return n_tokens;
-    for (int strand = 1; rc == 0 && strand < n_more; strand++) /* side by side, the same strand of each */
-        rc = want_first(g, n_starts, strand);
+    for (int sequence = 1; rc == 0 && sequence < n_more; sequence++) /* side by side, the same sequence of each */
+        rc = want_first(g, n_starts, sequence);
     return rc < 0 ? rc : n_tokens;
 }
 
 /* Those that end leave. */
-static void leave(struct generate *g, struct group *group)
+static void leave(struct generate *g, struct request *request)
 {
-    kv_rows_give(g->rows, group->kv_first);
-    group_list_push(&g->finished, group);
+    kv_rows_give(g->rows, request->kv_first);
+    request_list_push(&g->finished, request);
 }
 
-static void drop(struct generate *g, struct group *group)
+static void drop(struct generate *g, struct request *request)
 {
-    kv_rows_give(g->rows, group->kv_first);
-    group_free(group);
+    kv_rows_give(g->rows, request->kv_first);
+    request_free(request);
 }
 
-/* Give the chosen tokens to their strands. */
+/* Give the chosen tokens to their sequences. */
 static void advance(struct generate *g)
 {
-    struct group_choice
-        choices[GENERATION_MAX_BEAMS > GENERATION_MAX_RETURN ? GENERATION_MAX_BEAMS : GENERATION_MAX_RETURN];
+    struct sampling_result
+        sampled[GENERATION_MAX_BEAMS > GENERATION_MAX_RETURN ? GENERATION_MAX_BEAMS : GENERATION_MAX_RETURN];
     int n_kept = 0;
 
     g->n_live = 0;
     for (int i = 0; i < g->n_active; i++) {
-        struct group *group = g->active[i];
+        struct request *request = g->active[i];
 
-        if (group->cancelled) {
-            drop(g, group);
+        if (request->cancelled) {
+            drop(g, request);
             continue;
         }
-        for (int s = 0; s < group->n_strands; s++)
-            choices[s] = choice_get(g->choice, group->choices[s]);
-        if (group_advance(group, choices)) {
-            leave(g, group);
+        for (int s = 0; s < request->n_sequences; s++)
+            sampled[s] = sampling_get(g->sampling, request->entries[s]);
+        if (request_advance(request, sampled)) {
+            leave(g, request);
             continue;
         }
-        g->active[n_kept++] = group;
-        g->n_live += group->n_live;
+        g->active[n_kept++] = request;
+        g->n_live += request->n_live;
     }
     g->n_active = n_kept;
 }
@@ -369,7 +369,7 @@ int generate_step_begin(struct generate *g)
 int generate_step_end(struct generate *g)
 {
     const int n = g->n_running;
-    int rc = n ? choice_run(g->choice, lm_ops(g->m), g->logits) : 0;
+    int rc = n ? sampling_run(g->sampling, lm_ops(g->m), g->logits) : 0;
 
     g->n_running = 0;
     if (rc < 0)
@@ -394,10 +394,10 @@ int generate_take(struct generate *g, struct generate_result *ret)
 
     if (!g->finished.first)
         return 0;
-    rc = group_result(g->finished.first, ret);
+    rc = request_result(g->finished.first, ret);
     if (rc < 0)
         return rc;
-    group_free(group_list_pop(&g->finished));
+    request_free(request_list_pop(&g->finished));
     return 1;
 }
 
@@ -410,19 +410,19 @@ void generate_result_release(struct generate_result *r)
 
 int generate_cancel(struct generate *g, uint64_t tag)
 {
-    int n = group_list_drop(&g->waiting, &tag) + group_list_drop(&g->finished, &tag), n_kept = 0;
+    int n = request_list_drop(&g->waiting, &tag) + request_list_drop(&g->finished, &tag), n_kept = 0;
 
     for (int i = 0; i < g->n_active; i++) {
-        struct group *group = g->active[i];
+        struct request *request = g->active[i];
 
-        if (group->tag != tag || g->n_running > 0) { /* a pass that has begun holds it */
-            g->active[n_kept++] = group;
-            n += group->tag == tag && !group->cancelled;
-            group->cancelled |= group->tag == tag;
+        if (request->tag != tag || g->n_running > 0) { /* a pass that has begun holds it */
+            g->active[n_kept++] = request;
+            n += request->tag == tag && !request->cancelled;
+            request->cancelled |= request->tag == tag;
             continue;
         }
-        g->n_live -= group->n_live;
-        drop(g, group);
+        g->n_live -= request->n_live;
+        drop(g, request);
         n++;
     }
     g->n_active = n_kept;

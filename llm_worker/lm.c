@@ -413,16 +413,16 @@ int lm_pass_begin(struct lm *m, const struct lm_rows *rows, int n_starts)
         longest_tail = m->tail_len[r] > longest_tail ? m->tail_len[r] : longest_tail;
         all_tails += m->tail_len[r];
     }
-    return ops_pass_begin(
-        m->o, params_pass_key(m->graph_number,
-                              (const int64_t[]){rows->n_decode, longest_prefix, ceil_power_of_two(longest_tail),
-                                                ceil_power_of_two(all_tails)},
-                              4));
+    return ops_graph_begin(
+        m->o, params_graph_key(m->graph_number,
+                               (const int64_t[]){rows->n_decode, longest_prefix, ceil_power_of_two(longest_tail),
+                                                 ceil_power_of_two(all_tails)},
+                               4));
 }
 
 int lm_pass_end(struct lm *m, int n_starts, int rc)
 {
-    return n_starts > 0 ? rc : params_pass_end(m->o, rc);
+    return n_starts > 0 ? rc : params_graph_end(m->o, rc);
 }
 
 int lm_forward(struct lm *m, int n_starts, const struct lm_start *starts, int n_tokens, const struct lm_token *tokens,

@@ -12,7 +12,7 @@
  * Units:  a row is one position; image rows are of width L; logits f32 [., V].
  * Memory: all allocated by lm_open: the weights; activations of max_rows and n_sequences rows; and the cache, which
  *         takes n_layers * n_kv_rows * 2 * (heads * head width) * sizeof(act_dtype) bytes (lm_kv_bytes; T5: decoder
- *         layers). A request holds lm_prefix_rows() + lm_start_rows() + strands * (max_new_tokens - 1) consecutive rows
+ *         layers). A request holds lm_prefix_rows() + lm_start_rows() + sequences * (max_new_tokens - 1) consecutive rows
  *         from its start to its end, whatever it writes: so nothing has to be moved or given up half-way. Embedding tables are read in place: the checkpoint must live as long
  *         as the model.
  * Errors: 0 or a negative errno. lm_open: -EINVAL/-ENOENT/-ENOTSUP naming the key or tensor, -ENOMEM. */

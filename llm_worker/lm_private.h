@@ -44,7 +44,7 @@ extern const struct lm_graph lm_opt_graph, lm_t5_graph;
 struct lm {
     const struct lm_graph *graph;
     struct ops *o;
-    uint64_t graph_number; /* params_pass_key */
+    uint64_t graph_number; /* params_graph_key */
     struct lm_limits limits;
     struct lm_shape shape;
     int32_t start_id; /* -1: none */

@@ -1,6 +1,6 @@
-/* blipline-llm - the language model writes captions. Read llm_worker/worker.c next. */
-#include "llm_worker/selftest.h"
-#include "llm_worker/worker.h"
+/* blipline-llm - the language model writes captions. Read llm_worker/llm_worker.c next. */
+#include "llm_worker/llm_selftest.h"
+#include "llm_worker/llm_worker.h"
 
 int main(int argc, char **argv)
 {

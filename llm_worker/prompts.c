@@ -94,15 +94,15 @@ static int parse(struct collect *c)
 }
 
 /* What is wrong with the item's fields is the item's problem; without memory everything ends. */
-static int problem(const struct collect *c, uint32_t row, int rc, const struct err *err)
+static int item_failed(const struct collect *c, uint32_t row, int rc, const struct err *err)
 {
     if (rc == -ENOMEM)
         return rc;
-    item_problem_set(&c->u->problems[row],
-                     rc == -ENOENT  ? "missing_field"
-                     : rc == -EFBIG ? "long_prompt"
-                                    : "bad_prompt",
-                     "%s", err->text);
+    item_error_set(&c->u->errors[row],
+                   rc == -ENOENT  ? "missing_field"
+                   : rc == -EFBIG ? "long_prompt"
+                                  : "bad_prompt",
+                   "%s", err->text);
     return 0;
 }
 
@@ -131,7 +131,7 @@ static int add_rendered(const struct collect *c, uint32_t row, uint32_t i, uint3
         if (rc == 0)
             rc = add(c->u, &prompt);
     }
-    return rc < 0 ? problem(c, row, rc, &err) : 0;
+    return rc < 0 ? item_failed(c, row, rc, &err) : 0;
 }
 
 static int add_item(const struct collect *c, uint32_t row)
@@ -153,9 +153,9 @@ static int add_item(const struct collect *c, uint32_t row)
         number++;
     }
     if (rc == 0 && (uint64_t)number * n_return > ROW_MAX_CAPTIONS) {
-        item_problem_set(&c->u->problems[row], "many_captions",
-                         "%u prompts of %u captions each are more than the %d captions of an item", number, n_return,
-                         ROW_MAX_CAPTIONS);
+        item_error_set(&c->u->errors[row], "many_captions",
+                       "%u prompts of %u captions each are more than the %d captions of an item", number, n_return,
+                       ROW_MAX_CAPTIONS);
         c->u->n = first; /* nobody asks them */
     }
     return rc;
@@ -167,9 +167,9 @@ int unit_prompts_collect(struct unit_prompts *u, const struct worker_work *work,
     struct collect *c = calloc(1, sizeof(*c));
     int rc = 0;
 
-    *u = (struct unit_prompts){.problems = calloc(work->n_items, sizeof(*u->problems))};
+    *u = (struct unit_prompts){.errors = calloc(work->n_items, sizeof(*u->errors))};
     buf_init(&u->texts, 0);
-    if (!c || !u->problems) {
+    if (!c || !u->errors) {
         rc = -ENOMEM;
     } else {
         *c = (struct collect){.u = u, .work = work, .tokenizer = t, .config = config, .err = err};
@@ -186,7 +186,7 @@ int unit_prompts_collect(struct unit_prompts *u, const struct worker_work *work,
 void unit_prompts_release(struct unit_prompts *u)
 {
     free(u->prompts);
-    free(u->problems);
+    free(u->errors);
     token_ids_release(&u->ids);
     buf_release(&u->texts);
     *u = (struct unit_prompts){0};

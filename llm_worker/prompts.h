@@ -12,7 +12,7 @@
 #include "model/config.h"
 #include "model/tokenizer.h"
 #include "wire/worker_session.h"
-#include "worker/problem.h"
+#include "worker/item_error.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -30,7 +30,7 @@ struct unit_prompts {
     size_t n, capacity;
     struct token_ids ids;
     struct buf texts;
-    struct item_problem *problems; /* [n_items] */
+    struct item_error *errors; /* [n_items] */
 };
 
 /* `t` NULL (device null): no ids. */

@@ -206,9 +206,9 @@ int params_norm_apply(struct ops *o, const struct params_norm *norm, int64_t n_r
                                                  .consumer = consumer});
 }
 
-int params_pass_end(struct ops *o, int rc)
+int params_graph_end(struct ops *o, int rc)
 {
-    const int ended = ops_pass_end(o);
+    const int ended = ops_graph_end(o);
 
     return rc < 0 ? rc : ended;
 }
@@ -220,7 +220,7 @@ uint64_t params_graph_number(void)
     return ++last;
 }
 
-uint64_t params_pass_key(uint64_t graph_number, const int64_t *numbers, int n_numbers)
+uint64_t params_graph_key(uint64_t graph_number, const int64_t *numbers, int n_numbers)
 {
     return XXH3_64bits_withSeed(numbers, (size_t)n_numbers * sizeof(*numbers), graph_number);
 }

@@ -67,11 +67,11 @@ int params_apply(struct ops *o, const struct ops_weight *w, int64_t n_rows, int6
 int params_norm_apply(struct ops *o, const struct params_norm *norm, int64_t n_rows, int64_t width, float eps,
                       const void *x, void *y, const struct ops_weight *consumer) CHECK_RESULT;
 
-/* A number that no other graph of this process has, and the key of a pass (ops_pass_begin) of the graph that has it:
+/* A number that no other graph of this process has, and the key of a pass (ops_graph_begin) of the graph that has it:
  * `numbers` are all that its calls depend on. */
 uint64_t params_graph_number(void);
-uint64_t params_pass_key(uint64_t graph_number, const int64_t *numbers, int n_numbers);
+uint64_t params_graph_key(uint64_t graph_number, const int64_t *numbers, int n_numbers);
 /* End a pass whose calls gave rc, also after an error: returns that one then. */
-int params_pass_end(struct ops *o, int rc) CHECK_RESULT;
+int params_graph_end(struct ops *o, int rc) CHECK_RESULT;
 
 #endif

@@ -1,6 +1,6 @@
-/* blipline-qformer - learned queries look at the image features. Read qformer_worker/worker.c next. */
-#include "qformer_worker/selftest.h"
-#include "qformer_worker/worker.h"
+/* blipline-qformer - learned queries look at the image features. Read qformer_worker/qformer_worker.c next. */
+#include "qformer_worker/qformer_selftest.h"
+#include "qformer_worker/qformer_worker.h"
 
 int main(int argc, char **argv)
 {

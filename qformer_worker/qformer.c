@@ -332,7 +332,7 @@ static int run_queries(struct qformer *q, bool project)
     const int64_t depends_on[] = {n, q->n_kv_ready, project};
     int rc;
 
-    rc = ops_pass_begin(q->o, params_pass_key(q->graph_number, depends_on, 3));
+    rc = ops_graph_begin(q->o, params_graph_key(q->graph_number, depends_on, 3));
     if (rc < 0)
         return rc;
     rc = qformer_start(q, q->attended, rows);
@@ -341,7 +341,7 @@ static int run_queries(struct qformer *q, bool project)
     if (rc == 0 && project)
         rc = params_apply(q->o, q->projection, rows, q->shape.width, q->language_width, q->x, q->wide, OPS_ACT_NONE,
                           NULL);
-    return params_pass_end(q->o, rc);
+    return params_graph_end(q->o, rc);
 }
 
 /* The loaded images -> q->x [n*Q, E], and projected -> q->wide [n*Q, L]. */

@@ -55,7 +55,7 @@ struct qformer {
     float *heads;      /* f32 [max_rows, max(d, 2)] */
     int64_t max_rows;  /* R, a multiple of QFORMER_ROW_STEP */
 
-    uint64_t graph_number; /* params_pass_key */
+    uint64_t graph_number; /* params_graph_key */
     int n_input;           /* images that qformer_input has handed memory for; 0: none */
     int n_loaded;          /* images in `image` */
     int n_kv_ready;        /* layers of image_kv that are computed for them; 0 without text */

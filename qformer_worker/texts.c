@@ -17,7 +17,7 @@ static struct unit_text *add(struct unit_texts *u, uint32_t row, const struct ro
 static void complain(struct unit_texts *u, uint32_t row, const char *code, const char *what, const uint8_t *text,
                      uint32_t n)
 {
-    item_problem_set(&u->problems[row], code, "%s: \"%.*s\"", what, (int)(n < 80 ? n : 80), (const char *)text);
+    item_error_set(&u->errors[row], code, "%s: \"%.*s\"", what, (int)(n < 80 ? n : 80), (const char *)text);
 }
 
 static bool all_known(const struct token_ids *ids, size_t first, int n_words)
@@ -107,8 +107,8 @@ int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, con
 {
     int rc = 0;
 
-    *u = (struct unit_texts){.problems = calloc(work->n_items, sizeof(*u->problems))};
-    if (!u->problems)
+    *u = (struct unit_texts){.errors = calloc(work->n_items, sizeof(*u->errors))};
+    if (!u->errors)
         return err_set(err, -ENOMEM, "no memory for the unit's texts");
     for (uint32_t row = 0; rc == 0 && row < work->n_items; row++)
         rc = add_item(u, work, row);
@@ -116,7 +116,7 @@ int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, con
         rc = encode(u, &u->texts[i], t, max_text, n_words, err);
     /* a bad text among good ones stays as it is, unscored; alone it is the item's problem */
     for (size_t i = 0; rc == 0 && i < u->n; i++) {
-        struct item_problem *p = &u->problems[u->texts[i].row];
+        struct item_error *p = &u->errors[u->texts[i].row];
 
         if (u->texts[i].has_ids && p->code && strcmp(p->code, "many_texts") != 0)
             p->code = NULL;
@@ -131,7 +131,7 @@ int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, con
 void unit_texts_release(struct unit_texts *u)
 {
     free(u->texts);
-    free(u->problems);
+    free(u->errors);
     token_ids_release(&u->ids);
     *u = (struct unit_texts){0};
 }

@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "model/tokenizer.h"
 #include "wire/worker_session.h"
-#include "worker/problem.h"
+#include "worker/item_error.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,7 +29,7 @@ struct unit_texts {
     struct unit_text *texts; /* by row; captions first, then fields in the order of the recipe */
     size_t n, capacity;
     struct token_ids ids;
-    struct item_problem *problems; /* [n_items] */
+    struct item_error *errors; /* [n_items] */
 };
 
 /* `t` NULL (device null): no ids. max_text: tokens that the model reads, special ones included; n_words: ids that it

@@ -352,7 +352,7 @@ static const struct ops_funcs cpu_funcs = {
     .patchify = cpu_patchify,
     .vit_embed = cpu_vit_embed,
     .embed = cpu_embed,
-    .choose = cpu_choose,
+    .sample = cpu_sample,
 };
 
 const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa, enum dtype act_dtype)

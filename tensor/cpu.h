@@ -63,7 +63,7 @@ int cpu_attention(struct ops *o, const struct ops_attention_args *a);
 int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *a);
 int cpu_gate(struct ops *o, const struct ops_gate_args *a);
 int cpu_norm(struct ops *o, const struct ops_norm_args *a);
-int cpu_choose(struct ops *o, const struct ops_choose_args *a);
+int cpu_sample(struct ops *o, const struct ops_sample_args *a);
 int cpu_rows_copy(struct ops *o, const struct ops_rows_args *a);
 int cpu_patchify(struct ops *o, const struct ops_patchify_args *a);
 int cpu_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t width, const void *patches,

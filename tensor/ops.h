@@ -9,7 +9,7 @@
  *   Activations are `act_dtype` in device memory (for CPU back ends: host memory). Norm parameters and logits are f32,
  * index arrays host int32_t. Letters as in MODEL.md: B batch, P patches+1, C width, H heads, D head width, V
  * vocabulary. Order: calls take effect in order, and a call may return before it has: the device works behind the host
- * until download(), download_wait(), choose() or sync(). Host memory given to a call is the caller's again when the
+ * until download(), download_wait(), sample() or sync(). Host memory given to a call is the caller's again when the
  * call returns, except where its contract says otherwise.
  * Memory: device buffers come from alloc() and are the caller's; weights, vectors and tables belong to whoever made
  * them. Nothing here allocates in steady state: scratch grows to the largest shape seen.
@@ -129,7 +129,7 @@ struct ops_gate_args {
  * largest values, the lowest id first on ties. With `sample`: / temperature, top_k (0: off), top_p (1: off; the smallest
  * set whose probability reaches it, at least one id), softmax, and the first id, in the order of ids, at which the sum
  * of probabilities passes `uniform`. */
-struct ops_choose_row {
+struct ops_sample_row {
     bool log_softmax; /* beams sum these */
     bool sample;
     int n_best; /* 1 .. vocab; 1 when sampling */
@@ -144,11 +144,11 @@ struct ops_choose_row {
     float *ret_values;   /* host [n_best]: processed values; sampling: the probability of the one drawn */
     float *ret_logprobs; /* host [n_best]: log-softmax of the unprocessed logits there */
 };
-struct ops_choose_args {
+struct ops_sample_args {
     int64_t n_rows, vocab;
     const float *logits; /* device f32 [n_rows, ld] */
     int64_t ld;
-    const struct ops_choose_row *rows; /* host [n_rows] */
+    const struct ops_sample_row *rows; /* host [n_rows] */
 };
 
 /* For i in 0 .. n_rows-1: dst row (dst_index ? dst_index[i] : i) = src row (src_index ? src_index[i] : i), `width`
@@ -196,15 +196,16 @@ struct ops_funcs {
     int (*download_wait)(struct ops *o, uint64_t ticket);
     int (*sync)(struct ops *o);
 
-    /* A pass: calls that are the same every time for one key: the same operators in the same order with the same
-     * pointers, shapes and flags; only the contents of device memory and of host index arrays may differ (and what is
-     * in an array must not change before pass_end). Longest lengths of ragged attention, rounded up to a power of two
-     * where a tail is meant, are part of the key. A back end may record such a pass once and launch it whole from then
-     * on. No alloc, upload, download, choose or patchify within. NULL: this back end has no use for it (ops_pass_begin).
-     * -EAGAIN of a call within or of pass_end: it could not be recorded, nothing of it has run, and the same calls run
-     * as they come when they are made again. */
-    int (*pass_begin)(struct ops *o, uint64_t key);
-    int (*pass_end)(struct ops *o);
+    /* A graph: the calls between graph_begin and graph_end. A back end may capture it once and launch it as a whole
+     * whenever the key comes again. So the calls of a key must be the same every time: the same operators in the same
+     * order with the same pointers, shapes and flags. Only the contents of device memory and of host index arrays may
+     * differ; an array must not change before graph_end. The longest lengths of ragged attention (of a tail: rounded up
+     * to a power of two) are part of the key. alloc, upload, download, sample and patchify must not be called within.
+     * NULL: this back end captures nothing (use ops_graph_begin).
+     * -EAGAIN of a call within, or of graph_end: the graph could not be captured and nothing of it has run. Make the same
+     * calls again: they will run one by one. */
+    int (*graph_begin)(struct ops *o, uint64_t key);
+    int (*graph_end)(struct ops *o);
     /* Bytes of device memory that this process may still take, and that the device has. NULL: host memory, no answer. */
     int (*memory)(struct ops *o, size_t *ret_free_bytes, size_t *ret_total_bytes);
 
@@ -235,7 +236,7 @@ struct ops_funcs {
                  const int32_t *dst_index, bool add, void *y, int64_t ld_y);
     /* Results to HOST arrays (synchronises). -EDOM: a logit of a row is not finite, or nothing finite is left to choose
      * there. Which rows are filled in then is not defined. */
-    int (*choose)(struct ops *o, const struct ops_choose_args *a);
+    int (*sample)(struct ops *o, const struct ops_sample_args *a);
 };
 
 struct ops {
@@ -258,13 +259,13 @@ static inline void ops_free(struct ops *o)
     if (o)
         o->f->free(o);
 }
-static inline int ops_pass_begin(struct ops *o, uint64_t key)
+static inline int ops_graph_begin(struct ops *o, uint64_t key)
 {
-    return o->f->pass_begin ? o->f->pass_begin(o, key) : 0;
+    return o->f->graph_begin ? o->f->graph_begin(o, key) : 0;
 }
-static inline int ops_pass_end(struct ops *o)
+static inline int ops_graph_end(struct ops *o)
 {
-    return o->f->pass_end ? o->f->pass_end(o) : 0;
+    return o->f->graph_end ? o->f->graph_end(o) : 0;
 }
 
 #endif

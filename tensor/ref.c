@@ -347,12 +347,12 @@ static int ref_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, c
     return 0;
 }
 
-static int ref_choose(struct ops *o, const struct ops_choose_args *a)
+static int ref_sample(struct ops *o, const struct ops_sample_args *a)
 {
     (void)o;
     assert(a->vocab >= 1 && a->vocab <= a->ld);
     for (int64_t r = 0; r < a->n_rows; r++) {
-        int rc = sampler_choose(&a->rows[r], a->logits + r * a->ld, a->vocab);
+        int rc = sampler_run(&a->rows[r], a->logits + r * a->ld, a->vocab);
 
         if (rc < 0)
             return rc;
@@ -387,7 +387,7 @@ static const struct ops_funcs ref_funcs = {
     .patchify = ref_patchify,
     .vit_embed = ref_vit_embed,
     .embed = ref_embed,
-    .choose = ref_choose,
+    .sample = ref_sample,
 };
 
 int ops_ref_new(struct ops **ret, struct err *err)

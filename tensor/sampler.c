@@ -10,7 +10,7 @@ struct candidate {
     int32_t id;
 };
 
-double sampler_process(const struct ops_choose_row *row, const float *logits, int64_t vocab, float *scores)
+double sampler_process(const struct ops_sample_row *row, const float *logits, int64_t vocab, float *scores)
 {
     double max = -HUGE_VAL, sum = 0, log_sum;
 
@@ -88,7 +88,7 @@ static void reverse_ties(struct candidate *c, int64_t n)
     }
 }
 
-int sampler_probabilities(const struct ops_choose_row *row, const float *scores, int64_t vocab, double *probabilities)
+int sampler_probabilities(const struct ops_sample_row *row, const float *scores, int64_t vocab, double *probabilities)
 {
     float *warped = malloc((size_t)vocab * sizeof(*warped));
     struct candidate *c = NULL;
@@ -125,7 +125,7 @@ int sampler_probabilities(const struct ops_choose_row *row, const float *scores,
     return 0;
 }
 
-static int draw(const struct ops_choose_row *row, const float *logits, int64_t vocab, const float *scores,
+static int draw(const struct ops_sample_row *row, const float *logits, int64_t vocab, const float *scores,
                 double log_sum)
 {
     double *probabilities = malloc((size_t)vocab * sizeof(*probabilities)), passed = 0;
@@ -146,7 +146,7 @@ static int draw(const struct ops_choose_row *row, const float *logits, int64_t v
     return rc;
 }
 
-static int pick_best(const struct ops_choose_row *row, const float *logits, int64_t vocab, const float *scores,
+static int pick_best(const struct ops_sample_row *row, const float *logits, int64_t vocab, const float *scores,
                      double log_sum)
 {
     struct candidate *c = sorted(scores, vocab);
@@ -166,7 +166,7 @@ static int pick_best(const struct ops_choose_row *row, const float *logits, int6
     return 0;
 }
 
-int sampler_choose(const struct ops_choose_row *row, const float *logits, int64_t vocab)
+int sampler_run(const struct ops_sample_row *row, const float *logits, int64_t vocab)
 {
     float *scores;
     double log_sum;

@@ -1,4 +1,4 @@
-/* sampler.h - from one row of logits to tokens: the definition of ops.h's choose, in plain loops over the vocabulary.
+/* sampler.h - from one row of logits to tokens: the definition of ops.h's sample, in plain loops over the vocabulary.
  *
  * The steps are those of transformers' logits processors and warpers, each sum in double. The reference back end is this;
  * the others are compared with it. Equal values: the lowest id is chosen first, and top_p drops it first, as
@@ -18,11 +18,11 @@
 
 /* Log-softmax if asked for, repetition penalty, bans. logits and scores [vocab]; returns the logarithm of the sum of
  * e^logit, or NaN and no scores where a logit is not finite. */
-double sampler_process(const struct ops_choose_row *row, const float *logits, int64_t vocab, float *scores);
+double sampler_process(const struct ops_sample_row *row, const float *logits, int64_t vocab, float *scores);
 /* Temperature, top_k, top_p, softmax: scores and probabilities [vocab]. */
-int sampler_probabilities(const struct ops_choose_row *row, const float *scores, int64_t vocab,
+int sampler_probabilities(const struct ops_sample_row *row, const float *scores, int64_t vocab,
                           double *probabilities) CHECK_RESULT;
 /* The whole of it; fills the row's ret_ids, ret_values and ret_logprobs. */
-int sampler_choose(const struct ops_choose_row *row, const float *logits, int64_t vocab) CHECK_RESULT;
+int sampler_run(const struct ops_sample_row *row, const float *logits, int64_t vocab) CHECK_RESULT;
 
 #endif

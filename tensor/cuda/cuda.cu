@@ -18,7 +18,7 @@ static void close_device(struct ops *base)
         return;
     if (o->stream)
         (void)cudaDeviceSynchronize(); /* nothing may still read what is freed now; an error has been told before */
-    cuda_passes_free(o);
+    cuda_graphs_free(o);
     if (o->matmul)
         cuda_matmul_free(o);
     cuda_loader_free(o);
@@ -33,7 +33,7 @@ static void close_device(struct ops *base)
         (void)cudaStreamDestroy(o->upload_stream);
     if (o->download_stream)
         (void)cudaStreamDestroy(o->download_stream);
-    free(o->choose_memory);
+    free(o->sample_memory);
     free(o->blocks);
     free(o);
 }
@@ -83,8 +83,8 @@ static const struct ops_funcs cuda_funcs = {
     .download_start = cuda_download_start,
     .download_wait = cuda_download_wait,
     .sync = device_sync,
-    .pass_begin = cuda_pass_begin,
-    .pass_end = cuda_pass_end,
+    .graph_begin = cuda_graph_begin,
+    .graph_end = cuda_graph_end,
     .memory = device_memory,
     .weight_new = cuda_weight_new,
     .weight_free = cuda_weight_free,
@@ -101,7 +101,7 @@ static const struct ops_funcs cuda_funcs = {
     .patchify = cuda_patchify,
     .vit_embed = cuda_vit_embed,
     .embed = cuda_embed,
-    .choose = cuda_choose,
+    .sample = cuda_sample,
 };
 
 /* How many devices there are, or why there is none. */
@@ -231,7 +231,7 @@ static int create_parts(struct cuda_ops *o, const struct device_conf *conf, stru
     if (rc == 0)
         rc = cuda_downloads_new(o);
     if (rc == 0)
-        rc = cuda_passes_new(o);
+        rc = cuda_graphs_new(o);
     if (rc == -ENOMEM)
         return err_set(err, rc, "device = %s: out of memory for the buffers of transfers (the limit is %zu MiB)",
                        conf->device, o->memory_limit >> 20);

@@ -3,13 +3,13 @@
  *
  * One stream computes; a second one brings uploads in, a third takes downloads out. Launchers only enqueue. Every entry
  * of struct ops_funcs has a function cuda_<entry> with the contract of tensor/ops.h; each is written so that it can be
- * recorded and replayed (pass_begin): it calls cuda_stage for its host arrays, cuda_scratch for memory and cuda_launch
+ * recorded and replayed (graph_begin): it calls cuda_stage for its host arrays, cuda_scratch for memory and cuda_launch
  * for kernels, in the same order every time, and nothing else that talks to the device. A launcher that calls a library
  * asks cuda_skips() first.
  * Who may call: tensor/cuda/; like struct ops, the compute thread only.
  * Units:  sizes in bytes; device pointers are named d_x where both kinds are about.
  * Memory: cuda_scratch hands out one growing block per slot; cuda_stage memory is valid until the end of the operator
- *         (in a pass: of the pass).
+ *         (in a graph: of the graph).
  * Errors: 0 or a negative errno: -EIO for a device error, which is sticky (base.why says which), -ENOMEM. */
 #ifndef BLIPLINE_TENSOR_CUDA_CUDA_H
 #define BLIPLINE_TENSOR_CUDA_CUDA_H
@@ -30,23 +30,23 @@ struct cuda_staging;   /* staging.cu: the ring of host arrays */
 struct cuda_uploads;   /* upload.cu: pinned memory on its way in */
 struct cuda_downloads; /* download.cu: results on their way out */
 struct cuda_loader;    /* load.cu: the buffers of its threads */
-struct cuda_passes;    /* pass.cu: recorded graphs */
+struct cuda_graphs;    /* captured_graph.cu: recorded graphs */
 
 /* One block of scratch each, so that the parts of an operator do not tread on one another. */
 enum cuda_slot {
     CUDA_SLOT_LINEAR,
     CUDA_SLOT_QUANTISED,
     CUDA_SLOT_ATTENTION,
-    CUDA_SLOT_CHOOSE,
+    CUDA_SLOT_SAMPLE,
     CUDA_SLOT_PIXELS,
     CUDA_SLOTS
 };
 
-enum cuda_pass_state {
-    CUDA_PASS_NONE,   /* calls run as they come */
-    CUDA_PASS_FIRST,  /* so they do the first time a key is seen: what the pass needs is counted */
-    CUDA_PASS_RECORD, /* the stream is capturing */
-    CUDA_PASS_REPLAY, /* nothing is launched: the recorded graph will be */
+enum cuda_graph_state {
+    CUDA_GRAPH_NONE,   /* calls run as they come */
+    CUDA_GRAPH_FIRST,  /* so they do the first time a key is seen: what the graph needs is counted */
+    CUDA_GRAPH_RECORD, /* the stream is capturing */
+    CUDA_GRAPH_REPLAY, /* nothing is launched: the recorded graph will be */
 };
 
 /* A norm has left the quantised form of this buffer behind (norm.cu), or linear has (quantise.cu); CUDA_SLOT_QUANTISED. */
@@ -80,12 +80,12 @@ struct cuda_ops {
     struct cuda_uploads *uploads;
     struct cuda_downloads *downloads;
     struct cuda_loader *loader; /* NULL until the first large array is loaded */
-    struct cuda_passes *passes;
-    enum cuda_pass_state pass;
-    int pass_error; /* the first of an operator in this pass */
+    struct cuda_graphs *graphs;
+    enum cuda_graph_state graph;
+    int graph_error; /* the first of an operator in this graph */
     struct cuda_quantised quantised;
-    void *choose_memory; /* choose.cu: the host's side of its transfers */
-    size_t choose_bytes;
+    void *sample_memory; /* sample.cu: the host's side of its transfers */
+    size_t sample_bytes;
     struct {
         void *d_memory;
         size_t n_bytes;
@@ -134,7 +134,7 @@ static inline int cuda_failed(const struct cuda_ops *o)
 int cuda_malloc(struct cuda_ops *o, size_t n_bytes, void **ret);
 /* NULL is fine. Waits for the device. */
 void cuda_free(struct cuda_ops *o, void *d_memory);
-/* At least n_bytes for this slot, contents undefined. Growing waits for the device and forgets all recorded passes. */
+/* At least n_bytes for this slot, contents undefined. Growing waits for the device and forgets all captured graphs. */
 int cuda_scratch(struct cuda_ops *o, enum cuda_slot slot, size_t n_bytes, void **ret);
 /* Page-locked host memory; cudaFreeHost. -ENOMEM. */
 int cuda_malloc_host(struct cuda_ops *o, size_t n_bytes, void **ret);
@@ -146,10 +146,10 @@ int cuda_event_new_slept_for(struct cuda_ops *o, cudaEvent_t *ret);
 /* `waiting` runs what is enqueued after this call when what is in `before` now is done; `event` carries it. */
 int cuda_stream_after(struct cuda_ops *o, cudaStream_t waiting, cudaStream_t before, cudaEvent_t event);
 
-/* Is a recorded pass being replayed, so that nothing is to be enqueued? */
+/* Is a captured graph being replayed, so that nothing is to be enqueued? */
 static inline bool cuda_skips(const struct cuda_ops *o)
 {
-    return o->pass == CUDA_PASS_REPLAY;
+    return o->graph == CUDA_GRAPH_REPLAY;
 }
 
 /* To be said by whoever is about to write to this buffer: what o->quantised holds of it is old then. */
@@ -164,10 +164,10 @@ static inline void cuda_overwrites(struct cuda_ops *o, const void *d_memory)
 /* A copy of a host array on the device, for the kernels of the operator that asks. The same array (address, size, contents)
  * is sent once for many calls.
  *
- * In a pass the array has a place that is chosen when the pass is recorded. Hence two things that a launcher must know:
- * cuda_stage is for arrays that came to the operator as arguments, which stay as they are until pass_end and have the
- * same length whenever the pass is run. Everything else goes through cuda_stage_as: max_bytes is the most that the array
- * can take in any run of the pass, and made_here says that the operator made it, in memory that it will use again. */
+ * In a graph the array has a place that is chosen when the graph is recorded. Hence two things that a launcher must know:
+ * cuda_stage is for arrays that came to the operator as arguments, which stay as they are until graph_end and have the
+ * same length whenever the graph is run. Everything else goes through cuda_stage_as: max_bytes is the most that the array
+ * can take in any run of the graph, and made_here says that the operator made it, in memory that it will use again. */
 int cuda_stage_as(struct cuda_ops *o, const void *host, size_t n_bytes, size_t max_bytes, bool made_here,
                   const void **ret_device);
 static inline int cuda_stage(struct cuda_ops *o, const void *host, size_t n_bytes, const void **ret_device)
@@ -229,7 +229,7 @@ int cuda_vit_embed(struct ops *o, int64_t n_images, int64_t n_tokens, int64_t wi
                    const struct ops_vector *cls, const struct ops_vector *pos, void *y);
 int cuda_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, const int32_t *index, const int32_t *dst_index,
                bool add, void *y, int64_t ld_y);
-int cuda_choose(struct ops *o, const struct ops_choose_args *a); /* choose.cu */
+int cuda_sample(struct ops *o, const struct ops_sample_args *a); /* sample.cu */
 int cuda_upload(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype,
                 size_t n); /* upload.cu */
 int cuda_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host);
@@ -242,18 +242,18 @@ int cuda_download_start(struct ops *o, void *dst, const void *src, enum dtype dt
 int cuda_download_wait(struct ops *o, uint64_t ticket);
 int cuda_downloads_new(struct cuda_ops *o);
 void cuda_downloads_free(struct cuda_ops *o);
-int cuda_pass_begin(struct ops *o, uint64_t key); /* pass.cu */
-/* The first error of the pass. -EAGAIN: it could not be recorded and has not been run; it will be run as it comes from now
+int cuda_graph_begin(struct ops *o, uint64_t key); /* captured_graph.cu */
+/* The first error of the graph. -EAGAIN: it could not be recorded and has not been run; it will be run as it comes from now
  * on. */
-int cuda_pass_end(struct ops *o);
-/* An operator's error in a pass: the pass ends here, and pass_end returns the error. */
-void cuda_pass_fail(struct cuda_ops *o, int rc);
-/* Forget what was recorded: the addresses in it are no longer true. Not within a pass that is recorded or replayed. */
-void cuda_passes_forget(struct cuda_ops *o);
-int cuda_passes_new(struct cuda_ops *o);
-void cuda_passes_free(struct cuda_ops *o);
-/* The place of a host array in the pass that is recorded or replayed; as cuda_stage_as. In a first run it counts. */
-int cuda_pass_stage(struct cuda_ops *o, const void *host, size_t n_bytes, size_t max_bytes, bool made_here,
-                    const void **ret_device);
+int cuda_graph_end(struct ops *o);
+/* An operator's error in a graph: the graph ends here, and graph_end returns the error. */
+void cuda_graph_fail(struct cuda_ops *o, int rc);
+/* Forget what was recorded: the addresses in it are no longer true. Not within a graph that is recorded or replayed. */
+void cuda_graphs_forget(struct cuda_ops *o);
+int cuda_graphs_new(struct cuda_ops *o);
+void cuda_graphs_free(struct cuda_ops *o);
+/* The place of a host array in the graph that is recorded or replayed; as cuda_stage_as. In a first run it counts. */
+int cuda_graph_stage(struct cuda_ops *o, const void *host, size_t n_bytes, size_t max_bytes, bool made_here,
+                     const void **ret_device);
 
 #endif

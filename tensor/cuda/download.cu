@@ -138,7 +138,7 @@ int cuda_download(struct ops *base, void *dst, enum dtype dst_dtype, const void 
     int rc = cuda_failed(o);
 
     assert(dtype_is_float(dst_dtype) && dtype_is_float(src_dtype));
-    assert(rc < 0 || o->pass == CUDA_PASS_NONE);
+    assert(rc < 0 || o->graph == CUDA_GRAPH_NONE);
     if (rc == 0)
         rc = pieces_new(o);
     for (size_t i = 0; rc == 0 && i < n_pieces + 1; i++) {
@@ -200,7 +200,7 @@ int cuda_download_start(struct ops *base, void *dst, const void *src, enum dtype
     struct slot *s = NULL;
     int rc = cuda_failed(o);
 
-    assert((rc < 0 || o->pass == CUDA_PASS_NONE) && n > 0);
+    assert((rc < 0 || o->graph == CUDA_GRAPH_NONE) && n > 0);
     if (rc == 0)
         rc = slot_take(o, n_bytes, &s);
     if (rc == 0)

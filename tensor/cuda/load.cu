@@ -194,7 +194,7 @@ int cuda_load(struct cuda_ops *o, void *d_dst, enum dtype dst_dtype, const void 
     int n_threads, rc = cuda_failed(o);
 
     assert(dtype_is_float(dst_dtype) && dtype_is_float(src_dtype));
-    assert(rc < 0 || o->pass == CUDA_PASS_NONE);
+    assert(rc < 0 || o->graph == CUDA_GRAPH_NONE);
     if (rc == 0 && n * src_bytes < SMALL_BYTES) {
         rc = cuda_upload(&o->base, d_dst, dst_dtype, src, src_dtype, n);
         return rc < 0 ? rc : cuda_status(o, cudaStreamSynchronize(o->stream), "loading");

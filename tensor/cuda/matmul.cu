@@ -64,13 +64,13 @@ static int library_status(struct cuda_ops *o, cublasStatus_t s, const char *what
 {
     if (cuda_failed(o) < 0 || s == CUBLAS_STATUS_SUCCESS)
         return cuda_failed(o);
-    if (o->pass == CUDA_PASS_RECORD) { /* the library may fail in a capture where it would not outside of one */
-        cuda_pass_fail(o, -EAGAIN);
+    if (o->graph == CUDA_GRAPH_RECORD) { /* the library may fail in a capture where it would not outside of one */
+        cuda_graph_fail(o, -EAGAIN);
         return -EAGAIN;
     }
     if (s == CUBLAS_STATUS_ALLOC_FAILED) {
-        if (o->pass != CUDA_PASS_NONE)
-            cuda_pass_fail(o, -ENOMEM);
+        if (o->graph != CUDA_GRAPH_NONE)
+            cuda_graph_fail(o, -ENOMEM);
         return -ENOMEM;
     }
     o->failed = true;
@@ -329,7 +329,7 @@ static float run_time(struct cuda_ops *o, const struct cuda_product *p, const cu
 /* d is written, so not where it is also c; and not in a recording, which must not wait. */
 static bool is_worth_timing(const struct cuda_ops *o, const struct cuda_product *p)
 {
-    return TIME_CANDIDATES && o->pass != CUDA_PASS_RECORD && p->c != p->d &&
+    return TIME_CANDIDATES && o->graph != CUDA_GRAPH_RECORD && p->c != p->d &&
            (double)p->n_rows * (double)p->n * (double)p->k >= time_from;
 }
 

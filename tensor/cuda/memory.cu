@@ -13,8 +13,8 @@ static size_t round_up(size_t n, size_t step)
 
 static int fail(struct cuda_ops *o, int rc)
 {
-    if (o->pass != CUDA_PASS_NONE)
-        cuda_pass_fail(o, rc);
+    if (o->graph != CUDA_GRAPH_NONE)
+        cuda_graph_fail(o, rc);
     return rc;
 }
 
@@ -27,7 +27,8 @@ int cuda_status(struct cuda_ops *o, cudaError_t e, const char *what)
     (void)cudaGetLastError(); /* it is told here, once */
     if (e == cudaErrorMemoryAllocation)
         return fail(o, -ENOMEM);
-    if (o->pass == CUDA_PASS_RECORD && e >= cudaErrorStreamCaptureUnsupported && e <= cudaErrorStreamCaptureWrongThread)
+    if (o->graph == CUDA_GRAPH_RECORD && e >= cudaErrorStreamCaptureUnsupported &&
+        e <= cudaErrorStreamCaptureWrongThread)
         return fail(o, -EAGAIN); /* the capture has failed, not the device */
     o->failed = true;
     (void)err_set(&o->base.why, -EIO, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
@@ -94,15 +95,16 @@ int cuda_scratch(struct cuda_ops *o, enum cuda_slot slot, size_t n_bytes, void *
     if (rc < 0)
         return rc;
     if (n_bytes > o->scratch[slot].n_bytes) {
-        assert(o->pass != CUDA_PASS_REPLAY);
-        if (o->pass == CUDA_PASS_RECORD) /* the first run of a key has grown it, unless the library answers otherwise */
+        assert(o->graph != CUDA_GRAPH_REPLAY);
+        if (o->graph ==
+            CUDA_GRAPH_RECORD) /* the first run of a key has grown it, unless the library answers otherwise */
             return fail(o, -EAGAIN);
         n_bytes = round_up(n_bytes, SCRATCH_STEP_BYTES);
         rc = cuda_status(o, cudaDeviceSynchronize(), "waiting for scratch memory");
         if (rc < 0)
             return rc;
-        if (slot != CUDA_SLOT_PIXELS && slot != CUDA_SLOT_CHOOSE) /* those are never in a pass */
-            cuda_passes_forget(o);
+        if (slot != CUDA_SLOT_PIXELS && slot != CUDA_SLOT_SAMPLE) /* those are never in a pass */
+            cuda_graphs_forget(o);
         cuda_free(o, o->scratch[slot].d_memory);
         o->scratch[slot] = {NULL, 0};
         rc = cuda_malloc(o, n_bytes, &d_memory);

@@ -172,9 +172,9 @@ int cuda_stage_as(struct cuda_ops *o, const void *host, size_t n_bytes, size_t m
     int rc = cuda_failed(o);
 
     assert(n_bytes > 0 && n_bytes <= max_bytes);
-    if (rc == 0 && o->pass != CUDA_PASS_NONE)
-        rc = cuda_pass_stage(o, host, n_bytes, max_bytes, made_here, ret_device);
-    if (rc < 0 || o->pass == CUDA_PASS_RECORD || o->pass == CUDA_PASS_REPLAY)
+    if (rc == 0 && o->graph != CUDA_GRAPH_NONE)
+        rc = cuda_graph_stage(o, host, n_bytes, max_bytes, made_here, ret_device);
+    if (rc < 0 || o->graph == CUDA_GRAPH_RECORD || o->graph == CUDA_GRAPH_REPLAY)
         return rc;
     same = find(s, host, n_bytes, &k);
     if (same) {

@@ -186,7 +186,7 @@ static int upload(struct cuda_ops *o, void *dst, enum dtype dst_dtype, const voi
     const size_t dst_bytes = dtype_size_bytes(dst_dtype), src_bytes = dtype_size_bytes(src_dtype);
     int rc = cuda_failed(o);
 
-    assert((rc < 0 || o->pass == CUDA_PASS_NONE) && !o->uploads->d_dst);
+    assert((rc < 0 || o->graph == CUDA_GRAPH_NONE) && !o->uploads->d_dst);
     for (size_t i = 0; i < n && rc == 0;) {
         size_t count = n - i < PIECE_BYTES / src_bytes ? n - i : PIECE_BYTES / src_bytes;
         struct piece *p;
@@ -221,7 +221,7 @@ int cuda_upload_begin(struct ops *base, void *dst, size_t n, void **ret_host)
     const size_t n_bytes = n * cuda_element_bytes(o);
     int rc = cuda_failed(o);
 
-    assert((rc < 0 || o->pass == CUDA_PASS_NONE) && !u->d_dst && n > 0);
+    assert((rc < 0 || o->graph == CUDA_GRAPH_NONE) && !u->d_dst && n > 0);
     if (rc == 0)
         rc = piece_new(o, n_bytes, 2 * n_bytes + RING_BYTES, &u->open);
     if (rc < 0)

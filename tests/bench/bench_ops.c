@@ -13,7 +13,7 @@
 #include "tests/bench/products.h"
 
 /* Operators of the CPU back end beside the bare products of the same shapes, in f32 and in bf16 where the CPU has it.
- * bench_ops [THREADS] [SECTION], SECTION: demo, decode, busy, large, beams, choose, types. */
+ * bench_ops [THREADS] [SECTION], SECTION: demo, decode, busy, large, beams, sample, types. */
 
 static struct ops *ops;
 static int n_threads;
@@ -105,9 +105,9 @@ static void run_gate(void *context)
     check(ops->f->gate(ops, context), "gate");
 }
 
-static void run_choose(void *context)
+static void run_sample(void *context)
 {
-    check(ops->f->choose(ops, context), "choose");
+    check(ops->f->sample(ops, context), "sample");
 }
 
 static double linear(const char *what, int64_t m, int64_t n, int64_t k, enum ops_act act, bool residual)
@@ -356,14 +356,14 @@ static void busy(void)
     busy_product(64, 192, 768);
 }
 
-static void choose(const char *what, int64_t vocab, struct ops_choose_row row, int n_masked)
+static void time_sample(const char *what, int64_t vocab, struct ops_sample_row row, int n_masked)
 {
     enum { ROWS = 64, MOST_BEST = 64 };
     static int32_t ids[ROWS][MOST_BEST], masked[1000];
     static float results[2][ROWS][MOST_BEST];
-    struct ops_choose_row rows[ROWS];
+    struct ops_sample_row rows[ROWS];
     float *logits = values_of(DTYPE_F32, ROWS * vocab);
-    struct ops_choose_args a = {.n_rows = ROWS, .vocab = vocab, .logits = logits, .ld = vocab, .rows = rows};
+    struct ops_sample_args a = {.n_rows = ROWS, .vocab = vocab, .logits = logits, .ld = vocab, .rows = rows};
     uint32_t random = 1;
     double ns;
 
@@ -387,28 +387,28 @@ static void choose(const char *what, int64_t vocab, struct ops_choose_row row, i
         rows[r].ret_values = results[0][r];
         rows[r].ret_logprobs = results[1][r];
     }
-    ns = bench_best_ns(run_choose, &a);
-    printf("%-10s %-26s %10.1f us %8.1f GB/s of logits\n", "choose", what, ns / 1e3, 4.0 * ROWS * (double)vocab / ns);
+    ns = bench_best_ns(run_sample, &a);
+    printf("%-10s %-26s %10.1f us %8.1f GB/s of logits\n", "sample", what, ns / 1e3, 4.0 * ROWS * (double)vocab / ns);
     ops->f->release(ops, logits);
 }
 
-static void choices(void)
+static void samplings(void)
 {
-    const struct ops_choose_row greedy = {.n_best = 1, .repetition_penalty = 1.2f};
-    struct ops_choose_row beam = {.n_best = 10, .repetition_penalty = 1.2f, .log_softmax = true};
-    struct ops_choose_row sample = {
+    const struct ops_sample_row greedy = {.n_best = 1, .repetition_penalty = 1.2f};
+    struct ops_sample_row beam = {.n_best = 10, .repetition_penalty = 1.2f, .log_softmax = true};
+    struct ops_sample_row sample = {
         .n_best = 1, .repetition_penalty = 1.2f, .sample = true, .temperature = 0.8f, .top_k = 50, .top_p = 1};
 
     printf("\nchoosing, 64 rows of 50272\n");
-    choose("greedy", 50272, greedy, 0);
-    choose("greedy, penalty", 50272, greedy, 60);
-    choose("10 best", 50272, beam, 0);
-    choose("10 best, penalty", 50272, beam, 60);
-    choose("top_k 50", 50272, sample, 0);
+    time_sample("greedy", 50272, greedy, 0);
+    time_sample("greedy, penalty", 50272, greedy, 60);
+    time_sample("10 best", 50272, beam, 0);
+    time_sample("10 best, penalty", 50272, beam, 60);
+    time_sample("top_k 50", 50272, sample, 0);
     sample.top_k = 0;
-    choose("any", 50272, sample, 0);
+    time_sample("any", 50272, sample, 0);
     sample.top_p = 0.9f;
-    choose("top_p 0.9", 50272, sample, 0);
+    time_sample("top_p 0.9", 50272, sample, 0);
 }
 
 static void gate(int64_t rows, int64_t width)
@@ -454,8 +454,8 @@ static void sections(const char *section)
     }
     if (wanted("beams", section))
         beams();
-    if (wanted("choose", section) && ops->act_dtype == DTYPE_F32) /* logits are f32 in any case */
-        choices();
+    if (wanted("sample", section) && ops->act_dtype == DTYPE_F32) /* logits are f32 in any case */
+        samplings();
 }
 
 /* Both types in turn, the best of each, so that others on the machine disturb both alike. */
@@ -487,7 +487,7 @@ int main(int argc, char **argv)
 
     n_threads = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (n_threads < 1) {
-        fprintf(stderr, "usage: bench_ops [THREADS] [demo|decode|busy|large|beams|choose|types]\n");
+        fprintf(stderr, "usage: bench_ops [THREADS] [demo|decode|busy|large|beams|sample|types]\n");
         return EXIT_FAILURE;
     }
     for (int i = 0; i < 2; i++) {

@@ -242,9 +242,9 @@ static void check_passes(const struct cuda_rig *g, int type, const struct attent
         d.kv_len[t->n_seqs - 1] = t->max_kv;
         ref = attention_reference(g, &d);
         assert_int_equal(o->f->upload(o, a.out, o->act_dtype, nan, DTYPE_F32, n_out), 0);
-        assert_int_equal(ops_pass_begin(o, (uint64_t)t->head_dim), 0); /* other buffers, another key */
+        assert_int_equal(ops_graph_begin(o, (uint64_t)t->head_dim), 0); /* other buffers, another key */
         assert_int_equal(o->f->attention(o, &a), 0);
-        assert_int_equal(ops_pass_end(o), 0);
+        assert_int_equal(ops_graph_end(o), 0);
         assert_int_equal(o->f->download(o, out, DTYPE_F32, a.out, o->act_dtype, n_out), 0);
         compare(o, &d, out, ref, cuda_rig_limit(o));
         free(ref);

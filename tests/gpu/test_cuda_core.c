@@ -411,13 +411,13 @@ static void test_a_device_error_stays_and_says_what_it_was(void **state)
     assert_int_equal(o->f->sync(o), -EIO);
     assert_int_equal(o->f->alloc(o, 16, &host), -EIO);
     assert_int_equal(o->f->memory(o, &free_bytes, &total), -EIO);
-    assert_int_equal(ops_pass_begin(o, 1), -EIO);
+    assert_int_equal(ops_graph_begin(o, 1), -EIO);
     assert_int_equal(
         o->f->rows_copy(o,
                         &(struct ops_rows_args){
                             .n_rows = 1, .width = 1, .src = d, .ld_src = 1, .dst = (float *)d + 1, .ld_dst = 1}),
         -EIO);
-    assert_int_equal(ops_pass_end(o), -EIO);
+    assert_int_equal(ops_graph_end(o), -EIO);
     assert_string_equal(o->why.text, text);
     o->f->release(o, d);
     ops_free(o);

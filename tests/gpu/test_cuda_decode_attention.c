@@ -306,9 +306,9 @@ static void test_cuda_decode_attention_in_a_pass_follows_the_lengths(void **stat
             assert_int_equal(d->args.n_rows, a.n_rows);
             assert_int_equal(d->n_cache, n_cache);
             assert_int_equal(o->f->upload(o, a.out, o->act_dtype, nan, DTYPE_F32, n_out), 0);
-            assert_int_equal(ops_pass_begin(o, 11), 0);
+            assert_int_equal(ops_graph_begin(o, 11), 0);
             assert_int_equal(o->f->decode_attention(o, &a), 0);
-            assert_int_equal(ops_pass_end(o), 0);
+            assert_int_equal(ops_graph_end(o), 0);
             assert_int_equal(o->f->download(o, out, DTYPE_F32, a.out, o->act_dtype, n_out), 0);
             compare(g, o, d, out, cuda_rig_limit(o));
         }

@@ -210,13 +210,13 @@ static void test_cuda_linear_tf32_is_rounded(void **state)
 
 static int run_pass(struct ops *o, uint64_t key, const struct ops_linear_args *a, const struct ops_linear_args *b)
 {
-    int rc = ops_pass_begin(o, key), end;
+    int rc = ops_graph_begin(o, key), end;
 
     if (rc == 0)
         rc = o->f->linear(o, a);
     if (rc == 0)
         rc = o->f->linear(o, b);
-    end = ops_pass_end(o);
+    end = ops_graph_end(o);
     return rc < 0 ? rc : end;
 }
 

@@ -15,9 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "encoder_worker/selftest.h"
-#include "llm_worker/selftest.h"
-#include "qformer_worker/selftest.h"
+#include "encoder_worker/encoder_selftest.h"
+#include "llm_worker/llm_selftest.h"
+#include "qformer_worker/qformer_selftest.h"
 #include "worker/selftest.h"
 
 typedef int selftest(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err);

@@ -4,209 +4,301 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tensor/sampler.h"
-#include "tests/gpu/choose_rig.h"
+#include "tests/gpu/sample_rig.h"
 #include "tests/unit/ops_rig.h"
 
-/* Sampling on a device against the definition in sampler.c. */
+/* Greedy choosing and beams on a device against the definition in sampler.c. Values are drawn so that ties are common. */
 
-/* What sampler.c gives for a row. */
-struct expected {
-    double *probabilities, *before; /* of each id, and of all before it */
-    double log_sum;
-};
+/* -- greedy -- */
 
-static struct expected expect(const struct choose_data *d, const float *x, int64_t vocab)
+static void test_cuda_sample_greedy_equals_reference(void **state)
 {
-    struct expected e = {.probabilities = calloc((size_t)vocab, sizeof(double)),
-                         .before = calloc((size_t)vocab + 1, sizeof(double))};
-    float *scores = ops_rig_buffer((size_t)vocab);
+    static const int64_t vocabs[] = {1, 2, 7, 17, 1000, 1025, 1216, 2049, 50304};
+    enum { ROWS = 5 };
+    struct cuda_rig *g = cuda_rig_get(state);
 
-    assert_true(e.probabilities && e.before);
-    e.log_sum = sampler_process(&d->row, x, vocab, scores);
-    assert_int_equal(sampler_probabilities(&d->row, scores, vocab, e.probabilities), 0);
-    for (int64_t i = 0; i < vocab; i++)
-        e.before[i + 1] = e.before[i] + e.probabilities[i];
-    free(scores);
-    return e;
+    for (size_t i = 0; i < sizeof(vocabs) / sizeof(*vocabs); i++)
+        for (int pad = 0; pad < 4; pad += 3) {
+            const int64_t n = vocabs[i], ld = (n + 3) / 4 * 4 + pad;
+            float *x = ops_rig_random(g->ref, (size_t)(ROWS * ld));
+            struct sample_data *d = sample_rig_new(ROWS);
+
+            for (int64_t j = 0; j < ROWS * ld; j++)
+                x[j] = j % ld < n ? x[j] * 4 : 1e9f; /* what lies behind the vocabulary must not win */
+            x[n / 2] = x[n - 1] = x[n / 3] = 30;     /* ties: the first wins */
+            for (int r = 0; r < ROWS; r++)
+                d[r].row = (struct ops_sample_row){.n_best = 1, .repetition_penalty = 1};
+            sample_rig_check(g, d, ROWS, x, n, ld);
+            assert_int_equal(sample_rig_run(g->cuda[CUDA_RIG_F32], d, ROWS, x, n, ld), 0);
+            assert_int_equal(d[0].ids[0], n / 3);
+            free(x);
+            free(d);
+        }
 }
 
-/* The one whose share `uniform` is in, but for shares that begin or end within `near` of it. */
-static void assert_drawn(const struct expected *e, const float *x, int64_t vocab, const struct choose_data *d,
-                         double near)
+/* The best is listed, and the next best lies where the same thread looks. */
+static void test_cuda_sample_passes_over_listed_ids(void **state)
 {
-    const int32_t id = d->ids[0];
-    const double u = (double)d->row.uniform;
+    enum { N = 5000, ROWS = 6, STEP = 512 * 4 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct sample_data *d = sample_rig_new(ROWS);
+    float x[ROWS][N] = {{0}};
 
-    assert_true(id >= 0 && id < vocab && e->probabilities[id] > 0);
-    assert_true(u >= e->before[id] - near && u <= e->before[id + 1] + near);
-    assert_true(fabs((double)d->values[0] - e->probabilities[id]) <= 1e-6 * e->probabilities[id] + 1e-7);
-    choose_data_close(d->logprobs[0], (float)((double)x[id] - e->log_sum));
+    for (int r = 0; r < ROWS; r++) {
+        x[r][4] = 30;
+        x[r][5] = 29;
+        x[r][7 + STEP] = 28;
+        d[r].row = (struct ops_sample_row){.n_best = 1,
+                                           .sample = r % 3 == 2,
+                                           .log_softmax = r % 3 == 1,
+                                           .repetition_penalty = r % 3 == 1 ? 100 : 0.01f,
+                                           .temperature = 1,
+                                           .top_p = 1,
+                                           .uniform = 0.5f};
+        d[r].row.n_seen = r < 3;
+        d[r].row.n_banned = r < 3 ? 1 : 2;
+        d[r].seen[0] = 0; /* 0 / 0.01 stays 0 */
+        d[r].banned[0] = 4;
+        d[r].banned[1] = 5;
+    }
+    sample_rig_check(g, d, ROWS, x[0], N, N);
+    assert_int_equal(sample_rig_run(g->cuda[CUDA_RIG_F32], d, ROWS, x[0], N, N), 0);
+    for (int r = 0; r < ROWS; r++)
+        assert_int_equal(d[r].ids[0], r < 3 ? 5 : 7 + STEP);
+    for (int r = 0; r < ROWS; r++) { /* pushed down rather than banned */
+        d[r].row.n_seen = 1;
+        d[r].row.n_banned = 0;
+        d[r].row.repetition_penalty = 100;
+        d[r].row.log_softmax = false;
+        d[r].seen[0] = 4;
+    }
+    sample_rig_check(g, d, ROWS, x[0], N, N);
+    free(d);
 }
 
-/* In the middle of the larger shares of the unit interval, at its ends, and anywhere. */
-static void draw_uniforms(struct choose_data *d, int n_rows, const struct choose_data *like, const struct expected *e,
-                          int64_t vocab)
+/* In every way of choosing; the other rows are chosen from nevertheless. */
+static void test_cuda_sample_refuses_a_row_that_is_not_finite(void **state)
 {
-    int n = 0;
+    struct cuda_rig *g = cuda_rig_get(state);
+    float x[12] = {1, 2, 0, 3, 1, 2, NAN, 3, 1, 1, 1, 2};
 
-    for (int64_t i = 0; i < vocab && n < n_rows / 2; i++)
-        if (e->probabilities[i] > 1e-3 || (e->probabilities[i] > 1e-5 && i % 7 == 0))
-            d[n++].row.uniform = (float)(e->before[i] + e->probabilities[i] / 2);
-    d[n++].row.uniform = 0;
-    d[n++].row.uniform = 0.99999994f;
-    while (n < n_rows)
-        d[n++].row.uniform = (float)ops_rig_below(1 << 24) * 0x1p-24f;
-    for (int i = 0; i < n_rows; i++) {
-        const float uniform = d[i].row.uniform;
+    for (int how = 0; how < 4; how++) {
+        struct sample_data *d = sample_rig_new(3);
 
-        d[i] = *like;
-        d[i].row.uniform = uniform;
+        for (int r = 0; r < 3; r++)
+            d[r].row = (struct ops_sample_row){.n_best = how == 1 || how == 2 ? 2 : 1,
+                                               .log_softmax = how == 2,
+                                               .sample = how == 3,
+                                               .repetition_penalty = 1,
+                                               .temperature = 1,
+                                               .top_p = 0.001f};
+        assert_int_equal(sample_rig_run(g->cuda[CUDA_RIG_F32], d, 3, x, 4, 4), -EDOM);
+        assert_int_equal(d[0].ids[0], 3);
+        assert_int_equal(d[1].ids[0], -1);
+        assert_int_equal(d[2].ids[0], 3);
+        for (int i = 0; i < 4; i++)
+            d[2].banned[i] = i;
+        d[2].row.n_banned = 4;
+        assert_int_equal(sample_rig_run(g->cuda[CUDA_RIG_F32], d, 3, x, 4, 4), -EDOM);
+        assert_int_equal(d[2].ids[0], -1);
+        free(d);
     }
 }
 
-static void check_sampling(const struct cuda_rig *g, int64_t vocab, float temperature, int top_k, float top_p,
-                           int n_seen)
-{
-    const int n_rows = cuda_rig_is_emulated() ? vocab > 5000 ? 6 : 30 : 200;
-    struct ops *o = g->cuda[CUDA_RIG_F32];
-    const int64_t ld = vocab + ops_rig_below(2);
-    float *x = ops_rig_random(g->ref, (size_t)(n_rows * ld));
-    struct choose_data *like = choose_rig_new(1), *d = choose_rig_new((size_t)n_rows);
-    struct expected e;
+/* -- beams -- */
 
-    like->row = (struct ops_choose_row){.sample = true,
-                                        .n_best = 1,
-                                        .log_softmax = n_seen % 2,
-                                        .repetition_penalty = 1.4f,
-                                        .temperature = temperature,
-                                        .top_k = top_k,
-                                        .top_p = top_p};
-    for (int64_t i = 0; i < vocab; i++)
-        x[i] = top_k % 2 ? roundf(x[i] * 4) : x[i] * 4; /* ties at the k-th, or none */
-    for (int r = 1; r < n_rows; r++)
-        memcpy(x + r * ld, x, (size_t)vocab * sizeof(*x));
-    choose_data_lists(like, vocab, n_seen, n_seen / 2);
-    e = expect(like, x, vocab);
-    draw_uniforms(d, n_rows, like, &e, vocab);
-    assert_int_equal(choose_rig_run(o, d, n_rows, x, vocab, ld), 0);
-    for (int i = 0; i < n_rows; i++)
-        assert_drawn(&e, x, vocab, &d[i], 1e-6);
-    free(e.probabilities);
-    free(e.before);
-    free(like);
-    free(d);
-    free(x);
+static void draw_best(struct sample_data *d, float *x, int64_t vocab, int n_best, int n_seen, int n_banned,
+                      float penalty)
+{
+    const int grain = ops_rig_below(3); /* how coarse the values are: many ties, some, none */
+
+    for (int64_t i = 0; i < vocab; i++) {
+        x[i] *= 4;
+        x[i] = grain == 0 ? roundf(x[i]) : grain == 1 ? roundf(x[i] * 64) / 64 : x[i];
+        if (ops_rig_below(1000) == 0)
+            x[i] = -FLT_MAX;
+    }
+    x[ops_rig_below((int)vocab)] = 1;
+    d->row = (struct ops_sample_row){
+        .log_softmax = ops_rig_below(2), .n_best = n_best < vocab ? n_best : (int)vocab, .repetition_penalty = penalty};
+    sample_data_lists(d, vocab, n_seen, n_banned);
 }
 
-static void test_cuda_sample_draws_every_id_with_its_probability(void **state)
+static void test_cuda_sample_n_best_equals_reference(void **state)
 {
-    static const int64_t vocabs[] = {1, 2, 17, 100, 1216, 9001, 50304};
+    static const int64_t vocabs[] = {1, 2, 7, 16, 33, 300, 1000, 4097, 50304};
+    /* more than a thread each, more than the list holds */
+    static const int n_best[] = {1, 2, 10, 17, 128, 500, 600, 1100};
+    enum { N = sizeof(n_best) / sizeof(*n_best) };
     struct cuda_rig *g = cuda_rig_get(state);
 
     for (size_t v = 0; v < sizeof(vocabs) / sizeof(*vocabs); v++) {
-        check_sampling(g, vocabs[v], 1, 0, 1, 0);
-        check_sampling(g, vocabs[v], 0.7f, 0, 1, 5);
-        check_sampling(g, vocabs[v], 1.3f, 5, 1, 0);
-        check_sampling(g, vocabs[v], 1, 50, 1, 9);
-        check_sampling(g, vocabs[v], 0.02f, 60, 1, 0); /* the 60th has next to no probability */
-        check_sampling(g, vocabs[v], 1, 0, 0.9f, 3);
-        check_sampling(g, vocabs[v], 1, 0, 0.05f, 0);
-        check_sampling(g, vocabs[v], 1.9f, 0, 0.999f, 0);
-        check_sampling(g, vocabs[v], 0.9f, 40, 0.8f, 7);
-        check_sampling(g, vocabs[v], 1, 300, 0.95f, 0);
-        check_sampling(g, vocabs[v], 1000, 0, 0.5f, 0); /* as good as flat */
-    }
-}
+        const int64_t vocab = vocabs[v], ld = vocab + (v % 2 ? 0 : 3);
+        struct sample_data *d = sample_rig_new(3 * N);
+        float *x = ops_rig_random(g->ref, (size_t)(3 * N * ld));
 
-/* An id is drawn if the sum passes `uniform`: reaching it is not enough. */
-static void test_cuda_sample_passes_uniform(void **state)
-{
-    struct cuda_rig *g = cuda_rig_get(state);
-    struct choose_data *d = choose_rig_new(5);
-    float x[5 * 4] = {0};
-
-    for (int r = 0; r < 5; r++)
-        d[r].row = (struct ops_choose_row){.sample = true,
-                                           .n_best = 1,
-                                           .repetition_penalty = 1,
-                                           .temperature = 1,
-                                           .top_p = 1,
-                                           .uniform = (float)r / 4};
-    d[4].row.uniform = nextafterf(0.25f, 0);
-    choose_rig_check(g, d, 5, x, 4, 4);
-    assert_int_equal(choose_rig_run(g->cuda[CUDA_RIG_F32], d, 5, x, 4, 4), 0);
-    for (int r = 0; r < 5; r++)
-        assert_int_equal(d[r].ids[0], r % 4);
-    free(d);
-}
-
-/* A flat row is the worst case of top_p: everything ties. The longer one does not fit into the list of a bucket. */
-static void test_cuda_sample_nucleus_of_a_flat_row(void **state)
-{
-    static const int lengths[] = {1000, 5000};
-    struct cuda_rig *g = cuda_rig_get(state);
-
-    for (int i = 0; i < 2; i++) {
-        const int n = lengths[i], kept = n / 4 + 1;
-        float *x = ops_rig_buffer((size_t)(4 * n));
-        struct choose_data *d = choose_rig_new(4);
-
-        memset(x, 0, (size_t)(4 * n) * sizeof(*x));
-        for (int r = 0; r < 4; r++)
-            d[r].row = (struct ops_choose_row){.sample = true,
-                                               .n_best = 1,
-                                               .repetition_penalty = 1,
-                                               .temperature = 1,
-                                               .top_p = ((float)kept - 0.5f) / (float)n,
-                                               .top_k = r < 2 ? 0 : 7, /* all equal the 7th */
-                                               .uniform = r % 2 ? 0.99999994f : 0};
-        assert_int_equal(choose_rig_run(g->cuda[CUDA_RIG_F32], d, 4, x, n, n), 0);
-        for (int r = 0; r < 4; r++) {
-            assert_int_equal(d[r].ids[0], r % 2 ? n - 1 : n - kept); /* of equals the lowest ids go first */
-            assert_true(fabsf(d[r].values[0] - 1 / (float)kept) < 1e-7f);
-        }
+        for (int i = 0; i < 3 * N; i++)
+            draw_best(&d[i], x + i * ld, vocab, n_best[i / 3], i % 3 ? 60 - 20 * (i % 3) : 0, i % 3 == 2 ? 30 : 0,
+                      i % 3 == 1 ? 1.7f : 0.6f);
+        sample_rig_check(g, d, 3 * N, x, vocab, ld);
         free(x);
         free(d);
     }
 }
 
-/* Stretches of ids that are longer than what is looked into at once. */
-static void test_cuda_sample_draws_from_a_vast_vocabulary(void **state)
+static void test_cuda_sample_random_rows_equal_reference(void **state)
 {
-    enum { N = 1100003 };
+    enum { ROWS = 8 };
     struct cuda_rig *g = cuda_rig_get(state);
-    float *x = ops_rig_random(g->ref, N);
-    struct choose_data *d = choose_rig_new(1);
-    struct expected e;
 
-    d->row =
-        (struct ops_choose_row){.sample = true, .n_best = 1, .repetition_penalty = 1, .temperature = 1, .top_p = 1};
-    e = expect(d, x, N);
-    for (int i = 0; i < 4; i++) {
-        /* the end of a stretch of 1152 */
-        d->row.uniform =
-            (float)(i < 3 ? (e.before[1152 * (i * 300 + 1) - 1] + e.before[1152 * (i * 300 + 1)]) / 2 : 0.4);
-        assert_int_equal(choose_rig_run(g->cuda[CUDA_RIG_F32], d, 1, x, N, N), 0);
-        assert_drawn(&e, x, N, d, 1e-6);
+    for (int i = 0; i < (cuda_rig_is_emulated() ? 12 : 60); i++) {
+        const int64_t vocab = 1 + ops_rig_below(3000), ld = vocab + ops_rig_below(5);
+        struct sample_data *d = sample_rig_new(ROWS);
+        float *x = ops_rig_random(g->ref, (size_t)(ROWS * ld));
+
+        for (int r = 0; r < ROWS; r++)
+            draw_best(&d[r], x + r * ld, vocab, 1 + ops_rig_below(ops_rig_below(2) ? 20 : 1100),
+                      ops_rig_below(SAMPLE_DATA_LIST), ops_rig_below(SAMPLE_DATA_LIST),
+                      0.5f + 0.25f * (float)ops_rig_below(8));
+        sample_rig_check(g, d, ROWS, x, vocab, ld);
+        free(x);
+        free(d);
     }
-    free(e.probabilities);
-    free(e.before);
+}
+
+static void test_cuda_sample_takes_the_lowest_id_first_on_ties(void **state)
+{
+    enum { N = 5000 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    float x[N] = {0};
+
+    x[4321] = 2;
+    for (int i = 0; i < N; i++)
+        x[i] = x[i] == 0 && i % 3 ? -0.0f : x[i]; /* equals of 0 */
+    for (int which = 0; which < 4; which++) {     /* the long one takes the bound that is found bit by bit */
+        struct sample_data *d = sample_rig_new(1);
+
+        d->row =
+            (struct ops_sample_row){.n_best = which < 2 ? 40 : 700, .repetition_penalty = 1, .log_softmax = which % 2};
+        assert_int_equal(sample_rig_run(g->cuda[CUDA_RIG_F32], d, 1, x, N, N), 0);
+        assert_int_equal(d->ids[0], 4321);
+        for (int j = 1; j < d->row.n_best; j++)
+            assert_int_equal(d->ids[j], j - 1);
+        free(d);
+    }
+}
+
+/* Two logits whose log-softmax is the same number. */
+static void test_cuda_sample_ties_after_the_log_softmax(void **state)
+{
+    enum { N = 5000, AT = 70 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct sample_data *d = sample_rig_new(2);
+    float x[2][N];
+
+    for (int i = 0; i < 2 * N; i++)
+        x[i / N][i % N] = -0.001f;
+    for (int r = 0; r < 2; r++) {
+        x[r][AT] = 0.001f;
+        x[r][AT + 1] = nextafterf(0.001f, 1); /* the same thread's, and the larger logit */
+        d[r].row = (struct ops_sample_row){.n_best = r ? 3 : 1, .repetition_penalty = 1, .log_softmax = true};
+    }
+    sample_rig_check(g, d, 2, x[0], N, N);
+    assert_int_equal(sample_rig_run(g->cuda[CUDA_RIG_F32], d, 2, x[0], N, N), 0);
+    assert_int_equal(d[0].ids[0], AT);
+    assert_int_equal(d[1].ids[0], AT);
+    assert_int_equal(d[1].ids[1], AT + 1);
+    assert_int_equal(d[1].ids[2], 0);
+    free(d);
+}
+
+/* Logits in an order that spreads the best unevenly over a device's threads. */
+static void test_cuda_sample_from_sorted_logits(void **state)
+{
+    enum { N = 20000, ROWS = 6 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct sample_data *d = sample_rig_new(ROWS);
+    float *x = ops_rig_buffer((size_t)ROWS * N);
+
+    for (int r = 0; r < ROWS; r++) {
+        for (int i = 0; i < N; i++)
+            x[r * N + i] = r % 3 == 0   ? (float)i * 1e-3f
+                           : r % 3 == 1 ? (float)-i * 1e-3f
+                                        : (float)(i % 2048 < 8 ? 10 + i % 977 : i % 911) * 1e-2f;
+        d[r].row = (struct ops_sample_row){.n_best = r < 3 ? 10 : 300, .log_softmax = r % 2, .repetition_penalty = 1};
+    }
+    sample_rig_check(g, d, ROWS, x, N, N);
     free(x);
     free(d);
+}
+
+/* Ids whose marks are not in shared memory. */
+static void test_cuda_sample_from_a_vast_vocabulary(void **state)
+{
+    enum { N = 300001, ROWS = 2 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct sample_data *d = sample_rig_new(ROWS);
+    float *x = ops_rig_random(g->ref, (size_t)ROWS * N);
+
+    for (int r = 0; r < ROWS; r++)
+        draw_best(&d[r], x + (int64_t)r * N, N, r ? 10 : 1, 100, 100, 1.5f);
+    sample_rig_check(g, d, ROWS, x, N, N);
+    free(x);
+    free(d);
+}
+
+/* Rows together and alone give the same bits. */
+static void test_cuda_sample_rows_do_not_depend_on_the_batch(void **state)
+{
+    enum { ROWS = 12, N = 5000 };
+    struct cuda_rig *g = cuda_rig_get(state);
+    struct ops *o = g->cuda[CUDA_RIG_BF16];
+    float *x = ops_rig_random(g->ref, ROWS * N);
+    struct sample_data *all = sample_rig_new(ROWS), *alone = sample_rig_new(1);
+
+    for (int r = 0; r < ROWS; r++) {
+        all[r].row = (struct ops_sample_row){.n_best = r % 3 ? 10 : 1,
+                                             .log_softmax = r % 3,
+                                             .sample = r % 3 == 0,
+                                             .repetition_penalty = 1.3f,
+                                             .temperature = 0.8f,
+                                             .top_p = r % 2 ? 0.9f : 1,
+                                             .top_k = r % 4 ? 50 : 0,
+                                             .uniform = (float)ops_rig_below(1000) / 1000};
+        sample_data_lists(&all[r], N, 20, 3);
+    }
+    assert_int_equal(sample_rig_run(o, all, ROWS, x, N, N), 0);
+    for (int r = 0; r < ROWS; r++) {
+        *alone = all[r];
+        assert_int_equal(sample_rig_run(o, alone, 1, x + r * N, N, N), 0);
+        assert_memory_equal(alone->ids, all[r].ids, sizeof(alone->ids));
+        assert_memory_equal(alone->values, all[r].values, sizeof(alone->values));
+        assert_memory_equal(alone->logprobs, all[r].logprobs, sizeof(alone->logprobs));
+    }
+    free(all);
+    free(alone);
+    free(x);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cuda_sample_draws_every_id_with_its_probability),
-        cmocka_unit_test(test_cuda_sample_passes_uniform),
-        cmocka_unit_test(test_cuda_sample_nucleus_of_a_flat_row),
-        cmocka_unit_test(test_cuda_sample_draws_from_a_vast_vocabulary),
+        cmocka_unit_test(test_cuda_sample_greedy_equals_reference),
+        cmocka_unit_test(test_cuda_sample_passes_over_listed_ids),
+        cmocka_unit_test(test_cuda_sample_refuses_a_row_that_is_not_finite),
+        cmocka_unit_test(test_cuda_sample_n_best_equals_reference),
+        cmocka_unit_test(test_cuda_sample_random_rows_equal_reference),
+        cmocka_unit_test(test_cuda_sample_takes_the_lowest_id_first_on_ties),
+        cmocka_unit_test(test_cuda_sample_ties_after_the_log_softmax),
+        cmocka_unit_test(test_cuda_sample_from_sorted_logits),
+        cmocka_unit_test(test_cuda_sample_from_a_vast_vocabulary),
+        cmocka_unit_test(test_cuda_sample_rows_do_not_depend_on_the_batch),
     };
 
     return cmocka_run_group_tests(tests, cuda_rig_setup, cuda_rig_teardown);

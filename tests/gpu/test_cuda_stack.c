@@ -113,9 +113,9 @@ static void check_stack(struct ops *o)
         float *x = ops_rig_random(o, n), *got = ops_rig_buffer(n), *want = ops_rig_buffer(n);
 
         must(o, o->f->upload(o, k.d_x, act_dtype, x, DTYPE_F32, n));
-        must(o, ops_pass_begin(o, 3));
+        must(o, ops_graph_begin(o, 3));
         must(o, stack_run(&k));
-        must(o, ops_pass_end(o));
+        must(o, ops_graph_end(o));
         must(o, o->f->download(o, got, DTYPE_F32, k.d_x, act_dtype, n));
         must(o, o->f->upload(o, k.d_x, act_dtype, x, DTYPE_F32, n));
         must(o, stack_run(&k));

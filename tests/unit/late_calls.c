@@ -143,12 +143,12 @@ static int late_embed(struct ops *o, const struct ops_table *t, int64_t n_rows, 
     return rc < 0 || l->records ? rc : l->inner->f->embed(l->inner, t, n_rows, index, dst_index, add, y, ld_y);
 }
 
-static int late_choose(struct ops *o, const struct ops_choose_args *a)
+static int late_sample(struct ops *o, const struct ops_sample_args *a)
 {
     struct late *l = late_of(o);
-    int rc = late_enter(l, "choose", false);
+    int rc = late_enter(l, "sample", false);
 
-    return rc < 0 ? rc : l->inner->f->choose(l->inner, a);
+    return rc < 0 ? rc : l->inner->f->sample(l->inner, a);
 }
 
 void late_calls(struct ops_funcs *f)
@@ -162,5 +162,5 @@ void late_calls(struct ops_funcs *f)
     f->patchify = late_patchify;
     f->vit_embed = late_vit_embed;
     f->embed = late_embed;
-    f->choose = late_choose;
+    f->sample = late_sample;
 }

@@ -44,10 +44,10 @@ void late_note_array(struct late *l, const void *at, size_t n_bytes)
     l->n_arrays++;
 }
 
-static int late_pass_begin(struct ops *o, uint64_t key)
+static int late_graph_begin(struct ops *o, uint64_t key)
 {
     struct late *l = late_of(o);
-    int rc = late_enter(l, "pass_begin", false);
+    int rc = late_enter(l, "graph_begin", false);
 
     l->in_pass = rc == 0;
     for (int i = 0; i < l->n_keys; i++)
@@ -58,15 +58,15 @@ static int late_pass_begin(struct ops *o, uint64_t key)
     return rc;
 }
 
-static int late_pass_end(struct ops *o)
+static int late_graph_end(struct ops *o)
 {
     struct late *l = late_of(o);
     const bool records = l->records;
     int rc, i;
 
-    PROMISE(l->in_pass, "pass_end without pass_begin");
+    PROMISE(l->in_pass, "graph_end without graph_begin");
     l->records = false;
-    rc = late_enter(l, "pass_end", true);
+    rc = late_enter(l, "graph_end", true);
     l->in_pass = false;
     for (i = 0; i < l->n_arrays; i++) {
         PROMISE(memcmp(l->arrays[i].at, l->arrays[i].copy, l->arrays[i].n_bytes) == 0,
@@ -296,8 +296,8 @@ struct ops *late_ops_new(struct ops *inner)
         .download_start = late_download_start,
         .download_wait = late_download_wait,
         .sync = late_sync,
-        .pass_begin = late_pass_begin,
-        .pass_end = late_pass_end,
+        .graph_begin = late_graph_begin,
+        .graph_end = late_graph_end,
         .memory = late_memory,
         .weight_new = late_weight_new,
         .weight_free = late_weight_free,

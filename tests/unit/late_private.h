@@ -77,7 +77,7 @@ static inline struct late *late_of(const struct ops *o)
 int late_enter(struct late *l, const char *what, bool in_pass_too);
 /* A call of a pass: the same pointers and numbers every time. */
 void late_note(struct late *l, const char *what, const uint64_t *args, size_t n);
-/* A host array of a call of a pass: its contents may be others the next time, but not before pass_end. */
+/* A host array of a call of a pass: its contents may be others the next time, but not before graph_end. */
 void late_note_array(struct late *l, const void *at, size_t n_bytes);
 
 #define NOTE(l, what, ...) \

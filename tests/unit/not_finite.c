@@ -426,10 +426,10 @@ static void check_large_norm(struct ops *o, const char *name, const struct scena
 
 /* -- choosing -- */
 
-static int choose(struct ops *o, const float *x, int n_rows, int vocab, const struct ops_choose_row *like, int32_t *ids,
+static int run_sample(struct ops *o, const float *x, int n_rows, int vocab, const struct ops_sample_row *like, int32_t *ids,
                   float *values, float *logprobs)
 {
-    struct ops_choose_row rows[2];
+    struct ops_sample_row rows[2];
     void *d;
     int rc;
 
@@ -442,13 +442,13 @@ static int choose(struct ops *o, const float *x, int n_rows, int vocab, const st
     }
     assert_int_equal(o->f->alloc(o, (size_t)(n_rows * vocab) * sizeof(float), &d), 0);
     assert_int_equal(o->f->upload(o, d, DTYPE_F32, x, DTYPE_F32, (size_t)(n_rows * vocab)), 0);
-    rc = o->f->choose(
-        o, &(struct ops_choose_args){.n_rows = n_rows, .vocab = vocab, .logits = d, .ld = vocab, .rows = rows});
+    rc = o->f->sample(
+        o, &(struct ops_sample_args){.n_rows = n_rows, .vocab = vocab, .logits = d, .ld = vocab, .rows = rows});
     o->f->release(o, d);
     return rc;
 }
 
-static void check_choose(struct ops *o, const char *name, int vocab, const struct ops_choose_row *like)
+static void check_sampling(struct ops *o, const char *name, int vocab, const struct ops_sample_row *like)
 {
     const float bad[] = {NAN, HUGE_VALF, -HUGE_VALF};
     float *x = ops_rig_buffer((size_t)vocab * 2), values[8], logprobs[8];
@@ -456,7 +456,7 @@ static void check_choose(struct ops *o, const char *name, int vocab, const struc
 
     for (int i = 0; i < 2 * vocab; i++)
         x[i] = ops_rig_normal();
-    assert_int_equal(choose(o, x, 2, vocab, like, ids, values, logprobs), 0);
+    assert_int_equal(run_sample(o, x, 2, vocab, like, ids, values, logprobs), 0);
     for (int b = 0; b < 3; b++)
         for (int t = 0; t < TRIES; t++) {
             const int at = t == 0 ? vocab - 1 : ops_rig_below(vocab);
@@ -465,40 +465,40 @@ static void check_choose(struct ops *o, const char *name, int vocab, const struc
             x[at] = bad[b];
             for (int i = 0; i < 8; i++)
                 ids[i] = -7;
-            if (choose(o, x, 2, vocab, like, ids, values, logprobs) != -EDOM || ids[0] != -7)
+            if (run_sample(o, x, 2, vocab, like, ids, values, logprobs) != -EDOM || ids[0] != -7)
                 fail_msg("%s: %g among %d logits at %d is passed over", name, (double)bad[b], vocab, at);
-            assert_int_equal(choose(o, x + vocab, 1, vocab, like, ids, values, logprobs), 0);
+            assert_int_equal(run_sample(o, x + vocab, 1, vocab, like, ids, values, logprobs), 0);
             x[at] = was;
         }
     free(x);
 }
 
-static void check_choices(struct ops *o, const char *name)
+static void check_samplings(struct ops *o, const char *name)
 {
     static const int vocabs[] = {4, 33, 2000};
     static const int32_t few[] = {1, 2};
 
     for (size_t v = 0; v < sizeof(vocabs) / sizeof(*vocabs); v++) {
-        check_choose(o, name, vocabs[v], &(struct ops_choose_row){.n_best = 1, .repetition_penalty = 1});
-        check_choose(o, name, vocabs[v],
-                     &(struct ops_choose_row){.n_best = 3,
-                                              .log_softmax = true,
-                                              .repetition_penalty = 1.5f,
-                                              .seen = few,
-                                              .n_seen = 2,
-                                              .banned = few,
-                                              .n_banned = 1});
-        check_choose(o, name, vocabs[v],
-                     &(struct ops_choose_row){
-                         .n_best = 1, .sample = true, .repetition_penalty = 1, .temperature = 0.7f, .top_p = 1});
-        check_choose(o, name, vocabs[v],
-                     &(struct ops_choose_row){.n_best = 1,
-                                              .sample = true,
-                                              .repetition_penalty = 1,
-                                              .temperature = 1,
-                                              .top_k = 2,
-                                              .top_p = 0.9f,
-                                              .uniform = 0.5f});
+        check_sampling(o, name, vocabs[v], &(struct ops_sample_row){.n_best = 1, .repetition_penalty = 1});
+        check_sampling(o, name, vocabs[v],
+                       &(struct ops_sample_row){.n_best = 3,
+                                                .log_softmax = true,
+                                                .repetition_penalty = 1.5f,
+                                                .seen = few,
+                                                .n_seen = 2,
+                                                .banned = few,
+                                                .n_banned = 1});
+        check_sampling(o, name, vocabs[v],
+                       &(struct ops_sample_row){
+                           .n_best = 1, .sample = true, .repetition_penalty = 1, .temperature = 0.7f, .top_p = 1});
+        check_sampling(o, name, vocabs[v],
+                       &(struct ops_sample_row){.n_best = 1,
+                                                .sample = true,
+                                                .repetition_penalty = 1,
+                                                .temperature = 1,
+                                                .top_k = 2,
+                                                .top_p = 0.9f,
+                                                .uniform = 0.5f});
     }
 }
 
@@ -509,5 +509,5 @@ void not_finite_check(struct ops *o, const char *name)
         if (scenarios[i].run == run_norm)
             check_large_norm(o, name, &scenarios[i]);
     }
-    check_choices(o, name);
+    check_samplings(o, name);
 }

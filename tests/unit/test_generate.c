@@ -13,7 +13,7 @@
 #include <time.h>
 
 #include "llm_worker/generate.h"
-#include "llm_worker/group.h"
+#include "llm_worker/request.h"
 #include "llm_worker/lm.h"
 #include "model/checkpoint.h"
 #include "tensor/ops.h"
@@ -195,7 +195,7 @@ static void run_alone(const struct fixture *f, struct job *jobs, int i)
 
     assert_int_equal(submit(g, &jobs[i], (uint64_t)i), 0);
     while ((rc = generate_step(g)) > 0)
-        assert_true(rc <= group_n_strands(&jobs[i].options));
+        assert_true(rc <= request_n_sequences(&jobs[i].options));
     assert_int_equal(rc, 0);
     assert_int_equal(take_all(g, jobs), 1);
     generate_free(g);
@@ -603,7 +603,7 @@ static void test_generate_cancel_between_the_halves_of_a_step(void **state)
     generate_free(g);
 }
 
-/* A group of all sequences waits until the room is there; what came after it waits for it. */
+/* A request of all sequences waits until the room is there; what came after it waits for it. */
 static void test_generate_a_large_request_is_not_overtaken(void **state)
 {
     const struct fixture *f = *state;
@@ -634,29 +634,29 @@ static void test_generate_a_large_request_is_not_overtaken(void **state)
     generate_free(g);
 }
 
-static void test_generate_group_list_keeps_order_and_drops_by_tag(void **state)
+static void test_generate_request_list_keeps_order_and_drops_by_tag(void **state)
 {
     const struct fixture *f = *state;
     const int32_t prompt[1] = {0};
-    struct group_list l = {0};
-    struct group *group;
+    struct request_list l = {0};
+    struct request *request;
 
     for (uint64_t tag = 0; tag < 6; tag++) {
-        group = group_new(f->lm,
+        request = request_new(f->lm,
                           &(struct generate_request){
                               .tag = tag % 3, .prompt = prompt, .n_prompt = 1, .options = generation_options_default()},
                           -1);
-        assert_non_null(group);
-        group_list_push(&l, group);
+        assert_non_null(request);
+        request_list_push(&l, request);
     }
-    assert_int_equal(group_list_drop(&l, &(uint64_t){2}), 2);
+    assert_int_equal(request_list_drop(&l, &(uint64_t){2}), 2);
     for (uint64_t i = 0; i < 4; i++) {
         assert_int_equal(l.n, 4 - i);
-        group = group_list_pop(&l);
-        assert_int_equal(group->tag, i % 2);
-        group_free(group);
+        request = request_list_pop(&l);
+        assert_int_equal(request->tag, i % 2);
+        request_free(request);
     }
-    assert_null(group_list_pop(&l));
+    assert_null(request_list_pop(&l));
     assert_null(l.last);
 }
 
@@ -673,7 +673,7 @@ int main(void)
         cmocka_unit_test(test_generate_cancel_frees_the_room),
         cmocka_unit_test(test_generate_cancel_between_the_halves_of_a_step),
         cmocka_unit_test(test_generate_a_large_request_is_not_overtaken),
-        cmocka_unit_test(test_generate_group_list_keeps_order_and_drops_by_tag),
+        cmocka_unit_test(test_generate_request_list_keeps_order_and_drops_by_tag),
     };
     const struct CMUnitTest t5_tests[] = {cmocka_unit_test(test_generate_results_do_not_depend_on_company)};
     const int failed = cmocka_run_group_tests_name("generate", tests, set_up, tear_down);

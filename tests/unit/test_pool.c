@@ -1,7 +1,7 @@
 #include "encoder_worker/pool.h"
 
 #include "encoder_worker/resize.h"
-#include "encoder_worker/unit.h"
+#include "encoder_worker/encoder_unit.h"
 #include "tests/unit/fixture.h"
 
 #include <dirent.h>

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "llm_worker/prompts.h"
-#include "llm_worker/unit.h"
+#include "llm_worker/llm_unit.h"
 
 static struct tokenizer *tokenizer;
 static struct config config;
@@ -84,10 +84,10 @@ static void test_prompts_are_rendered_an_item_and_encoded_as_written(void **stat
     assert_int_equal(u.prompts[2].prompt, 1);
     assert_int_equal(u.prompts[2].number, 2);
     assert_int_equal(u.prompts[3].row, 1);
-    assert_null(u.problems[0].code);
-    assert_string_equal(u.problems[1].code, "missing_field");
-    assert_non_null(strstr(u.problems[1].text, "question"));
-    assert_string_equal(u.problems[2].code, "bad_prompt");
+    assert_null(u.errors[0].code);
+    assert_string_equal(u.errors[1].code, "missing_field");
+    assert_non_null(strstr(u.errors[1].text, "question"));
+    assert_string_equal(u.errors[2].code, "bad_prompt");
     unit_prompts_release(&u);
     free(w);
 }
@@ -101,7 +101,7 @@ static void test_prompts_more_than_a_record_holds_are_the_items_problem(void **s
     w->recipe.decode.sample = true;
     w->recipe.decode.n_return = 17;
     assert_int_equal(unit_prompts_collect(&u, w, tokenizer, &config, NULL), 0);
-    assert_string_equal(u.problems[0].code, "many_captions");
+    assert_string_equal(u.errors[0].code, "many_captions");
     unit_prompts_release(&u);
     free(w);
 }
@@ -120,14 +120,14 @@ static void test_prompts_of_a_long_list_are_the_items_problem(void **state)
     w->items = &item;
     w->n_items = 1;
     assert_int_equal(unit_prompts_collect(&u, w, tokenizer, &config, NULL), 0);
-    assert_non_null(u.problems[0].code);
-    assert_string_equal(u.problems[0].code, "many_captions");
-    assert_non_null(strstr(u.problems[0].text, "33 prompts"));
+    assert_non_null(u.errors[0].code);
+    assert_string_equal(u.errors[0].code, "many_captions");
+    assert_non_null(strstr(u.errors[0].text, "33 prompts"));
     assert_int_equal(u.n, 0);
     unit_prompts_release(&u);
     item.n_fields--;
     assert_int_equal(unit_prompts_collect(&u, w, tokenizer, &config, NULL), 0);
-    assert_null(u.problems[0].code);
+    assert_null(u.errors[0].code);
     assert_int_equal(u.n, ROW_MAX_CAPTIONS);
     unit_prompts_release(&u);
     free(w);

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "qformer_worker/unit.h"
+#include "qformer_worker/qformer_unit.h"
 #include "tensor/tensor.h"
 
 static struct tokenizer *tokenizer;
@@ -153,13 +153,13 @@ static void test_qformer_unit_a_word_the_model_lacks_is_the_items_problem(void *
     small.n_words = largest;
     assert_int_equal(qformer_unit_new(&w, &small, tokenizer, &u, &code, NULL), 0);
     assert_false(u->texts.texts[3].has_ids);
-    assert_null(u->texts.problems[0].code); /* others of the item are scored */
+    assert_null(u->texts.errors[0].code); /* others of the item are scored */
     w = u->work;
     qformer_unit_free(u);
     small.n_words = 1;
     assert_int_equal(qformer_unit_new(&w, &small, tokenizer, &u, &code, NULL), 0);
-    assert_string_equal(u->texts.problems[0].code, "unknown_token");
-    assert_null(u->texts.problems[N - 1].code); /* a generated one stays unscored */
+    assert_string_equal(u->texts.errors[0].code, "unknown_token");
+    assert_null(u->texts.errors[N - 1].code); /* a generated one stays unscored */
     free(u->work);
     qformer_unit_free(u);
 }

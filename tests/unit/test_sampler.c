@@ -38,9 +38,9 @@ static int read_numbers(const json_t *from, float *to)
     return (int)n;
 }
 
-static struct ops_choose_row row_of(const json_t *c)
+static struct ops_sample_row row_of(const json_t *c)
 {
-    return (struct ops_choose_row){.sample = true,
+    return (struct ops_sample_row){.sample = true,
                                    .n_best = 1,
                                    .repetition_penalty = 1,
                                    .temperature = (float)json_number_value(json_object_get(c, "temperature")),
@@ -59,7 +59,7 @@ static void test_sampler_probabilities_equal_golden(void **state)
     {
         float logits[MAX_VOCAB], scores[MAX_VOCAB], golden[MAX_VOCAB];
         double out[MAX_VOCAB];
-        struct ops_choose_row row = row_of(c);
+        struct ops_sample_row row = row_of(c);
         int n;
 
         if (!json_object_get(c, "probabilities"))
@@ -84,7 +84,7 @@ static void draw_all(struct ops *o, const json_t *c)
 
     assert_int_equal(read_numbers(json_object_get(c, "probabilities"), golden), n);
     for (int j = 0; j < n; j++) {
-        struct ops_choose_row row = row_of(c);
+        struct ops_sample_row row = row_of(c);
         int32_t id = -1;
 
         row.uniform = (float)(before + (double)golden[j] / 2);
@@ -95,8 +95,8 @@ static void draw_all(struct ops *o, const json_t *c)
         if (golden[j] < 1e-6f)
             continue;
         assert_int_equal(
-            o->f->choose(o,
-                         &(struct ops_choose_args){.n_rows = 1, .vocab = n, .logits = logits, .ld = n, .rows = &row}),
+            o->f->sample(o,
+                         &(struct ops_sample_args){.n_rows = 1, .vocab = n, .logits = logits, .ld = n, .rows = &row}),
             0);
         assert_int_equal(id, j);
         assert_true(fabsf(value - golden[j]) <= 1e-6f);
@@ -149,7 +149,7 @@ static void test_sampler_repetition_penalty_equals_golden(void **state)
     {
         float logits[MAX_VOCAB], scores[MAX_VOCAB], golden[MAX_VOCAB];
         int32_t seen[MAX_VOCAB];
-        struct ops_choose_row row = {.n_best = 1, .seen = seen};
+        struct ops_sample_row row = {.n_best = 1, .seen = seen};
         int n;
 
         if (!json_object_get(c, "processed"))

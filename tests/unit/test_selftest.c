@@ -14,9 +14,9 @@
 
 #include "client/selftest/selftest_demo.h"
 #include "client/selftest/selftest_table.h"
-#include "encoder_worker/selftest.h"
-#include "llm_worker/selftest.h"
-#include "qformer_worker/selftest.h"
+#include "encoder_worker/encoder_selftest.h"
+#include "llm_worker/llm_selftest.h"
+#include "qformer_worker/qformer_selftest.h"
 #include "worker/selftest.h"
 
 #define OPT_A "tests/golden/opt_a"
