@@ -1,5 +1,5 @@
 /* Commits of finished units, their answers, and a disk that is full. */
-#include "broker/core_private.h"
+#include "broker/core_job.h"
 
 static void count_rows(const struct core_unit *u, uint32_t *ret_payloads, uint32_t *ret_quarantined,
                        uint32_t *ret_failed)

@@ -1,22 +1,11 @@
-/* The life of a job: open, sealed and un-sealed, stopped or paused and started again, done, failed, closed. What all this
- * makes of a job is told by core_job_state() and nowhere else. */
-#include "broker/core_private.h"
+/* The life of a job: it is opened, sealed, stopped and started, it is done, it fails, it is closed. */
+#include "broker/core_job.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { DEFAULT_PRIORITY = 100 };
-
-void core_job_touch(struct core_job *j)
-{
-    if (j->touched)
-        return;
-    j->touched = true;
-    j->next_touched = j->core->touched;
-    j->core->touched = j;
-}
 
 static void prepare_nodes(struct core_job *j, const struct core_node *nodes)
 {
@@ -79,55 +68,6 @@ void core_job_free(struct core_job *j)
         core_unit_free(j->units.slots[i].value);
     core_map_release(&j->units);
     free(j);
-}
-
-/* A job that rested does not catch up on what it missed. */
-void core_job_wake(struct core_job *j)
-{
-    if (j->pass < j->core->vtime)
-        j->pass = j->core->vtime;
-    core_job_touch(j);
-}
-
-/* -- state --------------------------------------------------------------------------------------------------------- */
-
-enum core_job_state core_job_state(const struct core_job *j)
-{
-    if (j->closing)
-        return CORE_JOB_CLOSING;
-    if (j->failed)
-        return CORE_JOB_FAILED;
-    if (j->blocked)
-        return CORE_JOB_BLOCKED;
-    if (j->done)
-        return CORE_JOB_DONE;
-    if (j->stopped && !j->stop_told)
-        return CORE_JOB_STOPPING;
-    if (j->stopped)
-        return j->paused ? CORE_JOB_PAUSED : CORE_JOB_STOPPED;
-    return j->sealed ? CORE_JOB_RUNNING : CORE_JOB_IMPORTING;
-}
-
-bool core_job_may_start(const struct core_job *j)
-{
-    return (!j->stopped || core_planted(j->core, CORE_BUG_STOPPED_STARTS)) &&
-           (!j->blocked || core_planted(j->core, CORE_BUG_BLOCKED_STARTS)) && !j->closing;
-}
-
-/* -- events -------------------------------------------------------------------------------------------------------- */
-
-int core_job_find(struct core *c, uint64_t id, struct core_job **ret)
-{
-    struct core_job *j = core_map_get(&c->jobs_by_id, id);
-
-    *ret = NULL;
-    if (!j || j->closing)
-        return -ENOENT;
-    if (j->failed)
-        return 0;
-    core_job_touch(j);
-    *ret = j;
-    return 0;
 }
 
 int core_on_job_start(struct core *c, const struct core_event *e)

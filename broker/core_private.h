@@ -1,227 +1,53 @@
-/* core_private.h - what the files of the core share. The contract is in core.h.
+/* core_private.h - the state of the core, and what all of its files use. The contract is in core.h.
  *
- *   core.c           new, free, core_step's dispatch, actions, deadlines, numbers
- *   core_jobs.c      jobs: open, load, commit, stop, close
- *   core_surge.c     failures that surge: what is held, when a job pauses
- *   core_units.c     units: made from a row of the store, moved between the lists of their job
- *   core_subunits.c  subunits of units: their memory, their way through the graph, their splitting
- *   core_tasks.c     what a result, a failure or a loss does to a task and its subunit
- *   core_workers.c   workers, and pools of those that compute the same
- *   core_leases.c    who holds which task, what ends it, and when
- *   core_schedule.c  who gets what next
- *   core_validate.c  every invariant
+ * The files, lowest first: each calls functions of files that come before it in this list, and of no others.
+ *
+ *   core_table.c      a hash map and a heap
+ *   core_actions.c    the actions of a step
+ *   core_graph.c      the graph of a job
+ *   core_job_state.c  the state of a job
+ *   core_pools.c      workers that compute the same, and which of them have room
+ *   core_queues.c     tasks that are ready
+ *   core_trust.c      how far a worker is trusted; who failed a task
+ *   core_pace.c       how long a lease may take
+ *   core_leases.c     leases: granted, extended, ended
+ *   core_subunits.c   subunits: memory, start, restart, split
+ *   core_units.c      units: made from a row of the store, listed by state
+ *   core_window.c     which units of a job are in memory
+ *   core_commits.c    commits and their answers; a full disk
+ *   core_surge.c      finished units: committed, held, or put back when failures surge
+ *   core_tasks.c      what a result or a failure does to a task and its subunit
+ *   core_endings.c    leases that end badly: who is to blame
+ *   core_workers.c    workers: HELLO, CREDIT, GONE
+ *   core_messages.c   HEARTBEAT, RESULT, FAILURE, RETURN
+ *   core_time.c       TICK: what is due
+ *   core_schedule.c   who gets what next
+ *   core_jobs.c       jobs: opened, sealed, stopped, started, failed, closed
+ *   core_stats.c      what is told on request
+ *   core.c            the machine: new, step, free
+ *   core_validate.c   every invariant, for tests
  *
  * Who may call: those files. Units: as in core.h. Memory: jobs own units, units own subunits; workers own leases.
- * Errors: a function that finds no memory calls core_break() and leaves things fit for core_free(), no more. */
+ * Errors: a function that finds no memory calls core_break() and leaves everything fit for core_free(), no more. */
 #ifndef BLIPLINE_BROKER_CORE_PRIVATE_H
 #define BLIPLINE_BROKER_CORE_PRIVATE_H
 
 #include "broker/core.h"
 #include "broker/core_table.h"
 
-enum {
-    CORE_PIECES = 8, /* of a subunit that is split */
-    CORE_MAX_FAILERS = 4,
-    CORE_MAX_CUT_OFF = 64
-};
+enum { CORE_MAX_CUT_OFF = 64 };
 
-struct core_subunit;
-struct core_unit;
 struct core_job;
+struct core_task;
+struct core_unit;
+struct core_lease;
+struct core_subunit;
 struct core_worker;
-
-/* A task is one node of one subunit. */
-enum core_task_state {
-    CORE_TASK_WAITING, /* for its inputs */
-    CORE_TASK_READY,   /* in a queue of its job's node */
-    CORE_TASK_LEASED,
-    CORE_TASK_DONE
-};
-
-/* Fresh: the subunit holds no memory yet, so this lease would start it. Exclusive: a suspect
- * subunit, see core.h. */
-enum core_queue_kind {
-    CORE_QUEUE_READY,
-    CORE_QUEUE_READY_EXCLUSIVE,
-    CORE_QUEUE_FRESH,
-    CORE_QUEUE_FRESH_EXCLUSIVE,
-    CORE_N_QUEUES,
-    CORE_QUEUE_NONE = CORE_N_QUEUES
-};
-
-struct core_task {
-    struct core_subunit *subunit;
-    uint32_t node;
-    enum core_task_state state;
-    enum core_queue_kind queue;    /* CORE_QUEUE_NONE unless ready */
-    struct core_task *prev, *next; /* in the queue */
-    struct core_lease *lease;      /* leased */
-    uint64_t payload;              /* done: its output, 0 once dropped */
-    bool has_tensors, has_rows;    /* what of the payload is still there */
-    uint64_t row_bytes;            /* kept rows */
-    uint64_t host, maker;          /* done: where the output was made, and by whom (core_worker.name_key) */
-    uint64_t *rows;                /* leased, done: the items that went in */
-    uint64_t *ok;                  /* done: the items that came out */
-    uint32_t n_rows, n_ok;
-    uint64_t failers[CORE_MAX_FAILERS]; /* the last workers that failed it (core_worker.name_key): a ring */
-    uint32_t n_failers;                 /* ever */
-};
+struct core_pool;
 
 /* How long items take. */
 struct core_pace {
     uint64_t ms, n_items;
-};
-
-/* A run of items of a unit that goes through the graph as one. */
-struct core_subunit {
-    struct core_unit *unit;
-    struct core_subunit *next; /* by first item */
-    uint32_t first, count, n_words;
-    uint32_t n_wanted; /* of the items: all, but where some of a unit are done again */
-    uint32_t n_alive;
-    uint32_t failures, unblamed;
-    uint32_t n_done;         /* tasks */
-    bool split;              /* not the whole unit as it was loaded */
-    bool failed_before;      /* a lease of it, or of what it is a piece of, has ended badly */
-    bool finished;           /* all nodes done, or no item left */
-    bool quarantined;        /* finished, by giving up */
-    uint64_t reserved_bytes; /* 0: holds no memory (see is_reserved) */
-    uint64_t reserved_row_bytes;
-    bool is_reserved;
-    char *code, *text; /* last failure; NULL: none. One allocation, at code */
-    uint64_t *alive;   /* wanted items that no node has failed */
-    struct core_task tasks[];
-};
-
-enum core_unit_state {
-    CORE_UNIT_WAITING,
-    CORE_UNIT_STARTED,
-    CORE_UNIT_COMMIT,
-    CORE_UNIT_COMMIT_FAILED,
-    CORE_UNIT_HELD, /* finished; its items failed, so its commit waits (core_surge.c) */
-    CORE_N_UNIT_STATES
-};
-
-struct core_unit {
-    struct core_job *job;
-    uint32_t number, n_items;
-    uint32_t attempts; /* failed, all subunits and lives */
-    uint32_t n_subunits, n_finished;
-    enum core_unit_state state;
-    uint64_t *again;   /* only these items are wanted; NULL: all. Lies behind the unit, as `bad` */
-    uint64_t *bad;     /* items that are known to fail; NULL: none */
-    uint32_t n_wanted; /* items */
-    bool load_again;   /* since it was loaded more of its items are to be done again */
-    struct core_subunit *subunits;
-    struct core_unit *prev, *next; /* in the job's list of its state */
-};
-
-struct core_queue {
-    struct core_task *first, *last;
-    uint32_t n;
-};
-
-struct core_job_node {
-    struct core_node spec;
-    bool any_fingerprint;
-    uint32_t rank;      /* nodes after it on the longest path: 0 is a last node */
-    uint32_t consumers; /* bit i: node i needs this one */
-    uint64_t in_bytes;  /* of an item, all inputs */
-    uint64_t row_bytes; /* of an item's kept rows, the most so far */
-    struct core_queue queues[CORE_N_QUEUES];
-    uint32_t n_leased;
-    uint64_t items_done, failures, expiries, isolations, bad_results, returns, stalls, tensors_refused;
-    struct core_pace pace; /* of a worker at this node */
-};
-
-struct core_job {
-    struct core *core;
-    uint64_t id;
-    uint32_t priority;
-    uint64_t pass; /* stride scheduling: items started / priority */
-    uint32_t n_nodes;
-    uint64_t peak_bytes;   /* of an item */
-    uint64_t row_bytes;    /* of an item: the sum of its nodes' */
-    struct core_map units; /* number + 1 -> unit */
-    struct core_unit *by_state[CORE_N_UNIT_STATES];
-    uint32_t n_by_state[CORE_N_UNIT_STATES];
-    uint64_t cursor;               /* first unit number not loaded yet */
-    uint64_t back_from;            /* first unit before the cursor that must be loaded again; UINT64_MAX: none */
-    uint32_t n_reserved, n_leases; /* subunits holding memory; leases */
-    uint32_t load_from;            /* of the load under way */
-    bool load_is_stale;            /* meanwhile a unit was committed that its answer may hold */
-    bool sealed, exhausted, loading, added_meanwhile;
-    bool stopped, paused; /* paused: and stopped, of itself */
-    bool stop_told;       /* CORE_DO_JOB_STOPPED was said */
-    bool done, blocked, failed, closing;
-    char failed_text[CORE_TEXT_BYTES];
-    uint32_t max_failures, max_failed_per_mille;
-    uint64_t n_in_row;             /* failed items since the last good one */
-    uint64_t n_finished, n_failed; /* since the job was opened or started again */
-    bool touched;                  /* in core.touched */
-    struct core_job *next_touched;
-    uint64_t units_done, items_done, items_failed, items_quarantined;
-    struct core_job_node nodes[CORE_MAX_NODES];
-};
-
-/* Workers of one stage that compute the same. */
-struct core_pool {
-    enum stage stage;
-    struct fingerprint fingerprint;
-    uint64_t serial;
-    uint32_t n_workers, n_good;   /* good: in good standing */
-    struct core_heap room;        /* workers that may get more, the emptiest first */
-    struct core_worker *draining; /* gets nothing until it is empty: an exclusive task waits */
-    bool blocked, wanted;         /* within one round of scheduling */
-};
-
-/* Workers of one pool on one host. */
-struct core_group {
-    struct core_heap room;
-    uint32_t n_workers;
-};
-
-struct core_lease {
-    uint64_t id;
-    struct core_task *task;
-    struct core_worker *worker;
-    struct core_lease *prev, *next; /* of the worker */
-    uint32_t deadline_place;
-    uint32_t n_items, attempt; /* attempt: the subunit's failures when it was granted */
-    uint64_t n_bytes;
-    int64_t granted_ms, until_ms; /* until_ms: unless a heartbeat extends it */
-    uint32_t held_at_grant;       /* items of its worker, its own included */
-    bool exclusive;
-    bool on_trial;  /* granted while its worker was late */
-    bool confirmed; /* within core_leases_confirm */
-};
-
-struct core_worker {
-    uint64_t peer, host, nonce;
-    struct core_pool *pool;
-    struct core_group *group;
-    uint64_t group_key, name_key;
-    uint32_t pool_place, group_place, deadline_place;
-    uint32_t window_items, held_items, n_leases;
-    uint64_t window_bytes, held_bytes;
-    struct core_lease *leases;
-    int64_t heard_ms;
-    bool silent;         /* a lease of it expired, or lease_ms passed, and nothing was heard since */
-    uint32_t n_late;     /* rounds of expiry since it last ended a lease itself */
-    uint32_t rest_place; /* in core.rests: it gets nothing until rest_until_ms */
-    int64_t rest_until_ms;
-    uint32_t n_bad;     /* leases in a row that ended badly */
-    uint32_t n_refused; /* tensors of its in a row that were refused */
-    bool good;          /* counted in pool->n_good */
-    bool benched;
-    char why[CORE_CODE_BYTES + CORE_TEXT_BYTES]; /* the last thing that went wrong */
-    struct core_pace pace;
-    int64_t ended_ms;     /* when it last gave a result */
-    uint64_t items_said;  /* by its last heartbeat that said more */
-    int64_t moved_ms;     /* when that was */
-    uint32_t n_moves;     /* since ended_ms */
-    bool holds_exclusive; /* its only lease wants no company */
-    bool lost;            /* its connection is; silent, and its leases go on */
 };
 
 struct core {
@@ -254,139 +80,18 @@ static inline bool core_planted(const struct core *c, enum core_bug bug)
     return c->limits.bug == bug;
 }
 
-/* core.c */
+/* core_actions.c */
 void core_break(struct core *c);
 /* A zeroed action at the end of the list; never NULL (a dummy when memory is out). */
 struct core_action *core_emit(struct core *c, enum core_action_type type);
 void core_emit_id(struct core *c, enum core_action_type type, uint64_t id); /* job, peer or payload */
 void *core_emit_alloc(struct core *c, size_t bytes);                        /* NULL: core is broken */
-
-/* core_jobs.c */
-int core_on_job_open(struct core *c, const struct core_event *e);
-int core_on_job_start(struct core *c, const struct core_event *e);
-int core_on_job_stop(struct core *c, const struct core_event *e);
-int core_on_job_close(struct core *c, const struct core_event *e);
-int core_on_job_failed(struct core *c, const struct core_event *e);
-int core_on_job_sealed(struct core *c, const struct core_event *e);
-/* An open job of which something has happened: it is touched. 0 and NULL: it has failed, the event is ignored. -ENOENT:
- * it is not open, or is closing; NULL. */
-int core_job_find(struct core *c, uint64_t id, struct core_job **ret) CHECK_RESULT;
-enum core_job_state core_job_state(const struct core_job *j);
-bool core_job_may_start(const struct core_job *j);
-void core_job_wake(struct core_job *j);
-void core_job_touch(struct core_job *j); /* settle it at the end of the step */
-void core_jobs_settle(struct core *c);
-void core_job_free(struct core_job *j);
-
-/* core_window.c */
-int core_on_units(struct core *c, const struct core_event *e);
-int core_on_units_added(struct core *c, const struct core_event *e);
-int core_on_units_again(struct core *c, const struct core_event *e);
-void core_job_load_more(struct core_job *j);
-void core_job_go_back(struct core_job *j, uint64_t unit); /* load again from this unit on */
-
-/* core_commits.c */
-int core_on_committed(struct core *c, const struct core_event *e);
-int core_on_commit_failed(struct core *c, const struct core_event *e);
-int core_on_disk_full(struct core *c, const struct core_event *e);
-int core_on_disk_ok(struct core *c, const struct core_event *e);
-void core_unit_commit(struct core_unit *u);
-void core_unit_forget(struct core_unit *u);
-void core_unit_put_back(struct core_unit *u); /* forgotten, to be loaded again */
-
-/* core_surge.c */
-void core_unit_finished(struct core_unit *u); /* all subunits are: commit it, hold it, or put it back */
-void core_job_commit_held(struct core_job *j);
-void core_job_forgive(struct core_job *j); /* count from here on */
-
-/* core_units.c */
-struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row);
-void core_unit_free(struct core_unit *u);
-void core_unit_set_state(struct core_unit *u, enum core_unit_state state); /* moves the list entry too */
-void core_unit_drop(struct core_unit *u); /* void its leases, drop its payloads, give memory back */
-bool core_unit_is_split(const struct core_unit *u);
-void core_unit_describe_subunits(const struct core_unit *u, uint8_t *ret_subunits); /* as in core_unit_row, n_items */
-
-/* core_subunits.c */
-uint32_t core_mask_count(const uint64_t *m, uint32_t n_words);
-struct core *core_of_subunit(const struct core_subunit *p);
-bool core_unit_wants_any(const struct core_unit *u, uint32_t first, uint32_t end); /* items first .. end - 1 */
-/* Of these items of the unit, from the first to the last that is wanted; there is one. NULL: no memory. */
-struct core_subunit *core_subunit_new(struct core_unit *u, uint32_t first, uint32_t count);
-void core_subunit_free(struct core_subunit *p);
-void core_subunit_reserve(struct core_subunit *p);
-void core_subunit_unreserve(struct core_subunit *p);
-uint32_t core_subunit_limit(const struct core_subunit *p); /* so many failures are too many */
-bool core_subunit_is_exclusive(const struct core_subunit *p);
-void core_subunit_ready(struct core_subunit *p, bool front); /* nodes whose inputs are there join a queue */
-/* Nothing of it is queued, leased or kept any more; rows for the store only if `keep_rows`. */
-void core_subunit_stop(struct core_subunit *p, bool keep_rows);
-void core_subunit_restart(struct core_subunit *p);
-void core_subunit_finish(struct core_subunit *p);
-bool core_subunit_split(struct core_subunit *p); /* into CORE_PIECES at most; false: no memory, nothing has changed */
-
-/* core_tasks.c */
-void core_task_drop_payload(struct core_task *t);
-void core_task_drop_tensors(struct core_task *t);
-void core_task_result(struct core_task *t, const struct core_event *e);
-/* The lease has ended badly, or handed back. `attempt`: the subunit's failures when it was granted. */
-void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text);
-void core_task_returned(struct core_task *t, uint32_t attempt);
-void core_task_again(struct core_task *t);         /* ready once more */
-void core_subunit_suspect(struct core_subunit *p); /* since now: what is queued changes its queue */
-int core_on_payload_lost(struct core *c, const struct core_event *e);
+void core_emit_hung(struct core *c, uint64_t peer, const char *text);
+void core_refuse(struct core *c, uint64_t peer, enum core_refuse_reason reason, const char *text);
 
 /* core_schedule.c */
-void core_queue_push(struct core_task *t, bool front);
-void core_queue_remove(struct core_task *t);
 void core_schedule(struct core *c);
-bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n);
-
-/* core_workers.c */
-int core_on_hello(struct core *c, const struct core_event *e);
-int core_on_credit(struct core *c, const struct core_event *e);
-int core_on_gone(struct core *c, const struct core_event *e);
-int core_on_shutdown(struct core *c, const struct core_event *e);
-struct core_worker *core_worker_heard(struct core *c, uint64_t peer); /* NULL: a stranger, who is to say HELLO */
-void core_worker_update(struct core_worker *w, struct core *c);       /* its room changed */
-void core_worker_is_late(struct core *c, struct core_worker *w);
-void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const char *text);
-void core_refuse(struct core *c, uint64_t peer, enum core_refuse_reason reason, const char *text);
-void core_worker_forget(struct core *c, struct core_worker *w); /* nobody is blamed for what it still holds */
-bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
-uint64_t core_group_key(const struct core_pool *p, uint64_t host);
-
-/* core_leases.c */
-void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w);
-void core_lease_end(struct core *c, struct core_lease *l);
-void core_lease_lost(struct core *c, struct core_lease *l, const char *text);
-void core_lease_give_back(struct core *c, struct core_lease *l);
-void core_leases_confirm(struct core *c, struct core_worker *w, const uint64_t *leases, uint32_t n);
-int core_on_heartbeat(struct core *c, const struct core_event *e);
-int core_on_result(struct core *c, const struct core_event *e);
-int core_on_failure(struct core *c, const struct core_event *e);
-int core_on_return(struct core *c, const struct core_event *e);
+/* core_time.c */
 int core_on_tick(struct core *c, const struct core_event *e);
-
-/* core_breaker.c */
-/* They end the lease, hold it against whom it is to be held against, and queue the task again or fail it. */
-void core_lease_fails(struct core *c, struct core_lease *l, const char *code, const char *text);
-void core_lease_returned(struct core *c, struct core_lease *l);
-void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, const char *text);
-void core_worker_did_well(struct core *c, const struct core_lease *l); /* before the lease ends */
-void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms);
-bool core_worker_is_careful(const struct core_worker *w); /* one lease at a time */
-void core_worker_set_good(struct core_worker *w);         /* after whatever it depends on */
-void core_task_failed_on(struct core_task *t, const struct core_worker *w);
-bool core_task_avoids(const struct core *c, const struct core_task *t, const struct core_worker *w);
-bool core_task_needs_another(const struct core *c, const struct core_task *t); /* worker, before it is given up */
-
-/* core_stall.c */
-void core_stall_measure(struct core *c, const struct core_lease *l); /* a result has come; before the lease ends */
-void core_stall_heard(struct core *c, struct core_worker *w, uint64_t items);
-int64_t core_stall_at(const struct core *c, const struct core_lease *l);
-void core_worker_stalls(struct core *c, struct core_worker *w); /* holds a lease */
-void core_emit_hung(struct core *c, const struct core_worker *w, const char *text);
-bool core_is_cut_off(const struct core *c, uint64_t name_key);
 
 #endif

@@ -1,74 +1,11 @@
 /* Who gets what next: started subunits before fresh ones, then the deepest node, then the job that had the least. */
-#include "broker/core_private.h"
-
-#include <assert.h>
-#include <string.h>
+#include "broker/core_job.h"
+#include "broker/core_worker.h"
 
 enum {
     ROOM_LOOKED_AT = 8,       /* members of a pool's heap tried for a task, so that a grant's cost is bounded */
     EXCLUSIVE_LOOKED_AT = 64, /* waiting exclusive tasks that are tried, of one queue */
 };
-
-static struct core_job_node *node_of(const struct core_task *t)
-{
-    return &t->subunit->unit->job->nodes[t->node];
-}
-
-/* -- queues -------------------------------------------------------------------------------------------------------- */
-
-static bool is_exclusive(enum core_queue_kind k)
-{
-    return k == CORE_QUEUE_READY_EXCLUSIVE || k == CORE_QUEUE_FRESH_EXCLUSIVE;
-}
-
-void core_queue_push(struct core_task *t, bool front)
-{
-    struct core_job_node *n = node_of(t);
-    struct core *c = t->subunit->unit->job->core;
-    bool exclusive = core_subunit_is_exclusive(t->subunit);
-    struct core_queue *q;
-
-    assert(t->queue == CORE_QUEUE_NONE);
-    t->state = CORE_TASK_READY;
-    if (t->subunit->is_reserved)
-        t->queue = exclusive ? CORE_QUEUE_READY_EXCLUSIVE : CORE_QUEUE_READY;
-    else
-        t->queue = exclusive ? CORE_QUEUE_FRESH_EXCLUSIVE : CORE_QUEUE_FRESH;
-    q = &n->queues[t->queue];
-    t->prev = front ? NULL : q->last;
-    t->next = front ? q->first : NULL;
-    *(t->prev ? &t->prev->next : &q->first) = t;
-    *(t->next ? &t->next->prev : &q->last) = t;
-    q->n++;
-    c->n_ready[n->spec.stage]++;
-    c->n_ready_exclusive[n->spec.stage] += exclusive;
-}
-
-void core_queue_remove(struct core_task *t)
-{
-    struct core_job_node *n = node_of(t);
-    struct core *c = t->subunit->unit->job->core;
-    struct core_queue *q = &n->queues[t->queue];
-
-    assert(t->queue != CORE_QUEUE_NONE);
-    *(t->prev ? &t->prev->next : &q->first) = t->next;
-    *(t->next ? &t->next->prev : &q->last) = t->prev;
-    q->n--;
-    c->n_ready[n->spec.stage]--;
-    c->n_ready_exclusive[n->spec.stage] -= is_exclusive(t->queue);
-    t->prev = t->next = NULL;
-    t->queue = CORE_QUEUE_NONE;
-    t->state = CORE_TASK_WAITING;
-}
-
-/* -- what a task asks for ------------------------------------------------------------------------------------------ */
-
-bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n)
-{
-    return p->stage == n->spec.stage &&
-           (n->any_fingerprint || (n->spec.needs && core_planted(c, CORE_BUG_FINGERPRINT_AT_FIRST_NODE)) ||
-            fingerprint_equal(&p->fingerprint, &n->spec.fingerprint));
-}
 
 static bool rows_allow(const struct core *c, const struct core_subunit *p)
 {
@@ -118,7 +55,7 @@ static void grant(struct core *c, struct core_task *t, struct core_worker *w)
 /* A worker of the pool with room: where the input is if it can be, else the emptiest. */
 static struct core_worker *find_worker(const struct core *c, const struct core_pool *p, const struct core_task *t)
 {
-    const struct core_job_node *n = node_of(t);
+    const struct core_job_node *n = core_node_of(t);
     uint32_t n_items = t->subunit->n_alive;
     uint64_t n_bytes = n->in_bytes * n_items;
 
@@ -150,8 +87,8 @@ static bool goes_first(const struct core_task *a, const struct core_task *b)
 
     if (fresh_a != fresh_b)
         return fresh_b;
-    if (node_of(a)->rank != node_of(b)->rank)
-        return node_of(a)->rank < node_of(b)->rank;
+    if (core_node_of(a)->rank != core_node_of(b)->rank)
+        return core_node_of(a)->rank < core_node_of(b)->rank;
     return a->subunit->unit->job->pass < b->subunit->unit->job->pass;
 }
 
@@ -187,7 +124,7 @@ static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
         struct core_worker *w = NULL;
 
         for (uint32_t i = 0; i < c->n_pools && !w; i++)
-            if (core_pool_matches(c, c->pools[i], node_of(t)) && !c->pools[i]->blocked) {
+            if (core_pool_matches(c, c->pools[i], core_node_of(t)) && !c->pools[i]->blocked) {
                 w = find_worker(c, c->pools[i], t);
                 c->pools[i]->blocked = !w;
             }
@@ -225,7 +162,7 @@ static struct core_worker *emptiest(const struct core *c, const struct core_pool
 /* An empty worker, or one that is told to become empty: then NULL for now. */
 static struct core_worker *find_empty(struct core *c, const struct core_task *t)
 {
-    const struct core_job_node *n = node_of(t);
+    const struct core_job_node *n = core_node_of(t);
 
     for (uint32_t i = 0; i < c->n_pools; i++) {
         struct core_pool *p = c->pools[i];

@@ -1,5 +1,6 @@
-/* Subunits of units: their memory, their way through the graph, their splitting. */
-#include "broker/core_private.h"
+/* Subunits: their memory, their way through the graph, their splitting. */
+#include "broker/core_job.h"
+#include "broker/core_worker.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -19,11 +20,6 @@ uint32_t core_mask_count(const uint64_t *m, uint32_t n_words)
     for (uint32_t i = 0; i < n_words; i++)
         n += (uint32_t)__builtin_popcountll(m[i]);
     return n;
-}
-
-struct core *core_of_subunit(const struct core_subunit *p)
-{
-    return p->unit->job->core;
 }
 
 /* -- memory -------------------------------------------------------------------------------------------------------- */
@@ -55,6 +51,33 @@ void core_subunit_unreserve(struct core_subunit *p)
     j->core->reserved_row_bytes -= p->reserved_row_bytes;
     p->reserved_bytes = p->reserved_row_bytes = 0;
     core_job_touch(j);
+}
+
+void core_task_drop_payload(struct core_task *t)
+{
+    struct core *c = core_of_subunit(t->subunit);
+
+    if (t->payload == 0)
+        return;
+    core_map_take(&c->payloads, t->payload);
+    core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
+    if (core_planted(c, CORE_BUG_DROP_TWICE) && t->has_rows)
+        core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
+    c->row_bytes -= t->row_bytes;
+    t->row_bytes = 0;
+    t->payload = 0;
+    t->has_tensors = t->has_rows = false;
+}
+
+void core_task_drop_tensors(struct core_task *t)
+{
+    if (!t->has_tensors)
+        return;
+    t->has_tensors = false;
+    if (t->has_rows)
+        core_emit_id(core_of_subunit(t->subunit), CORE_DO_DROP_TENSORS, t->payload);
+    else
+        core_task_drop_payload(t);
 }
 
 /* -- making and unmaking ------------------------------------------------------------------------------------------- */
@@ -131,11 +154,7 @@ uint32_t core_subunit_limit(const struct core_subunit *p)
     return p->split || max_attempts == 1 ? 1 : 2;
 }
 
-bool core_subunit_is_exclusive(const struct core_subunit *p)
-{
-    return (p->split || p->failures > 0 || p->failed_before) &&
-           !core_planted(core_of_subunit(p), CORE_BUG_NEVER_EXCLUSIVE);
-}
+/* -- on their way -------------------------------------------------------------------------------------------------- */
 
 /* Nodes whose inputs are there join a queue. */
 void core_subunit_ready(struct core_subunit *p, bool front)
@@ -177,17 +196,6 @@ void core_subunit_restart(struct core_subunit *p)
     p->n_done = 0;
     subunit_revive(p);
     core_subunit_ready(p, true);
-}
-
-void core_subunit_finish(struct core_subunit *p)
-{
-    struct core_unit *u = p->unit;
-
-    core_subunit_stop(p, !p->quarantined);
-    core_subunit_unreserve(p);
-    p->finished = true;
-    if (++u->n_finished == u->n_subunits)
-        core_unit_finished(u);
 }
 
 /* Where the k-th of n pieces ends, counted within the unit: each has as many wanted items as another, or one more. */

@@ -9,7 +9,7 @@
  * Items that were given up, since one worker after the other failed them, say that something is wrong with the workers.
  * A job that lets any number of pictures in a row fail is paused for those alone, after max_given_up of them, unless
  * it says outright that all of its items may fail. */
-#include "broker/core_private.h"
+#include "broker/core_job.h"
 
 #include <stdio.h>
 

@@ -1,39 +1,11 @@
 /* What a result, a failure or a loss does to a task and its subunit. */
-#include "broker/core_private.h"
+#include "broker/core_job.h"
+#include "broker/core_worker.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* -- payloads ------------------------------------------------------------------------------------------------------ */
-
-void core_task_drop_payload(struct core_task *t)
-{
-    struct core *c = core_of_subunit(t->subunit);
-
-    if (t->payload == 0)
-        return;
-    core_map_take(&c->payloads, t->payload);
-    core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
-    if (core_planted(c, CORE_BUG_DROP_TWICE) && t->has_rows)
-        core_emit_id(c, CORE_DO_DROP_PAYLOAD, t->payload);
-    c->row_bytes -= t->row_bytes;
-    t->row_bytes = 0;
-    t->payload = 0;
-    t->has_tensors = t->has_rows = false;
-}
-
-void core_task_drop_tensors(struct core_task *t)
-{
-    if (!t->has_tensors)
-        return;
-    t->has_tensors = false;
-    if (t->has_rows)
-        core_emit_id(core_of_subunit(t->subunit), CORE_DO_DROP_TENSORS, t->payload);
-    else
-        core_task_drop_payload(t);
-}
-
-/* -- what happens to a task ---------------------------------------------------------------------------------------- */
+/* -- results ------------------------------------------------------------------------------------------------------- */
 
 /* The items that came out: bit r of `row_ok` belongs to the r-th item that went in. */
 static void take_rows(struct core_task *t, const uint64_t *row_ok)
@@ -86,6 +58,17 @@ static void keep_rows(struct core_task *t, uint64_t bytes)
     }
 }
 
+static void subunit_finish(struct core_subunit *p)
+{
+    struct core_unit *u = p->unit;
+
+    core_subunit_stop(p, !p->quarantined);
+    core_subunit_unreserve(p);
+    p->finished = true;
+    if (++u->n_finished == u->n_subunits)
+        core_unit_finished(u);
+}
+
 /* The lease has ended; the payload is the core's. */
 void core_task_result(struct core_task *t, const struct core_event *e)
 {
@@ -109,10 +92,12 @@ void core_task_result(struct core_task *t, const struct core_event *e)
     j->nodes[t->node].items_done += t->n_rows;
     release_inputs(t);
     if (p->n_done == j->n_nodes || p->n_alive == 0)
-        core_subunit_finish(p);
+        subunit_finish(p);
     else
         core_subunit_ready(p, false);
 }
+
+/* -- failures ------------------------------------------------------------------------------------------------------ */
 
 /* Kept for the quarantine record. Forgotten when there is no memory: the reason is worth less than the work. */
 static void subunit_note(struct core_subunit *p, const char *code, const char *text)
@@ -171,16 +156,6 @@ void core_task_again(struct core_task *t)
         core_subunit_restart(p);
 }
 
-/* From now on it runs alone. Its leases elsewhere in the graph go on; what is queued changes its queue. */
-void core_subunit_suspect(struct core_subunit *p)
-{
-    for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)
-        if (p->tasks[k].state == CORE_TASK_READY) {
-            core_queue_remove(&p->tasks[k]);
-            core_queue_push(&p->tasks[k], true);
-        }
-}
-
 static void subunit_gives_up(struct core_subunit *p)
 {
     struct core *c = core_of_subunit(p);
@@ -198,7 +173,7 @@ static void subunit_gives_up(struct core_subunit *p)
         p->n_alive = 0;
         p->alive[0] = 0;
         put_attempts(u);
-        core_subunit_finish(p);
+        subunit_finish(p);
         return;
     }
     c->counters.splits++;

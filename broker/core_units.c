@@ -1,5 +1,5 @@
 /* Units: made from a row of the store, moved between the lists of their job. */
-#include "broker/core_private.h"
+#include "broker/core_job.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 /* Every invariant of the core, asserted. For tests: the cost is that of looking at everything. */
-#include "broker/core_private.h"
+#include "broker/core_job.h"
+#include "broker/core_worker.h"
 
 #include <assert.h>
 

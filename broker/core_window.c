@@ -1,5 +1,5 @@
 /* The window of a job's units that are in memory: what is loaded from the store, and when. */
-#include "broker/core_private.h"
+#include "broker/core_job.h"
 
 #include <errno.h>
 

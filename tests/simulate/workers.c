@@ -101,7 +101,7 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
     }
 }
 
-/* Its lease has ended without a word of the worker: its job was closed, its tensors were lost, the broker is another. */
+/* Its lease has ended, and the worker does not know: the job was closed, tensors were lost, or the broker is new. */
 static bool is_void(struct world *w, const struct sim_worker *k, const struct sim_work *work)
 {
     const struct core_lease_ref ref = {k->peer, work->epoch, work->lease};

@@ -9,38 +9,19 @@
  * A failed task does not go to the same worker again while another worker could do it. The second failure of a subunit,
  * or of a piece of it, therefore says more about the subunit than about the worker, and counts against the subunit
  * only. */
-#include "broker/core_private.h"
+#include "broker/core_job.h"
+#include "broker/core_worker.h"
 
 #include <stdio.h>
 #include <string.h>
 
 enum {
-    CAREFUL_FROM = 2, /* bad ends in a row: one lease at a time, and rests */
-    TRUSTED_BELOW = 3,
-    BENCHED_FROM = 6,
+    BENCHED_FROM = 6, /* bad ends in a row */
     FIRST_REST_MS = 100,
-    LONGEST_REST_OF_ONLY_MS = 1000, /* of one whose work nobody else could do */
+    LONGEST_REST_OF_ONLY_MS = 1000, /* of the only worker that could do its work */
 };
 
-static uint32_t n_in_row(const struct core_worker *w)
-{
-    return w->n_bad + w->n_refused;
-}
-
-bool core_worker_is_careful(const struct core_worker *w)
-{
-    return n_in_row(w) >= CAREFUL_FROM;
-}
-
-void core_worker_set_good(struct core_worker *w)
-{
-    const bool good = !w->silent && w->window_items > 0 && n_in_row(w) < TRUSTED_BELOW;
-
-    w->pool->n_good += (uint32_t)good - (uint32_t)w->good;
-    w->good = good;
-}
-
-/* -- who failed a subunit ------------------------------------------------------------------------------------------ */
+/* -- who failed a task --------------------------------------------------------------------------------------------- */
 
 static bool has_failed(const struct core_task *t, const struct core_worker *w)
 {
@@ -86,19 +67,13 @@ bool core_task_needs_another(const struct core *c, const struct core_task *t)
     return !core_planted(c, CORE_BUG_SAME_WORKER_AGAIN) && t->n_failers < 2 && has_others(c, t, NULL);
 }
 
-/* -- what a bad end costs ------------------------------------------------------------------------------------------ */
-
-void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms)
+/* Does a failure of this worker count against the subunit? */
+bool core_task_is_to_blame(const struct core *c, const struct core_task *t, const struct core_worker *w)
 {
-    const int64_t until_ms = c->now_ms + ms;
-
-    if (w->rest_place && w->rest_until_ms >= until_ms)
-        return;
-    w->rest_until_ms = until_ms;
-    if (core_heap_set(&c->rests, &w->rest_place, until_ms, w) < 0)
-        core_break(c);
-    core_worker_update(w, c);
+    return core_worker_n_in_row(w) < CORE_TRUSTED_BELOW || !has_others(c, t, w);
 }
+
+/* -- what a bad end costs a worker --------------------------------------------------------------------------------- */
 
 static void set_benched(struct core *c, struct core_worker *w, bool benched)
 {
@@ -115,12 +90,12 @@ static void set_benched(struct core *c, struct core_worker *w, bool benched)
     memcpy(why, w->why, sizeof(w->why));
     a = core_emit(c, CORE_DO_BENCH);
     a->bench.peer = w->peer;
-    a->bench.n_bad = benched ? n_in_row(w) : 0;
+    a->bench.n_bad = benched ? core_worker_n_in_row(w) : 0;
     a->bench.why = why;
 }
 
 /* `*count` is one of its two. */
-static void charge(struct core *c, struct core_worker *w, uint32_t *count, const char *code, const char *text)
+void core_worker_charge(struct core *c, struct core_worker *w, uint32_t *count, const char *code, const char *text)
 {
     const bool only = w->pool->n_good <= w->good;
     const int64_t most_ms = only ? LONGEST_REST_OF_ONLY_MS : c->limits.lease_ms;
@@ -133,10 +108,10 @@ static void charge(struct core *c, struct core_worker *w, uint32_t *count, const
     core_worker_update(w, c);
     if (!core_worker_is_careful(w))
         return;
-    for (uint32_t n = CAREFUL_FROM; n < n_in_row(w) && rest_ms < most_ms; n++)
+    for (uint32_t n = CORE_CAREFUL_FROM; n < core_worker_n_in_row(w) && rest_ms < most_ms; n++)
         rest_ms *= 2;
     core_worker_rest(c, w, rest_ms < most_ms ? rest_ms : most_ms);
-    if (n_in_row(w) < BENCHED_FROM || w->benched)
+    if (core_worker_n_in_row(w) < BENCHED_FROM || w->benched)
         return;
     c->counters.benches++;
     set_benched(c, w, true);
@@ -167,62 +142,4 @@ void core_worker_did_well(struct core *c, const struct core_lease *l)
         if (maker)
             acquit(c, maker, &maker->n_refused);
     }
-}
-
-void core_lease_fails(struct core *c, struct core_lease *l, const char *code, const char *text)
-{
-    struct core_worker *w = l->worker;
-    struct core_task *t = l->task;
-    const bool blame = n_in_row(w) < TRUSTED_BELOW || !has_others(c, t, w);
-    const bool first = !t->subunit->failed_before;
-    const uint32_t attempt = l->attempt;
-
-    core_task_failed_on(t, w);
-    core_lease_end(c, l);
-    if (first)
-        charge(c, w, &w->n_bad, code, text);
-    if (blame || core_planted(c, CORE_BUG_BLAME_ALWAYS))
-        core_task_failed(t, attempt, code, text);
-    else
-        core_task_again(t);
-}
-
-void core_lease_returned(struct core *c, struct core_lease *l)
-{
-    struct core_worker *w = l->worker;
-    struct core_task *t = l->task;
-    const bool blame = n_in_row(w) < TRUSTED_BELOW || !has_others(c, t, w);
-    const uint32_t attempt = l->attempt;
-
-    t->subunit->unit->job->nodes[t->node].returns++;
-    c->counters.returns++;
-    core_lease_end(c, l);
-    if (w->window_items > 0) /* or it is on its way out */
-        charge(c, w, &w->n_bad, "returned", "handed back what it was given");
-    if (blame)
-        core_task_returned(t, attempt);
-    else
-        core_task_again(t);
-}
-
-void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, const char *text)
-{
-    struct core_subunit *p = l->task->subunit;
-
-    core_lease_end(c, l);
-    for (uint32_t k = 0; k < p->unit->job->n_nodes; k++) {
-        struct core_task *made = &p->tasks[k];
-        struct core_worker *maker = NULL;
-
-        if (!(nodes >> k & 1) || made->state != CORE_TASK_DONE || !made->has_tensors)
-            continue;
-        c->counters.tensors_refused++;
-        p->unit->job->nodes[k].tensors_refused++;
-        maker = core_map_get(&c->workers_by_name, made->maker);
-        if (!maker)
-            continue;
-        core_task_failed_on(made, maker);
-        charge(c, maker, &maker->n_refused, "bad_tensor", text);
-    }
-    core_subunit_restart(p);
 }

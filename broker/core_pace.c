@@ -5,9 +5,8 @@
  * it should have taken. Until a node has ended its first lease there is nothing to measure by; then the items count
  * that the worker says it has done.
  * The worker is cut off: what it held goes to others, and the shell is told, so that whoever started it ends it. */
-#include "broker/core_private.h"
-
-#include <stdio.h>
+#include "broker/core_job.h"
+#include "broker/core_worker.h"
 
 enum {
     STALL_FACTOR = 16,
@@ -65,48 +64,10 @@ int64_t core_stall_at(const struct core *c, const struct core_lease *l)
     return l->granted_ms + (ms > (uint64_t)c->limits.stall_ms ? (int64_t)ms : c->limits.stall_ms);
 }
 
-void core_emit_hung(struct core *c, const struct core_worker *w, const char *text)
-{
-    char *copy = core_emit_alloc(c, CORE_TEXT_BYTES);
-    struct core_action *a;
-
-    if (!copy)
-        return;
-    (void)snprintf(copy, CORE_TEXT_BYTES, "%s", text);
-    a = core_emit(c, CORE_DO_HUNG);
-    a->hung.peer = w->peer;
-    a->hung.text = copy;
-}
-
 bool core_is_cut_off(const struct core *c, uint64_t name_key)
 {
     for (uint32_t i = 0; !core_planted(c, CORE_BUG_CUT_OFF_COMES_BACK) && i < c->n_cut_off && i < CORE_MAX_CUT_OFF; i++)
         if (c->cut_off[i] == name_key)
             return true;
     return false;
-}
-
-/* What it has held longest has failed: most workers do one unit after the other. The others go back unpunished. */
-void core_worker_stalls(struct core *c, struct core_worker *w)
-{
-    struct core_lease *l = w->leases;
-    struct core_task *t;
-    uint32_t attempt;
-    char text[CORE_TEXT_BYTES];
-
-    while (l->next)
-        l = l->next;
-    t = l->task;
-    attempt = l->attempt;
-    (void)snprintf(text, sizeof(text), "nothing came of %u items in %lld s", l->n_items,
-                   (long long)(c->now_ms - l->granted_ms) / 1000);
-    t->subunit->unit->job->nodes[t->node].stalls++;
-    c->counters.stalls++;
-    c->cut_off[c->n_cut_off++ % CORE_MAX_CUT_OFF] = w->name_key;
-    core_emit_hung(c, w, text);
-    core_refuse(c, w->peer, CORE_REFUSE_STALLED, text);
-    core_task_failed_on(t, w);
-    core_lease_end(c, l);
-    core_task_failed(t, attempt, "stalled", text);
-    core_worker_remove(c, w, true, text);
 }

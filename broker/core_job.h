@@ -1,0 +1,232 @@
+/* core_job.h - jobs, their units, subunits and tasks.
+ *
+ * Who may call: broker/core*.c. Units: as in core.h. Memory: jobs own units, units own subunits, and those their tasks.
+ * Errors: as in core_private.h. */
+#ifndef BLIPLINE_BROKER_CORE_JOB_H
+#define BLIPLINE_BROKER_CORE_JOB_H
+
+#include "broker/core_private.h"
+
+enum {
+    CORE_PIECES = 8,     /* of a subunit that is split */
+    CORE_MAX_FAILERS = 4 /* remembered for a task */
+};
+
+/* A task is one node of one subunit. */
+enum core_task_state {
+    CORE_TASK_WAITING, /* for its inputs */
+    CORE_TASK_READY,   /* in a queue of its job's node */
+    CORE_TASK_LEASED,
+    CORE_TASK_DONE
+};
+
+/* Fresh: the subunit holds no memory yet; this lease would start it. Exclusive: the subunit is suspect, see core.h. */
+enum core_queue_kind {
+    CORE_QUEUE_READY,
+    CORE_QUEUE_READY_EXCLUSIVE,
+    CORE_QUEUE_FRESH,
+    CORE_QUEUE_FRESH_EXCLUSIVE,
+    CORE_N_QUEUES,
+    CORE_QUEUE_NONE = CORE_N_QUEUES
+};
+
+struct core_task {
+    struct core_subunit *subunit;
+    uint32_t node;
+    enum core_task_state state;
+    enum core_queue_kind queue;    /* CORE_QUEUE_NONE unless ready */
+    struct core_task *prev, *next; /* in the queue */
+    struct core_lease *lease;      /* leased */
+    uint64_t payload;              /* done: its output, 0 once dropped */
+    bool has_tensors, has_rows;    /* what of the payload is still there */
+    uint64_t row_bytes;            /* kept rows */
+    uint64_t host, maker;          /* done: where the output was made, and by whom (core_worker.name_key) */
+    uint64_t *rows;                /* leased, done: the items that went in */
+    uint64_t *ok;                  /* done: the items that came out */
+    uint32_t n_rows, n_ok;
+    uint64_t failers[CORE_MAX_FAILERS]; /* the last workers that failed it (core_worker.name_key): a ring */
+    uint32_t n_failers;                 /* ever */
+};
+
+/* A run of items of a unit that goes through the graph as one. */
+struct core_subunit {
+    struct core_unit *unit;
+    struct core_subunit *next; /* by first item */
+    uint32_t first, count, n_words;
+    uint32_t n_wanted; /* of the items: all, but where some of a unit are done again */
+    uint32_t n_alive;
+    uint32_t failures, unblamed;
+    uint32_t n_done;         /* tasks */
+    bool split;              /* not the whole unit as it was loaded */
+    bool failed_before;      /* a lease of it, or of what it is a piece of, has ended badly */
+    bool finished;           /* all nodes done, or no item left */
+    bool quarantined;        /* finished, by giving up */
+    uint64_t reserved_bytes; /* 0: holds no memory (see is_reserved) */
+    uint64_t reserved_row_bytes;
+    bool is_reserved;
+    char *code, *text; /* last failure; NULL: none. One allocation, at code */
+    uint64_t *alive;   /* wanted items that no node has failed */
+    struct core_task tasks[];
+};
+
+enum core_unit_state {
+    CORE_UNIT_WAITING,
+    CORE_UNIT_STARTED,
+    CORE_UNIT_COMMIT,
+    CORE_UNIT_COMMIT_FAILED,
+    CORE_UNIT_HELD, /* finished; its items failed, so its commit waits (core_surge.c) */
+    CORE_N_UNIT_STATES
+};
+
+struct core_unit {
+    struct core_job *job;
+    uint32_t number, n_items;
+    uint32_t attempts; /* failed, all subunits and lives */
+    uint32_t n_subunits, n_finished;
+    enum core_unit_state state;
+    uint64_t *again;   /* only these items are wanted; NULL: all. Lies behind the unit, as `bad` */
+    uint64_t *bad;     /* items that are known to fail; NULL: none */
+    uint32_t n_wanted; /* items */
+    bool load_again;   /* since it was loaded more of its items are to be done again */
+    struct core_subunit *subunits;
+    struct core_unit *prev, *next; /* in the job's list of its state */
+};
+
+struct core_queue {
+    struct core_task *first, *last;
+    uint32_t n;
+};
+
+struct core_job_node {
+    struct core_node spec;
+    bool any_fingerprint;
+    uint32_t rank;      /* nodes after it on the longest path: 0 is a last node */
+    uint32_t consumers; /* bit i: node i needs this one */
+    uint64_t in_bytes;  /* of an item, all inputs */
+    uint64_t row_bytes; /* of an item's kept rows, the most so far */
+    struct core_queue queues[CORE_N_QUEUES];
+    uint32_t n_leased;
+    uint64_t items_done, failures, expiries, isolations, bad_results, returns, stalls, tensors_refused;
+    struct core_pace pace; /* of a worker at this node */
+};
+
+struct core_job {
+    struct core *core;
+    uint64_t id;
+    uint32_t priority;
+    uint64_t pass; /* stride scheduling: items started / priority */
+    uint32_t n_nodes;
+    uint64_t peak_bytes;   /* of an item */
+    uint64_t row_bytes;    /* of an item: the sum of its nodes' */
+    struct core_map units; /* number + 1 -> unit */
+    struct core_unit *by_state[CORE_N_UNIT_STATES];
+    uint32_t n_by_state[CORE_N_UNIT_STATES];
+    uint64_t cursor;               /* first unit number not loaded yet */
+    uint64_t back_from;            /* first unit before the cursor that must be loaded again; UINT64_MAX: none */
+    uint32_t n_reserved, n_leases; /* subunits holding memory; leases */
+    uint32_t load_from;            /* of the load under way */
+    bool load_is_stale;            /* meanwhile a unit was committed that its answer may hold */
+    bool sealed, exhausted, loading, added_meanwhile;
+    bool stopped, paused; /* paused: and stopped, of itself */
+    bool stop_told;       /* CORE_DO_JOB_STOPPED was said */
+    bool done, blocked, failed, closing;
+    char failed_text[CORE_TEXT_BYTES];
+    uint32_t max_failures, max_failed_per_mille;
+    uint64_t n_in_row;             /* failed items since the last good one */
+    uint64_t n_finished, n_failed; /* since the job was opened or started again */
+    bool touched;                  /* in core.touched */
+    struct core_job *next_touched;
+    uint64_t units_done, items_done, items_failed, items_quarantined;
+    struct core_job_node nodes[CORE_MAX_NODES];
+};
+
+static inline struct core *core_of_subunit(const struct core_subunit *p)
+{
+    return p->unit->job->core;
+}
+
+static inline struct core_job_node *core_node_of(const struct core_task *t)
+{
+    return &t->subunit->unit->job->nodes[t->node];
+}
+
+/* core_job_state.c */
+enum core_job_state core_job_state(const struct core_job *j);
+bool core_job_may_start(const struct core_job *j);
+void core_job_wake(struct core_job *j);  /* it rested, and does not catch up on what it missed */
+void core_job_touch(struct core_job *j); /* settle it at the end of the step */
+/* An open job of which something has happened: it is touched. 0 and NULL: it has failed, the event is ignored. -ENOENT:
+ * it is not open, or is closing; NULL. */
+int core_job_find(struct core *c, uint64_t id, struct core_job **ret) CHECK_RESULT;
+
+/* core_queues.c */
+bool core_subunit_is_exclusive(const struct core_subunit *p);
+void core_queue_push(struct core_task *t, bool front);
+void core_queue_remove(struct core_task *t);
+void core_subunit_suspect(struct core_subunit *p); /* it is, since now: what is queued changes its queue */
+
+/* core_subunits.c */
+uint32_t core_mask_count(const uint64_t *m, uint32_t n_words);
+bool core_unit_wants_any(const struct core_unit *u, uint32_t first, uint32_t end); /* items first .. end - 1 */
+/* Of these items of the unit, from the first to the last that is wanted; there is one. NULL: no memory. */
+struct core_subunit *core_subunit_new(struct core_unit *u, uint32_t first, uint32_t count);
+void core_subunit_free(struct core_subunit *p);
+void core_subunit_reserve(struct core_subunit *p);
+void core_subunit_unreserve(struct core_subunit *p);
+uint32_t core_subunit_limit(const struct core_subunit *p);   /* so many failures are too many */
+void core_subunit_ready(struct core_subunit *p, bool front); /* nodes whose inputs are there join a queue */
+/* Nothing of it is queued, leased or kept any more; rows for the store only if `keep_rows`. */
+void core_subunit_stop(struct core_subunit *p, bool keep_rows);
+void core_subunit_restart(struct core_subunit *p);
+bool core_subunit_split(struct core_subunit *p); /* into CORE_PIECES at most; false: no memory, nothing has changed */
+void core_task_drop_payload(struct core_task *t);
+void core_task_drop_tensors(struct core_task *t);
+
+/* core_units.c */
+struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *row);
+void core_unit_free(struct core_unit *u);
+void core_unit_set_state(struct core_unit *u, enum core_unit_state state); /* moves the list entry too */
+void core_unit_drop(struct core_unit *u); /* void its leases, drop its payloads, give memory back */
+bool core_unit_is_split(const struct core_unit *u);
+void core_unit_describe_subunits(const struct core_unit *u, uint8_t *ret_subunits); /* as in core_unit_row, n_items */
+
+/* core_window.c */
+int core_on_units(struct core *c, const struct core_event *e);
+int core_on_units_added(struct core *c, const struct core_event *e);
+int core_on_units_again(struct core *c, const struct core_event *e);
+void core_job_load_more(struct core_job *j);
+void core_job_go_back(struct core_job *j, uint64_t unit); /* load again from this unit on */
+
+/* core_commits.c */
+int core_on_committed(struct core *c, const struct core_event *e);
+int core_on_commit_failed(struct core *c, const struct core_event *e);
+int core_on_disk_full(struct core *c, const struct core_event *e);
+int core_on_disk_ok(struct core *c, const struct core_event *e);
+void core_unit_commit(struct core_unit *u);
+void core_unit_forget(struct core_unit *u);
+void core_unit_put_back(struct core_unit *u); /* forgotten, to be loaded again */
+
+/* core_surge.c */
+void core_unit_finished(struct core_unit *u); /* all subunits are: commit it, hold it, or put it back */
+void core_job_commit_held(struct core_job *j);
+void core_job_forgive(struct core_job *j); /* count from here on */
+
+/* core_tasks.c */
+void core_task_result(struct core_task *t, const struct core_event *e);
+/* The lease has ended badly, or was handed back. `attempt`: the subunit's failures when it was granted. */
+void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text);
+void core_task_returned(struct core_task *t, uint32_t attempt);
+void core_task_again(struct core_task *t); /* ready once more */
+int core_on_payload_lost(struct core *c, const struct core_event *e);
+
+/* core_jobs.c */
+int core_on_job_open(struct core *c, const struct core_event *e);
+int core_on_job_start(struct core *c, const struct core_event *e);
+int core_on_job_stop(struct core *c, const struct core_event *e);
+int core_on_job_close(struct core *c, const struct core_event *e);
+int core_on_job_failed(struct core *c, const struct core_event *e);
+int core_on_job_sealed(struct core *c, const struct core_event *e);
+void core_jobs_settle(struct core *c);
+void core_job_free(struct core_job *j);
+
+#endif

@@ -1,0 +1,139 @@
+/* core_worker.h - workers, the pools of those that compute the same, and their leases.
+ *
+ * Who may call: broker/core*.c. Units: as in core.h. Memory: workers own leases; pools and groups end with their last
+ * worker. Errors: as in core_private.h. */
+#ifndef BLIPLINE_BROKER_CORE_WORKER_H
+#define BLIPLINE_BROKER_CORE_WORKER_H
+
+#include "broker/core_private.h"
+
+struct core_job_node;
+
+/* Of leases in a row that ended badly, see core_trust.c. */
+enum {
+    CORE_CAREFUL_FROM = 2, /* one lease at a time, and pauses */
+    CORE_TRUSTED_BELOW = 3
+};
+
+/* Workers of one stage that compute the same. */
+struct core_pool {
+    enum stage stage;
+    struct fingerprint fingerprint;
+    uint64_t serial;
+    uint32_t n_workers, n_good;   /* good: in good standing */
+    struct core_heap room;        /* workers that may get more, the emptiest first */
+    struct core_worker *draining; /* gets nothing until it is empty: an exclusive task waits */
+    bool blocked, wanted;         /* within one round of scheduling */
+};
+
+/* Workers of one pool on one host. */
+struct core_group {
+    struct core_heap room;
+    uint32_t n_workers;
+};
+
+struct core_lease {
+    uint64_t id;
+    struct core_task *task;
+    struct core_worker *worker;
+    struct core_lease *prev, *next; /* of the worker */
+    uint32_t deadline_place;
+    uint32_t n_items, attempt; /* attempt: the subunit's failures when it was granted */
+    uint64_t n_bytes;
+    int64_t granted_ms, until_ms; /* until_ms: unless a heartbeat extends it */
+    uint32_t held_at_grant;       /* items of its worker, its own included */
+    bool exclusive;
+    bool on_trial;  /* granted while its worker was late */
+    bool confirmed; /* its worker, which has come back, has named it */
+};
+
+struct core_worker {
+    uint64_t peer, host, nonce;
+    struct core_pool *pool;
+    struct core_group *group;
+    uint64_t group_key, name_key;
+    uint32_t pool_place, group_place, deadline_place;
+    uint32_t window_items, held_items, n_leases;
+    uint64_t window_bytes, held_bytes;
+    struct core_lease *leases;
+    int64_t heard_ms;
+    bool silent;         /* a lease of it expired, or lease_ms passed, and nothing was heard since */
+    uint32_t n_late;     /* rounds of expiry since it last ended a lease itself */
+    uint32_t rest_place; /* in core.rests: it gets nothing until rest_until_ms */
+    int64_t rest_until_ms;
+    uint32_t n_bad;     /* leases in a row that ended badly */
+    uint32_t n_refused; /* tensors of its in a row that were refused */
+    bool good;          /* counted in pool->n_good */
+    bool benched;
+    char why[CORE_CODE_BYTES + CORE_TEXT_BYTES]; /* the last thing that went wrong */
+    struct core_pace pace;
+    int64_t ended_ms;     /* when it last gave a result */
+    uint64_t items_said;  /* by its last heartbeat that said more */
+    int64_t moved_ms;     /* when that was */
+    uint32_t n_moves;     /* since ended_ms */
+    bool holds_exclusive; /* its only lease wants no company */
+    bool lost;            /* its connection is; silent, and its leases go on */
+};
+
+static inline uint32_t core_worker_n_in_row(const struct core_worker *w)
+{
+    return w->n_bad + w->n_refused;
+}
+
+/* core_pools.c */
+bool core_worker_is_careful(const struct core_worker *w);       /* one lease at a time */
+void core_worker_set_good(struct core_worker *w);               /* after whatever it depends on */
+void core_worker_update(struct core_worker *w, struct core *c); /* its room changed */
+bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
+void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms);
+struct core_pool *core_pool_get(struct core *c, uint32_t stage, const struct fingerprint *fingerprint); /* NULL: none */
+void core_pool_put(struct core *c, struct core_pool *p);
+uint64_t core_group_key(const struct core_pool *p, uint64_t host);
+struct core_group *core_group_get(struct core *c, uint64_t key); /* NULL: no memory */
+void core_group_put(struct core *c, struct core_group *g, uint64_t key);
+bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n);
+bool core_pool_is_wanted(const struct core *c, const struct core_pool *p); /* by any open job */
+
+/* core_trust.c */
+void core_task_failed_on(struct core_task *t, const struct core_worker *w);
+bool core_task_avoids(const struct core *c, const struct core_task *t, const struct core_worker *w);
+bool core_task_needs_another(const struct core *c, const struct core_task *t); /* worker, before it is given up */
+bool core_task_is_to_blame(const struct core *c, const struct core_task *t, const struct core_worker *w);
+void core_worker_charge(struct core *c, struct core_worker *w, uint32_t *count, const char *code, const char *text);
+void core_worker_did_well(struct core *c, const struct core_lease *l); /* before the lease ends */
+
+/* core_pace.c */
+void core_stall_measure(struct core *c, const struct core_lease *l); /* a result has come; before the lease ends */
+void core_stall_heard(struct core *c, struct core_worker *w, uint64_t items);
+int64_t core_stall_at(const struct core *c, const struct core_lease *l);
+bool core_is_cut_off(const struct core *c, uint64_t name_key);
+
+/* core_leases.c */
+void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w);
+void core_lease_extend(struct core *c, struct core_lease *l);
+void core_lease_end(struct core *c, struct core_lease *l);
+
+/* core_endings.c: they end the lease, hold it against whom it is to be held against, and queue the task again or fail
+ * it. */
+void core_lease_fails(struct core *c, struct core_lease *l, const char *code, const char *text);
+void core_lease_returned(struct core *c, struct core_lease *l);
+void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, const char *text);
+void core_lease_give_back(struct core *c, struct core_lease *l);
+void core_lease_lost(struct core *c, struct core_lease *l, const char *text);
+
+/* core_workers.c */
+int core_on_hello(struct core *c, const struct core_event *e);
+int core_on_credit(struct core *c, const struct core_event *e);
+int core_on_gone(struct core *c, const struct core_event *e);
+int core_on_shutdown(struct core *c, const struct core_event *e);
+struct core_worker *core_peer_heard(struct core *c, uint64_t peer); /* NULL: a stranger, who is to say HELLO */
+void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const char *text);
+void core_worker_forget(struct core *c, struct core_worker *w); /* nobody is blamed for what it still holds */
+
+/* core_messages.c */
+int core_on_heartbeat(struct core *c, const struct core_event *e);
+int core_on_result(struct core *c, const struct core_event *e);
+int core_on_failure(struct core *c, const struct core_event *e);
+int core_on_return(struct core *c, const struct core_event *e);
+
+#endif
