@@ -1,4 +1,4 @@
-/* The state machine: made, stepped, freed. */
+/* The state machine: core_new, core_step, core_free. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
@@ -116,7 +116,7 @@ static int (*const handlers[CORE_N_EVENTS])(struct core *, const struct core_eve
     [CORE_EVENT_SHUTDOWN] = core_on_shutdown,
 };
 
-/* The earliest deadline, in our time. */
+/* The earliest deadline, by the core's own clock. */
 static int64_t next_due(const struct core *c)
 {
     int64_t at = INT64_MAX;
@@ -128,8 +128,8 @@ static int64_t next_due(const struct core *c)
     return at;
 }
 
-/* Who comes late to a deadline was stopped, or starved, and has not heard what others said meanwhile: time stood still
- * for it, and all get the time to be heard, or to connect again. */
+/* If this process is late for a deadline, it was stopped or got no processor time, and has not read the messages that
+ * arrived meanwhile. Its own clock stood still for that time, so that all peers can be heard, or reconnect, first. */
 static void set_clock(struct core *c, int64_t now_ms)
 {
     const int64_t due = next_due(c);

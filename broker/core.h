@@ -81,11 +81,12 @@ struct core_limits {
     int64_t first_stall_ms; /* the same while there is no speed to measure by: so long without an item done */
     uint32_t max_given_up;  /* so many quarantined items in a row pause a job that lets any number fail; 0: none does */
     uint32_t max_attempts;  /* failures of a single item before quarantine */
-    uint32_t max_unblamed; /* RETURNs and lost payloads of a subunit that go unpunished; later ones count as failures */
-    uint32_t window_units; /* units of one job held in memory */
-    uint32_t max_jobs;     /* open at once */
-    uint32_t max_workers;  /* connected at once; more are refused */
-    uint32_t max_pools;    /* distinct (stage, fingerprint) among connected workers */
+    uint32_t
+        max_unblamed; /* RETURNs and lost payloads of a subunit that go without blame; later ones count as failures */
+    uint32_t window_units;      /* units of one job held in memory */
+    uint32_t max_jobs;          /* open at once */
+    uint32_t max_workers;       /* connected at once; more are refused */
+    uint32_t max_pools;         /* distinct (stage, fingerprint) among connected workers */
     uint32_t max_worker_items;  /* a worker's window is cut to this */
     uint32_t max_worker_leases; /* held by one worker */
     enum core_bug bug;          /* none but in the simulator's planted-bug tests */
@@ -131,9 +132,9 @@ enum core_event_type {
     CORE_EVENT_GONE,        /* .gone */
     CORE_EVENT_RESULT,      /* .result */
     CORE_EVENT_FAILURE,     /* .failure: the worker could not do it */
-    CORE_EVENT_RETURN,      /* .lease: handed back unpunished */
-    CORE_EVENT_PAYLOAD_LOST,  /* .payload: its tensors cannot be had any more; the subunit starts again, unpunished */
-    CORE_EVENT_COMMITTED,     /* .commit: durable */
+    CORE_EVENT_RETURN,      /* .lease: returned without blame */
+    CORE_EVENT_PAYLOAD_LOST, /* .payload: its tensors cannot be had any more; the subunit starts again, without blame */
+    CORE_EVENT_COMMITTED,    /* .commit: durable */
     CORE_EVENT_COMMIT_FAILED, /* .commit: not durable; the job is blocked until DISK_OK, then COMMIT comes again */
     CORE_EVENT_DISK_FULL,     /* .job: something else of it could not be written; the job is blocked until DISK_OK */
     CORE_EVENT_DISK_OK,       /* .job, or 0 for all jobs: worth trying again */
@@ -214,7 +215,7 @@ struct core_event {
         } heartbeat;
         struct {
             uint64_t peer;
-            bool clean; /* BYE: what it still held is handed back unpunished */
+            bool clean; /* BYE: what it still held is returned without blame */
             bool ended; /* its process is no more: what it held has failed. May follow a GONE that did not know */
         } gone;
         struct {

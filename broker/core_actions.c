@@ -1,4 +1,4 @@
-/* Actions: the list that a step appends to. */
+/* The list of actions that a step appends to. */
 #include "base/grow.h"
 #include "broker/core_worker.h"
 
@@ -46,7 +46,7 @@ struct core_action *core_emit(struct core *c, enum core_action_type type)
 
 void core_emit_id(struct core *c, enum core_action_type type, uint64_t id)
 {
-    core_emit(c, type)->job = id; /* job, peer and payload share their place */
+    core_emit(c, type)->job = id; /* job, peer and payload share one member of the union */
 }
 
 void *core_emit_alloc(struct core *c, size_t bytes)

@@ -1,4 +1,4 @@
-/* Commits of finished units, their answers, and a disk that is full. */
+/* Commits of finished units and their answers; a full disk. */
 #include "broker/core_job.h"
 
 static void count_rows(const struct core_unit *u, uint32_t *ret_payloads, uint32_t *ret_quarantined,
@@ -94,7 +94,7 @@ static void count_done(struct core_job *j, const struct core_unit *u)
     j->core->counters.quarantined += n_quarantined;
 }
 
-/* The unit whose COMMIT is answered; NULL: nobody waits for the answer. */
+/* The unit whose COMMIT is answered. NULL: the core expects no such answer. */
 static struct core_unit *answered_unit(struct core *c, const struct core_event *e)
 {
     struct core_job *j = core_map_get(&c->jobs_by_id, e->commit.job);

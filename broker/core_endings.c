@@ -1,4 +1,4 @@
-/* How leases end other than by a good result: whom it is held against, and what becomes of the task. */
+/* How leases end without a good result: who is blamed, and what happens to the task. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
@@ -17,7 +17,7 @@ void core_lease_fails(struct core *c, struct core_lease *l, const char *code, co
     if (blame || core_planted(c, CORE_BUG_BLAME_ALWAYS))
         core_task_failed(t, attempt, code, text);
     else
-        core_task_again(t);
+        core_task_requeue(t);
 }
 
 void core_lease_returned(struct core *c, struct core_lease *l)
@@ -30,15 +30,15 @@ void core_lease_returned(struct core *c, struct core_lease *l)
     t->subunit->unit->job->nodes[t->node].returns++;
     c->counters.returns++;
     core_lease_end(c, l);
-    if (w->window_items > 0) /* or it is on its way out */
-        core_worker_charge(c, w, &w->n_bad, "returned", "handed back what it was given");
+    if (w->window_items > 0) /* otherwise it is draining */
+        core_worker_charge(c, w, &w->n_bad, "returned", "returned its work");
     if (blame)
         core_task_returned(t, attempt);
     else
-        core_task_again(t);
+        core_task_requeue(t);
 }
 
-void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, const char *text)
+void core_lease_inputs_refused(struct core *c, struct core_lease *l, uint32_t nodes, const char *text)
 {
     struct core_subunit *p = l->task->subunit;
 
@@ -70,7 +70,7 @@ void core_lease_give_back(struct core *c, struct core_lease *l)
     core_task_returned(t, attempt);
 }
 
-/* Its worker is no more. */
+/* Its worker is gone. */
 void core_lease_lost(struct core *c, struct core_lease *l, const char *text)
 {
     struct core_task *t = l->task;

@@ -1,4 +1,4 @@
-/* The graph of a job: is it sound, and how much memory does an item take on its way? */
+/* The graph of a job: is it valid, and how much memory does an item need on its way? */
 #include "broker/core.h"
 
 #include <errno.h>
@@ -25,8 +25,8 @@ uint64_t core_graph_peak_bytes(const struct core_node *nodes, uint32_t n_nodes)
 {
     uint64_t peak = 0;
 
-    /* Every set of finished nodes that a run can reach, and every node that may finish next: its output arrives before
-     * its inputs go. At most 256 x 8 cases. */
+    /* Try every reachable set of finished nodes and every node that may finish next; its output exists before its
+     * inputs are dropped. At most 256 x 8 cases. */
     for (uint32_t done = 0; done < 1u << n_nodes; done++) {
         uint64_t live = 0;
         bool reachable = true;

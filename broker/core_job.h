@@ -53,14 +53,14 @@ struct core_subunit {
     struct core_unit *unit;
     struct core_subunit *next; /* by first item */
     uint32_t first, count, n_words;
-    uint32_t n_wanted; /* of the items: all, but where some of a unit are done again */
+    uint32_t n_wanted; /* items to do: all of them, unless only some items of the unit are done again */
     uint32_t n_alive;
     uint32_t failures, unblamed;
     uint32_t n_done;         /* tasks */
     bool split;              /* not the whole unit as it was loaded */
-    bool failed_before;      /* a lease of it, or of what it is a piece of, has ended badly */
+    bool failed_before;      /* a lease of it ended badly, or of the subunit that it is a piece of */
     bool finished;           /* all nodes done, or no item left */
-    bool quarantined;        /* finished, by giving up */
+    bool quarantined;        /* finished because it was given up */
     uint64_t reserved_bytes; /* 0: holds no memory (see is_reserved) */
     uint64_t reserved_row_bytes;
     bool is_reserved;
@@ -81,15 +81,15 @@ enum core_unit_state {
 struct core_unit {
     struct core_job *job;
     uint32_t number, n_items;
-    uint32_t attempts; /* failed, all subunits and lives */
+    uint32_t attempts; /* failed attempts, all subunits, earlier runs included */
     uint32_t n_subunits, n_finished;
     enum core_unit_state state;
     uint64_t *again;   /* only these items are wanted; NULL: all. Lies behind the unit, as `bad` */
     uint64_t *bad;     /* items that are known to fail; NULL: none */
     uint32_t n_wanted; /* items */
-    bool load_again;   /* since it was loaded more of its items are to be done again */
+    bool load_again;   /* more of its items are to be done again than were known when it was loaded */
     struct core_subunit *subunits;
-    struct core_unit *prev, *next; /* in the job's list of its state */
+    struct core_unit *prev, *next; /* in its job's list of units in this state */
 };
 
 struct core_queue {
@@ -125,9 +125,9 @@ struct core_job {
     uint64_t back_from;            /* first unit before the cursor that must be loaded again; UINT64_MAX: none */
     uint32_t n_reserved, n_leases; /* subunits holding memory; leases */
     uint32_t load_from;            /* of the load under way */
-    bool load_is_stale;            /* meanwhile a unit was committed that its answer may hold */
+    bool load_is_stale;            /* a unit was committed meanwhile that the answer may still contain */
     bool sealed, exhausted, loading, added_meanwhile;
-    bool stopped, paused; /* paused: and stopped, of itself */
+    bool stopped, paused; /* paused: stopped by the core itself, since failures surged */
     bool stop_told;       /* CORE_DO_JOB_STOPPED was said */
     bool done, blocked, failed, closing;
     char failed_text[CORE_TEXT_BYTES];
@@ -153,29 +153,29 @@ static inline struct core_job_node *core_node_of(const struct core_task *t)
 /* core_job_state.c */
 enum core_job_state core_job_state(const struct core_job *j);
 bool core_job_may_start(const struct core_job *j);
-void core_job_wake(struct core_job *j);  /* it rested, and does not catch up on what it missed */
+void core_job_wake(struct core_job *j);  /* it was idle: it does not catch up on its share */
 void core_job_touch(struct core_job *j); /* settle it at the end of the step */
-/* An open job of which something has happened: it is touched. 0 and NULL: it has failed, the event is ignored. -ENOENT:
- * it is not open, or is closing; NULL. */
+/* Find and touch the open job of an event. 0 and NULL: the job has failed and ignores the event. -ENOENT and NULL: the
+ * job is not open, or is closing. */
 int core_job_find(struct core *c, uint64_t id, struct core_job **ret) CHECK_RESULT;
 
 /* core_queues.c */
 bool core_subunit_is_exclusive(const struct core_subunit *p);
 void core_queue_push(struct core_task *t, bool front);
 void core_queue_remove(struct core_task *t);
-void core_subunit_suspect(struct core_subunit *p); /* it is, since now: what is queued changes its queue */
+void core_subunit_suspect(struct core_subunit *p); /* from now on it is suspect: its ready tasks change their queue */
 
 /* core_subunits.c */
 uint32_t core_mask_count(const uint64_t *m, uint32_t n_words);
 bool core_unit_wants_any(const struct core_unit *u, uint32_t first, uint32_t end); /* items first .. end - 1 */
-/* Of these items of the unit, from the first to the last that is wanted; there is one. NULL: no memory. */
+/* A subunit of these items, cut to the first and last wanted one; at least one is wanted. NULL: no memory. */
 struct core_subunit *core_subunit_new(struct core_unit *u, uint32_t first, uint32_t count);
 void core_subunit_free(struct core_subunit *p);
 void core_subunit_reserve(struct core_subunit *p);
 void core_subunit_unreserve(struct core_subunit *p);
-uint32_t core_subunit_limit(const struct core_subunit *p);   /* so many failures are too many */
-void core_subunit_ready(struct core_subunit *p, bool front); /* nodes whose inputs are there join a queue */
-/* Nothing of it is queued, leased or kept any more; rows for the store only if `keep_rows`. */
+uint32_t core_subunit_limit(const struct core_subunit *p);   /* at this many failures it is split or given up */
+void core_subunit_ready(struct core_subunit *p, bool front); /* queue the nodes whose inputs exist */
+/* Take it out of all queues, end its leases and drop its payloads; rows for the store stay if `keep_rows`. */
 void core_subunit_stop(struct core_subunit *p, bool keep_rows);
 void core_subunit_restart(struct core_subunit *p);
 bool core_subunit_split(struct core_subunit *p); /* into CORE_PIECES at most; false: no memory, nothing has changed */
@@ -204,19 +204,19 @@ int core_on_disk_full(struct core *c, const struct core_event *e);
 int core_on_disk_ok(struct core *c, const struct core_event *e);
 void core_unit_commit(struct core_unit *u);
 void core_unit_forget(struct core_unit *u);
-void core_unit_put_back(struct core_unit *u); /* forgotten, to be loaded again */
+void core_unit_put_back(struct core_unit *u); /* forget it, and load it again later */
 
 /* core_surge.c */
-void core_unit_finished(struct core_unit *u); /* all subunits are: commit it, hold it, or put it back */
+void core_unit_finished(struct core_unit *u); /* all its subunits are finished: commit, hold, or put back */
 void core_job_commit_held(struct core_job *j);
-void core_job_forgive(struct core_job *j); /* count from here on */
+void core_job_reset_failures(struct core_job *j); /* start counting failures anew */
 
 /* core_tasks.c */
 void core_task_result(struct core_task *t, const struct core_event *e);
-/* The lease has ended badly, or was handed back. `attempt`: the subunit's failures when it was granted. */
+/* The lease ended badly, or was returned. `attempt`: the subunit's failures when the lease was granted. */
 void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text);
 void core_task_returned(struct core_task *t, uint32_t attempt);
-void core_task_again(struct core_task *t); /* ready once more */
+void core_task_requeue(struct core_task *t); /* queue it again */
 int core_on_payload_lost(struct core *c, const struct core_event *e);
 
 /* core_jobs.c */

@@ -1,4 +1,4 @@
-/* The state of a job, told from all that has happened to it; here and nowhere else. */
+/* The state of a job, derived from its events in this one place. */
 #include "broker/core_job.h"
 
 #include <errno.h>
@@ -42,7 +42,7 @@ void core_job_touch(struct core_job *j)
     j->core->touched = j;
 }
 
-/* A job that rested does not catch up on what it missed. */
+/* A job that was idle does not catch up on the share of workers that it did not use. */
 void core_job_wake(struct core_job *j)
 {
     if (j->pass < j->core->vtime)

@@ -1,4 +1,4 @@
-/* The life of a job: it is opened, sealed, stopped and started, it is done, it fails, it is closed. */
+/* The life of a job: opened, sealed, stopped, started, done, failed, closed. */
 #include "broker/core_job.h"
 
 #include <errno.h>
@@ -80,7 +80,7 @@ int core_on_job_start(struct core *c, const struct core_event *e)
     if (j->stopped)
         core_job_wake(j);
     if (j->paused)
-        core_job_forgive(j);
+        core_job_reset_failures(j);
     j->stopped = j->stop_told = j->paused = false;
     return 0;
 }
@@ -107,7 +107,7 @@ int core_on_job_sealed(struct core *c, const struct core_event *e)
     return rc;
 }
 
-/* Forget the job's units, but for those whose COMMIT is not answered yet. */
+/* Forget the job's units, except those that wait for the answer to a COMMIT. */
 static void forget_units(struct core_job *j)
 {
     static const enum core_unit_state states[] = {CORE_UNIT_WAITING, CORE_UNIT_STARTED, CORE_UNIT_COMMIT_FAILED,
@@ -132,7 +132,7 @@ int core_on_job_close(struct core *c, const struct core_event *e)
     return 0;
 }
 
-/* Nobody can tell what becomes of the outstanding answers: nothing waits for them. */
+/* Outstanding answers may never come, so the job waits for none. */
 int core_on_job_failed(struct core *c, const struct core_event *e)
 {
     struct core_job *j = core_map_get(&c->jobs_by_id, e->job_failed.job);
@@ -157,7 +157,7 @@ int core_on_job_failed(struct core *c, const struct core_event *e)
 
 /* -- at the end of a step ------------------------------------------------------------------------------------------ */
 
-/* Nothing will come that could tell whether failures surge. */
+/* No more results will come that could show whether failures surge. */
 static bool nothing_follows(const struct core_job *j)
 {
     if (j->stopped)

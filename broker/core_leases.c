@@ -42,7 +42,7 @@ static void emit_work(struct core *c, const struct core_lease *l)
 
 void core_lease_extend(struct core *c, struct core_lease *l)
 {
-    const int64_t stall_ms = core_stall_at(c, l);
+    const int64_t stall_ms = core_lease_stalls_at(c, l);
 
     l->until_ms = c->now_ms + c->limits.lease_ms;
     if (core_heap_set(&c->lease_deadlines, &l->deadline_place, l->until_ms < stall_ms ? l->until_ms : stall_ms, l) < 0)

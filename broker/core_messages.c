@@ -1,4 +1,4 @@
-/* What workers say of their leases. */
+/* Messages of workers about their leases. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
@@ -14,7 +14,7 @@ int core_on_heartbeat(struct core *c, const struct core_event *e)
         return 0;
     if (e->heartbeat.epoch != c->epoch && !core_planted(c, CORE_BUG_HEARTBEAT_OF_ANY_EPOCH))
         return 0;
-    core_stall_heard(c, w, e->heartbeat.items);
+    core_pace_heard(c, w, e->heartbeat.items);
     if (n > c->limits.max_worker_leases) {
         c->counters.dropped_bad++;
         n = c->limits.max_worker_leases;
@@ -31,7 +31,7 @@ int core_on_heartbeat(struct core *c, const struct core_event *e)
     return 0;
 }
 
-/* The lease that a peer speaks of, if it is its own and of this epoch. The peer is heard. */
+/* The lease that a peer names, if it belongs to that peer and to this epoch. Counts as a sign of life. */
 static struct core_lease *find_lease(struct core *c, const struct core_lease_ref *ref)
 {
     struct core_lease *l = core_map_get(&c->leases, ref->lease);
@@ -45,7 +45,7 @@ static struct core_lease *find_lease(struct core *c, const struct core_lease_ref
     return NULL;
 }
 
-/* It ended a lease itself: it works. */
+/* The worker ended a lease itself, so it works: its trial is over. */
 static void not_late(struct core_worker *w, struct core *c)
 {
     if (w->n_late == 0 || core_planted(c, CORE_BUG_TRIAL_WITHOUT_END))
@@ -65,7 +65,7 @@ int core_on_result(struct core *c, const struct core_event *e)
     char text[96];
 
     assert(e->result.payload != 0 && !core_map_get(&c->payloads, e->result.payload));
-    if (!l) { /* also of strangers: the payload must go */
+    if (!l) { /* also if the peer is unknown */
         core_emit_id(c, CORE_DO_DROP_PAYLOAD, e->result.payload);
         return 0;
     }
@@ -74,7 +74,7 @@ int core_on_result(struct core *c, const struct core_event *e)
     maker = l->worker->name_key;
     not_late(l->worker, c);
     if (e->result.n_rows == t->n_rows || core_planted(c, CORE_BUG_SHORT_RESULT_TAKEN)) {
-        core_stall_measure(c, l);
+        core_pace_measure(c, l);
         core_worker_did_well(c, l);
         core_lease_end(c, l);
         c->counters.results++;
@@ -85,7 +85,7 @@ int core_on_result(struct core *c, const struct core_event *e)
     }
     c->counters.dropped_bad++;
     core_emit_id(c, CORE_DO_DROP_PAYLOAD, e->result.payload);
-    snprintf(text, sizeof(text), "a result of %u rows where %u were asked for", e->result.n_rows, t->n_rows);
+    snprintf(text, sizeof(text), "the result has %u rows, %u were expected", e->result.n_rows, t->n_rows);
     t->subunit->unit->job->nodes[t->node].failures++;
     t->subunit->unit->job->nodes[t->node].bad_results++;
     c->counters.failures++;
@@ -104,7 +104,7 @@ int core_on_failure(struct core *c, const struct core_event *e)
         return 0;
     not_late(l->worker, c);
     if (e->failure.refused) {
-        core_lease_refuses(c, l, e->failure.refused, e->failure.text ? e->failure.text : "");
+        core_lease_inputs_refused(c, l, e->failure.refused, e->failure.text ? e->failure.text : "");
         return 0;
     }
     l->task->subunit->unit->job->nodes[l->task->node].failures++;

@@ -1,16 +1,17 @@
-/* How long a lease may take, measured from what the fleet does.
+/* How long a lease may take, measured by the speed of all workers.
  *
- * Heartbeats say that a worker lives, not that it gets anywhere: one thread of it may hang for ever while others move
- * on. So a lease ends in any case when it lasts STALL_FACTOR times as long as all that its worker had to do when it got
- * it should have taken. Until a node has ended its first lease there is nothing to measure by; then the items count
- * that the worker says it has done.
- * The worker is cut off: what it held goes to others, and the shell is told, so that whoever started it ends it. */
+ * Heartbeats show that a worker is alive, not that it makes progress: one of its threads may hang forever while others
+ * go on. So a lease ends in any case once it has taken STALL_FACTOR times as long as expected for everything that its
+ * worker held when the lease was granted. Until a node has ended its first lease there is no speed to go by; then the
+ * number of finished items in the worker's heartbeats counts as progress.
+ * The worker of such a lease is cut off: its other leases go to other workers, and the shell is told, so that whoever
+ * started the worker can end it. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
 enum {
     STALL_FACTOR = 16,
-    MEASURED_ITEMS = 65536, /* older ones weigh less and less */
+    MEASURED_ITEMS = 65536, /* older items count less and less */
 };
 
 static void measure(struct core_pace *p, uint64_t ms, uint32_t n_items)
@@ -23,7 +24,7 @@ static void measure(struct core_pace *p, uint64_t ms, uint32_t n_items)
     }
 }
 
-void core_stall_measure(struct core *c, const struct core_lease *l)
+void core_pace_measure(struct core *c, const struct core_lease *l)
 {
     struct core_worker *w = l->worker;
     const int64_t from_ms = w->ended_ms > l->granted_ms ? w->ended_ms : l->granted_ms;
@@ -35,22 +36,22 @@ void core_stall_measure(struct core *c, const struct core_lease *l)
     w->n_moves = 0;
 }
 
-void core_stall_heard(struct core *c, struct core_worker *w, uint64_t items)
+void core_pace_heard(struct core *c, struct core_worker *w, uint64_t items)
 {
     if (items == w->items_said || w->n_moves >= w->held_items)
-        return; /* no worker can do more items than it holds and end no lease */
+        return; /* a worker cannot finish more items than it holds without ending a lease */
     w->items_said = items;
     w->n_moves++;
     w->moved_ms = c->now_ms;
 }
 
-/* Of an item, in thousandths of a millisecond. */
+/* Microseconds an item. */
 static uint64_t item_us(const struct core_pace *p)
 {
     return p->n_items ? p->ms * 1000 / p->n_items : 0;
 }
 
-int64_t core_stall_at(const struct core *c, const struct core_lease *l)
+int64_t core_lease_stalls_at(const struct core *c, const struct core_lease *l)
 {
     const struct core_pace *fleet = &l->task->subunit->unit->job->nodes[l->task->node].pace;
     uint64_t us = item_us(fleet), own_us = item_us(&l->worker->pace), ms;

@@ -1,4 +1,4 @@
-/* Pools of workers that compute the same, and which of their workers have room for more. */
+/* Pools of workers that compute the same, and which of these workers have room for more work. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
@@ -41,13 +41,13 @@ void core_worker_update(struct core_worker *w, struct core *c)
 
     core_worker_set_good(w);
     if (w->pool->draining == w && (w->silent || w->rest_place || w->window_items == 0))
-        w->pool->draining = NULL; /* nobody waits for one that may never be free */
+        w->pool->draining = NULL; /* it may never become empty */
     if (!has_room(w, c)) {
         core_heap_remove(&w->pool->room, &w->pool_place);
         core_heap_remove(&w->group->room, &w->group_place);
         return;
     }
-    /* The empty ones first, they take a task of any size; then by free items; those on trial last. */
+    /* Empty workers first, since they take a task of any size; then by free items; workers on trial last. */
     key = (int64_t)w->window_items - w->held_items + (w->n_leases == 0 ? (int64_t)1 << 32 : 0);
     if (w->n_late > 0 || core_worker_is_careful(w))
         key = 0;

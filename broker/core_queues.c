@@ -1,4 +1,4 @@
-/* Queues of tasks that are ready: one a node of a job and kind of task. */
+/* Queues of ready tasks: one for each node of a job and each kind of task. */
 #include "broker/core_job.h"
 
 #include <assert.h>
@@ -54,7 +54,7 @@ void core_queue_remove(struct core_task *t)
     t->state = CORE_TASK_WAITING;
 }
 
-/* From now on it runs alone. Its leases elsewhere in the graph go on; what is queued changes its queue. */
+/* From now on it runs exclusively. Its leases at other nodes go on; its ready tasks change their queue. */
 void core_subunit_suspect(struct core_subunit *p)
 {
     for (uint32_t k = 0; k < p->unit->job->n_nodes; k++)

@@ -3,8 +3,8 @@
 #include "broker/core_worker.h"
 
 enum {
-    ROOM_LOOKED_AT = 8,       /* members of a pool's heap tried for a task, so that a grant's cost is bounded */
-    EXCLUSIVE_LOOKED_AT = 64, /* waiting exclusive tasks that are tried, of one queue */
+    ROOM_LOOKED_AT = 8,       /* workers of a pool tried for a task; bounds the cost of a grant */
+    EXCLUSIVE_LOOKED_AT = 64, /* exclusive tasks of a queue tried in one round */
 };
 
 static bool rows_allow(const struct core *c, const struct core_subunit *p)
@@ -40,7 +40,7 @@ static void grant(struct core *c, struct core_task *t, struct core_worker *w)
             c->vtime = j->pass;
         if (p->unit->state == CORE_UNIT_WAITING)
             core_unit_set_state(p->unit, CORE_UNIT_STARTED);
-        /* Other first nodes of this subunit are no longer fresh. */
+        /* This subunit's other first nodes are no longer fresh. */
         for (uint32_t k = 0; k < j->n_nodes; k++)
             if (p->tasks[k].state == CORE_TASK_READY) {
                 core_queue_remove(&p->tasks[k]);
@@ -52,7 +52,7 @@ static void grant(struct core *c, struct core_task *t, struct core_worker *w)
 
 /* -- shared workers ------------------------------------------------------------------------------------------------ */
 
-/* A worker of the pool with room: where the input is if it can be, else the emptiest. */
+/* A worker of the pool that has room: on the host of its input if possible, otherwise the emptiest. */
 static struct core_worker *find_worker(const struct core *c, const struct core_pool *p, const struct core_task *t)
 {
     const struct core_job_node *n = core_node_of(t);
@@ -80,7 +80,7 @@ static bool any_pool_open(const struct core *c, const struct core_job_node *n)
     return false;
 }
 
-/* Started before fresh, deep before shallow, then fair. */
+/* Started before fresh, deep nodes before shallow ones, then by fair share. */
 static bool goes_first(const struct core_task *a, const struct core_task *b)
 {
     bool fresh_a = a->queue == CORE_QUEUE_FRESH, fresh_b = b->queue == CORE_QUEUE_FRESH;
@@ -114,8 +114,8 @@ static struct core_task *pick(const struct core *c, uint32_t stage, bool memory_
     return best;
 }
 
-/* Whoever comes first and finds no room keeps the pools it could use from later ones, or a large subunit would wait for
- * ever behind small ones that just fit. Memory likewise. */
+/* A task that is first in line but finds no room blocks its pools for later tasks; otherwise a large subunit would wait
+ * forever behind small ones that just fit. The same holds for memory. */
 static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
 {
     struct core_task *t;
@@ -148,7 +148,7 @@ static void draining_ends(struct core *c, struct core_pool *p)
         core_worker_update(w, c);
 }
 
-/* The emptiest that may have it. */
+/* The emptiest worker that may have the task. */
 static struct core_worker *emptiest(const struct core *c, const struct core_pool *p, const struct core_task *t)
 {
     const struct core_heap_entry *best = NULL;
@@ -159,7 +159,7 @@ static struct core_worker *emptiest(const struct core *c, const struct core_pool
     return best ? best->item : NULL;
 }
 
-/* An empty worker, or one that is told to become empty: then NULL for now. */
+/* An empty worker. NULL: there is none; a worker of each pool that may run the task is drained for it. */
 static struct core_worker *find_empty(struct core *c, const struct core_task *t)
 {
     const struct core_job_node *n = core_node_of(t);
@@ -186,7 +186,7 @@ static struct core_worker *find_empty(struct core *c, const struct core_task *t)
     return NULL;
 }
 
-/* Of a queue, the first few: those that wait for some worker do not keep others from another one. */
+/* Try the first few tasks of a queue: one that waits for a certain worker does not block the others. */
 static void schedule_queue_exclusive(struct core *c, const struct core_queue *q, bool fresh, bool *memory_wait)
 {
     uint32_t n_waiting = 0;

@@ -1,4 +1,4 @@
-/* What the core tells when it is asked. */
+/* Answers to questions about leases, jobs and numbers. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 

@@ -106,7 +106,7 @@ static void subunit_revive(struct core_subunit *p)
     p->n_alive = p->n_wanted = core_mask_count(p->alive, p->n_words);
 }
 
-/* So a subunit of one item is wanted, and one of several has several that are. */
+/* A subunit begins and ends with a wanted item: one of a single item is wanted, one of several has at least two. */
 struct core_subunit *core_subunit_new(struct core_unit *u, uint32_t first, uint32_t count)
 {
     uint32_t n_nodes = u->job->n_nodes, n_words;
@@ -156,7 +156,6 @@ uint32_t core_subunit_limit(const struct core_subunit *p)
 
 /* -- on their way -------------------------------------------------------------------------------------------------- */
 
-/* Nodes whose inputs are there join a queue. */
 void core_subunit_ready(struct core_subunit *p, bool front)
 {
     uint32_t done = 0;
@@ -168,7 +167,6 @@ void core_subunit_ready(struct core_subunit *p, bool front)
             core_queue_push(&p->tasks[k], front);
 }
 
-/* Nothing of the subunit is queued, leased or kept any more; rows for the store only if `keep_rows`. */
 void core_subunit_stop(struct core_subunit *p, bool keep_rows)
 {
     struct core *c = core_of_subunit(p);
@@ -198,7 +196,7 @@ void core_subunit_restart(struct core_subunit *p)
     core_subunit_ready(p, true);
 }
 
-/* Where the k-th of n pieces ends, counted within the unit: each has as many wanted items as another, or one more. */
+/* Where the k-th of n pieces ends, counted within the unit. Their numbers of wanted items differ by one at most. */
 static uint32_t piece_end(const struct core_subunit *p, uint32_t k, uint32_t n)
 {
     uint32_t n_before = (k + 1) * p->n_wanted / n, at = p->first;

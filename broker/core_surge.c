@@ -1,14 +1,13 @@
-/* Failures that surge: a source that vanishes for a moment must not become a thousand records that say "missing".
+/* Surges of failures: a source that vanishes for a moment must not turn into a thousand records that say "missing".
  *
- * Items count in the order in which their units finish. A unit whose last items failed is held: the next good item says
- * that they are but bad items, and they are committed; a surge says that something is wrong with the source, and they
- * are put back as if they had never been tried. Where the job asks for a share of failures instead, the units with more
- * than that are held, for as long as there is room, and those that are still held when the share is too large are put
- * back.
+ * Items count in the order in which their units finish. A unit whose last items failed is held. If a good item follows,
+ * they were just bad items, and the held units are committed. If failures surge, something is wrong with the source,
+ * and the held units are put back as if they had never been tried. If the job limits the share of failures instead,
+ * units with a larger share are held while there is room, and those still held when the limit is exceeded are put back.
  *
- * Items that were given up, since one worker after the other failed them, say that something is wrong with the workers.
- * A job that lets any number of pictures in a row fail is paused for those alone, after max_given_up of them, unless
- * it says outright that all of its items may fail. */
+ * Items that were given up because several workers failed them show that something is wrong with the workers. A job
+ * that lets any number of pictures in a row fail is still paused after max_given_up of those, unless it allows all of
+ * its items to fail. */
 #include "broker/core_job.h"
 
 #include <stdio.h>
@@ -18,13 +17,13 @@ static bool bit(const uint64_t *mask, uint32_t i)
     return mask[i / 64] >> (i % 64) & 1;
 }
 
-/* Item i of the subunit says nothing about the source. */
+/* Item i of the subunit is known to fail, so it says nothing about the source. */
 static bool is_known_to_fail(const struct core_subunit *p, uint32_t i)
 {
     return p->unit->bad && bit(p->unit->bad, p->first + i);
 }
 
-/* So many in a row are too many; 0: any number may. */
+/* This many failures in a row are a surge; 0: any number may fail. */
 static uint32_t most_in_row(const struct core_job *j)
 {
     if (j->max_failures)
@@ -32,13 +31,13 @@ static uint32_t most_in_row(const struct core_job *j)
     return j->max_failed_per_mille >= 1000 ? 0 : j->core->limits.max_given_up;
 }
 
-/* Does it count in a row? */
+/* Does item i count as a failure in a row? */
 static bool counts(const struct core_subunit *p, uint32_t i)
 {
     return !bit(p->alive, i) && (p->unit->job->max_failures || p->quarantined);
 }
 
-/* Count the unit's items. The most that have failed in a row, those of units before it included. */
+/* Count the unit's items. Returns the longest run of failures, including those of units before it. */
 static uint64_t count_items(struct core_unit *u)
 {
     struct core_job *j = u->job;
@@ -73,7 +72,7 @@ static uint32_t n_failed_items(const struct core_unit *u)
     return n;
 }
 
-/* The oldest first: they are committed in the order in which they finished. */
+/* Held units are committed in the order in which they finished. */
 static struct core_unit *oldest_held(const struct core_job *j)
 {
     struct core_unit *u = j->by_state[CORE_UNIT_HELD];
@@ -91,7 +90,7 @@ void core_job_commit_held(struct core_job *j)
         core_unit_commit(u);
 }
 
-/* Why the last item that was given up was, as far as the unit knows. */
+/* Why the last item of the unit that was given up failed; NULL: none was. */
 static const char *why_given_up(const struct core_unit *u)
 {
     const struct core_subunit *last = NULL;
@@ -121,13 +120,13 @@ static void pause_job(struct core_unit *u, uint64_t n_failed, uint64_t n_finishe
         core_unit_put_back(j->by_state[CORE_UNIT_HELD]);
 }
 
-void core_job_forgive(struct core_job *j)
+void core_job_reset_failures(struct core_job *j)
 {
     j->n_in_row = j->n_finished = j->n_failed = 0;
 }
 
-/* They stand in the way of others: no more than a quarter of the window, nor (of those that may stay for long) of what
- * is kept of rows. */
+/* Held units take room from others: at most a quarter of the window and, if they may stay for long, a quarter of the
+ * limit for rows. */
 static void hold(struct core_unit *u)
 {
     struct core_job *j = u->job;

@@ -82,7 +82,7 @@ void *core_map_take(struct core_map *m, uint64_t key)
     value = m->slots[i].value;
     if (!value)
         return NULL;
-    /* Close the gap, so that no probe stops early: move back whoever may live at i. */
+    /* Close the gap, so that no probe stops early: move back an entry that may be stored at i. */
     for (j = (i + 1) & mask; m->slots[j].key != 0; j = (j + 1) & mask) {
         size_t home = core_mix64(m->slots[j].key) & mask;
 

@@ -1,4 +1,4 @@
-/* core_table.h - the two containers of the core: a hash map and a heap whose members know their place.
+/* core_table.h - the two containers of the core: a hash map, and a heap whose members store their own index.
  *
  * Who may call: broker/core*.c. Units: heap keys are whatever the owner compares, smallest first.
  * Memory: both grow by doubling and never shrink; they own no values. Errors: -ENOMEM, nothing has changed. */
@@ -40,9 +40,9 @@ struct core_heap {
 };
 
 void core_heap_release(struct core_heap *h);
-/* Put in, or move to where `key` belongs. Only putting in can fail. */
+/* Insert, or move to where `key` belongs. Only inserting can fail. */
 int core_heap_set(struct core_heap *h, uint32_t *place, int64_t key, void *item) CHECK_RESULT;
-/* Take out if in. */
+/* Remove, if it is in the heap. */
 void core_heap_remove(struct core_heap *h, uint32_t *place);
 void core_heap_validate(const struct core_heap *h);
 

@@ -1,4 +1,4 @@
-/* What a result, a failure or a loss does to a task and its subunit. */
+/* What results, failures and losses do to a task and its subunit. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
@@ -25,7 +25,7 @@ static void take_rows(struct core_task *t, const uint64_t *row_ok)
     t->n_ok = core_mask_count(t->ok, t->subunit->n_words);
 }
 
-/* Inputs whose consumers are all done lose their tensors. */
+/* Drop the tensors of inputs whose consumers are all done. */
 static void release_inputs(struct core_task *t)
 {
     struct core_subunit *p = t->subunit;
@@ -42,7 +42,7 @@ static void release_inputs(struct core_task *t)
         core_task_drop_tensors(t);
 }
 
-/* Rows that stay until the commit; and a lesson for the subunits to come. */
+/* Keep the rows until the commit; later subunits reserve as much as these take. */
 static void keep_rows(struct core_task *t, uint64_t bytes)
 {
     struct core_job *j = t->subunit->unit->job;
@@ -69,7 +69,7 @@ static void subunit_finish(struct core_subunit *p)
         core_unit_finished(u);
 }
 
-/* The lease has ended; the payload is the core's. */
+/* The lease has ended; the payload now belongs to the core. */
 void core_task_result(struct core_task *t, const struct core_event *e)
 {
     struct core_subunit *p = t->subunit;
@@ -99,7 +99,7 @@ void core_task_result(struct core_task *t, const struct core_event *e)
 
 /* -- failures ------------------------------------------------------------------------------------------------------ */
 
-/* Kept for the quarantine record. Forgotten when there is no memory: the reason is worth less than the work. */
+/* Kept for the quarantine record; dropped if there is no memory for it. */
 static void subunit_note(struct core_subunit *p, const char *code, const char *text)
 {
     size_t code_n = strnlen(code, CORE_CODE_BYTES - 1), text_n = strnlen(text, CORE_TEXT_BYTES - 1);
@@ -116,7 +116,7 @@ static void subunit_note(struct core_subunit *p, const char *code, const char *t
     p->text[text_n] = '\0';
 }
 
-/* Failed attempts, and into which subunits they have cut the unit, outlive this process. */
+/* Failed attempts, and how they have split the unit, are durable. */
 static void put_attempts(struct core_unit *u)
 {
     struct core *c = u->job->core;
@@ -141,9 +141,9 @@ static void put_attempts(struct core_unit *u)
     a->attempts.subunits = subunits;
 }
 
-/* Ready once more. A subunit that holds nothing gives its reservation back, so that a stopped job has nothing in flight
- * and does not wait for a worker that may never come. */
-void core_task_again(struct core_task *t)
+/* Queue the task again. A subunit that holds nothing else gives its reservation back: otherwise a stopped job would
+ * wait for a worker that may never come. */
+void core_task_requeue(struct core_task *t)
 {
     struct core_subunit *p = t->subunit;
     bool holds = p->n_done > 0;
@@ -182,14 +182,14 @@ static void subunit_gives_up(struct core_subunit *p)
     put_attempts(u);
 }
 
-/* Only the first of its leases that ends badly fails an attempt: the others ran beside it, perhaps on the worker that
- * was lost, and perhaps not alone as the next attempt does. */
+/* Only the first of the subunit's leases that ends badly fails an attempt. The others ran at the same time, perhaps on
+ * the same lost worker, and perhaps not exclusively as the next attempt will. */
 void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, const char *text)
 {
     struct core_subunit *p = t->subunit;
 
     if (attempt != p->failures && !core_planted(core_of_subunit(p), CORE_BUG_BLAMED_TWICE)) {
-        core_task_again(t);
+        core_task_requeue(t);
         return;
     }
     subunit_note(p, code, text);
@@ -198,20 +198,20 @@ void core_task_failed(struct core_task *t, uint32_t attempt, const char *code, c
             subunit_gives_up(p);
             return;
         }
-        p->failures--; /* until another worker has said the same */
+        p->failures--; /* until another worker has failed it, too */
     }
     put_attempts(p->unit);
     core_subunit_suspect(p);
-    core_task_again(t);
+    core_task_requeue(t);
 }
 
 void core_task_returned(struct core_task *t, uint32_t attempt)
 {
     if (++t->subunit->unblamed > core_of_subunit(t->subunit)->limits.max_unblamed &&
         !core_planted(core_of_subunit(t->subunit), CORE_BUG_RETURNS_WITHOUT_END))
-        core_task_failed(t, attempt, "returned", "handed back too often");
+        core_task_failed(t, attempt, "returned", "returned too often");
     else
-        core_task_again(t);
+        core_task_requeue(t);
 }
 
 int core_on_payload_lost(struct core *c, const struct core_event *e)
@@ -221,12 +221,12 @@ int core_on_payload_lost(struct core *c, const struct core_event *e)
     bool blame;
 
     if (!t || !t->has_tensors)
-        return 0; /* nobody wants them any more */
+        return 0; /* no longer needed */
     c->counters.payloads_lost++;
     blame = ++p->unblamed > c->limits.max_unblamed || core_planted(c, CORE_BUG_TENSOR_LOSS_BLAMED);
     core_subunit_restart(p);
     if (blame) {
-        /* The first node takes the blame: it is queued now, and everything starts from it again. */
+        /* Blame the first node: the subunit starts again from there, and it is in a queue now. */
         t = &p->tasks[0];
         core_queue_remove(t);
         core_task_failed(t, p->failures, "lost", "its tensors were lost too often");

@@ -1,11 +1,11 @@
-/* What is due when time passes: leases that expire or last too long, pauses that end, workers that are silent. */
+/* Deadlines: leases that expire or last too long, pauses that end, silent workers. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
 #include <stdio.h>
 
-/* A worker that lets leases expire may still send heartbeats (its device hangs, say). From then on it is on trial: one
- * lease at a time, longer and longer pauses, and what expires on trial is the worker's fault, not the unit's. */
+/* A worker that lets leases expire may still send heartbeats, for instance if its device hangs. From then on it is on
+ * trial: one lease at a time, with growing pauses. Units are not blamed for what expires on trial. */
 static void lease_expires(struct core *c, struct core_lease *l)
 {
     struct core_worker *w = l->worker;
@@ -20,7 +20,7 @@ static void lease_expires(struct core *c, struct core_lease *l)
     if (on_trial)
         core_worker_rest(c, w, c->limits.lease_ms << (w->n_late < 6 ? w->n_late - 2 : 4));
     if (on_trial && w->n_late == 2)
-        core_emit_hung(c, w->peer, "it is heard, and lets its units wait");
+        core_emit_hung(c, w->peer, "the worker sends heartbeats but lets its units expire");
     w->silent = true;
     core_task_failed_on(t, w);
     core_lease_end(c, l);
@@ -34,7 +34,7 @@ static void lease_expires(struct core *c, struct core_lease *l)
         core_worker_forget(c, w);
 }
 
-/* What it has held longest has failed: most workers do one unit after the other. The others go back unpunished. */
+/* The lease held longest has failed, since most workers do one unit after the other. The others are returned. */
 static void worker_stalls(struct core *c, struct core_worker *w)
 {
     struct core_lease *l = w->leases;
@@ -46,7 +46,7 @@ static void worker_stalls(struct core *c, struct core_worker *w)
         l = l->next;
     t = l->task;
     attempt = l->attempt;
-    (void)snprintf(text, sizeof(text), "nothing came of %u items in %lld s", l->n_items,
+    (void)snprintf(text, sizeof(text), "no result for %u items in %lld s", l->n_items,
                    (long long)(c->now_ms - l->granted_ms) / 1000);
     t->subunit->unit->job->nodes[t->node].stalls++;
     c->counters.stalls++;
@@ -59,10 +59,10 @@ static void worker_stalls(struct core *c, struct core_worker *w)
     core_worker_remove(c, w, true, text);
 }
 
-/* It was not extended; or it lasted too long; or too long by what was known when it was extended. */
+/* The lease was not extended in time, or it lasts too long, or its limit has changed since it was extended. */
 static void lease_is_due(struct core *c, struct core_lease *l)
 {
-    const int64_t stall_ms = core_stall_at(c, l);
+    const int64_t stall_ms = core_lease_stalls_at(c, l);
 
     if (l->until_ms <= c->now_ms)
         lease_expires(c, l);
@@ -73,16 +73,16 @@ static void lease_is_due(struct core *c, struct core_lease *l)
         core_break(c);
 }
 
-/* Not heard for lease_ms: nothing new. For worker_ms: forgotten. */
+/* Not heard for lease_ms: it gets no work. Not heard for worker_ms: it is forgotten. */
 static void worker_is_late(struct core *c, struct core_worker *w)
 {
     int64_t forget_at = w->heard_ms + c->limits.worker_ms;
 
     if (forget_at <= c->now_ms && !core_planted(c, CORE_BUG_SILENT_STAYS)) {
         if (!w->lost)
-            core_emit_hung(c, w->peer, "it has fallen silent");
+            core_emit_hung(c, w->peer, "the worker sends no heartbeats");
         core_emit_id(c, CORE_DO_FORGET_PEER, w->peer);
-        core_worker_remove(c, w, false, "its worker fell silent");
+        core_worker_remove(c, w, false, "its worker sent no heartbeats");
         return;
     }
     w->silent = true;

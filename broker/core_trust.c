@@ -18,7 +18,7 @@
 enum {
     BENCHED_FROM = 6, /* bad ends in a row */
     FIRST_REST_MS = 100,
-    LONGEST_REST_OF_ONLY_MS = 1000, /* of the only worker that could do its work */
+    LONGEST_REST_OF_ONLY_MS = 1000, /* if no other worker could do its work */
 };
 
 /* -- who failed a task --------------------------------------------------------------------------------------------- */
@@ -41,7 +41,7 @@ void core_task_failed_on(struct core_task *t, const struct core_worker *w)
     core_subunit_suspect(t->subunit);
 }
 
-/* Could another worker do it that is in good standing, and has not failed it? */
+/* Is there another worker in good standing that could do the task and has not failed it? */
 static bool has_others(const struct core *c, const struct core_task *t, const struct core_worker *but)
 {
     const struct core_job_node *n = &t->subunit->unit->job->nodes[t->node];
@@ -94,7 +94,7 @@ static void set_benched(struct core *c, struct core_worker *w, bool benched)
     a->bench.why = why;
 }
 
-/* `*count` is one of its two. */
+/* `count` points to the worker's n_bad or n_refused. */
 void core_worker_charge(struct core *c, struct core_worker *w, uint32_t *count, const char *code, const char *text)
 {
     const bool only = w->pool->n_good <= w->good;

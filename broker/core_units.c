@@ -1,4 +1,4 @@
-/* Units: made from a row of the store, moved between the lists of their job. */
+/* Units: made from a row of the store, kept in their job's lists by state. */
 #include "broker/core_job.h"
 
 #include <stdlib.h>
@@ -16,7 +16,7 @@ void core_unit_describe_subunits(const struct core_unit *u, uint8_t *ret_subunit
         ret_subunits[p->first] = (uint8_t)(1 + (p->failures < UINT8_MAX - 1 ? p->failures : UINT8_MAX - 1));
 }
 
-/* Where the subunit that begins at this item ends; *ret_failures: what it failed in earlier lives. */
+/* Where the subunit that begins at this item ends; *ret_failures: its failures in earlier runs of the broker. */
 static uint32_t next_subunit(const struct core_unit_row *row, uint32_t first, uint32_t *ret_failures)
 {
     uint32_t next = first + 1;
@@ -29,7 +29,7 @@ static uint32_t next_subunit(const struct core_unit_row *row, uint32_t first, ui
     return next;
 }
 
-/* As they were left. What used up its attempts gets one more, so that its reason can be told. */
+/* Split as it was when it was stored. A subunit without attempts left gets one more, which tells why it fails. */
 static bool make_subunits(struct core_unit *u, const struct core_unit_row *row)
 {
     const bool whole = core_planted(u->job->core, CORE_BUG_IGNORE_SUBUNITS);

@@ -1,4 +1,4 @@
-/* Every invariant of the core, asserted. For tests: the cost is that of looking at everything. */
+/* Asserts every invariant of the core. Looks at everything, so it is for tests. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
@@ -64,7 +64,7 @@ static void check_subunit(const struct core *c, const struct core_subunit *p, st
     }
     assert(n_done == p->n_done || p->quarantined);
     assert(p->finished == (p->n_done == p->unit->job->n_nodes || p->n_alive == 0));
-    assert(p->finished || n_going > 0); /* something moves it */
+    assert(p->finished || n_going > 0); /* or it would never finish */
     assert(!p->finished || !p->is_reserved);
     assert(p->is_reserved || (p->reserved_bytes == 0 && p->reserved_row_bytes == 0));
     sum->reserved_row_bytes += p->reserved_row_bytes;

@@ -1,9 +1,8 @@
-/* The window of a job's units that are in memory: what is loaded from the store, and when. */
+/* The window of units that a job has in memory: what is loaded from the store, and when. */
 #include "broker/core_job.h"
 
 #include <errno.h>
 
-/* Units before the cursor are looked at again, from this one on. */
 void core_job_go_back(struct core_job *j, uint64_t unit)
 {
     if (unit < j->back_from)
@@ -53,7 +52,7 @@ static bool makes_sense(const struct core_unit_row *r)
     return !r->is_again || (n > 0 && last < r->n_items);
 }
 
-/* Where the store was asked again for what is in memory already: are there items that this unit will not do? */
+/* The unit is in memory already: does the row name items to do that the unit in memory will not do? */
 static bool has_more(const struct core_unit *u, const struct core_unit_row *r)
 {
     for (uint32_t i = 0; r->is_again && i < u->n_items; i++)

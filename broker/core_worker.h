@@ -9,7 +9,7 @@
 
 struct core_job_node;
 
-/* Of leases in a row that ended badly, see core_trust.c. */
+/* Numbers of leases in a row that ended badly; see core_trust.c. */
 enum {
     CORE_CAREFUL_FROM = 2, /* one lease at a time, and pauses */
     CORE_TRUSTED_BELOW = 3
@@ -22,7 +22,7 @@ struct core_pool {
     uint64_t serial;
     uint32_t n_workers, n_good;   /* good: in good standing */
     struct core_heap room;        /* workers that may get more, the emptiest first */
-    struct core_worker *draining; /* gets nothing until it is empty: an exclusive task waits */
+    struct core_worker *draining; /* gets no work until it is empty, for an exclusive task that waits */
     bool blocked, wanted;         /* within one round of scheduling */
 };
 
@@ -44,7 +44,7 @@ struct core_lease {
     uint32_t held_at_grant;       /* items of its worker, its own included */
     bool exclusive;
     bool on_trial;  /* granted while its worker was late */
-    bool confirmed; /* its worker, which has come back, has named it */
+    bool confirmed; /* its worker has reconnected and still holds it */
 };
 
 struct core_worker {
@@ -59,7 +59,7 @@ struct core_worker {
     int64_t heard_ms;
     bool silent;         /* a lease of it expired, or lease_ms passed, and nothing was heard since */
     uint32_t n_late;     /* rounds of expiry since it last ended a lease itself */
-    uint32_t rest_place; /* in core.rests: it gets nothing until rest_until_ms */
+    uint32_t rest_place; /* in core.rests: it gets no work until rest_until_ms */
     int64_t rest_until_ms;
     uint32_t n_bad;     /* leases in a row that ended badly */
     uint32_t n_refused; /* tensors of its in a row that were refused */
@@ -68,11 +68,11 @@ struct core_worker {
     char why[CORE_CODE_BYTES + CORE_TEXT_BYTES]; /* the last thing that went wrong */
     struct core_pace pace;
     int64_t ended_ms;     /* when it last gave a result */
-    uint64_t items_said;  /* by its last heartbeat that said more */
-    int64_t moved_ms;     /* when that was */
-    uint32_t n_moves;     /* since ended_ms */
-    bool holds_exclusive; /* its only lease wants no company */
-    bool lost;            /* its connection is; silent, and its leases go on */
+    uint64_t items_said;  /* finished items, by its last heartbeat that said more than the one before */
+    int64_t moved_ms;     /* when that heartbeat came */
+    uint32_t n_moves;     /* number of such heartbeats since ended_ms */
+    bool holds_exclusive; /* its only lease is exclusive */
+    bool lost;            /* its connection is lost; it is silent, and its leases go on */
 };
 
 static inline uint32_t core_worker_n_in_row(const struct core_worker *w)
@@ -82,8 +82,8 @@ static inline uint32_t core_worker_n_in_row(const struct core_worker *w)
 
 /* core_pools.c */
 bool core_worker_is_careful(const struct core_worker *w);       /* one lease at a time */
-void core_worker_set_good(struct core_worker *w);               /* after whatever it depends on */
-void core_worker_update(struct core_worker *w, struct core *c); /* its room changed */
+void core_worker_set_good(struct core_worker *w);               /* call after any change of what this depends on */
+void core_worker_update(struct core_worker *w, struct core *c); /* call after any change of its room for work */
 bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
 void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms);
 struct core_pool *core_pool_get(struct core *c, uint32_t stage, const struct fingerprint *fingerprint); /* NULL: none */
@@ -97,15 +97,17 @@ bool core_pool_is_wanted(const struct core *c, const struct core_pool *p); /* by
 /* core_trust.c */
 void core_task_failed_on(struct core_task *t, const struct core_worker *w);
 bool core_task_avoids(const struct core *c, const struct core_task *t, const struct core_worker *w);
-bool core_task_needs_another(const struct core *c, const struct core_task *t); /* worker, before it is given up */
+bool core_task_needs_another(const struct core *c,
+                             const struct core_task *t); /* worker to fail it before it is given up */
 bool core_task_is_to_blame(const struct core *c, const struct core_task *t, const struct core_worker *w);
 void core_worker_charge(struct core *c, struct core_worker *w, uint32_t *count, const char *code, const char *text);
-void core_worker_did_well(struct core *c, const struct core_lease *l); /* before the lease ends */
+void core_worker_did_well(struct core *c, const struct core_lease *l); /* call before the lease ends */
 
 /* core_pace.c */
-void core_stall_measure(struct core *c, const struct core_lease *l); /* a result has come; before the lease ends */
-void core_stall_heard(struct core *c, struct core_worker *w, uint64_t items);
-int64_t core_stall_at(const struct core *c, const struct core_lease *l);
+void core_pace_measure(struct core *c,
+                       const struct core_lease *l); /* call when a result has come, before the lease ends */
+void core_pace_heard(struct core *c, struct core_worker *w, uint64_t items);
+int64_t core_lease_stalls_at(const struct core *c, const struct core_lease *l);
 bool core_is_cut_off(const struct core *c, uint64_t name_key);
 
 /* core_leases.c */
@@ -113,11 +115,10 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
 void core_lease_extend(struct core *c, struct core_lease *l);
 void core_lease_end(struct core *c, struct core_lease *l);
 
-/* core_endings.c: they end the lease, hold it against whom it is to be held against, and queue the task again or fail
- * it. */
+/* core_endings.c: end the lease, blame the worker, its unit or nobody, and queue the task again or fail it. */
 void core_lease_fails(struct core *c, struct core_lease *l, const char *code, const char *text);
 void core_lease_returned(struct core *c, struct core_lease *l);
-void core_lease_refuses(struct core *c, struct core_lease *l, uint32_t nodes, const char *text);
+void core_lease_inputs_refused(struct core *c, struct core_lease *l, uint32_t nodes, const char *text);
 void core_lease_give_back(struct core *c, struct core_lease *l);
 void core_lease_lost(struct core *c, struct core_lease *l, const char *text);
 
@@ -126,9 +127,9 @@ int core_on_hello(struct core *c, const struct core_event *e);
 int core_on_credit(struct core *c, const struct core_event *e);
 int core_on_gone(struct core *c, const struct core_event *e);
 int core_on_shutdown(struct core *c, const struct core_event *e);
-struct core_worker *core_peer_heard(struct core *c, uint64_t peer); /* NULL: a stranger, who is to say HELLO */
+struct core_worker *core_peer_heard(struct core *c, uint64_t peer); /* NULL: unknown; it is told to say HELLO */
 void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const char *text);
-void core_worker_forget(struct core *c, struct core_worker *w); /* nobody is blamed for what it still holds */
+void core_worker_forget(struct core *c, struct core_worker *w); /* without blame for what it still holds */
 
 /* core_messages.c */
 int core_on_heartbeat(struct core *c, const struct core_event *e);

@@ -1,4 +1,4 @@
-/* Workers: how they come, come back, and go. */
+/* Workers: how they join, reconnect and leave. */
 #include "broker/core_job.h"
 #include "broker/core_worker.h"
 
@@ -11,7 +11,7 @@ void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const
 {
     struct core_pool *p = w->pool;
 
-    w->silent = true; /* nothing new while its leases end */
+    w->silent = true; /* no new work while its leases end */
     core_worker_update(w, c);
     while (w->leases) {
         struct core_lease *l = w->leases; /* NOLINT(clang-analyzer-unix.Malloc): core_lease_end takes it off */
@@ -47,8 +47,8 @@ void core_worker_forget(struct core *c, struct core_worker *w)
     core_worker_remove(c, w, true, NULL);
 }
 
-/* Its connection is lost; whether its process lives, nobody knows. It may come back under another one until its leases
- * end, and they are no failures until then. */
+/* The connection is lost, and the process may still live. It may reconnect until its leases expire; until then they are
+ * no failures. */
 static void lose_worker(struct core *c, struct core_worker *w)
 {
     if (w->lost)
@@ -78,7 +78,7 @@ int core_on_gone(struct core *c, const struct core_event *e)
     return 0;
 }
 
-/* What lost workers hold is void then. */
+/* Leases of lost workers are void from now on. */
 int core_on_shutdown(struct core *c, const struct core_event *e)
 {
     (void)e;
@@ -96,8 +96,8 @@ int core_on_shutdown(struct core *c, const struct core_event *e)
 
 /* -- coming -------------------------------------------------------------------------------------------------------- */
 
-/* The worker has a new connection and says which leases it holds: those go on. The others never reached it, or what it
- * made of them was lost on the way. */
+/* The worker has reconnected and named the leases that it holds: those go on. The others never reached it, or their
+ * results were lost on the way. */
 static void confirm_leases(struct core *c, struct core_worker *w, const uint64_t *leases, uint32_t n)
 {
     struct core_lease *l;
@@ -116,13 +116,13 @@ static void confirm_leases(struct core *c, struct core_worker *w, const uint64_t
             continue;
         }
         core_lease_give_back(c, l);
-        l = w->leases; /* that may have ended others, too */
+        l = w->leases; /* this may have ended others, too */
     }
     for (l = w->leases; l; l = l->next)
         l->confirmed = false;
 }
 
-/* The process that was known as another peer, or was lost. What it says it holds, it goes on with. */
+/* The process was known as another peer, or was lost. It goes on with the leases that it names. */
 static void take_connection(struct core *c, struct core_worker *w, const struct core_event *e)
 {
     if (w->peer != e->hello.peer) {
@@ -155,7 +155,7 @@ static void heard(struct core *c, struct core_worker *w)
         core_break(c);
 }
 
-/* Of the process, under whatever connection. */
+/* Identifies the process, whatever its connection. */
 static uint64_t name_of(const struct core_event *e)
 {
     return core_mix64(core_mix64(e->hello.host) ^ e->hello.nonce) | 1;
@@ -196,7 +196,8 @@ static bool is_of(const struct core_worker *w, const struct core_event *e)
     return w->pool->stage == e->hello.stage && fingerprint_equal(&w->pool->fingerprint, &e->hello.fingerprint);
 }
 
-/* The peer's own earlier HELLO, or the process's under another connection. NULL: none that stays. */
+/* The worker that this HELLO is from, if it is known already: by this peer, or by the process under another connection.
+ * NULL: it is new. */
 static struct core_worker *known_worker(struct core *c, const struct core_event *e)
 {
     struct core_worker *w = core_map_get(&c->workers_by_peer, e->hello.peer);
@@ -208,7 +209,7 @@ static struct core_worker *known_worker(struct core *c, const struct core_event 
         return w;
     }
     if (w)
-        core_worker_remove(c, w, false, "its worker started anew");
+        core_worker_remove(c, w, false, "its worker restarted");
     if (!same || same == w)
         return NULL;
     if (is_of(same, e)) {
@@ -216,11 +217,11 @@ static struct core_worker *known_worker(struct core *c, const struct core_event 
         return same;
     }
     core_emit_id(c, CORE_DO_FORGET_PEER, same->peer);
-    core_worker_remove(c, same, false, "its worker computes something else now");
+    core_worker_remove(c, same, false, "its worker now runs another model");
     return NULL;
 }
 
-/* The reason why no new worker is let in now; or the pool that it joins. */
+/* The pool that a new worker joins; NULL: it is refused. */
 static struct core_pool *admit(struct core *c, const struct core_event *e)
 {
     struct core_pool *pool = NULL;
@@ -230,7 +231,7 @@ static struct core_pool *admit(struct core *c, const struct core_event *e)
         return NULL;
     }
     if (core_is_cut_off(c, name_of(e))) {
-        core_refuse(c, e->hello.peer, CORE_REFUSE_STALLED, "it kept a unit far too long: start it anew");
+        core_refuse(c, e->hello.peer, CORE_REFUSE_STALLED, "the worker held a unit for too long; restart it");
         return NULL;
     }
     if (c->shutdown) {
@@ -240,7 +241,7 @@ static struct core_pool *admit(struct core *c, const struct core_event *e)
     if (c->workers_by_peer.n < c->limits.max_workers || core_planted(c, CORE_BUG_WORKERS_WITHOUT_LIMIT))
         pool = core_pool_get(c, e->hello.stage, &e->hello.fingerprint);
     if (!pool)
-        core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many kinds of them");
+        core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many different models");
     return pool;
 }
 
@@ -252,7 +253,7 @@ static void set_window(struct core_worker *w, struct core *c, uint32_t items, ui
     w->window_bytes = bytes;
 }
 
-/* A worker whose model no open job wants is taken in, too, and waits for a job that does. */
+/* A worker whose model no open job wants is accepted, too: it waits for a job that does. */
 int core_on_hello(struct core *c, const struct core_event *e)
 {
     struct core_worker *w;
