@@ -1,6 +1,6 @@
-/* core_bugs.h - mistakes on purpose: tests/simulate plants one at a time and asserts that it is noticed.
+/* core_bugs.h - mutations of the core: tests/simulate switches on one at a time and asserts that it is noticed.
  *
- * Who may call: broker/core*.c ask core_planted() where the mistake would be; core_limits.bug names it. */
+ * Who may call: broker/core*.c ask core_planted() where the bug would be; core_limits.bug names it. */
 #ifndef BLIPLINE_BROKER_CORE_BUGS_H
 #define BLIPLINE_BROKER_CORE_BUGS_H
 
@@ -15,9 +15,9 @@ enum core_bug {
     CORE_BUG_SHORT_RESULT_TAKEN,        /* a result of the wrong length is taken */
     CORE_BUG_BAD_RESULT_UNBLAMED,       /* a result of the wrong length is no failure */
     CORE_BUG_FAILURE_UNBLAMED,          /* a FAILURE is no failure */
-    CORE_BUG_RETURN_BLAMED,             /* handing back costs an attempt */
-    CORE_BUG_RETURNS_WITHOUT_END,       /* handing back is never too much */
-    CORE_BUG_DRAIN_BLAMED,              /* good-bye costs attempts */
+    CORE_BUG_RETURN_BLAMED,             /* RETURN costs an attempt */
+    CORE_BUG_RETURNS_WITHOUT_END,       /* any number of RETURNs is without blame */
+    CORE_BUG_DRAIN_BLAMED,              /* BYE costs attempts */
     CORE_BUG_DEATH_UNBLAMED,            /* a worker's death costs nothing */
     CORE_BUG_EXPIRY_UNBLAMED,           /* an expired lease costs nothing */
     CORE_BUG_EXPIRY_AT_FIRST_NODE,      /* leases that expire are counted at the first node */
@@ -28,14 +28,14 @@ enum core_bug {
     CORE_BUG_BLAMED_TWICE,              /* one loss blames a subunit twice */
     CORE_BUG_CONNECTION_BLAMED,         /* a lost connection is a failure */
     CORE_BUG_LOST_LEASES_STAY,          /* leases that did not reach their worker stay its own */
-    CORE_BUG_OLD_PEER_STAYS,            /* who comes back keeps its old connection, too */
+    CORE_BUG_OLD_PEER_STAYS,            /* a worker that reconnects keeps its old connection, too */
     CORE_BUG_SHUTDOWN_BLAMES_LOST,      /* shutdown blames what lost workers hold */
     CORE_BUG_SHUTDOWN_GRANTS,           /* leases are granted during shutdown */
     CORE_BUG_DRAINED_WITH_LEASES,       /* drained with leases outstanding */
     CORE_BUG_DRAINED_WITH_COMMITS,      /* drained with commits outstanding */
     CORE_BUG_STOP_BLAMED,               /* a broker that was stopped lets leases expire */
-    CORE_BUG_ISOLATION_IN_COMPANY,      /* a death in company counts as isolation */
-    CORE_BUG_NEVER_EXCLUSIVE,           /* what failed once runs in company */
+    CORE_BUG_ISOLATION_IN_COMPANY,      /* a death with several leases counts as isolation */
+    CORE_BUG_NEVER_EXCLUSIVE,           /* a subunit that failed shares its worker */
     CORE_BUG_EXCLUSIVE_IN_NAME,         /* others join an exclusive lease */
     CORE_BUG_WINDOW_ITEMS_IGNORED,      /* a worker gets more items than its window */
     CORE_BUG_WINDOW_BYTES_IGNORED,      /* a worker gets more bytes than its window */
@@ -45,7 +45,7 @@ enum core_bug {
     CORE_BUG_DRAINING_GETS_WORK,        /* a worker that drains gets work */
     CORE_BUG_SILENT_GETS_WORK,          /* a silent worker gets work */
     CORE_BUG_SILENT_STAYS,              /* a silent worker is never forgotten */
-    CORE_BUG_FINGERPRINT_AT_FIRST_NODE, /* fingerprints count at first nodes alone */
+    CORE_BUG_FINGERPRINT_AT_FIRST_NODE, /* fingerprints count at first nodes only */
     CORE_BUG_IDLE_REFUSED,              /* a worker that no job wants is refused */
     CORE_BUG_IDLE_TIMES_OUT,            /* heartbeats of a worker that no job wants do not count */
     CORE_BUG_WORKERS_WITHOUT_LIMIT,     /* any number of workers is welcome */
@@ -84,11 +84,11 @@ enum core_bug {
     CORE_BUG_NEVER_PAUSE,               /* failures surge and nothing happens */
     CORE_BUG_FORGET_PUT_BACK,           /* what a surge puts back is forgotten */
     CORE_BUG_REDO_ALL,                  /* all of a unit is done again */
-    CORE_BUG_NEVER_BENCH,               /* who fails everything is not slowed */
-    CORE_BUG_BLAME_ALWAYS,              /* who fails everything is believed */
+    CORE_BUG_NEVER_BENCH,               /* a worker that fails everything is not slowed */
+    CORE_BUG_BLAME_ALWAYS,              /* units are blamed by a worker that fails everything */
     CORE_BUG_SAME_WORKER_AGAIN,         /* what failed goes to the same worker again */
     CORE_BUG_NEVER_STALL,               /* a lease may last for ever */
-    CORE_BUG_CUT_OFF_COMES_BACK,        /* who is cut off is welcome again */
+    CORE_BUG_CUT_OFF_COMES_BACK,        /* a worker that was cut off may come back */
     CORE_N_BUGS
 };
 

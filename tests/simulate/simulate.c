@@ -1,9 +1,8 @@
-/* The broker's core in a world of faults. Every seed is one world; the same seed is the same world everywhere.
+/* Runs the broker's core in simulated worlds full of faults. A seed gives the same world everywhere.
  *
  *     simulate [--seeds N] [--first S] [--verbose]
  *
- * Fails when a seed fails, when a fault was never injected in 100 seeds or more, or when a planted bug goes unnoticed.
- */
+ * Fails if a seed fails, if 100 seeds or more never inject some fault, or if a planted bug goes unnoticed. */
 #include "tests/simulate/world.h"
 
 #include <signal.h>
@@ -24,14 +23,14 @@ static const char *const fault_names[N_FAULTS] = {
     [FAULT_WORKER_STUCK] = "worker stuck, heartbeats",
     [FAULT_WORKER_SLOW] = "slow worker",
     [FAULT_WORKER_DRAIN] = "worker drains",
-    [FAULT_WORKER_RETURN] = "lease handed back",
+    [FAULT_WORKER_RETURN] = "lease returned",
     [FAULT_WORKER_RECONNECT] = "worker reconnects",
-    [FAULT_WORKER_LOST] = "its connection is missed",
+    [FAULT_WORKER_LOST] = "its connection is lost",
     [FAULT_VISITOR] = "visitor",
     [FAULT_FOREIGN_LEASE] = "peer speaks of others' leases",
     [FAULT_WORKER_FAILURE] = "transient failure",
     [FAULT_WORKER_BAD_ROWS] = "result of wrong length",
-    [FAULT_WORKER_LIAR] = "worker does all wrong",
+    [FAULT_WORKER_LIAR] = "worker fails everything",
     [FAULT_TENSOR_REFUSED] = "tensor is refused",
     [FAULT_WORKER_STALLED] = "worker is cut off",
     [FAULT_WORKER_WRONG_MODEL] = "worker of another model",
@@ -43,7 +42,7 @@ static const char *const fault_names[N_FAULTS] = {
     [FAULT_BROKER_CRASH] = "broker crash",
     [FAULT_BROKER_SHUTDOWN] = "broker shutdown",
     [FAULT_BROKER_STOPPED] = "broker stopped, goes on",
-    [FAULT_NONSENSE] = "job events without sense",
+    [FAULT_NONSENSE] = "invalid job events",
     [FAULT_COMMIT_CUT] = "crash before a transaction",
     [FAULT_ANSWER_CUT] = "crash before its answer",
     [FAULT_DISK_FULL] = "disk full",
@@ -57,7 +56,7 @@ static const char *const fault_names[N_FAULTS] = {
     [FAULT_IDLE_WORKER] = "idle worker gets work later",
     [FAULT_SOURCE_GONE] = "source gone for a while",
     [FAULT_SURGE] = "failures surge",
-    [FAULT_ITEMS_AGAIN] = "items to be done again",
+    [FAULT_ITEMS_AGAIN] = "items to do again",
 };
 
 static const char *const bug_names[CORE_N_BUGS] = {
@@ -70,9 +69,9 @@ static const char *const bug_names[CORE_N_BUGS] = {
     [CORE_BUG_SHORT_RESULT_TAKEN] = "a result of the wrong length is taken",
     [CORE_BUG_BAD_RESULT_UNBLAMED] = "a result of the wrong length is no failure",
     [CORE_BUG_FAILURE_UNBLAMED] = "a FAILURE is no failure",
-    [CORE_BUG_RETURN_BLAMED] = "handing back costs an attempt",
-    [CORE_BUG_RETURNS_WITHOUT_END] = "handing back is never too much",
-    [CORE_BUG_DRAIN_BLAMED] = "good-bye costs attempts",
+    [CORE_BUG_RETURN_BLAMED] = "RETURN costs an attempt",
+    [CORE_BUG_RETURNS_WITHOUT_END] = "any number of RETURNs is without blame",
+    [CORE_BUG_DRAIN_BLAMED] = "BYE costs attempts",
     [CORE_BUG_DEATH_UNBLAMED] = "a worker's death costs nothing",
     [CORE_BUG_EXPIRY_UNBLAMED] = "an expired lease costs nothing",
     [CORE_BUG_EXPIRY_AT_FIRST_NODE] = "leases that expire are counted at the first node",
@@ -83,14 +82,14 @@ static const char *const bug_names[CORE_N_BUGS] = {
     [CORE_BUG_BLAMED_TWICE] = "one loss blames a subunit twice",
     [CORE_BUG_CONNECTION_BLAMED] = "a lost connection is a failure",
     [CORE_BUG_LOST_LEASES_STAY] = "leases that did not reach their worker stay its own",
-    [CORE_BUG_OLD_PEER_STAYS] = "who comes back keeps its old connection, too",
+    [CORE_BUG_OLD_PEER_STAYS] = "a worker that reconnects keeps its old connection, too",
     [CORE_BUG_SHUTDOWN_BLAMES_LOST] = "shutdown blames what lost workers hold",
     [CORE_BUG_SHUTDOWN_GRANTS] = "leases are granted during shutdown",
     [CORE_BUG_DRAINED_WITH_LEASES] = "drained with leases outstanding",
     [CORE_BUG_DRAINED_WITH_COMMITS] = "drained with commits outstanding",
     [CORE_BUG_STOP_BLAMED] = "a broker that was stopped lets leases expire",
-    [CORE_BUG_ISOLATION_IN_COMPANY] = "a death in company counts as isolation",
-    [CORE_BUG_NEVER_EXCLUSIVE] = "what failed once runs in company",
+    [CORE_BUG_ISOLATION_IN_COMPANY] = "a death with several leases counts as isolation",
+    [CORE_BUG_NEVER_EXCLUSIVE] = "a subunit that failed shares its worker",
     [CORE_BUG_EXCLUSIVE_IN_NAME] = "others join an exclusive lease",
     [CORE_BUG_WINDOW_ITEMS_IGNORED] = "a worker gets more items than its window",
     [CORE_BUG_WINDOW_BYTES_IGNORED] = "a worker gets more bytes than its window",
@@ -100,7 +99,7 @@ static const char *const bug_names[CORE_N_BUGS] = {
     [CORE_BUG_DRAINING_GETS_WORK] = "a worker that drains gets work",
     [CORE_BUG_SILENT_GETS_WORK] = "a silent worker gets work",
     [CORE_BUG_SILENT_STAYS] = "a silent worker is never forgotten",
-    [CORE_BUG_FINGERPRINT_AT_FIRST_NODE] = "fingerprints count at first nodes alone",
+    [CORE_BUG_FINGERPRINT_AT_FIRST_NODE] = "fingerprints count at first nodes only",
     [CORE_BUG_IDLE_REFUSED] = "a worker that no job wants is refused",
     [CORE_BUG_IDLE_TIMES_OUT] = "heartbeats of a worker that no job wants do not count",
     [CORE_BUG_WORKERS_WITHOUT_LIMIT] = "any number of workers is welcome",
@@ -139,9 +138,9 @@ static const char *const bug_names[CORE_N_BUGS] = {
     [CORE_BUG_NEVER_PAUSE] = "failures surge and nothing happens",
     [CORE_BUG_FORGET_PUT_BACK] = "what a surge puts back is forgotten",
     [CORE_BUG_NEVER_STALL] = "a lease may last for ever",
-    [CORE_BUG_CUT_OFF_COMES_BACK] = "who is cut off is welcome again",
-    [CORE_BUG_NEVER_BENCH] = "who fails everything is not slowed",
-    [CORE_BUG_BLAME_ALWAYS] = "who fails everything is believed",
+    [CORE_BUG_CUT_OFF_COMES_BACK] = "a worker that was cut off may come back",
+    [CORE_BUG_NEVER_BENCH] = "a worker that fails everything is not slowed",
+    [CORE_BUG_BLAME_ALWAYS] = "units are blamed by a worker that fails everything",
     [CORE_BUG_SAME_WORKER_AGAIN] = "what failed goes to the same worker again",
     [CORE_BUG_REDO_ALL] = "all of a unit is done again",
 };
@@ -159,7 +158,7 @@ static void say_seed(int sig)
     raise(sig);
 }
 
-/* Print the table; the number of faults that never happened. */
+/* Print the table of faults. Returns how many kinds never happened. */
 static uint32_t print_tally(const struct tally *t)
 {
     uint32_t never = 0;
@@ -175,8 +174,8 @@ static uint32_t print_tally(const struct tally *t)
         printf("  %-26s", class_names[c]);
         for (uint32_t f = 0; f < N_NET_FAULTS; f++) {
             printf(" %10llu", (unsigned long long)t->net[c][f]);
-            never +=
-                t->net[c][f] == 0 && !(c == MSG_BYE && f == NET_REORDERED); /* BYE is the last, nothing overtakes */
+            never += t->net[c][f] == 0 &&
+                     !(c == MSG_BYE && f == NET_REORDERED); /* BYE is the last message: none overtakes it */
         }
         putchar('\n');
     }
@@ -188,7 +187,7 @@ static uint32_t print_tally(const struct tally *t)
     return never;
 }
 
-/* The first seed that notices the bug, 0: none. Each world runs in a process of its own, since it may well abort. */
+/* The first seed that notices the bug; 0: none. Each world runs in its own process, since it may abort. */
 static uint64_t find_planted(enum core_bug bug, uint64_t first, bool verbose)
 {
     for (uint64_t seed = first; seed < first + PLANTED_SEEDS; seed++) {
@@ -214,7 +213,7 @@ static uint64_t find_planted(enum core_bug bug, uint64_t first, bool verbose)
     return 0;
 }
 
-/* How many planted bugs went unnoticed. That these seeds find nothing where there is none has been seen before. */
+/* How many planted bugs went unnoticed. The same seeds have just passed without a planted bug. */
 static uint32_t hunt_planted(uint64_t first, bool verbose)
 {
     uint32_t n_missed = 0;

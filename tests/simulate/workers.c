@@ -169,9 +169,9 @@ static struct message *hello_new(struct world *w, struct sim_worker *k)
         if (k->held[i]->arrived && !k->held[i]->sent && m->n_leases < MAX_HELD - 1)
             m->leases[m->n_leases++] = k->held[i]->lease;
     if (w->wild && w->epoch > 1 && world_chance(w, 30))
-        m->epoch = w->epoch - 1;                  /* it means others */
-    if (w->ledger.leases && world_chance(w, 100)) /* perhaps not its own */
-        m->leases[m->n_leases++] = w->ledger.leases->id;
+        m->epoch = w->epoch - 1; /* it means others */
+    if (w->ledger.leases && w->ledger.leases->worker->nonce != k->nonce && world_chance(w, 100))
+        m->leases[m->n_leases++] = w->ledger.leases->id; /* of another worker */
     return m;
 }
 
