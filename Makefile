@@ -247,9 +247,9 @@ test-gpu: $(GPU_TESTS) $(CUDA_SO) ## the CUDA operators' tests on a GPU, which i
 simulate: $(SIMULATE) ## the broker's core in a world of faults: 300 seeds, and each of the bugs of core_bugs.h planted
 	$(Q)$(SIMULATE) --seeds 300
 
-# In the place of the CUDA operators, for end-to-end tests of what the daemons do with a device that works behind the host.
-LATE_SO := $(O)/tests/e2e/liblate.so
-$(LATE_SO): $(patsubst %.c,$(O)/pic/%.o,base/dtype.c base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/late_ops.c tests/unit/late_calls.c tests/e2e/late_device.c tensor/cuda/abi.c)
+# Replaces the CUDA operators in end-to-end tests: a fake asynchronous device.
+FAKE_ASYNC_SO := $(O)/tests/e2e/libfake_async.so
+$(FAKE_ASYNC_SO): $(patsubst %.c,$(O)/pic/%.o,base/dtype.c base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c $(TENSOR_CPU) tests/unit/fake_async_ops.c tests/unit/fake_async_calls.c tests/e2e/fake_async_device.c tensor/cuda/abi.c)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 
@@ -259,7 +259,7 @@ $(PRELOADS): $(O)/tests/e2e/lib%.so: $(O)/pic/tests/e2e/%.o
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -o $@ $< -ldl
 
-test-e2e: build python-proto $(LATE_SO) $(PRELOADS) $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
+test-e2e: build python-proto $(FAKE_ASYNC_SO) $(PRELOADS) $(if $(filter 1,$(CUDA)),$(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))) ## the real daemons, with kill -9, bad pictures and clients nobody here wrote (T=name picks some)
 	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \
 	    sh -c '"$$@" && { [ -n "$(T)" ] || sh tests/levels.sh "$$@" -m every_level; }' e2e \
 	    $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_TESTS) $(if $(T),-k '$(T)')

@@ -407,7 +407,7 @@ static int run_batches(struct encoder_worker *w, struct err *err)
 
     if (n < 0)
         return n;
-    if (w->n_batches == MAX_BATCHES || (w->n_batches > 0 && (n == 0 || !worker_is_behind(&w->common))))
+    if (w->n_batches == MAX_BATCHES || (w->n_batches > 0 && (n == 0 || !worker_is_async(&w->common))))
         return land_batch(w, err);
     return 0;
 }

@@ -394,7 +394,7 @@ static int step(struct llm_worker *w, struct err *err)
     int64_t start = clock_mono_ns();
     int n = generate_step_begin(w->generate), rc = 0;
 
-    if (n > 0 && worker_is_behind(&w->common))
+    if (n > 0 && worker_is_async(&w->common))
         rc = prepare_next(w, err);
     if (rc < 0)
         return rc;
@@ -404,7 +404,7 @@ static int step(struct llm_worker *w, struct err *err)
         return worker_failed(&w->common, n, "the language model failed", err);
     worker_session_progress(w->common.session);
     share_time(w, clock_mono_ns() - start);
-    if (n == 0 || !worker_is_behind(&w->common))
+    if (n == 0 || !worker_is_async(&w->common))
         collect(w);
     return 0;
 }

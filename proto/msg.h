@@ -8,7 +8,7 @@
  *         A msg from msg_unpack owns `memory` (lease ids, inline tensor bytes): msg_release. A msg that you fill in
  *         yourself borrows what its pointers point to; msg_release of it is harmless.
  * Errors: -EBADMSG for bytes that are no message of ours, -EMSGSIZE past a limit, -ENOMEM, -EPROTONOSUPPORT for another
- *         version, -EOPNOTSUPP for a tensor place that is not built; err names the field. ret is untouched on failure.
+ *         version, -EOPNOTSUPP for a tensor transport that is not built; err names the field. ret is untouched on failure.
  *
  * Both directions apply the same checks, so what packs also unpacks. */
 #ifndef BLIPLINE_PROTO_MSG_H
@@ -75,7 +75,7 @@ enum msg_type {
 };
 
 /* The numbers of the enums below are those of wire.proto. 0 is "not said". */
-enum msg_place { MSG_PLACE_INLINE = 1, MSG_PLACE_FRAME };
+enum msg_transport { MSG_TRANSPORT_INLINE = 1, MSG_TRANSPORT_FRAME };
 /* What a Q-Former node has to give. Bits. */
 enum msg_task {
     MSG_TASK_PROJECT = 1,
@@ -116,7 +116,7 @@ struct msg_tensor {
     enum dtype dtype;
     uint32_t n_dims;
     uint32_t shape[MSG_MAX_DIMS]; /* shape[0] may be 0, the others may not */
-    enum msg_place place;
+    enum msg_transport transport;
     uint64_t xxh3;              /* over all bytes in order; set by the sender, verified by the consumer */
     uint32_t n_frames;          /* FRAME */
     const uint8_t *inline_data; /* INLINE; exactly the bytes that the shape says */

@@ -55,13 +55,13 @@ static int check_tensor(const struct msg_tensor *t, struct err *err)
     if (item_bytes > MSG_MAX_TENSOR_FRAME_BYTES)
         return err_set(err, -EMSGSIZE, "tensor: %llu bytes an item, the limit is 8 MiB",
                        (unsigned long long)item_bytes);
-    if (t->place == MSG_PLACE_FRAME)
+    if (t->transport == MSG_TRANSPORT_FRAME)
         return check_frames(t, bytes, err);
-    if (t->place != MSG_PLACE_INLINE)
-        return err_set(err, -EOPNOTSUPP, "tensor: place %s is not built",
-                       (int)t->place == 3   ? "SHM"
-                       : (int)t->place == 4 ? "PEER"
-                                            : "UNSPECIFIED");
+    if (t->transport != MSG_TRANSPORT_INLINE)
+        return err_set(err, -EOPNOTSUPP, "tensor: transport %s is not built",
+                       (int)t->transport == 3   ? "SHM"
+                       : (int)t->transport == 4 ? "PEER"
+                                                : "UNSPECIFIED");
     if (t->n_frames || t->inline_bytes > MSG_MAX_INLINE_BYTES || t->inline_bytes != bytes)
         return err_set(err, -EBADMSG, "tensor: %u bytes inside, the shape says %llu", t->inline_bytes,
                        (unsigned long long)bytes);

@@ -94,7 +94,7 @@ static void tensors_to_pb(const struct msg *m, struct parts *p)
         to->dtype = (Blipline__DType)from->dtype;
         to->n_shape = from->n_dims;
         to->shape = (uint32_t *)from->shape;
-        to->place = (Blipline__Place)from->place;
+        to->transport = (Blipline__Transport)from->transport;
         to->xxh3 = from->xxh3;
         to->n_frames = from->n_frames;
         to->inline_data = bytes_to_pb(from->inline_data, from->inline_bytes);

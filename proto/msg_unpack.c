@@ -350,7 +350,7 @@ static int tensor_from_pb(const Blipline__Tensor *from, struct msg_tensor *to, s
     to->n_dims = (uint32_t)from->n_shape;
     for (size_t i = 0; i < from->n_shape; i++)
         to->shape[i] = from->shape[i];
-    to->place = (enum msg_place)from->place;
+    to->transport = (enum msg_transport)from->transport;
     to->xxh3 = from->xxh3;
     to->n_frames = from->n_frames;
     to->inline_data = from->inline_data.data; /* in the budget as yet */

@@ -41,7 +41,7 @@ struct qformer_worker {
     struct tokenizer *tokenizer; /* NULL: device null, or a checkpoint that reads no text */
     uint32_t n_tokens;           /* P of what comes in */
     struct qformer_shape shape;
-    struct group held; /* on a device that works behind the host: the one before, still on its way */
+    struct group held; /* asynchronous device: the group before, its results still on their way */
     int64_t landed_ns; /* when the last group was there */
 };
 
@@ -433,7 +433,7 @@ static int group_run(struct qformer_worker *w, struct group *g, struct err *err)
     }
     if (rc == 0 && w->held.n)
         rc = group_finish(w, &w->held, err);
-    if (rc == 0 && g->n && !worker_is_behind(&w->common))
+    if (rc == 0 && g->n && !worker_is_async(&w->common))
         return group_finish(w, g, err);
     if (rc < 0)
         group_release(w, g);

@@ -385,7 +385,7 @@ static int receive_tensor(struct receiving *r, struct wire_message *m, uint32_t 
             return err_set(err, -EBADMSG, "tensor %u: frame %u is not cut between items", i, k);
         bytes += zmq_msg_size(&t->frames[k]);
     }
-    if (t->desc.place == MSG_PLACE_FRAME && bytes != t->size_bytes)
+    if (t->desc.transport == MSG_TRANSPORT_FRAME && bytes != t->size_bytes)
         return err_set(err, -EBADMSG, "tensor %u of %llu bytes, its shape says %llu", i, (unsigned long long)bytes,
                        (unsigned long long)t->size_bytes);
     m->size_bytes += t->size_bytes;

@@ -158,7 +158,7 @@ static int new_in_frames(const struct msg_tensor *desc, const void *data, size_t
 int wire_tensor_new(enum dtype dtype, const uint32_t *shape, uint32_t n_dims, const void *data,
                     void (*release)(void *arg), void *arg, struct wire_tensor **ret, struct err *err)
 {
-    struct msg_tensor desc = {.dtype = dtype, .n_dims = n_dims, .place = MSG_PLACE_INLINE};
+    struct msg_tensor desc = {.dtype = dtype, .n_dims = n_dims, .transport = MSG_TRANSPORT_INLINE};
     uint64_t bytes, item_bytes, frame_items;
 
     if (n_dims == 0 || n_dims > MSG_MAX_DIMS || dtype_size_bytes(dtype) == 0)
@@ -179,7 +179,7 @@ int wire_tensor_new(enum dtype dtype, const uint32_t *shape, uint32_t n_dims, co
         return 0;
     }
     frame_items = MSG_MAX_TENSOR_FRAME_BYTES / item_bytes;
-    desc.place = MSG_PLACE_FRAME;
+    desc.transport = MSG_TRANSPORT_FRAME;
     desc.n_frames = (uint32_t)((shape[0] + frame_items - 1) / frame_items);
     if (desc.n_frames > MSG_MAX_TENSOR_FRAMES)
         return err_set(err, -EMSGSIZE, "tensor of %u frames, the limit is %d", desc.n_frames, MSG_MAX_TENSOR_FRAMES);
@@ -200,12 +200,12 @@ uint64_t wire_tensor_size_bytes(const struct wire_tensor *t)
 
 uint32_t wire_tensor_n_frames(const struct wire_tensor *t)
 {
-    return t->desc.place == MSG_PLACE_INLINE ? 1 : t->n_frames;
+    return t->desc.transport == MSG_TRANSPORT_INLINE ? 1 : t->n_frames;
 }
 
 const uint8_t *wire_tensor_frame(const struct wire_tensor *t, uint32_t i, size_t *ret_bytes)
 {
-    if (t->desc.place == MSG_PLACE_INLINE) {
+    if (t->desc.transport == MSG_TRANSPORT_INLINE) {
         *ret_bytes = t->desc.inline_bytes;
         return t->inline_copy;
     }

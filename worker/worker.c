@@ -50,7 +50,7 @@ bool worker_is_null(const struct worker *w)
     return strcmp(w->conf->device, "null") == 0;
 }
 
-bool worker_is_behind(const struct worker *w)
+bool worker_is_async(const struct worker *w)
 {
     return w->ops && w->ops->f->memory; /* it has memory of its own */
 }

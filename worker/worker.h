@@ -124,9 +124,9 @@ uint32_t worker_window_items(const struct worker *w);
 /* device = null: the daemon gives right shapes without arithmetic and needs no checkpoint. */
 bool worker_is_null(const struct worker *w);
 
-/* Does the device go on behind the host? Then the next batch is to be handed over before the last one's results are
- * waited for; otherwise waiting for more would only delay what is there. */
-bool worker_is_behind(const struct worker *w);
+/* True if the device is asynchronous. Then hand over the next batch before you wait for the results of the last one;
+ * on a synchronous device that would only delay those results. */
+bool worker_is_async(const struct worker *w);
 
 /* What the keys about the device say; borrows from conf. -EINVAL names the key. */
 int worker_device(const struct worker_conf *conf, struct device_conf *ret, struct err *err) CHECK_RESULT;

@@ -174,7 +174,7 @@ class GraphWorker:
         """One array [items, WIDTH] for each tensor, rows picked as the selections say."""
         at, arrays = 1 + envelope.n_row_frames, []
         for n, tensor in enumerate(envelope.tensors):
-            data = tensor.inline_data if tensor.place == wire_pb2.PLACE_INLINE else b"".join(frames[at:at + tensor.n_frames])
+            data = tensor.inline_data if tensor.transport == wire_pb2.TRANSPORT_INLINE else b"".join(frames[at:at + tensor.n_frames])
             at += tensor.n_frames
             array = np.frombuffer(data, "<f4").reshape(tensor.shape)
             for s in envelope.work.selections:
@@ -230,9 +230,9 @@ class GraphWorker:
         frames = []
         if out is not None and len(out):
             data = np.repeat(np.asarray(out, "<f4")[:, None], WIDTH, 1).tobytes()
-            place = dict(place=wire_pb2.PLACE_FRAME, n_frames=1) if len(data) > 4096 else dict(place=wire_pb2.PLACE_INLINE, inline_data=data)
-            envelope.tensors.add(dtype=wire_pb2.DTYPE_F32, shape=[len(out), WIDTH], xxh3=0, **place)  # nobody here verifies the hash
-            frames = [data] if "n_frames" in place else []
+            carried = dict(transport=wire_pb2.TRANSPORT_FRAME, n_frames=1) if len(data) > 4096 else dict(transport=wire_pb2.TRANSPORT_INLINE, inline_data=data)
+            envelope.tensors.add(dtype=wire_pb2.DTYPE_F32, shape=[len(out), WIDTH], xxh3=0, **carried)  # nobody here verifies the hash
+            frames = [data] if "n_frames" in carried else []
         self.socket.send_multipart([envelope.SerializeToString(), b"".join(delimited(r) for r in records), *frames])
 
 

@@ -75,7 +75,7 @@ def corrupt(self, socket_, envelope, frames):
     """Features whose bytes do not match their checksum."""
     items = [row.item for row in item_rows(envelope, frames)]
     answer = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(items), result=wire_pb2.Result(lease=envelope.work.lease))
-    answer.tensors.add(dtype=wire_pb2.DTYPE_F32, shape=[len(items), 257, 192], place=wire_pb2.PLACE_FRAME, n_frames=1, xxh3=1234)
+    answer.tensors.add(dtype=wire_pb2.DTYPE_F32, shape=[len(items), 257, 192], transport=wire_pb2.TRANSPORT_FRAME, n_frames=1, xxh3=1234)
     socket_.send_multipart([answer.SerializeToString(), b"".join(delimited(store_pb2.Record(item=i)) for i in items), b"\0" * (len(items) * 257 * 192 * 4)])
 
 

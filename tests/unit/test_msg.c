@@ -60,13 +60,13 @@ static void fill_tensors(struct msg *m, uint32_t n_items)
     m->tensors[0] = (struct msg_tensor){.dtype = DTYPE_F32,
                                         .n_dims = 3,
                                         .shape = {n_items, 257, 1408},
-                                        .place = MSG_PLACE_FRAME,
+                                        .transport = MSG_TRANSPORT_FRAME,
                                         .xxh3 = 0xdeadbeefcafef00dULL,
                                         .n_frames = n_items};
     m->tensors[1] = (struct msg_tensor){.dtype = DTYPE_U8,
                                         .n_dims = 2,
                                         .shape = {n_items, 2},
-                                        .place = MSG_PLACE_INLINE,
+                                        .transport = MSG_TRANSPORT_INLINE,
                                         .xxh3 = 1,
                                         .inline_data = some_bytes,
                                         .inline_bytes = 2 * n_items};
@@ -509,8 +509,8 @@ SPOIL(item_too_big, m->tensors[0].shape[2] = 1408 * 8)
 SPOIL(few_frames, m->tensors[0].n_frames = 1)
 SPOIL(many_frames, m->tensors[0].n_frames = 32)
 SPOIL(no_dims, m->tensors[0].n_dims = 0)
-SPOIL(place_shm, m->tensors[0].place = (enum msg_place)3)
-SPOIL(place_peer, m->tensors[0].place = (enum msg_place)4)
+SPOIL(transport_shm, m->tensors[0].transport = (enum msg_transport)3)
+SPOIL(transport_peer, m->tensors[0].transport = (enum msg_transport)4)
 SPOIL(inline_length, m->tensors[1].inline_bytes = 59)
 SPOIL(rows_of_tensor, m->work.n_selections = 0)
 SPOIL(too_many_rows, m->n_rows = 33)
@@ -570,8 +570,8 @@ static const struct bad_case bad_cases[] = {
     {"frames", MSG_WORK, few_frames},
     {"frames", MSG_WORK, many_frames},
     {"dimensions", MSG_WORK, no_dims},
-    {"SHM", MSG_WORK, place_shm},
-    {"PEER", MSG_WORK, place_peer},
+    {"SHM", MSG_WORK, transport_shm},
+    {"PEER", MSG_WORK, transport_peer},
     {"inside", MSG_WORK, inline_length},
     {"rows", MSG_WORK, rows_of_tensor},
     {"rows", MSG_WORK, too_many_rows},

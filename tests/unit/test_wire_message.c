@@ -204,7 +204,7 @@ static void test_wire_message_small_tensor_travels_inside(void **state)
     atomic_store(&n_released, 0);
     t = tensor_of(4, 256, &data); /* exactly 4096 bytes */
     assert_int_equal(atomic_load(&n_released), 1);
-    assert_int_equal(wire_tensor_desc(t)->place, MSG_PLACE_INLINE);
+    assert_int_equal(wire_tensor_desc(t)->transport, MSG_TRANSPORT_INLINE);
     assert_int_equal(wire_message_add_tensor(m, t), 0);
     wire_tensor_free(t);
     assert_int_equal(wire_message_send(p->a, NULL, m, NULL), 0);
@@ -216,7 +216,7 @@ static void test_wire_message_small_tensor_travels_inside(void **state)
     assert_true(back[1023] == 1023.0F);
     wire_tensor_free(t);
     t = tensor_of(4, 257, &data);
-    assert_int_equal(wire_tensor_desc(t)->place, MSG_PLACE_FRAME);
+    assert_int_equal(wire_tensor_desc(t)->transport, MSG_TRANSPORT_FRAME);
     wire_tensor_free(t);
 }
 
@@ -286,7 +286,7 @@ static void send_raw(struct pair *p, uint32_t n_frames, const size_t *frame_byte
     m.n_row_frames = 1;
     m.n_tensors = 1;
     m.tensors[0] = (struct msg_tensor){
-        .dtype = DTYPE_F32, .n_dims = 2, .shape = {4, 1000}, .place = MSG_PLACE_FRAME, .n_frames = n_frames};
+        .dtype = DTYPE_F32, .n_dims = 2, .shape = {4, 1000}, .transport = MSG_TRANSPORT_FRAME, .n_frames = n_frames};
     buf_init(&envelope, 0);
     buf_init(&rows, 0);
     assert_int_equal(msg_pack(&m, &envelope, NULL), 0);

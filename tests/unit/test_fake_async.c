@@ -1,10 +1,10 @@
-/* The graphs on operators that work behind the host (tests/unit/late_ops.h): what they give is what the same operators give
- * without, they keep to the contract of tensor/ops.h, and they take what memory there is. */
+/* The models on a fake asynchronous device (tests/unit/fake_async_ops.h): they give the same results as on the operators
+ * below it, keep to the contract of tensor/ops.h, and size their memory by what the device reports. */
 #include "llm_worker/generate.h"
 #include "llm_worker/lm.h"
 #include "tests/unit/captioner.h"
 #include "tests/unit/fixture.h"
-#include "tests/unit/late_ops.h"
+#include "tests/unit/fake_async_ops.h"
 #include "tests/unit/lm_rig.h"
 
 #include <errno.h>
@@ -58,11 +58,11 @@ static void run_vit(struct ops *o, struct vit *v, size_t trunk_len, const uint8_
     assert_int_equal(o->f->download_wait(o, before), 0);
 }
 
-static void test_late_encoder_overlaps_batches(void **state)
+static void test_fake_async_encoder_overlaps_batches(void **state)
 {
     enum { N_FEATURES = 12, N_PICTURES = 9 };
-    struct ops *o[3] = {plain_new(), late_ops_new(plain_new()), late_ops_new(plain_new())};
-    uint64_t seed = fixture_seed("late_encoder");
+    struct ops *o[3] = {plain_new(), fake_async_ops_new(plain_new()), fake_async_ops_new(plain_new())};
+    uint64_t seed = fixture_seed("async_encoder");
     struct checkpoint *c = NULL;
     float *got[3];
     uint8_t *rgb = NULL;
@@ -71,7 +71,7 @@ static void test_late_encoder_overlaps_batches(void **state)
 
     (void)state;
     LM_RIG_OK(checkpoint_open(OPT_A, &c, &err), err);
-    late_ops_refuse_recordings(o[2]);
+    fake_async_ops_refuse_recordings(o[2]);
     for (int k = 0; k < 3; k++) {
         struct vit *v = NULL;
 
@@ -89,9 +89,9 @@ static void test_late_encoder_overlaps_batches(void **state)
     }
     for (int k = 1; k < 3; k++)
         assert_memory_equal(got[0], got[k], N_FEATURES * trunk_len * sizeof(float));
-    assert_int_equal(late_ops_n_keys(o[1]), 3);
-    assert_int_equal(late_ops_n_replays(o[1]), 3);
-    assert_int_equal(late_ops_most_downloads(o[1]), 2);
+    assert_int_equal(fake_async_ops_n_keys(o[1]), 3);
+    assert_int_equal(fake_async_ops_n_replays(o[1]), 3);
+    assert_int_equal(fake_async_ops_most_downloads(o[1]), 2);
     for (int k = 0; k < 3; k++) {
         free(got[k]);
         ops_free(o[k]);
@@ -103,10 +103,10 @@ static void test_late_encoder_overlaps_batches(void **state)
 /* -- Q-Former -- */
 
 /* Trunks filled into the operators' memory give what trunks handed over as f32 give. */
-static void test_late_qformer_takes_what_is_filled_in(void **state)
+static void test_fake_async_qformer_takes_what_is_filled_in(void **state)
 {
-    struct ops *o[2] = {plain_new(), late_ops_new(plain_new())};
-    uint64_t seed = fixture_seed("late_qformer");
+    struct ops *o[2] = {plain_new(), fake_async_ops_new(plain_new())};
+    uint64_t seed = fixture_seed("async_qformer");
     struct checkpoint *c = NULL;
     struct qformer *q[2];
     struct err err = {""};
@@ -139,14 +139,14 @@ static void test_late_qformer_takes_what_is_filled_in(void **state)
                                                       .projected_ticket = &tickets[k]}),
                 0);
         }
-        assert_int_equal(late_ops_n_downloads(o[1]), 2);
+        assert_int_equal(fake_async_ops_n_downloads(o[1]), 2);
         assert_int_equal(o[1]->f->download_wait(o[1], tickets[0]), 0);
         assert_memory_equal(got, want, bytes);
         assert_true(isnan(got[MAX_IMAGES * projected_len])); /* not yet */
         assert_int_equal(o[1]->f->download_wait(o[1], tickets[1]), 0);
         assert_memory_equal(got + MAX_IMAGES * projected_len, want, bytes);
     }
-    assert_int_equal(late_ops_n_keys(o[1]), MAX_IMAGES);
+    assert_int_equal(fake_async_ops_n_keys(o[1]), MAX_IMAGES);
     free(trunk);
     free(want);
     free(got);
@@ -158,12 +158,12 @@ static void test_late_qformer_takes_what_is_filled_in(void **state)
 }
 
 /* The passes of a checkpoint with text: queries, texts and pairs, twice. */
-static void test_late_qformer_scores_texts(void **state)
+static void test_fake_async_qformer_scores_texts(void **state)
 {
     static const int32_t ids[] = {101, 7, 8, 102, 101, 9, 102}, start[] = {0, 4, 7}, image[] = {0, 1};
     const struct qformer_texts texts = {.n = 2, .ids = ids, .start = start};
-    struct ops *o[2] = {plain_new(), late_ops_new(plain_new())};
-    uint64_t seed = fixture_seed("late_texts");
+    struct ops *o[2] = {plain_new(), fake_async_ops_new(plain_new())};
+    uint64_t seed = fixture_seed("async_texts");
     struct checkpoint *c = NULL;
     struct err err = {""};
     float *itc[2], *embeds[2], logits[2][4], *trunk = NULL;
@@ -171,7 +171,7 @@ static void test_late_qformer_scores_texts(void **state)
 
     (void)state;
     LM_RIG_OK(checkpoint_open(ITM_C, &c, &err), err);
-    late_ops_refuse_recordings(o[1]);
+    fake_async_ops_refuse_recordings(o[1]);
     for (int k = 0; k < 2; k++) {
         struct qformer *q = NULL;
 
@@ -244,19 +244,19 @@ static void run_requests(struct lm *m, const float *rows, int n_queries, struct 
     generate_free(g);
 }
 
-static void test_late_language_model_steps_are_passes(void **state)
+static void test_fake_async_language_model_steps_are_passes(void **state)
 {
     const struct lm_limits limits = {.n_sequences = 16, .n_kv_rows = 700, .max_rows = 200};
-    struct ops *o[3] = {plain_new(), late_ops_new(plain_new()), late_ops_new(plain_new())};
+    struct ops *o[3] = {plain_new(), fake_async_ops_new(plain_new()), fake_async_ops_new(plain_new())};
     struct generate_result got[3][N_REQUESTS] = {{{0}}};
-    uint64_t seed = fixture_seed("late_language_model");
+    uint64_t seed = fixture_seed("async_language_model");
     struct checkpoint *c = NULL;
     float *rows = NULL;
     struct err err = {""};
 
     (void)state;
     LM_RIG_OK(checkpoint_open(model_dir, &c, &err), err);
-    late_ops_refuse_recordings(o[2]);
+    fake_async_ops_refuse_recordings(o[2]);
     for (int k = 0; k < 3; k++) {
         struct lm *m = NULL;
 
@@ -268,7 +268,7 @@ static void test_late_language_model_steps_are_passes(void **state)
         run_requests(m, rows, c->config.n_queries, got[k]);
         lm_free(m);
     }
-    assert_true(late_ops_n_keys(o[1]) > 1);
+    assert_true(fake_async_ops_n_keys(o[1]) > 1);
     for (int i = 0; i < 3 * N_REQUESTS; i++) {
         const struct generate_sequence *a = got[0][i % N_REQUESTS].sequences,
                                        *b = got[i / N_REQUESTS][i % N_REQUESTS].sequences;
@@ -306,9 +306,9 @@ static void run_four(struct generate *g, int n_prompt)
 
 /* The same step again and again is the same key as long as its tails stay below a power of two; another longest prompt is
  * another key. */
-static void test_late_language_model_keys_are_few(void **state)
+static void test_fake_async_language_model_keys_are_few(void **state)
 {
-    struct ops *o = late_ops_new(plain_new());
+    struct ops *o = fake_async_ops_new(plain_new());
     const struct lm_limits limits = {.n_sequences = 4, .n_kv_rows = 400, .max_rows = 100};
     struct generate *g = NULL;
     struct checkpoint *c = NULL;
@@ -321,13 +321,13 @@ static void test_late_language_model_keys_are_few(void **state)
     LM_RIG_OK(lm_open(o, c, &limits, &m, &err), err);
     LM_RIG_OK(generate_new(m, 4, -1, &g, &err), err);
     run_four(g, 2);
-    n_keys = late_ops_n_keys(o);
+    n_keys = fake_async_ops_n_keys(o);
     assert_in_range(n_keys, 6, 7); /* tails of 1, 2, 4, 8, 16, 32; T5's are one longer */
-    assert_int_equal(n_keys + late_ops_n_replays(o), 32);
+    assert_int_equal(n_keys + fake_async_ops_n_replays(o), 32);
     run_four(g, 3);
-    assert_int_equal(late_ops_n_keys(o), 2 * n_keys);
+    assert_int_equal(fake_async_ops_n_keys(o), 2 * n_keys);
     run_four(g, 2);
-    assert_int_equal(late_ops_n_keys(o), 2 * n_keys);
+    assert_int_equal(fake_async_ops_n_keys(o), 2 * n_keys);
     generate_free(g);
     lm_free(m);
     checkpoint_free(c);
@@ -344,10 +344,10 @@ static size_t free_bytes(struct ops *o)
     return n;
 }
 
-static void test_late_cache_takes_what_is_free(void **state)
+static void test_fake_async_cache_takes_what_is_free(void **state)
 {
     const struct lm_limits wanted = {.n_sequences = 4, .n_kv_rows = 1000, .max_rows = 100, .least_kv_rows = 60};
-    struct ops *o = late_ops_new(plain_new());
+    struct ops *o = fake_async_ops_new(plain_new());
     struct checkpoint *c = NULL;
     struct lm *m = NULL;
     struct err err = {""};
@@ -355,20 +355,20 @@ static void test_late_cache_takes_what_is_free(void **state)
 
     (void)state;
     LM_RIG_OK(checkpoint_open(model_dir, &c, &err), err);
-    late_ops_set_memory(o, total);
+    fake_async_ops_set_memory(o, total);
     LM_RIG_OK(lm_open(o, c, &wanted, &m, &err), err);
     assert_int_equal(lm_get_limits(m)->n_kv_rows, 1000); /* plenty */
     row_bytes = lm_kv_bytes(m) / 1000;
     without = total - free_bytes(o) - lm_kv_bytes(m);
     lm_free(m);
 
-    late_ops_set_memory(o, without + 100 * row_bytes); /* 9/10 of it */
+    fake_async_ops_set_memory(o, without + 100 * row_bytes); /* 9/10 of it */
     LM_RIG_OK(lm_open(o, c, &wanted, &m, &err), err);
     assert_in_range(lm_get_limits(m)->n_kv_rows, 89, 90);
     assert_true(free_bytes(o) >= 10 * row_bytes);
     lm_free(m);
 
-    late_ops_set_memory(o, without + 60 * row_bytes); /* room for 54: not one sequence */
+    fake_async_ops_set_memory(o, without + 60 * row_bytes); /* room for 54: not one sequence */
     assert_int_equal(lm_open(o, c, &wanted, &m, &err), -ENOMEM);
     assert_non_null(strstr(err.text, "up to 60 rows"));
     assert_non_null(strstr(err.text, "room for 5"));
@@ -379,7 +379,7 @@ static void test_late_cache_takes_what_is_free(void **state)
 /* -- errors -- */
 
 /* Whatever call fails, the error comes up, the device's words stay, and everything can be freed. */
-static void test_late_errors_come_up_from_every_call(void **state)
+static void test_fake_async_errors_come_up_from_every_call(void **state)
 {
     struct checkpoint *c = NULL;
     struct err err = {""};
@@ -389,7 +389,7 @@ static void test_late_errors_come_up_from_every_call(void **state)
     (void)state;
     LM_RIG_OK(checkpoint_open(OPT_A, &c, &err), err);
     for (; rc < 0; n++) {
-        struct ops *o = late_ops_new(plain_new());
+        struct ops *o = fake_async_ops_new(plain_new());
         struct vit *v = NULL;
         const void *features;
 
@@ -397,7 +397,7 @@ static void test_late_errors_come_up_from_every_call(void **state)
         if (!rgb)
             rgb = calloc(3, (size_t)vit_image_size(v) * (size_t)vit_image_size(v));
         assert_non_null(rgb);
-        late_ops_fail_in(o, n);
+        fake_async_ops_fail_in(o, n);
         rc = vit_forward(v, 1, rgb, &features);
         if (rc < 0) {
             assert_int_equal(rc, -EIO);
@@ -415,18 +415,18 @@ static void test_late_errors_come_up_from_every_call(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_late_encoder_overlaps_batches),
-        cmocka_unit_test(test_late_qformer_takes_what_is_filled_in),
-        cmocka_unit_test(test_late_qformer_scores_texts),
-        cmocka_unit_test(test_late_errors_come_up_from_every_call),
+        cmocka_unit_test(test_fake_async_encoder_overlaps_batches),
+        cmocka_unit_test(test_fake_async_qformer_takes_what_is_filled_in),
+        cmocka_unit_test(test_fake_async_qformer_scores_texts),
+        cmocka_unit_test(test_fake_async_errors_come_up_from_every_call),
     };
     const struct CMUnitTest lm_tests[] = {
-        cmocka_unit_test(test_late_language_model_steps_are_passes),
-        cmocka_unit_test(test_late_language_model_keys_are_few),
-        cmocka_unit_test(test_late_cache_takes_what_is_free),
+        cmocka_unit_test(test_fake_async_language_model_steps_are_passes),
+        cmocka_unit_test(test_fake_async_language_model_keys_are_few),
+        cmocka_unit_test(test_fake_async_cache_takes_what_is_free),
     };
     static const char *const models[] = {"tests/golden/opt_a", "tests/golden/opt_c", "tests/golden/t5_a"};
-    int failed = cmocka_run_group_tests_name("late", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("fake_async", tests, NULL, NULL);
 
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
         model_dir = models[i];

@@ -1,5 +1,5 @@
-"""The daemons with a device that works behind the host: late_device.c stands in the place of the CUDA operators. It computes what the CPU does, delivers results
-when they are waited for, and ends a process that relies on more than tensor/ops.h promises."""
+"""The daemons with an asynchronous device: fake_async_device.c replaces the CUDA operators. It computes what the CPU does,
+delivers results when they are waited for, and ends a process that relies on more than tensor/ops.h promises."""
 
 import re
 import signal
@@ -8,14 +8,14 @@ import subprocess
 import pytest
 from harness import BUILD, IMAGES, Client, Cluster, answer_for, caption, demo_nodes, export, many, wait_for
 
-LATE = {"device": "cuda:0", "cuda_library": BUILD / "tests" / "e2e" / "liblate.so"}
+FAKE_ASYNC = {"device": "cuda:0", "cuda_library": BUILD / "tests" / "e2e" / "libfake_async.so"}
 COPIES = 4
 N = 24 * COPIES
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return many(tmp_path_factory.mktemp("late") / "in", COPIES)
+    return many(tmp_path_factory.mktemp("fake_async") / "in", COPIES)
 
 
 def open_job(cluster, folder, source, unit_items, value_bytes=4):
@@ -39,9 +39,9 @@ def all_right(folder):
 @pytest.mark.parametrize("unit_items, encoder_batch, qformer_batch", [(32, 5, 4), (3, 32, 32), (7, 16, 5)])
 def test_a_job_on_a_device_behind_the_host(folder, source, unit_items, encoder_batch, qformer_batch):
     with Cluster(folder) as cluster:
-        encoder = cluster.start("encoder", threads=1, batch=encoder_batch, decode_threads=2, **LATE)
-        qformer = cluster.start("qformer", threads=1, batch=qformer_batch, **LATE)
-        llm = cluster.start("llm", threads=1, **LATE)
+        encoder = cluster.start("encoder", threads=1, batch=encoder_batch, decode_threads=2, **FAKE_ASYNC)
+        qformer = cluster.start("qformer", threads=1, batch=qformer_batch, **FAKE_ASYNC)
+        llm = cluster.start("llm", threads=1, **FAKE_ASYNC)
         client = open_job(cluster, folder, source, unit_items)
         progress = client.wait_done(120)
         assert progress.n_failed == 0 and all(s.failures == 0 and s.lease_expiries == 0 for s in progress.stages)
@@ -58,7 +58,7 @@ def test_a_job_on_a_device_behind_the_host(folder, source, unit_items, encoder_b
 def test_bf16_takes_half_the_bytes(folder, source):
     with Cluster(folder) as cluster:
         for role in ("encoder", "qformer", "llm"):
-            cluster.start(role, threads=1, dtype="bf16", **LATE)
+            cluster.start(role, threads=1, dtype="bf16", **FAKE_ASYNC)
         client = open_job(cluster, folder, source, 16, value_bytes=2)  # a tensor with more would be refused
         started = wait_for(lambda: all("event=ready" in d.text() for d in cluster.daemons[1:]) or any(d.process.poll() for d in cluster.daemons[1:]))
         if started and any("device cpu" in d.text() and "BF16" in d.text() for d in cluster.daemons[1:]):
@@ -70,15 +70,15 @@ def test_bf16_takes_half_the_bytes(folder, source):
 
 def test_sigterm_with_batches_under_way(folder, source):
     with Cluster(folder) as cluster:
-        first = [cluster.start(role, f"{role}1", threads=1, batch=4, **LATE) for role in ("encoder", "qformer")]
-        cluster.start("llm", threads=1, **LATE)
+        first = [cluster.start(role, f"{role}1", threads=1, batch=4, **FAKE_ASYNC) for role in ("encoder", "qformer")]
+        cluster.start("llm", threads=1, **FAKE_ASYNC)
         client = open_job(cluster, folder, source, 8)
         wait_for(lambda: client.progress().n_done >= 16)
         for d in first:
             assert d.stop() == 0
         assert all(s.failures == 0 and s.lease_expiries == 0 for s in client.progress().stages)
         for role in ("encoder", "qformer"):
-            cluster.start(role, f"{role}2", threads=1, batch=4, **LATE)
+            cluster.start(role, f"{role}2", threads=1, batch=4, **FAKE_ASYNC)
         progress = client.wait_done(120)
         assert progress.n_failed == 0 and "attempt_failed" not in cluster.broker.text()
         client.close()
@@ -88,7 +88,7 @@ def test_sigterm_with_batches_under_way(folder, source):
 def test_units_of_a_broker_that_is_gone_are_dropped(folder, source):
     """Their downloads are under way when they become stale."""
     with Cluster(folder) as cluster:
-        workers = [cluster.start(role, threads=1, batch=4, **LATE) for role in ("encoder", "qformer", "llm")]
+        workers = [cluster.start(role, threads=1, batch=4, **FAKE_ASYNC) for role in ("encoder", "qformer", "llm")]
         client = open_job(cluster, folder, source, 8)
         wait_for(lambda: client.progress().n_done >= 16)
         cluster.broker.stop(signal.SIGKILL)
@@ -109,14 +109,14 @@ def test_units_of_a_broker_that_is_gone_are_dropped(folder, source):
 def test_a_device_that_fails_ends_its_worker_and_others_take_over(folder, source, monkeypatch, role, calls):
     with Cluster(folder) as cluster:
         for other in {"encoder", "qformer", "llm"} - {role}:
-            cluster.start(other, threads=1, **LATE)
-        monkeypatch.setenv("LATE_FAIL_IN", str(calls))
-        broken = cluster.start(role, f"{role}1", threads=1, batch=4, **LATE)
-        monkeypatch.delenv("LATE_FAIL_IN")
+            cluster.start(other, threads=1, **FAKE_ASYNC)
+        monkeypatch.setenv("FAKE_ASYNC_FAIL_IN", str(calls))
+        broken = cluster.start(role, f"{role}1", threads=1, batch=4, **FAKE_ASYNC)
+        monkeypatch.delenv("FAKE_ASYNC_FAIL_IN")
         client = open_job(cluster, folder, source, 8)
         assert broken.process.wait(60) == 1
         assert "event=ready" in broken.text() and re.search(r"event=ended reason=.*failed: Input/output error: the card fell off the bus", broken.text())
-        cluster.start(role, f"{role}2", threads=1, batch=4, **LATE)
+        cluster.start(role, f"{role}2", threads=1, batch=4, **FAKE_ASYNC)
         assert client.wait_done(120).n_failed == 0
         client.close()
     assert all_right(folder)
@@ -124,9 +124,9 @@ def test_a_device_that_fails_ends_its_worker_and_others_take_over(folder, source
 
 def test_a_device_that_fails_while_loading_is_said(folder, monkeypatch):
     with Cluster(folder) as cluster:
-        monkeypatch.setenv("LATE_FAIL_IN", "5")
+        monkeypatch.setenv("FAKE_ASYNC_FAIL_IN", "5")
         for role in ("encoder", "qformer", "llm"):
-            worker = cluster.start(role, threads=1, **LATE)
+            worker = cluster.start(role, threads=1, **FAKE_ASYNC)
             assert worker.process.wait(60) == 70
             assert "the card fell off the bus" in worker.text() and "event=ready" not in worker.text()
 
@@ -134,10 +134,10 @@ def test_a_device_that_fails_while_loading_is_said(folder, monkeypatch):
 def test_the_cache_takes_what_the_card_has(folder, source, monkeypatch):
     with Cluster(folder) as cluster:
         for role in ("encoder", "qformer"):
-            cluster.start(role, threads=1, **LATE)
-        monkeypatch.setenv("LATE_MEMORY", str(320 << 20))
-        llm = cluster.start("llm", threads=1, positions=80, memory_share="0.25", **LATE)
-        monkeypatch.delenv("LATE_MEMORY")
+            cluster.start(role, threads=1, **FAKE_ASYNC)
+        monkeypatch.setenv("FAKE_ASYNC_MEMORY", str(320 << 20))
+        llm = cluster.start("llm", threads=1, positions=80, memory_share="0.25", **FAKE_ASYNC)
+        monkeypatch.delenv("FAKE_ASYNC_MEMORY")
         client = open_job(cluster, folder, source, 16)
         assert client.wait_done(120).n_failed == 0
         client.close()
@@ -151,8 +151,8 @@ def test_the_cache_takes_what_the_card_has(folder, source, monkeypatch):
 
 def test_a_card_too_small_for_one_sequence(folder, monkeypatch):
     with Cluster(folder) as cluster:
-        monkeypatch.setenv("LATE_MEMORY", str(11 << 20))
-        llm = cluster.start("llm", threads=1, **LATE)
+        monkeypatch.setenv("FAKE_ASYNC_MEMORY", str(11 << 20))
+        llm = cluster.start("llm", threads=1, **FAKE_ASYNC)
         assert llm.process.wait(60) == 70
         assert re.search(r"a sequence takes up to \d+ rows of the cache, \d+ bytes each; of the device's \d+ bytes \d+ are free", llm.text()) or "bytes of activations" in llm.text()
 

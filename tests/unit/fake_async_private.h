@@ -1,9 +1,8 @@
-/* late_private.h - what the two halves of late_ops share: late_ops.c has memory, transfers, passes and life, late_calls.c the
- * operators. */
-#ifndef BLIPLINE_TESTS_UNIT_LATE_PRIVATE_H
-#define BLIPLINE_TESTS_UNIT_LATE_PRIVATE_H
+/* fake_async_private.h - shared by fake_async_ops.c (memory, transfers, graphs) and fake_async_calls.c (operators). */
+#ifndef BLIPLINE_TESTS_UNIT_FAKE_ASYNC_PRIVATE_H
+#define BLIPLINE_TESTS_UNIT_FAKE_ASYNC_PRIVATE_H
 
-#include "tests/unit/late_ops.h"
+#include "tests/unit/fake_async_ops.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +23,7 @@ struct array {
     size_t n_bytes;
 };
 
-struct late {
+struct fake_async {
     struct ops base;
     struct ops *inner;
     size_t total_bytes, used_bytes;
@@ -59,29 +58,29 @@ struct late {
     bool failed;
 };
 
-#define PROMISE(ok, ...)                                     \
-    do {                                                     \
-        if (!(ok)) {                                         \
-            (void)fprintf(stderr, "late_ops: " __VA_ARGS__); \
-            (void)fputc('\n', stderr);                       \
-            abort();                                         \
-        }                                                    \
+#define PROMISE(ok, ...)                                           \
+    do {                                                           \
+        if (!(ok)) {                                               \
+            (void)fprintf(stderr, "fake_async_ops: " __VA_ARGS__); \
+            (void)fputc('\n', stderr);                             \
+            abort();                                               \
+        }                                                          \
     } while (0)
 
-static inline struct late *late_of(const struct ops *o)
+static inline struct fake_async *async_of(const struct ops *o)
 {
-    return (struct late *)(uintptr_t)o;
+    return (struct fake_async *)(uintptr_t)o;
 }
 
 /* Every call passes here. */
-int late_enter(struct late *l, const char *what, bool in_pass_too);
+int async_enter(struct fake_async *l, const char *what, bool in_pass_too);
 /* A call of a pass: the same pointers and numbers every time. */
-void late_note(struct late *l, const char *what, const uint64_t *args, size_t n);
+void async_note(struct fake_async *l, const char *what, const uint64_t *args, size_t n);
 /* A host array of a call of a pass: its contents may be others the next time, but not before graph_end. */
-void late_note_array(struct late *l, const void *at, size_t n_bytes);
+void async_note_array(struct fake_async *l, const void *at, size_t n_bytes);
 
 #define NOTE(l, what, ...) \
-    late_note(l, what, (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+    async_note(l, what, (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
 #define AT(p) ((uint64_t)(uintptr_t)(p))
 #define BITS(f)         \
     (((const union {    \
@@ -91,6 +90,6 @@ void late_note_array(struct late *l, const void *at, size_t n_bytes);
          .bits)
 
 /* Fill in the operators. */
-void late_calls(struct ops_funcs *f);
+void fake_async_calls(struct ops_funcs *f);
 
 #endif

@@ -1,11 +1,11 @@
-#include "tests/unit/late_private.h"
+#include "tests/unit/fake_async_private.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <xxhash.h>
 
-int late_enter(struct late *l, const char *what, bool in_pass_too)
+int async_enter(struct fake_async *l, const char *what, bool in_pass_too)
 {
     PROMISE(!l->staging, "%s between upload_begin and upload_end", what);
     PROMISE(in_pass_too || !l->in_pass, "%s in a pass", what);
@@ -19,7 +19,7 @@ int late_enter(struct late *l, const char *what, bool in_pass_too)
 
 /* -- passes -- */
 
-void late_note(struct late *l, const char *what, const uint64_t *args, size_t n)
+void async_note(struct fake_async *l, const char *what, const uint64_t *args, size_t n)
 {
     if (!l->in_pass)
         return;
@@ -27,7 +27,7 @@ void late_note(struct late *l, const char *what, const uint64_t *args, size_t n)
     l->calls = XXH3_64bits_withSeed(args, n * sizeof(*args), l->calls);
 }
 
-void late_note_array(struct late *l, const void *at, size_t n_bytes)
+void async_note_array(struct fake_async *l, const void *at, size_t n_bytes)
 {
     struct array *a = &l->arrays[l->n_arrays];
 
@@ -44,10 +44,10 @@ void late_note_array(struct late *l, const void *at, size_t n_bytes)
     l->n_arrays++;
 }
 
-static int late_graph_begin(struct ops *o, uint64_t key)
+static int async_graph_begin(struct ops *o, uint64_t key)
 {
-    struct late *l = late_of(o);
-    int rc = late_enter(l, "graph_begin", false);
+    struct fake_async *l = async_of(o);
+    int rc = async_enter(l, "graph_begin", false);
 
     l->in_pass = rc == 0;
     for (int i = 0; i < l->n_keys; i++)
@@ -58,15 +58,15 @@ static int late_graph_begin(struct ops *o, uint64_t key)
     return rc;
 }
 
-static int late_graph_end(struct ops *o)
+static int async_graph_end(struct ops *o)
 {
-    struct late *l = late_of(o);
+    struct fake_async *l = async_of(o);
     const bool records = l->records;
     int rc, i;
 
     PROMISE(l->in_pass, "graph_end without graph_begin");
     l->records = false;
-    rc = late_enter(l, "graph_end", true);
+    rc = async_enter(l, "graph_end", true);
     l->in_pass = false;
     for (i = 0; i < l->n_arrays; i++) {
         PROMISE(memcmp(l->arrays[i].at, l->arrays[i].copy, l->arrays[i].n_bytes) == 0,
@@ -94,10 +94,10 @@ static int late_graph_end(struct ops *o)
 
 /* -- memory and transfers -- */
 
-static int late_alloc(struct ops *o, size_t bytes, void **ret)
+static int async_alloc(struct ops *o, size_t bytes, void **ret)
 {
-    struct late *l = late_of(o);
-    int rc = late_enter(l, "alloc", false);
+    struct fake_async *l = async_of(o);
+    int rc = async_enter(l, "alloc", false);
 
     if (rc == 0 && bytes > l->total_bytes - l->used_bytes)
         return -ENOMEM;
@@ -113,9 +113,9 @@ static int late_alloc(struct ops *o, size_t bytes, void **ret)
     return 0;
 }
 
-static void late_release(struct ops *o, void *p)
+static void async_release(struct ops *o, void *p)
 {
-    struct late *l = late_of(o);
+    struct fake_async *l = async_of(o);
 
     for (int i = 0; i < l->n_blocks; i++)
         if (l->blocks[i].at == p) {
@@ -126,27 +126,27 @@ static void late_release(struct ops *o, void *p)
     l->inner->f->release(l->inner, p);
 }
 
-static int late_memory(struct ops *o, size_t *ret_free_bytes, size_t *ret_total_bytes)
+static int async_memory(struct ops *o, size_t *ret_free_bytes, size_t *ret_total_bytes)
 {
-    const struct late *l = late_of(o);
+    const struct fake_async *l = async_of(o);
 
     *ret_free_bytes = l->total_bytes - l->used_bytes;
     *ret_total_bytes = l->total_bytes;
     return 0;
 }
 
-static int late_upload(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
+static int async_upload(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n)
 {
-    struct late *l = late_of(o);
-    int rc = late_enter(l, "upload", false);
+    struct fake_async *l = async_of(o);
+    int rc = async_enter(l, "upload", false);
 
     return rc < 0 ? rc : l->inner->f->upload(l->inner, dst, dst_dtype, src, src_dtype, n);
 }
 
-static int late_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host)
+static int async_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host)
 {
-    struct late *l = late_of(o);
-    int rc = late_enter(l, "upload_begin", false);
+    struct fake_async *l = async_of(o);
+    int rc = async_enter(l, "upload_begin", false);
 
     if (rc < 0)
         return rc;
@@ -159,36 +159,36 @@ static int late_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host
     return 0;
 }
 
-static int late_upload_end(struct ops *o)
+static int async_upload_end(struct ops *o)
 {
-    struct late *l = late_of(o);
+    struct fake_async *l = async_of(o);
     void *staging = l->staging;
     int rc;
 
     PROMISE(staging, "upload_end without upload_begin");
     l->staging = NULL;
-    rc = late_enter(l, "upload_end", false);
+    rc = async_enter(l, "upload_end", false);
     if (rc == 0)
         memcpy(l->upload_to, staging, l->staging_bytes);
     free(staging);
     return rc;
 }
 
-static int late_download(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype,
-                         size_t n)
+static int async_download(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype,
+                          size_t n)
 {
-    struct late *l = late_of(o);
-    int rc = late_enter(l, "download", false);
+    struct fake_async *l = async_of(o);
+    int rc = async_enter(l, "download", false);
 
     return rc < 0 ? rc : l->inner->f->download(l->inner, dst, dst_dtype, src, src_dtype, n);
 }
 
-static int late_download_start(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n,
-                               uint64_t *ret_ticket)
+static int async_download_start(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n,
+                                uint64_t *ret_ticket)
 {
-    struct late *l = late_of(o);
+    struct fake_async *l = async_of(o);
     struct landing *to = &l->landings[l->n_landings];
-    int rc = late_enter(l, "download_start", false);
+    int rc = async_enter(l, "download_start", false);
 
     if (rc < 0)
         return rc;
@@ -204,10 +204,10 @@ static int late_download_start(struct ops *o, void *dst, const void *src, enum d
     return 0;
 }
 
-static int late_download_wait(struct ops *o, uint64_t ticket)
+static int async_download_wait(struct ops *o, uint64_t ticket)
 {
-    struct late *l = late_of(o);
-    int rc = late_enter(l, "download_wait", false), n_left = 0;
+    struct fake_async *l = async_of(o);
+    int rc = async_enter(l, "download_wait", false), n_left = 0;
 
     PROMISE(ticket < l->next_ticket, "a ticket that was never given");
     for (int i = 0; i < l->n_landings; i++) {
@@ -224,53 +224,53 @@ static int late_download_wait(struct ops *o, uint64_t ticket)
     return rc;
 }
 
-static int late_sync(struct ops *o)
+static int async_sync(struct ops *o)
 {
-    return late_enter(late_of(o), "sync", false);
+    return async_enter(async_of(o), "sync", false);
 }
 
 /* -- weights -- */
 
-static int late_weight_new(struct ops *o, const struct ops_weight_part *parts, int n_parts, unsigned flags,
-                           struct ops_weight **ret, struct err *err)
+static int async_weight_new(struct ops *o, const struct ops_weight_part *parts, int n_parts, unsigned flags,
+                            struct ops_weight **ret, struct err *err)
 {
-    struct late *l = late_of(o);
-    int rc = late_enter(l, "weight_new", false);
+    struct fake_async *l = async_of(o);
+    int rc = async_enter(l, "weight_new", false);
 
     return rc < 0 ? err_set(err, rc, "a matrix could not be loaded")
                   : l->inner->f->weight_new(l->inner, parts, n_parts, flags, ret, err);
 }
 
-static void late_weight_free(struct ops *o, struct ops_weight *w)
+static void async_weight_free(struct ops *o, struct ops_weight *w)
 {
-    late_of(o)->inner->f->weight_free(late_of(o)->inner, w);
+    async_of(o)->inner->f->weight_free(async_of(o)->inner, w);
 }
 
-static int late_vector_new(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err)
+static int async_vector_new(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err)
 {
-    return late_of(o)->inner->f->vector_new(late_of(o)->inner, t, ret, err);
+    return async_of(o)->inner->f->vector_new(async_of(o)->inner, t, ret, err);
 }
 
-static void late_vector_free(struct ops *o, struct ops_vector *v)
+static void async_vector_free(struct ops *o, struct ops_vector *v)
 {
-    late_of(o)->inner->f->vector_free(late_of(o)->inner, v);
+    async_of(o)->inner->f->vector_free(async_of(o)->inner, v);
 }
 
-static int late_table_new(struct ops *o, const struct tensor *t, struct ops_table **ret, struct err *err)
+static int async_table_new(struct ops *o, const struct tensor *t, struct ops_table **ret, struct err *err)
 {
-    return late_of(o)->inner->f->table_new(late_of(o)->inner, t, ret, err);
+    return async_of(o)->inner->f->table_new(async_of(o)->inner, t, ret, err);
 }
 
-static void late_table_free(struct ops *o, struct ops_table *t)
+static void async_table_free(struct ops *o, struct ops_table *t)
 {
-    late_of(o)->inner->f->table_free(late_of(o)->inner, t);
+    async_of(o)->inner->f->table_free(async_of(o)->inner, t);
 }
 
 /* -- life -- */
 
-static void late_free(struct ops *o)
+static void async_free(struct ops *o)
 {
-    struct late *l = late_of(o);
+    struct fake_async *l = async_of(o);
 
     PROMISE(l->n_landings == 0, "%d downloads were never waited for", l->n_landings);
     PROMISE(l->n_blocks == 0, "%d blocks of memory were never released", l->n_blocks);
@@ -282,34 +282,34 @@ static void late_free(struct ops *o)
     free(l);
 }
 
-struct ops *late_ops_new(struct ops *inner)
+struct ops *fake_async_ops_new(struct ops *inner)
 {
     static struct ops_funcs funcs = {
-        .name = "late",
-        .free = late_free,
-        .alloc = late_alloc,
-        .release = late_release,
-        .upload = late_upload,
-        .upload_begin = late_upload_begin,
-        .upload_end = late_upload_end,
-        .download = late_download,
-        .download_start = late_download_start,
-        .download_wait = late_download_wait,
-        .sync = late_sync,
-        .graph_begin = late_graph_begin,
-        .graph_end = late_graph_end,
-        .memory = late_memory,
-        .weight_new = late_weight_new,
-        .weight_free = late_weight_free,
-        .vector_new = late_vector_new,
-        .vector_free = late_vector_free,
-        .table_new = late_table_new,
-        .table_free = late_table_free,
+        .name = "fake_async",
+        .free = async_free,
+        .alloc = async_alloc,
+        .release = async_release,
+        .upload = async_upload,
+        .upload_begin = async_upload_begin,
+        .upload_end = async_upload_end,
+        .download = async_download,
+        .download_start = async_download_start,
+        .download_wait = async_download_wait,
+        .sync = async_sync,
+        .graph_begin = async_graph_begin,
+        .graph_end = async_graph_end,
+        .memory = async_memory,
+        .weight_new = async_weight_new,
+        .weight_free = async_weight_free,
+        .vector_new = async_vector_new,
+        .vector_free = async_vector_free,
+        .table_new = async_table_new,
+        .table_free = async_table_free,
     };
-    struct late *l = calloc(1, sizeof(*l));
+    struct fake_async *l = calloc(1, sizeof(*l));
 
     assert(l);
-    late_calls(&funcs);
+    fake_async_calls(&funcs);
     l->base = (struct ops){.f = &funcs, .act_dtype = inner->act_dtype, .fp8 = inner->fp8};
     l->inner = inner;
     l->total_bytes = (size_t)1 << 40;
@@ -317,37 +317,37 @@ struct ops *late_ops_new(struct ops *inner)
     return &l->base;
 }
 
-void late_ops_set_memory(struct ops *o, size_t total_bytes)
+void fake_async_ops_set_memory(struct ops *o, size_t total_bytes)
 {
-    late_of(o)->total_bytes = total_bytes;
+    async_of(o)->total_bytes = total_bytes;
 }
 
-void late_ops_fail_in(struct ops *o, int n)
+void fake_async_ops_fail_in(struct ops *o, int n)
 {
-    late_of(o)->fail_in = n;
+    async_of(o)->fail_in = n;
 }
 
-void late_ops_refuse_recordings(struct ops *o)
+void fake_async_ops_refuse_recordings(struct ops *o)
 {
-    late_of(o)->refuses = true;
+    async_of(o)->refuses = true;
 }
 
-int late_ops_n_keys(const struct ops *o)
+int fake_async_ops_n_keys(const struct ops *o)
 {
-    return late_of(o)->n_keys;
+    return async_of(o)->n_keys;
 }
 
-int late_ops_n_replays(const struct ops *o)
+int fake_async_ops_n_replays(const struct ops *o)
 {
-    return late_of(o)->n_replays;
+    return async_of(o)->n_replays;
 }
 
-int late_ops_n_downloads(const struct ops *o)
+int fake_async_ops_n_downloads(const struct ops *o)
 {
-    return late_of(o)->n_landings;
+    return async_of(o)->n_landings;
 }
 
-int late_ops_most_downloads(const struct ops *o)
+int fake_async_ops_most_downloads(const struct ops *o)
 {
-    return late_of(o)->most_landings;
+    return async_of(o)->most_landings;
 }
