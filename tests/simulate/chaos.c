@@ -1,4 +1,4 @@
-/* Which fault happens when. */
+/* Chooses which fault happens when. */
 #include "tests/simulate/world.h"
 
 #include <errno.h>
@@ -7,7 +7,7 @@ static void free_disk(struct world *w, void *what, uint64_t life)
 {
     (void)what;
     (void)life;
-    w->disk_full = false; /* the shell finds out by itself */
+    w->disk_full = false; /* the shell notices by itself */
 }
 
 static void fill_disk(struct world *w)
@@ -22,7 +22,7 @@ static void fill_disk(struct world *w)
 static void stop_job(struct world *w, struct sim_job *j)
 {
     if (!w->core || !j->open || j->paused || j->closing || j->failed || j->finished)
-        return; /* it may be stopped already, and be told again */
+        return; /* a stopped job may be stopped again */
     world_fault(w, FAULT_JOB_STOP);
     j->stopped = true;
     j->stop_told = false;
@@ -42,7 +42,7 @@ static void cancel_job(struct world *w, struct sim_job *j)
 static void fail_job(struct world *w, struct sim_job *j)
 {
     if (!w->core || !j->open || j->failed)
-        return; /* it may be closing */
+        return; /* a closing job may fail, too */
     world_fault(w, FAULT_JOB_FAILED);
     world_say(w, "fail job=%llu", (unsigned long long)j->id);
     shell_fail_job(w, j);
@@ -64,14 +64,14 @@ static void take_away(struct world *w, struct sim_job *j)
     world_in(w, 100 + (int64_t)world_below(w, 2000), bring_back, j, 0);
 }
 
-/* Some items of a unit that is done. */
+/* Some items of a finished unit are to be done again. */
 static void do_again(struct world *w, struct sim_job *j)
 {
     uint32_t unit = (uint32_t)world_below(w, j->n_units);
     struct sim_unit *u = &j->units[unit];
     struct core_event e = {.type = CORE_EVENT_UNITS_AGAIN, .units_again = {j->id, unit}};
 
-    /* The store does one thing after the other: what is marked while a commit is under way is said after its answer. */
+    /* The store does one thing at a time: marks made during a commit are reported after its answer. */
     if (!w->core || !j->open || j->closing || j->failed || j->finished || !u->done || u->commit_pending ||
         u->attempts != u->attempts_asked)
         return;
@@ -121,7 +121,7 @@ static void hurt_broker(struct world *w)
     } else if (!w->shutting_down) {
         struct sim_worker *k = &w->workers[world_below(w, w->n_workers)];
 
-        if (k->alive && !k->draining) /* it will be missing then */
+        if (k->alive && !k->draining) /* its connection will be missing at the shutdown */
             worker_reconnect(w, k, true);
         world_in(w, 0, shut_down, NULL, w->epoch);
     }
@@ -129,7 +129,7 @@ static void hurt_broker(struct world *w)
 
 /* -- nonsense ------------------------------------------------------------------------------------------------------ */
 
-/* Job events that make no sense change nothing. */
+/* Invalid job events change nothing. */
 static void talk_nonsense(struct world *w, struct sim_job *j)
 {
     struct core_event open = {.type = CORE_EVENT_JOB_OPEN,
@@ -167,7 +167,7 @@ static void visitor_leaves(struct world *w, void *peer, uint64_t how)
     shell_step(w, &e);
 }
 
-/* Takes a place among the workers, and no work. */
+/* A visitor takes a place among the workers, but no work. */
 static void visit(struct world *w)
 {
     struct core_event e = {.type = CORE_EVENT_HELLO};
@@ -187,7 +187,7 @@ static void visit(struct world *w)
         world_in(w, (int64_t)world_below(w, 4000), visitor_leaves, peer, how);
 }
 
-/* Some lease that is out, and who has it. NULL: none is. */
+/* A lease at random. NULL: there is none. */
 static const struct led_lease *any_lease(struct world *w)
 {
     const struct led_lease *l = w->ledger.leases;
@@ -197,7 +197,7 @@ static const struct led_lease *any_lease(struct world *w)
     return l;
 }
 
-/* More leases than a worker may hold: the last one is not looked at. */
+/* More leases than a worker may hold: the last one is ignored. */
 static void long_heartbeat(struct world *w, const struct led_lease *l)
 {
     uint64_t leases[1025] = {0};
@@ -211,7 +211,7 @@ static void long_heartbeat(struct world *w, const struct led_lease *l)
     shell_step(w, &e);
 }
 
-/* A peer speaks of a lease of another one, or of its own in another epoch. */
+/* A peer names a lease of another peer, or its own lease in another epoch. */
 static void lie(struct world *w)
 {
     const struct led_lease *l = w->core ? any_lease(w) : NULL;
@@ -332,7 +332,7 @@ static void chaos(struct world *w, void *what, uint64_t life)
     }
     if (dice < 60)
         hurt_worker(w, &w->workers[world_below(w, w->n_workers)]);
-    else if (w->now >= w->stopped_until) /* a broker that is stopped feels nothing else */
+    else if (w->now >= w->stopped_until) /* nothing else can happen to a stopped broker */
         hurt_jobs(w, j, dice);
     if (w->now >= w->stopped_until)
         do_again(w, j);

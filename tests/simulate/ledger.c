@@ -56,7 +56,7 @@ static bool order_matters(const struct led_lease *a, const struct led_lease *b)
     return a->worker != b->worker && (ledger_gives_up(a->subunit) || ledger_gives_up(b->subunit));
 }
 
-/* The lease that ends first. Of two of a subunit that end together the core may take either. */
+/* The lease that ends first. If several end together, the core may take any of them. */
 static struct led_lease *next_expired(struct world *w)
 {
     struct led_lease *first = NULL;
@@ -122,7 +122,7 @@ static struct led_lease *current_lease(struct world *w, const struct core_lease_
     struct led_lease *l = ledger_lease(w, ref->lease);
 
     if (l && ref->epoch == w->epoch && l->worker->peer == ref->peer) {
-        if (l->worker->n_late > 0) { /* it ended a lease itself */
+        if (l->worker->n_late > 0) { /* it ended a lease itself: its trial is over */
             l->worker->silent = l->worker->lost;
             l->worker->rest_until = ledger_is_careful(l->worker) ? l->worker->rest_until : 0;
         }
@@ -211,7 +211,7 @@ static void payload_lost(struct world *w, uint64_t payload)
             subunit->state[p->work.node] == LED_DONE)
             break;
     if (!subunit)
-        return; /* what else is due in this step drops it */
+        return; /* dropped by something else in the same step */
     w->ledger.sum.payloads_lost++;
     subunit->unblamed++;
     ledger_restart(w, subunit);
@@ -261,7 +261,7 @@ static void committed(struct world *w, struct sim_job *j, uint32_t unit)
     ledger_forget_unit(w, j, unit);
 }
 
-/* Those whose commit is under way stay, unless the job has failed. */
+/* Units with a commit under way stay, unless the job has failed. */
 static void forget_units(struct world *w, struct sim_job *j)
 {
     for (uint32_t u = 0; u < j->n_units; u++)

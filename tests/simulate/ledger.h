@@ -1,8 +1,8 @@
-/* ledger.h - what the core must think of subunits, leases and workers, kept by its rules from what it is told.
+/* ledger.h - a second, simple implementation of the core's rules, which checks the core.
  *
- * shell_step shows it every event before the actions, and every action; what the core does otherwise than the ledger
- * says fails the world, and so does a number that the core tells otherwise. It is written from core.h, simply and
- * slowly, and knows nothing of queues: who of several gets a lease is the core's choice, whether he may is not.
+ * shell_step shows the ledger every event before the actions, and every action. A world fails if the core acts against
+ * the ledger or reports another number. The ledger is written from core.h, in the simplest way, without queues: the
+ * core chooses which of several workers gets a lease; the ledger says whether that worker may have it.
  *
  * Who may call: shell.c and the files around it. Units: the world's. Memory: the world's arena; each life of the broker
  * has its own ledger. Errors: world_fail. */
@@ -31,8 +31,8 @@ struct led_subunit {
     struct led_lease *leases[CORE_MAX_NODES];
     struct led_name {
         uint64_t host, nonce;                                       /* nonce 0: none */
-    } failers[CORE_MAX_NODES][LED_FAILERS], makers[CORE_MAX_NODES]; /* failers: the last ones, a ring a node; makers: of
-                                                                       what is done */
+    } failers[CORE_MAX_NODES][LED_FAILERS], makers[CORE_MAX_NODES]; /* failers: the last ones at each node, rings;
+                                                                       makers: of finished nodes */
     uint32_t n_failers[CORE_MAX_NODES];
 };
 
@@ -50,8 +50,8 @@ struct led_worker {
     struct led_pace pace;
     bool benched;
     bool silent, lost;
-    bool late_told; /* silence of a lease's length has been noted since it was heard */
-    bool idle;      /* when it came no job wanted it, and it has not got work since */
+    bool late_told; /* it was silent for lease_ms, and that has been handled */
+    bool idle;      /* no job wanted it when it joined, and it has not got work since */
 };
 
 struct led_lease {
@@ -78,7 +78,7 @@ struct led_job {
     bool sealed, stopped, stop_told, paused, blocked, done, failed, closing;
     bool loading, load_is_stale;
     uint32_t load_from;
-    uint64_t n_failed, n_finished; /* items since it was opened or started, those that are done again aside */
+    uint64_t n_failed, n_finished; /* items since it was opened or started, except those done again */
     uint64_t units_done, items_done, items_failed, items_quarantined;
     struct core_node_stats nodes[CORE_MAX_NODES];
     struct led_pace pace[CORE_MAX_NODES];
@@ -87,28 +87,28 @@ struct led_job {
 struct ledger {
     int64_t now, stood_still;
     bool shutdown;
-    bool vague; /* of two leases that expired together only the core knows which was first: no more is said */
+    bool vague; /* two leases ended together and only the core knows which was first: no more checks */
     struct led_worker *workers;
     struct led_lease *leases;
     uint64_t last_lease;
     uint64_t reserved_bytes, reserved_rows;
     uint32_t n_reserved;
     struct core_stats sum;
-    /* of the step */
+    /* of the current step */
     enum core_action_type answer; /* CORE_N_ACTIONS: none */
     enum core_refuse_reason reason;
     uint64_t forgets[LED_FORGETS];
     uint32_t n_forgets;
-    uint64_t refused;            /* peer that is cut off and not told yet; 0: none */
+    uint64_t refused;            /* peer that is cut off and not refused yet; 0: none */
     struct led_name cut_off[64]; /* a ring */
     uint32_t n_cut_off;
 };
 
-void ledger_start(struct world *w); /* a new life of the broker */
-/* What the event does, before its actions are looked at; with an error `expected`: nothing. */
+void ledger_start(struct world *w); /* the broker starts */
+/* Apply the event, before its actions are checked. If an error is `expected`, the event does nothing. */
 void ledger_event(struct world *w, const struct core_event *e, int expected);
 void ledger_action(struct world *w, const struct core_action *a);
-/* After the actions: nothing that was due is missing, nobody is idle who could work, and every number is right. */
+/* After the actions: no action is missing, no worker is idle that could work, and every number is right. */
 void ledger_check(struct world *w);
 
 /* ledger_subunits.c */
@@ -150,7 +150,7 @@ struct led_worker *ledger_worker(struct world *w, uint64_t peer);
 void ledger_hello(struct world *w, const struct core_event *e);
 void ledger_gone(struct world *w, struct led_worker *k, bool clean, bool ended);
 void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean);
-void ledger_worker_forgotten(struct world *w, struct led_worker *k); /* and the core says so; nobody is blamed */
+void ledger_worker_forgotten(struct world *w, struct led_worker *k); /* the core must say so; nobody is blamed */
 void ledger_heard(struct world *w, struct led_worker *k);
 void ledger_expect_forget(struct world *w, uint64_t peer);
 /* May the worker take this much, or an exclusive task? */

@@ -1,4 +1,4 @@
-/* What the core does and says is compared with the ledger. */
+/* Compares what the core does and reports with the ledger. */
 #include "tests/simulate/world.h"
 
 #include <string.h>
@@ -22,7 +22,7 @@ static struct led_subunit *find_subunit(struct world *w, struct sim_job *j, cons
                a->count);
 }
 
-/* A first lease of the subunit: it takes memory. */
+/* The first lease of a subunit, which reserves memory. */
 static void check_start(struct world *w, const struct sim_job *j, const struct led_subunit *p)
 {
     const struct ledger *l = &w->ledger;
@@ -126,11 +126,11 @@ static void check_attempts(struct world *w, const struct core_action *a)
     bool is_cut = u->subunits && u->subunits->split;
 
     if (!u->in_memory)
-        return; /* it failed, and then its job was closed, in one step */
+        return; /* it failed and its job was closed in one step */
     if (a->attempts.attempts > u->attempts || a->attempts.n_items != su->n_items)
         world_fail(w, "unit %u: %u attempts, but %u failed", a->attempts.unit, a->attempts.attempts, u->attempts);
     if (a->attempts.attempts < u->attempts)
-        return; /* more failed in this step, and that is said next */
+        return; /* more attempts failed in this step; they are reported next */
     ledger_describe_subunits(u, su->n_items, subunits);
     if (is_cut != (a->attempts.subunits != NULL) ||
         (is_cut && memcmp(subunits, a->attempts.subunits, su->n_items) != 0))
@@ -167,7 +167,7 @@ static void check_forget(struct world *w, uint64_t peer)
     world_fail(w, "peer %llu is forgotten without a reason", (unsigned long long)peer);
 }
 
-/* So many have failed since it was started. */
+/* The reported failures have happened since the job was started. */
 static void check_pause(struct world *w, struct sim_job *j, const struct core_action *a)
 {
     if (a->paused.n_failed > j->led.n_failed || a->paused.n_finished > j->led.n_finished)
@@ -285,7 +285,7 @@ static void check_units(struct world *w, struct sim_job *j, struct core_job_stat
             world_fail(w, "%s: %llu, not %llu", what, (unsigned long long)(a), (unsigned long long)(b)); \
     } while (0)
 
-/* Whoever waits for the end of what was stopped is told. */
+/* JOB_STOPPED is not forgotten. */
 static void check_told(struct world *w, const struct sim_job *j, const struct core_job_stats *sum)
 {
     uint32_t n = sum->units_commit;
@@ -294,7 +294,7 @@ static void check_told(struct world *w, const struct sim_job *j, const struct co
         for (const struct led_subunit *p = j->units[u].led.subunits; p; p = p->next)
             n += p->reserved;
     if ((j->led.stopped || j->led.paused) && !j->stop_told && !j->led.closing && !j->led.failed && n == 0)
-        world_fail(w, "job %llu is stopped, and nobody is told", (unsigned long long)j->id);
+        world_fail(w, "job %llu is stopped, and JOB_STOPPED is missing", (unsigned long long)j->id);
 }
 
 static enum core_job_state state_of(const struct led_job *j)
@@ -390,7 +390,7 @@ static void check_sums(struct world *w)
     SAME("bad messages", s.dropped_bad, sum.dropped_bad);
 }
 
-/* A subunit that has begun and waits for a node while a worker that may do it, and is not on trial, holds nothing. */
+/* No started subunit waits for a node while an empty worker may do it and is not on trial. */
 static void check_idle(struct world *w, const struct sim_job *j)
 {
     for (uint32_t u = 0; u < j->n_units; u++)
@@ -412,7 +412,7 @@ void ledger_check(struct world *w)
     if (w->ledger.answer != CORE_N_ACTIONS)
         world_fail(w, "action %d is missing", (int)w->ledger.answer);
     if (w->ledger.refused)
-        world_fail(w, "peer %llu is not told that it is cut off", (unsigned long long)w->ledger.refused);
+        world_fail(w, "peer %llu is not refused, and it is cut off", (unsigned long long)w->ledger.refused);
     if (w->ledger.n_forgets > 0)
         world_fail(w, "peer %llu is not forgotten", (unsigned long long)w->ledger.forgets[0]);
     for (uint32_t n = 0; n < w->n_jobs; n++)

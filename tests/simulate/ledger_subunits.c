@@ -1,4 +1,4 @@
-/* The ledger's subunits and leases: what a result, a failure or a loss does to them. */
+/* The ledger's subunits and leases: effects of results, failures and losses. */
 #include "tests/simulate/world.h"
 
 #include <string.h>
@@ -86,7 +86,7 @@ static void revive(struct led_subunit *p)
     p->n_wanted = count_bits(p->alive);
 }
 
-/* From the first to the last wanted item; NULL: none is. */
+/* Cut to the first and last wanted item; NULL: none is wanted. */
 static struct led_subunit *subunit_new(struct world *w, struct sim_job *j, uint32_t unit, uint32_t first, uint32_t end)
 {
     const struct led_unit *u = &j->units[unit].led;
@@ -162,7 +162,7 @@ static void finish(struct world *w, struct led_subunit *p)
     p->finished = true;
 }
 
-/* Items count when the last of their unit is through, well or not. */
+/* Items count when their whole unit is finished. */
 static void count_unit(const struct led_subunit *last)
 {
     const struct led_unit *u = &unit_of(last)->led;
@@ -175,7 +175,7 @@ static void count_unit(const struct led_subunit *last)
     }
 }
 
-/* Pieces with as many wanted items each, or one more. */
+/* Into pieces whose numbers of wanted items differ by one at most. */
 static void split(struct world *w, struct led_subunit *p)
 {
     uint32_t n = p->n_wanted < PIECES ? p->n_wanted : PIECES, from = 0, item = p->first;
@@ -269,7 +269,7 @@ void ledger_load(struct world *w, struct sim_job *j, const struct core_unit_row 
     if (u->in_memory)
         return;
     *u = (struct led_unit){.in_memory = true, .attempts = row->attempts, .row = *row};
-    j->units[row->unit].attempts_asked = row->attempts; /* so much the core knows */
+    j->units[row->unit].attempts_asked = row->attempts; /* as the core was told */
     for (uint32_t first = 0, next; first < row->n_items; first = next) {
         uint32_t failures;
 

@@ -1,4 +1,4 @@
-/* The ledger's opinion of workers: who is slowed and benched, who of a worker and a subunit is to blame. */
+/* The ledger's trust in workers: which are slowed or benched, and whether a worker or a subunit is blamed. */
 #include "tests/simulate/world.h"
 
 struct led_name ledger_name(const struct led_worker *k)
@@ -109,7 +109,7 @@ void ledger_did_well(struct world *w, const struct led_lease *l)
                 acquit(k, &k->n_refused);
 }
 
-/* Those whom nobody trusts do not blame a subunit that others could do. */
+/* Failures of untrusted workers do not count against a subunit that others could do. */
 static bool is_to_blame(struct world *w, const struct led_lease *l)
 {
     return in_row(l->worker) < 3 || !has_others(w, l->subunit, l->node, l->worker);
@@ -170,7 +170,7 @@ void ledger_measure(struct world *w, const struct led_lease *l)
     l->worker->ended = w->ledger.now;
 }
 
-/* Nobody here says in heartbeats how many items it has done. */
+/* Heartbeats of simulated workers do not count finished items. */
 int64_t ledger_stall_at(const struct world *w, const struct led_lease *l)
 {
     const struct led_pace *fleet = &l->subunit->job->led.pace[l->node];
@@ -196,7 +196,7 @@ bool ledger_is_cut_off(const struct world *w, uint64_t host, uint64_t nonce)
     return false;
 }
 
-/* The lease that it has held longest is blamed. */
+/* The lease that the worker has held longest is blamed. */
 void ledger_stalls(struct world *w, struct led_worker *k)
 {
     struct led_lease *oldest = NULL;
@@ -209,7 +209,7 @@ void ledger_stalls(struct world *w, struct led_worker *k)
     p->job->led.nodes[oldest->node].stalls++;
     w->ledger.sum.stalls++;
     w->ledger.cut_off[w->ledger.n_cut_off++ % 64] = ledger_name(k);
-    w->ledger.vague |= w->ledger.refused != 0; /* two at once */
+    w->ledger.vague |= w->ledger.refused != 0; /* two in one step */
     w->ledger.refused = k->peer;
     ledger_failed_on(p, oldest->node, k);
     ledger_lease_close(w, oldest);

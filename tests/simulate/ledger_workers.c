@@ -1,4 +1,4 @@
-/* The ledger's workers: who is known, who is heard, who may get more. */
+/* The ledger's workers: known, heard, with room for work. */
 #include "tests/simulate/world.h"
 
 struct led_worker *ledger_worker(struct world *w, uint64_t peer)
@@ -46,7 +46,7 @@ void ledger_worker_remove(struct world *w, struct led_worker *k, bool clean)
     struct led_worker **at = &w->ledger.workers;
     struct led_lease *l;
 
-    k->silent = true; /* nobody waits for it any more */
+    k->silent = true; /* it gets no work any more */
     while ((l = lease_of(w, k, false))) {
         struct core_node_stats *n = &l->subunit->job->led.nodes[l->node];
 
@@ -92,7 +92,7 @@ void ledger_heard(struct world *w, struct led_worker *k)
 
 /* -- HELLO --------------------------------------------------------------------------------------------------------- */
 
-/* Does any open job have a node that it may run? */
+/* Does any open job have a node that the worker may run? */
 static bool is_wanted(const struct world *w, const struct led_worker *k)
 {
     for (uint32_t n = 0; n < w->n_jobs; n++)
@@ -102,7 +102,7 @@ static bool is_wanted(const struct world *w, const struct led_worker *k)
     return false;
 }
 
-/* Whether one more worker, perhaps of a new kind, is too much. */
+/* Would one more worker, perhaps of a new kind, exceed a limit? */
 static bool is_too_much(const struct world *w, uint32_t stage, uint32_t model)
 {
     uint32_t n_workers = 0, n_kinds = 0;
@@ -120,7 +120,7 @@ static bool is_too_much(const struct world *w, uint32_t stage, uint32_t model)
     return n_workers >= w->limits.max_workers || (!known && n_kinds >= w->limits.max_pools);
 }
 
-/* The process has another connection, or the one that was lost again. */
+/* The process has reconnected. */
 static void comes_back(struct world *w, struct led_worker *k, const struct core_event *e)
 {
     struct led_lease *l;
@@ -142,7 +142,7 @@ static void comes_back(struct world *w, struct led_worker *k, const struct core_
         l->named = false;
 }
 
-/* The worker that is known already and stays. */
+/* The worker that is known already; NULL: it is new. */
 static struct led_worker *known(struct world *w, const struct core_event *e)
 {
     struct led_worker *k = ledger_worker(w, e->hello.peer);

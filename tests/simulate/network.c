@@ -1,9 +1,9 @@
-/* The network between workers and the broker: what they say is lost, held up, doubled, overtaken. */
+/* The network between workers and the broker: messages are lost, delayed, doubled and reordered. */
 #include "tests/simulate/world.h"
 
 /* -- on the way ---------------------------------------------------------------------------------------------------- */
 
-/* Losing or holding up this message costs its lease an attempt. */
+/* Losing or delaying this message costs its lease an attempt. */
 static bool is_costly(const struct message *m)
 {
     return m->work && (m->class == MSG_WORK || m->class == MSG_RESULT || m->class == MSG_RETURN ||
@@ -19,7 +19,7 @@ static bool may_harm(struct world *w, struct message *m)
     if (m->class == MSG_BYE || (m->class == MSG_HEARTBEAT && m->worker->last_heartbeat_lost))
         return false;
     if ((m->class == MSG_HELLO || m->class == MSG_ANSWER) && m->worker->n_held > 0)
-        return false; /* without a welcome it sends no heartbeats for what it holds */
+        return false; /* without WELCOME it sends no heartbeats for what it holds */
     return !is_costly(m) || worker_may_hit(w, &m->work, 1);
 }
 
@@ -175,11 +175,11 @@ void network_deliver(struct world *w, void *message, uint64_t life)
         return;
     }
     if (of_connection && (!k->alive || k->life != m->life || m->peer != k->peer))
-        return; /* closed meanwhile */
+        return; /* the connection was closed meanwhile */
     if (shell_is_stopped(w, network_deliver, m, 0))
         return;
     if (!w->core) {
-        if (world_chance(w, 500)) /* waits in the socket */
+        if (world_chance(w, 500)) /* the message waits in the socket */
             world_in(w, 500, network_deliver, m, 0);
         return;
     }

@@ -1,4 +1,4 @@
-/* The broker around the core: carries out its actions, checks each of them. */
+/* The broker around the core: carries out its actions and checks each of them. */
 #include "tests/simulate/world.h"
 
 #include <errno.h>
@@ -189,7 +189,7 @@ static void restart(struct world *w, void *what, uint64_t life)
     shell_crash(w);
 }
 
-/* Whoever reads why the job paused looks after the source and goes on; or lets everything fail that will. */
+/* The user reads why the job paused, and starts it again or allows any number of failures. */
 static void go_on(struct world *w, void *job, uint64_t life)
 {
     struct sim_job *j = job;
@@ -203,7 +203,7 @@ static void go_on(struct world *w, void *job, uint64_t life)
         return;
     }
     j->max_failures = 0;
-    j->max_failed_per_mille = 1000; /* any number, of whatever kind */
+    j->max_failed_per_mille = 1000; /* any number may fail, for any reason */
     j->closing = true;
     shell_job_event(w, CORE_EVENT_JOB_CLOSE, j);
 }
@@ -265,7 +265,7 @@ void shell_start_job(struct world *w, struct sim_job *j)
     shell_job_event(w, CORE_EVENT_JOB_START, j);
 }
 
-/* The answers that are on their way may come or not; the store can be used again when the job is opened again. */
+/* Outstanding answers may come or not. The store works again when the job is opened again. */
 void shell_fail_job(struct world *w, struct sim_job *j)
 {
     const struct core_event e = {.type = CORE_EVENT_JOB_FAILED,
@@ -319,7 +319,8 @@ static void carry_out(struct world *w, const struct core_action *a)
             worker_send_answer(w, k, a->type == CORE_DO_REFUSE, a->type == CORE_DO_HELLO_AGAIN);
         if (k && a->type == CORE_DO_REFUSE && a->refuse.reason == CORE_REFUSE_STALLED) {
             world_fault(w, FAULT_WORKER_STALLED);
-            world_in(w, 1 + (int64_t)world_below(w, 1000), end_stalled, k, k->life); /* by whoever started it */
+            world_in(w, 1 + (int64_t)world_below(w, 1000), end_stalled, k,
+                     k->life); /* whoever started the worker ends it */
         }
         return;
     case CORE_DO_FORGET_PEER:
@@ -381,7 +382,7 @@ static void check_memory(struct world *w)
                    (unsigned long long)s.row_bytes);
 }
 
-/* Before the core decides: what it may have to keep. */
+/* Count what the core may have to keep, before it decides. */
 static void take_payload(struct world *w, const struct core_event *e)
 {
     struct sim_payload *p = core_map_get(&w->payloads, e->result.payload);

@@ -1,4 +1,4 @@
-/* The model store: what commits hold is compared with what the world knows, and kept. */
+/* The simulated store: checks the content of commits and keeps it. */
 #include "tests/simulate/world.h"
 
 #include <string.h>
@@ -8,7 +8,7 @@ static bool bit(const uint64_t *mask, uint32_t i)
     return mask[i / 64] >> (i % 64) & 1;
 }
 
-/* No more failures are written down than the job allows, and none at all while it is paused. */
+/* No more failures are committed than the job allows, and none while it is paused. */
 static void check_surge(struct world *w, const struct core_commit *m, struct sim_job *j, const bool *failed)
 {
     if (m->again || j->units[m->unit].asked || !(j->max_failures || j->max_failed_per_mille))
@@ -23,7 +23,7 @@ static void check_surge(struct world *w, const struct core_commit *m, struct sim
     }
 }
 
-/* What COMMIT says of every item is what the world knows of it. */
+/* COMMIT says of every item what the world knows of it. */
 static void check_content(struct world *w, const struct core_commit *m, struct sim_job *j)
 {
     bool failed[MAX_ITEMS] = {false};
@@ -107,7 +107,7 @@ static void answer_commit(struct world *w, void *what, uint64_t life)
     if (shell_is_stopped(w, answer_commit, what, life))
         return;
     if (m->opening != m->job->opening || !m->job->open || (m->job->failed && world_chance(w, 500)))
-        return; /* nobody waits for it */
+        return; /* the core expects no answer */
     if (!m->job->failed) {
         m->job->units[m->unit].commit_pending = false;
         w->n_commits--;

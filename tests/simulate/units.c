@@ -1,4 +1,4 @@
-/* Units are imported little by little, and loaded from the store some time before the core hears of it. */
+/* Units: imported little by little, and loaded from the store. */
 #include "tests/simulate/world.h"
 
 #include <string.h>
@@ -18,7 +18,7 @@ static void answer_load(struct world *w, void *what, uint64_t life)
     if (life != w->epoch || !w->core || shell_is_stopped(w, answer_load, what, life))
         return;
     if (l->opening != l->job->opening || !l->job->open || (l->job->failed && world_chance(w, 500)))
-        return; /* nobody waits for it */
+        return; /* the core expects no answer */
     l->job->loading = false;
     world_say(w, "units job=%llu from=%u n=%u%s", (unsigned long long)l->job->id, l->from, l->answer.units.n,
               l->answer.units.exhausted ? ", all" : "");
@@ -34,7 +34,7 @@ bool units_row(const struct sim_unit *u, uint32_t number, struct core_unit_row *
     return !u->done || ret->again[0] || ret->again[1];
 }
 
-/* The store is read some time before the core hears of it. */
+/* The store is read some time before the core gets the answer. */
 static void read_units(struct world *w, void *what, uint64_t life)
 {
     struct load *l = what;
@@ -70,7 +70,7 @@ void units_load(struct world *w, const struct core_action *a)
     world_in(w, (int64_t)world_below(w, 30), read_units, l, w->epoch);
 }
 
-/* The rows of new units have to wait; the core is told when the disk is full. */
+/* New units have to wait. If the disk is full, the core is told. */
 static bool cannot_write(struct world *w, struct sim_job *j)
 {
     if (!w->core || !j->open || !(j->failed || w->disk_full))

@@ -1,7 +1,7 @@
 /* Workers that compute hashes.
  *
- * A tame world (not w->wild) keeps a budget: chance hits a unit once at most. A neighbour may cost it one more attempt,
- * and from then on it runs alone, so that under that budget no innocent item may end in quarantine. */
+ * A tame world (not w->wild) keeps a budget: random faults hit a unit once at most. A neighbour may cost it one more
+ * attempt, and from then on it runs exclusively. Under this budget no innocent item may end in quarantine. */
 #include "tests/simulate/world.h"
 
 #include <string.h>
@@ -28,7 +28,7 @@ bool worker_may_hit(struct world *w, struct sim_work *const *works, uint32_t n)
     if (w->wild)
         return true;
     if (w->now < w->stopped_until)
-        return false; /* the broker could not be told before it leases more */
+        return false; /* the broker would not hear of it before it grants more leases */
     for (uint32_t i = 0; i < n; i++)
         if (works[i]->job->units[works[i]->unit].hits + 2 >= MAX_ATTEMPTS)
             return false;
@@ -101,7 +101,7 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
     }
 }
 
-/* Its lease has ended, and the worker does not know: the job was closed, tensors were lost, or the broker is new. */
+/* Has the lease ended without the worker knowing? Its job was closed, tensors were lost, or the broker restarted. */
 static bool is_void(struct world *w, const struct sim_worker *k, const struct sim_work *work)
 {
     const struct core_lease_ref ref = {k->peer, work->epoch, work->lease};
@@ -116,19 +116,19 @@ static void finish_work(struct world *w, void *what, uint64_t life)
     struct sim_worker *k = m->worker;
 
     if (!is_same_life(k, life) || m->work->sent)
-        return; /* another process, or handed back */
+        return; /* another process, or returned */
     if (k->hung || k->stuck || k->lie == LIE_KEEPS || !k->welcome) {
         world_in(w, 50, finish_work, m, life);
         return;
     }
-    /* Nobody can call back work whose lease is void; a tame world does not let it kill a worker that holds others. */
+    /* Work of a void lease cannot be called back. In a tame world it may not kill a worker that holds other leases. */
     if (!w->wild && m->work->job->units[m->work->unit].has_poison && is_void(w, k, m->work))
         worker_forget(w, k, m->work);
     else
         compute(w, k, m->work);
 }
 
-/* The broker is another one: what is held is void. */
+/* The broker has restarted: old leases are void. */
 static void new_epoch(struct world *w, struct sim_worker *k, uint64_t epoch)
 {
     (void)w;
@@ -144,10 +144,10 @@ static void take_work(struct world *w, struct sim_worker *k, struct message *m)
     int64_t cost = 5 + (int64_t)world_below(w, 60);
 
     if (m->work->arrived && !m->work->sent)
-        return; /* a repeated message */
+        return; /* a doubled message */
     if (m->work->epoch < k->epoch)
         return;
-    new_epoch(w, k, m->work->epoch); /* work that overtook the welcome */
+    new_epoch(w, k, m->work->epoch); /* the work overtook WELCOME */
     m->work->arrived = true;
     m->work->sent = false;
     m->work->n_rows = m->work->n_items;
@@ -157,7 +157,7 @@ static void take_work(struct world *w, struct sim_worker *k, struct message *m)
 
 /* -- arrival ------------------------------------------------------------------------------------------------------- */
 
-/* What is held at this moment, if anything is, and unsent. */
+/* HELLO names what the worker holds and has not answered yet. */
 static struct message *hello_new(struct world *w, struct sim_worker *k)
 {
     struct message *m = network_message(w, k, MSG_HELLO);
@@ -169,7 +169,7 @@ static struct message *hello_new(struct world *w, struct sim_worker *k)
         if (k->held[i]->arrived && !k->held[i]->sent && m->n_leases < MAX_HELD - 1)
             m->leases[m->n_leases++] = k->held[i]->lease;
     if (w->wild && w->epoch > 1 && world_chance(w, 30))
-        m->epoch = w->epoch - 1; /* it means others */
+        m->epoch = w->epoch - 1; /* leases of an earlier broker */
     if (w->ledger.leases && w->ledger.leases->worker->nonce != k->nonce && world_chance(w, 100))
         m->leases[m->n_leases++] = w->ledger.leases->id; /* of another worker */
     return m;
@@ -197,7 +197,7 @@ void worker_hears(struct world *w, struct message *m)
     } else if (m->class == MSG_WORK) {
         take_work(w, k, m);
     } else if (m->again || m->refused) {
-        if (k->welcome) { /* also when it was cut off: it tries again until it is ended */
+        if (k->welcome) { /* if it was cut off, it tries again until it is ended */
             k->welcome = false;
             hello_again(w, k, k->life);
         }
@@ -267,7 +267,7 @@ static void become_right(struct world *w, void *worker, uint64_t life)
     struct sim_worker *k = worker;
 
     if (is_same_life(k, life) && !k->draining)
-        worker_drain(w, k); /* jobs that take any model may have given it work */
+        worker_drain(w, k); /* drained, since jobs that take any model may have given it work */
 }
 
 void worker_start(struct world *w, void *worker, uint64_t life)
@@ -299,7 +299,7 @@ void worker_start(struct world *w, void *worker, uint64_t life)
         world_in(w, 2000, become_right, k, k->life);
 }
 
-/* A connection has ended; `how` 2: and so has its process. */
+/* A connection has ended; `how` 2: its process, too. */
 static void notice_gone(struct world *w, void *peer, uint64_t how)
 {
     struct core_event e = {.type = CORE_EVENT_GONE};
@@ -353,7 +353,7 @@ static void say_bye(struct world *w, void *worker, uint64_t life)
 
     if (!is_same_life(k, life))
         return;
-    if (!w->wild && !k->welcome) { /* or the broker goes on to give work to its last connection */
+    if (!w->wild && !k->welcome) { /* otherwise the broker may still give work to its old connection */
         world_in(w, 50, say_bye, k, life);
         return;
     }
@@ -391,8 +391,8 @@ void worker_return_one(struct world *w, struct sim_worker *k)
         }
 }
 
-/* The same process under a new connection. It goes on with what has reached it, and says so; what was on its way to the
- * old one is lost, what it sent there may arrive. */
+/* The process gets a new connection. It keeps the work that has reached it and names it in HELLO. Messages to the old
+ * connection are lost; those that it sent there may still arrive. */
 void worker_reconnect(struct world *w, struct sim_worker *k, bool missed_at_once)
 {
     uint64_t *old = world_alloc(w, sizeof(*old));
@@ -412,7 +412,7 @@ void worker_reconnect(struct world *w, struct sim_worker *k, bool missed_at_once
         hello_again(w, k, k->life);
         return;
     }
-    m = hello_new(w, k); /* in time */
+    m = hello_new(w, k); /* HELLO arrives at once */
     m->life = k->life;
     m->peer = k->peer;
     world_in(w, 1, network_deliver, m, 0);

@@ -131,15 +131,15 @@ static void make_unit(struct world *w, const struct sim_job *j, struct sim_unit 
             u->items[i].fate = world_chance(w, 500) ? FATE_KILLER : FATE_FAILER;
         u->has_poison = u->has_poison || u->items[i].fate >= FATE_KILLER;
     }
-    if (world_chance(w, 30)) /* nothing of it survives the first node */
+    if (world_chance(w, 30)) /* all its items fail at the first node */
         for (uint32_t i = 0; i < size && !u->has_poison; i++) {
             u->items[i].fate = FATE_ERROR;
             u->items[i].node = 0;
         }
 }
 
-/* A caption; one scored by the same trunk; one scored by another trunk, which is a second first node; a score alone.
- * Nodes without tensors leave rows, which others may need. */
+/* Captions; captions with scores from the same trunk, or from another trunk, which is a second first node; scores
+ * only. Nodes without tensors leave rows, which other nodes may need. */
 static void make_graph(struct world *w, struct sim_job *j)
 {
     static const struct core_node caption[] = {{.stage = 1, .out_bytes = 1000},
@@ -163,7 +163,7 @@ static void make_graph(struct world *w, struct sim_job *j)
     }
 }
 
-/* A model that some worker of the stage has, or 0: any will do. */
+/* A model of some worker of the stage; 0: any model. */
 static uint8_t choose_model(struct world *w, uint32_t stage)
 {
     uint32_t first = (uint32_t)world_below(w, w->n_workers);
@@ -199,7 +199,7 @@ static void make_job(struct world *w, uint32_t n)
         world_in(w, 100, shell_import, j, 0);
 }
 
-/* What the workers compute. */
+/* Kinds of workers: pairs of stage and model. */
 static uint32_t count_kinds(const struct world *w)
 {
     uint32_t n = 0;
@@ -232,13 +232,13 @@ static void make_world(struct world *w, enum core_bug planted)
     w->limits.max_worker_items = world_chance(w, 300) ? 16 : 65536;
     w->limits.max_worker_leases = world_chance(w, 300) ? 1 + (uint32_t)world_below(w, 4) : 1024;
     w->limits.max_given_up = 2 + (uint32_t)(w->seed % 30);
-    /* In a tame world nobody heartbeats what it does not do; a slow worker may take long. */
+    /* In a tame world no worker sends heartbeats for work that it does not do, but slow workers take long. */
     w->limits.stall_ms = w->wild ? 3 * LEASE_MS : 3600 * LEASE_MS;
     w->limits.first_stall_ms = 2 * w->limits.stall_ms;
     w->limits.bug = planted;
     w->n_jobs = 1 + (uint32_t)world_below(w, MAX_JOBS);
     w->n_workers = 3 + (uint32_t)world_below(w, MAX_WORKERS - 2);
-    /* Room for what these workers compute, and one kind more. Visitors take some of it for a while. */
+    /* Room for these workers and one more kind. Visitors take some of it for a while. */
     w->limits.max_workers = world_chance(w, 300) ? w->n_workers + (uint32_t)world_below(w, 2) : 4096;
     w->limits.max_jobs = w->n_jobs;
     for (uint32_t n = 0; n < w->n_workers; n++) {

@@ -1,13 +1,13 @@
-/* world.h - a model world around the broker's core: network, workers, store and their faults, from one seed.
+/* world.h - a simulated world around the broker's core: network, workers, store and their faults, from one seed.
  *
  *   world.c     time, chance, the agenda, the life of a world, what is checked at its end
  *   shell.c     the broker around the core: carries out actions, checks each, crashes
  *   units.c     units are imported and loaded
- *   store.c     the model store: commits and attempts
- *   ledger.h    what the core must think of subunits, leases and workers
+ *   store.c     the store: commits and attempts
+ *   ledger.h    checks the core by a second implementation of its rules
  *   workers.c   workers: compute, die, hang, drain
- *   network.c   what lies between them and the broker
- *   chaos.c     which fault happens when
+ *   network.c   the network between workers and the broker
+ *   chaos.c     chooses which fault happens when
  *   simulate.c  seeds, options, the table of faults, the planted bugs
  *
  * Who may call: the simulator. Units: simulated milliseconds. Memory: everything of a world but the core lives in its
@@ -54,9 +54,9 @@ enum fault {
     FAULT_WORKER_DRAIN,
     FAULT_WORKER_RETURN,
     FAULT_WORKER_RECONNECT,
-    FAULT_WORKER_LOST,    /* its connection is noticed to be, whether its process lives is not */
+    FAULT_WORKER_LOST,    /* the broker notices that the connection is lost, but not whether the process lives */
     FAULT_VISITOR,        /* says HELLO and nothing more */
-    FAULT_FOREIGN_LEASE,  /* speaks of leases that are not its own, or of another epoch */
+    FAULT_FOREIGN_LEASE,  /* names leases of others, or of another epoch */
     FAULT_WORKER_FAILURE, /* transient */
     FAULT_WORKER_BAD_ROWS,
     FAULT_WORKER_LIAR, /* until the faults end it fails, returns or keeps all work, or makes tensors that are refused */
@@ -70,8 +70,8 @@ enum fault {
     FAULT_PAYLOAD_LOST,
     FAULT_BROKER_CRASH,
     FAULT_BROKER_SHUTDOWN,
-    FAULT_BROKER_STOPPED, /* for a while, and time goes on */
-    FAULT_NONSENSE,       /* job events that make none */
+    FAULT_BROKER_STOPPED, /* for a while, as by SIGSTOP */
+    FAULT_NONSENSE,       /* invalid job events */
     FAULT_COMMIT_CUT,     /* crash between COMMIT and its transaction */
     FAULT_ANSWER_CUT,     /* crash between the transaction and its answer */
     FAULT_DISK_FULL,
@@ -83,7 +83,7 @@ enum fault {
     FAULT_DONE_EXTENDED, /* units come to an open job that is done */
     FAULT_DONE_REOPENED, /* a job that is done is closed, and opened again for more units */
     FAULT_IDLE_WORKER,   /* a worker that no job wanted gets work later */
-    FAULT_SOURCE_GONE,   /* whatever is read for a while is an error */
+    FAULT_SOURCE_GONE,   /* every item read for a while is an error */
     FAULT_SURGE,         /* a job pauses itself */
     FAULT_ITEMS_AGAIN,   /* items that are done are to be done again */
     N_FAULTS
@@ -101,12 +101,12 @@ enum fate { FATE_GOOD, FATE_ERROR, FATE_KILLER, FATE_FAILER };
 struct sim_unit {
     uint32_t n_items;
     bool done, commit_pending, has_poison;
-    bool asked;        /* a COMMIT of it is out, or failed on a full disk; in this life of the broker */
+    bool asked;        /* a COMMIT of it was asked for in this life of the broker */
     uint32_t attempts; /* durable, and so is `subunits` */
     uint8_t subunits[MAX_ITEMS];
     struct led_unit led;
-    uint32_t attempts_asked; /* to be made durable, in this life of the broker */
-    uint32_t hits;           /* random faults it had to bear */
+    uint32_t attempts_asked; /* as last asked to be made durable, in this life of the broker */
+    uint32_t hits;           /* random faults that have hit it */
     struct {
         enum fate fate;
         uint32_t node;
@@ -123,16 +123,16 @@ struct sim_job {
     bool sealed;   /* perhaps before its last unit */
     bool finished; /* done, with all its units */
     uint32_t max_failures, max_failed_per_mille;
-    bool gone; /* the source is not there just now */
+    bool gone; /* the source is unreadable now */
     uint32_t n_surges;
     bool paused;       /* in this life of the broker */
-    uint32_t n_in_row; /* failed items that were written down since the last good one, since it was opened or started */
+    uint32_t n_in_row; /* failed items committed since the last good one, since it was opened or started */
     uint64_t opening;  /* counts the times it was opened */
     struct led_job led;
     bool open, loading, stopped, stop_told, closing, failed; /* in this life of the broker */
 };
 
-/* A lease in a worker's hands, and then its result. */
+/* A lease held by a worker, and then its result. */
 struct sim_work {
     uint64_t epoch, lease;
     struct sim_job *job;
@@ -140,17 +140,17 @@ struct sim_work {
     bool exclusive, arrived, sent;
     bool gone; /* its items cannot be read */
     uint32_t items[MAX_ITEMS];
-    uint64_t inputs[MAX_ITEMS]; /* hash of what each item got */
+    uint64_t inputs[MAX_ITEMS]; /* hash of the inputs of each item */
     uint64_t values[MAX_ITEMS];
     bool ok[MAX_ITEMS];
     uint32_t n_rows;  /* of the result; n_items unless it is broken */
     bool corrupt;     /* its tensor will be refused */
-    uint32_t refused; /* bit k: what came from node k is such a one */
+    uint32_t refused; /* bit k: the tensor of node k is such a one */
 };
 
 struct sim_payload {
     uint64_t handle;
-    struct sim_work work; /* as it arrived: who repeats the work changes it */
+    struct sim_work work; /* a copy as it arrived: the original changes if the work is repeated */
     bool tensors, rows, lost;
     uint64_t row_bytes; /* kept until the commit */
 };
@@ -193,7 +193,7 @@ struct agenda_entry {
 
 struct world {
     uint64_t seed, random;
-    bool verbose, wild; /* wild: faults without the budget that keeps innocent items out of quarantine */
+    bool verbose, wild; /* wild: no budget of faults, so innocent items may be quarantined */
     struct tally *tally;
     struct arena arena;
     jmp_buf failed;
@@ -209,7 +209,7 @@ struct world {
     struct core_actions actions;
     struct ledger ledger;
     bool disk_full, shutting_down;
-    int64_t stopped_until; /* the broker is, by SIGSTOP */
+    int64_t stopped_until; /* the broker is stopped until then, as by SIGSTOP */
     struct core_map payloads;
     uint64_t tensor_bytes, row_bytes; /* row_bytes: of rows that are kept for a commit */
     uint32_t n_commits;               /* asked for, not yet answered, in this life */
@@ -228,7 +228,7 @@ void *world_alloc(struct world *w, size_t bytes); /* zeroed */
 void world_fail(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3) __attribute__((noreturn));
 void world_say(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void world_fault(struct world *w, enum fault f);
-/* What the node makes of the item when everything is right. */
+/* The value that the node must give for the item. */
 uint64_t world_truth(const struct sim_job *j, uint32_t unit, uint32_t item, uint32_t node);
 uint64_t world_value(const struct sim_job *j, uint32_t unit, uint32_t item, uint32_t node, uint64_t inputs);
 /* True: all well. */
@@ -238,7 +238,7 @@ bool world_run(uint64_t seed, enum core_bug planted, bool verbose, struct tally 
 void shell_start(struct world *w);
 void shell_crash(struct world *w);
 void shell_step(struct world *w, const struct core_event *e);
-void shell_step_to(struct world *w, const struct core_event *e, int expected); /* that comes to this error */
+void shell_step_to(struct world *w, const struct core_event *e, int expected); /* that returns this error */
 struct sim_job *shell_job(struct world *w, uint64_t id);                       /* an open one */
 struct sim_payload *shell_payload(struct world *w, uint64_t handle);
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j);
@@ -246,7 +246,7 @@ void shell_import(struct world *w, void *job, uint64_t life);
 void shell_start_job(struct world *w, struct sim_job *j);
 void shell_fail_job(struct world *w, struct sim_job *j);
 void shell_start_later(struct world *w, void *job, uint64_t life); /* an agenda_fn; if it is still stopped */
-/* The broker is stopped: then this is called again when it goes on, and in its turn. */
+/* True: the broker is stopped, and fn will be called when it goes on. */
 bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life);
 
 /* store.c */
@@ -277,7 +277,7 @@ void worker_forget(struct world *w, struct sim_worker *k, const struct sim_work 
 struct sim_worker *worker_of_peer(struct world *w, uint64_t peer);
 void worker_send_work(struct world *w, struct sim_worker *k, struct sim_work *work);
 void worker_send_answer(struct world *w, struct sim_worker *k, bool refused, bool again);
-/* Whether chance may do harm to these leases now; if so, it is written down. */
+/* May a random fault hit these leases now? If so, it is counted against their budgets. */
 bool worker_may_hit(struct world *w, struct sim_work *const *works, uint32_t n);
 
 /* chaos.c */

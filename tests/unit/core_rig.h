@@ -1,5 +1,7 @@
-/* core_rig.h - a core on the bench: one call an event, and a look at the actions it caused.
- * Who may call: tests/unit/test_core*.c. Units: as in broker/core.h. Memory: the rig is the test's state. Errors: cmocka's. */
+/* core_rig.h - a core under test: one call for each event, and access to the actions that it caused.
+ *
+ * Who may call: tests/unit/test_core*.c. Units: as in broker/core.h. Memory: the rig is the test's state. Errors:
+ * cmocka's. */
 #ifndef BLIPLINE_TESTS_UNIT_CORE_RIG_H
 #define BLIPLINE_TESTS_UNIT_CORE_RIG_H
 
@@ -42,13 +44,13 @@ uint32_t rig_count(const struct rig *b, enum core_action_type type);
 void rig_tick(struct rig *b, int64_t ms);
 /* A worker of no particular model on host 1. */
 void rig_hello(struct rig *b, uint64_t peer, uint32_t stage, uint32_t window);
-/* One a stage. */
+/* One worker for each stage. */
 void rig_three_workers(struct rig *b, uint32_t window);
 /* Sealed; the load it asks for is not answered yet. */
 void rig_open_job(struct rig *b, uint64_t job, const struct core_node *nodes, uint32_t n_nodes, uint32_t priority);
-/* Answers the load with units 0..n-1, and that is all. */
+/* Answers the load with units 0..n-1; there are no more. */
 void rig_give_units(struct rig *b, uint64_t job, uint32_t n, uint32_t n_items, uint32_t attempts);
-/* Both, for JOB. */
+/* rig_open_job and rig_give_units, for JOB. */
 void rig_chain_job(struct rig *b, uint32_t n, uint32_t n_items);
 /* The first WORK of the last step. */
 struct core_work rig_work_of(const struct rig *b);

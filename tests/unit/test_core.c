@@ -1,4 +1,4 @@
-/* The core's rules for units and leases, a sentence each. What happens when they meet is the simulator's business. */
+/* The core's rules for units and leases, one test each. The simulator tests how they work together. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -227,7 +227,7 @@ static void test_core_a_worker_that_is_heard_but_ends_nothing_is_on_trial(void *
     rig_tick(b, 0);
     w = rig_work_of(b);
     (void)rig_result(b, &w, 0);
-    assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* the next in suspicion */
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* the next suspect one */
 }
 
 static void test_core_a_silent_worker_is_forgotten(void **state)
@@ -238,7 +238,7 @@ static void test_core_a_silent_worker_is_forgotten(void **state)
     assert_int_equal(core_next_deadline(b->core), b->now + LEASE_MS);
     rig_tick(b, LEASE_MS);
     rig_chain_job(b, 1, 1);
-    assert_null(rig_nth(b, CORE_DO_WORK, 0)); /* nothing new meanwhile */
+    assert_null(rig_nth(b, CORE_DO_WORK, 0)); /* no new work meanwhile */
     assert_int_equal(core_next_deadline(b->core), b->now + WORKER_MS - LEASE_MS);
     rig_tick(b, WORKER_MS - LEASE_MS);
     assert_int_equal(rig_got(b, CORE_DO_FORGET_PEER)->peer, ENCODER);

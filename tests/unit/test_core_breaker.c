@@ -52,7 +52,7 @@ static void beat(struct rig *b, const struct core_work *w, uint64_t items)
     assert_int_equal(rig_step(b, &e), 0);
 }
 
-/* Until there is work; all that are there are heard meanwhile, and what `held` names is extended. Returns how long. */
+/* Wait for work; all peers send heartbeats meanwhile, which extend the lease `held`. Returns how long it took. */
 static int64_t wait_for_work(struct rig *b, const uint64_t *peers, uint32_t n_peers, uint64_t held)
 {
     const int64_t began = b->now;
@@ -68,11 +68,11 @@ static int64_t wait_for_work(struct rig *b, const uint64_t *peers, uint32_t n_pe
     return b->now - began;
 }
 
-/* Works that were given out and not ended yet. */
+/* Leases that were granted and have not ended. */
 struct inbox {
     struct core_work works[256];
     uint32_t n;
-    uint64_t last; /* the latest lease that was noted: looking twice at a step does no harm */
+    uint64_t last; /* the latest lease noted, so that a step may be read twice */
 };
 
 static void note_works(const struct rig *b, struct inbox *in)
@@ -102,7 +102,7 @@ static void commit_all(struct rig *b, struct inbox *in, uint32_t *n_quarantined,
     }
 }
 
-/* BAD ends what it has at once, by `end`; GOOD takes its time. */
+/* BAD ends its leases at once, by `end`; GOOD is slower. */
 static uint32_t run_beside_each_other(struct rig *b, void (*end)(struct rig *, const struct core_work *),
                                       uint32_t *n_quarantined)
 {
@@ -139,7 +139,7 @@ static uint32_t run_beside_each_other(struct rig *b, void (*end)(struct rig *, c
         beat(b, &(struct core_work){.peer = BAD}, 0);
         note_works(b, &in);
         commit_all(b, &in, n_quarantined, &n_done);
-        for (uint32_t i = 0; i < in.n; i++) { /* nobody's lease expires in here */
+        for (uint32_t i = 0; i < in.n; i++) { /* no lease expires here */
             beat(b, &in.works[i], 0);
             note_works(b, &in);
         }
@@ -170,7 +170,7 @@ static void test_core_breaker_a_worker_that_hands_everything_back_ruins_nothing(
     assert_int_equal(rig_stats(b).benches, 1);
 }
 
-/* What BAD gets next, while GOOD does one unit after the other. Returns how long that took. */
+/* The next lease of BAD, while GOOD does one unit after the other. Returns how long that took. */
 static int64_t next_of_bad(struct rig *b, struct inbox *in, struct core_work *ret)
 {
     const int64_t began = b->now;
@@ -220,7 +220,7 @@ static void test_core_breaker_rests_grow_and_end_with_a_good_result(void **state
             assert_int_equal(rig_stats(b).benched[1], 1);
         }
         took = next_of_bad(b, &in, &w);
-        assert_true(took + 160 >= last); /* GOOD may be first to end what BAD must not have */
+        assert_true(took + 160 >= last); /* BAD may have to wait until GOOD has done what BAD must not have */
         last = took;
     }
     assert_true(last > LEASE_MS / 2 && last <= LEASE_MS + 200);
@@ -250,7 +250,7 @@ static void test_core_breaker_no_item_is_given_up_before_two_workers_failed_it(v
 
     rig_hello(b, GOOD, 1, 64);
     open_job(b, 1, 1);
-    for (uint32_t n = 0; n < 2; n++) { /* nobody else is there: the same one tries again */
+    for (uint32_t n = 0; n < 2; n++) { /* there is no other worker: the same one tries again */
         w = rig_work_of(b);
         first = w.peer;
         rig_refuse_work(b, &w);
@@ -266,7 +266,7 @@ static void test_core_breaker_no_item_is_given_up_before_two_workers_failed_it(v
     assert_int_equal(rig_got(b, CORE_DO_COMMIT)->commit.n_quarantined, 1);
 }
 
-/* However many fail its other nodes meanwhile. */
+/* Failures of its other nodes do not change that. */
 static void test_core_breaker_who_failed_a_node_is_remembered_for_that_node(void **state)
 {
     static const struct core_node two[2] = {{.stage = 1, .out_bytes = 100}, {.stage = 2, .needs = 1}};
@@ -333,7 +333,7 @@ static void test_core_breaker_whose_tensors_are_refused_is_benched(void **state)
     w = rig_work_of(b);
     for (uint32_t n = 0; n < 8; n++) {
         assert_int_equal(w.node, 0);
-        (void)rig_result(b, &w, 0); /* which alone does not make it trusted */
+        (void)rig_result(b, &w, 0); /* this does not make it trusted yet */
         w = rig_work_of(b);
         assert_int_equal(w.peer, QFORMER);
         refuse_tensors(b, &w, 1);

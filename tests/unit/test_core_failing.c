@@ -1,5 +1,5 @@
-/* The core's rules for what fails: who is blamed, what runs alone, how a unit is cut down to the bad item; and for what
- * is no failure. */
+/* The core's rules for failures: who is blamed, what runs exclusively, how a unit is split down to the bad item; and
+ * what is no failure. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -70,7 +70,7 @@ static void test_core_a_failing_unit_is_split_down_to_the_bad_item(void **state)
     assert_int_equal(rig_stats(b).splits, 2);
 }
 
-static void test_core_what_failed_once_runs_alone(void **state)
+static void test_core_what_failed_once_runs_exclusively(void **state)
 {
     struct rig *b = *state;
     struct core_work w;
@@ -79,7 +79,7 @@ static void test_core_what_failed_once_runs_alone(void **state)
     rig_chain_job(b, 3, 4);
     w = rig_work_of(b);
     rig_refuse_work(b, &w);
-    /* The others of its worker must end before it is leased once more. */
+    /* Other leases of its worker must end before it is leased again. */
     assert_null(rig_nth(b, CORE_DO_WORK, 0));
     for (uint64_t lease = 1; lease < 10 && !rig_nth(b, CORE_DO_WORK, 0); lease++) {
         struct core_work other = {.peer = ENCODER, .epoch = 7, .lease = lease, .n_items = 4};
@@ -92,7 +92,7 @@ static void test_core_what_failed_once_runs_alone(void **state)
     assert_int_equal(rig_stats(b).n_leases, 1);
 }
 
-static void test_core_what_a_dead_worker_held_runs_alone_one_by_one(void **state)
+static void test_core_what_a_dead_worker_held_runs_exclusively_one_by_one(void **state)
 {
     struct rig *b = *state;
     struct core_work w;
@@ -121,7 +121,7 @@ static void test_core_one_loss_blames_a_subunit_once(void **state)
     assert_int_equal(rig_count(b, CORE_DO_ATTEMPTS), 1);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 1);
     rig_hello(b, OTHER, 1, 64);
-    assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* alone, though both are of one subunit */
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 1); /* one at a time, though both are of one subunit */
     assert_int_equal(rig_work_of(b).attempt, 1);
 }
 
@@ -141,7 +141,7 @@ static void test_core_an_earlier_lease_does_not_fail_a_later_attempt(void **stat
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 1);
     first = rig_work_of(b);
     assert_true(first.exclusive);
-    rig_refuse_work(b, &second); /* it was not alone */
+    rig_refuse_work(b, &second); /* it was not exclusive */
     assert_null(rig_nth(b, CORE_DO_ATTEMPTS, 0));
     second = rig_work_of(b);
     assert_true(second.exclusive);
@@ -159,7 +159,7 @@ static void test_core_a_cut_unit_is_as_it_was_after_a_restart(void **state)
 
     rig_hello(b, ENCODER, 1, 64);
     rig_chain_job(b, 1, 16);
-    for (uint32_t n = 0; n < 3; n++) { /* the unit, the unit alone, its first piece of two items */
+    for (uint32_t n = 0; n < 3; n++) { /* the unit, the unit exclusively, its first piece of two items */
         w = rig_work_of(b);
         assert_int_equal(w.count, n < 2 ? 16 : 2);
         rig_refuse_work(b, &w);
@@ -185,7 +185,7 @@ static void test_core_a_cut_unit_is_as_it_was_after_a_restart(void **state)
     rig_refuse_work(b, &w);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.attempts, 7);
     assert_int_equal(rig_got(b, CORE_DO_ATTEMPTS)->attempts.subunits[0], 4);
-    assert_int_equal(rig_work_of(b).first, 1); /* that one is through, quarantined */
+    assert_int_equal(rig_work_of(b).first, 1); /* that one is finished: quarantined */
 }
 
 static void test_core_attempts_of_an_earlier_life_count(void **state)
@@ -345,8 +345,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         RULE(test_core_a_failing_unit_is_split_down_to_the_bad_item),
-        RULE(test_core_what_failed_once_runs_alone),
-        RULE(test_core_what_a_dead_worker_held_runs_alone_one_by_one),
+        RULE(test_core_what_failed_once_runs_exclusively),
+        RULE(test_core_what_a_dead_worker_held_runs_exclusively_one_by_one),
         RULE(test_core_one_loss_blames_a_subunit_once),
         RULE(test_core_an_earlier_lease_does_not_fail_a_later_attempt),
         RULE(test_core_a_cut_unit_is_as_it_was_after_a_restart),

@@ -1,4 +1,4 @@
-/* Graphs beyond a chain: two first nodes, nodes that leave rows alone, rows that wait for a commit. */
+/* Graphs beyond a chain: two first nodes, nodes that leave only rows, rows that wait for a commit. */
 #include "tests/unit/core_rig.h"
 
 #include <stdarg.h>
@@ -67,7 +67,7 @@ static void test_core_graphs_two_first_nodes_share_one_reservation(void **state)
     assert_int_equal(first.node + second.node, 3);
     assert_int_equal(rig_stats(b).reserved_bytes, 4 * 210);
     assert_int_equal(rig_stats(b).n_reserved, 1);
-    rig_gone(b, ENCODER, true); /* both go back: nothing is held any more */
+    rig_gone(b, ENCODER, true); /* both are returned: nothing is held any more */
     assert_int_equal(rig_stats(b).reserved_bytes, 0);
     rig_hello(b, OTHER, 1, 64);
     assert_int_equal(rig_count(b, CORE_DO_WORK), 2);

@@ -1,4 +1,4 @@
-/* The core's rules for who gets what, for workers and for jobs. */
+/* The core's rules for scheduling, for workers and for jobs. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -55,7 +55,7 @@ static void test_core_memory_is_reserved_before_a_unit_starts(void **state)
     rig_chain_job(b, 5, 4);
     assert_int_equal(rig_count(b, CORE_DO_WORK), 2);
     w = rig_work_of(b);
-    (void)rig_result(b, &w, 0xf); /* all errors: through, and its memory free */
+    (void)rig_result(b, &w, 0xf); /* all errors: it is finished, and its memory is free */
     assert_int_equal(rig_count(b, CORE_DO_WORK), 1);
 }
 

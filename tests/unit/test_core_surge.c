@@ -1,4 +1,4 @@
-/* The core when failures surge, and when items are done again. */
+/* Surges of failures, and items that are done again. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -45,7 +45,7 @@ static void test_core_surge_puts_back_what_failed_in_a_row(void **state)
     assert_int_equal(rig_got(b, CORE_DO_JOB_PAUSED)->paused.n_failed, 6);
     assert_int_equal(rig_got(b, CORE_DO_JOB_PAUSED)->paused.n_finished, 0);
     assert_int_equal(rig_count(b, CORE_DO_COMMIT), 0);
-    (void)rig_result(b, &w[3], 0x2); /* on its way meanwhile: what failed is not written down either */
+    (void)rig_result(b, &w[3], 0x2); /* under way meanwhile: its failures are not written either */
     assert_int_equal(rig_count(b, CORE_DO_COMMIT), 0);
     (void)rig_result(b, &w[4], 0);
     assert_int_equal(rig_got(b, CORE_DO_COMMIT)->commit.unit, 4);
@@ -105,7 +105,7 @@ static void test_core_surge_of_a_share(void **state)
     struct core_work w[30];
 
     open_job(b, 0, 250, 30, w);
-    for (uint32_t i = 0; i < 24; i++) { /* a quarter of 96 fails: not yet worth a look, nor too many */
+    for (uint32_t i = 0; i < 24; i++) { /* a quarter of 96 fails: too few items to count yet */
         (void)rig_result(b, &w[i], 0x1);
         assert_int_equal(rig_got(b, CORE_DO_COMMIT)->commit.unit, i);
     }
@@ -116,7 +116,7 @@ static void test_core_surge_of_a_share(void **state)
     assert_int_equal(rig_got(b, CORE_DO_JOB_PAUSED)->paused.n_finished, 104);
 }
 
-/* A share tells late: what failed before it did is put back as well. */
+/* A share is known late: earlier failures are put back as well. */
 static void test_core_surge_of_a_share_puts_back_every_unit_of_it(void **state)
 {
     struct rig *b = *state;
