@@ -113,7 +113,10 @@ static void do_load_units(struct broker *b, const struct core_action *a)
             rc = store_pending(job->store, from, max, found, &n, &next, &err);
     } while (rc == 0 && n == 0 && next != from);
     if (rc < 0) {
-        broker_fail(b, rc, "%s: cannot read the units: %s", job->open.path, *err.text ? err.text : strerror(-rc));
+        if (rc == -ENOMEM)
+            broker_fail(b, rc, "no memory for units");
+        else
+            broker_job_fail(b, job, "%s", err.text);
         free(found);
         free(rows);
         return;
@@ -212,17 +215,16 @@ static void do_job_done(struct broker *b, const struct core_action *a)
 {
     struct broker_job *job = broker_job_find(b, a->job);
 
-    job->done = true;
     log_info("event=job_done job=%llu items=%llu failed=%llu", (unsigned long long)job->id,
              (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
     broker_log_counters(b, job);
+    broker_job_ended(b, job);
 }
 
 static void do_job_paused(struct broker *b, const struct core_action *a)
 {
     struct broker_job *job = broker_job_find(b, a->paused.job);
 
-    job->paused = true;
     broker_explain_pause(job, a->paused.n_failed, a->paused.n_finished, a->paused.given_up);
 }
 
@@ -230,14 +232,17 @@ static void do_job_stopped(struct broker *b, const struct core_action *a)
 {
     struct broker_job *job = broker_job_find(b, a->job);
 
-    job->stopped = true;
     log_info("event=job_stopped job=%llu", (unsigned long long)a->job);
     broker_log_counters(b, job);
+    broker_job_ended(b, job);
 }
 
 static void do_job_closed(struct broker *b, const struct core_action *a)
 {
-    log_info("event=job_closed job=%llu", (unsigned long long)a->job);
+    struct broker_job *job = broker_job_find(b, a->job);
+
+    job->phase = BROKER_JOB_CLOSING;
+    broker_requests_drop(b, a->job);
     broker_post(b, committer_request_new(COMMITTER_CLOSE, a->job, 0));
 }
 

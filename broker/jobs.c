@@ -8,6 +8,7 @@
 #include "store/store.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,8 +23,19 @@ struct broker_job *broker_job_find(struct broker *b, uint64_t id)
     return NULL;
 }
 
+static void holders_free(struct broker_holder *h)
+{
+    for (struct broker_holder *next; h; h = next) {
+        next = h->next;
+        free(h);
+    }
+}
+
 static void job_free(struct broker_job *job)
 {
+    holders_free(job->holders);
+    holders_free(job->closers);
+    free(job->reopen);
     core_map_release(&job->unit_first);
     free(job);
 }
@@ -43,6 +55,115 @@ void broker_jobs_free(struct broker *b)
     while (b->jobs)
         job_remove(b, b->jobs);
     broker_requests_free(b);
+}
+
+/* -- who has it open -- */
+
+static int add_holder(struct broker_holder **list, uint64_t peer, uint64_t seq)
+{
+    struct broker_holder *h;
+
+    for (h = *list; h; h = h->next)
+        if (h->peer == peer && h->seq == seq)
+            return 0;
+    h = calloc(1, sizeof(*h));
+    if (!h)
+        return -ENOMEM;
+    *h = (struct broker_holder){.next = *list, .peer = peer, .seq = seq};
+    *list = h;
+    return 0;
+}
+
+static void remove_holder(struct broker_holder **list, uint64_t peer)
+{
+    while (*list && (*list)->peer != peer)
+        list = &(*list)->next;
+    if (*list) {
+        struct broker_holder *h = *list;
+
+        *list = h->next;
+        free(h);
+    }
+}
+
+/* -- closing -- */
+
+static void begin_close(struct broker *b, struct broker_job *job)
+{
+    if (job->phase != BROKER_JOB_OPEN)
+        return;
+    job->phase = BROKER_JOB_CLOSING;
+    broker_feed_later(b, &(struct core_event){.type = CORE_EVENT_JOB_CLOSE, .job = job->id});
+}
+
+void broker_job_ended(struct broker *b, struct broker_job *job)
+{
+    if (!job->holders)
+        begin_close(b, job);
+}
+
+static bool has_ended(const struct broker *b, const struct broker_job *job)
+{
+    const enum core_job_state state = core_job_state_get(b->core, job->id);
+
+    return state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED || state == CORE_JOB_DONE || state == CORE_JOB_FAILED;
+}
+
+void broker_job_fail(struct broker *b, struct broker_job *job, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (job->phase != BROKER_JOB_OPEN || job->failed[0])
+        return;
+    va_start(ap, fmt);
+    (void)vsnprintf(job->failed, sizeof(job->failed), fmt, ap);
+    va_end(ap);
+    log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path,
+            job->failed);
+    broker_feed_later(b, &(struct core_event){.type = CORE_EVENT_JOB_FAILED,
+                                              .job_failed = {.job = job->id, .text = job->failed}});
+    broker_job_ended(b, job);
+}
+
+void broker_job_block(struct broker *b, struct broker_job *job, const char *text)
+{
+    if (core_job_state_get(b->core, job->id) != CORE_JOB_BLOCKED)
+        log_warn("event=disk_full job=%llu msg=\"%s; goes on when there is room\"", (unsigned long long)job->id, text);
+    (void)msg_text_set(job->blocked, sizeof(job->blocked), text);
+    broker_requests_retry(b);
+}
+
+void broker_jobs_let_go(struct broker *b, uint64_t peer)
+{
+    for (struct broker_job *job = b->jobs; job; job = job->next) {
+        remove_holder(&job->holders, peer);
+        if (has_ended(b, job))
+            broker_job_ended(b, job);
+    }
+}
+
+static void answer_closed(struct broker *b, uint64_t job, uint64_t peer, uint64_t seq)
+{
+    struct msg m;
+
+    msg_init(&m, MSG_JOB_CLOSE);
+    m.seq = seq;
+    m.job_ref.job = job;
+    broker_send(b, peer, &m);
+}
+
+void broker_on_closed(struct broker *b, struct broker_job *job)
+{
+    struct broker_reopen *reopen = job->reopen;
+
+    log_info("event=job_closed job=%llu store=\"%s\"", (unsigned long long)job->id, job->open.path);
+    for (const struct broker_holder *h = job->closers; h; h = h->next)
+        answer_closed(b, job->id, h->peer, h->seq);
+    job->reopen = NULL;
+    job_remove(b, job);
+    if (reopen)
+        broker_job_open(b, reopen->peer, &reopen->message);
+    free(reopen);
 }
 
 /* -- JOB_OPEN -- */
@@ -109,24 +230,53 @@ static void answer_opened(struct broker *b, const struct broker_job *job, uint64
     broker_send(b, peer, &m);
 }
 
-/* The same store again, from a client that lost its connection or comes back. */
-static bool reopen(struct broker *b, uint64_t peer, const struct msg *m)
+/* The client has it open from now on, if it is still there. */
+static void hold(struct broker *b, struct broker_job *job, uint64_t peer)
 {
-    for (struct broker_job *job = b->jobs; job; job = job->next) {
-        if (strcmp(job->open.path, m->job_open.path) != 0)
-            continue;
-        if (!job->store)
-            broker_refuse(b, peer, m->seq, MSG_REASON_STORE, "%s: is being opened", job->open.path);
-        else if (!refuse_if_different(b, peer, m->seq, &m->job_open, store_info(job->store))) {
-            if (job->stopped || job->paused)
-                broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
-            job->stopped = job->paused = false;
-            job->failures = (struct broker_failures){0};
-            answer_opened(b, job, peer, m->seq);
-        }
-        return true;
+    if (core_map_get(&b->peers, peer) && add_holder(&job->holders, peer, 0) < 0)
+        broker_fail(b, -ENOMEM, "no memory for a job");
+}
+
+/* Open it once it is closed. */
+static void open_later(struct broker *b, struct broker_job *job, uint64_t peer, const struct msg *m)
+{
+    if (job->reopen) {
+        broker_refuse(b, peer, m->seq, MSG_REASON_STORE, "%s: is being closed; try again", job->open.path);
+        return;
     }
-    return false;
+    job->reopen = malloc(sizeof(*job->reopen));
+    if (job->reopen)
+        *job->reopen = (struct broker_reopen){peer, *m};
+    else
+        broker_fail(b, -ENOMEM, "no memory for a job");
+}
+
+static void open_again(struct broker *b, struct broker_job *job, uint64_t peer, const struct msg *m)
+{
+    const enum core_job_state state = core_job_state_get(b->core, job->id);
+
+    if (job->phase == BROKER_JOB_OPENING) {
+        broker_refuse(b, peer, m->seq, MSG_REASON_STORE, "%s: is being opened; try again", job->open.path);
+    } else if (job->phase == BROKER_JOB_CLOSING || state == CORE_JOB_FAILED) {
+        begin_close(b, job);
+        open_later(b, job, peer, m);
+    } else if (!refuse_if_different(b, peer, m->seq, &m->job_open, store_info(job->store))) {
+        if (state == CORE_JOB_STOPPING || state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED)
+            (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
+        job->failures = (struct broker_failures){0};
+        hold(b, job, peer);
+        answer_opened(b, job, peer, m->seq);
+    }
+}
+
+/* The job of this store, if there is one: of a client that lost its connection or comes back. */
+static struct broker_job *find_by_path(struct broker *b, const char *path)
+{
+    struct broker_job *job = b->jobs;
+
+    while (job && strcmp(job->open.path, path) != 0)
+        job = job->next;
+    return job;
 }
 
 static struct stored_job_meta *meta_of(const struct msg_job_open *open)
@@ -156,8 +306,11 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
         broker_refuse(b, peer, m->seq, MSG_REASON_DRAINING, "the broker is about to end");
         return;
     }
-    if (reopen(b, peer, m))
+    job = find_by_path(b, m->job_open.path);
+    if (job) {
+        open_again(b, job, peer, m);
         return;
+    }
     nodes_to_core(&m->job_open, nodes);
     if (core_graph_check(nodes, m->job_open.n_nodes, &err) < 0) {
         broker_refuse(b, peer, m->seq, MSG_REASON_BAD_MESSAGE, "the stage graph: %s", err.text);
@@ -195,11 +348,19 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
     broker_post(b, r);
 }
 
+/* The core does not know it. */
+static void close_unstarted(struct broker *b, struct broker_job *job)
+{
+    job->phase = BROKER_JOB_CLOSING;
+    broker_post(b, committer_request_new(COMMITTER_CLOSE, job->id, 0));
+}
+
 /* The store is open: is it what the client means? Then the core takes the job on. */
 void broker_on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
                     const struct broker_question *q)
 {
     struct core_node nodes[CORE_MAX_NODES];
+    int rc;
 
     if (done->rc < 0) {
         broker_refuse(b, q->peer, q->seq, done->rc == -EBUSY ? MSG_REASON_BUSY : MSG_REASON_STORE, "%s", done->text);
@@ -207,22 +368,30 @@ void broker_on_open(struct broker *b, struct broker_job *job, const struct commi
         return;
     }
     if (refuse_if_different(b, q->peer, q->seq, &job->open, store_info(done->store))) {
-        broker_post(b, committer_request_new(COMMITTER_CLOSE, job->id, 0));
-        job_remove(b, job);
+        close_unstarted(b, job);
         return;
     }
     job->store = done->store;
     job->open.recipe = store_info(done->store)->recipe;
     job->counters = done->counters;
     job->next_item = done->next_item;
+    job->phase = BROKER_JOB_OPEN;
+    hold(b, job, q->peer);
     nodes_to_core(&job->open, nodes);
-    broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
-                                        .job_open = {.job = job->id,
-                                                     .priority = job->open.priority,
-                                                     .max_failures = job->open.max_failures,
-                                                     .max_failed_per_mille = job->open.max_failed_per_mille,
-                                                     .n_nodes = job->open.n_nodes,
-                                                     .nodes = nodes}});
+    rc = broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
+                                             .job_open = {.job = job->id,
+                                                          .priority = job->open.priority,
+                                                          .max_failures = job->open.max_failures,
+                                                          .max_failed_per_mille = job->open.max_failed_per_mille,
+                                                          .n_nodes = job->open.n_nodes,
+                                                          .nodes = nodes}});
+    if (rc < 0) {
+        broker_refuse(b, q->peer, q->seq, rc == -ENOSPC ? MSG_REASON_LIMIT : MSG_REASON_BAD_MESSAGE,
+                      rc == -ENOSPC ? "%s: %d jobs are open here already" : "%s: the core takes no such job (limit %d)",
+                      job->open.path, BROKER_MAX_JOBS);
+        close_unstarted(b, job);
+        return;
+    }
     log_info("event=job_opened job=%llu store=\"%s\" items=%llu done=%llu created=%d", (unsigned long long)job->id,
              job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done,
              done->created);
@@ -235,7 +404,7 @@ static struct broker_job *job_or_refuse(struct broker *b, uint64_t peer, const s
 {
     struct broker_job *job = broker_job_find(b, m->job_ref.job);
 
-    if (job && job->store)
+    if (job && job->phase == BROKER_JOB_OPEN)
         return job;
     broker_refuse(b, peer, m->seq, MSG_REASON_UNKNOWN_JOB, "job %llu is not open here",
                   (unsigned long long)m->job_ref.job);
@@ -265,6 +434,13 @@ static bool refuse_too_many(struct broker *b, struct broker_peer *p, uint64_t se
     return true;
 }
 
+static bool refuse_if_failed(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
+{
+    if (job->failed[0])
+        broker_refuse(b, peer, seq, MSG_REASON_STORE, "%s", job->failed);
+    return job->failed[0] != '\0';
+}
+
 void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message)
 {
     const struct msg *m = wire_message_envelope(message);
@@ -278,7 +454,8 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
     struct row_cursor cursor;
     int rc = 0;
 
-    if (!job || !p || refuse_behind_refused(b, p, m->seq) || refuse_too_many(b, p, m->seq, n_bytes))
+    if (!job || !p || refuse_if_failed(b, job, peer, m->seq) || refuse_behind_refused(b, p, m->seq) ||
+        refuse_too_many(b, p, m->seq, n_bytes))
         return;
     r = broker_request_for(b, op, job, peer, m, n_bytes);
     wire_message_rows(message, &cursor);
@@ -304,7 +481,7 @@ void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m)
     const struct broker_peer *p = core_map_get(&b->peers, peer);
     struct committer_request *r;
 
-    if (!job || !p || refuse_behind_refused(b, p, m->seq))
+    if (!job || !p || refuse_if_failed(b, job, peer, m->seq) || refuse_behind_refused(b, p, m->seq))
         return;
     r = broker_request_for(b, COMMITTER_SEAL, job, peer, m, 0);
     if (r)
@@ -315,8 +492,7 @@ void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m)
 /* New rows: a job that was done, or sealed, is so no more. */
 static void units_added(struct broker *b, struct broker_job *job)
 {
-    job->done = false;
-    broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+    (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
 }
 
 void broker_on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
@@ -325,10 +501,13 @@ void broker_on_rows(struct broker *b, struct broker_job *job, const struct commi
     struct broker_peer *p = core_map_get(&b->peers, q->peer);
     struct msg m;
 
+    if (done->rc == -EIO)
+        broker_job_fail(b, job, "%s", done->text);
     if (done->rc < 0) {
         if (p)
             p->rows_refused = true;
-        broker_refuse(b, q->peer, q->seq, MSG_REASON_BAD_MESSAGE, "%s", done->text);
+        broker_refuse(b, q->peer, q->seq, done->rc == -EIO ? MSG_REASON_STORE : MSG_REASON_BAD_MESSAGE, "%s",
+                      done->text);
         if (done->op != COMMITTER_ROWS || q->rows_refused != job->rows_refused)
             return; /* rows that came since have numbers already */
         job->next_item = done->next_item;
@@ -343,9 +522,8 @@ void broker_on_rows(struct broker *b, struct broker_job *job, const struct commi
         units_added(b, job);
         return;
     }
-    job->done = false;
-    broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_AGAIN,
-                                        .units_again = {.job = job->id, .from_unit = done->unit}});
+    (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_AGAIN,
+                                              .units_again = {.job = job->id, .from_unit = done->unit}});
 }
 
 void broker_on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
@@ -353,6 +531,8 @@ void broker_on_seal(struct broker *b, struct broker_job *job, const struct commi
 {
     struct msg m;
 
+    if (done->rc == -EIO)
+        broker_job_fail(b, job, "%s", done->text);
     if (done->rc < 0) {
         broker_refuse(b, q->peer, q->seq, done->rc == -EAGAIN ? MSG_REASON_BAD_MESSAGE : MSG_REASON_STORE, "%s",
                       done->rc == -EAGAIN ? "not sealed: rows that were sent before were refused" : done->text);
@@ -395,4 +575,19 @@ void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m)
         return;
     broker_feed(b, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = job->id});
     answer_progress(b, job, peer, m->seq);
+}
+
+void broker_job_close(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    struct broker_job *job = broker_job_find(b, m->job_ref.job);
+
+    if (job)
+        remove_holder(&job->holders, peer);
+    if (!job || job->phase == BROKER_JOB_OPENING || (job->phase == BROKER_JOB_OPEN && job->holders)) {
+        answer_closed(b, m->job_ref.job, peer, m->seq); /* the others' it may be */
+        return;
+    }
+    begin_close(b, job);
+    if (add_holder(&job->closers, peer, m->seq) < 0)
+        broker_fail(b, -ENOMEM, "no memory for a job");
 }

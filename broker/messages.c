@@ -30,6 +30,7 @@ static struct broker_peer *peer_of(struct broker *b, uint64_t number)
 void broker_forget_peer(struct broker *b, uint64_t number)
 {
     free(core_map_take(&b->peers, number));
+    broker_jobs_let_go(b, number);
 }
 
 static struct core_lease_ref ref_of(uint64_t peer, const struct msg_lease *lease)
@@ -165,6 +166,11 @@ static void on_job_query(struct broker *b, struct broker_peer *p, struct wire_me
     broker_job_query(b, p->number, wire_message_envelope(*message));
 }
 
+static void on_job_close(struct broker *b, struct broker_peer *p, struct wire_message **message)
+{
+    broker_job_close(b, p->number, wire_message_envelope(*message));
+}
+
 static void on_job_stop(struct broker *b, struct broker_peer *p, struct wire_message **message)
 {
     broker_job_stop(b, p->number, wire_message_envelope(*message));
@@ -200,6 +206,7 @@ static const struct {
     [MSG_JOB_SEAL] = {MSG_ROLE_CLIENT, on_job_seal},
     [MSG_JOB_QUERY] = {MSG_ROLE_CLIENT, on_job_query},
     [MSG_JOB_STOP] = {MSG_ROLE_CLIENT, on_job_stop},
+    [MSG_JOB_CLOSE] = {MSG_ROLE_CLIENT, on_job_close},
     [MSG_SHUTDOWN] = {MSG_ROLE_CLIENT, on_shutdown},
 };
 

@@ -8,15 +8,28 @@
 
 enum { HUNG_MS = 300000 }; /* so long a hung worker is told of */
 
-static enum msg_job_state state_of(const struct broker_job *job, const struct core_job_stats *stats)
+static enum msg_job_state state_of(enum core_job_state state)
 {
-    if (job->done)
-        return MSG_JOB_DONE;
-    if (job->blocked)
-        return MSG_JOB_BLOCKED;
-    if (job->stopped)
-        return job->paused ? MSG_JOB_PAUSED : MSG_JOB_STOPPED;
-    return stats->state == CORE_JOB_IMPORTING ? MSG_JOB_IMPORTING : MSG_JOB_RUNNING;
+    static const enum msg_job_state states[] = {[CORE_JOB_NONE] = MSG_JOB_STOPPED,
+                                                [CORE_JOB_IMPORTING] = MSG_JOB_IMPORTING,
+                                                [CORE_JOB_RUNNING] = MSG_JOB_RUNNING,
+                                                [CORE_JOB_STOPPING] = MSG_JOB_RUNNING,
+                                                [CORE_JOB_STOPPED] = MSG_JOB_STOPPED,
+                                                [CORE_JOB_PAUSED] = MSG_JOB_PAUSED,
+                                                [CORE_JOB_DONE] = MSG_JOB_DONE,
+                                                [CORE_JOB_BLOCKED] = MSG_JOB_BLOCKED,
+                                                [CORE_JOB_FAILED] = MSG_JOB_FAILED,
+                                                [CORE_JOB_CLOSING] = MSG_JOB_STOPPED};
+
+    return states[state];
+}
+
+static const char *text_of(const struct broker_job *job, enum msg_job_state state)
+{
+    return state == MSG_JOB_PAUSED    ? job->pause
+           : state == MSG_JOB_BLOCKED ? job->blocked
+           : state == MSG_JOB_FAILED  ? job->failed
+                                      : job->waiting;
 }
 
 static struct msg_broker_counters counters_of(const struct broker *b, const struct core_stats *s)
@@ -73,7 +86,7 @@ void broker_progress(const struct broker *b, const struct broker_job *job, struc
         return;
     core_stats_get(b->core, &all);
     *ret = (struct msg_job_progress){.job = job->id,
-                                     .state = state_of(job, &stats),
+                                     .state = state_of(stats.state),
                                      .n_items = job->counters.n_items,
                                      .n_done = job->counters.n_done,
                                      .n_failed = job->counters.n_failed,
@@ -87,12 +100,7 @@ void broker_progress(const struct broker *b, const struct broker_job *job, struc
     for (uint32_t i = 0; i < stats.n_nodes; i++)
         ret->stages[i] = stage_of(job, i, &stats.nodes[i], &all);
     tell_of_hung(b, ret);
-    if (ret->state == MSG_JOB_PAUSED)
-        memcpy(ret->text, job->pause, sizeof(ret->text));
-    else if (job->blocked)
-        memcpy(ret->text, job->text, sizeof(ret->text));
-    else
-        memcpy(ret->text, job->waiting, sizeof(ret->text));
+    (void)msg_text_set(ret->text, sizeof(ret->text), text_of(job, ret->state));
 }
 
 void broker_note_hung(struct broker *b, uint64_t peer, const char *text)

@@ -87,6 +87,48 @@ void broker_requests_free(struct broker *b)
     }
 }
 
+/* A client's rows have their answer: it may send more. */
+static void settle(struct broker *b, const struct broker_question *q)
+{
+    struct broker_peer *p = core_map_get(&b->peers, q->peer);
+
+    if (!q->is_rows)
+        return;
+    b->unanswered_bytes -= q->n_bytes;
+    if (p) {
+        p->n_unanswered--;
+        p->unanswered_bytes -= q->n_bytes;
+    }
+}
+
+void broker_requests_retry(struct broker *b)
+{
+    if (b->retry_at_ms == INT64_MAX)
+        b->retry_at_ms = b->now_ms + RETRY_MS;
+}
+
+void broker_requests_drop(struct broker *b, uint64_t job)
+{
+    struct broker_backlog **link = &b->retry;
+
+    while (*link) {
+        struct broker_backlog *e = *link;
+        struct broker_question *q;
+
+        if (e->request->job != job) {
+            link = &e->next;
+            continue;
+        }
+        q = core_map_take(&b->questions, e->request->tag);
+        if (q)
+            settle(b, q);
+        free(q);
+        *link = e->next;
+        committer_request_free(e->request);
+        free(e);
+    }
+}
+
 /* -- answers -- */
 
 static void on_unit(struct broker *b, struct broker_job *job, const struct committer_completion *done)
@@ -99,15 +141,12 @@ static void on_unit(struct broker *b, struct broker_job *job, const struct commi
                             (uint64_t)done->unit + 1); /* still blocked if another unit's commit failed */
     } else if (done->rc == -ENOSPC) {
         event.type = CORE_EVENT_COMMIT_FAILED;
-        if (!job->blocked)
-            log_warn("event=disk_full job=%llu text=\"%s\" no new units until there is room",
-                     (unsigned long long)job->id, done->text);
-        job->blocked = true;
-        (void)msg_text_set(job->text, sizeof(job->text), done->text);
-        b->retry_at_ms = b->now_ms + RETRY_MS;
+        broker_job_block(b, job, done->text);
+    } else if (done->rc == -ENOMEM) {
+        broker_fail(b, -ENOMEM, "no memory to commit unit %u", done->unit);
+        return;
     } else {
-        broker_fail(b, done->rc == -ENOMEM ? -ENOMEM : -EIO, "%s: unit %u cannot be committed: %s", job->open.path,
-                    done->unit, done->text);
+        broker_job_fail(b, job, "unit %u cannot be committed: %s", done->unit, done->text);
         return;
     }
     broker_feed(b, &event);
@@ -129,7 +168,7 @@ static void retry_later(struct broker *b, struct committer_completion *done)
         link = &(*link)->next;
     e->next = *link;
     *link = e;
-    b->retry_at_ms = b->now_ms + RETRY_MS;
+    broker_requests_retry(b);
 }
 
 /* Rows whose place was behind others that have been refused, which never comes; or the seal behind them. */
@@ -141,20 +180,6 @@ static bool is_behind_refused(struct broker *b, const struct broker_job *job, co
     return q && q->rows_refused != job->rows_refused;
 }
 
-/* A client's rows have their answer: it may send more. */
-static void settle(struct broker *b, const struct broker_question *q)
-{
-    struct broker_peer *p = core_map_get(&b->peers, q->peer);
-
-    if (!q->is_rows)
-        return;
-    b->unanswered_bytes -= q->n_bytes;
-    if (p) {
-        p->n_unanswered--;
-        p->unanswered_bytes -= q->n_bytes;
-    }
-}
-
 static void on_completion(struct broker *b, struct committer_completion *done)
 {
     struct broker_job *job = broker_job_find(b, done->job);
@@ -163,12 +188,11 @@ static void on_completion(struct broker *b, struct committer_completion *done)
     if (job && done->rc == 0)
         job->counters = done->counters;
     /* a store that could not even be made is refused: there is nothing that could wait */
-    if (done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job &&
+    if (done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job && job->phase == BROKER_JOB_OPEN &&
         !is_behind_refused(b, job, done)) {
-        if (done->rc == -ENOSPC && !job->blocked) {
-            log_warn("event=disk_full job=%llu text=\"%s\" waiting for room", (unsigned long long)job->id, done->text);
-            job->blocked = true;
-            (void)msg_text_set(job->text, sizeof(job->text), done->text);
+        if (done->rc == -ENOSPC) {
+            broker_job_block(b, job, done->text);
+            (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_DISK_FULL, .job = job->id});
         }
         retry_later(b, done); /* whoever waits for the answer goes on waiting */
         return;
@@ -176,16 +200,20 @@ static void on_completion(struct broker *b, struct committer_completion *done)
     q = done->tag ? core_map_take(&b->questions, done->tag) : NULL;
     if (q)
         settle(b, q);
-    if (job && done->op == COMMITTER_UNIT)
+    if (job && job->phase == BROKER_JOB_CLOSING && done->op != COMMITTER_UNIT && done->op != COMMITTER_CLOSE)
+        ; /* nobody waits for it any more */
+    else if (job && done->op == COMMITTER_UNIT)
         on_unit(b, job, done);
-    else if (done->op == COMMITTER_ATTEMPTS && done->rc < 0 && done->rc != -EALREADY)
-        broker_fail(b, -EIO, "a unit's attempts cannot be committed: %s", done->text);
+    else if (job && done->op == COMMITTER_ATTEMPTS && done->rc < 0 && done->rc != -EALREADY)
+        broker_job_fail(b, job, "the attempts of unit %u cannot be committed: %s", done->unit, done->text);
     else if (job && q && done->op == COMMITTER_OPEN)
         broker_on_open(b, job, done, q);
     else if (job && q && (done->op == COMMITTER_ROWS || done->op == COMMITTER_AGAIN || done->op == COMMITTER_SOURCES))
         broker_on_rows(b, job, done, q);
     else if (job && q && done->op == COMMITTER_SEAL)
         broker_on_seal(b, job, done, q);
+    else if (job && done->op == COMMITTER_CLOSE)
+        broker_on_closed(b, job);
     free(q);
 }
 
@@ -203,15 +231,10 @@ void broker_completions(struct broker *b)
 
 int64_t broker_retry_due(struct broker *b)
 {
-    bool waiting = b->retry != NULL;
+    bool waiting = false;
 
-    for (const struct broker_job *job = b->jobs; job; job = job->next)
-        waiting |= job->blocked;
-    if (!waiting)
-        return INT64_MAX;
     if (b->now_ms < b->retry_at_ms)
         return b->retry_at_ms;
-    b->retry_at_ms = b->now_ms + RETRY_MS;
     while (b->retry) {
         struct broker_backlog *e = b->retry;
 
@@ -222,11 +245,14 @@ int64_t broker_retry_due(struct broker *b)
     for (struct broker_job *job = b->jobs; job; job = job->next) {
         uint64_t bytes_free;
 
-        if (!job->blocked || !job->store || store_free_bytes(job->store, &bytes_free) < 0 ||
-            bytes_free < (uint64_t)b->conf->min_free)
+        if (job->phase != BROKER_JOB_OPEN || core_job_state_get(b->core, job->id) != CORE_JOB_BLOCKED)
             continue;
-        job->blocked = false; /* the next commit says whether it is true */
-        broker_feed(b, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});
+        waiting = true;
+        if (store_free_bytes(job->store, &bytes_free) < 0 || bytes_free < (uint64_t)b->conf->min_free)
+            continue;
+        /* the next commit says whether it is true */
+        (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});
     }
+    b->retry_at_ms = waiting ? b->now_ms + RETRY_MS : INT64_MAX;
     return b->retry_at_ms;
 }

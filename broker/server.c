@@ -58,7 +58,7 @@ void broker_fail(struct broker *b, int rc, const char *fmt, ...)
     va_end(ap);
 }
 
-static void feed_one(struct broker *b, const struct core_event *event)
+static int feed_one(struct broker *b, const struct core_event *event)
 {
     int rc;
 
@@ -70,6 +70,7 @@ static void feed_one(struct broker *b, const struct core_event *event)
         log_warn("event=core_refused type=%d reason=\"%s\" the event is dropped", event->type, strerror(-rc));
     for (size_t i = 0; i < b->actions.n && b->failed == 0; i++)
         broker_act(b, &b->actions.items[i]);
+    return rc;
 }
 
 static void event_release(struct core_event *event)
@@ -88,17 +89,24 @@ void broker_feed_later(struct broker *b, struct core_event *event)
     b->pending[b->n_pending++] = *event;
 }
 
-void broker_feed(struct broker *b, const struct core_event *event)
+void broker_feed_rest(struct broker *b)
 {
-    feed_one(b, event);
     for (size_t i = 0; i < b->n_pending; i++) { /* grows while it runs */
         struct core_event later = b->pending[i];
 
         if (b->failed == 0)
-            feed_one(b, &later);
+            (void)feed_one(b, &later);
         event_release(&later);
     }
     b->n_pending = 0;
+}
+
+int broker_feed(struct broker *b, const struct core_event *event)
+{
+    const int rc = feed_one(b, event);
+
+    broker_feed_rest(b);
+    return rc;
 }
 
 /* -- answers -- */
@@ -194,6 +202,7 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
         return err_set(err, -ENOMEM, "no memory");
     b->conf = conf;
     b->backlog_end = &b->backlog;
+    b->retry_at_ms = INT64_MAX;
     b->epoch = (uint64_t)clock_wall_ms() << 16 | ((uint64_t)clock_mono_ns() & 0xffff); /* differs at every start */
     b->now_ms = clock_mono_ms();
     core_actions_init(&b->actions);
@@ -261,6 +270,7 @@ static void round_of_messages(struct broker *b)
         if (rc != 1)
             return;
         broker_handle(b, &event);
+        broker_feed_rest(b);
     }
 }
 
@@ -329,6 +339,7 @@ int broker_run(struct broker *b, struct err *err)
             broker_begin_shutdown(b);
         round_of_messages(b);
         broker_completions(b);
+        broker_feed_rest(b);
         retry_at_ms = broker_retry_due(b);
         watch_at_ms = broker_watch(b);
         lost_at_ms = broker_lost_look(b);

@@ -28,7 +28,7 @@
 
 #include <sys/types.h>
 
-enum { BROKER_DEFAULT_UNIT_ITEMS = 32, BROKER_MAX_JOBS = 256, BROKER_LOAD_MAX = 1024 };
+enum { BROKER_DEFAULT_UNIT_ITEMS = 32, BROKER_MAX_JOBS = 4096, BROKER_LOAD_MAX = 1024 };
 
 struct broker_peer {
     uint64_t number;
@@ -67,17 +67,35 @@ struct broker_failures {
     char text[256];      /* what it said */
 };
 
+/* A client that has a job open, or waits for the answer to JOB_CLOSE. */
+struct broker_holder {
+    struct broker_holder *next;
+    uint64_t peer, seq;
+};
+
+/* A JOB_OPEN that waits for the store to be closed. */
+struct broker_reopen {
+    uint64_t peer;
+    struct msg message;
+};
+
+/* Of the store. What the job is at, the core knows. */
+enum broker_job_phase { BROKER_JOB_OPENING, BROKER_JOB_OPEN, BROKER_JOB_CLOSING };
+
 struct broker_job {
     struct broker_job *next;
     uint64_t id;
     struct msg_job_open open; /* as asked for; recipe and nodes are those of the store once it is open */
-    struct store *store;      /* NULL until the committer has opened it */
+    enum broker_job_phase phase;
+    struct store *store; /* while it is open */
+    struct broker_holder *holders, *closers;
+    struct broker_reopen *reopen; /* NULL: none */
     struct stored_job_counters counters;
     uint64_t next_item;         /* number of the next row that is posted */
     uint32_t rows_refused;      /* how often; what was posted before the last time and comes behind it is refused too */
     struct core_map unit_first; /* unit + 1 -> item number of its first item + 1, for units that the core holds */
-    bool stopped, done, blocked, paused;
-    char text[MSG_TEXT_SIZE];  /* why blocked */
+    char blocked[MSG_TEXT_SIZE]; /* why the disk is full, while it is */
+    char failed[MSG_TEXT_SIZE];  /* why the store cannot be used */
     char pause[MSG_TEXT_SIZE]; /* why paused */
     struct broker_failures failures;
     int64_t starved_at_ms;       /* units wait that nobody here can compute, since then; 0: not so */
@@ -142,10 +160,12 @@ struct broker {
 };
 
 /* server.c */
-/* Feed the core and carry out what it says, and what follows from that. */
-void broker_feed(struct broker *b, const struct core_event *event);
+/* Feed the core and carry out what it says, and what follows from that. Returns what core_step said of the event. */
+int broker_feed(struct broker *b, const struct core_event *event);
 /* Feed it after the actions at hand are through. The rows of CORE_EVENT_UNITS, from malloc, are taken. */
 void broker_feed_later(struct broker *b, struct core_event *event);
+/* Feed it what is left for later. */
+void broker_feed_rest(struct broker *b);
 void broker_fail(struct broker *b, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void broker_send(struct broker *b, uint64_t peer, const struct msg *m);
 /* WELCOME, to a worker that the core took in or a client; seq 0 for workers. */
@@ -168,6 +188,15 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
 void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m);
 void broker_job_query(struct broker *b, uint64_t peer, const struct msg *m);
 void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_close(struct broker *b, uint64_t peer, const struct msg *m);
+/* The peer has no job open any more. */
+void broker_jobs_let_go(struct broker *b, uint64_t peer);
+/* It has come to an end: close it, unless a client has it open. */
+void broker_job_ended(struct broker *b, struct broker_job *job);
+/* Its store cannot be used. */
+void broker_job_fail(struct broker *b, struct broker_job *job, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* What it asked for could not be written. */
+void broker_job_block(struct broker *b, struct broker_job *job, const char *text);
 void broker_jobs_free(struct broker *b);
 /* Answers of the committer, to what a client asked. */
 void broker_on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
@@ -176,12 +205,18 @@ void broker_on_rows(struct broker *b, struct broker_job *job, const struct commi
                     const struct broker_question *q);
 void broker_on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
                     const struct broker_question *q);
+/* Its store is closed. */
+void broker_on_closed(struct broker *b, struct broker_job *job);
 
 /* requests.c */
 /* A request whose answer somebody waits for; n_bytes: of the rows of `message`, where it has some. NULL: no memory. */
 struct committer_request *broker_request_for(struct broker *b, enum committer_op op, const struct broker_job *job,
                                              uint64_t peer, const struct msg *m, uint64_t n_bytes);
 void broker_requests_free(struct broker *b);
+/* Something waits for room on the disk. */
+void broker_requests_retry(struct broker *b);
+/* Forget what waits for room on the disk. */
+void broker_requests_drop(struct broker *b, uint64_t job);
 /* Post to the committer now or as soon as it takes it. Takes the request; NULL (no memory) fails the broker. */
 void broker_post(struct broker *b, struct committer_request *request);
 void broker_completions(struct broker *b);

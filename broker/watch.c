@@ -122,7 +122,9 @@ static void look_at(struct broker *b, struct broker_job *job)
     struct core_job_stats stats;
     char text[MSG_TEXT_SIZE] = "";
 
-    if (job->store && !job->done && !job->stopped && core_job_stats_get(b->core, job->id, &stats) == 0)
+    if (core_job_stats_get(b->core, job->id, &stats) == 0 &&
+        (stats.state == CORE_JOB_IMPORTING || stats.state == CORE_JOB_RUNNING || stats.state == CORE_JOB_STOPPING ||
+         stats.state == CORE_JOB_BLOCKED))
         look_closely(b, job, &stats, text, sizeof(text));
     if (text[0] && strcmp(text, job->waiting) != 0)
         log_warn("event=%s job=%" PRIu64 " text=\"%s\" waiting", job->starved_at_ms ? "starved" : "standstill", job->id,
@@ -132,11 +134,7 @@ static void look_at(struct broker *b, struct broker_job *job)
 
 int64_t broker_watch(struct broker *b)
 {
-    bool open = false;
-
-    for (const struct broker_job *job = b->jobs; job; job = job->next)
-        open |= !job->done;
-    if (!open)
+    if (!b->jobs)
         return INT64_MAX;
     if (b->now_ms < b->watch_at_ms)
         return b->watch_at_ms;

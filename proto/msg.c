@@ -65,6 +65,7 @@ const char *msg_type_name(enum msg_type type)
         [MSG_JOB_STOP] = "job_stop",
         [MSG_SHUTDOWN] = "shutdown",
         [MSG_JOB_AGAIN] = "job_again",
+        [MSG_JOB_CLOSE] = "job_close",
     };
 
     return NAME_OF(names, type);

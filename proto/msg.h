@@ -72,6 +72,7 @@ enum msg_type {
     MSG_JOB_STOP = 38,
     MSG_SHUTDOWN = 39, /* no body */
     MSG_JOB_AGAIN = 40,
+    MSG_JOB_CLOSE = 41,
 };
 
 /* The numbers of the enums below are those of wire.proto. 0 is "not said". */
@@ -248,7 +249,7 @@ struct msg_job_rows {
     bool sources; /* the rows are those of proto/row_source.h */
 };
 
-/* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP */
+/* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP, JOB_CLOSE */
 struct msg_job_ref {
     uint64_t job;
 };

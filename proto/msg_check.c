@@ -305,6 +305,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_JOB_ACCEPTED:
     case MSG_JOB_QUERY:
     case MSG_JOB_STOP:
+    case MSG_JOB_CLOSE:
     case MSG_SHUTDOWN:
         return 0;
     }

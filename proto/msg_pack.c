@@ -39,6 +39,7 @@ struct parts {
         Blipline__JobProgress job_progress;
         Blipline__JobAgain job_again;
         Blipline__JobStop job_stop;
+        Blipline__JobClose job_close;
         Blipline__Shutdown shutdown;
     } body;
 };
@@ -354,6 +355,10 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         p->body.job_again = (Blipline__JobAgain)BLIPLINE__JOB_AGAIN__INIT;
         p->body.job_again.job = m->job_ref.job;
         return;
+    case MSG_JOB_CLOSE:
+        p->body.job_close = (Blipline__JobClose)BLIPLINE__JOB_CLOSE__INIT;
+        p->body.job_close.job = m->job_ref.job;
+        return;
     case MSG_JOB_ROWS_OK:
         p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;
         p->body.job_rows_ok.job = m->job_rows_ok.job;
@@ -404,7 +409,8 @@ static void body_to_pb(const struct msg *m, struct parts *p)
         lease_body_to_pb(m, p);
         return;
     default:
-        if ((m->type >= MSG_JOB_OPENED && m->type <= MSG_JOB_STOP) || m->type == MSG_JOB_AGAIN)
+        if ((m->type >= MSG_JOB_OPENED && m->type <= MSG_JOB_STOP) || m->type == MSG_JOB_AGAIN ||
+            m->type == MSG_JOB_CLOSE)
             job_body_to_pb(m, p);
         else
             plain_body_to_pb(m, p);

@@ -301,6 +301,9 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
     case BLIPLINE__ENVELOPE__BODY_JOB_QUERY:
         m->job_ref.job = e->job_query->job;
         return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_CLOSE:
+        m->job_ref.job = e->job_close->job;
+        return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_STOP:
         m->job_ref.job = e->job_stop->job;
         return 0;

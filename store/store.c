@@ -329,7 +329,7 @@ static void close_in_order(struct store *s)
 {
     struct stored_job_counters c = {0};
 
-    if (!s->written || store_begin(s, NULL) < 0)
+    if (!s->written || s->damaged || store_begin(s, NULL) < 0)
         return;
     c.n_items = mdb_txn_id(s->txn);
     if (store_put_counters(s, "closed", &c, NULL) < 0 || store_commit(s, NULL) < 0)

@@ -23,6 +23,8 @@ static int put_failed(struct store *s, int mdb_rc, struct err *err)
 {
     if (mdb_rc == MDB_MAP_FULL)
         s->room_bytes = 2 * env_map_room(&s->env);
+    else
+        s->damaged = true;
     return err_set(err, env_errno(mdb_rc), "%s: cannot write: %s", s->path, mdb_strerror(mdb_rc));
 }
 
@@ -229,6 +231,7 @@ static int commit_failed(struct store *s, int rc, struct err *err)
     if ((rc == -EIO || rc == -ENOSPC || rc == -EDQUOT) && store_free_bytes(s, &free_bytes) == 0 &&
         (rc != -EIO || free_bytes < 2 * s->txn_bytes + STORE_MIN_FREE_BYTES))
         return disk_full(s, free_bytes, err);
+    s->damaged = true;
     return err_set(err, rc == -ENOSPC ? rc : -EIO, "%s: cannot commit: %s", s->path, strerror(-rc));
 }
 

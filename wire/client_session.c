@@ -374,6 +374,14 @@ int client_session_stop_job(struct client_session *s, uint64_t job, struct msg_j
     return rc;
 }
 
+int client_session_close_job(struct client_session *s, uint64_t job, struct err *err)
+{
+    struct msg answer;
+    int rc = settle_rows(s, 0, clock_mono_ms() + s->timeout_ms, err);
+
+    return rc == 0 ? ask_of_job(s, MSG_JOB_CLOSE, job, MSG_JOB_CLOSE, &answer, err) : rc;
+}
+
 int client_session_shutdown(struct client_session *s, struct err *err)
 {
     struct msg m, answer;

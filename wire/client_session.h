@@ -47,6 +47,8 @@ int client_session_query(struct client_session *s, uint64_t job, struct msg_job_
 /* Drain the job; the answer is its progress at once, not when it has stopped: query on. */
 int client_session_stop_job(struct client_session *s, uint64_t job, struct msg_job_progress *ret,
                             struct err *err) CHECK_RESULT;
+/* Give the job up: it is closed, unless another client has it open. Returns when the broker is done with that. */
+int client_session_close_job(struct client_session *s, uint64_t job, struct err *err) CHECK_RESULT;
 /* Answered by BYE when the broker has understood; it drains, commits and exits after that. */
 int client_session_shutdown(struct client_session *s, struct err *err) CHECK_RESULT;
 

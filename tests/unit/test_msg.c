@@ -17,7 +17,7 @@ static const enum msg_type all_types[] = {
     MSG_HELLO,        MSG_WELCOME,  MSG_REFUSE,      MSG_CREDIT,   MSG_WORK,         MSG_RESULT,
     MSG_FAILURE,      MSG_RETURN,   MSG_HEARTBEAT,   MSG_DRAIN,    MSG_BYE,          MSG_JOB_OPEN,
     MSG_JOB_OPENED,   MSG_JOB_ROWS, MSG_JOB_ROWS_OK, MSG_JOB_SEAL, MSG_JOB_ACCEPTED, MSG_JOB_QUERY,
-    MSG_JOB_PROGRESS, MSG_JOB_STOP, MSG_SHUTDOWN,    MSG_JOB_AGAIN};
+    MSG_JOB_PROGRESS, MSG_JOB_STOP, MSG_SHUTDOWN,    MSG_JOB_AGAIN, MSG_JOB_CLOSE};
 enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
 
 static const struct msg_lease a_lease = {
@@ -204,6 +204,7 @@ static void example(struct msg *m, enum msg_type type)
     case MSG_JOB_SEAL:
     case MSG_JOB_QUERY:
     case MSG_JOB_STOP:
+    case MSG_JOB_CLOSE:
         m->job_ref.job = 3;
         return;
     case MSG_JOB_ROWS_OK:
