@@ -3,7 +3,6 @@
 
 #include "base/log.h"
 #include "proto/row.h"
-#include "store/store.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -97,54 +96,7 @@ static void do_work(struct broker *b, const struct core_action *a)
 
 static void do_load_units(struct broker *b, const struct core_action *a)
 {
-    struct broker_job *job = broker_job_find(b, a->load.job);
-    const uint32_t max = a->load.max < BROKER_LOAD_MAX ? a->load.max : BROKER_LOAD_MAX;
-    struct store_pending *found = malloc(max * sizeof(*found));
-    struct core_unit_row *rows = malloc(max * sizeof(*rows));
-    struct core_event event = {.type = CORE_EVENT_UNITS};
-    uint32_t next = a->load.from_unit, from;
-    struct err err = {""};
-    size_t n = 0;
-    int rc = found && rows ? 0 : -ENOMEM;
-
-    do { /* runs of finished units are looked at 10 000 at a time */
-        from = next;
-        if (rc == 0)
-            rc = store_pending(job->store, from, max, found, &n, &next, &err);
-    } while (rc == 0 && n == 0 && next != from);
-    if (rc < 0) {
-        if (rc == -ENOMEM)
-            broker_fail(b, rc, "no memory for units");
-        else
-            broker_job_fail(b, job, "%s", err.text);
-        free(found);
-        free(rows);
-        return;
-    }
-    for (size_t i = 0; i < n && b->failed == 0; i++) {
-        rows[i] = (struct core_unit_row){.unit = found[i].unit,
-                                         .n_items = found[i].n_items,
-                                         .attempts = found[i].attempts,
-                                         .is_again = found[i].is_again};
-        memcpy(rows[i].subunits, found[i].parts, sizeof(rows[i].subunits));
-        memcpy(rows[i].again, found[i].again, sizeof(rows[i].again)); /* no unit here has more items */
-        memcpy(rows[i].bad, found[i].bad, sizeof(rows[i].bad));
-        if (core_map_get(&job->unit_first, (uint64_t)found[i].unit + 1))
-            continue;
-        if (core_map_put(&job->unit_first, (uint64_t)found[i].unit + 1, (void *)(uintptr_t)(found[i].first_item + 1)) <
-            0)
-            broker_fail(b, -ENOMEM, "no memory for units");
-    }
-    free(found);
-    if (b->failed < 0) {
-        free(rows);
-        return;
-    }
-    event.units.job = a->load.job;
-    event.units.n = (uint32_t)n;
-    event.units.rows = rows;
-    event.units.exhausted = n < max && next == from;
-    broker_feed_later(b, &event);
+    broker_units_load(b, broker_job_find(b, a->load.job), a->load.from_unit, a->load.max);
 }
 
 static void do_attempts(struct broker *b, const struct core_action *a)
@@ -168,12 +120,12 @@ static void do_commit(struct broker *b, const struct core_action *a)
 {
     const struct core_commit *commit = &a->commit;
     struct broker_job *job = broker_job_find(b, commit->job);
-    const uint64_t first = (uint64_t)(uintptr_t)core_map_get(&job->unit_first, (uint64_t)commit->unit + 1);
+    const struct unit_rows *unit = broker_unit(job, commit->unit);
     struct committer_request *r = committer_request_new(COMMITTER_UNIT, commit->job, 0);
     struct err err = {""};
     int rc;
 
-    if (!r || first == 0) {
+    if (!r || !unit) {
         committer_request_free(r);
         broker_fail(b, -ENOMEM, "no memory to commit unit %u", commit->unit);
         return;
@@ -186,7 +138,7 @@ static void do_commit(struct broker *b, const struct core_action *a)
     }
     if (commit->again)
         memcpy(r->again, commit->again, CORE_MASK_WORDS * sizeof(*r->again));
-    rc = broker_commit_records(b, commit, first - 1, r, &err);
+    rc = broker_commit_records(b, commit, unit->first_item, r, &err);
     if (rc < 0) {
         committer_request_free(r);
         broker_fail(b, rc, "cannot write the records of unit %u: %s", commit->unit, err.text);
@@ -194,7 +146,7 @@ static void do_commit(struct broker *b, const struct core_action *a)
     }
     for (uint32_t i = 0; i < commit->n_quarantined; i++)
         log_warn("event=quarantined job=%llu item=%llu code=%s text=\"%s\"", (unsigned long long)commit->job,
-                 (unsigned long long)(first - 1 + commit->quarantined[i].item), commit->quarantined[i].code,
+                 (unsigned long long)(unit->first_item + commit->quarantined[i].item), commit->quarantined[i].code,
                  commit->quarantined[i].text);
     broker_post(b, r);
 }

@@ -92,6 +92,7 @@ static void passage_free(void *message)
         return;
     committer_request_free(p->request);
     committer_request_free(p->done.request);
+    units_load_free(p->done.load);
     free(p);
 }
 
@@ -239,6 +240,15 @@ static int close_store(struct committer *c, const struct committer_request *q, s
     return 0;
 }
 
+static int load_units(struct committer *c, const struct committer_request *q, struct passage *p)
+{
+    const size_t i = find_store(c, q->job);
+
+    if (i == SIZE_MAX)
+        return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
+    return units_load(c->stores[i].store, q->unit, q->max_units, q->max_bytes, &p->done.load, &p->err);
+}
+
 /* -- the thread: groups -- */
 
 static bool leaves_txn_sound(int rc)
@@ -290,6 +300,7 @@ static int apply(struct store *s, const struct committer_request *q, uint32_t *r
     case COMMITTER_ATTEMPTS:
         return store_put_attempts(s, q->unit, q->attempts, q->parts.data, (uint32_t)q->parts.size_bytes, err);
     case COMMITTER_OPEN:
+    case COMMITTER_LOAD:
     case COMMITTER_CLOSE:
         break;
     }
@@ -412,6 +423,11 @@ static void run_group(struct committer *c, struct passage *p)
     for (; p; p = mailbox_take(c->in)) {
         enum committer_op op = p->request->op;
 
+        if (op == COMMITTER_LOAD) {
+            p->done.rc = load_units(c, p->request, p);
+            complete(c, p);
+            continue;
+        }
         if (op == COMMITTER_OPEN || op == COMMITTER_CLOSE) {
             commit_group(c); /* what came before comes out before */
             p->done.rc = op == COMMITTER_OPEN ? open_store(c, p->request, p) : close_store(c, p->request, p);

@@ -16,6 +16,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "broker/load.h"
 #include "proto/stored.h"
 #include "store/store.h"
 
@@ -43,6 +44,8 @@ enum committer_op {
     COMMITTER_SEAL,     /* first_item */
     COMMITTER_UNIT,     /* unit, again, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
+    COMMITTER_LOAD,     /* unit, max_units, max_bytes: as units_load; answered before those of the group that is open,
+                           since it sees what is committed */
     COMMITTER_CLOSE,    /* nothing more; after all earlier requests of the job */
 };
 
@@ -65,6 +68,8 @@ struct committer_request {
         first_item; /* the number its first row is to get, or would; another one: -EAGAIN (an earlier request failed) */
 
     uint32_t unit;
+    uint32_t max_units;
+    size_t max_bytes;
     uint32_t attempts;
     struct buf parts;   /* as store_put_attempts has them */
     uint64_t *again;    /* as struct store_records has it; malloc'ed, owned; NULL: all items */
@@ -94,6 +99,7 @@ struct committer_completion {
     uint64_t next_item;                  /* n_items and those that wait for their unit to fill */
     struct store *store;                 /* OPEN: to read from until CLOSE is posted; the committer's */
     bool created;                        /* OPEN */
+    struct units_load *load;             /* LOAD */
     struct committer_request *request;   /* with -ENOSPC and -EAGAIN: to be posted again; take it and null it here */
 };
 

@@ -2,7 +2,6 @@
 #include "broker/shell.h"
 
 #include "base/log.h"
-#include "store/store.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -38,24 +37,22 @@ static void append(char *text, const char *more)
 static void add_last(const struct broker_job *job, char *text)
 {
     const struct broker_failures *f = &job->failures;
+    const struct unit_rows *unit = broker_unit(job, f->unit);
     struct row_cursor cursor;
     struct row_frame frame;
     struct row_item item;
-    struct buf row;
     char line[512];
-    uint32_t n;
 
-    buf_init(&row, 0);
-    if (store_unit_items(job->store, f->unit, f->item, 1, &row, &n, NULL) == 0) {
-        frame = (struct row_frame){row.data, row.size_bytes};
-        row_cursor_init(&cursor, &frame, 1, n);
-        if (row_cursor_next_item(&cursor, &item, NULL) == 1) {
-            (void)snprintf(line, sizeof(line), "; the last one is %.200s: %.200s", (const char *)item.path, f->text);
-            append(text, line);
-        }
-        row_cursor_release(&cursor);
+    if (!unit)
+        return;
+    frame = (struct row_frame){unit->bytes + unit_rows_start(unit, f->item),
+                               unit->ends[f->item] - unit_rows_start(unit, f->item)};
+    row_cursor_init(&cursor, &frame, 1, 1);
+    if (row_cursor_next_item(&cursor, &item, NULL) == 1) {
+        (void)snprintf(line, sizeof(line), "; the last one is %.200s: %.200s", (const char *)item.path, f->text);
+        append(text, line);
     }
-    buf_release(&row);
+    row_cursor_release(&cursor);
 }
 
 void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_finished, const char *given_up)

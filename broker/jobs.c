@@ -31,12 +31,12 @@ static void holders_free(struct broker_holder *h)
     }
 }
 
-static void job_free(struct broker_job *job)
+static void job_free(struct broker *b, struct broker_job *job)
 {
     holders_free(job->holders);
     holders_free(job->closers);
     free(job->reopen);
-    core_map_release(&job->unit_first);
+    broker_units_free(b, job);
     free(job);
 }
 
@@ -47,7 +47,7 @@ static void job_remove(struct broker *b, struct broker_job *job)
     while (*link != job)
         link = &(*link)->next;
     *link = job->next;
-    job_free(job);
+    job_free(b, job);
 }
 
 void broker_jobs_free(struct broker *b)

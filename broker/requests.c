@@ -137,8 +137,7 @@ static void on_unit(struct broker *b, struct broker_job *job, const struct commi
 
     if (done->rc == 0 || done->rc == -EALREADY) {
         event.type = CORE_EVENT_COMMITTED;
-        (void)core_map_take(&job->unit_first,
-                            (uint64_t)done->unit + 1); /* still blocked if another unit's commit failed */
+        broker_unit_drop(b, job, done->unit); /* still blocked if another unit's commit failed */
     } else if (done->rc == -ENOSPC) {
         event.type = CORE_EVENT_COMMIT_FAILED;
         broker_job_block(b, job, done->text);
@@ -150,6 +149,16 @@ static void on_unit(struct broker *b, struct broker_job *job, const struct commi
         return;
     }
     broker_feed(b, &event);
+}
+
+static void on_load(struct broker *b, struct broker_job *job, const struct committer_completion *done)
+{
+    if (done->rc == 0)
+        broker_on_load(b, job, done->load);
+    else if (done->rc == -ENOMEM)
+        broker_fail(b, -ENOMEM, "no memory for units");
+    else
+        broker_job_fail(b, job, "%s", done->text);
 }
 
 /* Keep a request for later: in the order of their items, the rest behind. */
@@ -185,7 +194,7 @@ static void on_completion(struct broker *b, struct committer_completion *done)
     struct broker_job *job = broker_job_find(b, done->job);
     struct broker_question *q;
 
-    if (job && done->rc == 0)
+    if (job && done->rc == 0 && done->op != COMMITTER_LOAD)
         job->counters = done->counters;
     /* a store that could not even be made is refused: there is nothing that could wait */
     if (done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job && job->phase == BROKER_JOB_OPEN &&
@@ -200,7 +209,9 @@ static void on_completion(struct broker *b, struct committer_completion *done)
     q = done->tag ? core_map_take(&b->questions, done->tag) : NULL;
     if (q)
         settle(b, q);
-    if (job && job->phase == BROKER_JOB_CLOSING && done->op != COMMITTER_UNIT && done->op != COMMITTER_CLOSE)
+    if (job && done->op == COMMITTER_LOAD)
+        on_load(b, job, done);
+    else if (job && job->phase == BROKER_JOB_CLOSING && done->op != COMMITTER_UNIT && done->op != COMMITTER_CLOSE)
         ; /* nobody waits for it any more */
     else if (job && done->op == COMMITTER_UNIT)
         on_unit(b, job, done);

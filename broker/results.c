@@ -126,8 +126,8 @@ static int check_result(struct broker *b, const struct wire_message *message, co
                         struct row_check *ret, struct err *err)
 {
     struct broker_job *job = broker_job_find(b, lease->job);
-    const uint64_t first = (uint64_t)(uintptr_t)core_map_get(&job->unit_first, (uint64_t)lease->unit + 1);
-    int rc = check_rows(message, lease, job, first - 1, ret, err);
+    const struct unit_rows *unit = broker_unit(job, lease->unit);
+    int rc = unit ? check_rows(message, lease, job, unit->first_item, ret, err) : err_set(err, -EINVAL, "no such unit");
 
     return rc < 0 ? rc : check_tensor(message, &job->open.nodes[lease->node], ret, err);
 }

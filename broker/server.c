@@ -73,17 +73,10 @@ static int feed_one(struct broker *b, const struct core_event *event)
     return rc;
 }
 
-static void event_release(struct core_event *event)
-{
-    if (event->type == CORE_EVENT_UNITS)
-        free(event->units.rows);
-}
-
-void broker_feed_later(struct broker *b, struct core_event *event)
+void broker_feed_later(struct broker *b, const struct core_event *event)
 {
     if (grow_array(&b->pending, &b->pending_capacity, b->n_pending, sizeof(*b->pending), 64) < 0) {
         broker_fail(b, -ENOMEM, "no memory for events");
-        event_release(event);
         return;
     }
     b->pending[b->n_pending++] = *event;
@@ -96,7 +89,6 @@ void broker_feed_rest(struct broker *b)
 
         if (b->failed == 0)
             (void)feed_one(b, &later);
-        event_release(&later);
     }
     b->n_pending = 0;
 }
@@ -340,6 +332,7 @@ int broker_run(struct broker *b, struct err *err)
         round_of_messages(b);
         broker_completions(b);
         broker_feed_rest(b);
+        broker_units_held(b);
         retry_at_ms = broker_retry_due(b);
         watch_at_ms = broker_watch(b);
         lost_at_ms = broker_lost_look(b);

@@ -7,6 +7,7 @@
  *   actions.c   what the core decides becomes messages and commits
  *   work.c      the message of a lease
  *   results.c   a worker's result is checked against its lease and its job
+ *   units.c     units in hand, with the rows of their items
  *   watch.c     units that nobody here can compute
  *   lost.c      workers whose connection is lost: do their processes live?
  *   failures.c  which items failed, and why a job pauses
@@ -28,7 +29,7 @@
 
 #include <sys/types.h>
 
-enum { BROKER_DEFAULT_UNIT_ITEMS = 32, BROKER_MAX_JOBS = 4096, BROKER_LOAD_MAX = 1024 };
+enum { BROKER_DEFAULT_UNIT_ITEMS = 32, BROKER_MAX_JOBS = 4096 };
 
 struct broker_peer {
     uint64_t number;
@@ -93,7 +94,9 @@ struct broker_job {
     struct stored_job_counters counters;
     uint64_t next_item;         /* number of the next row that is posted */
     uint32_t rows_refused;      /* how often; what was posted before the last time and comes behind it is refused too */
-    struct core_map unit_first; /* unit + 1 -> item number of its first item + 1, for units that the core holds */
+    struct core_map units;      /* unit + 1 -> struct unit_rows, for units that the core holds */
+    bool load_held;             /* it waits with its next ones */
+    uint32_t load_from, load_max;
     char blocked[MSG_TEXT_SIZE]; /* why the disk is full, while it is */
     char failed[MSG_TEXT_SIZE];  /* why the store cannot be used */
     char pause[MSG_TEXT_SIZE]; /* why paused */
@@ -143,6 +146,8 @@ struct broker {
     struct core_map payloads;  /* handle -> struct broker_payload */
     struct core_map questions; /* tag -> struct broker_question */
     uint64_t unanswered_bytes; /* of rows, all clients */
+    uint64_t unit_rows_bytes;  /* of units in hand, all jobs */
+    uint32_t n_loads_held;
     uint64_t next_handle, next_tag, next_job;
     struct broker_job *jobs;
     struct broker_backlog *backlog, **backlog_end; /* to be posted now */
@@ -162,8 +167,8 @@ struct broker {
 /* server.c */
 /* Feed the core and carry out what it says, and what follows from that. Returns what core_step said of the event. */
 int broker_feed(struct broker *b, const struct core_event *event);
-/* Feed it after the actions at hand are through. The rows of CORE_EVENT_UNITS, from malloc, are taken. */
-void broker_feed_later(struct broker *b, struct core_event *event);
+/* Feed it after the actions at hand are through; what it points to must live until then. */
+void broker_feed_later(struct broker *b, const struct core_event *event);
 /* Feed it what is left for later. */
 void broker_feed_rest(struct broker *b);
 void broker_fail(struct broker *b, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -207,6 +212,17 @@ void broker_on_seal(struct broker *b, struct broker_job *job, const struct commi
                     const struct broker_question *q);
 /* Its store is closed. */
 void broker_on_closed(struct broker *b, struct broker_job *job);
+
+/* units.c */
+/* What CORE_DO_LOAD_UNITS asks for, now or when other units are through. */
+void broker_units_load(struct broker *b, struct broker_job *job, uint32_t from_unit, uint32_t max_units);
+/* Those that wait, if they may go on. */
+void broker_units_held(struct broker *b);
+void broker_on_load(struct broker *b, struct broker_job *job, struct units_load *load);
+/* NULL: the core does not hold it. */
+const struct unit_rows *broker_unit(const struct broker_job *job, uint32_t unit);
+void broker_unit_drop(struct broker *b, struct broker_job *job, uint32_t unit);
+void broker_units_free(struct broker *b, struct broker_job *job);
 
 /* requests.c */
 /* A request whose answer somebody waits for; n_bytes: of the rows of `message`, where it has some. NULL: no memory. */

@@ -2,7 +2,6 @@
 #include "broker/shell.h"
 
 #include "proto/row.h"
-#include "store/store.h"
 
 #include <errno.h>
 
@@ -60,39 +59,49 @@ static int set_captions(struct caption_sources *sources, struct row_item *item, 
 
 /* -- rows ---------------------------------------------------------------------------------------------------------- */
 
-/* `rows` without the items that an earlier node has failed, and with captions. */
-static int rewrite_rows(struct buf *rows, const struct core_work *work, struct caption_sources *sources,
-                        struct err *err)
+/* The row of one item, with captions. */
+static int append_with_captions(struct buf *rows, const struct row_frame *frame, struct caption_sources *sources,
+                                struct err *err)
 {
-    const struct row_frame frame = {rows->data, rows->size_bytes};
     struct row_cursor cursor;
     struct row_item item;
-    struct buf kept;
     int rc;
 
-    buf_init(&kept, ROW_MAX_ROWS_BYTES);
-    row_cursor_init(&cursor, &frame, 1, work->count);
-    for (uint32_t i = 0; (rc = row_cursor_next_item(&cursor, &item, err)) == 1; i++) {
-        if (!broker_bit(work->items, i))
-            continue;
+    row_cursor_init(&cursor, frame, 1, 1);
+    rc = row_cursor_next_item(&cursor, &item, err);
+    if (rc == 1)
         rc = set_captions(sources, &item, err);
+    if (rc == 0) {
+        rc = row_item_append(rows, &item);
         if (rc < 0)
-            break;
-        rc = row_item_append(&kept, &item);
-        if (rc < 0) {
-            rc = err_set(err, rc, "item %llu: its fields and captions make a row of more than %d bytes",
-                         (unsigned long long)item.item, ROW_MAX_BYTES);
-            break;
-        }
+            (void)err_set(err, rc, "item %llu: its fields and captions make a row of more than %d bytes",
+                          (unsigned long long)item.item, ROW_MAX_BYTES);
     }
     row_cursor_release(&cursor);
-    if (rc < 0) {
-        buf_release(&kept);
-        return rc;
+    return rc;
+}
+
+/* Those of the lease's items that no earlier node has failed. */
+static int append_rows(struct buf *rows, const struct unit_rows *unit, const struct core_work *work,
+                       struct caption_sources *sources, struct err *err)
+{
+    int rc = 0;
+
+    if (!sources->n && work->n_items == work->count) {
+        const uint32_t start = unit_rows_start(unit, work->first);
+
+        return buf_append(rows, unit->bytes + start, unit->ends[work->first + work->count - 1] - start);
     }
-    buf_release(rows);
-    *rows = kept;
-    return 0;
+    for (uint32_t i = 0; rc == 0 && i < work->count; i++) {
+        const uint32_t start = unit_rows_start(unit, work->first + i);
+        const struct row_frame frame = {unit->bytes + start, unit->ends[work->first + i] - start};
+
+        if (!broker_bit(work->items, i))
+            continue;
+        rc = sources->n ? append_with_captions(rows, &frame, sources, err)
+                        : buf_append(rows, frame.data, frame.size_bytes);
+    }
+    return rc;
 }
 
 static int open_sources(struct broker *b, const struct broker_job *job, const struct core_work *work,
@@ -110,21 +119,18 @@ static int open_sources(struct broker *b, const struct broker_job *job, const st
 static int add_rows(struct broker *b, struct broker_job *job, const struct core_work *work, struct wire_message *m,
                     struct err *err)
 {
+    const struct unit_rows *unit = broker_unit(job, work->unit);
     struct caption_sources sources;
     struct buf rows;
-    uint32_t n = 0;
     int rc;
 
-    buf_init(&rows, MSG_MAX_ROW_FRAME_BYTES);
-    rc = store_unit_items(job->store, work->unit, work->first, work->count, &rows, &n, err);
-    if (rc == 0 && n != work->count)
-        rc = err_set(err, -EBADMSG, "unit %u has %u items, not the %u of the lease", work->unit, n, work->count);
-    if (rc == 0) {
-        rc = open_sources(b, job, work, &sources, err);
-        if (rc == 0 && (sources.n || work->n_items != work->count))
-            rc = rewrite_rows(&rows, work, &sources, err);
-        sources_release(&sources);
-    }
+    if (!unit || work->first + work->count > unit->n_items)
+        return err_set(err, -EINVAL, "unit %u has no such items", work->unit);
+    buf_init(&rows, ROW_MAX_ROWS_BYTES);
+    rc = open_sources(b, job, work, &sources, err);
+    if (rc == 0)
+        rc = append_rows(&rows, unit, work, &sources, err);
+    sources_release(&sources);
     if (rc == 0) {
         rc = wire_message_add_rows(m, &rows, work->n_items);
         if (rc < 0)

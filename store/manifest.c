@@ -302,7 +302,7 @@ static int find_path(struct paths *p, struct row_item *item, struct err *err)
 }
 
 static int append_items(struct paths *p, const struct stored_manifest_unit *u, uint32_t unit, uint32_t first,
-                        uint32_t count, struct buf *ret, struct err *err)
+                        uint32_t count, struct buf *ret, uint32_t *ret_ends, struct err *err)
 {
     if (first >= u->n_items || count > u->n_items - first)
         return err_set(err, -EINVAL, "unit %" PRIu32 ": has %" PRIu32 " items, not %" PRIu32 " from %" PRIu32, unit,
@@ -316,12 +316,14 @@ static int append_items(struct paths *p, const struct stored_manifest_unit *u, u
         rc = row_item_append(ret, &item);
         if (rc < 0)
             return err_set(err, rc, "unit %" PRIu32 ": its items do not fit into a row frame", unit);
+        if (ret_ends)
+            ret_ends[i - first] = (uint32_t)ret->size_bytes;
     }
     return 0;
 }
 
 int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
-                     uint32_t *ret_n_rows, struct err *err)
+                     uint32_t *ret_n_rows, uint32_t *ret_ends, struct err *err)
 {
     struct row_memory memory = {0};
     struct paths paths = {.env = &s->env};
@@ -338,7 +340,7 @@ int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t co
     if (rc == 0) {
         if (count == 0 && first < u.n_items)
             count = u.n_items - first;
-        rc = append_items(&paths, &u, unit, first, count, ret, err);
+        rc = append_items(&paths, &u, unit, first, count, ret, ret_ends, err);
     }
     store_end_read(s, paths.txn);
     row_memory_release(&paths.memory);

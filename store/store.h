@@ -174,8 +174,9 @@ int store_pending(struct store *s, uint32_t from, size_t max, struct store_pendi
                   uint32_t *ret_next, struct err *err) CHECK_RESULT;
 
 /* Append items first ... first+count-1 of the unit (counted within it; count 0: to its end) to `ret` as Item rows with
- * their numbers and absolute paths: the row frame of a Work message. -EINVAL: outside the unit. */
+ * their numbers and absolute paths: the row frame of a Work message; ret_ends (NULL, or one an item): where in
+ * `ret` each ends. -EINVAL: outside the unit. */
 int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
-                     uint32_t *ret_n_rows, struct err *err) CHECK_RESULT;
+                     uint32_t *ret_n_rows, uint32_t *ret_ends, struct err *err) CHECK_RESULT;
 
 #endif

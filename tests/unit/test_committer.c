@@ -175,6 +175,62 @@ static void test_committer_imports_seals_and_commits(void **state)
     assert_int_equal(fixture_problems(path, 1), 0);
 }
 
+/* Rows of units, and where each ends, as one lease of all items would have them. */
+static void test_committer_loads_units_with_their_rows(void **state)
+{
+    struct committer *c = start(NULL);
+    struct store *s = open_job(c, 5, path, 8);
+    struct committer_completion *done;
+    struct committer_request *r;
+    uint32_t n_rows;
+    struct buf rows;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(do_one(c, rows_request(5, 0, 30), NULL), 0);
+    assert_int_equal(do_one(c, request(COMMITTER_SEAL, 5, 0), NULL), 0);
+    assert_int_equal(do_one(c, unit_request(5, 1, 8, 8, 0), NULL), 0);
+    buf_init(&rows, 0);
+    for (int few = 0; few < 2; few++) {
+        r = request(COMMITTER_LOAD, 5, 0);
+        r->max_units = 10;
+        r->max_bytes = few ? 1 : SIZE_MAX;
+        assert_int_equal(committer_post(c, &r), 0);
+        done = wait_one(c);
+        assert_int_equal(done->rc, 0);
+        assert_int_equal(done->load->n, few ? 1 : 3);
+        assert_false(done->load->exhausted);
+        for (size_t i = 0; i < done->load->n; i++) {
+            const struct unit_rows *u = done->load->rows[i];
+            const uint32_t unit = done->load->pending[i].unit;
+
+            assert_int_equal(unit, i ? i + 1 : 0);
+            assert_int_equal(u->first_item, unit * 8);
+            assert_int_equal(u->n_items, unit == 3 ? 6 : 8);
+            for (uint32_t k = 0; k < u->n_items; k++) {
+                buf_clear(&rows);
+                assert_int_equal(store_unit_items(s, unit, k, 1, &rows, &n_rows, NULL, &err), 0);
+                assert_int_equal(u->ends[k] - unit_rows_start(u, k), rows.size_bytes);
+                assert_memory_equal(u->bytes + unit_rows_start(u, k), rows.data, rows.size_bytes);
+            }
+        }
+        committer_completion_free(done);
+    }
+    buf_release(&rows);
+    r = request(COMMITTER_LOAD, 5, 0);
+    r->unit = 4;
+    r->max_units = 10;
+    r->max_bytes = SIZE_MAX;
+    assert_int_equal(committer_post(c, &r), 0);
+    done = wait_one(c);
+    assert_int_equal(done->load->n, 0);
+    assert_true(done->load->exhausted);
+    committer_completion_free(done);
+    r = request(COMMITTER_LOAD, 6, 0);
+    assert_int_equal(do_one(c, r, NULL), -EBADF);
+    committer_free(c);
+}
+
 static void test_committer_rows_out_of_order_come_back(void **state)
 {
     struct committer *c = start(NULL);
@@ -414,7 +470,7 @@ static void test_committer_pending_beside_commits(void **state)
             struct committer_request *r;
 
             buf_init(&items, 0);
-            assert_int_equal(store_unit_items(s, p[i].unit, 0, 0, &items, &n_rows, &err), 0);
+            assert_int_equal(store_unit_items(s, p[i].unit, 0, 0, &items, &n_rows, NULL, &err), 0);
             assert_int_equal(n_rows, 1);
             buf_release(&items);
             r = unit_request(1, p[i].unit, p[i].first_item, p[i].n_items, 0);
@@ -509,6 +565,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_committer_imports_seals_and_commits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_committer_loads_units_with_their_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_rows_out_of_order_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_many_units_share_a_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_says_when_it_is_full, setup, teardown),

@@ -193,7 +193,7 @@ static void *read_in_a_thread(void *arg)
         if (store_pending(s, unit, 1, &found, &n_found, &next, &err) < 0)
             fail_msg("%s", err.text);
         buf_clear(&rows);
-        if (n_found && store_unit_items(s, found.unit, 0, 0, &rows, &n_rows, &err) < 0)
+        if (n_found && store_unit_items(s, found.unit, 0, 0, &rows, &n_rows, NULL, &err) < 0)
             fail_msg("%s", err.text);
         unit = n_found ? next : 0;
     }

@@ -104,7 +104,7 @@ static void test_store_rows_appended_later_become_new_units(void **state)
     assert_int_equal(next, 3);
 
     buf_init(&items, 0);
-    assert_int_equal(store_unit_items(s, 2, 1, 0, &items, &n_rows, &err), 0);
+    assert_int_equal(store_unit_items(s, 2, 1, 0, &items, &n_rows, NULL, &err), 0);
     assert_int_equal(n_rows, 2);
     struct row_cursor c;
     struct row_item item;
@@ -115,8 +115,8 @@ static void test_store_rows_appended_later_become_new_units(void **state)
     assert_int_equal(row_cursor_next_item(&c, &item, &err), 1);
     assert_int_equal(row_cursor_next_item(&c, &item, &err), 0);
     row_cursor_release(&c);
-    assert_int_equal(store_unit_items(s, 2, 2, 2, &items, &n_rows, &err), -EINVAL);
-    assert_int_equal(store_unit_items(s, 3, 0, 0, &items, &n_rows, &err), -ENOENT);
+    assert_int_equal(store_unit_items(s, 2, 2, 2, &items, &n_rows, NULL, &err), -EINVAL);
+    assert_int_equal(store_unit_items(s, 3, 0, 0, &items, &n_rows, NULL, &err), -ENOENT);
     buf_release(&items);
     store_close(s);
     assert_int_equal(fixture_problems(path, 1), 0);
@@ -149,7 +149,7 @@ static void test_store_unit_of_long_fields_is_cut_short(void **state)
     for (uint32_t unit = 0; unit < store_counters(s)->n_units; unit++, seen += n_rows) {
         buf_clear(&rows);
         rows.max_bytes = (size_t)6 << 20;
-        assert_int_equal(store_unit_items(s, unit, 0, 0, &rows, &n_rows, &err), 0);
+        assert_int_equal(store_unit_items(s, unit, 0, 0, &rows, &n_rows, NULL, &err), 0);
     }
     assert_int_equal(seen, N);
     buf_release(&rows);
@@ -376,7 +376,7 @@ static void test_store_of_version_2_goes_on(void **state)
     assert_int_equal(store_seal(s, &err), 0);
     assert_int_equal(store_commit(s, &err), 0);
     put_source(s, "/elsewhere", 0);
-    assert_int_equal(store_unit_items(s, 0, 0, 0, &work, &n, &err), 0);
+    assert_int_equal(store_unit_items(s, 0, 0, 0, &work, &n, NULL, &err), 0);
     row_cursor_init(&c, &(struct row_frame){work.data, work.size_bytes}, 1, n);
     assert_int_equal(row_cursor_next_item(&c, &item, &err), 1);
     assert_string_equal((const char *)item.path, "/elsewhere/k.jpg");

@@ -1,0 +1,102 @@
+#include "broker/load.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/msg.h"
+
+void units_load_free(struct units_load *l)
+{
+    if (!l)
+        return;
+    for (size_t i = 0; l->rows && i < l->n; i++)
+        free(l->rows[i]);
+    free(l->rows);
+    free(l->pending);
+    free(l);
+}
+
+static int read_rows(struct store *s, const struct store_pending *p, struct buf *scratch, struct unit_rows **ret,
+                     struct err *err)
+{
+    const size_t ends_bytes = p->n_items * sizeof((*ret)->ends[0]);
+    struct unit_rows *u;
+    uint32_t n_rows;
+    int rc;
+
+    buf_clear(scratch);
+    u = malloc(sizeof(*u) + ends_bytes);
+    if (!u)
+        return err_set(err, -ENOMEM, "no memory for the items of unit %u", p->unit);
+    rc = store_unit_items(s, p->unit, 0, 0, scratch, &n_rows, u->ends, err);
+    if (rc == 0) {
+        struct unit_rows *whole = realloc(u, sizeof(*u) + ends_bytes + scratch->size_bytes);
+
+        if (whole)
+            u = whole;
+        else
+            rc = err_set(err, -ENOMEM, "no memory for the items of unit %u", p->unit);
+    }
+    if (rc < 0) {
+        free(u);
+        return rc;
+    }
+    memcpy((uint8_t *)u->ends + ends_bytes, scratch->data, scratch->size_bytes);
+    u->bytes = (const uint8_t *)u->ends + ends_bytes;
+    u->size_bytes = (uint32_t)scratch->size_bytes;
+    u->n_items = p->n_items;
+    u->first_item = p->first_item;
+    *ret = u;
+    return 0;
+}
+
+static int read_all(struct store *s, size_t max_bytes, struct units_load *l, struct err *err)
+{
+    struct buf scratch;
+    size_t bytes = 0, i = 0;
+    int rc = 0;
+
+    buf_init(&scratch, MSG_MAX_ROW_FRAME_BYTES);
+    for (; rc == 0 && i < l->n && bytes < max_bytes; i++) {
+        rc = read_rows(s, &l->pending[i], &scratch, &l->rows[i], err);
+        bytes += scratch.size_bytes;
+    }
+    buf_release(&scratch);
+    if (rc == 0 && i < l->n) {
+        l->n = i; /* the others another time */
+        l->exhausted = false;
+    }
+    return rc;
+}
+
+int units_load(struct store *s, uint32_t from_unit, uint32_t max_units, size_t max_bytes, struct units_load **ret,
+               struct err *err)
+{
+    struct units_load *l = calloc(1, sizeof(*l));
+    uint32_t next = from_unit, from;
+    int rc = 0;
+
+    if (l) {
+        l->pending = malloc(max_units * sizeof(*l->pending));
+        l->rows = calloc(max_units, sizeof(struct unit_rows *));
+    }
+    if (!l || !l->pending || !l->rows) {
+        units_load_free(l);
+        return err_set(err, -ENOMEM, "no memory for units");
+    }
+    do { /* runs of finished units are looked at 10 000 at a time */
+        from = next;
+        rc = store_pending(s, from, max_units, l->pending, &l->n, &next, err);
+    } while (rc == 0 && l->n == 0 && next != from);
+    if (rc == 0) {
+        l->exhausted = l->n < max_units && next == from;
+        rc = read_all(s, max_bytes, l, err);
+    }
+    if (rc < 0) {
+        units_load_free(l);
+        return rc;
+    }
+    *ret = l;
+    return 0;
+}

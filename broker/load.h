@@ -1,0 +1,42 @@
+/* load.h - units that are to be done, as they are read from a store, with the rows that WORK messages name their items by.
+ *
+ * Who may call: units_load the committer's thread; the rest anybody. Units: bytes. Memory: see each function.
+ * Errors: those of store.h. */
+#ifndef BLIPLINE_BROKER_LOAD_H
+#define BLIPLINE_BROKER_LOAD_H
+
+#include "base/err.h"
+#include "store/store.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The items of a unit as Item rows (proto/row.h), encoded once for all leases. One allocation, for free(). */
+struct unit_rows {
+    uint64_t first_item;
+    uint32_t n_items;
+    uint32_t size_bytes;
+    const uint8_t *bytes;
+    uint32_t ends[]; /* [n_items] where in bytes the row of each item ends */
+};
+
+/* Where the row of item `i` begins. */
+static inline uint32_t unit_rows_start(const struct unit_rows *u, uint32_t i)
+{
+    return i ? u->ends[i - 1] : 0;
+}
+
+struct units_load {
+    struct store_pending *pending; /* [n] */
+    struct unit_rows **rows;       /* [n]; whoever keeps one nulls it here */
+    size_t n;
+    bool exhausted; /* the manifest holds no further ones now */
+};
+
+/* From `from_unit` on, up to max_units, or until their rows take max_bytes. */
+int units_load(struct store *s, uint32_t from_unit, uint32_t max_units, size_t max_bytes, struct units_load **ret,
+               struct err *err) CHECK_RESULT;
+void units_load_free(struct units_load *l); /* NULL is fine */
+
+#endif
