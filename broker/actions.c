@@ -116,6 +116,26 @@ static void do_attempts(struct broker *b, const struct core_action *a)
     broker_post(b, r);
 }
 
+static int merge_records(struct broker *b, const struct core_commit *commit, uint64_t first_item,
+                         struct committer_request *ret, struct err *err)
+{
+    struct records_part *parts = calloc(commit->n_payloads + 1, sizeof(*parts));
+    int rc = parts ? 0 : err_set(err, -ENOMEM, "no memory for the records of unit %u", commit->unit);
+
+    for (uint32_t i = 0; rc == 0 && i < commit->n_payloads; i++) {
+        const struct payload *p = payloads_find(&b->payloads, commit->payloads[i].payload);
+
+        if (p)
+            parts[i] = (struct records_part){&p->records, &commit->payloads[i]};
+        else
+            rc = err_set(err, -EINVAL, "the rows of node %u are gone", commit->payloads[i].node);
+    }
+    if (rc == 0)
+        rc = records_merge(parts, commit, first_item, ret, err);
+    free(parts);
+    return rc;
+}
+
 static void do_commit(struct broker *b, const struct core_action *a)
 {
     const struct core_commit *commit = &a->commit;
@@ -138,7 +158,7 @@ static void do_commit(struct broker *b, const struct core_action *a)
     }
     if (commit->again)
         memcpy(r->again, commit->again, CORE_MASK_WORDS * sizeof(*r->again));
-    rc = broker_commit_records(b, commit, unit->first_item, r, &err);
+    rc = merge_records(b, commit, unit->first_item, r, &err);
     if (rc < 0) {
         committer_request_free(r);
         broker_fail(b, rc, "cannot write the records of unit %u: %s", commit->unit, err.text);
@@ -155,12 +175,12 @@ static void do_commit(struct broker *b, const struct core_action *a)
 
 static void do_drop_tensors(struct broker *b, const struct core_action *a)
 {
-    broker_payload_drop_tensor(b, a->payload);
+    payloads_drop_tensor(&b->payloads, a->payload);
 }
 
 static void do_drop_payload(struct broker *b, const struct core_action *a)
 {
-    broker_payload_drop(b, a->payload);
+    payloads_drop(&b->payloads, a->payload);
 }
 
 static void do_job_done(struct broker *b, const struct core_action *a)

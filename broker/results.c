@@ -3,10 +3,12 @@
 #include "broker/shell.h"
 
 #include "base/log.h"
+#include "broker/mask.h"
 #include "proto/row.h"
 #include "wire/message.h"
 
 #include <errno.h>
+#include <string.h>
 
 enum { TASKS_OF_EMBEDDINGS = MSG_TASK_QUERY | MSG_TASK_ITC | MSG_TASK_ITC_TEXT | MSG_TASK_CLS };
 
@@ -34,7 +36,8 @@ int broker_check_embeddings(const struct msg_job_open *open, struct err *err)
 struct row_check {
     uint64_t ok[CORE_MASK_WORDS];
     uint32_t n_rows, n_ok;
-    bool keep;
+    bool keep;              /* they say something */
+    struct records records; /* then */
 };
 
 /* Exactly what the node has to give: as the recipe wants it, once, and nothing more. */
@@ -76,10 +79,10 @@ static int check_rows(const struct wire_message *message, const struct core_leas
 
     wire_message_rows(message, &cursor);
     while ((rc = row_cursor_next_record(&cursor, &record, err)) == 1) {
-        while (bit < lease->count && !broker_bit(lease->items, bit))
+        while (bit < lease->count && !mask_has(lease->items, bit))
             bit++;
         if (bit == lease->count || record.item != first_item + lease->first + bit) {
-            rc = err_set(err, -EBADMSG, "row %u is of item %llu, which is not its place", ret->n_rows,
+            rc = err_set(err, -EBADMSG, "row %u is of item %llu: out of order", ret->n_rows,
                          (unsigned long long)record.item);
             break;
         }
@@ -91,6 +94,11 @@ static int check_rows(const struct wire_message *message, const struct core_leas
             ret->n_ok++;
         } else {
             broker_note_failure(job, lease->unit, lease->first + bit, &record);
+        }
+        rc = records_add(&ret->records, &record);
+        if (rc < 0) {
+            (void)err_set(err, rc, "item %llu: cannot be kept: %s", (unsigned long long)record.item, strerror(-rc));
+            break;
         }
         ret->keep |= record.failed || record.n_captions > 0 || record.n_embeddings > 0;
         ret->n_rows++;
@@ -132,15 +140,6 @@ static int check_result(struct broker *b, const struct wire_message *message, co
     return rc < 0 ? rc : check_tensor(message, &job->open.nodes[lease->node], ret, err);
 }
 
-static uint64_t row_bytes_of(const struct wire_message *message)
-{
-    uint64_t n = wire_message_size_bytes(message);
-
-    for (uint32_t i = 0; i < wire_message_n_tensors(message); i++)
-        n -= wire_tensor_size_bytes(wire_message_tensor(message, i));
-    return n;
-}
-
 static void note_timing(struct broker *b, const struct core_lease_info *lease, const struct msg_timing *t)
 {
     struct msg_timing *total = &broker_job_find(b, lease->job)->totals[lease->node];
@@ -159,7 +158,7 @@ uint32_t broker_refused_inputs(struct broker *b, const struct core_lease_ref *re
     if (core_lease_get(b->core, ref, &lease) < 0)
         return 0;
     for (uint32_t k = 0; k < CORE_MAX_NODES; k++) {
-        const struct broker_payload *p = lease.inputs[k] ? broker_payload_find(b, lease.inputs[k]) : NULL;
+        const struct payload *p = lease.inputs[k] ? payloads_find(&b->payloads, lease.inputs[k]) : NULL;
 
         if (p && p->tensor && wire_tensor_verify(p->tensor, wire_tensor_desc(p->tensor)->dtype, NULL, 0, NULL) < 0)
             refused |= 1U << k;
@@ -173,7 +172,8 @@ void broker_result(struct broker *b, uint64_t peer, struct wire_message **messag
     struct core_event event = {
         .type = CORE_EVENT_RESULT,
         .result = {.lease = {.peer = peer, .epoch = result.lease.epoch, .lease = result.lease.id}}};
-    struct row_check check = {{0}, 0, 0, false};
+    struct row_check check = {.n_rows = 0};
+    struct wire_tensor *tensor = NULL;
     struct core_lease_info lease;
     struct err err = {""};
 
@@ -186,13 +186,21 @@ void broker_result(struct broker *b, uint64_t peer, struct wire_message **messag
                                                             .code = "bad_result",
                                                             .text = err.text,
                                                             .bad_result = true}});
+            records_release(&check.records);
             return;
         }
         note_timing(b, &lease, &result.timing);
     }
-    event.result.row_bytes = row_bytes_of(*message);
-    event.result.payload = broker_payload_add(b, message); /* a stale one too: the core counts it and drops it */
+    if (!check.keep)
+        records_release(&check.records);
+    if (wire_message_n_tensors(*message) > 0)
+        tensor = wire_message_take_tensor(*message, 0);
+    event.result.row_bytes = records_size_bytes(&check.records);
+    /* a stale one too: the core counts it and drops it */
+    event.result.payload = payloads_add(&b->payloads, tensor, &check.records);
     if (!event.result.payload) {
+        wire_tensor_free(tensor);
+        records_release(&check.records);
         broker_fail(b, -ENOMEM, "no memory for results");
         return;
     }

@@ -220,7 +220,7 @@ void broker_free(struct broker *b)
     if (!b)
         return;
     committer_free(b->committer);
-    broker_payloads_free(b);
+    payloads_release(&b->payloads);
     broker_socket_close(&b->socket);
     wire_exit();
     broker_jobs_free(b);

@@ -22,6 +22,7 @@
 #include "broker/committer.h"
 #include "broker/core.h"
 #include "broker/core_table.h"
+#include "broker/payloads.h"
 #include "broker/server.h"
 #include "proto/msg.h"
 #include "proto/row.h"
@@ -122,12 +123,6 @@ struct broker_backlog {
     struct committer_request *request;
 };
 
-struct broker_payload {
-    uint64_t handle;
-    struct wire_message *message; /* rows */
-    struct wire_tensor *tensor;   /* NULL: none, or dropped */
-};
-
 /* A worker that does not get anywhere, to be told to whoever started it. */
 struct broker_hung {
     struct msg_hung_worker worker;
@@ -143,12 +138,12 @@ struct broker {
     uint64_t epoch;
     int64_t now_ms;
     struct core_map peers;     /* number -> struct broker_peer */
-    struct core_map payloads;  /* handle -> struct broker_payload */
+    struct payloads payloads;
     struct core_map questions; /* tag -> struct broker_question */
     uint64_t unanswered_bytes; /* of rows, all clients */
     uint64_t unit_rows_bytes;  /* of units in hand, all jobs */
     uint32_t n_loads_held;
-    uint64_t next_handle, next_tag, next_job;
+    uint64_t next_tag, next_job;
     struct broker_job *jobs;
     struct broker_backlog *backlog, **backlog_end; /* to be posted now */
     struct broker_backlog *retry;                  /* to be posted when the disk has room, by first_item */
@@ -281,21 +276,5 @@ int broker_check_embeddings(const struct msg_job_open *open, struct err *err) CH
 uint32_t broker_refused_inputs(struct broker *b, const struct core_lease_ref *ref);
 /* A worker's RESULT becomes an event for the core. Takes the message. */
 void broker_result(struct broker *b, uint64_t peer, struct wire_message **message);
-
-/* payloads.c */
-/* Takes the message's rows and tensor; 0 without memory. */
-uint64_t broker_payload_add(struct broker *b, struct wire_message **message);
-struct broker_payload *broker_payload_find(struct broker *b, uint64_t handle);
-void broker_payload_drop_tensor(struct broker *b, uint64_t handle);
-void broker_payload_drop(struct broker *b, uint64_t handle);
-void broker_payloads_free(struct broker *b);
-/* The stored records of a unit, from the rows that the core kept for it. */
-int broker_commit_records(struct broker *b, const struct core_commit *commit, uint64_t first_item,
-                          struct committer_request *ret, struct err *err) CHECK_RESULT;
-
-static inline bool broker_bit(const uint64_t *mask, uint32_t i)
-{
-    return mask[i / 64] >> (i % 64) & 1;
-}
 
 #endif

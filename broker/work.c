@@ -1,17 +1,21 @@
 /* work.c - the WORK message of a lease: rows of its items, with the captions that the node waits for, and tensors. */
 #include "broker/shell.h"
 
+#include "broker/mask.h"
 #include "proto/row.h"
+#include "proto/stored.h"
 
 #include <errno.h>
 
 /* -- captions of nodes without a tensor ---------------------------------------------------------------------------- */
 
-/* The rows that one of these nodes left, in order of items. */
+/* What one of these nodes left, in order of items. */
 struct caption_source {
-    struct row_cursor cursor;
-    struct row_record record;
-    int more; /* 1: record is one; 0: the end */
+    const struct records *records;
+    uint32_t row;              /* the next one */
+    struct row_memory memory;  /* of record */
+    struct row_record record;  /* the latest one with captions */
+    bool more;                 /* record is one; false: the end */
 };
 
 struct caption_sources {
@@ -19,23 +23,36 @@ struct caption_sources {
     struct caption_source at[CORE_MAX_NODES]; /* in node order */
 };
 
+static int source_next(struct caption_source *s, struct err *err)
+{
+    const struct records *r = s->records;
+
+    while (s->row < r->n && !r->rows[s->row].captions)
+        s->row++;
+    s->more = s->row < r->n;
+    if (!s->more)
+        return 0;
+    s->row++;
+    return stored_record_decode(&s->memory, r->bytes.data + r->rows[s->row - 1].start,
+                                r->rows[s->row - 1].size_bytes, &s->record, err);
+}
+
 static int source_open(struct broker *b, const struct core_input *input, struct caption_sources *ret, struct err *err)
 {
-    const struct broker_payload *p = broker_payload_find(b, input->payload);
+    const struct payload *p = payloads_find(&b->payloads, input->payload);
     struct caption_source *s = &ret->at[ret->n];
 
     if (!p)
         return err_set(err, -EINVAL, "the rows of node %u are gone", input->node);
-    wire_message_rows(p->message, &s->cursor);
+    *s = (struct caption_source){.records = &p->records};
     ret->n++;
-    s->more = row_cursor_next_record(&s->cursor, &s->record, err);
-    return s->more < 0 ? s->more : 0;
+    return source_next(s, err);
 }
 
 static void sources_release(struct caption_sources *s)
 {
     for (uint32_t i = 0; i < s->n; i++)
-        row_cursor_release(&s->at[i].cursor);
+        row_memory_release(&s->at[i].memory);
 }
 
 /* A later node's captions take the place of an earlier one's, as they do at the commit. */
@@ -45,11 +62,13 @@ static int set_captions(struct caption_sources *sources, struct row_item *item, 
     for (uint32_t i = 0; i < sources->n; i++) {
         struct caption_source *s = &sources->at[i];
 
-        while (s->more == 1 && s->record.item < item->item)
-            s->more = row_cursor_next_record(&s->cursor, &s->record, err);
-        if (s->more < 0)
-            return s->more;
-        if (s->more == 1 && s->record.item == item->item && s->record.n_captions) {
+        while (s->more && s->record.item < item->item) {
+            int rc = source_next(s, err);
+
+            if (rc < 0)
+                return rc;
+        }
+        if (s->more && s->record.item == item->item) {
             item->n_captions = s->record.n_captions;
             item->captions = s->record.captions;
         }
@@ -96,7 +115,7 @@ static int append_rows(struct buf *rows, const struct unit_rows *unit, const str
         const uint32_t start = unit_rows_start(unit, work->first + i);
         const struct row_frame frame = {unit->bytes + start, unit->ends[work->first + i] - start};
 
-        if (!broker_bit(work->items, i))
+        if (!mask_has(work->items, i))
             continue;
         rc = sources->n ? append_with_captions(rows, &frame, sources, err)
                         : buf_append(rows, frame.data, frame.size_bytes);
@@ -149,9 +168,9 @@ static void select_rows(const struct core_work *work, const struct core_input *i
 
     ret->n_bytes = (in->n_tensor + 7) / 8;
     for (uint32_t i = 0; i < work->count; i++) {
-        if (!broker_bit(in->ok, i))
+        if (!mask_has(in->ok, i))
             continue;
-        if (broker_bit(work->items, i))
+        if (mask_has(work->items, i))
             ret->rows[row / 8] |= (uint8_t)(1 << row % 8);
         row++;
     }
@@ -165,7 +184,7 @@ static int add_tensors(struct broker *b, const struct broker_job *job, const str
 
     for (uint32_t i = 0; i < work->n_inputs; i++) {
         const struct core_input *in = &work->inputs[i];
-        const struct broker_payload *p = broker_payload_find(b, in->payload);
+        const struct payload *p = payloads_find(&b->payloads, in->payload);
         int rc;
 
         if (job->open.nodes[in->node].out_bytes == 0)
