@@ -120,7 +120,7 @@ enum core_event_type {
     CORE_EVENT_JOB_STOP,      /* .job: no new first-node leases; CORE_DO_JOB_STOPPED follows */
     CORE_EVENT_JOB_CLOSE,     /* .job: forget it; leases void, payloads dropped; CORE_DO_JOB_CLOSED follows, after the
                                  answers to outstanding COMMITs and LOAD_UNITS */
-    CORE_EVENT_JOB_FAILED,    /* .job_failed: its store cannot be used; see CORE_JOB_FAILED */
+    CORE_EVENT_JOB_FAILED,    /* .job: its store cannot be used; see CORE_JOB_FAILED */
     CORE_EVENT_JOB_SEALED,    /* .job: the manifest is complete, until UNITS_ADDED */
     CORE_EVENT_UNITS_ADDED,   /* .job: new units behind the last ones; the job is neither sealed nor done (any more) */
     CORE_EVENT_UNITS_AGAIN,   /* .units_again: units that were done have items to do again */
@@ -175,10 +175,6 @@ struct core_event {
             uint32_t n_nodes;
             const struct core_node *nodes; /* core_graph_check has returned 0 */
         } job_open;
-        struct {
-            uint64_t job;
-            const char *text; /* why; cut to CORE_TEXT_BYTES */
-        } job_failed;
         struct {
             uint64_t job;
             uint32_t from_unit; /* the first of them */
@@ -418,7 +414,6 @@ struct core_node_stats {
 /* Counts since the job was opened; the store knows what was done before. */
 struct core_job_stats {
     enum core_job_state state;
-    const char *failed_text; /* why it failed, until the next core_step; "": it has not */
     uint32_t priority;
     uint32_t units_loaded;  /* in memory */
     uint32_t units_started; /* of those, with a subunit under way */

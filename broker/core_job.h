@@ -130,7 +130,6 @@ struct core_job {
     bool stopped, paused; /* paused: stopped by the core itself, since failures surged */
     bool stop_told;       /* CORE_DO_JOB_STOPPED was said */
     bool done, blocked, failed, closing;
-    char failed_text[CORE_TEXT_BYTES];
     uint32_t max_failures, max_failed_per_mille;
     uint64_t n_in_row;             /* failed items since the last good one */
     uint64_t n_finished, n_failed; /* since the job was opened or started again */

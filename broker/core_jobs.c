@@ -2,7 +2,6 @@
 #include "broker/core_job.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { DEFAULT_PRIORITY = 100 };
@@ -135,7 +134,7 @@ int core_on_job_close(struct core *c, const struct core_event *e)
 /* Outstanding answers may never come, so the job waits for none. */
 int core_on_job_failed(struct core *c, const struct core_event *e)
 {
-    struct core_job *j = core_map_get(&c->jobs_by_id, e->job_failed.job);
+    struct core_job *j = core_map_get(&c->jobs_by_id, e->job);
 
     if (!j)
         return -ENOENT;
@@ -144,7 +143,6 @@ int core_on_job_failed(struct core *c, const struct core_event *e)
     if (j->failed)
         return 0;
     j->failed = true;
-    (void)snprintf(j->failed_text, sizeof(j->failed_text), "%s", e->job_failed.text);
     core_job_touch(j);
     if (core_planted(c, CORE_BUG_FAILED_GOES_ON))
         return 0;

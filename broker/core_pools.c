@@ -11,7 +11,7 @@ bool core_worker_is_careful(const struct core_worker *w)
     return core_worker_n_in_row(w) >= CORE_CAREFUL_FROM;
 }
 
-void core_worker_set_good(struct core_worker *w)
+static void set_good(struct core_worker *w)
 {
     const bool good = !w->silent && w->window_items > 0 && core_worker_n_in_row(w) < CORE_TRUSTED_BELOW;
 
@@ -39,7 +39,7 @@ void core_worker_update(struct core_worker *w, struct core *c)
 {
     int64_t key;
 
-    core_worker_set_good(w);
+    set_good(w);
     if (w->pool->draining == w && (w->silent || w->rest_place || w->window_items == 0))
         w->pool->draining = NULL; /* it may never become empty */
     if (!has_room(w, c)) {

@@ -49,7 +49,6 @@ int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats
         return -ENOENT;
     *ret = (struct core_job_stats){
         .state = core_job_state(j),
-        .failed_text = j->failed_text,
         .priority = j->priority,
         .units_loaded = (uint32_t)j->units.n,
         .units_started = j->n_by_state[CORE_UNIT_STARTED],

@@ -82,7 +82,6 @@ static inline uint32_t core_worker_n_in_row(const struct core_worker *w)
 
 /* core_pools.c */
 bool core_worker_is_careful(const struct core_worker *w);       /* one lease at a time */
-void core_worker_set_good(struct core_worker *w);               /* call after any change of what this depends on */
 void core_worker_update(struct core_worker *w, struct core *c); /* call after any change of its room for work */
 bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
 void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms);

@@ -120,8 +120,7 @@ void broker_job_fail(struct broker *b, struct broker_job *job, const char *fmt, 
     va_end(ap);
     log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path,
             job->failed);
-    broker_feed_later(b, &(struct core_event){.type = CORE_EVENT_JOB_FAILED,
-                                              .job_failed = {.job = job->id, .text = job->failed}});
+    broker_feed_later(b, &(struct core_event){.type = CORE_EVENT_JOB_FAILED, .job = job->id});
     broker_job_ended(b, job);
 }
 

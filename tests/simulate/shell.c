@@ -268,16 +268,13 @@ void shell_start_job(struct world *w, struct sim_job *j)
 /* Outstanding answers may come or not. The store works again when the job is opened again. */
 void shell_fail_job(struct world *w, struct sim_job *j)
 {
-    const struct core_event e = {.type = CORE_EVENT_JOB_FAILED,
-                                 .job_failed = {.job = j->id, .text = "a page is damaged"}};
-
     j->failed = true;
     j->loading = false;
     for (uint32_t u = 0; u < j->n_units; u++) {
         w->n_commits -= j->units[u].commit_pending;
         j->units[u].commit_pending = false;
     }
-    shell_step(w, &e);
+    shell_step(w, &(struct core_event){.type = CORE_EVENT_JOB_FAILED, .job = j->id});
     if (!j->closing)
         world_in(w, 50 + (int64_t)world_below(w, 1000), close_job, j, w->epoch);
 }
