@@ -4,28 +4,10 @@ import pathlib
 import re
 import sys
 
-LAYERS = {  # folder: folders it may include besides itself
-    "base": set(),
-    "proto": {"base"},
-    "wire": {"base", "proto"},
-    "store": {"base", "proto"},
-    "source": {"base"},
-    "tensor": {"base"},
-    "model": {"base", "tensor"},
-    "worker": {"base", "proto", "wire", "tensor", "model"},
-    "encoder_worker": {"base", "proto", "wire", "source", "tensor", "model", "worker"},
-    "qformer_worker": {"base", "proto", "wire", "tensor", "model", "worker"},
-    "llm_worker": {"base", "proto", "wire", "tensor", "model", "worker"},
-    "broker": {"base", "proto", "wire", "store"},
-    "console": {"base", "model"},
-    "recipe": {"base", "proto", "tensor", "model", "console"},
-    "local": {"base", "proto", "tensor", "recipe", "console"},
-    "job": {"base", "proto", "wire", "store", "source", "console"},
-    "client/export": {"base", "proto", "store", "source", "model"},
-    "client/selftest": {"base", "store", "tensor", "model", "console", "recipe", "local"},
-    "client": {"base", "proto", "wire", "store", "source", "tensor", "model",
-               "console", "recipe", "local", "job", "client/export", "client/selftest"},
-}
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# folder: folders it may include besides itself (the Makefile's table)
+LAYERS = {name: set(uses.split()) for name, uses in
+          re.findall(r"^USES_(\S+) *:=(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)}
 OWNERS = {  # header: folders that may include it
     r"protobuf-c/|\.pb-c\.h": {"proto"},
     r"zmq\.h": {"wire"},
@@ -45,17 +27,19 @@ def folder_of(name):
 
 
 def main():
-    root = pathlib.Path(__file__).resolve().parents[2]
-    bad = 0
+    unknown = {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("*/*.c")} - LAYERS.keys()
+    for folder in sorted(unknown):
+        print(f"{folder}/ is not in the Makefile's table of folders (USES_{folder})")
+    bad = len(unknown)
     for folder, allowed in LAYERS.items():
-        for path in sorted(path for pattern in FILES for path in (root / folder).glob(pattern)):
+        for path in sorted(path for pattern in FILES for path in (ROOT / folder).glob(pattern)):
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 match = INCLUDE.match(line)
                 if not match:
                     continue
                 quote, name = match.groups()
                 included = folder_of(name)
-                where = f"{path.relative_to(root)}:{number}"
+                where = f"{path.relative_to(ROOT)}:{number}"
                 if quote == '"' and not (name.endswith(".pb-c.h") and folder == "proto"):
                     if "/" not in name:
                         print(f'{where}: include by path from the root, not "{name}"')

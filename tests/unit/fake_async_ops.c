@@ -1,4 +1,4 @@
-#include "tests/unit/fake_async_private.h"
+#include "tests/unit/fake_async_calls.h"
 
 #include <assert.h>
 #include <errno.h>

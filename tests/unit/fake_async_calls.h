@@ -1,6 +1,6 @@
-/* fake_async_private.h - shared by fake_async_ops.c (memory, transfers, graphs) and fake_async_calls.c (operators). */
-#ifndef BLIPLINE_TESTS_UNIT_FAKE_ASYNC_PRIVATE_H
-#define BLIPLINE_TESTS_UNIT_FAKE_ASYNC_PRIVATE_H
+/* fake_async_calls.h - shared by fake_async_ops.c (memory, transfers, graphs) and fake_async_calls.c (operators). */
+#ifndef BLIPLINE_TESTS_UNIT_FAKE_ASYNC_CALLS_H
+#define BLIPLINE_TESTS_UNIT_FAKE_ASYNC_CALLS_H
 
 #include "tests/unit/fake_async_ops.h"
 
