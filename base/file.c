@@ -170,29 +170,6 @@ int file_write_atomic(const char *path, const void *data, size_t n, struct err *
     return rc < 0 ? err_set(err, rc, "%s: cannot sync its folder: %s", path, strerror(-rc)) : 0;
 }
 
-int file_mkdirs(const char *path, int mode, struct err *err)
-{
-    char part[PATH_MAX];
-    int rc;
-
-    if (snprintf(part, sizeof(part), "%s", path) >= (int)sizeof(part))
-        return err_set(err, -ENAMETOOLONG, "%s: path too long", path);
-    for (char *p = part + 1;; p++) {
-        char c = *p;
-
-        if (c != '/' && c != '\0')
-            continue;
-        *p = '\0';
-        if (mkdir(part, (mode_t)mode) < 0 && errno != EEXIST) {
-            rc = -errno;
-            return err_set(err, rc, "%s: cannot create the folder: %s", part, strerror(-rc));
-        }
-        *p = c;
-        if (c == '\0')
-            return 0;
-    }
-}
-
 void file_base_name(const char *path, char *ret, size_t size)
 {
     size_t end = strlen(path), start;

@@ -26,9 +26,6 @@ void file_unmap(struct file_map *m);
 /* Write temp file, fsync, rename over `path`, fsync the folder. */
 int file_write_atomic(const char *path, const void *data, size_t n, struct err *err) CHECK_RESULT;
 
-/* mkdir -p. */
-int file_mkdirs(const char *path, int mode, struct err *err) CHECK_RESULT;
-
 /* The last part of a path, trailing slashes aside ("models/demo/" gives "demo"), cut to fit. */
 void file_base_name(const char *path, char *ret, size_t size);
 

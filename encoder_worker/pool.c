@@ -260,13 +260,3 @@ bool pool_moves(struct pool *p)
     p->ticks = atomic_load_explicit(&p->decoding.ticks, memory_order_relaxed);
     return p->ticks != before;
 }
-
-int pool_fd(const struct pool *p)
-{
-    return mailbox_fd(p->results);
-}
-
-size_t pool_in_flight(const struct pool *p)
-{
-    return p->n_in_flight;
-}

@@ -50,9 +50,5 @@ int pool_submit(struct pool *p, uint64_t index, const char *path, size_t path_by
 int pool_take(struct pool *p, int64_t timeout_ms, struct pool_result *ret) CHECK_RESULT;
 /* Has a decoder that has no result yet been at work, within its limits, since this was asked last? */
 bool pool_moves(struct pool *p);
-/* Readable while results wait. */
-int pool_fd(const struct pool *p);
-/* Requests between submit and take. */
-size_t pool_in_flight(const struct pool *p);
 
 #endif

@@ -179,11 +179,6 @@ int vit_width(const struct vit *v)
     return v->shape.width;
 }
 
-int vit_max_batch(const struct vit *v)
-{
-    return v->max_batch;
-}
-
 /* pixels -> the rows of the patch product, in wide */
 static int patchify(struct vit *v, int n, const uint8_t *rgb)
 {

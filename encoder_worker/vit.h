@@ -25,7 +25,6 @@ void vit_free(struct vit *v);
 int vit_image_size(const struct vit *v); /* S */
 int vit_n_tokens(const struct vit *v);   /* P */
 int vit_width(const struct vit *v);      /* C */
-int vit_max_batch(const struct vit *v);
 
 /* rgb: host [n, S, S, 3], 1 <= n <= max_batch, read before the call returns. *ret: device [n, P, C], valid until the
  * next call or vit_free. The features of an image do not depend on what else is in the batch. */

@@ -52,11 +52,6 @@ int beam_n_best(const struct beam *b)
     return b->n_best;
 }
 
-int beam_length(const struct beam *b)
-{
-    return b->length;
-}
-
 static void *take(char *base, size_t *used, size_t n, size_t size)
 {
     void *at = base ? base + *used : NULL;

@@ -43,14 +43,12 @@ void beam_free(struct beam *b);
 /* Continuations that each beam has to offer: max(2, 1 + n_eos) * n_beams, so that enough are left when some end. */
 int beam_n_best_of(int n_beams, int n_eos);
 int beam_n_best(const struct beam *b);
-/* Tokens so far. */
-int beam_length(const struct beam *b);
 
 /* One step. candidates: one for each beam; before the first token all beams have the same. Returns true when the search
  * is over; else ret_parents[n_beams] says which beam each of the new ones continues. */
 bool beam_step(struct beam *b, const struct beam_candidates *candidates, int *ret_parents);
 
-/* The newest id of a running beam; all of them into ret [beam_length()]. */
+/* The newest id of a running beam; all its ids into ret, one for each step so far. */
 int32_t beam_last_id(const struct beam *b, int beam);
 void beam_path(const struct beam *b, int beam, int32_t *ret);
 

@@ -429,21 +429,6 @@ int generate_cancel(struct generate *g, uint64_t tag)
     return n;
 }
 
-int generate_n_waiting(const struct generate *g)
-{
-    return g->waiting.n;
-}
-
-int generate_n_active(const struct generate *g)
-{
-    return g->n_active;
-}
-
-int generate_n_finished(const struct generate *g)
-{
-    return g->finished.n;
-}
-
 int generate_room(const struct generate *g)
 {
     return g->queue_limit - g->waiting.n;

@@ -89,9 +89,6 @@ void generate_result_release(struct generate_result *r);
 /* Forget a request wherever it is; its result never comes. Returns how many were dropped. */
 int generate_cancel(struct generate *g, uint64_t tag);
 
-int generate_n_waiting(const struct generate *g);
-int generate_n_active(const struct generate *g);   /* requests */
-int generate_n_finished(const struct generate *g); /* not yet taken */
-int generate_room(const struct generate *g);       /* requests that submit takes now without -EAGAIN */
+int generate_room(const struct generate *g); /* requests that submit takes now without -EAGAIN */
 
 #endif

@@ -57,16 +57,7 @@ void kv_rows_give(struct kv_rows *k, int first)
     memmove(k->runs + i, k->runs + i + 1, (size_t)(k->n_runs - i) * sizeof(k->runs[0]));
 }
 
-int kv_rows_n_used(const struct kv_rows *k)
-{
-    int n = 0;
-
-    for (int i = 0; i < k->n_runs; i++)
-        n += k->runs[i].n;
-    return n;
-}
-
-bool kv_rows_valid(const struct kv_rows *k)
+bool kv_rows_validate(const struct kv_rows *k)
 {
     int at = 0;
 

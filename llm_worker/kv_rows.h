@@ -18,9 +18,7 @@ int kv_rows_take(struct kv_rows *k, int n);
 /* Give back the run that begins at `first`. */
 void kv_rows_give(struct kv_rows *k, int first);
 
-/* Rows in use. */
-int kv_rows_n_used(const struct kv_rows *k);
-/* For tests: runs are in order, inside, and do not overlap. */
-bool kv_rows_valid(const struct kv_rows *k);
+/* True: the runs are in order, inside the cache, and do not overlap. For tests. */
+bool kv_rows_validate(const struct kv_rows *k);
 
 #endif

@@ -501,10 +501,3 @@ void safetensors_drop(const struct safetensors *st, const char *name)
     if (e && e->size_bytes)
         drop_range(st, e->tensor.data, e->size_bytes);
 }
-
-void safetensors_drop_all(const struct safetensors *st)
-{
-    for (size_t i = 0; i < st->n_shards; i++)
-        if (st->shards[i].map.size_bytes)
-            drop_range(st, st->shards[i].map.data, st->shards[i].map.size_bytes);
-}

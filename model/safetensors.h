@@ -39,8 +39,7 @@ const struct safetensors_entry *safetensors_at(const struct safetensors *st, siz
 const struct safetensors_entry *safetensors_find(const struct safetensors *st, const char *name);
 
 /* Give the resident pages of this tensor back to the system (they are read again when touched): call it once a matrix
- * has been packed. Unknown names are ignored. _drop_all: of every tensor. */
+ * has been packed. Unknown names are ignored. */
 void safetensors_drop(const struct safetensors *st, const char *name);
-void safetensors_drop_all(const struct safetensors *st);
 
 #endif

@@ -328,13 +328,6 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
     return rc;
 }
 
-bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
-{
-    const struct added_token *a = added_tokens_find(&t->added, id);
-
-    return a && a->special;
-}
-
 int32_t tokenizer_find(const struct tokenizer *t, const char *token)
 {
     for (size_t i = 0; i < t->added.n; i++)
@@ -346,11 +339,6 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *token)
 const char *tokenizer_type(const struct tokenizer *t)
 {
     return t->type->name;
-}
-
-int32_t tokenizer_n_ids(const struct tokenizer *t)
-{
-    return t->n_ids;
 }
 
 int32_t tokenizer_n_vocab(const struct tokenizer *t)

@@ -45,12 +45,10 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t size_by
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct buf *ret,
                      struct err *err) CHECK_RESULT;
 
-bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 /* Id of a token by its exact spelling in the file ("</s>"), -1 if there is none. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *token);
 const char *tokenizer_type(const struct tokenizer *t); /* "BPE", "Unigram", "WordPiece": model.type of the file */
-/* One more than the largest id: of all, and of the vocabulary without the added tokens, which may lie past it. */
-int32_t tokenizer_n_ids(const struct tokenizer *t);
+/* One more than the largest id of the vocabulary, added tokens aside. */
 int32_t tokenizer_n_vocab(const struct tokenizer *t);
 
 #endif

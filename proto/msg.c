@@ -100,17 +100,6 @@ const char *msg_reason_name(enum msg_reason reason)
     return NAME_OF(names, reason);
 }
 
-const char *msg_job_state_name(enum msg_job_state state)
-{
-    static const char *const names[] = {
-        [MSG_JOB_IMPORTING] = "importing", [MSG_JOB_RUNNING] = "running", [MSG_JOB_DONE] = "done",
-        [MSG_JOB_STOPPED] = "stopped",     [MSG_JOB_BLOCKED] = "blocked", [MSG_JOB_FAILED] = "failed",
-        [MSG_JOB_PAUSED] = "paused",
-    };
-
-    return NAME_OF(names, state);
-}
-
 bool msg_text_set(char *dst, size_t dst_size, const char *text)
 {
     size_t n = strnlen(text, dst_size);

@@ -345,7 +345,6 @@ int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *
 const char *msg_type_name(enum msg_type type);             /* "hello"; "?" for none of ours */
 enum msg_task msg_embedding_task(enum msg_embedding kind); /* what a node does that gives it */
 const char *msg_reason_name(enum msg_reason reason);       /* "version", "model", ...; "?" */
-const char *msg_job_state_name(enum msg_job_state state);
 
 /* Copy text into an array of the structs above; what does not fit is cut off. Returns false when it was cut. */
 bool msg_text_set(char *dst, size_t dst_size, const char *text);

@@ -249,11 +249,6 @@ int qformer_embed_width(const struct qformer *q)
     return q->embed_width;
 }
 
-int qformer_max_batch(const struct qformer *q)
-{
-    return q->max_batch;
-}
-
 int qformer_max_text(const struct qformer *q)
 {
     return q->shape.has_text ? q->shape.max_positions : 0;
@@ -296,19 +291,6 @@ int qformer_load(struct qformer *q, int n, const float *trunk, bool normed)
     }
     if (rc == 0 && !normed)
         rc = params_norm_apply(q->o, &q->post_norm, rows, c, q->image_eps, q->image, q->image, NULL);
-    if (rc == 0)
-        q->n_loaded = n;
-    return rc;
-}
-
-int qformer_load_device(struct qformer *q, int n, const void *d_trunk)
-{
-    int rc;
-
-    assert(n >= 1 && n <= q->max_batch && q->n_input == 0);
-    q->n_loaded = q->n_kv_ready = 0;
-    rc = params_norm_apply(q->o, &q->post_norm, (int64_t)n * q->n_tokens, q->shape.vision_width, q->image_eps, d_trunk,
-                           q->image, NULL);
     if (rc == 0)
         q->n_loaded = n;
     return rc;
@@ -402,14 +384,6 @@ int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, s
     if (rc == 0 && out->projected) /* last: after an error nothing is under way */
         rc = take_projected(q, out);
     return rc;
-}
-
-int qformer_post_norm(struct qformer *q, int n, const float *trunk, float *ret)
-{
-    const int64_t values = (int64_t)n * q->n_tokens * q->shape.vision_width;
-    int rc = qformer_load(q, n, trunk, false);
-
-    return rc < 0 ? rc : q->o->f->download(q->o, ret, DTYPE_F32, q->image, q->o->act_dtype, (size_t)values);
 }
 
 /* -- scores -- */

@@ -36,9 +36,8 @@ int qformer_n_queries(const struct qformer *q);      /* Q */
 int qformer_width(const struct qformer *q);          /* E */
 int qformer_language_width(const struct qformer *q); /* L; 0: the checkpoint has no language model */
 int qformer_embed_width(const struct qformer *q);    /* d; 0: not a retrieval checkpoint */
-int qformer_max_batch(const struct qformer *q);
-int qformer_max_text(const struct qformer *q); /* tokens of a text, special ones included; 0: reads no text */
-int qformer_n_words(const struct qformer *q);  /* ids of texts are below it; 0: reads no text */
+int qformer_max_text(const struct qformer *q);       /* tokens of a text, special ones included; 0: reads no text */
+int qformer_n_words(const struct qformer *q);        /* ids of texts are below it; 0: reads no text */
 
 /* Host memory for the trunks of 1 <= n <= max_batch images, [n, P, C] in act_dtype, on its way to the device. It is to be
  * filled before the next call of this file or of the operators, which is a qformer_load or qformer_forward with the same n
@@ -57,13 +56,8 @@ struct qformer_out {
 /* trunk: [n, P, C] before post_layernorm, 1 <= n <= max_batch; NULL: qformer_input's memory has been filled. `normed`:
  * post_layernorm has been applied (golden data). The images stay loaded for qformer_match. */
 int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, struct qformer_out *out) CHECK_RESULT;
-/* The two halves of a pass, for images that are on the device already: load trunks [n, P, C] in act_dtype from device memory
- * (before post_layernorm; they stay as they are), then look at what is loaded. Query outputs and, if asked for, what is
- * projected stay on the device. */
-int qformer_load_device(struct qformer *q, int n, const void *d_trunk) CHECK_RESULT;
+/* The query pass over the loaded images. Query outputs and, with `project`, projected ones stay on the device. */
 int qformer_look(struct qformer *q, bool project) CHECK_RESULT;
-/* post_layernorm alone: trunk [n, P, C] -> ret [n, P, C]. */
-int qformer_post_norm(struct qformer *q, int n, const float *trunk, float *ret) CHECK_RESULT;
 
 /* Texts as ids with special tokens: text t is ids[start[t]] .. ids[start[t + 1] - 1], 1 .. qformer_max_text tokens each. */
 struct qformer_texts {

@@ -60,11 +60,6 @@ void qformer_unit_free(struct qformer_unit *u)
     free(u);
 }
 
-bool qformer_unit_scores(const struct qformer_unit *u)
-{
-    return u->texts.errors != NULL;
-}
-
 /* One item's embedding in the recipe's type, behind `bytes`. */
 static int add_embedding(struct row_record *record, const struct msg_embedding_spec *spec, uint32_t rows, uint32_t cols,
                          const float *from, struct buf *bytes)

@@ -42,8 +42,6 @@ int qformer_unit_new(struct worker_work **work, const struct qformer_shape *shap
                      struct qformer_unit **ret, const char **ret_code, struct err *err) CHECK_RESULT;
 void qformer_unit_free(struct qformer_unit *u);
 
-/* Does the unit need text ids compared with its images? */
-bool qformer_unit_scores(const struct qformer_unit *u);
 /* Record rows of the result; *ret_n_failed: how many are errors. `r` are the group's results. */
 int qformer_unit_rows(const struct qformer_unit *u, const struct qformer_shape *shape, const struct qformer_results *r,
                       struct buf *ret, uint32_t *ret_n_failed) CHECK_RESULT;

@@ -1,224 +1,37 @@
-#include "tensor/cpu_matmul.h"
+#include "tensor/cpu_matmul_private.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <omp.h>
-#include <oneapi/dnnl/dnnl.h>
-#include <oneapi/dnnl/dnnl_version.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* oneDNN 2.x describes memory by value and builds a primitive from an operation descriptor; 3.x hides both. `md` and
- * the functions up to matmul_desc_new are all that knows which one this is. */
-#if DNNL_VERSION_MAJOR >= 3
-typedef dnnl_memory_desc_t md;
-#else
-typedef dnnl_memory_desc_t *md;
-#endif
-
 enum { ALIGN = 64, CANONICAL_ROWS = 64 /* the weight layout is asked for with this many rows */ };
-
-struct shape {
-    int64_t m, n, k, ld_x, ld_y;
-    int act;
-    int has_bias, add_to_y, y_f32;
-    int n_threads;
-};
-
-struct entry {
-    struct shape shape;
-    uint64_t last_use;
-    dnnl_primitive_t primitive;
-    dnnl_memory_t x, y, scratch;
-};
-
-struct cpu_matmul {
-    dnnl_data_type_t type;
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-    bool takes_strides;
-    uint64_t n_uses;
-    void *scratch; /* one for all primitives: they run one after the other */
-    size_t scratch_bytes;
-    int n_entries;
-    struct entry entries[CPU_MATMUL_CACHE];
-};
-
-struct cpu_packed {
-    int64_t n, k;
-    md weight_md;
-    void *values;
-    float *bias;
-    dnnl_memory_t weight, bias_memory;
-};
-
-/* oneDNN's relu without a slope is a maximum with 0, which NaN and -inf do not survive. With one it multiplies what is not
- * above 0, and both do; what is left of finite numbers is too small to change a sum. */
-static const float relu_slope = 0x1p-80f;
 
 static int status_errno(dnnl_status_t s)
 {
     return s == dnnl_success ? 0 : s == dnnl_out_of_memory ? -ENOMEM : -EIO;
 }
 
-static void md_free(md d)
-{
-#if DNNL_VERSION_MAJOR >= 3
-    if (d)
-        (void)dnnl_memory_desc_destroy(d);
-#else
-    free(d);
-#endif
-}
-
-/* [rows, columns] with these strides; row_stride 0: any layout, oneDNN chooses. */
-static md md_new(dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride)
-{
-    dnnl_dims_t dims = {rows, columns}, strides = {row_stride, column_stride};
-    dnnl_status_t status;
-    md d = NULL;
-
-#if DNNL_VERSION_MAJOR >= 3
-    if (row_stride)
-        status = dnnl_memory_desc_create_with_strides(&d, 2, dims, type, strides);
-    else
-        status = dnnl_memory_desc_create_with_tag(&d, 2, dims, type, dnnl_format_tag_any);
-#else
-    d = malloc(sizeof(*d));
-    if (!d)
-        return NULL;
-    if (row_stride)
-        status = dnnl_memory_desc_init_by_strides(d, 2, dims, type, strides);
-    else
-        status = dnnl_memory_desc_init_by_tag(d, 2, dims, type, dnnl_format_tag_any);
-#endif
-    if (status != dnnl_success) {
-        md_free(d);
-        return NULL;
-    }
-    return d;
-}
-
-static md md_of(const_dnnl_primitive_desc_t p, dnnl_query_t what)
-{
-    md d = NULL;
-
-#if DNNL_VERSION_MAJOR >= 3
-    if (dnnl_memory_desc_clone(&d, dnnl_primitive_desc_query_md(p, what, 0)) != dnnl_success)
-        return NULL;
-#else
-    const dnnl_memory_desc_t *from = dnnl_primitive_desc_query_md(p, what, 0);
-
-    d = malloc(sizeof(*d));
-    if (d && from)
-        *d = *from;
-#endif
-    return d;
-}
-
-static dnnl_status_t append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha)
-{
-#if DNNL_VERSION_MAJOR >= 3
-    return dnnl_post_ops_append_eltwise(ops, kind, alpha, 0);
-#else
-    return dnnl_post_ops_append_eltwise(ops, 1, kind, alpha, 0);
-#endif
-}
-
-static dnnl_status_t append_sum(dnnl_post_ops_t ops)
-{
-#if DNNL_VERSION_MAJOR >= 3
-    return dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
-#else
-    return dnnl_post_ops_append_sum(ops, 1);
-#endif
-}
-
-static dnnl_status_t matmul_desc_new(dnnl_engine_t engine, md x, md weight, md bias, md y, dnnl_primitive_attr_t attr,
-                                     dnnl_primitive_desc_t *ret)
-{
-#if DNNL_VERSION_MAJOR >= 3
-    return dnnl_matmul_primitive_desc_create(ret, engine, x, weight, bias, y, attr);
-#else
-    dnnl_matmul_desc_t desc;
-    dnnl_status_t status = dnnl_matmul_desc_init(&desc, x, weight, bias, y);
-
-    return status == dnnl_success ? dnnl_primitive_desc_create(ret, &desc, attr, engine, NULL) : status;
-#endif
-}
-
-static dnnl_status_t attr_new(const struct shape *s, dnnl_primitive_attr_t *ret)
-{
-    static const dnnl_alg_kind_t kinds[] = {
-        [OPS_ACT_RELU] = dnnl_eltwise_relu,
-        [OPS_ACT_GELU_ERF] = dnnl_eltwise_gelu_erf,
-        [OPS_ACT_GELU_TANH] = dnnl_eltwise_gelu_tanh,
-    };
-    dnnl_post_ops_t ops = NULL;
-    dnnl_primitive_attr_t attr = NULL;
-    dnnl_status_t status = dnnl_primitive_attr_create(&attr);
-
-    if (status == dnnl_success)
-        status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
-    if (status == dnnl_success)
-        status = dnnl_post_ops_create(&ops);
-    if (status == dnnl_success && s->act != OPS_ACT_NONE)
-        status = append_eltwise(ops, kinds[s->act], s->act == OPS_ACT_RELU ? relu_slope : 0);
-    if (status == dnnl_success && s->add_to_y)
-        status = append_sum(ops);
-    if (status == dnnl_success)
-        status = dnnl_primitive_attr_set_post_ops(attr, ops);
-    if (ops)
-        (void)dnnl_post_ops_destroy(ops);
-    if (status == dnnl_success)
-        *ret = attr;
-    else if (attr)
-        (void)dnnl_primitive_attr_destroy(attr);
-    return status;
-}
-
-/* weight NULL: the layout is oneDNN's choice. */
-static dnnl_status_t desc_for_shape(const struct cpu_matmul *m, const struct shape *s, md weight,
-                                    dnnl_primitive_desc_t *ret)
-{
-    md x = md_new(m->type, s->m, s->k, s->ld_x, 1);
-    md y = md_new(s->y_f32 ? dnnl_f32 : m->type, s->m, s->n, s->ld_y, 1);
-    md bias = s->has_bias ? md_new(dnnl_f32, 1, s->n, s->n, 1) : NULL;
-    md any = weight ? NULL : md_new(m->type, s->k, s->n, 0, 0);
-    dnnl_primitive_attr_t attr = NULL;
-    dnnl_status_t status = dnnl_out_of_memory;
-
-    if (x && y && (bias || !s->has_bias) && (weight || any))
-        status = attr_new(s, &attr);
-    if (status == dnnl_success)
-        status = matmul_desc_new(m->engine, x, weight ? weight : any, bias, y, attr, ret);
-    if (attr)
-        (void)dnnl_primitive_attr_destroy(attr);
-    md_free(any);
-    md_free(bias);
-    md_free(y);
-    md_free(x);
-    return status;
-}
-
 /* oneDNN takes any strides, but some only by its reference loops, which are a thousand times slower. */
 static bool probe_strides(const struct cpu_matmul *m)
 {
-    const struct shape dense = {.m = CANONICAL_ROWS, .n = 64, .k = 64, .ld_x = 64, .ld_y = 64, .n_threads = 1};
-    struct shape strided = dense;
+    const struct cpu_matmul_shape dense = {
+        .m = CANONICAL_ROWS, .n = 64, .k = 64, .ld_x = 64, .ld_y = 64, .n_threads = 1};
+    struct cpu_matmul_shape strided = dense;
     dnnl_primitive_desc_t d = NULL, s = NULL;
     const char *name = "ref";
-    md weight = NULL;
+    cpu_matmul_md weight = NULL;
 
     strided.ld_x = strided.ld_y = 128;
-    if (desc_for_shape(m, &dense, NULL, &d) == dnnl_success)
-        weight = md_of(d, dnnl_query_weights_md);
-    if (weight && desc_for_shape(m, &strided, weight, &s) == dnnl_success)
+    if (cpu_matmul_desc(m, &dense, NULL, &d) == dnnl_success)
+        weight = cpu_matmul_md_of(d, dnnl_query_weights_md);
+    if (weight && cpu_matmul_desc(m, &strided, weight, &s) == dnnl_success)
         (void)dnnl_primitive_desc_query(s, dnnl_query_impl_info_str, 0, &name);
     bool fast = strncmp(name, "ref", 3) != 0;
 
-    md_free(weight);
+    cpu_matmul_md_free(weight);
     if (s)
         (void)dnnl_primitive_desc_destroy(s);
     if (d)
@@ -300,14 +113,14 @@ static void memory_free(dnnl_memory_t memory)
         (void)dnnl_memory_destroy(memory);
 }
 
-static void entry_clear(struct entry *e)
+static void entry_clear(struct cpu_matmul_entry *e)
 {
     if (e->primitive)
         (void)dnnl_primitive_destroy(e->primitive);
     memory_free(e->x);
     memory_free(e->y);
     memory_free(e->scratch);
-    *e = (struct entry){.last_use = 0};
+    *e = (struct cpu_matmul_entry){.last_use = 0};
 }
 
 void cpu_matmul_free(struct cpu_matmul *m)
@@ -338,17 +151,13 @@ int64_t cpu_matmul_n_rows_min(void)
 #endif
 }
 
-int cpu_matmul_n_cached(const struct cpu_matmul *m)
-{
-    return m->n_entries;
-}
-
 static void *alloc_aligned(size_t bytes)
 {
     return bytes > SIZE_MAX - ALIGN ? NULL : aligned_alloc(ALIGN, (bytes + ALIGN) / ALIGN * ALIGN);
 }
 
-static dnnl_status_t reorder(struct cpu_matmul *m, dnnl_memory_t from, md from_md, dnnl_memory_t to, md to_md)
+static dnnl_status_t reorder(struct cpu_matmul *m, dnnl_memory_t from, cpu_matmul_md from_md, dnnl_memory_t to,
+                             cpu_matmul_md to_md)
 {
     dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
     dnnl_primitive_desc_t desc = NULL;
@@ -370,15 +179,16 @@ static dnnl_status_t reorder(struct cpu_matmul *m, dnnl_memory_t from, md from_m
 
 static dnnl_status_t pack(struct cpu_matmul *m, struct cpu_packed *w, const void *weight)
 {
-    const struct shape canonical = {
+    const struct cpu_matmul_shape canonical = {
         .m = CANONICAL_ROWS, .n = w->n, .k = w->k, .ld_x = w->k, .ld_y = w->n, .has_bias = w->bias != NULL};
-    md plain = md_new(m->type, w->k, w->n, 1, w->k), bias = md_new(dnnl_f32, 1, w->n, w->n, 1);
+    cpu_matmul_md plain = cpu_matmul_md_new(m->type, w->k, w->n, 1, w->k),
+                  bias = cpu_matmul_md_new(dnnl_f32, 1, w->n, w->n, 1);
     dnnl_memory_t from = NULL;
     dnnl_primitive_desc_t desc = NULL;
-    dnnl_status_t status = plain && bias ? desc_for_shape(m, &canonical, NULL, &desc) : dnnl_out_of_memory;
+    dnnl_status_t status = plain && bias ? cpu_matmul_desc(m, &canonical, NULL, &desc) : dnnl_out_of_memory;
 
     if (status == dnnl_success) {
-        w->weight_md = md_of(desc, dnnl_query_weights_md);
+        w->weight_md = cpu_matmul_md_of(desc, dnnl_query_weights_md);
         w->values = w->weight_md ? alloc_aligned(dnnl_memory_desc_get_size(w->weight_md)) : NULL;
         status = w->values ? dnnl_success : dnnl_out_of_memory;
     }
@@ -393,8 +203,8 @@ static dnnl_status_t pack(struct cpu_matmul *m, struct cpu_packed *w, const void
     memory_free(from);
     if (desc)
         (void)dnnl_primitive_desc_destroy(desc);
-    md_free(bias);
-    md_free(plain);
+    cpu_matmul_md_free(bias);
+    cpu_matmul_md_free(plain);
     return status;
 }
 
@@ -431,7 +241,7 @@ void cpu_packed_free(struct cpu_packed *w)
         return;
     memory_free(w->weight);
     memory_free(w->bias_memory);
-    md_free(w->weight_md);
+    cpu_matmul_md_free(w->weight_md);
     free(w->values);
     free(w->bias);
     free(w);
@@ -440,10 +250,10 @@ void cpu_packed_free(struct cpu_packed *w)
 static dnnl_status_t memory_for(struct cpu_matmul *m, const_dnnl_primitive_desc_t desc, dnnl_query_t what,
                                 dnnl_memory_t *ret)
 {
-    md d = md_of(desc, what);
+    cpu_matmul_md d = cpu_matmul_md_of(desc, what);
     dnnl_status_t status = d ? dnnl_memory_create(ret, d, m->engine, DNNL_MEMORY_NONE) : dnnl_out_of_memory;
 
-    md_free(d);
+    cpu_matmul_md_free(d);
     return status;
 }
 
@@ -462,14 +272,15 @@ static int reserve_scratch(struct cpu_matmul *m, size_t bytes)
     return 0;
 }
 
-static int entry_init(struct cpu_matmul *m, struct entry *e, const struct shape *s, const struct cpu_packed *w)
+static int entry_init(struct cpu_matmul *m, struct cpu_matmul_entry *e, const struct cpu_matmul_shape *s,
+                      const struct cpu_packed *w)
 {
     dnnl_primitive_desc_t desc = NULL;
-    dnnl_status_t status = desc_for_shape(m, s, w->weight_md, &desc);
-    md scratch = NULL;
+    dnnl_status_t status = cpu_matmul_desc(m, s, w->weight_md, &desc);
+    cpu_matmul_md scratch = NULL;
     int rc;
 
-    *e = (struct entry){.shape = *s};
+    *e = (struct cpu_matmul_entry){.shape = *s};
     if (status == dnnl_success)
         status = dnnl_primitive_create(&e->primitive, desc);
     if (status == dnnl_success)
@@ -478,12 +289,12 @@ static int entry_init(struct cpu_matmul *m, struct entry *e, const struct shape 
         status = memory_for(m, desc, dnnl_query_dst_md, &e->y);
     if (status == dnnl_success)
         status = memory_for(m, desc, dnnl_query_scratchpad_md, &e->scratch);
-    if (status == dnnl_success && !(scratch = md_of(desc, dnnl_query_scratchpad_md)))
+    if (status == dnnl_success && !(scratch = cpu_matmul_md_of(desc, dnnl_query_scratchpad_md)))
         status = dnnl_out_of_memory;
     rc = status_errno(status);
     if (rc == 0)
         rc = reserve_scratch(m, dnnl_memory_desc_get_size(scratch));
-    md_free(scratch);
+    cpu_matmul_md_free(scratch);
     if (desc)
         (void)dnnl_primitive_desc_destroy(desc);
     if (rc < 0)
@@ -491,16 +302,17 @@ static int entry_init(struct cpu_matmul *m, struct entry *e, const struct shape 
     return rc;
 }
 
-static bool shape_equal(const struct shape *a, const struct shape *b)
+static bool shape_equal(const struct cpu_matmul_shape *a, const struct cpu_matmul_shape *b)
 {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->ld_x == b->ld_x && a->ld_y == b->ld_y &&
            a->act == b->act && a->has_bias == b->has_bias && a->add_to_y == b->add_to_y && a->y_f32 == b->y_f32 &&
            a->n_threads == b->n_threads;
 }
 
-static int find_entry(struct cpu_matmul *m, const struct shape *s, const struct cpu_packed *w, struct entry **ret)
+static int find_entry(struct cpu_matmul *m, const struct cpu_matmul_shape *s, const struct cpu_packed *w,
+                      struct cpu_matmul_entry **ret)
 {
-    struct entry fresh, *victim = &m->entries[0];
+    struct cpu_matmul_entry fresh, *victim = &m->entries[0];
     int rc;
 
     for (int i = 0; i < m->n_entries; i++) {
@@ -526,17 +338,17 @@ static int find_entry(struct cpu_matmul *m, const struct shape *s, const struct 
 int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a)
 {
     const struct cpu_packed *w = a->weight;
-    struct shape shape = {.m = a->n_rows,
-                          .n = w->n,
-                          .k = w->k,
-                          .ld_x = a->n_rows == 1 ? w->k : a->ld_x, /* one row has no distance to the next */
-                          .ld_y = a->n_rows == 1 ? w->n : a->ld_y,
-                          .act = (int)a->act,
-                          .has_bias = w->bias != NULL,
-                          .add_to_y = a->add_to_y,
-                          .y_f32 = a->y_f32,
-                          .n_threads = a->n_threads};
-    struct entry *e;
+    struct cpu_matmul_shape shape = {.m = a->n_rows,
+                                     .n = w->n,
+                                     .k = w->k,
+                                     .ld_x = a->n_rows == 1 ? w->k : a->ld_x, /* one row has no distance to the next */
+                                     .ld_y = a->n_rows == 1 ? w->n : a->ld_y,
+                                     .act = (int)a->act,
+                                     .has_bias = w->bias != NULL,
+                                     .add_to_y = a->add_to_y,
+                                     .y_f32 = a->y_f32,
+                                     .n_threads = a->n_threads};
+    struct cpu_matmul_entry *e;
     dnnl_status_t status;
     int rc;
 

@@ -50,7 +50,6 @@ bool cpu_matmul_takes_strides(const struct cpu_matmul *m, const struct cpu_packe
 /* A row's result is the same in any number of rows from this one on: callers fill fewer up with rows of zeros. */
 int64_t cpu_matmul_n_rows_min(void);
 int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a) CHECK_RESULT;
-int cpu_matmul_n_cached(const struct cpu_matmul *m);
 
 /* weight: [N, K] dense, of the type of cpu_matmul_new; bias: N values or NULL. Both are copied. n_threads for the packing itself. */
 int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const void *weight, const float *bias, int n_threads,

@@ -53,7 +53,7 @@ static uint64_t run(struct pool *p, double seconds, uint64_t *ret_failed)
     uint64_t n_asked = 0, n_done = 0;
     struct pool_result r;
 
-    while (pool_in_flight(p) < CAPACITY) {
+    while (n_asked < CAPACITY) {
         const char *path = files[n_asked % (uint64_t)n_files];
 
         if (pool_submit(p, n_asked, path, strlen(path)) < 0)

@@ -4,6 +4,7 @@
 #include "llm_worker/generate.h"
 #include "llm_worker/lm.h"
 #include "qformer_worker/qformer.h"
+#include "tests/unit/qformer_probe.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "model/golden.h"
+#include "tests/unit/qformer_probe.h"
 
 #define GOLDEN_DIR "tests/golden/itm_c"
 #define DEMO_DIR "models/blip2-itm-demo"

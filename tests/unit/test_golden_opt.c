@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "model/golden.h"
+#include "tests/unit/qformer_probe.h"
 
 #define GOLDEN_DIR "tests/golden/opt_a"
 

@@ -4,6 +4,7 @@
 
 #include "model/golden.h"
 #include "tests/unit/lm_rig.h"
+#include "tests/unit/qformer_probe.h"
 
 enum { N_IMAGES = 4, N_PROMPTS = 3 };
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tensor/cpu_matmul_private.h"
 #include "tests/unit/ops_rig.h"
 
 /* Products of the CPU back end against the reference, on shapes that do not divide by anything. */
@@ -349,7 +350,7 @@ static void test_ops_matmul_cache_is_bounded(void **state)
                 memcpy(first, y, N * sizeof(float));
             for (int i = 0; i < N; i++)
                 assert_true(fabsf(y[i] - first[i]) <= 1e-5f);
-            assert_int_equal(cpu_matmul_n_cached(m), round || rows > CPU_MATMUL_CACHE ? CPU_MATMUL_CACHE : rows);
+            assert_int_equal(m->n_entries, round || rows > CPU_MATMUL_CACHE ? CPU_MATMUL_CACHE : rows);
         }
     cpu_packed_free(packed);
     cpu_matmul_free(m);
