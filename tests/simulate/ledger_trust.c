@@ -205,6 +205,8 @@ void ledger_stalls(struct world *w, struct led_worker *k)
     for (struct led_lease *l = w->ledger.leases; l; l = l->next)
         if (l->worker == k && (!oldest || l->id < oldest->id))
             oldest = l;
+    if (!oldest)
+        world_fail(w, "peer %llu stalls without a lease", (unsigned long long)k->peer);
     p = oldest->subunit;
     p->job->led.nodes[oldest->node].stalls++;
     w->ledger.sum.stalls++;

@@ -398,6 +398,8 @@ void worker_reconnect(struct world *w, struct sim_worker *k, bool missed_at_once
     uint64_t *old = world_alloc(w, sizeof(*old));
     struct message *m;
 
+    if (!w->wild && k->epoch == 0)
+        return; /* without WELCOME it cannot say that a lease on its way to it is lost */
     *old = k->peer;
     if (missed_at_once || world_chance(w, 700)) {
         world_fault(w, FAULT_WORKER_LOST);
