@@ -253,8 +253,7 @@ static void on_refuse(struct link *l, const struct msg_refuse *r)
 {
     char why[MSG_TEXT_SIZE];
 
-    if (r->reason == MSG_REASON_VERSION || r->reason == MSG_REASON_MODEL || r->reason == MSG_REASON_NOT_ALLOWED ||
-        r->reason == MSG_REASON_STALLED) {
+    if (r->reason == MSG_REASON_VERSION || r->reason == MSG_REASON_NOT_ALLOWED || r->reason == MSG_REASON_STALLED) {
         l->status.reason = r->reason;
         memcpy(l->status.text, r->text, sizeof(l->status.text));
         end(l, WORKER_SESSION_REFUSED);

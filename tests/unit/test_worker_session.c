@@ -301,14 +301,14 @@ static void test_worker_session_refused_by_name_is_final(void **state)
     start_worker(f);
     (void)hear(f, MSG_HELLO);
     msg_init(&m, MSG_REFUSE);
-    m.refuse.reason = MSG_REASON_MODEL;
-    strcpy(m.refuse.text, "this job wants blip2-opt-2.7b");
+    m.refuse.reason = MSG_REASON_NOT_ALLOWED;
+    strcpy(m.refuse.text, "no workers here");
     send_msg(f, &m);
     assert_int_equal(worker_session_wait(f->s, 5000), 0);
     worker_session_status(f->s, &st);
     assert_int_equal(st.state, WORKER_SESSION_REFUSED);
-    assert_int_equal(st.reason, MSG_REASON_MODEL);
-    assert_string_equal(st.text, "this job wants blip2-opt-2.7b");
+    assert_int_equal(st.reason, MSG_REASON_NOT_ALLOWED);
+    assert_string_equal(st.text, "no workers here");
     assert_int_equal(worker_session_take(f->s, -1, &w), -EPIPE);
 }
 
