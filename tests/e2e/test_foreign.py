@@ -472,4 +472,10 @@ def test_a_job_that_nobody_can_do_says_what_it_wants(folder):
         wait_for(lambda: "event=worker_idle" in cluster.broker.text())
         wait_for(lambda: b"none of 2 connected encode workers" in client.progress().text)
         assert late.process.poll() is None
+        cluster.start("qformer", device="null", null_shape="1,8")
+        cluster.start("llm", device="null")
+        client.open(folder / "other", null_nodes())
+        client.add(items(4))
+        client.seal()
+        assert client.wait_done().n_done == 4
         client.close()
