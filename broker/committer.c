@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/mailbox.h"
+#include "broker/committer_walk.h"
 
 enum {
     REQUEST_OVERHEAD_BYTES = 1024,
@@ -32,6 +33,7 @@ struct open_store {
     int group_rc; /* why the group's transaction of this store is lost */
     struct err group_err;
     int64_t keys_after_ms; /* not before */
+    struct committer_walk walk;
 };
 
 struct committer {
@@ -74,6 +76,9 @@ void committer_request_free(struct committer_request *r)
         return;
     free(r->path);
     free(r->meta);
+    free(r->begin);
+    buf_release(&r->walk_rows.fresh);
+    buf_release(&r->walk_rows.again);
     free(r->again);
     buf_release(&r->parts);
     buf_release(&r->rows);
@@ -178,6 +183,11 @@ static void complete(struct committer *c, struct passage *p)
 {
     int rc = p->done.rc;
 
+    if (p->request->compared && rc == 0) {
+        p->done.n_added = p->request->walk_rows.n_fresh;
+        p->done.n_again = p->request->walk_rows.n_again;
+        p->done.compared = p->request->counts;
+    }
     if (rc == -ENOSPC || rc == -EAGAIN)
         p->done.request = p->request;
     else
@@ -235,6 +245,7 @@ static int close_store(struct committer *c, const struct committer_request *q, s
     finish_keys(c->stores[i].store);
     p->done.counters = *store_counters(c->stores[i].store);
     p->done.next_item = store_next_item(c->stores[i].store);
+    committer_walk_end(&c->stores[i].walk);
     store_close(c->stores[i].store);
     c->stores[i] = c->stores[--c->n_stores];
     return 0;
@@ -267,8 +278,9 @@ static int wait_for_turn(const struct store *s, const struct committer_request *
     return 0;
 }
 
-static int apply(struct store *s, const struct committer_request *q, uint32_t *ret_unit, struct err *err)
+static int apply(struct open_store *o, const struct committer_request *q, uint32_t *ret_unit, struct err *err)
 {
+    struct store *s = o->store;
     const struct store_records records = {.again = q->again,
                                           .data = q->records.data,
                                           .ends = q->ends,
@@ -282,14 +294,16 @@ static int apply(struct store *s, const struct committer_request *q, uint32_t *r
     if (rc < 0)
         return rc;
     switch (q->op) {
+    case COMMITTER_SEAL:
+        return committer_walk_seal(&o->walk, s, q, err);
+    case COMMITTER_COMPARE:
+        return committer_walk_apply(&o->walk, s, q, ret_unit, err);
     case COMMITTER_ROWS:
         return store_append_rows(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
     case COMMITTER_SOURCES:
         return store_put_sources(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
     case COMMITTER_AGAIN:
         return store_again(s, q->rows.data, q->rows.size_bytes, q->n_rows, ret_unit, err);
-    case COMMITTER_SEAL:
-        return store_seal(s, err);
     case COMMITTER_UNIT:
         if (q->n_records && q->ends[q->n_records - 1] > q->records.size_bytes)
             return err_set(err, -EINVAL, "unit %u: records end behind their buffer", q->unit);
@@ -320,12 +334,20 @@ static int put(struct committer *c, struct open_store *o, struct passage *p)
     if (rc < 0)
         return rc;
     before = store_txn_bytes(o->store);
-    rc = apply(o->store, p->request, &p->done.unit, &p->err);
+    rc = committer_walk_compare(&o->walk, o->store, p->request, &p->err);
+    if (rc == 0)
+        rc = apply(o, p->request, &p->done.unit, &p->err);
     if (rc != -EAGAIN && !leaves_txn_sound(rc))
         return rc;
     c->group_bytes += store_txn_bytes(o->store) - before;
     p->done.rc = rc;
     return 0;
+}
+
+static void undo(struct open_store *o)
+{
+    store_abort(o->store);
+    committer_walk_undo(&o->walk);
 }
 
 /* The store's transaction has outgrown the map: all requests of the group go into another one, for which more is
@@ -336,7 +358,7 @@ static int put_again(struct committer *c, size_t store, struct err *err)
     int rc;
 
     do {
-        store_abort(o->store);
+        undo(o);
         rc = 0;
         for (uint32_t i = 0; rc == 0 && i < c->n_group; i++)
             if (c->group[i]->store == store && (rc = put(c, o, c->group[i])) < 0)
@@ -365,7 +387,7 @@ static void join_group(struct committer *c, struct passage *p)
     if (rc == -ENOBUFS)
         rc = put_again(c, p->store, &o->group_err);
     if (rc < 0) {
-        store_abort(o->store);
+        undo(o);
         o->group_rc = rc;
     }
 }
@@ -379,7 +401,9 @@ static int commit_store(struct committer *c, size_t store)
         rc = store_commit(o->store, &o->group_err);
     while (rc == -ENOBUFS && (rc = put_again(c, store, &o->group_err)) == 0);
     if (rc < 0)
-        store_abort(o->store);
+        undo(o);
+    else
+        committer_walk_committed(&o->walk);
     return rc;
 }
 
@@ -488,6 +512,7 @@ static void *committer_main(void *arg)
     }
     for (size_t i = 0; i < c->n_stores; i++) {
         finish_keys(c->stores[i].store);
+        committer_walk_end(&c->stores[i].walk);
         store_close(c->stores[i].store);
     }
     c->n_stores = 0;

@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "broker/load.h"
 #include "proto/stored.h"
+#include "store/compare.h"
 #include "store/store.h"
 
 #include <stdbool.h>
@@ -37,12 +38,13 @@ struct committer_conf {
 };
 
 enum committer_op {
-    COMMITTER_OPEN,     /* path, create, check, meta */
-    COMMITTER_ROWS,     /* rows, n_rows, first_item */
-    COMMITTER_SOURCES,  /* rows, n_rows: those of sources */
-    COMMITTER_AGAIN,    /* rows, n_rows: as store_again; the completion's unit is the first that is concerned */
-    COMMITTER_SEAL,     /* first_item */
-    COMMITTER_UNIT,     /* unit, again, records, ends, n_records, n_failed, embeddings */
+    COMMITTER_OPEN,    /* path, create, check, meta */
+    COMMITTER_ROWS,    /* rows, n_rows, first_item */
+    COMMITTER_COMPARE, /* rows, n_rows, begin: of a walk; new items are appended, others done again (store/compare.h) */
+    COMMITTER_SOURCES, /* rows, n_rows: those of sources */
+    COMMITTER_AGAIN,   /* rows, n_rows: as store_again; the completion's unit is the first that is concerned */
+    COMMITTER_SEAL,    /* first_item */
+    COMMITTER_UNIT,    /* unit, again, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
     COMMITTER_LOAD,     /* unit, max_units, max_bytes: as units_load; answered before those of the group that is open,
                            since it sees what is committed */
@@ -61,6 +63,12 @@ struct committer_request {
     char *path; /* malloc'ed, owned */
     bool create, check;
     struct stored_job_meta *meta; /* malloc'ed, owned; of a new store, may be NULL without `create` */
+
+    struct msg_comparison *begin; /* malloc'ed, owned; of the first rows of a walk, else NULL */
+    bool compared;                /* the committer's: what becomes of the rows is known, and at which turn */
+    struct compared_rows walk_rows;
+    struct msg_compared counts;
+    uint64_t turn;
 
     struct buf rows; /* Item rows (proto/row.h) or Source rows (proto/row_source.h), row frames back to back */
     uint32_t n_rows;
@@ -89,7 +97,8 @@ struct committer_completion {
     /* 0: durable. ROWS: but for the last items, which wait for their unit to fill or for SEAL.
      * -ENOSPC: post it again when there is room (`request`).
      * -EALREADY: UNIT, ATTEMPTS: the unit is done, the first results stand.
-     * -EAGAIN: ROWS, SEAL: see first_item; post it again after the one that failed (`request`).
+     * -EAGAIN: ROWS, SEAL: see first_item; COMPARE, SEAL: earlier rows of the walk have failed. Post it again after the
+     * one that failed (`request`).
      * -EINVAL, -ENOENT, -EBADMSG, -EMSGSIZE: this request is wrong, nothing changed.
      * -EIO: the store is unusable until it is closed and opened again.
      * -EEXIST: OPEN: the job has a store already. -EBADF: the job has none. OPEN also: all of store_open. */
@@ -99,6 +108,8 @@ struct committer_completion {
     uint64_t next_item;                  /* n_items and those that wait for their unit to fill */
     struct store *store;                 /* OPEN: to read from until CLOSE is posted; the committer's */
     bool created;                        /* OPEN */
+    uint32_t n_added, n_again;           /* COMPARE: items of this request that are new, and that are done again */
+    struct msg_compared compared;        /* COMPARE: of all rows since `begin` */
     struct units_load *load;             /* LOAD */
     struct committer_request *request;   /* with -ENOSPC and -EAGAIN: to be posted again; take it and null it here */
 };

@@ -440,12 +440,19 @@ static bool refuse_if_failed(struct broker *b, const struct broker_job *job, uin
     return job->failed[0] != '\0';
 }
 
+/* Of the next row that is posted, where that can be known. */
+static uint64_t next_item(const struct broker_job *job)
+{
+    return job->n_comparing ? COMMITTER_ANY_ITEM : job->next_item;
+}
+
 void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message)
 {
     const struct msg *m = wire_message_envelope(message);
     struct broker_job *job = job_or_refuse(b, peer, m);
     const enum committer_op op = m->type == MSG_JOB_AGAIN ? COMMITTER_AGAIN
                                  : m->job_rows.sources    ? COMMITTER_SOURCES
+                                 : m->job_rows.compare    ? COMMITTER_COMPARE
                                                           : COMMITTER_ROWS;
     const uint64_t n_bytes = wire_message_size_bytes(message);
     struct broker_peer *p = core_map_get(&b->peers, peer);
@@ -461,6 +468,13 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
     for (size_t i = 0; r && rc == 0 && i < cursor.n_frames; i++)
         rc = buf_append(&r->rows, cursor.frames[i].data, cursor.frames[i].size_bytes);
     row_cursor_release(&cursor);
+    if (r && rc == 0 && op == COMMITTER_COMPARE && m->job_rows.begin) {
+        r->begin = malloc(sizeof(*r->begin));
+        if (r->begin)
+            *r->begin = m->job_rows.comparison;
+        else
+            rc = -ENOMEM;
+    }
     if (rc < 0) {
         committer_request_free(r);
         r = NULL;
@@ -468,9 +482,10 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
     if (r)
         r->n_rows = m->n_rows;
     if (r && op == COMMITTER_ROWS) {
-        r->first_item = job->next_item;
+        r->first_item = next_item(job);
         job->next_item += m->n_rows;
     }
+    job->n_comparing += r && op == COMMITTER_COMPARE;
     broker_post(b, r);
 }
 
@@ -484,7 +499,7 @@ void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m)
         return;
     r = broker_request_for(b, COMMITTER_SEAL, job, peer, m, 0);
     if (r)
-        r->first_item = job->next_item; /* not without the rows that are on their way */
+        r->first_item = next_item(job); /* not without the rows that are on their way */
     broker_post(b, r);
 }
 
@@ -500,6 +515,7 @@ void broker_on_rows(struct broker *b, struct broker_job *job, const struct commi
     struct broker_peer *p = core_map_get(&b->peers, q->peer);
     struct msg m;
 
+    job->n_comparing -= done->op == COMMITTER_COMPARE;
     if (done->rc == -EIO)
         broker_job_fail(b, job, "%s", done->text);
     if (done->rc < 0) {
@@ -515,12 +531,16 @@ void broker_on_rows(struct broker *b, struct broker_job *job, const struct commi
     }
     msg_init(&m, MSG_JOB_ROWS_OK);
     m.seq = q->seq;
-    m.job_rows_ok = (struct msg_job_rows_ok){.job = job->id, .n_items = done->next_item};
+    m.job_rows_ok = (struct msg_job_rows_ok){.job = job->id,
+                                             .n_items = done->next_item,
+                                             .is_compared = done->op == COMMITTER_COMPARE,
+                                             .compared = done->compared};
     broker_send(b, q->peer, &m);
-    if (done->op == COMMITTER_ROWS) {
+    job->next_item += done->n_added;
+    if (done->op == COMMITTER_ROWS || done->n_added)
         units_added(b, job);
+    if (done->op == COMMITTER_ROWS || (done->op == COMMITTER_COMPARE && !done->n_again))
         return;
-    }
     (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS_AGAIN,
                                               .units_again = {.job = job->id, .from_unit = done->unit}});
 }

@@ -219,7 +219,9 @@ static void on_completion(struct broker *b, struct committer_completion *done)
         broker_job_fail(b, job, "the attempts of unit %u cannot be committed: %s", done->unit, done->text);
     else if (job && q && done->op == COMMITTER_OPEN)
         broker_on_open(b, job, done, q);
-    else if (job && q && (done->op == COMMITTER_ROWS || done->op == COMMITTER_AGAIN || done->op == COMMITTER_SOURCES))
+    else if (job && q &&
+             (done->op == COMMITTER_ROWS || done->op == COMMITTER_COMPARE || done->op == COMMITTER_AGAIN ||
+              done->op == COMMITTER_SOURCES))
         broker_on_rows(b, job, done, q);
     else if (job && q && done->op == COMMITTER_SEAL)
         broker_on_seal(b, job, done, q);

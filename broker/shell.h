@@ -94,6 +94,7 @@ struct broker_job {
     struct broker_reopen *reopen; /* NULL: none */
     struct stored_job_counters counters;
     uint64_t next_item;         /* number of the next row that is posted */
+    uint32_t n_comparing;       /* messages of rows that may become items, and get their numbers then */
     uint32_t rows_refused;      /* how often; what was posted before the last time and comes behind it is refused too */
     struct core_map units;      /* unit + 1 -> struct unit_rows, for units that the core holds */
     bool load_held;             /* it waits with its next ones */

@@ -285,7 +285,7 @@ static int conclude(struct run *r, int rc, const struct err *err)
         say_error(r, rc, err);
         return CLI_EXIT_ERROR;
     }
-    source_notes(r->feed, r->o, r->columns, &r->terminal);
+    source_notes(r->feed, &r->job.compared, r->o, r->columns, &r->terminal);
     if (r->job_begun && r->now.job)
         report_words(&report, &r->terminal);
     if (r->o->json && r->job_begun && r->now.job)
@@ -311,7 +311,7 @@ static int run_job(struct run *r, struct err *err)
     if (rc == 0)
         rc = caption_establish(r, err);
     if (rc == 0)
-        source_notes_again(r->feed, r->o, &r->terminal);
+        source_notes_again(&r->job.compared, r->o, &r->terminal);
     if (rc == 0)
         rc = watch(r, err);
     return rc;

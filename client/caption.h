@@ -32,7 +32,7 @@ struct caption_options {
     uint32_t unit_items;                         /* 0: chosen here */
     uint64_t limit;                              /* 0: none */
     const char *join;                            /* a table of columns by key; NULL: none */
-    struct compare_options again;                /* which items of the store are done again */
+    struct msg_comparison again;                 /* which items of the store are done again */
     uint32_t max_failures, max_failed_per_mille; /* of proto/msg.h's JOB_OPEN */
     const char *image_column;                    /* of lists; NULL: the usual ones */
     const char *fields;                          /* columns to be kept beside the recipe's, with commas; NULL: none */

@@ -23,8 +23,7 @@ int caption_open_feed(struct run *r, struct err *err)
                              .limit = r->o->limit,
                              .store_path = r->o->store,
                              .kept = r->o->fields,
-                             .join = r->o->join,
-                             .again = r->o->again};
+                             .join = r->o->join};
 
     for (uint32_t i = 0; i < p->n_fields; i++) {
         r->columns[i] = p->fields[i].name;
@@ -44,13 +43,11 @@ int caption_open_feed(struct run *r, struct err *err)
 }
 
 /* The broker took the job: workers are of use now. */
-static int begin(struct run *r, struct err *err)
+static void begin(struct run *r)
 {
     const struct msg_job_opened *opened = &r->job.opened;
     uint64_t n_left;
 
-    if (r->job_begun)
-        return 0;
     r->job_begun = true;
     r->n_before = opened->n_done;
     r->n_redone_before = opened->n_redone;
@@ -62,7 +59,8 @@ static int begin(struct run *r, struct err *err)
                       opened->n_items - n_left, opened->n_items);
     if (opened->n_items && r->o->unit_items)
         terminal_note(&r->terminal, "--unit is for new stores: %s keeps the size that it was begun with", r->o->store);
-    return opened->n_items ? feed_compare(r->feed, err) : 0;
+    if (opened->n_items)
+        job_compare(&r->job, &r->o->again);
 }
 
 static int stream(struct run *r, struct err *err)
@@ -73,7 +71,7 @@ static int stream(struct run *r, struct err *err)
     while (more) {
         int rc = job_stream(&r->job, r->feed, &more, err);
 
-        if (rc == 0 && feed_counts(r->feed)->compared.n_new + feed_counts(r->feed)->compared.n_retried > 0)
+        if (rc == 0 && r->job.compared.n_new + r->job.compared.n_retried > 0)
             rc = daemons_start_workers(&r->daemons, err);
         if (rc == 0)
             rc = caption_pump(r, 0, err);
@@ -96,9 +94,8 @@ static int import_again(struct run *r, struct err *err)
     if (rc == 0 && r->job.opened.n_items) {
         rc = job_seal(&r->job, err);
         r->job.sealed = false;
-        if (rc == 0)
-            rc = feed_compare(r->feed, err);
     }
+    job_compare(&r->job, r->job.opened.n_items ? &r->o->again : NULL);
     return rc;
 }
 
@@ -109,7 +106,7 @@ int caption_establish_once(struct run *r, bool again, struct err *err)
     if (rc == 0 && !r->job.sealed)
         rc = job_sources(&r->job, r->feed, err);
     if (rc == 0 && !r->job_begun)
-        rc = begin(r, err);
+        begin(r);
     else if (rc == 0 && again && !r->job.sealed)
         rc = import_again(r, err);
     if (rc == 0 && !r->job.sealed)

@@ -3,21 +3,21 @@
 #include <errno.h>
 #include <string.h>
 
-static int add_code(struct compare_options *o, const char *code, size_t n, struct err *err)
+static int add_code(struct msg_comparison *o, const char *code, size_t n, struct err *err)
 {
     if (n == 0 || n >= sizeof(o->codes[0]) || strspn(code, "abcdefghijklmnopqrstuvwxyz0123456789_-") < n)
         return err_set(err, -EINVAL,
                        "--retry %.*s: is no reason of a failure; `blipline stats STORE` lists those of a store",
                        (int)(n < 60 ? n : 60), code);
-    if (o->n_codes == COMPARE_MAX_CODES)
+    if (o->n_codes == MSG_MAX_RETRY_CODES)
         return err_set(err, -EINVAL, "--retry: more than %d reasons; --retry alone means all of them",
-                       COMPARE_MAX_CODES);
+                       MSG_MAX_RETRY_CODES);
     memcpy(o->codes[o->n_codes], code, n);
     o->codes[o->n_codes++][n] = '\0';
     return 0;
 }
 
-int retry_add(struct compare_options *o, const char *value, struct err *err)
+int retry_add(struct msg_comparison *o, const char *value, struct err *err)
 {
     if (strcmp(value, RETRY_ALL) == 0) {
         o->all_failed = true;

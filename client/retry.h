@@ -11,6 +11,6 @@
 #define RETRY_ALL "all"
 
 /* Add the value of one --retry: RETRY_ALL, or codes with commas between them. */
-int retry_add(struct compare_options *o, const char *value, struct err *err) CHECK_RESULT;
+int retry_add(struct msg_comparison *o, const char *value, struct err *err) CHECK_RESULT;
 
 #endif

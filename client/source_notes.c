@@ -26,24 +26,24 @@ static void tell_about_places(const struct feed *f, const char *store, struct te
         terminal_note(s, "not everything could be looked at: %s", c->skipped.first_problem.text);
 }
 
-void source_notes(const struct feed *f, const struct caption_options *o, const char *const *columns, struct terminal *s)
+void source_notes(const struct feed *f, const struct msg_compared *compared, const struct caption_options *o,
+                  const char *const *columns, struct terminal *s)
 {
     const struct feed_counts *c = feed_counts(f);
     const char *first_bad;
     char key[512];
     uint64_t n_bad_joined;
 
-    if (c->compared.n_changed)
+    if (compared->n_changed)
         terminal_note(s,
                       "%" PRIu64 " picture%s changed after being listed; the records stay (--refresh does them again)",
-                      c->compared.n_changed, cli_s(c->compared.n_changed));
-    if (c->compared.n_other_fields)
-        terminal_note(
-            s,
-            "the columns of %" PRIu64
-            " row%s changed after being listed (first: %s); the records stay (--refresh does them again)",
-            c->compared.n_other_fields, cli_s(c->compared.n_other_fields),
-            printable_text(c->compared.other_fields_key, c->compared.other_fields_key_bytes, key, sizeof(key)));
+                      compared->n_changed, cli_s(compared->n_changed));
+    if (compared->n_other_fields)
+        terminal_note(s,
+                      "the columns of %" PRIu64
+                      " row%s changed after being listed (first: %s); the records stay (--refresh does them again)",
+                      compared->n_other_fields, cli_s(compared->n_other_fields),
+                      printable_text(compared->other_fields_key, compared->other_fields_key_bytes, key, sizeof(key)));
     if (c->n_unjoined)
         terminal_note(s, "%" PRIu64 " picture%s without a row in --join %s", c->n_unjoined, cli_s(c->n_unjoined),
                       o->join);
@@ -67,22 +67,21 @@ void source_notes(const struct feed *f, const struct caption_options *o, const c
     tell_about_places(f, o->store, s);
 }
 
-void source_notes_again(const struct feed *f, const struct caption_options *o, struct terminal *s)
+void source_notes_again(const struct msg_compared *c, const struct caption_options *o, struct terminal *s)
 {
-    const struct feed_counts *c = feed_counts(f);
     char command[SHELL_SIZE];
 
-    if (c->compared.n_damaged)
-        terminal_note(s, "%" PRIu64 " record%s of %s cannot be read: such items are done again", c->compared.n_damaged,
-                      cli_s(c->compared.n_damaged), o->store);
-    if (c->compared.n_retried)
-        terminal_note(s, "%" PRIu64 " item%s that failed %s tried again", c->compared.n_retried,
-                      cli_s(c->compared.n_retried), c->compared.n_retried == 1 ? "is" : "are");
-    if (c->compared.n_refreshed)
-        terminal_note(s, "%" PRIu64 " item%s that changed %s done again", c->compared.n_refreshed,
-                      cli_s(c->compared.n_refreshed), c->compared.n_refreshed == 1 ? "is" : "are");
+    if (c->n_damaged)
+        terminal_note(s, "%" PRIu64 " record%s of %s cannot be read: such items are done again", c->n_damaged,
+                      cli_s(c->n_damaged), o->store);
+    if (c->n_retried)
+        terminal_note(s, "%" PRIu64 " item%s that failed %s tried again", c->n_retried, cli_s(c->n_retried),
+                      c->n_retried == 1 ? "is" : "are");
+    if (c->n_refreshed)
+        terminal_note(s, "%" PRIu64 " item%s that changed %s done again", c->n_refreshed, cli_s(c->n_refreshed),
+                      c->n_refreshed == 1 ? "is" : "are");
     for (uint32_t i = 0; i < o->again.n_codes; i++)
-        if (c->compared.n_failed_with[i] == 0)
+        if (c->n_failed_with[i] == 0)
             terminal_note(s, "--retry=%s: no item failed for that reason (`%s` lists them)", o->again.codes[i],
                           shell_command("stats", o->store, command, sizeof(command)));
 }

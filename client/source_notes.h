@@ -9,9 +9,9 @@
 #include "console/terminal.h"
 
 /* Once the walk is over. `columns`: names of the plan's fields. */
-void source_notes(const struct feed *f, const struct caption_options *o, const char *const *columns,
-                  struct terminal *s);
+void source_notes(const struct feed *f, const struct msg_compared *compared, const struct caption_options *o,
+                  const char *const *columns, struct terminal *s);
 /* Before that is done. */
-void source_notes_again(const struct feed *f, const struct caption_options *o, struct terminal *s);
+void source_notes_again(const struct msg_compared *compared, const struct caption_options *o, struct terminal *s);
 
 #endif

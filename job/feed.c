@@ -6,7 +6,6 @@
 #include "proto/row.h"
 #include "source/field_names.h"
 #include "source/source.h"
-#include "store/compare.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -15,7 +14,7 @@
 
 _Static_assert((int)SOURCE_MAX_COLUMNS == (int)ROW_SOURCE_MAX_COLUMNS, "all of them can be stored");
 
-enum { FEED_FRAME_ROWS = 4096, FEED_LOOK_AROUND = 8192, FEED_FRAME_BYTES = 4 << 20 };
+enum { FEED_FRAME_ROWS = 4096, FEED_FRAME_BYTES = 4 << 20 };
 
 struct feed {
     struct feed_options o;
@@ -255,7 +254,6 @@ void feed_close(struct feed *f)
         return;
     if (f->source)
         source_free(f->source);
-    compare_close(f->compare);
     origins_release(&f->origins);
     join_free(f->join);
     arena_release(&f->peeked_bytes);
@@ -265,34 +263,6 @@ void feed_close(struct feed *f)
 uint32_t feed_peeked(const struct feed *f)
 {
     return f->n_peeked;
-}
-
-int feed_compare(struct feed *f, struct err *err)
-{
-    int rc = compare_open(f->o.store_path, &f->o.again, &f->compare, err);
-
-    for (int i = 0; rc == 0 && i < f->origins.n_args; i++)
-        if (f->origins.args[i].moved)
-            rc = compare_move_source(f->compare, f->origins.args[i].number, origins_root(&f->origins, i), err);
-    return rc;
-}
-
-/* Is it new, or known, or known and to be done again? */
-static int sort_item(struct feed *f, const struct row_item *item, struct feed_rows *ret, struct err *err)
-{
-    struct row_item row = *item;
-    int rc = f->compare ? compare_item(f->compare, item, &row.item, err) : (int)COMPARE_NEW;
-
-    if (rc < 0 || rc == COMPARE_KNOWN)
-        return rc < 0 ? rc : 0;
-    origins_shorten(&f->origins, &row);
-    ret->n_fresh += rc == COMPARE_NEW;
-    ret->n_again += rc == COMPARE_AGAIN;
-    f->counts.compared.n_new += !f->compare;
-    rc = row_item_append(rc == COMPARE_NEW ? &ret->fresh : &ret->again, &row);
-    return rc < 0 ? err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
-                            strerror(-rc))
-                  : 0;
 }
 
 /* The next picture, from those looked at first, then from the sources. */
@@ -310,40 +280,27 @@ static int next_item(struct feed *f, struct row_item *ret, struct err *err)
     return rc;
 }
 
-void feed_rows_init(struct feed_rows *r)
-{
-    *r = (struct feed_rows){0};
-    buf_init(&r->fresh, MSG_MAX_ROW_FRAME_BYTES);
-    buf_init(&r->again, MSG_MAX_ROW_FRAME_BYTES);
-}
-
-void feed_rows_release(struct feed_rows *r)
-{
-    buf_release(&r->fresh);
-    buf_release(&r->again);
-}
-
-int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err *err)
+int feed_next(struct feed *f, struct buf *ret, uint32_t *ret_n, bool *ret_more, struct err *err)
 {
     int rc = 0;
 
-    buf_clear(&ret->fresh);
-    buf_clear(&ret->again);
-    ret->n_fresh = ret->n_again = 0;
+    buf_clear(ret);
+    *ret_n = 0;
     *ret_more = true;
-    for (uint32_t seen = 0;
-         rc == 0 && *ret_more && seen < FEED_LOOK_AROUND && ret->n_fresh + ret->n_again < FEED_FRAME_ROWS &&
-         ret->fresh.size_bytes + ret->again.size_bytes < FEED_FRAME_BYTES;
-         seen++) {
+    while (rc == 0 && *ret_more && *ret_n < FEED_FRAME_ROWS && ret->size_bytes < FEED_FRAME_BYTES) {
         struct row_item item;
 
         rc = next_item(f, &item, err);
         *ret_more = rc != 0;
-        if (rc > 0)
-            rc = sort_item(f, &item, ret, err);
+        if (rc <= 0)
+            continue;
+        origins_shorten(&f->origins, &item);
+        rc = row_item_append(ret, &item);
+        *ret_n += rc == 0;
+        if (rc < 0)
+            rc = err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
+                         strerror(-rc));
     }
-    if (f->compare)
-        f->counts.compared = *compare_counts(f->compare);
     return rc;
 }
 

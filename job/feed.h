@@ -1,7 +1,5 @@
-/* feed.h - the pictures of a job that its store does not know yet, as row frames for the broker.
+/* feed.h - the pictures of a job, as row frames for the broker.
  *
- * The walk over the sources (job/origin.h) is compared with the manifest item by item (store/compare.h): only new items,
- * and those that are done again, become rows.
  * Who may call: one thread; the store may be open for writing in another process.
  * Units:  items. Memory: feed_close. Errors: negative errno and `err` naming the source. */
 #ifndef BLIPLINE_JOB_FEED_H
@@ -11,7 +9,6 @@
 #include "base/err.h"
 #include "job/origin.h"
 #include "source/source.h"
-#include "store/compare.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,15 +24,13 @@ struct feed_options {
     const char *store_path;        /* what lies in this folder is passed over */
     struct source_columns columns; /* of lists, kept with the items */
     uint32_t needed;               /* bit i: of column i a source without it is an error */
-    const char *kept;             /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
-    const char *join;             /* a table whose rows give columns to the pictures of their keys; NULL: none */
-    struct compare_options again; /* which items of the store are done again */
+    const char *kept; /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
+    const char *join; /* a table whose rows give columns to the pictures of their keys; NULL: none */
 };
 
 /* What the walk has seen so far. */
 struct feed_counts {
-    uint64_t n_walked; /* pictures, up to the limit */
-    struct compare_counts compared;
+    uint64_t n_walked;   /* pictures, up to the limit */
     uint64_t n_unjoined; /* pictures whose key `join` does not have */
     uint64_t n_without;  /* rows of lists that lack a needed column: these items will fail */
     uint64_t n_bad;      /* rows of lists that are of no use: these too */
@@ -52,18 +47,8 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err) 
 void feed_close(struct feed *f); /* NULL is fine */
 /* How many pictures were looked at; fewer than FEED_PEEK_ITEMS: that is all of them. */
 uint32_t feed_peeked(const struct feed *f);
-/* Compare with the store's manifest from now on; call it before the first feed_next. */
-int feed_compare(struct feed *f, struct err *err) CHECK_RESULT;
-/* Row frames. feed_rows_init makes empty ones. */
-struct feed_rows {
-    struct buf fresh, again; /* new items; items of the manifest that are to be done again, with their numbers */
-    uint32_t n_fresh, n_again;
-};
-void feed_rows_init(struct feed_rows *r);
-void feed_rows_release(struct feed_rows *r);
-/* Fill `ret` (emptied first). Returns early after some thousand items so that the caller can look around; *ret_more
- * false: that was all. */
-int feed_next(struct feed *f, struct feed_rows *ret, bool *ret_more, struct err *err) CHECK_RESULT;
+/* The next pictures as Item rows, into `ret` (emptied first). *ret_more false: that was all. */
+int feed_next(struct feed *f, struct buf *ret, uint32_t *ret_n, bool *ret_more, struct err *err) CHECK_RESULT;
 const struct feed_counts *feed_counts(const struct feed *f);
 /* Rows of `join` that were of no use, and why the first one. */
 uint64_t feed_n_bad_joined(const struct feed *f, const char **ret_first);

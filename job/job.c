@@ -10,7 +10,7 @@ enum { PATIENCE_MS = 120000, QUERY_MS = 3000 };
 void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open)
 {
     *j = (struct job){.endpoint = endpoint, .open = *open};
-    feed_rows_init(&j->rows);
+    buf_init(&j->rows, MSG_MAX_ROW_FRAME_BYTES);
 }
 
 void job_disconnect(struct job *j)
@@ -21,7 +21,7 @@ void job_disconnect(struct job *j)
 void job_release(struct job *j)
 {
     job_disconnect(j);
-    feed_rows_release(&j->rows);
+    buf_release(&j->rows);
 }
 
 bool job_is_passing(int rc)
@@ -51,29 +51,41 @@ int job_sources(struct job *j, const struct feed *f, struct err *err)
 
     if (o->n_rows == 0)
         return 0;
-    buf_clear(&j->rows.fresh);
-    rc = origins_append(o, &j->rows.fresh);
+    buf_clear(&j->rows);
+    rc = origins_append(o, &j->rows);
     if (rc < 0)
         return err_set(err, rc, "the sources do not fit a message");
     interrupt_let_in(true);
-    rc = client_session_sources(j->session, j->opened.job, &j->rows.fresh, o->n_rows, err);
+    rc = client_session_sources(j->session, j->opened.job, &j->rows, o->n_rows, err);
     interrupt_let_in(false);
     return rc;
 }
 
+void job_compare(struct job *j, const struct msg_comparison *how)
+{
+    j->compare = how;
+    j->walk_begun = false;
+    j->compared = (struct msg_compared){0};
+}
+
 int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err)
 {
-    struct feed_rows *r = &j->rows;
-    int rc = feed_next(f, r, ret_more, err);
+    uint32_t n;
+    int rc = feed_next(f, &j->rows, &n, ret_more, err);
 
-    if (rc < 0)
+    if (rc < 0 || n == 0)
         return rc;
     interrupt_let_in(true);
-    if (r->n_again)
-        rc = client_session_again(j->session, j->opened.job, &r->again, r->n_again, err);
-    if (rc == 0 && r->n_fresh)
-        rc = client_session_rows(j->session, j->opened.job, &r->fresh, r->n_fresh, NULL, err);
+    if (j->compare)
+        rc = client_session_compare(j->session, j->opened.job, j->walk_begun ? NULL : j->compare, &j->rows, n, err);
+    else
+        rc = client_session_rows(j->session, j->opened.job, &j->rows, n, NULL, err);
     interrupt_let_in(false);
+    j->walk_begun = true;
+    if (j->compare)
+        j->compared = *client_session_compared(j->session);
+    else
+        j->compared.n_new += n;
     return rc;
 }
 
@@ -86,6 +98,8 @@ int job_seal(struct job *j, struct err *err)
     client_session_set_timeout(j->session, PATIENCE_MS);
     rc = client_session_seal(j->session, j->opened.job, &accepted, err);
     if (rc == 0) {
+        if (!j->sealed && j->compare && j->walk_begun)
+            j->compared = *client_session_compared(j->session);
         j->sealed = true;
         client_session_set_timeout(j->session, QUERY_MS);
     }

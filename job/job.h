@@ -22,8 +22,11 @@ struct job {
     struct client_session *session; /* NULL: not connected */
     struct msg_job_open open;
     struct msg_job_opened opened;
-    bool sealed; /* the manifest is complete and durable; a restarted broker needs no rows */
-    struct feed_rows rows;
+    bool sealed;                          /* the manifest is complete and durable; a restarted broker needs no rows */
+    const struct msg_comparison *compare; /* rows are compared with the store; NULL: it is new */
+    bool walk_begun;                      /* of the rows that are compared */
+    struct msg_compared compared;         /* as far as the broker has said */
+    struct buf rows;
 };
 
 void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open);
@@ -36,6 +39,8 @@ int job_open(struct job *j, int64_t timeout_ms, struct err *err) CHECK_RESULT;
 int job_sources(struct job *j, const struct feed *f, struct err *err) CHECK_RESULT;
 /* Send one frame of what the feed has. *ret_more false: that was the last one. */
 int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err) CHECK_RESULT;
+/* The store may have items: the feed is compared with them, from its beginning. */
+void job_compare(struct job *j, const struct msg_comparison *how);
 int job_seal(struct job *j, struct err *err) CHECK_RESULT;
 int job_query(struct job *j, struct msg_job_progress *ret, struct err *err) CHECK_RESULT;
 int job_stop(struct job *j, struct err *err) CHECK_RESULT;

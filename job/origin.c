@@ -300,11 +300,6 @@ void origins_release(struct origins *o)
     *o = (struct origins){0};
 }
 
-const char *origins_root(const struct origins *o, int i)
-{
-    return o->args[i].number ? o->rows[o->args[i].number - 1].root : "";
-}
-
 void origins_shorten(const struct origins *o, struct row_item *item)
 {
     const char *root = item->source ? o->rows[item->source - 1].root : "";

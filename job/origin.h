@@ -39,8 +39,6 @@ int origins_find(struct origins *o, const char *const *args, int n_args, const c
                  const struct source_columns *columns, struct err *err) CHECK_RESULT;
 void origins_release(struct origins *o); /* of a zeroed struct: nothing */
 
-/* Where the source of argument i lies now; "": its items have absolute paths. */
-const char *origins_root(const struct origins *o, int i);
 /* The item's path as the store keeps it: relative to the root of its source, where it lies below that. */
 void origins_shorten(const struct origins *o, struct row_item *item);
 /* What a walk over argument i has passed over. */

@@ -39,7 +39,9 @@ enum {
     MSG_MAX_NODES = 8,            /* of one job's stage graph */
     MSG_MAX_STAGES = 8,           /* of one progress answer */
     MSG_MAX_HUNG = 8,             /* of one progress answer */
-    MSG_CODE_SIZE = 32,           /* one word of [a-z0-9_-] */
+    MSG_MAX_RETRY_CODES = 32,
+    MSG_OTHER_KEY_BYTES = 120,
+    MSG_CODE_SIZE = 32, /* one word of [a-z0-9_-] */
     MSG_TEXT_SIZE = 1024,
     MSG_PATH_SIZE = 4096,
     MSG_MAX_SELECTION_BYTES = MSG_MAX_UNIT_ITEMS / 8,
@@ -244,9 +246,36 @@ struct msg_job_opened {
     uint32_t n_units;
 };
 
+/* Which items of a store are done again when a walk finds them. Those that failed for a reason which may have passed
+ * always are: the file was missing or could not be read, memory or time ran out, the row of the list was of no use, or
+ * the record is damaged. */
+struct msg_comparison {
+    bool refresh;     /* those that have changed */
+    bool all_failed;  /* those that failed, for whatever reason */
+    uint32_t n_codes; /* or for one of these */
+    char codes[MSG_MAX_RETRY_CODES][MSG_CODE_SIZE];
+};
+
+/* Of all items of a walk so far. */
+struct msg_compared {
+    uint64_t n_new;
+    uint64_t n_damaged;      /* records of the manifest's items that cannot be read, as far as was looked */
+    uint64_t n_retried;      /* failed items that are done again, and those of such records */
+    uint64_t n_refreshed;    /* of the rest, those that have changed and are done again */
+    uint64_t n_changed;      /* of what is left, those whose size or time differ from the manifest's */
+    uint64_t n_other_fields; /* or whose fields do */
+    uint8_t other_fields_key[MSG_OTHER_KEY_BYTES]; /* the key of the first of them, cut off where it is longer */
+    uint32_t other_fields_key_bytes;
+    uint32_t n_codes;
+    uint64_t n_failed_with[MSG_MAX_RETRY_CODES]; /* items of the manifest that failed with codes[i] */
+};
+
 struct msg_job_rows {
     uint64_t job;
     bool sources; /* the rows are those of proto/row_source.h */
+    bool compare; /* they are compared with the manifest */
+    bool begin;   /* as of now by `comparison` */
+    struct msg_comparison comparison;
 };
 
 /* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP, JOB_CLOSE */
@@ -256,6 +285,8 @@ struct msg_job_ref {
 
 struct msg_job_rows_ok {
     uint64_t job, n_items;
+    bool is_compared; /* the rows were, with this outcome */
+    struct msg_compared compared;
 };
 
 struct msg_job_accepted {

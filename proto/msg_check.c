@@ -252,6 +252,27 @@ static int check_job_open(const struct msg_job_open *o, struct err *err)
     return rc < 0 ? rc : msg_check_nodes(o->nodes, o->n_nodes, err);
 }
 
+static int check_job_rows(const struct msg_job_rows *r, struct err *err)
+{
+    int rc = 0;
+
+    if ((r->compare && r->sources) || (r->begin && !r->compare))
+        return err_set(err, -EBADMSG, "job_rows: items alone can be compared");
+    if (r->comparison.n_codes > MSG_MAX_RETRY_CODES)
+        return err_set(err, -EMSGSIZE, "job_rows: %u codes, the limit is %d", r->comparison.n_codes,
+                       MSG_MAX_RETRY_CODES);
+    for (uint32_t i = 0; rc == 0 && r->begin && i < r->comparison.n_codes; i++)
+        rc = msg_check_code(r->comparison.codes[i], err);
+    return rc;
+}
+
+static int check_compared(const struct msg_compared *c, struct err *err)
+{
+    if (c->n_codes > MSG_MAX_RETRY_CODES || c->other_fields_key_bytes > MSG_OTHER_KEY_BYTES)
+        return err_set(err, -EMSGSIZE, "job_rows_ok: too many codes, or too long a key");
+    return 0;
+}
+
 static int check_progress(const struct msg_job_progress *p, struct err *err)
 {
     if (p->state < MSG_JOB_IMPORTING || p->state > MSG_JOB_PAUSED)
@@ -295,12 +316,14 @@ static int check_body(const struct msg *m, struct err *err)
                    : 0;
     case MSG_JOB_PROGRESS:
         return check_progress(&m->job_progress, err);
+    case MSG_JOB_ROWS:
+        return check_job_rows(&m->job_rows, err);
+    case MSG_JOB_ROWS_OK:
+        return check_compared(&m->job_rows_ok.compared, err);
     case MSG_CREDIT:
     case MSG_DRAIN:
     case MSG_BYE:
-    case MSG_JOB_ROWS:
     case MSG_JOB_AGAIN:
-    case MSG_JOB_ROWS_OK:
     case MSG_JOB_SEAL:
     case MSG_JOB_ACCEPTED:
     case MSG_JOB_QUERY:

@@ -42,6 +42,9 @@ struct parts {
         Blipline__JobClose job_close;
         Blipline__Shutdown shutdown;
     } body;
+    Blipline__Comparison comparison;
+    Blipline__Compared compared;
+    ProtobufCBinaryData codes[MSG_MAX_RETRY_CODES];
 };
 
 /* protobuf-c only reads what is packed; its structs just have no const. */
@@ -333,6 +336,33 @@ static void plain_body_to_pb(const struct msg *m, struct parts *p)
     }
 }
 
+static Blipline__Comparison *comparison_to_pb(const struct msg_comparison *from, struct parts *p)
+{
+    blipline__comparison__init(&p->comparison);
+    p->comparison.refresh = from->refresh;
+    p->comparison.all_failed = from->all_failed;
+    for (uint32_t i = 0; i < from->n_codes; i++)
+        p->codes[i] = msg_text_to_pb(from->codes[i]);
+    p->comparison.n_codes = from->n_codes;
+    p->comparison.codes = p->codes;
+    return &p->comparison;
+}
+
+static Blipline__Compared *compared_to_pb(const struct msg_compared *from, struct parts *p)
+{
+    blipline__compared__init(&p->compared);
+    p->compared.n_new = from->n_new;
+    p->compared.n_damaged = from->n_damaged;
+    p->compared.n_retried = from->n_retried;
+    p->compared.n_refreshed = from->n_refreshed;
+    p->compared.n_changed = from->n_changed;
+    p->compared.n_other_fields = from->n_other_fields;
+    p->compared.other_fields_key = bytes_to_pb(from->other_fields_key, from->other_fields_key_bytes);
+    p->compared.n_n_failed_with = from->n_codes;
+    p->compared.n_failed_with = (uint64_t *)from->n_failed_with;
+    return &p->compared;
+}
+
 static void job_body_to_pb(const struct msg *m, struct parts *p)
 {
     p->envelope.hello = &p->body.hello;
@@ -350,6 +380,9 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         p->body.job_rows = (Blipline__JobRows)BLIPLINE__JOB_ROWS__INIT;
         p->body.job_rows.job = m->job_rows.job;
         p->body.job_rows.sources = m->job_rows.sources;
+        p->body.job_rows.compare = m->job_rows.compare;
+        if (m->job_rows.begin)
+            p->body.job_rows.begin = comparison_to_pb(&m->job_rows.comparison, p);
         return;
     case MSG_JOB_AGAIN:
         p->body.job_again = (Blipline__JobAgain)BLIPLINE__JOB_AGAIN__INIT;
@@ -363,6 +396,8 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;
         p->body.job_rows_ok.job = m->job_rows_ok.job;
         p->body.job_rows_ok.n_items = m->job_rows_ok.n_items;
+        if (m->job_rows_ok.is_compared)
+            p->body.job_rows_ok.compared = compared_to_pb(&m->job_rows_ok.compared, p);
         return;
     case MSG_JOB_SEAL:
         p->body.job_seal = (Blipline__JobSeal)BLIPLINE__JOB_SEAL__INIT;

@@ -264,6 +264,50 @@ static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_pr
 }
 
 /* Bodies that are numbers alone. */
+static int rows_from_pb(const Blipline__JobRows *from, struct msg_job_rows *to, struct err *err)
+{
+    const Blipline__Comparison *begin = from->begin;
+    int rc = 0;
+
+    *to = (struct msg_job_rows){.job = from->job, .sources = from->sources, .compare = from->compare, .begin = begin};
+    if (!begin)
+        return 0;
+    if (begin->n_codes > MSG_MAX_RETRY_CODES)
+        return err_set(err, -EMSGSIZE, "job_rows: %zu codes, the limit is %d", begin->n_codes, MSG_MAX_RETRY_CODES);
+    to->comparison.refresh = begin->refresh;
+    to->comparison.all_failed = begin->all_failed;
+    to->comparison.n_codes = (uint32_t)begin->n_codes;
+    for (size_t i = 0; rc == 0 && i < begin->n_codes; i++)
+        rc = TEXT_FROM_PB(to->comparison.codes[i], begin->codes[i], "code", err);
+    return rc;
+}
+
+static int rows_ok_from_pb(const Blipline__JobRowsOk *from, struct msg_job_rows_ok *to, struct err *err)
+{
+    const Blipline__Compared *c = from->compared;
+    size_t n_codes = c ? c->n_n_failed_with : 0, n_key = c ? c->other_fields_key.len : 0;
+
+    *to = (struct msg_job_rows_ok){.job = from->job, .n_items = from->n_items, .is_compared = c};
+    if (!c)
+        return 0;
+    if (n_codes > MSG_MAX_RETRY_CODES || n_key > MSG_OTHER_KEY_BYTES)
+        return err_set(err, -EMSGSIZE, "job_rows_ok: %zu codes and a key of %zu bytes, the limits are %d and %d",
+                       n_codes, n_key, MSG_MAX_RETRY_CODES, MSG_OTHER_KEY_BYTES);
+    to->compared = (struct msg_compared){.n_new = c->n_new,
+                                         .n_damaged = c->n_damaged,
+                                         .n_retried = c->n_retried,
+                                         .n_refreshed = c->n_refreshed,
+                                         .n_changed = c->n_changed,
+                                         .n_other_fields = c->n_other_fields,
+                                         .other_fields_key_bytes = (uint32_t)n_key,
+                                         .n_codes = (uint32_t)n_codes};
+    if (n_key)
+        memcpy(to->compared.other_fields_key, c->other_fields_key.data, n_key);
+    if (n_codes)
+        memcpy(to->compared.n_failed_with, c->n_failed_with, n_codes * sizeof(uint64_t));
+    return 0;
+}
+
 static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct err *err)
 {
     switch (e->body_case) {
@@ -283,15 +327,13 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
                                                 .n_units = e->job_opened->n_units};
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_ROWS_OK:
-        m->job_rows_ok = (struct msg_job_rows_ok){e->job_rows_ok->job, e->job_rows_ok->n_items};
-        return 0;
+        return rows_ok_from_pb(e->job_rows_ok, &m->job_rows_ok, err);
     case BLIPLINE__ENVELOPE__BODY_JOB_ACCEPTED:
         m->job_accepted =
             (struct msg_job_accepted){e->job_accepted->job, e->job_accepted->n_items, e->job_accepted->n_units};
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_ROWS:
-        m->job_rows = (struct msg_job_rows){e->job_rows->job, e->job_rows->sources};
-        return 0;
+        return rows_from_pb(e->job_rows, &m->job_rows, err);
     case BLIPLINE__ENVELOPE__BODY_JOB_AGAIN:
         m->job_ref.job = e->job_again->job;
         return 0;

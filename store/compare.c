@@ -1,9 +1,14 @@
+/* What a walk over pictures finds, held against the manifest of a store. */
 #include "store/compare.h"
 
+#include "base/grow.h"
+#include "proto/row.h"
 #include "store/known.h"
-#include "store/reader.h"
+#include "store/reader_state.h"
+#include "store/store_state.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,12 +19,16 @@ static const char *const passing[] = {"missing", "unreadable", "no_memory", "dec
                                       "lost",    DAMAGED,      "url",       "no_picture",     "bad_row"};
 
 struct compare {
-    struct compare_options o;
+    struct msg_comparison o;
     struct reader *reader; /* in step with the walk; NULL: at its end, or its rest is in `known` */
     bool begun;            /* `row` is the reader's next */
     struct reader_row row;
     struct known known;
-    struct compare_counts counts;
+    struct row_source *sources;   /* [n_sources], that of number i + 1 at i; only their roots are of use */
+    uint32_t n_sources, n_stored; /* and how many the reader knows */
+    size_t sources_capacity;
+    struct buf path; /* of the walk's item, absolute */
+    struct msg_compared counts;
 };
 
 static int next_row(struct compare *c, struct err *err)
@@ -41,21 +50,53 @@ static int next_row(struct compare *c, struct err *err)
     return 0;
 }
 
-int compare_open(const char *path, const struct compare_options *o, struct compare **ret, struct err *err)
+static int new_compare(const char *path, const struct msg_comparison *o, struct compare **ret, struct err *err)
 {
     struct compare *c = calloc(1, sizeof(*c));
-    int rc;
 
     if (!c)
         return err_set(err, -ENOMEM, "%s: out of memory", path);
     c->o = *o;
-    rc = reader_open(path, false, &c->reader, err);
-    if (rc < 0) {
-        compare_close(c);
-        return rc;
-    }
+    c->counts.n_codes = o->n_codes;
+    buf_init(&c->path, 0);
     *ret = c;
     return 0;
+}
+
+int compare_open(const char *path, const struct msg_comparison *o, struct compare **ret, struct err *err)
+{
+    struct compare *c = NULL;
+    int rc = new_compare(path, o, &c, err);
+
+    if (rc < 0)
+        return rc;
+    rc = reader_open(path, false, &c->reader, err);
+    if (rc < 0)
+        compare_close(c);
+    else
+        *ret = c;
+    return rc;
+}
+
+int compare_attach(struct store *s, const struct msg_comparison *o, struct compare **ret, struct err *err)
+{
+    struct row_memory memory = {0};
+    struct row_source source;
+    struct compare *c = NULL;
+    int rc = new_compare(s->path, o, &c, err);
+
+    if (rc < 0)
+        return rc;
+    rc = reader_attach(&s->env, &s->meta, s->path, &c->reader, err);
+    while (rc == 0 && (rc = env_read_source(&s->env, s->txn, &memory, c->n_sources + 1, &source, err)) == 0)
+        rc = compare_source(c, c->n_sources + 1, source.root, err);
+    row_memory_release(&memory);
+    if (rc == -ENOENT) {
+        *ret = c;
+        return 0;
+    }
+    compare_close(c);
+    return rc;
 }
 
 void compare_close(struct compare *c)
@@ -64,15 +105,28 @@ void compare_close(struct compare *c)
         return;
     reader_close(c->reader);
     known_release(&c->known);
+    buf_release(&c->path);
+    free(c->sources);
     free(c);
 }
 
-int compare_move_source(struct compare *c, uint32_t number, const char *root, struct err *err)
+int compare_source(struct compare *c, uint32_t number, const char *root, struct err *err)
 {
-    return reader_move_source(c->reader, number, root, err);
+    const struct row_source *stored;
+    struct row_source *source;
+    int rc = c->n_sources ? 0 : reader_sources(c->reader, &stored, &c->n_stored, err);
+
+    if (rc < 0)
+        return rc;
+    if (grow_array(&c->sources, &c->sources_capacity, c->n_sources, sizeof(*c->sources), 4) < 0)
+        return err_set(err, -ENOMEM, "no memory for the sources");
+    source = &c->sources[c->n_sources++];
+    *source = (struct row_source){.number = number};
+    (void)msg_text_set(source->root, sizeof(source->root), root);
+    return number <= c->n_stored ? reader_move_source(c->reader, number, root, err) : 0;
 }
 
-bool compare_retries(const struct compare_options *o, const char *code)
+bool compare_retries(const struct msg_comparison *o, const char *code)
 {
     bool yes = o->all_failed;
 
@@ -107,7 +161,7 @@ static int load_rest(struct compare *c, struct err *err)
     return rc;
 }
 
-static void count_changes(struct compare_counts *counts, const struct row_item *item, unsigned changed)
+static void count_changes(struct msg_compared *counts, const struct row_item *item, unsigned changed)
 {
     counts->n_changed += (changed & KNOWN_FILE) != 0;
     if (!(changed & KNOWN_FIELDS) || counts->n_other_fields++ > 0)
@@ -118,9 +172,11 @@ static void count_changes(struct compare_counts *counts, const struct row_item *
     memcpy(counts->other_fields_key, item->key, counts->other_fields_key_bytes);
 }
 
+enum verdict { NEW, KNOWN, AGAIN };
+
 /* An item of the manifest is done again when it failed, or has changed; one that is not done yet and has changed is
  * listed again as it is now. */
-static enum compare_verdict judge(struct compare *c, const struct row_item *item, const struct known_found *found)
+static enum verdict judge(struct compare *c, const struct row_item *item, const struct known_found *found)
 {
     const bool failed = found->state == KNOWN_FAILED && !item->error_code[0]; /* else its list makes it fail again */
     const bool pending = found->state == KNOWN_PENDING && found->changed;
@@ -128,14 +184,16 @@ static enum compare_verdict judge(struct compare *c, const struct row_item *item
 
     if (!failed && !pending && !refresh) {
         count_changes(&c->counts, item, found->changed);
-        return COMPARE_KNOWN;
+        return KNOWN;
     }
     c->counts.n_retried += failed;
     c->counts.n_refreshed += !failed && !pending;
-    return COMPARE_AGAIN;
+    return AGAIN;
 }
 
-int compare_item(struct compare *c, const struct row_item *item, uint64_t *ret_item, struct err *err)
+/* The next item of the walk, with its absolute path: a verdict, or negative. Of one that is done again *ret_item is its
+ * number in the manifest. */
+static int compare_item(struct compare *c, const struct row_item *item, uint64_t *ret_item, struct err *err)
 {
     struct known_found found;
     bool in_step;
@@ -151,7 +209,7 @@ int compare_item(struct compare *c, const struct row_item *item, uint64_t *ret_i
         rc = load_rest(c, err);
     if (rc == 0 && !in_step && !known_take(&c->known, item, &found)) {
         c->counts.n_new++;
-        return COMPARE_NEW;
+        return NEW;
     }
     if (rc == 0 && in_step)
         rc = next_row(c, err);
@@ -161,7 +219,41 @@ int compare_item(struct compare *c, const struct row_item *item, uint64_t *ret_i
     return (int)judge(c, item, &found);
 }
 
-const struct compare_counts *compare_counts(const struct compare *c)
+static int compare_row(struct compare *c, const struct row_item *row, struct compared_rows *ret, struct err *err)
+{
+    struct row_item item = *row, numbered = *row;
+    int rc;
+
+    if (row->source > c->n_sources)
+        return err_set(err, -EINVAL, "an item of source %" PRIu32 ", which is not there", row->source);
+    if (row_source_resolve(row->source ? &c->sources[row->source - 1] : NULL, &item, &c->path) < 0)
+        return err_set(err, -ENOMEM, "no memory to compare an item");
+    rc = compare_item(c, &item, &numbered.item, err);
+    if (rc < 0 || rc == (int)KNOWN)
+        return rc < 0 ? rc : 0;
+    ret->n_fresh += rc == (int)NEW;
+    ret->n_again += rc == (int)AGAIN;
+    rc = row_item_append(rc == (int)NEW ? &ret->fresh : &ret->again, &numbered);
+    return rc < 0 ? err_set(err, rc, "cannot list an item: %s", strerror(-rc)) : 0;
+}
+
+int compare_rows(struct compare *c, const void *rows, size_t size_bytes, uint32_t n_rows, struct compared_rows *ret,
+                 struct err *err)
+{
+    const struct row_frame frame = {.data = rows, .size_bytes = size_bytes};
+    struct row_cursor cursor;
+    struct row_item row;
+    int rc;
+
+    row_cursor_init(&cursor, &frame, 1, n_rows);
+    while ((rc = row_cursor_next_item(&cursor, &row, err)) > 0)
+        if ((rc = compare_row(c, &row, ret, err)) < 0)
+            break;
+    row_cursor_release(&cursor);
+    return rc;
+}
+
+const struct msg_compared *compare_counts(const struct compare *c)
 {
     return &c->counts;
 }

@@ -9,7 +9,7 @@
 
 int reader_begin(struct reader *r, struct err *err)
 {
-    int rc = env_map_begin_read(&r->env, &r->txn);
+    int rc = r->shared && !r->shared->mdb ? MDB_PANIC : env_map_begin_read(&r->env, &r->txn);
 
     return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: cannot read: %s", r->path, mdb_strerror(rc));
 }
@@ -43,11 +43,9 @@ static int open_tables(struct reader *r, struct err *err)
     return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: %s", r->path, mdb_strerror(rc));
 }
 
-static int open_reader(const char *path, const struct env_options *eo, struct reader **ret, struct err *err)
+static int new_reader(const char *path, struct reader **ret, struct err *err)
 {
     struct reader *r = calloc(1, sizeof(*r));
-    bool empty;
-    int rc;
 
     if (!r)
         return err_set(err, -ENOMEM, "%s: out of memory", path);
@@ -56,10 +54,36 @@ static int open_reader(const char *path, const struct env_options *eo, struct re
     buf_init(&r->path_bytes, 0);
     r->path = strdup(path);
     r->records = calloc(MSG_MAX_UNIT_ITEMS, sizeof(*r->records));
-    if (r->path && r->records)
-        rc = env_open(path, eo, &r->env, &empty, err);
-    else
-        rc = err_set(err, -ENOMEM, "%s: out of memory", path);
+    if (!r->path || !r->records) {
+        reader_close(r);
+        return err_set(err, -ENOMEM, "%s: out of memory", path);
+    }
+    *ret = r;
+    return 0;
+}
+
+int reader_attach(const struct env *env, const struct stored_job_meta *meta, const char *path, struct reader **ret,
+                  struct err *err)
+{
+    int rc = new_reader(path, ret, err);
+
+    if (rc < 0)
+        return rc;
+    (*ret)->env = *env;
+    (*ret)->shared = env;
+    (*ret)->meta = *meta;
+    return 0;
+}
+
+static int open_reader(const char *path, const struct env_options *eo, struct reader **ret, struct err *err)
+{
+    struct reader *r;
+    bool empty;
+    int rc = new_reader(path, &r, err);
+
+    if (rc < 0)
+        return rc;
+    rc = env_open(path, eo, &r->env, &empty, err);
     if (rc == 0)
         rc = open_tables(r, err);
     if (rc < 0) {
@@ -88,9 +112,10 @@ void reader_close(struct reader *r)
 {
     if (!r)
         return;
-    if (r->txn)
+    if (r->txn && (!r->shared || r->shared->mdb)) /* LMDB gave up the map otherwise, and the transaction with it */
         mdb_txn_abort(r->txn);
-    env_close(&r->env);
+    if (!r->shared)
+        env_close(&r->env);
     row_memory_release(&r->unit_memory);
     row_memory_release(&r->record_memory);
     row_memory_release(&r->embedding_memory);

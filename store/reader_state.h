@@ -14,6 +14,7 @@ struct reader_span {
 struct reader {
     char *path;
     struct env env;
+    const struct env *shared; /* whose copy env is: it belongs to a store that is open here; NULL: it is ours */
     struct stored_job_meta meta;
     MDB_txn *txn; /* reset between calls */
 
@@ -44,6 +45,10 @@ struct reader {
     uint64_t *found;
     size_t n_found, found_capacity;
 };
+
+/* A reader of what is committed, in the thread of the store that has `env` open; to be closed before that. */
+int reader_attach(const struct env *env, const struct stored_job_meta *meta, const char *path, struct reader **ret,
+                  struct err *err) CHECK_RESULT;
 
 /* Every call on r->txn lies between these two. */
 int reader_begin(struct reader *r, struct err *err) CHECK_RESULT;

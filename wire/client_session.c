@@ -22,6 +22,7 @@ struct client_session {
     /* rows on their way: answered in order, so a count and the last answer say all */
     unsigned n_unanswered;
     uint64_t n_items; /* confirmed */
+    struct msg_compared compared;
 };
 
 /* -- refusals as error numbers */
@@ -106,6 +107,8 @@ static int is_rows_answer(struct client_session *s, const struct msg *m)
         return 0;
     s->n_unanswered--;
     s->n_items = m->job_rows_ok.n_items;
+    if (m->job_rows_ok.is_compared)
+        s->compared = m->job_rows_ok.compared;
     return 1;
 }
 
@@ -282,8 +285,8 @@ static int settle_rows(struct client_session *s, unsigned n, int64_t until_ms, s
     return 0;
 }
 
-static int send_rows(struct client_session *s, enum msg_type type, const struct msg_job_rows *what, struct buf *rows,
-                     uint32_t n_rows, struct err *err)
+static int send_rows(struct client_session *s, const struct msg_job_rows *what, struct buf *rows, uint32_t n_rows,
+                     struct err *err)
 {
     int64_t until_ms = clock_mono_ms() + s->timeout_ms;
     struct wire_message *m;
@@ -294,7 +297,7 @@ static int send_rows(struct client_session *s, enum msg_type type, const struct 
     rc = settle_rows(s, MAX_UNANSWERED - 1, until_ms, err);
     if (rc < 0)
         return rc;
-    rc = wire_message_new(type, &m);
+    rc = wire_message_new(MSG_JOB_ROWS, &m);
     if (rc < 0)
         return err_set(err, rc, "no memory for a message");
     wire_message_envelope(m)->job_rows = *what;
@@ -313,23 +316,33 @@ static int send_rows(struct client_session *s, enum msg_type type, const struct 
 int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
                         uint64_t *ret_n_items, struct err *err)
 {
-    int rc = send_rows(s, MSG_JOB_ROWS, &(struct msg_job_rows){.job = job}, rows, n_rows, err);
+    int rc = send_rows(s, &(struct msg_job_rows){.job = job}, rows, n_rows, err);
 
     if (rc == 0 && ret_n_items)
         *ret_n_items = s->n_items;
     return rc;
 }
 
-int client_session_sources(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows, struct err *err)
+int client_session_compare(struct client_session *s, uint64_t job, const struct msg_comparison *begin, struct buf *rows,
+                           uint32_t n_rows, struct err *err)
 {
-    int rc = send_rows(s, MSG_JOB_ROWS, &(struct msg_job_rows){.job = job, .sources = true}, rows, n_rows, err);
+    struct msg_job_rows what = {.job = job, .compare = true, .begin = begin};
 
-    return rc < 0 ? rc : settle_rows(s, 0, clock_mono_ms() + s->timeout_ms, err);
+    if (begin)
+        what.comparison = *begin;
+    return send_rows(s, &what, rows, n_rows, err);
 }
 
-int client_session_again(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows, struct err *err)
+const struct msg_compared *client_session_compared(const struct client_session *s)
 {
-    return send_rows(s, MSG_JOB_AGAIN, &(struct msg_job_rows){.job = job}, rows, n_rows, err);
+    return &s->compared;
+}
+
+int client_session_sources(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows, struct err *err)
+{
+    int rc = send_rows(s, &(struct msg_job_rows){.job = job, .sources = true}, rows, n_rows, err);
+
+    return rc < 0 ? rc : settle_rows(s, 0, clock_mono_ms() + s->timeout_ms, err);
 }
 
 static int ask_of_job(struct client_session *s, enum msg_type request, uint64_t job, enum msg_type answer,

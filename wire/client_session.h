@@ -36,9 +36,12 @@ int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows
 /* The same with Source rows (row_source_append); waits for all answers, so that items which name them may follow. */
 int client_session_sources(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
                            struct err *err) CHECK_RESULT;
-/* The same of items that are listed already and are to be done again. */
-int client_session_again(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
-                         struct err *err) CHECK_RESULT;
+/* The same of items that the store may have already, in the order of a walk. `begin` with the first rows of the walk says
+ * which items are done again; NULL with the others. */
+int client_session_compare(struct client_session *s, uint64_t job, const struct msg_comparison *begin, struct buf *rows,
+                           uint32_t n_rows, struct err *err) CHECK_RESULT;
+/* What the broker has found, as of its last answer. */
+const struct msg_compared *client_session_compared(const struct client_session *s);
 /* Waits for the answers of all rows first. Returns when the manifest is durable. */
 int client_session_seal(struct client_session *s, uint64_t job, struct msg_job_accepted *ret,
                         struct err *err) CHECK_RESULT;

@@ -369,6 +369,103 @@ static void test_committer_full_disk_gives_requests_back(void **state)
     assert_int_equal(fixture_problems(path, 1), 0);
 }
 
+static struct committer_request *compare_request(uint64_t job, uint64_t first, uint32_t n, bool begin)
+{
+    struct committer_request *r = rows_request(job, first, n);
+
+    r->op = COMMITTER_COMPARE;
+    r->first_item = COMMITTER_ANY_ITEM;
+    if (begin) {
+        r->begin = calloc(1, sizeof(*r->begin));
+        assert_non_null(r->begin);
+    }
+    return r;
+}
+
+/* Post all, and those that are given back again in the other order, until all are done. */
+static void do_all(struct committer *c, struct committer_request **list, uint32_t n)
+{
+    struct committer_request *back[8];
+
+    while (n > 0) {
+        uint32_t n_back = 0;
+
+        for (uint32_t i = 0; i < n; i++)
+            assert_int_equal(committer_post(c, &list[i]), 0);
+        for (uint32_t i = 0; i < n; i++) {
+            struct committer_completion *done = wait_one(c);
+
+            assert_true(done->rc == 0 || done->rc == -ENOSPC || done->rc == -EAGAIN);
+            if (done->rc < 0) {
+                back[n_back++] = done->request;
+                done->request = NULL;
+            }
+            committer_completion_free(done);
+        }
+        for (uint32_t i = 0; i < n_back; i++)
+            list[i] = back[n_back - 1 - i];
+        n = n_back;
+        atomic_store(&fail_with, 0);
+    }
+}
+
+static void test_committer_a_walk_adds_what_is_new_in_order_whatever_fails(void **state)
+{
+    const struct store_seam seam = {.before_commit = failing_commit, .free_bytes = free_space};
+    const struct committer_conf conf = {.seam = &seam};
+    struct committer *c = start(&conf);
+    struct committer_request *list[8];
+    struct committer_completion done;
+
+    (void)state;
+    (void)open_job(c, 1, path, 4);
+    list[0] = rows_request(1, 0, 10);
+    list[1] = request(COMMITTER_SEAL, 1, 0);
+    do_all(c, list, 2);
+    atomic_store(&fail_with, -ENOSPC);
+    list[0] = compare_request(1, 0, 8, true);
+    list[1] = compare_request(1, 8, 8, false); /* the last of them are new */
+    list[2] = compare_request(1, 16, 3, false);
+    list[3] = compare_request(1, 19, 11, false);
+    list[4] = request(COMMITTER_SEAL, 1, 0);
+    do_all(c, list, 5);
+    assert_int_equal(do_one(c, compare_request(1, 0, 30, true), &done), 0);
+    assert_int_equal(done.counters.n_items, 30);
+    assert_int_equal(done.n_added, 0);
+    assert_int_equal(done.n_again, 0);
+    assert_int_equal(done.compared.n_new, 0);
+    assert_int_equal(done.compared.n_changed, 0); /* in step: each has the number that it had in the walk */
+    assert_int_equal(do_one(c, compare_request(1, 29, 3, false), &done), 0); /* 29 a second time */
+    assert_int_equal(done.n_added, 3);
+    assert_int_equal(done.next_item, 33);
+    committer_free(c);
+    assert_int_equal(fixture_problems(path, 1), 0);
+}
+
+static void test_committer_a_walk_that_has_ended_adds_nothing(void **state)
+{
+    struct committer *c = start(NULL);
+    struct committer_request *broken;
+    struct committer_completion done;
+
+    (void)state;
+    (void)open_job(c, 1, path, 4);
+    assert_int_equal(do_one(c, compare_request(1, 0, 4, false), NULL), -EINVAL); /* none has begun */
+    assert_int_equal(do_one(c, compare_request(1, 0, 4, true), &done), 0);
+    assert_int_equal(done.n_added, 4);
+    broken = compare_request(1, 4, 4, false);
+    broken->rows.size_bytes--;
+    assert_int_equal(do_one(c, broken, NULL), -EBADMSG);
+    assert_int_equal(do_one(c, compare_request(1, 8, 4, false), NULL), -EINVAL);
+    assert_int_equal(do_one(c, request(COMMITTER_SEAL, 1, 0), NULL), 0); /* of what there is */
+    assert_int_equal(do_one(c, compare_request(1, 0, 12, true), &done), 0);
+    assert_int_equal(done.n_added, 8);
+    assert_int_equal(do_one(c, request(COMMITTER_SEAL, 1, 0), &done), 0);
+    assert_int_equal(done.counters.n_items, 12);
+    committer_free(c);
+    assert_int_equal(fixture_problems(path, 1), 0);
+}
+
 static void test_committer_serves_several_stores(void **state)
 {
     enum { JOBS = 4, UNITS = 50 };
@@ -570,6 +667,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_committer_many_units_share_a_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_says_when_it_is_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_full_disk_gives_requests_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_committer_a_walk_adds_what_is_new_in_order_whatever_fails, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_committer_a_walk_that_has_ended_adds_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_serves_several_stores, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_finish_does_what_was_posted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_pending_beside_commits, setup, teardown),

@@ -61,64 +61,109 @@ static void touch(const char *dir, const char *name, const char *bytes)
 
 struct fed {
     char keys[4096]; /* "a.jpg b.jpg" */
-    struct buf rows, again, sources;
-    uint32_t n_again, n_sources;
+    struct compared_rows rows;
+    struct buf all, sources;
+    uint32_t n_all, n_sources;
     struct feed_counts counts;
+    struct msg_compared compared;
 };
+
+/* All that the feed has, by what the store makes of it; without a store everything is new. */
+static void compare_all(const struct folder *f, struct feed *feed, const struct msg_comparison *how, struct fed *ret)
+{
+    const struct origins *origins = feed_origins(feed);
+    struct compare *compare = NULL;
+    struct err err = {""};
+    bool more = true;
+    struct buf rows;
+    uint32_t n;
+
+    *ret = (struct fed){.n_sources = origins->n_rows};
+    buf_init(&rows, 0);
+    if (access(f->store, F_OK) == 0 && compare_open(f->store, how, &compare, &err) < 0)
+        fail_msg("%s", err.text);
+    for (uint32_t i = 0; compare && i < origins->n_rows; i++)
+        assert_int_equal(compare_source(compare, i + 1, origins->rows[i].root, &err), 0);
+    while (more) {
+        if (feed_next(feed, &rows, &n, &more, &err) < 0)
+            fail_msg("%s", err.text);
+        assert_int_equal(buf_append(&ret->all, rows.data, rows.size_bytes), 0);
+        ret->n_all += n;
+        if (!compare) {
+            assert_int_equal(buf_append(&ret->rows.fresh, rows.data, rows.size_bytes), 0);
+            ret->rows.n_fresh += n;
+        } else if (compare_rows(compare, rows.data, rows.size_bytes, n, &ret->rows, &err) < 0) {
+            fail_msg("%s", err.text);
+        }
+    }
+    ret->counts = *feed_counts(feed);
+    if (compare)
+        ret->compared = *compare_counts(compare);
+    else
+        ret->compared.n_new = ret->rows.n_fresh;
+    assert_int_equal(ret->compared.n_new, ret->rows.n_fresh);
+    assert_int_equal(origins_append(origins, &ret->sources), 0);
+    compare_close(compare);
+    buf_release(&rows);
+}
+
+static void release(struct fed *fed)
+{
+    buf_release(&fed->all);
+    buf_release(&fed->rows.fresh);
+    buf_release(&fed->rows.again);
+    buf_release(&fed->sources);
+}
 
 static void feed_all(const struct folder *f, const char *const *sources, int n, uint64_t limit, struct fed *ret)
 {
     struct feed_options o = {.sources = sources, .n_sources = n, .limit = limit, .store_path = f->store};
     struct feed *feed = NULL;
     struct err err = {""};
-    struct feed_rows rows;
-    bool more = true;
+    struct row_cursor c;
+    struct row_item item;
+    struct row_frame rf;
 
-    ret->keys[0] = '\0';
-    buf_init(&ret->rows, 0);
-    buf_init(&ret->sources, 0);
-    buf_init(&ret->again, 0);
-    ret->n_again = 0;
-    feed_rows_init(&rows);
-    if (feed_open(&o, &feed, &err) < 0 || (access(f->store, F_OK) == 0 && feed_compare(feed, &err) < 0))
+    if (feed_open(&o, &feed, &err) < 0)
         fail_msg("%s", err.text);
-    while (more) {
-        struct row_frame rf;
-        struct row_cursor c;
-        struct row_item item;
+    compare_all(f, feed, &(struct msg_comparison){0}, ret);
+    rf = (struct row_frame){ret->rows.fresh.data, ret->rows.fresh.size_bytes};
+    row_cursor_init(&c, &rf, ret->rows.n_fresh ? 1 : 0, ret->rows.n_fresh);
+    while (row_cursor_next_item(&c, &item, &err) == 1) {
+        size_t k = strlen(ret->keys);
 
-        if (feed_next(feed, &rows, &more, &err) < 0)
-            fail_msg("%s", err.text);
-        ret->n_again += rows.n_again;
-        assert_int_equal(buf_append(&ret->again, rows.again.data, rows.again.size_bytes), 0);
-        rf = (struct row_frame){rows.fresh.data, rows.fresh.size_bytes};
-        row_cursor_init(&c, &rf, rows.n_fresh ? 1 : 0, rows.n_fresh);
-        while (row_cursor_next_item(&c, &item, &err) == 1) {
-            size_t k = strlen(ret->keys);
-
-            (void)snprintf(ret->keys + k, sizeof(ret->keys) - k, "%s%.*s", k ? " " : "", (int)item.key_bytes,
-                           (const char *)item.key);
-        }
-        row_cursor_release(&c);
-        assert_int_equal(buf_append(&ret->rows, rows.fresh.data, rows.fresh.size_bytes), 0);
+        (void)snprintf(ret->keys + k, sizeof(ret->keys) - k, "%s%.*s", k ? " " : "", (int)item.key_bytes,
+                       (const char *)item.key);
     }
-    ret->counts = *feed_counts(feed);
-    ret->n_sources = feed_origins(feed)->n_rows;
-    assert_int_equal(origins_append(feed_origins(feed), &ret->sources), 0);
+    row_cursor_release(&c);
     feed_close(feed);
-    feed_rows_release(&rows);
 }
 
-static void release(struct fed *fed)
+/* The owner of the store, with the sources in its transaction, finds the same. */
+static void check_attached(struct store *s, const struct fed *fed)
 {
-    buf_release(&fed->rows);
-    buf_release(&fed->again);
-    buf_release(&fed->sources);
+    struct compared_rows rows = {0};
+    struct compare *compare = NULL;
+    struct err err = {""};
+
+    if (compare_attach(s, &(struct msg_comparison){0}, &compare, &err) < 0 ||
+        compare_rows(compare, fed->all.data, fed->all.size_bytes, fed->n_all, &rows, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(rows.n_fresh, fed->rows.n_fresh);
+    assert_int_equal(rows.n_again, fed->rows.n_again);
+    assert_int_equal(rows.fresh.size_bytes, fed->rows.fresh.size_bytes);
+    assert_int_equal(rows.again.size_bytes, fed->rows.again.size_bytes);
+    if (rows.n_fresh)
+        assert_memory_equal(rows.fresh.data, fed->rows.fresh.data, rows.fresh.size_bytes);
+    if (rows.n_again)
+        assert_memory_equal(rows.again.data, fed->rows.again.data, rows.again.size_bytes);
+    compare_close(compare);
+    buf_release(&rows.fresh);
+    buf_release(&rows.again);
 }
 
 /* Feed, and let the manifest grow by it; `want` are the new keys. Returns how many rows are to be told anew. */
-static uint32_t import(const struct folder *f, const char *const *sources, int n, const char *want,
-                       struct feed_counts *ret_counts)
+static uint32_t import(const struct folder *f, const char *const *sources, int n, const char *want, struct fed *ret)
 {
     struct stored_job_meta meta = {.unit_items = 4, .n_nodes = 1};
     struct store_options options = {.create = true, .meta = &meta};
@@ -137,17 +182,19 @@ static uint32_t import(const struct folder *f, const char *const *sources, int n
         fail_msg("%s", err.text);
     if (store_put_sources(s, fed.sources.data, fed.sources.size_bytes, fed.n_sources, &err) < 0)
         fail_msg("%s", err.text);
-    if (fed.rows.size_bytes)
-        assert_int_equal(
-            store_append_rows(s, fed.rows.data, fed.rows.size_bytes, (uint32_t)fed.counts.compared.n_new, &err), 0);
-    if (fed.n_again && store_again(s, fed.again.data, fed.again.size_bytes, fed.n_again, &from_unit, &err) < 0)
+    check_attached(s, &fed);
+    if (fed.rows.n_fresh)
+        assert_int_equal(store_append_rows(s, fed.rows.fresh.data, fed.rows.fresh.size_bytes, fed.rows.n_fresh, &err),
+                         0);
+    if (fed.rows.n_again &&
+        store_again(s, fed.rows.again.data, fed.rows.again.size_bytes, fed.rows.n_again, &from_unit, &err) < 0)
         fail_msg("%s", err.text);
     assert_int_equal(store_seal(s, &err), 0);
     assert_int_equal(store_commit(s, &err), 0);
     store_close(s);
     release(&fed);
-    *ret_counts = fed.counts;
-    return fed.n_again;
+    *ret = fed;
+    return fed.rows.n_again;
 }
 
 /* Records of the first unit of four items: the first failed with `code`, the third as truncated. */
@@ -177,26 +224,25 @@ static void do_unit(const struct folder *f, const char *code)
 }
 
 /* "0:a.jpg 2:c.jpg": what is to be done again, with the numbers. */
-static void check_again(const struct folder *f, const struct compare_options *with, bool refresh, const char *want)
+static void check_again(const struct folder *f, const struct msg_comparison *with, bool refresh, const char *want)
 {
     const char *const sources[] = {f->in};
-    struct feed_options o = {.sources = sources, .n_sources = 1, .store_path = f->store, .again = *with};
+    struct feed_options o = {.sources = sources, .n_sources = 1, .store_path = f->store};
+    struct msg_comparison how = *with;
     char text[256] = "";
-    struct feed_rows rows;
     struct row_cursor c;
     struct row_frame rf;
     struct row_item item;
     struct feed *feed = NULL;
     struct err err = {""};
-    bool more;
+    struct fed fed;
 
-    o.again.refresh = refresh;
-    feed_rows_init(&rows);
-    if (feed_open(&o, &feed, &err) < 0 || feed_compare(feed, &err) < 0 || feed_next(feed, &rows, &more, &err) < 0)
+    how.refresh = refresh;
+    if (feed_open(&o, &feed, &err) < 0)
         fail_msg("%s", err.text);
-    assert_false(more);
-    rf = (struct row_frame){rows.again.data, rows.again.size_bytes};
-    row_cursor_init(&c, &rf, rows.n_again ? 1 : 0, rows.n_again);
+    compare_all(f, feed, &how, &fed);
+    rf = (struct row_frame){fed.rows.again.data, fed.rows.again.size_bytes};
+    row_cursor_init(&c, &rf, fed.rows.n_again ? 1 : 0, fed.rows.n_again);
     while (row_cursor_next_item(&c, &item, &err) == 1) {
         size_t n = strlen(text);
 
@@ -207,19 +253,19 @@ static void check_again(const struct folder *f, const struct compare_options *wi
     row_cursor_release(&c);
     assert_string_equal(text, want);
     for (uint32_t i = 0; i < with->n_codes; i++) /* the third item failed so, before or after it has been looked at */
-        assert_int_equal(feed_counts(feed)->compared.n_failed_with[i], 1);
-    assert_int_equal(feed_counts(feed)->compared.n_retried + feed_counts(feed)->compared.n_refreshed, rows.n_again);
+        assert_int_equal(fed.compared.n_failed_with[i], 1);
+    assert_int_equal(fed.compared.n_retried + fed.compared.n_refreshed, fed.rows.n_again);
     feed_close(feed);
-    feed_rows_release(&rows);
+    release(&fed);
 }
 
 static void test_feed_failed_and_changed_items_are_done_again_when_asked(void **state)
 {
-    static const struct compare_options passing = {0}, truncated = {.n_codes = 1, .codes = {"truncated"}},
-                                        all = {.all_failed = true};
+    static const struct msg_comparison passing = {0}, truncated = {.n_codes = 1, .codes = {"truncated"}},
+                                       all = {.all_failed = true};
     const struct folder *f = *state;
     const char *const sources[] = {f->in};
-    struct feed_counts counts;
+    struct fed counts;
     char path[160];
 
     touch(f->in, "b.jpg", "1");
@@ -248,7 +294,7 @@ static void test_feed_failed_and_changed_items_are_done_again_when_asked(void **
 static void test_retry_is_read_from_its_option(void **state)
 {
     struct err err = {""};
-    struct compare_options o = {0};
+    struct msg_comparison o = {0};
 
     (void)state;
     assert_int_equal(retry_add(&o, "empty,bad_row", &err), 0);
@@ -267,7 +313,7 @@ static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
 {
     const struct folder *f = *state;
     const char *const sources[] = {f->in};
-    struct feed_counts c;
+    struct fed c;
     char path[160];
 
     touch(f->in, "b.jpg", "1");
@@ -275,11 +321,11 @@ static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
     touch(f->in, "e.png", "3");
     touch(f->in, "note.txt", "3");
     import(f, sources, 1, "b.jpg d.jpg e.png", &c);
-    assert_int_equal(c.n_walked, 3);
+    assert_int_equal(c.counts.n_walked, 3);
     assert_int_equal(c.compared.n_new, 3);
-    assert_int_equal(c.skipped.n[SOURCE_OTHER_NAMES], 1);
+    assert_int_equal(c.counts.skipped.n[SOURCE_OTHER_NAMES], 1);
     import(f, sources, 1, "", &c); /* the walk in step with the manifest */
-    assert_int_equal(c.n_walked, 3);
+    assert_int_equal(c.counts.n_walked, 3);
     assert_int_equal(c.compared.n_changed, 0);
     touch(f->in, "a.jpg", "0"); /* out of step from the first on */
     touch(f->in, "c.jpg", "0");
@@ -288,7 +334,7 @@ static void test_feed_only_what_the_manifest_lacks_becomes_rows(void **state)
     (void)snprintf(path, sizeof(path), "%s/d.jpg", f->in);
     assert_int_equal(unlink(path), 0);
     import(f, sources, 1, "", &c);
-    assert_int_equal(c.n_walked, 5);
+    assert_int_equal(c.counts.n_walked, 5);
     touch(f->in, "b.jpg", "another size");
     assert_int_equal(import(f, sources, 1, "", &c), 1); /* it is not done yet: the store is told */
     assert_int_equal(import(f, sources, 1, "", &c), 0);
@@ -300,7 +346,7 @@ static void test_feed_the_same_picture_twice_is_two_items_once(void **state)
     const struct folder *f = *state;
     char list[100], one[160];
     const char *const sources[] = {list, one};
-    struct feed_counts c;
+    struct fed c;
 
     touch(f->in, "a.jpg", "1");
     touch(f->path, "list.txt", "in/a.jpg\nin/a.jpg\nin/gone.jpg\n");
@@ -308,7 +354,7 @@ static void test_feed_the_same_picture_twice_is_two_items_once(void **state)
     (void)snprintf(one, sizeof(one), "%s/a.jpg", f->in);
     import(f, sources, 2, "in/a.jpg in/a.jpg in/gone.jpg a.jpg", &c);
     import(f, sources, 2, "", &c);
-    assert_int_equal(c.n_walked, 4);
+    assert_int_equal(c.counts.n_walked, 4);
     touch(f->path, "list.txt", "in/a.jpg\nin/a.jpg\nin/a.jpg\nin/gone.jpg\n");
     import(f, sources, 2, "a.jpg", &c); /* one more than the manifest has: the last of them */
 }
@@ -318,26 +364,26 @@ static void test_feed_the_same_folder_written_another_way_is_the_same(void **sta
     const struct folder *f = *state;
     char dotted[160];
     const char *const sources[] = {f->in}, *const again[] = {dotted};
-    struct feed_counts c;
+    struct fed c;
 
     touch(f->in, "a.jpg", "1");
     import(f, sources, 1, "a.jpg", &c);
     (void)snprintf(dotted, sizeof(dotted), "%s//./in/.", f->path);
     import(f, again, 1, "", &c);
-    assert_int_equal(c.n_walked, 1);
+    assert_int_equal(c.counts.n_walked, 1);
     (void)snprintf(dotted, sizeof(dotted), "%s/./in//./a.jpg", f->path);
     import(f, again, 1, "", &c);
     touch(f->path, "list.txt", "./in/a.jpg\n");
     (void)snprintf(dotted, sizeof(dotted), "@%s/list.txt", f->path);
     import(f, again, 1, "", &c);
-    assert_int_equal(c.n_walked, 1);
+    assert_int_equal(c.counts.n_walked, 1);
 }
 
 static void test_feed_limit_counts_the_walk_not_the_news(void **state)
 {
     const struct folder *f = *state;
     const char *const sources[] = {f->in};
-    struct feed_counts c;
+    struct fed c;
     struct fed fed;
 
     touch(f->in, "a.jpg", "1");
@@ -370,7 +416,7 @@ static void test_feed_more_than_it_looks_at_first_comes_in_order(void **state)
     assert_int_equal(feed_peeked(feed), FEED_PEEK_ITEMS);
     feed_close(feed);
     feed_all(f, sources, 1, 0, &fed);
-    assert_int_equal(fed.counts.compared.n_new, FEED_PEEK_ITEMS + 50);
+    assert_int_equal(fed.compared.n_new, FEED_PEEK_ITEMS + 50);
     p = fed.keys;
     for (int i = 0; i < FEED_PEEK_ITEMS + 50; i++, p += 9)
         assert_int_equal(atoi(p), i);
@@ -381,7 +427,7 @@ static void test_feed_passes_over_the_store_itself(void **state)
 {
     const struct folder *f = *state;
     const char *const sources[] = {f->path};
-    struct feed_counts c;
+    struct fed c;
 
     touch(f->in, "a.jpg", "1");
     import(f, sources, 1, "in/a.jpg", &c);
@@ -442,7 +488,7 @@ static void test_feed_a_folder_that_was_moved_goes_on(void **state)
     const struct folder *f = *state;
     char moved[100], list[120], text[1024];
     const char *const sources[] = {f->in}, *const at_moved[] = {moved}, *const lists[] = {list};
-    struct feed_counts c;
+    struct fed c;
 
     touch(f->in, "a.jpg", "1");
     touch(f->in, "b.jpg", "22");
@@ -478,7 +524,7 @@ static void test_feed_a_copy_with_new_times_goes_on_when_the_first_is_gone(void 
     const struct folder *f = *state;
     char copy[100], gone[100];
     const char *const sources[] = {f->in}, *const copies[] = {copy};
-    struct feed_counts c;
+    struct fed c;
     struct fed fed;
 
     (void)snprintf(copy, sizeof(copy), "%s/copy", f->path);
@@ -502,7 +548,7 @@ static void test_feed_new_paths_of_known_keys_are_told(void **state)
     const struct folder *f = *state;
     char list[100], text[1024];
     const char *const sources[] = {list};
-    struct feed_counts c;
+    struct fed c;
 
     (void)snprintf(list, sizeof(list), "@%s/l.csv", f->path);
     touch(f->path, "l.csv", "key,path\nk,/nowhere/a.jpg\nl,/nowhere/b.jpg\n");
@@ -521,7 +567,7 @@ static void test_feed_other_pictures_of_the_same_names_are_new(void **state)
     const struct folder *f = *state;
     char other[100], named[120], text[1024];
     const char *const sources[] = {f->in}, *const others[] = {other}, *const again[] = {named};
-    struct feed_counts c;
+    struct fed c;
 
     (void)snprintf(other, sizeof(other), "%s/other", f->path);
     (void)snprintf(named, sizeof(named), "in=%s", other);
@@ -545,7 +591,7 @@ static void test_feed_files_are_sources_by_folder(void **state)
     const struct folder *f = *state;
     char a[100], b[100], x[120], y[120], z[120], text[1024];
     const char *const sources[] = {x, y, z}, *const folders[] = {a, b};
-    struct feed_counts c;
+    struct fed c;
 
     (void)snprintf(a, sizeof(a), "%s/tr", f->path);
     (void)snprintf(b, sizeof(b), "%s/in/tr", f->path);
@@ -675,7 +721,8 @@ static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
         .sources = sources, .n_sources = 1, .store_path = f->store, .columns = {names, 2}, .needed = 1};
     struct feed *feed = NULL;
     struct err err = {""};
-    struct feed_rows rows;
+    struct buf rows;
+    uint32_t n;
     struct row_cursor c;
     struct row_frame rf;
     struct row_item item;
@@ -686,15 +733,15 @@ static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
     touch(f->path, "l.jsonl",
           "{\"path\": \"in/a.jpg\", \"key\": \"q1\", \"question\": [\"what?\", \"who?\"], \"other\": 1}\n"
           "{\"path\": \"in/a.jpg\", \"key\": \"q2\", \"caption\": \"x\"}\n");
-    feed_rows_init(&rows);
+    buf_init(&rows, 0);
     if (feed_open(&o, &feed, &err) < 0)
         fail_msg("%s", err.text);
-    assert_int_equal(feed_next(feed, &rows, &more, &err), 0);
-    assert_int_equal(rows.n_fresh, 2);
+    assert_int_equal(feed_next(feed, &rows, &n, &more, &err), 0);
+    assert_int_equal(n, 2);
     assert_int_equal(feed_counts(feed)->n_without, 1);
     assert_int_equal(feed_counts(feed)->columns_seen, 3);
-    rf = (struct row_frame){rows.fresh.data, rows.fresh.size_bytes};
-    row_cursor_init(&c, &rf, 1, rows.n_fresh);
+    rf = (struct row_frame){rows.data, rows.size_bytes};
+    row_cursor_init(&c, &rf, 1, n);
     assert_int_equal(row_cursor_next_item(&c, &item, &err), 1);
     assert_int_equal(item.n_fields, 2);
     assert_memory_equal(item.fields[1].name, "question", 8);
@@ -718,7 +765,7 @@ static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
     o.sources = sources;
     assert_int_equal(feed_open(&o, &feed, &err), -EINVAL);
     assert_non_null(strstr(err.text, "l.jsonl, line 2"));
-    feed_rows_release(&rows);
+    buf_release(&rows);
 }
 
 int main(void)

@@ -197,6 +197,13 @@ static void example(struct msg *m, enum msg_type type)
             (struct msg_job_opened){.job = 3, .n_items = 4, .n_done = 2, .n_again = 1, .n_redone = 9, .n_units = 1};
         return;
     case MSG_JOB_ROWS:
+        m->job_rows = (struct msg_job_rows){.job = 3,
+                                            .compare = true,
+                                            .begin = true,
+                                            .comparison = {.refresh = true, .n_codes = 2, .codes = {"empty", "lost"}}};
+        m->n_rows = 1000;
+        m->n_row_frames = 1;
+        return;
     case MSG_JOB_AGAIN:
         m->n_rows = 1000;
         m->n_row_frames = 1;
@@ -208,7 +215,7 @@ static void example(struct msg *m, enum msg_type type)
         m->job_ref.job = 3;
         return;
     case MSG_JOB_ROWS_OK:
-        m->job_rows_ok = (struct msg_job_rows_ok){3, 1000};
+        m->job_rows_ok = (struct msg_job_rows_ok){3, 1000, true, {1, 2, 3, 4, 5, 6, "key", 3, 2, {7, 8}}};
         return;
     case MSG_JOB_ACCEPTED:
         m->job_accepted = (struct msg_job_accepted){3, 1000, 16};
