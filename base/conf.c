@@ -182,8 +182,8 @@ struct reading {
     int rc;
 };
 
-/* For ini_parse_stream: the next line, as fgets gives it, but without blanks before it (to inih those would mean that the
- * value above goes on), and whole or not at all (inih takes what does not fit for another line). */
+/* For ini_parse_stream: the next line, as fgets gives it, but without blanks before it (to inih those would mean that
+ * the value above goes on), and whole or not at all (inih takes what does not fit for another line). */
 static char *next_line(char *to, int size, void *user)
 {
     struct reading *r = user;

@@ -10,7 +10,8 @@
 
 #include <stddef.h>
 
-/* `array`: the address of the pointer to the elements. Where n elements fill the capacity, it doubles, from `first` on. */
+/* `array`: the address of the pointer to the elements. Where n elements fill the capacity, it doubles, from `first`
+ * on. */
 int grow_array(void *array, size_t *capacity, size_t n, size_t element_bytes, size_t first) CHECK_RESULT;
 
 #endif

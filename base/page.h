@@ -12,8 +12,9 @@ enum {
     PAGE_COLUMN = 28, /* where the texts of options begin */
 };
 
-/* Lines that begin at the left are a paragraph and are filled; an empty line ends it. A line "  WORD   text" is an item:
- * its text is filled too, with the lines below that begin at the same column. Other lines stay as they are. */
+/* Lines that begin in the first column are a paragraph: they are filled, up to an empty line. A line "  WORD   text" is
+ * an item: its text is filled too, together with the lines below that begin in the same column as the text. All other
+ * lines are printed unchanged. */
 void page_text(const char *text, FILE *out);
 /* "NAME   text", the text from `column` on; on the next line where the name is too long. */
 void page_item(const char *name, int column, const char *text, FILE *out);

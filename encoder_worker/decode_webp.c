@@ -39,8 +39,8 @@ static enum image_error fail_container(const WebPData *file, struct err *err)
     return fail(damaged ? VP8_STATUS_BITSTREAM_ERROR : VP8_STATUS_NOT_ENOUGH_DATA, err);
 }
 
-/* The first frame of an animation is decoded to its place; what it leaves open is black, which is how transparent pixels
- * look without their alpha. A still picture is one frame that leaves nothing open. */
+/* The first frame of an animation is decoded to its place; what it leaves open is black, which is how transparent
+ * pixels look without their alpha. A still picture is one frame that leaves nothing open. */
 static enum image_error decode_frame(const WebPIterator *frame, struct picture *p, struct err *err)
 {
     const size_t size = (size_t)p->width * p->height * 3, stride = (size_t)p->width * 3;

@@ -326,8 +326,8 @@ static void fill_batch(struct encoder_worker *w, struct batch *b)
     }
 }
 
-/* Features on their way to the units: each part to its place, or, where there are more of them than downloads can be under
- * way, all to one. */
+/* Features on their way to the units: each part to its place, or, where there are more of them than downloads can be
+ * under way, all to one. */
 static int start_downloads(struct encoder_worker *w, struct batch *b, const void *features)
 {
     const struct ops_funcs *f = w->common.ops->f;
@@ -400,7 +400,7 @@ static int land_batch(struct encoder_worker *w, struct err *err)
     return 0;
 }
 
-/* Keep a device that works behind the host one batch ahead; but nothing that could land waits for work that is not there. */
+/* Keep an asynchronous device one batch ahead, but do not hold finished results back to wait for more work. */
 static int run_batches(struct encoder_worker *w, struct err *err)
 {
     int n = w->n_batches < MAX_BATCHES ? start_batch(w, err) : 0;

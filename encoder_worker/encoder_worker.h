@@ -22,8 +22,9 @@ struct encoder_conf {
 
 extern const struct conf_key encoder_conf_table[];
 
-/* The functions of struct worker_program. Start loads the weights (device null: nothing) and starts the session. Run goes on until SIGTERM
- * and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says why. */
+/* The functions of struct worker_program. Start loads the weights (device null: nothing) and starts the session. Run
+ * goes on until SIGTERM and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says
+ * why. */
 int encoder_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int encoder_worker_run(void *daemon, struct err *err) CHECK_RESULT;
 void encoder_worker_free(void *daemon);

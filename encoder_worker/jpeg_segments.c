@@ -28,7 +28,8 @@ static bool begins(const struct segment *s, const char *word, size_t n)
     return s->n >= n && memcmp(s->data, word, n) == 0;
 }
 
-/* Image resources: each has a code, a name, a size and data. Only where the file ends behind a code does Pillow mind. */
+/* Image resources: each has a code, a name, a size and data. Only where the file ends behind a code does Pillow
+ * mind. */
 static bool photoshop_is_cut(const struct segment *s)
 {
     size_t at = 14;

@@ -17,8 +17,7 @@ struct generate {
     int queue_limit;
     int32_t forbidden_id;
     enum generate_admit admit;
-    bool
-        filling; /* GENERATE_ADMIT_EMPTY: the batch is being put together, in several passes where its prompts are long */
+    bool filling; /* GENERATE_ADMIT_EMPTY: the batch is still being filled; long prompts take several passes */
     struct request_list waiting, finished;
     struct request **active; /* [n_active], in order of start; at most n_sequences */
     int n_active;
@@ -217,8 +216,8 @@ static int start_first(struct generate *g)
     return 1;
 }
 
-/* Requests start in the order they came, as long as there is room in the pass and for the first of them: a large one that
- * waits for room is not overtaken. Returns how many start, or -ENOMEM. */
+/* Requests start in the order they came, as long as there is room in the pass and for the first of them: a large one
+ * that waits for room is not overtaken. Returns how many start, or -ENOMEM. */
 static int start_waiting(struct generate *g)
 {
     const int max_rows = lm_get_limits(g->m)->max_rows, n_live = g->n_live;
@@ -249,8 +248,8 @@ static int add_entry(struct generate *g, struct request *request, int sequence, 
     return 0;
 }
 
-/* The last n_starts of the active ones begin: one row of logits for all their sequences, which is the row of their place.
- * `sequence` 0: the first sequence of each. */
+/* The last n_starts of the active ones begin: one row of logits for all their sequences, which is the row of their
+ * place. `sequence` 0: the first sequence of each. */
 static int want_first(struct generate *g, int n_starts, int sequence)
 {
     struct request *const *starting = g->active + g->n_active - n_starts;
@@ -288,8 +287,8 @@ static int want_next(struct generate *g, int n_starts)
     return n_tokens;
 }
 
-/* Build the pass: starts, then the newest token of every running sequence; and what is wanted of its logits, in the order
- * of their rows as far as possible. Returns how many tokens, or -ENOMEM. */
+/* Build the pass: starts, then the newest token of every running sequence; and what is wanted of its logits, in the
+ * order of their rows as far as possible. Returns how many tokens, or -ENOMEM. */
 static int lay_pass(struct generate *g, int n_starts)
 {
     struct request *const *starting = g->active + g->n_active - n_starts;

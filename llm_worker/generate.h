@@ -1,9 +1,10 @@
 /* generate.h - many captions at once: requests wait, take rows of the KV cache, grow a token a step, and leave.
  *
- * A step runs one forward pass over everything that is active; prompts of new requests ride in the same pass as soon
- * as rows allow, GENERATE_PROMPT_ROWS of them at most, so that those that run are not kept waiting. The tokens of a request do not depend on what else is running, nor on the order of requests: sampling
- * draws from Philox4x32-10 with the request's key, counter (step, sample).
- * Options are those of transformers' generate, with the same results (MODEL.md "Decoding").
+ * A step runs one forward pass over everything that is active; prompts of new requests ride in the same pass as soon as
+ * rows allow, GENERATE_PROMPT_ROWS of them at most, so that those that run are not kept waiting. The tokens of a
+ * request do not depend on what else is running, nor on the order of requests: sampling draws from Philox4x32-10 with
+ * the request's key, counter (step, sample). Options are those of transformers' generate, with the same results
+ * (MODEL.md "Decoding").
  * Who may call: the compute thread that owns the model; nothing here locks or logs.
  * Units:  tokens. Lengths count new tokens, the end-of-sequence token included.
  * Memory: requests are copied at submit; a result is the caller's. A running request holds
@@ -70,15 +71,15 @@ void generate_free(struct generate *g); /* waiting, active and untaken ones are 
 
 /* Would this request be accepted? The same errors as generate_submit, except -EAGAIN. */
 int generate_check(const struct generate *g, const struct generate_request *r, struct err *err) CHECK_RESULT;
-/* -E2BIG: image rows + prompt + new tokens need more positions, cache or sequences than there are. -EINVAL: an option out
- * of range or a combination that is not built, each named; an id that is no token or is the image token; more beams than
- * the vocabulary can feed. -EAGAIN: queue_limit requests are waiting. */
+/* -E2BIG: image rows + prompt + new tokens need more positions, cache or sequences than there are. -EINVAL: an option
+ * out of range or a combination that is not built, each named; an id that is no token or is the image token; more beams
+ * than the vocabulary can feed. -EAGAIN: queue_limit requests are waiting. */
 int generate_submit(struct generate *g, const struct generate_request *r, struct err *err) CHECK_RESULT;
 
 /* One token for every active sequence, the first one for those that start now. Returns how many sequences ran (0: there
  * is nothing to do), or what the operators return; after an error the generator is of no further use. */
 int generate_step(struct generate *g) CHECK_RESULT;
-/* The same in two halves, for a device that works behind the host: begin hands the pass over, end waits for its tokens.
+/* The same in two halves, for an asynchronous device: begin launches the forward pass, end waits for its tokens.
  * Everything else here may be called in between; what is submitted then joins the next step. Both return how many
  * sequences run; without any, end is not needed. */
 int generate_step_begin(struct generate *g) CHECK_RESULT;

@@ -388,7 +388,8 @@ static int prepare_next(struct llm_worker *w, struct err *err)
     return submit_prompts(w, err);
 }
 
-/* One token for all. A device that works behind the host has the next pass before the last one's captions are dealt with. */
+/* One token for each sequence. An asynchronous device starts the next forward pass before the captions of the last one
+ * are collected. */
 static int step(struct llm_worker *w, struct err *err)
 {
     int64_t start = clock_mono_ns();

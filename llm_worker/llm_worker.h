@@ -17,8 +17,9 @@ struct llm_conf {
 
 extern const struct conf_key llm_conf_table[];
 
-/* The functions of struct worker_program. Check refuses values of the keys of this stage. Start loads the weights (device null: nothing) and starts the session. Run goes on until SIGTERM
- * and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says why. */
+/* The functions of struct worker_program. Check refuses values of the keys of this stage. Start loads the weights
+ * (device null: nothing) and starts the session. Run goes on until SIGTERM and everything in hand is finished;
+ * -ECONNREFUSED: the broker refused this worker, err says why. */
 int llm_worker_check(const void *conf, struct err *err) CHECK_RESULT;
 int llm_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int llm_worker_run(void *daemon, struct err *err) CHECK_RESULT;

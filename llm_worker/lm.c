@@ -325,8 +325,8 @@ void lm_lay_token(struct lm *m, struct lm_rows *rows, const struct lm_token *t)
     rows->n_rows++;
 }
 
-/* The image rows of all starts, each at its place among the rows of x. What lies between them comes along, and is written
- * afterwards: one transfer for all. */
+/* The image rows of all starts, each at its place among the rows of x. What lies between them comes along, and is
+ * written afterwards: one transfer for all. */
 static int upload_images(struct lm *m, int n_starts, const struct lm_start *starts)
 {
     const size_t l = (size_t)m->shape.width, size = dtype_size_bytes(m->o->act_dtype);

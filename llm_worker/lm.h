@@ -3,18 +3,18 @@
  *
  * The cache is a pool of rows, each with the keys and values of one position in every layer. A prompt takes
  * lm_prefix_rows() consecutive rows, once for all beams or samples of an image; every generated token that is fed back
- * takes one row anywhere. Which rows a sequence consists of is its `tail`: an ancestor table that a beam reorder copies,
- * never the rows themselves. For T5 the prefix holds the cross-attention's keys and values of the encoder's output, and
- * the first row of a tail is that of the decoder's start token.
+ * takes one row anywhere. Which rows a sequence consists of is its `tail`: an ancestor table that a beam reorder
+ * copies, never the rows themselves. For T5 the prefix holds the cross-attention's keys and values of the encoder's
+ * output, and the first row of a tail is that of the decoder's start token.
  *
  * lm.c owns what both have in common (the table of functions, limits, the cache); lm_opt.c and lm_t5.c are the graphs.
  * Who may call: the compute thread that owns `ops`.
  * Units:  a row is one position; image rows are of width L; logits f32 [., V].
  * Memory: all allocated by lm_open: the weights; activations of max_rows and n_sequences rows; and the cache, which
  *         takes n_layers * n_kv_rows * 2 * (heads * head width) * sizeof(act_dtype) bytes (lm_kv_bytes; T5: decoder
- *         layers). A request holds lm_prefix_rows() + lm_start_rows() + sequences * (max_new_tokens - 1) consecutive rows
- *         from its start to its end, whatever it writes: so nothing has to be moved or given up half-way. Embedding tables are read in place: the checkpoint must live as long
- *         as the model.
+ *         layers). A request holds lm_prefix_rows() + lm_start_rows() + sequences * (max_new_tokens - 1) consecutive
+ *         rows from its start to its end, whatever it writes: so nothing has to be moved or given up half-way.
+ *         Embedding tables are read in place: the checkpoint must live as long as the model.
  * Errors: 0 or a negative errno. lm_open: -EINVAL/-ENOENT/-ENOTSUP naming the key or tensor, -ENOMEM. */
 #ifndef BLIPLINE_LLM_WORKER_LM_H
 #define BLIPLINE_LLM_WORKER_LM_H
@@ -34,9 +34,9 @@ struct lm_limits {
     int n_sequences; /* logits rows of one pass, at most */
     int n_kv_rows;   /* of the cache */
     int max_rows;    /* positions of one pass: prompts and tokens together */
-    /* Where the operators know how much memory there is (ops->f->memory), n_kv_rows is what is wanted: the cache gets at
-     * most 9/10 of what is free beside weights and activations (the rest is for the operators' scratch), and fewer rows
-     * than these are -ENOMEM. 0: n_kv_rows and no less. */
+    /* Where the operators know how much memory there is (ops->f->memory), n_kv_rows is what is wanted: the cache gets
+     * at most 9/10 of what is free beside weights and activations (the rest is for the operators' scratch), and fewer
+     * rows than these are -ENOMEM. 0: n_kv_rows and no less. */
     int least_kv_rows;
 };
 

@@ -87,8 +87,9 @@ void lm_lay_start(struct lm *m, struct lm_rows *rows, int s, const struct lm_sta
 /* Append the row of one new token that sees a prefix and its tail, and writes the tail's last row of the cache. */
 void lm_lay_token(struct lm *m, struct lm_rows *rows, const struct lm_token *token);
 
-/* Around the operators of a forward pass whose rows are laid. Without starts it is a step of running sequences, which is
- * the same for as many of them but for the contents of arrays: a recorded pass. lm_pass_end is for after an error too: rc. */
+/* Around the operators of a forward pass whose rows are laid. Without starts it is a step of running sequences, which
+ * is the same for as many of them but for the contents of arrays: a recorded pass. lm_pass_end is for after an error
+ * too: rc. */
 int lm_pass_begin(struct lm *m, const struct lm_rows *rows, int n_starts) CHECK_RESULT;
 int lm_pass_end(struct lm *m, int n_starts, int rc) CHECK_RESULT;
 

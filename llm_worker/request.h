@@ -1,8 +1,9 @@
 /* request.h - one request while it runs: its sequences, its rows of the KV cache, and the list it waits in.
  *
  * A sequence grows by a token a step: it is a beam, a sample, or the only one of greedy decoding. All sequences of a
- * request share the rows of the prompt; the further rows of the cache that a sequence attends to are its tail (lm.h). The
- * rows of a request are consecutive: the prompt, T5's start token, then a row a sequence for each token that is fed back.
+ * request share the rows of the prompt; the further rows of the cache that a sequence attends to are its tail (lm.h).
+ * The rows of a request are consecutive: the prompt, T5's start token, then a row a sequence for each token that is fed
+ * back.
  * Who may call: generate.c. Units: tokens, rows of the cache.
  * Memory: request_new copies the request; request_start allocates what grows. A request is in one list at a time.
  * Errors: NULL or -ENOMEM. */

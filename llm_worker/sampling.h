@@ -1,5 +1,5 @@
-/* sampling.h - from logits to tokens, for all sequences of a step: collects their options, calls the operator, keeps the
- * results.
+/* sampling.h - from logits to tokens, for all sequences of a step: collects their options, calls the operator, keeps
+ * the results.
  *
  * Who may call: the compute thread that owns `ops`.
  * Units:  logits are device f32 [., vocab]; log-probabilities are natural logarithms.

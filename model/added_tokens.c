@@ -13,8 +13,8 @@ enum { MAX_ADDED = 16384 };
 
 /* -- loading */
 
-/* The library numbers tokens that are not in the vocabulary from its size on, whatever the file says: where the two differ,
- * nobody knows which of them a checkpoint was trained with. */
+/* The library numbers tokens that are not in the vocabulary from its size on, whatever the file says: where the two
+ * differ, nobody knows which of them a checkpoint was trained with. */
 static int check_id(const char *file, const struct added_token *t, const struct vocab *vocab, int32_t *next_id,
                     struct err *err)
 {

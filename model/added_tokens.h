@@ -1,7 +1,7 @@
 /* added_tokens.h - the "added_tokens" of tokenizer.json: tokens that are cut out of a text before the model sees it.
  *
- * Those with `normalized` are looked for in the normalised text, in their own normalised spelling, the others in the text as
- * it came. Who may call: model/ only; immutable once parsed, any thread. Units: bytes of valid UTF-8.
+ * Those with `normalized` are looked for in the normalised text, in their own normalised spelling, the others in the
+ * text as it came. Who may call: model/ only; immutable once parsed, any thread. Units: bytes of valid UTF-8.
  * Memory: added_tokens_release. Errors: -EINVAL, -ENOMEM. */
 #ifndef BLIPLINE_MODEL_ADDED_TOKENS_H
 #define BLIPLINE_MODEL_ADDED_TOKENS_H
@@ -45,8 +45,8 @@ struct added_tokens_cut {
     int (*token)(void *owner, int32_t id);
     void *owner;
 };
-/* Cut a text at the (normalized or other) tokens: the longest at the first place. Calls in the order of the text; a negative
- * result ends it and is returned. */
+/* Cut a text at the (normalized or other) tokens: the longest at the first place. Calls in the order of the text; a
+ * negative result ends it and is returned. */
 int added_tokens_cut(const struct added_tokens *a, bool normalized, struct token_text text,
                      const struct added_tokens_cut *cut) CHECK_RESULT;
 

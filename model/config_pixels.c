@@ -1,4 +1,5 @@
-/* config_pixels.c - preprocessor_config.json, or image_processor of processor_config.json: what is done with a picture. */
+/* config_pixels.c - preprocessor_config.json, or image_processor of processor_config.json: what is done with a
+ * picture. */
 #include "model/config_private.h"
 
 #include <string.h>

@@ -28,7 +28,8 @@ struct json_reader {
     int rc;
 };
 
-/* A key that is missing or null (but see no_nulls) gives the fallback. Out of [min, max] or of another type: an error. */
+/* A key that is missing or null (but see no_nulls) gives the fallback. Out of [min, max] or of another type: an
+ * error. */
 int64_t json_read_int(struct json_reader *r, const char *key, int64_t fallback, int64_t min, int64_t max);
 double json_read_real(struct json_reader *r, const char *key, double fallback, double min, double max);
 bool json_read_bool(struct json_reader *r, const char *key, bool fallback);

@@ -13,8 +13,9 @@
 
 struct pattern;
 
-/* A part of tokenizer.json with a regular expression of its own: only what means the same in PCRE2 as in Oniguruma, whose
- * language the file is in (characters, classes, groups, alternatives, repetition, \s, \S), and never matches nothing. */
+/* A part of tokenizer.json with a regular expression of its own: only what means the same in PCRE2 as in Oniguruma,
+ * whose language the file is in (characters, classes, groups, alternatives, repetition, \s, \S), and never matches
+ * nothing. */
 int pattern_from_file(const char *regex, const char *where, struct pattern **ret, struct err *err) CHECK_RESULT;
 /* GPT-2's words: wherever one ends, the next begins. */
 int pattern_gpt2_words(const char *where, struct pattern **ret, struct err *err) CHECK_RESULT;

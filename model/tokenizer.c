@@ -76,8 +76,8 @@ static int find_type(const char *file, const json_t *model, const struct tokeniz
     return err_set(err, -EINVAL, "%s: model.type: \"%.60s\" is not supported", file, name);
 }
 
-/* truncation and padding are settings that whoever saved the file last had used: transformers turns both off unless a call
- * asks for them, and so they are read over. */
+/* truncation and padding are settings that whoever saved the file last had used: transformers turns both off unless a
+ * call asks for them, and so they are read over. */
 static int check_settings(const char *file, const json_t *root, struct err *err)
 {
     static const char *const keys[] = {"truncation", "padding"};
@@ -193,8 +193,8 @@ void tokenizer_free(struct tokenizer *t)
 
 /* -- encoding */
 
-/* One text on its way: added tokens are cut out, each piece between them is normalised, the normalized added tokens are cut
- * out, each piece between them is cut into words, and the model spells those. */
+/* One text on its way: added tokens are cut out, each piece between them is normalised, the normalized added tokens are
+ * cut out, each piece between them is cut into words, and the model spells those. */
 struct encoding {
     const struct tokenizer *t;
     struct token_ids *ret;

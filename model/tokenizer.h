@@ -1,8 +1,8 @@
 /* tokenizer.h - text <-> token ids, as tokenizer.json says.
  *
  * Byte-level BPE, Unigram, WordPiece; MODEL.md lists what is read around them. Whatever the file asks for that is not
- * implemented - model, normalizer, pre_tokenizer, post_processor, decoder, option - is refused by its name. `truncation` and
- * `padding` are read over, as transformers does unless a call asks for them.
+ * implemented - model, normalizer, pre_tokenizer, post_processor, decoder, option - is refused by its name.
+ * `truncation` and `padding` are read over, as transformers does unless a call asks for them.
  * Who may call: anyone; immutable after loading, threads may share it.
  * Units:  text is UTF-8, sizes in bytes; ids are int32_t.
  * Memory: caller frees with tokenizer_free; token_ids belong to the caller (token_ids_release).

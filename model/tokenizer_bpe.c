@@ -1,5 +1,5 @@
-/* Byte-level BPE (GPT-2, OPT): the bytes of a word are spelled with 256 printable characters, and neighbours are merged in the
- * order of the file's merge list. */
+/* Byte-level BPE (GPT-2, OPT): the bytes of a word are spelled with 256 printable characters, and neighbours are merged
+ * in the order of the file's merge list. */
 #include "model/tokenizer_type.h"
 
 #include "model/byte_alphabet.h"

@@ -1,4 +1,5 @@
-/* Unigram (T5): every token has a score; of all ways to spell a word with tokens the one with the largest sum is taken. */
+/* Unigram (T5): every token has a score; of all ways to spell a word with tokens the one with the largest sum is
+ * taken. */
 #include "model/tokenizer_type.h"
 
 #include "model/utf8.h"

@@ -1,5 +1,5 @@
-/* WordPiece (BERT, the Q-Former's texts): the longest token that a word begins with, then the longest continuing one ("##")
- * of what is left, and so on; a word that cannot be spelled so is unknown as a whole. */
+/* WordPiece (BERT, the Q-Former's texts): the longest token that a word begins with, then the longest continuing one
+ * ("##") of what is left, and so on; a word that cannot be spelled so is unknown as a whole. */
 #include "model/tokenizer_type.h"
 
 #include "model/utf8.h"

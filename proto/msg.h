@@ -8,7 +8,8 @@
  *         A msg from msg_unpack owns `memory` (lease ids, inline tensor bytes): msg_release. A msg that you fill in
  *         yourself borrows what its pointers point to; msg_release of it is harmless.
  * Errors: -EBADMSG for bytes that are no message of ours, -EMSGSIZE past a limit, -ENOMEM, -EPROTONOSUPPORT for another
- *         version, -EOPNOTSUPP for a tensor transport that is not built; err names the field. ret is untouched on failure.
+ *         version, -EOPNOTSUPP for a tensor transport that is not built; err names the field. ret is untouched on
+ *         failure.
  *
  * Both directions apply the same checks, so what packs also unpacks. */
 #ifndef BLIPLINE_PROTO_MSG_H

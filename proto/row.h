@@ -1,7 +1,8 @@
 /* row.h - the rows of row frames: items to work on, records of what came out.
  *
  * A row frame is a run of length-delimited protobuf rows (varint length, then that many bytes), each row <= 256 KiB,
- * the frame <= 16 MiB. Rows are written one after the other into a buf and read one at a time through a bounded allocator.
+ * the frame <= 16 MiB. Rows are written one after the other into a buf and read one at a time through a bounded
+ * allocator.
  * Who may call: anyone; a cursor and its memory belong to one thread at a time.
  * Memory: structs to be written borrow their bytes. What a cursor hands out lies in the cursor and is valid until its
  * next call; to keep an item, copy it (row_item_copy). Frames must outlive the cursor. A zeroed row_memory is ready for
@@ -100,15 +101,15 @@ struct row_memory {
 void row_memory_release(struct row_memory *m);
 
 /* -- writing: append one row. -EFBIG when the buf's limit is reached: the row is not there. A limit of
- * MSG_MAX_ROW_FRAME_BYTES makes it one frame; with ROW_MAX_ROWS_BYTES it is what a message can carry (the sender cuts it
- * into frames). -EINVAL for a field out of range, or a row past ROW_MAX_BYTES. */
+ * MSG_MAX_ROW_FRAME_BYTES makes it one frame; with ROW_MAX_ROWS_BYTES it is what a message can carry (the sender cuts
+ * it into frames). -EINVAL for a field out of range, or a row past ROW_MAX_BYTES. */
 #define ROW_MAX_ROWS_BYTES ((size_t)MSG_MAX_ROW_FRAMES * (MSG_MAX_ROW_FRAME_BYTES - ROW_MAX_BYTES))
 
 int row_item_append(struct buf *frame, const struct row_item *item) CHECK_RESULT;
 int row_record_append(struct buf *frame, const struct row_record *record) CHECK_RESULT;
 
-/* The bytes of as many whole rows as fit `max_bytes`, at least ROW_MAX_BYTES + 3: where to cut a run of rows into frames.
- * 0: these are no rows. */
+/* The bytes of as many whole rows as fit `max_bytes`, at least ROW_MAX_BYTES + 3: where to cut a run of rows into
+ * frames. 0: these are no rows. */
 size_t row_frame_cut(const uint8_t *rows, size_t size_bytes, size_t max_bytes);
 
 /* -- reading */

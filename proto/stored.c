@@ -148,7 +148,8 @@ int stored_manifest_unit_decode(struct row_memory *memory, const void *data, siz
 
     if (rc < 0)
         return rc;
-    /* the checksum says that we wrote it, so its size is that of real items: a field of five bytes becomes structs of 150 */
+    /* the checksum says that we wrote it, so its size is that of real items: a field of five bytes becomes structs of
+     * 150 */
     b = row_memory_budget(memory, 32 * n_bytes + UNIT_STRUCT_BYTES);
     if (!b)
         return err_set(err, -ENOMEM, "no memory for a manifest unit");

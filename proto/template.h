@@ -7,8 +7,8 @@
  * Who may call: anyone; a parsed template is immutable.
  * Units:  bytes. Text is UTF-8 by contract, but a key may be any bytes: who tokenizes a rendered prompt checks it.
  * Memory: a template borrows the text that it was parsed from; nothing to free, nothing is allocated but by the buf.
- * Errors: template_parse -EINVAL, the text says where. Of an item: -ENOENT it has no such field, -EINVAL two fields with
- *         several values, -EFBIG the prompt is longer than ROW_MAX_CAPTION_BYTES; -ENOMEM of the buf. */
+ * Errors: template_parse -EINVAL, the text says where. Of an item: -ENOENT it has no such field, -EINVAL two fields
+ *         with several values, -EFBIG the prompt is longer than ROW_MAX_CAPTION_BYTES; -ENOMEM of the buf. */
 #ifndef BLIPLINE_PROTO_TEMPLATE_H
 #define BLIPLINE_PROTO_TEMPLATE_H
 

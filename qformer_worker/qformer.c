@@ -13,8 +13,8 @@ enum { TEXT_ROWS = 1024 };
 
 /* -- loading -- */
 
-/* The query tokens up to the self-attention of the first layer do not depend on the image. Leaves numbers in all rows of
- * q->h: products also read those that attention has not filled. */
+/* The query tokens up to the self-attention of the first layer do not depend on the image. Leaves numbers in all rows
+ * of q->h: products also read those that attention has not filled. */
 static int compute_queries(struct qformer *q, struct ops_table *tokens)
 {
     const struct ops_funcs *f = q->o->f;

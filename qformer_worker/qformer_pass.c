@@ -49,8 +49,8 @@ static int apply_output(struct qformer *q, const struct qformer_output *out, int
     return rc < 0 ? rc : params_norm_apply(q->o, &out->norm, n, e, q->shape.eps, x, x, NULL);
 }
 
-/* The first n_seqs of s: query rows at the start of rows of ld_q elements, keys and values side by side in kv, which has
- * rows of ld_kv -> q->h */
+/* The first n_seqs of s: query rows at the start of rows of ld_q elements, keys and values side by side in kv, which
+ * has rows of ld_kv -> q->h */
 static int attend(struct qformer *q, const struct qformer_seqs *s, int n_seqs, int64_t ld_q, const void *kv,
                   int64_t ld_kv)
 {
@@ -108,8 +108,8 @@ static int attend_first_rows(struct qformer *q, const struct qformer_layer *l, c
     return rc < 0 ? rc : apply_output(q, &l->self_out, 0, p->n, e, q->wide);
 }
 
-/* Queries and texts see each other. first: the query rows' q, k, v are those of every image. last: text rows are seen but
- * look at nothing. */
+/* Queries and texts see each other. first: the query rows' q, k, v are those of every image. last: text rows are seen
+ * but look at nothing. */
 static int attend_pairs(struct qformer *q, const struct qformer_layer *l, const struct qformer_pass *p, bool first,
                         bool last)
 {

@@ -1,8 +1,8 @@
 /* qformer_pass.h - one run of rows through the Q-Former's layers: queries, texts, or both of a pair side by side.
  *
  * x holds the rows of a pass in two blocks, all query rows and behind them all text rows, so that each kind is one
- * product with its own feed-forward. Self-attention sees a pair's query and text keys together: in a mixed pass they are
- * copied next to one another, which is the only copy.
+ * product with its own feed-forward. Self-attention sees a pair's query and text keys together: in a mixed pass they
+ * are copied next to one another, which is the only copy.
  * Who may call: qformer_worker/qformer*.c.
  * Units:  letters as in MODEL.md; rows of E elements of act_dtype in device memory, index arrays on the host.
  * Memory: struct qformer owns everything; a pass borrows its arrays.

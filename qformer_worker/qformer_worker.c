@@ -1,5 +1,5 @@
-/* worker.c - take units, run the Q-Former over their features (small units together), give back what their nodes ask for:
- * projected queries, scores of texts, embeddings. */
+/* worker.c - take units, run the Q-Former over their features (small units together), give back what their nodes ask
+ * for: projected queries, scores of texts, embeddings. */
 #include "qformer_worker/qformer_worker.h"
 
 #include "base/clock.h"

@@ -16,8 +16,9 @@ struct qformer_conf {
 
 extern const struct conf_key qformer_conf_table[];
 
-/* The functions of struct worker_program. Start loads the weights (device null: nothing) and starts the session. Run goes on until SIGTERM
- * and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says why. */
+/* The functions of struct worker_program. Start loads the weights (device null: nothing) and starts the session. Run
+ * goes on until SIGTERM and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says
+ * why. */
 int qformer_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int qformer_worker_run(void *daemon, struct err *err) CHECK_RESULT;
 void qformer_worker_free(void *daemon);

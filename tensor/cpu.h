@@ -53,8 +53,8 @@ int cpu_threads_for(const struct ops_cpu *o, double work_flop);
 typedef void cpu_share_fn(void *arg, int64_t begin, int64_t end, int thread);
 /* Calls fn for 0 .. n-1 in parts of `grain` (0: some even parts a thread), on as many threads as this work is worth. */
 void cpu_share(const struct ops_cpu *o, double work_flop, int64_t n, int64_t grain, cpu_share_fn *fn, void *arg);
-/* Floats between rows of scratch: n and a vector behind them fit, and an odd number of cache lines, so that the rows of a
- * tile fall into different sets. */
+/* Floats between rows of scratch: n and a vector behind them fit, and an odd number of cache lines, so that the rows of
+ * a tile fall into different sets. */
 int64_t cpu_padded_row(int64_t n);
 
 /* The entries of struct ops_funcs that have a file of their own; contracts in ops.h. */

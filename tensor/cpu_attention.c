@@ -3,8 +3,8 @@
 #include <assert.h>
 #include <errno.h>
 
-/* Cuts attention into pieces of work, a head of a sequence or some of its query rows, and hands them to the threads. The
- * arithmetic is in cpu_attention_loops.h. */
+/* Cuts attention into pieces of work, a head of a sequence or some of its query rows, and hands them to the threads.
+ * The arithmetic is in cpu_attention_loops.h. */
 
 static struct cpu_head head_of(const struct ops_attention_args *a, int s, int head, size_t element)
 {

@@ -3,8 +3,8 @@
 #include <assert.h>
 #include <errno.h>
 
-/* Cuts decode attention into pieces of work, a head of some rows with the same prefix, and hands them to the threads. The
- * arithmetic is in cpu_decode_loops.h. */
+/* Cuts decode attention into pieces of work, a head of some rows with the same prefix, and hands them to the threads.
+ * The arithmetic is in cpu_decode_loops.h. */
 
 /* Rows first .. of one piece: the same prefix, as many as a tile takes, groups of more in even parts. */
 static int rows_of_piece(const struct ops_decode_attention_args *a, int first, int *group_end)

@@ -1,10 +1,10 @@
 /* cpu_decode_loops.h - attention of single new tokens, one head at a time, on one core.
  *
- * So few queries would not earn back packing: keys and values are read where they are. The rows of a group (the beams of an
- * image) share a prefix, whose keys and values are read once for all of them: a block of keys meets each query while it
- * is in the first-level cache, and the values are the columns of one tile with the rows' scores. What differs, the tails,
- * is read row by row.
- * A row's sums are in the same order whatever its group, so its result does not depend on its neighbours.
+ * So few queries would not earn back packing: keys and values are read where they are. The rows of a group (the beams
+ * of an image) share a prefix, whose keys and values are read once for all of them: a block of keys meets each query
+ * while it is in the first-level cache, and the values are the columns of one tile with the rows' scores. What differs,
+ * the tails, is read row by row. A row's sums are in the same order whatever its group, so its result does not depend
+ * on its neighbours.
  *
  * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_DECODE_LOOPS_H
@@ -18,8 +18,8 @@
 #include "tensor/cpu_kernels.h"
 #include "tensor/cpu_simd.h"
 
-/* Scores of LANES keys: partial sums of each, transposed and added. n_keys may be less; head_dim >= LANES. The last vector
- * of a row that is not a multiple ends with it; `query` has zeros where it overlaps the one before. */
+/* Scores of LANES keys: partial sums of each, transposed and added. n_keys may be less; head_dim >= LANES. The last
+ * vector of a row that is not a multiple ends with it; `query` has zeros where it overlaps the one before. */
 CPU_INLINE cpu_vec score_block(const float *query, const struct tile_rows keys, int first, int n_keys, int head_dim,
                                const bool half)
 {

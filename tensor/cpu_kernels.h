@@ -1,8 +1,8 @@
 /* cpu_kernels.h - the inner loops that are compiled for each instruction set.
  *
  * The loops are written once, in cpu_product_loops.h, cpu_rows_loops.h, cpu_attention_loops.h and cpu_decode_loops.h;
- * each cpu_kernels_X.c compiles them for X and fills one table. oneDNN's products are not here, it has its own way to do the
- * same.
+ * each cpu_kernels_X.c compiles them for X and fills one table. oneDNN's products are not here, it has its own way to
+ * do the same.
  * Who may call: tensor/cpu*.c, any of its threads.
  * Units:  f32 or bf16 activations, everything else f32, row-major, `ld_*` in elements.
  * Memory: everything is the caller's. Errors: none. */
@@ -74,8 +74,8 @@ struct cpu_kernels {
     void (*norm)(const void *x, const float *gamma, const float *beta, float eps, int64_t width, void *y);
     /* y[i] = act(x[i]) * up[i]; y may be x. act: enum ops_act. */
     void (*gate)(const void *x, const void *up, int act, int64_t n, void *y);
-    /* f32 in any case: logits. Elements first + i * stride .. of the chunk at c * chunk_vectors vectors, one maximum for
-     * each lane: maxima[c * lanes + lane], of those that are not NaN. Returns the number of maxima. */
+    /* f32 in any case: logits. Elements first + i * stride .. of the chunk at c * chunk_vectors vectors, one maximum
+     * for each lane: maxima[c * lanes + lane], of those that are not NaN. Returns the number of maxima. */
     int64_t (*lane_maxima)(const float *x, int64_t n, int chunk_vectors, float *maxima, bool *ret_all_finite);
     double (*sum_exp)(const float *x, int64_t n, float max);     /* of e^(x - max) */
     void (*exp)(const float *x, int64_t n, float max, float *y); /* y = e^(x - max), x <= max; y may be x */

@@ -1,7 +1,7 @@
 /* cpu_kernels_table.h - the loops, and the table of them that each cpu_kernels_X.c fills: f32, then bf16.
  *
- * Who may call: cpu_kernels_*.c alone, once each, behind the pragma that names the instruction set. Units, memory, errors:
- * as cpu_kernels.h. */
+ * Who may call: cpu_kernels_*.c alone, once each, behind the pragma that names the instruction set. Units, memory,
+ * errors: as cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_KERNELS_TABLE_H
 #define BLIPLINE_TENSOR_CPU_KERNELS_TABLE_H
 

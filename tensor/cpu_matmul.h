@@ -2,12 +2,12 @@
  *
  * Weights are packed once into the layout that oneDNN prefers; the same packed bytes serve any number of rows.
  * Primitives are made for one exact shape and kept, at most CPU_MATMUL_CACHE of them, the least recently used goes.
- * With AVX-512 a row's result does not depend on the number of rows, from cpu_matmul_n_rows_min on, or threads (tested).
- * Without, oneDNN packs weights in each call and sums as shape and threads come: cpu_product.h is for that.
+ * With AVX-512 a row's result does not depend on the number of rows, from cpu_matmul_n_rows_min on, or threads
+ * (tested). Without, oneDNN packs weights in each call and sums as shape and threads come: cpu_product.h is for that.
  *
  * Who may call: the compute thread of one struct ops_cpu.
- * Units:  x [rows, K], W [N, K], y [rows, N], all f32 or all bf16 (sums in f32, bias f32, y f32 if asked for), row-major,
- *         ld in elements.
+ * Units:  x [rows, K], W [N, K], y [rows, N], all f32 or all bf16 (sums in f32, bias f32, y f32 if asked for),
+ *         row-major, ld in elements.
  * Memory: a packed matrix belongs to the caller until cpu_packed_free, which must precede cpu_matmul_free.
  * Errors: -ENOMEM, -EOVERFLOW, -EIO (oneDNN failed), -ENOTSUP (no bf16 here); err says where. */
 #ifndef BLIPLINE_TENSOR_CPU_MATMUL_H
@@ -51,7 +51,8 @@ bool cpu_matmul_takes_strides(const struct cpu_matmul *m, const struct cpu_packe
 int64_t cpu_matmul_n_rows_min(void);
 int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a) CHECK_RESULT;
 
-/* weight: [N, K] dense, of the type of cpu_matmul_new; bias: N values or NULL. Both are copied. n_threads for the packing itself. */
+/* weight: [N, K] dense, of the type of cpu_matmul_new; bias: N values or NULL. Both are copied. n_threads for the
+ * packing itself. */
 int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const void *weight, const float *bias, int n_threads,
                    struct cpu_packed **ret, struct err *err) CHECK_RESULT;
 void cpu_packed_free(struct cpu_packed *w);

@@ -12,9 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* A call is described by one word, so that a thread can claim a piece of just the call it looked at: its number (32 bits),
- * its pieces and how many of them are claimed (16 bits each). A claim that succeeds keeps the call from ending, so `fn`
- * and `arg` are the call's own until the piece is done. */
+/* A call is described by one word, so that a thread can claim a piece of just the call it looked at: its number (32
+ * bits), its pieces and how many of them are claimed (16 bits each). A claim that succeeds keeps the call from ending,
+ * so `fn` and `arg` are the call's own until the piece is done. */
 
 enum {
     SPINS = 4000 /* of a pause each: 50 to 100 us, a few products of a decode step */

@@ -1,9 +1,9 @@
 /* cpu_pool.h - threads that share out the pieces of one call.
  *
- * The caller works too, and waits only for pieces that another thread has begun: a thread that sleeps, or that the kernel
- * has given to another process, holds nobody up. (OpenMP's teams wait for every member, which on a busy machine costs a
- * time slice for each product.) Helpers stay awake for some tens of microseconds after a call, since the next one of a
- * decode step is that near, and then sleep. They take no signals.
+ * The caller works too, and waits only for pieces that another thread has begun: a thread that sleeps, or that the
+ * kernel has given to another process, holds nobody up. (OpenMP's teams wait for every member, which on a busy machine
+ * costs a time slice for each product.) Helpers stay awake for some tens of microseconds after a call, since the next
+ * one of a decode step is that near, and then sleep. They take no signals.
  *
  * Who may call: one thread. Memory: cpu_pool_free ends the threads. Errors: -ENOMEM, -EAGAIN (no thread to be had). */
 #ifndef BLIPLINE_TENSOR_CPU_POOL_H

@@ -1,7 +1,7 @@
 /* cpu_product.h - y = act(x W^T + b) + residual in f32 by our own loops, where oneDNN has no AVX-512 to be fast with.
  *
- * A matrix is packed once into panels of columns; the same bytes serve any number of rows. A row's result does not depend
- * on the number of rows or threads, at any level of instructions.
+ * A matrix is packed once into panels of columns; the same bytes serve any number of rows. A row's result does not
+ * depend on the number of rows or threads, at any level of instructions.
  *
  * Who may call: the compute thread of one struct ops_cpu. Units: as struct ops_linear_args; everything f32.
  * Memory: the panels are the caller's until cpu_panels_free. Errors: -ENOMEM. */

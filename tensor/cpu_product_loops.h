@@ -1,8 +1,8 @@
 /* cpu_product_loops.h - a block of rows times some panels of a packed matrix, on one core.
  *
- * K is cut into even blocks of at most CPU_PRODUCT_DEPTH, so that a panel's block stays in the first-level cache while the tiles of
- * the rows pass over it, and the rows' block in the second. The cut depends on K alone, and a sum is that of its
- * blocks in order: a row's result is the same in any number of rows and on any number of threads.
+ * K is cut into even blocks of at most CPU_PRODUCT_DEPTH, so that a panel's block stays in the first-level cache while
+ * the tiles of the rows pass over it, and the rows' block in the second. The cut depends on K alone, and a sum is that
+ * of its blocks in order: a row's result is the same in any number of rows and on any number of threads.
  *
  * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_PRODUCT_LOOPS_H
@@ -147,7 +147,8 @@ CPU_INLINE void product_tile_any(int rows, const float *a, int64_t ld_a, const f
     }
 }
 
-/* Part i of n of the `bytes` behind p, to the second-level cache: where panels come from memory, each would begin with waiting. */
+/* Part i of n of the `bytes` behind p, to the second-level cache: where panels come from memory, each would begin with
+ * waiting. */
 CPU_INLINE void product_fetch(const float *p, int64_t bytes, int64_t i, int64_t n)
 {
     const char *end = (const char *)p + bytes * (i + 1) / n;
@@ -156,7 +157,8 @@ CPU_INLINE void product_fetch(const float *p, int64_t bytes, int64_t i, int64_t 
         __builtin_prefetch(line, 0, 2);
 }
 
-/* All tiles of the rows with one panel's block, in nearly even tiles: 8 rows are 4 + 4, which keep the adders as busy as 6. */
+/* All tiles of the rows with one panel's block, in nearly even tiles: 8 rows are 4 + 4, which keep the adders as busy
+ * as 6. */
 CPU_INLINE void product_panel(const struct cpu_product *p, const struct cpu_product_block *b, const float *a,
                               int64_t ld_a, int64_t panel, int64_t k, int64_t depth, float *partial)
 {

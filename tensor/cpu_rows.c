@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-/* What is done row by row, without products: norms, gates, copies, look-ups, the patches of a picture. All of it is bound
- * by memory; rows are shared out evenly. */
+/* What is done row by row, without products: norms, gates, copies, look-ups, the patches of a picture. All of it is
+ * bound by memory; rows are shared out evenly. */
 
 enum { PART = 256 /* elements converted at a time */ };
 

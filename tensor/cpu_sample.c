@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* From logits to tokens as sampler.c defines it, but without sorting the vocabulary: one pass takes the maximum of every
- * few dozen logits, of which the k-th largest bounds the k-th largest logit from below, and only what lies above that is
- * looked at. Penalties and bans touch few ids: those are taken out of the candidates and put back with their own values,
- * so that the row need not be copied unless it is sampled from. */
+/* From logits to tokens as sampler.c defines it, but without sorting the vocabulary: one pass takes the maximum of
+ * every few dozen logits, of which the k-th largest bounds the k-th largest logit from below, and only what lies above
+ * that is looked at. Penalties and bans touch few ids: those are taken out of the candidates and put back with their
+ * own values, so that the row need not be copied unless it is sampled from. */
 
 enum {
     COARSE = 64, /* vectors that share a maximum in each lane; FINE where many candidates are wanted */
@@ -306,8 +306,8 @@ static int bucket_of(float value, float max, float buckets_per_unit)
     return bucket < BUCKETS - 1 ? (int)bucket : BUCKETS - 1;
 }
 
-/* The last id, largest value first, that top_p keeps. Values are gathered in buckets, of which only the one where the mass
- * is reached is looked into. */
+/* The last id, largest value first, that top_p keeps. Values are gathered in buckets, of which only the one where the
+ * mass is reached is looked into. */
 static struct cpu_candidate find_nucleus_end(struct choosing *s, int64_t n, float max, float least, double mass)
 {
     const float per_unit = max > least ? (BUCKETS - 1) / (max - least) : 1;

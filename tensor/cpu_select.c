@@ -52,8 +52,8 @@ static void swap_candidates(struct cpu_candidate *a, struct cpu_candidate *b)
     *b = swap;
 }
 
-/* Moves the candidates that come before the middle one of first, middle and last to the front, then that one; returns its
- * place in lo .. hi-1. */
+/* Moves the candidates that come before the middle one of first, middle and last to the front, then that one; returns
+ * its place in lo .. hi-1. */
 static int64_t partition(struct cpu_candidate *c, int64_t lo, int64_t hi,
                          bool (*before)(const struct cpu_candidate *, const struct cpu_candidate *))
 {

@@ -1,7 +1,7 @@
 /* cpu_simd.h - vectors of floats, as wide as the instruction set has them, for loops compiled once for each.
  *
- * gcc decides how to build a vector operation by the instruction set in force where a function is defined, not where it is
- * inlined: this header comes after `#pragma GCC target` in the file that uses it.
+ * gcc decides how to build a vector operation by the instruction set in force where a function is defined, not where it
+ * is inlined: this header comes after `#pragma GCC target` in the file that uses it.
  * Who may call: the loops of cpu_kernels.h, from any thread. Units: none. Memory: unaligned addresses are fine. Errors:
  * none. */
 #ifndef BLIPLINE_TENSOR_CPU_SIMD_H
@@ -113,8 +113,8 @@ CPU_INLINE cpu_vec cpu_set(float x)
     return x - (cpu_vec){0}; /* gcc makes one broadcast of this, but sixteen inserts of a list */
 }
 
-/* a * b + c, fused where the instruction set can. Left to the compiler, gcc 14 fuses a sum in one copy of a loop and not in
- * another, so that a row's bits would depend on how many rows are computed beside it. */
+/* a * b + c, fused where the instruction set can. Left to the compiler, gcc 14 fuses a sum in one copy of a loop and
+ * not in another, so that a row's bits would depend on how many rows are computed beside it. */
 CPU_INLINE cpu_vec cpu_madd(cpu_vec a, cpu_vec b, cpu_vec c)
 {
 #if defined(__AVX512F__)
@@ -220,8 +220,8 @@ CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
     return (cpu_vec)(~(x < cpu_set(-87.3365f)) & (cpu_ivec)(p * (cpu_vec)exponent));
 }
 
-/* The activations of enum ops_act. NaN stays NaN, and -inf, which all of them would hide as 0, becomes NaN: weights that
- * are not finite must be seen in the result. */
+/* The activations of enum ops_act. NaN stays NaN, and -inf, which all of them would hide as 0, becomes NaN: weights
+ * that are not finite must be seen in the result. */
 CPU_INLINE cpu_vec cpu_relu(cpu_vec x)
 {
     return cpu_select(x > cpu_set(0), x, x * cpu_set(0));

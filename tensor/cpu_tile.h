@@ -1,9 +1,9 @@
 /* cpu_tile.h - the loop that all products come down to: some rows times the columns that registers hold.
  *
- * A panel is PANEL columns side by side, [n][PANEL], so that each step reads one stretch of memory. The sums of a tile live in
- * registers: CPU_TILE_ROWS x AT_ONCE vectors are 24 of AVX-512's 32 and 12 of AVX2's 16, which leaves room for a row of
- * the panel and one value of a. Each sum is a chain of fused multiply-adds in the order of k, whatever the number of
- * rows, so that a row's result does not depend on its neighbours.
+ * A panel is PANEL columns side by side, [n][PANEL], so that each step reads one stretch of memory. The sums of a tile
+ * live in registers: CPU_TILE_ROWS x AT_ONCE vectors are 24 of AVX-512's 32 and 12 of AVX2's 16, which leaves room for
+ * a row of the panel and one value of a. Each sum is a chain of fused multiply-adds in the order of k, whatever the
+ * number of rows, so that a row's result does not depend on its neighbours.
  *
  * Who may call: the loops of cpu_kernels.h. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_TILE_H
@@ -32,8 +32,8 @@ struct tile_rows {
     const int32_t *index;
 };
 
-/* sum[rows][nv vectors] += a[rows, n] * b[n, nv vectors]; rows, nv, b.index != NULL and half (b's elements) are constants where
- * this is inlined. */
+/* sum[rows][nv vectors] += a[rows, n] * b[n, nv vectors]; rows, nv, b.index != NULL and half (b's elements) are
+ * constants where this is inlined. */
 CPU_INLINE void tile_sum(const int rows, const int nv, const float *a, int64_t ld_a, const struct tile_rows b,
                          int64_t n, const bool half, cpu_vec sum[CPU_TILE_ROWS][AT_ONCE])
 {

@@ -1,8 +1,8 @@
-/* host.h - what back ends whose device is the host's own memory have in common: memory, transfers that are none or one copy,
- * vectors and tables.
+/* host.h - what back ends whose device is the host's own memory have in common: memory, transfers that are none or one
+ * copy, vectors and tables.
  *
- * Who may call: tensor/cpu*.c and tensor/ref.c, whose tables of functions name these; each has the contract of the entry of
- * struct ops_funcs that it is for (tensor/ops.h). Memory and errors: as there. */
+ * Who may call: tensor/cpu*.c and tensor/ref.c, whose tables of functions name these; each has the contract of the
+ * entry of struct ops_funcs that it is for (tensor/ops.h). Memory and errors: as there. */
 #ifndef BLIPLINE_TENSOR_HOST_H
 #define BLIPLINE_TENSOR_HOST_H
 

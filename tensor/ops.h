@@ -16,8 +16,8 @@
  * NaN and infinities that come in, or that sums overflow to, are seen in each row of the result that depends on them:
  * no operator turns them into a number that only looks right. (A key whose score is -inf is not looked at, though.)
  * Errors: 0 or a negative errno; -EIO after a device error is sticky, `why` says what the device said, and the process
- * should end. Shapes are our own, so wrong ones are our bug (assert); everything a checkpoint can get wrong is checked by
- * model/ and the graphs before. */
+ * should end. Shapes are our own, so wrong ones are our bug (assert); everything a checkpoint can get wrong is checked
+ * by model/ and the graphs before. */
 #ifndef BLIPLINE_TENSOR_OPS_H
 #define BLIPLINE_TENSOR_OPS_H
 
@@ -126,9 +126,9 @@ struct ops_gate_args {
 
 /* From logits to tokens, as transformers' generate does it (MODEL.md "Decoding"). Order: log-softmax if asked for, the
  * repetition penalty (score < 0 ? score * p : score / p, each id of `seen` once), banned ids -> -inf; then the n_best
- * largest values, the lowest id first on ties. With `sample`: / temperature, top_k (0: off), top_p (1: off; the smallest
- * set whose probability reaches it, at least one id), softmax, and the first id, in the order of ids, at which the sum
- * of probabilities passes `uniform`. */
+ * largest values, the lowest id first on ties. With `sample`: / temperature, top_k (0: off), top_p (1: off; the
+ * smallest set whose probability reaches it, at least one id), softmax, and the first id, in the order of ids, at which
+ * the sum of probabilities passes `uniform`. */
 struct ops_sample_row {
     bool log_softmax; /* beams sum these */
     bool sample;
@@ -184,8 +184,8 @@ struct ops_funcs {
     void (*release)(struct ops *o, void *p);               /* NULL is fine */
     /* n values host -> device. The types are F32, F16 or BF16; on the device act_dtype or F32 (biases, logits). */
     int (*upload)(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
-    /* The same without a copy in between: *ret_host is host memory for n values of act_dtype, which the caller fills and
-     * upload_end sends to dst. One at a time; no other call between the two. On the CPU *ret_host is dst. */
+    /* The same without a copy in between: *ret_host is host memory for n values of act_dtype, which the caller fills
+     * and upload_end sends to dst. One at a time; no other call between the two. On the CPU *ret_host is dst. */
     int (*upload_begin)(struct ops *o, void *dst, size_t n, void **ret_host);
     int (*upload_end)(struct ops *o);
     /* n values device -> host, and wait for them. */
@@ -201,12 +201,12 @@ struct ops_funcs {
      * order with the same pointers, shapes and flags. Only the contents of device memory and of host index arrays may
      * differ; an array must not change before graph_end. The longest lengths of ragged attention (of a tail: rounded up
      * to a power of two) are part of the key. alloc, upload, download, sample and patchify must not be called within.
-     * NULL: this back end captures nothing (use ops_graph_begin).
-     * -EAGAIN of a call within, or of graph_end: the graph could not be captured and nothing of it has run. Make the same
-     * calls again: they will run one by one. */
+     * NULL: this back end captures nothing (use ops_graph_begin). -EAGAIN of a call within, or of graph_end: the graph
+     * could not be captured and nothing of it has run. Make the same calls again: they will run one by one. */
     int (*graph_begin)(struct ops *o, uint64_t key);
     int (*graph_end)(struct ops *o);
-    /* Bytes of device memory that this process may still take, and that the device has. NULL: host memory, no answer. */
+    /* Bytes of device memory that this process may still take, and that the device has. NULL: host memory, no
+     * answer. */
     int (*memory)(struct ops *o, size_t *ret_free_bytes, size_t *ret_total_bytes);
 
     /* flags: OPS_WEIGHT_*. */
@@ -244,14 +244,14 @@ struct ops {
     enum dtype act_dtype;
     bool fp8;       /* matrices with OPS_WEIGHT_FP8 and what is multiplied with them are rounded to e4m3 */
     struct err why; /* text after -EIO: what the device said */
-    /* Called before every product of a graph (model/params.h): a pass over a large batch takes longer than a lease. NULL:
-     * nobody wants to know. */
+    /* Called before every product of a graph (model/params.h): a pass over a large batch takes longer than a lease.
+     * NULL: nobody wants to know. */
     void (*alive)(void *arg);
     void *alive_arg;
 };
 
-/* n_threads >= 1. act_dtype F32 (BF16 where the CPU has it: -ENOTSUP naming the missing ISA otherwise). isa: a level that
- * this machine has. */
+/* n_threads >= 1. act_dtype F32 (BF16 where the CPU has it: -ENOTSUP naming the missing ISA otherwise). isa: a level
+ * that this machine has. */
 int ops_cpu_new(int n_threads, enum dtype act_dtype, enum cpu_isa isa, struct ops **ret, struct err *err) CHECK_RESULT;
 int ops_ref_new(struct ops **ret, struct err *err) CHECK_RESULT;
 static inline void ops_free(struct ops *o)

@@ -78,8 +78,8 @@ static int ref_weight_new(struct ops *o, const struct ops_weight_part *parts, in
     return 0;
 }
 
-/* Written so that nothing cancels on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). -inf gives NaN: weights
- * that are not finite must be seen in the result. */
+/* Written so that nothing cancels on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). -inf gives NaN:
+ * weights that are not finite must be seen in the result. */
 static double activate(enum ops_act act, double x)
 {
     switch (act) {

@@ -1,7 +1,7 @@
 /* sampler.h - from one row of logits to tokens: the definition of ops.h's sample, in plain loops over the vocabulary.
  *
- * The steps are those of transformers' logits processors and warpers, each sum in double. The reference back end is this;
- * the others are compared with it. Equal values: the lowest id is chosen first, and top_p drops it first, as
+ * The steps are those of transformers' logits processors and warpers, each sum in double. The reference back end is
+ * this; the others are compared with it. Equal values: the lowest id is chosen first, and top_p drops it first, as
  * transformers' stable ascending sort does.
  *
  * Who may call: anyone, from any thread.

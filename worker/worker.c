@@ -35,7 +35,7 @@ void worker_init(struct worker *w, const struct worker_conf *conf, enum stage st
         w->batch = is_cuda(w) ? 256 : 16;
 }
 
-/* One batch is computed, one comes in; a device that works behind the host has two more in hand. */
+/* One batch is computed while the next one arrives; an asynchronous device holds two more. */
 uint32_t worker_window_items(const struct worker *w)
 {
     const uint32_t least = w->stage == STAGE_LLM ? 256 : 128, wanted = (is_cuda(w) ? 4U : 2U) * (uint32_t)w->batch;

@@ -1,8 +1,10 @@
-/* worker.h - what the three worker daemons share: configuration keys, device and checkpoint, the session, the way to start and to end.
+/* worker.h - what the three worker daemons share: configuration keys, device and checkpoint, the session, the way to
+ * start and to end.
  *
  * Who may call: the compute thread of a worker daemon, which is also the one that runs main().
  * Units: in the names. Memory: struct worker owns what it opened; worker_release.
- * Errors: negative errno with err. The functions that return nothing log what they could not do and say what happens instead. */
+ * Errors: negative errno with err. The functions that return nothing log what they could not do and say what happens
+ * instead. */
 #ifndef BLIPLINE_WORKER_WORKER_H
 #define BLIPLINE_WORKER_WORKER_H
 
@@ -33,74 +35,39 @@ struct worker_conf {
     char log_level[16];
 };
 
-/* The rows of a configuration table for these keys; `c` is the daemon's struct, whose field `common` is a struct worker_conf. The
- * default of threads is the stage's, and what it does with batch = 0. */
-#define WORKER_CONF_KEYS(c, threads_, auto_)                                                                             \
-    {"endpoint", CONF_TEXT, CONF_AT(c, common.endpoint), "ipc:///run/blipline/broker", 1, 0, "the broker's endpoint"},   \
-        {"model", CONF_TEXT, CONF_AT(c, common.model), "", 0, 0, "checkpoint directory (not needed for device = null)"}, \
-        {"device",                                                                                                       \
-         CONF_TEXT,                                                                                                      \
-         CONF_AT(c, common.device),                                                                                      \
-         "cpu",                                                                                                          \
-         1,                                                                                                              \
-         0,                                                                                                              \
-         "cpu; cuda:N or a GPU's UUID (GPU-...); null: right shapes without arithmetic"},                                \
-        {"cuda_library",                                                                                                 \
-         CONF_TEXT,                                                                                                      \
-         CONF_AT(c, common.cuda_library),                                                                                \
-         "",                                                                                                             \
-         0,                                                                                                              \
-         0,                                                                                                              \
-         "path of libblipline-cuda.so; empty: beside the program, or in ../lib/blipline"},                               \
-        {"dtype",                                                                                                        \
-         CONF_TEXT,                                                                                                      \
-         CONF_AT(c, common.dtype),                                                                                       \
-         "fp32",                                                                                                         \
-         1,                                                                                                              \
-         0,                                                                                                              \
-         "fp32; bf16, where the device has it; CUDA also fp16 (not FlanT5) and fp8: bf16, with the large matrices of "   \
-         "image encoder and OPT in e4m3"},                                                                               \
-        {"memory_share",                                                                                                 \
-         CONF_TEXT,                                                                                                      \
-         CONF_AT(c, common.memory_share),                                                                                \
-         "1",                                                                                                            \
-         1,                                                                                                              \
-         0,                                                                                                              \
-         "CUDA: share of the card's memory that this process may take, 0.05 to 1"},                                      \
-        {"tf32",                                                                                                         \
-         CONF_BOOL,                                                                                                      \
-         CONF_AT(c, common.tf32),                                                                                        \
-         "no",                                                                                                           \
-         0,                                                                                                              \
-         0,                                                                                                              \
-         "CUDA: products of fp32 round their operands to tf32, several times as fast and about 1e-3 off"},               \
-        {"threads", CONF_INT, CONF_AT(c, common.threads), threads_, 1, 1024, "threads of the model"},                    \
-        {"cpu_isa",                                                                                                      \
-         CONF_TEXT,                                                                                                      \
-         CONF_AT(c, common.cpu_isa),                                                                                     \
-         "auto",                                                                                                         \
-         1,                                                                                                              \
-         0,                                                                                                              \
-         "device cpu: vector instructions to use: base, avx2, avx512, or auto: the best of this processor. With "        \
-         "avx2 every processor gives the same bytes"},                                                                   \
-        {"batch",                                                                                                        \
-         CONF_INT,                                                                                                       \
-         CONF_AT(c, common.batch),                                                                                       \
-         "0",                                                                                                            \
-         0,                                                                                                              \
-         WORKER_MAX_BATCH,                                                                                               \
-         "images or sequences that are computed together; 0: " auto_},                                                   \
-        {"window_items",                                                                                                 \
-         CONF_INT,                                                                                                       \
-         CONF_AT(c, common.window_items),                                                                                \
-         "0",                                                                                                            \
-         0,                                                                                                              \
-         WORKER_MAX_WINDOW_ITEMS,                                                                                        \
-         "items held at once; 0: two batches, on a GPU four, and at least 128 (the language model 256)"},                \
-        {"window_bytes", CONF_SIZE, CONF_AT(c, common.window_bytes), "4GiB", 1, 0, "bytes of tensors held at once"},     \
-    {                                                                                                                    \
-        "log_level", CONF_TEXT, CONF_AT(c, common.log_level), "info", 1, 0, "err, warn, info or debug"                   \
-    }
+/* The rows of a configuration table for these keys; `c` is the daemon's struct, whose field `common` is a struct
+ * worker_conf. The default of threads is the stage's, and what it does with batch = 0. */
+/* clang-format off */
+#define WORKER_CONF_KEYS(c, threads_, auto_) \
+    {"endpoint", CONF_TEXT, CONF_AT(c, common.endpoint), "ipc:///run/blipline/broker", 1, 0, \
+     "the broker's endpoint"}, \
+    {"model", CONF_TEXT, CONF_AT(c, common.model), "", 0, 0, \
+     "checkpoint directory (not needed for device = null)"}, \
+    {"device", CONF_TEXT, CONF_AT(c, common.device), "cpu", 1, 0, \
+     "cpu; cuda:N or a GPU's UUID (GPU-...); null: right shapes without arithmetic"}, \
+    {"cuda_library", CONF_TEXT, CONF_AT(c, common.cuda_library), "", 0, 0, \
+     "path of libblipline-cuda.so; empty: beside the program, or in ../lib/blipline"}, \
+    {"dtype", CONF_TEXT, CONF_AT(c, common.dtype), "fp32", 1, 0, \
+     "fp32; bf16, where the device has it; CUDA also fp16 (not FlanT5) and fp8: bf16, with the large matrices of " \
+     "image encoder and OPT in e4m3"}, \
+    {"memory_share", CONF_TEXT, CONF_AT(c, common.memory_share), "1", 1, 0, \
+     "CUDA: share of the card's memory that this process may take, 0.05 to 1"}, \
+    {"tf32", CONF_BOOL, CONF_AT(c, common.tf32), "no", 0, 0, \
+     "CUDA: products of fp32 round their operands to tf32, several times as fast and about 1e-3 off"}, \
+    {"threads", CONF_INT, CONF_AT(c, common.threads), threads_, 1, 1024, \
+     "threads of the model"}, \
+    {"cpu_isa", CONF_TEXT, CONF_AT(c, common.cpu_isa), "auto", 1, 0, \
+     "device cpu: vector instructions to use: base, avx2, avx512, or auto: the best of this processor. With " \
+     "avx2 every processor gives the same bytes"}, \
+    {"batch", CONF_INT, CONF_AT(c, common.batch), "0", 0, WORKER_MAX_BATCH, \
+     "images or sequences that are computed together; 0: " auto_}, \
+    {"window_items", CONF_INT, CONF_AT(c, common.window_items), "0", 0, WORKER_MAX_WINDOW_ITEMS, \
+     "items held at once; 0: two batches, on a GPU four, and at least 128 (the language model 256)"}, \
+    {"window_bytes", CONF_SIZE, CONF_AT(c, common.window_bytes), "4GiB", 1, 0, \
+     "bytes of tensors held at once"}, \
+    {"log_level", CONF_TEXT, CONF_AT(c, common.log_level), "info", 1, 0, \
+     "err, warn, info or debug"}
+/* clang-format on */
 
 enum { WORKER_MAX_BATCH = 4096, WORKER_MAX_WINDOW_ITEMS = 32768 };
 
@@ -137,7 +104,8 @@ enum dtype worker_tensor_dtype(const struct worker *w);
 
 /* Open the device and the checkpoint, and check the tensors of the stage. */
 int worker_open(struct worker *w, struct err *err) CHECK_RESULT;
-/* After an error `rc` of what computes: put what the device said behind err's text, where it said anything. Returns rc. */
+/* After an error `rc` of what computes: put what the device said behind err's text, where it said anything. Returns
+ * rc. */
 int worker_explain(const struct worker *w, int rc, struct err *err);
 /* The same with a text of its own. */
 int worker_failed(const struct worker *w, int rc, const char *what, struct err *err);
@@ -160,7 +128,8 @@ int worker_end(struct worker *w, struct err *err) CHECK_RESULT;
 /* "257,1408" -> two numbers, for device = null. */
 int worker_null_shape(const char *text, uint32_t *ret_rows, uint32_t *ret_width, struct err *err) CHECK_RESULT;
 
-/* -- main() ---------------------------------------------------------------------------------------------------------------- */
+/* -- main()
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 struct selftest_conf;
 

@@ -1,13 +1,13 @@
 /* Attention in f32, on CUDA cores, in one pass over the keys.
  *
- * A block of 16 x 16 threads takes a tile of query rows (64; 32 for wide heads) and streams tiles of as many keys and then
- * their values through one buffer of shared memory. A thread computes PER x PER scores (rows ty * PER .., every 16th key
- * from tx) and holds PER rows of every 16th pair of columns of the result. The 16 threads of one ty share rows: they are
- * half a warp, so maxima and sums are shuffles, and weights pass through shared memory without a barrier. Rows of queries
- * and keys are 4 floats further apart than they are long, which spreads 8 keys' 16-byte loads over all banks.
- * What bounds it: 2 x 16 FMA of a thread and column need 8 loads of 16 bytes for 4 columns, so the FMA units and shared
- * memory are about equally busy: some half of the card's f32 rate (67 TFLOP/s on an H100). f32 is for checking; what is
- * run in earnest is 16 bits wide. Exponentials are expf: ex2.approx would show in 2e-6. */
+ * A block of 16 x 16 threads takes a tile of query rows (64; 32 for wide heads) and streams tiles of as many keys and
+ * then their values through one buffer of shared memory. A thread computes PER x PER scores (rows ty * PER .., every
+ * 16th key from tx) and holds PER rows of every 16th pair of columns of the result. The 16 threads of one ty share
+ * rows: they are half a warp, so maxima and sums are shuffles, and weights pass through shared memory without a
+ * barrier. Rows of queries and keys are 4 floats further apart than they are long, which spreads 8 keys' 16-byte loads
+ * over all banks. What bounds it: 2 x 16 FMA of a thread and column need 8 loads of 16 bytes for 4 columns, so the FMA
+ * units and shared memory are about equally busy: some half of the card's f32 rate (67 TFLOP/s on an H100). f32 is for
+ * checking; what is run in earnest is 16 bits wide. Exponentials are expf: ex2.approx would show in 2e-6. */
 #include "tensor/cuda/types.cuh"
 
 #include "tensor/cuda/attention.cuh"
@@ -88,8 +88,8 @@ static __device__ __forceinline__ float half_warp_sum(float x)
     return x;
 }
 
-/* Products of keys first .. to weights relative to the largest score so far; what was summed up before is brought to the
- * same. */
+/* Products of keys first .. to weights relative to the largest score so far; what was summed up before is brought to
+ * the same. */
 template <int WIDTH, int PER>
 static __device__ __forceinline__ void weigh(thread_rows<WIDTH> &w, float (&score)[PER][PER], const attention_params &p,
                                              const attention_head &h, int first_row, int first)

@@ -1,23 +1,23 @@
 /* attention_tiles.cuh - attention in 16-bit types on tensor cores, in one pass over the keys (FlashAttention-2).
  *
  * A block takes 16 query rows for each of its warps and streams the keys and values of one head past them, in stages of
- * 64 rows (48 or 32 for wide heads) that cp.async brings into two buffers of shared memory: while one stage is computed the next
- * one arrives, one barrier a stage. Queries stay in registers as A operands of mma.m16n8k16; so do scores, which become
- * the A operand of the product with the values as they lie. Softmax is online, base 2, its factor folded into one FMA;
- * sums are divided out once, at the end. Rows in shared memory are an odd number of 16-byte units apart, so that the eight
- * rows of an ldmatrix, and of the results on their way out, lie in different banks.
+ * 64 rows (48 or 32 for wide heads) that cp.async brings into two buffers of shared memory: while one stage is computed
+ * the next one arrives, one barrier a stage. Queries stay in registers as A operands of mma.m16n8k16; so do scores,
+ * which become the A operand of the product with the values as they lie. Softmax is online, base 2, its factor folded
+ * into one FMA; sums are divided out once, at the end. Rows in shared memory are an odd number of 16-byte units apart,
+ * so that the eight rows of an ldmatrix, and of the results on their way out, lie in different banks.
  *
  * What bounds it: for 16 rows, 64 keys and a head of 96 columns a warp needs 2 x 77 clocks of an H100's mma.sync rate
  * (1270 multiply-adds a clock and SM), 2 x 96 clocks of shared memory (ldmatrix, 128 bytes a clock) and 64 clocks of
- * exponentials: shared memory, at 460 TFLOP/s of padded work; on an A100 both are equal. So what counts is not to pad. A
- * block has the number of warps (1 to 6) that wastes least for the longest sequence, warps without rows only help to
+ * exponentials: shared memory, at 460 TFLOP/s of padded work; on an A100 both are equal. So what counts is not to pad.
+ * A block has the number of warps (1 to 6) that wastes least for the longest sequence, warps without rows only help to
  * copy, and the last stage computes 16, 32 or all of its keys: 257 x 257 x 88 (three blocks of 6 warps, 272 keys) costs
- * 1.22 times its own arithmetic, where tiles of 128 x 64 x 96 cost 2.0. A causal row stops at its last key.
- * Global memory: keys and values are read once for each block of a head, from L2 but for the first: 2 * 257 * 176 bytes
- * for 96 * 257 * 88 * 4 FLOP, 96 FLOP a byte of L2.
+ * 1.22 times its own arithmetic, where tiles of 128 x 64 x 96 cost 2.0. A causal row stops at its last key. Global
+ * memory: keys and values are read once for each block of a head, from L2 but for the first: 2 * 257 * 176 bytes for 96
+ * * 257 * 88 * 4 FLOP, 96 FLOP a byte of L2.
  *
- * Two blocks of 6 warps of an SM cover each other's prologue: at most 168 registers up to 96 columns, of which ptxas spills
- * some words that only the begin and the end of a tile use.
+ * Two blocks of 6 warps of an SM cover each other's prologue: at most 168 registers up to 96 columns, of which ptxas
+ * spills some words that only the begin and the end of a tile use.
  * Who may call: attention_f16.cu, attention_bf16.cu. */
 #ifndef BLIPLINE_TENSOR_CUDA_ATTENTION_TILES_CUH
 #define BLIPLINE_TENSOR_CUDA_ATTENTION_TILES_CUH

@@ -1,13 +1,13 @@
 /* Captured graphs: a CUDA graph for each key.
  *
  * The first time a key is seen its calls run as they come (scratch memory grows, libraries choose their algorithms, the
- * host arrays are counted); the second time they are captured; from then on operators launch nothing, and graph_end sends
- * the host arrays with one copy and launches the graph. What is saved is the host's time for a launch, a few us, times
- * some ten operators a layer: the device must not wait for the host where its own work for a layer takes 50 us.
+ * host arrays are counted); the second time they are captured; from then on operators launch nothing, and graph_end
+ * sends the host arrays with one copy and launches the graph. What is saved is the host's time for a launch, a few us,
+ * times some ten operators a layer: the device must not wait for the host where its own work for a layer takes 50 us.
  *
- * Host arrays of a captured graph have places in a block of device memory that belongs to the graph, with two mirrors of it
- * in page-locked memory, used in turn. The copy is no part of the graph: it goes down the compute stream before it. The
- * block's size comes from the first run; should the second one want more, it gets one more block. */
+ * Host arrays of a captured graph have places in a block of device memory that belongs to the graph, with two mirrors
+ * of it in page-locked memory, used in turn. The copy is no part of the graph: it goes down the compute stream before
+ * it. The block's size comes from the first run; should the second one want more, it gets one more block. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>
@@ -304,7 +304,8 @@ static int place_add(struct graph *p, const void *host, size_t capacity, int *re
     return 0;
 }
 
-/* The call's place while a graph is counted or recorded: that of an earlier call with the same array, else a new one. */
+/* The call's place while a graph is counted or recorded: that of an earlier call with the same array, else a new
+ * one. */
 static int place_find(struct graph *p, const void *host, size_t n_bytes, size_t max_bytes, bool made_here, int *ret,
                       bool *ret_new)
 {

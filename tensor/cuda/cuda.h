@@ -49,7 +49,8 @@ enum cuda_graph_state {
     CUDA_GRAPH_REPLAY, /* nothing is launched: the recorded graph will be */
 };
 
-/* A norm has left the quantised form of this buffer behind (norm.cu), or linear has (quantise.cu); CUDA_SLOT_QUANTISED. */
+/* A norm has left the quantised form of this buffer behind (norm.cu), or linear has (quantise.cu);
+ * CUDA_SLOT_QUANTISED. */
 struct cuda_quantised {
     const void *of; /* the buffer whose place it takes; NULL: nothing there */
     int64_t n_rows, width;
@@ -122,8 +123,8 @@ static inline size_t cuda_element_bytes(const struct cuda_ops *o)
 
 /* -- memory.cu -- */
 
-/* 0 for cudaSuccess; -ENOMEM (not sticky) for cudaErrorMemoryAllocation; else sets base.why ("WHAT: TEXT") and failed, and
- * returns -EIO. After that it returns -EIO for all. */
+/* 0 for cudaSuccess; -ENOMEM (not sticky) for cudaErrorMemoryAllocation; else sets base.why ("WHAT: TEXT") and failed,
+ * and returns -EIO. After that it returns -EIO for all. */
 int cuda_status(struct cuda_ops *o, cudaError_t e, const char *what);
 /* -EIO after a device error: the first line of what talks to the device. */
 static inline int cuda_failed(const struct cuda_ops *o)
@@ -140,8 +141,8 @@ int cuda_scratch(struct cuda_ops *o, enum cuda_slot slot, size_t n_bytes, void *
 int cuda_malloc_host(struct cuda_ops *o, size_t n_bytes, void **ret);
 /* An event without a time. */
 int cuda_event_new(struct cuda_ops *o, cudaEvent_t *ret);
-/* One that a thread sleeps for, where cuda_event_new's is waited for by asking again and again: for waits that last as long
- * as a batch, while the processors have pictures to decode. */
+/* One that a thread sleeps for, where cuda_event_new's is waited for by asking again and again: for waits that last as
+ * long as a batch, while the processors have pictures to decode. */
 int cuda_event_new_slept_for(struct cuda_ops *o, cudaEvent_t *ret);
 /* `waiting` runs what is enqueued after this call when what is in `before` now is done; `event` carries it. */
 int cuda_stream_after(struct cuda_ops *o, cudaStream_t waiting, cudaStream_t before, cudaEvent_t event);
@@ -161,13 +162,14 @@ static inline void cuda_overwrites(struct cuda_ops *o, const void *d_memory)
 
 /* -- staging.cu -- */
 
-/* A copy of a host array on the device, for the kernels of the operator that asks. The same array (address, size, contents)
- * is sent once for many calls.
+/* A copy of a host array on the device, for the kernels of the operator that asks. The same array (address, size,
+ * contents) is sent once for many calls.
  *
- * In a graph the array has a place that is chosen when the graph is recorded. Hence two things that a launcher must know:
- * cuda_stage is for arrays that came to the operator as arguments, which stay as they are until graph_end and have the
- * same length whenever the graph is run. Everything else goes through cuda_stage_as: max_bytes is the most that the array
- * can take in any run of the graph, and made_here says that the operator made it, in memory that it will use again. */
+ * In a graph the array has a place that is chosen when the graph is recorded. Hence two things that a launcher must
+ * know: cuda_stage is for arrays that came to the operator as arguments, which stay as they are until graph_end and
+ * have the same length whenever the graph is run. Everything else goes through cuda_stage_as: max_bytes is the most
+ * that the array can take in any run of the graph, and made_here says that the operator made it, in memory that it will
+ * use again. */
 int cuda_stage_as(struct cuda_ops *o, const void *host, size_t n_bytes, size_t max_bytes, bool made_here,
                   const void **ret_device);
 static inline int cuda_stage(struct cuda_ops *o, const void *host, size_t n_bytes, const void **ret_device)
@@ -190,8 +192,8 @@ int cuda_upload_bytes(struct cuda_ops *o, void *d_dst, const void *host, size_t 
 
 /* -- load.cu -- */
 
-/* Host memory (a checkpoint's map) to the device as dst_dtype: read by o->n_threads threads through pinned buffers. Waits
- * until the source has been read and the values have arrived. */
+/* Host memory (a checkpoint's map) to the device as dst_dtype: read by o->n_threads threads through pinned buffers.
+ * Waits until the source has been read and the values have arrived. */
 int cuda_load(struct cuda_ops *o, void *d_dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
 void cuda_loader_free(struct cuda_ops *o);
 
@@ -243,8 +245,8 @@ int cuda_download_wait(struct ops *o, uint64_t ticket);
 int cuda_downloads_new(struct cuda_ops *o);
 void cuda_downloads_free(struct cuda_ops *o);
 int cuda_graph_begin(struct ops *o, uint64_t key); /* captured_graph.cu */
-/* The first error of the graph. -EAGAIN: it could not be recorded and has not been run; it will be run as it comes from now
- * on. */
+/* The first error of the graph. -EAGAIN: it could not be recorded and has not been run; it will be run as it comes from
+ * now on. */
 int cuda_graph_end(struct ops *o);
 /* An operator's error in a graph: the graph ends here, and graph_end returns the error. */
 void cuda_graph_fail(struct cuda_ops *o, int rc);

@@ -1,21 +1,21 @@
 /* Attention of single new tokens over the cache: bound by how fast keys and values come out of memory.
  *
- * A warp takes one head of one row. Its lanes are cut into slots of 2 (wide heads: 4, 8, ..) that take a key each and hold
- * a part of its columns in registers, so that one pass streams 16 keys and their values with 16-byte loads, all of them
- * under way at once (5 KB for a warp at 80 columns of 16 bits). A slot has its own online softmax; nothing is exchanged but
- * the two halves of a dot product until the end, when slots are merged by shuffles. Where a key lies (ancestor table) is
- * looked up one pass ahead.
+ * A warp takes one head of one row. Its lanes are cut into slots of 2 (wide heads: 4, 8, ..) that take a key each and
+ * hold a part of its columns in registers, so that one pass streams 16 keys and their values with 16-byte loads, all of
+ * them under way at once (5 KB for a warp at 80 columns of 16 bits). A slot has its own online softmax; nothing is
+ * exchanged but the two halves of a dot product until the end, when slots are merged by shuffles. Where a key lies
+ * (ancestor table) is looked up one pass ahead.
  *
- * A block takes 8 rows that follow one another, for one head, a warp each, and blocks of all heads of these rows run at the
- * same time. So the beams of an image walk its prefix side by side: what one warp fetched the others find in L1 (a prefix
- * of 33 keys of a head is 10 KB), blocks of the same prefix find it in L2, and it is read from memory once whatever the
- * groups are: nothing about lengths or groups enters the grid. Where rows and heads are too few for the card, several
- * warps (a number that n_rows and n_heads fix) share a row, each takes every n-th pass, and they are merged in shared
- * memory.
- * Counted: 256 images x 5 beams, 32 heads of 80, 33 + 15 keys: 86 MB of prefixes and 196 MB of tails a layer, 94 us at 3
- * TB/s; some 440 instructions of a warp and pass (sm_90, bf16) and 2000 for a row and head are 90 us of an H100's issue
- * slots, so that both bound it alike, and 110 to 140 us are to be expected. 256 rows without beams: 63 MB, 21 us, and a fifth of the instructions. Two
- * blocks of an SM (128 registers) have 80 KB under way, where 3 TB/s at 800 ns want 18.
+ * A block takes 8 rows that follow one another, for one head, a warp each, and blocks of all heads of these rows run at
+ * the same time. So the beams of an image walk its prefix side by side: what one warp fetched the others find in L1 (a
+ * prefix of 33 keys of a head is 10 KB), blocks of the same prefix find it in L2, and it is read from memory once
+ * whatever the groups are: nothing about lengths or groups enters the grid. Where rows and heads are too few for the
+ * card, several warps (a number that n_rows and n_heads fix) share a row, each takes every n-th pass, and they are
+ * merged in shared memory. Counted: 256 images x 5 beams, 32 heads of 80, 33 + 15 keys: 86 MB of prefixes and 196 MB of
+ * tails a layer, 94 us at 3 TB/s; some 440 instructions of a warp and pass (sm_90, bf16) and 2000 for a row and head
+ * are 90 us of an H100's issue slots, so that both bound it alike, and 110 to 140 us are to be expected. 256 rows
+ * without beams: 63 MB, 21 us, and a fifth of the instructions. Two blocks of an SM (128 registers) have 80 KB under
+ * way, where 3 TB/s at 800 ns want 18.
  */
 #include "tensor/cuda/types.cuh"
 
@@ -140,8 +140,8 @@ static __device__ __forceinline__ void attend_share(slot_state<T, CHUNKS> &s, co
     }
 }
 
-/* One step of merging slots: lanes that differ in the bit `mask` each keep half of the N values of every unit, and give the
- * other half away. Returns whether this lane kept the upper half. */
+/* One step of merging slots: lanes that differ in the bit `mask` each keep half of the N values of every unit, and give
+ * the other half away. Returns whether this lane kept the upper half. */
 template <typename T, int CHUNKS, int N>
 static __device__ __forceinline__ bool halve(slot_state<T, CHUNKS> &s, int mask)
 {

@@ -75,7 +75,8 @@ static __device__ __forceinline__ void to_floats(float (&x)[pack16<T>::N], const
     }
 }
 
-/* From the first n_values of a head. `aligned`: it begins at a multiple of 16 bytes and is a multiple of 16 bytes long. */
+/* From the first n_values of a head. `aligned`: it begins at a multiple of 16 bytes and is a multiple of 16 bytes
+ * long. */
 template <typename T, int CHUNKS>
 static __device__ __forceinline__ void load_chunks(lane_chunks<CHUNKS> &x, const T *head, int n_values, int n_lanes,
                                                    bool aligned)

@@ -1,8 +1,8 @@
 /* Results on their way out.
  *
- * download_start: the compute stream copies the values aside (2 x their bytes of device bandwidth) and goes on; from there
- * download_stream takes them over the bus into page-locked memory, and download_wait copies them to where they belong.
- * download: the compute stream itself copies, piece after piece, while the host takes the piece before. */
+ * download_start: the compute stream copies the values aside (2 x their bytes of device bandwidth) and goes on; from
+ * there download_stream takes them over the bus into page-locked memory, and download_wait copies them to where they
+ * belong. download: the compute stream itself copies, piece after piece, while the host takes the piece before. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>

@@ -12,8 +12,8 @@
 #include "tensor/cuda/launch.cuh"
 
 #define FP8_MOST 448.0f
-/* What values of a row whose largest is absmax are multiplied with to become codes. A row of zeros, or of what is as good as
- * that (the quotient would leave f32's range), has scale 1. */
+/* What values of a row whose largest is absmax are multiplied with to become codes. A row of zeros, or of what is as
+ * good as that (the quotient would leave f32's range), has scale 1. */
 static __device__ __forceinline__ float fp8_factor(float absmax, float *ret_scale)
 {
     if (absmax < 1e-30f) {

@@ -1,6 +1,6 @@
-/* y = act(x w^T + bias) + residual. The library's product does as much of it as it can (matmul.h); a kernel of ours, which
- * the memory bounds, does the rest: `finish` reads and writes y once more (in bf16 at 65792 x 6144 1.6 GB, some 0.5 ms), so
- * what the models need goes into the product.
+/* y = act(x w^T + bias) + residual. The library's product does as much of it as it can (matmul.h); a kernel of ours,
+ * which the memory bounds, does the rest: `finish` reads and writes y once more (in bf16 at 65792 x 6144 1.6 GB, some
+ * 0.5 ms), so what the models need goes into the product.
  *
  * Ways from the best to the surest; the first that the library has an algorithm for is taken (matmul.cu remembers):
  *   WAY_FUSED    all in the product
@@ -18,10 +18,10 @@
 #include <assert.h>
 #include <errno.h>
 
-/* cublasLt's gelu is the tanh form. Where a model asks for the erf form and y is bf16, it gets the tanh form nevertheless:
- * the two differ by at most 4.8e-4, about 1e-4 of the norm of what a feed-forward's gelu gives, where rounding to bf16
- * leaves 1.7e-3 of it; and a pass over the widest activation is saved (ViT-g at 256 pictures: 0.8 GB read, 0.8 GB written,
- * a layer). fp16 (rounding: 2e-4) and fp32 get the form that was asked for. */
+/* cublasLt's gelu is the tanh form. Where a model asks for the erf form and y is bf16, it gets the tanh form
+ * nevertheless: the two differ by at most 4.8e-4, about 1e-4 of the norm of what a feed-forward's gelu gives, where
+ * rounding to bf16 leaves 1.7e-3 of it; and a pass over the widest activation is saved (ViT-g at 256 pictures: 0.8 GB
+ * read, 0.8 GB written, a layer). fp16 (rounding: 2e-4) and fp32 get the form that was asked for. */
 enum { GELU_ERF_AS_TANH_IN_BF16 = 1 };
 
 enum {
@@ -52,7 +52,8 @@ struct finish_job {
 
 /* -- kernels -- */
 
-/* N columns at a time; sum may be y: what a thread writes, only it has read. S: type of sums, Y: of y, R: of residuals. */
+/* N columns at a time; sum may be y: what a thread writes, only it has read. S: type of sums, Y: of y, R: of
+ * residuals. */
 template <typename S, typename Y, typename R, int N> static __global__ void finish(const struct finish_job j)
 {
     const int64_t row = row_of_thread();
@@ -161,8 +162,9 @@ struct operand {
     size_t element_bytes;
 };
 
-/* Not the relu: nothing says what the library's makes of NaN, and a maximum with 0 makes 0 of it. (It costs OPT-2.7B a read and
- * a write of fc1's output: by the memory's rate some 3 % of a prompt's pass. gelu multiplies, so NaN stays.) */
+/* Not the relu: nothing says what the library's makes of NaN, and a maximum with 0 makes 0 of it. (It costs OPT-2.7B a
+ * read and a write of fc1's output: by the memory's rate some 3 % of a prompt's pass. gelu multiplies, so NaN
+ * stays.) */
 static bool act_fits_epilogue(const struct cuda_ops *o, const struct ops_linear_args *a)
 {
     switch (a->act) {
@@ -291,8 +293,8 @@ static int apart_rows(struct cuda_ops *o, const struct ops_linear_args *a, const
     return run_finish(o, j, true, a->y_f32);
 }
 
-/* Half the cache, so that sums go out and come back within it; in memory they would take longer than the product of e4m3
- * that made them (ViT-g at 256 pictures on a card of 0.9 TB/s: 8 ms a layer, its products 7). */
+/* Half the cache, so that sums go out and come back within it; in memory they would take longer than the product of
+ * e4m3 that made them (ViT-g at 256 pictures on a card of 0.9 TB/s: 8 ms a layer, its products 7). */
 static int64_t apart_bytes(const struct cuda_ops *o)
 {
     const int64_t half = (int64_t)(o->l2_bytes / 2);

@@ -1,9 +1,9 @@
 /* Weights: from a checkpoint's map to the device, as fast as the disk or the page cache gives them.
  *
- * The page faults and the copy into page-locked memory are what takes time (a core copies some GB/s, the bus takes 20 and
- * more), so n_threads threads take chunks of the array in turn, each with two buffers and a stream of its own: while one
- * buffer is on the bus the other one is filled. Values of another type go to a chunk on the device and are converted from
- * there into place. */
+ * The page faults and the copy into page-locked memory are what takes time (a core copies some GB/s, the bus takes 20
+ * and more), so n_threads threads take chunks of the array in turn, each with two buffers and a stream of its own:
+ * while one buffer is on the bus the other one is filled. Values of another type go to a chunk on the device and are
+ * converted from there into place. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>

@@ -15,13 +15,13 @@ enum {
     CACHE_MOST = 4096,          /* entries; then it is emptied */
     CACHE_SLOTS = 2 * CACHE_MOST,
     CANDIDATES = 4,
-    /* Time the library's best guesses at the first use of a shape, and keep the fastest. Off: the first guess is a function
-     * of the shape alone, so two processes choose alike, which timing beside other processes on the same card would not.
-     * NEEDSWORK: on, when it has been measured to gain more than a few percent on the card at hand. */
+    /* Time the library's best guesses at the first use of a shape, and keep the fastest. Off: the first guess is a
+     * function of the shape alone, so two processes choose alike, which timing beside other processes on the same card
+     * would not. NEEDSWORK: on, when it has been measured to gain more than a few percent on the card at hand. */
     TIME_CANDIDATES = 0,
-    /* Sums of e4m3 products inside the tensor cores of sm_90 keep about 14 bits unless they are moved to f32 registers every
-     * so often, which costs up to a third of the speed. 2^-13 a sum is far below what e4m3 itself loses (2^-4 a value).
-     * Where the library has only the slow ones, those are taken. */
+    /* Sums of e4m3 products inside the tensor cores of sm_90 keep about 14 bits unless they are moved to f32 registers
+     * every so often, which costs up to a third of the speed. 2^-13 a sum is far below what e4m3 itself loses (2^-4 a
+     * value). Where the library has only the slow ones, those are taken. */
     FP8_FAST_SUMS = 1,
 };
 static const double time_from = 1e9; /* multiply-adds: smaller products are not worth timing */

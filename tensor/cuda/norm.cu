@@ -1,13 +1,12 @@
 /* norm.cu - layer norm and RMS norm, and the rounding to e4m3 where the product that follows is in fp8.
  *
- * A row is read once into registers and written once: one to eight warps a row, up to eight 16-byte pieces a thread, eight
- * warps a block, so that narrow rows share one. The sums are f32, first the mean and then the squares of what is left of
- * it, as the definition has them; how many threads share a row depends on its width alone, so a row's result does not
- * depend on the others. Rows that are wider than that, odd or not aligned take a block that reads them two to four times,
- * mostly from cache.
- * fp8: each row gets the scale max|y| / 448, and what is rounded to e4m3 is the f32 value: a norm that wrote bf16 first
- * would round twice. y itself is not written then.
- * Bound: memory. 2 bytes read and 2 (fp8: 1) written for a value of 16 bits; gamma and beta come from cache. */
+ * A row is read once into registers and written once: one to eight warps a row, up to eight 16-byte pieces a thread,
+ * eight warps a block, so that narrow rows share one. The sums are f32, first the mean and then the squares of what is
+ * left of it, as the definition has them; how many threads share a row depends on its width alone, so a row's result
+ * does not depend on the others. Rows that are wider than that, odd or not aligned take a block that reads them two to
+ * four times, mostly from cache. fp8: each row gets the scale max|y| / 448, and what is rounded to e4m3 is the f32
+ * value: a norm that wrote bf16 first would round twice. y itself is not written then. Bound: memory. 2 bytes read and
+ * 2 (fp8: 1) written for a value of 16 bits; gamma and beta come from cache. */
 
 #include "tensor/cuda/fp8.cuh"
 #include "tensor/cuda/rows.cuh"

@@ -2,10 +2,9 @@
  *
  * The bytes go up as they are, three a pixel. A block makes one strip, the patches side by side in one row of an image:
  * its pixels are one range of bytes and its results one range of values, so both are moved in whole pieces, by way of
- * shared memory, where the colours of a patch are taken apart. The value of each byte is looked up in a table that the host
- * has computed in double, as the definition does.
- * Bound: the copy from the host (150 kB a picture of 224 pixels, 6 us at 25 GB/s); the kernel reads 1 byte and writes 2 a
- * value. */
+ * shared memory, where the colours of a patch are taken apart. The value of each byte is looked up in a table that the
+ * host has computed in double, as the definition does. Bound: the copy from the host (150 kB a picture of 224 pixels, 6
+ * us at 25 GB/s); the kernel reads 1 byte and writes 2 a value. */
 
 #include "tensor/cuda/rows.cuh"
 

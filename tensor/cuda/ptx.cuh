@@ -14,9 +14,9 @@ static __device__ __forceinline__ unsigned ptx_shared_address(const void *shared
     return (unsigned)__cvta_generic_to_shared(shared);
 }
 
-/* d[16, 8] += a[16, 16] * b[16, 8], f32 sums; the lanes' parts as PTX lays them out for mma.m16n8k16: with g = lane / 4 and
- * t = lane % 4, a = {rows g, g + 8 of columns 2t, 2t + 1; the same of columns 2t + 8, 2t + 9}, b = {rows 2t, 2t + 1 of
- * column g; rows 2t + 8, 2t + 9}, d = {row g, columns 2t, 2t + 1; row g + 8}. */
+/* d[16, 8] += a[16, 16] * b[16, 8], f32 sums; the lanes' parts as PTX lays them out for mma.m16n8k16: with g = lane / 4
+ * and t = lane % 4, a = {rows g, g + 8 of columns 2t, 2t + 1; the same of columns 2t + 8, 2t + 9}, b = {rows 2t, 2t + 1
+ * of column g; rows 2t + 8, 2t + 9}, d = {row g, columns 2t, 2t + 1; row g + 8}. */
 template <typename T>
 static __device__ __forceinline__ void ptx_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <>
@@ -36,9 +36,9 @@ __device__ __forceinline__ void ptx_mma<__half>(float (&d)[4], const uint32_t (&
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* Four (two) 8x8 matrices of 16-bit values from shared memory: lanes 8i .. 8i+7 give the addresses of the rows of matrix i
- * (16 bytes each, 16-byte aligned), every lane gets of each matrix row lane / 4, columns 2 (lane % 4) and the next;
- * `trans`: of its transpose. */
+/* Four (two) 8x8 matrices of 16-bit values from shared memory: lanes 8i .. 8i+7 give the addresses of the rows of
+ * matrix i (16 bytes each, 16-byte aligned), every lane gets of each matrix row lane / 4, columns 2 (lane % 4) and the
+ * next; `trans`: of its transpose. */
 static __device__ __forceinline__ void ptx_ldmatrix_x4(uint32_t (&r)[4], const void *shared_row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

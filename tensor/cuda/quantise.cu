@@ -1,6 +1,6 @@
-/* Rows to e4m3. One block a row: the row's values stay in registers between finding the largest and converting, so a row is
- * read once; 2 bytes read and 1 written a value (bf16), which the memory bounds: at 65792 x 1408 278 MB, about 0.1 ms at
- * 3 TB/s. Rows wider than the registers hold are read twice, the second time from cache. */
+/* Rows to e4m3. One block a row: the row's values stay in registers between finding the largest and converting, so a
+ * row is read once; 2 bytes read and 1 written a value (bf16), which the memory bounds: at 65792 x 1408 278 MB, about
+ * 0.1 ms at 3 TB/s. Rows wider than the registers hold are read twice, the second time from cache. */
 #include "tensor/cuda/types.cuh"
 
 #include "tensor/cuda/fp8.cuh"

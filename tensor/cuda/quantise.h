@@ -6,7 +6,8 @@
 
 #include "tensor/cuda/cuda.h"
 
-/* x [n_rows, width] of dtype with distance ld_x -> codes [n_rows, width] dense, scales [n_rows]. Enqueued on o->stream. */
+/* x [n_rows, width] of dtype with distance ld_x -> codes [n_rows, width] dense, scales [n_rows]. Enqueued on
+ * o->stream. */
 int cuda_quantise_rows(struct cuda_ops *o, int64_t n_rows, int64_t width, const void *d_x, enum dtype dtype,
                        int64_t ld_x, void *d_codes, float *d_scales);
 

@@ -1,10 +1,9 @@
 /* rows.cu - what is done row by row without a sum: the gate of T5's feed-forward, copies of rows, look-ups, the ViT's
  * tokens.
  *
- * Blocks of 256 threads: as many along a row as it has pieces (a power of two, rows.cuh), the others on further rows; each
- * thread goes along its row from there.
- * Bound: memory. Bytes a value of 16 bits: gate 4 read and 2 written; copy and look-up 2 and 2 (adding: 4 and 2); vit_embed
- * 2 and 2, its f32 positions come from cache. */
+ * Blocks of 256 threads: as many along a row as it has pieces (a power of two, rows.cuh), the others on further rows;
+ * each thread goes along its row from there. Bound: memory. Bytes a value of 16 bits: gate 4 read and 2 written; copy
+ * and look-up 2 and 2 (adding: 4 and 2); vit_embed 2 and 2, its f32 positions come from cache. */
 
 #include "tensor/cuda/activate.cuh"
 #include "tensor/cuda/rows.cuh"

@@ -1,5 +1,5 @@
-/* rows.cuh - what the kernels that go through rows share: pieces of a row, whether they are aligned, and the threads of a
- * row.
+/* rows.cuh - what the kernels that go through rows share: pieces of a row, whether they are aligned, and the threads of
+ * a row.
  *
  * A thread moves one piece at a time: 16 bytes where addresses, distances and width allow it, else a single value.
  * Who may call: .cu files. Units: elements, unless the name says bytes. Memory, Errors: none. */

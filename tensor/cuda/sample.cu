@@ -1,14 +1,13 @@
 /* sample.cu - from logits to tokens, as tensor/sampler.c defines it, a block of 512 threads for each row.
  *
- * A first pass over the row gives the log of the sum of e^logit, and the best logit of each thread. One best: that is it.
- * Several: the k-th of the threads' bests bounds the k-th of all from below, so a second pass lists what is not below it,
- * which is not many more than k, and they are sorted. Where they are too many for the list (k > 512, or logits in an
- * order that nobody would come upon), find_bound gives the exact bound. Sampling: sample_draw.cuh.
- * Ids that are seen or banned have a bit each in shared memory (vocabularies above 2^18: in device memory), so that no row
- * is copied.
- * Options and lists of all rows go up as one array, and the results come down as one; sample waits for them.
- * Bound: memory or L2. One (greedy) to two reads of the logits, when sampling up to five: 200 kB a row of 50304, 51 MB for
- * 256 rows, 17 us a read at 3 TB/s; and the latency of two copies over the bus. */
+ * A first pass over the row gives the log of the sum of e^logit, and the best logit of each thread. One best: that is
+ * it. Several: the k-th of the threads' bests bounds the k-th of all from below, so a second pass lists what is not
+ * below it, which is not many more than k, and they are sorted. Where they are too many for the list (k > 512, or
+ * logits in an order that nobody would come upon), find_bound gives the exact bound. Sampling: sample_draw.cuh. Ids
+ * that are seen or banned have a bit each in shared memory (vocabularies above 2^18: in device memory), so that no row
+ * is copied. Options and lists of all rows go up as one array, and the results come down as one; sample waits for them.
+ * Bound: memory or L2. One (greedy) to two reads of the logits, when sampling up to five: 200 kB a row of 50304, 51 MB
+ * for 256 rows, 17 us a read at 3 TB/s; and the latency of two copies over the bus. */
 
 #include <stdlib.h>
 

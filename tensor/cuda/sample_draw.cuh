@@ -1,9 +1,9 @@
 /* sample_draw.cuh - drawing one id of a row: temperature, top_k, top_p, softmax.
  *
- * Scores are gathered in buckets of equal width below the largest one, with how many and how much weight each has. The bound
- * that top_k or top_p sets lies in one bucket; only that one is listed and sorted. What is left is summed by stretches of
- * ids, and the stretch in which the sum passes `uniform` is looked into. The row is read two to five times.
- * A score further than SAMPLE_RANGE below the largest has less than 2^-41 of its probability, and counts as 0.
+ * Scores are gathered in buckets of equal width below the largest one, with how many and how much weight each has. The
+ * bound that top_k or top_p sets lies in one bucket; only that one is listed and sorted. What is left is summed by
+ * stretches of ids, and the stretch in which the sum passes `uniform` is looked into. The row is read two to five
+ * times. A score further than SAMPLE_RANGE below the largest has less than 2^-41 of its probability, and counts as 0.
  * Who may call: sample.cu. Units, Memory, Errors: as sample_row.cuh. */
 #ifndef BLIPLINE_TENSOR_CUDA_SAMPLE_DRAW_CUH
 #define BLIPLINE_TENSOR_CUDA_SAMPLE_DRAW_CUH

@@ -1,8 +1,8 @@
 /* sample_row.cuh - what choosing asks of a row of logits: scores, their order, sums, the largest ones.
  *
- * A block works on one row. A score and its id make one number (`ordered`), larger where it comes first, so that no two are
- * equal and "the k best" is a plain bound. Weights are whole numbers (2^40 for the largest score), so that their sums are
- * the same in every order.
+ * A block works on one row. A score and its id make one number (`ordered`), larger where it comes first, so that no two
+ * are equal and "the k best" is a plain bound. Weights are whole numbers (2^40 for the largest score), so that their
+ * sums are the same in every order.
  * Who may call: sample.cu and its other parts; all threads of the block together, unless it says otherwise.
  * Units:  natural logarithms. Memory: the block's shared memory, struct sample_shared. Errors: none. */
 #ifndef BLIPLINE_TENSOR_CUDA_SAMPLE_ROW_CUH
@@ -127,8 +127,8 @@ static __device__ __forceinline__ mass tally_mass(const struct tally *t)
     return (mass)t->high << 32 | t->low;
 }
 
-/* Where the sum of get(0) .. get(at), at < n <= SAMPLE_LIST, first reaches `target`, and the sum before that; n - 1 where it
- * never does. */
+/* Where the sum of get(0) .. get(at), at < n <= SAMPLE_LIST, first reaches `target`, and the sum before that; n - 1
+ * where it never does. */
 template <typename F>
 static __device__ struct sample_found find_first(const struct choosing *c, int n, mass target, F get)
 {
@@ -188,8 +188,8 @@ static __device__ void sort_down(ordered *x, int64_t n)
 
 /* -- the row -- */
 
-/* f(id, logits of id .. id + VEC - 1, how many of them there are): called by all threads equally often; the ids of a warp
- * follow one another, each thread's ascend. */
+/* f(id, logits of id .. id + VEC - 1, how many of them there are): called by all threads equally often; the ids of a
+ * warp follow one another, each thread's ascend. */
 template <int VEC, typename F> static __device__ __forceinline__ void each_pack(const struct choosing *c, F f)
 {
     const int64_t step = SAMPLE_THREADS * VEC;
@@ -289,15 +289,15 @@ static __device__ void mark_lists(const struct sample_job *j, struct choosing *c
     c->banned_marks = marks + j->mark_words;
 }
 
-/* Of the ids that a thread has looked at and that are in no list: the one with the largest logit, the lowest among equals;
- * and the smallest finite logit. */
+/* Of the ids that a thread has looked at and that are in no list: the one with the largest logit, the lowest among
+ * equals; and the smallest finite logit. */
 struct scanned {
     int best_id; /* -1: none above -inf */
     float best, least;
 };
 
-/* One pass: c->log_sum, and what `scanned` says. The sum is kept relative to the largest logit so far, four of them in f32
- * and these in double; a logit that is not finite makes it NaN. */
+/* One pass: c->log_sum, and what `scanned` says. The sum is kept relative to the largest logit so far, four of them in
+ * f32 and these in double; a logit that is not finite makes it NaN. */
 template <int VEC> static __device__ struct scanned scan_logits(struct choosing *c)
 {
     struct scanned r = {-1, -INFINITY, FLT_MAX};
@@ -369,8 +369,8 @@ static __device__ int list_scores(const struct choosing *c, ordered *list, int64
     return c->s->n_listed;
 }
 
-/* The largest bound for which the masses of the numbers from it up reach `target`, bit by bit: reads the row some 50 times,
- * and is for rows where nothing else works (more equal scores than the list holds). */
+/* The largest bound for which the masses of the numbers from it up reach `target`, bit by bit: reads the row some 50
+ * times, and is for rows where nothing else works (more equal scores than the list holds). */
 template <int VEC, typename F> static __device__ ordered find_bound(const struct choosing *c, mass target, F mass_of)
 {
     ordered bound = 0;

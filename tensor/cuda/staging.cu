@@ -1,9 +1,10 @@
-/* Host arrays of operators (indices, lengths) on their way to the device: a ring of page-locked memory with a ring of the
- * same size and offsets on the device, both cut in segments.
+/* Host arrays of operators (indices, lengths) on their way to the device: a ring of page-locked memory with a ring of
+ * the same size and offsets on the device, both cut in segments.
  *
- * Copies go down the compute stream, so on the device a place may be written again as soon as the host likes: the kernels
- * that read it come before. On the host a segment waits for the event behind its last copy. An array stays known (to be
- * sent once for many calls) until its segment is begun anew. A call costs one copy of some KB, about 5 us of the host. */
+ * Copies go down the compute stream, so on the device a place may be written again as soon as the host likes: the
+ * kernels that read it come before. On the host a segment waits for the event behind its last copy. An array stays
+ * known (to be sent once for many calls) until its segment is begun anew. A call costs one copy of some KB, about 5 us
+ * of the host. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>

@@ -1,5 +1,5 @@
-/* types.cuh - the types of activations in kernels: conversions, 16-byte packs, sums over a warp, and choosing a kernel by
- * dtype.
+/* types.cuh - the types of activations in kernels: conversions, 16-byte packs, sums over a warp, and choosing a kernel
+ * by dtype.
  *
  * Who may call: .cu files. */
 #ifndef BLIPLINE_TENSOR_CUDA_TYPES_CUH

@@ -1,8 +1,8 @@
 /* Values on their way in: a ring of page-locked memory with a ring of the same size and offsets on the device.
  *
  * A copy goes over the bus on upload_stream while the compute stream is still busy with what came before; the compute
- * stream then waits for it and moves (or converts) it into its place, which takes 2 x its bytes of device bandwidth.
- * So two conditions free a piece of the ring: the bus has read the host's side, which the host waits for, and the compute
+ * stream then waits for it and moves (or converts) it into its place, which takes 2 x its bytes of device bandwidth. So
+ * two conditions free a piece of the ring: the bus has read the host's side, which the host waits for, and the compute
  * stream has read the device's side, which only upload_stream waits for. The ring is more than twice the largest array
  * that upload_begin was asked for, so that one can be written while another one waits. */
 #include "tensor/cuda/cuda.h"

@@ -1,12 +1,13 @@
 /* bench_gpu - the stages of one checkpoint on a GPU, each beside the ceiling that the card reaches in the same run.
  *
- *     bench_gpu MODEL_DIR [--only encoder,llm] [--batches 64,256] [--seconds 10] [--dtype bf16|fp8|fp16|fp32] [--json FILE] ...
- *     bench_gpu MODEL_DIR --serve        commands on stdin, answers on stdout (tests/bench/gpu.py drives it)
+ *     bench_gpu MODEL_DIR [--only encoder,llm] [--batches 64,256] [--seconds 10] [--dtype bf16|fp8|fp16|fp32] [--json
+ *     FILE] ... bench_gpu MODEL_DIR --serve commands on stdin, answers on stdout (tests/bench/gpu.py drives it)
  *
- * A row: part, images (requests) at once, images a second, time of one run of the batch, TFLOP/s of the stage's products and
- * attentions by formula (tests/bench/budget.h), and the share that those alone, measured right after it, take of the stage's
- * time (tests/bench/gpu_ceiling.h). copy has GB/s instead. Without the device: one line, exit code 77.
- * A command is {"part": "encoder", "batch": 256, "seconds": 10, "ceiling": 10}; {"part": "close"} frees the stage. */
+ * A row: part, images (requests) at once, images a second, time of one run of the batch, TFLOP/s of the stage's
+ * products and attentions by formula (tests/bench/budget.h), and the share that those alone, measured right after it,
+ * take of the stage's time (tests/bench/gpu_ceiling.h). copy has GB/s instead. Without the device: one line, exit code
+ * 77. A command is {"part": "encoder", "batch": 256, "seconds": 10, "ceiling": 10}; {"part": "close"} frees the
+ * stage. */
 #include "base/clock.h"
 #include "model/checkpoint.h"
 #include "tensor/device.h"
@@ -393,8 +394,8 @@ struct option_place {
     int *integer;
 };
 
-/* Where argv[i] is "--name" of a place: take the value that follows it. Returns how many arguments were used; 0: no option
- * that is known, or a value is missing. */
+/* Where argv[i] is "--name" of a place: take the value that follows it. Returns how many arguments were used; 0: no
+ * option that is known, or a value is missing. */
 static int take_option(const struct option_place *places, char **argv)
 {
     for (const struct option_place *p = places; p->name; p++) {

@@ -51,8 +51,8 @@ static void *at(void *p, int64_t i)
     return (unsigned char *)p + i * (int64_t)dtype_size_bytes(ops->act_dtype);
 }
 
-/* Medians of the operator, its bare products and, where the operators don't multiply with it, oneDNN, in turn; returns the
- * operator's time. */
+/* Medians of the operator, its bare products and, where the operators don't multiply with it, oneDNN, in turn; returns
+ * the operator's time. */
 static double compare_line(const char *what, const char *shape, double flop, struct bench_turn operator,
                            struct bench_product * product, struct bench_product *onednn)
 {
@@ -318,7 +318,8 @@ static double mean_ns(const struct ops_linear_args *a)
     return (double)(clock_mono_ns() - start) / CALLS;
 }
 
-/* A product of a decode step, alone and beside one other process that never sleeps: means, since waiting is what counts. */
+/* A product of a decode step, alone and beside one other process that never sleeps: means, since waiting is what
+ * counts. */
 static void busy_product(int64_t m, int64_t n, int64_t k)
 {
     void *x = values(m * k), *y = values(m * n), *w = values(n * k);

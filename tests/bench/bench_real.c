@@ -1,7 +1,7 @@
 /* bench_real - one stage of one checkpoint as its daemon loads it: times, rate, and memory against the rule.
  *
- *     bench_real MODEL_DIR STAGE [THREADS [SECONDS [IMAGES [NEW_TOKENS [DTYPE]]]]]   one JSON object; real_size.py reads it
- *     bench_real MODEL_DIR check                     the whole checkpoint against its config.json
+ *     bench_real MODEL_DIR STAGE [THREADS [SECONDS [IMAGES [NEW_TOKENS [DTYPE]]]]] one JSON object; real_size.py reads
+ *     it bench_real MODEL_DIR check the whole checkpoint against its config.json
  *
  * The order is the daemon's: check the stage's tensors, load, fingerprint (which reads every byte), run. The rule: the
  * most that is ever resident (VmHWM) is at most 1.1 x the packed weights + 1.5 GiB, the KV cache included. One stage a

@@ -1,6 +1,7 @@
 /* bench_stages - each CPU stage against the products it is made of.
  *
- *     bench_stages [MODEL_DIR [THREADS [SECONDS [STAGE [DTYPE]]]]]   default: models/blip2-opt-demo, 2 threads, 5 s, all, F32
+ *     bench_stages [MODEL_DIR [THREADS [SECONDS [STAGE [DTYPE]]]]] default: models/blip2-opt-demo, 2 threads, 5 s, all,
+ *     F32
  *
  * The ceiling of a stage is the sum over its distinct products of count x measured time (packed weights, the same
  * threads, attention's two products included; tests/bench/products.h). Printed: that table, what the stage takes, and
@@ -98,7 +99,8 @@ static void report(const char *stage, const struct budget *b, enum dtype dtype, 
            ns / 1e6, ceiling / ns, b->n_images / ns * 1e9);
 }
 
-/* A pass of the language model takes prompts as its row limit allows; their products are counted as if all ran together. */
+/* A pass of the language model takes prompts as its row limit allows; their products are counted as if all ran
+ * together. */
 static void bench_table(const char *stage, const struct checkpoint *c, struct ops *o, int threads, double seconds)
 {
     const int n_images = strcmp(stage, "llm") == 0 ? LLM_BATCH : VIT_BATCH;

@@ -1,7 +1,8 @@
 /* bench_wire.c - what our relay costs: DEALER -> ROUTER -> DEALER with bare ZeroMQ frames, and with envelopes, rows,
  * tensors and queues around the same bytes. Alternating, the median of five.
  *
- * usage: bench_wire [tensor bytes a message ...] (default: 64 KiB, 6 MB, 46 MB: 64 items of Q-Former and ViT outputs). */
+ * usage: bench_wire [tensor bytes a message ...] (default: 64 KiB, 6 MB, 46 MB: 64 items of Q-Former and ViT
+ * outputs). */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>

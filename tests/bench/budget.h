@@ -1,9 +1,10 @@
-/* budget.h - the arithmetic of a stage, from the checkpoint's configuration: its distinct products and attentions, and how
- * often each of them runs.
+/* budget.h - the arithmetic of a stage, from the checkpoint's configuration: its distinct products and attentions, and
+ * how often each of them runs.
  *
- * Who may call: benchmarks. Units: rows, columns and positions; FLOP counts a multiplication and an addition as two; bytes
- * where a line says so. n_images are those of one run of the stage; with beams the language model has n_images * n_beams
- * rows a step, and one prompt an image. A prompt is the queries and one token (bos), as captions without words have it.
+ * Who may call: benchmarks. Units: rows, columns and positions; FLOP counts a multiplication and an addition as two;
+ * bytes where a line says so. n_images are those of one run of the stage; with beams the language model has n_images *
+ * n_beams rows a step, and one prompt an image. A prompt is the queries and one token (bos), as captions without words
+ * have it.
  * Memory: plain values. Errors: none; too many lines are our bug (assert). */
 #ifndef BLIPLINE_BENCH_BUDGET_H
 #define BLIPLINE_BENCH_BUDGET_H

@@ -5,8 +5,8 @@
 #include <immintrin.h>
 #endif
 
-/* Twelve sums, as a tile of a product has them: more than latency times the adders of any processor here. The empty asm keeps them
- * in registers and the compiler from knowing what they become. */
+/* Twelve sums, as a tile of a product has them: more than latency times the adders of any processor here. The empty asm
+ * keeps them in registers and the compiler from knowing what they become. */
 enum { STEPS = 50000, SUMS = 12 };
 
 #if defined(__x86_64__)

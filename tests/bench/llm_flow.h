@@ -1,9 +1,9 @@
-/* llm_flow.h - the language model under a steady flow of pictures, as its daemon sees it: as many requests at once as are
- * wanted, a new one for each that is done.
+/* llm_flow.h - the language model under a steady flow of pictures, as its daemon sees it: as many requests at once as
+ * are wanted, a new one for each that is done.
  *
- * Requests have random projected queries and the bos token as their prompt. Forced: each makes n_new tokens, the end held
- * back until then. Natural: each has a length of its own, bench_natural_length(); what ends is decided by the number of
- * tokens, so that random weights do not matter. In batches: the next requests wait until all are done.
+ * Requests have random projected queries and the bos token as their prompt. Forced: each makes n_new tokens, the end
+ * held back until then. Natural: each has a length of its own, bench_natural_length(); what ends is decided by the
+ * number of tokens, so that random weights do not matter. In batches: the next requests wait until all are done.
  * Who may call: benchmarks, one thread. Units: requests (images), new tokens, seconds.
  * Memory: llm_flow_free; checkpoint and operators must outlive it. Errors: 0 or a negative errno with err. */
 #ifndef BLIPLINE_BENCH_LLM_FLOW_H

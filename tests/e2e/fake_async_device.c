@@ -1,7 +1,8 @@
 /* fake_async_device.c - a shared object that replaces the CUDA operators by a fake asynchronous device on the CPU
  * (tests/unit/fake_async_ops.h), so that the daemons' code for devices is tested without one.
  *
- * FAKE_ASYNC_MEMORY: bytes of memory that the device reports; FAKE_ASYNC_FAIL_IN: number of the call that fails for good. */
+ * FAKE_ASYNC_MEMORY: bytes of memory that the device reports; FAKE_ASYNC_FAIL_IN: number of the call that fails for
+ * good. */
 #include "tensor/device.h"
 #include "tests/unit/fake_async_ops.h"
 

@@ -10,8 +10,8 @@
 #include "emulator.h"
 #include "refuse.h"
 
-/* cublasLt's interface: descriptors, what is supported (the tables of its documentation for cublasLtMatmul), and products
- * that are queued like kernels. Each algorithm remembers the alignments that it was asked for. */
+/* cublasLt's interface: descriptors, what is supported (the tables of its documentation for cublasLtMatmul), and
+ * products that are queued like kernels. Each algorithm remembers the alignments that it was asked for. */
 
 using guard = std::lock_guard<std::recursive_mutex>;
 
@@ -261,8 +261,8 @@ static int compute_capability(void)
     return p.major * 10 + p.minor;
 }
 
-/* "To use FP8 kernels": TN, dimensions and addresses multiples of 16, 89 or later; a scale for each row only from 90 on.
- * The number of columns of B need not be a multiple of 16. */
+/* "To use FP8 kernels": TN, dimensions and addresses multiples of 16, 89 or later; a scale for each row only from 90
+ * on. The number of columns of B need not be a multiple of 16. */
 static cublasStatus_t check_fp8(const desc *d, const layout *a, const layout *b, const layout *c, const layout *dd,
                                 const uint32_t *alignment)
 {

@@ -1,8 +1,8 @@
-/* device.h - what CUDA C++ gives to kernels, for g++: the words of the language, indices, barriers, a warp's collectives,
- * atomics and arithmetic.
+/* device.h - what CUDA C++ gives to kernels, for g++: the words of the language, indices, barriers, a warp's
+ * collectives, atomics and arithmetic.
  *
- * Atomics are plain: the threads of a block run one at a time, so do the blocks. Approximate instructions are as exact as
- * the C library. Who may call: kernels, through tensor/cuda/launch.cuh. */
+ * Atomics are plain: the threads of a block run one at a time, so do the blocks. Approximate instructions are as exact
+ * as the C library. Who may call: kernels, through tensor/cuda/launch.cuh. */
 #ifndef BLIPLINE_TESTS_EMULATOR_DEVICE_H
 #define BLIPLINE_TESTS_EMULATOR_DEVICE_H
 

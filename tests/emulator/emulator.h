@@ -1,8 +1,8 @@
 /* emulator.h - what the files of the emulator share: a block's threads, device memory, and queued work.
  *
- * Everything runs under one lock (emulator_lock), which every function of the CUDA runtime's interface takes; kernels run
- * in whichever host thread forces them. Errors of the code under test that a GPU would leave undefined end the process
- * with a message (emulator_fail).
+ * Everything runs under one lock (emulator_lock), which every function of the CUDA runtime's interface takes; kernels
+ * run in whichever host thread forces them. Errors of the code under test that a GPU would leave undefined end the
+ * process with a message (emulator_fail).
  * Who may call: tests/emulator. Memory and errors: as each call says. */
 #ifndef BLIPLINE_TESTS_EMULATOR_EMULATOR_H
 #define BLIPLINE_TESTS_EMULATOR_EMULATOR_H
@@ -99,8 +99,8 @@ enum emulator_place { EMULATOR_PAGEABLE, EMULATOR_PINNED, EMULATOR_DEVICE };
 
 /* Where p points: into an allocation, or a little behind it. */
 enum emulator_place emulator_place_of(const void *p);
-/* Let the host thread use device memory while it executes queued work; calls nest. The last close looks at what surrounds
- * all allocations, and aborts where that has been written. */
+/* Let the host thread use device memory while it executes queued work; calls nest. The last close looks at what
+ * surrounds all allocations, and aborts where that has been written. */
 void emulator_memory_open(void);
 void emulator_memory_close(void);
 /* What lies at p: for messages. */

@@ -15,7 +15,8 @@
 
 /* Device memory and pinned memory: a range of addresses each, never used twice. An allocation ends (rounded up to 256
  * bytes) where a page begins that nobody may touch; the bytes around it are known and checked. What is not allocated is
- * mapped from an empty file, so that one mprotect over the range opens and closes what is, and the rest stays forbidden. */
+ * mapped from an empty file, so that one mprotect over the range opens and closes what is, and the rest stays
+ * forbidden. */
 
 enum { PAGE = 4096, ALIGNMENT = 256, POISON = 0xff };
 static const size_t RANGE_BYTES = (size_t)1 << 40;

@@ -6,7 +6,8 @@
 #include <vector>
 
 /* What a warp computes together: d[16, 8] += a[16, 16] * b[16, 8], and the distribution of 8x8 matrices over the lanes.
- * Layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix". Then asynchronous copies. */
+ * Layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix". Then asynchronous
+ * copies. */
 
 enum { M = 16, N = 8, K = 16, LANES = 32 };
 

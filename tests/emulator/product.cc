@@ -13,8 +13,8 @@
 #include <thread>
 #include <vector>
 
-/* Rows of A and columns of B become rows of floats, whose products are sums over k in eight parts: A in pieces that stay in
- * the cache, all of B at once. Several host threads share the pieces. */
+/* Rows of A and columns of B become rows of floats, whose products are sums over k in eight parts: A in pieces that
+ * stay in the cache, all of B at once. Several host threads share the pieces. */
 
 #if defined(__x86_64__)
 #define FOR_PROCESSORS(...) __attribute__((target_clones(__VA_ARGS__)))

@@ -1,7 +1,8 @@
 /* The instructions of ptx.cuh: matrices of a warp and copies behind a thread's back. */
 #include "emulator_test.h"
 
-/* y[16, 8] = a[16, 16] b[16, 8] by fragments read from shared memory, whose rows are 16 bytes apart from one another's banks */
+/* y[16, 8] = a[16, 16] b[16, 8] by fragments read from shared memory, whose rows are 16 bytes apart from one another's
+ * banks */
 static __global__ void mma_kernel(float *y, const __half *a, const __half *b, bool wait)
 {
     __half *s_a = cuda_shared<__half>(), *s_b = s_a + 256;

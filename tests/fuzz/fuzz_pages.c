@@ -1,5 +1,5 @@
-/* Any bytes as the pages of an LMDB file: from nothing, with numbers in the meta page that lead somewhere; or as changes
- * to a real environment. */
+/* Any bytes as the pages of an LMDB file: from nothing, with numbers in the meta page that lead somewhere; or as
+ * changes to a real environment. */
 #include "store/page_format.h"
 #include "store/pages.h"
 

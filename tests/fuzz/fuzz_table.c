@@ -1,5 +1,5 @@
-/* Lists with columns: any bytes are rows within their limits, or are refused by file and line. The first byte says which
- * kind of table. */
+/* Lists with columns: any bytes are rows within their limits, or are refused by file and line. The first byte says
+ * which kind of table. */
 #include "source/source.h"
 
 #include <stdio.h>

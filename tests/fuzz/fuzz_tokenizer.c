@@ -1,7 +1,7 @@
-/* The first byte says what the rest is: a file; a text for the tokenizers of models/ and tests/golden; a charsmap and a text; a
- * choice of parts and a text; the JSON of one part and a text. A file is a tokenizer or is refused with a reason; any text
- * encodes to ids that there are, which decode to valid UTF-8 (byte-level BPE: to the text itself), or is refused. (Run in the
- * project's root.) */
+/* The first byte says what the rest is: a file; a text for the tokenizers of models/ and tests/golden; a charsmap and a
+ * text; a choice of parts and a text; the JSON of one part and a text. A file is a tokenizer or is refused with a
+ * reason; any text encodes to ids that there are, which decode to valid UTF-8 (byte-level BPE: to the text itself), or
+ * is refused. (Run in the project's root.) */
 #include "model/tokenizer.h"
 #include "model/utf8.h"
 

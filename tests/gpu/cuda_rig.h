@@ -1,11 +1,12 @@
 /* cuda_rig.h - the CUDA operators beside the reference, in f32, f16 and bf16.
  *
  * The shared object is the one that BLIPLINE_TEST_CUDA_LIBRARY names: the real one (make test-gpu) or the one that runs
- * the same kernels on the CPU (make test-emulated). Without a device every test of the program is skipped, with one line
- * that says why. Inputs are drawn with tests/unit/ops_rig.h (ops_rig_random and its kin), in f32, rounded to what the
- * device holds; the reference runs on them, the device on a copy, and results are compared in f32. Outputs are NaN before
- * each call.
- * Who may call: tests/gpu. Memory: device memory from cuda_rig_put is freed with cuda_rig_drop, host memory with free().
+ * the same kernels on the CPU (make test-emulated). Without a device every test of the program is skipped, with one
+ * line that says why. Inputs are drawn with tests/unit/ops_rig.h (ops_rig_random and its kin), in f32, rounded to what
+ * the device holds; the reference runs on them, the device on a copy, and results are compared in f32. Outputs are NaN
+ * before each call.
+ * Who may call: tests/gpu. Memory: device memory from cuda_rig_put is freed with cuda_rig_drop, host memory with
+ * free().
  * Errors: a failed assertion ends the test. */
 #ifndef BLIPLINE_TESTS_GPU_CUDA_RIG_H
 #define BLIPLINE_TESTS_GPU_CUDA_RIG_H
@@ -31,11 +32,12 @@ int cuda_rig_teardown(void **state);
 struct cuda_rig *cuda_rig_get(void **state);
 /* Operators of another kind (fp8, tf32, a share of memory); ops_free. */
 struct ops *cuda_rig_open(enum dtype act_dtype, bool fp8, bool tf32, double memory_share);
-/* Is this the emulator, or a card under compute-sanitizer (BLIPLINE_TEST_SMALL)? They are slow (some 10^8 operations a second): take
- * smaller shapes there. */
+/* Is this the emulator, or a card under compute-sanitizer (BLIPLINE_TEST_SMALL)? They are slow (some 10^8 operations a
+ * second): take smaller shapes there. */
 bool cuda_rig_is_emulated(void);
 
-/* Errors of the device, which only the emulator can make: skip() without it; then the next call of the runtime fails. */
+/* Errors of the device, which only the emulator can make: skip() without it; then the next call of the runtime
+ * fails. */
 enum { CUDA_RIG_OUT_OF_MEMORY = 2, CUDA_RIG_ILLEGAL_ADDRESS = 700, CUDA_RIG_CAPTURE_UNSUPPORTED = 900 };
 void cuda_rig_needs_errors(void);
 void cuda_rig_next_fails(int cuda_error);

@@ -42,7 +42,8 @@ void linear_inputs_free(struct linear_inputs *in);
 struct ops_weight *linear_weight(struct ops *o, const struct ops_weight_part *parts, int n_parts, unsigned flags);
 struct ops_linear_args linear_case_args(const struct linear_case *t, const struct ops_weight *w, const void *x, void *y,
                                         const void *residual);
-/* y in f32: as it is defined; and from the device, where what lies before y and between its rows must stay as it was. */
+/* y in f32: as it is defined; and from the device, where what lies before y and between its rows must stay as it
+ * was. */
 float *linear_case_reference(struct ops *ref, const struct linear_case *t, const struct linear_inputs *in);
 float *linear_case_run(struct ops *o, const struct linear_case *t, const struct linear_inputs *in);
 /* |out - ref| / |ref| */

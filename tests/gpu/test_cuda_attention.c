@@ -13,8 +13,8 @@
 #include "tests/unit/attention_data.h"
 #include "tests/unit/ops_rig.h"
 
-/* CUDA's attention of whole sequences against the reference. What no sequence owns is NaN in all inputs, so that reading it
- * shows, and must still be NaN in the output. */
+/* CUDA's attention of whole sequences against the reference. What no sequence owns is NaN in all inputs, so that
+ * reading it shows, and must still be NaN in the output. */
 
 /* How rows lie: further apart than they are wide by so many elements, which keeps 16-byte alignment or does not. */
 static const int pads[] = {0, 8, 5};
@@ -194,8 +194,8 @@ static void test_cuda_attention_of_random_shapes_equals_reference(void **state)
     }
 }
 
-/* Scores from -80 to 80 or so: one key takes nearly all weight, and a score of 80 in f32 is only known to 4e-6, and so is
- * the logarithm of a weight. */
+/* Scores from -80 to 80 or so: one key takes nearly all weight, and a score of 80 in f32 is only known to 4e-6, and so
+ * is the logarithm of a weight. */
 static void test_cuda_attention_survives_large_scores(void **state)
 {
     static const struct attention_case cases[] = {{2, 2, 64, 20, 70, 60, 140, false, false},

@@ -165,7 +165,8 @@ static void test_recorded_passes_do_what_their_calls_do(void **state)
     chain_release(&c);
 }
 
-/* Passes of one key right behind one another, so that arrays of the next one are written while the last one is to come. */
+/* Passes of one key right behind one another, so that arrays of the next one are written while the last one is to
+ * come. */
 static void test_passes_may_follow_at_once(void **state)
 {
     enum { RUNS = 12 };

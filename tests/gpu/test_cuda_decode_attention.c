@@ -204,8 +204,8 @@ static void check_decode(const struct cuda_rig *g, int type, const struct decode
     free_decode(d);
 }
 
-/* One row to groups of 64; no prefix, no tail; heads enough that one, two, four or eight warps share a row (the emulator's
- * card has 132 processors). */
+/* One row to groups of 64; no prefix, no tail; heads enough that one, two, four or eight warps share a row (the
+ * emulator's card has 132 processors). */
 static void test_cuda_decode_attention_equals_reference(void **state)
 {
     static const struct decode_case cases[] = {
@@ -271,8 +271,8 @@ static void test_cuda_decode_attention_of_random_shapes_equals_reference(void **
                      pads[ops_rig_below(N_PADS)], 2, 0);
 }
 
-/* Scores from -80 to 80 or so: one key takes nearly all weight, and a score of 80 in f32 is only known to 4e-6, and so is
- * the logarithm of a weight. */
+/* Scores from -80 to 80 or so: one key takes nearly all weight, and a score of 80 in f32 is only known to 4e-6, and so
+ * is the logarithm of a weight. */
 static void test_cuda_decode_attention_survives_large_scores(void **state)
 {
     static const struct decode_case t = {6, 1, 5, 2, 80, 20, 100, 0, 20, true};

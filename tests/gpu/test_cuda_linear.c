@@ -151,8 +151,8 @@ static void test_cuda_linear_many_shapes(void **state)
     free(out);
 }
 
-/* linear.cu takes the tanh form for the erf form where y is bf16, because it is nearer than what bf16 rounds away; not where
- * y is fp16. */
+/* linear.cu takes the tanh form for the erf form where y is bf16, because it is nearer than what bf16 rounds away; not
+ * where y is fp16. */
 static void test_cuda_linear_gelu_forms(void **state)
 {
     const struct cuda_rig *g = cuda_rig_get(state);
@@ -220,8 +220,8 @@ static int run_pass(struct ops *o, uint64_t key, const struct ops_linear_args *a
     return rc < 0 ? rc : end;
 }
 
-/* One pass, replayed on other values: a product in place after one with an activation. Returns how often the pass had to
- * be run again, since it could not be recorded. */
+/* One pass, replayed on other values: a product in place after one with an activation. Returns how often the pass had
+ * to be run again, since it could not be recorded. */
 static int check_pass(const struct cuda_rig *g, struct ops *o, const struct linear_case *t)
 {
     enum { REPLAYS = 4 };

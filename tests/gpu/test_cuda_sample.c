@@ -13,7 +13,8 @@
 #include "tests/gpu/sample_rig.h"
 #include "tests/unit/ops_rig.h"
 
-/* Greedy choosing and beams on a device against the definition in sampler.c. Values are drawn so that ties are common. */
+/* Greedy choosing and beams on a device against the definition in sampler.c. Values are drawn so that ties are
+ * common. */
 
 /* -- greedy -- */
 

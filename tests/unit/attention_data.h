@@ -1,5 +1,5 @@
-/* attention_data.h - sequences for attention, drawn for every back end alike: what no sequence owns is NaN, so that reading
- * it shows.
+/* attention_data.h - sequences for attention, drawn for every back end alike: what no sequence owns is NaN, so that
+ * reading it shows.
  *
  * Who may call: tests/unit and tests/gpu. Units: rows and elements; arrays are f32 on the host, of values that the
  * activations of `o` hold. Memory: attention_data_release. Errors: a failed assertion ends the test. */

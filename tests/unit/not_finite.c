@@ -333,8 +333,8 @@ static bool is_finite_row(const float *x, int64_t n)
     return true;
 }
 
-/* Attention: of the rows that depend on a key or value, at least the last of its sequence sees it, and no other sequence
- * does. */
+/* Attention: of the rows that depend on a key or value, at least the last of its sequence sees it, and no other
+ * sequence does. */
 static void check_sequence(const char *what, const struct scenario *s, int64_t at, const float *clean, const float *out)
 {
     const int64_t half = s->rows / 2, mine = at / s->width / half;
@@ -426,8 +426,8 @@ static void check_large_norm(struct ops *o, const char *name, const struct scena
 
 /* -- choosing -- */
 
-static int run_sample(struct ops *o, const float *x, int n_rows, int vocab, const struct ops_sample_row *like, int32_t *ids,
-                  float *values, float *logprobs)
+static int run_sample(struct ops *o, const float *x, int n_rows, int vocab, const struct ops_sample_row *like,
+                      int32_t *ids, float *values, float *logprobs)
 {
     struct ops_sample_row rows[2];
     void *d;

@@ -1,7 +1,7 @@
 /* ops_rig.h - the reference and the CPU back end side by side, in f32 and, where this machine has it, in bf16.
  *
- * Tests draw inputs in f32, rounded to what the back end under test holds, run the reference on them and the back end on
- * a copy in its own type, and compare in f32. Outputs are NaN before each call, rows are further apart than they are
+ * Tests draw inputs in f32, rounded to what the back end under test holds, run the reference on them and the back end
+ * on a copy in its own type, and compare in f32. Outputs are NaN before each call, rows are further apart than they are
  * wide, and what lies between them must stay as it was.
  * Who may call: unit tests. Memory: buffers are freed with free(). Errors: a failed assertion ends the test. */
 #ifndef BLIPLINE_UNIT_OPS_RIG_H

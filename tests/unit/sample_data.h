@@ -1,5 +1,5 @@
-/* sample_data.h - a row to choose from with its lists and results, drawn and compared with the definition's; for every back
- * end alike.
+/* sample_data.h - a row to choose from with its lists and results, drawn and compared with the definition's; for every
+ * back end alike.
  *
  * Who may call: tests/unit and tests/gpu. Memory: structs are the caller's, and a row points into its own: after a copy
  * sample_data_point. Errors: a failed assertion ends the test. */

@@ -339,8 +339,8 @@ static void test_broker_socket_a_lost_peer_is_gone_after_its_last_words(void **s
     assert_int_equal(broker_socket_counters(f->s).lost_peers, 20);
 }
 
-/* More than ZeroMQ hands on at once: it tells of the connection's end before the rest. What it has not read from the kernel by
- * then it drops, so not all need to come. */
+/* More than ZeroMQ hands on at once: it tells of the connection's end before the rest. What it has not read from the
+ * kernel by then it drops, so not all need to come. */
 static void test_broker_socket_nobody_speaks_after_being_gone(void **state)
 {
     static const int delays_ms[] = {0, 1, 5};

@@ -56,7 +56,8 @@ static void test_pool_does_each_piece_once(void **state)
     cpu_pool_free(p);
 }
 
-/* Calls so short that helpers often come when the pieces of a call are gone, and after pauses in which they fall asleep. */
+/* Calls so short that helpers often come when the pieces of a call are gone, and after pauses in which they fall
+ * asleep. */
 static void test_pool_calls_follow_one_another(void **state)
 {
     struct cpu_pool *p = pool_of(THREADS);

@@ -1,5 +1,5 @@
-/* The models on a fake asynchronous device (tests/unit/fake_async_ops.h): they give the same results as on the operators
- * below it, keep to the contract of tensor/ops.h, and size their memory by what the device reports. */
+/* The models on a fake asynchronous device (tests/unit/fake_async_ops.h): they give the same results as on the
+ * operators below it, keep to the contract of tensor/ops.h, and size their memory by what the device reports. */
 #include "llm_worker/generate.h"
 #include "llm_worker/lm.h"
 #include "tests/unit/captioner.h"
@@ -304,8 +304,8 @@ static void run_four(struct generate *g, int n_prompt)
         generate_result_release(&done);
 }
 
-/* The same step again and again is the same key as long as its tails stay below a power of two; another longest prompt is
- * another key. */
+/* The same step again and again is the same key as long as its tails stay below a power of two; another longest prompt
+ * is another key. */
 static void test_fake_async_language_model_keys_are_few(void **state)
 {
     struct ops *o = fake_async_ops_new(plain_new());

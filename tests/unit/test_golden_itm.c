@@ -1,5 +1,5 @@
-/* Retrieval against the reference: every tensor of tests/golden/itm_c from picture files and texts, and the scores of the
- * demo model on examples/images. */
+/* Retrieval against the reference: every tensor of tests/golden/itm_c from picture files and texts, and the scores of
+ * the demo model on examples/images. */
 #include "tests/unit/fixture.h"
 #include "tests/unit/viewer.h"
 

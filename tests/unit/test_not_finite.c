@@ -1,5 +1,5 @@
-/* Every tensor of small checkpoints, one after the other, gets a NaN or an infinity: what a picture then gives is what it
- * gave before (nothing looks at that number), or it is not finite. There is nothing in between. */
+/* Every tensor of small checkpoints, one after the other, gets a NaN or an infinity: what a picture then gives is what
+ * it gave before (nothing looks at that number), or it is not finite. There is nothing in between. */
 #include "tests/unit/captioner.h"
 
 #include <fcntl.h>

@@ -18,7 +18,8 @@
 
 /* -- attention -- */
 
-/* Rows lie further apart than they are wide, by an odd number; queries are peaked enough that the largest score matters. */
+/* Rows lie further apart than they are wide, by an odd number; queries are peaked enough that the largest score
+ * matters. */
 enum { PAD = 5, Q_SIZE = 2 };
 
 /* In the type of o; free with release_act. */

@@ -164,9 +164,9 @@ static void test_ops_gate_equals_reference_and_may_be_in_place(void **state)
                     check_gate(g, type, shapes[i][0], shapes[i][1], (enum ops_act)act);
 }
 
-/* A gate of ones leaves the activation alone. The erf form is right to some parts of |x| (as with erf itself: where it is near
- * -1 nothing else is left of it), the others to some of the result, which may be 0 where e^x is below the smallest normal
- * number. */
+/* A gate of ones leaves the activation alone. The erf form is right to some parts of |x| (as with erf itself: where it
+ * is near -1 nothing else is left of it), the others to some of the result, which may be 0 where e^x is below the
+ * smallest normal number. */
 static void test_ops_activations_are_right_everywhere(void **state)
 {
     enum { N = 40001 };

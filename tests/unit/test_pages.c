@@ -1,4 +1,5 @@
-/* Pages of stores, and of any LMDB environment, are sound whatever was done to them; one wrong bit in the free list is not. */
+/* Pages of stores, and of any LMDB environment, are sound whatever was done to them; one wrong bit in the free list is
+ * not. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -165,7 +166,8 @@ static void test_pages_of_a_store_are_sound_at_every_step(void **state)
     assert_int_equal(fixture_problems(f->path, 1), 0);
 }
 
-/* Tables as a store has them, values of all sizes, in any order, with readers that keep old pages; aborted now and then. */
+/* Tables as a store has them, values of all sizes, in any order, with readers that keep old pages; aborted now and
+ * then. */
 static void random_transaction(MDB_env *env, unsigned *draw)
 {
     static uint8_t value[20000];

@@ -1,4 +1,5 @@
-/* The Q-Former by itself: what a result may depend on, and what it may not. Images are random features of itm_c's shape. */
+/* The Q-Former by itself: what a result may depend on, and what it may not. Images are random features of itm_c's
+ * shape. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
