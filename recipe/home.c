@@ -14,7 +14,7 @@
 enum { MAX_NAMES = 64, NAME_SIZE = 64 };
 
 /* What says that a folder is one: the self-test's reference data. */
-static const char sign_of_source[] = "tests/golden/demo_opt", sign_of_installed[] = "client/selftest/demo_opt";
+static const char sign_of_source[] = "tests/golden/demo_opt", sign_of_installed[] = "selftest/demo_opt";
 
 static bool has(const char *folder, const char *sign)
 {

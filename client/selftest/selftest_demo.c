@@ -16,12 +16,11 @@ static const struct {
 } places[] = {
     {offsetof(struct selftest_demo, caption_model), {"models/blip2-opt-demo", "models/blip2-opt-demo"}},
     {offsetof(struct selftest_demo, score_model), {"models/blip2-itm-demo", "models/blip2-itm-demo"}},
-    {offsetof(struct selftest_demo, caption_golden), {"tests/golden/demo_opt", "client/selftest/demo_opt"}},
-    {offsetof(struct selftest_demo, score_golden), {"tests/golden/demo_itm", "client/selftest/demo_itm"}},
-    {offsetof(struct selftest_demo, sampler), {"tests/golden/decode/sampler.json", "client/selftest/sampler.json"}},
-    {offsetof(struct selftest_demo, answers),
-     {"tests/golden/decode/demo_answers.json", "client/selftest/demo_answers.json"}},
-    {offsetof(struct selftest_demo, images), {"examples/images", "client/selftest/images"}},
+    {offsetof(struct selftest_demo, caption_golden), {"tests/golden/demo_opt", "selftest/demo_opt"}},
+    {offsetof(struct selftest_demo, score_golden), {"tests/golden/demo_itm", "selftest/demo_itm"}},
+    {offsetof(struct selftest_demo, sampler), {"tests/golden/decode/sampler.json", "selftest/sampler.json"}},
+    {offsetof(struct selftest_demo, answers), {"tests/golden/decode/demo_answers.json", "selftest/demo_answers.json"}},
+    {offsetof(struct selftest_demo, images), {"examples/images", "selftest/images"}},
 };
 
 static int fill(const char *root, int layout, struct selftest_demo *ret, struct err *err)
