@@ -1,4 +1,5 @@
-/* caption.h - one `blipline caption`, `score` or `embed` from sources to a finished store: the life of broker, workers and job.
+/* caption.h - one run of `blipline caption`, `score` or `embed`: it starts broker and workers, gives them the job, and
+ * waits until the store is finished.
  *
  *   caption.c         this sequence: start, import, watch, stop, report
  *   caption_import.c  the second of these

@@ -1,5 +1,4 @@
-/* cmd_caption.c - `blipline caption`, `score` and `embed`: pictures in, records out, everything on this machine. The three
- * are one; they differ in the recipe that they begin with. */
+/* cmd_caption.c - `blipline caption`, `score` and `embed`. They are one command with three default recipes. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -29,73 +28,70 @@ struct caption_flags {
 
 static const struct cli_option options[] = {
     {"output", 'o', CLI_TEXT, offsetof(struct caption_flags, store), "STORE",
-     "the store: a folder, made if it is not there; one that is there goes on where it was", 0, 0, NULL},
+     "the store, a folder. It is created if it does not exist; an existing store is continued", 0, 0, NULL},
     {"model", 'm', CLI_TEXT, offsetof(struct caption_flags, model), "DIR",
-     "the checkpoint: its folder, or the name of one in models/ or of one that came with Blipline (blipline help "
-     "models)",
+     "the checkpoint: a folder, or the name of a folder in models/ or of a model that comes with Blipline "
+     "(blipline help models)",
      0, 0, NULL},
     {"recipe", 'r', CLI_TEXT, offsetof(struct caption_flags, recipe), "RECIPE",
-     "a built-in recipe or a file: what to compute (blipline help recipe); the options below win over it", 0, 0, NULL},
+     "what to compute: a built-in recipe or a recipe file (blipline help recipe). The options below override it", 0, 0,
+     NULL},
     {"join", 'j', CLI_TEXT, offsetof(struct caption_flags, join), "TABLE",
-     "a table (.jsonl, .csv, .tsv) with a column key: its other columns belong to the pictures of those keys, as if "
-     "they stood in a list. Several rows of a key add up",
+     "a table (.jsonl, .csv, .tsv) with a column `key`. Its other columns are added to the pictures with these "
+     "keys. If several rows have the same key, all their values are used",
      0, 0, NULL},
     {"image-column", 0, CLI_TEXT, offsetof(struct caption_flags, image_column), "NAME",
-     "the column of a list that names the picture (default: the first of path, image, image_path, ...: blipline help "
-     "sources)",
+     "the column of a list that names the picture (default: the first of path, image, image_path, ...: blipline "
+     "help sources)",
      0, 0, NULL},
     {"fields", 0, CLI_TEXT, offsetof(struct caption_flags, fields), "NAMES",
-     "columns of the lists to be kept with the pictures, with commas between them, for `export --fields` (path, size, "
-     "mtime and source are always kept; only for a new store)",
+     "columns of the lists to keep with the pictures, separated by commas, for `export --fields`. path, size, "
+     "mtime and source are always kept. Only for a new store",
      0, 0, NULL},
     {"threads", 't', CLI_NUMBER, offsetof(struct caption_flags, threads), "N",
-     "threads to compute with, all stages together (default: every CPU)", 1, MAX_THREADS, NULL},
+     "threads for computing, all stages together (default: every CPU)", 1, MAX_THREADS, NULL},
     {"unit", 0, CLI_NUMBER, offsetof(struct caption_flags, unit), "N",
-     "pictures that are handed out and committed together (default: chosen from their number; only for a new store)", 1,
+     "pictures that are processed and committed together (default: depends on their number). Only for a new store", 1,
      MAX_UNIT, NULL},
     {"limit", 0, CLI_NUMBER, offsetof(struct caption_flags, limit), "N",
      "list only the first N pictures of the sources", 1, INT64_MAX, NULL},
     {"max-pixels", 0, CLI_NUMBER, offsetof(struct caption_flags, max_pixels), "N",
-     "a picture of more pixels fails, before any memory is taken for it (default: 178956970, as in Pillow)", 1,
+     "a picture with more pixels fails, before memory is allocated for it (default: 178956970, as in Pillow)", 1,
      INT64_MAX, NULL},
     {"max-file-size", 0, CLI_SIZE, offsetof(struct caption_flags, max_file_size), "SIZE",
-     "a larger picture file fails, unread (default: 1GiB)", 1, INT64_MAX, NULL},
+     "a larger picture file fails without being read (default: 1GiB)", 1, INT64_MAX, NULL},
     {"retry", 0, CLI_SETTING, offsetof(struct caption_flags, retry), "CODE,...",
-     "try again what failed for one of these reasons (blipline stats lists them), or for any. Without it that is "
-     "missing, "
-     "unreadable, no_memory, decoder_memory, timed_out, lost",
+     "try again what failed for one of these reasons (blipline stats lists them); without a value: everything that "
+     "failed. Without this option: missing, unreadable, no_memory, decoder_memory, timed_out, lost",
      0, 0, RETRY_ALL},
     {"refresh", 0, CLI_FLAG, offsetof(struct caption_flags, refresh), NULL,
      "do again what has changed since it was listed: size or time of the file, columns of its row. A record stays "
-     "until "
-     "the new one is there",
+     "until its replacement is committed",
      0, 0, NULL},
     {"max-failures", 0, CLI_TEXT, offsetof(struct caption_flags, max_failures), "N",
-     "pause when N pictures in a row fail, before that is written down (default: 50); or N%: when more than that share "
-     "of "
-     "at least 100 pictures of this run does (100%: never)",
+     "pause when N pictures in a row fail, before these failures are written down (default: 50). N%: pause when "
+     "more than this share of at least 100 pictures of this run fails (100%: never)",
      0, 0, NULL},
     {"check", 0, CLI_FLAG, offsetof(struct caption_flags, check), NULL,
-     "look at every page of a store that is there before anything is written to it. Without it that is left out where "
-     "the "
-     "store is larger than 1 GiB and was closed in order",
+     "check every page of an existing store before writing to it. Without this option, a store that is larger than "
+     "1 GiB and was closed properly is not checked",
      0, 0, NULL},
     {"device", 0, CLI_TEXT, offsetof(struct caption_flags, device), "LIST",
-     "auto (default: every GPU, else the CPU), cpu, GPUs with commas between them (cuda:N, or GPU-... as blipline "
+     "auto (default: every GPU, otherwise the CPU), cpu, GPUs separated by commas (cuda:N, or GPU-... as blipline "
      "devices lists them; each runs all stages), or null: no arithmetic, to measure everything else",
      0, 0, NULL},
     {"cuda-library", 0, CLI_TEXT, offsetof(struct caption_flags, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"cpu-isa", 0, CLI_CHOICE, offsetof(struct caption_flags, cpu_isa), "LEVEL",
-     "vector instructions of the CPU to compute with (default: the best that it has). With avx2 every processor gives "
-     "the same bytes",
+     "which vector instructions of the CPU to use (default: the best it has). With avx2, every processor gives the "
+     "same bytes",
      0, 0, "auto base avx2 avx512"},
     {"dry-run", 'n', CLI_FLAG, offsetof(struct caption_flags, dry_run), NULL,
-     "check models and lists, show recipe and stages, count the pictures; do nothing", 0, 0, NULL},
+     "check models and lists, show the recipe and the stages, count the pictures; do nothing else", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct caption_flags, json), NULL,
-     "one JSON object on standard output at the end (blipline help json)", 0, 0, NULL},
+     "print one JSON object on standard output at the end (blipline help json)", 0, 0, NULL},
     {"verbose", 'v', CLI_FLAG, offsetof(struct caption_flags, verbose), NULL,
-     "show the logs of broker and workers as they are written", 0, 0, NULL},
+     "show the logs of the broker and the workers as they are written", 0, 0, NULL},
     {0},
 };
 

@@ -19,7 +19,7 @@ static const struct cli_option options[] = {
     {"cuda-library", 0, CLI_TEXT, offsetof(struct devices_options, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct devices_options, json), NULL,
-     "one JSON object instead of the lines (blipline help json)", 0, 0, NULL},
+     "print one JSON object instead of the lines (blipline help json)", 0, 0, NULL},
     {0},
 };
 

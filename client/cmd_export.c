@@ -29,34 +29,33 @@ static const struct cli_option options[] = {
     {"format", 'f', CLI_CHOICE, offsetof(struct export_options, format), "FORMAT", "jsonl (default), csv or txt", 0, 0,
      "jsonl csv txt"},
     {"output", 'o', CLI_TEXT, offsetof(struct export_options, out), "PATH",
-     "write this file instead of standard output, which - names (a regular file in one piece: it is complete or not "
-     "there; a pipe or device as it is)",
+     "write to this file (default, or -: standard output). A regular file appears only when it is complete; pipes "
+     "and devices are written directly",
      0, 0, NULL},
     {"fields", 0, CLI_TEXT, offsetof(struct export_options, fields), "NAMES",
-     "what else to say of each picture, with commas: source, path, size, mtime, and columns of its list that the "
-     "recipe "
-     "uses or `caption --fields` asked for (default: source, where the store has several)",
+     "more fields for each row, separated by commas: source, path, size, mtime, and columns of the list that the "
+     "recipe uses or that `caption --fields` kept (default: source, if the store has several)",
      0, 0, NULL},
     {"embedding", 'e', CLI_CHOICE, offsetof(struct export_options, embedding), "KIND",
-     "instead of captions these numbers, as a NumPy array in the file that -o names, and beside it, under its name "
-     "without .npy and with .keys.jsonl, whose they are: query, itc, itc_text or cls",
+     "write embeddings instead of captions: query, itc, itc_text or cls. The file that -o names becomes a NumPy "
+     "array; a second file, with .keys.jsonl in place of .npy, lists the items of its rows",
      0, 0, "query itc itc_text cls"},
     {"best-of", 'b', CLI_CHOICE, offsetof(struct export_options, best_of), "SCORE",
-     "order the captions of a picture by this score, best first: itm, itc or logprob; without --max-per-image only the "
-     "best one is written",
+     "sort the captions of a picture by this score, best first: itm, itc or logprob. Without --max-per-image, "
+     "write only the best one",
      0, 0, "itm itc logprob"},
     {"min-itm", 0, CLI_REAL, offsetof(struct export_options, min_itm), "X",
-     "leave captions out whose probability of a match is below X (0 to 1), or that have none", 0, 1, NULL},
+     "leave out captions whose match probability is below X (0 to 1) or missing", 0, 1, NULL},
     {"min-itc", 0, CLI_REAL, offsetof(struct export_options, min_itc), "X",
-     "leave captions out whose similarity is below X (-1 to 1), or that have none", -1, 1, NULL},
+     "leave out captions whose similarity is below X (-1 to 1) or missing", -1, 1, NULL},
     {"max-per-image", 0, CLI_NUMBER, offsetof(struct export_options, max_per_image), "N",
-     "at most N captions a picture", 1, ROW_MAX_CAPTIONS, NULL},
+     "at most N captions for each picture", 1, ROW_MAX_CAPTIONS, NULL},
     {"dedup-text", 0, CLI_FLAG, offsetof(struct export_options, dedup_text), NULL,
-     "of equal captions of a picture keep the first in the order chosen", 0, 0, NULL},
+     "write equal captions of a picture once: the first in the chosen order", 0, 0, NULL},
     {"texts", 0, CLI_CHOICE, offsetof(struct export_options, texts), "WHICH",
-     "all (default), generated, or given: those that came with the pictures' list", 0, 0, "all generated given"},
+     "all (default), generated, or given (those that came with the list)", 0, 0, "all generated given"},
     {"flat", 0, CLI_FLAG, offsetof(struct export_options, flat), NULL,
-     "jsonl: a row a caption, instead of a row a picture with a list of captions", 0, 0, NULL},
+     "jsonl: one row for each caption, instead of one row for each picture with a list of captions", 0, 0, NULL},
     {0},
 };
 

@@ -23,8 +23,8 @@ struct get_options {
 static const struct cli_option options[] = {
     {"item", 0, CLI_NUMBER, offsetof(struct get_options, item), "N", "the item with this number, instead of a key", 0,
      INT64_MAX, NULL},
-    {"json", 0, CLI_FLAG, offsetof(struct get_options, json), NULL, "a JSON object an item (blipline help json)", 0, 0,
-     NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct get_options, json), NULL,
+     "print one JSON object for each item (blipline help json)", 0, 0, NULL},
     {0},
 };
 

@@ -27,30 +27,29 @@ struct selftest_options {
 
 static const struct cli_option options[] = {
     {"golden", 0, CLI_TEXT, offsetof(struct selftest_options, golden), "DIR",
-     "reference data: expected.json and expected.safetensors (default: MODEL_DIR itself)", 0, 0, NULL},
+     "reference data: expected.json and expected.safetensors (default: MODEL_DIR)", 0, 0, NULL},
     {"images", 0, CLI_TEXT, offsetof(struct selftest_options, images), "DIR",
-     "where the pictures named in expected.json are (default: images/ in the golden folder, or the odd pictures beside "
-     "it)",
-     0, 0, NULL},
+     "the pictures that expected.json names (default: images/ in the golden folder, or the odd pictures beside it)", 0,
+     0, NULL},
     {"dtype", 0, CLI_CHOICE, offsetof(struct selftest_options, dtype), "TYPE",
-     "fp32 (default); bf16 where the processor has it; fp16, fp8 (GPUs; the Q-Former is in bf16 then). Limits are "
-     "those "
-     "of the type, of fp8 so wide that nonsense alone exceeds them; ids and texts that differ are counted but are no "
-     "failure, but for fp32",
+     "fp32 (default); bf16, if the processor has it; fp16 and fp8 on GPUs (the Q-Former then uses bf16). The "
+     "limits depend on the type; those of fp8 are so wide that only nonsense exceeds them. Differing token ids and "
+     "texts are failures for fp32; for other types they are only counted",
      0, 0, "fp32 bf16 fp16 fp8"},
     {"device", 0, CLI_TEXT, offsetof(struct selftest_options, device), "DEVICE",
-     "cpu (default), auto (the first GPU, else the CPU), or a GPU: cuda:N, or GPU-... as blipline devices lists them",
+     "cpu (default), auto (the first GPU, otherwise the CPU), or a GPU: cuda:N, or GPU-... as blipline devices "
+     "lists them",
      0, 0, NULL},
     {"cuda-library", 0, CLI_TEXT, offsetof(struct selftest_options, cuda_library), "FILE",
      "the CUDA operators (default: libblipline-cuda.so beside the programs, or in ../lib/blipline)", 0, 0, NULL},
     {"cpu-isa", 0, CLI_CHOICE, offsetof(struct selftest_options, cpu_isa), "LEVEL",
-     "vector instructions of the CPU to compute with (default: the best that it has)", 0, 0, "auto base avx2 avx512"},
+     "which vector instructions of the CPU to use (default: the best it has)", 0, 0, "auto base avx2 avx512"},
     {"threads", 't', CLI_NUMBER, offsetof(struct selftest_options, threads), "N",
-     "threads to compute with (default: the workers' own; the jobs take every CPU)", 1, MAX_THREADS, NULL},
+     "threads for computing (default: the workers' own; the jobs use every CPU)", 1, MAX_THREADS, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct selftest_options, json), NULL,
-     "one JSON object instead of the table (blipline help json)", 0, 0, NULL},
+     "print one JSON object instead of the table (blipline help json)", 0, 0, NULL},
     {"verbose", 'v', CLI_FLAG, offsetof(struct selftest_options, verbose), NULL,
-     "a line for each set of decoding options", 0, 0, NULL},
+     "print one line for each set of decoding options", 0, 0, NULL},
     {0},
 };
 

@@ -22,8 +22,8 @@ struct stats_options {
 };
 
 static const struct cli_option options[] = {
-    {"json", 0, CLI_FLAG, offsetof(struct stats_options, json), NULL, "one JSON object (blipline help json)", 0, 0,
-     NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct stats_options, json), NULL, "print one JSON object (blipline help json)", 0,
+     0, NULL},
     {0},
 };
 
@@ -73,7 +73,7 @@ static void print_histogram(const char *what, const uint64_t bins[STATS_BINS], u
     }
 }
 
-/* A histogram from the first bin that holds something to the last; of more than two empty ones in a row stands "...". */
+/* A histogram from the first bin that is not empty to the last. More than two empty bins in a row become "...". */
 static void print_score(const char *what, const struct stats_score *s, double low, double high)
 {
     unsigned first = 0, last = STATS_SCORE_BINS - 1;

@@ -21,8 +21,8 @@ struct verify_options {
 };
 
 static const struct cli_option options[] = {
-    {"json", 0, CLI_FLAG, offsetof(struct verify_options, json), NULL, "one JSON object (blipline help json)", 0, 0,
-     NULL},
+    {"json", 0, CLI_FLAG, offsetof(struct verify_options, json), NULL, "print one JSON object (blipline help json)", 0,
+     0, NULL},
     {0},
 };
 

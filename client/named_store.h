@@ -9,8 +9,8 @@
 
 struct reader;
 
-/* CLI_EXIT_OK: it is open, and a crash in its pages will be called damage (console/crash_handler.h). CLI_EXIT_USAGE: the command
- * line names no store. */
+/* CLI_EXIT_OK: it is open, and the crash handler is installed (console/crash_handler.h). CLI_EXIT_USAGE: there is no
+ * store of that name. */
 int named_store_open(const char *command, const char *path, struct reader **ret) CHECK_RESULT;
 
 #endif

@@ -103,7 +103,7 @@ char *progress_rate_text(double per_second, char ret[PROGRESS_RATE_SIZE])
     return ret;
 }
 
-/* "SEPARATOR12.3 img/s"; nothing while nothing gets done: what was waited for (a model, room on the disk) has no rate. */
+/* "SEPARATOR12.3 img/s"; nothing while no picture gets done, for example while a model is loaded. */
 static void add_rate(const struct progress *p, const char *separator, char *ret, size_t ret_size)
 {
     char rate[PROGRESS_RATE_SIZE];

@@ -1,6 +1,7 @@
 /* retry.h - the values of --retry.
  *
- * Who may call: one thread. Units: none. Memory: plain values. Errors: -EINVAL, err says what is wrong with the value. */
+ * Who may call: one thread. Units: none. Memory: plain values.
+ * Errors: -EINVAL, err says what is wrong with the value. */
 #ifndef BLIPLINE_CLIENT_RETRY_H
 #define BLIPLINE_CLIENT_RETRY_H
 

@@ -30,8 +30,8 @@ enum cli_type {
     CLI_REAL,    /* double within min..max; what it may hold beforehand says "not given" */
     CLI_CHOICE,  /* const char *, one of the words in `choices` */
     CLI_TEXTS,   /* struct cli_texts; may be given several times */
-    CLI_SETTING, /* struct cli_settings: name and value are kept in the order given; `choices`, if not NULL, is the value
-                    of an option without "=value" */
+    CLI_SETTING, /* struct cli_settings: names and values in the order given; `choices`, if not NULL, is the value of an
+                    option without "=value" */
 };
 
 enum { CLI_MAX_TEXTS = 32 };
@@ -77,8 +77,8 @@ struct cli_command {
  * rearranged to hold at its end, or a negative value: then return cli_exit_code(that). */
 int cli_parse(const struct cli_command *c, int argc, char **argv, void *ret) CHECK_RESULT;
 int cli_exit_code(int parsed);
-/* Of a failure that has been said, where what the command line names was looked at: CLI_EXIT_USAGE where it is not there
- * (-ENOENT, -ENOTDIR) or cannot be (-EDOM), else CLI_EXIT_ERROR. */
+/* The exit code after a failure that has been reported: CLI_EXIT_USAGE if something that the command line names does
+ * not exist (-ENOENT, -ENOTDIR) or is impossible (-EDOM), else CLI_EXIT_ERROR. */
 int cli_exit_of(int rc);
 
 /* Option i of the command, of its table and of those behind it; false past the last. -h, --help is none of them. */

@@ -119,7 +119,7 @@ static char *without_folder(const struct program_dir *p, char *ret)
     return ret;
 }
 
-/* What a worker says of its configuration, in the words of the command line that it came from: "device = cuda:7" becomes
+/* A worker's error names keys of its configuration file; the user knows the options: "device = cuda:7" becomes
  * "--device cuda:7". */
 static void speak_of_options(char *text)
 {

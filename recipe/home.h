@@ -17,8 +17,9 @@ struct home {
 /* -ENOENT: it is nowhere. */
 int home_find(struct home *ret, struct err *err) CHECK_RESULT;
 
-/* The folder of a checkpoint that `option` (--model) names by its path, or by its name alone: one in this folder, in models/ here, or
- * in the models/ that came with the program. -EDOM: there is none; `err` says where it was looked for and how to get one. */
+/* The folder of the checkpoint `name`, which is the value of `option` (--model): a path, or the name of a folder in the
+ * working folder, in models/ there, or in the models/ that came with the program. -EDOM: there is none; `err` says
+ * where it was looked for and how to get one. */
 int home_model(const char *option, const char *name, char ret[PATH_MAX], struct err *err) CHECK_RESULT;
 
 #endif

@@ -38,7 +38,7 @@ static void set_null(struct plan_side *s, enum config_task task)
                                 .n_eos = 1};
 }
 
-/* What the recipe leaves open. GPUs compute in bf16 unless told otherwise, as the models were published and are used. */
+/* Types that the recipe leaves open: bf16 on GPUs, in which the models are published and used, else fp32. */
 static struct plan_dtypes known_dtypes(const struct plan_options *o)
 {
     const enum dtype usual = o->device == DEVICE_CUDA ? DTYPE_BF16 : DTYPE_F32;
@@ -272,8 +272,8 @@ static uint32_t asked_tasks(const struct msg_recipe *r)
     return tasks;
 }
 
-/* encode -> qformer -> llm; where there is a scorer, its Q-Former looks at the same trunk's output if that is what its own
- * trunk would give, and waits for the captions if it is to read them. */
+/* encode -> qformer -> llm. The Q-Former of a scorer takes the same encoder's output if its own encoder has the same
+ * weights, and waits for the captions if it has to score them. */
 static void build_graph(struct plan *p, const struct sides *s, int n_positions)
 {
     const struct plan_side *first = s->captioner.present ? &s->captioner : &s->scorer;

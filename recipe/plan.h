@@ -70,8 +70,8 @@ struct plan {
 };
 
 int plan_make(const struct plan_options *o, struct plan *ret, struct err *err) CHECK_RESULT;
-/* Can a machine whose CPU computes at this level, and with so much memory (swap included), do it? -EDOM: a type that its
- * CPU lacks; -ENOMEM: weights that its memory cannot hold. Cards are asked by device_probe. */
+/* Can a machine with this level of CPU instructions and this much memory (swap included) do it? -EDOM: its CPU lacks a
+ * number type; -ENOMEM: its memory cannot hold the weights. device_probe asks about GPUs. */
 int plan_check_machine(const struct plan *p, enum cpu_isa isa, double machine_bytes, struct err *err) CHECK_RESULT;
 
 #endif

@@ -1,4 +1,4 @@
-/* plan_check.c - prompts in their final words, and what can be wrong with them, the decoding options, types and sizes. */
+/* plan_check.c - the final text of prompts, and checks of prompts, decoding options, types and sizes. */
 #include "recipe/plan_private.h"
 
 #include "model/config_tokenizer.h"

@@ -61,16 +61,16 @@ int recipe_set(struct recipe *r, const char *key, const char *value, const char 
 /* Options over a recipe: the last one counts; a list that is given replaces the recipe's. A key of a stage that the
  * recipe does not have is refused, but `score` and `embed`, which add theirs. */
 int recipe_override(struct recipe *r, const struct cli_settings *settings, struct err *err) CHECK_RESULT;
-/* What one stage asks of another; ranges that concern several keys. Errors say the cure in a file's words, or in those of
- * the command line. */
+/* What one stage needs of another, and ranges that concern several keys. Errors name the cure as a key of a recipe file
+ * or as an option of the command line. */
 enum recipe_form { RECIPE_FILE, RECIPE_OPTIONS };
 int recipe_check(const struct recipe *r, enum recipe_form form, struct err *err) CHECK_RESULT;
 
-/* Append it in the form of a file, which parses to the same recipe unless a value has line ends (then a comment says so), or is long and
- * has a semicolon or no spaces. */
+/* Append the recipe as a recipe file. Parsing the file gives the same recipe, unless a value has line ends (then a
+ * comment says so), or is long and has a semicolon or no spaces. */
 int recipe_print(const struct recipe *r, struct buf *ret) CHECK_RESULT;
-/* Append the options, as a shell reads them, that make of a command with the recipe `asked` one with the recipe `stored`:
- * they stand in the place of those that it was given. Nothing where only a list would have to go. */
+/* Append the options, quoted for a shell, that a command with the recipe `asked` needs to have the recipe `stored`.
+ * They replace those that it was given. Nothing if the only difference is a list that would have to be left out. */
 int recipe_options(const struct msg_recipe *stored, const struct msg_recipe *asked, struct buf *ret) CHECK_RESULT;
 /* The keys of all sections with their meaning, defaults and ranges. */
 void recipe_print_help(FILE *out);

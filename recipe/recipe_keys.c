@@ -11,76 +11,74 @@
 
 const struct recipe_key recipe_keys[RECIPE_N_KEYS] = {
     {"", "name", KEY_TEXT, AT(name), 1, 0, "NAME", NULL,
-     "what stores and messages call it; without it, the file's name without .conf"},
+     "its name in stores and messages (default: the file's name without .conf)"},
     {"", "about", KEY_TEXT, AT(about), 0, 0, "TEXT", NULL, "one line for the list of recipes"},
 
     {"caption", "prompt", KEY_PROMPT, 0, 0, 0, 0, "TEXT", NULL,
-     "the words that the caption continues; {NAME} is a column of the item's list row, {key} its key, {{ and }} are "
-     "braces. May be given several times, at most 8 with the questions and of 2047 bytes each: each gives its "
-     "captions, in "
-     "one pass over the image. Without one the caption begins with the model's first token"},
+     "text that the caption continues. {NAME} stands for a column of the item's list row, {key} for its key, {{ "
+     "and }} for braces. May be given several times: at most 8 prompts and questions, of 2047 bytes each. Each "
+     "gets its own captions, in one pass over the image. Without a prompt, the caption begins with the model's "
+     "first token"},
     {"caption", "question", KEY_QUESTION, 0, 0, 0, 0, "TEXT", NULL,
-     "a prompt in the words that the language model knows for questions: \"Question: TEXT Answer:\" for OPT, "
-     "\"Question: "
-     "TEXT Short answer:\" for FlanT5. {question} asks what the item's row asks, each value of a list by itself"},
+     "a prompt in the form that the language model was trained with for questions: \"Question: TEXT Answer:\" for "
+     "OPT, \"Question: TEXT Short answer:\" for FlanT5. {question} asks the question in the item's row; if that is "
+     "a list, each of its values"},
     {"caption", "captions", KEY_COUNT, AT(decode.n_return), 1, GENERATION_MAX_RETURN, "N", NULL,
-     "captions a prompt: the best N beams, or N samples. A picture has at most 32 captions and texts in all"},
+     "captions for each prompt: the best N beams, or N samples. A picture has at most 32 captions and texts in all"},
     {"caption", "max-new-tokens", KEY_COUNT, AT(decode.max_new_tokens), 1, MSG_MAX_NEW_TOKENS, "N", NULL,
-     "tokens of a caption at most, its end included"},
+     "maximum number of tokens of a caption, its end token included"},
     {"caption", "min-new-tokens", KEY_COUNT, AT(decode.min_new_tokens), 0, MSG_MAX_NEW_TOKENS, "N", NULL,
-     "a caption does not end before"},
+     "minimum number of tokens of a caption"},
     {"caption", "beams", KEY_COUNT, AT(decode.n_beams), 1, GENERATION_MAX_BEAMS, "N", NULL,
-     "width of the beam search; 1 is greedy, or sampling"},
+     "width of the beam search; 1: greedy decoding, or sampling"},
     {"caption", "length-penalty", KEY_REAL, AT(decode.length_penalty), -100, 100, "X", NULL,
-     "beams: a caption's score is its log-probability / length^X; below 0 short ones are preferred"},
+     "beams: a caption's score is its log-probability / length^X; values below 0 prefer short captions"},
     {"caption", "early-stopping", KEY_EARLY, AT(decode.early_stopping), 0, 0, "WHEN", "true",
-     "beams: true ends as soon as there are as many captions as beams; false when the best running one is unlikely to "
-     "do better; never when it cannot"},
+     "beams: true stops as soon as there are as many captions as beams; false, when a better one is unlikely; "
+     "never, when a better one is impossible"},
     {"caption", "repetition-penalty", KEY_POSITIVE, AT(decode.repetition_penalty), 0, 100, "X", NULL,
-     "scores of tokens that were there before are divided by X (multiplied where negative); 1 is none"},
+     "scores of tokens that have occurred before are divided by X (multiplied if negative); 1: off"},
     {"caption", "no-repeat-ngram", KEY_COUNT, AT(decode.no_repeat_ngram), 0, MSG_MAX_NEW_TOKENS, "N", NULL,
-     "no N tokens in a row come twice; 0 is no rule"},
+     "no sequence of N tokens occurs twice; 0: off"},
     {"caption", "sample", KEY_YES, AT(decode.sample), 0, 0, "yes|no", "yes",
-     "draw tokens at random instead of taking the most probable"},
+     "draw tokens at random instead of taking the most probable one"},
     {"caption", "temperature", KEY_POSITIVE, AT(decode.temperature), 0, 1000, "X", NULL,
-     "sampling: logits are divided by X"},
+     "sampling: divide logits by X"},
     {"caption", "top-k", KEY_COUNT, AT(decode.top_k), 0, 1 << 22, "N", NULL,
-     "sampling: only among the N most probable; 0 is all"},
+     "sampling: draw only from the N most probable tokens; 0: from all"},
     {"caption", "top-p", KEY_POSITIVE, AT(decode.top_p), 0, 1, "X", NULL,
-     "sampling: only among the most probable that together reach X (nucleus)"},
+     "sampling: draw only from the most probable tokens that together reach X (nucleus sampling)"},
     {"caption", "seed", KEY_SEED, AT(decode.seed), 0, 0, "N", NULL,
-     "sampling: the same seed gives the same captions, however the work is cut up"},
+     "sampling: the same seed gives the same captions, however the work is divided"},
 
     {"score", "score", KEY_SCORE, 0, 0, 0, 0, "WHAT", "itc,itm",
-     "how well each caption, and each text of text-field, fits the image: itc (similarity), itm (probability of a "
-     "match, "
-     "slower), itc,itm (default), or none. Needs a retrieval checkpoint"},
+     "how well each caption, and each text of text-field, fits the image: itc (similarity), itm (match "
+     "probability, slower), itc,itm (default), or none. Needs a retrieval checkpoint"},
     {"score", "text-field", KEY_FIELD, 0, 0, 0, 0, "NAME", NULL,
-     "a column of the item's list row with a text, or a list of texts, that is kept as a caption and scored like one. "
-     "May be given several times, at most 4"},
+     "a column of the item's list row with a text or a list of texts. They are stored as captions and scored like "
+     "captions. May be given several times, at most 4"},
 
     {"embed", "embed", KEY_EMBED, 0, 0, 0, 0, "KIND", NULL,
-     "numbers to keep for an image: query (the Q-Former's outputs, Q x E), cls (the image encoder's class token), and "
-     "with "
-     "a retrieval checkpoint itc (image embeddings, Q x d; itc:first is the first row alone) and itc_text (one row a "
-     "caption or text). A type may follow: query:fp16; fp32 is the default. May be given several times"},
+     "embeddings to store: query (the Q-Former's outputs, Q x E), cls (the image encoder's class token), and with "
+     "a retrieval checkpoint itc (image embeddings, Q x d; itc:first is only the first row) and itc_text (one row "
+     "for each caption or text). A type may follow: query:fp16; the default is fp32. May be given several times"},
 
     {"pixels", "exif-orientation", KEY_EITHER, AT(exif_orientation), 0, 0, "ignore|apply", NULL,
-     "what to do with the orientation that a camera notes in EXIF data: ignore it, as the reference does, or turn the "
-     "picture by it"},
+     "what to do with the orientation in EXIF data: ignore it, as the reference does, or apply it to the picture"},
     {"pixels", "grey16", KEY_EITHER, AT(grey16_high_byte), 0, 0, "clip|high-byte", NULL,
-     "16-bit grey PNG: clip makes everything above 255 white, as Pillow and so the reference does; high-byte keeps the "
-     "upper 8 bits, which is what such a picture looks like"},
+     "16-bit grey PNG: clip turns everything above 255 white, as Pillow and therefore the reference does; "
+     "high-byte keeps the upper 8 bits, which is what such a picture looks like"},
 
     {"precision", "dtype", KEY_DTYPES, 0, 0, 0, 0, "TYPE", NULL,
-     "of all stages: fp32; bf16, where the processor has it; on GPUs also fp16 and fp8; or auto, which is bf16 on GPUs "
-     "and fp32 on the CPU. fp8 is that of the image encoder's and OPT's matrices, the rest is bf16 then (with FlanT5 "
-     "set llm-dtype to bf16 too). A store keeps "
-     "the types that it was begun with: to go on with it on the other kind of device, say them"},
-    {"precision", "encoder-dtype", KEY_DTYPE, AT(dtype_encode), 0, 0, "TYPE", NULL, "of the image encoder"},
-    {"precision", "qformer-dtype", KEY_DTYPE, AT(dtype_qformer), 0, 0, "TYPE", NULL, "of the Q-Former; not fp8"},
+     "number type of all stages: fp32; bf16, if the processor has it; on GPUs also fp16 and fp8; or auto, which is "
+     "bf16 on GPUs and fp32 on the CPU. With fp8, the matrices of the image encoder and of OPT are fp8 and "
+     "everything else is bf16 (for FlanT5, set llm-dtype to bf16 too). A store keeps its types: to continue it on "
+     "the other kind of device, give them here"},
+    {"precision", "encoder-dtype", KEY_DTYPE, AT(dtype_encode), 0, 0, "TYPE", NULL, "number type of the image encoder"},
+    {"precision", "qformer-dtype", KEY_DTYPE, AT(dtype_qformer), 0, 0, "TYPE", NULL,
+     "number type of the Q-Former; not fp8"},
     {"precision", "llm-dtype", KEY_DTYPE, AT(dtype_llm), 0, 0, "TYPE", NULL,
-     "of the language model; FlanT5 takes fp32 and bf16 alone"},
+     "number type of the language model; FlanT5 supports only fp32 and bf16"},
 };
 
 const struct recipe_section recipe_sections[RECIPE_N_SECTIONS] = {

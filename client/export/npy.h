@@ -1,8 +1,8 @@
 /* npy.h - the head of a NumPy .npy file (format version 1.0, little endian, C order).
  *
  * Who may call: anyone. Units: elements. Memory: none. Errors: -EINVAL for a shape that has no room in the head.
- * Source: numpy.lib.format. The head has one size, whatever the shape: it is written first with a guess and again at the
- * end, when the number of rows is known. */
+ * Source: numpy.lib.format. The header has the same size for every shape: it is written first with a guess, and again
+ * at the end, when the number of rows is known. */
 #ifndef BLIPLINE_CLIENT_EXPORT_NPY_H
 #define BLIPLINE_CLIENT_EXPORT_NPY_H
 

@@ -22,8 +22,8 @@ struct sink {
     struct buf rows; /* append here */
 };
 
-/* `path` must outlive the sink; NULL and "-" are standard output. `rewritten`: sink_rewrite_head will be called, so that
- * only a regular file will do: -ESPIPE for others. */
+/* `path` must outlive the sink; NULL and "-" are standard output. `rewritten`: sink_rewrite_head will be called, which
+ * needs a regular file: -ESPIPE for others. */
 int sink_open(struct sink *s, const char *path, bool rewritten, struct err *err) CHECK_RESULT;
 /* Write out what has been appended, once it is at least so much. */
 int sink_flush(struct sink *s, size_t at_least, struct err *err) CHECK_RESULT;

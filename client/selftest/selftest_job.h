@@ -1,7 +1,7 @@
 /* selftest_job.h - real jobs of the demo models, picture files to store, compared with the reference's answers.
  *
- * Each job is `blipline caption` as a user would run it: broker, workers and store are tested too. On the CPU one job is run
- * twice, in other units and on one thread, and the two stores must hold the same bytes.
+ * Each job is `blipline caption` as a user would run it, so broker, workers and store are tested too. On the CPU, one
+ * job is run a second time with other units and one thread, and the two stores must hold the same bytes.
  * Who may call: one thread. Units: none. Memory: rows are appended to the caller's array.
  * Errors: negative errno and `err`: a job could not be done, or its answers not be read; -EINTR when the user stopped
  * it. */
