@@ -437,6 +437,8 @@ check-lines: ## no line is longer than 120 columns
 	$(Q)awk 'length > 120 { print FILENAME ":" FNR ": longer than 120 columns"; bad = 1 } END { exit bad }' \
 	    $(C_FILES) $(CUDA_FILES) Makefile $(wildcard ops/*.sh ops/*.py ops/*/*.sh ops/*/*.py ops/*/*.awk)
 	@echo "lines: ok"
+check-unused: ## no public function without a caller
+	$(Q)$(PYTHON) ops/lint/unused.py
 check-headers: $(GENERATED) ## every header compiles alone
 	$(Q)for h in $(filter %.h,$(C_FILES)); do \
 	    $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -Werror -x c -fsyntax-only -include $$h /dev/null || exit 1; done
@@ -476,7 +478,9 @@ install: build $(PAGES) ## install everything that runs, with its documents, to 
 	install -d $(ROOT)/bin $(ROOT)/share/doc/blipline
 	install -m 755 $(BINARIES) $(ROOT)/bin
 	$(if $(CUDA_SO),install -d $(ROOT)/lib/blipline && install -m 755 $(CUDA_SO) $(ROOT)/lib/blipline)
+	install -d $(ROOT)/share/doc/blipline/docs
 	install -m 644 README.md MODEL.md LICENSE $(ROOT)/share/doc/blipline
+	install -m 644 docs/*.md docs/*.jpg $(ROOT)/share/doc/blipline/docs
 	for s in man1 man7 man8; do \
 	    install -d $(ROOT)/share/man/$$s && install -m 644 $(O)/share/man/$$s/* $(ROOT)/share/man/$$s || exit 1; done
 	install -D -m 644 $(O)/share/blipline.bash $(BASH_COMPLETION)
@@ -487,7 +491,6 @@ install: build $(PAGES) ## install everything that runs, with its documents, to 
 	install -m 644 $(RECIPES) $(SHARE)/recipes
 	install -m 755 ops/mps.sh $(SHARE)/ops
 	install -m 755 examples/read_store.py $(SHARE)/examples
-	install -m 644 ops/mps.md ops/GPU.md $(SHARE)/ops
 	install -d $(SHARE)/ops/systemd
 	for f in ops/systemd/*.service; do \
 	    sed 's,/usr/local/bin,$(PREFIX)/bin,' $$f >$(SHARE)/$$f && chmod 644 $(SHARE)/$$f || exit 1; done
@@ -518,4 +521,4 @@ help: ## this list
 always:
 .PHONY: always build demo python-proto test test-unit test-e2e simulate test-emulated test-gpu zoo coverage fuzz \
         bench bench-ops bench-real gpu-check-programs bench-gpu checks format format-check check-layers check-lines \
-        check-headers lint man install uninstall clean help
+        check-unused check-headers lint man install uninstall clean help

@@ -262,7 +262,7 @@ static void say_more(const struct plan *plan, const struct devices *have, const 
 
         (void)snprintf(script, sizeof(script), "%s/ops/mps.sh", found ? home.path : ".");
         cli_error("NVIDIA's MPS is not running: the %u workers of a card take turns on it; `%s start` lets them work "
-                  "side by side (mps.md beside it says how)",
+                  "side by side (docs/gpu.md says how)",
                   plan->n_workers, shell_word(script, word, sizeof(word)));
     }
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# NVIDIA's Multi-Process Service for the daemons that share a card: ops/mps.sh start | stop | status   (ops/mps.md says why and when)
+# NVIDIA's Multi-Process Service for the daemons that share a card: ops/mps.sh start | stop | status   (docs/gpu.md says why and when)
 #
 #     eval "$(ops/mps.sh start)"      starts it, if it is not there, and sets the two variables by which CUDA programs find it
 #     ops/mps.sh status               exit code 0: it answers

@@ -117,10 +117,10 @@ static void log_mps(const struct device_conf *d)
     else if (d->memory_share < 1) /* it is not alone */
         log_warn(
             "event=mps status=missing pipe=%s processes that share a card take turns on it: start MPS (ops/mps.sh, "
-            "ops/mps.md)",
+            "docs/gpu.md)",
             dir);
     else
-        log_info("event=mps status=missing pipe=%s fine for one process a card; for several see ops/mps.md", dir);
+        log_info("event=mps status=missing pipe=%s fine for one process a card; for several see docs/gpu.md", dir);
 }
 
 int worker_open(struct worker *w, struct err *err)

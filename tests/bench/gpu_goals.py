@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What is wanted of a GPU (ops/GPU.md) beside what results.jsonl of gpu-check.sh has: a line for each, reached or not.
+"""What is wanted of a GPU (docs/gpu-check.md) beside what results.jsonl of gpu-check.sh has: a line for each, reached or not.
 
     gpu_goals.py RESULTS
 
