@@ -1,19 +1,17 @@
 /* caption.h - one run of `blipline caption`, `score` or `embed`: it starts broker and workers, gives them the job, and
  * waits until the store is finished.
  *
- *   caption.c         this sequence: start, import, watch, stop, report
- *   caption_import.c  the second of these
- *   store_check.c     what can be said of -o before
- *   dry_run.c         what --dry-run does instead; plan_show.c what it shows
- *   job.c             what is said to the broker
- *   daemons.c         the processes
- *   feed.c            the pictures
- *   source_notes.c    what is said of the sources
- *   report.c          what the user reads at the end
+ *   caption.c         the sequence: start the daemons, import the pictures, watch, stop, report
+ *   caption_import.c  the import
+ *   store_check.c     checks of -o before anything starts
+ *   dry_run.c         --dry-run; plan_show.c prints the plan
+ *   source_notes.c    messages about the sources
+ *   report.c          messages at the end
+ * It uses job/ (the messages to the broker and the pictures) and local/ (the processes).
  *
  * Who may call: cmd_caption, once a process.
  * Units:  seconds and items in what is printed. Memory: nothing is kept, nothing is left in the temporary folder.
- * Errors: the program's exit code; everything has been said on standard error. */
+ * Errors: the program's exit code; the errors have been printed on standard error. */
 #ifndef BLIPLINE_CLIENT_CAPTION_H
 #define BLIPLINE_CLIENT_CAPTION_H
 

@@ -1,6 +1,6 @@
-/* caption_private.h - what the files of a run share. The contract is in caption.h.
+/* caption_private.h - the state of a run, shared by caption.c and caption_import.c. The contract is in caption.h.
  *
- * Who may call: caption.c and caption_import.c. Units: milliseconds of the monotonic clock. Memory: the run owns all
+ * Who may call: these two files. Units: milliseconds of the monotonic clock. Memory: the run owns all
  * of it. Errors: negative errno; -EINTR: the user wants to stop. */
 #ifndef BLIPLINE_CLIENT_CAPTION_PRIVATE_H
 #define BLIPLINE_CLIENT_CAPTION_PRIVATE_H

@@ -1,4 +1,4 @@
-/* dry_run.h - --dry-run: what would be computed, and of how many pictures.
+/* dry_run.h - --dry-run: shows what would be computed, and for how many pictures.
  *
  * Who may call: caption.c, once -o is checked. Units: none. Memory: none. Errors: negative errno and `err`. */
 #ifndef BLIPLINE_CLIENT_DRY_RUN_H

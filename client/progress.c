@@ -31,7 +31,7 @@ static void add_sample(struct progress *p, int64_t now_ms, uint64_t n_done)
 
 void progress_init(struct progress *p, int64_t now_ms, uint64_t n_done, uint64_t n_total)
 {
-    *p = (struct progress){.start_ms = now_ms, .n_start = n_done, .n_done = n_done, .n_total = n_total};
+    *p = (struct progress){.start_ms = now_ms, .n_done = n_done, .n_total = n_total};
     add_sample(p, now_ms, n_done);
 }
 
@@ -57,13 +57,6 @@ double progress_rate(const struct progress *p)
     if (b->t_ms <= a->t_ms)
         return 0;
     return (double)(b->n_done - a->n_done) * 1000 / (double)(b->t_ms - a->t_ms);
-}
-
-double progress_mean_rate(const struct progress *p, int64_t now_ms)
-{
-    if (now_ms <= p->start_ms)
-        return 0;
-    return (double)(p->n_done - p->n_start) * 1000 / (double)(now_ms - p->start_ms);
 }
 
 int64_t progress_eta_ms(const struct progress *p, int64_t now_ms)

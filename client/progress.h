@@ -18,7 +18,6 @@ struct progress {
     } samples[PROGRESS_SAMPLES]; /* ring, oldest at `first`; at most PROGRESS_WINDOW_MS long */
     unsigned first, n_samples;
     int64_t start_ms;
-    uint64_t n_start; /* done before this run began */
     uint64_t n_done, n_failed, n_total;
 };
 
@@ -31,8 +30,6 @@ void progress_update(struct progress *p, int64_t now_ms, uint64_t n_done, uint64
 
 /* Items a second over the last PROGRESS_WINDOW_MS; 0 until something has moved. */
 double progress_rate(const struct progress *p);
-/* Items a second since progress_init. */
-double progress_mean_rate(const struct progress *p, int64_t now_ms);
 /* Milliseconds to go, -1 while that cannot be told. */
 int64_t progress_eta_ms(const struct progress *p, int64_t now_ms);
 

@@ -1,4 +1,4 @@
-/* report.h - what a caption run says about itself at the end.
+/* report.h - messages and JSON at the end of a run.
  *
  * Who may call: one thread. Units: nanoseconds in, seconds out. Memory: none. Errors: none. */
 #ifndef BLIPLINE_CLIENT_REPORT_H

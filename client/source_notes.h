@@ -1,4 +1,4 @@
-/* source_notes.h - what a run says of its sources: what changed in them, what cannot be used, what is done again.
+/* source_notes.h - messages of a run about its sources: what has changed, what cannot be used, what is done again.
  *
  * Who may call: caption.c. Units: none. Memory: none. Errors: none. */
 #ifndef BLIPLINE_CLIENT_SOURCE_NOTES_H

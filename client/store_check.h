@@ -1,4 +1,4 @@
-/* store_check.h - what is wrong with -o, found before any work and without touching it.
+/* store_check.h - checks of the store at -o before any work, without changing it.
  *
  * Who may call: one thread. Units: none. Memory: the caller releases the advice.
  * Errors: negative errno and `err`, in the words of the run itself. */

@@ -28,7 +28,7 @@ struct feed_options {
     const char *join; /* a table whose rows give columns to the pictures of their keys; NULL: none */
 };
 
-/* What the walk has seen so far. */
+/* Counts of the walk so far. */
 struct feed_counts {
     uint64_t n_walked;   /* pictures, up to the limit */
     uint64_t n_unjoined; /* pictures whose key `join` does not have */

@@ -1,7 +1,8 @@
-/* device_probe.h - could the workers start? Asked before any work, and before there is a store or a daemon.
+/* device_probe.h - checks whether the workers could start, before any work and before there is a store or a daemon.
  *
- * Only a worker knows what it needs: with -n it opens its device and its checkpoint, and says what is wrong. On the CPU
- * each is asked, in some 50 ms. Of a card's workers one is, the one that asks most of it: CUDA takes seconds to start.
+ * Only a worker knows what it needs: with -n it opens its device and its checkpoint, and reports what is wrong. On the
+ * CPU every worker is asked, which takes some 50 ms each. On a GPU only the worker with the largest demand is asked,
+ * because CUDA takes seconds to start.
  * Who may call: the main thread, before it has threads or children. Units: none. Memory: nothing is kept.
  * Errors: -ENODEV and err in the worker's words; -EINTR with *ret_signal when the user stopped it; others: it could not
  * be asked. */

@@ -1,4 +1,4 @@
-/* devices.h - what this machine has to compute on, and which of it a job is to use.
+/* devices.h - the processors and GPUs of this machine, and which of them a job uses.
  *
  * GPUs are found without CUDA, which only the workers load: the driver lists them in /proc/driver/nvidia/gpus, and the
  * CUDA operators are a file (tensor/device.h says where). Where CUDA_VISIBLE_DEVICES hides some from CUDA's programs,

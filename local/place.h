@@ -1,10 +1,10 @@
-/* place.h - which processes of a plan's workers there are, and what each gets of the machine.
+/* place.h - the worker processes of a plan, and each one's share of the machine.
  *
- * On the CPU one of each; threads go by the work of an item.
- * On GPUs one of each for every card: a card takes pictures through all stages, so that the cards are equally busy
- * whatever the stages cost, and any of them may go on where another has stopped. Of a card's memory PLACE_CARD_SHARE is
- * shared out by what the processes want (struct plan_worker, bytes); the rest is for CUDA itself. Their host threads
- * load weights; the CPUs decode pictures.
+ * On the CPU there is one process of each worker; threads are divided in proportion to the work per item.
+ * On GPUs there is one of each for every GPU: a GPU takes pictures through all stages, so all GPUs are equally busy
+ * whatever the stages cost, and each can replace another. PLACE_CARD_SHARE of a GPU's memory is divided in proportion to
+ * what the processes want (struct plan_worker, bytes); the rest is for CUDA itself. Their host threads load weights; the
+ * CPUs decode pictures.
  * Who may call: one thread. Units: shares of 1. Memory: plain values; workers and device names are the caller's.
  * Errors: none. */
 #ifndef BLIPLINE_LOCAL_PLACE_H
