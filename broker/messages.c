@@ -96,12 +96,12 @@ static void on_heartbeat(struct broker *b, struct broker_peer *p, struct wire_me
     const uint64_t number = p->number;
     struct msg answer;
 
-    broker_feed(b, &(struct core_event){.type = CORE_EVENT_HEARTBEAT,
-                                        .heartbeat = {.peer = number,
-                                                      .epoch = h->epoch,
-                                                      .leases = h->lease_ids,
-                                                      .n = h->n_lease_ids,
-                                                      .items = h->counters.items}});
+    broker_feed(
+        b,
+        &(struct core_event){
+            .type = CORE_EVENT_HEARTBEAT,
+            .heartbeat = {
+                .peer = number, .epoch = h->epoch, .leases = h->lease_ids, .n = h->n_lease_ids, .items = h->n_items}});
     if (!core_map_get(&b->peers, number))
         return; /* the core knew it no more */
     msg_init(&answer, MSG_HEARTBEAT);

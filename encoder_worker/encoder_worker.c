@@ -196,8 +196,8 @@ static void finish_unit(struct encoder_worker *w, struct unit *u)
     struct err err = {""};
     int rc;
 
-    worker_session_count(w->common.session, u->work->n_items - u->n_computed, u->n_failures, 0, (uint64_t)u->compute_ns,
-                         0); /* the others were counted as they landed */
+    worker_session_count(w->common.session,
+                         u->work->n_items - u->n_computed); /* the others were counted as they landed */
     buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
     rc = fill_result(w, u, &result, &err);
     if (rc == 0) {
@@ -381,7 +381,7 @@ static int land_batch(struct encoder_worker *w, struct err *err)
     if (rc < 0)
         return worker_failed(&w->common, rc, "the image encoder failed", err);
     worker_session_progress(w->common.session);
-    worker_session_count(w->common.session, (uint64_t)b.n, 0, 1, 0, 0);
+    worker_session_count(w->common.session, (uint64_t)b.n);
     w->landed_ns = clock_mono_ns();
     share = (w->landed_ns - began) / b.n;
     for (int i = 0; i < b.n_parts; i++) {

@@ -55,7 +55,7 @@ int null_run(struct worker *w, uint32_t n_tokens, uint32_t width)
         worker_fail_unit(w, &work, "null", err.text);
         return 1;
     }
-    worker_session_count(w->session, result.n_rows, 0, 1, 0, 0);
+    worker_session_count(w->session, result.n_rows);
     worker_send_result(w, &work, &result);
     return 1;
 }

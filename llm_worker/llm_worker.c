@@ -273,7 +273,7 @@ static void count_items(struct llm_worker *w, struct unit *u)
 {
     const uint32_t n = u->prompts.n ? (uint32_t)((uint64_t)u->n_done * u->work->n_items / u->prompts.n) : 0;
 
-    worker_session_count(w->common.session, n - u->n_counted, 0, 0, 0, 0);
+    worker_session_count(w->common.session, n - u->n_counted);
     u->n_counted = n;
 }
 
@@ -291,8 +291,7 @@ static void finish_unit(struct llm_worker *w, struct unit *u)
         buf_release(&result.rows);
         worker_fail_unit(&w->common, &u->work, "result", strerror(-rc));
     } else {
-        worker_session_count(w->common.session, u->work->n_items - u->n_counted, n_failed, 0, (uint64_t)u->compute_ns,
-                             0);
+        worker_session_count(w->common.session, u->work->n_items - u->n_counted);
         worker_send_result(&w->common, &u->work, &result);
     }
     remove_unit(w, u);

@@ -208,16 +208,12 @@ struct msg_return {
     struct msg_lease lease;
 };
 
-struct msg_counters {
-    uint64_t items, units, item_errors, batches, busy_ns, idle_ns, bytes_in, bytes_out;
-};
-
 struct msg_heartbeat {
     uint64_t epoch;
     uint32_t n_lease_ids;
     const uint64_t *lease_ids; /* in msg.memory after msg_unpack */
     uint64_t progress;
-    struct msg_counters counters;
+    uint64_t n_items; /* done by this process so far */
 };
 
 struct msg_node {

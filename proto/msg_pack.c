@@ -150,14 +150,7 @@ static void heartbeat_to_pb(const struct msg_heartbeat *from, struct parts *p)
     Blipline__Counters *c = &p->counters;
 
     blipline__counters__init(c);
-    c->items = from->counters.items;
-    c->units = from->counters.units;
-    c->item_errors = from->counters.item_errors;
-    c->batches = from->counters.batches;
-    c->busy_ns = from->counters.busy_ns;
-    c->idle_ns = from->counters.idle_ns;
-    c->bytes_in = from->counters.bytes_in;
-    c->bytes_out = from->counters.bytes_out;
+    c->items = from->n_items;
     blipline__heartbeat__init(to);
     to->epoch = from->epoch;
     to->n_lease_ids = from->n_lease_ids;

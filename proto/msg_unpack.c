@@ -142,8 +142,6 @@ static int failure_from_pb(const Blipline__Failure *from, struct msg_failure *to
 
 static int heartbeat_from_pb(const Blipline__Heartbeat *from, struct msg_heartbeat *to, struct err *err)
 {
-    const Blipline__Counters *c = from->counters;
-
     if (from->n_lease_ids > MSG_MAX_LEASE_IDS)
         return err_set(err, -EMSGSIZE, "heartbeat of %zu leases, the limit is %d", from->n_lease_ids,
                        MSG_MAX_LEASE_IDS);
@@ -151,17 +149,8 @@ static int heartbeat_from_pb(const Blipline__Heartbeat *from, struct msg_heartbe
     to->progress = from->progress;
     to->n_lease_ids = (uint32_t)from->n_lease_ids;
     to->lease_ids = from->lease_ids; /* in the budget as yet: keep_variable_parts() copies */
-    if (c)
-        to->counters = (struct msg_counters){
-            .items = c->items,
-            .units = c->units,
-            .item_errors = c->item_errors,
-            .batches = c->batches,
-            .busy_ns = c->busy_ns,
-            .idle_ns = c->idle_ns,
-            .bytes_in = c->bytes_in,
-            .bytes_out = c->bytes_out,
-        };
+    if (from->counters)
+        to->n_items = from->counters->items;
     return 0;
 }
 

@@ -394,7 +394,7 @@ static void send_result(struct qformer_worker *w, const struct group *g, struct 
         worker_fail_unit(&w->common, &u->work, "result", err.text[0] ? err.text : strerror(-rc));
         return;
     }
-    worker_session_count(w->common.session, result.n_rows, n_failed, 0, timing->compute_ns, 0);
+    worker_session_count(w->common.session, result.n_rows);
     worker_send_result(&w->common, &u->work, &result);
 }
 

@@ -38,7 +38,6 @@ struct link {
     uint32_t heartbeat_ms;
     int64_t silence_ms, alive_at_ms;
     uint64_t progress_seen, progress_alive; /* at the last heartbeat, at the last look of say_alive */
-    uint64_t units, bytes_in, bytes_out;
 };
 
 /* -- what main sees */
@@ -335,7 +334,6 @@ static void on_work(struct link *l, struct wire_message **message)
         return;
     }
     *message = NULL;
-    l->bytes_in += wire_message_size_bytes(h->message);
     if (decode_items(h, &err) < 0) {
         answer(l, NULL, MSG_FAILURE, &lease, err.text);
         worker_held_free(h);
@@ -437,7 +435,6 @@ static void send_unsent(struct link *l)
 {
     while (l->state == LINK_UP && l->s->unsent) {
         struct returned *r = l->s->unsent;
-        size_t n_bytes = wire_message_size_bytes(r->message);
         struct err err;
         int rc = wire_message_send(l->dealer.socket, NULL, r->message, &err);
 
@@ -449,10 +446,6 @@ static void send_unsent(struct link *l)
         }
         if (rc < 0 && r->held)
             replace_by_failure(l, r, err.text);
-        if (rc == 0 && wire_message_envelope(r->message)->type == MSG_RESULT) {
-            l->units++;
-            l->bytes_out += n_bytes;
-        }
         r = pop_unsent(l);
         if (r->held)
             drop_held(l, r->held);
@@ -499,14 +492,7 @@ static void send_heartbeats(struct link *l)
             .n_lease_ids = n,
             .lease_ids = ids,
             .progress = l->progress_seen,
-            .counters = {.items = atomic_load(&l->s->items),
-                         .units = l->units,
-                         .item_errors = atomic_load(&l->s->item_errors),
-                         .batches = atomic_load(&l->s->batches),
-                         .busy_ns = atomic_load(&l->s->busy_ns),
-                         .idle_ns = atomic_load(&l->s->idle_ns),
-                         .bytes_in = l->bytes_in,
-                         .bytes_out = l->bytes_out},
+            .n_items = atomic_load(&l->s->items),
         };
     } while (send_msg(l, &m) == 0 && h);
     l->heartbeat_at_ms = l->now_ms + l->heartbeat_ms;

@@ -49,7 +49,7 @@ struct worker_session {
     atomic_uint n_waiting; /* threads inside _take */
     atomic_uint n_taken;   /* works the compute side has */
     atomic_uint n_held;
-    atomic_uint_fast64_t items, item_errors, batches, busy_ns, idle_ns;
+    atomic_uint_fast64_t items;
 
     /* main's */
     struct worker_session_status last;

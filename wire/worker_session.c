@@ -269,14 +269,9 @@ void worker_session_progress(struct worker_session *s)
     atomic_fetch_add_explicit(&s->progress, 1, memory_order_relaxed);
 }
 
-void worker_session_count(struct worker_session *s, uint64_t items, uint64_t item_errors, uint64_t batches,
-                          uint64_t busy_ns, uint64_t idle_ns)
+void worker_session_count(struct worker_session *s, uint64_t n_items)
 {
-    atomic_fetch_add_explicit(&s->items, items, memory_order_relaxed);
-    atomic_fetch_add_explicit(&s->item_errors, item_errors, memory_order_relaxed);
-    atomic_fetch_add_explicit(&s->batches, batches, memory_order_relaxed);
-    atomic_fetch_add_explicit(&s->busy_ns, busy_ns, memory_order_relaxed);
-    atomic_fetch_add_explicit(&s->idle_ns, idle_ns, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->items, n_items, memory_order_relaxed);
 }
 
 void worker_session_drain(struct worker_session *s)

@@ -99,9 +99,8 @@ int worker_session_return(struct worker_session *s, struct worker_work **work) C
 
 /* The compute side is alive. An atomic increment: call it as often as you like. */
 void worker_session_progress(struct worker_session *s);
-/* Add to the counters that heartbeats carry (units and bytes are counted by the session itself). */
-void worker_session_count(struct worker_session *s, uint64_t items, uint64_t item_errors, uint64_t batches,
-                          uint64_t busy_ns, uint64_t idle_ns);
+/* Add to the number of items that heartbeats report: the broker measures the speed of workers by it. */
+void worker_session_count(struct worker_session *s, uint64_t n_items);
 
 /* SIGTERM: credit 0, units nobody has taken yet go back unpenalised, _take returns -EPIPE, and after the last taken
  * unit has been given back BYE is sent. Returns at once. */

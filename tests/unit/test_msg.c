@@ -14,9 +14,9 @@
 #include "proto/msg.h"
 
 static const enum msg_type all_types[] = {
-    MSG_HELLO,        MSG_WELCOME,  MSG_REFUSE,      MSG_CREDIT,   MSG_WORK,         MSG_RESULT,
-    MSG_FAILURE,      MSG_RETURN,   MSG_HEARTBEAT,   MSG_DRAIN,    MSG_BYE,          MSG_JOB_OPEN,
-    MSG_JOB_OPENED,   MSG_JOB_ROWS, MSG_JOB_ROWS_OK, MSG_JOB_SEAL, MSG_JOB_ACCEPTED, MSG_JOB_QUERY,
+    MSG_HELLO,        MSG_WELCOME,  MSG_REFUSE,      MSG_CREDIT,    MSG_WORK,         MSG_RESULT,
+    MSG_FAILURE,      MSG_RETURN,   MSG_HEARTBEAT,   MSG_DRAIN,     MSG_BYE,          MSG_JOB_OPEN,
+    MSG_JOB_OPENED,   MSG_JOB_ROWS, MSG_JOB_ROWS_OK, MSG_JOB_SEAL,  MSG_JOB_ACCEPTED, MSG_JOB_QUERY,
     MSG_JOB_PROGRESS, MSG_JOB_STOP, MSG_SHUTDOWN,    MSG_JOB_AGAIN, MSG_JOB_CLOSE};
 enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
 
@@ -118,8 +118,8 @@ static void fill_workers_part(struct msg *m)
         m->return_lease.lease = a_lease;
         return;
     default:
-        m->heartbeat = (struct msg_heartbeat){
-            .epoch = 77, .n_lease_ids = 3, .lease_ids = some_ids, .progress = 12, .counters = {1, 2, 3, 4, 5, 6, 7, 8}};
+        m->heartbeat =
+            (struct msg_heartbeat){.epoch = 77, .n_lease_ids = 3, .lease_ids = some_ids, .progress = 12, .n_items = 5};
         return;
     }
 }
