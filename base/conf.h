@@ -1,8 +1,10 @@
 /* conf.h - a daemon's configuration: one struct, one table.
  *
  * The table makes the parser (INI via inih, keys without sections), the range check, --help and the dump.
- * Who may call: main, at start-up. Units: durations are stored as int64_t milliseconds ("30s", "500ms", "2m", "1h"),
- * sizes as int64_t bytes ("64MiB", "8GiB", "4096"). Memory: strings are copied into fixed char arrays of the struct.
+ * Who may call: main, at start-up.
+ * Units: durations are stored as int64_t milliseconds ("30s", "500ms", "2m", "1h"), sizes as int64_t bytes ("64MiB",
+ *         "8GiB", "4096").
+ * Memory: strings are copied into fixed char arrays of the struct.
  * Errors: -ENOENT/-EINVAL/-ERANGE with file, line, key, and what was expected. */
 #ifndef BLIPLINE_BASE_CONF_H
 #define BLIPLINE_BASE_CONF_H

@@ -1,6 +1,7 @@
 /* dtype.h - the types that numbers have, and their names.
  *
- * Who may call: anyone, from any thread. Units, memory: none. Errors: -EINVAL for a word that names no type. */
+ * Who may call: anyone, from any thread. Units, memory: none.
+ * Errors: -EINVAL for a word that names no type. */
 #ifndef BLIPLINE_BASE_DTYPE_H
 #define BLIPLINE_BASE_DTYPE_H
 

@@ -1,7 +1,8 @@
 /* file.h - whole files: read with a limit, map read-only, write atomically.
  *
- * Units:  bytes. Memory: see each function. Errors: negative errno; `err` names the file and the cure.
- * Every descriptor is opened O_CLOEXEC. Thread-safe. */
+ * Units: bytes.
+ * Memory: see each function.
+ * Errors: negative errno; `err` names the file and the cure. Every descriptor is opened O_CLOEXEC. Thread-safe. */
 #ifndef BLIPLINE_BASE_FILE_H
 #define BLIPLINE_BASE_FILE_H
 

@@ -1,7 +1,8 @@
 /* generation.h - how captions are decoded: the options of transformers' generate, under its names where they are not
  * counts.
  *
- * Who may call: anyone; plain values. Units: tokens. Memory, errors: none. */
+ * Who may call: anyone; plain values.
+ * Units: tokens. Memory, errors: none. */
 #ifndef BLIPLINE_BASE_GENERATION_H
 #define BLIPLINE_BASE_GENERATION_H
 

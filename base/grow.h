@@ -1,7 +1,8 @@
 /* grow.h - room for one more element of an array that is filled one by one.
  *
  * Who may call: anyone; nothing is shared.
- * Units:  elements, and bytes of one. Memory: the array is from malloc and the caller's; it may move.
+ * Units: elements, and bytes of one.
+ * Memory: the array is from malloc and the caller's; it may move.
  * Errors: -ENOMEM; array and capacity are as before then. */
 #ifndef BLIPLINE_BASE_GROW_H
 #define BLIPLINE_BASE_GROW_H

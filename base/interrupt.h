@@ -1,7 +1,9 @@
 /* interrupt.h - Ctrl-C, SIGTERM and the death of children as something to poll.
  *
  * Who may call: the main thread, before any other thread exists (the mask is inherited; children get an empty one).
- * Units:  none. Memory: one descriptor, the caller's to close. Errors: negative errno and `err`. */
+ * Units: none.
+ * Memory: one descriptor, the caller's to close.
+ * Errors: negative errno and `err`. */
 #ifndef BLIPLINE_BASE_INTERRUPT_H
 #define BLIPLINE_BASE_INTERRUPT_H
 

@@ -1,6 +1,8 @@
 /* nearest.h - what a mistyped word was probably meant to be.
  *
- * Who may call: anyone. Memory: the result is one of `words`. Errors: none. */
+ * Who may call: anyone.
+ * Memory: the result is one of `words`.
+ * Errors: none. */
 #ifndef BLIPLINE_BASE_NEAREST_H
 #define BLIPLINE_BASE_NEAREST_H
 

@@ -1,5 +1,6 @@
 /* options.h - the command line that all four daemons share, and nothing else: -f FILE -n -t DIR -v -V -h, each with a
- * long name too. Exits on -h, -V and on anything it does not know (EXIT_USAGE). Memory: strings point into argv. */
+ * long name too. Exits on -h, -V and on anything it does not know (EXIT_USAGE).
+ * Memory: strings point into argv. */
 #ifndef BLIPLINE_BASE_OPTIONS_H
 #define BLIPLINE_BASE_OPTIONS_H
 

@@ -1,7 +1,10 @@
 /* page.h - help pages: text in lines that fit a terminal.
  *
  * Sources may break their lines anywhere; what is printed has lines of up to PAGE_WIDTH columns.
- * Who may call: anyone. Units: columns, one a byte. Memory: nothing is kept. Errors: those of the stream. */
+ * Who may call: anyone.
+ * Units: columns, one a byte.
+ * Memory: nothing is kept.
+ * Errors: those of the stream. */
 #ifndef BLIPLINE_BASE_PAGE_H
 #define BLIPLINE_BASE_PAGE_H
 

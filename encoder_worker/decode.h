@@ -2,10 +2,12 @@
  *
  * JPEG, PNG and WebP, told apart by their first bytes. Which files are pictures, and their pixels, is what Pillow's
  * convert("RGB") says (MODEL.md "Pixels"; tests/zoo holds the two against each other). Every byte is hostile: sizes are
- * read from the header and checked before anything of that size is allocated. Who may call: any thread, each with its
- * own struct picture. Units:  bytes, pixels. Memory: the picture owns its pixels and keeps them for the next call;
- * picture_release frees them. Errors: an image_error, `err` says more in ASCII; the picture is then empty (0 x 0).
- * Nothing aborts, nothing leaks. */
+ * read from the header and checked before anything of that size is allocated.
+ * Who may call: any thread, each with its own struct picture.
+ * Units: bytes, pixels.
+ * Memory: the picture owns its pixels and keeps them for the next call; picture_release frees them.
+ * Errors: an image_error, `err` says more in ASCII; the picture is then empty (0 x 0). Nothing aborts, nothing
+ * leaks. */
 #ifndef BLIPLINE_ENCODER_WORKER_DECODE_H
 #define BLIPLINE_ENCODER_WORKER_DECODE_H
 

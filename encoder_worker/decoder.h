@@ -3,7 +3,9 @@
  * Decoders of pictures are large and meet bytes that anybody may have made, so they run apart: in a process without
  * rights (sandbox.h) that may fail, run wild or use up its limits without harm to anything but its picture. Whatever it
  * sends back is checked. A process that has come to an end is followed by another one when the next picture comes.
- * Who may call: one thread at a time. Units: bytes, pixels, milliseconds, nanoseconds. Memory: as each function says.
+ * Who may call: one thread at a time.
+ * Units: bytes, pixels, milliseconds, nanoseconds.
+ * Memory: as each function says.
  * Errors: negative errno with err; what is wrong with a picture is a result with a code. */
 #ifndef BLIPLINE_ENCODER_WORKER_DECODER_H
 #define BLIPLINE_ENCODER_WORKER_DECODER_H

@@ -1,10 +1,11 @@
 /* decoder_memory.h - memory that the encoder and a decoder process see: slots for pixels, then the bytes of files.
  *
  * The slots stay when the process goes: pictures wait there for their batch, and a new process fills the others.
- * Whoever has the memory may write to all of it at any time, so the encoder takes from it nothing but pixels. Who may
- * call: one thread at a time; decoder_slot_free: any. Units: bytes. Memory: pages come with use and stay, but for
- * those of unusually large files. Errors: negative errno; none of the calls or accesses here ends the process for
- * want of memory. */
+ * Whoever has the memory may write to all of it at any time, so the encoder takes from it nothing but pixels.
+ * Who may call: one thread at a time; decoder_slot_free: any.
+ * Units: bytes.
+ * Memory: pages come with use and stay, but for those of unusually large files.
+ * Errors: negative errno; none of the calls or accesses here ends the process for want of memory. */
 #ifndef BLIPLINE_ENCODER_WORKER_DECODER_MEMORY_H
 #define BLIPLINE_ENCODER_WORKER_DECODER_MEMORY_H
 

@@ -1,10 +1,10 @@
 /* decoder_talk.h - what the encoder and a decoder process say to each other; nobody but the two includes this.
  *
- * The process has a socket (descriptor 0) and memory that both see (descriptor 1; decoder_memory.h). It reads a
- * struct decoder_setup and says READY; then each request gets an answer DONE, in order, before which it may say GIANT
- * once and wait for the request to be repeated; up to DECODER_DEPTH requests may be on their way. Every message is
- * one struct; both ends are one program. Units: bytes, pixels, nanoseconds. To the encoder an answer is hostile, and
- * so is the memory. */
+ * The process has a socket (descriptor 0) and memory that both see (descriptor 1; decoder_memory.h). It reads a struct
+ * decoder_setup and says READY; then each request gets an answer DONE, in order, before which it may say GIANT once and
+ * wait for the request to be repeated; up to DECODER_DEPTH requests may be on their way. Every message is one struct;
+ * both ends are one program.
+ * Units: bytes, pixels, nanoseconds. To the encoder an answer is hostile, and so is the memory. */
 #ifndef BLIPLINE_ENCODER_WORKER_DECODER_TALK_H
 #define BLIPLINE_ENCODER_WORKER_DECODER_TALK_H
 

@@ -1,6 +1,8 @@
 /* encoder_unit.h - one leased unit on its way through the encoder: its pictures, their reasons, its features.
  *
- * Who may call: the compute thread. Units: nanoseconds, bytes. Memory: the unit owns everything but `work`'s session.
+ * Who may call: the compute thread.
+ * Units: nanoseconds, bytes.
+ * Memory: the unit owns everything but `work`'s session.
  * Errors: negative errno. */
 #ifndef BLIPLINE_ENCODER_WORKER_ENCODER_UNIT_H
 #define BLIPLINE_ENCODER_WORKER_ENCODER_UNIT_H

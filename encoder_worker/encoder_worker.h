@@ -1,8 +1,11 @@
 /* encoder_worker.h - the encoder daemon: units of picture paths in, trunk features out.
  *
- * A pool fetches and decodes ahead of the compute thread, which runs the ViT over whatever is ready, across
- * units. Who may call: main. Units: in the names. Memory: owned by the struct. Errors: negative errno with err; a bad
- * picture is a record with a reason, a unit that cannot be done is a Failure to the broker. */
+ * A pool fetches and decodes ahead of the compute thread, which runs the ViT over whatever is ready, across units.
+ * Who may call: main.
+ * Units: in the names.
+ * Memory: owned by the struct.
+ * Errors: negative errno with err; a bad picture is a record with a reason, a unit that cannot be done is a Failure to
+ *         the broker. */
 #ifndef BLIPLINE_ENCODER_WORKER_ENCODER_WORKER_H
 #define BLIPLINE_ENCODER_WORKER_ENCODER_WORKER_H
 

@@ -1,7 +1,10 @@
 /* jpeg_segments.h - what stands in front of a JPEG's first scan, taken and refused as Pillow does it.
  *
  * Pillow reads it before libjpeg does and has reasons of its own to refuse a file. Used by decode_jpeg.c alone; any
- * thread. Units: bytes. Memory: points into the file. Errors: an image_error, `err` says more. */
+ * thread.
+ * Units: bytes.
+ * Memory: points into the file.
+ * Errors: an image_error, `err` says more. */
 #ifndef BLIPLINE_ENCODER_WORKER_JPEG_SEGMENTS_H
 #define BLIPLINE_ENCODER_WORKER_JPEG_SEGMENTS_H
 

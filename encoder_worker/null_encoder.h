@@ -1,7 +1,9 @@
 /* null_encoder.h - device = null: features of the right shape without a picture being read.
  *
- * Who may call: the compute thread. Units: items, numbers of a picture's features. Memory: none stays. Errors: negative
- * errno of worker_session_take. */
+ * Who may call: the compute thread.
+ * Units: items, numbers of a picture's features.
+ * Memory: none stays.
+ * Errors: negative errno of worker_session_take. */
 #ifndef BLIPLINE_ENCODER_WORKER_ENCODER_NULL_H
 #define BLIPLINE_ENCODER_WORKER_ENCODER_NULL_H
 

@@ -1,7 +1,9 @@
 /* orientation.h - which way up a picture is, by its EXIF data, or by XMP where they do not say.
  *
- * Who may call: any thread. Units: bytes, pixels. Memory: a picture that is turned gets new memory. Errors: damaged
- * data say nothing. */
+ * Who may call: any thread.
+ * Units: bytes, pixels.
+ * Memory: a picture that is turned gets new memory.
+ * Errors: damaged data say nothing. */
 #ifndef BLIPLINE_ENCODER_WORKER_ORIENTATION_H
 #define BLIPLINE_ENCODER_WORKER_ORIENTATION_H
 

@@ -3,7 +3,9 @@
  * Pillow looks at the checksums of the chunks in front of the picture data and at no others, wants every chunk behind
  * it whole, and looks into those that it knows. It decides which files are pictures, so all of that is done here, and
  * the decoder gets nothing but a clean header, the palette and the data. Used by decode_png.c alone; any thread.
- * Units: bytes. Memory: points into the file. Errors: an image_error, `err` says more. */
+ * Units: bytes.
+ * Memory: points into the file.
+ * Errors: an image_error, `err` says more. */
 #ifndef BLIPLINE_ENCODER_WORKER_PNG_CHUNKS_H
 #define BLIPLINE_ENCODER_WORKER_PNG_CHUNKS_H
 

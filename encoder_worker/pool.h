@@ -1,11 +1,14 @@
 /* pool.h - fetches, decodes and resizes pictures ahead of the compute thread.
  *
  * Threads read the files; each has a process that decodes (decoder.h). main() of a program that makes a pool begins
- * with decoder_is_asked_for. Who may call: one thread, the one that made the pool. Requests and results cross to the
- * pool's threads by mailbox. Units:  times nanoseconds, sizes bytes, sides pixels. Memory: paths are copied in; the
- * pixels of a result are the caller's until decoder_slot_free, which comes before pool_free. Errors: negative errno
- * for misuse and full queues; a picture that fails is a result with a code, never an error here. Results come in any
- * order. At most `capacity` requests are between submit and take, or pictures between that and decoder_slot_free. */
+ * with decoder_is_asked_for.
+ * Who may call: one thread, the one that made the pool. Requests and results cross to the pool's threads by mailbox.
+ * Units: times nanoseconds, sizes bytes, sides pixels.
+ * Memory: paths are copied in; the pixels of a result are the caller's until decoder_slot_free, which comes before
+ *         pool_free.
+ * Errors: negative errno for misuse and full queues; a picture that fails is a result with a code, never an error here.
+ *         Results come in any order. At most `capacity` requests are between submit and take, or pictures between that
+ *         and decoder_slot_free. */
 #ifndef BLIPLINE_ENCODER_WORKER_POOL_H
 #define BLIPLINE_ENCODER_WORKER_POOL_H
 

@@ -2,7 +2,8 @@
  *
  * Units:  pixels are 3 bytes; a row of n pixels is 3 n bytes.
  * Memory: the caller's. `across` may read RESIZE_OVERREAD bytes past the end of an input row, and writes just its
- * output row. Errors: none. All kernels give the same bits. */
+ *         output row.
+ * Errors: none. All kernels give the same bits. */
 #ifndef BLIPLINE_ENCODER_WORKER_RESIZE_KERNELS_H
 #define BLIPLINE_ENCODER_WORKER_RESIZE_KERNELS_H
 

@@ -2,7 +2,8 @@
  *
  * What stays: memory up to a limit, descriptors 0 and 1, and system calls that read and write descriptor 0. A decoder
  * that a picture has made do something else can open, start and reach nothing.
- * Who may call: a process with one thread, once. Units: bytes.
+ * Who may call: a process with one thread, once.
+ * Units: bytes.
  * Errors: none; what this system does not let us take away is named in `ret_missing`, which is "" otherwise. In builds
  * with an address or thread sanitizer nothing is taken: its reports need files, and its memory has no bounds. */
 #ifndef BLIPLINE_ENCODER_WORKER_SANDBOX_H

@@ -2,9 +2,11 @@
  *
  * Pure: candidates in, parents and finished hypotheses out. What was said is kept as a tree, a parent and an id for
  * each beam and step, so that nothing is copied when beams change places.
- * Who may call: one thread. Units: tokens; scores are sums of processed log-probabilities, in f32 as the reference adds
- * them; log-probabilities are sums of the model's own, unprocessed ones.
- * Memory: one allocation of about 8 * n_beams * max_new_tokens bytes. Errors: NULL: no memory. */
+ * Who may call: one thread.
+ * Units: tokens; scores are sums of processed log-probabilities, in f32 as the reference adds them; log-probabilities
+ *         are sums of the model's own, unprocessed ones.
+ * Memory: one allocation of about 8 * n_beams * max_new_tokens bytes.
+ * Errors: NULL: no memory. */
 #ifndef BLIPLINE_LLM_WORKER_BEAM_H
 #define BLIPLINE_LLM_WORKER_BEAM_H
 

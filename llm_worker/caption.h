@@ -1,6 +1,8 @@
 /* caption.h - from the ids that a sequence has grown to the caption's words.
  *
- * Who may call: the compute thread. Units: tokens, bytes. Memory: in each function.
+ * Who may call: the compute thread.
+ * Units: tokens, bytes.
+ * Memory: in each function.
  * Errors: negative errno with err. */
 #ifndef BLIPLINE_LLM_WORKER_CAPTION_H
 #define BLIPLINE_LLM_WORKER_CAPTION_H

@@ -1,6 +1,8 @@
 /* generate_json.h - options of transformers' generate in JSON, as golden data has them.
  *
- * Who may call: anyone. Units: tokens. Memory: none is kept.
+ * Who may call: anyone.
+ * Units: tokens.
+ * Memory: none is kept.
  * Errors: -EINVAL naming the option that is unknown or of another type. Ranges are generate_check's business. */
 #ifndef BLIPLINE_LLM_WORKER_GENERATE_JSON_H
 #define BLIPLINE_LLM_WORKER_GENERATE_JSON_H

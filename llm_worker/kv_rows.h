@@ -1,7 +1,9 @@
 /* kv_rows.h - who has which rows of the key/value cache: runs of consecutive rows, the first gap that is long enough.
  *
- * Who may call: generate.c. Units: rows.
- * Memory: one small array of runs, as many as can be given out at a time. Errors: NULL or -1: no room. */
+ * Who may call: generate.c.
+ * Units: rows.
+ * Memory: one small array of runs, as many as can be given out at a time.
+ * Errors: NULL or -1: no room. */
 #ifndef BLIPLINE_LLM_WORKER_KV_ROWS_H
 #define BLIPLINE_LLM_WORKER_KV_ROWS_H
 

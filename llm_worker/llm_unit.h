@@ -1,6 +1,7 @@
 /* llm_unit.h - one leased unit in the language model: which of its captions are there.
  *
- * Who may call: the compute thread. Units: prompts are those of all its items, in the order of unit_prompts.
+ * Who may call: the compute thread.
+ * Units: prompts are those of all its items, in the order of unit_prompts.
  * Memory: the unit owns its texts; `work` is given back to the session by the caller.
  * Errors: negative errno with err. */
 #ifndef BLIPLINE_LLM_WORKER_LLM_UNIT_H

@@ -1,6 +1,8 @@
 /* llm_worker.h - the language model daemon: projected queries and a prompt in, captions out.
  *
- * Who may call: main. Units: in the names. Memory: owned by the struct.
+ * Who may call: main.
+ * Units: in the names.
+ * Memory: owned by the struct.
  * Errors: negative errno with err; a unit that cannot be done is a Failure to the broker. */
 #ifndef BLIPLINE_LLM_WORKER_LLM_WORKER_H
 #define BLIPLINE_LLM_WORKER_LLM_WORKER_H

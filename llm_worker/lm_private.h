@@ -1,7 +1,7 @@
 /* lm_private.h - what lm.c and the graphs of the language models share.
  *
- * lm.c owns limits, memory and the index arrays of a pass; lm_opt.c and lm_t5.c own weights and the order of
- * operators. Who may call: lm.c, lm_opt.c, lm_t5.c.
+ * lm.c owns limits, memory and the index arrays of a pass; lm_opt.c and lm_t5.c own weights and the order of operators.
+ * Who may call: lm.c, lm_opt.c, lm_t5.c.
  * Units:  rows of `x`, `h`, `wide` are dense, act_dtype; a row of the cache holds 2 * n_heads * head_dim values, keys
  *         first, in each of n_kv_layers layers.
  * Memory: `lm_graph.load` allocates m->weights, `lm_graph.release` frees it, also when loading failed half-way.

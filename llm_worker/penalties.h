@@ -1,7 +1,9 @@
 /* penalties.h - the ids that are penalised or banned, given the ids so far (MODEL.md "Decoding").
  *
- * Who may call: the thread that owns the object. Units: token ids.
- * Memory: one mark for every id of the vocabulary; results go to the caller's arrays. Errors: NULL: no memory. */
+ * Who may call: the thread that owns the object.
+ * Units: token ids.
+ * Memory: one mark for every id of the vocabulary; results go to the caller's arrays.
+ * Errors: NULL: no memory. */
 #ifndef BLIPLINE_LLM_WORKER_PENALTIES_H
 #define BLIPLINE_LLM_WORKER_PENALTIES_H
 

@@ -1,7 +1,10 @@
 /* philox.h - Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): random numbers that
  * are a function of key and counter, so that a sampled caption depends on nothing but its own place.
  *
- * Who may call: anyone, from any thread; there is no state. Units: none. Memory: none. Errors: none. */
+ * Who may call: anyone, from any thread; there is no state.
+ * Units: none.
+ * Memory: none.
+ * Errors: none. */
 #ifndef BLIPLINE_LLM_WORKER_PHILOX_H
 #define BLIPLINE_LLM_WORKER_PHILOX_H
 

@@ -1,6 +1,7 @@
 /* prompts.h - the prompts of a unit: the recipe's templates with the fields of each item, as token ids.
  *
- * Who may call: the compute thread. Units: rows are the work's items in order; ids with special tokens.
+ * Who may call: the compute thread.
+ * Units: rows are the work's items in order; ids with special tokens.
  * Memory: everything belongs to the struct; unit_prompts_release. Templates point into the work's recipe.
  * Errors: -ENOMEM; -EINVAL for a recipe that no item can be done with, err says why. What is wrong with an item's own
  *         fields is a problem of that item, and no error here. */

@@ -4,7 +4,8 @@
  * request share the rows of the prompt; the further rows of the cache that a sequence attends to are its tail (lm.h).
  * The rows of a request are consecutive: the prompt, T5's start token, then a row a sequence for each token that is fed
  * back.
- * Who may call: generate.c. Units: tokens, rows of the cache.
+ * Who may call: generate.c.
+ * Units: tokens, rows of the cache.
  * Memory: request_new copies the request; request_start allocates what grows. A request is in one list at a time.
  * Errors: NULL or -ENOMEM. */
 #ifndef BLIPLINE_LLM_WORKER_REQUEST_H

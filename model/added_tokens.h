@@ -1,8 +1,11 @@
 /* added_tokens.h - the "added_tokens" of tokenizer.json: tokens that are cut out of a text before the model sees it.
  *
  * Those with `normalized` are looked for in the normalised text, in their own normalised spelling, the others in the
- * text as it came. Who may call: model/ only; immutable once parsed, any thread. Units: bytes of valid UTF-8.
- * Memory: added_tokens_release. Errors: -EINVAL, -ENOMEM. */
+ * text as it came.
+ * Who may call: model/ only; immutable once parsed, any thread.
+ * Units: bytes of valid UTF-8.
+ * Memory: added_tokens_release.
+ * Errors: -EINVAL, -ENOMEM. */
 #ifndef BLIPLINE_MODEL_ADDED_TOKENS_H
 #define BLIPLINE_MODEL_ADDED_TOKENS_H
 

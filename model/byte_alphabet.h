@@ -1,6 +1,9 @@
 /* byte_alphabet.h - the 256 printable characters that spell bytes in byte-level vocabularies (GPT-2's table).
  *
- * Who may call: model/ only; any thread. Units: bytes. Memory: static tables. Errors: none. */
+ * Who may call: model/ only; any thread.
+ * Units: bytes.
+ * Memory: static tables.
+ * Errors: none. */
 #ifndef BLIPLINE_MODEL_BYTE_ALPHABET_H
 #define BLIPLINE_MODEL_BYTE_ALPHABET_H
 

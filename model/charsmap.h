@@ -1,9 +1,11 @@
 /* charsmap.h - SentencePiece's precompiled character map: a normalisation as a table in the tokenizer's file.
  *
  * base64 of: u32 size of the trie in bytes, a darts double array (u32 units), then NUL-ended UTF-8 strings that the
- * trie's values point into; all little endian. Who may call: model/ only; immutable, any thread.
- * Units: bytes of valid UTF-8. Memory: charsmap_free. Errors: -EINVAL (a map that leads outside of itself), -ENOMEM,
- * -EFBIG of the caller's buffer. */
+ * trie's values point into; all little endian.
+ * Who may call: model/ only; immutable, any thread.
+ * Units: bytes of valid UTF-8.
+ * Memory: charsmap_free.
+ * Errors: -EINVAL (a map that leads outside of itself), -ENOMEM, -EFBIG of the caller's buffer. */
 #ifndef BLIPLINE_MODEL_CHARSMAP_H
 #define BLIPLINE_MODEL_CHARSMAP_H
 

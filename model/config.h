@@ -3,10 +3,11 @@
  *
  * Every key that is missing takes the published library's default; a value of the wrong type, absurd, or naming
  * something that is not implemented is refused, with file and key in the message; so is null where the library would
- * not take it. Who may call: anyone; the structs are
- * plain values, immutable after loading. Units:  sizes in elements, token ids as in the tokenizer (-1: the checkpoint
- * has none). Memory: nothing to free. Errors: -EINVAL (bad or unsupported value), -EFBIG (file over its limit),
- * -ENOMEM, or what opening the file gave. */
+ * not take it.
+ * Who may call: anyone; the structs are plain values, immutable after loading.
+ * Units: sizes in elements, token ids as in the tokenizer (-1: the checkpoint has none).
+ * Memory: nothing to free.
+ * Errors: -EINVAL (bad or unsupported value), -EFBIG (file over its limit), -ENOMEM, or what opening the file gave. */
 #ifndef BLIPLINE_MODEL_CONFIG_H
 #define BLIPLINE_MODEL_CONFIG_H
 

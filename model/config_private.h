@@ -4,7 +4,8 @@
  *   config_lm.c      the language model and its special ids
  *   config_pixels.c  what is done with a picture before the first layer
  *
- * Who may call: they. Units, errors: as in config.h. Memory: readers borrow from their document. */
+ * Who may call: they. Units, errors: as in config.h.
+ * Memory: readers borrow from their document. */
 #ifndef BLIPLINE_MODEL_CONFIG_PRIVATE_H
 #define BLIPLINE_MODEL_CONFIG_PRIVATE_H
 

@@ -2,8 +2,11 @@
  *
  * Its vocabulary has embeddings; added tokens may lie past it, as `<image>` does in retrieval checkpoints that were
  * saved with their processor. Only a text that spells one of those is wrong.
- * Who may call: anyone. Units: token ids. Memory: tokenizer_free. Errors: those of tokenizer_load; -EINVAL for a
- * tokenizer of another kind of model, or with a vocabulary that the model has no embeddings for. */
+ * Who may call: anyone.
+ * Units: token ids.
+ * Memory: tokenizer_free.
+ * Errors: those of tokenizer_load; -EINVAL for a tokenizer of another kind of model, or with a vocabulary that the
+ *         model has no embeddings for. */
 #ifndef BLIPLINE_MODEL_CONFIG_TOKENIZER_H
 #define BLIPLINE_MODEL_CONFIG_TOKENIZER_H
 

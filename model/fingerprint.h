@@ -2,8 +2,10 @@
  *
  * xxh3-128 over names, types, shapes and bytes of the tensors in the order of names, and over the configuration numbers
  * that change results. How tensors are spread over files, unknown tensors and aliases that repeat another do not
- * matter. Who may call: anyone; reads every byte of the tensors concerned (seconds for a large model), so call it once.
- * Units:  none. Memory: plain values.
+ * matter.
+ * Who may call: anyone; reads every byte of the tensors concerned (seconds for a large model), so call it once.
+ * Units: none.
+ * Memory: plain values.
  * Errors: -ENOENT for a missing tensor, -EINVAL for a shape that disagrees, file errors of tokenizer.json. */
 #ifndef BLIPLINE_MODEL_FINGERPRINT_H
 #define BLIPLINE_MODEL_FINGERPRINT_H

@@ -1,6 +1,8 @@
 /* golden_tokenizer.h - the tokenizer cases of golden data.
  *
- * Who may call: the workers' self-tests. Units: none. Memory: none is kept.
+ * Who may call: the workers' self-tests.
+ * Units: none.
+ * Memory: none is kept.
  * Errors: what the tokenizer gives; a case that differs is a failed row, no error. */
 #ifndef BLIPLINE_MODEL_GOLDEN_TOKENIZER_H
 #define BLIPLINE_MODEL_GOLDEN_TOKENIZER_H

@@ -1,8 +1,10 @@
 /* json.h - jansson with limits, and typed reads whose errors name file and key.
  *
- * Who may call: model/ only. Units: none. Memory: json_parse_text's caller owns the value (json_decref); everything
- * read from it is borrowed. Errors: json_parse_text: -EFBIG, -EINVAL, -ENOMEM. A struct json_reader keeps its first
- * error in `rc`; later reads return their fallback, so that a caller reads all keys and looks at `rc` once. */
+ * Who may call: model/ only.
+ * Units: none.
+ * Memory: json_parse_text's caller owns the value (json_decref); everything read from it is borrowed.
+ * Errors: json_parse_text: -EFBIG, -EINVAL, -ENOMEM. A struct json_reader keeps its first error in `rc`; later reads
+ *         return their fallback, so that a caller reads all keys and looks at `rc` once. */
 #ifndef BLIPLINE_MODEL_JSON_H
 #define BLIPLINE_MODEL_JSON_H
 

@@ -1,6 +1,8 @@
 /* metaspace.h - the options of "Metaspace", which is both a pre_tokenizer and a decoder: spaces as visible characters.
  *
- * Who may call: model/ only. Memory: plain values. Errors: -EINVAL with file, place and key. */
+ * Who may call: model/ only.
+ * Memory: plain values.
+ * Errors: -EINVAL with file, place and key. */
 #ifndef BLIPLINE_MODEL_METASPACE_H
 #define BLIPLINE_MODEL_METASPACE_H
 

@@ -1,9 +1,11 @@
 /* normalizer.h - the "normalizer" of tokenizer.json: what happens to a text before it is cut into words.
  *
  * Sequence of Precompiled, NFC, NFD, NFKC, NFKD, Nmt, Replace, Strip, StripAccents, Lowercase, Prepend, BertNormalizer;
- * another name is refused. Who may call: model/ only; immutable, any thread. Units: bytes of valid UTF-8.
- * Memory: normalizer_free; results lie in the caller's buffers. Errors: -EINVAL, -ENOMEM, -EFBIG (a text that grows
- * over PIECES_MAX_BYTES). */
+ * another name is refused.
+ * Who may call: model/ only; immutable, any thread.
+ * Units: bytes of valid UTF-8.
+ * Memory: normalizer_free; results lie in the caller's buffers.
+ * Errors: -EINVAL, -ENOMEM, -EFBIG (a text that grows over PIECES_MAX_BYTES). */
 #ifndef BLIPLINE_MODEL_NORMALIZER_H
 #define BLIPLINE_MODEL_NORMALIZER_H
 

@@ -1,7 +1,8 @@
 /* pattern.h - regular expressions over UTF-8; the owner of PCRE2 in model/.
  *
  * Who may call: model/ only. A pattern is immutable, threads may share it; a search belongs to one thread.
- * Units: bytes. Memory: pattern_free, pattern_search_release.
+ * Units: bytes.
+ * Memory: pattern_free, pattern_search_release.
  * Errors: -ENOMEM; -EINVAL: the expression cannot be compiled, or the search gave up. */
 #ifndef BLIPLINE_MODEL_PATTERN_H
 #define BLIPLINE_MODEL_PATTERN_H

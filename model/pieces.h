@@ -1,6 +1,7 @@
 /* pieces.h - a list of strings in one buffer: words on their way to ids, tokens on their way to text.
  *
- * Who may call: model/ only, one thread at a time. Units: bytes of valid UTF-8.
+ * Who may call: model/ only, one thread at a time.
+ * Units: bytes of valid UTF-8.
  * Memory: the list owns what is added; pieces_release frees it.
  * Errors: -ENOMEM, or -EFBIG past PIECES_MAX_BYTES; a call that fails has changed nothing. */
 #ifndef BLIPLINE_MODEL_PIECES_H

@@ -1,8 +1,11 @@
 /* pretokenizer.h - the "pre_tokenizer" of tokenizer.json: how a text is cut into words.
  *
  * Sequence of WhitespaceSplit, Metaspace, BertPreTokenizer, ByteLevel (as the last one); another name is refused.
- * Who may call: model/ only; immutable, any thread. Units: bytes of valid UTF-8 (ByteLevel cuts between characters, it
- * does not spell bytes: that is the model's business). Memory: pretokenizer_free. Errors: -EINVAL, -ENOMEM, -EFBIG. */
+ * Who may call: model/ only; immutable, any thread.
+ * Units: bytes of valid UTF-8 (ByteLevel cuts between characters, it does not spell bytes: that is the model's
+ *         business).
+ * Memory: pretokenizer_free.
+ * Errors: -EINVAL, -ENOMEM, -EFBIG. */
 #ifndef BLIPLINE_MODEL_PRETOKENIZER_H
 #define BLIPLINE_MODEL_PRETOKENIZER_H
 

@@ -1,8 +1,10 @@
 /* token_decoder.h - the "decoder" of tokenizer.json: how tokens become a text.
  *
  * Sequence of ByteLevel, Metaspace, WordPiece, Fuse; another name, and none at all, is refused.
- * Who may call: model/ only; immutable, any thread. Units: bytes; results are valid UTF-8 where the tokens are.
- * Memory: token_decoder_free. Errors: -EINVAL, -ENOMEM, -EFBIG. */
+ * Who may call: model/ only; immutable, any thread.
+ * Units: bytes; results are valid UTF-8 where the tokens are.
+ * Memory: token_decoder_free.
+ * Errors: -EINVAL, -ENOMEM, -EFBIG. */
 #ifndef BLIPLINE_MODEL_TOKEN_DECODER_H
 #define BLIPLINE_MODEL_TOKEN_DECODER_H
 

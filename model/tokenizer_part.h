@@ -1,6 +1,8 @@
 /* tokenizer_part.h - what the parts of tokenizer.json (normalizer, pre_tokenizer, decoder, post_processor) share.
  *
- * Who may call: model/ only. Units: none. Memory: everything is borrowed from the document.
+ * Who may call: model/ only.
+ * Units: none.
+ * Memory: everything is borrowed from the document.
  * Errors: -EINVAL with the file, the place, and the name of what is not known. */
 #ifndef BLIPLINE_MODEL_TOKENIZER_PART_H
 #define BLIPLINE_MODEL_TOKENIZER_PART_H

@@ -2,8 +2,9 @@
  *
  * tokenizer.c owns what all kinds share: added tokens, normalizer, pre_tokenizer, post_processor, decoder. A kind owns
  * model: its vocabulary and how a word becomes ids; it refuses by name what it does not know.
- * Memory: `model` is the kind's own, freed with free(). Errors: as in tokenizer.h; outputs may be half-written on
- * failure, tokenizer.c takes them back. After parse() a model is immutable. */
+ * Memory: `model` is the kind's own, freed with free().
+ * Errors: as in tokenizer.h; outputs may be half-written on failure, tokenizer.c takes them back. After parse() a model
+ *         is immutable. */
 #ifndef BLIPLINE_MODEL_TOKENIZER_TYPE_H
 #define BLIPLINE_MODEL_TOKENIZER_TYPE_H
 

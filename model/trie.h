@@ -1,6 +1,7 @@
 /* trie.h - which of many strings a text begins with.
  *
- * Who may call: model/ only; immutable once built, then any thread. Units: bytes; values are int32_t >= 0.
+ * Who may call: model/ only; immutable once built, then any thread.
+ * Units: bytes; values are int32_t >= 0.
  * Memory: about ten bytes for each byte of the keys that no other key shares. Nothing is borrowed.
  * Errors: -ENOMEM; -EEXIST where a key is there twice; -EINVAL for an empty key. */
 #ifndef BLIPLINE_MODEL_TRIE_H

@@ -1,7 +1,9 @@
 /* unicode.h - what tokenizers ask of Unicode's tables; the owner of utf8proc in model/.
  *
- * Who may call: model/ only; any thread. Units: code points; bytes of valid UTF-8.
- * Memory: results are appended to the caller's buffer. Errors: -ENOMEM, -EFBIG of that buffer. */
+ * Who may call: model/ only; any thread.
+ * Units: code points; bytes of valid UTF-8.
+ * Memory: results are appended to the caller's buffer.
+ * Errors: -ENOMEM, -EFBIG of that buffer. */
 #ifndef BLIPLINE_MODEL_UNICODE_H
 #define BLIPLINE_MODEL_UNICODE_H
 

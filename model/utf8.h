@@ -1,6 +1,9 @@
 /* utf8.h - the little that tokenizers need to know about UTF-8.
  *
- * Who may call: anyone. Units: bytes, code points. Memory: borrowed. Errors: see each; thread-safe. */
+ * Who may call: anyone.
+ * Units: bytes, code points.
+ * Memory: borrowed.
+ * Errors: see each; thread-safe. */
 #ifndef BLIPLINE_MODEL_UTF8_H
 #define BLIPLINE_MODEL_UTF8_H
 

@@ -1,7 +1,9 @@
 /* vocab.h - tokens by spelling and by id.
  *
- * Who may call: model/ only; immutable once filled, then any thread. Units: bytes; ids 0 .. n_ids - 1, gaps allowed.
- * Memory: spellings are copied in. Errors: -ENOMEM, -EEXIST (spelling or id taken). */
+ * Who may call: model/ only; immutable once filled, then any thread.
+ * Units: bytes; ids 0 .. n_ids - 1, gaps allowed.
+ * Memory: spellings are copied in.
+ * Errors: -ENOMEM, -EEXIST (spelling or id taken). */
 #ifndef BLIPLINE_MODEL_VOCAB_H
 #define BLIPLINE_MODEL_VOCAB_H
 

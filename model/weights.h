@@ -1,6 +1,8 @@
 /* weights.h - which tensors a configuration calls for: names, shapes, and the stage that uses each.
  *
- * Who may call: anyone. Units: shapes in elements. Memory: the list owns its names; weights_release.
+ * Who may call: anyone.
+ * Units: shapes in elements.
+ * Memory: the list owns its names; weights_release.
  * Errors: -ENOMEM. */
 #ifndef BLIPLINE_MODEL_WEIGHTS_H
 #define BLIPLINE_MODEL_WEIGHTS_H

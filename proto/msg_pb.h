@@ -1,6 +1,7 @@
 /* msg_pb.h - parts of messages that both the wire and the store write: between plain structs and generated ones.
  *
- * Who may call: proto/ alone. Memory: `_to_pb` borrows from the plain struct; `_from_pb` copies.
+ * Who may call: proto/ alone.
+ * Memory: `_to_pb` borrows from the plain struct; `_from_pb` copies.
  * Errors: -EBADMSG / -EMSGSIZE / -EINVAL with the field's name in err. */
 #ifndef BLIPLINE_PROTO_MSG_PB_H
 #define BLIPLINE_PROTO_MSG_PB_H

@@ -2,7 +2,8 @@
  *
  * Who may call: anyone; plain values.
  * Units:  tokens; texts are NUL-terminated UTF-8.
- * Memory: nothing to free. Errors: -EINVAL with the field's name in err; negative errno of the buffer. */
+ * Memory: nothing to free.
+ * Errors: -EINVAL with the field's name in err; negative errno of the buffer. */
 #ifndef BLIPLINE_PROTO_RECIPE_H
 #define BLIPLINE_PROTO_RECIPE_H
 

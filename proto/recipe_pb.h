@@ -1,6 +1,7 @@
 /* recipe_pb.h - a recipe between its plain struct and the generated one.
  *
- * Who may call: proto/ alone. Memory: `_to_pb` borrows from the plain struct; `_from_pb` copies.
+ * Who may call: proto/ alone.
+ * Memory: `_to_pb` borrows from the plain struct; `_from_pb` copies.
  * Errors: -EBADMSG / -EMSGSIZE with the field's name in err. */
 #ifndef BLIPLINE_PROTO_RECIPE_PB_H
 #define BLIPLINE_PROTO_RECIPE_PB_H

@@ -5,9 +5,9 @@
  * allocator.
  * Who may call: anyone; a cursor and its memory belong to one thread at a time.
  * Memory: structs to be written borrow their bytes. What a cursor hands out lies in the cursor and is valid until its
- * next call; to keep an item, copy it (row_item_copy). Frames must outlive the cursor. A zeroed row_memory is ready for
- * use; row_memory_release frees it. Errors: -EBADMSG for bytes that are no row of ours, -EMSGSIZE past a limit,
- * -ENOMEM; err names row and field. */
+ *         next call; to keep an item, copy it (row_item_copy). Frames must outlive the cursor. A zeroed row_memory is
+ *         ready for use; row_memory_release frees it.
+ * Errors: -EBADMSG for bytes that are no row of ours, -EMSGSIZE past a limit, -ENOMEM; err names row and field. */
 #ifndef BLIPLINE_PROTO_ROW_H
 #define BLIPLINE_PROTO_ROW_H
 

@@ -1,5 +1,6 @@
 /* row_pb.h - items and records between plain structs and generated ones, for rows of the wire and values of the store.
- * Who may call: proto/ alone. Memory: `_to_pb` borrows from the plain struct, `_from_pb` from the generated one.
+ * Who may call: proto/ alone.
+ * Memory: `_to_pb` borrows from the plain struct, `_from_pb` from the generated one.
  * Errors: as row.h. */
 #ifndef BLIPLINE_PROTO_ROW_PB_H
 #define BLIPLINE_PROTO_ROW_PB_H

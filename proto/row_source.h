@@ -2,7 +2,9 @@
  *
  * An item is a key within a source. The source's root is where relative paths start from, and may change; so a folder
  * can be moved, or lie on another mount point, and the store goes on.
- * Who may call: anyone. Units: none. Memory: a row_source is a plain value of some 9 KB.
+ * Who may call: anyone.
+ * Units: none.
+ * Memory: a row_source is a plain value of some 9 KB.
  * Errors: as row.h and stored.h. */
 #ifndef BLIPLINE_PROTO_ROW_SOURCE_H
 #define BLIPLINE_PROTO_ROW_SOURCE_H

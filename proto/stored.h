@@ -2,11 +2,12 @@
  *
  * A value is one protobuf message of store.proto that ends with its own field 15, a fixed32 CRC-32 (zlib) over all
  * bytes before that field: the last five bytes are 0x7d and the CRC, little endian. Decoding checks the CRC before it
- * parses. Who may call: anyone; a row_memory belongs to one thread at a time. Memory: to encode, bytes are borrowed.
- * What a decode hands out lies in `memory` (proto/row.h) and is valid until the next decode with the same memory, or
- * its release; the input is not referred to. Errors: -EILSEQ when the checksum is wrong (err says "checksum"), -EBADMSG
- * for what is no value of this kind, -EMSGSIZE past a limit, -ENOMEM. Encoders: -EINVAL for a field out of range,
- * -EFBIG/-ENOMEM of the buf. */
+ * parses.
+ * Who may call: anyone; a row_memory belongs to one thread at a time.
+ * Memory: to encode, bytes are borrowed. What a decode hands out lies in `memory` (proto/row.h) and is valid until the
+ *         next decode with the same memory, or its release; the input is not referred to.
+ * Errors: -EILSEQ when the checksum is wrong (err says "checksum"), -EBADMSG for what is no value of this kind,
+ *         -EMSGSIZE past a limit, -ENOMEM. Encoders: -EINVAL for a field out of range, -EFBIG/-ENOMEM of the buf. */
 #ifndef BLIPLINE_PROTO_STORED_H
 #define BLIPLINE_PROTO_STORED_H
 

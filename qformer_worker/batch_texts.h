@@ -1,7 +1,8 @@
 /* batch_texts.h - the texts of a batch of images, gathered from their units: each text of an image is computed once,
  * however often it is there (samples of a caption are often the same).
  *
- * Who may call: the compute thread. Units: tokens with the special ones; images are counted within the batch.
+ * Who may call: the compute thread.
+ * Units: tokens with the special ones; images are counted within the batch.
  * Memory: owns its arrays; texts and embeds point to what their units own. batch_texts_release; one zeroed is empty.
  * Errors: -ENOMEM. */
 #ifndef BLIPLINE_QFORMER_WORKER_BATCH_TEXTS_H

@@ -1,6 +1,7 @@
 /* qformer_unit.h - one leased unit at a Q-Former node: its texts, and the rows of its result.
  *
- * Who may call: the compute thread. Units: rows are the work's items in order; arrays f32.
+ * Who may call: the compute thread.
+ * Units: rows are the work's items in order; arrays f32.
  * Memory: the unit owns texts and scores; `work` is given back to the session by the caller.
  * Errors: negative errno with err. */
 #ifndef BLIPLINE_QFORMER_WORKER_QFORMER_UNIT_H

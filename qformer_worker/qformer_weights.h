@@ -1,6 +1,7 @@
 /* qformer_weights.h - the parameters of a Q-Former's layers, loaded from a checkpoint.
  *
- * Who may call: qformer_worker/qformer*.c. Units: letters as in MODEL.md.
+ * Who may call: qformer_worker/qformer*.c.
+ * Units: letters as in MODEL.md.
  * Memory: what a layer holds belongs to it and is freed through the same `ops`; a half-loaded layer can be freed.
  * Errors: what model/params gives, naming the tensor. */
 #ifndef BLIPLINE_QFORMER_WORKER_QFORMER_WEIGHTS_H

@@ -1,6 +1,8 @@
 /* qformer_worker.h - the Q-Former daemon: trunk features in, projected queries out.
  *
- * Who may call: main. Units: in the names. Memory: owned by the struct.
+ * Who may call: main.
+ * Units: in the names.
+ * Memory: owned by the struct.
  * Errors: negative errno with err; a unit that cannot be done is a Failure to the broker. */
 #ifndef BLIPLINE_QFORMER_WORKER_QFORMER_WORKER_H
 #define BLIPLINE_QFORMER_WORKER_QFORMER_WORKER_H

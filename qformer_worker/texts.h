@@ -1,7 +1,8 @@
 /* texts.h - the texts of a unit that are compared with its images: captions that an earlier node wrote, and fields of
  * the items that the recipe names.
  *
- * Who may call: the compute thread. Units: tokens with the special ones; rows are the work's items in order.
+ * Who may call: the compute thread.
+ * Units: tokens with the special ones; rows are the work's items in order.
  * Memory: texts point into the work, ids belong to the struct; unit_texts_release.
  * Errors: -ENOMEM, or what the tokenizer gives. What is wrong with an item's own texts is a problem of that item, and
  *         no error here. */

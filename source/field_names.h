@@ -1,6 +1,9 @@
 /* field_names.h - the value of --fields: names with commas between them.
  *
- * Who may call: anyone. Units: bytes. Memory: names point into the option's value. Errors: none. */
+ * Who may call: anyone.
+ * Units: bytes.
+ * Memory: names point into the option's value.
+ * Errors: none. */
 #ifndef BLIPLINE_SOURCE_FIELD_NAMES_H
 #define BLIPLINE_SOURCE_FIELD_NAMES_H
 

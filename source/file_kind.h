@@ -1,6 +1,9 @@
 /* file_kind.h - what a file is that is no picture or list that we read, by its first bytes.
  *
- * Who may call: any thread. Units: bytes. Memory: static. Errors: none. */
+ * Who may call: any thread.
+ * Units: bytes.
+ * Memory: static.
+ * Errors: none. */
 #ifndef BLIPLINE_SOURCE_FILE_KIND_H
 #define BLIPLINE_SOURCE_FILE_KIND_H
 

@@ -1,7 +1,10 @@
 /* image_error.h - why one picture could not be used, as a code with a stable name.
  *
  * The name is what travels, what the store keeps and what `retry --reason` takes: names are never changed or reused.
- * Who may call: anyone, any thread. Units: none. Memory: names are static. Errors: none. */
+ * Who may call: anyone, any thread.
+ * Units: none.
+ * Memory: names are static.
+ * Errors: none. */
 #ifndef BLIPLINE_SOURCE_IMAGE_ERROR_H
 #define BLIPLINE_SOURCE_IMAGE_ERROR_H
 

@@ -2,7 +2,9 @@
  *
  * A byte order mark at the beginning is left out. What is no text at all (archives, Parquet, pictures, UTF-16) is
  * refused by its name when the list is opened.
- * Who may call: one thread a list. Units: bytes. Memory: lines_close; a line is valid until the next one is read.
+ * Who may call: one thread a list.
+ * Units: bytes.
+ * Memory: lines_close; a line is valid until the next one is read.
  * Errors: negative errno; err names the list, and the line where there is one. */
 #ifndef BLIPLINE_SOURCE_LINES_H
 #define BLIPLINE_SOURCE_LINES_H

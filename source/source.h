@@ -17,9 +17,9 @@
  * Who may call: one thread per source.
  * Units:  sizes bytes, times nanoseconds since 1970 UTC.
  * Memory: the source owns what an item points to; it is valid until the next call on that source. A folder is read and
- * sorted when the walk enters it: memory holds the names of the folders between the root and the current one, not of
- * the tree. Errors: negative errno and `err` (names in it may hold any byte). What a walk cannot use is skipped and
- * counted. */
+ *         sorted when the walk enters it: memory holds the names of the folders between the root and the current one,
+ *         not of the tree.
+ * Errors: negative errno and `err` (names in it may hold any byte). What a walk cannot use is skipped and counted. */
 #ifndef BLIPLINE_SOURCE_SOURCE_H
 #define BLIPLINE_SOURCE_SOURCE_H
 

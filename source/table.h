@@ -1,6 +1,8 @@
 /* table.h - what the tables (JSONL, CSV, TSV) of source/table*.c share; nobody else includes this.
  *
- * Who may call: they. Units: bytes. Memory: a row's values lie in `row_bytes`, valid until the next row.
+ * Who may call: they.
+ * Units: bytes.
+ * Memory: a row's values lie in `row_bytes`, valid until the next row.
  * Errors: negative errno; err names file and line. */
 #ifndef BLIPLINE_SOURCE_TABLE_H
 #define BLIPLINE_SOURCE_TABLE_H

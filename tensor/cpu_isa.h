@@ -2,8 +2,11 @@
  *
  * Sums are added in the order that a level's vectors give them, so two levels differ in the last bits; at one level a
  * result depends on neither batch nor threads, and at AVX2 on no processor either.
- * Who may call: anyone. Units: none. Memory: static. Errors: cpu_isa_choose gives -EINVAL for an unknown name and
- * -ENOTSUP for a level that this processor or build lacks. */
+ * Who may call: anyone.
+ * Units: none.
+ * Memory: static.
+ * Errors: cpu_isa_choose gives -EINVAL for an unknown name and -ENOTSUP for a level that this processor or build
+ * lacks. */
 #ifndef BLIPLINE_TENSOR_CPU_ISA_H
 #define BLIPLINE_TENSOR_CPU_ISA_H
 

@@ -5,7 +5,8 @@
  * do the same.
  * Who may call: tensor/cpu*.c, any of its threads.
  * Units:  f32 or bf16 activations, everything else f32, row-major, `ld_*` in elements.
- * Memory: everything is the caller's. Errors: none. */
+ * Memory: everything is the caller's.
+ * Errors: none. */
 #ifndef BLIPLINE_TENSOR_CPU_KERNELS_H
 #define BLIPLINE_TENSOR_CPU_KERNELS_H
 

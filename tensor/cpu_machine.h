@@ -1,6 +1,9 @@
 /* cpu_machine.h - what the CPU operators compute with, in words for people.
  *
- * Who may call: anyone. Units: none. Memory: plain values. Errors: none; what is not known is "unknown". */
+ * Who may call: anyone.
+ * Units: none.
+ * Memory: plain values.
+ * Errors: none; what is not known is "unknown". */
 #ifndef BLIPLINE_TENSOR_CPU_MACHINE_H
 #define BLIPLINE_TENSOR_CPU_MACHINE_H
 

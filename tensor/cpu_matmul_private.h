@@ -1,7 +1,9 @@
 /* cpu_matmul_private.h - shared by cpu_matmul.c (weights, the cache of primitives, products) and cpu_matmul_desc.c
  * (what oneDNN is told about a product). Tests look into it, too.
  *
- * Who may call: as cpu_matmul.h. Units: elements. Memory: descriptors are the caller's; cpu_matmul_md_free.
+ * Who may call: as cpu_matmul.h.
+ * Units: elements.
+ * Memory: descriptors are the caller's; cpu_matmul_md_free.
  * Errors: NULL without memory, or oneDNN's status. */
 #ifndef BLIPLINE_TENSOR_CPU_MATMUL_PRIVATE_H
 #define BLIPLINE_TENSOR_CPU_MATMUL_PRIVATE_H

@@ -5,7 +5,9 @@
  * costs a time slice for each product.) Helpers stay awake for some tens of microseconds after a call, since the next
  * one of a decode step is that near, and then sleep. They take no signals.
  *
- * Who may call: one thread. Memory: cpu_pool_free ends the threads. Errors: -ENOMEM, -EAGAIN (no thread to be had). */
+ * Who may call: one thread.
+ * Memory: cpu_pool_free ends the threads.
+ * Errors: -ENOMEM, -EAGAIN (no thread to be had). */
 #ifndef BLIPLINE_TENSOR_CPU_POOL_H
 #define BLIPLINE_TENSOR_CPU_POOL_H
 

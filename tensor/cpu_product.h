@@ -3,8 +3,10 @@
  * A matrix is packed once into panels of columns; the same bytes serve any number of rows. A row's result does not
  * depend on the number of rows or threads, at any level of instructions.
  *
- * Who may call: the compute thread of one struct ops_cpu. Units: as struct ops_linear_args; everything f32.
- * Memory: the panels are the caller's until cpu_panels_free. Errors: -ENOMEM. */
+ * Who may call: the compute thread of one struct ops_cpu.
+ * Units: as struct ops_linear_args; everything f32.
+ * Memory: the panels are the caller's until cpu_panels_free.
+ * Errors: -ENOMEM. */
 #ifndef BLIPLINE_TENSOR_CPU_PRODUCT_H
 #define BLIPLINE_TENSOR_CPU_PRODUCT_H
 

@@ -1,6 +1,8 @@
 /* cpu_select.h - the largest of many numbers, without sorting them.
  *
- * Who may call: cpu_sample.c, any thread. Units: indices. Memory: lists are the caller's and are reordered.
+ * Who may call: cpu_sample.c, any thread.
+ * Units: indices.
+ * Memory: lists are the caller's and are reordered.
  * Errors: none. */
 #ifndef BLIPLINE_TENSOR_CPU_SELECT_H
 #define BLIPLINE_TENSOR_CPU_SELECT_H

@@ -2,8 +2,10 @@
  *
  * gcc decides how to build a vector operation by the instruction set in force where a function is defined, not where it
  * is inlined: this header comes after `#pragma GCC target` in the file that uses it.
- * Who may call: the loops of cpu_kernels.h, from any thread. Units: none. Memory: unaligned addresses are fine. Errors:
- * none. */
+ * Who may call: the loops of cpu_kernels.h, from any thread.
+ * Units: none.
+ * Memory: unaligned addresses are fine.
+ * Errors: none. */
 #ifndef BLIPLINE_TENSOR_CPU_SIMD_H
 #define BLIPLINE_TENSOR_CPU_SIMD_H
 

@@ -3,7 +3,8 @@
  * "cpu" (oneDNN or our own products), "ref" (plain loops, for tests), "cuda:N" or a GPU's UUID ("GPU-..."): the CUDA
  * operators, from the shared object libblipline-cuda.so, so that one build serves machines with and without a GPU. It
  * is looked for beside the program, then in ../lib/blipline from there.
- * Who may call: the compute thread, once. Memory: ops_free; the shared object stays loaded.
+ * Who may call: the compute thread, once.
+ * Memory: ops_free; the shared object stays loaded.
  * Errors: -ENOTSUP, -ENODEV, -ENOMEM and -EINVAL; err says what this build and machine can do. */
 #ifndef BLIPLINE_TENSOR_DEVICE_H
 #define BLIPLINE_TENSOR_DEVICE_H

@@ -1,6 +1,8 @@
-/* item_error.h - why one item of a unit cannot be done: it becomes the item's record, and the others go on.
+/* item_error.h - why one item of a unit failed. The reason becomes the item's record; the other items are not affected.
  *
- * Who may call: one thread. Units: none. Memory: plain values; zeroed: no problem.
+ * Who may call: one thread.
+ * Units: none.
+ * Memory: plain values; a zeroed one is "no error".
  * Errors: negative errno of the buffer. */
 #ifndef BLIPLINE_WORKER_ITEM_ERROR_H
 #define BLIPLINE_WORKER_ITEM_ERROR_H
@@ -13,12 +15,12 @@ struct item_error {
     char text[200];
 };
 
-/* The first problem of an item stands. */
+/* Set the error, unless the item has one already. */
 void item_error_set(struct item_error *p, const char *code, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* The item's record. Borrows the problem's text. */
+/* Make the item's record. It borrows the error's text. */
 void item_error_record(const struct item_error *p, uint64_t item, struct row_record *ret);
-/* row_record_append; where no row can hold the record (its texts are too long, or a number is not finite), that is the
- * item's problem, and an error of the others is avoided. *n_failed grows with each record that is an error. */
+/* Append the record with row_record_append. A record that fits no row (long texts, a number that is not finite) is
+ * replaced by an error of this item, so that the other items are not lost. *n_failed counts records that are errors. */
 int item_record_append(struct buf *rows, const struct row_record *record, uint32_t *n_failed) CHECK_RESULT;
 
 #endif

@@ -2,7 +2,8 @@
  * start and to end.
  *
  * Who may call: the compute thread of a worker daemon, which is also the one that runs main().
- * Units: in the names. Memory: struct worker owns what it opened; worker_release.
+ * Units: in the names.
+ * Memory: struct worker owns what it opened; worker_release.
  * Errors: negative errno with err. The functions that return nothing log what they could not do and say what happens
  * instead. */
 #ifndef BLIPLINE_WORKER_WORKER_H
@@ -84,52 +85,50 @@ struct worker {
     bool draining;
 };
 
-/* What comes first: the keys, and the sizes that follow from them. */
+/* Call this first. Sets batch and window sizes from the keys. */
 void worker_init(struct worker *w, const struct worker_conf *conf, enum stage stage);
-/* Items held at once. */
+/* How many items this worker holds at once. */
 uint32_t worker_window_items(const struct worker *w);
-/* device = null: the daemon gives right shapes without arithmetic and needs no checkpoint. */
+/* True for device = null: results have the right shapes, nothing is computed, and no checkpoint is needed. */
 bool worker_is_null(const struct worker *w);
 
 /* True if the device is asynchronous. Then hand over the next batch before you wait for the results of the last one;
  * on a synchronous device that would only delay those results. */
 bool worker_is_async(const struct worker *w);
 
-/* What the keys about the device say; borrows from conf. -EINVAL names the key. */
+/* Read the keys about the device; *ret borrows from conf. -EINVAL: err names the key. */
 int worker_device(const struct worker_conf *conf, struct device_conf *ret, struct err *err) CHECK_RESULT;
-/* The type that stands in fingerprints and in Hello: that of activations, or F8_E4M3. */
+/* The type in fingerprints and in Hello: the type of activations, or F8_E4M3. */
 enum dtype worker_dtype(const struct device_conf *d);
-/* Of the tensors that this daemon sends, also with device = null. */
+/* The type of the tensors that this worker sends. Works for device = null too. */
 enum dtype worker_tensor_dtype(const struct worker *w);
 
 /* Open the device and the checkpoint, and check the tensors of the stage. */
 int worker_open(struct worker *w, struct err *err) CHECK_RESULT;
-/* After an error `rc` of what computes: put what the device said behind err's text, where it said anything. Returns
- * rc. */
+/* After an error of the device: append the message of the device, if there is one, to err. Returns rc. */
 int worker_explain(const struct worker *w, int rc, struct err *err);
-/* The same with a text of its own. */
+/* The same, but err starts with `what` and the name of the error. */
 int worker_failed(const struct worker *w, int rc, const char *what, struct err *err);
 /* Announce the stage, with the fingerprint of the checkpoint if there is one. */
 int worker_start(struct worker *w, struct err *err) CHECK_RESULT;
-/* Ends the session at once, closes checkpoint and device. The graphs over `ops` must be gone by now. */
+/* End the session at once, close checkpoint and device. Free the models that use `ops` before. */
 void worker_release(struct worker *w);
 
-/* To be called in every round of the main loop: after SIGTERM or SIGINT the session is told to drain, once. */
+/* Call this in every round of the main loop: after SIGTERM or SIGINT it tells the session to drain, once. */
 void worker_check_stop(struct worker *w);
 /* Give a unit back as failed. */
 void worker_fail_unit(struct worker *w, struct worker_work **work, const char *code, const char *text);
-/* Hand a unit back unpunished; of a stale one nobody hears. */
+/* Hand a unit back without a failed attempt. A unit whose lease is void is dropped silently. */
 void worker_return_unit(struct worker *w, struct worker_work **work);
-/* Takes the result (rows and tensors); what cannot be sent is given back as failed, or its lease expires. */
+/* Send the result; takes its rows and tensors. If it cannot be sent, the unit fails or its lease expires. */
 void worker_send_result(struct worker *w, struct worker_work **work, struct worker_result *result);
-/* The last line of a main loop: drained, or why not. */
+/* The last statement of a main loop. Returns 0 if the session has drained, else the reason why it ended. */
 int worker_end(struct worker *w, struct err *err) CHECK_RESULT;
 
-/* "257,1408" -> two numbers, for device = null. */
+/* Parse "257,1408", for device = null. */
 int worker_null_shape(const char *text, uint32_t *ret_rows, uint32_t *ret_width, struct err *err) CHECK_RESULT;
 
-/* -- main()
- * ---------------------------------------------------------------------------------------------------------------- */
+/* -- main() -- */
 
 struct selftest_conf;
 
@@ -140,12 +139,13 @@ struct worker_program {
     void *conf;                       /* what `table` describes */
     const struct worker_conf *common; /* inside conf */
     int (*selftest)(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err);
-    int (*check)(const void *conf, struct err *err); /* the stage's own keys; NULL: conf_load has seen to all */
+    int (*check)(const void *conf, struct err *err); /* checks the stage's own keys; NULL: nothing to check */
     int (*start)(const void *conf, void **ret, struct err *err);
     int (*run)(void *daemon, struct err *err);
     void (*free)(void *daemon);
 };
-/* Options, configuration, log, self-test or: start, READY, run, STOPPING, free. Returns the exit code. */
+/* Parse options, load the configuration, open the log; then run the self-test, or: start, READY, run, STOPPING, free.
+ * Returns the exit code. */
 int worker_main(const struct worker_program *p, int argc, char **argv);
 
 #endif

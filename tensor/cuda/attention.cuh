@@ -1,6 +1,7 @@
 /* attention.cuh - what the kernels of attention.cu's files get.
  *
- * Who may call: attention*.cu. Units: leading dimensions in elements, everything else as struct ops_attention_args. */
+ * Who may call: attention*.cu.
+ * Units: leading dimensions in elements, everything else as struct ops_attention_args. */
 #ifndef BLIPLINE_TENSOR_CUDA_ATTENTION_CUH
 #define BLIPLINE_TENSOR_CUDA_ATTENTION_CUH
 

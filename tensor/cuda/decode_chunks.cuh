@@ -1,6 +1,7 @@
 /* decode_chunks.cuh - keys and values of a head in the registers of the few lanes that share it.
  *
- * Who may call: decode_attention.cu. Units: chunks of 16 bytes. */
+ * Who may call: decode_attention.cu.
+ * Units: chunks of 16 bytes. */
 #ifndef BLIPLINE_TENSOR_CUDA_DECODE_CHUNKS_CUH
 #define BLIPLINE_TENSOR_CUDA_DECODE_CHUNKS_CUH
 

@@ -4,7 +4,9 @@
  * which runs the same kernels on the CPU: so kernels use only what both provide (this header, ptx.cuh, the runtime's
  * conversions of cuda_fp16.h, cuda_bf16.h and cuda_fp8.h, __syncthreads, __syncwarp, __shfl_*_sync, __ballot_sync,
  * __any_sync, atomicAdd/atomicMax on int, unsigned and float, and the C math library).
- * Who may call: launchers. Memory: arguments are copied. Errors: as cuda_status. */
+ * Who may call: launchers.
+ * Memory: arguments are copied.
+ * Errors: as cuda_status. */
 #ifndef BLIPLINE_TENSOR_CUDA_LAUNCH_CUH
 #define BLIPLINE_TENSOR_CUDA_LAUNCH_CUH
 

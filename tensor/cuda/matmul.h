@@ -4,8 +4,10 @@
  * distance between rows as it has between columns. So y = x w^T (row-major x [rows, k], w [n, k], y [rows, n]) is asked
  * for as D = A^T B with A = w seen as [k, n], B = x seen as [k, rows] and D = y seen as [n, rows]: nothing is moved.
  * The library's "M" is our n, its "N" our rows; its bias runs along its rows, which are our columns, as it should.
- * Who may call: linear.cu. Units: distances (ld) in elements. Memory: all pointers are the device's and the caller's;
- * the library's workspace is ours, and one product uses it at a time (one stream).
+ * Who may call: linear.cu.
+ * Units: distances (ld) in elements.
+ * Memory: all pointers are the device's and the caller's; the library's workspace is ours, and one product uses it at a
+ *         time (one stream).
  * Errors: -ENOTSUP: the library has no algorithm for this product (nothing is enqueued); else as cuda_status. */
 #ifndef BLIPLINE_TENSOR_CUDA_MATMUL_H
 #define BLIPLINE_TENSOR_CUDA_MATMUL_H

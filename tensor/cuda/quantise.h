@@ -1,6 +1,8 @@
 /* quantise.h - rows to e4m3 with a scale each (fp8.cuh).
  *
- * Who may call: tensor/cuda/. Memory: the caller's, on the device. Errors: as cuda_status. */
+ * Who may call: tensor/cuda/.
+ * Memory: the caller's, on the device.
+ * Errors: as cuda_status. */
 #ifndef BLIPLINE_TENSOR_CUDA_QUANTISE_H
 #define BLIPLINE_TENSOR_CUDA_QUANTISE_H
 

@@ -2,7 +2,8 @@
  * a row.
  *
  * A thread moves one piece at a time: 16 bytes where addresses, distances and width allow it, else a single value.
- * Who may call: .cu files. Units: elements, unless the name says bytes. Memory, Errors: none. */
+ * Who may call: .cu files.
+ * Units: elements, unless the name says bytes. Memory, Errors: none. */
 #ifndef BLIPLINE_TENSOR_CUDA_ROWS_CUH
 #define BLIPLINE_TENSOR_CUDA_ROWS_CUH
 

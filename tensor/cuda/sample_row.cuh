@@ -4,7 +4,9 @@
  * are equal and "the k best" is a plain bound. Weights are whole numbers (2^40 for the largest score), so that their
  * sums are the same in every order.
  * Who may call: sample.cu and its other parts; all threads of the block together, unless it says otherwise.
- * Units:  natural logarithms. Memory: the block's shared memory, struct sample_shared. Errors: none. */
+ * Units: natural logarithms.
+ * Memory: the block's shared memory, struct sample_shared.
+ * Errors: none. */
 #ifndef BLIPLINE_TENSOR_CUDA_SAMPLE_ROW_CUH
 #define BLIPLINE_TENSOR_CUDA_SAMPLE_ROW_CUH
 
