@@ -142,13 +142,13 @@ static int watch(struct run *r, struct err *err)
         int rc = ask(r, err);
 
         if (rc == 0 && r->now.state == MSG_JOB_FAILED)
-            rc = err_set(err, -EIO, "the broker gave the job up: %s", r->now.text);
+            rc = err_set(err, -EIO, "the job failed: %s", r->now.text);
         if (rc < 0 || r->now.state == MSG_JOB_DONE || r->now.state == MSG_JOB_PAUSED)
             return rc;
         if (r->stop_sent && (r->now.state == MSG_JOB_STOPPED || r->now.state == MSG_JOB_BLOCKED))
             return 0;
         if (r->signal_number && !told)
-            terminal_note(&r->terminal, "stopping: what is in hand is finished first (once more: stop at once)");
+            terminal_note(&r->terminal, "stopping: work in progress is finished first (Ctrl-C again stops at once)");
         told = r->signal_number != 0;
         rc = daemons_start_workers(&r->daemons, err); /* not before: a finished store needs none */
         if (rc == 0)
@@ -199,7 +199,7 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
     open->max_failed_per_mille = o->max_failed_per_mille;
     memcpy(open->nodes, o->plan->nodes, sizeof(o->plan->nodes));
     if (!getcwd(cwd, sizeof(cwd)))
-        return err_set(err, -errno, "the current folder: %s", strerror(errno));
+        return err_set(err, -errno, "the working folder: %s", strerror(errno));
     if ((size_t)snprintf(open->path, sizeof(open->path), "%s%s%s", o->store[0] == '/' ? "" : cwd,
                          o->store[0] == '/' ? "" : "/", o->store) >= sizeof(open->path))
         return err_set(err, -ENAMETOOLONG, "-o %s: the path is too long", o->store);
@@ -259,11 +259,11 @@ static void tell_of_pause(struct run *r)
     terminal_note(&r->terminal, "paused: %s", r->now.text);
     terminal_note(
         &r->terminal,
-        "nothing is lost, and these failures are not written down%s. See to the cause (is the folder there? is the "
-        "disk or network?), then run the same command again to go on",
+        "nothing is lost, and these failures are not written down%s. Find the cause (is the folder there? the disk, "
+        "the network?), then run the same command again to continue",
         r->o->max_failed_per_mille ? ", but for the oldest of many (--retry tries those again)" : "");
-    terminal_note(&r->terminal, "if nothing can be done about them: --max-failures N lets more fail in a row, "
-                                "--max-failures 100%% any number");
+    terminal_note(&r->terminal, "if the pictures cannot be repaired: --max-failures N allows more failures in a row, "
+                                "--max-failures 100%% any number of them");
 }
 
 static int conclude(struct run *r, int rc, const struct err *err)
@@ -297,7 +297,7 @@ static int conclude(struct run *r, int rc, const struct err *err)
         return CLI_EXIT_ERROR;
     }
     if (!report.done) {
-        terminal_note(&r->terminal, "stopped; run the same command again to go on");
+        terminal_note(&r->terminal, "stopped; run the same command again to continue");
         return 128 + r->signal_number;
     }
     return r->now.n_failed || r->now.n_again || passed_over_is_incomplete(&report.passed_over) ? CLI_EXIT_FAILED_ITEMS

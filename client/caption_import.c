@@ -55,10 +55,10 @@ static void begin(struct run *r)
     r->start_ms = clock_mono_ms();
     progress_init(&r->progress, r->start_ms, opened->n_items - n_left, opened->n_items);
     if (n_left)
-        terminal_note(&r->terminal, "%s: going on, %" PRIu64 " of %" PRIu64 " items are done", r->o->store,
+        terminal_note(&r->terminal, "%s: continuing, %" PRIu64 " of %" PRIu64 " items are done", r->o->store,
                       opened->n_items - n_left, opened->n_items);
     if (opened->n_items && r->o->unit_items)
-        terminal_note(&r->terminal, "--unit is for new stores: %s keeps the size that it was begun with", r->o->store);
+        terminal_note(&r->terminal, "--unit is for new stores: %s keeps its unit size", r->o->store);
     if (opened->n_items)
         job_compare(&r->job, &r->o->again);
 }

@@ -115,10 +115,11 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
     if (rc < 0 || sum.is_unread)
         return rc;
     if (sum.n_items && sum.n_urls == sum.n_items)
-        return err_set(err, -EINVAL,
-                       "%.200s: its pictures are addresses on the network, and nothing is fetched from there; download "
-                       "them first (img2dataset does) and give their folder",
-                       arg);
+        return err_set(
+            err, -EINVAL,
+            "%.200s: its pictures are on the network, and Blipline downloads nothing; download them first, for "
+            "example with img2dataset, and give their folder",
+            arg);
     if (sum.n_bad && f->counts.n_bad == 0)
         f->counts.first_bad = sum.first_bad;
     f->counts.n_bad += sum.n_bad;

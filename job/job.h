@@ -1,9 +1,9 @@
-/* job.h - one job at one broker: open it, stream its pictures, seal it, query its progress; also after a broker restart.
+/* job.h - one job at one broker: open it, stream its pictures, seal it, query its progress; also after a restart.
  *
  * Who may call: one thread, with SIGINT, SIGTERM and SIGHUP blocked (they are let in while an answer is awaited).
  * Units:  milliseconds. Memory: job_release closes the session.
- * Errors: negative errno and `err`. After -ECONNRESET, -ETIMEDOUT and -ESHUTDOWN (job_is_passing) the job can be continued
- * once a broker answers. -EINTR: a signal came. The others are refusals. */
+ * Errors: negative errno and `err`. After -ECONNRESET, -ETIMEDOUT and -ESHUTDOWN (job_is_passing) the job can be
+ * continued once a broker answers. -EINTR: a signal came. The others are refusals. */
 #ifndef BLIPLINE_JOB_JOB_H
 #define BLIPLINE_JOB_JOB_H
 

@@ -123,7 +123,7 @@ static int read_rows(struct join *j, const char *arg, const struct source_column
         rc = source_check(arg, &columns, &sum, err);
     }
     if (rc == 0 && !sum.is_table)
-        rc = err_set(err, -EDOM, "--join %s: a table is wanted: .jsonl, .csv or .tsv (blipline help sources)", arg + 1);
+        rc = err_set(err, -EDOM, "--join %s: is not a table: .jsonl, .csv or .tsv (blipline help sources)", arg + 1);
     for (uint32_t c = 0; rc == 0 && c < columns.n; c++)
         j->columns_seen |= (uint32_t)(sum.n_with[c] > 0) << c;
     if (rc == 0)
@@ -150,7 +150,7 @@ int join_read(const char *path, const struct source_columns *columns, struct joi
     free(arg);
     if (rc < 0) {
         join_free(j);
-        return rc == -ENOMEM ? err_set(err, rc, "--join %s: no memory for its rows", path) : rc;
+        return rc == -ENOMEM ? err_set(err, rc, "--join %s: out of memory", path) : rc;
     }
     *ret = j;
     return 0;

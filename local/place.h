@@ -2,9 +2,9 @@
  *
  * On the CPU there is one process of each worker; threads are divided in proportion to the work per item.
  * On GPUs there is one of each for every GPU: a GPU takes pictures through all stages, so all GPUs are equally busy
- * whatever the stages cost, and each can replace another. PLACE_CARD_SHARE of a GPU's memory is divided in proportion to
- * what the processes want (struct plan_worker, bytes); the rest is for CUDA itself. Their host threads load weights; the
- * CPUs decode pictures.
+ * whatever the stages cost, and each can replace another. PLACE_CARD_SHARE of a GPU's memory is divided in proportion
+ * to what the processes want (struct plan_worker, bytes); the rest is for CUDA itself. Their host threads load weights;
+ * the CPUs decode pictures.
  * Who may call: one thread. Units: shares of 1. Memory: plain values; workers and device names are the caller's.
  * Errors: none. */
 #ifndef BLIPLINE_LOCAL_PLACE_H
