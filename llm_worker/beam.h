@@ -1,7 +1,7 @@
 /* beam.h - beam search over one request, as transformers' generate does it (MODEL.md "Decoding").
  *
- * Pure: candidates in, parents and finished hypotheses out. What was said is kept as a tree, a parent and an id for
- * each beam and step, so that nothing is copied when beams change places.
+ * No side effects: candidates in, parents and finished hypotheses out. The ids are stored as a tree, a parent and an id
+ * for each beam and step, so that nothing is copied when beams are reordered.
  * Who may call: one thread.
  * Units: tokens; scores are sums of processed log-probabilities, in f32 as the reference adds them; log-probabilities
  *         are sums of the model's own, unprocessed ones.
@@ -42,7 +42,7 @@ struct beam_hypothesis {
 struct beam *beam_new(const struct beam_options *options);
 void beam_free(struct beam *b);
 
-/* Continuations that each beam has to offer: max(2, 1 + n_eos) * n_beams, so that enough are left when some end. */
+/* Candidates needed of each beam: max(2, 1 + n_eos) * n_beams, so that enough remain when some end. */
 int beam_n_best_of(int n_beams, int n_eos);
 int beam_n_best(const struct beam *b);
 
@@ -54,7 +54,7 @@ bool beam_step(struct beam *b, const struct beam_candidates *candidates, int *re
 int32_t beam_last_id(const struct beam *b, int beam);
 void beam_path(const struct beam *b, int beam, int32_t *ret);
 
-/* Hypothesis `i` of n_beams, best first, once the search is over. n_ids 0: there was nothing to say. */
+/* Hypothesis `i` of n_beams, best first, once the search is over. n_ids 0: an empty one. */
 struct beam_hypothesis beam_hypothesis(const struct beam *b, int i);
 /* Its ids into ret [n_ids]. */
 void beam_hypothesis_path(const struct beam *b, int i, int32_t *ret);

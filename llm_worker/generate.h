@@ -1,16 +1,17 @@
-/* generate.h - many captions at once: requests wait, take rows of the KV cache, grow a token a step, and leave.
+/* generate.h - generation with continuous batching: requests wait, get rows of the KV cache, grow by a token a step,
+ * and leave.
  *
- * A step runs one forward pass over everything that is active; prompts of new requests ride in the same pass as soon as
- * rows allow, GENERATE_PROMPT_ROWS of them at most, so that those that run are not kept waiting. The tokens of a
- * request do not depend on what else is running, nor on the order of requests: sampling draws from Philox4x32-10 with
- * the request's key, counter (step, sample). Options are those of transformers' generate, with the same results
- * (MODEL.md "Decoding").
+ * A step runs one forward pass over all active requests. Prompts of new requests join the pass as soon as there are
+ * free rows, at most GENERATE_PROMPT_ROWS of them, so that running requests are not delayed. The tokens of a request
+ * depend neither on the other requests nor on their order: sampling draws from Philox4x32-10 with the key of the
+ * request and the counter (step, sample). The options and results are those of transformers' generate (MODEL.md
+ * "Decoding").
  * Who may call: the compute thread that owns the model; nothing here locks or logs.
  * Units:  tokens. Lengths count new tokens, the end-of-sequence token included.
  * Memory: requests are copied at submit; a result is the caller's. A running request holds
  *             lm_prefix_rows + lm_start_rows + n * (max_new_tokens - 1)
  *         consecutive rows of the cache, n = n_beams or the samples of n_return, and n of the lm_limits.n_sequences
- *         (samples that have ended give theirs back). Those that wait start in the order they came: none overtakes.
+ *         (samples that have ended give theirs back). Waiting requests start in the order of submission.
  * Errors: negative errno; a submit that fails has changed nothing. */
 #ifndef BLIPLINE_LLM_WORKER_GENERATE_H
 #define BLIPLINE_LLM_WORKER_GENERATE_H
@@ -24,21 +25,21 @@
 
 enum {
     GENERATE_MAX_EOS = 16,
-    GENERATE_PROMPT_ROWS = 2048, /* of new prompts in a pass (one that is longer goes alone) */
+    GENERATE_PROMPT_ROWS = 2048, /* of new prompts in a forward pass; a longer prompt gets a pass of its own */
 };
 
 struct lm;
 struct generate;
 
 struct generate_request {
-    uint64_t tag;           /* the caller's, returned with the result */
+    uint64_t tag;           /* chosen by the caller, returned with the result */
     const void *image_rows; /* host [n_image_rows, L]: the projected queries */
     enum dtype image_dtype; /* F32, F16 or BF16 */
     int n_image_rows;
-    const int32_t *prompt; /* ids with special tokens; no prompt: the bos id alone. At least one */
+    const int32_t *prompt; /* at least one id, special tokens included; without a prompt: the bos id */
     int n_prompt;
     struct generation_options options;
-    uint64_t key;       /* sampling: of this image and prompt */
+    uint64_t key;       /* sampling: random numbers depend on it, so it should differ for each image and prompt */
     const int32_t *eos; /* any of these ends the sequence; may be empty */
     int n_eos;
 };
@@ -46,50 +47,51 @@ struct generate_request {
 enum generate_finish { GENERATE_FINISH_EOS, GENERATE_FINISH_LENGTH };
 
 struct generate_sequence {
-    int32_t *ids; /* new tokens, up to and with the first eos */
+    int32_t *ids; /* new tokens, the first eos included */
     int n_ids;
     double logprob; /* sum over ids of the log-softmax of the unprocessed logits */
-    double score;   /* beams: what transformers calls sequences_scores; else logprob */
+    double score;   /* beams: sequences_scores of transformers; else logprob */
     enum generate_finish finish;
 };
 struct generate_result {
     uint64_t tag;
-    int n_sequences; /* n_return: beams best first, samples in order. 0: the model gave nothing finite to choose from */
+    int n_sequences;                     /* n_return: beams best first, samples in order. 0: no logit was finite */
     struct generate_sequence *sequences; /* [n_sequences], ids in the same allocation */
 };
 
-/* At most `queue_limit` requests wait. forbidden_id: the image token, which no prompt may contain and which stands for
- * the image rows in the history that penalties look at (-1: none). The model must outlive the generator. */
+/* At most `queue_limit` requests wait. forbidden_id: the image token, or -1. No prompt may contain it, and penalties
+ * see it in place of each image row. The model must outlive the generator. */
 int generate_new(struct lm *m, int queue_limit, int32_t forbidden_id, struct generate **ret,
                  struct err *err) CHECK_RESULT;
-/* When new requests start: ALL, which is what a generator begins with: as soon as there is room beside those that run
- * (continuous batching). EMPTY: when nothing runs, as many as there is room for; then none before the last of them has
- * ended (static batches: what the others are measured against). Results are the same. */
+/* When new requests start. ALL (the default): as soon as there is room (continuous batching). EMPTY: as many as there
+ * is room for, but only after all running ones have ended (static batches, for comparison). The results are the
+ * same. */
 enum generate_admit { GENERATE_ADMIT_ALL, GENERATE_ADMIT_EMPTY };
 void generate_set_admit(struct generate *g, enum generate_admit admit);
-void generate_free(struct generate *g); /* waiting, active and untaken ones are dropped */
+void generate_free(struct generate *g); /* drops waiting, active and finished requests */
 
-/* Would this request be accepted? The same errors as generate_submit, except -EAGAIN. */
+/* Check a request as generate_submit does, except for -EAGAIN. */
 int generate_check(const struct generate *g, const struct generate_request *r, struct err *err) CHECK_RESULT;
-/* -E2BIG: image rows + prompt + new tokens need more positions, cache or sequences than there are. -EINVAL: an option
- * out of range or a combination that is not built, each named; an id that is no token or is the image token; more beams
- * than the vocabulary can feed. -EAGAIN: queue_limit requests are waiting. */
+/* -E2BIG: image rows + prompt + new tokens need more positions, cache rows or sequences than there are. -EINVAL: an
+ * option is out of range, a combination is not supported (err names it), an id is no token or is the image token, or
+ * the vocabulary is too small for so many beams. -EAGAIN: queue_limit requests are waiting. */
 int generate_submit(struct generate *g, const struct generate_request *r, struct err *err) CHECK_RESULT;
 
-/* One token for every active sequence, the first one for those that start now. Returns how many sequences ran (0: there
- * is nothing to do), or what the operators return; after an error the generator is of no further use. */
+/* Generate one token for every active sequence. Returns the number of sequences that ran (0: nothing to do) or an error
+ * of the operators. After an error only generate_free may be called. */
 int generate_step(struct generate *g) CHECK_RESULT;
 /* The same in two halves, for an asynchronous device: begin launches the forward pass, end waits for its tokens.
- * Everything else here may be called in between; what is submitted then joins the next step. Both return how many
- * sequences run; without any, end is not needed. */
+ * All other functions may be called in between; new requests join the next step. Both return the number of sequences
+ * that run; if it is 0, end need not be called. */
 int generate_step_begin(struct generate *g) CHECK_RESULT;
 int generate_step_end(struct generate *g) CHECK_RESULT;
-/* 1 and the next finished one, in order of finishing; 0: none; -ENOMEM. Free with generate_result_release. */
+/* Returns 1 and the next finished request, in order of finishing, or 0, or -ENOMEM. Free with
+ * generate_result_release. */
 int generate_take(struct generate *g, struct generate_result *ret);
 void generate_result_release(struct generate_result *r);
-/* Forget a request wherever it is; its result never comes. Returns how many were dropped. */
+/* Drop all requests with this tag, in whatever state; they give no result. Returns how many there were. */
 int generate_cancel(struct generate *g, uint64_t tag);
 
-int generate_room(const struct generate *g); /* requests that submit takes now without -EAGAIN */
+int generate_room(const struct generate *g); /* how many requests can be submitted now without -EAGAIN */
 
 #endif

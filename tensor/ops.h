@@ -6,11 +6,12 @@
  *
  * Who may call: one thread per struct ops (the compute thread); the back end spreads work over its own threads.
  * Layout: row-major; a "row" is one token of one image or sequence, `ld_*` is the distance between rows in elements.
- *   Activations are `act_dtype` in device memory (for CPU back ends: host memory). Norm parameters and logits are f32,
- * index arrays host int32_t. Letters as in MODEL.md: B batch, P patches+1, C width, H heads, D head width, V
- * vocabulary. Order: calls take effect in order, and a call may return before it has: the device works behind the host
- * until download(), download_wait(), sample() or sync(). Host memory given to a call is the caller's again when the
- * call returns, except where its contract says otherwise.
+ *         Activations are `act_dtype` in device memory (for CPU back ends: host memory). Norm parameters and logits are
+ *         f32, index arrays host int32_t. Letters as in MODEL.md: B batch, P patches+1, C width, H heads, D head width,
+ *         V vocabulary.
+ * Order:  calls take effect in order. A call may return before its work is done (asynchronous device); download(),
+ *         download_wait(), sample() and sync() wait for it. Host memory given to a call is the caller's again when the
+ *         call returns, except where its contract says otherwise.
  * Memory: device buffers come from alloc() and are the caller's; weights, vectors and tables belong to whoever made
  * them. Nothing here allocates in steady state: scratch grows to the largest shape seen.
  * NaN and infinities that come in, or that sums overflow to, are seen in each row of the result that depends on them:
