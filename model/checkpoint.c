@@ -121,8 +121,7 @@ int checkpoint_get_head(const struct checkpoint *c, struct tensor *ret, struct e
     return checkpoint_get_2d(c, name, c->config.lm_vocab_size, c->config.lm_width, ret, err);
 }
 
-/* -- the whole checkpoint
- * ---------------------------------------------------------------------------------------------------- */
+/* -- the whole checkpoint -- */
 
 enum { MAX_LISTED = 3 };
 

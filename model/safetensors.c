@@ -42,10 +42,9 @@ static struct safetensors *new_set(size_t max_shards)
 {
     struct safetensors *st = calloc(1, sizeof(*st));
 
-    if (!st)
-        return NULL;
-    st->shards = calloc(max_shards ? max_shards : 1, sizeof(*st->shards));
-    if (!st->shards) {
+    if (st)
+        st->shards = calloc(max_shards ? max_shards : 1, sizeof(*st->shards));
+    if (!st || !st->shards) {
         free(st);
         return NULL;
     }
@@ -83,13 +82,12 @@ static int by_address(const void *a, const void *b)
 
 static struct safetensors_entry *add_entry(struct safetensors *st)
 {
-    if (grow_array(&st->entries, &st->capacity, st->n_entries, sizeof(*st->entries), 256) < 0)
-        return NULL;
-    return &st->entries[st->n_entries];
+    const int rc = grow_array(&st->entries, &st->capacity, st->n_entries, sizeof(*st->entries), 256);
+
+    return rc < 0 ? NULL : &st->entries[st->n_entries];
 }
 
-/* -- one file's header
- * --------------------------------------------------------------------------------------------------- */
+/* -- one file's header -- */
 
 static int read_shape(const json_t *array, struct tensor *t)
 {
@@ -144,8 +142,7 @@ static int read_entry(const char *file, const char *name, const json_t *v, const
         return err_set(err, -EINVAL, "%s: tensor %s: shape %s overflows", file, name, shape);
     if (begin <= end && end > n_data)
         return err_set(err, -EINVAL,
-                       "%s: is truncated: tensor %s lies outside, at %zu to %zu of %zu data bytes; download the file "
-                       "again",
+                       "%s: is truncated: tensor %s lies outside, at %zu to %zu of %zu data bytes; download it again",
                        file, name, begin, end, n_data);
     if (begin > end)
         return err_set(err, -EINVAL, "%s: tensor %s: data_offsets %zu to %zu run backwards", file, name, begin, end);
@@ -218,10 +215,10 @@ static int parse_shard(struct safetensors *st, const struct shard *shard, struct
     int rc;
 
     if (size >= sizeof(pointer) - 1 && memcmp(p, pointer, sizeof(pointer) - 1) == 0)
-        return err_set(
-            err, -EINVAL,
-            "%s: is a Git LFS pointer, not the weights: run git lfs pull in its folder, or download the file",
-            shard->name);
+        return err_set(err, -EINVAL,
+                       "%s: is a Git LFS pointer, not the weights: run git lfs pull in its folder, or "
+                       "download the file",
+                       shard->name);
     if (size < 8)
         return err_set(err, -EINVAL, "%s: is truncated: %zu bytes, too short for a safetensors file; download it again",
                        shard->name, size);
@@ -243,8 +240,7 @@ static int parse_shard(struct safetensors *st, const struct shard *shard, struct
     return rc;
 }
 
-/* -- opening
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- opening -- */
 
 static int finish(struct safetensors *st, struct err *err)
 {
@@ -320,7 +316,7 @@ int safetensors_open_file(const char *path, struct safetensors **ret, struct err
 
 static bool is_plain_file_name(const char *s)
 {
-    size_t n = strlen(s), tail = strlen(".safetensors");
+    const size_t n = strlen(s), tail = strlen(".safetensors");
 
     return n > tail && n < 200 && s[0] != '.' && !strchr(s, '/') && strcmp(s + n - tail, ".safetensors") == 0;
 }
