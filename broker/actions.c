@@ -1,5 +1,8 @@
-/* actions.c - what the core decides becomes messages, reads and commits. */
-#include "broker/shell.h"
+#include "broker/actions.h"
+
+#include "broker/broker.h"
+#include "broker/progress.h"
+#include "broker/work.h"
 
 #include "base/log.h"
 #include "proto/row.h"
@@ -10,14 +13,14 @@
 
 static void do_welcome(struct broker *b, const struct core_action *a)
 {
-    const struct broker_peer *p = core_map_get(&b->peers, a->peer);
+    const struct peer *p = peers_find(&b->peers, a->peer);
 
-    if (p && b->jobs && !core_worker_is_wanted(b->core, a->peer))
+    if (p && b->jobs.first && !core_worker_is_wanted(b->driver.core, a->peer))
         log_warn(
             "event=worker_idle peer=%llu stage=%s host=%s pid=%u model=\"%s\" msg=\"no open job wants this worker's "
             "model; the worker waits for a job that does\"",
             (unsigned long long)p->number, stage_name(p->stage), p->host, p->hello_pid, p->model);
-    broker_welcome(b, a->peer, 0);
+    answer_welcome(&b->answers, a->peer, 0);
 }
 
 static void do_refuse(struct broker *b, const struct core_action *a)
@@ -27,12 +30,12 @@ static void do_refuse(struct broker *b, const struct core_action *a)
                                               [CORE_REFUSE_DRAINING] = MSG_REASON_DRAINING,
                                               [CORE_REFUSE_STALLED] = MSG_REASON_STALLED};
 
-    broker_refuse(b, a->refuse.peer, 0, reasons[a->refuse.reason], "%s", a->refuse.text);
+    answer_refuse(&b->answers, a->refuse.peer, 0, reasons[a->refuse.reason], "%s", a->refuse.text);
 }
 
 static void do_bench(struct broker *b, const struct core_action *a)
 {
-    struct broker_peer *p = core_map_get(&b->peers, a->bench.peer);
+    struct peer *p = peers_find(&b->peers, a->bench.peer);
     const bool benched = a->bench.n_bad > 0;
 
     if (!p)
@@ -50,16 +53,16 @@ static void do_bench(struct broker *b, const struct core_action *a)
 
 static void do_hung(struct broker *b, const struct core_action *a)
 {
-    broker_note_hung(b, a->hung.peer, a->hung.text);
+    hung_note(&b->hung, a->hung.peer, peers_find(&b->peers, a->hung.peer), a->hung.text, b->driver.now_ms);
 }
 
 /* A worker that hears nothing connects again and says HELLO. */
 static void do_forget_peer(struct broker *b, const struct core_action *a)
 {
     log_info("event=peer_forgotten peer=%llu", (unsigned long long)a->peer);
-    broker_lost_forget(b, a->peer);
-    broker_forget_peer(b, a->peer);
-    broker_socket_drop(b->socket, a->peer);
+    lost_forget(&b->lost, a->peer);
+    peers_forget(&b->peers, a->peer);
+    broker_socket_drop(b->answers.socket, a->peer);
 }
 
 /* -- WORK -- */
@@ -78,16 +81,16 @@ static void do_work(struct broker *b, const struct core_action *a)
     const struct core_work *work = &a->work;
     struct wire_message *m = NULL;
     struct err err = {""};
-    int rc = broker_work_message(b, work, &m, &err);
+    int rc = work_message(b, work, &m, &err);
 
     if (rc == 0)
-        rc = broker_socket_send(b->socket, work->peer, &m, &err);
+        rc = broker_socket_send(b->answers.socket, work->peer, &m, &err);
     if (rc < 0 && rc != -EHOSTUNREACH) { /* a lost peer says which leases it has when it comes back */
         struct core_event event = unsent(work, rc, "the broker could not send the unit");
 
         log_warn("event=work_not_sent unit=%u peer=%llu reason=\"%s\" it will be given out again", work->unit,
                  (unsigned long long)work->peer, err.text);
-        broker_feed_later(b, &event);
+        driver_feed_later(&b->driver, &event);
     }
     wire_message_free(m);
 }
@@ -96,7 +99,7 @@ static void do_work(struct broker *b, const struct core_action *a)
 
 static void do_load_units(struct broker *b, const struct core_action *a)
 {
-    broker_units_load(b, broker_job_find(b, a->load.job), a->load.from_unit, a->load.max);
+    units_load(b, broker_job_find(b, a->load.job), a->load.from_unit, a->load.max);
 }
 
 static void do_attempts(struct broker *b, const struct core_action *a)
@@ -113,7 +116,7 @@ static void do_attempts(struct broker *b, const struct core_action *a)
     }
     log_info("event=attempt_failed job=%llu unit=%u attempts=%u", (unsigned long long)a->attempts.job, a->attempts.unit,
              a->attempts.attempts);
-    broker_post(b, r);
+    requests_post(&b->requests, r);
 }
 
 static int merge_records(struct broker *b, const struct core_commit *commit, uint64_t first_item,
@@ -140,20 +143,20 @@ static void do_commit(struct broker *b, const struct core_action *a)
 {
     const struct core_commit *commit = &a->commit;
     struct broker_job *job = broker_job_find(b, commit->job);
-    const struct unit_rows *unit = broker_unit(job, commit->unit);
+    const struct unit_rows *unit = units_find(job, commit->unit);
     struct committer_request *r = committer_request_new(COMMITTER_UNIT, commit->job, 0);
     struct err err = {""};
     int rc;
 
     if (!r || !unit) {
         committer_request_free(r);
-        broker_fail(b, -ENOMEM, "no memory to commit unit %u", commit->unit);
+        driver_fail(&b->driver, -ENOMEM, "no memory to commit unit %u", commit->unit);
         return;
     }
     r->unit = commit->unit;
     if (commit->again && !(r->again = calloc(MSG_MAX_UNIT_ITEMS / 64, sizeof(*r->again)))) {
         committer_request_free(r);
-        broker_fail(b, -ENOMEM, "no memory to commit unit %u", commit->unit);
+        driver_fail(&b->driver, -ENOMEM, "no memory to commit unit %u", commit->unit);
         return;
     }
     if (commit->again)
@@ -161,14 +164,14 @@ static void do_commit(struct broker *b, const struct core_action *a)
     rc = merge_records(b, commit, unit->first_item, r, &err);
     if (rc < 0) {
         committer_request_free(r);
-        broker_fail(b, rc, "cannot write the records of unit %u: %s", commit->unit, err.text);
+        driver_fail(&b->driver, rc, "cannot write the records of unit %u: %s", commit->unit, err.text);
         return;
     }
     for (uint32_t i = 0; i < commit->n_quarantined; i++)
         log_warn("event=quarantined job=%llu item=%llu code=%s text=\"%s\"", (unsigned long long)commit->job,
                  (unsigned long long)(unit->first_item + commit->quarantined[i].item), commit->quarantined[i].code,
                  commit->quarantined[i].text);
-    broker_post(b, r);
+    requests_post(&b->requests, r);
 }
 
 /* -- the rest -- */
@@ -189,7 +192,7 @@ static void do_job_done(struct broker *b, const struct core_action *a)
 
     log_info("event=job_done job=%llu items=%llu failed=%llu", (unsigned long long)job->id,
              (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
-    broker_log_counters(b, job);
+    progress_log(b, job);
     broker_job_ended(b, job);
 }
 
@@ -197,7 +200,10 @@ static void do_job_paused(struct broker *b, const struct core_action *a)
 {
     struct broker_job *job = broker_job_find(b, a->paused.job);
 
-    broker_explain_pause(job, a->paused.n_failed, a->paused.n_finished, a->paused.given_up);
+    failures_explain(&job->failures, units_find(job, job->failures.unit), a->paused.n_failed, a->paused.n_finished,
+                     a->paused.given_up, job->pause);
+    log_warn("event=job_paused job=%llu msg=\"%s; nothing new until it is opened again\"", (unsigned long long)job->id,
+             job->pause);
 }
 
 static void do_job_stopped(struct broker *b, const struct core_action *a)
@@ -205,17 +211,13 @@ static void do_job_stopped(struct broker *b, const struct core_action *a)
     struct broker_job *job = broker_job_find(b, a->job);
 
     log_info("event=job_stopped job=%llu", (unsigned long long)a->job);
-    broker_log_counters(b, job);
+    progress_log(b, job);
     broker_job_ended(b, job);
 }
 
 static void do_job_closed(struct broker *b, const struct core_action *a)
 {
-    struct broker_job *job = broker_job_find(b, a->job);
-
-    job->phase = BROKER_JOB_CLOSING;
-    broker_requests_drop(b, a->job);
-    broker_post(b, committer_request_new(COMMITTER_CLOSE, a->job, 0));
+    broker_job_close_store(b, broker_job_find(b, a->job));
 }
 
 static void do_drained(struct broker *b, const struct core_action *a)
@@ -224,7 +226,7 @@ static void do_drained(struct broker *b, const struct core_action *a)
     b->drained = true;
 }
 
-void broker_act(struct broker *b, const struct core_action *action)
+void actions_do(void *broker, const struct core_action *action)
 {
     static void (*const act[CORE_N_ACTIONS])(struct broker *, const struct core_action *) = {
         [CORE_DO_WELCOME] = do_welcome,
@@ -246,5 +248,5 @@ void broker_act(struct broker *b, const struct core_action *action)
         [CORE_DO_DRAINED] = do_drained,
     };
 
-    act[action->type](b, action);
+    act[action->type](broker, action);
 }

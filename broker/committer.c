@@ -41,11 +41,10 @@ struct committer {
     struct mailbox *in, *out;
     pthread_t thread;
     atomic_bool finishing;
-    atomic_ullong n_commits;
 
     /* the loop's */
     uint32_t n_waiting;
-    uint64_t bytes_waiting, n_requests;
+    uint64_t bytes_waiting;
 
     /* the thread's */
     struct open_store *stores;
@@ -97,7 +96,7 @@ static void passage_free(void *message)
         return;
     committer_request_free(p->request);
     committer_request_free(p->done.request);
-    units_load_free(p->done.load);
+    units_read_free(p->done.load);
     free(p);
 }
 
@@ -133,7 +132,6 @@ int committer_post(struct committer *c, struct committer_request **r)
     *r = NULL;
     c->n_waiting++;
     c->bytes_waiting += bytes;
-    c->n_requests++;
     return 0;
 }
 
@@ -159,14 +157,6 @@ struct committer_completion *committer_take_wait(struct committer *c, int64_t ti
 int committer_fd(const struct committer *c)
 {
     return mailbox_fd(c->out);
-}
-
-void committer_stats(const struct committer *c, struct committer_stats *ret)
-{
-    *ret = (struct committer_stats){.n_waiting = c->n_waiting,
-                                    .bytes_waiting = c->bytes_waiting,
-                                    .n_requests = c->n_requests,
-                                    .n_commits = atomic_load(&c->n_commits)};
 }
 
 /* -- the thread: stores -- */
@@ -257,7 +247,7 @@ static int load_units(struct committer *c, const struct committer_request *q, st
 
     if (i == SIZE_MAX)
         return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
-    return units_load(c->stores[i].store, q->unit, q->max_units, q->max_bytes, &p->done.load, &p->err);
+    return units_read(c->stores[i].store, q->unit, q->max_units, q->max_bytes, &p->done.load, &p->err);
 }
 
 /* -- the thread: groups -- */
@@ -415,7 +405,6 @@ static void commit_group(struct committer *c)
         if (!store_in_txn(o->store))
             continue;
         o->group_rc = commit_store(c, i);
-        atomic_fetch_add(&c->n_commits, 1);
     }
     for (uint32_t i = 0; i < c->n_group; i++) {
         struct passage *p = c->group[i];

@@ -46,7 +46,7 @@ enum committer_op {
     COMMITTER_SEAL,    /* first_item */
     COMMITTER_UNIT,    /* unit, again, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
-    COMMITTER_LOAD,     /* unit, max_units, max_bytes: as units_load; answered before those of the group that is open,
+    COMMITTER_LOAD,     /* unit, max_units, max_bytes: as units_read; answered before those of the group that is open,
                            since it sees what is committed */
     COMMITTER_CLOSE,    /* nothing more; after all earlier requests of the job */
 };
@@ -110,7 +110,7 @@ struct committer_completion {
     bool created;                        /* OPEN */
     uint32_t n_added, n_again;           /* COMPARE: items of this request that are new, and that are done again */
     struct msg_compared compared;        /* COMPARE: of all rows since `begin` */
-    struct units_load *load;             /* LOAD */
+    struct units_read *load;             /* LOAD */
     struct committer_request *request;   /* with -ENOSPC and -EAGAIN: to be posted again; take it and null it here */
 };
 
@@ -135,13 +135,5 @@ struct committer_completion *committer_take(struct committer *c);
 /* The same, but wait up to timeout_ms (-1: for ever). */
 struct committer_completion *committer_take_wait(struct committer *c, int64_t timeout_ms);
 void committer_completion_free(struct committer_completion *done); /* NULL is fine */
-
-struct committer_stats {
-    uint32_t n_waiting; /* posted and not taken back */
-    uint64_t bytes_waiting;
-    uint64_t n_requests; /* since the start */
-    uint64_t n_commits;
-};
-void committer_stats(const struct committer *c, struct committer_stats *ret);
 
 #endif

@@ -1,17 +1,13 @@
-/* failures.c - which items failed, so that a pause can be explained. */
-#include "broker/shell.h"
-
-#include "base/log.h"
+#include "broker/failures.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { N_CODES = sizeof(((struct broker_failures *)0)->codes) / sizeof(struct broker_failed_code) };
+enum { N_CODES = sizeof(((struct failures *)0)->codes) / sizeof(struct failed_code) };
 
-void broker_note_failure(struct broker_job *job, uint32_t unit, uint32_t item, const struct row_record *record)
+void failures_note(struct failures *f, uint32_t unit, uint32_t item, const struct row_record *record)
 {
-    struct broker_failures *f = &job->failures;
     const int n = (int)(record->error_message_bytes < sizeof(f->text) ? record->error_message_bytes : sizeof(f->text));
 
     for (size_t i = 0; i < N_CODES; i++) {
@@ -34,10 +30,8 @@ static void append(char *text, const char *more)
 }
 
 /* "; the last one is /photos/a.jpg: no such file" */
-static void add_last(const struct broker_job *job, char *text)
+static void add_last(const struct failures *f, const struct unit_rows *unit, char *text)
 {
-    const struct broker_failures *f = &job->failures;
-    const struct unit_rows *unit = broker_unit(job, f->unit);
     struct row_cursor cursor;
     struct row_frame frame;
     struct row_item item;
@@ -55,9 +49,10 @@ static void add_last(const struct broker_job *job, char *text)
     row_cursor_release(&cursor);
 }
 
-void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_finished, const char *given_up)
+void failures_explain(const struct failures *f, const struct unit_rows *last, uint64_t n_failed, uint64_t n_finished,
+                      const char *given_up, char text[MSG_TEXT_SIZE])
 {
-    char *text = job->pause, line[96];
+    char line[96];
 
     if (n_finished)
         (void)snprintf(text, MSG_TEXT_SIZE, "%" PRIu64 " of %" PRIu64 " items failed", n_failed, n_finished);
@@ -67,17 +62,13 @@ void broker_explain_pause(struct broker_job *job, uint64_t n_failed, uint64_t n_
         append(text, "; no worker could do the last of them: ");
         append(text, given_up);
     }
-    append(text, job->failures.codes[0].code[0] ? " (in this run: " : "");
-    for (size_t i = 0; i < N_CODES && job->failures.codes[i].code[0]; i++) {
-        const struct broker_failed_code *c = &job->failures.codes[i];
-
-        (void)snprintf(line, sizeof(line), "%s%" PRIu64 " %s", i ? ", " : "", c->n, c->code);
+    append(text, f->codes[0].code[0] ? " (in this run: " : "");
+    for (size_t i = 0; i < N_CODES && f->codes[i].code[0]; i++) {
+        (void)snprintf(line, sizeof(line), "%s%" PRIu64 " %s", i ? ", " : "", f->codes[i].n, f->codes[i].code);
         append(text, line);
     }
-    if (job->failures.codes[0].code[0]) {
+    if (f->codes[0].code[0]) {
         append(text, ")");
-        add_last(job, text);
+        add_last(f, last, text);
     }
-    log_warn("event=job_paused job=%llu text=\"%s\" nothing new until it is started again", (unsigned long long)job->id,
-             text);
 }

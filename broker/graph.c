@@ -1,5 +1,4 @@
-/* graph.c - does a job's graph fit its recipe? What no worker could ever do is refused before anything is computed. */
-#include "broker/shell.h"
+#include "broker/graph.h"
 
 #include "proto/row.h"
 #include "proto/template.h"
@@ -38,12 +37,34 @@ static int check_prompts(const struct msg_recipe *r, struct err *err)
     return rc;
 }
 
-int broker_check_graph(const struct msg_job_open *open, struct err *err)
+/* Does the graph give the embeddings that the recipe asks for, each once, and no others? */
+static int check_embeddings(const struct msg_job_open *open, struct err *err)
+{
+    uint32_t given = 0;
+
+    for (uint32_t i = 0; i < open->n_nodes; i++) {
+        const uint32_t tasks = open->nodes[i].tasks & GRAPH_EMBEDDING_TASKS;
+
+        if (tasks & given)
+            return err_set(err, -EINVAL, "two nodes give the same embedding");
+        given |= tasks;
+    }
+    for (enum msg_embedding kind = MSG_EMBEDDING_QUERY; kind <= MSG_EMBEDDING_CLS; kind++) {
+        const bool wanted = msg_recipe_embedding(&open->recipe, kind) != NULL;
+
+        if (wanted != ((given & msg_embedding_task(kind)) != 0))
+            return err_set(err, -EINVAL, wanted ? "no node gives the embedding %s" : "the recipe wants no embedding %s",
+                           msg_embedding_name(kind));
+    }
+    return 0;
+}
+
+int graph_check(const struct msg_job_open *open, struct err *err)
 {
     int rc = check_prompts(&open->recipe, err);
 
     if (rc == 0)
-        rc = broker_check_embeddings(open, err);
+        rc = check_embeddings(open, err);
     for (uint32_t i = 0; rc == 0 && i < open->n_nodes; i++)
         rc = check_node(&open->recipe, &open->nodes[i], i, err);
     return rc;

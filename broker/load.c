@@ -6,7 +6,7 @@
 
 #include "proto/msg.h"
 
-void units_load_free(struct units_load *l)
+void units_read_free(struct units_read *l)
 {
     if (!l)
         return;
@@ -51,7 +51,7 @@ static int read_rows(struct store *s, const struct store_pending *p, struct buf 
     return 0;
 }
 
-static int read_all(struct store *s, size_t max_bytes, struct units_load *l, struct err *err)
+static int read_all(struct store *s, size_t max_bytes, struct units_read *l, struct err *err)
 {
     struct buf scratch;
     size_t bytes = 0, i = 0;
@@ -70,10 +70,10 @@ static int read_all(struct store *s, size_t max_bytes, struct units_load *l, str
     return rc;
 }
 
-int units_load(struct store *s, uint32_t from_unit, uint32_t max_units, size_t max_bytes, struct units_load **ret,
+int units_read(struct store *s, uint32_t from_unit, uint32_t max_units, size_t max_bytes, struct units_read **ret,
                struct err *err)
 {
-    struct units_load *l = calloc(1, sizeof(*l));
+    struct units_read *l = calloc(1, sizeof(*l));
     uint32_t next = from_unit, from;
     int rc = 0;
 
@@ -82,7 +82,7 @@ int units_load(struct store *s, uint32_t from_unit, uint32_t max_units, size_t m
         l->rows = calloc(max_units, sizeof(struct unit_rows *));
     }
     if (!l || !l->pending || !l->rows) {
-        units_load_free(l);
+        units_read_free(l);
         return err_set(err, -ENOMEM, "no memory for units");
     }
     do { /* runs of finished units are looked at 10 000 at a time */
@@ -94,7 +94,7 @@ int units_load(struct store *s, uint32_t from_unit, uint32_t max_units, size_t m
         rc = read_all(s, max_bytes, l, err);
     }
     if (rc < 0) {
-        units_load_free(l);
+        units_read_free(l);
         return rc;
     }
     *ret = l;

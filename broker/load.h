@@ -1,6 +1,7 @@
-/* load.h - units that are to be done, as they are read from a store, with the rows that WORK messages name their items by.
+/* load.h - units that are to be done, as they are read from a store, with the rows that WORK messages name their
+ * items by.
  *
- * Who may call: units_load the committer's thread; the rest anybody. Units: bytes. Memory: see each function.
+ * Who may call: units_read the committer's thread; the rest anybody. Units: bytes. Memory: see each function.
  * Errors: those of store.h. */
 #ifndef BLIPLINE_BROKER_LOAD_H
 #define BLIPLINE_BROKER_LOAD_H
@@ -27,7 +28,7 @@ static inline uint32_t unit_rows_start(const struct unit_rows *u, uint32_t i)
     return i ? u->ends[i - 1] : 0;
 }
 
-struct units_load {
+struct units_read {
     struct store_pending *pending; /* [n] */
     struct unit_rows **rows;       /* [n]; whoever keeps one nulls it here */
     size_t n;
@@ -35,8 +36,8 @@ struct units_load {
 };
 
 /* From `from_unit` on, up to max_units, or until their rows take max_bytes. */
-int units_load(struct store *s, uint32_t from_unit, uint32_t max_units, size_t max_bytes, struct units_load **ret,
+int units_read(struct store *s, uint32_t from_unit, uint32_t max_units, size_t max_bytes, struct units_read **ret,
                struct err *err) CHECK_RESULT;
-void units_load_free(struct units_load *l); /* NULL is fine */
+void units_read_free(struct units_read *l); /* NULL is fine */
 
 #endif

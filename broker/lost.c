@@ -1,10 +1,4 @@
-/* lost.c - workers whose connection is lost: do their processes live?
- *
- * A stalled process, or a broken network, is no failure of the units; a process that has ended is, and whoever waits
- * for its leases to end waits in vain. On the broker's own machine the kernel knows. */
-#include "broker/shell.h"
-
-#include "base/log.h"
+#include "broker/lost.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -13,7 +7,13 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 
-enum { LOOK_AGAIN_MS = 100 };
+#include "base/log.h"
+
+struct lost_worker {
+    struct lost_worker *next;
+    uint64_t peer;
+    pid_t pid;
+};
 
 /* Also one that its parent has not waited for. False where it cannot be told. */
 static bool has_ended(pid_t pid)
@@ -28,7 +28,7 @@ static bool has_ended(pid_t pid)
     return ended;
 }
 
-pid_t broker_lost_pid(const struct msg_hello *hello)
+pid_t lost_pid(const struct msg_hello *hello)
 {
     char host[MSG_NAME_SIZE];
 
@@ -38,32 +38,27 @@ pid_t broker_lost_pid(const struct msg_hello *hello)
     return strcmp(host, hello->host) == 0 && !has_ended((pid_t)hello->pid) ? (pid_t)hello->pid : 0;
 }
 
-static void say_gone(struct broker *b, uint64_t peer, bool ended)
+bool lost_add(struct lost *all, uint64_t peer, pid_t pid)
 {
-    broker_feed(b, &(struct core_event){.type = CORE_EVENT_GONE, .gone = {.peer = peer, .ended = ended}});
-}
+    struct lost_worker *l;
 
-void broker_lost_add(struct broker *b, uint64_t peer, pid_t pid)
-{
-    struct broker_lost *l = NULL;
-
-    if (pid && has_ended(pid)) {
+    if (pid == 0)
+        return false;
+    if (has_ended(pid)) {
         log_info("event=worker_ended peer=%llu pid=%d", (unsigned long long)peer, (int)pid);
-        say_gone(b, peer, true);
-        return;
+        return true;
     }
-    if (pid)
-        l = malloc(sizeof(*l)); /* without memory its leases end in their time */
+    l = malloc(sizeof(*l));
     if (l) {
-        *l = (struct broker_lost){.next = b->lost, .peer = peer, .pid = pid};
-        b->lost = l;
+        *l = (struct lost_worker){.next = all->first, .peer = peer, .pid = pid};
+        all->first = l;
     }
-    say_gone(b, peer, false); /* which may forget it again */
+    return false;
 }
 
-void broker_lost_forget(struct broker *b, uint64_t peer)
+void lost_forget(struct lost *all, uint64_t peer)
 {
-    for (struct broker_lost **at = &b->lost, *l; (l = *at);) {
+    for (struct lost_worker **at = &all->first, *l; (l = *at);) {
         if (l->peer != peer) {
             at = &l->next;
             continue;
@@ -73,25 +68,21 @@ void broker_lost_forget(struct broker *b, uint64_t peer)
     }
 }
 
-int64_t broker_lost_look(struct broker *b)
+uint64_t lost_take_ended(struct lost *all)
 {
-    for (struct broker_lost *l = b->lost; l;) {
-        const uint64_t peer = l->peer;
+    for (const struct lost_worker *l = all->first; l; l = l->next)
+        if (has_ended(l->pid)) {
+            const uint64_t peer = l->peer;
 
-        if (!has_ended(l->pid)) {
-            l = l->next;
-            continue;
+            log_info("event=worker_ended peer=%llu pid=%d", (unsigned long long)peer, (int)l->pid);
+            lost_forget(all, peer);
+            return peer;
         }
-        log_info("event=worker_ended peer=%llu pid=%d", (unsigned long long)peer, (int)l->pid);
-        broker_lost_forget(b, peer);
-        say_gone(b, peer, true);
-        l = b->lost; /* that may have forgotten others */
-    }
-    return b->lost ? b->now_ms + LOOK_AGAIN_MS : INT64_MAX;
+    return 0;
 }
 
-void broker_lost_free(struct broker *b)
+void lost_release(struct lost *all)
 {
-    while (b->lost)
-        broker_lost_forget(b, b->lost->peer);
+    while (all->first)
+        lost_forget(all, all->first->peer);
 }

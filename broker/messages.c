@@ -1,5 +1,7 @@
-/* messages.c - what peers say becomes core events or job requests. Nothing a peer sends can end the broker. */
-#include "broker/shell.h"
+#include "broker/messages.h"
+
+#include "broker/broker.h"
+#include "broker/results.h"
 
 #include "base/log.h"
 #include "proto/row.h"
@@ -10,28 +12,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { MAX_BAD_MESSAGES = 3, MAX_REFUSALS = 50, REFUSALS_MS = 10000 };
-
-static struct broker_peer *peer_of(struct broker *b, uint64_t number)
-{
-    struct broker_peer *p = core_map_get(&b->peers, number);
-
-    if (p)
-        return p;
-    p = calloc(1, sizeof(*p));
-    if (!p || core_map_put(&b->peers, number, p) < 0) {
-        free(p);
-        return NULL;
-    }
-    p->number = number;
-    return p;
-}
-
-void broker_forget_peer(struct broker *b, uint64_t number)
-{
-    free(core_map_take(&b->peers, number));
-    broker_jobs_let_go(b, number);
-}
+enum { MAX_BAD_MESSAGES = 3 };
 
 static struct core_lease_ref ref_of(uint64_t peer, const struct msg_lease *lease)
 {
@@ -40,7 +21,7 @@ static struct core_lease_ref ref_of(uint64_t peer, const struct msg_lease *lease
 
 /* -- workers -- */
 
-static void on_hello(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_hello(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const struct msg *m = wire_message_envelope(*message);
     const struct msg_hello *h = &m->hello;
@@ -56,11 +37,11 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
                                          .n_leases = h->n_lease_ids}};
 
     if (h->min_version > MSG_VERSION || h->max_version < MSG_VERSION) {
-        broker_refuse(b, p->number, m->seq, MSG_REASON_VERSION, "this broker speaks version %d, you speak %u to %u",
-                      MSG_VERSION, h->min_version, h->max_version);
+        answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_VERSION,
+                      "this broker speaks version %d, you speak %u to %u", MSG_VERSION, h->min_version, h->max_version);
         return;
     }
-    broker_socket_admit(b->socket, p->number);
+    broker_socket_admit(b->answers.socket, p->number);
     p->role = h->role;
     p->stage = h->stage;
     p->dtype = h->dtype;
@@ -69,129 +50,145 @@ static void on_hello(struct broker *b, struct broker_peer *p, struct wire_messag
     memcpy(p->host, h->host, sizeof(p->host));
     p->hello_pid = h->pid;
     if (h->role == MSG_ROLE_WORKER) {
-        p->pid = broker_lost_pid(h);
+        p->pid = lost_pid(h);
         event.hello.fingerprint = h->fingerprint;
         log_info("event=worker_hello peer=%llu stage=%s host=%s pid=%u device=%s dtype=%s model=%s",
                  (unsigned long long)p->number, stage_name(h->stage), h->host, h->pid, h->device, dtype_word(h->dtype),
                  h->model);
-        broker_feed(b, &event);
+        driver_feed(&b->driver, &event);
         return;
     }
-    broker_welcome(b, p->number, m->seq);
+    answer_welcome(&b->answers, p->number, m->seq);
 }
 
-static void on_credit(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_credit(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const struct msg_credit *c = &wire_message_envelope(*message)->credit;
 
-    broker_feed(b,
-                &(struct core_event){
-                    .type = CORE_EVENT_CREDIT,
-                    .credit = {.peer = p->number, .window_items = c->window_items, .window_bytes = c->window_bytes}});
+    (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_CREDIT,
+                                                       .credit = {.peer = p->number,
+                                                                  .window_items = c->window_items,
+                                                                  .window_bytes = c->window_bytes}});
 }
 
-static void on_heartbeat(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_heartbeat(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const struct msg_heartbeat *h = &wire_message_envelope(*message)->heartbeat;
     const uint64_t number = p->number;
     struct msg answer;
 
-    broker_feed(
-        b,
+    driver_feed(
+        &b->driver,
         &(struct core_event){
             .type = CORE_EVENT_HEARTBEAT,
             .heartbeat = {
                 .peer = number, .epoch = h->epoch, .leases = h->lease_ids, .n = h->n_lease_ids, .items = h->n_items}});
-    if (!core_map_get(&b->peers, number))
+    if (!peers_find(&b->peers, number))
         return; /* the core knew it no more */
     msg_init(&answer, MSG_HEARTBEAT);
-    answer.heartbeat.epoch = b->epoch;
-    broker_send(b, number, &answer);
+    answer.heartbeat.epoch = b->answers.epoch;
+    answer_send(&b->answers, number, &answer);
 }
 
-static void on_failure(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_failure(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const struct msg_failure *f = &wire_message_envelope(*message)->failure;
     struct core_event event = {.type = CORE_EVENT_FAILURE,
                                .failure = {.lease = ref_of(p->number, &f->lease), .code = f->code, .text = f->text}};
 
     if (strcmp(f->code, "bad_tensor") == 0)
-        event.failure.refused = broker_refused_inputs(b, &event.failure.lease);
+        event.failure.refused = results_refused_inputs(b, &event.failure.lease);
     log_warn("event=unit_failed unit=%u node=%u peer=%llu code=%s text=\"%s\"", f->lease.unit, f->lease.node,
              (unsigned long long)p->number, f->code, f->text);
-    broker_feed(b, &event);
+    driver_feed(&b->driver, &event);
 }
 
-static void on_return(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_return(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    broker_feed(b,
-                &(struct core_event){.type = CORE_EVENT_RETURN,
-                                     .lease = ref_of(p->number, &wire_message_envelope(*message)->return_lease.lease)});
+    (void)driver_feed(
+        &b->driver,
+        &(struct core_event){.type = CORE_EVENT_RETURN,
+                             .lease = ref_of(p->number, &wire_message_envelope(*message)->return_lease.lease)});
 }
 
-static void on_bye(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void forget(struct broker *b, uint64_t number)
+{
+    peers_forget(&b->peers, number);
+    broker_jobs_let_go(b, number);
+}
+
+static void on_bye(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const uint64_t number = p->number;
 
     (void)message;
     if (p->role == MSG_ROLE_WORKER)
-        broker_feed(b, &(struct core_event){.type = CORE_EVENT_GONE, .gone = {.peer = number, .clean = true}});
-    broker_forget_peer(b, number);
+        driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_GONE, .gone = {.peer = number, .clean = true}});
+    forget(b, number);
 }
 
-static void on_result(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_result(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    broker_result(b, p->number, message);
+    results_take(b, p->number, *message);
 }
 
 /* -- clients -- */
 
-static void on_job_open(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_job_open(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_open(b, p->number, wire_message_envelope(*message));
 }
 
-static void on_job_rows(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_job_rows(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_rows(b, p->number, *message);
 }
 
-static void on_job_seal(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_job_seal(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_seal(b, p->number, wire_message_envelope(*message));
 }
 
-static void on_job_query(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_job_query(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_query(b, p->number, wire_message_envelope(*message));
 }
 
-static void on_job_close(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_job_close(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_close(b, p->number, wire_message_envelope(*message));
 }
 
-static void on_job_stop(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_job_stop(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_stop(b, p->number, wire_message_envelope(*message));
 }
 
-static void on_shutdown(struct broker *b, struct broker_peer *p, struct wire_message **message)
+void messages_begin_shutdown(struct broker *b)
+{
+    if (b->shutting_down)
+        return;
+    log_info("event=draining");
+    b->shutting_down = true;
+    (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
+}
+
+static void on_shutdown(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const uint64_t seq = wire_message_envelope(*message)->seq;
     struct msg answer;
 
     msg_init(&answer, MSG_BYE);
     answer.seq = seq;
-    broker_send(b, p->number, &answer);
-    broker_begin_shutdown(b);
+    answer_send(&b->answers, p->number, &answer);
+    messages_begin_shutdown(b);
 }
 
 /* -- dispatch -- */
 
 static const struct {
     enum msg_role role; /* who may say it; 0: anyone */
-    void (*handle)(struct broker *, struct broker_peer *, struct wire_message **);
+    void (*handle)(struct broker *, struct peer *, struct wire_message **);
 } handlers[] = {
     [MSG_HELLO] = {0, on_hello},
     [MSG_CREDIT] = {MSG_ROLE_WORKER, on_credit},
@@ -212,52 +209,41 @@ static const struct {
 
 static void on_gone(struct broker *b, uint64_t number)
 {
-    const struct broker_peer *p = core_map_get(&b->peers, number);
+    const struct peer *p = peers_find(&b->peers, number);
     const bool worker = p && p->role == MSG_ROLE_WORKER;
     const pid_t pid = p ? p->pid : 0;
+    struct core_event gone = {.type = CORE_EVENT_GONE, .gone = {.peer = number}};
 
     if (worker)
         log_info("event=peer_gone peer=%llu stage=%s", (unsigned long long)number, stage_name(p->stage));
-    broker_forget_peer(b, number);
-    if (worker)
-        broker_lost_add(b, number, pid);
+    forget(b, number);
+    if (!worker)
+        return;
+    gone.gone.ended = lost_add(&b->lost, number, pid);
+    (void)driver_feed(&b->driver, &gone); /* which may forget it again */
 }
 
-static void on_bad(struct broker *b, struct broker_peer *p, const struct err *why, int code)
+static void on_bad(struct broker *b, struct peer *p, const struct err *why, int code)
 {
     b->n_bad_messages++;
-    broker_refuse(b, p->number, 0, code == -EPROTONOSUPPORT ? MSG_REASON_VERSION : MSG_REASON_BAD_MESSAGE, "%s",
-                  why->text);
+    answer_refuse(&b->answers, p->number, 0, code == -EPROTONOSUPPORT ? MSG_REASON_VERSION : MSG_REASON_BAD_MESSAGE,
+                  "%s", why->text);
     p->drop |= ++p->n_bad >= MAX_BAD_MESSAGES;
-}
-
-/* Who goes on and on with what is refused is cut off. */
-void broker_note_refusal(struct broker *b, uint64_t number)
-{
-    struct broker_peer *p = core_map_get(&b->peers, number);
-
-    if (!p)
-        return;
-    if (b->now_ms >= p->refused_at_ms + REFUSALS_MS) {
-        p->refused_at_ms = b->now_ms;
-        p->n_refused = 0;
-    }
-    p->drop |= ++p->n_refused >= MAX_REFUSALS;
 }
 
 static void drop_if_due(struct broker *b, uint64_t number)
 {
-    const struct broker_peer *p = core_map_get(&b->peers, number);
+    const struct peer *p = peers_find(&b->peers, number);
 
     if (!p || !p->drop)
         return;
     log_warn("event=peer_dropped peer=%llu %u of its messages were none, %u were refused: its connection is closed",
              (unsigned long long)number, p->n_bad, p->n_refused);
-    broker_socket_drop(b->socket, number);
+    broker_socket_drop(b->answers.socket, number);
     on_gone(b, number);
 }
 
-static void on_message(struct broker *b, struct broker_peer *p, struct wire_message **message)
+static void on_message(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const struct msg *m = wire_message_envelope(*message);
     const bool known = (size_t)m->type < sizeof(handlers) / sizeof(handlers[0]) && handlers[m->type].handle;
@@ -268,23 +254,24 @@ static void on_message(struct broker *b, struct broker_peer *p, struct wire_mess
         return; /* silence makes a worker connect again */
     }
     if (!known || (handlers[m->type].role && handlers[m->type].role != p->role)) {
-        broker_refuse(b, p->number, m->seq, MSG_REASON_NOT_ALLOWED, "%s is not yours to say", msg_type_name(m->type));
+        answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_NOT_ALLOWED, "this role may not send %s",
+                      msg_type_name(m->type));
         return;
     }
     handlers[m->type].handle(b, p, message);
 }
 
-void broker_handle(struct broker *b, struct broker_socket_event *event)
+void messages_handle(struct broker *b, struct broker_socket_event *event)
 {
-    struct broker_peer *p;
+    struct peer *p;
 
     if (event->type == BROKER_SOCKET_GONE) {
         on_gone(b, event->peer);
         return;
     }
-    p = peer_of(b, event->peer);
+    p = peers_require(&b->peers, event->peer);
     if (!p)
-        broker_fail(b, -ENOMEM, "no memory for peers");
+        driver_fail(&b->driver, -ENOMEM, "no memory for peers");
     else if (event->type == BROKER_SOCKET_BAD)
         on_bad(b, p, &event->why, event->why_code);
     else

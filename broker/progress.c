@@ -1,25 +1,20 @@
-/* progress.c - what the broker says of a job when it is asked: how far it is, what it waits for, what went wrong. */
-#include "broker/shell.h"
+#include "broker/progress.h"
+
+#include "broker/broker.h"
 
 #include "base/log.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-enum { HUNG_MS = 300000 }; /* so long a hung worker is told of */
-
 static enum msg_job_state state_of(enum core_job_state state)
 {
-    static const enum msg_job_state states[] = {[CORE_JOB_NONE] = MSG_JOB_STOPPED,
-                                                [CORE_JOB_IMPORTING] = MSG_JOB_IMPORTING,
-                                                [CORE_JOB_RUNNING] = MSG_JOB_RUNNING,
-                                                [CORE_JOB_STOPPING] = MSG_JOB_RUNNING,
-                                                [CORE_JOB_STOPPED] = MSG_JOB_STOPPED,
-                                                [CORE_JOB_PAUSED] = MSG_JOB_PAUSED,
-                                                [CORE_JOB_DONE] = MSG_JOB_DONE,
-                                                [CORE_JOB_BLOCKED] = MSG_JOB_BLOCKED,
-                                                [CORE_JOB_FAILED] = MSG_JOB_FAILED,
-                                                [CORE_JOB_CLOSING] = MSG_JOB_STOPPED};
+    static const enum msg_job_state states[] = {
+        [CORE_JOB_NONE] = MSG_JOB_STOPPED,    [CORE_JOB_IMPORTING] = MSG_JOB_IMPORTING,
+        [CORE_JOB_RUNNING] = MSG_JOB_RUNNING, [CORE_JOB_STOPPING] = MSG_JOB_RUNNING,
+        [CORE_JOB_STOPPED] = MSG_JOB_STOPPED, [CORE_JOB_PAUSED] = MSG_JOB_PAUSED,
+        [CORE_JOB_DONE] = MSG_JOB_DONE,       [CORE_JOB_BLOCKED] = MSG_JOB_BLOCKED,
+        [CORE_JOB_FAILED] = MSG_JOB_FAILED,   [CORE_JOB_CLOSING] = MSG_JOB_STOPPED};
 
     return states[state];
 }
@@ -34,13 +29,13 @@ static const char *text_of(const struct broker_job *job, enum msg_job_state stat
 
 static struct msg_broker_counters counters_of(const struct broker *b, const struct core_stats *s)
 {
-    const struct broker_socket_counters socket = broker_socket_counters(b->socket);
+    const struct broker_socket_counters socket = broker_socket_counters(b->answers.socket);
 
     return (struct msg_broker_counters){.late = s->dropped_stale,
                                         .strangers = s->dropped_unknown,
                                         .malformed = s->dropped_bad,
                                         .bad_messages = b->n_bad_messages,
-                                        .refusals = b->n_refusals,
+                                        .refusals = b->answers.n_refusals,
                                         .benches = s->benches,
                                         .cut_off = s->stalls,
                                         .splits = s->splits,
@@ -70,21 +65,14 @@ static struct msg_stage_progress stage_of(const struct broker_job *job, uint32_t
                                        .benched = all->benched[n->stage]};
 }
 
-static void tell_of_hung(const struct broker *b, struct msg_job_progress *ret)
-{
-    for (uint32_t i = 0; i < MSG_MAX_HUNG; i++)
-        if (b->hung[i].at_ms && b->now_ms - b->hung[i].at_ms < HUNG_MS)
-            ret->hung[ret->n_hung++] = b->hung[i].worker;
-}
-
-void broker_progress(const struct broker *b, const struct broker_job *job, struct msg_job_progress *ret)
+void progress_get(const struct broker *b, const struct broker_job *job, struct msg_job_progress *ret)
 {
     struct core_job_stats stats;
     struct core_stats all;
 
-    if (core_job_stats_get(b->core, job->id, &stats) < 0)
+    if (core_job_stats_get(b->driver.core, job->id, &stats) < 0)
         return;
-    core_stats_get(b->core, &all);
+    core_stats_get(b->driver.core, &all);
     *ret = (struct msg_job_progress){.job = job->id,
                                      .state = state_of(stats.state),
                                      .n_items = job->counters.n_items,
@@ -99,35 +87,19 @@ void broker_progress(const struct broker *b, const struct broker_job *job, struc
                                      .broker = counters_of(b, &all)};
     for (uint32_t i = 0; i < stats.n_nodes; i++)
         ret->stages[i] = stage_of(job, i, &stats.nodes[i], &all);
-    tell_of_hung(b, ret);
+    hung_tell(&b->hung, b->driver.now_ms, ret);
     (void)msg_text_set(ret->text, sizeof(ret->text), text_of(job, ret->state));
 }
 
-void broker_note_hung(struct broker *b, uint64_t peer, const char *text)
-{
-    const struct broker_peer *p = core_map_get(&b->peers, peer);
-    struct broker_hung *h = &b->hung[b->n_hung++ % MSG_MAX_HUNG];
-
-    *h = (struct broker_hung){.at_ms = b->now_ms};
-    if (p) {
-        h->worker.pid = p->hello_pid;
-        h->worker.stage = p->stage;
-        memcpy(h->worker.host, p->host, sizeof(h->worker.host));
-    }
-    (void)msg_text_set(h->worker.text, sizeof(h->worker.text), text);
-    log_warn("event=worker_hangs peer=%" PRIu64 " stage=%s host=%s pid=%u text=\"%s\" whoever started it is to end it",
-             peer, stage_name(h->worker.stage), h->worker.host, h->worker.pid, h->worker.text);
-}
-
-void broker_log_counters(const struct broker *b, const struct broker_job *job)
+void progress_log(const struct broker *b, const struct broker_job *job)
 {
     struct core_job_stats stats;
     struct msg_broker_counters c;
     struct core_stats all;
 
-    if (core_job_stats_get(b->core, job->id, &stats) < 0)
+    if (core_job_stats_get(b->driver.core, job->id, &stats) < 0)
         return;
-    core_stats_get(b->core, &all);
+    core_stats_get(b->driver.core, &all);
     c = counters_of(b, &all);
     for (uint32_t i = 0; i < stats.n_nodes; i++) {
         const struct core_node_stats *n = &stats.nodes[i];

@@ -27,8 +27,8 @@ struct records {
     struct record *rows; /* [n], in the order of the lease's items */
     uint32_t n;
     size_t capacity;
-    struct buf bytes;                   /* stored Records */
-    struct buf embeddings;              /* stored Embeddings */
+    struct buf bytes;                       /* stored Records */
+    struct buf embeddings;                  /* stored Embeddings */
     struct store_embedding *embedding_list; /* by row; `index` is the row's */
     size_t n_embeddings, embeddings_capacity;
 };
@@ -47,8 +47,8 @@ struct records_part {
     const struct core_commit_payload *payload; /* which items they are */
 };
 
-/* The records of a unit into `ret`, from what its nodes left, in the order of the commit. An error stands, the first one,
- * whatever other nodes say; a later node's captions replace those of an earlier one; embeddings of all nodes come
+/* The records of a unit into `ret`, from what its nodes left, in the order of the commit. An error stands, the first
+ * one, whatever other nodes say; a later node's captions replace those of an earlier one; embeddings of all nodes come
  * together. */
 int records_merge(const struct records_part *parts, const struct core_commit *commit, uint64_t first_item,
                   struct committer_request *ret, struct err *err) CHECK_RESULT;

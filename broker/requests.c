@@ -1,271 +1,180 @@
-/* requests.c - what is asked of the committer, and its answers. */
-#include "broker/shell.h"
-
-#include "base/log.h"
-#include "store/store.h"
+#include "broker/requests.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { RETRY_MS = 500 };
 
-static void flush_backlog(struct broker *b)
-{
-    while (b->backlog) {
-        struct broker_backlog *e = b->backlog;
+struct waiting_request {
+    struct waiting_request *next;
+    struct committer_request *request;
+};
 
-        if (committer_post(b->committer, &e->request) < 0)
-            return;
-        b->backlog = e->next;
-        if (!b->backlog)
-            b->backlog_end = &b->backlog;
-        free(e);
+void requests_init(struct requests *r, struct driver *driver, struct peers *peers)
+{
+    *r = (struct requests){.driver = driver, .peers = peers, .retry_at_ms = INT64_MAX};
+    r->end = &r->backlog;
+}
+
+static void free_all(struct waiting_request *w)
+{
+    for (struct waiting_request *next; w; w = next) {
+        next = w->next;
+        committer_request_free(w->request);
+        free(w);
     }
 }
 
-void broker_post(struct broker *b, struct committer_request *request)
+void requests_release(struct requests *r)
 {
-    struct broker_backlog *e;
+    free_all(r->backlog);
+    free_all(r->retry);
+    for (size_t i = 0; i < r->questions.capacity; i++)
+        if (r->questions.slots[i].key)
+            free(r->questions.slots[i].value);
+    core_map_release(&r->questions);
+}
+
+static struct waiting_request *waiting_new(struct requests *r, struct committer_request *request)
+{
+    struct waiting_request *w = calloc(1, sizeof(*w));
+
+    if (w) {
+        w->request = request;
+        return w;
+    }
+    committer_request_free(request);
+    driver_fail(r->driver, -ENOMEM, "no memory for the committer");
+    return NULL;
+}
+
+void requests_flush(struct requests *r)
+{
+    while (r->backlog) {
+        struct waiting_request *w = r->backlog;
+
+        if (committer_post(r->committer, &w->request) < 0)
+            return;
+        r->backlog = w->next;
+        if (!r->backlog)
+            r->end = &r->backlog;
+        free(w);
+    }
+}
+
+void requests_post(struct requests *r, struct committer_request *request)
+{
+    struct waiting_request *w;
 
     if (!request) {
-        broker_fail(b, -ENOMEM, "no memory for the committer");
+        driver_fail(r->driver, -ENOMEM, "no memory for the committer");
         return;
     }
-    if (!b->backlog && committer_post(b->committer, &request) == 0)
+    if (!r->backlog && committer_post(r->committer, &request) == 0)
         return;
-    e = calloc(1, sizeof(*e));
-    if (!e) {
-        committer_request_free(request);
-        broker_fail(b, -ENOMEM, "no memory for the committer");
+    w = waiting_new(r, request);
+    if (!w)
         return;
-    }
-    e->request = request;
-    *b->backlog_end = e;
-    b->backlog_end = &e->next;
+    *r->end = w;
+    r->end = &w->next;
 }
 
-struct committer_request *broker_request_for(struct broker *b, enum committer_op op, const struct broker_job *job,
-                                             uint64_t peer, const struct msg *m, uint64_t n_bytes)
-{
-    struct broker_question *q = calloc(1, sizeof(*q));
-    struct broker_peer *p = core_map_get(&b->peers, peer);
-    struct committer_request *r;
+/* -- who waits -- */
 
-    if (!q)
-        return NULL;
-    *q = (struct broker_question){.peer = peer,
-                                  .seq = m->seq,
-                                  .rows_refused = job->rows_refused,
-                                  .is_rows = m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN,
-                                  .n_bytes = n_bytes};
-    r = committer_request_new(op, job->id, ++b->next_tag);
-    if (!r || core_map_put(&b->questions, b->next_tag, q) < 0) {
-        committer_request_free(r);
-        free(q);
+struct committer_request *requests_new(struct requests *r, enum committer_op op, uint64_t job, const struct question *q)
+{
+    struct committer_request *request = committer_request_new(op, job, ++r->last_tag);
+    struct peer *p = peers_find(r->peers, q->peer);
+    struct question *copy = malloc(sizeof(*copy));
+
+    if (!request || !copy || core_map_put(&r->questions, r->last_tag, copy) < 0) {
+        committer_request_free(request);
+        free(copy);
         return NULL;
     }
+    *copy = *q;
     if (p && q->is_rows) {
         p->n_unanswered++;
-        p->unanswered_bytes += n_bytes;
-        b->unanswered_bytes += n_bytes;
+        p->unanswered_bytes += q->n_bytes;
+        r->unanswered_bytes += q->n_bytes;
     }
-    return r;
+    return request;
 }
 
-void broker_requests_free(struct broker *b)
+const struct question *requests_question(const struct requests *r, uint64_t tag)
 {
-    for (struct broker_backlog *e = b->backlog, *next; e; e = next) {
-        next = e->next;
-        committer_request_free(e->request);
-        free(e);
-    }
-    for (struct broker_backlog *e = b->retry, *next; e; e = next) {
-        next = e->next;
-        committer_request_free(e->request);
-        free(e);
-    }
+    return tag ? core_map_get(&r->questions, tag) : NULL;
 }
 
-/* A client's rows have their answer: it may send more. */
-static void settle(struct broker *b, const struct broker_question *q)
+bool requests_answered(struct requests *r, uint64_t tag, struct question *ret)
 {
-    struct broker_peer *p = core_map_get(&b->peers, q->peer);
+    struct question *q = tag ? core_map_take(&r->questions, tag) : NULL;
+    struct peer *p;
 
-    if (!q->is_rows)
-        return;
-    b->unanswered_bytes -= q->n_bytes;
-    if (p) {
+    if (!q)
+        return false;
+    p = peers_find(r->peers, q->peer);
+    if (q->is_rows)
+        r->unanswered_bytes -= q->n_bytes;
+    if (p && q->is_rows) {
         p->n_unanswered--;
         p->unanswered_bytes -= q->n_bytes;
     }
+    *ret = *q;
+    free(q);
+    return true;
 }
 
-void broker_requests_retry(struct broker *b)
+/* -- a full disk -- */
+
+void requests_await_room(struct requests *r)
 {
-    if (b->retry_at_ms == INT64_MAX)
-        b->retry_at_ms = b->now_ms + RETRY_MS;
+    if (r->retry_at_ms == INT64_MAX)
+        r->retry_at_ms = r->driver->now_ms + RETRY_MS;
 }
 
-void broker_requests_drop(struct broker *b, uint64_t job)
+void requests_retry_later(struct requests *r, struct committer_request **request)
 {
-    struct broker_backlog **link = &b->retry;
+    struct waiting_request *w = waiting_new(r, *request), **link = &r->retry;
+
+    *request = NULL;
+    if (!w)
+        return;
+    while (*link && (w->request->op != COMMITTER_ROWS ||
+                     ((*link)->request->op == COMMITTER_ROWS && (*link)->request->first_item < w->request->first_item)))
+        link = &(*link)->next;
+    w->next = *link;
+    *link = w;
+    requests_await_room(r);
+}
+
+void requests_retry(struct requests *r)
+{
+    r->retry_at_ms = INT64_MAX;
+    while (r->retry) {
+        struct waiting_request *w = r->retry;
+
+        r->retry = w->next;
+        requests_post(r, w->request);
+        free(w);
+    }
+}
+
+void requests_drop(struct requests *r, uint64_t job)
+{
+    struct waiting_request **link = &r->retry;
 
     while (*link) {
-        struct broker_backlog *e = *link;
-        struct broker_question *q;
+        struct waiting_request *w = *link;
+        struct question ignored;
 
-        if (e->request->job != job) {
-            link = &e->next;
+        if (w->request->job != job) {
+            link = &w->next;
             continue;
         }
-        q = core_map_take(&b->questions, e->request->tag);
-        if (q)
-            settle(b, q);
-        free(q);
-        *link = e->next;
-        committer_request_free(e->request);
-        free(e);
+        (void)requests_answered(r, w->request->tag, &ignored);
+        *link = w->next;
+        committer_request_free(w->request);
+        free(w);
     }
-}
-
-/* -- answers -- */
-
-static void on_unit(struct broker *b, struct broker_job *job, const struct committer_completion *done)
-{
-    struct core_event event = {.commit = {.job = job->id, .unit = done->unit}};
-
-    if (done->rc == 0 || done->rc == -EALREADY) {
-        event.type = CORE_EVENT_COMMITTED;
-        broker_unit_drop(b, job, done->unit); /* still blocked if another unit's commit failed */
-    } else if (done->rc == -ENOSPC) {
-        event.type = CORE_EVENT_COMMIT_FAILED;
-        broker_job_block(b, job, done->text);
-    } else if (done->rc == -ENOMEM) {
-        broker_fail(b, -ENOMEM, "no memory to commit unit %u", done->unit);
-        return;
-    } else {
-        broker_job_fail(b, job, "unit %u cannot be committed: %s", done->unit, done->text);
-        return;
-    }
-    broker_feed(b, &event);
-}
-
-static void on_load(struct broker *b, struct broker_job *job, const struct committer_completion *done)
-{
-    if (done->rc == 0)
-        broker_on_load(b, job, done->load);
-    else if (done->rc == -ENOMEM)
-        broker_fail(b, -ENOMEM, "no memory for units");
-    else
-        broker_job_fail(b, job, "%s", done->text);
-}
-
-/* Keep a request for later: in the order of their items, the rest behind. */
-static void retry_later(struct broker *b, struct committer_completion *done)
-{
-    struct broker_backlog *e = calloc(1, sizeof(*e)), **link = &b->retry;
-
-    if (!e) {
-        broker_fail(b, -ENOMEM, "no memory for the committer");
-        return;
-    }
-    e->request = done->request;
-    done->request = NULL;
-    while (*link && (e->request->op != COMMITTER_ROWS ||
-                     ((*link)->request->op == COMMITTER_ROWS && (*link)->request->first_item < e->request->first_item)))
-        link = &(*link)->next;
-    e->next = *link;
-    *link = e;
-    broker_requests_retry(b);
-}
-
-/* Rows whose place was behind others that have been refused, which never comes; or the seal behind them. */
-static bool is_behind_refused(struct broker *b, const struct broker_job *job, const struct committer_completion *done)
-{
-    const bool has_place = done->op == COMMITTER_ROWS || done->op == COMMITTER_SEAL;
-    const struct broker_question *q = has_place ? core_map_get(&b->questions, done->tag) : NULL;
-
-    return q && q->rows_refused != job->rows_refused;
-}
-
-static void on_completion(struct broker *b, struct committer_completion *done)
-{
-    struct broker_job *job = broker_job_find(b, done->job);
-    struct broker_question *q;
-
-    if (job && done->rc == 0 && done->op != COMMITTER_LOAD)
-        job->counters = done->counters;
-    /* a store that could not even be made is refused: there is nothing that could wait */
-    if (done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job && job->phase == BROKER_JOB_OPEN &&
-        !is_behind_refused(b, job, done)) {
-        if (done->rc == -ENOSPC) {
-            broker_job_block(b, job, done->text);
-            (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_DISK_FULL, .job = job->id});
-        }
-        retry_later(b, done); /* whoever waits for the answer goes on waiting */
-        return;
-    }
-    q = done->tag ? core_map_take(&b->questions, done->tag) : NULL;
-    if (q)
-        settle(b, q);
-    if (job && done->op == COMMITTER_LOAD)
-        on_load(b, job, done);
-    else if (job && job->phase == BROKER_JOB_CLOSING && done->op != COMMITTER_UNIT && done->op != COMMITTER_CLOSE)
-        ; /* nobody waits for it any more */
-    else if (job && done->op == COMMITTER_UNIT)
-        on_unit(b, job, done);
-    else if (job && done->op == COMMITTER_ATTEMPTS && done->rc < 0 && done->rc != -EALREADY)
-        broker_job_fail(b, job, "the attempts of unit %u cannot be committed: %s", done->unit, done->text);
-    else if (job && q && done->op == COMMITTER_OPEN)
-        broker_on_open(b, job, done, q);
-    else if (job && q &&
-             (done->op == COMMITTER_ROWS || done->op == COMMITTER_COMPARE || done->op == COMMITTER_AGAIN ||
-              done->op == COMMITTER_SOURCES))
-        broker_on_rows(b, job, done, q);
-    else if (job && q && done->op == COMMITTER_SEAL)
-        broker_on_seal(b, job, done, q);
-    else if (job && done->op == COMMITTER_CLOSE)
-        broker_on_closed(b, job);
-    free(q);
-}
-
-void broker_completions(struct broker *b)
-{
-    struct committer_completion *done;
-
-    flush_backlog(b);
-    while (b->failed == 0 && (done = committer_take(b->committer))) {
-        on_completion(b, done);
-        committer_completion_free(done);
-        flush_backlog(b);
-    }
-}
-
-int64_t broker_retry_due(struct broker *b)
-{
-    bool waiting = false;
-
-    if (b->now_ms < b->retry_at_ms)
-        return b->retry_at_ms;
-    while (b->retry) {
-        struct broker_backlog *e = b->retry;
-
-        b->retry = e->next;
-        broker_post(b, e->request);
-        free(e);
-    }
-    for (struct broker_job *job = b->jobs; job; job = job->next) {
-        uint64_t bytes_free;
-
-        if (job->phase != BROKER_JOB_OPEN || core_job_state_get(b->core, job->id) != CORE_JOB_BLOCKED)
-            continue;
-        waiting = true;
-        if (store_free_bytes(job->store, &bytes_free) < 0 || bytes_free < (uint64_t)b->conf->min_free)
-            continue;
-        /* the next commit says whether it is true */
-        (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});
-    }
-    b->retry_at_ms = waiting ? b->now_ms + RETRY_MS : INT64_MAX;
-    return b->retry_at_ms;
 }

@@ -1,6 +1,7 @@
-/* results.c - what a worker sends back: rows, embeddings and tensor are checked against the lease and the job before the
- * core hears of it. */
-#include "broker/shell.h"
+#include "broker/results.h"
+
+#include "broker/broker.h"
+#include "broker/graph.h"
 
 #include "base/log.h"
 #include "broker/mask.h"
@@ -9,29 +10,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-enum { TASKS_OF_EMBEDDINGS = MSG_TASK_QUERY | MSG_TASK_ITC | MSG_TASK_ITC_TEXT | MSG_TASK_CLS };
-
-int broker_check_embeddings(const struct msg_job_open *open, struct err *err)
-{
-    uint32_t given = 0;
-
-    for (uint32_t i = 0; i < open->n_nodes; i++) {
-        const uint32_t tasks = open->nodes[i].tasks & TASKS_OF_EMBEDDINGS;
-
-        if (tasks & given)
-            return err_set(err, -EINVAL, "two nodes give the same embedding");
-        given |= tasks;
-    }
-    for (enum msg_embedding kind = MSG_EMBEDDING_QUERY; kind <= MSG_EMBEDDING_CLS; kind++) {
-        const bool wanted = msg_recipe_embedding(&open->recipe, kind) != NULL;
-
-        if (wanted != ((given & msg_embedding_task(kind)) != 0))
-            return err_set(err, -EINVAL, wanted ? "no node gives the embedding %s" : "the recipe wants no embedding %s",
-                           msg_embedding_name(kind));
-    }
-    return 0;
-}
 
 struct row_check {
     uint64_t ok[CORE_MASK_WORDS];
@@ -64,7 +42,7 @@ static int check_row_embeddings(const struct row_record *r, const struct msg_rec
             return err_set(err, -EBADMSG, "item %llu: embedding %s without rows", (unsigned long long)r->item, name);
         have |= msg_embedding_task(e->kind);
     }
-    if (!r->failed && have != (tasks & TASKS_OF_EMBEDDINGS))
+    if (!r->failed && have != (tasks & GRAPH_EMBEDDING_TASKS))
         return err_set(err, -EBADMSG, "item %llu: an embedding is missing", (unsigned long long)r->item);
     return 0;
 }
@@ -93,7 +71,7 @@ static int check_rows(const struct wire_message *message, const struct core_leas
             ret->ok[ret->n_rows / 64] |= UINT64_C(1) << (ret->n_rows % 64);
             ret->n_ok++;
         } else {
-            broker_note_failure(job, lease->unit, lease->first + bit, &record);
+            failures_note(&job->failures, lease->unit, lease->first + bit, &record);
         }
         rc = records_add(&ret->records, &record);
         if (rc < 0) {
@@ -134,7 +112,7 @@ static int check_result(struct broker *b, const struct wire_message *message, co
                         struct row_check *ret, struct err *err)
 {
     struct broker_job *job = broker_job_find(b, lease->job);
-    const struct unit_rows *unit = broker_unit(job, lease->unit);
+    const struct unit_rows *unit = units_find(job, lease->unit);
     int rc = unit ? check_rows(message, lease, job, unit->first_item, ret, err) : err_set(err, -EINVAL, "no such unit");
 
     return rc < 0 ? rc : check_tensor(message, &job->open.nodes[lease->node], ret, err);
@@ -150,12 +128,12 @@ static void note_timing(struct broker *b, const struct core_lease_info *lease, c
     total->wait_ns += t->wait_ns;
 }
 
-uint32_t broker_refused_inputs(struct broker *b, const struct core_lease_ref *ref)
+uint32_t results_refused_inputs(struct broker *b, const struct core_lease_ref *ref)
 {
     struct core_lease_info lease;
     uint32_t refused = 0;
 
-    if (core_lease_get(b->core, ref, &lease) < 0)
+    if (core_lease_get(b->driver.core, ref, &lease) < 0)
         return 0;
     for (uint32_t k = 0; k < CORE_MAX_NODES; k++) {
         const struct payload *p = lease.inputs[k] ? payloads_find(&b->payloads, lease.inputs[k]) : NULL;
@@ -166,9 +144,9 @@ uint32_t broker_refused_inputs(struct broker *b, const struct core_lease_ref *re
     return refused;
 }
 
-void broker_result(struct broker *b, uint64_t peer, struct wire_message **message)
+void results_take(struct broker *b, uint64_t peer, struct wire_message *message)
 {
-    const struct msg_result result = wire_message_envelope(*message)->result;
+    const struct msg_result result = wire_message_envelope(message)->result;
     struct core_event event = {
         .type = CORE_EVENT_RESULT,
         .result = {.lease = {.peer = peer, .epoch = result.lease.epoch, .lease = result.lease.id}}};
@@ -177,15 +155,15 @@ void broker_result(struct broker *b, uint64_t peer, struct wire_message **messag
     struct core_lease_info lease;
     struct err err = {""};
 
-    if (core_lease_get(b->core, &event.result.lease, &lease) == 0) {
-        if (check_result(b, *message, &lease, &check, &err) < 0) {
+    if (core_lease_get(b->driver.core, &event.result.lease, &lease) == 0) {
+        if (check_result(b, message, &lease, &check, &err) < 0) {
             log_warn("event=bad_result unit=%u peer=%llu reason=\"%s\" taken as a failure", lease.unit,
                      (unsigned long long)peer, err.text);
-            broker_feed(b, &(struct core_event){.type = CORE_EVENT_FAILURE,
-                                                .failure = {.lease = event.result.lease,
-                                                            .code = "bad_result",
-                                                            .text = err.text,
-                                                            .bad_result = true}});
+            driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_FAILURE,
+                                                         .failure = {.lease = event.result.lease,
+                                                                     .code = "bad_result",
+                                                                     .text = err.text,
+                                                                     .bad_result = true}});
             records_release(&check.records);
             return;
         }
@@ -193,19 +171,19 @@ void broker_result(struct broker *b, uint64_t peer, struct wire_message **messag
     }
     if (!check.keep)
         records_release(&check.records);
-    if (wire_message_n_tensors(*message) > 0)
-        tensor = wire_message_take_tensor(*message, 0);
+    if (wire_message_n_tensors(message) > 0)
+        tensor = wire_message_take_tensor(message, 0);
     event.result.row_bytes = records_size_bytes(&check.records);
     /* a stale one too: the core counts it and drops it */
     event.result.payload = payloads_add(&b->payloads, tensor, &check.records);
     if (!event.result.payload) {
         wire_tensor_free(tensor);
         records_release(&check.records);
-        broker_fail(b, -ENOMEM, "no memory for results");
+        driver_fail(&b->driver, -ENOMEM, "no memory for results");
         return;
     }
     event.result.n_rows = check.n_rows;
     event.result.ok = check.ok;
     event.result.keep_rows = check.keep;
-    broker_feed(b, &event);
+    driver_feed(&b->driver, &event);
 }

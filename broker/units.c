@@ -1,55 +1,54 @@
-/* units.c - the units of each job that the core holds: read by the committer's thread, kept until their commit. */
-#include "broker/shell.h"
-
-#include "store/store.h"
+#include "broker/units.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/broker.h"
+
 /* Of rows, of all jobs. Past it, jobs that have units in hand wait with the next ones. */
 enum { LOAD_MAX_UNITS = 1024, LOAD_MAX_BYTES = 32 << 20, MAX_ROWS_BYTES = 128 << 20 };
 
-const struct unit_rows *broker_unit(const struct broker_job *job, uint32_t unit)
+const struct unit_rows *units_find(const struct broker_job *job, uint32_t unit)
 {
     return core_map_get(&job->units, (uint64_t)unit + 1);
 }
 
-void broker_unit_drop(struct broker *b, struct broker_job *job, uint32_t unit)
+void units_drop(struct broker *b, struct broker_job *job, uint32_t unit)
 {
     struct unit_rows *u = core_map_take(&job->units, (uint64_t)unit + 1);
 
     if (u)
-        b->unit_rows_bytes -= u->size_bytes;
+        b->units.rows_bytes -= u->size_bytes;
     free(u);
 }
 
-void broker_units_free(struct broker *b, struct broker_job *job)
+void units_release(struct broker *b, struct broker_job *job)
 {
     for (size_t i = 0; i < job->units.capacity; i++) {
         struct unit_rows *u = job->units.slots[i].key ? job->units.slots[i].value : NULL;
 
-        b->unit_rows_bytes -= u ? u->size_bytes : 0;
+        b->units.rows_bytes -= u ? u->size_bytes : 0;
         free(u);
     }
     core_map_release(&job->units);
-    b->n_loads_held -= job->load_held;
+    b->units.n_held -= job->load_held;
 }
 
 static bool must_wait(const struct broker *b, const struct broker_job *job)
 {
     struct core_job_stats stats;
 
-    return b->unit_rows_bytes >= MAX_ROWS_BYTES && core_job_stats_get(b->core, job->id, &stats) == 0 &&
+    return b->units.rows_bytes >= MAX_ROWS_BYTES && core_job_stats_get(b->driver.core, job->id, &stats) == 0 &&
            stats.units_loaded > 0;
 }
 
-void broker_units_load(struct broker *b, struct broker_job *job, uint32_t from_unit, uint32_t max_units)
+void units_load(struct broker *b, struct broker_job *job, uint32_t from_unit, uint32_t max_units)
 {
     struct committer_request *r;
 
     if (must_wait(b, job)) {
-        b->n_loads_held += !job->load_held;
+        b->units.n_held += !job->load_held;
         job->load_held = true;
         job->load_from = from_unit;
         job->load_max = max_units;
@@ -61,32 +60,32 @@ void broker_units_load(struct broker *b, struct broker_job *job, uint32_t from_u
         r->max_units = max_units < LOAD_MAX_UNITS ? max_units : LOAD_MAX_UNITS;
         r->max_bytes = LOAD_MAX_BYTES;
     }
-    broker_post(b, r);
+    requests_post(&b->requests, r);
 }
 
-void broker_units_held(struct broker *b)
+void units_load_held(struct broker *b)
 {
-    for (struct broker_job *job = b->n_loads_held ? b->jobs : NULL; job; job = job->next) {
+    for (struct broker_job *job = b->units.n_held ? b->jobs.first : NULL; job; job = job->next) {
         if (!job->load_held)
             continue;
         job->load_held = false;
-        b->n_loads_held--;
-        broker_units_load(b, job, job->load_from, job->load_max);
+        b->units.n_held--;
+        units_load(b, job, job->load_from, job->load_max);
     }
 }
 
 /* Rows that are there already may have changed since. */
 static int keep_rows(struct broker *b, struct broker_job *job, uint32_t unit, struct unit_rows **rows)
 {
-    broker_unit_drop(b, job, unit);
+    units_drop(b, job, unit);
     if (core_map_put(&job->units, (uint64_t)unit + 1, *rows) < 0)
         return -ENOMEM;
-    b->unit_rows_bytes += (*rows)->size_bytes;
+    b->units.rows_bytes += (*rows)->size_bytes;
     *rows = NULL;
     return 0;
 }
 
-void broker_on_load(struct broker *b, struct broker_job *job, struct units_load *load)
+void units_loaded(struct broker *b, struct broker_job *job, struct units_read *load)
 {
     struct core_unit_row *rows = malloc((load->n + 1) * sizeof(*rows));
     int rc = rows ? 0 : -ENOMEM;
@@ -102,12 +101,12 @@ void broker_on_load(struct broker *b, struct broker_job *job, struct units_load 
         rc = keep_rows(b, job, p->unit, &load->rows[i]);
     }
     if (rc < 0)
-        broker_fail(b, rc, "no memory for units");
+        driver_fail(&b->driver, rc, "no memory for units");
     else
-        (void)broker_feed(b, &(struct core_event){.type = CORE_EVENT_UNITS,
-                                                  .units = {.job = job->id,
-                                                            .n = (uint32_t)load->n,
-                                                            .rows = rows,
-                                                            .exhausted = load->exhausted}});
+        (void)driver_feed(
+            &b->driver,
+            &(struct core_event){
+                .type = CORE_EVENT_UNITS,
+                .units = {.job = job->id, .n = (uint32_t)load->n, .rows = rows, .exhausted = load->exhausted}});
     free(rows);
 }

@@ -1,6 +1,8 @@
-/* watch.c - what a job waits for: units that nobody here can compute, workers that get nowhere. It is said in the log and
- * in the job's progress, not left to be guessed. */
-#include "broker/shell.h"
+/* watch.c - what a job waits for: units that nobody here can compute, workers that get nowhere. It is said in the log
+ * and in the job's progress, not left to be guessed. */
+#include "broker/watch.h"
+
+#include "broker/broker.h"
 
 #include "base/log.h"
 
@@ -24,19 +26,18 @@ static const char *short_hex(const struct fingerprint *f, char ret[9])
 
 /* Connected workers of the node's stage. */
 struct crew {
-    uint32_t n, n_fit, n_benched;      /* all; those that may run the node; of those, the benched ones */
-    const struct broker_peer *other;   /* one that may not */
-    const struct broker_peer *benched; /* one that may, and is benched */
+    uint32_t n, n_fit, n_benched; /* all; those that may run the node; of those, the benched ones */
+    const struct peer *other;     /* one that may not */
+    const struct peer *benched;   /* one that may, and is benched */
 };
 
 static struct crew crew_of(const struct broker *b, const struct msg_node *node)
 {
     struct crew crew = {0};
+    size_t at = 0;
 
-    for (size_t i = 0; i < b->peers.capacity; i++) {
-        const struct broker_peer *p = b->peers.slots[i].key ? b->peers.slots[i].value : NULL;
-
-        if (!p || p->role != MSG_ROLE_WORKER || p->stage != node->stage)
+    for (const struct peer *p; (p = peers_next(&b->peers, &at));) {
+        if (p->role != MSG_ROLE_WORKER || p->stage != node->stage)
             continue;
         crew.n++;
         if (!fingerprint_is_none(&node->fingerprint) && !fingerprint_equal(&p->fingerprint, &node->fingerprint)) {
@@ -56,7 +57,7 @@ static void explain(const struct broker *b, const struct broker_job *job, uint32
 {
     const struct msg_node *node = &job->open.nodes[i];
     const struct crew crew = crew_of(b, node);
-    const struct broker_peer *other = crew.other;
+    const struct peer *other = crew.other;
     char want[9], have[9];
 
     if (crew.n_fit > crew.n_benched)
@@ -104,16 +105,16 @@ static void look_closely(struct broker *b, struct broker_job *job, const struct 
     }
     if (n_items != job->items_seen || job->moved_at_ms == 0 || stats->units_started == 0) {
         job->items_seen = n_items;
-        job->moved_at_ms = b->now_ms;
+        job->moved_at_ms = b->driver.now_ms;
     }
     if (!text[0]) {
-        job->starved_at_ms = 0;
-        if (b->now_ms - job->moved_at_ms >= STANDSTILL_MS)
+        job->unschedulable_at_ms = 0;
+        if (b->driver.now_ms - job->moved_at_ms >= STANDSTILL_MS)
             explain_standstill(job, stats, text, size);
-    } else if (job->starved_at_ms == 0) {
-        job->starved_at_ms = b->now_ms;
+    } else if (job->unschedulable_at_ms == 0) {
+        job->unschedulable_at_ms = b->driver.now_ms;
     }
-    if (job->starved_at_ms && b->now_ms - job->starved_at_ms < PATIENCE_MS)
+    if (job->unschedulable_at_ms && b->driver.now_ms - job->unschedulable_at_ms < PATIENCE_MS)
         text[0] = '\0';
 }
 
@@ -122,24 +123,24 @@ static void look_at(struct broker *b, struct broker_job *job)
     struct core_job_stats stats;
     char text[MSG_TEXT_SIZE] = "";
 
-    if (core_job_stats_get(b->core, job->id, &stats) == 0 &&
+    if (core_job_stats_get(b->driver.core, job->id, &stats) == 0 &&
         (stats.state == CORE_JOB_IMPORTING || stats.state == CORE_JOB_RUNNING || stats.state == CORE_JOB_STOPPING ||
          stats.state == CORE_JOB_BLOCKED))
         look_closely(b, job, &stats, text, sizeof(text));
     if (text[0] && strcmp(text, job->waiting) != 0)
-        log_warn("event=%s job=%" PRIu64 " text=\"%s\" waiting", job->starved_at_ms ? "starved" : "standstill", job->id,
-                 text);
+        log_warn("event=%s job=%" PRIu64 " text=\"%s\" waiting", job->unschedulable_at_ms ? "starved" : "standstill",
+                 job->id, text);
     memcpy(job->waiting, text, sizeof(job->waiting));
 }
 
-int64_t broker_watch(struct broker *b)
+int64_t watch_jobs(struct broker *b)
 {
-    if (!b->jobs)
+    if (!b->jobs.first)
         return INT64_MAX;
-    if (b->now_ms < b->watch_at_ms)
+    if (b->driver.now_ms < b->watch_at_ms)
         return b->watch_at_ms;
-    b->watch_at_ms = b->now_ms + LOOK_MS;
-    for (struct broker_job *job = b->jobs; job; job = job->next)
+    b->watch_at_ms = b->driver.now_ms + LOOK_MS;
+    for (struct broker_job *job = b->jobs.first; job; job = job->next)
         look_at(b, job);
     return b->watch_at_ms;
 }

@@ -1,5 +1,6 @@
-/* work.c - the WORK message of a lease: rows of its items, with the captions that the node waits for, and tensors. */
-#include "broker/shell.h"
+#include "broker/work.h"
+
+#include "broker/broker.h"
 
 #include "broker/mask.h"
 #include "proto/row.h"
@@ -12,10 +13,10 @@
 /* What one of these nodes left, in order of items. */
 struct caption_source {
     const struct records *records;
-    uint32_t row;              /* the next one */
-    struct row_memory memory;  /* of record */
-    struct row_record record;  /* the latest one with captions */
-    bool more;                 /* record is one; false: the end */
+    uint32_t row;             /* the next one */
+    struct row_memory memory; /* of record */
+    struct row_record record; /* the latest one with captions */
+    bool more;                /* record is one; false: the end */
 };
 
 struct caption_sources {
@@ -33,8 +34,8 @@ static int source_next(struct caption_source *s, struct err *err)
     if (!s->more)
         return 0;
     s->row++;
-    return stored_record_decode(&s->memory, r->bytes.data + r->rows[s->row - 1].start,
-                                r->rows[s->row - 1].size_bytes, &s->record, err);
+    return stored_record_decode(&s->memory, r->bytes.data + r->rows[s->row - 1].start, r->rows[s->row - 1].size_bytes,
+                                &s->record, err);
 }
 
 static int source_open(struct broker *b, const struct core_input *input, struct caption_sources *ret, struct err *err)
@@ -138,7 +139,7 @@ static int open_sources(struct broker *b, const struct broker_job *job, const st
 static int add_rows(struct broker *b, struct broker_job *job, const struct core_work *work, struct wire_message *m,
                     struct err *err)
 {
-    const struct unit_rows *unit = broker_unit(job, work->unit);
+    const struct unit_rows *unit = units_find(job, work->unit);
     struct caption_sources sources;
     struct buf rows;
     int rc;
@@ -203,7 +204,7 @@ static int add_tensors(struct broker *b, const struct broker_job *job, const str
     return 0;
 }
 
-int broker_work_message(struct broker *b, const struct core_work *work, struct wire_message **ret, struct err *err)
+int work_message(struct broker *b, const struct core_work *work, struct wire_message **ret, struct err *err)
 {
     struct broker_job *job = broker_job_find(b, work->job);
     struct wire_message *m;

@@ -25,7 +25,7 @@ struct env {
     } embeddings[MSG_EMBEDDING_CLS + 1]; /* by kind; once env_open_embeddings succeeded */
     size_t page_bytes;
     bool pages_checked; /* by env_open */
-    int owner_fd; /* flock held: exclusive when writing, shared when reading without lock.mdb; else -1 */
+    int owner_fd;       /* flock held: exclusive when writing, shared when reading without lock.mdb; else -1 */
 };
 
 /* Whether LMDB's pages are looked at before it reads them (pages.h). */
@@ -48,8 +48,7 @@ int env_open(const char *path, const struct env_options *o, struct env *ret, boo
 void env_close(struct env *e);
 
 /* env_pages.c: every page as of now, also while a broker writes; one read transaction is open meanwhile. */
-int env_check_pages(struct env *e, const char *path, const struct pages_report *report,
-                    struct err *err) CHECK_RESULT;
+int env_check_pages(struct env *e, const char *path, const struct pages_report *report, struct err *err) CHECK_RESULT;
 /* The same up to the first problem. -EBADMSG: there is one. */
 int env_find_damage(struct env *e, const char *path, struct err *err) CHECK_RESULT;
 /* -EBADMSG, with a text that says what to do. */

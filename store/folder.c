@@ -94,8 +94,8 @@ static int make_folder(const char *path, struct err *err)
     return folder_sync(slash ? parent : ".", err);
 }
 
-/* Length of one of LMDB's files, -1 where there is none. LMDB follows links, and writes to what lock.mdb names, whatever
- * that is. */
+/* Length of one of LMDB's files, -1 where there is none. LMDB follows links, and writes to what lock.mdb names,
+ * whatever that is. */
 static int file_length(const char *path, const char *name, int64_t *ret_bytes, struct err *err)
 {
     char full[PATH_MAX];

@@ -1,9 +1,9 @@
 /* map.c - how much of the address space an environment maps.
  *
  * LMDB maps a fixed length, which must cover every page of data.mdb. A map as long as the file may ever get takes
- * address space that hundreds of open stores do not have together. So a store maps its file and some room behind it, and
- * maps more between two transactions once that room gets short. A reader in another process notices when it begins a
- * transaction (MDB_MAP_RESIZED), and follows. */
+ * address space that hundreds of open stores do not have together. So a store maps its file and some room behind it,
+ * and maps more between two transactions once that room gets short. A reader in another process notices when it
+ * begins a transaction (MDB_MAP_RESIZED), and follows. */
 #include "store/env.h"
 
 #include <errno.h>
@@ -14,8 +14,8 @@
 #include "base/log.h"
 
 #define MIB ((uint64_t)1 << 20)
-/* Mapped behind the file, or half its length if that is more. With half of this left, more is mapped: what is put between
- * two commits takes far less. */
+/* Mapped behind the file, or half its length if that is more. With half of this left, more is mapped: what is put
+ * between two commits takes far less. */
 #define ROOM_BYTES (64 * MIB)
 /* With less than this nothing can be written. */
 #define ROOM_BYTES_MIN MIB

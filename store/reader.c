@@ -191,7 +191,8 @@ int reader_count_units(struct reader *r, uint32_t *ret, struct err *err)
     return 0;
 }
 
-/* A unit that is not there (-ENOENT), or cannot be read: behind the end of the manifest that is the end, before it damage. */
+/* A unit that is not there (-ENOENT), or cannot be read: behind the end of the manifest that is the end, before it
+ * damage. */
 static int no_unit(struct reader *r, uint32_t unit, int code, const struct err *why, struct err *err)
 {
     uint32_t n_units = 0;
@@ -359,7 +360,8 @@ static int advance(struct reader *r, struct reader_row *ret, struct err *err)
     return 1;
 }
 
-/* The first row since the last seek. From item 0 to the end there are as many records as the counters say now, or more. */
+/* The first row since the last seek. From item 0 to the end there are as many records as the counters say now, or
+ * more. */
 static void begin_whole(struct reader *r)
 {
     struct stored_job_counters c;

@@ -6,8 +6,8 @@
  * Errors: as store.h. A damaged row is -EBADMSG with unit and item in the text; it is never returned as good.
  *
  * No read transaction lives across calls, and none covers more than READER_SLICE_ROWS rows (or one unit), or all pages
- * without their values (reader_verify, reader_open_to_go_on), so that a reader does not make the file grow. Rows are as of the time each was read; a unit's results are seen all or not at
- * all.
+ * without their values (reader_verify, reader_open_to_go_on), so that a reader does not make the file grow. Rows are
+ * as of the time each was read; a unit's results are seen all or not at all.
  *
  * Locking: readers register in lock.mdb. Where that cannot be written (read-only medium, no permission) the store is
  * read without it, which is safe only while nobody writes: a shared flock on `owner` is held meanwhile, so that no
@@ -28,7 +28,8 @@ enum { READER_SLICE_ROWS = 10000 };
 struct reader;
 
 int reader_open(const char *path, bool allow_network_fs, struct reader **ret, struct err *err) CHECK_RESULT;
-/* For a run that will go on in the store: -EBADMSG where its owner would not write, see `check` of struct store_options. */
+/* For a run that will go on in the store: -EBADMSG where its owner would not write, see `check` of struct
+ * store_options. */
 int reader_open_to_go_on(const char *path, bool check_all, struct reader **ret, struct err *err) CHECK_RESULT;
 void reader_close(struct reader *r); /* NULL is fine */
 
@@ -57,8 +58,8 @@ struct reader_row {
 /* The next reader_next gives `item`. A new reader stands at 0. */
 void reader_seek(struct reader *r, uint64_t item);
 /* 1: the next item, in order. 0: the end. -EBADMSG: damage; ret->item and ret->unit say where, and the next call goes
- * on behind it (behind the whole unit when its manifest row is damaged). After a walk from item 0 without damage the last
- * call but one says so where fewer items had records than the counters had as done when it began. */
+ * on behind it (behind the whole unit when its manifest row is damaged). After a walk from item 0 without damage the
+ * last call but one says so where fewer items had records than the counters had as done when it began. */
 int reader_next(struct reader *r, struct reader_row *ret, struct err *err) CHECK_RESULT;
 
 /* One item by number. -ENOENT: there is none. Moves the position of reader_next. */
@@ -76,7 +77,7 @@ int reader_count_embeddings(struct reader *r, enum msg_embedding kind, uint64_t 
 int reader_find(struct reader *r, const void *key, size_t size_bytes, const uint64_t **ret, size_t *ret_n,
                 struct err *err) CHECK_RESULT;
 
-/* -EBADMSG: a page is in no place or in several (store/pages.h); then old pages may be read in the place of new ones. */
+/* -EBADMSG: a page is in no place or in several (store/pages.h); then old pages may be read for new ones. */
 int reader_check_pages(struct reader *r, struct err *err) CHECK_RESULT;
 
 /* Return false to stop. */
@@ -86,8 +87,9 @@ struct reader_verify {
     bool (*progress)(void *arg, uint64_t items_seen, uint64_t n_items); /* may be NULL */
     void *arg;
 };
-/* Every page (store/pages.h), in one read transaction, then every checksum and every cross-check between manifest, units,
- * items, embeddings, keys and counters; also of a store that is being written. *ret_n_problems 0: sound. -ECANCELED: stopped by a callback. */
+/* Every page (store/pages.h), in one read transaction, then every checksum and every cross-check between manifest,
+ * units, items, embeddings, keys and counters; also of a store that is being written. *ret_n_problems 0: sound.
+ * -ECANCELED: stopped by a callback. */
 int reader_verify(struct reader *r, const struct reader_verify *v, uint64_t *ret_n_problems,
                   struct err *err) CHECK_RESULT;
 

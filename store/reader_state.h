@@ -62,8 +62,8 @@ int reader_load(struct reader *r, uint32_t unit, struct err *err) CHECK_RESULT;
 /* Decode record i of the loaded unit. 1: *ret is it, 0: there is none, -EBADMSG: damaged. */
 int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct err *err) CHECK_RESULT;
 
-/* Within a read transaction: how many units there are; where the counters are damaged, at most so many: what the manifest
- * says of itself, which is no more than the file has room for. -EIO: nothing can be said. */
+/* Within a read transaction: how many units there are; where the counters are damaged, at most so many: what the
+ * manifest says of itself, which is no more than the file has room for. -EIO: nothing can be said. */
 int reader_count_units(struct reader *r, uint32_t *ret, struct err *err) CHECK_RESULT;
 
 #endif

@@ -23,10 +23,10 @@
  * Errors: negative errno; the codes of LMDB stay inside this folder.
  *
  *         -ENOSPC           disk or map full; what was committed before is intact, goes on when there is room
- *         -ENOBUFS          the transaction has outgrown the map: abort it, and do all of it again after store_begin, which
- *                           maps more
+ *         -ENOBUFS          the transaction has outgrown the map: abort it, and do all of it again after store_begin,
+ *                           which maps more
  *         -EIO              the environment is unusable: close it, open it again
- *         -EBADMSG          a row is damaged (the text names it), or pages of data.mdb are, or it is shorter than it must be
+ *         -EBADMSG          a row is damaged (the text names it), or pages of data.mdb are, or it is too short
  *         -EBUSY            another process owns the store
  *         -EPROTONOSUPPORT  a store of another schema version
  *         -ENOENT           no store there, and not asked to create one
@@ -106,9 +106,9 @@ size_t store_txn_bytes(const struct store *s);
  * be cut short so that its row frame stays small. Clears `sealed`. */
 int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows,
                       struct err *err) CHECK_RESULT;
-/* The named sources that rows speak of: `rows` is a row frame of Source rows (proto/row_source.h). New ones have the next
- * numbers; of those that are there only the root, the columns and what was passed over may differ. What is as it was
- * is not written. */
+/* The named sources that rows speak of: `rows` is a row frame of Source rows (proto/row_source.h). New ones have the
+ * next numbers; of those that are there only the root, the columns and what was passed over may differ. What is as it
+ * was is not written. */
 int store_put_sources(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows,
                       struct err *err) CHECK_RESULT;
 /* The manifest is complete: put the last, short unit if there is one, set `sealed`. Again is fine. */
@@ -138,12 +138,13 @@ struct store_records {
     } * embeddings;
     uint32_t n_embeddings;
 };
-/* Records, embeddings, done mark and counters together. Of items done again, a failure never takes the place of a record
- * without one: that stays, and the item remains to be done. -EALREADY: the unit is done and the first results stand,
- * and nothing of it is to be done again. -EINVAL: not the unit's number of items, or embeddings that the recipe does not ask for. -ENOENT: no such unit. */
+/* Records, embeddings, done mark and counters together. Of items done again, a failure never takes the place of a
+ * record without one: that stays, and the item remains to be done. -EALREADY: the unit is done and the first results
+ * stand, and nothing of it is to be done again. -EINVAL: not the unit's number of items, or embeddings that the
+ * recipe does not ask for. -ENOENT: no such unit. */
 int store_put_unit(struct store *s, uint32_t unit, const struct store_records *records, struct err *err) CHECK_RESULT;
-/* Remember failed attempts (the count, not the increase), and with `parts` [n_parts, STORED_MAX_PARTS at most] into which
- * parts they have cut the unit (struct stored_unit_state); n_parts 0: it is whole. -EALREADY: the unit is done.
+/* Remember failed attempts (the count, not the increase), and with `parts` [n_parts, STORED_MAX_PARTS at most] into
+ * which parts they have cut the unit (struct stored_unit_state); n_parts 0: it is whole. -EALREADY: the unit is done.
  * -ENOENT: no such unit. */
 int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, const uint8_t *parts, uint32_t n_parts,
                        struct err *err) CHECK_RESULT;
@@ -168,8 +169,8 @@ struct store_pending {
     uint64_t again[MSG_MAX_UNIT_ITEMS / 64];
     uint64_t bad[MSG_MAX_UNIT_ITEMS / 64]; /* items of which their list says what is wrong with them */
 };
-/* Up to `max` units from `from` on that are not done, or have items to be done again, in order. Looks at 10 000 units at most, so that *ret_n may be 0
- * with more to come: go on at *ret_next. The end is *ret_next == from. */
+/* Up to `max` units from `from` on that are not done, or have items to be done again, in order. Looks at 10 000 units
+ * at most, so that *ret_n may be 0 with more to come: go on at *ret_next. The end is *ret_next == from. */
 int store_pending(struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
                   uint32_t *ret_next, struct err *err) CHECK_RESULT;
 

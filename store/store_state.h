@@ -74,7 +74,7 @@ int store_put_state(struct store *s, uint32_t unit, const struct stored_unit_sta
 int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest_unit *u,
                     struct stored_unit_state *state, const struct store_records *records, struct err *err) CHECK_RESULT;
 
-/* source.c: -EINVAL: the store has no source of this number (0: an item without). `last`, zeroed at first, remembers. */
+/* source.c: -EINVAL: the store has no source of this number (0: an item without). `last` remembers; 0 at first. */
 int store_check_source(struct store *s, uint32_t number, uint32_t *last, struct err *err) CHECK_RESULT;
 
 /* keys.c: do the entries give the sum that meta has? -EBADMSG: no. */

@@ -1,6 +1,8 @@
 /* accept4 as ZeroMQ calls it, in the place of the C library's. Its listener for ipc ends the process when accept says
- * that there are no descriptors left (libzmq 4.3.4, ipc_listener.cpp). Here such a connection is taken with a descriptor
- * that is kept for it, and closed: whoever wanted it may come again. */
+ * that there are no descriptors left (libzmq 4.3.4, ipc_listener.cpp). Here such a connection is taken with a
+ * descriptor that is kept for it, and closed: whoever wanted it may come again. */
+#include "wire/accept.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -18,6 +20,14 @@ static int real_accept(int fd, struct sockaddr *address, socklen_t *n_bytes, int
 static int open_spare(void)
 {
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+void accept_keep_spare(void)
+{
+    const int kept = atomic_exchange(&spare, open_spare());
+
+    if (kept >= 0)
+        (void)close(kept);
 }
 
 int accept4(int fd, struct sockaddr *address, socklen_t *n_bytes, int flags)

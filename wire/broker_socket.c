@@ -343,7 +343,8 @@ int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds
     return 0;
 }
 
-/* ZeroMQ ends the way to a peer after it has handed on what came from it. Until then it takes a message, which nobody gets. */
+/* ZeroMQ ends the way to a peer after it has handed on what came from it. Until then it takes a message, which nobody
+ * gets. */
 static bool is_unreachable(struct broker_socket *s, const struct peer *p)
 {
     if (zmq_send(s->socket, p->routing.bytes, p->routing.n_bytes, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)

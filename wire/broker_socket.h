@@ -70,8 +70,8 @@ int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct 
                            struct err *err) CHECK_RESULT;
 /* The peer has said who it is: its connection may stay. */
 void broker_socket_admit(struct broker_socket *s, uint64_t peer);
-/* Forget a peer and what is queued to it, and close its connection, once what was sent has had a moment to leave; no GONE
- * event follows. */
+/* Forget a peer and what is queued to it, and close its connection, once what was sent has had a moment to leave; no
+ * GONE event follows. */
 void broker_socket_drop(struct broker_socket *s, uint64_t peer);
 
 struct broker_socket_counters {

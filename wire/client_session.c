@@ -240,11 +240,6 @@ void client_session_set_timeout(struct client_session *s, int64_t timeout_ms)
     s->timeout_ms = timeout_ms;
 }
 
-uint64_t client_session_epoch(const struct client_session *s)
-{
-    return s->epoch;
-}
-
 /* -- requests */
 
 int client_session_job_open(struct client_session *s, const struct msg_job_open *open, struct msg_job_opened *ret,
@@ -385,14 +380,6 @@ int client_session_stop_job(struct client_session *s, uint64_t job, struct msg_j
     if (rc == 0)
         *ret = answer.job_progress;
     return rc;
-}
-
-int client_session_close_job(struct client_session *s, uint64_t job, struct err *err)
-{
-    struct msg answer;
-    int rc = settle_rows(s, 0, clock_mono_ms() + s->timeout_ms, err);
-
-    return rc == 0 ? ask_of_job(s, MSG_JOB_CLOSE, job, MSG_JOB_CLOSE, &answer, err) : rc;
 }
 
 int client_session_shutdown(struct client_session *s, struct err *err)

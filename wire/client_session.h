@@ -24,8 +24,6 @@ int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_
 void client_session_close(struct client_session **s);
 /* For all calls below; 30 s unless set. Opening and sealing a large job may want more. */
 void client_session_set_timeout(struct client_session *s, int64_t timeout_ms);
-/* Of the broker that said WELCOME. */
-uint64_t client_session_epoch(const struct client_session *s);
 
 int client_session_job_open(struct client_session *s, const struct msg_job_open *open, struct msg_job_opened *ret,
                             struct err *err) CHECK_RESULT;
@@ -50,8 +48,6 @@ int client_session_query(struct client_session *s, uint64_t job, struct msg_job_
 /* Drain the job; the answer is its progress at once, not when it has stopped: query on. */
 int client_session_stop_job(struct client_session *s, uint64_t job, struct msg_job_progress *ret,
                             struct err *err) CHECK_RESULT;
-/* Give the job up: it is closed, unless another client has it open. Returns when the broker is done with that. */
-int client_session_close_job(struct client_session *s, uint64_t job, struct err *err) CHECK_RESULT;
 /* Answered by BYE when the broker has understood; it drains, commits and exits after that. */
 int client_session_shutdown(struct client_session *s, struct err *err) CHECK_RESULT;
 

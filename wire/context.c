@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <zmq.h>
 
+#include "wire/accept.h"
+
 static void *the_context; /* one a process: libzmq 4.3.4 does not like a second one after the first */
 
 int wire_init(int n_io_threads, struct err *err)
@@ -14,6 +16,7 @@ int wire_init(int n_io_threads, struct err *err)
     the_context = zmq_ctx_new();
     if (!the_context)
         return err_set(err, -errno, "ZeroMQ: %s", zmq_strerror(errno));
+    accept_keep_spare();
     (void)zmq_ctx_set(the_context, ZMQ_IO_THREADS, n_io_threads);
     (void)zmq_ctx_set(the_context, ZMQ_MAX_SOCKETS, 8192);
     (void)zmq_ctx_set(the_context, ZMQ_BLOCKY, 0); /* sockets do not linger for ever unless told to */

@@ -157,24 +157,6 @@ void wire_message_rows(const struct wire_message *m, struct row_cursor *ret)
     row_cursor_init(ret, m->views, m->n_row_frames, m->envelope.n_rows);
 }
 
-int wire_message_forward_rows(struct wire_message *m, const struct wire_message *from)
-{
-    if (m->n_row_frames + from->n_row_frames > MSG_MAX_ROW_FRAMES)
-        return -EMSGSIZE;
-    for (uint32_t i = 0; i < from->n_row_frames; i++) {
-        zmq_msg_t *frame = &m->row_frames[m->n_row_frames];
-
-        (void)zmq_msg_init(frame);
-        /* a reference more on the same bytes: the source is not changed, the API just has no const */
-        if (zmq_msg_copy(frame, (zmq_msg_t *)(uintptr_t)&from->row_frames[i]) < 0)
-            return -ENOMEM;
-        row_frame_added(m);
-    }
-    m->envelope.n_row_frames = m->n_row_frames;
-    m->envelope.n_rows += from->envelope.n_rows;
-    return 0;
-}
-
 uint32_t wire_message_n_tensors(const struct wire_message *m)
 {
     return m->envelope.n_tensors;

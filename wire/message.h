@@ -40,8 +40,6 @@ int wire_message_add_tensor(struct wire_message *m, const struct wire_tensor *t)
 /* -- receiving side */
 /* A cursor over the rows, to be released by the caller before the message is freed. */
 void wire_message_rows(const struct wire_message *m, struct row_cursor *ret);
-/* The row frames of `from` become row frames of `m` too, unread (a relay of rows). */
-int wire_message_forward_rows(struct wire_message *m, const struct wire_message *from) CHECK_RESULT;
 uint32_t wire_message_n_tensors(const struct wire_message *m);
 /* Borrowed: valid as long as the message. */
 const struct wire_tensor *wire_message_tensor(const struct wire_message *m, uint32_t i);

@@ -5,8 +5,8 @@
  * Memory: the table owns peers, a peer its queued messages.
  * Errors: -ENOMEM; peer_table_add returns NULL when the table is full or memory is out.
  *
- * A connection's descriptor is used again by the kernel, so a peer remembers which use of it (connections.h) it came on: a
- * DISCONNECTED of that descriptor concerns the peers of its latest use only. */
+ * A connection's descriptor is used again by the kernel, so a peer remembers which use of it (connections.h) it came
+ * on: a DISCONNECTED of that descriptor concerns the peers of its latest use only. */
 #ifndef BLIPLINE_WIRE_PEER_TABLE_H
 #define BLIPLINE_WIRE_PEER_TABLE_H
 

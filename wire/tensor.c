@@ -213,10 +213,8 @@ const uint8_t *wire_tensor_frame(const struct wire_tensor *t, uint32_t i, size_t
     return zmq_msg_data(&t->frames[i]);
 }
 
-/* Hash all bytes, and copy them to `dst` unless it is NULL. Pieces that fit a cache, so that memory is read once. */
-static uint64_t hash_and_copy(const struct wire_tensor *t, uint8_t *dst)
+static uint64_t hash(const struct wire_tensor *t)
 {
-    enum { PIECE = 256 * 1024 };
     XXH3_state_t state;
 
     (void)XXH3_64bits_reset(&state);
@@ -224,17 +222,7 @@ static uint64_t hash_and_copy(const struct wire_tensor *t, uint8_t *dst)
         size_t n;
         const uint8_t *at = wire_tensor_frame(t, i, &n);
 
-        while (n) {
-            size_t piece = n < PIECE ? n : PIECE;
-
-            (void)XXH3_64bits_update(&state, at, piece);
-            if (dst) {
-                memcpy(dst, at, piece);
-                dst += piece;
-            }
-            at += piece;
-            n -= piece;
-        }
+        (void)XXH3_64bits_update(&state, at, n);
     }
     return XXH3_64bits_digest(&state);
 }
@@ -254,9 +242,9 @@ static int check_kind(const struct wire_tensor *t, enum dtype dtype, const uint3
     return 0;
 }
 
-static int check_hash(const struct wire_tensor *t, uint8_t *dst, struct err *err)
+static int check_hash(const struct wire_tensor *t, struct err *err)
 {
-    uint64_t is = hash_and_copy(t, dst);
+    uint64_t is = hash(t);
 
     if (is != t->desc.xxh3)
         return err_set(err, -EBADMSG, "tensor: checksum %016llx, the sender says %016llx", (unsigned long long)is,
@@ -269,18 +257,5 @@ int wire_tensor_verify(const struct wire_tensor *t, enum dtype dtype, const uint
 {
     int rc = check_kind(t, dtype, shape, n_dims, err);
 
-    return rc < 0 ? rc : check_hash(t, NULL, err);
-}
-
-int wire_tensor_gather(const struct wire_tensor *t, enum dtype dtype, const uint32_t *shape, uint32_t n_dims, void *dst,
-                       size_t dst_bytes, struct err *err)
-{
-    int rc = check_kind(t, dtype, shape, n_dims, err);
-
-    if (rc < 0)
-        return rc;
-    if (dst_bytes != t->size_bytes)
-        return err_set(err, -EINVAL, "tensor of %llu bytes for a place of %zu", (unsigned long long)t->size_bytes,
-                       dst_bytes);
-    return check_hash(t, dst, err);
+    return rc < 0 ? rc : check_hash(t, err);
 }

@@ -38,8 +38,5 @@ uint32_t wire_tensor_n_frames(const struct wire_tensor *t);
 /* Is it `dtype` of `shape` (a 0 in `shape` accepts any number there; shape NULL: any), and is the hash right? */
 int wire_tensor_verify(const struct wire_tensor *t, enum dtype dtype, const uint32_t *shape, uint32_t n_dims,
                        struct err *err) CHECK_RESULT;
-/* The same while copying all bytes to `dst` (exactly dst_bytes). On failure the contents of dst are undefined. */
-int wire_tensor_gather(const struct wire_tensor *t, enum dtype dtype, const uint32_t *shape, uint32_t n_dims, void *dst,
-                       size_t dst_bytes, struct err *err) CHECK_RESULT;
 
 #endif

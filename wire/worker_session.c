@@ -298,13 +298,6 @@ void worker_session_status(struct worker_session *s, struct worker_session_statu
     ret->n_held = atomic_load(&s->n_held);
 }
 
-const char *worker_session_state_name(enum worker_session_state state)
-{
-    static const char *const names[] = {"connecting", "connected", "draining", "drained", "refused"};
-
-    return (unsigned)state < sizeof(names) / sizeof(names[0]) ? names[state] : "?";
-}
-
 int worker_session_wait(struct worker_session *s, int64_t timeout_ms)
 {
     int64_t until = clock_mono_ms() + timeout_ms, left;
@@ -320,7 +313,3 @@ int worker_session_wait(struct worker_session *s, int64_t timeout_ms)
     }
 }
 
-int worker_session_fd(const struct worker_session *s)
-{
-    return mailbox_fd(s->states);
-}

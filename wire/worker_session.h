@@ -83,7 +83,7 @@ int worker_session_take(struct worker_session *s, int64_t timeout_ms, struct wor
 struct worker_result {
     struct msg_timing timing;
     struct buf
-        rows; /* n_items Record rows (row_record_append), ROW_MAX_ROWS_BYTES at most; taken and emptied, also on failure */
+        rows; /* n_items Record rows, ROW_MAX_ROWS_BYTES at most; taken and emptied, also on failure */
     uint32_t n_rows;
     struct wire_tensor
         *tensors[MSG_MAX_TENSORS]; /* rows of the items without error, in order; taken, also on failure */
@@ -122,10 +122,7 @@ struct worker_session_status {
     uint32_t n_held;          /* leases: waiting, taken, or on their way back */
 };
 void worker_session_status(struct worker_session *s, struct worker_session_status *ret);
-const char *worker_session_state_name(enum worker_session_state state);
 /* Wait for a final state (DRAINED, REFUSED). -ETIMEDOUT. */
 int worker_session_wait(struct worker_session *s, int64_t timeout_ms) CHECK_RESULT;
-/* Readable while a state change has not been looked at (worker_session_status looks); for main's poll. */
-int worker_session_fd(const struct worker_session *s);
 
 #endif

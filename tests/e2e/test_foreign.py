@@ -191,7 +191,7 @@ def test_a_stranger_and_another_version_are_told(folder):
         client.close()
         client = Client(cluster.endpoint, seconds=2)
         client.hello()
-        with pytest.raises(Refused, match="not yours"):
+        with pytest.raises(Refused, match="may not send"):
             client.ask(credit=wire_pb2.Credit(window_items=1))
         client.close()
 

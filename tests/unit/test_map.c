@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "broker/committer.h"
@@ -136,12 +137,26 @@ static struct committer_request *rows_request(uint64_t tag)
     return r;
 }
 
+static atomic_bool all_posted;
+
+static int wait_until_all_are_posted(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&all_posted))
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return 0;
+}
+
 /* Requests of one group, of which none is answered before all are durable. */
 static void test_map_group_that_does_not_fit_is_committed_all_the_same(void **state)
 {
     enum { REQUESTS = 16 };
-    const struct committer_conf conf = {
-        .group_bytes = UINT64_MAX, .group_ms = 100000, .group_requests = REQUESTS, .max_bytes = (uint64_t)1 << 30};
+    const struct store_seam seam = {.before_commit = wait_until_all_are_posted}; /* while the store is made */
+    const struct committer_conf conf = {.group_bytes = UINT64_MAX,
+                                        .group_ms = 100000,
+                                        .group_requests = REQUESTS,
+                                        .max_bytes = (uint64_t)1 << 30,
+                                        .seam = &seam};
     struct committer_request *r = committer_request_new(COMMITTER_OPEN, 1, 1);
     struct committer_completion *done;
     struct committer *c = NULL;
@@ -159,6 +174,7 @@ static void test_map_group_that_does_not_fit_is_committed_all_the_same(void **st
         r = rows_request(2 + i);
         assert_int_equal(committer_post(c, &r), 0);
     }
+    atomic_store(&all_posted, true);
     for (uint32_t i = 0; i < 1 + REQUESTS; i++) {
         done = committer_take_wait(c, 20000);
         assert_non_null(done);

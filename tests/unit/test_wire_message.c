@@ -13,6 +13,7 @@
 
 #include "wire/context.h"
 #include "wire/message.h"
+#include "tests/unit/tensor_gather.h"
 
 /* Two DEALERs that talk to each other: `a` may also write raw frames, as a hostile peer does. */
 struct pair {
@@ -144,7 +145,7 @@ static void test_wire_message_rows_and_tensors_arrive(void **state)
     row_cursor_release(&rows);
     assert_int_equal(n_rows, 20);
     assert_int_equal(wire_message_n_tensors(got), 1);
-    assert_int_equal(wire_tensor_gather(wire_message_tensor(got, 0), DTYPE_F32, want, 2, gathered,
+    assert_int_equal(tensor_gather(wire_message_tensor(got, 0), DTYPE_F32, want, 2, gathered,
                                         20U * 250000 * sizeof(float), NULL),
                      0);
     assert_memory_equal(gathered, data, 20U * 250000 * sizeof(float));
@@ -212,7 +213,7 @@ static void test_wire_message_small_tensor_travels_inside(void **state)
     got = receive(p->b);
     t = wire_message_take_tensor(got, 0);
     wire_message_free(got);
-    assert_int_equal(wire_tensor_gather(t, DTYPE_F32, want, 2, back, sizeof(back), NULL), 0);
+    assert_int_equal(tensor_gather(t, DTYPE_F32, want, 2, back, sizeof(back), NULL), 0);
     assert_true(back[1023] == 1023.0F);
     wire_tensor_free(t);
     t = tensor_of(4, 257, &data);
@@ -263,11 +264,11 @@ static void test_wire_message_wrong_hash_dtype_and_shape_are_found(void **state)
     received = wire_message_tensor(got, 0);
     assert_int_equal(wire_tensor_verify(received, DTYPE_F32, want, 2, &err), -EBADMSG);
     assert_non_null(strstr(err.text, "checksum"));
-    assert_int_equal(wire_tensor_gather(received, DTYPE_F32, want, 2, back, 16000, &err), -EBADMSG);
-    assert_int_equal(wire_tensor_gather(received, DTYPE_F16, want, 2, back, 16000, &err), -EINVAL);
-    assert_int_equal(wire_tensor_gather(received, DTYPE_F32, other, 2, back, 16000, &err), -EINVAL);
-    assert_int_equal(wire_tensor_gather(received, DTYPE_F32, want, 1, back, 16000, &err), -EINVAL);
-    assert_int_equal(wire_tensor_gather(received, DTYPE_F32, want, 2, back, 15999, &err), -EINVAL);
+    assert_int_equal(tensor_gather(received, DTYPE_F32, want, 2, back, 16000, &err), -EBADMSG);
+    assert_int_equal(tensor_gather(received, DTYPE_F16, want, 2, back, 16000, &err), -EINVAL);
+    assert_int_equal(tensor_gather(received, DTYPE_F32, other, 2, back, 16000, &err), -EINVAL);
+    assert_int_equal(tensor_gather(received, DTYPE_F32, want, 1, back, 16000, &err), -EINVAL);
+    assert_int_equal(tensor_gather(received, DTYPE_F32, want, 2, back, 15999, &err), -EINVAL);
     wire_message_free(got);
     free(back);
 }
@@ -422,28 +423,6 @@ static void test_wire_message_rows_past_16_mib_travel_in_several_frames(void **s
     wire_message_free(got);
 }
 
-static void test_wire_message_rows_are_forwarded_unread(void **state)
-{
-    struct pair *p = *state;
-    struct wire_message *m = work_of(7), *got, *relay;
-    struct row_cursor rows;
-    struct row_item item;
-    int n = 0;
-
-    assert_int_equal(wire_message_send(p->a, NULL, m, NULL), 0);
-    wire_message_free(m);
-    got = receive(p->b);
-    assert_int_equal(wire_message_new(MSG_WORK, &relay), 0);
-    assert_int_equal(wire_message_forward_rows(relay, got), 0);
-    wire_message_free(got);
-    wire_message_rows(relay, &rows);
-    while (row_cursor_next_item(&rows, &item, NULL) == 1)
-        n++;
-    row_cursor_release(&rows);
-    assert_int_equal(n, 7);
-    wire_message_free(relay);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,7 +436,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wire_message_total_limit_holds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wire_message_rows_past_16_mib_travel_in_several_frames, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wire_message_limits_of_the_sender_hold, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_wire_message_rows_are_forwarded_unread, setup, teardown),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
 

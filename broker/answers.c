@@ -1,0 +1,46 @@
+#include "broker/answers.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/log.h"
+
+void answer_send(struct answers *a, uint64_t peer, const struct msg *m)
+{
+    struct err err = {""};
+    int rc = broker_socket_send_msg(a->socket, peer, m, &err);
+
+    if (rc < 0 && rc != -EHOSTUNREACH)
+        log_warn("event=not_sent type=%s peer=%llu msg=\"%s; the peer will ask again\"", msg_type_name(m->type),
+                 (unsigned long long)peer, err.text);
+}
+
+void answer_welcome(struct answers *a, uint64_t peer, uint64_t seq)
+{
+    struct msg m;
+
+    msg_init(&m, MSG_WELCOME);
+    m.seq = seq;
+    m.welcome = (struct msg_welcome){
+        .epoch = a->epoch, .version = MSG_VERSION, .heartbeat_ms = a->heartbeat_ms, .lease_ms = a->lease_ms};
+    answer_send(a, peer, &m);
+}
+
+void answer_refuse(struct answers *a, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
+{
+    struct msg m;
+    va_list ap;
+
+    msg_init(&m, MSG_REFUSE);
+    m.seq = seq;
+    m.refuse.reason = reason;
+    va_start(ap, fmt);
+    (void)vsnprintf(m.refuse.text, sizeof(m.refuse.text), fmt, ap);
+    va_end(ap);
+    a->n_refusals++;
+    log_warn("event=refused peer=%llu reason=\"%s\" msg=\"%s\"", (unsigned long long)peer, msg_reason_name(reason),
+             m.refuse.text);
+    answer_send(a, peer, &m);
+    peers_note_refusal(a->peers, peer);
+}

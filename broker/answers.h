@@ -1,0 +1,29 @@
+/* answers.h - short messages to peers: answers, refusals, WELCOME.
+ *
+ * Who may call: the loop's thread. Units: milliseconds. Memory: socket and peers are borrowed.
+ * Errors: what cannot be sent is logged; the peer will ask again. */
+#ifndef BLIPLINE_BROKER_ANSWERS_H
+#define BLIPLINE_BROKER_ANSWERS_H
+
+#include "base/err.h"
+#include "broker/peers.h"
+#include "proto/msg.h"
+#include "wire/broker_socket.h"
+
+#include <stdint.h>
+
+struct answers {
+    struct broker_socket *socket;
+    struct peers *peers;
+    uint64_t epoch;
+    uint32_t heartbeat_ms, lease_ms;
+    uint64_t n_refusals;
+};
+
+void answer_send(struct answers *a, uint64_t peer, const struct msg *m);
+/* WELCOME, to a worker that the core took in or a client; seq 0 for workers. */
+void answer_welcome(struct answers *a, uint64_t peer, uint64_t seq);
+void answer_refuse(struct answers *a, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
+    PRINTF_LIKE(5, 6);
+
+#endif

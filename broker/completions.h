@@ -1,0 +1,15 @@
+/* completions.h - what the committer has done becomes events for the core and answers to clients.
+ *
+ * Who may call: server.c. Units: milliseconds. Memory, Errors: as broker.h. */
+#ifndef BLIPLINE_BROKER_COMPLETIONS_H
+#define BLIPLINE_BROKER_COMPLETIONS_H
+
+#include <stdint.h>
+
+struct broker;
+
+void completions_take(struct broker *b);
+/* Where the disk was full: look whether there is room again, if it is time. Returns when to be called again. */
+int64_t completions_retry(struct broker *b);
+
+#endif

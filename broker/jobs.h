@@ -1,0 +1,113 @@
+/* jobs.h - the jobs of a broker: opened, filled, sealed, asked about, stopped, closed.
+ *
+ * What a job is at, the core knows (core_job_state_get); struct broker_job has what goes with that: its store, who
+ * has it open, and texts for people. A job is found by its id, and by the path of its store.
+ *
+ * Who may call: the loop's thread. Units: in the names. Memory: jobs belong to struct jobs.
+ * Errors: a client hears what is wrong; what fails a job (broker_job_fail) ends nothing else. */
+#ifndef BLIPLINE_BROKER_JOBS_H
+#define BLIPLINE_BROKER_JOBS_H
+
+#include "base/err.h"
+#include "broker/committer.h"
+#include "broker/core_table.h"
+#include "broker/failures.h"
+#include "broker/requests.h"
+#include "proto/msg.h"
+#include "wire/message.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { JOBS_MAX = 4096, JOBS_DEFAULT_UNIT_ITEMS = 32 };
+
+struct broker;
+
+/* A client that has a job open, or waits for the answer to JOB_CLOSE. */
+struct job_holder {
+    struct job_holder *next;
+    uint64_t peer, seq;
+};
+
+/* A JOB_OPEN that waits for the store to be closed. */
+struct job_reopen {
+    uint64_t peer;
+    struct msg message;
+};
+
+/* Of the store. */
+enum broker_job_phase { BROKER_JOB_OPENING, BROKER_JOB_OPEN, BROKER_JOB_CLOSING };
+
+struct broker_job {
+    struct broker_job *next;
+    uint64_t id;
+    struct msg_job_open open; /* as asked for; recipe and nodes are those of the store once it is open */
+    enum broker_job_phase phase;
+    struct store *store; /* while it is open */
+    struct job_holder *holders, *closers;
+    struct job_reopen *reopen; /* NULL: none */
+    struct stored_job_counters counters;
+    uint64_t next_item;    /* number of the next row that is posted */
+    uint32_t n_comparing;  /* messages of rows that may become items, and get their numbers then */
+    uint32_t rows_refused; /* how often; what was posted before the last time and comes behind it is refused too */
+    struct core_map units; /* unit + 1 -> struct unit_rows, for units that the core holds */
+    bool load_held;        /* it waits with its next ones */
+    uint32_t load_from, load_max;
+    char blocked[MSG_TEXT_SIZE]; /* why the disk is full, while it is */
+    char failed[MSG_TEXT_SIZE];  /* why the store cannot be used */
+    char pause[MSG_TEXT_SIZE];   /* why paused */
+    struct failures failures;
+    int64_t unschedulable_at_ms; /* units wait that nobody here can compute, since then; 0: not so */
+    uint64_t items_seen;         /* of all nodes, when the job was last looked at */
+    int64_t moved_at_ms;         /* when they had grown */
+    char waiting[MSG_TEXT_SIZE]; /* what the job waits for, once that has lasted; "" otherwise */
+    struct msg_timing totals[MSG_MAX_NODES];
+};
+
+struct jobs {
+    struct broker_job *first;
+    struct core_map by_id;
+    uint64_t last_id;
+};
+
+struct broker_job *broker_job_find(const struct broker *b, uint64_t id);
+/* -ENOMEM; it stays the caller's then. */
+int broker_jobs_add(struct broker *b, struct broker_job *job) CHECK_RESULT;
+void broker_jobs_remove(struct broker *b, struct broker_job *job);
+void broker_jobs_release(struct broker *b);
+/* The client has it open from now on, if it is still there. */
+void broker_job_hold(struct broker *b, struct broker_job *job, uint64_t peer);
+/* The job that `m` speaks of, NULL: it is not open here, and the peer has been told. */
+struct broker_job *broker_job_or_refuse(struct broker *b, uint64_t peer, const struct msg *m);
+/* Whatever it is at: its leases are void. Doing so again is fine. */
+void broker_job_begin_close(struct broker *b, struct broker_job *job);
+
+/* What clients ask. */
+void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message); /* JOB_ROWS, JOB_AGAIN */
+void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_query(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_close(struct broker *b, uint64_t peer, const struct msg *m);
+/* The peer has no job open any more. */
+void broker_jobs_let_go(struct broker *b, uint64_t peer);
+
+/* The committer's answers to that. */
+void broker_job_on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                        const struct question *q);
+void broker_job_on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                        const struct question *q);
+void broker_job_on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                        const struct question *q);
+void broker_job_on_closed(struct broker *b, struct broker_job *job);
+
+/* It has come to an end: close it, unless a client has it open. */
+void broker_job_ended(struct broker *b, struct broker_job *job);
+/* The core has forgotten it. */
+void broker_job_close_store(struct broker *b, struct broker_job *job);
+/* Its store cannot be used. */
+void broker_job_fail(struct broker *b, struct broker_job *job, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* What it asked for could not be written. */
+void broker_job_block(struct broker *b, struct broker_job *job, const char *text);
+
+#endif

@@ -1,0 +1,235 @@
+/* jobs_open.c - JOB_OPEN: the store is opened, then the core takes the job on. */
+#include "broker/jobs.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/options.h"
+#include "broker/broker.h"
+#include "broker/graph.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A guess at what an item's rows of this node take until results tell: published sizes, captions of one sentence. */
+static uint64_t row_bytes_of(const struct msg_recipe *r, const struct msg_node *node)
+{
+    enum { CAPTION_BYTES = 256 };
+    static const uint32_t numbers[] = {[MSG_EMBEDDING_QUERY] = 32 * 768,
+                                       [MSG_EMBEDDING_ITC] = 32 * 256,
+                                       [MSG_EMBEDDING_ITC_TEXT] = 4 * 256,
+                                       [MSG_EMBEDDING_CLS] = 1408};
+    uint64_t n = 0;
+
+    if (node->stage == STAGE_LLM || (node->tasks & MSG_TASK_SCORE))
+        n +=
+            (uint64_t)CAPTION_BYTES * (r->n_prompts ? r->n_prompts : 1) * (r->decode.n_return ? r->decode.n_return : 1);
+    for (uint32_t i = 0; i < r->n_embeddings; i++) {
+        const struct msg_embedding_spec *e = &r->embeddings[i];
+
+        if (node->tasks & msg_embedding_task(e->kind))
+            n += numbers[e->kind] * dtype_size_bytes(e->dtype) / (e->first_row ? 32 : 1);
+    }
+    return n;
+}
+
+static void nodes_to_core(const struct msg_job_open *open, struct core_node *ret)
+{
+    for (uint32_t i = 0; i < open->n_nodes; i++)
+        ret[i] = (struct core_node){.stage = open->nodes[i].stage,
+                                    .needs = open->nodes[i].needs,
+                                    .fingerprint = open->nodes[i].fingerprint,
+                                    .out_bytes = open->nodes[i].out_bytes,
+                                    .row_bytes = row_bytes_of(&open->recipe, &open->nodes[i])};
+}
+
+static bool refuse_if_different(struct broker *b, uint64_t peer, uint64_t seq, const struct msg_job_open *open,
+                                const struct stored_job_meta *meta)
+{
+    struct err err;
+    enum msg_reason reason = stored_job_differs(meta, &open->recipe, open->n_nodes, open->nodes, open->path, &err);
+
+    if (reason)
+        answer_refuse(&b->answers, peer, seq, reason, "%sUse the same, or another -o", err.text);
+    return reason != 0;
+}
+
+static void answer_opened(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
+{
+    struct peer *p = peers_find(&b->peers, peer);
+    struct msg m;
+
+    if (p)
+        p->rows_refused = false; /* it is told how many items there are */
+
+    msg_init(&m, MSG_JOB_OPENED);
+    m.seq = seq;
+    m.job_opened = (struct msg_job_opened){.job = job->id,
+                                           .n_items = job->next_item,
+                                           .n_done = job->counters.n_done,
+                                           .n_again = job->counters.n_again,
+                                           .n_redone = job->counters.n_redone,
+                                           .n_units = job->counters.n_units};
+    answer_send(&b->answers, peer, &m);
+}
+
+/* Open it once it is closed. */
+static void open_later(struct broker *b, struct broker_job *job, uint64_t peer, const struct msg *m)
+{
+    if (job->reopen) {
+        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_STORE, "%s: is being closed; try again", job->open.path);
+        return;
+    }
+    job->reopen = malloc(sizeof(*job->reopen));
+    if (job->reopen)
+        *job->reopen = (struct job_reopen){peer, *m};
+    else
+        driver_fail(&b->driver, -ENOMEM, "no memory for a job");
+}
+
+static void open_again(struct broker *b, struct broker_job *job, uint64_t peer, const struct msg *m)
+{
+    const enum core_job_state state = core_job_state_get(b->driver.core, job->id);
+
+    if (job->phase == BROKER_JOB_OPENING) {
+        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_STORE, "%s: is being opened; try again", job->open.path);
+    } else if (job->phase == BROKER_JOB_CLOSING || state == CORE_JOB_FAILED) {
+        broker_job_begin_close(b, job);
+        open_later(b, job, peer, m);
+    } else if (!refuse_if_different(b, peer, m->seq, &m->job_open, store_info(job->store))) {
+        if (state == CORE_JOB_STOPPING || state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED)
+            (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
+        job->failures = (struct failures){0};
+        broker_job_hold(b, job, peer);
+        answer_opened(b, job, peer, m->seq);
+    }
+}
+
+/* The job of this store, if there is one: of a client that lost its connection or comes back. */
+static struct broker_job *find_by_path(struct broker *b, const char *path)
+{
+    struct broker_job *job = b->jobs.first;
+
+    while (job && strcmp(job->open.path, path) != 0)
+        job = job->next;
+    return job;
+}
+
+static struct stored_job_meta *meta_of(const struct msg_job_open *open)
+{
+    struct stored_job_meta *meta = calloc(1, sizeof(*meta));
+
+    if (!meta)
+        return NULL;
+    meta->recipe = open->recipe;
+    meta->n_nodes = open->n_nodes;
+    memcpy(meta->nodes, open->nodes, sizeof(meta->nodes));
+    memcpy(meta->source, open->source, sizeof(meta->source));
+    meta->created_ms = clock_wall_ms();
+    meta->unit_items = open->unit_items ? open->unit_items : JOBS_DEFAULT_UNIT_ITEMS;
+    (void)msg_text_set(meta->program, sizeof(meta->program), "blipline " BLIPLINE_VERSION);
+    return meta;
+}
+
+/* What no worker could ever do. */
+static bool refuse_if_impossible(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    struct core_node nodes[CORE_MAX_NODES];
+    struct err err = {""};
+
+    nodes_to_core(&m->job_open, nodes);
+    if (core_graph_check(nodes, m->job_open.n_nodes, &err) < 0)
+        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_BAD_MESSAGE, "the stage graph: %s", err.text);
+    else if (graph_check(&m->job_open, &err) < 0)
+        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_RECIPE, "recipe and stage graph: %s", err.text);
+    else if (m->job_open.unit_items > CORE_MAX_UNIT_ITEMS)
+        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_LIMIT, "units of %u items: at most %d are possible",
+                      m->job_open.unit_items, CORE_MAX_UNIT_ITEMS);
+    else
+        return false;
+    return true;
+}
+
+void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
+{
+    struct committer_request *r;
+    struct broker_job *job;
+
+    if (b->shutting_down) {
+        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_DRAINING, "the broker is about to end");
+        return;
+    }
+    job = find_by_path(b, m->job_open.path);
+    if (job) {
+        open_again(b, job, peer, m);
+        return;
+    }
+    if (refuse_if_impossible(b, peer, m))
+        return;
+    job = calloc(1, sizeof(*job));
+    if (job)
+        job->id = b->jobs.last_id + 1;
+    r = job ? requests_new(&b->requests, COMMITTER_OPEN, job->id, &(struct question){.peer = peer, .seq = m->seq})
+            : NULL;
+    if (r) {
+        r->path = strdup(m->job_open.path);
+        r->create = m->job_open.create;
+        r->check = m->job_open.check;
+        r->meta = meta_of(&m->job_open);
+    }
+    if (!r || !r->path || !r->meta || broker_jobs_add(b, job) < 0) {
+        committer_request_free(r);
+        free(job);
+        driver_fail(&b->driver, -ENOMEM, "no memory for a job");
+        return;
+    }
+    b->jobs.last_id++;
+    job->open = m->job_open;
+    requests_post(&b->requests, r);
+}
+
+/* The store is open: is it what the client means? Then the core takes the job on. */
+void broker_job_on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+                        const struct question *q)
+{
+    struct core_node nodes[CORE_MAX_NODES];
+    int rc;
+
+    if (done->rc < 0) {
+        answer_refuse(&b->answers, q->peer, q->seq, done->rc == -EBUSY ? MSG_REASON_BUSY : MSG_REASON_STORE, "%s",
+                      done->text);
+        broker_jobs_remove(b, job);
+        return;
+    }
+    if (refuse_if_different(b, q->peer, q->seq, &job->open, store_info(done->store))) {
+        broker_job_close_store(b, job);
+        return;
+    }
+    job->store = done->store;
+    job->open.recipe = store_info(done->store)->recipe;
+    job->counters = done->counters;
+    job->next_item = done->next_item;
+    job->phase = BROKER_JOB_OPEN;
+    broker_job_hold(b, job, q->peer);
+    nodes_to_core(&job->open, nodes);
+    rc = driver_feed(&b->driver,
+                     &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
+                                          .job_open = {.job = job->id,
+                                                       .priority = job->open.priority,
+                                                       .max_failures = job->open.max_failures,
+                                                       .max_failed_per_mille = job->open.max_failed_per_mille,
+                                                       .n_nodes = job->open.n_nodes,
+                                                       .nodes = nodes}});
+    if (rc < 0) {
+        answer_refuse(&b->answers, q->peer, q->seq, rc == -ENOSPC ? MSG_REASON_LIMIT : MSG_REASON_BAD_MESSAGE,
+                      rc == -ENOSPC ? "%s: %d jobs are open here already" : "%s: the core takes no such job (limit %d)",
+                      job->open.path, JOBS_MAX);
+        broker_job_close_store(b, job);
+        return;
+    }
+    log_info("event=job_opened job=%llu store=\"%s\" items=%llu done=%llu created=%d", (unsigned long long)job->id,
+             job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done,
+             done->created);
+    answer_opened(b, job, q->peer, q->seq);
+}

@@ -1,0 +1,51 @@
+/* peers.h - who is connected: what workers and clients said of themselves, and what they are owed.
+ *
+ * Who may call: the loop's thread. Units: in the names. Memory: a zeroed table is empty; it owns its peers.
+ * Errors: see each function. */
+#ifndef BLIPLINE_BROKER_PEERS_H
+#define BLIPLINE_BROKER_PEERS_H
+
+#include "broker/core_table.h"
+#include "proto/msg.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct peer {
+    uint64_t number;
+    enum msg_role role; /* 0: has not said HELLO */
+    enum stage stage;
+    enum dtype dtype;
+    struct fingerprint fingerprint;
+    char model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];
+    uint32_t hello_pid;          /* of the process, as it says */
+    char benched[MSG_TEXT_SIZE]; /* why; "": it is not */
+    uint32_t n_bad;
+    pid_t pid;          /* of a worker on this machine; 0: not known */
+    uint32_t n_refused; /* within the time that began at refused_at_ms */
+    int64_t refused_at_ms;
+    bool drop; /* it is to be dropped, once its message is dealt with */
+    /* of a client's rows: those without an answer yet; some were refused, and it has not opened the job again since */
+    uint32_t n_unanswered;
+    uint64_t unanswered_bytes;
+    bool rows_refused;
+};
+
+struct peers {
+    struct core_map by_number;
+};
+
+/* NULL: not known. */
+struct peer *peers_find(const struct peers *all, uint64_t number);
+/* Known from now on. NULL: no memory. */
+struct peer *peers_require(struct peers *all, uint64_t number);
+void peers_forget(struct peers *all, uint64_t number);
+/* The peer after *at, which begins at 0; NULL: there is none. Nothing may be added or forgotten meanwhile. */
+struct peer *peers_next(const struct peers *all, size_t *at);
+/* A message of it was refused: who goes on and on with what is refused is to be dropped. */
+void peers_note_refusal(struct peers *all, uint64_t number);
+void peers_release(struct peers *all);
+
+#endif
