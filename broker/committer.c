@@ -149,11 +149,6 @@ struct committer_completion *committer_take(struct committer *c)
     return taken(c, mailbox_take(c->out));
 }
 
-struct committer_completion *committer_take_wait(struct committer *c, int64_t timeout_ms)
-{
-    return taken(c, mailbox_take_wait(c->out, timeout_ms));
-}
-
 int committer_fd(const struct committer *c)
 {
     return mailbox_fd(c->out);

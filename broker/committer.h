@@ -115,8 +115,8 @@ struct committer_completion {
 };
 
 int committer_start(const struct committer_conf *conf, struct committer **ret, struct err *err) CHECK_RESULT;
-/* No more posts. What was posted is still done and its completions can be taken until committer_take_wait returns NULL.
- */
+/* No more posts. What was posted is still done, and its completions can be taken: committer_fd is readable without one
+ * after the last. */
 void committer_finish(struct committer *c);
 /* committer_finish, wait, drop the completions that nobody took, close all stores, join the thread. NULL is fine. */
 void committer_free(struct committer *c);
@@ -132,8 +132,6 @@ int committer_post(struct committer *c, struct committer_request **r) CHECK_RESU
 int committer_fd(const struct committer *c);
 /* The oldest completion, or NULL. */
 struct committer_completion *committer_take(struct committer *c);
-/* The same, but wait up to timeout_ms (-1: for ever). */
-struct committer_completion *committer_take_wait(struct committer *c, int64_t timeout_ms);
 void committer_completion_free(struct committer_completion *done); /* NULL is fine */
 
 #endif

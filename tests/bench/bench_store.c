@@ -16,6 +16,7 @@
 #include "proto/stored.h"
 #include "store/reader.h"
 #include "store/store.h"
+#include "tests/unit/completion.h"
 
 enum { N_ITEMS = 1000000, FRAME_ROWS = 10000, MOST_WAITING = 256 };
 
@@ -34,7 +35,7 @@ static void say(const char *name, double n, int64_t start_ns, const char *unit)
 
 static void take(struct committer *c, uint32_t *waiting)
 {
-    struct committer_completion *done = committer_take_wait(c, -1);
+    struct committer_completion *done = completion_wait(c, -1);
 
     if (!done || done->rc < 0)
         die("committer", done ? done->text : "ended");
@@ -73,7 +74,7 @@ static struct store *open_store(struct committer *c, const char *path, uint32_t 
     r->meta->nodes[0].stage = STAGE_ENCODE;
     if (committer_post(c, &r) < 0)
         die(path, "post");
-    done = committer_take_wait(c, -1);
+    done = completion_wait(c, -1);
     if (done->rc < 0)
         die(path, done->text);
     s = done->store;

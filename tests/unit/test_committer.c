@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "tests/unit/completion.h"
 #include "tests/unit/store_fixture.h"
 
 enum { WAIT_MS = 20000 };
@@ -53,7 +54,7 @@ static struct committer *start(const struct committer_conf *conf)
 
 static struct committer_completion *wait_one(struct committer *c)
 {
-    struct committer_completion *done = committer_take_wait(c, WAIT_MS);
+    struct committer_completion *done = completion_wait(c, WAIT_MS);
 
     assert_non_null(done);
     return done;
@@ -529,7 +530,7 @@ static void test_committer_finish_does_what_was_posted(void **state)
     committer_request_free(r);
     p.fd = committer_fd(c);
     assert_int_equal(poll(&p, 1, WAIT_MS), 1);
-    while ((done = committer_take_wait(c, WAIT_MS))) {
+    while ((done = completion_wait(c, WAIT_MS))) {
         assert_int_equal(done->rc, 0);
         committer_completion_free(done);
         n++;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "broker/committer.h"
+#include "tests/unit/completion.h"
 #include "tests/unit/store_fixture.h"
 
 static char *dir;
@@ -176,7 +177,7 @@ static void test_map_group_that_does_not_fit_is_committed_all_the_same(void **st
     }
     atomic_store(&all_posted, true);
     for (uint32_t i = 0; i < 1 + REQUESTS; i++) {
-        done = committer_take_wait(c, 20000);
+        done = completion_wait(c, 20000);
         assert_non_null(done);
         assert_string_equal(done->text, "");
         assert_int_equal(done->rc, 0);
