@@ -1,6 +1,6 @@
 #!/bin/sh
 # Caption the example pictures with the demo model, and show what came out beside what is in the pictures.
-# Called by `make demo`; O is the build folder, PYTHON the interpreter. Exit code 0 only if every picture got a caption.
+# Called by `make demo`; O is the build folder, PYTHON the interpreter. Exits with 0 only if every picture got a caption.
 set -eu
 O=${O:-build}
 PYTHON=${PYTHON:-/usr/bin/python3}
@@ -35,13 +35,15 @@ try:
     done = sum("caption" in row for row in rows)
     print(f"\n{done} of {len(truth)} pictures captioned, {right} of them right to the word "
           f"(the model is small: it gets about 8 of 10 right)")
-    print(f"{summary['images_per_s']:.1f} pictures a second over {summary['seconds']:.1f} s, loading the model included; "
-          f"where the time went:")
+    print(f"{summary['images_per_s']:.1f} pictures a second over {summary['seconds']:.1f} s, "
+          f"loading the model included; where the time went:")
     for stage in summary["stages"]:
-        more = f", and {stage['decode_s']:.2f} s of decoding and {stage['resize_s']:.2f} s of resizing beside it" if stage["decode_s"] else ""
+        more = ""
+        if stage["decode_s"]:
+            more = f", and {stage['decode_s']:.2f} s of decoding and {stage['resize_s']:.2f} s of resizing beside it"
         print(f"  {stage['stage']:8} {stage['share']:4.0%}  {stage['busy_s']:6.2f} s busy{more}")
     sys.stdout.flush()
-except BrokenPipeError:  # whoever reads has seen enough; nothing may be flushed there again at the end
+except BrokenPipeError:  # the reader closed the pipe; nothing may be flushed to it again
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
 sys.exit(done != len(truth))

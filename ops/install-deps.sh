@@ -33,7 +33,8 @@ command -v dpkg-query >/dev/null || {
 }
 
 # shellcheck disable=SC2086 # lists of words on purpose, here and below
-installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' $packages 2>/dev/null | sed -n 's/ installed$//p') || true
+installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' $packages 2>/dev/null |
+    sed -n 's/ installed$//p') || true
 missing=
 for p in $packages; do
     printf '%s\n' "$installed" | grep -qx "$p" || missing="$missing $p"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run a command once for each level of vector instructions that this processor has below its best, which a plain run tests: the
-# command finds the level in BLIPLINE_TEST_CPU_ISA. With AVX-512 also once with our own products in oneDNN's place.
+# Run a command once for each level of vector instructions below this processor's best, which a plain run tests. The
+# command finds the level in BLIPLINE_TEST_CPU_ISA. With AVX-512 also run it with our own products instead of oneDNN's.
 set -eu
 has() {
     grep -qw "$1" /proc/cpuinfo

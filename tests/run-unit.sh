@@ -9,7 +9,8 @@ for t in "$@"; do
     if timeout 300 "$t" >"$log" 2>&1; then
         n=$(grep -c '^\[       OK \]' "$log")
         skipped=$(sed -n '/listed below/d; s/^\[  SKIPPED \] //p' "$log" | sort -u | wc -l)
-        printf '  ok    %-28s %3d tests%s  %5d ms\n' "$(basename "$t")" "$n" "$([ "$skipped" -gt 0 ] && echo ", $skipped skipped")" \
+        remark=$([ "$skipped" -eq 0 ] || echo ", $skipped skipped")
+        printf '  ok    %-28s %3d tests%s  %5d ms\n' "$(basename "$t")" "$n" "$remark" \
             $((($(date +%s%N) - start) / 1000000))
     else
         printf '  FAIL  %s\n' "$t"

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Line coverage by folder from gcov's data, with a floor for the folders that carry other people's data. Exit 1 below it."""
+"""Line coverage by folder from gcov's data. Exit 1 if a folder that carries other people's data is below its floor."""
 import collections
 import gzip
 import json

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Functions that a header of the product declares and nothing in the product calls. Exit 1 with one line for each.
 
-A call inside the function's own file counts, a call from tests/ does not. x_validate() is for tests: it checks invariants.
+A call inside the function's own file counts, a call from tests/ does not. x_validate() is for tests: it checks
+invariants.
 """
 import pathlib
 import re

@@ -1,6 +1,6 @@
-# A help page as a manual page. Arguments: the list of commands and topics (`blipline help`), then the page. Variables: name (of the
-# command, topic or daemon; "" for blipline itself), section, version, date.
-# What help pages look like is said in base/page.h; the headings below are those of client/cli.c, cmd_help.c and base/options.c.
+# Make a manual page of a help page. Arguments: the list of commands and topics (`blipline help`), then the page.
+# Variables: name (of the command, topic or daemon; "" for blipline itself), section, version, date.
+# base/page.h says what help pages look like; console/cli.c, client/cmd_help.c and base/options.c write the headings.
 
 # Text as roff takes it.
 function escape(s) {
@@ -171,5 +171,8 @@ END {
     }
     end_literal()
     print ".SH SEE ALSO"
-    print name == "" ? ".BR blipline\\-caption (1),\n.BR blipline\\-models (7),\n.BR blipline\\-broker (8)" : ".BR blipline (1)"
+    if (name == "")
+        print ".BR blipline\\-caption (1),\n.BR blipline\\-models (7),\n.BR blipline\\-broker (8)"
+    else
+        print ".BR blipline (1)"
 }

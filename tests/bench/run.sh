@@ -15,7 +15,7 @@ done
 printf '\n== chain\n'
 "$PYTHON" tests/bench/chain.py ${N:-} | tee -a "$log" | grep -v '^CSV,' || true
 printf '\n== HF transformers on the same processor\n'
-"${HF_PYTHON:-$PYTHON}" tests/bench/hf_cpu.py models/blip2-opt-demo --images examples/images --count 64 --batches 8,32,64 --beams 1,5 --max-new 24 \
-    --csv hf 2>&1 | tee -a "$log" | grep -v '^CSV,' || true
+"${HF_PYTHON:-$PYTHON}" tests/bench/hf_cpu.py models/blip2-opt-demo --images examples/images --count 64 \
+    --batches 8,32,64 --beams 1,5 --max-new 24 --csv hf 2>&1 | tee -a "$log" | grep -v '^CSV,' || true
 sed -n "s/^CSV,/$(date -u +%FT%TZ),$machine,/p" "$log" >>"$O/bench.csv"
 printf '\nappended to %s\n' "$O/bench.csv"
