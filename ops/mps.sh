@@ -18,14 +18,14 @@ control=${MPS_CONTROL:-nvidia-cuda-mps-control}
 
 say() { echo "mps.sh: $*" >&2; }
 
-# The service's answer to a command; nothing if none listens at the pipe. The client would wait for ever if it hangs.
+# The answer of the service to a command; nothing if none listens at the pipe. Its client waits for ever if it hangs.
 ask() { [ -e "$pipe/control" ] && echo "$1" | timeout "${2:-5}" "$control" 2>/dev/null; }
 
 is_running() { ask get_default_active_thread_percentage >/dev/null; }
 
 need_control() {
     command -v "$control" >/dev/null 2>&1 && return
-    say "nvidia-cuda-mps-control is not installed; it comes with NVIDIA's driver (package nvidia-compute-utils or similar)"
+    say "nvidia-cuda-mps-control is not installed; it comes with NVIDIA's driver (nvidia-compute-utils or similar)"
     say "without MPS the daemons take turns on the card"
     exit 2
 }
