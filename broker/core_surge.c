@@ -122,7 +122,15 @@ static void pause_job(struct core_unit *u, uint64_t n_failed, uint64_t n_finishe
 
 void core_job_reset_failures(struct core_job *j)
 {
+    struct core_unit *next;
+
     j->n_in_row = j->n_finished = j->n_failed = 0;
+    /* Units of which some items have failed and others are not finished: their failures are part of the surge. */
+    for (struct core_unit *u = j->by_state[CORE_UNIT_STARTED]; u; u = next) {
+        next = u->next;
+        if (!u->again && n_failed_items(u))
+            core_unit_put_back(u);
+    }
 }
 
 /* Held units take room from others: at most a quarter of the window and, if they may stay for long, a quarter of the

@@ -269,6 +269,19 @@ static void forget_units(struct world *w, struct sim_job *j)
             ledger_forget_unit(w, j, u);
 }
 
+/* Units with failed items are done again from the start. */
+static void put_back_failed(struct world *w, struct sim_job *j)
+{
+    for (uint32_t u = 0; u < j->n_units; u++) {
+        uint32_t n = 0;
+
+        for (const struct led_subunit *p = j->units[u].led.subunits; p; p = p->next)
+            n += p->n_wanted - (uint32_t)(__builtin_popcountll(p->alive[0]) + __builtin_popcountll(p->alive[1]));
+        if (n > 0 && !j->units[u].led.committing && !j->units[u].led.row.is_again)
+            ledger_forget_unit(w, j, u);
+    }
+}
+
 static void set_stopped(struct led_job *j, bool stopped)
 {
     j->n_failed = j->paused && !stopped ? 0 : j->n_failed;
@@ -285,6 +298,8 @@ static void job_event(struct world *w, struct sim_job *j, const struct core_even
     switch (e->type) {
     case CORE_EVENT_JOB_START:
     case CORE_EVENT_JOB_STOP:
+        if (j->led.paused && e->type == CORE_EVENT_JOB_START)
+            put_back_failed(w, j);
         set_stopped(&j->led, e->type == CORE_EVENT_JOB_STOP);
         return;
     case CORE_EVENT_JOB_CLOSE:
