@@ -421,7 +421,7 @@ LINT_C       := $(filter %.c,$(FOLDER_FILES))
 # Other versions of clang's tools format and warn differently.
 CLANG := 14
 HAS_CLANG = clang-tidy --version 2>/dev/null | grep -q ' $(CLANG)\.' && sh ops/install-deps.sh --check lint >/dev/null
-checks: check-layers check-headers
+checks: check-layers check-unused check-headers
 ifeq ($(SAN)$(filter 1,$(COV)),)
 	$(Q)if $(HAS_CLANG); then $(MAKE) --no-print-directory format-check lint; \
 	    else echo "format-check, lint: skipped, clang's tools are not installed (ops/install-deps.sh lint)"; fi
@@ -454,7 +454,7 @@ $(TIDY): $(O)/lint/%.tidy: %.c $(O)/%.o .clang-tidy
 	$(Q)clang-tidy --quiet --warnings-as-errors='*' $< -- -std=gnu11 -D_GNU_SOURCE -fopenmp=libgomp -I. -I$(O)/gen \
 	    >$@.txt 2>&1 || { grep -E -A4 '(warning|error): ' $@.txt; false; }
 	@touch $@
-lint: check-layers check-headers $(TIDY) $(PAGES) ## layers, headers, manual pages, cppcheck, clang-tidy
+lint: check-layers check-unused check-headers $(TIDY) $(PAGES) ## layers, headers, manual pages, cppcheck, clang-tidy
 	$(Q)mandoc -T lint $(O)/share/man/*/*
 	@mkdir -p $(O)/lint/cppcheck
 	$(Q)cppcheck --quiet -j $(shell nproc) --cppcheck-build-dir=$(O)/lint/cppcheck --error-exitcode=1 --std=c11 \
