@@ -70,79 +70,6 @@ static void end(struct link *l, enum worker_session_state state)
     tell(l, state);
 }
 
-/* -- what is held */
-
-static void drop_held(struct link *l, struct held *h)
-{
-    struct held **at = &l->s->held;
-
-    while (*at != h)
-        at = &(*at)->next;
-    *at = h->next;
-    atomic_fetch_sub(&l->s->n_held, 1);
-    worker_held_free(h);
-}
-
-static void queue_unsent(struct link *l, struct returned *r)
-{
-    r->next = NULL;
-    if (l->s->unsent)
-        l->s->unsent_last->next = r;
-    else
-        l->s->unsent = r;
-    l->s->unsent_last = r;
-}
-
-static struct returned *pop_unsent(struct link *l)
-{
-    struct returned *r = l->s->unsent;
-
-    l->s->unsent = r->next;
-    return r;
-}
-
-/* Answer a lease that never reaches the compute side. Without memory it is dropped, and expires. */
-static void answer(struct link *l, struct held *h, enum msg_type type, const struct msg_lease *lease, const char *text)
-{
-    struct returned *r = calloc(1, sizeof(*r));
-
-    if (!r || wire_message_new(type, &r->message) < 0) {
-        free(r);
-        if (h)
-            drop_held(l, h);
-        return;
-    }
-    r->held = h;
-    if (type == MSG_FAILURE) {
-        struct msg_failure *f = &wire_message_envelope(r->message)->failure;
-
-        f->lease = *lease;
-        (void)msg_text_set(f->code, sizeof(f->code), "bad_work");
-        (void)msg_text_set(f->text, sizeof(f->text), text);
-    } else {
-        wire_message_envelope(r->message)->return_lease.lease = *lease;
-    }
-    queue_unsent(l, r);
-}
-
-/* A new epoch: nothing that was leased before counts any more. */
-static void drop_all_work(struct link *l)
-{
-    struct held *h;
-
-    while ((h = mailbox_take(l->s->inbox)))
-        drop_held(l, h);
-    while (l->s->unsent) {
-        struct returned *r = pop_unsent(l);
-
-        if (r->held)
-            drop_held(l, r->held);
-        worker_returned_free(r);
-    }
-    for (h = l->s->held; h; h = h->next)
-        atomic_store(&h->stale, true); /* the compute side has these */
-}
-
 /* -- connecting */
 
 static void lose(struct link *l, const char *why)
@@ -236,7 +163,7 @@ static void on_welcome(struct link *l, const struct msg_welcome *w)
         return;
     }
     if (l->epoch != 0 && w->epoch != l->epoch)
-        drop_all_work(l);
+        held_drop_all(l->s);
     l->epoch = w->epoch;
     l->heartbeat_ms = w->heartbeat_ms;
     l->silence_ms = l->s->conf.silence_ms ? l->s->conf.silence_ms : 5 * (int64_t)w->heartbeat_ms;
@@ -263,87 +190,32 @@ static void on_refuse(struct link *l, const struct msg_refuse *r)
     lose(l, why);
 }
 
-static int decode_items(struct held *h, struct err *err)
-{
-    struct row_cursor cursor;
-    struct row_item *items, item;
-    uint32_t n = 0;
-    int rc;
-
-    items = arena_alloc(&h->arena, h->work.n_items * sizeof(*items));
-    if (!items)
-        return err_set(err, -ENOMEM, "no memory for %u items", h->work.n_items);
-    wire_message_rows(h->message, &cursor);
-    while ((rc = row_cursor_next_item(&cursor, &item, err)) == 1 && n < h->work.n_items) {
-        if (row_item_copy(&h->arena, &item, &items[n++]) < 0) {
-            rc = err_set(err, -ENOMEM, "no memory for %u items", h->work.n_items);
-            break;
-        }
-    }
-    row_cursor_release(&cursor);
-    h->work.items = items;
-    return rc < 0 ? rc : 0;
-}
-
-static bool is_held(const struct link *l, uint64_t lease_id)
-{
-    for (const struct held *h = l->s->held; h; h = h->next)
-        if (h->work.lease.id == lease_id && !atomic_load(&h->stale))
-            return true;
-    return false;
-}
-
-static struct held *held_new(struct wire_message *message)
-{
-    const struct msg *m = wire_message_envelope(message);
-    struct held *h = calloc(1, sizeof(*h));
-
-    if (!h)
-        return NULL;
-    arena_init(&h->arena, (size_t)256 << 20);
-    h->message = message;
-    h->work.lease = m->work.lease;
-    h->work.recipe = m->work.recipe;
-    h->work.tasks = m->work.tasks;
-    h->work.n_selections = m->work.n_selections;
-    h->work.selections = m->work.selections;
-    h->work.n_items = m->n_rows;
-    h->work.n_tensors = m->n_tensors;
-    for (uint32_t i = 0; i < m->n_tensors; i++)
-        h->work.tensors[i] = wire_message_tensor(message, i);
-    h->work.received_ns = clock_mono_ns();
-    atomic_init(&h->stale, false);
-    return h;
-}
-
 static void on_work(struct link *l, struct wire_message **message)
 {
     const struct msg_lease lease = wire_message_envelope(*message)->work.lease;
     struct held *h;
     struct err err;
 
-    if (lease.epoch != l->epoch || is_held(l, lease.id))
+    if (lease.epoch != l->epoch || held_find(l->s, lease.id))
         return; /* of another time, or said twice */
     if (l->draining || atomic_load(&l->s->n_held) >= MAX_HELD) {
-        answer(l, NULL, MSG_RETURN, &lease, NULL);
+        held_answer(l->s, NULL, MSG_RETURN, &lease, NULL);
         return;
     }
     h = held_new(*message);
     if (!h) {
-        answer(l, NULL, MSG_RETURN, &lease, NULL);
+        held_answer(l->s, NULL, MSG_RETURN, &lease, NULL);
         return;
     }
     *message = NULL;
-    if (decode_items(h, &err) < 0) {
-        answer(l, NULL, MSG_FAILURE, &lease, err.text);
-        worker_held_free(h);
+    if (held_decode_items(h, &err) < 0) {
+        held_answer(l->s, NULL, MSG_FAILURE, &lease, err.text);
+        held_free(h);
         return;
     }
-    h->next = l->s->held;
-    l->s->held = h;
-    atomic_fetch_add(&l->s->n_held, 1);
+    held_add(l->s, h);
     if (mailbox_post(l->s->inbox, h) < 0)
-        answer(l, h, MSG_RETURN, &lease, NULL);
+        held_answer(l->s, h, MSG_RETURN, &lease, NULL);
 }
 
 static void start_draining(struct link *l)
@@ -356,7 +228,7 @@ static void start_draining(struct link *l)
     l->last_words_until_ms = l->now_ms + LAST_WORDS_MS;
     close_inbox(l);
     while ((h = mailbox_take(l->s->inbox)))
-        answer(l, h, MSG_RETURN, &h->work.lease, NULL);
+        held_answer(l->s, h, MSG_RETURN, &h->work.lease, NULL);
     tell(l, WORKER_SESSION_DRAINING);
 }
 
@@ -407,11 +279,11 @@ static void collect(struct link *l)
             continue; /* only to wake us */
         l->last_words_until_ms = l->now_ms + LAST_WORDS_MS;
         if (!atomic_load(&r->held->stale) && r->message) {
-            queue_unsent(l, r);
+            held_queue_unsent(l->s, r);
             continue;
         }
-        drop_held(l, r->held);
-        worker_returned_free(r);
+        held_drop(l->s, r->held);
+        returned_free(r);
     }
 }
 
@@ -446,10 +318,10 @@ static void send_unsent(struct link *l)
         }
         if (rc < 0 && r->held)
             replace_by_failure(l, r, err.text);
-        r = pop_unsent(l);
+        r = held_pop_unsent(l->s);
         if (r->held)
-            drop_held(l, r->held);
-        worker_returned_free(r);
+            held_drop(l->s, r->held);
+        returned_free(r);
     }
 }
 

@@ -1,5 +1,5 @@
 /* worker_private.h - what the two halves of a worker's session share: worker_session.c, which the compute side calls,
- * and worker_link.c, the socket thread.
+ * and the socket thread, worker_link.c with worker_held.c.
  *
  * The halves meet in mailboxes and atomics alone. A `held` is made by the socket thread, lent to the compute side from
  * _take until it is given back, and freed by the socket thread (or by _stop, after that thread has ended). */
@@ -59,8 +59,26 @@ struct worker_session {
     struct returned *unsent, *unsent_last;
 };
 
-void *worker_link_main(void *session); /* the socket thread */
-void worker_held_free(struct held *h);
-void worker_returned_free(struct returned *r); /* not its held */
+/* worker_link.c: the socket thread. */
+void *worker_link_main(void *session);
+
+/* worker_held.c, for the socket thread (after it has ended: for _stop). */
+/* The unit of a WORK message, which it then owns. NULL: no memory. */
+struct held *held_new(struct wire_message *message);
+void held_free(struct held *h);
+void returned_free(struct returned *r); /* not its held */
+int held_decode_items(struct held *h, struct err *err) CHECK_RESULT;
+void held_add(struct worker_session *s, struct held *h);
+/* Remove it from the list and free it. */
+void held_drop(struct worker_session *s, struct held *h);
+/* Is a unit held under this lease, in the current epoch? */
+bool held_find(const struct worker_session *s, uint64_t lease_id);
+/* Answer a lease that never reaches the compute side. Without memory it is dropped, and expires. */
+void held_answer(struct worker_session *s, struct held *h, enum msg_type type, const struct msg_lease *lease,
+                 const char *text);
+void held_queue_unsent(struct worker_session *s, struct returned *r);
+struct returned *held_pop_unsent(struct worker_session *s);
+/* A new epoch began: nothing that was leased before counts any more. */
+void held_drop_all(struct worker_session *s);
 
 #endif

@@ -99,35 +99,18 @@ void worker_session_stop(struct worker_session **sp)
     (void)pthread_join(s->thread, NULL);
     while ((message = mailbox_take(s->outbox)))
         if (message != s)
-            worker_returned_free(message);
+            returned_free(message);
     while ((r = s->unsent)) {
         s->unsent = r->next;
-        worker_returned_free(r);
+        returned_free(r);
     }
     while ((h = s->held)) { /* those in the inbox and those still out are on this list too */
         s->held = h->next;
-        worker_held_free(h);
+        held_free(h);
     }
     while (mailbox_take(s->inbox))
         ;
     session_free(s);
-}
-
-void worker_held_free(struct held *h)
-{
-    if (!h)
-        return;
-    wire_message_free(h->message);
-    arena_release(&h->arena);
-    free(h);
-}
-
-void worker_returned_free(struct returned *r)
-{
-    if (!r)
-        return;
-    wire_message_free(r->message);
-    free(r);
 }
 
 /* -- taking and giving back */
@@ -312,4 +295,3 @@ int worker_session_wait(struct worker_session *s, int64_t timeout_ms)
         look(s, mailbox_take_wait(s->states, left));
     }
 }
-
