@@ -1,0 +1,366 @@
+/* The committer's thread: it alone writes to the stores. Requests that arrive together share a transaction of each
+ * store. */
+#include "broker/committer_private.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+enum {
+    /* Keys of a small store are built before it is closed, so that a job of a minute needs no second visit. */
+    KEYS_AT_CLOSE_STEPS = 50,
+    KEYS_RETRY_MS = 10000,
+};
+
+/* -- stores -- */
+
+static size_t find_store(const struct committer *c, uint64_t job)
+{
+    for (size_t i = 0; i < c->n_stores; i++)
+        if (c->stores[i].job == job)
+            return i;
+    return SIZE_MAX;
+}
+
+static void complete(struct committer *c, struct passage *p)
+{
+    int rc = p->done.rc;
+
+    if (p->request->compared && rc == 0) {
+        p->done.n_added = p->request->walk_rows.n_fresh;
+        p->done.n_again = p->request->walk_rows.n_again;
+        p->done.compared = p->request->counts;
+    }
+    if (rc == -ENOSPC || rc == -EAGAIN)
+        p->done.request = p->request;
+    else
+        committer_request_free(p->request);
+    p->request = NULL;
+    rc = mailbox_post(c->out, p);
+    assert(rc == 0); /* as many slots as there can be requests */
+    (void)rc;
+}
+
+static int open_store(struct committer *c, const struct committer_request *q, struct passage *p)
+{
+    const struct store_options options = {.create = q->create,
+                                          .check = q->check,
+                                          .allow_network_fs = c->conf.allow_network_fs,
+                                          .min_free_bytes = c->conf.min_free_bytes,
+                                          .meta = q->meta,
+                                          .seam = c->conf.seam};
+    struct open_store *stores;
+    int rc;
+
+    if (find_store(c, q->job) != SIZE_MAX)
+        return err_set(&p->err, -EEXIST, "job %llu has its store open", (unsigned long long)q->job);
+    if (!q->path)
+        return err_set(&p->err, -EINVAL, "no path");
+    stores = realloc(c->stores, (c->n_stores + 1) * sizeof(*stores));
+    if (!stores)
+        return err_set(&p->err, -ENOMEM, "%s: out of memory", q->path);
+    c->stores = stores;
+    stores[c->n_stores] = (struct open_store){.job = q->job};
+    rc = store_open(q->path, &options, &stores[c->n_stores].store, &p->done.created, &p->err);
+    if (rc < 0)
+        return rc;
+    p->done.store = stores[c->n_stores].store;
+    p->done.counters = *store_counters(p->done.store);
+    p->done.next_item = store_next_item(p->done.store);
+    c->n_stores++;
+    return 0;
+}
+
+/* A store that cannot have its keys built is sound without. */
+static void finish_keys(struct store *s)
+{
+    for (int i = 0; i < KEYS_AT_CLOSE_STEPS && store_keys_wanted(s); i++)
+        if (store_keys_step(s, NULL) < 0)
+            return;
+}
+
+static int close_store(struct committer *c, const struct committer_request *q, struct passage *p)
+{
+    size_t i = find_store(c, q->job);
+
+    if (i == SIZE_MAX)
+        return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
+    finish_keys(c->stores[i].store);
+    p->done.counters = *store_counters(c->stores[i].store);
+    p->done.next_item = store_next_item(c->stores[i].store);
+    committer_walk_end(&c->stores[i].walk);
+    store_close(c->stores[i].store);
+    c->stores[i] = c->stores[--c->n_stores];
+    return 0;
+}
+
+static int load_units(struct committer *c, const struct committer_request *q, struct passage *p)
+{
+    const size_t i = find_store(c, q->job);
+
+    if (i == SIZE_MAX)
+        return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
+    return units_read(c->stores[i].store, q->unit, q->max_units, q->max_bytes, &p->done.load, &p->err);
+}
+
+/* -- groups -- */
+
+static bool leaves_txn_sound(int rc)
+{
+    return rc == 0 || rc == -EBADMSG || rc == -EMSGSIZE || rc == -EINVAL || rc == -EALREADY || rc == -ENOENT;
+}
+
+/* Are the rows there that were posted before this one? */
+static int wait_for_turn(const struct store *s, const struct committer_request *q, struct err *err)
+{
+    uint64_t next = store_next_item(s);
+
+    if (q->first_item != COMMITTER_ANY_ITEM && q->first_item != next)
+        return err_set(err, -EAGAIN, "the rows before item %llu are not there, the next item is %llu",
+                       (unsigned long long)q->first_item, (unsigned long long)next);
+    return 0;
+}
+
+static int apply(struct open_store *o, const struct committer_request *q, uint32_t *ret_unit, struct err *err)
+{
+    struct store *s = o->store;
+    const struct store_records records = {.again = q->again,
+                                          .data = q->records.data,
+                                          .ends = q->ends,
+                                          .n = q->n_records,
+                                          .n_failed = q->n_failed,
+                                          .embedding_data = q->embeddings.data,
+                                          .embeddings = q->embedding_list,
+                                          .n_embeddings = q->n_embeddings};
+    int rc = q->op == COMMITTER_ROWS || q->op == COMMITTER_SEAL ? wait_for_turn(s, q, err) : 0;
+
+    if (rc < 0)
+        return rc;
+    switch (q->op) {
+    case COMMITTER_SEAL:
+        return committer_walk_seal(&o->walk, s, q, err);
+    case COMMITTER_COMPARE:
+        return committer_walk_apply(&o->walk, s, q, ret_unit, err);
+    case COMMITTER_ROWS:
+        return store_append_rows(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
+    case COMMITTER_SOURCES:
+        return store_put_sources(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
+    case COMMITTER_AGAIN:
+        return store_again(s, q->rows.data, q->rows.size_bytes, q->n_rows, ret_unit, err);
+    case COMMITTER_UNIT:
+        if (q->n_records && q->ends[q->n_records - 1] > q->records.size_bytes)
+            return err_set(err, -EINVAL, "unit %u: records end behind their buffer", q->unit);
+        for (uint32_t i = 0; i < q->n_embeddings; i++)
+            if ((uint64_t)q->embedding_list[i].start + q->embedding_list[i].size_bytes > q->embeddings.size_bytes)
+                return err_set(err, -EINVAL, "unit %u: embeddings end behind their buffer", q->unit);
+        return store_put_unit(s, q->unit, &records, err);
+    case COMMITTER_ATTEMPTS:
+        return store_put_attempts(s, q->unit, q->attempts, q->parts.data, (uint32_t)q->parts.size_bytes, err);
+    case COMMITTER_OPEN:
+    case COMMITTER_LOAD:
+    case COMMITTER_CLOSE:
+        break;
+    }
+    return err_set(err, -EINVAL, "no such operation: %d", (int)q->op);
+}
+
+/* Put one request into its store's transaction. What becomes of it is told when the group is committed. < 0: the
+ * transaction is lost. */
+static int put(struct committer *c, struct open_store *o, struct passage *p)
+{
+    size_t before;
+    int rc = 0;
+
+    p->err.text[0] = '\0';
+    if (!store_in_txn(o->store))
+        rc = store_begin(o->store, &p->err);
+    if (rc < 0)
+        return rc;
+    before = store_txn_bytes(o->store);
+    rc = committer_walk_compare(&o->walk, o->store, p->request, &p->err);
+    if (rc == 0)
+        rc = apply(o, p->request, &p->done.unit, &p->err);
+    if (rc != -EAGAIN && !leaves_txn_sound(rc))
+        return rc;
+    c->group_bytes += store_txn_bytes(o->store) - before;
+    p->done.rc = rc;
+    return 0;
+}
+
+static void undo(struct open_store *o)
+{
+    store_abort(o->store);
+    committer_walk_undo(&o->walk);
+}
+
+/* The store's transaction has outgrown the map: all requests of the group go into another one, for which more is
+ * mapped. */
+static int put_again(struct committer *c, size_t store, struct err *err)
+{
+    struct open_store *o = &c->stores[store];
+    int rc;
+
+    do {
+        undo(o);
+        rc = 0;
+        for (uint32_t i = 0; rc == 0 && i < c->n_group; i++)
+            if (c->group[i]->store == store && (rc = put(c, o, c->group[i])) < 0)
+                *err = c->group[i]->err;
+    } while (rc == -ENOBUFS);
+    return rc;
+}
+
+static void join_group(struct committer *c, struct passage *p)
+{
+    struct open_store *o;
+    int rc;
+
+    c->group[c->n_group++] = p;
+    p->store = find_store(c, p->request->job);
+    if (p->store == SIZE_MAX) {
+        p->done.rc = err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)p->request->job);
+        return;
+    }
+    o = &c->stores[p->store];
+    if (o->group_rc < 0)
+        return; /* the store's transaction is lost already, this one shares its fate */
+    rc = put(c, o, p);
+    if (rc < 0)
+        o->group_err = p->err;
+    if (rc == -ENOBUFS)
+        rc = put_again(c, p->store, &o->group_err);
+    if (rc < 0) {
+        undo(o);
+        o->group_rc = rc;
+    }
+}
+
+static int commit_store(struct committer *c, size_t store)
+{
+    struct open_store *o = &c->stores[store];
+    int rc;
+
+    do
+        rc = store_commit(o->store, &o->group_err);
+    while (rc == -ENOBUFS && (rc = put_again(c, store, &o->group_err)) == 0);
+    if (rc < 0)
+        undo(o);
+    else
+        committer_walk_committed(&o->walk);
+    return rc;
+}
+
+static void commit_group(struct committer *c)
+{
+    for (size_t i = 0; i < c->n_stores; i++) {
+        struct open_store *o = &c->stores[i];
+
+        if (!store_in_txn(o->store))
+            continue;
+        o->group_rc = commit_store(c, i);
+    }
+    for (uint32_t i = 0; i < c->n_group; i++) {
+        struct passage *p = c->group[i];
+
+        if (p->store != SIZE_MAX) {
+            const struct open_store *o = &c->stores[p->store];
+
+            /* done only in the transaction that is lost: not done */
+            if (o->group_rc < 0 && (p->done.rc == 0 || p->done.rc == -EALREADY)) {
+                p->done.rc = o->group_rc;
+                p->err = o->group_err;
+            }
+            p->done.counters = *store_counters(o->store);
+            p->done.next_item = store_next_item(o->store);
+        }
+        complete(c, p);
+    }
+    for (size_t i = 0; i < c->n_stores; i++)
+        c->stores[i].group_rc = 0;
+    c->n_group = 0;
+    c->group_bytes = 0;
+}
+
+/* Everything that waits now, as far as one group goes. */
+static void run_group(struct committer *c, struct passage *p)
+{
+    int64_t deadline_ms = clock_mono_ms() + c->conf.group_ms;
+
+    for (; p; p = mailbox_take(c->in)) {
+        enum committer_op op = p->request->op;
+
+        if (op == COMMITTER_LOAD) {
+            p->done.rc = load_units(c, p->request, p);
+            complete(c, p);
+            continue;
+        }
+        if (op == COMMITTER_OPEN || op == COMMITTER_CLOSE) {
+            commit_group(c); /* what came before comes out before */
+            p->done.rc = op == COMMITTER_OPEN ? open_store(c, p->request, p) : close_store(c, p->request, p);
+            complete(c, p);
+            deadline_ms = clock_mono_ms() + c->conf.group_ms;
+            continue;
+        }
+        join_group(c, p);
+        if (c->n_group == c->conf.group_requests || c->group_bytes >= c->conf.group_bytes ||
+            clock_mono_ms() >= deadline_ms)
+            break;
+    }
+    commit_group(c);
+}
+
+/* One step for one store. False: there is nothing to do. */
+static bool build_keys(struct committer *c)
+{
+    for (size_t i = 0; i < c->n_stores; i++) {
+        struct open_store *o = &c->stores[i];
+
+        if (!store_keys_wanted(o->store) || clock_mono_ms() < o->keys_after_ms)
+            continue;
+        if (store_keys_step(o->store, NULL) < 0)
+            o->keys_after_ms = clock_mono_ms() + KEYS_RETRY_MS;
+        return true;
+    }
+    return false;
+}
+
+static int64_t idle_ms(const struct committer *c, bool built)
+{
+    if (built)
+        return 0;
+    for (size_t i = 0; i < c->n_stores; i++)
+        if (store_keys_wanted(c->stores[i].store))
+            return KEYS_RETRY_MS;
+    return -1;
+}
+
+void *committer_main(void *arg)
+{
+    struct committer *c = arg;
+    bool built = false;
+
+    for (;;) {
+        struct passage *p = mailbox_take_wait(c->in, idle_ms(c, built));
+
+        if (p) {
+            run_group(c, p);
+            built = true; /* look for keys to build once the mailbox is empty */
+        } else if (atomic_load(&c->finishing)) {
+            if (mailbox_length(c->in) == 0)
+                break;
+        } else {
+            built = build_keys(c);
+        }
+    }
+    for (size_t i = 0; i < c->n_stores; i++) {
+        finish_keys(c->stores[i].store);
+        committer_walk_end(&c->stores[i].walk);
+        store_close(c->stores[i].store);
+    }
+    c->n_stores = 0;
+    mailbox_close(c->out);
+    return NULL;
+}
