@@ -421,7 +421,7 @@ LINT_C       := $(filter %.c,$(FOLDER_FILES))
 # Other versions of clang's tools format and warn differently.
 CLANG := 14
 HAS_CLANG = clang-tidy --version 2>/dev/null | grep -q ' $(CLANG)\.' && sh ops/install-deps.sh --check lint >/dev/null
-checks: check-layers check-unused check-headers
+checks: check-layers check-lines check-logs check-unused check-headers
 ifeq ($(SAN)$(filter 1,$(COV)),)
 	$(Q)if $(HAS_CLANG); then $(MAKE) --no-print-directory format-check lint; \
 	    else echo "format-check, lint: skipped, clang's tools are not installed (ops/install-deps.sh lint)"; fi
@@ -434,11 +434,13 @@ format-check: ## fail if clang-format would change something
 check-layers: ## who may include whom, and which folder owns which library
 	$(Q)$(PYTHON) ops/lint/layers.py
 check-lines: ## no line is longer than 120 columns
-	$(Q)awk 'length > 120 { print FILENAME ":" FNR ": longer than 120 columns"; bad = 1 } END { exit bad }' \
-	    $(C_FILES) $(CUDA_FILES) Makefile $(wildcard ops/*.sh ops/*.py ops/*/*.sh ops/*/*.py ops/*/*.awk)
+	$(Q)! LC_ALL=C.UTF-8 grep -HnE '^.{121}' $(C_FILES) $(CUDA_FILES) Makefile
 	@echo "lines: ok"
 check-unused: ## no public function without a caller
 	$(Q)$(PYTHON) ops/lint/unused.py
+check-logs: ## log lines of daemons are logfmt
+	$(Q)$(PYTHON) ops/lint/logfmt.py
+	@echo "logs: ok"
 check-headers: $(GENERATED) ## every header compiles alone
 	$(Q)for h in $(filter %.h,$(C_FILES)); do \
 	    $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -Werror -x c -fsyntax-only -include $$h /dev/null || exit 1; done
@@ -521,4 +523,4 @@ help: ## this list
 always:
 .PHONY: always build demo python-proto test test-unit test-e2e simulate test-emulated test-gpu zoo coverage fuzz \
         bench bench-ops bench-real gpu-check-programs bench-gpu checks format format-check check-layers check-lines \
-        check-unused check-headers lint man install uninstall clean help
+        check-unused check-logs check-headers lint man install uninstall clean help

@@ -42,8 +42,8 @@ static void do_bench(struct broker *b, const struct core_action *a)
         return;
     (void)msg_text_set(p->benched, sizeof(p->benched), benched ? a->bench.why : "");
     if (benched)
-        log_warn("event=worker_benched peer=%llu stage=%s host=%s pid=%u failures=%u text=\"%s\" it rests, longer and "
-                 "longer, until a unit of its is good",
+        log_warn("event=worker_benched peer=%llu stage=%s host=%s pid=%u failures=%u msg=\"%s; it rests, "
+                 "longer each time, until it returns a good result\"",
                  (unsigned long long)p->number, stage_name(p->stage), p->host, p->hello_pid, a->bench.n_bad,
                  a->bench.why);
     else
@@ -88,7 +88,7 @@ static void do_work(struct broker *b, const struct core_action *a)
     if (rc < 0 && rc != -EHOSTUNREACH) { /* a lost peer says which leases it has when it comes back */
         struct core_event event = unsent(work, rc, "the broker could not send the unit");
 
-        log_warn("event=work_not_sent unit=%u peer=%llu reason=\"%s\" it will be given out again", work->unit,
+        log_warn("event=work_not_sent unit=%u peer=%llu msg=\"%s; the unit will be leased again\"", work->unit,
                  (unsigned long long)work->peer, err.text);
         driver_feed_later(&b->driver, &event);
     }
@@ -168,7 +168,7 @@ static void do_commit(struct broker *b, const struct core_action *a)
         return;
     }
     for (uint32_t i = 0; i < commit->n_quarantined; i++)
-        log_warn("event=quarantined job=%llu item=%llu code=%s text=\"%s\"", (unsigned long long)commit->job,
+        log_warn("event=quarantined job=%llu item=%llu code=%s msg=\"%s\"", (unsigned long long)commit->job,
                  (unsigned long long)(unit->first_item + commit->quarantined[i].item), commit->quarantined[i].code,
                  commit->quarantined[i].text);
     requests_post(&b->requests, r);

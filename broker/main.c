@@ -34,7 +34,7 @@ int main(int argc, char **argv)
     (void)sd_notify(0, "READY=1");
     rc = broker_run(b, &err);
     if (rc < 0)
-        log_err("event=ended reason=\"%s\"", err.text);
+        log_err("event=ended msg=\"%s\"", err.text);
     (void)sd_notify(0, "STOPPING=1");
     broker_free(b);
     return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -98,7 +98,7 @@ static void on_failure(struct broker *b, struct peer *p, struct wire_message **m
 
     if (strcmp(f->code, "bad_tensor") == 0)
         event.failure.refused = results_refused_inputs(b, &event.failure.lease);
-    log_warn("event=unit_failed unit=%u node=%u peer=%llu code=%s text=\"%s\"", f->lease.unit, f->lease.node,
+    log_warn("event=unit_failed unit=%u node=%u peer=%llu code=%s msg=\"%s\"", f->lease.unit, f->lease.node,
              (unsigned long long)p->number, f->code, f->text);
     driver_feed(&b->driver, &event);
 }
@@ -237,7 +237,7 @@ static void drop_if_due(struct broker *b, uint64_t number)
 
     if (!p || !p->drop)
         return;
-    log_warn("event=peer_dropped peer=%llu %u of its messages were none, %u were refused: its connection is closed",
+    log_warn("event=peer_dropped peer=%llu malformed=%u refused=%u msg=\"its connection is closed\"",
              (unsigned long long)number, p->n_bad, p->n_refused);
     broker_socket_drop(b->answers.socket, number);
     on_gone(b, number);
@@ -249,7 +249,7 @@ static void on_message(struct broker *b, struct peer *p, struct wire_message **m
     const bool known = (size_t)m->type < sizeof(handlers) / sizeof(handlers[0]) && handlers[m->type].handle;
 
     if (!p->role && m->type != MSG_HELLO && m->type != MSG_BYE) {
-        log_debug("event=stranger peer=%llu type=%s ignored until it says HELLO", (unsigned long long)p->number,
+        log_debug("event=stranger peer=%llu type=%s msg=\"ignored until it says HELLO\"", (unsigned long long)p->number,
                   msg_type_name(m->type));
         return; /* silence makes a worker connect again */
     }

@@ -157,7 +157,7 @@ void results_take(struct broker *b, uint64_t peer, struct wire_message *message)
 
     if (core_lease_get(b->driver.core, &event.result.lease, &lease) == 0) {
         if (check_result(b, message, &lease, &check, &err) < 0) {
-            log_warn("event=bad_result unit=%u peer=%llu reason=\"%s\" taken as a failure", lease.unit,
+            log_warn("event=bad_result unit=%u peer=%llu msg=\"%s; counted as a failure\"", lease.unit,
                      (unsigned long long)peer, err.text);
             driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_FAILURE,
                                                          .failure = {.lease = event.result.lease,

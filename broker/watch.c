@@ -128,8 +128,8 @@ static void look_at(struct broker *b, struct broker_job *job)
          stats.state == CORE_JOB_BLOCKED))
         look_closely(b, job, &stats, text, sizeof(text));
     if (text[0] && strcmp(text, job->waiting) != 0)
-        log_warn("event=%s job=%" PRIu64 " text=\"%s\" waiting", job->unschedulable_at_ms ? "starved" : "standstill",
-                 job->id, text);
+        log_warn("event=%s job=%" PRIu64 " msg=\"waiting: %s\"",
+                 job->unschedulable_at_ms ? "unschedulable" : "standstill", job->id, text);
     memcpy(job->waiting, text, sizeof(job->waiting));
 }
 

@@ -292,7 +292,7 @@ int decoder_await(struct decoder *d, struct err *err)
     if (watch.spent_ms)
         limit_cpu(d, RLIM_INFINITY);
     if (a.message.text[0] && !atomic_exchange(&d->conf->said, true))
-        log_warn("event=decoder_less_confined reason=\"%s\" pictures are decoded without", a.message.text);
+        log_warn("event=decoder_less_confined msg=\"%s; pictures are decoded without it\"", a.message.text);
     return 0;
 }
 
@@ -402,8 +402,8 @@ static void decode(struct decoder *d, struct decoder_answer *ret)
         if (how == ENDED_WELL || how == ENDED_NOT_NOW)
             return;
         blame(d, how, status, ret);
-        log_warn("event=decoder_ended reason=\"%s\"%s", ret->message.text,
-                 again ? " the picture is tried again in a new one" : "");
+        log_warn("event=decoder_ended msg=\"%s%s\"", ret->message.text,
+                 again ? "; the picture is tried again in a new one" : "");
         if (!again)
             return;
     }

@@ -34,8 +34,8 @@ int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows
 /* The same with Source rows (row_source_append); waits for all answers, so that items which name them may follow. */
 int client_session_sources(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,
                            struct err *err) CHECK_RESULT;
-/* The same of items that the store may have already, in the order of a walk. `begin` with the first rows of the walk says
- * which items are done again; NULL with the others. */
+/* The same for items that the store may already have, in the order of a walk. `begin` comes with the first rows of the
+ * walk and says which items are done again; NULL with the others. */
 int client_session_compare(struct client_session *s, uint64_t job, const struct msg_comparison *begin, struct buf *rows,
                            uint32_t n_rows, struct err *err) CHECK_RESULT;
 /* What the broker has found, as of its last answer. */

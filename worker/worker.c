@@ -115,12 +115,12 @@ static void log_mps(const struct device_conf *d)
     if (access(control, F_OK) == 0)
         log_info("event=mps status=running pipe=%s", dir);
     else if (d->memory_share < 1) /* it is not alone */
-        log_warn(
-            "event=mps status=missing pipe=%s processes that share a card take turns on it: start MPS (ops/mps.sh, "
-            "docs/gpu.md)",
-            dir);
+        log_warn("event=mps status=missing pipe=%s msg=\"processes that share a card take turns on it: start MPS "
+                 "(ops/mps.sh, docs/gpu.md)\"",
+                 dir);
     else
-        log_info("event=mps status=missing pipe=%s fine for one process a card; for several see docs/gpu.md", dir);
+        log_info("event=mps status=missing pipe=%s msg=\"fine for one process a card; for several see docs/gpu.md\"",
+                 dir);
 }
 
 int worker_open(struct worker *w, struct err *err)
@@ -237,15 +237,15 @@ void worker_check_stop(struct worker *w)
 
 void worker_fail_unit(struct worker *w, struct worker_work **work, const char *code, const char *text)
 {
-    log_warn("event=unit_failed unit=%u code=%s reason=\"%s\"", (*work)->lease.unit, code, text);
+    log_warn("event=unit_failed unit=%u code=%s msg=\"%s\"", (*work)->lease.unit, code, text);
     if (worker_session_failure(w->session, work, code, text) < 0)
-        log_warn("event=failure_not_sent the lease will expire instead");
+        log_warn("event=failure_not_sent msg=\"the lease will expire instead\"");
 }
 
 void worker_return_unit(struct worker *w, struct worker_work **work)
 {
     if (worker_session_return(w->session, work) < 0)
-        log_warn("event=return_not_sent the lease will expire instead");
+        log_warn("event=return_not_sent msg=\"the lease will expire instead\"");
 }
 
 void worker_send_result(struct worker *w, struct worker_work **work, struct worker_result *result)
@@ -253,7 +253,7 @@ void worker_send_result(struct worker *w, struct worker_work **work, struct work
     struct err err = {""};
 
     if (worker_session_result(w->session, work, result, &err) < 0)
-        log_warn("event=result_not_sent reason=\"%s\" the lease will expire", err.text);
+        log_warn("event=result_not_sent msg=\"%s; the lease will expire\"", err.text);
 }
 
 int worker_end(struct worker *w, struct err *err)

@@ -73,7 +73,7 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
     (void)sd_notify(0, "READY=1");
     rc = p->run(daemon, &err);
     if (rc < 0)
-        log_err("event=ended reason=\"%s\"", err.text);
+        log_err("event=ended msg=\"%s\"", err.text);
     (void)sd_notify(0, "STOPPING=1");
     p->free(daemon);
     return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -115,7 +115,7 @@ def test_a_device_that_fails_ends_its_worker_and_others_take_over(folder, source
         monkeypatch.delenv("FAKE_ASYNC_FAIL_IN")
         client = open_job(cluster, folder, source, 8)
         assert broken.process.wait(60) == 1
-        assert "event=ready" in broken.text() and re.search(r"event=ended reason=.*failed: Input/output error: the card fell off the bus", broken.text())
+        assert "event=ready" in broken.text() and re.search(r"event=ended msg=.*failed: Input/output error: the card fell off the bus", broken.text())
         cluster.start(role, f"{role}2", threads=1, batch=4, **FAKE_ASYNC)
         assert client.wait_done(120).n_failed == 0
         client.close()

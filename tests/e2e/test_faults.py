@@ -190,7 +190,7 @@ def test_a_batch_that_takes_longer_than_a_lease_is_no_hang(folder, job):
         client.close()
 
 
-def test_a_worker_with_another_model_is_refused_by_name(folder):
+def test_a_worker_with_another_model_waits_and_the_job_names_both(folder):
     with Cluster(folder) as cluster:
         client = Client(cluster.endpoint)
         client.hello()
@@ -198,10 +198,13 @@ def test_a_worker_with_another_model_is_refused_by_name(folder):
         for n in nodes:
             n.fingerprint, n.model = b"\x5a" * 16, b"blip2-something-else"
         client.open(folder / "s", nodes)
+        client.add([(b"a", b"/nowhere/a")])
+        client.seal()
         worker = cluster.start("qformer")
-        assert worker.process.wait(60) != 0
-        assert "blip2-something-else" in worker.text() or "5a5a5a" in worker.text(), worker.text()
-        assert "blip2-opt-demo" in worker.text() or "refused" in worker.text()
+        wait_for(lambda: "event=worker_idle" in cluster.broker.text())
+        assert 'model="blip2-opt-demo"' in cluster.broker.text(), cluster.broker.text()
+        wait_for(lambda: b"blip2-something-else" in client.progress().text)
+        assert worker.process.poll() is None, worker.text()
         client.close()
 
 

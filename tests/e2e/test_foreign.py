@@ -467,7 +467,7 @@ def test_a_job_that_nobody_can_do_says_what_it_wants(folder):
         client.seal()
         text = wait_for(lambda: client.progress().text, 20).decode()
         assert "blip2-other" in text and "5a5a5a5a" in text and "none of 1 connected encode workers" in text, text
-        assert "event=starved" in cluster.broker.text()
+        assert "event=unschedulable" in cluster.broker.text()
         late = cluster.start("encoder", name="late", device="null", null_shape="1,8")  # not refused: a job for it may come
         wait_for(lambda: "event=worker_idle" in cluster.broker.text())
         wait_for(lambda: b"none of 2 connected encode workers" in client.progress().text)

@@ -10,10 +10,10 @@
 #include <stdbool.h>
 
 #define TOKENIZER_FILE_METASPACE "{'type':'Metaspace','replacement':'▁','prepend_scheme':'always','split':true}"
-#define TOKENIZER_FILE_UNIGRAM                                                                                          \
-    "{'type':'Unigram','unk_id':2,'vocab':[['<pad>',0],['</s>',0],['<unk>',0],['▁',-2],['a',-3],['b',-3.5],['c',-3]," \
-    "['▁a',-3.25],['ab',-5],['abc',-6.5],['▁b',-4],['é',-5],['e',-3],['\\u0301',-4],[' ',-6],['_',-6],['中',-5]," \
-    "['!',-4],['A',-5],['1',-5],['fi',-4]]}"
+#define TOKENIZER_FILE_UNIGRAM                                                                                        \
+    "{'type':'Unigram','unk_id':2,'vocab':[['<pad>',0],['</s>',0],['<unk>',0],['▁',-2],['a',-3],['b',-3.5],"        \
+    "['c',-3],['▁a',-3.25],['ab',-5],['abc',-6.5],['▁b',-4],['é',-5],['e',-3],['\\u0301',-4],[' ',-6],['_',-6]," \
+    "['中',-5],['!',-4],['A',-5],['1',-5],['fi',-4]]}"
 
 /* NULL: null, or TOKENIZER_FILE_METASPACE for the decoder and TOKENIZER_FILE_UNIGRAM for the model. */
 struct tokenizer_file {
