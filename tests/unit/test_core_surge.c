@@ -57,6 +57,38 @@ static void test_core_surge_puts_back_what_failed_in_a_row(void **state)
     assert_int_equal(rig_got(b, CORE_DO_LOAD_UNITS)->load.from_unit, 1); /* the first that was put back */
 }
 
+/* A unit of which some items failed at the first node and others are still at the second when the job is resumed. */
+static void test_core_surge_puts_back_half_failed_units_at_the_start(void **state)
+{
+    static const struct core_node two_stages[2] = {{.stage = 1, .out_bytes = 10}, {.stage = 2, .needs = 1}};
+    struct core_event e = {.type = CORE_EVENT_JOB_OPEN};
+    struct core_work w[3], second;
+    struct rig *b = *state;
+
+    e.job_open.job = JOB;
+    e.job_open.sealed = true;
+    e.job_open.n_nodes = 2;
+    e.job_open.nodes = two_stages;
+    e.job_open.max_failures = 6;
+    rig_hello(b, ENCODER, 1, 1000);
+    rig_hello(b, QFORMER, 2, 1000);
+    assert_int_equal(rig_step(b, &e), 0);
+    rig_give_units(b, JOB, 3, 4, 0);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 3);
+    for (uint32_t i = 0; i < 3; i++)
+        w[i] = rig_nth(b, CORE_DO_WORK, i)->work;
+    (void)rig_result(b, &w[0], 0x3);
+    second = rig_work_of(b);
+    assert_int_equal(second.n_items, 2);
+    (void)rig_result(b, &w[1], 0xf);
+    (void)rig_result(b, &w[2], 0xf);
+    assert_int_equal(rig_count(b, CORE_DO_JOB_PAUSED), 1);
+    rig_job_event(b, CORE_EVENT_JOB_START);
+    assert_int_equal(rig_got(b, CORE_DO_LOAD_UNITS)->load.from_unit, 0);
+    (void)rig_result(b, &second, 0);
+    assert_int_equal(rig_count(b, CORE_DO_COMMIT), 0);
+}
+
 static void test_core_surge_held_units_are_committed_when_nothing_follows(void **state)
 {
     struct rig *b = *state;
@@ -220,6 +252,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_core_surge_puts_back_what_failed_in_a_row, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_core_surge_puts_back_half_failed_units_at_the_start, rig_setup,
+                                        rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_surge_held_units_are_committed_when_nothing_follows, rig_setup,
                                         rig_teardown),
         cmocka_unit_test_setup_teardown(test_core_surge_leaves_out_what_is_known_to_fail, rig_setup, rig_teardown),
