@@ -88,7 +88,7 @@ void core_free(struct core *c)
     free(c);
 }
 
-/* -- steps --------------------------------------------------------------------------------------------------------- */
+/* -- steps -- */
 
 static int (*const handlers[CORE_N_EVENTS])(struct core *, const struct core_event *) = {
     [CORE_EVENT_TICK] = core_on_tick,

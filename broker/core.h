@@ -94,7 +94,7 @@ struct core_limits {
 /* All limits set: memory_bytes is 8 GiB, row_bytes 1 GiB. */
 struct core_limits core_limits_default(void);
 
-/* -- graph of a job ------------------------------------------------------------------------------------------------ */
+/* -- graph of a job -- */
 
 /* Nodes are in topological order. A node gets the items that no earlier node has failed. */
 struct core_node {
@@ -111,7 +111,7 @@ uint64_t core_graph_peak_bytes(const struct core_node *nodes, uint32_t n_nodes);
 /* 0; -EINVAL: err names the first mistake. */
 int core_graph_check(const struct core_node *nodes, uint32_t n_nodes, struct err *err) CHECK_RESULT;
 
-/* -- events: what happened ----------------------------------------------------------------------------------------- */
+/* -- events: what happened -- */
 
 enum core_event_type {
     CORE_EVENT_TICK = 0,      /* time has passed; feed it after the messages that have arrived */
@@ -237,7 +237,7 @@ struct core_event {
     };
 };
 
-/* -- actions: what to do ------------------------------------------------------------------------------------------- */
+/* -- actions: what to do -- */
 
 enum core_action_type {
     CORE_DO_WELCOME,      /* .peer */
@@ -356,7 +356,7 @@ void core_actions_init(struct core_actions *a);
 void core_actions_clear(struct core_actions *a); /* before each core_step; memory kept */
 void core_actions_release(struct core_actions *a);
 
-/* -- the machine --------------------------------------------------------------------------------------------------- */
+/* -- the machine -- */
 
 /* `epoch` is different at every start of the broker. No limit may be 0. NULL: no memory. */
 struct core *core_new(const struct core_limits *limits, uint64_t epoch);
@@ -383,7 +383,7 @@ struct core_lease_info {
 /* -ESTALE: the peer has no such lease in this epoch; its RESULT would be dropped and counted. */
 int core_lease_get(const struct core *c, const struct core_lease_ref *ref, struct core_lease_info *ret) CHECK_RESULT;
 
-/* -- numbers ------------------------------------------------------------------------------------------------------- */
+/* -- numbers -- */
 
 /* The state of a job; nothing else keeps it. If several of these apply, the last one in this list is the state. */
 enum core_job_state {

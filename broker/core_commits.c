@@ -135,7 +135,7 @@ int core_on_commit_failed(struct core *c, const struct core_event *e)
     return 0;
 }
 
-/* -- the disk ------------------------------------------------------------------------------------------------------ */
+/* -- the disk -- */
 
 int core_on_disk_full(struct core *c, const struct core_event *e)
 {

@@ -153,7 +153,7 @@ int core_on_job_failed(struct core *c, const struct core_event *e)
     return 0;
 }
 
-/* -- at the end of a step ------------------------------------------------------------------------------------------ */
+/* -- at the end of a step -- */
 
 /* No more results will come that could show whether failures surge. */
 static bool nothing_follows(const struct core_job *j)

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-/* -- how far a worker is trusted ----------------------------------------------------------------------------------- */
+/* -- how far a worker is trusted -- */
 
 bool core_worker_is_careful(const struct core_worker *w)
 {
@@ -19,7 +19,7 @@ static void set_good(struct core_worker *w)
     w->good = good;
 }
 
-/* -- room ---------------------------------------------------------------------------------------------------------- */
+/* -- room -- */
 
 static bool has_room(const struct core_worker *w, const struct core *c)
 {
@@ -80,7 +80,7 @@ void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms)
     core_worker_update(w, c);
 }
 
-/* -- pools and groups ---------------------------------------------------------------------------------------------- */
+/* -- pools and groups -- */
 
 struct core_pool *core_pool_get(struct core *c, uint32_t stage, const struct fingerprint *fingerprint)
 {

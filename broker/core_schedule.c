@@ -50,7 +50,7 @@ static void grant(struct core *c, struct core_task *t, struct core_worker *w)
     core_lease_grant(c, t, w);
 }
 
-/* -- shared workers ------------------------------------------------------------------------------------------------ */
+/* -- shared workers -- */
 
 /* A worker of the pool that has room: on the host of its input if possible, otherwise the emptiest. */
 static struct core_worker *find_worker(const struct core *c, const struct core_pool *p, const struct core_task *t)
@@ -137,7 +137,7 @@ static void schedule_stage(struct core *c, uint32_t stage, bool *memory_wait)
     }
 }
 
-/* -- exclusive tasks ----------------------------------------------------------------------------------------------- */
+/* -- exclusive tasks -- */
 
 static void draining_ends(struct core *c, struct core_pool *p)
 {

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* -- masks --------------------------------------------------------------------------------------------------------- */
+/* -- masks -- */
 
 static void mask_fill(uint64_t *m, uint32_t n_bits)
 {
@@ -22,7 +22,7 @@ uint32_t core_mask_count(const uint64_t *m, uint32_t n_words)
     return n;
 }
 
-/* -- memory -------------------------------------------------------------------------------------------------------- */
+/* -- memory -- */
 
 void core_subunit_reserve(struct core_subunit *p)
 {
@@ -80,7 +80,7 @@ void core_task_drop_tensors(struct core_task *t)
         core_task_drop_payload(t);
 }
 
-/* -- making and unmaking ------------------------------------------------------------------------------------------- */
+/* -- making and unmaking -- */
 
 static bool is_wanted(const struct core_unit *u, uint32_t item)
 {
@@ -154,7 +154,7 @@ uint32_t core_subunit_limit(const struct core_subunit *p)
     return p->split || max_attempts == 1 ? 1 : 2;
 }
 
-/* -- on their way -------------------------------------------------------------------------------------------------- */
+/* -- on their way -- */
 
 void core_subunit_ready(struct core_subunit *p, bool front)
 {

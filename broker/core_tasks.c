@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* -- results ------------------------------------------------------------------------------------------------------- */
+/* -- results -- */
 
 /* The items that came out: bit r of `row_ok` belongs to the r-th item that went in. */
 static void take_rows(struct core_task *t, const uint64_t *row_ok)
@@ -97,7 +97,7 @@ void core_task_result(struct core_task *t, const struct core_event *e)
         core_subunit_ready(p, false);
 }
 
-/* -- failures ------------------------------------------------------------------------------------------------------ */
+/* -- failures -- */
 
 /* Kept for the quarantine record; dropped if there is no memory for it. */
 static void subunit_note(struct core_subunit *p, const char *code, const char *text)

@@ -21,7 +21,7 @@ enum {
     LONGEST_REST_OF_ONLY_MS = 1000, /* if no other worker could do its work */
 };
 
-/* -- who failed a task --------------------------------------------------------------------------------------------- */
+/* -- who failed a task -- */
 
 static bool has_failed(const struct core_task *t, const struct core_worker *w)
 {
@@ -73,7 +73,7 @@ bool core_task_is_to_blame(const struct core *c, const struct core_task *t, cons
     return core_worker_n_in_row(w) < CORE_TRUSTED_BELOW || !has_others(c, t, w);
 }
 
-/* -- what a bad end costs a worker --------------------------------------------------------------------------------- */
+/* -- what a bad end costs a worker -- */
 
 static void set_benched(struct core *c, struct core_worker *w, bool benched)
 {

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* -- going --------------------------------------------------------------------------------------------------------- */
+/* -- going -- */
 
 void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const char *text)
 {
@@ -94,7 +94,7 @@ int core_on_shutdown(struct core *c, const struct core_event *e)
     return 0;
 }
 
-/* -- coming -------------------------------------------------------------------------------------------------------- */
+/* -- coming -- */
 
 /* The worker has reconnected and named the leases that it holds: those go on. The others never reached it, or their
  * results were lost on the way. */
@@ -279,7 +279,7 @@ int core_on_hello(struct core *c, const struct core_event *e)
     return 0;
 }
 
-/* -- there --------------------------------------------------------------------------------------------------------- */
+/* -- there -- */
 
 struct core_worker *core_peer_heard(struct core *c, uint64_t peer)
 {

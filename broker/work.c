@@ -8,7 +8,7 @@
 
 #include <errno.h>
 
-/* -- captions of nodes without a tensor ---------------------------------------------------------------------------- */
+/* -- captions of nodes without a tensor -- */
 
 /* What one of these nodes left, in order of items. */
 struct caption_source {
@@ -77,7 +77,7 @@ static int set_captions(struct caption_sources *sources, struct row_item *item, 
     return 0;
 }
 
-/* -- rows ---------------------------------------------------------------------------------------------------------- */
+/* -- rows -- */
 
 /* The row of one item, with captions. */
 static int append_with_captions(struct buf *rows, const struct row_frame *frame, struct caption_sources *sources,
@@ -160,7 +160,7 @@ static int add_rows(struct broker *b, struct broker_job *job, const struct core_
     return rc;
 }
 
-/* -- tensors ------------------------------------------------------------------------------------------------------- */
+/* -- tensors -- */
 
 /* The tensor has a row for each item of in->ok; which of them are still in the WORK? */
 static void select_rows(const struct core_work *work, const struct core_input *in, struct msg_selection *ret)

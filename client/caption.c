@@ -49,8 +49,7 @@ int caption_pump(struct run *r, int64_t wait_ms, struct err *err)
     return rc;
 }
 
-/* -- watching -------------------------------------------------------------------------------------------------------
- */
+/* -- watching -- */
 
 static uint64_t n_this_run(const struct run *r)
 {
@@ -160,8 +159,7 @@ static int watch(struct run *r, struct err *err)
     }
 }
 
-/* -- beginning and end ----------------------------------------------------------------------------------------------
- */
+/* -- beginning and end -- */
 
 /* Ask the daemons to end, then wait for it, unless the user is in a hurry. */
 static void end_daemons(struct run *r)

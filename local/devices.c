@@ -13,8 +13,7 @@
 
 #define LIBRARY "libblipline-cuda.so"
 
-/* -- reading what there is ------------------------------------------------------------------------------------------
- */
+/* -- reading what there is -- */
 
 /* The value of a line "Name:   value" of a file of /proc, without blanks around it; "" where there is none. */
 static void field_of(const char *path, const char *name, char *ret, size_t size)
@@ -216,8 +215,7 @@ void devices_find(const char *cuda_library, struct devices *ret)
     devices_find_at(&p, ret);
 }
 
-/* -- choosing -------------------------------------------------------------------------------------------------------
- */
+/* -- choosing -- */
 
 static int choose_auto(const struct devices *have, struct device_choice *ret)
 {

@@ -453,9 +453,7 @@ int safetensors_open(const char *dir, struct safetensors **ret, struct err *err)
     return rc;
 }
 
-/* -- use
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* -- use -- */
 
 size_t safetensors_count(const struct safetensors *st)
 {

@@ -20,8 +20,7 @@ struct sides {
     unsigned prints;                    /* a set of stages: whose fingerprints are wanted */
 };
 
-/* -- checkpoints ----------------------------------------------------------------------------------------------------
- */
+/* -- checkpoints -- */
 
 static void set_null(struct plan_side *s, enum config_task task)
 {
@@ -176,8 +175,7 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
     return rc;
 }
 
-/* -- recipe ---------------------------------------------------------------------------------------------------------
- */
+/* -- recipe -- */
 
 /* All but prompts. */
 static void set_recipe(const struct recipe *from, const struct sides *s, struct msg_recipe *to)
@@ -209,8 +207,7 @@ static void set_recipe(const struct recipe *from, const struct sides *s, struct 
     }
 }
 
-/* -- graph ----------------------------------------------------------------------------------------------------------
- */
+/* -- graph -- */
 
 static uint32_t add_node(struct plan *p, enum stage stage, uint32_t needs, const struct fingerprint *f,
                          const char *model)

@@ -15,8 +15,7 @@ enum {
     ROW_REST_BYTES = 64 * 1024, /* of a row, for what is not embeddings: captions */
 };
 
-/* -- prompts --------------------------------------------------------------------------------------------------------
- */
+/* -- prompts -- */
 
 static int add_field(struct plan *p, const char *name, size_t bytes, bool needed, struct err *err)
 {
@@ -147,8 +146,7 @@ int plan_set_prompts(struct plan *p, const struct recipe *r, const struct plan_s
     return rc;
 }
 
-/* -- types ----------------------------------------------------------------------------------------------------------
- */
+/* -- types -- */
 
 static bool is_gpu_dtype(enum dtype d)
 {
@@ -181,8 +179,7 @@ int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o,
     return 0;
 }
 
-/* -- options --------------------------------------------------------------------------------------------------------
- */
+/* -- options -- */
 
 int plan_check_captions(const struct msg_recipe *r, const struct config *c, struct err *err)
 {

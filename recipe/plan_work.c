@@ -12,8 +12,7 @@ enum {
 /* What every process on a GPU takes beside: the library's workspace, staging, results on their way. */
 #define PROCESS_BYTES (512.0 * (1 << 20))
 
-/* -- GFLOP ----------------------------------------------------------------------------------------------------------
- */
+/* -- GFLOP -- */
 
 double plan_gflop_encoder(const struct config *c)
 {
@@ -56,8 +55,7 @@ double plan_gflop_llm(const struct config *c, const struct msg_recipe *r)
     return 2e-9 * (n_prompts * before * prompt + 3 * n_sequences * r->decode.max_new_tokens * step);
 }
 
-/* -- bytes ----------------------------------------------------------------------------------------------------------
- */
+/* -- bytes -- */
 
 static double weight_bytes(enum dtype d)
 {

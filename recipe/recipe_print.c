@@ -104,8 +104,7 @@ int recipe_print(const struct recipe *r, struct buf *ret)
     return rc;
 }
 
-/* -- help -----------------------------------------------------------------------------------------------------------
- */
+/* -- help -- */
 
 /* "(from 1 to 64; default 1)" */
 static void range_words(const struct recipe_key *k, char *ret, size_t size)

@@ -127,7 +127,7 @@ static void hurt_broker(struct world *w)
     }
 }
 
-/* -- nonsense ------------------------------------------------------------------------------------------------------ */
+/* -- nonsense -- */
 
 /* Invalid job events change nothing. */
 static void talk_nonsense(struct world *w, struct sim_job *j)
@@ -252,7 +252,7 @@ static void lie(struct world *w)
     shell_step(w, &e);
 }
 
-/* -- the dice ------------------------------------------------------------------------------------------------------ */
+/* -- the dice -- */
 
 static void hurt_worker(struct world *w, struct sim_worker *k)
 {

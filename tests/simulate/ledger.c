@@ -18,7 +18,7 @@ void ledger_start(struct world *w)
     }
 }
 
-/* -- time ---------------------------------------------------------------------------------------------------------- */
+/* -- time -- */
 
 static int64_t next_due(const struct world *w)
 {
@@ -115,7 +115,7 @@ static void pass_time(struct world *w)
     }
 }
 
-/* -- events of workers --------------------------------------------------------------------------------------------- */
+/* -- events of workers -- */
 
 static struct led_lease *current_lease(struct world *w, const struct core_lease_ref *ref)
 {
@@ -229,7 +229,7 @@ static void shutdown_begins(struct world *w)
     }
 }
 
-/* -- events of jobs ------------------------------------------------------------------------------------------------ */
+/* -- events of jobs -- */
 
 static void units(struct world *w, struct sim_job *j, const struct core_event *e)
 {

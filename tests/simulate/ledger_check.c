@@ -11,7 +11,7 @@ static struct sim_job *find_job(struct world *w, uint64_t id)
     world_fail(w, "an action for job %llu, which is not open", (unsigned long long)id);
 }
 
-/* -- leases -------------------------------------------------------------------------------------------------------- */
+/* -- leases -- */
 
 static struct led_subunit *find_subunit(struct world *w, struct sim_job *j, const struct core_work *a)
 {
@@ -115,7 +115,7 @@ static void grant(struct world *w, const struct core_work *a)
     ledger_set_reserved(w, p, true);
 }
 
-/* -- other actions ------------------------------------------------------------------------------------------------- */
+/* -- other actions -- */
 
 static void check_attempts(struct world *w, const struct core_action *a)
 {
@@ -253,7 +253,7 @@ void ledger_action(struct world *w, const struct core_action *a)
     }
 }
 
-/* -- after a step -------------------------------------------------------------------------------------------------- */
+/* -- after a step -- */
 
 static void check_units(struct world *w, struct sim_job *j, struct core_job_stats *sum)
 {

@@ -29,7 +29,7 @@ static bool is_wanted(const struct led_unit *u, uint32_t item)
     return !u->row.is_again || bit(u->row.again, item);
 }
 
-/* -- leases -------------------------------------------------------------------------------------------------------- */
+/* -- leases -- */
 
 struct led_lease *ledger_lease(struct world *w, uint64_t id)
 {
@@ -60,7 +60,7 @@ static void close_all(struct world *w, struct led_subunit *p)
             ledger_lease_close(w, p->leases[k]);
 }
 
-/* -- subunits ------------------------------------------------------------------------------------------------------ */
+/* -- subunits -- */
 
 void ledger_set_reserved(struct world *w, struct led_subunit *p, bool reserved)
 {
@@ -250,7 +250,7 @@ void ledger_result(struct world *w, struct led_subunit *p, uint32_t node, const 
     count_unit(p);
 }
 
-/* -- units --------------------------------------------------------------------------------------------------------- */
+/* -- units -- */
 
 void ledger_forget_unit(struct world *w, struct sim_job *j, uint32_t unit)
 {

@@ -26,7 +26,7 @@ static bool is_good(const struct led_worker *k)
     return !k->silent && k->window_items > 0 && in_row(k) < 3;
 }
 
-/* -- who failed a subunit ------------------------------------------------------------------------------------------ */
+/* -- who failed a subunit -- */
 
 static bool has_failed(const struct led_subunit *p, uint32_t node, const struct led_worker *k)
 {
@@ -62,7 +62,7 @@ bool ledger_needs_another(struct world *w, const struct led_subunit *p, uint32_t
     return p->n_failers[node] < 2 && has_others(w, p, node, NULL);
 }
 
-/* -- what a bad end costs ------------------------------------------------------------------------------------------ */
+/* -- what a bad end costs -- */
 
 void ledger_rest(struct world *w, struct led_worker *k, int64_t ms)
 {
@@ -144,7 +144,7 @@ void ledger_hands_back(struct world *w, struct led_lease *l)
         ledger_again(w, l->subunit);
 }
 
-/* -- leases that last too long ------------------------------------------------------------------------------------- */
+/* -- leases that last too long -- */
 
 static void add_pace(struct led_pace *p, uint64_t ms, uint32_t n_items)
 {

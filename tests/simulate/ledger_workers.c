@@ -24,7 +24,7 @@ void ledger_expect_forget(struct world *w, uint64_t peer)
     w->ledger.forgets[w->ledger.n_forgets++] = peer;
 }
 
-/* -- coming and going ---------------------------------------------------------------------------------------------- */
+/* -- coming and going -- */
 
 static struct led_lease *lease_of(struct world *w, const struct led_worker *k, bool unnamed)
 {
@@ -90,7 +90,7 @@ void ledger_heard(struct world *w, struct led_worker *k)
     k->late_told = false;
 }
 
-/* -- HELLO --------------------------------------------------------------------------------------------------------- */
+/* -- HELLO -- */
 
 /* Does any open job have a node that the worker may run? */
 static bool is_wanted(const struct world *w, const struct led_worker *k)
@@ -210,7 +210,7 @@ void ledger_hello(struct world *w, const struct core_event *e)
     ledger_heard(w, k);
 }
 
-/* -- room ---------------------------------------------------------------------------------------------------------- */
+/* -- room -- */
 
 bool ledger_matches(const struct led_worker *k, const struct core_node *n)
 {

@@ -1,7 +1,7 @@
 /* The network between workers and the broker: messages are lost, delayed, doubled and reordered. */
 #include "tests/simulate/world.h"
 
-/* -- on the way ---------------------------------------------------------------------------------------------------- */
+/* -- on the way -- */
 
 /* Losing or delaying this message costs its lease an attempt. */
 static bool is_costly(const struct message *m)
@@ -73,7 +73,7 @@ void network_send_work(struct world *w, struct sim_worker *k, enum message_class
     network_post(w, m);
 }
 
-/* -- arrival ------------------------------------------------------------------------------------------------------- */
+/* -- arrival -- */
 
 static void deliver_result(struct world *w, struct message *m)
 {

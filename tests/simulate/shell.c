@@ -18,7 +18,7 @@ static bool bit(const uint64_t *mask, uint32_t i)
     return mask[i / 64] >> (i % 64) & 1;
 }
 
-/* -- payloads ------------------------------------------------------------------------------------------------------ */
+/* -- payloads -- */
 
 static uint64_t tensor_bytes(const struct sim_payload *p)
 {
@@ -54,7 +54,7 @@ static void drop_payload(struct world *w, uint64_t handle)
     core_map_take(&w->payloads, handle);
 }
 
-/* -- work ---------------------------------------------------------------------------------------------------------- */
+/* -- work -- */
 
 static void gather_inputs(struct world *w, const struct core_work *a, struct sim_work *work)
 {
@@ -121,7 +121,7 @@ static void do_work(struct world *w, const struct core_work *a)
         worker_send_work(w, k, work);
 }
 
-/* -- jobs ---------------------------------------------------------------------------------------------------------- */
+/* -- jobs -- */
 
 void shell_start_later(struct world *w, void *job, uint64_t life)
 {
@@ -293,7 +293,7 @@ bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life)
     return true;
 }
 
-/* -- steps --------------------------------------------------------------------------------------------------------- */
+/* -- steps -- */
 
 static void end_stalled(struct world *w, void *worker, uint64_t life)
 {
@@ -426,7 +426,7 @@ void shell_step(struct world *w, const struct core_event *e)
     shell_step_to(w, e, 0);
 }
 
-/* -- life of the broker -------------------------------------------------------------------------------------------- */
+/* -- life of the broker -- */
 
 static void start_again(struct world *w, void *what, uint64_t life)
 {

@@ -47,7 +47,7 @@ void worker_forget(struct world *w, struct sim_worker *k, const struct sim_work 
         }
 }
 
-/* -- computing ----------------------------------------------------------------------------------------------------- */
+/* -- computing -- */
 
 static void finish_work(struct world *w, void *what, uint64_t life);
 
@@ -155,7 +155,7 @@ static void take_work(struct world *w, struct sim_worker *k, struct message *m)
     world_in(w, k->busy_until - w->now, finish_work, m, k->life);
 }
 
-/* -- arrival ------------------------------------------------------------------------------------------------------- */
+/* -- arrival -- */
 
 /* HELLO names what the worker holds and has not answered yet. */
 static struct message *hello_new(struct world *w, struct sim_worker *k)
@@ -206,7 +206,7 @@ void worker_hears(struct world *w, struct message *m)
     }
 }
 
-/* -- what the broker's side calls ---------------------------------------------------------------------------------- */
+/* -- what the broker's side calls -- */
 
 void worker_send_work(struct world *w, struct sim_worker *k, struct sim_work *work)
 {
@@ -228,7 +228,7 @@ void worker_send_answer(struct world *w, struct sim_worker *k, bool refused, boo
     network_post(w, m);
 }
 
-/* -- life ---------------------------------------------------------------------------------------------------------- */
+/* -- life -- */
 
 static void choose_window(struct world *w, struct sim_worker *k)
 {

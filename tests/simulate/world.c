@@ -59,7 +59,7 @@ void world_fault(struct world *w, enum fault f)
     w->tally->faults[f]++;
 }
 
-/* -- agenda -------------------------------------------------------------------------------------------------------- */
+/* -- agenda -- */
 
 static bool sooner(const struct agenda_entry *a, const struct agenda_entry *b)
 {
@@ -101,7 +101,7 @@ static struct agenda_entry take_next(struct world *w)
     return first;
 }
 
-/* -- truth --------------------------------------------------------------------------------------------------------- */
+/* -- truth -- */
 
 uint64_t world_value(const struct sim_job *j, uint32_t unit, uint32_t item, uint32_t node, uint64_t inputs)
 {
@@ -118,7 +118,7 @@ uint64_t world_truth(const struct sim_job *j, uint32_t unit, uint32_t item, uint
     return world_value(j, unit, item, node, inputs);
 }
 
-/* -- making a world ------------------------------------------------------------------------------------------------ */
+/* -- making a world -- */
 
 static void make_unit(struct world *w, const struct sim_job *j, struct sim_unit *u, uint32_t size, uint32_t poison)
 {
@@ -255,7 +255,7 @@ static void make_world(struct world *w, enum core_bug planted)
     chaos_start(w);
 }
 
-/* -- running it ---------------------------------------------------------------------------------------------------- */
+/* -- running it -- */
 
 static bool all_closed(const struct world *w)
 {

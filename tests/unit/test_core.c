@@ -10,7 +10,7 @@
 
 #include "tests/unit/core_rig.h"
 
-/* -- the way of a unit --------------------------------------------------------------------------------------------- */
+/* -- the way of a unit -- */
 
 static void test_core_a_unit_goes_through_the_chain_and_is_committed(void **state)
 {
@@ -121,7 +121,7 @@ static void test_core_graph_that_needs_a_later_node_is_refused(void **state)
     assert_int_equal(core_graph_check(rig_chain_score, 4, &err), 0);
 }
 
-/* -- leases -------------------------------------------------------------------------------------------------------- */
+/* -- leases -- */
 
 static void test_core_stale_results_are_dropped_and_counted(void **state)
 {

@@ -35,7 +35,7 @@ static void connect_anew(struct rig *b, uint64_t old, uint64_t new, const uint64
     assert_int_equal(rig_step(b, &e), 0);
 }
 
-/* -- failing units ------------------------------------------------------------------------------------------------- */
+/* -- failing units -- */
 
 static void test_core_a_failing_unit_is_split_down_to_the_bad_item(void **state)
 {
@@ -203,7 +203,7 @@ static void test_core_attempts_of_an_earlier_life_count(void **state)
     assert_int_equal(rig_work_of(b).count, 1);
 }
 
-/* -- what is no failure -------------------------------------------------------------------------------------------- */
+/* -- what is no failure -- */
 
 static void test_core_a_lost_connection_is_no_failure(void **state)
 {

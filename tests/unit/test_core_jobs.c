@@ -10,7 +10,7 @@
 
 #include "tests/unit/core_rig.h"
 
-/* -- who gets what ------------------------------------------------------------------------------------------------- */
+/* -- who gets what -- */
 
 static void test_core_a_worker_holds_no_more_than_its_window(void **state)
 {
@@ -130,7 +130,7 @@ static void test_core_a_worker_near_the_tensor_is_preferred(void **state)
     assert_int_equal(rig_work_of(b).peer, QFORMER);
 }
 
-/* -- workers ------------------------------------------------------------------------------------------------------- */
+/* -- workers -- */
 
 static void test_core_a_worker_of_another_model_waits_for_its_job(void **state)
 {
@@ -214,7 +214,7 @@ static void test_core_workers_and_kinds_of_workers_have_a_limit(void **state)
     assert_int_equal(rig_got(b, CORE_DO_REFUSE)->refuse.reason, CORE_REFUSE_LIMIT);
 }
 
-/* -- jobs ---------------------------------------------------------------------------------------------------------- */
+/* -- jobs -- */
 
 static void test_core_a_job_is_loaded_window_by_window(void **state)
 {

@@ -9,7 +9,7 @@
 
 #include "broker/core_table.h"
 
-/* -- containers ---------------------------------------------------------------------------------------------------- */
+/* -- containers -- */
 
 static void test_core_map_finds_what_is_there_and_nothing_else(void **state)
 {
