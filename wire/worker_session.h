@@ -82,8 +82,7 @@ int worker_session_take(struct worker_session *s, int64_t timeout_ms, struct wor
 
 struct worker_result {
     struct msg_timing timing;
-    struct buf
-        rows; /* n_items Record rows, ROW_MAX_ROWS_BYTES at most; taken and emptied, also on failure */
+    struct buf rows; /* n_items Record rows, ROW_MAX_ROWS_BYTES at most; taken and emptied, also on failure */
     uint32_t n_rows;
     struct wire_tensor
         *tensors[MSG_MAX_TENSORS]; /* rows of the items without error, in order; taken, also on failure */

@@ -145,9 +145,9 @@ static void test_wire_message_rows_and_tensors_arrive(void **state)
     row_cursor_release(&rows);
     assert_int_equal(n_rows, 20);
     assert_int_equal(wire_message_n_tensors(got), 1);
-    assert_int_equal(tensor_gather(wire_message_tensor(got, 0), DTYPE_F32, want, 2, gathered,
-                                        20U * 250000 * sizeof(float), NULL),
-                     0);
+    assert_int_equal(
+        tensor_gather(wire_message_tensor(got, 0), DTYPE_F32, want, 2, gathered, 20U * 250000 * sizeof(float), NULL),
+        0);
     assert_memory_equal(gathered, data, 20U * 250000 * sizeof(float));
     /* inproc passes pointers: the bytes are the sender's own until the last reference is gone */
     wire_tensor_free(t);
