@@ -195,7 +195,7 @@ static enum verdict judge(struct compare *c, const struct row_item *item, const 
  * number in the manifest. */
 static int compare_item(struct compare *c, const struct row_item *item, uint64_t *ret_item, struct err *err)
 {
-    struct known_found found;
+    struct known_found found = {0};
     bool in_step;
     int rc = c->begun ? 0 : next_row(c, err);
 
