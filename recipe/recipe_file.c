@@ -355,16 +355,16 @@ static int check_decoding(const struct recipe *r, enum recipe_form form, struct 
     const char *dashes = form == RECIPE_FILE ? "" : "--";
     char number[16], beams[64], sample[64];
 
-    (void)snprintf(number, sizeof(number), "%u", d->n_return);
+    (void)snprintf(number, sizeof(number), "%d", d->n_return);
     if (d->n_beams > 1 && d->sample)
-        return err_set(err, -EINVAL, "%s with %u beams: sampling takes one beam (%s)",
+        return err_set(err, -EINVAL, "%s with %d beams: sampling takes one beam (%s)",
                        written(form, "sample", "yes", sample), d->n_beams, written(form, "beams", "1", beams));
     if (!d->sample && d->n_return > d->n_beams)
-        return err_set(err, -EINVAL, "%u captions of %u beam%s: take as many beams (%s), or draw them at random (%s)",
+        return err_set(err, -EINVAL, "%d captions of %d beam%s: take as many beams (%s), or draw them at random (%s)",
                        d->n_return, d->n_beams, cli_s(d->n_beams), written(form, "beams", number, beams),
                        written(form, "sample", "yes", sample));
     if (d->min_new_tokens > d->max_new_tokens)
-        return err_set(err, -EINVAL, "%smin-new-tokens %u is more than %smax-new-tokens %u", dashes, d->min_new_tokens,
+        return err_set(err, -EINVAL, "%smin-new-tokens %d is more than %smax-new-tokens %d", dashes, d->min_new_tokens,
                        dashes, d->max_new_tokens);
     return 0;
 }
