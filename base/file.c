@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,4 +178,17 @@ void file_base_name(const char *path, char *ret, size_t size)
     for (start = end; start > 0 && path[start - 1] != '/'; start--)
         ;
     (void)snprintf(ret, size, "%.*s", (int)(end - start), path + start);
+}
+
+int file_program_folder(char ret[PATH_MAX], struct err *err)
+{
+    ssize_t n = readlink("/proc/self/exe", ret, PATH_MAX - 1);
+    char *slash;
+
+    ret[n > 0 ? n : 0] = '\0';
+    if (n < 0)
+        return err_set(err, -errno, "/proc/self/exe: %s", strerror(errno));
+    slash = strrchr(ret, '/');
+    *(slash ? slash : ret) = '\0';
+    return 0;
 }

@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+#include <limits.h>
 #include <stddef.h>
 
 struct file_map {
@@ -29,5 +30,8 @@ int file_write_atomic(const char *path, const void *data, size_t n, struct err *
 
 /* The last part of a path, trailing slashes aside ("models/demo/" gives "demo"), cut to fit. */
 void file_base_name(const char *path, char *ret, size_t size);
+
+/* The folder of the running program, without a slash at its end; "" and negative errno where /proc cannot say it. */
+int file_program_folder(char ret[PATH_MAX], struct err *err) CHECK_RESULT;
 
 #endif

@@ -11,6 +11,8 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #define LIBRARY "libblipline-cuda.so"
 
 /* -- reading what there is -- */
@@ -201,7 +203,6 @@ void devices_find(const char *cuda_library, struct devices *ret)
 {
     const char *pipe_dir = getenv("CUDA_MPS_PIPE_DIRECTORY");
     char dir[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", dir, sizeof(dir) - 1);
     struct devices_places p = {.driver = "/proc/driver/nvidia",
                                .cpuinfo = "/proc/cpuinfo",
                                .host = "/dev/dxg",
@@ -210,8 +211,8 @@ void devices_find(const char *cuda_library, struct devices *ret)
                                .visible = getenv("CUDA_VISIBLE_DEVICES"),
                                .mps_pipe_dir = pipe_dir && *pipe_dir ? pipe_dir : "/tmp/nvidia-mps"};
 
-    dir[n > 0 ? n : 0] = '\0';
-    *(strrchr(dir, '/') ? strrchr(dir, '/') : dir) = '\0';
+    if (file_program_folder(dir, NULL) < 0)
+        dir[0] = '\0';
     devices_find_at(&p, ret);
 }
 

@@ -13,20 +13,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 extern char **environ;
 
 int spawn_find(const char *name, char *ret, size_t ret_size, struct err *err)
 {
-    char self[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash;
+    char folder[PATH_MAX];
+    int rc = file_program_folder(folder, err);
 
-    if (n < 0)
-        return err_set(err, -errno, "/proc/self/exe: %s", strerror(errno));
-    self[n] = '\0';
-    slash = strrchr(self, '/');
-    if (!slash || (size_t)snprintf(ret, ret_size, "%.*s/%s", (int)(slash - self), self, name) >= ret_size)
-        return err_set(err, -ENAMETOOLONG, "%s: the path beside it is too long", self);
+    if (rc < 0)
+        return rc;
+    if ((size_t)snprintf(ret, ret_size, "%s/%s", folder, name) >= ret_size)
+        return err_set(err, -ENAMETOOLONG, "%s/%s: the path is too long", folder, name);
     if (access(ret, X_OK) < 0)
         return err_set(err, -errno, "%s: %s (the five programs belong in one folder; `make` builds them)", ret,
                        strerror(errno));

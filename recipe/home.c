@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 enum { MAX_NAMES = 64, NAME_SIZE = 64 };
 
 /* What says that a folder is one: the self-test's reference data. */
@@ -40,14 +42,10 @@ static bool find_source(char *path)
 int home_find(struct home *ret, struct err *err)
 {
     char self[PATH_MAX], installed[PATH_MAX + 32];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash;
+    int rc = file_program_folder(self, err);
 
-    if (n < 0)
-        return err_set(err, -errno, "/proc/self/exe: %s", strerror(errno));
-    self[n] = '\0';
-    slash = strrchr(self, '/');
-    *(slash ? slash : self) = '\0';
+    if (rc < 0)
+        return rc;
     (void)snprintf(installed, sizeof(installed), "%s/../share/blipline", self);
     ret->installed = has(installed, sign_of_installed) && realpath(installed, ret->path);
     if (ret->installed)

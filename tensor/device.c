@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #include "tensor/device_abi.h" /* made by the Makefile */
 
 #define LIBRARY "libblipline-cuda.so"
@@ -21,10 +23,9 @@ static void find_library(char ret[PATH_MAX])
 {
     static const char *const places[] = {"/" LIBRARY, "/../lib/blipline/" LIBRARY};
     char dir[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", dir, sizeof(dir) - 1);
 
-    dir[n > 0 ? n : 0] = '\0';
-    *(strrchr(dir, '/') ? strrchr(dir, '/') : dir) = '\0';
+    if (file_program_folder(dir, NULL) < 0)
+        dir[0] = '\0';
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
         if (snprintf(ret, PATH_MAX, "%s%s", dir, places[i]) < PATH_MAX && access(ret, R_OK) == 0)
             return;
