@@ -71,6 +71,17 @@ int core_map_put(struct core_map *m, uint64_t key, void *value)
     return 0;
 }
 
+void *core_map_next(const struct core_map *m, size_t *at)
+{
+    while (*at < m->capacity) {
+        const struct core_map_slot *slot = &m->slots[(*at)++];
+
+        if (slot->key)
+            return slot->value;
+    }
+    return NULL;
+}
+
 void *core_map_take(struct core_map *m, uint64_t key)
 {
     size_t i, j, mask = m->capacity - 1;

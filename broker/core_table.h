@@ -28,6 +28,8 @@ void *core_map_get(const struct core_map *m, uint64_t key);
 int core_map_put(struct core_map *m, uint64_t key, void *value) CHECK_RESULT;
 /* The value that was there, or NULL. */
 void *core_map_take(struct core_map *m, uint64_t key);
+/* All values one after the other, *at 0 at first; NULL at the end. Nothing may be put or taken meanwhile. */
+void *core_map_next(const struct core_map *m, size_t *at);
 
 /* Smallest key first. `*place` is the member's index + 1, 0 outside; one field a heap a member. Zeroed: empty. */
 struct core_heap {

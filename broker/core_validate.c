@@ -155,6 +155,7 @@ void core_validate(const struct core *c)
 {
     struct tally sum = {0};
     uint32_t n_workers = 0, n_lost = 0;
+    size_t at = 0;
 
     if (c->broken)
         return;
@@ -168,13 +169,10 @@ void core_validate(const struct core *c)
     assert(sum.n_payloads == c->payloads.n && sum.n_commits == c->n_commits);
     for (uint32_t s = 0; s < N_STAGES; s++)
         assert(sum.n_ready[s] == c->n_ready[s] && sum.n_ready_exclusive[s] == c->n_ready_exclusive[s]);
-    for (size_t i = 0; i < c->workers_by_peer.capacity; i++)
-        if (c->workers_by_peer.slots[i].key) {
-            const struct core_worker *w = c->workers_by_peer.slots[i].value;
-
-            check_worker(c, w);
-            n_lost += w->lost;
-        }
+    for (const struct core_worker *w; (w = core_map_next(&c->workers_by_peer, &at));) {
+        check_worker(c, w);
+        n_lost += w->lost;
+    }
     assert(n_lost == c->n_lost && (n_lost == 0 || !c->shutdown));
     for (uint32_t i = 0; i < c->n_pools; i++) {
         assert(c->pools[i]->n_workers > 0);

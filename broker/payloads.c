@@ -47,8 +47,9 @@ void payloads_drop(struct payloads *all, uint64_t handle)
 
 void payloads_release(struct payloads *all)
 {
-    for (size_t i = 0; i < all->by_handle.capacity; i++)
-        if (all->by_handle.slots[i].key)
-            payload_free(all->by_handle.slots[i].value);
+    size_t at = 0;
+
+    for (struct payload *p; (p = core_map_next(&all->by_handle, &at));)
+        payload_free(p);
     core_map_release(&all->by_handle);
 }

@@ -33,13 +33,7 @@ void peers_forget(struct peers *all, uint64_t number)
 
 struct peer *peers_next(const struct peers *all, size_t *at)
 {
-    while (*at < all->by_number.capacity) {
-        const struct core_map_slot *slot = &all->by_number.slots[(*at)++];
-
-        if (slot->key)
-            return slot->value;
-    }
-    return NULL;
+    return core_map_next(&all->by_number, at);
 }
 
 void peers_note_refusal(struct peers *all, uint64_t number)

@@ -27,11 +27,12 @@ static void free_all(struct waiting_request *w)
 
 void requests_release(struct requests *r)
 {
+    size_t at = 0;
+
     free_all(r->backlog);
     free_all(r->retry);
-    for (size_t i = 0; i < r->questions.capacity; i++)
-        if (r->questions.slots[i].key)
-            free(r->questions.slots[i].value);
+    for (struct question *q; (q = core_map_next(&r->questions, &at));)
+        free(q);
     core_map_release(&r->questions);
 }
 

@@ -6,7 +6,6 @@
 
 #include "broker/broker.h"
 
-/* Of rows, of all jobs. Past it, jobs that have units in hand wait with the next ones. */
 enum { LOAD_MAX_UNITS = 1024, LOAD_MAX_BYTES = 32 << 20, MAX_ROWS_BYTES = 128 << 20 };
 
 const struct unit_rows *units_find(const struct broker_job *job, uint32_t unit)
@@ -25,10 +24,10 @@ void units_drop(struct broker *b, struct broker_job *job, uint32_t unit)
 
 void units_release(struct broker *b, struct broker_job *job)
 {
-    for (size_t i = 0; i < job->units.capacity; i++) {
-        struct unit_rows *u = job->units.slots[i].key ? job->units.slots[i].value : NULL;
+    size_t at = 0;
 
-        b->units.rows_bytes -= u ? u->size_bytes : 0;
+    for (struct unit_rows *u; (u = core_map_next(&job->units, &at));) {
+        b->units.rows_bytes -= u->size_bytes;
         free(u);
     }
     core_map_release(&job->units);
