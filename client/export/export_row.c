@@ -310,17 +310,6 @@ static int csv_line(struct buf *out, const struct export_row *row, const struct 
     return rc < 0 ? rc : buf_append(out, "\r\n", 2);
 }
 
-/* A line a caption; one line for an item without any. */
-static int csv_row(const struct export_row *row, struct buf *out)
-{
-    const uint32_t n = row->record->failed ? 0 : n_captions(row);
-    int rc = n ? 0 : csv_line(out, row, NULL);
-
-    for (uint32_t i = 0; rc == 0 && i < n; i++)
-        rc = csv_line(out, row, caption_at(row, i));
-    return rc;
-}
-
 /* The bytes as they are, but a tab, a line end and a backslash as \t, \n, \r and \\. */
 static int txt_field(struct buf *out, const uint8_t *bytes, size_t n)
 {
@@ -349,13 +338,15 @@ static int txt_line(struct buf *out, const struct export_row *row, const struct 
     return rc < 0 ? rc : buf_append(out, "\n", 1);
 }
 
-static int txt_row(const struct export_row *row, struct buf *out)
+/* A line a caption; one line for an item without any. */
+static int lines(struct buf *out, const struct export_row *row,
+                 int (*line)(struct buf *out, const struct export_row *row, const struct row_caption *c))
 {
     const uint32_t n = row->record->failed ? 0 : n_captions(row);
-    int rc = n ? 0 : txt_line(out, row, NULL);
+    int rc = n ? 0 : line(out, row, NULL);
 
     for (uint32_t i = 0; rc == 0 && i < n; i++)
-        rc = txt_line(out, row, caption_at(row, i));
+        rc = line(out, row, caption_at(row, i));
     return rc;
 }
 
@@ -379,9 +370,7 @@ int export_head(enum export_format format, const struct export_fields *fields, s
 int export_row(enum export_format format, const struct export_row *row, struct buf *out)
 {
     size_t before = out->size_bytes;
-    int rc = format == EXPORT_JSONL ? jsonl_row(row, out)
-             : format == EXPORT_CSV ? csv_row(row, out)
-                                    : txt_row(row, out);
+    int rc = format == EXPORT_JSONL ? jsonl_row(row, out) : lines(out, row, format == EXPORT_CSV ? csv_line : txt_line);
 
     if (rc < 0)
         out->size_bytes = before;
