@@ -76,7 +76,6 @@ static int add_holder(struct job_holder **list, uint64_t peer, uint64_t seq)
     return 0;
 }
 
-/* The client has it open from now on, if it is still there. */
 void broker_job_hold(struct broker *b, struct broker_job *job, uint64_t peer)
 {
     if (peers_find(&b->peers, peer) && add_holder(&job->holders, peer, 0) < 0)

@@ -29,7 +29,6 @@ struct feed {
     struct row_item peeked[FEED_PEEK_ITEMS];
     uint32_t n_peeked, i_peeked;
     uint64_t n_taken;                           /* from the sources, up to the limit */
-    struct compare *compare;                    /* NULL: everything is new */
     struct row_field fields[SOURCE_MAX_FIELDS]; /* of the item that walk gave last */
     struct join *join;                          /* NULL: none */
     struct feed_counts counts;

@@ -123,7 +123,7 @@ int held_decode_items(struct held *h, struct err *err)
     return rc < 0 ? rc : 0;
 }
 
-bool held_find(const struct worker_session *s, uint64_t lease_id)
+bool held_has(const struct worker_session *s, uint64_t lease_id)
 {
     for (const struct held *h = s->held; h; h = h->next)
         if (h->work.lease.id == lease_id && !atomic_load(&h->stale))

@@ -196,7 +196,7 @@ static void on_work(struct link *l, struct wire_message **message)
     struct held *h;
     struct err err;
 
-    if (lease.epoch != l->epoch || held_find(l->s, lease.id))
+    if (lease.epoch != l->epoch || held_has(l->s, lease.id))
         return; /* of another time, or said twice */
     if (l->draining || atomic_load(&l->s->n_held) >= MAX_HELD) {
         held_answer(l->s, NULL, MSG_RETURN, &lease, NULL);

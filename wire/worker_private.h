@@ -72,7 +72,7 @@ void held_add(struct worker_session *s, struct held *h);
 /* Remove it from the list and free it. */
 void held_drop(struct worker_session *s, struct held *h);
 /* Is a unit held under this lease, in the current epoch? */
-bool held_find(const struct worker_session *s, uint64_t lease_id);
+bool held_has(const struct worker_session *s, uint64_t lease_id);
 /* Answer a lease that never reaches the compute side. Without memory it is dropped, and expires. */
 void held_answer(struct worker_session *s, struct held *h, enum msg_type type, const struct msg_lease *lease,
                  const char *text);
