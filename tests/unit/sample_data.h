@@ -22,8 +22,8 @@ void sample_data_point(struct sample_data *d);
 /* Distinct ids for `seen`, any for `banned`; both may name the same. */
 void sample_data_lists(struct sample_data *d, int64_t vocab, int n_seen, int n_banned);
 void sample_data_close(float a, float b);
-/* Without log-softmax the values are the same numbers. With it they may differ in the last place, so two ids may change
- * places where theirs are as good as equal. */
+/* Without log-softmax the values and ids are the same. With it values may differ in the last place, so ids may change
+ * places with each other, or with an id behind the last, where their values are as good as equal. */
 void sample_data_same(const struct sample_data *ref, const struct sample_data *out);
 
 #endif
