@@ -1,6 +1,6 @@
-/* accept4 as ZeroMQ calls it, in the place of the C library's. Its listener for ipc ends the process when accept says
- * that there are no descriptors left (libzmq 4.3.4, ipc_listener.cpp). Here such a connection is taken with a
- * descriptor that is kept for it, and closed: whoever wanted it may come again. */
+/* Replaces the C library's accept4, which ZeroMQ calls. ZeroMQ's ipc listener aborts the process when accept fails
+ * because no descriptors are left (libzmq 4.3.4, ipc_listener.cpp). Instead, a spare descriptor is kept in reserve:
+ * the connection is accepted with it and closed at once. The peer may try again. */
 #include "wire/accept.h"
 
 #include <errno.h>
@@ -52,7 +52,7 @@ int accept4(int fd, struct sockaddr *address, socklen_t *n_bytes, int flags)
 
         kept = atomic_exchange(&spare, kept);
         if (kept >= 0)
-            (void)close(kept); /* another thread was here */
+            (void)close(kept); /* another thread has kept one meanwhile */
         errno = keep_errno;
     }
     return rc;

@@ -1,10 +1,11 @@
-/* accept.h - a descriptor is kept so that connections can be turned away when there are no others left (accept.c).
+/* accept.h - keeps a spare descriptor, so that connections can be turned away when no others are left (accept.c).
  *
- * Who may call: wire_init. Memory: one descriptor for good. Errors: none; without one it is tried again later. */
+ * Who may call: wire_init. Memory: one descriptor, kept for ever. Errors: none; if no spare can be opened now, the next
+ * accept tries again. */
 #ifndef BLIPLINE_WIRE_ACCEPT_H
 #define BLIPLINE_WIRE_ACCEPT_H
 
-/* Also makes sure that accept.c is linked: nothing else in our code calls what is in it. */
+/* Calling this also makes the linker include accept.c; nothing else refers to it. */
 void accept_keep_spare(void);
 
 #endif

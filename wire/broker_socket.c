@@ -34,7 +34,7 @@ static int set_int(void *socket, int option, int value)
 }
 
 /* No ZMTP heartbeats (ZMQ_HEARTBEAT_IVL): libzmq 4.3.4 aborts ("Assertion failed: !_io_error") when one falls due for a
- * peer that has gone and left more messages than ZMQ_RCVHWM lets in. */
+ * peer that has disconnected and left more unread messages than ZMQ_RCVHWM. */
 static int set_options(struct broker_socket *s)
 {
     int64_t max_frame = MAX_FRAME_BYTES;
@@ -52,7 +52,7 @@ static int bind_endpoint(struct broker_socket *s, struct err *err)
 {
     const char *path = wire_endpoint_ipc_path(s->conf.endpoint);
     size_t n = sizeof(s->endpoint);
-    mode_t mask = umask(0177); /* the socket file is born 0600; wire_init's callers are not threaded yet */
+    mode_t mask = umask(0177); /* the socket file is created 0600; no other threads run yet */
     int rc = zmq_bind(s->socket, s->conf.endpoint) < 0 ? errno : 0;
 
     (void)umask(mask);
@@ -124,7 +124,7 @@ void broker_socket_close(struct broker_socket **sp)
         return;
     *sp = NULL;
     wire_monitor_close(s->socket, s->monitor);
-    /* ZeroMQ leaves the path behind. First this, so that whoever connects from now on finds nobody. */
+    /* ZeroMQ does not remove the path. Remove it first, so that nobody connects from now on. */
     if (s->endpoint[0] && wire_endpoint_ipc_path(s->endpoint))
         (void)unlink(wire_endpoint_ipc_path(s->endpoint));
     if (s->socket)
@@ -156,7 +156,7 @@ static void lose_peer(struct broker_socket *s, struct peer *p)
     peer_table_set_gone(&s->peers, p);
 }
 
-/* The peer cannot be reached any more, but what it sent may still be unread: it is lost after that. */
+/* The peer cannot be reached any more, but its last messages may be unread. It is lost once they have been read. */
 static void mark_disconnected(struct broker_socket *s, struct peer *p)
 {
     if (p->disconnected)
@@ -176,7 +176,7 @@ static int send_now(struct broker_socket *s, struct peer *p, struct wire_message
     return rc;
 }
 
-/* Send what is queued to one peer, until its connection is full again. */
+/* Send the queued messages of one peer until its connection is full again. */
 static void flush_peer(struct broker_socket *s, struct peer *p)
 {
     while (p->n_queued) {
@@ -188,7 +188,7 @@ static void flush_peer(struct broker_socket *s, struct peer *p)
             mark_disconnected(s, p);
             return;
         }
-        peer_dequeue(p); /* sent, or cannot be sent at all: its lease will expire */
+        peer_dequeue(p); /* sent, or it can never be sent: then the lease expires */
         s->counters.queued_messages--;
     }
 }
@@ -243,11 +243,11 @@ int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct 
     if (rc < 0)
         return err_set(err, rc, "no memory for a message");
     *wire_message_envelope(m) = *envelope;
-    /* lease ids are borrowed and may be gone when a queued message leaves: the broker's heartbeats have none */
+    /* Lease ids are borrowed memory; a queued message could outlive them. Heartbeats of the broker have none. */
     if (envelope->type == MSG_HEARTBEAT && envelope->heartbeat.n_lease_ids) {
         wire_message_envelope(m)->memory = NULL;
         wire_message_free(m);
-        return err_set(err, -EINVAL, "a broker's heartbeat names no leases");
+        return err_set(err, -EINVAL, "a heartbeat of the broker has no lease ids");
     }
     wire_message_envelope(m)->memory = NULL;
     rc = broker_socket_send(s, peer, &m, err);
@@ -281,12 +281,12 @@ static bool readable(void *socket)
     int events = 0;
     size_t n = sizeof(events);
 
-    /* also lets the socket look at what the I/O thread has told it, without which its descriptor stays silent */
+    /* This also makes the socket process commands of the I/O thread; without it ZMQ_FD would not signal again. */
     return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n) == 0 && (events & ZMQ_POLLIN);
 }
 
-/* Note what the monitor says. Peers whose connection broke are marked; they are gone once all they sent is read. It may
- * speak before the last of that is handed on: see find_disconnected. */
+/* Handle the monitor's events. Peers whose connection broke are marked; they are gone once all their messages have been
+ * read. The event may arrive before the last message: see find_disconnected. */
 static void watch_connections(struct broker_socket *s)
 {
     int32_t fd;
@@ -302,7 +302,7 @@ static void watch_connections(struct broker_socket *s)
     }
 }
 
-/* *ret_until_ms: when to look again, -1 for never. */
+/* *ret_until_ms: milliseconds until this must be called again, -1 for never. */
 static void close_connections(struct broker_socket *s, int64_t *ret_until_ms)
 {
     int64_t now_ms;
@@ -328,7 +328,7 @@ int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds
     if (peer_table_has_gone(&s->peers) || readable(s->socket) || readable(s->monitor))
         timeout_ms = 0;
     else if (s->peers.n_closing && (timeout_ms < 0 || timeout_ms > 1))
-        timeout_ms = 1; /* its end, once we have seen it, wakes nobody */
+        timeout_ms = 1; /* no event tells when the last message has been read */
     if (n_fds)
         memcpy(all, fds, n_fds * sizeof(*fds));
     all[n_fds] = (struct pollfd){.fd = s->socket_fd, .events = POLLIN};
@@ -339,12 +339,12 @@ int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds
     for (size_t i = 0; i < n_fds; i++)
         fds[i].revents = rc < 0 ? 0 : all[i].revents;
     if (timeout_ms != 0)
-        flush_queues(s); /* room in a connection is one of the things that wake us */
+        flush_queues(s); /* a connection may have room again */
     return 0;
 }
 
-/* ZeroMQ ends the way to a peer after it has handed on what came from it. Until then it takes a message, which nobody
- * gets. */
+/* ZeroMQ removes the route to a peer once all of its messages have been received. Until then it accepts messages to the
+ * peer and discards them, so an empty one does no harm. */
 static bool is_unreachable(struct broker_socket *s, const struct peer *p)
 {
     if (zmq_send(s->socket, p->routing.bytes, p->routing.n_bytes, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
@@ -368,7 +368,7 @@ static void find_disconnected(struct broker_socket *s)
     }
 }
 
-/* To be called when the socket has been read to its end since they were marked. */
+/* Call when everything on the socket has been read since they were marked. */
 static void lose_disconnected(struct broker_socket *s)
 {
     struct peer *next;
@@ -393,19 +393,19 @@ static void refuse_peer(struct broker_socket *s, const struct wire_routing *to)
         return;
     wire_message_envelope(m)->refuse.reason = MSG_REASON_LIMIT;
     (void)msg_text_set(wire_message_envelope(m)->refuse.text, MSG_TEXT_SIZE, "the broker has too many peers");
-    if (wire_message_send(s->socket, to, m, NULL) == 0) /* if not, it will ask again */
+    if (wire_message_send(s->socket, to, m, NULL) == 0) /* otherwise the peer asks again */
         s->counters.messages_out++;
     wire_message_free(m);
 }
 
-/* The peer that a message came from: known, or new. NULL: no more are admitted. */
+/* The sender of a message; a new sender is added. NULL: there are too many peers. */
 static struct peer *peer_of(struct broker_socket *s, const struct wire_routing *from)
 {
     struct peer *p = peer_table_by_routing(&s->peers, from);
 
     if (p)
         return p;
-    watch_connections(s); /* so that the connection's number of use is known */
+    watch_connections(s); /* the table of connections must know this one */
     return peer_table_add(&s->peers, from, connections_use(&s->connections, from->fd));
 }
 
@@ -425,7 +425,7 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
             find_disconnected(s);
             if (!s->peers.n_disconnected)
                 break;
-            continue; /* their last words may have come between the two looks: read them first */
+            continue; /* a last message may have come meanwhile: read it first */
         }
         if (from.n_bytes == 0)
             return rc; /* the socket itself */
@@ -434,7 +434,7 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
             if (!connections_is_dropped(&s->connections, from.fd))
                 refuse_peer(s, &from);
             wire_message_free(ret->message);
-            n_passed_over++; /* that others have their turn */
+            n_passed_over++; /* so that one peer cannot keep the loop busy */
             continue;
         }
         ret->peer = p->number;

@@ -1,14 +1,14 @@
-/* broker_socket.h - the broker's one ROUTER: peers by number, bounded queues to each, and who has gone.
+/* broker_socket.h - the broker's ROUTER socket: peers have numbers, each has a bounded queue, losses are events.
  *
  * Who may call: the broker's loop thread alone.
  *
  *     for (;;) {
- *         broker_socket_wait(s, fds, n_fds, timeout_ms);    // the one place that sleeps; fds: signalfd, mailbox_fd,
- * ... for (n = 0; n < N && broker_socket_next(s, &event) == 1; n++)
- *             ...;                                          // what is left over makes the next wait return at once
+ *         broker_socket_wait(s, fds, n_fds, timeout_ms);    // the only place that sleeps; fds: mailbox_fd and others
+ *         for (n = 0; n < N && broker_socket_next(s, &event) == 1; n++)
+ *             ...;                                          // if events are left, the next wait returns at once
  *     }
  *
- * Units:  milliseconds, bytes. A peer is a number that is never used again; 0 is no peer.
+ * Units:  milliseconds, bytes. The number of a peer is never used again; 0 is no peer.
  * Memory: an event's message is the caller's. broker_socket_send takes the message when it succeeds.
  * Errors: negative errno, err with the cure. What a peer does wrong is an event, never an error. */
 #ifndef BLIPLINE_WIRE_BROKER_SOCKET_H
@@ -26,9 +26,9 @@ struct broker_socket;
 
 struct broker_socket_conf {
     const char *endpoint;      /* "ipc:///run/x.sock" (made mode 0600), "inproc://name" */
-    size_t max_peers;          /* more are told so by REFUSE. 0: 4096 */
-    size_t max_connections;    /* more are closed without a word. 0: twice max_peers */
-    int64_t silent_ms;         /* so long a connection may go without broker_socket_admit. 0: 10 s */
+    size_t max_peers;          /* further ones are answered by REFUSE. 0: 4096 */
+    size_t max_connections;    /* further ones are closed without an answer. 0: twice max_peers */
+    int64_t silent_ms;         /* time limit of a connection until broker_socket_admit. 0: 10 s */
     size_t max_queue_messages; /* to one peer. 0: 256 */
     size_t max_queue_bytes;    /* to one peer, unless its queue is empty. 0: 1 GiB */
     struct wire_limits limits; /* of what is received */
@@ -48,8 +48,8 @@ int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds
 
 enum broker_socket_event_type {
     BROKER_SOCKET_MESSAGE, /* `message` */
-    BROKER_SOCKET_BAD,     /* the peer sent what is no message: `why`. Answer with REFUSE, drop it if it goes on */
-    BROKER_SOCKET_GONE,    /* the peer's connection is lost; the number is dead */
+    BROKER_SOCKET_BAD,  /* the peer sent something malformed: `why`. Answer with REFUSE; drop a peer that repeats it */
+    BROKER_SOCKET_GONE, /* the peer's connection is lost; its number is not valid any more */
 };
 struct broker_socket_event {
     enum broker_socket_event_type type;
@@ -68,15 +68,15 @@ int broker_socket_send(struct broker_socket *s, uint64_t peer, struct wire_messa
 /* Send an envelope without frames. */
 int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct msg *envelope,
                            struct err *err) CHECK_RESULT;
-/* The peer has said who it is: its connection may stay. */
+/* The peer has sent a valid HELLO: its connection may stay open. */
 void broker_socket_admit(struct broker_socket *s, uint64_t peer);
-/* Forget a peer and what is queued to it, and close its connection, once what was sent has had a moment to leave; no
- * GONE event follows. */
+/* Forget a peer and its queue, and close its connection after 200 ms, so that messages already sent can leave. No GONE
+ * event follows. */
 void broker_socket_drop(struct broker_socket *s, uint64_t peer);
 
 struct broker_socket_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bad, refused_peers, lost_peers, queued_messages;
-    uint64_t closed; /* connections that were too many, silent, or dropped */
+    uint64_t closed; /* connections closed because there were too many, or they were silent, or dropped */
 };
 struct broker_socket_counters broker_socket_counters(const struct broker_socket *s);
 

@@ -19,7 +19,7 @@ struct client_session {
     bool lost;
     uint64_t seq, epoch;
     int64_t timeout_ms;
-    /* rows on their way: answered in order, so a count and the last answer say all */
+    /* unanswered rows: answers come in order, so a count and the latest answer are enough */
     unsigned n_unanswered;
     uint64_t n_items; /* confirmed */
     struct msg_compared compared;
@@ -87,7 +87,7 @@ static int send_request(struct client_session *s, struct wire_message *m, int64_
     return rc == -EHOSTUNREACH ? lost(s, err) : rc;
 }
 
-/* The next message, whatever it is. */
+/* The next message of any type. */
 static int receive_any(struct client_session *s, int64_t until_ms, struct wire_message **ret, struct err *err)
 {
     int rc;
@@ -100,7 +100,7 @@ static int receive_any(struct client_session *s, int64_t until_ms, struct wire_m
     return rc < 0 ? err_prefix(err, -EBADMSG, "the broker's answer") : 0;
 }
 
-/* Rows are answered in order and before anything that was asked after them. 1: it was such an answer. */
+/* Rows are answered in order and before all later requests. Returns 1 if `m` is such an answer. */
 static int is_rows_answer(struct client_session *s, const struct msg *m)
 {
     if (m->type != MSG_JOB_ROWS_OK || s->n_unanswered == 0)
@@ -127,13 +127,13 @@ static int receive_answer(struct client_session *s, uint64_t seq, enum msg_type 
         if (m->type == MSG_REFUSE && (m->seq == 0 || m->seq >= seq - s->n_unanswered)) {
             rc = refusal(&m->refuse, err);
         } else if (is_rows_answer(s, m) || m->seq != seq) {
-            wire_message_free(message); /* of rows, of a request that was given up, or a heartbeat */
+            wire_message_free(message); /* answer to rows or to a request that timed out, or a heartbeat */
             continue;
         } else if (m->type != type) {
             rc = err_set(err, -EBADMSG, "the broker answers %s, not %s", msg_type_name(m->type), msg_type_name(type));
         } else {
             *ret = *m;
-            ret->memory = NULL; /* answers have no variable parts */
+            ret->memory = NULL; /* the answers used here own no memory */
         }
         wire_message_free(message);
         return rc;
@@ -192,7 +192,7 @@ int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_
     if (rc < 0)
         return rc;
     if (sodium_init() < 0)
-        return err_set(err, -EIO, "no random numbers on this machine");
+        return err_set(err, -EIO, "the system gives no random numbers");
     s = calloc(1, sizeof(*s));
     if (!s)
         return err_set(err, -ENOMEM, "no memory for a session");
@@ -204,7 +204,7 @@ int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_
         if (rc != -ECONNRESET || clock_mono_ms() >= until_ms)
             break;
         dealer_close(&s->dealer);
-        /* nobody listens yet: the broker may be starting. There is no event to wait for. */
+        /* nobody listens: the broker may be starting, and no event will tell */
         (void)zmq_poll(NULL, 0, RETRY_MS);
     }
     if (rc == -ECONNRESET || rc == -ETIMEDOUT)
@@ -227,7 +227,7 @@ void client_session_close(struct client_session **sp)
     *sp = NULL;
     if (dealer_is_open(&s->dealer) && s->epoch && !s->lost && wire_message_new(MSG_BYE, &m) == 0) {
         if (wire_message_send(s->dealer.socket, NULL, m, NULL) < 0) {
-            /* the broker will notice by itself */
+            /* the broker notices the closed connection */
         }
         wire_message_free(m);
     }
@@ -271,7 +271,7 @@ static int settle_rows(struct client_session *s, unsigned n, int64_t until_ms, s
             rc = refusal(&m->refuse, err);
             s->n_unanswered--;
         } else {
-            (void)is_rows_answer(s, m); /* anything else is of an earlier request */
+            (void)is_rows_answer(s, m); /* other messages answer earlier requests */
         }
         wire_message_free(message);
         if (rc < 0)

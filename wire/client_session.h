@@ -1,12 +1,14 @@
-/* client_session.h - the command's side of the wire: questions and answers.
+/* client_session.h - the connection of a client to a broker: requests and answers.
  *
- * Each call sends one request with a fresh sequence number and waits for its answer; rows stream with several
- * unanswered. Who may call: one thread. EINTR: a signal ends a wait with -EINTR and leaves the session usable; for a
- * graceful Ctrl-C call client_session_stop_job next. Units:  milliseconds. Memory: answers are plain structs of the
- * caller; sessions are heap, client_session_close. Errors: -ETIMEDOUT no answer in time; -ECONNRESET the connection was
- * lost (open a new session); -EBADMSG an answer that is none; or the broker refused, with its words in err:
- * -EPROTONOSUPPORT (version), -ENODEV (model), -EINVAL (bad message), -EPERM (not allowed), -EIO (store), -EEXIST
- * (recipe), -EDQUOT (limit), -ENOENT (unknown job), -ESHUTDOWN (draining). */
+ * Each call sends one request with a new sequence number and waits for its answer; only rows are streamed, with up to 4
+ * unanswered messages. A signal ends a wait with -EINTR and leaves the session usable; for an orderly end after Ctrl-C
+ * call client_session_stop_job next.
+ *
+ * Who may call: one thread. Units: milliseconds. Memory: answers are plain structs of the caller; free sessions with
+ * client_session_close. Errors: -ETIMEDOUT no answer in time; -ECONNRESET the connection was lost (open a new session);
+ * -EBADMSG malformed reply; or the broker refused, with its text in err: -EPROTONOSUPPORT (version), -ENODEV (model),
+ * -EINVAL (bad message), -EPERM (not allowed), -EIO (store), -EEXIST (recipe), -EDQUOT (limit), -ENOENT (unknown job),
+ * -ESHUTDOWN (draining). */
 #ifndef BLIPLINE_WIRE_CLIENT_SESSION_H
 #define BLIPLINE_WIRE_CLIENT_SESSION_H
 
@@ -18,11 +20,11 @@
 
 struct client_session;
 
-/* Connect and greet; keeps trying until timeout_ms, so it may be called before the broker is up. */
+/* Connect and exchange HELLO and WELCOME. It retries until timeout_ms, so the broker may still be starting. */
 int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_session **ret,
                         struct err *err) CHECK_RESULT;
 void client_session_close(struct client_session **s);
-/* For all calls below; 30 s unless set. Opening and sealing a large job may want more. */
+/* Of all calls below; the default is 30 s. Opening and sealing a large job may take longer. */
 void client_session_set_timeout(struct client_session *s, int64_t timeout_ms);
 
 int client_session_job_open(struct client_session *s, const struct msg_job_open *open, struct msg_job_opened *ret,
@@ -38,17 +40,17 @@ int client_session_sources(struct client_session *s, uint64_t job, struct buf *r
  * walk and says which items are done again; NULL with the others. */
 int client_session_compare(struct client_session *s, uint64_t job, const struct msg_comparison *begin, struct buf *rows,
                            uint32_t n_rows, struct err *err) CHECK_RESULT;
-/* What the broker has found, as of its last answer. */
+/* The counts of the broker's latest answer. */
 const struct msg_compared *client_session_compared(const struct client_session *s);
 /* Waits for the answers of all rows first. Returns when the manifest is durable. */
 int client_session_seal(struct client_session *s, uint64_t job, struct msg_job_accepted *ret,
                         struct err *err) CHECK_RESULT;
 int client_session_query(struct client_session *s, uint64_t job, struct msg_job_progress *ret,
                          struct err *err) CHECK_RESULT;
-/* Drain the job; the answer is its progress at once, not when it has stopped: query on. */
+/* Drain the job. The answer comes at once, before it has stopped: query it again. */
 int client_session_stop_job(struct client_session *s, uint64_t job, struct msg_job_progress *ret,
                             struct err *err) CHECK_RESULT;
-/* Answered by BYE when the broker has understood; it drains, commits and exits after that. */
+/* The broker answers at once with BYE; then it drains, commits and exits. */
 int client_session_shutdown(struct client_session *s, struct err *err) CHECK_RESULT;
 
 #endif

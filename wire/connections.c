@@ -35,7 +35,7 @@ void connections_accepted(struct connections *c, int fd, int64_t now_ms)
         struct connection *by_fd = realloc(c->by_fd, n * sizeof(*by_fd));
 
         if (!by_fd)
-            return; /* losses of this connection are then seen by sending alone */
+            return; /* the loss of this connection is then noticed only by sending */
         memset(by_fd + c->n_fds, 0, (n - c->n_fds) * sizeof(*by_fd));
         c->by_fd = by_fd;
         c->n_fds = n;
@@ -107,7 +107,7 @@ void connections_close_due(struct connections *c, int64_t now_ms)
             close_at(c, k, k->close_at_ms);
             continue;
         }
-        (void)shutdown((int)fd, SHUT_RDWR); /* the monitor says when it is gone */
+        (void)shutdown((int)fd, SHUT_RDWR); /* the monitor reports when it is closed */
         k->close_at_ms = INT64_MAX;
         k->dropped = true;
         c->n_closed++;

@@ -7,7 +7,7 @@
 
 #include "wire/accept.h"
 
-static void *the_context; /* one a process: libzmq 4.3.4 does not like a second one after the first */
+static void *the_context; /* one per process: libzmq 4.3.4 may crash when a second one is made */
 
 int wire_init(int n_io_threads, struct err *err)
 {

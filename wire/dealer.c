@@ -14,7 +14,7 @@ static int set_int(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
-/* No ZMTP heartbeats: set_options of broker_socket.c says why; answering one of ours can end the broker as well. */
+/* No ZMTP heartbeats: see set_options in broker_socket.c; answering one of ours can crash the broker, too. */
 static int set_options(void *socket)
 {
     int64_t max_frame = MAX_FRAME_BYTES;

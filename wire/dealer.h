@@ -1,7 +1,7 @@
 /* dealer.h - one connection to a broker: a DEALER that never connects twice, and its monitor.
  *
- * ZeroMQ's own reconnecting is off: after a loss the owner makes a new one and says HELLO on it, so that nothing of the
- * old connection can arrive on the new.
+ * ZeroMQ's own reconnecting is off: after a loss the owner opens a new one and sends HELLO, so that messages of the
+ * old connection can never arrive on the new one.
  * Who may call: wire/ alone, one thread. Memory: storage is the caller's. Errors: negative errno. */
 #ifndef BLIPLINE_WIRE_DEALER_H
 #define BLIPLINE_WIRE_DEALER_H
@@ -16,7 +16,7 @@ struct dealer {
 };
 
 int dealer_open(struct dealer *d, const char *endpoint, struct err *err) CHECK_RESULT;
-/* What was sent has WIRE_LINGER_MS to leave, in the background. Fine on a closed or zeroed one. */
+/* Messages already sent have WIRE_LINGER_MS to leave, in the background. May be called on a closed or zeroed one. */
 void dealer_close(struct dealer *d);
 bool dealer_is_open(const struct dealer *d);
 /* True when the connection has failed or is lost; it stays so. */

@@ -47,7 +47,7 @@ static int check_kind(const char *endpoint, struct err *err)
     return 0;
 }
 
-/* ZeroMQ unlinks what is at the path before it binds, a live broker's socket included. */
+/* ZeroMQ unlinks the path before it binds, even if it is the socket of a running broker. */
 static int check_unused(const char *path, struct err *err)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -55,9 +55,9 @@ static int check_unused(const char *path, struct err *err)
     int fd, rc;
 
     if (lstat(path, &st) < 0)
-        return 0; /* free; or a folder that is not there, which bind says better */
+        return 0; /* free, or its folder does not exist: bind reports that */
     if (!S_ISSOCK(st.st_mode))
-        return err_set(err, -EEXIST, "%s is there and is no socket; choose another path", path);
+        return err_set(err, -EEXIST, "%s exists and is not a socket; choose another path", path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_set(err, -errno, "%s: %s", path, strerror(errno));

@@ -1,4 +1,4 @@
-/* endpoint.h - which addresses may be listened at and connected to.
+/* endpoint.h - the addresses that may be bound and connected to.
  * Who may call: wire/. Memory: returned pointers lie in the argument. Errors: negative errno, err with the cure. */
 #ifndef BLIPLINE_WIRE_ENDPOINT_H
 #define BLIPLINE_WIRE_ENDPOINT_H

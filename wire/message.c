@@ -7,7 +7,7 @@
 
 #include "wire/tensor_zmq.h"
 
-/* A tensor that was taken out leaves NULL; the envelope still describes it. */
+/* A tensor that was taken out is NULL here; the envelope still describes it. */
 struct wire_message {
     struct msg envelope;
     size_t size_bytes;
@@ -70,7 +70,7 @@ static void free_rows(void *data, void *hint)
     free(data);
 }
 
-/* The frame that was just initialised at row_frames[n_row_frames] counts from now on. */
+/* Count the frame that was just initialised at row_frames[n_row_frames]. */
 static void row_frame_added(struct wire_message *m)
 {
     zmq_msg_t *frame = &m->row_frames[m->n_row_frames];
@@ -88,7 +88,7 @@ static void drop_row_frames(struct wire_message *m, uint32_t from)
     }
 }
 
-/* More than one frame's worth: copied, cut between rows. */
+/* Too large for one frame: copy into several, cut between rows. */
 static int add_in_frames(struct wire_message *m, struct buf *rows, uint32_t n_rows)
 {
     const uint32_t before = m->n_row_frames;
@@ -241,7 +241,7 @@ static int send_routing(void *socket, const struct wire_routing *to, struct err 
     return err_set(err, -errno, "cannot send: %s", zmq_strerror(errno));
 }
 
-/* The frames of an envelope that is still the same as when it was filled in. */
+/* Frames behind the envelope, if it was not changed since it was filled in. */
 static uint32_t count_frames(const struct wire_message *m)
 {
     uint32_t n = m->n_row_frames;
@@ -383,7 +383,7 @@ static int receive_body(struct receiving *r, zmq_msg_t *envelope, struct wire_me
     for (uint32_t i = 0; i < m->envelope.n_tensors; i++)
         if ((rc = receive_tensor(r, m, i, err)) < 0)
             return rc;
-    return r->more ? err_set(err, -EBADMSG, "frames that the envelope does not name") : 0;
+    return r->more ? err_set(err, -EBADMSG, "more frames than the envelope announces") : 0;
 }
 
 static int receive_routing(struct receiving *r, zmq_msg_t *frame, struct wire_routing *ret, struct err *err)

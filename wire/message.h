@@ -2,9 +2,9 @@
  *
  * Frames stay in ZeroMQ's own buffers from receipt to the last use; nothing is copied on the way through.
  * Who may call: any thread, one at a time for one message; wire_message_send/receive only the thread that owns the
- * socket. Memory: heap; whoever takes a message out of a queue or a session owns it and frees it with
+ * socket. Memory: heap; the taker of a message from a queue or a session owns it and frees it with
  * wire_message_free. Row frames and the envelope are valid as long as the message. Errors: -EAGAIN nothing there / no
- * room now, -EBADMSG and -EMSGSIZE for what a peer did wrong (err says what; the whole message has been read and
+ * room now, -EBADMSG and -EMSGSIZE if the peer broke the protocol (err says how; the whole message has been read and
  * dropped), -EHOSTUNREACH no such peer, -ENOMEM. */
 #ifndef BLIPLINE_WIRE_MESSAGE_H
 #define BLIPLINE_WIRE_MESSAGE_H
@@ -32,7 +32,7 @@ size_t wire_message_size_bytes(const struct wire_message *m);
 /* -- sending side */
 /* Give the bytes of `rows` to the message; `rows` is empty afterwards. Up to 16 MiB are one row frame, without a copy;
  * more are copied into several, cut between rows. An empty buf with n_rows 0 adds nothing. -EMSGSIZE past 64 frames,
- * -EINVAL for what is no run of rows; `rows` and the message are as before then. */
+ * -EINVAL for bytes that are not rows; then `rows` and the message are unchanged. */
 int wire_message_add_rows(struct wire_message *m, struct buf *rows, uint32_t n_rows) CHECK_RESULT;
 /* The message holds its own references to the frames; `t` stays the caller's. */
 int wire_message_add_tensor(struct wire_message *m, const struct wire_tensor *t) CHECK_RESULT;

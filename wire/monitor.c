@@ -25,7 +25,8 @@ int wire_monitor_open(void *socket, int events, void **ret_monitor)
         goto fail;
     }
     (void)zmq_setsockopt(monitor, ZMQ_LINGER, &zero, sizeof(zero));
-    (void)zmq_setsockopt(monitor, ZMQ_RCVHWM, &zero, sizeof(zero)); /* an event lost is a peer never missed */
+    (void)zmq_setsockopt(monitor, ZMQ_RCVHWM, &zero,
+                         sizeof(zero)); /* no limit: a lost event would be a disconnection that is never noticed */
     if (zmq_connect(monitor, name) == 0) {
         *ret_monitor = monitor;
         return 0;
@@ -47,7 +48,7 @@ void wire_monitor_close(void *socket, void *monitor)
 
 int wire_monitor_next(void *monitor, int *ret_event, int32_t *ret_value)
 {
-    uint8_t event[6]; /* u16 event, u32 value, both of this machine; a second frame names the endpoint */
+    uint8_t event[6]; /* u16 event, u32 value in native byte order; a second frame has the endpoint */
     uint16_t number;
     int n, rest;
     char endpoint[1];

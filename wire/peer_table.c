@@ -12,8 +12,7 @@ int peer_table_init(struct peer_table *t, size_t max_peers)
     t->n_buckets = 64;
     while (t->n_buckets < max_peers && t->n_buckets < 65536)
         t->n_buckets *= 2;
-    /* a peer is in the ring at most once, and is out of the table then; until the ring is read new ones may come and go
-     */
+    /* a peer is either in the table or in the ring; new peers may come and go before the ring is read */
     t->gone_capacity = 2 * max_peers;
     t->by_routing = calloc(t->n_buckets, sizeof(void *));
     t->by_number = calloc(t->n_buckets, sizeof(void *));
@@ -66,7 +65,7 @@ struct peer *peer_table_add(struct peer_table *t, const struct wire_routing *rou
 {
     struct peer *p;
 
-    /* those still to be told gone count, so that the ring always has room for all */
+    /* unreported losses count, so that the ring always has room for all */
     if (t->n_peers + t->n_gone >= t->gone_capacity || t->n_peers >= t->max_peers)
         return NULL;
     p = calloc(1, sizeof(*p));

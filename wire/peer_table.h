@@ -1,12 +1,12 @@
-/* peer_table.h - the peers of a ROUTER: routing id and number of each, and the messages that wait for it.
+/* peer_table.h - the peers of a ROUTER: the routing id, number and queue of each.
  *
  * Who may call: wire/broker_socket.c. Nothing here touches a socket.
  * Units:  bytes. Numbers start at 1 and are never used again.
  * Memory: the table owns peers, a peer its queued messages.
  * Errors: -ENOMEM; peer_table_add returns NULL when the table is full or memory is out.
  *
- * A connection's descriptor is used again by the kernel, so a peer remembers which use of it (connections.h) it came
- * on: a DISCONNECTED of that descriptor concerns the peers of its latest use only. */
+ * The kernel reuses descriptors, so a peer remembers on which use of one (connections.h) it came: a DISCONNECTED event
+ * of a descriptor concerns only peers of its latest use. */
 #ifndef BLIPLINE_WIRE_PEER_TABLE_H
 #define BLIPLINE_WIRE_PEER_TABLE_H
 
@@ -26,8 +26,8 @@ struct peer {
     uint64_t number;
     struct wire_routing routing;
     uint32_t fd_use;
-    bool closing;      /* its connection broke, but the last it sent may not have been handed on by ZeroMQ */
-    bool disconnected; /* it was; some of it may still be unread */
+    bool closing;      /* its connection broke, but ZeroMQ may still deliver messages of it */
+    bool disconnected; /* ZeroMQ has delivered all of them; some may be unread */
     struct queued_message *first, *last;
     size_t n_queued, queued_bytes;
     struct peer *next_by_routing, *next_by_number;
@@ -39,9 +39,9 @@ struct peer_table {
     struct peer **by_routing, **by_number;
     struct peer *all;
     uint64_t last_number;
-    size_t n_closing; /* or more, where some are gone or disconnected since they were counted */
+    size_t n_closing; /* an upper bound: some may be gone or disconnected meanwhile */
     size_t n_disconnected;
-    uint64_t *gone; /* numbers to be told, oldest first: a ring of capacity gone_capacity */
+    uint64_t *gone; /* numbers to be reported, oldest first: a ring of capacity gone_capacity */
     size_t n_gone, gone_head, gone_capacity;
 };
 

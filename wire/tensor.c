@@ -7,7 +7,7 @@
 #define XXH_STATIC_LINKING_ONLY /* a state on the stack */
 #include <xxhash.h>
 
-/* The caller's bytes, as long as any frame over them lives. */
+/* Bytes of the caller, kept until the last frame that refers to them is freed. */
 struct shared_bytes {
     atomic_uint n_refs;
     void (*release)(void *arg);

@@ -1,5 +1,5 @@
-/* tensor_zmq.h - inside of wire/tensor.h, for the code that moves messages.
- * Who may call: wire/ alone. Memory, errors: as wire/tensor.h. */
+/* tensor_zmq.h - the private part of wire/tensor.h, for the code that sends and receives.
+ * Who may call: only wire/. Memory, errors: as wire/tensor.h. */
 #ifndef BLIPLINE_WIRE_TENSOR_ZMQ_H
 #define BLIPLINE_WIRE_TENSOR_ZMQ_H
 

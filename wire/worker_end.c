@@ -12,6 +12,7 @@ int worker_session_end(struct worker_session *s, int64_t timeout_ms, struct err 
         return err_set(err, -ECONNREFUSED, "refused by the broker: %s: %s", msg_reason_name(status.reason),
                        status.text);
     if (rc < 0)
-        return err_set(err, rc, "left without a good-bye: the broker was silent for %lld ms", (long long)timeout_ms);
+        return err_set(err, rc, "timed out while draining: the broker did not answer for %lld ms",
+                       (long long)timeout_ms);
     return 0;
 }

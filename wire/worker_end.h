@@ -1,8 +1,8 @@
-/* worker_end.h - how a worker's session came to its end, for the last line of a main loop.
+/* worker_end.h - wait for the end of a worker's session and report how it ended; the last statement of a main loop.
  *
- * Who may call: the thread that calls worker_session_take, after it said -EPIPE and everything taken has been given
- * back. Errors: 0: drained, on request or because the broker said so. -ECONNREFUSED: the broker does not want this
- * worker, err says why. -ETIMEDOUT: the broker did not hear the end in time. */
+ * Who may call: the thread that calls worker_session_take, after it returned -EPIPE and every unit has been given
+ * back. Returns 0 if the session drained (on request, or because the broker asked for it), -ECONNREFUSED if the broker
+ * refuses this worker (err says why), -ETIMEDOUT if the broker did not acknowledge the end in time. */
 #ifndef BLIPLINE_WIRE_WORKER_END_H
 #define BLIPLINE_WIRE_WORKER_END_H
 

@@ -25,7 +25,7 @@ enum link_state {
     LINK_ENDED,    /* final */
 };
 
-/* The socket thread's own state, on its stack. */
+/* State of the socket thread, on its stack. */
 struct link {
     struct worker_session *s;
     struct dealer dealer;
@@ -40,7 +40,7 @@ struct link {
     uint64_t progress_seen, progress_alive; /* at the last heartbeat, at the last look of say_alive */
 };
 
-/* -- what main sees */
+/* -- status for the main thread */
 
 static void tell(struct link *l, enum worker_session_state state)
 {
@@ -52,7 +52,7 @@ static void tell(struct link *l, enum worker_session_state state)
     if (!copy)
         return;
     *copy = l->status;
-    while (mailbox_post(l->s->states, copy) < 0) /* nobody looks: the oldest gives way */
+    while (mailbox_post(l->s->states, copy) < 0) /* nobody reads them: drop the oldest */
         free(mailbox_take(l->s->states));
 }
 
@@ -80,7 +80,7 @@ static void lose(struct link *l, const char *why)
         wait *= 2;
     if (wait > l->s->conf.retry_max_ms)
         wait = l->s->conf.retry_max_ms;
-    /* half fixed, half by chance: a cluster of workers must not come back in step */
+    /* half fixed, half random: the workers of a cluster must not reconnect at the same moment */
     wait = wait / 2 + (int64_t)randombytes_uniform((uint32_t)(wait / 2 + 1));
     dealer_close(&l->dealer);
     l->n_failures++;
@@ -151,14 +151,14 @@ static void say_hello(struct link *l)
     }
 }
 
-/* -- what the broker says */
+/* -- messages of the broker */
 
 static void on_welcome(struct link *l, const struct msg_welcome *w)
 {
     if (w->version != MSG_VERSION) {
         l->status.reason = MSG_REASON_VERSION;
         (void)msg_text_set(l->status.text, sizeof(l->status.text),
-                           "the broker wants another version of the protocol than this worker speaks");
+                           "the broker speaks another version of the protocol than this worker");
         end(l, WORKER_SESSION_REFUSED);
         return;
     }
@@ -185,7 +185,7 @@ static void on_refuse(struct link *l, const struct msg_refuse *r)
         end(l, WORKER_SESSION_REFUSED);
         return;
     }
-    /* for now: a limit, a broker that drains, one that has forgotten us. Try again, later and later. */
+    /* a temporary refusal: a limit, a draining broker, one that has forgotten us. Try again with growing delays. */
     memcpy(why, r->text, sizeof(why));
     lose(l, why);
 }
@@ -197,7 +197,7 @@ static void on_work(struct link *l, struct wire_message **message)
     struct err err;
 
     if (lease.epoch != l->epoch || held_has(l->s, lease.id))
-        return; /* of another time, or said twice */
+        return; /* of another epoch, or a repetition */
     if (l->draining || atomic_load(&l->s->n_held) >= MAX_HELD) {
         held_answer(l->s, NULL, MSG_RETURN, &lease, NULL);
         return;
@@ -260,14 +260,14 @@ static void receive(struct link *l)
         if (rc == -EAGAIN)
             return;
         if (rc == 0)
-            on_message(l, &message); /* a bad message is dropped: if it was work, the lease expires */
+            on_message(l, &message); /* a malformed message is dropped; if it was work, its lease expires */
         wire_message_free(message);
     }
 }
 
-/* -- what we say */
+/* -- messages to the broker */
 
-/* The answers in the outbox, from the compute side. */
+/* Take the answers of the compute side out of the outbox. */
 static void collect(struct link *l)
 {
     void *message;
@@ -276,7 +276,7 @@ static void collect(struct link *l)
         struct returned *r = message;
 
         if (message == l->s)
-            continue; /* only to wake us */
+            continue; /* it only wakes this thread */
         l->last_words_until_ms = l->now_ms + LAST_WORDS_MS;
         if (!atomic_load(&r->held->stale) && r->message) {
             held_queue_unsent(l->s, r);
@@ -287,7 +287,7 @@ static void collect(struct link *l)
     }
 }
 
-/* A result that we cannot even pack is a defect of the stage: the broker hears of it as a failure. */
+/* A result that cannot be packed is a bug of the stage: report it to the broker as a failure. */
 static void replace_by_failure(struct link *l, struct returned *r, const char *why)
 {
     struct wire_message *m;
@@ -298,7 +298,7 @@ static void replace_by_failure(struct link *l, struct returned *r, const char *w
     (void)msg_text_set(wire_message_envelope(m)->failure.code, MSG_CODE_SIZE, "bad_result");
     (void)msg_text_set(wire_message_envelope(m)->failure.text, MSG_TEXT_SIZE, why);
     if (wire_message_send(l->dealer.socket, NULL, m, NULL) < 0) {
-        /* then the lease expires */
+        /* the lease expires instead */
     }
     wire_message_free(m);
 }
@@ -313,7 +313,8 @@ static void send_unsent(struct link *l)
         if (rc == -EAGAIN)
             return;
         if (rc == -EHOSTUNREACH) {
-            lose(l, "the connection broke while sending"); /* it stays queued: same epoch, same lease */
+            lose(l,
+                 "the connection broke while sending"); /* it stays queued: the lease stays valid in the same epoch */
             return;
         }
         if (rc < 0 && r->held)
@@ -325,7 +326,7 @@ static void send_unsent(struct link *l)
     }
 }
 
-/* Does the compute side live? It moved since the last look, or waits for work and owes none. */
+/* True if the compute side is alive: it made progress since the last call, or it waits for work and holds none. */
 static bool compute_lives(const struct link *l, uint64_t *seen)
 {
     uint64_t progress = atomic_load(&l->s->progress);
@@ -336,7 +337,7 @@ static bool compute_lives(const struct link *l, uint64_t *seen)
     return lives;
 }
 
-/* To whoever watches the process, also while there is no broker. */
+/* Tell the watchdog of the process, also while there is no broker. */
 static void say_alive(struct link *l)
 {
     if (!l->s->conf.alive || l->now_ms < l->alive_at_ms)
@@ -352,7 +353,7 @@ static void send_heartbeats(struct link *l)
     uint64_t ids[MSG_MAX_LEASE_IDS];
     struct msg m;
 
-    do { /* at least one, so that the broker answers; as many as there are leases */
+    do { /* at least one, so that the broker answers; more if the leases do not fit one */
         uint32_t n = 0;
 
         for (; h && n < MSG_MAX_LEASE_IDS; h = h->next)
@@ -370,7 +371,7 @@ static void send_heartbeats(struct link *l)
     l->heartbeat_at_ms = l->now_ms + l->heartbeat_ms;
 }
 
-/* Units that the compute side has, or has given back unseen by this thread. */
+/* Units that the compute side has, or whose answers are still in the outbox. */
 static uint32_t n_out(const struct link *l)
 {
     uint32_t n = 0;
@@ -382,7 +383,7 @@ static uint32_t n_out(const struct link *l)
     return n;
 }
 
-/* Said before anything is handed back, so that the broker knows why. */
+/* Sent before units are handed back, so that the broker does not send new ones. */
 static void withdraw_credit(struct link *l)
 {
     struct msg m;
@@ -398,13 +399,13 @@ static void drain_step(struct link *l)
     struct msg m;
 
     if (n_out(l))
-        return; /* the compute side is not through */
+        return; /* the compute side has not finished */
     if (l->state == LINK_UP && !l->s->unsent && l->credit_withdrawn) {
         msg_init(&m, MSG_BYE);
         if (send_msg(l, &m) == 0)
             end(l, WORKER_SESSION_DRAINED);
     } else if (l->state != LINK_UP && (!l->s->unsent || l->now_ms >= l->last_words_until_ms)) {
-        end(l, WORKER_SESSION_DRAINED); /* nobody to say it to */
+        end(l, WORKER_SESSION_DRAINED); /* there is nobody to send BYE to */
     }
 }
 
@@ -415,14 +416,14 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Do what is due; returns when something is due next. */
+/* Do everything that is due. Returns the time of the next deadline. */
 static int64_t tick(struct link *l)
 {
     int64_t next = l->now_ms + 1000;
 
     say_alive(l);
     if (dealer_is_open(&l->dealer) && dealer_is_lost(&l->dealer)) {
-        receive(l); /* a REFUSE may have come just before the end */
+        receive(l); /* a REFUSE may have come just before the connection was closed */
         if (l->state != LINK_ENDED && l->state != LINK_DOWN)
             lose(l, l->state == LINK_UP ? "the connection to the broker is lost" : "no broker answers");
     }
@@ -466,7 +467,7 @@ static void wait_for_news(struct link *l, int64_t until_ms)
             (zmq_pollitem_t){.socket = l->dealer.socket, .events = (short)(ZMQ_POLLIN | (writing ? ZMQ_POLLOUT : 0))};
         items[n++] = (zmq_pollitem_t){.socket = l->dealer.monitor, .events = ZMQ_POLLIN};
     }
-    (void)zmq_poll(items, n, timeout < 0 ? 0 : timeout); /* EINTR: the next round looks at everything anyway */
+    (void)zmq_poll(items, n, timeout < 0 ? 0 : timeout); /* EINTR: the next round checks everything anyway */
 }
 
 void *worker_link_main(void *session)
@@ -485,6 +486,6 @@ void *worker_link_main(void *session)
         receive(&l);
     }
     dealer_close(&l.dealer);
-    /* given back after the end (a refused worker): nobody wants them; _stop frees */
+    /* units given back after the end (the worker was refused) are freed by _stop */
     return NULL;
 }

@@ -1,8 +1,8 @@
-/* worker_private.h - what the two halves of a worker's session share: worker_session.c, which the compute side calls,
+/* worker_private.h - shared by the two halves of a worker's session: worker_session.c, which the compute side calls,
  * and the socket thread, worker_link.c with worker_held.c.
  *
- * The halves meet in mailboxes and atomics alone. A `held` is made by the socket thread, lent to the compute side from
- * _take until it is given back, and freed by the socket thread (or by _stop, after that thread has ended). */
+ * The halves communicate only through mailboxes and atomics. The socket thread makes a `held`, lends it to the compute
+ * side from _take until it is given back, and frees it (or _stop does, after that thread has ended). */
 #ifndef BLIPLINE_WIRE_WORKER_PRIVATE_H
 #define BLIPLINE_WIRE_WORKER_PRIVATE_H
 
@@ -16,7 +16,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* One leased unit. Everything but `stale` belongs to whoever has it. */
+/* One leased unit. All members but `stale` belong to the thread that has it. */
 struct held {
     struct worker_work work; /* first: worker_work * and held * are the same address */
     atomic_bool stale;       /* set by the socket thread while the compute side has it */
@@ -26,7 +26,7 @@ struct held {
     struct held *next; /* the socket thread's list */
 };
 
-/* What the compute side gives back: exactly one message for one held. */
+/* An answer of the compute side: exactly one message for each held. */
 struct returned {
     struct held *held;
     struct wire_message *message; /* RESULT, FAILURE or RETURN */

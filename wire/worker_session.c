@@ -25,7 +25,7 @@ static int check_conf(const struct worker_session_conf *c, struct err *err)
         return err_set(err, -EINVAL, "wire_init was not called");
     if (c->stage < STAGE_ENCODE || c->stage > STAGE_LLM ||
         (dtype_size_bytes(c->dtype) == 0 && c->dtype != DTYPE_F8_E4M3)) /* which no tensor is of */
-        return err_set(err, -EINVAL, "no such stage or dtype");
+        return err_set(err, -EINVAL, "the stage or the dtype is unknown");
     if (c->window_items == 0 || c->window_items > MSG_MAX_ROWS)
         return err_set(err, -EINVAL, "a window of %u items, not 1 to %d", c->window_items, MSG_MAX_ROWS);
     if (strlen(c->endpoint) >= sizeof(((struct worker_session *)0)->endpoint))
