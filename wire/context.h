@@ -1,8 +1,8 @@
 /* context.h - the only ZeroMQ context of the process, and allocator settings for large frames.
  *
  * Who may call: main, once before any other call of wire/ and before threads that use it; wire_exit after all sessions
- * and sockets are closed (it waits for messages that are still being sent, at most WIRE_LINGER_MS). Never call wire_init
- * again after it. Memory: a static. Errors: negative errno. */
+ * and sockets are closed (it waits for messages that are still being sent, at most WIRE_LINGER_MS). Never call
+ * wire_init again after it. Memory: a static. Errors: negative errno. */
 #ifndef BLIPLINE_WIRE_CONTEXT_H
 #define BLIPLINE_WIRE_CONTEXT_H
 

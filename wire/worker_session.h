@@ -11,8 +11,8 @@
  *     worker_session_stop(&s);
  *
  * Heartbeats extend leases only while the compute side is alive: worker_session_progress (or _result, _failure,
- * _return) was called since the last heartbeat, or a thread waits in _take and no unit is unfinished. A pool that takes units
- * ahead of the device must therefore call _progress from the thread whose hanging should be noticed.
+ * _return) was called since the last heartbeat, or a thread waits in _take and no unit is unfinished. A pool that takes
+ * units ahead of the device must therefore call _progress from the thread whose hanging should be noticed.
  *
  * Who may call: _take, _result, _failure, _return, _progress, _count: any thread of the compute side. _drain: any
  *         thread (not a signal handler). _status, _wait: only the main thread. _start, _stop: the main thread, while no
