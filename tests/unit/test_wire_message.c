@@ -323,7 +323,7 @@ static void test_wire_message_frames_must_be_what_the_envelope_says(void **state
     send_raw(p, 1, good, 2, true);
     assert_refused(p, -EBADMSG, "bytes");
     send_raw(p, 4, many, 5, true);
-    assert_refused(p, -EBADMSG, "does not name");
+    assert_refused(p, -EBADMSG, "than the envelope announces");
     send_raw(p, 2, short_by_one, 2, true);
     assert_refused(p, -EBADMSG, "its shape says");
     send_raw(p, 2, uneven, 2, true);
