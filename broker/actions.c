@@ -53,7 +53,7 @@ static void do_bench(struct broker *b, const struct core_action *a)
 
 static void do_hung(struct broker *b, const struct core_action *a)
 {
-    hung_note(&b->hung, a->hung.peer, peers_find(&b->peers, a->hung.peer), a->hung.text, b->driver.now_ms);
+    hung_note(&b->jobs.hung, a->hung.peer, peers_find(&b->peers, a->hung.peer), a->hung.text, b->driver.now_ms);
 }
 
 /* A worker that hears nothing connects again and says HELLO. */
@@ -81,7 +81,7 @@ static void do_work(struct broker *b, const struct core_action *a)
     const struct core_work *work = &a->work;
     struct wire_message *m = NULL;
     struct err err = {""};
-    int rc = work_message(b, work, &m, &err);
+    int rc = work_message(&b->jobs, &b->payloads, work, &m, &err);
 
     if (rc == 0)
         rc = broker_socket_send(b->answers.socket, work->peer, &m, &err);
@@ -99,7 +99,9 @@ static void do_work(struct broker *b, const struct core_action *a)
 
 static void do_load_units(struct broker *b, const struct core_action *a)
 {
-    units_load(b, broker_job_find(b, a->load.job), a->load.from_unit, a->load.max);
+    struct broker_job *job = broker_job_find(&b->jobs, a->load.job);
+
+    units_load(&b->jobs.units, &job->units, a->load.from_unit, a->load.max);
 }
 
 static void do_attempts(struct broker *b, const struct core_action *a)
@@ -142,8 +144,8 @@ static int merge_records(struct broker *b, const struct core_commit *commit, uin
 static void do_commit(struct broker *b, const struct core_action *a)
 {
     const struct core_commit *commit = &a->commit;
-    struct broker_job *job = broker_job_find(b, commit->job);
-    const struct unit_rows *unit = units_find(job, commit->unit);
+    struct broker_job *job = broker_job_find(&b->jobs, commit->job);
+    const struct unit_rows *unit = units_find(&job->units, commit->unit);
     struct committer_request *r = committer_request_new(COMMITTER_UNIT, commit->job, 0);
     struct err err = {""};
     int rc;
@@ -188,36 +190,36 @@ static void do_drop_payload(struct broker *b, const struct core_action *a)
 
 static void do_job_done(struct broker *b, const struct core_action *a)
 {
-    struct broker_job *job = broker_job_find(b, a->job);
+    struct broker_job *job = broker_job_find(&b->jobs, a->job);
 
     log_info("event=job_done job=%llu items=%llu failed=%llu", (unsigned long long)job->id,
              (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
-    progress_log(b, job);
-    broker_job_ended(b, job);
+    progress_log(&b->jobs, job);
+    broker_job_ended(&b->jobs, job);
 }
 
 static void do_job_paused(struct broker *b, const struct core_action *a)
 {
-    struct broker_job *job = broker_job_find(b, a->paused.job);
+    struct broker_job *job = broker_job_find(&b->jobs, a->paused.job);
 
-    failures_explain(&job->failures, units_find(job, job->failures.unit), a->paused.n_failed, a->paused.n_finished,
-                     a->paused.given_up, job->pause);
+    failures_explain(&job->failures, units_find(&job->units, job->failures.unit), a->paused.n_failed,
+                     a->paused.n_finished, a->paused.given_up, job->pause);
     log_warn("event=job_paused job=%llu msg=\"%s; nothing new until it is opened again\"", (unsigned long long)job->id,
              job->pause);
 }
 
 static void do_job_stopped(struct broker *b, const struct core_action *a)
 {
-    struct broker_job *job = broker_job_find(b, a->job);
+    struct broker_job *job = broker_job_find(&b->jobs, a->job);
 
     log_info("event=job_stopped job=%llu", (unsigned long long)a->job);
-    progress_log(b, job);
-    broker_job_ended(b, job);
+    progress_log(&b->jobs, job);
+    broker_job_ended(&b->jobs, job);
 }
 
 static void do_job_closed(struct broker *b, const struct core_action *a)
 {
-    broker_job_close_store(b, broker_job_find(b, a->job));
+    broker_job_close_store(&b->jobs, broker_job_find(&b->jobs, a->job));
 }
 
 static void do_drained(struct broker *b, const struct core_action *a)

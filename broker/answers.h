@@ -17,7 +17,7 @@ struct answers {
     struct peers *peers;
     uint64_t epoch;
     uint32_t heartbeat_ms, lease_ms;
-    uint64_t n_refusals;
+    uint64_t n_refusals, n_bad_messages;
 };
 
 void answer_send(struct answers *a, uint64_t peer, const struct msg *m);

@@ -2,150 +2,150 @@
 
 #include <errno.h>
 
-#include "broker/broker.h"
+#include "broker/jobs.h"
 #include "store/store.h"
 
-static void on_unit(struct broker *b, struct broker_job *job, const struct committer_completion *done)
+static void on_unit(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done)
 {
     struct core_event event = {.commit = {.job = job->id, .unit = done->unit}};
 
     if (done->rc == 0 || done->rc == -EALREADY) {
         event.type = CORE_EVENT_COMMITTED;
-        units_drop(b, job, done->unit); /* still blocked if another unit's commit failed */
+        units_drop(&jobs->units, &job->units, done->unit); /* still blocked if another unit's commit failed */
     } else if (done->rc == -ENOSPC) {
         event.type = CORE_EVENT_COMMIT_FAILED;
-        broker_job_block(b, job, done->text);
+        broker_job_block(jobs, job, done->text);
     } else if (done->rc == -ENOMEM) {
-        driver_fail(&b->driver, -ENOMEM, "no memory to commit unit %u", done->unit);
+        driver_fail(jobs->driver, -ENOMEM, "no memory to commit unit %u", done->unit);
         return;
     } else {
-        broker_job_fail(b, job, "unit %u cannot be committed: %s", done->unit, done->text);
+        broker_job_fail(jobs, job, "unit %u cannot be committed: %s", done->unit, done->text);
         return;
     }
-    (void)driver_feed(&b->driver, &event);
+    (void)driver_feed(jobs->driver, &event);
 }
 
-static void on_attempts(struct broker *b, struct broker_job *job, const struct committer_completion *done)
+static void on_attempts(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done)
 {
     if (done->rc < 0 && done->rc != -EALREADY)
-        broker_job_fail(b, job, "the attempts of unit %u cannot be committed: %s", done->unit, done->text);
+        broker_job_fail(jobs, job, "the attempts of unit %u cannot be committed: %s", done->unit, done->text);
 }
 
-static void on_load(struct broker *b, struct broker_job *job, const struct committer_completion *done)
+static void on_load(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done)
 {
     if (done->rc == 0)
-        units_loaded(b, job, done->load);
+        units_loaded(&jobs->units, &job->units, done->load);
     else if (done->rc == -ENOMEM)
-        driver_fail(&b->driver, -ENOMEM, "no memory for units");
+        driver_fail(jobs->driver, -ENOMEM, "no memory for units");
     else
-        broker_job_fail(b, job, "%s", done->text);
+        broker_job_fail(jobs, job, "%s", done->text);
 }
 
 /* An answer that a client waits for. */
-static void on_answer(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+static void on_answer(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                       const struct question *q)
 {
     if (done->op == COMMITTER_OPEN)
-        broker_job_on_open(b, job, done, q);
+        broker_job_on_open(jobs, job, done, q);
     else if (job->phase != BROKER_JOB_OPEN)
         return; /* it has given the job up */
     else if (done->op == COMMITTER_SEAL)
-        broker_job_on_seal(b, job, done, q);
+        broker_job_on_seal(jobs, job, done, q);
     else
-        broker_job_on_rows(b, job, done, q);
+        broker_job_on_rows(jobs, job, done, q);
 }
 
 /* Rows whose place was behind others that have been refused, which never comes; or the seal behind them. */
-static bool is_behind_refused(const struct broker *b, const struct broker_job *job,
+static bool is_behind_refused(const struct jobs *jobs, const struct broker_job *job,
                               const struct committer_completion *done)
 {
     const bool has_place = done->op == COMMITTER_ROWS || done->op == COMMITTER_SEAL;
-    const struct question *q = has_place ? requests_question(&b->requests, done->tag) : NULL;
+    const struct question *q = has_place ? requests_question(jobs->requests, done->tag) : NULL;
 
     return q && q->rows_refused != job->rows_refused;
 }
 
 /* Not done yet, and to be tried again. Whoever waits for the answer goes on waiting. A store that could not even be
  * made is refused: there is nothing that could wait. Units have COMMIT_FAILED. */
-static bool is_to_be_retried(const struct broker *b, const struct broker_job *job,
+static bool is_to_be_retried(const struct jobs *jobs, const struct broker_job *job,
                              const struct committer_completion *done)
 {
     return done->request && done->op != COMMITTER_UNIT && done->op != COMMITTER_OPEN && job->phase == BROKER_JOB_OPEN &&
-           !is_behind_refused(b, job, done);
+           !is_behind_refused(jobs, job, done);
 }
 
-static void retry_later(struct broker *b, struct broker_job *job, struct committer_completion *done)
+static void retry_later(struct jobs *jobs, struct broker_job *job, struct committer_completion *done)
 {
     if (done->rc == -ENOSPC) {
-        broker_job_block(b, job, done->text);
-        (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_DISK_FULL, .job = job->id});
+        broker_job_block(jobs, job, done->text);
+        (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_DISK_FULL, .job = job->id});
     }
-    requests_retry_later(&b->requests, &done->request);
+    requests_retry_later(jobs->requests, &done->request);
 }
 
-static void on_completion(struct broker *b, struct committer_completion *done)
+static void on_completion(struct jobs *jobs, struct committer_completion *done)
 {
-    struct broker_job *job = broker_job_find(b, done->job);
+    struct broker_job *job = broker_job_find(jobs, done->job);
     struct question q;
 
     if (job && done->rc == 0 && done->op != COMMITTER_LOAD)
         job->counters = done->counters;
-    if (job && is_to_be_retried(b, job, done)) {
-        retry_later(b, job, done);
+    if (job && is_to_be_retried(jobs, job, done)) {
+        retry_later(jobs, job, done);
         return;
     }
-    if (requests_answered(&b->requests, done->tag, &q)) {
+    if (requests_answered(jobs->requests, done->tag, &q)) {
         if (job)
-            on_answer(b, job, done, &q);
+            on_answer(jobs, job, done, &q);
         return;
     }
     if (!job)
         return;
     switch (done->op) {
     case COMMITTER_UNIT:
-        on_unit(b, job, done);
+        on_unit(jobs, job, done);
         return;
     case COMMITTER_ATTEMPTS:
-        on_attempts(b, job, done);
+        on_attempts(jobs, job, done);
         return;
     case COMMITTER_LOAD:
-        on_load(b, job, done);
+        on_load(jobs, job, done);
         return;
     case COMMITTER_CLOSE:
-        broker_job_on_closed(b, job);
+        broker_job_on_closed(jobs, job);
         return;
     default:
         return; /* a client's, whose question was dropped */
     }
 }
 
-void completions_take(struct broker *b)
+void completions_take(struct jobs *jobs)
 {
     struct committer_completion *done;
 
-    requests_flush(&b->requests);
-    while (b->driver.failed == 0 && (done = committer_take(b->requests.committer))) {
-        on_completion(b, done);
+    requests_flush(jobs->requests);
+    while (jobs->driver->failed == 0 && (done = committer_take(jobs->requests->committer))) {
+        on_completion(jobs, done);
         committer_completion_free(done);
-        requests_flush(&b->requests);
+        requests_flush(jobs->requests);
     }
 }
 
-int64_t completions_retry(struct broker *b)
+int64_t completions_retry(struct jobs *jobs, uint64_t min_free_bytes)
 {
-    if (b->driver.now_ms < b->requests.retry_at_ms)
-        return b->requests.retry_at_ms;
-    requests_retry(&b->requests);
-    for (struct broker_job *job = b->jobs.first; job; job = job->next) {
+    if (jobs->driver->now_ms < jobs->requests->retry_at_ms)
+        return jobs->requests->retry_at_ms;
+    requests_retry(jobs->requests);
+    for (struct broker_job *job = jobs->first; job; job = job->next) {
         uint64_t bytes_free;
 
-        if (job->phase != BROKER_JOB_OPEN || core_job_state_get(b->driver.core, job->id) != CORE_JOB_BLOCKED)
+        if (job->phase != BROKER_JOB_OPEN || core_job_state_get(jobs->driver->core, job->id) != CORE_JOB_BLOCKED)
             continue;
-        requests_await_room(&b->requests);
-        if (store_free_bytes(job->store, &bytes_free) < 0 || bytes_free < (uint64_t)b->conf->min_free)
+        requests_await_room(jobs->requests);
+        if (store_free_bytes(job->store, &bytes_free) < 0 || bytes_free < min_free_bytes)
             continue;
         /* the next commit says whether it is true */
-        (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});
+        (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});
     }
-    return b->requests.retry_at_ms;
+    return jobs->requests->retry_at_ms;
 }

@@ -4,12 +4,12 @@
 #ifndef BLIPLINE_BROKER_COMPLETIONS_H
 #define BLIPLINE_BROKER_COMPLETIONS_H
 
+#include "broker/jobs.h"
+
 #include <stdint.h>
 
-struct broker;
-
-void completions_take(struct broker *b);
+void completions_take(struct jobs *jobs);
 /* Where the disk was full: look whether there is room again, if it is time. Returns when to be called again. */
-int64_t completions_retry(struct broker *b);
+int64_t completions_retry(struct jobs *jobs, uint64_t min_free_bytes);
 
 #endif

@@ -1,8 +1,5 @@
 #include "broker/jobs.h"
 
-#include "broker/broker.h"
-#include "broker/progress.h"
-
 #include "base/log.h"
 
 #include <errno.h>
@@ -10,17 +7,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct broker_job *broker_job_find(const struct broker *b, uint64_t id)
+void broker_jobs_init(struct jobs *jobs, struct driver *driver, struct requests *requests, struct answers *answers,
+                      struct peers *peers)
 {
-    return core_map_get(&b->jobs.by_id, id);
+    *jobs = (struct jobs){.driver = driver,
+                          .requests = requests,
+                          .answers = answers,
+                          .peers = peers,
+                          .units = {.driver = driver, .requests = requests}};
 }
 
-int broker_jobs_add(struct broker *b, struct broker_job *job)
+struct broker_job *broker_job_find(const struct jobs *jobs, uint64_t id)
 {
-    if (core_map_put(&b->jobs.by_id, job->id, job) < 0)
+    return core_map_get(&jobs->by_id, id);
+}
+
+int broker_jobs_add(struct jobs *jobs, struct broker_job *job)
+{
+    if (core_map_put(&jobs->by_id, job->id, job) < 0)
         return -ENOMEM;
-    job->next = b->jobs.first;
-    b->jobs.first = job;
+    job->next = jobs->first;
+    jobs->first = job;
     return 0;
 }
 
@@ -32,31 +39,31 @@ static void holders_free(struct job_holder *h)
     }
 }
 
-static void job_free(struct broker *b, struct broker_job *job)
+static void job_free(struct jobs *jobs, struct broker_job *job)
 {
     holders_free(job->holders);
     holders_free(job->closers);
     free(job->reopen);
-    units_release(b, job);
+    units_release(&jobs->units, &job->units);
     free(job);
 }
 
-void broker_jobs_remove(struct broker *b, struct broker_job *job)
+void broker_jobs_remove(struct jobs *jobs, struct broker_job *job)
 {
-    struct broker_job **link = &b->jobs.first;
+    struct broker_job **link = &jobs->first;
 
     while (*link != job)
         link = &(*link)->next;
     *link = job->next;
-    core_map_take(&b->jobs.by_id, job->id);
-    job_free(b, job);
+    core_map_take(&jobs->by_id, job->id);
+    job_free(jobs, job);
 }
 
-void broker_jobs_release(struct broker *b)
+void broker_jobs_release(struct jobs *jobs)
 {
-    while (b->jobs.first)
-        broker_jobs_remove(b, b->jobs.first);
-    core_map_release(&b->jobs.by_id);
+    while (jobs->first)
+        broker_jobs_remove(jobs, jobs->first);
+    core_map_release(&jobs->by_id);
 }
 
 /* -- who has it open -- */
@@ -76,10 +83,10 @@ static int add_holder(struct job_holder **list, uint64_t peer, uint64_t seq)
     return 0;
 }
 
-void broker_job_hold(struct broker *b, struct broker_job *job, uint64_t peer)
+void broker_job_hold(struct jobs *jobs, struct broker_job *job, uint64_t peer)
 {
-    if (peers_find(&b->peers, peer) && add_holder(&job->holders, peer, 0) < 0)
-        driver_fail(&b->driver, -ENOMEM, "no memory for a job");
+    if (peers_find(jobs->peers, peer) && add_holder(&job->holders, peer, 0) < 0)
+        driver_fail(jobs->driver, -ENOMEM, "no memory for a job");
 }
 
 static void remove_holder(struct job_holder **list, uint64_t peer)
@@ -96,28 +103,28 @@ static void remove_holder(struct job_holder **list, uint64_t peer)
 
 /* -- closing -- */
 
-void broker_job_begin_close(struct broker *b, struct broker_job *job)
+void broker_job_begin_close(struct jobs *jobs, struct broker_job *job)
 {
     if (job->phase != BROKER_JOB_OPEN)
         return;
     job->phase = BROKER_JOB_CLOSING;
-    driver_feed_later(&b->driver, &(struct core_event){.type = CORE_EVENT_JOB_CLOSE, .job = job->id});
+    driver_feed_later(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_CLOSE, .job = job->id});
 }
 
-void broker_job_ended(struct broker *b, struct broker_job *job)
+void broker_job_ended(struct jobs *jobs, struct broker_job *job)
 {
     if (!job->holders)
-        broker_job_begin_close(b, job);
+        broker_job_begin_close(jobs, job);
 }
 
-static bool has_ended(const struct broker *b, const struct broker_job *job)
+static bool has_ended(const struct jobs *jobs, const struct broker_job *job)
 {
-    const enum core_job_state state = core_job_state_get(b->driver.core, job->id);
+    const enum core_job_state state = core_job_state_get(jobs->driver->core, job->id);
 
     return state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED || state == CORE_JOB_DONE || state == CORE_JOB_FAILED;
 }
 
-void broker_job_fail(struct broker *b, struct broker_job *job, const char *fmt, ...)
+void broker_job_fail(struct jobs *jobs, struct broker_job *job, const char *fmt, ...)
 {
     va_list ap;
 
@@ -128,110 +135,74 @@ void broker_job_fail(struct broker *b, struct broker_job *job, const char *fmt, 
     va_end(ap);
     log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path,
             job->failed);
-    driver_feed_later(&b->driver, &(struct core_event){.type = CORE_EVENT_JOB_FAILED, .job = job->id});
-    broker_job_ended(b, job);
+    driver_feed_later(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_FAILED, .job = job->id});
+    broker_job_ended(jobs, job);
 }
 
-void broker_job_block(struct broker *b, struct broker_job *job, const char *text)
+void broker_job_block(struct jobs *jobs, struct broker_job *job, const char *text)
 {
-    if (core_job_state_get(b->driver.core, job->id) != CORE_JOB_BLOCKED)
+    if (core_job_state_get(jobs->driver->core, job->id) != CORE_JOB_BLOCKED)
         log_warn("event=disk_full job=%llu msg=\"%s; goes on when there is room\"", (unsigned long long)job->id, text);
     (void)msg_text_set(job->blocked, sizeof(job->blocked), text);
-    requests_await_room(&b->requests);
+    requests_await_room(jobs->requests);
 }
 
-void broker_jobs_let_go(struct broker *b, uint64_t peer)
+void broker_jobs_let_go(struct jobs *jobs, uint64_t peer)
 {
-    for (struct broker_job *job = b->jobs.first; job; job = job->next) {
+    for (struct broker_job *job = jobs->first; job; job = job->next) {
         remove_holder(&job->holders, peer);
-        if (has_ended(b, job))
-            broker_job_ended(b, job);
+        if (has_ended(jobs, job))
+            broker_job_ended(jobs, job);
     }
 }
 
-static void answer_closed(struct broker *b, uint64_t job, uint64_t peer, uint64_t seq)
+static void answer_closed(const struct jobs *jobs, uint64_t job, uint64_t peer, uint64_t seq)
 {
     struct msg m;
 
     msg_init(&m, MSG_JOB_CLOSE);
     m.seq = seq;
     m.job_ref.job = job;
-    answer_send(&b->answers, peer, &m);
+    answer_send(jobs->answers, peer, &m);
 }
 
-void broker_job_close_store(struct broker *b, struct broker_job *job)
+void broker_job_tell_closers(struct jobs *jobs, const struct broker_job *job)
+{
+    for (const struct job_holder *h = job->closers; h; h = h->next)
+        answer_closed(jobs, job->id, h->peer, h->seq);
+}
+
+void broker_job_close_store(struct jobs *jobs, struct broker_job *job)
 {
     job->phase = BROKER_JOB_CLOSING;
-    requests_drop(&b->requests, job->id);
-    requests_post(&b->requests, committer_request_new(COMMITTER_CLOSE, job->id, 0));
-}
-
-void broker_job_on_closed(struct broker *b, struct broker_job *job)
-{
-    struct job_reopen *reopen = job->reopen;
-
-    log_info("event=job_closed job=%llu store=\"%s\"", (unsigned long long)job->id, job->open.path);
-    for (const struct job_holder *h = job->closers; h; h = h->next)
-        answer_closed(b, job->id, h->peer, h->seq);
-    job->reopen = NULL;
-    broker_jobs_remove(b, job);
-    if (reopen)
-        broker_job_open(b, reopen->peer, &reopen->message);
-    free(reopen);
+    requests_drop(jobs->requests, job->id);
+    requests_post(jobs->requests, committer_request_new(COMMITTER_CLOSE, job->id, 0));
 }
 
 /* -- what clients ask of an open job -- */
 
-struct broker_job *broker_job_or_refuse(struct broker *b, uint64_t peer, const struct msg *m)
+struct broker_job *broker_job_or_refuse(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
-    struct broker_job *job = broker_job_find(b, m->job_ref.job);
+    struct broker_job *job = broker_job_find(jobs, m->job_ref.job);
 
     if (job && job->phase == BROKER_JOB_OPEN)
         return job;
-    answer_refuse(&b->answers, peer, m->seq, MSG_REASON_UNKNOWN_JOB, "job %llu is not open here",
+    answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_UNKNOWN_JOB, "job %llu is not open here",
                   (unsigned long long)m->job_ref.job);
     return NULL;
 }
 
-static void answer_progress(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
+void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
-    struct msg m;
-
-    msg_init(&m, MSG_JOB_PROGRESS);
-    m.seq = seq;
-    progress_get(b, job, &m.job_progress);
-    answer_send(&b->answers, peer, &m);
-}
-
-void broker_job_query(struct broker *b, uint64_t peer, const struct msg *m)
-{
-    const struct broker_job *job = broker_job_or_refuse(b, peer, m);
-
-    if (job)
-        answer_progress(b, job, peer, m->seq);
-}
-
-void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m)
-{
-    const struct broker_job *job = broker_job_or_refuse(b, peer, m);
-
-    if (!job)
-        return;
-    driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = job->id});
-    answer_progress(b, job, peer, m->seq);
-}
-
-void broker_job_close(struct broker *b, uint64_t peer, const struct msg *m)
-{
-    struct broker_job *job = broker_job_find(b, m->job_ref.job);
+    struct broker_job *job = broker_job_find(jobs, m->job_ref.job);
 
     if (job)
         remove_holder(&job->holders, peer);
     if (!job || job->phase == BROKER_JOB_OPENING || (job->phase == BROKER_JOB_OPEN && job->holders)) {
-        answer_closed(b, m->job_ref.job, peer, m->seq); /* the others' it may be */
+        answer_closed(jobs, m->job_ref.job, peer, m->seq); /* the others' it may be */
         return;
     }
-    broker_job_begin_close(b, job);
+    broker_job_begin_close(jobs, job);
     if (add_holder(&job->closers, peer, m->seq) < 0)
-        driver_fail(&b->driver, -ENOMEM, "no memory for a job");
+        driver_fail(jobs->driver, -ENOMEM, "no memory for a job");
 }

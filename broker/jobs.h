@@ -1,18 +1,21 @@
-/* jobs.h - the jobs of a broker: opened, filled, sealed, asked about, stopped, closed.
+/* jobs.h - the jobs of a broker: they are opened, filled, sealed, queried, stopped, closed.
  *
- * What a job is at, the core knows (core_job_state_get); struct broker_job has what goes with that: its store, who
- * has it open, and texts for people. A job is found by its id, and by the path of its store.
+ * The core knows the state of a job (core_job_state_get). struct broker_job has what the core need not know: the job's
+ * store, which clients have it open, and texts for people. A job is found by its id, and by the path of its store.
  *
- * Who may call: the loop's thread. Units: in the names. Memory: jobs belong to struct jobs.
- * Errors: a client hears what is wrong; what fails a job (broker_job_fail) ends nothing else. */
+ * Who may call: the loop's thread. Units: in the names. Memory: struct jobs owns the jobs and borrows the parts that it
+ * points to. Errors: the client is told what is wrong; a failed job (broker_job_fail) does not affect other jobs. */
 #ifndef BLIPLINE_BROKER_JOBS_H
 #define BLIPLINE_BROKER_JOBS_H
 
 #include "base/err.h"
 #include "broker/committer.h"
 #include "broker/core_table.h"
+#include "broker/answers.h"
 #include "broker/failures.h"
+#include "broker/hung.h"
 #include "broker/requests.h"
+#include "broker/units.h"
 #include "proto/msg.h"
 #include "wire/message.h"
 
@@ -20,8 +23,6 @@
 #include <stdint.h>
 
 enum { JOBS_MAX = 4096, JOBS_DEFAULT_UNIT_ITEMS = 32 };
-
-struct broker;
 
 /* A client that has a job open, or waits for the answer to JOB_CLOSE. */
 struct job_holder {
@@ -47,12 +48,10 @@ struct broker_job {
     struct job_holder *holders, *closers;
     struct job_reopen *reopen; /* NULL: none */
     struct stored_job_counters counters;
-    uint64_t next_item;    /* number of the next row that is posted */
-    uint32_t n_comparing;  /* messages of rows that may become items, and get their numbers then */
-    uint32_t rows_refused; /* how often; what was posted before the last time and comes behind it is refused too */
-    struct core_map units; /* unit + 1 -> struct unit_rows, for units that the core holds */
-    bool load_held;        /* it waits with its next ones */
-    uint32_t load_from, load_max;
+    uint64_t next_item;     /* number of the next row that is posted */
+    uint32_t n_comparing;   /* messages of rows that may become items, and get their numbers then */
+    uint32_t rows_refused;  /* how often; what was posted before the last time and comes behind it is refused too */
+    struct job_units units; /* those that the core holds */
     char blocked[MSG_TEXT_SIZE]; /* why the disk is full, while it is */
     char failed[MSG_TEXT_SIZE];  /* why the store cannot be used */
     char pause[MSG_TEXT_SIZE];   /* why paused */
@@ -65,49 +64,59 @@ struct broker_job {
 };
 
 struct jobs {
+    struct driver *driver;
+    struct requests *requests;
+    struct answers *answers;
+    struct peers *peers;
+    struct units units;
+    struct hung hung;
+    bool shutting_down;  /* no more jobs are opened */
+    int64_t watch_at_ms; /* when watch.c looks at the jobs again */
     struct broker_job *first;
     struct core_map by_id;
     uint64_t last_id;
 };
 
-struct broker_job *broker_job_find(const struct broker *b, uint64_t id);
+void broker_jobs_init(struct jobs *jobs, struct driver *driver, struct requests *requests, struct answers *answers,
+                      struct peers *peers);
+struct broker_job *broker_job_find(const struct jobs *jobs, uint64_t id);
 /* -ENOMEM; it stays the caller's then. */
-int broker_jobs_add(struct broker *b, struct broker_job *job) CHECK_RESULT;
-void broker_jobs_remove(struct broker *b, struct broker_job *job);
-void broker_jobs_release(struct broker *b);
+int broker_jobs_add(struct jobs *jobs, struct broker_job *job) CHECK_RESULT;
+void broker_jobs_remove(struct jobs *jobs, struct broker_job *job);
+void broker_jobs_release(struct jobs *jobs);
 /* The client has it open from now on, if it is still there. */
-void broker_job_hold(struct broker *b, struct broker_job *job, uint64_t peer);
+void broker_job_hold(struct jobs *jobs, struct broker_job *job, uint64_t peer);
 /* The job that `m` speaks of, NULL: it is not open here, and the peer has been told. */
-struct broker_job *broker_job_or_refuse(struct broker *b, uint64_t peer, const struct msg *m);
-/* Whatever it is at: its leases are void. Doing so again is fine. */
-void broker_job_begin_close(struct broker *b, struct broker_job *job);
+struct broker_job *broker_job_or_refuse(struct jobs *jobs, uint64_t peer, const struct msg *m);
+/* Its store is closed: answer the clients that wait for that. */
+void broker_job_tell_closers(struct jobs *jobs, const struct broker_job *job);
+/* In any state; its leases become void. Doing so again is fine. */
+void broker_job_begin_close(struct jobs *jobs, struct broker_job *job);
 
 /* What clients ask. */
-void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m);
-void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message); /* JOB_ROWS, JOB_AGAIN */
-void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m);
-void broker_job_query(struct broker *b, uint64_t peer, const struct msg *m);
-void broker_job_stop(struct broker *b, uint64_t peer, const struct msg *m);
-void broker_job_close(struct broker *b, uint64_t peer, const struct msg *m);
+void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m);
+void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message); /* JOB_ROWS, JOB_AGAIN */
+void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m);
+void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m);
 /* The peer has no job open any more. */
-void broker_jobs_let_go(struct broker *b, uint64_t peer);
+void broker_jobs_let_go(struct jobs *jobs, uint64_t peer);
 
 /* The committer's answers to that. */
-void broker_job_on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q);
-void broker_job_on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+void broker_job_on_rows(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q);
-void broker_job_on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+void broker_job_on_seal(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q);
-void broker_job_on_closed(struct broker *b, struct broker_job *job);
+void broker_job_on_closed(struct jobs *jobs, struct broker_job *job);
 
 /* It has come to an end: close it, unless a client has it open. */
-void broker_job_ended(struct broker *b, struct broker_job *job);
+void broker_job_ended(struct jobs *jobs, struct broker_job *job);
 /* The core has forgotten it. */
-void broker_job_close_store(struct broker *b, struct broker_job *job);
+void broker_job_close_store(struct jobs *jobs, struct broker_job *job);
 /* Its store cannot be used. */
-void broker_job_fail(struct broker *b, struct broker_job *job, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void broker_job_fail(struct jobs *jobs, struct broker_job *job, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* What it asked for could not be written. */
-void broker_job_block(struct broker *b, struct broker_job *job, const char *text);
+void broker_job_block(struct jobs *jobs, struct broker_job *job, const char *text);
 
 #endif

@@ -2,7 +2,6 @@
 #include "broker/jobs.h"
 
 #include "base/buf.h"
-#include "broker/broker.h"
 #include "proto/row.h"
 
 #include <errno.h>
@@ -13,31 +12,31 @@ enum { MAX_UNANSWERED = 4, MAX_UNANSWERED_BYTES = 64 << 20, MAX_UNANSWERED_BYTES
 
 /* Rows that were sent behind refused ones, and the seal, are refused too, however long after the refusal they arrive:
  * the client may not have read it. JOB_OPEN says that it has. */
-static bool refuse_behind_refused(struct broker *b, const struct peer *p, uint64_t seq)
+static bool refuse_behind_refused(struct jobs *jobs, const struct peer *p, uint64_t seq)
 {
     if (p->rows_refused)
-        answer_refuse(&b->answers, p->number, seq, MSG_REASON_BAD_MESSAGE,
+        answer_refuse(jobs->answers, p->number, seq, MSG_REASON_BAD_MESSAGE,
                       "rows that were sent before were refused; open the job again, which says how many items it has");
     return p->rows_refused;
 }
 
-static bool refuse_too_many(struct broker *b, struct peer *p, uint64_t seq, uint64_t n_bytes)
+static bool refuse_too_many(struct jobs *jobs, struct peer *p, uint64_t seq, uint64_t n_bytes)
 {
     if (p->n_unanswered < MAX_UNANSWERED && p->unanswered_bytes + n_bytes <= MAX_UNANSWERED_BYTES &&
-        b->requests.unanswered_bytes + n_bytes <= MAX_UNANSWERED_BYTES_OF_ALL)
+        jobs->requests->unanswered_bytes + n_bytes <= MAX_UNANSWERED_BYTES_OF_ALL)
         return false;
     p->rows_refused = true;
-    answer_refuse(&b->answers, p->number, seq, MSG_REASON_LIMIT,
+    answer_refuse(jobs->answers, p->number, seq, MSG_REASON_LIMIT,
                   "at most %d messages of rows may wait for their answers, with at most %d MiB in all (%d MiB of all "
                   "clients); open the job again, which says how many items it has",
                   MAX_UNANSWERED, MAX_UNANSWERED_BYTES >> 20, MAX_UNANSWERED_BYTES_OF_ALL >> 20);
     return true;
 }
 
-static bool refuse_if_failed(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
+static bool refuse_if_failed(struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq)
 {
     if (job->failed[0])
-        answer_refuse(&b->answers, peer, seq, MSG_REASON_STORE, "%s", job->failed);
+        answer_refuse(jobs->answers, peer, seq, MSG_REASON_STORE, "%s", job->failed);
     return job->failed[0] != '\0';
 }
 
@@ -47,25 +46,25 @@ static uint64_t next_item(const struct broker_job *job)
     return job->n_comparing ? COMMITTER_ANY_ITEM : job->next_item;
 }
 
-void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *message)
+void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message)
 {
     const struct msg *m = wire_message_envelope(message);
-    struct broker_job *job = broker_job_or_refuse(b, peer, m);
+    struct broker_job *job = broker_job_or_refuse(jobs, peer, m);
     const enum committer_op op = m->type == MSG_JOB_AGAIN ? COMMITTER_AGAIN
                                  : m->job_rows.sources    ? COMMITTER_SOURCES
                                  : m->job_rows.compare    ? COMMITTER_COMPARE
                                                           : COMMITTER_ROWS;
     const uint64_t n_bytes = wire_message_size_bytes(message);
-    struct peer *p = peers_find(&b->peers, peer);
+    struct peer *p = peers_find(jobs->peers, peer);
     struct committer_request *r;
     struct row_cursor cursor;
     int rc = 0;
 
-    if (!job || !p || refuse_if_failed(b, job, peer, m->seq) || refuse_behind_refused(b, p, m->seq) ||
-        refuse_too_many(b, p, m->seq, n_bytes))
+    if (!job || !p || refuse_if_failed(jobs, job, peer, m->seq) || refuse_behind_refused(jobs, p, m->seq) ||
+        refuse_too_many(jobs, p, m->seq, n_bytes))
         return;
     r = requests_new(
-        &b->requests, op, job->id,
+        jobs->requests, op, job->id,
         &(struct question){
             .peer = peer, .seq = m->seq, .rows_refused = job->rows_refused, .is_rows = true, .n_bytes = n_bytes});
     wire_message_rows(message, &cursor);
@@ -90,44 +89,44 @@ void broker_job_rows(struct broker *b, uint64_t peer, struct wire_message *messa
         job->next_item += m->n_rows;
     }
     job->n_comparing += r && op == COMMITTER_COMPARE;
-    requests_post(&b->requests, r);
+    requests_post(jobs->requests, r);
 }
 
-void broker_job_seal(struct broker *b, uint64_t peer, const struct msg *m)
+void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
-    struct broker_job *job = broker_job_or_refuse(b, peer, m);
-    const struct peer *p = peers_find(&b->peers, peer);
+    struct broker_job *job = broker_job_or_refuse(jobs, peer, m);
+    const struct peer *p = peers_find(jobs->peers, peer);
     struct committer_request *r;
 
-    if (!job || !p || refuse_if_failed(b, job, peer, m->seq) || refuse_behind_refused(b, p, m->seq))
+    if (!job || !p || refuse_if_failed(jobs, job, peer, m->seq) || refuse_behind_refused(jobs, p, m->seq))
         return;
-    r = requests_new(&b->requests, COMMITTER_SEAL, job->id,
+    r = requests_new(jobs->requests, COMMITTER_SEAL, job->id,
                      &(struct question){.peer = peer, .seq = m->seq, .rows_refused = job->rows_refused});
     if (r)
         r->first_item = next_item(job); /* not without the rows that are on their way */
-    requests_post(&b->requests, r);
+    requests_post(jobs->requests, r);
 }
 
 /* New rows: a job that was done, or sealed, is so no more. */
-static void units_added(struct broker *b, struct broker_job *job)
+static void units_added(struct jobs *jobs, struct broker_job *job)
 {
-    (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
+    (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
 }
 
-void broker_job_on_rows(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+void broker_job_on_rows(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q)
 {
-    struct peer *p = peers_find(&b->peers, q->peer);
+    struct peer *p = peers_find(jobs->peers, q->peer);
     struct msg m;
 
     job->n_comparing -= done->op == COMMITTER_COMPARE;
     if (done->rc == -EIO)
-        broker_job_fail(b, job, "%s", done->text);
+        broker_job_fail(jobs, job, "%s", done->text);
     if (done->rc < 0) {
         if (p)
             p->rows_refused = true;
-        answer_refuse(&b->answers, q->peer, q->seq, done->rc == -EIO ? MSG_REASON_STORE : MSG_REASON_BAD_MESSAGE, "%s",
-                      done->text);
+        answer_refuse(jobs->answers, q->peer, q->seq, done->rc == -EIO ? MSG_REASON_STORE : MSG_REASON_BAD_MESSAGE,
+                      "%s", done->text);
         if (done->op != COMMITTER_ROWS || q->rows_refused != job->rows_refused)
             return; /* rows that came since have numbers already */
         job->next_item = done->next_item;
@@ -140,25 +139,25 @@ void broker_job_on_rows(struct broker *b, struct broker_job *job, const struct c
                                              .n_items = done->next_item,
                                              .is_compared = done->op == COMMITTER_COMPARE,
                                              .compared = done->compared};
-    answer_send(&b->answers, q->peer, &m);
+    answer_send(jobs->answers, q->peer, &m);
     job->next_item += done->n_added;
     if (done->op == COMMITTER_ROWS || done->n_added)
-        units_added(b, job);
+        units_added(jobs, job);
     if (done->op == COMMITTER_ROWS || (done->op == COMMITTER_COMPARE && !done->n_again))
         return;
-    (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_UNITS_AGAIN,
-                                                       .units_again = {.job = job->id, .from_unit = done->unit}});
+    (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_UNITS_AGAIN,
+                                                         .units_again = {.job = job->id, .from_unit = done->unit}});
 }
 
-void broker_job_on_seal(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+void broker_job_on_seal(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q)
 {
     struct msg m;
 
     if (done->rc == -EIO)
-        broker_job_fail(b, job, "%s", done->text);
+        broker_job_fail(jobs, job, "%s", done->text);
     if (done->rc < 0) {
-        answer_refuse(&b->answers, q->peer, q->seq, done->rc == -EAGAIN ? MSG_REASON_BAD_MESSAGE : MSG_REASON_STORE,
+        answer_refuse(jobs->answers, q->peer, q->seq, done->rc == -EAGAIN ? MSG_REASON_BAD_MESSAGE : MSG_REASON_STORE,
                       "%s", done->rc == -EAGAIN ? "not sealed: rows that were sent before were refused" : done->text);
         return;
     }
@@ -166,7 +165,7 @@ void broker_job_on_seal(struct broker *b, struct broker_job *job, const struct c
     m.seq = q->seq;
     m.job_accepted =
         (struct msg_job_accepted){.job = job->id, .n_items = done->counters.n_items, .n_units = done->counters.n_units};
-    answer_send(&b->answers, q->peer, &m);
-    units_added(b, job);
-    driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_JOB_SEALED, .job = job->id});
+    answer_send(jobs->answers, q->peer, &m);
+    units_added(jobs, job);
+    driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_SEALED, .job = job->id});
 }

@@ -4,7 +4,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/options.h"
-#include "broker/broker.h"
 #include "broker/graph.h"
 #include "store/store.h"
 
@@ -44,20 +43,20 @@ static void nodes_to_core(const struct msg_job_open *open, struct core_node *ret
                                     .row_bytes = row_bytes_of(&open->recipe, &open->nodes[i])};
 }
 
-static bool refuse_if_different(struct broker *b, uint64_t peer, uint64_t seq, const struct msg_job_open *open,
+static bool refuse_if_different(struct jobs *jobs, uint64_t peer, uint64_t seq, const struct msg_job_open *open,
                                 const struct stored_job_meta *meta)
 {
     struct err err;
     enum msg_reason reason = stored_job_differs(meta, &open->recipe, open->n_nodes, open->nodes, open->path, &err);
 
     if (reason)
-        answer_refuse(&b->answers, peer, seq, reason, "%sUse the same, or another -o", err.text);
+        answer_refuse(jobs->answers, peer, seq, reason, "%sUse the same, or another -o", err.text);
     return reason != 0;
 }
 
-static void answer_opened(struct broker *b, const struct broker_job *job, uint64_t peer, uint64_t seq)
+static void answer_opened(struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq)
 {
-    struct peer *p = peers_find(&b->peers, peer);
+    struct peer *p = peers_find(jobs->peers, peer);
     struct msg m;
 
     if (p)
@@ -71,45 +70,45 @@ static void answer_opened(struct broker *b, const struct broker_job *job, uint64
                                            .n_again = job->counters.n_again,
                                            .n_redone = job->counters.n_redone,
                                            .n_units = job->counters.n_units};
-    answer_send(&b->answers, peer, &m);
+    answer_send(jobs->answers, peer, &m);
 }
 
 /* Open it once it is closed. */
-static void open_later(struct broker *b, struct broker_job *job, uint64_t peer, const struct msg *m)
+static void open_later(struct jobs *jobs, struct broker_job *job, uint64_t peer, const struct msg *m)
 {
     if (job->reopen) {
-        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_STORE, "%s: is being closed; try again", job->open.path);
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_STORE, "%s: is being closed; try again", job->open.path);
         return;
     }
     job->reopen = malloc(sizeof(*job->reopen));
     if (job->reopen)
         *job->reopen = (struct job_reopen){peer, *m};
     else
-        driver_fail(&b->driver, -ENOMEM, "no memory for a job");
+        driver_fail(jobs->driver, -ENOMEM, "no memory for a job");
 }
 
-static void open_again(struct broker *b, struct broker_job *job, uint64_t peer, const struct msg *m)
+static void open_again(struct jobs *jobs, struct broker_job *job, uint64_t peer, const struct msg *m)
 {
-    const enum core_job_state state = core_job_state_get(b->driver.core, job->id);
+    const enum core_job_state state = core_job_state_get(jobs->driver->core, job->id);
 
     if (job->phase == BROKER_JOB_OPENING) {
-        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_STORE, "%s: is being opened; try again", job->open.path);
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_STORE, "%s: is being opened; try again", job->open.path);
     } else if (job->phase == BROKER_JOB_CLOSING || state == CORE_JOB_FAILED) {
-        broker_job_begin_close(b, job);
-        open_later(b, job, peer, m);
-    } else if (!refuse_if_different(b, peer, m->seq, &m->job_open, store_info(job->store))) {
+        broker_job_begin_close(jobs, job);
+        open_later(jobs, job, peer, m);
+    } else if (!refuse_if_different(jobs, peer, m->seq, &m->job_open, store_info(job->store))) {
         if (state == CORE_JOB_STOPPING || state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED)
-            (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
+            (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
         job->failures = (struct failures){0};
-        broker_job_hold(b, job, peer);
-        answer_opened(b, job, peer, m->seq);
+        broker_job_hold(jobs, job, peer);
+        answer_opened(jobs, job, peer, m->seq);
     }
 }
 
 /* The job of this store, if there is one: of a client that lost its connection or comes back. */
-static struct broker_job *find_by_path(struct broker *b, const char *path)
+static struct broker_job *find_by_path(struct jobs *jobs, const char *path)
 {
-    struct broker_job *job = b->jobs.first;
+    struct broker_job *job = jobs->first;
 
     while (job && strcmp(job->open.path, path) != 0)
         job = job->next;
@@ -133,44 +132,44 @@ static struct stored_job_meta *meta_of(const struct msg_job_open *open)
 }
 
 /* What no worker could ever do. */
-static bool refuse_if_impossible(struct broker *b, uint64_t peer, const struct msg *m)
+static bool refuse_if_impossible(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
     struct core_node nodes[CORE_MAX_NODES];
     struct err err = {""};
 
     nodes_to_core(&m->job_open, nodes);
     if (core_graph_check(nodes, m->job_open.n_nodes, &err) < 0)
-        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_BAD_MESSAGE, "the stage graph: %s", err.text);
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_BAD_MESSAGE, "the stage graph: %s", err.text);
     else if (graph_check(&m->job_open, &err) < 0)
-        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_RECIPE, "recipe and stage graph: %s", err.text);
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_RECIPE, "recipe and stage graph: %s", err.text);
     else if (m->job_open.unit_items > CORE_MAX_UNIT_ITEMS)
-        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_LIMIT, "units of %u items: at most %d are possible",
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_LIMIT, "units of %u items: at most %d are possible",
                       m->job_open.unit_items, CORE_MAX_UNIT_ITEMS);
     else
         return false;
     return true;
 }
 
-void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
+void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
     struct committer_request *r;
     struct broker_job *job;
 
-    if (b->shutting_down) {
-        answer_refuse(&b->answers, peer, m->seq, MSG_REASON_DRAINING, "the broker is about to end");
+    if (jobs->shutting_down) {
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_DRAINING, "the broker is about to end");
         return;
     }
-    job = find_by_path(b, m->job_open.path);
+    job = find_by_path(jobs, m->job_open.path);
     if (job) {
-        open_again(b, job, peer, m);
+        open_again(jobs, job, peer, m);
         return;
     }
-    if (refuse_if_impossible(b, peer, m))
+    if (refuse_if_impossible(jobs, peer, m))
         return;
     job = calloc(1, sizeof(*job));
     if (job)
-        job->id = b->jobs.last_id + 1;
-    r = job ? requests_new(&b->requests, COMMITTER_OPEN, job->id, &(struct question){.peer = peer, .seq = m->seq})
+        job->id = job->units.job = jobs->last_id + 1;
+    r = job ? requests_new(jobs->requests, COMMITTER_OPEN, job->id, &(struct question){.peer = peer, .seq = m->seq})
             : NULL;
     if (r) {
         r->path = strdup(m->job_open.path);
@@ -178,32 +177,32 @@ void broker_job_open(struct broker *b, uint64_t peer, const struct msg *m)
         r->check = m->job_open.check;
         r->meta = meta_of(&m->job_open);
     }
-    if (!r || !r->path || !r->meta || broker_jobs_add(b, job) < 0) {
+    if (!r || !r->path || !r->meta || broker_jobs_add(jobs, job) < 0) {
         committer_request_free(r);
         free(job);
-        driver_fail(&b->driver, -ENOMEM, "no memory for a job");
+        driver_fail(jobs->driver, -ENOMEM, "no memory for a job");
         return;
     }
-    b->jobs.last_id++;
+    jobs->last_id++;
     job->open = m->job_open;
-    requests_post(&b->requests, r);
+    requests_post(jobs->requests, r);
 }
 
 /* The store is open: is it what the client means? Then the core takes the job on. */
-void broker_job_on_open(struct broker *b, struct broker_job *job, const struct committer_completion *done,
+void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q)
 {
     struct core_node nodes[CORE_MAX_NODES];
     int rc;
 
     if (done->rc < 0) {
-        answer_refuse(&b->answers, q->peer, q->seq, done->rc == -EBUSY ? MSG_REASON_BUSY : MSG_REASON_STORE, "%s",
+        answer_refuse(jobs->answers, q->peer, q->seq, done->rc == -EBUSY ? MSG_REASON_BUSY : MSG_REASON_STORE, "%s",
                       done->text);
-        broker_jobs_remove(b, job);
+        broker_jobs_remove(jobs, job);
         return;
     }
-    if (refuse_if_different(b, q->peer, q->seq, &job->open, store_info(done->store))) {
-        broker_job_close_store(b, job);
+    if (refuse_if_different(jobs, q->peer, q->seq, &job->open, store_info(done->store))) {
+        broker_job_close_store(jobs, job);
         return;
     }
     job->store = done->store;
@@ -211,9 +210,9 @@ void broker_job_on_open(struct broker *b, struct broker_job *job, const struct c
     job->counters = done->counters;
     job->next_item = done->next_item;
     job->phase = BROKER_JOB_OPEN;
-    broker_job_hold(b, job, q->peer);
+    broker_job_hold(jobs, job, q->peer);
     nodes_to_core(&job->open, nodes);
-    rc = driver_feed(&b->driver,
+    rc = driver_feed(jobs->driver,
                      &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
                                           .job_open = {.job = job->id,
                                                        .priority = job->open.priority,
@@ -222,14 +221,28 @@ void broker_job_on_open(struct broker *b, struct broker_job *job, const struct c
                                                        .n_nodes = job->open.n_nodes,
                                                        .nodes = nodes}});
     if (rc < 0) {
-        answer_refuse(&b->answers, q->peer, q->seq, rc == -ENOSPC ? MSG_REASON_LIMIT : MSG_REASON_BAD_MESSAGE,
+        answer_refuse(jobs->answers, q->peer, q->seq, rc == -ENOSPC ? MSG_REASON_LIMIT : MSG_REASON_BAD_MESSAGE,
                       rc == -ENOSPC ? "%s: %d jobs are open here already" : "%s: the core takes no such job (limit %d)",
                       job->open.path, JOBS_MAX);
-        broker_job_close_store(b, job);
+        broker_job_close_store(jobs, job);
         return;
     }
     log_info("event=job_opened job=%llu store=\"%s\" items=%llu done=%llu created=%d", (unsigned long long)job->id,
              job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done,
              done->created);
-    answer_opened(b, job, q->peer, q->seq);
+    answer_opened(jobs, job, q->peer, q->seq);
+}
+
+/* The store is closed: a client may wait to open it again. */
+void broker_job_on_closed(struct jobs *jobs, struct broker_job *job)
+{
+    struct job_reopen *reopen = job->reopen;
+
+    log_info("event=job_closed job=%llu store=\"%s\"", (unsigned long long)job->id, job->open.path);
+    broker_job_tell_closers(jobs, job);
+    job->reopen = NULL;
+    broker_jobs_remove(jobs, job);
+    if (reopen)
+        broker_job_open(jobs, reopen->peer, &reopen->message);
+    free(reopen);
 }

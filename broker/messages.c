@@ -1,6 +1,7 @@
 #include "broker/messages.h"
 
 #include "broker/broker.h"
+#include "broker/progress.h"
 #include "broker/results.h"
 
 #include "base/log.h"
@@ -97,7 +98,7 @@ static void on_failure(struct broker *b, struct peer *p, struct wire_message **m
                                .failure = {.lease = ref_of(p->number, &f->lease), .code = f->code, .text = f->text}};
 
     if (strcmp(f->code, "bad_tensor") == 0)
-        event.failure.refused = results_refused_inputs(b, &event.failure.lease);
+        event.failure.refused = results_refused_inputs(b->driver.core, &b->payloads, &event.failure.lease);
     log_warn("event=unit_failed unit=%u node=%u peer=%llu code=%s msg=\"%s\"", f->lease.unit, f->lease.node,
              (unsigned long long)p->number, f->code, f->text);
     driver_feed(&b->driver, &event);
@@ -114,7 +115,7 @@ static void on_return(struct broker *b, struct peer *p, struct wire_message **me
 static void forget(struct broker *b, uint64_t number)
 {
     peers_forget(&b->peers, number);
-    broker_jobs_let_go(b, number);
+    broker_jobs_let_go(&b->jobs, number);
 }
 
 static void on_bye(struct broker *b, struct peer *p, struct wire_message **message)
@@ -129,47 +130,57 @@ static void on_bye(struct broker *b, struct peer *p, struct wire_message **messa
 
 static void on_result(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    results_take(b, p->number, *message);
+    results_take(&b->jobs, &b->payloads, p->number, *message);
 }
 
 /* -- clients -- */
 
 static void on_job_open(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    broker_job_open(b, p->number, wire_message_envelope(*message));
+    broker_job_open(&b->jobs, p->number, wire_message_envelope(*message));
 }
 
 static void on_job_rows(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    broker_job_rows(b, p->number, *message);
+    broker_job_rows(&b->jobs, p->number, *message);
 }
 
 static void on_job_seal(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    broker_job_seal(b, p->number, wire_message_envelope(*message));
+    broker_job_seal(&b->jobs, p->number, wire_message_envelope(*message));
 }
 
 static void on_job_query(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    broker_job_query(b, p->number, wire_message_envelope(*message));
+    const struct msg *m = wire_message_envelope(*message);
+    const struct broker_job *job = broker_job_or_refuse(&b->jobs, p->number, m);
+
+    if (job)
+        progress_answer(&b->jobs, job, p->number, m->seq);
 }
 
 static void on_job_close(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    broker_job_close(b, p->number, wire_message_envelope(*message));
+    broker_job_close(&b->jobs, p->number, wire_message_envelope(*message));
 }
 
 static void on_job_stop(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    broker_job_stop(b, p->number, wire_message_envelope(*message));
+    const struct msg *m = wire_message_envelope(*message);
+    const struct broker_job *job = broker_job_or_refuse(&b->jobs, p->number, m);
+
+    if (!job)
+        return;
+    driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = job->id});
+    progress_answer(&b->jobs, job, p->number, m->seq);
 }
 
 void messages_begin_shutdown(struct broker *b)
 {
-    if (b->shutting_down)
+    if (b->jobs.shutting_down)
         return;
     log_info("event=draining");
-    b->shutting_down = true;
+    b->jobs.shutting_down = true;
     (void)driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_SHUTDOWN});
 }
 
@@ -225,7 +236,7 @@ static void on_gone(struct broker *b, uint64_t number)
 
 static void on_bad(struct broker *b, struct peer *p, const struct err *why, int code)
 {
-    b->n_bad_messages++;
+    b->answers.n_bad_messages++;
     answer_refuse(&b->answers, p->number, 0, code == -EPROTONOSUPPORT ? MSG_REASON_VERSION : MSG_REASON_BAD_MESSAGE,
                   "%s", why->text);
     p->drop |= ++p->n_bad >= MAX_BAD_MESSAGES;

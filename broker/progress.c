@@ -1,6 +1,6 @@
 #include "broker/progress.h"
 
-#include "broker/broker.h"
+#include "broker/jobs.h"
 
 #include "base/log.h"
 
@@ -27,15 +27,15 @@ static const char *text_of(const struct broker_job *job, enum msg_job_state stat
                                       : job->waiting;
 }
 
-static struct msg_broker_counters counters_of(const struct broker *b, const struct core_stats *s)
+static struct msg_broker_counters counters_of(const struct jobs *jobs, const struct core_stats *s)
 {
-    const struct broker_socket_counters socket = broker_socket_counters(b->answers.socket);
+    const struct broker_socket_counters socket = broker_socket_counters(jobs->answers->socket);
 
     return (struct msg_broker_counters){.late = s->dropped_stale,
                                         .strangers = s->dropped_unknown,
                                         .malformed = s->dropped_bad,
-                                        .bad_messages = b->n_bad_messages,
-                                        .refusals = b->answers.n_refusals,
+                                        .bad_messages = jobs->answers->n_bad_messages,
+                                        .refusals = jobs->answers->n_refusals,
                                         .benches = s->benches,
                                         .cut_off = s->stalls,
                                         .splits = s->splits,
@@ -65,14 +65,14 @@ static struct msg_stage_progress stage_of(const struct broker_job *job, uint32_t
                                        .benched = all->benched[n->stage]};
 }
 
-void progress_get(const struct broker *b, const struct broker_job *job, struct msg_job_progress *ret)
+static void progress_get(const struct jobs *jobs, const struct broker_job *job, struct msg_job_progress *ret)
 {
     struct core_job_stats stats;
     struct core_stats all;
 
-    if (core_job_stats_get(b->driver.core, job->id, &stats) < 0)
+    if (core_job_stats_get(jobs->driver->core, job->id, &stats) < 0)
         return;
-    core_stats_get(b->driver.core, &all);
+    core_stats_get(jobs->driver->core, &all);
     *ret = (struct msg_job_progress){.job = job->id,
                                      .state = state_of(stats.state),
                                      .n_items = job->counters.n_items,
@@ -84,23 +84,33 @@ void progress_get(const struct broker *b, const struct broker_job *job, struct m
                                      .n_units_done = job->counters.n_units_done,
                                      .n_given_up = stats.items_quarantined,
                                      .n_stages = stats.n_nodes,
-                                     .broker = counters_of(b, &all)};
+                                     .broker = counters_of(jobs, &all)};
     for (uint32_t i = 0; i < stats.n_nodes; i++)
         ret->stages[i] = stage_of(job, i, &stats.nodes[i], &all);
-    hung_tell(&b->hung, b->driver.now_ms, ret);
+    hung_tell(&jobs->hung, jobs->driver->now_ms, ret);
     (void)msg_text_set(ret->text, sizeof(ret->text), text_of(job, ret->state));
 }
 
-void progress_log(const struct broker *b, const struct broker_job *job)
+void progress_answer(const struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq)
+{
+    struct msg m;
+
+    msg_init(&m, MSG_JOB_PROGRESS);
+    m.seq = seq;
+    progress_get(jobs, job, &m.job_progress);
+    answer_send(jobs->answers, peer, &m);
+}
+
+void progress_log(const struct jobs *jobs, const struct broker_job *job)
 {
     struct core_job_stats stats;
     struct msg_broker_counters c;
     struct core_stats all;
 
-    if (core_job_stats_get(b->driver.core, job->id, &stats) < 0)
+    if (core_job_stats_get(jobs->driver->core, job->id, &stats) < 0)
         return;
-    core_stats_get(b->driver.core, &all);
-    c = counters_of(b, &all);
+    core_stats_get(jobs->driver->core, &all);
+    c = counters_of(jobs, &all);
     for (uint32_t i = 0; i < stats.n_nodes; i++) {
         const struct core_node_stats *n = &stats.nodes[i];
 

@@ -1,15 +1,14 @@
-/* progress.h - what the broker says of a job: how far it is, what it waits for, what went wrong.
+/* progress.h - what clients and the log are told about a job: its progress, what it waits for, what went wrong.
  *
  * Who may call: the loop's thread. Units, Memory, Errors: as broker.h. */
 #ifndef BLIPLINE_BROKER_PROGRESS_H
 #define BLIPLINE_BROKER_PROGRESS_H
 
-#include "proto/msg.h"
+#include "broker/jobs.h"
 
-struct broker;
-struct broker_job;
-
-void progress_get(const struct broker *b, const struct broker_job *job, struct msg_job_progress *ret);
-void progress_log(const struct broker *b, const struct broker_job *job);
+/* JOB_PROGRESS, in answer to a client. */
+void progress_answer(const struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq);
+/* Counters to the log. */
+void progress_log(const struct jobs *jobs, const struct broker_job *job);
 
 #endif

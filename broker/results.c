@@ -1,6 +1,6 @@
 #include "broker/results.h"
 
-#include "broker/broker.h"
+#include "broker/jobs.h"
 #include "broker/graph.h"
 
 #include "base/log.h"
@@ -108,19 +108,19 @@ static int check_tensor(const struct wire_message *message, const struct msg_nod
     return 0;
 }
 
-static int check_result(struct broker *b, const struct wire_message *message, const struct core_lease_info *lease,
+static int check_result(struct jobs *jobs, const struct wire_message *message, const struct core_lease_info *lease,
                         struct row_check *ret, struct err *err)
 {
-    struct broker_job *job = broker_job_find(b, lease->job);
-    const struct unit_rows *unit = units_find(job, lease->unit);
+    struct broker_job *job = broker_job_find(jobs, lease->job);
+    const struct unit_rows *unit = units_find(&job->units, lease->unit);
     int rc = unit ? check_rows(message, lease, job, unit->first_item, ret, err) : err_set(err, -EINVAL, "no such unit");
 
     return rc < 0 ? rc : check_tensor(message, &job->open.nodes[lease->node], ret, err);
 }
 
-static void note_timing(struct broker *b, const struct core_lease_info *lease, const struct msg_timing *t)
+static void note_timing(struct jobs *jobs, const struct core_lease_info *lease, const struct msg_timing *t)
 {
-    struct msg_timing *total = &broker_job_find(b, lease->job)->totals[lease->node];
+    struct msg_timing *total = &broker_job_find(jobs, lease->job)->totals[lease->node];
 
     total->compute_ns += t->compute_ns;
     total->decode_ns += t->decode_ns;
@@ -128,15 +128,16 @@ static void note_timing(struct broker *b, const struct core_lease_info *lease, c
     total->wait_ns += t->wait_ns;
 }
 
-uint32_t results_refused_inputs(struct broker *b, const struct core_lease_ref *ref)
+uint32_t results_refused_inputs(const struct core *core, const struct payloads *payloads,
+                                const struct core_lease_ref *ref)
 {
     struct core_lease_info lease;
     uint32_t refused = 0;
 
-    if (core_lease_get(b->driver.core, ref, &lease) < 0)
+    if (core_lease_get(core, ref, &lease) < 0)
         return 0;
     for (uint32_t k = 0; k < CORE_MAX_NODES; k++) {
-        const struct payload *p = lease.inputs[k] ? payloads_find(&b->payloads, lease.inputs[k]) : NULL;
+        const struct payload *p = lease.inputs[k] ? payloads_find(payloads, lease.inputs[k]) : NULL;
 
         if (p && p->tensor && wire_tensor_verify(p->tensor, wire_tensor_desc(p->tensor)->dtype, NULL, 0, NULL) < 0)
             refused |= 1U << k;
@@ -144,7 +145,7 @@ uint32_t results_refused_inputs(struct broker *b, const struct core_lease_ref *r
     return refused;
 }
 
-void results_take(struct broker *b, uint64_t peer, struct wire_message *message)
+void results_take(struct jobs *jobs, struct payloads *payloads, uint64_t peer, struct wire_message *message)
 {
     const struct msg_result result = wire_message_envelope(message)->result;
     struct core_event event = {
@@ -155,19 +156,19 @@ void results_take(struct broker *b, uint64_t peer, struct wire_message *message)
     struct core_lease_info lease;
     struct err err = {""};
 
-    if (core_lease_get(b->driver.core, &event.result.lease, &lease) == 0) {
-        if (check_result(b, message, &lease, &check, &err) < 0) {
+    if (core_lease_get(jobs->driver->core, &event.result.lease, &lease) == 0) {
+        if (check_result(jobs, message, &lease, &check, &err) < 0) {
             log_warn("event=bad_result unit=%u peer=%llu msg=\"%s; counted as a failure\"", lease.unit,
                      (unsigned long long)peer, err.text);
-            driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_FAILURE,
-                                                         .failure = {.lease = event.result.lease,
-                                                                     .code = "bad_result",
-                                                                     .text = err.text,
-                                                                     .bad_result = true}});
+            driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_FAILURE,
+                                                           .failure = {.lease = event.result.lease,
+                                                                       .code = "bad_result",
+                                                                       .text = err.text,
+                                                                       .bad_result = true}});
             records_release(&check.records);
             return;
         }
-        note_timing(b, &lease, &result.timing);
+        note_timing(jobs, &lease, &result.timing);
     }
     if (!check.keep)
         records_release(&check.records);
@@ -175,15 +176,15 @@ void results_take(struct broker *b, uint64_t peer, struct wire_message *message)
         tensor = wire_message_take_tensor(message, 0);
     event.result.row_bytes = records_size_bytes(&check.records);
     /* a stale one too: the core counts it and drops it */
-    event.result.payload = payloads_add(&b->payloads, tensor, &check.records);
+    event.result.payload = payloads_add(payloads, tensor, &check.records);
     if (!event.result.payload) {
         wire_tensor_free(tensor);
         records_release(&check.records);
-        driver_fail(&b->driver, -ENOMEM, "no memory for results");
+        driver_fail(jobs->driver, -ENOMEM, "no memory for results");
         return;
     }
     event.result.n_rows = check.n_rows;
     event.result.ok = check.ok;
     event.result.keep_rows = check.keep;
-    driver_feed(&b->driver, &event);
+    driver_feed(jobs->driver, &event);
 }

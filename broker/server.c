@@ -102,6 +102,7 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
     driver_init(&b->driver, &limits, b->answers.epoch, actions_do, b);
     b->driver.now_ms = clock_mono_ms();
     requests_init(&b->requests, &b->driver, &b->peers);
+    broker_jobs_init(&b->jobs, &b->driver, &b->requests, &b->answers, &b->peers);
     limit_peers(&socket);
     rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)
@@ -126,7 +127,7 @@ void broker_free(struct broker *b)
     payloads_release(&b->payloads);
     broker_socket_close(&b->answers.socket);
     wire_exit();
-    broker_jobs_release(b);
+    broker_jobs_release(&b->jobs);
     requests_release(&b->requests);
     lost_release(&b->lost);
     peers_release(&b->peers);
@@ -223,11 +224,11 @@ int broker_run(struct broker *b, struct err *err)
         if (stop_requested())
             messages_begin_shutdown(b);
         round_of_messages(b);
-        completions_take(b);
+        completions_take(&b->jobs);
         driver_feed_rest(&b->driver);
-        units_load_held(b);
-        retry_at_ms = completions_retry(b);
-        watch_at_ms = watch_jobs(b);
+        units_load_waiting(&b->jobs.units);
+        retry_at_ms = completions_retry(&b->jobs, (uint64_t)b->conf->min_free);
+        watch_at_ms = watch_jobs(&b->jobs);
         lost_at_ms = look_for_lost(b);
         if (core_next_deadline(b->driver.core) <= b->driver.now_ms)
             driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_TICK});

@@ -1,32 +1,44 @@
 /* units.h - units that the core holds, with the rows of their items.
  *
- * Who may call: the loop's thread. Units: bytes. Memory: a job owns its units. Errors: what cannot be kept fails the
- * driver. */
+ * Who may call: the loop's thread. Units: bytes. Memory: units_release frees the units of a job; driver and requests
+ * are borrowed. Errors: what cannot be kept fails the driver. */
 #ifndef BLIPLINE_BROKER_UNITS_H
 #define BLIPLINE_BROKER_UNITS_H
 
+#include "broker/core_table.h"
+#include "broker/driver.h"
 #include "broker/load.h"
+#include "broker/requests.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
-struct broker;
-struct broker_job;
-
-/* Of rows, all jobs: past a limit, jobs that have units in hand wait with the next ones. */
-struct units_budget {
-    uint64_t rows_bytes;
-    uint32_t n_held; /* jobs that wait */
+/* Those of one job. Zeroed but for `job`: it has none. */
+struct job_units {
+    uint64_t job;
+    struct core_map by_number; /* unit + 1 -> struct unit_rows */
+    bool waits;                /* to load the next ones */
+    uint32_t from, max;        /* then: which */
+    struct job_units *next_waiting;
 };
 
-/* What CORE_DO_LOAD_UNITS asks for, now or when other units are through. */
-void units_load(struct broker *b, struct broker_job *job, uint32_t from_unit, uint32_t max_units);
-/* Those that wait, if they may go on. */
-void units_load_held(struct broker *b);
+/* Those of all jobs. While their rows take more than a limit, a job that has units in hand waits with the next ones. */
+struct units {
+    struct driver *driver;
+    struct requests *requests;
+    uint64_t rows_bytes;
+    struct job_units *first_waiting;
+};
+
+/* What CORE_DO_LOAD_UNITS asks for: now, or after other units are done. */
+void units_load(struct units *all, struct job_units *of, uint32_t from, uint32_t max);
+/* Load the units that wait, as far as the limit allows. */
+void units_load_waiting(struct units *all);
 /* Takes rows out of `load`. */
-void units_loaded(struct broker *b, struct broker_job *job, struct units_read *load);
+void units_loaded(struct units *all, struct job_units *of, struct units_read *load);
 /* NULL: the core does not hold it. */
-const struct unit_rows *units_find(const struct broker_job *job, uint32_t unit);
-void units_drop(struct broker *b, struct broker_job *job, uint32_t unit);
-void units_release(struct broker *b, struct broker_job *job);
+const struct unit_rows *units_find(const struct job_units *of, uint32_t unit);
+void units_drop(struct units *all, struct job_units *of, uint32_t unit);
+void units_release(struct units *all, struct job_units *of);
 
 #endif

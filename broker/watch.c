@@ -2,7 +2,7 @@
  * and in the job's progress, not left to be guessed. */
 #include "broker/watch.h"
 
-#include "broker/broker.h"
+#include "broker/jobs.h"
 
 #include "base/log.h"
 
@@ -31,12 +31,12 @@ struct crew {
     const struct peer *benched;   /* one that may, and is benched */
 };
 
-static struct crew crew_of(const struct broker *b, const struct msg_node *node)
+static struct crew crew_of(const struct jobs *jobs, const struct msg_node *node)
 {
     struct crew crew = {0};
     size_t at = 0;
 
-    for (const struct peer *p; (p = peers_next(&b->peers, &at));) {
+    for (const struct peer *p; (p = peers_next(jobs->peers, &at));) {
         if (p->role != MSG_ROLE_WORKER || p->stage != node->stage)
             continue;
         crew.n++;
@@ -53,10 +53,10 @@ static struct crew crew_of(const struct broker *b, const struct msg_node *node)
 }
 
 /* Why nobody can do node i, in words; nothing where somebody can. */
-static void explain(const struct broker *b, const struct broker_job *job, uint32_t i, char *text, size_t size)
+static void explain(const struct jobs *jobs, const struct broker_job *job, uint32_t i, char *text, size_t size)
 {
     const struct msg_node *node = &job->open.nodes[i];
-    const struct crew crew = crew_of(b, node);
+    const struct crew crew = crew_of(jobs, node);
     const struct peer *other = crew.other;
     char want[9], have[9];
 
@@ -91,7 +91,7 @@ static void explain_standstill(const struct broker_job *job, const struct core_j
 }
 
 /* What the job has waited for long enough to be told; nothing while it goes on. */
-static void look_closely(struct broker *b, struct broker_job *job, const struct core_job_stats *stats, char *text,
+static void look_closely(struct jobs *jobs, struct broker_job *job, const struct core_job_stats *stats, char *text,
                          size_t size)
 {
     uint64_t n_items = 0;
@@ -101,46 +101,46 @@ static void look_closely(struct broker *b, struct broker_job *job, const struct 
 
         n_items += n->items_done;
         if (!text[0] && n->subunits_ready + n->subunits_leased > 0)
-            explain(b, job, i, text, size);
+            explain(jobs, job, i, text, size);
     }
     if (n_items != job->items_seen || job->moved_at_ms == 0 || stats->units_started == 0) {
         job->items_seen = n_items;
-        job->moved_at_ms = b->driver.now_ms;
+        job->moved_at_ms = jobs->driver->now_ms;
     }
     if (!text[0]) {
         job->unschedulable_at_ms = 0;
-        if (b->driver.now_ms - job->moved_at_ms >= STANDSTILL_MS)
+        if (jobs->driver->now_ms - job->moved_at_ms >= STANDSTILL_MS)
             explain_standstill(job, stats, text, size);
     } else if (job->unschedulable_at_ms == 0) {
-        job->unschedulable_at_ms = b->driver.now_ms;
+        job->unschedulable_at_ms = jobs->driver->now_ms;
     }
-    if (job->unschedulable_at_ms && b->driver.now_ms - job->unschedulable_at_ms < PATIENCE_MS)
+    if (job->unschedulable_at_ms && jobs->driver->now_ms - job->unschedulable_at_ms < PATIENCE_MS)
         text[0] = '\0';
 }
 
-static void look_at(struct broker *b, struct broker_job *job)
+static void look_at(struct jobs *jobs, struct broker_job *job)
 {
     struct core_job_stats stats;
     char text[MSG_TEXT_SIZE] = "";
 
-    if (core_job_stats_get(b->driver.core, job->id, &stats) == 0 &&
+    if (core_job_stats_get(jobs->driver->core, job->id, &stats) == 0 &&
         (stats.state == CORE_JOB_IMPORTING || stats.state == CORE_JOB_RUNNING || stats.state == CORE_JOB_STOPPING ||
          stats.state == CORE_JOB_BLOCKED))
-        look_closely(b, job, &stats, text, sizeof(text));
+        look_closely(jobs, job, &stats, text, sizeof(text));
     if (text[0] && strcmp(text, job->waiting) != 0)
         log_warn("event=%s job=%" PRIu64 " msg=\"waiting: %s\"",
                  job->unschedulable_at_ms ? "unschedulable" : "standstill", job->id, text);
     memcpy(job->waiting, text, sizeof(job->waiting));
 }
 
-int64_t watch_jobs(struct broker *b)
+int64_t watch_jobs(struct jobs *jobs)
 {
-    if (!b->jobs.first)
+    if (!jobs->first)
         return INT64_MAX;
-    if (b->driver.now_ms < b->watch_at_ms)
-        return b->watch_at_ms;
-    b->watch_at_ms = b->driver.now_ms + LOOK_MS;
-    for (struct broker_job *job = b->jobs.first; job; job = job->next)
-        look_at(b, job);
-    return b->watch_at_ms;
+    if (jobs->driver->now_ms < jobs->watch_at_ms)
+        return jobs->watch_at_ms;
+    jobs->watch_at_ms = jobs->driver->now_ms + LOOK_MS;
+    for (struct broker_job *job = jobs->first; job; job = job->next)
+        look_at(jobs, job);
+    return jobs->watch_at_ms;
 }

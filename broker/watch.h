@@ -4,11 +4,11 @@
 #ifndef BLIPLINE_BROKER_WATCH_H
 #define BLIPLINE_BROKER_WATCH_H
 
+#include "broker/jobs.h"
+
 #include <stdint.h>
 
-struct broker;
-
 /* Look at jobs that stand still, if it is time. Returns when to be called again. */
-int64_t watch_jobs(struct broker *b);
+int64_t watch_jobs(struct jobs *jobs);
 
 #endif

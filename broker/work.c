@@ -1,6 +1,6 @@
 #include "broker/work.h"
 
-#include "broker/broker.h"
+#include "broker/jobs.h"
 
 #include "broker/mask.h"
 #include "proto/row.h"
@@ -38,9 +38,10 @@ static int source_next(struct caption_source *s, struct err *err)
                                 &s->record, err);
 }
 
-static int source_open(struct broker *b, const struct core_input *input, struct caption_sources *ret, struct err *err)
+static int source_open(const struct payloads *payloads, const struct core_input *input, struct caption_sources *ret,
+                       struct err *err)
 {
-    const struct payload *p = payloads_find(&b->payloads, input->payload);
+    const struct payload *p = payloads_find(payloads, input->payload);
     struct caption_source *s = &ret->at[ret->n];
 
     if (!p)
@@ -124,7 +125,7 @@ static int append_rows(struct buf *rows, const struct unit_rows *unit, const str
     return rc;
 }
 
-static int open_sources(struct broker *b, const struct broker_job *job, const struct core_work *work,
+static int open_sources(const struct payloads *payloads, const struct broker_job *job, const struct core_work *work,
                         struct caption_sources *ret, struct err *err)
 {
     int rc = 0;
@@ -132,14 +133,14 @@ static int open_sources(struct broker *b, const struct broker_job *job, const st
     ret->n = 0;
     for (uint32_t i = 0; rc == 0 && i < work->n_inputs; i++)
         if (job->open.nodes[work->inputs[i].node].out_bytes == 0)
-            rc = source_open(b, &work->inputs[i], ret, err);
+            rc = source_open(payloads, &work->inputs[i], ret, err);
     return rc;
 }
 
-static int add_rows(struct broker *b, struct broker_job *job, const struct core_work *work, struct wire_message *m,
-                    struct err *err)
+static int add_rows(const struct payloads *payloads, const struct broker_job *job, const struct core_work *work,
+                    struct wire_message *m, struct err *err)
 {
-    const struct unit_rows *unit = units_find(job, work->unit);
+    const struct unit_rows *unit = units_find(&job->units, work->unit);
     struct caption_sources sources;
     struct buf rows;
     int rc;
@@ -147,7 +148,7 @@ static int add_rows(struct broker *b, struct broker_job *job, const struct core_
     if (!unit || work->first + work->count > unit->n_items)
         return err_set(err, -EINVAL, "unit %u has no such items", work->unit);
     buf_init(&rows, ROW_MAX_ROWS_BYTES);
-    rc = open_sources(b, job, work, &sources, err);
+    rc = open_sources(payloads, job, work, &sources, err);
     if (rc == 0)
         rc = append_rows(&rows, unit, work, &sources, err);
     sources_release(&sources);
@@ -177,7 +178,7 @@ static void select_rows(const struct core_work *work, const struct core_input *i
     }
 }
 
-static int add_tensors(struct broker *b, const struct broker_job *job, const struct core_work *work,
+static int add_tensors(const struct payloads *payloads, const struct broker_job *job, const struct core_work *work,
                        struct wire_message *m, struct err *err)
 {
     struct msg_work *body = &wire_message_envelope(m)->work;
@@ -185,7 +186,7 @@ static int add_tensors(struct broker *b, const struct broker_job *job, const str
 
     for (uint32_t i = 0; i < work->n_inputs; i++) {
         const struct core_input *in = &work->inputs[i];
-        const struct payload *p = payloads_find(&b->payloads, in->payload);
+        const struct payload *p = payloads_find(payloads, in->payload);
         int rc;
 
         if (job->open.nodes[in->node].out_bytes == 0)
@@ -204,9 +205,10 @@ static int add_tensors(struct broker *b, const struct broker_job *job, const str
     return 0;
 }
 
-int work_message(struct broker *b, const struct core_work *work, struct wire_message **ret, struct err *err)
+int work_message(const struct jobs *jobs, const struct payloads *payloads, const struct core_work *work,
+                 struct wire_message **ret, struct err *err)
 {
-    struct broker_job *job = broker_job_find(b, work->job);
+    const struct broker_job *job = broker_job_find(jobs, work->job);
     struct wire_message *m;
     struct msg_work *body;
     int rc = wire_message_new(MSG_WORK, &m);
@@ -224,9 +226,9 @@ int work_message(struct broker *b, const struct core_work *work, struct wire_mes
                                      .attempt = work->attempt,
                                      .first = work->first,
                                      .count = work->n_items};
-    rc = add_rows(b, job, work, m, err);
+    rc = add_rows(payloads, job, work, m, err);
     if (rc == 0)
-        rc = add_tensors(b, job, work, m, err);
+        rc = add_tensors(payloads, job, work, m, err);
     if (rc < 0) {
         wire_message_free(m);
         return rc;

@@ -6,11 +6,11 @@
 
 #include "base/err.h"
 #include "broker/core.h"
+#include "broker/jobs.h"
+#include "broker/payloads.h"
 #include "wire/message.h"
 
-struct broker;
-
-int work_message(struct broker *b, const struct core_work *work, struct wire_message **ret,
-                 struct err *err) CHECK_RESULT;
+int work_message(const struct jobs *jobs, const struct payloads *payloads, const struct core_work *work,
+                 struct wire_message **ret, struct err *err) CHECK_RESULT;
 
 #endif
