@@ -95,6 +95,7 @@ static int (*const handlers[CORE_N_EVENTS])(struct core *, const struct core_eve
     [CORE_EVENT_JOB_OPEN] = core_on_job_open,
     [CORE_EVENT_JOB_START] = core_on_job_start,
     [CORE_EVENT_JOB_STOP] = core_on_job_stop,
+    [CORE_EVENT_JOB_PRIORITY] = core_on_job_priority,
     [CORE_EVENT_JOB_CLOSE] = core_on_job_close,
     [CORE_EVENT_JOB_FAILED] = core_on_job_failed,
     [CORE_EVENT_JOB_SEALED] = core_on_job_sealed,

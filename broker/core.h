@@ -118,6 +118,7 @@ enum core_event_type {
     CORE_EVENT_JOB_OPEN,      /* .job_open */
     CORE_EVENT_JOB_START,     /* .job: resume after JOB_STOP or CORE_DO_JOB_PAUSED */
     CORE_EVENT_JOB_STOP,      /* .job: no new first-node leases; CORE_DO_JOB_STOPPED follows */
+    CORE_EVENT_JOB_PRIORITY,  /* .job_priority: from now on, its share of workers is another one */
     CORE_EVENT_JOB_CLOSE,     /* .job: forget it; leases void, payloads dropped; CORE_DO_JOB_CLOSED follows, after the
                                  answers to outstanding COMMITs and LOAD_UNITS */
     CORE_EVENT_JOB_FAILED,    /* .job: its store cannot be used; see CORE_JOB_FAILED */
@@ -175,6 +176,10 @@ struct core_event {
             uint32_t n_nodes;
             const struct core_node *nodes; /* core_graph_check has returned 0 */
         } job_open;
+        struct {
+            uint64_t job;
+            uint32_t priority; /* as in job_open */
+        } job_priority;
         struct {
             uint64_t job;
             uint32_t from_unit; /* the first of them */

@@ -76,6 +76,9 @@ enum core_bug {
     CORE_BUG_FAILED_GOES_ON,            /* a job that failed goes on */
     CORE_BUG_FAILED_AWAITS_ANSWERS,     /* a job that failed waits for answers */
     CORE_BUG_OTHER_JOB_FAILS,           /* the store of one job fails another one */
+    CORE_BUG_PRIORITY_IGNORED,          /* all jobs get the same share of workers */
+    CORE_BUG_PRIORITY_FIXED,            /* a new priority changes nothing */
+    CORE_BUG_CATCHES_UP,                /* a job that was idle gets what the others had meanwhile */
     CORE_BUG_DISK_FULL_IGNORED,         /* only a commit that fails blocks a job */
     CORE_BUG_STOPPED_STARTS,            /* a stopped job starts units */
     CORE_BUG_STOPPED_EARLY,             /* a job is called stopped with leases outstanding */

@@ -222,6 +222,7 @@ int core_on_payload_lost(struct core *c, const struct core_event *e);
 int core_on_job_open(struct core *c, const struct core_event *e);
 int core_on_job_start(struct core *c, const struct core_event *e);
 int core_on_job_stop(struct core *c, const struct core_event *e);
+int core_on_job_priority(struct core *c, const struct core_event *e);
 int core_on_job_close(struct core *c, const struct core_event *e);
 int core_on_job_failed(struct core *c, const struct core_event *e);
 int core_on_job_sealed(struct core *c, const struct core_event *e);

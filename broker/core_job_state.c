@@ -45,7 +45,7 @@ void core_job_touch(struct core_job *j)
 /* A job that was idle does not catch up on the share of workers that it did not use. */
 void core_job_wake(struct core_job *j)
 {
-    if (j->pass < j->core->vtime)
+    if (j->pass < j->core->vtime && !core_planted(j->core, CORE_BUG_CATCHES_UP))
         j->pass = j->core->vtime;
     core_job_touch(j);
 }

@@ -48,7 +48,6 @@ int core_on_job_open(struct core *c, const struct core_event *e)
     j->core = c;
     j->id = e->job_open.job;
     j->priority = e->job_open.priority ? e->job_open.priority : DEFAULT_PRIORITY;
-    j->pass = c->vtime;
     j->n_nodes = e->job_open.n_nodes;
     j->sealed = e->job_open.sealed || core_planted(c, CORE_BUG_OPENED_SEALED);
     j->stopped = e->job_open.stopped;
@@ -103,6 +102,16 @@ int core_on_job_sealed(struct core *c, const struct core_event *e)
 
     if (j)
         j->sealed = true;
+    return rc;
+}
+
+int core_on_job_priority(struct core *c, const struct core_event *e)
+{
+    struct core_job *j;
+    int rc = core_job_find(c, e->job_priority.job, &j);
+
+    if (j && !core_planted(c, CORE_BUG_PRIORITY_FIXED))
+        j->priority = e->job_priority.priority ? e->job_priority.priority : DEFAULT_PRIORITY;
     return rc;
 }
 

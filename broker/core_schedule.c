@@ -35,7 +35,7 @@ static void grant(struct core *c, struct core_task *t, struct core_worker *w)
     core_queue_remove(t);
     if (!p->is_reserved) {
         core_subunit_reserve(p);
-        j->pass += ((uint64_t)p->n_wanted << 20) / j->priority + 1;
+        j->pass += ((uint64_t)p->n_wanted << 20) / (core_planted(c, CORE_BUG_PRIORITY_IGNORED) ? 100 : j->priority) + 1;
         if (j->pass > c->vtime)
             c->vtime = j->pass;
         if (p->unit->state == CORE_UNIT_WAITING)

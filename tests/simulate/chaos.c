@@ -30,6 +30,15 @@ static void stop_job(struct world *w, struct sim_job *j)
     world_in(w, 100 + (int64_t)world_below(w, 4000), shell_start_later, j, w->epoch);
 }
 
+static void change_priority(struct world *w, struct sim_job *j)
+{
+    if (!w->core || !j->open || j->closing)
+        return;
+    world_fault(w, FAULT_JOB_PRIORITY);
+    shell_step(w, &(struct core_event){.type = CORE_EVENT_JOB_PRIORITY,
+                                       .job_priority = {j->id, (uint32_t)world_below(w, 200)}});
+}
+
 static void cancel_job(struct world *w, struct sim_job *j)
 {
     if (!w->core || !j->open || j->closing || j->finished || w->shutting_down)
@@ -304,6 +313,8 @@ static void hurt_jobs(struct world *w, struct sim_job *j, uint64_t dice)
         fill_disk(w);
     else if (dice < 95)
         stop_job(w, j);
+    else if (dice < 96)
+        change_priority(w, j);
     else if (dice < 97)
         take_away(w, j);
     else if (dice < 99)

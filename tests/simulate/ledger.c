@@ -231,10 +231,32 @@ static void shutdown_begins(struct world *w)
 
 /* -- events of jobs -- */
 
+static uint32_t priority_of(uint32_t given)
+{
+    return given ? given : 100;
+}
+
+/* It was idle, and does not get later what it could not use. */
+static void wake(const struct world *w, struct led_job *j)
+{
+    if (j->pass < w->ledger.most_pass)
+        j->pass = w->ledger.most_pass;
+}
+
+static bool is_idle(const struct sim_job *j)
+{
+    for (uint32_t u = 0; u < j->n_units; u++)
+        if (j->units[u].led.in_memory && !j->units[u].led.started)
+            return false;
+    return true;
+}
+
 static void units(struct world *w, struct sim_job *j, const struct core_event *e)
 {
     bool stale = j->led.load_is_stale || j->led.failed;
 
+    if (is_idle(j))
+        wake(w, &j->led);
     j->led.loading = j->led.load_is_stale = false;
     for (uint32_t i = 0; i < e->units.n && !stale && !j->led.closing; i++)
         ledger_load(w, j, &e->units.rows[i]);
@@ -300,7 +322,12 @@ static void job_event(struct world *w, struct sim_job *j, const struct core_even
     case CORE_EVENT_JOB_STOP:
         if (j->led.paused && e->type == CORE_EVENT_JOB_START)
             put_back_failed(w, j);
+        if ((j->led.stopped || j->led.paused) && e->type == CORE_EVENT_JOB_START)
+            wake(w, &j->led);
         set_stopped(&j->led, e->type == CORE_EVENT_JOB_STOP);
+        return;
+    case CORE_EVENT_JOB_PRIORITY:
+        j->led.priority = priority_of(e->job_priority.priority);
         return;
     case CORE_EVENT_JOB_CLOSE:
         j->led.closing = true;
@@ -335,6 +362,8 @@ static void job_event(struct world *w, struct sim_job *j, const struct core_even
             ledger_forget_unit(w, j, e->commit.unit);
         return;
     case CORE_EVENT_DISK_OK:
+        if (j->led.blocked && !j->led.closing)
+            wake(w, &j->led);
         j->led.blocked = false;
         return;
     default:
@@ -391,8 +420,9 @@ void ledger_event(struct world *w, const struct core_event *e, int expected)
         return;
     case CORE_EVENT_JOB_OPEN:
         if (job_of(w, e->job_open.job))
-            job_of(w, e->job_open.job)->led =
-                (struct led_job){.stopped = e->job_open.stopped, .sealed = e->job_open.sealed};
+            job_of(w, e->job_open.job)->led = (struct led_job){.stopped = e->job_open.stopped,
+                                                               .sealed = e->job_open.sealed,
+                                                               .priority = priority_of(e->job_open.priority)};
         return;
     default:
         if (e->job && job_of(w, e->job)) /* `job` is the first field of every one of these */

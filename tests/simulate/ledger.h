@@ -78,6 +78,8 @@ struct led_job {
     bool sealed, stopped, stop_told, paused, blocked, done, failed, closing;
     bool loading, load_is_stale;
     uint32_t load_from;
+    uint32_t priority;
+    uint64_t pass;                 /* it has got so much, divided by its priority */
     uint64_t n_failed, n_finished; /* items since it was opened or started, except those done again */
     uint64_t units_done, items_done, items_failed, items_quarantined;
     struct core_node_stats nodes[CORE_MAX_NODES];
@@ -93,6 +95,7 @@ struct ledger {
     uint64_t last_lease;
     uint64_t reserved_bytes, reserved_rows;
     uint32_t n_reserved;
+    uint64_t most_pass; /* of all jobs */
     struct core_stats sum;
     /* of the current step */
     enum core_action_type answer; /* CORE_N_ACTIONS: none */

@@ -39,6 +39,44 @@ static void check_start(struct world *w, const struct sim_job *j, const struct l
         world_fail(w, "unit %u starts without room for its rows", p->unit);
 }
 
+/* The most nodes that may come behind this one. */
+static uint32_t nodes_behind(const struct sim_job *j, uint32_t node)
+{
+    uint32_t most = 0;
+
+    for (uint32_t k = node + 1; k < j->n_nodes; k++)
+        if ((j->nodes[k].needs >> node & 1) && nodes_behind(j, k) + 1 > most)
+            most = nodes_behind(j, k) + 1;
+    return most;
+}
+
+static bool has_fresh(const struct sim_job *j, uint32_t node)
+{
+    for (uint32_t u = 0; u < j->n_units; u++)
+        for (const struct led_subunit *p = j->units[u].led.subunits; p; p = p->next)
+            if (!p->reserved && !ledger_is_suspect(p) && ledger_is_ready(p, node))
+                return true;
+    return false;
+}
+
+/* A worker starts a subunit of this job only if no other job of which it could start one has got less. */
+static void check_share(struct world *w, const struct sim_job *j, uint32_t node, const struct led_worker *k)
+{
+    for (uint32_t n = 0; n < w->n_jobs; n++) {
+        const struct sim_job *other = &w->jobs[n];
+        const struct led_job *led = &other->led;
+
+        if (other == j || !other->open || led->stopped || led->paused || led->blocked || led->failed || led->closing)
+            continue;
+        for (uint32_t i = 0; i < other->n_nodes; i++)
+            if (other->nodes[i].needs == 0 && ledger_matches(k, &other->nodes[i]) &&
+                nodes_behind(other, i) <= nodes_behind(j, node) && has_fresh(other, i) &&
+                (nodes_behind(other, i) < nodes_behind(j, node) || led->pass < j->led.pass))
+                world_fail(w, "peer %llu starts a unit of job %llu, and it is the turn of job %llu",
+                           (unsigned long long)k->peer, (unsigned long long)j->id, (unsigned long long)other->id);
+    }
+}
+
 static void check_worker(struct world *w, const struct core_work *a, const struct led_worker *k,
                          const struct core_node *n, uint64_t bytes)
 {
@@ -87,6 +125,12 @@ static void grant(struct world *w, const struct core_work *a)
     if (ledger_avoids(w, p, a->node, k))
         world_fail(w, "lease %llu: peer %llu has failed it, and another could do it", (unsigned long long)a->lease,
                    (unsigned long long)a->peer);
+    if (!p->reserved && !a->exclusive)
+        check_share(w, j, a->node, k);
+    if (!p->reserved) {
+        j->led.pass += ((uint64_t)p->n_wanted << 20) / j->led.priority + 1;
+        w->ledger.most_pass = j->led.pass > w->ledger.most_pass ? j->led.pass : w->ledger.most_pass;
+    }
     *l = (struct led_lease){.next = w->ledger.leases,
                             .id = a->lease,
                             .bytes = bytes,
@@ -317,6 +361,7 @@ static void check_job(struct world *w, struct sim_job *j)
     check_units(w, j, &sum);
     check_told(w, j, &sum);
     SAME("state", s.state, state_of(&j->led));
+    SAME("priority", s.priority, j->led.priority);
     SAME("units loaded", s.units_loaded, sum.units_loaded);
     SAME("units started", s.units_started, sum.units_started);
     SAME("units in commits", s.units_commit, sum.units_commit);

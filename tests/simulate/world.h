@@ -77,6 +77,7 @@ enum fault {
     FAULT_DISK_FULL,
     FAULT_LATE_UNITS,
     FAULT_JOB_STOP,
+    FAULT_JOB_PRIORITY,
     FAULT_JOB_CANCEL,
     FAULT_JOB_FAILED,    /* its store cannot be used for a while */
     FAULT_UNSEALED,      /* units come after the seal */

@@ -114,6 +114,26 @@ static void test_core_jobs_share_workers_by_priority(void **state)
     assert_in_range(n_of[0], 29, 31);
 }
 
+/* A job that comes late gets its share from then on, and a new priority holds from then on. */
+static void test_core_jobs_share_by_their_present_priority(void **state)
+{
+    static const struct core_event change = {.type = CORE_EVENT_JOB_PRIORITY, .job_priority = {JOB + 1, 300}};
+    struct rig *b = *state;
+    uint32_t n_of[2] = {0};
+
+    rig_open_job(b, JOB, rig_chain, 3, 100);
+    rig_give_units(b, JOB, 60, 1, 0);
+    rig_hello(b, ENCODER, 1, 20);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 20);
+    rig_open_job(b, JOB + 1, rig_chain, 3, 100);
+    rig_give_units(b, JOB + 1, 60, 1, 0);
+    assert_int_equal(rig_step(b, &change), 0);
+    rig_hello(b, OTHER, 1, 40);
+    for (uint32_t i = 0; i < 40; i++)
+        n_of[rig_nth(b, CORE_DO_WORK, i)->work.job - JOB]++;
+    assert_in_range(n_of[1], 29, 31);
+}
+
 static void test_core_a_worker_near_the_tensor_is_preferred(void **state)
 {
     struct rig *b = *state;
@@ -402,6 +422,7 @@ int main(void)
         RULE(test_core_a_unit_larger_than_all_memory_runs_by_itself),
         RULE(test_core_the_deeper_node_goes_first),
         RULE(test_core_jobs_share_workers_by_priority),
+        RULE(test_core_jobs_share_by_their_present_priority),
         RULE(test_core_a_worker_near_the_tensor_is_preferred),
         RULE(test_core_a_worker_of_another_model_waits_for_its_job),
         RULE(test_core_a_worker_of_an_unknown_stage_is_refused),
