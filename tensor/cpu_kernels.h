@@ -20,6 +20,7 @@ enum {
     CPU_PRODUCT_DEPTH = 256,          /* steps of K at once, at most */
     CPU_PRODUCT_LD = 256 + CPU_LANES, /* between rows of x in scratch: an odd number of cache lines */
     CPU_BLOCK_ROWS = 4 * CPU_TILE_ROWS,
+    CPU_MAXIMA_VECTORS = 32,
     CPU_DIRECT_ROWS = 2 /* so few queries of a sequence are answered without packing */
 };
 
@@ -75,9 +76,9 @@ struct cpu_kernels {
     void (*norm)(const void *x, const float *gamma, const float *beta, float eps, int64_t width, void *y);
     /* y[i] = act(x[i]) * up[i]; y may be x. act: enum ops_act. */
     void (*gate)(const void *x, const void *up, int act, int64_t n, void *y);
-    /* f32 in any case: logits. Elements first + i * stride .. of the chunk at c * chunk_vectors vectors, one maximum
-     * for each lane: maxima[c * lanes + lane], of those that are not NaN. Returns the number of maxima. */
-    int64_t (*lane_maxima)(const float *x, int64_t n, int chunk_vectors, float *maxima, bool *ret_all_finite);
+    /* f32 in any case: logits. One maximum for each lane of each chunk of CPU_MAXIMA_VECTORS vectors:
+     * maxima[chunk * lanes + lane], of those that are not NaN. Returns the number of maxima. */
+    int64_t (*lane_maxima)(const float *x, int64_t n, float *maxima, bool *ret_all_finite);
     double (*sum_exp)(const float *x, int64_t n, float max);     /* of e^(x - max) */
     void (*exp)(const float *x, int64_t n, float max, float *y); /* y = e^(x - max), x <= max; y may be x */
     /* Query rows first .. first+n-1 of the sequence. */

@@ -130,9 +130,9 @@ CPU_KERNEL void gate_row_bf16(const void *x, const void *up, int act, int64_t n,
     gate_row(x, up, act, n, y, true);
 }
 
-CPU_KERNEL int64_t lane_maxima(const float *x, int64_t n, int chunk_vectors, float *maxima, bool *ret_all_finite)
+CPU_KERNEL int64_t lane_maxima(const float *x, int64_t n, float *maxima, bool *ret_all_finite)
 {
-    const int64_t chunk = (int64_t)chunk_vectors * LANES;
+    const int64_t chunk = CPU_MAXIMA_VECTORS * LANES;
     cpu_ivec bad = {0};
     int64_t n_maxima = 0;
     bool all_finite = true;

@@ -1,291 +1,261 @@
 #include "tensor/cpu.h"
-#include "tensor/cpu_select.h"
+#include "tensor/sampler.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* From logits to tokens as sampler.c defines it, but without sorting the vocabulary: one pass takes the maximum of
- * every few dozen logits, of which the k-th largest bounds the k-th largest logit from below, and only what lies above
- * that is looked at. Penalties and bans touch few ids: those are taken out of the candidates and put back with their
- * own values, so that the row need not be copied unless it is sampled from. */
+/* From logits to tokens as sampler.c defines it, but without sorting the vocabulary. One pass takes the maximum of
+ * every few dozen logits, and only groups whose maximum beats the worst of the best so far are looked into. Ids with a
+ * penalty or a ban are few: they are left out at first and offered with their own scores afterwards, so that a row is
+ * copied only when it is sampled from. */
 
-enum {
-    COARSE = 64, /* vectors that share a maximum in each lane; FINE where many candidates are wanted */
-    FINE = 8,
-    SUM_BLOCK = 1024, /* weights added up at a time while drawing */
-    BUCKETS = 1024    /* of values, for top_p */
-};
+enum { DRAW_BLOCK = 1024 /* weights added up at a time while drawing */ };
+
+enum listed { LISTED_NOT, LISTED_SEEN, LISTED_BANNED };
+
+/* A score and what decides among equal scores, as one number; the larger comes first. 0: none. */
+typedef uint64_t rank;
 
 /* Scratch of one thread. */
-struct choosing {
+struct sampling {
     const struct cpu_kernels *kernels;
     const struct ops_sample_row *row;
     const float *logits; /* [vocab] */
     int64_t vocab, n_maxima;
     double log_sum;
-    bool all_finite;                  /* what find_maxima looked at */
-    float *maxima, *maxima_sorted;    /* [most_maxima] */
-    float *scores, *weights;          /* [vocab] when sampling */
-    int32_t *ids;                     /* [vocab] */
-    struct cpu_candidate *candidates; /* [vocab] */
-    int64_t n_candidates;
-    uint64_t *taken; /* a bit for each id, all 0 between rows */
+    float *maxima;           /* of the logits, or of the scores when sampling */
+    float *scores, *weights; /* [vocab], when sampling; weight: e^(score - the largest) */
+    rank *best;              /* a heap, the worst on top */
+    unsigned char *listed;   /* [vocab] of enum listed, all LISTED_NOT between rows */
 };
 
 static int64_t most_maxima(int64_t vocab)
 {
-    return vocab / FINE + 2 * CPU_LANES;
+    return vocab / CPU_MAXIMA_VECTORS + CPU_LANES;
 }
 
-static size_t choosing_bytes(int64_t vocab)
+static size_t sampling_bytes(int64_t vocab)
 {
-    const int64_t bytes = 2 * most_maxima(vocab) * 4 + vocab * (4 + 4 + 4 + (int64_t)sizeof(struct cpu_candidate)) +
-                          (vocab / 64 + 1) * 8 + 64 * 8;
-
-    return (size_t)cpu_round_up(bytes, 64);
+    return (size_t)cpu_round_up(most_maxima(vocab) * 4 + vocab * (8 + 4 + 4 + 1), 64);
 }
 
-static void *carve(unsigned char **at, int64_t bytes)
+static struct sampling sampling_init(const struct cpu_kernels *kernels, int64_t vocab, unsigned char *memory)
 {
-    void *p = *at;
+    struct sampling s = {.kernels = kernels, .vocab = vocab, .best = (rank *)memory};
 
-    *at += cpu_round_up(bytes, 64);
-    return p;
-}
-
-static struct choosing choosing_init(const struct ops_cpu *c, int64_t vocab, unsigned char *memory)
-{
-    struct choosing s = {.kernels = c->kernels, .vocab = vocab};
-
-    s.maxima = carve(&memory, most_maxima(vocab) * 4);
-    s.maxima_sorted = carve(&memory, most_maxima(vocab) * 4);
-    s.scores = carve(&memory, vocab * 4);
-    s.weights = carve(&memory, vocab * 4);
-    s.ids = carve(&memory, vocab * 4);
-    s.candidates = carve(&memory, vocab * (int64_t)sizeof(struct cpu_candidate));
-    s.taken = carve(&memory, (vocab / 64 + 1) * 8);
-    memset(s.taken, 0, (size_t)(vocab / 64 + 1) * 8);
+    s.scores = (float *)(s.best + vocab);
+    s.weights = s.scores + vocab;
+    s.maxima = s.weights + vocab;
+    s.listed = (unsigned char *)(s.maxima + most_maxima(vocab));
+    memset(s.listed, LISTED_NOT, (size_t)vocab);
     return s;
 }
 
-/* -- candidates -- */
+/* -- the best -- */
 
-/* Every lane's maximum over a chunk, as fine as `n_wanted` asks for; the largest of all. */
-static float find_maxima(struct choosing *s, const float *x, int64_t n_wanted)
+static rank rank_of(float score, uint32_t tie)
 {
-    const int chunk = n_wanted * 2 * COARSE <= s->vocab ? COARSE : FINE;
+    const float x = score + 0.0f; /* -0 and 0 are equal */
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof(bits));
+    bits ^= (0 - (bits >> 31)) | 0x80000000u; /* no branch: it would be unpredictable */
+    return (rank)bits << 32 | tie;
+}
+
+/* NaN for none. */
+static float score_in(rank r)
+{
+    uint32_t bits = (uint32_t)(r >> 32);
+    float score;
+
+    bits = bits >> 31 ? bits & 0x7fffffffu : ~bits;
+    memcpy(&score, &bits, sizeof(score));
+    return score;
+}
+
+/* Replaces the worst of the n best if r is better. */
+static void offer(rank *best, int n, rank r)
+{
+    int i = 0;
+
+    if (r <= best[0])
+        return;
+    for (int child = 1; child < n; i = child, child = 2 * i + 1) {
+        child += child + 1 < n && best[child + 1] < best[child];
+        if (r <= best[child])
+            break;
+        best[i] = best[child];
+    }
+    best[i] = r;
+}
+
+/* Returns the largest of x. */
+static float find_maxima(struct sampling *s, const float *x, bool *ret_all_finite)
+{
     float max = -HUGE_VALF;
 
-    s->n_maxima = s->kernels->lane_maxima(x, s->vocab, chunk, s->maxima, &s->all_finite);
+    s->n_maxima = s->kernels->lane_maxima(x, s->vocab, s->maxima, ret_all_finite);
     for (int64_t i = 0; i < s->n_maxima; i++)
         max = s->maxima[i] > max ? s->maxima[i] : max;
     return max;
 }
 
-static void add_candidate(struct choosing *s, int32_t id, float value)
+/* The n best of the ids in no list. x: what the maxima are of. */
+static void find_best(struct sampling *s, const float *x, bool log_softmax, int n)
 {
-    s->candidates[s->n_candidates++] = (struct cpu_candidate){.value = value, .id = id};
-}
+    const int64_t lanes = s->kernels->lanes, chunk = lanes * CPU_MAXIMA_VECTORS;
+    const float *max = s->maxima;
 
-/* At least the n_wanted largest of x, and all that are within `margin` of the last of them; order undefined. */
-static void find_candidates(struct choosing *s, const float *x, int64_t n_wanted, float margin)
-{
-    const int64_t lanes = s->kernels->lanes;
-    const int64_t chunk = lanes * (n_wanted * 2 * COARSE <= s->vocab ? COARSE : FINE);
-    float least = -HUGE_VALF;
+    memset(s->best, 0, (size_t)n * sizeof(*s->best));
+    for (int64_t first = 0; first < s->vocab; first += chunk) {
+        const int64_t end = s->vocab - first < chunk ? s->vocab : first + chunk;
 
-    s->n_candidates = 0;
-    if (n_wanted <= s->n_maxima) {
-        memcpy(s->maxima_sorted, s->maxima, (size_t)s->n_maxima * sizeof(float));
-        least = cpu_kth_largest(s->maxima_sorted, s->n_maxima, n_wanted) - margin;
-    }
-    if (!(least > -HUGE_VALF)) {
-        for (int64_t i = 0; i < s->vocab; i++)
-            add_candidate(s, (int32_t)i, x[i]);
-        return;
-    }
-    for (int64_t m = 0; m < s->n_maxima; m++) {
-        const int64_t first = m / lanes * chunk, end = s->vocab - first < chunk ? s->vocab : first + chunk;
-
-        if (s->maxima[m] >= least)
-            for (int64_t i = first + m % lanes; i < end; i += lanes)
-                if (x[i] >= least)
-                    add_candidate(s, (int32_t)i, x[i]);
+        for (int64_t begin = first; begin < first + lanes; begin++) {
+            if (sampler_score(log_softmax, *max++, s->log_sum) < score_in(s->best[0]))
+                continue;
+            for (int64_t i = begin; i < end; i += lanes)
+                if (s->listed[i] == LISTED_NOT)
+                    offer(s->best, n, rank_of(sampler_score(log_softmax, x[i], s->log_sum), ~(uint32_t)i));
+        }
     }
 }
 
-static uint64_t bit_of(int32_t id)
+static void mark(struct sampling *s, const int32_t *ids, int n, enum listed as)
 {
-    return 1ull << ((uint32_t)id % 64);
+    for (int i = 0; i < n; i++) {
+        assert(ids[i] >= 0 && ids[i] < s->vocab);
+        s->listed[ids[i]] = (unsigned char)as;
+    }
 }
 
-/* Whether it was free before. */
-static bool take(struct choosing *s, int32_t id)
-{
-    uint64_t *word;
-    bool was_free;
-
-    assert(id >= 0 && id < s->vocab);
-    word = &s->taken[id / 64];
-    was_free = !(*word & bit_of(id));
-    *word |= bit_of(id);
-    return was_free;
-}
-
-static void give_back(struct choosing *s)
-{
-    for (int i = 0; i < s->row->n_banned; i++)
-        s->taken[s->row->banned[i] / 64] = 0;
-    for (int i = 0; i < s->row->n_seen; i++)
-        s->taken[s->row->seen[i] / 64] = 0;
-}
-
-/* What comes before bans and temperature. */
-static float score_of(const struct choosing *s, int32_t id, bool seen)
-{
-    float x = s->row->log_softmax ? (float)(s->logits[id] - s->log_sum) : s->logits[id];
-
-    if (seen)
-        x = x < 0 ? x * s->row->repetition_penalty : x / s->row->repetition_penalty;
-    return x;
-}
-
-/* The candidates' logits become scores; banned and seen ids get theirs, whether they were candidates or not. */
-static void score_candidates(struct choosing *s)
+/* Offers the ids that carry this mark, each once, and removes the mark. */
+static void offer_marked(struct sampling *s, const int32_t *ids, int n, enum listed as)
 {
     const struct ops_sample_row *row = s->row;
-    int64_t n = s->n_candidates;
 
-    for (int i = 0; i < row->n_banned; i++)
-        (void)take(s, row->banned[i]);
-    for (int i = 0; i < row->n_seen; i++)
-        (void)take(s, row->seen[i]);
-    s->n_candidates = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const int32_t id = s->candidates[i].id;
+    for (int i = 0; i < n; i++) {
+        const float score = sampler_score(row->log_softmax, s->logits[ids[i]], s->log_sum);
 
-        if (!(s->taken[id / 64] & bit_of(id)))
-            add_candidate(s, id, score_of(s, id, false));
+        if (s->listed[ids[i]] != as)
+            continue;
+        s->listed[ids[i]] = LISTED_NOT;
+        offer(s->best, row->n_best,
+              rank_of(as == LISTED_BANNED ? -HUGE_VALF : sampler_penalised(row, score), ~(uint32_t)ids[i]));
     }
-    give_back(s);
-    for (int i = 0; i < row->n_banned; i++)
-        if (take(s, row->banned[i]))
-            add_candidate(s, row->banned[i], -HUGE_VALF);
-    for (int i = 0; i < row->n_seen; i++)
-        if (take(s, row->seen[i]))
-            add_candidate(s, row->seen[i], score_of(s, row->seen[i], true));
-    give_back(s);
 }
 
-static int sample_best(struct choosing *s)
+/* From a heap to a list in order, the best first. */
+static void sort_best(rank *best, int n)
+{
+    while (n-- > 0) {
+        const rank worst = best[0];
+
+        offer(best, n, best[n]);
+        best[n] = worst;
+    }
+}
+
+static int sample_best(struct sampling *s)
 {
     const struct ops_sample_row *row = s->row;
-    int64_t n_wanted = (int64_t)row->n_best + row->n_seen + row->n_banned;
-    float max, margin = 0;
 
-    n_wanted = n_wanted < s->vocab ? n_wanted : s->vocab;
-    max = find_maxima(s, s->logits, n_wanted);
-    if (!s->all_finite)
-        return -EDOM;
-    s->log_sum = max + log(s->kernels->sum_exp(s->logits, s->vocab, max));
-    if (row->log_softmax) /* logits that differ by less may become equal */
-        margin = 4 * FLT_EPSILON * (fabsf(max) + (float)fabs(s->log_sum) + 16);
-    find_candidates(s, s->logits, n_wanted, margin);
-    score_candidates(s);
-    cpu_select_best(s->candidates, s->n_candidates, row->n_best);
-    if (!isfinite(s->candidates[0].value))
+    mark(s, row->seen, row->n_seen, LISTED_SEEN);
+    mark(s, row->banned, row->n_banned, LISTED_BANNED);
+    find_best(s, s->logits, row->log_softmax, row->n_best);
+    offer_marked(s, row->seen, row->n_seen, LISTED_SEEN);
+    offer_marked(s, row->banned, row->n_banned, LISTED_BANNED);
+    sort_best(s->best, row->n_best);
+    if (!isfinite(score_in(s->best[0])))
         return -EDOM;
     for (int i = 0; i < row->n_best; i++) {
-        row->ret_ids[i] = s->candidates[i].id;
-        row->ret_values[i] = s->candidates[i].value;
-        row->ret_logprobs[i] = (float)(s->logits[s->candidates[i].id] - s->log_sum);
+        row->ret_ids[i] = (int32_t) ~(uint32_t)s->best[i];
+        row->ret_values[i] = score_in(s->best[i]);
+        row->ret_logprobs[i] = (float)(s->logits[row->ret_ids[i]] - s->log_sum);
     }
     return 0;
 }
 
 /* -- sampling -- */
 
-/* The whole row as it is sampled from: scores / temperature. */
-static void warp_scores(struct choosing *s)
+/* Lower scores get no weight, nor do lower ids with this score. */
+static void cut_weights(struct sampling *s, float least, int64_t lowest_id)
 {
-    const struct ops_sample_row *row = s->row;
-    const float *x = s->logits, temperature = row->temperature;
-    const double shift = s->log_sum;
-    float *to = s->scores;
-
-    if (row->log_softmax)
-        for (int64_t i = 0; i < s->vocab; i++)
-            to[i] = (float)(x[i] - shift) / temperature;
-    else
-        for (int64_t i = 0; i < s->vocab; i++)
-            to[i] = x[i] / temperature;
-    for (int i = 0; i < row->n_seen; i++)
-        to[row->seen[i]] = score_of(s, row->seen[i], true) / temperature;
-    for (int i = 0; i < row->n_banned; i++)
-        to[row->banned[i]] = -HUGE_VALF;
+    for (int64_t i = 0; i < lowest_id; i++)
+        s->weights[i] = s->scores[i] > least ? s->weights[i] : 0;
+    for (int64_t i = lowest_id; i < s->vocab; i++)
+        s->weights[i] = s->scores[i] >= least ? s->weights[i] : 0;
 }
 
-static int compare_ids(const void *left, const void *right)
+/* The weights of the ranks down to the one returned reach `mass`. The low half of a rank is its id. Each turn splits
+ * the ranks at one of them and goes on with one side. */
+static rank find_nucleus_end(const float *weights, rank *r, int64_t n, double mass)
 {
-    const struct cpu_candidate *a = left, *b = right;
+    for (;;) {
+        const rank pivot = r[n / 2];
+        int64_t n_better = 0;
+        double better = 0;
 
-    return a->id < b->id ? -1 : a->id > b->id;
-}
+        r[n / 2] = r[n - 1];
+        for (int64_t i = 0; i < n - 1; i++) {
+            const rank here = r[i];
 
-/* The ids that top_k leaves, or top_p may leave, ascending; returns how many. */
-static int64_t find_ids(struct choosing *s, float max)
-{
-    const struct ops_sample_row *row = s->row;
-    int64_t n = 0;
-    float least;
-
-    if (row->top_k > 0 && row->top_k < s->vocab) {
-        find_candidates(s, s->scores, row->top_k, 0);
-        cpu_select_best(s->candidates, s->n_candidates, row->top_k);
-        least = s->candidates[row->top_k - 1].value;
-        for (int64_t i = 0; i < s->n_candidates; i++)
-            if (s->candidates[i].value >= least)
-                s->candidates[n++] = s->candidates[i];
-        qsort(s->candidates, (size_t)n, sizeof(*s->candidates), compare_ids);
-        for (int64_t i = 0; i < n; i++)
-            s->ids[i] = s->candidates[i].id;
-        return n;
+            r[i] = r[n_better];
+            r[n_better] = here;
+            n_better += here > pivot;
+        }
+        for (int64_t i = 0; i < n_better; i++)
+            better += (double)weights[(uint32_t)r[i]];
+        if (n_better > 0 && better >= mass) {
+            n = n_better;
+            continue;
+        }
+        mass -= better + (double)weights[(uint32_t)pivot];
+        if (mass <= 0 || n_better == n - 1)
+            return pivot;
+        r += n_better;
+        n -= n_better + 1;
     }
+}
+
+/* top_p. Among equals the lowest ids go first. */
+static void cut_nucleus(struct sampling *s, float max, double mass)
+{
     /* All that lie below this have less than 1 - top_p together. */
-    least = max - 1 - logf((float)s->vocab / (1 - row->top_p));
+    const float floor = max - 1 - logf((float)s->vocab / (1 - s->row->top_p));
+    int64_t n = 0;
+    rank end;
+
     for (int64_t i = 0; i < s->vocab; i++) {
-        s->ids[n] = (int32_t)i;
-        n += s->scores[i] >= least;
+        s->best[n] = rank_of(s->scores[i], (uint32_t)i);
+        n += s->scores[i] >= floor;
     }
-    return n;
+    end = find_nucleus_end(s->weights, s->best, n, mass);
+    cut_weights(s, score_in(end), (uint32_t)end);
 }
 
-static double sum_weights(const float *weights, int64_t n)
+static double sum_of(const float *weights, int64_t n)
 {
-    const int64_t whole = n / 8 * 8;
-    double sum[8] = {0}, rest = 0;
+    double sum[8] = {0}, all = 0;
 
-    for (int64_t i = 0; i < whole; i += 8)
+    for (; n >= 8; n -= 8, weights += 8)
         for (int j = 0; j < 8; j++)
-            sum[j] += (double)weights[i + j];
-    for (int64_t i = whole; i < n; i++)
-        rest += (double)weights[i];
-    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])) + rest;
+            sum[j] += (double)weights[j];
+    for (int j = 0; j < 8; j++)
+        all += sum[j] + (j < n ? (double)weights[j] : 0);
+    return all;
 }
 
-/* The first place at which the sum of weights passes uniform * sum. */
-static int64_t draw(const float *weights, int64_t n, double sum, float uniform)
+/* The first id at which the sum of weights passes uniform * sum. */
+static int32_t draw(const float *weights, int64_t n, double wanted)
 {
-    const double wanted = (double)uniform * sum;
     int64_t found = 0, i = 0;
     double passed = 0;
 
-    for (; i + SUM_BLOCK < n; i += SUM_BLOCK) {
-        double block = sum_weights(weights + i, SUM_BLOCK);
+    for (; i + DRAW_BLOCK < n; i += DRAW_BLOCK) {
+        const double block = sum_of(weights + i, DRAW_BLOCK);
 
         if (passed + block > wanted)
             break;
@@ -296,120 +266,66 @@ static int64_t draw(const float *weights, int64_t n, double sum, float uniform)
             passed += (double)weights[i];
             found = i;
         }
-    return found;
+    return (int32_t)found;
 }
 
-static int bucket_of(float value, float max, float buckets_per_unit)
-{
-    const float bucket = (max - value) * buckets_per_unit;
-
-    return bucket < BUCKETS - 1 ? (int)bucket : BUCKETS - 1;
-}
-
-/* The last id, largest value first, that top_p keeps. Values are gathered in buckets, of which only the one where the
- * mass is reached is looked into. */
-static struct cpu_candidate find_nucleus_end(struct choosing *s, int64_t n, float max, float least, double mass)
-{
-    const float per_unit = max > least ? (BUCKETS - 1) / (max - least) : 1;
-    double sums[BUCKETS] = {0}, above = 0;
-    int last = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        sums[bucket_of(s->scores[s->ids[i]], max, per_unit)] += (double)s->weights[i];
-    for (int b = 0; b < BUCKETS; b++) {
-        if (!(sums[b] > 0))
-            continue;
-        if (above >= mass)
-            break;
-        above += sums[b];
-        last = b;
-    }
-    s->n_candidates = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const float value = s->scores[s->ids[i]];
-
-        if (bucket_of(value, max, per_unit) == last)
-            s->candidates[s->n_candidates++] =
-                (struct cpu_candidate){.value = value, .weight = s->weights[i], .id = s->ids[i]};
-    }
-    return cpu_nucleus_end(s->candidates, s->n_candidates, mass - (above - sums[last]));
-}
-
-/* Of the ids only those that top_p leaves, with their weights; returns how many. */
-static int64_t keep_nucleus(struct choosing *s, int64_t n, float max, double sum)
-{
-    struct cpu_candidate end;
-    int64_t kept = 0;
-    float least = max;
-
-    for (int64_t i = 0; i < n; i++)
-        least = s->scores[s->ids[i]] < least && s->weights[i] > 0 ? s->scores[s->ids[i]] : least;
-    end = find_nucleus_end(s, n, max, least, (double)s->row->top_p * sum);
-    for (int64_t i = 0; i < n; i++) {
-        const struct cpu_candidate c = {.value = s->scores[s->ids[i]], .id = s->ids[i]};
-
-        if (cpu_is_before_in_nucleus(&end, &c))
-            continue;
-        s->ids[kept] = s->ids[i];
-        s->weights[kept++] = s->weights[i];
-    }
-    return kept;
-}
-
-static int sample_draw(struct choosing *s)
+static int sample_draw(struct sampling *s)
 {
     const struct ops_sample_row *row = s->row;
-    const bool top_k = row->top_k > 0 && row->top_k < s->vocab, all = !top_k && row->top_p >= 1;
-    float max = find_maxima(s, s->logits, 1);
-    int64_t n = s->vocab, at;
+    float max;
+    bool all_finite;
+    int32_t id;
     double sum;
 
-    if (!s->all_finite)
-        return -EDOM;
-    s->log_sum = max + log(s->kernels->sum_exp(s->logits, s->vocab, max));
-    warp_scores(s);
-    max = find_maxima(s, s->scores, top_k ? row->top_k : 1);
+    sampler_scores(row, s->logits, s->vocab, s->log_sum, s->scores);
+    max = find_maxima(s, s->scores, &all_finite); /* not all: banned ones are not */
     if (!isfinite(max))
         return -EDOM;
-    if (!all) {
-        n = find_ids(s, max);
-        for (int64_t i = 0; i < n; i++)
-            s->weights[i] = s->scores[s->ids[i]];
+    s->kernels->exp(s->scores, s->vocab, max, s->weights);
+    if (row->top_k > 0 && row->top_k < s->vocab) {
+        find_best(s, s->scores, false, row->top_k);
+        cut_weights(s, score_in(s->best[0]), 0);
     }
-    s->kernels->exp(all ? s->scores : s->weights, n, max, s->weights);
-    sum = top_k || all ? sum_weights(s->weights, n) : s->kernels->sum_exp(s->scores, s->vocab, max);
+    sum = sum_of(s->weights, s->vocab);
     if (row->top_p < 1) {
-        n = keep_nucleus(s, n, max, sum);
-        sum = sum_weights(s->weights, n);
+        cut_nucleus(s, max, (double)row->top_p * sum);
+        sum = sum_of(s->weights, s->vocab);
     }
-    at = draw(s->weights, n, sum, row->uniform);
-    row->ret_ids[0] = all ? (int32_t)at : s->ids[at];
-    row->ret_values[0] = (float)((double)s->weights[at] / sum);
-    row->ret_logprobs[0] = (float)(s->logits[row->ret_ids[0]] - s->log_sum);
+    id = draw(s->weights, s->vocab, (double)row->uniform * sum);
+    row->ret_ids[0] = id;
+    row->ret_values[0] = (float)((double)s->weights[id] / sum);
+    row->ret_logprobs[0] = (float)(s->logits[id] - s->log_sum);
     return 0;
 }
 
-static int sample_row(struct choosing *s, const struct ops_sample_row *row, const float *logits)
+static int sample_row(struct sampling *s, const struct ops_sample_row *row, const float *logits)
 {
+    bool all_finite;
+    float max;
+
     assert(row->n_best >= 1 && row->n_best <= s->vocab && (!row->sample || row->n_best == 1));
     s->row = row;
     s->logits = logits;
+    max = find_maxima(s, logits, &all_finite);
+    if (!all_finite)
+        return -EDOM;
+    s->log_sum = max + log(s->kernels->sum_exp(logits, s->vocab, max));
     return row->sample ? sample_draw(s) : sample_best(s);
 }
 
-struct choice {
+struct rows {
     const struct ops_cpu *cpu;
     const struct ops_sample_args *args;
     unsigned char *scratch;
     size_t per_thread;
-    _Atomic bool failed; /* a row has nothing left to choose */
+    _Atomic bool failed; /* a row is not finite, or has nothing left to choose */
 };
 
 static void sample_some(void *arg, int64_t begin, int64_t end, int thread)
 {
-    struct choice *t = arg;
+    struct rows *t = arg;
     const struct ops_sample_args *a = t->args;
-    struct choosing s = choosing_init(t->cpu, a->vocab, t->scratch + (size_t)thread * t->per_thread);
+    struct sampling s = sampling_init(t->cpu->kernels, a->vocab, t->scratch + (size_t)thread * t->per_thread);
 
     for (int64_t r = begin; r < end; r++)
         if (sample_row(&s, &a->rows[r], a->logits + r * a->ld) < 0)
@@ -420,7 +336,7 @@ int cpu_sample(struct ops *o, const struct ops_sample_args *a)
 {
     struct ops_cpu *c = cpu_of(o);
     const double work = 30.0 * (double)a->n_rows * (double)a->vocab;
-    struct choice t = {.cpu = c, .args = a, .per_thread = choosing_bytes(a->vocab)};
+    struct rows t = {.cpu = c, .args = a, .per_thread = sampling_bytes(a->vocab)};
     void *scratch;
 
     assert(a->vocab >= 1 && a->vocab <= a->ld && a->vocab <= INT32_MAX);

@@ -7,8 +7,26 @@
 
 struct candidate {
     float value;
-    int32_t id;
+    int64_t place; /* among equals, the lowest comes first */
 };
+
+void sampler_scores(const struct ops_sample_row *row, const float *logits, int64_t vocab, double log_sum, float *scores)
+{
+    const float temperature = row->temperature;
+
+    for (int64_t i = 0; i < vocab; i++)
+        scores[i] = sampler_score(row->log_softmax, logits[i], log_sum);
+    for (int i = 0; i < row->n_seen; i++) {
+        assert(row->seen[i] >= 0 && row->seen[i] < vocab);
+        scores[row->seen[i]] = sampler_penalised(row, scores[row->seen[i]]);
+    }
+    for (int i = 0; i < row->n_banned; i++) {
+        assert(row->banned[i] >= 0 && row->banned[i] < vocab);
+        scores[row->banned[i]] = -HUGE_VALF;
+    }
+    for (int64_t i = 0; row->sample && i < vocab; i++)
+        scores[i] /= temperature;
+}
 
 double sampler_process(const struct ops_sample_row *row, const float *logits, int64_t vocab, float *scores)
 {
@@ -23,41 +41,37 @@ double sampler_process(const struct ops_sample_row *row, const float *logits, in
         sum += exp(logits[i] - max);
     /* cppcheck-suppress invalidFunctionArg ; the largest has added 1 to the sum */
     log_sum = max + log(sum);
-    for (int64_t i = 0; i < vocab; i++)
-        scores[i] = row->log_softmax ? (float)(logits[i] - log_sum) : logits[i];
-    for (int i = 0; i < row->n_seen; i++) {
-        float *score = &scores[row->seen[i]];
-
-        assert(row->seen[i] >= 0 && row->seen[i] < vocab);
-        *score = *score < 0 ? *score * row->repetition_penalty : *score / row->repetition_penalty;
-    }
-    for (int i = 0; i < row->n_banned; i++) {
-        assert(row->banned[i] >= 0 && row->banned[i] < vocab);
-        scores[row->banned[i]] = -HUGE_VALF;
-    }
+    sampler_scores(row, logits, vocab, log_sum, scores);
     return log_sum;
 }
 
-/* The largest first, the lowest id first among equals. */
+/* The largest first. */
 static int compare_candidates(const void *left, const void *right)
 {
     const struct candidate *a = left, *b = right;
 
     if (a->value != b->value)
         return a->value > b->value ? -1 : 1;
-    return a->id < b->id ? -1 : a->id > b->id;
+    return a->place < b->place ? -1 : a->place > b->place;
 }
 
-static struct candidate *sorted(const float *values, int64_t n)
+/* Sorted scores. Among equals the lowest id comes first, but the highest when sampling: top_p drops from the end.
+ * -EDOM: none is finite. */
+static int sort_scores(const struct ops_sample_row *row, const float *scores, int64_t n, struct candidate **ret)
 {
     struct candidate *c = malloc((size_t)n * sizeof(*c));
 
     if (!c)
-        return NULL;
+        return -ENOMEM;
     for (int64_t i = 0; i < n; i++)
-        c[i] = (struct candidate){values[i], (int32_t)i};
+        c[i] = (struct candidate){scores[i], row->sample ? -i : i};
     qsort(c, (size_t)n, sizeof(*c), compare_candidates);
-    return c;
+    if (!isfinite(c[0].value)) {
+        free(c);
+        return -EDOM;
+    }
+    *ret = c;
+    return 0;
 }
 
 /* How many of the sorted ones top_k leaves: all that equal the k-th stay. */
@@ -72,45 +86,19 @@ static int64_t keep_top_k(const struct candidate *c, int64_t n, int top_k)
     return kept;
 }
 
-/* Among equals the highest id goes first here, so that dropping from the end drops the lowest. */
-static void reverse_ties(struct candidate *c, int64_t n)
-{
-    for (int64_t first = 0, end; first < n; first = end) {
-        end = first + 1;
-        while (end < n && c[end].value == c[first].value)
-            end++;
-        for (int64_t i = first, j = end - 1; i < j; i++, j--) {
-            struct candidate swap = c[i];
-
-            c[i] = c[j];
-            c[j] = swap;
-        }
-    }
-}
-
 int sampler_probabilities(const struct ops_sample_row *row, const float *scores, int64_t vocab, double *probabilities)
 {
-    float *warped = malloc((size_t)vocab * sizeof(*warped));
-    struct candidate *c = NULL;
+    struct candidate *c;
     double sum = 0, above = 0;
     int64_t n, kept = 0;
+    int rc = sort_scores(row, scores, vocab, &c);
 
-    for (int64_t i = 0; warped && i < vocab; i++)
-        warped[i] = scores[i] / row->temperature;
-    if (warped)
-        c = sorted(warped, vocab);
-    free(warped);
-    if (!c)
-        return -ENOMEM;
-    if (!isfinite(c[0].value)) {
-        free(c);
-        return -EDOM;
-    }
+    if (rc < 0)
+        return rc;
     n = keep_top_k(c, vocab, row->top_k);
     for (int64_t i = 0; i < n; i++)
         sum += exp((double)c[i].value - c[0].value);
     if (row->top_p < 1) {
-        reverse_ties(c, n);
         /* an id goes if those above it reach top_p already */
         while (kept < n && (kept == 0 || above < row->top_p * sum))
             above += exp((double)c[kept++].value - c[0].value);
@@ -120,7 +108,7 @@ int sampler_probabilities(const struct ops_sample_row *row, const float *scores,
     for (int64_t i = 0; i < vocab; i++)
         probabilities[i] = 0;
     for (int64_t i = 0; i < n; i++)
-        probabilities[c[i].id] = exp((double)c[i].value - c[0].value) / sum;
+        probabilities[-c[i].place] = exp((double)c[i].value - c[0].value) / sum;
     free(c);
     return 0;
 }
@@ -149,18 +137,15 @@ static int draw(const struct ops_sample_row *row, const float *logits, int64_t v
 static int pick_best(const struct ops_sample_row *row, const float *logits, int64_t vocab, const float *scores,
                      double log_sum)
 {
-    struct candidate *c = sorted(scores, vocab);
+    struct candidate *c;
+    int rc = sort_scores(row, scores, vocab, &c);
 
-    if (!c)
-        return -ENOMEM;
-    if (!isfinite(c[0].value)) {
-        free(c);
-        return -EDOM;
-    }
+    if (rc < 0)
+        return rc;
     for (int i = 0; i < row->n_best; i++) {
-        row->ret_ids[i] = c[i].id;
+        row->ret_ids[i] = (int32_t)c[i].place;
         row->ret_values[i] = c[i].value;
-        row->ret_logprobs[i] = (float)(logits[c[i].id] - log_sum);
+        row->ret_logprobs[i] = (float)(logits[c[i].place] - log_sum);
     }
     free(c);
     return 0;
