@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log_format.h"
 
 static const char *log_name = "blipline";
 static enum log_level log_level_now = LOG_LEVEL_INFO;
@@ -90,20 +91,16 @@ static bool may_write(const char *fmt, unsigned *ret_left_out)
 static void write_line(enum log_level level, const char *fmt, va_list ap)
 {
     char line[2048];
+    size_t length;
     int n;
 
     if (log_to_journal)
         n = snprintf(line, sizeof(line), "<%d>%s: ", level, log_name);
     else
         n = snprintf(line, sizeof(line), "%s: ", log_name);
-    n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
-    if (n > (int)sizeof(line) - 2)
-        n = (int)sizeof(line) - 2;
-    for (int i = 0; i < n; i++) /* keys and peers' words may hold anything: one event stays one line */
-        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-            line[i] = '?';
-    line[n++] = '\n';
-    if (write(STDERR_FILENO, line, (size_t)n) < 0)
+    length = (size_t)n + log_format(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+    line[length++] = '\n';
+    if (write(STDERR_FILENO, line, length) < 0)
         return; /* nowhere left to report it */
 }
 
@@ -125,7 +122,7 @@ static void log_line(enum log_level level, const char *fmt, va_list ap)
     if (level > LOG_LEVEL_ERR && log_level_now < LOG_LEVEL_DEBUG && !may_write(fmt, &n_left_out))
         return;
     if (n_left_out)
-        write_words(level, "event=left_out n=%u lines like the next one", n_left_out);
+        write_words(level, "event=left_out n=%u msg=\"lines like the next one\"", n_left_out);
     write_line(level, fmt, ap);
 }
 

@@ -1,7 +1,8 @@
 /* log.h - one line an event on stderr; in the journal with the sd-daemon "<N>" prefix that becomes a priority there.
  *
  * Only daemons and the client log; library folders return errors. The level is the only global state of the program.
- * A line reads `blipline-broker: event=lease_expired unit=7 worker=3`; where standard error is the journal
+ * A line reads `blipline-broker: event=lease_expired unit=7 worker=3`. Values are escaped (log_format.h), so they may
+ * come from anywhere. Where standard error is the journal
  * ($JOURNAL_STREAM, systemd.exec(5)) `<4>` stands before it, and nowhere else.
  * Lines of one kind (one format) that come too often are left out, so that no peer can fill a disk: more than 100 in
  * 10 s; the next one that is written says how many were. Errors and, at level debug, everything is written.

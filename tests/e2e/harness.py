@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -240,6 +241,23 @@ def preloaded(name):
     if SLOW > 1:
         pytest.skip("not in builds with a sanitizer")
     return {"LD_PRELOAD": str(BUILD / "tests" / "e2e" / f"lib{name}.so")}
+
+
+LOGFMT_PAIR = re.compile(r'(\w+)=(?:"((?:[^"\\\x00-\x1f\x7f]|\\(?:["\\nrt]|x[0-9a-f]{2}))*)"|([^\s"=\\\x00-\x1f\x7f]+))(?: |$)')
+LOGFMT_ESCAPE = re.compile(r"\\(x..|.)")
+
+
+def logfmt(line):
+    """The keys and values of a log line."""
+    ret = {}
+    at = re.match(r"(<\d>)?blipline[\w-]*: ", line).end()
+    while at < len(line):
+        pair = LOGFMT_PAIR.match(line, at)
+        assert pair, f"not logfmt at byte {at}: {line!r}"
+        key, quoted, bare = pair.groups()
+        ret[key] = bare or LOGFMT_ESCAPE.sub(lambda m: {"n": "\n", "r": "\r", "t": "\t"}.get(m[1]) or (chr(int(m[1][1:], 16)) if m[1][0] == "x" else m[1]), quoted)
+        at = pair.end()
+    return ret
 
 
 class Client:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import zmq
-from harness import SLOW, Client, Cluster, Refused, blipline, null_nodes, store_rows, wait_for
+from harness import SLOW, Client, Cluster, Refused, blipline, logfmt, null_nodes, store_rows, wait_for
 from proto import store_pb2, wire_pb2
 
 
@@ -199,3 +199,23 @@ def test_tcp_waits_for_keys(folder):
             assert endpoint in daemon.text() and "keys" in daemon.text() and "ipc:///PATH" in daemon.text(), daemon.text()
         daemon = cluster.start("encoder", "w", endpoint="tcp://127.0.0.1:5599", device="null")
         assert daemon.process.wait(30 * SLOW) != 0 and "keys" in daemon.text(), daemon.text()
+
+
+def test_what_peers_say_stays_within_its_value_in_the_log(folder):
+    text = 'a "quote" \\ n=1\nevent=forged msg="\t\r\x1b[2J\x01 é end\\'
+    store = folder / 'of "us" \\ two\nlines'
+    with Cluster(folder) as cluster:
+        client = connected(cluster)
+        client.open(store, null_nodes(), unit_items=4)
+        worker = Client(cluster.endpoint)
+        worker.send(hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=text.encode(), boot_nonce=1, pid=os.getpid(),
+                                         stage=1, device=b'"', dtype=wire_pb2.DTYPE_F32, model=text.encode(), window_items=4, window_bytes=1 << 20))
+        worker.receive()
+        worker.send(failure=wire_pb2.Failure(lease=wire_pb2.Lease(epoch=1, id=1, job=1, count=1), code=b"word", text=text.encode()))
+        wait_for(lambda: "unit_failed" in cluster.broker.text())
+        lines = [logfmt(line) for line in cluster.broker.text().splitlines()]
+    by_event = {line["event"]: line for line in lines}
+    assert "forged" not in by_event
+    assert by_event["unit_failed"]["msg"] == text
+    assert by_event["job_opened"]["store"] == str(store)
+    assert by_event["worker_hello"]["host"] == by_event["worker_hello"]["model"] == text

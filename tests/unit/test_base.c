@@ -13,11 +13,13 @@
 #include "base/file.h"
 #include "base/grow.h"
 #include "base/log.h"
+#include "base/log_format.h"
 #include "base/mailbox.h"
 #include "base/nearest.h"
 #include "base/page.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -409,6 +411,63 @@ static void test_mailbox_hands_over_between_threads_without_loss(void **state)
     mailbox_free(m, NULL);
 }
 
+static size_t PRINTF_LIKE(3, 4) format(char *ret, size_t size, const char *fmt, ...)
+{
+    va_list ap;
+    size_t n;
+
+    memset(ret, '#', size);
+    va_start(ap, fmt);
+    n = log_format(ret, size - 1, fmt, ap);
+    va_end(ap);
+    assert_true(n < size);
+    assert_int_equal(ret[size - 1], '#');
+    ret[n] = '\0';
+    return n;
+}
+
+#define FORMAT_IS(wanted, ...)                           \
+    do {                                                 \
+        char line_[256];                                 \
+        (void)format(line_, sizeof(line_), __VA_ARGS__); \
+        assert_string_equal(line_, wanted);              \
+    } while (0)
+
+static void test_log_values_are_escaped(void **state)
+{
+    (void)state;
+    FORMAT_IS("a=-3 b=4000000000 c=-5 d=18446744073709551615 e=7 f=1.50 g=ff 100%",
+              "a=%d b=%u c=%lld d=%" PRIu64 " e=%zu f=%.2f g=%x 100%%", -3, 4000000000U, -5LL, UINT64_MAX, (size_t)7,
+              1.5, 255);
+    FORMAT_IS("a=  7 b=007 c=ab d=abc e=x", "a=%3d b=%03d c=%.*s d=%.3s e=%c", 7, 7, 2, "abcd", "abcd", 'x');
+    FORMAT_IS("msg=\"say \\\"no\\\" \\\\ \\n\\r\\t\\x1b\\x7f\xc3\xa9\" k=1", "msg=\"%s\" k=%d",
+              "say \"no\" \\ \n\r\t\x1b\x7f\xc3\xa9", 1);
+    FORMAT_IS("host=\"a b\" host=\"\" host=\"x=\\\"\" host=a", "host=%s host=%s host=%s host=%s", "a b", "", "x=\"",
+              "a");
+    FORMAT_IS("?: a\"b", "%s: %s", "\n", "a\"b");
+}
+
+/* A line that is cut ends with its quote, and not within a character or an escape. */
+static void test_log_lines_are_cut_where_they_stay_valid(void **state)
+{
+    char line[64];
+
+    (void)state;
+    for (size_t size = 8; size < 24; size++) {
+        size_t n = format(line, size, "m=\"%s\" more=1", "\xc3\xa9\n\xc3\xa9\x01\xc3\xa9\n\n\n\n\n\n\n");
+
+        assert_int_equal(line[n - 1], '"');
+        assert_true(n + 4 >= size - 1);
+        for (size_t i = 3; i < n - 1;) {
+            const size_t bytes = line[i] != '\\' ? 2 : line[i + 1] == 'x' ? 4 : 2;
+
+            assert_true(line[i] == '\\' || (memcmp(line + i, "\xc3\xa9", 2) == 0));
+            i += bytes;
+            assert_true(i <= n - 1);
+        }
+    }
+}
+
 static void test_log_level_names(void **state)
 {
     enum log_level level;
@@ -438,6 +497,8 @@ int main(void)
         cmocka_unit_test(test_conf_names_line_key_and_what_was_wanted),
         cmocka_unit_test(test_mailbox_is_bounded_in_order_and_pollable),
         cmocka_unit_test(test_mailbox_hands_over_between_threads_without_loss),
+        cmocka_unit_test(test_log_values_are_escaped),
+        cmocka_unit_test(test_log_lines_are_cut_where_they_stay_valid),
         cmocka_unit_test(test_log_level_names),
     };
 
