@@ -279,7 +279,7 @@ $(FAKE_ASYNC_SO): $(FAKE_ASYNC_C:%.c=$(O)/pic/%.o)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 # Preloaded by daemons that a test disturbs
-PRELOADS := $(addprefix $(O)/tests/e2e/lib,faulty_jpeg.so signal_storm.so)
+PRELOADS := $(addprefix $(O)/tests/e2e/lib,faulty_disk.so faulty_jpeg.so signal_storm.so)
 $(PRELOADS): $(O)/tests/e2e/lib%.so: $(O)/pic/tests/e2e/%.o
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -o $@ $< -ldl

@@ -44,14 +44,45 @@ static void complete(struct committer *c, struct passage *p)
     (void)rc;
 }
 
-static int open_store(struct committer *c, const struct committer_request *q, struct passage *p)
+/* -- calls that touch a store's pages: a damaged or truncated one fails its own requests alone -- */
+
+struct call {
+    struct committer *c;
+    struct open_store *store; /* NULL: it is being opened */
+    struct passage *passage;  /* NULL: none in particular */
+    int (*make)(const struct call *call);
+};
+
+static int make(void *call)
 {
+    return ((const struct call *)call)->make(call);
+}
+
+static int guarded(struct committer *c, struct open_store *o, struct passage *p,
+                   int (*function)(const struct call *call), struct err *err)
+{
+    struct call call = {c, o, p, function};
+
+    return store_guard(o ? o->store : NULL, o ? store_path(o->store) : p->request->path, make, &call, err);
+}
+
+static int call_open(const struct call *call)
+{
+    const struct committer *c = call->c;
+    const struct committer_request *q = call->passage->request;
     const struct store_options options = {.create = q->create,
                                           .check = q->check,
                                           .allow_network_fs = c->conf.allow_network_fs,
                                           .min_free_bytes = c->conf.min_free_bytes,
                                           .meta = q->meta,
                                           .seam = c->conf.seam};
+
+    return store_open(q->path, &options, &c->stores[c->n_stores].store, &call->passage->done.created,
+                      &call->passage->err);
+}
+
+static int open_store(struct committer *c, const struct committer_request *q, struct passage *p)
+{
     struct open_store *stores;
     int rc;
 
@@ -64,7 +95,7 @@ static int open_store(struct committer *c, const struct committer_request *q, st
         return err_set(&p->err, -ENOMEM, "%s: out of memory", q->path);
     c->stores = stores;
     stores[c->n_stores] = (struct open_store){.job = q->job};
-    rc = store_open(q->path, &options, &stores[c->n_stores].store, &p->done.created, &p->err);
+    rc = guarded(c, NULL, p, call_open, &p->err);
     if (rc < 0)
         return rc;
     p->done.store = stores[c->n_stores].store;
@@ -75,11 +106,30 @@ static int open_store(struct committer *c, const struct committer_request *q, st
 }
 
 /* A store that cannot have its keys built is sound without. */
-static void finish_keys(struct store *s)
+static int call_finish_keys(const struct call *call)
 {
+    struct store *s = call->store->store;
+
     for (int i = 0; i < KEYS_AT_CLOSE_STEPS && store_keys_wanted(s); i++)
         if (store_keys_step(s, NULL) < 0)
-            return;
+            break;
+    return 0;
+}
+
+static int call_close(const struct call *call)
+{
+    committer_walk_end(&call->store->walk);
+    store_close(call->store->store);
+    return 0;
+}
+
+static void finish_store(struct committer *c, struct open_store *o)
+{
+    struct err unused;
+
+    (void)!guarded(c, o, NULL, call_finish_keys, &unused);
+    if (guarded(c, o, NULL, call_close, &unused) < 0)
+        store_close(o->store);
 }
 
 static int close_store(struct committer *c, const struct committer_request *q, struct passage *p)
@@ -88,13 +138,19 @@ static int close_store(struct committer *c, const struct committer_request *q, s
 
     if (i == SIZE_MAX)
         return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
-    finish_keys(c->stores[i].store);
     p->done.counters = *store_counters(c->stores[i].store);
     p->done.next_item = store_next_item(c->stores[i].store);
-    committer_walk_end(&c->stores[i].walk);
-    store_close(c->stores[i].store);
+    finish_store(c, &c->stores[i]);
     c->stores[i] = c->stores[--c->n_stores];
     return 0;
+}
+
+static int call_load(const struct call *call)
+{
+    const struct committer_request *q = call->passage->request;
+
+    return units_read(call->store->store, q->unit, q->max_units, q->max_bytes, &call->passage->done.load,
+                      &call->passage->err);
 }
 
 static int load_units(struct committer *c, const struct committer_request *q, struct passage *p)
@@ -103,7 +159,7 @@ static int load_units(struct committer *c, const struct committer_request *q, st
 
     if (i == SIZE_MAX)
         return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
-    return units_read(c->stores[i].store, q->unit, q->max_units, q->max_bytes, &p->done.load, &p->err);
+    return guarded(c, &c->stores[i], p, call_load, &p->err);
 }
 
 /* -- groups -- */
@@ -213,6 +269,16 @@ static int put_again(struct committer *c, size_t store, struct err *err)
     return rc;
 }
 
+static int call_put(const struct call *call)
+{
+    struct open_store *o = call->store;
+    int rc = put(call->c, o, call->passage);
+
+    if (rc < 0)
+        o->group_err = call->passage->err;
+    return rc == -ENOBUFS ? put_again(call->c, call->passage->store, &o->group_err) : rc;
+}
+
 static void join_group(struct committer *c, struct passage *p)
 {
     struct open_store *o;
@@ -227,25 +293,28 @@ static void join_group(struct committer *c, struct passage *p)
     o = &c->stores[p->store];
     if (o->group_rc < 0)
         return; /* the store's transaction is lost already, this one shares its fate */
-    rc = put(c, o, p);
-    if (rc < 0)
-        o->group_err = p->err;
-    if (rc == -ENOBUFS)
-        rc = put_again(c, p->store, &o->group_err);
+    rc = guarded(c, o, p, call_put, &o->group_err);
     if (rc < 0) {
         undo(o);
         o->group_rc = rc;
     }
 }
 
-static int commit_store(struct committer *c, size_t store)
+static int call_commit(const struct call *call)
 {
-    struct open_store *o = &c->stores[store];
+    struct open_store *o = call->store;
     int rc;
 
     do
         rc = store_commit(o->store, &o->group_err);
-    while (rc == -ENOBUFS && (rc = put_again(c, store, &o->group_err)) == 0);
+    while (rc == -ENOBUFS && (rc = put_again(call->c, (size_t)(o - call->c->stores), &o->group_err)) == 0);
+    return rc;
+}
+
+static int commit_store(struct committer *c, struct open_store *o)
+{
+    int rc = guarded(c, o, NULL, call_commit, &o->group_err);
+
     if (rc < 0)
         undo(o);
     else
@@ -260,7 +329,7 @@ static void commit_group(struct committer *c)
 
         if (!store_in_txn(o->store))
             continue;
-        o->group_rc = commit_store(c, i);
+        o->group_rc = commit_store(c, o);
     }
     for (uint32_t i = 0; i < c->n_group; i++) {
         struct passage *p = c->group[i];
@@ -312,15 +381,22 @@ static void run_group(struct committer *c, struct passage *p)
     commit_group(c);
 }
 
+static int call_keys_step(const struct call *call)
+{
+    return store_keys_step(call->store->store, NULL);
+}
+
 /* One step for one store. False: there is nothing to do. */
 static bool build_keys(struct committer *c)
 {
+    struct err unused;
+
     for (size_t i = 0; i < c->n_stores; i++) {
         struct open_store *o = &c->stores[i];
 
         if (!store_keys_wanted(o->store) || clock_mono_ms() < o->keys_after_ms)
             continue;
-        if (store_keys_step(o->store, NULL) < 0)
+        if (guarded(c, o, NULL, call_keys_step, &unused) < 0)
             o->keys_after_ms = clock_mono_ms() + KEYS_RETRY_MS;
         return true;
     }
@@ -355,11 +431,8 @@ void *committer_main(void *arg)
             built = build_keys(c);
         }
     }
-    for (size_t i = 0; i < c->n_stores; i++) {
-        finish_keys(c->stores[i].store);
-        committer_walk_end(&c->stores[i].walk);
-        store_close(c->stores[i].store);
-    }
+    for (size_t i = 0; i < c->n_stores; i++)
+        finish_store(c, &c->stores[i]);
     c->n_stores = 0;
     mailbox_close(c->out);
     return NULL;

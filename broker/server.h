@@ -31,8 +31,8 @@ struct broker;
 
 /* Binds the endpoint and starts the committer. */
 int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *err) CHECK_RESULT;
-/* Until SIGTERM, or SHUTDOWN by a client: leases in flight end, what is finished is committed. -EIO: a store became
- * unusable. */
+/* Until SIGTERM, or SHUTDOWN by a client: leases in flight end, what is finished is committed. -EIO,
+ * -ENOMEM: the broker cannot go on. */
 int broker_run(struct broker *b, struct err *err) CHECK_RESULT;
 void broker_free(struct broker *b);
 

@@ -54,7 +54,7 @@ void keys_build_free(struct keys_build *k)
 
 bool store_keys_wanted(const struct store *s)
 {
-    return s->committed.sealed && s->keys_covered < s->committed.n_items;
+    return !s->lost && s->committed.sealed && s->keys_covered < s->committed.n_items;
 }
 
 /* What a build that was interrupted left. */

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "base/log.h"
+#include "store/guard.h"
 
 #define MIB ((uint64_t)1 << 20)
 /* Mapped behind the file, or half its length if that is more. With half of this left, more is mapped: what is put
@@ -22,12 +23,13 @@
 
 enum { N_TABLES = 5 + MSG_EMBEDDING_CLS };
 
-/* LMDB calls this where a page makes it fail an assertion. The process ends, as it would if LMDB had crashed there; the
- * transaction has written nothing. */
+/* LMDB calls this where a page makes it fail an assertion. A guarded call ends here. Without one the process does, as
+ * if LMDB had crashed. The transaction has written nothing. */
 static void on_assertion(MDB_env *mdb, const char *what)
 {
     const char *path = mdb_env_get_userctx(mdb);
 
+    guard_assertion_failed(path, what);
     log_err("%s: data.mdb is damaged (LMDB: %s); blipline verify lists what is wrong, blipline export writes what can "
             "still be read",
             path, what);

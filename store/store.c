@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "store/guard.h"
 #include "store/store_state.h"
 
 /* -- results -- */
@@ -336,12 +337,34 @@ static void close_in_order(struct store *s)
         store_abort(s);
 }
 
+int store_guard(struct store *s, const char *path, int (*call)(void *arg), void *arg, struct err *err)
+{
+    bool jumped;
+    int rc;
+
+    if (s && s->lost)
+        return err_set(err, -EIO, "%s", s->lost_err.text);
+    rc = guard_run(path, call, arg, &jumped, err);
+    if (s && jumped) {
+        s->lost = true;
+        s->lost_err = *err;
+        s->txn = NULL;
+        s->counters = s->committed;
+    }
+    return rc;
+}
+
 void store_close(struct store *s)
 {
     mdb_filehandle_t fd;
 
     if (!s)
         return;
+    if (s->lost) { /* LMDB may hold its locks, and keep half-changed lists; the lock on `owner` keeps others away */
+        free(s->path);
+        free(s);
+        return;
+    }
     store_abort(s);
     close_in_order(s);
     /* give back what was reserved; only the owner changes the length */

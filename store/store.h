@@ -34,8 +34,8 @@
  *         -ELOOP            one of its files is a symbolic link
  *         -EREMOTE          a network filesystem, where LMDB is not safe
  *
- * data.mdb is mapped: if another program shortens it while it is open, the next access is SIGBUS. Its length is checked
- * at open. */
+ * data.mdb is mapped: if another program shortens it while it is open, the next access is SIGBUS, from which
+ * store_guard recovers. Its length is checked at open. */
 #ifndef BLIPLINE_STORE_STORE_H
 #define BLIPLINE_STORE_STORE_H
 
@@ -77,6 +77,12 @@ int store_open(const char *path, const struct store_options *options, struct sto
                struct err *err) CHECK_RESULT;
 /* NULL is fine. An open transaction, and items that did not fill a unit and were not sealed, are given up. */
 void store_close(struct store *s);
+
+/* Run `call`, which uses this store (or opens one, `s` NULL), so that a damaged or truncated data.mdb ends the call and
+ * not the process (guard.h). -EIO then: the store is lost. Every later guarded call returns the same, and only
+ * store_counters, store_next_item, store_keys_wanted, store_in_txn, store_abort and store_close may be called besides:
+ * they leave LMDB alone. The path stays locked, and some memory in use, until the process ends. */
+int store_guard(struct store *s, const char *path, int (*call)(void *arg), void *arg, struct err *err) CHECK_RESULT;
 
 /* Valid until store_close; they never change. */
 const char *store_path(const struct store *s);

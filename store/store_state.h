@@ -40,6 +40,8 @@ struct store {
     size_t txn_bytes;
     uint64_t room_bytes; /* that the map must have behind the last page: one transaction has outgrown it */
     bool written;        /* a transaction was committed */
+    bool lost;           /* a guarded call was left: LMDB's environment must not be touched */
+    struct err lost_err; /* why */
     bool damaged;        /* a write failed in a way that says so: the next owner looks at every page */
     uint64_t file_bytes; /* length of data.mdb: space is reserved ahead of commits */
     uint64_t end_item;   /* one more than the largest key of `items`: behind it rows are appended */

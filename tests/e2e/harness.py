@@ -195,12 +195,12 @@ class Daemon:
 class Cluster:
     """A broker and workers by hand, without the command."""
 
-    def __init__(self, folder, **broker):
+    def __init__(self, folder, broker_env=None, **broker):
         self.folder = folder
         self.endpoint = f"ipc://{folder}/b"
         self.daemons = []
         self.broker_conf = {"endpoint": self.endpoint, "lease": f"{3 * SLOW}s", "heartbeat": "200ms", "log_level": "debug", **broker}
-        self.broker = self.start("broker", **self.broker_conf)
+        self.broker = self.start("broker", env=broker_env, **self.broker_conf)
 
     def start(self, role, name=None, env=None, **conf):
         if role != "broker":

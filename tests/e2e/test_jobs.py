@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from harness import Client, Cluster, Refused, null_nodes, store_rows, wait_for
+from harness import Client, Cluster, Refused, null_nodes, preloaded, store_rows, wait_for
 from proto import wire_pb2
 
 # 10000 for the long run: prints what the broker holds before and after.
@@ -179,3 +179,36 @@ def test_one_bad_store_fails_its_own_job_alone(tmp_path):
         assert not is_mapped(cluster, bad) and is_mapped(cluster, good)
         assert cluster.broker.process.poll() is None
 
+
+def one_fails(cluster, tmp_path, bad, spoil, says):
+    """Two jobs with rows and no workers; the store of one is spoiled, then the workers come."""
+    client = connect(cluster)
+    jobs = {}
+    for store in (bad, tmp_path / "good.lmdb"):
+        client.open(store, null_nodes())
+        client.add(items(0, 4000))
+        client.seal()
+        jobs[store] = client.job
+    spoil()
+    cluster.null_workers()
+    client.job = jobs[bad]
+    progress = wait_for(lambda: (p := client.progress()).state == STATE.STATE_FAILED and p)
+    assert says in progress.text and bytes(str(bad), "utf-8") in progress.text
+    client.job = jobs[tmp_path / "good.lmdb"]
+    assert client.wait_done().n_done == 4000
+    client.close()
+    assert cluster.broker.stop() == 0
+    assert "job_failed" in cluster.broker.text()
+
+
+def test_an_error_of_the_disk_at_a_commit_fails_that_job_alone(tmp_path):
+    folder = tmp_path / "faulty"
+    folder.mkdir()
+    with Cluster(tmp_path, broker_env={**preloaded("faulty_disk"), "FAULTY_DISK": str(folder)}) as cluster:
+        one_fails(cluster, tmp_path, folder / "bad.lmdb", (folder / "faulty").touch, b"Input/output error")
+
+
+def test_a_store_that_becomes_shorter_fails_its_job_alone(tmp_path):
+    bad = tmp_path / "bad.lmdb"
+    with Cluster(tmp_path) as cluster:
+        one_fails(cluster, tmp_path, bad, lambda: os.truncate(bad / "data.mdb", 8192), b"data.mdb has become shorter")

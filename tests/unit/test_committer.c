@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -375,6 +376,82 @@ static void test_committer_full_disk_gives_requests_back(void **state)
     assert_int_equal(fixture_problems(path, 1), 0);
 }
 
+/* Every branch page leads to one page alone: LMDB asserts that there are two. */
+static void spoil_branches(const char *file)
+{
+    enum { FLAGS_AT = 10, LOWER_AT = 12, PAGE_BRANCH = 1, HEAD_BYTES = 16 };
+    const off_t page_bytes = sysconf(_SC_PAGESIZE);
+    const uint16_t lower = HEAD_BYTES + sizeof(uint16_t);
+    int fd = open(file, O_RDWR), n = 0;
+    uint16_t flags;
+
+    assert_true(fd >= 0);
+    for (off_t at = 2 * page_bytes; pread(fd, &flags, sizeof(flags), at + FLAGS_AT) == sizeof(flags); at += page_bytes)
+        if (flags == PAGE_BRANCH) {
+            assert_int_equal(pwrite(fd, &lower, sizeof(lower), at + LOWER_AT), sizeof(lower));
+            n++;
+        }
+    assert_true(n > 0);
+    (void)close(fd);
+}
+
+/* One store is spoiled while it is open: the requests of the others are carried out, in the same group too. */
+static void spoil_one_store(bool shorten)
+{
+    enum { N = 3000, UNIT = 8 };
+    const struct committer_conf conf = {.group_ms = 200};
+    struct committer *c = start(&conf);
+    struct committer_completion done;
+    struct committer_request *r;
+    char file[320], other[310];
+
+    (void)snprintf(other, sizeof(other), "%s/other.lmdb", dir);
+    (void)snprintf(file, sizeof(file), "%s/data.mdb", path);
+    for (uint64_t job = 1; job <= 2; job++) {
+        (void)open_job(c, job, job == 1 ? path : other, UNIT);
+        assert_int_equal(do_one(c, rows_request(job, 0, N), NULL), 0);
+    }
+    if (shorten)
+        assert_int_equal(truncate(file, 2 * sysconf(_SC_PAGESIZE)), 0);
+    else
+        spoil_branches(file);
+    for (uint32_t i = 0; i < 4; i++) {
+        r = unit_request(1 + i % 2, i / 2, (uint64_t)(i / 2) * UNIT, UNIT, 0);
+        assert_int_equal(committer_post(c, &r), 0);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        struct committer_completion *one = wait_one(c);
+
+        assert_int_equal(one->rc, one->job == 1 ? -EIO : 0);
+        if (one->job == 1 && (!strstr(one->text, path) || !strstr(one->text, shorten ? "shorter" : "damaged")))
+            fail_msg("%s", one->text);
+        committer_completion_free(one);
+    }
+    r = request(COMMITTER_LOAD, 1, 0);
+    r->max_units = 10;
+    r->max_bytes = SIZE_MAX;
+    assert_int_equal(do_one(c, r, NULL), -EIO);
+    assert_int_equal(do_one(c, request(COMMITTER_SEAL, 1, 0), NULL), -EIO);
+    assert_int_equal(do_one(c, request(COMMITTER_CLOSE, 1, 0), NULL), 0);
+    assert_int_equal(do_one(c, open_request(3, path, UNIT), NULL), -EBUSY); /* locked until the process ends */
+    assert_int_equal(do_one(c, request(COMMITTER_SEAL, 2, 0), &done), 0);
+    assert_int_equal(done.counters.n_done, 2 * UNIT);
+    committer_free(c);
+    assert_int_equal(fixture_problems(other, 1), 0);
+}
+
+static void test_committer_a_store_that_becomes_shorter_fails_alone(void **state)
+{
+    (void)state;
+    spoil_one_store(true);
+}
+
+static void test_committer_an_assertion_of_lmdb_fails_its_store_alone(void **state)
+{
+    (void)state;
+    spoil_one_store(false);
+}
+
 static struct committer_request *compare_request(uint64_t job, uint64_t first, uint32_t n, bool begin)
 {
     struct committer_request *r = rows_request(job, first, n);
@@ -673,6 +750,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_committer_many_units_share_a_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_says_when_it_is_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_full_disk_gives_requests_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_committer_a_store_that_becomes_shorter_fails_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_committer_an_assertion_of_lmdb_fails_its_store_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_committer_a_walk_adds_what_is_new_in_order_whatever_fails, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_committer_a_walk_that_has_ended_adds_nothing, setup, teardown),
