@@ -63,7 +63,7 @@ static int guarded(struct committer *c, struct open_store *o, struct passage *p,
 {
     struct call call = {c, o, p, function};
 
-    return store_guard(o ? o->store : NULL, o ? store_path(o->store) : p->request->path, make, &call, err);
+    return store_guard(o->store, store_path(o->store), make, &call, err);
 }
 
 static int call_open(const struct call *call)
@@ -95,7 +95,7 @@ static int open_store(struct committer *c, const struct committer_request *q, st
         return err_set(&p->err, -ENOMEM, "%s: out of memory", q->path);
     c->stores = stores;
     stores[c->n_stores] = (struct open_store){.job = q->job};
-    rc = guarded(c, NULL, p, call_open, &p->err);
+    rc = store_guard(NULL, q->path, make, &(struct call){c, NULL, p, call_open}, &p->err);
     if (rc < 0)
         return rc;
     p->done.store = stores[c->n_stores].store;

@@ -89,16 +89,18 @@ void broker_job_hold(struct jobs *jobs, struct broker_job *job, uint64_t peer)
         driver_fail(jobs->driver, -ENOMEM, "no memory for a job");
 }
 
-static void remove_holder(struct job_holder **list, uint64_t peer)
+/* Was there one? */
+static bool remove_holder(struct job_holder **list, uint64_t peer)
 {
+    struct job_holder *h;
+
     while (*list && (*list)->peer != peer)
         list = &(*list)->next;
-    if (*list) {
-        struct job_holder *h = *list;
-
+    h = *list;
+    if (h)
         *list = h->next;
-        free(h);
-    }
+    free(h);
+    return h != NULL;
 }
 
 /* -- closing -- */
@@ -147,12 +149,24 @@ void broker_job_block(struct jobs *jobs, struct broker_job *job, const char *tex
     requests_await_room(jobs->requests);
 }
 
+void broker_job_stop_if_abandoned(struct jobs *jobs, struct broker_job *job)
+{
+    if (job->phase != BROKER_JOB_OPEN || job->holders || job->counters.sealed || has_ended(jobs, job))
+        return;
+    log_info("event=import_abandoned job=%llu msg=\"no client has it open; it stops until one opens it again\"",
+             (unsigned long long)job->id);
+    (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = job->id});
+}
+
 void broker_jobs_let_go(struct jobs *jobs, uint64_t peer)
 {
     for (struct broker_job *job = jobs->first; job; job = job->next) {
-        remove_holder(&job->holders, peer);
+        if (!remove_holder(&job->holders, peer))
+            continue;
         if (has_ended(jobs, job))
             broker_job_ended(jobs, job);
+        else
+            broker_job_stop_if_abandoned(jobs, job);
     }
 }
 
@@ -197,7 +211,7 @@ void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m)
     struct broker_job *job = broker_job_find(jobs, m->job_ref.job);
 
     if (job)
-        remove_holder(&job->holders, peer);
+        (void)remove_holder(&job->holders, peer);
     if (!job || job->phase == BROKER_JOB_OPENING || (job->phase == BROKER_JOB_OPEN && job->holders)) {
         answer_closed(jobs, m->job_ref.job, peer, m->seq); /* the others' it may be */
         return;

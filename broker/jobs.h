@@ -86,6 +86,8 @@ void broker_jobs_remove(struct jobs *jobs, struct broker_job *job);
 void broker_jobs_release(struct jobs *jobs);
 /* The client has it open from now on, if it is still there. */
 void broker_job_hold(struct jobs *jobs, struct broker_job *job, uint64_t peer);
+/* A job that is not sealed and that no client has open any more gets no more rows: stop it, so that it is closed. */
+void broker_job_stop_if_abandoned(struct jobs *jobs, struct broker_job *job);
 /* The job that `m` speaks of, NULL: it is not open here, and the peer has been told. */
 struct broker_job *broker_job_or_refuse(struct jobs *jobs, uint64_t peer, const struct msg *m);
 /* Its store is closed: answer the clients that wait for that. */

@@ -216,6 +216,7 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct 
                      &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
                                           .job_open = {.job = job->id,
                                                        .priority = job->open.priority,
+                                                       .sealed = job->counters.sealed,
                                                        .max_failures = job->open.max_failures,
                                                        .max_failed_per_mille = job->open.max_failed_per_mille,
                                                        .n_nodes = job->open.n_nodes,
@@ -231,6 +232,7 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct 
              job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done,
              done->created);
     answer_opened(jobs, job, q->peer, q->seq);
+    broker_job_stop_if_abandoned(jobs, job);
 }
 
 /* The store is closed: a client may wait to open it again. */

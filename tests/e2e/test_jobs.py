@@ -124,6 +124,40 @@ def test_a_job_goes_on_without_its_client(cluster, tmp_path):
     assert len(store_rows(store)) == 400
 
 
+def test_a_sealed_job_that_is_opened_again_ends_without_another_seal(tmp_path):
+    store = tmp_path / "s.lmdb"
+    with Cluster(tmp_path) as cluster:  # without workers nothing is ever done
+        client = connect(cluster)
+        client.open(store, null_nodes())
+        client.add(items(0, 40))
+        client.seal()
+        close(client)
+        assert client.open(store, null_nodes()).n_items == 40
+        assert client.progress().state == STATE.STATE_RUNNING
+        client.close()
+        cluster.null_workers()
+        wait_for(lambda: not is_mapped(cluster, store))
+        assert len(store_rows(store)) == 40
+        client = connect(cluster)
+        client.open(store, null_nodes())
+        assert client.wait_done().n_done == 40
+
+
+def test_a_job_whose_client_has_gone_before_the_seal_is_closed(cluster, tmp_path):
+    store = tmp_path / "s.lmdb"
+    client = connect(cluster)
+    client.open(store, null_nodes())
+    client.add(items(0, 400))
+    client.close()
+    wait_for(lambda: not is_mapped(cluster, store))
+    client = connect(cluster)
+    opened = client.open(store, null_nodes())
+    assert opened.n_items == 400
+    client.add(items(400, 4))
+    client.seal()
+    assert client.wait_done().n_done == 404
+
+
 def test_a_running_job_is_closed_by_its_client(tmp_path):
     with Cluster(tmp_path) as cluster:  # without workers nothing is ever done
         store = tmp_path / "s.lmdb"
