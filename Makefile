@@ -350,10 +350,12 @@ test-unit: $(UNIT_TESTS) ## unit and golden tests
 	$(Q)sh tests/run-unit.sh $(UNIT_TESTS)
 	$(Q)$(if $(LEVEL_TESTS),sh tests/levels.sh sh tests/run-unit.sh $(LEVEL_TESTS))
 
-test-e2e: $(BINARIES) python-proto $(E2E_LIBS) ## the real daemons, with kill -9, bad pictures and foreign clients
+# Tests wait half of the time, so two run on each CPU; loadgroup gives them out one by one. With T they run in order.
+E2E_WORKERS := $(if $(T),,-n $(shell n=$$(nproc); echo $$((n < 8 ? 2 * n : 16))) --dist=loadgroup)
+test-e2e: $(BINARIES) $(PAGES) python-proto $(E2E_LIBS) ## real daemons, with kill -9, bad pictures, foreign clients
 	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \
 	    sh -c '"$$@" && { [ -n "$(T)" ] || sh tests/levels.sh "$$@" -m every_level; }' e2e \
-	    $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_PY) $(if $(T),-k '$(T)')
+	    $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_WORKERS) $(E2E_PY) $(if $(T),-k '$(T)')
 
 simulate: $(SIMULATE) ## the broker's scheduler in a simulated world of faults, 300 seeds and every planted bug
 	$(Q)$(SIMULATE) --seeds 300

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import pathlib
 import shutil
@@ -24,14 +25,23 @@ def nothing_for_a_sanitizer_to_report():
         pytest.fail(found, pytrace=False)
 
 
+LATE = []  # sanitizer reports that the workers of pytest-xdist found last
+
+
+def pytest_testnodedown(node):
+    LATE.append(getattr(node, "workeroutput", {}).get("late", ""))
+
+
 def pytest_sessionfinish(session):
-    """Those of daemons that outlived the last test."""
+    """The reports of daemons that outlived the last test. A worker hands them to the session that started it."""
     harness = sys.modules.get("harness")
-    found = harness.sanitizer_reports() if harness else ""
-    if found:
+    found = "".join(LATE) + (harness.sanitizer_reports() if harness else "")
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["late"] = found
+    elif found:
         print(found)
         session.exitstatus = 1
-    elif harness:
+    if harness and not found:
         shutil.rmtree(harness.REPORTS, ignore_errors=True)
 
 
@@ -41,6 +51,25 @@ def folder():
     path = pathlib.Path(tempfile.mkdtemp(prefix="bl-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """made_once(name, make): a folder that make(folder) has filled, once for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name, make):
+        path, done = base / name, base / f"{name}.done"
+        with open(base / f"{name}.lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                make(path)
+                done.touch()
+        return path
+    return folder_of
 
 
 def make_in(root, *targets):
@@ -53,8 +82,6 @@ def make_in(root, *targets):
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory):
+def installed(made_once):
     """The folder that a copy was installed in, as PREFIX."""
-    root = tmp_path_factory.mktemp("installed")
-    make_in(root, "install")
-    return root / "usr"
+    return made_once("installed", lambda root: make_in(root, "install")) / "usr"

@@ -40,13 +40,13 @@ def captions_of(row):
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory):
+def scored(made_once):
     """Three beams, scored in the same job, beside a text that came with the picture."""
-    folder = tmp_path_factory.mktemp("scored")
-    source = write_list(folder / "list.jsonl", demo_rows(caption=lambda a: a["score_texts"][1]))
-    caption(source, folder / "s", "--score-model", SCORER, "--score", "--text-field", "caption", "--beams", "5", "--captions", "3", "--max-new-tokens", "24",
-            "--embed", "itc", "--embed", "itc_text")
-    return folder / "s"
+    def make(folder):
+        source = write_list(folder / "list.jsonl", demo_rows(caption=lambda a: a["score_texts"][1]))
+        caption(source, folder / "s", "--score-model", SCORER, "--score", "--text-field", "caption", "--beams", "5", "--captions", "3", "--max-new-tokens", "24",
+                "--embed", "itc", "--embed", "itc_text")
+    return made_once("scored", make) / "s"
 
 
 def test_five_beams_write_what_the_reference_writes(folder):
@@ -163,7 +163,7 @@ def test_samples_do_not_depend_on_the_number_of_workers(folder):
 
 @pytest.mark.every_level
 def test_samples_survive_a_kill_and_beams_do_too(folder):
-    pictures = many(folder / "in", 4)
+    pictures = many(folder / "in", 2)
     for name, options in {"samples": SAMPLING, "beams": ("--beams", "5", "--captions", "5")}.items():
         caption(pictures, folder / f"{name}-whole", *options)
         run = Caption(pictures, folder / name, *options)

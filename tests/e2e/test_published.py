@@ -59,15 +59,17 @@ def write_files(directory, tensors):
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory):
+def tokenizers(made_once):
     """Of the published kinds and sizes, with other words: kind -> file. They take longer to make than all the rest."""
-    made = {}
-    for kind, make, n in (("opt", make_tokenizer.bpe, 50304), ("t5", make_tokenizer.unigram, 32128), ("itm", make_tokenizer.wordpiece, 30523)):
-        tokenizer, ids = make(n)
-        assert ids.get("image") == IMAGE_TOKEN.get(kind)
-        made[kind] = tmp_path_factory.mktemp(kind) / "tokenizer.json"
-        made[kind].write_text(json.dumps(tokenizer))
-    return made
+    kinds = {"opt": (make_tokenizer.bpe, 50304), "t5": (make_tokenizer.unigram, 32128), "itm": (make_tokenizer.wordpiece, 30523)}
+
+    def make(folder):
+        for kind, (kind_of_tokenizer, n) in kinds.items():
+            tokenizer, ids = kind_of_tokenizer(n)
+            assert ids.get("image") == IMAGE_TOKEN.get(kind)
+            (folder / f"{kind}.json").write_text(json.dumps(tokenizer))
+    folder = made_once("tokenizers", make)
+    return {kind: folder / f"{kind}.json" for kind in kinds}
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)

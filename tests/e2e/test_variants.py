@@ -10,12 +10,12 @@ ROWS = json.loads(variants.TABLE.read_text())
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    made = {}
-    for name in variants.BASES:
-        made[name] = tmp_path_factory.mktemp("base") / name
-        variants.write_base(name, made[name])
-    return made
+def bases(made_once):
+    def make(folder):
+        for name in variants.BASES:
+            variants.write_base(name, folder / name)
+    folder = made_once("bases", make)
+    return {name: folder / name for name in variants.BASES}
 
 
 @pytest.mark.parametrize("group", sorted({r["group"] for r in ROWS}))
