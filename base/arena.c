@@ -50,7 +50,7 @@ static struct arena_block *block_with_room(struct arena *a, size_t bytes)
         capacity = bytes;
     if (capacity > SIZE_MAX - sizeof(*fresh) - ARENA_ALIGN)
         return NULL;
-    /* aligned_alloc wants a multiple of the alignment */
+    /* aligned_alloc requires a multiple of the alignment */
     fresh = aligned_alloc(ARENA_ALIGN, (sizeof(*fresh) + capacity + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN);
     if (!fresh)
         return NULL;

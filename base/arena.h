@@ -1,7 +1,7 @@
 /* arena.h - memory that is freed all at once.
  *
- * Allocate by lifetime: one arena a batch (arena_reset between batches) or a process.
- * Memory: everything handed out belongs to the arena, 64-byte aligned, uninitialised, valid until arena_reset/release.
+ * Allocate by lifetime: one arena per process, or per batch with arena_reset between batches.
+ * Memory: the arena owns all it hands out: uninitialised, 64-byte aligned, valid until arena_reset or arena_release.
  * Errors: arena_alloc returns NULL when memory or the arena's limit is exhausted. Not thread-safe. */
 #ifndef BLIPLINE_BASE_ARENA_H
 #define BLIPLINE_BASE_ARENA_H
@@ -18,7 +18,7 @@ struct arena {
 
 void arena_init(struct arena *a, size_t max_bytes);
 void arena_release(struct arena *a);
-/* Take everything back, keep the blocks for the next round. */
+/* Invalidate all allocations; keep the blocks for reuse. */
 void arena_reset(struct arena *a);
 void *arena_alloc(struct arena *a, size_t bytes);
 char *arena_strndup(struct arena *a, const char *s, size_t n);

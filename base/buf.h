@@ -1,4 +1,4 @@
-/* buf.h - a growable run of bytes with a limit.
+/* buf.h - a growable byte buffer with a size limit.
  *
  * Memory: the buffer owns `data`; buf_release frees it and makes the buffer empty (and usable again).
  * Errors: -ENOMEM, or -EFBIG past `max_bytes`; a call that fails has changed nothing. Not thread-safe. */
@@ -19,8 +19,8 @@ struct buf {
 
 void buf_init(struct buf *b, size_t max_bytes);
 void buf_release(struct buf *b);
-void buf_clear(struct buf *b); /* empty, memory kept */
-/* Room for `extra` more bytes after size_bytes. */
+void buf_clear(struct buf *b); /* keeps the memory */
+/* Make room for `extra` more bytes after size_bytes. */
 int buf_reserve(struct buf *b, size_t extra) CHECK_RESULT;
 int buf_append(struct buf *b, const void *data, size_t n) CHECK_RESULT;
 int buf_appendf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3) CHECK_RESULT;

@@ -1,5 +1,5 @@
-/* clock.h - time, as milliseconds and nanoseconds.
- * Leases, timeouts and rates use the monotonic clock only; wall time is for what people read.
+/* clock.h - time in milliseconds and nanoseconds.
+ * Leases, timeouts and rates use the monotonic clock; wall time is only shown to people.
  * Errors: none (clock_gettime on these clocks cannot fail). Thread-safe. */
 #ifndef BLIPLINE_BASE_CLOCK_H
 #define BLIPLINE_BASE_CLOCK_H

@@ -102,7 +102,7 @@ static int set_text(const struct conf_key *k, void *conf, const char *value, str
     return 0;
 }
 
-/* In the units that the key is written in. */
+/* Formats `n` in the unit of the key. */
 static const char *number_text(const struct conf_key *k, int64_t n, char ret[CONF_SIZE_TEXT])
 {
     static const struct unit units[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
@@ -137,7 +137,7 @@ static int set_key(const struct conf_key *k, void *conf, const char *value, stru
         return set_text(k, conf, value, err);
     assert(kinds[k->type].parse);
     if (kinds[k->type].parse(value, &n) < 0)
-        return err_set(err, -EINVAL, "%s = %s: %s is wanted", k->key, value, kinds[k->type].form);
+        return err_set(err, -EINVAL, "%s = %s: expected %s", k->key, value, kinds[k->type].form);
     if (k->type == CONF_BOOL) {
         *(bool *)field = n != 0;
         return 0;
@@ -182,8 +182,8 @@ struct reading {
     int rc;
 };
 
-/* For ini_parse_stream: the next line, as fgets gives it, but without blanks before it (to inih those would mean that
- * the value above goes on), and whole or not at all (inih takes what does not fit for another line). */
+/* Reads a line for ini_parse_stream, as fgets does. Strips leading blanks, because inih takes an indented line for a
+ * continuation of the value above; fails on a line that does not fit, because inih would split it in two. */
 static char *next_line(char *to, int size, void *user)
 {
     struct reading *r = user;
@@ -202,7 +202,7 @@ static char *next_line(char *to, int size, void *user)
     return to;
 }
 
-/* For ini_parse_stream: a key with its value. */
+/* Called by ini_parse_stream for each key. */
 static int take(void *user, const char *section, const char *name, const char *value)
 {
     struct reading *r = user;
@@ -211,9 +211,9 @@ static int take(void *user, const char *section, const char *name, const char *v
     if (r->rc < 0)
         return 0;
     if (section[0])
-        r->rc = err_set(r->err, -EINVAL, "section [%s]: this file has no sections", section);
+        r->rc = err_set(r->err, -EINVAL, "section [%s]: this file cannot have sections", section);
     else if (k && r->seen[k - r->table])
-        r->rc = err_set(r->err, -EINVAL, "%s is there already, in line %d", name, r->seen[k - r->table]);
+        r->rc = err_set(r->err, -EINVAL, "%s is already set in line %d", name, r->seen[k - r->table]);
     else
         r->rc = conf_set(r->table, r->conf, name, value, r->err);
     if (r->rc < 0)

@@ -5,12 +5,12 @@
 
 static const struct {
     size_t size_bytes;
-    const char *names[3]; /* as safetensors spells it, as configurations do, as torch does */
+    const char *names[3]; /* in safetensors files, in configurations, an alias */
 } dtypes[] = {
     [DTYPE_F32] = {4, {"F32", "fp32", "float32"}},    [DTYPE_F16] = {2, {"F16", "fp16", "float16"}},
     [DTYPE_BF16] = {2, {"BF16", "bf16", "bfloat16"}}, [DTYPE_U8] = {1, {"U8", "u8", "uint8"}},
     [DTYPE_I32] = {4, {"I32", "int32", "i32"}},       [DTYPE_I64] = {8, {"I64", "int64", "i64"}},
-    [DTYPE_F8_E4M3] = {0, {"FP8", "fp8", "e4m3"}}, /* in no safetensors file */
+    [DTYPE_F8_E4M3] = {0, {"FP8", "fp8", "e4m3"}}, /* never in a safetensors file */
 };
 #define N_DTYPES (sizeof(dtypes) / sizeof(dtypes[0]))
 

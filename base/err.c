@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The names stand in parentheses because err.h makes macros of them for the analyser. */
+/* Names are in parentheses because err.h defines macros of the same names for the analyser. */
 int(err_set)(struct err *err, int code, const char *fmt, ...)
 {
     va_list ap;
@@ -12,7 +12,7 @@ int(err_set)(struct err *err, int code, const char *fmt, ...)
     if (!err)
         return code;
     va_start(ap, fmt);
-    (void)vsnprintf(err->text, sizeof(err->text), fmt, ap); /* a cut message is still a message */
+    (void)vsnprintf(err->text, sizeof(err->text), fmt, ap); /* a truncated message will do */
     va_end(ap);
     return code;
 }

@@ -1,10 +1,10 @@
-/* err.h - why a call failed, in words a person can act on.
+/* err.h - error messages for people.
  *
  * Library folders never log: they return a negative errno and, where the caller passes one, fill a struct err.
  * Who may call: anyone, from any thread (the struct belongs to the caller).
  * Units:  none.
  * Memory: the text lives inside the struct; nothing to free.
- * Errors: `ret_err` arguments may be NULL; the text is written only on failure. */
+ * Errors: `err` arguments may be NULL; the text is written only on failure. */
 #ifndef BLIPLINE_BASE_ERR_H
 #define BLIPLINE_BASE_ERR_H
 
@@ -15,13 +15,13 @@ struct err {
     char text[512];
 };
 
-/* Write the message and return `code` (a negative errno), so that report-and-return is one line. err may be NULL. */
+/* Write the message and return `code`, a negative errno. */
 int err_set(struct err *err, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
-/* Put "prefix: " before the text that is already there, keep the code. */
+/* Prepend "prefix: " to the message and return `code`. */
 int err_prefix(struct err *err, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
-#ifdef __clang_analyzer__ /* `make lint` looks into one file at a time: here it sees that `code` comes back */
+#ifdef __clang_analyzer__ /* `make lint` sees one file at a time: show it that `code` is returned */
 #define err_set(err, code, ...)                       \
     __extension__({                                   \
         const int err_code_ = (code);                 \

@@ -26,7 +26,7 @@ static int open_regular(const char *path, size_t *ret_size, struct err *err)
     if (!S_ISREG(st.st_mode)) {
         (void)close(fd);
         rc = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
-        return err_set(err, rc, "%s: is %s, a regular file is wanted", path,
+        return err_set(err, rc, "%s: is %s, not a regular file", path,
                        rc == -EISDIR ? "a directory" : "a device, socket or pipe");
     }
     *ret_size = (size_t)st.st_size;

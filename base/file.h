@@ -18,20 +18,21 @@ struct file_map {
 };
 
 /* Read the whole regular file into `ret` (initialised by the caller, appended to). -EFBIG past max_bytes;
- * -EISDIR/-EINVAL for what is not a regular file (fifos and devices are never opened blocking). */
+ * -EISDIR or -EINVAL if it is not a regular file (opening a FIFO or device does not block). */
 int file_read(const char *path, size_t max_bytes, struct buf *ret, struct err *err) CHECK_RESULT;
 
-/* Map a regular file read-only. Caller releases with file_unmap. A later truncation by others means SIGBUS. */
+/* Map a regular file read-only; the caller releases it with file_unmap. If the file is truncated later, reading the map
+ * raises SIGBUS. */
 int file_map(const char *path, struct file_map *ret, struct err *err) CHECK_RESULT;
 void file_unmap(struct file_map *m);
 
-/* Write temp file, fsync, rename over `path`, fsync the folder. */
+/* Write a temporary file, fsync it, rename it to `path`, fsync the folder. */
 int file_write_atomic(const char *path, const void *data, size_t n, struct err *err) CHECK_RESULT;
 
-/* The last part of a path, trailing slashes aside ("models/demo/" gives "demo"), cut to fit. */
+/* The last component of a path ("models/demo/" gives "demo"), truncated to `size`. */
 void file_base_name(const char *path, char *ret, size_t size);
 
-/* The folder of the running program, without a slash at its end; "" and negative errno where /proc cannot say it. */
+/* The folder of the running program, without a trailing slash. On error `ret` is "". */
 int file_program_folder(char ret[PATH_MAX], struct err *err) CHECK_RESULT;
 
 #endif

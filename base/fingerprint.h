@@ -1,6 +1,6 @@
-/* fingerprint.h - 128 bits that identify a computation: equal fingerprints, equal results (model/fingerprint.h makes
- * them).
+/* fingerprint.h - 128 bits that identify a computation: equal fingerprints mean equal results.
  *
+ * model/fingerprint.h computes them.
  * Who may call: anyone; plain values. Units, memory, errors: none. */
 #ifndef BLIPLINE_BASE_FINGERPRINT_H
 #define BLIPLINE_BASE_FINGERPRINT_H
@@ -17,7 +17,7 @@ struct fingerprint {
 
 bool fingerprint_is_none(const struct fingerprint *f);
 bool fingerprint_equal(const struct fingerprint *a, const struct fingerprint *b);
-/* 32 lower-case digits, "" for none; returns hex. */
+/* 32 lower-case digits, or "" for none; returns `hex`. */
 char *fingerprint_to_hex(const struct fingerprint *f, char hex[FINGERPRINT_HEX_SIZE]);
 
 #endif

@@ -1,5 +1,4 @@
-/* generation.h - how captions are decoded: the options of transformers' generate, under its names where they are not
- * counts.
+/* generation.h - decoding options, as in transformers' generate (counts are called n_...).
  *
  * Who may call: anyone; plain values.
  * Units: tokens. Memory, errors: none. */
@@ -17,7 +16,7 @@ struct generation_options {
     int max_new_tokens; /* 0: nothing is generated */
     int min_new_tokens; /* 0 .. max_new_tokens */
     int n_beams;        /* 1: greedy or sampling */
-    int n_return;       /* captions a prompt: 1 .. n_beams; sampling: any number of samples */
+    int n_return;       /* captions per prompt: 1 .. n_beams; sampling: any number of samples */
     float length_penalty;
     enum early_stopping early_stopping;
     float repetition_penalty; /* > 0; 1: none */

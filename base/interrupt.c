@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
-static volatile sig_atomic_t caught_number, n_caught; /* by the handler, while they are let in */
+static volatile sig_atomic_t caught_number, n_caught; /* set by the handler while signals are unblocked */
 
 static void on_signal(int number)
 {
@@ -23,7 +23,7 @@ static void add_ends(sigset_t *set)
 
 int interrupt_open(int *ret_fd, struct err *err)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK}; /* no SA_RESTART: a wait is to end */
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK}; /* no SA_RESTART: signals end a wait */
     sigset_t set;
     int fd;
 

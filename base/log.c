@@ -17,8 +17,8 @@ static const char *log_name = "blipline";
 static enum log_level log_level_now = LOG_LEVEL_INFO;
 static bool log_to_journal;
 
-/* Is standard error the stream that systemd connected to its journal? $JOURNAL_STREAM names it by device and inode
- * (systemd.exec(5)), and is inherited by programs whose standard error is another. */
+/* True if standard error is the systemd journal. $JOURNAL_STREAM has the journal's device and inode (systemd.exec(5));
+ * it must be compared, because programs with another standard error inherit the variable too. */
 static bool is_journal(void)
 {
     const char *text = getenv("JOURNAL_STREAM");
@@ -56,7 +56,7 @@ int log_level_parse(const char *text, enum log_level *ret_level)
 
 enum { MOST_LINES = 100, MOST_LINES_MS = 10000, MAX_KINDS = 128 };
 
-/* Is there room for one more line of this format? *ret_left_out: how many were left out since the last one. */
+/* True if one more line of this format may be written. *ret_left_out: how many were left out since the last one. */
 static bool may_write(const char *fmt, unsigned *ret_left_out)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -1,12 +1,11 @@
-/* log.h - one line an event on stderr; in the journal with the sd-daemon "<N>" prefix that becomes a priority there.
+/* log.h - log lines on standard error, one per event.
  *
  * Only daemons and the client log; library folders return errors. The level is the only global state of the program.
- * A line reads `blipline-broker: event=lease_expired unit=7 worker=3`. Values are escaped (log_format.h), so they may
- * come from anywhere. Where standard error is the journal
- * ($JOURNAL_STREAM, systemd.exec(5)) `<4>` stands before it, and nowhere else.
- * Lines of one kind (one format) that come too often are left out, so that no peer can fill a disk: more than 100 in
- * 10 s; the next one that is written says how many were. Errors and, at level debug, everything is written.
- * Errors: none; a line that cannot be written is lost. Thread-safe (one write(2) a line). */
+ * A line reads `blipline-broker: event=lease_expired unit=7 worker=3`. Values are escaped (log_format.h).
+ * If standard error is the systemd journal ($JOURNAL_STREAM, systemd.exec(5)), the line starts with its sd-daemon
+ * priority, such as `<4>`. At most 100 lines of one format are written in 10 s, so that no peer can fill a disk; the
+ * next line written says how many were left out. Errors are never left out; at level debug nothing is.
+ * Errors: none; a line that cannot be written is lost. Thread-safe (one write(2) per line). */
 #ifndef BLIPLINE_BASE_LOG_H
 #define BLIPLINE_BASE_LOG_H
 

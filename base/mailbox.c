@@ -75,7 +75,7 @@ int mailbox_fd(const struct mailbox *m)
 
 static void fd_signal(struct mailbox *m)
 {
-    (void)eventfd_write(m->fd, 1); /* cannot fill: it is raised only when the queue was empty */
+    (void)eventfd_write(m->fd, 1); /* cannot overflow: written only when the queue was empty */
 }
 
 static void push(struct mailbox *m, void *message)

@@ -1,4 +1,4 @@
-/* nearest.h - what a mistyped word was probably meant to be.
+/* nearest.h - suggestions for mistyped words.
  *
  * Who may call: anyone.
  * Memory: the result is one of `words`.
@@ -8,11 +8,10 @@
 
 #include <stddef.h>
 
-/* The word of the NULL-ended list that is nearest to `typed` (one that begins with it is nearest of all); NULL when
- * none is near. */
+/* The word of the NULL-terminated list that is most like `typed`, or NULL if none is. A word that begins with `typed`
+ * comes first. */
 const char *nearest_word(const char *typed, const char *const *words);
-/* The same as part of a sentence: "; did you mean WORD?" (with what stands before words of this kind), or "" when none
- * is near. Returns `ret`. */
+/* Write "; did you mean BEFOREWORD?" to `ret`, or "" if no word is like `typed`. Returns `ret`. */
 char *nearest_hint(const char *before, const char *typed, const char *const *words, char *ret, size_t ret_size);
 
 #endif

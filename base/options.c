@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One table for the parser and the help page. */
+/* For the parser and the help page. */
 static const struct {
     char letter;
     const char *name, *value, *help;
 } rows[] = {
     {'f', "config", "FILE", "configuration file (INI, keys below)"},
-    {'n', "check", NULL, "check the configuration, and the model and GPU that it names, and exit"},
-    {'t', "selftest", "DIR", "self-test on a folder of reference data, JSON on standard output (workers only)"},
+    {'n', "check", NULL, "check the configuration and the model and GPU it names, then exit"},
+    {'t', "selftest", "DIR", "compare with the reference data in DIR and print JSON (workers only)"},
     {'v', "verbose", NULL, "log at level debug"},
     {'V', "version", NULL, "print the version and exit"},
     {'h', "help", NULL, "print this page and exit"},
@@ -39,18 +39,18 @@ static void print_help(const char *program, const char *what, const struct conf_
         page_item(name, PAGE_COLUMN, rows[i].help, stdout);
     }
     printf("\nExit codes:\n"
-           "  %-2d  stopped as it was told to\n"
-           "  %-2d  ended by an error\n"
+           "  %-2d  stopped on request\n"
+           "  %-2d  stopped by an error\n"
            "  %-2d  wrong command line\n"
            "  %-2d  could not start (model, device, socket)\n"
-           "  %-2d  wrong configuration, and whatever else -n finds: starting again would\n"
+           "  %-2d  wrong configuration, or another error that -n reports; a restart does\n"
            "      not help\n\n"
            "Configuration keys with their defaults:\n\n",
            EXIT_SUCCESS, EXIT_FAILURE, EXIT_USAGE, EXIT_INIT, EXIT_CONFIG);
     conf_print_help(table, stdout);
 }
 
-/* What getopt_long did not like. */
+/* Report an argument that getopt_long rejected, and exit. */
 static void complain(const char *program, int c, char **argv)
 {
     const char *typed = argv[optind - 1], *words[N_ROWS + 1] = {NULL};

@@ -1,5 +1,6 @@
-/* options.h - the command line that all four daemons share, and nothing else: -f FILE -n -t DIR -v -V -h, each with a
- * long name too. Exits on -h, -V and on anything it does not know (EXIT_USAGE).
+/* options.h - the command line of all four daemons: -f FILE -n -t DIR -v -V -h, each also with a long name.
+ *
+ * Exits on -h and -V, and with EXIT_USAGE on an unknown argument.
  * Memory: strings point into argv. */
 #ifndef BLIPLINE_BASE_OPTIONS_H
 #define BLIPLINE_BASE_OPTIONS_H
@@ -12,12 +13,12 @@
 
 struct options {
     const char *file;       /* -f: configuration file, NULL: defaults */
-    const char *golden_dir; /* -t: self-test on this directory, JSON on standard output, then exit */
-    bool check_only;        /* -n: check the configuration (and open its GPU), then exit */
+    const char *golden_dir; /* -t: compare with the reference data here, print JSON, exit */
+    bool check_only;        /* -n: check the configuration, the model and the GPU, exit */
     bool verbose;           /* -v: log level debug */
 };
 
-/* `what` is one line for -h; `table` prints the configuration keys there. */
+/* For -h: `what` describes the program in one line, `table` has its configuration keys. */
 struct options options_parse(int argc, char **argv, const char *program, const char *what,
                              const struct conf_key *table);
 

@@ -3,12 +3,13 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Text that is being filled. */
+/* A paragraph that is being wrapped. */
 struct fill {
     FILE *out;
-    const char *before; /* what lines below the first begin with, before their indent; NULL: nothing */
-    int indent, column; /* of the lines below the first; where we are */
-    bool begun;         /* a word stands in this line already */
+    const char *before; /* begins each line but the first, before the indent; may be NULL */
+    int indent;         /* of each line but the first */
+    int column;         /* of the next character */
+    bool begun;         /* the line has a word already */
 };
 
 static void put_words(struct fill *f, const char *text, size_t size)
@@ -32,7 +33,7 @@ static void put_words(struct fill *f, const char *text, size_t size)
     }
 }
 
-/* The column of the text in "  WORD   text"; 0: the line is no item. */
+/* The column of the text in "  WORD   text"; 0 if the line is not an item. */
 static size_t item_column(const char *line, size_t n)
 {
     for (size_t i = strspn(line, " "); i + 2 < n; i++)
@@ -41,7 +42,7 @@ static size_t item_column(const char *line, size_t n)
     return 0;
 }
 
-/* The item, with its lines, that begins here. Returns what is behind it. */
+/* Print the item that begins here, with its further lines. Returns the end of it. */
 static const char *put_item(const char *text, size_t n, size_t column, FILE *out)
 {
     struct fill f = {.out = out, .indent = (int)column, .column = (int)column};

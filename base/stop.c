@@ -11,8 +11,8 @@
 static atomic_int stop_count;
 static int stop_event = -1;
 
-/* The process's only thread that signals reach, on a stack that nothing computes on. What it does not wait for has its
- * usual effect here: SIGQUIT ends the process, SIGTSTP stops it, a handler that some library has installed runs. */
+/* The only thread that receives signals; it computes nothing. Signals that it does not wait for keep their usual
+ * effect: SIGQUIT ends the process, SIGTSTP stops it, and a handler installed by a library runs. */
 static void *signals_main(void *unused)
 {
     sigset_t ends;

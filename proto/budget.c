@@ -4,7 +4,7 @@
 
 struct budget_block {
     struct budget_block *next;
-    uint8_t pad[8]; /* what follows stays 16-byte aligned */
+    uint8_t pad[8]; /* keeps the data after it 16-byte aligned */
 };
 
 void *budget_alloc(struct budget *b, size_t n_bytes)
@@ -40,7 +40,7 @@ static void *alloc_for_protobuf(void *budget, size_t n_bytes)
 static void free_for_protobuf(void *budget, void *p)
 {
     (void)budget;
-    (void)p; /* all at once, by budget_reset */
+    (void)p; /* budget_reset frees everything */
 }
 
 void budget_init(struct budget *b, void *slab, size_t slab_bytes, size_t limit_bytes)

@@ -1,10 +1,10 @@
-/* budget.h - the allocator that protobuf-c is given: a fixed budget of bytes, everything freed at once.
+/* budget.h - an allocator for protobuf-c with a limit; all memory is freed at once.
  *
- * A message of a few bytes can ask protobuf-c for twenty times as much memory (unknown fields, unpacked repeats). Here
- * an allocation past the budget returns NULL, which protobuf-c turns into "cannot be unpacked".
- * Who may call: proto/ alone, one thread at a time.
- * Memory: small messages live in `slab` (the caller's); what does not fit there is malloced and still charged.
- *         Everything handed out is valid until budget_reset/release. */
+ * Unpacking a message may need twenty times its size (unknown fields, repeated fields). Beyond the limit an allocation
+ * returns NULL, and unpacking fails.
+ * Who may call: proto/ only, one thread at a time.
+ * Memory: allocations come from `slab`, which the caller owns, and from malloc once it is full. They are valid until
+ *         budget_reset or budget_release. */
 #ifndef BLIPLINE_PROTO_BUDGET_H
 #define BLIPLINE_PROTO_BUDGET_H
 
@@ -29,6 +29,6 @@ struct budget {
 void budget_init(struct budget *b, void *slab, size_t slab_bytes, size_t limit_bytes);
 void budget_reset(struct budget *b, size_t limit_bytes);
 void budget_release(struct budget *b);
-void *budget_alloc(struct budget *b, size_t n_bytes); /* NULL past the budget; 16-byte aligned */
+void *budget_alloc(struct budget *b, size_t n_bytes); /* 16-byte aligned; NULL beyond the limit */
 
 #endif

@@ -1,17 +1,14 @@
-/* msg.h - what travels between blipline, broker and workers, as plain structs (wire.proto says what each message
- * means).
+/* msg.h - messages between client, broker and workers as plain structs (wire.proto explains each field).
  *
- * Who may call: anyone, from any thread; nothing is shared. The only users of protobuf-c are behind this header, row.h
- * and stored.h.
+ * Who may call: anyone, from any thread; nothing is shared.
  * Units:  in the names; `shape` is outermost first, shape[0] counts items.
- * Memory: text is a NUL-terminated array inside the struct (bytes with a NUL in them are refused, so strlen() is true).
- *         A msg from msg_unpack owns `memory` (lease ids, inline tensor bytes): msg_release. A msg that you fill in
- *         yourself borrows what its pointers point to; msg_release of it is harmless.
- * Errors: -EBADMSG for bytes that are no message of ours, -EMSGSIZE past a limit, -ENOMEM, -EPROTONOSUPPORT for another
- *         version, -EOPNOTSUPP for a tensor transport that is not built; err names the field. ret is untouched on
- *         failure.
+ * Memory: text is a NUL-terminated array inside the struct; bytes with a NUL are refused. A msg from msg_unpack owns
+ *         `memory` (lease ids, inline tensor bytes): free it with msg_release. A msg that you fill in borrows what its
+ *         pointers point to; msg_release of it does nothing.
+ * Errors: -EBADMSG for a malformed message, -EMSGSIZE beyond a limit, -ENOMEM, -EPROTONOSUPPORT for another version,
+ *         -EOPNOTSUPP for a tensor transport that is not implemented; err names the field. ret is untouched on failure.
  *
- * Both directions apply the same checks, so what packs also unpacks. */
+ * Packing and unpacking apply the same checks, so a packed message can be unpacked. */
 #ifndef BLIPLINE_PROTO_MSG_H
 #define BLIPLINE_PROTO_MSG_H
 
@@ -25,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MSG_VERSION 2 /* spoken by this program; HELLO says a range */
+#define MSG_VERSION 2 /* of this program; HELLO gives a range */
 
 enum {
     MSG_MAX_BYTES = 64 * 1024,    /* an envelope */
@@ -78,9 +75,9 @@ enum msg_type {
     MSG_JOB_CLOSE = 41,
 };
 
-/* The numbers of the enums below are those of wire.proto. 0 is "not said". */
+/* The enums below have the numbers of wire.proto. 0 is "not given". */
 enum msg_transport { MSG_TRANSPORT_INLINE = 1, MSG_TRANSPORT_FRAME };
-/* What a Q-Former node has to give. Bits. */
+/* What a Q-Former node must produce. Bits. */
 enum msg_task {
     MSG_TASK_PROJECT = 1,
     MSG_TASK_SCORE = 2,
@@ -113,7 +110,7 @@ enum msg_job_state {
     MSG_JOB_STOPPED,
     MSG_JOB_BLOCKED,
     MSG_JOB_FAILED,
-    MSG_JOB_PAUSED, /* failures surged */
+    MSG_JOB_PAUSED, /* too many failures */
 };
 
 struct msg_tensor {
@@ -123,7 +120,7 @@ struct msg_tensor {
     enum msg_transport transport;
     uint64_t xxh3;              /* over all bytes in order; set by the sender, verified by the consumer */
     uint32_t n_frames;          /* FRAME */
-    const uint8_t *inline_data; /* INLINE; exactly the bytes that the shape says */
+    const uint8_t *inline_data; /* INLINE; as many bytes as the shape has */
     uint32_t inline_bytes;
 };
 
@@ -135,7 +132,7 @@ struct msg_lease {
     uint32_t node;
     uint32_t attempt;
     uint32_t first;
-    uint32_t count; /* 1 ... MSG_MAX_UNIT_ITEMS; first + count does not pass it either */
+    uint32_t count; /* at least 1; first + count is at most MSG_MAX_UNIT_ITEMS */
 };
 
 struct msg_hello {
@@ -152,7 +149,7 @@ struct msg_hello {
     char model[MSG_NAME_SIZE];
     uint32_t window_items;
     uint64_t window_bytes;
-    uint64_t epoch; /* of the leases that are still held; 0: nothing is said of leases */
+    uint64_t epoch; /* of lease_ids, the leases still held; 0: this HELLO says nothing about leases */
     uint32_t n_lease_ids;
     const uint64_t *lease_ids; /* in msg.memory after msg_unpack */
 };
@@ -174,7 +171,7 @@ struct msg_credit {
     uint64_t window_bytes;
 };
 
-/* Which rows of a tensor are meant: bit i of byte i / 8 (lowest first) is row i. */
+/* Which rows of a tensor to use: bit i % 8 of byte i / 8, lowest first, is set if row i is used. */
 struct msg_selection {
     uint32_t tensor; /* ascending */
     uint32_t n_bytes;
@@ -213,7 +210,7 @@ struct msg_heartbeat {
     uint32_t n_lease_ids;
     const uint64_t *lease_ids; /* in msg.memory after msg_unpack */
     uint64_t progress;
-    uint64_t n_items; /* done by this process so far */
+    uint64_t n_items; /* items done by this process so far */
 };
 
 struct msg_node {
@@ -234,8 +231,8 @@ struct msg_job_open {
     uint32_t unit_items; /* 0: automatic, else at most MSG_MAX_UNIT_ITEMS */
     bool create;
     uint32_t priority;
-    uint32_t max_failures, max_failed_per_mille; /* 0: any number, any share may fail */
-    bool check;                                  /* all pages of a store that is there, whatever that costs */
+    uint32_t max_failures, max_failed_per_mille; /* 0: no limit */
+    bool check;                                  /* check all pages of an existing store, whatever its size */
 };
 
 struct msg_job_opened {
@@ -243,35 +240,34 @@ struct msg_job_opened {
     uint32_t n_units;
 };
 
-/* Which items of a store are done again when a walk finds them. Those that failed for a reason which may have passed
- * always are: the file was missing or could not be read, memory or time ran out, the row of the list was of no use, or
- * the record is damaged. */
+/* Which items to redo when a walk finds them. Always redone are items with a damaged record and those that failed for a
+ * reason that may have passed: the file was missing or unreadable, memory or time ran out, or the list row was bad. */
 struct msg_comparison {
-    bool refresh;     /* those that have changed */
-    bool all_failed;  /* those that failed, for whatever reason */
-    uint32_t n_codes; /* or for one of these */
+    bool refresh;     /* redo items that have changed */
+    bool all_failed;  /* redo all failed items */
+    uint32_t n_codes; /* redo items that failed with one of `codes` */
     char codes[MSG_MAX_RETRY_CODES][MSG_CODE_SIZE];
 };
 
-/* Of all items of a walk so far. */
+/* Counts of a walk so far. An item is counted in the first that applies of n_retried, n_refreshed, n_changed. */
 struct msg_compared {
     uint64_t n_new;
-    uint64_t n_damaged;      /* records of the manifest's items that cannot be read, as far as was looked */
-    uint64_t n_retried;      /* failed items that are done again, and those of such records */
-    uint64_t n_refreshed;    /* of the rest, those that have changed and are done again */
-    uint64_t n_changed;      /* of what is left, those whose size or time differ from the manifest's */
-    uint64_t n_other_fields; /* or whose fields do */
-    uint8_t other_fields_key[MSG_OTHER_KEY_BYTES]; /* the key of the first of them, cut off where it is longer */
+    uint64_t n_damaged;                            /* unreadable records that were found; their items are redone */
+    uint64_t n_retried;                            /* items redone because they failed or their record is damaged */
+    uint64_t n_refreshed;                          /* items redone because they have changed */
+    uint64_t n_changed;                            /* items not redone whose size or time differs from the manifest */
+    uint64_t n_other_fields;                       /* items not redone whose fields differ from the manifest */
+    uint8_t other_fields_key[MSG_OTHER_KEY_BYTES]; /* the key of the first of them, truncated */
     uint32_t other_fields_key_bytes;
     uint32_t n_codes;
-    uint64_t n_failed_with[MSG_MAX_RETRY_CODES]; /* items of the manifest that failed with codes[i] */
+    uint64_t n_failed_with[MSG_MAX_RETRY_CODES]; /* items that failed with codes[i] */
 };
 
 struct msg_job_rows {
     uint64_t job;
-    bool sources; /* the rows are those of proto/row_source.h */
-    bool compare; /* they are compared with the manifest */
-    bool begin;   /* as of now by `comparison` */
+    bool sources; /* the rows are sources (proto/row_source.h) */
+    bool compare; /* compare the rows with the manifest */
+    bool begin;   /* a walk begins: compare by `comparison` from here on */
     struct msg_comparison comparison;
 };
 
@@ -282,7 +278,7 @@ struct msg_job_ref {
 
 struct msg_job_rows_ok {
     uint64_t job, n_items;
-    bool is_compared; /* the rows were, with this outcome */
+    bool is_compared; /* `compared` is set */
     struct msg_compared compared;
 };
 
@@ -301,7 +297,7 @@ struct msg_stage_progress {
     uint32_t benched; /* workers */
 };
 
-/* A worker that does not get anywhere. */
+/* A worker that makes no progress. */
 struct msg_hung_worker {
     char host[MSG_NAME_SIZE];
     uint32_t pid;
@@ -309,7 +305,7 @@ struct msg_hung_worker {
     char text[MSG_TEXT_SIZE];
 };
 
-/* Of the broker process, all jobs. */
+/* Counts of the broker process, over all jobs. */
 struct msg_broker_counters {
     uint64_t late, strangers, malformed, bad_messages, refusals, benches, cut_off, splits, lost, closed, turned_away;
 };
@@ -328,7 +324,7 @@ struct msg_job_progress {
     struct msg_broker_counters broker;
 };
 
-/* About 40 KiB. Fill one in with msg_init and set what you need. */
+/* About 40 KiB. To build one, call msg_init and set what you need. */
 struct msg {
     uint32_t version; /* msg_init sets MSG_VERSION */
     uint64_t seq;
@@ -354,27 +350,26 @@ struct msg {
         struct msg_job_accepted job_accepted;
         struct msg_job_progress job_progress;
     };
-    void *memory; /* msg_unpack's */
+    void *memory; /* allocated by msg_unpack */
 };
 
-/* A message of `type` with this program's version and a zeroed body. */
+/* Set type and version; zero the rest. */
 void msg_init(struct msg *m, enum msg_type type);
 void msg_release(struct msg *m);
 
-/* `data` is one envelope frame from a peer; nothing in `ret` points into it. */
+/* `data` is an envelope frame from a peer; `ret` does not point into it. */
 int msg_unpack(const void *data, size_t n_bytes, struct msg *ret, struct err *err) CHECK_RESULT;
-/* Append the envelope to `buf`. -EINVAL when a field is out of range (a defect of the caller). */
+/* Append the envelope to `buf`. -EINVAL if a field is out of range (an error of the caller). */
 int msg_pack(const struct msg *m, struct buf *buf, struct err *err) CHECK_RESULT;
 
-/* Bytes of the whole tensor and of one item of it (shape[0] = 1). -EMSGSIZE past MSG_MAX_TENSOR_BYTES, also on
- * overflow. */
+/* Bytes of the whole tensor and of one item. -EMSGSIZE beyond MSG_MAX_TENSOR_BYTES. */
 int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *ret_item_bytes) CHECK_RESULT;
 
-const char *msg_type_name(enum msg_type type);             /* "hello"; "?" for none of ours */
-enum msg_task msg_embedding_task(enum msg_embedding kind); /* what a node does that gives it */
+const char *msg_type_name(enum msg_type type);             /* "hello", ...; "?" if unknown */
+enum msg_task msg_embedding_task(enum msg_embedding kind); /* the task that produces it */
 const char *msg_reason_name(enum msg_reason reason);       /* "version", "model", ...; "?" */
 
-/* Copy text into an array of the structs above; what does not fit is cut off. Returns false when it was cut. */
+/* Copy text into an array of the structs above. Returns false if it was truncated. */
 bool msg_text_set(char *dst, size_t dst_size, const char *text);
 
 #endif

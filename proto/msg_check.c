@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* Everything here is said of bytes that a peer chose, or of a struct that a caller of ours filled in wrongly. */
-
 static bool dtype_known(enum dtype d)
 {
     return dtype_size_bytes(d) != 0;
@@ -29,7 +27,7 @@ static int check_frames(const struct msg_tensor *t, uint64_t bytes, struct err *
     uint64_t least = (bytes + MSG_MAX_TENSOR_FRAME_BYTES - 1) / MSG_MAX_TENSOR_FRAME_BYTES;
 
     if (t->inline_bytes)
-        return err_set(err, -EBADMSG, "tensor: bytes inside and in frames");
+        return err_set(err, -EBADMSG, "tensor: bytes both inline and in frames");
     if (t->n_frames > MSG_MAX_TENSOR_FRAMES)
         return err_set(err, -EMSGSIZE, "tensor: %u frames, the limit is %d", t->n_frames, MSG_MAX_TENSOR_FRAMES);
     if (t->n_frames < least || t->n_frames > t->shape[0])
@@ -43,7 +41,7 @@ static int check_tensor(const struct msg_tensor *t, struct err *err)
     uint64_t bytes, item_bytes;
 
     if (!dtype_known(t->dtype))
-        return err_set(err, -EBADMSG, "tensor: dtype %d is none", (int)t->dtype);
+        return err_set(err, -EBADMSG, "tensor: unknown dtype %d", (int)t->dtype);
     if (t->n_dims == 0 || t->n_dims > MSG_MAX_DIMS)
         return err_set(err, -EMSGSIZE, "tensor: %u dimensions, not 1 to %d", t->n_dims, MSG_MAX_DIMS);
     for (uint32_t i = 1; i < t->n_dims; i++)
@@ -58,17 +56,17 @@ static int check_tensor(const struct msg_tensor *t, struct err *err)
     if (t->transport == MSG_TRANSPORT_FRAME)
         return check_frames(t, bytes, err);
     if (t->transport != MSG_TRANSPORT_INLINE)
-        return err_set(err, -EOPNOTSUPP, "tensor: transport %s is not built",
+        return err_set(err, -EOPNOTSUPP, "tensor: transport %s is not implemented",
                        (int)t->transport == 3   ? "SHM"
                        : (int)t->transport == 4 ? "PEER"
                                                 : "UNSPECIFIED");
     if (t->n_frames || t->inline_bytes > MSG_MAX_INLINE_BYTES || t->inline_bytes != bytes)
-        return err_set(err, -EBADMSG, "tensor: %u bytes inside, the shape says %llu", t->inline_bytes,
+        return err_set(err, -EBADMSG, "tensor: %u bytes inline, but the shape has %llu", t->inline_bytes,
                        (unsigned long long)bytes);
     return 0;
 }
 
-/* Which messages have rows and tensors, and how many. */
+/* Checks which messages may have rows and tensors, and how many. */
 static int check_frames_of_type(const struct msg *m, struct err *err)
 {
     bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN;
@@ -114,11 +112,11 @@ int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *
         return err_set(err, -EBADMSG, "%u nodes, not 1 to %d", n_nodes, MSG_MAX_NODES);
     for (uint32_t i = 0; i < n_nodes; i++) {
         if (!stage_known(nodes[i].stage))
-            return err_set(err, -EBADMSG, "node %u: stage %d is none", i, (int)nodes[i].stage);
+            return err_set(err, -EBADMSG, "node %u: unknown stage %d", i, (int)nodes[i].stage);
         if (nodes[i].needs >> i)
             return err_set(err, -EBADMSG, "node %u needs itself or a later node (0x%x)", i, nodes[i].needs);
         if (nodes[i].tasks & ~(uint32_t)MSG_TASK_ALL)
-            return err_set(err, -EBADMSG, "node %u: tasks 0x%x are not known", i, nodes[i].tasks);
+            return err_set(err, -EBADMSG, "node %u: unknown tasks 0x%x", i, nodes[i].tasks);
         if (nodes[i].out_bytes > MSG_MAX_TENSOR_FRAME_BYTES)
             return err_set(err, -EBADMSG, "node %u: %llu bytes an item, the limit is 8 MiB", i,
                            (unsigned long long)nodes[i].out_bytes);
@@ -129,15 +127,15 @@ int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *
 static int check_hello(const struct msg_hello *h, struct err *err)
 {
     if (h->role != MSG_ROLE_WORKER && h->role != MSG_ROLE_CLIENT)
-        return err_set(err, -EBADMSG, "hello: role %d is none", (int)h->role);
+        return err_set(err, -EBADMSG, "hello: unknown role %d", (int)h->role);
     if (h->min_version == 0 || h->min_version > h->max_version)
         return err_set(err, -EBADMSG, "hello: versions %u to %u", h->min_version, h->max_version);
     if (h->role == MSG_ROLE_CLIENT)
         return 0;
     if (!stage_known(h->stage))
-        return err_set(err, -EBADMSG, "hello: stage %d is none", (int)h->stage);
+        return err_set(err, -EBADMSG, "hello: unknown stage %d", (int)h->stage);
     if (!dtype_known(h->dtype) && h->dtype != DTYPE_F8_E4M3)
-        return err_set(err, -EBADMSG, "hello: dtype %d is none", (int)h->dtype);
+        return err_set(err, -EBADMSG, "hello: unknown dtype %d", (int)h->dtype);
     if (!h->device[0])
         return err_set(err, -EBADMSG, "hello without device");
     if (h->window_items == 0 || h->window_items > MSG_MAX_ROWS)
@@ -156,7 +154,7 @@ static int check_welcome(const struct msg_welcome *w, struct err *err)
     return 0;
 }
 
-/* The rows that selection `s` picks of tensor `t`: exactly n_rows of them. */
+/* Selection `s` must pick exactly n_rows rows of tensor `t`. */
 static int check_selection(const struct msg_selection *s, const struct msg_tensor *t, uint32_t n_rows, struct err *err)
 {
     uint32_t n = 0;
@@ -166,7 +164,7 @@ static int check_selection(const struct msg_selection *s, const struct msg_tenso
     for (uint32_t i = 0; i < s->n_bytes; i++)
         n += (uint32_t)__builtin_popcount(s->rows[i]);
     if (t->shape[0] % 8 && s->n_bytes && s->rows[s->n_bytes - 1] >> t->shape[0] % 8)
-        return err_set(err, -EBADMSG, "work: a selection of rows past the tensor's %u", t->shape[0]);
+        return err_set(err, -EBADMSG, "work: a selection of rows beyond the %u of the tensor", t->shape[0]);
     if (n != n_rows)
         return err_set(err, -EBADMSG, "work: a selection of %u rows for %u items", n, n_rows);
     return 0;
@@ -189,7 +187,7 @@ static int check_work_tensors(const struct msg *m, struct err *err)
             return rc;
     }
     if (next != w->n_selections)
-        return err_set(err, -EBADMSG, "work: selections out of order, or of no tensor");
+        return err_set(err, -EBADMSG, "work: selections out of order, or of a missing tensor");
     return 0;
 }
 
@@ -202,7 +200,7 @@ static int check_work(const struct msg *m, struct err *err)
     if (m->n_rows == 0 || m->n_rows > m->work.lease.count)
         return err_set(err, -EBADMSG, "work: %u rows for %u leased items", m->n_rows, m->work.lease.count);
     if (m->work.tasks & ~(uint32_t)MSG_TASK_ALL)
-        return err_set(err, -EBADMSG, "work: tasks 0x%x are not known", m->work.tasks);
+        return err_set(err, -EBADMSG, "work: unknown tasks 0x%x", m->work.tasks);
     rc = check_work_tensors(m, err);
     return rc < 0 ? rc : msg_recipe_check(&m->work.recipe, err);
 }
@@ -257,7 +255,7 @@ static int check_job_rows(const struct msg_job_rows *r, struct err *err)
     int rc = 0;
 
     if ((r->compare && r->sources) || (r->begin && !r->compare))
-        return err_set(err, -EBADMSG, "job_rows: items alone can be compared");
+        return err_set(err, -EBADMSG, "job_rows: only items can be compared");
     if (r->comparison.n_codes > MSG_MAX_RETRY_CODES)
         return err_set(err, -EMSGSIZE, "job_rows: %u codes, the limit is %d", r->comparison.n_codes,
                        MSG_MAX_RETRY_CODES);
@@ -269,23 +267,23 @@ static int check_job_rows(const struct msg_job_rows *r, struct err *err)
 static int check_compared(const struct msg_compared *c, struct err *err)
 {
     if (c->n_codes > MSG_MAX_RETRY_CODES || c->other_fields_key_bytes > MSG_OTHER_KEY_BYTES)
-        return err_set(err, -EMSGSIZE, "job_rows_ok: too many codes, or too long a key");
+        return err_set(err, -EMSGSIZE, "job_rows_ok: too many codes or a key that is too long");
     return 0;
 }
 
 static int check_progress(const struct msg_job_progress *p, struct err *err)
 {
     if (p->state < MSG_JOB_IMPORTING || p->state > MSG_JOB_PAUSED)
-        return err_set(err, -EBADMSG, "job_progress: state %d is none", (int)p->state);
+        return err_set(err, -EBADMSG, "job_progress: unknown state %d", (int)p->state);
     if (p->n_done > p->n_items || p->n_failed > p->n_done || p->n_units_done > p->n_units || p->n_again > p->n_done)
-        return err_set(err, -EBADMSG, "job_progress: counts disagree");
+        return err_set(err, -EBADMSG, "job_progress: the counts contradict each other");
     if (p->n_stages > MSG_MAX_STAGES)
         return err_set(err, -EMSGSIZE, "job_progress: %u stages, the limit is %d", p->n_stages, MSG_MAX_STAGES);
     if (p->n_hung > MSG_MAX_HUNG)
         return err_set(err, -EMSGSIZE, "job_progress: %u hung workers, the limit is %d", p->n_hung, MSG_MAX_HUNG);
     for (uint32_t i = 0; i < p->n_stages; i++)
         if (!stage_known(p->stages[i].stage))
-            return err_set(err, -EBADMSG, "job_progress: stage %d is none", (int)p->stages[i].stage);
+            return err_set(err, -EBADMSG, "job_progress: unknown stage %d", (int)p->stages[i].stage);
     return 0;
 }
 
@@ -297,7 +295,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_WELCOME:
         return check_welcome(&m->welcome, err);
     case MSG_REFUSE:
-        return (unsigned)m->refuse.reason > MSG_REASON_BUSY ? err_set(err, -EBADMSG, "refuse: no such reason") : 0;
+        return (unsigned)m->refuse.reason > MSG_REASON_BUSY ? err_set(err, -EBADMSG, "refuse: unknown reason") : 0;
     case MSG_WORK:
         return check_work(m, err);
     case MSG_RESULT:
@@ -312,7 +310,7 @@ static int check_body(const struct msg *m, struct err *err)
         return check_job_open(&m->job_open, err);
     case MSG_JOB_OPENED:
         return m->job_opened.n_done > m->job_opened.n_items || m->job_opened.n_again > m->job_opened.n_done
-                   ? err_set(err, -EBADMSG, "job_opened: counts disagree")
+                   ? err_set(err, -EBADMSG, "job_opened: the counts contradict each other")
                    : 0;
     case MSG_JOB_PROGRESS:
         return check_progress(&m->job_progress, err);
@@ -332,16 +330,17 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_SHUTDOWN:
         return 0;
     }
-    return err_set(err, -EBADMSG, "no message of ours (type %d)", (int)m->type);
+    return err_set(err, -EBADMSG, "unknown message type %d", (int)m->type);
 }
 
 int msg_check(const struct msg *m, struct err *err)
 {
     int rc;
 
-    /* HELLO and REFUSE must be understood across versions, or nobody could say what is wrong */
+    /* HELLO and REFUSE are understood in all versions, so that peers can report a wrong version */
     if (m->version != MSG_VERSION && m->type != MSG_HELLO && m->type != MSG_REFUSE)
-        return err_set(err, -EPROTONOSUPPORT, "message of version %u, this program speaks %d", m->version, MSG_VERSION);
+        return err_set(err, -EPROTONOSUPPORT, "protocol version %u, this program speaks version %d", m->version,
+                       MSG_VERSION);
     rc = check_frames_of_type(m, err);
     return rc < 0 ? rc : check_body(m, err);
 }

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* Everything a message may need besides its envelope; on the stack of msg_pack, pointing into the plain struct. */
+/* The parts of a message besides its envelope. On the stack of msg_pack; points into the plain struct. */
 struct parts {
     Blipline__Envelope envelope;
     Blipline__Tensor tensors[MSG_MAX_TENSORS], *tensor_list[MSG_MAX_TENSORS];
@@ -47,7 +47,7 @@ struct parts {
     ProtobufCBinaryData codes[MSG_MAX_RETRY_CODES];
 };
 
-/* protobuf-c only reads what is packed; its structs just have no const. */
+/* The structs of protobuf-c lack const, but packing only reads. */
 static ProtobufCBinaryData bytes_to_pb(const void *data, size_t n)
 {
     return (ProtobufCBinaryData){.len = n, .data = (uint8_t *)data};
@@ -277,7 +277,7 @@ static void work_to_pb(const struct msg_work *from, struct parts *p)
     to->selections = p->selection_list;
 }
 
-/* Messages of a lease and little else. */
+/* Bodies with a lease and little else. */
 static void lease_body_to_pb(const struct msg *m, struct parts *p)
 {
     if (m->type == MSG_WORK) {
@@ -295,7 +295,7 @@ static void lease_body_to_pb(const struct msg *m, struct parts *p)
     }
 }
 
-/* Bodies that are numbers alone. One pointer of the envelope's union stands for all: they share their place. */
+/* Bodies that consist of numbers only. Setting one pointer of the envelope's union sets them all. */
 static void plain_body_to_pb(const struct msg *m, struct parts *p)
 {
     p->envelope.hello = &p->body.hello;

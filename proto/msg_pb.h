@@ -1,6 +1,6 @@
-/* msg_pb.h - parts of messages that both the wire and the store write: between plain structs and generated ones.
+/* msg_pb.h - conversion of plain structs to protobuf structs and back, for the parts that wire and store share.
  *
- * Who may call: proto/ alone.
+ * Who may call: proto/ only.
  * Memory: `_to_pb` borrows from the plain struct; `_from_pb` copies.
  * Errors: -EBADMSG / -EMSGSIZE / -EINVAL with the field's name in err. */
 #ifndef BLIPLINE_PROTO_MSG_PB_H
@@ -10,16 +10,16 @@
 
 #include "proto/wire.pb-c.h"
 
-/* "" packs as an absent field. */
+/* "" becomes an absent field. */
 ProtobufCBinaryData msg_text_to_pb(const char *text);
-/* Refuses what does not fit `dst_size` with its NUL, and what holds a NUL. */
+/* Refuses text that contains a NUL or does not fit `dst_size` with one. */
 int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from, const char *field,
                      struct err *err) CHECK_RESULT;
 
 void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to);
 int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err) CHECK_RESULT;
 
-/* Range checks, the same before packing and after unpacking. */
+/* Range checks, used before packing and after unpacking. */
 int msg_check(const struct msg *m, struct err *err) CHECK_RESULT;
 int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *err) CHECK_RESULT;
 int msg_check_code(const char *code, struct err *err) CHECK_RESULT;

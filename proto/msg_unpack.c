@@ -14,7 +14,7 @@ int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from
     if (from->len >= dst_size)
         return err_set(err, -EMSGSIZE, "%s of %zu bytes, the limit is %zu", field, from->len, dst_size - 1);
     if (from->len && memchr(from->data, 0, from->len))
-        return err_set(err, -EBADMSG, "%s holds a NUL byte", field);
+        return err_set(err, -EBADMSG, "%s contains a NUL byte", field);
     if (from->len)
         memcpy(dst, from->data, from->len);
     dst[from->len] = '\0';
@@ -89,7 +89,7 @@ static int hello_from_pb(const Blipline__Hello *from, struct msg_hello *to, stru
 
 static int refuse_from_pb(const Blipline__Refuse *from, struct msg_refuse *to, struct err *err)
 {
-    /* a reason of a later version is still a refusal */
+    /* accept reasons of later versions */
     to->reason = (unsigned)from->reason <= MSG_REASON_BUSY ? (enum msg_reason)from->reason : (enum msg_reason)0;
     return TEXT_FROM_PB(to->text, from->text, "refuse text", err);
 }
@@ -252,7 +252,7 @@ static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_pr
     return TEXT_FROM_PB(to->text, from->text, "progress text", err);
 }
 
-/* Bodies that are numbers alone. */
+/* Bodies that consist of numbers only. */
 static int rows_from_pb(const Blipline__JobRows *from, struct msg_job_rows *to, struct err *err)
 {
     const Blipline__Comparison *begin = from->begin;
@@ -343,7 +343,7 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
     case BLIPLINE__ENVELOPE__BODY_SHUTDOWN:
         return 0;
     default:
-        return err_set(err, -EBADMSG, "no message of ours (its kind is unknown or missing)");
+        return err_set(err, -EBADMSG, "unknown or missing message type");
     }
 }
 
@@ -378,7 +378,7 @@ static int tensor_from_pb(const Blipline__Tensor *from, struct msg_tensor *to, s
     if (from->n_shape > MSG_MAX_DIMS)
         return err_set(err, -EMSGSIZE, "tensor: %zu dimensions, the limit is %d", from->n_shape, MSG_MAX_DIMS);
     if (from->inline_data.len > MSG_MAX_INLINE_BYTES)
-        return err_set(err, -EMSGSIZE, "tensor: %zu bytes inside, the limit is %d", from->inline_data.len,
+        return err_set(err, -EMSGSIZE, "tensor: %zu bytes inline, the limit is %d", from->inline_data.len,
                        MSG_MAX_INLINE_BYTES);
     to->dtype = (enum dtype)from->dtype;
     to->n_dims = (uint32_t)from->n_shape;
@@ -387,12 +387,12 @@ static int tensor_from_pb(const Blipline__Tensor *from, struct msg_tensor *to, s
     to->transport = (enum msg_transport)from->transport;
     to->xxh3 = from->xxh3;
     to->n_frames = from->n_frames;
-    to->inline_data = from->inline_data.data; /* in the budget as yet */
+    to->inline_data = from->inline_data.data; /* still in the budget: keep_variable_parts() copies */
     to->inline_bytes = (uint32_t)from->inline_data.len;
     return 0;
 }
 
-/* Lease ids and inline tensors move from the budget to one block that the message owns. */
+/* Copy lease ids and inline tensors from the budget to one block that the message owns. */
 static int keep_variable_parts(struct msg *m)
 {
     const uint64_t **ids = NULL;
@@ -409,7 +409,7 @@ static int keep_variable_parts(struct msg *m)
     n = n_ids;
     for (uint32_t i = 0; i < m->n_tensors; i++)
         n += (m->tensors[i].inline_bytes + 15U) & ~15U;
-    at = NULL; /* empty parts point nowhere, not into the budget */
+    at = NULL; /* empty parts must not point into the budget */
     if (n) {
         at = m->memory = malloc(n);
         if (!at)
@@ -450,9 +450,10 @@ static int envelope_from_pb(const Blipline__Envelope *e, struct msg *m, struct e
             return rc;
     if (m->version == 0)
         return err_set(err, -EBADMSG, "envelope without a version");
-    /* another version may mean another body: say so before looking at it */
+    /* the body may differ in another version: check this first */
     if (m->version != MSG_VERSION && m->type != MSG_HELLO && m->type != MSG_REFUSE)
-        return err_set(err, -EPROTONOSUPPORT, "message of version %u, this program speaks %d", m->version, MSG_VERSION);
+        return err_set(err, -EPROTONOSUPPORT, "protocol version %u, this program speaks version %d", m->version,
+                       MSG_VERSION);
     if ((rc = body_from_pb(e, m, err)) < 0 || (rc = msg_check(m, err)) < 0)
         return rc;
     return keep_variable_parts(m);

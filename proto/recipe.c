@@ -170,7 +170,7 @@ uint64_t msg_recipe_hash(const struct msg_recipe *r)
     pb.recipe.name = pb.recipe.model = pb.recipe.score_model = (ProtobufCBinaryData){0};
     n = blipline__recipe__get_packed_size(&pb.recipe);
     if (n > sizeof(bytes))
-        abort(); /* every part is bounded above */
+        abort(); /* cannot happen: all parts are bounded */
     n = blipline__recipe__pack(&pb.recipe, bytes);
     return XXH3_64bits(bytes, n);
 }
@@ -179,7 +179,7 @@ uint64_t msg_recipe_hash(const struct msg_recipe *r)
 
 static bool float_known(enum dtype d)
 {
-    return (unsigned)d <= DTYPE_BF16 || d == DTYPE_F8_E4M3; /* 0: not said */
+    return (unsigned)d <= DTYPE_BF16 || d == DTYPE_F8_E4M3; /* 0: not given */
 }
 
 static int check_decode(const struct generation_options *d, struct err *err)
@@ -195,12 +195,12 @@ static int check_decode(const struct generation_options *d, struct err *err)
     if (d->n_beams < 1 || d->n_beams > GENERATION_MAX_BEAMS)
         return err_set(err, -EBADMSG, "recipe: %u beams, not 1 to %d", d->n_beams, GENERATION_MAX_BEAMS);
     if (d->n_return < 1 || d->n_return > GENERATION_MAX_RETURN || (!d->sample && d->n_return > d->n_beams))
-        return err_set(err, -EBADMSG, "recipe: %u captions a prompt, not 1 to %u (%s)", d->n_return,
-                       d->sample ? GENERATION_MAX_RETURN : d->n_beams, d->sample ? "samples" : "as many as beams");
+        return err_set(err, -EBADMSG, "recipe: %u captions per prompt, not 1 to %u (%s)", d->n_return,
+                       d->sample ? GENERATION_MAX_RETURN : d->n_beams, d->sample ? "samples" : "at most one per beam");
     if (d->sample && d->n_beams > 1)
-        return err_set(err, -EBADMSG, "recipe: sampling with %u beams is not built: use 1 beam", d->n_beams);
+        return err_set(err, -EBADMSG, "recipe: sampling with %u beams is not supported; use 1 beam", d->n_beams);
     if ((unsigned)d->early_stopping > EARLY_STOPPING_NEVER)
-        return err_set(err, -EBADMSG, "recipe: early_stopping %u is none", (unsigned)d->early_stopping);
+        return err_set(err, -EBADMSG, "recipe: unknown early_stopping %u", (unsigned)d->early_stopping);
     if (!isfinite(d->length_penalty) || fabsf(d->length_penalty) > 100)
         return err_set(err, -EBADMSG, "recipe: length_penalty %g, not -100 to 100", (double)d->length_penalty);
     if (!(d->repetition_penalty > 0) || !(d->repetition_penalty <= 100))
@@ -211,7 +211,8 @@ static int check_decode(const struct generation_options *d, struct err *err)
     if (!(d->top_p > 0) || !(d->top_p <= 1))
         return err_set(err, -EBADMSG, "recipe: top_p %g, it must be above 0 and at most 1", (double)d->top_p);
     if (d->no_repeat_ngram < 0 || d->no_repeat_ngram > MSG_MAX_NEW_TOKENS || d->top_k < 0 || d->top_k > 1 << 22)
-        return err_set(err, -EBADMSG, "recipe: no_repeat_ngram %u or top_k %u is absurd", d->no_repeat_ngram, d->top_k);
+        return err_set(err, -EBADMSG, "recipe: no_repeat_ngram %u or top_k %u is too large", d->no_repeat_ngram,
+                       d->top_k);
     return 0;
 }
 
@@ -223,14 +224,15 @@ static int check_embeddings(const struct msg_recipe *r, struct err *err)
         const struct msg_embedding_spec *e = &r->embeddings[i];
 
         if (e->kind < MSG_EMBEDDING_QUERY || e->kind > MSG_EMBEDDING_CLS)
-            return err_set(err, -EBADMSG, "recipe: embedding %u is none", (unsigned)e->kind);
+            return err_set(err, -EBADMSG, "recipe: unknown embedding %u", (unsigned)e->kind);
         if (seen & 1U << e->kind)
             return err_set(err, -EBADMSG, "recipe: embedding %s twice", msg_embedding_name(e->kind));
         if (e->dtype != DTYPE_F32 && e->dtype != DTYPE_F16)
             return err_set(err, -EBADMSG, "recipe: embedding %s as %s, not fp16 or fp32", msg_embedding_name(e->kind),
                            dtype_word(e->dtype));
         if (e->first_row && e->kind != MSG_EMBEDDING_ITC)
-            return err_set(err, -EBADMSG, "recipe: one row of %s; that is for itc alone", msg_embedding_name(e->kind));
+            return err_set(err, -EBADMSG, "recipe: first row of %s; only itc supports that",
+                           msg_embedding_name(e->kind));
         seen |= 1U << e->kind;
     }
     return 0;
@@ -241,7 +243,7 @@ int msg_recipe_check(const struct msg_recipe *r, struct err *err)
     int rc;
 
     if (!float_known(r->dtype_encode) || !float_known(r->dtype_qformer) || !float_known(r->dtype_llm))
-        return err_set(err, -EBADMSG, "recipe: a dtype that no stage computes in");
+        return err_set(err, -EBADMSG, "recipe: no stage can compute in this dtype");
     if (r->n_prompts > MSG_MAX_PROMPTS || r->n_text_fields > MSG_MAX_TEXT_FIELDS ||
         r->n_embeddings > MSG_MAX_EMBEDDINGS)
         return err_set(err, -EBADMSG, "recipe: %u prompts, %u text fields, %u embeddings: at most %d, %d, %d",
@@ -249,7 +251,7 @@ int msg_recipe_check(const struct msg_recipe *r, struct err *err)
                        MSG_MAX_EMBEDDINGS);
     for (uint32_t i = 0; i < r->n_text_fields; i++)
         if (!r->text_fields[i][0])
-            return err_set(err, -EBADMSG, "recipe: a text field without name");
+            return err_set(err, -EBADMSG, "recipe: a text field without a name");
     rc = check_decode(&r->decode, err);
     return rc < 0 ? rc : check_embeddings(r, err);
 }
@@ -285,7 +287,7 @@ static void differ_number(struct difference *d, const char *field, double was, d
         return;
     (void)snprintf(a, sizeof(a), "%g", was);
     (void)snprintf(b, sizeof(b), "%g", is);
-    if (strcmp(a, b) == 0) { /* a float's last digits, or a large count's */
+    if (strcmp(a, b) == 0) { /* differ in the last digits only */
         (void)snprintf(a, sizeof(a), "%.9g", was);
         (void)snprintf(b, sizeof(b), "%.9g", is);
     }

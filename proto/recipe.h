@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 enum {
-    MSG_NAME_SIZE = 128, /* host, device, model; with the NUL, as all sizes of text here */
+    MSG_NAME_SIZE = 128, /* host, device, model; sizes of text include the NUL */
     MSG_PROMPT_SIZE = 2048,
     MSG_MAX_PROMPTS = 8,
     MSG_MAX_TEXT_FIELDS = 4,
@@ -34,14 +34,14 @@ enum msg_embedding {
 struct msg_embedding_spec {
     enum msg_embedding kind; /* each at most once */
     enum dtype dtype;        /* F16 or F32 */
-    bool first_row;          /* ITC alone: one row instead of Q */
+    bool first_row;          /* ITC only: one row instead of Q */
 };
 
 struct msg_recipe {
     char name[MSG_NAME_SIZE];
     char model[MSG_NAME_SIZE];       /* captioner; "": none */
     char score_model[MSG_NAME_SIZE]; /* scorer; "": none */
-    uint32_t n_prompts;              /* 0: one caption from the bos token alone */
+    uint32_t n_prompts;              /* 0: one caption, from the bos token */
     char prompts[MSG_MAX_PROMPTS][MSG_PROMPT_SIZE];
     struct generation_options decode;
     enum dtype dtype_encode, dtype_qformer, dtype_llm;
@@ -50,22 +50,22 @@ struct msg_recipe {
     bool itc, itm;
     uint32_t n_embeddings;
     struct msg_embedding_spec embeddings[MSG_MAX_EMBEDDINGS];
-    bool exif_orientation; /* pictures are turned as their EXIF data say */
-    bool grey16_high_byte; /* 16-bit grey is its upper byte; false: what is above 255 is white */
+    bool exif_orientation; /* apply the EXIF orientation */
+    bool grey16_high_byte; /* 16-bit grey: take the upper byte; false: clip at 255 */
 };
 
-/* Everything at its default, which is greedy decoding of 20 new tokens in fp32. */
+/* Set all defaults: greedy decoding of 20 new tokens in fp32. */
 void msg_recipe_init(struct msg_recipe *r);
-/* Every range and combination. */
+/* Check all ranges and combinations. */
 int msg_recipe_check(const struct msg_recipe *r, struct err *err) CHECK_RESULT;
 
-/* Say in words, one line a field, where recipe `b` differs from `a` ("prompt 1: none, was \"a photo of\"").
+/* Append a line for each field in which `b` differs from `a` ("prompt 1: none, was \"a photo of\"").
  * Returns how many fields differ, or a negative errno of the buffer. */
 int msg_recipe_diff(const struct msg_recipe *a, const struct msg_recipe *b, struct buf *words) CHECK_RESULT;
-/* XXH3-64 over the packed message without the names of recipe and models: what seeds sampling. */
+/* XXH3-64 over the packed message without the names of recipe and models. Sampling is seeded with it. */
 uint64_t msg_recipe_hash(const struct msg_recipe *r);
 
-/* What the recipe says of an embedding; NULL: it does not ask for it. */
+/* The recipe's entry for an embedding, or NULL if it does not ask for it. */
 const struct msg_embedding_spec *msg_recipe_embedding(const struct msg_recipe *r, enum msg_embedding kind);
 
 const char *msg_embedding_name(enum msg_embedding kind); /* "query", "itc", "itc_text", "cls"; "?" */

@@ -1,6 +1,6 @@
-/* recipe_pb.h - a recipe between its plain struct and the generated one.
+/* recipe_pb.h - conversion of recipes to protobuf structs and back.
  *
- * Who may call: proto/ alone.
+ * Who may call: proto/ only.
  * Memory: `_to_pb` borrows from the plain struct; `_from_pb` copies.
  * Errors: -EBADMSG / -EMSGSIZE with the field's name in err. */
 #ifndef BLIPLINE_PROTO_RECIPE_PB_H

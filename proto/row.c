@@ -12,7 +12,7 @@
 struct budget *row_memory_budget(struct row_memory *m, size_t limit_bytes)
 {
     if (!m->budget) {
-        /* the budget and its slab are one block; 16-byte aligned both */
+        /* budget and slab share one block; both are 16-byte aligned */
         size_t head = (sizeof(struct budget) + 15) & ~(size_t)15;
         uint8_t *block = malloc(head + ROW_SLAB_BYTES);
 
@@ -84,7 +84,7 @@ void row_cursor_release(struct row_cursor *c)
     row_memory_release(&c->memory);
 }
 
-/* The varint before a row, of three bytes at most. */
+/* Read the varint before a row: at most three bytes. */
 static bool get_length(const uint8_t **at, const uint8_t *end, size_t *ret)
 {
     size_t n = 0;
@@ -101,7 +101,7 @@ static bool get_length(const uint8_t **at, const uint8_t *end, size_t *ret)
 
 size_t row_frame_cut(const uint8_t *rows, size_t size_bytes, size_t max_bytes)
 {
-    const uint8_t *at = rows, *end = size_bytes ? rows + size_bytes : rows; /* NULL + 0 is not C's */
+    const uint8_t *at = rows, *end = size_bytes ? rows + size_bytes : rows; /* NULL + 0 is undefined */
     size_t fits = 0, n;
 
     while (at < end) {
@@ -122,17 +122,18 @@ static int next_bytes(struct row_cursor *c, const uint8_t **ret, size_t *ret_n, 
 
     while (c->at == c->end) {
         if (c->i_frame == c->n_frames)
-            return c->i_row == c->n_rows ? 0 : err_set(err, -EBADMSG, "%u rows, %u promised", c->i_row, c->n_rows);
+            return c->i_row == c->n_rows ? 0
+                                         : err_set(err, -EBADMSG, "%u rows, the envelope says %u", c->i_row, c->n_rows);
         if (c->frames[c->i_frame].size_bytes > MSG_MAX_ROW_FRAME_BYTES)
-            return err_set(err, -EMSGSIZE, "a row frame past 16 MiB");
+            return err_set(err, -EMSGSIZE, "a row frame is larger than 16 MiB");
         c->at = c->frames[c->i_frame].data;
         c->end = c->at + c->frames[c->i_frame].size_bytes;
         c->i_frame++;
     }
     if (c->i_row == c->n_rows)
-        return err_set(err, -EBADMSG, "bytes after the %u rows promised", c->n_rows);
+        return err_set(err, -EBADMSG, "bytes after the %u rows of the envelope", c->n_rows);
     if (!get_length(&c->at, c->end, &n))
-        return err_set(err, -EBADMSG, "row %u: a bad length", c->i_row);
+        return err_set(err, -EBADMSG, "row %u: malformed length", c->i_row);
     if (n > ROW_MAX_BYTES)
         return err_set(err, -EMSGSIZE, "row %u of %zu bytes, the limit is %d", c->i_row, n, ROW_MAX_BYTES);
     if (n > (size_t)(c->end - c->at))
@@ -159,7 +160,8 @@ int row_cursor_next_pb(struct row_cursor *c, const ProtobufCMessageDescriptor *k
         return err_set(err, -ENOMEM, "no memory for a row");
     *ret = protobuf_c_message_unpack(kind, &b->allocator, n, data);
     if (!*ret)
-        return err_set(err, b->exhausted ? -EMSGSIZE : -EBADMSG, "row %u is no %s", c->i_row - 1, kind->short_name);
+        return err_set(err, b->exhausted ? -EMSGSIZE : -EBADMSG, "row %u is not a valid %s", c->i_row - 1,
+                       kind->short_name);
     return 1;
 }
 

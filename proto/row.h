@@ -1,13 +1,12 @@
-/* row.h - the rows of row frames: items to work on, records of what came out.
+/* row.h - the rows of row frames: items to process and records of their results.
  *
- * A row frame is a run of length-delimited protobuf rows (varint length, then that many bytes), each row <= 256 KiB,
- * the frame <= 16 MiB. Rows are written one after the other into a buf and read one at a time through a bounded
- * allocator.
+ * A row frame of at most 16 MiB has length-delimited protobuf rows (varint length, then that many bytes) of at most
+ * 256 KiB each.
  * Who may call: anyone; a cursor and its memory belong to one thread at a time.
- * Memory: structs to be written borrow their bytes. What a cursor hands out lies in the cursor and is valid until its
- *         next call; to keep an item, copy it (row_item_copy). Frames must outlive the cursor. A zeroed row_memory is
- *         ready for use; row_memory_release frees it.
- * Errors: -EBADMSG for bytes that are no row of ours, -EMSGSIZE past a limit, -ENOMEM; err names row and field. */
+ * Memory: structs to be written borrow their bytes. A row from a cursor is valid until the next call on it; use
+ *         row_item_copy to keep an item. Frames must outlive the cursor. A zeroed row_memory is ready for use;
+ *         row_memory_release frees it.
+ * Errors: -EBADMSG for a malformed row, -EMSGSIZE beyond a limit, -ENOMEM; err names row and field. */
 #ifndef BLIPLINE_PROTO_ROW_H
 #define BLIPLINE_PROTO_ROW_H
 
@@ -21,7 +20,7 @@
 #include <stdint.h>
 
 enum {
-    ROW_MAX_BYTES = 256 * 1024, /* a record with the query outputs of a published model in fp32 */
+    ROW_MAX_BYTES = 256 * 1024, /* enough for the query outputs of a published model in fp32 */
     ROW_MAX_KEY_BYTES = 8192,
     ROW_MAX_PATH_BYTES = 16384,
     ROW_MAX_CAPTIONS = 32,
@@ -32,27 +31,27 @@ enum {
 };
 
 struct row_caption {
-    const uint8_t *text; /* UTF-8 by contract of the writer; not checked here */
+    const uint8_t *text; /* the writer guarantees UTF-8; not checked here */
     uint32_t text_bytes;
     float logprob; /* finite, as score, itc and itm */
     uint32_t tokens;
-    uint32_t prompt; /* number in the recipe; given texts: of its field */
+    uint32_t prompt; /* number in the recipe; given texts: number of the field */
     uint32_t sample;
     float score;
     bool given;                 /* came with the item */
-    const uint8_t *prompt_text; /* with its fields filled in; NULL and 0: it has none. Given texts: NULL */
+    const uint8_t *prompt_text; /* the prompt with its fields filled in; NULL: it has no fields, or a given text */
     uint32_t prompt_text_bytes;
     bool has_itc, has_itm;
     float itc, itm;
 };
 
 struct row_field {
-    const uint8_t *name, *value; /* UTF-8 by contract of the writer; names are not empty */
+    const uint8_t *name, *value; /* the writer guarantees UTF-8; names are not empty */
     uint32_t name_bytes, value_bytes;
 };
 
-/* One image. Key and path are any bytes (file names are), not NUL-terminated, except that a decoded path is followed by
- * a NUL and holds none. */
+/* One picture. Key and path may be any bytes, as file names, and are not NUL-terminated; only a decoded path is
+ * followed by a NUL and contains none. */
 struct row_item {
     uint64_t item;
     const uint8_t *key;
@@ -63,16 +62,16 @@ struct row_item {
     int64_t mtime_ns;
     uint32_t source; /* number of its row_source; 0: none */
     uint32_t n_fields;
-    const struct row_field *fields; /* a list of values is several fields of one name */
-    uint32_t n_captions;            /* of WORK alone: what an earlier node wrote */
+    const struct row_field *fields; /* a list of values becomes several fields of the same name */
+    uint32_t n_captions;            /* only in WORK: captions of an earlier node */
     const struct row_caption *captions;
-    /* The row of a list is of no use: this is to be the item's error. "": there is a picture to look at. */
+    /* the item's error if the list row names no usable picture; "": none */
     char error_code[MSG_CODE_SIZE]; /* one word of [a-z0-9_-] */
     const uint8_t *error_message;
     uint32_t error_message_bytes;
 };
 
-/* A block of numbers: rows * cols of dtype F16 or F32, little endian. */
+/* A matrix of dtype F16 or F32: [rows, cols], row-major, little endian. */
 struct row_embedding {
     enum msg_embedding kind;
     enum dtype dtype;
@@ -81,12 +80,12 @@ struct row_embedding {
     uint32_t data_bytes;
 };
 
-/* What the store keeps for one item: captions and embeddings, or the reason why there are none. */
+/* The result of one item: captions and embeddings, or an error. */
 struct row_record {
     uint64_t item;
     uint32_t n_captions;
     struct row_caption captions[ROW_MAX_CAPTIONS];
-    uint32_t n_embeddings; /* of the wire alone; the store keeps them apart (proto/stored.h) */
+    uint32_t n_embeddings; /* only on the wire; the store has them in separate tables */
     struct row_embedding embeddings[MSG_MAX_EMBEDDINGS];
     bool failed;
     char error_code[MSG_CODE_SIZE]; /* one word of [a-z0-9_-], when failed */
@@ -94,22 +93,22 @@ struct row_record {
     uint32_t error_message_bytes;
 };
 
-/* Where decoded bytes lie; each decode with it takes back what the last one gave out. Zero-initialise. */
+/* Memory for decoded bytes; each decode with it invalidates the previous one. Zero-initialise. */
 struct row_memory {
     struct budget *budget;
 };
 void row_memory_release(struct row_memory *m);
 
-/* -- writing: append one row. -EFBIG when the buf's limit is reached: the row is not there. A limit of
- * MSG_MAX_ROW_FRAME_BYTES makes it one frame; with ROW_MAX_ROWS_BYTES it is what a message can carry (the sender cuts
- * it into frames). -EINVAL for a field out of range, or a row past ROW_MAX_BYTES. */
+/* -- writing: append one row. -EFBIG beyond the limit of the buf; nothing is appended then. Use MSG_MAX_ROW_FRAME_BYTES
+ * as the limit for one frame, ROW_MAX_ROWS_BYTES for a whole message, which the sender cuts into frames. -EINVAL for a
+ * field out of range or a row beyond ROW_MAX_BYTES. */
 #define ROW_MAX_ROWS_BYTES ((size_t)MSG_MAX_ROW_FRAMES * (MSG_MAX_ROW_FRAME_BYTES - ROW_MAX_BYTES))
 
 int row_item_append(struct buf *frame, const struct row_item *item) CHECK_RESULT;
 int row_record_append(struct buf *frame, const struct row_record *record) CHECK_RESULT;
 
-/* The bytes of as many whole rows as fit `max_bytes`, at least ROW_MAX_BYTES + 3: where to cut a run of rows into
- * frames. 0: these are no rows. */
+/* Where to cut rows into frames: the size of as many whole rows as fit `max_bytes`, which is at least
+ * ROW_MAX_BYTES + 3. 0: malformed rows. */
 size_t row_frame_cut(const uint8_t *rows, size_t size_bytes, size_t max_bytes);
 
 /* -- reading */
@@ -122,18 +121,18 @@ struct row_cursor {
     const struct row_frame *frames; /* borrowed */
     size_t n_frames, i_frame;
     const uint8_t *at, *end;
-    uint32_t n_rows, i_row; /* n_rows: what the envelope promised */
+    uint32_t n_rows, i_row; /* n_rows: as in the envelope */
     struct row_memory memory;
 };
 
-/* Cannot fail: what is wrong with the frames shows at the row concerned. */
+/* Cannot fail; reading a malformed row fails. */
 void row_cursor_init(struct row_cursor *c, const struct row_frame *frames, size_t n_frames, uint32_t n_rows);
 void row_cursor_release(struct row_cursor *c);
-/* 1: a row; 0: the end, after exactly n_rows rows and with no byte left over; negative: the frames are bad here. */
+/* 1: a row; 0: the end, after exactly n_rows rows and all bytes; negative: malformed. */
 int row_cursor_next_item(struct row_cursor *c, struct row_item *ret, struct err *err) CHECK_RESULT;
 int row_cursor_next_record(struct row_cursor *c, struct row_record *ret, struct err *err) CHECK_RESULT;
 
-/* A deep copy whose bytes lie in `a` (path with its NUL). -ENOMEM. */
+/* Deep copy into `a`, the path with its NUL. -ENOMEM. */
 int row_item_copy(struct arena *a, const struct row_item *from, struct row_item *ret) CHECK_RESULT;
 
 #endif

@@ -96,7 +96,7 @@ int row_item_check(const struct row_item *r, struct err *err)
         return err_set(err, -EMSGSIZE, "item %llu: a path of %u bytes, the limit is %d", (unsigned long long)r->item,
                        r->path_bytes, ROW_MAX_PATH_BYTES);
     if (r->path_bytes && memchr(r->path, 0, r->path_bytes))
-        return err_set(err, -EBADMSG, "item %llu: a path with a NUL byte", (unsigned long long)r->item);
+        return err_set(err, -EBADMSG, "item %llu: the path contains a NUL byte", (unsigned long long)r->item);
     if (r->n_fields > ROW_MAX_FIELDS || r->n_captions > ROW_MAX_CAPTIONS)
         return err_set(err, -EMSGSIZE, "item %llu: %u fields and %u captions, the limits are %d and %d",
                        (unsigned long long)r->item, r->n_fields, r->n_captions, ROW_MAX_FIELDS, ROW_MAX_CAPTIONS);
@@ -143,7 +143,7 @@ void row_item_to_pb(const struct row_item *from, struct row_item_pb *to)
     to->item.error = &to->error;
 }
 
-/* Fields and captions of an item, into `b`. */
+/* Converts fields and captions of an item into `b`. */
 static int item_lists_from_pb(struct budget *b, const Blipline__Item *from, struct row_item *ret)
 {
     struct row_field *fields = NULL;
@@ -180,7 +180,7 @@ int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_it
     int rc;
 
     if (from->key.len > UINT32_MAX || from->path.len > UINT32_MAX)
-        return err_set(err, -EMSGSIZE, "item %llu: a key or path past 4 GiB", (unsigned long long)from->item);
+        return err_set(err, -EMSGSIZE, "item %llu: a key or path larger than 4 GiB", (unsigned long long)from->item);
     *ret = (struct row_item){
         .item = from->item,
         .key = from->key.data,
@@ -203,7 +203,7 @@ int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_it
         rc = row_item_check(ret, err);
     if (rc < 0)
         return rc;
-    path = budget_alloc(b, from->path.len + 1); /* a NUL behind it, for open(2) */
+    path = budget_alloc(b, from->path.len + 1); /* NUL-terminated, for open(2) */
     if (!path)
         return err_set(err, -EMSGSIZE, "item %llu: no room for its path", (unsigned long long)from->item);
     if (from->path.len)
@@ -218,7 +218,7 @@ int row_embedding_check(const struct row_embedding *e, struct err *err)
     uint64_t bytes;
 
     if (e->kind < MSG_EMBEDDING_QUERY || e->kind > MSG_EMBEDDING_CLS)
-        return err_set(err, -EBADMSG, "embedding %u is none", (unsigned)e->kind);
+        return err_set(err, -EBADMSG, "unknown embedding %u", (unsigned)e->kind);
     if (e->dtype != DTYPE_F32 && e->dtype != DTYPE_F16)
         return err_set(err, -EBADMSG, "embedding %s: dtype %u, not F16 or F32", msg_embedding_name(e->kind),
                        (unsigned)e->dtype);
@@ -271,7 +271,8 @@ int row_record_check(const struct row_record *r, struct err *err)
     if (!r->failed)
         return 0;
     if (r->n_captions || r->n_embeddings)
-        return err_set(err, -EBADMSG, "record %llu: captions or embeddings and an error", (unsigned long long)r->item);
+        return err_set(err, -EBADMSG, "record %llu: both an error and captions or embeddings",
+                       (unsigned long long)r->item);
     rc = check_error(r->error_code, r->error_message_bytes, err);
     return rc < 0 ? err_prefix(err, rc, "record %llu", (unsigned long long)r->item) : 0;
 }

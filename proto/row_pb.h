@@ -1,5 +1,5 @@
-/* row_pb.h - items and records between plain structs and generated ones, for rows of the wire and values of the store.
- * Who may call: proto/ alone.
+/* row_pb.h - conversion of items and records to protobuf structs and back, for the wire and the store.
+ * Who may call: proto/ only.
  * Memory: `_to_pb` borrows from the plain struct, `_from_pb` from the generated one.
  * Errors: as row.h. */
 #ifndef BLIPLINE_PROTO_ROW_PB_H
@@ -25,17 +25,17 @@ struct row_item_pb {
     Blipline__ItemError error;
 };
 
-/* The memory's budget, emptied and with a new limit; made at first use. NULL: no memory. */
+/* Reset the budget, with a new limit; the first call allocates it. NULL: no memory. */
 struct budget *row_memory_budget(struct row_memory *m, size_t limit_bytes);
 
-/* One row more, or the next one (as row_cursor_next_item), of whatever kind. */
+/* Append a row, or read the next one as row_cursor_next_item does, of any kind. */
 int row_append_pb(struct buf *frame, const ProtobufCMessage *row) CHECK_RESULT;
 int row_cursor_next_pb(struct row_cursor *c, const ProtobufCMessageDescriptor *kind, ProtobufCMessage **ret,
                        struct err *err) CHECK_RESULT;
 
 int row_item_check(const struct row_item *r, struct err *err) CHECK_RESULT;
 void row_item_to_pb(const struct row_item *from, struct row_item_pb *to);
-/* Lists of fields and captions, and the path once more for its NUL, go into `b`. */
+/* Allocates lists of fields and captions, and the NUL-terminated path, in `b`. */
 int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_item *ret, struct err *err) CHECK_RESULT;
 int row_embedding_check(const struct row_embedding *e, struct err *err) CHECK_RESULT;
 void row_embedding_to_pb(const struct row_embedding *from, Blipline__Embedding *to);

@@ -17,11 +17,11 @@ static int check(const struct row_source *s, struct err *err)
     int rc = 0;
 
     if (s->number == 0 || !s->name[0] || s->root[0] != '/' || strchr(s->list, '/'))
-        return err_set(err, -EBADMSG, "source %u: without number, name or absolute root", s->number);
+        return err_set(err, -EBADMSG, "source %u: number, name or absolute root is missing", s->number);
     if (s->n_columns > ROW_SOURCE_MAX_COLUMNS || s->n_passed > ROW_SOURCE_MAX_PASSED)
         return err_set(err, -EMSGSIZE,
-                       "source %u: %u columns and %u kinds of what was passed over, the limits are %d and %d",
-                       s->number, s->n_columns, s->n_passed, ROW_SOURCE_MAX_COLUMNS, ROW_SOURCE_MAX_PASSED);
+                       "source %u: %u columns and %u kinds of files passed over, the limits are %d and %d", s->number,
+                       s->n_columns, s->n_passed, ROW_SOURCE_MAX_COLUMNS, ROW_SOURCE_MAX_PASSED);
     for (uint32_t i = 0; rc == 0 && i < s->n_passed; i++)
         rc = msg_check_code(s->passed[i].kind, err);
     return rc < 0 ? err_prefix(err, -EBADMSG, "source %u", s->number) : 0;
@@ -54,7 +54,7 @@ static int from_pb(const Blipline__Source *from, struct row_source *ret, struct 
 
     *ret = (struct row_source){.number = from->number};
     if (from->n_columns > ROW_SOURCE_MAX_COLUMNS || from->n_passed_over > ROW_SOURCE_MAX_PASSED)
-        return err_set(err, -EMSGSIZE, "source %u: %zu columns, %zu kinds of what was passed over", from->number,
+        return err_set(err, -EMSGSIZE, "source %u: %zu columns, %zu kinds of files passed over", from->number,
                        from->n_columns, from->n_passed_over);
     if ((rc = msg_text_from_pb(ret->name, sizeof(ret->name), &from->name, "name", err)) < 0 ||
         (rc = msg_text_from_pb(ret->root, sizeof(ret->root), &from->root, "root", err)) < 0 ||

@@ -63,7 +63,7 @@ static int unpack_value(struct budget *b, const ProtobufCMessageDescriptor *kind
 {
     *ret = protobuf_c_message_unpack(kind, &b->allocator, n_bytes - STORED_CRC_BYTES, data);
     if (!*ret)
-        return err_set(err, b->exhausted ? -EMSGSIZE : -EBADMSG, "the value is no %s", kind->short_name);
+        return err_set(err, b->exhausted ? -EMSGSIZE : -EBADMSG, "not a valid %s", kind->short_name);
     return 0;
 }
 
@@ -131,7 +131,7 @@ static int manifest_from_pb(struct budget *b, const Blipline__ManifestUnit *from
         if (rc < 0)
             return rc;
         if (items[i].item != want)
-            return err_set(err, -EBADMSG, "item %llu in the place of item %llu", (unsigned long long)items[i].item,
+            return err_set(err, -EBADMSG, "found item %llu, expected item %llu", (unsigned long long)items[i].item,
                            want);
     }
     *ret = (struct stored_manifest_unit){
@@ -148,8 +148,7 @@ int stored_manifest_unit_decode(struct row_memory *memory, const void *data, siz
 
     if (rc < 0)
         return rc;
-    /* the checksum says that we wrote it, so its size is that of real items: a field of five bytes becomes structs of
-     * 150 */
+    /* the checksum shows that this program wrote it; a field of 5 bytes becomes structs of 150 */
     b = row_memory_budget(memory, 32 * n_bytes + UNIT_STRUCT_BYTES);
     if (!b)
         return err_set(err, -ENOMEM, "no memory for a manifest unit");
@@ -210,11 +209,11 @@ int stored_record_decode(struct row_memory *memory, const void *data, size_t n_b
     return 0;
 }
 
-/* -- unit states and counters: numbers alone, unpacked on the stack */
+/* -- unit states and counters: unpacked on the stack */
 
 enum { AGAIN_BYTES = MSG_MAX_UNIT_ITEMS / 8 };
 
-/* Without the zeros at the end. */
+/* Without trailing zeros. */
 static size_t again_to_bytes(const uint64_t *again, uint8_t ret[AGAIN_BYTES])
 {
     size_t n = 0;
@@ -235,7 +234,7 @@ int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out)
     if (s->n_parts > STORED_MAX_PARTS)
         return -EINVAL;
     pb.parts.len = s->n_parts;
-    pb.parts.data = (uint8_t *)s->parts; /* protobuf-c only reads what is packed */
+    pb.parts.data = (uint8_t *)s->parts; /* packing only reads */
     if (s->n_again) {
         pb.again.len = again_to_bytes(s->again, again);
         pb.again.data = again;
@@ -249,9 +248,9 @@ int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out)
 static int unit_state_from_pb(const Blipline__UnitState *from, struct stored_unit_state *ret, struct err *err)
 {
     if (from->again.len > AGAIN_BYTES || (from->again.len && !from->done))
-        return err_set(err, -EBADMSG, "%zu bytes say what is to be done again", from->again.len);
+        return err_set(err, -EBADMSG, "bit set of items to redo has %zu bytes", from->again.len);
     if (from->parts.len > STORED_MAX_PARTS)
-        return err_set(err, -EBADMSG, "%zu bytes say into which parts it is cut", from->parts.len);
+        return err_set(err, -EBADMSG, "list of parts has %zu bytes", from->parts.len);
     *ret = (struct stored_unit_state){.done = from->done, .attempts = from->attempts, .n_failed = from->n_failed};
     ret->n_parts = (uint32_t)from->parts.len;
     if (ret->n_parts)
@@ -312,7 +311,7 @@ int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_j
     c = (const Blipline__JobCounters *)(const void *)pb;
     if (rc == 0 &&
         (c->n_done > c->n_items || c->n_failed > c->n_done || c->n_units_done > c->n_units || c->n_again > c->n_done))
-        rc = err_set(err, -EBADMSG, "the counters disagree with each other");
+        rc = err_set(err, -EBADMSG, "the counters contradict each other");
     if (rc == 0)
         *ret = (struct stored_job_counters){
             .n_items = c->n_items,
@@ -328,9 +327,9 @@ int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_j
     return rc;
 }
 
-/* -- the job itself: recipe and graph are messages of the wire inside `bytes` fields */
+/* -- the job: recipe and graph are wire messages inside `bytes` fields */
 
-/* recipe and nodes as bytes, appended to `parts`; *ret_recipe_bytes is where the nodes begin. */
+/* Append packed recipe and nodes to `parts`; the nodes begin at *ret_recipe_bytes. */
 static int pack_recipe_and_nodes(const struct stored_job_meta *m, struct buf *parts, size_t *ret_recipe_bytes)
 {
     Blipline__JobOpen graph = BLIPLINE__JOB_OPEN__INIT;
@@ -412,7 +411,7 @@ static int meta_from_pb(struct budget *b, const Blipline__JobMeta *from, struct 
         (rc = msg_text_from_pb(m->program, sizeof(m->program), &from->program, "program", err)) < 0)
         return rc;
     if (m->schema_version < STORED_OLDEST_VERSION || m->schema_version > STORED_SCHEMA_VERSION)
-        return 0; /* the caller refuses it by number; what else it means is not ours to judge */
+        return 0; /* the caller refuses the version; the other fields may have another meaning */
     if (m->unit_items > MSG_MAX_UNIT_ITEMS)
         return err_set(err, -EBADMSG, "units of %u items, the limit is %d", m->unit_items, MSG_MAX_UNIT_ITEMS);
     recipe = blipline__recipe__unpack(&b->allocator, from->recipe.len, from->recipe.data);

@@ -1,13 +1,12 @@
-/* stored.h - the values of a job store as plain structs, to and from bytes with their checksum.
+/* stored.h - encode and decode the values of a job store, with their checksum.
  *
- * A value is one protobuf message of store.proto that ends with its own field 15, a fixed32 CRC-32 (zlib) over all
- * bytes before that field: the last five bytes are 0x7d and the CRC, little endian. Decoding checks the CRC before it
- * parses.
+ * A value is a protobuf message of store.proto. Its last five bytes are field 15: 0x7d and the CRC-32 of zlib, little
+ * endian, over all bytes before. Decoding checks the CRC before it parses.
  * Who may call: anyone; a row_memory belongs to one thread at a time.
- * Memory: to encode, bytes are borrowed. What a decode hands out lies in `memory` (proto/row.h) and is valid until the
- *         next decode with the same memory, or its release; the input is not referred to.
- * Errors: -EILSEQ when the checksum is wrong (err says "checksum"), -EBADMSG for what is no value of this kind,
- *         -EMSGSIZE past a limit, -ENOMEM. Encoders: -EINVAL for a field out of range, -EFBIG/-ENOMEM of the buf. */
+ * Memory: encoders borrow the bytes they write. A decoded value lies in `memory` (proto/row.h) and is valid until the
+ *         next decode with it or its release; it does not point into the input.
+ * Errors: -EILSEQ for a wrong checksum (err says "checksum"), -EBADMSG for a malformed value, -EMSGSIZE beyond a limit,
+ *         -ENOMEM. Encoders: -EINVAL for a field out of range, -EFBIG or -ENOMEM of the buf. */
 #ifndef BLIPLINE_PROTO_STORED_H
 #define BLIPLINE_PROTO_STORED_H
 
@@ -22,7 +21,7 @@
 
 /* Version 3 has named sources; in version 2 every path is absolute. */
 enum { STORED_SCHEMA_VERSION = 3, STORED_OLDEST_VERSION = 2, STORED_CRC_BYTES = 5, STORED_MAX_PARTS = 1024 };
-#define STORED_MAX_BYTES ((size_t)64 << 20) /* a manifest unit of 4096 long paths */
+#define STORED_MAX_BYTES ((size_t)64 << 20) /* a manifest unit with 4096 long paths */
 
 struct stored_manifest_unit {
     uint64_t first_item;
@@ -34,14 +33,14 @@ struct stored_unit_state {
     bool done;
     uint32_t attempts;
     uint32_t n_failed;
-    uint32_t n_parts;                        /* bytes of `parts`, without the zeros at the end; 0: it was not cut */
-    uint8_t parts[STORED_MAX_PARTS];         /* 1 + the failures of the part that begins at item i; 0: none does */
+    uint32_t n_parts;                        /* bytes of `parts`, without trailing zeros; 0: not cut into parts */
+    uint8_t parts[STORED_MAX_PARTS];         /* [i]: 1 + failures of the part that begins at item i; 0: none does */
     uint32_t n_again;                        /* bits set in `again` */
-    uint64_t again[MSG_MAX_UNIT_ITEMS / 64]; /* of a unit that is done: items that are to be done again */
+    uint64_t again[MSG_MAX_UNIT_ITEMS / 64]; /* of a done unit: bit per item to be redone */
 };
 
 struct stored_job_meta {
-    uint32_t schema_version; /* decoding gives it back whatever it is: the reader refuses others by number */
+    uint32_t schema_version; /* decoding accepts any; the caller refuses those it does not know */
     struct msg_recipe recipe;
     uint32_t n_nodes;
     struct msg_node nodes[MSG_MAX_NODES];
@@ -58,15 +57,15 @@ struct stored_job_counters {
     uint64_t n_done;
     uint64_t n_failed;
     uint32_t n_units_done;
-    uint64_t n_again;  /* of n_done, items that are to be done again */
-    uint64_t n_redone; /* records that took the place of others, ever */
+    uint64_t n_again;  /* of n_done, items marked to be redone */
+    uint64_t n_redone; /* records that have ever replaced another */
 };
 
 /* Encoders append one value to `out`. */
 int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf *out) CHECK_RESULT;
 int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out) CHECK_RESULT;
-int stored_record_encode(const struct row_record *r, struct buf *out) CHECK_RESULT;
-/* A record without its embeddings: each of those is a value of its own. */
+int stored_record_encode(const struct row_record *r, struct buf *out) CHECK_RESULT; /* without embeddings */
+
 int stored_embedding_encode(const struct row_embedding *e, struct buf *out) CHECK_RESULT;
 int stored_job_meta_encode(const struct stored_job_meta *m, struct buf *out) CHECK_RESULT;
 int stored_job_counters_encode(const struct stored_job_counters *c, struct buf *out) CHECK_RESULT;
@@ -83,12 +82,12 @@ int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_m
 int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret,
                                struct err *err) CHECK_RESULT;
 
-/* Is a job with this recipe and graph another one than the store's? 0: it goes on. Otherwise *err (which must be there)
- * names `path` and says where they differ, a line each, the last one with its line end. */
+/* Compare a recipe and graph with those of a store. 0: they are the same. Otherwise *err, which must not be NULL, names
+ * `path` and lists the differences, each on a line that ends in a newline. */
 enum msg_reason stored_job_differs(const struct stored_job_meta *meta, const struct msg_recipe *recipe,
                                    uint32_t n_nodes, const struct msg_node *nodes, const char *path, struct err *err);
 
-/* Only the checksum, without parsing: what `verify` does to every value. -EILSEQ. */
+/* Check only the checksum, as `verify` does for every value. -EILSEQ. */
 int stored_check(const void *data, size_t n_bytes, struct err *err) CHECK_RESULT;
 
 #endif

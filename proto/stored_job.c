@@ -1,10 +1,10 @@
-/* stored_job.c - may a job go on in a store that is there? */
+/* stored_job.c - can a job continue in an existing store? */
 #include "proto/stored.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Appends "  line\n" for each line of `words` that there is room for. */
+/* Appends "  line\n" for each line of `words` that fits. */
 static void add_lines(const char *words, size_t n_words, struct err *err)
 {
     const size_t room = sizeof(err->text) - sizeof("  ...\n");
@@ -27,7 +27,7 @@ static enum msg_reason differs(const struct stored_job_meta *meta, const struct 
 {
     struct msg_recipe asked = *recipe;
 
-    /* names; the fingerprints decide */
+    /* ignore names of models; fingerprints decide */
     (void)msg_text_set(asked.model, sizeof(asked.model), meta->recipe.model);
     (void)msg_text_set(asked.score_model, sizeof(asked.score_model), meta->recipe.score_model);
     if (msg_recipe_diff(&meta->recipe, &asked, words) != 0)
@@ -62,7 +62,7 @@ enum msg_reason stored_job_differs(const struct stored_job_meta *meta, const str
     buf_init(&words, 0);
     reason = differs(meta, recipe, n_nodes, nodes, &words);
     if (reason) {
-        (void)err_set(err, -1, "%.200s: this store was begun with another recipe or model:\n", path);
+        (void)err_set(err, -1, "%.200s: this store was made with another recipe or model:\n", path);
         add_lines(words.size_bytes ? (const char *)words.data : "", words.size_bytes, err);
     }
     buf_release(&words);

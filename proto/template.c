@@ -6,21 +6,21 @@
 static int add_part(struct template *t, const char *text, size_t bytes, bool is_field, struct err *err)
 {
     if (t->n_parts == TEMPLATE_MAX_PARTS)
-        return err_set(err, -EINVAL, "a template of more than %d parts", TEMPLATE_MAX_PARTS);
+        return err_set(err, -EINVAL, "a template with more than %d parts", TEMPLATE_MAX_PARTS);
     t->parts[t->n_parts++] = (struct template_part){.text = text, .bytes = (uint32_t)bytes, .is_field = is_field};
     return 0;
 }
 
-/* `open` is a single brace. *ret_end: behind the closing one. */
+/* `open` is a single brace. *ret_end: after the closing one. */
 static int add_field(struct template *t, const char *open, const char **ret_end, struct err *err)
 {
     const char *name = open + 1;
     size_t n = strcspn(name, "{}");
 
     if (name[n] != '}')
-        return err_set(err, -EINVAL, "\"%.40s\": { without its }; a brace itself is written {{", open);
+        return err_set(err, -EINVAL, "\"%.40s\": { without }; write {{ for a brace", open);
     if (n == 0)
-        return err_set(err, -EINVAL, "{} names no field; braces themselves are written {{ and }}");
+        return err_set(err, -EINVAL, "{} names no field; write {{ and }} for braces");
     if (n >= MSG_NAME_SIZE)
         return err_set(err, -EINVAL, "a field's name of %zu bytes, the limit is %d", n, MSG_NAME_SIZE - 1);
     *ret_end = name + n + 1;
@@ -45,7 +45,7 @@ int template_parse(const char *text, struct template *ret, struct err *err)
         } else if (*at == '{') {
             rc = add_field(&t, at, &at, err);
         } else {
-            rc = err_set(err, -EINVAL, "\"%.40s\": } without its {; a brace itself is written }}", at);
+            rc = err_set(err, -EINVAL, "\"%.40s\": } without {; write }} for a brace", at);
         }
         if (rc < 0)
             return rc;
@@ -67,7 +67,7 @@ static bool is_named(const struct row_field *f, const struct template_part *p)
     return f->name_bytes == p->bytes && memcmp(f->name, p->text, p->bytes) == 0;
 }
 
-/* The i-th value of a field, the only one where it has one. Returns how many it has. */
+/* The i-th value of a field, or its only one. Returns how many values it has. */
 static uint32_t look_up(const struct row_item *item, const struct template_part *p, uint32_t i, const uint8_t **ret,
                         uint32_t *ret_bytes)
 {
@@ -108,7 +108,7 @@ int template_count(const struct template *t, const struct row_item *item, uint32
         if (n == 1)
             continue;
         if (several && (several->bytes != p->bytes || memcmp(several->text, p->text, p->bytes) != 0))
-            return err_set(err, -EINVAL, "fields \"%.*s\" and \"%.*s\" have several values both", (int)several->bytes,
+            return err_set(err, -EINVAL, "fields \"%.*s\" and \"%.*s\" both have several values", (int)several->bytes,
                            several->text, (int)p->bytes, p->text);
         several = p;
         count = n;

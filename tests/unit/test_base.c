@@ -329,8 +329,8 @@ static void test_conf_names_line_key_and_what_was_wanted(void **state)
         int code;
     } cases[] = {
         {"threads = 3\n", "endpoint is missing", -EINVAL},
-        {"endpoint = a\nthreads = many\n", ", line 2: threads = many: a whole number", -EINVAL},
-        {"endpoint = a\n\nthreads = 1\n  threads = 2\n", ", line 4: threads is there already, in line 3", -EINVAL},
+        {"endpoint = a\nthreads = many\n", ", line 2: threads = many: expected a whole number", -EINVAL},
+        {"endpoint = a\n\nthreads = 1\n  threads = 2\n", ", line 4: threads is already set in line 3", -EINVAL},
         {"endpoint = a\nnonsense\nthreads = many\n", ", line 2: not \"key = value\"", -EINVAL},
         {"endpoint = a\nthreads = 65\n", "out of range (1 to 64)", -ERANGE},
         {"endpoint = a\nmemory = 1000\n", "memory = 1000 is out of range (1MiB or more)", -ERANGE},
@@ -338,7 +338,7 @@ static void test_conf_names_line_key_and_what_was_wanted(void **state)
         {"endpoint = a\nthread = 2\n", "unknown key \"thread\"", -EINVAL},
         {"endpoint = a\nmemory = 9999999999GiB\n", "memory", -EINVAL},
         {"endpoint = a\nlease = 3 weeks\n", "a duration such as", -EINVAL},
-        {"endpoint = a\n[part]\nthreads = 1\n", "no sections", -EINVAL},
+        {"endpoint = a\n[part]\nthreads = 1\n", "cannot have sections", -EINVAL},
         {"endpoint = 0123456789012345678901234567890123456789\n", "the limit is 31", -ERANGE}};
 
     (void)state;
