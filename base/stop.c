@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static atomic_int stop_count;
-static int stop_event = -1;
+static int stop_event = -1, reload_event = -1;
 
 /* The only thread that receives signals; it computes nothing. Signals that it does not wait for keep their usual
  * effect: SIGQUIT ends the process, SIGTSTP stops it, and a handler installed by a library runs. */
@@ -23,10 +23,16 @@ static void *signals_main(void *unused)
     (void)sigemptyset(&ends);
     (void)sigaddset(&ends, SIGTERM);
     (void)sigaddset(&ends, SIGINT);
+    if (reload_event >= 0)
+        (void)sigaddset(&ends, SIGHUP);
     (void)pthread_sigmask(SIG_SETMASK, &ends, NULL);
     for (;;) {
         if (sigwait(&ends, &number) != 0)
             continue;
+        if (number == SIGHUP) {
+            (void)eventfd_write(reload_event, 1);
+            continue;
+        }
         if (atomic_fetch_add(&stop_count, 1) > 0)
             _exit(128 + number);
         (void)eventfd_write(stop_event, 1);
@@ -43,6 +49,12 @@ void stop_block_signals(void)
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
         (void)sigdelset(&set, faults[i]);
     (void)pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+int stop_init_reload(struct err *err)
+{
+    reload_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return reload_event < 0 ? err_set(err, -errno, "eventfd: %s", strerror(errno)) : stop_init(err);
 }
 
 int stop_init(struct err *err)
@@ -70,4 +82,16 @@ bool stop_requested(void)
 int stop_fd(void)
 {
     return stop_event;
+}
+
+int stop_reload_fd(void)
+{
+    return reload_event;
+}
+
+bool stop_take_reload(void)
+{
+    eventfd_t n;
+
+    return eventfd_read(reload_event, &n) == 0;
 }

@@ -14,9 +14,14 @@
 #include <stdbool.h>
 
 int stop_init(struct err *err) CHECK_RESULT;
+/* The same, and SIGHUP asks to read the configuration's files again instead of ending the process. */
+int stop_init_reload(struct err *err) CHECK_RESULT;
 bool stop_requested(void);
 /* Becomes readable with the first request and stays so; do not read from it. */
 int stop_fd(void);
+/* After stop_init_reload: readable while a SIGHUP waits; true once for each of them (several may count as one). */
+int stop_reload_fd(void);
+bool stop_take_reload(void);
 
 /* Block all signals in the calling thread except SIGABRT and those that a fault raises (SIGSEGV, SIGBUS, ...). */
 void stop_block_signals(void);

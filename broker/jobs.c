@@ -1,6 +1,7 @@
 #include "broker/jobs.h"
 
 #include "base/log.h"
+#include "proto/rights.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -195,9 +196,20 @@ void broker_job_close_store(struct jobs *jobs, struct broker_job *job)
 
 /* -- what clients ask of an open job -- */
 
-struct broker_job *broker_job_or_refuse(struct jobs *jobs, uint64_t peer, const struct msg *m)
+/* The job that the message is about, NULL: there is none, or it is not one of the sender's. */
+static struct broker_job *find_for(const struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
     struct broker_job *job = broker_job_find(jobs, m->job_ref.job);
+    const struct peer *p = peers_find(jobs->peers, peer);
+
+    if (!job || !p)
+        return NULL;
+    return msg_right(p->role, m->type) == MSG_RIGHT_ALL || strcmp(job->owner, p->name) == 0 ? job : NULL;
+}
+
+struct broker_job *broker_job_or_refuse(struct jobs *jobs, uint64_t peer, const struct msg *m)
+{
+    struct broker_job *job = find_for(jobs, peer, m);
 
     if (job && job->phase == BROKER_JOB_OPEN)
         return job;
@@ -208,7 +220,7 @@ struct broker_job *broker_job_or_refuse(struct jobs *jobs, uint64_t peer, const 
 
 void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
-    struct broker_job *job = broker_job_find(jobs, m->job_ref.job);
+    struct broker_job *job = find_for(jobs, peer, m);
 
     if (job)
         (void)remove_holder(&job->holders, peer);

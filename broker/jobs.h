@@ -17,6 +17,7 @@
 #include "broker/requests.h"
 #include "broker/units.h"
 #include "proto/msg.h"
+#include "wire/keys.h"
 #include "wire/message.h"
 
 #include <stdbool.h>
@@ -42,7 +43,8 @@ enum broker_job_phase { BROKER_JOB_OPENING, BROKER_JOB_OPEN, BROKER_JOB_CLOSING 
 struct broker_job {
     struct broker_job *next;
     uint64_t id;
-    struct msg_job_open open; /* as asked for; recipe and nodes are those of the store once it is open */
+    char owner[KEY_NAME_SIZE]; /* name of the peer that opened it first */
+    struct msg_job_open open;  /* as asked for; recipe and nodes are those of the store once it is open */
     enum broker_job_phase phase;
     struct store *store; /* while it is open */
     struct job_holder *holders, *closers;

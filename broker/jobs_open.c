@@ -152,11 +152,17 @@ static bool refuse_if_impossible(struct jobs *jobs, uint64_t peer, const struct 
 
 void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
+    const struct peer *p = peers_find(jobs->peers, peer);
     struct committer_request *r;
     struct broker_job *job;
 
     if (jobs->shutting_down) {
         answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_DRAINING, "the broker is about to end");
+        return;
+    }
+    if (!p || p->role != MSG_ROLE_ADMIN) {
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED,
+                      "%s: only an admin may name a path on the broker's machine", m->job_open.path);
         return;
     }
     job = find_by_path(jobs, m->job_open.path);
@@ -185,6 +191,7 @@ void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
     }
     jobs->last_id++;
     job->open = m->job_open;
+    memcpy(job->owner, p->name, sizeof(job->owner));
     requests_post(jobs->requests, r);
 }
 

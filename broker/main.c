@@ -29,7 +29,7 @@ int main(int argc, char **argv)
     if (opt.check_only)
         return EXIT_SUCCESS;
     log_init("blipline-broker", opt.verbose ? LOG_LEVEL_DEBUG : level);
-    if (stop_init(&err) < 0 || broker_new(&conf, &b, &err) < 0)
+    if (stop_init_reload(&err) < 0 || broker_new(&conf, &b, &err) < 0)
         fatal(EXIT_INIT, "%s", err.text);
     (void)sd_notify(0, "READY=1");
     rc = broker_run(b, &err);

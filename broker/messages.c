@@ -5,10 +5,12 @@
 #include "broker/results.h"
 
 #include "base/log.h"
+#include "proto/rights.h"
 #include "proto/row.h"
 #include "wire/message.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -42,8 +44,14 @@ static void on_hello(struct broker *b, struct peer *p, struct wire_message **mes
                       "this broker speaks version %d, you speak %u to %u", MSG_VERSION, h->min_version, h->max_version);
         return;
     }
+    if (p->entitled != MSG_ROLE_ADMIN && p->entitled != h->role) {
+        answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_NOT_ALLOWED,
+                      "the key of %s is that of a %s; it may not connect as a %s", p->name, msg_role_name(p->entitled),
+                      msg_role_name(h->role));
+        return;
+    }
     broker_socket_admit(b->answers.socket, p->number);
-    p->role = h->role;
+    p->role = h->role == MSG_ROLE_WORKER ? h->role : p->entitled;
     p->stage = h->stage;
     p->dtype = h->dtype;
     p->fingerprint = h->fingerprint;
@@ -53,9 +61,9 @@ static void on_hello(struct broker *b, struct peer *p, struct wire_message **mes
     if (h->role == MSG_ROLE_WORKER) {
         p->pid = lost_pid(h);
         event.hello.fingerprint = h->fingerprint;
-        log_info("event=worker_hello peer=%llu stage=%s host=%s pid=%u device=%s dtype=%s model=%s",
-                 (unsigned long long)p->number, stage_name(h->stage), h->host, h->pid, h->device, dtype_word(h->dtype),
-                 h->model);
+        log_info("event=worker_hello peer=%llu key=%s stage=%s host=%s pid=%u device=%s dtype=%s model=%s",
+                 (unsigned long long)p->number, p->name, stage_name(h->stage), h->host, h->pid, h->device,
+                 dtype_word(h->dtype), h->model);
         driver_feed(&b->driver, &event);
         return;
     }
@@ -197,25 +205,15 @@ static void on_shutdown(struct broker *b, struct peer *p, struct wire_message **
 
 /* -- dispatch -- */
 
-static const struct {
-    enum msg_role role; /* who may say it; 0: anyone */
-    void (*handle)(struct broker *, struct peer *, struct wire_message **);
-} handlers[] = {
-    [MSG_HELLO] = {0, on_hello},
-    [MSG_CREDIT] = {MSG_ROLE_WORKER, on_credit},
-    [MSG_RESULT] = {MSG_ROLE_WORKER, on_result},
-    [MSG_FAILURE] = {MSG_ROLE_WORKER, on_failure},
-    [MSG_RETURN] = {MSG_ROLE_WORKER, on_return},
-    [MSG_HEARTBEAT] = {MSG_ROLE_WORKER, on_heartbeat},
-    [MSG_BYE] = {0, on_bye},
-    [MSG_JOB_OPEN] = {MSG_ROLE_CLIENT, on_job_open},
-    [MSG_JOB_ROWS] = {MSG_ROLE_CLIENT, on_job_rows},
-    [MSG_JOB_AGAIN] = {MSG_ROLE_CLIENT, on_job_rows},
-    [MSG_JOB_SEAL] = {MSG_ROLE_CLIENT, on_job_seal},
-    [MSG_JOB_QUERY] = {MSG_ROLE_CLIENT, on_job_query},
-    [MSG_JOB_STOP] = {MSG_ROLE_CLIENT, on_job_stop},
-    [MSG_JOB_CLOSE] = {MSG_ROLE_CLIENT, on_job_close},
-    [MSG_SHUTDOWN] = {MSG_ROLE_CLIENT, on_shutdown},
+static void (*const handlers[])(struct broker *, struct peer *, struct wire_message **) = {
+    [MSG_HELLO] = on_hello,       [MSG_CREDIT] = on_credit,
+    [MSG_RESULT] = on_result,     [MSG_FAILURE] = on_failure,
+    [MSG_RETURN] = on_return,     [MSG_HEARTBEAT] = on_heartbeat,
+    [MSG_BYE] = on_bye,           [MSG_JOB_OPEN] = on_job_open,
+    [MSG_JOB_ROWS] = on_job_rows, [MSG_JOB_AGAIN] = on_job_rows,
+    [MSG_JOB_SEAL] = on_job_seal, [MSG_JOB_QUERY] = on_job_query,
+    [MSG_JOB_STOP] = on_job_stop, [MSG_JOB_CLOSE] = on_job_close,
+    [MSG_SHUTDOWN] = on_shutdown,
 };
 
 static void on_gone(struct broker *b, uint64_t number)
@@ -257,19 +255,25 @@ static void drop_if_due(struct broker *b, uint64_t number)
 static void on_message(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const struct msg *m = wire_message_envelope(*message);
-    const bool known = (size_t)m->type < sizeof(handlers) / sizeof(handlers[0]) && handlers[m->type].handle;
+    const bool known = (size_t)m->type < sizeof(handlers) / sizeof(handlers[0]) && handlers[m->type];
 
     if (!p->role && m->type != MSG_HELLO && m->type != MSG_BYE) {
         log_debug("event=stranger peer=%llu type=%s msg=\"ignored until it says HELLO\"", (unsigned long long)p->number,
                   msg_type_name(m->type));
         return; /* silence makes a worker connect again */
     }
-    if (!known || (handlers[m->type].role && handlers[m->type].role != p->role)) {
+    if (!known || (p->role && msg_right(p->role, m->type) == MSG_RIGHT_NONE)) {
         answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_NOT_ALLOWED, "this role may not send %s",
                       msg_type_name(m->type));
         return;
     }
-    handlers[m->type].handle(b, p, message);
+    handlers[m->type](b, p, message);
+}
+
+static void note_sender(struct peer *p, const struct broker_socket_event *event)
+{
+    p->entitled = event->role;
+    (void)snprintf(p->name, sizeof(p->name), "%s", event->name);
 }
 
 void messages_handle(struct broker *b, struct broker_socket_event *event)
@@ -280,7 +284,14 @@ void messages_handle(struct broker *b, struct broker_socket_event *event)
         on_gone(b, event->peer);
         return;
     }
+    if (event->type == BROKER_SOCKET_DENIED) {
+        log_warn("event=key_denied address=%s key=\"%s\" msg=\"the key is not in the allow-list\"",
+                 event->denial.address, event->denial.key);
+        return;
+    }
     p = peers_require(&b->peers, event->peer);
+    if (p)
+        note_sender(p, event);
     if (!p)
         driver_fail(&b->driver, -ENOMEM, "no memory for peers");
     else if (event->type == BROKER_SOCKET_BAD)

@@ -7,6 +7,7 @@
 
 #include "broker/core_table.h"
 #include "proto/msg.h"
+#include "wire/keys.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,7 +16,9 @@
 
 struct peer {
     uint64_t number;
-    enum msg_role role; /* 0: has not said HELLO */
+    enum msg_role role;       /* 0: it has not sent HELLO */
+    enum msg_role entitled;   /* what its key allows; ADMIN includes the others, as on ipc */
+    char name[KEY_NAME_SIZE]; /* of its key; "uid:1000" on ipc: the owner of its jobs */
     enum stage stage;
     enum dtype dtype;
     struct fingerprint fingerprint;

@@ -41,7 +41,11 @@ static struct msg_broker_counters counters_of(const struct jobs *jobs, const str
                                         .splits = s->splits,
                                         .lost = s->payloads_lost + s->tensors_refused,
                                         .closed = socket.closed,
-                                        .turned_away = socket.refused_peers};
+                                        .turned_away = socket.refused_peers,
+                                        .keys_accepted = socket.keys_accepted,
+                                        .keys_denied = socket.keys_denied,
+                                        .handshakes_bad = socket.handshakes_bad,
+                                        .handshakes_unfinished = socket.handshakes_unfinished};
 }
 
 static struct msg_stage_progress stage_of(const struct broker_job *job, uint32_t node, const struct core_node_stats *n,

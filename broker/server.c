@@ -19,7 +19,15 @@
 
 const struct conf_key broker_conf_table[] = {
     {"endpoint", CONF_TEXT, CONF_AT(struct broker_conf, endpoint), "ipc:///run/blipline/broker", 1, 0,
-     "where workers and clients connect: ipc:///path, a socket that its owner alone may open"},
+     "where workers and clients connect, several with commas between: ipc:///PATH, a socket that only its owner may "
+     "open; tcp://ADDRESS:PORT, with keys"},
+    {"secret_key_file", CONF_TEXT, CONF_AT(struct broker_conf, secret_key_file), "", 0, 0,
+     "this broker's secret key, for tcp: a file of blipline keygen, or the name of a systemd credential"},
+    {"authorized_keys", CONF_TEXT, CONF_AT(struct broker_conf, authorized_keys), "", 0, 0,
+     "who may connect by tcp: a folder with the public keys workers/NAME.pub, clients/NAME.pub and admins/NAME.pub; "
+     "read again on SIGHUP"},
+    {"insecure", CONF_BOOL, CONF_AT(struct broker_conf, insecure), "no", 0, 0,
+     "allow tcp without keys on loopback addresses: every user of this machine is then an admin"},
     {"memory", CONF_SIZE, CONF_AT(struct broker_conf, memory), "8GiB", 1 << 20, 0,
      "most bytes of tensors between stages, all jobs"},
     {"rows", CONF_SIZE, CONF_AT(struct broker_conf, rows), "1GiB", 1 << 20, 0,
@@ -78,6 +86,28 @@ static void limit_peers(struct broker_socket_conf *socket)
     socket->max_connections = socket->max_peers + socket->max_peers / 4;
 }
 
+static void warn_of_key(const char *text)
+{
+    log_warn("event=key_file_skipped msg=\"%s\"", text);
+}
+
+static int open_socket(struct broker *b, struct broker_socket_conf *socket, struct err *err)
+{
+    const struct wire_keys_conf conf = {
+        .secret_key_file = b->conf->secret_key_file, .is_broker = true, .insecure = b->conf->insecure};
+    struct wire_keys keys;
+    int rc = wire_keys_load(&conf, &keys, err);
+
+    if (rc < 0)
+        return rc;
+    socket->keys = &keys;
+    socket->authorized = b->conf->authorized_keys;
+    socket->warn = warn_of_key;
+    rc = broker_socket_open(socket, &b->answers.socket, err);
+    wire_keys_wipe(&keys);
+    return rc;
+}
+
 int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *err)
 {
     const struct core_limits limits = limits_of(conf);
@@ -106,14 +136,14 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
     limit_peers(&socket);
     rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)
-        rc = broker_socket_open(&socket, &b->answers.socket, err);
+        rc = open_socket(b, &socket, err);
     if (rc == 0)
         rc = committer_start(&committer, &b->requests.committer, err);
     if (rc < 0) {
         broker_free(b);
         return rc;
     }
-    log_info("event=ready endpoint=%s epoch=%llu memory=%lld peers=%zu", broker_socket_endpoint(b->answers.socket),
+    log_info("event=ready endpoint=\"%s\" epoch=%llu memory=%lld peers=%zu", broker_socket_endpoint(b->answers.socket),
              (unsigned long long)b->answers.epoch, (long long)conf->memory, socket.max_peers);
     *ret = b;
     return 0;
@@ -206,6 +236,20 @@ static void feed_watchdog(struct broker *b)
     (void)sd_notify(0, "WATCHDOG=1");
 }
 
+/* SIGHUP. */
+static void reload(struct broker *b)
+{
+    struct err err = {""};
+    size_t n_keys, n_cut;
+
+    (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(clock_mono_ns() / 1000));
+    if (broker_socket_reload_keys(b->answers.socket, &n_keys, &n_cut, &err) < 0)
+        log_err("event=reload_failed msg=\"%s; the keys that were read before stay in force\"", err.text);
+    else
+        log_info("event=reloaded keys=%zu cut_off=%zu", n_keys, n_cut);
+    (void)sd_notify(0, "READY=1");
+}
+
 int broker_run(struct broker *b, struct err *err)
 {
     int64_t retry_at_ms = INT64_MAX, watch_at_ms = INT64_MAX, lost_at_ms = INT64_MAX;
@@ -213,6 +257,7 @@ int broker_run(struct broker *b, struct err *err)
     while (b->driver.failed == 0 && !b->drained) {
         feed_watchdog(b);
         struct pollfd fds[] = {{.fd = committer_fd(b->requests.committer), .events = POLLIN},
+                               {.fd = stop_reload_fd(), .events = POLLIN},
                                {.fd = stop_requested() ? -1 : stop_fd(), .events = POLLIN}};
         const int64_t other_at_ms = retry_at_ms < watch_at_ms ? retry_at_ms : watch_at_ms;
         int rc = broker_socket_wait(b->answers.socket, fds, sizeof(fds) / sizeof(fds[0]),
@@ -221,6 +266,8 @@ int broker_run(struct broker *b, struct err *err)
         if (rc < 0)
             driver_fail(&b->driver, rc, "waiting failed: %s", strerror(-rc));
         b->driver.now_ms = clock_mono_ms();
+        if (stop_take_reload())
+            reload(b);
         if (stop_requested())
             messages_begin_shutdown(b);
         round_of_messages(b);

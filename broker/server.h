@@ -12,7 +12,10 @@
 #include <stdint.h>
 
 struct broker_conf {
-    char endpoint[128];
+    char endpoint[512];
+    char secret_key_file[1024];
+    char authorized_keys[1024];
+    bool insecure;
     int64_t memory;
     int64_t rows;
     int64_t lease;

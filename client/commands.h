@@ -16,6 +16,7 @@ extern const struct cli_command cmd_stats;
 extern const struct cli_command cmd_verify;
 extern const struct cli_command cmd_selftest;
 extern const struct cli_command cmd_devices;
+extern const struct cli_command cmd_keygen;
 extern const struct cli_command cmd_completion;
 extern const struct cli_command cmd_version;
 

@@ -37,6 +37,7 @@ const struct help_topic help_topics[] = {
     {"store", "what a store is, and who may read it", HELP_STORE, NULL},
     {"models", "which models there are, and how to get one", HELP_MODELS, NULL},
     {"resume", "stopping, crashing and going on", HELP_RESUME, NULL},
+    {"keys", "keys for connections by tcp: who may do what", HELP_KEYS, NULL},
     {"json", "what --json prints", HELP_JSON, NULL},
     {"exit-codes", "what the exit codes mean", HELP_EXIT_CODES, NULL},
     {NULL, NULL, NULL, NULL},

@@ -157,11 +157,14 @@ static json_t *broker_json(const struct msg_job_progress *p)
 {
     const struct msg_broker_counters *c = &p->broker;
 
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "late", (json_int_t)c->late,
-                     "strangers", (json_int_t)c->strangers, "malformed", (json_int_t)c->malformed, "bad_messages",
-                     (json_int_t)c->bad_messages, "refusals", (json_int_t)c->refusals, "benches",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "late",
+                     (json_int_t)c->late, "strangers", (json_int_t)c->strangers, "malformed", (json_int_t)c->malformed,
+                     "bad_messages", (json_int_t)c->bad_messages, "refusals", (json_int_t)c->refusals, "benches",
                      (json_int_t)c->benches, "cut_off", (json_int_t)c->cut_off, "splits", (json_int_t)c->splits, "lost",
-                     (json_int_t)c->lost, "closed", (json_int_t)c->closed, "turned_away", (json_int_t)c->turned_away);
+                     (json_int_t)c->lost, "closed", (json_int_t)c->closed, "turned_away", (json_int_t)c->turned_away,
+                     "keys_accepted", (json_int_t)c->keys_accepted, "keys_denied", (json_int_t)c->keys_denied,
+                     "handshakes_bad", (json_int_t)c->handshakes_bad, "handshakes_unfinished",
+                     (json_int_t)c->handshakes_unfinished);
 }
 
 void report_json(const struct report *r)

@@ -35,7 +35,7 @@ int job_open(struct job *j, int64_t timeout_ms, struct err *err)
 
     interrupt_let_in(true);
     if (!j->session)
-        rc = client_session_open(j->endpoint, timeout_ms, &j->session, err);
+        rc = client_session_open(j->endpoint, NULL, timeout_ms, &j->session, err);
     if (rc == 0) {
         client_session_set_timeout(j->session, PATIENCE_MS);
         rc = client_session_job_open(j->session, &j->open, &j->opened, err);

@@ -87,7 +87,11 @@ enum msg_task {
     MSG_TASK_CLS = 32,
     MSG_TASK_ALL = 63,
 };
-enum msg_role { MSG_ROLE_WORKER = 1, MSG_ROLE_CLIENT };
+enum msg_role {
+    MSG_ROLE_WORKER = 1,
+    MSG_ROLE_CLIENT = 2,
+    MSG_ROLE_ADMIN = 3, /* of keys and connections; a Hello says client */
+};
 
 enum msg_reason {
     MSG_REASON_VERSION = 1,
@@ -308,6 +312,7 @@ struct msg_hung_worker {
 /* Counts of the broker process, over all jobs. */
 struct msg_broker_counters {
     uint64_t late, strangers, malformed, bad_messages, refusals, benches, cut_off, splits, lost, closed, turned_away;
+    uint64_t keys_accepted, keys_denied, handshakes_bad, handshakes_unfinished;
 };
 
 struct msg_job_progress {

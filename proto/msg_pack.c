@@ -211,6 +211,10 @@ static void counters_to_pb(const struct msg_broker_counters *from, Blipline__Bro
     to->lost = from->lost;
     to->closed = from->closed;
     to->turned_away = from->turned_away;
+    to->keys_accepted = from->keys_accepted;
+    to->keys_denied = from->keys_denied;
+    to->handshakes_bad = from->handshakes_bad;
+    to->handshakes_unfinished = from->handshakes_unfinished;
 }
 
 static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)

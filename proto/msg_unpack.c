@@ -206,7 +206,11 @@ static void counters_from_pb(const Blipline__BrokerCounters *from, struct msg_br
                                            .splits = from->splits,
                                            .lost = from->lost,
                                            .closed = from->closed,
-                                           .turned_away = from->turned_away};
+                                           .turned_away = from->turned_away,
+                                           .keys_accepted = from->keys_accepted,
+                                           .keys_denied = from->keys_denied,
+                                           .handshakes_bad = from->handshakes_bad,
+                                           .handshakes_unfinished = from->handshakes_unfinished};
 }
 
 static int progress_from_pb(const Blipline__JobProgress *from, struct msg_job_progress *to, struct err *err)

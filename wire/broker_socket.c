@@ -1,26 +1,30 @@
 #include "wire/broker_socket.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <zmq.h>
 
 #include "base/clock.h"
 #include "wire/connections.h"
 #include "wire/context.h"
-#include "wire/endpoint.h"
+#include "wire/gate.h"
+#include "wire/listen.h"
 #include "wire/monitor.h"
 #include "wire/peer_table.h"
+#include "wire/socket_options.h"
 
-enum { HWM = 16, MAX_POLL_FDS = 8, MAX_FRAME_BYTES = 16 << 20, MAX_PASSED_OVER = 64 };
+enum { MAX_POLL_FDS = 8, MAX_PASSED_OVER = 64 };
 
 struct broker_socket {
     struct broker_socket_conf conf;
     void *socket, *monitor;
     int socket_fd, monitor_fd;
-    char endpoint[256];
+    struct listening listening;
+    struct gate gate;
     struct peer_table peers;
     struct connections connections;
     struct broker_socket_counters counters;
@@ -28,57 +32,26 @@ struct broker_socket {
 
 /* -- open and close */
 
-static int set_int(void *socket, int option, int value)
-{
-    return zmq_setsockopt(socket, option, &value, sizeof(value)) < 0 ? -errno : 0;
-}
-
-/* No ZMTP heartbeats (ZMQ_HEARTBEAT_IVL): libzmq 4.3.4 aborts ("Assertion failed: !_io_error") when one falls due for a
- * peer that has disconnected and left more unread messages than ZMQ_RCVHWM. */
-static int set_options(struct broker_socket *s)
-{
-    int64_t max_frame = MAX_FRAME_BYTES;
-    int rc;
-
-    if ((rc = set_int(s->socket, ZMQ_ROUTER_MANDATORY, 1)) < 0 || (rc = set_int(s->socket, ZMQ_SNDHWM, HWM)) < 0 ||
-        (rc = set_int(s->socket, ZMQ_RCVHWM, HWM)) < 0 || (rc = set_int(s->socket, ZMQ_LINGER, WIRE_LINGER_MS)) < 0 ||
-        (rc = set_int(s->socket, ZMQ_HANDSHAKE_IVL, 5000)) < 0 || (rc = set_int(s->socket, ZMQ_BACKLOG, 1024)) < 0 ||
-        (rc = set_int(s->socket, ZMQ_IPV6, 1)) < 0)
-        return rc;
-    return zmq_setsockopt(s->socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof(max_frame)) < 0 ? -errno : 0;
-}
-
-static int bind_endpoint(struct broker_socket *s, struct err *err)
-{
-    const char *path = wire_endpoint_ipc_path(s->conf.endpoint);
-    size_t n = sizeof(s->endpoint);
-    mode_t mask = umask(0177); /* the socket file is created 0600; no other threads run yet */
-    int rc = zmq_bind(s->socket, s->conf.endpoint) < 0 ? errno : 0;
-
-    (void)umask(mask);
-    if (rc)
-        return err_set(err, -rc, "cannot listen at %s: %s", s->conf.endpoint, zmq_strerror(rc));
-    if (zmq_getsockopt(s->socket, ZMQ_LAST_ENDPOINT, s->endpoint, &n) < 0)
-        return err_set(err, -errno, "%s: %s", s->conf.endpoint, zmq_strerror(errno));
-    if (path && chmod(path, 0600) < 0)
-        return err_set(err, -errno, "cannot make %s mode 0600: %s", path, strerror(errno));
-    return 0;
-}
-
 static int open_sockets(struct broker_socket *s, struct err *err)
 {
+    const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                       ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
     size_t n = sizeof(int);
     int rc;
 
     s->socket = zmq_socket(wire_context(), ZMQ_ROUTER);
     if (!s->socket)
         return err_set(err, -errno, "ZeroMQ: %s", zmq_strerror(errno));
-    rc = set_options(s);
+    rc = socket_set_common(s->socket);
     if (rc == 0)
-        rc = wire_monitor_open(s->socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED, &s->monitor);
+        rc = socket_set_int(s->socket, ZMQ_ROUTER_MANDATORY, 1);
+    if (rc == 0)
+        rc = socket_set_int(s->socket, ZMQ_BACKLOG, 1024);
+    if (rc == 0)
+        rc = wire_monitor_open(s->socket, events, &s->monitor);
     if (rc < 0)
         return err_set(err, rc, "ZeroMQ: %s", zmq_strerror(-rc));
-    rc = bind_endpoint(s, err);
+    rc = listen_bind(s->socket, &s->gate.keys, &s->listening, err);
     if (rc < 0)
         return rc;
     if (zmq_getsockopt(s->socket, ZMQ_FD, &s->socket_fd, &n) < 0 ||
@@ -89,14 +62,13 @@ static int open_sockets(struct broker_socket *s, struct err *err)
 
 int broker_socket_open(const struct broker_socket_conf *conf, struct broker_socket **ret, struct err *err)
 {
+    static const struct wire_keys none;
+    const struct wire_keys *keys = conf->keys ? conf->keys : &none;
     struct broker_socket *s;
     int rc;
 
     if (!wire_context())
         return err_set(err, -EINVAL, "wire_init was not called");
-    rc = wire_endpoint_check_bind(conf->endpoint, err);
-    if (rc < 0)
-        return rc;
     s = calloc(1, sizeof(*s));
     if (!s)
         return err_set(err, -ENOMEM, "no memory for a socket");
@@ -107,8 +79,14 @@ int broker_socket_open(const struct broker_socket_conf *conf, struct broker_sock
     connections_init(&s->connections, conf->max_connections ? conf->max_connections : 2 * s->conf.max_peers,
                      conf->silent_ms ? conf->silent_ms : 10000);
     rc = peer_table_init(&s->peers, s->conf.max_peers);
-    rc = rc < 0 ? err_set(err, rc, "no memory for the table of peers") : open_sockets(s, err);
-    s->conf.endpoint = NULL; /* the caller's */
+    rc = rc < 0 ? err_set(err, rc, "no memory for the table of peers")
+                : listen_parse(conf->endpoint, keys, &s->listening, err);
+    if (rc == 0)
+        rc = gate_open(&s->gate, keys, &s->listening, conf->authorized, conf->warn, err);
+    if (rc == 0)
+        rc = open_sockets(s, err);
+    s->conf.endpoint = s->conf.authorized = NULL; /* the caller's */
+    s->conf.keys = NULL;
     if (rc < 0)
         broker_socket_close(&s);
     else
@@ -124,11 +102,10 @@ void broker_socket_close(struct broker_socket **sp)
         return;
     *sp = NULL;
     wire_monitor_close(s->socket, s->monitor);
-    /* ZeroMQ does not remove the path. Remove it first, so that nobody connects from now on. */
-    if (s->endpoint[0] && wire_endpoint_ipc_path(s->endpoint))
-        (void)unlink(wire_endpoint_ipc_path(s->endpoint));
+    listen_unlink(&s->listening); /* first, so that nobody connects from now on */
     if (s->socket)
         (void)zmq_close(s->socket);
+    gate_release(&s->gate);
     peer_table_release(&s->peers);
     connections_release(&s->connections);
     free(s);
@@ -136,7 +113,7 @@ void broker_socket_close(struct broker_socket **sp)
 
 const char *broker_socket_endpoint(const struct broker_socket *s)
 {
-    return s->endpoint;
+    return s->listening.text;
 }
 
 struct broker_socket_counters broker_socket_counters(const struct broker_socket *s)
@@ -144,6 +121,10 @@ struct broker_socket_counters broker_socket_counters(const struct broker_socket 
     struct broker_socket_counters all = s->counters;
 
     all.closed = s->connections.n_closed;
+    if (s->gate.zap) {
+        all.keys_accepted = zap_counters(s->gate.zap).accepted;
+        all.keys_denied = zap_counters(s->gate.zap).denied;
+    }
     return all;
 }
 
@@ -274,6 +255,26 @@ void broker_socket_drop(struct broker_socket *s, uint64_t peer)
     peer_table_remove(&s->peers, p);
 }
 
+/* -- keys */
+
+int broker_socket_reload_keys(struct broker_socket *s, size_t *ret_n_keys, size_t *ret_n_cut, struct err *err)
+{
+    int rc = gate_reload(&s->gate, err);
+    size_t n_cut = 0;
+
+    if (rc < 0)
+        return rc;
+    for (struct peer *p = s->peers.all; p; p = p->next_of_all) {
+        if (gate_allows(&s->gate, p))
+            continue;
+        connections_drop(&s->connections, p->routing.fd, p->fd_use, clock_mono_ms()); /* GONE follows */
+        n_cut++;
+    }
+    *ret_n_keys = s->gate.allowed ? s->gate.allowed->n : 0;
+    *ret_n_cut = n_cut;
+    return 0;
+}
+
 /* -- waiting and receiving */
 
 static bool readable(void *socket)
@@ -298,6 +299,10 @@ static void watch_connections(struct broker_socket *s)
         else if (event == ZMQ_EVENT_DISCONNECTED) {
             peer_table_disconnected(&s->peers, fd, connections_use(&s->connections, fd));
             connections_lost(&s->connections, fd);
+        } else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
+            s->counters.handshakes_unfinished++;
+        } else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) {
+            s->counters.handshakes_bad++;
         }
     }
 }
@@ -398,15 +403,23 @@ static void refuse_peer(struct broker_socket *s, const struct wire_routing *to)
     wire_message_free(m);
 }
 
-/* The sender of a message; a new sender is added. NULL: there are too many peers. */
+/* The sender of a message; a new sender is added. NULL: the message is not to be read. */
 static struct peer *peer_of(struct broker_socket *s, const struct wire_routing *from)
 {
     struct peer *p = peer_table_by_routing(&s->peers, from);
 
-    if (p)
-        return p;
+    if (p) /* a newcomer may choose the routing id of a peer that has just disconnected, but not its rights */
+        return strcmp(p->routing.user, from->user) == 0 ? p : NULL;
     watch_connections(s); /* the table of connections must know this one */
-    return peer_table_add(&s->peers, from, connections_use(&s->connections, from->fd));
+    p = peer_table_add(&s->peers, from, connections_use(&s->connections, from->fd));
+    if (!p) {
+        refuse_peer(s, from);
+    } else if (!gate_identify(&s->gate, p)) {
+        connections_drop(&s->connections, from->fd, p->fd_use, clock_mono_ms());
+        peer_table_remove(&s->peers, p);
+        p = NULL;
+    }
+    return p;
 }
 
 int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
@@ -431,13 +444,13 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
             return rc; /* the socket itself */
         p = connections_is_dropped(&s->connections, from.fd) ? NULL : peer_of(s, &from);
         if (!p) {
-            if (!connections_is_dropped(&s->connections, from.fd))
-                refuse_peer(s, &from);
             wire_message_free(ret->message);
             n_passed_over++; /* so that one peer cannot keep the loop busy */
             continue;
         }
         ret->peer = p->number;
+        ret->role = p->role;
+        ret->name = p->name;
         s->counters.messages_in++;
         if (rc < 0) {
             s->counters.bad++;
@@ -446,6 +459,10 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
         } else {
             s->counters.bytes_in += wire_message_size_bytes(ret->message);
         }
+        return 1;
+    }
+    if (s->gate.zap && zap_next_denial(s->gate.zap, &ret->denial)) {
+        ret->type = BROKER_SOCKET_DENIED;
         return 1;
     }
     ret->peer = peer_table_take_gone(&s->peers);

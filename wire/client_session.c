@@ -183,11 +183,14 @@ static int greet(struct client_session *s, int64_t until_ms, struct err *err)
     return rc;
 }
 
-int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_session **ret, struct err *err)
+int client_session_open(const char *endpoint, const struct wire_keys *keys, int64_t timeout_ms,
+                        struct client_session **ret, struct err *err)
 {
+    static const struct wire_keys none;
     int64_t until_ms = clock_mono_ms() + timeout_ms;
     struct client_session *s;
-    int rc = wire_endpoint_check_connect(endpoint, err);
+    const char *key_error = NULL;
+    int rc = wire_endpoint_check_connect(endpoint, keys ? keys : &none, err);
 
     if (rc < 0)
         return rc;
@@ -198,16 +201,21 @@ int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_
         return err_set(err, -ENOMEM, "no memory for a session");
     for (;;) {
         s->lost = false;
-        rc = dealer_open(&s->dealer, endpoint, err);
+        rc = dealer_open(&s->dealer, endpoint, keys ? keys : &none, err);
         if (rc == 0)
             rc = greet(s, until_ms, err);
-        if (rc != -ECONNRESET || clock_mono_ms() >= until_ms)
+        key_error = dealer_key_error(&s->dealer);
+        if (rc != -ECONNRESET || s->dealer.refused || clock_mono_ms() >= until_ms)
             break;
         dealer_close(&s->dealer);
         /* nobody listens: the broker may be starting, and no event will tell */
         (void)zmq_poll(NULL, 0, RETRY_MS);
     }
-    if (rc == -ECONNRESET || rc == -ETIMEDOUT)
+    if (rc < 0 && s->dealer.refused)
+        rc = err_set(err, -EACCES, "%s: %s", endpoint, key_error);
+    else if ((rc == -ECONNRESET || rc == -ETIMEDOUT) && key_error)
+        rc = err_set(err, -ETIMEDOUT, "%s: %s", endpoint, key_error);
+    else if (rc == -ECONNRESET || rc == -ETIMEDOUT)
         rc = err_set(err, -ETIMEDOUT, "no broker answers at %s", endpoint);
     s->timeout_ms = DEFAULT_TIMEOUT_MS;
     if (rc < 0)

@@ -15,14 +15,16 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "proto/msg.h"
+#include "wire/keys.h"
 
 #include <stdint.h>
 
 struct client_session;
 
-/* Connect and exchange HELLO and WELCOME. It retries until timeout_ms, so the broker may still be starting. */
-int client_session_open(const char *endpoint, int64_t timeout_ms, struct client_session **ret,
-                        struct err *err) CHECK_RESULT;
+/* Connect and exchange HELLO and WELCOME. It retries until timeout_ms, so the broker may still be starting.
+ * `keys` are for tcp (NULL: none). -EACCES: the broker does not accept the key. */
+int client_session_open(const char *endpoint, const struct wire_keys *keys, int64_t timeout_ms,
+                        struct client_session **ret, struct err *err) CHECK_RESULT;
 void client_session_close(struct client_session **s);
 /* Of all calls below; the default is 30 s. Opening and sealing a large job may take longer. */
 void client_session_set_timeout(struct client_session *s, int64_t timeout_ms);

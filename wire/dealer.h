@@ -7,19 +7,26 @@
 #define BLIPLINE_WIRE_DEALER_H
 
 #include "base/err.h"
+#include "wire/keys.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct dealer {
     void *socket, *monitor;
+    bool curve;   /* the connection uses keys */
+    bool refused; /* by the broker's allow-list */
+    bool failed;  /* in the handshake */
 };
 
-int dealer_open(struct dealer *d, const char *endpoint, struct err *err) CHECK_RESULT;
+/* `keys` are used for tcp endpoints. */
+int dealer_open(struct dealer *d, const char *endpoint, const struct wire_keys *keys, struct err *err) CHECK_RESULT;
 /* Messages already sent have WIRE_LINGER_MS to leave, in the background. May be called on a closed or zeroed one. */
 void dealer_close(struct dealer *d);
 bool dealer_is_open(const struct dealer *d);
-/* True when the connection has failed or is lost; it stays so. */
+/* True once, when the connection has failed or is lost. */
 bool dealer_is_lost(struct dealer *d);
+/* Then: why, if the handshake failed because of the keys; NULL: for another reason. */
+const char *dealer_key_error(const struct dealer *d);
 
 #endif

@@ -1,7 +1,7 @@
 #include "wire/endpoint.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,21 +29,55 @@ static int check_path(const char *path, struct err *err)
     return 0;
 }
 
-static int check_kind(const char *endpoint, struct err *err)
+bool wire_endpoint_is_tcp(const char *endpoint)
+{
+    return has_prefix(endpoint, "tcp://");
+}
+
+/* Addresses only: a name may be resolved to anything. */
+static bool is_loopback(const char *endpoint)
+{
+    char host[64] = "";
+    const char *at = endpoint + strlen("tcp://"), *colon = strrchr(at, ':');
+    struct in6_addr v6;
+    struct in_addr v4;
+    size_t n;
+
+    if (!colon)
+        return false;
+    at += at[0] == '[';
+    n = (size_t)(colon - at);
+    n -= n && at[n - 1] == ']';
+    if (n >= sizeof(host))
+        return false;
+    memcpy(host, at, n);
+    return (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127) ||
+           (inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6));
+}
+
+static int check_tcp(const char *endpoint, const struct wire_keys *keys, struct err *err)
+{
+    if (keys->curve || (keys->insecure && is_loopback(endpoint)))
+        return 0;
+    if (keys->insecure)
+        return err_set(err, -EPERM, "%s: insecure = yes is for loopback addresses (127.0.0.1, [::1]) only; give keys",
+                       endpoint);
+    return err_set(err, -EPERM,
+                   "%s: tcp needs keys: make them with blipline keygen and set secret_key_file (blipline help keys). "
+                   "Without keys use ipc:///PATH, a socket that only its owner may open",
+                   endpoint);
+}
+
+static int check_kind(const char *endpoint, const struct wire_keys *keys, struct err *err)
 {
     const char *path = wire_endpoint_ipc_path(endpoint);
 
     if (path)
         return check_path(path, err);
-    if (has_prefix(endpoint, "tcp://"))
-        return err_set(
-            err, -EPERM,
-            "%s: tcp comes with a later version that has keys (CURVE): without them anybody who reaches the "
-            "port could end the broker and write files as its user. Use ipc:///PATH, a socket that its owner "
-            "alone may open",
-            endpoint);
+    if (wire_endpoint_is_tcp(endpoint))
+        return check_tcp(endpoint, keys, err);
     if (!has_prefix(endpoint, "inproc://"))
-        return err_set(err, -EINVAL, "%s: not an endpoint; ipc:///PATH is one", endpoint);
+        return err_set(err, -EINVAL, "%s: not an endpoint; ipc:///PATH and tcp://HOST:PORT are", endpoint);
     return 0;
 }
 
@@ -69,15 +103,15 @@ static int check_unused(const char *path, struct err *err)
     return 0;
 }
 
-int wire_endpoint_check_bind(const char *endpoint, struct err *err)
+int wire_endpoint_check_bind(const char *endpoint, const struct wire_keys *keys, struct err *err)
 {
     const char *path = wire_endpoint_ipc_path(endpoint);
-    int rc = check_kind(endpoint, err);
+    int rc = check_kind(endpoint, keys, err);
 
     return rc < 0 || !path ? rc : check_unused(path, err);
 }
 
-int wire_endpoint_check_connect(const char *endpoint, struct err *err)
+int wire_endpoint_check_connect(const char *endpoint, const struct wire_keys *keys, struct err *err)
 {
-    return check_kind(endpoint, err);
+    return check_kind(endpoint, keys, err);
 }

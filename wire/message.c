@@ -1,6 +1,7 @@
 #include "wire/message.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
@@ -399,6 +400,15 @@ static int receive_routing(struct receiving *r, zmq_msg_t *frame, struct wire_ro
     return 0;
 }
 
+/* The properties of the connection. libzmq 4.3.4 may lose them on the first frame, but not on the ones behind it. */
+static void identify(zmq_msg_t *frame, struct wire_routing *ret)
+{
+    const char *user = zmq_msg_gets(frame, "User-Id");
+
+    ret->fd = zmq_msg_get(frame, ZMQ_SRCFD);
+    (void)snprintf(ret->user, sizeof(ret->user), "%s", user ? user : "");
+}
+
 int wire_message_receive(void *socket, const struct wire_limits *limits, struct wire_routing *ret_from,
                          struct wire_message **ret, struct err *err)
 {
@@ -417,7 +427,7 @@ int wire_message_receive(void *socket, const struct wire_limits *limits, struct 
     if (rc < 0)
         goto out;
     if (ret_from)
-        ret_from->fd = zmq_msg_get(&frame, ZMQ_SRCFD);
+        identify(&frame, ret_from);
     m = message_alloc();
     rc = m ? receive_body(&r, &frame, m, err) : err_set(err, -ENOMEM, "no memory for a message");
 out:

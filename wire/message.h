@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "proto/msg.h"
 #include "proto/row.h"
+#include "wire/allowed.h"
 #include "wire/tensor.h"
 
 #include <stddef.h>
@@ -56,7 +57,8 @@ enum { WIRE_MAX_ROUTING_BYTES = 255 };
 struct wire_routing {
     size_t n_bytes;
     uint8_t bytes[WIRE_MAX_ROUTING_BYTES];
-    int fd; /* of the connection it came on, -1 when unknown; only to match connection events */
+    int fd;                     /* of the connection it came on, -1 when unknown; only to match connection events */
+    char user[ALLOWED_ID_SIZE]; /* allowed_key.id of the sender; "" on connections without keys */
 };
 
 /* Never blocks. `to` NULL for sockets that do not route. The message stays the caller's, and may be sent again. */

@@ -26,8 +26,10 @@ struct peer {
     uint64_t number;
     struct wire_routing routing;
     uint32_t fd_use;
-    bool closing;      /* its connection broke, but ZeroMQ may still deliver messages of it */
-    bool disconnected; /* ZeroMQ has delivered all of them; some may be unread */
+    enum msg_role role;       /* what its key, or its user on ipc, allows: ADMIN includes CLIENT and WORKER */
+    char name[KEY_NAME_SIZE]; /* of its key; "uid:1000" on ipc */
+    bool closing;             /* its connection broke, but ZeroMQ may still deliver messages of it */
+    bool disconnected;        /* ZeroMQ has delivered all of them; some may be unread */
     struct queued_message *first, *last;
     size_t n_queued, queued_bytes;
     struct peer *next_by_routing, *next_by_number;

@@ -98,7 +98,7 @@ static void connect_again(struct link *l)
     l->hello_sent = l->credit_withdrawn = false;
     l->state = LINK_GREETING;
     l->greeting_until_ms = l->now_ms + CONNECTING_MS;
-    if (dealer_open(&l->dealer, l->s->endpoint, &err) < 0)
+    if (dealer_open(&l->dealer, l->s->endpoint, &l->s->keys, &err) < 0)
         lose(l, err.text);
 }
 
@@ -416,6 +416,15 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static const char *why_lost(const struct link *l)
+{
+    const char *key_error = dealer_key_error(&l->dealer);
+
+    if (l->state == LINK_UP)
+        return "the connection to the broker is lost";
+    return key_error ? key_error : "no broker answers";
+}
+
 /* Do everything that is due. Returns the time of the next deadline. */
 static int64_t tick(struct link *l)
 {
@@ -425,7 +434,7 @@ static int64_t tick(struct link *l)
     if (dealer_is_open(&l->dealer) && dealer_is_lost(&l->dealer)) {
         receive(l); /* a REFUSE may have come just before the connection was closed */
         if (l->state != LINK_ENDED && l->state != LINK_DOWN)
-            lose(l, l->state == LINK_UP ? "the connection to the broker is lost" : "no broker answers");
+            lose(l, why_lost(l));
     }
     if (l->state == LINK_DOWN && l->now_ms >= l->retry_at_ms)
         connect_again(l);

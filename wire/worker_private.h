@@ -37,6 +37,7 @@ struct worker_session {
     /* fixed at start */
     struct worker_session_conf conf;
     char endpoint[256], device[MSG_NAME_SIZE], model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];
+    struct wire_keys keys;
     uint64_t boot_nonce;
     pthread_t thread;
 

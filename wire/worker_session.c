@@ -17,7 +17,8 @@ enum { INBOX = 8192, OUTBOX = 16384, STATES = 64 };
 
 static int check_conf(const struct worker_session_conf *c, struct err *err)
 {
-    int rc = wire_endpoint_check_connect(c->endpoint, err);
+    static const struct wire_keys none;
+    int rc = wire_endpoint_check_connect(c->endpoint, c->keys ? c->keys : &none, err);
 
     if (rc < 0)
         return rc;
@@ -36,6 +37,9 @@ static int check_conf(const struct worker_session_conf *c, struct err *err)
 static void copy_conf(struct worker_session *s, const struct worker_session_conf *conf)
 {
     s->conf = *conf;
+    s->conf.keys = NULL; /* copied below */
+    if (conf->keys)
+        s->keys = *conf->keys;
     (void)msg_text_set(s->endpoint, sizeof(s->endpoint), conf->endpoint);
     (void)msg_text_set(s->device, sizeof(s->device), conf->device && conf->device[0] ? conf->device : "cpu");
     (void)msg_text_set(s->model, sizeof(s->model), conf->model ? conf->model : "");
@@ -56,6 +60,7 @@ static void session_free(struct worker_session *s)
     mailbox_free(s->inbox, NULL);
     mailbox_free(s->outbox, NULL);
     mailbox_free(s->states, free);
+    wire_keys_wipe(&s->keys);
     free(s);
 }
 

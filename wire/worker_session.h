@@ -29,6 +29,7 @@
 #include "base/err.h"
 #include "proto/msg.h"
 #include "proto/row.h"
+#include "wire/keys.h"
 #include "wire/tensor.h"
 
 #include <stdbool.h>
@@ -39,6 +40,7 @@ struct worker_session;
 
 struct worker_session_conf {
     const char *endpoint;
+    const struct wire_keys *keys; /* for tcp; NULL: none */
     enum stage stage;
     const char *device; /* "cpu", "null", "cuda:0" */
     enum dtype dtype;

@@ -190,6 +190,7 @@ int worker_start(struct worker *w, struct err *err)
                                        .window_bytes = (uint64_t)w->conf->window_bytes,
                                        .alive = sd_watchdog_enabled(0, NULL) > 0 ? feed_watchdog : NULL};
     struct device_conf device;
+    struct wire_keys keys;
     int rc = worker_device(w->conf, &device, err);
 
     if (rc < 0)
@@ -204,9 +205,18 @@ int worker_start(struct worker *w, struct err *err)
         if (rc < 0)
             return rc;
     }
+    rc = wire_keys_load(&(struct wire_keys_conf){.secret_key_file = w->conf->secret_key_file,
+                                                 .server_key_file = w->conf->server_key_file,
+                                                 .insecure = w->conf->insecure},
+                        &keys, err);
+    if (rc < 0)
+        return rc;
+    conf.keys = &keys;
     rc = wire_init(1, err);
     if (rc == 0)
         rc = worker_session_start(&conf, &w->session, err);
+    wire_keys_wipe(&keys);
+    conf.keys = NULL;
     if (rc == 0 && w->ops) {
         w->ops->alive = note_alive;
         w->ops->alive_arg = w->session;
@@ -226,8 +236,25 @@ void worker_release(struct worker *w)
     w->ops = NULL;
 }
 
+static void log_connection(struct worker *w)
+{
+    struct worker_session_status s;
+
+    worker_session_status(w->session, &s);
+    if (s.n_connects != w->n_connects) {
+        w->n_connects = s.n_connects;
+        w->not_connected[0] = '\0';
+        log_info("event=connected endpoint=\"%s\"", w->conf->endpoint);
+    }
+    if (s.state == WORKER_SESSION_CONNECTING && strcmp(s.text, w->not_connected) != 0) {
+        memcpy(w->not_connected, s.text, sizeof(w->not_connected));
+        log_warn("event=not_connected endpoint=\"%s\" msg=\"%s; trying again\"", w->conf->endpoint, s.text);
+    }
+}
+
 void worker_check_stop(struct worker *w)
 {
+    log_connection(w);
     if (w->draining || !stop_requested())
         return;
     w->draining = true;

@@ -21,7 +21,10 @@
 #include <stdint.h>
 
 struct worker_conf {
-    char endpoint[128];
+    char endpoint[256];
+    char secret_key_file[1024];
+    char server_key_file[1024];
+    bool insecure;
     char model[1024];
     char device[64];
     char cuda_library[1024];
@@ -41,7 +44,13 @@ struct worker_conf {
 /* clang-format off */
 #define WORKER_CONF_KEYS(c, threads_, auto_) \
     {"endpoint", CONF_TEXT, CONF_AT(c, common.endpoint), "ipc:///run/blipline/broker", 1, 0, \
-     "the broker's endpoint"}, \
+     "the broker's endpoint: ipc:///PATH, or tcp://HOST:PORT with keys"}, \
+    {"secret_key_file", CONF_TEXT, CONF_AT(c, common.secret_key_file), "", 0, 0, \
+     "this worker's secret key, for tcp: a file of blipline keygen, or the name of a systemd credential"}, \
+    {"server_key_file", CONF_TEXT, CONF_AT(c, common.server_key_file), "", 0, 0, \
+     "the broker's public key, for tcp: its .pub file"}, \
+    {"insecure", CONF_BOOL, CONF_AT(c, common.insecure), "no", 0, 0, \
+     "allow tcp without keys to loopback addresses"}, \
     {"model", CONF_TEXT, CONF_AT(c, common.model), "", 0, 0, \
      "checkpoint directory (not needed for device = null)"}, \
     {"device", CONF_TEXT, CONF_AT(c, common.device), "cpu", 1, 0, \
@@ -83,6 +92,8 @@ struct worker {
     int64_t started_ms; /* clock_mono_ms of worker_init */
     size_t device_bytes; /* CUDA: free at worker_open */
     bool draining;
+    uint32_t n_connects;               /* as of the last log line about the connection */
+    char not_connected[MSG_TEXT_SIZE]; /* why, as that line said; "": it is connected, or nothing was said yet */
 };
 
 /* Call this first. Sets batch and window sizes from the keys. */
@@ -114,7 +125,8 @@ int worker_start(struct worker *w, struct err *err) CHECK_RESULT;
 /* End the session at once, close checkpoint and device. Free the models that use `ops` before. */
 void worker_release(struct worker *w);
 
-/* Call this in every round of the main loop: after SIGTERM or SIGINT it tells the session to drain, once. */
+/* Call this in every round of the main loop: after SIGTERM or SIGINT it tells the session to drain, once. It also logs
+ * when the connection to the broker is made, and why it cannot be made. */
 void worker_check_stop(struct worker *w);
 /* Give a unit back as failed. */
 void worker_fail_unit(struct worker *w, struct worker_work **work, const char *code, const char *text);

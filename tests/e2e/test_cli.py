@@ -128,7 +128,7 @@ def test_json_says_what_it_is_and_is_documented(store, folder):
         name = line[2:].split("  ")[0]
         entries[name or last] = entries.get(name or last, "") + " " + line[12:]
         last = name or last
-    answers = {"stats": blipline("stats", store, "--json"), "verify": blipline("verify", store, "--json"), "item": blipline("get", store, "--item", "0", "--json"), "devices": blipline("devices", "--json"),
+    answers = {"stats": blipline("stats", store, "--json"), "verify": blipline("verify", store, "--json"), "item": blipline("get", store, "--item", "0", "--json"), "devices": blipline("devices", "--json"), "keygen": blipline("keygen", "-o", folder / "key", "--json"),
                "caption": caption(IMAGES, store, "--limit", "2", "--json"), "dry-run": caption(IMAGES, store, "--limit", "2", "--json", "--dry-run"),
                "selftest": blipline("selftest", ROOT / "tests/golden/itm_c", "--images", ROOT / "tests/golden/images_odd", "--json", check=False)}
     assert set(answers) == set(entries)

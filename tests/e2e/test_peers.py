@@ -191,16 +191,6 @@ def test_a_broker_takes_the_descriptors_that_it_may_have(folder):
         assert f"peers={min(4096, min(hard, 65536) // 2)}" in text, text
 
 
-def test_tcp_waits_for_keys(folder):
-    with Cluster(folder) as cluster:
-        for n, endpoint in enumerate(("tcp://0.0.0.0:5599", "tcp://127.0.0.1:5599", "tcp://[::1]:5599")):
-            daemon = cluster.start("broker", f"t{n}", endpoint=endpoint)
-            assert daemon.process.wait(30 * SLOW) == 70, endpoint
-            assert endpoint in daemon.text() and "keys" in daemon.text() and "ipc:///PATH" in daemon.text(), daemon.text()
-        daemon = cluster.start("encoder", "w", endpoint="tcp://127.0.0.1:5599", device="null")
-        assert daemon.process.wait(30 * SLOW) != 0 and "keys" in daemon.text(), daemon.text()
-
-
 def test_what_peers_say_stays_within_its_value_in_the_log(folder):
     text = 'a "quote" \\ n=1\nevent=forged msg="\t\r\x1b[2J\x01 é end\\'
     store = folder / 'of "us" \\ two\nlines'

@@ -173,7 +173,9 @@ static void test_broker_socket_refuses_what_would_be_open_to_all(void **state)
     } cases[] = {
         {"tcp://*:5550", -EPERM, "ipc"},
         {"tcp://0.0.0.0:5550", -EPERM, "keys"},
-        {"tcp://127.0.0.1:0", -EPERM, "comes with a later version that has keys"},
+        {"tcp://127.0.0.1:0", -EPERM, "blipline keygen"},
+        {"", -EINVAL, "no endpoint"},
+        {"ipc:///tmp/never-bound,tcp://127.0.0.1:0", -EPERM, "blipline keygen"},
         {"udp://127.0.0.1:1", -EINVAL, "not an endpoint"},
         {"ipc://", -EINVAL, "path"},
         {"ipc:///nowhere/at/all/b.sock", -ENOENT, "/nowhere/at/all"},

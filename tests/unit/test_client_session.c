@@ -151,7 +151,7 @@ static void open_client(struct fixture *f)
 {
     struct err err = {""};
 
-    if (client_session_open(f->endpoint, 5000, &f->c, &err) < 0)
+    if (client_session_open(f->endpoint, NULL, 5000, &f->c, &err) < 0)
         fail_msg("%s", err.text);
 }
 
@@ -188,7 +188,7 @@ static void test_client_session_waits_for_a_broker_that_starts(void **state)
     struct client_session *none = NULL;
     struct err err = {""};
 
-    assert_int_equal(client_session_open(f->endpoint, 100, &none, &err), -ETIMEDOUT);
+    assert_int_equal(client_session_open(f->endpoint, NULL, 100, &none, &err), -ETIMEDOUT);
     assert_non_null(strstr(err.text, f->endpoint));
     assert_null(none);
     start_broker(f);

@@ -163,7 +163,7 @@ static void fill_progress(struct msg_job_progress *p)
     p->n_given_up = 4;
     p->n_hung = 1;
     p->hung[0] = (struct msg_hung_worker){"host", 77, STAGE_LLM, "it has fallen silent"};
-    p->broker = (struct msg_broker_counters){41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51};
+    p->broker = (struct msg_broker_counters){41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55};
 }
 
 /* A message of each type with every field set. */
