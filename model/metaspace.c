@@ -41,8 +41,7 @@ int metaspace_parse(const struct tokenizer_part *part, struct metaspace *ret)
         (void)snprintf(ret->replacement, sizeof(ret->replacement), "%s", replacement);
     ret->replacement_size = strlen(ret->replacement);
     ret->prepend = read_prepend(&r);
-    if (!json_read_bool(&r, "split", true))
-        json_reader_fail(&r, "split", "false is not supported");
+    ret->split = json_read_bool(&r, "split", true);
     return rc < 0 ? rc : r.rc;
 }
 
