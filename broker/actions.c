@@ -4,6 +4,7 @@
 #include "broker/progress.h"
 #include "broker/work.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "proto/row.h"
 
@@ -195,6 +196,7 @@ static void do_job_done(struct broker *b, const struct core_action *a)
     log_info("event=job_done job=%llu items=%llu failed=%llu", (unsigned long long)job->id,
              (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
     progress_log(&b->jobs, job);
+    broker_job_record(&b->jobs, job, STORED_WANTED_RUN, clock_wall_ms(), "");
     broker_job_ended(&b->jobs, job);
 }
 
@@ -206,6 +208,7 @@ static void do_job_paused(struct broker *b, const struct core_action *a)
                      a->paused.n_finished, a->paused.given_up, job->pause);
     log_warn("event=job_paused job=%llu msg=\"%s; nothing new until it is opened again\"", (unsigned long long)job->id,
              job->pause);
+    broker_job_record(&b->jobs, job, STORED_WANTED_PAUSED, 0, job->pause);
 }
 
 static void do_job_stopped(struct broker *b, const struct core_action *a)

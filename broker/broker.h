@@ -32,6 +32,7 @@ struct broker {
     struct payloads payloads;
     struct requests requests;
     struct jobs jobs;
+    struct job_table *table; /* NULL: none; the committer's thread uses it */
     int64_t watchdog_at_ms;
     bool drained;
 };

@@ -28,6 +28,7 @@ void committer_request_free(struct committer_request *r)
     free(r->path);
     free(r->meta);
     free(r->begin);
+    free(r->entry);
     buf_release(&r->walk_rows.fresh);
     buf_release(&r->walk_rows.again);
     free(r->again);

@@ -19,6 +19,7 @@
 #include "broker/load.h"
 #include "proto/stored.h"
 #include "store/compare.h"
+#include "store/job_table.h"
 #include "store/store.h"
 
 #include <stdbool.h>
@@ -35,6 +36,7 @@ struct committer_conf {
     bool allow_network_fs;
     uint64_t min_free_bytes;       /* as in struct store_options */
     const struct store_seam *seam; /* for tests */
+    struct job_table *table;       /* borrowed; only the thread uses it once an ENTRY was posted. NULL: none */
 };
 
 enum committer_op {
@@ -48,6 +50,7 @@ enum committer_op {
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
     COMMITTER_LOAD,     /* unit, max_units, max_bytes: as units_read; answered before those of the group that is open,
                            since it sees what is committed */
+    COMMITTER_ENTRY,    /* entry: a row of the job table. Done at once, and never given back */
     COMMITTER_CLOSE,    /* nothing more; after all earlier requests of the job */
 };
 
@@ -63,6 +66,8 @@ struct committer_request {
     char *path; /* malloc'ed, owned */
     bool create, check;
     struct stored_job_meta *meta; /* malloc'ed, owned; of a new store, may be NULL without `create` */
+
+    struct stored_job_entry *entry; /* malloc'ed, owned */
 
     struct msg_comparison *begin; /* malloc'ed, owned; of the first rows of a walk, else NULL */
     bool compared;                /* the committer's: what becomes of the rows is known, and at which turn */

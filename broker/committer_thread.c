@@ -34,7 +34,7 @@ static void complete(struct committer *c, struct passage *p)
         p->done.n_again = p->request->walk_rows.n_again;
         p->done.compared = p->request->counts;
     }
-    if (rc == -ENOSPC || rc == -EAGAIN)
+    if ((rc == -ENOSPC || rc == -EAGAIN) && p->done.op != COMMITTER_ENTRY)
         p->done.request = p->request;
     else
         committer_request_free(p->request);
@@ -217,6 +217,7 @@ static int apply(struct open_store *o, const struct committer_request *q, uint32
         return store_put_attempts(s, q->unit, q->attempts, q->parts.data, (uint32_t)q->parts.size_bytes, err);
     case COMMITTER_OPEN:
     case COMMITTER_LOAD:
+    case COMMITTER_ENTRY:
     case COMMITTER_CLOSE:
         break;
     }
@@ -363,6 +364,11 @@ static void run_group(struct committer *c, struct passage *p)
 
         if (op == COMMITTER_LOAD) {
             p->done.rc = load_units(c, p->request, p);
+            complete(c, p);
+            continue;
+        }
+        if (op == COMMITTER_ENTRY) {
+            p->done.rc = job_table_put(c->conf.table, p->request->entry, &p->err);
             complete(c, p);
             continue;
         }

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "broker/jobs.h"
+#include "base/log.h"
 #include "store/store.h"
 
 static void on_unit(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done)
@@ -83,11 +84,22 @@ static void retry_later(struct jobs *jobs, struct broker_job *job, struct commit
     requests_retry_later(jobs->requests, &done->request);
 }
 
+/* What was to be written is still true, and is found out again at the next start. */
+static void on_entry(const struct committer_completion *done)
+{
+    if (done->rc < 0)
+        log_err("event=job_table_failed job=%llu msg=\"%s\"", (unsigned long long)done->job, done->text);
+}
+
 static void on_completion(struct jobs *jobs, struct committer_completion *done)
 {
     struct broker_job *job = broker_job_find(jobs, done->job);
     struct question q;
 
+    if (done->op == COMMITTER_ENTRY) {
+        on_entry(done);
+        return;
+    }
     if (job && done->rc == 0 && done->op != COMMITTER_LOAD)
         job->counters = done->counters;
     if (job && is_to_be_retried(jobs, job, done)) {

@@ -45,6 +45,7 @@ static void job_free(struct jobs *jobs, struct broker_job *job)
     holders_free(job->holders);
     holders_free(job->closers);
     free(job->reopen);
+    free(job->entry);
     units_release(&jobs->units, &job->units);
     free(job);
 }
@@ -104,6 +105,28 @@ static bool remove_holder(struct job_holder **list, uint64_t peer)
     return h != NULL;
 }
 
+/* -- the job table -- */
+
+void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum stored_wanted wanted, int64_t ended_ms,
+                       const char *text)
+{
+    struct committer_request *r;
+
+    if (!job->entry)
+        return;
+    job->entry->wanted = wanted;
+    job->entry->ended_ms = ended_ms;
+    (void)msg_text_set(job->entry->text, sizeof(job->entry->text), text);
+    r = committer_request_new(COMMITTER_ENTRY, job->id, 0);
+    if (r && (r->entry = malloc(sizeof(*r->entry)))) {
+        *r->entry = *job->entry;
+    } else {
+        committer_request_free(r);
+        r = NULL;
+    }
+    requests_post(jobs->requests, r);
+}
+
 /* -- closing -- */
 
 void broker_job_begin_close(struct jobs *jobs, struct broker_job *job)
@@ -138,6 +161,7 @@ void broker_job_fail(struct jobs *jobs, struct broker_job *job, const char *fmt,
     va_end(ap);
     log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path,
             job->failed);
+    broker_job_record(jobs, job, STORED_WANTED_RUN, 0, job->failed);
     driver_feed_later(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_FAILED, .job = job->id});
     broker_job_ended(jobs, job);
 }

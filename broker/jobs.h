@@ -43,8 +43,9 @@ enum broker_job_phase { BROKER_JOB_OPENING, BROKER_JOB_OPEN, BROKER_JOB_CLOSING 
 struct broker_job {
     struct broker_job *next;
     uint64_t id;
-    char owner[KEY_NAME_SIZE]; /* name of the peer that opened it first */
-    struct msg_job_open open;  /* as asked for; recipe and nodes are those of the store once it is open */
+    char owner[KEY_NAME_SIZE];      /* name of the peer that opened it first */
+    struct stored_job_entry *entry; /* its row of the job table; NULL: a client's store */
+    struct msg_job_open open;       /* as asked for; recipe and nodes are those of the store once it is open */
     enum broker_job_phase phase;
     struct store *store; /* while it is open */
     struct job_holder *holders, *closers;
@@ -72,6 +73,7 @@ struct jobs {
     struct peers *peers;
     struct units units;
     struct hung hung;
+    bool has_table;      /* the jobs are the table's, and clients open no stores of their own */
     bool shutting_down;  /* no more jobs are opened */
     int64_t watch_at_ms; /* when watch.c looks at the jobs again */
     struct broker_job *first;
@@ -90,12 +92,19 @@ void broker_jobs_release(struct jobs *jobs);
 void broker_job_hold(struct jobs *jobs, struct broker_job *job, uint64_t peer);
 /* A job that is not sealed and that no client has open any more gets no more rows: stop it, so that it is closed. */
 void broker_job_stop_if_abandoned(struct jobs *jobs, struct broker_job *job);
+/* Write the job's row of the job table, if it has one. `ended_ms` 0: it has not ended. `text`: why it does not go
+ * on. */
+void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum stored_wanted wanted, int64_t ended_ms,
+                       const char *text);
 /* The job that `m` speaks of, NULL: it is not open here, and the peer has been told. */
 struct broker_job *broker_job_or_refuse(struct jobs *jobs, uint64_t peer, const struct msg *m);
 /* Its store is closed: answer the clients that wait for that. */
 void broker_job_tell_closers(struct jobs *jobs, const struct broker_job *job);
 /* In any state; its leases become void. Doing so again is fine. */
 void broker_job_begin_close(struct jobs *jobs, struct broker_job *job);
+
+/* Open the jobs of the table that have not ended, at the start. */
+int broker_jobs_resume(struct jobs *jobs, struct job_table *table, struct err *err) CHECK_RESULT;
 
 /* What clients ask. */
 void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m);

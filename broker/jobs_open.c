@@ -8,6 +8,7 @@
 #include "store/store.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,6 +161,11 @@ void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
         answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_DRAINING, "the broker is about to end");
         return;
     }
+    if (jobs->has_table) {
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED,
+                      "this broker keeps its jobs in its own directory (state_dir), and opens no other stores");
+        return;
+    }
     if (!p || p->role != MSG_ROLE_ADMIN) {
         answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED,
                       "%s: only an admin may name a path on the broker's machine", m->job_open.path);
@@ -195,13 +201,73 @@ void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
     requests_post(jobs->requests, r);
 }
 
-/* The store is open: is it what the client means? Then the core takes the job on. */
+/* The store is open: the core takes the job on. Returns what core_step did. */
+static int take_on(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done)
+{
+    struct core_node nodes[CORE_MAX_NODES];
+
+    job->store = done->store;
+    job->open.recipe = store_info(done->store)->recipe;
+    job->counters = done->counters;
+    job->next_item = done->next_item;
+    job->phase = BROKER_JOB_OPEN;
+    nodes_to_core(&job->open, nodes);
+    return driver_feed(jobs->driver,
+                       &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
+                                            .job_open = {.job = job->id,
+                                                         .priority = job->open.priority,
+                                                         .sealed = job->counters.sealed,
+                                                         .max_failures = job->open.max_failures,
+                                                         .max_failed_per_mille = job->open.max_failed_per_mille,
+                                                         .n_nodes = job->open.n_nodes,
+                                                         .nodes = nodes}});
+}
+
+static void log_opened(const struct broker_job *job, bool created)
+{
+    log_info("event=job_opened job=%llu store=\"%s\" items=%llu done=%llu created=%d", (unsigned long long)job->id,
+             job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done, created);
+}
+
+/* The store of a job of the table. */
+static void on_resumed(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done)
+{
+    const struct stored_job_meta *meta;
+    int rc = done->rc;
+
+    if (rc == 0) {
+        meta = store_info(done->store);
+        job->open.n_nodes = meta->n_nodes;
+        memcpy(job->open.nodes, meta->nodes, sizeof(job->open.nodes));
+        memcpy(job->open.source, meta->source, sizeof(job->open.source));
+        rc = take_on(jobs, job, done);
+    }
+    if (rc == 0) {
+        log_opened(job, false);
+        if (job->entry->text[0])
+            broker_job_record(jobs, job, STORED_WANTED_RUN, 0, "");
+        broker_job_stop_if_abandoned(jobs, job);
+        return;
+    }
+    log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path,
+            done->rc < 0 ? done->text : strerror(-rc));
+    broker_job_record(jobs, job, STORED_WANTED_RUN, 0, done->rc < 0 ? done->text : strerror(-rc));
+    if (done->rc < 0)
+        broker_jobs_remove(jobs, job);
+    else
+        broker_job_close_store(jobs, job);
+}
+
+/* The store is open: is it what the client means? */
 void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q)
 {
-    struct core_node nodes[CORE_MAX_NODES];
     int rc;
 
+    if (job->entry) {
+        on_resumed(jobs, job, done);
+        return;
+    }
     if (done->rc < 0) {
         answer_refuse(jobs->answers, q->peer, q->seq, done->rc == -EBUSY ? MSG_REASON_BUSY : MSG_REASON_STORE, "%s",
                       done->text);
@@ -212,22 +278,8 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct 
         broker_job_close_store(jobs, job);
         return;
     }
-    job->store = done->store;
-    job->open.recipe = store_info(done->store)->recipe;
-    job->counters = done->counters;
-    job->next_item = done->next_item;
-    job->phase = BROKER_JOB_OPEN;
     broker_job_hold(jobs, job, q->peer);
-    nodes_to_core(&job->open, nodes);
-    rc = driver_feed(jobs->driver,
-                     &(struct core_event){.type = CORE_EVENT_JOB_OPEN,
-                                          .job_open = {.job = job->id,
-                                                       .priority = job->open.priority,
-                                                       .sealed = job->counters.sealed,
-                                                       .max_failures = job->open.max_failures,
-                                                       .max_failed_per_mille = job->open.max_failed_per_mille,
-                                                       .n_nodes = job->open.n_nodes,
-                                                       .nodes = nodes}});
+    rc = take_on(jobs, job, done);
     if (rc < 0) {
         answer_refuse(jobs->answers, q->peer, q->seq, rc == -ENOSPC ? MSG_REASON_LIMIT : MSG_REASON_BAD_MESSAGE,
                       rc == -ENOSPC ? "%s: %d jobs are open here already" : "%s: the core takes no such job (limit %d)",
@@ -235,11 +287,78 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct 
         broker_job_close_store(jobs, job);
         return;
     }
-    log_info("event=job_opened job=%llu store=\"%s\" items=%llu done=%llu created=%d", (unsigned long long)job->id,
-             job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done,
-             done->created);
+    log_opened(job, done->created);
     answer_opened(jobs, job, q->peer, q->seq);
     broker_job_stop_if_abandoned(jobs, job);
+}
+
+/* -- the jobs of the table -- */
+
+static struct broker_job *job_of_entry(const struct stored_job_entry *entry, const char *path)
+{
+    struct broker_job *job = calloc(1, sizeof(*job));
+
+    if (!job)
+        return NULL;
+    job->entry = malloc(sizeof(*job->entry));
+    if (!job->entry) {
+        free(job);
+        return NULL;
+    }
+    *job->entry = *entry;
+    job->id = job->units.job = entry->job;
+    (void)msg_text_set(job->owner, sizeof(job->owner), entry->owner);
+    job->open.priority = entry->priority;
+    job->open.max_failures = entry->max_failures;
+    job->open.max_failed_per_mille = entry->max_failed_per_mille;
+    (void)msg_text_set(job->open.path, sizeof(job->open.path), path);
+    return job;
+}
+
+static int resume(struct jobs *jobs, const struct job_table *table, const struct stored_job_entry *entry,
+                  struct err *err)
+{
+    struct committer_request *r;
+    struct broker_job *job;
+    char path[PATH_MAX];
+    int rc = job_table_store_path(table, entry->job, path, err);
+
+    if (rc < 0)
+        return rc;
+    if (strlen(path) >= sizeof(job->open.path))
+        return err_set(err, -ENAMETOOLONG, "%s: path too long; choose a shorter state_dir", path);
+    job = job_of_entry(entry, path);
+    r = requests_new(jobs->requests, COMMITTER_OPEN, entry->job, &(struct question){.peer = 0});
+    if (r)
+        r->path = strdup(path);
+    if (!job || !r || !r->path || broker_jobs_add(jobs, job) < 0) {
+        committer_request_free(r);
+        if (job)
+            free(job->entry);
+        free(job);
+        return err_set(err, -ENOMEM, "no memory for job %llu", (unsigned long long)entry->job);
+    }
+    requests_post(jobs->requests, r);
+    return 0;
+}
+
+int broker_jobs_resume(struct jobs *jobs, struct job_table *table, struct err *err)
+{
+    struct stored_job_entry entry = {0};
+    int rc;
+
+    jobs->has_table = true;
+    jobs->last_id = job_table_last(table);
+    while ((rc = job_table_next(table, entry.job, &entry, err)) != 0) {
+        if (rc == -EBADMSG)
+            log_err("event=job_failed job=%llu msg=\"%s\"", (unsigned long long)entry.job, err->text);
+        else if (rc < 0)
+            return rc;
+        else if (entry.ended_ms == 0 && entry.wanted == STORED_WANTED_RUN &&
+                 (rc = resume(jobs, table, &entry, err)) < 0)
+            return rc;
+    }
+    return 0;
 }
 
 /* The store is closed: a client may wait to open it again. */

@@ -48,6 +48,8 @@ const struct conf_key broker_conf_table[] = {
      "no commits below this much free disk"},
     {"allow_network_fs", CONF_BOOL, CONF_AT(struct broker_conf, allow_network_fs), "no", 0, 0,
      "open stores on NFS and the like: LMDB is not safe there"},
+    {"state_dir", CONF_TEXT, CONF_AT(struct broker_conf, state_dir), "", 0, 0,
+     "keep jobs and their stores in this folder, and go on with them at every start; empty: clients name stores"},
     {"log_level", CONF_TEXT, CONF_AT(struct broker_conf, log_level), "info", 1, 0, "err, warn, info or debug"},
     {0}};
 
@@ -108,12 +110,23 @@ static int open_socket(struct broker *b, struct broker_socket_conf *socket, stru
     return rc;
 }
 
+static int open_table(struct broker *b, struct err *err)
+{
+    struct job_table_found found;
+    int rc = job_table_open(b->conf->state_dir, b->conf->allow_network_fs, &b->table, &found, err);
+
+    if (rc == 0)
+        log_info("event=job_table state_dir=\"%s\" jobs=%u adopted=%u set_aside=%u missing=%u", b->conf->state_dir,
+                 found.n_rows, found.n_adopted, found.n_set_aside, found.n_missing);
+    return rc;
+}
+
 int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *err)
 {
     const struct core_limits limits = limits_of(conf);
     struct broker_socket_conf socket = {.endpoint = conf->endpoint};
-    const struct committer_conf committer = {.allow_network_fs = conf->allow_network_fs,
-                                             .min_free_bytes = (uint64_t)conf->min_free};
+    struct committer_conf committer = {.allow_network_fs = conf->allow_network_fs,
+                                       .min_free_bytes = (uint64_t)conf->min_free};
     struct broker *b;
     int rc;
 
@@ -137,8 +150,13 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
     rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)
         rc = open_socket(b, &socket, err);
+    if (rc == 0 && conf->state_dir[0])
+        rc = open_table(b, err);
+    committer.table = b->table;
     if (rc == 0)
         rc = committer_start(&committer, &b->requests.committer, err);
+    if (rc == 0 && b->table)
+        rc = broker_jobs_resume(&b->jobs, b->table, err);
     if (rc < 0) {
         broker_free(b);
         return rc;
@@ -154,6 +172,7 @@ void broker_free(struct broker *b)
     if (!b)
         return;
     committer_free(b->requests.committer);
+    job_table_close(b->table);
     payloads_release(&b->payloads);
     broker_socket_close(&b->answers.socket);
     wire_exit();

@@ -25,6 +25,7 @@ struct broker_conf {
     int64_t max_attempts;
     int64_t min_free;
     bool allow_network_fs;
+    char state_dir[1024]; /* "": clients bring their own stores */
     char log_level[16];
 };
 

@@ -61,6 +61,22 @@ struct stored_job_counters {
     uint64_t n_redone; /* records that have ever replaced another */
 };
 
+enum { STORED_TOKEN_BYTES = 16 };
+enum stored_wanted { STORED_WANTED_RUN, STORED_WANTED_PAUSED };
+
+/* A job of a broker's job table (store/job_table.h). */
+struct stored_job_entry {
+    uint64_t job; /* not 0 */
+    bool has_token;
+    uint8_t token[STORED_TOKEN_BYTES];
+    char name[MSG_NAME_SIZE], owner[MSG_NAME_SIZE], recipe[MSG_NAME_SIZE];
+    uint32_t priority;
+    enum stored_wanted wanted;
+    uint32_t max_failures, max_failed_per_mille;
+    int64_t created_ms, ended_ms;
+    char text[MSG_TEXT_SIZE]; /* why it does not go on; "": it does, or has ended */
+};
+
 /* Encoders append one value to `out`. */
 int stored_manifest_unit_encode(const struct stored_manifest_unit *u, struct buf *out) CHECK_RESULT;
 int stored_unit_state_encode(const struct stored_unit_state *s, struct buf *out) CHECK_RESULT;
@@ -69,6 +85,7 @@ int stored_record_encode(const struct row_record *r, struct buf *out) CHECK_RESU
 int stored_embedding_encode(const struct row_embedding *e, struct buf *out) CHECK_RESULT;
 int stored_job_meta_encode(const struct stored_job_meta *m, struct buf *out) CHECK_RESULT;
 int stored_job_counters_encode(const struct stored_job_counters *c, struct buf *out) CHECK_RESULT;
+int stored_job_entry_encode(const struct stored_job_entry *e, struct buf *out) CHECK_RESULT;
 
 int stored_manifest_unit_decode(struct row_memory *memory, const void *data, size_t n_bytes,
                                 struct stored_manifest_unit *ret, struct err *err) CHECK_RESULT;
@@ -81,6 +98,9 @@ int stored_embedding_decode(struct row_memory *memory, const void *data, size_t 
 int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_meta *ret, struct err *err) CHECK_RESULT;
 int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret,
                                struct err *err) CHECK_RESULT;
+
+int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct stored_job_entry *ret,
+                            struct err *err) CHECK_RESULT;
 
 /* Compare a recipe and graph with those of a store. 0: they are the same. Otherwise *err, which must not be NULL, names
  * `path` and lists the differences, each on a line that ends in a newline. */

@@ -1,0 +1,64 @@
+/* stored_entry.c - the rows of a broker's job table. */
+#include "proto/stored.h"
+
+#include "proto/msg_pb.h"
+#include "proto/stored_pb.h"
+#include "proto/store.pb-c.h"
+
+#include <errno.h>
+#include <string.h>
+
+int stored_job_entry_encode(const struct stored_job_entry *e, struct buf *out)
+{
+    Blipline__JobEntry pb = BLIPLINE__JOB_ENTRY__INIT;
+
+    if (e->job == 0 || e->wanted > STORED_WANTED_PAUSED)
+        return -EINVAL;
+    pb.job = e->job;
+    if (e->has_token)
+        pb.token = (ProtobufCBinaryData){.len = sizeof(e->token), .data = (uint8_t *)(uintptr_t)e->token};
+    pb.name = msg_text_to_pb(e->name);
+    pb.owner = msg_text_to_pb(e->owner);
+    pb.recipe = msg_text_to_pb(e->recipe);
+    pb.priority = e->priority;
+    pb.wanted = e->wanted;
+    pb.max_failures = e->max_failures;
+    pb.max_failed_per_mille = e->max_failed_per_mille;
+    pb.created_ms = e->created_ms;
+    pb.ended_ms = e->ended_ms;
+    pb.text = msg_text_to_pb(e->text);
+    return stored_append_pb(out, &pb.base);
+}
+
+int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct stored_job_entry *ret,
+                            struct err *err)
+{
+    const Blipline__JobEntry *from;
+    struct stored_job_entry e;
+    ProtobufCMessage *pb;
+    int rc = stored_unpack_pb(memory, &blipline__job_entry__descriptor, data, n_bytes, &pb, err);
+
+    if (rc < 0)
+        return rc;
+    from = (const Blipline__JobEntry *)(const void *)pb;
+    if (from->job == 0 || from->wanted > STORED_WANTED_PAUSED ||
+        (from->token.len && from->token.len != sizeof(e.token)))
+        return err_set(err, -EBADMSG, "a field of the job is out of range");
+    e = (struct stored_job_entry){.job = from->job,
+                                  .has_token = from->token.len > 0,
+                                  .priority = from->priority,
+                                  .wanted = from->wanted,
+                                  .max_failures = from->max_failures,
+                                  .max_failed_per_mille = from->max_failed_per_mille,
+                                  .created_ms = from->created_ms,
+                                  .ended_ms = from->ended_ms};
+    if (from->token.len)
+        memcpy(e.token, from->token.data, sizeof(e.token));
+    if ((rc = msg_text_from_pb(e.name, sizeof(e.name), &from->name, "name", err)) < 0 ||
+        (rc = msg_text_from_pb(e.owner, sizeof(e.owner), &from->owner, "owner", err)) < 0 ||
+        (rc = msg_text_from_pb(e.recipe, sizeof(e.recipe), &from->recipe, "recipe", err)) < 0 ||
+        (rc = msg_text_from_pb(e.text, sizeof(e.text), &from->text, "text", err)) < 0)
+        return rc;
+    *ret = e;
+    return 0;
+}
