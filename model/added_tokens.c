@@ -1,7 +1,6 @@
 #include "model/added_tokens.h"
 
 #include "model/tokenizer_type.h"
-#include "model/unicode.h"
 #include "model/utf8.h"
 
 #include <assert.h>
@@ -48,7 +47,8 @@ static int read_one(const char *file, const json_t *v, const struct vocab *vocab
     else if (strlen(text) > TOKENIZER_MAX_TOKEN_BYTES)
         json_reader_fail(&r, "content", "\"%.60s\" is over %d bytes", text, TOKENIZER_MAX_TOKEN_BYTES);
     ret->id = (int32_t)json_read_int(&r, "id", -1, 0, TOKENIZER_MAX_ID);
-    ret->single_word = json_read_bool(&r, "single_word", false);
+    if (json_read_bool(&r, "single_word", false))
+        json_reader_fail(&r, "single_word", "true is not supported");
     ret->lstrip = json_read_bool(&r, "lstrip", false);
     ret->rstrip = json_read_bool(&r, "rstrip", false);
     ret->normalized = json_read_bool(&r, "normalized", true);
@@ -202,30 +202,6 @@ const struct added_token *added_tokens_find(const struct added_tokens *a, int32_
 
 /* -- cutting */
 
-static bool word_before(struct token_text t, size_t at)
-{
-    size_t k = at;
-    uint32_t cp;
-
-    if (at == 0)
-        return false;
-    do
-        k--;
-    while (k > 0 && ((unsigned char)t.text[k] & 0xc0) == 0x80);
-    (void)utf8_step(t.text + k, at - k, &cp);
-    return unicode_is_word(cp);
-}
-
-static bool word_after(struct token_text t, size_t at)
-{
-    uint32_t cp;
-
-    if (at == t.size_bytes)
-        return false;
-    (void)utf8_step(t.text + at, t.size_bytes - at, &cp);
-    return unicode_is_word(cp);
-}
-
 int added_tokens_cut(const struct added_tokens *a, bool normalized, struct token_text text,
                      const struct added_tokens_cut *cut)
 {
@@ -239,7 +215,7 @@ int added_tokens_cut(const struct added_tokens *a, bool normalized, struct token
         size_t begin = at, end = at + size;
 
         at = t ? end : at + 1;
-        if (!t || (t->single_word && (word_before(text, begin) || word_after(text, end))))
+        if (!t)
             continue;
         if (t->lstrip) /* what the token before has swallowed stays its */
             begin = begin > done ? utf8_spaces_before(text.text, done, begin) : done;

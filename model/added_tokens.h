@@ -26,7 +26,6 @@ struct added_token {
     size_t wanted_size;
     int32_t id;
     bool lstrip, rstrip; /* white space before, after it belongs to it */
-    bool single_word;    /* not where a word goes on before or after it */
     bool normalized, special;
 };
 

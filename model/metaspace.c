@@ -41,7 +41,8 @@ int metaspace_parse(const struct tokenizer_part *part, struct metaspace *ret)
         (void)snprintf(ret->replacement, sizeof(ret->replacement), "%s", replacement);
     ret->replacement_size = strlen(ret->replacement);
     ret->prepend = read_prepend(&r);
-    ret->split = json_read_bool(&r, "split", true);
+    if (!json_read_bool(&r, "split", true))
+        json_reader_fail(&r, "split", "false is not supported");
     return rc < 0 ? rc : r.rc;
 }
 

@@ -18,7 +18,6 @@ struct metaspace {
     char replacement[5]; /* one character */
     size_t replacement_size;
     enum metaspace_prepend prepend;
-    bool split;
 };
 
 /* Also as older files have it: add_prefix_space instead of prepend_scheme, and a redundant str_rep. */

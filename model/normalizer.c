@@ -1,7 +1,6 @@
 #include "model/normalizer.h"
 
 #include "model/charsmap.h"
-#include "model/pattern.h"
 #include "model/tokenizer_part.h"
 #include "model/unicode.h"
 #include "model/utf8.h"
@@ -14,12 +13,9 @@
 
 struct step {
     const struct kind *kind;
-    enum unicode_form form;
     struct charsmap *charsmap;
-    struct pattern *pattern; /* Replace: NULL: the text `from` */
-    char *from, *to;         /* Replace, Prepend (to) */
-    size_t from_size, to_size;
-    bool left, right;                          /* Strip */
+    char *to; /* Replace */
+    size_t to_size;
     bool clean, chinese, strip_accents, lower; /* BertNormalizer */
 };
 
@@ -49,31 +45,12 @@ static int append_point(struct buf *ret, uint32_t cp)
     return rc;
 }
 
-/* -- forms, case, accents */
+/* -- BertNormalizer */
 
-static int parse_plain(struct step *s, const struct tokenizer_part *part)
-{
-    static const char *const known[] = {NULL};
-    static const char *const forms[] = {[UNICODE_NFC] = "NFC", "NFD", "NFKC", "NFKD"};
-
-    for (unsigned i = 0; i < 4; i++)
-        if (strcmp(s->kind->type, forms[i]) == 0)
-            s->form = (enum unicode_form)i;
-    return tokenizer_part_check_keys(part, known);
-}
-
-static int apply_form(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
-{
-    (void)at_start;
-    return unicode_normalize(s->form, t.text, t.size_bytes, ret);
-}
-
-static int apply_lowercase(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
+static int lowercase(struct token_text t, struct buf *ret)
 {
     int rc = 0;
 
-    (void)s;
-    (void)at_start;
     for (size_t i = 0; i < t.size_bytes && rc == 0;) {
         uint32_t cp, lower[2];
         char c = t.text[i];
@@ -94,7 +71,7 @@ static int apply_lowercase(const struct step *s, struct token_text t, struct buf
 }
 
 /* Keep the characters for which `map` gives a code point. */
-static int filter(struct token_text t, uint32_t (*map)(uint32_t cp), struct buf *ret, bool *at_start)
+static int filter(struct token_text t, uint32_t (*map)(uint32_t cp), struct buf *ret)
 {
     int rc = 0;
 
@@ -105,41 +82,9 @@ static int filter(struct token_text t, uint32_t (*map)(uint32_t cp), struct buf 
         mapped = map(cp);
         if (mapped != UTF8_BROKEN)
             rc = mapped == cp ? buf_append(ret, t.text + i, k) : append_point(ret, mapped);
-        else if (i == 0)
-            *at_start = false;
     }
     return rc;
 }
-
-static uint32_t without_mark(uint32_t cp)
-{
-    return cp >= 0x300 && unicode_is_mark(cp) ? UTF8_BROKEN : cp;
-}
-
-static int apply_strip_accents(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
-{
-    (void)s;
-    return filter(t, without_mark, ret, at_start);
-}
-
-/* SentencePiece's cleaning for machine translation. */
-static uint32_t nmt(uint32_t cp)
-{
-    if ((cp >= 1 && cp <= 8) || cp == 0xb || (cp >= 0xe && cp <= 0x1f) || cp == 0x7f || cp == 0x8f || cp == 0x9f)
-        return UTF8_BROKEN;
-    if (cp == 9 || cp == 0xa || cp == 0xc || cp == 0xd || cp == 0x1680 || (cp >= 0x200b && cp <= 0x200f) ||
-        cp == 0x2028 || cp == 0x2029 || cp == 0x2581 || cp == 0xfeff || cp == 0xfffd)
-        return ' ';
-    return cp;
-}
-
-static int apply_nmt(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
-{
-    (void)s;
-    return filter(t, nmt, ret, at_start);
-}
-
-/* -- BertNormalizer */
 
 static int parse_bert(struct step *s, const struct tokenizer_part *part)
 {
@@ -203,6 +148,7 @@ static int apply_bert(const struct step *s, struct token_text t, struct buf *ret
     struct buf mine[2];
     int rc = 0, at = 0;
 
+    (void)at_start;
     buf_init(&mine[0], PIECES_MAX_BYTES);
     buf_init(&mine[1], PIECES_MAX_BYTES);
     for (int stage = 0; stage < 5 && rc == 0; stage++) {
@@ -212,11 +158,11 @@ static int apply_bert(const struct step *s, struct token_text t, struct buf *ret
         if (!wanted[stage])
             continue;
         buf_clear(to);
-        rc = stage == 0   ? filter(t, clean, to, at_start)
+        rc = stage == 0   ? filter(t, clean, to)
              : stage == 1 ? space_chinese(t, to)
-             : stage == 2 ? unicode_normalize(UNICODE_NFD, t.text, t.size_bytes, to)
-             : stage == 3 ? filter(t, without_nonspacing, to, at_start)
-                          : apply_lowercase(s, t, to, at_start);
+             : stage == 2 ? unicode_decompose(t.text, t.size_bytes, to)
+             : stage == 3 ? filter(t, without_nonspacing, to)
+                          : lowercase(t, to);
         t = text_of(to);
         at = !at;
     }
@@ -227,60 +173,7 @@ static int apply_bert(const struct step *s, struct token_text t, struct buf *ret
     return rc;
 }
 
-/* -- Strip, Prepend, Precompiled */
-
-static int parse_strip(struct step *s, const struct tokenizer_part *part)
-{
-    static const char *const known[] = {"strip_left", "strip_right", NULL};
-    struct json_reader r = tokenizer_part_reader(part, "normalizer.");
-    int rc = tokenizer_part_check_keys(part, known);
-
-    if (!json_read_any(&r, "strip_left") || !json_read_any(&r, "strip_right"))
-        json_reader_fail(&r, "strip_left", "or strip_right of Strip is missing");
-    s->left = json_read_bool(&r, "strip_left", true);
-    s->right = json_read_bool(&r, "strip_right", true);
-    return rc < 0 ? rc : r.rc;
-}
-
-static int apply_strip(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
-{
-    size_t begin = s->left ? utf8_spaces_after(t.text, 0, t.size_bytes) : 0;
-    size_t end = s->right ? utf8_spaces_before(t.text, begin, t.size_bytes) : t.size_bytes;
-
-    if (begin > 0)
-        *at_start = false;
-    return buf_append(ret, t.text + begin, end - begin);
-}
-
-static int copy_text(struct json_reader *r, const char *key, char **ret, size_t *ret_n)
-{
-    const char *text = json_read_text(r, key, NULL);
-
-    if (!text) {
-        json_reader_fail(r, key, "is missing");
-        return r->rc;
-    }
-    *ret = strdup(text);
-    *ret_n = strlen(text);
-    return *ret ? 0 : -ENOMEM;
-}
-
-static int parse_prepend(struct step *s, const struct tokenizer_part *part)
-{
-    static const char *const known[] = {"prepend", NULL};
-    struct json_reader r = tokenizer_part_reader(part, "normalizer.");
-    int rc = tokenizer_part_check_keys(part, known);
-
-    return rc < 0 ? rc : copy_text(&r, "prepend", &s->to, &s->to_size);
-}
-
-static int apply_prepend(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
-{
-    int rc = t.size_bytes ? buf_append(ret, s->to, s->to_size) : 0;
-
-    (void)at_start;
-    return rc < 0 ? rc : buf_append(ret, t.text, t.size_bytes);
-}
+/* -- Precompiled */
 
 static int parse_precompiled(struct step *s, const struct tokenizer_part *part)
 {
@@ -306,70 +199,63 @@ static int apply_precompiled(const struct step *s, struct token_text t, struct b
     return charsmap_apply(s->charsmap, t.text, t.size_bytes, ret);
 }
 
-/* -- Replace */
+/* -- what transformers makes of a SentencePiece model beside the charsmap */
+
+static int parse_strip(struct step *s, const struct tokenizer_part *part)
+{
+    static const char *const known[] = {"strip_left", "strip_right", NULL};
+    struct json_reader r = tokenizer_part_reader(part, "normalizer.");
+    int rc = tokenizer_part_check_keys(part, known);
+
+    (void)s;
+    if (json_read_bool(&r, "strip_left", true) || !json_read_bool(&r, "strip_right", false))
+        json_reader_fail(&r, "strip_left", "or strip_right is not supported: only the right side is stripped");
+    return rc < 0 ? rc : r.rc;
+}
+
+static int apply_strip(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
+{
+    (void)s;
+    (void)at_start;
+    return buf_append(ret, t.text, utf8_spaces_before(t.text, 0, t.size_bytes));
+}
 
 static int parse_replace(struct step *s, const struct tokenizer_part *part)
 {
     static const char *const known[] = {"pattern", "content", NULL};
     struct json_reader r = tokenizer_part_reader(part, "normalizer.");
     const json_t *pattern = json_read_any(&r, "pattern");
-    const char *text = json_string_value(json_object_get(pattern, "String")),
-               *regex = json_string_value(json_object_get(pattern, "Regex"));
-    char where[512];
+    const char *regex = json_string_value(json_object_get(pattern, "Regex")), *to = json_read_text(&r, "content", NULL);
     int rc = tokenizer_part_check_keys(part, known);
 
-    if (rc == 0)
-        rc = copy_text(&r, "content", &s->to, &s->to_size);
-    if (rc < 0)
-        return rc;
-    if (json_object_size(pattern) != 1 || (!regex && (!text || !text[0]))) {
-        json_reader_fail(&r, "pattern", "is neither a {\"String\": text} nor a {\"Regex\": expression}");
-        return r.rc;
-    }
-    if (regex) {
-        (void)snprintf(where, sizeof(where), "%s: normalizer.pattern", part->file);
-        return pattern_from_file(regex, where, &s->pattern, part->err);
-    }
-    s->from = strdup(text);
-    s->from_size = strlen(text);
-    return s->from ? 0 : -ENOMEM;
-}
-
-/* The next match from `at` on: 1, 0 if there is none. */
-static int next_match(const struct step *s, struct pattern_search *search, struct token_text t, size_t at,
-                      size_t *begin, size_t *end)
-{
-    const char *found;
-
-    if (s->pattern)
-        return pattern_search_next(search, t.text, t.size_bytes, at, false, begin, end);
-    found = memmem(t.text + at, t.size_bytes - at, s->from, s->from_size);
-    if (!found)
-        return 0;
-    *begin = (size_t)(found - t.text);
-    *end = *begin + s->from_size;
-    return 1;
+    if (json_object_size(pattern) != 1 || !regex || strcmp(regex, " {2,}") != 0)
+        json_reader_fail(&r, "pattern", "is not supported: only {\"Regex\": \" {2,}\"}, two spaces or more, is");
+    else if (!to)
+        json_reader_fail(&r, "content", "is missing");
+    if (rc < 0 || r.rc < 0)
+        return rc < 0 ? rc : r.rc;
+    assert(to); /* else the reader has failed above */
+    s->to = strdup(to);
+    s->to_size = strlen(to);
+    return s->to ? 0 : -ENOMEM;
 }
 
 static int apply_replace(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
 {
-    struct pattern_search search = {0};
-    size_t at = 0, begin = 0, end = 0;
-    uint32_t cp;
-    int rc = s->pattern ? pattern_search_init(&search, s->pattern) : 0;
+    int rc = 0;
 
-    while (rc == 0 && at < t.size_bytes && (rc = next_match(s, &search, t, at, &begin, &end)) > 0) {
-        /* What replaces several characters counts as being where the last of them was. */
-        if (begin == 0 && (s->to_size == 0 || end > utf8_step(t.text, end, &cp)))
-            *at_start = false;
-        rc = buf_append(ret, t.text + at, begin - at);
-        if (rc == 0)
+    for (size_t at = 0, n = 0; at < t.size_bytes && rc == 0; at += n) {
+        bool space = t.text[at] == ' ';
+
+        for (n = 1; at + n < t.size_bytes && (t.text[at + n] == ' ') == space;)
+            n++;
+        if (space && n > 1) {
             rc = buf_append(ret, s->to, s->to_size);
-        at = end;
+            *at_start = *at_start && at > 0; /* the replacement counts as being where the last of them was */
+        } else {
+            rc = buf_append(ret, t.text + at, n);
+        }
     }
-    if (rc == 0)
-        rc = buf_append(ret, t.text + at, t.size_bytes - at);
-    pattern_search_release(&search);
     return rc;
 }
 
@@ -377,15 +263,7 @@ static int apply_replace(const struct step *s, struct token_text t, struct buf *
 
 static const struct kind kinds[] = {
     {"Precompiled", parse_precompiled, apply_precompiled},
-    {"NFC", parse_plain, apply_form},
-    {"NFD", parse_plain, apply_form},
-    {"NFKC", parse_plain, apply_form},
-    {"NFKD", parse_plain, apply_form},
-    {"Nmt", parse_plain, apply_nmt},
-    {"Lowercase", parse_plain, apply_lowercase},
-    {"StripAccents", parse_plain, apply_strip_accents},
     {"Strip", parse_strip, apply_strip},
-    {"Prepend", parse_prepend, apply_prepend},
     {"Replace", parse_replace, apply_replace},
     {"BertNormalizer", parse_bert, apply_bert},
 };
@@ -423,8 +301,6 @@ void normalizer_free(struct normalizer *n)
         return;
     for (size_t i = 0; i < n->n_steps; i++) {
         charsmap_free(n->steps[i].charsmap);
-        pattern_free(n->steps[i].pattern);
-        free(n->steps[i].from);
         free(n->steps[i].to);
     }
     free(n);

@@ -1,6 +1,6 @@
 /* normalizer.h - the "normalizer" of tokenizer.json: what happens to a text before it is cut into words.
  *
- * Sequence of Precompiled, NFC, NFD, NFKC, NFKD, Nmt, Replace, Strip, StripAccents, Lowercase, Prepend, BertNormalizer;
+ * What transformers writes for T5 (Precompiled, Strip, Replace) and BERT (BertNormalizer), alone or in a Sequence;
  * another name is refused.
  * Who may call: model/ only; immutable, any thread.
  * Units: bytes of valid UTF-8.

@@ -66,36 +66,16 @@ static int read_template(struct postprocessor *p, const struct tokenizer_part *p
     return 0;
 }
 
-/* "cls" in front, "sep" behind, each ["[CLS]", 101]. */
-static int read_pair(struct postprocessor *p, const struct tokenizer_part *part)
-{
-    int rc = append_id(p, part, "cls", json_array_get(json_object_get(part->json, "cls"), 1), &p->before);
-
-    return rc < 0 ? rc : append_id(p, part, "sep", json_array_get(json_object_get(part->json, "sep"), 1), &p->after);
-}
-
-static int add_step(void *owner, const struct tokenizer_part *part)
-{
-    struct postprocessor *p = owner;
-    const char *type = tokenizer_part_type(part->json);
-    bool template = strcmp(type, "TemplateProcessing") == 0,
-         pair = strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0;
-
-    if (strcmp(type, "ByteLevel") == 0)
-        return 0;
-    if (!template && !pair)
-        return err_set(part->err, -EINVAL, "%s: post_processor: \"%.60s\" is not supported", part->file, type);
-    if (p->before.n || p->after.n) /* each one's result is a list of texts to the next */
-        return err_set(part->err, -EINVAL, "%s: post_processor: \"%.60s\" after another is not supported", part->file,
-                       type);
-    return template ? read_template(p, part) : read_pair(p, part);
-}
-
 int postprocessor_parse(struct postprocessor *p, const char *file, const json_t *json, struct err *err)
 {
     struct tokenizer_part part = {.file = file, .place = "post_processor", .json = json, .err = err};
+    const char *type = tokenizer_part_type(json);
 
-    return tokenizer_part_each(&part, "processors", add_step, p);
+    if (strcmp(type, "null") == 0 || strcmp(type, "ByteLevel") == 0)
+        return 0;
+    if (strcmp(type, "TemplateProcessing") != 0)
+        return err_set(err, -EINVAL, "%s: post_processor: \"%.60s\" is not supported", file, type);
+    return read_template(p, &part);
 }
 
 void postprocessor_release(struct postprocessor *p)

@@ -1,7 +1,6 @@
 /* postprocessor.h - the "post_processor" of tokenizer.json: the ids that go around a text.
  *
- * One of TemplateProcessing (its `single` form), BertProcessing, RobertaProcessing, or none, in a Sequence with
- * ByteLevel (which moves offsets only) or by itself; anything else is refused.
+ * TemplateProcessing (its `single` form), ByteLevel (which moves offsets only) or none; anything else is refused.
  * Who may call: model/ only.
  * Units: ids from 0 to n_ids - 1.
  * Memory: the two lists are the caller's (token_ids_release).

@@ -15,7 +15,7 @@ struct step {
     const struct kind *kind;
     struct metaspace metaspace;
     bool add_prefix_space;   /* ByteLevel */
-    struct pattern *pattern; /* ByteLevel; NULL: do not cut */
+    struct pattern *pattern; /* ByteLevel */
 };
 
 /* apply() adds the words of each piece to `out`. */
@@ -122,8 +122,7 @@ static int apply_metaspace(const struct step *s, const struct pieces *in, struct
         end = out->text.size_bytes;
         while (rc == 0 && begin < end) { /* a word ends where the next replacement begins */
             const char *text = (const char *)out->text.data;
-            const char *next =
-                m->split ? memmem(text + begin + 1, end - begin - 1, m->replacement, m->replacement_size) : NULL;
+            const char *next = memmem(text + begin + 1, end - begin - 1, m->replacement, m->replacement_size);
             size_t stop = next ? (size_t)(next - text) : end;
 
             rc = pieces_mark(out, begin, stop - begin);
@@ -139,13 +138,14 @@ static int parse_byte_level(struct step *s, const struct tokenizer_part *part)
 {
     static const char *const known[] = {"add_prefix_space", "trim_offsets", "use_regex", NULL};
     struct json_reader r = tokenizer_part_reader(part, "pre_tokenizer.");
-    bool use_regex = json_read_bool(&r, "use_regex", true);
     int rc = tokenizer_part_check_keys(part, known);
 
+    if (!json_read_bool(&r, "use_regex", true))
+        json_reader_fail(&r, "use_regex", "false is not supported");
     s->add_prefix_space = json_read_bool(&r, "add_prefix_space", true);
     if (rc == 0)
         rc = r.rc;
-    return rc == 0 && use_regex ? pattern_gpt2_words(part->file, &s->pattern, part->err) : rc;
+    return rc == 0 ? pattern_gpt2_words(part->file, &s->pattern, part->err) : rc;
 }
 
 /* Mark the words of out's text from `at` on. */
@@ -155,12 +155,11 @@ static int mark_words(struct pattern_search *search, struct pieces *out, size_t 
 
     while (rc == 0 && at < out->text.size_bytes) {
         const char *text = (const char *)out->text.data;
-        size_t begin, end;
+        size_t end = 0;
 
-        rc = pattern_search_next(search, text, out->text.size_bytes, at, true, &begin, &end);
-        if (rc <= 0)
-            return rc < 0 ? rc : -EINVAL; /* every character is in some word */
-        rc = pieces_mark(out, begin, end - begin);
+        rc = pattern_search_end(search, text, out->text.size_bytes, at, &end); /* every character is in some word */
+        if (rc == 0)
+            rc = pieces_mark(out, at, end - at);
         at = end;
     }
     return rc;
@@ -169,7 +168,7 @@ static int mark_words(struct pattern_search *search, struct pieces *out, size_t 
 static int apply_byte_level(const struct step *s, const struct pieces *in, struct pieces *out)
 {
     struct pattern_search search = {0};
-    int rc = s->pattern ? pattern_search_init(&search, s->pattern) : 0;
+    int rc = pattern_search_init(&search, s->pattern);
 
     for (size_t i = 0; i < in->n && rc == 0; i++) {
         struct token_text t = pieces_at(in, i);
@@ -180,7 +179,7 @@ static int apply_byte_level(const struct step *s, const struct pieces *in, struc
         if (rc == 0)
             rc = buf_append(&out->text, t.text, t.size_bytes);
         if (rc == 0)
-            rc = s->pattern ? mark_words(&search, out, begin) : pieces_mark(out, begin, out->text.size_bytes - begin);
+            rc = mark_words(&search, out, begin);
     }
     pattern_search_release(&search);
     return rc;

@@ -1,6 +1,6 @@
 /* token_decoder.h - the "decoder" of tokenizer.json: how tokens become a text.
  *
- * Sequence of ByteLevel, Metaspace, WordPiece, Fuse; another name, and none at all, is refused.
+ * ByteLevel, Metaspace or WordPiece; another name, and none at all, is refused.
  * Who may call: model/ only; immutable, any thread.
  * Units: bytes; results are valid UTF-8 where the tokens are.
  * Memory: token_decoder_free.
@@ -19,9 +19,9 @@ struct token_decoder;
 
 int token_decoder_parse(const char *file, const json_t *json, struct token_decoder **ret, struct err *err) CHECK_RESULT;
 void token_decoder_free(struct token_decoder *d);
-/* It begins with ByteLevel: tokens are spelled in bytes. */
+/* Tokens are spelled in bytes. */
 bool token_decoder_is_byte_level(const struct token_decoder *d);
-/* Append the text of the tokens in work[0]; both lists are used up. */
-int token_decoder_apply(const struct token_decoder *d, struct pieces work[2], struct buf *ret) CHECK_RESULT;
+/* Append the text of the tokens. */
+int token_decoder_apply(const struct token_decoder *d, const struct pieces *tokens, struct buf *ret) CHECK_RESULT;
 
 #endif

@@ -311,16 +311,14 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
                      struct err *err)
 {
     size_t before = ret->size_bytes;
-    struct pieces tokens[2];
+    struct pieces tokens;
     int rc;
 
-    pieces_init(&tokens[0]);
-    pieces_init(&tokens[1]);
-    rc = collect_tokens(t, ids, n, skip_special, &tokens[0]);
+    pieces_init(&tokens);
+    rc = collect_tokens(t, ids, n, skip_special, &tokens);
     if (rc == 0)
-        rc = token_decoder_apply(t->decoder, tokens, ret);
-    pieces_release(&tokens[0]);
-    pieces_release(&tokens[1]);
+        rc = token_decoder_apply(t->decoder, &tokens, ret);
+    pieces_release(&tokens);
     if (rc < 0) {
         ret->size_bytes = before;
         rc = err_set(err, rc, "cannot hold the text of %zu tokens: %s", n, strerror(-rc));

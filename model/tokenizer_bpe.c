@@ -18,9 +18,7 @@ struct bpe {
     struct vocab vocab;
     struct merge *merges; /* hash table, a power of two, at most half full */
     size_t n_slots;
-    int32_t byte_ids[256]; /* -1: the vocabulary lacks that byte */
-    int32_t unknown;       /* -1: bytes it lacks are left out */
-    bool fuse_unknown, ignore_merges;
+    int32_t byte_ids[256]; /* -1: the vocabulary lacks that byte, which is left out */
 };
 
 /* -- merges */
@@ -123,7 +121,7 @@ static int read_merges(struct bpe *b, const char *file, const json_t *merges, st
 
 /* -- the file */
 
-static int read_options(struct bpe *b, const char *file, const json_t *model, struct err *err)
+static int check_options(const struct bpe *b, const char *file, const json_t *model, struct err *err)
 {
     struct json_reader m = {.file = file, .section = "model.", .object = model, .err = err};
     const char *unknown = json_read_text(&m, "unk_token", "");
@@ -136,11 +134,11 @@ static int read_options(struct bpe *b, const char *file, const json_t *model, st
         json_reader_fail(&m, "end_of_word_suffix", "is not supported");
     if (json_read_bool(&m, "byte_fallback", false))
         json_reader_fail(&m, "byte_fallback", "is not supported");
-    b->fuse_unknown = json_read_bool(&m, "fuse_unk", false);
-    b->ignore_merges = json_read_bool(&m, "ignore_merges", false);
-    b->unknown = unknown[0] ? vocab_find(&b->vocab, unknown, strlen(unknown)) : -1;
-    if (unknown[0] && b->unknown < 0)
-        json_reader_fail(&m, "unk_token", "\"%.60s\" is not in model.vocab", unknown);
+    if (json_read_bool(&m, "ignore_merges", false))
+        json_reader_fail(&m, "ignore_merges", "is not supported");
+    for (int i = 0; unknown[0] && i < 256; i++)
+        if (b->byte_ids[i] < 0)
+            json_reader_fail(&m, "unk_token", "\"%.60s\" is not supported where model.vocab lacks bytes", unknown);
     return m.rc;
 }
 
@@ -162,17 +160,17 @@ static int bpe_parse(const char *file, const json_t *model, void **ret_model, st
 
     if (rc == 0)
         rc = read_merges(b, file, json_object_get(model, "merges"), err);
-    if (rc == 0)
-        rc = read_options(b, file, model, err);
-    if (rc < 0) {
-        bpe_free(b);
-        return rc;
-    }
-    for (int i = 0; i < 256; i++) {
+    for (int i = 0; rc == 0 && i < 256; i++) {
         char spelling[4];
         size_t n = byte_alphabet_spell((uint8_t)i, spelling);
 
         b->byte_ids[i] = vocab_find(&b->vocab, spelling, n);
+    }
+    if (rc == 0)
+        rc = check_options(b, file, model, err);
+    if (rc < 0) {
+        bpe_free(b);
+        return rc;
     }
     *ret_model = b;
     return 0;
@@ -196,7 +194,6 @@ struct scratch {
     struct symbol *symbols;
     struct candidate *heap; /* a word of n bytes puts at most 3n candidates in */
     size_t n_heap, capacity;
-    struct buf spelled;
 };
 
 static int scratch_reserve(struct scratch *s, size_t n)
@@ -218,7 +215,6 @@ static void scratch_release(struct scratch *s)
 {
     free(s->symbols);
     free(s->heap);
-    buf_release(&s->spelled);
 }
 
 static bool goes_before(const struct candidate *a, const struct candidate *b)
@@ -293,45 +289,22 @@ static void merge_best(const struct bpe *b, struct scratch *s)
 static int32_t start_symbols(const struct bpe *b, struct scratch *s, const uint8_t *word, size_t n)
 {
     int32_t k = 0;
-    bool was_unknown = false;
 
-    for (size_t i = 0; i < n; i++) {
-        int32_t id = b->byte_ids[word[i]];
-        bool unknown = id < 0;
-
-        if (unknown && (b->unknown < 0 || (was_unknown && b->fuse_unknown)))
-            continue;
-        s->symbols[k] = (struct symbol){.id = unknown ? b->unknown : id, .prev = k - 1, .next = k + 1};
-        was_unknown = unknown;
-        k++;
-    }
+    for (size_t i = 0; i < n; i++)
+        if (b->byte_ids[word[i]] >= 0) {
+            s->symbols[k] = (struct symbol){.id = b->byte_ids[word[i]], .prev = k - 1, .next = k + 1};
+            k++;
+        }
     if (k)
         s->symbols[k - 1].next = -1;
     return k;
 }
 
-/* The whole word's own id, -1 if it is no token. */
-static int32_t find_whole(const struct bpe *b, struct scratch *s, const uint8_t *word, size_t n)
-{
-    buf_clear(&s->spelled);
-    for (size_t i = 0; i < n; i++) {
-        char spelling[4];
-        size_t k = byte_alphabet_spell(word[i], spelling);
-
-        if (buf_append(&s->spelled, spelling, k) < 0)
-            return -1;
-    }
-    return vocab_find(&b->vocab, s->spelled.data, s->spelled.size_bytes);
-}
-
 static int encode_word(const struct bpe *b, struct scratch *s, const uint8_t *word, size_t n, struct token_ids *ret)
 {
-    int32_t k, whole = b->ignore_merges ? find_whole(b, s, word, n) : -1;
-    int rc;
+    int rc = scratch_reserve(s, n);
+    int32_t k;
 
-    if (whole >= 0)
-        return token_ids_append(ret, whole);
-    rc = scratch_reserve(s, n);
     if (rc < 0)
         return rc;
     k = start_symbols(b, s, word, n);

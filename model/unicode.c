@@ -16,7 +16,7 @@ static bool is_ascii(const char *text, size_t n)
     return any < 0x80;
 }
 
-/* -- normal forms */
+/* -- the decomposed form */
 
 struct points {
     int32_t *cp;
@@ -42,7 +42,7 @@ static int points_reserve(struct points *p, size_t extra)
     return 0;
 }
 
-static int decompose(const char *text, size_t n, int options, struct points *p)
+static int decompose(const char *text, size_t n, struct points *p)
 {
     enum { LONGEST = 32 }; /* of one character's decomposition; Unicode's is 18 */
     int last = UTF8PROC_BOUNDCLASS_START, rc = 0;
@@ -55,7 +55,7 @@ static int decompose(const char *text, size_t n, int options, struct points *p)
         rc = points_reserve(p, LONGEST);
         if (rc < 0)
             break;
-        k = utf8proc_decompose_char((int32_t)cp, p->cp + p->n, LONGEST, (utf8proc_option_t)options, &last);
+        k = utf8proc_decompose_char((int32_t)cp, p->cp + p->n, LONGEST, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, &last);
         if (k < 0 || k > LONGEST)
             rc = -EINVAL;
         else
@@ -110,26 +110,17 @@ static int order_marks(struct points *p)
     return rc;
 }
 
-int unicode_normalize(enum unicode_form form, const char *text, size_t n, struct buf *ret)
+int unicode_decompose(const char *text, size_t n, struct buf *ret)
 {
-    bool compat = form == UNICODE_NFKC || form == UNICODE_NFKD, compose = form == UNICODE_NFC || form == UNICODE_NFKC;
     struct points p = {0};
     size_t before = ret->size_bytes;
     int rc;
 
     if (is_ascii(text, n))
         return buf_append(ret, text, n);
-    rc = decompose(text, n, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : 0), &p);
+    rc = decompose(text, n, &p);
     if (rc == 0)
         rc = order_marks(&p);
-    if (rc == 0 && compose) {
-        utf8proc_ssize_t k = utf8proc_normalize_utf32(p.cp, (utf8proc_ssize_t)p.n, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-
-        if (k < 0)
-            rc = -EINVAL;
-        else
-            p.n = (size_t)k;
-    }
     for (size_t i = 0; i < p.n && rc == 0; i++) {
         rc = buf_reserve(ret, 4);
         if (rc == 0)
@@ -183,13 +174,6 @@ bool unicode_is_control(uint32_t cp)
     return c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CO;
 }
 
-bool unicode_is_mark(uint32_t cp)
-{
-    utf8proc_category_t c = category(cp);
-
-    return c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_MC || c == UTF8PROC_CATEGORY_ME;
-}
-
 bool unicode_is_nonspacing(uint32_t cp)
 {
     return category(cp) == UTF8PROC_CATEGORY_MN;
@@ -200,15 +184,4 @@ bool unicode_is_punctuation(uint32_t cp)
     utf8proc_category_t c = category(cp);
 
     return c >= UTF8PROC_CATEGORY_PC && c <= UTF8PROC_CATEGORY_PO;
-}
-
-bool unicode_is_word(uint32_t cp)
-{
-    utf8proc_category_t c = category(cp);
-    bool circled = (cp >= 0x24b6 && cp <= 0x24e9) || (cp >= 0x1f130 && cp <= 0x1f149) ||
-                   (cp >= 0x1f150 && cp <= 0x1f169) || (cp >= 0x1f170 && cp <= 0x1f189);
-
-    return (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO) || unicode_is_mark(cp) ||
-           c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_PC || circled ||
-           cp == 0x200c || cp == 0x200d;
 }

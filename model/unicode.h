@@ -14,18 +14,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum unicode_form { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD };
-
-/* Linear in the text, also where it is one long heap of accents. */
-int unicode_normalize(enum unicode_form form, const char *text, size_t n, struct buf *ret) CHECK_RESULT;
+/* Normal form D. Linear in the text, also where it is one long heap of accents. */
+int unicode_decompose(const char *text, size_t n, struct buf *ret) CHECK_RESULT;
 /* Size of the extended grapheme cluster that the text (n >= 1) begins with. */
 size_t unicode_grapheme(const char *text, size_t n);
 /* Lower case of one character by itself (no final sigma): 1 or 2 code points. */
 size_t unicode_lower(uint32_t cp, uint32_t ret[2]);
 bool unicode_is_control(uint32_t cp);     /* Cc, Cf, Co */
-bool unicode_is_mark(uint32_t cp);        /* Mn, Mc, Me */
 bool unicode_is_nonspacing(uint32_t cp);  /* Mn */
 bool unicode_is_punctuation(uint32_t cp); /* P* */
-bool unicode_is_word(uint32_t cp);        /* \w of regular expressions: Alphabetic, M*, Nd, Pc, Join_Control */
 
 #endif

@@ -8,7 +8,7 @@ import struct
 
 import numpy
 import pytest
-from harness import ANSWERS, IMAGES, MODEL, PICTURES, ROOT, Caption, Client, Cluster, blipline, caption, demo_nodes, export, many
+from harness import ANSWERS, IMAGES, MODEL, PICTURES, ROOT, Caption, Client, Cluster, blipline, caption, demo_nodes, export, many, wait_for
 from proto import wire_pb2
 
 SCORER = ROOT / "models" / "blip2-itm-demo"
@@ -167,9 +167,10 @@ def test_samples_survive_a_kill_and_beams_do_too(folder):
     for name, options in {"samples": SAMPLING, "beams": ("--beams", "5", "--captions", "5")}.items():
         caption(pictures, folder / f"{name}-whole", *options)
         run = Caption(pictures, folder / name, *options)
-        run.at_least(10)
+        daemons = run.at_least(10).roles().values()
         run.process.send_signal(signal.SIGKILL)
         run.process.communicate()
+        wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in daemons))
         caption(pictures, folder / name, *options)
         assert export(folder / name)[1] == export(folder / f"{name}-whole")[1]
 

@@ -88,7 +88,7 @@ def test_mode_000_is_an_item_error(folder):
 
 
 def test_file_gone_by_the_time_it_is_read(folder):
-    source = many(folder / "in", 10)
+    source = many(folder / "in", 6)
     run = Caption(source, folder / "s", "--unit", "4")
     try:
         run.at_least(4)
@@ -215,7 +215,7 @@ def test_a_flipped_bit_is_found_and_never_exported(folder):
 
 
 def test_a_store_in_use_is_refused(folder):
-    run = Caption(many(folder / "in", 8), folder / "s", "--unit", "4")
+    run = Caption(many(folder / "in", 4), folder / "s", "--unit", "4", "--threads", "2")
     try:
         run.at_least(4)
         done = caption(IMAGES, folder / "s", check=False)
