@@ -9,7 +9,7 @@ build="build-essential pkg-config
 libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler liblmdb-dev libdnnl-dev libjansson-dev libinih-dev
 libyajl-dev libjpeg-dev libspng-dev libwebp-dev libseccomp-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsodium-dev
 libsystemd-dev zlib1g-dev"
-test="libcmocka-dev jq
+test="libcmocka-dev jq iproute2 nftables
 python3 python3-pytest python3-pytest-xdist python3-lmdb python3-zmq python3-protobuf python3-numpy python3-pil"
 lint="clang-format clang-tidy cppcheck libomp-dev mandoc"
 fuzz="clang libclang-rt-dev libomp-dev"

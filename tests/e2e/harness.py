@@ -167,13 +167,13 @@ class Caption:
 class Daemon:
     """One daemon with a configuration file, its log in a file."""
 
-    def __init__(self, folder, role, name=None, env=None, **conf):
+    def __init__(self, folder, role, name=None, env=None, within=(), **conf):
         self.role, self.name = role, name or role
         path = folder / f"{self.name}.conf"
         path.write_text("".join(f"{k} = {v}\n" for k, v in conf.items()))
         self.log_path = folder / f"{self.name}.log"
         self.log = open(self.log_path, "ab")
-        self.process = subprocess.Popen([str(BUILD / f"blipline-{role}"), "-f", str(path)], stderr=self.log, stdout=self.log, env={**os.environ, **(env or {})})
+        self.process = subprocess.Popen([*within, str(BUILD / f"blipline-{role}"), "-f", str(path)], stderr=self.log, stdout=self.log, env={**os.environ, **(env or {})})
 
     def text(self):
         return self.log_path.read_text(errors="replace")
@@ -202,12 +202,13 @@ class Cluster:
         self.broker_conf = {"endpoint": self.endpoint, "lease": f"{3 * SLOW}s", "heartbeat": "200ms", "log_level": "debug", **broker}
         self.broker = self.start("broker", env=broker_env, **self.broker_conf)
 
-    def start(self, role, name=None, env=None, **conf):
+    def start(self, role, name=None, env=None, within=(), **conf):
+        """`within`: a command line that the daemon's is appended to."""
         if role != "broker":
             conf = {"endpoint": self.endpoint, "log_level": "debug", **conf}
             if conf.get("device") != "null":
                 conf.setdefault("model", MODEL)
-        daemon = Daemon(self.folder, role, name, env, **conf)
+        daemon = Daemon(self.folder, role, name, env, within, **conf)
         self.daemons.append(daemon)
         return daemon
 

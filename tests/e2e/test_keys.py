@@ -46,8 +46,8 @@ class Keys:
 class KeyClient(Client):
     """A client of pyzmq with a pair of keys."""
 
-    def __init__(self, endpoint, keys=None, name=None, server=b"", seconds=5):
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+    def __init__(self, endpoint, keys=None, name=None, server=b"", seconds=5, context=None):
+        self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVTIMEO, int(seconds * 1000 * SLOW))
         if keys:
