@@ -166,6 +166,10 @@ void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
                       "this broker keeps its jobs in its own directory (state_dir), and opens no other stores");
         return;
     }
+    if (!m->job_open.path[0]) {
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED, "this broker keeps no jobs of its own");
+        return;
+    }
     if (!p || p->role != MSG_ROLE_ADMIN) {
         answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED,
                       "%s: only an admin may name a path on the broker's machine", m->job_open.path);

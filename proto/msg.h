@@ -39,6 +39,7 @@ enum {
     MSG_MAX_HUNG = 8,             /* of one progress answer */
     MSG_MAX_RETRY_CODES = 32,
     MSG_OTHER_KEY_BYTES = 120,
+    MSG_TOKEN_BYTES = 16,
     MSG_CODE_SIZE = 32, /* one word of [a-z0-9_-] */
     MSG_TEXT_SIZE = 1024,
     MSG_PATH_SIZE = 4096,
@@ -226,8 +227,17 @@ struct msg_node {
     uint32_t tasks; /* enum msg_task */
 };
 
+struct msg_submission {
+    bool given;
+    uint8_t token[MSG_TOKEN_BYTES];
+    char name[MSG_NAME_SIZE];
+};
+
+/* Exactly one of path, job and submission. With `job` there are no recipe and no nodes. */
 struct msg_job_open {
     char path[MSG_PATH_SIZE];
+    uint64_t job;
+    struct msg_submission submission;
     struct msg_recipe recipe;
     uint32_t n_nodes;
     struct msg_node nodes[MSG_MAX_NODES];

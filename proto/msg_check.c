@@ -239,13 +239,15 @@ static int check_job_open(const struct msg_job_open *o, struct err *err)
 {
     int rc;
 
-    if (!o->path[0])
-        return err_set(err, -EBADMSG, "job_open without path");
+    if ((o->path[0] != '\0') + (o->job != 0) + o->submission.given != 1)
+        return err_set(err, -EBADMSG, "job_open: exactly one of path, job and submission must be given");
     if (o->unit_items > MSG_MAX_UNIT_ITEMS)
         return err_set(err, -EBADMSG, "job_open: units of %u items, the limit is %d", o->unit_items,
                        MSG_MAX_UNIT_ITEMS);
     if (o->max_failed_per_mille > 1000)
         return err_set(err, -EBADMSG, "job_open: %u of 1000 may fail", o->max_failed_per_mille);
+    if (o->job)
+        return o->n_nodes ? err_set(err, -EBADMSG, "job_open: a job that exists has its nodes already") : 0;
     rc = msg_recipe_check(&o->recipe, err);
     return rc < 0 ? rc : msg_check_nodes(o->nodes, o->n_nodes, err);
 }

@@ -29,7 +29,10 @@ struct parts {
         Blipline__Heartbeat heartbeat;
         Blipline__Drain drain;
         Blipline__Bye bye;
-        Blipline__JobOpen job_open;
+        struct {
+            Blipline__JobOpen job_open;
+            Blipline__Submission submission;
+        };
         Blipline__JobOpened job_opened;
         Blipline__JobRows job_rows;
         Blipline__JobRowsOk job_rows_ok;
@@ -180,6 +183,17 @@ static void job_open_to_pb(const struct msg_job_open *from, struct parts *p)
     to->max_failures = from->max_failures;
     to->max_failed_per_mille = from->max_failed_per_mille;
     to->check = from->check;
+    to->job = from->job;
+    if (from->submission.given) {
+        to->submission = &p->body.submission;
+        blipline__submission__init(to->submission);
+        to->submission->token = bytes_to_pb(from->submission.token, sizeof(from->submission.token));
+        to->submission->name = msg_text_to_pb(from->submission.name);
+    }
+    if (from->job) {
+        to->recipe = NULL;
+        to->n_nodes = 0;
+    }
 }
 
 static void hung_to_pb(const struct msg_job_progress *from, Blipline__JobProgress *to, struct parts *p)

@@ -15,7 +15,9 @@ ProtobufCBinaryData msg_text_to_pb(const char *text);
 /* Refuses text that contains a NUL or does not fit `dst_size` with one. */
 int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from, const char *field,
                      struct err *err) CHECK_RESULT;
+#define TEXT_FROM_PB(dst, from, field, err) msg_text_from_pb(dst, sizeof(dst), &(from), field, err)
 
+int msg_progress_from_pb(const Blipline__JobProgress *from, struct msg_job_progress *to, struct err *err) CHECK_RESULT;
 void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to);
 int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err) CHECK_RESULT;
 

@@ -112,8 +112,6 @@ static void decode_from_pb(const Blipline__Decode *from, struct generation_optio
     };
 }
 
-#define TEXT_FROM_PB(dst, from, field, err) msg_text_from_pb(dst, sizeof(dst), &(from), field, err)
-
 static int lists_from_pb(const Blipline__Recipe *from, struct msg_recipe *to, struct err *err)
 {
     int rc = 0;

@@ -284,6 +284,31 @@ static void test_msg_every_type_comes_back_as_it_was(void **state)
     }
 }
 
+static void test_msg_a_job_is_opened_by_its_number_or_by_a_submission(void **state)
+{
+    struct msg m, back;
+    struct buf b;
+    struct err err;
+
+    (void)state;
+    buf_init(&b, 0);
+    msg_init(&m, MSG_JOB_OPEN);
+    m.job_open.job = 1042;
+    pack(&m, &b);
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, &err), 0);
+    assert_same(&m, &back);
+    buf_clear(&b);
+    example(&m, MSG_JOB_OPEN);
+    memset(m.job_open.path, 0, sizeof(m.job_open.path));
+    m.job_open.submission.given = true;
+    memcpy(m.job_open.submission.token, "0123456789abcdef", MSG_TOKEN_BYTES);
+    strcpy(m.job_open.submission.name, "holidays");
+    pack(&m, &b);
+    assert_int_equal(msg_unpack(b.data, b.size_bytes, &back, &err), 0);
+    assert_same(&m, &back);
+    buf_release(&b);
+}
+
 static void test_msg_truncated_anywhere_is_refused_or_a_message(void **state)
 {
     struct msg m, back;
@@ -553,6 +578,8 @@ SPOIL(welcome_epoch, m->welcome.epoch = 0)
 SPOIL(welcome_lease, m->welcome.lease_ms = 1000)
 SPOIL(heartbeat_epoch, m->heartbeat.epoch = 0)
 SPOIL(open_path, m->job_open.path[0] = 0)
+SPOIL(open_path_and_job, m->job_open.job = 7)
+SPOIL(open_path_and_submission, m->job_open.submission.given = true)
 SPOIL(open_unit, m->job_open.unit_items = 4097)
 SPOIL(node_needs, m->job_open.nodes[1].needs = 2)
 SPOIL(node_count, m->job_open.n_nodes = 0)
@@ -614,6 +641,8 @@ static const struct bad_case bad_cases[] = {
     {"lease", MSG_WELCOME, welcome_lease},
     {"epoch", MSG_HEARTBEAT, heartbeat_epoch},
     {"path", MSG_JOB_OPEN, open_path},
+    {"exactly one", MSG_JOB_OPEN, open_path_and_job},
+    {"exactly one", MSG_JOB_OPEN, open_path_and_submission},
     {"units", MSG_JOB_OPEN, open_unit},
     {"node 1", MSG_JOB_OPEN, node_needs},
     {"nodes", MSG_JOB_OPEN, node_count},
@@ -815,6 +844,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_msg_every_type_comes_back_as_it_was),
+        cmocka_unit_test(test_msg_a_job_is_opened_by_its_number_or_by_a_submission),
         cmocka_unit_test(test_msg_truncated_anywhere_is_refused_or_a_message),
         cmocka_unit_test(test_msg_survives_random_bytes),
         cmocka_unit_test(test_msg_oversize_is_refused),
