@@ -24,6 +24,18 @@ static struct core_lease_ref ref_of(uint64_t peer, const struct msg_lease *lease
 
 /* -- workers -- */
 
+static bool refuse_if_too_many(struct broker *b, const struct peer *p, const struct msg *m)
+{
+    const bool workers = m->hello.role == MSG_ROLE_WORKER;
+    const size_t limit = (size_t)(workers ? b->conf->max_workers : b->conf->max_clients);
+
+    if (peers_count(&b->peers, workers, p) < limit)
+        return false;
+    answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_LIMIT, "%zu %s are connected, and no more may be", limit,
+                  workers ? "workers" : "clients");
+    return true;
+}
+
 static void on_hello(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const struct msg *m = wire_message_envelope(*message);
@@ -50,6 +62,8 @@ static void on_hello(struct broker *b, struct peer *p, struct wire_message **mes
                       msg_role_name(h->role));
         return;
     }
+    if (refuse_if_too_many(b, p, m))
+        return;
     broker_socket_admit(b->answers.socket, p->number);
     p->role = h->role == MSG_ROLE_WORKER ? h->role : p->entitled;
     p->stage = h->stage;

@@ -26,6 +26,15 @@ struct peer *peers_require(struct peers *all, uint64_t number)
     return p;
 }
 
+size_t peers_count(const struct peers *all, bool workers, const struct peer *but)
+{
+    size_t at = 0, n = 0;
+
+    for (const struct peer *p; (p = peers_next(all, &at));)
+        n += p != but && p->role && (p->role == MSG_ROLE_WORKER) == workers;
+    return n;
+}
+
 void peers_forget(struct peers *all, uint64_t number)
 {
     free(core_map_take(&all->by_number, number));

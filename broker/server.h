@@ -16,6 +16,8 @@ struct broker_conf {
     char secret_key_file[1024];
     char authorized_keys[1024];
     bool insecure;
+    int64_t max_workers;
+    int64_t max_clients;
     int64_t memory;
     int64_t rows;
     int64_t lease;

@@ -99,6 +99,14 @@ def refused(client, seconds=1):
         client.close()
 
 
+def refuses(client):
+    try:
+        client.hello()
+    except Refused:
+        return True
+    return False
+
+
 def test_keygen_writes_a_pair_that_nobody_else_reads(folder):
     os.umask(0)
     try:
@@ -173,6 +181,27 @@ def test_roles_do_what_they_may(folder, keys):
         assert "alice is that of a client" in worker.text(), worker.text()
         assert root.progress().n_items == 0
         for client in (root, alice, host):
+            client.close()
+        assert cluster.broker.stop() == 0
+
+
+def test_workers_do_not_crowd_out_clients(folder):
+    with Cluster(folder, max_workers=1, max_clients=2) as cluster:
+        cluster.start("llm", "w0", device="null")
+        wait_for(lambda: "event=worker_hello" in cluster.broker.text(), 20)
+        late = cluster.start("llm", "w1", device="null")
+        wait_for(lambda: "1 workers are connected" in late.text(), 20)
+        clients = [Client(cluster.endpoint) for _ in range(3)]
+        clients[0].hello()
+        clients[1].hello()
+        clients[1].hello()  # once more is not one more
+        with pytest.raises(Refused, match="2 clients are connected"):
+            clients[2].hello()
+        clients[0].send(bye=wire_pb2.Bye())
+        wait_for(lambda: not refuses(clients[2]), 10)
+        assert cluster.daemons[1].stop() == 0
+        wait_for(lambda: "event=connected" in late.text(), 20)
+        for client in clients:
             client.close()
         assert cluster.broker.stop() == 0
 
