@@ -53,7 +53,7 @@ endif
 
 WERROR := $(if $(filter 1,$(DEV)),-Werror)
 override CFLAGS += -std=gnu11 -O3 -g -Wall -Wextra $(WERROR) -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wshadow \
-                   -I. -I$(O)/gen -D_GNU_SOURCE -fno-math-errno -fno-trapping-math -pthread
+                   -I. -I$(O)/gen -D_GNU_SOURCE -fno-math-errno -fno-trapping-math -pthread -fPIC -fvisibility=hidden
 override LDFLAGS += -pthread -Wl,--as-needed
 ifneq ($(SAN),)
 override CFLAGS += -fsanitize=$(SAN) -fno-omit-frame-pointer -O1
@@ -166,9 +166,13 @@ $(HELP_TEXTS): $(HELP) client/help/to-header.awk
 	$(Q)awk -f client/help/to-header.awk $(HELP) > $@
 GENERATED  := $(PROTOGEN) $(RECIPE_TEXTS) $(HELP_TEXTS)
 
+# What a shared object takes of the programs: the same objects, but in builds with sanitizers and coverage. Those need
+# what only programs are linked with.
+PIC := $(if $(SAN)$(filter 1,$(COV)),pic/)
+
 # Vectors of 64 bytes travel between inlined functions only, whatever gcc says about passing them.
 TENSOR_CPU := $(SRC_tensor/cpu) tensor/cpu_isa.c
-$(call objects,$(TENSOR_CPU)) $(TENSOR_CPU:%.c=$(O)/pic/%.o): override CFLAGS += -fopenmp -Wno-psabi
+$(sort $(call objects,$(TENSOR_CPU)) $(TENSOR_CPU:%.c=$(O)/$(PIC)%.o)): override CFLAGS += -fopenmp -Wno-psabi
 # Pillow's weights to the bit, on processors with fused multiply-add too
 $(O)/encoder_worker/resize.o: override CFLAGS += -ffp-contract=off
 
@@ -179,26 +183,28 @@ $(O)/%.o: %.c | $(GENERATED)
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
 
 # -- CUDA ------------------------------------------------------------------------------------------
-# The CUDA operators are a shared object that a worker loads for device = cuda:N. Its few C files are compiled once
-# more, as position-independent code. 90a has instructions of its own that help; 90-ptx is for cards that come later.
+# The CUDA operators are a shared object that a worker loads for device = cuda:N. 90a has instructions of its own that
+# help; 90-ptx is for cards that come later.
 # All architectures take nvcc 11 minutes. So, in a fresh tree, `make demo` and `make test` build only one: that of the
-# card in this machine, else 90a. build/cuda-archs says which ones the objects there are for.
+# card in this machine; without a card 90a-quick, not optimised. build/cuda-archs says what the objects there are for.
 NVCC      := nvcc
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))
 CUDA_SRC  := $(wildcard tensor/cuda/*.cu)
 CUDA_C    := base/dtype.c base/err.c tensor/tensor.c tensor/weight_parts.c tensor/cuda/abi.c
-CUDA_PIC  := $(CUDA_C:%.c=$(O)/pic/%.o)
+CUDA_PIC  := $(CUDA_C:%.c=$(O)/$(PIC)%.o)
 CUDA_SO   := $(if $(filter 1,$(CUDA)),$(O)/libblipline-cuda.so)
 ifeq ($(CUDA)$(if $(filter demo test,$(GOALS)),1),11)
 CARD_ARCH  := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | \
                 awk '{ print $$1 > 9.05 ? "90-ptx" : $$1 > 8.95 ? "90a" : $$1 > 8.85 ? "89" : "80"; exit }')
-CUDA_ARCHS ?= $(or $(shell cat $(O)/cuda-archs 2>/dev/null),$(CARD_ARCH),90a)
+CUDA_ARCHS ?= $(or $(shell cat $(O)/cuda-archs 2>/dev/null),$(CARD_ARCH),90a-quick)
 else
 CUDA_ARCHS ?= 80 89 90a 90-ptx
 endif
 export CUDA_ARCHS
 gencode   = -gencode arch=compute_$(1:-ptx=),code=$(if $(filter %-ptx,$(1)),compute,sm)_$(1:-ptx=)
-NVCCFLAGS := -std=c++17 -O3 -lineinfo -I. $(foreach a,$(CUDA_ARCHS),$(call gencode,$(a))) \
+QUICK     := $(if $(filter %-quick,$(CUDA_ARCHS)),\
+               $(if $(shell $(NVCC) --help | grep -w Ofast-compile),--Ofast-compile=max))
+NVCCFLAGS := -std=c++17 -O3 -lineinfo $(QUICK) -I. $(foreach a,$(CUDA_ARCHS:-quick=),$(call gencode,$(a))) \
              -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden $(WERROR:%=-Xcompiler %)
 
 $(O)/cuda-archs: always
@@ -214,11 +220,10 @@ DEVICE_ABI := $(O)/gen/tensor/device_abi.h
 $(DEVICE_ABI): tensor/ops.h tensor/tensor.h tensor/device.h base/dtype.h base/err.h
 	@mkdir -p $(@D)
 	$(Q)cat $^ | cksum | sed 's/\([0-9]*\).*/#define DEVICE_ABI \1u/' > $@
-$(O)/tensor/device.o $(O)/pic/tensor/cuda/abi.o: $(DEVICE_ABI)
-# without sanitizers and coverage: those need what only programs are linked with
+$(O)/tensor/device.o $(O)/$(PIC)tensor/cuda/abi.o: $(DEVICE_ABI)
 $(O)/pic/%.o: %.c
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(filter-out --coverage -fsanitize% -fno-sanitize%,$(CFLAGS)) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(filter-out --coverage -fsanitize% -fno-sanitize%,$(CFLAGS)) -MMD -MP -c -o $@ $<
 
 # -- build and demo -----------------------------------------------------------------------------
 build: $(BINARIES) $(CUDA_SO) ## build the five programs, and the CUDA operators where there is a toolkit
@@ -275,12 +280,12 @@ FAKE_ASYNC_SO := $(O)/tests/e2e/libfake_async.so
 FAKE_ASYNC_C  := base/dtype.c base/err.c tensor/tensor.c tensor/host.c tensor/weight_parts.c tensor/sampler.c \
                  $(TENSOR_CPU) tests/unit/fake_async_ops.c tests/unit/fake_async_calls.c \
                  tests/e2e/fake_async_device.c tensor/cuda/abi.c
-$(FAKE_ASYNC_SO): $(FAKE_ASYNC_C:%.c=$(O)/pic/%.o)
+$(FAKE_ASYNC_SO): $(FAKE_ASYNC_C:%.c=$(O)/$(PIC)%.o)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 # Preloaded by daemons that a test disturbs
 PRELOADS := $(addprefix $(O)/tests/e2e/lib,faulty_disk.so faulty_jpeg.so signal_storm.so)
-$(PRELOADS): $(O)/tests/e2e/lib%.so: $(O)/pic/tests/e2e/%.o
+$(PRELOADS): $(O)/tests/e2e/lib%.so: $(O)/$(PIC)tests/e2e/%.o
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -o $@ $< -ldl
 
@@ -334,8 +339,7 @@ test: ## every test, then the checks (T=name: only the tests whose name contains
 ifeq ($(T),)
 	$(Q)$(MAKE) --no-print-directory build python-proto $(UNIT_TESTS) $(SIMULATE) $(EMULATION)
 	$(Q)$(MAKE) --no-print-directory test-unit
-	$(Q)$(MAKE) --no-print-directory test-emulated
-	$(Q)$(MAKE) --no-print-directory simulate
+	$(Q)$(MAKE) --no-print-directory --output-sync simulate test-emulated
 	$(Q)$(MAKE) --no-print-directory test-e2e
 	$(Q)$(MAKE) --no-print-directory checks
 else
@@ -362,8 +366,9 @@ simulate: $(SIMULATE) ## the broker's scheduler in a simulated world of faults, 
 
 cuda_tests = $(if $(filter 1,$(CUDA)),BLIPLINE_TEST_CUDA_LIBRARY=$(abspath $(1)) sh tests/run-unit.sh $(2),\
              echo "$@: skipped, no CUDA toolkit here")
+LONGEST := $(filter %/test_cuda_models,$(GPU_TESTS))
 test-emulated: $(EMULATION) ## the CUDA operators' tests on the CPU, in an emulator
-	$(Q)$(call cuda_tests,$(EMULATED_SO),$(EMULATED_TESTS) $(GPU_TESTS))
+	$(Q)$(call cuda_tests,$(EMULATED_SO),$(LONGEST) $(EMULATED_TESTS) $(filter-out $(LONGEST),$(GPU_TESTS)))
 
 test-gpu: $(GPU_TESTS) $(CUDA_SO) ## the CUDA operators' tests on a GPU, cuda:0
 	$(Q)$(call cuda_tests,$(CUDA_SO),$(GPU_TESTS))
@@ -422,12 +427,14 @@ LINT_C       := $(filter %.c,$(FOLDER_FILES))
 
 # Other versions of clang's tools format and warn differently.
 CLANG := 14
-HAS_CLANG = clang-tidy --version 2>/dev/null | grep -q ' $(CLANG)\.' && sh ops/install-deps.sh --check lint >/dev/null
-checks: check-layers check-lines check-logs check-unused check-headers
-ifeq ($(SAN)$(filter 1,$(COV)),)
-	$(Q)if $(HAS_CLANG); then $(MAKE) --no-print-directory format-check lint; \
-	    else echo "format-check, lint: skipped, clang's tools are not installed (ops/install-deps.sh lint)"; fi
+ifeq ($(filter checks,$(GOALS))$(SAN)$(filter 1,$(COV)),checks)
+HAS_CLANG := $(shell clang-tidy --version 2>/dev/null | grep ' $(CLANG)\.')
+LACKS_CLANG := $(if $(HAS_CLANG),$(shell sh ops/install-deps.sh --check lint),1)
+CLANG_CHECKS := $(if $(LACKS_CLANG),no-clang,format-check lint)
 endif
+checks: check-layers check-lines check-logs check-unused check-headers $(CLANG_CHECKS)
+no-clang:
+	@echo "format-check, lint: skipped, clang's tools are not installed (ops/install-deps.sh lint)"
 
 format: ## clang-format in place
 	$(Q)clang-format -i $(C_FILES) $(CUDA_FILES)
@@ -443,14 +450,19 @@ check-unused: ## no public function without a caller
 check-logs: ## log lines of daemons are logfmt
 	$(Q)$(PYTHON) ops/lint/logfmt.py
 	@echo "logs: ok"
-check-headers: $(GENERATED) ## every header compiles alone
-	$(Q)for h in $(filter %.h,$(C_FILES)); do \
-	    $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -Werror -x c -fsyntax-only -include $$h /dev/null || exit 1; done
-ifeq ($(CUDA),1)
-	$(Q)for h in $(filter-out %/launch.cuh %/ptx.cuh,$(filter %.h %.cuh,$(CUDA_FILES))); do g++ $(EMULATED_FLAGS) -Werror \
-	    -Wno-unused-function -x c++ -fsyntax-only -include $$h /dev/null || exit 1; done
-endif
+HEADERS      := $(patsubst %,$(O)/lint/%.alone,$(filter %.h,$(C_FILES)))
+CUDA_HEADERS := $(patsubst %,$(O)/lint/%.alone,$(filter-out %/launch.cuh %/ptx.cuh,$(filter %.h %.cuh,$(CUDA_FILES))))
+check-headers: $(HEADERS) $(if $(filter 1,$(CUDA)),$(CUDA_HEADERS)) ## every header compiles alone
 	@echo "headers: ok"
+$(HEADERS): $(O)/lint/%.alone: % | $(GENERATED)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -Werror -x c -fsyntax-only -MMD -MP -MT $@ -MF $@.d -include $< /dev/null
+	@touch $@
+$(CUDA_HEADERS): $(O)/lint/%.alone: %
+	@mkdir -p $(@D)
+	$(Q)g++ $(EMULATED_FLAGS) -Werror -Wno-unused-function -x c++ -fsyntax-only -MMD -MP -MT $@ -MF $@.d \
+	    -include $< /dev/null
+	@touch $@
 # A file is looked at again when its object is newer: when the file or a header of it has changed.
 TIDY := $(LINT_C:%.c=$(O)/lint/%.tidy)
 $(TIDY): $(O)/lint/%.tidy: %.c $(O)/%.o .clang-tidy
@@ -523,6 +535,6 @@ help: ## this list
 	@sed -n '/^# Variables/,/^$$/s/^#   /  /p' $(MAKEFILE_LIST)
 
 always:
-.PHONY: always build demo python-proto test test-unit test-e2e simulate test-emulated test-gpu zoo coverage fuzz \
-        bench bench-ops bench-real gpu-check-programs bench-gpu checks format format-check check-layers check-lines \
-        check-unused check-logs check-headers lint man install uninstall clean help
+.PHONY: always no-clang build demo python-proto test test-unit test-e2e simulate test-emulated test-gpu zoo coverage \
+        fuzz bench bench-ops bench-real gpu-check-programs bench-gpu checks format format-check check-layers \
+        check-lines check-unused check-logs check-headers lint man install uninstall clean help
