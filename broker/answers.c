@@ -27,6 +27,15 @@ void answer_welcome(struct answers *a, uint64_t peer, uint64_t seq)
     answer_send(a, peer, &m);
 }
 
+static void send_refusal(struct answers *a, uint64_t peer, const struct msg *m)
+{
+    a->n_refusals++;
+    log_warn("event=refused peer=%llu reason=\"%s\" msg=\"%s\"", (unsigned long long)peer,
+             msg_reason_name(m->refuse.reason), m->refuse.text);
+    answer_send(a, peer, m);
+    peers_note_refusal(a->peers, peer);
+}
+
 void answer_refuse(struct answers *a, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
 {
     struct msg m;
@@ -38,9 +47,19 @@ void answer_refuse(struct answers *a, uint64_t peer, uint64_t seq, enum msg_reas
     va_start(ap, fmt);
     (void)vsnprintf(m.refuse.text, sizeof(m.refuse.text), fmt, ap);
     va_end(ap);
-    a->n_refusals++;
-    log_warn("event=refused peer=%llu reason=\"%s\" msg=\"%s\"", (unsigned long long)peer, msg_reason_name(reason),
-             m.refuse.text);
-    answer_send(a, peer, &m);
-    peers_note_refusal(a->peers, peer);
+    send_refusal(a, peer, &m);
+}
+
+void answer_refuse_recipe(struct answers *a, uint64_t peer, uint64_t seq, enum msg_reason reason,
+                          const struct msg_recipe *recipe, const char *text)
+{
+    struct msg m;
+
+    msg_init(&m, MSG_REFUSE);
+    m.seq = seq;
+    m.refuse.reason = reason;
+    m.refuse.has_recipe = true;
+    m.refuse.recipe = *recipe;
+    (void)msg_text_set(m.refuse.text, sizeof(m.refuse.text), text);
+    send_refusal(a, peer, &m);
 }

@@ -25,5 +25,8 @@ void answer_send(struct answers *a, uint64_t peer, const struct msg *m);
 void answer_welcome(struct answers *a, uint64_t peer, uint64_t seq);
 void answer_refuse(struct answers *a, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
     PRINTF_LIKE(5, 6);
+/* The job's store was begun with `recipe`; the client knows how to say that it wants the same. */
+void answer_refuse_recipe(struct answers *a, uint64_t peer, uint64_t seq, enum msg_reason reason,
+                          const struct msg_recipe *recipe, const char *text);
 
 #endif

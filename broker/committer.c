@@ -50,6 +50,7 @@ static void passage_free(void *message)
     committer_request_free(p->request);
     committer_request_free(p->done.request);
     units_read_free(p->done.load);
+    buf_release(&p->done.found);
     free(p);
 }
 

@@ -48,6 +48,7 @@ enum committer_op {
     COMMITTER_SEAL,    /* first_item */
     COMMITTER_UNIT,    /* unit, again, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
+    COMMITTER_FIND,     /* sources, or rows, n_rows: as store_find. Answered like LOAD */
     COMMITTER_LOAD,     /* unit, max_units, max_bytes: as units_read; answered before those of the group that is open,
                            since it sees what is committed */
     COMMITTER_ENTRY,    /* entry: a row of the job table. Done at once, and never given back */
@@ -77,6 +78,7 @@ struct committer_request {
 
     struct buf rows; /* Item rows (proto/row.h) or Source rows (proto/row_source.h), row frames back to back */
     uint32_t n_rows;
+    bool sources; /* FIND: those, not items */
     uint64_t
         first_item; /* the number its first row is to get, or would; another one: -EAGAIN (an earlier request failed) */
 
@@ -116,7 +118,9 @@ struct committer_completion {
     uint32_t n_added, n_again;           /* COMPARE: items of this request that are new, and that are done again */
     struct msg_compared compared;        /* COMPARE: of all rows since `begin` */
     struct units_read *load;             /* LOAD */
-    struct committer_request *request;   /* with -ENOSPC and -EAGAIN: to be posted again; take it and null it here */
+    struct buf found;                    /* FIND: row frames back to back; take them and leave it empty */
+    uint32_t n_found;
+    struct committer_request *request; /* with -ENOSPC and -EAGAIN: to be posted again; take it and null it here */
 };
 
 int committer_start(const struct committer_conf *conf, struct committer **ret, struct err *err) CHECK_RESULT;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "store/find.h"
 
 enum {
     /* Keys of a small store are built before it is closed, so that a job of a minute needs no second visit. */
@@ -153,13 +154,24 @@ static int call_load(const struct call *call)
                       &call->passage->err);
 }
 
-static int load_units(struct committer *c, const struct committer_request *q, struct passage *p)
+static int call_find(const struct call *call)
+{
+    const struct committer_request *q = call->passage->request;
+    struct committer_completion *done = &call->passage->done;
+
+    buf_init(&done->found, MSG_MAX_ROW_FRAME_BYTES);
+    return store_find(call->store->store, q->sources, &q->rows, q->n_rows, &done->found, &done->n_found,
+                      &call->passage->err);
+}
+
+/* LOAD, FIND */
+static int read_store(struct committer *c, const struct committer_request *q, struct passage *p)
 {
     const size_t i = find_store(c, q->job);
 
     if (i == SIZE_MAX)
         return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
-    return guarded(c, &c->stores[i], p, call_load, &p->err);
+    return guarded(c, &c->stores[i], p, q->op == COMMITTER_LOAD ? call_load : call_find, &p->err);
 }
 
 /* -- groups -- */
@@ -216,6 +228,7 @@ static int apply(struct open_store *o, const struct committer_request *q, uint32
     case COMMITTER_ATTEMPTS:
         return store_put_attempts(s, q->unit, q->attempts, q->parts.data, (uint32_t)q->parts.size_bytes, err);
     case COMMITTER_OPEN:
+    case COMMITTER_FIND:
     case COMMITTER_LOAD:
     case COMMITTER_ENTRY:
     case COMMITTER_CLOSE:
@@ -362,8 +375,8 @@ static void run_group(struct committer *c, struct passage *p)
     for (; p; p = mailbox_take(c->in)) {
         enum committer_op op = p->request->op;
 
-        if (op == COMMITTER_LOAD) {
-            p->done.rc = load_units(c, p->request, p);
+        if (op == COMMITTER_LOAD || op == COMMITTER_FIND) {
+            p->done.rc = read_store(c, p->request, p);
             complete(c, p);
             continue;
         }

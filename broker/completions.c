@@ -43,7 +43,7 @@ static void on_load(struct jobs *jobs, struct broker_job *job, const struct comm
 }
 
 /* An answer that a client waits for. */
-static void on_answer(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
+static void on_answer(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
                       const struct question *q)
 {
     if (done->op == COMMITTER_OPEN)
@@ -52,6 +52,8 @@ static void on_answer(struct jobs *jobs, struct broker_job *job, const struct co
         return; /* it has given the job up */
     else if (done->op == COMMITTER_SEAL)
         broker_job_on_seal(jobs, job, done, q);
+    else if (done->op == COMMITTER_FIND)
+        broker_job_on_found(jobs, job, done, q);
     else
         broker_job_on_rows(jobs, job, done, q);
 }
@@ -100,7 +102,7 @@ static void on_completion(struct jobs *jobs, struct committer_completion *done)
         on_entry(done);
         return;
     }
-    if (job && done->rc == 0 && done->op != COMMITTER_LOAD)
+    if (job && done->rc == 0 && done->op != COMMITTER_LOAD && done->op != COMMITTER_FIND)
         job->counters = done->counters;
     if (job && is_to_be_retried(jobs, job, done)) {
         retry_later(jobs, job, done);

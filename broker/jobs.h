@@ -110,6 +110,7 @@ int broker_jobs_resume(struct jobs *jobs, struct job_table *table, struct err *e
 void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m);
 void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message); /* JOB_ROWS, JOB_AGAIN */
 void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m);
+void broker_job_find_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message); /* JOB_FIND */
 void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m);
 /* The peer has no job open any more. */
 void broker_jobs_let_go(struct jobs *jobs, uint64_t peer);
@@ -121,6 +122,8 @@ void broker_job_on_rows(struct jobs *jobs, struct broker_job *job, const struct 
                         const struct question *q);
 void broker_job_on_seal(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q);
+void broker_job_on_found(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
+                         const struct question *q);
 void broker_job_on_closed(struct jobs *jobs, struct broker_job *job);
 
 /* It has come to an end: close it, unless a client has it open. */

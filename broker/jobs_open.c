@@ -51,7 +51,7 @@ static bool refuse_if_different(struct jobs *jobs, uint64_t peer, uint64_t seq, 
     enum msg_reason reason = stored_job_differs(meta, &open->recipe, open->n_nodes, open->nodes, open->path, &err);
 
     if (reason)
-        answer_refuse(jobs->answers, peer, seq, reason, "%sUse the same, or another -o", err.text);
+        answer_refuse_recipe(jobs->answers, peer, seq, reason, &meta->recipe, err.text);
     return reason != 0;
 }
 

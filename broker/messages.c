@@ -167,6 +167,11 @@ static void on_job_rows(struct broker *b, struct peer *p, struct wire_message **
     broker_job_rows(&b->jobs, p->number, *message);
 }
 
+static void on_job_find(struct broker *b, struct peer *p, struct wire_message **message)
+{
+    broker_job_find_rows(&b->jobs, p->number, *message);
+}
+
 static void on_job_seal(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_seal(&b->jobs, p->number, wire_message_envelope(*message));
@@ -227,7 +232,7 @@ static void (*const handlers[])(struct broker *, struct peer *, struct wire_mess
     [MSG_JOB_ROWS] = on_job_rows, [MSG_JOB_AGAIN] = on_job_rows,
     [MSG_JOB_SEAL] = on_job_seal, [MSG_JOB_QUERY] = on_job_query,
     [MSG_JOB_STOP] = on_job_stop, [MSG_JOB_CLOSE] = on_job_close,
-    [MSG_SHUTDOWN] = on_shutdown,
+    [MSG_SHUTDOWN] = on_shutdown, [MSG_JOB_FIND] = on_job_find,
 };
 
 static void on_gone(struct broker *b, uint64_t number)

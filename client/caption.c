@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "console/answer.h"
 #include "console/cli.h"
-#include "client/dry_run.h"
 #include "job/feed.h"
 #include "base/interrupt.h"
 #include "job/passed_over.h"
@@ -18,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -186,7 +184,7 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
 {
     const struct caption_options *o = r->o;
     char cwd[MSG_PATH_SIZE];
-    uint32_t n = feed_peeked(r->feed);
+    uint32_t n = r->feed ? feed_peeked(r->feed) : FEED_PEEK_ITEMS; /* a store that is there keeps its unit size */
 
     *open = (struct msg_job_open){.recipe = o->plan->recipe,
                                   .n_nodes = o->plan->n_nodes,
@@ -281,9 +279,10 @@ static int conclude(struct run *r, int rc, const struct err *err)
     terminal_status(&r->terminal, "");
     if (rc < 0 && rc != -EINTR) {
         say_error(r, rc, err);
-        return CLI_EXIT_ERROR;
+        return r->error_exit;
     }
-    source_notes(r->feed, &r->job.compared, r->o, r->columns, &r->terminal);
+    if (r->feed)
+        source_notes(r->feed, &r->job.compared, r->o, r->columns, &r->terminal);
     if (r->job_begun && r->now.job)
         report_words(&report, &r->terminal);
     if (r->o->json && r->job_begun && r->now.job)
@@ -315,34 +314,36 @@ static int run_job(struct run *r, struct err *err)
     return rc;
 }
 
+/* What can be known without a broker. The sources of a new store are looked at before anything is made or started;
+ * those of one that is there, when the broker has said what it has. */
+static int look_first(struct run *r, struct err *err)
+{
+    const struct caption_options *o = r->o;
+    bool there;
+    int rc = store_check(o->store, &there, err);
+
+    if (rc < 0)
+        return rc;
+    if (o->dry_run)
+        return dry_run(r, err);
+    return there ? 0 : caption_open_feed(r, NULL, err);
+}
+
 int caption_run(const struct caption_options *o)
 {
-    struct run r = {.o = o, .signal_fd = -1, .rundir = {.lock_fd = -1}};
+    struct run r = {.o = o, .signal_fd = -1, .rundir = {.lock_fd = -1}, .error_exit = CLI_EXIT_ERROR};
     struct err err = {""};
-    struct stat st;
-    bool there;
     int rc;
 
     buf_init(&r.advice, 0);
     terminal_init(&r.terminal, STDERR_FILENO);
-    rc = caption_open_feed(&r, &err);
-    if (rc < 0) {
-        say_error(&r, rc, &err);
-        return cli_exit_of(rc);
-    }
-    if (feed_peeked(r.feed) == 0 && stat(o->store, &st) < 0)
-        rc = err_set(&err, -ENOENT, "no pictures in %s%s (.jpg, .jpeg, .png, .webp; blipline help sources)",
-                     o->sources[0], o->n_sources > 1 ? " and the other sources" : "");
-    if (rc == 0)
-        rc = store_check(o->store, o->check, o->plan, &there, &r.advice, &err);
-    if (rc == 0 && o->dry_run)
-        rc = dry_run(o, r.feed, r.columns, there, &r.terminal, &err);
+    rc = look_first(&r, &err);
     if (rc < 0 || o->dry_run) {
         feed_close(r.feed);
         if (rc < 0)
             say_error(&r, rc, &err);
         buf_release(&r.advice);
-        return rc < 0 ? CLI_EXIT_ERROR : CLI_EXIT_OK;
+        return rc < 0 ? r.error_exit : CLI_EXIT_OK;
     }
     rc = run_job(&r, &err);
     r.end_ms = clock_mono_ms();

@@ -2,6 +2,8 @@
 #include "client/caption_private.h"
 
 #include "base/clock.h"
+#include "client/store_check.h"
+#include "console/cli.h"
 #include "job/feed.h"
 #include "local/spawn.h"
 #include "store/folder.h"
@@ -9,21 +11,24 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
 enum {
     CONNECT_MS = 200,      /* between looks at signals and children */
     BUSY_STORE_MS = 10000, /* a run that was killed leaves a broker that still commits what it has */
 };
 
-int caption_open_feed(struct run *r, struct err *err)
+int caption_open_feed(struct run *r, const struct origins_known *known, struct err *err)
 {
     const struct plan *p = r->o->plan;
     struct feed_options o = {.sources = r->o->sources,
                              .n_sources = r->o->n_sources,
                              .limit = r->o->limit,
                              .store_path = r->o->store,
+                             .known = known,
                              .kept = r->o->fields,
                              .join = r->o->join};
+    int rc;
 
     for (uint32_t i = 0; i < p->n_fields; i++) {
         r->columns[i] = p->fields[i].name;
@@ -39,7 +44,13 @@ int caption_open_feed(struct run *r, struct err *err)
     }
     feed_close(r->feed);
     r->feed = NULL;
-    return feed_open(&o, &r->feed, err);
+    rc = feed_open(&o, &r->feed, err);
+    if (rc < 0)
+        r->error_exit = cli_exit_of(rc);
+    else if (!known && feed_peeked(r->feed) == 0 && access(o.store_path, F_OK) < 0)
+        rc = err_set(err, -ENODATA, "no pictures in %s%s (.jpg, .jpeg, .png, .webp; blipline help sources)",
+                     o.sources[0], o.n_sources > 1 ? " and the other sources" : "");
+    return rc;
 }
 
 /* The broker took the job: workers are of use now. */
@@ -89,9 +100,9 @@ static int stream(struct run *r, struct err *err)
  * walking again. */
 static int import_again(struct run *r, struct err *err)
 {
-    int rc = caption_open_feed(r, err);
+    int rc = 0;
 
-    if (rc == 0 && r->job.opened.n_items) {
+    if (r->job.opened.n_items) {
         rc = job_seal(&r->job, err);
         r->job.sealed = false;
     }
@@ -101,8 +112,13 @@ static int import_again(struct run *r, struct err *err)
 
 int caption_establish_once(struct run *r, bool again, struct err *err)
 {
-    int rc = job_open(&r->job, CONNECT_MS, err);
+    const struct msg_recipe *stored;
+    int rc = job_open(&r->job, CONNECT_MS, &stored, err);
 
+    if (stored && store_advice(stored, rc == -ENODEV, r->o->plan, &r->advice) < 0)
+        return -ENOMEM;
+    if (rc == 0 && !r->job.sealed && (again || !r->feed || feed_origins(r->feed)->n_stored != r->job.known.n_rows))
+        rc = caption_open_feed(r, &r->job.known, err);
     if (rc == 0 && !r->job.sealed)
         rc = job_sources(&r->job, r->feed, err);
     if (rc == 0 && !r->job_begun)

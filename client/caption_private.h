@@ -1,6 +1,7 @@
-/* caption_private.h - the state of a run, shared by caption.c and caption_import.c. The contract is in caption.h.
+/* caption_private.h - the state of a run, shared by caption.c, caption_import.c and dry_run.c. The contract is in
+ * caption.h.
  *
- * Who may call: these two files. Units: milliseconds of the monotonic clock. Memory: the run owns all
+ * Who may call: these files. Units: milliseconds of the monotonic clock. Memory: the run owns all
  * of it. Errors: negative errno; -EINTR: the user wants to stop. */
 #ifndef BLIPLINE_CLIENT_CAPTION_PRIVATE_H
 #define BLIPLINE_CLIENT_CAPTION_PRIVATE_H
@@ -36,13 +37,16 @@ struct run {
     int64_t blocked_ms, waited_ms; /* since when the disk is full, 0: it is not; how long it was before */
     char told[MSG_TEXT_SIZE];      /* what the job was last said to wait for */
     struct buf advice;             /* what to do about an error of -o, with NUL; or empty */
+    int error_exit;                /* the program's exit code, should there be an error */
 };
 
 /* Look at signals, children and logs; wait up to wait_ms for the first two. */
 int caption_pump(struct run *r, int64_t wait_ms, struct err *err) CHECK_RESULT;
 
-/* caption_import.c: read the sources from their beginning. */
-int caption_open_feed(struct run *r, struct err *err) CHECK_RESULT;
+/* caption_import.c: read the sources from their beginning. known NULL: the store is new. */
+int caption_open_feed(struct run *r, const struct origins_known *known, struct err *err) CHECK_RESULT;
+/* dry_run.c: what the run would do. Reads the store, which need not be there. */
+int dry_run(struct run *r, struct err *err) CHECK_RESULT;
 /* Until the job is open and sealed, over any number of brokers. */
 int caption_establish(struct run *r, struct err *err) CHECK_RESULT;
 /* With one broker. `again`: another one had the job before. */

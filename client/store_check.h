@@ -1,7 +1,7 @@
-/* store_check.h - checks of the store at -o before any work, without changing it.
+/* store_check.h - what can be said of -o before a broker opens the store, and what to do when that is another one's.
  *
  * Who may call: one thread. Units: none. Memory: the caller releases the advice.
- * Errors: negative errno and `err`, in the words of the run itself. */
+ * Errors: negative errno and `err`. */
 #ifndef BLIPLINE_CLIENT_STORE_CHECK_H
 #define BLIPLINE_CLIENT_STORE_CHECK_H
 
@@ -11,10 +11,10 @@
 
 #include <stdbool.h>
 
-/* all_pages: look at every page, however large the store is. *ret_there: there is a store, and the plan's job may go on
- * in it. *ret_advice, which buf_init has made empty, is a text with NUL, or stays empty: what to do about the error, to
- * be said behind it. */
-int store_check(const char *store, bool all_pages, const struct plan *p, bool *ret_there, struct buf *ret_advice,
-                struct err *err) CHECK_RESULT;
+/* Can a store be made there, or written? *ret_there: there is one, or a part of one. */
+int store_check(const char *store, bool *ret_there, struct err *err) CHECK_RESULT;
+/* The store was begun with another recipe, or with another model: "Use the same (--beams=1), or another -o", with NUL,
+ * to be said behind the error. */
+int store_advice(const struct msg_recipe *stored, bool other_model, const struct plan *p, struct buf *ret) CHECK_RESULT;
 
 #endif

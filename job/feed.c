@@ -46,6 +46,22 @@ static void count_skipped(struct feed *f)
     origins_count(&f->origins, f->i_source, s);
 }
 
+static void count_row(struct feed *f, const struct source_item *it)
+{
+    const uint32_t joined = f->join ? join_columns_seen(f->join) : 0;
+    uint32_t seen = 0;
+
+    for (uint32_t i = 0; i < it->n_fields; i++)
+        for (uint32_t k = 0; k < f->o.columns.n; k++)
+            seen |= (uint32_t)(it->fields[i].name == f->o.columns.names[k]) << k;
+    f->counts.columns_seen |= seen;
+    f->counts.n_left_out += it->n_left_out;
+    if (!it->problem_code)
+        f->counts.n_without += (uint64_t)__builtin_popcount(f->o.needed & ~seen & ~joined);
+    else if (f->counts.n_bad++ == 0)
+        (void)err_set(&f->counts.first_bad, -EILSEQ, "%s", it->problem);
+}
+
 static void take_item(struct feed *f, const struct source_item *it, struct row_item *ret)
 {
     *ret = (struct row_item){.key = (const uint8_t *)it->key,
@@ -99,6 +115,7 @@ static int walk(struct feed *f, struct row_item *ret, struct err *err)
         if (n_store && it.path_bytes > n_store && memcmp(it.path, f->store_folder, n_store) == 0)
             continue;
         f->n_taken++;
+        count_row(f, &it);
         take_item(f, &it, ret);
         return 1;
     }
@@ -108,25 +125,21 @@ static int walk(struct feed *f, struct row_item *ret, struct err *err)
 /* What is wrong with a source further down the list is worth knowing now, not after hours. */
 static int check_source(struct feed *f, const char *arg, struct err *err)
 {
+    const uint64_t max_rows = f->origins.n_stored ? FEED_PEEK_ITEMS : 0;
     struct source_summary sum;
-    int rc = source_check(arg, &f->o.columns, &sum, err);
+    int rc = source_check(arg, &f->o.columns, max_rows, &sum, err);
 
-    if (rc < 0 || sum.is_unread)
+    if (rc < 0 || source_is_read_once(arg))
         return rc;
-    if (sum.n_items && sum.n_urls == sum.n_items)
+    if (sum.is_whole && sum.n_items && sum.n_urls == sum.n_items)
         return err_set(
             err, -EINVAL,
             "%.200s: its pictures are on the network, and Blipline downloads nothing; download them first, for "
             "example with img2dataset, and give their folder",
             arg);
-    if (sum.n_bad && f->counts.n_bad == 0)
-        f->counts.first_bad = sum.first_bad;
-    f->counts.n_bad += sum.n_bad;
-    f->counts.n_left_out += sum.n_left_out;
-    for (uint32_t k = 0; rc == 0 && k < f->o.columns.n; k++) {
+    for (uint32_t k = 0; k < f->o.columns.n; k++) {
         const char *name = f->o.columns.names[k];
 
-        f->counts.columns_seen |= (uint32_t)(sum.n_with[k] > 0) << k;
         if (!(f->o.needed >> k & 1) || (f->join && join_columns_seen(f->join) >> k & 1))
             continue;
         if (!sum.is_table)
@@ -135,12 +148,11 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
                 "%.300s: has no columns, and the recipe needs one named \"%s\": give a list as JSONL, CSV or "
                 "TSV (blipline help sources)",
                 arg, name);
-        if (sum.n_items > sum.n_bad && sum.n_with[k] == 0)
+        if (sum.is_whole && sum.n_items > sum.n_bad && sum.n_with[k] == 0)
             return err_set(err, -EINVAL, "%.200s: no row has the column \"%s\" that the recipe needs; there is %s", arg,
                            name, sum.columns);
-        f->counts.n_without += sum.n_items - sum.n_bad - sum.n_with[k];
     }
-    return rc;
+    return 0;
 }
 
 /* All pictures there are have been peeked at, and none has a row: the keys are not what they were thought to be. */
@@ -223,7 +235,7 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
         memcpy(f->store_folder + strlen(f->store_folder), "/", sizeof("/")); /* there is room for it */
     else
         f->store_folder[0] = '\0';
-    rc = origins_find(&f->origins, o->sources, o->n_sources, o->store_path, &f->o.columns, err);
+    rc = origins_find(&f->origins, o->sources, o->n_sources, o->known, &f->o.columns, err);
     if (rc == 0)
         rc = choose_columns(f, err);
     if (rc == 0 && o->join)

@@ -20,10 +20,11 @@ struct feed;
 struct feed_options {
     const char *const *sources; /* as source/source.h takes them, or NAME= before that; must live as long as the feed */
     int n_sources;
-    uint64_t limit;                /* 0: none; else only the first so many of the walk */
-    const char *store_path;        /* what lies in this folder is passed over */
-    struct source_columns columns; /* of lists, kept with the items */
-    uint32_t needed;               /* bit i: of column i a source without it is an error */
+    uint64_t limit;                    /* 0: none; else only the first so many of the walk */
+    const char *store_path;            /* what lies in this folder is passed over */
+    const struct origins_known *known; /* what the store has; NULL: it is new */
+    struct source_columns columns;     /* of lists, kept with the items */
+    uint32_t needed;                   /* bit i: of column i a source without it is an error */
     const char *kept; /* names of more columns to be kept, with commas; NULL: none. Those of a store stay */
     const char *join; /* a table whose rows give columns to the pictures of their keys; NULL: none */
 };
@@ -32,7 +33,7 @@ struct feed_options {
 struct feed_counts {
     uint64_t n_walked;   /* pictures, up to the limit */
     uint64_t n_unjoined; /* pictures whose key `join` does not have */
-    uint64_t n_without;  /* rows of lists that lack a needed column: these items will fail */
+    uint64_t n_without;  /* values of needed columns that rows of lists lack: these items will fail */
     uint64_t n_bad;      /* rows of lists that are of no use: these too */
     struct err first_bad;
     uint64_t n_left_out;           /* values of kept columns that cannot be kept */
@@ -41,8 +42,9 @@ struct feed_counts {
     struct source_skipped skipped; /* by all walks that came to their end */
 };
 
-/* Reads lists from end to end, so that a broken line is known before any work, then opens the sources and looks at the
- * first FEED_PEEK_ITEMS pictures. */
+/* Checks the sources, opens them and looks at the first FEED_PEEK_ITEMS pictures. For a new store, lists are read from
+ * end to end, so that a broken line is known before any work; else a run before has done that, and the first rows are
+ * enough to see that the list is still what it was. */
 int feed_open(const struct feed_options *o, struct feed **ret, struct err *err) CHECK_RESULT;
 void feed_close(struct feed *f); /* NULL is fine */
 /* How many pictures were looked at; fewer than FEED_PEEK_ITEMS: that is all of them. */

@@ -4,6 +4,7 @@
 #include "wire/client_session.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 enum { PATIENCE_MS = 120000, QUERY_MS = 3000 };
 
@@ -22,6 +23,44 @@ void job_release(struct job *j)
 {
     job_disconnect(j);
     buf_release(&j->rows);
+    free(j->sources);
+}
+
+static int find_items(void *arg, struct buf *keys, uint32_t n_keys, struct buf *ret, uint32_t *ret_n, struct err *err)
+{
+    struct job *j = arg;
+    int rc;
+
+    interrupt_let_in(true);
+    rc = client_session_find_items(j->session, j->opened.job, keys, n_keys, ret, ret_n, err);
+    interrupt_let_in(false);
+    return rc;
+}
+
+static int learn_sources(struct job *j, struct err *err)
+{
+    struct row_frame frame;
+    struct row_cursor c;
+    uint32_t n = 0;
+    int rc;
+
+    buf_clear(&j->rows);
+    rc = client_session_find_sources(j->session, j->opened.job, &j->rows, &n, err);
+    if (rc < 0)
+        return rc;
+    free(j->sources);
+    j->sources = calloc(n + 1, sizeof(*j->sources));
+    j->known = (struct origins_known){.rows = j->sources, .find_items = find_items, .arg = j};
+    frame = (struct row_frame){.data = j->rows.data, .size_bytes = j->rows.size_bytes};
+    row_cursor_init(&c, &frame, n ? 1 : 0, n);
+    rc = j->sources ? 1 : err_set(err, -ENOMEM, "no memory for the sources");
+    while (rc > 0 && (rc = row_cursor_next_source(&c, &j->sources[j->known.n_rows], err)) > 0)
+        if (j->sources[j->known.n_rows].number == j->known.n_rows + 1)
+            j->known.n_rows++;
+        else
+            rc = err_set(err, -EBADMSG, "the broker's answer: source %u is missing", j->known.n_rows + 1);
+    row_cursor_release(&c);
+    return rc;
 }
 
 bool job_is_passing(int rc)
@@ -29,16 +68,19 @@ bool job_is_passing(int rc)
     return rc == -ECONNRESET || rc == -ETIMEDOUT || rc == -ESHUTDOWN;
 }
 
-int job_open(struct job *j, int64_t timeout_ms, struct err *err)
+int job_open(struct job *j, int64_t timeout_ms, const struct msg_recipe **ret_recipe, struct err *err)
 {
     int rc = 0;
 
+    *ret_recipe = NULL;
     interrupt_let_in(true);
     if (!j->session)
         rc = client_session_open(j->endpoint, NULL, timeout_ms, &j->session, err);
     if (rc == 0) {
         client_session_set_timeout(j->session, PATIENCE_MS);
-        rc = client_session_job_open(j->session, &j->open, &j->opened, err);
+        rc = client_session_job_open(j->session, &j->open, &j->opened, ret_recipe, err);
+        if (rc == 0 && !j->sealed)
+            rc = learn_sources(j, err);
     }
     interrupt_let_in(false);
     return rc;

@@ -22,6 +22,8 @@ struct job {
     struct client_session *session; /* NULL: not connected */
     struct msg_job_open open;
     struct msg_job_opened opened;
+    struct row_source *sources;           /* [known.n_rows] */
+    struct origins_known known;           /* what the store has; valid until the next job_open */
     bool sealed;                          /* the manifest is complete and durable; a restarted broker needs no rows */
     const struct msg_comparison *compare; /* rows are compared with the store; NULL: it is new */
     bool walk_begun;                      /* of the rows that are compared */
@@ -33,8 +35,10 @@ void job_init(struct job *j, const char *endpoint, const struct msg_job_open *op
 void job_release(struct job *j);
 bool job_is_passing(int rc);
 
-/* Connect, if need be, and open the job. -ETIMEDOUT: nobody answers yet, call again. */
-int job_open(struct job *j, int64_t timeout_ms, struct err *err) CHECK_RESULT;
+/* Connect, if need be, open the job, and ask which sources its store has. -ETIMEDOUT: nobody answers yet, call again.
+ * *ret_recipe: NULL, or where the store was begun with another recipe or model, that recipe; valid until the next call.
+ */
+int job_open(struct job *j, int64_t timeout_ms, const struct msg_recipe **ret_recipe, struct err *err) CHECK_RESULT;
 /* Send the feed's sources: before its rows, and at the end for what was passed over. */
 int job_sources(struct job *j, const struct feed *f, struct err *err) CHECK_RESULT;
 /* Send one frame of what the feed has. *ret_more false: that was the last one. */

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+enum { CHECK_ROWS = 256 }; /* enough to see whether there is a column `key` */
+
 /* One value of a key; they form a chain in the order of the rows. */
 struct join_value {
     struct join_value *next;
@@ -76,7 +78,7 @@ static int add_value(struct join *j, struct join_key *k, const struct source_fie
     return 0;
 }
 
-static int add_row(struct join *j, const struct source_item *it, struct err *err)
+static int add_row(struct join *j, const struct source_columns *columns, const struct source_item *it, struct err *err)
 {
     const uint64_t hash = XXH3_64bits(it->key, it->key_bytes);
     struct join_key *k;
@@ -102,8 +104,11 @@ static int add_row(struct join *j, const struct source_item *it, struct err *err
     }
     if (k->n_values + it->n_fields > SOURCE_MAX_FIELDS)
         return err_set(err, -E2BIG, "more than %d values for the key %.100s", SOURCE_MAX_FIELDS, it->key);
-    for (uint32_t i = 0; rc == 0 && i < it->n_fields; i++)
+    for (uint32_t i = 0; rc == 0 && i < it->n_fields; i++) {
+        for (uint32_t c = 0; c < columns->n; c++)
+            j->columns_seen |= (uint32_t)(it->fields[i].name == columns->names[c]) << c;
         rc = add_value(j, k, &it->fields[i]);
+    }
     return rc;
 }
 
@@ -117,19 +122,17 @@ static int read_rows(struct join *j, const char *arg, const struct source_column
 
     columns.picture =
         "key"; /* whatever else the rows say of pictures; where there is no such column, those are the keys */
-    rc = source_check(arg, &columns, &sum, err);
+    rc = source_check(arg, &columns, CHECK_ROWS, &sum, err);
     if (rc == -EINVAL) {
         columns.picture = NULL;
-        rc = source_check(arg, &columns, &sum, err);
+        rc = source_check(arg, &columns, CHECK_ROWS, &sum, err);
     }
     if (rc == 0 && !sum.is_table)
         rc = err_set(err, -EDOM, "--join %s: is not a table: .jsonl, .csv or .tsv (blipline help sources)", arg + 1);
-    for (uint32_t c = 0; rc == 0 && c < columns.n; c++)
-        j->columns_seen |= (uint32_t)(sum.n_with[c] > 0) << c;
     if (rc == 0)
         rc = source_open(arg, &columns, &s, err);
     while (rc == 0 && (rc = source_next(s, &it, err)) == 1)
-        rc = add_row(j, &it, err);
+        rc = add_row(j, &columns, &it, err);
     if (s)
         source_free(s);
     return rc;

@@ -2,7 +2,7 @@
 
 #include "base/grow.h"
 #include "job/passed_over.h"
-#include "store/reader.h"
+#include "proto/row.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -29,6 +29,7 @@ struct sample {
         uint64_t size_bytes;
         int64_t mtime_ns;
     } slots[SAMPLE_SLOTS];
+    struct buf keys; /* n Item rows */
     uint32_t n;
 };
 
@@ -53,6 +54,7 @@ static int take_sample(struct sample *s, const char *arg, const struct source_co
     int rc = source_open(arg, columns, &source, err);
 
     for (int i = 0; rc == 0 && i < SAMPLE_ITEMS && (rc = source_next(source, &it, err)) > 0; i++) {
+        const struct row_item row = {.key = (const uint8_t *)it.key, .key_bytes = (uint32_t)it.key_bytes};
         const uint64_t hash = hash_of(it.key, it.key_bytes);
         size_t slot = slot_of(s, hash);
 
@@ -63,6 +65,7 @@ static int take_sample(struct sample *s, const char *arg, const struct source_co
         s->slots[slot].size_bytes = it.size_bytes;
         s->slots[slot].mtime_ns = it.mtime_ns;
         s->n++;
+        rc = row_item_append(&s->keys, &row);
     }
     source_free(source);
     return rc;
@@ -74,27 +77,39 @@ struct matches {
     uint32_t found, same, same_size;
 };
 
-static int count_matches(const struct sample *s, struct reader *r, uint32_t n_rows, struct matches *m, struct err *err)
+static void count_match(const struct sample *s, const struct row_item *it, struct matches *m)
 {
-    struct reader_row row;
+    const size_t slot = slot_of(s, hash_of(it->key, it->key_bytes));
+
+    if (!s->slots[slot].hash)
+        return;
+    if (s->slots[slot].size_bytes == it->size_bytes) {
+        m->same_size++;
+        m->same += llabs(s->slots[slot].mtime_ns - it->mtime_ns) < SAME_TIME_NS;
+    }
+    m->found++;
+}
+
+static int count_matches(struct sample *s, const struct origins_known *known, struct matches *m, struct err *err)
+{
+    struct row_frame frame;
+    struct row_cursor c;
+    struct row_item it;
+    struct buf found;
+    uint32_t n;
     int rc;
 
-    reader_seek(r, 0);
-    while ((rc = reader_next(r, &row, err)) > 0 || rc == -EBADMSG) {
-        const struct row_item *it = &row.listed;
-        size_t slot;
-
-        if (rc < 0 || it->source == 0 || it->source > n_rows)
-            continue;
-        slot = slot_of(s, hash_of(it->key, it->key_bytes));
-        if (!s->slots[slot].hash)
-            continue;
-        if (s->slots[slot].size_bytes == it->size_bytes) {
-            m[it->source - 1].same_size++;
-            m[it->source - 1].same += llabs(s->slots[slot].mtime_ns - it->mtime_ns) < SAME_TIME_NS;
-        }
-        m[it->source - 1].found++;
+    buf_init(&found, 0);
+    rc = known->find_items(known->arg, &s->keys, s->n, &found, &n, err);
+    frame = (struct row_frame){.data = found.data, .size_bytes = found.size_bytes};
+    row_cursor_init(&c, &frame, n ? 1 : 0, rc == 0 ? n : 0);
+    while (rc == 0 && (rc = row_cursor_next_item(&c, &it, err)) > 0) {
+        if (it.source && it.source <= known->n_rows)
+            count_match(s, &it, &m[it.source - 1]);
+        rc = 0;
     }
+    row_cursor_release(&c);
+    buf_release(&found);
     return rc;
 }
 
@@ -110,23 +125,25 @@ static bool is_moved(const struct row_source *row, uint32_t n_sample, const stru
 }
 
 /* The number of the source that argument i is, moved; 0: it is none. */
-static int find_moved(const struct origins *o, const bool *claimed, struct reader *r, const char *arg,
+static int find_moved(const struct origins *o, const bool *claimed, const struct origins_known *known, const char *arg,
                       const struct source_columns *columns, uint32_t *ret_number, struct err *err)
 {
     struct sample *s = calloc(1, sizeof(*s));
-    struct matches *m = calloc(o->n_rows, sizeof(*m));
+    struct matches *m = calloc(o->n_stored, sizeof(*m));
     uint32_t best = 0;
     int rc = s && m ? take_sample(s, arg, columns, err) : -ENOMEM;
 
     *ret_number = 0;
     if (rc == 0 && s->n)
-        rc = count_matches(s, r, o->n_rows, m, err);
+        rc = count_matches(s, known, m, err);
     for (uint32_t i = 0; rc == 0 && i < o->n_stored; i++) {
         if (claimed[i] || m[i].found <= best || !is_moved(&o->rows[i], s->n, &m[i]))
             continue;
         best = m[i].found;
         *ret_number = i + 1;
     }
+    if (s)
+        buf_release(&s->keys);
     free(s);
     free(m);
     return rc;
@@ -208,8 +225,8 @@ static struct row_source *find_row(const struct origins *o, const char *name, si
 struct finder {
     struct origins *o;
     const struct source_columns *columns;
-    struct reader *reader; /* NULL: there is no store yet */
-    bool *claimed;         /* [n_stored] by an argument */
+    const struct origins_known *known; /* NULL: there is no store yet */
+    bool *claimed;                     /* [n_stored] by an argument */
     int n_looks;
 };
 
@@ -220,7 +237,7 @@ static bool may_be_moved(struct finder *f, const char *arg)
 
     for (uint32_t i = 0; i < f->o->n_stored; i++)
         any |= !f->claimed[i];
-    return f->reader && any && !source_is_read_once(arg) && f->n_looks++ < MAX_LOOKS;
+    return any && !source_is_read_once(arg) && f->n_looks++ < MAX_LOOKS;
 }
 
 static int find_one(struct finder *f, const char *text, struct origin *arg, bool look, struct err *err)
@@ -239,7 +256,7 @@ static int find_one(struct finder *f, const char *text, struct origin *arg, bool
     (void)snprintf(list, sizeof(list), "%s", !list_name ? "" : source_is_read_once(arg->arg) ? "-" : list_name);
     row = find_row(f->o, text, n_name, root, list);
     if (!row && look && may_be_moved(f, arg->arg)) {
-        rc = find_moved(f->o, f->claimed, f->reader, arg->arg, f->columns, &number, err);
+        rc = find_moved(f->o, f->claimed, f->known, arg->arg, f->columns, &number, err);
         if (rc < 0)
             return rc;
         row = number ? &f->o->rows[number - 1] : NULL;
@@ -254,39 +271,35 @@ static int find_one(struct finder *f, const char *text, struct origin *arg, bool
     return add_row(f->o, text, n_name, root, list);
 }
 
-static int read_stored(struct finder *f, struct err *err)
+static int take_known(struct finder *f)
 {
-    const struct row_source *rows;
-    uint32_t n;
-    int rc = reader_sources(f->reader, &rows, &n, err);
+    const uint32_t n = f->known ? f->known->n_rows : 0;
+    int rc = 0;
 
     for (uint32_t i = 0; rc == 0 && i < n; i++) {
         rc = grow_array(&f->o->rows, &f->o->capacity, i, sizeof(*f->o->rows), 4);
         if (rc == 0)
-            f->o->rows[f->o->n_rows++] = rows[i];
+            f->o->rows[f->o->n_rows++] = f->known->rows[i];
     }
     f->o->n_stored = f->o->n_rows;
     f->claimed = calloc(f->o->n_stored + 1, sizeof(*f->claimed));
     return rc == 0 && !f->claimed ? -ENOMEM : rc;
 }
 
-int origins_find(struct origins *o, const char *const *args, int n_args, const char *store,
+int origins_find(struct origins *o, const char *const *args, int n_args, const struct origins_known *known,
                  const struct source_columns *columns, struct err *err)
 {
-    struct finder f = {.o = o, .columns = columns};
-    struct err ignored; /* what is wrong with the store, the broker says */
-    int rc = 0;
+    struct finder f = {.o = o, .columns = columns, .known = known};
+    int rc;
 
     *o = (struct origins){.args = calloc((size_t)n_args, sizeof(*o->args)), .n_args = n_args};
     if (!o->args)
         return err_set(err, -ENOMEM, "no memory for the sources");
-    if (reader_open(store, false, &f.reader, &ignored) == 0)
-        rc = read_stored(&f, err);
+    rc = take_known(&f);
     for (int i = 0; rc == 0 && i < n_args; i++) /* first those that are where they were */
         rc = find_one(&f, args[i], &o->args[i], false, err);
     for (int i = 0; rc == 0 && i < n_args; i++)
         rc = find_one(&f, args[i], &o->args[i], true, err);
-    reader_close(f.reader);
     free(f.claimed);
     if (rc < 0)
         origins_release(o);

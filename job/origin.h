@@ -17,8 +17,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct reader;
-
 struct origin {
     const char *arg; /* as source/source.h takes it, without NAME=; borrowed */
     uint32_t number; /* of the row_source; 0: none, its items have absolute paths */
@@ -34,8 +32,17 @@ struct origins {
     size_t capacity;
 };
 
-/* `store` need not be there. `columns` are those of lists. */
-int origins_find(struct origins *o, const char *const *args, int n_args, const char *store,
+/* What a store has. */
+struct origins_known {
+    const struct row_source *rows; /* [n_rows], that of number i + 1 at i */
+    uint32_t n_rows;
+    /* Append the Item rows of its items that have one of the keys of `keys` (n_keys Item rows; may be emptied). */
+    int (*find_items)(void *arg, struct buf *keys, uint32_t n_keys, struct buf *ret, uint32_t *ret_n, struct err *err);
+    void *arg;
+};
+
+/* known NULL: there is no store yet. `columns` are those of lists. */
+int origins_find(struct origins *o, const char *const *args, int n_args, const struct origins_known *known,
                  const struct source_columns *columns, struct err *err) CHECK_RESULT;
 void origins_release(struct origins *o); /* of a zeroed struct: nothing */
 

@@ -66,6 +66,8 @@ const char *msg_type_name(enum msg_type type)
         [MSG_SHUTDOWN] = "shutdown",
         [MSG_JOB_AGAIN] = "job_again",
         [MSG_JOB_CLOSE] = "job_close",
+        [MSG_JOB_FIND] = "job_find",
+        [MSG_JOB_FOUND] = "job_found",
     };
 
     return NAME_OF(names, type);

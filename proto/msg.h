@@ -38,6 +38,8 @@ enum {
     MSG_MAX_STAGES = 8,           /* of one progress answer */
     MSG_MAX_HUNG = 8,             /* of one progress answer */
     MSG_MAX_RETRY_CODES = 32,
+    MSG_MAX_FIND_KEYS = 256,
+    MSG_MAX_FOUND_ITEMS = 65536,
     MSG_OTHER_KEY_BYTES = 120,
     MSG_TOKEN_BYTES = 16,
     MSG_CODE_SIZE = 32, /* one word of [a-z0-9_-] */
@@ -74,6 +76,8 @@ enum msg_type {
     MSG_SHUTDOWN = 39, /* no body */
     MSG_JOB_AGAIN = 40,
     MSG_JOB_CLOSE = 41,
+    MSG_JOB_FIND = 42,
+    MSG_JOB_FOUND = 43,
 };
 
 /* The enums below have the numbers of wire.proto. 0 is "not given". */
@@ -169,6 +173,8 @@ struct msg_welcome {
 struct msg_refuse {
     enum msg_reason reason;
     char text[MSG_TEXT_SIZE];
+    bool has_recipe; /* RECIPE, MODEL: the store was begun with this one */
+    struct msg_recipe recipe;
 };
 
 struct msg_credit {
@@ -285,7 +291,12 @@ struct msg_job_rows {
     struct msg_comparison comparison;
 };
 
-/* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP, JOB_CLOSE */
+struct msg_job_find {
+    uint64_t job;
+    bool sources; /* the sources of the store, else the items that have one of the keys in the rows */
+};
+
+/* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP, JOB_CLOSE, JOB_FOUND */
 struct msg_job_ref {
     uint64_t job;
 };
@@ -361,6 +372,7 @@ struct msg {
         struct msg_job_opened job_opened;
         struct msg_job_ref job_ref;
         struct msg_job_rows job_rows;
+        struct msg_job_find job_find;
         struct msg_job_rows_ok job_rows_ok;
         struct msg_job_accepted job_accepted;
         struct msg_job_progress job_progress;

@@ -69,7 +69,8 @@ static int check_tensor(const struct msg_tensor *t, struct err *err)
 /* Checks which messages may have rows and tensors, and how many. */
 static int check_frames_of_type(const struct msg *m, struct err *err)
 {
-    bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN;
+    bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN ||
+                m->type == MSG_JOB_FIND || m->type == MSG_JOB_FOUND;
     bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT;
     uint32_t n_frames = 0;
     int rc;
@@ -289,6 +290,15 @@ static int check_progress(const struct msg_job_progress *p, struct err *err)
     return 0;
 }
 
+static int check_job_find(const struct msg *m, struct err *err)
+{
+    const uint32_t n_max = m->job_find.sources ? 0 : MSG_MAX_FIND_KEYS;
+
+    if (m->n_rows > n_max || (m->n_rows == 0 && n_max))
+        return err_set(err, -EBADMSG, "job_find: %u rows, not %d to %u", m->n_rows, n_max != 0, n_max);
+    return 0;
+}
+
 static int check_body(const struct msg *m, struct err *err)
 {
     switch (m->type) {
@@ -318,6 +328,8 @@ static int check_body(const struct msg *m, struct err *err)
         return check_progress(&m->job_progress, err);
     case MSG_JOB_ROWS:
         return check_job_rows(&m->job_rows, err);
+    case MSG_JOB_FIND:
+        return check_job_find(m, err);
     case MSG_JOB_ROWS_OK:
         return check_compared(&m->job_rows_ok.compared, err);
     case MSG_CREDIT:
@@ -329,6 +341,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_JOB_QUERY:
     case MSG_JOB_STOP:
     case MSG_JOB_CLOSE:
+    case MSG_JOB_FOUND:
     case MSG_SHUTDOWN:
         return 0;
     }

@@ -43,6 +43,8 @@ struct parts {
         Blipline__JobAgain job_again;
         Blipline__JobStop job_stop;
         Blipline__JobClose job_close;
+        Blipline__JobFind job_find;
+        Blipline__JobFound job_found;
         Blipline__Shutdown shutdown;
     } body;
     Blipline__Comparison comparison;
@@ -329,6 +331,10 @@ static void plain_body_to_pb(const struct msg *m, struct parts *p)
         p->body.refuse = (Blipline__Refuse)BLIPLINE__REFUSE__INIT;
         p->body.refuse.reason = (Blipline__Refuse__Reason)m->refuse.reason;
         p->body.refuse.text = msg_text_to_pb(m->refuse.text);
+        if (m->refuse.has_recipe) {
+            msg_recipe_to_pb(&m->refuse.recipe, &p->recipe);
+            p->body.refuse.recipe = &p->recipe.recipe;
+        }
         return;
     case MSG_CREDIT:
         p->body.credit = (Blipline__Credit)BLIPLINE__CREDIT__INIT;
@@ -403,6 +409,15 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         p->body.job_close = (Blipline__JobClose)BLIPLINE__JOB_CLOSE__INIT;
         p->body.job_close.job = m->job_ref.job;
         return;
+    case MSG_JOB_FIND:
+        p->body.job_find = (Blipline__JobFind)BLIPLINE__JOB_FIND__INIT;
+        p->body.job_find.job = m->job_find.job;
+        p->body.job_find.sources = m->job_find.sources;
+        return;
+    case MSG_JOB_FOUND:
+        p->body.job_found = (Blipline__JobFound)BLIPLINE__JOB_FOUND__INIT;
+        p->body.job_found.job = m->job_ref.job;
+        return;
     case MSG_JOB_ROWS_OK:
         p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;
         p->body.job_rows_ok.job = m->job_rows_ok.job;
@@ -455,8 +470,7 @@ static void body_to_pb(const struct msg *m, struct parts *p)
         lease_body_to_pb(m, p);
         return;
     default:
-        if ((m->type >= MSG_JOB_OPENED && m->type <= MSG_JOB_STOP) || m->type == MSG_JOB_AGAIN ||
-            m->type == MSG_JOB_CLOSE)
+        if ((m->type >= MSG_JOB_OPENED && m->type <= MSG_JOB_STOP) || m->type >= MSG_JOB_AGAIN)
             job_body_to_pb(m, p);
         else
             plain_body_to_pb(m, p);

@@ -89,6 +89,9 @@ static int refuse_from_pb(const Blipline__Refuse *from, struct msg_refuse *to, s
 {
     /* accept reasons of later versions */
     to->reason = (unsigned)from->reason <= MSG_REASON_BUSY ? (enum msg_reason)from->reason : (enum msg_reason)0;
+    to->has_recipe = from->recipe != NULL;
+    if (to->has_recipe && msg_recipe_from_pb(from->recipe, &to->recipe, err) < 0)
+        to->has_recipe = false; /* of a later version */
     return TEXT_FROM_PB(to->text, from->text, "refuse text", err);
 }
 
@@ -258,6 +261,12 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_ROWS:
         return rows_from_pb(e->job_rows, &m->job_rows, err);
+    case BLIPLINE__ENVELOPE__BODY_JOB_FIND:
+        m->job_find = (struct msg_job_find){.job = e->job_find->job, .sources = e->job_find->sources};
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_FOUND:
+        m->job_ref.job = e->job_found->job;
+        return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_AGAIN:
         m->job_ref.job = e->job_again->job;
         return 0;

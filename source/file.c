@@ -225,7 +225,8 @@ static void count_row(struct source_summary *sum, const struct source_columns *w
     sum->n_items++;
 }
 
-int source_check(const char *arg, const struct source_columns *wanted, struct source_summary *ret, struct err *err)
+int source_check(const char *arg, const struct source_columns *wanted, uint64_t max_rows, struct source_summary *ret,
+                 struct err *err)
 {
     struct source_summary found = {0};
     struct source *s = NULL;
@@ -233,7 +234,7 @@ int source_check(const char *arg, const struct source_columns *wanted, struct so
     int rc;
 
     if (source_is_read_once(arg)) {
-        *ret = (struct source_summary){.is_unread = true};
+        *ret = (struct source_summary){0};
         return 0;
     }
     rc = arg[0] == '@' ? source_list_open(arg, wanted, false, &s, err) : source_open(arg, wanted, &s, err);
@@ -241,13 +242,14 @@ int source_check(const char *arg, const struct source_columns *wanted, struct so
         return rc;
     assert(s);
     found.is_table = s->is_table;
-    while (arg[0] == '@' && (rc = source_next(s, &item, err)) > 0) {
+    while (arg[0] == '@' && (max_rows == 0 || found.n_items < max_rows) && (rc = source_next(s, &item, err)) > 0) {
         if (found.n_items == 0)
             source_table_columns(s, found.columns, sizeof(found.columns));
         count_row(&found, wanted, &item);
     }
     source_free(s);
-    if (rc == 0)
+    found.is_whole = rc == 0;
+    if (rc >= 0)
         *ret = found;
-    return rc;
+    return rc < 0 ? rc : 0;
 }

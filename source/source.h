@@ -99,7 +99,7 @@ struct source_skipped {
 /* What a list is found to hold. */
 struct source_summary {
     bool is_table;
-    bool is_unread; /* it can be read once alone (a pipe): nothing is known of its rows */
+    bool is_whole; /* all of it was read */
     uint64_t n_items;
     uint64_t n_left_out;    /* values of the columns that are only kept */
     uint64_t n_bad, n_urls; /* of them, rows that are of no use; and because the picture is somewhere on the network */
@@ -111,9 +111,10 @@ struct source_summary {
 /* -ENOENT and the like when the argument names nothing. `wanted` may be NULL. */
 int source_open(const char *arg, const struct source_columns *wanted, struct source **ret,
                 struct err *err) CHECK_RESULT;
-/* Read a list from end to end without looking at its pictures, so that a broken line is known before any work. Only
- * that it is there is checked of other sources, and of lists that can be read once alone (pipes, @-). */
-int source_check(const char *arg, const struct source_columns *wanted, struct source_summary *ret,
+/* Read the first max_rows rows of a list (0: all of it) without looking at its pictures, so that a broken line is known
+ * before any work. Only that it is there is checked of folders and files; lists that can be read once alone (pipes, @-)
+ * are not touched. */
+int source_check(const char *arg, const struct source_columns *wanted, uint64_t max_rows, struct source_summary *ret,
                  struct err *err) CHECK_RESULT;
 /* The absolute folder that the names of its items start from (PATH_MAX bytes): the folder itself, that of the file or
  * list, the working folder of a pipe. *ret_list: the file name of a list, in `arg`; NULL: it is none. */

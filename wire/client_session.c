@@ -23,11 +23,13 @@ struct client_session {
     unsigned n_unanswered;
     uint64_t n_items; /* confirmed */
     struct msg_compared compared;
+    bool has_recipe; /* the latest refusal said one */
+    struct msg_recipe recipe;
 };
 
 /* -- refusals as error numbers */
 
-static int refusal(const struct msg_refuse *r, struct err *err)
+static int refusal(struct client_session *s, const struct msg_refuse *r, struct err *err)
 {
     static const int codes[] = {
         [MSG_REASON_VERSION] = -EPROTONOSUPPORT,
@@ -44,6 +46,9 @@ static int refusal(const struct msg_refuse *r, struct err *err)
     size_t i = (size_t)r->reason;
     int code = i < sizeof(codes) / sizeof(codes[0]) && codes[i] ? codes[i] : -EREMOTEIO;
 
+    s->has_recipe = r->has_recipe;
+    if (r->has_recipe)
+        s->recipe = r->recipe;
     return err_set(err, code, "%s", r->text[0] ? r->text : msg_reason_name(r->reason));
 }
 
@@ -113,8 +118,8 @@ static int is_rows_answer(struct client_session *s, const struct msg *m)
 }
 
 /* Wait for the answer of request `seq`, which must be of `type`. */
-static int receive_answer(struct client_session *s, uint64_t seq, enum msg_type type, int64_t until_ms, struct msg *ret,
-                          struct err *err)
+static int receive_answer(struct client_session *s, uint64_t seq, enum msg_type type, int64_t until_ms,
+                          struct wire_message **ret, struct err *err)
 {
     for (;;) {
         struct wire_message *message;
@@ -125,26 +130,35 @@ static int receive_answer(struct client_session *s, uint64_t seq, enum msg_type 
             return rc;
         m = wire_message_envelope(message);
         if (m->type == MSG_REFUSE && (m->seq == 0 || m->seq >= seq - s->n_unanswered)) {
-            rc = refusal(&m->refuse, err);
+            rc = refusal(s, &m->refuse, err);
         } else if (is_rows_answer(s, m) || m->seq != seq) {
             wire_message_free(message); /* answer to rows or to a request that timed out, or a heartbeat */
             continue;
         } else if (m->type != type) {
             rc = err_set(err, -EBADMSG, "the broker answers %s, not %s", msg_type_name(m->type), msg_type_name(type));
         } else {
-            *ret = *m;
-            ret->memory = NULL; /* the answers used here own no memory */
+            *ret = message;
+            return 0;
         }
         wire_message_free(message);
         return rc;
     }
 }
 
+/* *m is taken, also on failure. */
+static int exchange(struct client_session *s, struct wire_message *m, enum msg_type answer, struct wire_message **ret,
+                    struct err *err)
+{
+    int64_t until_ms = clock_mono_ms() + s->timeout_ms;
+    int rc = send_request(s, m, until_ms, err);
+
+    return rc < 0 ? rc : receive_answer(s, s->seq, answer, until_ms, ret, err);
+}
+
 static int ask(struct client_session *s, const struct msg *request, enum msg_type answer, struct msg *ret,
                struct err *err)
 {
-    int64_t until_ms = clock_mono_ms() + s->timeout_ms;
-    struct wire_message *m;
+    struct wire_message *m, *answered = NULL;
     int rc;
 
     if (s->lost)
@@ -153,8 +167,13 @@ static int ask(struct client_session *s, const struct msg *request, enum msg_typ
     if (rc < 0)
         return err_set(err, rc, "no memory for a message");
     *wire_message_envelope(m) = *request;
-    rc = send_request(s, m, until_ms, err);
-    return rc < 0 ? rc : receive_answer(s, s->seq, answer, until_ms, ret, err);
+    rc = exchange(s, m, answer, &answered, err);
+    if (rc < 0)
+        return rc;
+    *ret = *wire_message_envelope(answered);
+    ret->memory = NULL; /* the answers used here own no memory */
+    wire_message_free(answered);
+    return 0;
 }
 
 /* -- open and close */
@@ -251,17 +270,62 @@ void client_session_set_timeout(struct client_session *s, int64_t timeout_ms)
 /* -- requests */
 
 int client_session_job_open(struct client_session *s, const struct msg_job_open *open, struct msg_job_opened *ret,
-                            struct err *err)
+                            const struct msg_recipe **ret_recipe, struct err *err)
 {
     struct msg m, answer;
     int rc;
 
     msg_init(&m, MSG_JOB_OPEN);
     m.job_open = *open;
+    s->has_recipe = false;
     rc = ask(s, &m, MSG_JOB_OPENED, &answer, err);
+    *ret_recipe = rc < 0 && s->has_recipe ? &s->recipe : NULL;
     if (rc == 0)
         *ret = answer.job_opened;
     return rc;
+}
+
+/* `keys` NULL: the sources. */
+static int find(struct client_session *s, uint64_t job, struct buf *keys, uint32_t n_keys, struct buf *ret,
+                uint32_t *ret_n, struct err *err)
+{
+    struct wire_message *m, *answer = NULL;
+    struct row_cursor found;
+    int rc;
+
+    if (s->lost)
+        return lost(s, err);
+    rc = wire_message_new(MSG_JOB_FIND, &m);
+    if (rc < 0)
+        return err_set(err, rc, "no memory for a message");
+    wire_message_envelope(m)->job_find = (struct msg_job_find){.job = job, .sources = !keys};
+    rc = keys ? wire_message_add_rows(m, keys, n_keys) : 0;
+    if (rc < 0) {
+        wire_message_free(m);
+        return err_set(err, rc, "the keys do not fit a message");
+    }
+    rc = exchange(s, m, MSG_JOB_FOUND, &answer, err);
+    if (rc < 0)
+        return rc;
+    wire_message_rows(answer, &found);
+    *ret_n = found.n_rows;
+    for (size_t i = 0; rc == 0 && i < found.n_frames; i++)
+        rc = buf_append(ret, found.frames[i].data, found.frames[i].size_bytes);
+    row_cursor_release(&found);
+    wire_message_free(answer);
+    return rc < 0 ? err_set(err, rc, "no memory for an answer") : 0;
+}
+
+int client_session_find_sources(struct client_session *s, uint64_t job, struct buf *ret, uint32_t *ret_n,
+                                struct err *err)
+{
+    return find(s, job, NULL, 0, ret, ret_n, err);
+}
+
+int client_session_find_items(struct client_session *s, uint64_t job, struct buf *keys, uint32_t n_keys,
+                              struct buf *ret, uint32_t *ret_n, struct err *err)
+{
+    return find(s, job, keys, n_keys, ret, ret_n, err);
 }
 
 /* Wait until at most `n` row messages are unanswered. */
@@ -276,7 +340,7 @@ static int settle_rows(struct client_session *s, unsigned n, int64_t until_ms, s
             return rc;
         m = wire_message_envelope(message);
         if (m->type == MSG_REFUSE) {
-            rc = refusal(&m->refuse, err);
+            rc = refusal(s, &m->refuse, err);
             s->n_unanswered--;
         } else {
             (void)is_rows_answer(s, m); /* other messages answer earlier requests */

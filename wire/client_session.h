@@ -29,8 +29,16 @@ void client_session_close(struct client_session **s);
 /* Of all calls below; the default is 30 s. Opening and sealing a large job may take longer. */
 void client_session_set_timeout(struct client_session *s, int64_t timeout_ms);
 
+/* *ret_recipe: after -EEXIST and -ENODEV the recipe that the store was begun with, where the broker says so, else NULL;
+ * valid until the next call with the session. */
 int client_session_job_open(struct client_session *s, const struct msg_job_open *open, struct msg_job_opened *ret,
-                            struct err *err) CHECK_RESULT;
+                            const struct msg_recipe **ret_recipe, struct err *err) CHECK_RESULT;
+/* The sources of the job's store, or its items that have one of the keys of `keys` (n_keys Item rows; emptied): see
+ * JobFind. Their rows are appended to `ret`. */
+int client_session_find_sources(struct client_session *s, uint64_t job, struct buf *ret, uint32_t *ret_n,
+                                struct err *err) CHECK_RESULT;
+int client_session_find_items(struct client_session *s, uint64_t job, struct buf *keys, uint32_t n_keys,
+                              struct buf *ret, uint32_t *ret_n, struct err *err) CHECK_RESULT;
 /* Send one row frame of Item rows (row_item_append); `rows` is emptied. Waits only while 4 are unanswered.
  * *ret_n_items (may be NULL): items that the broker has confirmed so far. */
 int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,

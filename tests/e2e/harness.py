@@ -352,6 +352,22 @@ def delimited(message):
     return head + bytes([n]) + data
 
 
+def undelimited(data, kind):
+    """The rows of a frame."""
+    rows = []
+    while data:
+        n, shift = 0, 0
+        while True:
+            byte, data = data[0], data[1:]
+            n |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        rows.append(kind.FromString(data[:n]))
+        data = data[n:]
+    return rows
+
+
 def null_nodes():
     stages = (wire_pb2.STAGE_ENCODE, wire_pb2.STAGE_QFORMER, wire_pb2.STAGE_LLM)
     return [wire_pb2.Node(stage=s, needs=(1 << i) >> 1, tasks=wire_pb2.TASK_PROJECT if s == wire_pb2.STAGE_QFORMER else 0, out_bytes=32 if i < 2 else 0) for i, s in enumerate(stages)]

@@ -14,7 +14,7 @@ import lmdb
 import numpy as np
 import pytest
 import zmq
-from harness import BUILD, Client, Cluster, Refused, blipline, export, null_nodes, store_rows, wait_for
+from harness import BUILD, Client, Cluster, Refused, blipline, export, null_nodes, store_rows, undelimited, wait_for
 from null_worker import PythonWorker, caption_fails, encode_fails, itc_of, query_of, score_graph, score_recipe
 from proto import store_pb2, wire_pb2
 
@@ -130,6 +130,42 @@ def test_items_are_done_again_when_a_client_asks(folder):
         client.close()
     assert sorted(store_rows(folder / "s")) == list(range(10))
     assert "sound" in blipline("verify", folder / "s").stdout
+
+
+def test_a_client_asks_what_a_store_has(folder):
+    def find(client, keys=(), job=None, **more):
+        client.seq += 1
+        client.send([store_pb2.Item(key=k) for k in keys], job_find=wire_pb2.JobFind(job=client.job if job is None else job, **more))
+        envelope, frames = client.receive()
+        assert envelope.seq == client.seq and envelope.job_found.job == client.job and envelope.n_row_frames == len(frames)
+        rows = undelimited(b"".join(frames), store_pb2.Source if more else store_pb2.Item)
+        assert len(rows) == envelope.n_rows
+        return rows
+
+    def connect(cluster):
+        client = Client(cluster.endpoint)
+        client.hello()
+        client.open(folder / "s", null_nodes(), unit_items=4)
+        return client
+
+    with Cluster(folder) as cluster:
+        client = connect(cluster)
+        assert find(client, sources=True) == [] and find(client, [b"a"]) == []
+        sources = [store_pb2.Source(number=1, name=b"one", root=b"/one"), store_pb2.Source(number=2, name=b"two", root=b"/two", list=b"l.jsonl", columns=[b"c"])]
+        client.ask(sources, job_rows=wire_pb2.JobRows(job=client.job, sources=True))
+        client.ask([store_pb2.Item(key=f"k{i % 7}".encode(), path=b"p", size_bytes=i, mtime_ns=5, source=1 + i % 2) for i in range(20)], job_rows=wire_pb2.JobRows(job=client.job))
+        client.seal()
+        assert find(client, sources=True) == sources
+        found = [(i.item, i.key, i.size_bytes, i.source, i.path) for i in find(client, [b"k3", b"none", b"k3"])]
+        assert found == [(3, b"k3", 3, 2, b""), (10, b"k3", 10, 1, b""), (17, b"k3", 17, 2, b"")]
+        with pytest.raises(Refused, match="is not open here"):
+            find(client, [b"k"], job=99)
+        client.close()
+        for keys, more in (((), {}), ([b"k"] * 257, {}), ([b"k"], {"sources": True})):
+            client = connect(cluster)
+            with pytest.raises(Refused, match="job_find"):
+                find(client, keys, **more)
+            client.close()
 
 
 def test_what_a_worker_had_no_memory_for_may_pass(folder):

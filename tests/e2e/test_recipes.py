@@ -106,7 +106,7 @@ def test_another_recipe_is_refused_with_the_difference(folder):
         done = caption(IMAGES, folder / "s", *options, check=False)
         assert done.returncode == 1 and f"  {says}" in done.stderr and f"\nUse the same{same}, or another -o" in done.stderr, done.stderr
         dry = caption(IMAGES, folder / "s", *options, "--dry-run", check=False)
-        assert dry.returncode == 1 and dry.stderr.split("this store was begun")[1] == done.stderr.split("this store was begun")[1]
+        assert dry.returncode == 1 and dry.stderr.split("this store was made")[1] == done.stderr.split("this store was made")[1]
     assert "24 of 24" in caption(IMAGES, folder / "s").stderr
 
 

@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     source_free(s);
     if (rc < 0 && !strstr(err.text, "line ") && !strstr(err.text, "help sources"))
         abort();
-    if (source_check(arg, &wanted, &sum, &err) != rc || (rc == 0 && sum.n_items != n_items))
+    if (source_check(arg, &wanted, 0, &sum, &err) != rc || (rc == 0 && sum.n_items != n_items))
         abort();
     (void)unlink(arg + 1);
     return 0;

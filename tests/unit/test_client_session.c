@@ -49,6 +49,23 @@ static void answer_rows(struct script *s, uint64_t peer)
     s->n_row_seqs = 0;
 }
 
+/* Every key is that of two items; there are no sources. */
+static void answer_find(struct script *s, uint64_t peer, const struct msg *q)
+{
+    const struct row_item item = {.key = (const uint8_t *)"k", .key_bytes = 1};
+    struct wire_message *m;
+    struct buf rows;
+
+    buf_init(&rows, 0);
+    for (uint32_t i = 0; i < 2 * q->n_rows; i++)
+        assert_int_equal(row_item_append(&rows, &item), 0);
+    assert_int_equal(wire_message_new(MSG_JOB_FOUND, &m), 0);
+    wire_message_envelope(m)->seq = q->seq;
+    wire_message_envelope(m)->job_ref.job = 3;
+    assert_int_equal(wire_message_add_rows(m, &rows, 2 * q->n_rows), 0);
+    assert_int_equal(broker_socket_send(s->b, peer, &m, NULL), 0);
+}
+
 static void answer(struct script *s, uint64_t peer, const struct msg *q)
 {
     struct msg m;
@@ -60,12 +77,19 @@ static void answer(struct script *s, uint64_t peer, const struct msg *q)
             atomic_store(&s->f->most_unanswered, s->n_row_seqs);
         return;
     }
+    if (q->type == MSG_JOB_FIND && !atomic_load(&s->f->refuse)) {
+        answer_find(s, peer, q);
+        return;
+    }
     msg_init(&m, MSG_REFUSE);
     m.seq = q->seq;
     if (q->type == MSG_HELLO) {
         m.type = MSG_WELCOME;
         m.welcome = (struct msg_welcome){.epoch = 9, .version = MSG_VERSION, .heartbeat_ms = 100, .lease_ms = 1000};
     } else if (atomic_load(&s->f->refuse)) {
+        m.refuse.has_recipe = atomic_load(&s->f->refuse) == MSG_REASON_RECIPE && q->type == MSG_JOB_OPEN;
+        msg_recipe_init(&m.refuse.recipe);
+        strcpy(m.refuse.recipe.name, "other");
         m.refuse.reason = (enum msg_reason)atomic_load(&s->f->refuse);
         strcpy(m.refuse.text, "because");
     } else if (q->type == MSG_JOB_OPEN) {
@@ -167,13 +191,15 @@ static void test_client_session_asks_and_is_answered(void **state)
 {
     struct fixture *f = *state;
     struct msg_job_opened opened;
+    const struct msg_recipe *recipe;
     struct msg_job_progress progress;
     struct msg_job_open o;
 
     start_broker(f);
     open_client(f);
     fill_open(&o);
-    assert_int_equal(client_session_job_open(f->c, &o, &opened, NULL), 0);
+    assert_int_equal(client_session_job_open(f->c, &o, &opened, &recipe, NULL), 0);
+    assert_null(recipe);
     assert_true(opened.job == 3 && opened.n_items == 5 && opened.n_done == 2);
     assert_int_equal(client_session_query(f->c, 3, &progress, NULL), 0);
     assert_int_equal(progress.state, MSG_JOB_RUNNING);
@@ -253,6 +279,52 @@ static void test_client_session_refusals_are_error_numbers_with_words(void **sta
     assert_int_equal(client_session_query(f->c, 3, &progress, NULL), 0); /* in step again */
 }
 
+static void test_client_session_tells_what_the_store_was_begun_with(void **state)
+{
+    struct fixture *f = *state;
+    const struct msg_recipe *recipe;
+    struct msg_job_opened opened;
+    struct msg_job_open o;
+    struct err err;
+
+    start_broker(f);
+    open_client(f);
+    fill_open(&o);
+    atomic_store(&f->refuse, MSG_REASON_RECIPE);
+    assert_int_equal(client_session_job_open(f->c, &o, &opened, &recipe, &err), -EEXIST);
+    assert_non_null(recipe);
+    assert_string_equal(recipe->name, "other");
+    atomic_store(&f->refuse, MSG_REASON_BUSY);
+    assert_int_equal(client_session_job_open(f->c, &o, &opened, &recipe, &err), -EBUSY);
+    assert_null(recipe);
+}
+
+static void test_client_session_finds_items_and_sources(void **state)
+{
+    struct row_item item = {.key = (const uint8_t *)"k", .key_bytes = 1};
+    struct fixture *f = *state;
+    struct buf keys, found;
+    struct err err = {""};
+    uint32_t n;
+
+    start_broker(f);
+    open_client(f);
+    buf_init(&keys, 0);
+    buf_init(&found, 0);
+    assert_int_equal(row_item_append(&keys, &item), 0);
+    if (client_session_find_items(f->c, 3, &keys, 1, &found, &n, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_true(n == 2 && found.size_bytes > 0 && keys.size_bytes == 0);
+    buf_clear(&found);
+    if (client_session_find_sources(f->c, 3, &found, &n, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_true(n == 0 && found.size_bytes == 0);
+    atomic_store(&f->refuse, MSG_REASON_STORE);
+    assert_int_equal(client_session_find_sources(f->c, 3, &found, &n, &err), -EIO);
+    buf_release(&found);
+    buf_release(&keys);
+}
+
 static void test_client_session_times_out_and_goes_on(void **state)
 {
     struct fixture *f = *state;
@@ -291,6 +363,8 @@ int main(void)
         TEST(test_client_session_waits_for_a_broker_that_starts),
         TEST(test_client_session_streams_rows_four_at_a_time),
         TEST(test_client_session_refusals_are_error_numbers_with_words),
+        TEST(test_client_session_tells_what_the_store_was_begun_with),
+        TEST(test_client_session_finds_items_and_sources),
         TEST(test_client_session_times_out_and_goes_on),
         TEST(test_client_session_sees_a_lost_broker_at_once),
     };

@@ -14,6 +14,7 @@
 
 #include "client/retry.h"
 #include "job/feed.h"
+#include "store/find.h"
 #include "store/known.h"
 #include "proto/row.h"
 #include "store/reader.h"
@@ -67,6 +68,30 @@ struct fed {
     struct feed_counts counts;
     struct msg_compared compared;
 };
+
+static int find_in_store(void *arg, struct buf *keys, uint32_t n_keys, struct buf *ret, uint32_t *ret_n,
+                         struct err *err)
+{
+    return find_items(arg, keys, n_keys, ret, ret_n, err);
+}
+
+/* With what the store has, where there is one. */
+static int open_feed(const struct folder *f, struct feed_options *o, struct feed **ret, struct err *err)
+{
+    struct origins_known known = {.find_items = find_in_store};
+    struct reader *store = NULL;
+    int rc;
+
+    if (reader_open(f->store, false, &store, err) == 0) {
+        known.arg = store;
+        assert_int_equal(reader_sources(store, &known.rows, &known.n_rows, err), 0);
+        o->known = &known;
+    }
+    rc = feed_open(o, ret, err);
+    o->known = NULL;
+    reader_close(store);
+    return rc;
+}
 
 /* All that the feed has, by what the store makes of it; without a store everything is new. */
 static void compare_all(const struct folder *f, struct feed *feed, const struct msg_comparison *how, struct fed *ret)
@@ -124,7 +149,7 @@ static void feed_all(const struct folder *f, const char *const *sources, int n, 
     struct row_item item;
     struct row_frame rf;
 
-    if (feed_open(&o, &feed, &err) < 0)
+    if (open_feed(f, &o, &feed, &err) < 0)
         fail_msg("%s", err.text);
     compare_all(f, feed, &(struct msg_comparison){0}, ret);
     rf = (struct row_frame){ret->rows.fresh.data, ret->rows.fresh.size_bytes};
@@ -238,7 +263,7 @@ static void check_again(const struct folder *f, const struct msg_comparison *wit
     struct fed fed;
 
     how.refresh = refresh;
-    if (feed_open(&o, &feed, &err) < 0)
+    if (open_feed(f, &o, &feed, &err) < 0)
         fail_msg("%s", err.text);
     compare_all(f, feed, &how, &fed);
     rf = (struct row_frame){fed.rows.again.data, fed.rows.again.size_bytes};
@@ -412,7 +437,7 @@ static void test_feed_more_than_it_looks_at_first_comes_in_order(void **state)
         (void)snprintf(name, sizeof(name), "%04d.jpg", i);
         touch(f->in, name, "x");
     }
-    assert_int_equal(feed_open(&o, &feed, &err), 0);
+    assert_int_equal(open_feed(f, &o, &feed, &err), 0);
     assert_int_equal(feed_peeked(feed), FEED_PEEK_ITEMS);
     feed_close(feed);
     feed_all(f, sources, 1, 0, &fed);
@@ -449,7 +474,7 @@ static void test_feed_a_source_that_is_missing_is_named_at_once(void **state)
         (void)snprintf(name, sizeof(name), "%04d.jpg", i);
         touch(f->in, name, "x");
     }
-    assert_true(feed_open(&o, &feed, &err) < 0);
+    assert_true(open_feed(f, &o, &feed, &err) < 0);
     assert_non_null(strstr(err.text, "/nowhere/at/all"));
     assert_null(feed);
 }
@@ -734,7 +759,7 @@ static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
           "{\"path\": \"in/a.jpg\", \"key\": \"q1\", \"question\": [\"what?\", \"who?\"], \"other\": 1}\n"
           "{\"path\": \"in/a.jpg\", \"key\": \"q2\", \"caption\": \"x\"}\n");
     buf_init(&rows, 0);
-    if (feed_open(&o, &feed, &err) < 0)
+    if (open_feed(f, &o, &feed, &err) < 0)
         fail_msg("%s", err.text);
     assert_int_equal(feed_next(feed, &rows, &n, &more, &err), 0);
     assert_int_equal(n, 2);
@@ -752,20 +777,99 @@ static void test_feed_list_with_columns_keeps_what_is_asked_for(void **state)
     feed_close(feed);
     feed = NULL;
     o.needed = 4 - 1; /* both */
-    assert_int_equal(feed_open(&o, &feed, &err), 0);
+    assert_int_equal(open_feed(f, &o, &feed, &err), 0);
     feed_close(feed);
     feed = NULL;
     touch(f->path, "l.jsonl", "{\"path\": \"in/a.jpg\"}\n{\"path\": \"in/a.jpg\", \"question\": \"x\"}\n");
-    assert_int_equal(feed_open(&o, &feed, &err), -EINVAL);
+    assert_int_equal(open_feed(f, &o, &feed, &err), -EINVAL);
     assert_non_null(strstr(err.text, "no row has the column \"caption\""));
     o.sources = plain;
-    assert_int_equal(feed_open(&o, &feed, &err), -EINVAL);
+    assert_int_equal(open_feed(f, &o, &feed, &err), -EINVAL);
     assert_non_null(strstr(err.text, "has no columns"));
     touch(f->path, "l.jsonl", "{\"path\": \"in/a.jpg\"}\n{\n");
     o.sources = sources;
-    assert_int_equal(feed_open(&o, &feed, &err), -EINVAL);
+    assert_int_equal(open_feed(f, &o, &feed, &err), -EINVAL);
     assert_non_null(strstr(err.text, "l.jsonl, line 2"));
     buf_release(&rows);
+}
+
+/* `n` rows of one picture; row `bad` is broken. */
+static void write_list(const struct folder *f, int n, int bad)
+{
+    char path[100];
+    FILE *file;
+
+    (void)snprintf(path, sizeof(path), "%s/l.jsonl", f->path);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    for (int i = 1; i <= n; i++)
+        if (i == bad)
+            (void)fputs("{\n", file);
+        else
+            (void)fprintf(file, "{\"path\": \"in/a.jpg\", \"key\": \"q%d\"}\n", i);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_feed_a_list_is_read_once_where_the_store_knows_it(void **state)
+{
+    const struct folder *f = *state;
+    char list[100];
+    const char *const sources[] = {list};
+    struct feed_options o = {.sources = sources, .n_sources = 1, .store_path = f->store};
+    struct feed *feed = NULL;
+    struct err err = {""};
+    struct buf rows;
+    bool more = true;
+    struct fed fed;
+    uint32_t n;
+    int rc = 0;
+
+    touch(f->in, "a.jpg", "1");
+    (void)snprintf(list, sizeof(list), "@%s/l.jsonl", f->path);
+    write_list(f, 600, 550);
+    assert_int_equal(open_feed(f, &o, &feed, &err), -EINVAL); /* before any work */
+    assert_non_null(strstr(err.text, "l.jsonl, line 550"));
+    write_list(f, 1, 0);
+    import(f, sources, 1, "q1", &fed);
+    write_list(f, 600, 550);
+    assert_int_equal(open_feed(f, &o, &feed, &err), 0);
+    buf_init(&rows, 0);
+    while (rc == 0 && more)
+        rc = feed_next(feed, &rows, &n, &more, &err);
+    assert_int_equal(rc, -EINVAL); /* where the walk comes to it */
+    assert_non_null(strstr(err.text, "l.jsonl, line 550"));
+    feed_close(feed);
+    feed = NULL;
+    write_list(f, 200, 150);
+    assert_int_equal(open_feed(f, &o, &feed, &err), -EINVAL); /* among the first rows */
+    buf_release(&rows);
+}
+
+static void test_feed_counts_the_rows_of_a_pipe(void **state)
+{
+    static const char *const names[] = {"question", "caption"};
+    static const char text[] = "{\"path\": \"in/a.jpg\"}\n{\"path\": \"http://a/b.jpg\"}\n";
+    const struct folder *f = *state;
+    char list[100];
+    const char *const sources[] = {list};
+    struct feed_options o = {
+        .sources = sources, .n_sources = 1, .store_path = f->store, .columns = {names, 2}, .needed = 1};
+    struct feed *feed = NULL;
+    struct err err = {""};
+    int ends[2];
+
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], text, strlen(text)), strlen(text));
+    (void)close(ends[1]);
+    (void)snprintf(list, sizeof(list), "@/dev/fd/%d", ends[0]);
+    if (open_feed(f, &o, &feed, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(feed_peeked(feed), 2);
+    assert_int_equal(feed_counts(feed)->n_without, 1);
+    assert_int_equal(feed_counts(feed)->n_bad, 1);
+    assert_int_equal(feed_counts(feed)->columns_seen, 0);
+    feed_close(feed);
+    (void)close(ends[0]);
 }
 
 int main(void)
@@ -791,6 +895,8 @@ int main(void)
         cmocka_unit_test(test_known_key_counts_where_it_is_a_name_of_its_own),
         cmocka_unit_test(test_known_tells_changed_fields),
         cmocka_unit_test_setup_teardown(test_feed_list_with_columns_keeps_what_is_asked_for, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_a_list_is_read_once_where_the_store_knows_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_counts_the_rows_of_a_pipe, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("feed", tests, NULL, NULL);

@@ -14,10 +14,10 @@
 #include "proto/msg.h"
 
 static const enum msg_type all_types[] = {
-    MSG_HELLO,        MSG_WELCOME,  MSG_REFUSE,      MSG_CREDIT,    MSG_WORK,         MSG_RESULT,
-    MSG_FAILURE,      MSG_RETURN,   MSG_HEARTBEAT,   MSG_DRAIN,     MSG_BYE,          MSG_JOB_OPEN,
-    MSG_JOB_OPENED,   MSG_JOB_ROWS, MSG_JOB_ROWS_OK, MSG_JOB_SEAL,  MSG_JOB_ACCEPTED, MSG_JOB_QUERY,
-    MSG_JOB_PROGRESS, MSG_JOB_STOP, MSG_SHUTDOWN,    MSG_JOB_AGAIN, MSG_JOB_CLOSE};
+    MSG_HELLO,       MSG_WELCOME,   MSG_REFUSE,       MSG_CREDIT,    MSG_WORK,         MSG_RESULT,     MSG_FAILURE,
+    MSG_RETURN,      MSG_HEARTBEAT, MSG_DRAIN,        MSG_BYE,       MSG_JOB_OPEN,     MSG_JOB_OPENED, MSG_JOB_ROWS,
+    MSG_JOB_ROWS_OK, MSG_JOB_SEAL,  MSG_JOB_ACCEPTED, MSG_JOB_QUERY, MSG_JOB_PROGRESS, MSG_JOB_STOP,   MSG_SHUTDOWN,
+    MSG_JOB_AGAIN,   MSG_JOB_CLOSE, MSG_JOB_FIND,     MSG_JOB_FOUND};
 enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
 
 static const struct msg_lease a_lease = {
@@ -184,7 +184,8 @@ static void example(struct msg *m, enum msg_type type)
         m->welcome = (struct msg_welcome){.epoch = 77, .version = 1, .heartbeat_ms = 1000, .lease_ms = 30000};
         return;
     case MSG_REFUSE:
-        m->refuse = (struct msg_refuse){.reason = MSG_REASON_RECIPE, .text = "another prompt"};
+        m->refuse = (struct msg_refuse){.reason = MSG_REASON_RECIPE, .text = "another prompt", .has_recipe = true};
+        fill_recipe(&m->refuse.recipe);
         return;
     case MSG_CREDIT:
         m->credit = (struct msg_credit){100, 1000};
@@ -204,6 +205,12 @@ static void example(struct msg *m, enum msg_type type)
         m->n_rows = 1000;
         m->n_row_frames = 1;
         return;
+    case MSG_JOB_FIND:
+        m->job_find = (struct msg_job_find){.job = 3};
+        m->n_rows = 256;
+        m->n_row_frames = 1;
+        return;
+    case MSG_JOB_FOUND:
     case MSG_JOB_AGAIN:
         m->n_rows = 1000;
         m->n_row_frames = 1;

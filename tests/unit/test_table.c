@@ -78,7 +78,7 @@ static const char *read_all(const char *name, const char *text)
     source_free(s);
     if (rc < 0)
         fail_msg("%s", err.text);
-    assert_int_equal(source_check(arg, &wanted, &sum, &err), 0);
+    assert_int_equal(source_check(arg, &wanted, 0, &sum, &err), 0);
     assert_true(sum.is_table);
     assert_int_equal(sum.n_items, n_items);
     return listed;
@@ -90,7 +90,7 @@ static void refused(const char *name, const char *text, size_t n, const char *sa
     struct source_summary sum;
     struct err err = {""};
 
-    assert_true(source_check(arg, &wanted, &sum, &err) < 0);
+    assert_true(source_check(arg, &wanted, 0, &sum, &err) < 0);
     if (!strstr(err.text, says) || (strncmp(says, "line", 4) == 0 && !strstr(err.text, name)))
         fail_msg("\"%s\" does not say \"%s\"", err.text, says);
 }
@@ -163,7 +163,7 @@ static void bad_row(const char *name, const char *text, size_t n, enum image_err
     if (rc < 0)
         fail_msg("%s", err.text);
     source_free(s);
-    assert_int_equal(source_check(arg, &wanted, &sum, &err), 0);
+    assert_int_equal(source_check(arg, &wanted, 0, &sum, &err), 0);
     assert_int_equal(sum.n_items, n_items);
     assert_int_equal(sum.n_bad, 1);
     assert_int_equal(n_bad, 1);
@@ -231,7 +231,7 @@ static void test_table_picture_column_can_be_named(void **state)
     assert_string_equal(item.key, "b");
     source_free(s);
     arg = list_of("n.jsonl", "{\"path\": \"a\"}\n", 14);
-    assert_int_equal(source_check(arg, &named, &sum, &err), -EINVAL);
+    assert_int_equal(source_check(arg, &named, 0, &sum, &err), -EINVAL);
     assert_non_null(strstr(err.text, "no column img col; there is \"path\""));
 }
 
@@ -283,7 +283,7 @@ static void test_table_sizes_are_bounded(void **state)
         const char *arg = list_of("ok.jsonl", text, (size_t)used);
         struct source_summary sum;
 
-        assert_int_equal(source_check(arg, &wanted, &sum, NULL), 0);
+        assert_int_equal(source_check(arg, &wanted, 0, &sum, NULL), 0);
         assert_int_equal(sum.n_with[0], 1);
         assert_int_equal(sum.n_with[1], 0);
     }
