@@ -127,7 +127,7 @@ static int parse(const struct place *p, char *text, char ret_text[KEY_TEXT_SIZE]
 static int load(const struct place *p, char ret_text[KEY_TEXT_SIZE], uint8_t ret_bytes[KEY_BYTES], struct err *err)
 {
     char text[MAX_FILE_BYTES + 1];
-    struct stat st;
+    struct stat st = {0};
     int rc = read_text(p, text, &st, err);
 
     if (rc == 0)
