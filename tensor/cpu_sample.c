@@ -45,7 +45,7 @@ static struct sampling sampling_init(const struct cpu_kernels *kernels, int64_t 
 {
     struct sampling s = {.kernels = kernels, .vocab = vocab, .best = (rank *)memory};
 
-    s.scores = (float *)(s.best + vocab);
+    s.scores = (void *)(s.best + vocab);
     s.weights = s.scores + vocab;
     s.maxima = s.weights + vocab;
     s.listed = (unsigned char *)(s.maxima + most_maxima(vocab));
