@@ -97,7 +97,7 @@ static void warn_of_key(const char *text)
     log_warn("event=key_file_skipped msg=\"%s\"", text);
 }
 
-static int open_socket(struct broker *b, struct broker_socket_conf *socket, struct err *err)
+static int open_socket(struct broker *b, struct broker_socket_conf socket, struct err *err)
 {
     const struct wire_keys_conf conf = {
         .secret_key_file = b->conf->secret_key_file, .is_broker = true, .insecure = b->conf->insecure};
@@ -106,10 +106,10 @@ static int open_socket(struct broker *b, struct broker_socket_conf *socket, stru
 
     if (rc < 0)
         return rc;
-    socket->keys = &keys;
-    socket->authorized = b->conf->authorized_keys;
-    socket->warn = warn_of_key;
-    rc = broker_socket_open(socket, &b->answers.socket, err);
+    socket.keys = &keys;
+    socket.authorized = b->conf->authorized_keys;
+    socket.warn = warn_of_key;
+    rc = broker_socket_open(&socket, &b->answers.socket, err);
     wire_keys_wipe(&keys);
     return rc;
 }
@@ -153,7 +153,7 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
     limit_peers(&socket);
     rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)
-        rc = open_socket(b, &socket, err);
+        rc = open_socket(b, socket, err);
     if (rc == 0 && conf->state_dir[0])
         rc = open_table(b, err);
     committer.table = b->table;
