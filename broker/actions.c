@@ -196,7 +196,8 @@ static void do_job_done(struct broker *b, const struct core_action *a)
     log_info("event=job_done job=%llu items=%llu failed=%llu", (unsigned long long)job->id,
              (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
     progress_log(&b->jobs, job);
-    broker_job_record(&b->jobs, job, STORED_WANTED_RUN, clock_wall_ms(), "");
+    if (job->entry && !job->entry->ended_ms)
+        broker_job_record(&b->jobs, job, STORED_WANTED_RUN, clock_wall_ms(), "");
     broker_job_ended(&b->jobs, job);
 }
 

@@ -51,6 +51,7 @@ static void passage_free(void *message)
     committer_request_free(p->done.request);
     units_read_free(p->done.load);
     buf_release(&p->done.found);
+    free(p->done.entry);
     free(p);
 }
 

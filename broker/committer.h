@@ -68,7 +68,8 @@ struct committer_request {
     bool create, check;
     struct stored_job_meta *meta; /* malloc'ed, owned; of a new store, may be NULL without `create` */
 
-    struct stored_job_entry *entry; /* malloc'ed, owned */
+    /* malloc'ed, owned. ENTRY: the row. OPEN: that of a job which may have none; it is put once the store is made */
+    struct stored_job_entry *entry;
 
     struct msg_comparison *begin; /* malloc'ed, owned; of the first rows of a walk, else NULL */
     bool compared;                /* the committer's: what becomes of the rows is known, and at which turn */
@@ -115,6 +116,7 @@ struct committer_completion {
     uint64_t next_item;                  /* n_items and those that wait for their unit to fill */
     struct store *store;                 /* OPEN: to read from until CLOSE is posted; the committer's */
     bool created;                        /* OPEN */
+    struct stored_job_entry *entry;      /* OPEN with a job table: the job's row; take it and null it here */
     uint32_t n_added, n_again;           /* COMPARE: items of this request that are new, and that are done again */
     struct msg_compared compared;        /* COMPARE: of all rows since `begin` */
     struct units_read *load;             /* LOAD */

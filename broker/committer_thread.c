@@ -82,6 +82,20 @@ static int call_open(const struct call *call)
                       &call->passage->err);
 }
 
+/* The job's row: that of the table, or else the one of the request, which is put there. */
+static int open_entry(struct committer *c, const struct committer_request *q, struct passage *p)
+{
+    struct stored_job_entry *e = p->done.entry = calloc(1, sizeof(*e));
+    int rc = e ? job_table_next(c->conf.table, q->job - 1, e, &p->err) : err_set(&p->err, -ENOMEM, "out of memory");
+
+    if (rc < 0 || (rc == 1 && e->job == q->job))
+        return rc < 0 ? rc : 0;
+    if (!q->entry)
+        return err_set(&p->err, -ENOENT, "there is no job %llu", (unsigned long long)q->job);
+    *e = *q->entry;
+    return job_table_put(c->conf.table, e, &p->err);
+}
+
 static int open_store(struct committer *c, const struct committer_request *q, struct passage *p)
 {
     struct open_store *stores;
@@ -99,6 +113,11 @@ static int open_store(struct committer *c, const struct committer_request *q, st
     rc = store_guard(NULL, q->path, make, &(struct call){c, NULL, p, call_open}, &p->err);
     if (rc < 0)
         return rc;
+    rc = c->conf.table ? open_entry(c, q, p) : 0;
+    if (rc < 0) {
+        store_close(stores[c->n_stores].store);
+        return rc;
+    }
     p->done.store = stores[c->n_stores].store;
     p->done.counters = *store_counters(p->done.store);
     p->done.next_item = store_next_item(p->done.store);

@@ -66,6 +66,7 @@ void broker_jobs_release(struct jobs *jobs)
     while (jobs->first)
         broker_jobs_remove(jobs, jobs->first);
     core_map_release(&jobs->by_id);
+    submissions_release(&jobs->submissions);
 }
 
 /* -- who has it open -- */

@@ -15,6 +15,7 @@
 #include "broker/failures.h"
 #include "broker/hung.h"
 #include "broker/requests.h"
+#include "broker/submissions.h"
 #include "broker/units.h"
 #include "proto/msg.h"
 #include "wire/keys.h"
@@ -73,7 +74,8 @@ struct jobs {
     struct peers *peers;
     struct units units;
     struct hung hung;
-    bool has_table;      /* the jobs are the table's, and clients open no stores of their own */
+    const struct job_table *table; /* whose jobs these are; only the paths are asked of it. NULL: clients name stores */
+    struct submissions submissions;
     bool shutting_down;  /* no more jobs are opened */
     int64_t watch_at_ms; /* when watch.c looks at the jobs again */
     struct broker_job *first;
@@ -116,7 +118,7 @@ void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m);
 void broker_jobs_let_go(struct jobs *jobs, uint64_t peer);
 
 /* The committer's answers to that. */
-void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
+void broker_job_on_open(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
                         const struct question *q);
 void broker_job_on_rows(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q);

@@ -107,9 +107,17 @@ void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m)
     requests_post(jobs->requests, r);
 }
 
+/* The table has a job as ended: it is not any more. */
+static void goes_on(struct jobs *jobs, const struct broker_job *job)
+{
+    if (job->entry && job->entry->ended_ms)
+        broker_job_record(jobs, job, STORED_WANTED_RUN, 0, "");
+}
+
 /* New rows: a job that was done, or sealed, is so no more. */
 static void units_added(struct jobs *jobs, struct broker_job *job)
 {
+    goes_on(jobs, job);
     (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_UNITS_ADDED, .job = job->id});
 }
 
@@ -145,6 +153,7 @@ void broker_job_on_rows(struct jobs *jobs, struct broker_job *job, const struct 
         units_added(jobs, job);
     if (done->op == COMMITTER_ROWS || (done->op == COMMITTER_COMPARE && !done->n_again))
         return;
+    goes_on(jobs, job);
     (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_UNITS_AGAIN,
                                                          .units_again = {.job = job->id, .from_unit = done->unit}});
 }

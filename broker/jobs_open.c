@@ -97,9 +97,14 @@ static void open_again(struct jobs *jobs, struct broker_job *job, uint64_t peer,
     } else if (job->phase == BROKER_JOB_CLOSING || state == CORE_JOB_FAILED) {
         broker_job_begin_close(jobs, job);
         open_later(jobs, job, peer, m);
+    } else if (m->job_open.job) { /* only to look at it */
+        broker_job_hold(jobs, job, peer);
+        answer_opened(jobs, job, peer, m->seq);
     } else if (!refuse_if_different(jobs, peer, m->seq, &m->job_open, store_info(job->store))) {
         if (state == CORE_JOB_STOPPING || state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED)
             (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
+        if (job->entry && job->entry->wanted != STORED_WANTED_RUN)
+            broker_job_record(jobs, job, STORED_WANTED_RUN, 0, "");
         job->failures = (struct failures){0};
         broker_job_hold(jobs, job, peer);
         answer_opened(jobs, job, peer, m->seq);
@@ -151,62 +156,140 @@ static bool refuse_if_impossible(struct jobs *jobs, uint64_t peer, const struct 
     return true;
 }
 
+/* May this peer name a path, or nothing else? */
+static bool refuse_path(struct jobs *jobs, const struct peer *p, const struct msg *m)
+{
+    if (!m->job_open.path[0])
+        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_NOT_ALLOWED,
+                      "this broker keeps no jobs of its own (it has no state_dir)");
+    else if (p->role != MSG_ROLE_ADMIN)
+        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_NOT_ALLOWED,
+                      "%s: only an admin may name a path on the broker's machine", m->job_open.path);
+    else
+        return false;
+    return true;
+}
+
+/* The job of the table that `m` means, and where its store is; a new submission gets the next number. 0: refused. */
+static uint64_t find_in_table(struct jobs *jobs, const struct peer *p, const struct msg *m, char path[MSG_PATH_SIZE])
+{
+    const struct msg_job_open *open = &m->job_open;
+    const struct submission *known = open->job
+                                         ? submissions_by_job(&jobs->submissions, open->job)
+                                         : submissions_by_token(&jobs->submissions, p->name, open->submission.token);
+    const uint64_t job = known ? known->job : jobs->last_id + 1;
+    struct err err = {""};
+    char full[PATH_MAX];
+
+    if (!open->job && !open->submission.given)
+        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_NOT_ALLOWED,
+                      "this broker keeps its jobs in its own directory (state_dir), and opens no other stores");
+    else if (open->job && (!known || (p->role != MSG_ROLE_ADMIN && strcmp(known->owner, p->name) != 0)))
+        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_UNKNOWN_JOB, "there is no job %llu",
+                      (unsigned long long)open->job);
+    else if (job_table_store_path(jobs->table, job, full, &err) < 0 || !msg_text_set(path, MSG_PATH_SIZE, full))
+        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_STORE, "the path of state_dir is too long");
+    else
+        return job;
+    return 0;
+}
+
+static struct stored_job_entry entry_of(uint64_t job, const char *owner, const struct msg_job_open *open)
+{
+    struct stored_job_entry e = {.job = job,
+                                 .has_token = true,
+                                 .priority = open->priority,
+                                 .max_failures = open->max_failures,
+                                 .max_failed_per_mille = open->max_failed_per_mille,
+                                 .created_ms = clock_wall_ms()};
+
+    memcpy(e.token, open->submission.token, sizeof(e.token));
+    (void)msg_text_set(e.name, sizeof(e.name), open->submission.name);
+    (void)msg_text_set(e.owner, sizeof(e.owner), owner);
+    (void)msg_text_set(e.recipe, sizeof(e.recipe), open->recipe.name);
+    return e;
+}
+
+/* For a submission: the row, and the same in the meta of its store. */
+static int add_entry(struct jobs *jobs, const struct broker_job *job, struct committer_request *r)
+{
+    struct stored_job_entry *e = r->entry = malloc(sizeof(*e));
+
+    if (!e || !r->meta)
+        return -ENOMEM;
+    *e = entry_of(job->id, job->owner, &job->open);
+    r->meta->has_token = true;
+    memcpy(r->meta->token, e->token, sizeof(r->meta->token));
+    memcpy(r->meta->name, e->name, sizeof(r->meta->name));
+    memcpy(r->meta->owner, e->owner, sizeof(r->meta->owner));
+    return submissions_by_job(&jobs->submissions, job->id) ? 0 : submissions_add(&jobs->submissions, e);
+}
+
+static struct committer_request *open_request(struct jobs *jobs, const struct broker_job *job, uint64_t peer,
+                                              uint64_t seq)
+{
+    struct committer_request *r =
+        requests_new(jobs->requests, COMMITTER_OPEN, job->id, &(struct question){.peer = peer, .seq = seq});
+
+    if (!r)
+        return NULL;
+    r->path = strdup(job->open.path);
+    r->create = job->open.create || job->open.submission.given;
+    r->check = job->open.check;
+    r->meta = r->create ? meta_of(&job->open) : NULL;
+    if (!r->path || (r->create && !r->meta) || (job->open.submission.given && add_entry(jobs, job, r) < 0)) {
+        committer_request_free(r);
+        return NULL;
+    }
+    return r;
+}
+
 void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
     const struct peer *p = peers_find(jobs->peers, peer);
     struct committer_request *r;
     struct broker_job *job;
+    struct msg own = *m; /* with the path */
+    uint64_t id;
 
+    if (!p)
+        return;
     if (jobs->shutting_down) {
         answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_DRAINING, "the broker is about to end");
         return;
     }
-    if (jobs->has_table) {
-        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED,
-                      "this broker keeps its jobs in its own directory (state_dir), and opens no other stores");
+    if (!jobs->table && refuse_path(jobs, p, m))
         return;
-    }
-    if (!m->job_open.path[0]) {
-        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED, "this broker keeps no jobs of its own");
+    id = jobs->table ? find_in_table(jobs, p, m, own.job_open.path) : jobs->last_id + 1;
+    if (id == 0)
         return;
-    }
-    if (!p || p->role != MSG_ROLE_ADMIN) {
-        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED,
-                      "%s: only an admin may name a path on the broker's machine", m->job_open.path);
-        return;
-    }
-    job = find_by_path(jobs, m->job_open.path);
+    job = find_by_path(jobs, own.job_open.path);
     if (job) {
-        open_again(jobs, job, peer, m);
+        open_again(jobs, job, peer, &own);
         return;
     }
-    if (refuse_if_impossible(jobs, peer, m))
+    if (!own.job_open.job && refuse_if_impossible(jobs, peer, m))
         return;
     job = calloc(1, sizeof(*job));
-    if (job)
-        job->id = job->units.job = jobs->last_id + 1;
-    r = job ? requests_new(jobs->requests, COMMITTER_OPEN, job->id, &(struct question){.peer = peer, .seq = m->seq})
-            : NULL;
-    if (r) {
-        r->path = strdup(m->job_open.path);
-        r->create = m->job_open.create;
-        r->check = m->job_open.check;
-        r->meta = meta_of(&m->job_open);
+    if (job) {
+        job->id = job->units.job = id;
+        job->open = own.job_open;
+        memcpy(job->owner, p->name, sizeof(job->owner));
     }
-    if (!r || !r->path || !r->meta || broker_jobs_add(jobs, job) < 0) {
+    r = job ? open_request(jobs, job, peer, m->seq) : NULL;
+    if (!r || broker_jobs_add(jobs, job) < 0) {
         committer_request_free(r);
         free(job);
         driver_fail(jobs->driver, -ENOMEM, "no memory for a job");
         return;
     }
-    jobs->last_id++;
-    job->open = m->job_open;
-    memcpy(job->owner, p->name, sizeof(job->owner));
+    if (id > jobs->last_id)
+        jobs->last_id = id;
     requests_post(jobs->requests, r);
 }
 
 /* The store is open: the core takes the job on. Returns what core_step did. */
-static int take_on(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done)
+static int take_on(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done, bool stopped)
 {
     struct core_node nodes[CORE_MAX_NODES];
 
@@ -221,6 +304,7 @@ static int take_on(struct jobs *jobs, struct broker_job *job, const struct commi
                                             .job_open = {.job = job->id,
                                                          .priority = job->open.priority,
                                                          .sealed = job->counters.sealed,
+                                                         .stopped = stopped,
                                                          .max_failures = job->open.max_failures,
                                                          .max_failed_per_mille = job->open.max_failed_per_mille,
                                                          .n_nodes = job->open.n_nodes,
@@ -233,66 +317,69 @@ static void log_opened(const struct broker_job *job, bool created)
              job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done, created);
 }
 
-/* The store of a job of the table. */
-static void on_resumed(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done)
+/* What the table and the store say of a job of the table. */
+static void take_entry(struct broker_job *job, struct committer_completion *done)
 {
-    const struct stored_job_meta *meta;
-    int rc = done->rc;
+    const struct stored_job_meta *meta = store_info(done->store);
 
-    if (rc == 0) {
-        meta = store_info(done->store);
-        job->open.n_nodes = meta->n_nodes;
-        memcpy(job->open.nodes, meta->nodes, sizeof(job->open.nodes));
-        memcpy(job->open.source, meta->source, sizeof(job->open.source));
-        rc = take_on(jobs, job, done);
-    }
-    if (rc == 0) {
-        log_opened(job, false);
-        if (job->entry->text[0])
-            broker_job_record(jobs, job, STORED_WANTED_RUN, 0, "");
-        broker_job_stop_if_abandoned(jobs, job);
+    if (!done->entry)
+        return;
+    free(job->entry);
+    job->entry = done->entry;
+    done->entry = NULL;
+    (void)msg_text_set(job->owner, sizeof(job->owner), job->entry->owner);
+    job->open.priority = job->entry->priority;
+    job->open.max_failures = job->entry->max_failures;
+    job->open.max_failed_per_mille = job->entry->max_failed_per_mille;
+    job->open.n_nodes = meta->n_nodes;
+    memcpy(job->open.nodes, meta->nodes, sizeof(job->open.nodes));
+    memcpy(job->open.source, meta->source, sizeof(job->open.source));
+}
+
+/* Tell the client that wants it open; or, of a job that goes on by itself, the log and the table. */
+static void open_failed(struct jobs *jobs, struct broker_job *job, const struct question *q, enum msg_reason reason,
+                        const char *text)
+{
+    if (q->peer) {
+        answer_refuse(jobs->answers, q->peer, q->seq, reason, "%s", text);
         return;
     }
-    log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path,
-            done->rc < 0 ? done->text : strerror(-rc));
-    broker_job_record(jobs, job, STORED_WANTED_RUN, 0, done->rc < 0 ? done->text : strerror(-rc));
-    if (done->rc < 0)
-        broker_jobs_remove(jobs, job);
-    else
-        broker_job_close_store(jobs, job);
+    log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path, text);
+    broker_job_record(jobs, job, STORED_WANTED_RUN, 0, text);
 }
 
 /* The store is open: is it what the client means? */
-void broker_job_on_open(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
+void broker_job_on_open(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
                         const struct question *q)
 {
+    const bool is_meant = q->peer && !job->open.job; /* the client says what it is to be */
+    bool stopped;
     int rc;
 
-    if (job->entry) {
-        on_resumed(jobs, job, done);
-        return;
-    }
     if (done->rc < 0) {
-        answer_refuse(jobs->answers, q->peer, q->seq, done->rc == -EBUSY ? MSG_REASON_BUSY : MSG_REASON_STORE, "%s",
-                      done->text);
+        open_failed(jobs, job, q, done->rc == -EBUSY ? MSG_REASON_BUSY : MSG_REASON_STORE, done->text);
         broker_jobs_remove(jobs, job);
         return;
     }
-    if (refuse_if_different(jobs, q->peer, q->seq, &job->open, store_info(done->store))) {
+    if (is_meant && refuse_if_different(jobs, q->peer, q->seq, &job->open, store_info(done->store))) {
         broker_job_close_store(jobs, job);
         return;
     }
+    take_entry(job, done);
     broker_job_hold(jobs, job, q->peer);
-    rc = take_on(jobs, job, done);
+    stopped = !is_meant && job->entry && job->entry->wanted == STORED_WANTED_PAUSED;
+    rc = take_on(jobs, job, done, stopped);
     if (rc < 0) {
-        answer_refuse(jobs->answers, q->peer, q->seq, rc == -ENOSPC ? MSG_REASON_LIMIT : MSG_REASON_BAD_MESSAGE,
-                      rc == -ENOSPC ? "%s: %d jobs are open here already" : "%s: the core takes no such job (limit %d)",
-                      job->open.path, JOBS_MAX);
+        open_failed(jobs, job, q, rc == -ENOSPC ? MSG_REASON_LIMIT : MSG_REASON_BAD_MESSAGE,
+                    rc == -ENOSPC ? "too many jobs are open here already" : "the core takes no such job");
         broker_job_close_store(jobs, job);
         return;
     }
+    if (job->entry && job->entry->text[0] && !stopped)
+        broker_job_record(jobs, job, STORED_WANTED_RUN, job->entry->ended_ms, "");
     log_opened(job, done->created);
-    answer_opened(jobs, job, q->peer, q->seq);
+    if (q->peer)
+        answer_opened(jobs, job, q->peer, q->seq);
     broker_job_stop_if_abandoned(jobs, job);
 }
 
@@ -351,12 +438,12 @@ int broker_jobs_resume(struct jobs *jobs, struct job_table *table, struct err *e
     struct stored_job_entry entry = {0};
     int rc;
 
-    jobs->has_table = true;
+    jobs->table = table;
     jobs->last_id = job_table_last(table);
     while ((rc = job_table_next(table, entry.job, &entry, err)) != 0) {
         if (rc == -EBADMSG)
             log_err("event=job_failed job=%llu msg=\"%s\"", (unsigned long long)entry.job, err->text);
-        else if (rc < 0)
+        else if (rc < 0 || (rc = submissions_add(&jobs->submissions, &entry)) < 0)
             return rc;
         else if (entry.ended_ms == 0 && entry.wanted == STORED_WANTED_RUN &&
                  (rc = resume(jobs, table, &entry, err)) < 0)

@@ -375,6 +375,10 @@ int stored_job_meta_encode(const struct stored_job_meta *m, struct buf *out)
         pb.created_ms = m->created_ms;
         pb.unit_items = m->unit_items;
         pb.program = msg_text_to_pb(m->program);
+        if (m->has_token)
+            pb.token = (ProtobufCBinaryData){.len = sizeof(m->token), .data = (uint8_t *)(uintptr_t)m->token};
+        pb.name = msg_text_to_pb(m->name);
+        pb.owner = msg_text_to_pb(m->owner);
         rc = stored_append_pb(out, &pb.base);
     }
     buf_release(&parts);
@@ -408,8 +412,13 @@ static int meta_from_pb(struct budget *b, const Blipline__JobMeta *from, struct 
     *m = (struct stored_job_meta){
         .schema_version = from->schema_version, .created_ms = from->created_ms, .unit_items = from->unit_items};
     if ((rc = msg_text_from_pb(m->source, sizeof(m->source), &from->source, "source", err)) < 0 ||
-        (rc = msg_text_from_pb(m->program, sizeof(m->program), &from->program, "program", err)) < 0)
+        (rc = msg_text_from_pb(m->program, sizeof(m->program), &from->program, "program", err)) < 0 ||
+        (rc = msg_text_from_pb(m->name, sizeof(m->name), &from->name, "name", err)) < 0 ||
+        (rc = msg_text_from_pb(m->owner, sizeof(m->owner), &from->owner, "owner", err)) < 0)
         return rc;
+    m->has_token = from->token.len == sizeof(m->token);
+    if (m->has_token)
+        memcpy(m->token, from->token.data, sizeof(m->token));
     if (m->schema_version < STORED_OLDEST_VERSION || m->schema_version > STORED_SCHEMA_VERSION)
         return 0; /* the caller refuses the version; the other fields may have another meaning */
     if (m->unit_items > MSG_MAX_UNIT_ITEMS)

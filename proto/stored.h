@@ -48,6 +48,10 @@ struct stored_job_meta {
     int64_t created_ms;
     uint32_t unit_items;
     char program[MSG_NAME_SIZE];
+    /* of a job of the job table, as in struct stored_job_entry */
+    bool has_token;
+    uint8_t token[MSG_TOKEN_BYTES];
+    char name[MSG_NAME_SIZE], owner[MSG_NAME_SIZE];
 };
 
 struct stored_job_counters {
@@ -61,14 +65,13 @@ struct stored_job_counters {
     uint64_t n_redone; /* records that have ever replaced another */
 };
 
-enum { STORED_TOKEN_BYTES = 16 };
 enum stored_wanted { STORED_WANTED_RUN, STORED_WANTED_PAUSED };
 
 /* A job of a broker's job table (store/job_table.h). */
 struct stored_job_entry {
     uint64_t job; /* not 0 */
     bool has_token;
-    uint8_t token[STORED_TOKEN_BYTES];
+    uint8_t token[MSG_TOKEN_BYTES];
     char name[MSG_NAME_SIZE], owner[MSG_NAME_SIZE], recipe[MSG_NAME_SIZE];
     uint32_t priority;
     enum stored_wanted wanted;

@@ -138,13 +138,19 @@ int job_table_store_path(const struct job_table *t, uint64_t job, char ret[PATH_
 static int adopt(struct job_table *t, uint64_t job, const char *path, struct err *err)
 {
     struct stored_job_entry entry = {.job = job};
+    const struct stored_job_meta *meta;
     struct reader *r;
     int rc = reader_open(path, t->allow_network_fs, &r, err);
 
     if (rc < 0)
         return rc;
-    entry.created_ms = reader_meta(r)->created_ms;
-    (void)msg_text_set(entry.recipe, sizeof(entry.recipe), reader_meta(r)->recipe.name);
+    meta = reader_meta(r);
+    entry.created_ms = meta->created_ms;
+    entry.has_token = meta->has_token;
+    memcpy(entry.token, meta->token, sizeof(entry.token));
+    (void)msg_text_set(entry.name, sizeof(entry.name), meta->name);
+    (void)msg_text_set(entry.owner, sizeof(entry.owner), meta->owner);
+    (void)msg_text_set(entry.recipe, sizeof(entry.recipe), meta->recipe.name);
     reader_close(r);
     return job_table_put(t, &entry, err);
 }

@@ -121,7 +121,7 @@ static void test_job_table_has_one_owner(void **state)
 static void create(uint64_t job, int steps)
 {
     struct stored_job_entry e = entry_of(job);
-    const struct stored_job_meta meta = fixture_meta(4);
+    struct stored_job_meta meta = fixture_meta(4);
     struct store_options options = {.create = true, .meta = &meta};
     struct job_table_found found;
     struct store *s = NULL;
@@ -132,6 +132,10 @@ static void create(uint64_t job, int steps)
     pid_t pid = fork();
 
     assert_true(pid >= 0);
+    meta.has_token = true;
+    memcpy(meta.token, e.token, sizeof(meta.token));
+    (void)strcpy(meta.name, e.name);
+    (void)strcpy(meta.owner, e.owner);
     if (pid == 0) {
         if (job_table_open(state_dir, false, &t, &found, &err) < 0 || job_table_store_path(t, job, path, &err) < 0)
             _exit(1);
@@ -165,7 +169,10 @@ static void test_job_table_a_creation_that_was_cut_off(void **state)
     assert_int_equal(job_table_next(t, 0, &e, &err), 1);
     assert_int_equal(e.job, 12); /* it had a store and no row */
     assert_string_equal(e.text, "");
-    assert_true(e.created_ms > 0 && !e.has_token && e.wanted == STORED_WANTED_RUN);
+    assert_true(e.created_ms > 0 && e.has_token && e.wanted == STORED_WANTED_RUN);
+    assert_memory_equal(e.token, entry_of(12).token, sizeof(e.token));
+    assert_string_equal(e.name, "holiday");
+    assert_string_equal(e.owner, "alice");
     assert_int_equal(job_table_next(t, 12, &e, &err), 1);
     assert_int_equal(e.job, 13);
     assert_string_equal(e.name, "holiday");
