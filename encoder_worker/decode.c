@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A picture of more than this is given back after the next, smaller one: a rare giant must not pin its size in each
- * process. */
+/* The memory of an image above this size is freed after the next, smaller one, so that one huge image does not pin
+ * memory in each process. */
 #define KEEP_BYTES ((size_t)64 << 20)
 #define GIANT_BYTES ((size_t)256 << 20)
 
@@ -50,7 +50,7 @@ enum image_error decode_check_size(uint32_t width, uint32_t height, const struct
         return IMAGE_TOO_MANY_PIXELS;
     }
     if (width > DECODE_MAX_DIMENSION || height > DECODE_MAX_DIMENSION) {
-        (void)err_set(err, -EFBIG, "%" PRIu32 "x%" PRIu32 " pixels; more than %u a side are not read", width, height,
+        (void)err_set(err, -EFBIG, "%" PRIu32 "x%" PRIu32 " pixels; the limit is %u per side", width, height,
                       DECODE_MAX_DIMENSION);
         return IMAGE_TOO_MANY_PIXELS;
     }
@@ -108,7 +108,7 @@ enum image_error decode_picture(const uint8_t *bytes, size_t n, const struct dec
     else if (n >= 12 && memcmp(bytes, "RIFF", 4) == 0 && memcmp(bytes + 8, "WEBP", 4) == 0)
         code = decode_webp(bytes, n, options, ret, err);
     else {
-        (void)err_set(err, -EBADMSG, "the file is %s; JPEG, PNG and WebP are read", file_kind(bytes, n));
+        (void)err_set(err, -EBADMSG, "the file is %s; only JPEG, PNG and WebP are supported", file_kind(bytes, n));
         code = IMAGE_UNKNOWN_FORMAT;
     }
     if (code == IMAGE_OK && options->exif_orientation)

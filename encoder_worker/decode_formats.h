@@ -1,7 +1,7 @@
-/* decode_formats.h - what decode.c and the three decoders share; nobody else but their test includes this.
+/* decode_formats.h - shared by decode.c and the three format decoders; private to them and their test.
  *
- * Units, memory, errors: as in decode.h. A decoder may leave the picture half written when it fails: decode.c empties
- * it. */
+ * Units, memory, errors: as in decode.h. A decoder may leave the picture half-written on failure; decode.c then
+ * empties it. */
 #ifndef BLIPLINE_ENCODER_WORKER_DECODE_FORMATS_H
 #define BLIPLINE_ENCODER_WORKER_DECODE_FORMATS_H
 
@@ -23,10 +23,10 @@ static inline uint32_t decode_be16(const uint8_t *p)
     return (uint32_t)p[0] << 8 | p[1];
 }
 
-/* Is a picture of this size within the limits? */
+/* Checks that an image of this size is within the limits. */
 enum image_error decode_check_size(uint32_t width, uint32_t height, const struct decode_options *options,
                                    struct err *err) CHECK_RESULT;
-/* The same, then make room for it and set the picture's size. */
+/* The same, then allocates memory and sets the picture's size. */
 enum image_error decode_size_picture(struct picture *p, uint32_t width, uint32_t height,
                                      const struct decode_options *options, struct err *err) CHECK_RESULT;
 

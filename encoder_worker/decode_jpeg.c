@@ -11,8 +11,7 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
-/* A progressive file may hold any number of scans, each of which costs a pass over the picture. Real encoders write
- * about ten. */
+/* A progressive file may have any number of scans, and each costs a pass over the image. Encoders write about ten. */
 enum { MAX_SCANS = 200 };
 
 struct jpeg_run {
@@ -49,7 +48,7 @@ static enum image_error code_of_message(int msg)
     case JERR_SOF_UNSUPPORTED:
     case JERR_BAD_PRECISION:
     case JERR_CONVERSION_NOTIMPL:
-#if JPEG_LIB_VERSION < 70 /* libjpeg 8's list, Ubuntu's choice, has no such message */
+#if JPEG_LIB_VERSION < 70 /* libjpeg 8 (Ubuntu) has no such message */
     case JERR_ARITH_NOTIMPL:
 #endif
     case JERR_NOT_COMPILED:
@@ -69,7 +68,7 @@ static void on_error(j_common_ptr cinfo)
     give_up(run_of(cinfo), code_of_message(cinfo->err->msg_code), text);
 }
 
-/* Warnings are about bits that still decode to something: Pillow takes such a picture, and so do we. */
+/* Warnings concern data that still decodes; Pillow accepts such an image, and so do we. */
 static void on_message(j_common_ptr cinfo, int level)
 {
     (void)cinfo;
@@ -92,10 +91,10 @@ static void source_nothing(j_decompress_ptr cinfo)
     (void)cinfo;
 }
 
-/* Asked for more than the whole file: libjpeg's own source would pretend an end marker and hand out grey. */
+/* Called when the file is exhausted. libjpeg's own source would insert an end marker and return grey. */
 static boolean source_fill(j_decompress_ptr cinfo)
 {
-    give_up(run_of((j_common_ptr)cinfo), IMAGE_TRUNCATED, "the file ends before the picture does");
+    give_up(run_of((j_common_ptr)cinfo), IMAGE_TRUNCATED, "the file ends before the picture is complete");
 }
 
 static void source_skip(j_decompress_ptr cinfo, long n)
@@ -116,7 +115,7 @@ static unsigned muldiv255(unsigned a, unsigned b)
     return ((t >> 8) + t) >> 8;
 }
 
-/* cmyk holds the inks as Adobe stores them, inverted: 255 is no ink. */
+/* cmyk is inverted, as Adobe stores it: 255 is no ink. */
 static void rgb_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, uint32_t width)
 {
     for (uint32_t x = 0; x < width; x++) {
@@ -148,7 +147,7 @@ static void read_rows(struct jpeg_run *run, struct picture *p)
     }
 }
 
-/* setjmp lives here: nothing in this frame changes between it and a longjmp except through pointers. */
+/* Calls setjmp; locals of this frame must not change between it and a longjmp. */
 static enum image_error decompress(struct jpeg_run *run, const struct decode_options *options, struct picture *p,
                                    struct err *err)
 {
@@ -157,7 +156,7 @@ static enum image_error decompress(struct jpeg_run *run, const struct decode_opt
 
     if (setjmp(run->fail)) {
         if (run->has_all_rows && run->code == IMAGE_TRUNCATED)
-            return IMAGE_OK; /* only the end marker is missing: Pillow takes it too */
+            return IMAGE_OK; /* only the end marker is missing: accepted, as in Pillow */
         (void)err_set(err, -EBADMSG, "JPEG: %s", run->text);
         return run->code;
     }

@@ -1,8 +1,8 @@
-/* decode_png.c - PNG: png_chunks.c reads the file as Pillow does, libspng the picture data.
+/* decode_png.c - PNG: png_chunks.c reads the chunks as Pillow does, libspng decodes the image data.
  *
- * libspng alone refuses much that Pillow takes (a file that lacks its last bytes, wrong checksums of the data, palettes
- * of any length but the right one, more than a few hundred texts), and takes what Pillow refuses. So it is given a file
- * of its own, made as it reads: header, palette and picture data, each as it has to be. */
+ * libspng refuses files that Pillow accepts (the last bytes missing, wrong data checksums, unusual palette lengths,
+ * more than a few hundred texts), and accepts files that Pillow refuses. So it gets a clean PNG stream generated on
+ * the fly: header, palette and image data. */
 #include "encoder_worker/decode_formats.h"
 #include "encoder_worker/png_chunks.h"
 
@@ -14,13 +14,13 @@
 
 enum { HEAD_BYTES = 8 + 25 + 12 + 768, CHUNK_HEAD_BYTES = 8, CHECKSUM_BYTES = 4 };
 
-/* What libspng reads: spans one after another. */
+/* The stream that libspng reads, made of spans. */
 struct reader {
     const struct png_file *file;
     const uint8_t *span;
     size_t left;
     enum { AT_DATA, AT_CHECKSUM, AT_CHUNK, AT_END } next;
-    struct png_chunk chunk; /* whose data is read, or was last */
+    struct png_chunk chunk; /* the current data chunk */
     size_t next_at;         /* of the next chunk in the file */
     uint8_t head[HEAD_BYTES];
 };
@@ -48,7 +48,7 @@ static uint8_t *put_chunk_head(uint8_t *at, size_t n, const char *kind)
     return put(put_be32(at, (uint32_t)n), kind, 4);
 }
 
-/* As many entries as the depth can name. Those that the file does not have are black, as in Pillow. */
+/* Writes as many entries as the depth allows; missing ones are black, as in Pillow. */
 static uint8_t *put_palette(uint8_t *at, const struct png_file *f)
 {
     const size_t n = (size_t)1 << f->depth, n_file = f->palette_bytes / 3;
@@ -79,7 +79,7 @@ static void reader_init(struct reader *r, const struct png_file *f)
     r->next_at = f->data_at;
 }
 
-/* The next chunk of picture data that is not empty. False: there are no more. */
+/* Finds the next non-empty chunk of image data; false if there is none. */
 static bool next_data(struct reader *r)
 {
     struct png_chunk c;
@@ -93,8 +93,8 @@ static bool next_data(struct reader *r)
     return false;
 }
 
-/* Data that the file's end cuts off are a shorter chunk. Pillow does not look at the checksums of picture data, so that
- * from the first of them on libspng is told not to either; told before, it would pass over zlib's own checksum too. */
+/* Data cut off by the end of the file becomes a shorter chunk. Pillow ignores the checksums of image data, so
+ * libspng is told to do so from the first of them on; told earlier, it would ignore zlib's own checksum too. */
 static int next_span(struct reader *r, spng_ctx *ctx)
 {
     switch (r->next) {
@@ -149,15 +149,14 @@ static enum image_error fail(int rc, struct err *err)
     case SPNG_IO_EOF:
     case SPNG_EOF:
     case SPNG_EIDAT_TOO_SHORT:
-        (void)err_set(err, -EBADMSG, "PNG: the picture data end before the last row");
+        (void)err_set(err, -EBADMSG, "PNG: the picture data ends before the last row");
         return IMAGE_TRUNCATED;
     default:
         return IMAGE_CORRUPT;
     }
 }
 
-/* 16-bit grey has been decoded to the end of the picture's memory and is spread over all of it. Pillow makes everything
- * above 255 white. */
+/* Expands 16-bit grey, which is at the end of the picture's memory, to RGB. Pillow clips values above 255 to white. */
 static void spread_grey16(struct picture *p, bool high_byte)
 {
     const size_t n = (size_t)p->width * p->height;
@@ -184,7 +183,7 @@ static enum image_error decompress(spng_ctx *ctx, struct reader *r, bool grey16_
         rc = spng_decoded_image_size(ctx, format, &size);
     if (rc == 0 && size != n_pixels * (grey16 ? 2 : 3))
         rc = SPNG_EBUFSIZ;
-    /* without SPNG_DECODE_TRNS alpha and tRNS are dropped, and samples are reduced to their upper 8 bits */
+    /* without SPNG_DECODE_TRNS alpha and tRNS are dropped and samples keep their upper 8 bits */
     if (rc == 0)
         rc = spng_decode_image(ctx, p->rgb + (grey16 ? n_pixels : 0), size, format, 0);
     if (rc)
@@ -194,7 +193,7 @@ static enum image_error decompress(spng_ctx *ctx, struct reader *r, bool grey16_
     return IMAGE_OK;
 }
 
-/* What Pillow finds wrong when it sets out to make the pixels. */
+/* Checks that Pillow makes when it decodes the pixels. */
 static enum image_error check_palette(const struct png_file *f, struct err *err)
 {
     const bool wrong = f->palette_bytes / 3 > 256 || (!f->palette && f->one_transparent);
@@ -215,11 +214,11 @@ enum image_error decode_png(const uint8_t *bytes, size_t n, const struct decode_
     spng_ctx *ctx;
 
     if (code == IMAGE_OK && file.depth == 0) {
-        (void)err_set(err, -EBADMSG, "PNG: no header, or one with a color type and depth that there are not");
+        (void)err_set(err, -EBADMSG, "PNG: the header is missing, or has an invalid color type and depth");
         return IMAGE_CORRUPT;
     }
     size = file.depth ? decode_check_size(file.width, file.height, options, err) : IMAGE_OK;
-    if (size != IMAGE_OK) /* the better reason, whatever else is wrong */
+    if (size != IMAGE_OK) /* report this reason first */
         return size;
     if (code == IMAGE_OK)
         code = decode_size_picture(ret, file.width, file.height, options, err);

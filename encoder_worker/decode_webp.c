@@ -17,7 +17,7 @@ static enum image_error fail(VP8StatusCode status, struct err *err)
         return IMAGE_NO_MEMORY;
     case VP8_STATUS_SUSPENDED:
     case VP8_STATUS_NOT_ENOUGH_DATA:
-        (void)err_set(err, -EBADMSG, "WebP: the file ends before the picture does");
+        (void)err_set(err, -EBADMSG, "WebP: the file ends before the picture is complete");
         return IMAGE_TRUNCATED;
     case VP8_STATUS_UNSUPPORTED_FEATURE:
         (void)err_set(err, -ENOTSUP, "WebP: a feature that is not supported");
@@ -28,7 +28,7 @@ static enum image_error fail(VP8StatusCode status, struct err *err)
     }
 }
 
-/* Why the file could not be taken apart. */
+/* Reports why the container could not be parsed. */
 static enum image_error fail_container(const WebPData *file, struct err *err)
 {
     WebPDemuxState state;
@@ -39,8 +39,8 @@ static enum image_error fail_container(const WebPData *file, struct err *err)
     return fail(damaged ? VP8_STATUS_BITSTREAM_ERROR : VP8_STATUS_NOT_ENOUGH_DATA, err);
 }
 
-/* The first frame of an animation is decoded to its place; what it leaves open is black, which is how transparent
- * pixels look without their alpha. A still picture is one frame that leaves nothing open. */
+/* Decodes the first frame at its position on the canvas. The rest is black, as transparent pixels are without alpha.
+ * A still image is one frame that covers the canvas. */
 static enum image_error decode_frame(const WebPIterator *frame, struct picture *p, struct err *err)
 {
     const size_t size = (size_t)p->width * p->height * 3, stride = (size_t)p->width * 3;

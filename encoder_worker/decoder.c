@@ -20,45 +20,45 @@
 #include <unistd.h>
 
 enum {
-    TICK_MS = 250,    /* how often a decoder that has not answered is looked at */
-    IDLE_SHARE = 20,  /* less than this part of a tick on a CPU is standing still */
-    START_MS = 30000, /* for a process to begin */
+    TICK_MS = 250,    /* how often a decoder that has not answered is checked */
+    IDLE_SHARE = 20,  /* less CPU time than 1/IDLE_SHARE of a tick counts as idle */
+    START_MS = 30000, /* for a process to start */
 };
 
 struct question {
     const uint8_t *bytes;
     size_t n;
-    struct decoder_slot *slot; /* NULL: there was none */
+    struct decoder_slot *slot; /* NULL: none was free */
     uint64_t serial;
     int64_t asked_ns;
-    bool sent; /* to the process that there is now */
+    bool sent; /* to the current process */
 };
 
 struct decoder {
     struct decoder_conf *conf;
     struct decoder_memory memory;
-    struct question questions[DECODER_DEPTH]; /* the first n_questions, oldest first; those that are sent come first */
+    struct question questions[DECODER_DEPTH]; /* the first n_questions are used, oldest first; sent ones come first */
     int n_questions;
     uint64_t n_asked;
-    pid_t pid; /* 0: there is no process; then what follows is empty too */
+    pid_t pid; /* 0: no process; then the following fields are empty too */
     int socket;
     uint64_t n_done; /* answers of this process */
     bool is_ready, has_turn;
 };
 
-/* How one attempt ended. */
+/* The outcome of an attempt. */
 enum ending {
-    ENDED_WELL,    /* with an answer, whatever it says */
-    ENDED_NOT_NOW, /* it could not begin: no process, no memory */
+    ENDED_WELL,    /* with an answer of any kind */
+    ENDED_NOT_NOW, /* it could not start: no process or no memory */
     ENDED_DEAD,
     ENDED_NONSENSE,
     ENDED_LATE,
-    ENDED_MEMORY, /* the process is no more, but it has said why */
+    ENDED_MEMORY, /* the process has ended and has said why */
 };
 
 /* -- the process -- */
 
-/* This program once more, with the socket and the memory as its descriptors. */
+/* Starts this program again, with the socket and the memory as its descriptors. */
 static int spawn(struct decoder *d, int theirs)
 {
     static char name[] = "blipline-encoder", argument[] = DECODER_ARGUMENT;
@@ -85,13 +85,13 @@ static int spawn(struct decoder *d, int theirs)
     return -rc;
 }
 
-/* The process is gone when this returns. Gives how it ended, for waitpid's macros. */
+/* Kills the process and waits for it. Returns its wait status. */
 static int stop(struct decoder *d)
 {
     int status = 0;
 
     if (d->pid) {
-        (void)kill(d->pid, SIGKILL); /* one that is dead already keeps the status it died with */
+        (void)kill(d->pid, SIGKILL); /* a process that is already dead keeps its status */
         while (waitpid(d->pid, &status, 0) < 0 && errno == EINTR)
             ;
     }
@@ -125,12 +125,12 @@ static int start(struct decoder *d, struct err *err)
     if (rc == 0)
         return 0;
     (void)stop(d);
-    return err_set(err, rc, "cannot start a process to decode pictures: %s", strerror(-rc));
+    return err_set(err, rc, "cannot start a decoder process: %s", strerror(-rc));
 }
 
 /* -- its answers -- */
 
-/* Only words of ours are expected, but a process that a picture has taken over may say anything. */
+/* Replaces unprintable bytes: a process that an image has taken over may send anything. */
 static void clean_text(struct err *e)
 {
     e->text[sizeof(e->text) - 1] = '\0';
@@ -166,7 +166,7 @@ static int64_t cpu_ms(pid_t pid)
     return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
-/* Should the encoder die or stop in the meantime, the kernel ends what never would. */
+/* Limits CPU time, so that the kernel ends a runaway decoder even if the encoder dies or is stopped. */
 static void limit_cpu(const struct decoder *d, rlim_t seconds)
 {
     struct rlimit r;
@@ -177,8 +177,8 @@ static void limit_cpu(const struct decoder *d, rlim_t seconds)
     (void)prlimit(d->pid, RLIMIT_CPU, &r, NULL);
 }
 
-/* The time that a picture has taken: of the CPU, or by the clock while the process stands still. Time in which a busy
- * machine lets the process run now and then is not held against it, nor is the time in which we were stopped. */
+/* The time spent on an image: CPU time, or wall time while the process is idle. Time in which the process waits for
+ * a CPU on a busy machine does not count, nor does time in which the encoder was stopped. */
 struct watch {
     int64_t cpu_ms, spent_ms;
 };
@@ -193,7 +193,7 @@ static void watch_tick(const struct decoder *d, struct watch *w)
     w->cpu_ms = now;
 }
 
-/* The next answer. -ETIMEDOUT, -EPIPE: the process has ended, -EBADMSG: it says what it should not. */
+/* Reads the next answer. -ETIMEDOUT; -EPIPE: the process has ended; -EBADMSG: the answer is malformed. */
 static int hear(struct decoder *d, int64_t limit_ms, struct watch *w, struct decoder_answer *ret)
 {
     for (;;) {
@@ -219,7 +219,7 @@ static int which_file(const struct question *q)
     return (int)(q->serial % DECODER_DEPTH);
 }
 
-/* Where the process has ended, nobody hears it: the next answer tells. */
+/* If the process has ended, the request is lost; reading the next answer reports it. */
 static void request(struct decoder *d, struct question *q)
 {
     const struct decoder_request r = {.serial = q->serial, .n_bytes = q->n, .slot = decoder_slot_number(q->slot)};
@@ -240,7 +240,7 @@ static int hand_over(struct decoder *d, struct question *q)
     return rc;
 }
 
-/* Wait for the answer to the oldest question, as long as the limits allow. */
+/* Waits for the answer to the oldest question within the limits. */
 static int converse(struct decoder *d, struct decoder_answer *ret)
 {
     struct watch watch = {0};
@@ -286,13 +286,12 @@ int decoder_await(struct decoder *d, struct err *err)
         return 0;
     rc = hear(d, START_MS, &watch, &a);
     if (rc < 0)
-        return err_set(err, rc, "a process to decode pictures did not start (%s)",
-                       death_text(stop(d), how, sizeof(how)));
+        return err_set(err, rc, "the decoder process did not start (%s)", death_text(stop(d), how, sizeof(how)));
     d->is_ready = true;
     if (watch.spent_ms)
         limit_cpu(d, RLIM_INFINITY);
     if (a.message.text[0] && !atomic_exchange(&d->conf->said, true))
-        log_warn("event=decoder_less_confined msg=\"%s; pictures are decoded without it\"", a.message.text);
+        log_warn("event=decoder_less_confined msg=\"%s; decoding continues without it\"", a.message.text);
     return 0;
 }
 
@@ -364,31 +363,31 @@ static bool was_killed(int status)
     return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 }
 
-/* What the picture is told to have done. */
+/* Sets the image's error from the outcome. */
 static void blame(const struct decoder *d, enum ending how, int status, struct decoder_answer *ret)
 {
     char text[CONF_SIZE_TEXT];
 
     if (how == ENDED_LATE) {
         ret->code = IMAGE_DECODER_TIMEOUT;
-        (void)err_set(&ret->message, -ETIMEDOUT, "decoding takes more than %g s (decode_time of the encoder)",
+        (void)err_set(&ret->message, -ETIMEDOUT, "decoding took more than %g s (decode_time of the encoder)",
                       (double)d->conf->time_ms / 1000);
     } else if (how == ENDED_MEMORY) {
         ret->code = IMAGE_DECODER_MEMORY;
-        (void)err_set(&ret->message, -ENOMEM, "decoding takes more memory than %s (decode_memory of the encoder)",
+        (void)err_set(&ret->message, -ENOMEM, "decoding took more memory than %s (decode_memory of the encoder)",
                       conf_size_text(d->conf->memory_bytes, text));
     } else if (how == ENDED_DEAD && was_killed(status)) {
         ret->code = IMAGE_DECODER_MEMORY;
-        (void)err_set(&ret->message, -ENOMEM, "the decoder was killed twice, as the system does when memory runs out");
+        (void)err_set(&ret->message, -ENOMEM, "the decoder was killed twice, probably because memory ran out");
     } else {
         ret->code = IMAGE_DECODER_CRASHED;
         (void)err_set(&ret->message, -EFAULT, "the decoder crashed (%s)",
-                      how == ENDED_NONSENSE ? "it sent nonsense" : death_text(status, text, sizeof(text)));
+                      how == ENDED_NONSENSE ? "it sent a malformed answer" : death_text(status, text, sizeof(text)));
     }
 }
 
-/* A process that has decoded other pictures before may fail because of one of those, and one that was killed because of
- * others' hunger for memory: then a new one decides. */
+/* A failure may be caused by an image decoded earlier in the same process, and a kill by another process that used
+ * up the memory. So the image is tried again in a new process, whose outcome counts. */
 static void decode(struct decoder *d, struct decoder_answer *ret)
 {
     for (int i = 1;; i++) {
@@ -403,7 +402,7 @@ static void decode(struct decoder *d, struct decoder_answer *ret)
             return;
         blame(d, how, status, ret);
         log_warn("event=decoder_ended msg=\"%s%s\"", ret->message.text,
-                 again ? "; the picture is tried again in a new one" : "");
+                 again ? "; the picture is retried in a new process" : "");
         if (!again)
             return;
     }
@@ -416,10 +415,10 @@ void decoder_ask(struct decoder *d, const uint8_t *bytes, size_t n)
     assert(d->n_questions <= DECODER_DEPTH);
     *q = (struct question){.bytes = bytes, .n = n, .serial = ++d->n_asked, .asked_ns = clock_mono_ns()};
     if (d->is_ready && (q == d->questions || q[-1].sent))
-        (void)hand_over(d, q); /* or later, when it is waited for */
+        (void)hand_over(d, q); /* on failure it is retried when it is waited for */
 }
 
-/* What a process says of its time. */
+/* Limits a time that the process reports. */
 static int64_t within(int64_t ns, int64_t most)
 {
     return ns < 0 ? 0 : ns < most ? ns : most;

@@ -1,12 +1,12 @@
-/* decoder.h - a process that decodes pictures, seen from the encoder.
+/* decoder.h - the encoder's side of a process that decodes images.
  *
- * Decoders of pictures are large and meet bytes that anybody may have made, so they run apart: in a process without
- * rights (sandbox.h) that may fail, run wild or use up its limits without harm to anything but its picture. Whatever it
- * sends back is checked. A process that has come to an end is followed by another one when the next picture comes.
+ * Image decoders are large and handle untrusted bytes, so they run in a sandboxed process (sandbox.h). If it crashes,
+ * hangs or exceeds its limits, only its image fails. Its answers are checked. A process that has ended is replaced when
+ * the next image comes.
  * Who may call: one thread at a time.
  * Units: bytes, pixels, milliseconds, nanoseconds.
- * Memory: as each function says.
- * Errors: negative errno with err; what is wrong with a picture is a result with a code. */
+ * Memory: see each function.
+ * Errors: negative errno with err; an image that fails is a result with a code. */
 #ifndef BLIPLINE_ENCODER_WORKER_DECODER_H
 #define BLIPLINE_ENCODER_WORKER_DECODER_H
 
@@ -22,40 +22,40 @@
 
 struct decoder;
 
-/* What all decoders of a pool share; outlives them. */
+/* Shared by all decoders of a pool; must outlive them. */
 struct decoder_conf {
-    uint32_t size_px; /* pictures are resized to this side */
-    uint32_t n_slots; /* of each decoder */
+    uint32_t size_px; /* images are resized to this side */
+    uint32_t n_slots; /* per decoder */
     struct decode_options options;
-    uint64_t memory_bytes;  /* what a process may allocate */
-    int64_t time_ms;        /* for a picture: of CPU time, or of standing still */
-    pthread_mutex_t giants; /* held for the time of a struct picture_turn */
-    atomic_bool said;       /* what cannot be taken away from the processes has been logged */
-    atomic_uint ticks;      /* moves while a decoder is at work within its limits */
+    uint64_t memory_bytes;  /* limit of a process's allocations */
+    int64_t time_ms;        /* limit per image, of CPU time or of idle time */
+    pthread_mutex_t giants; /* held during a struct picture_turn */
+    atomic_bool said;       /* missing sandbox features have been logged */
+    atomic_uint ticks;      /* changes while a decoder works within its limits */
 };
 
 struct decoder_result {
-    enum image_error code;     /* IMAGE_NO_MEMORY: there is no process to decode with; worth another attempt */
-    struct err message;        /* ASCII; "" when ok */
-    struct decoder_slot *slot; /* NULL when not ok */
+    enum image_error code;     /* IMAGE_NO_MEMORY: no decoder process; worth a retry */
+    struct err message;        /* ASCII; "" if ok */
+    struct decoder_slot *slot; /* NULL if not ok */
     uint32_t width, height;
     int64_t decode_ns, resize_ns;
 };
 
-/* Starts the process; decoder_await says whether that went well. */
+/* Starts the process; decoder_await reports failures. */
 int decoder_new(struct decoder_conf *conf, struct decoder **ret, struct err *err) CHECK_RESULT;
 int decoder_await(struct decoder *d, struct err *err) CHECK_RESULT;
-/* Ends the process; there are no slots any more. */
+/* Ends the process; all slots must be free. */
 void decoder_free(struct decoder *d);
 
-/* Ask for a file to be decoded and resized: for up to DECODER_DEPTH at once. The bytes stay the caller's, and as they
- * are until the answer is there. */
+/* Requests a file to be decoded and resized; up to DECODER_DEPTH at once. The bytes must stay valid and unchanged
+ * until the answer. */
 void decoder_ask(struct decoder *d, const uint8_t *bytes, size_t n);
-/* The answer to the oldest question. Returns within the limits, whatever the bytes are; IMAGE_NO_MEMORY also when all
- * slots are held. */
+/* The answer to the oldest question. Returns within the limits for any bytes; IMAGE_NO_MEMORY also if all slots are
+ * held. */
 void decoder_answer(struct decoder *d, struct decoder_result *ret);
 
-/* -- the process itself, for main(), first thing: if (decoder_is_asked_for(..)) return decoder_serve(); -- */
+/* -- the decoder process; main() begins with: if (decoder_is_asked_for(..)) return decoder_serve(); -- */
 
 #define DECODER_ARGUMENT "--decode-pictures"
 

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Room for files that is made at once, and what is kept of it when a larger one has come by. */
+/* Initial room for a file, and what is kept after a larger one. */
 #define FIRST_FILE_BYTES ((size_t)1 << 20)
 #define KEEP_FILE_BYTES ((size_t)16 << 20)
 
@@ -17,7 +17,7 @@ static off_t file_at(const struct decoder_memory *m, int i)
     return (off_t)decoder_file_at(&m->layout, i);
 }
 
-/* Pages are there before they are touched: with none left a write to memory would end the encoder. */
+/* Allocates the pages now: if memory runs out, writing to a page would kill the encoder. */
 static int file_grow(struct decoder_memory *m, int i, size_t need)
 {
     struct decoder_file *f = &m->files[i];
@@ -75,7 +75,7 @@ int decoder_memory_init(struct decoder_memory *m, const struct decoder_layout *l
         rc = file_grow(m, i, first);
     if (rc < 0)
         return rc;
-    if (fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0) /* what we look at cannot be taken away */
+    if (fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0) /* nobody can shrink it */
         return -errno;
     return make_slots(m);
 }
@@ -114,7 +114,7 @@ void decoder_memory_shrink(struct decoder_memory *m, int i)
     f->bytes = KEEP_FILE_BYTES;
 }
 
-/* The one that was freed last: it is the warmest. */
+/* Takes the slot that was freed last: it is most likely in the cache. */
 struct decoder_slot *decoder_slot_take(struct decoder_memory *m)
 {
     struct decoder_slot *s;

@@ -1,4 +1,4 @@
-/* decoder_process.c - what runs in a decoder: bytes in, pixels out, and nothing else within reach. */
+/* decoder_process.c - the decoder process: reads bytes, writes pixels, and can reach nothing else. */
 #include "encoder_worker/decoder.h"
 
 #include "base/clock.h"
@@ -16,14 +16,14 @@
 
 struct process {
     struct decoder_setup setup;
-    struct decoder_request request, next; /* next.n_bytes 0: none has come early */
+    struct decoder_request request, next; /* next.n_bytes 0: no early request */
     uint8_t *pixels;
     struct decoder_file files[DECODER_DEPTH];
     struct resize *resize;
     struct picture picture;
 };
 
-/* The encoder has gone, or has had enough of us: there is nobody to tell. */
+/* Reads a message. Exits if the encoder has closed the socket. */
 static void hear(void *message, size_t n)
 {
     if (read(DECODER_SOCKET, message, n) != (ssize_t)n)
@@ -45,7 +45,7 @@ static void hear_request(struct process *p)
     p->next.n_bytes = 0;
 }
 
-/* The next request may be on its way already. */
+/* The next request may arrive first. */
 static void wait_for_turn(void *arg)
 {
     struct process *p = arg;
@@ -56,7 +56,7 @@ static void wait_for_turn(void *arg)
         p->next = r;
 }
 
-/* The file's bytes; NULL: no memory. Its place grows with it. */
+/* Maps the file's bytes, growing the mapping if needed; NULL if out of memory. */
 static const uint8_t *file_of(struct process *p)
 {
     const int i = (int)(p->request.serial % DECODER_DEPTH);
@@ -117,11 +117,11 @@ int decoder_serve(void)
     struct decoder_answer ready = {.kind = DECODER_READY};
     sigset_t late;
 
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* where the encoder is gone already, its end of the socket is too */
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* if the encoder has already exited, its end of the socket is closed */
     (void)prctl(PR_SET_NAME, "decoder");
     (void)sigemptyset(&late);
     (void)sigaddset(&late, SIGXCPU);
-    (void)sigprocmask(SIG_UNBLOCK, &late, NULL); /* the encoder has blocked it for itself */
+    (void)sigprocmask(SIG_UNBLOCK, &late, NULL); /* the encoder has blocked it */
     hear(&p.setup, sizeof(p.setup));
     picture_init(&p.picture, &(struct picture_turn){.wait = wait_for_turn, .arg = &p});
     if (resize_new(&p.resize) < 0 || map_pixels(&p) < 0)

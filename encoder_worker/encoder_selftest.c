@@ -13,7 +13,7 @@
 #include "tensor/ops.h"
 #include "worker/selftest.h"
 
-/* One picture file -> size x size pixels. */
+/* Loads an image file as size x size pixels. */
 static int load_pixels(const char *path, int size, uint8_t *ret, struct err *err)
 {
     const struct decode_options options = DECODE_OPTIONS_DEFAULT;
@@ -34,7 +34,7 @@ static int load_pixels(const char *path, int size, uint8_t *ret, struct err *err
     if ((rc = resize_new(&resize)) == 0)
         rc = resize_rgb(resize, picture.rgb, picture.width, picture.height, ret, (uint32_t)size, (uint32_t)size);
     if (rc < 0)
-        err_set(err, rc, "%s: could not be resized to %d", path, size);
+        err_set(err, rc, "%s: cannot resize to %d pixels", path, size);
 out:
     resize_free(resize);
     picture_release(&picture);
@@ -57,7 +57,7 @@ static int load_all_pixels(const struct golden *g, int n_images, uint8_t *rgb, s
     return rc;
 }
 
-/* The golden features are those after post_layernorm, which is not the encoder's: apply it here to compare. */
+/* The golden features are after post_layernorm, which the Q-Former stage computes, so apply it here. */
 static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, int n_images, const uint8_t *rgb,
                           float *ret, struct err *err)
 {
@@ -78,7 +78,7 @@ static int trunk_features(struct ops *o, const struct golden *g, struct vit *v, 
     if (rc == 0)
         rc = o->f->download(o, ret, DTYPE_F32, normed, o->act_dtype, (size_t)(rows * c));
     if (rc < 0)
-        err_set(err, rc, "the vision model could not be run");
+        err_set(err, rc, "the vision model failed");
     o->f->release(o, normed);
     params_norm_free(o, &post);
     return rc;

@@ -50,7 +50,7 @@ bool encoder_unit_submit(struct unit *u, struct pool *pool)
         struct pool_result bad = {.code = IMAGE_UNREADABLE};
         int rc = 0;
 
-        if (item->error_code[0]) { /* its list has said what is wrong with it */
+        if (item->error_code[0]) { /* the list has reported an error */
             bad.code = image_error_of(item->error_code);
             rc = err_set(&bad.message, -EILSEQ, "%.*s", (int)item->error_message_bytes,
                          item->error_message_bytes ? (const char *)item->error_message : "");
@@ -59,7 +59,7 @@ bool encoder_unit_submit(struct unit *u, struct pool *pool)
             if (rc == -EAGAIN)
                 return false;
             if (rc < 0)
-                (void)err_set(&bad.message, rc, "cannot be asked for: %s", strerror(-rc));
+                (void)err_set(&bad.message, rc, "cannot be requested: %s", strerror(-rc));
         }
         if (rc < 0)
             encoder_unit_note(u, i, &bad);

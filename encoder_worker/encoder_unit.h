@@ -1,8 +1,8 @@
-/* encoder_unit.h - one leased unit on its way through the encoder: its pictures, their reasons, its features.
+/* encoder_unit.h - one leased unit in the encoder: its images, their errors, its features.
  *
  * Who may call: the compute thread.
  * Units: nanoseconds, bytes.
- * Memory: the unit owns everything but `work`'s session.
+ * Memory: the unit owns everything except `work`'s session.
  * Errors: negative errno. */
 #ifndef BLIPLINE_ENCODER_WORKER_ENCODER_UNIT_H
 #define BLIPLINE_ENCODER_WORKER_ENCODER_UNIT_H
@@ -24,28 +24,28 @@ struct unit_failure {
 struct unit {
     struct unit *next;
     struct worker_work *work;
-    uint32_t n_items;              /* work's; that is gone before the unit is */
-    uint64_t serial;               /* which pool results are this unit's */
-    struct decoder_slot **slots;   /* [n_items]: pictures that are decoded and in no batch yet */
+    uint32_t n_items;              /* copy of work's, which is freed before the unit */
+    uint64_t serial;               /* identifies this unit's pool results */
+    struct decoder_slot **slots;   /* [n_items]: decoded images that are in no batch yet */
     bool *failed;                  /* [n_items] */
     struct unit_failure *failures; /* [n_failures], in order of completion */
-    uint32_t n_submitted;          /* the first of them are with the pool, or through */
+    uint32_t n_submitted;          /* items passed to the pool so far */
     uint32_t n_failures, n_decoded, n_ok;
-    uint32_t n_given, n_computed; /* pictures handed to the model; of them, those whose features are there */
-    bool no_memory;               /* the machine's trouble: the whole unit is given back as failed */
-    uint32_t next_row;            /* the first one that no batch has looked at */
-    char *features; /* [n_ok, P, C] in act_dtype, made when the last picture is decoded; goes to the tensor */
+    uint32_t n_given, n_computed; /* images passed to the model; of them, those with features */
+    bool no_memory;               /* out of memory: the whole unit fails */
+    uint32_t next_row;            /* the first row not yet in a batch */
+    char *features; /* [n_ok, P, C] in act_dtype, allocated when the last image is decoded; becomes the tensor */
     int64_t started_ns, decode_ns, resize_ns, compute_ns;
 };
 
 int encoder_unit_new(struct worker_work **work, uint64_t serial, struct unit **ret) CHECK_RESULT;
-void encoder_unit_free(struct unit *u); /* gives nothing back: `work` must be NULL by now */
+void encoder_unit_free(struct unit *u); /* does not return the unit: `work` must be NULL */
 
-/* Ask the pool for the pictures that it has not been asked for. False: it has no room for all now. */
+/* Submits the remaining images to the pool. False if it has no room for all of them. */
 bool encoder_unit_submit(struct unit *u, struct pool *pool) CHECK_RESULT;
-/* Note one finished picture; takes its slot. */
+/* Records a finished image and takes its slot. */
 void encoder_unit_note(struct unit *u, uint32_t row, const struct pool_result *r);
-/* The Record rows of the result: an error or just the number, in order of items. */
+/* Writes the Record rows of the result in order of items: an error or only the number. */
 int encoder_unit_rows(const struct unit *u, struct buf *ret) CHECK_RESULT;
 
 #endif

@@ -1,4 +1,4 @@
-/* worker.c - take units, keep the pool busy ahead, run the ViT over what is decoded, give results back in order of
+/* encoder_worker.c - takes units, keeps the pool busy, runs the ViT over decoded images, returns results in order of
  * arrival. */
 #include "encoder_worker/encoder_worker.h"
 
@@ -17,40 +17,40 @@
 const struct conf_key encoder_conf_table[] = {
     WORKER_CONF_KEYS(struct encoder_conf, "2", "on a CPU 16, on a GPU 256"),
     {"decode_threads", CONF_INT, CONF_AT(struct encoder_conf, decode_threads), "1", 1, 256,
-     "pictures that are fetched and decoded at once, each by a process of its own"},
+     "pictures fetched and decoded at once, each by its own process"},
     {"decode_time", CONF_DURATION, CONF_AT(struct encoder_conf, decode_time), "10s", 1000, 3600000,
-     "CPU time that decoding a picture may take, or time that it may stand still"},
+     "limit per picture: CPU time, or time without progress"},
     {"decode_memory", CONF_SIZE, CONF_AT(struct encoder_conf, decode_memory), "0", 0, 1LL << 50,
-     "memory that decoding a picture may take; 0: 1 GiB, and 16 bytes for each of max_pixels"},
+     "memory limit per decoder process; 0: 1 GiB plus 16 bytes for each of max_pixels"},
     {"max_file_bytes", CONF_SIZE, CONF_AT(struct encoder_conf, max_file_bytes), "1GiB", 1, 0, "largest picture file"},
     {"max_pixels", CONF_INT, CONF_AT(struct encoder_conf, max_pixels), "178956970", 1, 0, "most pixels of a picture"},
     {"exif_orientation", CONF_BOOL, CONF_AT(struct encoder_conf, exif_orientation), "no", 0, 0,
-     "turn pictures as their EXIF data say"},
+     "rotate pictures by their EXIF orientation"},
     {"grey16_high_byte", CONF_BOOL, CONF_AT(struct encoder_conf, grey16_high_byte), "no", 0, 0,
-     "16-bit grey is its upper byte (no: what is above 255 is white, as in Pillow)"},
+     "16-bit grey: take the upper byte (no: clip values above 255 to white, as Pillow does)"},
     {"null_shape", CONF_TEXT, CONF_AT(struct encoder_conf, null_shape), "257,1408", 1, 0,
      "device = null: tokens,width of the output"},
     {0}};
 
 enum {
-    MAX_BATCHES = 2, /* one is computed, the next one waits behind it on the device */
-    MAX_DIRECT_PARTS = OPS_MAX_DOWNLOADS / MAX_BATCHES, /* of a batch, each with a download of its own */
+    MAX_BATCHES = 2,                                    /* one is computed while the next is queued on the device */
+    MAX_DIRECT_PARTS = OPS_MAX_DOWNLOADS / MAX_BATCHES, /* per batch, each with its own download */
 };
 
-/* Pictures of one unit among those of a batch, side by side. */
+/* The images of one unit in a batch, adjacent. */
 struct part {
     struct unit *unit;
-    char *to; /* in its features */
+    char *to; /* where they go in the unit's features */
     int n;
 };
 
-/* Pictures on their way through the model. Its parts' units and their features stay until it has landed. */
+/* A batch in the model. The units of its parts and their features stay valid until it has been downloaded. */
 struct batch {
     int n, n_parts;     /* n 0: free */
     struct part *parts; /* [batch] */
     uint64_t ticket;    /* of the last download */
-    void *landing;      /* [batch, P, C] for all of it, where the parts are many; made when needed */
-    bool lands_apart;   /* its features are in `landing` first */
+    void *landing;      /* [batch, P, C] for the whole batch if it has many parts; allocated when needed */
+    bool lands_apart;   /* features are downloaded to `landing` first */
     int64_t started_ns;
 };
 
@@ -63,20 +63,20 @@ struct encoder_worker {
     size_t image_bytes;
     uint8_t *staging; /* [batch, S, S, 3] */
     struct unit *first, **end;
-    struct batch batches[MAX_BATCHES]; /* the first n_batches are under way, in order */
+    struct batch batches[MAX_BATCHES]; /* the first n_batches are running, in order */
     int n_batches;
-    int64_t landed_ns; /* when the last batch was there */
+    int64_t landed_ns; /* when the last batch was downloaded */
     uint64_t serial;
 };
 
 _Static_assert((int)WORKER_MAX_WINDOW_ITEMS + (int)MSG_MAX_UNIT_ITEMS <= (int)POOL_MAX_CAPACITY &&
                    4 * (int)WORKER_MAX_BATCH <= (int)WORKER_MAX_WINDOW_ITEMS &&
                    (int)WORKER_MAX_WINDOW_ITEMS <= (int)MSG_MAX_ROWS,
-               "what the configuration allows can start");
+               "so that a worker with this configuration can start");
 
 /* -- start and end -- */
 
-/* Every picture within max_pixels can be decoded: a progressive JPEG of four colours takes 11 bytes a pixel. */
+/* Enough for every image within max_pixels: a progressive four-colour JPEG takes 11 bytes per pixel. */
 static int64_t auto_memory(int64_t max_pixels)
 {
     int64_t bytes;
@@ -146,7 +146,7 @@ void encoder_worker_free(void *daemon)
 
     if (!w)
         return;
-    for (int i = 0; i < w->n_batches; i++) /* what is under way still writes to the units' features */
+    for (int i = 0; i < w->n_batches; i++) /* running downloads still write to the units' features */
         (void)w->common.ops->f->download_wait(w->common.ops, w->batches[i].ticket);
     for (int i = 0; i < MAX_BATCHES; i++) {
         free(w->batches[i].parts);
@@ -165,7 +165,7 @@ void encoder_worker_free(void *daemon)
     free(w);
 }
 
-/* -- giving back -- */
+/* -- results -- */
 
 static int fill_result(struct encoder_worker *w, struct unit *u, struct worker_result *result, struct err *err)
 {
@@ -197,7 +197,7 @@ static void finish_unit(struct encoder_worker *w, struct unit *u)
     int rc;
 
     worker_session_count(w->common.session,
-                         u->work->n_items - u->n_computed); /* the others were counted as they landed */
+                         u->work->n_items - u->n_computed); /* the others were counted when they were downloaded */
     buf_init(&result.rows, MSG_MAX_ROW_FRAME_BYTES);
     rc = fill_result(w, u, &result, &err);
     if (rc == 0) {
@@ -210,7 +210,7 @@ static void finish_unit(struct encoder_worker *w, struct unit *u)
 
 /* -- taking and computing -- */
 
-/* To the pool, in order of arrival, as far as it has room; the rest follows as it gets through. */
+/* Submits items to the pool in order of arrival while it has room. */
 static void submit_items(struct encoder_worker *w)
 {
     for (struct unit *u = w->first; u && encoder_unit_submit(u, w->pool); u = u->next)
@@ -255,7 +255,7 @@ static struct unit *find_unit(struct encoder_worker *w, uint64_t serial)
     return NULL;
 }
 
-/* Note what the pool has finished; waits up to timeout_ms for the first. */
+/* Records finished images; waits up to timeout_ms for the first. */
 static void collect(struct encoder_worker *w, int64_t timeout_ms)
 {
     struct pool_result r;
@@ -279,19 +279,19 @@ static bool decoded(const struct unit *u)
     return u->n_decoded == u->work->n_items;
 }
 
-/* On the way out, what no batch has touched goes back; somebody else takes it. */
+/* While draining, a unit that no batch has started is returned to the broker. */
 static bool unwanted(const struct encoder_worker *w, const struct unit *u)
 {
     return worker_work_stale(u->work) || (w->common.draining && u->next_row == 0);
 }
 
-/* The features of a picture. */
+/* Bytes of the features of one image. */
 static size_t feature_bytes(const struct encoder_worker *w)
 {
     return (size_t)w->n_tokens * w->width * dtype_size_bytes(worker_tensor_dtype(&w->common));
 }
 
-/* Make room for the features when the last picture is in. False: there is nothing to compute for this unit. */
+/* Allocates the features when the last image is decoded. False if there is nothing to compute for this unit. */
 static bool prepare(const struct encoder_worker *w, struct unit *u)
 {
     if (u->no_memory || u->n_ok == 0 || unwanted(w, u))
@@ -302,7 +302,7 @@ static bool prepare(const struct encoder_worker *w, struct unit *u)
     return !u->no_memory;
 }
 
-/* The next decoded pictures, of several units where those are small: pixels side by side, and whose they are. */
+/* Fills a batch with the next decoded images, of several units if they are small. */
 static void fill_batch(struct encoder_worker *w, struct batch *b)
 {
     b->n = b->n_parts = 0;
@@ -326,8 +326,8 @@ static void fill_batch(struct encoder_worker *w, struct batch *b)
     }
 }
 
-/* Features on their way to the units: each part to its place, or, where there are more of them than downloads can be
- * under way, all to one. */
+/* Starts the downloads: each part to its unit, or, if there are more parts than downloads allowed, the whole batch
+ * to `landing`. */
 static int start_downloads(struct encoder_worker *w, struct batch *b, const void *features)
 {
     const struct ops_funcs *f = w->common.ops->f;
@@ -350,7 +350,7 @@ static int start_downloads(struct encoder_worker *w, struct batch *b, const void
     return rc;
 }
 
-/* Hand one forward pass over the next decoded pictures to the device. Returns how many. */
+/* Starts a forward pass over the next decoded images. Returns their number. */
 static int start_batch(struct encoder_worker *w, struct err *err)
 {
     struct batch *b = &w->batches[w->n_batches];
@@ -370,7 +370,7 @@ static int start_batch(struct encoder_worker *w, struct err *err)
     return b->n;
 }
 
-/* Wait for the oldest batch; its features are with their units then. */
+/* Waits for the oldest batch and stores its features in the units. */
 static int land_batch(struct encoder_worker *w, struct err *err)
 {
     struct batch b = w->batches[0];
@@ -394,13 +394,13 @@ static int land_batch(struct encoder_worker *w, struct err *err)
         p->unit->n_computed += (uint32_t)p->n;
         p->unit->compute_ns += share * p->n;
     }
-    w->batches[0] = w->batches[1]; /* their memory changes places */
+    w->batches[0] = w->batches[1]; /* swaps their memory */
     w->batches[1] = b;
     w->n_batches--;
     return 0;
 }
 
-/* Keep an asynchronous device one batch ahead, but do not hold finished results back to wait for more work. */
+/* Keeps an asynchronous device one batch ahead, without delaying finished results to wait for more work. */
 static int run_batches(struct encoder_worker *w, struct err *err)
 {
     int n = w->n_batches < MAX_BATCHES ? start_batch(w, err) : 0;
@@ -412,7 +412,7 @@ static int run_batches(struct encoder_worker *w, struct err *err)
     return 0;
 }
 
-/* Units that are through leave, in order of arrival. */
+/* Sends the results of finished units in order of arrival. */
 static void finish_ready(struct encoder_worker *w)
 {
     struct unit *next;
@@ -422,7 +422,7 @@ static void finish_ready(struct encoder_worker *w)
 
         next = u->next;
         if (u->n_computed < u->n_given || (!back && !u->no_memory && u->n_computed < u->n_ok))
-            return; /* a batch that holds some of it lands first, whatever becomes of the unit */
+            return; /* wait for the batch that holds some of its images, even if the unit fails */
         remove_unit(w, u);
         if (back)
             worker_return_unit(&w->common, &u->work);

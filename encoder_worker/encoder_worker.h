@@ -1,11 +1,11 @@
-/* encoder_worker.h - the encoder daemon: units of picture paths in, trunk features out.
+/* encoder_worker.h - the encoder daemon: turns units of image paths into trunk features.
  *
- * A pool fetches and decodes ahead of the compute thread, which runs the ViT over whatever is ready, across units.
+ * A pool fetches and decodes ahead of the compute thread, which runs the ViT over decoded images of any unit.
  * Who may call: main.
  * Units: in the names.
  * Memory: owned by the struct.
- * Errors: negative errno with err; a bad picture is a record with a reason, a unit that cannot be done is a Failure to
- *         the broker. */
+ * Errors: negative errno with err. A bad image becomes a record with a reason; a unit that fails becomes a Failure
+ * message. */
 #ifndef BLIPLINE_ENCODER_WORKER_ENCODER_WORKER_H
 #define BLIPLINE_ENCODER_WORKER_ENCODER_WORKER_H
 
@@ -25,8 +25,8 @@ struct encoder_conf {
 
 extern const struct conf_key encoder_conf_table[];
 
-/* The functions of struct worker_program. Start loads the weights (device null: nothing) and starts the session. Run
- * goes on until SIGTERM and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says
+/* The functions of struct worker_program. start() loads the weights (none for device null) and starts the session.
+ * run() returns after SIGTERM, once all work is finished. -ECONNREFUSED: the broker refused this worker; err says
  * why. */
 int encoder_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int encoder_worker_run(void *daemon, struct err *err) CHECK_RESULT;

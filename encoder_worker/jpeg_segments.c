@@ -28,8 +28,7 @@ static bool begins(const struct segment *s, const char *word, size_t n)
     return s->n >= n && memcmp(s->data, word, n) == 0;
 }
 
-/* Image resources: each has a code, a name, a size and data. Only where the file ends behind a code does Pillow
- * mind. */
+/* Image resources: each has a code, a name, a size and data. Pillow refuses only a segment that ends after a code. */
 static bool photoshop_is_cut(const struct segment *s)
 {
     size_t at = 14;
@@ -53,7 +52,7 @@ static bool photoshop_is_cut(const struct segment *s)
     return false;
 }
 
-/* Headers that Pillow looks into. */
+/* True if Pillow would refuse this header. */
 static bool is_damaged(const struct segment *s)
 {
     switch (s->marker) {
@@ -75,8 +74,8 @@ static bool has_data(uint8_t marker)
     return !(marker >= RST0 && marker <= EOI) && marker != JPG && !(marker >= JPG0 && marker <= JPG13);
 }
 
-/* The next marker from *at on, which moves behind it: bytes that are no marker, and those that fill, are passed over.
- * 0: the file ends before. */
+/* Returns the next marker and moves *at past it; skips fill bytes and bytes that are not a marker. 0 at the end of
+ * the file. */
 static uint8_t next_marker(const uint8_t *bytes, size_t n, size_t *at)
 {
     for (size_t i = *at; i + 1 < n; i++) {
@@ -90,7 +89,7 @@ static uint8_t next_marker(const uint8_t *bytes, size_t n, size_t *at)
 
 static void note_app1(const struct segment *s, struct orientation_source *ret)
 {
-    static const char xmp[] = "http://ns.adobe.com/xap/1.0/"; /* and a NUL, as the segment has */
+    static const char xmp[] = "http://ns.adobe.com/xap/1.0/"; /* plus a NUL, as in the segment */
 
     if (begins(s, "Exif\0", 6) && !ret->exif) {
         ret->exif = s->data;
@@ -103,7 +102,7 @@ static void note_app1(const struct segment *s, struct orientation_source *ret)
 
 static enum image_error truncated(struct err *err)
 {
-    (void)err_set(err, -EBADMSG, "JPEG: the file ends before the picture does");
+    (void)err_set(err, -EBADMSG, "JPEG: the file ends before the picture is complete");
     return IMAGE_TRUNCATED;
 }
 
@@ -118,7 +117,7 @@ enum image_error jpeg_check_segments(const uint8_t *bytes, size_t n, struct orie
         if (s.marker == 0)
             return truncated(err);
         if (s.marker < 0xc0) {
-            (void)err_set(err, -EBADMSG, "JPEG: marker %02x in front of the picture", s.marker);
+            (void)err_set(err, -EBADMSG, "JPEG: marker %02x before the picture", s.marker);
             return IMAGE_CORRUPT;
         }
         if (!has_data(s.marker))

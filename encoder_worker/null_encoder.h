@@ -1,8 +1,8 @@
-/* null_encoder.h - device = null: features of the right shape without a picture being read.
+/* null_encoder.h - device = null: features of the right shape without reading any image.
  *
  * Who may call: the compute thread.
- * Units: items, numbers of a picture's features.
- * Memory: none stays.
+ * Units: items; n_tokens x width numbers per image.
+ * Memory: keeps none.
  * Errors: negative errno of worker_session_take. */
 #ifndef BLIPLINE_ENCODER_WORKER_ENCODER_NULL_H
 #define BLIPLINE_ENCODER_WORKER_ENCODER_NULL_H
@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-/* Take a unit, wait for it if need be, and answer it. 1: done; 0: there was none for a while. */
+/* Takes a unit, waiting if necessary, and answers it. 1: done; 0: none came in time. */
 int null_run(struct worker *w, uint32_t n_tokens, uint32_t width) CHECK_RESULT;
 
 #endif

@@ -8,7 +8,7 @@ enum { TAG_ORIENTATION = 0x112, ENTRY_BYTES = 12 };
 
 #define NOT_SAID UINT32_MAX
 
-/* A TIFF file, which EXIF data are: numbers of either byte order. */
+/* EXIF data is a TIFF file, with numbers of either byte order. */
 struct tiff {
     const uint8_t *bytes;
     size_t n;
@@ -24,7 +24,7 @@ static uint32_t number(const struct tiff *t, size_t at, size_t n_bytes)
     return v;
 }
 
-/* The first of an entry's whole numbers, SHORT or LONG; 0 for other types. */
+/* The first SHORT or LONG of an entry; 0 for other types. */
 static uint32_t entry_value(const struct tiff *t, size_t entry)
 {
     const uint32_t type = number(t, entry + 2, 2), count = number(t, entry + 4, 4);
@@ -62,7 +62,7 @@ static uint32_t of_exif(const uint8_t *exif, size_t n)
 static uint32_t of_xmp(const uint8_t *xmp, size_t n)
 {
     static const char name[] = "tiff:Orientation";
-    const uint8_t *at = xmp, *end = n ? xmp + n : xmp; /* NULL + 0 is not C's */
+    const uint8_t *at = xmp, *end = n ? xmp + n : xmp; /* NULL + 0 is undefined */
 
     while (n && (at = memmem(at, (size_t)(end - at), name, sizeof(name) - 1))) {
         at += sizeof(name) - 1;
@@ -86,7 +86,7 @@ int orientation_of(const struct orientation_source *s)
 enum image_error orientation_apply(struct picture *p, int orientation, struct err *err)
 {
     const ptrdiff_t w = (ptrdiff_t)p->width, h = (ptrdiff_t)p->height;
-    /* where the first pixel comes from, and how far it is from there to that of the next column and row, in pixels */
+    /* the source of the first pixel, and the distance in pixels to that of the next column and row */
     const struct {
         ptrdiff_t first, column, row;
     } steps[9] = {{0},
@@ -100,14 +100,14 @@ enum image_error orientation_apply(struct picture *p, int orientation, struct er
                   {w - 1, w, -1}},
       s = steps[orientation];
     const ptrdiff_t out_w = orientation > 4 ? h : w, out_h = orientation > 4 ? w : h;
-    enum { BLOCK = 16 }; /* rows at a time: columns of the old picture are then read along its rows */
+    enum { BLOCK = 16 }; /* rows at a time, so that the source is read along its rows */
     uint8_t *out;
 
     if (orientation == 1)
         return IMAGE_OK;
     out = malloc((size_t)w * (size_t)h * 3);
     if (!out) {
-        (void)err_set(err, -ENOMEM, "no memory to turn %ux%u pixels", p->width, p->height);
+        (void)err_set(err, -ENOMEM, "no memory to rotate %ux%u pixels", p->width, p->height);
         return IMAGE_NO_MEMORY;
     }
     for (ptrdiff_t y0 = 0; y0 < out_h; y0 += BLOCK)

@@ -7,7 +7,7 @@
 
 #include <zlib.h>
 
-/* Pillow's limits on compressed text and profiles: one of them, unpacked, and the text of all of them. */
+/* Pillow's limits on compressed text and profiles: of one of them uncompressed, and of all text together. */
 #define MAX_UNPACKED_BYTES ((size_t)1 << 20)
 #define MAX_TEXT_BYTES ((size_t)64 << 20)
 
@@ -48,7 +48,7 @@ static enum image_error bad(const struct png_chunk *c, const char *what, struct 
 
 /* -- text and profiles -- */
 
-/* A zlib stream's size unpacked, 0 if it is damaged. False: there is more than the limit. */
+/* The uncompressed size of a zlib stream, 0 if it is damaged. False if it is above the limit. */
 static bool unpacked_bytes(const uint8_t *bytes, size_t n, size_t *ret)
 {
     z_stream z = {.next_in = (Bytef *)(uintptr_t)bytes, .avail_in = (uInt)n};
@@ -75,7 +75,7 @@ static enum image_error count_text(struct png_file *f, const struct png_chunk *c
     return f->text_bytes > MAX_TEXT_BYTES ? bad(c, "is more text than the limit of 64 MiB", err) : IMAGE_OK;
 }
 
-/* A name, a NUL, then a method and packed bytes. A profile's name need not be there, but its method must be. */
+/* A name, a NUL, then a method and compressed bytes. A profile may lack the name but not the method. */
 static enum image_error take_packed(struct png_file *f, const struct png_chunk *c, struct err *err)
 {
     const uint8_t *nul = memchr(c->data, '\0', c->length);
@@ -84,7 +84,7 @@ static enum image_error take_packed(struct png_file *f, const struct png_chunk *
     if (at == c->length)
         return is(c, "iCCP") ? bad(c, "is cut short", err) : IMAGE_OK;
     if (c->data[at] != 0)
-        return bad(c, "is packed by an unknown method", err);
+        return bad(c, "uses an unknown compression method", err);
     if (!unpacked_bytes(c->data + at + 1, c->length - at - 1, &n))
         return bad(c, "is larger than 1 MiB unpacked, the limit", err);
     return is(c, "iCCP") || nul == c->data ? IMAGE_OK : count_text(f, c, n, err);
@@ -97,7 +97,7 @@ static enum image_error take_text(struct png_file *f, const struct png_chunk *c,
     return nul && nul > c->data ? count_text(f, c, c->length - (size_t)(nul - c->data) - 1, err) : IMAGE_OK;
 }
 
-/* A name, packed or not, the method, a language, the name in that language, the text. Damaged ones do not count. */
+/* A name, a compression flag, the method, a language, the translated name, the text. Damaged ones are ignored. */
 static enum image_error take_international(struct png_file *f, const struct png_chunk *c, struct err *err)
 {
     const uint8_t *end = c->data + c->length, *name_end = memchr(c->data, '\0', c->length), *at = name_end;
@@ -118,14 +118,14 @@ static enum image_error take_international(struct png_file *f, const struct png_
             return IMAGE_OK;
         if (!unpacked_bytes(at, n, &n))
             return bad(c, "is larger than 1 MiB unpacked, the limit", err);
-    } else if (strcmp((const char *)c->data, "XML:com.adobe.xmp") == 0) { /* there is a NUL */
+    } else if (strcmp((const char *)c->data, "XML:com.adobe.xmp") == 0) { /* the data has a NUL */
         f->source.xmp = at;
         f->source.xmp_bytes = n;
     }
     return count_text(f, c, n, err);
 }
 
-/* -- the picture's own chunks -- */
+/* -- image chunks -- */
 
 static bool is_legal(uint8_t depth, uint8_t color)
 {
@@ -134,13 +134,13 @@ static bool is_legal(uint8_t depth, uint8_t color)
     return color < 7 && depth && (depth & (depth - 1)) == 0 && (depths[color] & depth);
 }
 
-/* The last one counts, but for a kind of pixels that there is not. */
+/* The last header counts, unless its pixel format is invalid. */
 static enum image_error take_header(struct png_file *f, const struct png_chunk *c, struct err *err)
 {
     if (c->length < 13)
         return bad(c, "is cut short", err);
     if (c->data[11])
-        return bad(c, "asks for an unknown kind of filters", err);
+        return bad(c, "uses an unknown filter method", err);
     f->width = decode_be32(c->data);
     f->height = decode_be32(c->data + 4);
     if (is_legal(c->data[8], c->data[9])) {
@@ -194,7 +194,7 @@ static enum image_error take_frame_count(struct png_file *f, const struct png_ch
     uint32_t n = decode_be32(c->data);
 
     (void)err;
-    if (f->n_frames) /* said twice: the file is taken as one picture */
+    if (f->n_frames) /* a second acTL: the file is read as a still image */
         f->n_frames = 0;
     else if (n <= 0x80000000U)
         f->n_frames = n;
@@ -226,10 +226,10 @@ static enum image_error take_frame(struct png_file *f, const struct png_chunk *c
 
 static enum image_error take_frame_data(struct png_file *f, const struct png_chunk *c, struct err *err)
 {
-    return f->sequence < 0 ? bad(c, "has no frame that it belongs to", err) : next_in_sequence(f, c, err);
+    return f->sequence < 0 ? bad(c, "belongs to no frame", err) : next_in_sequence(f, c, err);
 }
 
-/* Chunks that Pillow looks into; others may hold anything. */
+/* Reads the chunks that Pillow reads; others may contain anything. */
 static enum image_error take(struct png_file *f, const struct png_chunk *c, struct err *err)
 {
     static const struct {
@@ -266,7 +266,7 @@ static enum image_error take(struct png_file *f, const struct png_chunk *c, stru
 
 static enum image_error truncated(struct err *err)
 {
-    (void)err_set(err, -EBADMSG, "PNG: the file ends before the picture does");
+    (void)err_set(err, -EBADMSG, "PNG: the file ends before the picture is complete");
     return IMAGE_TRUNCATED;
 }
 

@@ -1,11 +1,11 @@
-/* png_chunks.h - what stands around the picture data of a PNG file, taken and refused as Pillow does it.
+/* png_chunks.h - the chunks of a PNG file, accepted and refused as by Pillow.
  *
- * Pillow looks at the checksums of the chunks in front of the picture data and at no others, wants every chunk behind
- * it whole, and looks into those that it knows. It decides which files are pictures, so all of that is done here, and
- * the decoder gets nothing but a clean header, the palette and the data. Used by decode_png.c alone; any thread.
+ * Pillow checks only the checksums of chunks before the image data, requires every chunk after it to be complete, and
+ * parses those that it knows. The same is done here, so that the same files are accepted; the decoder gets only a clean
+ * header, the palette and the data. Used by decode_png.c only, from any thread.
  * Units: bytes.
  * Memory: points into the file.
- * Errors: an image_error, `err` says more. */
+ * Errors: an image_error, with text in `err`. */
 #ifndef BLIPLINE_ENCODER_WORKER_PNG_CHUNKS_H
 #define BLIPLINE_ENCODER_WORKER_PNG_CHUNKS_H
 
@@ -20,33 +20,33 @@
 struct png_chunk {
     char kind[5];
     const uint8_t *data;
-    size_t length;    /* as the file says */
-    size_t available; /* of it in the file: the rest is missing */
-    size_t end;       /* where its checksum is to be; may be past the file's end */
+    size_t length;    /* as stated in the file */
+    size_t available; /* bytes present in the file */
+    size_t end;       /* where its checksum should be; may be past the end of the file */
 };
 
 struct png_file {
     const uint8_t *bytes;
     size_t n;
     uint32_t width, height;
-    uint8_t depth, color; /* a legal pair; depth 0: none seen */
+    uint8_t depth, color; /* a valid pair; depth 0: no header seen */
     bool interlaced;
     const uint8_t *palette; /* NULL: none */
     size_t palette_bytes;
-    bool one_transparent;             /* tRNS makes one entry of the palette transparent, which Pillow then looks up */
-    size_t data_at;                   /* of the first IDAT */
-    struct orientation_source source; /* of the last chunks; those behind the data are seen by png_read_tail */
+    bool one_transparent;             /* tRNS makes exactly one palette entry transparent */
+    size_t data_at;                   /* offset of the first IDAT */
+    struct orientation_source source; /* of the last such chunks; png_read_tail adds those after the data */
     size_t text_bytes;
     int64_t sequence;  /* of the last fcTL or fdAT; -1: none */
-    uint32_t n_frames; /* that acTL promises; 0: none */
-    bool has_frame;    /* fcTL in front of the data: it is the animation's first frame */
+    uint32_t n_frames; /* as stated by acTL; 0: none */
+    bool has_frame;    /* fcTL before the data: the data is the animation's first frame */
 };
 
-/* The next chunk at `at`. False: there are not eight more bytes, or they are no chunk's head. */
+/* Reads the chunk header at `at`. False if fewer than eight bytes are left or they are not a chunk header. */
 bool png_chunk_at(const struct png_file *f, size_t at, struct png_chunk *ret);
-/* Everything up to the picture data. */
+/* Reads everything before the image data. */
 enum image_error png_read_head(const uint8_t *bytes, size_t n, struct png_file *ret, struct err *err) CHECK_RESULT;
-/* Everything behind it, from the end of the IDAT that had the last row. */
+/* Reads everything after it, from the end of the IDAT with the last row. */
 enum image_error png_read_tail(struct png_file *f, size_t at, struct err *err) CHECK_RESULT;
 
 #endif

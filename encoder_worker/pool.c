@@ -13,23 +13,23 @@
 
 enum { MAX_THREADS = 256 };
 
-/* The bytes of a file above this are given back after it has been decoded. */
+/* Buffers above this size are freed after the file has been decoded. */
 #define KEEP_FILE_BYTES ((size_t)16 << 20)
 
-/* Travels to a thread, comes back with its result, waits among the spare ones. */
+/* A request for a thread, which returns it with the result; unused ones are in `spare`. */
 struct job {
     struct job *next_spare;
     struct pool_result result;
     char path[POOL_MAX_PATH_BYTES + 1];
 };
 
-/* What a thread may touch: a decoder of its own, the two mailboxes, and constants. */
+/* The data of a thread: its decoder, the two mailboxes, and constants. */
 struct fetcher {
     struct mailbox *requests, *results;
     size_t max_file_bytes;
     struct decoder *decoder;
     struct job *jobs[DECODER_DEPTH]; /* the first n_jobs are being decoded, oldest first */
-    struct buf bytes[DECODER_DEPTH]; /* of their files, in no order */
+    struct buf bytes[DECODER_DEPTH]; /* contents of their files, in no order */
     int n_jobs;
     uint64_t n_fetched;
     size_t n_fetchers;
@@ -37,10 +37,10 @@ struct fetcher {
 };
 
 struct pool {
-    struct mailbox *requests, *results; /* each has room for every job: a post never waits */
-    struct job *jobs, *spare;           /* spare: the caller's thread only */
+    struct mailbox *requests, *results; /* each has room for every job, so a post never blocks */
+    struct job *jobs, *spare;           /* spare: used by the caller's thread only */
     size_t n_in_flight;
-    unsigned ticks; /* of the decoders, when pool_moves was asked last */
+    unsigned ticks; /* of the decoders at the last call of pool_moves */
     struct decoder_conf decoding;
     int n_started;
     int n_fetchers;
@@ -51,11 +51,11 @@ static void give_back(struct fetcher *f, struct job *job)
 {
     int rc = mailbox_post(f->results, job);
 
-    assert(rc == 0); /* room for every job, and closed by nobody */
+    assert(rc == 0); /* it has room for every job and is never closed */
     (void)rc;
 }
 
-/* Read the file and ask for its picture. */
+/* Reads the file and sends it to the decoder. */
 static void fetch(struct fetcher *f, struct job *job)
 {
     struct pool_result *r = &job->result;
@@ -76,7 +76,7 @@ static void fetch(struct fetcher *f, struct job *job)
     f->n_fetched++;
 }
 
-/* Wait for the oldest picture. */
+/* Waits for the oldest image. */
 static void finish(struct fetcher *f)
 {
     struct job *job = f->jobs[0];
@@ -95,7 +95,7 @@ static void finish(struct fetcher *f)
     give_back(f, job);
 }
 
-/* The next job: a decoder without one is worth waiting for it, a second one for where there is enough for everybody. */
+/* Takes the next job. Waits for one if the decoder is idle; takes a second only if there are enough for all. */
 static struct job *next_job(struct fetcher *f)
 {
     if (f->n_jobs == 0)
@@ -119,7 +119,7 @@ static void *fetcher_main(void *arg)
     }
 }
 
-/* The processes begin side by side, before there are threads that wait for work. */
+/* Starts the processes in parallel, before any threads exist. */
 static int start_decoders(struct pool *p, struct err *err)
 {
     int rc = 0;
@@ -198,7 +198,7 @@ void pool_free(struct pool *p)
         return;
     if (p->requests) {
         mailbox_close(p->requests);
-        while (mailbox_take(p->requests)) /* what no thread has taken yet is not begun */
+        while (mailbox_take(p->requests)) /* drop what no thread has taken */
             ;
     }
     for (int i = 0; i < p->n_started; i++) {

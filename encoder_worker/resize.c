@@ -1,9 +1,8 @@
 /* Bicubic resampling in fixed point, as Pillow's ImagingResample does it.
  *
  * Weights have 22 fractional bits. To multiply them two at a time (pmaddwd: 16 x 16 -> 32 bits), each is kept as
- * high * 256 + low with 0 <= low < 256; the two sums are joined at the end. All arithmetic is modulo 2^32 and the true
- * sum fits 32 bits, so every order of summation gives the same bits: the portable kernels define the result, the others
- * equal it. */
+ * high * 256 + low with 0 <= low < 256; the two sums are joined at the end. Arithmetic is modulo 2^32 and the true
+ * sum fits 32 bits, so every order of summation gives the same bits. The portable kernels define the result. */
 #include "encoder_worker/resize.h"
 
 #include "encoder_worker/resize_kernels.h"
@@ -21,7 +20,7 @@ struct resize {
     struct resize_axis tables[N_TABLES];
     uint64_t last_use[N_TABLES];
     uint64_t clock;
-    uint8_t *mid; /* rows between the passes, then RESIZE_ROWS + 1 rows of the input's width */
+    uint8_t *mid; /* rows between the two passes, then RESIZE_ROWS + 1 rows of the input's width */
     size_t mid_bytes;
 };
 
@@ -66,8 +65,8 @@ static double cubic(double x)
     return 0.0;
 }
 
-/* The weights of output sample i, rounded half away from zero, into w[0 .. return value); *ret_first is their first
- * input. */
+/* Writes the weights of output sample i, rounded half away from zero, to w and returns their number; *ret_first is
+ * the first input sample. */
 static uint32_t weights_of(uint32_t in, uint32_t out, uint32_t i, double *w, uint32_t *ret_first)
 {
     double scale = (double)in / out, fs = scale < 1.0 ? 1.0 : scale, support = 2.0 * fs;
@@ -79,7 +78,7 @@ static uint32_t weights_of(uint32_t in, uint32_t out, uint32_t i, double *w, uin
     if (hi > (int)in)
         hi = (int)in;
     n = hi - lo;
-    assert(n >= 1); /* the nearest input is inside */
+    assert(n >= 1); /* the nearest input is inside the image */
     for (int j = 0; j < n; j++) {
         w[j] = cubic((lo + j - center + 0.5) * step);
         sum += w[j];
@@ -93,8 +92,8 @@ static uint32_t weights_of(uint32_t in, uint32_t out, uint32_t i, double *w, uin
     return (uint32_t)n;
 }
 
-/* Groups of four taps: high0..3, low0..3. Taps that pad a group have weight 0; the window is moved left so that padding
- * stays inside the row. Where the row is shorter than a window, the padding points outside: those tables are marked
+/* Groups of four taps: high0..3, low0..3. Taps that pad a group have weight 0; the window is moved left so that
+ * padding stays inside the row. If the row is shorter than a window, the padding is outside; such tables are marked
  * `ragged`. */
 static void axis_store(struct resize_axis *a, uint32_t i, const double *w, uint32_t n, uint32_t first)
 {
@@ -148,8 +147,7 @@ static int axis_init(struct resize_axis *a, uint32_t in, uint32_t out)
     return 0;
 }
 
-/* The table for in -> out, from the cache or made in the place of the one unused for longest. `keep` is not replaced.
- */
+/* The table for in -> out, from the cache or replacing the least recently used one. `keep` is not replaced. */
 static int axis_find(struct resize *r, uint32_t in, uint32_t out, const struct resize_axis *keep,
                      const struct resize_axis **ret)
 {
@@ -185,8 +183,8 @@ static int scratch_reserve(struct resize *r, size_t bytes)
     return r->mid ? 0 : -ENOMEM;
 }
 
-/* n_rows rows of a->in pixels to rows of a->out. `spare` holds a->in * 3 + RESIZE_OVERREAD bytes for the row that the
- * kernel may not read past, then a->out * 3 for rows that nobody wants. */
+/* Resamples n_rows rows of a->in pixels to rows of a->out. `spare` has a->in * 3 + RESIZE_OVERREAD bytes for a row
+ * that must not be read past, then a->out * 3 for unused output rows. */
 static void pass_across(const struct resize *r, const struct resize_axis *a, const uint8_t *src, uint32_t n_rows,
                         uint8_t *dst, uint8_t *spare)
 {

@@ -1,8 +1,8 @@
-/* resize.h - squash a picture to a given size, to the bit as Pillow's antialiased bicubic does (MODEL.md "Pixels").
+/* resize.h - resizes an image to a given size, bit-identical to Pillow's antialiased bicubic (MODEL.md "Pixels").
  *
  * Who may call: one thread per struct resize (it holds scratch memory and the coefficient tables of recent sizes).
  * Units:  pixels; images are uint8 (height, width, 3), rows without padding.
- * Memory: caller's pictures; src and dst must not overlap. Nothing outside the two is read or written.
+ * Memory: the caller owns both images; src and dst must not overlap.
  * Errors: negative errno; -ENOMEM, -EINVAL for a side of 0 or above RESIZE_MAX_SIDE. */
 #ifndef BLIPLINE_ENCODER_WORKER_RESIZE_H
 #define BLIPLINE_ENCODER_WORKER_RESIZE_H

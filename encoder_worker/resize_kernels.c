@@ -23,7 +23,7 @@ static int32_t weight(const struct resize_axis *a, uint32_t i, uint32_t j)
     return g[0] * 256 + g[4];
 }
 
-/* Taps of a window that lie inside the input. */
+/* The number of taps inside the input. */
 static uint32_t taps_inside(const struct resize_axis *a, uint32_t i)
 {
     uint32_t n = a->n_groups * 4, room = a->in - a->first[i];
@@ -54,7 +54,8 @@ static void across_plain(const struct resize_axis *a, const uint8_t *const *src,
     }
 }
 
-/* Bytes from .. to of one output row, a strip at a time so that the sums stay in registers and the first cache. */
+/* Computes bytes from .. to of one output row in strips, so that the sums stay in registers and the first-level
+ * cache. */
 static void down_bytes(const struct resize_axis *a, uint32_t i, const uint8_t *src, size_t row_bytes, size_t from,
                        uint8_t *dst)
 {
@@ -87,7 +88,7 @@ static void down_plain(const struct resize_axis *a, uint32_t i, const uint8_t *s
 #ifdef HAVE_AVX2_KERNELS
 #define AVX2 __attribute__((target("avx2")))
 
-/* Four pixels RGBRGBRGBRGB to 16-bit pairs of neighbours: (r0 r1)(g0 g1)(b0 b1)(0 0) in the low half, pixels 2 and 3
+/* Spreads four pixels RGBRGBRGBRGB to 16-bit pairs: (r0 r1)(g0 g1)(b0 b1)(0 0) in the low half, pixels 2 and 3
  * above. */
 AVX2 static void across_avx2(const struct resize_axis *a, const uint8_t *const *src, uint8_t *const *dst)
 {
@@ -132,7 +133,7 @@ AVX2 static void across_avx2(const struct resize_axis *a, const uint8_t *const *
 
         _mm_storeu_si128((__m128i *)out, bytes);
         for (int r = 0; r < RESIZE_ROWS; r++)
-            memcpy(dst[r] + 3 * (size_t)i, &out[r], i + 1 < a->out ? 4 : 3); /* the fourth byte is written over next */
+            memcpy(dst[r] + 3 * (size_t)i, &out[r], i + 1 < a->out ? 4 : 3); /* byte 4 is overwritten next */
     }
 }
 
@@ -172,7 +173,7 @@ AVX2 static void down_avx2(const struct resize_axis *a, uint32_t i, const uint8_
         }
         high_a = _mm256_add_epi32(_mm256_add_epi32(_mm256_slli_epi32(high_a, 8), low_a), round);
         high_b = _mm256_add_epi32(_mm256_add_epi32(_mm256_slli_epi32(high_b, 8), low_b), round);
-        /* packing works per half: 0-3 4-7 | 8-11 12-15, which is the order again */
+        /* packing works per half, which restores the order: 0-3 4-7 | 8-11 12-15 */
         __m256i words =
             _mm256_packs_epi32(_mm256_srai_epi32(high_a, WEIGHT_BITS), _mm256_srai_epi32(high_b, WEIGHT_BITS));
         __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));

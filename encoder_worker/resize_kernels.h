@@ -1,8 +1,7 @@
-/* resize_kernels.h - the two inner loops of resize.c, portable and for AVX2; nobody else includes this.
+/* resize_kernels.h - the two inner loops of resize.c, portable and for AVX2; private to it.
  *
  * Units:  pixels are 3 bytes; a row of n pixels is 3 n bytes.
- * Memory: the caller's. `across` may read RESIZE_OVERREAD bytes past the end of an input row, and writes just its
- *         output row.
+ * Memory: the caller owns it. `across` may read RESIZE_OVERREAD bytes past the end of an input row.
  * Errors: none. All kernels give the same bits. */
 #ifndef BLIPLINE_ENCODER_WORKER_RESIZE_KERNELS_H
 #define BLIPLINE_ENCODER_WORKER_RESIZE_KERNELS_H
@@ -25,15 +24,15 @@ struct resize_axis {
 };
 
 struct resize_kernels {
-    /* RESIZE_ROWS rows of a->in pixels to rows of a->out. Outputs may be one and the same row when nobody wants it. */
+    /* Resamples RESIZE_ROWS rows of a->in pixels to rows of a->out. Unused outputs may share one row. */
     void (*across)(const struct resize_axis *a, const uint8_t *const *src, uint8_t *const *dst);
-    /* One output row from the rows that begin at src, row_bytes apart. */
+    /* Computes one output row from the rows that begin at src, row_bytes apart. */
     void (*down)(const struct resize_axis *a, uint32_t i, const uint8_t *src, size_t row_bytes, uint8_t *dst);
 };
 
-/* The fastest this processor runs. */
+/* The fastest kernels for this processor. */
 struct resize_kernels resize_kernels_best(void);
-/* Those of every machine: they define the result. */
+/* The portable kernels, which define the result. */
 struct resize_kernels resize_kernels_plain(void);
 
 #endif

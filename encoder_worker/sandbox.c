@@ -17,7 +17,7 @@ enum { HAS_SANITIZER = 1 };
 enum { HAS_SANITIZER = 0 };
 #endif
 
-/* When memory runs out, the kernel ends this process first: its picture is tried again, and others lose nothing. */
+/* Makes the kernel kill this process first if memory runs out: its image is retried and nothing else is lost. */
 static void offer_to_die(void)
 {
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -28,7 +28,7 @@ static void offer_to_die(void)
     (void)close(fd);
 }
 
-/* Bytes that count for RLIMIT_DATA. */
+/* Bytes that count towards RLIMIT_DATA. */
 static uint64_t data_bytes(void)
 {
     FILE *f = fopen("/proc/self/statm", "re");
@@ -59,10 +59,10 @@ static int limit_resources(uint64_t memory_bytes)
         rc = limit(RLIMIT_FSIZE, 0);
     if (rc == 0)
         rc = limit(RLIMIT_NPROC, 0);
-    return rc < 0 ? rc : limit(RLIMIT_NOFILE, 2); /* those that are open */
+    return rc < 0 ? rc : limit(RLIMIT_NOFILE, 2); /* the open ones */
 }
 
-/* What a decoder and the C library below it ask for. */
+/* Allows the calls that a decoder and the C library need. */
 static int add_calls(scmp_filter_ctx filter)
 {
     static const int calls[] = {
@@ -90,7 +90,7 @@ static int add_calls(scmp_filter_ctx filter)
     return rc < 0 ? rc : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, self); /* abort() */
 }
 
-/* Other calls fail rather than end the process: a C library may try one that this list does not know and do without. */
+/* Other calls fail instead of killing the process: a C library may try a call and continue without it. */
 static int filter_calls(void)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
@@ -98,7 +98,7 @@ static int filter_calls(void)
 
     if (!filter)
         return -ENOMEM;
-    /* There is nothing here to read by speculation, and older kernels slow down what they guard against it. */
+    /* The process has no secrets to protect from speculative reads, and on older kernels the protection is slow. */
     (void)seccomp_attr_set(filter, SCMP_FLTATR_CTL_SSB, 1);
     rc = add_calls(filter);
     if (rc == 0)

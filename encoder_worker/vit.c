@@ -20,13 +20,13 @@ struct vit {
     uint64_t graph_number;
     struct config_vision shape;
     int max_batch;
-    struct ops_patchify_args pixels; /* mean, std, rescale; the rest is set for each call */
+    struct ops_patchify_args pixels; /* mean, std, rescale; the rest is set in each call */
 
     struct ops_weight *patch; /* [C, 3 * patch^2] */
     struct ops_vector *cls, *pos;
     struct vit_layer *layers;
 
-    /* views of one slab, act_dtype, max_batch images */
+    /* views of one slab; act_dtype, max_batch images */
     void *slab;
     void *x;              /* [B*P, C] the residual stream */
     void *h;              /* [B*P, C] */
@@ -248,7 +248,7 @@ static int feed_forward(struct vit *v, const struct vit_layer *l, int n)
     return params_apply(v->o, l->fc2, rows, f, c, v->wide, v->x, OPS_ACT_NONE, v->x);
 }
 
-/* Everything behind the pixels: the same calls for every batch of n. */
+/* Everything after patchify: the same calls for every batch of n images. */
 static int run(struct vit *v, int n)
 {
     int rc = ops_graph_begin(v->o, params_graph_key(v->graph_number, (const int64_t[]){n}, 1));
@@ -272,7 +272,7 @@ int vit_forward(struct vit *v, int n, const uint8_t *rgb, const void **ret)
     rc = patchify(v, n, rgb);
     if (rc == 0)
         rc = run(v, n);
-    if (rc == -EAGAIN) /* it could not be recorded */
+    if (rc == -EAGAIN) /* the graph could not be captured */
         rc = run(v, n);
     if (rc < 0)
         return rc;

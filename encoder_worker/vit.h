@@ -6,8 +6,8 @@
  * Memory: everything is allocated by vit_new: the packed weights and one slab of
  *         max_batch * P * (2 C + max(3 C, F, 3 patch^2)) activations (F: width of the MLP). The checkpoint is read
  *         by vit_new only; its source pages are dropped after packing.
- * Errors: 0 or a negative errno. vit_new: -EINVAL/-ENOENT/-ENOTSUP naming the key or tensor, -ENOMEM. vit_forward: what
- *         the operators return. */
+ * Errors: 0 or a negative errno. vit_new: -EINVAL/-ENOENT/-ENOTSUP (err names the key or tensor), -ENOMEM.
+ * vit_forward: errors of the operators. */
 #ifndef BLIPLINE_ENCODER_WORKER_VIT_H
 #define BLIPLINE_ENCODER_WORKER_VIT_H
 
@@ -27,7 +27,7 @@ int vit_n_tokens(const struct vit *v);   /* P */
 int vit_width(const struct vit *v);      /* C */
 
 /* rgb: host [n, S, S, 3], 1 <= n <= max_batch, read before the call returns. *ret: device [n, P, C], valid until the
- * next call or vit_free. The features of an image do not depend on what else is in the batch. */
+ * next call or vit_free. The features of an image do not depend on the rest of the batch. */
 int vit_forward(struct vit *v, int n, const uint8_t *rgb, const void **ret) CHECK_RESULT;
 
 #endif

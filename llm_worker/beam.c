@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* transformers' minus infinity: what has it is out of the race, yet still has an order */
+/* transformers' minus infinity: excludes a beam, but keeps an order */
 static const float OUT = -1e9F;
 
-/* What was said: node (step, beam) continues beam `parent` of the step before. */
+/* The tree of ids: node (step, beam) continues beam `parent` of the previous step. */
 struct node {
     int32_t id;
     int32_t parent;
@@ -25,7 +25,7 @@ struct continuation {
 struct finished {
     bool is;
     float score;
-    int n_ids, parent; /* the beam it continued, of the step before its last id */
+    int n_ids, parent; /* the beam of the previous step that it continues */
     int32_t id;
     double logprob;
 };
@@ -34,12 +34,12 @@ struct beam {
     struct beam_options options;
     int32_t eos[GENERATE_MAX_EOS];
     int n_best, length;
-    float *sums;                 /* [n_beams] of the running ones, best first */
+    float *sums;                 /* [n_beams] of the running beams, best first */
     double *logprobs;            /* [n_beams] */
     struct node *nodes;          /* [max_new_tokens, n_beams] */
     struct continuation *best;   /* [n_best] of a step */
     struct finished *hypotheses; /* [n_beams] best first */
-    int *at;                     /* [n_beams] how many candidates of a beam have been taken */
+    int *at;                     /* [n_beams] candidates taken so far from each beam */
 };
 
 int beam_n_best_of(int n_beams, int n_eos)
@@ -60,7 +60,7 @@ static void *take(char *base, size_t *used, size_t n, size_t size)
     return at;
 }
 
-/* Next the arrays; with base NULL only the size is counted. */
+/* Places the arrays at base; with base NULL it only adds up the size. */
 static size_t lay_out(struct beam *b, char *base)
 {
     const size_t k = (size_t)b->options.n_beams, n_best = (size_t)b->n_best;
@@ -108,8 +108,8 @@ static bool is_eos(const struct beam *b, int32_t id)
     return false;
 }
 
-/* The best n_best continuations of all beams, best first; on ties the lower beam. Each beam's candidates are in order
- * already. */
+/* Finds the best n_best continuations of all beams, best first, on ties the lower beam first. Each beam's candidates
+ * are already sorted. */
 static void find_best(struct beam *b, const struct beam_candidates *candidates)
 {
     const int k = b->options.n_beams;
@@ -142,12 +142,13 @@ static void find_best(struct beam *b, const struct beam_candidates *candidates)
     }
 }
 
-/* The best n_beams that do not end go on; those that end are out of the race, but go on where there is nothing else. */
+/* The best n_beams continuations that do not end continue. Those that end get the score OUT, and continue only if
+ * there are no others. */
 static void go_on(struct beam *b, int *ret_parents)
 {
     struct node *nodes = b->nodes + (size_t)b->length * (size_t)b->options.n_beams;
 
-    for (int i = 0; i < b->n_best; i++) { /* insertion sort: it is stable, and nearly all are in order */
+    for (int i = 0; i < b->n_best; i++) { /* insertion sort: stable, and nearly all are in order */
         struct continuation c = b->best[i];
         int at = i;
 
@@ -180,7 +181,7 @@ static float length_factor(const struct beam *b, int length)
     return (float)pow(length, (double)b->options.length_penalty);
 }
 
-/* Those among the first n_beams continuations that end compete with what has finished before. */
+/* Adds the continuations that end, among the first n_beams, to the best hypotheses. */
 static void note_finished(struct beam *b)
 {
     const int k = b->options.n_beams, n_ids = b->length + 1;
@@ -193,7 +194,7 @@ static void note_finished(struct beam *b)
 
         if (!c->ends)
             continue;
-        while (at > 0 && score > b->hypotheses[at - 1].score) /* on ties the older one stays first */
+        while (at > 0 && score > b->hypotheses[at - 1].score) /* on ties the earlier one stays first */
             at--;
         if (at == k)
             continue;
@@ -203,7 +204,7 @@ static void note_finished(struct beam *b)
     }
 }
 
-/* Could the best running beam still beat the worst finished one? */
+/* True if the best running beam could still beat the worst hypothesis. */
 static bool can_improve(const struct beam *b)
 {
     const int k = b->options.n_beams;

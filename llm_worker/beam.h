@@ -1,12 +1,12 @@
-/* beam.h - beam search over one request, as transformers' generate does it (MODEL.md "Decoding").
+/* beam.h - beam search for one request, as in transformers' generate (MODEL.md "Decoding").
  *
- * No side effects: candidates in, parents and finished hypotheses out. The ids are stored as a tree, a parent and an id
- * for each beam and step, so that nothing is copied when beams are reordered.
+ * Input: candidates; output: parents and finished hypotheses. Ids are stored as a tree (a parent and an id per beam and
+ * step), so that reordering beams copies nothing.
  * Who may call: one thread.
- * Units: tokens; scores are sums of processed log-probabilities, in f32 as the reference adds them; log-probabilities
- *         are sums of the model's own, unprocessed ones.
+ * Units: tokens; scores are sums of processed log-probabilities, in f32 as in the reference; log-probabilities are sums
+ * of the model's unprocessed ones.
  * Memory: one allocation of about 8 * n_beams * max_new_tokens bytes.
- * Errors: NULL: no memory. */
+ * Errors: NULL if out of memory. */
 #ifndef BLIPLINE_LLM_WORKER_BEAM_H
 #define BLIPLINE_LLM_WORKER_BEAM_H
 
@@ -25,7 +25,7 @@ struct beam_options {
     int n_eos;
 };
 
-/* The best continuations of one beam: [beam_n_best()] of each, largest value first. */
+/* The best continuations of one beam: [beam_n_best_of()] of each, largest value first. */
 struct beam_candidates {
     const int32_t *ids;
     const float *values;   /* processed log-probabilities */
@@ -42,21 +42,21 @@ struct beam_hypothesis {
 struct beam *beam_new(const struct beam_options *options);
 void beam_free(struct beam *b);
 
-/* Candidates needed of each beam: max(2, 1 + n_eos) * n_beams, so that enough remain when some end. */
+/* Candidates needed per beam: max(2, 1 + n_eos) * n_beams, so that enough remain when some end. */
 int beam_n_best_of(int n_beams, int n_eos);
 int beam_n_best(const struct beam *b);
 
-/* One step. candidates: one for each beam; before the first token all beams have the same. Returns true when the search
- * is over; else ret_parents[n_beams] says which beam each of the new ones continues. */
+/* Runs one step. candidates: one per beam; all equal before the first token. Returns true if the search is finished;
+ * else ret_parents[n_beams] holds the beam that each new beam continues. */
 bool beam_step(struct beam *b, const struct beam_candidates *candidates, int *ret_parents);
 
-/* The newest id of a running beam; all its ids into ret, one for each step so far. */
+/* The last id of a running beam; all its ids, one per step, to ret. */
 int32_t beam_last_id(const struct beam *b, int beam);
 void beam_path(const struct beam *b, int beam, int32_t *ret);
 
-/* Hypothesis `i` of n_beams, best first, once the search is over. n_ids 0: an empty one. */
+/* Hypothesis `i` of n_beams, best first, after the search. n_ids 0: empty. */
 struct beam_hypothesis beam_hypothesis(const struct beam *b, int i);
-/* Its ids into ret [n_ids]. */
+/* Writes its ids to ret [n_ids]. */
 void beam_hypothesis_path(const struct beam *b, int i, int32_t *ret);
 
 #endif

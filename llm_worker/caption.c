@@ -13,7 +13,7 @@ static bool is_eos(const struct config *config, int32_t id)
     return false;
 }
 
-/* What Python's str.strip() takes away. */
+/* The characters that Python's str.strip() removes. */
 static bool is_space(utf8proc_int32_t c)
 {
     utf8proc_category_t category;
@@ -24,7 +24,7 @@ static bool is_space(utf8proc_int32_t c)
     return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
 }
 
-/* Keep data[from..to) of the bytes after `start`. */
+/* Strips white space from the text after `start`. */
 static void strip(struct buf *b, size_t start)
 {
     const uint8_t *p = b->data + start;
@@ -35,7 +35,7 @@ static void strip(struct buf *b, size_t start)
         utf8proc_int32_t c;
         utf8proc_ssize_t k = utf8proc_iterate(p + i, (utf8proc_ssize_t)(n - i), &c);
 
-        if (k <= 0) /* the tokenizer gives valid UTF-8; were it not so, the byte stays */
+        if (k <= 0) /* not expected, since the tokenizer returns valid UTF-8; keep the byte */
             k = 1, c = 'x';
         if (!is_space(c)) {
             if (from == n)

@@ -1,8 +1,8 @@
-/* caption.h - from the ids that a sequence has grown to the caption's words.
+/* caption.h - turns the ids of a sequence into the caption's text.
  *
  * Who may call: the compute thread.
  * Units: tokens, bytes.
- * Memory: in each function.
+ * Memory: see each function.
  * Errors: negative errno with err. */
 #ifndef BLIPLINE_LLM_WORKER_CAPTION_H
 #define BLIPLINE_LLM_WORKER_CAPTION_H
@@ -12,8 +12,7 @@
 #include "model/config.h"
 #include "model/tokenizer.h"
 
-/* Append the caption: ids without special tokens and without the ids that end a sequence, white space stripped at both
- * ends. */
+/* Appends the caption: the text of the ids without special and end-of-sequence tokens, stripped of white space. */
 int caption_text(const struct tokenizer *t, const struct config *config, const int32_t *ids, int n, struct buf *ret,
                  struct err *err) CHECK_RESULT;
 

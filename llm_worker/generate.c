@@ -17,17 +17,17 @@ struct generate {
     int queue_limit;
     int32_t forbidden_id;
     enum generate_admit admit;
-    bool filling; /* GENERATE_ADMIT_EMPTY: the batch is still being filled; long prompts take several passes */
+    bool filling; /* GENERATE_ADMIT_EMPTY: the batch is being filled, which takes several passes for long prompts */
     struct request_list waiting, finished;
     struct request **active; /* [n_active], in order of start; at most n_sequences */
     int n_active;
-    int n_live; /* sequences of the active ones */
+    int n_live; /* sequences of the active requests */
     struct kv_rows *rows;
     struct sampling *sampling;
-    struct lm_start *starts; /* [n_sequences] of the pass */
+    struct lm_start *starts; /* [n_sequences] of the current pass */
     struct lm_token *tokens; /* [n_sequences] */
-    int n_running;           /* sequences of the pass that has begun; 0: none has */
-    const float *logits;     /* its */
+    int n_running;           /* sequences of the running pass; 0: no pass is running */
+    const float *logits;     /* of that pass */
 };
 
 int generate_new(struct lm *m, int queue_limit, int32_t forbidden_id, struct generate **ret, struct err *err)
@@ -75,31 +75,30 @@ void generate_free(struct generate *g)
     free(g);
 }
 
-/* -- what is accepted -- */
+/* -- checks -- */
 
 static int check_numbers(const struct generation_options *o, struct err *err)
 {
     if (o->max_new_tokens < 1)
-        return err_set(err, -EINVAL, "max_new_tokens is %d, at least 1 is needed", o->max_new_tokens);
+        return err_set(err, -EINVAL, "max_new_tokens is %d, expected at least 1", o->max_new_tokens);
     if (o->min_new_tokens < 0 || o->min_new_tokens > o->max_new_tokens)
-        return err_set(err, -EINVAL, "min_new_tokens is %d, 0 to max_new_tokens (%d) are possible", o->min_new_tokens,
+        return err_set(err, -EINVAL, "min_new_tokens is %d, expected 0 to max_new_tokens (%d)", o->min_new_tokens,
                        o->max_new_tokens);
     if (!isfinite(o->length_penalty))
         return err_set(err, -EINVAL, "length_penalty is not a finite number");
     if (o->early_stopping < EARLY_STOPPING_FALSE || o->early_stopping > EARLY_STOPPING_NEVER)
-        return err_set(err, -EINVAL, "early_stopping is %d, which is none of false, true and never",
-                       (int)o->early_stopping);
+        return err_set(err, -EINVAL, "early_stopping is %d, expected false, true or never", (int)o->early_stopping);
     if (!isfinite(o->repetition_penalty) || o->repetition_penalty <= 0)
-        return err_set(err, -EINVAL, "repetition_penalty is %g, a number above 0 is needed",
+        return err_set(err, -EINVAL, "repetition_penalty is %g, expected a number above 0",
                        (double)o->repetition_penalty);
     if (o->no_repeat_ngram < 0)
-        return err_set(err, -EINVAL, "no_repeat_ngram_size is %d, at least 0 is needed", o->no_repeat_ngram);
+        return err_set(err, -EINVAL, "no_repeat_ngram_size is %d, expected at least 0", o->no_repeat_ngram);
     if (!isfinite(o->temperature) || o->temperature <= 0)
-        return err_set(err, -EINVAL, "temperature is %g, a number above 0 is needed", (double)o->temperature);
+        return err_set(err, -EINVAL, "temperature is %g, expected a number above 0", (double)o->temperature);
     if (o->top_k < 0)
-        return err_set(err, -EINVAL, "top_k is %d, at least 0 is needed", o->top_k);
+        return err_set(err, -EINVAL, "top_k is %d, expected at least 0", o->top_k);
     if (!(o->top_p > 0 && o->top_p <= 1))
-        return err_set(err, -EINVAL, "top_p is %g, a number above 0 and up to 1 is needed", (double)o->top_p);
+        return err_set(err, -EINVAL, "top_p is %g, expected a number above 0 and up to 1", (double)o->top_p);
     return 0;
 }
 
@@ -110,16 +109,15 @@ static int check_options(const struct generate *g, const struct generate_request
     int n_best;
 
     if (o->n_beams < 1 || o->n_beams > GENERATION_MAX_BEAMS)
-        return err_set(err, -EINVAL, "num_beams is %d, 1 to %d are possible", o->n_beams, GENERATION_MAX_BEAMS);
+        return err_set(err, -EINVAL, "num_beams is %d, expected 1 to %d", o->n_beams, GENERATION_MAX_BEAMS);
     if (o->n_return < 1 || o->n_return > GENERATION_MAX_RETURN)
-        return err_set(err, -EINVAL, "num_return_sequences is %d, 1 to %d are possible", o->n_return,
+        return err_set(err, -EINVAL, "num_return_sequences is %d, expected 1 to %d", o->n_return,
                        GENERATION_MAX_RETURN);
     if (o->sample && o->n_beams > 1)
-        return err_set(err, -EINVAL, "do_sample with num_beams %d: beams that sample are not built, use num_beams 1",
-                       o->n_beams);
+        return err_set(err, -EINVAL, "do_sample with num_beams %d is not supported; use num_beams 1", o->n_beams);
     if (!o->sample && o->n_return > o->n_beams)
-        return err_set(err, -EINVAL, "num_return_sequences is %d, num_beams %d gives no more than that", o->n_return,
-                       o->n_beams);
+        return err_set(err, -EINVAL, "num_return_sequences is %d, but num_beams is %d; num_beams must not be smaller",
+                       o->n_return, o->n_beams);
     n_best = o->n_beams > 1 ? beam_n_best_of(o->n_beams, r->n_eos) : 1;
     if (n_best > vocab)
         return err_set(err, -EINVAL, "num_beams is %d, which needs a vocabulary of %d tokens; the model has %d",
@@ -133,7 +131,7 @@ static int check_prompt(const struct generate *g, const struct generate_request 
 
     for (int i = 0; i < r->n_prompt; i++) {
         if (r->prompt[i] < 0 || r->prompt[i] >= vocab)
-            return err_set(err, -EINVAL, "token %d of the prompt is %d, the model knows 0 to %d", i, r->prompt[i],
+            return err_set(err, -EINVAL, "token %d of the prompt is %d, but the model has 0 to %d", i, r->prompt[i],
                            vocab - 1);
         if (r->prompt[i] == g->forbidden_id)
             return err_set(err, -EINVAL, "token %d of the prompt is the image token (%d), which stands for the picture",
@@ -142,7 +140,7 @@ static int check_prompt(const struct generate *g, const struct generate_request 
     return 0;
 }
 
-/* What one sequence needs is the model's to judge; here it is about all of the request's. */
+/* Checks the request as a whole; lm_check_lengths checks a single sequence. */
 static int check_room(const struct generate *g, const struct generate_request *r, struct err *err)
 {
     const struct lm_limits *limits = lm_get_limits(g->m);
@@ -153,12 +151,13 @@ static int check_room(const struct generate *g, const struct generate_request *r
     if (rc < 0)
         return rc;
     if (n > limits->n_sequences)
-        return err_set(err, -E2BIG, "%d beams or samples, %d sequences run at a time", n, limits->n_sequences);
+        return err_set(err, -E2BIG, "%d beams or samples, but the limit is %d sequences at a time", n,
+                       limits->n_sequences);
     n_rows = request_n_kv_rows(g->m, r);
     if (n_rows > limits->n_kv_rows)
         return err_set(err, -E2BIG,
                        "%d beams or samples with %d image rows, a prompt of %d tokens and %d new tokens take %lld rows "
-                       "of the cache, there are %d",
+                       "of the cache, which has %d",
                        n, r->n_image_rows, r->n_prompt, n_new, (long long)n_rows, limits->n_kv_rows);
     return 0;
 }
@@ -171,7 +170,7 @@ int generate_check(const struct generate *g, const struct generate_request *r, s
         return err_set(err, -EINVAL, "%d image rows and a prompt of %d tokens: a prompt needs at least 1",
                        r->n_image_rows, r->n_prompt);
     if (r->n_eos < 0 || r->n_eos > GENERATE_MAX_EOS)
-        return err_set(err, -EINVAL, "%d end-of-sequence ids, at most %d are possible", r->n_eos, GENERATE_MAX_EOS);
+        return err_set(err, -EINVAL, "%d end-of-sequence ids, expected at most %d", r->n_eos, GENERATE_MAX_EOS);
     rc = check_options(g, r, err);
     if (rc == 0)
         rc = check_room(g, r, err);
@@ -196,7 +195,7 @@ int generate_submit(struct generate *g, const struct generate_request *r, struct
 
 /* -- a step -- */
 
-/* The first of those that wait begins, if there are sequences and rows of the cache for it. 1, 0 or -ENOMEM. */
+/* Starts the first waiting request if there are sequences and cache rows for it. Returns 1, 0 or -ENOMEM. */
 static int start_first(struct generate *g)
 {
     struct request *request = g->waiting.first;
@@ -216,8 +215,8 @@ static int start_first(struct generate *g)
     return 1;
 }
 
-/* Requests start in the order they came, as long as there is room in the pass and for the first of them: a large one
- * that waits for room is not overtaken. Returns how many start, or -ENOMEM. */
+/* Starts waiting requests in order while the pass has room; a large one that waits for room is not overtaken.
+ * Returns how many start, or -ENOMEM. */
 static int start_waiting(struct generate *g)
 {
     const int max_rows = lm_get_limits(g->m)->max_rows, n_live = g->n_live;
@@ -234,7 +233,7 @@ static int start_waiting(struct generate *g)
             break;
         n++;
     }
-    g->filling = g->waiting.first && rc == 1; /* the pass is full, the batch is not */
+    g->filling = g->waiting.first && rc == 1; /* the pass is full but the batch is not */
     return rc < 0 ? rc : n;
 }
 
@@ -248,8 +247,8 @@ static int add_entry(struct generate *g, struct request *request, int sequence, 
     return 0;
 }
 
-/* The last n_starts of the active ones begin: one row of logits for all their sequences, which is the row of their
- * place. `sequence` 0: the first sequence of each. */
+/* Adds sampling entries for the last n_starts active requests, which start: all sequences of a request share one row
+ * of logits. `sequence` 0: the first sequence of each. */
 static int want_first(struct generate *g, int n_starts, int sequence)
 {
     struct request *const *starting = g->active + g->n_active - n_starts;
@@ -261,7 +260,7 @@ static int want_first(struct generate *g, int n_starts, int sequence)
         if (sequence >= request->n_sequences)
             continue;
         if (request->beam && sequence > 0)
-            request->entries[sequence] = request->entries[0]; /* beams choose together */
+            request->entries[sequence] = request->entries[0]; /* beam search uses one entry */
         else
             rc = add_entry(g, request, sequence, i);
     }
@@ -287,8 +286,8 @@ static int want_next(struct generate *g, int n_starts)
     return n_tokens;
 }
 
-/* Build the pass: starts, then the newest token of every running sequence; and what is wanted of its logits, in the
- * order of their rows as far as possible. Returns how many tokens, or -ENOMEM. */
+/* Builds the pass: starts, then the newest token of every running sequence; and the sampling entries, in the order
+ * of logits rows where possible. Returns the number of tokens, or -ENOMEM. */
 static int lay_pass(struct generate *g, int n_starts)
 {
     struct request *const *starting = g->active + g->n_active - n_starts;
@@ -305,12 +304,12 @@ static int lay_pass(struct generate *g, int n_starts)
     n_tokens = want_next(g, n_starts);
     if (n_tokens < 0)
         return n_tokens;
-    for (int sequence = 1; rc == 0 && sequence < n_more; sequence++) /* side by side, the same sequence of each */
+    for (int sequence = 1; rc == 0 && sequence < n_more; sequence++) /* the same sequence of each request, adjacent */
         rc = want_first(g, n_starts, sequence);
     return rc < 0 ? rc : n_tokens;
 }
 
-/* Those that end leave. */
+/* Moves a finished request out of the active ones. */
 static void leave(struct generate *g, struct request *request)
 {
     kv_rows_give(g->rows, request->kv_first);
@@ -323,7 +322,7 @@ static void drop(struct generate *g, struct request *request)
     request_free(request);
 }
 
-/* Give the chosen tokens to their sequences. */
+/* Appends the sampled tokens to their sequences. */
 static void advance(struct generate *g)
 {
     struct sampling_result
@@ -414,7 +413,7 @@ int generate_cancel(struct generate *g, uint64_t tag)
     for (int i = 0; i < g->n_active; i++) {
         struct request *request = g->active[i];
 
-        if (request->tag != tag || g->n_running > 0) { /* a pass that has begun holds it */
+        if (request->tag != tag || g->n_running > 0) { /* the running pass uses it */
             g->active[n_kept++] = request;
             n += request->tag == tag && !request->cancelled;
             request->cancelled |= request->tag == tag;

@@ -62,7 +62,7 @@ int generate_json_options(const struct json_t *object, struct generation_options
     json_t *value;
 
     if (!json_is_object(object))
-        return err_set(err, -EINVAL, "decoding options are no JSON object");
+        return err_set(err, -EINVAL, "decoding options are not a JSON object");
     json_object_foreach((json_t *)(uintptr_t)object, name, value)
     {
         size_t i = 0;
@@ -70,7 +70,7 @@ int generate_json_options(const struct json_t *object, struct generation_options
         while (i < sizeof(options) / sizeof(options[0]) && strcmp(name, options[i].name) != 0)
             i++;
         if (i == sizeof(options) / sizeof(options[0]))
-            return err_set(err, -EINVAL, "decoding option %s is not known", name);
+            return err_set(err, -EINVAL, "unknown decoding option %s", name);
         if (set(&options[i], value, &o) < 0)
             return err_set(err, -EINVAL, "decoding option %s has a value of the wrong type", name);
     }

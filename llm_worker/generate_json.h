@@ -1,9 +1,9 @@
-/* generate_json.h - options of transformers' generate in JSON, as golden data has them.
+/* generate_json.h - reads options of transformers' generate from JSON (golden data).
  *
  * Who may call: anyone.
  * Units: tokens.
- * Memory: none is kept.
- * Errors: -EINVAL naming the option that is unknown or of another type. Ranges are generate_check's business. */
+ * Memory: keeps none.
+ * Errors: -EINVAL for an unknown option or a wrong type; err names it. generate_check checks ranges. */
 #ifndef BLIPLINE_LLM_WORKER_GENERATE_JSON_H
 #define BLIPLINE_LLM_WORKER_GENERATE_JSON_H
 
@@ -11,9 +11,9 @@
 
 struct json_t;
 
-/* An object of num_beams, num_return_sequences, max_new_tokens, min_new_tokens, length_penalty, early_stopping (false,
- * true, "never"), repetition_penalty, no_repeat_ngram_size, do_sample, temperature, top_k, top_p; each may be missing,
- * and changes ret then not at all. */
+/* An object of num_beams, num_return_sequences, max_new_tokens, min_new_tokens, length_penalty, early_stopping
+ * (false, true, "never"), repetition_penalty, no_repeat_ngram_size, do_sample, temperature, top_k, top_p; a missing
+ * option leaves ret unchanged. */
 int generate_json_options(const struct json_t *object, struct generation_options *ret, struct err *err) CHECK_RESULT;
 
 #endif

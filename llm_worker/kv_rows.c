@@ -10,7 +10,7 @@ struct run {
 
 struct kv_rows {
     int n_rows, max_runs, n_runs;
-    struct run runs[]; /* [max_runs] the first n_runs in order of rows */
+    struct run runs[]; /* [max_runs] the first n_runs are used, in order of rows */
 };
 
 struct kv_rows *kv_rows_new(int n, int max_runs)

@@ -1,9 +1,9 @@
-/* kv_rows.h - who has which rows of the key/value cache: runs of consecutive rows, the first gap that is long enough.
+/* kv_rows.h - allocates rows of the key/value cache: runs of consecutive rows, first fit.
  *
  * Who may call: generate.c.
  * Units: rows.
- * Memory: one small array of runs, as many as can be given out at a time.
- * Errors: NULL or -1: no room. */
+ * Memory: one array of max_runs runs.
+ * Errors: NULL or -1 if there is no room. */
 #ifndef BLIPLINE_LLM_WORKER_KV_ROWS_H
 #define BLIPLINE_LLM_WORKER_KV_ROWS_H
 
@@ -11,16 +11,16 @@
 
 struct kv_rows;
 
-/* `n` rows, at most `max_runs` runs at a time. NULL: no memory. */
+/* Manages `n` rows in at most `max_runs` runs. NULL if out of memory. */
 struct kv_rows *kv_rows_new(int n, int max_runs);
 void kv_rows_free(struct kv_rows *k);
 
-/* The first of n >= 1 consecutive rows, or -1 when there is no such gap or no run left. */
+/* The first of n >= 1 consecutive rows, or -1 if there is no such gap or no run left. */
 int kv_rows_take(struct kv_rows *k, int n);
-/* Give back the run that begins at `first`. */
+/* Frees the run that begins at `first`. */
 void kv_rows_give(struct kv_rows *k, int first);
 
-/* True: the runs are in order, inside the cache, and do not overlap. For tests. */
+/* True if the runs are in order, inside the cache, and do not overlap. For tests. */
 bool kv_rows_validate(const struct kv_rows *k);
 
 #endif

@@ -21,7 +21,7 @@ enum {
     SELFTEST_MAX_TEXT_POSITIONS = 512, /* prompt and new tokens: keeps the cache of a large model small */
 };
 
-/* Scores were stored with six digits behind the point: the error that this alone can make. */
+/* Scores are stored with six decimals; this is the resulting error. */
 #define SELFTEST_SCORE_DIGIT 1e-6
 
 struct selftest {
@@ -33,7 +33,7 @@ struct selftest {
     struct err *err;
 };
 
-/* A prompt of expected.json: a string, or null for none, which is the bos id alone. */
+/* Encodes a prompt of expected.json: a string, or null for none (the bos id alone). */
 static int prompt_ids(const struct selftest *t, const json_t *prompt, struct token_ids *ret)
 {
     if (json_is_string(prompt)) {
@@ -81,16 +81,16 @@ static int first_logits(const struct selftest *t, const struct token_ids *prompt
     if (rc == 0)
         rc = t->o->f->download(t->o, ret, DTYPE_F32, logits, DTYPE_F32, (size_t)n * (size_t)c->lm_vocab_size);
     free(starts);
-    return rc < 0 ? err_set(t->err, rc, "the language model could not be run") : 0;
+    return rc < 0 ? err_set(t->err, rc, "the language model failed") : 0;
 }
 
-/* All pictures with this prompt fit one pass. */
+/* Checks that all images with this prompt fit in one pass. */
 static int check_prompt(const struct selftest *t, const char *stage, const struct token_ids *prompt)
 {
     int rc;
 
     if (prompt->n > SELFTEST_MAX_TEXT_POSITIONS)
-        return err_set(t->err, -E2BIG, "%s: a prompt of %zu tokens, at most %d", stage, prompt->n,
+        return err_set(t->err, -E2BIG, "%s: a prompt of %zu tokens, expected at most %d", stage, prompt->n,
                        SELFTEST_MAX_TEXT_POSITIONS);
     rc = lm_check_lengths(t->lm, t->g->checkpoint->config.n_queries, (int)prompt->n, 1, t->err);
     return rc < 0 ? err_prefix(t->err, rc, "%s", stage) : 0;
@@ -121,7 +121,7 @@ static int test_logits(const struct selftest *t, const json_t *prompt)
 
 /* -- ids and sequence scores -- */
 
-/* What row `row` asks for. */
+/* Reads the options of `row`. */
 static int row_options(const struct selftest *t, const json_t *row, struct generation_options *ret)
 {
     const json_t *max_new = json_object_get(row, "max_new_tokens");
@@ -163,7 +163,7 @@ static int run(const struct selftest *t, const struct token_ids *prompt, const s
                              },
                              t->err);
     while (rc == 0 && (rc = generate_step(g)) != 0)
-        rc = rc > 0 ? 0 : err_set(t->err, rc, "the language model could not be run");
+        rc = rc > 0 ? 0 : err_set(t->err, rc, "the language model failed");
     while (rc == 0 && generate_take(g, &r) == 1) {
         generate_result_release(&results[r.tag]);
         results[r.tag] = r;
@@ -172,7 +172,7 @@ static int run(const struct selftest *t, const struct token_ids *prompt, const s
     return rc;
 }
 
-/* Sequence i of all pictures'; they are image-major. */
+/* Sequence i over all images, image-major. */
 static const struct generate_sequence *sequence(const struct generate_result *results, int n_return, size_t i)
 {
     static const struct generate_sequence none = {.score = NAN};
@@ -181,7 +181,7 @@ static const struct generate_sequence *sequence(const struct generate_result *re
     return (int)(i % (size_t)n_return) < r->n_sequences ? &r->sequences[i % (size_t)n_return] : &none;
 }
 
-/* In words, if so. */
+/* True if the ids differ; describes the difference in `ret`. */
 static bool ids_differ(const json_t *want, const struct generate_sequence *s, size_t i, char *ret, size_t size)
 {
     const int n_want = (int)json_array_size(want);
@@ -192,18 +192,18 @@ static bool ids_differ(const json_t *want, const struct generate_sequence *s, si
 
         if (w == found)
             continue;
-        snprintf(ret, size, "sequence %zu, token %d: %lld, wanted %lld (-1: ended)", i, k, found, w);
+        snprintf(ret, size, "sequence %zu, token %d: %lld, expected %lld (-1: ended)", i, k, found, w);
         return true;
     }
     return false;
 }
 
-/* 1: what the ids say is not `want`. */
+/* Returns 1 if the text of the ids is not `want`. */
 static int text_differs(const struct selftest *t, const json_t *want, const struct generate_sequence *s, size_t i,
                         char *ret, size_t size)
 {
     const char *wanted = json_string_value(want);
-    const size_t n = json_string_length(want); /* a caption may hold a NUL */
+    const size_t n = json_string_length(want); /* a caption may contain a NUL */
     struct buf text;
     int rc;
 
@@ -214,14 +214,14 @@ static int text_differs(const struct selftest *t, const json_t *want, const stru
     if (rc == 0)
         rc = buf_append(&text, "", 1);
     if (rc == 0 && (text.size_bytes != n + 1 || memcmp(text.data, wanted, n) != 0)) {
-        snprintf(ret, size, "sequence %zu: \"%.60s\", wanted \"%.60s\"", i, (const char *)text.data, wanted);
+        snprintf(ret, size, "sequence %zu: \"%.60s\", expected \"%.60s\"", i, (const char *)text.data, wanted);
         rc = 1;
     }
     buf_release(&text);
     return rc;
 }
 
-/* Of a score, which is a sum of logarithms: where it is near 0, its terms' absolute error is what counts. */
+/* The error of a score, a sum of logarithms: relative, but absolute near 0. */
 static double score_error(const json_t *want, const struct generate_sequence *s)
 {
     const double w = json_number_value(want), off = fabs(s->score - w) - SELFTEST_SCORE_DIGIT / 2;
@@ -300,7 +300,7 @@ static int test_row(const struct selftest *t, const json_t *row)
     snprintf(stage, sizeof(stage), "ids %s %s", json_is_string(prompt) ? json_string_value(prompt) : "(no prompt)",
              text ? text : "");
     free(text);
-    if (is_greedy(options)) /* one row of each prompt */
+    if (is_greedy(options)) /* one row per prompt */
         rc = test_logits(t, prompt);
     return rc < 0 ? rc : test_ids(t, row, stage);
 }
@@ -315,7 +315,7 @@ static int test_generate(const struct selftest *t)
     return rc;
 }
 
-/* Room for all pictures' prompts in one pass, and for the largest row of expected.json at least once. */
+/* Opens the model with room for all images' prompts in one pass and for the largest row of expected.json. */
 static int open_model(struct selftest *t)
 {
     const struct config *c = &t->g->checkpoint->config;
@@ -361,7 +361,7 @@ static int load(struct selftest *t)
 
 enum { SELFTEST_MAX_SAMPLER_VOCAB = 256 };
 
-/* The token that the middle of id's share of 0..1 draws, and its probability. */
+/* Samples with a uniform number from the middle of an id's interval; returns the token and its probability. */
 static int draw(const struct selftest *t, const json_t *c, const float *logits, int vocab, double uniform, int32_t *ret,
                 float *ret_probability)
 {
@@ -381,7 +381,7 @@ static int draw(const struct selftest *t, const json_t *c, const float *logits, 
     return rc < 0 ? err_set(t->err, rc, "sampling failed") : 0;
 }
 
-/* Adds the largest error to *ret_error; 1 where another token is drawn. */
+/* Adds the largest error to *ret_error; returns 1 if another token is drawn. */
 static int test_draws(const struct selftest *t, const json_t *c, double *ret_error)
 {
     const json_t *want = json_object_get(c, "probabilities"), *given = json_object_get(c, "logits");
@@ -407,7 +407,7 @@ static int test_draws(const struct selftest *t, const json_t *c, double *ret_err
     return 0;
 }
 
-/* sampler.json, if it is there: the reference's probabilities after temperature, top_k and top_p. */
+/* Tests sampler.json, if it exists: the reference's probabilities after temperature, top_k and top_p. */
 static int test_sampler(const struct selftest *t)
 {
     struct golden_sequences found = {.limit = GOLDEN_LIMIT};
@@ -425,7 +425,7 @@ static int test_sampler(const struct selftest *t)
         rc = err_set(t->err, -EINVAL, "%s: line %d: %s", path, cases ? 1 : where.line, cases ? "no list" : where.text);
     json_array_foreach(cases, i, c)
     {
-        if (!json_object_get(c, "probabilities")) /* a case of the penalties, which the ids above have */
+        if (!json_object_get(c, "probabilities")) /* a case for penalties, which the ids above cover */
             continue;
         rc = test_draws(t, c, &found.score_error);
         if (rc < 0)
@@ -437,7 +437,7 @@ static int test_sampler(const struct selftest *t)
         rc = 0;
     }
     found.detail = *detail ? detail : NULL;
-    t->g->grain = GOLDEN_EXACT; /* logits are fp32 always */
+    t->g->grain = GOLDEN_EXACT; /* logits are always fp32 */
     if (rc == 0)
         rc = golden_report_sequences(t->g, "sampling probabilities", &found, t->err);
     json_decref(cases);
@@ -451,7 +451,7 @@ int llm_selftest(const char *golden_dir, const struct selftest_conf *conf, FILE 
 
     if (rc == 0)
         rc = load(&t);
-    if (rc == 0 && json_object_get(t.g->expected, "tokenizer")) /* texts of generated ids test it too */
+    if (rc == 0 && json_object_get(t.g->expected, "tokenizer")) /* the texts above test it too */
         rc = golden_report_tokenizer(t.g, t.tokenizer, err);
     if (rc == 0)
         rc = test_generate(&t);

@@ -51,7 +51,7 @@ void llm_unit_free(struct unit *u)
     free(u);
 }
 
-/* What sampling draws from: nothing of it depends on where or when the caption is made. */
+/* The key for sampling; it does not depend on the worker or the time. */
 static uint64_t sampling_key(const struct unit *u, const struct unit_prompt *p)
 {
     const uint64_t parts[4] = {u->work->recipe.decode.seed, u->recipe_hash, u->work->items[p->row].item, p->number};
@@ -107,7 +107,7 @@ int llm_unit_note(struct unit *u, uint32_t i, const struct generate_result *r, c
     u->n_done++;
     if (r->n_sequences < u->options.n_return)
         item_error_set(&u->prompts.errors[u->prompts.prompts[i].row], "not_finite",
-                       "the language model gave no finite number to choose a token by");
+                       "the language model gave no finite logit for the next token");
     for (int k = 0; rc == 0 && k < r->n_sequences && k < u->options.n_return; k++)
         rc = note_text(u, &c[k], &r->sequences[k], t, config, err);
     return rc;
@@ -129,7 +129,7 @@ bool llm_unit_is_done(const struct unit *u)
     return u->n_done == u->prompts.n;
 }
 
-/* The captions of prompt i behind those that the record has. */
+/* Appends the captions of prompt i to the record. */
 static void add_captions(const struct unit *u, size_t i, struct row_record *record)
 {
     const struct unit_prompt *p = &u->prompts.prompts[i];

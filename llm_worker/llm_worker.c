@@ -1,5 +1,5 @@
-/* worker.c - take units, feed their images to the sequence scheduler, give a unit back when its last caption is done.
- */
+/* llm_worker.c - takes units, submits their prompts to the scheduler (generate.h), sends a unit's result after its
+ * last caption. */
 #include "llm_worker/llm_worker.h"
 
 #include "base/clock.h"
@@ -17,20 +17,20 @@
 const struct conf_key llm_conf_table[] = {
     WORKER_CONF_KEYS(struct llm_conf, "1", "on a CPU 64, on a GPU what its memory holds, up to 512"),
     {"positions", CONF_INT, CONF_AT(struct llm_conf, positions), "512", 0, 1 << 20,
-     "most positions of a sequence (queries, prompt and new tokens); 0: all that the model has. The KV cache has batch "
+     "most positions of a sequence (queries, prompt and new tokens); 0: the model's limit. The KV cache has batch "
      "x "
-     "positions rows, on a GPU no more than 9/10 of what is free once the weights are there; a row takes layers x 2 x "
+     "positions rows, on a GPU at most 9/10 of the memory left after the weights; a row takes layers x 2 x "
      "width values, and a request one for each position of its prompt and for each new token of each beam or sample"},
     {"admit", CONF_TEXT, CONF_AT(struct llm_conf, admit), "all", 1, 0,
-     "all: prompts join those that run as soon as there is room; empty: only once nothing runs (static batches, to "
-     "compare with)"},
+     "all: prompts join running ones as soon as there is room; empty: only when nothing runs (static batches, for "
+     "comparison)"},
     {0}};
 
 enum {
     LLM_DEFAULT_POSITIONS = 512,
-    LLM_MOST_SEQUENCES = 512, /* batch = 0 on a device: beyond that a token takes longer and the rate hardly grows */
-    SEQUENCES_PER_IMAGE = 5,  /* beams of one image; the cache's rows are the limit where each is long */
-    LOGITS_SHARE = 16,        /* of a device's free memory, logits take no more than one part in so many */
+    LLM_MOST_SEQUENCES = 512, /* for batch = 0 on a GPU: beyond this, throughput hardly grows */
+    SEQUENCES_PER_IMAGE = 5,  /* beams of one image */
+    LOGITS_SHARE = 16,        /* logits take at most 1/LOGITS_SHARE of a device's free memory */
 };
 
 struct llm_worker {
@@ -39,9 +39,9 @@ struct llm_worker {
     struct tokenizer *tokenizer;
     struct lm *lm; /* NULL: device null */
     struct generate *generate;
-    uint32_t n_queries, width; /* Q, L of what comes in */
+    uint32_t n_queries, width; /* Q, L of the input */
     struct unit *first, **end;
-    uint32_t serial; /* of the last unit; there are never 2^32 at a time */
+    uint32_t serial; /* of the last unit; there are never 2^32 at once */
 };
 
 /* -- start and end -- */
@@ -49,7 +49,7 @@ struct llm_worker {
 static int parse_admit(const char *text, enum generate_admit *ret, struct err *err)
 {
     if (strcmp(text, "all") != 0 && strcmp(text, "empty") != 0)
-        return err_set(err, -EINVAL, "admit = %s: all or empty is wanted", text);
+        return err_set(err, -EINVAL, "admit = %s: expected all or empty", text);
     *ret = strcmp(text, "all") == 0 ? GENERATE_ADMIT_ALL : GENERATE_ADMIT_EMPTY;
     return 0;
 }
@@ -62,17 +62,17 @@ int llm_worker_check(const void *conf, struct err *err)
     return parse_admit(c->admit, &admit, err);
 }
 
-/* Positions of a sequence, at most. */
+/* The most positions of a sequence. */
 static int64_t positions_of(const struct llm_worker *w)
 {
     const struct config *c = &w->common.checkpoint->config;
 
     if (c->lm == CONFIG_LM_OPT && (w->conf->positions == 0 || w->conf->positions > c->opt.max_positions))
         return c->opt.max_positions;
-    return w->conf->positions ? w->conf->positions : LLM_DEFAULT_POSITIONS; /* T5 knows no limit */
+    return w->conf->positions ? w->conf->positions : LLM_DEFAULT_POSITIONS; /* T5 has no limit */
 }
 
-/* What is asked for; a device may have room for fewer rows of the cache. */
+/* Chooses the limits; a device may have memory for fewer rows of the cache. */
 static int choose_limits(const struct llm_worker *w, int64_t batch, struct lm_limits *ret, struct err *err)
 {
     const int64_t positions = positions_of(w), vocab = w->common.checkpoint->config.lm_vocab_size;
@@ -185,7 +185,7 @@ void llm_worker_free(void *daemon)
 
 /* -- units -- */
 
-/* Take the unit off the list and forget its sequences. `work` has been given back. */
+/* Removes the unit and its requests. `work` must have been returned. */
 static void remove_unit(struct llm_worker *w, struct unit *u)
 {
     struct unit **link = &w->first;
@@ -201,7 +201,7 @@ static void remove_unit(struct llm_worker *w, struct unit *u)
 static void abandon_unit(struct llm_worker *w, struct unit *u, const char *code, const char *text)
 {
     for (uint32_t i = 0; w->generate && i < u->n_submitted; i++)
-        (void)generate_cancel(w->generate, llm_unit_tag(u, i)); /* those that are done are not there any more */
+        (void)generate_cancel(w->generate, llm_unit_tag(u, i)); /* finished ones no longer exist */
     if (code)
         worker_fail_unit(&w->common, &u->work, code, text);
     else
@@ -214,7 +214,7 @@ static const struct config *config_of(const struct llm_worker *w)
     return w->common.checkpoint ? &w->common.checkpoint->config : NULL;
 }
 
-/* Verify what came, and find out which prompts the model cannot do, before any of it is computed. */
+/* Checks the input, and which prompts the model cannot process, before computing anything. */
 static int prepare_unit(struct llm_worker *w, struct unit *u, const char **ret_code, struct err *err)
 {
     const uint32_t shape[3] = {u->work->n_items, w->n_queries, w->width};
@@ -222,7 +222,7 @@ static int prepare_unit(struct llm_worker *w, struct unit *u, const char **ret_c
 
     *ret_code = "bad_tensor";
     if (u->work->n_tensors != 1)
-        return err_set(err, -EBADMSG, "one tensor of projected queries is wanted");
+        return err_set(err, -EBADMSG, "expected one tensor of projected queries");
     rc = worker_gather_check(u->work, 0, 3, shape, err);
     if (rc < 0)
         return rc;
@@ -268,7 +268,7 @@ static int take_units(struct llm_worker *w, int64_t timeout_ms)
     return rc;
 }
 
-/* The broker sees by its items, as far as prompts tell them, that a large unit gets on. */
+/* Reports finished items, so that the broker sees the progress of a large unit. */
 static void count_items(struct llm_worker *w, struct unit *u)
 {
     const uint32_t n = u->prompts.n ? (uint32_t)((uint64_t)u->n_done * u->work->n_items / u->prompts.n) : 0;
@@ -297,7 +297,7 @@ static void finish_unit(struct llm_worker *w, struct unit *u)
     remove_unit(w, u);
 }
 
-/* Hand waiting prompts to the scheduler while it has room, oldest unit first. */
+/* Submits waiting prompts while the scheduler has room, oldest unit first. */
 static int submit_prompts(struct llm_worker *w, struct err *err)
 {
     struct unit *next;
@@ -328,7 +328,7 @@ static int submit_prompts(struct llm_worker *w, struct err *err)
             free(u->image_rows);
             u->image_rows = NULL;
         }
-        if (llm_unit_is_done(u)) /* nothing but problems */
+        if (llm_unit_is_done(u)) /* all items have failed */
             finish_unit(w, u);
     }
     return 0;
@@ -342,7 +342,7 @@ static struct unit *find_unit(struct llm_worker *w, uint64_t serial)
     return NULL;
 }
 
-/* The step's time is shared among the prompts that are on their way. */
+/* Divides the step's time among the running prompts. */
 static void share_time(struct llm_worker *w, int64_t elapsed_ns)
 {
     uint64_t n = 0;
@@ -353,7 +353,7 @@ static void share_time(struct llm_worker *w, int64_t elapsed_ns)
         u->compute_ns += elapsed_ns * (int64_t)(u->n_submitted - u->n_done) / (int64_t)n;
 }
 
-/* Captions that are done. */
+/* Collects finished captions. */
 static void collect(struct llm_worker *w)
 {
     struct generate_result r;
@@ -375,7 +375,7 @@ static void collect(struct llm_worker *w)
     }
 }
 
-/* What is done and what comes, while the device is at work. */
+/* Handles finished captions and new units while the device works. */
 static int prepare_next(struct llm_worker *w, struct err *err)
 {
     int rc;
@@ -387,8 +387,8 @@ static int prepare_next(struct llm_worker *w, struct err *err)
     return submit_prompts(w, err);
 }
 
-/* One token for each sequence. An asynchronous device starts the next forward pass before the captions of the last one
- * are collected. */
+/* Generates one token for each sequence. An asynchronous device starts the next forward pass before the captions of
+ * the last one are collected. */
 static int step(struct llm_worker *w, struct err *err)
 {
     int64_t start = clock_mono_ns();

@@ -1,9 +1,9 @@
-/* llm_worker.h - the language model daemon: projected queries and a prompt in, captions out.
+/* llm_worker.h - the language model daemon: turns projected queries and prompts into captions.
  *
  * Who may call: main.
  * Units: in the names.
  * Memory: owned by the struct.
- * Errors: negative errno with err; a unit that cannot be done is a Failure to the broker. */
+ * Errors: negative errno with err; a unit that fails becomes a Failure message. */
 #ifndef BLIPLINE_LLM_WORKER_LLM_WORKER_H
 #define BLIPLINE_LLM_WORKER_LLM_WORKER_H
 
@@ -19,9 +19,9 @@ struct llm_conf {
 
 extern const struct conf_key llm_conf_table[];
 
-/* The functions of struct worker_program. Check refuses values of the keys of this stage. Start loads the weights
- * (device null: nothing) and starts the session. Run goes on until SIGTERM and everything in hand is finished;
- * -ECONNREFUSED: the broker refused this worker, err says why. */
+/* The functions of struct worker_program. check() checks the keys of this stage. start() loads the weights (none for
+ * device null) and starts the session. run() returns after SIGTERM, once all work is finished. -ECONNREFUSED: the
+ * broker refused this worker; err says why. */
 int llm_worker_check(const void *conf, struct err *err) CHECK_RESULT;
 int llm_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int llm_worker_run(void *daemon, struct err *err) CHECK_RESULT;

@@ -7,24 +7,22 @@
 #include "model/checkpoint.h"
 #include "tensor/ops.h"
 
-/* Far above any use, low enough that sizes in bytes fit 64 bits. */
+/* Far above any real size, low enough that sizes in bytes fit 64 bits. */
 enum { MAX_SEQUENCES = 1 << 16, MAX_PASS_ROWS = 1 << 22, MAX_KV_ROWS = 1 << 30 };
 
 static int check_limits(const struct lm_limits *l, struct err *err)
 {
     if (l->n_sequences < 1 || l->n_sequences > MAX_SEQUENCES)
-        return err_set(err, -EINVAL, "language model: %d sequences, 1 to %d are possible", l->n_sequences,
-                       MAX_SEQUENCES);
+        return err_set(err, -EINVAL, "language model: %d sequences, expected 1 to %d", l->n_sequences, MAX_SEQUENCES);
     if (l->max_rows < l->n_sequences || l->max_rows > MAX_PASS_ROWS)
-        return err_set(err, -EINVAL, "language model: passes of %d rows, %d (one for each sequence) to %d are possible",
+        return err_set(err, -EINVAL, "language model: %d rows per pass, expected %d (one per sequence) to %d",
                        l->max_rows, l->n_sequences, MAX_PASS_ROWS);
     if (l->n_kv_rows < 1 || l->n_kv_rows > MAX_KV_ROWS || l->least_kv_rows < 0 || l->least_kv_rows > l->n_kv_rows)
-        return err_set(err, -EINVAL, "language model: a cache of %d rows, 1 to %d are possible", l->n_kv_rows,
-                       MAX_KV_ROWS);
+        return err_set(err, -EINVAL, "language model: a cache of %d rows, expected 1 to %d", l->n_kv_rows, MAX_KV_ROWS);
     return 0;
 }
 
-/* Next view of a block; with block NULL only the size is counted. */
+/* Returns the next view of a block; with block NULL it only adds up the size. */
 static void *take(void *block, size_t *used, int64_t rows, int64_t width, size_t size)
 {
     void *at = block ? (char *)block + *used : NULL;
@@ -68,14 +66,14 @@ static int alloc_slab(struct lm *m, struct err *err)
 
     m->index = calloc(1, index_bytes);
     if (!m->index || m->o->f->alloc(m->o, slab_bytes, &m->slab) < 0)
-        return err_set(err, -ENOMEM, "language model: no memory for %zu bytes of activations (%d rows a pass)",
+        return err_set(err, -ENOMEM, "language model: no memory for %zu bytes of activations (%d rows per pass)",
                        slab_bytes, m->limits.max_rows);
     lay_out(m);
     lay_out_index(m);
     return 0;
 }
 
-/* As many rows as are wanted, or as there is room for. */
+/* Sets n_kv_rows to the requested rows or to what fits in memory. */
 static int fit_cache(struct lm *m, size_t row_bytes, struct err *err)
 {
     size_t free_bytes, total_bytes, fit;
@@ -85,13 +83,13 @@ static int fit_cache(struct lm *m, size_t row_bytes, struct err *err)
         return 0;
     rc = m->o->f->memory(m->o, &free_bytes, &total_bytes);
     if (rc < 0)
-        return err_set(err, rc, "language model: the device does not say how much memory is free");
+        return err_set(err, rc, "language model: cannot read the device's free memory");
     fit = free_bytes / 10 * 9 / row_bytes;
     if (fit < (size_t)m->limits.least_kv_rows)
         return err_set(
             err, -ENOMEM,
-            "language model: a sequence takes up to %d rows of the cache, %zu bytes each; of the device's %zu "
-            "bytes %zu are free beside weights and activations, room for %zu rows: give it more memory "
+            "language model: a sequence takes up to %d rows of the cache, %zu bytes each. Of the device's %zu "
+            "bytes %zu are left after weights and activations, room for %zu rows. Give it more memory "
             "(memory_share, another card), a smaller dtype, fewer positions, or a smaller batch",
             m->limits.least_kv_rows, row_bytes, total_bytes, free_bytes, fit);
     if (fit < (size_t)m->limits.n_kv_rows)
@@ -130,7 +128,7 @@ static int load_head(struct lm *m, const struct params *p)
     if (rc < 0)
         return err_prefix(p->err, rc, "language_model.lm_head");
     for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++)
-        checkpoint_drop(p->c, sources[i]); /* the pages that were read; those of lookups come back */
+        checkpoint_drop(p->c, sources[i]); /* release the pages read so far; look-ups map them again */
     return 0;
 }
 
@@ -145,7 +143,7 @@ int lm_open(struct ops *o, const struct checkpoint *c, const struct lm_limits *l
     if (c->config.lm == CONFIG_LM_NONE)
         return err_set(err, -ENOTSUP, "%s: a retrieval checkpoint has no language model", c->dir);
     if (c->config.lm == CONFIG_LM_T5 && o->act_dtype == DTYPE_F16)
-        return err_set(err, -ENOTSUP, "%s: FlanT5 overflows in fp16: take bf16 or fp32", c->dir);
+        return err_set(err, -ENOTSUP, "%s: FlanT5 overflows in fp16; use bf16 or fp32", c->dir);
     m = calloc(1, sizeof(*m));
     if (!m)
         return err_set(err, -ENOMEM, "no memory for the language model");
@@ -165,7 +163,7 @@ int lm_open(struct ops *o, const struct checkpoint *c, const struct lm_limits *l
     if (rc == 0)
         rc = load_head(m, &p);
     if (rc == 0)
-        rc = alloc_cache(m, err); /* last: it takes what is left */
+        rc = alloc_cache(m, err); /* last: it takes the remaining memory */
     if (rc < 0) {
         lm_free(m);
         return rc;
@@ -247,22 +245,22 @@ int lm_check_lengths(const struct lm *m, int n_image_rows, int n_ids, int n_new,
 
     if (n_image_rows < 0 || n_ids < 0 || n_prompt < 1 || n_new < 1)
         return err_set(err, -EINVAL,
-                       "%d image rows, %d prompt tokens and %d new ones: a prompt and a new token are wanted",
+                       "%d image rows, %d prompt tokens and %d new ones: expected a prompt and a new token",
                        n_image_rows, n_ids, n_new);
     rc = m->graph->check_positions(m, n_prompt, n_new, err);
     if (rc < 0)
         return rc;
     if (n_pass > m->limits.max_rows)
-        return err_set(err, -E2BIG, "%d image rows and %d prompt tokens, a pass takes %d rows", n_image_rows, n_ids,
+        return err_set(err, -E2BIG, "%d image rows and %d prompt tokens, but a pass has %d rows", n_image_rows, n_ids,
                        m->limits.max_rows);
     if (n_cached > m->limits.n_kv_rows)
         return err_set(err, -E2BIG,
-                       "%d image rows, %d prompt tokens and %d new ones take %lld rows of the cache, it has %d",
+                       "%d image rows, %d prompt tokens and %d new ones take %lld rows of the cache, which has %d",
                        n_image_rows, n_ids, n_new, (long long)n_cached, m->limits.n_kv_rows);
     return 0;
 }
 
-/* -- for the graphs -- */
+/* -- used by the graphs -- */
 
 int64_t lm_inner(const struct lm *m)
 {
@@ -325,8 +323,8 @@ void lm_lay_token(struct lm *m, struct lm_rows *rows, const struct lm_token *t)
     rows->n_rows++;
 }
 
-/* The image rows of all starts, each at its place among the rows of x. What lies between them comes along, and is
- * written afterwards: one transfer for all. */
+/* Uploads the image rows of all starts to their rows of x in one transfer; the rows between them are overwritten
+ * afterwards. */
 static int upload_images(struct lm *m, int n_starts, const struct lm_start *starts)
 {
     const size_t l = (size_t)m->shape.width, size = dtype_size_bytes(m->o->act_dtype);
@@ -402,7 +400,7 @@ static int64_t ceil_power_of_two(int64_t n)
     return p;
 }
 
-int lm_pass_begin(struct lm *m, const struct lm_rows *rows, int n_starts)
+int lm_forward_begin(struct lm *m, const struct lm_rows *rows, int n_starts)
 {
     int64_t longest_prefix = 0, longest_tail = 0, all_tails = 0;
 
@@ -420,7 +418,7 @@ int lm_pass_begin(struct lm *m, const struct lm_rows *rows, int n_starts)
                                4));
 }
 
-int lm_pass_end(struct lm *m, int n_starts, int rc)
+int lm_forward_end(struct lm *m, int n_starts, int rc)
 {
     return n_starts > 0 ? rc : params_graph_end(m->o, rc);
 }

@@ -1,4 +1,4 @@
-/* The graph of OPT (MODEL.md "OPT"): new prompts and single tokens share every product of a pass. */
+/* The graph of OPT (MODEL.md "OPT"): new prompts and single tokens share all products of a pass. */
 #include "llm_worker/lm_private.h"
 
 #include <errno.h>
@@ -7,7 +7,7 @@
 
 #include "tensor/ops.h"
 
-enum { POSITION_OFFSET = 2 }; /* embed_positions begins with two rows that are never used */
+enum { POSITION_OFFSET = 2 }; /* embed_positions begins with two unused rows */
 
 struct opt_layer {
     struct params_norm attn_norm, final_norm;
@@ -20,7 +20,7 @@ struct opt_weights {
     struct opt_layer *layers;
 };
 
-/* The rows of a pass: those of new prompts, then a row for each token. */
+/* The rows of a pass: rows of new prompts, then one row per token. */
 struct opt_pass {
     int n_starts, n_tokens;
     int64_t n_start_rows, n_rows;
@@ -116,7 +116,7 @@ static int opt_check_positions(const struct lm *m, int64_t n_prompt, int64_t n_n
 
     if (n_prompt + n_new - 1 <= w->shape.max_positions)
         return 0;
-    return err_set(err, -E2BIG, "a prompt of %lld rows and %lld new tokens need %lld positions, the model has %d",
+    return err_set(err, -E2BIG, "a prompt of %lld rows and %lld new tokens need %lld positions, but the model has %d",
                    (long long)n_prompt, (long long)n_new, (long long)(n_prompt + n_new - 1), w->shape.max_positions);
 }
 
@@ -148,7 +148,7 @@ static int embed(struct lm *m, const struct opt_pass *pass, const struct lm_rows
     return m->o->f->embed(m->o, w->positions, rows->n_rows, m->position, NULL, true, m->x, m->shape.width);
 }
 
-/* Queries of new prompts, in wide, over their rows of the cache -> h */
+/* Attention of new prompts (queries in wide) over their rows of the cache -> h */
 static int attend_starts(struct lm *m, const struct opt_pass *pass, int layer)
 {
     const int64_t w = m->shape.width;
@@ -258,7 +258,7 @@ static int run_layer(struct lm *m, const struct opt_pass *pass, int i)
 static int run(struct lm *m, const struct opt_pass *pass, const struct lm_rows *rows, const struct lm_start *starts)
 {
     const struct opt_weights *w = m->weights;
-    int rc = lm_pass_begin(m, rows, pass->n_starts);
+    int rc = lm_forward_begin(m, rows, pass->n_starts);
 
     if (rc < 0)
         return rc;
@@ -267,7 +267,7 @@ static int run(struct lm *m, const struct opt_pass *pass, const struct lm_rows *
         rc = run_layer(m, pass, i);
     if (rc == 0)
         rc = lm_run_head(m, pass->n_starts + pass->n_tokens, w->shape.eps);
-    return lm_pass_end(m, pass->n_starts, rc);
+    return lm_forward_end(m, pass->n_starts, rc);
 }
 
 static int opt_forward_rows(struct lm *m, int n_starts, const struct lm_start *starts, int n_tokens,
@@ -279,7 +279,7 @@ static int opt_forward_rows(struct lm *m, int n_starts, const struct lm_start *s
 
     lay_rows(m, &pass, &rows, starts, tokens);
     rc = run(m, &pass, &rows, starts);
-    return rc == -EAGAIN ? run(m, &pass, &rows, starts) : rc; /* it could not be recorded */
+    return rc == -EAGAIN ? run(m, &pass, &rows, starts) : rc; /* the graph could not be captured */
 }
 
 const struct lm_graph lm_opt_graph = {

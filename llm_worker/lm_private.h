@@ -1,10 +1,10 @@
-/* lm_private.h - what lm.c and the graphs of the language models share.
+/* lm_private.h - shared by lm.c and the graphs of the language models.
  *
- * lm.c owns limits, memory and the index arrays of a pass; lm_opt.c and lm_t5.c own weights and the order of operators.
+ * lm.c handles limits, memory and the index arrays of a pass; lm_opt.c and lm_t5.c the weights and operators.
  * Who may call: lm.c, lm_opt.c, lm_t5.c.
  * Units:  rows of `x`, `h`, `wide` are dense, act_dtype; a row of the cache holds 2 * n_heads * head_dim values, keys
  *         first, in each of n_kv_layers layers.
- * Memory: `lm_graph.load` allocates m->weights, `lm_graph.release` frees it, also when loading failed half-way.
+ * Memory: `lm_graph.load` allocates m->weights; `lm_graph.release` frees it, also after a failed load.
  * Errors: as in lm.h. */
 #ifndef BLIPLINE_LLM_WORKER_LM_PRIVATE_H
 #define BLIPLINE_LLM_WORKER_LM_PRIVATE_H
@@ -13,20 +13,20 @@
 #include "model/config.h"
 #include "model/params.h"
 
-/* What lm.c allocates for. */
+/* The sizes that lm.c allocates for. */
 struct lm_shape {
     int width, vocab_size; /* L, V */
     int n_heads, head_dim; /* of a row of the cache */
     int n_kv_layers;
     int64_t wide; /* columns of `wide` */
     int start_rows;
-    int max_prefix, max_tail; /* rows of a prompt, rows of a tail */
+    int max_prefix, max_tail; /* most rows of a prompt and of a tail */
 };
 
-/* Rows of x while they are being laid out. */
+/* Counts of the rows added to x so far. */
 struct lm_rows {
     int64_t n_rows;
-    int64_t n_ids; /* of them, those that are looked up in the embedding */
+    int64_t n_ids; /* of them, rows from the embedding */
     int n_decode;  /* entries of the decode_attention arrays */
 };
 
@@ -62,7 +62,7 @@ struct lm {
     void *x;       /* [max_rows, L] the residual stream */
     void *h;       /* [max_rows, max(L, n_heads * head_dim)] */
     void *wide;    /* [max_rows, shape.wide] */
-    void *last;    /* [n_sequences, L] the rows that logits are wanted of */
+    void *last;    /* [n_sequences, L] the rows for the head */
     float *logits; /* [n_sequences, V] */
 
     /* Host index arrays of the pass being built: views of one block. */
@@ -82,22 +82,21 @@ void *lm_kv_layer(const struct lm *m, int layer);
 /* Element `column` of row `row` of dense rows of act_dtype. */
 void *lm_at(const struct lm *m, const void *rows, int64_t row, int64_t width, int64_t column);
 
-/* Append the rows of start number `s`: image rows, then ids; positions from 0. */
+/* Adds the rows of start number `s`: image rows, then ids; positions from 0. */
 void lm_lay_start(struct lm *m, struct lm_rows *rows, int s, const struct lm_start *start);
-/* Append the row of one new token that sees a prefix and its tail, and writes the tail's last row of the cache. */
+/* Adds the row of one new token, which sees a prefix and its tail and writes the tail's last row of the cache. */
 void lm_lay_token(struct lm *m, struct lm_rows *rows, const struct lm_token *token);
 
-/* Around the operators of a forward pass whose rows are laid. Without starts it is a step of running sequences, which
- * is the same for as many of them but for the contents of arrays: a recorded pass. lm_pass_end is for after an error
- * too: rc. */
-int lm_pass_begin(struct lm *m, const struct lm_rows *rows, int n_starts) CHECK_RESULT;
-int lm_pass_end(struct lm *m, int n_starts, int rc) CHECK_RESULT;
+/* Called before and after the operators of a forward pass. Without starts the calls depend only on the number of
+ * sequences, so they form a graph that can be captured. Call lm_forward_end after an error too; it returns rc. */
+int lm_forward_begin(struct lm *m, const struct lm_rows *rows, int n_starts) CHECK_RESULT;
+int lm_forward_end(struct lm *m, int n_starts, int rc) CHECK_RESULT;
 
-/* x = embeddings of the laid ids, and the image rows of the starts, which are the first rows (n_starts 0: none). */
+/* x = embeddings of the added ids, and the image rows of the starts, which come first (n_starts 0: none). */
 int lm_embed(struct lm *m, const struct lm_rows *rows, int n_starts, const struct lm_start *starts) CHECK_RESULT;
-/* Keys and values of n_rows rows, at `column` of `wide` (`ld` columns a row), to the cache's kv_row. */
+/* Copies keys and values of n_rows rows, at `column` of `wide` (row stride `ld`), to the cache's kv_row. */
 int lm_store_kv(struct lm *m, int layer, int64_t n_rows, int64_t column, int64_t ld) CHECK_RESULT;
-/* The rows last_row[0 .. n) of x -> final norm, if there is one -> logits. */
+/* Rows last_row[0 .. n) of x -> final norm, if any -> logits. */
 int lm_run_head(struct lm *m, int n, float eps) CHECK_RESULT;
 
 #endif

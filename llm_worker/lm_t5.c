@@ -1,5 +1,5 @@
-/* The graph of T5 (MODEL.md "T5"): the encoder over new prompts, its keys and values for every decoder layer into the
- * cache, then one decoder pass over start tokens and running sequences. */
+/* The graph of T5 (MODEL.md "T5"): the encoder runs over new prompts and writes the cross-attention keys and values
+ * of every decoder layer to the cache; then the decoder runs over start tokens and running sequences. */
 #include "llm_worker/lm_private.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include "model/checkpoint.h"
 #include "tensor/ops.h"
 
-/* Nothing in T5 ends at a position; this bounds the tables of the relative bias. */
+/* T5 has no position limit; this bounds the tables of the relative bias. */
 enum { MAX_POSITIONS = 4096 };
 
 struct t5_attention {
@@ -131,8 +131,8 @@ static int load_stack(const struct params *p, const struct config_t5 *s, const c
     return rc;
 }
 
-/* The bucket of a key `distance` behind (or, in the encoder, before) its query. In f32, like the reference: where the
- * logarithm falls on a border the two agree. */
+/* The bucket of a key `distance` before (in the encoder also after) its query. In f32 like the reference, so that
+ * both round the logarithm alike. */
 static int bucket_of(const struct config_t5 *s, bool both_sides, int distance)
 {
     const int n_buckets = both_sides ? s->n_buckets / 2 : s->n_buckets, exact = n_buckets / 2;
@@ -147,7 +147,7 @@ static int bucket_of(const struct config_t5 *s, bool both_sides, int distance)
     return ahead + (far < n_buckets ? far : n_buckets - 1);
 }
 
-/* The learned bias of each bucket, spread over all distances: [H, 2 * span - 1]. */
+/* Expands the learned bias of each bucket to all distances: [H, 2 * span - 1]. */
 static int load_bias(const struct params *p, const struct config_t5 *s, const char *stack, bool both_sides, int span,
                      float **ret)
 {
@@ -171,11 +171,11 @@ static int load_bias(const struct params *p, const struct config_t5 *s, const ch
     for (size_t d = 0; d < width; d++) {
         tensor_row_to_f32(&t, bucket_of(s, both_sides, (int)d - (span - 1)), row);
         for (size_t h = 0; h < heads; h++)
-            spread[h * width + d] = row[h] >= -FLT_MAX ? row[h] : NAN; /* -inf would hide keys */
+            spread[h * width + d] = row[h] >= -FLT_MAX ? row[h] : NAN; /* -inf would mask keys */
     }
     rc = p->o->f->upload(p->o, bias, DTYPE_F32, spread, DTYPE_F32, n);
     free(spread);
-    return rc < 0 ? err_set(p->err, rc, "%s: could not be loaded", name) : 0;
+    return rc < 0 ? err_set(p->err, rc, "%s: cannot upload the bias", name) : 0;
 }
 
 static int t5_load(struct lm *m, const struct params *p)
@@ -245,7 +245,7 @@ static int t5_check_positions(const struct lm *m, int64_t n_prompt, int64_t n_ne
     (void)m;
     if (n_prompt <= MAX_POSITIONS && n_new <= MAX_POSITIONS)
         return 0;
-    return err_set(err, -E2BIG, "a prompt of %lld rows and %lld new tokens, at most %d of each are possible",
+    return err_set(err, -E2BIG, "a prompt of %lld rows and %lld new tokens, expected at most %d of each",
                    (long long)n_prompt, (long long)n_new, MAX_POSITIONS);
 }
 
@@ -287,7 +287,7 @@ static int feed_forward(struct lm *m, const struct t5_feed_forward *f, int64_t n
                                                            .ld_residual = l});
 }
 
-/* x += o(h), h [n_rows, H * d_kv] what attention gave */
+/* x += o(h), h [n_rows, H * d_kv] the attention output */
 static int attended(struct lm *m, const struct t5_attention *a, int64_t n_rows)
 {
     return params_apply(m->o, a->out, n_rows, lm_inner(m), m->shape.width, m->h, m->x, OPS_ACT_NONE, m->x);
@@ -355,7 +355,7 @@ static int encode(struct lm *m, int n_starts, const struct lm_start *starts)
 
 /* -- decoder -- */
 
-/* Every row of the pass over its prefix (cross) or over its own history, the newest row included. */
+/* Attention of every row over its prefix (cross) or over its own tail, including the newest row. */
 static int attend(struct lm *m, int layer, int n_rows, bool cross)
 {
     const struct t5_weights *w = m->weights;
@@ -413,7 +413,7 @@ static int decode(struct lm *m, const struct lm_rows *rows, int n_starts)
 {
     const struct t5_weights *w = m->weights;
     const int n_rows = rows->n_decode;
-    int rc = lm_pass_begin(m, rows, n_starts);
+    int rc = lm_forward_begin(m, rows, n_starts);
 
     if (rc < 0)
         return rc;
@@ -422,10 +422,10 @@ static int decode(struct lm *m, const struct lm_rows *rows, int n_starts)
         rc = decode_layer(m, i, n_rows);
     if (rc == 0)
         rc = lm_run_head(m, n_rows, w->shape.eps);
-    return lm_pass_end(m, n_starts, rc);
+    return lm_forward_end(m, n_starts, rc);
 }
 
-/* The start token of each new prompt, then the newest token of each running sequence. */
+/* Runs the start token of each new prompt, then the newest token of each running sequence. */
 static int t5_forward(struct lm *m, int n_starts, const struct lm_start *starts, int n_tokens,
                       const struct lm_token *tokens)
 {
@@ -447,7 +447,7 @@ static int t5_forward(struct lm *m, int n_starts, const struct lm_start *starts,
     for (int r = 0; r < n_rows; r++)
         m->last_row[r] = r;
     rc = decode(m, &rows, n_starts);
-    return rc == -EAGAIN ? decode(m, &rows, n_starts) : rc; /* it could not be recorded */
+    return rc == -EAGAIN ? decode(m, &rows, n_starts) : rc; /* the graph could not be captured */
 }
 
 const struct lm_graph lm_t5_graph = {

@@ -1,4 +1,4 @@
-/* blipline-llm - the language model writes captions. Read llm_worker/llm_worker.c next. */
+/* blipline-llm - runs the language model. Read llm_worker/llm_worker.c next. */
 #include "llm_worker/llm_selftest.h"
 #include "llm_worker/llm_worker.h"
 

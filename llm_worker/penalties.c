@@ -6,8 +6,8 @@
 
 struct penalties {
     int vocab;
-    uint32_t round;   /* of the current call */
-    uint32_t marks[]; /* [vocab] the round in which the id was last listed */
+    uint32_t round;   /* number of the current call */
+    uint32_t marks[]; /* [vocab] the last call that listed the id */
 };
 
 struct penalties *penalties_new(int vocab)
@@ -32,7 +32,7 @@ static void begin(struct penalties *p)
     }
 }
 
-/* The image token of some checkpoints lies past the vocabulary: nothing to penalise there. */
+/* The image token of some checkpoints is beyond the vocabulary and is ignored. */
 static bool is_new(struct penalties *p, int32_t id)
 {
     if (id < 0 || id >= p->vocab || p->marks[id] == p->round)

@@ -1,5 +1,5 @@
-/* philox.h - Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): random numbers that
- * are a function of key and counter, so that a sampled caption depends on nothing but its own place.
+/* philox.h - Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): random numbers as a
+ * function of key and counter, so that a sampled caption does not depend on other captions.
  *
  * Who may call: anyone, from any thread; there is no state.
  * Units: none.

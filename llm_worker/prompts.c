@@ -8,7 +8,7 @@
 
 #include "proto/template.h"
 
-/* A template and, where it is the same for every item, its ids. */
+/* A template and, if it is the same for every item, its ids. */
 struct parsed {
     struct template template;
     bool constant;
@@ -33,7 +33,7 @@ static int add(struct unit_prompts *u, const struct unit_prompt *prompt)
     return 0;
 }
 
-/* Ids of a prompt's words behind u->ids. */
+/* Appends the ids of a prompt to u->ids. */
 static int encode(const struct collect *c, const char *text, size_t n, size_t *ret_first, size_t *ret_n,
                   struct err *err)
 {
@@ -62,7 +62,7 @@ static int parse_none(struct collect *c)
     if (!c->tokenizer)
         return 0;
     if (c->config->bos < 0)
-        return err_set(c->err, -EINVAL, "the checkpoint names no bos_token_id, so a prompt is needed");
+        return err_set(c->err, -EINVAL, "the checkpoint has no bos_token_id, so a prompt is required");
     return token_ids_append(&c->u->ids, c->config->bos) < 0 ? -ENOMEM : 0;
 }
 
@@ -93,7 +93,7 @@ static int parse(struct collect *c)
     return rc;
 }
 
-/* What is wrong with the item's fields is the item's problem; without memory everything ends. */
+/* Makes the item fail for an invalid field; -ENOMEM is returned. */
 static int item_failed(const struct collect *c, uint32_t row, int rc, const struct err *err)
 {
     if (rc == -ENOMEM)
@@ -106,7 +106,7 @@ static int item_failed(const struct collect *c, uint32_t row, int rc, const stru
     return 0;
 }
 
-/* The prompts that template i becomes for this item. */
+/* Adds the prompts of template i for this item. */
 static int add_rendered(const struct collect *c, uint32_t row, uint32_t i, uint32_t *number)
 {
     const struct row_item *item = &c->work->items[row];
@@ -116,7 +116,7 @@ static int add_rendered(const struct collect *c, uint32_t row, uint32_t i, uint3
     uint32_t n = 0;
     int rc = template_count(&p->template, item, &n, &err);
 
-    if (rc == 0 && *number + n > ROW_MAX_CAPTIONS) { /* more than a record holds: counted, for add_item to say so */
+    if (rc == 0 && *number + n > ROW_MAX_CAPTIONS) { /* too many for a record: only counted, add_item reports it */
         *number += n;
         return 0;
     }
@@ -154,9 +154,9 @@ static int add_item(const struct collect *c, uint32_t row)
     }
     if (rc == 0 && (uint64_t)number * n_return > ROW_MAX_CAPTIONS) {
         item_error_set(&c->u->errors[row], "many_captions",
-                       "%u prompts of %u captions each are more than the %d captions of an item", number, n_return,
+                       "%u prompts with %u captions each exceed the limit of %d captions per item", number, n_return,
                        ROW_MAX_CAPTIONS);
-        c->u->n = first; /* nobody asks them */
+        c->u->n = first; /* not used */
     }
     return rc;
 }

@@ -1,10 +1,10 @@
-/* prompts.h - the prompts of a unit: the recipe's templates with the fields of each item, as token ids.
+/* prompts.h - the prompts of a unit: the recipe's templates filled with each item's fields, as token ids.
  *
  * Who may call: the compute thread.
- * Units: rows are the work's items in order; ids with special tokens.
- * Memory: everything belongs to the struct; unit_prompts_release. Templates point into the work's recipe.
- * Errors: -ENOMEM; -EINVAL for a recipe that no item can be done with, err says why. What is wrong with an item's own
- *         fields is a problem of that item, and no error here. */
+ * Units: rows follow the work's items; ids include special tokens.
+ * Memory: the struct owns everything; freed with unit_prompts_release. Templates point into the work's recipe.
+ * Errors: -ENOMEM; -EINVAL for a recipe that fails for every item; err says why. An invalid field of an item is an
+ * item_error, not an error here. */
 #ifndef BLIPLINE_LLM_WORKER_PROMPTS_H
 #define BLIPLINE_LLM_WORKER_PROMPTS_H
 
@@ -20,14 +20,14 @@
 
 struct unit_prompt {
     uint32_t row;
-    uint32_t prompt; /* number of the template in the recipe; 0 where it has none */
-    uint32_t number; /* among the item's prompts: what seeds sampling */
+    uint32_t prompt; /* number of the template in the recipe; 0 if it has none */
+    uint32_t number; /* index among the item's prompts; seeds sampling */
     size_t first_id, n_ids;
-    size_t first_byte, n_bytes; /* of the rendered text; n_bytes 0 where it is the same for every item */
+    size_t first_byte, n_bytes; /* of the rendered text; n_bytes 0 if it is the same for every item */
 };
 
 struct unit_prompts {
-    struct unit_prompt *prompts; /* by row, then in the recipe's order */
+    struct unit_prompt *prompts; /* by row, then in recipe order */
     size_t n, capacity;
     struct token_ids ids;
     struct buf texts;

@@ -18,7 +18,7 @@ int64_t request_n_kv_rows(const struct lm *m, const struct generate_request *r)
            (int64_t)request_n_sequences(&r->options) * (r->options.max_new_tokens - 1);
 }
 
-/* What a decoder has seen before its first new token: for T5 its start token, else pictures and prompt. */
+/* Sets the ids before the first new token: T5's start token, or image tokens and prompt. */
 static void fill_head(struct request *q, const struct lm *m, int32_t image_id)
 {
     if (lm_is_encoder_decoder(m)) {
@@ -187,7 +187,7 @@ int request_ids(const struct request *q, int sequence, int32_t *ret)
     return q->n_head + q->n_new;
 }
 
-/* The rows that a beam consists of are its parent's: the table moves, the rows stay. */
+/* A beam takes over its parent's rows: copies the tables, not the rows. */
 static void follow_parents(struct request *q, const int *parents)
 {
     const size_t n = ((size_t)q->n_start + (size_t)q->n_new - 1) * sizeof(int32_t);

@@ -1,12 +1,11 @@
-/* request.h - one request while it runs: its sequences, its rows of the KV cache, and the list it waits in.
+/* request.h - a running request: its sequences, its rows of the KV cache, and the list it waits in.
  *
- * A sequence grows by a token a step: it is a beam, a sample, or the only one of greedy decoding. All sequences of a
- * request share the rows of the prompt; the further rows of the cache that a sequence attends to are its tail (lm.h).
- * The rows of a request are consecutive: the prompt, T5's start token, then a row a sequence for each token that is fed
- * back.
+ * A sequence grows by one token per step. It is a beam, a sample, or the only sequence of greedy decoding. All
+ * sequences of a request share the rows of the prompt; a sequence's other rows are its tail (lm.h). The rows of a
+ * request are consecutive: the prompt, T5's start token, then one row per sequence for each token that is fed back.
  * Who may call: generate.c.
  * Units: tokens, rows of the cache.
- * Memory: request_new copies the request; request_start allocates what grows. A request is in one list at a time.
+ * Memory: request_new copies the request; request_start allocates the sequences. A request is in one list at a time.
  * Errors: NULL or -ENOMEM. */
 #ifndef BLIPLINE_LLM_WORKER_REQUEST_H
 #define BLIPLINE_LLM_WORKER_REQUEST_H
@@ -44,19 +43,19 @@ struct request {
     int n_head;
     int n_sequences;
     int n_prefix, n_start; /* rows of the prompt; of the start token: 0 or 1 */
-    int n_kv_rows;         /* all of its rows of the cache */
+    int n_kv_rows;         /* all its rows of the cache */
 
     /* set by request_start */
     int kv_first;
-    int n_live; /* sequences that still grow */
-    int n_new;  /* tokens of each of those */
+    int n_live; /* sequences that have not ended */
+    int n_new;  /* new tokens of each */
     bool failed;
     bool cancelled;             /* during a step: the request is dropped when the step ends */
     struct beam *beam;          /* NULL: greedy or sampling */
     struct sequence *sequences; /* [n_sequences]; with beams NULL */
     int32_t *tails, *spare;     /* [n_sequences, n_start + max_new_tokens - 1] each, in tail_block */
     int32_t *tail_block;
-    int *entries; /* [n_sequences] numbers from sampling_add, of this step */
+    int *entries; /* [n_sequences] results of sampling_add in this step */
 };
 
 struct request_list {
@@ -64,11 +63,11 @@ struct request_list {
     int n;
 };
 
-/* The candidates for the next token, n_best of them. Greedy decoding and sampling take the first. */
+/* The n_best candidates for the next token. Greedy decoding and sampling take the first. */
 struct sampling_result {
     const int32_t *ids;
     const float *values, *logprobs;
-    bool none; /* no finite value was left: all values are -inf */
+    bool none; /* no finite value: all values are -inf */
 };
 
 /* How many sequences a request with these options has. */
@@ -76,28 +75,28 @@ int request_n_sequences(const struct generation_options *o);
 /* How many rows of the cache a request holds. */
 int64_t request_n_kv_rows(const struct lm *m, const struct generate_request *r);
 
-/* image_id: the id that penalties see for each image row; -1: none. Returns NULL without memory. */
+/* image_id: the id that penalties see for each image row; -1: none. NULL if out of memory. */
 struct request *request_new(const struct lm *m, const struct generate_request *r, int32_t image_id);
 void request_free(struct request *q);
 
-/* Start with the rows of the cache from kv_first on. -ENOMEM: nothing has changed. */
+/* Starts with the cache rows from kv_first. On -ENOMEM nothing has changed. */
 int request_start(struct request *q, int kv_first) CHECK_RESULT;
-/* The first forward pass; it gives one row of logits for all sequences. */
+/* The input of the first forward pass, which gives one row of logits for all sequences. */
 struct lm_start request_first(const struct request *q);
 /* The newest token of each live sequence, with the row that it takes; ret has room for n_live. Returns n_live. */
 int request_next(struct request *q, struct lm_token *ret);
 /* The i-th live sequence. */
 int request_live(const struct request *q, int i);
-/* Copy head and new ids of a sequence into ret [n_head + n_new]. Returns how many. */
+/* Copies head and new ids of a sequence to ret [n_head + n_new]. Returns their number. */
 int request_ids(const struct request *q, int sequence, int32_t *ret);
-/* Append a token to each live sequence; sampled [n_sequences]. Returns true when the request is finished. */
+/* Appends a token to each live sequence; sampled [n_sequences]. Returns true if the request is finished. */
 bool request_advance(struct request *q, const struct sampling_result *sampled);
 /* The request must be finished. */
 int request_result(const struct request *q, struct generate_result *ret) CHECK_RESULT;
 
 void request_list_push(struct request_list *l, struct request *q);
-struct request *request_list_pop(struct request_list *l); /* NULL: empty */
-/* Free every request with this tag, or all of them (tag NULL). Returns how many. */
+struct request *request_list_pop(struct request_list *l); /* NULL if empty */
+/* Frees every request with this tag, or all (tag NULL). Returns their number. */
 int request_list_drop(struct request_list *l, const uint64_t *tag);
 
 #endif

@@ -21,9 +21,9 @@ struct sampling {
     struct penalties *penalties;
     int n, n_max;
     struct entry *entries;       /* [n_max] */
-    struct ops_sample_row *rows; /* [n_max] the operator's, pointers filled in when all are there */
+    struct ops_sample_row *rows; /* [n_max] the operator's rows; pointers are filled in at the end */
     size_t n_ids, n_ids_max;
-    int32_t *ids; /* [n_ids_max] histories and what came of them */
+    int32_t *ids; /* [n_ids_max] ids so far, then seen and banned ids */
     size_t n_found, n_found_max;
     int32_t *found_ids; /* [n_found_max] */
     float *values, *logprobs;
@@ -76,7 +76,7 @@ static int grow(void *array, size_t n, size_t size)
     return 0;
 }
 
-/* Room for one more entry, n_found results and n_ids ids. */
+/* Reserves room for one more entry, n_found results and n_ids ids. */
 static int reserve(struct sampling *s, size_t n_found, size_t n_ids)
 {
     if (s->n == s->n_max) {
@@ -104,7 +104,7 @@ static int reserve(struct sampling *s, size_t n_found, size_t n_ids)
     return 0;
 }
 
-/* The ids that are penalised and those that are forbidden; the past itself is only in the way of the next ones. */
+/* Adds the ids to penalise and to ban; the ids so far are kept only temporarily. */
 static void look_back(struct sampling *s, const struct request *q, int sequence, struct entry *e,
                       struct ops_sample_row *row)
 {
@@ -114,7 +114,7 @@ static void look_back(struct sampling *s, const struct request *q, int sequence,
     int n = 0;
 
     if (o->repetition_penalty != 1 || o->no_repeat_ngram > 0) {
-        /* behind what will be written: at most n_past seen ones, as many banned ones and the ends of sequence */
+        /* after the space for results: at most n_past seen ids, n_past banned ids and the end-of-sequence ids */
         past = seen + 2 * n_past + (size_t)q->n_eos;
         n = request_ids(q, sequence, past);
     }
@@ -167,7 +167,7 @@ static int sample_rows(const struct sampling *s, struct ops *o, const float *log
                            });
 }
 
-/* One of these rows has nothing finite left: find out which, so that the others do not suffer. */
+/* One of these rows has no finite value: runs them one by one to find it, so that the others succeed. */
 static int sample_each(struct sampling *s, struct ops *o, const float *logits, int first, int n)
 {
     for (int i = first; i < first + n; i++) {

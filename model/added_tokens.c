@@ -12,8 +12,8 @@ enum { MAX_ADDED = 16384 };
 
 /* -- loading */
 
-/* The library numbers tokens that are not in the vocabulary from its size on, whatever the file says: where the two
- * differ, nobody knows which of them a checkpoint was trained with. */
+/* The tokenizers library numbers tokens outside the vocabulary consecutively from its size, whatever the file says.
+ * If the two differ, the checkpoint may have been trained with either, so that is an error. */
 static int check_id(const char *file, const struct added_token *t, const struct vocab *vocab, int32_t *next_id,
                     struct err *err)
 {
@@ -31,8 +31,8 @@ static int check_id(const char *file, const struct added_token *t, const struct 
         return err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" has id %d, which is \"%.*s\" in model.vocab", file,
                        t->text, (int)t->id, (int)(n < 60 ? n : 60), same);
     if (known < 0 && t->id != (*next_id)++)
-        return err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" has id %d, the tokenizers library makes it %d", file,
-                       t->text, (int)t->id, (int)(*next_id - 1));
+        return err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" has id %d, but the tokenizers library gives it %d",
+                       file, t->text, (int)t->id, (int)(*next_id - 1));
     return 0;
 }
 
@@ -55,12 +55,12 @@ static int read_one(const char *file, const json_t *v, const struct vocab *vocab
     ret->special = json_read_bool(&r, "special", false);
     if (r.rc < 0)
         return r.rc;
-    assert(text); /* else the reader has failed above */
+    assert(text); /* otherwise the reader has failed above */
     ret->text = strdup(text);
     return ret->text ? check_id(file, ret, vocab, next_id, err) : -ENOMEM;
 }
 
-/* Find out how a token is spelled in a text that has been normalised. */
+/* Sets the spelling of a token in normalised text. */
 static int spell(const char *file, const struct normalizer *normalizer, struct buf work[2], struct added_token *t,
                  struct err *err)
 {
@@ -111,7 +111,7 @@ static int make_tries(struct added_tokens *a, const char *file, struct err *err)
         values[i] = (int32_t)(sorted[i] - a->list);
         n_plain += !sorted[i]->normalized;
         if (i > 0 && by_spelling(&sorted[i - 1], &sorted[i]) == 0)
-            rc = err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" is there twice", file, sorted[i]->wanted);
+            rc = err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" occurs twice", file, sorted[i]->wanted);
     }
     if (rc == 0)
         rc = trie_init(&a->tries[0], keys, values, n_plain);
@@ -145,7 +145,7 @@ static int check_unique(const struct added_tokens *a, const char *file, struct e
         qsort(sorted, a->n, sizeof(struct added_token *), by_text);
     for (size_t i = 1; i < a->n && rc == 0; i++)
         if (by_text(&sorted[i - 1], &sorted[i]) == 0)
-            rc = err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" is there twice", file, sorted[i]->text);
+            rc = err_set(err, -EINVAL, "%s: added_tokens: \"%.60s\" occurs twice", file, sorted[i]->text);
     free(sorted);
     return rc;
 }
@@ -159,7 +159,7 @@ int added_tokens_parse(struct added_tokens *a, const char *file, const json_t *l
     int rc = 0;
 
     if (list && !json_is_null(list) && !json_is_array(list))
-        return err_set(err, -EINVAL, "%s: added_tokens: is %s, an array is wanted", file, json_type_text(list));
+        return err_set(err, -EINVAL, "%s: added_tokens: is %s, expected an array", file, json_type_text(list));
     if (n > MAX_ADDED)
         return err_set(err, -EINVAL, "%s: added_tokens: %zu of them, the limit is %d", file, n, MAX_ADDED);
     a->list = calloc(n + 1, sizeof(*a->list));
@@ -217,11 +217,11 @@ int added_tokens_cut(const struct added_tokens *a, bool normalized, struct token
         at = t ? end : at + 1;
         if (!t)
             continue;
-        if (t->lstrip) /* what the token before has swallowed stays its */
+        if (t->lstrip) /* white space taken by the previous token stays with it */
             begin = begin > done ? utf8_spaces_before(text.text, done, begin) : done;
-        if (t->rstrip) /* tokens may be white space themselves: look at each space once */
+        if (t->rstrip) /* tokens may be white space themselves: visit each space once */
             end = spaces_end = end < spaces_end ? spaces_end : utf8_spaces_after(text.text, end, n);
-        if (begin >= end) /* white space that the token before has swallowed already */
+        if (begin >= end) /* white space that the previous token has taken */
             continue;
         if (done < begin)
             rc = cut->plain(cut->owner, (struct token_text){text.text + done, begin - done}, done == 0);

@@ -1,10 +1,11 @@
-/* added_tokens.h - the "added_tokens" of tokenizer.json: tokens that are cut out of a text before the model sees it.
+/* added_tokens.h - the "added_tokens" of tokenizer.json: tokens that are matched in a text before the model's own
+ * splitting.
  *
- * Those with `normalized` are looked for in the normalised text, in their own normalised spelling, the others in the
- * text as it came.
- * Who may call: model/ only; immutable once parsed, any thread.
+ * Tokens with `normalized` are matched in the normalised text, in their normalised spelling; the others in the raw
+ * text.
+ * Who may call: model/ only; immutable after parsing, so any thread.
  * Units: bytes of valid UTF-8.
- * Memory: added_tokens_release.
+ * Memory: freed with added_tokens_release.
  * Errors: -EINVAL, -ENOMEM. */
 #ifndef BLIPLINE_MODEL_ADDED_TOKENS_H
 #define BLIPLINE_MODEL_ADDED_TOKENS_H
@@ -21,34 +22,34 @@
 #include <stdint.h>
 
 struct added_token {
-    char *text;   /* as the file has it */
-    char *wanted; /* as it is looked for, and as it is decoded */
+    char *text;   /* as in the file */
+    char *wanted; /* the spelling that is matched and decoded */
     size_t wanted_size;
     int32_t id;
-    bool lstrip, rstrip; /* white space before, after it belongs to it */
+    bool lstrip, rstrip; /* it also takes the white space before, after it */
     bool normalized, special;
 };
 
 struct added_tokens {
     struct added_token *list; /* by id */
     size_t n;
-    struct trie tries[2]; /* of those not normalized, and normalized */
+    struct trie tries[2]; /* [0]: tokens not normalized, [1]: normalized */
 };
 
 int added_tokens_parse(struct added_tokens *a, const char *file, const json_t *list, const struct vocab *vocab,
                        const struct normalizer *normalizer, struct err *err) CHECK_RESULT;
 void added_tokens_release(struct added_tokens *a);
-/* NULL: no such token. */
+/* NULL if there is no such token. */
 const struct added_token *added_tokens_find(const struct added_tokens *a, int32_t id);
 
 struct added_tokens_cut {
     int (*plain)(void *owner, struct token_text part,
-                 bool at_start); /* never empty; at_start: the text begins with it */
+                 bool at_start); /* part is never empty; at_start: it begins the text */
     int (*token)(void *owner, int32_t id);
     void *owner;
 };
-/* Cut a text at the (normalized or other) tokens: the longest at the first place. Calls in the order of the text; a
- * negative result ends it and is returned. */
+/* Splits a text at the (normalized or other) tokens, leftmost longest match first, and calls plain() and token() in
+ * text order. A negative result stops the split and is returned. */
 int added_tokens_cut(const struct added_tokens *a, bool normalized, struct token_text text,
                      const struct added_tokens_cut *cut) CHECK_RESULT;
 

@@ -1,4 +1,5 @@
-/* byte_alphabet.h - the 256 printable characters that spell bytes in byte-level vocabularies (GPT-2's table).
+/* byte_alphabet.h - the 256 printable characters that stand for bytes in byte-level vocabularies (GPT-2's
+ * bytes_to_unicode).
  *
  * Who may call: model/ only; any thread.
  * Units: bytes.
@@ -10,9 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The character of a byte, as UTF-8; returns its size, 1 or 2. */
+/* Writes the character of a byte as UTF-8; returns its size, 1 or 2. */
 size_t byte_alphabet_spell(uint8_t byte, char ret[4]);
-/* The byte that a character spells, -1 if it spells none. */
+/* The byte that a character stands for, or -1. */
 int byte_alphabet_byte(uint32_t cp);
 
 #endif

@@ -47,8 +47,8 @@ static uint32_t offset_of(uint32_t unit)
     return unit >> 10 << ((unit & 1u << 9) >> 6);
 }
 
-/* The value of the shortest key that p begins with. Bounded by n whatever the units say; check() has seen to it that no
- * step leads outside. */
+/* The value of the shortest key that p begins with. Reads at most n bytes; check() has verified that all steps stay
+ * inside the array. */
 static int64_t find(const struct charsmap *m, const char *p, size_t n)
 {
     size_t at = offset_of(unit_at(m, 0));
@@ -70,7 +70,8 @@ static int64_t find(const struct charsmap *m, const char *p, size_t n)
 
 /* -- loading */
 
-/* From unit i every byte must lead to a unit, and a value must be a string: a place where a character begins. */
+/* Checks that every byte leads from each unit to a unit inside the array, and that values are offsets where a
+ * character begins. */
 static int check(const struct charsmap *m, const char *where, struct err *err)
 {
     if (is_value(unit_at(m, 0)))
@@ -170,7 +171,7 @@ int charsmap_apply(const struct charsmap *m, const char *text, size_t n, struct 
 
     for (size_t i = 0, k; i < n && rc == 0; i += k) {
         unsigned char c = (unsigned char)text[i];
-        /* Between two ASCII characters graphemes always part, but in CR LF. */
+        /* There is always a grapheme boundary between two ASCII characters, except in CR LF. */
         bool alone = c < 0x80 && (i + 1 == n || (unsigned char)text[i + 1] < 0x80) && c != '\r';
         int64_t value;
 

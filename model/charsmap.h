@@ -1,11 +1,11 @@
-/* charsmap.h - SentencePiece's precompiled character map: a normalisation as a table in the tokenizer's file.
+/* charsmap.h - SentencePiece's precompiled_charsmap: a normalisation table in tokenizer.json.
  *
- * base64 of: u32 size of the trie in bytes, a darts double array (u32 units), then NUL-ended UTF-8 strings that the
- * trie's values point into; all little endian.
+ * Format: base64 of the trie's size in bytes (u32), a darts double array (u32 units), then NUL-terminated UTF-8 strings
+ * that the trie's values point to; all little-endian.
  * Who may call: model/ only; immutable, any thread.
  * Units: bytes of valid UTF-8.
- * Memory: charsmap_free.
- * Errors: -EINVAL (a map that leads outside of itself), -ENOMEM, -EFBIG of the caller's buffer. */
+ * Memory: freed with charsmap_free.
+ * Errors: -EINVAL (malformed map), -ENOMEM, -EFBIG (the caller's buffer is full). */
 #ifndef BLIPLINE_MODEL_CHARSMAP_H
 #define BLIPLINE_MODEL_CHARSMAP_H
 
@@ -16,12 +16,12 @@
 
 struct charsmap;
 
-/* `where` is named in messages. */
+/* `where` is used in messages. */
 int charsmap_parse(const char *base64, size_t n, const char *where, struct charsmap **ret,
                    struct err *err) CHECK_RESULT;
 void charsmap_free(struct charsmap *m);
-/* Append the text as the map has it. A grapheme under 6 bytes that begins with keys of the map becomes the value of the
- * shortest of them, all of it; otherwise each of its characters for itself. What has no key stays. */
+/* Appends the mapped text. If a grapheme under 6 bytes begins with a key, the value of the shortest such key
+ * replaces the whole grapheme; otherwise each character is mapped by itself. Text without a key stays. */
 int charsmap_apply(const struct charsmap *m, const char *text, size_t n, struct buf *ret) CHECK_RESULT;
 
 #endif

@@ -52,13 +52,13 @@ void checkpoint_free(struct checkpoint *c)
     free(c);
 }
 
-/* The entry of that name, or of an alias that stands in for it. */
+/* The entry of that name, or of its alias. */
 static const struct safetensors_entry *find(const struct checkpoint *c, const char *name)
 {
     const struct safetensors_entry *e = safetensors_find(c->tensors, name);
 
     if (e || (strcmp(name, opt_embedding) != 0 && strcmp(name, t5_embedding) != 0))
-        return e; /* nothing else has other names */
+        return e; /* nothing else has aliases */
     for (size_t i = 0; !e && i < c->weights.n_specs; i++) {
         const struct weight_spec *s = &c->weights.specs[i];
         bool stands_in = s->kind == WEIGHT_ALIAS || (s->kind == WEIGHT_OPTIONAL && c->config.lm == CONFIG_LM_OPT);
@@ -78,11 +78,11 @@ static int check_entry(const struct safetensors_entry *e, const char *name, int 
         return err_set(err, -ENOENT, "tensor %s %s is missing", name,
                        tensor_shape_text(n_dims, shape, want, sizeof(want)));
     if (!tensor_shape_is(&e->tensor, n_dims, shape))
-        return err_set(err, -EINVAL, "tensor %s: shape %s in %s, %s is wanted", name,
+        return err_set(err, -EINVAL, "tensor %s: shape %s in %s, expected %s", name,
                        tensor_shape_text(e->tensor.n_dims, e->tensor.shape, have, sizeof(have)), e->file,
                        tensor_shape_text(n_dims, shape, want, sizeof(want)));
     if (!dtype_is_float(e->tensor.dtype))
-        return err_set(err, -EINVAL, "tensor %s: type %s in %s, F32, F16 or BF16 is wanted", name,
+        return err_set(err, -EINVAL, "tensor %s: type %s in %s, expected F32, F16 or BF16", name,
                        dtype_name(e->tensor.dtype), e->file);
     return 0;
 }
@@ -162,7 +162,7 @@ static void check_spec(const struct checkpoint *c, const struct weight_spec *s, 
     same = s->kind == WEIGHT_ALIAS && compare ? find(c, s->same_as) : NULL;
     if (same && (same->tensor.dtype != e->tensor.dtype || same->size_bytes != e->size_bytes ||
                  memcmp(same->tensor.data, e->tensor.data, e->size_bytes) != 0))
-        note(f, "tensor %s differs from %s, which it should repeat", s->name, s->same_as);
+        note(f, "tensor %s differs from %s, which it should equal", s->name, s->same_as);
 }
 
 int checkpoint_check(const struct checkpoint *c, unsigned stages, struct err *err)

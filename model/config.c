@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_FILE_BYTES = 1 << 20, MAX_PATCHES = 255 /* of a side */, MAX_QUERIES = 4096 };
+enum { MAX_FILE_BYTES = 1 << 20, MAX_PATCHES = 255 /* per side */, MAX_QUERIES = 4096 };
 
 struct json_reader config_section(const struct json_reader *parent, const char *name, const json_t *object)
 {
@@ -83,7 +83,7 @@ static int read_qformer(struct json_reader *r, const struct config_vision *visio
     q->eps = (float)json_read_real(r, "layer_norm_eps", 1e-12, 1e-30, 1);
     config_want_text(r, "hidden_act", "gelu", "gelu");
     config_want_text(r, "position_embedding_type", "absolute", "absolute");
-    (void)config_read_size(r, "encoder_hidden_size", 1408, CONFIG_MAX_WIDTH); /* overwritten with the vision width */
+    (void)config_read_size(r, "encoder_hidden_size", 1408, CONFIG_MAX_WIDTH); /* replaced by the vision width */
     q->vision_width = vision->width;
     q->has_text = has_text;
     return r->rc;
@@ -91,7 +91,7 @@ static int read_qformer(struct json_reader *r, const struct config_vision *visio
 
 /* -- the documents */
 
-/* What would change numbers without a word in any key that is read. */
+/* Refuses keys that would change results and that nothing else reads. */
 static void refuse_changes(struct json_reader *r)
 {
     static const char *const keys[] = {"quantization_config", "per_layer_config"};
@@ -123,8 +123,7 @@ static int read_task(struct json_reader *top, struct json_reader *q, enum config
     if (top->rc == 0 && *ret == CONFIG_TASK_GENERATE && text)
         json_reader_fail(q, "use_qformer_text_input", "true is not supported with a language model");
     else if (top->rc == 0 && *ret == CONFIG_TASK_RETRIEVE && !text)
-        json_reader_fail(q, "use_qformer_text_input", "is not true, and so the Q-Former of %s would read no text",
-                         name);
+        json_reader_fail(q, "use_qformer_text_input", "is not true, so the Q-Former of %s reads no text", name);
     return top->rc < 0 ? top->rc : q->rc;
 }
 
@@ -154,13 +153,13 @@ static int read_config(struct json_reader *top, struct json_reader *gen, struct 
     c->n_queries = config_read_size(top, "num_query_tokens", 32, MAX_QUERIES);
     c->embed_width = config_read_size(top, "image_text_hidden_size", 256, CONFIG_MAX_WIDTH);
     c->image_token = c->bos = c->pad = c->decoder_start = -1;
-    if (top->rc < 0 || c->task == CONFIG_TASK_RETRIEVE) /* its text_config describes nothing that exists */
+    if (top->rc < 0 || c->task == CONFIG_TASK_RETRIEVE) /* its text_config is unused */
         return top->rc;
     return config_read_lm(top, &t, gen, c);
 }
 
-/* The pictures' numbers lie in processor_config.json (saved by transformers 5), else in preprocessor_config.json. Where
- * both do, the library takes the former. */
+/* Image preprocessing is in processor_config.json (transformers 5) or preprocessor_config.json. If both exist,
+ * transformers uses the former. */
 static int read_processor(struct json_reader *processor, struct json_reader *preprocessor, struct config *c)
 {
     const json_t *nested = json_read_node(processor, "image_processor", JSON_OBJECT);
@@ -186,7 +185,7 @@ static int parse_object(const struct config_text *text, json_t **ret, struct err
     if (rc < 0)
         return rc;
     if (!json_is_object(root)) {
-        rc = err_set(err, -EINVAL, "%s: is %s, an object is wanted", text->name, json_type_text(root));
+        rc = err_set(err, -EINVAL, "%s: is %s, expected an object", text->name, json_type_text(root));
         json_decref(root);
         return rc;
     }

@@ -1,13 +1,12 @@
-/* config.h - the numbers of a checkpoint: config.json, generation_config.json, processor_config.json or
+/* config.h - the parameters in a checkpoint's config.json, generation_config.json, and processor_config.json or
  * preprocessor_config.json.
  *
- * Every key that is missing takes the published library's default; a value of the wrong type, absurd, or naming
- * something that is not implemented is refused, with file and key in the message; so is null where the library would
- * not take it.
+ * A missing key takes transformers' default. A value that has the wrong type, is absurd or is not implemented is an
+ * error that names file and key; so is null where transformers does not accept it.
  * Who may call: anyone; the structs are plain values, immutable after loading.
- * Units: sizes in elements, token ids as in the tokenizer (-1: the checkpoint has none).
+ * Units: sizes in elements; token ids as in the tokenizer, -1 for none.
  * Memory: nothing to free.
- * Errors: -EINVAL (bad or unsupported value), -EFBIG (file over its limit), -ENOMEM, or what opening the file gave. */
+ * Errors: -EINVAL (bad or unsupported value), -EFBIG (file over its limit), -ENOMEM, or the error of open(). */
 #ifndef BLIPLINE_MODEL_CONFIG_H
 #define BLIPLINE_MODEL_CONFIG_H
 
@@ -38,8 +37,8 @@ struct config_vision {
 struct config_qformer {
     int width, n_layers, n_heads, head_dim;
     int ffn_width;
-    int vision_width;         /* width of the keys' and values' source; always vision.width */
-    int cross_attention_freq; /* layers 0, f, 2f... look at the image */
+    int vision_width;         /* input width of cross-attention keys and values; always vision.width */
+    int cross_attention_freq; /* layers 0, f, 2f, etc. have cross-attention */
     int vocab_size, max_positions;
     float eps;
     bool has_text; /* word embeddings and text feed-forward exist (retrieval checkpoints) */
@@ -48,11 +47,11 @@ struct config_qformer {
 struct config_opt {
     int width, n_layers, n_heads, head_dim, ffn_width;
     int vocab_size;
-    int max_positions; /* embed_positions has two rows more */
+    int max_positions; /* embed_positions has two more rows */
     float eps;         /* 1e-5, fixed */
     bool norm_before;  /* do_layer_norm_before */
     bool final_norm;   /* model.decoder.final_layer_norm exists and is applied */
-    bool tied;         /* the embedding is the head where the checkpoint has none; else it must have one */
+    bool tied;         /* without lm_head the embedding is the head; if false, lm_head is required */
 };
 
 struct config_t5 {
@@ -61,7 +60,7 @@ struct config_t5 {
     int vocab_size;
     int n_buckets, max_distance;
     float eps;
-    bool gelu_erf;     /* the gates' gelu: erf form; false: tanh form */
+    bool gelu_erf;     /* gated gelu in erf form; false: tanh form */
     bool scale_output; /* decoder output x d_model^-1/2 before the head; see MODEL.md for the rule */
 };
 
@@ -84,12 +83,12 @@ struct config {
     int lm_vocab_size;     /* 0 without one */
     int n_queries;         /* Q, num_query_tokens */
     int embed_width;       /* d, image_text_hidden_size: ITC embeddings of retrieval checkpoints */
-    int32_t image_token;   /* image_token_index, -1 where null or missing */
+    int32_t image_token;   /* image_token_index; -1 if null or missing */
     int32_t eos[CONFIG_MAX_EOS];
-    int n_eos;                       /* 0: nothing ends a caption but its length */
+    int n_eos;                       /* 0: captions end at their maximum length only */
     int32_t bos, pad, decoder_start; /* decoder_start: T5; -1: none */
     struct config_pixels pixels;
-    char note[384]; /* what the user is told of the files, one line; "": nothing */
+    char note[384]; /* a one-line notice about the files for the user, or "" */
 };
 
 enum config_file {
@@ -102,17 +101,17 @@ enum config_file {
 
 /* A file's text; `name` is used in messages. */
 struct config_text {
-    const char *name; /* NULL: there is no such file */
+    const char *name; /* NULL: the file does not exist */
     const void *data;
     size_t size_bytes;
 };
 
-/* The files from memory. config.json must be there; without numbers for pictures the published ones apply, at
+/* Parses the files from memory. config.json is required. Without a processor file the published values apply, at
  * vision.image_size. */
 int config_parse(const struct config_text texts[CONFIG_N_FILES], struct config *ret, struct err *err) CHECK_RESULT;
 
-/* The files of a checkpoint directory. config.json must exist, and either processor_config.json with image_processor in
- * it or preprocessor_config.json; generation_config.json need not. */
+/* Loads the files of a checkpoint directory. Required: config.json, and either processor_config.json with an
+ * image_processor or preprocessor_config.json. Optional: generation_config.json. */
 int config_load(const char *dir, struct config *ret, struct err *err) CHECK_RESULT;
 
 #endif

@@ -1,4 +1,4 @@
-/* config_lm.c - text_config: OPT or T5, and the ids that begin and end a caption. The rules are transformers' own. */
+/* config_lm.c - text_config: OPT or T5, and the ids that begin and end a caption, with transformers' rules. */
 #include "model/config_private.h"
 
 #include <stdio.h>
@@ -33,7 +33,7 @@ static int read_opt(struct json_reader *r, struct config_opt *o)
     return r->rc;
 }
 
-/* The library takes a T5's sizes under these general names too, and prefers them. */
+/* transformers also accepts T5 sizes under these general names, and prefers them. */
 static int read_t5_size(struct json_reader *r, const char *key, const char *general, int fallback, int max)
 {
     return config_read_size(r, json_object_get(r->object, general) ? general : key, fallback, max);
@@ -49,7 +49,7 @@ static int read_t5_depths(struct json_reader *r, struct config_t5 *t)
     return r->rc;
 }
 
-/* One of a gelu's forms by the library's names for it. */
+/* True if `name` is one of transformers' names for a form of gelu. */
 static bool is_one_of(const char *name, const char *const *names)
 {
     for (; *names; names++)
@@ -58,8 +58,8 @@ static bool is_one_of(const char *name, const char *const *names)
     return false;
 }
 
-/* feed_forward_proj names the activation, and "gated-" before it the kind of layer; what dense_act_fn and is_gated_act
- * say beside it counts more. "gated-gelu" alone is the tanh form, for the sake of T5's first checkpoints. */
+/* feed_forward_proj names the activation, with the prefix "gated-" for a gated layer; dense_act_fn and is_gated_act
+ * override it. "gated-gelu" alone means the tanh form, for compatibility with T5's first checkpoints. */
 static void read_t5_act(struct json_reader *r, struct config_t5 *t)
 {
     static const char *const erf[] = {"gelu", "gelu_python", NULL};
@@ -70,7 +70,7 @@ static void read_t5_act(struct json_reader *r, struct config_t5 *t)
     bool gated = strncmp(proj, "gated-", 6) == 0 || strcmp(proj, "gated") == 0;
 
     if (dash && (!gated || strchr(dash + 1, '-')))
-        json_reader_fail(r, key, "\"%s\" is not an activation, nor \"gated-\" and one", proj);
+        json_reader_fail(r, key, "\"%s\" is neither an activation nor \"gated-\" and an activation", proj);
     if (strcmp(proj, "gated-gelu") == 0)
         act = "gelu_new";
     if (!json_read_bool(r, "is_gated_act", gated))
@@ -100,7 +100,7 @@ static int read_t5(struct json_reader *r, struct config_t5 *t)
     t->max_distance = (int)json_read_int(r, "relative_attention_max_distance", 128, 2, 1 << 20);
     t->eps = (float)json_read_real(r, "layer_norm_epsilon", 1e-6, 1e-30, 1);
     if (t->max_distance <= t->n_buckets / 2) /* the logarithm of MODEL.md's rule would be <= 0 */
-        json_reader_fail(r, "relative_attention_max_distance", "%d, more than half the %d buckets is wanted",
+        json_reader_fail(r, "relative_attention_max_distance", "%d, expected more than half of the %d buckets",
                          t->max_distance, t->n_buckets);
     read_t5_act(r, t);
     config_want_bool(r, "is_encoder_decoder", true);
@@ -133,7 +133,7 @@ static int read_language_model(struct json_reader *r, struct config *c)
     return rc;
 }
 
-/* -- special ids: text_config's, then the class's default; null is none */
+/* -- special ids: from text_config, else the class's default; null means none */
 
 static int32_t read_id(struct json_reader *r, const char *key, int32_t fallback, int vocab)
 {
@@ -152,11 +152,11 @@ static void read_eos(struct json_reader *r, struct config *c, int32_t fallback)
 
     if (!json_is_array(v)) {
         c->eos[0] = read_id(r, key, fallback, c->lm_vocab_size);
-        c->n_eos = c->eos[0] >= 0; /* none: every caption has its full length */
+        c->n_eos = c->eos[0] >= 0; /* none: every caption has the maximum length */
         return;
     }
     if (json_array_size(v) == 0 || json_array_size(v) > CONFIG_MAX_EOS) {
-        json_reader_fail(r, key, "a list of %zu ids, 1 to %d are wanted", json_array_size(v), CONFIG_MAX_EOS);
+        json_reader_fail(r, key, "a list of %zu ids, expected 1 to %d", json_array_size(v), CONFIG_MAX_EOS);
         return;
     }
     json_array_foreach((json_t *)(uintptr_t)v, i, item)
@@ -172,8 +172,8 @@ static void read_eos(struct json_reader *r, struct config *c, int32_t fallback)
     c->n_eos = (int)json_array_size(v);
 }
 
-/* T5's class has no bos and no start of its own: the library starts with bos then, and fails without. Only there the
- * values of generation_config.json are of use. */
+/* T5's class has no default for bos and decoder_start: transformers then starts with bos, and fails without it. Only
+ * here generation_config.json is used. */
 static void read_t5_starts(struct json_reader *text, struct json_reader *gen, struct config *c)
 {
     c->bos = read_id(text, "bos_token_id", -1, c->lm_vocab_size);
@@ -199,7 +199,7 @@ static bool says_otherwise(const json_t *v, const int32_t *ids, int n)
     return false;
 }
 
-/* Blip2's generate hands over to the language model's own, which never sees generation_config.json. */
+/* Blip2's generate calls the language model's own, which never reads generation_config.json. */
 static void compare_id(const struct json_reader *gen, const char *key, const int32_t *ids, int n, struct config *c)
 {
     const json_t *v = json_read_any(gen, key);

@@ -1,10 +1,9 @@
-/* config_pixels.c - preprocessor_config.json, or image_processor of processor_config.json: what is done with a
- * picture. */
+/* config_pixels.c - preprocessor_config.json, or image_processor of processor_config.json: image preprocessing. */
 #include "model/config_private.h"
 
 #include <string.h>
 
-enum { DEFAULT_SIZE = 384 }; /* the library's, whatever the model wants */
+enum { DEFAULT_SIZE = 384 }; /* transformers' default for every model */
 
 static int read_square(struct json_reader *r, const json_t *size)
 {
@@ -14,7 +13,7 @@ static int read_square(struct json_reader *r, const json_t *size)
     if (json_read_any(&s, "shortest_edge") || json_read_any(&s, "longest_edge"))
         json_reader_fail(&s, "shortest_edge", "is not supported, only height and width");
     if (!json_read_any(&s, "height") || !json_read_any(&s, "width"))
-        json_reader_fail(&s, "height", "height and width are wanted");
+        json_reader_fail(&s, "height", "expected height and width");
     height = config_read_size(&s, "height", 1, CONFIG_MAX_PIXELS);
     width = config_read_size(&s, "width", 1, CONFIG_MAX_PIXELS);
     if (height != width)
@@ -34,7 +33,7 @@ static void read_size_key(struct json_reader *r, int image_size)
                          v ? "" : " (the default)", image_size);
 }
 
-/* Others have other defaults. */
+/* Other processors have other defaults. */
 static void check_type(struct json_reader *r)
 {
     static const char *const known[] = {"BlipImageProcessor", "BlipImageProcessorFast", "BlipImageProcessorPil"};
@@ -51,11 +50,11 @@ static void read_three(struct json_reader *r, const char *key, double min, doubl
     const json_t *v = json_read_node(r, key, JSON_ARRAY);
 
     if (!v && json_object_get(r->object, key))
-        json_reader_fail(r, key, "is %s, an array is wanted", json_type_text(json_object_get(r->object, key)));
+        json_reader_fail(r, key, "is %s, expected an array", json_type_text(json_object_get(r->object, key)));
     if (!v)
         return;
     if (json_array_size(v) != 3) {
-        json_reader_fail(r, key, "%zu values, one per colour (3) is wanted", json_array_size(v));
+        json_reader_fail(r, key, "%zu values, expected 3, one per colour", json_array_size(v));
         return;
     }
     for (size_t i = 0; i < 3; i++) {
@@ -80,7 +79,7 @@ int config_read_pixels(struct json_reader *r, int image_size, struct config_pixe
                                 .std = {0.26862954, 0.26130258, 0.27577711}};
     if (!r->object)
         return 0;
-    r->no_nulls = true; /* in the library a null turns the step off, or breaks it */
+    r->no_nulls = true; /* in transformers null turns a step off or breaks it */
     check_type(r);
     read_size_key(r, image_size);
     config_want_bool(r, "do_resize", true);

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What every published checkpoint of the kind has. */
+/* The type that every published checkpoint of this model has. */
 static const char *type_of(const struct config *config)
 {
     return config->lm == CONFIG_LM_OPT ? "BPE" : config->lm == CONFIG_LM_T5 ? "Unigram" : "WordPiece";
@@ -31,16 +31,16 @@ int config_tokenizer_check(const struct config *config, const int32_t *ids, size
 
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= n_words)
-            return err_set(err, -EINVAL, "the text has the token %d, and the model embeddings for %d", (int)ids[i],
+            return err_set(err, -EINVAL, "the text has the token %d, but the model has embeddings for %d", (int)ids[i],
                            n_words);
         if (ids[i] == config->image_token)
             return err_set(err, -EINVAL,
-                           "the text spells the image token, which stands for the picture itself; leave it away");
+                           "the text contains the image token, which stands for the picture itself; remove it");
     }
     return 0;
 }
 
-/* What every text gets must be known, and so must the words themselves. */
+/* The ids added to every text, and the vocabulary, must have embeddings. */
 static int check_words(const struct config *config, const struct tokenizer *t, const char *path, struct err *err)
 {
     const int n_words = n_words_of(config);
@@ -48,23 +48,24 @@ static int check_words(const struct config *config, const struct tokenizer *t, c
     int rc = 0;
 
     if (tokenizer_n_vocab(t) > n_words)
-        return err_set(err, -EINVAL,
-                       "%s: a vocabulary of %d, the model has embeddings for %d: this file is of another checkpoint",
-                       path, tokenizer_n_vocab(t), n_words);
+        return err_set(
+            err, -EINVAL,
+            "%s: a vocabulary of %d, but the model has embeddings for %d: this file belongs to another checkpoint",
+            path, tokenizer_n_vocab(t), n_words);
     rc = tokenizer_encode(t, "", 0, true, &ids, err);
     if (rc == 0 && config->lm == CONFIG_LM_NONE && ids.n != 2)
-        rc = err_set(err, -EINVAL, "%s: post_processor: puts %zu tokens around every text, [CLS] and [SEP] are wanted",
-                     path, ids.n);
+        rc = err_set(err, -EINVAL, "%s: post_processor: adds %zu tokens to every text, expected [CLS] and [SEP]", path,
+                     ids.n);
     for (size_t i = 0; i < ids.n && rc == 0; i++)
         if (ids.ids[i] >= n_words)
             rc = err_set(err, -EINVAL,
-                         "%s: post_processor: puts the token %d into every text, the model has embeddings for %d", path,
-                         (int)ids.ids[i], n_words);
+                         "%s: post_processor: adds the token %d to every text, but the model has embeddings for %d",
+                         path, (int)ids.ids[i], n_words);
     token_ids_release(&ids);
     return rc;
 }
 
-/* -- tokenizer_config.json, from which transformers makes some parts anew: it must not say otherwise */
+/* -- tokenizer_config.json, from which transformers rebuilds some parts: it must not contradict tokenizer.json */
 
 enum { MAX_SETTINGS_BYTES = 4 << 20 };
 
@@ -83,14 +84,14 @@ static int same_ids(const struct tokenizer *t, const char *a, const char *b, boo
     return rc;
 }
 
-/* A flag of the settings that shows in two texts having the same ids or not. */
+/* Checks a flag by comparing the ids of two texts. */
 static int check_flag(struct json_reader *r, const char *key, const struct tokenizer *t, const char *a, const char *b)
 {
     bool same = false, wanted = json_read_bool(r, key, false);
     int rc = r->rc < 0 || !json_read_any(r, key) ? r->rc : same_ids(t, a, b, &same, r->err);
 
     if (rc == 0 && json_read_any(r, key) && same != wanted)
-        json_reader_fail(r, key, "is %s, and tokenizer.json does otherwise", wanted ? "true" : "false");
+        json_reader_fail(r, key, "is %s, which contradicts tokenizer.json", wanted ? "true" : "false");
     return rc < 0 ? rc : r->rc;
 }
 
@@ -103,7 +104,7 @@ static int check_end(struct json_reader *r, const struct tokenizer *t)
     int rc = eos ? tokenizer_encode(t, "", 0, true, &ids, r->err) : 0;
 
     if (rc == 0 && eos && (ids.n == 0 || ids.ids[ids.n - 1] != tokenizer_find(t, eos)))
-        json_reader_fail(r, "eos_token", "is \"%.60s\", and texts end otherwise in tokenizer.json", eos);
+        json_reader_fail(r, "eos_token", "is \"%.60s\", but tokenizer.json ends texts differently", eos);
     token_ids_release(&ids);
     return rc < 0 ? rc : r->rc;
 }
@@ -146,8 +147,8 @@ int config_tokenizer_load(const struct config *config, const char *path, struct 
     if (rc < 0)
         return rc;
     if (strcmp(tokenizer_type(t), type_of(config)) != 0)
-        rc = err_set(err, -EINVAL, "%s: a %s tokenizer, %s models have %s: this file is of another checkpoint", path,
-                     tokenizer_type(t), model_of(config), type_of(config));
+        rc = err_set(err, -EINVAL, "%s: a %s tokenizer, but %s models have %s: this file belongs to another checkpoint",
+                     path, tokenizer_type(t), model_of(config), type_of(config));
     else
         rc = check_words(config, t, path, err);
     if (rc == 0)

@@ -1,12 +1,12 @@
-/* config_tokenizer.h - the tokenizer that a configuration's model was trained with.
+/* config_tokenizer.h - loads a model's tokenizer and checks that it fits the configuration.
  *
- * Its vocabulary has embeddings; added tokens may lie past it, as `<image>` does in retrieval checkpoints that were
- * saved with their processor. Only a text that spells one of those is wrong.
+ * Every id of the vocabulary must have an embedding. Added tokens may lie beyond, as `<image>` does in retrieval
+ * checkpoints saved with their processor; only a text that contains one is an error.
  * Who may call: anyone.
  * Units: token ids.
- * Memory: tokenizer_free.
- * Errors: those of tokenizer_load; -EINVAL for a tokenizer of another kind of model, or with a vocabulary that the
- *         model has no embeddings for. */
+ * Memory: freed with tokenizer_free.
+ * Errors: those of tokenizer_load; -EINVAL if the tokenizer belongs to another type of model or its vocabulary is
+ * larger than the embedding table. */
 #ifndef BLIPLINE_MODEL_CONFIG_TOKENIZER_H
 #define BLIPLINE_MODEL_CONFIG_TOKENIZER_H
 
@@ -16,7 +16,7 @@
 /* `path`: the checkpoint's tokenizer.json. */
 int config_tokenizer_load(const struct config *config, const char *path, struct tokenizer **ret,
                           struct err *err) CHECK_RESULT;
-/* Can the model read this text? -EINVAL for an id without an embedding, and for the one that stands for the picture. */
+/* -EINVAL if an id has no embedding or is the image token. */
 int config_tokenizer_check(const struct config *config, const int32_t *ids, size_t n, struct err *err) CHECK_RESULT;
 
 #endif

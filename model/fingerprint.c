@@ -8,7 +8,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-/* Part of every fingerprint: a new number wherever the meaning of what is hashed changes. */
+/* Part of every fingerprint. Change the number when the meaning of the hashed data changes. */
 static const char version[] = "blipline fingerprint 2";
 
 struct hasher {
@@ -33,7 +33,7 @@ static int begin(struct hasher *h, const char *what)
 static void put_bytes(struct hasher *h, const void *p, size_t n)
 {
     if (n && h->rc == 0 && XXH3_128bits_update(h->state, p, n) == XXH_ERROR)
-        h->rc = -EIO; /* cannot happen with a good state */
+        h->rc = -EIO; /* cannot happen with a valid state */
 }
 
 static void put_int(struct hasher *h, int64_t v)
@@ -76,7 +76,7 @@ static void end(struct hasher *h, struct fingerprint *ret)
     h->state = NULL;
 }
 
-/* A head of its own counts only where it is not simply the embedding again. */
+/* True if a separate head equals the embedding; it is then not hashed. */
 static bool repeats(const struct checkpoint *c, const struct weight_spec *s, const struct tensor *t, size_t n)
 {
     struct tensor same;
@@ -85,7 +85,7 @@ static bool repeats(const struct checkpoint *c, const struct weight_spec *s, con
            same.dtype == t->dtype && (same.data == t->data || memcmp(same.data, t->data, n) == 0);
 }
 
-/* The stage's tensors, in the order of names. */
+/* Hashes the stage's tensors in order of names. */
 static int put_tensors(struct hasher *h, const struct checkpoint *c, enum stage stage, struct err *err)
 {
     for (size_t i = 0; i < c->weights.n_specs; i++) {
@@ -112,7 +112,7 @@ static int put_tensors(struct hasher *h, const struct checkpoint *c, enum stage 
         } else {
             checkpoint_drop(c, s->same_as);
         }
-        checkpoint_drop(c, s->name); /* or a whole model would stay resident beside its packed copy */
+        checkpoint_drop(c, s->name); /* otherwise the whole model would stay resident beside its packed copy */
     }
     return h->rc;
 }
@@ -272,7 +272,7 @@ int stage_fingerprint(const struct checkpoint *c, enum stage stage, enum dtype d
     if (stage != STAGE_ENCODE && stage != STAGE_QFORMER && stage != STAGE_LLM)
         return err_set(err, -EINVAL, "no such stage");
     if (!dtype_is_float(dtype_of_activations(dtype)))
-        return err_set(err, -EINVAL, "a stage does not compute in %s", dtype_name(dtype));
+        return err_set(err, -EINVAL, "no stage computes in %s", dtype_name(dtype));
     if (stage == STAGE_LLM)
         rc = fingerprint_lm(c, &a, err);
     else
@@ -281,7 +281,7 @@ int stage_fingerprint(const struct checkpoint *c, enum stage stage, enum dtype d
         rc = fingerprint_pixels(c, &b, err);
     if (rc < 0)
         return rc;
-    rc = begin(&h, stage == STAGE_ENCODE ? "encoder" : stage_name(stage)); /* words that stores have kept */
+    rc = begin(&h, stage == STAGE_ENCODE ? "encoder" : stage_name(stage)); /* names that existing stores contain */
     if (rc < 0)
         return err_set(err, rc, "%s: not enough memory for a fingerprint", c->dir);
     put_fingerprint(&h, &a);

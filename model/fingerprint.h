@@ -1,12 +1,11 @@
-/* fingerprint.h - 128 bits that say "the same computation on the same weights".
+/* fingerprint.h - a 128-bit hash that is equal for the same computation on the same weights.
  *
- * xxh3-128 over names, types, shapes and bytes of the tensors in the order of names, and over the configuration numbers
- * that change results. How tensors are spread over files, unknown tensors and aliases that repeat another do not
- * matter.
- * Who may call: anyone; reads every byte of the tensors concerned (seconds for a large model), so call it once.
+ * xxh3-128 over the names, types, shapes and bytes of the tensors in order of names, and over the configuration values
+ * that change results. It does not depend on the split into files, unknown tensors or aliases.
+ * Who may call: anyone. Reads every byte of the tensors (seconds for a large model), so call it once.
  * Units: none.
  * Memory: plain values.
- * Errors: -ENOENT for a missing tensor, -EINVAL for a shape that disagrees, file errors of tokenizer.json. */
+ * Errors: -ENOENT for a missing tensor, -EINVAL for a wrong shape, or the file error of tokenizer.json. */
 #ifndef BLIPLINE_MODEL_FINGERPRINT_H
 #define BLIPLINE_MODEL_FINGERPRINT_H
 
@@ -14,7 +13,8 @@
 #include "base/fingerprint.h"
 #include "model/checkpoint.h"
 
-/* Vision weights without post_layernorm, and vision numbers: captioner and scorer share a pass when these agree. */
+/* Vision weights without post_layernorm, and vision parameters. A captioner and a scorer with equal trunks share the
+ * image encoder. */
 int fingerprint_trunk(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
 /* Size, rescale, mean, std. */
 int fingerprint_pixels(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
@@ -23,13 +23,13 @@ int fingerprint_qformer(const struct checkpoint *c, struct fingerprint *ret, str
 /* Language model, bytes of tokenizer.json, special ids. -EINVAL for a retrieval checkpoint. */
 int fingerprint_lm(const struct checkpoint *c, struct fingerprint *ret, struct err *err) CHECK_RESULT;
 
-/* What a worker of one stage announces: encoder = (trunk, pixels); qformer = (qformer, the trunk numbers it relies on);
- * llm = lm; each with the float type it computes in. `stage` is a single bit. */
+/* The fingerprint that a worker sends: encoder = (trunk, pixels), qformer = (qformer, trunk shape), llm = lm; each
+ * with its float type. `stage` is a single bit. */
 int stage_fingerprint(const struct checkpoint *c, enum stage stage, enum dtype dtype, struct fingerprint *ret,
                       struct err *err) CHECK_RESULT;
 
-/* Settings of the image encoder that change its results, as bits. Those that are set make another fingerprint of a
- * stage's; none leave it. -ENOMEM. */
+/* Bits for settings of the image encoder that change its results. Set bits are hashed into the fingerprint; 0 leaves
+ * it unchanged. -ENOMEM. */
 enum { MODEL_EXIF_ORIENTATION = 1, MODEL_GREY16_HIGH_BYTE = 2 };
 int fingerprint_with_settings(struct fingerprint *f, unsigned settings) CHECK_RESULT;
 

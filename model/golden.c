@@ -139,7 +139,7 @@ static int floats_of(const struct golden *g, const struct safetensors_entry *e, 
     int64_t n;
 
     if (!tensor_shape_is(&e->tensor, n_dims, shape) || !dtype_is_float(e->tensor.dtype))
-        return err_set(err, -EINVAL, "%s/expected.safetensors: %s is %s %s, the checkpoint gives %s", g->dir, name,
+        return err_set(err, -EINVAL, "%s/expected.safetensors: %s is %s %s, but the checkpoint gives %s", g->dir, name,
                        dtype_name(e->tensor.dtype),
                        tensor_shape_text(e->tensor.n_dims, e->tensor.shape, found, sizeof(found)),
                        tensor_shape_text(n_dims, shape, want, sizeof(want)));
@@ -173,7 +173,7 @@ int golden_first_floats(const struct golden *g, const char *name, int n_dims, co
         return err_set(err, -ENOENT, "%s/expected.safetensors has no tensor %s", g->dir, name);
     first = *e;
     if (first.tensor.n_dims == n_dims && first.tensor.shape[0] > shape[0])
-        first.tensor.shape[0] = shape[0]; /* row-major: they come first */
+        first.tensor.shape[0] = shape[0]; /* row-major: these rows come first */
     return floats_of(g, &first, name, n_dims, shape, ret, err);
 }
 
@@ -194,7 +194,7 @@ static int add_row(struct golden *g, json_t *row, struct err *err)
 {
     const int64_t now_ns = clock_mono_ns();
 
-    /* a NULL row is one that could not be made */
+    /* NULL row: out of memory */
     if (!row || json_object_set_new(row, "seconds", json_real((double)(now_ns - g->row_ns) / 1e9)) < 0 ||
         json_array_append_new(g->rows, row) < 0)
         return err_set(err, -ENOMEM, "no memory for a row of the self-test's report");

@@ -1,12 +1,11 @@
-/* golden.h - reference data of a checkpoint, and the report of a self-test against it.
+/* golden.h - reference data of a checkpoint, and the report of a self-test.
  *
- * A golden directory holds a checkpoint and what the reference implementation computed with it: expected.safetensors
- * (each stage's tensors for a few pictures) and expected.json (pictures, token ids, tokenizer cases); MODEL.md "Golden
- * data".
+ * A golden directory holds a checkpoint and the reference implementation's results: expected.safetensors (each stage's
+ * tensors for a few images) and expected.json (image names, token ids, tokenizer cases). See MODEL.md "Golden data".
  * Who may call: the workers' self-tests and the unit tests; one thread.
  * Units:  relative error = ||got - want|| / ||want|| over the whole tensor.
- * Memory: golden_free frees everything; arrays from golden_floats are the caller's (free).
- * Errors: -ENOENT, -EINVAL naming file, key or tensor. */
+ * Memory: golden_free frees everything; the caller frees arrays from golden_floats with free().
+ * Errors: -ENOENT, -EINVAL; err names the file, key or tensor. */
 #ifndef BLIPLINE_MODEL_GOLDEN_H
 #define BLIPLINE_MODEL_GOLDEN_H
 
@@ -23,15 +22,15 @@
 /* T5's logits: the reference itself is 5e-5 from float64 */
 #define GOLDEN_LIMIT_T5_LOGITS 1e-3
 
-/* What numbers have been rounded to on their way; coarse ones have limits of their own, and ids that differ are counted
- * but are no failure. */
+/* The precision of a computation. Below fp32 the limits are wider, and token ids that differ are counted but not a
+ * failure. */
 enum golden_grain {
     GOLDEN_EXACT, /* fp32 */
-    GOLDEN_FP16,  /* weights and activations; or fp32 multiplied in tf32, which has as many digits */
+    GOLDEN_FP16,  /* fp16 weights and activations, or fp32 with tf32 products (same mantissa) */
     GOLDEN_BF16,
-    GOLDEN_FP8, /* large matrices, with what they are multiplied with; limits that catch nonsense alone */
+    GOLDEN_FP8, /* large matrices and their inputs in e4m3; the limits only catch gross errors */
 };
-/* T5 does not scale its scores down: transformers in bf16 is 0.2 from itself in fp32 on random weights (t5_a). */
+/* T5 does not scale its scores: transformers' own bf16 differs from its fp32 by 0.2 with random weights (t5_a). */
 struct golden_limits {
     double tensor, t5_logits;
 };
@@ -56,44 +55,44 @@ void golden_free(struct golden *g);
 
 /* Name of picture i, 0 <= i < n_images. */
 const char *golden_image_name(const struct golden *g, int i);
-/* Where that picture is: dir/images, dir/../images_odd or dir/../../images/odd. -ENOENT names them. */
+/* Path of image i in dir/images, dir/../images_odd or dir/../../images/odd. -ENOENT if in none. */
 int golden_image_path(const struct golden *g, int i, char *ret, size_t size, struct err *err) CHECK_RESULT;
-/* For how many pictures, the first ones, there is a tensor of this name: 1 .. n_images. -ENOENT, -EINVAL. */
+/* The number of images, 1 .. n_images, that the tensor covers. -ENOENT, -EINVAL. */
 int golden_n_pictures(const struct golden *g, const char *name, struct err *err) CHECK_RESULT;
 /* A tensor of expected.safetensors with exactly this shape, as f32. */
 int golden_floats(const struct golden *g, const char *name, int n_dims, const int64_t *shape, float **ret,
                   struct err *err) CHECK_RESULT;
-/* The same, but it may be longer than shape[0]: the first rows. */
+/* The first shape[0] rows of a tensor that may have more. */
 int golden_first_floats(const struct golden *g, const char *name, int n_dims, const int64_t *shape, float **ret,
                         struct err *err) CHECK_RESULT;
 
-/* NaN when either side holds one. */
+/* NaN if either side holds one. */
 double golden_relative_error(const float *got, const float *want, size_t n);
 
-/* Add a row {"stage", "shape", "relative_error", "limit", "pass", "seconds"} to the report; the limit is GOLDEN_LIMIT,
- * or that of the grain. */
+/* Adds a row {"stage", "shape", "relative_error", "limit", "pass", "seconds"} to the report, with GOLDEN_LIMIT or
+ * the limit of the precision. */
 int golden_report_tensor(struct golden *g, const char *stage, int n_dims, const int64_t *shape, const float *got,
                          const float *want, struct err *err) CHECK_RESULT;
-/* The same with a limit of its own. */
+/* The same with an explicit limit. */
 int golden_report_within(struct golden *g, const char *stage, int n_dims, const int64_t *shape, double limit,
                          const float *got, const float *want, struct err *err) CHECK_RESULT;
 /* A row without numbers: relative_error and limit are null; `detail` (may be NULL) says what differs. */
 int golden_report_equal(struct golden *g, const char *stage, int n, bool pass, const char *detail,
                         struct err *err) CHECK_RESULT;
-/* A row about `n` sequences of which `n_equal` have the reference's ids, with "equal"; relative_error is that of their
- * worst score, NAN where there are none. Passes if all are equal and the error is within `limit`. */
+/* A row about `n` sequences, of which `n_equal` have the reference's ids ("equal"). relative_error is the largest of
+ * their scores, NAN for none. Passes if all are equal and the error is within `limit`. */
 struct golden_sequences {
     int n, n_equal;
     double score_error, limit;
-    const char *detail; /* the first that differs; NULL */
+    const char *detail; /* the first that differs, or NULL */
 };
 int golden_report_sequences(struct golden *g, const char *stage, const struct golden_sequences *s,
                             struct err *err) CHECK_RESULT;
-/* A row {"machine": {...}, "pass": null}: where this was computed. Takes the object. */
+/* A row {"machine": {...}, "pass": null}: the machine used. Takes ownership of the object. */
 int golden_report_machine(struct golden *g, struct json_t *machine, struct err *err) CHECK_RESULT;
-/* A row with "skipped": reason, and "pass": null. Counts neither as passed nor as failed. */
+/* A row with "skipped": reason, and "pass": null. Neither passed nor failed. */
 int golden_report_skipped(struct golden *g, const char *stage, const char *reason, struct err *err) CHECK_RESULT;
-/* Print the rows as a JSON array. 0: none failed; 1: some did; -EIO. */
+/* Print the rows as a JSON array. Returns 0 if none failed, 1 if some did, or -EIO. */
 int golden_print(const struct golden *g, FILE *out, struct err *err) CHECK_RESULT;
 
 #endif

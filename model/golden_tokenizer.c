@@ -17,7 +17,7 @@ static bool ids_equal(const json_t *want, const struct token_ids *ids)
     return true;
 }
 
-/* Returns 1 when encoding (both ways) and decoding agree, 0 when not. */
+/* Returns 1 if encoding (both ways) and decoding match, else 0. */
 static int check_case(const struct tokenizer *t, const json_t *want, struct err *err)
 {
     const json_t *text = json_object_get(want, "text"), *decoded = json_object_get(want, "decoded");

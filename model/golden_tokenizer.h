@@ -2,8 +2,8 @@
  *
  * Who may call: the workers' self-tests.
  * Units: none.
- * Memory: none is kept.
- * Errors: what the tokenizer gives; a case that differs is a failed row, no error. */
+ * Memory: keeps none.
+ * Errors: those of the tokenizer; a case that differs is a failed row, not an error. */
 #ifndef BLIPLINE_MODEL_GOLDEN_TOKENIZER_H
 #define BLIPLINE_MODEL_GOLDEN_TOKENIZER_H
 

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Brackets outside strings; what is not JSON at all is left to the parser. */
+/* Counts brackets outside strings; the parser reports text that is not JSON. */
 static int depth_of(const unsigned char *p, size_t n)
 {
     int depth = 0, deepest = 0;
@@ -77,7 +77,7 @@ const json_t *json_read_any(const struct json_reader *r, const char *key)
     return json_is_null(v) ? NULL : v;
 }
 
-/* The value of a key that a typed read asks for: NULL where it is missing, or null and may be. */
+/* The value for a typed read; NULL if missing, or if null is allowed and it is null. */
 static const json_t *value_of(const struct json_reader *r, const char *key)
 {
     return r->no_nulls ? json_object_get(r->object, key) : json_read_any(r, key);
@@ -91,7 +91,7 @@ int64_t json_read_int(struct json_reader *r, const char *key, int64_t fallback, 
     if (!v)
         return fallback;
     if (!json_is_integer(v)) {
-        json_reader_fail(r, key, "is %s, an integer is wanted", json_type_text(v));
+        json_reader_fail(r, key, "is %s, expected an integer", json_type_text(v));
         return fallback;
     }
     n = json_integer_value(v);
@@ -110,7 +110,7 @@ double json_read_real(struct json_reader *r, const char *key, double fallback, d
     if (!v)
         return fallback;
     if (!json_is_number(v)) {
-        json_reader_fail(r, key, "is %s, a number is wanted", json_type_text(v));
+        json_reader_fail(r, key, "is %s, expected a number", json_type_text(v));
         return fallback;
     }
     x = json_number_value(v);
@@ -128,7 +128,7 @@ bool json_read_bool(struct json_reader *r, const char *key, bool fallback)
     if (!v)
         return fallback;
     if (!json_is_boolean(v)) {
-        json_reader_fail(r, key, "is %s, true or false is wanted", json_type_text(v));
+        json_reader_fail(r, key, "is %s, expected true or false", json_type_text(v));
         return fallback;
     }
     return json_is_true(v);
@@ -141,7 +141,7 @@ const char *json_read_text(struct json_reader *r, const char *key, const char *f
     if (!v)
         return fallback;
     if (!json_is_string(v)) {
-        json_reader_fail(r, key, "is %s, a string is wanted", json_type_text(v));
+        json_reader_fail(r, key, "is %s, expected a string", json_type_text(v));
         return fallback;
     }
     return json_string_value(v);
@@ -152,7 +152,7 @@ const json_t *json_read_node(struct json_reader *r, const char *key, json_type t
     const json_t *v = json_read_any(r, key);
 
     if (v && json_typeof(v) != type) {
-        json_reader_fail(r, key, "is %s, %s is wanted", json_type_text(v),
+        json_reader_fail(r, key, "is %s, expected %s", json_type_text(v),
                          type == JSON_OBJECT ? "an object" : "an array");
         return NULL;
     }

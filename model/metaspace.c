@@ -16,7 +16,7 @@ static enum metaspace_prepend read_prepend(struct json_reader *r)
     for (int i = METASPACE_ALWAYS; i <= METASPACE_NEVER; i++)
         if (strcmp(name, names[i]) == 0) {
             if (!prefix && i != METASPACE_NEVER)
-                json_reader_fail(r, "add_prefix_space", "false does not go with prepend_scheme \"%s\"", name);
+                json_reader_fail(r, "add_prefix_space", "false contradicts prepend_scheme \"%s\"", name);
             return (enum metaspace_prepend)i;
         }
     json_reader_fail(r, "prepend_scheme", "\"%.60s\" is not supported", name);

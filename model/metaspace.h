@@ -2,7 +2,7 @@
  *
  * Who may call: model/ only.
  * Memory: plain values.
- * Errors: -EINVAL with file, place and key. */
+ * Errors: -EINVAL; err names file, section and key. */
 #ifndef BLIPLINE_MODEL_METASPACE_H
 #define BLIPLINE_MODEL_METASPACE_H
 
@@ -20,9 +20,9 @@ struct metaspace {
     enum metaspace_prepend prepend;
 };
 
-/* Also as older files have it: add_prefix_space instead of prepend_scheme, and a redundant str_rep. */
+/* Also reads the older form: add_prefix_space instead of prepend_scheme, and a redundant str_rep. */
 int metaspace_parse(const struct tokenizer_part *part, struct metaspace *ret) CHECK_RESULT;
-/* The text begins with the replacement. */
+/* True if the text begins with the replacement. */
 bool metaspace_begins(const struct metaspace *m, struct token_text t);
 
 #endif

@@ -70,7 +70,7 @@ static int lowercase(struct token_text t, struct buf *ret)
     return rc;
 }
 
-/* Keep the characters for which `map` gives a code point. */
+/* Keeps the characters for which `map` gives a code point. */
 static int filter(struct token_text t, uint32_t (*map)(uint32_t cp), struct buf *ret)
 {
     int rc = 0;
@@ -142,7 +142,7 @@ static int space_chinese(struct token_text t, struct buf *ret)
     return rc;
 }
 
-/* Each stage reads what the one before has left and appends to the other buffer; the last one lands in `ret`. */
+/* Each step reads the result of the one before and appends to the other buffer; the last one appends to `ret`. */
 static int apply_bert(const struct step *s, struct token_text t, struct buf *ret, bool *at_start)
 {
     struct buf mine[2];

@@ -1,11 +1,11 @@
-/* normalizer.h - the "normalizer" of tokenizer.json: what happens to a text before it is cut into words.
+/* normalizer.h - the "normalizer" of tokenizer.json: text normalisation before splitting into words.
  *
  * What transformers writes for T5 (Precompiled, Strip, Replace) and BERT (BertNormalizer), alone or in a Sequence;
  * another name is refused.
  * Who may call: model/ only; immutable, any thread.
  * Units: bytes of valid UTF-8.
- * Memory: normalizer_free; results lie in the caller's buffers.
- * Errors: -EINVAL, -ENOMEM, -EFBIG (a text that grows over PIECES_MAX_BYTES). */
+ * Memory: freed with normalizer_free; results are in the caller's buffers.
+ * Errors: -EINVAL, -ENOMEM, -EFBIG (the text grows beyond PIECES_MAX_BYTES). */
 #ifndef BLIPLINE_MODEL_NORMALIZER_H
 #define BLIPLINE_MODEL_NORMALIZER_H
 
@@ -19,11 +19,11 @@
 
 struct normalizer;
 
-/* null: one that changes nothing. */
+/* JSON null gives a normalizer that changes nothing. */
 int normalizer_parse(const char *file, const json_t *json, struct normalizer **ret, struct err *err) CHECK_RESULT;
 void normalizer_free(struct normalizer *n);
-/* `ret` points into the text or into one of the buffers (emptied first; limit PIECES_MAX_BYTES). `at_start` (the text
- * begins where the caller's does) becomes false where what it began with is gone. */
+/* `ret` points into the text or into one of the buffers (emptied first; limit PIECES_MAX_BYTES). `at_start` (the
+ * text is at the start of the input) becomes false if its first characters are removed. */
 int normalizer_apply(const struct normalizer *n, struct token_text text, struct buf work[2], bool *at_start,
                      struct token_text *ret) CHECK_RESULT;
 

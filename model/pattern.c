@@ -6,9 +6,9 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-/* White space is spelled out: PCRE2's \s counts U+180E, Unicode and the published tokenizers do not. */
+/* White space is listed because PCRE2's \s includes U+180E; Unicode and the tokenizers library do not. */
 #define SPACES "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-/* Possessive quantifiers change nothing here but keep the matcher from remembering places to go back to. */
+/* Possessive quantifiers do not change the result here; they avoid backtracking. */
 static const char gpt2_words[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}++| ?\\p{N}++| ?[^" SPACES "\\p{L}\\p{N}]++|[" SPACES
                                  "]+(?![^" SPACES "])|[" SPACES "]++";
 
@@ -30,7 +30,7 @@ int pattern_gpt2_words(const char *where, struct pattern **ret, struct err *err)
         return err_set(err, why == PCRE2_ERROR_HEAP_FAILED ? -ENOMEM : -EINVAL,
                        "%s: PCRE2 cannot compile \"%.100s\": error %d at %zu", where, gpt2_words, why, (size_t)at);
     }
-    (void)pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE); /* without it matching is slower, not different */
+    (void)pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE); /* if it fails, matching is only slower */
     *ret = p;
     return 0;
 }

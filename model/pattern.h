@@ -1,8 +1,8 @@
 /* pattern.h - the regular expression that cuts a text into GPT-2's words; the owner of PCRE2 in model/.
  *
- * Who may call: model/ only. A pattern is immutable, threads may share it; a search belongs to one thread.
+ * Who may call: model/ only. A pattern is immutable and may be shared; a search belongs to one thread.
  * Units: bytes.
- * Memory: pattern_free, pattern_search_release.
+ * Memory: freed with pattern_free and pattern_search_release.
  * Errors: -ENOMEM; -EINVAL: the expression cannot be compiled, or the search found nothing or gave up. */
 #ifndef BLIPLINE_MODEL_PATTERN_H
 #define BLIPLINE_MODEL_PATTERN_H
@@ -13,7 +13,7 @@
 
 struct pattern;
 
-/* GPT-2's words: wherever one ends, the next begins. */
+/* GPT-2's words, which cover a text without gaps. */
 int pattern_gpt2_words(const char *where, struct pattern **ret, struct err *err) CHECK_RESULT;
 void pattern_free(struct pattern *p);
 

@@ -47,7 +47,7 @@ static bool is_bert_punctuation(uint32_t cp)
     return unicode_is_punctuation(cp);
 }
 
-/* Words between white space; with `punctuation` each such character is a word of its own. */
+/* Splits at white space; with `punctuation` each punctuation character is a separate word. */
 static int cut_words(struct token_text t, bool punctuation, struct pieces *out)
 {
     size_t begin = 0;
@@ -90,7 +90,7 @@ static int parse_metaspace(struct step *s, const struct tokenizer_part *part)
     return metaspace_parse(part, &s->metaspace);
 }
 
-/* Append with spaces replaced; a space that the text does not begin with is put in front if `prepend`. */
+/* Appends the text with spaces replaced; with `prepend`, adds a leading space if there is none. */
 static int append_replaced(const struct metaspace *m, struct token_text t, bool prepend, struct buf *ret)
 {
     int rc = 0;
@@ -148,7 +148,7 @@ static int parse_byte_level(struct step *s, const struct tokenizer_part *part)
     return rc == 0 ? pattern_gpt2_words(part->file, &s->pattern, part->err) : rc;
 }
 
-/* Mark the words of out's text from `at` on. */
+/* Marks the words of out's text from `at` on. */
 static int mark_words(struct pattern_search *search, struct pieces *out, size_t at)
 {
     int rc = 0;
@@ -157,7 +157,7 @@ static int mark_words(struct pattern_search *search, struct pieces *out, size_t 
         const char *text = (const char *)out->text.data;
         size_t end = 0;
 
-        rc = pattern_search_end(search, text, out->text.size_bytes, at, &end); /* every character is in some word */
+        rc = pattern_search_end(search, text, out->text.size_bytes, at, &end); /* every character belongs to a word */
         if (rc == 0)
             rc = pieces_mark(out, at, end - at);
         at = end;
@@ -212,7 +212,7 @@ static int add_step(void *owner, const struct tokenizer_part *part)
             p->n_steps++;
             rc = kinds[i].parse(s, part);
             if (rc == 0 && p->n_steps > 1 && kinds[i].apply == apply_metaspace &&
-                s->metaspace.prepend == METASPACE_FIRST) /* a word does not know where in the text it began */
+                s->metaspace.prepend == METASPACE_FIRST) /* a word has lost its position in the text */
                 return err_set(part->err, -EINVAL,
                                "%s: pre_tokenizer: prepend_scheme \"first\" after another step is not supported",
                                part->file);

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 enum {
-    MAX_HEADER_BYTES = 32 << 20, /* a tensor takes about 150 bytes of it */
+    MAX_HEADER_BYTES = 32 << 20, /* about 150 bytes per tensor */
     MAX_INDEX_BYTES = 16 << 20,
     MAX_SHARDS = 4096,
     MAX_NAME_BYTES = 256,
@@ -27,7 +27,7 @@ static const char single_name[] = "model.safetensors", index_name[] = "model.saf
 struct shard {
     const char *name; /* without directory */
     struct file_map map;
-    bool mapped; /* false: the bytes are the caller's */
+    bool mapped; /* false: the caller owns the bytes */
 };
 
 struct safetensors {
@@ -114,7 +114,7 @@ static int read_offset(const json_t *array, size_t i, size_t *ret)
     return 0;
 }
 
-/* What the header says about one tensor, checked against the `n_data` bytes that follow it. */
+/* Reads one tensor's header entry and checks it against the `n_data` bytes of data. */
 static int read_entry(const char *file, const char *name, const json_t *v, const unsigned char *data, size_t n_data,
                       struct safetensors_entry *e, struct err *err)
 {
@@ -147,15 +147,15 @@ static int read_entry(const char *file, const char *name, const json_t *v, const
     if (begin > end)
         return err_set(err, -EINVAL, "%s: tensor %s: data_offsets %zu to %zu run backwards", file, name, begin, end);
     if (end - begin != want)
-        return err_set(err, -EINVAL, "%s: tensor %s: %s %s takes %zu bytes, data_offsets has %zu", file, name, dtype,
-                       shape, want, end - begin);
+        return err_set(err, -EINVAL, "%s: tensor %s: %s %s takes %zu bytes, but data_offsets has %zu", file, name,
+                       dtype, shape, want, end - begin);
     e->file = file;
     e->tensor.data = (void *)(uintptr_t)(data + begin);
     e->size_bytes = want;
     return 0;
 }
 
-/* Entries first.. belong to one file: no byte may be in two. */
+/* Checks that the entries from `first` on, all of one file, do not overlap. */
 static int check_overlap(const struct safetensors *st, size_t first, const char *file, struct err *err)
 {
     size_t n = st->n_entries - first, m = 0;
@@ -184,7 +184,7 @@ static int read_header(struct safetensors *st, const struct shard *shard, const 
     int rc;
 
     if (!json_is_object(root))
-        return err_set(err, -EINVAL, "%s: the header is %s, an object is wanted", shard->name, json_type_text(root));
+        return err_set(err, -EINVAL, "%s: the header is %s, expected an object", shard->name, json_type_text(root));
     json_object_foreach((json_t *)(uintptr_t)root, name, v)
     {
         struct safetensors_entry *e = add_entry(st);
@@ -253,7 +253,7 @@ static int finish(struct safetensors *st, struct err *err)
     return 0;
 }
 
-/* out of memory deep inside carries no text */
+/* adds a message to -ENOMEM, which has none */
 static int done(int rc, struct safetensors **st, struct safetensors **ret, const char *name, struct err *err)
 {
     if (rc == -ENOMEM)
@@ -328,7 +328,7 @@ static int by_text(const void *a, const void *b)
     return strcmp(*x, *y);
 }
 
-/* The distinct file names of the map, each a plain name in the checkpoint's own directory. */
+/* Lists the distinct file names in the map; each must be a plain name in the checkpoint's directory. */
 static int list_shards(const json_t *map, const char ***ret_names, size_t *ret_n, struct err *err)
 {
     size_t n = 0, unique = 0, size = json_object_size(map);
@@ -378,7 +378,7 @@ static int open_shard(struct safetensors *st, const char *dir, const char *name,
     return rc;
 }
 
-/* Index and shards must tell the same story. */
+/* Checks that the index and the shards agree. */
 static int check_index(const struct safetensors *st, const json_t *map, struct err *err)
 {
     const char *key;
@@ -412,7 +412,7 @@ static int open_index(const char *dir, const struct buf *text, struct safetensor
         return rc;
     map = json_object_get(root, "weight_map");
     if (!json_is_object(map))
-        rc = err_set(err, -EINVAL, "%s: weight_map is %s, an object is wanted", index_name, json_type_text(map));
+        rc = err_set(err, -EINVAL, "%s: weight_map is %s, expected an object", index_name, json_type_text(map));
     if (rc == 0)
         rc = list_shards(map, &names, &n, err);
     if (rc == 0) {
@@ -439,7 +439,7 @@ int safetensors_open(const char *dir, struct safetensors **ret, struct err *err)
     if (snprintf(single, sizeof(single), "%s/%s", dir, single_name) >= (int)sizeof(single) ||
         snprintf(index, sizeof(index), "%s/%s", dir, index_name) >= (int)sizeof(index))
         return err_set(err, -ENAMETOOLONG, "%s: path too long", dir);
-    if (access(single, F_OK) == 0) /* the library prefers it too */
+    if (access(single, F_OK) == 0) /* as in transformers */
         return safetensors_open_file(single, ret, err);
     if (access(index, F_OK) < 0)
         return err_set(err, -ENOENT, "%s: has neither %s nor %s; fetch the checkpoint in safetensors form", dir,
@@ -479,7 +479,7 @@ static void drop_range(const struct safetensors *st, const void *data, size_t n)
     for (size_t i = 0; i < st->n_shards; i++) {
         uintptr_t map = (uintptr_t)st->shards[i].map.data;
 
-        /* Only file maps: elsewhere the advice would destroy the bytes. Neighbours on shared pages are read again. */
+        /* Only for file maps: elsewhere this would discard the data. Neighbours on shared pages are read again. */
         if (!st->shards[i].mapped || begin < map || end > map + st->shards[i].map.size_bytes)
             continue;
         begin &= ~(page - 1);

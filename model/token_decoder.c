@@ -33,7 +33,7 @@ static int parse_byte_level(struct token_decoder *d, const struct tokenizer_part
     return tokenizer_part_check_keys(part, known);
 }
 
-/* A token's bytes; one with a character outside the alphabet stands for itself. */
+/* Appends a token's bytes; a token with a character outside the alphabet is appended unchanged. */
 static int append_bytes(struct token_text t, struct buf *ret)
 {
     size_t before = ret->size_bytes;
@@ -63,7 +63,7 @@ static int apply_byte_level(const struct token_decoder *d, const struct pieces *
     buf_init(&bytes, PIECES_MAX_BYTES);
     for (size_t i = 0; i < tokens->n && rc == 0; i++)
         rc = append_bytes(pieces_at(tokens, i), &bytes);
-    if (rc == 0) /* a character may span tokens: only now */
+    if (rc == 0) /* a character may span tokens, so validate at the end */
         rc = utf8_append_lossy(ret, bytes.data, bytes.size_bytes);
     buf_release(&bytes);
     return rc;
@@ -76,7 +76,7 @@ static int parse_metaspace(struct token_decoder *d, const struct tokenizer_part 
     return metaspace_parse(part, &d->metaspace);
 }
 
-/* Spaces for the replacement; in the first token nothing for it, unless none was put in front of a text. */
+/* Turns replacements into spaces; drops a leading one in the first token unless encoding never prepends one. */
 static int apply_metaspace(const struct token_decoder *d, const struct pieces *tokens, struct buf *ret)
 {
     const struct metaspace *m = &d->metaspace;
@@ -118,7 +118,7 @@ static int parse_wordpiece(struct token_decoder *d, const struct tokenizer_part 
     return 0;
 }
 
-/* Replace in the text from `begin` on; no replacement is longer than what it replaces. */
+/* Replaces in the text from `begin` on; no replacement is longer than the original. */
 static void replace_all(struct buf *b, size_t begin, const char *from, const char *to)
 {
     size_t n_from = strlen(from), n_to = strlen(to), out = begin, at = begin;

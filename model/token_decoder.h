@@ -1,9 +1,9 @@
-/* token_decoder.h - the "decoder" of tokenizer.json: how tokens become a text.
+/* token_decoder.h - the "decoder" of tokenizer.json: turns tokens into text.
  *
  * ByteLevel, Metaspace or WordPiece; another name, and none at all, is refused.
  * Who may call: model/ only; immutable, any thread.
- * Units: bytes; results are valid UTF-8 where the tokens are.
- * Memory: token_decoder_free.
+ * Units: bytes; results are valid UTF-8 if the tokens are.
+ * Memory: freed with token_decoder_free.
  * Errors: -EINVAL, -ENOMEM, -EFBIG. */
 #ifndef BLIPLINE_MODEL_TOKEN_DECODER_H
 #define BLIPLINE_MODEL_TOKEN_DECODER_H

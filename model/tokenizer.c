@@ -67,7 +67,7 @@ static int find_type(const char *file, const json_t *model, const struct tokeniz
     const char *name = name_type(model);
 
     if (!json_is_object(model))
-        return err_set(err, -EINVAL, "%s: model: is %s, an object is wanted", file, json_type_text(model));
+        return err_set(err, -EINVAL, "%s: model: is %s, expected an object", file, json_type_text(model));
     for (size_t i = 0; i < N_TYPES; i++)
         if (strcmp(types[i]->name, name) == 0) {
             *ret = types[i];
@@ -84,14 +84,13 @@ static int check_settings(const char *file, const json_t *root, struct err *err)
     const json_t *version = json_object_get(root, "version");
 
     if (version && (!json_is_string(version) || strcmp(json_string_value(version), "1.0") != 0))
-        return err_set(err, -EINVAL, "%s: version: is %s%.60s, \"1.0\" is wanted", file, json_type_text(version),
+        return err_set(err, -EINVAL, "%s: version: is %s%.60s, expected \"1.0\"", file, json_type_text(version),
                        json_is_string(version) ? json_string_value(version) : "");
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         const json_t *v = json_object_get(root, keys[i]);
 
         if (v && !json_is_null(v) && !json_is_object(v))
-            return err_set(err, -EINVAL, "%s: %s: is %s, an object or null is wanted", file, keys[i],
-                           json_type_text(v));
+            return err_set(err, -EINVAL, "%s: %s: is %s, expected an object or null", file, keys[i], json_type_text(v));
     }
     return 0;
 }

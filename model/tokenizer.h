@@ -1,13 +1,13 @@
-/* tokenizer.h - text <-> token ids, as tokenizer.json says.
+/* tokenizer.h - text <-> token ids as defined by tokenizer.json.
  *
- * Byte-level BPE, Unigram, WordPiece; MODEL.md lists what is read around them. Whatever the file asks for that is not
- * implemented - model, normalizer, pre_tokenizer, post_processor, decoder, option - is refused by its name.
- * `truncation` and `padding` are read over, as transformers does unless a call asks for them.
- * Who may call: anyone; immutable after loading, threads may share it.
+ * Byte-level BPE, Unigram, WordPiece; MODEL.md lists the supported parts. An unsupported model, normalizer,
+ * pre_tokenizer, post_processor, decoder or option is an error that names it. `truncation` and `padding` are ignored,
+ * as in transformers unless a call asks for them.
+ * Who may call: anyone; immutable after loading, so threads may share it.
  * Units:  text is UTF-8, sizes in bytes; ids are int32_t.
- * Memory: caller frees with tokenizer_free; token_ids belong to the caller (token_ids_release).
- * Errors: -EINVAL (bad file; text that is not UTF-8), -EFBIG (text over TOKENIZER_MAX_TEXT_BYTES, or
- *         growing over 32 MiB when normalised), -ENOMEM. A call that fails leaves its output as it was. */
+ * Memory: freed with tokenizer_free; the caller frees token_ids with token_ids_release.
+ * Errors: -EINVAL (bad file; text that is not UTF-8), -EFBIG (text over TOKENIZER_MAX_TEXT_BYTES, or over 32 MiB
+ * once normalised), -ENOMEM. A call that fails leaves its output unchanged. */
 #ifndef BLIPLINE_MODEL_TOKENIZER_H
 #define BLIPLINE_MODEL_TOKENIZER_H
 
@@ -31,24 +31,24 @@ int token_ids_append(struct token_ids *t, int32_t id) CHECK_RESULT;
 void token_ids_release(struct token_ids *t); /* empty and usable again */
 
 int tokenizer_load(const char *path, struct tokenizer **ret, struct err *err) CHECK_RESULT;
-/* From memory; `name` is used in messages. */
+/* Parses tokenizer.json from memory; `name` is used in messages. */
 int tokenizer_parse(const void *json, size_t size_bytes, const char *name, struct tokenizer **ret,
                     struct err *err) CHECK_RESULT;
 void tokenizer_free(struct tokenizer *t);
 
-/* Append the ids of the text. add_special: what the post-processor adds around it (OPT: </s> in front). Added tokens
- * spelled out in the text become their ids either way. */
+/* Appends the ids of the text. add_special: with the post-processor's ids (OPT: </s> in front). Added tokens that
+ * occur in the text become their ids either way. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t size_bytes, bool add_special,
                      struct token_ids *ret, struct err *err) CHECK_RESULT;
-/* Append the text of the ids (valid UTF-8: broken bytes become U+FFFD). skip_special leaves special tokens out. Ids the
- * tokenizer does not know have no text. Nothing is stripped. */
+/* Appends the text of the ids as valid UTF-8 (invalid bytes become U+FFFD). skip_special omits special tokens.
+ * Unknown ids give no text. White space is kept. */
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct buf *ret,
                      struct err *err) CHECK_RESULT;
 
-/* Id of a token by its exact spelling in the file ("</s>"), -1 if there is none. */
+/* The id of a token by its exact spelling ("</s>"), or -1. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *token);
 const char *tokenizer_type(const struct tokenizer *t); /* "BPE", "Unigram", "WordPiece": model.type of the file */
-/* One more than the largest id of the vocabulary, added tokens aside. */
+/* One more than the largest id of the vocabulary, without added tokens. */
 int32_t tokenizer_n_vocab(const struct tokenizer *t);
 
 #endif

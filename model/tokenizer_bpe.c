@@ -99,7 +99,7 @@ static int read_merges(struct bpe *b, const char *file, const json_t *merges, st
     int rc = 0;
 
     if (!json_is_array(merges))
-        return err_set(err, -EINVAL, "%s: model.merges: is %s, an array is wanted", file, json_type_text(merges));
+        return err_set(err, -EINVAL, "%s: model.merges: is %s, expected an array", file, json_type_text(merges));
     b->n_slots = 16;
     while (b->n_slots < 2 * json_array_size(merges))
         b->n_slots *= 2;

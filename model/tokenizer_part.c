@@ -50,7 +50,7 @@ static int each(const struct tokenizer_part *part, const char *list,
     }
     parts = json_object_get(part->json, list);
     if (!json_is_array(parts))
-        return err_set(part->err, -EINVAL, "%s: %s: %s of Sequence is %s, an array is wanted", part->file, part->place,
+        return err_set(part->err, -EINVAL, "%s: %s: %s of Sequence is %s, expected an array", part->file, part->place,
                        list, json_type_text(parts));
     json_array_foreach((json_t *)(uintptr_t)parts, i, v)
     {

@@ -1,10 +1,10 @@
-/* tokenizer_type.h - what a kind of model ("BPE", "Unigram", "WordPiece") must provide; inside model/ only.
+/* tokenizer_type.h - the interface of a model type ("BPE", "Unigram", "WordPiece"); used in model/ only.
  *
- * tokenizer.c owns what all kinds share: added tokens, normalizer, pre_tokenizer, post_processor, decoder. A kind owns
- * model: its vocabulary and how a word becomes ids; it refuses by name what it does not know.
- * Memory: `model` is the kind's own, freed with free().
- * Errors: as in tokenizer.h; outputs may be half-written on failure, tokenizer.c takes them back. After parse() a model
- *         is immutable. */
+ * tokenizer.c handles what all types share: added tokens, normalizer, pre_tokenizer, post_processor, decoder. A type
+ * handles the file's "model": the vocabulary and the encoding of words.
+ * Memory: each type allocates its `model` and frees it with free().
+ * Errors: as in tokenizer.h; outputs may be half-written on failure, tokenizer.c discards them. A model is immutable
+ * after parse(). */
 #ifndef BLIPLINE_MODEL_TOKENIZER_TYPE_H
 #define BLIPLINE_MODEL_TOKENIZER_TYPE_H
 
@@ -23,19 +23,19 @@ enum { TOKENIZER_MAX_ID = (1 << 22) - 1, TOKENIZER_MAX_TOKEN_BYTES = 1024 };
 
 struct tokenizer_type {
     const char *name; /* model.type in the file */
-    bool byte_level;  /* its words are bytes: pre_tokenizer and decoder must be ByteLevel, else they must not */
+    bool byte_level;  /* words are bytes: pre_tokenizer and decoder must be ByteLevel; if false, they must not be */
     int (*parse)(const char *file, const json_t *model, void **ret_model, struct err *err);
     void (*free)(void *model);
-    /* Append the ids of words: valid UTF-8, none empty. */
+    /* Appends the ids of the words, which are valid UTF-8 and not empty. */
     int (*encode)(const void *model, const struct pieces *words, struct token_ids *ret);
     const struct vocab *(*vocab)(const void *model);
 };
 
 extern const struct tokenizer_type tokenizer_bpe, tokenizer_unigram, tokenizer_wordpiece;
 
-/* model.vocab, an object {token: id}, into an empty vocabulary. */
+/* Reads model.vocab, an object {token: id}, into an empty vocabulary. */
 int tokenizer_read_vocab(const char *file, const json_t *vocab, struct vocab *ret, struct err *err) CHECK_RESULT;
-/* All tokens of the vocabulary but an empty one, by id. -EINVAL for one over TOKENIZER_MAX_TOKEN_BYTES. */
+/* Builds a trie of all non-empty tokens. -EINVAL for a token over TOKENIZER_MAX_TOKEN_BYTES. */
 int tokenizer_vocab_trie(const char *file, const struct vocab *vocab, struct trie *ret, struct err *err) CHECK_RESULT;
 
 #endif

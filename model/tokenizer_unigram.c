@@ -1,5 +1,4 @@
-/* Unigram (T5): every token has a score; of all ways to spell a word with tokens the one with the largest sum is
- * taken. */
+/* Unigram (T5): every token has a score; a word becomes the token sequence with the largest sum of scores. */
 #include "model/tokenizer_type.h"
 
 #include "model/utf8.h"
@@ -33,7 +32,7 @@ static int read_token(struct unigram *u, const char *file, size_t i, const json_
         u->unknown_score = u->scores[i];
     rc = vocab_add(&u->vocab, json_string_value(text), json_string_length(text), (int32_t)i);
     if (rc == -EEXIST)
-        return err_set(err, -EINVAL, "%s: model.vocab: entry %zu, \"%.60s\", is there twice", file, i,
+        return err_set(err, -EINVAL, "%s: model.vocab: entry %zu, \"%.60s\", occurs twice", file, i,
                        json_string_value(text));
     return rc;
 }
@@ -45,7 +44,7 @@ static int read_tokens(struct unigram *u, const char *file, const json_t *list, 
     int rc;
 
     if (n == 0 || n > TOKENIZER_MAX_ID)
-        return err_set(err, -EINVAL, "%s: model.vocab: is %s, an array of 1 to %d tokens is wanted", file,
+        return err_set(err, -EINVAL, "%s: model.vocab: is %s, expected an array of 1 to %d tokens", file,
                        json_is_array(list) ? (n ? "longer" : "empty") : json_type_text(list), TOKENIZER_MAX_ID);
     u->scores = calloc(n, sizeof(*u->scores));
     rc = u->scores ? vocab_init(&u->vocab, (int32_t)n) : -ENOMEM;
@@ -105,11 +104,11 @@ static int unigram_parse(const char *file, const json_t *model, void **ret_model
 
 /* -- encoding */
 
-/* The best way to spell a word up to a byte. */
+/* The best token sequence for the word up to a byte. */
 struct node {
     double score;
     int32_t id;    /* of its last token */
-    int32_t start; /* where that begins; -1: no token ends here */
+    int32_t start; /* where that token begins; -1: no token ends here */
 };
 
 struct scratch {
@@ -132,7 +131,7 @@ static int scratch_reserve(struct scratch *s, size_t n)
     return s->capacity ? 0 : -ENOMEM;
 }
 
-/* On equal scores the way found first stays: the one whose last token is longer. */
+/* On equal scores the first stays: the one with the longer last token. */
 static void offer(struct node *node, double score, int32_t id, size_t start)
 {
     if (node->start < 0 || score > node->score)
@@ -167,7 +166,7 @@ static void find_best(const struct unigram *u, struct node *nodes, struct token_
     }
 }
 
-/* Walk back; neighbours that are unknown become one, which may after all be a token. */
+/* Walks back; merges adjacent unknown characters and looks the result up as a token. */
 static size_t collect(const struct unigram *u, struct token_text w, const struct node *nodes, int32_t *ids)
 {
     size_t n = 0;

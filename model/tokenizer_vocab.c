@@ -1,4 +1,4 @@
-/* The vocabularies that kinds of models have in common. */
+/* Vocabulary parsing shared by the model types. */
 #include "model/tokenizer_type.h"
 
 #include <errno.h>
@@ -13,7 +13,7 @@ int tokenizer_read_vocab(const char *file, const json_t *vocab, struct vocab *re
     int rc;
 
     if (!json_is_object(vocab) || json_object_size(vocab) == 0)
-        return err_set(err, -EINVAL, "%s: model.vocab: is %s, an object with tokens is wanted", file,
+        return err_set(err, -EINVAL, "%s: model.vocab: is %s, expected an object with tokens", file,
                        json_is_object(vocab) ? "empty" : json_type_text(vocab));
     json_object_foreach((json_t *)(uintptr_t)vocab, token, v)
     {

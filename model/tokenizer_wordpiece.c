@@ -1,5 +1,5 @@
-/* WordPiece (BERT, the Q-Former's texts): the longest token that a word begins with, then the longest continuing one
- * ("##") of what is left, and so on; a word that cannot be spelled so is unknown as a whole. */
+/* WordPiece (BERT, the Q-Former's texts): takes the longest token at the start of a word, then repeatedly the
+ * longest continuation token ("##"); a word that cannot be split this way is unknown. */
 #include "model/tokenizer_type.h"
 
 #include "model/utf8.h"
@@ -12,8 +12,8 @@
 struct wordpiece {
     struct vocab vocab;
     struct trie trie;
-    uint32_t continuing; /* the node that the prefix leads to */
-    bool continues;      /* there is one */
+    uint32_t continuing; /* the trie node of the prefix */
+    bool continues;      /* the node exists */
     int32_t unknown;
     int64_t max_word_chars;
 };
@@ -46,7 +46,7 @@ static int read_options(struct wordpiece *w, const char *file, const json_t *mod
         json_reader_fail(&r, "max_input_chars_per_word", "is missing");
     if (r.rc < 0)
         return r.rc;
-    assert(prefix); /* else the reader has failed above */
+    assert(prefix); /* otherwise the reader has failed above */
     w->continuing = TRIE_ROOT;
     w->continues = true;
     for (; *prefix && w->continues; prefix++) {
@@ -81,7 +81,7 @@ static int64_t count_chars(struct token_text t)
     return n;
 }
 
-/* -1 where no token continues here. */
+/* The longest token at `at`, or -1. */
 static int32_t longest(const struct wordpiece *w, struct token_text word, size_t at, size_t *ret_end)
 {
     uint32_t node = at == 0 ? (uint32_t)TRIE_ROOT : w->continuing;

@@ -8,7 +8,7 @@ struct entry {
     int32_t value;
 };
 
-/* The sorted keys that share a node's way from the root. */
+/* The sorted keys that share a node's prefix. */
 struct range {
     uint32_t begin, end;
 };
@@ -70,7 +70,7 @@ static int add_node(struct growth *g, uint8_t label, struct range range)
     return 0;
 }
 
-/* Add the children of a node whose keys are `depth` bytes on their way. */
+/* Adds the children of a node at depth `depth`. */
 static int add_children(struct growth *g, const struct entry *sorted, uint32_t node, size_t depth)
 {
     struct range r = g->ranges[node];

@@ -1,9 +1,9 @@
-/* trie.h - which of many strings a text begins with.
+/* trie.h - finds which of many strings a text begins with.
  *
  * Who may call: model/ only; immutable once built, then any thread.
  * Units: bytes; values are int32_t >= 0.
- * Memory: about ten bytes for each byte of the keys that no other key shares. Nothing is borrowed.
- * Errors: -ENOMEM; -EEXIST where a key is there twice; -EINVAL for an empty key. */
+ * Memory: about ten bytes per distinct prefix byte of the keys. Nothing is borrowed.
+ * Errors: -ENOMEM; -EEXIST for a duplicate key; -EINVAL for an empty key. */
 #ifndef BLIPLINE_MODEL_TRIE_H
 #define BLIPLINE_MODEL_TRIE_H
 
@@ -14,19 +14,19 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Nodes in the order of their depth, the children of one side by side and after those of the node before. */
+/* Nodes in breadth-first order; the children of a node are adjacent. */
 struct trie {
-    uint8_t *labels;  /* [n_nodes] the byte that leads to it; the root's is unused */
-    uint32_t *first;  /* [n_nodes + 1] its children are first[i] .. first[i + 1] */
+    uint8_t *labels;  /* [n_nodes] the byte that leads to the node; unused for the root */
+    uint32_t *first;  /* [n_nodes + 1] children of i: first[i] .. first[i + 1] - 1 */
     int32_t *values;  /* [n_nodes] -1: no key ends here */
     uint32_t n_nodes; /* 0: no keys */
     uint32_t from_root[256];
 };
 
-#define TRIE_NONE 0u /* the root is nobody's child */
+#define TRIE_NONE 0u /* the root is never a child */
 enum { TRIE_ROOT = 0 };
 
-/* keys[i] has the value values[i], or i where values is NULL. */
+/* keys[i] has the value values[i], or i if values is NULL. */
 int trie_init(struct trie *t, const struct token_text *keys, const int32_t *values, size_t n) CHECK_RESULT;
 void trie_release(struct trie *t);
 
@@ -40,7 +40,7 @@ static inline uint32_t trie_step(const struct trie *t, uint32_t node, uint8_t c)
         return t->from_root[c];
     from = t->first[node];
     n = t->first[node + 1] - from;
-    if (n <= 4) { /* most nodes; memchr costs more than it looks at */
+    if (n <= 4) { /* most nodes; here memchr's overhead exceeds its gain */
         for (uint32_t i = from; i < from + n; i++)
             if (t->labels[i] == c)
                 return i;
@@ -50,7 +50,7 @@ static inline uint32_t trie_step(const struct trie *t, uint32_t node, uint8_t c)
     return found ? (uint32_t)(found - t->labels) : TRIE_NONE;
 }
 
-/* The value of the longest key that the text begins with, -1 if there is none. */
+/* The value of the longest key that the text begins with, or -1. */
 int32_t trie_longest(const struct trie *t, const char *text, size_t n, size_t *ret_size_bytes);
 
 #endif

@@ -44,7 +44,7 @@ static int points_reserve(struct points *p, size_t extra)
 
 static int decompose(const char *text, size_t n, struct points *p)
 {
-    enum { LONGEST = 32 }; /* of one character's decomposition; Unicode's is 18 */
+    enum { LONGEST = 32 }; /* limit of one character's decomposition; Unicode's maximum is 18 */
     int last = UTF8PROC_BOUNDCLASS_START, rc = 0;
 
     for (size_t i = 0; i < n && rc == 0;) {
@@ -76,8 +76,7 @@ static int by_class(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-/* Put a run of marks in the order of their classes, equal ones staying in theirs. utf8proc does this too, but by moving
- * marks past one another, which is quadratic. */
+/* Sorts a run of marks by combining class, stably. utf8proc does it by insertion, which is quadratic. */
 static int order_run(int32_t *cp, size_t n)
 {
     uint64_t few[32], *keys = n <= 32 ? few : malloc(n * sizeof(*keys));
@@ -153,7 +152,7 @@ size_t unicode_grapheme(const char *text, size_t n)
 
 size_t unicode_lower(uint32_t cp, uint32_t ret[2])
 {
-    if (cp == 0x130) { /* the one character whose lower case is two, of which utf8proc_tolower knows the first */
+    if (cp == 0x130) { /* the only character whose lower case is two; utf8proc_tolower returns the first */
         ret[0] = 'i';
         ret[1] = 0x307;
         return 2;

@@ -1,4 +1,4 @@
-/* unicode.h - what tokenizers ask of Unicode's tables; the owner of utf8proc in model/.
+/* unicode.h - Unicode tables for tokenizers; only this file uses utf8proc.
  *
  * Who may call: model/ only; any thread.
  * Units: code points; bytes of valid UTF-8.
@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Normal form D. Linear in the text, also where it is one long heap of accents. */
+/* Normal form D. Linear in the size of the text, also for a long run of combining marks. */
 int unicode_decompose(const char *text, size_t n, struct buf *ret) CHECK_RESULT;
 /* Size of the extended grapheme cluster that the text (n >= 1) begins with. */
 size_t unicode_grapheme(const char *text, size_t n);

@@ -33,7 +33,7 @@ void vocab_release(struct vocab *v)
     *v = (struct vocab){0};
 }
 
-/* The slot that holds the token, or the empty one where it would go. */
+/* The slot that holds the token, or the empty slot for it. */
 static size_t slot_of(const struct vocab *v, const void *token, size_t n)
 {
     size_t mask = v->n_slots - 1, i = (size_t)XXH3_64bits(token, n) & mask;

@@ -3,7 +3,7 @@
  * Who may call: model/ only; immutable once filled, then any thread.
  * Units: bytes; ids 0 .. n_ids - 1, gaps allowed.
  * Memory: spellings are copied in.
- * Errors: -ENOMEM, -EEXIST (spelling or id taken). */
+ * Errors: -ENOMEM, -EEXIST (duplicate spelling or id). */
 #ifndef BLIPLINE_MODEL_VOCAB_H
 #define BLIPLINE_MODEL_VOCAB_H
 
@@ -26,12 +26,12 @@ struct vocab {
     size_t n_slots;
 };
 
-/* Room for ids below n_ids. */
+/* Allocates room for ids below n_ids. */
 int vocab_init(struct vocab *v, int32_t n_ids) CHECK_RESULT;
 void vocab_release(struct vocab *v);
 int vocab_add(struct vocab *v, const char *token, size_t n, int32_t id) CHECK_RESULT;
 int32_t vocab_find(const struct vocab *v, const void *token, size_t n); /* -1: none */
-/* NULL: no such token. Not NUL-terminated. */
+/* NULL if there is no such token. Not NUL-terminated. */
 const char *vocab_text(const struct vocab *v, int32_t id, size_t *ret_n);
 
 #endif

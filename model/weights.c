@@ -227,7 +227,7 @@ static void add_t5(struct builder *b, const struct config_t5 *t)
     b->kind = WEIGHT_ALIAS;
     add_2d(b, t->vocab_size, t->width, lm, "encoder.embed_tokens.weight");
     add_2d(b, t->vocab_size, t->width, lm, "decoder.embed_tokens.weight");
-    b->kind = WEIGHT_UNUSED; /* an old slip of the published T5 files */
+    b->kind = WEIGHT_UNUSED; /* an unused leftover in the published T5 files */
     b->same_as = NULL;
     add_2d(b, t->n_buckets, t->n_heads, lm, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight");
     b->kind = WEIGHT_REQUIRED;

@@ -1,8 +1,8 @@
-/* weights.h - which tensors a configuration calls for: names, shapes, and the stage that uses each.
+/* weights.h - the tensors that a configuration requires: names, shapes, and the stage that uses each.
  *
  * Who may call: anyone.
  * Units: shapes in elements.
- * Memory: the list owns its names; weights_release.
+ * Memory: the list owns its names; freed with weights_release.
  * Errors: -ENOMEM. */
 #ifndef BLIPLINE_MODEL_WEIGHTS_H
 #define BLIPLINE_MODEL_WEIGHTS_H
@@ -18,14 +18,14 @@
 
 enum weight_kind {
     WEIGHT_REQUIRED,
-    WEIGHT_OPTIONAL, /* a head of its own where the checkpoint has one */
-    WEIGHT_ALIAS,    /* another published name of `same_as`: fine when equal, stands in when `same_as` is missing */
-    WEIGHT_UNUSED,   /* published files may have it, nothing reads it */
+    WEIGHT_OPTIONAL, /* a separate head, if the checkpoint has one */
+    WEIGHT_ALIAS,    /* another published name of `same_as`: must be equal, replaces it if missing */
+    WEIGHT_UNUSED,   /* published files may have it; it is not read */
 };
 
 struct weight_spec {
     char *name;
-    const char *same_as; /* WEIGHT_ALIAS, WEIGHT_OPTIONAL: the tensor it repeats or replaces */
+    const char *same_as; /* WEIGHT_ALIAS, WEIGHT_OPTIONAL: the tensor that it duplicates or replaces */
     enum weight_kind kind;
     enum stage stage; /* whose tensor it is */
     int n_dims;
@@ -39,7 +39,7 @@ struct weights {
 
 int weights_init(struct weights *w, const struct config *config) CHECK_RESULT;
 void weights_release(struct weights *w);
-/* NULL: the configuration knows no such name. */
+/* NULL if the configuration has no such tensor. */
 const struct weight_spec *weights_find(const struct weights *w, const char *name);
 
 #endif

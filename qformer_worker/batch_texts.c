@@ -35,7 +35,7 @@ void batch_texts_clear(struct batch_texts *b)
     b->n = b->n_computed = 0;
 }
 
-/* The same text of the same image, or -1. */
+/* The index of the same text of the same image, or -1. */
 static int32_t find(const struct batch_texts *b, int32_t image, const int32_t *ids, size_t n_ids)
 {
     for (int32_t i = b->n_computed - 1; i >= 0 && b->image[i] == image; i--)

@@ -1,4 +1,4 @@
-/* blipline-qformer - learned queries look at the image features. Read qformer_worker/qformer_worker.c next. */
+/* blipline-qformer - runs the Q-Former. Read qformer_worker/qformer_worker.c next. */
 #include "qformer_worker/qformer_selftest.h"
 #include "qformer_worker/qformer_worker.h"
 

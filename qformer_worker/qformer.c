@@ -8,13 +8,13 @@
 #include "model/checkpoint.h"
 #include "qformer_worker/qformer_pass.h"
 
-/* Rows that texts are worked off in: enough for products to run at full speed, few enough to stay near the cores. */
+/* Rows of texts per pass: enough for fast products, few enough to stay in the cache. */
 enum { TEXT_ROWS = 1024 };
 
 /* -- loading -- */
 
-/* The query tokens up to the self-attention of the first layer do not depend on the image. Leaves numbers in all rows
- * of q->h: products also read those that attention has not filled. */
+/* Computes the query tokens up to the first layer's self-attention, which does not depend on the image. Also
+ * initialises all rows of q->h, since products read rows that attention has not written. */
 static int compute_queries(struct qformer *q, struct ops_table *tokens)
 {
     const struct ops_funcs *f = q->o->f;
@@ -63,7 +63,7 @@ static int load_queries(struct qformer *q, const struct params *p)
     if ((rc = q->o->f->table_new(q->o, &t, &table, p->err)) < 0)
         return rc;
     if ((rc = compute_queries(q, table)) < 0)
-        err_set(p->err, rc, "qformer: the query tokens could not be prepared");
+        err_set(p->err, rc, "qformer: cannot compute the query tokens");
     q->o->f->table_free(q->o, table);
     return rc;
 }
@@ -99,7 +99,7 @@ static int load_weights(struct qformer *q, const struct params *p)
     return rc;
 }
 
-/* Next view of the slab; with slab NULL only the size is counted. */
+/* Returns the next view of the slab; with slab NULL it only adds up the size. */
 static void *take(const struct qformer *q, size_t *used, int64_t rows, int64_t width, size_t element_bytes)
 {
     void *at = q->slab ? (char *)q->slab + *used : NULL;
@@ -217,7 +217,7 @@ void qformer_free(struct qformer *q)
     free(q);
 }
 
-/* -- what it is -- */
+/* -- properties -- */
 
 int qformer_n_tokens(const struct qformer *q)
 {
@@ -296,7 +296,7 @@ int qformer_load(struct qformer *q, int n, const float *trunk, bool normed)
     return rc;
 }
 
-/* Where the queries and the trunks of the loaded images are. */
+/* Sets the rows of the queries and trunks of the loaded images. */
 static void lay_out_images(struct qformer *q)
 {
     q->self.n = q->image_seqs.n = 0;
@@ -306,7 +306,7 @@ static void lay_out_images(struct qformer *q)
     }
 }
 
-/* One pass: nothing but n makes its calls differ. */
+/* One pass; its calls depend only on n. */
 static int run_queries(struct qformer *q, bool project)
 {
     const int64_t n = q->n_loaded, rows = n * q->n_queries;
@@ -336,11 +336,11 @@ int qformer_look(struct qformer *q, bool project)
     rc = run_queries(q, project);
     if (rc != -EAGAIN)
         return rc;
-    q->n_kv_ready = n_kv_ready; /* it could not be recorded, and nothing of it has run */
+    q->n_kv_ready = n_kv_ready; /* the graph could not be captured and nothing has run */
     return run_queries(q, project);
 }
 
-/* The class token of each loaded image: its first row. */
+/* Downloads the class token of each loaded image: its first row. */
 static int take_cls(struct qformer *q, float *ret)
 {
     const int64_t c = q->shape.vision_width, n = q->n_loaded;
@@ -351,7 +351,7 @@ static int take_cls(struct qformer *q, float *ret)
     return rc < 0 ? rc : q->o->f->download(q->o, ret, DTYPE_F32, q->wide, q->o->act_dtype, (size_t)(n * c));
 }
 
-/* The projected queries in q->wide -> the host. */
+/* Downloads the projected queries from q->wide. */
 static int take_projected(struct qformer *q, struct qformer_out *out)
 {
     const size_t n = (size_t)q->n_loaded * (size_t)q->n_queries * (size_t)q->language_width;
@@ -381,7 +381,7 @@ int qformer_forward(struct qformer *q, int n, const float *trunk, bool normed, s
         rc = qformer_head(q, q->vision_projection, rows, d, out->itc);
     if (rc == 0 && out->itc)
         qformer_normalise(out->itc, rows, d);
-    if (rc == 0 && out->projected) /* last: after an error nothing is under way */
+    if (rc == 0 && out->projected) /* last: after an error no download is pending */
         rc = take_projected(q, out);
     return rc;
 }
@@ -397,7 +397,7 @@ float qformer_similarity(const float *itc, const float *text, int n_queries, int
 
         for (int k = 0; k < width; k++)
             sum += (double)itc[k] * (double)text[k];
-        if (sum > best || isnan(sum)) /* which nothing is larger than */
+        if (sum > best || isnan(sum)) /* NaN compares false, so keep it */
             best = sum;
     }
     return (float)best;

@@ -17,7 +17,7 @@ void qformer_seqs_add(struct qformer_seqs *s, int64_t q_start, int64_t q_len, in
     s->n++;
 }
 
-/* `width` elements of n rows, each source row as `from` says, or in order, to where `to` says, or in order. */
+/* Copies `width` elements of n rows, from rows `from` to rows `to` (NULL: in order). */
 static int copy_rows(struct qformer *q, int64_t n, int64_t width, const void *src, int64_t ld_src, const int32_t *from,
                      void *dst, int64_t ld_dst, const int32_t *to)
 {
@@ -49,8 +49,8 @@ static int apply_output(struct qformer *q, const struct qformer_output *out, int
     return rc < 0 ? rc : params_norm_apply(q->o, &out->norm, n, e, q->shape.eps, x, x, NULL);
 }
 
-/* The first n_seqs of s: query rows at the start of rows of ld_q elements, keys and values side by side in kv, which
- * has rows of ld_kv -> q->h */
+/* Attention of the first n_seqs of s -> q->h. Queries are at the start of rows of ld_q elements in q->wide; keys and
+ * values are side by side in rows of ld_kv elements in kv. */
 static int attend(struct qformer *q, const struct qformer_seqs *s, int n_seqs, int64_t ld_q, const void *kv,
                   int64_t ld_kv)
 {
@@ -87,14 +87,14 @@ int qformer_pass_attend(struct qformer *q, const struct qformer_layer *l, const 
     return rc < 0 ? rc : apply_output(q, &l->self_out, 0, rows, e, q->h);
 }
 
-/* The last layer of a pass of texts: nothing but the first row of each is wanted, which become x [n, E]. */
+/* The last layer of a pass of texts: computes only the first row of each, which become x [n, E]. */
 static int attend_first_rows(struct qformer *q, const struct qformer_layer *l, const struct qformer_pass *p)
 {
     const int64_t e = q->shape.width;
     struct qformer_seqs s = *p->self;
     int rc = params_apply(q->o, l->self_qkv, p->text_rows, e, 3 * e, q->x, q->wide, OPS_ACT_NONE, NULL);
 
-    s.q_len = q->image_seqs.q_len; /* free in a pass of texts */
+    s.q_len = q->image_seqs.q_len; /* unused in a pass of texts */
     for (int i = 0; i < s.n; i++)
         s.q_len[i] = 1;
     if (rc == 0)
@@ -108,8 +108,8 @@ static int attend_first_rows(struct qformer *q, const struct qformer_layer *l, c
     return rc < 0 ? rc : apply_output(q, &l->self_out, 0, p->n, e, q->wide);
 }
 
-/* Queries and texts see each other. first: the query rows' q, k, v are those of every image. last: text rows are seen
- * but look at nothing. */
+/* Self-attention over queries and texts together. first: the query rows' q, k, v are the same for every image. last:
+ * text rows are keys only. */
 static int attend_pairs(struct qformer *q, const struct qformer_layer *l, const struct qformer_pass *p, bool first,
                         bool last)
 {
@@ -127,8 +127,8 @@ static int attend_pairs(struct qformer *q, const struct qformer_layer *l, const 
     return rc < 0 ? rc : apply_output(q, &l->self_out, 0, last ? p->query_rows : rows, e, q->h);
 }
 
-/* Keys and values of the loaded images in the `nth` layer that looks at them. With text they are kept: the query pass
- * and all texts of an image share them. */
+/* Keys and values of the loaded images in the `nth` cross-attention layer. With text they are kept, since the query
+ * pass and all texts of an image share them. */
 static int image_kv(struct qformer *q, const struct qformer_layer *l, int nth, void **ret)
 {
     const int64_t e = q->shape.width, c = q->shape.vision_width, rows = (int64_t)q->n_loaded * q->n_tokens;
@@ -174,7 +174,7 @@ static int self_attention(struct qformer *q, int i, const struct qformer_pass *p
     if (p->query_rows > 0 && p->text_rows > 0)
         return attend_pairs(q, l, p, i == 0, last);
     if (p->query_rows > 0 && i == 0)
-        return 0; /* q->attended is behind it */
+        return 0; /* q->attended already includes it */
     if (p->query_rows == 0 && last)
         return attend_first_rows(q, l, p);
     return qformer_pass_attend(q, l, p);

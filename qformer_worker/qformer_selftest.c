@@ -19,7 +19,7 @@ struct selftest {
     struct token_ids ids;
     int32_t start[SELFTEST_MAX_TEXTS + 1];
     int n_texts;
-    int n_images;    /* those that there are features for */
+    int n_images;    /* images with features */
     float *features; /* [n_images, P, C] golden, after post_layernorm: the encoder's self-test covers that norm */
     struct err *err;
 };
@@ -52,7 +52,7 @@ static int test_captioner(const struct selftest *t)
         out.queries && out.projected && projected ? 0 : err_set(t->err, -ENOMEM, "no memory for the query outputs");
 
     if (rc == 0 && (rc = qformer_forward(t->q, (int)n, t->features, true, &out)) < 0)
-        err_set(t->err, rc, "the Q-Former could not be run");
+        err_set(t->err, rc, "the Q-Former failed");
     if (rc == 0)
         rc = report(t, "qformer_last_hidden_state", 3, (const int64_t[]){n, q, e}, out.queries);
     if (rc == 0) {
@@ -111,7 +111,7 @@ static int test_contrast(const struct selftest *t)
 
     if (rc == 0 && ((rc = qformer_forward(t->q, (int)n, t->features, true, &out)) < 0 ||
                     (rc = qformer_text(t->q, &texts, text)) < 0))
-        err_set(t->err, rc, "the Q-Former could not be run");
+        err_set(t->err, rc, "the Q-Former failed");
     if (rc == 0)
         rc = report(t, "qformer_last_hidden_state", 3, (const int64_t[]){n, q, e}, out.queries);
     if (rc == 0)
@@ -159,7 +159,7 @@ static int test_match(const struct selftest *t)
         texts.n = repeat_texts(t, (int)n, ids, start, image);
         if ((rc = qformer_load(t->q, (int)n, t->features, true)) < 0 ||
             (rc = qformer_match(t->q, &texts, image, logits)) < 0)
-            err_set(t->err, rc, "the Q-Former could not be run");
+            err_set(t->err, rc, "the Q-Former failed");
     }
     if (rc == 0)
         rc = report(t, "itm_logits", 3, (const int64_t[]){n, k, 2}, logits);

@@ -1,11 +1,11 @@
-/* qformer_selftest.h - `-t GOLDEN_DIR` of this daemon: its stages against the golden data of a checkpoint.
+/* qformer_selftest.h - `-t GOLDEN_DIR`: compares the Q-Former with the golden data of a checkpoint.
  *
  * Who may call: main, instead of serving.
  * Units: none.
- * Memory: none is kept. Prints a JSON array of rows {"stage", "shape", "relative_error", "limit", "pass"} (or
- *         "skipped": reason), first {"machine"}, on `out`.
- * Errors: 0: every row passed; 1: a row failed; negative errno: the directory cannot be read or the checkpoint is not
- * ours, nothing was printed. */
+ * Memory: keeps none. Prints a JSON array of rows {"stage", "shape", "relative_error", "limit", "pass"} (or "skipped":
+ *         reason), first {"machine"}, on `out`.
+ * Errors: 0: every row passed; 1: a row failed; negative errno: the directory is unreadable or the checkpoint is
+ * unsupported, nothing was printed. */
 #ifndef BLIPLINE_QFORMER_WORKER_QFORMER_SELFTEST_H
 #define BLIPLINE_QFORMER_WORKER_QFORMER_SELFTEST_H
 

@@ -1,4 +1,4 @@
-/* qformer_text.c - texts through the Q-Former: alone (ITC) or beside the queries of an image (ITM). */
+/* qformer_text.c - texts in the Q-Former: alone (ITC) or with the queries of an image (ITM). */
 #include "qformer_worker/qformer.h"
 
 #include <assert.h>
@@ -6,8 +6,8 @@
 
 #include "qformer_worker/qformer_pass.h"
 
-/* Fewer query rows than this are not put into one sequence with those of the next pair: a back end may sum a handful of
- * rows in another order than many, and a score must not depend on its neighbours. */
+/* With fewer query rows than this, pairs are not merged into one sequence: a back end may sum few rows in another
+ * order than many, and a score must not depend on its neighbours. */
 enum { MERGE_QUERIES_MIN = 8 };
 
 static int64_t rows_of(const struct qformer_texts *t, int first, int n)
@@ -15,7 +15,7 @@ static int64_t rows_of(const struct qformer_texts *t, int first, int n)
     return (int64_t)t->start[first + n] - t->start[first];
 }
 
-/* Text rows of a pass, with those that fill it up to a multiple of QFORMER_ROW_STEP: nothing looks at them. */
+/* The text rows of a pass, padded to a multiple of QFORMER_ROW_STEP; nothing reads the padding. */
 static int64_t filled_up(int64_t query_rows, int64_t text_rows)
 {
     const int64_t rows = query_rows + text_rows;
@@ -39,7 +39,7 @@ static int check_texts(const struct qformer *q, const struct qformer_texts *t)
     return 0;
 }
 
-/* How many texts from `first` on fit into max_rows, each taking `extra` rows besides its own. */
+/* How many texts from `first` on fit into max_rows, each with `extra` additional rows. */
 static int chunk(const struct qformer *q, const struct qformer_texts *t, int first, int64_t extra)
 {
     int64_t rows = 0;
@@ -54,7 +54,7 @@ static int chunk(const struct qformer *q, const struct qformer_texts *t, int fir
     return n;
 }
 
-/* Texts first .. first + n: word and position embeddings, normed, from row `at` of x on, and what fills up. */
+/* Writes the normed word and position embeddings of texts first .. first + n - 1, and padding, to x from row `at`. */
 static int embed(struct qformer *q, const struct qformer_texts *t, int first, int n, int64_t at)
 {
     const int64_t e = q->shape.width, rows = rows_of(t, first, n), rest = filled_up(at, rows) - rows;
@@ -113,7 +113,7 @@ int qformer_text(struct qformer *q, const struct qformer_texts *texts, float *re
     return rc;
 }
 
-/* Where the rows of n pairs are: queries of all, texts of all; keys and values pair by pair, queries before text. */
+/* Sets the rows of n pairs: all queries, then all texts; keys and values pair by pair, queries before text. */
 static void lay_out_pairs(struct qformer *q, const struct qformer_texts *t, const int32_t *image, int first, int n)
 {
     const int64_t n_queries = q->n_queries, base = t->start[first], query_rows = n * n_queries;

@@ -12,11 +12,11 @@ static int check_tasks(const struct worker_work *work, const struct qformer_shap
     const uint32_t text = MSG_TASK_SCORE | MSG_TASK_ITC | MSG_TASK_ITC_TEXT;
 
     if (work->tasks == 0)
-        return err_set(err, -EINVAL, "the node says nothing that a Q-Former should do");
+        return err_set(err, -EINVAL, "the recipe's node has no task for a Q-Former");
     if ((work->tasks & MSG_TASK_PROJECT) && shape->out_width == 0)
         return err_set(err, -EINVAL, "this checkpoint has no language model to project queries for");
     if ((work->tasks & text) && shape->embed_width == 0)
-        return err_set(err, -EINVAL, "this checkpoint scores no texts: that takes a retrieval checkpoint");
+        return err_set(err, -EINVAL, "this checkpoint cannot score texts; use a retrieval checkpoint");
     return 0;
 }
 
@@ -60,7 +60,7 @@ void qformer_unit_free(struct qformer_unit *u)
     free(u);
 }
 
-/* One item's embedding in the recipe's type, behind `bytes`. */
+/* Appends one item's embedding in the recipe's type. */
 static int add_embedding(struct row_record *record, const struct msg_embedding_spec *spec, uint32_t rows, uint32_t cols,
                          const float *from, struct buf *bytes)
 {
@@ -78,7 +78,7 @@ static int add_embedding(struct row_record *record, const struct msg_embedding_s
     return 0;
 }
 
-/* The embeddings that this node is asked for. Their places are set once all are there: the buffer may have moved. */
+/* Adds the embeddings that the node requests. Sets their addresses at the end, since the buffer may move. */
 static int add_embeddings(const struct qformer_unit *u, const struct qformer_shape *shape,
                           const struct qformer_results *r, uint32_t row, size_t first_text, size_t n_texts,
                           struct row_record *record, struct buf *bytes)

@@ -2,14 +2,14 @@
  *
  * Who may call: qformer_worker/qformer*.c.
  * Units: letters as in MODEL.md.
- * Memory: what a layer holds belongs to it and is freed through the same `ops`; a half-loaded layer can be freed.
- * Errors: what model/params gives, naming the tensor. */
+ * Memory: a layer owns its parameters, which are freed through the same `ops`; a half-loaded layer can be freed.
+ * Errors: those of model/params; err names the tensor. */
 #ifndef BLIPLINE_QFORMER_WORKER_QFORMER_WEIGHTS_H
 #define BLIPLINE_QFORMER_WORKER_QFORMER_WEIGHTS_H
 
 #include "model/params.h"
 
-/* Dense, then LayerNorm of the sum with what went in: how each part of a BERT layer ends. */
+/* Dense, residual and LayerNorm: the end of each part of a BERT layer. */
 struct qformer_output {
     struct ops_weight *dense;
     struct params_norm norm;
@@ -23,9 +23,9 @@ struct qformer_feed_forward {
 struct qformer_layer {
     struct ops_weight *self_qkv; /* [3E, E] */
     struct qformer_output self_out;
-    struct ops_weight *cross_query, *cross_kv; /* [E, E], [2E, C]; NULL in layers that do not look at the image */
+    struct ops_weight *cross_query, *cross_kv; /* [E, E], [2E, C]; NULL in layers without cross-attention */
     struct qformer_output cross_out;
-    struct qformer_feed_forward query, text; /* of query rows and of text rows; text is empty without has_text */
+    struct qformer_feed_forward query, text; /* for query rows and for text rows; text is empty without has_text */
 };
 
 int qformer_layer_load(const struct params *p, const struct config_qformer *s, int i,

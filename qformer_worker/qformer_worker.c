@@ -1,5 +1,5 @@
-/* worker.c - take units, run the Q-Former over their features (small units together), give back what their nodes ask
- * for: projected queries, scores of texts, embeddings. */
+/* qformer_worker.c - takes units, runs the Q-Former over their features (small units together), returns what their
+ * nodes request: projected queries, scores of texts, embeddings. */
 #include "qformer_worker/qformer_worker.h"
 
 #include "base/clock.h"
@@ -21,33 +21,33 @@ const struct conf_key qformer_conf_table[] = {WORKER_CONF_KEYS(struct qformer_co
 
 enum { GROUP_MAX_UNITS = 64 };
 
-/* Units that are computed together. */
+/* Units computed together. */
 struct group {
     int n;
     size_t n_images;
     struct qformer_unit *units[GROUP_MAX_UNITS];
     struct qformer_results results; /* [n_images, ...] */
     uint32_t tasks;                 /* of all units */
-    bool match;                     /* a unit wants ITM */
+    bool match;                     /* a unit requests ITM */
     int64_t started_ns;
-    bool downloads;  /* are under way */
-    uint64_t ticket; /* of the last one */
+    bool downloads;  /* downloads are pending */
+    uint64_t ticket; /* of the last download */
 };
 
 struct qformer_worker {
     struct worker common;
     const struct qformer_conf *conf;
     struct qformer *qformer;     /* NULL: device null */
-    struct tokenizer *tokenizer; /* NULL: device null, or a checkpoint that reads no text */
-    uint32_t n_tokens;           /* P of what comes in */
+    struct tokenizer *tokenizer; /* NULL: device null, or a checkpoint without text */
+    uint32_t n_tokens;           /* P of the input */
     struct qformer_shape shape;
-    struct group held; /* asynchronous device: the group before, its results still on their way */
-    int64_t landed_ns; /* when the last group was there */
+    struct group held; /* asynchronous device: the previous group, whose results are pending */
+    int64_t landed_ns; /* when the last group was downloaded */
 };
 
 /* -- start and end -- */
 
-/* Wait for the group's downloads, if there are any. */
+/* Waits for the group's downloads, if any. */
 static int settle(struct qformer_worker *w, struct group *g)
 {
     const int rc = g->downloads ? w->common.ops->f->download_wait(w->common.ops, g->ticket) : 0;
@@ -56,7 +56,7 @@ static int settle(struct qformer_worker *w, struct group *g)
     return rc;
 }
 
-/* Forget a group; a download that is under way still writes to its results. */
+/* Frees a group after its pending downloads, which write to its results. */
 static void group_release(struct qformer_worker *w, struct group *g)
 {
     (void)settle(w, g);
@@ -91,7 +91,7 @@ static int open_model(struct qformer_worker *w, struct err *err)
                                  err);
 }
 
-/* device null: small embeddings of any kind. */
+/* device null: small embeddings of each type. */
 static int null_shape(struct qformer_worker *w, struct err *err)
 {
     w->shape = (struct qformer_shape){.width = 8, .embed_width = 8, .image_width = 8, .max_text = 512};
@@ -135,20 +135,20 @@ void qformer_worker_free(void *daemon)
     free(w);
 }
 
-/* -- a group of units that are computed together -- */
+/* -- groups -- */
 
-/* Verify the unit's features; they stay in the frames they came in until they are computed. */
+/* Checks the unit's features, which stay in the received frames until they are computed. */
 static int check_trunk(struct qformer_worker *w, const struct worker_work *work, const char **ret_code, struct err *err)
 {
     const uint32_t shape[3] = {work->n_items, w->n_tokens, w->shape.image_width};
 
     *ret_code = "bad_tensor";
     if (work->n_tensors != 1)
-        return err_set(err, -EINVAL, "one tensor of image features is wanted");
+        return err_set(err, -EINVAL, "expected one tensor of image features");
     return w->qformer ? worker_gather_check(work, 0, 3, shape, err) : 0;
 }
 
-/* A unit that is not as it should be is given back as failed. */
+/* Adds a unit to the group; an invalid unit is reported as failed. */
 static void group_add(struct qformer_worker *w, struct group *g, struct worker_work *work)
 {
     struct qformer_unit *u = NULL;
@@ -190,7 +190,7 @@ static int group_take(struct qformer_worker *w, struct group *g, int64_t timeout
 
 /* -- compute -- */
 
-/* The projected queries of an image. */
+/* Bytes of the projected queries of an image. */
 static size_t projected_bytes(const struct qformer_worker *w)
 {
     return (size_t)w->shape.n_queries * w->shape.out_width * dtype_size_bytes(worker_tensor_dtype(&w->common));
@@ -232,7 +232,7 @@ static int alloc_texts(struct batch_texts *b, const struct group *g)
     return batch_texts_alloc(b, n, n_ids);
 }
 
-/* The texts of images first .. first + n - 1. */
+/* Gathers the texts of images first .. first + n - 1. */
 static void gather_texts(struct batch_texts *b, const struct qformer_worker *w, const struct group *g, size_t first,
                          size_t n)
 {
@@ -251,7 +251,7 @@ static void gather_texts(struct batch_texts *b, const struct qformer_worker *w, 
     }
 }
 
-/* ITC and ITM of the batch's texts, whose images are loaded. */
+/* Computes ITC and ITM of the batch's texts; their images must be loaded. */
 static int score_texts(struct qformer_worker *w, const struct group *g, const struct batch_texts *b, size_t first)
 {
     const struct qformer_texts texts = {b->n_computed, b->ids, b->start};
@@ -278,7 +278,7 @@ static int score_texts(struct qformer_worker *w, const struct group *g, const st
     return rc;
 }
 
-/* The trunks of the group's images first .. first + n - 1, from the frames of their units straight to the device. */
+/* Loads the trunks of the group's images first .. first + n - 1 from the units' frames to the device. */
 static int load_images(struct qformer_worker *w, const struct group *g, size_t first, int n)
 {
     const size_t bytes = (size_t)w->n_tokens * w->shape.image_width * dtype_size_bytes(w->common.ops->act_dtype);
@@ -297,7 +297,7 @@ static int load_images(struct qformer_worker *w, const struct group *g, size_t f
     return rc;
 }
 
-/* Leaves the download of its projected queries under way, and waits for the one before: two at a time. */
+/* Starts the download of its projected queries and waits for the previous one: at most two are pending. */
 static int compute_batch(struct qformer_worker *w, struct group *g, struct batch_texts *b, size_t first, int n)
 {
     const struct qformer_shape *s = &w->shape;
@@ -344,7 +344,7 @@ static int group_compute(struct qformer_worker *w, struct group *g, struct err *
 
 /* -- results -- */
 
-/* Scores that the recipe asked for and the text could be given. */
+/* Marks the scores that the recipe requests and the text has. */
 static void mark_scores(struct qformer_unit *u, bool device_null)
 {
     const struct msg_recipe *recipe = &u->work->recipe;
@@ -361,7 +361,7 @@ static void mark_scores(struct qformer_unit *u, bool device_null)
     }
 }
 
-/* The unit's projected queries as the result's tensor. A node that projects has no texts, so no row fails here. */
+/* Makes the unit's projected queries the result's tensor. A node that projects has no texts, so no row fails here. */
 static int add_tensor(const struct qformer_worker *w, const struct group *g, const struct qformer_unit *u,
                       struct worker_result *result, struct err *err)
 {
@@ -385,9 +385,9 @@ static void send_result(struct qformer_worker *w, const struct group *g, struct 
     buf_init(&result.rows, ROW_MAX_ROWS_BYTES);
     rc = qformer_unit_rows(u, &w->shape, &g->results, &result.rows, &n_failed);
     if (rc == -EFBIG)
-        rc = err_set(&err, rc, "the unit's embeddings are more than a message carries: choose a smaller --unit");
+        rc = err_set(&err, rc, "the unit's embeddings are too large for a message: choose a smaller --unit");
     if (rc == 0 && (u->work->tasks & MSG_TASK_PROJECT))
-        rc = n_failed ? err_set(&err, -EINVAL, "items fail at a node that projects")
+        rc = n_failed ? err_set(&err, -EINVAL, "items failed at a node that projects")
                       : add_tensor(w, g, u, &result, &err);
     if (rc < 0) {
         buf_release(&result.rows);
@@ -398,7 +398,7 @@ static void send_result(struct qformer_worker *w, const struct group *g, struct 
     worker_send_result(&w->common, &u->work, &result);
 }
 
-/* What has been computed goes back. */
+/* Sends the results of a computed group. */
 static int group_finish(struct qformer_worker *w, struct group *g, struct err *err)
 {
     int64_t began = g->started_ns > w->landed_ns ? g->started_ns : w->landed_ns, each;
@@ -420,12 +420,12 @@ static int group_finish(struct qformer_worker *w, struct group *g, struct err *e
     return 0;
 }
 
-/* Compute what has been taken, then give back what was computed before it. */
+/* Computes the taken units, then sends the results of the previous group. */
 static int group_run(struct qformer_worker *w, struct group *g, struct err *err)
 {
     int rc = g->n ? group_compute(w, g, err) : 0;
 
-    if (rc == -ENOMEM) { /* others may have more room; the units are tried again */
+    if (rc == -ENOMEM) { /* another worker may have more memory; the units are retried */
         for (int i = 0; i < g->n; i++)
             worker_fail_unit(&w->common, &g->units[i]->work, "memory", "no memory for the unit's results");
         group_release(w, g);

@@ -1,9 +1,9 @@
-/* qformer_worker.h - the Q-Former daemon: trunk features in, projected queries out.
+/* qformer_worker.h - the Q-Former daemon: turns trunk features into projected queries, scores and embeddings.
  *
  * Who may call: main.
  * Units: in the names.
  * Memory: owned by the struct.
- * Errors: negative errno with err; a unit that cannot be done is a Failure to the broker. */
+ * Errors: negative errno with err; a unit that fails becomes a Failure message. */
 #ifndef BLIPLINE_QFORMER_WORKER_QFORMER_WORKER_H
 #define BLIPLINE_QFORMER_WORKER_QFORMER_WORKER_H
 
@@ -18,8 +18,8 @@ struct qformer_conf {
 
 extern const struct conf_key qformer_conf_table[];
 
-/* The functions of struct worker_program. Start loads the weights (device null: nothing) and starts the session. Run
- * goes on until SIGTERM and everything in hand is finished; -ECONNREFUSED: the broker refused this worker, err says
+/* The functions of struct worker_program. start() loads the weights (none for device null) and starts the session.
+ * run() returns after SIGTERM, once all work is finished. -ECONNREFUSED: the broker refused this worker; err says
  * why. */
 int qformer_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int qformer_worker_run(void *daemon, struct err *err) CHECK_RESULT;

@@ -28,8 +28,8 @@ static bool all_known(const struct token_ids *ids, size_t first, int n_words)
     return true;
 }
 
-/* The ids of a text. Without any, with too many, or with one that the model has no word for: a problem of the item that
- * brought the text; a generated caption stays without score. */
+/* Encodes a text. If it has no tokens, too many, or one that the model lacks, the item fails if its list gave the
+ * text; a generated caption stays unscored. */
 static int encode(struct unit_texts *u, struct unit_text *text, const struct tokenizer *t, int max_text, int n_words,
                   struct err *err)
 {
@@ -55,10 +55,10 @@ static int encode(struct unit_texts *u, struct unit_text *text, const struct tok
         else if (empty)
             complain(u, text->row, "empty_text", "a text has no tokens", c->text, c->text_bytes);
         else if (!known)
-            complain(u, text->row, "unknown_token", "the tokenizer knows a token of a text, and the model does not",
-                     c->text, c->text_bytes);
+            complain(u, text->row, "unknown_token", "the model has no embedding for a token of a text", c->text,
+                     c->text_bytes);
         else
-            complain(u, text->row, "long_text", "a text is longer than the model reads", c->text, c->text_bytes);
+            complain(u, text->row, "long_text", "a text is longer than the model's limit", c->text, c->text_bytes);
         return 0;
     }
     text->has_ids = true;
@@ -72,7 +72,7 @@ static bool has_name(const struct row_field *f, const char *name)
     return f->name_bytes == strlen(name) && memcmp(f->name, name, f->name_bytes) == 0;
 }
 
-/* All texts of one item, without ids. */
+/* Adds all texts of one item, without ids. */
 static int add_item(struct unit_texts *u, const struct worker_work *work, uint32_t row)
 {
     const struct row_item *item = &work->items[row];
@@ -93,11 +93,11 @@ static int add_item(struct unit_texts *u, const struct worker_work *work, uint32
     if (u->n == before && work->recipe.n_text_fields) {
         const char *name = work->recipe.text_fields[0];
 
-        complain(u, row, "no_text", "nothing to score; the list gives no value for", (const uint8_t *)name,
+        complain(u, row, "no_text", "nothing to score; the list has no value for", (const uint8_t *)name,
                  (uint32_t)strlen(name));
     } else if (u->n - before > ROW_MAX_CAPTIONS) {
-        complain(u, row, "many_texts", "more texts than an item may have, beginning with",
-                 u->texts[before].caption.text, u->texts[before].caption.text_bytes);
+        complain(u, row, "many_texts", "too many texts for one item, beginning with", u->texts[before].caption.text,
+                 u->texts[before].caption.text_bytes);
     }
     return 0;
 }
@@ -114,7 +114,7 @@ int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, con
         rc = add_item(u, work, row);
     for (size_t i = 0; rc == 0 && t && i < u->n; i++)
         rc = encode(u, &u->texts[i], t, max_text, n_words, err);
-    /* a bad text among good ones stays as it is, unscored; alone it is the item's problem */
+    /* an invalid text among valid ones stays unscored; alone it makes the item fail */
     for (size_t i = 0; rc == 0 && i < u->n; i++) {
         struct item_error *p = &u->errors[u->texts[i].row];
 

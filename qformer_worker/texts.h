@@ -1,11 +1,10 @@
-/* texts.h - the texts of a unit that are compared with its images: captions that an earlier node wrote, and fields of
- * the items that the recipe names.
+/* texts.h - the texts of a unit that are compared with its images: captions from an earlier node, and item fields that
+ * the recipe names.
  *
  * Who may call: the compute thread.
- * Units: tokens with the special ones; rows are the work's items in order.
- * Memory: texts point into the work, ids belong to the struct; unit_texts_release.
- * Errors: -ENOMEM, or what the tokenizer gives. What is wrong with an item's own texts is a problem of that item, and
- *         no error here. */
+ * Units: tokens, including special ones; rows follow the work's items.
+ * Memory: texts point into the work, the struct owns the ids; freed with unit_texts_release.
+ * Errors: -ENOMEM, or those of the tokenizer. An invalid text of an item is an item_error, not an error here. */
 #ifndef BLIPLINE_QFORMER_WORKER_TEXTS_H
 #define BLIPLINE_QFORMER_WORKER_TEXTS_H
 
@@ -20,21 +19,21 @@
 
 struct unit_text {
     uint32_t row;
-    struct row_caption caption; /* as it came; a field's text: given, `prompt` is the field's number in the recipe */
+    struct row_caption caption; /* as received; for a field's text `prompt` is the field's number in the recipe */
     bool has_ids; /* false: without any token, or with more or others than the model reads: it stays unscored. An item
                      whose given texts are all like that, with nothing else to score, has a problem */
     size_t first_id, n_ids;
 };
 
 struct unit_texts {
-    struct unit_text *texts; /* by row; captions first, then fields in the order of the recipe */
+    struct unit_text *texts; /* by row; captions first, then fields in recipe order */
     size_t n, capacity;
     struct token_ids ids;
     struct item_error *errors; /* [n_items] */
 };
 
-/* `t` NULL (device null): no ids. max_text: tokens that the model reads, special ones included; n_words: ids that it
- * knows, which may be fewer than its tokenizer has. */
+/* `t` NULL (device null): no ids. max_text: the model's limit of tokens, including special ones; n_words: ids with
+ * an embedding, which may be fewer than the tokenizer's. */
 int unit_texts_collect(struct unit_texts *u, const struct worker_work *work, const struct tokenizer *t, int max_text,
                        int n_words, struct err *err) CHECK_RESULT;
 void unit_texts_release(struct unit_texts *u);

@@ -1,4 +1,4 @@
-/* One file as a source; and source_open, which tells the kinds of source apart. */
+/* A single file as a source, and source_open, which chooses the kind of source. */
 #include "source/source.h"
 
 #include "source/file_kind.h"
@@ -26,7 +26,7 @@ struct source_one {
 static int one_next(struct source *s, struct source_item *ret, struct err *err)
 {
     struct source_one *f = (struct source_one *)s;
-    const char *name = strrchr(f->path, '/') + 1; /* absolute: there is one */
+    const char *name = strrchr(f->path, '/') + 1; /* absolute, so there is a slash */
 
     (void)err;
     if (f->done)
@@ -46,7 +46,7 @@ static void one_free(struct source *s)
     free(s);
 }
 
-/* Many pictures in one file are not one picture that cannot be read: that is said at once. */
+/* Refuses an archive right away, instead of failing it as one unreadable image. */
 static int refuse_archive(const char *path, const char *arg, struct err *err)
 {
     char head[LINES_HEAD_BYTES];
@@ -84,8 +84,7 @@ int source_file_open(const char *path, const char *arg, struct source **ret, str
     return 0;
 }
 
-/* Drop empty and "." components: one file, one path, whichever way it was written. ".." stays, since a link may lie
- * before it. */
+/* Drops empty and "." components, so that a file has one path. ".." stays, since a link may precede it. */
 static void collapse(char *path)
 {
     char *to = path;
@@ -151,7 +150,7 @@ int source_open(const char *arg, const struct source_columns *wanted, struct sou
         rc = -errno;
         if (lines_is_url(arg))
             return err_set(err, rc,
-                           "%.200s: nothing is fetched over the network; download the pictures first and give "
+                           "%.200s: nothing is downloaded; download the pictures first and give "
                            "their folder",
                            arg);
         return err_set(err, rc, "%.300s: %s", arg, strerror(-rc));
@@ -193,7 +192,7 @@ int source_root(const char *arg, char *ret, const char **ret_list, struct err *e
     if (rc < 0 || (!is_list && stat(ret, &st) == 0 && S_ISDIR(st.st_mode)))
         return rc;
     slash = strrchr(ret, '/');
-    slash[slash == ret] = '\0'; /* keep the slash of the root */
+    slash[slash == ret] = '\0'; /* keep the root's slash */
     return 0;
 }
 
@@ -208,7 +207,7 @@ void source_free(struct source *s)
         s->free(s);
 }
 
-/* Count the row, and the wanted columns that it has. */
+/* Counts the row and its wanted columns. */
 static void count_row(struct source_summary *sum, const struct source_columns *wanted, const struct source_item *item)
 {
     uint64_t seen = 0;

@@ -5,14 +5,14 @@
 
 enum { LOOK_BYTES = 512 };
 
-/* In order: the first that fits is it. */
+/* The first match counts. */
 static const struct magic {
     const char *bytes;
-    const char *kind;    /* what is no picture of ours; NULL: those that are told apart below */
-    const char *no_list; /* what is no list, with the cure; NULL: told by what its lines hold */
+    const char *kind;    /* the unsupported kind; NULL: distinguished below */
+    const char *no_list; /* why it is not a list, with the cure; NULL: decided by its lines */
     uint16_t at;
     uint8_t n;
-    bool holds_files; /* pictures perhaps, so as a picture it needs the cure as well */
+    bool holds_files; /* it may hold images, so the cure is given for an image too */
 } magics[] = {
 #define MAGIC(text, offset, name, ...)                                                \
     {                                                                                 \
@@ -22,7 +22,7 @@ static const struct magic {
           .no_list = "is a tar archive; unpack it (mkdir DIR && tar -xf FILE -C DIR) and give the folder"),
     MAGIC("\x89PNG", 0, "a PNG picture that was damaged by a transfer as text",
           .no_list = "is a PNG picture; give it without the @"),
-    MAGIC("GIF8", 0, "a GIF picture", .no_list = "is a GIF picture, no list"),
+    MAGIC("GIF8", 0, "a GIF picture", .no_list = "is a GIF picture, not a list"),
     MAGIC("ftypavif", 4, "an AVIF picture"),
     MAGIC("ftypavis", 4, "an AVIF animation"),
     MAGIC("ftyphe", 4, "a HEIC picture"),
@@ -73,14 +73,14 @@ static const struct magic {
           .no_list = "is a ZIP archive; unpack it (unzip -d DIR FILE) and give the folder"),
     MAGIC("PK\5\6", 0, "an empty zip archive"),
     MAGIC("\x1f\x8b", 0, "gzip-compressed", .holds_files = true,
-          .no_list = "is packed by gzip; of an archive (.tar.gz) unpack the files and give the folder, of a list give "
+          .no_list = "is compressed with gzip; unpack an archive (.tar.gz) and give the folder; give a list as "
                      "@<(zcat FILE)"),
     MAGIC("BZh", 0, "bzip2-compressed", .holds_files = true,
-          .no_list = "is packed by bzip2; unpack it first (a list: @<(bzcat FILE))"),
+          .no_list = "is compressed with bzip2; unpack it first (a list: @<(bzcat FILE))"),
     MAGIC("\3757zXZ\0", 0, "xz-compressed", .holds_files = true,
-          .no_list = "is packed by xz; unpack it first (a list: @<(xzcat FILE))"),
+          .no_list = "is compressed with xz; unpack it first (a list: @<(xzcat FILE))"),
     MAGIC("\x28\xb5\x2f\xfd", 0, "zstd-compressed", .holds_files = true,
-          .no_list = "is packed by zstd; unpack it first (a list: @<(zstdcat FILE))"),
+          .no_list = "is compressed with zstd; unpack it first (a list: @<(zstdcat FILE))"),
     MAGIC("7z\xbc\xaf\x27\x1c", 0, "a 7z archive", .holds_files = true,
           .no_list = "is a 7z archive; unpack it and give the folder"),
     MAGIC("Rar!\x1a\7", 0, "a RAR archive"),
@@ -94,14 +94,14 @@ static const struct magic {
     MAGIC("\177ELF", 0, "a program"),
     MAGIC("MZ", 0, "a Windows program"),
     MAGIC("version https://git-lfs", 0, "a Git LFS pointer, not the picture itself",
-          .no_list = "is a pointer of Git LFS, not the file itself; get that with git lfs pull"),
+          .no_list = "is a Git LFS pointer, not the file itself; get the file with git lfs pull"),
     MAGIC("ARROW1", 0, NULL, .holds_files = true,
           .no_list = "is an Arrow file; write its rows as JSONL, whose path names a picture, and give @LIST"),
     MAGIC("\xff\xfe\0\0", 0, NULL, .no_list = "is text in UTF-32; make it UTF-8: iconv -f utf-32 -t utf-8 FILE"),
     MAGIC("\xff\xfe", 0, NULL, .no_list = "is text in UTF-16; make it UTF-8: iconv -f utf-16 -t utf-8 FILE"),
     MAGIC("\xfe\xff", 0, NULL, .no_list = "is text in UTF-16; make it UTF-8: iconv -f utf-16 -t utf-8 FILE"),
     MAGIC("\xff\xd8\xff", 0, NULL, .no_list = "is a JPEG picture; give it without the @"),
-    MAGIC("RIFF", 0, NULL, .no_list = "is a picture or sound (RIFF), no list; give a picture without the @"),
+    MAGIC("RIFF", 0, NULL, .no_list = "is a picture or sound (RIFF), not a list; give a picture without the @"),
     MAGIC("<!DOCTYPE", 0, NULL, .no_list = "is an HTML page, no list: did a download go wrong?"),
     MAGIC("<html", 0, NULL, .no_list = "is an HTML page, no list: did a download go wrong?"),
 #undef MAGIC
@@ -112,7 +112,7 @@ static bool fits(const struct magic *m, const void *bytes, size_t n)
     return n >= (size_t)m->at + m->n && memcmp((const char *)bytes + m->at, m->bytes, m->n) == 0;
 }
 
-/* The text behind white space and a byte order mark. */
+/* Skips a byte order mark and white space. */
 static const char *skip_blank(const char *text)
 {
     if (strncmp(text, "\xef\xbb\xbf", 3) == 0)
@@ -167,7 +167,7 @@ const char *file_kind(const uint8_t *bytes, size_t n)
     for (size_t i = 0; i < sizeof(magics) / sizeof(*magics); i++) {
         const struct magic *m = &magics[i];
 
-        if (m->n < 3 && is_text(bytes, n_text)) /* words may begin with those */
+        if (m->n < 3 && is_text(bytes, n_text)) /* a text may begin with these */
             continue;
         if (m->kind && fits(m, bytes, n))
             return m->kind;
@@ -179,7 +179,7 @@ const char *file_kind(const uint8_t *bytes, size_t n)
     if (memmem(bytes, n_text, "\xff\xd8\xff", 3) || memmem(bytes, n_text, "\x89PNG\r\n", 6))
         return "a picture with other bytes in front of it";
     if (!is_text(bytes, n_text))
-        return "of no kind that is known here";
+        return "of an unknown kind";
     memcpy(text, bytes, n_text);
     text[n_text] = '\0';
     return kind_of_text(text);

@@ -1,4 +1,4 @@
-/* file_kind.h - what a file is that is no picture or list that we read, by its first bytes.
+/* file_kind.h - names the kind of an unsupported file by its first bytes.
  *
  * Who may call: any thread.
  * Units: bytes.
@@ -11,11 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* "a GIF picture", "an HTML page", "a text file", ...; "of no kind that is known here". */
+/* "a GIF picture", "an HTML page", "a text file" etc.; "of an unknown kind". */
 const char *file_kind(const uint8_t *bytes, size_t n);
 
-/* What holds pictures or a table, but is not read here: words with the cure, to stand behind a name; NULL: nothing of
- * that kind. `is_list` asks for what cannot be a list either. */
+/* For a file that holds images or a table but is not supported: text with the cure, to follow the file's name; else
+ * NULL. With `is_list` also for files that cannot be a list. */
 const char *file_kind_foreign(const void *bytes, size_t n, bool is_list);
 
 #endif

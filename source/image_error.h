@@ -1,6 +1,6 @@
-/* image_error.h - why one picture could not be used, as a code with a stable name.
+/* image_error.h - the reason why an image failed, as a code with a stable name.
  *
- * The name is what travels, what the store keeps and what `retry --reason` takes: names are never changed or reused.
+ * Names are used in messages, in stores and by `retry --reason`, so they are never changed or reused.
  * Who may call: anyone, any thread.
  * Units: none.
  * Memory: names are static.
@@ -10,22 +10,22 @@
 
 enum image_error {
     IMAGE_OK = 0,
-    IMAGE_MISSING,         /* no such file by the time it is read */
+    IMAGE_MISSING,         /* the file does not exist when it is read */
     IMAGE_UNREADABLE,      /* permission, I/O error, a folder, a pipe, a path that is too long */
     IMAGE_EMPTY,           /* zero bytes */
     IMAGE_TOO_LARGE,       /* more bytes than the limit */
     IMAGE_UNKNOWN_FORMAT,  /* the first bytes are not those of JPEG, PNG or WebP */
-    IMAGE_UNSUPPORTED,     /* a kind of JPEG, PNG or WebP that is not decoded (12 bit, lossless) */
-    IMAGE_TRUNCATED,       /* the bytes end before the picture does */
+    IMAGE_UNSUPPORTED,     /* an unsupported kind of JPEG, PNG or WebP (12 bit, lossless) */
+    IMAGE_TRUNCATED,       /* the file ends before the image is complete */
     IMAGE_CORRUPT,         /* the bytes contradict the format */
     IMAGE_TOO_MANY_PIXELS, /* more pixels, or a longer side, than the limit */
-    IMAGE_NO_MEMORY,       /* this machine's trouble, not the picture's: worth another attempt */
-    IMAGE_URL,             /* its list names something on the network, which is not fetched */
-    IMAGE_NO_PICTURE,      /* its row of a list names none */
-    IMAGE_BAD_ROW,         /* a value of its row that is used cannot be, or the row does not fit its table */
-    IMAGE_DECODER_CRASHED, /* the process that decoded it came to a bad end */
+    IMAGE_NO_MEMORY,       /* a problem of this machine, not of the image: worth a retry */
+    IMAGE_URL,             /* the list names a URL; nothing is downloaded */
+    IMAGE_NO_PICTURE,      /* its row of the list names no image */
+    IMAGE_BAD_ROW,         /* a value of its row is invalid, or the row does not match its table */
+    IMAGE_DECODER_CRASHED, /* the decoder process crashed */
     IMAGE_DECODER_TIMEOUT, /* decoding took longer than the limit */
-    IMAGE_DECODER_MEMORY,  /* decoding took more memory than the limit, or than there was */
+    IMAGE_DECODER_MEMORY,  /* decoding needed more memory than the limit or the machine has */
     IMAGE_N_ERRORS
 };
 
@@ -33,7 +33,7 @@ enum image_error {
  * "too_many_pixels", "no_memory", "url", "no_picture", "bad_row", "decoder_crashed", "decoder_timeout",
  * "decoder_memory"; "unknown" for a value outside the enum. */
 const char *image_error_name(enum image_error code);
-/* The code of this name; IMAGE_BAD_ROW for one that is none. */
+/* The code of this name; IMAGE_BAD_ROW for an unknown name. */
 enum image_error image_error_of(const char *name);
 
 #endif

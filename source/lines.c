@@ -16,7 +16,7 @@ bool lines_is_url(const char *text)
     return n > 1 && strncmp(text + n, "://", 3) == 0;
 }
 
-/* The folder that names start from, and the file. */
+/* Opens the file and sets the folder for relative names. */
 static int open_file(struct lines *l, const char *path, struct err *err)
 {
     struct stat st;
@@ -32,14 +32,13 @@ static int open_file(struct lines *l, const char *path, struct err *err)
     (void)snprintf(l->name, sizeof(l->name), "%s", path);
     l->file = fopen(path, "re");
     if (!l->file && lines_is_url(path))
-        return err_set(err, -ENOENT, "%.300s: lists are not fetched over the network; download it first (curl -O URL)",
-                       path);
+        return err_set(err, -ENOENT, "%.300s: lists are not downloaded; download it first (curl -O URL)", path);
     if (!l->file) {
         rc = -errno;
         return err_set(err, rc, "%.300s: cannot open the list: %s", path, strerror(-rc));
     }
     if (fstat(fileno(l->file), &st) < 0 || S_ISDIR(st.st_mode))
-        return err_set(err, -EISDIR, "%.300s: is a folder, a list of paths is wanted after @", path);
+        return err_set(err, -EISDIR, "%.300s: is a folder; give a list of paths after @", path);
     l->is_pipe = !S_ISREG(st.st_mode);
     if (l->is_pipe)
         return source_absolute(".", l->base, err);
@@ -47,7 +46,7 @@ static int open_file(struct lines *l, const char *path, struct err *err)
     if (rc < 0)
         return rc;
     slash = strrchr(l->base, '/');
-    slash[slash == l->base] = '\0'; /* keep the slash of the root */
+    slash[slash == l->base] = '\0'; /* keep the root's slash */
     return 0;
 }
 

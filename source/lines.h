@@ -1,11 +1,11 @@
-/* lines.h - the lines of a list, of whatever kind, as a stream; nobody outside source/ includes this.
+/* lines.h - reads the lines of a list of any kind as a stream; private to source/.
  *
- * A byte order mark at the beginning is left out. What is no text at all (archives, Parquet, pictures, UTF-16) is
- * refused by its name when the list is opened.
- * Who may call: one thread a list.
+ * Skips a byte order mark. Opening a file that is not text (archives, Parquet, images, UTF-16) is an error that names
+ * its kind.
+ * Who may call: one thread per list.
  * Units: bytes.
- * Memory: lines_close; a line is valid until the next one is read.
- * Errors: negative errno; err names the list, and the line where there is one. */
+ * Memory: freed with lines_close; a line is valid until the next one is read.
+ * Errors: negative errno; err names the list and, if there is one, the line. */
 #ifndef BLIPLINE_SOURCE_LINES_H
 #define BLIPLINE_SOURCE_LINES_H
 
@@ -21,27 +21,27 @@ enum { LINES_HEAD_BYTES = 512 };
 
 struct lines {
     FILE *file;
-    char head[LINES_HEAD_BYTES]; /* what was read ahead to see what this is */
+    char head[LINES_HEAD_BYTES]; /* the first bytes, read ahead to detect the kind */
     size_t n_head, i_head;
-    char *line; /* the last one with its end; NUL-terminated as well */
+    char *line; /* the current line with its line end, NUL-terminated */
     size_t bytes, capacity;
-    bool has_nul;        /* it holds a NUL byte */
-    bool is_pipe;        /* or standard input: no name says what it is */
+    bool has_nul;        /* the line contains a NUL byte */
+    bool is_pipe;        /* a pipe or standard input: the name does not tell the kind */
     uint64_t number;     /* of `line`, from 1 */
-    char base[PATH_MAX]; /* the absolute folder that its names start from */
+    char base[PATH_MAX]; /* the absolute folder for relative names */
     char name[256];      /* for messages */
 };
 
-/* `path` as the user wrote it; "-" is standard input. Names in pipes and the like (<(find ...) of a shell) start from
- * the working folder, as those of standard input do. The struct need not be initialised. */
+/* `path` as the user wrote it; "-" is standard input. Names from standard input and pipes (a shell's <(find)) are
+ * relative to the working folder. The struct need not be initialised. */
 int lines_open(struct lines *l, const char *path, struct err *err) CHECK_RESULT;
-void lines_close(struct lines *l); /* of a zeroed struct: nothing */
-/* 1, 0 at the end of the file, negative. */
+void lines_close(struct lines *l); /* a zeroed struct is allowed */
+/* Returns 1, 0 at the end of the file, or a negative errno. */
 int lines_next(struct lines *l, struct err *err) CHECK_RESULT;
-/* The first byte that is no blank, before any line was read; '\0': there is none among the first. */
+/* The first non-blank byte of the list, or '\0' if the first bytes are all blank. Call before lines_next. */
 char lines_first_byte(const struct lines *l);
 
-/* Is this the address of something on the network? */
+/* True if the text is a URL. */
 bool lines_is_url(const char *text);
 
 #endif

@@ -1,4 +1,4 @@
-/* A text file that names one picture a line. It is read as a stream, a line at a time. */
+/* A text file with one image path per line, read as a stream. */
 #include "source/lines.h"
 #include "source/source_kinds.h"
 
@@ -16,11 +16,11 @@ struct source_list {
     struct lines lines;
     bool examine;
     char path[PATH_MAX];
-    char key[32]; /* of a line that is no path */
+    char key[32]; /* of a line that is not a path */
     struct err problem;
 };
 
-/* A line that names no picture is an item all the same; the reason stands in `problem`. */
+/* A line that names no image still becomes an item; `problem` holds the reason. */
 static void take_bad_line(struct source_list *l, enum image_error code, const char *why, struct source_item *ret)
 {
     (void)snprintf(l->key, sizeof(l->key), "line %" PRIu64, l->lines.number);
@@ -41,7 +41,7 @@ static int list_next(struct source *s, struct source_item *ret, struct err *err)
         if (rc <= 0)
             return rc;
         if (l->lines.has_nul)
-            return err_set(err, -EINVAL, "%s, line %" PRIu64 ": holds a NUL byte, is this a list of paths?",
+            return err_set(err, -EINVAL, "%s, line %" PRIu64 ": contains a NUL byte; is this a list of paths?",
                            l->lines.name, l->lines.number);
         line = l->lines.line;
         n = l->lines.bytes;
@@ -50,7 +50,7 @@ static int list_next(struct source *s, struct source_item *ret, struct err *err)
         line[n] = '\0';
     } while (n == 0);
     if (lines_is_url(line))
-        take_bad_line(l, IMAGE_URL, "pictures are not fetched over the network, download them first", ret);
+        take_bad_line(l, IMAGE_URL, "pictures are not downloaded; download them first", ret);
     else if (source_join(l->lines.base, line, l->path) < 0)
         take_bad_line(l, IMAGE_BAD_ROW, "longer than any path", ret);
     else
@@ -92,7 +92,7 @@ int source_list_open(const char *arg, const struct source_columns *wanted, bool 
     if (rc == 0)
         rc = lines_open(&l->lines, path, err);
     if (rc == 0 && source_is_table(path, &l->lines)) {
-        rc = source_table_open(path, &l->lines, wanted, examine, ret, err); /* which takes the lines over */
+        rc = source_table_open(path, &l->lines, wanted, examine, ret, err); /* which takes ownership of the lines */
         free(l);
         return rc;
     }

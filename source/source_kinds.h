@@ -1,4 +1,4 @@
-/* source_kinds.h - the kinds of source behind source.h; nobody else includes this.
+/* source_kinds.h - the kinds of source behind source.h; private to source/.
  *
  * Units, memory, errors: as in source.h. */
 #ifndef BLIPLINE_SOURCE_SOURCE_KINDS_H
@@ -10,33 +10,33 @@
 
 struct source {
     int (*next)(struct source *s, struct source_item *ret, struct err *err);
-    void (*free)(struct source *s); /* contents and s */
+    void (*free)(struct source *s); /* frees the contents and s */
     bool is_table;
     struct source_skipped skipped;
 };
 
-/* `path` is absolute, shorter than PATH_MAX, without a slash at the end (but for "/"). `arg` is what the user wrote. */
+/* `path` is absolute, shorter than PATH_MAX, without a slash at the end (except "/"). `arg` is what the user wrote. */
 int source_walk_open(const char *path, const char *arg, struct source **ret, struct err *err) CHECK_RESULT;
 int source_file_open(const char *path, const char *arg, struct source **ret, struct err *err) CHECK_RESULT;
-/* arg[0] == '@'. `examine`: find out the pictures' sizes. */
+/* arg[0] == '@'. `examine`: stat() the images. */
 int source_list_open(const char *arg, const struct source_columns *wanted, bool examine, struct source **ret,
                      struct err *err) CHECK_RESULT;
 struct lines;
-/* Is the list a table? Its name says so, or, where it has none that says anything (a pipe), its first byte. */
+/* True if the list is a table, by its extension or, for a pipe, by its first byte. */
 bool source_is_table(const char *path, const struct lines *lines);
-/* A list whose name says that it is a kind of table which is not read. */
+/* An error if the list has the extension of an unsupported kind of table. */
 int source_table_refused(const char *path, struct err *err) CHECK_RESULT;
-/* Takes the open `lines` over, also when it fails. */
+/* Takes ownership of the open `lines`, also on failure. */
 int source_table_open(const char *path, const struct lines *lines, const struct source_columns *wanted, bool examine,
                       struct source **ret, struct err *err) CHECK_RESULT;
-/* The names of the columns of a table's last row, for a message; "" for a list that is no table. */
+/* The column names of a table's last row, for a message; "" if the list is not a table. */
 void source_table_columns(const struct source *s, char *ret, size_t size);
-/* Fill in size and time of the file at item->path, where it can be examined. */
+/* Fills in size and time of the file at item->path if stat() succeeds. */
 void source_examine(struct source_item *item);
 
-/* `name` below the absolute folder `base`, or name itself when absolute, into ret[PATH_MAX]. -ENAMETOOLONG. */
+/* Writes `name` below the absolute folder `base`, or `name` itself if absolute, to ret[PATH_MAX]. -ENAMETOOLONG. */
 int source_join(const char *base, const char *name, char *ret) CHECK_RESULT;
-/* The same below the working folder, which is asked for only when it is needed: it may have no path that fits. */
+/* The same below the working folder, which is read only if needed: its path may be too long. */
 int source_absolute(const char *name, char *ret, struct err *err) CHECK_RESULT;
 
 #endif

@@ -1,4 +1,4 @@
-/* table.c - a list with columns as a source: one row an item. */
+/* table.c - a list with columns as a source: each row is an item. */
 #include "source/table.h"
 
 #include <errno.h>
@@ -11,11 +11,11 @@
 
 static const struct {
     const char *extension;
-    const struct table_format *format; /* NULL: refused by name */
+    const struct table_format *format; /* NULL: an error that names the kind */
 } kinds[] = {
     {".jsonl", &table_jsonl}, {".ndjson", &table_jsonl}, {".csv", &table_csv}, {".tsv", &table_tsv}, {".json", NULL}};
 
-/* Where the picture is, the first that a row has. */
+/* Columns for the image's path; the first that a row has is used. */
 static const char *const path_columns[] = {"path",      "image",    "image_path", "img", "file",
                                            "file_name", "filename", "filepath",   "url", "image_url"};
 #define PATH_COLUMNS "path, image, image_path, img, file, file_name, filename, filepath, url, image_url or key"
@@ -41,8 +41,8 @@ int source_table_refused(const char *path, struct err *err)
 
     if (kind < 0 || kinds[kind].format)
         return 0;
-    return err_set(err, -EINVAL, "%.300s: a list is JSONL, one object a line (jq -c '.[]' FILE.json > FILE.jsonl)",
-                   path);
+    return err_set(err, -EINVAL,
+                   "%.300s: a list must be JSONL, one object per line (jq -c '.[]' FILE.json > FILE.jsonl)", path);
 }
 
 int table_error(const struct table *t, int code, struct err *err, const char *fmt, ...)
@@ -99,19 +99,19 @@ static bool is_utf8(const char *text, size_t bytes)
     return true;
 }
 
-/* Is it text that can be used? */
+/* Checks that a value is usable text. */
 static int check_text(struct table *t, const char *column, const struct table_value *v)
 {
     if (!is_utf8(v->text, v->bytes))
         return table_bad_row(t, IMAGE_BAD_ROW, "%.60s is not UTF-8 (iconv -f latin1 -t utf-8 converts a file)", column);
     if (memchr(v->text, 0, v->bytes) || memmem(v->text, v->bytes, TABLE_NO_CHARACTER, strlen(TABLE_NO_CHARACTER)))
-        return table_bad_row(t, IMAGE_BAD_ROW,
-                             "%.60s holds what no text can: \\u0000, or one half of a pair such as \\ud83d\\ude00",
-                             column);
+        return table_bad_row(
+            t, IMAGE_BAD_ROW,
+            "%.60s contains an invalid character: \\u0000, or one half of a pair such as \\ud83d\\ude00", column);
     return 0;
 }
 
-/* The values of wanted column k; *total: bytes of the row's so far. */
+/* Takes the values of wanted column k; *total: bytes of the row so far. */
 static int take_column(struct table *t, uint32_t k, struct source_item *ret, size_t *total)
 {
     struct table_value values[SOURCE_MAX_FIELDS];
@@ -122,7 +122,7 @@ static int take_column(struct table *t, uint32_t k, struct source_item *ret, siz
     for (uint32_t i = 0; rc == 0 && i < n; i++) {
         if (values[i].bytes > SOURCE_MAX_FIELD_BYTES || *total + values[i].bytes > SOURCE_MAX_ITEM_FIELD_BYTES)
             return table_bad_row(t, IMAGE_BAD_ROW,
-                                 "%.60s has %zu bytes; the limits are %d, and %d for all that is used of a row", name,
+                                 "%.60s has %zu bytes; the limit is %d, and %d for all used values of a row", name,
                                  values[i].bytes, SOURCE_MAX_FIELD_BYTES, SOURCE_MAX_ITEM_FIELD_BYTES);
         rc = check_text(t, name, &values[i]);
         *total += values[i].bytes;
@@ -163,7 +163,7 @@ static int single(struct table *t, const char *column, struct table_value *ret)
     return rc < 0 ? rc : (int)n;
 }
 
-/* "a", "b", ... of the loaded row, and a guess where a delimiter went unnoticed. */
+/* The column names of the loaded row, with a hint if the delimiter is probably wrong. */
 static void name_columns(const struct table *t, char *ret, size_t size)
 {
     const char *name, *first = t->format->name(t, 0);
@@ -201,7 +201,7 @@ static bool has_column(const struct table *t, const char *column)
     return false;
 }
 
-/* No column of the row is one of pictures: that is the list's fault, unless earlier rows had one. */
+/* The row has no image column: an error of the list, unless an earlier row had one. */
 static int complain_no_column(struct table *t, struct err *err)
 {
     const char *want = t->wanted.picture ? t->wanted.picture : "none of " PATH_COLUMNS;
@@ -214,7 +214,7 @@ static int complain_no_column(struct table *t, struct err *err)
                        t->wanted.picture ? "no column " : "", want, columns[0] ? columns : "nothing");
 }
 
-/* 1: the column names a picture, which is at t->path. 0: it is empty. -EILSEQ: what it has is no path. */
+/* Returns 1 if the column names an image and sets t->path, 0 if it is empty, -EILSEQ if it is not a path. */
 static int look_for_picture(struct table *t, const char *column, struct table_value *ret)
 {
     int rc = single(t, column, ret);
@@ -222,17 +222,16 @@ static int look_for_picture(struct table *t, const char *column, struct table_va
     if (rc <= 0 || ret->bytes == 0)
         return rc < 0 ? rc : 0;
     if (memchr(ret->text, 0, ret->bytes) || memmem(ret->text, ret->bytes, TABLE_NO_CHARACTER, 3))
-        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s: the picture's path holds a character that no path can", column);
+        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s: the picture's path contains an invalid character", column);
     if (lines_is_url(ret->text))
-        return table_bad_row(t, IMAGE_URL, "%.200s: pictures are not fetched over the network, download them first",
-                             ret->text);
+        return table_bad_row(t, IMAGE_URL, "%.200s: pictures are not downloaded; download them first", ret->text);
     if (source_join(t->lines.base, ret->text, t->path) < 0)
         return table_bad_row(t, IMAGE_BAD_ROW, "%.60s: the path would be longer than %d bytes", column, PATH_MAX - 1);
     return 1;
 }
 
-/* In the first column of pictures that names one; `key` only in a row without any. Where there is none, the first
- * column that has something else is told. */
+/* Uses the first image column with a path; `key` only in a row without one. If none has a path, the message names
+ * the first column with another value. */
 static int take_picture(struct table *t, struct table_value *ret, struct err *err)
 {
     const size_t n_usual = sizeof(path_columns) / sizeof(*path_columns);
@@ -267,15 +266,15 @@ static int take_picture(struct table *t, struct table_value *ret, struct err *er
         return -EILSEQ;
     }
     if (empty)
-        return table_bad_row(t, IMAGE_NO_PICTURE, "%.60s is empty, no picture is named", empty);
+        return table_bad_row(t, IMAGE_NO_PICTURE, "%.60s is empty; no picture is named", empty);
     if (t->wanted.picture || !has_column(t, "key"))
         return complain_no_column(t, err);
     t->had_picture = true;
     rc = look_for_picture(t, "key", ret);
-    return rc > 0 ? 0 : rc < 0 ? rc : table_bad_row(t, IMAGE_NO_PICTURE, "key is empty, no picture is named");
+    return rc > 0 ? 0 : rc < 0 ? rc : table_bad_row(t, IMAGE_NO_PICTURE, "key is empty; no picture is named");
 }
 
-/* Its own, else `picture`, else (of a row without either) the number of its line. */
+/* The row's own key, else `picture`, else the line number. */
 static int take_key(struct table *t, const struct table_value *picture, struct source_item *ret)
 {
     struct table_value key = {0};
@@ -284,7 +283,7 @@ static int take_key(struct table *t, const struct table_value *picture, struct s
     if (rc < 0 || key.bytes == 0)
         key = *picture;
     if (rc == 0 && key.bytes > PATH_MAX)
-        rc = table_bad_row(t, IMAGE_BAD_ROW, "a key of %zu bytes, the limit is %d", key.bytes, PATH_MAX);
+        rc = table_bad_row(t, IMAGE_BAD_ROW, "the key has %zu bytes; the limit is %d", key.bytes, PATH_MAX);
     if (key.bytes == 0 || key.bytes > PATH_MAX || memchr(key.text, 0, key.bytes)) {
         (void)snprintf(t->key, sizeof(t->key), "line %" PRIu64, t->row_line);
         key = (struct table_value){.text = t->key, .bytes = strlen(t->key)};
@@ -294,7 +293,7 @@ static int take_key(struct table *t, const struct table_value *picture, struct s
     return rc < 0 ? rc : 0;
 }
 
-/* What is wrong with the row alone stands in t->problem then. */
+/* If only the row is invalid, t->problem holds the reason. */
 static int take_row(struct table *t, struct source_item *ret, struct err *err)
 {
     struct table_value picture = {0};
@@ -307,7 +306,7 @@ static int take_row(struct table *t, struct source_item *ret, struct err *err)
         const struct err problem = t->problem;
 
         (void)take_key(t, &picture, ret);
-        t->problem_code = code; /* the first problem is told */
+        t->problem_code = code; /* the first problem is reported */
         t->problem = problem;
         return rc;
     }

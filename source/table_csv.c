@@ -1,5 +1,5 @@
-/* table_csv.c - CSV and TSV, with quotes as Python's csv module takes them (RFC 4180, and what is not quite that); the
- * first row names the columns. */
+/* table_csv.c - CSV and TSV, with quotes as in Python's csv module (RFC 4180 and deviations from it). The first row
+ * names the columns. */
 #include "base/buf.h"
 #include "source/table.h"
 
@@ -12,19 +12,19 @@ enum { MAX_COLUMNS = 1024 };
 
 enum place {
     CELL_BEGINS,
-    CELL_PLAIN, /* quotes are bytes as others */
+    CELL_PLAIN, /* quotes are ordinary bytes */
     CELL_QUOTED,
-    CELL_QUOTE, /* behind a quote of a quoted cell: its end, or the first of two that are one */
+    CELL_QUOTE, /* after a quote in a quoted cell: its end, or the first of a doubled quote */
 };
 
 struct csv_state {
     char delimiter;
     uint32_t n_names;
-    char *names[MAX_COLUMNS]; /* owned; "" for those that nobody can ask for */
+    char *names[MAX_COLUMNS]; /* owned; "" for names that cannot be asked for */
     uint32_t n_cells;
-    struct table_value cells[MAX_COLUMNS]; /* of the row being read; in table->row_bytes */
-    struct buf cell;                       /* the one being read */
-    uint64_t quote_line;                   /* where its quote was opened */
+    struct table_value cells[MAX_COLUMNS]; /* cells of the current row, in table->row_bytes */
+    struct buf cell;                       /* the current cell */
+    uint64_t quote_line;                   /* the line of its opening quote */
 };
 
 static int take_cell(struct table *t, struct err *err)
@@ -53,7 +53,7 @@ static int not_closed(const struct table *t, struct err *err)
                        s->quote_line);
 }
 
-/* One byte of a line, for which the cell has room. */
+/* Takes one byte of a line; the cell has room for it. */
 static int take_byte(struct table *t, char c, enum place *place, struct err *err)
 {
     struct csv_state *s = t->state;
@@ -75,14 +75,14 @@ static int take_byte(struct table *t, char c, enum place *place, struct err *err
         if (c == '\r')
             return table_error(t, -EINVAL, err, "a carriage return in the middle of a line");
         if (*place == CELL_QUOTE && c != '"' && s->quote_line != t->lines.number)
-            return not_closed(t, err); /* more likely than text behind a cell of several lines */
+            return not_closed(t, err); /* more likely than text after a multi-line cell */
         *place = *place == CELL_QUOTE && c == '"' ? CELL_QUOTED : CELL_PLAIN;
     }
     s->cell.data[s->cell.size_bytes++] = (uint8_t)c;
     return 0;
 }
 
-/* The bytes of a line before its end. */
+/* The length of a line without its line end. */
 static size_t length_of(const struct lines *l)
 {
     size_t n = l->bytes;
@@ -92,7 +92,7 @@ static size_t length_of(const struct lines *l)
     return n;
 }
 
-/* 1: the row ends with this line, 0: it goes on in a quoted cell. */
+/* Returns 1 if the row ends with this line, 0 if it continues in a quoted cell. */
 static int take_line(struct table *t, enum place *place, struct err *err)
 {
     struct csv_state *s = t->state;
@@ -114,7 +114,7 @@ static int take_line(struct table *t, enum place *place, struct err *err)
     return 0;
 }
 
-/* 1: a row is in s->cells, 0: the end. */
+/* Returns 1 with a row in s->cells, or 0 at the end. */
 static int read_row(struct table *t, struct err *err)
 {
     struct csv_state *s = t->state;
@@ -123,7 +123,7 @@ static int read_row(struct table *t, struct err *err)
     int rc;
 
     s->n_cells = 0;
-    do { /* empty lines between rows are nothing */
+    do { /* skip empty lines between rows */
         t->row_line = t->lines.number + 1;
         rc = lines_next(&t->lines, err);
     } while (rc > 0 && length_of(&t->lines) == 0);
@@ -140,17 +140,17 @@ static int read_row(struct table *t, struct err *err)
     return rc == 0 && place == CELL_QUOTED ? not_closed(t, err) : rc;
 }
 
-/* Two columns of one name are no matter unless it is used. */
+/* A duplicate column name is an error only if the column is used. */
 static int take_names(struct table *t, struct err *err)
 {
     struct csv_state *s = t->state;
 
     if (t->lines.has_nul)
-        return table_error(t, -EINVAL, err, "holds a NUL byte, is this a text file?");
+        return table_error(t, -EINVAL, err, "contains a NUL byte; is this a text file?");
     for (uint32_t i = 0; i < s->n_cells; i++) {
         for (uint32_t k = 0; k < i; k++)
             if (s->cells[i].bytes && strcmp(s->names[k], s->cells[i].text) == 0 && table_uses(t, s->cells[i].text))
-                return table_error(t, -EINVAL, err, "column %.60s is there twice", s->cells[i].text);
+                return table_error(t, -EINVAL, err, "column %.60s occurs twice", s->cells[i].text);
         s->names[i] = strdup(s->cells[i].text);
         if (!s->names[i])
             return table_error(t, -ENOMEM, err, "no memory");
@@ -171,7 +171,7 @@ static int begin(struct table *t, char delimiter, struct err *err)
     s->delimiter = delimiter;
     rc = read_row(t, err);
     if (rc == 0)
-        return table_error(t, -EINVAL, err, "is empty: the first row names the columns");
+        return table_error(t, -EINVAL, err, "is empty; the first row must name the columns");
     if (rc > 0)
         rc = take_names(t, err);
     arena_reset(&t->row_bytes);
@@ -188,8 +188,8 @@ static int tsv_begin(struct table *t, struct err *err)
     return begin(t, '\t', err);
 }
 
-/* Cells that are missing at the end are empty, as spreadsheets write them. More of them than there are columns:
- * which one is too much cannot be known. */
+/* Missing cells at the end are empty, as spreadsheets write them. More cells than columns is an error: which one is
+ * superfluous is unknown. */
 static int csv_next(struct table *t, struct err *err)
 {
     struct csv_state *s = t->state;

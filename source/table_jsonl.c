@@ -1,9 +1,9 @@
-/* table_jsonl.c - JSON Lines: an object a line, as Python's json writes and reads them.
+/* table_jsonl.c - JSON Lines: one object per line, as Python's json module writes and reads them.
  *
- * That is more than JSON allows: NaN and Infinity, halves of surrogate pairs, numbers of any size, and the last of
- * repeated keys counts. yajl hands on numbers as they are written and strings with their length, whatever they hold;
- * the rest is put right on the way in, in what is fed to it: a value that is no number is null, and an escape that
- * is no character becomes TABLE_NO_CHARACTER, which is an error where it is used and of no matter elsewhere. */
+ * Python allows more than JSON: NaN and Infinity, lone surrogates, numbers of any size, and repeated keys (the last
+ * one counts). yajl passes numbers on as written and strings with their length. The input of yajl is changed for the
+ * rest: NaN and Infinity become null, and an escape that is not a character becomes TABLE_NO_CHARACTER, which is an
+ * error only in a column that is used. */
 #include "source/table.h"
 
 #include "base/grow.h"
@@ -18,23 +18,23 @@ struct member {
     const char *name;
     size_t first;
     uint32_t n;
-    bool is_nested; /* no text, number, or list of such */
+    bool is_nested; /* neither text, a number, nor a list of these */
 };
 
 struct jsonl_state {
     struct table *table;
-    yajl_handle parser; /* of the row being read */
+    yajl_handle parser; /* of the current row */
     struct member *members;
     size_t n_members, members_capacity;
     struct table_value *values;
     size_t n_values, values_capacity;
-    uint32_t depth; /* 1: inside the row's object, 2: inside a value of it, ... */
-    bool in_list;   /* at depth 2: it is a list */
-    bool is_other;  /* than an object: the line's value */
+    uint32_t depth; /* 1: inside the row's object, 2: inside one of its values, etc. */
+    bool in_list;   /* at depth 2: inside a list */
+    bool is_other;  /* the line's value is not an object */
     bool no_memory;
 };
 
-/* -- what yajl tells -- */
+/* -- yajl's callbacks -- */
 
 static int out_of_memory(struct jsonl_state *s)
 {
@@ -53,7 +53,7 @@ static int add_value(struct jsonl_state *s, const char *text, size_t n)
     struct member *m = s->n_members ? &s->members[s->n_members - 1] : NULL;
     char *kept;
 
-    if (s->depth == 0 || !m) /* a value within an object comes behind a key */
+    if (s->depth == 0 || !m) /* a value within an object follows a key */
         return no_object(s);
     if (s->depth > 2 || (s->depth == 2 && !s->in_list))
         return 1;
@@ -143,14 +143,14 @@ static const yajl_callbacks callbacks = {.yajl_null = on_null,
                                          .yajl_start_array = begin_list,
                                          .yajl_end_array = on_end};
 
-/* -- what yajl is told -- */
+/* -- yajl's input -- */
 
 static bool feed(struct jsonl_state *s, const char *text, size_t n)
 {
     return n == 0 || yajl_parse(s->parser, (const unsigned char *)text, n) == yajl_status_ok;
 }
 
-/* The number after \u, -1: it is none. */
+/* The number after \u, or -1. */
 static int escaped_unit(const char *at, const char *end)
 {
     int unit = 0;
@@ -167,7 +167,7 @@ static int escaped_unit(const char *at, const char *end)
     return unit;
 }
 
-/* The length of the escape at `at`, and whether it is a character. */
+/* The length of the escape at `at`; *ret_is_character: it is a valid character. */
 static size_t escape(const char *at, const char *end, bool *ret_is_character)
 {
     int unit = escaped_unit(at, end), next;
@@ -183,7 +183,7 @@ static size_t escape(const char *at, const char *end, bool *ret_is_character)
     return *ret_is_character ? 12 : 6;
 }
 
-/* The length of the name at `at` that Python writes for a value that is no number; 0: there is none. */
+/* The length of Python's NaN, Infinity or -Infinity at `at`, or 0. */
 static size_t no_number(const char *at, const char *end)
 {
     static const char *const names[] = {"NaN", "Infinity", "-Infinity"};
@@ -247,8 +247,7 @@ static int complain(const struct table *t, struct jsonl_state *s, struct err *er
     if (s->no_memory)
         return table_error(t, -ENOMEM, err, "no memory");
     if (s->is_other)
-        return table_error(t, -EINVAL, err,
-                           "not a JSON object but another value; a line looks like {\"path\": \"a.jpg\"}");
+        return table_error(t, -EINVAL, err, "not a JSON object; a line looks like {\"path\": \"a.jpg\"}");
     why = yajl_get_error(s->parser, 0, NULL, 0);
     rc = table_error(t, -EINVAL, err, "not a JSON object: %.*s", why ? (int)strcspn((char *)why, "\n") : 0,
                      why ? (char *)why : "");
@@ -273,7 +272,7 @@ static int jsonl_next(struct table *t, struct err *err)
     s->parser = yajl_alloc(&callbacks, NULL, s);
     if (!s->parser)
         return table_error(t, -ENOMEM, err, "no memory");
-    (void)yajl_config(s->parser, yajl_dont_validate_strings, 1); /* those that are used are checked */
+    (void)yajl_config(s->parser, yajl_dont_validate_strings, 1); /* used strings are checked later */
     rc = parse_line(s, t->lines.line, t->lines.bytes) ? 1 : complain(t, s, err);
     yajl_free(s->parser);
     return rc;
@@ -286,11 +285,11 @@ static int jsonl_get(struct table *t, const char *column, uint32_t max, struct t
 
     for (size_t i = 0; i < s->n_members; i++)
         if (strcmp(s->members[i].name, column) == 0)
-            m = &s->members[i]; /* the last one counts */
+            m = &s->members[i]; /* the last of repeated keys counts */
     if (!m)
         return 0;
     if (m->is_nested)
-        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s is neither text, a number, nor a list of such", column);
+        return table_bad_row(t, IMAGE_BAD_ROW, "%.60s is neither text, a number, nor a list of these", column);
     if (m->n > max)
         return table_bad_row(t, IMAGE_BAD_ROW, "%.60s: too many values in this row (%u are left for this column)",
                              column, max);

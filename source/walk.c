@@ -1,7 +1,7 @@
-/* A folder as a source: depth first, each folder read and sorted when it is entered.
+/* A folder as a source, depth first. Each folder is read and sorted when it is entered.
  *
- * Names are compared with a '/' after those of folders, so that the keys come out in bytewise order of the whole paths,
- * and the numbering of items does not depend on the file system. No descriptor stays open between calls. */
+ * Folder names are compared with a trailing '/', so that items come in bytewise order of their paths and their
+ * numbering does not depend on the file system. No descriptor stays open between calls. */
 #include "source/source_kinds.h"
 
 #include "base/grow.h"
@@ -24,14 +24,14 @@ struct level {
     struct buf names;
     size_t *offsets;
     size_t n, next;
-    size_t path_bytes; /* of this folder in walk.path, with the slash at the end */
+    size_t path_bytes; /* of this folder in walk.path, with the trailing slash */
 };
 
 struct source_walk {
     struct source source; /* first */
     struct level *levels;
     size_t n_levels, capacity;
-    size_t root_bytes; /* where keys begin in path */
+    size_t root_bytes; /* length of the prefix of path before the key */
     char path[PATH_MAX];
 };
 
@@ -52,12 +52,12 @@ static void note_problem(struct source_walk *w, const char *what, int code)
         (void)err_set(&w->source.skipped.first_problem, code, "%s: %s", what, w->path + w->root_bytes);
 }
 
-/* Bytes of the names live in one block; qsort_r hands it to the comparison. */
+/* All names are in one block, which qsort_r passes to the comparison. */
 static int compare_names(const void *a, const void *b, void *names)
 {
     const char *base = names;
 
-    return strcmp(base + *(const size_t *)a, base + *(const size_t *)b); /* by unsigned bytes, as strcmp is defined */
+    return strcmp(base + *(const size_t *)a, base + *(const size_t *)b); /* strcmp compares unsigned bytes */
 }
 
 static const struct {
@@ -65,8 +65,8 @@ static const struct {
 } kinds[SOURCE_N_KINDS] = {
     [SOURCE_OTHER_NAMES] = {"other_names", "other names"},
     [SOURCE_HIDDEN] = {"hidden", "hidden names"},
-    [SOURCE_DANGLING_LINKS] = {"dangling_links", "links to nothing"},
-    [SOURCE_LOOPING_LINKS] = {"looping_links", "links in a circle"},
+    [SOURCE_DANGLING_LINKS] = {"dangling_links", "dangling links"},
+    [SOURCE_LOOPING_LINKS] = {"looping_links", "link loops"},
     [SOURCE_LINKED_FOLDERS] = {"linked_folders", "linked folders"},
     [SOURCE_PIPES] = {"pipes", "pipes or sockets"},
     [SOURCE_DEVICES] = {"devices", "devices"},
@@ -87,7 +87,7 @@ const char *source_kind_words(enum source_kind kind)
 
 enum { ENTRY_FILE = SOURCE_N_KINDS, ENTRY_FOLDER, ENTRY_GONE };
 
-/* What the mode says: an ENTRY_, or the kind that is passed over. */
+/* Maps the mode to an ENTRY_ constant, or to the kind that is skipped. */
 static int entry_of(mode_t mode)
 {
     if (S_ISREG(mode))
@@ -127,7 +127,7 @@ static int look_at_entry(struct source_walk *w, int folder_fd, const struct dire
     return S_ISLNK(st.st_mode) ? linked_entry(w, folder_fd, e->d_name) : entry_of(st.st_mode);
 }
 
-/* Keep the entry, or count why not. */
+/* Keeps the entry or counts why it is skipped. */
 static int take_entry(struct source_walk *w, struct level *l, int folder_fd, const struct dirent *e)
 {
     uint64_t *skipped = w->source.skipped.n;
@@ -140,7 +140,7 @@ static int take_entry(struct source_walk *w, struct level *l, int folder_fd, con
     }
     entry = look_at_entry(w, folder_fd, e);
     if (entry == ENTRY_GONE)
-        return 0; /* since the folder was read */
+        return 0; /* removed since the folder was read */
     is_folder = entry == ENTRY_FOLDER;
     if (entry == ENTRY_FILE && !is_picture_name(e->d_name))
         entry = SOURCE_OTHER_NAMES;
@@ -184,7 +184,7 @@ static void level_release(struct level *l)
     *l = (struct level){0};
 }
 
-/* Read the folder w->path into *l. -ENOMEM ends the walk; any other failure is that folder's. */
+/* Reads the folder w->path into *l. -ENOMEM ends the walk; other failures skip the folder. */
 static int level_read(struct source_walk *w, struct level *l)
 {
     int rc = 0, fd = open(w->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -212,7 +212,7 @@ static int level_read(struct source_walk *w, struct level *l)
     return rc < 0 ? rc : sort_level(l);
 }
 
-/* Go into the folder w->path, which ends in a slash. Nothing is entered on failure. */
+/* Enters the folder w->path, which ends in a slash. On failure nothing is entered. */
 static int push(struct source_walk *w)
 {
     struct level l = {.path_bytes = strlen(w->path)};
@@ -230,7 +230,7 @@ static int push(struct source_walk *w)
     return 0;
 }
 
-/* 1: w->path is a file, described by *ret_st. 0: it went into a folder, or the name is to be passed over. */
+/* Returns 1 if w->path is a file (*ret_st), 0 if it entered a folder or the name is skipped. */
 static int visit(struct source_walk *w, struct stat *ret_st, struct err *err)
 {
     int rc;
@@ -239,7 +239,7 @@ static int visit(struct source_walk *w, struct stat *ret_st, struct err *err)
         if (stat(w->path, ret_st) == 0)
             return S_ISREG(ret_st->st_mode);
         *ret_st = (struct stat){0};
-        return errno != ENOENT; /* else it is gone since its folder was read; what cannot be looked at is an item */
+        return errno != ENOENT; /* ENOENT: removed since its folder was read; otherwise it becomes an item that fails */
     }
     rc = push(w);
     if (rc == -ENOMEM)
@@ -269,7 +269,7 @@ static int walk_next(struct source *s, struct source_item *ret, struct err *err)
             continue;
         }
         name = (const char *)l->names.data + l->offsets[l->next++];
-        memcpy(w->path + l->path_bytes, name, strlen(name) + 1); /* take_entry measured */
+        memcpy(w->path + l->path_bytes, name, strlen(name) + 1); /* take_entry has checked the length */
         rc = visit(w, &st, err);
         if (rc < 0)
             return rc;

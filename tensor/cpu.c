@@ -13,10 +13,10 @@
 
 enum {
     ALIGN = 64,
-    STAGE_ROWS = 512, /* rows copied at a time where oneDNN wants them dense */
+    STAGE_ROWS = 512, /* rows copied at a time when oneDNN needs dense rows */
 };
 
-/* Below this, one thread is done before the others are awake; our own are mostly awake still. */
+/* Below this, one thread finishes before the others wake up. Our own pool is usually still awake. */
 static const double work_per_wake_flop = 4e6, work_per_call_flop = 1.2e6;
 
 struct ops_weight {
@@ -109,12 +109,12 @@ static void cpu_weight_free(struct ops *o, struct ops_weight *w)
     free(w);
 }
 
-/* A matrix before packing: dense, in the type of the activations. Most are in the checkpoint like this already. */
+/* A matrix before packing: dense, in the type of the activations. Most checkpoints already store it like this. */
 struct plain {
     int64_t n, k;
     const void *values; /* [N, K] */
     float *bias;        /* [N] or NULL */
-    void *owned;        /* what values and bias point into, except the checkpoint; NULL or owned_bytes of mmap */
+    void *owned;        /* memory behind values and bias if not the checkpoint's: owned_bytes of mmap, or NULL */
     size_t owned_bytes;
 };
 
@@ -179,7 +179,7 @@ static int plain_init(const struct ops_cpu *c, const struct ops_weight_part *par
     p->owned_bytes = values_bytes + (parts[0].bias ? (size_t)p->n * sizeof(float) : 0);
     if (p->owned_bytes == 0)
         return 0;
-    /* Mapped, not allocated: malloc's heap would keep the pages of a model's worth of these. */
+    /* mmap, because malloc would keep the pages after a whole model was loaded. */
     p->owned = mmap(NULL, p->owned_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p->owned == MAP_FAILED) {
         p->owned = NULL;
@@ -213,7 +213,7 @@ static int cpu_weight_new(struct ops *o, const struct ops_weight_part *parts, in
 
     (void)flags; /* these operators have no fp8 */
     if (plain_size(parts, n_parts, &p) < 0)
-        return err_set(err, -EOVERFLOW, "weight: its size does not fit this machine");
+        return err_set(err, -EOVERFLOW, "weight: the matrix is too large for this machine");
     w = calloc(1, sizeof(*w));
     if (!w || plain_init(c, parts, n_parts, &p) < 0)
         rc = err_set(err, -ENOMEM, "weight [%lld, %lld]: out of memory", (long long)p.n, (long long)p.k);
@@ -250,7 +250,7 @@ static void move_some(void *arg, int64_t begin, int64_t end, int thread)
                m->row_bytes);
 }
 
-/* Rows that lie apart, to rows that lie apart; elements of `element` bytes. */
+/* Copies strided rows; `element` is the size of an element in bytes. */
 static void move_rows(const struct ops_cpu *c, int64_t n_rows, int64_t width, size_t element, const void *src,
                       int64_t ld_src, void *dst, int64_t ld_dst)
 {
@@ -258,7 +258,7 @@ static void move_rows(const struct ops_cpu *c, int64_t n_rows, int64_t width, si
               &(struct move){src, dst, ld_src, ld_dst, element, (size_t)width * element});
 }
 
-/* Rows that are not dense or too few, through dense copies of STAGE_ROWS of them, filled up with rows of zeros. */
+/* For rows that are not dense or too few: makes dense copies of STAGE_ROWS at a time, padded with rows of zeros. */
 static int linear_staged(struct ops_cpu *c, const struct ops_linear_args *a, int64_t n, int64_t k)
 {
     const size_t element = cpu_element_bytes(c), y_element = a->y_f32 ? sizeof(float) : element;
@@ -376,10 +376,11 @@ int ops_cpu_new(int n_threads, enum dtype act_dtype, enum cpu_isa isa, struct op
 
     assert(n_threads >= 1 && cpu_isa_have(level));
     if (act_dtype != DTYPE_F32 && act_dtype != DTYPE_BF16)
-        return err_set(err, -ENOTSUP, "device cpu computes in F32 or BF16, not in %s", dtype_name(act_dtype));
+        return err_set(err, -ENOTSUP, "device cpu computes in F32 or BF16, not in %s; take dtype = fp32",
+                       dtype_name(act_dtype));
     if (act_dtype == DTYPE_BF16 && level < CPU_ISA_AVX512)
         return err_set(err, -ENOTSUP,
-                       "device cpu: BF16 needs AVX512_BF16, and %s is what it computes with here; F32 works",
+                       "device cpu: BF16 needs AVX512_BF16, but this processor is used with %s; take dtype = fp32",
                        cpu_isa_name(level));
     c = malloc(sizeof(*c));
     if (!c)

@@ -1,8 +1,8 @@
-/* cpu.h - what the files of the CPU back end share: its state, scratch memory, and how many threads a call is worth.
+/* cpu.h - shared by the files of the CPU back end: its state, scratch memory, and the number of threads for a call.
  *
- * Who may call: tensor/cpu*.c; like struct ops, the compute thread only.
- * Units:  sizes in bytes, work in floating-point operations (about one nanosecond of one core is a hundred).
- * Memory: cpu_scratch hands out one block that belongs to the back end, valid until the next cpu_scratch call.
+ * Who may call: tensor/cpu*.c, on the compute thread only, as for struct ops.
+ * Units:  sizes in bytes, work in floating-point operations (one core does about 100 per nanosecond).
+ * Memory: cpu_scratch returns a block that the back end owns; it is valid until the next cpu_scratch call.
  * Errors: -ENOMEM. */
 #ifndef BLIPLINE_TENSOR_CPU_H
 #define BLIPLINE_TENSOR_CPU_H
@@ -17,8 +17,8 @@ struct ops_cpu {
     struct ops base;
     int n_threads;
     const struct cpu_kernels *kernels;
-    struct cpu_matmul *matmul; /* oneDNN's products; NULL: our own (cpu_product.h) */
-    struct cpu_pool *pool; /* ours share out work here, oneDNN's by OpenMP, which then has all loops; NULL: it has */
+    struct cpu_matmul *matmul; /* oneDNN's matrix products; NULL: use our own (cpu_product.h) */
+    struct cpu_pool *pool;     /* NULL with oneDNN: then OpenMP runs all loops */
     void *scratch;
     size_t scratch_bytes;
 };
@@ -28,7 +28,7 @@ static inline struct ops_cpu *cpu_of(struct ops *o)
     return (struct ops_cpu *)o;
 }
 
-/* Of an activation. */
+/* Size of one activation. */
 static inline size_t cpu_element_bytes(const struct ops_cpu *o)
 {
     return o->base.act_dtype == DTYPE_F32 ? 4 : 2;
@@ -44,20 +44,21 @@ static inline void *cpu_element_out(void *p, int64_t i, size_t element)
     return (unsigned char *)p + i * (int64_t)element;
 }
 
-/* The kernels of `isa` (not AUTO) for f32 or bf16 activations; NULL: this machine or build lacks it. */
+/* The kernels of `isa` (not AUTO) for f32 or bf16 activations, or NULL if this machine or build lacks them. */
 const struct cpu_kernels *cpu_kernels_for(enum cpu_isa isa, enum dtype act_dtype);
 int cpu_scratch(struct ops_cpu *o, size_t bytes, void **ret) CHECK_RESULT;
-/* 1 or all: waking sleeping threads costs tens of microseconds, which small calls never earn back. */
+/* Returns 1 or all threads. Waking threads takes tens of microseconds, so small calls run on one. */
 int cpu_threads_for(const struct ops_cpu *o, double work_flop);
-/* Items begin .. end-1; `thread` is less than cpu_threads_for this work. */
+/* Processes items begin .. end-1; 0 <= thread < cpu_threads_for(work). */
 typedef void cpu_share_fn(void *arg, int64_t begin, int64_t end, int thread);
-/* Calls fn for 0 .. n-1 in parts of `grain` (0: some even parts a thread), on as many threads as this work is worth. */
+/* Calls fn for 0 .. n-1 in parts of `grain` items (0: a few even parts per thread), on cpu_threads_for(work)
+ * threads. */
 void cpu_share(const struct ops_cpu *o, double work_flop, int64_t n, int64_t grain, cpu_share_fn *fn, void *arg);
-/* Floats between rows of scratch: n and a vector behind them fit, and an odd number of cache lines, so that the rows of
- * a tile fall into different sets. */
+/* The row stride of scratch, in floats: room for n and one more vector, and an odd number of cache lines, so that
+ * the rows of a tile map to different cache sets. */
 int64_t cpu_padded_row(int64_t n);
 
-/* The entries of struct ops_funcs that have a file of their own; contracts in ops.h. */
+/* Operators of struct ops_funcs that are defined in other files; contracts in ops.h. */
 int cpu_linear(struct ops *o, const struct ops_linear_args *a);
 int cpu_attention(struct ops *o, const struct ops_attention_args *a);
 int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *a);

@@ -21,7 +21,7 @@ static struct cpu_head head_of(const struct ops_attention_args *a, int s, int he
         .ld_k = a->ld_k,
         .ld_v = a->ld_v,
         .ld_out = a->ld_out,
-        .ld_bias = -1, /* a query later, all distances are one more */
+        .ld_bias = -1, /* each query is one further from every key */
         .n_keys = a->kv_len[s],
         .n_keys_first = n_before + 1,
         .head_dim = a->head_dim,
@@ -30,8 +30,8 @@ static struct cpu_head head_of(const struct ops_attention_args *a, int s, int he
     };
 }
 
-/* Rows of one sequence that one thread takes at once. Packing is repeated by each that shares a head, so heads are only
- * cut where there are too few to keep the threads busy. */
+/* Query rows of one sequence per piece of work. Each piece repeats the packing, so a head is split only if there are
+ * too few heads to keep the threads busy. */
 static int rows_at_once(const struct ops_attention_args *a, int n_threads, int longest_q)
 {
     int64_t n_heads = (int64_t)a->n_seqs * a->n_heads, pieces;
@@ -42,7 +42,7 @@ static int rows_at_once(const struct ops_attention_args *a, int n_threads, int l
     return (int)cpu_round_up((longest_q + pieces - 1) / pieces, CPU_BLOCK_ROWS);
 }
 
-/* A single query is a group of new tokens without tails. */
+/* Treats a single query as a group of new tokens without tails. */
 static void attend_row(const struct ops_cpu *c, const struct cpu_head *h, int row, const struct cpu_workspace *w)
 {
     const size_t element = cpu_element_bytes(c);

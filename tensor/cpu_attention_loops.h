@@ -4,9 +4,9 @@
  *   keys    as [panel][D][PANEL]: keys side by side, so that q K^T is a product of rows with a panel;
  *   values  as [panel][keys][PANEL]: columns of D side by side;
  *   queries in blocks of CPU_BLOCK_ROWS, already scaled, whose scores stay in the first- and second-level cache.
- * Both products are the same loop: CPU_TILE_ROWS rows times a panel (cpu_tile.h). One or two
- * queries of a sequence would not earn back the packing: cpu_decode_loops.h has those.
- * Which rows share a block never changes a sum, so a row's result does not depend on its neighbours.
+ * Both products are the same loop: CPU_TILE_ROWS rows times a panel (cpu_tile.h). For one or two queries packing costs
+ * more than it saves; cpu_decode_loops.h handles those. A sum does not depend on which rows share a block, so a row's
+ * result does not depend on its neighbours.
  *
  * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_ATTENTION_LOOPS_H
@@ -48,7 +48,7 @@ CPU_INLINE void multiply_panels(int rows, const float *a, int64_t ld_a, const fl
     }
 }
 
-/* LANES keys from `k` at LANES dimensions, transposed; what lies outside is 0. */
+/* Transposes LANES keys from `k` at LANES dimensions, padded with zeros. */
 CPU_INLINE void pack_key_block(const void *k, int64_t ld_k, int n_keys, int n_dims, float *panel, const bool half)
 {
     cpu_vec row[LANES];
@@ -66,7 +66,7 @@ CPU_INLINE void pack_key_block(const void *k, int64_t ld_k, int n_keys, int n_di
         cpu_store(panel + d * PANEL, row[d]);
 }
 
-/* Rows lie too far apart for the processor to guess the next: fetch it a block ahead. */
+/* Rows are too far apart for the hardware prefetcher, so prefetch one block ahead. */
 CPU_INLINE void fetch_row(const void *rows, int64_t i, int n, const bool half)
 {
     for (int j = 0; j < n; j += half ? 32 : 16)
@@ -104,7 +104,7 @@ CPU_INLINE void pack_values(const struct cpu_head *h, int n_keys, float *values,
     }
 }
 
-/* score[0..n) -> e^(score + bias - max), zeros up to n_padded; returns one over their sum. */
+/* score[0..n) -> e^(score + bias - max), zeros up to n_padded; returns 1 / sum. */
 CPU_INLINE float softmax(float *score, const float *bias, int n, int64_t n_padded)
 {
     int whole = (int)cpu_round_up(n, LANES);
@@ -130,7 +130,7 @@ CPU_INLINE float softmax(float *score, const float *bias, int n, int64_t n_padde
     return 1 / cpu_sum_lanes(sum);
 }
 
-/* Rows first .. first+n-1, scaled, and zeros up to n_padded; fetches the block after it and where the results go. */
+/* Loads rows first .. first+n-1, scaled and zero-padded to n_padded; prefetches the next block and the output rows. */
 CPU_INLINE void load_queries(const struct cpu_head *h, int first, int n, int n_padded, int end, float *query,
                              const bool half)
 {
@@ -149,7 +149,7 @@ CPU_INLINE void load_queries(const struct cpu_head *h, int first, int n, int n_p
 CPU_INLINE void attend_packed(const struct cpu_head *h, int first, int n, const struct cpu_workspace *w,
                               const bool half)
 {
-    int n_packed = keys_seen(h, first + n - 1); /* later keys are seen by none of these rows */
+    int n_packed = keys_seen(h, first + n - 1); /* none of these rows sees later keys */
 
     pack_keys(h, n_packed, w->keys, half);
     pack_values(h, n_packed, w->values, half);

@@ -6,7 +6,7 @@
 /* Cuts decode attention into pieces of work, a head of some rows with the same prefix, and hands them to the threads.
  * The arithmetic is in cpu_decode_loops.h. */
 
-/* Rows first .. of one piece: the same prefix, as many as a tile takes, groups of more in even parts. */
+/* The number of rows in the piece from `first`: rows of one prefix, at most a tile; larger groups are split evenly. */
 static int rows_of_piece(const struct ops_decode_attention_args *a, int first, int *group_end)
 {
     int n_left, n_pieces;
@@ -65,7 +65,7 @@ static struct cpu_workspace carve(float *base, int64_t longest, int head_dim)
 struct decoding {
     const struct ops_cpu *cpu;
     const struct ops_decode_attention_args *args;
-    const int32_t *piece; /* first row of each, and behind them n_rows */
+    const int32_t *piece; /* first row of each, then n_rows */
     float *scratch;
     int64_t per_thread; /* floats of scratch */
     int64_t longest;
@@ -90,7 +90,7 @@ int cpu_decode_attention(struct ops *o, const struct ops_decode_attention_args *
     int64_t longest = 1, per_thread, list_bytes = cpu_round_up((int64_t)(a->n_rows + 1) * (int64_t)sizeof(int32_t), 64);
     int n_threads, n_pieces = 0, group_end = 0;
     int32_t *piece;
-    /* 4 operations a value of key and value; keys that lie apart come in at a sixth of a product's rate */
+    /* 4 operations per value; keys that are not contiguous arrive at a sixth of a product's rate */
     double work = 0;
     void *scratch;
 

@@ -1,10 +1,10 @@
 /* cpu_decode_loops.h - attention of single new tokens, one head at a time, on one core.
  *
- * So few queries would not earn back packing: keys and values are read where they are. The rows of a group (the beams
- * of an image) share a prefix, whose keys and values are read once for all of them: a block of keys meets each query
- * while it is in the first-level cache, and the values are the columns of one tile with the rows' scores. What differs,
- * the tails, is read row by row. A row's sums are in the same order whatever its group, so its result does not depend
- * on its neighbours.
+ * With so few queries packing costs more than it saves, so keys and values are read in place. The rows of a group (the
+ * beams of an image) share a prefix, whose keys and values are read once for all of them: a block of keys meets each
+ * query while it is in the first-level cache, and the values are the columns of one tile with the rows' scores. The
+ * tails differ and are read row by row. The order of a row's sums does not depend on its group, so its result does not
+ * depend on its neighbours.
  *
  * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_DECODE_LOOPS_H
@@ -18,8 +18,8 @@
 #include "tensor/cpu_kernels.h"
 #include "tensor/cpu_simd.h"
 
-/* Scores of LANES keys: partial sums of each, transposed and added. n_keys may be less; head_dim >= LANES. The last
- * vector of a row that is not a multiple ends with it; `query` has zeros where it overlaps the one before. */
+/* Scores of LANES keys: partial sums of each, transposed and added. n_keys may be smaller; head_dim >= LANES. If
+ * head_dim is not a multiple of LANES, the last vector overlaps the one before, and `query` has zeros there. */
 CPU_INLINE cpu_vec score_block(const float *query, const struct tile_rows keys, int first, int n_keys, int head_dim,
                                const bool half)
 {
@@ -63,7 +63,7 @@ CPU_INLINE int tail_of(const struct cpu_group *g, int row)
     return g->tail_len ? g->tail_len[row] : 0;
 }
 
-/* The values of these keys, which are wanted after all scores, and the keys of the next block. */
+/* Prefetches the values of these keys, which are read after all scores, and the keys of the next block. */
 CPU_INLINE void fetch_block(const struct cpu_group *g, const int32_t *index, int64_t start, int first, int n_keys,
                             const bool half)
 {
@@ -111,7 +111,7 @@ CPU_INLINE void sum_prefix(const int rows, const struct cpu_group *g, const stru
              w->ld_out, g->prefix_len, false, half);
 }
 
-/* Columns d .. d + LANES * nv - 1 of the values, to column `to` of w->out. */
+/* Sums columns d .. d + LANES * nv - 1 of the values into w->out from column `to`. */
 CPU_INLINE void sum_values(const struct cpu_group *g, const struct cpu_workspace *w, int d, int nv, int to,
                            const bool half)
 {
@@ -141,7 +141,7 @@ CPU_INLINE void sum_values(const struct cpu_group *g, const struct cpu_workspace
                      w->out + to + r * w->ld_out, 0, tail_of(g, r), true, half);
 }
 
-/* Not inlined: a tile for every number of rows is a lot of code, twice in attend_group. */
+/* Not inlined: it has a tile for each number of rows and attend_group would hold it twice. */
 CPU_KERNEL __attribute__((noinline)) void sum_values_f32(const struct cpu_group *g, const struct cpu_workspace *w,
                                                          int d, int nv, int to)
 {
@@ -169,7 +169,7 @@ CPU_INLINE void attend_group(const struct cpu_group *g, const struct cpu_workspa
         inverse[r] = softmax(w->score + r * w->ld_score, g->bias ? g->bias - (n_keys - 1) : NULL, n_keys, 0);
     }
     (half ? sum_values_bf16 : sum_values_f32)(g, w, 0, whole / LANES, 0);
-    if (rest) /* the last vector overlaps the one before, so it has its own place */
+    if (rest) /* the last vector overlaps the one before, so it is stored separately */
         (half ? sum_values_bf16 : sum_values_f32)(g, w, g->head_dim - LANES, 1, whole);
     for (int r = 0; r < g->n_rows; r++) {
         const float *sum = w->out + r * w->ld_out;
@@ -186,7 +186,7 @@ CPU_INLINE int64_t row_of_key(const struct cpu_group *g, int row, int key)
     return key < g->prefix_len ? g->prefix_start + key : g->tail[g->tail_start[row] + key - g->prefix_len];
 }
 
-/* Any head_dim, slowly: heads narrower than a vector are only met in tests. */
+/* Any head_dim, slowly: only tests have heads narrower than a vector. */
 CPU_INLINE void attend_narrow(const struct cpu_group *g, const struct cpu_workspace *w, const bool half)
 {
     for (int r = 0; r < g->n_rows; r++) {

@@ -48,10 +48,10 @@ int cpu_isa_choose(const char *name, enum cpu_isa *ret, struct err *err)
         if (strcmp(name, names[isa]) != 0)
             continue;
         if (!cpu_isa_have(cpu_isa_resolve(isa)))
-            return err_set(err, -ENOTSUP, "cpu_isa = %s: this processor lacks it; its best is %s", name,
+            return err_set(err, -ENOTSUP, "cpu_isa = %s: this processor lacks it; use %s or auto", name,
                            cpu_isa_name(cpu_isa_resolve(CPU_ISA_AUTO)));
         *ret = isa;
         return 0;
     }
-    return err_set(err, -EINVAL, "cpu_isa = %s: base, avx2, avx512 or auto is wanted", name);
+    return err_set(err, -EINVAL, "cpu_isa = %s: unknown; use base, avx2, avx512 or auto", name);
 }

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-/* The instruction set of everything below; what is not ours comes before it. */
+/* Selects the instruction set of everything below; system headers come before it. */
 #if defined(__x86_64__)
 #pragma GCC target("avx2,fma")
 #endif

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-/* The instruction set of everything below; what is not ours comes before it. */
+/* Selects the instruction set of everything below; system headers come before it. */
 #if defined(__x86_64__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #endif

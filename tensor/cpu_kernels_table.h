@@ -1,7 +1,7 @@
-/* cpu_kernels_table.h - the loops, and the table of them that each cpu_kernels_X.c fills: f32, then bf16.
+/* cpu_kernels_table.h - defines the table of loops, [f32, bf16], for the file that includes it.
  *
- * Who may call: cpu_kernels_*.c alone, once each, behind the pragma that names the instruction set. Units, memory,
- * errors: as cpu_kernels.h. */
+ * Who may call: each cpu_kernels_*.c includes it once, after the pragma that selects the instruction set. Units,
+ * memory, errors: as cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_KERNELS_TABLE_H
 #define BLIPLINE_TENSOR_CPU_KERNELS_TABLE_H
 

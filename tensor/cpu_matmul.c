@@ -7,14 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 64, CANONICAL_ROWS = 64 /* the weight layout is asked for with this many rows */ };
+enum { ALIGN = 64, CANONICAL_ROWS = 64 /* rows of the product that the weight layout is queried for */ };
 
 static int status_errno(dnnl_status_t s)
 {
     return s == dnnl_success ? 0 : s == dnnl_out_of_memory ? -ENOMEM : -EIO;
 }
 
-/* oneDNN takes any strides, but some only by its reference loops, which are a thousand times slower. */
+/* oneDNN accepts any strides, but handles some with its reference loops, a thousand times slower. */
 static bool probe_strides(const struct cpu_matmul *m)
 {
     const struct cpu_matmul_shape dense = {
@@ -39,7 +39,7 @@ static bool probe_strides(const struct cpu_matmul *m)
     return fast;
 }
 
-/* The values are sets of instructions: larger ones hold smaller ones. */
+/* The values are bit sets: a larger instruction set includes the bits of a smaller one. */
 static bool may_use(dnnl_cpu_isa_t wanted)
 {
     return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)wanted) == (unsigned)wanted;
@@ -68,7 +68,7 @@ void cpu_matmul_describe(char *isa, size_t isa_size, char *library, size_t libra
     (void)snprintf(library, library_size, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
 }
 
-/* oneDNN would emulate bf16 on AVX-512 without it, slower than f32, and fails on less (2.6). */
+/* Without AVX512_BF16, oneDNN emulates bf16 (slower than f32) or fails (2.6, below AVX-512). */
 static bool have_bf16(void)
 {
 #if defined(__x86_64__)
@@ -86,13 +86,12 @@ int cpu_matmul_new(enum dtype dtype, struct cpu_matmul **ret, struct err *err)
 
     assert(dtype == DTYPE_F32 || dtype == DTYPE_BF16);
     if (dtype == DTYPE_BF16 && !have_bf16())
-        return err_set(err, -ENOTSUP,
-                       "device cpu: BF16 needs a processor with AVX512_BF16, which this one lacks; F32 works");
+        return err_set(err, -ENOTSUP, "device cpu: BF16 needs a processor with AVX512_BF16; take dtype = fp32");
     m = calloc(1, sizeof(*m));
     if (!m)
         return err_set(err, -ENOMEM, "oneDNN: out of memory");
     m->type = dtype == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
-    /* Ours is the cache; oneDNN's would keep evicted primitives alive. */
+    /* We have our own cache; oneDNN's would keep evicted primitives alive. */
     status = dnnl_set_primitive_cache_capacity(0);
     if (status == dnnl_success)
         status = dnnl_engine_create(&m->engine, dnnl_cpu, 0);
@@ -139,13 +138,13 @@ void cpu_matmul_free(struct cpu_matmul *m)
 
 bool cpu_matmul_takes_strides(const struct cpu_matmul *m, const struct cpu_packed *w)
 {
-    return m->takes_strides && w->n > 1; /* 3.7 writes a single column dense, whatever its stride */
+    return m->takes_strides && w->n > 1; /* 3.7 ignores the stride of a single column */
 }
 
 int64_t cpu_matmul_n_rows_min(void)
 {
 #if DNNL_VERSION_MAJOR >= 3
-    return 4; /* 3.7 sums a single row in another order where K > 1024; four rows take no longer than one */
+    return 4; /* 3.7 sums a single row in another order if K > 1024; four rows take no longer than one */
 #else
     return 1;
 #endif
@@ -341,7 +340,7 @@ int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a)
     struct cpu_matmul_shape shape = {.m = a->n_rows,
                                      .n = w->n,
                                      .k = w->k,
-                                     .ld_x = a->n_rows == 1 ? w->k : a->ld_x, /* one row has no distance to the next */
+                                     .ld_x = a->n_rows == 1 ? w->k : a->ld_x, /* one row has no stride */
                                      .ld_y = a->n_rows == 1 ? w->n : a->ld_y,
                                      .act = (int)a->act,
                                      .has_bias = w->bias != NULL,
@@ -352,7 +351,7 @@ int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a)
     dnnl_status_t status;
     int rc;
 
-    /* oneDNN divides the work when it makes a primitive: the number must be the same then and at each run. */
+    /* oneDNN divides the work when it creates a primitive: the number of threads must be the same in each run. */
     omp_set_num_threads(a->n_threads);
     rc = find_entry(m, &shape, w, &e);
     if (rc < 0)

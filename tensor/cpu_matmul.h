@@ -1,15 +1,16 @@
-/* cpu_matmul.h - y = act(x W^T + b) [+ y] by oneDNN with packed weights, where it has AVX-512; the only user of oneDNN.
+/* cpu_matmul.h - y = act(x W^T + b) [+ y] with oneDNN and packed weights, on processors with AVX-512. Nothing else uses
+ * oneDNN.
  *
- * Weights are packed once into the layout that oneDNN prefers; the same packed bytes serve any number of rows.
- * Primitives are made for one exact shape and kept, at most CPU_MATMUL_CACHE of them, the least recently used goes.
- * With AVX-512 a row's result does not depend on the number of rows, from cpu_matmul_n_rows_min on, or threads
- * (tested). Without, oneDNN packs weights in each call and sums as shape and threads come: cpu_product.h is for that.
+ * Weights are packed once into the layout that oneDNN prefers; the same bytes serve any number of rows. A primitive is
+ * made for one exact shape; an LRU cache keeps CPU_MATMUL_CACHE of them. With AVX-512 a row's result depends on neither
+ * the number of threads nor the number of rows (from cpu_matmul_n_rows_min on); tests check this. Without AVX-512,
+ * oneDNN packs weights in each call and its sums depend on both; cpu_product.h is used then.
  *
  * Who may call: the compute thread of one struct ops_cpu.
  * Units:  x [rows, K], W [N, K], y [rows, N], all f32 or all bf16 (sums in f32, bias f32, y f32 if asked for),
- *         row-major, ld in elements.
- * Memory: a packed matrix belongs to the caller until cpu_packed_free, which must precede cpu_matmul_free.
- * Errors: -ENOMEM, -EOVERFLOW, -EIO (oneDNN failed), -ENOTSUP (no bf16 here); err says where. */
+ *         row-major, strides in elements.
+ * Memory: the caller frees each packed matrix with cpu_packed_free, before cpu_matmul_free.
+ * Errors: -ENOMEM, -EOVERFLOW, -EIO (oneDNN failed), -ENOTSUP (no bf16 on this processor); err names the matrix. */
 #ifndef BLIPLINE_TENSOR_CPU_MATMUL_H
 #define BLIPLINE_TENSOR_CPU_MATMUL_H
 
@@ -34,25 +35,25 @@ struct cpu_matmul_args {
     int64_t ld_y;
     bool y_f32;
     enum ops_act act;
-    bool add_to_y; /* the residual is already in y */
-    int n_threads; /* 1 or what cpu_matmul_new was told */
+    bool add_to_y; /* y already holds the residual */
+    int n_threads; /* 1 or the number given to cpu_matmul_new */
 };
 
-/* Has oneDNN AVX-512 here, and leave to use it (DNNL_MAX_CPU_ISA)? */
+/* True if oneDNN can use AVX-512 here and DNNL_MAX_CPU_ISA allows it. */
 bool cpu_matmul_is_fast(void);
-/* If so: the instructions that it uses ("avx512_bf16"), and its version ("oneDNN 2.6.3"). */
+/* Then: its instruction set ("avx512_bf16") and version ("oneDNN 2.6.3"). */
 void cpu_matmul_describe(char *isa, size_t isa_size, char *library, size_t library_size);
 /* dtype: DTYPE_F32 or DTYPE_BF16. */
 int cpu_matmul_new(enum dtype dtype, struct cpu_matmul **ret, struct err *err) CHECK_RESULT;
 void cpu_matmul_free(struct cpu_matmul *m);
-/* Whether ld_x > K and ld_y > N come out right and at full speed; if not, callers pass dense rows. */
+/* True if ld_x > K and ld_y > N work at full speed; otherwise callers must pass dense rows. */
 bool cpu_matmul_takes_strides(const struct cpu_matmul *m, const struct cpu_packed *w);
-/* A row's result is the same in any number of rows from this one on: callers fill fewer up with rows of zeros. */
+/* From this number of rows on, a row's result does not depend on the number; callers pad with rows of zeros. */
 int64_t cpu_matmul_n_rows_min(void);
 int cpu_matmul_run(struct cpu_matmul *m, const struct cpu_matmul_args *a) CHECK_RESULT;
 
-/* weight: [N, K] dense, of the type of cpu_matmul_new; bias: N values or NULL. Both are copied. n_threads for the
- * packing itself. */
+/* weight: dense [N, K] of cpu_matmul_new's dtype; bias: N values or NULL. Both are copied. n_threads is used for
+ * packing. */
 int cpu_packed_new(struct cpu_matmul *m, int64_t n, int64_t k, const void *weight, const float *bias, int n_threads,
                    struct cpu_packed **ret, struct err *err) CHECK_RESULT;
 void cpu_packed_free(struct cpu_packed *w);

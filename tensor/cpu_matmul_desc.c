@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 
-/* oneDNN's relu without a slope is a maximum with 0, which NaN and -inf do not survive. With one it multiplies what is
- * not above 0, and both do; what is left of finite numbers is too small to change a sum. */
+/* oneDNN's relu is max(x, 0), which hides NaN and -inf. With a slope it multiplies values <= 0, so both survive; the
+ * slope is too small for finite values to change a sum. */
 static const float relu_slope = 0x1p-80f;
 
 void cpu_matmul_md_free(cpu_matmul_md d)

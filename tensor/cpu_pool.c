@@ -12,12 +12,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* A call is described by one word, so that a thread can claim a piece of just the call it looked at: its number (32
- * bits), its pieces and how many of them are claimed (16 bits each). A claim that succeeds keeps the call from ending,
- * so `fn` and `arg` are the call's own until the piece is done. */
+/* One 64-bit word describes a call: its number (32 bits), its pieces, and how many are claimed (16 bits each). So a
+ * thread can claim a piece only of the call it has read. The call cannot end before a claimed piece is done, so `fn`
+ * and `arg` stay valid until then. */
 
 enum {
-    SPINS = 4000 /* of a pause each: 50 to 100 us, a few products of a decode step */
+    SPINS = 4000 /* pause instructions: 50 to 100 us, a few products of a decode step */
 };
 
 struct helper {
@@ -30,7 +30,7 @@ struct cpu_pool {
     _Alignas(64) _Atomic uint64_t call;
     _Alignas(64) _Atomic uint32_t n_done;
     _Atomic bool caller_sleeps;
-    _Alignas(64) _Atomic uint32_t bell; /* the number of the last call; sleepers wait for another one */
+    _Alignas(64) _Atomic uint32_t bell; /* the number of the last call; sleeping threads wait for it to change */
     _Atomic int n_sleeping;
     _Alignas(64) cpu_pool_fn *fn;
     void *arg;
@@ -73,7 +73,7 @@ static void futex_wake(_Atomic uint32_t *word, int n)
     (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 
-/* Works until no piece of the present call is left. */
+/* Runs pieces until the current call has none left. */
 static void work(struct cpu_pool *p, int thread)
 {
     uint64_t call = atomic_load(&p->call);
@@ -88,7 +88,7 @@ static void work(struct cpu_pool *p, int thread)
     }
 }
 
-/* Until there is another call than the one of this number. */
+/* Waits until the call number changes. */
 static void await_call(struct cpu_pool *p, uint32_t number)
 {
     for (int i = 0; i < SPINS; i++) {
@@ -129,7 +129,7 @@ int cpu_pool_new(int n_threads, struct cpu_pool **ret, struct err *err)
         return err_set(err, -ENOMEM, "threads: out of memory");
     memset(p, 0, bytes);
     (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_BLOCK, &all, &before); /* a new thread has its maker's mask */
+    (void)pthread_sigmask(SIG_BLOCK, &all, &before); /* a new thread inherits its creator's mask */
     while (rc == 0 && p->n_helpers < n_threads - 1) {
         struct helper *h = &p->helpers[p->n_helpers];
 

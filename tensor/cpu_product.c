@@ -7,10 +7,10 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS = 96,     /* with CPU_PRODUCT_DEPTH columns of K: a fifth of a second-level cache of 512 KiB */
-    LEAST_ROWS = 48,     /* fewer would read the panels too often */
-    BLOCK_COLUMNS = 512, /* the partial sums of a block: two fifths */
-    PIECES = 3,          /* a thread, where the work is enough */
+    BLOCK_ROWS = 96,     /* with CPU_PRODUCT_DEPTH of K: a fifth of a 512 KiB second-level cache */
+    LEAST_ROWS = 48,     /* fewer would re-read the panels too often */
+    BLOCK_COLUMNS = 512, /* the partial sums of a block: two fifths of it */
+    PIECES = 3,          /* per thread, if there is enough work */
     CACHE_BYTES = 1 << 19
 };
 
@@ -20,7 +20,7 @@ static const double piece_flop = 5e5;
 struct cpu_panels {
     int64_t n, k;
     float *values; /* [panel][K][columns of a panel] */
-    float *bias;   /* of whole panels; zeros where there is none */
+    float *bias;   /* of whole panels; zeros if there is none */
 };
 
 struct packing {
@@ -78,14 +78,14 @@ void cpu_panels_free(struct cpu_panels *w)
     free(w);
 }
 
-/* A product cut into blocks, those with the same columns one after another: a large matrix is read from memory once. */
+/* A product cut into blocks, ordered by columns so that a large matrix is read from memory once. */
 struct cut {
     const struct ops_cpu *cpu;
     struct cpu_product product;
     int64_t n_rows, block_rows, n_row_blocks;
     int64_t n_panels, block_panels;
     float *scratch;
-    int64_t scratch_floats; /* a thread */
+    int64_t scratch_floats; /* per thread */
 };
 
 static int64_t ceil_div(int64_t a, int64_t b)

@@ -1,8 +1,8 @@
 /* cpu_product_loops.h - a block of rows times some panels of a packed matrix, on one core.
  *
  * K is cut into even blocks of at most CPU_PRODUCT_DEPTH, so that a panel's block stays in the first-level cache while
- * the tiles of the rows pass over it, and the rows' block in the second. The cut depends on K alone, and a sum is that
- * of its blocks in order: a row's result is the same in any number of rows and on any number of threads.
+ * all row tiles use it, and the block of rows stays in the second. The cut depends on K alone and blocks are added in
+ * order, so a row's result does not depend on the number of rows or threads.
  *
  * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_PRODUCT_LOOPS_H
@@ -17,14 +17,14 @@
 #include "tensor/cpu_tile.h"
 #include "tensor/ops.h"
 
-/* A tile's place, with what is needed to finish it. */
+/* Where a tile's results go, and its bias and residual. */
 struct product_tile {
     const float *bias;     /* PANEL values */
     const float *residual; /* NULL: none */
     float *y;
     int64_t ld_residual, ld_y;
     int act;
-    int n_columns; /* of the panel that y has: PANEL, but for the last */
+    int n_columns; /* columns of y in this panel: PANEL, except in the last */
 };
 
 CPU_INLINE cpu_vec product_act(cpu_vec x, const int act)
@@ -54,7 +54,7 @@ CPU_INLINE void product_finish_act(int rows, float *x, const struct product_tile
     }
 }
 
-/* Not inlined: once is enough for all sizes of tiles. */
+/* Not inlined: all tile sizes share one copy. */
 CPU_KERNEL __attribute__((noinline)) void product_finish_rows(int rows, float *x, const struct product_tile *t)
 {
     if (t->act == OPS_ACT_GELU_ERF)
@@ -97,7 +97,7 @@ CPU_INLINE void product_tile(const int rows, const float *a, int64_t ld_a, const
 
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++) {
-        if (last) /* what the stores would wait for comes in meanwhile */
+        if (last) /* prefetch what the stores will need */
             for (int j = 0; j < PANEL; j += 16)
                 __builtin_prefetch(t->y + i * t->ld_y + j, 1);
 #pragma GCC unroll 4
@@ -122,7 +122,7 @@ CPU_INLINE void product_tile(const int rows, const float *a, int64_t ld_a, const
             cpu_store(partial + i * PANEL + j * LANES, sum[i][j]);
 }
 
-/* A switch over constants, so that each number of rows has registers of its own. */
+/* A switch over constants, so that each number of rows is compiled with its own registers. */
 CPU_INLINE void product_tile_any(int rows, const float *a, int64_t ld_a, const float *panel, int64_t depth,
                                  float *partial, bool first, bool last, const struct product_tile *t)
 {
@@ -147,8 +147,8 @@ CPU_INLINE void product_tile_any(int rows, const float *a, int64_t ld_a, const f
     }
 }
 
-/* Part i of n of the `bytes` behind p, to the second-level cache: where panels come from memory, each would begin with
- * waiting. */
+/* Prefetches part i of n of the `bytes` from p into the second-level cache, so that a panel in memory causes no
+ * stall. */
 CPU_INLINE void product_fetch(const float *p, int64_t bytes, int64_t i, int64_t n)
 {
     const char *end = (const char *)p + bytes * (i + 1) / n;
@@ -157,8 +157,7 @@ CPU_INLINE void product_fetch(const float *p, int64_t bytes, int64_t i, int64_t 
         __builtin_prefetch(line, 0, 2);
 }
 
-/* All tiles of the rows with one panel's block, in nearly even tiles: 8 rows are 4 + 4, which keep the adders as busy
- * as 6. */
+/* All rows with one panel's block, in nearly even tiles: 8 rows are 4 + 4, as fast per row as 6. */
 CPU_INLINE void product_panel(const struct cpu_product *p, const struct cpu_product_block *b, const float *a,
                               int64_t ld_a, int64_t panel, int64_t k, int64_t depth, float *partial)
 {
@@ -193,14 +192,14 @@ CPU_KERNEL void product_block(const struct cpu_product *p, const struct cpu_prod
 {
     const int64_t n_blocks = (p->k + CPU_PRODUCT_DEPTH - 1) / CPU_PRODUCT_DEPTH;
     const int64_t depth = (p->k + n_blocks - 1) / n_blocks;
-    float *rows = scratch + b->n_rows * b->n_panels * PANEL; /* behind the partial sums, [panel][row][PANEL] */
+    float *rows = scratch + b->n_rows * b->n_panels * PANEL; /* after the partial sums, [panel][row][PANEL] */
 
     for (int64_t k = 0; k < p->k; k += depth) {
         const int64_t n = p->k - k < depth ? p->k - k : depth;
         const float *a = p->x + b->first_row * p->ld_x + k;
         int64_t ld_a = p->ld_x;
 
-        if (n_blocks > 1 && ld_a % 512 == 0) { /* rows so far apart fall into the same sets of the cache */
+        if (n_blocks > 1 && ld_a % 512 == 0) { /* such rows map to the same cache sets */
             for (int64_t i = 0; i < b->n_rows; i++)
                 memcpy(rows + i * CPU_PRODUCT_LD, a + i * ld_a, (size_t)n * sizeof(float));
             a = rows;
@@ -211,7 +210,7 @@ CPU_KERNEL void product_block(const struct cpu_product *p, const struct cpu_prod
     }
 }
 
-/* w: n_columns <= PANEL rows of [N, K], which become columns; zeros beside them. */
+/* Transposes n_columns <= PANEL rows of w [N, K] into columns, padded with zeros. */
 CPU_KERNEL void pack_panel(const float *w, int64_t ld, int n_columns, int64_t k, float *panel)
 {
     for (int64_t i = 0; i < k; i += LANES)

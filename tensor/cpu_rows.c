@@ -6,16 +6,16 @@
 #include <math.h>
 #include <string.h>
 
-/* What is done row by row, without products: norms, gates, copies, look-ups, the patches of a picture. All of it is
- * bound by memory; rows are shared out evenly. */
+/* Row-wise operators without products: norms, gates, copies, look-ups, patches of an image. All are memory-bound, so
+ * rows are divided evenly among the threads. */
 
 enum { PART = 256 /* elements converted at a time */ };
 
-/* An operator's rows, of which a thread does some. */
+/* The rows of one operator call, divided among the threads. */
 struct rows {
     const struct ops_cpu *cpu;
     size_t element;
-    const void *args; /* the operator's own */
+    const void *args; /* the operator's arguments */
 };
 
 static void share_rows(struct ops *o, double flop_per_value, int64_t n_rows, int64_t width, cpu_share_fn *fn,
@@ -87,7 +87,7 @@ int cpu_rows_copy(struct ops *o, const struct ops_rows_args *a)
     return 0;
 }
 
-/* Where an image's patch begins, and the distance between its rows in y: red, green, blue, each p * p. */
+/* Position of a patch in the image and in y; each patch is red, green, blue, each p * p. */
 struct patch {
     const uint8_t *rgb;
     int64_t image_row_bytes, p;
@@ -134,7 +134,7 @@ static void patch_row_bf16(const struct patch *from, const uint16_t table[3][256
     }
 }
 
-/* What a pixel's byte becomes. */
+/* The float value of each pixel byte, per channel. */
 struct patch_tables {
     const struct ops_patchify_args *args;
     float f32[3][256];
@@ -174,7 +174,7 @@ int cpu_patchify(struct ops *o, const struct ops_patchify_args *a)
     return 0;
 }
 
-/* y = a row of `table` + what is in y (add_y) + what is in `other` (f32 or NULL), through parts in f32. */
+/* y = a row of `table` + what is in y (add_y) + what is in `other` (f32 or NULL), converted in f32 parts. */
 static void add_rows(const struct ops_cpu *c, enum dtype dtype, const void *from, const float *other, bool add_y,
                      int64_t width, void *y)
 {

@@ -1,4 +1,4 @@
-/* cpu_rows_loops.h - norms, gates and what choosing asks of a row of logits.
+/* cpu_rows_loops.h - norms, gates, and reductions over a row of logits for sampling.
  *
  * Who may call: cpu_kernels_X.c includes it, after its #pragma GCC target. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_ROWS_LOOPS_H
@@ -57,7 +57,7 @@ CPU_INLINE void norm_row(const void *x, const float *gamma, const float *beta, f
 {
     float mean = beta ? sum_of(x, width, half) / (float)width : 0;
     float variance = sum_of_squares(x, width, mean, half) / (float)width;
-    float scale = 1 / sqrtf(variance + eps) + variance * 0; /* of a sum that overflowed: not 0 but NaN */
+    float scale = 1 / sqrtf(variance + eps) + variance * 0; /* NaN, not 0, if the sum overflowed */
     cpu_vec m = cpu_set(mean), s = cpu_set(scale);
     int64_t i = 0;
 
@@ -162,7 +162,7 @@ CPU_KERNEL int64_t lane_maxima(const float *x, int64_t n, float *maxima, bool *r
 
 CPU_KERNEL double sum_exp(const float *x, int64_t n, float max)
 {
-    enum { BLOCK = 64 * LANES }; /* float sums stay short, double takes them over */
+    enum { BLOCK = 64 * LANES }; /* short float sums are added up in double */
     double total = 0;
 
     for (int64_t i = 0; i < n; i += BLOCK) {

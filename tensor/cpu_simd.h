@@ -1,7 +1,7 @@
-/* cpu_simd.h - vectors of floats, as wide as the instruction set has them, for loops compiled once for each.
+/* cpu_simd.h - float vectors as wide as the instruction set has, for loops that are compiled once per set.
  *
- * gcc decides how to build a vector operation by the instruction set in force where a function is defined, not where it
- * is inlined: this header comes after `#pragma GCC target` in the file that uses it.
+ * gcc compiles a vector operation for the instruction set in force where a function is defined, not where it is
+ * inlined, so include this header after `#pragma GCC target`.
  * Who may call: the loops of cpu_kernels.h, from any thread.
  * Units: none.
  * Memory: unaligned addresses are fine.
@@ -21,7 +21,7 @@
 #include "tensor/cpu_kernels.h"
 
 #define CPU_INLINE static inline __attribute__((always_inline, unused))
-#define CPU_KERNEL static __attribute__((unused)) /* goes into the table */
+#define CPU_KERNEL static __attribute__((unused)) /* referenced by the table */
 
 #if defined(__AVX512F__)
 enum { LANES = 16, LOG2_LANES = 4 };
@@ -46,7 +46,7 @@ CPU_INLINE void cpu_store(float *p, cpu_vec v)
     memcpy(p, &v, sizeof(v));
 }
 
-/* Activations are f32 or bf16 (`half`). `half` is a constant wherever these are inlined, so nothing of it is left. */
+/* Activations are f32 or bf16 (`half`). `half` is a compile-time constant wherever these are inlined. */
 typedef uint32_t cpu_uvec __attribute__((vector_size(LANES * 4)));
 typedef uint16_t cpu_hvec __attribute__((vector_size(LANES * 2)));
 
@@ -112,11 +112,11 @@ CPU_INLINE void cpu_put_act(void *p, int64_t i, float x, const bool half)
 
 CPU_INLINE cpu_vec cpu_set(float x)
 {
-    return x - (cpu_vec){0}; /* gcc makes one broadcast of this, but sixteen inserts of a list */
+    return x - (cpu_vec){0}; /* gcc compiles this to one broadcast, a list to sixteen inserts */
 }
 
-/* a * b + c, fused where the instruction set can. Left to the compiler, gcc 14 fuses a sum in one copy of a loop and
- * not in another, so that a row's bits would depend on how many rows are computed beside it. */
+/* a * b + c, fused if the instruction set can. Left alone, gcc 14 fuses it in one copy of a loop and not in another,
+ * and then a row's bits depend on the number of rows. */
 CPU_INLINE cpu_vec cpu_madd(cpu_vec a, cpu_vec b, cpu_vec c)
 {
 #if defined(__AVX512F__)
@@ -139,7 +139,7 @@ CPU_INLINE cpu_vec cpu_select(cpu_ivec mask, cpu_vec yes, cpu_vec no)
 #endif
 }
 
-/* a > b ? a : b, and a < b ? a : b: b where one is NaN. */
+/* a > b ? a : b, and a < b ? a : b; returns b if either is NaN. */
 CPU_INLINE cpu_vec cpu_max(cpu_vec a, cpu_vec b)
 {
 #if defined(__AVX512F__)
@@ -167,7 +167,7 @@ CPU_INLINE cpu_vec cpu_abs(cpu_vec x)
     return (cpu_vec)((cpu_ivec)x & 0x7fffffff);
 }
 
-/* The first n of LANES, zeros behind them. */
+/* Loads the first n of LANES values, padded with zeros. */
 CPU_INLINE cpu_vec cpu_load_some(const void *p, int64_t i, int n, const bool half)
 {
     float lane[LANES] = {0};
@@ -202,8 +202,8 @@ CPU_INLINE float cpu_max_lanes(cpu_vec v)
     return lane[0];
 }
 
-/* e^x for x <= 0 (NaN stays NaN) within 1.5 ulp; below the smallest normal number it is 0.
- * x = n ln 2 + r with ln 2 in two parts, then a polynomial on |r| <= ln(2)/2. */
+/* e^x for x <= 0 (NaN stays NaN) within 1.5 ulp; results below the smallest normal number are 0. x = n ln 2 + r with
+ * ln 2 in two parts, then a polynomial on |r| <= ln(2)/2. */
 CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
 {
     const cpu_vec round = cpu_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
@@ -222,8 +222,8 @@ CPU_INLINE cpu_vec cpu_exp_nonpositive(cpu_vec x)
     return (cpu_vec)(~(x < cpu_set(-87.3365f)) & (cpu_ivec)(p * (cpu_vec)exponent));
 }
 
-/* The activations of enum ops_act. NaN stays NaN, and -inf, which all of them would hide as 0, becomes NaN: weights
- * that are not finite must be seen in the result. */
+/* The activations of enum ops_act. NaN stays NaN. -inf, which each would turn into 0, becomes NaN, so that weights
+ * that are not finite show in the result. */
 CPU_INLINE cpu_vec cpu_relu(cpu_vec x)
 {
     return cpu_select(x > cpu_set(0), x, x * cpu_set(0));
@@ -238,8 +238,8 @@ CPU_INLINE cpu_vec cpu_gelu_tanh(cpu_vec x)
     return x * cpu_select(u2 > cpu_set(0), cpu_set(1), e) / (cpu_set(1) + e);
 }
 
-/* x (1/2 + x r(x^2)): x r(x^2) is erf(x / sqrt 2) / 2 as a minimax quotient of two polynomials up to |x| = 5.5, where
- * erf rounds to 1. Within 1.9e-7 |x|: about two ulp of what is not nearly 0. Below -5.5 it is 0, and NaN for -inf. */
+/* x (1/2 + x r(x^2)): x r(x^2) is erf(x / sqrt 2) / 2 as a minimax quotient of two polynomials up to |x| = 5.5,
+ * where erf rounds to 1. Within 1.9e-7 |x|: about two ulp except near 0. Below -5.5 the result is 0, for -inf NaN. */
 CPU_INLINE cpu_vec cpu_gelu_erf(cpu_vec x)
 {
     cpu_vec a = cpu_min(cpu_set(5.5f), cpu_max(cpu_set(-5.5f), x)), s = a * a;
@@ -258,7 +258,7 @@ CPU_INLINE cpu_vec cpu_gelu_erf(cpu_vec x)
     return x * cpu_max(cpu_set(0), cpu_madd(a, p / q, cpu_set(0.5f)));
 }
 
-/* Lane i of both, in turn: a[0] b[0] a[1] b[1] ... for the lower and the upper half. */
+/* Interleaves the lower (or upper) half of both: a[0] b[0] a[1] b[1] and so on. */
 #if defined(__AVX512F__)
 #define CPU_ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define CPU_ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)

@@ -1,9 +1,9 @@
-/* cpu_tile.h - the loop that all products come down to: some rows times the columns that registers hold.
+/* cpu_tile.h - the inner loop of all products: a few rows times as many columns as registers hold.
  *
- * A panel is PANEL columns side by side, [n][PANEL], so that each step reads one stretch of memory. The sums of a tile
- * live in registers: CPU_TILE_ROWS x AT_ONCE vectors are 24 of AVX-512's 32 and 12 of AVX2's 16, which leaves room for
- * a row of the panel and one value of a. Each sum is a chain of fused multiply-adds in the order of k, whatever the
- * number of rows, so that a row's result does not depend on its neighbours.
+ * A panel is PANEL columns side by side, [n][PANEL], so that each step reads contiguous memory. The sums of a tile live
+ * in registers: CPU_TILE_ROWS x AT_ONCE vectors are 24 of AVX-512's 32 and 12 of AVX2's 16, which leaves room for a row
+ * of the panel and one value of a. Each sum is a chain of fused multiply-adds in the order of k, so a row's result does
+ * not depend on its neighbours.
  *
  * Who may call: the loops of cpu_kernels.h. Units, Memory, Errors: cpu_kernels.h. */
 #ifndef BLIPLINE_TENSOR_CPU_TILE_H
@@ -18,22 +18,22 @@
 
 enum {
 #if defined(__AVX512F__)
-    AT_ONCE = 4, /* vectors of a tile's row */
+    AT_ONCE = 4, /* vectors in a row of a tile */
 #else
     AT_ONCE = 2,
 #endif
     PANEL = AT_ONCE * LANES
 };
 
-/* The rows of b: one after the other, or those that `index` names. */
+/* The rows of b: consecutive, or those listed in `index`. */
 struct tile_rows {
     const void *b;
     int64_t ld;
     const int32_t *index;
 };
 
-/* sum[rows][nv vectors] += a[rows, n] * b[n, nv vectors]; rows, nv, b.index != NULL and half (b's elements) are
- * constants where this is inlined. */
+/* sum[rows][nv vectors] += a[rows, n] * b[n, nv vectors]; rows, nv, b.index != NULL and half (the type of b) are
+ * constants at each call. */
 CPU_INLINE void tile_sum(const int rows, const int nv, const float *a, int64_t ld_a, const struct tile_rows b,
                          int64_t n, const bool half, cpu_vec sum[CPU_TILE_ROWS][AT_ONCE])
 {
@@ -75,7 +75,7 @@ CPU_INLINE void tile(const int rows, const int nv, const float *a, int64_t ld_a,
             cpu_store(c + i * ld_c + j * LANES, sum[i][j]);
 }
 
-/* Any nv. */
+/* For any nv. */
 CPU_INLINE void tile_any(const int rows, int nv, const float *a, int64_t ld_a, struct tile_rows b, float *c,
                          int64_t ld_c, int64_t n, bool add, const bool half)
 {

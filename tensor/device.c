@@ -18,7 +18,7 @@ bool device_is_cuda(const char *device)
     return strncmp(device, "cuda", 4) == 0 || strncmp(device, "GPU-", 4) == 0;
 }
 
-/* The first of the places where the shared object may be that has it; its place beside the program if none has. */
+/* Finds the shared object; returns the path beside the program if no candidate exists. */
 static void find_library(char ret[PATH_MAX])
 {
     static const char *const places[] = {"/" LIBRARY, "/../lib/blipline/" LIBRARY};
@@ -52,7 +52,7 @@ static int open_cuda(const struct device_conf *conf, struct ops **ret, struct er
             conf->device, path);
     library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library)
-        return err_set(err, -ENOTSUP, "device = %s: the CUDA operators do not load: %s", conf->device, dlerror());
+        return err_set(err, -ENOTSUP, "device = %s: cannot load the CUDA operators: %s", conf->device, dlerror());
     abi = dlsym(library, DEVICE_ABI_SYMBOL);
     *(void **)&open = dlsym(library, DEVICE_CUDA_SYMBOL);
     if (open && abi && *abi == DEVICE_ABI)
@@ -77,5 +77,5 @@ int device_open(const struct device_conf *conf, struct ops **ret, struct err *er
         return err_set(err, -ENOTSUP, "device = ref computes in fp32 alone: take dtype = fp32");
     if (strcmp(conf->device, "ref") == 0)
         return ops_ref_new(ret, err);
-    return err_set(err, -EINVAL, "device = %s: unknown; cpu, cuda:N, a GPU's UUID or null is wanted", conf->device);
+    return err_set(err, -EINVAL, "device = %s: unknown; use cpu, cuda:N, a GPU's UUID or null", conf->device);
 }

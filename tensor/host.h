@@ -1,8 +1,7 @@
-/* host.h - what back ends whose device is the host's own memory have in common: memory, transfers that are none or one
- * copy, vectors and tables.
+/* host.h - shared by back ends that compute in host memory: allocation, transfers (a copy or nothing), vectors, tables.
  *
- * Who may call: tensor/cpu*.c and tensor/ref.c, whose tables of functions name these; each has the contract of the
- * entry of struct ops_funcs that it is for (tensor/ops.h). Memory and errors: as there. */
+ * Who may call: tensor/cpu*.c and tensor/ref.c, which put these functions into their struct ops_funcs. Contract,
+ * memory and errors of each: the entry of that name in tensor/ops.h. */
 #ifndef BLIPLINE_TENSOR_HOST_H
 #define BLIPLINE_TENSOR_HOST_H
 
@@ -23,12 +22,12 @@ void *host_alloc_aligned(size_t bytes);
 
 int host_alloc(struct ops *o, size_t bytes, void **ret);
 void host_release(struct ops *o, void *p);
-/* upload and download */
+/* for upload and download */
 int host_convert(struct ops *o, void *dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
 int host_upload_begin(struct ops *o, void *dst, size_t n, void **ret_host);
 int host_download_start(struct ops *o, void *dst, const void *src, enum dtype dtype, size_t n, uint64_t *ret_ticket);
 int host_download_wait(struct ops *o, uint64_t ticket);
-/* upload_end and sync: nothing is under way */
+/* for upload_end and sync: nothing is ever pending */
 int host_sync(struct ops *o);
 int host_vector_new(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err);
 void host_vector_free(struct ops *o, struct ops_vector *v);

@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* The definition of every operator: loops as MODEL.md writes them, sums in double, f32 activations in host memory.
- * Slow on purpose and never optimised; the other back ends are compared with it. */
+ * Slow on purpose; tests compare the other back ends with it. */
 
 struct ops_weight {
     int64_t n, k;
@@ -54,7 +54,7 @@ static int ref_weight_new(struct ops *o, const struct ops_weight_part *parts, in
 
     (void)flags; /* these operators have no fp8 */
     if (weight_size(parts, n_parts, &n, &k) < 0)
-        return err_set(err, -EOVERFLOW, "weight: its size does not fit this machine");
+        return err_set(err, -EOVERFLOW, "weight: the matrix is too large for this machine");
     w = calloc(1, sizeof(*w));
     if (w) {
         w->n = n;
@@ -78,8 +78,8 @@ static int ref_weight_new(struct ops *o, const struct ops_weight_part *parts, in
     return 0;
 }
 
-/* Written so that nothing cancels on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). -inf gives NaN:
- * weights that are not finite must be seen in the result. */
+/* Written without cancellation for negative x: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). -inf gives NaN,
+ * so that weights that are not finite show in the result. */
 static double activate(enum ops_act act, double x)
 {
     switch (act) {
@@ -140,7 +140,7 @@ static int ref_norm(struct ops *o, const struct ops_norm_args *a)
     return 0;
 }
 
-/* What is added to the scores of keys 0 .. n_keys-1 for a query at this position; NULL: nothing. */
+/* The bias of keys 0 .. n_keys-1 for a query at this position; NULL: none. */
 static const float *bias_row(const float *bias, int64_t span, int head, int64_t position, int64_t n_keys)
 {
     assert(!bias || (position < span && n_keys <= span));
@@ -179,7 +179,7 @@ static void attend_sequence(const struct ops_attention_args *a, int s, double *s
 {
     const float *k = (const float *)a->k + a->kv_start[s] * a->ld_k;
     const float *v = (const float *)a->v + a->kv_start[s] * a->ld_v;
-    int n_before = a->causal ? a->kv_len[s] - a->q_len[s] : 0; /* keys older than the first query */
+    int n_before = a->causal ? a->kv_len[s] - a->q_len[s] : 0; /* keys before the first query */
 
     assert(a->q_len[s] >= 1 && a->kv_len[s] >= 1 && n_before >= 0);
     for (int j = 0; j < a->q_len[s]; j++) {
@@ -218,7 +218,7 @@ static int64_t decode_key_row(const struct ops_decode_attention_args *a, int r, 
     return j < a->prefix_len[r] ? a->prefix_start[r] + j : a->tail[a->tail_start[r] + j - a->prefix_len[r]];
 }
 
-/* The keys and values of a row are gathered in order; then it is attention with one query. */
+/* Gathers the keys and values of a row in order; the rest is attention with one query. */
 static int ref_decode_attention(struct ops *o, const struct ops_decode_attention_args *a)
 {
     int64_t width = (int64_t)a->n_heads * a->head_dim;

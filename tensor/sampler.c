@@ -74,7 +74,7 @@ static int sort_scores(const struct ops_sample_row *row, const float *scores, in
     return 0;
 }
 
-/* How many of the sorted ones top_k leaves: all that equal the k-th stay. */
+/* How many sorted candidates top_k keeps: all that equal the k-th stay. */
 static int64_t keep_top_k(const struct candidate *c, int64_t n, int top_k)
 {
     int64_t kept = top_k;
@@ -99,7 +99,7 @@ int sampler_probabilities(const struct ops_sample_row *row, const float *scores,
     for (int64_t i = 0; i < n; i++)
         sum += exp((double)c[i].value - c[0].value);
     if (row->top_p < 1) {
-        /* an id goes if those above it reach top_p already */
+        /* drop an id if those above it already reach top_p */
         while (kept < n && (kept == 0 || above < row->top_p * sum))
             above += exp((double)c[kept++].value - c[0].value);
         n = kept;

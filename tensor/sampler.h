@@ -1,4 +1,5 @@
-/* sampler.h - from one row of logits to tokens: the definition of ops.h's sample, in plain loops over the vocabulary.
+/* sampler.h - from one row of logits to tokens: the reference for sample() of ops.h, in plain loops over the
+ * vocabulary.
  *
  * The steps are those of transformers' logits processors and warpers, each sum in double. The reference back end is
  * this; the CPU back end takes the scores from here, and every back end is compared with it. Equal values: the lowest
@@ -6,8 +7,8 @@
  *
  * Who may call: anyone, from any thread.
  * Units:  natural logarithms; ids count from 0 to vocab-1.
- * Memory: scratch of 24 bytes a logit, freed before return.
- * Errors: -ENOMEM; -EDOM: a logit is not finite, or nothing finite is left to choose. Outputs are untouched then. */
+ * Memory: scratch of 24 bytes per logit, freed before return.
+ * Errors: -ENOMEM; -EDOM: a logit is not finite, or no id is left to choose; outputs are then untouched. */
 #ifndef BLIPLINE_TENSOR_SAMPLER_H
 #define BLIPLINE_TENSOR_SAMPLER_H
 
@@ -36,7 +37,7 @@ double sampler_process(const struct ops_sample_row *row, const float *logits, in
 /* top_k, top_p, softmax: scores and probabilities [vocab]; the row samples. */
 int sampler_probabilities(const struct ops_sample_row *row, const float *scores, int64_t vocab,
                           double *probabilities) CHECK_RESULT;
-/* The whole of it; fills the row's ret_ids, ret_values and ret_logprobs. */
+/* All steps; fills the row's ret_ids, ret_values and ret_logprobs. */
 int sampler_run(const struct ops_sample_row *row, const float *logits, int64_t vocab) CHECK_RESULT;
 
 #endif

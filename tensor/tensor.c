@@ -22,7 +22,7 @@ int tensor_n_elements(const struct tensor *t, int64_t *ret_n)
         if (t->shape[i] < 0)
             return -EINVAL;
         if (t->shape[i] == 0)
-            empty = true; /* the other dimensions must still be sane: go on multiplying */
+            empty = true; /* continue: the other dimensions must still be valid */
         else if (__builtin_mul_overflow(n, t->shape[i], &n))
             return -EOVERFLOW;
     }
@@ -161,15 +161,14 @@ __attribute__((target("avx,f16c"))) static size_t f16c_row_to_f16(unsigned char 
     return i;
 }
 
-/* Asked once: in a virtual machine the cpuid instruction costs microseconds. Threads that race store the same answer.
- */
+/* Cached, because in a virtual machine cpuid takes microseconds. Racing threads store the same answer. */
 static bool have_f16c(void)
 {
     static atomic_int known; /* 0: not asked yet, 1: no, 2: yes */
     int answer = atomic_load_explicit(&known, memory_order_relaxed);
     unsigned a, b, c = 0, d;
 
-    if (answer == 0) { /* "avx" asks whether the system saves the wide registers; clang 14 has no name for F16C */
+    if (answer == 0) { /* "avx" checks that the kernel saves the wide registers; clang 14 has no name for F16C */
         answer = __builtin_cpu_supports("avx") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) ? 2 : 1;
         atomic_store_explicit(&known, answer, memory_order_relaxed);
     }
@@ -200,7 +199,7 @@ void tensor_to_f32(float *dst, enum dtype dtype, const void *src, size_t n)
     size_t done = 0;
 
     if (n == 0)
-        return; /* addresses may be NULL then */
+        return; /* pointers may be NULL then */
     switch (dtype) {
     case DTYPE_F32:
         memcpy(dst, src, n * sizeof(float));

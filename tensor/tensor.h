@@ -1,11 +1,11 @@
-/* tensor.h - what a block of numbers is: type, shape, address.
+/* tensor.h - a view of a block of numbers: type, shape, address.
  *
  * Who may call: anyone, from any thread; a struct tensor is a plain view.
- * Units:  shapes count elements, contiguous row-major, host memory unless the holder says otherwise.
- * Memory: a tensor never owns `data`; it is valid as long as what it views (a checkpoint's map, an arena, a buffer).
- *         Views of a checkpoint are read-only although `data` is not const.
- * Errors: -EINVAL for a bad type, rank or dimension, -EOVERFLOW where a product does not fit; outputs untouched then.
- */
+ * Units:  shapes count elements, contiguous, row-major, in host memory unless stated otherwise.
+ * Memory: a tensor never owns `data` (a checkpoint's map, an arena, a buffer). Views of a checkpoint are read-only
+ * although `data` is not const.
+ * Errors: -EINVAL for a bad type, rank or dimension, -EOVERFLOW if a size does not fit; outputs are then untouched.
+ * / */
 #ifndef BLIPLINE_TENSOR_TENSOR_H
 #define BLIPLINE_TENSOR_TENSOR_H
 
@@ -32,7 +32,7 @@ bool tensor_shape_is(const struct tensor *t, int n_dims, const int64_t *shape);
 /* "[2, 3]" into buf (cut if short); returns buf. */
 char *tensor_shape_text(int n_dims, const int64_t *shape, char *buf, size_t buf_size);
 
-/* n numbers F32/F16/BF16/U8 -> f32, exact. Neither side needs alignment. The type must be one of those (our bug). */
+/* n numbers F32/F16/BF16/U8 -> f32, exact. Neither side needs alignment. Other types are a bug (assert). */
 void tensor_to_f32(float *dst, enum dtype dtype, const void *src, size_t n);
 /* n f32 -> F32/F16/BF16, rounded to nearest even; NaN stays NaN. */
 void tensor_from_f32(void *dst, enum dtype dtype, const float *src, size_t n);

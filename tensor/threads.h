@@ -1,11 +1,10 @@
 /* threads.h - settings that the OpenMP run-time reads before main() begins.
  *
- * Idle OpenMP threads must soon sleep, since several daemons share the cores; but not at once, since a decode step is
- * dozens of products of some 50 us each and waking a thread costs 25. libgomp reads its variables when it is loaded, so
- * a program that was started without them sets them and starts itself again, once; whoever sets GOMP_SPINCOUNT decides
- * himself.
- * Who may call: main, first thing after the command line is known.
- * Errors: none; if exec fails the program goes on, slower. */
+ * Several daemons share the cores, so idle OpenMP threads must sleep, but not at once: a decode step is dozens of
+ * products of about 50 us, and waking a thread takes 25 us. libgomp reads its variables when it is loaded, so the
+ * program sets them and executes itself again, once. If GOMP_SPINCOUNT is already set, nothing happens.
+ * Who may call: main, right after it has parsed the command line.
+ * Errors: none; if exec fails the program continues, slower. */
 #ifndef BLIPLINE_TENSOR_THREADS_H
 #define BLIPLINE_TENSOR_THREADS_H
 

@@ -1,10 +1,10 @@
-/* weight_parts.h - the shape of the matrix that parts give when they are stacked by rows.
+/* weight_parts.h - the shape [n, k] of parts stacked by rows.
  *
  * Who may call: weight_new of every back end.
  * Units: elements.
  * Memory: none.
- * Errors: -EOVERFLOW: more rows than 64 bits count; outputs untouched. What n * k may be is the caller's to say. Parts
- * that do not fit together are our bug (assert). */
+ * Errors: -EOVERFLOW: more rows than fit 64 bits; outputs are then untouched. The caller limits n * k. Parts that do
+ * not fit together are a bug (assert). */
 #ifndef BLIPLINE_TENSOR_WEIGHT_PARTS_H
 #define BLIPLINE_TENSOR_WEIGHT_PARTS_H
 

@@ -18,7 +18,7 @@ static bool selected(const struct msg_selection *s, uint32_t row)
     return !s || (row / 8 < s->n_bytes && s->rows[row / 8] >> row % 8 & 1);
 }
 
-/* Is the tensor of `shape` with as many rows as there are items, or are as many of its rows selected? */
+/* Checks the shape, and that the tensor's rows, or the selected rows, match the items. */
 static int check_shape(const struct worker_work *work, const struct msg_tensor *d, const struct msg_selection *s,
                        uint32_t n_dims, const uint32_t *shape, struct err *err)
 {
@@ -41,11 +41,11 @@ static size_t row_elements(const struct msg_tensor *d)
     size_t n = 1;
 
     for (uint32_t i = 1; i < d->n_dims; i++)
-        n *= d->shape[i]; /* such tensors are within MSG_MAX_TENSOR_BYTES */
+        n *= d->shape[i]; /* the caller limits tensors to MSG_MAX_TENSOR_BYTES */
     return n;
 }
 
-/* A row never lies in two frames. */
+/* Checks that no row spans two frames. */
 static int check_frames(const struct wire_tensor *t, size_t row_bytes, struct err *err)
 {
     for (uint32_t i = 0; i < wire_tensor_n_frames(t); i++) {
@@ -53,7 +53,7 @@ static int check_frames(const struct wire_tensor *t, size_t row_bytes, struct er
 
         (void)wire_tensor_frame(t, i, &n_bytes);
         if (n_bytes % row_bytes)
-            return err_set(err, -EBADMSG, "tensor: frame %u of %zu bytes is not cut between items", i, n_bytes);
+            return err_set(err, -EBADMSG, "tensor: frame %u of %zu bytes does not end between two items", i, n_bytes);
     }
     return 0;
 }
@@ -66,11 +66,11 @@ int worker_gather_check(const struct worker_work *work, uint32_t tensor, uint32_
     int rc;
 
     if (tensor >= work->n_tensors)
-        return err_set(err, -EINVAL, "%u tensors, one more is wanted", work->n_tensors);
+        return err_set(err, -EINVAL, "%u tensors, expected one more", work->n_tensors);
     t = work->tensors[tensor];
     d = wire_tensor_desc(t);
     if (d->dtype != DTYPE_F32 && d->dtype != DTYPE_F16 && d->dtype != DTYPE_BF16)
-        return err_set(err, -EINVAL, "tensor of %s, a float type is wanted", dtype_word(d->dtype));
+        return err_set(err, -EINVAL, "tensor of %s, expected a float type", dtype_word(d->dtype));
     rc = check_shape(work, d, selection_of(work, tensor), n_dims, shape, err);
     if (rc == 0)
         rc = wire_tensor_verify(t, d->dtype, NULL, 0, err);
@@ -85,7 +85,7 @@ void worker_gather(const struct worker_work *work, uint32_t tensor, uint32_t fir
     const struct msg_tensor *d = wire_tensor_desc(t);
     const size_t len = row_elements(d), from_bytes = len * dtype_size_bytes(d->dtype);
     const size_t to_bytes = len * dtype_size_bytes(dtype);
-    uint32_t row = 0, item = 0; /* of the tensor; of those selected */
+    uint32_t row = 0, item = 0; /* row of the tensor; index among the selected rows */
 
     for (uint32_t i = 0; i < wire_tensor_n_frames(t) && item < first + n; i++) {
         size_t n_bytes;

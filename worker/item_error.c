@@ -47,7 +47,7 @@ static bool is_finite(const struct row_embedding *e)
     return true;
 }
 
-/* What goes into the store is finite: this is the place that sees to it. */
+/* Makes sure that only finite numbers reach the store. */
 static void check_finite(const struct row_record *r, struct item_error *error)
 {
     for (uint32_t i = 0; i < r->n_captions; i++) {
@@ -58,7 +58,7 @@ static void check_finite(const struct row_record *r, struct item_error *error)
     }
     for (uint32_t i = 0; i < r->n_embeddings; i++)
         if (!is_finite(&r->embeddings[i]))
-            item_error_set(error, "not_finite", "embedding %s holds a number that is not finite",
+            item_error_set(error, "not_finite", "embedding %s contains a number that is not finite",
                            msg_embedding_name(r->embeddings[i].kind));
 }
 
@@ -73,7 +73,7 @@ int item_record_append(struct buf *rows, const struct row_record *record, uint32
         rc = row_record_append(rows, record);
     if (rc == -EINVAL && !record->failed) {
         item_error_set(&error, "large_record",
-                       "%u captions and %u embeddings: texts of %d bytes and records of %d are possible",
+                       "%u captions and %u embeddings: the limit is %d bytes per text and %d per record",
                        record->n_captions, record->n_embeddings, ROW_MAX_CAPTION_BYTES, ROW_MAX_BYTES);
         item_error_record(&error, record->item, &instead);
         ++*n_failed;

@@ -1,9 +1,9 @@
-/* selftest.h - the common beginning of the workers' self-tests (`-t DIR`).
+/* selftest.h - setup shared by the workers' self-tests (`-t DIR`).
  *
  * Who may call: a worker's self-test, once.
  * Units: none.
- * Memory: golden_free and ops_free, ops first.
- * Errors: negative errno and `err`; nothing is open then. */
+ * Memory: the caller frees with ops_free, then golden_free.
+ * Errors: negative errno and `err`; nothing stays open then. */
 #ifndef BLIPLINE_WORKER_SELFTEST_H
 #define BLIPLINE_WORKER_SELFTEST_H
 
@@ -15,7 +15,7 @@ struct selftest_conf {
     struct device_conf device;
 };
 
-/* Open golden data and operators, and begin the report with a row about the machine. */
+/* Opens golden data and operators, and starts the report with a row about the machine. */
 int selftest_open(const char *golden_dir, const struct selftest_conf *conf, struct golden **ret_golden,
                   struct ops **ret_ops, struct err *err) CHECK_RESULT;
 

@@ -52,7 +52,7 @@ bool worker_is_null(const struct worker *w)
 
 bool worker_is_async(const struct worker *w)
 {
-    return w->ops && w->ops->f->memory; /* it has memory of its own */
+    return w->ops && w->ops->f->memory; /* the device has its own memory */
 }
 
 static int parse_share(const char *text, double *ret, struct err *err)
@@ -61,7 +61,7 @@ static int parse_share(const char *text, double *ret, struct err *err)
     const double share = strtod(text, &end);
 
     if (end == text || *end || !(share >= 0.05 && share <= 1))
-        return err_set(err, -EINVAL, "memory_share = %s: a number from 0.05 to 1 is wanted", text);
+        return err_set(err, -EINVAL, "memory_share = %s: expected a number from 0.05 to 1", text);
     *ret = share;
     return 0;
 }
@@ -76,9 +76,9 @@ int worker_device(const struct worker_conf *conf, struct device_conf *ret, struc
     enum dtype dtype = DTYPE_F32;
 
     if (!host && !device_is_cuda(conf->device) && strcmp(conf->device, "null") != 0)
-        return err_set(err, -EINVAL, "device = %s: cpu, cuda:N, a GPU's UUID or null is wanted", conf->device);
+        return err_set(err, -EINVAL, "device = %s: expected cpu, cuda:N, a GPU's UUID or null", conf->device);
     if (dtype_parse(conf->dtype, &dtype) < 0 || !dtype_is_float(dtype_of_activations(dtype)))
-        return err_set(err, -EINVAL, "dtype = %s: fp32, bf16, fp16 or fp8 is wanted", conf->dtype);
+        return err_set(err, -EINVAL, "dtype = %s: expected fp32, bf16, fp16 or fp8", conf->dtype);
     if (host && (dtype == DTYPE_F16 || dtype == DTYPE_F8_E4M3))
         return err_set(err, -EINVAL, "dtype = %s: device = %s computes in fp32 or bf16", conf->dtype, conf->device);
     d.act_dtype = dtype_of_activations(dtype);
@@ -103,7 +103,7 @@ enum dtype worker_tensor_dtype(const struct worker *w)
     return worker_device(w->conf, &d, NULL) < 0 ? DTYPE_F32 : d.act_dtype;
 }
 
-/* Several processes on one card take turns on it, unless MPS lets them share it. */
+/* Processes on one card take turns unless MPS lets them run concurrently. */
 static void log_mps(const struct device_conf *d)
 {
     const char *dir = getenv("CUDA_MPS_PIPE_DIRECTORY");
@@ -114,13 +114,12 @@ static void log_mps(const struct device_conf *d)
     (void)snprintf(control, sizeof(control), "%s/control", dir);
     if (access(control, F_OK) == 0)
         log_info("event=mps status=running pipe=%s", dir);
-    else if (d->memory_share < 1) /* it is not alone */
-        log_warn("event=mps status=missing pipe=%s msg=\"processes that share a card take turns on it: start MPS "
+    else if (d->memory_share < 1) /* other processes share the card */
+        log_warn("event=mps status=missing pipe=%s msg=\"processes that share a card take turns without MPS: start it "
                  "(ops/mps.sh, docs/gpu.md)\"",
                  dir);
     else
-        log_info("event=mps status=missing pipe=%s msg=\"fine for one process a card; for several see docs/gpu.md\"",
-                 dir);
+        log_info("event=mps status=missing pipe=%s msg=\"for several processes per card see docs/gpu.md\"", dir);
 }
 
 int worker_open(struct worker *w, struct err *err)
@@ -156,7 +155,7 @@ int worker_failed(const struct worker *w, int rc, const char *what, struct err *
     return worker_explain(w, err_set(err, rc, "%s: %s", what, strerror(-rc)), err);
 }
 
-/* systemd's watchdog, where the unit asks for one: it starts anew what does not say this for too long. */
+/* Notifies systemd's watchdog, if the service has one; systemd restarts the service if this stops. */
 static void feed_watchdog(void)
 {
     (void)sd_notify(0, "WATCHDOG=1");
@@ -293,7 +292,7 @@ int worker_null_shape(const char *text, uint32_t *ret_rows, uint32_t *ret_width,
     unsigned rows, width;
 
     if (sscanf(text, "%u,%u", &rows, &width) != 2 || rows == 0 || width == 0 || rows > 65536 || width > 65536)
-        return err_set(err, -EINVAL, "null_shape = %s: two numbers \"rows,width\" are wanted", text);
+        return err_set(err, -EINVAL, "null_shape = %s: expected two numbers, \"rows,width\"", text);
     *ret_rows = rows;
     *ret_width = width;
     return 0;

@@ -1,11 +1,9 @@
-/* worker.h - what the three worker daemons share: configuration keys, device and checkpoint, the session, the way to
- * start and to end.
+/* worker.h - shared by the three worker daemons: configuration keys, device, checkpoint, session, start and end.
  *
- * Who may call: the compute thread of a worker daemon, which is also the one that runs main().
+ * Who may call: the compute thread of a worker daemon, which is its main thread.
  * Units: in the names.
- * Memory: struct worker owns what it opened; worker_release.
- * Errors: negative errno with err. The functions that return nothing log what they could not do and say what happens
- * instead. */
+ * Memory: struct worker owns what it opened; freed with worker_release.
+ * Errors: negative errno with err. Functions that return nothing log their errors and the consequence. */
 #ifndef BLIPLINE_WORKER_WORKER_H
 #define BLIPLINE_WORKER_WORKER_H
 
@@ -33,14 +31,14 @@ struct worker_conf {
     char cpu_isa[16];
     bool tf32;
     int64_t threads;
-    int64_t batch;        /* 0: as the device suits (struct worker) */
-    int64_t window_items; /* 0: as the batch suits */
+    int64_t batch;        /* 0: chosen for the device (struct worker) */
+    int64_t window_items; /* 0: chosen for the batch */
     int64_t window_bytes;
     char log_level[16];
 };
 
 /* The rows of a configuration table for these keys; `c` is the daemon's struct, whose field `common` is a struct
- * worker_conf. The default of threads is the stage's, and what it does with batch = 0. */
+ * worker_conf. threads_: the default of threads; auto_: help text for batch = 0. */
 /* clang-format off */
 #define WORKER_CONF_KEYS(c, threads_, auto_) \
     {"endpoint", CONF_TEXT, CONF_AT(c, common.endpoint), "ipc:///run/blipline/broker", 1, 0, \
@@ -54,25 +52,25 @@ struct worker_conf {
     {"model", CONF_TEXT, CONF_AT(c, common.model), "", 0, 0, \
      "checkpoint directory (not needed for device = null)"}, \
     {"device", CONF_TEXT, CONF_AT(c, common.device), "cpu", 1, 0, \
-     "cpu; cuda:N or a GPU's UUID (GPU-...); null: right shapes without arithmetic"}, \
+     "cpu; cuda:N or a GPU's UUID (GPU-...); null: results of the right shape, without a model"}, \
     {"cuda_library", CONF_TEXT, CONF_AT(c, common.cuda_library), "", 0, 0, \
-     "path of libblipline-cuda.so; empty: beside the program, or in ../lib/blipline"}, \
+     "path of libblipline-cuda.so; empty: search beside the program and in ../lib/blipline"}, \
     {"dtype", CONF_TEXT, CONF_AT(c, common.dtype), "fp32", 1, 0, \
-     "fp32; bf16, where the device has it; CUDA also fp16 (not FlanT5) and fp8: bf16, with the large matrices of " \
+     "fp32; bf16 if the device has it; on CUDA also fp16 (not FlanT5) and fp8: bf16 with the large matrices of " \
      "image encoder and OPT in e4m3"}, \
     {"memory_share", CONF_TEXT, CONF_AT(c, common.memory_share), "1", 1, 0, \
-     "CUDA: share of the card's memory that this process may take, 0.05 to 1"}, \
+     "CUDA: share of the card's memory that this process may use, 0.05 to 1"}, \
     {"tf32", CONF_BOOL, CONF_AT(c, common.tf32), "no", 0, 0, \
-     "CUDA: products of fp32 round their operands to tf32, several times as fast and about 1e-3 off"}, \
+     "CUDA: fp32 products round their operands to tf32: several times as fast, relative error about 1e-3"}, \
     {"threads", CONF_INT, CONF_AT(c, common.threads), threads_, 1, 1024, \
-     "threads of the model"}, \
+     "threads for the model"}, \
     {"cpu_isa", CONF_TEXT, CONF_AT(c, common.cpu_isa), "auto", 1, 0, \
-     "device cpu: vector instructions to use: base, avx2, avx512, or auto: the best of this processor. With " \
-     "avx2 every processor gives the same bytes"}, \
+     "device cpu: vector instructions: base, avx2, avx512, or auto (the best of this processor). With " \
+     "avx2 all processors give the same bytes"}, \
     {"batch", CONF_INT, CONF_AT(c, common.batch), "0", 0, WORKER_MAX_BATCH, \
-     "images or sequences that are computed together; 0: " auto_}, \
+     "images or sequences computed together; 0: " auto_}, \
     {"window_items", CONF_INT, CONF_AT(c, common.window_items), "0", 0, WORKER_MAX_WINDOW_ITEMS, \
-     "items held at once; 0: two batches, on a GPU four, and at least 128 (the language model 256)"}, \
+     "items held at once; 0: two batches (four on a GPU), at least 128 (language model: 256)"}, \
     {"window_bytes", CONF_SIZE, CONF_AT(c, common.window_bytes), "4GiB", 1, 0, \
      "bytes of tensors held at once"}, \
     {"log_level", CONF_TEXT, CONF_AT(c, common.log_level), "info", 1, 0, \
@@ -87,57 +85,57 @@ struct worker {
     struct ops *ops;               /* NULL: device null */
     struct worker_session *session;
     enum stage stage;
-    unsigned settings;  /* what fingerprint_with_settings is told */
-    int batch;          /* configured, or what suits the device; 0: the language model sets it by the memory there is */
-    int64_t started_ms; /* clock_mono_ms of worker_init */
+    unsigned settings; /* argument of fingerprint_with_settings */
+    int batch; /* configured or chosen for the device; 0: the language model chooses it by the available memory */
+    int64_t started_ms;  /* clock_mono_ms of worker_init */
     size_t device_bytes; /* CUDA: free at worker_open */
     bool draining;
-    uint32_t n_connects;               /* as of the last log line about the connection */
-    char not_connected[MSG_TEXT_SIZE]; /* why, as that line said; "": it is connected, or nothing was said yet */
+    uint32_t n_connects;               /* at the last log line about the connection */
+    char not_connected[MSG_TEXT_SIZE]; /* the reason in that line; "": none */
 };
 
 /* Call this first. Sets batch and window sizes from the keys. */
 void worker_init(struct worker *w, const struct worker_conf *conf, enum stage stage);
-/* How many items this worker holds at once. */
+/* The number of items that this worker holds at once. */
 uint32_t worker_window_items(const struct worker *w);
-/* True for device = null: results have the right shapes, nothing is computed, and no checkpoint is needed. */
+/* True for device = null: results have the right shapes, but nothing is computed and no checkpoint is needed. */
 bool worker_is_null(const struct worker *w);
 
-/* True if the device is asynchronous. Then hand over the next batch before you wait for the results of the last one;
- * on a synchronous device that would only delay those results. */
+/* True if the device is asynchronous. Then start the next batch before waiting for the results of the last one; on a
+ * synchronous device that would only delay the results. */
 bool worker_is_async(const struct worker *w);
 
-/* Read the keys about the device; *ret borrows from conf. -EINVAL: err names the key. */
+/* Reads the keys about the device; *ret borrows from conf. -EINVAL: err names the key. */
 int worker_device(const struct worker_conf *conf, struct device_conf *ret, struct err *err) CHECK_RESULT;
 /* The type in fingerprints and in Hello: the type of activations, or F8_E4M3. */
 enum dtype worker_dtype(const struct device_conf *d);
 /* The type of the tensors that this worker sends. Works for device = null too. */
 enum dtype worker_tensor_dtype(const struct worker *w);
 
-/* Open the device and the checkpoint, and check the tensors of the stage. */
+/* Opens the device and the checkpoint, and checks the stage's tensors. */
 int worker_open(struct worker *w, struct err *err) CHECK_RESULT;
-/* After an error of the device: append the message of the device, if there is one, to err. Returns rc. */
+/* Appends the device's error message, if there is one, to err. Returns rc. */
 int worker_explain(const struct worker *w, int rc, struct err *err);
-/* The same, but err starts with `what` and the name of the error. */
+/* The same, with err starting with `what` and the name of the error. */
 int worker_failed(const struct worker *w, int rc, const char *what, struct err *err);
-/* Announce the stage, with the fingerprint of the checkpoint if there is one. */
+/* Starts the session and sends the stage, with the checkpoint's fingerprint if there is one. */
 int worker_start(struct worker *w, struct err *err) CHECK_RESULT;
-/* End the session at once, close checkpoint and device. Free the models that use `ops` before. */
+/* Ends the session at once and closes checkpoint and device. Free the models that use `ops` first. */
 void worker_release(struct worker *w);
 
-/* Call this in every round of the main loop: after SIGTERM or SIGINT it tells the session to drain, once. It also logs
- * when the connection to the broker is made, and why it cannot be made. */
+/* Call in every iteration of the main loop: after SIGTERM or SIGINT it makes the session drain. It also logs when the
+ * connection to the broker is made, and why it cannot be made. */
 void worker_check_stop(struct worker *w);
-/* Give a unit back as failed. */
+/* Reports a unit as failed. */
 void worker_fail_unit(struct worker *w, struct worker_work **work, const char *code, const char *text);
-/* Hand a unit back without a failed attempt. A unit whose lease is void is dropped silently. */
+/* Returns a unit without counting an attempt. A unit whose lease is void is dropped silently. */
 void worker_return_unit(struct worker *w, struct worker_work **work);
-/* Send the result; takes its rows and tensors. If it cannot be sent, the unit fails or its lease expires. */
+/* Sends the result and takes its rows and tensors. If that fails, the unit fails or its lease expires. */
 void worker_send_result(struct worker *w, struct worker_work **work, struct worker_result *result);
-/* The last statement of a main loop. Returns 0 if the session has drained, else the reason why it ended. */
+/* Call at the end of the main loop. Returns 0 if the session has drained, else the error that ended it. */
 int worker_end(struct worker *w, struct err *err) CHECK_RESULT;
 
-/* Parse "257,1408", for device = null. */
+/* Parses "257,1408", for device = null. */
 int worker_null_shape(const char *text, uint32_t *ret_rows, uint32_t *ret_width, struct err *err) CHECK_RESULT;
 
 /* -- main() -- */
@@ -148,7 +146,7 @@ struct worker_program {
     const char *name, *what;
     enum stage stage;
     const struct conf_key *table;
-    void *conf;                       /* what `table` describes */
+    void *conf;                       /* the struct that `table` describes */
     const struct worker_conf *common; /* inside conf */
     int (*selftest)(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err);
     int (*check)(const void *conf, struct err *err); /* checks the stage's own keys; NULL: nothing to check */
@@ -156,8 +154,8 @@ struct worker_program {
     int (*run)(void *daemon, struct err *err);
     void (*free)(void *daemon);
 };
-/* Parse options, load the configuration, open the log; then run the self-test, or: start, READY, run, STOPPING, free.
- * Returns the exit code. */
+/* Parses options, loads the configuration, opens the log; then runs the self-test, or start, READY, run, STOPPING,
+ * free. Returns the exit code. */
 int worker_main(const struct worker_program *p, int argc, char **argv);
 
 #endif

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
-/* What start would need of the checkpoint, if the configuration names one: what only asks about a card does not. */
+/* Checks the checkpoint, if the configuration names one. (-n may also be used to check only a card.) */
 static void check_model(const struct worker_program *p)
 {
     struct checkpoint *checkpoint = NULL;
@@ -25,7 +25,7 @@ static void check_model(const struct worker_program *p)
     checkpoint_free(checkpoint);
 }
 
-/* A configuration is right when its device can be used. */
+/* Checks that the device can be opened. */
 static void check_device(const struct device_conf *d)
 {
     struct ops *o = NULL;
@@ -50,7 +50,7 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
     if (conf_load(p->table, p->conf, opt.file, &err) < 0)
         fatal(EXIT_CONFIG, "%s", err.text);
     if (log_level_parse(p->common->log_level, &level) < 0)
-        fatal(EXIT_CONFIG, "log_level = %s: err, warn, info or debug is wanted", p->common->log_level);
+        fatal(EXIT_CONFIG, "log_level = %s: expected err, warn, info or debug", p->common->log_level);
     if (worker_device(p->common, &selftest.device, &err) < 0 || (p->check && p->check(p->conf, &err) < 0))
         fatal(EXIT_CONFIG, "%s", err.text);
     log_init(p->name, opt.verbose ? LOG_LEVEL_DEBUG : level);
@@ -66,8 +66,7 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
         return rc;
     }
     if (!p->common->model[0] && strcmp(p->common->device, "null") != 0)
-        fatal(EXIT_CONFIG,
-              "model is missing: the folder of a checkpoint is wanted (-f FILE, with a line model = FOLDER)");
+        fatal(EXIT_CONFIG, "model is missing: give the folder of a checkpoint (-f FILE, with a line model = FOLDER)");
     if (stop_init(&err) < 0 || p->start(p->conf, &daemon, &err) < 0)
         fatal(EXIT_INIT, "%s", err.text);
     (void)sd_notify(0, "READY=1");

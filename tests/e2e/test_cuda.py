@@ -88,7 +88,7 @@ def test_no_operators_are_one_error_before_any_work(folder):
     missing = folder / "lib.so"
     one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", missing, check=False), str(missing), "--device cpu")
     missing.write_text("no library")
-    one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", missing, check=False), "do not load", str(missing))
+    one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", missing, check=False), "cannot load", str(missing))
     assert not (folder / "s").exists()
     if not REAL.exists():
         one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", check=False), "no libblipline-cuda.so")

@@ -15,10 +15,10 @@ FAULTS = {
     "crash": ("decoder_crashed", "the decoder crashed (SIGSEGV)"),
     "abort": ("decoder_crashed", "the decoder crashed (SIGABRT)"),
     "exit": ("decoder_crashed", "the decoder crashed (exit code 3)"),
-    "nonsense": ("decoder_crashed", "the decoder crashed (it sent nonsense)"),
-    "kill": ("decoder_memory", "the decoder was killed twice, as the system does when memory runs out"),
-    "hang": ("decoder_timeout", "decoding takes more than 1 s (decode_time of the encoder)"),
-    "spin": ("decoder_timeout", "decoding takes more than 1 s (decode_time of the encoder)"),
+    "nonsense": ("decoder_crashed", "the decoder crashed (it sent a malformed answer)"),
+    "kill": ("decoder_memory", "the decoder was killed twice, probably because memory ran out"),
+    "hang": ("decoder_timeout", "decoding took more than 1 s (decode_time of the encoder)"),
+    "spin": ("decoder_timeout", "decoding took more than 1 s (decode_time of the encoder)"),
 }
 
 
@@ -97,7 +97,7 @@ def test_more_memory_than_the_limit(folder):
         client = begin(cluster, folder, source)
         assert client.wait_done(60).n_failed == 1
         client.close()
-    check(folder, {"large.jpg": ("decoder_memory", "decoding takes more memory than 32MiB (decode_memory of the encoder)")})
+    check(folder, {"large.jpg": ("decoder_memory", "decoding took more memory than 32MiB (decode_memory of the encoder)")})
 
 
 def bomb():
@@ -118,7 +118,7 @@ def test_more_time_than_the_limit(folder):
         assert client.progress().stages[0].lease_expiries == 0
         client.close()
         assert encoder.stop() == 0
-    check(folder, {"bomb.jpg": ("decoder_timeout", "decoding takes more than 1 s (decode_time of the encoder)")})
+    check(folder, {"bomb.jpg": ("decoder_timeout", "decoding took more than 1 s (decode_time of the encoder)")})
 
 
 def test_a_decoder_that_somebody_kills_costs_nothing(folder):

@@ -165,7 +165,7 @@ def test_types_that_do_not_fit_are_refused(folder):
             assert worker.process.wait(30) == 78
             assert why in worker.text()
         worker = cluster.start("llm", admit="some")
-        assert worker.process.wait(30) == 78 and "admit = some: all or empty is wanted" in worker.text()
+        assert worker.process.wait(30) == 78 and "admit = some: expected all or empty" in worker.text()
         worker = cluster.start("encoder", device="cuda:0", cuda_library="/nowhere/lib.so")
         assert worker.process.wait(30) == 70 and "/nowhere/lib.so is not there" in worker.text()
 

@@ -60,4 +60,4 @@ def test_a_file_that_is_no_picture_is_named(folder):
     assert done.returncode == 3, done.stderr
     rows, _ = export(folder / "s")
     assert {r["key"]: r["error"] for r in rows} == {
-        name: {"code": "unknown_format", "message": f"the file is {kind}; JPEG, PNG and WebP are read"} for name, (_, kind) in files.items()}
+        name: {"code": "unknown_format", "message": f"the file is {kind}; only JPEG, PNG and WebP are supported"} for name, (_, kind) in files.items()}

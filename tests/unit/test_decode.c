@@ -339,7 +339,7 @@ static void test_decode_says_what_a_file_is_that_is_no_picture(void **state)
         {"P6 3 3 255 ", "a Netpbm (PNM) picture"},
         {"\x89PNG\n\x1a\n....", "a PNG picture that was damaged by a transfer as text"},
         {"xx\xff\xd8\xff\xe0..", "a picture with other bytes in front of it"},
-        {"\1\2\3", "of no kind that is known here"},
+        {"\1\2\3", "of an unknown kind"},
     };
     static const struct {
         const uint8_t bytes[12];
@@ -363,15 +363,15 @@ static void test_decode_says_what_a_file_is_that_is_no_picture(void **state)
     picture_init(&p, NULL);
     memcpy(tar + 257, "ustar", 5);
     assert_int_equal(decode_copy(tar, sizeof(tar), &options, &p, &err), IMAGE_UNKNOWN_FORMAT);
-    assert_string_equal(err.text, "the file is a tar archive; JPEG, PNG and WebP are read");
+    assert_string_equal(err.text, "the file is a tar archive; only JPEG, PNG and WebP are supported");
     for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
-        (void)snprintf(words, sizeof(words), "the file is %s; JPEG, PNG and WebP are read", files[i].kind);
+        (void)snprintf(words, sizeof(words), "the file is %s; only JPEG, PNG and WebP are supported", files[i].kind);
         assert_int_equal(decode_copy((const uint8_t *)files[i].bytes, strlen(files[i].bytes), &options, &p, &err),
                          IMAGE_UNKNOWN_FORMAT);
         assert_string_equal(err.text, words);
     }
     for (size_t i = 0; i < sizeof(binary) / sizeof(*binary); i++) {
-        (void)snprintf(words, sizeof(words), "the file is %s; JPEG, PNG and WebP are read", binary[i].kind);
+        (void)snprintf(words, sizeof(words), "the file is %s; only JPEG, PNG and WebP are supported", binary[i].kind);
         assert_int_equal(decode_copy(binary[i].bytes, 12, &options, &p, &err), IMAGE_UNKNOWN_FORMAT);
         assert_string_equal(err.text, words);
     }

@@ -357,7 +357,7 @@ static void test_source_list_names_the_broken_line(void **state)
     expect_bad_line(text, PATH_MAX + 1, "line 2: longer than any path");
     expect_bad_line("\xef\xbb\xbf"
                     "a.jpg\nhttps://b/c.jpg\nd.jpg",
-                    30, "line 2: pictures are not fetched");
+                    30, "line 2: pictures are not downloaded");
 }
 
 static void test_source_list_reads_standard_input(void **state)

@@ -175,21 +175,21 @@ static void test_table_row_of_no_use_is_an_item_with_the_reason(void **state)
 #define BAD(name, text, code, says) bad_row(name, text, strlen(text), code, says)
     BAD("a.jsonl", "{\"path\": \"a\"}\n{\"caption\": \"a\"}\n", IMAGE_NO_PICTURE, "line 2: no picture");
     BAD("a.jsonl", "{\"url\": \"http://x/y.jpg\"}\n", IMAGE_URL, "line 1: http://x/y.jpg");
-    BAD("a.jsonl", "{\"path\": \"https://x/y.jpg\"}\n", IMAGE_URL, "not fetched over the network");
+    BAD("a.jsonl", "{\"path\": \"https://x/y.jpg\"}\n", IMAGE_URL, "pictures are not downloaded");
     BAD("a.jsonl", "{\"path\": [\"a\", \"b\"]}\n", IMAGE_BAD_ROW, "path: too many values");
     BAD("a.jsonl", "{\"image\": {\"path\": \"a\"}}\n", IMAGE_BAD_ROW, "image is neither text");
     BAD("a.jsonl", "{\"path\": \"a\", \"caption\": {}}\n", IMAGE_BAD_ROW, "caption is neither text");
     BAD("a.jsonl", "{\"path\": \"a\", \"caption\": [[1]]}\n", IMAGE_BAD_ROW, "caption is neither text");
-    BAD("a.jsonl", "{\"path\": \"a\", \"caption\": \"x\\u0000\"}\n", IMAGE_BAD_ROW, "caption holds what no text can");
-    BAD("a.jsonl", "{\"path\": \"a\", \"caption\": \"\\ude00\"}\n", IMAGE_BAD_ROW, "caption holds what no text can");
-    BAD("a.jsonl", "{\"path\": \"a\\u0000\"}\n", IMAGE_BAD_ROW, "no path can");
-    BAD("a.jsonl", "{\"path\": \"a\\ud800\"}\n", IMAGE_BAD_ROW, "no path can");
+    BAD("a.jsonl", "{\"path\": \"a\", \"caption\": \"x\\u0000\"}\n", IMAGE_BAD_ROW, "contains an invalid character");
+    BAD("a.jsonl", "{\"path\": \"a\", \"caption\": \"\\ude00\"}\n", IMAGE_BAD_ROW, "contains an invalid character");
+    BAD("a.jsonl", "{\"path\": \"a\\u0000\"}\n", IMAGE_BAD_ROW, "an invalid character");
+    BAD("a.jsonl", "{\"path\": \"a\\ud800\"}\n", IMAGE_BAD_ROW, "an invalid character");
     BAD("a.jsonl", "{\"path\": \"\"}\n", IMAGE_NO_PICTURE, "path is empty");
     BAD("a.jsonl", "{\"path\": null, \"key\": \"k\"}\n", IMAGE_NO_PICTURE, "path is empty");
     BAD("a.csv", "path,caption\na,b\nc,d,e\n", IMAGE_BAD_ROW, "line 3: 3 cells, but line 1 names 2");
     BAD("a.csv", "path,caption\na,\xff\n", IMAGE_BAD_ROW, "line 2: caption is not UTF-8");
     BAD("a.csv", "key,path,caption\n1,a,b\n2,,d\n", IMAGE_NO_PICTURE, "line 3: path is empty");
-    bad_row("a.csv", "path,caption\na,b\0\n", 18, IMAGE_BAD_ROW, "line 2: caption holds");
+    bad_row("a.csv", "path,caption\na,b\0\n", 18, IMAGE_BAD_ROW, "line 2: caption contains");
 }
 
 /* What is not used is of no matter, and what Python's json writes can be read. */
@@ -252,14 +252,14 @@ static void test_table_broken_line_names_file_and_line(void **state)
     REFUSED("a.jsonl", "{\"path\": \"a\\ud83\"}\n", "line 1: not a JSON object");
     REFUSED("a.jsonl", "{\"caption\": \"a\"}\n", "line 1: no picture");
     refused("a.jsonl", "{\"path\": \"a\0\"}\n", 15, "line 1: not a JSON object");
-    refused("a.csv", "path\0,caption\na,b\n", 18, "line 1: holds a NUL");
+    refused("a.csv", "path\0,caption\na,b\n", 18, "line 1: contains a NUL");
     REFUSED("a.csv", "path,caption\na,\"b\n\nc,d\n", "line 2: a quote");
     REFUSED("a.csv", "path,caption\n\"a\n\nb\",c\nd,\"e\nf,\"g\"\n", "line 5: a quote");
-    REFUSED("a.csv", "path,path\na,b\n", "line 1: column path is there twice");
+    REFUSED("a.csv", "path,path\na,b\n", "line 1: column path occurs twice");
     REFUSED("a.csv", "caption\nb\n", "line 2: no picture");
     REFUSED("a.csv", "", "is empty");
     REFUSED("a.csv", "path\na\rb\n", "carriage return");
-    REFUSED("a.json", "[{\"path\": \"a\"}]\n", "one object a line");
+    REFUSED("a.json", "[{\"path\": \"a\"}]\n", "one object per line");
 }
 
 static void test_table_sizes_are_bounded(void **state)

@@ -406,7 +406,7 @@ static void test_tokenizer_refuses_what_it_does_not_know_by_name(void **state)
         {FILE_OF(MODEL, PRE, "null", "null", DEC, "[{\"id\":5,\"content\":\"<q>\"}]"), "abc"},
         {FILE_OF(MODEL, PRE, "null", "null", DEC, "[{\"id\":5,\"content\":\"ab\"}]"), "\"ab\""},
         {FILE_OF(MODEL, PRE, "null", "null", DEC, "[{\"id\":9,\"content\":\"q\"},{\"id\":9,\"content\":\"r\"}]"),
-         "makes it 10"},
+         "gives it 10"},
         {FILE_OF(MODEL, PRE, "null", "null", DEC, "[{\"id\":9,\"content\":\"q\"},{\"id\":10,\"content\":\"q\"}]"),
          "twice"},
         {FILE_OF(MODEL, PRE, "null", "null", DEC, "{}"), "added_tokens"},

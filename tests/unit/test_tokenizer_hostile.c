@@ -267,7 +267,7 @@ static const struct refused refused_parts[] = {
     {{.added = "[{'id':21,'content':'<q>','single_word':true}]"}, "single_word"},
     {{.added = "[{'id':20,'content':' x'},{'id':21,'content':'<q>'},{'id':22,'content':'<q>'}]"}, "\"fi\""},
     {{.added = "[{'id':21,'content':'A'}]"}, "id 21, but 18"},
-    {{.added = "[{'id':21,'content':'<q>'},{'id':23,'content':'<r>'}]"}, "makes it 22"},
+    {{.added = "[{'id':21,'content':'<q>'},{'id':23,'content':'<r>'}]"}, "gives it 22"},
     {{.added = "[{'id':1,'content':'</s>'},{'id':1,'content':'</s>'}]"}, "same id"},
     {{.added = "[{'id':21,'content':'Q'},{'id':22,'content':'q'}]", .normalizer = "{'type':'BertNormalizer'}"},
      "twice"},

@@ -76,9 +76,9 @@ static void test_worker_keys_become_a_device(void **state)
 static void test_worker_keys_that_do_not_fit_are_refused(void **state)
 {
     (void)state;
-    refused(CONF({"dtype", "int64"}), "dtype = int64: fp32, bf16, fp16 or fp8 is wanted");
+    refused(CONF({"dtype", "int64"}), "dtype = int64: expected fp32, bf16, fp16 or fp8");
     refused(CONF({"dtype", "half"}), "dtype = half");
-    refused(CONF({"device", "bogus"}), "cpu, cuda:N, a GPU's UUID or null is wanted");
+    refused(CONF({"device", "bogus"}), "expected cpu, cuda:N, a GPU's UUID or null");
     refused(CONF({"dtype", "fp16"}), "device = cpu computes in fp32 or bf16");
     refused(CONF({"device", "ref"}, {"dtype", "fp8"}), "device = ref computes in fp32 or bf16");
     refused(CONF({"memory_share", "0.04"}), "0.05 to 1");
