@@ -467,7 +467,7 @@ static void test_generate_refuses_what_does_not_fit(void **state)
     assert_int_equal(generate_check(g, &r, &err), 0);
     r.options.max_new_tokens = 29;
     assert_int_equal(generate_submit(g, &r, &err), -E2BIG);
-    assert_non_null(strstr(err.text, "take 153 rows of the cache, there are 150"));
+    assert_non_null(strstr(err.text, "take 153 rows of the cache, which has 150"));
     r.options.max_new_tokens = INT32_MAX;
     assert_int_equal(generate_submit(g, &r, &err), -E2BIG);
     r = request_of(&j, 1);

@@ -345,7 +345,7 @@ static void test_lm_lengths_beyond_a_limit_are_refused_with_numbers(void **state
     assert_int_equal(lm_pass_rows(small.m, q, 5), q + 5 + start);
     assert_int_equal(lm_prefix_rows(small.m, q, 5), q + 5);
     assert_int_equal(lm_check_lengths(small.m, q, 5, 4, &err), 0);
-    check_refused(&small, q, 6, 1, -E2BIG, "a pass takes");
+    check_refused(&small, q, 6, 1, -E2BIG, "but a pass has");
     check_refused(&small, q, 5, 5, -E2BIG, "of the cache");
     lm_free(small.m);
 }
