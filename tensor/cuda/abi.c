@@ -1,5 +1,5 @@
 #include "tensor/device.h"
 #include "tensor/device_abi.h"
 
-/* What this shared object was built against. */
+/* The checksum of the headers that this shared object was built with. */
 __attribute__((visibility("default"))) const uint32_t ops_cuda_abi = DEVICE_ABI;

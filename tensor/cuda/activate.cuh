@@ -6,8 +6,8 @@
 
 #include "tensor/cuda/launch.cuh"
 
-/* Both gelus are written so that nothing cancels far out on the left: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 +
- * e^-2u). NaN stays NaN, and -inf becomes NaN: weights that are not finite must be seen in the result. */
+/* Both gelus avoid cancellation for negative x: 1 + erf(z) = erfc(-z), 1 + tanh(u) = 2 / (1 + e^-2u). NaN stays NaN
+ * and -inf becomes NaN, so that weights that are not finite show in the result. */
 static __device__ __forceinline__ float activate(enum ops_act act, float x)
 {
     switch (act) {

@@ -1,4 +1,4 @@
-/* Attention of whole sequences: the host's part. The kernels are in attention_tiles.cuh (16-bit types) and
+/* Attention of whole sequences: host code. The kernels are in attention_tiles.cuh (16-bit types) and
  * attention_f32.cu. */
 #include "tensor/cuda/attention.cuh"
 
@@ -7,7 +7,7 @@
 #include <assert.h>
 #include <math.h>
 
-/* The longest sequence of queries; checks what the contract promises. */
+/* Returns the longest sequence of queries; checks the contract of ops.h. */
 static int check_lengths(const struct ops_attention_args *a)
 {
     int longest_q = 1;

@@ -1,13 +1,13 @@
-/* attention.cuh - what the kernels of attention.cu's files get.
+/* attention.cuh - parameters and helpers of the attention kernels.
  *
  * Who may call: attention*.cu.
- * Units: leading dimensions in elements, everything else as struct ops_attention_args. */
+ * Units: row strides in elements, otherwise as in struct ops_attention_args. */
 #ifndef BLIPLINE_TENSOR_CUDA_ATTENTION_CUH
 #define BLIPLINE_TENSOR_CUDA_ATTENTION_CUH
 
 #include "tensor/cuda/launch.cuh"
 
-/* As struct ops_attention_args, all of it on the device. */
+/* As struct ops_attention_args, with all arrays on the device. */
 struct attention_params {
     const void *q, *k, *v;
     void *out;
@@ -15,13 +15,13 @@ struct attention_params {
     const int32_t *q_start, *q_len, *kv_start, *kv_len;
     int64_t ld_q, ld_k, ld_v, ld_out, bias_span;
     int n_heads, head_dim, n_seqs;
-    int n_tiles; /* blocks for each head of a sequence; one block takes every n_tiles-th tile of its query rows */
+    int n_tiles; /* blocks per head of a sequence; a block takes every n_tiles-th tile of query rows */
     float scale, inverse_scale, scale_log2; /* scale_log2: times log2(e) */
     bool causal;
-    bool aligned; /* each head of each row begins at a multiple of 16 bytes and is a multiple of 16 bytes long */
+    bool aligned; /* each head of each row is 16-byte aligned and a multiple of 16 bytes long */
 };
 
-/* One head of one sequence. Numbers only, so that it costs few registers; pointers are made where they are used. */
+/* One head of one sequence. Holds offsets only, to save registers. */
 struct attention_head {
     int head;
     int q_start, n_q, kv_start, n_kv;
@@ -41,7 +41,7 @@ static __device__ __forceinline__ attention_head attention_head_of(const attenti
     return h;
 }
 
-/* This head's columns of a row. */
+/* A pointer to this head's columns of a row. */
 template <typename T>
 static __device__ __forceinline__ const T *attention_row(const attention_params &p, const attention_head &h,
                                                          const void *x, int64_t ld, int row)
@@ -58,14 +58,13 @@ static __device__ __forceinline__ int larger(int a, int b)
     return a > b ? a : b;
 }
 
-/* How many keys a row of this head sees: rows before it at most as many, rows behind it at least as many. */
+/* The number of keys that a row of this head sees; it never decreases from row to row. */
 static __device__ __forceinline__ int keys_seen(const attention_params &p, const attention_head &h, int row)
 {
     return p.causal ? smaller(h.n_kv, h.n_before + row + 1) : h.n_kv;
 }
 
-/* What is added to a score at this distance (key's position minus query's). There are such without a bias, of rows and
- * keys that only fill a tile. */
+/* The bias at this distance (key's position minus query's). Distances of padding rows and keys have none. */
 static __device__ __forceinline__ float attention_bias(const attention_params &p, const attention_head &h, int distance)
 {
     const int furthest = (int)p.bias_span - 1;

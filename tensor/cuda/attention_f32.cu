@@ -1,13 +1,13 @@
 /* Attention in f32, on CUDA cores, in one pass over the keys.
  *
- * A block of 16 x 16 threads takes a tile of query rows (64; 32 for wide heads) and streams tiles of as many keys and
- * then their values through one buffer of shared memory. A thread computes PER x PER scores (rows ty * PER .., every
- * 16th key from tx) and holds PER rows of every 16th pair of columns of the result. The 16 threads of one ty share
- * rows: they are half a warp, so maxima and sums are shuffles, and weights pass through shared memory without a
- * barrier. Rows of queries and keys are 4 floats further apart than they are long, which spreads 8 keys' 16-byte loads
- * over all banks. What bounds it: 2 x 16 FMA of a thread and column need 8 loads of 16 bytes for 4 columns, so the FMA
- * units and shared memory are about equally busy: some half of the card's f32 rate (67 TFLOP/s on an H100). f32 is for
- * checking; what is run in earnest is 16 bits wide. Exponentials are expf: ex2.approx would show in 2e-6. */
+ * A block of 16 x 16 threads takes a tile of query rows (64; 32 for wide heads) and streams tiles of as many keys,
+ * then their values, through one buffer of shared memory. A thread computes PER x PER scores (rows from ty * PER,
+ * every 16th key from tx) and holds PER rows of every 16th pair of result columns. The 16 threads of one ty share
+ * rows. They are half a warp, so maxima and sums are shuffles, and weights pass through shared memory without a
+ * barrier. Rows of queries and keys are padded by 4 floats, which spreads 8 keys' 16-byte loads over all banks.
+ * Bound: 2 x 16 FMA per thread and column need 8 loads of 16 bytes for 4 columns, so FMA units and shared memory are
+ * about equally busy, at about half the card's f32 rate (67 TFLOP/s on an H100). f32 is for checking; production
+ * uses 16-bit types. Exponentials are expf, since ex2.approx has an error of 2e-6. */
 #include "tensor/cuda/types.cuh"
 
 #include "tensor/cuda/attention.cuh"
@@ -18,11 +18,11 @@ enum { SIDE = 16 }; /* threads of a block: SIDE * SIDE */
 
 template <int WIDTH> struct f32_shape {
     enum {
-        PER = WIDTH <= 128 ? 4 : 2,      /* rows, and keys, of a thread */
+        PER = WIDTH <= 128 ? 4 : 2,      /* rows, and keys, per thread */
         TILE = SIDE * PER,               /* of a block */
-        PITCH = WIDTH + 4,               /* from row to row of queries, keys and values */
+        PITCH = WIDTH + 4,               /* row stride of queries, keys and values */
         WEIGHTS_PITCH = TILE + 16 / PER, /* the two halves of a warp write to different banks */
-        PAIRS = WIDTH / (2 * SIDE),      /* of columns of a thread's results */
+        PAIRS = WIDTH / (2 * SIDE),      /* pairs of result columns per thread */
         SHARED_BYTES = (2 * TILE * PITCH + TILE * WEIGHTS_PITCH) * (int)sizeof(float),
     };
 };
@@ -33,7 +33,7 @@ template <int WIDTH> struct thread_rows {
     float max[f32_shape<WIDTH>::PER], sum[f32_shape<WIDTH>::PER];
 };
 
-/* n_rows rows, and zeros where a tile goes on behind them. */
+/* Loads n_rows rows; pads the tile with zeros. */
 template <int WIDTH>
 static __device__ __forceinline__ void load_tile(float *shared, const float *from, int64_t ld, int n_rows, int head_dim)
 {
@@ -88,8 +88,7 @@ static __device__ __forceinline__ float half_warp_sum(float x)
     return x;
 }
 
-/* Products of keys first .. to weights relative to the largest score so far; what was summed up before is brought to
- * the same. */
+/* Turns products into weights relative to the largest score so far, and rescales the earlier sums. */
 template <int WIDTH, int PER>
 static __device__ __forceinline__ void weigh(thread_rows<WIDTH> &w, float (&score)[PER][PER], const attention_params &p,
                                              const attention_head &h, int first_row, int first)
@@ -218,7 +217,7 @@ static __device__ __forceinline__ void attend_tile(const attention_params &p, co
         load_tile<WIDTH>(rows, attention_row<float>(p, h, p.v, p.ld_v, row), p.ld_v, n, p.head_dim);
         __syncthreads();
         multiply_values<WIDTH>(w, weights, rows);
-        __syncthreads(); /* so have the values */
+        __syncthreads(); /* the values have been read */
     }
     store_rows<WIDTH>(w, p, h, first_row);
 }

@@ -1,23 +1,23 @@
 /* attention_tiles.cuh - attention in 16-bit types on tensor cores, in one pass over the keys (FlashAttention-2).
  *
- * A block takes 16 query rows for each of its warps and streams the keys and values of one head past them, in stages of
- * 64 rows (48 or 32 for wide heads) that cp.async brings into two buffers of shared memory: while one stage is computed
- * the next one arrives, one barrier a stage. Queries stay in registers as A operands of mma.m16n8k16; so do scores,
- * which become the A operand of the product with the values as they lie. Softmax is online, base 2, its factor folded
- * into one FMA; sums are divided out once, at the end. Rows in shared memory are an odd number of 16-byte units apart,
- * so that the eight rows of an ldmatrix, and of the results on their way out, lie in different banks.
+ * A block takes 16 query rows per warp and streams the keys and values of one head in stages of 64 rows (48 or 32 for
+ * wide heads), which cp.async copies to two buffers of shared memory: one stage is computed while the next one arrives,
+ * with one barrier per stage. Queries stay in registers as A operands of mma.m16n8k16; so do scores, which are already
+ * laid out as the A operand of the product with the values. Softmax is online, base 2, its factor folded into one FMA;
+ * results are divided by the sums at the end. Rows in shared memory are an odd number of 16-byte units apart, so that
+ * the eight rows of an ldmatrix, and of the results, are in different banks.
  *
- * What bounds it: for 16 rows, 64 keys and a head of 96 columns a warp needs 2 x 77 clocks of an H100's mma.sync rate
- * (1270 multiply-adds a clock and SM), 2 x 96 clocks of shared memory (ldmatrix, 128 bytes a clock) and 64 clocks of
- * exponentials: shared memory, at 460 TFLOP/s of padded work; on an A100 both are equal. So what counts is not to pad.
- * A block has the number of warps (1 to 6) that wastes least for the longest sequence, warps without rows only help to
- * copy, and the last stage computes 16, 32 or all of its keys: 257 x 257 x 88 (three blocks of 6 warps, 272 keys) costs
- * 1.22 times its own arithmetic, where tiles of 128 x 64 x 96 cost 2.0. A causal row stops at its last key. Global
- * memory: keys and values are read once for each block of a head, from L2 but for the first: 2 * 257 * 176 bytes for 96
- * * 257 * 88 * 4 FLOP, 96 FLOP a byte of L2.
+ * Bound: for 16 rows, 64 keys and a head of 96 columns a warp needs 2 x 77 clocks of an H100's mma.sync rate (1270
+ * multiply-adds a clock and SM), 2 x 96 clocks of shared memory (ldmatrix, 128 bytes a clock) and 64 clocks of
+ * exponentials: shared memory, at 460 TFLOP/s of padded work; on an A100 both are equal. So padding must be small: a
+ * block has the number of warps (1 to 6) that wastes least for the longest sequence, warps without rows only copy, and
+ * the last stage computes 16, 32 or all of its keys. 257 x 257 x 88 (three blocks of 6 warps, 272 keys) costs 1.22
+ * times its own arithmetic; tiles of 128 x 64 x 96 would cost 2.0. A causal row stops at its last key. Global memory:
+ * keys and values are read once per block of a head, from L2 except for the first: 2 * 257 * 176 bytes for 96 * 257 *
+ * 88 * 4 FLOP, 96 FLOP per byte of L2.
  *
  * Two blocks of 6 warps of an SM cover each other's prologue: at most 168 registers up to 96 columns, of which ptxas
- * spills some words that only the begin and the end of a tile use.
+ * spills a few that only the start and the end of a tile use.
  * Who may call: attention_f16.cu, attention_bf16.cu. */
 #ifndef BLIPLINE_TENSOR_CUDA_ATTENTION_TILES_CUH
 #define BLIPLINE_TENSOR_CUDA_ATTENTION_TILES_CUH
@@ -30,35 +30,35 @@
 #include <math.h>
 #include <string.h>
 
-/* WIDTH: head_dim, rounded up to one of those that there are kernels for; a multiple of 8. */
+/* WIDTH: head_dim, rounded up to a width with a kernel; a multiple of 8. */
 template <int WIDTH> struct tile_shape {
     enum {
         STEPS = (WIDTH + 15) / 16, /* of the product of queries and keys, 16 columns each */
         CHUNKS = 2 * STEPS,        /* 16-byte units of a row */
-        PITCH = CHUNKS + 1,        /* from row to row in shared memory, in such units: odd */
-        COLUMNS = WIDTH / 8,       /* results, 8 columns each; units of a row that are not always zero */
-        /* 88 and 96: two blocks of six warps fit an SM of 100 KB too */
+        PITCH = CHUNKS + 1,        /* row stride in shared memory, in these units: odd */
+        COLUMNS = WIDTH / 8,       /* groups of 8 result columns; units of a row without padding */
+        /* 88 and 96: two blocks of six warps also fit an SM with 100 KB */
         KEYS = WIDTH > 160                 ? 32
                : WIDTH > 80 && WIDTH <= 96 ? 48
                                            : 64,
         STAGE = 2 * KEYS * PITCH,     /* keys, then values */
         WARPS = WIDTH <= 160 ? 6 : 4, /* at most; the queries' rows fit into one stage */
-        BAND = KEYS + 16 * WARPS,     /* distances of a stage's keys from a block's rows */
+        BAND = KEYS + 16 * WARPS,     /* distances between a stage's keys and a block's rows */
         SHARED_BYTES = 2 * STAGE * 16 + 2 * BAND * 4,
     };
 };
 
-/* 16 query rows of a warp. A lane has, with g = lane / 4 and t = lane % 4, parts of rows g and g + 8: [0] and [1]. */
+/* 16 query rows of a warp. A lane holds, with g = lane / 4 and t = lane % 4, parts of rows g ([0]) and g + 8 ([1]). */
 template <int WIDTH> struct warp_rows {
     uint32_t q[tile_shape<WIDTH>::STEPS][4];
     float out[tile_shape<WIDTH>::COLUMNS][4]; /* columns 2t, 2t + 1 of row g, then of row g + 8 */
     float max[2], sum[2];                     /* max: of the row; sum: of this lane's columns */
 };
 
-/* What the lane's two rows see. */
+/* The keys that the lane's two rows see. */
 struct warp_sight {
-    int n_seen[2]; /* keys, at most */
-    int band;      /* place of the first row and first key in a stage's band */
+    int n_seen[2]; /* number of keys */
+    int band;      /* index of the first row and first key in a stage's band */
 };
 
 template <typename T> static __device__ __forceinline__ uint32_t pack_f32(float low, float high);
@@ -79,7 +79,7 @@ template <> __device__ __forceinline__ uint32_t pack_f32<__nv_bfloat16>(float lo
     return bits;
 }
 
-/* One 16-byte unit of a row to shared memory: chunk `chunk` of `row`, where there is such; else zeros. */
+/* Copies 16-byte unit `chunk` of `row` to shared memory; zeros if it does not exist. */
 template <typename T>
 static __device__ __forceinline__ void load_chunk(pack16<T> *shared, const T *from, int ld, int row, int chunk,
                                                   int n_rows, const attention_params &p)
@@ -98,7 +98,7 @@ static __device__ __forceinline__ void load_chunk(pack16<T> *shared, const T *fr
     }
 }
 
-/* Query rows, n_valid of them and zeros up to n_rows, by all threads of the block. */
+/* Copies n_valid query rows, zero-padded to n_rows, with all threads of the block. */
 template <typename T, int WIDTH>
 static __device__ __forceinline__ void load_queries(pack16<T> *shared, const attention_params &p,
                                                     const attention_head &h, int first, int n_valid, int n_rows)
@@ -114,7 +114,7 @@ static __device__ __forceinline__ void load_queries(pack16<T> *shared, const att
     ptx_copy_async_commit();
 }
 
-/* The last unit of rows whose products take one more than they have: nothing else is ever written there. */
+/* Clears the last unit of rows if products read one more unit than a row has. Nothing else writes there. */
 template <typename T, int WIDTH> static __device__ __forceinline__ void clear_pads(pack16<T> *stages)
 {
     using shape = tile_shape<WIDTH>;
@@ -127,14 +127,13 @@ template <typename T, int WIDTH> static __device__ __forceinline__ void clear_pa
             stages[row * shape::PITCH + shape::COLUMNS] = zeros;
 }
 
-/* How many of a stage's keys are computed where n are left. */
+/* The number of a stage's keys to compute if n are left. */
 template <int KEYS> static __device__ __forceinline__ int keys_computed(int n)
 {
     return n > 32 ? KEYS : n > 16 ? 32 : 16;
 }
 
-/* What is added to the products of a stage's keys, by distance: that of key i and the tile's row r lies at
- * i - r + tile_rows - 1. */
+/* Loads the bias of a stage's keys by distance: that of key i and the tile's row r is at i - r + tile_rows - 1. */
 static __device__ __forceinline__ void load_band(float *band, const attention_params &p, const attention_head &h,
                                                  int first, int n_keys, int first_row)
 {
@@ -145,7 +144,7 @@ static __device__ __forceinline__ void load_band(float *band, const attention_pa
         band[i] = attention_bias(p, h, distance + i) * p.inverse_scale;
 }
 
-/* Keys first .. of a head to a stage, with what is added to their scores. */
+/* Copies keys from `first` on to a stage, with their bias. */
 template <typename T, int WIDTH>
 static __device__ __forceinline__ void load_stage(pack16<T> *stage, float *band, const attention_params &p,
                                                   const attention_head &h, int first, int n_keys, int first_row)
@@ -167,7 +166,7 @@ static __device__ __forceinline__ void load_stage(pack16<T> *stage, float *band,
         load_band(band, p, h, first, n_rows, first_row);
 }
 
-/* score[i]: of keys 8i .. 8i + 7. */
+/* score[i]: keys 8i .. 8i + 7. */
 template <typename T, int WIDTH, int KEYS>
 static __device__ __forceinline__ void multiply_keys(float (&score)[KEYS / 8][4], const warp_rows<WIDTH> &w,
                                                      const pack16<T> *keys)
@@ -193,7 +192,7 @@ static __device__ __forceinline__ void multiply_keys(float (&score)[KEYS / 8][4]
         }
 }
 
-/* Row g + 8 is eight further from a key than row g is: what row g adds to keys 8i .. it adds to keys 8i + 8 .. */
+/* Row g + 8 is eight further from a key than row g, so it adds to keys from 8i + 8 what row g adds to keys from 8i. */
 template <int KEYS> static __device__ __forceinline__ void add_bias(float (&score)[KEYS / 8][4], const float *band)
 {
     float low[2] = {band[-8], band[-7]};
@@ -223,7 +222,7 @@ static __device__ __forceinline__ void hide_keys(float (&score)[KEYS / 8][4], co
                 score[i][j] = -INFINITY;
 }
 
-/* Scores to weights relative to the largest score so far; what was summed up before is brought to the same. */
+/* Turns scores into weights relative to the largest score so far, and rescales the earlier sums. */
 template <int WIDTH, int KEYS>
 static __device__ __forceinline__ void weigh(float (&score)[KEYS / 8][4], warp_rows<WIDTH> &w, float unit)
 {
@@ -298,7 +297,7 @@ static __device__ __forceinline__ void attend_keys(warp_rows<WIDTH> &w, const wa
     multiply_values<T, WIDTH, KEYS>(w, score, stage + shape::KEYS * shape::PITCH);
 }
 
-/* Keys first .. of one stage, n of which some row of the warp sees. */
+/* Processes keys from `first` on of one stage; the warp's rows see n of them. */
 template <typename T, int WIDTH>
 static __device__ __forceinline__ void attend_stage(warp_rows<WIDTH> &w, const warp_sight &see, const pack16<T> *stage,
                                                     const float *band, const attention_params &p, int first, int n)
@@ -344,7 +343,7 @@ static __device__ __forceinline__ warp_sight sight_of(const attention_params &p,
     return see;
 }
 
-/* The warp's rows go out through its part of shared memory, so that a row leaves in units of 16 bytes. */
+/* Writes the warp's rows through shared memory, so that a row is stored in units of 16 bytes. */
 template <typename T, int WIDTH>
 static __device__ __forceinline__ void store_rows(const warp_rows<WIDTH> &w, pack16<T> *shared,
                                                   const attention_params &p, const attention_head &h, int first_row,
@@ -381,7 +380,7 @@ static __device__ __forceinline__ void store_rows(const warp_rows<WIDTH> &w, pac
     }
 }
 
-/* Query rows first_row .. of a head, 16 for each warp. */
+/* Processes query rows from first_row on of a head, 16 per warp. */
 template <typename T, int WIDTH>
 static __device__ __forceinline__ void attend_tile(const attention_params &p, const attention_head &h, int first_row)
 {
@@ -394,7 +393,7 @@ static __device__ __forceinline__ void attend_tile(const attention_params &p, co
     pack16<T> *stages = cuda_shared<pack16<T>>(), *own = stages + own_row * shape::PITCH;
     float *bands = (float *)(stages + 2 * shape::STAGE);
     warp_rows<WIDTH> w;
-    int at = 0; /* the stage that is computed; the other one holds the queries at first, and the results at last */
+    int at = 0; /* the stage being computed; the other holds the queries first and the results at the end */
 
     load_queries<T, WIDTH>(stages + shape::STAGE, p, h, first_row, n_rows, tile_rows);
     load_stage<T, WIDTH>(stages, bands, p, h, 0, n_keys, first_row);
@@ -403,7 +402,7 @@ static __device__ __forceinline__ void attend_tile(const attention_params &p, co
     begin_rows<T, WIDTH>(w, own + shape::STAGE);
     for (int first = 0; first < n_keys; first += shape::KEYS, at ^= 1) {
         ptx_copy_async_wait<0>();
-        __syncthreads(); /* this stage is there, and nobody reads the other one any more */
+        __syncthreads(); /* this stage has arrived and the other is no longer read */
         if (first + shape::KEYS < n_keys)
             load_stage<T, WIDTH>(stages + (at ^ 1) * shape::STAGE, bands + (at ^ 1) * shape::BAND, p, h,
                                  first + shape::KEYS, n_keys, first_row);
@@ -414,7 +413,7 @@ static __device__ __forceinline__ void attend_tile(const attention_params &p, co
         store_rows<T, WIDTH>(w, own + at * shape::STAGE, p, h, first_row + own_row, n_own);
 }
 
-/* Grid: tiles of a head, one after the other, since they read the same keys. */
+/* Grid: tiles of a head are adjacent, since they read the same keys. */
 template <typename T, int WIDTH>
 static __global__ void __launch_bounds__(tile_shape<WIDTH>::WARPS *CUDA_WARP) attend_tiles(const attention_params p)
 {
@@ -424,11 +423,11 @@ static __global__ void __launch_bounds__(tile_shape<WIDTH>::WARPS *CUDA_WARP) at
     clear_pads<T, WIDTH>(cuda_shared<pack16<T>>());
     for (int row = (int)blockIdx.x % p.n_tiles * tile_rows; row < h.n_q; row += p.n_tiles * tile_rows) {
         attend_tile<T, WIDTH>(p, h, row);
-        __syncthreads(); /* shared memory is free again */
+        __syncthreads(); /* shared memory is no longer in use */
     }
 }
 
-/* Warps of a block: the fewest rows of tiles, and one more for each tile, since its keys must be copied. */
+/* Warps per block: minimises the rows of all tiles plus one per tile, for copying its keys. */
 static inline int warps_for(int longest_q, int max_warps)
 {
     const int64_t n_groups = div_up(longest_q, 16);

@@ -1,13 +1,13 @@
-/* Captured graphs: a CUDA graph for each key.
+/* Captured graphs: one CUDA graph per key.
  *
- * The first time a key is seen its calls run as they come (scratch memory grows, libraries choose their algorithms, the
- * host arrays are counted); the second time they are captured; from then on operators launch nothing, and graph_end
- * sends the host arrays with one copy and launches the graph. What is saved is the host's time for a launch, a few us,
- * times some ten operators a layer: the device must not wait for the host where its own work for a layer takes 50 us.
+ * The first time a key is used, its calls run one by one (scratch memory grows, libraries choose algorithms, host
+ * arrays are counted). The second time they are captured. After that operators launch nothing; graph_end sends the host
+ * arrays with one copy and launches the graph. This saves a few microseconds per launch and about ten launches per
+ * layer, where the device needs only 50 us per layer.
  *
- * Host arrays of a captured graph have places in a block of device memory that belongs to the graph, with two mirrors
- * of it in page-locked memory, used in turn. The copy is no part of the graph: it goes down the compute stream before
- * it. The block's size comes from the first run; should the second one want more, it gets one more block. */
+ * Host arrays of a captured graph have slots in a block of device memory that the graph owns, with two mirrors of it
+ * in page-locked memory, used alternately. The copy is not part of the graph; it precedes it on the compute stream.
+ * The first run sets the block's size; if the second needs more, it gets another block. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>
@@ -23,14 +23,14 @@ enum {
     BLOCK_STEP_BYTES = 16 << 10,
 };
 
-/* Of a host array in a graph. */
+/* The slot of a host array in a graph. */
 struct place {
     const void *host; /* NULL: made by an operator, never shared */
     size_t n_bytes;   /* in this run */
     size_t capacity;
     int block;
     size_t at;
-    uint64_t run; /* in which it was filled last */
+    uint64_t run; /* the run that filled it last */
 };
 
 struct block {
@@ -42,14 +42,14 @@ enum graph_state { GRAPH_UNUSED, GRAPH_SEEN, GRAPH_RECORDED, GRAPH_REFUSED };
 
 struct graph {
     enum graph_state state;
-    uint64_t key, used; /* used: when, by the clock of graphs */
-    size_t n_counted;   /* bytes of places in the first run */
+    uint64_t key, used; /* used: `clock` at the last use */
+    size_t n_counted;   /* bytes of slots in the first run */
     cudaGraphExec_t graph;
     struct block blocks[MAX_BLOCKS];
     int n_blocks;
     struct place *places;
     int n_places, places_capacity;
-    int *calls; /* the place that each call got, in order */
+    int *calls; /* the slot of each call, in order */
     int n_calls, calls_capacity;
     cudaEvent_t sent[N_MIRRORS]; /* the mirror has been read */
     int mirror;
@@ -68,7 +68,7 @@ int cuda_graphs_new(struct cuda_ops *o)
     return o->graphs ? 0 : -ENOMEM;
 }
 
-/* What a recording holds on the device and in page-locked memory. The stream must have ended what uses it. */
+/* Frees a captured graph's device and page-locked memory. The stream must have finished using it. */
 static void recording_clear(struct cuda_ops *o, struct graph *p)
 {
     if (p->graph)
@@ -119,7 +119,7 @@ void cuda_graphs_forget(struct cuda_ops *o)
     }
 }
 
-/* The open graph ends here: what was captured of it is dropped. */
+/* Ends the open graph and drops what was captured. */
 static void abandon(struct cuda_ops *o)
 {
     const bool captures = o->graph == CUDA_GRAPH_RECORD;
@@ -132,7 +132,7 @@ static void abandon(struct cuda_ops *o)
     o->quantised = {};
     o->graphs->open = NULL;
     if (p->state == GRAPH_UNUSED)
-        p->used = 0; /* its first run counts for nothing: the next new key may have its place */
+        p->used = 0; /* its first run was incomplete: the next new key may replace it */
     if (!captures)
         return;
     (void)cudaStreamEndCapture(o->stream, &graph);
@@ -170,7 +170,7 @@ static int block_new(struct cuda_ops *o, struct graph *p, size_t n_bytes)
     assert(p->n_blocks < MAX_BLOCKS);
     n_bytes = (n_bytes + BLOCK_STEP_BYTES - 1) / BLOCK_STEP_BYTES * BLOCK_STEP_BYTES;
     *b = {};
-    p->n_blocks++; /* recording_clear frees what there is of it */
+    p->n_blocks++; /* recording_clear frees a partial block */
     rc = cuda_malloc(o, n_bytes, &memory);
     if (rc < 0)
         return rc;
@@ -199,7 +199,7 @@ static int graph_init(struct cuda_ops *o, struct graph *p, uint64_t key)
     return 0;
 }
 
-/* The graph of this key, or a new one in the place of the one that was not used for longest. */
+/* Finds the graph of this key, or replaces the least recently used one. */
 static int graph_find(struct cuda_ops *o, uint64_t key, struct graph **ret)
 {
     struct graph *oldest = &o->graphs->graphs[0];
@@ -224,7 +224,7 @@ static int graph_find(struct cuda_ops *o, uint64_t key, struct graph **ret)
     return rc;
 }
 
-/* The mirrors' turn: the next one, as soon as it has been read. */
+/* Switches to the next mirror; waits until its last copy is done. */
 static int next_mirror(struct cuda_ops *o, struct graph *p)
 {
     p->mirror = (p->mirror + 1) % N_MIRRORS;
@@ -248,7 +248,7 @@ static int record_begin(struct cuda_ops *o, struct graph *p)
     return rc;
 }
 
-/* The calls run as they come. */
+/* Starts a run whose calls execute one by one. */
 static void run_begin(struct cuda_ops *o, struct graph *p)
 {
     o->graph = CUDA_GRAPH_FIRST;
@@ -263,7 +263,7 @@ int cuda_graph_begin(struct ops *base, uint64_t key)
     struct graph *p;
     int rc = cuda_failed(o);
 
-    abandon(o); /* after an error of an operator that was none of the device */
+    abandon(o); /* after an operator failed without a device error */
     if (rc == 0)
         rc = graph_find(o, key, &p);
     if (rc < 0)
@@ -279,7 +279,7 @@ int cuda_graph_begin(struct ops *base, uint64_t key)
         rc = record_begin(o, p);
     }
     if (rc == -ENOMEM || (rc == 0 && o->graph == CUDA_GRAPH_NONE)) {
-        run_begin(o, p); /* without memory for a recording too */
+        run_begin(o, p); /* also if there is no memory to capture */
         rc = 0;
     }
     all->open = rc < 0 ? NULL : p;
@@ -304,7 +304,7 @@ static int place_add(struct graph *p, const void *host, size_t capacity, int *re
     return 0;
 }
 
-/* The call's place while a graph is counted or recorded: that of an earlier call with the same array, else a new
+/* The slot of a call while a graph is counted or captured: that of an earlier call with the same array, else a new
  * one. */
 static int place_find(struct graph *p, const void *host, size_t n_bytes, size_t max_bytes, bool made_here, int *ret,
                       bool *ret_new)
@@ -321,7 +321,7 @@ static int place_find(struct graph *p, const void *host, size_t n_bytes, size_t 
     return place_add(p, made_here ? NULL : host, capacity, ret);
 }
 
-/* Memory for a new place: in the last block, or in one more. */
+/* Allocates a new slot in the last block, or in another one. */
 static int place_put(struct cuda_ops *o, struct graph *p, struct place *t)
 {
     struct block *b = p->n_blocks > 0 ? &p->blocks[p->n_blocks - 1] : NULL;
@@ -354,7 +354,7 @@ static int call_add(struct graph *p, int place)
     return 0;
 }
 
-/* The place of a call in this run. */
+/* The slot of a call in this run. */
 static int place_of_call(struct cuda_ops *o, struct graph *p, const void *host, size_t n_bytes, size_t max_bytes,
                          bool made_here, int *ret)
 {
@@ -392,9 +392,9 @@ int cuda_graph_stage(struct cuda_ops *o, const void *host, size_t n_bytes, size_
         return rc;
     t = &p->places[i];
     mirror = p->blocks[t->block].mirrors[p->mirror] + t->at;
-    assert(n_bytes <= t->capacity); /* max_bytes was the most */
+    assert(n_bytes <= t->capacity); /* max_bytes is the limit */
     if (t->run == o->graphs->clock) {
-        /* an operator's argument stays as it is until graph_end, and what operators make has places of its own */
+        /* arguments do not change until graph_end, and arrays made by operators have their own slots */
         assert(t->n_bytes == n_bytes && memcmp(mirror, host, n_bytes) == 0);
     } else {
         memcpy(mirror, host, n_bytes);
@@ -422,7 +422,7 @@ static int launch(struct cuda_ops *o, struct graph *p)
     return rc < 0 ? rc : cuda_status(o, cudaGraphLaunch(p->graph, o->stream), "a captured graph");
 }
 
-/* Graphs take memory of the device; where it is short, those of other graphs go. */
+/* Instantiates the graph; if device memory is short, frees other graphs. */
 static cudaError_t instantiate(struct cuda_ops *o, struct graph *p, cudaGraph_t graph)
 {
     cudaError_t e = cudaGraphInstantiate(&p->graph, graph, 0);
@@ -437,7 +437,7 @@ static cudaError_t instantiate(struct cuda_ops *o, struct graph *p, cudaGraph_t 
     return e;
 }
 
-/* What was captured has not been run: where no graph can be made of it, the caller has to know. */
+/* Captured calls have not run, so the caller must know if the capture fails. */
 static int record_end(struct cuda_ops *o, struct graph *p)
 {
     cudaGraph_t graph = NULL;
@@ -458,7 +458,7 @@ static int record_end(struct cuda_ops *o, struct graph *p)
     (void)cudaGetLastError();
     recording_clear(o, p);
     p->state = GRAPH_REFUSED;
-    rc = cuda_status(o, cudaStreamSynchronize(o->stream), "capturing a graph"); /* is it the device that has failed? */
+    rc = cuda_status(o, cudaStreamSynchronize(o->stream), "capturing a graph"); /* check for a device error */
     return rc < 0 ? rc : -EAGAIN;
 }
 
@@ -474,7 +474,7 @@ int cuda_graph_end(struct ops *base)
     o->graph = CUDA_GRAPH_NONE;
     o->quantised = {};
     all->open = NULL;
-    if (cuda_failed(o) < 0) /* it was before the graph began, or by another's hand */
+    if (cuda_failed(o) < 0) /* it failed before the graph began or elsewhere */
         return -EIO;
     if (was == CUDA_GRAPH_RECORD)
         return record_end(o, p);

@@ -1,6 +1,5 @@
-/* Conversions between f32, f16 and bf16, over the whole array: grid-stride, four values a thread and step where both
- * sides are aligned for that (16 bytes of f32, 8 of the others), one otherwise. Bound by memory: the bytes of both
- * sides, once. */
+/* Conversions between f32, f16 and bf16: grid-stride loops, four values per thread and step if both sides are
+ * aligned (16 bytes for f32, 8 for the others), else one. Bound: memory, the bytes of both sides once. */
 #include "tensor/cuda/types.cuh"
 
 #include <errno.h>

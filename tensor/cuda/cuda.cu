@@ -17,7 +17,7 @@ static void close_device(struct ops *base)
     if (!o)
         return;
     if (o->stream)
-        (void)cudaDeviceSynchronize(); /* nothing may still read what is freed now; an error has been told before */
+        (void)cudaDeviceSynchronize(); /* finish all reads before freeing; errors were reported before */
     cuda_graphs_free(o);
     if (o->matmul)
         cuda_matmul_free(o);
@@ -104,7 +104,7 @@ static const struct ops_funcs cuda_funcs = {
     .sample = cuda_sample,
 };
 
-/* How many devices there are, or why there is none. */
+/* Counts the devices; an error says why there is none. */
 static int count_devices(const char *device, int *ret, struct err *err)
 {
     cudaError_t e = cudaGetDeviceCount(ret);
@@ -117,18 +117,17 @@ static int count_devices(const char *device, int *ret, struct err *err)
         driver = 0;
     (void)cudaRuntimeGetVersion(&built);
     if (e == cudaErrorInsufficientDriver && driver > 0)
-        return err_set(
-            err, -ENODEV,
-            "device = %s: the NVIDIA driver is for CUDA %d.%d at most, these operators are built with %d.%d; "
-            "install a newer driver, or use device = cpu",
-            device, driver / 1000, driver % 1000 / 10, built / 1000, built % 1000 / 10);
+        return err_set(err, -ENODEV,
+                       "device = %s: the NVIDIA driver supports CUDA up to %d.%d, but these operators need %d.%d; "
+                       "install a newer driver, or use device = cpu",
+                       device, driver / 1000, driver % 1000 / 10, built / 1000, built % 1000 / 10);
     if (driver == 0)
         return err_set(err, -ENODEV,
                        "device = %s: there is no NVIDIA driver on this machine; use device = cpu, or install one",
                        device);
     return err_set(err, -ENODEV,
-                   "device = %s: %s; use device = cpu, or see with nvidia-smi which GPUs this process is given", device,
-                   e == cudaSuccess ? "there is no GPU" : cudaGetErrorString(e));
+                   "device = %s: %s; use device = cpu, or check with nvidia-smi which GPUs this process can use",
+                   device, e == cudaSuccess ? "there is no GPU" : cudaGetErrorString(e));
 }
 
 /* As nvidia-smi -L prints it. */
@@ -173,7 +172,7 @@ static int find_device(const char *device, int *ret, struct err *err)
             n = strtol(device + 5, &end, 10);
         if (!end || *end)
             return err_set(err, -EINVAL,
-                           "device = %s: cuda:N with a number N is wanted, or a GPU's UUID (nvidia-smi -L)", device);
+                           "device = %s: expected cuda:N with a number N, or a GPU's UUID (nvidia-smi -L)", device);
     }
     rc = count_devices(device, &n_devices, err);
     if (rc < 0)
@@ -191,13 +190,13 @@ static int check_device(const struct device_conf *conf, const struct cuda_ops *o
 {
     if (o->sm < LEAST_SM)
         return err_set(err, -ENOTSUP,
-                       "device = %s: %s has compute capability %d.%d; 8.0 (Ampere) is the least these operators run on",
+                       "device = %s: %s has compute capability %d.%d; these operators need 8.0 (Ampere) or later",
                        conf->device, name, o->sm / 10, o->sm % 10);
     if (!dtype_is_float(conf->act_dtype))
-        return err_set(err, -ENOTSUP, "device = %s: computes in fp32, fp16 and bf16, not in %s", conf->device,
+        return err_set(err, -ENOTSUP, "device = %s: supports dtype fp32, fp16 and bf16, not %s", conf->device,
                        dtype_name(conf->act_dtype));
     if (conf->fp8 && conf->act_dtype != DTYPE_BF16)
-        return err_set(err, -ENOTSUP, "device = %s: fp8 goes with dtype = bf16, not with %s", conf->device,
+        return err_set(err, -ENOTSUP, "device = %s: fp8 needs activations in bf16, not in %s", conf->device,
                        dtype_name(conf->act_dtype));
     if (conf->fp8 && o->sm < FP8_SM)
         return err_set(err, -ENOTSUP,
@@ -240,7 +239,7 @@ static int create_parts(struct cuda_ops *o, const struct device_conf *conf, stru
     return cuda_matmul_new(o, err);
 }
 
-/* What the card is, and the share of it that is ours. */
+/* Reads the card's properties and sets this process's share of its memory. */
 static int look_at(struct cuda_ops *o, const struct device_conf *conf, struct err *err)
 {
     struct cudaDeviceProp p;

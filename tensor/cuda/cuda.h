@@ -1,16 +1,15 @@
-/* cuda.h - what the files of the CUDA back end share: its state, errors, scratch memory, and how host arrays reach the
- * device.
+/* cuda.h - shared by the files of the CUDA back end: its state, errors, scratch memory, and the transfer of host
+ * arrays.
  *
- * One stream computes; a second one brings uploads in, a third takes downloads out. Launchers only enqueue. Every entry
- * of struct ops_funcs has a function cuda_<entry> with the contract of tensor/ops.h; each is written so that it can be
- * recorded and replayed (graph_begin): it calls cuda_stage for its host arrays, cuda_scratch for memory and cuda_launch
- * for kernels, in the same order every time, and nothing else that talks to the device. A launcher that calls a library
- * asks cuda_skips() first.
- * Who may call: tensor/cuda/; like struct ops, the compute thread only.
- * Units:  sizes in bytes; device pointers are named d_x where both kinds are about.
- * Memory: cuda_scratch hands out one growing block per slot; cuda_stage memory is valid until the end of the operator
- *         (in a graph: of the graph).
- * Errors: 0 or a negative errno: -EIO for a device error, which is sticky (base.why says which), -ENOMEM. */
+ * There are three streams: compute, uploads and downloads. Launchers only enqueue work. Every entry of struct ops_funcs
+ * has a function cuda_<entry> with the contract of tensor/ops.h. Each can be captured and replayed (graph_begin), so it
+ * uses only cuda_stage for host arrays, cuda_scratch for memory and cuda_launch for kernels, always in the same order.
+ * A launcher that calls a library checks cuda_skips() first.
+ * Who may call: tensor/cuda/, on the compute thread only, as for struct ops.
+ * Units:  sizes in bytes; device pointers are named d_x where host pointers occur too.
+ * Memory: cuda_scratch has one growing block per slot; cuda_stage memory is valid until the end of the operator (in a
+ * graph: of the graph).
+ * Errors: 0 or a negative errno: -EIO for a device error, which is sticky (base.why has the message), -ENOMEM. */
 #ifndef BLIPLINE_TENSOR_CUDA_CUDA_H
 #define BLIPLINE_TENSOR_CUDA_CUDA_H
 
@@ -27,12 +26,12 @@ extern "C" {
 
 struct cuda_matmul;    /* matmul.cu: handle, workspace, chosen algorithms */
 struct cuda_staging;   /* staging.cu: the ring of host arrays */
-struct cuda_uploads;   /* upload.cu: pinned memory on its way in */
-struct cuda_downloads; /* download.cu: results on their way out */
+struct cuda_uploads;   /* upload.cu: pinned memory for uploads */
+struct cuda_downloads; /* download.cu: pinned memory for downloads */
 struct cuda_loader;    /* load.cu: the buffers of its threads */
-struct cuda_graphs;    /* captured_graph.cu: recorded graphs */
+struct cuda_graphs;    /* captured_graph.cu: captured graphs */
 
-/* One block of scratch each, so that the parts of an operator do not tread on one another. */
+/* One block of scratch each, so that the parts of an operator do not overwrite each other's. */
 enum cuda_slot {
     CUDA_SLOT_LINEAR,
     CUDA_SLOT_QUANTISED,
@@ -43,20 +42,19 @@ enum cuda_slot {
 };
 
 enum cuda_graph_state {
-    CUDA_GRAPH_NONE,   /* calls run as they come */
-    CUDA_GRAPH_FIRST,  /* so they do the first time a key is seen: what the graph needs is counted */
+    CUDA_GRAPH_NONE,   /* no graph: calls run one by one */
+    CUDA_GRAPH_FIRST,  /* first run of a key: calls run one by one and are counted */
     CUDA_GRAPH_RECORD, /* the stream is capturing */
-    CUDA_GRAPH_REPLAY, /* nothing is launched: the recorded graph will be */
+    CUDA_GRAPH_REPLAY, /* operators launch nothing; graph_end launches the captured graph */
 };
 
-/* A norm has left the quantised form of this buffer behind (norm.cu), or linear has (quantise.cu);
- * CUDA_SLOT_QUANTISED. */
+/* The quantised form of a buffer, written by a norm (norm.cu) or by linear (quantise.cu) to CUDA_SLOT_QUANTISED. */
 struct cuda_quantised {
-    const void *of; /* the buffer whose place it takes; NULL: nothing there */
+    const void *of; /* the buffer that it replaces; NULL: none */
     int64_t n_rows, width;
 };
 
-/* What cuda_malloc gave out. */
+/* An allocation of cuda_malloc. */
 struct cuda_block {
     void *d_memory;
     size_t n_bytes;
@@ -65,11 +63,11 @@ struct cuda_block {
 struct cuda_ops {
     struct ops base;
     int device;       /* ordinal */
-    int sm;           /* compute capability: 80, 89, 90, ... */
+    int sm;           /* compute capability: 80, 89, 90 etc. */
     int n_processors; /* streaming multiprocessors */
     size_t l2_bytes;
     bool tf32;
-    int n_threads;             /* of loading */
+    int n_threads;             /* for loading weights */
     size_t memory_limit;       /* of this process */
     size_t memory_allocated;   /* through cuda_malloc */
     struct cuda_block *blocks; /* of cuda_malloc */
@@ -83,9 +81,9 @@ struct cuda_ops {
     struct cuda_loader *loader; /* NULL until the first large array is loaded */
     struct cuda_graphs *graphs;
     enum cuda_graph_state graph;
-    int graph_error; /* the first of an operator in this graph */
+    int graph_error; /* the first error of an operator in this graph */
     struct cuda_quantised quantised;
-    void *sample_memory; /* sample.cu: the host's side of its transfers */
+    void *sample_memory; /* sample.cu: page-locked memory of its transfers */
     size_t sample_bytes;
     struct {
         void *d_memory;
@@ -95,7 +93,7 @@ struct cuda_ops {
 
 struct ops_weight {
     int64_t n, k;      /* [N, K] */
-    bool fp8;          /* d_values are e4m3 and d_scale is there; else d_values are act_dtype */
+    bool fp8;          /* d_values are e4m3 with d_scale; else act_dtype */
     void *d_values;    /* row-major [N, K] */
     float *d_scale;    /* [N]: value = d_values * d_scale[row] */
     void *d_bias;      /* [N] act_dtype, or NULL: none */
@@ -126,7 +124,7 @@ static inline size_t cuda_element_bytes(const struct cuda_ops *o)
 /* 0 for cudaSuccess; -ENOMEM (not sticky) for cudaErrorMemoryAllocation; else sets base.why ("WHAT: TEXT") and failed,
  * and returns -EIO. After that it returns -EIO for all. */
 int cuda_status(struct cuda_ops *o, cudaError_t e, const char *what);
-/* -EIO after a device error: the first line of what talks to the device. */
+/* -EIO after a device error. Call it before using the device. */
 static inline int cuda_failed(const struct cuda_ops *o)
 {
     return o->failed ? -EIO : 0;
@@ -135,25 +133,25 @@ static inline int cuda_failed(const struct cuda_ops *o)
 int cuda_malloc(struct cuda_ops *o, size_t n_bytes, void **ret);
 /* NULL is fine. Waits for the device. */
 void cuda_free(struct cuda_ops *o, void *d_memory);
-/* At least n_bytes for this slot, contents undefined. Growing waits for the device and forgets all captured graphs. */
+/* At least n_bytes for this slot, contents undefined. Growing waits for the device and drops all captured graphs. */
 int cuda_scratch(struct cuda_ops *o, enum cuda_slot slot, size_t n_bytes, void **ret);
 /* Page-locked host memory; cudaFreeHost. -ENOMEM. */
 int cuda_malloc_host(struct cuda_ops *o, size_t n_bytes, void **ret);
 /* An event without a time. */
 int cuda_event_new(struct cuda_ops *o, cudaEvent_t *ret);
-/* One that a thread sleeps for, where cuda_event_new's is waited for by asking again and again: for waits that last as
- * long as a batch, while the processors have pictures to decode. */
+/* An event with blocking waits; cuda_event_new's are busy waits. For waits as long as a batch, while the CPUs decode
+ * images. */
 int cuda_event_new_slept_for(struct cuda_ops *o, cudaEvent_t *ret);
-/* `waiting` runs what is enqueued after this call when what is in `before` now is done; `event` carries it. */
+/* Makes later work in `waiting` wait for all current work in `before`, using `event`. */
 int cuda_stream_after(struct cuda_ops *o, cudaStream_t waiting, cudaStream_t before, cudaEvent_t event);
 
-/* Is a captured graph being replayed, so that nothing is to be enqueued? */
+/* True if a captured graph is being replayed: enqueue nothing. */
 static inline bool cuda_skips(const struct cuda_ops *o)
 {
     return o->graph == CUDA_GRAPH_REPLAY;
 }
 
-/* To be said by whoever is about to write to this buffer: what o->quantised holds of it is old then. */
+/* Call before writing to this buffer: invalidates its quantised form. */
 static inline void cuda_overwrites(struct cuda_ops *o, const void *d_memory)
 {
     if (o->quantised.of == d_memory)
@@ -162,14 +160,13 @@ static inline void cuda_overwrites(struct cuda_ops *o, const void *d_memory)
 
 /* -- staging.cu -- */
 
-/* A copy of a host array on the device, for the kernels of the operator that asks. The same array (address, size,
- * contents) is sent once for many calls.
+/* Copies a host array to the device for the kernels of the calling operator. The same array (address, size, contents)
+ * is sent once for many calls.
  *
- * In a graph the array has a place that is chosen when the graph is recorded. Hence two things that a launcher must
- * know: cuda_stage is for arrays that came to the operator as arguments, which stay as they are until graph_end and
- * have the same length whenever the graph is run. Everything else goes through cuda_stage_as: max_bytes is the most
- * that the array can take in any run of the graph, and made_here says that the operator made it, in memory that it will
- * use again. */
+ * In a graph the array's slot is chosen during capture. So cuda_stage is only for arrays that are arguments of the
+ * operator, do not change until graph_end and have the same length in every run of the graph. Use cuda_stage_as for
+ * others: max_bytes is the largest size in any run of the graph; made_here says that the operator made the array in
+ * memory that it reuses. */
 int cuda_stage_as(struct cuda_ops *o, const void *host, size_t n_bytes, size_t max_bytes, bool made_here,
                   const void **ret_device);
 static inline int cuda_stage(struct cuda_ops *o, const void *host, size_t n_bytes, const void **ret_device)
@@ -181,23 +178,23 @@ void cuda_staging_free(struct cuda_ops *o);
 
 /* -- convert.cu -- */
 
-/* n values on the device, from one float type to another, on `stream`. */
+/* Converts n values on the device from one float type to another, on `stream`. */
 int cuda_convert(struct cuda_ops *o, cudaStream_t stream, void *d_dst, enum dtype dst_dtype, const void *d_src,
                  enum dtype src_dtype, size_t n);
 
 /* -- upload.cu -- */
 
-/* Bytes to the device as they are; as upload(). */
+/* Uploads bytes unchanged; otherwise as upload(). */
 int cuda_upload_bytes(struct cuda_ops *o, void *d_dst, const void *host, size_t n_bytes);
 
 /* -- load.cu -- */
 
-/* Host memory (a checkpoint's map) to the device as dst_dtype: read by o->n_threads threads through pinned buffers.
- * Waits until the source has been read and the values have arrived. */
+/* Loads host memory (a checkpoint's map) to the device as dst_dtype, with o->n_threads threads and pinned buffers.
+ * Waits until the values have arrived. */
 int cuda_load(struct cuda_ops *o, void *d_dst, enum dtype dst_dtype, const void *src, enum dtype src_dtype, size_t n);
 void cuda_loader_free(struct cuda_ops *o);
 
-/* -- parameters.cu: what model files hold besides matrices -- */
+/* -- parameters.cu: vectors and tables -- */
 
 int cuda_vector_new(struct ops *o, const struct tensor *t, struct ops_vector **ret, struct err *err);
 void cuda_vector_free(struct ops *o, struct ops_vector *v);
@@ -206,11 +203,11 @@ void cuda_table_free(struct ops *o, struct ops_table *t);
 
 /* -- quantise.cu -- */
 
-/* Rows of act_dtype -> e4m3 with a scale each, into CUDA_SLOT_QUANTISED: codes [n_rows, width] dense, then f32 scales
- * [n_rows] 256-byte aligned behind them. Nothing to do where o->quantised says that they are there already. */
+/* Rows of act_dtype -> e4m3 with a scale each, into CUDA_SLOT_QUANTISED: codes [n_rows, width] dense, then f32
+ * scales [n_rows], 256-byte aligned. Does nothing if o->quantised already holds them. */
 int cuda_quantise(struct cuda_ops *o, int64_t n_rows, int64_t width, const void *d_x, int64_t ld_x,
                   const void **ret_codes, const float **ret_scales);
-/* Where codes and scales of so many rows go, in CUDA_SLOT_QUANTISED. */
+/* The addresses of codes and scales of n_rows rows in CUDA_SLOT_QUANTISED. */
 int cuda_quantised_place(struct cuda_ops *o, int64_t n_rows, int64_t width, void **ret_codes, float **ret_scales);
 
 /* -- the operators; contracts in tensor/ops.h -- */
@@ -245,16 +242,17 @@ int cuda_download_wait(struct ops *o, uint64_t ticket);
 int cuda_downloads_new(struct cuda_ops *o);
 void cuda_downloads_free(struct cuda_ops *o);
 int cuda_graph_begin(struct ops *o, uint64_t key); /* captured_graph.cu */
-/* The first error of the graph. -EAGAIN: it could not be recorded and has not been run; it will be run as it comes from
- * now on. */
+/* Returns the first error of the graph. -EAGAIN: the capture failed and nothing has run; later runs of the key are
+ * not captured. */
 int cuda_graph_end(struct ops *o);
-/* An operator's error in a graph: the graph ends here, and graph_end returns the error. */
+/* Ends the graph after an operator's error, which graph_end then returns. */
 void cuda_graph_fail(struct cuda_ops *o, int rc);
-/* Forget what was recorded: the addresses in it are no longer true. Not within a graph that is recorded or replayed. */
+/* Drops all captured graphs, because their addresses are no longer valid. Not allowed while one is captured or
+ * replayed. */
 void cuda_graphs_forget(struct cuda_ops *o);
 int cuda_graphs_new(struct cuda_ops *o);
 void cuda_graphs_free(struct cuda_ops *o);
-/* The place of a host array in the graph that is recorded or replayed; as cuda_stage_as. In a first run it counts. */
+/* The slot of a host array in the graph being captured or replayed; as cuda_stage_as. In a first run it only counts. */
 int cuda_graph_stage(struct cuda_ops *o, const void *host, size_t n_bytes, size_t max_bytes, bool made_here,
                      const void **ret_device);
 

@@ -1,22 +1,20 @@
-/* Attention of single new tokens over the cache: bound by how fast keys and values come out of memory.
+/* Attention of single new tokens over the cache. Bound: reading keys and values from memory.
  *
- * A warp takes one head of one row. Its lanes are cut into slots of 2 (wide heads: 4, 8, ..) that take a key each and
- * hold a part of its columns in registers, so that one pass streams 16 keys and their values with 16-byte loads, all of
- * them under way at once (5 KB for a warp at 80 columns of 16 bits). A slot has its own online softmax; nothing is
- * exchanged but the two halves of a dot product until the end, when slots are merged by shuffles. Where a key lies
- * (ancestor table) is looked up one pass ahead.
+ * A warp takes one head of one row. Its lanes are divided into slots of 2 (wide heads: 4, 8, ..). A slot takes one key
+ * at a time and holds its columns in registers, so that one pass streams 16 keys and their values with 16-byte loads,
+ * all in flight at once (5 KB per warp at 80 columns of 16 bits). Each slot has its own online softmax. Lanes only
+ * exchange the parts of a dot product; at the end slots are merged by shuffles. The row of a key (ancestor table) is
+ * looked up one pass ahead.
  *
- * A block takes 8 rows that follow one another, for one head, a warp each, and blocks of all heads of these rows run at
- * the same time. So the beams of an image walk its prefix side by side: what one warp fetched the others find in L1 (a
- * prefix of 33 keys of a head is 10 KB), blocks of the same prefix find it in L2, and it is read from memory once
- * whatever the groups are: nothing about lengths or groups enters the grid. Where rows and heads are too few for the
- * card, several warps (a number that n_rows and n_heads fix) share a row, each takes every n-th pass, and they are
- * merged in shared memory. Counted: 256 images x 5 beams, 32 heads of 80, 33 + 15 keys: 86 MB of prefixes and 196 MB of
- * tails a layer, 94 us at 3 TB/s; some 440 instructions of a warp and pass (sm_90, bf16) and 2000 for a row and head
- * are 90 us of an H100's issue slots, so that both bound it alike, and 110 to 140 us are to be expected. 256 rows
- * without beams: 63 MB, 21 us, and a fifth of the instructions. Two blocks of an SM (128 registers) have 80 KB under
- * way, where 3 TB/s at 800 ns want 18.
- */
+ * A block takes 8 adjacent rows of one head, one warp each, and blocks of all heads of these rows run at the same
+ * time. So the beams of an image read its prefix together: one warp fetches it, the others find it in L1 (a prefix
+ * of 33 keys of a head is 10 KB), other blocks in L2, and it is read from memory once. The grid does not depend on
+ * lengths or groups. If rows and heads are too few for the card, several warps (a number fixed by n_rows and
+ * n_heads) share a row; each takes every n-th pass and they are merged in shared memory. Estimate: 256 images x 5
+ * beams, 32 heads of 80, 33 + 15 keys: 86 MB of prefixes and 196 MB of tails per layer, 94 us at 3 TB/s; about 440
+ * instructions per warp and pass (sm_90, bf16) and 2000 per row and head take 90 us of an H100's issue slots. So
+ * both are limits, and 110 to 140 us are expected. 256 rows without beams: 63 MB, 21 us, and a fifth of the
+ * instructions. Two blocks per SM (128 registers) have 80 KB in flight; 3 TB/s at 800 ns need 18. / */
 #include "tensor/cuda/types.cuh"
 
 #include "tensor/cuda/decode_chunks.cuh"
@@ -27,7 +25,7 @@
 
 enum { N_WARPS = 8 };
 
-/* As struct ops_decode_attention_args, all of it on the device. */
+/* As struct ops_decode_attention_args, with all arrays on the device. */
 struct decode_params {
     const void *q, *k, *v;
     void *out;
@@ -35,14 +33,14 @@ struct decode_params {
     const int32_t *prefix_start, *prefix_len, *tail, *tail_start, *tail_len;
     int64_t ld_q, ld_kv, ld_out, bias_span;
     int n_rows, n_heads, head_dim;
-    int n_shares; /* warps of a row: 1, 2, 4 or 8 */
-    int n_lanes;  /* of a slot: a power of two */
-    int pitch;    /* of a query or a result in shared memory: what all units of a slot hold */
+    int n_shares; /* warps per row: 1, 2, 4 or 8 */
+    int n_lanes;  /* lanes per slot: a power of two */
+    int pitch;    /* size of a query or result in shared memory, padded to all units of a slot */
     float scale, bias_scale;
-    bool aligned; /* each head of each row begins at a multiple of 16 bytes and is a multiple of 16 bytes long */
+    bool aligned; /* each head of each row is 16-byte aligned and a multiple of 16 bytes long */
 };
 
-/* Scores have base e in f32, with an exponential of full precision, and base 2 in 16-bit types. */
+/* Softmax uses base e and an exact exponential in f32, base 2 in 16-bit types. */
 template <typename T> static __device__ __forceinline__ float power(float x)
 {
     return ptx_exp2(x);
@@ -52,7 +50,7 @@ template <> __device__ __forceinline__ float power<float>(float x)
     return expf(x);
 }
 
-/* Where a row's keys lie. */
+/* The rows of a sequence's keys. */
 struct key_list {
     const int32_t *tail;
     int prefix_start, prefix_len, n_keys;
@@ -65,7 +63,7 @@ static __device__ __forceinline__ int key_row(const key_list &l, int key)
     return key < l.prefix_len ? l.prefix_start + key : l.tail[key - l.prefix_len];
 }
 
-/* The warp's query to shared memory, with zeros behind it. */
+/* Loads the warp's query to shared memory, zero-padded. */
 template <typename T>
 static __device__ __forceinline__ void load_query(float *query, const T *q, const decode_params &p)
 {
@@ -74,7 +72,7 @@ static __device__ __forceinline__ void load_query(float *query, const T *q, cons
     __syncwarp();
 }
 
-/* What a slot has summed up: weights relative to the score `max`. */
+/* The sums of a slot, with weights relative to the score `max`. */
 template <typename T, int CHUNKS> struct slot_state {
     float max, sum;
     float out[CHUNKS][pack16<T>::N];
@@ -112,7 +110,7 @@ static __device__ __forceinline__ void add_key(slot_state<T, CHUNKS> &s, float s
     }
 }
 
-/* Every n_shares-th pass over the keys, from pass `share` on. */
+/* Runs every n_shares-th pass over the keys, from pass `share` on. */
 template <typename T, int CHUNKS>
 static __device__ __forceinline__ void attend_share(slot_state<T, CHUNKS> &s, const float *query,
                                                     const decode_params &p, const key_list &l, int head, int share)
@@ -120,7 +118,8 @@ static __device__ __forceinline__ void attend_share(slot_state<T, CHUNKS> &s, co
     const int64_t column = (int64_t)head * p.head_dim;
     const int n_slots = CUDA_WARP / p.n_lanes, step = n_slots * p.n_shares;
     const T *k = (const T *)p.k + column, *v = (const T *)p.v + column;
-    const float *bias = p.bias ? p.bias + head * (2 * p.bias_span - 1) + p.bias_span - l.n_keys : NULL; /* of key 0 */
+    const float *bias =
+        p.bias ? p.bias + head * (2 * p.bias_span - 1) + p.bias_span - l.n_keys : NULL; /* bias of key 0 */
     const int slot = (int)threadIdx.x % CUDA_WARP / p.n_lanes;
     int at = key_row(l, share * n_slots + slot);
 
@@ -140,8 +139,8 @@ static __device__ __forceinline__ void attend_share(slot_state<T, CHUNKS> &s, co
     }
 }
 
-/* One step of merging slots: lanes that differ in the bit `mask` each keep half of the N values of every unit, and give
- * the other half away. Returns whether this lane kept the upper half. */
+/* One step of merging slots: of two lanes that differ in the bit `mask`, each keeps half of the N values of every
+ * unit and sends the other half. Returns true if this lane kept the upper half. */
 template <typename T, int CHUNKS, int N>
 static __device__ __forceinline__ bool halve(slot_state<T, CHUNKS> &s, int mask)
 {
@@ -159,8 +158,8 @@ static __device__ __forceinline__ bool halve(slot_state<T, CHUNKS> &s, int mask)
     return upper;
 }
 
-/* The slots of a warp to one result that is spread over its lanes: N columns of each unit from `first` on are left to a
- * lane, then half of them, and so on while there are slots to merge. */
+/* Merges the slots of a warp into one result spread over its lanes: a lane keeps N columns of each unit from `first`
+ * on, then half of them, and so on while slots remain. */
 template <typename T, int CHUNKS, int N> struct merge {
     static __device__ __forceinline__ void run(slot_state<T, CHUNKS> &s, float *to, int mask, int first, int head_dim,
                                                int n_lanes)
@@ -190,12 +189,12 @@ template <typename T, int CHUNKS, int N> struct merge {
     }
 };
 
-/* One column of each unit is left: what slots there still are have the same columns, and the last of them writes. */
+/* One column of each unit is left: the remaining slots hold the same columns, and the last one writes. */
 template <typename T, int CHUNKS> struct merge<T, CHUNKS, 1> {
     static __device__ __forceinline__ void run(slot_state<T, CHUNKS> &s, float *to, int mask, int first, int head_dim,
                                                int n_lanes)
     {
-        const int above = CUDA_WARP - mask; /* the bits of a lane's number that tell these slots apart */
+        const int above = CUDA_WARP - mask; /* the bits of the lane number that select these slots */
 
         for (; mask < CUDA_WARP; mask *= 2)
 #pragma unroll
@@ -228,7 +227,7 @@ static __device__ __forceinline__ void finish_share(slot_state<T, CHUNKS> &s, sh
 
     for (int i = p.n_lanes; i < CUDA_WARP; i *= 2)
         max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, i));
-    rescale(s, s.max == -INFINITY ? 0 : power<T>(s.max - max)); /* a slot, or a whole share, may have had no key */
+    rescale(s, s.max == -INFINITY ? 0 : power<T>(s.max - max)); /* a slot, or a whole share, may have no key */
     sum = s.sum;
     for (int i = p.n_lanes; i < CUDA_WARP; i *= 2)
         sum += __shfl_xor_sync(0xffffffffu, sum, i);
@@ -237,7 +236,7 @@ static __device__ __forceinline__ void finish_share(slot_state<T, CHUNKS> &s, sh
     merge<T, CHUNKS, pack16<T>::N>::run(s, ret_out, p.n_lanes, 0, p.head_dim, p.n_lanes);
 }
 
-/* The shares of one row to its result; each of its warps writes every n_shares-th 32 columns. */
+/* Merges the shares of one row; each of its warps writes every n_shares-th group of 32 columns. */
 template <typename T>
 static __device__ __forceinline__ void merge_shares(T *to, const share_result *results, const float *out, int share,
                                                     const decode_params &p)
@@ -280,7 +279,7 @@ static __global__ void __launch_bounds__(N_WARPS *CUDA_WARP, 2) attend_tokens(co
     const int warp = (int)threadIdx.x / CUDA_WARP, share = warp % p.n_shares, head = (int)blockIdx.x;
     const int row = (int)blockIdx.y * (N_WARPS / p.n_shares) + warp / p.n_shares;
     share_result *results = cuda_shared<share_result>() + warp;
-    float *out = (float *)(cuda_shared<share_result>() + N_WARPS) + warp * p.pitch; /* before that, the query */
+    float *out = (float *)(cuda_shared<share_result>() + N_WARPS) + warp * p.pitch; /* holds the query first */
     slot_state<T, CHUNKS> s;
 
     s.max = -INFINITY;
@@ -314,7 +313,7 @@ template <typename T, int CHUNKS> static int launch_chunks(struct cuda_ops *o, d
                        p);
 }
 
-/* As few lanes of a slot as leave each at most 6 units, and at least 2, for a sector of memory has two units. */
+/* Chooses the fewest lanes per slot with at most 6 units each; at least 2, since a memory sector has two units. */
 template <typename T> static int launch_tokens(struct cuda_ops *o, decode_params p)
 {
     const int n_chunks = (int)div_up(p.head_dim, pack16<T>::N);
@@ -329,7 +328,7 @@ template <typename T> static int launch_tokens(struct cuda_ops *o, decode_params
     return launch_chunks<T, 6>(o, p);
 }
 
-/* Warps of a row: enough that each processor has some 16. */
+/* Warps per row: enough for about 16 per multiprocessor. */
 static int shares_of(const struct cuda_ops *o, int64_t n_row_heads)
 {
     int n = 1;
@@ -362,7 +361,8 @@ static int stage_rows(struct cuda_ops *o, const struct ops_decode_attention_args
         *device[i] = (const int32_t *)d;
     }
     if (rc == 0 &&
-        n_tail > 0) { /* longer in another run of a pass, but the longest tail's power of two is in its key */
+        n_tail >
+            0) { /* may be longer in another run of the graph, but its key includes the longest tail's power of two */
         const int64_t n_most = longest * a->n_rows > n_tail ? longest * a->n_rows : n_tail;
 
         rc = cuda_stage_as(o, a->tail, (size_t)n_tail * sizeof(int32_t), (size_t)n_most * sizeof(int32_t), false, &d);
@@ -375,7 +375,7 @@ int cuda_decode_attention(struct ops *base, const struct ops_decode_attention_ar
 {
     struct cuda_ops *o = cuda_of(base);
     const size_t element = cuda_element_bytes(o), head_bytes = (size_t)a->head_dim * element;
-    const double unit = o->base.act_dtype == DTYPE_F32 ? 1 : M_LOG2E; /* of scores, in base e */
+    const double unit = o->base.act_dtype == DTYPE_F32 ? 1 : M_LOG2E; /* converts scores from base e */
     decode_params p = {};
     int rc;
 

@@ -1,4 +1,4 @@
-/* decode_chunks.cuh - keys and values of a head in the registers of the few lanes that share it.
+/* decode_chunks.cuh - keys and values of a head in the registers of the lanes that share it.
  *
  * Who may call: decode_attention.cu.
  * Units: chunks of 16 bytes. */
@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-/* A lane's part of a row: 16-byte units lane, lane + n_lanes, .. of the head. Words, because single 16-bit values would
- * take a register each. */
+/* A lane's part of a row: 16-byte units lane, lane + n_lanes, .. of the head. Stored as words, because each 16-bit
+ * value would take a register. */
 template <int CHUNKS> struct lane_chunks {
     pack16<uint32_t> at[CHUNKS];
 };
@@ -42,7 +42,7 @@ static __device__ __forceinline__ void from_word(__nv_bfloat16 (&x)[2], uint32_t
     x[1] = __ushort_as_bfloat16((unsigned short)(word >> 16));
 }
 
-/* n values of T (at most as many as there are), and zeros behind them. */
+/* Loads n values of T, zero-padded. */
 template <typename T> static __device__ __forceinline__ pack16<uint32_t> gather(const T *x, int n)
 {
     enum { PER_WORD = 4 / sizeof(T) };
@@ -76,8 +76,7 @@ static __device__ __forceinline__ void to_floats(float (&x)[pack16<T>::N], const
     }
 }
 
-/* From the first n_values of a head. `aligned`: it begins at a multiple of 16 bytes and is a multiple of 16 bytes
- * long. */
+/* Loads the first n_values of a head. `aligned`: the head is 16-byte aligned and a multiple of 16 bytes long. */
 template <typename T, int CHUNKS>
 static __device__ __forceinline__ void load_chunks(lane_chunks<CHUNKS> &x, const T *head, int n_values, int n_lanes,
                                                    bool aligned)
@@ -99,7 +98,7 @@ static __device__ __forceinline__ void load_chunks(lane_chunks<CHUNKS> &x, const
     }
 }
 
-/* The product with a query (f32, in shared memory, zeros behind it), over the n_lanes that share a head. */
+/* The dot product with a query (f32, in shared memory, zero-padded), over the n_lanes that share a head. */
 template <typename T, int CHUNKS>
 static __device__ __forceinline__ float dot(const float *query, const lane_chunks<CHUNKS> &x, int n_lanes)
 {

@@ -1,8 +1,8 @@
-/* Results on their way out.
+/* Downloads.
  *
- * download_start: the compute stream copies the values aside (2 x their bytes of device bandwidth) and goes on; from
- * there download_stream takes them over the bus into page-locked memory, and download_wait copies them to where they
- * belong. download: the compute stream itself copies, piece after piece, while the host takes the piece before. */
+ * download_start: the compute stream copies the values to a buffer on the device (2 x their bytes of device
+ * bandwidth) and continues; download_stream copies the buffer to page-locked memory, and download_wait copies that
+ * to its destination. download: the compute stream copies piece by piece, while the host handles the previous piece. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>
@@ -19,7 +19,7 @@ static const size_t PIECE_VALUES = 1 << 20; /* 4 MiB of f32 */
 
 struct slot {
     unsigned char *pinned, *d_aside;
-    size_t n_bytes; /* that it has room for */
+    size_t n_bytes; /* capacity */
     cudaEvent_t copied, arrived;
     uint64_t ticket; /* 0: free */
     void *dst;
@@ -31,7 +31,7 @@ struct cuda_downloads {
     unsigned char *d_converted;
     cudaEvent_t arrived[N_PIECES];
     struct slot slots[OPS_MAX_DOWNLOADS];
-    uint64_t last_ticket, done_ticket; /* given out; waited for */
+    uint64_t last_ticket, done_ticket; /* last ticket issued; last ticket waited for */
 };
 
 int cuda_downloads_new(struct cuda_ops *o)
@@ -84,7 +84,7 @@ void cuda_downloads_free(struct cuda_ops *o)
     o->downloads = NULL;
 }
 
-/* The pieces of download(), at its first use. */
+/* Allocates the pieces of download(), on its first use. */
 static int pieces_new(struct cuda_ops *o)
 {
     const size_t n_bytes = (size_t)N_PIECES * PIECE_VALUES * sizeof(float);
@@ -159,7 +159,7 @@ int cuda_download(struct ops *base, void *dst, enum dtype dst_dtype, const void 
     return rc;
 }
 
-/* The smallest free slot that is large enough, else the largest one, which then grows. */
+/* Takes the smallest free slot that is large enough, else grows the largest one. */
 static int slot_take(struct cuda_ops *o, size_t n_bytes, struct slot **ret)
 {
     struct slot *best = NULL;
@@ -174,7 +174,7 @@ static int slot_take(struct cuda_ops *o, size_t n_bytes, struct slot **ret)
             (!best || (fits && !best_fits) || (fits == best_fits && fits == (s->n_bytes < best->n_bytes))))
             best = s;
     }
-    assert(best); /* more than OPS_MAX_DOWNLOADS under way */
+    assert(best); /* more than OPS_MAX_DOWNLOADS pending */
     if (best->n_bytes < n_bytes) {
         size_t room = (n_bytes + STEP_BYTES - 1) / STEP_BYTES * STEP_BYTES;
 

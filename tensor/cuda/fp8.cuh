@@ -1,7 +1,7 @@
-/* fp8.cuh - rows of numbers as e4m3 with one f32 scale: value = code * scale.
+/* fp8.cuh - rows of e4m3 codes with one f32 scale: value = code * scale.
  *
- * The largest value of a row becomes 448, the largest of e4m3. Everything that quantises (quantise.cu, norm.cu) does it
- * with these, so that a row has one form whoever made it.
+ * The largest value of a row becomes 448, the largest e4m3 value. quantise.cu and norm.cu both use these functions, so
+ * that they give the same codes.
  * Who may call: kernels. */
 #ifndef BLIPLINE_TENSOR_CUDA_FP8_CUH
 #define BLIPLINE_TENSOR_CUDA_FP8_CUH
@@ -12,8 +12,8 @@
 #include "tensor/cuda/launch.cuh"
 
 #define FP8_MOST 448.0f
-/* What values of a row whose largest is absmax are multiplied with to become codes. A row of zeros, or of what is as
- * good as that (the quotient would leave f32's range), has scale 1. */
+/* The factor from values to codes for a row whose largest value is absmax. A row of zeros, or of values so small
+ * that the quotient would overflow, has scale 1. */
 static __device__ __forceinline__ float fp8_factor(float absmax, float *ret_scale)
 {
     if (absmax < 1e-30f) {

@@ -1,9 +1,9 @@
-/* launch.cuh - how kernels are launched, and where their shared memory is.
+/* launch.cuh - launches kernels and accesses their shared memory.
  *
- * Included by every .cu file, before anything else of CUDA's device side. tests/emulator has a header of the same path,
- * which runs the same kernels on the CPU: so kernels use only what both provide (this header, ptx.cuh, the runtime's
- * conversions of cuda_fp16.h, cuda_bf16.h and cuda_fp8.h, __syncthreads, __syncwarp, __shfl_*_sync, __ballot_sync,
- * __any_sync, atomicAdd/atomicMax on int, unsigned and float, and the C math library).
+ * Every .cu file includes it before any other CUDA device header. tests/emulator has a header of the same path that
+ * runs the kernels on the CPU, so kernels use only what both provide (this header, ptx.cuh, the runtime's conversions
+ * of cuda_fp16.h, cuda_bf16.h and cuda_fp8.h, __syncthreads, __syncwarp, __shfl_*_sync, __ballot_sync, __any_sync,
+ * atomicAdd/atomicMax on int, unsigned and float, and the C math library).
  * Who may call: launchers.
  * Memory: arguments are copied.
  * Errors: as cuda_status. */
@@ -28,7 +28,7 @@ static cudaError_t cuda_launch_packed(void (*kernel)(P...), dim3 grid, dim3 bloc
     return cudaLaunchKernel((const void *)kernel, grid, block, at, shared_bytes, stream);
 }
 
-/* kernel<<<grid, block, shared_bytes, stream>>>(args...), or nothing while a pass is replayed. */
+/* kernel<<<grid, block, shared_bytes, stream>>>(args...), or nothing while a captured graph is replayed. */
 template <typename... P, typename... A>
 static int cuda_launch_on(struct cuda_ops *o, cudaStream_t stream, void (*kernel)(P...), dim3 grid, dim3 block,
                           size_t shared_bytes, A... args)

@@ -1,8 +1,8 @@
-/* y = act(x w^T + bias) + residual. The library's product does as much of it as it can (matmul.h); a kernel of ours,
- * which the memory bounds, does the rest: `finish` reads and writes y once more (in bf16 at 65792 x 6144 1.6 GB, some
- * 0.5 ms), so what the models need goes into the product.
+/* y = act(x w^T + bias) + residual. The library's product does as much as it can (matmul.h). The kernel `finish` does
+ * the rest; it is memory-bound and reads and writes y once more (in bf16 at 65792 x 6144: 1.6 GB, about 0.5 ms), so the
+ * models use fused forms.
  *
- * Ways from the best to the surest; the first that the library has an algorithm for is taken (matmul.cu remembers):
+ * Ways, from the fastest to the most general; the first that the library supports is used (matmul.cu caches this):
  *   WAY_FUSED    all in the product
  *   WAY_ACT      the product adds bias and residual, the activation follows in place
  *   WAY_PRODUCT  the product (and its fp8 scales) into y, the rest follows in place
@@ -18,26 +18,26 @@
 #include <assert.h>
 #include <errno.h>
 
-/* cublasLt's gelu is the tanh form. Where a model asks for the erf form and y is bf16, it gets the tanh form
- * nevertheless: the two differ by at most 4.8e-4, about 1e-4 of the norm of what a feed-forward's gelu gives, where
- * rounding to bf16 leaves 1.7e-3 of it; and a pass over the widest activation is saved (ViT-g at 256 pictures: 0.8 GB
- * read, 0.8 GB written, a layer). fp16 (rounding: 2e-4) and fp32 get the form that was asked for. */
+/* cublasLt's gelu is the tanh form. It is also used for the erf form if y is bf16: the two differ by at most 4.8e-4,
+ * about 1e-4 of the norm of a gelu's output, while rounding to bf16 has an error of 1.7e-3. This saves a pass over
+ * the widest activation (ViT-g at 256 images: 0.8 GB read and 0.8 GB written per layer). fp16 (rounding: 2e-4) and
+ * fp32 get the exact form. */
 enum { GELU_ERF_AS_TANH_IN_BF16 = 1 };
 
 enum {
     PLAIN_THREADS = 256,
-    APART_LEAST_BYTES = 8 << 20, /* of sums at a time: enough to keep a large card busy */
-    APART_ROWS = 16,             /* rows are taken in multiples of this: e4m3 products want them so */
+    APART_LEAST_BYTES = 8 << 20, /* bytes of sums at a time: enough to keep a large card busy */
+    APART_ROWS = 16,             /* rows per part are a multiple of this, as e4m3 products require */
 };
 
 enum way { WAY_FUSED, WAY_ACT, WAY_PRODUCT, WAY_APART };
 
-/* What the product does of it; it always applies the scales of e4m3. */
+/* The parts of linear that the product does. It always applies e4m3 scales. */
 struct share {
     bool bias, act, residual;
 };
 
-/* y = act(sum * scale_x[row] * scale_w[column] + bias[column]) + residual; NULL: without. Both scales or none. */
+/* y = act(sum * scale_x[row] * scale_w[column] + bias[column]) + residual; NULL: none. Both scales or neither. */
 struct finish_job {
     int64_t n_rows, n;
     const void *sum;
@@ -52,7 +52,7 @@ struct finish_job {
 
 /* -- kernels -- */
 
-/* N columns at a time; sum may be y: what a thread writes, only it has read. S: type of sums, Y: of y, R: of
+/* N columns at a time. sum may be y, since each thread writes only what it has read. S: type of sums, Y: of y, R: of
  * residuals. */
 template <typename S, typename Y, typename R, int N> static __global__ void finish(const struct finish_job j)
 {
@@ -91,7 +91,7 @@ static __device__ __forceinline__ float to_f32(__nv_fp8_e4m3 x)
     return fp8_value(x.__x);
 }
 
-/* One warp an element; slow, for what the library will not multiply. Grid: rows x blocks of columns. */
+/* One warp per element: slow, for products that the library does not support. Grid: rows x blocks of columns. */
 template <typename X>
 static __global__ void plain_product(const X *x, int64_t ld_x, const X *w, int n, int64_t k, float *sum)
 {
@@ -123,7 +123,7 @@ template <typename S, typename Y, typename R> static int launch_finish(struct cu
     return cuda_launch(o, pieces ? finish<S, Y, R, N> : finish<S, Y, R, 1>, row_grid(block, j.n_rows), block, 0, j);
 }
 
-/* Sums in f32 (or, in y's place, in activations) -> y. */
+/* Sums in f32 (or in place, in activations) -> y. */
 static int run_finish(struct cuda_ops *o, const struct finish_job &j, bool sum_f32, bool y_f32)
 {
     return by_act_dtype(o, [&](auto tag) {
@@ -153,7 +153,7 @@ static int plain_run(struct cuda_ops *o, const struct cuda_product *p)
 
 /* -- ways -- */
 
-/* x as it is multiplied: in activations or in e4m3. */
+/* x as the product reads it: in activations or in e4m3. */
 struct operand {
     const void *x;
     int64_t ld;
@@ -162,9 +162,8 @@ struct operand {
     size_t element_bytes;
 };
 
-/* Not the relu: nothing says what the library's makes of NaN, and a maximum with 0 makes 0 of it. (It costs OPT-2.7B a
- * read and a write of fc1's output: by the memory's rate some 3 % of a prompt's pass. gelu multiplies, so NaN
- * stays.) */
+/* Not relu: how the library's relu treats NaN is undocumented, and max(x, 0) would turn it into 0. (A separate relu
+ * costs OPT-2.7B a read and a write of fc1's output, about 3 % of a prompt's pass. gelu multiplies, so NaN stays.) */
 static bool act_fits_epilogue(const struct cuda_ops *o, const struct ops_linear_args *a)
 {
     switch (a->act) {
@@ -174,12 +173,12 @@ static bool act_fits_epilogue(const struct cuda_ops *o, const struct ops_linear_
         return false;
     case OPS_ACT_GELU_ERF:
         return GELU_ERF_AS_TANH_IN_BF16 && o->base.act_dtype == DTYPE_BF16 && !a->y_f32;
-    default: /* the library's tanh is approximate: good for 11 bits */
+    default: /* the library's tanh is approximate: accurate to 11 bits */
         return o->base.act_dtype != DTYPE_F32 && !a->y_f32;
     }
 }
 
-/* false: this way does not lead there. */
+/* False if this way is impossible. */
 static bool share_of(const struct cuda_ops *o, const struct ops_linear_args *a, enum way way, struct share *ret)
 {
     const bool y_is_act = !a->y_f32 || o->base.act_dtype == DTYPE_F32;
@@ -190,7 +189,7 @@ static bool share_of(const struct cuda_ops *o, const struct ops_linear_args *a, 
     ret->residual = way != WAY_PRODUCT && residual_in_product;
     if (way == WAY_FUSED)
         return act_fits_epilogue(o, a) && (!a->residual || residual_in_product);
-    /* What comes after needs the residual as it was. */
+    /* The following steps need the original residual. */
     return !a->residual || ret->residual || a->residual != a->y;
 }
 
@@ -216,7 +215,7 @@ static struct cuda_product product_of(const struct ops_linear_args *a, const str
     return p;
 }
 
-/* -ENOTSUP: not this way. */
+/* -ENOTSUP: the library does not support this way. */
 static int linear_into_y(struct cuda_ops *o, const struct ops_linear_args *a, const struct operand *x, enum way way)
 {
     const struct ops_weight *w = a->weight;
@@ -236,7 +235,7 @@ static int linear_into_y(struct cuda_ops *o, const struct ops_linear_args *a, co
     p.ld_d = a->ld_y;
     p.epilogue = epilogue_of(s.act ? a->act : OPS_ACT_NONE, s.bias && w->d_bias);
     if (s.bias && w->d_bias) {
-        /* e4m3 products take a bias of 16 bits even where they give f32 (cublasLtMatmul's table of types). */
+        /* e4m3 products take a 16-bit bias even if the result is f32 (cublasLtMatmul's table of types). */
         const bool in_f32 = p.out_type == CUDA_R_32F && !w->fp8;
 
         p.d_bias = in_f32 ? w->d_bias_f32 : w->d_bias;
@@ -258,7 +257,7 @@ static int linear_into_y(struct cuda_ops *o, const struct ops_linear_args *a, co
     return run_finish(o, j, a->y_f32, a->y_f32);
 }
 
-/* Rows `row` .. + n_rows: the library's sums into scratch, or ours. */
+/* Computes rows row .. row + n_rows - 1: the library's sums into scratch, or our own. */
 static int apart_rows(struct cuda_ops *o, const struct ops_linear_args *a, const struct operand *x, int64_t row,
                       int64_t n_rows, float *sum)
 {
@@ -269,7 +268,8 @@ static int apart_rows(struct cuda_ops *o, const struct ops_linear_args *a, const
     int rc;
 
     p.x = (const char *)x->x + (size_t)(row * x->ld) * x->element_bytes;
-    p.n_rows = w->fp8 ? div_up(n_rows, APART_ROWS) * APART_ROWS : n_rows; /* cuda_quantised_place has room */
+    p.n_rows =
+        w->fp8 ? div_up(n_rows, APART_ROWS) * APART_ROWS : n_rows; /* cuda_quantised_place reserves the padding */
     p.out_type = CUDA_R_32F;
     p.d = sum;
     p.ld_d = w->n;
@@ -293,8 +293,8 @@ static int apart_rows(struct cuda_ops *o, const struct ops_linear_args *a, const
     return run_finish(o, j, true, a->y_f32);
 }
 
-/* Half the cache, so that sums go out and come back within it; in memory they would take longer than the product of
- * e4m3 that made them (ViT-g at 256 pictures on a card of 0.9 TB/s: 8 ms a layer, its products 7). */
+/* Half the L2 cache, so that sums stay in it; through memory they would take longer than the e4m3 product itself
+ * (ViT-g at 256 images on a card with 0.9 TB/s: 8 ms per layer, the products 7 ms). */
 static int64_t apart_bytes(const struct cuda_ops *o)
 {
     const int64_t half = (int64_t)(o->l2_bytes / 2);
@@ -345,7 +345,7 @@ int cuda_linear(struct ops *base, const struct ops_linear_args *a)
     assert(a->n_rows >= 1 && a->ld_x >= a->weight->k && a->ld_y >= a->weight->n && a->x != a->y);
     assert(a->n_rows <= INT32_MAX && a->weight->n <= INT32_MAX);
     cuda_overwrites(o, a->y);
-    if (cuda_skips(o)) { /* what norm left is used up, too */
+    if (cuda_skips(o)) { /* the norm's quantised form is also consumed */
         if (a->weight->fp8)
             o->quantised.of = NULL;
         return 0;

@@ -1,9 +1,8 @@
-/* Weights: from a checkpoint's map to the device, as fast as the disk or the page cache gives them.
+/* Loads weights from a checkpoint's map to the device at the speed of the disk or the page cache.
  *
- * The page faults and the copy into page-locked memory are what takes time (a core copies some GB/s, the bus takes 20
- * and more), so n_threads threads take chunks of the array in turn, each with two buffers and a stream of its own:
- * while one buffer is on the bus the other one is filled. Values of another type go to a chunk on the device and are
- * converted from there into place. */
+ * Page faults and the copy into page-locked memory dominate (a core copies a few GB/s, the bus 20 or more), so
+ * n_threads threads take chunks of the array in turn, each with two buffers and its own stream: one buffer is filled
+ * while the other is sent. Values of another type are copied to a chunk on the device and converted from there. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>
@@ -15,22 +14,22 @@ enum {
     CHUNK_BYTES = 4 << 20,
     N_BUFFERS = 2,
     MAX_THREADS = 64,
-    SMALL_BYTES = 1 << 20, /* below this, threads take longer than the copy */
+    SMALL_BYTES = 1 << 20, /* below this, starting threads takes longer than the copy */
 };
 
 struct load_thread {
     cudaStream_t stream;
     unsigned char *pinned, *d_chunks; /* N_BUFFERS chunks each; d_chunks from the first conversion on */
-    cudaEvent_t free[N_BUFFERS];      /* the buffer has been read */
+    cudaEvent_t free[N_BUFFERS];      /* signalled when the buffer has been read */
 };
 
 struct cuda_loader {
     int n_threads;
     struct load_thread threads[MAX_THREADS];
-    cudaEvent_t before; /* what the compute stream had to do when the call began */
+    cudaEvent_t before; /* the compute stream's work at the start of the call */
 };
 
-/* One array under way. Threads share `next` alone. */
+/* The load of one array. Threads share only `next`. */
 struct load {
     struct cuda_ops *o;
     unsigned char *d_dst;
@@ -45,7 +44,7 @@ struct load_part {
     struct load_thread *thread;
     pthread_t id;
     int rc;
-    struct cuda_ops o; /* a copy for this thread, whose errors are its own until the threads are joined */
+    struct cuda_ops o; /* a copy for this thread, which keeps its errors until the threads are joined */
 };
 
 static int thread_init(struct cuda_ops *o, struct load_thread *t)
@@ -103,7 +102,7 @@ void cuda_loader_free(struct cuda_ops *o)
     o->loader = NULL;
 }
 
-/* Values at .. at + n through buffer b of this thread. */
+/* Loads values at .. at + n - 1 through buffer b of this thread. */
 static int load_chunk(struct load_part *p, int b, size_t at, size_t n)
 {
     const struct load *a = p->load;
@@ -142,7 +141,7 @@ static void *load_thread_run(void *arg)
     return NULL;
 }
 
-/* Its stream begins where the compute stream is, and there are chunks to convert from if need be. */
+/* Makes the thread's stream wait for the compute stream, and allocates device chunks if it converts. */
 static int thread_prepare(struct cuda_ops *o, struct load_thread *t, bool converts)
 {
     void *d_chunks;
@@ -156,7 +155,7 @@ static int thread_prepare(struct cuda_ops *o, struct load_thread *t, bool conver
     return rc;
 }
 
-/* The first thread's part is done by the caller, and so is that of a thread that does not start. */
+/* The caller does the first part, and the part of any thread that fails to start. */
 static int load_all(struct cuda_ops *o, struct load *a, int n_threads)
 {
     struct load_part *parts = (struct load_part *)calloc((size_t)n_threads, sizeof(*parts));

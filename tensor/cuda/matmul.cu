@@ -1,6 +1,5 @@
-/* The library's side of linear: descriptions, the choice of algorithms and their cache. What bounds a product is the
- * tensor cores: 2 rows N K operations, against (rows K + N K + rows N) elements of memory; below about 300 rows (H100,
- * bf16) the weight's N K. */
+/* Matrix products with cublasLt: descriptors, choice of algorithms and their cache. Bound: the tensor cores, with 2
+ * rows N K operations; below about 300 rows (H100, bf16) reading the weight, N K elements. */
 #include "tensor/cuda/launch.cuh"
 
 #include "tensor/cuda/matmul.h"
@@ -11,24 +10,24 @@
 #include <string.h>
 
 enum {
-    WORKSPACE_BYTES = 32 << 20, /* what cublasLt's kernels for sm_90 were made for */
-    CACHE_MOST = 4096,          /* entries; then it is emptied */
+    WORKSPACE_BYTES = 32 << 20, /* the size that cublasLt recommends for sm_90 */
+    CACHE_MOST = 4096,          /* entries; the cache is then emptied */
     CACHE_SLOTS = 2 * CACHE_MOST,
     CANDIDATES = 4,
-    /* Time the library's best guesses at the first use of a shape, and keep the fastest. Off: the first guess is a
-     * function of the shape alone, so two processes choose alike, which timing beside other processes on the same card
-     * would not. NEEDSWORK: on, when it has been measured to gain more than a few percent on the card at hand. */
+    /* If 1: times the library's candidates at the first use of a shape and keeps the fastest. Off, because the first
+     * candidate depends only on the shape, so all processes choose alike; timing depends on other processes on the
+     * card. NEEDSWORK: turn on if measured to gain more than a few percent. */
     TIME_CANDIDATES = 0,
-    /* Sums of e4m3 products inside the tensor cores of sm_90 keep about 14 bits unless they are moved to f32 registers
-     * every so often, which costs up to a third of the speed. 2^-13 a sum is far below what e4m3 itself loses (2^-4 a
-     * value). Where the library has only the slow ones, those are taken. */
+    /* e4m3 sums in the tensor cores of sm_90 keep about 14 bits unless they are regularly moved to f32 registers,
+     * which costs up to a third of the speed. 2^-13 per sum is far below the error of e4m3 itself (2^-4 per value).
+     * If the library has only the slow form, that is used. */
     FP8_FAST_SUMS = 1,
 };
 static const double time_from = 1e9; /* multiply-adds: smaller products are not worth timing */
 
 /* Everything the choice of an algorithm depends on. Compared as bytes: zeroed before it is filled. */
 struct key {
-    int64_t n, k, n_rows; /* rows: exact, or the largest of the bucket */
+    int64_t n, k, n_rows; /* n_rows: exact, or the largest of the bucket */
     int64_t ld_x, ld_c, ld_d;
     int32_t in_type, out_type, bias_type, epilogue;
     int16_t align_w, align_x, align_c, align_d;
@@ -45,7 +44,7 @@ struct entry {
 struct cuda_matmul {
     cublasLtHandle_t library;
     void *d_workspace;
-    /* Filled in anew for every product, which allocates nothing. */
+    /* Refilled for every product, so that no product allocates. */
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t w, x, c, d;
     cublasLtMatmulPreference_t preference;
@@ -64,7 +63,7 @@ static int library_status(struct cuda_ops *o, cublasStatus_t s, const char *what
 {
     if (cuda_failed(o) < 0 || s == CUBLAS_STATUS_SUCCESS)
         return cuda_failed(o);
-    if (o->graph == CUDA_GRAPH_RECORD) { /* the library may fail in a capture where it would not outside of one */
+    if (o->graph == CUDA_GRAPH_RECORD) { /* the library may fail only because of the capture */
         cuda_graph_fail(o, -EAGAIN);
         return -EAGAIN;
     }
@@ -83,7 +82,7 @@ static cublasStatus_t create(struct cuda_ops *o, struct cuda_matmul *m)
 {
     cublasComputeType_t compute =
         o->tf32 && o->base.act_dtype == DTYPE_F32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-    /* Parts of a sum that was split over K are added in f32, never in the type of the result. */
+    /* Split-K partial sums are added in f32, not in the result's type. */
     const uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const uint64_t workspace = WORKSPACE_BYTES;
     cublasLtMatrixLayout_t *layouts[] = {&m->w, &m->x, &m->c, &m->d};
@@ -120,12 +119,12 @@ int cuda_matmul_new(struct cuda_ops *o, struct err *err)
     }
     if (cuda_malloc(o, WORKSPACE_BYTES, &m->d_workspace) < 0) {
         cuda_matmul_free(o);
-        return err_set(err, -ENOMEM, "cublasLt: %d MiB of device memory for its workspace are not there",
+        return err_set(err, -ENOMEM, "cublasLt: cannot allocate %d MiB of device memory for its workspace",
                        WORKSPACE_BYTES >> 20);
     }
     if (TIME_CANDIDATES && (cudaEventCreate(&m->before) != cudaSuccess || cudaEventCreate(&m->after) != cudaSuccess)) {
         cuda_matmul_free(o);
-        return err_set(err, -EIO, "cublasLt: no events to time with");
+        return err_set(err, -EIO, "cublasLt: cannot create events for timing");
     }
     return 0;
 }
@@ -163,7 +162,7 @@ static int16_t alignment_of(const void *p)
     return lowest >= 256 || !p ? 256 : lowest >= 16 ? 16 : (int16_t)lowest;
 }
 
-/* Few counts of rows are common below 64 (a decode step), many above. */
+/* Row counts below 64 (decode steps) are exact; larger ones share buckets. */
 static int64_t bucket_of(int64_t n_rows)
 {
     const int64_t step = n_rows <= 64 ? 1 : n_rows <= 4096 ? 64 : 512;
@@ -197,7 +196,7 @@ static struct key key_of(const struct cuda_product *p, bool is_exact)
     return k;
 }
 
-/* The entry of this key, or the empty one where it belongs. */
+/* The entry of this key, or the empty entry for it. */
 static struct entry *find(struct cuda_matmul *m, const struct key *key)
 {
     const unsigned char *bytes = (const unsigned char *)key;
@@ -254,10 +253,10 @@ static void set_layout(cublasStatus_t *s, cublasLtMatrixLayout_t layout, cudaDat
         *s = cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_LD, &ld, sizeof(ld));
 }
 
-/* All that can differ between two products, so that nothing of the one before is left. */
+/* Sets all attributes that differ between products, so that none of the previous product remains. */
 static cublasStatus_t describe(struct cuda_matmul *m, const struct cuda_product *p, int64_t n_rows, bool fast_sums)
 {
-    /* Without a bias, the type that it would have. */
+    /* Without a bias: the type that it would have. */
     const int32_t bias_type = p->d_bias                                                   ? p->bias_type
                               : p->in_type == CUDA_R_8F_E4M3 && p->out_type == CUDA_R_32F ? CUDA_R_16BF
                                                                                           : p->out_type;
@@ -296,7 +295,7 @@ static cublasStatus_t describe_alignment(struct cuda_matmul *m, const struct key
     return s;
 }
 
-/* The library takes c in d's place only where their descriptions are one and the same. */
+/* The library accepts c = d only if both use the same descriptor. */
 static cublasLtMatrixLayout_t c_layout(const struct cuda_matmul *m, const struct cuda_product *p)
 {
     return p->c && p->c != p->d ? m->c : m->d;
@@ -313,7 +312,7 @@ static cublasStatus_t enqueue(struct cuda_ops *o, const struct cuda_product *p, 
                           p->d, m->d, algo, m->d_workspace, WORKSPACE_BYTES, o->stream);
 }
 
-/* Milliseconds of the second of two runs; negative: it failed. */
+/* Milliseconds of the second of two runs; negative if it failed. */
 static float run_time(struct cuda_ops *o, const struct cuda_product *p, const cublasLtMatmulAlgo_t *algo)
 {
     struct cuda_matmul *m = o->matmul;
@@ -326,7 +325,7 @@ static float run_time(struct cuda_ops *o, const struct cuda_product *p, const cu
     return ms;
 }
 
-/* d is written, so not where it is also c; and not in a recording, which must not wait. */
+/* Timing overwrites d, so not if c = d; and not during capture, which must not wait. */
 static bool is_worth_timing(const struct cuda_ops *o, const struct cuda_product *p)
 {
     return TIME_CANDIDATES && o->graph != CUDA_GRAPH_RECORD && p->c != p->d &&
@@ -352,7 +351,7 @@ static int fastest(struct cuda_ops *o, const struct cuda_product *p, bool fast_s
     return best;
 }
 
-/* Up to CANDIDATES algorithms; none is fine. */
+/* Asks for up to CANDIDATES algorithms; there may be none. */
 static int ask(struct cuda_ops *o, const struct cuda_product *p, const struct key *key, bool fast_sums,
                cublasLtMatmulHeuristicResult_t *found, int *ret_n)
 {
@@ -365,7 +364,7 @@ static int ask(struct cuda_ops *o, const struct cuda_product *p, const struct ke
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulAlgoGetHeuristic(m->library, m->desc, m->w, m->x, c_layout(m, p), m->d, m->preference,
                                            TIME_CANDIDATES ? CANDIDATES : 1, found, ret_n);
-    /* A scale mode or an epilogue that this library does not know for these types, or this alignment. */
+    /* This library does not support this scale mode, epilogue or alignment for these types. */
     if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE ||
         (*ret_n > 0 && found[0].state != CUBLAS_STATUS_SUCCESS)) {
         *ret_n = 0;
@@ -374,7 +373,7 @@ static int ask(struct cuda_ops *o, const struct cuda_product *p, const struct ke
     return library_status(o, s, "choosing a product");
 }
 
-/* Ask the library. That there is no algorithm is an answer, too, and kept. */
+/* Asks the library and caches the answer, also that there is no algorithm. */
 static int choose_algo(struct cuda_ops *o, const struct cuda_product *p, const struct key *key, struct entry **ret)
 {
     cublasLtMatmulHeuristicResult_t found[CANDIDATES] = {};
@@ -413,14 +412,14 @@ static int run_with_key(struct cuda_ops *o, const struct cuda_product *p, bool i
     if (s == CUBLAS_STATUS_SUCCESS)
         s = enqueue(o, p, &e->algo);
     if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE) {
-        if (key.n_rows == p->n_rows) /* it was chosen for this count: asking again would change nothing */
+        if (key.n_rows == p->n_rows) /* it was already chosen for this exact count */
             e->found = false;
         return -ENOTSUP;
     }
     return library_status(o, s, "product");
 }
 
-/* The bucket's algorithm may not do for this count of rows: then this count has its own, from then on. */
+/* If the bucket's algorithm does not work for this number of rows, this number gets its own entry. */
 int cuda_product_run(struct cuda_ops *o, const struct cuda_product *p)
 {
     const struct key own = key_of(p, true);

@@ -24,7 +24,7 @@ int cuda_status(struct cuda_ops *o, cudaError_t e, const char *what)
         return -EIO;
     if (e == cudaSuccess)
         return 0;
-    (void)cudaGetLastError(); /* it is told here, once */
+    (void)cudaGetLastError(); /* clear it: it is reported here */
     if (e == cudaErrorMemoryAllocation)
         return fail(o, -ENOMEM);
     if (o->graph == CUDA_GRAPH_RECORD && e >= cudaErrorStreamCaptureUnsupported &&
@@ -52,7 +52,7 @@ static int blocks_grow(struct cuda_ops *o)
 
 int cuda_malloc(struct cuda_ops *o, size_t n_bytes, void **ret)
 {
-    const size_t wanted = n_bytes ? n_bytes : 1; /* not rounded: tests/emulator guards the end of what is asked for */
+    const size_t wanted = n_bytes ? n_bytes : 1; /* not rounded up: tests/emulator guards the exact end */
     void *d_memory;
     int rc = cuda_failed(o);
 
@@ -72,7 +72,7 @@ int cuda_malloc(struct cuda_ops *o, size_t n_bytes, void **ret)
     return 0;
 }
 
-/* The newest are looked at first: what comes and goes is among them, not among a model's weights. */
+/* Searches the newest blocks first: short-lived ones are among them, the weights are not. */
 void cuda_free(struct cuda_ops *o, void *d_memory)
 {
     int i = o->n_blocks - 1;
@@ -96,14 +96,13 @@ int cuda_scratch(struct cuda_ops *o, enum cuda_slot slot, size_t n_bytes, void *
         return rc;
     if (n_bytes > o->scratch[slot].n_bytes) {
         assert(o->graph != CUDA_GRAPH_REPLAY);
-        if (o->graph ==
-            CUDA_GRAPH_RECORD) /* the first run of a key has grown it, unless the library answers otherwise */
+        if (o->graph == CUDA_GRAPH_RECORD) /* normally the first run of the key has already grown it */
             return fail(o, -EAGAIN);
         n_bytes = round_up(n_bytes, SCRATCH_STEP_BYTES);
         rc = cuda_status(o, cudaDeviceSynchronize(), "waiting for scratch memory");
         if (rc < 0)
             return rc;
-        if (slot != CUDA_SLOT_PIXELS && slot != CUDA_SLOT_SAMPLE) /* those are never in a pass */
+        if (slot != CUDA_SLOT_PIXELS && slot != CUDA_SLOT_SAMPLE) /* these are never used in a graph */
             cuda_graphs_forget(o);
         cuda_free(o, o->scratch[slot].d_memory);
         o->scratch[slot] = {NULL, 0};

@@ -1,12 +1,11 @@
-/* norm.cu - layer norm and RMS norm, and the rounding to e4m3 where the product that follows is in fp8.
+/* norm.cu - layer norm and RMS norm, with rounding to e4m3 if the next product is in fp8.
  *
- * A row is read once into registers and written once: one to eight warps a row, up to eight 16-byte pieces a thread,
- * eight warps a block, so that narrow rows share one. The sums are f32, first the mean and then the squares of what is
- * left of it, as the definition has them; how many threads share a row depends on its width alone, so a row's result
- * does not depend on the others. Rows that are wider than that, odd or not aligned take a block that reads them two to
- * four times, mostly from cache. fp8: each row gets the scale max|y| / 448, and what is rounded to e4m3 is the f32
- * value: a norm that wrote bf16 first would round twice. y itself is not written then. Bound: memory. 2 bytes read and
- * 2 (fp8: 1) written for a value of 16 bits; gamma and beta come from cache. */
+ * A row is read once into registers and written once: one to eight warps per row, up to eight 16-byte pieces per
+ * thread, eight warps per block, so that narrow rows share a block. Sums are f32: first the mean, then the squared
+ * deviations. The number of threads per row depends on its width alone, so a row's result does not depend on other
+ * rows. Wider or unaligned rows take a whole block, which reads them two to four times, mostly from cache. fp8: each
+ * row gets the scale max|y| / 448, and the f32 value is rounded to e4m3 directly; y itself is not written. Bound:
+ * memory. 2 bytes read and 2 (fp8: 1) written per 16-bit value; gamma and beta come from cache. */
 
 #include "tensor/cuda/fp8.cuh"
 #include "tensor/cuda/rows.cuh"
@@ -16,7 +15,7 @@ enum { ROW_WARPS = ROW_THREADS / CUDA_WARP };
 struct norm_job {
     int64_t n_rows, ld_x, ld_y;
     int width;
-    int n_warps; /* of a row; a power of two */
+    int n_warps; /* per row; a power of two */
     const void *x;
     void *y;
     const float *gamma, *beta; /* beta NULL: RMS */
@@ -25,7 +24,7 @@ struct norm_job {
     float *scales;
 };
 
-/* The sum (or maximum) over the warps of a row, in each of its threads; parts: a slot for each warp of the block. */
+/* The sum (or maximum) over the warps of a row, returned to all its threads; parts: one slot per warp of the block. */
 template <bool MAX> static __device__ float join_row(float x, int n_warps, float *parts)
 {
     const int warp = (int)threadIdx.x / CUDA_WARP, first = warp / n_warps * n_warps;
@@ -47,7 +46,7 @@ struct row_stats {
     float mean, scale;
 };
 
-/* Of the sum of squares; where that overflowed it is not 0 but NaN. */
+/* The scale from the sum of squares; NaN, not 0, if the sum overflowed. */
 static __device__ __forceinline__ float scale_of(const struct norm_job &j, float squares)
 {
     const float variance = squares / (float)j.width;
@@ -55,7 +54,7 @@ static __device__ __forceinline__ float scale_of(const struct norm_job &j, float
     return 1 / sqrtf(variance + j.eps) + variance * 0;
 }
 
-/* What becomes of N values at this column. */
+/* Normalises N values at this column. */
 template <typename T, int N>
 static __device__ __forceinline__ piece<float, N> norm_piece(const struct norm_job &j, int column, struct row_stats s,
                                                              const piece<T, N> &x)
@@ -110,7 +109,7 @@ template <typename T, int N, int PIECES, bool FP8> static __global__ void norm_r
     float *parts = cuda_shared<float>();
     const int n_threads = j.n_warps * CUDA_WARP, thread = (int)threadIdx.x % n_threads;
     const int64_t row = (int64_t)blockIdx.x * (ROW_THREADS / n_threads) + (int)threadIdx.x / n_threads;
-    const int end = row < j.n_rows ? j.width : 0; /* threads without a row come along to the barriers */
+    const int end = row < j.n_rows ? j.width : 0; /* threads without a row still reach the barriers */
     struct row_stats s = {0, 0};
     piece<T, N> x[PIECES] = {};
     float sum = 0, squares = 0, max = 0;
@@ -155,7 +154,7 @@ template <typename T, int N, int PIECES, bool FP8> static __global__ void norm_r
     }
 }
 
-/* A block for a row of any width. Each thread writes what only it has read, so y may be x here too. */
+/* One block per row of any width. Each thread writes only what it has read, so y may be x here too. */
 template <typename T, int N, bool FP8> static __global__ void norm_wide_rows(const struct norm_job j)
 {
     float *parts = cuda_shared<float>();

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* n values of t on the device. */
+/* Loads n values of t to the device. */
 static int load(struct cuda_ops *o, const struct tensor *t, enum dtype dtype, const char *what, void **ret,
                 int64_t *ret_n, struct err *err)
 {

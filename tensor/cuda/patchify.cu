@@ -1,10 +1,9 @@
 /* patchify.cu - pixels on the host to the rows of the patch product on the device.
  *
- * The bytes go up as they are, three a pixel. A block makes one strip, the patches side by side in one row of an image:
- * its pixels are one range of bytes and its results one range of values, so both are moved in whole pieces, by way of
- * shared memory, where the colours of a patch are taken apart. The value of each byte is looked up in a table that the
- * host has computed in double, as the definition does. Bound: the copy from the host (150 kB a picture of 224 pixels, 6
- * us at 25 GB/s); the kernel reads 1 byte and writes 2 a value. */
+ * Bytes are uploaded unchanged, three per pixel. A block makes one strip, a row of patches of an image. Its pixels
+ * and its results are contiguous, so both are copied in whole pieces; the colours are separated in shared memory.
+ * The value of each byte comes from a table that the host has computed in double, as in the reference. Bound: the
+ * upload (150 kB per image of 224 pixels, 6 us at 25 GB/s); the kernel reads 1 byte and writes 2 per value. */
 
 #include "tensor/cuda/rows.cuh"
 
@@ -13,13 +12,13 @@ enum { MOST_STAGED_BYTES = 40 * 1024 };
 struct patch_job {
     const uint8_t *rgb;
     void *y;
-    int64_t strip_bytes; /* pixels, and values made of them, of one strip */
+    int64_t strip_bytes; /* bytes of pixels, and number of values, in one strip */
     int image_size, patch_size;
-    bool staged; /* does a strip fit into shared memory? */
+    bool staged; /* true if a strip fits in shared memory */
     float table[3][256];
 };
 
-/* What the block looks up and, if they fit, its pixels. */
+/* The block's look-up table and, if they fit, its pixels. */
 struct patch_shared {
     float table[3][256];
     uint8_t pixels[16];

@@ -1,4 +1,4 @@
-/* ptx.cuh - the machine's own instructions that CUDA C++ has no word for, one function each (PTX ISA, sm_80 and later).
+/* ptx.cuh - PTX instructions without an equivalent in CUDA C++, one function each (PTX ISA, sm_80 and later).
  *
  * tests/emulator has a header of the same path with the same functions for the CPU.
  * Who may call: kernels; the mma and ldmatrix functions by all 32 lanes of a warp together. */
@@ -14,9 +14,9 @@ static __device__ __forceinline__ unsigned ptx_shared_address(const void *shared
     return (unsigned)__cvta_generic_to_shared(shared);
 }
 
-/* d[16, 8] += a[16, 16] * b[16, 8], f32 sums; the lanes' parts as PTX lays them out for mma.m16n8k16: with g = lane / 4
- * and t = lane % 4, a = {rows g, g + 8 of columns 2t, 2t + 1; the same of columns 2t + 8, 2t + 9}, b = {rows 2t, 2t + 1
- * of column g; rows 2t + 8, 2t + 9}, d = {row g, columns 2t, 2t + 1; row g + 8}. */
+/* d[16, 8] += a[16, 16] * b[16, 8], f32 sums; layout of the lanes' parts as for mma.m16n8k16 in the PTX ISA: with g
+ * = lane / 4 and t = lane % 4, a = {rows g, g + 8 of columns 2t, 2t + 1; the same of columns 2t + 8, 2t + 9}, b =
+ * {rows 2t, 2t + 1 of column g; rows 2t + 8, 2t + 9}, d = {row g, columns 2t, 2t + 1; row g + 8}. */
 template <typename T>
 static __device__ __forceinline__ void ptx_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <>
@@ -54,8 +54,8 @@ static __device__ __forceinline__ void ptx_ldmatrix_x4_trans(uint32_t (&r)[4], c
                  : "memory");
 }
 
-/* 16 bytes global -> shared, behind the thread's back; n_bytes (0 .. 16) of them are read, the rest becomes 0. Both
- * addresses 16-byte aligned (the global one also where n_bytes is 0: it must not be read, but may not be NULL). */
+/* Copies 16 bytes global -> shared asynchronously; n_bytes (0 .. 16) of them are read, the rest becomes 0. Both
+ * addresses must be 16-byte aligned and not NULL, also if n_bytes is 0. */
 static __device__ __forceinline__ void ptx_copy_async(void *shared, const void *global, int n_bytes)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ptx_shared_address(shared)), "l"(global),
@@ -66,7 +66,8 @@ static __device__ __forceinline__ void ptx_copy_async_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
-/* Wait until all but the N newest groups of this thread have arrived; a barrier makes them visible to the others. */
+/* Waits until all but the N newest groups of this thread have arrived; a barrier makes them visible to other
+ * threads. */
 template <int N> static __device__ __forceinline__ void ptx_copy_async_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");

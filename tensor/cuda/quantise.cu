@@ -1,6 +1,6 @@
-/* Rows to e4m3. One block a row: the row's values stay in registers between finding the largest and converting, so a
- * row is read once; 2 bytes read and 1 written a value (bf16), which the memory bounds: at 65792 x 1408 278 MB, about
- * 0.1 ms at 3 TB/s. Rows wider than the registers hold are read twice, the second time from cache. */
+/* Rows to e4m3. One block per row: the values stay in registers between finding the maximum and converting, so a row
+ * is read once. Bound: memory, 2 bytes read and 1 written per value (bf16); at 65792 x 1408 278 MB, about 0.1 ms at
+ * 3 TB/s. Rows that do not fit in registers are read twice, the second time from cache. */
 #include "tensor/cuda/types.cuh"
 
 #include "tensor/cuda/fp8.cuh"
@@ -10,14 +10,14 @@
 
 enum {
     THREADS = 256,
-    KEPT = 4, /* packs a thread keeps: rows of 16-bit values up to 256 x 4 x 8 = 8192 are read once */
+    KEPT = 4, /* packs per thread: rows of 16-bit values up to 256 x 4 x 8 = 8192 are read once */
 };
 
 template <int N> struct alignas(N) codes {
     uint8_t v[N];
 };
 
-/* Once a kernel. */
+/* Call at most once per kernel. */
 static __device__ float block_max(float x)
 {
     float *parts = cuda_shared<float>();
@@ -30,7 +30,7 @@ static __device__ float block_max(float x)
     return warp_max(x);
 }
 
-/* A NaN does not count for the scale, and stays one in its code. */
+/* NaN does not affect the scale and stays NaN in its code. */
 template <typename T> static __device__ __forceinline__ float pack_max(const pack16<T> &p, float most)
 {
     for (int i = 0; i < pack16<T>::N; i++)
@@ -47,7 +47,7 @@ template <typename T> static __device__ __forceinline__ void put_codes(const pac
     *(codes<pack16<T>::N> *)to = c;
 }
 
-/* x 16-byte aligned, ld_x and width multiples of a pack; to has width codes a row. */
+/* x 16-byte aligned, ld_x and width multiples of a pack; `to` has `width` codes per row. */
 template <typename T>
 static __global__ void quantise_packs(const T *x, int64_t ld_x, int width, uint8_t *to, float *scales)
 {
@@ -134,7 +134,7 @@ int cuda_quantise_rows(struct cuda_ops *o, int64_t n_rows, int64_t width, const 
 
 int cuda_quantised_place(struct cuda_ops *o, int64_t n_rows, int64_t width, void **ret_codes, float **ret_scales)
 {
-    /* linear may count rows up to a multiple of 16: those behind the last are read, and what they give is left out. */
+    /* linear may round the rows up to a multiple of 16: the padding is read but its results are ignored. */
     const size_t codes_bytes = (size_t)div_up(div_up(n_rows, 16) * 16 * width, 256) * 256;
     void *place;
     int rc = cuda_scratch(o, CUDA_SLOT_QUANTISED, codes_bytes + (size_t)n_rows * sizeof(float), &place);
@@ -155,7 +155,7 @@ int cuda_quantise(struct cuda_ops *o, int64_t n_rows, int64_t width, const void 
     float *d_scales;
     int rc;
 
-    assert(is_there || !q->of); /* what a norm left for one product, another would overwrite */
+    assert(is_there || !q->of); /* would overwrite what a norm wrote for another product */
     rc = cuda_quantised_place(o, n_rows, width, &d_codes, &d_scales);
     if (rc == 0 && !is_there)
         rc = cuda_quantise_rows(o, n_rows, width, d_x, o->base.act_dtype, ld_x, d_codes, d_scales);

@@ -1,9 +1,8 @@
-/* rows.cu - what is done row by row without a sum: the gate of T5's feed-forward, copies of rows, look-ups, the ViT's
- * tokens.
+/* rows.cu - row-wise operators without sums: T5's gate, copies of rows, look-ups, the ViT's tokens.
  *
- * Blocks of 256 threads: as many along a row as it has pieces (a power of two, rows.cuh), the others on further rows;
- * each thread goes along its row from there. Bound: memory. Bytes a value of 16 bits: gate 4 read and 2 written; copy
- * and look-up 2 and 2 (adding: 4 and 2); vit_embed 2 and 2, its f32 positions come from cache. */
+ * Blocks of 256 threads: as many along a row as it has pieces (rounded to a power of two, rows.cuh), the rest on
+ * other rows; each thread loops along its row. Bound: memory. Bytes per 16-bit value: gate 4 read and 2 written;
+ * copy and look-up 2 and 2 (adding: 4 and 2); vit_embed 2 and 2, its f32 positions come from cache. */
 
 #include "tensor/cuda/activate.cuh"
 #include "tensor/cuda/rows.cuh"
@@ -17,7 +16,7 @@ struct gate_job {
     void *y;
 };
 
-/* y may be x: what a thread writes, only it has read. */
+/* y may be x, since each thread writes only what it has read. */
 template <typename T, int N> static __global__ void gate_rows(const struct gate_job j)
 {
     const int64_t row = row_of_thread();
@@ -64,7 +63,7 @@ int cuda_gate(struct ops *ops, const struct ops_gate_args *a)
 
 /* -- copies -- */
 
-/* Widths and distances in units of the copy. */
+/* Widths and strides are in units of the copy. */
 struct copy_job {
     int64_t n_rows, width, ld_src, ld_dst;
     const void *src;

@@ -1,7 +1,6 @@
-/* rows.cuh - what the kernels that go through rows share: pieces of a row, whether they are aligned, and the threads of
- * a row.
+/* rows.cuh - shared by row-wise kernels: pieces of a row, alignment, and threads per row.
  *
- * A thread moves one piece at a time: 16 bytes where addresses, distances and width allow it, else a single value.
+ * A thread moves one piece at a time: 16 bytes if addresses, strides and width allow it, else one value.
  * Who may call: .cu files.
  * Units: elements, unless the name says bytes. Memory, Errors: none. */
 #ifndef BLIPLINE_TENSOR_CUDA_ROWS_CUH
@@ -25,7 +24,7 @@ template <typename T, int N> static __device__ __forceinline__ void store_piece(
     *reinterpret_cast<piece<T, N> *>(to) = p;
 }
 
-/* All bits of addresses and distances in bytes, to be asked for their common alignment. */
+/* The bits of an address, to be or-ed with others and strides to find their common alignment. */
 static inline uintptr_t address_bits(const void *p)
 {
     return (uintptr_t)p;

@@ -1,13 +1,13 @@
-/* sample.cu - from logits to tokens, as tensor/sampler.c defines it, a block of 512 threads for each row.
+/* sample.cu - from logits to tokens as defined in tensor/sampler.c, with a block of 512 threads per row.
  *
- * A first pass over the row gives the log of the sum of e^logit, and the best logit of each thread. One best: that is
- * it. Several: the k-th of the threads' bests bounds the k-th of all from below, so a second pass lists what is not
- * below it, which is not many more than k, and they are sorted. Where they are too many for the list (k > 512, or
- * logits in an order that nobody would come upon), find_bound gives the exact bound. Sampling: sample_draw.cuh. Ids
- * that are seen or banned have a bit each in shared memory (vocabularies above 2^18: in device memory), so that no row
- * is copied. Options and lists of all rows go up as one array, and the results come down as one; sample waits for them.
- * Bound: memory or L2. One (greedy) to two reads of the logits, when sampling up to five: 200 kB a row of 50304, 51 MB
- * for 256 rows, 17 us a read at 3 TB/s; and the latency of two copies over the bus. */
+ * A first pass over the row computes log(sum(e^logit)) and the best logit of each thread. With n_best = 1 that is
+ * enough. Otherwise the k-th of the threads' bests is a lower bound for the k-th of all, so a second pass lists the
+ * ids not below it, few more than k, and sorts them. If they do not fit in the list (k > 512, or adversarial
+ * logits), find_bound computes the exact bound. Sampling: sample_draw.cuh. Seen and banned ids have a bit each in
+ * shared memory (vocabularies above 2^18: in device memory), so that no row is copied. Options and lists of all rows
+ * are uploaded as one array, and the results are downloaded as one; sample waits for them. Bound: memory or L2, with
+ * one (greedy) or two reads of the logits, up to five when sampling: 200 kB per row of 50304, 51 MB for 256 rows, 17
+ * us per read at 3 TB/s; plus the latency of two transfers. */
 
 #include <stdlib.h>
 
@@ -19,7 +19,7 @@ enum {
     PIECE_BYTES = 256,
 };
 
-/* One best and no log-softmax, which could make equals of two logits. */
+/* For n_best = 1 without log-softmax, which could make two logits equal. */
 static __device__ bool pick_first(const struct choosing *c, const struct scanned *r, struct sample_result *result)
 {
     const ordered best = join_max(c, best_of_thread(c, r));
@@ -32,7 +32,7 @@ static __device__ bool pick_first(const struct choosing *c, const struct scanned
     return true;
 }
 
-/* No more than k are above it, and at least k from it up: the k-th of one number from each thread. */
+/* A bound with at least k scores at or above it: the k-th of the threads' best. */
 static __device__ ordered lower_bound(const struct choosing *c, const struct scanned *r, int k)
 {
     if (k > SAMPLE_THREADS)
@@ -105,7 +105,8 @@ template <int VEC> static __global__ void __launch_bounds__(SAMPLE_THREADS) samp
 
 /* -- the host's side -- */
 
-/* What a call moves: up, the options of each row and all lists; down, a word for each row and all results. */
+/* The sizes of a call's transfers: up, the options of each row and all lists; down, one word per row and all
+ * results. */
 struct sizes {
     int64_t n_listed, n_results;
     int most_best;
@@ -135,7 +136,7 @@ static struct sizes size_up(const struct ops_sample_args *a)
     return s;
 }
 
-/* Memory of the host that stays for later calls. */
+/* Page-locked memory, kept for later calls. */
 static int host_room(struct cuda_ops *o, size_t n_bytes, unsigned char **ret)
 {
     if (n_bytes > o->sample_bytes) {
@@ -185,7 +186,7 @@ static void write_descs(const struct ops_sample_args *a, unsigned char *up)
     }
 }
 
-/* The rest of the job: memory on the device. */
+/* Fills in the device memory of the job. */
 static int place(struct cuda_ops *o, const struct ops_sample_args *a, const struct sizes *s, const void *d_up,
                  struct sample_job *j)
 {
@@ -272,7 +273,7 @@ int cuda_sample(struct ops *ops, const struct ops_sample_args *a)
     rc = place(o, a, &s, d_up, &j);
     if (rc == 0)
         rc = launch_sample(o, a->n_rows, j);
-    if (rc == 0) /* 4-byte words, whatever is in them */
+    if (rc == 0) /* 4-byte words of any type */
         rc = cuda_download(ops, host + s.up_bytes, DTYPE_F32, j.failed, DTYPE_F32, s.down_bytes / sizeof(float));
     return rc < 0 ? rc : read_results(a, host + s.up_bytes);
 }

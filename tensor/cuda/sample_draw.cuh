@@ -1,16 +1,16 @@
-/* sample_draw.cuh - drawing one id of a row: temperature, top_k, top_p, softmax.
+/* sample_draw.cuh - draws one id of a row: temperature, top_k, top_p, softmax.
  *
- * Scores are gathered in buckets of equal width below the largest one, with how many and how much weight each has. The
- * bound that top_k or top_p sets lies in one bucket; only that one is listed and sorted. What is left is summed by
- * stretches of ids, and the stretch in which the sum passes `uniform` is looked into. The row is read two to five
- * times. A score further than SAMPLE_RANGE below the largest has less than 2^-41 of its probability, and counts as 0.
+ * Scores are counted in buckets of equal width below the largest one, with number and weight per bucket. The bound of
+ * top_k or top_p is in one bucket; only that one is listed and sorted. The remaining weights are summed by stretches of
+ * ids, and the stretch in which the sum exceeds `uniform` is searched. The row is read two to five times. A score more
+ * than SAMPLE_RANGE below the largest has less than 2^-41 of its probability and counts as 0.
  * Who may call: sample.cu. Units, Memory, Errors: as sample_row.cuh. */
 #ifndef BLIPLINE_TENSOR_CUDA_SAMPLE_DRAW_CUH
 #define BLIPLINE_TENSOR_CUDA_SAMPLE_DRAW_CUH
 
 #include "tensor/cuda/sample_row.cuh"
 
-enum { SAMPLE_REST = SAMPLE_LIST - 1 /* the bucket of those without weight */ };
+enum { SAMPLE_REST = SAMPLE_LIST - 1 /* the bucket of scores without weight */ };
 
 #define SAMPLE_RANGE 29.0f
 #define SAMPLE_ONE 0x1p40f /* the weight of the largest score */
@@ -55,7 +55,7 @@ template <int VEC> static __device__ void fill_buckets(const struct choosing *c,
     __syncthreads();
 }
 
-/* The weight in the buckets before this one. */
+/* The total weight of the buckets before this one. */
 static __device__ mass mass_before(const struct choosing *c, int bucket)
 {
     mass sum = 0;
@@ -65,7 +65,7 @@ static __device__ mass mass_before(const struct choosing *c, int bucket)
     return join_sum(c, sum);
 }
 
-/* Lists and sorts a bucket, if it fits; returns how many are in it. */
+/* Lists and sorts a bucket if it fits; returns its number of scores. */
 template <int VEC> static __device__ int list_bucket(const struct choosing *c, int bucket)
 {
     const int n = list_scores<VEC>(c, c->s->list, SAMPLE_LIST,
@@ -76,7 +76,7 @@ template <int VEC> static __device__ int list_bucket(const struct choosing *c, i
     return n;
 }
 
-/* top_k: the bound from which on scores stay, with all that equal the k-th; *ret_mass: their weight. */
+/* top_k: the lowest score that is kept, with all that equal the k-th; *ret_mass: their weight. */
 template <int VEC> static __device__ ordered bound_of_top_k(const struct choosing *c, mass *ret_mass)
 {
     struct sample_shared *s = c->s;
@@ -86,7 +86,7 @@ template <int VEC> static __device__ ordered bound_of_top_k(const struct choosin
     mass sum = 0;
     int n;
 
-    if (f.before + s->counts[f.at] < k) { /* the k-th has no weight: all that have some stay */
+    if (f.before + s->counts[f.at] < k) { /* the k-th has no weight: keep all scores with weight */
         *ret_mass = mass_before(c, SAMPLE_REST);
         return 0;
     }
@@ -114,7 +114,7 @@ template <int VEC> static __device__ ordered bound_of_top_k(const struct choosin
     return bound;
 }
 
-/* top_p of this weight: an id stays if those before it do not reach it. */
+/* top_p of this weight: an id is kept if those before it do not reach it. */
 template <int VEC> static __device__ ordered bound_of_top_p(const struct choosing *c, mass sum)
 {
     struct sample_shared *s = c->s;
@@ -130,7 +130,7 @@ template <int VEC> static __device__ ordered bound_of_top_p(const struct choosin
     return s->list[find_first(c, n, target - f.before, [&](int i) { return weight_of(c, score_in(s->list[i])); }).at];
 }
 
-/* Weight of what stays, by stretches of so many ids (a multiple of what a warp reads at once); returns all of it. */
+/* Sums the kept weights by stretches of `stretch` ids (a multiple of what a warp reads at once); returns the total. */
 template <int VEC> static __device__ mass sum_stretches(const struct choosing *c, ordered bound, int stretch)
 {
     struct sample_shared *s = c->s;
@@ -156,7 +156,7 @@ template <int VEC> static __device__ mass sum_stretches(const struct choosing *c
     return join_sum(c, all);
 }
 
-/* The first id at which the sum of weights passes uniform * all. */
+/* The first id at which the sum of weights exceeds uniform * total. */
 template <int VEC> static __device__ int draw_id(const struct choosing *c, ordered bound, mass *ret_all)
 {
     const int read = CUDA_WARP * 4, stretch = read * (1 + (c->vocab - 1) / (read * SAMPLE_LIST));
@@ -188,7 +188,7 @@ template <int VEC> static __device__ int draw_id(const struct choosing *c, order
     return (int)(first + f.at);
 }
 
-/* False: nothing finite to draw from. */
+/* False if there is nothing finite to draw from. */
 template <int VEC>
 static __device__ bool draw_one(struct choosing *c, const struct scanned *r, struct sample_result *result)
 {
@@ -203,7 +203,8 @@ static __device__ bool draw_one(struct choosing *c, const struct scanned *r, str
     c->max = score_in(best);
     if (best == 0 || !isfinite(c->max))
         return false;
-    range = c->max - unlisted_score(c, least) / c->d->temperature; /* only a guess at where the buckets should end */
+    range =
+        c->max - unlisted_score(c, least) / c->d->temperature; /* only an estimate of where the buckets should end */
     range = range > 0 ? fminf(range, SAMPLE_RANGE) : 1;
     c->per_unit = (SAMPLE_REST - 1) / range;
     if (top_k || top_p) {

@@ -1,9 +1,9 @@
-/* sample_row.cuh - what choosing asks of a row of logits: scores, their order, sums, the largest ones.
+/* sample_row.cuh - reductions over a row of logits for sampling: scores, their order, sums, the largest ones.
  *
- * A block works on one row. A score and its id make one number (`ordered`), larger where it comes first, so that no two
- * are equal and "the k best" is a plain bound. Weights are whole numbers (2^40 for the largest score), so that their
- * sums are the same in every order.
- * Who may call: sample.cu and its other parts; all threads of the block together, unless it says otherwise.
+ * A block works on one row. A score and its id make one number (`ordered`); the larger comes first. No two are equal,
+ * so "the k best" is a simple bound. Weights are integers (2^40 for the largest score), so that their sums do not
+ * depend on the order.
+ * Who may call: sample.cu and sample_draw.cuh; all threads of the block together unless stated otherwise.
  * Units: natural logarithms.
  * Memory: the block's shared memory, struct sample_shared.
  * Errors: none. */
@@ -19,23 +19,23 @@
 enum {
     SAMPLE_THREADS = 512,
     SAMPLE_WARPS = SAMPLE_THREADS / CUDA_WARP,
-    SAMPLE_LIST = 1024, /* of what is sorted in shared memory, of buckets and of tallies */
-    SAMPLE_LOADS = 4,   /* a thread has so many loads under way */
+    SAMPLE_LIST = 1024, /* entries sorted in shared memory; also the number of buckets and tallies */
+    SAMPLE_LOADS = 4,   /* loads in flight per thread */
 };
 
 typedef unsigned long long ordered; /* score and id; 0: none */
 typedef unsigned long long mass;    /* a sum of weights, or a count */
 
-/* A mass in memory, to which several threads add. */
+/* A mass in memory that several threads add to. */
 struct tally {
     unsigned low, high;
 };
 
-/* Of one row, from the host. */
+/* The options of one row, from the host. */
 struct sample_desc {
     int32_t log_softmax, sample, n_best, top_k, n_seen, n_banned;
-    int32_t first_seen; /* in the lists; its banned ids follow the seen ones */
-    int32_t first_best; /* in the results */
+    int32_t first_seen; /* index in the lists; its banned ids follow the seen ones */
+    int32_t first_best; /* index in the results */
     float repetition_penalty, temperature, top_p, uniform;
 };
 
@@ -47,11 +47,11 @@ struct sample_result {
 struct sample_job {
     const float *logits; /* [n_rows, ld] */
     int64_t ld;
-    int vocab, mark_words; /* words of 32 marks for a row; 0: no row has a list */
+    int vocab, mark_words; /* words of 32 marks per row; 0: no row has a list */
     const struct sample_desc *rows;
     const int32_t *lists;
     unsigned *marks; /* [n_rows, 2, mark_words]; NULL: they are in shared memory */
-    ordered *spill;  /* [n_rows, spill_length] for more than SAMPLE_LIST; NULL: no row wants so many */
+    ordered *spill;  /* [n_rows, spill_length] for more than SAMPLE_LIST; NULL: not needed */
     int64_t spill_length;
     int32_t *failed; /* [n_rows] */
     struct sample_result *results;
@@ -73,7 +73,7 @@ struct sample_shared {
     unsigned marks[1]; /* [2, mark_words] */
 };
 
-/* What every thread knows of its row. */
+/* Every thread's view of its row. */
 struct choosing {
     struct sample_shared *s;
     const struct sample_desc *d;
@@ -113,14 +113,14 @@ template <typename T> static __device__ T join_max(const struct choosing *c, T x
     return join(c, x, [](T a, T b) { return a > b ? a : b; });
 }
 
-/* One thread alone. */
+/* Called by one thread. */
 static __device__ __forceinline__ void tally_add(struct tally *t, mass m)
 {
     const unsigned low = (unsigned)m;
     unsigned high = (unsigned)(m >> 32);
 
     if (low != 0)
-        high += atomicAdd(&t->low, low) > ~low; /* carried */
+        high += atomicAdd(&t->low, low) > ~low; /* carry */
     if (high != 0)
         atomicAdd(&t->high, high);
 }
@@ -129,8 +129,8 @@ static __device__ __forceinline__ mass tally_mass(const struct tally *t)
     return (mass)t->high << 32 | t->low;
 }
 
-/* Where the sum of get(0) .. get(at), at < n <= SAMPLE_LIST, first reaches `target`, and the sum before that; n - 1
- * where it never does. */
+/* The index `at` < n <= SAMPLE_LIST where the sum of get(0) .. get(at) first reaches `target` (n - 1 if never), and
+ * the sum before it. */
 template <typename F>
 static __device__ struct sample_found find_first(const struct choosing *c, int n, mass target, F get)
 {
@@ -141,7 +141,7 @@ static __device__ struct sample_found find_first(const struct choosing *c, int n
     if (thread < CUDA_WARP) {
         mass sum = 0;
 
-        for (int i = 0; i < each; i++) { /* from different places on, so that the lanes use different banks */
+        for (int i = 0; i < each; i++) { /* start at different offsets, so that the lanes use different banks */
             const int at = thread * each + (i + thread) % each;
 
             sum += at < n ? get(at) : 0;
@@ -163,7 +163,7 @@ static __device__ struct sample_found find_first(const struct choosing *c, int n
     return s->found;
 }
 
-/* The n numbers become 0-padded to a power of two and sorted, the largest first; room for that power. */
+/* Pads the n numbers with 0 to a power of two (x has room) and sorts them, the largest first. */
 static __device__ void sort_down(ordered *x, int64_t n)
 {
     int64_t size = 1;
@@ -190,8 +190,8 @@ static __device__ void sort_down(ordered *x, int64_t n)
 
 /* -- the row -- */
 
-/* f(id, logits of id .. id + VEC - 1, how many of them there are): called by all threads equally often; the ids of a
- * warp follow one another, each thread's ascend. */
+/* f(id, logits of id .. id + VEC - 1, how many of them there are): all threads call it equally often; a warp's ids
+ * are adjacent, each thread's ascend. */
 template <int VEC, typename F> static __device__ __forceinline__ void each_pack(const struct choosing *c, F f)
 {
     const int64_t step = SAMPLE_THREADS * VEC;
@@ -199,7 +199,8 @@ template <int VEC, typename F> static __device__ __forceinline__ void each_pack(
     for (int64_t base = 0; base < c->vocab; base += step * SAMPLE_LOADS) {
         piece<float, VEC> x[SAMPLE_LOADS] = {};
 
-        if (base + step * SAMPLE_LOADS <= c->vocab) { /* no branch between the loads: all are under way at once */
+        if (base + step * SAMPLE_LOADS <=
+            c->vocab) { /* no branch between the loads, so that all are in flight at once */
 #pragma unroll
             for (int u = 0; u < SAMPLE_LOADS; u++)
                 x[u] = load_piece<float, VEC>(c->logits + base + u * step + (int)threadIdx.x * VEC);
@@ -234,7 +235,7 @@ static __device__ __forceinline__ float unlisted_score(const struct choosing *c,
     return c->d->log_softmax ? (float)((double)logit - c->log_sum) : logit;
 }
 
-/* The processed value; when sampling, over the temperature. */
+/* The processed score; when sampling, divided by the temperature. */
 static __device__ __forceinline__ float score_of(const struct choosing *c, int id, float logit)
 {
     float x = unlisted_score(c, logit);
@@ -248,10 +249,10 @@ static __device__ __forceinline__ float score_of(const struct choosing *c, int i
     return c->d->sample ? x / c->d->temperature : x;
 }
 
-/* The largest score first; among equals the lowest id, but when sampling the highest, as top_p wants it. */
+/* The largest score first; among equals the lowest id, but when sampling the highest, as top_p requires. */
 static __device__ __forceinline__ ordered order_of(const struct choosing *c, int id, float score)
 {
-    const float x = score == 0 ? 0 : score; /* -0 and 0 are equals */
+    const float x = score == 0 ? 0 : score; /* -0 and 0 are equal */
     uint32_t bits;
 
     memcpy(&bits, &x, sizeof(bits));
@@ -291,15 +292,15 @@ static __device__ void mark_lists(const struct sample_job *j, struct choosing *c
     c->banned_marks = marks + j->mark_words;
 }
 
-/* Of the ids that a thread has looked at and that are in no list: the one with the largest logit, the lowest among
- * equals; and the smallest finite logit. */
+/* Results of a thread's scan over ids that are in no list: the id with the largest logit, the lowest among equals;
+ * and the smallest finite logit. */
 struct scanned {
     int best_id; /* -1: none above -inf */
     float best, least;
 };
 
-/* One pass: c->log_sum, and what `scanned` says. The sum is kept relative to the largest logit so far, four of them in
- * f32 and these in double; a logit that is not finite makes it NaN. */
+/* One pass over the row: computes c->log_sum and `scanned`. The sum is relative to the largest logit so far; groups
+ * of four are added in f32, the groups in double. A logit that is not finite makes it NaN. */
 template <int VEC> static __device__ struct scanned scan_logits(struct choosing *c)
 {
     struct scanned r = {-1, -INFINITY, FLT_MAX};
@@ -331,7 +332,7 @@ template <int VEC> static __device__ struct scanned scan_logits(struct choosing 
     return r;
 }
 
-/* The thread's share of the best: what it found in the row, and in the list of those seen. */
+/* The thread's best id, from the row and from the list of seen ids. */
 static __device__ ordered best_of_thread(const struct choosing *c, const struct scanned *r)
 {
     ordered best = r->best_id < 0 ? 0 : order_of(c, r->best_id, score_of(c, r->best_id, r->best));
@@ -345,7 +346,7 @@ static __device__ ordered best_of_thread(const struct choosing *c, const struct 
     return best;
 }
 
-/* Lists, in any order, what is_in(number, score) holds for; returns how many there are, even if that is more than the
+/* Lists, in any order, the numbers for which is_in(number, score) is true; returns their count, which may exceed the
  * capacity. */
 template <int VEC, typename F>
 static __device__ int list_scores(const struct choosing *c, ordered *list, int64_t capacity, F is_in)
@@ -371,8 +372,8 @@ static __device__ int list_scores(const struct choosing *c, ordered *list, int64
     return c->s->n_listed;
 }
 
-/* The largest bound for which the masses of the numbers from it up reach `target`, bit by bit: reads the row some 50
- * times, and is for rows where nothing else works (more equal scores than the list holds). */
+/* The largest bound for which the masses of the numbers at or above it reach `target`, found bit by bit. Reads the
+ * row about 50 times; only for rows with more equal scores than the list holds. */
 template <int VEC, typename F> static __device__ ordered find_bound(const struct choosing *c, mass target, F mass_of)
 {
     ordered bound = 0;
@@ -397,7 +398,7 @@ template <int VEC, typename F> static __device__ ordered find_bound(const struct
     return bound;
 }
 
-/* One thread alone. */
+/* Called by one thread. */
 static __device__ void put_result(const struct choosing *c, struct sample_result *to, int id, float value)
 {
     *to = {id, value, (float)((double)c->logits[id] - c->log_sum)};

@@ -1,10 +1,9 @@
-/* Host arrays of operators (indices, lengths) on their way to the device: a ring of page-locked memory with a ring of
- * the same size and offsets on the device, both cut in segments.
+/* Transfers host arrays of operators (indices, lengths) to the device, through a ring of page-locked memory and a ring
+ * of the same size and offsets on the device, both divided into segments.
  *
- * Copies go down the compute stream, so on the device a place may be written again as soon as the host likes: the
- * kernels that read it come before. On the host a segment waits for the event behind its last copy. An array stays
- * known (to be sent once for many calls) until its segment is begun anew. A call costs one copy of some KB, about 5 us
- * of the host. */
+ * Copies run on the compute stream, so device memory can be overwritten at any time: the kernels that read it come
+ * before. On the host a segment waits for the event after its last copy. An array stays known (so it is sent once
+ * for many calls) until its segment is reused. A call costs one copy of a few KB, about 5 us on the host. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>
@@ -18,7 +17,7 @@ enum {
     ALIGN_BYTES = 256,
     N_KNOWN = 1024, /* a power of two */
     N_PROBES = 4,
-    N_ARRAYS = 4, /* of the largest size fit into a segment, so an operator's few arrays do not tread on one another */
+    N_ARRAYS = 4, /* arrays of the largest size per segment, so that an operator's arrays do not overwrite each other */
     MAX_GROWTHS = 40,
 };
 
@@ -26,19 +25,19 @@ struct known {
     const void *host;
     size_t n_bytes, at;
     int segment;
-    uint64_t round; /* of the segment; 0: nothing known here */
+    uint64_t round; /* round of the segment; 0: empty entry */
 };
 
 struct cuda_staging {
     unsigned char *pinned, *d_ring;
-    size_t segment_bytes, used; /* used: of the segment that is being filled */
+    size_t segment_bytes, used; /* used: bytes used in the current segment */
     int segment;
     struct {
         cudaEvent_t sent;
-        uint64_t round; /* counts how often it was begun */
+        uint64_t round; /* number of times it was started */
     } segments[N_SEGMENTS];
     struct known known[N_KNOWN];
-    void *d_outgrown[MAX_GROWTHS]; /* rings that grew: an operator may still hold an address in there */
+    void *d_outgrown[MAX_GROWTHS]; /* replaced rings: an operator may still hold an address in them */
     int n_outgrown;
 };
 
@@ -104,7 +103,7 @@ void cuda_staging_free(struct cuda_ops *o)
     o->staging = NULL;
 }
 
-/* Where n_bytes fit into the ring: in this segment, in the next one when its last copy is done, or in a larger ring. */
+/* Makes room for n_bytes: in this segment, in the next one (after its last copy), or in a larger ring. */
 static int make_room(struct cuda_ops *o, size_t n_bytes)
 {
     struct cuda_staging *s = o->staging;
@@ -143,7 +142,7 @@ static unsigned char *place(const struct cuda_staging *s, unsigned char *ring, c
     return ring + (size_t)k->segment * s->segment_bytes + k->at;
 }
 
-/* The same array as it is now, or NULL; *ret_free: where it can be noted. */
+/* Finds the same array with the same contents, or NULL; *ret_free: an entry for it. */
 static const struct known *find(struct cuda_staging *s, const void *host, size_t n_bytes, struct known **ret_free)
 {
     size_t h = hash(host, n_bytes);
@@ -185,7 +184,7 @@ int cuda_stage_as(struct cuda_ops *o, const void *host, size_t n_bytes, size_t m
     rc = make_room(o, n_bytes);
     if (rc < 0)
         return rc;
-    (void)find(s, host, n_bytes, &k); /* making room has forgotten some */
+    (void)find(s, host, n_bytes, &k); /* making room may have dropped entries */
     *k = {host, n_bytes, s->used, s->segment, s->segments[s->segment].round};
     memcpy(place(s, s->pinned, k), host, n_bytes);
     s->used += (n_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;

@@ -1,5 +1,4 @@
-/* types.cuh - the types of activations in kernels: conversions, 16-byte packs, sums over a warp, and choosing a kernel
- * by dtype.
+/* types.cuh - activation types in kernels: conversions, 16-byte packs, sums over a warp, selecting a kernel by dtype.
  *
  * Who may call: .cu files. */
 #ifndef BLIPLINE_TENSOR_CUDA_TYPES_CUH
@@ -39,7 +38,7 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_f32<__nv_bfloat16>(flo
     return __float2bfloat16_rn(x);
 }
 
-/* Two neighbours in one register, the lower index in the lower half. */
+/* Two adjacent values in one register, the lower index in the lower half. */
 static __device__ __forceinline__ uint32_t pack2(__half a, __half b)
 {
     return (uint32_t)__half_as_ushort(a) | (uint32_t)__half_as_ushort(b) << 16;
@@ -49,7 +48,7 @@ static __device__ __forceinline__ uint32_t pack2(__nv_bfloat16 a, __nv_bfloat16 
     return (uint32_t)__bfloat16_as_ushort(a) | (uint32_t)__bfloat16_as_ushort(b) << 16;
 }
 
-/* What one thread reads or writes at once. */
+/* The unit that one thread reads or writes at once. */
 template <typename T> struct alignas(16) pack16 {
     enum { N = 16 / sizeof(T) };
     T v[16 / sizeof(T)];
@@ -72,7 +71,7 @@ template <typename T> struct type_tag {
     using type = T;
 };
 
-/* call(type_tag<T>()) with the C++ type of the activations; returns what it returns. */
+/* Returns call(type_tag<T>()) with the C++ type of the activations. */
 template <typename F> static int by_act_dtype(const struct cuda_ops *o, F call)
 {
     switch (o->base.act_dtype) {

@@ -1,10 +1,10 @@
-/* Values on their way in: a ring of page-locked memory with a ring of the same size and offsets on the device.
+/* Uploads through a ring of page-locked memory and a ring of the same size and offsets on the device.
  *
- * A copy goes over the bus on upload_stream while the compute stream is still busy with what came before; the compute
- * stream then waits for it and moves (or converts) it into its place, which takes 2 x its bytes of device bandwidth. So
- * two conditions free a piece of the ring: the bus has read the host's side, which the host waits for, and the compute
- * stream has read the device's side, which only upload_stream waits for. The ring is more than twice the largest array
- * that upload_begin was asked for, so that one can be written while another one waits. */
+ * upload_stream copies to the device while the compute stream is busy with earlier work; the compute stream then
+ * waits for the copy and moves (or converts) it to its destination, which takes 2 x its bytes of device bandwidth.
+ * So a piece of the ring is free when the copy has read the host's side (the host waits for that) and the compute
+ * stream has read the device's side (only upload_stream waits for that). The ring is more than twice the largest
+ * array of upload_begin, so that one can be written while another waits. */
 #include "tensor/cuda/cuda.h"
 
 #include <assert.h>
@@ -16,7 +16,7 @@ enum {
     N_PIECES = 64,
     PIECE_BYTES = 2 << 20, /* the most that upload() copies at once */
     RING_BYTES = 4 * PIECE_BYTES,
-    MAX_UPLOAD_RING_BYTES = 32 * RING_BYTES, /* that upload() asks for */
+    MAX_UPLOAD_RING_BYTES = 32 * RING_BYTES, /* limit of growth by upload() */
     ALIGN_BYTES = 256,
 };
 
@@ -29,8 +29,8 @@ struct cuda_uploads {
     unsigned char *pinned, *d_ring;
     size_t n_bytes, at; /* at: where the next piece begins */
     struct piece pieces[N_PIECES];
-    int oldest, n_pieces; /* those that may be under way */
-    void *d_dst;          /* upload_begin: where the open piece goes; NULL: none is open */
+    int oldest, n_pieces; /* pieces that may be in use */
+    void *d_dst;          /* upload_begin: destination of the open piece; NULL: none is open */
     size_t n_open_bytes;
     struct piece *open;
 };
@@ -100,7 +100,7 @@ static int ring_grow(struct cuda_ops *o, size_t n_bytes)
     return 0;
 }
 
-/* The oldest piece is free when the host has waited for one side of it and upload_stream will wait for the other. */
+/* Frees the oldest piece: the host waits for one side, and upload_stream will wait for the other. */
 static int retire_oldest(struct cuda_ops *o)
 {
     struct cuda_uploads *u = o->uploads;
@@ -125,7 +125,7 @@ static bool overlaps_one(const struct cuda_uploads *u, size_t begin, size_t end)
     return false;
 }
 
-/* The next piece of the ring, as soon as it is free; `least_ring` bytes are what the ring should have at least. */
+/* Takes the next piece of the ring, waiting until it is free; the ring should have at least `least_ring` bytes. */
 static int piece_new(struct cuda_ops *o, size_t n_bytes, size_t least_ring, struct piece **ret)
 {
     struct cuda_uploads *u = o->uploads;
@@ -150,7 +150,7 @@ static int piece_new(struct cuda_ops *o, size_t n_bytes, size_t least_ring, stru
     return 0;
 }
 
-/* What the host has written into the piece goes to d_dst. */
+/* Sends the contents of the piece to d_dst. */
 static int piece_send(struct cuda_ops *o, struct piece *p, void *d_dst, enum dtype dst_dtype, enum dtype src_dtype,
                       size_t n)
 {
@@ -173,7 +173,7 @@ static int piece_send(struct cuda_ops *o, struct piece *p, void *d_dst, enum dty
     return 0;
 }
 
-/* So much that the next array can go over the bus before the compute stream comes to this one, within reason. */
+/* The ring size for which the next array can be sent before the compute stream reads this one, up to a limit. */
 static size_t ring_for(size_t n, size_t element)
 {
     if (n > MAX_UPLOAD_RING_BYTES / 2 / element)

@@ -1,4 +1,5 @@
-/* Matrices of a checkpoint to the device: parts stacked by rows, in activations or as e4m3 with a scale a row. */
+/* Loads matrices of a checkpoint to the device: parts stacked by rows, in act_dtype or as e4m3 with one scale per
+ * row. */
 #include "tensor/cuda/launch.cuh"
 
 extern "C" {
@@ -12,8 +13,8 @@ extern "C" {
 #include <stdlib.h>
 
 enum {
-    FP8_MULTIPLE = 16,      /* of N and K: what e4m3 products want; other matrices stay as activations */
-    SLICE_BYTES = 32 << 20, /* of f32 on the way to e4m3; at least one row */
+    FP8_MULTIPLE = 16,      /* e4m3 products need N and K to be multiples of this; other matrices stay in act_dtype */
+    SLICE_BYTES = 32 << 20, /* bytes of f32 converted to e4m3 at a time; at least one row */
 };
 
 void cuda_weight_free(struct ops *base, struct ops_weight *w)
@@ -53,7 +54,7 @@ template <typename T> static int take(struct cuda_ops *o, size_t n_bytes, T **re
     return rc;
 }
 
-/* All that stays on the device, uninitialised. */
+/* Allocates the weight's device memory. */
 static int take_memory(struct cuda_ops *o, struct ops_weight *w, bool has_bias)
 {
     const size_t element = cuda_element_bytes(o), n = (size_t)w->n;
@@ -68,7 +69,7 @@ static int take_memory(struct cuda_ops *o, struct ops_weight *w, bool has_bias)
     return rc;
 }
 
-/* Rows of one part in slices of f32, so that little more is taken than what stays. */
+/* Converts the rows of one part in slices of f32, to limit temporary memory. */
 static int load_fp8(struct cuda_ops *o, const struct ops_weight *w, int64_t first_row, const struct tensor *t,
                     float *slice, int64_t slice_rows)
 {
@@ -129,11 +130,12 @@ static int report(struct cuda_ops *o, const struct ops_weight *w, int rc, struct
 
     if (rc != -ENOMEM)
         return err_set(err, rc, "weight [%lld, %lld]: %s", (long long)w->n, (long long)w->k, o->base.why.text);
-    return err_set(err, rc,
-                   "weight [%lld, %lld]: its %.1f MiB do not fit: %.1f MiB of the device's memory are taken, %.1f MiB "
-                   "is all that this process may take",
-                   (long long)w->n, (long long)w->k, bytes / mib, (double)o->memory_allocated / mib,
-                   (double)o->memory_limit / mib);
+    return err_set(
+        err, rc,
+        "weight [%lld, %lld]: %.1f MiB do not fit: this process uses %.1f MiB of the device's memory, and %.1f MiB "
+        "is its limit; raise memory_share, or use a larger card or a smaller dtype",
+        (long long)w->n, (long long)w->k, bytes / mib, (double)o->memory_allocated / mib,
+        (double)o->memory_limit / mib);
 }
 
 int cuda_weight_new(struct ops *base, const struct ops_weight_part *parts, int n_parts, unsigned flags,
@@ -145,7 +147,7 @@ int cuda_weight_new(struct ops *base, const struct ops_weight_part *parts, int n
     int rc;
 
     if (size_of(parts, n_parts, &n, &k) < 0)
-        return err_set(err, -EOVERFLOW, "weight: its size does not fit this device");
+        return err_set(err, -EOVERFLOW, "weight: the matrix is too large for this device");
     w = (struct ops_weight *)calloc(1, sizeof(*w));
     if (!w)
         return err_set(err, -ENOMEM, "weight [%lld, %lld]: out of memory", (long long)n, (long long)k);
