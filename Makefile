@@ -443,7 +443,8 @@ format-check: ## fail if clang-format would change something
 check-layers: ## who may include whom, and which folder owns which library
 	$(Q)$(PYTHON) ops/lint/layers.py
 check-lines: ## no line is longer than 120 columns
-	$(Q)! LC_ALL=C.UTF-8 grep -HnE '^.{121}' $(C_FILES) $(CUDA_FILES) Makefile
+	$(Q)! LC_ALL=C.UTF-8 grep -HnE '^.{121}' $(C_FILES) $(CUDA_FILES) Makefile \
+	    $$(find examples ops tests -name '*.py' -o -name '*.sh')
 	@echo "lines: ok"
 check-unused: ## no public function without a caller
 	$(Q)$(PYTHON) ops/lint/unused.py

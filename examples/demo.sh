@@ -1,6 +1,7 @@
 #!/bin/sh
 # Caption the example pictures with the demo model, and show what came out beside what is in the pictures.
-# Called by `make demo`; O is the build folder, PYTHON the interpreter. Exits with 0 only if every picture got a caption.
+# Called by `make demo`; O is the build folder, PYTHON the interpreter. Exits with 0 only if every picture got a
+# caption.
 set -eu
 O=${O:-build}
 PYTHON=${PYTHON:-/usr/bin/python3}

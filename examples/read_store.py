@@ -1,5 +1,7 @@
 #!/usr/bin/python3
-"""Print key and captions of a job store: read_store.py STORE [FOLDER_OF_GENERATED_CLASSES]   (make python-proto makes them; elsewhere: protoc --python_out=FOLDER proto/*.proto)"""
+"""Print key and captions of a job store: read_store.py STORE [FOLDER_OF_GENERATED_CLASSES]   (make python-proto makes
+them; elsewhere: protoc --python_out=FOLDER proto/*.proto)"""
+
 import os, struct, sys
 if len(sys.argv) < 2:
     sys.exit(__doc__)
@@ -15,7 +17,10 @@ try:
             for item in store_pb2.ManifestUnit.FromString(row).items:
                 record = store_pb2.Record.FromString(txn.get(struct.pack(">Q", item.item), db=items) or b"")
                 captions = " | ".join(c.text.decode() for c in record.captions)
-                print(item.key.decode("utf-8", "backslashreplace"), captions or record.error.code.decode() or "(not yet)", sep="\t")
+                print(
+                    item.key.decode("utf-8", "backslashreplace"),
+                    captions or record.error.code.decode() or "(not yet)", sep="\t",
+                )
     sys.stdout.flush()
 except lmdb.Error as error:
     sys.exit(f"no job store can be read there: {error}")

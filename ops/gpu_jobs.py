@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 """Jobs that ops/gpu-check.sh runs on a card and looks at; run where models/, examples/ and tests/golden/ are.
 
-    gpu_jobs.py captions PROGRAMS STORE DTYPE           the store's captions of the example pictures beside the reference's
-    gpu_jobs.py two-workers PROGRAMS STORE DEVICE LIBRARY [COPIES]
-                                                        a job of the example pictures, COPIES times, with a second language model worker on the card
+gpu_jobs.py captions PROGRAMS STORE DTYPE
+    compares the store's captions of the example pictures with the reference's
+gpu_jobs.py two-workers PROGRAMS STORE DEVICE LIBRARY [COPIES]
+    runs a job of the example pictures, COPIES times, with a second language model worker on the card
 """
+
 import glob
 import json
 import os
@@ -20,7 +22,8 @@ LEAST_EQUAL = {"fp32": len(ANSWERS), "fp16": 22, "bf16": 20, "fp8": 0}  # near t
 
 
 def export(programs, store):
-    done = subprocess.run([programs / "blipline", "export", store, "--format", "jsonl"], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([programs / "blipline", "export", store, "--format", "jsonl"], stdout=subprocess.PIPE,
+                          check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -32,7 +35,8 @@ def captions(programs, store, dtype):
 
 
 def start_second(programs, folder, log):
-    """Once the command has written its workers' configuration: one more language model with the same, and less memory."""
+    """Once the command has written its workers' configuration: one more language model with the same, and less memory.
+    """
     until = time.monotonic() + 60
     while time.monotonic() < until:
         found = glob.glob(f"{folder}/blipline-*/llm*.conf")
@@ -51,8 +55,15 @@ def two_workers(programs, store, device, library, copies):
     with tempfile.TemporaryDirectory() as folder, open(f"{folder}/second.log", "w+", encoding="utf-8") as log:
         listing = pathlib.Path(folder) / "list.txt"
         listing.write_text("".join(f"{p}\n" for p in pictures * copies))
-        job = subprocess.Popen([programs / "blipline", "caption", f"@{listing}", "-o", store, "--model", "models/blip2-opt-demo", "--device", device, "--cuda-library",
-                                library, "--unit", "8", "--json"], stdout=subprocess.PIPE, env=dict(os.environ, TMPDIR=folder))
+        job = subprocess.Popen(
+            [
+                programs / "blipline", "caption", f"@{listing}", "-o", store, "--model",
+                "models/blip2-opt-demo", "--device", device, "--cuda-library", library, "--unit", "8",
+                "--json",
+            ],
+            stdout=subprocess.PIPE,
+            env=dict(os.environ, TMPDIR=folder),
+        )
         second = start_second(programs, folder, log)
         out, _ = job.communicate()
         code = second.wait(60) if second else None
@@ -60,9 +71,15 @@ def two_workers(programs, store, device, library, copies):
         text = log.read()
     report = json.loads(out) if job.returncode == 0 else {}
     print(text[-3000:])
-    print(f"{report.get('done', 0)} of {len(pictures) * copies} pictures, {report.get('images_per_s', 0):.0f} img/s; the second worker: exit code {code}, "
-          f"{'joined' if 'event=ready' in text else 'did not join'}")
-    wrong = sum(r.get("caption") != ANSWERS[pathlib.Path(r["key"]).name]["greedy"] for r in export(programs, store)) if report else -1
+    print(
+        f"{report.get('done', 0)} of {len(pictures) * copies} pictures, {report.get('images_per_s', 0):.0f} img/s; the"
+        f" second worker: exit code {code}, {'joined' if 'event=ready' in text else 'did not join'}"
+    )
+    wrong = (
+        sum(r.get("caption") != ANSWERS[pathlib.Path(r["key"]).name]["greedy"] for r in export(programs, store))
+        if report
+        else -1
+    )
     return report.get("done") == len(pictures) * copies and "event=ready" in text and 0 <= wrong <= 4 * copies
 
 

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""The whole chain through the real daemons: N example pictures (default 5000) become captions. Prints rate, where the time went, what beams, scores and
+"""The whole chain through the real daemons: N example pictures (default 5000) become captions. Prints rate, where the
+time went, what beams, scores and
 bf16 cost (jobs of N/5 pictures, three rounds in turn, medians), and the null pipeline.
 
     O=build tests/bench/chain.py [N]
 """
+
 import json
 import os
 import pathlib
@@ -19,11 +21,17 @@ PICTURES = sorted(p for p in (ROOT / "examples" / "images").iterdir() if p.suffi
 
 
 def run(*arguments):
-    done = subprocess.run([str(BUILD / "blipline"), "caption", "--device", "cpu", *map(str, arguments), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    done = subprocess.run(
+        [str(BUILD / "blipline"), "caption", "--device", "cpu", *map(str, arguments), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
+    )
     return json.loads(done.stdout)
 
 
-CAPTIONER, SCORER = ("--model", ROOT / "models" / "blip2-opt-demo"), ("--score-model", ROOT / "models" / "blip2-itm-demo")
+CAPTIONER, SCORER = ("--model", ROOT / "models" / "blip2-opt-demo"), (
+    "--score-model",
+    ROOT / "models" / "blip2-itm-demo",
+)
 BEAMS = ("--beams", 5, "--captions", 5, "--max-new-tokens", 20)
 JOBS = {
     "greedy": CAPTIONER,
@@ -46,8 +54,14 @@ def compare(source, work, n):
     base = statistics.median(rates["greedy"])
     for name, r in rates.items():
         rate = statistics.median(r)
-        print(f"  {name:32} {rate:6.1f} img/s, {base / rate:.2f} x the time of greedy" + (
-            f", {statistics.median(rates['5 beams']) / rate:.2f} x that of the beams alone" if "scored" in name else ""))
+        print(
+            f"  {name:32} {rate:6.1f} img/s, {base / rate:.2f} x the time of greedy"
+            + (
+                f", {statistics.median(rates['5 beams']) / rate:.2f} x that of the beams alone"
+                if "scored" in name
+                else ""
+            )
+        )
         print(f"CSV,chain {name.replace(',', '')},{n},{rate:.1f}")
 
 
@@ -65,16 +79,25 @@ def main():
         cores = r["seconds"] * os.cpu_count()
         print(f"  {r['images_per_s']:.1f} img/s over {r['seconds']:.1f} s, start of the daemons included")
         for s in r["stages"]:
-            print(f"  {s['stage']:8} {s['busy_s']:7.1f} s busy, {100 * s['busy_s'] / r['seconds']:3.0f} % of the time"
-                  + (f"; decode {s['decode_s']:.1f} s and resize {s['resize_s']:.1f} s of the pool ({100 * (s['decode_s'] + s['resize_s']) / cores:.0f} % of the cores)"
-                     if s["decode_s"] else ""))
+            print(
+                f"  {s['stage']:8} {s['busy_s']:7.1f} s busy, {100 * s['busy_s'] / r['seconds']:3.0f} % of the time"
+                + (
+                    f"; decode {s['decode_s']:.1f} s and resize {s['resize_s']:.1f} s of the pool"
+                    f" ({100 * (s['decode_s'] + s['resize_s']) / cores:.0f} % of the cores)"
+                    if s["decode_s"]
+                    else ""
+                )
+            )
         print(f"CSV,chain,{n},{r['images_per_s']:.1f}")
         compare(source, work, n // 5)
         listing = work / "list.txt"
         listing.write_text("".join(f"/nowhere/{i:07d}.jpg\n" for i in range(100 * n)))
         for unit, count in ((64, 100 * n), (1, 4 * n)):
             r = run(f"@{listing}", "-o", work / f"null{unit}", "--device", "null", "--unit", unit, "--limit", count)
-            print(f"null workers, unit {unit}: {count} items, {r['images_per_s']:.0f} items/s, {r['images_per_s'] / unit:.0f} units/s")
+            print(
+                f"null workers, unit {unit}: {count} items, {r['images_per_s']:.0f} items/s,"
+                f" {r['images_per_s'] / unit:.0f} units/s"
+            )
             print(f"CSV,null{unit},{count},{r['images_per_s']:.1f}")
     finally:
         shutil.rmtree(work)

@@ -1,17 +1,21 @@
 #!/usr/bin/python3
 """The whole chain on one card through the real daemons: pictures in files become captions in a store.
 
-    O=build tests/bench/chain_gpu.py MODEL_DIR [--device cuda:0] [--dtypes bf16,fp8] [--jobs greedy,beams,natural] [--images 12000] [--sources jpeg,small]
+    O=build tests/bench/chain_gpu.py MODEL_DIR [--device cuda:0] [--dtypes bf16,fp8] [--jobs greedy,beams,natural]
+        [--images 12000] [--sources jpeg,small]
                                      [--seconds 20] [--stages FILE] [--json FILE] [--no-mps]
 
-`blipline caption` starts broker, image encoder, Q-Former and language model; the rate is that of the pictures done between the first tenth and the last
-twentieth of the job, as its progress says, or that from the first picture done to the last, whichever is lower: the former leaves starting and ending out,
-but where the encoder runs ahead part of its work falls before it, too. The rate of everything, loading included, is printed beside it.
-Jobs: greedy (20 forced tokens), beams (5 of them, 20 forced tokens), natural (sampled captions that end by themselves, 30 tokens at most: MODEL_DIR made with
-make_checkpoint.py --ends 0.082, whose captions have 10.5 tokens in the mean). Sources: jpeg (640 x 480), small (JPEG of the model's size: no resizing, little decoding, so nearly tensors).
---stages names what bench_gpu wrote (--json): the rate is then compared with 1 / sum(1 / rate of the stage alone), each at its best batch.
+`blipline caption` starts broker, image encoder, Q-Former and language model; the rate is that of the pictures done
+between the first tenth and the last twentieth of the job, as its progress says, or that from the first picture done
+to the last, whichever is lower: the former leaves starting and ending out, but where the encoder runs ahead part of
+its work falls before it, too. The rate of everything, loading included, is printed beside it. Jobs: greedy (20 forced
+tokens), beams (5 of them, 20 forced tokens), natural (sampled captions that end by themselves, 30 tokens at most:
+MODEL_DIR made with make_checkpoint.py --ends 0.082, whose captions have 10.5 tokens in the mean). Sources: jpeg (640
+x 480), small (JPEG of the model's size: no resizing, little decoding, so nearly tensors). --stages names what
+bench_gpu wrote (--json): the rate is then compared with 1 / sum(1 / rate of the stage alone), each at its best batch.
 MPS is started where it can be (ops/mps.sh) and stopped at the end.
 """
+
 import argparse
 import json
 import os
@@ -36,7 +40,9 @@ JOBS = {
 }
 STAGE_OF = {"greedy": "llm", "beams": "beams", "natural": "natural"}
 SKIPPED = 77
-LIBRARIES = {"LD_LIBRARY_PATH": os.environ["BLIPLINE_LIBRARIES"]} if "BLIPLINE_LIBRARIES" in os.environ else {}  # of our programs, where they came packed
+LIBRARIES = (
+    {"LD_LIBRARY_PATH": os.environ["BLIPLINE_LIBRARIES"]} if "BLIPLINE_LIBRARIES" in os.environ else {}
+)  # of our programs, where they came packed
 
 
 def write_pictures(folder, n, width, height):
@@ -47,9 +53,13 @@ def write_pictures(folder, n, width, height):
     rng = np.random.default_rng(1)
     folder.mkdir(parents=True)
     for i in range(n):
-        coarse = Image.fromarray(rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
         noise = rng.normal(0, 6, (height, width, 1))
-        Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(folder / f"{i:04d}.jpg", quality=90)
+        Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(
+            folder / f"{i:04d}.jpg", quality=90
+        )
 
 
 def write_list(path, folder, n):
@@ -73,16 +83,20 @@ class Progress:
             self.samples.append((time.monotonic(), int(found[-1][0])))
 
     def rate(self, n):
-        """The lower of two: between the first tenth and the last twentieth, and between the first and the last picture. None: too few samples."""
+        """The lower of two: between the first tenth and the last twentieth, and between the first and the last
+        picture. None: too few samples."""
         inner = [s for s in self.samples if 0.1 * n <= s[1] <= 0.95 * n]
-        if len(inner) < 2 or inner[-1][0] - inner[0][0] <= 0 or inner[-1][1] - inner[0][1] < n / 2:  # they come in bursts
+        if (
+            len(inner) < 2 or inner[-1][0] - inner[0][0] <= 0 or inner[-1][1] - inner[0][1] < n / 2
+        ):  # they come in bursts
             return None, 0
         spans = [(inner[0], inner[-1])] + ([(self.samples[0], self.samples[-1])] if self.samples[-1][1] == n else [])
         return min(((b[1] - a[1]) / (b[0] - a[0]), b[0] - a[0]) for a, b in spans)
 
 
 def kill_session(leader):
-    """The command and its daemons, which have process groups of their own; a daemon whose card hangs ends no other way."""
+    """The command and its daemons, which have process groups of their own; a daemon whose card hangs ends no other
+    way."""
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             if os.getsid(int(name)) == leader:
@@ -96,8 +110,10 @@ def run(arguments, limit_s):
     leader, follower = pty.openpty()  # on a terminal the bar moves five times a second
     progress, until = Progress(), time.monotonic() + limit_s
     out = tempfile.TemporaryFile()
-    child = subprocess.Popen([str(BUILD / "blipline"), "caption", *map(str, arguments), "--json"], stdout=out, stderr=follower, start_new_session=True,
-                             env=dict(os.environ, COLUMNS="120", **LIBRARIES))
+    child = subprocess.Popen(
+        [str(BUILD / "blipline"), "caption", *map(str, arguments), "--json"],
+        stdout=out, stderr=follower, start_new_session=True, env=dict(os.environ, COLUMNS="120", **LIBRARIES),
+    )
     os.close(follower)
     reason = None
     try:
@@ -131,7 +147,8 @@ def run(arguments, limit_s):
 
 
 def stage_rates(path, model, dtype, job):
-    """{stage: best img/s alone} of bench_gpu's rows; the Q-Former of fp8 is bf16's. The image encoder is the same in all models."""
+    """{stage: best img/s alone} of bench_gpu's rows; the Q-Former of fp8 is bf16's. The image encoder is the same in
+    all models."""
     best = {}
     for line in path.read_text().splitlines():
         r = json.loads(line)
@@ -149,7 +166,10 @@ def start_mps(options):
     """The variables of the service, and whether it is ours to stop."""
     if options.no_mps or options.device in ("cpu", "null"):
         return False
-    done = subprocess.run(["sh", str(ROOT / "ops/mps.sh"), "start"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        ["sh", str(ROOT / "ops/mps.sh"), "start"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+    )
     print("  MPS: " + (done.stderr.strip() or "?").replace("mps.sh: ", ""), flush=True)
     if done.returncode != 0:
         return False
@@ -181,24 +201,40 @@ def parse():
 def measure(options, work, dtype, job, source):
     store = work / "store"
     shutil.rmtree(store, ignore_errors=True)
-    extra = (("--cuda-library", options.cuda_library) if options.cuda_library else ()) + (("--unit", options.unit) if options.unit else ())
-    report, progress, why = run((f"@{work / source}.txt", "-o", store, "--model", options.model, "--device", options.device, "--dtype", dtype, *JOBS[job], *extra),
-                                options.limit)
-    row = {"who": "blipline", "part": {"greedy": "chain"}.get(job, f"chain-{job}"), "dtype": dtype, "device": options.device, "source": source,
-           "model": str(options.model), "mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ}
+    extra = (("--cuda-library", options.cuda_library) if options.cuda_library else ()) + (
+        ("--unit", options.unit) if options.unit else ()
+    )
+    report, progress, why = run(
+        (
+            f"@{work / source}.txt", "-o", store, "--model", options.model, "--device", options.device,
+            "--dtype", dtype, *JOBS[job], *extra,
+        ),
+        options.limit,
+    )
+    row = {
+        "who": "blipline", "part": {"greedy": "chain"}.get(job, f"chain-{job}"), "dtype": dtype,
+        "device": options.device, "source": source, "model": str(options.model),
+        "mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ,
+    }
     rate, seconds = progress.rate(options.images)
     if rate:
         row.update(images_per_s=rate, seconds=seconds)
     if why:
         row["error"] = why
         return row
-    row.update(images=report["done"], failed=report["failed"], all_s=report["seconds"], all_images_per_s=report["images_per_s"],
-               busy_s={s["stage"]: s["busy_s"] for s in report["stages"]}, decode_s=report["stages"][0]["decode_s"], resize_s=report["stages"][0]["resize_s"])
+    row.update(
+        images=report["done"], failed=report["failed"], all_s=report["seconds"],
+        all_images_per_s=report["images_per_s"], busy_s={s["stage"]: s["busy_s"] for s in report["stages"]},
+        decode_s=report["stages"][0]["decode_s"], resize_s=report["stages"][0]["resize_s"],
+    )
     if not rate:
         row["images_per_s"] = report["images_per_s"]  # too short to tell the start apart
     best = options.stages and options.stages.exists() and stage_rates(options.stages, options.model, dtype, job)
     if options.stages and not best:
-        print(f"  {job}, {dtype}: {options.stages} has not all three stages alone (bench), nothing to compare with", flush=True)
+        print(
+            f"  {job}, {dtype}: {options.stages} has not all three stages alone (bench), nothing to compare with",
+            flush=True,
+        )
     if best:
         row["stages_alone"] = best
         row["share_of_stages"] = row["images_per_s"] * sum(1 / r for r in best.values())
@@ -208,9 +244,15 @@ def measure(options, work, dtype, job, source):
 def show(row):
     name = f"  {row['part']:14} {row['dtype']:5} {row['source']:6}"
     if "error" in row:
-        print(f"{name} {row['error']}" + (f" (at {row['images_per_s']:.1f} img/s)" if "images_per_s" in row else ""), flush=True)
+        print(
+            f"{name} {row['error']}" + (f" (at {row['images_per_s']:.1f} img/s)" if "images_per_s" in row else ""),
+            flush=True,
+        )
         return
-    text = f"{name} {row['images_per_s']:8.1f} img/s over {row.get('seconds', row['all_s']):.1f} s ({row['all_images_per_s']:.1f} with start and end: {row['all_s']:.1f} s)"
+    text = (
+        f"{name} {row['images_per_s']:8.1f} img/s over {row.get('seconds', row['all_s']):.1f} s"
+        f" ({row['all_images_per_s']:.1f} with start and end: {row['all_s']:.1f} s)"
+    )
     if "share_of_stages" in row:
         text += f", {100 * row['share_of_stages']:.0f} % of 1 / sum(1 / stage alone)"
     print(text + (f", {row['failed']} FAILED" if row["failed"] else ""), flush=True)
@@ -228,7 +270,11 @@ def main():
             if source in options.sources:
                 write_pictures(work / source, options.different, w, h)
                 write_list(work / f"{source}.txt", work / source, options.images)
-        print(f"chain_gpu: {options.images} pictures a job, {options.model.name} on {options.device}, {os.cpu_count()} cores", flush=True)
+        print(
+            f"chain_gpu: {options.images} pictures a job, {options.model.name} on {options.device}, {os.cpu_count()}"
+            " cores",
+            flush=True,
+        )
         ours = start_mps(options)
         for _ in range(options.rounds):
             for job in options.jobs:

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""What is wanted of a GPU (docs/gpu-check.md) beside what results.jsonl of gpu-check.sh has: a line for each, reached or not.
+"""What is wanted of a GPU (docs/gpu-check.md) beside what results.jsonl of gpu-check.sh has: a line for each, reached
+or not.
 
     gpu_goals.py RESULTS
 
-Rates are medians of the rounds, at the best batch (the daemons: of the best source of pictures); transformers' are those of the same file.
+Rates are medians of the rounds, at the best batch (the daemons: of the best source of pictures); transformers' are
+those of the same file.
 """
+
 import json
 import pathlib
 import statistics
@@ -22,9 +25,16 @@ class Results:
         """{rate, rows, at}: at: the batch or the source. None where nothing was measured."""
         groups = {}
         for r in self.rows:
-            if r["who"] == who and r["part"] == part and pathlib.Path(r.get("model", "")).name == model and dtype in (None, r["dtype"]) and source in (None, r.get("source")):
+            if (
+                r["who"] == who
+                and r["part"] == part
+                and pathlib.Path(r.get("model", "")).name == model
+                and dtype in (None, r["dtype"])
+                and source in (None, r.get("source"))
+            ):
                 groups.setdefault(r.get("batch") or r.get("source"), []).append(r)
-        found = [{"rate": statistics.median(r["images_per_s"] for r in g), "rows": g, "at": at} for at, g in groups.items()]
+        found = [{"rate": statistics.median(r["images_per_s"] for r in g), "rows": g, "at": at} for at,
+                 g in groups.items()]
         return max(found, key=lambda f: f["rate"], default=None)
 
     def ours(self, part, model, dtype="bf16", source=None):
@@ -47,7 +57,10 @@ def beside_transformers(part, model, dtype="bf16"):
         found, theirs = results.ours(part, model, dtype), results.best("hf", part, model)
         if not found or not theirs:
             return None
-        text = f"x transformers: {found['rate']:.0f} / {theirs['rate']:.0f} img/s, which is at {theirs['at']}" + remarks(found)
+        text = (
+            f"x transformers: {found['rate']:.0f} / {theirs['rate']:.0f} img/s, which is at {theirs['at']}"
+            + remarks(found)
+        )
         if part == "encoder" and min(r["seconds"] for r in found["rows"] + theirs["rows"]) < LEAST_SECONDS:
             text += f", MEASURED FOR LESS THAN {LEAST_SECONDS} s"
         return found["rate"] / theirs["rate"], text
@@ -67,7 +80,11 @@ def of_its_stages(model):
 def of_another(part, other, source=None, other_source=None):
     def of(results):
         found, base = results.ours(part, OPT, source=source), results.ours(other, OPT, source=other_source)
-        return found and base and (found["rate"] / base["rate"], f"{found['rate']:.0f} / {base['rate']:.0f} img/s" + remarks(found))
+        return (
+            found
+            and base
+            and (found["rate"] / base["rate"], f"{found['rate']:.0f} / {base['rate']:.0f} img/s" + remarks(found))
+        )
 
     return of
 

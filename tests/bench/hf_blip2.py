@@ -1,18 +1,24 @@
 #!/usr/bin/python3
-"""Hugging Face transformers' BLIP-2 on a GPU (or, for trying this out, the CPU): what Blipline's GPU stages are measured beside.
+"""Hugging Face transformers' BLIP-2 on a GPU (or, for trying this out, the CPU): what Blipline's GPU stages are
+measured beside.
 
-    PYTHON tests/bench/hf_blip2.py MODEL_DIR [--device cuda] [--dtype bfloat16] [--parts encoder,chain] [--batches 64,256] [--seconds 10] [--weights random]
-    PYTHON tests/bench/hf_blip2.py MODEL_DIR --serve         commands on stdin, answers on stdout (tests/bench/gpu.py drives it)
+    PYTHON tests/bench/hf_blip2.py MODEL_DIR [--device cuda] [--dtype bfloat16] [--parts encoder,chain] [--batches
+        64,256] [--seconds 10] [--weights random]
+    PYTHON tests/bench/hf_blip2.py MODEL_DIR --serve         commands on stdin, answers on stdout (tests/bench/gpu.py
+                                                             drives it)
 
-Parts: encoder (vision tower), qformer (with the language projection), llm, natural, beams (language model alone, from projected queries), chain,
-chain-natural, chain-beams (pixels to tokens), products, products-fp8, attention, copy (what torch reaches on the encoder's shapes). llm and chain make
---max-new tokens an image, the end held back until then; natural ends each caption at a length of its own, 1 to 30 tokens, mean 10.5 (natural_length
-below, the same in bench_gpu.c); beams are 5.
+Parts: encoder (vision tower), qformer (with the language projection), llm, natural, beams (language model alone, from
+projected queries), chain, chain-natural, chain-beams (pixels to tokens), products, products-fp8, attention, copy
+(what torch reaches on the encoder's shapes). llm and chain make --max-new tokens an image, the end held back until
+then; natural ends each caption at a length of its own, 1 to 30 tokens, mean 10.5 (natural_length below, the same in
+bench_gpu.c); beams are 5.
 
-One JSON object a measurement. A command is one too: {"part": "encoder", "batch": 256, "seconds": 10}; {"part": "close"} gives cached memory back.
-Weights are those of MODEL_DIR/config.json's shapes with random values of the size that make_checkpoint.py gives them (--weights random), or the
-files' (--weights file). Inputs are on the device, all types are --dtype, attention is torch's scaled_dot_product_attention.
+One JSON object a measurement. A command is one too: {"part": "encoder", "batch": 256, "seconds": 10}; {"part":
+"close"} gives cached memory back. Weights are those of MODEL_DIR/config.json's shapes with random values of the size
+that make_checkpoint.py gives them (--weights random), or the files' (--weights file). Inputs are on the device, all
+types are --dtype, attention is torch's scaled_dot_product_attention.
 """
+
 import argparse
 import gc
 import json
@@ -27,7 +33,9 @@ The cure:   python3 -m venv hf && hf/bin/pip install torch transformers pillow""
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in MODEL_DIR
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # a batch of 768 fits beside another process
+os.environ.setdefault(
+    "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
+)  # a batch of 768 fits beside another process
 try:
     import torch
     import transformers
@@ -42,7 +50,8 @@ LONGEST = 30
 
 
 def natural_length(i):
-    """Tokens of caption number i where captions end by themselves: 1 + floor(30 u^2), u from a golden-ratio sequence."""
+    """Tokens of caption number i where captions end by themselves: 1 + floor(30 u^2), u from a golden-ratio sequence.
+    """
     u = (i * 2654435761 % 2**32) / 2**32
     return 1 + min(LONGEST - 1, int(LONGEST * u * u))
 
@@ -60,13 +69,16 @@ def build(options):
         previous = torch.get_default_dtype()
         torch.set_default_dtype(dtype)  # never twice the memory
         try:
-            model = Blip2ForConditionalGeneration._from_config(Blip2Config.from_dict(config), dtype=dtype, attn_implementation="sdpa")
+            model = Blip2ForConditionalGeneration._from_config(Blip2Config.from_dict(config), dtype=dtype,
+                                                               attn_implementation="sdpa")
         finally:
             torch.set_default_dtype(previous)
     model = model.to(options.device, dtype)  # the library keeps the Q-Former in fp32 otherwise
     path = options.model / "generation_config.json"
     if path.exists():
-        model.generation_config = model.language_model.generation_config = transformers.GenerationConfig.from_dict(json.loads(path.read_text()))
+        model.generation_config = model.language_model.generation_config = transformers.GenerationConfig.from_dict(
+            json.loads(path.read_text())
+        )
     fill(model, config)
     return model.eval()
 
@@ -80,7 +92,10 @@ def fill(model, config):
     for name, p in model.named_parameters():
         name = name.removeprefix("model.").replace("language_model.encoder.embed_tokens", "language_model.shared")
         if name not in wanted:
-            raise SystemExit(f"hf_blip2.py: transformers {transformers.__version__} has a parameter {name} that make_checkpoint.py does not write")
+            raise SystemExit(
+                f"hf_blip2.py: transformers {transformers.__version__} has a parameter {name} that make_checkpoint.py"
+                " does not write"
+            )
         p.normal_(*wanted[name], generator=generator)
         seen.add(name)
     lacks = set(wanted) - seen - {"language_model.lm_head.weight"}  # which some versions tie to the embedding
@@ -101,7 +116,8 @@ class Ends(LogitsProcessor):
 
 
 class Job:
-    """One part at one batch size: run() gives how many images and tokens it did; flop is that of one run, as far as it is products."""
+    """One part at one batch size: run() gives how many images and tokens it did; flop is that of one run, as far as it
+    is products."""
 
     def __init__(self, server, part, batch):
         self.server, self.batch = server, batch
@@ -127,12 +143,19 @@ class Job:
 
     def qformer(self):
         m = self.server.model
-        out = m.qformer(query_embeds=self.queries, encoder_hidden_states=self.features, encoder_attention_mask=self.mask, return_dict=True)
+        out = m.qformer(
+            query_embeds=self.queries, encoder_hidden_states=self.features, encoder_attention_mask=self.mask,
+            return_dict=True,
+        )
         m.language_projection(out.last_hidden_state)
         return self.batch, 0
 
     def generate(self, part):
-        model, n, how = self.server.model, self.server.options.max_new, {"do_sample": False, "num_beams": 1, "use_cache": True}
+        model, n, how = (
+            self.server.model,
+            self.server.options.max_new,
+            {"do_sample": False, "num_beams": 1, "use_cache": True},
+        )
         tokens = self.batch * n
         if part.endswith("natural"):
             eos = model.language_model.generation_config.eos_token_id
@@ -164,7 +187,9 @@ class Machine:
             shapes = [(3 * w, w), (w, w), (f, w), (w, f)]
             self.flop = sum(2 * rows * n * k for n, k in shapes)
             fp8 = part.endswith("fp8")
-            make = lambda r, k, std: self.round(std * torch.randn(r, k, **like)) if fp8 else (std * torch.randn(r, k, **like), None)
+            make = lambda r, k, std: (
+                self.round(std * torch.randn(r, k, **like)) if fp8 else (std * torch.randn(r, k, **like), None)
+            )
             self.pairs = [(make(rows, k, 1), make(n, k, k**-0.5)) for n, k in shapes]
             self.run = self.products_fp8 if fp8 else self.products
         elif part == "attention":
@@ -219,7 +244,11 @@ class Server:
 
     def about(self):
         name = torch.cuda.get_device_name() if self.device.startswith("cuda") else "cpu"
-        return {"who": "hf", "dtype": self.options.dtype, "device": name, "model": str(self.options.model.resolve()), "versions": f"transformers {transformers.__version__}, torch {torch.__version__}"}
+        return {
+            "who": "hf", "dtype": self.options.dtype, "device": name,
+            "model": str(self.options.model.resolve()),
+            "versions": f"transformers {transformers.__version__}, torch {torch.__version__}",
+        }
 
     def sync(self):
         if self.device.startswith("cuda"):
@@ -240,16 +269,25 @@ class Server:
         while True:
             n, t = job.run()
             images, tokens, runs = images + n, tokens + t, runs + 1
-            if runs % 2 == 0 or part not in ("encoder", "qformer", *MACHINE):  # the device always has something to do, and not too much
+            if runs % 2 == 0 or part not in (
+                "encoder", "qformer", *MACHINE,
+            ):  # the device always has something to do, and not too much
                 self.sync()
             took = time.perf_counter() - start
             if took >= seconds:
                 self.sync()
                 took = time.perf_counter() - start
                 break
-        r = {**self.about(), "part": part, "batch": batch, "seconds": round(took, 3), "runs": runs, "ms": 1e3 * took / runs}
+        r = {
+            **self.about(), "part": part, "batch": batch, "seconds": round(took, 3), "runs": runs,
+            "ms": 1e3 * took / runs,
+        }
         if part not in MACHINE:
-            r.update(images=images, images_per_s=images / took, **({"tokens": tokens, "tokens_per_s": tokens / took} if tokens else {}))
+            r.update(
+                images=images,
+                images_per_s=images / took,
+                **({"tokens": tokens, "tokens_per_s": tokens / took} if tokens else {}),
+            )
         elif job.flop:
             r["tflops"] = job.flop * runs / took / 1e12
         else:
@@ -282,7 +320,10 @@ def parse():
     p.add_argument("--device", default="cuda")
     p.add_argument("--dtype", default="bfloat16")
     p.add_argument("--weights", choices=("random", "file"), default="random")
-    p.add_argument("--parts", type=lambda text: text.split(","), default=["encoder", "qformer", "llm", "chain"], help=f"of {', '.join(PARTS + MACHINE)}")
+    p.add_argument(
+        "--parts", type=lambda text: text.split(","), default=["encoder", "qformer", "llm", "chain"],
+        help=f"of {', '.join(PARTS + MACHINE)}",
+    )
     p.add_argument("--batches", type=lambda text: [int(x) for x in text.split(",")], default=[64, 256])
     p.add_argument("--seconds", type=float, default=10, help="of a measurement, at least")
     p.add_argument("--max-new", type=int, default=20)
@@ -296,7 +337,10 @@ def parse():
 def main():
     options = parse()
     if options.device.startswith("cuda") and not torch.cuda.is_available():
-        print("hf_blip2.py: skipped, no GPU here (torch.cuda.is_available() says no); --device cpu tries it out", file=sys.stderr)
+        print(
+            "hf_blip2.py: skipped, no GPU here (torch.cuda.is_available() says no); --device cpu tries it out",
+            file=sys.stderr,
+        )
         return 77
     if options.threads:
         torch.set_num_threads(options.threads)

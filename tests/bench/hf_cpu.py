@@ -1,15 +1,19 @@
 #!/usr/bin/python3
 """Hugging Face transformers on this machine's CPU, on any checkpoint directory: what Blipline is measured beside.
 
-    PYTHON tests/bench/hf_cpu.py MODEL_DIR [--images N|DIR] [--count N] [--batches 1,4,16] [--threads N] [--dtype float32,bfloat16]
-                                 [--beams 1,5] [--max-new 20] [--forced] [--prompt TEXT] [--texts K] [--seconds S] [--csv NAME]
+    PYTHON tests/bench/hf_cpu.py MODEL_DIR [--images N|DIR] [--count N] [--batches 1,4,16] [--threads N] [--dtype
+        float32,bfloat16]
+                                 [--beams 1,5] [--max-new 20] [--forced] [--prompt TEXT] [--texts K] [--seconds S]
+                                     [--csv NAME]
 
-Captions for Blip2ForConditionalGeneration (greedy, beams), ITC and ITM scores of K texts a picture for Blip2ForImageTextRetrieval. One JSON line a
-measurement, then one with "best" for each data type and number of beams: HF at its best batch. Pictures of a directory are decoded and resized here
-with Pillow as MODEL.md says, inside the measured time; --images N takes N random ones instead. --forced makes every caption --max-new tokens long.
+Captions for Blip2ForConditionalGeneration (greedy, beams), ITC and ITM scores of K texts a picture for
+Blip2ForImageTextRetrieval. One JSON line a measurement, then one with "best" for each data type and number of beams:
+HF at its best batch. Pictures of a directory are decoded and resized here with Pillow as MODEL.md says, inside the
+measured time; --images N takes N random ones instead. --forced makes every caption --max-new tokens long.
 
 PYTHON is one with torch, transformers and Pillow.
 """
+
 import argparse
 import json
 import os
@@ -91,8 +95,13 @@ def pictures(options, pixels):
     if options.images.isdigit():
         rng = np.random.default_rng(1)
         count = options.count or int(options.images)
-        some = [pixels.of_bytes(rng.integers(0, 256, (pixels.size, pixels.size, 3), dtype=np.uint8)) for _ in range(min(count, 64))]
-        return [None] * count, lambda first, n: torch.from_numpy(np.stack([some[i % len(some)] for i in range(first, first + n)]))
+        some = [
+            pixels.of_bytes(rng.integers(0, 256, (pixels.size, pixels.size, 3), dtype=np.uint8))
+            for _ in range(min(count, 64))
+        ]
+        return [None] * count, lambda first, n: torch.from_numpy(
+            np.stack([some[i % len(some)] for i in range(first, first + n)])
+        )
     files = sorted(p for p in pathlib.Path(options.images).iterdir() if p.suffix.lower() in PICTURES)
     if not files:
         sys.exit(f"hf_cpu.py: {options.images}: no pictures")
@@ -128,7 +137,9 @@ def load(directory, dtype):
     kind = config.get("architectures", ["Blip2ForConditionalGeneration"])[0]
     cls = Blip2ForConditionalGeneration if kind == "Blip2ForConditionalGeneration" else Blip2ForImageTextRetrieval
     if cls is None:
-        sys.exit(f"hf_cpu.py: transformers {transformers.__version__} has no {kind}; pip install --upgrade transformers")
+        sys.exit(
+            f"hf_cpu.py: transformers {transformers.__version__} has no {kind}; pip install --upgrade transformers"
+        )
     start = time.perf_counter()
     try:
         model = cls.from_pretrained(directory, dtype=getattr(torch, dtype))
@@ -151,9 +162,16 @@ class Captions:
     def __call__(self, pixels):
         ids = torch.tensor([self.ids] * len(pixels))
         least = self.options.max_new if self.options.forced else self.options.min_new
-        out = self.model.generate(pixel_values=pixels.to(self.model.dtype), input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                                  num_beams=self.beams, max_new_tokens=self.options.max_new, **({"min_new_tokens": least} if least else {}))
-        begin = len(self.ids) if self.decoder_only and out.shape[1] > self.options.max_new else 0 if self.decoder_only else 1
+        out = self.model.generate(
+            pixel_values=pixels.to(self.model.dtype), input_ids=ids, attention_mask=torch.ones_like(ids),
+            do_sample=False, num_beams=self.beams, max_new_tokens=self.options.max_new,
+            **({"min_new_tokens": least} if least else {}),
+        )
+        begin = (
+            len(self.ids)
+            if self.decoder_only and out.shape[1] > self.options.max_new
+            else 0 if self.decoder_only else 1
+        )
         new = out[:, begin:]
         eos = self.model.language_model.generation_config.eos_token_id
         ends = torch.isin(new, torch.tensor(eos if isinstance(eos, list) else [eos]))
@@ -168,11 +186,15 @@ class Captions:
 
 
 class Scores:
-    """ITC and ITM of K texts a picture. The trunk runs once a picture, which the library's own forward does not do by itself."""
+    """ITC and ITM of K texts a picture. The trunk runs once a picture, which the library's own forward does not do by
+    itself."""
 
     def __init__(self, model, tokenizer, options):
         self.model, self.k, self.first = model, options.texts, None
-        words = ["a photo of a dog", "two cats sitting on a red chair", "a small bird near the water", "people walking in the city", "a plate of food on a table"]
+        words = [
+            "a photo of a dog", "two cats sitting on a red chair", "a small bird near the water",
+            "people walking in the city", "a plate of food on a table",
+        ]
         encoded = [tokenizer.encode(words[i % len(words)]).ids for i in range(self.k)]
         longest = max(map(len, encoded))
         self.ids = torch.tensor([e + [0] * (longest - len(e)) for e in encoded])
@@ -186,9 +208,11 @@ class Scores:
         ids, mask = self.ids.repeat(len(pixels), 1), self.mask.repeat(len(pixels), 1)
         try:
             m.vision_model.forward = lambda *_, **__: output(last_hidden_state=image)
-            itc = m(pixel_values=pixels, input_ids=ids, attention_mask=mask, use_image_text_matching_head=False).logits_per_image
+            itc = m(pixel_values=pixels, input_ids=ids, attention_mask=mask,
+                    use_image_text_matching_head=False).logits_per_image
             m.vision_model.forward = lambda *_, **__: output(last_hidden_state=image.repeat_interleave(self.k, 0))
-            itm = m(pixel_values=pixels, input_ids=ids, attention_mask=mask, use_image_text_matching_head=True).logits_per_image
+            itm = m(pixel_values=pixels, input_ids=ids, attention_mask=mask,
+                    use_image_text_matching_head=True).logits_per_image
         finally:
             m.vision_model.forward = forward
         if self.first is None:
@@ -250,11 +274,19 @@ def main():
     torch.set_num_threads(options.threads)
     tokenizer = Tokenizer.from_file(str(options.model / "tokenizer.json"))
     names, take = pictures(options, Pixels(options.model))
-    about = {"hf": transformers.__version__, "torch": torch.__version__, "model": str(options.model), "threads": options.threads}
+    about = {
+        "hf": transformers.__version__, "torch": torch.__version__, "model": str(options.model),
+        "threads": options.threads,
+    }
     for dtype in options.dtype:
         reset_peak()
         model, load_s = load(options.model, dtype)
-        print(json.dumps({**about, "dtype": dtype, "task": "load", "seconds": round(load_s, 2), "peak_rss": peak_bytes()}), flush=True)
+        print(
+            json.dumps(
+                {**about, "dtype": dtype, "task": "load", "seconds": round(load_s, 2), "peak_rss": peak_bytes()}
+            ),
+            flush=True,
+        )
         clock = StageClock(model)
         retrieval = not hasattr(model, "language_model")
         for beams in [1] if retrieval else options.beams:
@@ -262,12 +294,25 @@ def main():
             for batch in options.batches:
                 job = Scores(model, tokenizer, options) if retrieval else Captions(model, tokenizer, options, beams)
                 with torch.inference_mode():
-                    rows.append({**about, "dtype": dtype, **measure(job, clock, take, len(names), batch, options.seconds)})
+                    rows.append(
+                        {**about, "dtype": dtype, **measure(job, clock, take, len(names), batch, options.seconds)}
+                    )
                 print(json.dumps(rows[-1]), flush=True)
             best = max(rows, key=lambda r: r["images_per_s"])
-            print(json.dumps({"best": {k: best[k] for k in ("task", "dtype", "batch", "images_per_s")}, **({} if retrieval else {"beams": beams})}), flush=True)
+            print(
+                json.dumps(
+                    {
+                        "best": {k: best[k] for k in ("task", "dtype", "batch", "images_per_s")},
+                        **({} if retrieval else {"beams": beams}),
+                    }
+                ),
+                flush=True,
+            )
             if options.csv:
-                print(f"CSV,{options.csv},{best['task']},{dtype},{beams},{best['batch']},{best['images_per_s']}", flush=True)
+                print(
+                    f"CSV,{options.csv},{best['task']},{dtype},{beams},{best['batch']},{best['images_per_s']}",
+                    flush=True,
+                )
         del model, clock
 
 

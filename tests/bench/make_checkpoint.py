@@ -1,18 +1,22 @@
 #!/usr/bin/python3
 """Write a checkpoint of published shape with random weights, in the Hugging Face layout.
 
-    make_checkpoint.py PRESET DIR [--scale N] [--layers N] [--image-size S] [--vocab V] [--dtype bf16] [--seed N] [--shard 4e9] [--ends P] [--set KEY=JSON]...
+    make_checkpoint.py PRESET DIR [--scale N] [--layers N] [--image-size S] [--vocab V] [--dtype bf16] [--seed N]
+        [--shard 4e9] [--ends P] [--set KEY=JSON]...
 
-PRESET: opt-2.7b, opt-6.7b, flan-t5-xl, flan-t5-xxl, itm-vit-g. --scale divides widths (by dropping heads) and depths, --layers cuts depths only; the
-tokenizer fits the vocabulary. --set changes any number of config.json before the shapes follow from it, e.g. --set text_config.do_layer_norm_before=false.
+PRESET: opt-2.7b, opt-6.7b, flan-t5-xl, flan-t5-xxl, itm-vit-g. --scale divides widths (by dropping heads) and depths,
+--layers cuts depths only; the tokenizer fits the vocabulary. --set changes any number of config.json before the
+shapes follow from it, e.g. --set text_config.do_layer_norm_before=false.
 
-Values are normal, of the size that initialisation gives them, so that activations and logits stay near 1. A tensor's values depend on seed, name and
-shape alone; those of the vision trunk are the same for all presets, as in the published models, so a captioner and a scorer of one seed share a pass.
-Such a model never ends a caption. --ends P (OPT) gives the end a probability near P at every token, so that sampled captions have lengths as real ones do.
+Values are normal, of the size that initialisation gives them, so that activations and logits stay near 1. A tensor's
+values depend on seed, name and shape alone; those of the vision trunk are the same for all presets, as in the
+published models, so a captioner and a scorer of one seed share a pass. Such a model never ends a caption. --ends P
+(OPT) gives the end a probability near P at every token, so that sampled captions have lengths as real ones do.
 
-In Python with numpy, because most of it is JSON; the values go through a table of 65536 quantiles (some 400 million a second), so that the disk is what
-takes time. Memory does not depend on the size of the model.
+In Python with numpy, because most of it is JSON; the values go through a table of 65536 quantiles (some 400 million a
+second), so that the disk is what takes time. Memory does not depend on the size of the model.
 """
+
 import argparse
 import copy
 import json
@@ -27,42 +31,67 @@ import numpy as np
 
 import make_tokenizer
 
-VISION = {"attention_dropout": 0.0, "hidden_act": "gelu", "hidden_size": 1408, "image_size": 224, "initializer_range": 1e-10, "intermediate_size": 6144,
-          "layer_norm_eps": 1e-6, "model_type": "blip_2_vision_model", "num_attention_heads": 16, "num_hidden_layers": 39, "patch_size": 14, "qkv_bias": True}
-QFORMER = {"attention_probs_dropout_prob": 0.1, "cross_attention_frequency": 2, "encoder_hidden_size": 1408, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-           "hidden_size": 768, "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
-           "model_type": "blip_2_qformer", "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0, "use_qformer_text_input": False,
-           "vocab_size": 30522}
-PIXELS = {"do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.48145466, 0.4578275, 0.40821073],
-          "image_processor_type": "BlipImageProcessor", "image_std": [0.26862954, 0.26130258, 0.27577711], "processor_class": "Blip2Processor",
-          "resample": 3, "rescale_factor": 1 / 255}
+VISION = {
+    "attention_dropout": 0.0, "hidden_act": "gelu", "hidden_size": 1408, "image_size": 224,
+    "initializer_range": 1e-10, "intermediate_size": 6144, "layer_norm_eps": 1e-6,
+    "model_type": "blip_2_vision_model", "num_attention_heads": 16, "num_hidden_layers": 39, "patch_size": 14,
+    "qkv_bias": True,
+}
+QFORMER = {
+    "attention_probs_dropout_prob": 0.1, "cross_attention_frequency": 2, "encoder_hidden_size": 1408,
+    "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 768, "initializer_range": 0.02,
+    "intermediate_size": 3072, "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
+    "model_type": "blip_2_qformer", "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0,
+    "use_qformer_text_input": False, "vocab_size": 30522,
+}
+PIXELS = {
+    "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_processor_type": "BlipImageProcessor",
+    "image_std": [0.26862954, 0.26130258, 0.27577711], "processor_class": "Blip2Processor", "resample": 3,
+    "rescale_factor": 1 / 255,
+}
 
 
 def opt(width, n_layers, n_heads):
-    return {"_remove_final_layer_norm": False, "activation_function": "relu", "attention_dropout": 0.0, "bos_token_id": 2, "do_layer_norm_before": True,
-            "dropout": 0.1, "enable_bias": True, "eos_token_id": 50118, "ffn_dim": 4 * width, "hidden_size": width, "layer_norm_elementwise_affine": True,
-            "layerdrop": 0.0, "max_position_embeddings": 2048, "model_type": "opt", "num_attention_heads": n_heads, "num_hidden_layers": n_layers,
-            "pad_token_id": 1, "tie_word_embeddings": True, "use_cache": True, "vocab_size": 50304, "word_embed_proj_dim": width}
+    return {
+        "_remove_final_layer_norm": False, "activation_function": "relu", "attention_dropout": 0.0,
+        "bos_token_id": 2, "do_layer_norm_before": True, "dropout": 0.1, "enable_bias": True,
+        "eos_token_id": 50118, "ffn_dim": 4 * width, "hidden_size": width,
+        "layer_norm_elementwise_affine": True, "layerdrop": 0.0, "max_position_embeddings": 2048,
+        "model_type": "opt", "num_attention_heads": n_heads, "num_hidden_layers": n_layers, "pad_token_id": 1,
+        "tie_word_embeddings": True, "use_cache": True, "vocab_size": 50304, "word_embed_proj_dim": width,
+    }
 
 
 def t5(width, n_heads, ffn):
-    return {"bos_token_id": 1, "d_ff": ffn, "d_kv": 64, "d_model": width, "decoder_start_token_id": 0, "dense_act_fn": "gelu", "dropout_rate": 0.1,
-            "eos_token_id": 1, "feed_forward_proj": "gated-gelu", "initializer_factor": 1.0, "is_encoder_decoder": True, "is_gated_act": True,
-            "layer_norm_epsilon": 1e-6, "model_type": "t5", "num_decoder_layers": 24, "num_heads": n_heads, "num_layers": 24, "pad_token_id": 0,
-            "relative_attention_max_distance": 128, "relative_attention_num_buckets": 32, "tie_word_embeddings": False, "use_cache": True, "vocab_size": 32128}
+    return {
+        "bos_token_id": 1, "d_ff": ffn, "d_kv": 64, "d_model": width, "decoder_start_token_id": 0,
+        "dense_act_fn": "gelu", "dropout_rate": 0.1, "eos_token_id": 1, "feed_forward_proj": "gated-gelu",
+        "initializer_factor": 1.0, "is_encoder_decoder": True, "is_gated_act": True,
+        "layer_norm_epsilon": 1e-6, "model_type": "t5", "num_decoder_layers": 24, "num_heads": n_heads,
+        "num_layers": 24, "pad_token_id": 0, "relative_attention_max_distance": 128,
+        "relative_attention_num_buckets": 32, "tie_word_embeddings": False, "use_cache": True,
+        "vocab_size": 32128,
+    }
 
 
-PRESETS = {"opt-2.7b": opt(2560, 32, 32), "opt-6.7b": opt(4096, 32, 32), "flan-t5-xl": t5(2048, 32, 5120), "flan-t5-xxl": t5(4096, 64, 10240), "itm-vit-g": None}
+PRESETS = {
+    "opt-2.7b": opt(2560, 32, 32), "opt-6.7b": opt(4096, 32, 32), "flan-t5-xl": t5(2048, 32, 5120),
+    "flan-t5-xxl": t5(4096, 64, 10240), "itm-vit-g": None,
+}
 
 
 def preset(name):
     """config.json of the published model."""
     text, retrieval = PRESETS[name], PRESETS[name] is None
     is_t5 = not retrieval and text["model_type"] == "t5"
-    c = {"architectures": ["Blip2ForImageTextRetrieval" if retrieval else "Blip2ForConditionalGeneration"], "image_text_hidden_size": 256,
-         "image_token_index": None, "initializer_factor": 1.0, "initializer_range": 0.02, "model_type": "blip-2", "num_query_tokens": 32,
-         "qformer_config": dict(QFORMER), "text_config": dict(text or {"model_type": "opt"}), "use_decoder_only_language_model": not is_t5,
-         "vision_config": dict(VISION)}
+    c = {
+        "architectures": ["Blip2ForImageTextRetrieval" if retrieval else "Blip2ForConditionalGeneration"],
+        "image_text_hidden_size": 256, "image_token_index": None, "initializer_factor": 1.0,
+        "initializer_range": 0.02, "model_type": "blip-2", "num_query_tokens": 32,
+        "qformer_config": dict(QFORMER), "text_config": dict(text or {"model_type": "opt"}),
+        "use_decoder_only_language_model": not is_t5, "vision_config": dict(VISION),
+    }
     if retrieval:
         c["qformer_config"].update(use_qformer_text_input=True, vocab_size=30523)
     if is_t5:
@@ -77,18 +106,28 @@ def scale(c, n):
     """Widths by dropping heads (their width stays: it is what kernels care for), depths not below 2."""
     heads = lambda h: max(1, h // n)
     v, q, t = c["vision_config"], c["qformer_config"], c["text_config"]
-    v.update(hidden_size=heads(16) * 88, num_attention_heads=heads(16), intermediate_size=heads(16) * 384, num_hidden_layers=max(2, 39 // n))
-    q.update(hidden_size=heads(12) * 64, num_attention_heads=heads(12), intermediate_size=heads(12) * 256, num_hidden_layers=max(2, 12 // n),
-             encoder_hidden_size=v["hidden_size"])
+    v.update(
+        hidden_size=heads(16) * 88, num_attention_heads=heads(16), intermediate_size=heads(16) * 384,
+        num_hidden_layers=max(2, 39 // n),
+    )
+    q.update(
+        hidden_size=heads(12) * 64, num_attention_heads=heads(12), intermediate_size=heads(12) * 256,
+        num_hidden_layers=max(2, 12 // n), encoder_hidden_size=v["hidden_size"],
+    )
     c["image_text_hidden_size"] = max(8, 256 // n)
     if t["model_type"] == "t5":
         h = t["num_heads"]
-        t.update(d_model=t["d_model"] // h * heads(h), d_ff=t["d_ff"] // h * heads(h), num_heads=heads(h), num_layers=max(2, 24 // n),
-                 num_decoder_layers=max(2, 24 // n))
+        t.update(
+            d_model=t["d_model"] // h * heads(h), d_ff=t["d_ff"] // h * heads(h), num_heads=heads(h),
+            num_layers=max(2, 24 // n), num_decoder_layers=max(2, 24 // n),
+        )
     elif "hidden_size" in t:
         h = t["num_attention_heads"]
         width = t["hidden_size"] // h * heads(h)
-        t.update(hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_attention_heads=heads(h), num_hidden_layers=max(2, 32 // n))
+        t.update(
+            hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_attention_heads=heads(h),
+            num_hidden_layers=max(2, 32 // n),
+        )
 
 
 def cut_layers(c, n):
@@ -173,7 +212,9 @@ def qformer(c):
         at = f"qformer.encoder.layer.{i}."
         yield from attention(at + "attention.", w, w)
         if i % q["cross_attention_frequency"] == 0:
-            yield from attention(at + "crossattention.", w, c["vision_config"]["hidden_size"], std=3 * STD)  # or every picture gives the same
+            yield from attention(
+                at + "crossattention.", w, c["vision_config"]["hidden_size"], std=3 * STD
+            )  # or every picture gives the same
         for tail in ("_query", "") if q["use_qformer_text_input"] else ("_query",):
             yield from linear(at + f"intermediate{tail}.dense", f, w)
             yield from linear(at + f"output{tail}.dense", w, f)
@@ -208,10 +249,18 @@ def opt_tensors(t):
 
 def t5_attention(t, at, name, relative):
     w, inner = t["d_model"], t["num_heads"] * t["d_kv"]
-    for part, shape, std in (("q", (inner, w), (w * t["d_kv"]) ** -0.5), ("k", (inner, w), w**-0.5), ("v", (inner, w), w**-0.5), ("o", (w, inner), inner**-0.5)):
+    for part, shape, std in (
+        ("q", (inner, w), (w * t["d_kv"]) ** -0.5),
+        ("k", (inner, w), w**-0.5),
+        ("v", (inner, w), w**-0.5),
+        ("o", (w, inner), inner**-0.5),
+    ):
         yield from linear(f"{at}{name}.{part}", *shape, bias=False, std=std)  # T5 does not scale its scores: q is small
     if relative:
-        yield f"{at}{name}.relative_attention_bias.weight", (t["relative_attention_num_buckets"], t["num_heads"]), 0, 0.3
+        yield f"{at}{name}.relative_attention_bias.weight", (
+            t["relative_attention_num_buckets"],
+            t["num_heads"],
+        ), 0, 0.3
     yield from norm(at + "layer_norm", w, bias=False)
 
 
@@ -237,7 +286,9 @@ def tensors(c):
     yield from vision(c)
     yield from qformer(c)
     if c["architectures"] == ["Blip2ForConditionalGeneration"]:
-        yield from t5_tensors(c["text_config"]) if c["text_config"]["model_type"] == "t5" else opt_tensors(c["text_config"])
+        yield from (
+            t5_tensors(c["text_config"]) if c["text_config"]["model_type"] == "t5" else opt_tensors(c["text_config"])
+        )
 
 
 # -- values and files
@@ -304,12 +355,19 @@ def write_tensors(directory, c, options):
         shards[-1].append(tensor)
         room -= n
     values, total = Values(options.dtype, options.seed, options.preset), 0
-    names = ["model.safetensors"] if len(shards) == 1 else [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    names = (
+        ["model.safetensors"]
+        if len(shards) == 1
+        else [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    )
     for name, part in zip(names, shards):
         write_shard(directory / name, part, values, options.dtype)
         total += sum(size * math.prod(t[1]) for t in part)
     if len(shards) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": {t[0]: name for name, part in zip(names, shards) for t in part}}
+        index = {
+            "metadata": {"total_size": total},
+            "weight_map": {t[0]: name for name, part in zip(names, shards) for t in part},
+        }
         write_json(directory / "model.safetensors.index.json", index)
     return total
 
@@ -326,15 +384,20 @@ def find_tensor(directory, name):
 
 
 def make_ends(directory, c, options):
-    """The final norm's bias b becomes long, and the end's row of the head points along it: with a state x of length sqrt(width), the end's logit is about
-    the same in all of them, and P / (1 - P) of what the others add up to (each normal, variance STD^2 (width + |b|^2))."""
+    """The final norm's bias b becomes long, and the end's row of the head points along it: with a state x of length
+    sqrt(width), the end's logit is about
+    the same in all of them, and P / (1 - P) of what the others add up to (each normal, variance STD^2 (width + |b|^2)).
+    """
     t = c["text_config"]
     if t.get("model_type") != "opt" or not 0 < options.ends < 1 or not t["do_layer_norm_before"]:
         raise KeyError("--ends P: for OPT with a norm at its end, 0 < P < 1")
     b = np.random.default_rng(options.seed).standard_normal(t["hidden_size"])
     spread = STD**2 * (t["hidden_size"] + b @ b)
     logit = math.log(t["vocab_size"]) + spread / 2 + math.log(options.ends / (1 - options.ends))
-    for name, row, values in (("final_layer_norm.bias", 0, b), ("embed_tokens.weight", t["eos_token_id"], logit * b / (b @ b))):
+    for name, row, values in (
+        ("final_layer_norm.bias", 0, b),
+        ("embed_tokens.weight", t["eos_token_id"], logit * b / (b @ b)),
+    ):
         path, at, shape = find_tensor(directory, "language_model.model.decoder." + name)
         x = values.astype(np.float32)
         if options.dtype == "bf16":
@@ -355,15 +418,24 @@ def write_tokenizer(directory, c):
     t = c["text_config"]
     if c["architectures"] == ["Blip2ForImageTextRetrieval"]:
         tokenizer, _ = make_tokenizer.wordpiece(c["qformer_config"]["vocab_size"])
-        kind = {"tokenizer_class": "BertTokenizer", "bos_token": "[DEC]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]",
-                "mask_token": "[MASK]", "do_lower_case": True}
+        kind = {
+            "tokenizer_class": "BertTokenizer", "bos_token": "[DEC]", "cls_token": "[CLS]",
+            "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]",
+            "do_lower_case": True,
+        }
     elif t["model_type"] == "t5":
         tokenizer, ids = make_tokenizer.unigram(t["vocab_size"])
-        kind = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "extra_ids": 0}
+        kind = {
+            "tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
+            "extra_ids": 0,
+        }
         c["image_token_index"] = ids["image"]
     else:
         tokenizer, ids = make_tokenizer.bpe(t["vocab_size"])
-        kind = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "</s>", "add_bos_token": True}
+        kind = {
+            "tokenizer_class": "GPT2Tokenizer", "bos_token": "</s>", "eos_token": "</s>",
+            "pad_token": "<pad>", "unk_token": "</s>", "add_bos_token": True,
+        }
         c["image_token_index"] = ids["image"]
         t["eos_token_id"] = ids["eos"]
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
@@ -374,15 +446,23 @@ def parse(argv=None):
     p = argparse.ArgumentParser(description="Write a checkpoint of published shape with random weights.")
     p.add_argument("preset", choices=PRESETS)
     p.add_argument("dir", type=pathlib.Path)
-    p.add_argument("--scale", type=int, default=1, metavar="N", help="divide numbers of heads (and with them widths) and depths by N")
+    p.add_argument(
+        "--scale", type=int, default=1, metavar="N",
+        help="divide numbers of heads (and with them widths) and depths by N",
+    )
     p.add_argument("--layers", type=int, metavar="N", help="depth of every stack")
     p.add_argument("--image-size", type=int, default=224, metavar="S", help="224 or 364 in the published models")
-    p.add_argument("--vocab", type=int, metavar="V", help="size of the vocabulary (BPE: at least 400, unigrams and WordPiece: 300)")
+    p.add_argument("--vocab", type=int, metavar="V",
+                   help="size of the vocabulary (BPE: at least 400, unigrams and WordPiece: 300)")
     p.add_argument("--dtype", choices=TYPES, default="bf16", help="type of all tensors (bf16)")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--shard", type=float, default=4e9, metavar="BYTES", help="largest file (4e9)")
-    p.add_argument("--ends", type=float, metavar="P", help="sampled captions end with about this probability at each token")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="change config.json, e.g. text_config.num_hidden_layers=3")
+    p.add_argument("--ends", type=float, metavar="P",
+                   help="sampled captions end with about this probability at each token")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="KEY=JSON",
+        help="change config.json, e.g. text_config.num_hidden_layers=3",
+    )
     return p.parse_args(argv)
 
 
@@ -404,7 +484,10 @@ def main():
         make_ends(options.dir, c, options)
     write_json(options.dir / "config.json", c)  # the last: where it is, all is
     n = sum(math.prod(t[1]) for t in tensors(c))
-    print(f"{options.dir}: {options.preset}, {n / 1e6:.1f} M parameters, {options.dtype}, {total / 1e9:.2f} GB in {time.monotonic() - start:.1f} s")
+    print(
+        f"{options.dir}: {options.preset}, {n / 1e6:.1f} M parameters, {options.dtype}, {total / 1e9:.2f} GB in"
+        f" {time.monotonic() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 #!/usr/bin/python3
 """Checkpoints of published shape through the stages of the workers: load time, rate, and memory against the rule.
 
-    real_size.py [--presets opt-2.7b,flan-t5-xl,itm-vit-g] [--scale N] [--dtypes F32,BF16] [--stages encoder,qformer,score,llm,beams] [--seconds S]
+    real_size.py [--presets opt-2.7b,flan-t5-xl,itm-vit-g] [--scale N] [--dtypes F32,BF16] [--stages
+        encoder,qformer,score,llm,beams] [--seconds S]
                  [--threads N] [--images encoder=2,llm=8] [--dir DIR] [--keep] [--hf PYTHON]
 
-Each checkpoint is written below DIR with random weights (make_checkpoint.py), or used if it is there already, and removed afterwards unless --keep
-is given. Every stage runs in a process of its own (bench_real), which loads it as the daemon does. The rule is: never more resident than 1.1 x the
-packed weights + 1.5 GiB. --hf measures transformers on the same checkpoint afterwards (hf_cpu.py). What does not fit
-this machine's disk or memory is left out and named. Lines for the record go to O/bench.csv.
+Each checkpoint is written below DIR with random weights (make_checkpoint.py), or used if it is there already, and
+removed afterwards unless --keep is given. Every stage runs in a process of its own (bench_real), which loads it as
+the daemon does. The rule is: never more resident than 1.1 x the packed weights + 1.5 GiB. --hf measures transformers
+on the same checkpoint afterwards (hf_cpu.py). What does not fit this machine's disk or memory is left out and named.
+Lines for the record go to O/bench.csv.
 """
+
 import argparse
 import datetime
 import json
@@ -61,40 +64,63 @@ def too_large(preset, options):
 
 
 def bench(directory, stage, options, dtype="F32"):
-    done = subprocess.run([str(BUILD / "tests/bench/bench_real"), str(directory), stage, str(options.threads), str(options.seconds),
-                           str(options.images.get(stage, 8)), str(options.new_tokens), dtype],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
-                          env=dict(os.environ, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="10000"))  # as the daemons set them
+    done = subprocess.run(
+        [
+            str(BUILD / "tests/bench/bench_real"), str(directory), stage, str(options.threads),
+            str(options.seconds), str(options.images.get(stage, 8)), str(options.new_tokens), dtype,
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+        env=dict(os.environ, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="10000"),
+    )  # as the daemons set them
     if done.returncode != 0:
         return {"error": done.stderr.strip() or f"exit code {done.returncode}"}
     return json.loads(done.stdout)
 
 
 def transformers(preset, directory, options):
-    """hf_cpu.py on the same checkpoint. It holds source and copy while it loads: measured 6.2 bytes a parameter in float32."""
+    """hf_cpu.py on the same checkpoint. It holds source and copy while it loads: measured 6.2 bytes a parameter in
+    float32."""
     need = parameters(preset, options)[0] * (6.5 if "F32" in options.dtypes else 4.5)
     if available_bytes() < need:
-        print(f"  transformers left out: {need / GB:.1f} GB of memory are needed, {available_bytes() / GB:.1f} GB are available")
+        print(
+            f"  transformers left out: {need / GB:.1f} GB of memory are needed, {available_bytes() / GB:.1f} GB are"
+            " available"
+        )
         return
     batch = str(options.images["llm" if make_checkpoint.PRESETS[preset] else "score"])
-    subprocess.run([options.hf, str(ROOT / "tests/bench/hf_cpu.py"), str(directory), "--images", batch, "--batches", batch, "--forced", "--texts", "5",
-                    "--max-new", str(options.new_tokens), "--threads", str(options.threads), "--seconds", str(options.seconds),
-                    "--dtype", ",".join({"F32": "float32", "BF16": "bfloat16"}[d] for d in options.dtypes)], check=False)
+    subprocess.run(
+        [
+            options.hf, str(ROOT / "tests/bench/hf_cpu.py"), str(directory), "--images", batch, "--batches",
+            batch, "--forced", "--texts", "5", "--max-new", str(options.new_tokens), "--threads",
+            str(options.threads), "--seconds", str(options.seconds), "--dtype",
+            ",".join({"F32": "float32", "BF16": "bfloat16"}[d] for d in options.dtypes),
+        ],
+        check=False,
+    )
 
 
-HEAD = f"  {'stage':8} {'type':4} {'images':>6} {'load s':>7} {'hash s':>7} {'run s':>8} {'img/s':>8} {'tokens/s':>8} {'packed':>8} {'peak':>8} {'limit':>8}"
+HEAD = (
+    f"  {'stage':8} {'type':4} {'images':>6} {'load s':>7} {'hash s':>7} {'run s':>8} {'img/s':>8} {'tokens/s':>8}"
+    f" {'packed':>8} {'peak':>8} {'limit':>8}"
+)
 
 
 def row(r):
     g = lambda key: f"{r[key] / GB:7.2f}G"
-    return (f"  {r['stage']:8} {r['dtype']:4} {r['images']:6d} {r['load_s']:7.1f} {r['fingerprint_s']:7.1f} {r['run_s']:8.2f} {r['images_per_s']:8.2f} "
-            + (f"{r['tokens_per_s']:8.1f} " if "tokens_per_s" in r else " " * 9)
-            + f"{g('packed_bytes')} {g('peak_bytes')} {g('limit_bytes')} {'ok' if r['within_limit'] else 'TOO MUCH'}")
+    return (
+        f"  {r['stage']:8} {r['dtype']:4} {r['images']:6d} {r['load_s']:7.1f} {r['fingerprint_s']:7.1f}"
+        f" {r['run_s']:8.2f} {r['images_per_s']:8.2f} "
+        + (f"{r['tokens_per_s']:8.1f} " if "tokens_per_s" in r else " " * 9)
+        + f"{g('packed_bytes')} {g('peak_bytes')} {g('limit_bytes')} {'ok' if r['within_limit'] else 'TOO MUCH'}"
+    )
 
 
 def phases(r):
     """Where the memory is, phase by phase."""
-    text = "; ".join(f"{name}: peak {m['peak'] / GB:.2f}, then {m['anon'] / GB:.2f} own + {m['file'] / GB:.2f} of files" for name, m in r["memory"].items())
+    text = "; ".join(
+        f"{name}: peak {m['peak'] / GB:.2f}, then {m['anon'] / GB:.2f} own + {m['file'] / GB:.2f} of files"
+        for name, m in r["memory"].items()
+    )
     return f"           GB: {text}" + (f"; KV cache {r['cache_bytes'] / GB:.2f}" if r["cache_bytes"] else "")
 
 
@@ -109,7 +135,13 @@ def one_preset(preset, options, csv):
     ok = True
     try:
         if ours:
-            subprocess.run([sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), preset, str(directory), *checkpoint_options(options)], check=True)
+            subprocess.run(
+                [
+                    sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), preset, str(directory),
+                    *checkpoint_options(options),
+                ],
+                check=True,
+            )
         checked = bench(directory, "check", options)
         print(f"  {checked['error']}" if "error" in checked else HEAD, flush=True)
         absent = {"score"} if make_checkpoint.PRESETS[preset] else {"llm", "beams"}
@@ -121,8 +153,11 @@ def one_preset(preset, options, csv):
                     continue
                 ok = ok and r["within_limit"]
                 print(f"{row(r)}\n{phases(r)}", flush=True)
-                csv.append(f"real,{preset},{options.scale},{stage},{dtype},{options.threads},{r['images']},{r['load_s']:.2f},{r['images_per_s']:.4f},"
-                           f"{r['packed_bytes']:.0f},{r['peak_bytes']:.0f}")
+                csv.append(
+                    f"real,{preset},{options.scale},{stage},{dtype},{options.threads},{r['images']},"
+                    f"{r['load_s']:.2f},{r['images_per_s']:.4f},"
+                    f"{r['packed_bytes']:.0f},{r['peak_bytes']:.0f}"
+                )
         if options.hf and "error" not in checked:
             transformers(preset, directory, options)
     finally:
@@ -132,10 +167,15 @@ def one_preset(preset, options, csv):
 
 
 def parse():
-    p = argparse.ArgumentParser(description="Checkpoints of published shape through the stages: load time, rate, memory.")
+    p = argparse.ArgumentParser(
+        description="Checkpoints of published shape through the stages: load time, rate, memory."
+    )
     words = lambda text: text.split(",")
     p.add_argument("--presets", type=words, default=["opt-2.7b", "flan-t5-xl", "itm-vit-g"], help=f"of {PRESET_NAMES}")
-    p.add_argument("--stages", type=words, default=["encoder", "qformer", "score", "llm", "beams"], help="those of them that a preset has")
+    p.add_argument(
+        "--stages", type=words, default=["encoder", "qformer", "score", "llm", "beams"],
+        help="those of them that a preset has",
+    )
     p.add_argument("--dtypes", type=words, default=["F32"], help="of the arithmetic: F32, BF16")
     p.add_argument("--file-dtype", choices=make_checkpoint.TYPES, default="bf16")
     p.add_argument("--scale", type=int, default=1, help="divide the models, as make_checkpoint.py does")
@@ -146,18 +186,29 @@ def parse():
     p.add_argument("--new-tokens", type=int, default=20)
     p.add_argument("--dir", type=pathlib.Path, default=pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / "blipline-real")
     p.add_argument("--keep", action="store_true", help="leave the checkpoints where they are")
-    p.add_argument("--hf", metavar="PYTHON", help="a Python with torch and transformers (needs memory for the whole model)")
+    p.add_argument("--hf", metavar="PYTHON",
+                   help="a Python with torch and transformers (needs memory for the whole model)")
     options = p.parse_args()
-    options.images = dict(IMAGES, **{k: int(v) for k, v in (pair.split("=") for pair in options.images.split(",") if pair)})
+    options.images = dict(IMAGES,
+                          **{k: int(v) for k, v in (pair.split("=") for pair in options.images.split(",") if pair)})
     return options
 
 
 def main():
     options = parse()
     options.dir.mkdir(parents=True, exist_ok=True)
-    machine = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name")), "?")
-    print(f"machine: {machine}, {options.threads} threads, {available_bytes() / GB:.1f} GB of memory available; random weights, "
-          f"{options.new_tokens} forced tokens")
+    machine = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in open("/proc/cpuinfo", encoding="utf-8")
+            if line.startswith("model name")
+        ),
+        "?",
+    )
+    print(
+        f"machine: {machine}, {options.threads} threads, {available_bytes() / GB:.1f} GB of memory available; random"
+        f" weights, {options.new_tokens} forced tokens"
+    )
     csv = []
     ok = all([one_preset(p, options, csv) for p in options.presets])
     if not options.keep and not any(options.dir.iterdir()):

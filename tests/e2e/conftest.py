@@ -12,7 +12,11 @@ sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).p
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "every_level: a promise of equal bytes: tested at each level of the CPU's vector instructions (tests/levels.sh)")
+    config.addinivalue_line(
+        "markers",
+        "every_level: a promise of equal bytes: tested at each level of the CPU's vector instructions"
+        " (tests/levels.sh)",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +81,13 @@ def make_in(root, *targets):
     import harness
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "T", "O", "SAN")}
     cuda = (harness.BUILD / "libblipline-cuda.so").exists()
-    subprocess.run(["make", "--no-print-directory", "-C", str(harness.ROOT), "-o", "build", f"O={harness.BUILD}", f"DESTDIR={root}", "PREFIX=/usr", f"CUDA={cuda:d}", *targets],
-                   env=env, check=True, timeout=300, capture_output=True)
+    subprocess.run(
+        [
+            "make", "--no-print-directory", "-C", str(harness.ROOT), "-o", "build", f"O={harness.BUILD}",
+            f"DESTDIR={root}", "PREFIX=/usr", f"CUDA={cuda:d}", *targets,
+        ],
+        env=env, check=True, timeout=300, capture_output=True,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""Real daemons in a temporary folder, and a client of the broker written with pyzmq and protobuf's own Python classes."""
+"""Real daemons in a temporary folder, and a client of the broker written with pyzmq and protobuf's own Python classes.
+"""
 
 import atexit
 import json
@@ -26,12 +27,16 @@ PICTURES = sorted(p for p in IMAGES.iterdir() if p.suffix in (".jpg", ".webp", "
 SLOW = 4 if os.environ.get("SLOW_BUILD") else 1  # sanitizers
 ROLES = ("broker", "encoder", "qformer", "llm")
 
-# What a sanitizer says goes into a file of its own, for every process started here and those the command starts; conftest.py looks after each test.
+# What a sanitizer says goes into a file of its own, for every process started here and those the command starts;
+# conftest.py looks after each test.
 REPORTS = pathlib.Path(tempfile.mkdtemp(prefix="bl-reports-", dir="/tmp"))
 REPORTS.chmod(0o1777)  # a test runs the command as another user
 atexit.register(shutil.rmtree, REPORTS, ignore_errors=True)
-for _name, _more in {"ASAN": "", "UBSAN": ":print_stacktrace=1", "TSAN": f":suppressions={ROOT}/tests/tsan.supp"}.items():
-    os.environ[f"{_name}_OPTIONS"] = f"{os.environ.get(f'{_name}_OPTIONS', '')}:log_path={REPORTS}/{_name.lower()}{_more}".lstrip(":")
+for _name, _more in {"ASAN": "", "UBSAN": ":print_stacktrace=1",
+                     "TSAN": f":suppressions={ROOT}/tests/tsan.supp"}.items():
+    os.environ[f"{_name}_OPTIONS"] = (
+        f"{os.environ.get(f'{_name}_OPTIONS', '')}:log_path={REPORTS}/{_name.lower()}{_more}".lstrip(":")
+    )
 
 
 def sanitizer_reports():
@@ -64,8 +69,10 @@ def on_the_cpu(args):
 
 def blipline(*args, check=True, timeout=300, **kwargs):
     """Run the command; its output is text."""
-    done = subprocess.run([str(BUILD / "blipline"), *(a if isinstance(a, bytes) else str(a) for a in on_the_cpu(args))], capture_output=True, text=True, timeout=timeout * SLOW, errors="replace",
-                          **kwargs)
+    done = subprocess.run(
+        [str(BUILD / "blipline"), *(a if isinstance(a, bytes) else str(a) for a in on_the_cpu(args))],
+        capture_output=True, text=True, timeout=timeout * SLOW, errors="replace", **kwargs,
+    )
     if check and done.returncode != 0:
         raise AssertionError(f"blipline {args} gave {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
@@ -78,7 +85,10 @@ def caption(source, store, *more, **kwargs):
 
 def export(store):
     """The rows of the JSONL export, and its bytes."""
-    done = subprocess.run([str(BUILD / "blipline"), "export", str(store), "--format", "jsonl"], capture_output=True, timeout=120 * SLOW, check=True)
+    done = subprocess.run(
+        [str(BUILD / "blipline"), "export", str(store), "--format", "jsonl"],
+        capture_output=True, timeout=120 * SLOW, check=True,
+    )
     return [json.loads(line) for line in done.stdout.splitlines()], done.stdout
 
 
@@ -132,8 +142,13 @@ class Caption:
 
     def __init__(self, source, store, *more, program=BUILD / "blipline"):
         self.store = store
-        self.process = subprocess.Popen([str(program), *on_the_cpu(["caption"]), str(source), "-o", str(store), "--model", str(MODEL), *map(str, more)],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        self.process = subprocess.Popen(
+            [
+                str(program), *on_the_cpu(["caption"]), str(source), "-o", str(store), "--model", str(MODEL),
+                *map(str, more),
+            ],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        )
 
     def roles(self):
         return {name: pid for pid, name in children(self.process.pid).items()}
@@ -173,7 +188,10 @@ class Daemon:
         path.write_text("".join(f"{k} = {v}\n" for k, v in conf.items()))
         self.log_path = folder / f"{self.name}.log"
         self.log = open(self.log_path, "ab")
-        self.process = subprocess.Popen([*within, str(BUILD / f"blipline-{role}"), "-f", str(path)], stderr=self.log, stdout=self.log, env={**os.environ, **(env or {})})
+        self.process = subprocess.Popen(
+            [*within, str(BUILD / f"blipline-{role}"), "-f", str(path)],
+            stderr=self.log, stdout=self.log, env={**os.environ, **(env or {})},
+        )
 
     def text(self):
         return self.log_path.read_text(errors="replace")
@@ -199,7 +217,10 @@ class Cluster:
         self.folder = folder
         self.endpoint = f"ipc://{folder}/b"
         self.daemons = []
-        self.broker_conf = {"endpoint": self.endpoint, "lease": f"{3 * SLOW}s", "heartbeat": "200ms", "log_level": "debug", **broker}
+        self.broker_conf = {
+            "endpoint": self.endpoint, "lease": f"{3 * SLOW}s", "heartbeat": "200ms", "log_level": "debug",
+            **broker,
+        }
         self.broker = self.start("broker", env=broker_env, **self.broker_conf)
 
     def start(self, role, name=None, env=None, within=(), **conf):
@@ -238,13 +259,16 @@ class Refused(Exception):
 
 
 def preloaded(name):
-    """The environment of a daemon that tests/e2e/NAME.c disturbs. A sanitizer's library must come first, so not in such builds."""
+    """The environment of a daemon that tests/e2e/NAME.c disturbs. A sanitizer's library must come first, so not in
+    such builds."""
     if SLOW > 1:
         pytest.skip("not in builds with a sanitizer")
     return {"LD_PRELOAD": str(BUILD / "tests" / "e2e" / f"lib{name}.so")}
 
 
-LOGFMT_PAIR = re.compile(r'(\w+)=(?:"((?:[^"\\\x00-\x1f\x7f]|\\(?:["\\nrt]|x[0-9a-f]{2}))*)"|([^\s"=\\\x00-\x1f\x7f]+))(?: |$)')
+LOGFMT_PAIR = re.compile(
+    r'(\w+)=(?:"((?:[^"\\\x00-\x1f\x7f]|\\(?:["\\nrt]|x[0-9a-f]{2}))*)"|([^\s"=\\\x00-\x1f\x7f]+))(?: |$)'
+)
 LOGFMT_ESCAPE = re.compile(r"\\(x..|.)")
 
 
@@ -256,7 +280,11 @@ def logfmt(line):
         pair = LOGFMT_PAIR.match(line, at)
         assert pair, f"not logfmt at byte {at}: {line!r}"
         key, quoted, bare = pair.groups()
-        ret[key] = bare or LOGFMT_ESCAPE.sub(lambda m: {"n": "\n", "r": "\r", "t": "\t"}.get(m[1]) or (chr(int(m[1][1:], 16)) if m[1][0] == "x" else m[1]), quoted)
+        ret[key] = bare or LOGFMT_ESCAPE.sub(
+            lambda m: {"n": "\n", "r": "\r", "t": "\t"}.get(m[1])
+            or (chr(int(m[1][1:], 16)) if m[1][0] == "x" else m[1]),
+            quoted,
+        )
         at = pair.end()
     return ret
 
@@ -300,15 +328,23 @@ class Client:
                 return envelope
 
     def hello(self, **more):
-        answer = self.ask(hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_CLIENT, min_version=2, max_version=2, host=b"test",
-                                               boot_nonce=random.getrandbits(63), pid=os.getpid(), **more))
+        answer = self.ask(
+            hello=wire_pb2.Hello(
+                role=wire_pb2.Hello.ROLE_CLIENT, min_version=2, max_version=2, host=b"test",
+                boot_nonce=random.getrandbits(63), pid=os.getpid(), **more,
+            )
+        )
         return answer.welcome
 
     def open(self, path, nodes, unit_items=4, create=True, **recipe):
-        decode = wire_pb2.Decode(max_new_tokens=24, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1, temperature=1, top_p=1)
+        decode = wire_pb2.Decode(max_new_tokens=24, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1,
+                                 temperature=1, top_p=1)
         recipe.setdefault("decode", decode)
         r = wire_pb2.Recipe(name=b"caption", **recipe)
-        answer = self.ask(job_open=wire_pb2.JobOpen(path=os.fsencode(path), recipe=r, nodes=nodes, unit_items=unit_items, create=create, source=b"test"))
+        answer = self.ask(
+            job_open=wire_pb2.JobOpen(path=os.fsencode(path), recipe=r, nodes=nodes, unit_items=unit_items,
+                                      create=create, source=b"test")
+        )
         self.job = answer.job_opened.job
         return answer.job_opened
 
@@ -330,7 +366,8 @@ class Client:
 
 
 def programs_with(folder, role, script):
-    """The programs in a folder of their own, with a shell script in the place of one daemon; the blipline that starts them."""
+    """The programs in a folder of their own, with a shell script in the place of one daemon; the blipline that starts
+    them."""
     programs = folder / "bin"
     programs.mkdir()
     shutil.copy(BUILD / "blipline", programs)
@@ -370,11 +407,27 @@ def undelimited(data, kind):
 
 def null_nodes():
     stages = (wire_pb2.STAGE_ENCODE, wire_pb2.STAGE_QFORMER, wire_pb2.STAGE_LLM)
-    return [wire_pb2.Node(stage=s, needs=(1 << i) >> 1, tasks=wire_pb2.TASK_PROJECT if s == wire_pb2.STAGE_QFORMER else 0, out_bytes=32 if i < 2 else 0) for i, s in enumerate(stages)]
+    return [
+        wire_pb2.Node(
+            stage=s,
+            needs=(1 << i) >> 1,
+            tasks=wire_pb2.TASK_PROJECT if s == wire_pb2.STAGE_QFORMER else 0,
+            out_bytes=32 if i < 2 else 0,
+        )
+        for i, s in enumerate(stages)
+    ]
 
 
 def demo_nodes():
     """The graph of the demo model: 257 x 192 trunk features, 16 x 192 projected queries."""
     stages = (wire_pb2.STAGE_ENCODE, wire_pb2.STAGE_QFORMER, wire_pb2.STAGE_LLM)
     sizes = (257 * 192 * 4, 16 * 192 * 4, 0)
-    return [wire_pb2.Node(stage=s, needs=(1 << i) >> 1, tasks=wire_pb2.TASK_PROJECT if s == wire_pb2.STAGE_QFORMER else 0, out_bytes=sizes[i]) for i, s in enumerate(stages)]
+    return [
+        wire_pb2.Node(
+            stage=s,
+            needs=(1 << i) >> 1,
+            tasks=wire_pb2.TASK_PROJECT if s == wire_pb2.STAGE_QFORMER else 0,
+            out_bytes=sizes[i],
+        )
+        for i, s in enumerate(stages)
+    ]

@@ -1,8 +1,8 @@
 """Workers written with pyzmq and generated classes from proto/README.md alone.
 
-PythonWorker, a thread, answers for the last stage. `null_worker.py ENDPOINT STAGE` is a process that plays one stage of the graph caption + score:
-every number it sends follows from the item's, and every number it gets is compared with what it must be. `null_worker.py ENDPOINT --dies-of ITEM` answers for
-the last stage and is killed by the item.
+PythonWorker, a thread, answers for the last stage. `null_worker.py ENDPOINT STAGE` is a process that plays one stage
+of the graph caption + score: every number it sends follows from the item's, and every number it gets is compared with
+what it must be. `null_worker.py ENDPOINT --dies-of ITEM` answers for the last stage and is killed by the item.
 """
 
 import os
@@ -55,9 +55,14 @@ class PythonWorker(threading.Thread):
         socket = zmq.Context.instance().socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 500)
         socket.connect(self.endpoint)
-        self.say(socket, hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=self.host, boot_nonce=random.getrandbits(63),
-                                              pid=os.getpid(), stage=self.stage, device=b"null", dtype=wire_pb2.DTYPE_F32, model=b"python",
-                                              window_items=self.window, window_bytes=1 << 20))
+        self.say(
+            socket,
+            hello=wire_pb2.Hello(
+                role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=self.host,
+                boot_nonce=random.getrandbits(63), pid=os.getpid(), stage=self.stage, device=b"null",
+                dtype=wire_pb2.DTYPE_F32, model=b"python", window_items=self.window, window_bytes=1 << 20,
+            ),
+        )
         return socket
 
     def run(self):
@@ -81,10 +86,14 @@ class PythonWorker(threading.Thread):
     def work(self, socket, envelope, frames):
         items = [row.item for row in item_rows(envelope, frames)]
         if self.poison & set(items):
-            self.say(socket, failure=wire_pb2.Failure(lease=envelope.work.lease, code=self.code, text=b"poison among the items"))
+            self.say(
+                socket,
+                failure=wire_pb2.Failure(lease=envelope.work.lease, code=self.code, text=b"poison among the items"),
+            )
             return
         rows = b"".join(delimited(self.record(i)) for i in items)
-        answer = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(items), result=wire_pb2.Result(lease=envelope.work.lease))
+        answer = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(items),
+                                   result=wire_pb2.Result(lease=envelope.work.lease))
         socket.send_multipart([answer.SerializeToString(), rows])
 
     @staticmethod
@@ -100,7 +109,8 @@ class PythonWorker(threading.Thread):
         socket.send_multipart([envelope.SerializeToString()])
 
 
-# -- caption + score: encode -> qformer(PROJECT) -> llm, and qformer(SCORE|QUERY|ITC), which needs the features of node 0 and the rows of node 2 --
+# -- caption + score: encode -> qformer(PROJECT) -> llm, and qformer(SCORE|QUERY|ITC), which needs the features of node
+# 0 and the rows of node 2 --
 
 WIDTH = 1500  # of both tensors, f32: a unit of 16 is more than what fits the envelope
 
@@ -116,13 +126,23 @@ def caption_fails(item):
 def score_graph():
     kinds = wire_pb2
     scored = kinds.TASK_SCORE | kinds.TASK_QUERY | kinds.TASK_ITC
-    return [kinds.Node(stage=kinds.STAGE_ENCODE, out_bytes=4 * WIDTH), kinds.Node(stage=kinds.STAGE_QFORMER, needs=0b001, out_bytes=4 * WIDTH, tasks=kinds.TASK_PROJECT),
-            kinds.Node(stage=kinds.STAGE_LLM, needs=0b010), kinds.Node(stage=kinds.STAGE_QFORMER, needs=0b101, tasks=scored)]
+    return [
+        kinds.Node(stage=kinds.STAGE_ENCODE, out_bytes=4 * WIDTH),
+        kinds.Node(stage=kinds.STAGE_QFORMER, needs=0b001, out_bytes=4 * WIDTH, tasks=kinds.TASK_PROJECT),
+        kinds.Node(stage=kinds.STAGE_LLM, needs=0b010),
+        kinds.Node(stage=kinds.STAGE_QFORMER, needs=0b101, tasks=scored),
+    ]
 
 
 def score_recipe():
-    return dict(itc=True, itm=True, embeddings=[wire_pb2.EmbeddingSpec(kind=wire_pb2.EMBEDDING_QUERY, dtype=wire_pb2.DTYPE_F32),
-                                                wire_pb2.EmbeddingSpec(kind=wire_pb2.EMBEDDING_ITC, dtype=wire_pb2.DTYPE_F16, first_row=True)])
+    return dict(
+        itc=True,
+        itm=True,
+        embeddings=[
+            wire_pb2.EmbeddingSpec(kind=wire_pb2.EMBEDDING_QUERY, dtype=wire_pb2.DTYPE_F32),
+            wire_pb2.EmbeddingSpec(kind=wire_pb2.EMBEDDING_ITC, dtype=wire_pb2.DTYPE_F16, first_row=True),
+        ],
+    )
 
 
 def query_of(item):
@@ -143,9 +163,14 @@ class GraphWorker:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)
         self.epoch, self.heard, self.beat = 0, time.monotonic(), 0
-        PythonWorker.say(self.socket, hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=b"python", boot_nonce=self.nonce,
-                                                           pid=os.getpid(), stage=self.stage, device=b"null", dtype=wire_pb2.DTYPE_F32, model=b"python",
-                                                           window_items=48, window_bytes=1 << 24))
+        PythonWorker.say(
+            self.socket,
+            hello=wire_pb2.Hello(
+                role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=b"python",
+                boot_nonce=self.nonce, pid=os.getpid(), stage=self.stage, device=b"null",
+                dtype=wire_pb2.DTYPE_F32, model=b"python", window_items=48, window_bytes=1 << 24,
+            ),
+        )
 
     def run(self):
         """For ever: it is ended by a signal."""
@@ -154,7 +179,9 @@ class GraphWorker:
             if self.socket.poll(50):
                 self.listen(self.socket.recv_multipart())
             now = time.monotonic()
-            if now - self.heard > 2:  # a broker that does not answer heartbeats is gone, or another one that does not know us
+            if (
+                now - self.heard > 2
+            ):  # a broker that does not answer heartbeats is gone, or another one that does not know us
                 self.socket.close()
                 self.connect()
             elif self.epoch and now - self.beat > 0.2:
@@ -174,7 +201,11 @@ class GraphWorker:
         """One array [items, WIDTH] for each tensor, rows picked as the selections say."""
         at, arrays = 1 + envelope.n_row_frames, []
         for n, tensor in enumerate(envelope.tensors):
-            data = tensor.inline_data if tensor.transport == wire_pb2.TRANSPORT_INLINE else b"".join(frames[at:at + tensor.n_frames])
+            data = (
+                tensor.inline_data
+                if tensor.transport == wire_pb2.TRANSPORT_INLINE
+                else b"".join(frames[at : at + tensor.n_frames])
+            )
             at += tensor.n_frames
             array = np.frombuffer(data, "<f4").reshape(tensor.shape)
             for s in envelope.work.selections:
@@ -212,7 +243,12 @@ class GraphWorker:
 
     @staticmethod
     def captioned(item):
-        return store_pb2.Record(item=item, captions=[store_pb2.Caption(text=b"%d, sample %d" % (item, k), logprob=-1.0, tokens=3, sample=k) for k in range(2)])
+        return store_pb2.Record(
+            item=item,
+            captions=[
+                store_pb2.Caption(text=b"%d, sample %d" % (item, k), logprob=-1.0, tokens=3, sample=k) for k in range(2)
+            ],
+        )
 
     @staticmethod
     def scored(row):
@@ -221,17 +257,28 @@ class GraphWorker:
         for c in row.captions:
             record.captions.add().CopyFrom(c)
             record.captions[-1].has_itm, record.captions[-1].itm = True, (row.item % 100) / 100
-        for kind, array, dtype in ((wire_pb2.EMBEDDING_QUERY, query_of(row.item), wire_pb2.DTYPE_F32), (wire_pb2.EMBEDDING_ITC, itc_of(row.item), wire_pb2.DTYPE_F16)):
-            record.embeddings.add(kind=kind, dtype=dtype, rows=array.shape[0], cols=array.shape[1], data=array.tobytes())
+        for kind, array, dtype in (
+            (wire_pb2.EMBEDDING_QUERY, query_of(row.item), wire_pb2.DTYPE_F32),
+            (wire_pb2.EMBEDDING_ITC, itc_of(row.item), wire_pb2.DTYPE_F16),
+        ):
+            record.embeddings.add(kind=kind, dtype=dtype, rows=array.shape[0], cols=array.shape[1],
+                                  data=array.tobytes())
         return record
 
     def answer(self, lease, records, out):
-        envelope = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(records), result=wire_pb2.Result(lease=lease))
+        envelope = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(records),
+                                     result=wire_pb2.Result(lease=lease))
         frames = []
         if out is not None and len(out):
             data = np.repeat(np.asarray(out, "<f4")[:, None], WIDTH, 1).tobytes()
-            carried = dict(transport=wire_pb2.TRANSPORT_FRAME, n_frames=1) if len(data) > 4096 else dict(transport=wire_pb2.TRANSPORT_INLINE, inline_data=data)
-            envelope.tensors.add(dtype=wire_pb2.DTYPE_F32, shape=[len(out), WIDTH], xxh3=0, **carried)  # nobody here verifies the hash
+            carried = (
+                dict(transport=wire_pb2.TRANSPORT_FRAME, n_frames=1)
+                if len(data) > 4096
+                else dict(transport=wire_pb2.TRANSPORT_INLINE, inline_data=data)
+            )
+            envelope.tensors.add(
+                dtype=wire_pb2.DTYPE_F32, shape=[len(out), WIDTH], xxh3=0, **carried
+            )  # nobody here verifies the hash
             frames = [data] if "n_frames" in carried else []
         self.socket.send_multipart([envelope.SerializeToString(), b"".join(delimited(r) for r in records), *frames])
 

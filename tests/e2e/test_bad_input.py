@@ -1,4 +1,5 @@
-"""Bad pictures, odd names, stores that are not what they should be: a clear reason for each, and nothing else is lost."""
+"""Bad pictures, odd names, stores that are not what they should be: a clear reason for each, and nothing else is lost.
+"""
 
 import base64
 import os
@@ -16,24 +17,37 @@ def bomb_png():
     """A header that promises 60000 x 60000 pixels."""
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b"\0")) + \
-        chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
 
 
 def one_pixel_png():
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b"\0\1\2\3")) + \
-        chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b"\0\1\2\3"))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_each_bad_picture_fails_alone_with_its_reason(folder):
     source = folder / "in"
     source.mkdir()
     good = PICTURES[1].read_bytes()
-    wanted = {"a_empty.jpg": (b"", "empty"), "b_truncated.jpg": (good[:2000], "truncated"),
-              "c_random.jpg": (bytes((i * 7919 + 13) % 251 for i in range(4000)), "unknown_format"), "d_text.jpg": (b"not a picture\n" * 10, "unknown_format"),
-              "e_bomb.png": (bomb_png(), "too_many_pixels"), "f_head.jpg": (good[:3], None), "g_webp.webp": (PICTURES[0].read_bytes()[:200], None)}
+    wanted = {
+        "a_empty.jpg": (b"", "empty"),
+        "b_truncated.jpg": (good[:2000], "truncated"),
+        "c_random.jpg": (bytes((i * 7919 + 13) % 251 for i in range(4000)), "unknown_format"),
+        "d_text.jpg": (b"not a picture\n" * 10, "unknown_format"),
+        "e_bomb.png": (bomb_png(), "too_many_pixels"), "f_head.jpg": (good[:3], None),
+        "g_webp.webp": (PICTURES[0].read_bytes()[:200], None),
+    }
     for name, (data, _) in wanted.items():
         (source / name).write_bytes(data)
     (source / "h_1x1.png").write_bytes(one_pixel_png())
@@ -78,10 +92,15 @@ def test_mode_000_is_an_item_error(folder):
     def other_user():
         os.setgid(65534)
         os.setuid(65534)
-    readable = subprocess.run(["test", "-x", str(BUILD / "blipline")], check=False, preexec_fn=other_user).returncode == 0
+    readable = (
+        subprocess.run(["test", "-x", str(BUILD / "blipline")], check=False, preexec_fn=other_user).returncode == 0
+    )
     if not readable:
         pytest.skip("the build folder is closed to other users")
-    done = caption(source, folder / "s", check=False, preexec_fn=other_user, env={**os.environ, "TMPDIR": str(folder), "HOME": str(folder)})
+    done = caption(
+        source, folder / "s", check=False, preexec_fn=other_user,
+        env={**os.environ, "TMPDIR": str(folder), "HOME": str(folder)},
+    )
     assert done.returncode == 3, done.stderr
     rows, _ = export(folder / "s")
     assert rows[0]["caption"] == ANSWERS[PICTURES[0].name]["greedy"] and rows[1]["error"]["code"] == "unreadable"
@@ -149,7 +168,10 @@ def test_a_worker_asked_to_check_looks_at_its_model(folder):
     conf = folder / "w.conf"
     for model, code, says in ((MODEL, 0, ""), (folder / "none", 78, "none/config.json: is missing"), ("", 0, "")):
         conf.write_text(f"model = {model}\n")
-        done = subprocess.run([str(BUILD / "blipline-llm"), "-n", "-f", str(conf)], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [str(BUILD / "blipline-llm"), "-n", "-f", str(conf)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )
         assert done.returncode == code and says in done.stderr, done
 
 
@@ -158,14 +180,24 @@ def test_what_no_worker_could_start_with_is_one_error_before_there_is_a_store(fo
     shutil.copytree(MODEL, bad)
     shard = bad / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
-    cases = [(["--model", bad], {}, 1, "model-00002"), (["--model", MODEL, "--dtype", "bf16", "--cpu-isa", "base"], {}, 2, "--dtype fp32"),
-             (["--model", MODEL, "--device", "cuda:0", "--cuda-library", folder / "none.so"], {}, 1, "none.so")]
+    cases = [
+        (["--model", bad], {}, 1, "model-00002"),
+        (["--model", MODEL, "--dtype", "bf16", "--cpu-isa", "base"], {}, 2, "--dtype fp32"),
+        (["--model", MODEL, "--device", "cuda:0", "--cuda-library", folder / "none.so"], {}, 1, "none.so"),
+    ]
     if "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text():
-        cases.append((["--model", MODEL, "--dtype", "bf16"], {"DNNL_MAX_CPU_ISA": "AVX2"}, 1, "BF16"))  # as only a worker knows
+        cases.append(
+            (["--model", MODEL, "--dtype", "bf16"], {"DNNL_MAX_CPU_ISA": "AVX2"}, 1, "BF16")
+        )  # as only a worker knows
     for arguments, environment, code, says in cases:
-        done = blipline("caption", IMAGES, "-o", folder / "s", *arguments, check=False, env={**os.environ, **environment})
+        done = blipline("caption", IMAGES, "-o", folder / "s", *arguments, check=False,
+                        env={**os.environ, **environment})
         assert done.returncode == code and says in done.stderr, done.stderr
-        assert "starting another one" not in done.stderr and len(done.stderr.splitlines()) == 1 and not (folder / "s").exists(), done.stderr
+        assert (
+            "starting another one" not in done.stderr
+            and len(done.stderr.splitlines()) == 1
+            and not (folder / "s").exists()
+        ), done.stderr
 
 
 def test_a_store_that_is_truncated_or_of_another_version(folder):

@@ -8,8 +8,10 @@ import pathlib
 import subprocess
 
 import pytest
-from harness import ANSWERS, BUILD, IMAGES, MODEL, PICTURES, ROOT, Caption, answer_for, blipline, caption, export, many, store_rows, wait_for
-
+from harness import (
+    ANSWERS, BUILD, IMAGES, MODEL, PICTURES, ROOT, Caption, answer_for, blipline, caption, export, many,
+    store_rows, wait_for,
+)
 
 @pytest.fixture(scope="module")
 def demo_store(tmp_path_factory):
@@ -82,7 +84,9 @@ def test_limit_and_lists_and_files(folder):
     listing = folder / "list.txt"
     listing.write_text("".join(f"{p}\r\n" for p in PICTURES[:4]))
     caption([f"@{listing}", PICTURES[9]], folder / "s")
-    assert [r["caption"] for r in export(folder / "s")[0]] == [ANSWERS[p.name]["greedy"] for p in [*PICTURES[:4], PICTURES[9]]]
+    assert [r["caption"] for r in export(folder / "s")[0]] == [
+        ANSWERS[p.name]["greedy"] for p in [*PICTURES[:4], PICTURES[9]]
+    ]
     caption(IMAGES, folder / "t", "--limit", "3")
     assert len(export(folder / "t")[0]) == 3
 
@@ -125,8 +129,10 @@ def test_get_stats_verify(demo_store):
 
 def test_the_store_is_read_by_a_dozen_lines_of_python(demo_store):
     program = ROOT / "examples" / "read_store.py"
-    done = subprocess.run([os.environ.get("PYTHON", "/usr/bin/python3"), str(program), str(demo_store)], capture_output=True, text=True, check=True,
-                          timeout=60)
+    done = subprocess.run(
+        [os.environ.get("PYTHON", "/usr/bin/python3"), str(program), str(demo_store)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )
     for name, answers in ANSWERS.items():
         assert name in done.stdout and answers["greedy"] in done.stdout
     assert len(store_rows(demo_store)) == 24
@@ -151,8 +157,15 @@ def test_selftest_passes_on_the_golden_checkpoint_and_fails_on_a_wrong_one(folde
 
 
 def test_usage_errors_exit_2_and_say_what_to_do(folder):
-    for arguments in (["caption"], ["caption", str(IMAGES)], ["nonsense"], ["caption", str(IMAGES), "-o", "x", "--unknown"], ["export"],
-                      ["caption", str(IMAGES), "-o", "x", "--model", str(MODEL), "--unit", "many"], []):
+    for arguments in (
+        ["caption"],
+        ["caption", str(IMAGES)],
+        ["nonsense"],
+        ["caption", str(IMAGES), "-o", "x", "--unknown"],
+        ["export"],
+        ["caption", str(IMAGES), "-o", "x", "--model", str(MODEL), "--unit", "many"],
+        [],
+    ):
         done = blipline(*arguments, check=False, cwd=folder)
         assert done.returncode == 2, (arguments, done)
         assert done.stderr.strip(), arguments

@@ -1,4 +1,6 @@
-"""Jobs on a GPU: real daemons that load the CUDA operators. Where there is no card they are those of the emulator (tests/emulator), which runs the same kernels on the CPU."""
+"""Jobs on a GPU: real daemons that load the CUDA operators. Where there is no card they are those of the emulator
+(tests/emulator), which runs the same kernels on the CPU."""
+
 import json
 import os
 import pathlib
@@ -12,10 +14,13 @@ from harness import ANSWERS, BUILD, IMAGES, MODEL, PICTURES, ROOT, blipline, cap
 EMULATED = BUILD / "emulated" / "libblipline-cuda.so"
 REAL = BUILD / "libblipline-cuda.so"
 DRIVER = pathlib.Path("/proc/driver/nvidia").exists() or pathlib.Path("/dev/dxg").exists()
-UUID = "GPU-" + "-".join(b"BLIPLINEEMULATOR".hex()[a:b] for a, b in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)))  # of the emulated card
+UUID = "GPU-" + "-".join(
+    b"BLIPLINEEMULATOR".hex()[a:b] for a, b in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
+)  # of the emulated card
 GPU = ("--device", "cuda:0", "--cuda-library", EMULATED)
 
-needs_emulator = pytest.mark.skipif(not EMULATED.exists(), reason="built without CUDA=1: there are no CUDA operators to load")
+needs_emulator = pytest.mark.skipif(not EMULATED.exists(),
+                                    reason="built without CUDA=1: there are no CUDA operators to load")
 
 
 def pictures(folder, names):
@@ -40,7 +45,9 @@ def test_a_store_of_the_cpu_goes_on_on_a_card_with_the_references_captions(folde
     names, words = [p.name for p in PICTURES[:4]], ("--max-new-tokens", "24")
     caption(pictures(folder, names[:1]), folder / "s", *words)
     done = caption(pictures(folder, names), folder / "s", *GPU, *words, check=False)
-    assert done.returncode == 1 and "encoder dtype" in done.stderr and "bf16" in done.stderr and "fp32" in done.stderr, done.stderr
+    assert (
+        done.returncode == 1 and "encoder dtype" in done.stderr and "bf16" in done.stderr and "fp32" in done.stderr
+    ), done.stderr
     done = caption(pictures(folder, names), folder / "s", *GPU, *words, "--dtype", "fp32", "-v")
     rows, _ = export(folder / "s")
     assert {r["key"]: r.get("caption") for r in rows} == {n: ANSWERS[n]["greedy"] for n in names}
@@ -70,9 +77,13 @@ def test_dry_run_shows_who_runs_where(folder):
     text = caption(IMAGES, folder / "s", *GPU, "--dry-run", "--dtype", "fp8").stdout
     assert "encoder-dtype = fp8\nqformer-dtype = bf16\nllm-dtype = fp8\n" in text
     assert re.search(r"^#   encoder +on cuda:0, \d+ % of its memory, \d+ threads? and \d+ to decode$", text, re.M), text
-    two = caption(IMAGES, folder / "s", "--device", f"cuda:0,{UUID}", "--cuda-library", EMULATED, "--dry-run", "--json").stdout
+    two = caption(IMAGES, folder / "s", "--device", f"cuda:0,{UUID}", "--cuda-library", EMULATED, "--dry-run",
+                  "--json").stdout
     assert [(w["name"], w["device"]) for w in json.loads(two)["workers"]] == [
-        (f"{name}-{card}", device) for card, device in enumerate(("cuda:0", UUID)) for name in ("encoder", "qformer", "llm")]
+        (f"{name}-{card}", device)
+        for card, device in enumerate(("cuda:0", UUID))
+        for name in ("encoder", "qformer", "llm")
+    ]
     assert not (folder / "s").exists()
 
 
@@ -86,9 +97,17 @@ def test_a_card_that_is_not_there_is_one_error_before_any_work(folder):
 
 def test_no_operators_are_one_error_before_any_work(folder):
     missing = folder / "lib.so"
-    one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", missing, check=False), str(missing), "--device cpu")
+    one_error(
+        caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", missing, check=False),
+        str(missing),
+        "--device cpu",
+    )
     missing.write_text("no library")
-    one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", missing, check=False), "cannot load", str(missing))
+    one_error(
+        caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", missing, check=False),
+        "cannot load",
+        str(missing),
+    )
     assert not (folder / "s").exists()
     if not REAL.exists():
         one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", check=False), "no libblipline-cuda.so")
@@ -99,17 +118,30 @@ def test_no_operators_are_one_error_before_any_work(folder):
 @pytest.mark.skipif(not REAL.exists(), reason="built without CUDA=1: there are no CUDA operators to load")
 @pytest.mark.skipif(DRIVER, reason="there is a driver here")
 def test_operators_without_a_driver_are_one_error_before_any_work(folder):
-    one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", check=False), "no GPU here, or NVIDIA's driver is not loaded")
-    one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", REAL, check=False), "cuda:0", "driver")
+    one_error(
+        caption(IMAGES, folder / "s", "--device", "cuda:0", check=False),
+        "no GPU here, or NVIDIA's driver is not loaded",
+    )
+    one_error(caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", REAL, check=False), "cuda:0",
+              "driver")
     assert not (folder / "s").exists()
     done = caption(pictures(folder, [PICTURES[0].name]), folder / "s", "--device", "auto", "--max-new-tokens", "24")
     assert "computing on the CPU: there is no GPU here" in done.stderr
     assert export(folder / "s")[0][0]["caption"] == ANSWERS[PICTURES[0].name]["greedy"]
 
 
-@pytest.mark.parametrize("options, says", [(["--device", "gpu"], "not a device"), (["--device", "cpu,cuda:0"], "not a device"), (["--device", "cuda:0,cuda:0"], "cuda:0 twice"),
-                                           (["--device", "cpu", "--dtype", "fp8"], "the CPU computes in fp32"), (["--device", "cpu", "--llm-dtype", "fp16"], "--llm-dtype fp16: the CPU"),
-                                           (["--qformer-dtype", "fp8"], "the Q-Former is not computed in fp8"), (["--dtype", "int8"], "fp32, bf16, fp16, fp8 or auto")])
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (["--device", "gpu"], "not a device"),
+        (["--device", "cpu,cuda:0"], "not a device"),
+        (["--device", "cuda:0,cuda:0"], "cuda:0 twice"),
+        (["--device", "cpu", "--dtype", "fp8"], "the CPU computes in fp32"),
+        (["--device", "cpu", "--llm-dtype", "fp16"], "--llm-dtype fp16: the CPU"),
+        (["--qformer-dtype", "fp8"], "the Q-Former is not computed in fp8"),
+        (["--dtype", "int8"], "fp32, bf16, fp16, fp8 or auto"),
+    ],
+)
 def test_wrong_devices_and_types_are_wrong_command_lines(folder, options, says):
     one_error(caption(IMAGES, folder / "s", *options, check=False), says, code=2)
     assert not (folder / "s").exists()
@@ -118,7 +150,10 @@ def test_wrong_devices_and_types_are_wrong_command_lines(folder, options, says):
 @needs_emulator
 def test_flan_t5_has_neither_fp16_nor_fp8(folder):
     for dtype in ("fp16", "fp8"):
-        done = blipline("caption", IMAGES, "-o", folder / "s", "--model", ROOT / "tests/golden/t5_a", *GPU, "--dtype", dtype, check=False)
+        done = blipline(
+            "caption", IMAGES, "-o", folder / "s", "--model", ROOT / "tests/golden/t5_a", *GPU, "--dtype",
+            dtype, check=False,
+        )
         one_error(done, f"--llm-dtype {dtype}", "FlanT5", "take bf16", code=2)
 
 
@@ -139,7 +174,14 @@ def test_selftest_wants_a_device_that_has_the_type():
 @needs_emulator
 def test_selftest_of_a_card():
     """A small checkpoint without a language model: the 48 sets of decoding options take the emulator long."""
-    r = json.loads(blipline("selftest", ROOT / "tests/golden/itm_c", "--images", ROOT / "tests/golden/images_odd", *GPU, "--json", check=False).stdout)
-    assert r["pass"] is True and r["device"] == "cuda:0" and r["machine"]["device"] == "cuda:0", [row for row in r["rows"] if row["pass"] is False]
+    r = json.loads(
+        blipline(
+            "selftest", ROOT / "tests/golden/itm_c", "--images", ROOT / "tests/golden/images_odd", *GPU,
+            "--json", check=False,
+        ).stdout
+    )
+    assert r["pass"] is True and r["device"] == "cuda:0" and r["machine"]["device"] == "cuda:0", [
+        row for row in r["rows"] if row["pass"] is False
+    ]
     errors = {row["stage"]: row["relative_error"] for row in r["rows"]}
     assert errors["vision_last_hidden_state"] < 1e-5 and "itm_logits" in errors

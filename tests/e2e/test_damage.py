@@ -1,4 +1,5 @@
-"""Stores with damage that no checksum finds: rows that are gone, pages that are nonsense. Nothing is passed over in silence."""
+"""Stores with damage that no checksum finds: rows that are gone, pages that are nonsense. Nothing is passed over in
+silence."""
 
 import os
 import pathlib
@@ -66,7 +67,9 @@ def test_the_last_unit_may_be_the_one_that_is_gone(folder, store):
     assert done.returncode == 1 and b"unit 11: its manifest row is missing" in done.stderr, done
     assert read("export", folder / "s").returncode == 1
     done = caption(folder.parent, folder / "s", "--unit", "8", "--device", "null", check=False)
-    assert done.returncode == 1 and "unit 11" in done.stderr, done.stderr  # what is listed is not known: pictures would come twice
+    assert (
+        done.returncode == 1 and "unit 11" in done.stderr
+    ), done.stderr  # what is listed is not known: pictures would come twice
 
 
 def test_without_counters_the_end_is_still_found(folder, store):
@@ -81,8 +84,11 @@ def test_without_counters_the_end_is_still_found(folder, store):
 def crashing_export(folder, store, number):
     """An export that is in the middle of its work when the signal comes."""
     (folder / "cwd").mkdir()
-    process = subprocess.Popen([str(BUILD / "blipline"), "export", str(store)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder / "cwd",
-                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (MOST_CORE, MOST_CORE)))
+    process = subprocess.Popen(
+        [str(BUILD / "blipline"), "export", str(store)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder / "cwd",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (MOST_CORE, MOST_CORE)),
+    )
     wait_for(lambda: b"data.mdb" in pathlib.Path(f"/proc/{process.pid}/maps").read_bytes())
     process.send_signal(number)
     says = process.communicate(timeout=60 * SLOW)[1]
@@ -100,7 +106,11 @@ def test_a_crash_leaves_a_core_dump_and_an_assertion_is_no_damage(folder, number
         assert code == -number and not says
     else:
         assert code == 1 and b"crashed while reading" in says and b"/s/data.mdb" in says
-    if MOST_CORE and "/" not in (pattern := pathlib.Path("/proc/sys/kernel/core_pattern").read_text()) and "|" not in pattern:
+    if (
+        MOST_CORE
+        and "/" not in (pattern := pathlib.Path("/proc/sys/kernel/core_pattern").read_text())
+        and "|" not in pattern
+    ):
         assert left, "no core dump"
 
 
@@ -129,7 +139,10 @@ def test_nonsense_in_pages_ends_in_a_message_or_changes_nothing(folder, store):
 def test_what_standard_output_does_not_take_is_an_error(store):
     for arguments in (("export", store), ("stats", store), ("get", store, "--item", "3"), ("help",)):
         with open("/dev/full", "wb") as full:
-            done = subprocess.run([str(BUILD / "blipline"), *map(str, arguments)], stdout=full, stderr=subprocess.PIPE, timeout=60 * SLOW, check=False)
+            done = subprocess.run(
+                [str(BUILD / "blipline"), *map(str, arguments)],
+                stdout=full, stderr=subprocess.PIPE, timeout=60 * SLOW, check=False,
+            )
         assert done.returncode == 1 and b"No space left on device" in done.stderr, (arguments, done)
 
 
@@ -191,7 +204,9 @@ def test_a_wrong_number_in_the_free_list_is_found_and_nothing_is_written(folder,
         export = read("export", store)
         assert export.returncode == 0 and len(export.stdout.splitlines()) == 200  # its rows are all there
         done = caption(half_done / "in", store, "--device", "null", check=False)
-        assert done.returncode == 1 and f"{store}: data.mdb is damaged" in done.stderr and "blipline verify" in done.stderr, done.stderr
+        assert (
+            done.returncode == 1 and f"{store}: data.mdb is damaged" in done.stderr and "blipline verify" in done.stderr
+        ), done.stderr
         assert (store / "data.mdb").read_bytes() == bad
     (store / "data.mdb").write_bytes(data)
     caption(half_done / "in", store, "--device", "null", "--check")
@@ -220,7 +235,10 @@ def test_pages_of_another_time_are_not_exported_as_undone(folder, half_done):
     shutil.copytree(half_done / "s", folder / "s")
     env = lmdb.open(str(folder / "s"), max_dbs=16)
     tables = {name: env.open_db(name, create=False) for name in (b"items", b"units", b"meta")}
-    rows = [(b"items", n.to_bytes(8, "big")) for n in range(196, 200)] + [(b"units", (49).to_bytes(4, "big")), (b"meta", b"counters")]
+    rows = [(b"items", n.to_bytes(8, "big")) for n in range(196, 200)] + [
+        (b"units", (49).to_bytes(4, "big")),
+        (b"meta", b"counters"),
+    ]
     with env.begin() as txn:
         values = [txn.get(key, db=tables[table]) for table, key in rows]
     counters = store_pb2.JobCounters.FromString(values[-1])
@@ -243,7 +261,9 @@ def test_pages_of_another_time_are_not_exported_as_undone(folder, half_done):
     data[now + 8:now + PAGE] = old[was + 8:was + PAGE]
     (folder / "s" / "data.mdb").write_bytes(data)
     export = read("export", folder / "s")
-    assert len(export.stdout.splitlines()) == 196 and export.returncode == 1 and b"data.mdb is damaged" in export.stderr, export.stderr
+    assert (
+        len(export.stdout.splitlines()) == 196 and export.returncode == 1 and b"data.mdb is damaged" in export.stderr
+    ), export.stderr
     assert read("verify", folder / "s").returncode == 1
 
 
@@ -254,7 +274,9 @@ def test_items_that_lost_their_records_are_not_called_undone(folder, half_done):
         delete(folder / "s", b"items", item.to_bytes(8, "big"))
     delete(folder / "s", b"units", (2).to_bytes(4, "big"))
     export = read("export", folder / "s")
-    assert export.returncode == 1 and b"4 of 200 items that are done have lost their records" in export.stderr, export.stderr
+    assert (
+        export.returncode == 1 and b"4 of 200 items that are done have lost their records" in export.stderr
+    ), export.stderr
     assert len(export.stdout.splitlines()) == 196
     assert read("stats", folder / "s").returncode == 1 and read("verify", folder / "s").returncode == 1
     done = read("get", folder / "s", "--item", "9")

@@ -78,7 +78,11 @@ def test_a_picture_that_ruins_its_decoder_fails_alone(folder, unit_items):
         encoder = start_all(cluster, preloaded("faulty_jpeg"), decode_threads=2, decode_time="1s")
         client = begin(cluster, folder, source, unit_items)
         progress = client.wait_done(60)
-        assert progress.n_failed == len(FAULTS) and progress.stages[0].failures == 0 and progress.stages[0].lease_expiries == 0
+        assert (
+            progress.n_failed == len(FAULTS)
+            and progress.stages[0].failures == 0
+            and progress.stages[0].lease_expiries == 0
+        )
         assert encoder.process.poll() is None and "less_confined" not in encoder.text()
         assert len(decoders(encoder)) <= 2
         client.close()
@@ -97,7 +101,8 @@ def test_more_memory_than_the_limit(folder):
         client = begin(cluster, folder, source)
         assert client.wait_done(60).n_failed == 1
         client.close()
-    check(folder, {"large.jpg": ("decoder_memory", "decoding took more memory than 32MiB (decode_memory of the encoder)")})
+    check(folder,
+          {"large.jpg": ("decoder_memory", "decoding took more memory than 32MiB (decode_memory of the encoder)")})
 
 
 def bomb():
@@ -158,5 +163,8 @@ def test_without_seccomp_it_says_so_once_and_goes_on(folder):
         assert client.wait_done(60).n_failed == 1
         client.close()
         assert encoder.stop() == 0
-        assert encoder.text().count("decoder_less_confined") == 1 and "a filter of system calls: Invalid argument" in encoder.text()
+        assert (
+            encoder.text().count("decoder_less_confined") == 1
+            and "a filter of system calls: Invalid argument" in encoder.text()
+        )
     check(folder, {"0.jpg": FAULTS["crash"]})

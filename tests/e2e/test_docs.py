@@ -20,7 +20,9 @@ from harness import BUILD, ROOT, SLOW
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NUMBER = r"\d+(?:\.\d+)?(?:e[-+]?\d+)?"
-VARIES = re.compile(rf"({NUMBER})( ?(?:s|ms|%|img/s|pictures a second)(?![a-z0-9/]))|\d{{4}}-\d\d-\d\d(?: \d\d:\d\d:\d\d)?")
+VARIES = re.compile(
+    rf"({NUMBER})( ?(?:s|ms|%|img/s|pictures a second)(?![a-z0-9/]))|\d{{4}}-\d\d-\d\d(?: \d\d:\d\d:\d\d)?"
+)
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -51,8 +53,16 @@ def same(shown, printed):
         shown[-1] = shown[-1][:-4]
         printed = printed[:len(shown) - 1] + [p[:len(shown[-1])] for p in printed[len(shown) - 1:len(shown)]]
     return len(shown) == len(printed) and all(
-        a == b or ("." in a and "." in b and a[0].isdigit() and b[0].isdigit() and math.isclose(float(a), float(b), rel_tol=1e-3))
-        for a, b in zip(shown, printed))
+        a == b
+        or (
+            "." in a
+            and "." in b
+            and a[0].isdigit()
+            and b[0].isdigit()
+            and math.isclose(float(a), float(b), rel_tol=1e-3)
+        )
+        for a, b in zip(shown, printed)
+    )
 
 
 def prints(shown, printed):
@@ -64,11 +74,21 @@ def prints(shown, printed):
     return bool(printed) and same(shown[0], printed[0]) and prints(shown[1:], printed[1:])
 
 
-@pytest.mark.parametrize("shown, printed, equal", [
-    (["a", "...", "d"], ["a", "b", "c", "d"], True), (["a", "...", "d"], ["a", "b", "c"], False), (["a"], ["a", "b"], False),
-    (["in 0.8 s (28 %)"], ["in 12 s ( 3 %)"], True), (["24 items in 0.8 s"], ["23 items in 0.8 s"], False),
-    (["itc 0.8974"], ["itc 0.8975"], True), (["itc 0.8974"], ["itc 0.8874"], False), (["{1, 2, ..."], ["{1, 2, 3}"], True),
-    (["{1, 2, ..."], ["{1, 3, 3}"], False), (["..."], [], True)])
+@pytest.mark.parametrize(
+    "shown, printed, equal",
+    [
+        (["a", "...", "d"], ["a", "b", "c", "d"], True),
+        (["a", "...", "d"], ["a", "b", "c"], False),
+        (["a"], ["a", "b"], False),
+        (["in 0.8 s (28 %)"], ["in 12 s ( 3 %)"], True),
+        (["24 items in 0.8 s"], ["23 items in 0.8 s"], False),
+        (["itc 0.8974"], ["itc 0.8975"], True),
+        (["itc 0.8974"], ["itc 0.8874"], False),
+        (["{1, 2, ..."], ["{1, 2, 3}"], True),
+        (["{1, 2, ..."], ["{1, 3, 3}"], False),
+        (["..."], [], True),
+    ],
+)
 def test_shown_output_is_compared(shown, printed, equal):
     assert prints(shown, printed) == equal
 
@@ -80,7 +100,11 @@ def test_every_command_prints_what_is_shown(page, folder):
         if path.name not in ("build", ".git") and not path.name.endswith((".lmdb", ".emb", ".npy")):
             (folder / path.name).symlink_to(path)
     (folder / "build").symlink_to(BUILD)
-    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "T", "O", "SAN", "COV", "PYTHONPATH")}
+    env = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "T", "O", "SAN", "COV", "PYTHONPATH")
+    }
     env.update(HOME=str(folder / "home"), CUDA="0", CUDA_VISIBLE_DEVICES="", TERM="dumb")
     exports = ""
     for language, remark, lines in blocks(page):
@@ -94,10 +118,15 @@ def test_every_command_prints_what_is_shown(page, folder):
                 continue
             if re.search(r"\bjq\b", command) and not shutil.which("jq"):
                 continue
-            done = subprocess.run(["bash", "-c", exports + command], capture_output=True, text=True, cwd=folder, env=env, timeout=120 * SLOW, check=False)
+            done = subprocess.run(
+                ["bash", "-c", exports + command],
+                capture_output=True, text=True, cwd=folder, env=env, timeout=120 * SLOW, check=False,
+            )
             printed = (done.stdout + done.stderr).splitlines()
             assert done.returncode == 0, (command, done)
-            assert not shown or prints(shown, printed), "\n".join([f"$ {command}", "shown:", *shown, "printed:", *printed])
+            assert not shown or prints(shown, printed), "\n".join(
+                [f"$ {command}", "shown:", *shown, "printed:", *printed]
+            )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,5 @@
-"""The daemons with an asynchronous device: fake_async_device.c replaces the CUDA operators. It computes what the CPU does,
+"""The daemons with an asynchronous device: fake_async_device.c replaces the CUDA operators. It computes what the CPU
+does,
 delivers results when they are waited for, and ends a process that relies on more than tensor/ops.h promises."""
 
 import re
@@ -48,7 +49,9 @@ def test_a_job_on_a_device_behind_the_host(folder, source, unit_items, encoder_b
         client.close()
         for d in (encoder, qformer, llm):
             assert d.stop() == 0
-            assert re.search(r"event=ready .*device=cuda:0 dtype=fp32 .*load_ms=\d+ device_bytes=[1-9]\d* free_bytes=[1-9]", d.text())
+            assert re.search(
+                r"event=ready .*device=cuda:0 dtype=fp32 .*load_ms=\d+ device_bytes=[1-9]\d* free_bytes=[1-9]", d.text()
+            )
             assert "event=mps status=" in d.text()
         assert f"batch={encoder_batch} window_items=128" in encoder.text()
         assert "event=cache kv_rows=65536 of=65536" in llm.text() and "batch=512" in llm.text()
@@ -60,7 +63,10 @@ def test_bf16_takes_half_the_bytes(folder, source):
         for role in ("encoder", "qformer", "llm"):
             cluster.start(role, threads=1, dtype="bf16", **FAKE_ASYNC)
         client = open_job(cluster, folder, source, 16, value_bytes=2)  # a tensor with more would be refused
-        started = wait_for(lambda: all("event=ready" in d.text() for d in cluster.daemons[1:]) or any(d.process.poll() for d in cluster.daemons[1:]))
+        started = wait_for(
+            lambda: all("event=ready" in d.text() for d in cluster.daemons[1:])
+            or any(d.process.poll() for d in cluster.daemons[1:])
+        )
         if started and any("device cpu" in d.text() and "BF16" in d.text() for d in cluster.daemons[1:]):
             pytest.skip("no bf16 on this processor")
         assert client.wait_done(120).n_failed == 0
@@ -115,7 +121,9 @@ def test_a_device_that_fails_ends_its_worker_and_others_take_over(folder, source
         monkeypatch.delenv("FAKE_ASYNC_FAIL_IN")
         client = open_job(cluster, folder, source, 8)
         assert broken.process.wait(60) == 1
-        assert "event=ready" in broken.text() and re.search(r"event=ended msg=.*failed: Input/output error: the card fell off the bus", broken.text())
+        assert "event=ready" in broken.text() and re.search(
+            r"event=ended msg=.*failed: Input/output error: the card fell off the bus", broken.text()
+        )
         cluster.start(role, f"{role}2", threads=1, batch=4, **FAKE_ASYNC)
         assert client.wait_done(120).n_failed == 0
         client.close()
@@ -141,7 +149,8 @@ def test_the_cache_takes_what_the_card_has(folder, source, monkeypatch):
         client = open_job(cluster, folder, source, 16)
         assert client.wait_done(120).n_failed == 0
         client.close()
-        found = re.search(r"event=cache kv_rows=(\d+) of=40960 bytes=(\d+) sequences=(\d+) positions=80 batch=(\d+)", llm.text())
+        found = re.search(r"event=cache kv_rows=(\d+) of=40960 bytes=(\d+) sequences=(\d+) positions=80 batch=(\d+)",
+                          llm.text())
         assert found, llm.text()
         rows, n_bytes, sequences, batch = map(int, found.groups())
         assert 80 <= rows < 40960 and batch == rows // 80 and n_bytes < 80 << 20 and sequences >= 64
@@ -154,13 +163,24 @@ def test_a_card_too_small_for_one_sequence(folder, monkeypatch):
         monkeypatch.setenv("FAKE_ASYNC_MEMORY", str(11 << 20))
         llm = cluster.start("llm", threads=1, **FAKE_ASYNC)
         assert llm.process.wait(60) == 70
-        assert re.search(r"a sequence takes up to \d+ rows of the cache, \d+ bytes each; of the device's \d+ bytes \d+ are free", llm.text()) or "bytes of activations" in llm.text()
+        assert (
+            re.search(
+                r"a sequence takes up to \d+ rows of the cache, \d+ bytes each; of the device's \d+ bytes \d+ are free",
+                llm.text(),
+            )
+            or "bytes of activations" in llm.text()
+        )
 
 
 def test_types_that_do_not_fit_are_refused(folder):
     with Cluster(folder) as cluster:
-        for conf, why in (({"dtype": "fp16"}, "device = cpu computes in fp32 or bf16"), ({"dtype": "fp8"}, "device = cpu computes"), ({"dtype": "int8"}, "fp32, bf16, fp16 or fp8"), ({"device": "gpu"}, "cpu, cuda:N"),
-                          ({"memory_share": "2"}, "from 0.05 to 1")):
+        for conf, why in (
+            ({"dtype": "fp16"}, "device = cpu computes in fp32 or bf16"),
+            ({"dtype": "fp8"}, "device = cpu computes"),
+            ({"dtype": "int8"}, "fp32, bf16, fp16 or fp8"),
+            ({"device": "gpu"}, "cpu, cuda:N"),
+            ({"memory_share": "2"}, "from 0.05 to 1"),
+        ):
             worker = cluster.start("encoder", **conf)
             assert worker.process.wait(30) == 78
             assert why in worker.text()
@@ -194,7 +214,14 @@ def test_operators_of_another_build_are_not_called(folder):
     for n, words in enumerate(("", "const unsigned ops_cuda_abi = 1;")):
         other = folder / f"lib{n}.so"
         source = words + " int ops_cuda_new(void); int ops_cuda_new(void) { __builtin_trap(); }"
-        subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(other)], input=source, text=True, check=True, timeout=60)
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(other)],
+            input=source, text=True, check=True, timeout=60,
+        )
         done = caption(IMAGES, folder / "s", "--device", "cuda:0", "--cuda-library", other, check=False)
-        assert done.returncode == 1 and f"{other} is of another build" in done.stderr and "build and install both together" in done.stderr, done.stderr
+        assert (
+            done.returncode == 1
+            and f"{other} is of another build" in done.stderr
+            and "build and install both together" in done.stderr
+        ), done.stderr
         assert not (folder / "s").exists()

@@ -1,4 +1,5 @@
-"""Daemons that are killed, stopped, doubled; a job that is interrupted: the export is byte-equal to an undisturbed one."""
+"""Daemons that are killed, stopped, doubled; a job that is interrupted: the export is byte-equal to an undisturbed
+one."""
 
 import os
 import signal
@@ -8,7 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export, many, programs_with, store_rows, wait_for
+from harness import (
+    IMAGES, MODEL, SLOW, Caption, Client, Cluster, Refused, answer_for, blipline, caption, demo_nodes, export,
+    many, programs_with, store_rows, wait_for,
+)
 from proto import wire_pb2
 
 COPIES = 4
@@ -248,7 +252,9 @@ def test_isolation_costs_few_deaths_and_survives_the_broker(folder):
         client.close()
         deaths, isolations = 0, 0
         while True:
-            worker = subprocess.Popen([sys.executable, str(Path(__file__).with_name("null_worker.py")), cluster.endpoint, "--dies-of", "77"])
+            worker = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("null_worker.py")), cluster.endpoint, "--dies-of", "77"]
+            )
             client = Client(cluster.endpoint)
             client.hello()
             client.open(folder / "s", [wire_pb2.Node(stage=wire_pb2.STAGE_LLM)])
@@ -256,7 +262,9 @@ def test_isolation_costs_few_deaths_and_survives_the_broker(folder):
 
             def ended():
                 progress = client.progress()
-                return progress if progress.state == wire_pb2.JobProgress.STATE_DONE or worker.poll() is not None else None
+                return (
+                    progress if progress.state == wire_pb2.JobProgress.STATE_DONE or worker.poll() is not None else None
+                )
             progress = wait_for(ended, 20)
             if progress.state == wire_pb2.JobProgress.STATE_DONE:
                 break
@@ -266,7 +274,8 @@ def test_isolation_costs_few_deaths_and_survives_the_broker(folder):
                 cluster.broker.stop(signal.SIGKILL)
                 cluster.broker = cluster.start("broker", "broker2", **cluster.broker_conf)
                 continue
-            isolations = wait_for(lambda: client.progress().stages[0].isolations >= deaths - (1 if deaths < 3 else 3), 5)
+            isolations = wait_for(lambda: client.progress().stages[0].isolations >= deaths - (1 if deaths < 3 else 3),
+                                  5)
             client.close()
         client.close()
         worker.kill()
@@ -294,7 +303,10 @@ def test_a_job_in_a_broker_without_work_is_refused_politely(folder):
 def test_a_disk_too_full_for_a_new_store_is_said_at_once(folder):
     mount = folder / "disk"
     mount.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(mount)], check=False).returncode != 0:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(mount)], check=False).returncode != 0
+    ):
         pytest.skip("cannot mount a tmpfs")
     try:
         done = caption(IMAGES, mount / "s", check=False)
@@ -310,7 +322,10 @@ def test_a_disk_too_full_for_a_new_store_is_said_at_once(folder):
 def test_full_disk_blocks_the_job_and_room_lets_it_go_on(folder, job):
     mount = folder / "disk"
     mount.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], check=False).returncode != 0:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], check=False).returncode != 0
+    ):
         pytest.skip("cannot mount a tmpfs")
     try:
         with Cluster(folder, min_free="8MiB") as cluster:
@@ -342,21 +357,37 @@ def test_full_disk_blocks_the_job_and_room_lets_it_go_on(folder, job):
 
 
 def test_a_worker_that_never_gets_ready_ends_the_run(folder):
-    """However long a start takes: here the language model, content when it is asked with -n, says that its memory does not suffice."""
-    program = programs_with(folder, "llm", "case \" $* \" in *' -n '*) exit 0 ;; esac\necho 'blipline-llm: no memory for the cache' >&2\nexit 70\n")
-    done = subprocess.run([program, "caption", "--device", "cpu", str(IMAGES), "-o", str(folder / "s"), "--model", str(MODEL)], capture_output=True, text=True,
-                          timeout=60 * SLOW)
+    """However long a start takes: here the language model, content when it is asked with -n, says that its memory does
+    not suffice."""
+    program = programs_with(
+        folder,
+        "llm",
+        "case \" $* \" in *' -n '*) exit 0 ;; esac\necho 'blipline-llm: no memory for the cache' >&2\nexit 70\n",
+    )
+    done = subprocess.run(
+        [program, "caption", "--device", "cpu", str(IMAGES), "-o", str(folder / "s"), "--model", str(MODEL)],
+        capture_output=True, text=True, timeout=60 * SLOW,
+    )
     assert done.returncode == 1 and "the llm does not start" in done.stderr, done.stderr
     assert done.stderr.count("starting another one") == 2 and done.stderr.count("no memory for the cache") == 3
 
 
 def test_deaths_of_isolation_do_not_count(folder):
-    """An llm that dies of one item of a unit of 64, six times in all; five deaths of a worker in 30 s are given up upon."""
-    program = programs_with(folder, "llm", "case \" $* \" in *' -n '*) exit 0 ;; esac\n"
-                            f"exec '{sys.executable}' '{Path(__file__).with_name('null_worker.py')}' \"$(sed -n 's/^endpoint = //p' \"$2\")\" --dies-of 77\n")
-    done = subprocess.run([program, "caption", str(many(folder / "in", 8)), "-o", str(folder / "s"), "--device", "null", "--unit", "64"], capture_output=True, text=True,
-                          timeout=120 * SLOW, check=False)
+    """An llm that dies of one item of a unit of 64, six times in all; five deaths of a worker in 30 s are given up
+    upon."""
+    program = programs_with(
+        folder,
+        "llm",
+        f"case \" $* \" in *' -n '*) exit 0 ;; esac\nexec '{sys.executable}'"
+        f" '{Path(__file__).with_name('null_worker.py')}' \"$(sed -n 's/^endpoint = //p' \"$2\")\" --dies-of 77\n",
+    )
+    done = subprocess.run(
+        [program, "caption", str(many(folder / "in", 8)), "-o", str(folder / "s"), "--device", "null", "--unit", "64"],
+        capture_output=True, text=True, timeout=120 * SLOW, check=False,
+    )
     assert done.returncode == 3, done.stderr
-    assert done.stderr.count("the llm was killed by signal 9") + done.stderr.count("starting another one") >= 6, done.stderr
+    assert (
+        done.stderr.count("the llm was killed by signal 9") + done.stderr.count("starting another one") >= 6
+    ), done.stderr
     rows = store_rows(folder / "s")
     assert len(rows) == 192 and [n for n, r in rows.items() if r.error.code] == [77]

@@ -41,7 +41,8 @@ def test_null_workers_fill_a_store_from_a_python_client(folder):
             assert d.stop() == 0
         assert cluster.broker.stop() == 0
     records = store_rows(folder / "s")
-    assert sorted(records) == list(range(5000)) and all(r.captions[0].text == b"null" and r.item == i for i, r in records.items())
+    assert sorted(records) == list(range(5000)) and all(r.captions[0].text == b"null" and r.item == i for i,
+                                                        r in records.items())
     assert blipline("verify", folder / "s").returncode == 0
 
 
@@ -135,9 +136,14 @@ def test_items_are_done_again_when_a_client_asks(folder):
 def test_a_client_asks_what_a_store_has(folder):
     def find(client, keys=(), job=None, **more):
         client.seq += 1
-        client.send([store_pb2.Item(key=k) for k in keys], job_find=wire_pb2.JobFind(job=client.job if job is None else job, **more))
+        client.send(
+            [store_pb2.Item(key=k) for k in keys],
+            job_find=wire_pb2.JobFind(job=client.job if job is None else job, **more),
+        )
         envelope, frames = client.receive()
-        assert envelope.seq == client.seq and envelope.job_found.job == client.job and envelope.n_row_frames == len(frames)
+        assert (
+            envelope.seq == client.seq and envelope.job_found.job == client.job and envelope.n_row_frames == len(frames)
+        )
         rows = undelimited(b"".join(frames), store_pb2.Source if more else store_pb2.Item)
         assert len(rows) == envelope.n_rows
         return rows
@@ -151,9 +157,18 @@ def test_a_client_asks_what_a_store_has(folder):
     with Cluster(folder) as cluster:
         client = connect(cluster)
         assert find(client, sources=True) == [] and find(client, [b"a"]) == []
-        sources = [store_pb2.Source(number=1, name=b"one", root=b"/one"), store_pb2.Source(number=2, name=b"two", root=b"/two", list=b"l.jsonl", columns=[b"c"])]
+        sources = [
+            store_pb2.Source(number=1, name=b"one", root=b"/one"),
+            store_pb2.Source(number=2, name=b"two", root=b"/two", list=b"l.jsonl", columns=[b"c"]),
+        ]
         client.ask(sources, job_rows=wire_pb2.JobRows(job=client.job, sources=True))
-        client.ask([store_pb2.Item(key=f"k{i % 7}".encode(), path=b"p", size_bytes=i, mtime_ns=5, source=1 + i % 2) for i in range(20)], job_rows=wire_pb2.JobRows(job=client.job))
+        client.ask(
+            [
+                store_pb2.Item(key=f"k{i % 7}".encode(), path=b"p", size_bytes=i, mtime_ns=5, source=1 + i % 2)
+                for i in range(20)
+            ],
+            job_rows=wire_pb2.JobRows(job=client.job),
+        )
         client.seal()
         assert find(client, sources=True) == sources
         found = [(i.item, i.key, i.size_bytes, i.source, i.path) for i in find(client, [b"k3", b"none", b"k3"])]
@@ -206,10 +221,13 @@ def test_garbage_does_not_disturb_the_others(folder):
             socket.connect(cluster.endpoint)
             frames = [rng.randbytes(rng.choice((0, 1, 7, 100, 5000, 70000))) for _ in range(rng.randrange(1, 6))]
             if n % 3 == 0:
-                frames[0] = wire_pb2.Envelope(version=n % 5, n_row_frames=rng.randrange(5), n_rows=rng.randrange(1 << 30),
-                                              result=wire_pb2.Result(lease=wire_pb2.Lease(epoch=rng.getrandbits(64), id=n))).SerializeToString()
+                frames[0] = wire_pb2.Envelope(
+                    version=n % 5, n_row_frames=rng.randrange(5), n_rows=rng.randrange(1 << 30),
+                    result=wire_pb2.Result(lease=wire_pb2.Lease(epoch=rng.getrandbits(64), id=n)),
+                ).SerializeToString()
             if n % 3 == 1:
-                frames[0] = wire_pb2.Envelope(version=2, n_row_frames=len(frames) - 1, n_rows=3, job_rows=wire_pb2.JobRows(job=1)).SerializeToString()
+                frames[0] = wire_pb2.Envelope(version=2, n_row_frames=len(frames) - 1, n_rows=3,
+                                              job_rows=wire_pb2.JobRows(job=1)).SerializeToString()
             socket.send_multipart(frames)
             socket.close()
         assert client.wait_done().n_done == 2000
@@ -223,7 +241,10 @@ def test_a_stranger_and_another_version_are_told(folder):
     with Cluster(folder) as cluster:
         client = Client(cluster.endpoint, seconds=2)
         with pytest.raises(Refused, match="version"):
-            client.ask(hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_CLIENT, min_version=7, max_version=9, host=b"x", boot_nonce=1))
+            client.ask(
+                hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_CLIENT, min_version=7, max_version=9, host=b"x",
+                                     boot_nonce=1)
+            )
         client.close()
         client = Client(cluster.endpoint, seconds=2)
         client.hello()
@@ -252,7 +273,9 @@ def test_rows_behind_refused_ones_are_refused_too(folder):
         client = Client(cluster.endpoint)
         client.hello()
         client.open(folder / "s", null_nodes(), unit_items=4)
-        batches = [[store_pb2.Item(key=k, path=p) for k, p in items(n)] for n in (40000, 2, 5, 1)]  # the first keeps the others waiting
+        batches = [
+            [store_pb2.Item(key=k, path=p) for k, p in items(n)] for n in (40000, 2, 5, 1)
+        ]  # the first keeps the others waiting
         batches[1][1].key = b""
         for rows in batches:
             client.seq += 1
@@ -276,12 +299,20 @@ def test_rows_behind_refused_ones_are_refused_too(folder):
 def test_what_a_configuration_check_lets_pass_can_start(folder):
     """The largest numbers that it allows."""
     with Cluster(folder) as cluster:
-        for role, more in (("encoder", {}), ("encoder", {"device": "null"}), ("qformer", {"device": "null"}), ("llm", {"device": "null"})):
+        for role, more in (
+            ("encoder", {}),
+            ("encoder", {"device": "null"}),
+            ("qformer", {"device": "null"}),
+            ("llm", {"device": "null"}),
+        ):
             most = {}
             for key in ("window_items", "batch"):
                 conf = folder / "over.conf"
                 conf.write_text(f"{key} = 99999999\n")
-                done = subprocess.run([str(BUILD / f"blipline-{role}"), "-n", "-f", str(conf)], capture_output=True, text=True, check=False, timeout=30)
+                done = subprocess.run(
+                    [str(BUILD / f"blipline-{role}"), "-n", "-f", str(conf)],
+                    capture_output=True, text=True, check=False, timeout=30,
+                )
                 assert done.returncode == 78
                 most[key] = re.search(r"0 (?:to|\.\.) (\d+)", done.stderr)[1]
             if not more:
@@ -313,7 +344,9 @@ class GraphWorkers:
         self.logs.append(self.folder / f"python{len(self.logs)}.log")
         with open(self.logs[-1], "wb") as log:
             program = str(pathlib.Path(__file__).with_name("null_worker.py"))
-            self.running.append((stage, subprocess.Popen([sys.executable, program, self.endpoint, str(stage)], stdout=log, stderr=log)))
+            self.running.append(
+                (stage, subprocess.Popen([sys.executable, program, self.endpoint, str(stage)], stdout=log, stderr=log))
+            )
 
     def start_all(self):
         for stage in (wire_pb2.STAGE_ENCODE, wire_pb2.STAGE_QFORMER, wire_pb2.STAGE_LLM):
@@ -344,7 +377,9 @@ def stored_embeddings(path, table):
         for key, value in txn.cursor(env.open_db(table, txn, create=False)):
             assert zlib.crc32(value[:-5]) == int.from_bytes(value[-4:], "little")
             e = store_pb2.Embedding.FromString(value)
-            found[int.from_bytes(key, "big")] = np.frombuffer(e.data, "<f4" if e.dtype == wire_pb2.DTYPE_F32 else "<f2").reshape(e.rows, e.cols)
+            found[int.from_bytes(key, "big")] = np.frombuffer(
+                e.data, "<f4" if e.dtype == wire_pb2.DTYPE_F32 else "<f2"
+            ).reshape(e.rows, e.cols)
     env.close()
     return found
 
@@ -446,11 +481,16 @@ def test_graphs_must_give_the_embeddings_that_the_recipe_asks_for(folder):
 
 
 def test_recipes_that_no_worker_could_do_are_refused(folder):
-    decode = dict(max_new_tokens=8, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1, temperature=1, top_p=1)
+    decode = dict(max_new_tokens=8, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1, temperature=1,
+                  top_p=1)
     llm, qformer = wire_pb2.Node(stage=wire_pb2.STAGE_LLM), wire_pb2.Node(stage=wire_pb2.STAGE_QFORMER)
     refused = [
         (null_nodes(), dict(prompts=[b"a photo of", b"a {photo of"]), "prompt 2.*{ without }"),
-        (null_nodes(), dict(prompts=[b"a", b"b"], decode=wire_pb2.Decode(**{**decode, "sample": True, "n_return": 17})), "2 prompts of 17 captions"),
+        (
+            null_nodes(),
+            dict(prompts=[b"a", b"b"], decode=wire_pb2.Decode(**{**decode, "sample": True, "n_return": 17})),
+            "2 prompts of 17 captions",
+        ),
         (null_nodes(), dict(decode=None), "generates nothing"),
         ([wire_pb2.Node(stage=wire_pb2.STAGE_LLM, tasks=wire_pb2.TASK_PROJECT)], {}, "node 0 is llm with tasks"),
         ([llm, qformer], {}, "node 1 is qformer with tasks 0x0"),
@@ -462,7 +502,10 @@ def test_recipes_that_no_worker_could_do_are_refused(folder):
         for nodes, recipe, why in refused:
             with pytest.raises(Refused, match=why):
                 client.open(folder / "s", nodes, **recipe)
-        client.open(folder / "s", null_nodes(), prompts=[b"a", b"b"], decode=wire_pb2.Decode(**{**decode, "sample": True, "n_return": 16}))
+        client.open(
+            folder / "s", null_nodes(), prompts=[b"a", b"b"],
+            decode=wire_pb2.Decode(**{**decode, "sample": True, "n_return": 16}),
+        )
         client.close()
 
 
@@ -504,7 +547,9 @@ def test_a_job_that_nobody_can_do_says_what_it_wants(folder):
         text = wait_for(lambda: client.progress().text, 20).decode()
         assert "blip2-other" in text and "5a5a5a5a" in text and "none of 1 connected encode workers" in text, text
         assert "event=unschedulable" in cluster.broker.text()
-        late = cluster.start("encoder", name="late", device="null", null_shape="1,8")  # not refused: a job for it may come
+        late = cluster.start(
+            "encoder", name="late", device="null", null_shape="1,8"
+        )  # not refused: a job for it may come
         wait_for(lambda: "event=worker_idle" in cluster.broker.text())
         wait_for(lambda: b"none of 2 connected encode workers" in client.progress().text)
         assert late.process.poll() is None

@@ -61,8 +61,10 @@ def submit(client, local, path):
     """The job of `caption`: recipe and graph are those of its store. A client that comes back opens it again."""
     with lmdb.open(str(local), readonly=True, max_dbs=16, lock=False) as env, env.begin() as txn:
         meta = store_pb2.JobMeta.FromString(txn.get(b"job", db=env.open_db(b"meta", txn, create=False)))
-    opening = wire_pb2.JobOpen(path=os.fsencode(path), recipe=wire_pb2.Recipe.FromString(meta.recipe),
-                               nodes=wire_pb2.JobOpen.FromString(meta.nodes).nodes, unit_items=2, create=True, source=b"test")
+    opening = wire_pb2.JobOpen(
+        path=os.fsencode(path), recipe=wire_pb2.Recipe.FromString(meta.recipe),
+        nodes=wire_pb2.JobOpen.FromString(meta.nodes).nodes, unit_items=2, create=True, source=b"test",
+    )
     opened = client.ask(job_open=opening).job_opened
     client.job = opened.job
     if opened.n_items == 0:

@@ -38,7 +38,9 @@ def test_jobs_go_on_after_the_broker_was_killed(folder):
     state = folder / "state"
     make_stores(folder, state, [4000, 4])
     with Cluster(folder, state_dir=state) as cluster:
-        assert "jobs=2 adopted=2 set_aside=0 missing=0" in wait_for(lambda: (t := cluster.broker.text()) and "event=job_table " in t and t)
+        assert "jobs=2 adopted=2 set_aside=0 missing=0" in wait_for(
+            lambda: (t := cluster.broker.text()) and "event=job_table " in t and t
+        )
         client = Client(cluster.endpoint)
         client.hello()
         with pytest.raises(Refused, match="state_dir") as refused:
@@ -132,7 +134,10 @@ def test_a_job_without_its_store_and_a_store_that_is_none(folder):
     shutil.rmtree(state / "jobs" / "00000002.lmdb")
     (state / "jobs" / "00000007.lmdb").mkdir()
     with Cluster(folder, state_dir=state) as cluster:
-        wait_for(lambda: "event=job_table " in cluster.broker.text() and "jobs=3 adopted=0 set_aside=1 missing=1" in cluster.broker.text())
+        wait_for(
+            lambda: "event=job_table " in cluster.broker.text()
+            and "jobs=3 adopted=0 set_aside=1 missing=1" in cluster.broker.text()
+        )
         cluster.null_workers()
         wait_for(lambda: all(f"event=job_done job={job}" in cluster.broker.text() for job in (1, 3)))
         assert "event=job_failed job=2" in cluster.broker.text()

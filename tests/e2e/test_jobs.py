@@ -37,7 +37,10 @@ def held_by(pid):
     """Resident anonymous KiB, maps of stores, descriptors."""
     status = open(f"/proc/{pid}/status").read()
     maps = open(f"/proc/{pid}/maps").read().splitlines()
-    return int(re.search(r"RssAnon:\s+(\d+)", status).group(1)), sum("data.mdb" in line for line in maps), len(maps), len(os.listdir(f"/proc/{pid}/fd"))
+    return (
+        int(re.search(r"RssAnon:\s+(\d+)", status).group(1)), sum("data.mdb" in line for line in maps),
+        len(maps), len(os.listdir(f"/proc/{pid}/fd")),
+    )
 
 
 def is_mapped(cluster, store):
@@ -72,7 +75,10 @@ def test_a_job_is_closed_opened_again_and_extended_many_times(cluster, tmp_path)
         if cycle == min(CYCLES // 10, 100):
             before = held_by(cluster.broker.process.pid)
     after = held_by(cluster.broker.process.pid)
-    print(f"{CYCLES} cycles: RssAnon {before[0]} -> {after[0]} KiB, maps of stores {before[1]} -> {after[1]}, all maps {before[2]} -> {after[2]}, descriptors {before[3]} -> {after[3]}")
+    print(
+        f"{CYCLES} cycles: RssAnon {before[0]} -> {after[0]} KiB, maps of stores {before[1]} -> {after[1]}, all maps"
+        f" {before[2]} -> {after[2]}, descriptors {before[3]} -> {after[3]}"
+    )
     assert after[1] == before[1] == 0
     assert after[3] <= before[3] and after[2] <= before[2] + 8
     assert after[0] <= before[0] * 1.2 + 4096

@@ -123,7 +123,9 @@ def test_keygen_writes_a_pair_that_nobody_else_reads(folder):
     again = blipline("keygen", "-o", folder / "alice", check=False)
     assert again.returncode == 1 and not (folder / "alice").exists()
     (folder / "link").symlink_to(folder / "elsewhere")
-    assert blipline("keygen", "-o", folder / "link", check=False).returncode == 1 and not (folder / "elsewhere").exists()
+    assert (
+        blipline("keygen", "-o", folder / "link", check=False).returncode == 1 and not (folder / "elsewhere").exists()
+    )
     for name in ("two words", ".hidden", "x" * 64, "ä"):
         assert blipline("keygen", "-o", folder / name, check=False).returncode == 2
     env = {**os.environ, "HOME": str(folder)}
@@ -145,8 +147,10 @@ def test_a_job_over_tcp_with_keys_gives_the_bytes_of_caption(folder, keys):
         with lmdb.open(str(folder / "local.lmdb"), readonly=True, max_dbs=16, lock=False) as env, env.begin() as txn:
             meta = store_pb2.JobMeta.FromString(txn.get(b"job", db=env.open_db(b"meta", txn, create=False)))
         graph = wire_pb2.JobOpen.FromString(meta.nodes)
-        opening = wire_pb2.JobOpen(path=os.fsencode(folder / "remote.lmdb"), recipe=wire_pb2.Recipe.FromString(meta.recipe), nodes=graph.nodes,
-                                   unit_items=4, create=True, source=b"test")
+        opening = wire_pb2.JobOpen(
+            path=os.fsencode(folder / "remote.lmdb"), recipe=wire_pb2.Recipe.FromString(meta.recipe),
+            nodes=graph.nodes, unit_items=4, create=True, source=b"test",
+        )
         client.job = client.ask(job_open=opening).job_opened.job
         client.add([(p.name.encode(), os.fsencode(p)) for p in PICTURES])
         client.seal()
@@ -316,13 +320,15 @@ def test_keys_that_others_could_read_are_refused(folder, keys):
     (keys.folder / "link").symlink_to(keys.folder / "broker")
     open_to_all = keys.make("open")
     open_to_all.chmod(0o640)
-    cases = [({**tcp, "secret_key_file": open_to_all}, "chmod 600"),
-             ({**tcp, "secret_key_file": keys.folder / "link"}, "symbolic link"),
-             ({**tcp, "secret_key_file": keys.folder / "broker.pub"}, "this is a public key"),
-             ({**tcp, "secret_key_file": keys.folder / "none"}, "No such file"),
-             ({"endpoint": "tcp://127.0.0.1:0", "secret_key_file": keys.folder / "broker"}, "authorized_keys is missing"),
-             ({**tcp}, "blipline keygen"),
-             ({"endpoint": "tcp://0.0.0.0:0", "insecure": "yes"}, "loopback addresses")]
+    cases = [
+        ({**tcp, "secret_key_file": open_to_all}, "chmod 600"),
+        ({**tcp, "secret_key_file": keys.folder / "link"}, "symbolic link"),
+        ({**tcp, "secret_key_file": keys.folder / "broker.pub"}, "this is a public key"),
+        ({**tcp, "secret_key_file": keys.folder / "none"}, "No such file"),
+        ({"endpoint": "tcp://127.0.0.1:0", "secret_key_file": keys.folder / "broker"}, "authorized_keys is missing"),
+        ({**tcp}, "blipline keygen"),
+        ({"endpoint": "tcp://0.0.0.0:0", "insecure": "yes"}, "loopback addresses"),
+    ]
     with Cluster(folder) as cluster:
         for n, (conf, what) in enumerate(cases):
             daemon = cluster.start("broker", f"b{n}", **conf)
@@ -338,8 +344,10 @@ def test_a_key_may_be_a_credential_of_systemd(folder, keys):
     (folder / "credentials" / "curve").write_bytes((keys.folder / "broker").read_bytes())
     (folder / "credentials" / "curve").chmod(0o440)
     with Cluster(folder) as cluster:
-        broker = cluster.start("broker", "tcp", env={"CREDENTIALS_DIRECTORY": str(folder / "credentials")}, endpoint="tcp://127.0.0.1:0",
-                               secret_key_file="curve", authorized_keys=keys.folder / "authorized")
+        broker = cluster.start(
+            "broker", "tcp", env={"CREDENTIALS_DIRECTORY": str(folder / "credentials")},
+            endpoint="tcp://127.0.0.1:0", secret_key_file="curve", authorized_keys=keys.folder / "authorized",
+        )
         tcp = wait_for(lambda: re.search(r"tcp://127.0.0.1:\d+", broker.text()), 10)[0]
         client = KeyClient(tcp, keys, "root")
         client.hello()

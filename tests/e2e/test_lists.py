@@ -20,8 +20,10 @@ def codes(rows):
 
 
 def test_values_that_the_recipe_does_not_use_stop_nothing(folder):
-    values = ["NaN", "Infinity", "-Infinity", "17293822569102704640", "1" + "0" * 400, "1e400", '"\\udcff"', '"Exif\\u0000\\u0000"',
-              '{"a":1,"a":2}', '[{"a":[NaN]}]', '"' + "x" * 2_000_000 + '"']
+    values = [
+        "NaN", "Infinity", "-Infinity", "17293822569102704640", "1" + "0" * 400, "1e400", '"\\udcff"',
+        '"Exif\\u0000\\u0000"', '{"a":1,"a":2}', '[{"a":[NaN]}]', '"' + "x" * 2_000_000 + '"',
+    ]
     lines = [f'{{"path":"{ONE}","question":"what color is the background?","x":{v}}}' for v in values]
     lines.append(f'{{"path":"gone.jpg","path":"{ONE}","question":"what color is the background?"}}')
     lines.append(f'{{"path":"{ONE}","question":"what color\\u0000 is the background?"}}')
@@ -34,7 +36,9 @@ def test_values_that_the_recipe_does_not_use_stop_nothing(folder):
 
 
 def test_a_blank_cell_is_one_failed_item(folder):
-    (folder / "l.csv").write_text(f"image_path,key,caption\n{ONE},a,x\n,b,y\n{ONE},c,z,too,many\n{ONE},d\nhttps://x.org/y.jpg,e,\n")
+    (folder / "l.csv").write_text(
+        f"image_path,key,caption\n{ONE},a,x\n,b,y\n{ONE},c,z,too,many\n{ONE},d\nhttps://x.org/y.jpg,e,\n"
+    )
     done = caption(f"@{folder}/l.csv", folder / "s", "--device", "cpu", check=False)
     assert done.returncode == 3 and "3 rows of the lists cannot be used" in done.stderr, done.stderr
     rows, _ = export(folder / "s")
@@ -42,7 +46,9 @@ def test_a_blank_cell_is_one_failed_item(folder):
     assert codes(rows) == ["ok", "no_picture", "bad_row", "ok", "url"]
     again = caption(f"@{folder}/l.csv", folder / "s", "--device", "cpu", check=False)
     assert "nothing to do" in again.stderr, again.stderr
-    (folder / "l.csv").write_text((folder / "l.csv").read_text().replace("\n,b,y", f"\n{ONE},b,y"))  # a list that is mended goes on
+    (folder / "l.csv").write_text(
+        (folder / "l.csv").read_text().replace("\n,b,y", f"\n{ONE},b,y")
+    )  # a list that is mended goes on
     caption(f"@{folder}/l.csv", folder / "s", "--device", "cpu", check=False)
     assert codes(export(folder / "s")[0]) == ["ok", "ok", "bad_row", "ok", "url"]
 
@@ -51,10 +57,15 @@ def test_lists_come_through_pipes_and_with_a_byte_order_mark(folder):
     (folder / "b.txt").write_bytes(b"\xef\xbb\xbf" + str(ONE).encode() + b"\r\n")
     caption(f"@{folder}/b.txt", folder / "b")
     assert codes(export(folder / "b")[0]) == ["ok"]
-    command = f"{BUILD}/blipline caption @<(ls *1.jpg) @<(ls *3.jpg | sed 's/.*/{{\"img\": \"&\"}}/') -o {folder}/s --model {MODEL} --device cpu"
+    command = (
+        f"{BUILD}/blipline caption @<(ls *1.jpg) @<(ls *3.jpg | sed 's/.*/{{\"img\": \"&\"}}/') -o {folder}/s --model"
+        f" {MODEL} --device cpu"
+    )
     subprocess.run(["bash", "-c", command], cwd=IMAGES, check=True, capture_output=True, timeout=300)
     rows, _ = export(folder / "s")
-    assert [row["key"] for row in rows] == sorted(p.name for p in IMAGES.glob("*1.jpg")) + sorted(p.name for p in IMAGES.glob("*3.jpg"))
+    assert [row["key"] for row in rows] == sorted(p.name for p in IMAGES.glob("*1.jpg")) + sorted(
+        p.name for p in IMAGES.glob("*3.jpg")
+    )
     assert set(codes(rows)) == {"ok"}
 
 
@@ -66,7 +77,10 @@ def test_a_folder_that_was_moved_goes_on(folder):
     (folder / "elsewhere" / "new.jpg").write_bytes(ONE.read_bytes())
     args[1] = folder / "elsewhere"
     done = blipline(*args)
-    assert 'is the source "photos"' in done.stderr and f"{len(PICTURES) + 1} of {len(PICTURES) + 1} items done" in done.stderr, done.stderr
+    assert (
+        'is the source "photos"' in done.stderr
+        and f"{len(PICTURES) + 1} of {len(PICTURES) + 1} items done" in done.stderr
+    ), done.stderr
     assert "nothing to do" in blipline(*args).stderr
     assert "sound" in blipline("verify", folder / "s").stdout
 
@@ -109,8 +123,12 @@ def test_what_a_walk_passes_over_is_counted_by_kind(folder):
 
 def test_what_is_no_list_is_told_by_its_name(folder):
     (folder / "b.txt").write_text(f"{ONE}\n")
-    for name, content, says in (("a.parquet", b"PAR1\0\0PAR1", "Parquet file"), ("a.zip", b"PK\3\4\0\0", "ZIP archive"),
-                                ("a.txt", "a.jpg\n".encode("utf-16"), "iconv -f utf-16"), ("a.gz", b"\x1f\x8b\x08", "zcat")):
+    for name, content, says in (
+        ("a.parquet", b"PAR1\0\0PAR1", "Parquet file"),
+        ("a.zip", b"PK\3\4\0\0", "ZIP archive"),
+        ("a.txt", "a.jpg\n".encode("utf-16"), "iconv -f utf-16"),
+        ("a.gz", b"\x1f\x8b\x08", "zcat"),
+    ):
         (folder / name).write_bytes(content)
         done = caption(f"@{folder}/{name}", folder / "s", check=False)
         assert done.returncode == 1 and name in done.stderr and says in done.stderr, done.stderr
@@ -133,17 +151,38 @@ def test_what_is_no_list_is_told_by_its_name(folder):
 
 
 def test_fields_are_kept_when_asked_for_and_exported(folder):
-    text = json.dumps({"path": str(ONE), "key": "k", "url": "https://x.org/é.jpg", "n": 17, "tags": ["a", "b,c"], "deep": {"x": 1}}) + "\n"
+    text = (
+        json.dumps(
+            {
+                "path": str(ONE), "key": "k", "url": "https://x.org/é.jpg", "n": 17, "tags": ["a", "b,c"],
+                "deep": {"x": 1},
+            }
+        )
+        + "\n"
+    )
     (folder / "l.jsonl").write_text(text + json.dumps({"path": str(ONE), "key": "l", "url": float("nan")}) + "\n")
     args = ["caption", f"@{folder}/l.jsonl", "-o", folder / "s", "--model", MODEL, "--device", "null"]
     done = blipline(*args, "--fields", "path,url,tags,deep,n")
     assert "--fields" in done.stderr and "left out" in done.stderr, done.stderr
-    rows = [json.loads(line) for line in blipline("export", folder / "s", "--fields", "path,size,mtime,source,url,tags,n,deep").stdout.splitlines()]
+    rows = [
+        json.loads(line)
+        for line in blipline("export", folder / "s", "--fields",
+                             "path,size,mtime,source,url,tags,n,deep").stdout.splitlines()
+    ]
     assert rows[0]["path"] == str(ONE) and rows[0]["size"] == ONE.stat().st_size and rows[0]["source"] == "l.jsonl"
     assert rows[0]["mtime"].endswith("Z") and rows[0]["mtime"][:4].isdigit()
-    assert rows[0]["url"] == "https://x.org/é.jpg" and rows[0]["tags"] == ["a", "b,c"] and rows[0]["n"] == "17" and rows[0]["deep"] is None
-    assert rows[1]["url"] is None and "source" not in json.loads(blipline("export", folder / "s").stdout.splitlines()[0])
-    table = list(csv.DictReader(io.StringIO(blipline("export", folder / "s", "--format", "csv", "--fields", "url,tags").stdout)))
+    assert (
+        rows[0]["url"] == "https://x.org/é.jpg"
+        and rows[0]["tags"] == ["a", "b,c"]
+        and rows[0]["n"] == "17"
+        and rows[0]["deep"] is None
+    )
+    assert rows[1]["url"] is None and "source" not in json.loads(
+        blipline("export", folder / "s").stdout.splitlines()[0]
+    )
+    table = list(
+        csv.DictReader(io.StringIO(blipline("export", folder / "s", "--format", "csv", "--fields", "url,tags").stdout))
+    )
     assert table[0]["url"] == rows[0]["url"] and json.loads(table[0]["tags"]) == ["a", "b,c"] and table[1]["url"] == ""
     assert "nothing to do" in (again := blipline(*args)).stderr and "changed" not in again.stderr, again.stderr
     assert "was begun without more" in blipline(*args, "--fields", "url,more").stderr
@@ -160,7 +199,10 @@ def test_keys_that_collide_are_told_apart(folder):
                            ((f"train={folder}/tr", f"val={folder}/va"), "c")):
         caption(sources, folder / store)
         rows = export(folder / store)[0]
-        assert [(row["source"], row["key"]) for row in rows] == [("train" if store == "c" else "tr", "1.jpg"), ("val" if store == "c" else "va", "1.jpg")]
+        assert [(row["source"], row["key"]) for row in rows] == [
+            ("train" if store == "c" else "tr", "1.jpg"),
+            ("val" if store == "c" else "va", "1.jpg"),
+        ]
         assert rows[0]["caption"] != rows[1]["caption"]
     assert "nothing to do" in caption([folder / "va", folder / "tr"], folder / "a").stderr
 
@@ -170,8 +212,13 @@ def test_json_lines_are_read_as_python_reads_them(folder):
     seed = int.from_bytes(os.urandom(4), "big")
     print("seed", seed)
     rng = random.Random(seed)
-    scalars = ["NaN", "Infinity", "-Infinity", "null", "true", "false", "0", "-0", "1.50", "-1.25e-3", "1e400", "12345678901234567890123", "17293822569102704640",
-               '"\\u0000"', '"\\udcff"', '"\\ud83d"', '"\\ud83d\\ude00"', '"a\\\\\\"NaN\\" {"', '"\\u00e9é"', '""', '"\\/"', '"\\ud83dx"', '"\\\\u0000"']
+    scalars = [
+        "NaN", "Infinity", "-Infinity", "null", "true", "false", "0", "-0", "1.50", "-1.25e-3", "1e400",
+        "12345678901234567890123", "17293822569102704640", '"\\u0000"', '"\\udcff"', '"\\ud83d"',
+        '"\\ud83d\\ude00"',
+        '"a\\\\\\"NaN\\" {"',
+        '"\\u00e9é"', '""', '"\\/"', '"\\ud83dx"', '"\\\\u0000"',
+    ]
 
     def value(depth):
         kind = rng.random()
@@ -183,12 +230,16 @@ def test_json_lines_are_read_as_python_reads_them(folder):
 
     good, bad = [], []
     while len(good) < 300 or len(bad) < 40:
-        members = [f'"path": "{ONE}"'] + [f'"{rng.choice(["x", "x", "y", "z", "x" + chr(92) + "u0000"])}":{value(3)}' for _ in range(rng.randrange(5))]
+        members = [f'"path": "{ONE}"'] + [
+            f'"{rng.choice(["x", "x", "y", "z", "x" + chr(92) + "u0000"])}":{value(3)}' for _ in range(rng.randrange(5))
+        ]
         rng.shuffle(members)
         line = rng.choice(["", " ", "\t"]) + "{" + rng.choice([",", ", "]).join(members) + "}" + rng.choice(["", " "])
         if rng.random() < 0.15:
             at = rng.randrange(1, len(line))
-            line = rng.choice([line[:at], line[:at] + rng.choice('"{}[]:,\\Nx0-.') + line[at:], line[:at] + line[at + 1:]])
+            line = rng.choice(
+                [line[:at], line[:at] + rng.choice('"{}[]:,\\Nx0-.') + line[at:], line[:at] + line[at + 1 :]]
+            )
         try:
             row = json.loads(line, parse_constant=lambda _: None)
         except (ValueError, RecursionError):
@@ -199,7 +250,8 @@ def test_json_lines_are_read_as_python_reads_them(folder):
             good.append((line, row))
     lines = "\n".join(line for line, _ in good) + "\n"
     (folder / "good.jsonl").write_text(lines)
-    blipline("caption", f"@{folder}/good.jsonl", "-o", folder / "s", "--model", MODEL, "--device", "null", "--fields", "x,y")
+    blipline("caption", f"@{folder}/good.jsonl", "-o", folder / "s", "--model", MODEL, "--device", "null", "--fields",
+             "x,y")
     exported = blipline("export", folder / "s", "--fields", "x,y").stdout.splitlines()
     assert len(exported) == len(good)
     for line, (text, row) in zip(exported, good):
@@ -208,7 +260,10 @@ def test_json_lines_are_read_as_python_reads_them(folder):
             assert got[name] == as_kept(row.get(name)), (seed, text, name, got[name])
     for line in bad:
         (folder / "bad.jsonl").write_text(line + "\n")
-        done = blipline("caption", f"@{folder}/bad.jsonl", "-o", folder / "t", "--model", MODEL, "--device", "null", "--dry-run", check=False)
+        done = blipline(
+            "caption", f"@{folder}/bad.jsonl", "-o", folder / "t", "--model", MODEL, "--device", "null",
+            "--dry-run", check=False,
+        )
         assert done.returncode == 1 and "line 1" in done.stderr, (seed, line, done.stderr)
 
 
@@ -221,23 +276,33 @@ def test_csv_is_read_as_python_reads_it(folder, name, delimiter):
     pieces = ['"', '"', '"', '""', delimiter, delimiter, "a", " ", "é", "'", "\\", ",", "\t", "\n", "\r\n"]
     lines, rows = [], []
     while len(rows) < 400:
-        line = f"{ONE}{delimiter}{''.join(rng.choice(pieces) for _ in range(rng.randrange(12)))}" + rng.choice(["\n", "\r\n"])
-        try:  # text behind the closing quote of a cell of several lines is refused here: that quote may be another cell's
-            read = list(csv.reader(io.StringIO(line + "end", newline=""), delimiter=delimiter, strict="\n" in line[:-2]))
+        line = f"{ONE}{delimiter}{''.join(rng.choice(pieces) for _ in range(rng.randrange(12)))}" + rng.choice(
+            ["\n", "\r\n"]
+        )
+        # text behind the closing quote of a cell of several lines is refused here: that quote may be another cell's
+        try:
+            read = list(
+                csv.reader(io.StringIO(line + "end", newline=""), delimiter=delimiter, strict="\n" in line[:-2])
+            )
         except csv.Error:
             continue
         if len(read) == 2:
             lines.append(line)
             rows.append(read[0])
     (folder / name).write_bytes((delimiter.join(["path", "x", "y"]) + "\n" + "".join(lines)).encode())
-    blipline("caption", f"@{folder / name}", "-o", folder / "s", "--model", MODEL, "--device", "null", "--fields", "x,y", check=False)
+    blipline(
+        "caption", f"@{folder / name}", "-o", folder / "s", "--model", MODEL, "--device", "null", "--fields",
+        "x,y", check=False,
+    )
     exported = blipline("export", folder / "s", "--fields", "x,y").stdout.splitlines()
     assert len(exported) == len(rows), seed
     for line, text, row in zip(map(json.loads, exported), lines, rows):
         if any(row[3:]):
             assert line["error"]["code"] == "bad_row", (seed, text, row, line)
         else:
-            assert [line["x"], line["y"]] == [cell or None for cell in (row[1:3] + ["", ""])[:2]], (seed, text, row, line)
+            assert [line["x"], line["y"]] == [cell or None for cell in (row[1:3] + ["", ""])[:2]], (
+                seed, text, row, line,
+            )
 
 
 def as_kept(value):

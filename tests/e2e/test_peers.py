@@ -1,4 +1,5 @@
-"""What peers may ask of a broker, and how much of it: nobody takes its memory, its descriptors or its disk from the others."""
+"""What peers may ask of a broker, and how much of it: nobody takes its memory, its descriptors or its disk from the
+others."""
 
 import os
 import resource
@@ -198,10 +199,18 @@ def test_what_peers_say_stays_within_its_value_in_the_log(folder):
         client = connected(cluster)
         client.open(store, null_nodes(), unit_items=4)
         worker = Client(cluster.endpoint)
-        worker.send(hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=text.encode(), boot_nonce=1, pid=os.getpid(),
-                                         stage=1, device=b'"', dtype=wire_pb2.DTYPE_F32, model=text.encode(), window_items=4, window_bytes=1 << 20))
+        worker.send(
+            hello=wire_pb2.Hello(
+                role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=text.encode(),
+                boot_nonce=1, pid=os.getpid(), stage=1, device=b'"', dtype=wire_pb2.DTYPE_F32,
+                model=text.encode(), window_items=4, window_bytes=1 << 20,
+            )
+        )
         worker.receive()
-        worker.send(failure=wire_pb2.Failure(lease=wire_pb2.Lease(epoch=1, id=1, job=1, count=1), code=b"word", text=text.encode()))
+        worker.send(
+            failure=wire_pb2.Failure(lease=wire_pb2.Lease(epoch=1, id=1, job=1, count=1), code=b"word",
+                                     text=text.encode())
+        )
         wait_for(lambda: "unit_failed" in cluster.broker.text())
         lines = [logfmt(line) for line in cluster.broker.text().splitlines()]
     by_event = {line["event"]: line for line in lines}

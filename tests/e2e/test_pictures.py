@@ -46,18 +46,27 @@ def test_what_is_over_a_limit_names_the_option(folder):
     assert rows[0]["error"] == {"code": "too_many_pixels", "message": "480x640 pixels; --max-pixels is 1000"}, rows
     caption(PICTURE, folder / "bytes", "--max-file-size", "2KiB", check=False)
     rows, _ = export(folder / "bytes")
-    assert rows[0]["error"] == {"code": "too_large", "message": "the file is larger than --max-file-size, which is 2KiB"}, rows
+    assert rows[0]["error"] == {
+        "code": "too_large",
+        "message": "the file is larger than --max-file-size, which is 2KiB",
+    }, rows
 
 
 def test_a_file_that_is_no_picture_is_named(folder):
     source = folder / "in"
     source.mkdir()
-    files = {"a.jpg": (b"GIF89a" + bytes(20), "a GIF picture"), "b.jpg": (b"<html><body>404</body></html>", "an HTML page"),
-             "c.png": (b"\0\0\0\x1cftypavif" + bytes(20), "an AVIF picture"), "d.webp": (b"%PDF-1.7\n", "a PDF document")}
+    files = {
+        "a.jpg": (b"GIF89a" + bytes(20), "a GIF picture"),
+        "b.jpg": (b"<html><body>404</body></html>", "an HTML page"),
+        "c.png": (b"\0\0\0\x1cftypavif" + bytes(20), "an AVIF picture"),
+        "d.webp": (b"%PDF-1.7\n", "a PDF document"),
+    }
     for name, (data, _) in files.items():
         (source / name).write_bytes(data)
     done = caption(source, folder / "s", check=False)
     assert done.returncode == 3, done.stderr
     rows, _ = export(folder / "s")
     assert {r["key"]: r["error"] for r in rows} == {
-        name: {"code": "unknown_format", "message": f"the file is {kind}; only JPEG, PNG and WebP are supported"} for name, (_, kind) in files.items()}
+        name: {"code": "unknown_format", "message": f"the file is {kind}; only JPEG, PNG and WebP are supported"}
+        for name, (_, kind) in files.items()
+    }

@@ -1,4 +1,5 @@
-"""Every published checkpoint is accepted: its configuration on files of the real names, shapes and sizes that hold no bytes (sparse)."""
+"""Every published checkpoint is accepted: its configuration on files of the real names, shapes and sizes that hold no
+bytes (sparse)."""
 
 import json
 import math
@@ -12,7 +13,10 @@ sys.path.insert(0, str(ROOT / "tests" / "bench"))
 import make_checkpoint  # noqa: E402
 import make_tokenizer  # noqa: E402
 
-DEFAULTS = {"vision_config": make_checkpoint.VISION, "qformer_config": make_checkpoint.QFORMER, "opt": make_checkpoint.opt(768, 12, 12), "t5": {}}
+DEFAULTS = {
+    "vision_config": make_checkpoint.VISION, "qformer_config": make_checkpoint.QFORMER,
+    "opt": make_checkpoint.opt(768, 12, 12), "t5": {},
+}
 LARGEST_FILE = 10e9
 
 
@@ -53,7 +57,10 @@ def write_files(directory, tensors):
         return write_sparse(directory / "model.safetensors", files[0])
     names = [f"model-{i + 1:05d}-of-{len(files):05d}.safetensors" for i in range(len(files))]
     total = sum(write_sparse(directory / name, part) for name, part in zip(names, files))
-    index = {"metadata": {"total_size": total}, "weight_map": {t[0]: name for name, part in zip(names, files) for t in part}}
+    index = {
+        "metadata": {"total_size": total},
+        "weight_map": {t[0]: name for name, part in zip(names, files) for t in part},
+    }
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
     return total
 
@@ -61,7 +68,10 @@ def write_files(directory, tensors):
 @pytest.fixture(scope="module")
 def tokenizers(made_once):
     """Of the published kinds and sizes, with other words: kind -> file. They take longer to make than all the rest."""
-    kinds = {"opt": (make_tokenizer.bpe, 50304), "t5": (make_tokenizer.unigram, 32128), "itm": (make_tokenizer.wordpiece, 30523)}
+    kinds = {
+        "opt": (make_tokenizer.bpe, 50304), "t5": (make_tokenizer.unigram, 32128),
+        "itm": (make_tokenizer.wordpiece, 30523),
+    }
 
     def make(folder):
         for kind, (kind_of_tokenizer, n) in kinds.items():
@@ -79,14 +89,22 @@ def test_published_configuration_is_accepted(name, folder, tokenizers):
     kind = "itm" if retrieval else config["text_config"]["model_type"]
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor(full["vision_config"]["image_size"])))
-    (folder / "processor_config.json").write_text(json.dumps({"num_query_tokens": 32, "processor_class": "Blip2Processor"}))
+    (folder / "processor_config.json").write_text(
+        json.dumps({"num_query_tokens": 32, "processor_class": "Blip2Processor"})
+    )
     if not retrieval:
-        (folder / "generation_config.json").write_text(json.dumps({"_from_model_config": True, **IDS[kind], "transformers_version": "4.47.0.dev0"}))
+        (folder / "generation_config.json").write_text(
+            json.dumps({"_from_model_config": True, **IDS[kind], "transformers_version": "4.47.0.dev0"})
+        )
     (folder / "tokenizer.json").symlink_to(tokenizers[kind])
-    total = write_files(folder, [(t[0], t[1]) for t in make_checkpoint.tensors(full) if kind != "opt" or "lm_head" not in t[0]])
+    total = write_files(
+        folder, [(t[0], t[1]) for t in make_checkpoint.tensors(full) if kind != "opt" or "lm_head" not in t[0]]
+    )
     assert total == TOTAL_SIZE.get(name, total)
     (folder / "l.jsonl").write_text(json.dumps({"path": str(IMAGES / "scene_0001.jpg"), "caption": "a dog"}) + "\n")
     command = ["score", f"@{folder / 'l.jsonl'}"] if retrieval else ["caption", IMAGES, "--question", "what is this?"]
     done = blipline(*command, "-o", folder / "store", "--model", folder, "--dry-run", timeout=20)
     assert "stages" in done.stdout and "is not used" not in done.stderr
-    assert sum(p.stat().st_blocks for p in folder.glob("*.safetensors")) < 20000  # nothing was written, and so nothing is there to read
+    assert (
+        sum(p.stat().st_blocks for p in folder.glob("*.safetensors")) < 20000
+    )  # nothing was written, and so nothing is there to read

@@ -1,4 +1,5 @@
-"""A store is never burnt: failures can be mended and tried again, and a source that vanishes for a moment costs nothing."""
+"""A store is never burnt: failures can be mended and tried again, and a source that vanishes for a moment costs
+nothing."""
 
 import json
 import os
@@ -6,7 +7,8 @@ import shutil
 import signal
 
 import pytest
-from harness import ANSWERS, PICTURES, Caption, answer_for, blipline, caption, children, export, many, store_rows, wait_for
+from harness import (ANSWERS, PICTURES, Caption, answer_for, blipline, caption, children, export, many, store_rows,
+                     wait_for)
 
 GOOD = PICTURES[1].read_bytes()  # a JPEG
 BAD = GOOD[:2000]
@@ -38,7 +40,9 @@ def test_a_folder_that_vanishes_pauses_the_job_and_costs_nothing(folder):
     here, away = many(folder / "here", 1), many(folder / "away", 3)
     run = Caption(here, folder / "s", away, "--unit", "4", "--json")
     try:
-        encoder = wait_for(lambda: run.roles().get("broker") and run.roles().get("encoder"), 30)  # not the one that checks the command line
+        encoder = wait_for(
+            lambda: run.roles().get("broker") and run.roles().get("encoder"), 30
+        )  # not the one that checks the command line
         os.kill(encoder, signal.SIGSTOP)  # it has read nothing yet
         run.process.poll()
         away.rename(folder / "gone")
@@ -47,7 +51,9 @@ def test_a_folder_that_vanishes_pauses_the_job_and_costs_nothing(folder):
     finally:
         run.kill()
     assert code == 1, err
-    assert "in a row failed" in err and "missing" in err and str(away) in err and "run the same command again" in err, err
+    assert (
+        "in a row failed" in err and "missing" in err and str(away) in err and "run the same command again" in err
+    ), err
     assert json.loads(out)["complete"] is False and "missing" in json.loads(out)["paused"]
     rows, _ = export(folder / "s")
     assert len([r for r in rows if "caption" in r]) == 24 and errors(folder / "s") == {}, rows
@@ -75,7 +81,9 @@ def test_a_share_of_failures_pauses_too(folder):
     pictures(source, 10, GOOD, "a")
     done = caption(source, folder / "s", "--max-failures", "75.5%", check=False)
     assert done.returncode == 1 and " items failed (in this run: " in done.stderr, done.stderr
-    assert len(errors(folder / "s")) <= 15 and "but for the oldest of many (--retry" in done.stderr, done.stderr  # of the unit with good ones at most
+    assert (
+        len(errors(folder / "s")) <= 15 and "but for the oldest of many (--retry" in done.stderr
+    ), done.stderr  # of the unit with good ones at most
     done = caption(source, folder / "s", "--max-failures", "100%", check=False)
     assert done.returncode == 3 and len(errors(folder / "s")) == 110, done.stderr
 
@@ -91,9 +99,20 @@ def test_mended_pictures_are_tried_again_when_asked(folder):
     done = caption(source, folder / "s", "--retry=truncated", "--dry-run")
     assert ", 8 failed to be tried again, 0 changed" in done.stderr, done.stderr
     done = caption(source, folder / "s", "--retry=truncated,corrupt", "--json", check=False)
-    assert done.returncode == 3 and "8 items that failed are tried again" in done.stderr and "--retry=corrupt: no item" in done.stderr, done.stderr
-    assert summary(done) | {"done_again": 8, "to_do_again": 0, "failed": 4, "this_run": 8, "complete": True} == summary(done)
-    assert sorted(errors(folder / "s").items()) == [("empty.jpg", "empty"), ("p005.jpg", "truncated"), ("p006.jpg", "truncated"), ("p007.jpg", "truncated")]
+    assert (
+        done.returncode == 3
+        and "8 items that failed are tried again" in done.stderr
+        and "--retry=corrupt: no item" in done.stderr
+    ), done.stderr
+    assert summary(done) | {"done_again": 8, "to_do_again": 0, "failed": 4, "this_run": 8, "complete": True} == summary(
+        done
+    )
+    assert sorted(errors(folder / "s").items()) == [
+        ("empty.jpg", "empty"),
+        ("p005.jpg", "truncated"),
+        ("p006.jpg", "truncated"),
+        ("p007.jpg", "truncated"),
+    ]
     after = store_rows(folder / "s")
     assert list(before) == list(after) and all(before[i] == after[i] for i in after if not before[i].HasField("error"))
     stats = json.loads(blipline("stats", folder / "s", "--json").stdout)
@@ -129,7 +148,9 @@ def test_changed_pictures_are_done_again_when_asked(folder):
     name = PICTURES[2].name
     (source / name).write_bytes(GOOD)
     done = caption(source, folder / "s")
-    assert "1 picture changed" in done.stderr and "--refresh" in done.stderr and "nothing to do" in done.stderr, done.stderr
+    assert (
+        "1 picture changed" in done.stderr and "--refresh" in done.stderr and "nothing to do" in done.stderr
+    ), done.stderr
     done = caption(source, folder / "s", "--refresh", "--json")
     assert "1 item that changed is done again" in done.stderr and summary(done)["done_again"] == 1, done.stderr
     assert export(folder / "s")[0][2]["caption"] == ANSWERS[PICTURES[1].name]["greedy"]
@@ -146,7 +167,10 @@ def test_a_changed_picture_that_cannot_be_read_keeps_its_record(folder):
     done = caption(source, folder / "s", "--refresh", "--json", check=False)
     assert done.returncode == 3 and "1 item could not be done again; the record stays" in done.stderr, done.stderr
     assert summary(done)["to_do_again"] == 1 and export(folder / "s")[1] == before
-    assert "1 to be done again" in blipline("stats", folder / "s").stdout and ", 1 to be done again" in blipline("verify", folder / "s").stdout
+    assert (
+        "1 to be done again" in blipline("stats", folder / "s").stdout
+        and ", 1 to be done again" in blipline("verify", folder / "s").stdout
+    )
     shutil.copy(PICTURES[3], source / "p001.jpg")
     caption(source, folder / "s")  # unasked: the store remembers
     is_as_a_fresh_run(source, folder / "s", folder / "fresh")
@@ -185,8 +209,15 @@ def test_kill_9_in_the_middle_of_trying_again(folder, whom):
 
 def test_options_that_make_no_sense(folder):
     source = pictures(folder / "in", 1, GOOD)
-    for option, says in (("--max-failures=many", "neither"), ("--max-failures=0", "whole number"), ("--max-failures=101%", "100%"), ("--max-failures=-3", "neither"),
-                         ("--max-failures=", "neither"), ("--retry=no such", "no reason"), ("--retry=a,,b", "no reason")):
+    for option, says in (
+        ("--max-failures=many", "neither"),
+        ("--max-failures=0", "whole number"),
+        ("--max-failures=101%", "100%"),
+        ("--max-failures=-3", "neither"),
+        ("--max-failures=", "neither"),
+        ("--retry=no such", "no reason"),
+        ("--retry=a,,b", "no reason"),
+    ):
         done = caption(source, folder / "s", option, check=False)
         assert done.returncode == 2 and says in done.stderr, (option, done.stderr)
     assert not (folder / "s").exists()

@@ -47,7 +47,10 @@ def copy_model(model, to):
 
 
 def run_installed(prefix, *args, cwd, **kwargs):
-    return subprocess.run([str(prefix / "bin" / "blipline"), "selftest", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300 * SLOW, **kwargs)
+    return subprocess.run(
+        [str(prefix / "bin" / "blipline"), "selftest", *map(str, args)],
+        capture_output=True, text=True, cwd=cwd, timeout=300 * SLOW, **kwargs,
+    )
 
 
 @pytest.mark.parametrize("name", ["opt_a", "opt_c", "t5_a", "t5_c", "itm_c"])
@@ -58,7 +61,9 @@ def test_every_stage_and_option_of_a_golden_checkpoint(name):
     if name == "itm_c":
         assert {"tokenizer", "itc_image_embeds", "itc_text_embeds", "itc_similarity", "itm_logits"} <= set(stages)
     else:
-        assert sum(s.startswith("ids ") for s in stages) == 39 and sum(s.startswith("first_logits_") for s in stages) == 3
+        assert (
+            sum(s.startswith("ids ") for s in stages) == 39 and sum(s.startswith("first_logits_") for s in stages) == 3
+        )
         assert all(row["equal"] == row["shape"][0] for row in r["rows"] if "equal" in row)
 
 
@@ -67,14 +72,23 @@ def test_other_picture_sizes_from_pixels_to_ids(name, folder):
     """Checkpoints made on the spot, reference numbers from transformers (tests/golden/make_golden.py shapes)."""
     how = json.loads((GOLDEN / name / "checkpoint.json").read_text())
     sets = [x for key, value in how["set"].items() for x in ("--set", f"{key}={json.dumps(value)}")]
-    subprocess.run([sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), how["preset"], str(folder / "model"), *how["options"], *sets], check=True,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [
+            sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), how["preset"],
+            str(folder / "model"), *how["options"], *sets,
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     r = report(folder / "model", "--golden", GOLDEN / name, "--images", ODD)
     assert r["pass"] is True and r["n_skipped"] == 0
     size = int(name.split("_")[1])
     vision = next(row for row in r["rows"] if row["stage"] == "vision_last_hidden_state")
     assert vision["shape"] == [2, (size // 14) ** 2 + 1, 32]
-    blipline("caption", ODD / "odd_444.jpg", ODD / "odd_rgba.png", "-o", folder / "store", "--model", folder / "model", "--max-new-tokens=5")
+    blipline(
+        "caption", ODD / "odd_444.jpg", ODD / "odd_rgba.png", "-o", folder / "store", "--model",
+        folder / "model", "--max-new-tokens=5",
+    )
     rows, _ = export(folder / "store")
     assert len(rows) == 2 and all("error" not in row for row in rows)
 
@@ -85,7 +99,9 @@ def test_the_demo_models_from_picture_to_store():
     assert r["machine"]["cpu"] and r["machine"]["isa"] and r["machine"]["threads"] >= 1
     job = {row["stage"]: row for row in r["rows"] if row["worker"] == "job"}
     assert {k: v["shape"] for k, v in job.items()} == {
-        "captions after a prompt": [24], "answers to questions": [96], "ITC similarities": [72], "ITM probabilities": [72]}
+        "captions after a prompt": [24], "answers to questions": [96], "ITC similarities": [72],
+        "ITM probabilities": [72],
+    }
     assert all(row["pass"] and row.get("equal", row["shape"][0]) == row["shape"][0] for row in job.values())
     assert sum(row["stage"].startswith("ids ") for row in r["rows"]) == 48
     assert any(row["stage"] == "sampling probabilities" and row["equal"] == 9 for row in r["rows"])
@@ -102,10 +118,15 @@ def test_bf16_counts_what_agrees():
     assert all(row["equal"] >= row["shape"][0] / 2 for row in r["rows"] if row["worker"] == "job" and "equal" in row)
 
 
-@pytest.mark.parametrize("tensor, stage", [("vision_model.encoder.layers.3.layer_norm1.weight", "vision_last_hidden_state"),
-                                           ("vision_model.post_layernorm.bias", "vision_last_hidden_state"),
-                                           ("qformer.encoder.layer.1.attention.output.LayerNorm.weight", "qformer_last_hidden_state"),
-                                           ("language_model.model.decoder.layers.2.final_layer_norm.weight", "ids (no prompt)")])
+@pytest.mark.parametrize(
+    "tensor, stage",
+    [
+        ("vision_model.encoder.layers.3.layer_norm1.weight", "vision_last_hidden_state"),
+        ("vision_model.post_layernorm.bias", "vision_last_hidden_state"),
+        ("qformer.encoder.layer.1.attention.output.LayerNorm.weight", "qformer_last_hidden_state"),
+        ("language_model.model.decoder.layers.2.final_layer_norm.weight", "ids (no prompt)"),
+    ],
+)
 def test_a_flipped_bit_of_a_norm_is_found_in_its_stage(folder, tensor, stage):
     model = copy_model(MODEL, folder / "model")
     flip_bits(model, tensor, n=1, mask=0x08)
@@ -121,7 +142,10 @@ def test_an_installed_copy_in_an_empty_folder(installed, folder):
     assert done.stdout.splitlines()[-1].startswith("this machine computes BLIP-2 right: ")
     assert "captions after a prompt" in done.stdout and "24 of 24 equal" in done.stdout and "\nmachine: " in done.stdout
     assert not list(folder.iterdir())
-    devices = json.loads(subprocess.run([str(installed / "bin" / "blipline"), "devices", "--json"], capture_output=True, check=True, timeout=60).stdout)
+    devices = json.loads(
+        subprocess.run([str(installed / "bin" / "blipline"), "devices", "--json"], capture_output=True, check=True,
+                       timeout=60).stdout
+    )
     assert devices["cuda_library"] == (str(installed / "bin" / "../lib/blipline/libblipline-cuda.so") if CUDA else None)
 
 
@@ -136,8 +160,15 @@ def test_an_installed_copy_with_a_broken_model(installed, folder):
     assert "FAILED" in captions  # the picture's words too
 
 
-@pytest.mark.parametrize("missing, cure", [("selftest/demo_answers.json", "install Blipline again"), ("models/blip2-itm-demo", "install Blipline again"),
-                                           ("selftest/demo_opt", "make install"), ("models/blip2-opt-demo/config.json", "config.json")])
+@pytest.mark.parametrize(
+    "missing, cure",
+    [
+        ("selftest/demo_answers.json", "install Blipline again"),
+        ("models/blip2-itm-demo", "install Blipline again"),
+        ("selftest/demo_opt", "make install"),
+        ("models/blip2-opt-demo/config.json", "config.json"),
+    ],
+)
 def test_a_missing_file_is_named_with_the_cure(installed, folder, missing, cure):
     prefix = folder / "p"
     shutil.copytree(installed, prefix)
@@ -159,7 +190,8 @@ def test_wrong_use_is_refused(folder):
 
 def test_stopping_leaves_nothing_behind(folder):
     env = dict(os.environ, TMPDIR=str(folder))
-    p = subprocess.Popen([str(BUILD / "blipline"), "selftest"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    p = subprocess.Popen([str(BUILD / "blipline"), "selftest"], env=env, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL)
     time.sleep(0.5 * SLOW)
     p.send_signal(signal.SIGTERM)
     assert p.wait(60 * SLOW) == 128 + signal.SIGTERM

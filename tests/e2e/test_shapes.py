@@ -1,4 +1,5 @@
-"""Checkpoints of other shapes than the demo's, with random weights and the published structure (tests/bench/make_checkpoint.py)."""
+"""Checkpoints of other shapes than the demo's, with random weights and the published structure
+(tests/bench/make_checkpoint.py)."""
 
 import json
 import subprocess
@@ -11,7 +12,11 @@ SMALL = ["--scale", "16", "--vocab", "1500"]
 
 
 def write(directory, preset, *options):
-    subprocess.run([sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), preset, str(directory), *SMALL, *options], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), preset, str(directory), *SMALL, *options],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return directory
 
 
@@ -21,8 +26,16 @@ def captions(model, store):
     return export(store)
 
 
-@pytest.mark.parametrize("options", [["--image-size", "364"], ["--image-size", "336", "--dtype", "f16"], ["--set", "text_config.do_layer_norm_before=false"],
-                                     ["--set", "vision_config.qkv_bias=false", "--set", "num_query_tokens=7"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--image-size", "364"],
+        ["--image-size", "336", "--dtype", "f16"],
+        ["--set", "text_config.do_layer_norm_before=false"],
+        ["--set", "vision_config.qkv_bias=false", "--set", "num_query_tokens=7"],
+    ],
+    ids=" ".join,
+)
 def test_opt_of_another_shape_captions(folder, options):
     rows, _ = captions(write(folder / "m", "opt-2.7b", *options), folder / "s")
     assert len(rows) == 24 and all(1 <= r["tokens"] <= 6 and r["logprob"] < 0 for r in rows)

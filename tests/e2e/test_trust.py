@@ -10,7 +10,10 @@ import threading
 import time
 
 import pytest
-from harness import BUILD, PICTURES, SLOW, Caption, Client, Cluster, blipline, demo_nodes, delimited, many, null_nodes, programs_with, store_rows, wait_for
+from harness import (
+    BUILD, PICTURES, SLOW, Caption, Client, Cluster, blipline, demo_nodes, delimited, many, null_nodes,
+    programs_with, store_rows, wait_for,
+)
 from null_worker import PythonWorker, item_rows
 from proto import store_pb2, wire_pb2
 
@@ -43,7 +46,10 @@ class Worker(PythonWorker):
                     (self.answer or self.good)(self, socket_, envelope, frames)
             if epoch and time.monotonic() - beat > 0.2:
                 beat = time.monotonic()
-                self.say(socket_, heartbeat=wire_pb2.Heartbeat(epoch=epoch, progress=1, lease_ids=self.held if self.names else []))
+                self.say(
+                    socket_,
+                    heartbeat=wire_pb2.Heartbeat(epoch=epoch, progress=1, lease_ids=self.held if self.names else []),
+                )
         self.say(socket_, bye=wire_pb2.Bye())
         socket_.close()
 
@@ -54,7 +60,10 @@ class Worker(PythonWorker):
 
 
 def fail(self, socket_, envelope, frames):
-    self.say(socket_, failure=wire_pb2.Failure(lease=envelope.work.lease, code=b"broken", text=b"the card has fallen off the bus"))
+    self.say(
+        socket_,
+        failure=wire_pb2.Failure(lease=envelope.work.lease, code=b"broken", text=b"the card has fallen off the bus"),
+    )
 
 
 def hand_back(self, socket_, envelope, frames):
@@ -74,9 +83,19 @@ def keep(self, socket_, envelope, frames):
 def corrupt(self, socket_, envelope, frames):
     """Features whose bytes do not match their checksum."""
     items = [row.item for row in item_rows(envelope, frames)]
-    answer = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(items), result=wire_pb2.Result(lease=envelope.work.lease))
-    answer.tensors.add(dtype=wire_pb2.DTYPE_F32, shape=[len(items), 257, 192], transport=wire_pb2.TRANSPORT_FRAME, n_frames=1, xxh3=1234)
-    socket_.send_multipart([answer.SerializeToString(), b"".join(delimited(store_pb2.Record(item=i)) for i in items), b"\0" * (len(items) * 257 * 192 * 4)])
+    answer = wire_pb2.Envelope(version=2, n_row_frames=1, n_rows=len(items),
+                               result=wire_pb2.Result(lease=envelope.work.lease))
+    answer.tensors.add(
+        dtype=wire_pb2.DTYPE_F32, shape=[len(items), 257, 192], transport=wire_pb2.TRANSPORT_FRAME,
+        n_frames=1, xxh3=1234,
+    )
+    socket_.send_multipart(
+        [
+            answer.SerializeToString(),
+            b"".join(delimited(store_pb2.Record(item=i)) for i in items),
+            b"\0" * (len(items) * 257 * 192 * 4),
+        ]
+    )
 
 
 def null_job(cluster, folder, n, unit):
@@ -109,7 +128,10 @@ def test_a_worker_that_does_everything_wrong_ruins_nothing(folder, how, counter)
         bad.stop()
         good.stop()
         assert cluster.broker.stop() == 0
-        assert re.search(rf"event=counters .*{counter}=[1-9]", cluster.broker.text()) and "benches=1" in cluster.broker.text()
+        assert (
+            re.search(rf"event=counters .*{counter}=[1-9]", cluster.broker.text())
+            and "benches=1" in cluster.broker.text()
+        )
     assert all(r.captions[0].text == b"python" for r in store_rows(folder / "s").values())
     attempts = json.loads(blipline("stats", folder / "s", "--json").stdout)["failed_attempts"]
     assert attempts == 0 if counter == "returns" else attempts > 0
@@ -125,7 +147,9 @@ def test_a_benched_worker_that_has_come_to_its_senses_works_again(folder):
         assert "on a bench" in text and "fallen off the bus" in text, text
         worker.answer = None
         progress = client.wait_done(60)
-        assert progress.n_failed < 100 and "event=worker_back" in cluster.broker.text() and progress.stages[2].benched == 0
+        assert (
+            progress.n_failed < 100 and "event=worker_back" in cluster.broker.text() and progress.stages[2].benched == 0
+        )
         client.close()
         worker.stop()
 
@@ -189,7 +213,10 @@ def test_a_worker_that_keeps_its_units_for_ever_is_cut_off(folder):
 
 def test_a_worker_that_hangs_is_ended_by_the_command_that_started_it(folder):
     source = many(folder / "in", 4)
-    short = f'{{ cat "$2"; echo "lease = {2 * SLOW}s"; echo "heartbeat = 200ms"; }} > "$2.short"\nexec {BUILD}/blipline-broker -f "$2.short"\n'
+    short = (
+        f'{{ cat "$2"; echo "lease = {2 * SLOW}s"; echo "heartbeat = 200ms"; }} > "$2.short"\nexec'
+        f' {BUILD}/blipline-broker -f "$2.short"\n'
+    )
     command = programs_with(folder, "broker", short)  # leases are short whatever its configuration says
     run = Caption(source, folder / "s", "--unit", "4", "--json", program=command)
     try:

@@ -1,4 +1,5 @@
-"""Edited and re-saved checkpoints: the numbers of transformers, or a refusal by name (tests/golden/make_variants.py, which also has many more of them)."""
+"""Edited and re-saved checkpoints: the numbers of transformers, or a refusal by name (tests/golden/make_variants.py,
+which also has many more of them)."""
 
 import json
 
@@ -29,4 +30,5 @@ def test_equal_or_refused_by_name(group, folder, bases):
             continue
         assert done.returncode == 0, f"{words}: {done.stderr}"
         if "expected" in row:
-            assert not variants.differences(BUILD / "blipline", model, variants.TABLE.parent / row["expected"], variants.GOLDEN / "images_odd"), words
+            assert not variants.differences(BUILD / "blipline", model, variants.TABLE.parent / row["expected"],
+                                            variants.GOLDEN / "images_odd"), words

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Edited and re-saved checkpoints: what transformers makes of each, and whether Blipline gives the same numbers or refuses by name.
+"""Edited and re-saved checkpoints: what transformers makes of each, and whether Blipline gives the same numbers or
+refuses by name.
 
     make_variants.py WORK_DIR [--only PATTERN] [--blipline build/blipline] [--record]
 
-The variants are small checkpoints (variants.py) with keys missing, null, contradicting each other or under other names, with tokens, heads, data types and
-files as they occur, and what the transformers at hand saves. Each is loaded by transformers as a user would load it (from_pretrained, the image processor,
-generate), and by Blipline (caption --dry-run, then selftest on the numbers of transformers). The outcome of a variant is one of
+The variants are small checkpoints (variants.py) with keys missing, null, contradicting each other or under other
+names, with tokens, heads, data types and files as they occur, and what the transformers at hand saves. Each is loaded
+by transformers as a user would load it (from_pretrained, the image processor, generate), and by Blipline (caption
+--dry-run, then selftest on the numbers of transformers). The outcome of a variant is one of
 
     equal          the same ids, and tensors within 1e-5 (5e-5 for the logits of T5)
     refused        Blipline refuses it and says why; transformers would compute it
@@ -13,11 +15,14 @@ generate), and by Blipline (caption --dry-run, then selftest on the numbers of t
     no reference   Blipline computes it; transformers does not, or draws weights by chance
     DIFFERENT      Blipline computes something else: a fault
 
-Outcomes are kept in WORK_DIR/results.json; --only tries those alone whose base, group and name match, and leaves the others as they are there. --record
-writes tests/golden/variants: results.txt with every outcome, and for those of `make test` table.json and the numbers to compare with.
+Outcomes are kept in WORK_DIR/results.json; --only tries those alone whose base, group and name match, and leaves the
+others as they are there. --record writes tests/golden/variants: results.txt with every outcome, and for those of
+`make test` table.json and the numbers to compare with.
 
-It needs Python with torch, transformers and Pillow below 13 (which resizes tall pictures in another order). Exit 1 where anything is DIFFERENT.
+It needs Python with torch, transformers and Pillow below 13 (which resizes tall pictures in another order). Exit 1
+where anything is DIFFERENT.
 """
+
 import argparse
 import collections
 import copy
@@ -35,7 +40,10 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, Blip2Processor, BlipImageProcessor
+from transformers import (
+    AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval,
+    Blip2Processor, BlipImageProcessor,
+)
 
 import make_golden
 import variant_edits
@@ -53,7 +61,11 @@ MAX_NEW = 10
 def saved(base, directory, work):
     """What the transformers at hand makes of a base: the model in several types and shards, with its processor."""
     kind = Blip2ForImageTextRetrieval if base == "itm" else Blip2ForConditionalGeneration
-    for dtype, shard, alone in ((torch.float32, "5GB", False), (torch.bfloat16, "100KB", False), (torch.float16, "5GB", True)):
+    for dtype, shard, alone in (
+        (torch.float32, "5GB", False),
+        (torch.bfloat16, "100KB", False),
+        (torch.float16, "5GB", True),
+    ):
         to = work / f"saved-{base}-{str(dtype)[6:]}"
         shutil.rmtree(to, ignore_errors=True)
         kind.from_pretrained(directory, dtype=dtype).save_pretrained(to, max_shard_size=shard)
@@ -62,14 +74,24 @@ def saved(base, directory, work):
             BlipImageProcessor.from_pretrained(directory).save_pretrained(to)
             tokenizer.save_pretrained(to)
         else:
-            Blip2Processor(BlipImageProcessor.from_pretrained(directory), tokenizer, num_query_tokens=8).save_pretrained(to)
-        yield "saved by transformers", f"{str(dtype)[6:]}, shards of {shard}{', without processor' if alone else ''}", base, edits_between(directory, to), True
+            Blip2Processor(BlipImageProcessor.from_pretrained(directory), tokenizer,
+                           num_query_tokens=8).save_pretrained(to)
+        yield (
+            "saved by transformers",
+            f"{str(dtype)[6:]}, shards of {shard}{', without processor' if alone else ''}",
+            base,
+            edits_between(directory, to),
+            True,
+        )
 
 
 def edits_between(before, after):
     """The edits that make one checkpoint of the other."""
     edits = []
-    for name in ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json"):
+    for name in (
+        "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+        "tokenizer.json",
+    ):
         was, now = (d / name for d in (before, after))
         if not now.exists():
             edits += [["file", name, None]] if was.exists() else []
@@ -77,7 +99,8 @@ def edits_between(before, after):
             edits.append(["file", name, make_golden.read_json(now)])
         else:
             a, b = make_golden.read_json(was), make_golden.read_json(now)
-            edits += [["del", name, k] for k in a if k not in b] + [["set", name, k, v] for k, v in b.items() if k not in a or a[k] != v]
+            edits += [["del", name, k] for k in a if k not in b] + [["set", name, k, v] for k,
+                                                                    v in b.items() if k not in a or a[k] != v]
     a, b = variants.read_tensors(before), variants.read_tensors(after)
     if set(a) != set(b):
         edits += [["drop", n] for n in a if n not in b]
@@ -107,9 +130,17 @@ class Refused(Exception):
 
 def load(directory):
     config = make_golden.read_json(directory / "config.json")
-    asked = config.get("architectures") or ["Blip2ForImageTextRetrieval" if (config.get("qformer_config") or {}).get("use_qformer_text_input")
-                                            else "Blip2ForConditionalGeneration"]
-    kind = {"Blip2ForImageTextRetrieval": Blip2ForImageTextRetrieval, "Blip2ForConditionalGeneration": Blip2ForConditionalGeneration}.get(asked[0])
+    asked = config.get("architectures") or [
+        (
+            "Blip2ForImageTextRetrieval"
+            if (config.get("qformer_config") or {}).get("use_qformer_text_input")
+            else "Blip2ForConditionalGeneration"
+        )
+    ]
+    kind = {
+        "Blip2ForImageTextRetrieval": Blip2ForImageTextRetrieval,
+        "Blip2ForConditionalGeneration": Blip2ForConditionalGeneration,
+    }.get(asked[0])
     if kind is None:
         raise Refused(f"architectures {asked}: not one of ours")
     model, info = kind.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
@@ -137,12 +168,16 @@ def prompt_ids(model, tokenizer, text):
 
 def captions(model, x, tokenizer, tensors):
     rows, lm = [], model.language_model
-    deep = lm.config.is_encoder_decoder and lm.config.num_decoder_layers > lm.config.num_layers  # make_golden.generate says why
+    deep = (
+        lm.config.is_encoder_decoder and lm.config.num_decoder_layers > lm.config.num_layers
+    )  # make_golden.generate says why
     for text, options in ASKED:
         ids = prompt_ids(model, tokenizer, text)
         try:
-            out = model.generate(x, input_ids=ids, max_new_tokens=MAX_NEW, do_sample=False, return_dict_in_generate=True, output_logits=True,
-                                 output_scores=True, **options, **({"use_cache": False} if deep else {}))
+            out = model.generate(
+                x, input_ids=ids, max_new_tokens=MAX_NEW, do_sample=False, return_dict_in_generate=True,
+                output_logits=True, output_scores=True, **options, **({"use_cache": False} if deep else {}),
+            )
         except (TypeError, AttributeError) as e:  # no bos, no image token: a prompt is needed, or cannot be
             rows.append({"prompt": text, "fails": f"{type(e).__name__}: {e}"})
             continue
@@ -164,9 +199,19 @@ def reference(directory):
         x, tokenizer = look(model, directory), AutoTokenizer.from_pretrained(directory)
         tokenizer("x")  # turns off the truncation and padding that the file may have, as every call does
         vision, queries = make_golden.look(model, x)
-        cases = [{"text": t, "ids": make_golden.encode(tokenizer, t), "ids_no_special": make_golden.encode(tokenizer, t, False),
-                  "decoded": tokenizer.backend_tokenizer.decode(make_golden.encode(tokenizer, t))} for t in TEXTS]
-        expected = {"made_with": {"transformers": transformers.__version__, "pillow": PIL.__version__}, "images": list(PICTURES), "tokenizer": cases}
+        cases = [
+            {
+                "text": t, "ids": make_golden.encode(tokenizer, t),
+                "ids_no_special": make_golden.encode(tokenizer, t, False),
+                "decoded": tokenizer.backend_tokenizer.decode(make_golden.encode(tokenizer, t)),
+            }
+            for t in TEXTS
+        ]
+        expected = {
+            "made_with": {"transformers": transformers.__version__, "pillow": PIL.__version__},
+            "images": list(PICTURES),
+            "tokenizer": cases,
+        }
         tensors = {"vision_last_hidden_state": vision, "qformer_last_hidden_state": queries}
         if isinstance(model, Blip2ForImageTextRetrieval):
             make_golden.scorer(model, tokenizer, vision, queries, tensors, expected, TEXTS)
@@ -225,7 +270,9 @@ def judge(options, directory):
 
 def keep_expected(out, kept):
     """One folder for equal numbers."""
-    digest = hashlib.sha256(b"".join((out / n).read_bytes() for n in ("expected.json", "expected.safetensors"))).hexdigest()[:8]
+    digest = hashlib.sha256(
+        b"".join((out / n).read_bytes() for n in ("expected.json", "expected.safetensors"))
+    ).hexdigest()[:8]
     if not (kept / digest).exists():
         shutil.copytree(out, kept / digest)
     return digest
@@ -236,14 +283,24 @@ def write_record(results, kept):
     variants.TABLE.parent.mkdir()
     counts = collections.Counter((r["group"], r["outcome"]) for r in results)
     outcomes = ("equal", "refused", "both refuse", "no reference", "DIFFERENT")
-    lines = [f"What make_variants.py found with transformers {transformers.__version__} and Pillow {PIL.__version__}: {len(results)} variants.", "",
-             f"{'':24}" + "".join(f"{o:>14}" for o in outcomes)]
+    lines = [
+        (
+            f"What make_variants.py found with transformers {transformers.__version__} and Pillow {PIL.__version__}:"
+            f" {len(results)} variants."
+        ),
+        "",
+        f"{'':24}" + "".join(f"{o:>14}" for o in outcomes),
+    ]
     for group in dict.fromkeys(r["group"] for r in results):
         lines.append(f"{group:24}" + "".join(f"{counts[group, o] or '-':>14}" for o in outcomes))
     lines.append(f"{'all':24}" + "".join(f"{sum(r['outcome'] == o for r in results):>14}" for o in outcomes))
     for outcome in outcomes[1:] + outcomes[:1]:
         lines += ["", f"-- {outcome}", ""]
-        lines += [f"{r['base']:4} {r['group']}: {r['name']}" + (f"\n         {r['why']}" if r["why"] else "") for r in results if r["outcome"] == outcome]
+        lines += [
+            f"{r['base']:4} {r['group']}: {r['name']}" + (f"\n         {r['why']}" if r["why"] else "")
+            for r in results
+            if r["outcome"] == outcome
+        ]
     (variants.TABLE.parent / "results.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows, seen = [], set()
     for r in (r for r in results if r["in_test"]):  # one for each thing that a base may become
@@ -253,7 +310,8 @@ def write_record(results, kept):
         seen.add(what)
     for digest in {r["expected"] for r in rows if "expected" in r}:
         shutil.copytree(kept / digest, variants.TABLE.parent / digest)
-    variants.TABLE.write_text("[\n" + ",\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n]\n", encoding="utf-8")
+    variants.TABLE.write_text("[\n" + ",\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n]\n",
+                              encoding="utf-8")
 
 
 def parse():
@@ -268,7 +326,10 @@ def parse():
 def main():
     options = parse()
     if int(PIL.__version__.split(".")[0]) >= 13:
-        sys.exit(f"make_variants.py: Pillow {PIL.__version__} resizes tall pictures in another order than published numbers were made with; take one below 13")
+        sys.exit(
+            f"make_variants.py: Pillow {PIL.__version__} resizes tall pictures in another order than published numbers"
+            " were made with; take one below 13"
+        )
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -289,7 +350,10 @@ def main():
             continue
         directory = variants.apply(bases[base], copy.deepcopy(edits), options.dir / "variant")
         outcome, why, out = judge(options, directory)
-        row = {"group": group, "name": name, "base": base, "edits": edits, "outcome": outcome, "why": why, "in_test": in_test}
+        row = {
+            "group": group, "name": name, "base": base, "edits": edits, "outcome": outcome, "why": why,
+            "in_test": in_test,
+        }
         if in_test and outcome == "equal":
             row["expected"] = keep_expected(out, options.dir / "kept")
         elif outcome in ("refused", "both refuse"):

@@ -2,7 +2,8 @@
 
 A base is written by tests/bench/make_checkpoint.py; a variant is a base and a list of edits:
 
-    ["set", FILE, KEY, VALUE]    a key of a JSON file, made with its sections where they are missing; KEY has dots, numbers count in lists
+    ["set", FILE, KEY, VALUE]    a key of a JSON file, made with its sections where they are missing; KEY has dots,
+                                 numbers count in lists
     ["del", FILE, KEY]           that key
     ["file", FILE, VALUE]        the whole JSON file; null: none
     ["add", FILE, KEY, VALUE]    at the end of a list
@@ -14,8 +15,10 @@ A base is written by tests/bench/make_checkpoint.py; a variant is a base and a l
     ["type", PATTERN, TYPE]      tensors whose names match the pattern are stored as F32, F16 or BF16
     ["shards", N]                in N files with an index
 
-tests/golden/make_variants.py has transformers compute them, tests/e2e/test_variants.py Blipline. Nothing but numpy is needed here.
+tests/golden/make_variants.py has transformers compute them, tests/e2e/test_variants.py Blipline. Nothing but numpy is
+needed here.
 """
+
 import fnmatch
 import json
 import pathlib
@@ -29,22 +32,39 @@ GOLDEN = pathlib.Path(__file__).resolve().parent
 ROOT = GOLDEN.parents[1]
 TABLE = GOLDEN / "variants" / "table.json"
 
-VISION = {"vision_config.hidden_size": 32, "vision_config.num_attention_heads": 2, "vision_config.num_hidden_layers": 2, "vision_config.intermediate_size": 72,
-          "qformer_config.hidden_size": 48, "qformer_config.num_attention_heads": 3, "qformer_config.num_hidden_layers": 2,
-          "qformer_config.intermediate_size": 80, "qformer_config.encoder_hidden_size": 32, "num_query_tokens": 8, "image_text_hidden_size": 12}
+VISION = {
+    "vision_config.hidden_size": 32, "vision_config.num_attention_heads": 2,
+    "vision_config.num_hidden_layers": 2, "vision_config.intermediate_size": 72,
+    "qformer_config.hidden_size": 48, "qformer_config.num_attention_heads": 3,
+    "qformer_config.num_hidden_layers": 2, "qformer_config.intermediate_size": 80,
+    "qformer_config.encoder_hidden_size": 32, "num_query_tokens": 8, "image_text_hidden_size": 12,
+}
 BASES = {
-    "opt": ("opt-2.7b", {"text_config.hidden_size": 60, "text_config.word_embed_proj_dim": 60, "text_config.num_attention_heads": 3,
-                         "text_config.num_hidden_layers": 2, "text_config.ffn_dim": 120, "text_config.max_position_embeddings": 80}),
-    "t5": ("flan-t5-xl", {"text_config.d_model": 56, "text_config.d_kv": 12, "text_config.num_heads": 3, "text_config.num_layers": 2,
-                          "text_config.num_decoder_layers": 2, "text_config.d_ff": 72}),
+    "opt": (
+        "opt-2.7b",
+        {
+            "text_config.hidden_size": 60, "text_config.word_embed_proj_dim": 60,
+            "text_config.num_attention_heads": 3, "text_config.num_hidden_layers": 2,
+            "text_config.ffn_dim": 120, "text_config.max_position_embeddings": 80,
+        },
+    ),
+    "t5": (
+        "flan-t5-xl",
+        {
+            "text_config.d_model": 56, "text_config.d_kv": 12, "text_config.num_heads": 3,
+            "text_config.num_layers": 2, "text_config.num_decoder_layers": 2, "text_config.d_ff": 72,
+        },
+    ),
     "itm": ("itm-vit-g", {"qformer_config.max_position_embeddings": 40}),
 }
 
 
 def write_base(name, directory):
     preset, numbers = BASES[name]
-    command = [sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), preset, str(directory), "--image-size", "56", "--vocab", "420", "--dtype", "f32",
-               "--seed", "3"]
+    command = [
+        sys.executable, str(ROOT / "tests/bench/make_checkpoint.py"), preset, str(directory), "--image-size",
+        "56", "--vocab", "420", "--dtype", "f32", "--seed", "3",
+    ]
     for key, value in {**VISION, **numbers}.items():
         command += ["--set", f"{key}={json.dumps(value)}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -124,7 +144,9 @@ def write_tensors(directory, tensors, n_files):
         _write_file(directory / name, part)
         places.update(dict.fromkeys(part, name))
     total = sum(len(t[2]) for t in tensors.values())
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": places})
+    )
 
 
 def _to_float(kind, data):
@@ -192,7 +214,11 @@ def apply(base, edits, directory):
 def is_retrieval(directory):
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     names = config.get("architectures")
-    return names == ["Blip2ForImageTextRetrieval"] if names else bool((config.get("qformer_config") or {}).get("use_qformer_text_input"))
+    return (
+        names == ["Blip2ForImageTextRetrieval"]
+        if names
+        else bool((config.get("qformer_config") or {}).get("use_qformer_text_input"))
+    )
 
 
 def dry_run(blipline, directory):
@@ -201,8 +227,13 @@ def dry_run(blipline, directory):
     picture = ROOT / "examples/images/scene_0001.jpg"
     listing.write_text(json.dumps({"path": str(picture), "caption": "two cats"}) + "\n")
     what = ["score", f"@{listing}"] if is_retrieval(directory) else ["caption", str(picture), "--prompt", "a photo of"]
-    return subprocess.run([str(blipline), *what, "-o", str(directory.parent / "store"), "--model", str(directory), "--device", "cpu", "--dry-run"],
-                          capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [
+            str(blipline), *what, "-o", str(directory.parent / "store"), "--model", str(directory),
+            "--device", "cpu", "--dry-run",
+        ],
+        capture_output=True, text=True, timeout=120,
+    )
 
 
 def reason(done, directory):
@@ -212,12 +243,20 @@ def reason(done, directory):
 
 
 def differences(blipline, directory, golden, images, logits_limit=5e-5):
-    """What selftest finds between a checkpoint and the numbers of transformers; T5's logits are held closer than it does."""
-    done = subprocess.run([str(blipline), "selftest", str(directory), "--golden", str(golden), "--images", str(images), "--device", "cpu", "--json"],
-                          capture_output=True, text=True, timeout=600)
+    """What selftest finds between a checkpoint and the numbers of transformers; T5's logits are held closer than it
+    does."""
+    done = subprocess.run(
+        [
+            str(blipline), "selftest", str(directory), "--golden", str(golden), "--images", str(images),
+            "--device", "cpu", "--json",
+        ],
+        capture_output=True, text=True, timeout=600,
+    )
     try:
         rows = json.loads(done.stdout)["rows"]
     except (ValueError, KeyError):
         return [done.stderr.strip() or f"exit code {done.returncode}"]
-    wrong = lambda r: r.get("pass") is not True or (r["stage"].startswith("first_logits") and r["relative_error"] > logits_limit)
+    wrong = lambda r: r.get("pass") is not True or (
+        r["stage"].startswith("first_logits") and r["relative_error"] > logits_limit
+    )
     return [f"{r['worker']} {r['stage']}: {r.get('detail') or r.get('relative_error')}" for r in rows if wrong(r)]

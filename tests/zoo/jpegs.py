@@ -125,12 +125,20 @@ def lossless(n):
             before = row[x - 1] if x else rows[y - 1][0] if y else [128] * n
             for d in (s - p for s, p in zip(pixel, before)):
                 size = abs(d).bit_length()
-                bits += format(size, "04b") + (format(d if d > 0 else d + (1 << size) - 1, "0%db" % size) if size else "")
+                bits += format(size, "04b") + (
+                    format(d if d > 0 else d + (1 << size) - 1, "0%db" % size) if size else ""
+                )
     bits += "1" * (-len(bits) % 8)
     scan = bytes(int(bits[i:i + 8], 2) for i in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")
     table = bytes([0, 0, 0, 0, 9]) + bytes(12) + bytes(range(9))  # nine codes of four bits
-    return (b"\xff\xd8" + segment(0xc3, struct.pack(">BHHB", 8, h, w, n) + b"".join(bytes([i, 0x11, 0]) for i in range(n))) +
-            segment(0xc4, table) + segment(0xda, bytes([n]) + b"".join(bytes([i, 0]) for i in range(n)) + b"\1\0\0") + scan + b"\xff\xd9")
+    return (
+        b"\xff\xd8"
+        + segment(0xC3, struct.pack(">BHHB", 8, h, w, n) + b"".join(bytes([i, 0x11, 0]) for i in range(n)))
+        + segment(0xC4, table)
+        + segment(0xDA, bytes([n]) + b"".join(bytes([i, 0]) for i in range(n)) + b"\1\0\0")
+        + scan
+        + b"\xff\xd9"
+    )
 
 
 def frames():
@@ -144,7 +152,18 @@ def frames():
     for marker in (0xc1, 0xc2, 0xc3, 0xc5, 0xc6, 0xc7, 0xc9, 0xca, 0xcb, 0xcd, 0xce, 0xcf, 0xde):
         yield "sof_%02x" % marker, patched(good, SOF, 1, bytes([marker]))
     yield "progressive_as_baseline", patched(save(picture(), progressive=True), SOF, 1, b"\xc0")
-    for w, h in ((0, 29), (37, 0), (0, 0), (65535, 65535), (65501, 2), (2, 65501), (36, 28), (40, 32), (80, 60), (13378, 13377)):
+    for w, h in (
+        (0, 29),
+        (37, 0),
+        (0, 0),
+        (65535, 65535),
+        (65501, 2),
+        (2, 65501),
+        (36, 28),
+        (40, 32),
+        (80, 60),
+        (13378, 13377),
+    ):
         yield "says_%dx%d" % (w, h), patched(good, SOF, 5, struct.pack(">HH", h, w))
     a, b = span(good, *SOF)
     yield "sof_twice", good[:a] + good[a:b] * 2 + good[b:]
@@ -180,26 +199,45 @@ def metadata():
         yield "jfif_%d" % n, after_soi(bare, segment(0xe0, b"JFIF\0\1\1\0\0\1\0\1\0\0"[:n]))
     for n in (4, 5, 6, 7, 11, 12, 13):
         yield "adobe_%d" % n, after_soi(good, segment(0xee, b"Adobe\0\x64\0\0\0\0\1x"[:n]))
-    for name, data in (("plain", b"Photoshop 3.0\0"), ("resolution", b"Photoshop 3.0\0" + b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16)),
-                       ("cut", b"Photoshop 3.0\0" + b"8BIM\x03\xed"), ("cut1", b"Photoshop 3.0\0" + b"8BIM\x03"),
-                       ("resolution_cut", b"Photoshop 3.0\0" + b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(3)),
-                       ("size_huge", b"Photoshop 3.0\0" + b"8BIM\x03\xee\0\0\xff\xff\xff\xff" + bytes(3))):
+    for name, data in (
+        ("plain", b"Photoshop 3.0\0"),
+        ("resolution", b"Photoshop 3.0\0" + b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16)),
+        ("cut", b"Photoshop 3.0\0" + b"8BIM\x03\xed"),
+        ("cut1", b"Photoshop 3.0\0" + b"8BIM\x03"),
+        ("resolution_cut", b"Photoshop 3.0\0" + b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(3)),
+        ("size_huge", b"Photoshop 3.0\0" + b"8BIM\x03\xee\0\0\xff\xff\xff\xff" + bytes(3)),
+    ):
         yield "photoshop_" + name, after_soi(good, segment(0xed, data))
     for o in range(10):
         yield "exif%d" % o, after_soi(good, segment(0xe1, exif(o)))
-    for name, data in (("big_endian", exif(6, ">")), ("long", exif(6, kind=4)), ("empty", b"Exif\0\0"), ("junk", b"Exif\0\0junk and more"),
-                       ("short", exif(6)[:20]), ("offset_far", b"Exif\0\0II*\0\xff\xff\0\0"), ("count2", exif(6, count=2)),
-                       ("many_tags", b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(100))):
+    for name, data in (
+        ("big_endian", exif(6, ">")),
+        ("long", exif(6, kind=4)),
+        ("empty", b"Exif\0\0"),
+        ("junk", b"Exif\0\0junk and more"),
+        ("short", exif(6)[:20]),
+        ("offset_far", b"Exif\0\0II*\0\xff\xff\0\0"),
+        ("count2", exif(6, count=2)),
+        ("many_tags", b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(100)),
+    ):
         yield "exif_" + name, after_soi(good, segment(0xe1, data))
     yield "exif_twice", after_soi(good, segment(0xe1, exif(6)) * 2)
-    yield "exif_dpi_zero", after_soi(bare, segment(0xe1, b"Exif\0\0MM\0*\0\0\0\x08\0\2\1\x1a\0\5\0\0\0\1\0\0\0\x26\1\x28\0\3\0\0\0\1\0\2\0\0\0\0\0\0" + bytes(8)))
+    yield "exif_dpi_zero", after_soi(
+        bare,
+        segment(
+            0xE1,
+            b"Exif\0\0MM\0*\0\0\0\x08\0\2\1\x1a\0\5\0\0\0\1\0\0\0\x26\1\x28\0\3\0\0\0\1\0\2\0\0\0\0\0\0" + bytes(8),
+        ),
+    )
     yield "xmp", after_soi(good, segment(0xe1, b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation=\"6\"/>"))
     xmp = segment(0xe1, b"http://ns.adobe.com/xap/1.0/\0<x><tiff:Orientation>8</tiff:Orientation></x>")
     yield "xmp_element", after_soi(good, xmp)
     yield "xmp_and_exif", after_soi(good, xmp + segment(0xe1, exif(3)))
     yield "xmp_and_exif_without", after_soi(good, xmp + segment(0xe1, exif(3).replace(b"\x12\x01", b"\x13\x01")))
     yield "xmp_and_exif_zero", after_soi(good, xmp + segment(0xe1, exif(0)))
-    yield "xmp_twice", after_soi(good, xmp + segment(0xe1, b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6' tiff:Orientation=\"5\"/>"))
+    yield "xmp_twice", after_soi(
+        good, xmp + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6' tiff:Orientation=\"5\"/>")
+    )
     yield "xmp_none", after_soi(good, segment(0xe1, b"http://ns.adobe.com/xap/1.0/\0"))
     yield "flashpix", after_soi(good, segment(0xe2, b"FPXR\0abc"))
     yield "comment", save(picture(), comment=b"words")
@@ -240,12 +278,23 @@ def damage():
     good = save(picture(), quality=90)
     progressive = save(picture(), quality=90, progressive=True)
     restarts = save(picture(), quality=90, restart_marker_blocks=1)
-    for name, data in (("no_eoi", good[:-2]), ("half_eoi", good[:-1]), ("trailing_byte", good + b"x"), ("trailing_kb", good + bytes(1000)),
-                       ("trailing_jpeg", good + good), ("eoi_twice", good + b"\xff\xd9"), ("leading_byte", b"x" + good),
-                       ("leading_newline", b"\n" + good), ("soi_twice", good[:2] + good), ("soi_only", b"\xff\xd8\xff"),
-                       ("soi_eoi", b"\xff\xd8\xff\xd9"), ("zeros_for_eoi", good[:-2] + bytes(10)),
-                       ("progressive_no_eoi", progressive[:-2]), ("progressive_trailing", progressive + b"xyz"),
-                       ("progressive_half_eoi", progressive[:-1])):
+    for name, data in (
+        ("no_eoi", good[:-2]),
+        ("half_eoi", good[:-1]),
+        ("trailing_byte", good + b"x"),
+        ("trailing_kb", good + bytes(1000)),
+        ("trailing_jpeg", good + good),
+        ("eoi_twice", good + b"\xff\xd9"),
+        ("leading_byte", b"x" + good),
+        ("leading_newline", b"\n" + good),
+        ("soi_twice", good[:2] + good),
+        ("soi_only", b"\xff\xd8\xff"),
+        ("soi_eoi", b"\xff\xd8\xff\xd9"),
+        ("zeros_for_eoi", good[:-2] + bytes(10)),
+        ("progressive_no_eoi", progressive[:-2]),
+        ("progressive_trailing", progressive + b"xyz"),
+        ("progressive_half_eoi", progressive[:-1]),
+    ):
         yield name, data
     for name, data in (("baseline", good), ("progressive", progressive), ("restarts", restarts)):
         start = span(data, 0xda)[1]

@@ -152,7 +152,9 @@ def palettes():
     yield "no_palette", png(depth=4, color=3, plte=b"", ihdr=None).replace(chunk(b"PLTE"), b"")
     yield "no_palette_trns", png(depth=4, color=3, plte=b"", between=chunk(b"tRNS", b"\0")).replace(chunk(b"PLTE"), b"")
     yield "palette_twice", png(depth=4, color=3, before=chunk(b"PLTE", palette(16, 9)))
-    yield "palette_late", png(depth=4, color=3, plte=b"", after=chunk(b"PLTE", palette(16))).replace(chunk(b"PLTE"), b"", 1)
+    yield "palette_late", png(depth=4, color=3, plte=b"", after=chunk(b"PLTE", palette(16))).replace(
+        chunk(b"PLTE"), b"", 1
+    )
     yield "palette_after", png(depth=4, color=3, after=chunk(b"PLTE", palette(16, 9)))
     yield "palette_bad_crc", png(depth=4, color=3, plte=palette(16)).replace(chunk(b"PLTE", palette(16)),
                                                                             chunk(b"PLTE", palette(16), 1))
@@ -207,23 +209,40 @@ def texts():
         yield "iTXt_after_" + limit, png(after=chunk(b"iTXt", b"a\0\1\0\0\0" + data))
         yield "iCCP_after_" + limit, png(after=chunk(b"iCCP", b"a\0\0" + data))
     junk = b"\x55" * 20
-    for kind, data in (("zTXt_method1", b"a\0\1" + junk), ("zTXt_junk", b"a\0\0" + junk), ("zTXt_no_nul", b"title"),
-                       ("zTXt_nul_last", b"title\0"), ("iCCP_method1", b"a\0\1" + junk), ("iCCP_junk", b"a\0\0" + junk),
-                       ("iCCP_no_nul", b"\0title"), ("iCCP_name_only", b"title"), ("iCCP_nul_last", b"t\0"),
-                       ("iTXt_method1", b"a\0\1\1\0\0" + junk), ("iTXt_junk", b"a\0\1\0\0\0" + junk),
-                       ("iTXt_no_nul", b"a"), ("iTXt_flags_missing", b"a\0\1"), ("iTXt_latin1", b"a\0\0\0\xff\0\xff\0\xff"),
-                       ("tEXt_no_nul", b"words"), ("tEXt_no_key", b"\0words"), ("tEXt_latin1", b"\xe9\0\xe8"),
-                       ("tEXt_cut_zlib", b"a\0\0" + zlib.compress(bytes(900))[:-3]),
-                       ("zTXt_cut_zlib", b"a\0\0" + zlib.compress(bytes(900))[:-3]),
-                       ("iCCP_cut_zlib", b"a\0\0" + zlib.compress(bytes(900))[:-3]),
-                       ("iCCP_bad_adler", b"a\0\0" + zlib.compress(bytes(900))[:-3] + b"abc")):
+    for kind, data in (
+        ("zTXt_method1", b"a\0\1" + junk),
+        ("zTXt_junk", b"a\0\0" + junk),
+        ("zTXt_no_nul", b"title"),
+        ("zTXt_nul_last", b"title\0"),
+        ("iCCP_method1", b"a\0\1" + junk),
+        ("iCCP_junk", b"a\0\0" + junk),
+        ("iCCP_no_nul", b"\0title"),
+        ("iCCP_name_only", b"title"),
+        ("iCCP_nul_last", b"t\0"),
+        ("iTXt_method1", b"a\0\1\1\0\0" + junk),
+        ("iTXt_junk", b"a\0\1\0\0\0" + junk),
+        ("iTXt_no_nul", b"a"),
+        ("iTXt_flags_missing", b"a\0\1"),
+        ("iTXt_latin1", b"a\0\0\0\xff\0\xff\0\xff"),
+        ("tEXt_no_nul", b"words"),
+        ("tEXt_no_key", b"\0words"),
+        ("tEXt_latin1", b"\xe9\0\xe8"),
+        ("tEXt_cut_zlib", b"a\0\0" + zlib.compress(bytes(900))[:-3]),
+        ("zTXt_cut_zlib", b"a\0\0" + zlib.compress(bytes(900))[:-3]),
+        ("iCCP_cut_zlib", b"a\0\0" + zlib.compress(bytes(900))[:-3]),
+        ("iCCP_bad_adler", b"a\0\0" + zlib.compress(bytes(900))[:-3] + b"abc"),
+    ):
         name = kind.split("_")[0].encode()
         yield kind, png(between=chunk(name, data))
         yield kind + "_after", png(after=chunk(name, data))
     yield "tEXt_large", png(between=chunk(b"tEXt", b"a\0" + b"x" * 300000))
     yield "many_texts", png(between=b"".join(chunk(b"tEXt", b"k%d\0v" % i) for i in range(2000)))
-    yield "text_memory", png(between=b"".join(chunk(b"zTXt", b"k%d\0\0" % i + zlib.compress(bytes(1 << 20), 9)) for i in range(65)))
-    yield "text_memory_just", png(between=b"".join(chunk(b"zTXt", b"k%d\0\0" % i + zlib.compress(bytes(1 << 20), 9)) for i in range(64)))
+    yield "text_memory", png(
+        between=b"".join(chunk(b"zTXt", b"k%d\0\0" % i + zlib.compress(bytes(1 << 20), 9)) for i in range(65))
+    )
+    yield "text_memory_just", png(
+        between=b"".join(chunk(b"zTXt", b"k%d\0\0" % i + zlib.compress(bytes(1 << 20), 9)) for i in range(64))
+    )
     for name in (b"ab d", b"ab\0d", b"1234", b"_x_y", b"t\xe9xt", b"IDAU"):
         for where in ("between", "after"):
             yield "name_%s_%s" % (name.hex(), where), png(**{where: chunk(name, b"abc")})
@@ -234,10 +253,18 @@ def data():
     for name, split in (("one_byte_each", [1] * len(plain)), ("empty_first", [0]), ("empties", [0, 3, 0, 0, 5, 0]),
                         ("checksum_apart", [len(plain) - 4]), ("header_apart", [2])):
         yield "idat_" + name, png(split=split)
-    for name, z in (("bad_adler", plain[:-1] + bytes([plain[-1] ^ 1])), ("no_adler", plain[:-4]),
-                    ("half_adler", plain[:-2]), ("extra", plain + b"extra bytes"), ("half", plain[:len(plain) // 2]),
-                    ("nothing", b""), ("bad_header", b"\x79" + plain[1:]), ("window_too_large", b"\x88\x1c" + plain[2:]),
-                    ("raw_deflate", plain[2:-4]), ("gzip", b"\x1f\x8b\x08" + bytes(7) + plain[2:-4])):
+    for name, z in (
+        ("bad_adler", plain[:-1] + bytes([plain[-1] ^ 1])),
+        ("no_adler", plain[:-4]),
+        ("half_adler", plain[:-2]),
+        ("extra", plain + b"extra bytes"),
+        ("half", plain[: len(plain) // 2]),
+        ("nothing", b""),
+        ("bad_header", b"\x79" + plain[1:]),
+        ("window_too_large", b"\x88\x1c" + plain[2:]),
+        ("raw_deflate", plain[2:-4]),
+        ("gzip", b"\x1f\x8b\x08" + bytes(7) + plain[2:-4]),
+    ):
         yield "zlib_" + name, png(zdata=z)
     yield "zlib_bad_adler_apart", png(zdata=plain[:-1] + bytes([plain[-1] ^ 1]), split=[len(plain) - 4])
     raw = raw_data(samples(13, 9, 8, 2), 8, 2, 0)
@@ -256,7 +283,9 @@ def data():
         chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", plain[30:]) + chunk(b"IEND")
     yield "idat_after_text", png(after=chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", b"more"))
     yield "idat_past_end", SIGNATURE + chunk(b"IHDR", header(13, 9, 8, 2)) + chunk(b"IDAT", plain, length=1 << 24)
-    yield "idat_length_small", SIGNATURE + chunk(b"IHDR", header(13, 9, 8, 2)) + chunk(b"IDAT", plain, length=len(plain) - 9)
+    yield "idat_length_small", SIGNATURE + chunk(b"IHDR", header(13, 9, 8, 2)) + chunk(
+        b"IDAT", plain, length=len(plain) - 9
+    )
     yield "idat_length_2g", SIGNATURE + chunk(b"IHDR", header(13, 9, 8, 2)) + chunk(b"IDAT", plain, length=0xfffffff0)
     flat = zlib.compress(raw_data([[(7,)] * 5] * 200, 8, 0, 0), 9)
     for cut in range(1, 9):
@@ -320,8 +349,17 @@ def turned():
         for color, depth in ((2, 8), (3, 4), (0, 16), (6, 8)):
             yield "color%d_%d" % (color, o), png(depth=depth, color=color, between=chunk(b"eXIf", exif(o)[6:]))
         yield "after_%d" % o, png(after=chunk(b"eXIf", exif(o)[6:]))
-    for name, data in (("big_endian", exif(6, ">")[6:]), ("byte", exif(6, kind=1)[6:]), ("long", exif(8, ">", kind=4)[6:]), ("twice", exif(6) + exif(3)),
-                       ("prefix", exif(6)), ("short", exif(6)[6:20]), ("junk", b"junk" * 9), ("count0", exif(6, count=0)[6:]), ("count3", exif(6, count=3)[6:])):
+    for name, data in (
+        ("big_endian", exif(6, ">")[6:]),
+        ("byte", exif(6, kind=1)[6:]),
+        ("long", exif(8, ">", kind=4)[6:]),
+        ("twice", exif(6) + exif(3)),
+        ("prefix", exif(6)),
+        ("short", exif(6)[6:20]),
+        ("junk", b"junk" * 9),
+        ("count0", exif(6, count=0)[6:]),
+        ("count3", exif(6, count=3)[6:]),
+    ):
         yield name, png(between=chunk(b"eXIf", data))
     yield "two_chunks", png(between=chunk(b"eXIf", exif(6)[6:]), after=chunk(b"eXIf", exif(3)[6:]))
     yield "xmp", png(between=chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'))
@@ -349,5 +387,7 @@ def to_cut():
     """Small pictures that are then cut at every tenth byte."""
     yield "png/cut/rgb", png(20, 14)
     yield "png/cut/adam7", png(20, 14, interlace=1)
-    yield "png/cut/palette", png(20, 14, 4, 3, between=chunk(b"tRNS", b"\0\x80"), after=chunk(b"tEXt", b"Author\0somebody"))
-    yield "png/cut/many", png(20, 14, 8, 6, split=[20] * 40, before=chunk(b"gAMA", bytes(4)), after=chunk(b"eXIf", bytes(30)))
+    yield "png/cut/palette", png(20, 14, 4, 3, between=chunk(b"tRNS", b"\0\x80"),
+                                 after=chunk(b"tEXt", b"Author\0somebody"))
+    yield "png/cut/many", png(20, 14, 8, 6, split=[20] * 40, before=chunk(b"gAMA", bytes(4)),
+                              after=chunk(b"eXIf", bytes(30)))

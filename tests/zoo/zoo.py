@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Some two thousand picture files, good, odd and damaged, and what Pillow makes of them: the reference decides which files
+"""Some two thousand picture files, good, odd and damaged, and what Pillow makes of them: the reference decides which
+files
 are pictures, and what their pixels are.
 
-    zoo.py compare PROGRAM [--mutations N] [--seed N]   hold PROGRAM (build/tests/zoo/decode_rgb) against this Python's Pillow
+    zoo.py compare PROGRAM [--mutations N] [--seed N]   hold PROGRAM (build/tests/zoo/decode_rgb) against this
+                                                        Python's Pillow
     zoo.py store                                        write files.safetensors.gz, expected.tsv and RESULTS.md
 
 The reference is Pillow 12.3: both commands want it. `make test` compares with what was stored and needs no Pillow.
 Where Blipline differs on purpose is said in exceptions.tsv: a pattern of names, a tab, the reason's name in MODEL.md.
 """
+
 import argparse
 import collections
 import fnmatch
@@ -164,8 +167,11 @@ def store():
     with open(os.path.join(HERE, "expected.tsv"), "w") as f:
         f.write("\n".join(lines) + "\n")
     with open(os.path.join(HERE, "RESULTS.md"), "w") as f:
-        f.write("# The zoo, against Pillow %s\n\nWritten by `zoo.py store`; `make test` holds the decoder to it. \"Equal\" is the same pixels, as the file\n"
-                "is and turned by its EXIF data; exceptions are explained in MODEL.md, \"Pixels\".\n\n%s\n" % (PIL.__version__, table(count)))
+        f.write(
+            "# The zoo, against Pillow %s\n\nWritten by `zoo.py store`; `make test` holds the decoder to it. \"Equal\""
+            " is the same pixels, as the file\nis and turned by its EXIF data; exceptions are explained in MODEL.md,"
+            " \"Pixels\".\n\n%s\n" % (PIL.__version__, table(count))
+        )
 
 
 def main():
@@ -179,7 +185,10 @@ def main():
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     if not PIL.__version__.startswith("12.3."):
-        sys.exit("the reference is Pillow 12.3, this is %s: take a Python that has it (pip install pillow==12.3.0)" % PIL.__version__)
+        sys.exit(
+            "the reference is Pillow 12.3, this is %s: take a Python that has it (pip install pillow==12.3.0)"
+            % PIL.__version__
+        )
     sys.exit(compare(args) if args.command == "compare" else store())
 
 

@@ -15,26 +15,59 @@ M64 = (1 << 64) - 1
 N_IMAGE_ROWS = 3
 STEPS = [0, 1, 6, 19]  # new tokens after which logits are kept
 CASES = [
-    {"name": "t5_tied_scaled", "aliases": True, "text_config": {
-        "model_type": "t5", "d_model": 16, "num_heads": 3, "d_kv": 5, "d_ff": 24, "num_layers": 1, "num_decoder_layers": 1,
-        "vocab_size": 11, "feed_forward_proj": "gated-gelu"}},
-    {"name": "t5_own_head_few_buckets", "own_head": True, "text_config": {
-        "model_type": "t5", "d_model": 24, "num_heads": 2, "d_kv": 16, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 1,
-        "vocab_size": 13, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
-        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20, "decoder_start_token_id": 3}},
-    {"name": "t5_deep_decoder_odd_buckets", "own_head": True, "text_config": {
-        "model_type": "t5", "d_model": 20, "num_heads": 5, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_decoder_layers": 3,
-        "vocab_size": 9, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": True, "scale_decoder_outputs": False,
-        "layer_norm_epsilon": 1e-3, "relative_attention_num_buckets": 6, "relative_attention_max_distance": 11}},
-    {"name": "opt_no_final_norm", "text_config": {
-        "model_type": "opt", "hidden_size": 16, "num_attention_heads": 2, "ffn_dim": 24, "num_hidden_layers": 1,
-        "vocab_size": 11, "max_position_embeddings": 64, "word_embed_proj_dim": 16, "_remove_final_layer_norm": True}},
-    {"name": "opt_post_norm", "text_config": {
-        "model_type": "opt", "hidden_size": 24, "num_attention_heads": 3, "ffn_dim": 20, "num_hidden_layers": 2,
-        "vocab_size": 13, "max_position_embeddings": 80, "word_embed_proj_dim": 24, "do_layer_norm_before": False}},
-    {"name": "opt_wide_heads", "own_head": True, "text_config": {
-        "model_type": "opt", "hidden_size": 40, "num_attention_heads": 1, "ffn_dim": 12, "num_hidden_layers": 3,
-        "vocab_size": 17, "max_position_embeddings": 63, "word_embed_proj_dim": 40}},
+    {
+        "name": "t5_tied_scaled",
+        "aliases": True,
+        "text_config": {
+            "model_type": "t5", "d_model": 16, "num_heads": 3, "d_kv": 5, "d_ff": 24, "num_layers": 1,
+            "num_decoder_layers": 1, "vocab_size": 11, "feed_forward_proj": "gated-gelu",
+        },
+    },
+    {
+        "name": "t5_own_head_few_buckets",
+        "own_head": True,
+        "text_config": {
+            "model_type": "t5", "d_model": 24, "num_heads": 2, "d_kv": 16, "d_ff": 40, "num_layers": 2,
+            "num_decoder_layers": 1, "vocab_size": 13, "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": False, "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 20, "decoder_start_token_id": 3,
+        },
+    },
+    {
+        "name": "t5_deep_decoder_odd_buckets",
+        "own_head": True,
+        "text_config": {
+            "model_type": "t5", "d_model": 20, "num_heads": 5, "d_kv": 4, "d_ff": 12, "num_layers": 1,
+            "num_decoder_layers": 3, "vocab_size": 9, "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": True, "scale_decoder_outputs": False, "layer_norm_epsilon": 1e-3,
+            "relative_attention_num_buckets": 6, "relative_attention_max_distance": 11,
+        },
+    },
+    {
+        "name": "opt_no_final_norm",
+        "text_config": {
+            "model_type": "opt", "hidden_size": 16, "num_attention_heads": 2, "ffn_dim": 24,
+            "num_hidden_layers": 1, "vocab_size": 11, "max_position_embeddings": 64,
+            "word_embed_proj_dim": 16, "_remove_final_layer_norm": True,
+        },
+    },
+    {
+        "name": "opt_post_norm",
+        "text_config": {
+            "model_type": "opt", "hidden_size": 24, "num_attention_heads": 3, "ffn_dim": 20,
+            "num_hidden_layers": 2, "vocab_size": 13, "max_position_embeddings": 80,
+            "word_embed_proj_dim": 24, "do_layer_norm_before": False,
+        },
+    },
+    {
+        "name": "opt_wide_heads",
+        "own_head": True,
+        "text_config": {
+            "model_type": "opt", "hidden_size": 40, "num_attention_heads": 1, "ffn_dim": 12,
+            "num_hidden_layers": 3, "vocab_size": 17, "max_position_embeddings": 63,
+            "word_embed_proj_dim": 40,
+        },
+    },
 ]
 PROMPTS = [1, 37]  # ids
 
