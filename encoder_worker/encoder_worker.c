@@ -55,7 +55,7 @@ struct batch {
 };
 
 struct encoder_worker {
-    struct worker common;
+    struct worker common; /* first */
     const struct encoder_conf *conf;
     struct vit *vit; /* NULL: device null */
     struct pool *pool;
@@ -113,31 +113,20 @@ static int open_model(struct encoder_worker *w, struct err *err)
     return pool_new(&pool, &w->pool, err);
 }
 
-int encoder_worker_start(const void *conf, void **ret, struct err *err)
+int encoder_worker_open(const void *conf, void **ret, struct err *err)
 {
     struct encoder_worker *w = calloc(1, sizeof(*w));
-    int rc;
 
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
+    *ret = w;
     w->conf = conf;
     worker_init(&w->common, &w->conf->common, STAGE_ENCODE);
     w->common.settings = (w->conf->exif_orientation ? MODEL_EXIF_ORIENTATION : 0) |
                          (w->conf->grey16_high_byte ? MODEL_GREY16_HIGH_BYTE : 0);
     w->end = &w->first;
-    if (worker_is_null(&w->common))
-        rc = worker_null_shape(w->conf->null_shape, &w->n_tokens, &w->width, err);
-    else
-        rc = open_model(w, err);
-    if (rc == 0)
-        rc = worker_start(&w->common, err);
-    if (rc < 0) {
-        rc = worker_explain(&w->common, rc, err);
-        encoder_worker_free(w);
-        return rc;
-    }
-    *ret = w;
-    return 0;
+    return worker_is_null(&w->common) ? worker_null_shape(w->conf->null_shape, &w->n_tokens, &w->width, err)
+                                      : open_model(w, err);
 }
 
 void encoder_worker_free(void *daemon)

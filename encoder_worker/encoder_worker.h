@@ -25,10 +25,9 @@ struct encoder_conf {
 
 extern const struct conf_key encoder_conf_table[];
 
-/* The functions of struct worker_program. start() loads the weights (none for device null) and starts the session.
- * run() returns after SIGTERM, once all work is finished. -ECONNREFUSED: the broker refused this worker; err says
- * why. */
-int encoder_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
+/* The functions of struct worker_program. open() loads the weights (none for device null). run() returns after
+ * SIGTERM, once all work is finished. -ECONNREFUSED: the broker refused this worker; err says why. */
+int encoder_worker_open(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int encoder_worker_run(void *daemon, struct err *err) CHECK_RESULT;
 void encoder_worker_free(void *daemon);
 

@@ -13,7 +13,7 @@ int main(int argc, char **argv)
                                            .conf = &conf,
                                            .common = &conf.common,
                                            .selftest = encoder_selftest,
-                                           .start = encoder_worker_start,
+                                           .open = encoder_worker_open,
                                            .run = encoder_worker_run,
                                            .free = encoder_worker_free};
 

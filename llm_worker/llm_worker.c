@@ -34,7 +34,7 @@ enum {
 };
 
 struct llm_worker {
-    struct worker common;
+    struct worker common; /* first */
     const struct llm_conf *conf;
     struct tokenizer *tokenizer;
     struct lm *lm; /* NULL: device null */
@@ -141,27 +141,17 @@ static int open_model(struct llm_worker *w, struct err *err)
     return rc;
 }
 
-int llm_worker_start(const void *conf, void **ret, struct err *err)
+int llm_worker_open(const void *conf, void **ret, struct err *err)
 {
     struct llm_worker *w = calloc(1, sizeof(*w));
-    int rc = 0;
 
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
+    *ret = w;
     w->conf = conf;
     worker_init(&w->common, &w->conf->common, STAGE_LLM);
     w->end = &w->first;
-    if (!worker_is_null(&w->common))
-        rc = open_model(w, err);
-    if (rc == 0)
-        rc = worker_start(&w->common, err);
-    if (rc < 0) {
-        rc = worker_explain(&w->common, rc, err);
-        llm_worker_free(w);
-        return rc;
-    }
-    *ret = w;
-    return 0;
+    return worker_is_null(&w->common) ? 0 : open_model(w, err);
 }
 
 void llm_worker_free(void *daemon)

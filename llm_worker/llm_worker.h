@@ -19,11 +19,11 @@ struct llm_conf {
 
 extern const struct conf_key llm_conf_table[];
 
-/* The functions of struct worker_program. check() checks the keys of this stage. start() loads the weights (none for
- * device null) and starts the session. run() returns after SIGTERM, once all work is finished. -ECONNREFUSED: the
- * broker refused this worker; err says why. */
+/* The functions of struct worker_program. check() checks the keys of this stage. open() loads the weights (none for
+ * device null). run() returns after SIGTERM, once all work is finished. -ECONNREFUSED: the broker refused this worker;
+ * err says why. */
 int llm_worker_check(const void *conf, struct err *err) CHECK_RESULT;
-int llm_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
+int llm_worker_open(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int llm_worker_run(void *daemon, struct err *err) CHECK_RESULT;
 void llm_worker_free(void *daemon);
 

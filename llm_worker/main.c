@@ -13,7 +13,7 @@ int main(int argc, char **argv)
                                            .common = &conf.common,
                                            .selftest = llm_selftest,
                                            .check = llm_worker_check,
-                                           .start = llm_worker_start,
+                                           .open = llm_worker_open,
                                            .run = llm_worker_run,
                                            .free = llm_worker_free};
 

@@ -12,7 +12,7 @@ int main(int argc, char **argv)
                                            .conf = &conf,
                                            .common = &conf.common,
                                            .selftest = qformer_selftest,
-                                           .start = qformer_worker_start,
+                                           .open = qformer_worker_open,
                                            .run = qformer_worker_run,
                                            .free = qformer_worker_free};
 

@@ -35,7 +35,7 @@ struct group {
 };
 
 struct qformer_worker {
-    struct worker common;
+    struct worker common; /* first */
     const struct qformer_conf *conf;
     struct qformer *qformer;     /* NULL: device null */
     struct tokenizer *tokenizer; /* NULL: device null, or a checkpoint without text */
@@ -98,28 +98,16 @@ static int null_shape(struct qformer_worker *w, struct err *err)
     return worker_null_shape(w->conf->null_shape, &w->shape.n_queries, &w->shape.out_width, err);
 }
 
-int qformer_worker_start(const void *conf, void **ret, struct err *err)
+int qformer_worker_open(const void *conf, void **ret, struct err *err)
 {
     struct qformer_worker *w = calloc(1, sizeof(*w));
-    int rc;
 
     if (!w)
         return err_set(err, -ENOMEM, "no memory");
+    *ret = w;
     w->conf = conf;
     worker_init(&w->common, &w->conf->common, STAGE_QFORMER);
-    if (worker_is_null(&w->common))
-        rc = null_shape(w, err);
-    else
-        rc = open_model(w, err);
-    if (rc == 0)
-        rc = worker_start(&w->common, err);
-    if (rc < 0) {
-        rc = worker_explain(&w->common, rc, err);
-        qformer_worker_free(w);
-        return rc;
-    }
-    *ret = w;
-    return 0;
+    return worker_is_null(&w->common) ? null_shape(w, err) : open_model(w, err);
 }
 
 void qformer_worker_free(void *daemon)

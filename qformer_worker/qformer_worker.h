@@ -18,10 +18,9 @@ struct qformer_conf {
 
 extern const struct conf_key qformer_conf_table[];
 
-/* The functions of struct worker_program. start() loads the weights (none for device null) and starts the session.
- * run() returns after SIGTERM, once all work is finished. -ECONNREFUSED: the broker refused this worker; err says
- * why. */
-int qformer_worker_start(const void *conf, void **ret, struct err *err) CHECK_RESULT;
+/* The functions of struct worker_program. open() loads the weights (none for device null). run() returns after
+ * SIGTERM, once all work is finished. -ECONNREFUSED: the broker refused this worker; err says why. */
+int qformer_worker_open(const void *conf, void **ret, struct err *err) CHECK_RESULT;
 int qformer_worker_run(void *daemon, struct err *err) CHECK_RESULT;
 void qformer_worker_free(void *daemon);
 

@@ -150,12 +150,13 @@ struct worker_program {
     const struct worker_conf *common; /* inside conf */
     int (*selftest)(const char *golden_dir, const struct selftest_conf *conf, FILE *out, struct err *err);
     int (*check)(const void *conf, struct err *err); /* checks the stage's own keys; NULL: nothing to check */
-    int (*start)(const void *conf, void **ret, struct err *err);
+    /* *ret begins with its struct worker. It is set also on failure, unless there is no memory. */
+    int (*open)(const void *conf, void **ret, struct err *err);
     int (*run)(void *daemon, struct err *err);
     void (*free)(void *daemon);
 };
-/* Parses options, loads the configuration, opens the log; then runs the self-test, or start, READY, run, STOPPING,
- * free. Returns the exit code. */
+/* Parses options, loads the configuration, opens the log; then runs the self-test, or opens the daemon, starts the
+ * session, READY, run, STOPPING, free. Returns the exit code. */
 int worker_main(const struct worker_program *p, int argc, char **argv);
 
 #endif

@@ -36,12 +36,28 @@ static void check_device(const struct device_conf *d)
     ops_free(o);
 }
 
+static void *start(const struct worker_program *p)
+{
+    void *daemon = NULL;
+    struct err err = {""};
+    int rc = p->open(p->conf, &daemon, &err);
+
+    if (rc == 0)
+        rc = worker_start(daemon, &err);
+    if (rc == 0)
+        return daemon;
+    if (daemon)
+        (void)worker_explain(daemon, rc, &err);
+    p->free(daemon);
+    fatal(EXIT_INIT, "%s", err.text);
+}
+
 int worker_main(const struct worker_program *p, int argc, char **argv)
 {
     struct options opt = options_parse(argc, argv, p->name, p->what, p->table);
     enum log_level level;
     struct selftest_conf selftest;
-    void *daemon = NULL;
+    void *daemon;
     struct err err;
     int rc;
 
@@ -67,8 +83,9 @@ int worker_main(const struct worker_program *p, int argc, char **argv)
     }
     if (!p->common->model[0] && strcmp(p->common->device, "null") != 0)
         fatal(EXIT_CONFIG, "model is missing: give the folder of a checkpoint (-f FILE, with a line model = FOLDER)");
-    if (stop_init(&err) < 0 || p->start(p->conf, &daemon, &err) < 0)
+    if (stop_init(&err) < 0)
         fatal(EXIT_INIT, "%s", err.text);
+    daemon = start(p);
     (void)sd_notify(0, "READY=1");
     rc = p->run(daemon, &err);
     if (rc < 0)
