@@ -87,7 +87,7 @@ def test_mistakes_name_file_and_line_and_do_nothing(folder):
         (["--length-penalty", "1"], "without beams"),
         (["--early-stopping"], "without beams"),
         (["--score-model", SCORER], "nothing for it to do"),
-        (["--prompt", "{"], "{ without its }"),
+        (["--prompt", "{"], "{ without }"),
         (["--prompt", bad], "not UTF-8"),
         (["--prompt", ""], "no tokens"),
         (["--max-new-tokens", "65536"], "positions"),

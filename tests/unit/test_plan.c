@@ -191,7 +191,7 @@ static void test_plan_options_that_cannot_be_done_are_refused(void **state)
     char many[4000] = "[caption]\nsample = yes\ncaptions = 11\n", longest[4000] = "[caption]\nprompt =";
 
     (void)state;
-    refused("[caption]\nprompt = {a\n", OPT_DEMO, NULL, "{ without its }");
+    refused("[caption]\nprompt = {a\n", OPT_DEMO, NULL, "{ without }");
     refused("[caption]\nprompt =\n", OPT_DEMO, NULL, "no tokens");
     refused("[caption]\nprompt = a <image> of\n", OPT_DEMO, NULL, "image token");
     refused("[caption]\nmax-new-tokens = 60000\n", OPT_DEMO, NULL, "positions");
