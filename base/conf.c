@@ -1,11 +1,11 @@
 #include "base/conf.h"
 
+#include "base/ini.h"
 #include "base/nearest.h"
 #include "base/page.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <ini.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -175,75 +175,42 @@ int conf_set(const struct conf_key *table, void *conf, const char *key, const ch
 struct reading {
     const struct conf_key *table;
     void *conf;
-    FILE *file;
-    int line;
-    int seen[MAX_KEYS]; /* the line of each key of the table; 0: none */
-    struct err *err;
-    int rc;
+    unsigned seen[MAX_KEYS]; /* the line of each key of the table; 0: none */
 };
 
-/* Reads a line for ini_parse_stream, as fgets does. Strips leading blanks, because inih takes an indented line for a
- * continuation of the value above; fails on a line that does not fit, because inih would split it in two. */
-static char *next_line(char *to, int size, void *user)
+static int take(void *arg, const char *section, const char *key, const char *value, unsigned line, const char *at,
+                struct err *err)
 {
-    struct reading *r = user;
-    size_t n;
+    struct reading *r = arg;
+    const struct conf_key *k = find_key(r->table, key);
+    int rc;
 
-    if (r->rc < 0 || !fgets(to, size, r->file))
-        return NULL;
-    r->line++;
-    n = strlen(to);
-    if (n + 1 == (size_t)size && to[n - 1] != '\n') {
-        r->rc = err_set(r->err, -EINVAL, "longer than %d bytes", size - 2);
-        return NULL;
-    }
-    n = strspn(to, " \t");
-    memmove(to, to + n, strlen(to + n) + 1);
-    return to;
+    (void)section;
+    if (k && r->seen[k - r->table])
+        return err_set(err, -EINVAL, "%s: %s is already set in line %u", at, key, r->seen[k - r->table]);
+    rc = conf_set(r->table, r->conf, key, value, err);
+    if (rc < 0)
+        return err_prefix(err, rc, "%s", at);
+    r->seen[k - r->table] = line;
+    return 0;
 }
 
-/* Called by ini_parse_stream for each key. */
-static int take(void *user, const char *section, const char *name, const char *value)
+static int read_file(struct reading *r, const char *path, struct err *err)
 {
-    struct reading *r = user;
-    const struct conf_key *k = find_key(r->table, name);
+    const struct ini_reader how = {.value = take, .arg = r};
+    FILE *file = fopen(path, "re");
+    int rc;
 
-    if (r->rc < 0)
-        return 0;
-    if (section[0])
-        r->rc = err_set(r->err, -EINVAL, "section [%s]: this file cannot have sections", section);
-    else if (k && r->seen[k - r->table])
-        r->rc = err_set(r->err, -EINVAL, "%s is already set in line %d", name, r->seen[k - r->table]);
-    else
-        r->rc = conf_set(r->table, r->conf, name, value, r->err);
-    if (r->rc < 0)
-        return 0;
-    r->seen[k - r->table] = r->line;
-    return 1;
-}
-
-static int read_file(struct reading *r, const char *path)
-{
-    int bad, unreadable;
-
-    r->file = fopen(path, "re");
-    if (!r->file)
-        return err_set(r->err, -ENOENT, "%s: cannot read the configuration file: %s", path, strerror(errno));
-    bad = ini_parse_stream(next_line, r, take, r);
-    unreadable = ferror(r->file) ? errno : 0;
-    (void)fclose(r->file);
-    if (unreadable)
-        return err_set(r->err, -EIO, "%s: cannot read the configuration file: %s", path, strerror(unreadable));
-    if (bad < 0)
-        return err_set(r->err, -ENOMEM, "%s: no memory", path);
-    if (bad > 0 && (r->rc == 0 || bad < r->line))
-        return err_set(r->err, -EINVAL, "%s, line %d: not \"key = value\"", path, bad);
-    return r->rc < 0 ? err_prefix(r->err, r->rc, "%s, line %d", path, r->line) : 0;
+    if (!file)
+        return err_set(err, -ENOENT, "%s: cannot read the configuration file: %s", path, strerror(errno));
+    rc = ini_read(file, path, &how, err);
+    (void)fclose(file);
+    return rc;
 }
 
 int conf_load(const struct conf_key *table, void *conf, const char *path, struct err *err)
 {
-    struct reading r = {.table = table, .conf = conf, .err = err};
+    struct reading r = {.table = table, .conf = conf};
     int rc = 0;
 
     for (const struct conf_key *k = table; k->key && rc == 0; k++) {
@@ -254,7 +221,7 @@ int conf_load(const struct conf_key *table, void *conf, const char *path, struct
     if (rc < 0)
         return err_prefix(err, rc, "default");
     if (path)
-        rc = read_file(&r, path);
+        rc = read_file(&r, path, err);
     for (const struct conf_key *k = table; k->key && rc == 0; k++)
         if (!k->default_value && !r.seen[k - table])
             rc = err_set(err, -EINVAL, "%s: %s is missing (%s)", path ? path : "configuration", k->key, k->help);

@@ -1,6 +1,6 @@
 /* conf.h - a daemon's configuration: one struct, one table.
  *
- * The table drives the parser (INI via inih, keys without sections), the range check and --help.
+ * The table drives the parser (base/ini.h, keys without sections), the range check and --help.
  * Who may call: main, at start-up.
  * Units: durations are stored as int64_t milliseconds ("30s", "500ms", "2m", "1h"), sizes as int64_t bytes ("64MiB",
  *         "8GiB", "4096").

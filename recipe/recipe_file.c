@@ -2,6 +2,7 @@
 #include "recipe/recipe.h"
 
 #include "base/file.h"
+#include "base/ini.h"
 #include "base/nearest.h"
 #include "console/printable.h"
 #include "recipe/recipe_private.h"
@@ -10,201 +11,72 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <ini.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_FILE_BYTES = 64 * 1024, MAX_SECTION = 32, MAX_KEY = 40, MAX_LINE_VALUE = 120 };
+enum { MAX_FILE_BYTES = 64 * 1024, MAX_LINE_VALUE = 120 };
 
-/* Stands for a semicolon in quotes on its way through inih, which would begin a comment there. */
-#define SEMICOLON '\x01'
-
-/* One file being read. inih cuts its lines at the length that it was built with, so we hand it whole lines or complain;
- * it tells a continued value by the line's first byte, and so do we. */
 struct reading {
-    const char *at, *end;
-    const char *where;
-    unsigned line;
-    bool continues; /* the line begins with white space */
     struct recipe *r;
-    struct err *err;
-    int rc;
     unsigned begun;
-    unsigned seen[RECIPE_MAX_KEYS];                /* line of each key that is no list */
-    char section[MAX_SECTION];                     /* the handler's last */
-    char key[MAX_KEY], value[MSG_PROMPT_SIZE + 8]; /* not yet set: the next line may continue it */
-    unsigned value_line;
+    unsigned seen[RECIPE_MAX_KEYS]; /* line of each key that is no list */
 };
 
-static int complain(struct reading *f, unsigned line, const char *text, const char *what)
+static int begin_section(void *arg, const char *name, const char *at, struct err *err)
 {
-    if (f->rc == 0)
-        f->rc = err_set(f->err, -EINVAL, "%s, line %u: %s%.160s", f->where, line, text, what);
-    return 0;
-}
+    char hint[96];
 
-static void hide_semicolons(char *line)
-{
-    char *first = line + strcspn(line, "=\n"), *last = strrchr(line, '"');
-
-    first += strspn(first, "= \t");
-    if (*first == '"')
-        for (char *p = first; p < last; p++)
-            if (*p == ';')
-                *p = SEMICOLON;
-}
-
-/* The value is complete. */
-static int flush(struct reading *f)
-{
-    int number = recipe_key_number(f->key);
-    size_t n = strlen(f->value);
-    char where[320];
-
-    if (f->rc < 0 || !f->key[0])
-        return f->rc;
-    if (f->value[0] == '"' && !strchr(f->value + 1, '"')) {
-        (void)complain(f, f->value_line, "a quote that does not end: ", f->key);
-        return f->rc;
-    }
-    if (n >= 2 && f->value[0] == '"' && f->value[n - 1] == '"') {
-        memmove(f->value, f->value + 1, n - 2);
-        f->value[n - 2] = '\0';
-    }
-    for (char *p = f->value; *p; p++)
-        if (*p == SEMICOLON)
-            *p = ';';
-    (void)snprintf(where, sizeof(where), "%.280s, line %u", f->where, f->value_line);
-    if (number >= 0 && strcmp(recipe_key_section(number), f->section) != 0)
-        f->rc = recipe_key_section(number)[0]
-                    ? err_set(f->err, -EINVAL, "%s: %s belongs into the section [%s]", where, f->key,
-                              recipe_key_section(number))
-                    : err_set(f->err, -EINVAL, "%s: %s belongs above the first section", where, f->key);
-    else if (number >= 0 && !recipe_key_is_list(number) && f->seen[number])
-        f->rc = err_set(f->err, -EINVAL, "%s: %s is there already, in line %u", where, f->key, f->seen[number]);
-    else
-        f->rc = recipe_set(f->r, f->key, f->value, where, &f->begun, f->err);
-    if (f->rc == 0)
-        f->seen[number] = f->value_line;
-    f->key[0] = '\0';
-    return f->rc;
-}
-
-static bool enter_section(struct reading *f, const char *section)
-{
-    if (strcmp(section, f->section) == 0)
-        return true;
-    if (!msg_text_set(f->section, sizeof(f->section), section) || !recipe_begin_section(f->r, section)) {
-        char hint[96], what[192];
-
-        (void)snprintf(what, sizeof(what), "%.60s%s", section, recipe_section_hint(section, hint, sizeof(hint)));
-        return complain(f, f->line, "there is no section ", what);
-    }
-    return true;
-}
-
-/* inih calls nobody for a section without keys. */
-static void note_section(struct reading *f, const char *line)
-{
-    char name[MAX_SECTION];
-    size_t n;
-
-    if (f->line == 1 && strncmp(line, "\xef\xbb\xbf", 3) == 0)
-        line += 3;
-    n = strcspn(line, "]");
-    if (line[0] != '[' || line[n] != ']' || flush(f) < 0)
-        return;
-    (void)snprintf(name, sizeof(name), "%.*s", (int)(n - 1), line + 1);
-    (void)enter_section(f, name);
-}
-
-static bool is_comment(const char *line, size_t n)
-{
-    size_t i = 0;
-
-    while (i < n && (line[i] == ' ' || line[i] == '\t'))
-        i++;
-    return i < n && (line[i] == '#' || line[i] == ';');
-}
-
-/* For ini_parse_stream: the next line, as fgets gives it. */
-static char *next_line(char *to, int size, void *user)
-{
-    struct reading *f = user;
-    const char *newline;
-    size_t n;
-
-    if (f->rc < 0 || f->at == f->end)
-        return NULL;
-    f->line++;
-    newline = memchr(f->at, '\n', (size_t)(f->end - f->at));
-    n = (size_t)((newline ? newline + 1 : f->end) - f->at);
-    if (n + 2 > (size_t)size && is_comment(f->at, n)) { /* nothing is lost */
-        memcpy(to, f->at, (size_t)size - 2);
-        memcpy(to + size - 2, "\n", 2);
-        f->at += n;
-        return to;
-    }
-    if (n + 2 > (size_t)size) {
-        (void)err_set(f->err, -EINVAL, "%s, line %u: longer than %d bytes; go on in a line that begins with spaces",
-                      f->where, f->line, size - 3);
-        f->rc = -EINVAL;
-        return NULL;
-    }
-    memcpy(to, f->at, n);
-    to[n] = '\0';
-    hide_semicolons(to);
-    f->continues = isspace((unsigned char)to[0]) && to[0] != '\r' && to[0] != '\n';
-    f->at += n;
-    note_section(f, to);
-    return f->rc < 0 ? NULL : to;
-}
-
-/* For ini_parse_stream: a key with its value, or the continuation of the one before. */
-static int take(void *user, const char *section, const char *name, const char *value)
-{
-    struct reading *f = user;
-
-    if (f->rc < 0)
+    if (recipe_begin_section(((struct reading *)arg)->r, name))
         return 0;
-    if (f->continues && strcmp(name, f->key) == 0 && strcmp(section, f->section) == 0) {
-        size_t used = strlen(f->value);
-        int n = snprintf(f->value + used, sizeof(f->value) - used, "%s%s", used ? " " : "", value);
-
-        return (size_t)n < sizeof(f->value) - used || complain(f, f->value_line, "a value that is too long: ", f->key);
-    }
-    if (flush(f) < 0 || !enter_section(f, section))
-        return 0;
-    if (!msg_text_set(f->key, sizeof(f->key), name))
-        return complain(f, f->line, "there is no key ", name);
-    (void)msg_text_set(f->value, sizeof(f->value), value);
-    f->value_line = f->line;
-    return 1;
+    return err_set(err, -EINVAL, "%s: there is no section %s%s", at, name,
+                   recipe_section_hint(name, hint, sizeof(hint)));
 }
+
+static int take(void *arg, const char *section, const char *key, const char *value, unsigned line, const char *at,
+                struct err *err)
+{
+    struct reading *f = arg;
+    const int number = recipe_key_number(key);
+    const char *belongs = number >= 0 ? recipe_key_section(number) : "";
+    int rc;
+
+    if (number >= 0 && strcmp(belongs, section) != 0)
+        return belongs[0] ? err_set(err, -EINVAL, "%s: %s belongs into the section [%s]", at, key, belongs)
+                          : err_set(err, -EINVAL, "%s: %s belongs above the first section", at, key);
+    if (number >= 0 && !recipe_key_is_list(number) && f->seen[number])
+        return err_set(err, -EINVAL, "%s: %s is there already, in line %u", at, key, f->seen[number]);
+    rc = recipe_set(f->r, key, value, at, &f->begun, err);
+    if (rc == 0)
+        f->seen[number] = line;
+    return rc;
+}
+
+_Static_assert((int)INI_VALUE_SIZE > (int)MSG_PROMPT_SIZE, "the longest prompt fits, with its quotes");
 
 int recipe_parse(const char *text, size_t bytes, const char *name, const char *where, struct recipe *ret,
                  struct err *err)
 {
     struct recipe r;
-    struct reading f = {.at = text, .end = text + bytes, .where = where, .r = &r, .err = err};
-    int bad;
+    struct reading f = {.r = &r};
+    const struct ini_reader how = {.continues = true, .section = begin_section, .value = take, .arg = &f};
+    FILE *file;
+    int rc = 0;
 
-    if (memchr(text, 0, bytes) || memchr(text, SEMICOLON, bytes) || !utf8_is_valid(text, bytes))
+    if (memchr(text, 0, bytes) || !utf8_is_valid(text, bytes))
         return err_set(err, -EINVAL, "%s: is not UTF-8 text", where);
     recipe_init(&r);
     (void)msg_text_set(r.name, sizeof(r.name), name);
-    bad = ini_parse_stream(next_line, &f, take, &f);
-    if (f.rc == 0 && bad > 0)
-        f.rc = err_set(err, -EINVAL, "%s, line %d: neither a [section] nor \"key = value\"", where, bad);
-    if (f.rc == 0 && bad < 0)
-        f.rc = err_set(err, -ENOMEM, "%s: no memory", where);
-    if (f.rc == 0)
-        (void)flush(&f);
-    if (f.rc == 0 && recipe_check(&r, RECIPE_FILE, err) < 0)
-        f.rc = err_prefix(err, -EINVAL, "%s", where);
-    if (f.rc == 0)
+    file = fmemopen((void *)(uintptr_t)text, bytes, "r");
+    if (!file)
+        return err_set(err, -ENOMEM, "%s: no memory", where);
+    rc = ini_read(file, where, &how, err);
+    (void)fclose(file);
+    if (rc == 0 && recipe_check(&r, RECIPE_FILE, err) < 0)
+        rc = err_prefix(err, -EINVAL, "%s", where);
+    if (rc == 0)
         *ret = r;
-    return f.rc;
+    return rc;
 }
 
 /* -- printing -- */

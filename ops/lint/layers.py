@@ -12,6 +12,7 @@ OWNERS = {  # header: folders that may include it
     r"protobuf-c/|\.pb-c\.h": {"proto"},
     r"zmq\.h": {"wire"},
     r"lmdb\.h": {"store"},
+    r"ini\.h": {"base"},
     r"(oneapi/dnnl|dnnl|cuda|cublas)": {"tensor"},
     r"(curl/|archive|yajl/)": {"source"},
     r"(jpeglib|spng|webp/|seccomp)": {"encoder_worker"},

@@ -310,6 +310,19 @@ static void test_conf_takes_keys_behind_blanks(void **state)
     assert_int_equal(c.threads, 7);
 }
 
+static void test_conf_takes_values_in_quotes(void **state)
+{
+    struct sample_conf c;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(load_text("endpoint = \" a ; b \" ; a comment\nthreads = \"7\"\n", &c, &err), 0);
+    assert_string_equal(c.endpoint, " a ; b ");
+    assert_int_equal(c.threads, 7);
+    assert_int_equal(load_text("endpoint = \"a\n", &c, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "x.conf, line 1: a quote that does not end: endpoint"));
+}
+
 static void test_conf_lines_are_whole_or_refused(void **state)
 {
     struct sample_conf c;
@@ -317,7 +330,10 @@ static void test_conf_lines_are_whole_or_refused(void **state)
     char text[2048];
 
     (void)state;
-    (void)snprintf(text, sizeof(text), "endpoint = a\n# %01500d\n", 0);
+    (void)snprintf(text, sizeof(text), "# %01500d\nendpoint = a\n", 0);
+    assert_int_equal(load_text(text, &c, &err), 0); /* of a comment nothing is lost */
+    assert_string_equal(c.endpoint, "a");
+    (void)snprintf(text, sizeof(text), "endpoint = a\nthreads = %01500d\n", 1);
     assert_int_equal(load_text(text, &c, &err), -EINVAL);
     assert_non_null(strstr(err.text, ", line 2: longer than "));
 }
@@ -338,7 +354,9 @@ static void test_conf_names_line_key_and_what_was_wanted(void **state)
         {"endpoint = a\nthread = 2\n", "unknown key \"thread\"", -EINVAL},
         {"endpoint = a\nmemory = 9999999999GiB\n", "memory", -EINVAL},
         {"endpoint = a\nlease = 3 weeks\n", "a duration such as", -EINVAL},
-        {"endpoint = a\n[part]\nthreads = 1\n", "cannot have sections", -EINVAL},
+        {"endpoint = a\n[part]\nthreads = 1\n", ", line 2: this file cannot have sections: part", -EINVAL},
+        {"[part]\nendpoint = a\n", "cannot have sections", -EINVAL},
+        {"endpoint = a\nthreads = \x01\n", ", line 2: holds a control character", -EINVAL},
         {"endpoint = 0123456789012345678901234567890123456789\n", "the limit is 31", -ERANGE}};
 
     (void)state;
@@ -495,6 +513,7 @@ int main(void)
         cmocka_unit_test(test_conf_reads_units_and_defaults),
         cmocka_unit_test(test_conf_sizes_are_written_as_they_are_read),
         cmocka_unit_test(test_conf_takes_keys_behind_blanks),
+        cmocka_unit_test(test_conf_takes_values_in_quotes),
         cmocka_unit_test(test_conf_lines_are_whole_or_refused),
         cmocka_unit_test(test_conf_names_line_key_and_what_was_wanted),
         cmocka_unit_test(test_mailbox_is_bounded_in_order_and_pollable),
