@@ -59,6 +59,17 @@ static const char *hint_of(const char *help, char ret[HINT_SIZE])
     return ret;
 }
 
+static void each_option(const struct cli_command *c,
+                        void (*put)(const struct cli_command *c, const struct cli_option *o, FILE *out), FILE *out)
+{
+    struct cli_option o;
+
+    for (size_t i = 0; cli_option_at(c, i, &o); i++)
+        put(c, &o, out);
+}
+
+/* -- the parts of the scripts that stand in {{braces}} in client/help/completion-*.txt -- */
+
 static void put_commands(FILE *out)
 {
     for (size_t i = 0; cli_commands[i]; i++)
@@ -71,87 +82,67 @@ static void put_topics(FILE *out)
         fprintf(out, " %s", t->name);
 }
 
-/* -- bash -- */
-
-static void bash_values(const struct cli_command *c, FILE *out)
+static void put_recipes(FILE *out)
 {
-    struct cli_option o;
-    char words[WORDS_SIZE];
-
-    for (size_t i = 0; cli_option_at(c, i, &o); i++) {
-        if (!takes_value(&o))
-            continue;
-        fprintf(out, "    %s:--%s", c->name, o.name);
-        if (o.letter)
-            fprintf(out, " | %s:-%c", c->name, o.letter);
-        fprintf(out, ") words='%s' files=%d ;;\n", words_of(&o, words), files(&o));
-    }
-}
-
-static void bash(FILE *out)
-{
-    struct cli_option o;
-
-    fputs("# bash completion of blipline; made by `blipline completion bash`\n"
-          "_blipline() {\n"
-          "    local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} words='' files=1\n"
-          "    COMPREPLY=()\n"
-          "    case ${COMP_WORDS[1]}:$before in\n",
-          out);
-    for (size_t i = 0; cli_commands[i]; i++)
-        bash_values(cli_commands[i], out);
-    fputs("    help:help) words='", out);
-    put_commands(out);
-    put_topics(out);
-    fputs("' files=0 ;;\n"
-          "    help:recipe) words='",
-          out);
     for (const struct recipe_builtin *b = recipe_builtins; b->name; b++)
         fprintf(out, "%s ", b->name);
-    fputs("' files=0 ;;\n"
-          "    completion:completion) words='bash zsh fish' files=0 ;;\n"
-          "    *:blipline | *:*/blipline)\n"
-          "        if [ \"$COMP_CWORD\" = 1 ]; then words='--help --version ",
-          out);
-    put_commands(out);
-    fputs("' files=0; fi ;;\n"
-          "    *)\n"
-          "        case $current in\n"
-          "        -*)\n"
-          "            files=0\n"
-          "            case ${COMP_WORDS[1]} in\n",
-          out);
-    for (size_t i = 0; cli_commands[i]; i++) {
-        fprintf(out, "            %s) words='--help", cli_commands[i]->name);
-        for (size_t k = 0; cli_option_at(cli_commands[i], k, &o); k++)
-            fprintf(out, " --%s", o.name);
-        fputs("' ;;\n", out);
-    }
-    fputs("            esac ;;\n"
-          "        esac ;;\n"
-          "    esac\n"
-          "    if [ -n \"$words\" ]; then\n"
-          "        mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\")\n"
-          "    fi\n"
-          "    if [ $files = 1 ]; then\n"
-          "        compopt -o filenames\n"
-          "        case $current in\n"
-          "        @*) mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -P @ -- \"${current#@}\") ;;\n"
-          "        *) mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- \"$current\") ;;\n"
-          "        esac\n"
-          "    fi\n"
-          "}\n"
-          "complete -F _blipline blipline\n",
-          out);
 }
 
-/* -- zsh -- */
+static void bash_value(const struct cli_command *c, const struct cli_option *o, FILE *out)
+{
+    char words[WORDS_SIZE];
 
-static void zsh_option(const struct cli_option *o, FILE *out)
+    if (!takes_value(o))
+        return;
+    fprintf(out, "    %s:--%s", c->name, o->name);
+    if (o->letter)
+        fprintf(out, " | %s:-%c", c->name, o->letter);
+    fprintf(out, ") words='%s' files=%d ;;\n", words_of(o, words), files(o));
+}
+
+static void put_values(FILE *out)
+{
+    for (size_t i = 0; cli_commands[i]; i++)
+        each_option(cli_commands[i], bash_value, out);
+}
+
+static void bash_option(const struct cli_command *c, const struct cli_option *o, FILE *out)
+{
+    (void)c;
+    fprintf(out, " --%s", o->name);
+}
+
+static void put_options(FILE *out)
+{
+    for (size_t i = 0; cli_commands[i]; i++) {
+        fprintf(out, "            %s) words='--help", cli_commands[i]->name);
+        each_option(cli_commands[i], bash_option, out);
+        fputs("' ;;\n", out);
+    }
+}
+
+static void put_zsh_commands(FILE *out)
+{
+    char hint[HINT_SIZE];
+
+    for (size_t i = 0; cli_commands[i]; i++)
+        fprintf(out, "        '%s:%s'\n", cli_commands[i]->name, hint_of(cli_commands[i]->line, hint));
+}
+
+static void put_zsh_topics(FILE *out)
+{
+    char hint[HINT_SIZE];
+
+    for (const struct help_topic *t = help_topics; t->name; t++)
+        fprintf(out, "        '%s:%s'\n", t->name, hint_of(t->line, hint));
+}
+
+static void zsh_option(const struct cli_command *c, const struct cli_option *o, FILE *out)
 {
     char words[WORDS_SIZE], hint[HINT_SIZE];
     const char *list = words_of(o, words), *times = o->type == CLI_TEXTS || o->type == CLI_SETTING ? "*" : "";
 
+    (void)c;
     for (int form = o->letter ? 0 : 1; form < 2; form++) {
         fputs(" \\\n            '", out);
         if (form == 0)
@@ -181,49 +172,14 @@ static const char *zsh_arguments(const struct cli_command *c)
     return strcmp(c->name, "completion") == 0 ? "1:shell:(bash zsh fish)" : "*:file:_files";
 }
 
-static void zsh(FILE *out)
+static void put_zsh_arguments(FILE *out)
 {
-    struct cli_option o;
-    char hint[HINT_SIZE];
-
-    fputs("#compdef blipline\n"
-          "# zsh completion of blipline; made by `blipline completion zsh`\n"
-          "_blipline_word_or_file() {\n"
-          "    _alternative \"words:word:($*)\" 'files:file:_files'\n"
-          "}\n"
-          "_blipline() {\n"
-          "    local -a commands topics\n"
-          "    commands=(\n",
-          out);
-    for (size_t i = 0; cli_commands[i]; i++)
-        fprintf(out, "        '%s:%s'\n", cli_commands[i]->name, hint_of(cli_commands[i]->line, hint));
-    fputs("    )\n"
-          "    topics=(\n",
-          out);
-    for (const struct help_topic *t = help_topics; t->name; t++)
-        fprintf(out, "        '%s:%s'\n", t->name, hint_of(t->line, hint));
-    fputs("    )\n"
-          "    if (( CURRENT == 2 )); then\n"
-          "        _describe command commands\n"
-          "        return\n"
-          "    fi\n"
-          "    shift words\n"
-          "    (( CURRENT-- ))\n"
-          "    case $words[1] in\n",
-          out);
     for (size_t i = 0; cli_commands[i]; i++) {
         fprintf(out, "    %s)\n        _arguments -s '--help[this page]'", cli_commands[i]->name);
-        for (size_t k = 0; cli_option_at(cli_commands[i], k, &o); k++)
-            zsh_option(&o, out);
+        each_option(cli_commands[i], zsh_option, out);
         fprintf(out, " \\\n            '%s' ;;\n", zsh_arguments(cli_commands[i]));
     }
-    fputs("    esac\n"
-          "}\n"
-          "_blipline \"$@\"\n",
-          out);
 }
-
-/* -- fish -- */
 
 static void fish_option(const struct cli_command *c, const struct cli_option *o, FILE *out)
 {
@@ -240,37 +196,49 @@ static void fish_option(const struct cli_command *c, const struct cli_option *o,
     fprintf(out, " -d '%s'\n", hint_of(o->help, hint));
 }
 
-static void fish(FILE *out)
+static void put_fish_commands(FILE *out)
 {
-    struct cli_option o;
     char hint[HINT_SIZE];
 
-    fputs("# fish completion of blipline; made by `blipline completion fish`\n"
-          "complete -c blipline -n __fish_use_subcommand -f -l version -s V -d 'the version'\n"
-          "complete -c blipline -l help -s h -d 'explain it'\n",
-          out);
     for (size_t i = 0; cli_commands[i]; i++) {
-        const struct cli_command *c = cli_commands[i];
-
-        fprintf(out, "complete -c blipline -n __fish_use_subcommand -f -a %s -d '%s'\n", c->name,
-                hint_of(c->line, hint));
-        for (size_t k = 0; cli_option_at(c, k, &o); k++)
-            fish_option(c, &o, out);
+        fprintf(out, "complete -c blipline -n __fish_use_subcommand -f -a %s -d '%s'\n", cli_commands[i]->name,
+                hint_of(cli_commands[i]->line, hint));
+        each_option(cli_commands[i], fish_option, out);
     }
-    fputs("complete -c blipline -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'\n"
-          "complete -c blipline -n '__fish_seen_subcommand_from help' -f -a '",
-          out);
-    put_commands(out);
-    put_topics(out);
-    fputs("'\n", out);
+}
+
+static const struct {
+    const char *name;
+    void (*put)(FILE *out);
+} parts[] = {{"commands", put_commands},
+             {"topics", put_topics},
+             {"recipes", put_recipes},
+             {"values", put_values},
+             {"options", put_options},
+             {"zsh-commands", put_zsh_commands},
+             {"zsh-topics", put_zsh_topics},
+             {"zsh-arguments", put_zsh_arguments},
+             {"fish-commands", put_fish_commands}};
+
+static void fill_in(const char *script, FILE *out)
+{
+    for (const char *at; (at = strstr(script, "{{")); script = at + 2) {
+        const size_t n = strcspn(at + 2, "}");
+
+        (void)fwrite(script, 1, (size_t)(at - script), out);
+        for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
+            if (strlen(parts[i].name) == n && memcmp(parts[i].name, at + 2, n) == 0)
+                parts[i].put(out);
+        at += 2 + n;
+    }
+    (void)fputs(script, out);
 }
 
 static int run(const struct cli_command *self, int argc, char **argv)
 {
     static const struct {
-        const char *name;
-        void (*print)(FILE *out);
-    } shells[] = {{"bash", bash}, {"zsh", zsh}, {"fish", fish}};
+        const char *name, *script;
+    } shells[] = {{"bash", HELP_COMPLETION_BASH}, {"zsh", HELP_COMPLETION_ZSH}, {"fish", HELP_COMPLETION_FISH}};
     int n_args = cli_parse(self, argc, argv, NULL);
 
     if (n_args < 0)
@@ -278,7 +246,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     for (size_t i = 0; i < sizeof(shells) / sizeof(*shells); i++) {
         if (strcmp(argv[argc - 1], shells[i].name) != 0)
             continue;
-        shells[i].print(stdout);
+        fill_in(shells[i].script, stdout);
         return CLI_EXIT_OK;
     }
     cli_error("completion: %s: not one of: bash zsh fish", argv[argc - 1]);
