@@ -189,6 +189,43 @@ def test_roles_do_what_they_may(folder, keys):
         assert cluster.broker.stop() == 0
 
 
+def submit(client, token):
+    """Open a job by submission; the number of the job."""
+    decode = wire_pb2.Decode(max_new_tokens=24, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1,
+                             temperature=1, top_p=1)
+    opening = wire_pb2.JobOpen(submission=wire_pb2.Submission(token=token), nodes=null_nodes(), unit_items=4,
+                               recipe=wire_pb2.Recipe(name=b"caption", decode=decode))
+    client.job = client.ask(job_open=opening).job_opened.job
+    return client.job
+
+
+def test_a_job_belongs_to_the_key_that_submitted_it(folder, keys):
+    for name, role in (("alice", "clients"), ("bob", "clients"), ("root", "admins")):
+        keys.make(name, role)
+    token = b"0123456789abcdef"
+    with KeyCluster(folder, keys, state_dir=folder / "state") as cluster:
+        alice, bob, root = cluster.client("alice"), cluster.client("bob"), cluster.client("root")
+        job = submit(alice, token)
+        alice.add([(b"k", b"/p")])
+        assert submit(bob, token) != job  # a token is that of its owner
+        bob.job = job
+        for what in (dict(job_open=wire_pb2.JobOpen(job=job)), dict(job_query=wire_pb2.JobQuery(job=job)),
+                     dict(job_stop=wire_pb2.JobStop(job=job)), dict(job_seal=wire_pb2.JobSeal(job=job)),
+                     dict(job_find=wire_pb2.JobFind(job=job, sources=True))):
+            with pytest.raises(Refused) as refused_:
+                bob.ask(**what)
+            assert refused_.value.reason == wire_pb2.Refuse.REASON_UNKNOWN_JOB, what
+        with pytest.raises(Refused):
+            bob.add([(b"evil", b"/p")])
+        bob.ask(job_close=wire_pb2.JobClose(job=job))  # as one that is not there: nothing to close
+        again = cluster.client("alice")
+        assert submit(again, token) == job
+        assert root.ask(job_open=wire_pb2.JobOpen(job=job)).job_opened.n_items == 1
+        for client in (alice, bob, root, again):
+            client.close()
+        assert cluster.broker.stop() == 0
+
+
 def test_workers_do_not_crowd_out_clients(folder):
     with Cluster(folder, max_workers=1, max_clients=2) as cluster:
         cluster.start("llm", "w0", device="null")
