@@ -1,4 +1,4 @@
-/* actions.h - what the core decides becomes messages, reads and commits.
+/* actions.h - carry out the actions of the core: messages, reads, commits.
  *
  * Who may call: the driver. Units, Memory, Errors: as broker.h. */
 #ifndef BLIPLINE_BROKER_ACTIONS_H

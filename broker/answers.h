@@ -1,7 +1,7 @@
 /* answers.h - short messages to peers: answers, refusals, WELCOME.
  *
  * Who may call: the loop's thread. Units: milliseconds. Memory: socket and peers are borrowed.
- * Errors: what cannot be sent is logged; the peer will ask again. */
+ * Errors: a message that cannot be sent is logged; the peer will ask again. */
 #ifndef BLIPLINE_BROKER_ANSWERS_H
 #define BLIPLINE_BROKER_ANSWERS_H
 
@@ -21,7 +21,7 @@ struct answers {
 };
 
 void answer_send(struct answers *a, uint64_t peer, const struct msg *m);
-/* WELCOME, to a worker that the core took in or a client; seq 0 for workers. */
+/* WELCOME: to a client, or to a worker that the core has accepted (seq 0). */
 void answer_welcome(struct answers *a, uint64_t peer, uint64_t seq);
 void answer_refuse(struct answers *a, uint64_t peer, uint64_t seq, enum msg_reason reason, const char *fmt, ...)
     PRINTF_LIKE(5, 6);

@@ -42,14 +42,14 @@ static void on_load(struct jobs *jobs, struct broker_job *job, const struct comm
         broker_job_fail(jobs, job, "%s", done->text);
 }
 
-/* An answer that a client waits for. */
+/* A client waits for this completion. */
 static void on_answer(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
                       const struct question *q)
 {
     if (done->op == COMMITTER_OPEN)
         broker_job_on_open(jobs, job, done, q);
     else if (job->phase != BROKER_JOB_OPEN)
-        return; /* it has given the job up */
+        return; /* the job is being closed */
     else if (done->op == COMMITTER_SEAL)
         broker_job_on_seal(jobs, job, done, q);
     else if (done->op == COMMITTER_FIND)
@@ -58,7 +58,7 @@ static void on_answer(struct jobs *jobs, struct broker_job *job, struct committe
         broker_job_on_rows(jobs, job, done, q);
 }
 
-/* Rows whose place was behind others that have been refused, which never comes; or the seal behind them. */
+/* Rows that follow refused ones can never get the number they expect; nor can a seal that follows them. */
 static bool is_behind_refused(const struct jobs *jobs, const struct broker_job *job,
                               const struct committer_completion *done)
 {
@@ -68,8 +68,8 @@ static bool is_behind_refused(const struct jobs *jobs, const struct broker_job *
     return q && q->rows_refused != job->rows_refused;
 }
 
-/* Not done yet, and to be tried again. Whoever waits for the answer goes on waiting. A store that could not even be
- * made is refused: there is nothing that could wait. Units have COMMIT_FAILED. */
+/* Must it be tried again, while the client goes on waiting? OPEN is refused instead, since no job is there yet that
+ * could wait. Commits of units are repeated by the core (COMMIT_FAILED). */
 static bool is_to_be_retried(const struct jobs *jobs, const struct broker_job *job,
                              const struct committer_completion *done)
 {
@@ -129,7 +129,7 @@ static void on_completion(struct jobs *jobs, struct committer_completion *done)
         broker_job_on_closed(jobs, job);
         return;
     default:
-        return; /* a client's, whose question was dropped */
+        return; /* a client's request whose question was dropped */
     }
 }
 
@@ -158,7 +158,7 @@ int64_t completions_retry(struct jobs *jobs, uint64_t min_free_bytes)
         requests_await_room(jobs->requests);
         if (store_free_bytes(job->store, &bytes_free) < 0 || bytes_free < min_free_bytes)
             continue;
-        /* the next commit says whether it is true */
+        /* if there is not enough room, the next commit blocks the job again */
         (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_DISK_OK, .job = job->id});
     }
     return jobs->requests->retry_at_ms;

@@ -1,4 +1,4 @@
-/* completions.h - what the committer has done becomes events for the core and answers to clients.
+/* completions.h - turn completions of the committer into events for the core and answers to clients.
  *
  * Who may call: server.c. Units: milliseconds. Memory, Errors: as broker.h. */
 #ifndef BLIPLINE_BROKER_COMPLETIONS_H
@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 void completions_take(struct jobs *jobs);
-/* Where the disk was full: look whether there is room again, if it is time. Returns when to be called again. */
+/* Where the disk was full: see if there is room again, if it is time. Returns when to call it again. */
 int64_t completions_retry(struct jobs *jobs, uint64_t min_free_bytes);
 
 #endif

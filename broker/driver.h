@@ -1,11 +1,11 @@
-/* driver.h - the core, and the carrying out of what it decides.
+/* driver.h - step the core, and carry out its actions.
  *
- * The one place that steps the core. Whoever learns of something (a message, a commit, time) feeds it here as an event;
+ * The one place that steps the core. Every message, commit or timeout is fed to it here as an event;
  * the actions that follow go to `act`, in order, before the call returns.
  *
  * Who may call: the loop's thread; driver_feed not from within `act`. Units: monotonic milliseconds.
- * Memory: the core and the events that wait are the driver's. Errors: what ends the broker is kept in `failed`,
- * `why`. */
+ * Memory: the core and the events that wait are the driver's. Errors: an error that must end the broker is kept
+ * in `failed` and `why`. */
 #ifndef BLIPLINE_BROKER_DRIVER_H
 #define BLIPLINE_BROKER_DRIVER_H
 
@@ -24,7 +24,7 @@ struct driver {
     struct err why;
 
     struct core_actions actions;
-    struct core_event *later; /* that actions gave rise to */
+    struct core_event *later; /* events that actions have caused */
     size_t n_later, later_capacity;
 };
 
@@ -33,11 +33,11 @@ void driver_init(struct driver *d, const struct core_limits *limits, uint64_t ep
                  void (*act)(void *arg, const struct core_action *action), void *arg);
 void driver_release(struct driver *d);
 
-/* Feed the core, and what its actions gave rise to. Returns what core_step said of this event. */
+/* Feed the event, then those that its actions caused. Returns what core_step returned for this event. */
 int driver_feed(struct driver *d, const struct core_event *event);
-/* Feed it after the actions at hand are through; what it points to must live until then. */
+/* Feed it after the current actions; what it points to must live until then. */
 void driver_feed_later(struct driver *d, const struct core_event *event);
-/* Feed what is left for later. */
+/* Feed the events that were left for later. */
 void driver_feed_rest(struct driver *d);
 /* The broker cannot go on. */
 void driver_fail(struct driver *d, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);

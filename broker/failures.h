@@ -13,14 +13,14 @@ struct failures {
     struct failed_code {
         char code[MSG_CODE_SIZE];
         uint64_t n;
-    } codes[8];          /* "": free; those that find no place are not counted */
-    uint32_t unit, item; /* the last one, counted within its unit */
-    char text[256];      /* what it said */
+    } codes[8];          /* "": free; further codes are not counted */
+    uint32_t unit, item; /* the item that failed last, counted within its unit */
+    char text[256];      /* its message */
 };
 
 void failures_note(struct failures *f, uint32_t unit, uint32_t item, const struct row_record *record);
-/* Why the core paused the job. `last`: the unit of the last one, NULL where it is not in hand; `given_up`: why no
- * worker could do the last one, NULL: one could. */
+/* Write why the core paused the job. `last`: the unit of the item that failed last; NULL: it is not in memory.
+ * `given_up`: why no worker could do that item; NULL: a worker reported the failure itself. */
 void failures_explain(const struct failures *f, const struct unit_rows *last, uint64_t n_failed, uint64_t n_finished,
                       const char *given_up, char text[MSG_TEXT_SIZE]);
 

@@ -1,4 +1,4 @@
-/* hung.h - workers that do not get anywhere, to be told to whoever started them.
+/* hung.h - workers that make no progress; clients are told, since only who started a worker can end it.
  *
  * Who may call: the loop's thread. Units: milliseconds. Memory: a zeroed ring is empty. Errors: none. */
 #ifndef BLIPLINE_BROKER_HUNG_H
@@ -19,7 +19,7 @@ struct hung {
 
 /* `p` may be NULL. */
 void hung_note(struct hung *h, uint64_t number, const struct peer *p, const char *text, int64_t now_ms);
-/* Those of the last minutes. */
+/* Add those of the last minutes to the message. */
 void hung_tell(const struct hung *h, int64_t now_ms, struct msg_job_progress *ret);
 
 #endif

@@ -26,7 +26,7 @@
 
 enum { JOBS_MAX = 4096, JOBS_DEFAULT_UNIT_ITEMS = 32 };
 
-/* A client that has a job open, or waits for the answer to JOB_CLOSE. */
+/* A client that has a job open, or that waits for the answer to JOB_CLOSE. */
 struct job_holder {
     struct job_holder *next;
     uint64_t peer, seq;
@@ -52,15 +52,15 @@ struct broker_job {
     struct job_holder *holders, *closers;
     struct job_reopen *reopen; /* NULL: none */
     struct stored_job_counters counters;
-    uint64_t next_item;     /* number of the next row that is posted */
-    uint32_t n_comparing;   /* messages of rows that may become items, and get their numbers then */
-    uint32_t rows_refused;  /* how often; what was posted before the last time and comes behind it is refused too */
-    struct job_units units; /* those that the core holds */
+    uint64_t next_item;    /* number of the next row that is posted */
+    uint32_t n_comparing;  /* messages of rows that are being compared; their new items have no numbers yet */
+    uint32_t rows_refused; /* how often; rows that were posted before a refusal and complete after it are refused too */
+    struct job_units units;      /* those that the core holds */
     char blocked[MSG_TEXT_SIZE]; /* why the disk is full, while it is */
     char failed[MSG_TEXT_SIZE];  /* why the store cannot be used */
     char pause[MSG_TEXT_SIZE];   /* why paused */
     struct failures failures;
-    int64_t unschedulable_at_ms; /* units wait that nobody here can compute, since then; 0: not so */
+    int64_t unschedulable_at_ms; /* since when no connected worker can do its units; 0: some can */
     uint64_t items_seen;         /* of all nodes, when the job was last looked at */
     int64_t moved_at_ms;         /* when they had grown */
     char waiting[MSG_TEXT_SIZE]; /* what the job waits for, once that has lasted; "" otherwise */
@@ -90,7 +90,7 @@ struct broker_job *broker_job_find(const struct jobs *jobs, uint64_t id);
 int broker_jobs_add(struct jobs *jobs, struct broker_job *job) CHECK_RESULT;
 void broker_jobs_remove(struct jobs *jobs, struct broker_job *job);
 void broker_jobs_release(struct jobs *jobs);
-/* The client has it open from now on, if it is still there. */
+/* The client has the job open from now on, if it is still connected. */
 void broker_job_hold(struct jobs *jobs, struct broker_job *job, uint64_t peer);
 /* A job that is not sealed and that no client has open any more gets no more rows: stop it, so that it is closed. */
 void broker_job_stop_if_abandoned(struct jobs *jobs, struct broker_job *job);
@@ -98,7 +98,7 @@ void broker_job_stop_if_abandoned(struct jobs *jobs, struct broker_job *job);
  * on. */
 void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum stored_wanted wanted, int64_t ended_ms,
                        const char *text);
-/* The job that `m` speaks of, NULL: it is not open here, and the peer has been told. */
+/* The job that `m` names. NULL: it is not open here, and the peer has been told. */
 struct broker_job *broker_job_or_refuse(struct jobs *jobs, uint64_t peer, const struct msg *m);
 /* Its store is closed: answer the clients that wait for that. */
 void broker_job_tell_closers(struct jobs *jobs, const struct broker_job *job);
@@ -114,10 +114,10 @@ void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *mess
 void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m);
 void broker_job_find_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message); /* JOB_FIND */
 void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m);
-/* The peer has no job open any more. */
+/* The peer is gone: it has no job open any more. */
 void broker_jobs_let_go(struct jobs *jobs, uint64_t peer);
 
-/* The committer's answers to that. */
+/* Completions of the committer for these requests. */
 void broker_job_on_open(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
                         const struct question *q);
 void broker_job_on_rows(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
@@ -128,13 +128,13 @@ void broker_job_on_found(struct jobs *jobs, struct broker_job *job, struct commi
                          const struct question *q);
 void broker_job_on_closed(struct jobs *jobs, struct broker_job *job);
 
-/* It has come to an end: close it, unless a client has it open. */
+/* The job has ended: close it, unless a client has it open. */
 void broker_job_ended(struct jobs *jobs, struct broker_job *job);
-/* The core has forgotten it. */
+/* The core has forgotten the job: close its store. */
 void broker_job_close_store(struct jobs *jobs, struct broker_job *job);
-/* Its store cannot be used. */
+/* The job's store cannot be used. */
 void broker_job_fail(struct jobs *jobs, struct broker_job *job, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* What it asked for could not be written. */
+/* The disk is too full for what the job has to write. */
 void broker_job_block(struct jobs *jobs, struct broker_job *job, const char *text);
 
 #endif

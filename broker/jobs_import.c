@@ -10,8 +10,8 @@
 /* Of rows without an answer; the protocol says so. */
 enum { MAX_UNANSWERED = 4, MAX_UNANSWERED_BYTES = 64 << 20, MAX_UNANSWERED_BYTES_OF_ALL = 1 << 30 };
 
-/* Rows that were sent behind refused ones, and the seal, are refused too, however long after the refusal they arrive:
- * the client may not have read it. JOB_OPEN says that it has. */
+/* After rows were refused, later rows and the seal are refused too, since the client may have sent them before it read
+ * the refusal. Its next JOB_OPEN shows that it has read it. */
 static bool refuse_behind_refused(struct jobs *jobs, const struct peer *p, uint64_t seq)
 {
     if (p->rows_refused)
@@ -40,7 +40,7 @@ static bool refuse_if_failed(struct jobs *jobs, const struct broker_job *job, ui
     return job->failed[0] != '\0';
 }
 
-/* Of the next row that is posted, where that can be known. */
+/* The number of the next row that is posted, if it is known. */
 static uint64_t next_item(const struct broker_job *job)
 {
     return job->n_comparing ? COMMITTER_ANY_ITEM : job->next_item;
@@ -103,7 +103,7 @@ void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m)
     r = requests_new(jobs->requests, COMMITTER_SEAL, job->id,
                      &(struct question){.peer = peer, .seq = m->seq, .rows_refused = job->rows_refused});
     if (r)
-        r->first_item = next_item(job); /* not without the rows that are on their way */
+        r->first_item = next_item(job); /* wait for the rows that were posted before */
     requests_post(jobs->requests, r);
 }
 
@@ -136,7 +136,7 @@ void broker_job_on_rows(struct jobs *jobs, struct broker_job *job, const struct 
         answer_refuse(jobs->answers, q->peer, q->seq, done->rc == -EIO ? MSG_REASON_STORE : MSG_REASON_BAD_MESSAGE,
                       "%s", done->text);
         if (done->op != COMMITTER_ROWS || q->rows_refused != job->rows_refused)
-            return; /* rows that came since have numbers already */
+            return; /* later rows have numbers already */
         job->next_item = done->next_item;
         job->rows_refused++;
         return;

@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A guess at what an item's rows of this node take until results tell: published sizes, captions of one sentence. */
+/* An estimate of the bytes that the rows of an item of this node take, used until there are results: embeddings of the
+ * published models' sizes, captions of one sentence. */
 static uint64_t row_bytes_of(const struct msg_recipe *r, const struct msg_node *node)
 {
     enum { CAPTION_BYTES = 256 };
@@ -111,7 +112,7 @@ static void open_again(struct jobs *jobs, struct broker_job *job, uint64_t peer,
     }
 }
 
-/* The job of this store, if there is one: of a client that lost its connection or comes back. */
+/* The open job with this store: its client may have lost the connection and come back. */
 static struct broker_job *find_by_path(struct jobs *jobs, const char *path)
 {
     struct broker_job *job = jobs->first;
@@ -137,7 +138,7 @@ static struct stored_job_meta *meta_of(const struct msg_job_open *open)
     return meta;
 }
 
-/* What no worker could ever do. */
+/* Refuse a job that no worker could ever do. */
 static bool refuse_if_impossible(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
     struct core_node nodes[CORE_MAX_NODES];

@@ -1,5 +1,4 @@
-/* load.h - units that are to be done, as they are read from a store, with the rows that WORK messages name their
- * items by.
+/* load.h - units to be done, read from a store, and the rows of their items for WORK messages.
  *
  * Who may call: units_read the committer's thread; the rest anybody. Units: bytes. Memory: see each function.
  * Errors: those of store.h. */
@@ -30,12 +29,12 @@ static inline uint32_t unit_rows_start(const struct unit_rows *u, uint32_t i)
 
 struct units_read {
     struct store_pending *pending; /* [n] */
-    struct unit_rows **rows;       /* [n]; whoever keeps one nulls it here */
+    struct unit_rows **rows;       /* [n]; set an element to NULL to keep what it points to */
     size_t n;
-    bool exhausted; /* the manifest holds no further ones now */
+    bool exhausted; /* there are no more units to do now */
 };
 
-/* From `from_unit` on, up to max_units, or until their rows take max_bytes. */
+/* Read units from `from_unit` on: max_units at most, and no more once their rows take max_bytes. */
 int units_read(struct store *s, uint32_t from_unit, uint32_t max_units, size_t max_bytes, struct units_read **ret,
                struct err *err) CHECK_RESULT;
 void units_read_free(struct units_read *l); /* NULL is fine */

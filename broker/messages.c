@@ -107,7 +107,7 @@ static void on_heartbeat(struct broker *b, struct peer *p, struct wire_message *
             .heartbeat = {
                 .peer = number, .epoch = h->epoch, .leases = h->lease_ids, .n = h->n_lease_ids, .items = h->n_items}});
     if (!peers_find(&b->peers, number))
-        return; /* the core knew it no more */
+        return; /* the core did not know it any more */
     msg_init(&answer, MSG_HEARTBEAT);
     answer.heartbeat.epoch = b->answers.epoch;
     answer_send(&b->answers, number, &answer);

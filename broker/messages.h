@@ -1,4 +1,4 @@
-/* messages.h - what peers say becomes core events or requests for jobs. Nothing a peer sends can end the broker.
+/* messages.h - turn messages from peers into events of the core or calls for jobs. No message can end the broker.
  *
  * Who may call: server.c. Units, Memory, Errors: as broker.h. */
 #ifndef BLIPLINE_BROKER_MESSAGES_H

@@ -1,4 +1,4 @@
-/* payloads.h - what results left: a tensor until its last consumer has it, records until their commit.
+/* payloads.h - the contents of results: tensors, kept until their last consumer is done; records, until the commit.
  *
  * Who may call: the loop's thread. Memory: a zeroed table is empty; it owns its payloads. Errors: see payloads_add. */
 #ifndef BLIPLINE_BROKER_PAYLOADS_H
@@ -20,7 +20,7 @@ struct payloads {
     uint64_t last_handle;
 };
 
-/* Takes the tensor, which may be NULL, and the records. 0: no memory, nothing is taken. */
+/* Takes the tensor, which may be NULL, and the records, and returns a handle. 0: no memory; nothing is taken. */
 uint64_t payloads_add(struct payloads *all, struct wire_tensor *tensor, struct records *records);
 /* NULL: it was dropped. */
 struct payload *payloads_find(const struct payloads *all, uint64_t handle);

@@ -1,4 +1,4 @@
-/* peers.h - who is connected: what workers and clients said of themselves, and what they are owed.
+/* peers.h - the connected workers and clients: what they have told about themselves, and the answers they wait for.
  *
  * Who may call: the loop's thread. Units: in the names. Memory: a zeroed table is empty; it owns its peers.
  * Errors: see each function. */
@@ -29,8 +29,8 @@ struct peer {
     pid_t pid;          /* of a worker on this machine; 0: not known */
     uint32_t n_refused; /* within the time that began at refused_at_ms */
     int64_t refused_at_ms;
-    bool drop; /* it is to be dropped, once its message is dealt with */
-    /* of a client's rows: those without an answer yet; some were refused, and it has not opened the job again since */
+    bool drop; /* close its connection after its current message */
+    /* a client's messages of rows: unanswered ones; whether some were refused since it last sent JOB_OPEN */
     uint32_t n_unanswered;
     uint64_t unanswered_bytes;
     bool rows_refused;
@@ -42,14 +42,14 @@ struct peers {
 
 /* NULL: not known. */
 struct peer *peers_find(const struct peers *all, uint64_t number);
-/* Known from now on. NULL: no memory. */
+/* Find the peer, or add it. NULL: no memory. */
 struct peer *peers_require(struct peers *all, uint64_t number);
 /* Peers that have sent HELLO as workers, or as clients and admins; `but` is not counted. */
 size_t peers_count(const struct peers *all, bool workers, const struct peer *but);
 void peers_forget(struct peers *all, uint64_t number);
 /* The peer after *at, which begins at 0; NULL: there is none. Nothing may be added or forgotten meanwhile. */
 struct peer *peers_next(const struct peers *all, size_t *at);
-/* A message of it was refused: who goes on and on with what is refused is to be dropped. */
+/* A message of this peer was refused. A peer with too many refusals is marked to be dropped. */
 void peers_note_refusal(struct peers *all, uint64_t number);
 void peers_release(struct peers *all);
 

@@ -1,7 +1,7 @@
-/* requests.h - what is asked of the committer, and who waits for the answer.
+/* requests.h - requests to the committer, and the clients that wait for their answers.
  *
- * Who may call: the loop's thread. Units: bytes, milliseconds. Memory: struct requests owns what was posted and has not
- * been taken by the committer, and the questions. Errors: what cannot be kept fails the driver. */
+ * Who may call: the loop's thread. Units: bytes, milliseconds. Memory: struct requests owns the questions, and the
+ * requests that the committer has not taken yet. Errors: lack of memory fails the driver. */
 #ifndef BLIPLINE_BROKER_REQUESTS_H
 #define BLIPLINE_BROKER_REQUESTS_H
 
@@ -13,10 +13,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A client that waits for an answer of the committer. */
+/* A client that waits for an answer from the committer. */
 struct question {
     uint64_t peer, seq;
-    uint32_t rows_refused; /* of the job, when it was asked */
+    uint32_t rows_refused; /* the job's count when the request was posted */
     bool is_rows;
     uint64_t n_bytes; /* of its rows */
 };
@@ -36,26 +36,26 @@ struct requests {
 void requests_init(struct requests *r, struct driver *driver, struct peers *peers);
 void requests_release(struct requests *r);
 
-/* A request whose answer somebody waits for: takes nothing of `q`. NULL: no memory. */
+/* A request with a client that waits for its answer; `q` is copied. NULL: no memory. */
 struct committer_request *requests_new(struct requests *r, enum committer_op op, uint64_t job,
                                        const struct question *q);
-/* Post to the committer now or as soon as it takes it. Takes the request; NULL (no memory) fails the driver. */
+/* Post to the committer, now or as soon as it has room. Takes the request; NULL (no memory) fails the driver. */
 void requests_post(struct requests *r, struct committer_request *request);
-/* Post what waits only for the committer. */
+/* Post the requests that the committer had no room for. */
 void requests_flush(struct requests *r);
 
-/* Who waits for this answer, NULL: nobody. */
+/* The client that waits for this answer; NULL: none. */
 const struct question *requests_question(const struct requests *r, uint64_t tag);
-/* The same, and it waits no more: its rows have their answer. False: nobody. */
+/* The same, and forget it, since it is being answered. False: none waits. */
 bool requests_answered(struct requests *r, uint64_t tag, struct question *ret);
 
-/* Keep a request for later: in the order of their items, the rest behind. Takes it. */
+/* Keep a request until the disk has room: rows in the order of their items, other requests behind them. Takes it. */
 void requests_retry_later(struct requests *r, struct committer_request **request);
-/* Something waits for room on the disk. */
+/* Note that something waits for room on the disk. */
 void requests_await_room(struct requests *r);
-/* Post again what waits for room. */
+/* Post the requests that wait for room again. */
 void requests_retry(struct requests *r);
-/* Forget what waits for room. */
+/* Drop the job's requests that wait for room. */
 void requests_drop(struct requests *r, uint64_t job);
 
 #endif

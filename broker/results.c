@@ -14,11 +14,11 @@
 struct row_check {
     uint64_t ok[CORE_MASK_WORDS];
     uint32_t n_rows, n_ok;
-    bool keep;              /* they say something */
+    bool keep;              /* there is something in them to keep */
     struct records records; /* then */
 };
 
-/* Exactly what the node has to give: as the recipe wants it, once, and nothing more. */
+/* The row must have exactly the embeddings that the node makes, each once and as the recipe describes it. */
 static int check_row_embeddings(const struct row_record *r, const struct msg_recipe *recipe, uint32_t tasks,
                                 struct err *err)
 {
@@ -175,7 +175,7 @@ void results_take(struct jobs *jobs, struct payloads *payloads, uint64_t peer, s
     if (wire_message_n_tensors(message) > 0)
         tensor = wire_message_take_tensor(message, 0);
     event.result.row_bytes = records_size_bytes(&check.records);
-    /* a stale one too: the core counts it and drops it */
+    /* also if the lease is stale: the core counts it and drops it */
     event.result.payload = payloads_add(payloads, tensor, &check.records);
     if (!event.result.payload) {
         wire_tensor_free(tensor);

@@ -1,5 +1,4 @@
-/* results.h - what a worker sends back: rows, embeddings and tensor are checked against the lease and the job before
- * the core hears of it.
+/* results.h - check a worker's RESULT (rows, embeddings, tensor) against its lease and job, then tell the core.
  *
  * Who may call: messages.c. Units, Memory, Errors: as broker.h. */
 #ifndef BLIPLINE_BROKER_RESULTS_H
@@ -12,10 +11,10 @@
 
 #include <stdint.h>
 
-/* Which tensors that the lease was given are not what their makers said: bit k, those of node k. */
+/* Which input tensors of the lease do not match their checksums: bit k, the one of node k. */
 uint32_t results_refused_inputs(const struct core *core, const struct payloads *payloads,
                                 const struct core_lease_ref *ref);
-/* A worker's RESULT becomes an event for the core. */
+/* Turn a worker's RESULT into an event for the core. */
 void results_take(struct jobs *jobs, struct payloads *payloads, uint64_t peer, struct wire_message *message);
 
 #endif

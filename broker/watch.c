@@ -1,5 +1,5 @@
-/* watch.c - what a job waits for: units that nobody here can compute, workers that get nowhere. It is said in the log
- * and in the job's progress, not left to be guessed. */
+/* watch.c - find out why a job does not move: no connected worker can do its units, or workers make no progress. The
+ * reason goes to the log and into the job's progress. */
 #include "broker/watch.h"
 
 #include "broker/jobs.h"
@@ -26,9 +26,9 @@ static const char *short_hex(const struct fingerprint *f, char ret[9])
 
 /* Connected workers of the node's stage. */
 struct crew {
-    uint32_t n, n_fit, n_benched; /* all; those that may run the node; of those, the benched ones */
-    const struct peer *other;     /* one that may not */
-    const struct peer *benched;   /* one that may, and is benched */
+    uint32_t n, n_fit, n_benched; /* all; those that can run the node; how many of these are benched */
+    const struct peer *other;     /* one that cannot */
+    const struct peer *benched;   /* one that can, and is benched */
 };
 
 static struct crew crew_of(const struct jobs *jobs, const struct msg_node *node)
@@ -52,7 +52,7 @@ static struct crew crew_of(const struct jobs *jobs, const struct msg_node *node)
     return crew;
 }
 
-/* Why nobody can do node i, in words; nothing where somebody can. */
+/* Write why no worker can run node i; write nothing if one can. */
 static void explain(const struct jobs *jobs, const struct broker_job *job, uint32_t i, char *text, size_t size)
 {
     const struct msg_node *node = &job->open.nodes[i];
@@ -79,7 +79,7 @@ static void explain(const struct jobs *jobs, const struct broker_job *job, uint3
             short_hex(&other->fingerprint, have));
 }
 
-/* Nothing has moved for long: where are the units? */
+/* No item has moved for a long time: say which workers hold the units. */
 static void explain_standstill(const struct broker_job *job, const struct core_job_stats *stats, char *text,
                                size_t size)
 {
@@ -90,7 +90,7 @@ static void explain_standstill(const struct broker_job *job, const struct core_j
                            stats->nodes[i].subunits_leased == 1 ? "" : "s");
 }
 
-/* What the job has waited for long enough to be told; nothing while it goes on. */
+/* Write what the job waits for, once it has waited for some time; write nothing while it moves. */
 static void look_closely(struct jobs *jobs, struct broker_job *job, const struct core_job_stats *stats, char *text,
                          size_t size)
 {

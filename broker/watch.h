@@ -1,4 +1,4 @@
-/* watch.h - units that nobody here can compute, and jobs that stand still.
+/* watch.h - find jobs that do not move, and why.
  *
  * Who may call: server.c. Units: milliseconds. Memory, Errors: as broker.h. */
 #ifndef BLIPLINE_BROKER_WATCH_H
@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-/* Look at jobs that stand still, if it is time. Returns when to be called again. */
+/* Look at all jobs, if it is time. Returns when to call it again. */
 int64_t watch_jobs(struct jobs *jobs);
 
 #endif

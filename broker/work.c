@@ -10,13 +10,13 @@
 
 /* -- captions of nodes without a tensor -- */
 
-/* What one of these nodes left, in order of items. */
+/* The records of one such node, in item order. */
 struct caption_source {
     const struct records *records;
     uint32_t row;             /* the next one */
     struct row_memory memory; /* of record */
     struct row_record record; /* the latest one with captions */
-    bool more;                /* record is one; false: the end */
+    bool more;                /* `record` is valid; false: the end */
 };
 
 struct caption_sources {
@@ -57,7 +57,7 @@ static void sources_release(struct caption_sources *s)
         row_memory_release(&s->at[i].memory);
 }
 
-/* A later node's captions take the place of an earlier one's, as they do at the commit. */
+/* Captions of a later node replace those of an earlier one, as they do at the commit. */
 static int set_captions(struct caption_sources *sources, struct row_item *item, struct err *err)
 {
     item->n_captions = 0;
@@ -102,7 +102,7 @@ static int append_with_captions(struct buf *rows, const struct row_frame *frame,
     return rc;
 }
 
-/* Those of the lease's items that no earlier node has failed. */
+/* Rows of the lease's items, without those that an earlier node has failed. */
 static int append_rows(struct buf *rows, const struct unit_rows *unit, const struct core_work *work,
                        struct caption_sources *sources, struct err *err)
 {
@@ -163,7 +163,7 @@ static int add_rows(const struct payloads *payloads, const struct broker_job *jo
 
 /* -- tensors -- */
 
-/* The tensor has a row for each item of in->ok; which of them are still in the WORK? */
+/* The tensor has a row for each item of in->ok. Select the rows whose items are in the WORK. */
 static void select_rows(const struct core_work *work, const struct core_input *in, struct msg_selection *ret)
 {
     uint32_t row = 0;
