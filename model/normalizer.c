@@ -234,7 +234,7 @@ static int parse_replace(struct step *s, const struct tokenizer_part *part)
         json_reader_fail(&r, "content", "is missing");
     if (rc < 0 || r.rc < 0)
         return rc < 0 ? rc : r.rc;
-    assert(to); /* else the reader has failed above */
+    assert(to); /* otherwise the reader has failed above */
     s->to = strdup(to);
     s->to_size = strlen(to);
     return s->to ? 0 : -ENOMEM;
@@ -251,7 +251,7 @@ static int apply_replace(const struct step *s, struct token_text t, struct buf *
             n++;
         if (space && n > 1) {
             rc = buf_append(ret, s->to, s->to_size);
-            *at_start = *at_start && at > 0; /* the replacement counts as being where the last of them was */
+            *at_start = *at_start && at > 0; /* the replacement counts as standing where the last of them was */
         } else {
             rc = buf_append(ret, t.text + at, n);
         }

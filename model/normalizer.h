@@ -1,7 +1,7 @@
 /* normalizer.h - the "normalizer" of tokenizer.json: text normalisation before splitting into words.
  *
  * What transformers writes for T5 (Precompiled, Strip, Replace) and BERT (BertNormalizer), alone or in a Sequence;
- * another name is refused.
+ * other types are an error.
  * Who may call: model/ only; immutable, any thread.
  * Units: bytes of valid UTF-8.
  * Memory: freed with normalizer_free; results are in the caller's buffers.

@@ -3,7 +3,7 @@
  * Who may call: model/ only. A pattern is immutable and may be shared; a search belongs to one thread.
  * Units: bytes.
  * Memory: freed with pattern_free and pattern_search_release.
- * Errors: -ENOMEM; -EINVAL: the expression cannot be compiled, or the search found nothing or gave up. */
+ * Errors: -ENOMEM; -EINVAL: the expression cannot be compiled, nothing matches, or the search hit PCRE2's limits. */
 #ifndef BLIPLINE_MODEL_PATTERN_H
 #define BLIPLINE_MODEL_PATTERN_H
 
@@ -24,7 +24,7 @@ struct pattern_search {
 
 int pattern_search_init(struct pattern_search *s, const struct pattern *p) CHECK_RESULT;
 void pattern_search_release(struct pattern_search *s);
-/* Where the match that begins at `at` ends, in valid UTF-8. -EINVAL: nothing matches there. */
+/* The end of the match that begins at `at`, in valid UTF-8. -EINVAL: no match. */
 int pattern_search_end(struct pattern_search *s, const char *text, size_t n, size_t at, size_t *ret_end) CHECK_RESULT;
 
 #endif

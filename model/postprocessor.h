@@ -1,6 +1,6 @@
 /* postprocessor.h - the "post_processor" of tokenizer.json: the ids added before and after a text.
  *
- * TemplateProcessing (its `single` form), ByteLevel (which moves offsets only) or none; anything else is refused.
+ * TemplateProcessing (its `single` form), ByteLevel (which only changes offsets) or none; other types are an error.
  * Who may call: model/ only.
  * Units: ids from 0 to n_ids - 1.
  * Memory: the caller frees both lists with token_ids_release.

@@ -1,6 +1,6 @@
 /* token_decoder.h - the "decoder" of tokenizer.json: turns tokens into text.
  *
- * ByteLevel, Metaspace or WordPiece; another name, and none at all, is refused.
+ * ByteLevel, Metaspace or WordPiece; other types, or no decoder, are an error.
  * Who may call: model/ only; immutable, any thread.
  * Units: bytes; results are valid UTF-8 if the tokens are.
  * Memory: freed with token_decoder_free.

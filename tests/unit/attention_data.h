@@ -1,5 +1,5 @@
-/* attention_data.h - sequences for attention, drawn for every back end alike: what no sequence owns is NaN, so that
- * reading it shows.
+/* attention_data.h - random sequences for attention tests of every back end. Memory outside the sequences is NaN, so
+ * that reading it shows.
  *
  * Who may call: tests/unit and tests/gpu. Units: rows and elements; arrays are f32 on the host, of values that the
  * activations of `o` hold. Memory: attention_data_release. Errors: a failed assertion ends the test. */
@@ -12,7 +12,7 @@ enum { ATTENTION_DATA_SEQS = 64 };
 
 struct attention_case {
     int n_seqs, n_heads, head_dim;
-    int min_q, max_q, min_kv, max_kv; /* lengths are drawn from these */
+    int min_q, max_q, min_kv, max_kv; /* ranges of the random lengths */
     bool causal, bias;
 };
 
@@ -24,7 +24,7 @@ struct attention_data {
     float *q, *k, *v, *bias;
 };
 
-/* Where sequences lie: in order, with gaps. */
+/* Places the sequences in order, with gaps. */
 void attention_data_lengths(const struct attention_case *t, struct attention_data *d);
 /* Lengths and values, in rows that are `pad` (keys and output: some more) wider than they are wide; `pad` 0 or
  * 8 keeps 16-byte alignment. q_size: what queries are multiplied with, a power of two, which rounds nothing. */

@@ -1,4 +1,4 @@
-/* captioner.h - the whole chain in one process, from a picture file to projected queries and captions, for tests.
+/* captioner.h - for tests: all models in one process, from an image file to projected queries and captions.
  *
  * Errors: a call that fails ends the test with the reason. */
 #ifndef BLIPLINE_TESTS_UNIT_CAPTIONER_H

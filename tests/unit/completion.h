@@ -1,5 +1,5 @@
-/* completion.h - wait for a completion of the committer, as the broker's loop does. Who may call: tests.
- * Units: milliseconds, -1: for ever. Memory: as committer_take. Errors: NULL: none came, or none will. */
+/* completion.h - waits for a completion of the committer, as the broker's loop does. Who may call: tests. Units:
+ * milliseconds, -1: no limit. Memory: as committer_take. Errors: NULL if none came or none will. */
 #ifndef BLIPLINE_TESTS_UNIT_COMPLETION_H
 #define BLIPLINE_TESTS_UNIT_COMPLETION_H
 

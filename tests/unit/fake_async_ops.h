@@ -1,13 +1,13 @@
-/* fake_async_ops.h - a fake asynchronous device: wraps the operators of another back end and ends the test where a
- * caller relies on more than tensor/ops.h promises.
+/* fake_async_ops.h - a fake asynchronous device: wraps the operators of another back end and fails the test if a caller
+ * relies on more than tensor/ops.h guarantees.
  *
- * A download arrives when it is waited for, not before. The memory of upload_begin is a buffer of its own, which
- * upload_end frees. A norm with a consumer leaves NaN for all other readers. Between graph_begin and graph_end only
- * calls that can be captured are allowed, arrays must not change, and a key must stand for the same calls with the same
- * pointers and shapes each time. Memory from alloc is full of NaN.
+ * A download arrives only when it is waited for. upload_begin returns a separate buffer, which upload_end frees. A norm
+ * with a consumer leaves NaN for all other readers. Between graph_begin and graph_end only calls that can be captured
+ * are allowed, arrays must not change, and a key must stand for the same calls with the same pointers and shapes each
+ * time. Memory from alloc is full of NaN.
  * Who may call: tests, like struct ops. Memory: fake_async_ops_new takes `inner`; ops_free frees both.
- * Errors: those of `inner`; -EIO from the call after fake_async_ops_fail_in. A broken promise ends the process with a
- * message. */
+ * Errors: those of `inner`; -EIO from the call after fake_async_ops_fail_in. A violation of the contract ends the
+ * process with a message. */
 #ifndef BLIPLINE_TESTS_UNIT_FAKE_ASYNC_OPS_H
 #define BLIPLINE_TESTS_UNIT_FAKE_ASYNC_OPS_H
 

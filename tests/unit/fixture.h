@@ -34,7 +34,7 @@ struct fixture_tensor {
     size_t size_bytes;
 };
 
-/* A .safetensors file, or one that gzip has packed. */
+/* A .safetensors file, or a gzip-compressed one. */
 void fixture_open(struct fixture_file *g, const char *path);
 void fixture_close(struct fixture_file *g);
 struct fixture_tensor fixture_tensor(const struct fixture_file *g, const char *name);
@@ -44,9 +44,9 @@ json_t *fixture_json(const char *path);
 void fixture_bytes(const char *path, struct buf *ret);
 /* BLIPLINE_TEST_SEED or the time; printed, so that a failure can be repeated. */
 uint64_t fixture_seed(const char *test);
-/* The level of instructions to compute with: BLIPLINE_TEST_CPU_ISA, which run-unit.sh sets, or the best. */
+/* The instruction set to compute with: BLIPLINE_TEST_CPU_ISA, which run-unit.sh sets, or the best. */
 enum cpu_isa fixture_cpu_isa(void);
-/* splitmix64: the next number of a sequence that the seed decides. */
+/* splitmix64: the next number of the sequence of this seed. */
 uint64_t fixture_random(uint64_t *state);
 
 #endif

@@ -1,6 +1,6 @@
-/* lm_rig.h - a language model with a cache of which every second row is handed out, for tests.
+/* lm_rig.h - for tests: a language model with a cache of which every second row is used.
  *
- * Rows are handed out in an order that is not theirs, so that a graph that mixes up rows is seen.
+ * Rows are assigned out of order, so that a graph that mixes up rows fails.
  * Errors: a call that fails ends the test with the reason. Memory: lm_rig_close frees everything. */
 #ifndef BLIPLINE_TESTS_UNIT_LM_RIG_H
 #define BLIPLINE_TESTS_UNIT_LM_RIG_H
@@ -34,7 +34,7 @@ struct lm_rig {
     int n_tail_rows;   /* handed out from the back, every second one */
 };
 
-/* "cpu", "ref" or "bf16" (NULL where the processor has none). */
+/* "cpu", "ref" or "bf16" (NULL if the processor lacks it). */
 struct ops *lm_rig_ops(const char *name);
 /* Borrows `o`. */
 void lm_rig_open(struct lm_rig *r, const char *dir, struct ops *o);
@@ -43,7 +43,7 @@ void lm_rig_close(struct lm_rig *r);
 /* All rows are free again. */
 void lm_rig_clear(struct lm_rig *r);
 int32_t lm_rig_tail_row(struct lm_rig *r);
-/* A start with prefix rows and, where the model wants one, a row for the start token. */
+/* A start with prefix rows and, if the model needs one, a row for the start token. */
 struct lm_start lm_rig_start(struct lm_rig *r, const float *image_rows, int n_image_rows, const int32_t *ids,
                              int n_ids);
 

@@ -1,4 +1,4 @@
-/* qformer_probe.h - parts of the Q-Former's forward pass that only tests and benchmarks call by themselves.
+/* qformer_probe.h - parts of the Q-Former's forward pass that only tests and benchmarks call separately.
  *
  * Units, memory, errors: as in qformer_worker/qformer.h. */
 #ifndef BLIPLINE_TESTS_UNIT_QFORMER_PROBE_H

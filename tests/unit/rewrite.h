@@ -1,7 +1,7 @@
-/* rewrite.h - a checkpoint made anew in a temporary directory, with something changed, for tests.
+/* rewrite.h - for tests: writes a changed copy of a checkpoint to a temporary directory.
  *
- * rewrite_open takes the tensors and the JSON files of a good checkpoint; the test changes them, saves, and looks at
- * what the program makes of the result. Failures fail the running test. Memory: rewrite_close removes the directory. */
+ * rewrite_open reads the tensors and JSON files of a valid checkpoint; the test changes them, saves, and checks what
+ * the program does with the result. Failures fail the running test. Memory: rewrite_close removes the directory. */
 #ifndef BLIPLINE_TESTS_UNIT_REWRITE_H
 #define BLIPLINE_TESTS_UNIT_REWRITE_H
 

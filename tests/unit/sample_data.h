@@ -1,8 +1,8 @@
-/* sample_data.h - a row to choose from with its lists and results, drawn and compared with the definition's; for every
- * back end alike.
+/* sample_data.h - a random row of logits with its options and results, and the comparison with the reference, for every
+ * back end.
  *
- * Who may call: tests/unit and tests/gpu. Memory: structs are the caller's, and a row points into its own: after a copy
- * sample_data_point. Errors: a failed assertion ends the test. */
+ * Who may call: tests/unit and tests/gpu. Memory: the caller owns the structs. A row points into its own struct:
+ * call sample_data_point after a copy. Errors: a failed assertion ends the test. */
 #ifndef BLIPLINE_TESTS_UNIT_SAMPLE_DATA_H
 #define BLIPLINE_TESTS_UNIT_SAMPLE_DATA_H
 
@@ -17,13 +17,13 @@ struct sample_data {
     float values[SAMPLE_DATA_BEST], logprobs[SAMPLE_DATA_BEST];
 };
 
-/* The row's pointers into its own arrays; ids are -1 and values NaN where nothing is chosen. */
+/* Sets the row's pointers into its own arrays; ids become -1 and values NaN. */
 void sample_data_point(struct sample_data *d);
 /* Distinct ids for `seen`, any for `banned`; both may name the same. */
 void sample_data_lists(struct sample_data *d, int64_t vocab, int n_seen, int n_banned);
 void sample_data_close(float a, float b);
-/* Without log-softmax the values and ids are the same. With it values may differ in the last place, so ids may change
- * places with each other, or with an id behind the last, where their values are as good as equal. */
+/* Without log-softmax the values and ids are the same. With it values may differ in the last digit, so ids with
+ * nearly equal values may be swapped, also with an id after the last. */
 void sample_data_same(const struct sample_data *ref, const struct sample_data *out);
 
 #endif

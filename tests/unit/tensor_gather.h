@@ -1,5 +1,5 @@
-/* tensor_gather.h - the bytes of a tensor of the wire, verified, in one piece. Who may call: tests. Memory: dst is the
- * caller's. Errors: as wire_tensor_verify; -EINVAL: not dst_bytes. */
+/* tensor_gather.h - copies the verified bytes of a received tensor to one buffer. Who may call: tests. Memory: the
+ * caller owns dst. Errors: as wire_tensor_verify; -EINVAL if the size is not dst_bytes. */
 #ifndef BLIPLINE_TESTS_UNIT_TENSOR_GATHER_H
 #define BLIPLINE_TESTS_UNIT_TENSOR_GATHER_H
 

@@ -1,7 +1,7 @@
 /* tokenizer_file.h - small tokenizer.json files for tests.
  *
- * Who may call: tests. Units: none. Memory: see each. Errors: a test that cannot go on fails.
- * JSON is written with ' for ", where a letter of its own is wanted as \u0027. */
+ * Who may call: tests. Units: none. Memory: see each. Errors: fails the running test. JSON is written with ' instead
+ * of "; write \u0027 for an apostrophe. */
 #ifndef BLIPLINE_TESTS_TOKENIZER_FILE_H
 #define BLIPLINE_TESTS_TOKENIZER_FILE_H
 

@@ -1,7 +1,7 @@
-/* verdict.h - what Blipline makes of a picture file, in the words of tests/zoo/expected.tsv.
+/* verdict.h - Blipline's result for an image file, in the format of tests/zoo/expected.tsv.
  *
- * "WIDTH HEIGHT CRC" of the RGB bytes, then " turned WIDTH HEIGHT CRC" where EXIF data turn the picture into another
- * one; or "refused". Units: none. Memory: nothing is kept. Errors: the reason of a refusal is in err. */
+ * "WIDTH HEIGHT CRC" of the RGB bytes, then " turned WIDTH HEIGHT CRC" if the EXIF orientation changes the image; or
+ * "refused". Units: none. Memory: keeps none. Errors: the reason of a refusal is in err. */
 #ifndef BLIPLINE_TESTS_UNIT_VERDICT_H
 #define BLIPLINE_TESTS_UNIT_VERDICT_H
 

@@ -1,4 +1,4 @@
-/* viewer.h - pictures through encoder and Q-Former in one process, for tests: what scores and captions start from.
+/* viewer.h - for tests: image encoder and Q-Former in one process, the input of scores and captions.
  *
  * Errors: a call that fails ends the test with the reason. */
 #ifndef BLIPLINE_TESTS_UNIT_VIEWER_H
