@@ -36,6 +36,7 @@ def pytest_testnodedown(node):
     LATE.append(getattr(node, "workeroutput", {}).get("late", ""))
 
 
+@pytest.hookimpl(trylast=True)  # if a test is interrupted, its fixtures end in this hook
 def pytest_sessionfinish(session):
     """The reports of daemons that outlived the last test. A worker hands them to the session that started it."""
     harness = sys.modules.get("harness")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 import pytest
-from harness import BUILD, IMAGES, Client, Cluster, answer_for, caption, demo_nodes, export, many, wait_for
+from harness import BUILD, IMAGES, PATIENCE, Client, Cluster, answer_for, caption, demo_nodes, export, many, wait_for
 
 FAKE_ASYNC = {"device": "cuda:0", "cuda_library": BUILD / "tests" / "e2e" / "libfake_async.so"}
 COPIES = 4
@@ -120,7 +120,7 @@ def test_a_device_that_fails_ends_its_worker_and_others_take_over(folder, source
         broken = cluster.start(role, f"{role}1", threads=1, batch=4, **FAKE_ASYNC)
         monkeypatch.delenv("FAKE_ASYNC_FAIL_IN")
         client = open_job(cluster, folder, source, 8)
-        assert broken.process.wait(60) == 1
+        assert broken.process.wait(60 * PATIENCE) == 1
         assert "event=ready" in broken.text() and re.search(
             r"event=ended msg=.*failed: Input/output error: the card fell off the bus", broken.text()
         )
@@ -135,7 +135,7 @@ def test_a_device_that_fails_while_loading_is_said(folder, monkeypatch):
         monkeypatch.setenv("FAKE_ASYNC_FAIL_IN", "5")
         for role in ("encoder", "qformer", "llm"):
             worker = cluster.start(role, threads=1, **FAKE_ASYNC)
-            assert worker.process.wait(60) == 70
+            assert worker.process.wait(60 * PATIENCE) == 70
             assert "the card fell off the bus" in worker.text() and "event=ready" not in worker.text()
 
 
