@@ -11,52 +11,81 @@
 #include "tensor/sampler.h"
 #include "tests/gpu/sample_rig.h"
 #include "tests/unit/ops_rig.h"
+#include "tests/unit/sample_nuclei.h"
 
 /* Sampling on a device against the definition in sampler.c. */
 
-/* What sampler.c gives for a row. */
+/* What sampler.c gives for a row, in one of the nuclei that the device may have. */
 struct expected {
-    double *probabilities, *before; /* of each id, and of all before it */
+    struct sample_nuclei nuclei;
+    double *before; /* the probabilities of all before an id */
     double log_sum;
 };
 
+static void sum_probabilities(struct expected *e)
+{
+    for (int64_t i = 0; i < e->nuclei.vocab; i++)
+        e->before[i + 1] = e->before[i] + e->nuclei.probabilities[i];
+}
+
 static struct expected expect(const struct sample_data *d, const float *x, int64_t vocab)
 {
-    struct expected e = {.probabilities = calloc((size_t)vocab, sizeof(double)),
-                         .before = calloc((size_t)vocab + 1, sizeof(double))};
+    struct expected e = {.before = calloc((size_t)vocab + 1, sizeof(double))};
     float *scores = ops_rig_buffer((size_t)vocab);
 
-    assert_true(e.probabilities && e.before);
+    assert_non_null(e.before);
     e.log_sum = sampler_process(&d->row, x, vocab, scores);
-    assert_int_equal(sampler_probabilities(&d->row, scores, vocab, e.probabilities), 0);
-    for (int64_t i = 0; i < vocab; i++)
-        e.before[i + 1] = e.before[i] + e.probabilities[i];
+    /* CUDA's expf; weights are cut to units of 2^-40, and to 0 below e^-29 */
+    e.nuclei = sample_nuclei_new(&d->row, scores, vocab, 2, 0x1p-39);
+    sum_probabilities(&e);
     free(scores);
     return e;
 }
 
-/* The one whose share `uniform` is in, but for shares that begin or end within `near` of it. */
-static void assert_drawn(const struct expected *e, const float *x, int64_t vocab, const struct sample_data *d,
-                         double near)
+static void expected_release(struct expected *e)
 {
-    const int32_t id = d->ids[0];
-    const double u = (double)d->row.uniform;
+    sample_nuclei_free(&e->nuclei);
+    free(e->before);
+}
 
-    assert_true(id >= 0 && id < vocab && e->probabilities[id] > 0);
-    assert_true(u >= e->before[id] - near && u <= e->before[id + 1] + near);
-    assert_true(fabs((double)d->values[0] - e->probabilities[id]) <= 1e-6 * e->probabilities[id] + 1e-7);
+/* True if it is the one whose share `uniform` is in, but for the rounding of sums. */
+static bool is_drawn(const struct expected *e, const float *x, const struct sample_data *d)
+{
+    const double u = (double)d->row.uniform, near = 2 * e->nuclei.error;
+    const int32_t id = d->ids[0];
+    double p;
+
+    assert_true(id >= 0 && id < e->nuclei.vocab);
     sample_data_close(d->logprobs[0], (float)((double)x[id] - e->log_sum));
+    p = e->nuclei.probabilities[id];
+    return p > 0 && u >= e->before[id] - near && u <= e->before[id + 1] + near &&
+           fabs((double)d->values[0] - p) <= sample_nuclei_limit(&e->nuclei, id);
+}
+
+/* All n rows, from the same nucleus. */
+static void assert_drawn(struct expected *e, const float *x, const struct sample_data *d, int n)
+{
+    for (int i = 0; i < n;) {
+        if (is_drawn(e, x, &d[i])) {
+            i++;
+            continue;
+        }
+        assert_true(sample_nuclei_next(&e->nuclei));
+        sum_probabilities(e);
+        i = 0;
+    }
 }
 
 /* In the middle of the larger shares of the unit interval, at its ends, and anywhere. */
 static void draw_uniforms(struct sample_data *d, int n_rows, const struct sample_data *like, const struct expected *e,
                           int64_t vocab)
 {
+    const double *probabilities = e->nuclei.probabilities;
     int n = 0;
 
     for (int64_t i = 0; i < vocab && n < n_rows / 2; i++)
-        if (e->probabilities[i] > 1e-3 || (e->probabilities[i] > 1e-5 && i % 7 == 0))
-            d[n++].row.uniform = (float)(e->before[i] + e->probabilities[i] / 2);
+        if (probabilities[i] > 1e-3 || (probabilities[i] > 1e-5 && i % 7 == 0))
+            d[n++].row.uniform = (float)(e->before[i] + probabilities[i] / 2);
     d[n++].row.uniform = 0;
     d[n++].row.uniform = 0.99999994f;
     while (n < n_rows)
@@ -94,10 +123,8 @@ static void check_sampling(const struct cuda_rig *g, int64_t vocab, float temper
     e = expect(like, x, vocab);
     draw_uniforms(d, n_rows, like, &e, vocab);
     assert_int_equal(sample_rig_run(o, d, n_rows, x, vocab, ld), 0);
-    for (int i = 0; i < n_rows; i++)
-        assert_drawn(&e, x, vocab, &d[i], 1e-6);
-    free(e.probabilities);
-    free(e.before);
+    assert_drawn(&e, x, d, n_rows);
+    expected_release(&e);
     free(like);
     free(d);
     free(x);
@@ -192,10 +219,9 @@ static void test_cuda_sample_draws_from_a_vast_vocabulary(void **state)
         d->row.uniform =
             (float)(i < 3 ? (e.before[1152 * (i * 300 + 1) - 1] + e.before[1152 * (i * 300 + 1)]) / 2 : 0.4);
         assert_int_equal(sample_rig_run(g->cuda[CUDA_RIG_F32], d, 1, x, N, N), 0);
-        assert_drawn(&e, x, N, d, 1e-6);
+        assert_drawn(&e, x, d, 1);
     }
-    free(e.probabilities);
-    free(e.before);
+    expected_release(&e);
     free(x);
     free(d);
 }
