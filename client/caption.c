@@ -21,8 +21,8 @@
 
 enum {
     QUERY_EVERY_MS = 200,
-    LINE_EVERY_MS = 10000, /* where there is no terminal */
-    END_WITHIN_MS = 20000, /* of the daemons, once asked */
+    LINE_EVERY_MS = 10000, /* progress without a terminal */
+    END_WITHIN_MS = 20000, /* for the daemons, once asked */
 };
 
 int caption_pump(struct run *r, int64_t wait_ms, struct err *err)
@@ -42,7 +42,7 @@ int caption_pump(struct run *r, int64_t wait_ms, struct err *err)
     if (rc == 0)
         rc = daemons_tick(&r->daemons, clock_mono_ms(), &next_ms, err);
     if (r->broker_starts != daemons_broker_starts(&r->daemons))
-        job_disconnect(&r->job); /* whoever we talked to is gone */
+        job_disconnect(&r->job); /* the broker has gone */
     r->broker_starts = daemons_broker_starts(&r->daemons);
     return rc;
 }
@@ -54,7 +54,7 @@ static uint64_t n_this_run(const struct run *r)
     return r->now.n_done - r->n_before + r->now.n_redone - r->n_redone_before;
 }
 
-/* Room on the disk, a worker that can, one that gets on: said once, until it is another thing. */
+/* Say what the job waits for (disk space, a suitable worker, a stalled one), once for each reason. */
 static void tell_what_it_waits_for(struct run *r)
 {
     const struct msg_job_progress *p = &r->now;
@@ -71,7 +71,7 @@ static void show_progress(struct run *r)
     const struct msg_job_progress *p = &r->now;
     char text[256];
 
-    if (!r->any_done && n_this_run(r) > 0) { /* loading the model is no measure of speed */
+    if (!r->any_done && n_this_run(r) > 0) { /* the time to load the model must not count as slow work */
         r->any_done = true;
         progress_init(&r->progress, now_ms, p->n_done - p->n_again, p->n_items);
     }
@@ -102,7 +102,7 @@ static void look_after_workers(struct run *r)
     daemons_kill_hung(&r->daemons, r->now.hung, r->now.n_hung);
 }
 
-/* Ask, unless there is nobody to ask; another broker than before is told of the job again. */
+/* Query the progress if a broker is there. A restarted broker gets the job again. */
 static int ask(struct run *r, struct err *err)
 {
     int rc = 0;
@@ -116,7 +116,7 @@ static int ask(struct run *r, struct err *err)
     if (rc == 0 && r->signal_number && !r->stop_sent) {
         rc = job_stop(&r->job, err);
         r->stop_sent = rc == 0;
-        daemons_dismiss_encoders(&r->daemons); /* its window may hold minutes of work */
+        daemons_dismiss_encoders(&r->daemons); /* their windows may hold minutes of work */
     }
     if (rc == 0)
         rc = job_query(&r->job, &r->now, err);
@@ -129,7 +129,7 @@ static int ask(struct run *r, struct err *err)
     return job_is_passing(rc) || rc == -EINTR ? 0 : rc;
 }
 
-/* 0: all done, paused, or stopped as asked (r->now.state says which). */
+/* 0: done, paused or stopped on request (see r->now.state). */
 static int watch(struct run *r, struct err *err)
 {
     bool told = false;
@@ -147,7 +147,7 @@ static int watch(struct run *r, struct err *err)
         if (r->signal_number && !told)
             terminal_note(&r->terminal, "stopping: work in progress is finished first (Ctrl-C again stops at once)");
         told = r->signal_number != 0;
-        rc = daemons_start_workers(&r->daemons, err); /* not before: a finished store needs none */
+        rc = daemons_start_workers(&r->daemons, err); /* only now: a finished store needs none */
         if (rc == 0)
             rc = caption_pump(r, QUERY_EVERY_MS, err);
         if (rc < 0)
@@ -159,7 +159,7 @@ static int watch(struct run *r, struct err *err)
 
 /* -- beginning and end -- */
 
-/* Ask the daemons to end, then wait for it, unless the user is in a hurry. */
+/* Ask the daemons to end and wait for them, unless the user has pressed Ctrl-C again. */
 static void end_daemons(struct run *r)
 {
     int64_t until_ms = clock_mono_ms() + END_WITHIN_MS;
@@ -195,7 +195,7 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
     open->max_failed_per_mille = o->max_failed_per_mille;
     memcpy(open->nodes, o->plan->nodes, sizeof(o->plan->nodes));
     if (!getcwd(cwd, sizeof(cwd)))
-        return err_set(err, -errno, "the working folder: %s", strerror(errno));
+        return err_set(err, -errno, "cannot read the working folder: %s", strerror(errno));
     if ((size_t)snprintf(open->path, sizeof(open->path), "%s%s%s", o->store[0] == '/' ? "" : cwd,
                          o->store[0] == '/' ? "" : "/", o->store) >= sizeof(open->path))
         return err_set(err, -ENAMETOOLONG, "-o %s: the path is too long", o->store);
@@ -204,7 +204,7 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
 
         (void)snprintf(open->source + used, sizeof(open->source) - used, "%s%s", i ? " " : "", o->sources[i]);
     }
-    /* Few pictures: units small enough that the stages work side by side. */
+    /* for few pictures: units small enough that the stages run in parallel */
     if (open->unit_items == 0 && n < FEED_PEEK_ITEMS)
         open->unit_items = n > 8 ? (n + 7) / 8 : 1;
     return 0;
@@ -255,9 +255,9 @@ static void tell_of_pause(struct run *r)
     terminal_note(&r->terminal, "paused: %s", r->now.text);
     terminal_note(
         &r->terminal,
-        "nothing is lost, and these failures are not written down%s. Find the cause (is the folder there? the disk, "
-        "the network?), then run the same command again to continue",
-        r->o->max_failed_per_mille ? ", but for the oldest of many (--retry tries those again)" : "");
+        "nothing is lost, and these failures are not stored%s. Find the cause (a missing folder, the disk, the "
+        "network), then run the same command again to continue",
+        r->o->max_failed_per_mille ? ", except the oldest (--retry tries those again)" : "");
     terminal_note(&r->terminal, "if the pictures cannot be repaired: --max-failures N allows more failures in a row, "
                                 "--max-failures 100%% any number of them");
 }

@@ -9,9 +9,9 @@
  *   report.c          messages at the end
  * It uses job/ (the messages to the broker and the pictures) and local/ (the processes).
  *
- * Who may call: cmd_caption, once a process.
- * Units:  seconds and items in what is printed. Memory: nothing is kept, nothing is left in the temporary folder.
- * Errors: the program's exit code; the errors have been printed on standard error. */
+ * Who may call: cmd_caption, once.
+ * Units:  seconds and items. Memory: nothing is kept or left in the temporary folder.
+ * Errors: returns the exit code; errors have been printed on standard error. */
 #ifndef BLIPLINE_CLIENT_CAPTION_H
 #define BLIPLINE_CLIENT_CAPTION_H
 
@@ -25,18 +25,18 @@ struct caption_options {
     const char *const *sources;
     int n_sources;
     const char *store;
-    const struct recipe *recipe; /* what the plan was made from, to be shown */
+    const struct recipe *recipe; /* from which the plan was made, for messages */
     const struct plan *plan;
     const struct placement *placement;           /* of the plan */
     uint32_t unit_items;                         /* 0: chosen here */
     uint64_t limit;                              /* 0: none */
     const char *join;                            /* a table of columns by key; NULL: none */
-    struct msg_comparison again;                 /* which items of the store are done again */
-    uint32_t max_failures, max_failed_per_mille; /* of proto/msg.h's JOB_OPEN */
+    struct msg_comparison again;                 /* which items of the store to redo */
+    uint32_t max_failures, max_failed_per_mille; /* as in struct msg_job_open */
     const char *image_column;                    /* of lists; NULL: the usual ones */
-    const char *fields;                          /* columns to be kept beside the recipe's, with commas; NULL: none */
+    const char *fields;                          /* comma-separated columns to keep besides the recipe's; NULL: none */
     int64_t max_pixels, max_file_bytes;          /* of a picture; 0: the encoder's own limits */
-    bool check;                                  /* every page of a store that is there */
+    bool check;                                  /* check every page of an existing store */
     bool json, verbose, dry_run;
 };
 

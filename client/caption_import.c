@@ -1,4 +1,4 @@
-/* caption_import.c - the job is opened and its pictures are streamed into it, over any number of brokers. */
+/* caption_import.c - opens the job and sends its pictures, to new brokers too if one dies. */
 #include "client/caption_private.h"
 
 #include "base/clock.h"
@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 enum {
-    CONNECT_MS = 200,      /* between looks at signals and children */
-    BUSY_STORE_MS = 10000, /* a run that was killed leaves a broker that still commits what it has */
+    CONNECT_MS = 200,      /* between checks of signals and children */
+    BUSY_STORE_MS = 10000, /* for the broker of a killed run to commit and end */
 };
 
 int caption_open_feed(struct run *r, const struct origins_known *known, struct err *err)
@@ -40,7 +40,9 @@ int caption_open_feed(struct run *r, const struct origins_known *known, struct e
         const char *arg = feed_origins(r->feed)->args[i].arg;
 
         if (source_is_read_once(arg))
-            return err_set(err, -EIO, "the list %s cannot be read twice; run the command again", arg + 1);
+            return err_set(err, -EIO,
+                           "the broker was restarted and %s cannot be read a second time; run the command again",
+                           arg + 1);
     }
     feed_close(r->feed);
     r->feed = NULL;
@@ -53,7 +55,7 @@ int caption_open_feed(struct run *r, const struct origins_known *known, struct e
     return rc;
 }
 
-/* The broker took the job: workers are of use now. */
+/* The broker has accepted the job: start workers. */
 static void begin(struct run *r)
 {
     const struct msg_job_opened *opened = &r->job.opened;
@@ -96,8 +98,7 @@ static int stream(struct run *r, struct err *err)
     return 0;
 }
 
-/* The broker died, or was gone too long, in the middle of the import: what it has is made durable, the rest is found by
- * walking again. */
+/* The broker died or did not answer during the import: keep what it has made durable, find the rest by another walk. */
 static int import_again(struct run *r, struct err *err)
 {
     int rc = 0;
@@ -143,8 +144,8 @@ static void tell_if_blocked(struct run *r)
     terminal_note(&r->terminal, "waiting: %s", r->now.text);
 }
 
-/* The broker that has the store may belong to a run that was killed: it commits what it has and ends. One whose
- * command still runs does not end soon. */
+/* The store may be held by the broker of a killed run, which commits and ends, or of a running command, which does not
+ * end soon. */
 static bool is_left_over(const char *store)
 {
     long pid = folder_owner(store), parent;
@@ -155,7 +156,7 @@ static bool is_left_over(const char *store)
     return parent < 0 || !spawn_is_same_program(parent);
 }
 
-/* Somebody else has the store: worth a moment's patience? */
+/* Another process has the store: decide whether to wait. */
 static bool busy_but_not_for_long(struct run *r, int rc, const struct err *err)
 {
     if (rc != -EBUSY || r->job_begun || !is_left_over(r->o->store))

@@ -104,7 +104,7 @@ static bool caption_options_more(size_t i, struct cli_option *ret)
                                CLI_TEXT,
                                offsetof(struct caption_flags, score_model),
                                "DIR",
-                               "the retrieval checkpoint, for scores and ITC embeddings beside captions",
+                               "the retrieval checkpoint, if the job also scores or stores ITC embeddings",
                                0,
                                0,
                                NULL};
@@ -123,15 +123,14 @@ static int complain_no_model(const char *command, const struct recipe *r)
     const char *published = captions ? "blip2-opt-2.7b" : "blip2-itm-vit-g";
     char path[PATH_MAX];
 
-    cli_error("%s: a model is needed: --model DIR. Two ways to get one:\n"
+    cli_error("%s: --model DIR is missing. Two ways to get a model:\n"
               "  1. the small one that comes with Blipline (it only knows drawings of pictograms):\n"
               "       --model %-20s (%s)\n"
               "  2. a published one for real photographs (%s; hf is in the Python package "
               "huggingface_hub):\n"
               "       hf download Salesforce/%s --exclude '*.bin' --local-dir models/%s\n"
               "       --model %s",
-              command, demo,
-              home_model("--model", demo, path, NULL) == 0 ? path : "`make install` puts it in its place",
+              command, demo, home_model("--model", demo, path, NULL) == 0 ? path : "run `make install` first",
               captions ? "15 GB" : "5 GB", published, published, published);
     return CLI_EXIT_USAGE;
 }
@@ -185,7 +184,7 @@ static int parse_max_failures(const char *text, struct caption_options *ret, str
     return 0;
 }
 
-/* What is wrong has been said; -EDOM: it is the command line. */
+/* Errors have been printed; -EDOM: the command line is wrong. */
 static int choose_devices(const struct cli_command *self, const struct caption_flags *f, struct devices *ret_have,
                           struct device_choice *ret)
 {
@@ -218,14 +217,14 @@ static int make_plan(const struct cli_command *self, const struct caption_flags 
         cli_error("%s: %s", self->name, err.text[0] ? err.text : strerror(-rc));
         return rc;
     }
-    /* what was left open is known now, and shown */
+    /* show the types that were left open */
     recipe->dtype_encode = ret->recipe.dtype_encode;
     recipe->dtype_qformer = ret->recipe.dtype_qformer;
     recipe->dtype_llm = ret->recipe.dtype_llm;
     return 0;
 }
 
-/* The exit code; 0: the workers could start. A dry run may be meant for another machine. */
+/* Returns the exit code; 0: the workers can start. A dry run may be meant for another machine. */
 static int probe(const struct cli_command *self, const struct plan *plan, const struct devices *have, bool dry_run,
                  const struct placement *p)
 {
@@ -261,13 +260,13 @@ static void say_more(const struct plan *plan, const struct devices *have, const 
         const bool found = home_find(&home, NULL) == 0;
 
         (void)snprintf(script, sizeof(script), "%s/ops/mps.sh", found ? home.path : ".");
-        cli_error("NVIDIA's MPS is not running: the %u workers of a card take turns on it; `%s start` lets them work "
-                  "side by side (docs/gpu.md says how)",
+        cli_error("NVIDIA's MPS is not running, so the %u workers of a GPU take turns; `%s start` lets them run at the "
+                  "same time (docs/gpu.md)",
                   plan->n_workers, shell_word(script, word, sizeof(word)));
     }
 }
 
-/* The exit code; 0: the command line makes sense so far. */
+/* Returns the exit code; 0: no error in the command line so far. */
 static int check_flags(const struct cli_command *self, const struct caption_flags *f, const struct recipe *recipe)
 {
     bool captions = recipe->stages & RECIPE_CAPTION;
@@ -275,7 +274,7 @@ static int check_flags(const struct cli_command *self, const struct caption_flag
     if (strcmp(f->device, "null") != 0 && !f->model && (captions || !f->score_model))
         return complain_no_model(self->name, recipe);
     if (f->score_model && captions && !recipe->itc && !recipe->itm && recipe->n_embeddings == 0) {
-        cli_error("%s: --score-model: the recipe %s has nothing for it to do; add --score, or --embed itc", self->name,
+        cli_error("%s: --score-model: the recipe %s does not use it; add --score or --embed itc", self->name,
                   recipe->name);
         return CLI_EXIT_USAGE;
     }
@@ -284,7 +283,7 @@ static int check_flags(const struct cli_command *self, const struct caption_flag
 
 static int run(const struct cli_command *self, int argc, char **argv)
 {
-    static struct recipe recipe; /* they are large for a stack */
+    static struct recipe recipe; /* large for a stack */
     static struct plan plan;
     static struct devices have;
     static struct device_choice chosen;
@@ -297,8 +296,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     if (n_args < 0)
         return cli_exit_code(n_args);
     if (!f.store || !f.store[0]) {
-        cli_error("%s: -o STORE is missing: where are the results to go?\nUsage: blipline %s %s", self->name,
-                  self->name, self->usage);
+        cli_error("%s: -o STORE is missing\nUsage: blipline %s %s", self->name, self->name, self->usage);
         return CLI_EXIT_USAGE;
     }
     o.again.refresh = f.refresh;
@@ -351,7 +349,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cmd_caption = {
     .name = "caption",
-    .line = "write captions, or answers, for pictures into a store",
+    .line = "write captions of pictures, or answers to questions, into a store",
     .usage = "SOURCE... -o STORE --model DIR [OPTIONS]",
     .about = HELP_CAPTION HELP_RUN,
     .examples = HELP_CAPTION_EXAMPLES,
@@ -364,7 +362,7 @@ const struct cli_command cmd_caption = {
 
 const struct cli_command cmd_score = {
     .name = "score",
-    .line = "say how well given texts fit their pictures",
+    .line = "measure how well given texts fit their pictures",
     .usage = "@LIST... -o STORE --model DIR [OPTIONS]",
     .about = HELP_SCORE HELP_RUN,
     .examples = HELP_SCORE_EXAMPLES,
@@ -377,7 +375,7 @@ const struct cli_command cmd_score = {
 
 const struct cli_command cmd_embed = {
     .name = "embed",
-    .line = "keep embeddings of pictures, and of texts",
+    .line = "store embeddings of pictures and texts",
     .usage = "SOURCE... -o STORE --model DIR [OPTIONS]",
     .about = HELP_EMBED HELP_RUN,
     .examples = HELP_EMBED_EXAMPLES,

@@ -1,4 +1,4 @@
-/* cmd_completion.c - `blipline completion`: what a shell completes, from the tables of commands, options and topics. */
+/* cmd_completion.c - `blipline completion`: shell completion from the tables of commands, options and topics. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 
 enum { WORDS_SIZE = 512, HINT_SIZE = 80 };
 
-/* Words that the value of an option may be, with spaces between them; "": any. Where files() is true too, or a file. */
+/* Possible values of an option, separated by spaces; "": any. If files() is true, also a file. */
 static const char *words_of(const struct cli_option *o, char ret[WORDS_SIZE])
 {
     ret[0] = '\0';
@@ -28,7 +28,7 @@ static const char *words_of(const struct cli_option *o, char ret[WORDS_SIZE])
     return ret;
 }
 
-/* Is its value a file or a folder? The help page names it so. */
+/* True if the help page names the value as a file or folder. */
 static bool files(const struct cli_option *o)
 {
     static const char *const names[] = {"DIR", "STORE", "FILE", "PATH", "TABLE", "RECIPE"};
@@ -44,7 +44,7 @@ static bool takes_value(const struct cli_option *o)
     return o->type != CLI_FLAG && !(o->type == CLI_SETTING && o->choices);
 }
 
-/* The beginning of the help text, without what a shell would take for its own. */
+/* The beginning of the help text, without special characters of the shell. */
 static const char *hint_of(const char *help, char ret[HINT_SIZE])
 {
     size_t n = strcspn(help, ";:(");
@@ -164,7 +164,7 @@ static void zsh_option(const struct cli_command *c, const struct cli_option *o, 
     }
 }
 
-/* What its arguments are. */
+/* The arguments of a command. */
 static const char *zsh_arguments(const struct cli_command *c)
 {
     if (strcmp(c->name, "help") == 0)
@@ -255,7 +255,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cmd_completion = {
     .name = "completion",
-    .line = "print what a shell needs to complete commands and options",
+    .line = "print a completion script for a shell",
     .usage = "bash|zsh|fish",
     .about = HELP_COMPLETION,
     .examples = HELP_COMPLETION_EXAMPLES,

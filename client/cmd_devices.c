@@ -1,4 +1,4 @@
-/* cmd_devices.c - `blipline devices`: what this machine has to compute on. */
+/* cmd_devices.c - `blipline devices`: the CPU and GPUs of this machine. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdbool.h>
@@ -56,7 +56,7 @@ static void print_words(const struct devices *d, const struct device_choice *cho
     printf("CUDA operators: %s%s\n", d->library[0] ? d->library : "no libblipline-cuda.so ",
            d->library[0] ? "" : d->library_places);
     if (d->n_gpus || d->has_mps)
-        printf("MPS: %s\n", d->has_mps ? "running" : "not running; the workers of a card take turns on it");
+        printf("MPS: %s\n", d->has_mps ? "running" : "not running; the workers of a GPU take turns");
     printf("--device auto:");
     for (int i = 0; i < chosen->n; i++)
         printf("%s%s", i ? "," : " ", chosen->names[i]);
@@ -112,7 +112,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cmd_devices = {
     .name = "devices",
-    .line = "list what this machine has to compute on",
+    .line = "list the CPU and the GPUs of this machine",
     .usage = "[--json]",
     .about = HELP_DEVICES,
     .examples = HELP_DEVICES_EXAMPLES,

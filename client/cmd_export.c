@@ -61,10 +61,10 @@ static const struct cli_option options[] = {
 
 struct tally {
     uint64_t n_rows, n_failed, n_missing, n_damaged;
-    uint64_t n_captions, n_kept, n_empty; /* with a filter: captions seen and written, pictures left without any */
+    uint64_t n_captions, n_kept, n_empty; /* with a filter: captions seen, captions written, pictures without any */
 };
 
-/* How the rows are made. */
+/* How to write rows. */
 struct style {
     enum export_format format;
     struct select_options select;
@@ -186,7 +186,7 @@ static struct select_options select_of(const struct export_options *o)
     return s;
 }
 
-/* A filter on scores that the job never asked for would leave nothing: say so at once. */
+/* Refuse a filter on scores that the job did not compute. */
 static int check_scores(const struct reader *r, const struct select_options *s, const char *store, struct err *err)
 {
     const struct msg_recipe *recipe = &reader_meta(r)->recipe;
@@ -194,7 +194,7 @@ static int check_scores(const struct reader *r, const struct select_options *s, 
 
     if ((itm && !recipe->itm) || (itc && !recipe->itc))
         return err_set(err, -EINVAL,
-                       "%s: its captions have no %s scores (the recipe \"%s\" did not ask for them; blipline help "
+                       "%s: its captions have no %s scores (the recipe \"%s\" does not compute them; blipline help "
                        "recipe)",
                        store, itm && !recipe->itm ? "ITM" : "ITC", recipe->name);
     if (s->order == SELECT_BY_LOGPROB && recipe->decode.max_new_tokens == 0)
@@ -209,7 +209,7 @@ static int choose_fields(struct reader *r, const struct export_options *o, struc
     int rc;
 
     if (o->fields && style->format == EXPORT_TXT)
-        return err_set(err, -EDOM, "--fields: a line of txt has key and caption alone; take --format jsonl or csv");
+        return err_set(err, -EDOM, "--fields: txt has only key and caption; use --format jsonl or csv");
     rc = export_fields_parse(o->fields, r, &style->fields, err);
     return rc == -EINVAL ? -EDOM : rc;
 }
@@ -231,7 +231,7 @@ static int run_embedding(const struct export_options *o, const char *store)
         return CLI_EXIT_USAGE;
     }
     if (!o->out || strcmp(o->out, "-") == 0) {
-        cli_error("export: --embedding needs -o PATH: an array goes into a file");
+        cli_error("export: --embedding needs -o PATH, the file for the array");
         return CLI_EXIT_USAGE;
     }
     code = named_store_open("export", store, &r);
@@ -286,7 +286,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
         rc = write_rows(r, &style, &s, &tally, &err);
     if (rc == 0)
         rc = sink_finish(&s, &err);
-    if (rc == 0 && tally.n_missing && !tally.n_damaged) /* not done yet, or read from pages of another time? */
+    if (rc == 0 && tally.n_missing && !tally.n_damaged) /* not done yet */
         rc = reader_check_pages(r, &err);
     sink_release(&s);
     reader_close(r);

@@ -1,4 +1,4 @@
-/* cmd_get.c - `blipline get`: what a store knows about one picture. */
+/* cmd_get.c - `blipline get`: the results for one picture. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -166,7 +166,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cmd_get = {
     .name = "get",
-    .line = "show what a store knows about one picture",
+    .line = "show the results for one picture",
     .usage = "STORE KEY | STORE --item N",
     .about = HELP_GET,
     .examples = HELP_GET_EXAMPLES,

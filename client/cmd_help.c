@@ -1,4 +1,4 @@
-/* cmd_help.c - `blipline help` and `version`, and the list of what there is. */
+/* cmd_help.c - `blipline help` and `version`, and the list of commands and topics. */
 #include <stdio.h>
 #include <string.h>
 
@@ -39,7 +39,7 @@ void help_overview(FILE *out)
     char name[32];
 
     fputs("Usage: blipline COMMAND [OPTIONS] ARGUMENTS\n\n"
-          "Captions for piles of pictures with BLIP-2.\n\n"
+          "Captions large sets of pictures with BLIP-2.\n\n"
           "Commands:\n",
           out);
     for (size_t i = 0; cli_commands[i]; i++) {
@@ -87,11 +87,11 @@ int help_complain_unknown(const char *name)
     if (name[0] == '-') {
         static const char *const options[] = {"help", "version", NULL};
 
-        cli_error("%s: options stand behind a command%s (blipline --help)", name,
+        cli_error("%s: options come after a command%s (blipline --help)", name,
                   nearest_hint("--", name + strspn(name, "-"), options, hint, sizeof(hint)));
         return CLI_EXIT_USAGE;
     }
-    cli_error("there is no command or topic %s%s (blipline --help lists them)", name,
+    cli_error("unknown command or topic %s%s (blipline --help lists them)", name,
               nearest_hint("", name, words, hint, sizeof(hint)));
     return CLI_EXIT_USAGE;
 }

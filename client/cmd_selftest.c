@@ -1,4 +1,4 @@
-/* cmd_selftest.c - `blipline selftest`: does this machine compute what the reference computed? */
+/* cmd_selftest.c - `blipline selftest`: compares this machine's results with the reference. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdbool.h>
@@ -62,7 +62,7 @@ struct outcome {
     bool demo;
 };
 
-/* -- what is run -- */
+/* -- running -- */
 
 static int run_model(const struct selftest_options *o, const struct device_choice *d, const struct selftest_run *what,
                      json_t *rows, int *ret_signal, struct err *err)
@@ -111,7 +111,7 @@ static int run_demo(const struct selftest_options *o, const struct device_choice
     return rc;
 }
 
-/* -- what is said -- */
+/* -- reporting -- */
 
 static const json_t *machine_of(const json_t *rows)
 {
@@ -140,7 +140,7 @@ static void count(struct outcome *r)
     }
 }
 
-/* The stage of the first row that failed: an error further up the chain makes those behind it. */
+/* The stage of the first row that failed: later failures follow from it. */
 static const char *first_failure(const json_t *rows, const char **ret_worker, const char **ret_model)
 {
     size_t i;
@@ -157,7 +157,7 @@ static const char *first_failure(const json_t *rows, const char **ret_worker, co
     return NULL;
 }
 
-/* Of the rows that count what is equal. */
+/* Sums over the rows that count equal results. */
 static void count_equal(const json_t *rows, size_t *ret_equal, size_t *ret_n)
 {
     size_t i;
@@ -182,14 +182,16 @@ static void verdict(const struct outcome *r, char *ret, size_t size)
 
     if (stage) {
         (void)snprintf(ret, size,
-                       "this machine does NOT compute %s right: %zu of %zu tests failed, the first is %s (%s, %s)",
+                       "this machine does NOT compute %s correctly: %zu of %zu tests failed, first: %s (%s, %s)",
                        subject, r->n_failed, r->n_tests, stage, worker, model);
         return;
     }
     count_equal(r->rows, &equal, &n);
-    at = snprintf(ret, size, "this machine computes %s right: %zu tests in %s passed", subject, r->n_tests, r->dtype);
+    at = snprintf(ret, size, "this machine computes %s correctly: %zu tests in %s passed", subject, r->n_tests,
+                  r->dtype);
     if (n && (size_t)at < size)
-        at += snprintf(ret + at, size - (size_t)at, ", %zu of %zu sequences and scores are the reference's", equal, n);
+        at += snprintf(ret + at, size - (size_t)at, ", %zu of %zu sequences and scores equal those of the reference",
+                       equal, n);
     if ((size_t)at < size)
         (void)snprintf(ret + at, size - (size_t)at, " (%.1f s)", r->seconds);
 }
@@ -244,7 +246,7 @@ static int show(struct outcome *r, const struct selftest_options *o)
     return r->n_failed || r->n_tests == 0 ? CLI_EXIT_ERROR : CLI_EXIT_OK;
 }
 
-/* One device, of the kind that has the type. The exit code; what is wrong has been said. */
+/* Chooses one device that supports the type. Returns the exit code; errors have been printed. */
 static int choose_device(const struct selftest_options *o, struct device_choice *ret)
 {
     static struct devices have; /* large for a stack */
@@ -260,12 +262,11 @@ static int choose_device(const struct selftest_options *o, struct device_choice 
         return cli_exit_of(rc);
     }
     if (ret->kind == DEVICE_NULL || (ret->n > 1 && strcmp(o->device, "auto") != 0)) {
-        cli_error("selftest: --device %s: one device that computes is wanted", o->device);
+        cli_error("selftest: --device %s: expected one CPU or GPU", o->device);
         return CLI_EXIT_USAGE;
     }
     if (ret->kind == DEVICE_CPU && (strcmp(o->dtype, "fp16") == 0 || strcmp(o->dtype, "fp8") == 0)) {
-        cli_error("selftest: --dtype %s: the CPU computes in fp32, and bf16 where it has it; add --device cuda:0",
-                  o->dtype);
+        cli_error("selftest: --dtype %s: CPUs compute in fp32, some also in bf16; add --device cuda:0", o->dtype);
         return CLI_EXIT_USAGE;
     }
     if (ret->note[0])
@@ -326,7 +327,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cmd_selftest = {
     .name = "selftest",
-    .line = "does this machine compute BLIP-2 right?",
+    .line = "test whether this machine computes BLIP-2 correctly",
     .usage = "[MODEL_DIR [--golden DIR] [--images DIR]] [--device NAME] [--dtype TYPE] [--json]",
     .about = HELP_SELFTEST,
     .examples = HELP_SELFTEST_EXAMPLES,

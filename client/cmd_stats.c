@@ -1,4 +1,4 @@
-/* cmd_stats.c - `blipline stats`: what is in a store. */
+/* cmd_stats.c - `blipline stats`: statistics of a store. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -51,7 +51,7 @@ static char *size_text(uint64_t bytes, char ret[32])
     return ret;
 }
 
-/* One row for each number that occurs, between the first and the last that do. */
+/* A row for each number from the first to the last that occurs. */
 static void print_histogram(const char *what, const uint64_t bins[STATS_BINS], uint64_t sum, uint64_t n)
 {
     unsigned first = 0, last = STATS_BINS - 1;
@@ -92,7 +92,7 @@ static void print_score(const char *what, const struct stats_score *s, double lo
         int width = (int)(s->bins[i] * 40 / most);
         unsigned empty = 0;
 
-        while (s->bins[i + empty] == 0) /* the last one is not */
+        while (s->bins[i + empty] == 0) /* the last bin is not empty */
             empty++;
         if (empty > 2) {
             printf("  ...\n");
@@ -114,11 +114,11 @@ static void print_scores(const struct stats *s)
     print_score("ITC of given texts", &s->itc[1], -1, 1);
 }
 
-/* How captions are decoded, in the words of the command line; what is at its default is not said. */
+/* Decoding options that differ from their defaults, named as on the command line. */
 static void print_decode(const struct generation_options *d)
 {
     if (d->max_new_tokens == 0) {
-        printf("nothing is generated\n");
+        printf("no captions are generated\n");
         return;
     }
     printf("%s, at most %" PRIu32 " new tokens",
@@ -134,7 +134,7 @@ static void print_decode(const struct generation_options *d)
     if (d->min_new_tokens)
         printf(", at least %" PRIu32, d->min_new_tokens);
     if (d->n_return > 1)
-        printf(", %" PRIu32 " captions a prompt", d->n_return);
+        printf(", %" PRIu32 " captions per prompt", d->n_return);
     putchar('\n');
 }
 
@@ -162,9 +162,9 @@ static void print_made(const struct stored_job_meta *m)
         printf("keeps    %s embeddings in %s%s\n", msg_embedding_name(m->recipe.embeddings[i].kind),
                dtype_word(m->recipe.embeddings[i].dtype), m->recipe.embeddings[i].first_row ? ", first row" : "");
     if (m->recipe.exif_orientation || m->recipe.grey16_high_byte)
-        printf("pixels   %s%s%s\n", m->recipe.exif_orientation ? "turned as EXIF says" : "",
+        printf("pixels   %s%s%s\n", m->recipe.exif_orientation ? "EXIF orientation applied" : "",
                m->recipe.exif_orientation && m->recipe.grey16_high_byte ? ", " : "",
-               m->recipe.grey16_high_byte ? "16-bit grey by its upper byte" : "");
+               m->recipe.grey16_high_byte ? "upper byte of 16-bit grey" : "");
     for (uint32_t i = 0; i < m->n_nodes; i++)
         printf("%s %-8s%s\n", i ? "        " : "stages  ", stage_name(m->nodes[i].stage),
                fingerprint_is_none(&m->nodes[i].fingerprint) ? "any worker"
@@ -199,7 +199,7 @@ static void print_words(const struct stats *s, const struct stored_job_meta *m, 
         printf("  %-20s %10" PRIu64 "\n", s->codes[i].code, s->codes[i].n);
     if (s->n_attempts)
         printf("\n%" PRIu64
-               " attempt%s of units failed (a worker died, fell silent or could not do it); they were tried again\n",
+               " attempt%s of units failed (a worker died, stopped responding or could not do it); they were retried\n",
                s->n_attempts, cli_s(s->n_attempts));
     print_scores(s);
     if (s->n_captions == 0)
@@ -232,7 +232,7 @@ static json_t *json_score(const struct stats_score *s, double low, double high)
                      "from", low, "to", high, "histogram", bins);
 }
 
-/* Scores are there where the job asked for them. */
+/* Scores, if the job computed them. */
 static json_t *json_scores(const struct stats *s)
 {
     static const char *const whose[2] = {"generated", "given"};
@@ -319,7 +319,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cmd_stats = {
     .name = "stats",
-    .line = "count what is in a store",
+    .line = "show statistics of a store",
     .usage = "STORE [--json]",
     .about = HELP_STATS,
     .options = options,

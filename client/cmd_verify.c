@@ -1,4 +1,4 @@
-/* cmd_verify.c - `blipline verify`: is every row of a store what was written? */
+/* cmd_verify.c - `blipline verify`: checks every page and row of a store. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -14,7 +14,7 @@
 #include "console/terminal.h"
 #include "store/reader.h"
 
-enum { MAX_SHOWN = 100 }; /* problems named one by one; all are counted */
+enum { MAX_SHOWN = 100 }; /* problems printed; all are counted */
 
 struct verify_options {
     bool json;
@@ -65,7 +65,7 @@ static bool on_progress(void *arg, uint64_t items_seen, uint64_t n_items)
     return true;
 }
 
-/* ", 27 query, 27 itc embeddings"; nothing where the recipe asks for none. */
+/* ", 27 query, 27 itc embeddings"; nothing if the recipe has none. */
 static void show_embeddings(const struct verify *v, const struct msg_recipe *recipe)
 {
     for (uint32_t i = 0; i < recipe->n_embeddings; i++)

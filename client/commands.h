@@ -20,20 +20,20 @@ extern const struct cli_command cmd_keygen;
 extern const struct cli_command cmd_completion;
 extern const struct cli_command cmd_version;
 
-/* All of them, in the order of the list that help shows; NULL ends it. */
+/* All commands, in the order of `blipline help`; NULL ends the list. */
 extern const struct cli_command *const cli_commands[];
 
 /* client/cmd_help.c */
-const struct cli_command *help_find_command(const char *name); /* NULL: there is none */
+const struct cli_command *help_find_command(const char *name); /* NULL: unknown */
 void help_overview(FILE *out);
-/* There is no such command: say so, and what was probably meant. The exit code. */
+/* Report an unknown command, with a suggestion. Returns the exit code. */
 int help_complain_unknown(const char *name);
 
 struct help_topic {
     const char *name; /* NULL ends the table */
     const char *line;
-    const char *text;                            /* NULL: print */
-    int (*print)(const char *detail, FILE *out); /* detail: the word behind the topic, or NULL; the exit code */
+    const char *text;                            /* NULL: use `print` */
+    int (*print)(const char *detail, FILE *out); /* detail: the word after the topic, or NULL. Returns the exit code */
 };
 extern const struct help_topic help_topics[];
 

@@ -36,7 +36,7 @@ static int dry_run_json(const struct caption_options *o, const struct feed *f, c
     return 0;
 }
 
-/* Walk over the sources; held against the store where there is one. */
+/* Walk over the sources and compare them with the store, if there is one. */
 static int walk(struct feed *f, struct compare *c, struct msg_compared *ret, struct err *err)
 {
     const struct origins *origins = feed_origins(f);

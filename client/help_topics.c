@@ -1,4 +1,4 @@
-/* help_topics.c - the pages of `blipline help TOPIC` that belong to no single command. */
+/* help_topics.c - the pages of `blipline help TOPIC`. */
 #include <stddef.h>
 #include <string.h>
 
@@ -26,17 +26,17 @@ static int print_recipe(const char *name, FILE *out)
     for (n = 0; n < 31 && recipe_builtins[n].name; n++)
         words[n] = recipe_builtins[n].name;
     words[n] = NULL;
-    cli_error("there is no built-in recipe %s%s (blipline help recipe lists them)", name,
+    cli_error("unknown built-in recipe %s%s (blipline help recipe lists them)", name,
               nearest_hint("", name, words, hint, sizeof(hint)));
     return CLI_EXIT_USAGE;
 }
 
 const struct help_topic help_topics[] = {
-    {"sources", "what can be captioned", HELP_SOURCES, NULL},
-    {"recipe", "what can be computed: recipes, their keys, and those that are built in", NULL, print_recipe},
+    {"sources", "which pictures can be processed, and how to name them", HELP_SOURCES, NULL},
+    {"recipe", "what can be computed: recipes and their keys", NULL, print_recipe},
     {"store", "what a store is, and who may read it", HELP_STORE, NULL},
     {"models", "which models there are, and how to get one", HELP_MODELS, NULL},
-    {"resume", "stopping, crashing and going on", HELP_RESUME, NULL},
+    {"resume", "stopping, crashing and continuing", HELP_RESUME, NULL},
     {"keys", "keys for connections by tcp: who may do what", HELP_KEYS, NULL},
     {"json", "what --json prints", HELP_JSON, NULL},
     {"exit-codes", "what the exit codes mean", HELP_EXIT_CODES, NULL},

@@ -1,4 +1,4 @@
-/* main.c - the `blipline` command: finds the command that is asked for, or explains what there is. */
+/* main.c - the `blipline` command: runs a command or prints the list of commands. */
 #include <errno.h>
 #include <locale.h>
 #include <stdio.h>
@@ -10,14 +10,14 @@
 #include "client/commands.h"
 #include "console/shell.h"
 
-/* What a full disk, or a reader that went away, did not take is not done. */
+/* Output that could not be written (full disk, closed pipe) is an error. */
 static int finish(int code)
 {
     const int flushed = fflush(stdout);
 
     if (flushed == 0 && !ferror(stdout))
         return code;
-    cli_error("standard output: %s", flushed == 0 ? "it did not take everything" : strerror(errno));
+    cli_error("standard output: %s", flushed == 0 ? "not everything could be written" : strerror(errno));
     return code == CLI_EXIT_OK ? CLI_EXIT_ERROR : code;
 }
 

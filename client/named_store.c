@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Is there nothing of that name, or something that is no store, rather than one that cannot be read? */
+/* True if the name does not exist or is not a store; false if a store cannot be read. */
 static bool is_no_store(const char *path)
 {
     char data[PATH_MAX];

@@ -39,7 +39,7 @@ static void show_node(const struct plan *p, uint32_t node, FILE *out)
         if (n->needs >> i & 1)
             fprintf(out, " %u", i);
     if (n->tasks)
-        fputs("; gives ", out);
+        fputs("; computes ", out);
     for (int i = 0; i < N_TASKS; i++) {
         if (!(n->tasks & tasks[i].bit))
             continue;
@@ -47,7 +47,7 @@ static void show_node(const struct plan *p, uint32_t node, FILE *out)
         between = ", ";
     }
     if (n->out_bytes)
-        fprintf(out, "; hands on %" PRIu64 " bytes a picture", n->out_bytes);
+        fprintf(out, "; sends on %" PRIu64 " bytes per picture", n->out_bytes);
     fputc('\n', out);
 }
 
@@ -104,7 +104,7 @@ static json_t *decode_json(const struct generation_options *d)
                      early_stopping_name(d->early_stopping), "repetition_penalty", (double)d->repetition_penalty,
                      "no_repeat_ngram", (int)d->no_repeat_ngram, "sample", d->sample, "temperature",
                      (double)d->temperature, "top_k", (int)d->top_k, "top_p", (double)d->top_p, "seed",
-                     json_sprintf("%" PRIu64, d->seed)); /* as text: JSON's numbers end at 2^63 */
+                     json_sprintf("%" PRIu64, d->seed)); /* as text: numbers of jansson end at 2^63 */
 }
 
 static json_t *recipe_json(const struct msg_recipe *r)

@@ -1,6 +1,6 @@
-/* plan_show.h - a plan for people and for programs: what --dry-run prints.
+/* plan_show.h - prints a plan for --dry-run, as text or JSON.
  *
- * Who may call: one thread. Units: in the texts. Memory: the JSON object is the caller's (json_decref).
+ * Who may call: one thread. Units: in the texts. Memory: the caller frees the JSON object (json_decref).
  * Errors: -ENOMEM. */
 #ifndef BLIPLINE_CLIENT_PLAN_SHOW_H
 #define BLIPLINE_CLIENT_PLAN_SHOW_H
@@ -12,7 +12,7 @@
 
 struct json_t;
 
-/* A recipe file, which plans the same; what is not of the recipe is said in comments. */
+/* Print a recipe file that gives the same plan; comments in it describe the rest. */
 int plan_show(const struct plan *p, const struct placement *where, const struct recipe *r, FILE *out) CHECK_RESULT;
 /* {"recipe": {...}, "stages": [...], "columns": [...], "workers": [...]}; NULL: no memory. */
 struct json_t *plan_json(const struct plan *p, const struct placement *where);

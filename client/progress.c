@@ -16,7 +16,7 @@ static const struct progress_sample *newest(const struct progress *p)
 
 static void add_sample(struct progress *p, int64_t now_ms, uint64_t n_done)
 {
-    /* Leave one sample beyond the window, so that a window is always spanned. */
+    /* keep one sample older than the window, so that the samples always span it */
     while (p->n_samples > 2 && p->samples[(p->first + 1) % PROGRESS_SAMPLES].t_ms <= now_ms - PROGRESS_WINDOW_MS) {
         p->first = (p->first + 1) % PROGRESS_SAMPLES;
         p->n_samples--;
@@ -45,7 +45,7 @@ void progress_update(struct progress *p, int64_t now_ms, uint64_t n_done, uint64
     p->n_done = n_done;
     p->n_failed = n_failed;
     p->n_total = n_total;
-    /* As many samples as the ring holds over the window; those between them would push it out of the ring. */
+    /* space the samples so that the ring covers the window */
     if (now_ms - newest(p)->t_ms >= PROGRESS_WINDOW_MS / (PROGRESS_SAMPLES - 4))
         add_sample(p, now_ms, n_done);
 }
@@ -96,7 +96,7 @@ char *progress_rate_text(double per_second, char ret[PROGRESS_RATE_SIZE])
     return ret;
 }
 
-/* "SEPARATOR12.3 img/s"; nothing while no picture gets done, for example while a model is loaded. */
+/* "SEPARATOR12.3 img/s"; nothing while no picture is done, for example while a model is loaded. */
 static void add_rate(const struct progress *p, const char *separator, char *ret, size_t ret_size)
 {
     char rate[PROGRESS_RATE_SIZE];
@@ -106,7 +106,7 @@ static void add_rate(const struct progress *p, const char *separator, char *ret,
         (void)snprintf(ret + n, ret_size - n, "%s%s img/s", separator, progress_rate_text(progress_rate(p), rate));
 }
 
-/* What stands right of the bar. */
+/* The text to the right of the bar. */
 static void bar_numbers(const struct progress *p, int64_t now_ms, char *ret, size_t ret_size)
 {
     char eta[PROGRESS_DURATION_SIZE];

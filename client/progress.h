@@ -1,8 +1,8 @@
-/* progress.h - how fast a job moves, how long it will take, and the two ways to say so.
+/* progress.h - the speed and remaining time of a job, as a bar or a line.
  *
- * Pure: the caller brings the time and prints the text. Who may call: one thread.
- * Units:  CLOCK_MONOTONIC milliseconds, items. Memory: plain values; texts land in the caller's buffer.
- * Errors: none; a text that does not fit is cut. */
+ * The caller supplies the time and prints the text. Who may call: one thread.
+ * Units:  CLOCK_MONOTONIC milliseconds, items. Memory: plain values; the caller's buffers.
+ * Errors: none; long texts are truncated. */
 #ifndef BLIPLINE_CLIENT_PROGRESS_H
 #define BLIPLINE_CLIENT_PROGRESS_H
 
@@ -23,14 +23,14 @@ struct progress {
 
 enum { PROGRESS_WINDOW_MS = 10000, PROGRESS_ETA_AFTER_MS = 3000 };
 
-/* `n_done` items were done by earlier runs: they do not count as speed. */
+/* `n_done` items were done by earlier runs and do not count for the speed. */
 void progress_init(struct progress *p, int64_t now_ms, uint64_t n_done, uint64_t n_total);
-/* Counts may repeat; n_done never falls (a smaller one is taken for a restart of the counting). */
+/* If n_done falls, counting starts again. */
 void progress_update(struct progress *p, int64_t now_ms, uint64_t n_done, uint64_t n_failed, uint64_t n_total);
 
-/* Items a second over the last PROGRESS_WINDOW_MS; 0 until something has moved. */
+/* Items per second over the last PROGRESS_WINDOW_MS; 0 before the first item. */
 double progress_rate(const struct progress *p);
-/* Milliseconds to go, -1 while that cannot be told. */
+/* Remaining milliseconds; -1: unknown. */
 int64_t progress_eta_ms(const struct progress *p, int64_t now_ms);
 
 /* " 62% [=====>   ] 124/200  35.2 img/s  ETA 2s  3 failed" in at most `columns` columns. */
@@ -41,7 +41,7 @@ void progress_line(const struct progress *p, int64_t now_ms, char *ret, size_t r
 /* "45s", "3m07s", "2h05m", "3d04h" */
 #define PROGRESS_DURATION_SIZE 24
 char *progress_duration(int64_t ms, char ret[PROGRESS_DURATION_SIZE]);
-/* Three significant digits or all the whole ones: "0.52", "35.2", "1250". */
+/* At least three significant digits: "0.52", "35.2", "1250". */
 #define PROGRESS_RATE_SIZE 32
 char *progress_rate_text(double per_second, char ret[PROGRESS_RATE_SIZE]);
 

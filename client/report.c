@@ -36,7 +36,7 @@ static uint64_t busy_sum(const struct msg_job_progress *p)
     return sum;
 }
 
-/* A stage that is in the graph twice: the later one is the scorer's. */
+/* If a stage is twice in the graph, the later one belongs to the scorer. */
 static const char *stage_label(const struct msg_job_progress *p, uint32_t node, char ret[32])
 {
     const char *name = stage_name(p->stages[node].stage), *whose = "";
@@ -93,7 +93,7 @@ static void say_how_to_read(const struct report *r, struct terminal *s)
         terminal_note(s, "read embeddings with: %s --embedding %s -o %s.npy", command, kind, kind);
 }
 
-/* A failure does not take the place of a record: the picture is as it was, or is not there. */
+/* A failure does not replace a record. */
 static void say_what_is_left(const struct report *r, struct terminal *s)
 {
     const uint64_t n = r->progress->n_again;

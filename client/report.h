@@ -14,13 +14,13 @@
 struct report {
     const char *store;
     const struct msg_job_progress *progress; /* the last answer */
-    uint64_t n_before;                       /* items that had a record when the run began */
-    uint64_t n_redone_before;                /* records that had taken the place of others by then */
+    uint64_t n_before;                       /* items with a record at the start of the run */
+    uint64_t n_redone_before;                /* records that had replaced another by then */
     int64_t elapsed_ms;                      /* of the run, without reading and checking the checkpoint */
-    int64_t waited_ms;                       /* of that, until there was room on the disk */
-    bool done;                               /* not stopped */
-    bool paused;                             /* but paused: the progress says why */
-    struct passed_over passed_over;          /* by this run's walks */
+    int64_t waited_ms;                       /* of that, while the disk was full */
+    bool done;                               /* finished, not stopped */
+    bool paused;                             /* progress->text says why */
+    struct passed_over passed_over;          /* in the sources by this run */
     const struct msg_recipe *recipe;
 };
 

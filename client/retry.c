@@ -6,8 +6,7 @@
 static int add_code(struct msg_comparison *o, const char *code, size_t n, struct err *err)
 {
     if (n == 0 || n >= sizeof(o->codes[0]) || strspn(code, "abcdefghijklmnopqrstuvwxyz0123456789_-") < n)
-        return err_set(err, -EINVAL,
-                       "--retry %.*s: is no reason of a failure; `blipline stats STORE` lists those of a store",
+        return err_set(err, -EINVAL, "--retry %.*s: is not a reason of failure; `blipline stats STORE` lists them",
                        (int)(n < 60 ? n : 60), code);
     if (o->n_codes == MSG_MAX_RETRY_CODES)
         return err_set(err, -EINVAL, "--retry: more than %d reasons; --retry alone means all of them",

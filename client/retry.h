@@ -8,10 +8,10 @@
 #include "base/err.h"
 #include "store/compare.h"
 
-/* What stands for --retry without a value. */
+/* The value of --retry given without one. */
 #define RETRY_ALL "all"
 
-/* Add the value of one --retry: RETRY_ALL, or codes with commas between them. */
+/* Add the value of one --retry: RETRY_ALL or comma-separated codes. */
 int retry_add(struct msg_comparison *o, const char *value, struct err *err) CHECK_RESULT;
 
 #endif

@@ -7,7 +7,7 @@
 
 #include <inttypes.h>
 
-/* Sources that were moved, and what walks have passed over. */
+/* Reports moved sources and files that walks have passed over. */
 static void tell_about_places(const struct feed *f, const char *store, struct terminal *s)
 {
     const struct feed_counts *c = feed_counts(f);
@@ -23,7 +23,7 @@ static void tell_about_places(const struct feed *f, const char *store, struct te
     if (passed.n)
         terminal_note(s, "passed over: %s (blipline help sources)", passed_over_words(&passed, text, sizeof(text)));
     if (c->skipped.first_problem.text[0])
-        terminal_note(s, "not everything could be looked at: %s", c->skipped.first_problem.text);
+        terminal_note(s, "some folders or links could not be read: %s", c->skipped.first_problem.text);
 }
 
 void source_notes(const struct feed *f, const struct msg_compared *compared, const struct caption_options *o,
@@ -51,19 +51,19 @@ void source_notes(const struct feed *f, const struct msg_compared *compared, con
         terminal_note(s, "%" PRIu64 " row%s of --join %s cannot be used (first: %s)", n_bad_joined, cli_s(n_bad_joined),
                       o->join, first_bad);
     if (c->n_bad)
-        terminal_note(s, "%" PRIu64 " row%s of the lists cannot be used, such items fail (first: %s)", c->n_bad,
+        terminal_note(s, "%" PRIu64 " row%s of the lists cannot be used; these items fail (first: %s)", c->n_bad,
                       cli_s(c->n_bad), c->first_bad.text);
     if (c->n_without)
-        terminal_note(s, "%" PRIu64 " value%s missing in the lists, which the recipe needs: such items fail",
+        terminal_note(s, "%" PRIu64 " value%s missing in the lists that the recipe needs; these items fail",
                       c->n_without, cli_are(c->n_without));
     if (c->n_left_out)
-        terminal_note(s, "%" PRIu64 " value%s of the columns of --fields no text, and %s left out", c->n_left_out,
+        terminal_note(s, "%" PRIu64 " value%s of the columns of --fields not text and %s left out", c->n_left_out,
                       c->n_left_out == 1 ? " is" : "s are", c->n_left_out == 1 ? "is" : "are");
     if (c->not_kept[0])
-        terminal_note(s, "--fields is for new stores: %s was begun without %s", o->store, c->not_kept);
+        terminal_note(s, "--fields only applies to new stores: %s does not keep %s", o->store, c->not_kept);
     for (uint32_t i = 0; i < o->plan->n_fields; i++)
         if (!o->plan->fields[i].needed && !(c->columns_seen >> i & 1))
-            terminal_note(s, "no source has a column \"%s\": there are no given texts of that name", columns[i]);
+            terminal_note(s, "no source has a column \"%s\", so there are no texts of that name", columns[i]);
     tell_about_places(f, o->store, s);
 }
 
@@ -72,7 +72,7 @@ void source_notes_again(const struct msg_compared *c, const struct caption_optio
     char command[SHELL_SIZE];
 
     if (c->n_damaged)
-        terminal_note(s, "%" PRIu64 " record%s of %s cannot be read: such items are done again", c->n_damaged,
+        terminal_note(s, "%" PRIu64 " record%s of %s cannot be read; these items are done again", c->n_damaged,
                       cli_s(c->n_damaged), o->store);
     if (c->n_retried)
         terminal_note(s, "%" PRIu64 " item%s that failed %s tried again", c->n_retried, cli_s(c->n_retried),

@@ -1,4 +1,4 @@
-/* source_notes.h - messages of a run about its sources: what has changed, what cannot be used, what is done again.
+/* source_notes.h - messages about the sources of a run: changed, unusable and redone items.
  *
  * Who may call: caption.c. Units: none. Memory: none. Errors: none. */
 #ifndef BLIPLINE_CLIENT_SOURCE_NOTES_H
@@ -8,10 +8,10 @@
 #include "job/feed.h"
 #include "console/terminal.h"
 
-/* Once the walk is over. `columns`: names of the plan's fields. */
+/* Call after the walk. `columns`: names of the plan's fields. */
 void source_notes(const struct feed *f, const struct msg_compared *compared, const struct caption_options *o,
                   const char *const *columns, struct terminal *s);
-/* Before that is done. */
+/* Call before items are redone. */
 void source_notes_again(const struct msg_compared *compared, const struct caption_options *o, struct terminal *s);
 
 #endif

@@ -1,4 +1,4 @@
-/* stats.h - what is in a store, counted in one pass over its items.
+/* stats.h - statistics of a store, collected in one pass over its items.
  *
  * Who may call: one thread. Units: sizes bytes. Memory: stats_release. Errors: as store/reader.h. */
 #ifndef BLIPLINE_CLIENT_STATS_H
@@ -12,11 +12,11 @@
 
 enum {
     STATS_MAX_CODES = 64,
-    STATS_BINS = 33,       /* bin n: n words or tokens; the last one: that many or more */
+    STATS_BINS = 33,       /* bin n: n words or tokens; last bin: that many or more */
     STATS_SCORE_BINS = 20, /* of equal width between the lowest and the highest possible score */
 };
 
-/* How one kind of score is spread over the captions that have it. */
+/* The distribution of a score over the captions that have it. */
 struct stats_score {
     uint64_t n;
     double sum;
@@ -28,7 +28,7 @@ struct stats {
     struct stored_job_counters counters;
     uint64_t n_seen, n_failed, n_pending, n_damaged;
     uint64_t n_captions, n_given; /* generated; came with the pictures */
-    uint64_t n_attempts;          /* of units, that failed; also of those that went well in the end */
+    uint64_t n_attempts;          /* failed attempts of units, including those of units that succeeded later */
     uint64_t image_bytes;
     struct stats_code {
         char code[MSG_CODE_SIZE];
@@ -42,10 +42,10 @@ struct stats {
 };
 
 int stats_collect(struct reader *r, struct stats *ret, struct err *err) CHECK_RESULT;
-/* Index of the bin in which the k-th of n (k = share * n) falls. */
+/* Index of the bin with the k-th of n values (k = share * n). */
 unsigned stats_quantile(const uint64_t bins[STATS_BINS], double share);
 
-/* Where bin i of the scores between `low` and `high` begins; i = STATS_SCORE_BINS: where the last one ends. */
+/* The lower edge of bin i for scores from `low` to `high`; i = STATS_SCORE_BINS: the upper edge of the last bin. */
 double stats_score_edge(double low, double high, unsigned i);
 
 #endif

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The folder that a new store would be made in. */
+/* Checks the folder of a new store. */
 static int check_parent(const char *store, struct err *err)
 {
     char parent[PATH_MAX];

@@ -1,4 +1,4 @@
-/* store_check.h - what can be said of -o before a broker opens the store, and what to do when that is another one's.
+/* store_check.h - checks -o before a broker opens the store, and advises if the store does not fit.
  *
  * Who may call: one thread. Units: none. Memory: the caller releases the advice.
  * Errors: negative errno and `err`. */
@@ -11,10 +11,10 @@
 
 #include <stdbool.h>
 
-/* Can a store be made there, or written? *ret_there: there is one, or a part of one. */
+/* Check that a store can be made or written there. *ret_there: there is one, or part of one. */
 int store_check(const char *store, bool *ret_there, struct err *err) CHECK_RESULT;
-/* The store was begun with another recipe, or with another model: "Use the same (--beams=1), or another -o", with NUL,
- * to be said behind the error. */
+/* For a store with another recipe or model: "Use the same (--beams=1), or another -o", with NUL, to print after the
+ * error. */
 int store_advice(const struct msg_recipe *stored, bool other_model, const struct plan *p, struct buf *ret) CHECK_RESULT;
 
 #endif

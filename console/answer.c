@@ -48,7 +48,7 @@ void answer_error(const char *text)
     (void)snprintf(error, sizeof(error), "%s", text);
 }
 
-/* JSON is UTF-8; what is not shows as \xNN. */
+/* JSON is UTF-8: other bytes become \xNN. */
 static json_t *text_json(const char *text)
 {
     char shown[sizeof(error)];

@@ -18,7 +18,7 @@ enum {
     CLI_MAX_OPTIONS = 64,
     CLI_HELP_SHOWN = -1,
     CLI_WRONG = -2,
-    CLI_LONG_BASE = 1000, /* getopt's value of option i without a letter */
+    CLI_LONG_BASE = 1000, /* value of option i without a letter, for getopt */
     CLI_HELP_VALUE = 999,
 };
 
@@ -31,7 +31,7 @@ void cli_error(const char *fmt, ...)
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     answer_error(text);
-    (void)fflush(stdout); /* so that the two streams keep their order on a terminal */
+    (void)fflush(stdout); /* keep the order of the two streams on a terminal */
     fprintf(stderr, "blipline: %s\n", text);
 }
 
@@ -55,7 +55,7 @@ int cli_exit_code(int parsed)
     return parsed == CLI_HELP_SHOWN ? CLI_EXIT_OK : CLI_EXIT_USAGE;
 }
 
-/* All options of a command, those of its table and those that follow. */
+/* All options of a command: those of its table and those after it. */
 struct all_options {
     struct cli_option list[CLI_MAX_OPTIONS];
     size_t n;
@@ -87,7 +87,7 @@ static int takes_value(const struct cli_option *o)
     return o->type == CLI_SETTING && o->choices ? optional_argument : required_argument;
 }
 
-/* Tables for getopt_long; `letters` begins with ':' so that it is we who complain. */
+/* Tables for getopt_long; `letters` begins with ':' so that getopt prints no errors. */
 static void getopt_tables(const struct all_options *all, struct option *longs, char *letters)
 {
     *letters++ = ':';
@@ -181,7 +181,7 @@ static int set_number(const struct cli_command *c, const struct cli_option *o, c
         }
     }
     if (number < o->min && o->max == INT64_MAX) {
-        cli_error("%s: --%s %s: %lld or more is wanted", c->name, o->name, value, (long long)o->min);
+        cli_error("%s: --%s %s: expected %lld or more", c->name, o->name, value, (long long)o->min);
         return CLI_WRONG;
     }
     if (number < o->min || number > o->max) {
@@ -239,7 +239,7 @@ static int complain_unknown(const struct cli_command *c, const struct all_option
     return CLI_WRONG;
 }
 
-/* What getopt_long did not like: `v` is ':' or '?'. */
+/* Report an argument that getopt_long rejected; `v` is ':' or '?'. */
 static int complain(const struct cli_command *c, const struct all_options *all, int v, int argc, char **argv)
 {
     char letter[3] = {'-', (char)optopt, '\0'};
@@ -277,7 +277,7 @@ int cli_parse(const struct cli_command *c, int argc, char **argv, void *ret)
 
     gather(c, &all);
     getopt_tables(&all, longs, letters);
-    optind = 0; /* glibc: start over, also its permutation */
+    optind = 0; /* glibc: reset, including the permutation */
     opterr = 0;
     while ((v = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
         const struct cli_option *o = NULL;

@@ -13,8 +13,8 @@
 
 static const char *watched_command, *watched_store;
 
-/* Nothing but what a signal handler may call. The exit code is that of an error; a copy of the process dies of the
- * signal, so that there is a core dump, where the system makes them, to find a bug with. */
+/* Async-signal-safe. The process exits with the code of an error; a forked copy dies of the signal to leave a core dump
+ * for debugging. */
 static void on_crash(int number)
 {
     pid_t copy;
@@ -26,8 +26,8 @@ static void on_crash(int number)
                            "/data.mdb: ",
                            number == SIGBUS
                                ? "a part of the file is missing, or cannot be read\n"
-                               : "its pages are damaged, or, where `blipline verify` finds it sound, this is a "
-                                 "bug of blipline\n"};
+                               : "its pages are damaged; if `blipline verify` finds it sound, this is a bug of "
+                                 "blipline\n"};
     struct iovec lines[sizeof(parts) / sizeof(parts[0])];
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
@@ -36,7 +36,7 @@ static void on_crash(int number)
     (void)!writev(STDERR_FILENO, lines, (int)(sizeof(lines) / sizeof(lines[0])));
     copy = _Fork();
     if (copy == 0)
-        (void)raise(number); /* nobody handles it any more */
+        (void)raise(number); /* no longer handled */
     if (copy > 0)
         (void)waitpid(copy, NULL, 0);
     _exit(CLI_EXIT_ERROR);
@@ -46,7 +46,7 @@ void crash_handler_install(const char *command, const char *store)
 {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE};
-    static char apart[64 << 10]; /* the crash may be a stack that is full */
+    static char apart[64 << 10]; /* the stack may have overflowed */
     const stack_t stack = {.ss_sp = apart, .ss_size = sizeof(apart)};
     const struct sigaction action = {.sa_handler = on_crash, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER | SA_ONSTACK)};
 

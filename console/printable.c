@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The next character of `p` (n >= 1 bytes left) as it is to be shown, and its length in the input. */
+/* How to show the next character of `p` (n >= 1 bytes left). Returns its length in the input. */
 static size_t next_character(const uint8_t *p, size_t n, char shown[8])
 {
     uint32_t cp;

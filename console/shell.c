@@ -20,7 +20,7 @@ static bool has_control(const char *text)
     return false;
 }
 
-/* $'...', which keeps line ends and other control characters from the terminal. */
+/* $'...', with line ends and other control characters escaped. */
 static void quote_control(const char *text, char *ret, size_t size)
 {
     size_t at = (size_t)snprintf(ret, size, "$'");
@@ -37,7 +37,7 @@ static void quote_control(const char *text, char *ret, size_t size)
 char *shell_word(const char *text, char *ret, size_t ret_size)
 {
     static const char plain[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:@%+,=-"; /* a ~ in front would be a home */
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:@%+,=-"; /* no ~: a home folder */
     size_t at;
 
     if (*text && !text[strspn(text, plain)]) {
@@ -61,7 +61,7 @@ char *shell_command(const char *command, const char *word, char *ret, size_t ret
 
     (void)shell_word(program, ret, ret_size);
     at = strlen(ret);
-    at += (size_t)snprintf(ret + at, ret_size - at, " %s %s", command, word[0] == '-' ? "./" : ""); /* no option */
+    at += (size_t)snprintf(ret + at, ret_size - at, " %s %s", command, word[0] == '-' ? "./" : ""); /* not an option */
     if (at < ret_size)
         (void)shell_word(word, ret + at, ret_size - at);
     return ret;

@@ -1,6 +1,6 @@
-/* shell.h - commands that a user may paste into a shell, whatever the paths in them are called.
+/* shell.h - quoted commands that a user can paste into a shell.
  *
- * Who may call: anyone. Units: none. Memory: the caller's buffers. Errors: what does not fit is cut off. */
+ * Who may call: anyone. Units: none. Memory: the caller's buffers. Errors: long text is truncated. */
 #ifndef BLIPLINE_CONSOLE_SHELL_H
 #define BLIPLINE_CONSOLE_SHELL_H
 
@@ -8,11 +8,11 @@
 
 enum { SHELL_SIZE = 4096 }; /* room for a command with a path or two */
 
-/* How the program was called: argv[0]. Until then it is "blipline". */
+/* Set the name of the program: argv[0]. The default is "blipline". */
 void shell_set_program(const char *argv0);
-/* The word as a shell reads it back: as it is where nothing in it is special, else in quotes. Returns `ret`. */
+/* Quote a word for a shell if it has special characters. Returns `ret`. */
 char *shell_word(const char *text, char *ret, size_t ret_size);
-/* "blipline COMMAND WORD", under the name the program was called by. Returns `ret`. */
+/* "blipline COMMAND WORD", with the program's name and a quoted word. Returns `ret`. */
 char *shell_command(const char *command, const char *word, char *ret, size_t ret_size);
 
 #endif

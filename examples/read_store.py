@@ -23,7 +23,7 @@ try:
                 )
     sys.stdout.flush()
 except lmdb.Error as error:
-    sys.exit(f"no job store can be read there: {error}")
-except BrokenPipeError:  # whoever reads, `head` perhaps, has seen enough; nothing may be flushed there again at the end
+    sys.exit(f"cannot read a job store there: {error}")
+except BrokenPipeError:  # the reader, such as `head`, has ended: do not flush to it again
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)

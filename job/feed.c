@@ -28,7 +28,7 @@ struct feed {
     struct arena peeked_bytes;
     struct row_item peeked[FEED_PEEK_ITEMS];
     uint32_t n_peeked, i_peeked;
-    uint64_t n_taken;                           /* from the sources, up to the limit */
+    uint64_t n_taken;                           /* pictures read, up to the limit */
     struct row_field fields[SOURCE_MAX_FIELDS]; /* of the item that walk gave last */
     struct join *join;                          /* NULL: none */
     struct feed_counts counts;
@@ -84,7 +84,7 @@ static void take_item(struct feed *f, const struct source_item *it, struct row_i
         ret->error_message_bytes = (uint32_t)strlen(it->problem);
     }
     if (!f->join || it->n_fields)
-        return; /* a row's own columns win */
+        return; /* the row's own columns come first */
     ret->n_fields = join_find(f->join, it->key, it->key_bytes, f->fields);
     f->counts.n_unjoined += ret->n_fields == 0;
 }
@@ -122,7 +122,7 @@ static int walk(struct feed *f, struct row_item *ret, struct err *err)
     return 0;
 }
 
-/* What is wrong with a source further down the list is worth knowing now, not after hours. */
+/* Find errors of all sources now, not after hours. */
 static int check_source(struct feed *f, const char *arg, struct err *err)
 {
     const uint64_t max_rows = f->origins.n_stored ? FEED_PEEK_ITEMS : 0;
@@ -155,7 +155,7 @@ static int check_source(struct feed *f, const char *arg, struct err *err)
     return 0;
 }
 
-/* All pictures there are have been peeked at, and none has a row: the keys are not what they were thought to be. */
+/* All pictures have been read and none has a row: the keys do not match. */
 static int check_joined(const struct feed *f, struct err *err)
 {
     const char *example = f->join ? join_example(f->join) : NULL;
@@ -177,7 +177,7 @@ static bool is_among(const char *const *names, uint32_t n, const char *at, uint3
     return false;
 }
 
-/* One more column to be kept, unless it is wanted already. */
+/* Adds a column to keep, unless it is there. */
 static int keep_column(struct feed *f, const char *name, uint32_t n, struct err *err)
 {
     struct source_columns *c = &f->o.columns;
@@ -193,7 +193,7 @@ static int keep_column(struct feed *f, const char *name, uint32_t n, struct err 
     return 0;
 }
 
-/* The recipe's columns, and those that are kept beside: what the store began with, or what is asked for now. */
+/* The columns of the recipe, and those that the store already keeps or, for a new store, the options name. */
 static int choose_columns(struct feed *f, struct err *err)
 {
     const char *rest = f->o.kept ? f->o.kept : "", *at;
@@ -277,7 +277,7 @@ uint32_t feed_peeked(const struct feed *f)
     return f->n_peeked;
 }
 
-/* The next picture, from those looked at first, then from the sources. */
+/* The next picture: first those read at the start, then from the sources. */
 static int next_item(struct feed *f, struct row_item *ret, struct err *err)
 {
     int rc;

@@ -120,15 +120,14 @@ static int read_rows(struct join *j, const char *arg, const struct source_column
     struct source *s = NULL;
     int rc;
 
-    columns.picture =
-        "key"; /* whatever else the rows say of pictures; where there is no such column, those are the keys */
+    columns.picture = "key"; /* without this column the picture's path is the key */
     rc = source_check(arg, &columns, CHECK_ROWS, &sum, err);
     if (rc == -EINVAL) {
         columns.picture = NULL;
         rc = source_check(arg, &columns, CHECK_ROWS, &sum, err);
     }
     if (rc == 0 && !sum.is_table)
-        rc = err_set(err, -EDOM, "--join %s: is not a table: .jsonl, .csv or .tsv (blipline help sources)", arg + 1);
+        rc = err_set(err, -EDOM, "--join %s: is not a .jsonl, .csv or .tsv table (blipline help sources)", arg + 1);
     if (rc == 0)
         rc = source_open(arg, &columns, &s, err);
     while (rc == 0 && (rc = source_next(s, &it, err)) == 1)

@@ -14,14 +14,14 @@
 #include <xxhash.h>
 
 enum {
-    MAX_ROWS = 1000,          /* of more, the others have absolute paths */
-    SAMPLE_ITEMS = 256,       /* that are looked at to see whether an argument is a source that was moved */
+    MAX_ROWS = 1000,          /* items of further sources have absolute paths */
+    SAMPLE_ITEMS = 256,       /* read of an argument to find out whether it is a moved source */
     SAMPLE_SLOTS = 1024,      /* of their hash table */
     MAX_LOOKS = 16,           /* arguments that are compared with the whole store */
-    SAME_TIME_NS = 2000000000 /* file systems keep times more or less exactly */
+    SAME_TIME_NS = 2000000000 /* file systems differ in the precision of times */
 };
 
-/* -- samples: has this argument what the store has of a source? -- */
+/* -- samples: does an argument have the items of a source? -- */
 
 struct sample {
     struct {
@@ -71,8 +71,8 @@ static int take_sample(struct sample *s, const char *arg, const struct source_co
     return rc;
 }
 
-/* How many items of a source have the key of a sample, and how many of those its size and time too, or its size
- * alone. */
+/* How many items of a source have the key of a sample, how many of those the same size and time, and how many the same
+ * size. */
 struct matches {
     uint32_t found, same, same_size;
 };
@@ -113,8 +113,8 @@ static int count_matches(struct sample *s, const struct origins_known *known, st
     return rc;
 }
 
-/* Half of what is looked at must be the store's. Where the source is no longer in its old place, half of what has its
- * keys is enough: much may have been added; or all sizes, where a copy has new times. */
+/* At least half of the sample must match. If the source is no longer in its old place, it is enough that half of the
+ * items with its keys match, because many may be new, or that all sizes match, because a copy has new times. */
 static bool is_moved(const struct row_source *row, uint32_t n_sample, const struct matches *m)
 {
     const bool gone = access(row->root, F_OK) < 0 && errno == ENOENT;
@@ -124,7 +124,7 @@ static bool is_moved(const struct row_source *row, uint32_t n_sample, const stru
     return gone && m->found && m->same_size == m->found && 2 * m->found >= n_sample;
 }
 
-/* The number of the source that argument i is, moved; 0: it is none. */
+/* The number of the moved source that argument i is, or 0. */
 static int find_moved(const struct origins *o, const bool *claimed, const struct origins_known *known, const char *arg,
                       const struct source_columns *columns, uint32_t *ret_number, struct err *err)
 {
@@ -151,7 +151,7 @@ static int find_moved(const struct origins *o, const bool *claimed, const struct
 
 /* -- names -- */
 
-/* The bytes of "NAME" in an argument NAME=PATH; 0: it has no name. What is there by its whole name is none. */
+/* The length of NAME in an argument NAME=PATH; 0 without a name, and if the whole argument is an existing path. */
 static size_t name_bytes(const char *arg)
 {
     size_t n = strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
@@ -168,7 +168,7 @@ static struct row_source *find_name(const struct origins *o, const char *name, s
     return NULL;
 }
 
-/* The last part of a path, or that with a number behind it. */
+/* The last part of a path, with a number appended if `i` is not 0. */
 static void make_name(const struct origins *o, const char *path, char ret[MSG_NAME_SIZE])
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
@@ -210,7 +210,7 @@ static void move(struct origin *arg, struct row_source *row, const char *root, c
     (void)snprintf(row->list, sizeof(row->list), "%s", list);
 }
 
-/* The source in this place, or of this name: nothing need be looked at. */
+/* The source in this place or of this name; needs no sample. */
 static struct row_source *find_row(const struct origins *o, const char *name, size_t n_name, const char *root,
                                    const char *list)
 {
@@ -230,7 +230,7 @@ struct finder {
     int n_looks;
 };
 
-/* Is there a source that an argument may be, and patience to find out? */
+/* True if the argument may be a moved source and MAX_LOOKS is not exhausted. */
 static bool may_be_moved(struct finder *f, const char *arg)
 {
     bool any = false;
@@ -296,7 +296,7 @@ int origins_find(struct origins *o, const char *const *args, int n_args, const s
     if (!o->args)
         return err_set(err, -ENOMEM, "no memory for the sources");
     rc = take_known(&f);
-    for (int i = 0; rc == 0 && i < n_args; i++) /* first those that are where they were */
+    for (int i = 0; rc == 0 && i < n_args; i++) /* first those in their old place */
         rc = find_one(&f, args[i], &o->args[i], false, err);
     for (int i = 0; rc == 0 && i < n_args; i++)
         rc = find_one(&f, args[i], &o->args[i], true, err);

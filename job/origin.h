@@ -1,9 +1,8 @@
-/* origin.h - which of a store's named sources the arguments of a command are.
+/* origin.h - finds out which of a store's named sources the arguments of a command are.
  *
- * An item is a key within a source, wherever that lies. An argument is the source that lies in the same place; or
- * the one that the user names (NAME=PATH); or one that was moved here: many of its pictures have the keys, sizes and
- * times of items that the store has of it. Else it is a new source, named by the last part of its path.
- * Files are a source by folder, lists each by their file name.
+ * An argument is the source in the same place, or the one that the user names (NAME=PATH), or one that was moved here:
+ * many of its pictures have the keys, sizes and times of the source's items. Otherwise it is a new source, named by the
+ * last part of its path. Single files form one source per folder; each list is a source.
  * Who may call: one thread. Units: none. Memory: origins_release. Errors: negative errno and `err` naming the
  * argument. */
 #ifndef BLIPLINE_JOB_ORIGIN_H
@@ -46,11 +45,11 @@ int origins_find(struct origins *o, const char *const *args, int n_args, const s
                  const struct source_columns *columns, struct err *err) CHECK_RESULT;
 void origins_release(struct origins *o); /* of a zeroed struct: nothing */
 
-/* The item's path as the store keeps it: relative to the root of its source, where it lies below that. */
+/* Make the item's path relative to the root of its source if it lies below, as the store keeps it. */
 void origins_shorten(const struct origins *o, struct row_item *item);
-/* What a walk over argument i has passed over. */
+/* Record what a walk over argument i has passed over. */
 void origins_count(struct origins *o, int i, const struct source_skipped *skipped);
-/* The rows for the broker, in one frame. */
+/* Append the sources as rows for the broker, in one frame. */
 int origins_append(const struct origins *o, struct buf *frame) CHECK_RESULT;
 
 #endif

@@ -7,7 +7,7 @@
 
 _Static_assert((int)SOURCE_N_KINDS <= (int)ROW_SOURCE_MAX_PASSED, "every kind can be stored");
 
-/* The kind of this name; SOURCE_N_KINDS: this program does not know it. */
+/* The kind of this name; SOURCE_N_KINDS if it is unknown. */
 static enum source_kind kind_of(const char *name)
 {
     enum source_kind kind = 0;

@@ -1,4 +1,4 @@
-/* passed_over.h - what walks over folders did not take, counted by kind: from a walk, for people, and as JSON.
+/* passed_over.h - counts of files that walks over folders did not take, by kind, as text and as JSON.
  *
  * Who may call: anyone. Units: files, links, folders. Memory: plain values. Errors: see each. */
 #ifndef BLIPLINE_JOB_PASSED_OVER_H
@@ -19,9 +19,9 @@ struct passed_over {
 };
 
 void passed_over_of_walk(const struct source_skipped *from, struct passed_over *ret);
-/* Add what a source of a store says. */
+/* Add the counts of a stored source. */
 void passed_over_add(struct passed_over *p, const struct row_source *source);
-/* Is something missing that may have been pictures: folders that could not be read, and the like? */
+/* True if pictures may be missing, for example because a folder could not be read. */
 bool passed_over_is_incomplete(const struct passed_over *p);
 /* "other names 3, hidden names 1"; "" for nothing. Returns `ret`. */
 char *passed_over_words(const struct passed_over *p, char *ret, size_t size);

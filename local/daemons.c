@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Of the daemons' exit codes (base/log.h) those that a restart cannot change. */
+/* True for exit codes (base/log.h) that a restart cannot change. */
 static bool is_hopeless(int status)
 {
     return WIFEXITED(status) &&
@@ -36,7 +36,7 @@ static int null_text(const struct plan_worker *w, struct buf *ret)
     return buf_appendf(ret, "null_shape = %d,%d\n", w->rows, w->width);
 }
 
-/* Sizes of batches and windows are left to the worker, which knows what suits its device. */
+/* The worker chooses sizes of batches and windows to suit its device. */
 static int cuda_text(const struct daemons *d, const struct daemons_child *c, struct buf *ret, struct err *err)
 {
     char library[PATH_MAX];
@@ -212,7 +212,7 @@ static unsigned recent_deaths(const struct daemons_child *c, int64_t now_ms)
     return n;
 }
 
-/* The latest death that counts; false: none does. */
+/* The latest death that counts; false if none does. */
 static bool forgive_one(struct daemons_child *c)
 {
     int64_t *latest = &c->deaths_ms[0];
@@ -225,7 +225,7 @@ static bool forgive_one(struct daemons_child *c)
     return true;
 }
 
-/* The broker may have told of a death before we have seen it. */
+/* The broker may report a death before it is reaped here. */
 static void forgive_deaths(struct daemons *d, enum stage stage)
 {
     for (int i = 1; i < d->n_children; i++)
@@ -234,7 +234,7 @@ static void forgive_deaths(struct daemons *d, enum stage stage)
             d->n_to_forgive[stage]--;
 }
 
-/* May it be started again? */
+/* Decide whether to restart it. */
 static bool has_hope(const struct daemons_child *c, int status, unsigned n_recent)
 {
     return n_recent < DAEMONS_MAX_DEATHS && c->n_failed_starts < DAEMONS_MAX_FAILED_STARTS && !is_hopeless(status);
@@ -346,7 +346,7 @@ void daemons_forgive(struct daemons *d, enum stage stage, uint64_t n_isolations)
 {
     if (n_isolations > d->n_isolations[stage])
         d->n_to_forgive[stage] += n_isolations - d->n_isolations[stage];
-    d->n_isolations[stage] = n_isolations; /* less: another broker counts anew */
+    d->n_isolations[stage] = n_isolations; /* a new broker counts from 0 */
     forgive_deaths(d, stage);
 }
 

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Of the workers of a card the one that asks most of it: fp8 is not for every card. */
+/* The most demanding worker of a GPU: one in fp8 if there is one, because not every GPU supports it. */
 static const struct place *hardest(const struct placement *p, const char *device)
 {
     const struct place *found = NULL;

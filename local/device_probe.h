@@ -1,11 +1,10 @@
-/* device_probe.h - checks whether the workers could start, before any work and before there is a store or a daemon.
+/* device_probe.h - checks whether the workers can start, before a store or a daemon exists.
  *
- * Only a worker knows what it needs: with -n it opens its device and its checkpoint, and reports what is wrong. On the
- * CPU every worker is asked, which takes some 50 ms each. On a GPU only the worker with the largest demand is asked,
- * because CUDA takes seconds to start.
+ * Runs workers with -n, which opens device and checkpoint and reports errors. On the CPU this takes about 50 ms for
+ * each worker. On a GPU, where CUDA takes seconds to start, only the worker with the largest demand is run.
  * Who may call: the main thread, before it has threads or children. Units: none. Memory: nothing is kept.
- * Errors: -ENODEV and err in the worker's words; -EINTR with *ret_signal when the user stopped it; others: it could not
- * be asked. */
+ * Errors: -ENODEV, and err has the worker's message; -EINTR, and *ret_signal the signal, if the user stopped it; others
+ * if the worker could not be run. */
 #ifndef BLIPLINE_LOCAL_DEVICE_PROBE_H
 #define BLIPLINE_LOCAL_DEVICE_PROBE_H
 

@@ -15,9 +15,9 @@
 
 #define LIBRARY "libblipline-cuda.so"
 
-/* -- reading what there is -- */
+/* -- detection -- */
 
-/* The value of a line "Name:   value" of a file of /proc, without blanks around it; "" where there is none. */
+/* The value of a line "Name:   value" of a file in /proc, without surrounding blanks; "" if there is none. */
 static void field_of(const char *path, const char *name, char *ret, size_t size)
 {
     FILE *f = fopen(path, "re");
@@ -40,7 +40,7 @@ static void field_of(const char *path, const char *name, char *ret, size_t size)
         (void)fclose(f);
 }
 
-/* The driver lists a GPU that was never used as GPU-????????-... */
+/* The driver lists an unused GPU as GPU-????????-... */
 static bool is_uuid(const char *text)
 {
     return strncmp(text, "GPU-", 4) == 0 && text[4] && text[strspn(text, "GPU-0123456789abcdefABCDEF")] == '\0';
@@ -101,7 +101,7 @@ static void read_driver(const char *driver, struct devices *ret)
         }
 }
 
-/* CUDA takes the entries up to the first that is none. */
+/* CUDA uses the entries before the first invalid one. */
 static int count_visible(const char *visible)
 {
     int n = 0;
@@ -165,7 +165,7 @@ static void read_cpu(const char *cpuinfo, struct devices *ret)
         ret->n_threads = ret->n_threads < 1 ? 1 : DEVICES_MAX_THREADS;
 }
 
-/* What a container may have counts where it is less. */
+/* The limit of a container counts if it is lower. */
 static double memory_bytes(void)
 {
     struct sysinfo info;
@@ -236,19 +236,18 @@ static int choose_auto(const struct devices *have, struct device_choice *ret)
     if (n > 0)
         (void)snprintf(ret->note, sizeof(ret->note),
                        "computing on the CPU: there %s %d GPU%s (%s), but no " LIBRARY
-                       " %.300s; `make` builds it where "
-                       "the CUDA toolkit is",
+                       " %.300s; run `make` with the CUDA toolkit installed",
                        n > 1 ? "are" : "is", n, n > 1 ? "s" : "", have->gpus[0].model, have->library_places);
     else if (have->library[0])
         (void)snprintf(ret->note, sizeof(ret->note), "computing on the CPU: %s",
                        have->n_gpus         ? "CUDA_VISIBLE_DEVICES hides every GPU"
                        : have->driver[0]    ? "NVIDIA's driver is loaded, but lists no GPU"
-                       : have->is_elsewhere ? "which GPUs there are is not said here (--device cuda:0 tries)"
+                       : have->is_elsewhere ? "GPUs cannot be detected here (try --device cuda:0)"
                                             : "there is no GPU here, or NVIDIA's driver is not loaded");
     return 0;
 }
 
-/* "cuda:N" -> N; -1: it is no such name. */
+/* "cuda:N" -> N; -1 for another name. */
 static long ordinal_of(const char *name)
 {
     char *end;
@@ -260,7 +259,7 @@ static long ordinal_of(const char *name)
     return *end || n > 1023 ? -1 : n;
 }
 
-/* What can be known of it without CUDA; the rest the worker says. */
+/* Checks what can be known without CUDA; the worker checks the rest. */
 static int check_gpu(const struct devices *have, const char *name, struct err *err)
 {
     long n = ordinal_of(name);
@@ -270,10 +269,11 @@ static int check_gpu(const struct devices *have, const char *name, struct err *e
     if (have->is_elsewhere && have->n_gpus == 0)
         return 0;
     if (have->n_gpus == 0)
-        return err_set(err, -ENODEV,
-                       "--device %s: there is no GPU here, or NVIDIA's driver is not loaded; take "
-                       "--device cpu (blipline devices lists what there is)",
-                       name);
+        return err_set(
+            err, -ENODEV,
+            "--device %s: there is no GPU here, or NVIDIA's driver is not loaded; use --device cpu (blipline "
+            "devices lists what there is)",
+            name);
     if (n >= n_visible)
         return err_set(err, -ENODEV, "--device %s: %s%d GPU%s, counted from 0 (blipline devices lists them)", name,
                        have->n_visible >= 0 ? "CUDA_VISIBLE_DEVICES shows " : "this machine has ", n_visible,
@@ -316,8 +316,8 @@ static int choose_gpus(const struct devices *have, const char *list, const char 
         rc = add_gpu(word, ret, err);
     if (rc == 0 && !have->library[0])
         rc = err_set(err, -ENOTSUP,
-                     "--device %.60s: there are no CUDA operators (no " LIBRARY " %.300s): take --device cpu, or build "
-                     "where the CUDA toolkit is",
+                     "--device %.60s: there are no CUDA operators (no " LIBRARY " %.300s): use --device cpu, or build "
+                     "with the CUDA toolkit installed",
                      list, have->library_places);
     for (int i = 0; rc == 0 && !cuda_library && i < ret->n; i++)
         rc = check_gpu(have, ret->names[i], err);

@@ -17,8 +17,8 @@ static int within(int n, int most)
     return n < 1 ? 1 : n > most ? most : n;
 }
 
-/* By the work of an item. A stage that is busy all the time wants every thread, since the others wait for it mostly; so
- * each gets twice its share. */
+/* In proportion to the work per item. Each gets twice its share, because the busiest stage can use the threads of
+ * others while those wait for it. */
 static void share_threads(struct placement *p, int n_threads)
 {
     double sum = 0;
@@ -34,7 +34,7 @@ static void share_threads(struct placement *p, int n_threads)
     }
 }
 
-/* Every process keeps a thread at its card, and the broker one; the image encoders decode with the others. */
+/* Every process needs a thread for its GPU, the broker needs one, and the image encoders decode with the rest. */
 static void share_host(struct placement *p, int n_threads)
 {
     int n_encoders = 0;
@@ -48,7 +48,7 @@ static void share_host(struct placement *p, int n_threads)
     }
 }
 
-/* The least share of some takes away from the others, in proportion. */
+/* What is given to those below the least share is taken from the others, in proportion. */
 static void share_memory(const struct plan *plan, double *ret_shares)
 {
     double sum = 0, large = 0, left = PLACE_CARD_SHARE;

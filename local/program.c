@@ -108,7 +108,7 @@ static const char *last_line(int fd, char *text, size_t size)
     return line ? line + 1 : text;
 }
 
-/* `ret` without the path of the folder. */
+/* Removes the path of the folder from `ret`. */
 static char *without_folder(const struct program_dir *p, char *ret)
 {
     const size_t n_folder = strlen(p->rundir.path);
@@ -119,12 +119,12 @@ static char *without_folder(const struct program_dir *p, char *ret)
     return ret;
 }
 
-/* A worker's error names keys of its configuration file; the user knows the options: "device = cuda:7" becomes
- * "--device cuda:7". */
+/* Replaces configuration keys in a worker's error by the user's options: "device = cuda:7" becomes "--device cuda:7".
+ * */
 static void speak_of_options(char *text)
 {
     static const struct {
-        const char *key, *option; /* of one length */
+        const char *key, *option; /* of equal length */
     } words[] = {{"cuda_library = ", "--cuda-library "}, {"device = ", "--device "}, {"dtype = ", "--dtype "}};
 
     for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)

@@ -1,7 +1,7 @@
-/* program.h - our own programs, run to their end in a private folder: self-tests, and questions to a worker.
+/* program.h - run one of Blipline's programs in a private folder and wait for it, for self-tests and checks.
  *
- * Who may call: the main thread. Units: none. Memory: program_dir_close removes the folder and what is in it.
- * Errors: negative errno and `err`; -EINTR with signal_number when the user stopped it. */
+ * Who may call: the main thread. Units: none. Memory: program_dir_close removes the folder and its contents.
+ * Errors: negative errno and `err`; -EINTR, and signal_number is set, if the user stopped it. */
 #ifndef BLIPLINE_LOCAL_PROGRAM_H
 #define BLIPLINE_LOCAL_PROGRAM_H
 
@@ -20,24 +20,23 @@ struct program_dir {
     }
 
 int program_dir_open(struct program_dir *p, struct err *err) CHECK_RESULT;
-/* Of PROGRAM_DIR_NONE or an open one. */
+/* Also allowed on PROGRAM_DIR_NONE. */
 void program_dir_close(struct program_dir *p);
 
-/* One of our programs. Its standard output and error are files in the folder, out_fd and log_fd, which
- * program_release closes. */
+/* Its standard output and error go to files in the folder, out_fd and log_fd, which program_release closes. */
 struct program {
     const char *name;        /* "blipline-llm" */
-    const char *const *args; /* NULL-ended, without the program */
-    int stop_signal;         /* what it gets when the user stops us */
+    const char *const *args; /* NULL-terminated, without the program */
+    int stop_signal;         /* sent to it when the user stops the command */
     int out_fd, log_fd;
-    int status; /* as of waitpid */
+    int status; /* as from waitpid */
 };
 
 int program_run(struct program_dir *p, struct program *program, struct err *err) CHECK_RESULT;
 void program_release(struct program *program);
-/* The last line of its log alone, without its name and that folder; how it ended where it said nothing. */
+/* The last line of its log, without program name and folder; if the log is empty, how it ended. */
 char *program_words(const struct program_dir *p, const struct program *program, char *ret, size_t ret_size);
-/* "ended with code 70 ...: the last line of its log", without the folder that only we know. */
+/* "ended with code 70 ...: LAST LINE OF ITS LOG", without the private folder. */
 char *program_end(const struct program_dir *p, const struct program *program, char *ret, size_t ret_size);
 
 #endif

@@ -23,7 +23,7 @@ static const char *parent_folder(void)
     return "/tmp";
 }
 
-/* Files and folders in it, then the folder; no link is followed. */
+/* Removes the contents, then the folder; follows no links. */
 static void remove_folder(int parent_fd, const char *name)
 {
     int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -45,7 +45,7 @@ static void remove_folder(int parent_fd, const char *name)
     (void)unlinkat(parent_fd, name, AT_REMOVEDIR);
 }
 
-/* Ours, of an earlier run, and nobody holds its lock any more? */
+/* True for a folder of this user's earlier run whose lock is free. */
 static void sweep_one(int parent_fd, const char *name)
 {
     char lock[NAME_MAX + 8];
@@ -98,12 +98,12 @@ int rundir_create(struct rundir *r, struct err *err)
             rundir_remove(r);
             return err_set(err, -code, "cannot write in %s: %s", parent, strerror(code));
         }
-        /* Another run's sweep may have come between open and flock. */
+        /* another run may have removed it between open and flock */
         if (fstat(r->lock_fd, &st) == 0 && st.st_nlink > 0)
             return 0;
         rundir_remove(r);
     }
-    return err_set(err, -EBUSY, "cannot make a private folder in %s: it is removed again and again", parent);
+    return err_set(err, -EBUSY, "cannot make a private folder in %s: another program keeps removing it", parent);
 }
 
 void rundir_remove(struct rundir *r)

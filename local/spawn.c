@@ -32,7 +32,7 @@ int spawn_find(const char *name, char *ret, size_t ret_size, struct err *err)
     return 0;
 }
 
-/* Ours with `extra` in front (getenv finds the first), in one block that the caller frees. */
+/* The environment with `extra` in front (getenv finds the first), in one block that the caller frees. */
 static char **merged_environment(const char *const *extra)
 {
     size_t n = 0, k = 0;
@@ -59,7 +59,7 @@ static char **merged_environment(const char *const *extra)
     return all;
 }
 
-/* In the child, between fork and exec: async-signal-safe calls only, since we may have threads (ZeroMQ's). */
+/* Runs in the child between fork and exec. Async-signal-safe calls only, because the parent may have threads. */
 static void become(const struct spawn *s, char **env, int null_fd, int fail_fd, pid_t parent)
 {
     sigset_t none;
@@ -72,7 +72,7 @@ static void become(const struct spawn *s, char **env, int null_fd, int fail_fd, 
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)signal(SIGPIPE, SIG_DFL);
-    (void)close_range(3, ~0U, CLOSE_RANGE_CLOEXEC); /* also what we were given ourselves */
+    (void)close_range(3, ~0U, CLOSE_RANGE_CLOEXEC); /* also inherited descriptors */
     if (dup2(null_fd, 0) >= 0 && dup2(s->out_fd >= 0 ? s->out_fd : s->log_fd, 1) >= 0 && dup2(s->log_fd, 2) >= 0)
         (void)execve(s->program, (char *const *)s->args, env);
     code = errno;

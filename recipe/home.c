@@ -15,7 +15,7 @@
 
 enum { MAX_NAMES = 64, NAME_SIZE = 64 };
 
-/* What says that a folder is one: the self-test's reference data. */
+/* The reference data of the self-test, by which a home is recognised. */
 static const char sign_of_source[] = "tests/golden/demo_opt", sign_of_installed[] = "selftest/demo_opt";
 
 static bool has(const char *folder, const char *sign)
@@ -25,7 +25,7 @@ static bool has(const char *folder, const char *sign)
     return (size_t)snprintf(path, sizeof(path), "%s/%s", folder, sign) < sizeof(path) && access(path, F_OK) == 0;
 }
 
-/* `path` and the folders above it: is one of them the source tree? */
+/* Looks for the source tree in `path` and the folders above it. */
 static bool find_source(char *path)
 {
     for (;;) {
@@ -54,8 +54,8 @@ int home_find(struct home *ret, struct err *err)
     if (find_source(ret->path) || (getcwd(ret->path, sizeof(ret->path)) && find_source(ret->path)))
         return 0;
     return err_set(err, -ENOENT,
-                   "what comes with Blipline is neither in %s/../share/blipline nor in a source tree here; `make "
-                   "install` puts it there",
+                   "the files that come with Blipline are neither in %s/../share/blipline nor in a source tree "
+                   "here; run `make install`",
                    self);
 }
 
@@ -66,7 +66,7 @@ static bool is_folder(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* The folders in `folder`, behind the *n words that are there. */
+/* Appends the folders in `folder` to the *n words. */
 static void list_models(const char *folder, char names[MAX_NAMES][NAME_SIZE], const char **words, size_t *n)
 {
     DIR *d = opendir(folder);
@@ -86,7 +86,7 @@ static void list_models(const char *folder, char names[MAX_NAMES][NAME_SIZE], co
         (void)closedir(d);
 }
 
-/* `home`: the folder of models that came with the program; "": there is none. */
+/* `home`: the folder of models that came with the program, or "". */
 static int complain(const char *option, const char *name, const char *home, struct err *err)
 {
     static char names[MAX_NAMES][NAME_SIZE];
@@ -124,7 +124,7 @@ int home_model(const char *option, const char *name, char ret[PATH_MAX], struct 
             return 0;
     }
     if (access(name, F_OK) == 0)
-        return err_set(err, -EDOM, "%s %.200s: is a file; the folder of a checkpoint is wanted (blipline help models)",
+        return err_set(err, -EDOM, "%s %.200s: is a file; give the folder of a checkpoint (blipline help models)",
                        option, name);
     return complain(option, name, models, err);
 }

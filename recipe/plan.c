@@ -16,8 +16,8 @@ enum { NULL_TOKENS = 1, NULL_WIDTH = 8, NULL_VOCAB = 50304 };
 
 struct sides {
     struct plan_dtypes dtypes;
-    struct plan_side captioner, scorer; /* who makes embeddings: the scorer if present */
-    unsigned prints;                    /* a set of stages: whose fingerprints are wanted */
+    struct plan_side captioner, scorer; /* the scorer, if present, makes embeddings */
+    unsigned prints;                    /* set of stages that need fingerprints */
 };
 
 /* -- checkpoints -- */
@@ -37,7 +37,7 @@ static void set_null(struct plan_side *s, enum config_task task)
                                 .n_eos = 1};
 }
 
-/* Types that the recipe leaves open: bf16 on GPUs, in which the models are published and used, else fp32. */
+/* For types that the recipe leaves open: bf16 on GPUs, fp32 on the CPU. */
 static struct plan_dtypes known_dtypes(const struct plan_options *o)
 {
     const enum dtype usual = o->device == DEVICE_CUDA ? DTYPE_BF16 : DTYPE_F32;
@@ -50,7 +50,7 @@ static struct plan_dtypes known_dtypes(const struct plan_options *o)
                                                     (r->grey16_high_byte ? MODEL_GREY16_HIGH_BYTE : 0)};
 }
 
-/* Of the tensors that a stage hands on. */
+/* The type of a stage's output tensors. */
 static uint64_t value_bytes(enum dtype dtype)
 {
     return dtype_size_bytes(dtype_of_activations(dtype));
@@ -67,8 +67,8 @@ static int set_fingerprint(const struct checkpoint *c, enum stage stage, enum dt
 static int refuse_retrieval(const char *option, const char *dir, struct err *err)
 {
     return err_set(err, -EDOM,
-                   "%s %.300s: a retrieval checkpoint: it scores pictures and texts, it does not write captions. Give "
-                   "a captioner here (blipline help models), and this one as --score-model",
+                   "%s %.300s: is a retrieval checkpoint, which scores texts but does not write captions. Give a "
+                   "captioner here (blipline help models), and this one as --score-model",
                    option, dir);
 }
 
@@ -80,7 +80,7 @@ static int refuse_captioner(const char *option, const char *dir, struct err *err
                    option, dir);
 }
 
-/* `prints`: the stages whose fingerprints are wanted. */
+/* `prints`: the stages that need fingerprints. */
 static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes *d, unsigned prints,
                            struct plan_side *s, struct err *err)
 {
@@ -105,7 +105,7 @@ static bool is_checkpoint(const char *dir)
     return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
-/* `task`: what it is needed for; 0: either will do. */
+/* `task`: what the checkpoint must be able to do; 0: any. */
 static int open_side(const struct sides *all, const char *option, const char *dir, enum config_task task,
                      struct plan_side *s, struct err *err)
 {
@@ -117,7 +117,7 @@ static int open_side(const struct sides *all, const char *option, const char *di
     if (rc < 0)
         return rc;
     if (!is_checkpoint(s->dir))
-        return err_set(err, -EDOM, "%s %.200s: is no checkpoint, there is no config.json in it (blipline help models)",
+        return err_set(err, -EDOM, "%s %.200s: is not a checkpoint: it has no config.json (blipline help models)",
                        option, dir);
     file_base_name(s->dir, name, sizeof(name));
     (void)printable_text(name, strlen(name), s->name, sizeof(s->name));
@@ -142,7 +142,8 @@ static bool needs_heads(const struct recipe *r)
     return needs;
 }
 
-/* With captions --model writes them and --score-model does the rest; without, one checkpoint under either name. */
+/* If there are captions, --model writes them and --score-model does the rest. Otherwise one checkpoint, by either
+ * option. */
 static int open_sides(const struct plan_options *o, struct sides *s, struct err *err)
 {
     bool heads = needs_heads(o->recipe), captions = o->recipe->stages & RECIPE_CAPTION;
@@ -158,7 +159,7 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
     }
     if (!captions && o->model_dir && o->score_model_dir)
         return err_set(err, -EDOM,
-                       "the recipe %s writes no captions, so it takes one model: leave --model or "
+                       "the recipe %s writes no captions, so it takes one model: omit --model or "
                        "--score-model away",
                        o->recipe->name);
     if (!captions)
@@ -177,7 +178,7 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
 
 /* -- recipe -- */
 
-/* All but prompts. */
+/* Everything except prompts. */
 static void set_recipe(const struct recipe *from, const struct sides *s, struct msg_recipe *to)
 {
     msg_recipe_init(to);
@@ -259,7 +260,7 @@ static uint32_t add_qformer(struct plan *p, const char *name, const struct plan_
     return node;
 }
 
-/* What a Q-Former has to give besides the projection. */
+/* Tasks of a Q-Former besides the projection. */
 static uint32_t asked_tasks(const struct msg_recipe *r)
 {
     uint32_t tasks = r->itc || r->itm ? MSG_TASK_SCORE : 0;
@@ -301,7 +302,7 @@ static void build_graph(struct plan *p, const struct sides *s, int n_positions)
     (void)add_qformer(p, "score-qformer", &s->scorer, needs | 1U << encode, tasks);
 }
 
-/* Null workers compute nothing, so one process does for all nodes of a stage. */
+/* Null workers compute nothing: one process serves all nodes of a stage. */
 static void merge_null_workers(struct plan *p)
 {
     uint32_t n = 0;

@@ -1,15 +1,13 @@
-/* plan.h - a job before any work: its recipe as it is stored, its graph of stages, and the workers that it takes.
+/* plan.h - plans a job before any work: the recipe as stored, the graph of stages, the workers.
  *
  *   plan.c         checkpoints, graph, workers
- *   plan_check.c   what can be wrong with prompts, decoding options, types and sizes
+ *   plan_check.c   checks of prompts, decoding options, types and sizes
  *   plan_work.c    how much work and memory a stage takes
  *
- * Which processes of the workers there are, and where, is local/place.h.
- *
- * Everything that can be wrong with a recipe and its checkpoints is found here.
- * Who may call: one thread. Units: out_bytes in bytes an item. Memory: plain values.
- * Errors: negative errno and `err` naming file, tensor or option, and the cure. -EDOM: what is asked for cannot be, by
- * these models or by any; the others are about the checkpoints. */
+ * Finds all errors of a recipe and its checkpoints. local/place.h decides which processes run where.
+ * Who may call: one thread. Units: out_bytes in bytes per item. Memory: plain values.
+ * Errors: negative errno; `err` names file, tensor or option, and the cure. -EDOM: the request is impossible, with
+ * these models or at all; the others concern the checkpoints. */
 #ifndef BLIPLINE_RECIPE_PLAN_H
 #define BLIPLINE_RECIPE_PLAN_H
 
@@ -30,25 +28,25 @@ struct plan_options {
     const struct recipe *recipe;
     const char *model_dir;       /* --model; may be NULL */
     const char *score_model_dir; /* --score-model; may be NULL */
-    /* DEVICE_NULL: any worker may do it, tensors are tiny, there are no checkpoints. The others choose the types that
-     * the recipe leaves open: bf16 on GPUs, else fp32. */
+    /* DEVICE_NULL: no checkpoints, tiny tensors, any null worker. Otherwise decides types that the recipe leaves open:
+     * bf16 on GPUs, fp32 on the CPU. */
     enum device_kind device;
-    /* Nobody will compare or show fingerprints: the models' tensors are not read. Only the image encoders of two models
-     * are, to say whether they are one. */
+    /* Fingerprints are not needed: do not read tensors, except to find out whether two models share an image encoder.
+     * */
     bool no_fingerprints;
 };
 
-/* One kind of process to start. */
+/* A kind of worker process. */
 struct plan_worker {
     const char *name; /* "encoder", "qformer", "llm", "score-encoder", "score-qformer" */
     enum stage stage;
-    char model_dir[PATH_MAX]; /* absolute; "": null */
+    char model_dir[PATH_MAX]; /* absolute; "": null worker */
     enum dtype dtype;
     uint32_t nodes;  /* bit i: it runs node i */
-    int rows, width; /* of the tensor that it hands on; null workers need to be told */
+    int rows, width; /* of its output tensor; configured for null workers */
     int n_positions; /* language models: of the longest sequence */
-    double gflop;    /* an item, roughly: what threads are shared out by */
-    double bytes;    /* of a GPU's memory, roughly: what that is shared out by; on the CPU of the weights alone */
+    double gflop;    /* per item, estimated; threads are divided in proportion */
+    double bytes;    /* GPU memory wanted, estimated, divided in proportion; on the CPU bytes of the weights */
 };
 
 struct plan {
@@ -58,20 +56,20 @@ struct plan {
     struct msg_node nodes[MSG_MAX_NODES];
     uint32_t n_workers;
     struct plan_worker workers[PLAN_MAX_WORKERS];
-    /* Columns of lists that are kept with the items. Those of prompts are needed, those of given texts are not where
-     * captions are written. */
+    /* Columns of lists to keep with the items. Columns of prompts are needed; text fields are not if the job writes
+     * captions. */
     uint32_t n_fields;
     struct plan_field {
         char name[MSG_NAME_SIZE];
         bool needed;
     } fields[PLAN_MAX_FIELDS];
-    bool is_demo;   /* a small model that comes with the source */
-    char note[384]; /* what the user is told of the captioner's files; "": nothing */
+    bool is_demo;   /* a demo model */
+    char note[384]; /* for the user, about the captioner's files; "": none */
 };
 
 int plan_make(const struct plan_options *o, struct plan *ret, struct err *err) CHECK_RESULT;
-/* Can a machine with this level of CPU instructions and this much memory (swap included) do it? -EDOM: its CPU lacks a
- * number type; -ENOMEM: its memory cannot hold the weights. device_probe asks about GPUs. */
+/* Check that a machine with these CPU instructions and this much memory (with swap) can run it. -EDOM: the CPU lacks a
+ * number type; -ENOMEM: the weights do not fit. For GPUs see local/device_probe.h. */
 int plan_check_machine(const struct plan *p, enum cpu_isa isa, double machine_bytes, struct err *err) CHECK_RESULT;
 
 #endif

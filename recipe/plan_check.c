@@ -11,8 +11,8 @@
 #include <string.h>
 
 enum {
-    FIELD_TOKENS = 256, /* what the values of a prompt's fields are given room for; longer ones are item errors */
-    ROW_REST_BYTES = 64 * 1024, /* of a row, for what is not embeddings: captions */
+    FIELD_TOKENS = 256,         /* room for the values of a prompt's fields; longer values are item errors */
+    ROW_REST_BYTES = 64 * 1024, /* of a row, reserved for captions */
 };
 
 /* -- prompts -- */
@@ -32,7 +32,7 @@ static int add_field(struct plan *p, const char *name, size_t bytes, bool needed
     return 0;
 }
 
-/* The words that LAVIS asks with. */
+/* The question forms of LAVIS. */
 static int set_prompt(struct msg_recipe *r, const struct recipe_prompt *from, enum config_lm lm, struct err *err)
 {
     char *to = r->prompts[r->n_prompts];
@@ -49,7 +49,7 @@ static int set_prompt(struct msg_recipe *r, const struct recipe_prompt *from, en
     return 0;
 }
 
-/* What can be said of its tokens before the items are known: those around the fields. */
+/* Counts the tokens around the fields, before the items are known. */
 static int count_tokens(const struct tokenizer *tokenizer, const struct template *t, const struct config *c,
                         int64_t *ret_n, struct err *err)
 {
@@ -72,14 +72,14 @@ static int count_tokens(const struct tokenizer *tokenizer, const struct template
         rc = tokenizer_encode(tokenizer, text.size_bytes ? (const char *)text.data : "", text.size_bytes, true, &ids,
                               err);
     if (rc == 0 && n_own == 0 && template_is_constant(t))
-        rc = err_set(err, -EINVAL, "the prompt has no tokens; leave --prompt away for none");
+        rc = err_set(err, -EINVAL, "the prompt has no tokens; omit --prompt for none");
     *ret_n = (int64_t)ids.n;
     token_ids_release(&ids);
     buf_release(&text);
     return rc;
 }
 
-/* Do image, prompt and answer fit the language model's positions? (The last new token is never fed back.) */
+/* Image, prompt and answer must fit the language model's positions. (The last new token is never fed back.) */
 static int check_positions(const struct msg_recipe *r, const struct config *c, int64_t n_prompt, struct err *err)
 {
     int64_t need = c->n_queries + n_prompt + r->decode.max_new_tokens - 1;
@@ -120,7 +120,7 @@ static int check_prompts(struct plan *p, const struct plan_side *captioner, int 
     int rc = captioner->dir[0] ? config_tokenizer_load(c, captioner->tokenizer_path, &tokenizer, err) : 0;
 
     if (rc == 0 && p->recipe.n_prompts == 0 && c->bos < 0)
-        rc = err_set(err, -EDOM, "this checkpoint needs a --prompt: it names no token to begin with");
+        rc = err_set(err, -EDOM, "this checkpoint needs a --prompt because it has no start token");
     if (rc == 0 && p->recipe.n_prompts == 0)
         rc = check_positions(&p->recipe, c, 1, err);
     for (uint32_t i = 0; rc == 0 && i < p->recipe.n_prompts; i++)
@@ -164,18 +164,18 @@ int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o,
     for (size_t i = 0; o->device == DEVICE_CPU && i < (captions ? 3 : 2); i++)
         if (is_gpu_dtype(all[i].dtype))
             return err_set(err, -EDOM,
-                           "--%s %s: the CPU computes in fp32, and bf16 where it has it; take one of them, or a GPU "
+                           "--%s %s: CPUs compute in fp32, some also in bf16; use one of these, or a GPU "
                            "(--device cuda:0)",
                            d->qformer == d->encode && d->llm == d->encode ? "dtype" : all[i].key,
                            dtype_word(all[i].dtype));
     if (d->qformer == DTYPE_F8_E4M3)
-        return err_set(err, -EDOM, "--qformer-dtype fp8: the Q-Former is not computed in fp8; take bf16");
+        return err_set(err, -EDOM, "--qformer-dtype fp8: the Q-Former does not support fp8; use bf16");
     if (captions && lm == CONFIG_LM_T5 && d->llm == DTYPE_F16)
-        return err_set(err, -EDOM, "--llm-dtype fp16: FlanT5's sums grow beyond fp16's 65504; take bf16 or fp32");
+        return err_set(err, -EDOM, "--llm-dtype fp16: FlanT5 overflows fp16 (65504); use bf16 or fp32");
     if (captions && lm == CONFIG_LM_T5 && d->llm == DTYPE_F8_E4M3)
         return err_set(err, -EDOM,
-                       "--llm-dtype fp8: FlanT5's activations span more than fp8 holds beside one another; take bf16 "
-                       "(--llm-dtype bf16; the image encoder may keep fp8)");
+                       "--llm-dtype fp8: the activations of FlanT5 exceed the range of fp8; use --llm-dtype bf16 (the "
+                       "image encoder may keep fp8)");
     return 0;
 }
 
@@ -236,18 +236,19 @@ int plan_check_sizes(const struct plan *p, const struct config *c, struct err *e
         bytes += embedding_bytes(&p->recipe.embeddings[i], &p->recipe, c);
     if (bytes > ROW_MAX_BYTES - ROW_REST_BYTES)
         return err_set(err, -EINVAL,
-                       "the embeddings of a picture take %llu bytes; a record has room for %d of them: keep fewer, or "
-                       "fp16 (--embed query:fp16)",
+                       "the embeddings of a picture take %llu bytes, a record has room for %d: keep fewer, or use fp16 "
+                       "(--embed query:fp16)",
                        (unsigned long long)bytes, ROW_MAX_BYTES - ROW_REST_BYTES);
     for (uint32_t i = 0; i < p->n_nodes; i++)
         if (p->nodes[i].out_bytes > MSG_MAX_TENSOR_FRAME_BYTES)
-            return err_set(err, -EINVAL, "the %s stage of %s hands on %llu bytes a picture, more than a message's %zu",
+            return err_set(err, -EINVAL,
+                           "the %s stage of %s produces %llu bytes per picture, a message has room for %zu",
                            stage_name(p->nodes[i].stage), p->nodes[i].model, (unsigned long long)p->nodes[i].out_bytes,
                            MSG_MAX_TENSOR_FRAME_BYTES);
     return 0;
 }
 
-/* The weights of all processes are in memory at once. */
+/* The weights of all processes are in memory at the same time. */
 static int check_memory(const struct plan *p, double machine_bytes, struct err *err)
 {
     const double gib = 1 << 30;
@@ -271,8 +272,8 @@ int plan_check_machine(const struct plan *p, enum cpu_isa isa, double machine_by
         if (p->workers[i].dtype == DTYPE_BF16 && !cpu_isa_has_bf16(isa))
             return err_set(
                 err, -EDOM,
-                "the %s in bf16: a CPU computes in bf16 where it has AVX512_BF16, which this one lacks%s; take "
-                "fp32 (--dtype fp32), or a GPU (--device cuda:0)",
+                "the %s in bf16: this needs AVX512_BF16, which this CPU lacks%s; use fp32 (--dtype fp32) or a "
+                "GPU (--device cuda:0)",
                 p->workers[i].name, isa == CPU_ISA_AUTO ? "" : " at this --cpu-isa");
     return check_memory(p, machine_bytes, err);
 }

@@ -1,15 +1,14 @@
-/* plan_work.c - how much work an item is to a stage, and how much memory of a GPU a stage wants: estimates that threads
- * and cards are shared out by. */
+/* plan_work.c - estimates of a stage's work per item and of its GPU memory, by which threads and GPUs are divided. */
 #include "recipe/plan_private.h"
 
 enum {
     USUAL_PROMPT = 8,
     USUAL_TEXT = 16,      /* tokens */
-    GPU_BATCH = 256,      /* images that a worker on a GPU computes together (worker/worker.h) */
-    USUAL_SEQUENCES = 256 /* that a language model on a GPU grows together, unless there is memory for more */
+    GPU_BATCH = 256,      /* pictures in a batch of a GPU worker (worker/worker.h) */
+    USUAL_SEQUENCES = 256 /* concurrent sequences of a language model on a GPU, or more if memory allows */
 };
 
-/* What every process on a GPU takes beside: the library's workspace, staging, results on their way. */
+/* Further memory of every process on a GPU: workspace of the library, staging buffers, results in transfer. */
 #define PROCESS_BYTES (512.0 * (1 << 20))
 
 /* -- GFLOP -- */
@@ -51,7 +50,7 @@ double plan_gflop_llm(const struct config *c, const struct msg_recipe *r)
         prompt = (double)c->opt.n_layers * (4 * w * w + 2 * w * c->opt.ffn_width);
         step = prompt + head;
     }
-    /* one row a sequence runs at a third of the rate of many */
+    /* decoding one row per sequence runs at a third of the rate of many rows */
     return 2e-9 * (n_prompts * before * prompt + 3 * n_sequences * r->decode.max_new_tokens * step);
 }
 
@@ -67,8 +66,8 @@ static double activation_bytes(enum dtype d)
     return d == DTYPE_F32 ? 4 : 2;
 }
 
-/* Weights, and on a GPU the buffers of a batch: about six rows of the model's width and one of the feed-forward's a
- * token. */
+/* Weights, and on a GPU the buffers of a batch: per token about six rows of the model's width and one of the
+ * feed-forward layer's. */
 double plan_bytes_encoder(const struct config *c, enum dtype d, bool gpu)
 {
     double w = c->vision.width, f = c->vision.ffn_width;
@@ -77,7 +76,7 @@ double plan_bytes_encoder(const struct config *c, enum dtype d, bool gpu)
            (gpu ? GPU_BATCH * c->vision.n_tokens * (6 * w + f) * activation_bytes(d) + PROCESS_BYTES : 0);
 }
 
-/* A retrieval checkpoint has feed-forwards for texts too, and word embeddings. */
+/* A retrieval checkpoint also has word embeddings and feed-forward layers for texts. */
 double plan_bytes_qformer(const struct config *c, enum dtype d, bool gpu)
 {
     const struct config_qformer *q = &c->qformer;
@@ -92,7 +91,7 @@ double plan_bytes_qformer(const struct config *c, enum dtype d, bool gpu)
                 : 0);
 }
 
-/* Weights, and on a GPU tables and the cache of the usual number of sequences. */
+/* Weights, and on a GPU tables and the cache of USUAL_SEQUENCES. */
 double plan_bytes_llm(const struct config *c, enum dtype d, int n_positions, bool gpu)
 {
     double w = c->lm_width, table = (double)c->lm_vocab_size * w, matrices, cache;

@@ -1,4 +1,4 @@
-/* recipe_file.c - recipes as INI files, and what is asked of a recipe as a whole. */
+/* recipe_file.c - reads and writes recipes as INI files; checks a recipe as a whole. */
 #include "recipe/recipe.h"
 
 #include "base/file.h"
@@ -81,8 +81,8 @@ int recipe_parse(const char *text, size_t bytes, const char *name, const char *w
 
 /* -- printing -- */
 
-/* The end of the longest part of `text` that a line may hold, at a space that its parser gives back: one alone, with
- * nothing behind it that would begin a comment. All of it where there is no such place. */
+/* The end of the longest part of `text` that fits a line. It ends at a single space that does not precede a comment
+ * character, because the parser restores only such spaces. Without one: the end of `text`. */
 static size_t line_part(const char *text)
 {
     size_t n = strlen(text), at = n;
@@ -94,7 +94,7 @@ static size_t line_part(const char *text)
     return at;
 }
 
-/* Several lines: those after the first begin with spaces. */
+/* Writes several lines; all but the first begin with spaces. */
 static int print_long_text(struct buf *ret, const char *key, const char *value, const char *quote)
 {
     int rc = buf_appendf(ret, "%s = %s", key, quote);
@@ -113,16 +113,16 @@ static int print_long_text(struct buf *ret, const char *key, const char *value, 
     return rc < 0 ? rc : buf_appendf(ret, "%s\n", quote);
 }
 
-/* What no file can say. */
+/* For values that a file cannot hold. */
 static int print_comment(struct buf *ret, const char *key, const char *value)
 {
     char shown[MSG_PROMPT_SIZE];
 
-    return buf_appendf(ret, "# %s = %s (has line ends: only an option can say it)\n", key,
+    return buf_appendf(ret, "# %s = %s (contains line ends: only possible as an option)\n", key,
                        printable_text(value, strlen(value), shown, sizeof(shown)));
 }
 
-/* As the file's parser takes it: what it would strip or take for a comment stands in quotes. */
+/* Quotes a value if the parser would strip parts of it or take them for a comment. */
 int recipe_print_text(struct buf *ret, const char *key, const char *value)
 {
     size_t n = strlen(value);
@@ -191,14 +191,14 @@ static bool keeps(const struct recipe *r, enum msg_embedding kind)
     return false;
 }
 
-/* A value as whoever has to change it writes it: "beams = 3" in a file, "--beams 3" on the command line. */
+/* The value as the user writes it: "beams = 3" in a file, "--beams 3" on the command line. */
 static const char *written(enum recipe_form form, const char *key, const char *value, char ret[64])
 {
     if (form == RECIPE_FILE)
         (void)snprintf(ret, 64, "%s = %s", key, value);
     else if (strcmp(value, "yes") == 0)
         (void)snprintf(ret, 64, "--%s", key);
-    else /* with "=", since some take a value or none */
+    else /* with "=" because the value is optional */
         (void)snprintf(ret, 64, "--%s%s%s", key, strcmp(key, "score") == 0 ? "=" : " ", value);
     return ret;
 }
@@ -212,12 +212,13 @@ static int check_texts(const struct recipe *r, enum recipe_form form, struct err
 
     (void)written(form, "text-field", "NAME", field);
     if (r->n_text_fields && !wants_texts)
-        return err_set(err, -EINVAL, "%s: nothing is done with these texts; say %s too, or %s", field,
+        return err_set(err, -EINVAL, "%s: these texts would not be used; add %s or %s", field,
                        written(form, "score", "itc,itm", score), written(form, "embed", "itc_text", embed));
     if (wants_texts && !has_texts)
-        return err_set(err, -EINVAL,
-                       "there are no texts to %s: say which column of the list has them, %s (blipline help sources)",
-                       scores ? "score" : "embed", field);
+        return err_set(
+            err, -EINVAL,
+            "there are no texts to %s: name the column of the list that has them with %s (blipline help sources)",
+            scores ? "score" : "embed", field);
     return 0;
 }
 
@@ -232,7 +233,7 @@ static int check_decoding(const struct recipe *r, enum recipe_form form, struct 
         return err_set(err, -EINVAL, "%s with %d beams: sampling takes one beam (%s)",
                        written(form, "sample", "yes", sample), d->n_beams, written(form, "beams", "1", beams));
     if (!d->sample && d->n_return > d->n_beams)
-        return err_set(err, -EINVAL, "%d captions of %d beam%s: take as many beams (%s), or draw them at random (%s)",
+        return err_set(err, -EINVAL, "%d captions from %d beam%s: use as many beams (%s), or sampling (%s)",
                        d->n_return, d->n_beams, cli_s(d->n_beams), written(form, "beams", number, beams),
                        written(form, "sample", "yes", sample));
     if (d->min_new_tokens > d->max_new_tokens)
@@ -249,7 +250,7 @@ int recipe_check(const struct recipe *r, enum recipe_form form, struct err *err)
     if (!r->stages)
         return err_set(err, -EINVAL, "asks for nothing: a section [caption], [score] or [embed] is missing");
     if ((r->stages & RECIPE_EMBED) && r->n_embeddings == 0)
-        return err_set(err, -EINVAL, "which embeddings? Say it with %s", written(form, "embed", "KIND", embed));
+        return err_set(err, -EINVAL, "no embeddings are named: add %s", written(form, "embed", "KIND", embed));
     if (r->stages & RECIPE_CAPTION)
         rc = check_decoding(r, form, err);
     return rc < 0 ? rc : check_texts(r, form, err);

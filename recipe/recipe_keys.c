@@ -1,4 +1,4 @@
-/* recipe_keys.c - the keys of a recipe: the table by which the others parse, print and explain them. */
+/* recipe_keys.c - the table of the keys of a recipe. */
 #include "recipe/recipe.h"
 
 #include "base/nearest.h"

@@ -1,4 +1,4 @@
-/* recipe_options.c - the options that stand for a recipe which a store was begun with. */
+/* recipe_options.c - the options that reproduce the recipe of a store. */
 #include "recipe/recipe.h"
 #include "console/shell.h"
 
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Its words again; questions are prompts by now. */
+/* Prompts; stored questions are prompts too. */
 static void of_stored(const struct msg_recipe *from, struct recipe *to)
 {
     recipe_init(to);
@@ -40,7 +40,7 @@ static int add(struct buf *ret, const char *name, const char *value)
     return buf_appendf(ret, "%s%s", ret->size_bytes ? " " : "", shell_word(option, word, sizeof(word)));
 }
 
-/* The recipe as a file, but for lists and names: a line a key. */
+/* The recipe as a file without lists and names: one key per line. */
 static int print_values(const struct recipe *r, struct buf *ret)
 {
     struct recipe *values = malloc(sizeof(*values));
@@ -68,7 +68,7 @@ static bool has_line(const char *text, const char *line, size_t n)
     return false;
 }
 
-/* "key = value" becomes --key=value, where the other recipe says something else. */
+/* Adds --key=value for each "key = value" that differs in the other recipe. */
 static int add_values(const struct recipe *r, const struct recipe *than, struct buf *ret)
 {
     struct buf texts[2];

@@ -1,4 +1,4 @@
-/* recipe_print.c - a recipe as a file, the help page of its keys, and the options that they are. */
+/* recipe_print.c - prints a recipe as a file and the help page of its keys, and makes options of the keys. */
 #include "recipe/recipe.h"
 
 #include "base/page.h"
@@ -26,7 +26,7 @@ static int print_embeddings(const struct recipe *r, struct buf *ret)
     return rc;
 }
 
-/* The fewest digits that give the same float back. */
+/* With the fewest digits that give the same float. */
 static int print_real(struct buf *ret, const char *name, float value)
 {
     char text[32];
@@ -128,7 +128,7 @@ static void range_words(const struct recipe_key *k, char *ret, size_t size)
     buf_release(&b);
 }
 
-/* "beams = N", and below it what it means. */
+/* "beams = N" and its meaning below. */
 static void print_key_help(const struct recipe_key *k, FILE *out)
 {
     char range[96];
@@ -147,13 +147,13 @@ void recipe_print_help(FILE *out)
               "    [caption]\n"
               "    prompt = a photo of\n"
               "    beams = 5\n\n"
-              "A section that is there asks for what it is about. A line that begins with # or ; is a comment, and so "
-              "is what follows a space and a semicolon (not a #) within a line. A value may be put in double quotes, "
-              "to keep spaces at its ends; a line that begins with spaces continues the value of the one before. "
-              "blipline caption, score and embed take a file, or the name of a built-in recipe, with --recipe; each "
-              "key is an option of theirs too (--beams 5), and wins over the recipe. The recipe is stored with the "
-              "results: a store goes on with the same one only.\n\n"
-              "Built-in recipes (blipline help recipe NAME prints one, to begin a file of your own with):\n\n",
+              "Each section [caption], [score] and [embed] adds what it is about. A line that begins with # or ; is a "
+              "comment; so is the rest of a line after a space and a semicolon (not a #). Double quotes around a "
+              "value keep spaces at its ends. A line that begins with spaces continues the value above. blipline "
+              "caption, score and embed take a file or the name of a built-in recipe with --recipe. Each key is also "
+              "an option (--beams 5), which overrides the recipe. The recipe is stored with the results, and a store "
+              "can only be continued with the same one.\n\n"
+              "Built-in recipes (blipline help recipe NAME prints one, to start your own from):\n\n",
               out);
     for (const struct recipe_builtin *b = recipe_builtins; b->name; b++) {
         char name[64];

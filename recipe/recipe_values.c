@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Lists, of which an option replaces the recipe's values: bits of `begun`. */
+/* Lists, whose values an option replaces: bits of `begun`. */
 enum { LIST_PROMPTS = 1, LIST_FIELDS = 2, LIST_EMBEDDINGS = 4 };
 
-/* What recipe_set works on. */
+/* A key being set. */
 struct place {
     struct recipe *r;
     const struct recipe_key *key;
@@ -25,13 +25,13 @@ struct place {
 
 static int wanted(const struct place *p, const char *what)
 {
-    bool is_option = strncmp(p->where, "--", 2) == 0; /* it says its name itself */
+    bool is_option = strncmp(p->where, "--", 2) == 0; /* `where` has the name */
 
-    return err_set(p->err, -EINVAL, "%s%s%s%s%.100s: %s is wanted", p->where, is_option ? "" : ": ",
+    return err_set(p->err, -EINVAL, "%s%s%s%s%.100s: expected %s", p->where, is_option ? "" : ": ",
                    is_option ? "" : p->key->name, is_option ? " " : " = ", p->value, what);
 }
 
-/* A list is given again in another layer: its values replace those before. */
+/* Empties a list the first time that an option sets it. */
 static uint32_t begin_list(const struct place *p, unsigned list, uint32_t *n)
 {
     if (!(*p->begun & list))
@@ -88,7 +88,7 @@ static int set_seed(const struct place *p)
     return 0;
 }
 
-/* The word's number in the NULL-ended list, or -1. */
+/* The index of the word in the NULL-terminated list, or -1. */
 static int find_word(const char *const *words, const char *value)
 {
     for (int i = 0; words[i]; i++)
@@ -149,7 +149,7 @@ static int set_dtype(const struct place *p)
         return 0;
     }
     if (field == &r->dtype_qformer && dtypes[i] == DTYPE_F8_E4M3)
-        return wanted(p, "fp32, bf16, fp16 or auto (the Q-Former is not computed in fp8)");
+        return wanted(p, "fp32, bf16, fp16 or auto (the Q-Former does not support fp8)");
     *field = dtypes[i];
     return 0;
 }
@@ -208,8 +208,8 @@ static int parse_embedding(const struct place *p, struct msg_embedding_spec *ret
         else if (strcmp(word, "first") == 0 && e.kind == MSG_EMBEDDING_ITC)
             e.first_row = true;
         else if (strcmp(word, "fp32") != 0)
-            return wanted(p, e.kind == MSG_EMBEDDING_ITC ? "fp16, fp32 or first behind the :"
-                                                         : "fp16 or fp32 behind the :");
+            return wanted(p, e.kind == MSG_EMBEDDING_ITC ? "fp16, fp32 or first after the colon"
+                                                         : "fp16 or fp32 after the colon");
     }
     *ret = e;
     return 0;
@@ -224,7 +224,7 @@ static int add_embedding(const struct place *p)
     if (rc < 0)
         return rc;
     n = begin_list(p, LIST_EMBEDDINGS, &n);
-    for (uint32_t i = 0; i < n; i++) /* each kind once: so there are never too many */
+    for (uint32_t i = 0; i < n; i++) /* each kind once, so there are never too many */
         if (p->r->embeddings[i].kind == e.kind)
             return err_set(p->err, -EINVAL, "%s: embed %s twice", p->where, msg_embedding_name(e.kind));
     p->r->embeddings[n] = e;
@@ -282,11 +282,11 @@ int recipe_set(struct recipe *r, const char *key, const char *value, const char 
     for (int i = 0; i < RECIPE_N_KEYS; i++)
         names[i] = recipe_keys[i].name;
     names[RECIPE_N_KEYS] = NULL;
-    return err_set(err, -EINVAL, "%s: there is no key %.60s%s (blipline help recipe lists them)", where, key,
+    return err_set(err, -EINVAL, "%s: unknown key %.60s%s (blipline help recipe lists the keys)", where, key,
                    nearest_hint("", key, names, hint, sizeof(hint)));
 }
 
-/* Options that the others make pointless. */
+/* Options that have no effect with the others. */
 static int check_effect(const struct recipe *r, const struct cli_settings *settings, struct err *err)
 {
     static const char *const sampling[] = {"temperature", "top-k", "top-p", "seed", NULL};
@@ -296,9 +296,9 @@ static int check_effect(const struct recipe *r, const struct cli_settings *setti
         const char *name = settings->list[i].name;
 
         if (!r->decode.sample && find_word(sampling, name) >= 0)
-            return err_set(err, -EINVAL, "--%s has no effect without sampling: add --sample, or leave it away", name);
+            return err_set(err, -EINVAL, "--%s has no effect without sampling: add --sample, or omit it", name);
         if (r->decode.n_beams < 2 && find_word(beams, name) >= 0)
-            return err_set(err, -EINVAL, "--%s has no effect without beams: add --beams N, or leave it away", name);
+            return err_set(err, -EINVAL, "--%s has no effect without beams: add --beams N, or omit it", name);
     }
     return 0;
 }

@@ -1,5 +1,5 @@
-/* Items that are to be done again: marked in the state of their unit, which stays done; their records stay until better
- * ones are there. So a crash at any time loses neither records nor marks. */
+/* again.c - items to be redone. They are marked in the state of their unit, which stays done, and their records stay
+ * until they are replaced, so that a crash loses neither records nor marks. */
 #include "store/store.h"
 
 #include <errno.h>
@@ -9,10 +9,10 @@
 
 #include "store/store_state.h"
 
-/* A unit may grow by new paths and fields, but its Work message must still be one row frame. */
+/* New paths and fields may enlarge a unit, but its Work message must fit one row frame. */
 #define AGAIN_MAX_UNIT_BYTES ((size_t)8 << 20)
 
-/* One unit of the manifest while rows of its items come in. */
+/* A unit of the manifest while rows of its items arrive. */
 struct again_unit {
     uint32_t last_source; /* that was found to be there */
     bool open;
@@ -49,7 +49,7 @@ static int open_unit(struct store *s, struct again_unit *a, uint32_t unit, struc
     return 0;
 }
 
-/* The unit of the item: the one behind the last, mostly. */
+/* The unit of the item: mostly the next one. */
 static int find_unit(struct store *s, struct again_unit *a, uint64_t item, struct err *err)
 {
     uint32_t unit;
@@ -67,7 +67,7 @@ static int find_unit(struct store *s, struct again_unit *a, uint64_t item, struc
     return rc < 0 ? rc : open_unit(s, a, unit, err);
 }
 
-/* The manifest row, if it says something new. */
+/* Puts the manifest row if it has changed. */
 static int put_manifest(struct store *s, const struct again_unit *a, struct err *err)
 {
     const struct stored_manifest_unit u = {.first_item = a->first_item, .n_items = a->n_items, .items = a->items};
@@ -96,7 +96,7 @@ static int close_unit(struct store *s, struct again_unit *a, struct err *err)
 
     if (rc < 0 || !a->open || a->n_marked == 0)
         return rc;
-    a->state.attempts = a->state.n_parts = 0; /* of another time */
+    a->state.attempts = a->state.n_parts = 0; /* those of the first run no longer count */
     rc = store_put_state(s, a->unit, &a->state, err);
     s->counters.n_again += rc == 0 ? a->n_marked : 0;
     return rc;
@@ -112,7 +112,7 @@ static int take_row(struct store *s, struct again_unit *a, const struct row_item
     if (rc < 0)
         return rc;
 
-    copy.key = item->key; /* `keys` finds the item by it */
+    copy.key = item->key; /* indexed by `keys` */
     copy.key_bytes = item->key_bytes;
     copy.n_captions = 0;
     rc = row_item_copy(&a->arena, &copy, item);
@@ -166,7 +166,7 @@ int store_again(struct store *s, const void *rows, size_t size_bytes, uint32_t n
     row_cursor_init(&c, &frame, 1, n_rows);
     rc = take_rows(s, a, &c, &from, err);
     row_cursor_release(&c);
-    closed = close_unit(s, a, rc < 0 ? NULL : err); /* what was taken stands */
+    closed = close_unit(s, a, rc < 0 ? NULL : err); /* keep what has been accepted */
     arena_release(&a->arena);
     free(a->items);
     free(a);
@@ -178,7 +178,7 @@ int store_again(struct store *s, const void *rows, size_t size_bytes, uint32_t n
 
 /* -- results -- */
 
-/* Is the record an error? */
+/* Finds out whether the record is an error. */
 static int is_failure(struct store *s, const void *data, size_t size_bytes, uint64_t item, bool *ret, struct err *err)
 {
     struct row_record record;
@@ -190,8 +190,8 @@ static int is_failure(struct store *s, const void *data, size_t size_bytes, uint
     return 0;
 }
 
-/* Does it take the place of what is there? A failure does so of a failure alone, or of what cannot be read: then it is
- * not known what was counted of that, *ret_lost. */
+/* Decides whether the new record replaces the old one. A failure only replaces a failure or an unreadable record; of
+ * the latter it is unknown how it was counted (*ret_lost). */
 static int put_record(struct store *s, uint64_t item, const uint8_t *data, uint32_t size_bytes,
                       struct stored_unit_state *state, bool *ret_put, bool *ret_lost, struct err *err)
 {
@@ -241,8 +241,8 @@ static int put_embeddings(struct store *s, uint64_t first_item, const struct sto
     return rc;
 }
 
-/* How many records of the unit are errors, after those that could not be read have been replaced. What is still
- * unreadable counts as none. */
+/* How many records of the unit are errors, once unreadable ones have been replaced. Records that are still unreadable
+ * do not count. */
 static int count_failures(struct store *s, const struct stored_manifest_unit *u, struct stored_unit_state *state,
                           struct err *err)
 {

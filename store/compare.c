@@ -1,4 +1,4 @@
-/* What a walk over pictures finds, held against the manifest of a store. */
+/* compare.c - compares a walk over pictures with the manifest of a store. */
 #include "store/compare.h"
 
 #include "base/grow.h"
@@ -12,20 +12,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DAMAGED "damaged" /* stands for the code of an item whose record cannot be read */
+#define DAMAGED "damaged" /* the code of an item with an unreadable record */
 
-/* The last three are about the list: such items are tried again once it has been mended. */
+/* The last three concern the list: retry such items when the list has been corrected. */
 static const char *const passing[] = {"missing", "unreadable", "no_memory", "decoder_memory", "timed_out",
                                       "lost",    DAMAGED,      "url",       "no_picture",     "bad_row"};
 
 struct compare {
     struct msg_comparison o;
-    struct reader *reader; /* in step with the walk; NULL: at its end, or its rest is in `known` */
+    struct reader *reader; /* advances with the walk; NULL: at the end, or the rest is in `known` */
     bool begun;            /* `row` is the reader's next */
     struct reader_row row;
     struct known known;
-    struct row_source *sources;   /* [n_sources], that of number i + 1 at i; only their roots are of use */
-    uint32_t n_sources, n_stored; /* and how many the reader knows */
+    struct row_source *sources;   /* [n_sources], number i + 1 at i; only roots are used */
+    uint32_t n_sources, n_stored; /* n_stored: how many the reader knows */
     size_t sources_capacity;
     struct buf path; /* of the walk's item, absolute */
     struct msg_compared counts;
@@ -35,14 +35,14 @@ static int next_row(struct compare *c, struct err *err)
 {
     int rc = reader_next(c->reader, &c->row, err);
 
-    if (rc == -EBADMSG && c->row.listed.key_bytes) { /* the record is lost, the item is not */
+    if (rc == -EBADMSG && c->row.listed.key_bytes) { /* only the record is damaged */
         c->row.has_record = c->row.record.failed = true;
         (void)msg_text_set(c->row.record.error_code, sizeof(c->row.record.error_code), DAMAGED);
         c->counts.n_damaged++;
         rc = 1;
     }
     if (rc < 0)
-        return rc; /* without its manifest the store cannot go on: duplicates would arise */
+        return rc; /* without its manifest the store would get duplicates */
     if (rc == 0) {
         reader_close(c->reader);
         c->reader = NULL;
@@ -148,7 +148,7 @@ static enum known_state state_of(struct compare *c)
     return record->failed && compare_retries(&c->o, record->error_code) ? KNOWN_FAILED : KNOWN_DONE;
 }
 
-/* Walk and manifest differ from here on: remember the rest of the manifest. */
+/* At the first difference between walk and manifest: remember the rest of the manifest. */
 static int load_rest(struct compare *c, struct err *err)
 {
     int rc = 0;
@@ -174,11 +174,11 @@ static void count_changes(struct msg_compared *counts, const struct row_item *it
 
 enum verdict { NEW, KNOWN, AGAIN };
 
-/* An item of the manifest is done again when it failed, or has changed; one that is not done yet and has changed is
- * listed again as it is now. */
+/* Redo an item that failed or has changed. If one that is not done yet has changed, list its new state. */
 static enum verdict judge(struct compare *c, const struct row_item *item, const struct known_found *found)
 {
-    const bool failed = found->state == KNOWN_FAILED && !item->error_code[0]; /* else its list makes it fail again */
+    const bool failed =
+        found->state == KNOWN_FAILED && !item->error_code[0]; /* an error of the list would make it fail again */
     const bool pending = found->state == KNOWN_PENDING && found->changed;
     const bool refresh = c->o.refresh && found->changed & (KNOWN_FILE | KNOWN_FIELDS);
 
@@ -191,7 +191,7 @@ static enum verdict judge(struct compare *c, const struct row_item *item, const 
     return AGAIN;
 }
 
-/* The next item of the walk, with its absolute path: a verdict, or negative. Of one that is done again *ret_item is its
+/* The verdict on the next item of the walk, which has its absolute path, or negative. If it is redone, *ret_item is its
  * number in the manifest. */
 static int compare_item(struct compare *c, const struct row_item *item, uint64_t *ret_item, struct err *err)
 {

@@ -8,7 +8,7 @@
 
 #include "store/folder.h"
 
-/* A store of so much is looked at in less time than it takes to read its manifest. */
+/* Checking the pages of a store of this size takes less time than reading its manifest. */
 #define CHEAP_BYTES ((uint64_t)1 << 30)
 
 int env_errno(int mdb_rc)
@@ -64,7 +64,7 @@ uint64_t env_get_be64(const void *p)
 
 /* -- the environment -- */
 
-/* A page past the end of the file is SIGBUS for whoever touches it. */
+/* Touching a page beyond the end of the file raises SIGBUS. */
 static int check_length(struct env *e, const char *path, uint64_t *ret_bytes, struct err *err)
 {
     MDB_envinfo info;

@@ -1,4 +1,4 @@
-/* env.h - a store's directory and its LMDB environment: checks, locks, map, damage. Inside store/ only.
+/* env.h - a store's folder and its LMDB environment: checks, locks, mapping, damage. Inside store/ only.
  *
  * Who may call: store.c and reader.c, each in the thread that opens. Memory: env_close frees all; an env that was not
  * opened is zeroed with owner_fd -1. Errors: as store.h. */
@@ -28,16 +28,16 @@ struct env {
     int owner_fd;       /* flock held: exclusive when writing, shared when reading without lock.mdb; else -1 */
 };
 
-/* Whether LMDB's pages are looked at before it reads them (pages.h). */
+/* Whether to check LMDB's pages before it reads them (pages.h). */
 enum env_pages {
     ENV_PAGES_TRUST,
-    ENV_PAGES_CHECK, /* unless the store is large and its last owner closed it in order */
+    ENV_PAGES_CHECK, /* skipped for a large store that was closed in order */
     ENV_PAGES_CHECK_ALL
 };
 
 struct env_options {
     bool write;
-    bool create; /* with write: a missing or unfinished store is made; then *ret_empty is true */
+    bool create; /* with write: create a missing or unfinished store; then *ret_empty is true */
     bool allow_network_fs;
     enum env_pages pages;
 };
@@ -47,20 +47,20 @@ int env_open(const char *path, const struct env_options *o, struct env *ret, boo
              struct err *err) CHECK_RESULT;
 void env_close(struct env *e);
 
-/* env_pages.c: every page as of now, also while a broker writes; one read transaction is open meanwhile. */
+/* env_pages.c: check every page in one read transaction, also while a broker writes. */
 int env_check_pages(struct env *e, const char *path, const struct pages_report *report, struct err *err) CHECK_RESULT;
-/* The same up to the first problem. -EBADMSG: there is one. */
+/* The same, but stop at the first problem. -EBADMSG: there is one. */
 int env_find_damage(struct env *e, const char *path, struct err *err) CHECK_RESULT;
-/* -EBADMSG, with a text that says what to do. */
+/* Returns -EBADMSG, and err says what to do. */
 int env_damaged(const char *path, const char *what, struct err *err) CHECK_RESULT;
-/* Has nothing been written since an owner closed it (store_close)? */
+/* True if nothing has been written since store_close. */
 bool env_is_closed_in_order(struct env *e);
 
 /* Open the named databases in `txn` (commit it, so that they stay open); make them when `create`.
  * -EINVAL: this environment is not a job store. */
 int env_open_tables(struct env *e, MDB_txn *txn, bool create, const char *path, struct err *err) CHECK_RESULT;
 
-/* The same for the embeddings that the recipe asks for. */
+/* The same for the embeddings of the recipe. */
 int env_open_embeddings(struct env *e, MDB_txn *txn, bool create, const struct msg_recipe *recipe, const char *path,
                         struct err *err) CHECK_RESULT;
 
@@ -73,7 +73,7 @@ int env_read_keys_covered(const struct env *e, MDB_txn *txn, uint64_t *ret, stru
 /* The sum over the entries of `keys` (keys.h). -ENOENT: the store has none, an older version made it. */
 int env_read_keys_sum(const struct env *e, MDB_txn *txn, uint64_t *ret, struct err *err) CHECK_RESULT;
 
-/* The named source of this number. -ENOENT: there is none. */
+/* A named source. -ENOENT: no such source. */
 int env_read_source(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t number,
                     struct row_source *ret, struct err *err) CHECK_RESULT;
 /* Its key in meta. */
@@ -83,30 +83,30 @@ void env_source_key(uint32_t number, char ret[ENV_SOURCE_KEY_BYTES + 1]);
 /* The manifest row of `unit`, checked and decoded into `memory`. -ENOENT: no such unit. */
 int env_read_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t unit,
                   struct stored_manifest_unit *ret, struct err *err) CHECK_RESULT;
-/* Its state; zeroes where there is no row. */
+/* The state of a unit; zeroed if there is no row. */
 int env_read_state(const struct env *e, MDB_txn *txn, uint32_t unit, struct stored_unit_state *ret,
                    struct err *err) CHECK_RESULT;
 /* The unit that holds `item`, by bisection over n_units units. -ENOENT: none. */
 int env_find_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint64_t item, uint32_t n_units,
                   uint32_t *ret_unit, struct err *err) CHECK_RESULT;
 
-/* -ENOENT stays silent: err is written for other failures. */
+/* -ENOENT does not set err. */
 int env_get(MDB_txn *txn, MDB_dbi table, const void *key, size_t key_bytes, MDB_val *ret, struct err *err) CHECK_RESULT;
 int env_begin_read(struct env *e, MDB_txn **ret, struct err *err) CHECK_RESULT;
 
-/* map.c: only part of the address space is mapped, and more as data.mdb grows. */
-/* Create the environment and map what data.mdb has, with room behind it. Returns what LMDB did. */
+/* map.c: maps data.mdb with some room, and more as it grows. */
+/* Create the environment and map data.mdb, with room after it. Returns a code of LMDB. */
 int env_map_open(struct env *e, unsigned flags, uint64_t data_bytes);
-/* The owner's, with no transaction of this process open: see that there is room behind the last page that is in use, at
- * least `least_bytes`. -ENOSPC: this process cannot have so much address space. -EIO: the environment is lost. */
+/* For the owner, while this process has no open transaction: map at least `least_bytes` after the last page in use.
+ * -ENOSPC: not enough address space. -EIO: the environment is lost. */
 int env_map_grow(struct env *e, uint64_t least_bytes, struct err *err) CHECK_RESULT;
-/* How much there is. */
+/* The bytes mapped after the last page in use. */
 uint64_t env_map_room(const struct env *e);
-/* Begin a read transaction, or renew *txn where it is not NULL; a reader's map follows a file that its owner has grown.
- * No other transaction of this environment may be open then. Returns what LMDB did. */
+/* Begin a read transaction, or renew *txn if it is not NULL. If the owner has grown the file, maps more of it; no other
+ * transaction of this environment may be open. Returns a code of LMDB. */
 int env_map_begin_read(struct env *e, MDB_txn **txn);
 
-/* What LMDB returned, as a negative errno. */
+/* Convert a code of LMDB to a negative errno. */
 int env_errno(int mdb_rc);
 
 void env_put_be32(uint8_t ret[4], uint32_t v);

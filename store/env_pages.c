@@ -1,4 +1,4 @@
-/* An environment's pages as one read transaction sees them, from a mapping of our own. */
+/* env_pages.c - checks the pages of an environment as one read transaction sees them, in a separate mapping. */
 #include "store/env.h"
 
 #include "base/clock.h"
@@ -13,9 +13,9 @@
 
 enum { META_PATIENCE_MS = 200 };
 
-/* The meta page of the transaction that txn reads. Transactions take turns on the two meta pages, so nobody writes to
- * this one before the next one has ended, which the other page would tell. An owner that died between a commit and
- * telling so leaves readers one transaction behind for good: then nobody writes at all. */
+/* The meta page of the transaction that txn reads. Write transactions alternate between the two meta pages, so this one
+ * stays unchanged until the next transaction has committed to the other page. If the owner died between a commit and
+ * publishing it, readers stay one transaction behind, but then nobody writes. */
 static int copy_meta(struct env *e, MDB_txn *txn, int fd, uint8_t ret[PAGES_META_BYTES])
 {
     const int64_t until_ms = clock_mono_ms() + META_PATIENCE_MS;
@@ -51,7 +51,7 @@ int env_check_pages(struct env *e, const char *path, const struct pages_report *
         return err_prefix(err, rc, "%s", path);
     (void)mdb_env_get_fd(e->mdb, &fd);
     rc = copy_meta(e, txn, fd, meta);
-    if (rc == 0 && fstat(fd, &st) < 0) /* not before: the file grows */
+    if (rc == 0 && fstat(fd, &st) < 0) /* only now, because the file grows */
         rc = -errno;
     if (rc == 0)
         file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
@@ -84,10 +84,11 @@ int env_find_damage(struct env *e, const char *path, struct err *err)
 
 int env_damaged(const char *path, const char *what, struct err *err)
 {
-    return err_set(err, -EBADMSG,
-                   "%s: data.mdb is damaged (%.120s). blipline verify lists what is wrong, blipline export writes what "
-                   "can still be read. No run goes on in it: take another store, or a sound copy of this one",
-                   path, what);
+    return err_set(
+        err, -EBADMSG,
+        "%s: data.mdb is damaged (%.120s). blipline verify lists the problems, blipline export writes what can "
+        "still be read. A run cannot continue in it: use another store, or a sound copy of this one",
+        path, what);
 }
 
 bool env_is_closed_in_order(struct env *e)

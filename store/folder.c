@@ -45,7 +45,7 @@ static int check_filesystem(const char *path, struct err *err)
     return 0;
 }
 
-/* Nothing in it but what a store, or the beginning of one, has. */
+/* The folder may only have the files of a store. */
 static int check_no_other_files(const char *path, struct err *err)
 {
     DIR *d = opendir(path);
@@ -94,8 +94,8 @@ static int make_folder(const char *path, struct err *err)
     return folder_sync(slash ? parent : ".", err);
 }
 
-/* Length of one of LMDB's files, -1 where there is none. LMDB follows links, and writes to what lock.mdb names,
- * whatever that is. */
+/* Length of one of LMDB's files; -1: missing. Links are refused, because LMDB would follow them and write to their
+ * target. */
 static int file_length(const char *path, const char *name, int64_t *ret_bytes, struct err *err)
 {
     char full[PATH_MAX];
@@ -171,7 +171,7 @@ int folder_check(const char *path, bool create, bool allow_network_fs, struct er
     return check_no_other_files(path, err);
 }
 
-/* -- who owns it -- */
+/* -- the owner -- */
 
 long folder_owner(const char *path)
 {
@@ -206,7 +206,7 @@ int folder_lock(const char *path, bool write, int *ret_fd, struct err *err)
     if (fd < 0) {
         rc = -errno;
         if (!write && rc == -ENOENT)
-            return 0; /* a copy: nobody to lock out */
+            return 0; /* a copy has no owner to lock out */
         return err_set(err, rc, "%s: cannot open: %s", name, strerror(-rc));
     }
     if (flock(fd, (write ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
@@ -218,7 +218,7 @@ int folder_lock(const char *path, bool write, int *ret_fd, struct err *err)
     if (!write)
         return 0;
     n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
-    /* if it fails, only the name in a message is lost; a full disk must not keep a store from being read back */
+    /* failure only loses the name in a message; a full disk must not make a store unreadable */
     bool named = ftruncate(fd, 0) == 0 && pwrite(fd, pid, (size_t)n, 0) == n;
 
     (void)named;

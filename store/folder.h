@@ -1,8 +1,8 @@
-/* folder.h - a store's folder before there is an LMDB environment: what may be in it, who owns it.
+/* folder.h - the folder of a store before LMDB opens it: its files and its owner.
  *
- * Who may call: env.c, in the thread that opens; anybody folder_owner and folder_check_unfinished.
+ * Who may call: env.c, in the thread that opens; anyone may call folder_owner and folder_check_unfinished.
  * Units: bytes. Memory: none is kept.
- * Errors: as store.h; `path` is the store's folder, and err names it or the file in it. */
+ * Errors: as store.h; `path` is the store's folder, and err names it or a file in it. */
 #ifndef BLIPLINE_STORE_FOLDER_H
 #define BLIPLINE_STORE_FOLDER_H
 
@@ -15,30 +15,31 @@
 /* "path/name"; -ENAMETOOLONG. err may be NULL. */
 int folder_name(char ret[PATH_MAX], const char *path, const char *name, struct err *err) CHECK_RESULT;
 
-/* Is it a store, or can it become one (create: the folder is made)? LMDB's files are regular files, or not there. */
+/* Check that it is a store or, with `create`, can become one; then the folder is made. LMDB's files must be regular
+ * files or missing. */
 int folder_check(const char *path, bool create, bool allow_network_fs, struct err *err) CHECK_RESULT;
 
-/* *ret: no store was ever completed in this folder: data.mdb is missing, or its first commit is, which is what a crash
- * during creation leaves. A new store may be made there. -EINVAL: it may not, since the folder has other files. */
+/* *ret: true if the folder has no complete store: data.mdb or its first commit is missing, as after a crash during
+ * creation. Then a new store can be made there. -EINVAL: it cannot, because the folder has other files. */
 int folder_check_unfinished(const char *path, bool *ret, struct err *err) CHECK_RESULT;
 bool folder_is_unfinished(int64_t data_bytes);
 
-/* *ret_bytes: length of data.mdb, -1 where there is none. */
+/* *ret_bytes: length of data.mdb; -1: missing. */
 int folder_data_length(const char *path, int64_t *ret_bytes, struct err *err) CHECK_RESULT;
 
-/* Take the lock on `owner`, which the caller gives back by closing *ret_fd (-1: none was taken; set on failure too). */
+/* Lock `owner`. The caller releases the lock by closing *ret_fd (-1: not locked; also set on failure). */
 int folder_lock(const char *path, bool write, int *ret_fd, struct err *err) CHECK_RESULT;
 
-/* The process whose broker has the store open for writing; 0: not known. */
+/* The process that has the store open for writing; 0: unknown. */
 long folder_owner(const char *path);
 
-/* May readers register in lock.mdb? */
+/* True if readers can register in lock.mdb. */
 bool folder_lock_file_usable(const char *path);
 
-/* The creation was cut short: remove what it left. */
+/* Remove the files of an unfinished creation. */
 int folder_remove_unfinished(const char *path, bool create, struct err *err) CHECK_RESULT;
 
-/* Make names in the folder durable. */
+/* Sync the folder. */
 int folder_sync(const char *path, struct err *err) CHECK_RESULT;
 
 #endif

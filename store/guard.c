@@ -10,20 +10,20 @@ struct guard {
     struct err err;
 };
 
-/* Of this thread; NULL: no guarded call runs. */
+/* The guarded call of this thread; NULL: none. */
 static _Thread_local struct guard *running;
 static struct sigaction before;
 
-/* This thread has touched a mapped page, in LMDB's code or in ours. Neither holds a lock of the C library there. */
+/* Handles a fault in a mapped page, in LMDB's code or this program's; neither holds a lock of the C library there. */
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
     (void)context;
     if (running && info->si_code == BUS_ADRERR)
         siglongjmp(running->out, 1);
-    (void)sigaction(number, &before, NULL); /* the fault comes again, and meets what was there before */
+    (void)sigaction(number, &before, NULL); /* the fault is raised again and handled as before */
 }
 
-/* Each time, since others may have set theirs (as a test framework does before each test). */
+/* Installs the handler for each call, because others may have replaced it (a test framework does for each test). */
 static void install(void)
 {
     struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK}, now;
@@ -41,14 +41,14 @@ int guard_run(const char *path, int (*call)(void *arg), void *arg, bool *ret_jum
     int rc;
 
     install();
-    (void)err_set(&guard.err, 0, "%s: data.mdb has become shorter, or its disk cannot be read", path);
+    (void)err_set(&guard.err, 0, "%s: data.mdb was truncated, or the disk cannot be read", path);
     *ret_jumped = false;
     if (sigsetjmp(guard.out, 1) == 0) {
         running = &guard;
         rc = call(arg);
     } else {
         *ret_jumped = true;
-        rc = err_set(err, -EIO, "%s; blipline verify lists what is wrong", guard.err.text);
+        rc = err_set(err, -EIO, "%s; blipline verify lists the problems", guard.err.text);
     }
     running = NULL;
     return rc;

@@ -1,10 +1,9 @@
-/* The keys database: XXH3-128 of a key -> item numbers, built sorted.
+/* keys.c - builds the table keys: XXH3-128 of a key -> item numbers.
  *
  * Random inserts into a B-tree of millions of rows are ten times slower than appends and leave it half empty. So the
- * hash space is cut into parts of about a million entries: for each part the manifest is read once, the entries that
- * fall into the part are sorted and appended. That reads the manifest n/1e6 times, which is cheap, and needs memory for
- * one part only. Items that come later are inserted in the same way, without appending. Until meta "keys" says so, an
- * item counts as not covered, whatever the table holds; putting an entry twice changes nothing. */
+ * hash space is cut into ranges of about a million entries. For each range the manifest is read once, and the entries
+ * in the range are sorted and appended. This needs memory for one range only. Later items are inserted in the same way,
+ * without appending. meta "keys" says which items are covered; putting an entry twice changes nothing. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,12 +24,12 @@ enum keys_phase { KEYS_COLLECT, KEYS_INSERT };
 
 struct keys_build {
     enum keys_phase phase;
-    uint64_t first_item, end_item; /* what is to be covered */
+    uint64_t first_item, end_item; /* the range to cover */
     uint32_t first_unit;
     uint32_t n_parts, part;
-    uint32_t next_unit; /* COLLECT: where the manifest is read next */
-    bool summed;        /* what is covered has a sum */
-    uint64_t sum;       /* of that, and of the entries collected since */
+    uint32_t next_unit; /* COLLECT: the next unit of the manifest to read */
+    bool summed;        /* the covered entries have a sum */
+    uint64_t sum;       /* of the covered entries and those collected since */
     struct keys_entry *entries;
     size_t n, capacity;
     size_t next_entry; /* INSERT */
@@ -57,7 +56,7 @@ bool store_keys_wanted(const struct store *s)
     return !s->lost && s->committed.sealed && s->keys_covered < s->committed.n_items;
 }
 
-/* What a build that was interrupted left. */
+/* Remove what an interrupted build left. */
 static int drop_entries(struct store *s, struct err *err)
 {
     int rc = store_begin(s, err);
@@ -231,7 +230,7 @@ static int insert(struct store *s, struct keys_build *k, struct err *err)
     return 0;
 }
 
-/* Entries of items that are not covered may be there: a build was interrupted. */
+/* After an interrupted build there may be entries of items that are not covered. */
 static int sum_entries(MDB_cursor *c, uint64_t covered, uint64_t *ret)
 {
     struct keys_entry e;
@@ -277,7 +276,7 @@ int store_keys_step(struct store *s, struct err *err)
     if (!s->keys)
         return store_keys_wanted(s) ? build_begin(s, err) : 0;
     rc = s->keys->phase == KEYS_COLLECT ? collect(s, s->keys, err) : insert(s, s->keys, err);
-    if (rc < 0 && rc != -ENOSPC && rc != -ENOBUFS) { /* a full disk or map: go on from here when there is room */
+    if (rc < 0 && rc != -ENOSPC && rc != -ENOBUFS) { /* with a full disk or map: continue here when there is room */
         keys_build_free(s->keys);
         s->keys = NULL;
     }

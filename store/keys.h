@@ -1,4 +1,4 @@
-/* keys.h - how a key becomes the key of table `keys`. Inside store/ only. Any thread, no memory, no errors. */
+/* keys.h - hashes item keys for the table `keys`. Inside store/ only. Any thread, no memory, no errors. */
 #ifndef BLIPLINE_STORE_KEYS_H
 #define BLIPLINE_STORE_KEYS_H
 

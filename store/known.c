@@ -6,14 +6,14 @@
 #include <xxhash.h>
 
 struct known_entry {
-    uint64_t low, high; /* of the item's hash; the second of the same hash has another one, made of both */
+    uint64_t low, high; /* of the item's hash; further items of the same hash get derived hashes */
     uint64_t stamp;     /* of size and time; 0: unknown */
     uint64_t item;
-    uint32_t fields; /* their hash; 0: differs among those of one hash */
-    uint32_t path;   /* its hash */
+    uint32_t fields; /* hash of the fields; 0: items of this hash differ in them */
+    uint32_t path;   /* hash of the path */
     bool used;
     uint8_t state;             /* enum known_state */
-    uint32_t n_added, n_taken; /* of this hash; the first one alone counts them */
+    uint32_t n_added, n_taken; /* of this hash; counted in its first entry */
 };
 
 static uint64_t stamp_of(const struct row_item *item)
@@ -23,7 +23,7 @@ static uint64_t stamp_of(const struct row_item *item)
     return item->size_bytes == 0 && item->mtime_ns == 0 ? 0 : XXH3_64bits(both, sizeof(both)) | 1;
 }
 
-/* Never 0. Lengths are hashed too, so that values cannot run into each other. */
+/* Never 0. Lengths are hashed too, to keep adjacent values apart. */
 static uint32_t fields_of(const struct row_item *item)
 {
     uint64_t h = item->n_fields;
@@ -42,7 +42,7 @@ static uint32_t path_of(const struct row_item *item)
     return (uint32_t)XXH3_64bits(item->path, item->path_bytes);
 }
 
-/* A key that is the end of the path, or was before "./" at its beginning was dropped, says nothing more. */
+/* True if the key is the end of the path, or was before a leading "./" was removed. */
 static bool has_own_key(const struct row_item *item)
 {
     const uint8_t *key = item->key;
@@ -56,7 +56,7 @@ static bool has_own_key(const struct row_item *item)
            (n < item->path_bytes && n > 0 && key[0] != '/' && item->path[item->path_bytes - n - 1] != '/');
 }
 
-/* `source`: of the item, or 0 for what a store without sources knows of it. */
+/* `source`: of the item; 0: as in a store without sources. */
 static XXH128_hash_t hash_of(const struct row_item *item, uint32_t source)
 {
     XXH128_hash_t h;
@@ -97,7 +97,7 @@ unsigned known_changes(const struct row_item *was, const struct row_item *is)
     return changed;
 }
 
-/* The entry of this hash, or the free slot where it belongs. */
+/* The entry of this hash, or the free slot for it. */
 static struct known_entry *slot(const struct known *k, uint64_t low, uint64_t high)
 {
     size_t i = low & (k->n_slots - 1);
@@ -123,7 +123,7 @@ static int grow(struct known *k)
     return 0;
 }
 
-/* Where the n-th item of a hash is, or belongs. */
+/* The slot of the n-th item of a hash. */
 static struct known_entry *nth(const struct known *k, XXH128_hash_t h, uint32_t n)
 {
     const uint64_t all[3] = {h.low64, h.high64, n};

@@ -1,10 +1,10 @@
-/* known.h - which items a manifest still holds, as a multiset of hashes with stamps of what may change.
+/* known.h - the remaining items of a manifest as a multiset of hashes, with stamps of what may change.
  *
- * An item is its path, or its key within its source where that is a name of its own and no part of the path: rows of a
- * list may share a picture, and paths may change. Items of stores that know no sources are path and key then. Two items
- * with the same 128-bit hash are taken for one.
+ * An item is identified by its path, or by source and key if the key is not the end of the path (rows of a list may
+ * share a picture, and paths may change); without sources, by path and key. Two items with the same 128-bit hash count
+ * as the same.
  * Who may call: one thread.
- * Units:  none. Memory: 56 bytes an entry, at most two thirds full; known_release. Errors: -ENOMEM. */
+ * Units:  none. Memory: 56 bytes per entry, at most two thirds full; known_release. Errors: -ENOMEM. */
 #ifndef BLIPLINE_STORE_KNOWN_H
 #define BLIPLINE_STORE_KNOWN_H
 
@@ -22,15 +22,15 @@ struct known {
     size_t n_slots, n_entries;
 };
 
-/* What is not as it was. Bits. */
+/* What has changed. Bits. */
 enum known_change {
-    KNOWN_FILE = 1,   /* size or time (0 in either place says nothing) */
+    KNOWN_FILE = 1,   /* size or time (0: unknown, not compared) */
     KNOWN_FIELDS = 2, /* names, values or their order */
-    KNOWN_PATH = 4,   /* of an item that is known by a key of its own */
+    KNOWN_PATH = 4,   /* of an item identified by its key */
 };
 
-/* What the store says of the item's results. */
-enum known_state { KNOWN_DONE, KNOWN_PENDING, KNOWN_FAILED /* for a reason that is tried again */ };
+/* The state of the item's results. */
+enum known_state { KNOWN_DONE, KNOWN_PENDING, KNOWN_FAILED /* to be retried */ };
 
 struct known_found {
     uint64_t item; /* its number */
@@ -40,13 +40,13 @@ struct known_found {
 };
 
 int known_add(struct known *k, const struct row_item *item, enum known_state state) CHECK_RESULT;
-/* Is it there? Then once less: of several of one hash the one that was added first. */
+/* Take an item out if it is there: of several with the same hash, the one added first. */
 bool known_take(struct known *k, const struct row_item *item, struct known_found *ret);
 void known_release(struct known *k);
 
-/* Is what a walk found the item of the manifest? */
+/* True if the walk's item is the manifest's item. */
 bool known_same(const struct row_item *is, const struct row_item *was);
-/* Of the same item. */
+/* What has changed between two states of the same item. */
 unsigned known_changes(const struct row_item *was, const struct row_item *is);
 
 #endif

@@ -1,5 +1,4 @@
-/* The manifest: items come in rows of any number, go out as units; store_pending and store_unit_items read them back.
- */
+/* manifest.c - collects items into units, and reads units back. */
 #include "store/store.h"
 
 #include <errno.h>
@@ -9,7 +8,7 @@
 
 #include "store/store_state.h"
 
-/* A unit is cut short here, so that the row frame of its Work message stays well below MSG_MAX_ROW_FRAME_BYTES. */
+/* A unit ends here, so that the row frame of its Work message stays well below MSG_MAX_ROW_FRAME_BYTES. */
 #define UNIT_MAX_BYTES ((size_t)4 << 20)
 enum { ITEM_OVERHEAD_BYTES = 48, FIELD_OVERHEAD_BYTES = 10, PENDING_MAX_LOOKS = 10000 };
 
@@ -82,7 +81,7 @@ void store_tail_restore(struct store *s)
     s->tail_saved = false;
 }
 
-/* The tail becomes the next unit. */
+/* Put the tail as the next unit. */
 static int put_tail(struct store *s, struct err *err)
 {
     const struct stored_manifest_unit u = {
@@ -129,7 +128,7 @@ int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint
     const struct row_frame frame = {.data = rows, .size_bytes = size_bytes};
     struct row_cursor c;
     struct row_item item;
-    int rc = check_rows(s, &frame, n_rows, err); /* first, so that bad rows change nothing */
+    int rc = check_rows(s, &frame, n_rows, err); /* first, so that invalid rows change nothing */
 
     if (rc < 0)
         return rc;
@@ -141,7 +140,7 @@ int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint
     row_cursor_init(&c, &frame, 1, n_rows);
     while ((rc = row_cursor_next_item(&c, &item, err)) > 0) {
         item.item = store_next_item(s);
-        item.n_captions = 0; /* those are of WORK alone */
+        item.n_captions = 0; /* only in WORK */
         rc = tail_add(&s->tail, &item);
         if (rc < 0) {
             err_set(err, rc, "%s: out of memory", s->path);
@@ -174,7 +173,7 @@ int store_seal(struct store *s, struct err *err)
 
 /* -- reading -- */
 
-/* A cursor on `units` that walks along with the manifest: one step a unit, no search. */
+/* A cursor on `units` that advances with the manifest, without searching. */
 struct state_walk {
     MDB_cursor *cursor;
     MDB_val key, value;
@@ -278,7 +277,7 @@ int store_pending(struct store *s, uint32_t from, size_t max, struct store_pendi
     return 0;
 }
 
-/* Read within `txn`: the sources of a unit's items, one at a time. */
+/* The sources of a unit's items, read one at a time within `txn`. */
 struct paths {
     const struct env *env;
     MDB_txn *txn;

@@ -1,9 +1,8 @@
-/* map.c - how much of the address space an environment maps.
+/* map.c - maps data.mdb, and more of it as it grows.
  *
- * LMDB maps a fixed length, which must cover every page of data.mdb. A map as long as the file may ever get takes
- * address space that hundreds of open stores do not have together. So a store maps its file and some room behind it,
- * and maps more between two transactions once that room gets short. A reader in another process notices when it
- * begins a transaction (MDB_MAP_RESIZED), and follows. */
+ * LMDB maps a fixed length, which must cover every page of data.mdb. Maps of the greatest possible length would exhaust
+ * the address space with hundreds of open stores. So a store maps its file and some room after it, and maps more
+ * between transactions. A reader in another process does the same when it begins a transaction (MDB_MAP_RESIZED). */
 #include "store/env.h"
 
 #include <errno.h>
@@ -15,22 +14,22 @@
 #include "store/guard.h"
 
 #define MIB ((uint64_t)1 << 20)
-/* Mapped behind the file, or half its length if that is more. With half of this left, more is mapped: what is put
- * between two commits takes far less. */
+/* Mapped after the file, or half its length if that is more. More is mapped when half of it is used; a transaction
+ * needs far less. */
 #define ROOM_BYTES (64 * MIB)
 /* With less than this nothing can be written. */
 #define ROOM_BYTES_MIN MIB
 
 enum { N_TABLES = 5 + MSG_EMBEDDING_CLS };
 
-/* LMDB calls this where a page makes it fail an assertion. A guarded call ends here. Without one the process does, as
- * if LMDB had crashed. The transaction has written nothing. */
+/* LMDB calls this if a damaged page fails an assertion. Ends the guarded call, or without one the process, as a crash
+ * of LMDB would. The transaction has written nothing. */
 static void on_assertion(MDB_env *mdb, const char *what)
 {
     const char *path = mdb_env_get_userctx(mdb);
 
     guard_assertion_failed(path, what);
-    log_err("%s: data.mdb is damaged (LMDB: %s); blipline verify lists what is wrong, blipline export writes what can "
+    log_err("%s: data.mdb is damaged (LMDB: %s); blipline verify lists the problems, blipline export writes what can "
             "still be read",
             path, what);
     (void)raise(SIGSEGV);
@@ -81,8 +80,8 @@ int env_map_open(struct env *e, unsigned flags, uint64_t data_bytes)
     return rc;
 }
 
-/* Is there address space for a map that is longer by so much? Asked first, because LMDB gives up the old map before it
- * takes the new one. */
+/* True if there is address space for a longer map. Checked first, because LMDB releases the old map before it makes the
+ * new one. */
 static bool fits(uint64_t more_bytes)
 {
     void *p = mmap(NULL, (size_t)more_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -97,7 +96,7 @@ static int set_length(struct env *e, uint64_t old_bytes, uint64_t new_bytes)
     if (!fits(new_bytes - old_bytes))
         return ENOMEM;
     rc = mdb_env_set_mapsize(e->mdb, (size_t)new_bytes);
-    if (rc != 0 && rc != EINVAL) { /* the old map is gone, and LMDB would read it at any call but this one */
+    if (rc != 0 && rc != EINVAL) { /* the old map is gone; any other call of LMDB would read it */
         mdb_env_close(e->mdb);
         e->mdb = NULL;
         rc = MDB_PANIC;
@@ -105,7 +104,7 @@ static int set_length(struct env *e, uint64_t old_bytes, uint64_t new_bytes)
     return rc;
 }
 
-/* Of the file, that is in use. */
+/* Bytes of the file in use. */
 static int used_bytes(const struct env *e, MDB_envinfo *ret_info, uint64_t *ret)
 {
     int rc = mdb_env_info(e->mdb, ret_info);
@@ -115,7 +114,7 @@ static int used_bytes(const struct env *e, MDB_envinfo *ret_info, uint64_t *ret)
     return rc;
 }
 
-/* ENOMEM: not even `least_bytes`. */
+/* ENOMEM: `least_bytes` cannot be mapped. */
 static int grow(struct env *e, uint64_t least_bytes)
 {
     uint64_t used, room, had;

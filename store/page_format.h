@@ -1,7 +1,7 @@
-/* page_format.h - what LMDB's pages look like, and the checks without which nothing in them may be used. Inside store/.
+/* page_format.h - the format of LMDB's pages, with checks before their contents are used. Inside store/ only.
  *
- * As mdb.c has it, data version 1, of this machine's word size and byte order. Pages are read by copying: they lie
- * anywhere.
+ * As in mdb.c, data version 1, in this machine's word size and byte order. Structs are copied out, because pages may be
+ * unaligned.
  * Who may call: pages.c, in any thread. Units: bytes. Memory: what a node points to lies in its page. Errors: false. */
 #ifndef BLIPLINE_STORE_PAGE_FORMAT_H
 #define BLIPLINE_STORE_PAGE_FORMAT_H
@@ -59,14 +59,14 @@ struct page_node {
 };
 
 struct page_head page_head(const uint8_t *page);
-/* Of a page, or sub-page, of n_bytes: are its bounds within it? Nothing below may be asked before that. */
+/* True if the bounds of a page or sub-page of n_bytes are within it. Call before the functions below. */
 bool page_has_bounds(const struct page_head *h, size_t n_bytes);
 size_t page_n_nodes(const struct page_head *h);
-/* Node i. False: it is not within the page. */
+/* Read node i. False: it is not within the page. */
 bool page_node(const uint8_t *page, size_t n_bytes, size_t i, bool branch, struct page_node *ret);
-/* What it takes of its page. */
+/* The bytes that a node takes in its page. */
 size_t page_node_room(const struct page_node *n);
-/* The word that b, of at least so many bytes, begins with. */
+/* The first word of b, which must be long enough. */
 size_t page_word(struct page_bytes b);
 
 #endif

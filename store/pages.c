@@ -11,7 +11,7 @@
 
 _Static_assert(sizeof(struct page_head) + sizeof(struct page_meta) <= PAGES_META_BYTES, "a meta page is longer");
 
-/* Whose a page is: a byte each. Tables come behind these. */
+/* The owner of a page, one byte each. Tables follow these. */
 enum owner { OWNER_NONE, OWNER_META, OWNER_FREE, OWNER_FREE_LIST, OWNER_TABLES, OWNER_FIRST_TABLE };
 enum { MAX_TABLES = 32, NAME_BYTES = 32 };
 
@@ -22,7 +22,7 @@ struct walk {
     char names[OWNER_FIRST_TABLE + MAX_TABLES][NAME_BYTES]; /* by owner */
     unsigned n_names;
     bool stopped;
-    bool cut; /* what a damaged page leads to was not seen */
+    bool cut; /* pages below a damaged page were not checked */
     const struct pages_report *report;
 };
 
@@ -51,7 +51,7 @@ static void PRINTF_LIKE(2, 3) problem(struct walk *w, const char *fmt, ...)
     w->stopped = !w->report->problem(w->report->arg, text);
 }
 
-/* Damage behind which there is more that cannot be seen. */
+/* Report damage that hides further pages. */
 #define LOSE(walk, ...) ((walk)->cut = true, problem(walk, __VA_ARGS__))
 
 /* -- pages -- */
@@ -61,7 +61,7 @@ static const uint8_t *page_at(const struct walk *w, size_t number)
     return w->file + number * w->page_bytes;
 }
 
-/* n pages from `first` on are the tree's. False: they are not there, or somebody else's. */
+/* Claim n pages from `first` on for the tree. False: they do not exist or have another owner. */
 static bool claim(struct tree *t, size_t first, size_t n)
 {
     struct walk *w = t->w;
@@ -97,7 +97,7 @@ static int compare(const struct tree *t, struct page_bytes a, struct page_bytes 
     return rc ? rc : (a.n > b.n) - (a.n < b.n);
 }
 
-/* Behind `previous` (NULL data: the first of its page), within [low, high), where NULL data is no bound. */
+/* True if the key follows `previous` (NULL data: none) and is within [low, high) (NULL data: no bound). */
 static bool in_order(const struct tree *t, struct page_bytes key, struct page_bytes previous, struct page_bytes low,
                      struct page_bytes high)
 {
@@ -138,7 +138,7 @@ static void check_free_pages(struct tree *t, struct page_bytes key, struct page_
 
 /* -- values -- */
 
-/* A value that lies in pages of its own. */
+/* A value in overflow pages. */
 static bool find_big(struct tree *t, const struct page_node *n, struct page_bytes *ret)
 {
     const size_t first = page_word(n->data),
@@ -148,7 +148,7 @@ static bool find_big(struct tree *t, const struct page_node *n, struct page_byte
     struct page_head h;
 
     if (first >= t->w->n_pages) {
-        (void)claim(t, first, 1); /* says so */
+        (void)claim(t, first, 1); /* reports it */
         return false;
     }
     page = page_at(t->w, first);
@@ -198,7 +198,7 @@ static void walk_named_table(struct tree *t, const struct page_node *n)
     walk_tree(&named);
 }
 
-/* Duplicates of one key have outgrown its node: they are a table. */
+/* The duplicates of a key, in a table of their own. */
 static void walk_dups(struct tree *t, const struct page_node *n)
 {
     struct tree dups = {.w = t->w, .owner = t->owner, .kind = KIND_DUPS};
@@ -212,7 +212,7 @@ static void walk_dups(struct tree *t, const struct page_node *n)
     t->has.n_entries += dups.has.n_entries;
 }
 
-/* Values of one size, ascending, without nodes. */
+/* Values of equal size, ascending, without nodes. */
 static bool check_fixed(struct tree *t, const uint8_t *page, size_t n_bytes, struct page_bytes low,
                         struct page_bytes high)
 {
@@ -233,7 +233,7 @@ static bool check_fixed(struct tree *t, const uint8_t *page, size_t n_bytes, str
     return n > 0;
 }
 
-/* Duplicates of one key within its node: a page in small. */
+/* The duplicates of a key, in a sub-page within its node. */
 static void check_sub_page(struct tree *t, size_t number, struct page_bytes sub)
 {
     static const struct page_bytes none;
@@ -271,7 +271,7 @@ static void check_value(struct tree *t, size_t number, const struct page_node *n
 
 /* -- trees -- */
 
-/* Rows lie side by side up to the end of their page: none within another one. */
+/* Rows are adjacent up to the end of their page and do not overlap. */
 static void check_room(struct tree *t, size_t number, const struct page_head *h, size_t room)
 {
     if (!t->w->stopped && room != t->w->page_bytes - h->upper)
@@ -322,7 +322,7 @@ static void walk_branch(struct tree *t, size_t number, unsigned level, struct pa
             LOSE(t->w, "page %zu: a row of %s is not within the page", number, t->w->names[t->owner]);
             return;
         }
-        /* the first key says nothing */
+        /* the first key is not used */
         if (i > 0 && !in_order(t, n.key, (struct page_bytes){NULL, 0}, low, high))
             problem(t->w, "page %zu: key %zu of %s is not in order", number, i, t->w->names[t->owner]);
         room += page_node_room(&n);
@@ -386,7 +386,7 @@ static void check_rest(struct walk *w)
     size_t n = 0, first = 0;
 
     if (w->cut || w->stopped)
-        return; /* what is behind a damaged page looks like it */
+        return; /* pages below a damaged page would be reported too */
     for (size_t i = w->n_pages; i-- > N_METAS;)
         if (w->owners[i] == OWNER_NONE) {
             n++;
@@ -396,7 +396,7 @@ static void check_rest(struct walk *w)
         problem(w, "%zu pages are neither free nor in a table; the first is page %zu", n, first);
 }
 
-/* What both meta pages have for ever, and the numbers of this one. */
+/* Checks the constants of both meta pages and the numbers of this one. */
 static bool check_meta(struct walk *w, size_t size_bytes, const struct page_meta *m)
 {
     w->page_bytes = m->free.pad;

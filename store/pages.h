@@ -1,13 +1,12 @@
-/* pages.h - is each page of an LMDB data file in one table, or in the free list, and in one place only? Inside store/.
+/* pages.h - checks that each page of an LMDB data file is in exactly one table or free. Inside store/ only.
  *
- * LMDB itself trusts what it maps: a page that is in a table and in the free list too is written over by the next
- * transaction. Nothing here calls LMDB; the format is that of its data version 1 (0.9.x), of this machine's word size.
- * Looked at is every branch, leaf and overflow page that the given meta page leads to: numbers, flags, bounds, order of
- * keys, counts; then the free list; then what is in neither. Values are not read: they have their own checksums.
+ * LMDB trusts its file: the next transaction overwrites a page that is both in a table and free. This code does not
+ * call LMDB; it reads data version 1 (0.9.x) in this machine's word size. It checks every branch, leaf and overflow
+ * page below the given meta page (numbers, flags, bounds, order of keys, counts), then the free list, then the
+ * remaining pages. Values are not read: they have checksums.
  *
- * Who may call: any thread. Units: bytes. Memory: one byte a page during the call; nothing is kept.
- * Errors: a file may hold anything, and that is a problem to be told, never an error: -ENOMEM, or -ECANCELED when a
- * callback stopped the walk. */
+ * Who may call: any thread. Units: bytes. Memory: one byte per page during the call; nothing is kept.
+ * Errors: damage is reported as problems. -ENOMEM; -ECANCELED if a callback stopped the check. */
 #ifndef BLIPLINE_STORE_PAGES_H
 #define BLIPLINE_STORE_PAGES_H
 
@@ -24,7 +23,7 @@ struct pages_report {
     void *arg;
 };
 
-/* `meta`: the first PAGES_META_BYTES of the meta page to begin at, which a writer may be about to replace. */
+/* `meta`: a copy of the first PAGES_META_BYTES of the meta page to start from; a writer may replace the page. */
 int pages_check(const uint8_t *file, size_t size_bytes, const uint8_t meta[PAGES_META_BYTES],
                 const struct pages_report *report, struct err *err) CHECK_RESULT;
 

@@ -39,7 +39,7 @@ static int open_tables(struct reader *r, struct err *err)
         mdb_txn_abort(txn);
         return rc;
     }
-    rc = mdb_txn_commit(txn); /* keeps the tables open */
+    rc = mdb_txn_commit(txn); /* commit keeps the tables open */
     return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: %s", r->path, mdb_strerror(rc));
 }
 
@@ -112,7 +112,7 @@ void reader_close(struct reader *r)
 {
     if (!r)
         return;
-    if (r->txn && (!r->shared || r->shared->mdb)) /* LMDB gave up the map otherwise, and the transaction with it */
+    if (r->txn && (!r->shared || r->shared->mdb)) /* otherwise LMDB has closed the map and the transaction */
         mdb_txn_abort(r->txn);
     if (!r->shared)
         env_close(&r->env);
@@ -191,8 +191,7 @@ int reader_count_units(struct reader *r, uint32_t *ret, struct err *err)
     return 0;
 }
 
-/* A unit that is not there (-ENOENT), or cannot be read: behind the end of the manifest that is the end, before it
- * damage. */
+/* A unit that is missing (-ENOENT) or unreadable: after the last unit that is the end, otherwise damage. */
 static int no_unit(struct reader *r, uint32_t unit, int code, const struct err *why, struct err *err)
 {
     uint32_t n_units = 0;
@@ -263,7 +262,7 @@ int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct e
     return 1;
 }
 
-/* An item without a record is one that is still to be done, unless its unit is done, or does not say. */
+/* An item without a record is not done yet, unless its unit is done or its state unreadable. */
 static int check_pending(const struct reader *r, uint64_t item, struct err *err)
 {
     if (r->state_rc < 0)
@@ -310,10 +309,10 @@ int reader_find_position(struct reader *r, struct err *err)
     return 1;
 }
 
-/* Bisection met a damaged row: look at every unit, step over those that are damaged. */
+/* Bisection met a damaged row: search every unit, and skip damaged ones. */
 static int seek_slowly(struct reader *r, struct err *err)
 {
-    int damage = 0; /* before the end: the item may have been there */
+    int damage = 0; /* a damaged unit may have had the item */
 
     r->seek = false;
     for (r->next_unit = 0;;) {
@@ -352,7 +351,7 @@ static int advance(struct reader *r, struct reader_row *ret, struct err *err)
     rc = reader_load(r, r->next_unit, err);
     if (rc == -ENOENT)
         return 0;
-    if (rc == 0 || rc == -EBADMSG) /* behind a damaged manifest row, but never in a circle for want of memory */
+    if (rc == 0 || rc == -EBADMSG) /* continue after a damaged manifest row, but do not loop when out of memory */
         r->next_unit++;
     if (rc < 0)
         return rc;
@@ -360,8 +359,7 @@ static int advance(struct reader *r, struct reader_row *ret, struct err *err)
     return 1;
 }
 
-/* The first row since the last seek. From item 0 to the end there are as many records as the counters say now, or
- * more. */
+/* At the first row since a seek. A walk from item 0 finds at least as many records as the counters say now. */
 static void begin_whole(struct reader *r)
 {
     struct stored_job_counters c;
@@ -372,7 +370,7 @@ static void begin_whole(struct reader *r)
     r->n_records = 0;
 }
 
-/* At the end: a table that has lost rows, and those that would tell, looks like items that are still to be done. */
+/* At the end: missing records would otherwise look like items that are not done yet. */
 static int end_whole(struct reader *r, struct err *err)
 {
     const uint64_t n_lost = r->whole && r->n_records < r->n_expected ? r->n_expected - r->n_records : 0;

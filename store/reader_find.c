@@ -1,4 +1,4 @@
-/* reader_find: the items of a key. */
+/* reader_find.c - finds the items of a key. */
 #include "store/reader.h"
 
 #include "base/grow.h"
@@ -67,7 +67,7 @@ static bool has_key(const struct row_item *item, const void *key, size_t n)
     return item->key_bytes == n && memcmp(item->key, key, n) == 0;
 }
 
-/* Two keys may have one hash: keep those that are this key. */
+/* Two keys may have the same hash: keep the items with this key. */
 static int drop_others(struct reader *r, const void *key, size_t n_bytes, struct err *err)
 {
     size_t kept = 0;
@@ -93,7 +93,7 @@ static int drop_others(struct reader *r, const void *key, size_t n_bytes, struct
     return 0;
 }
 
-/* What `keys` does not cover. */
+/* Items that `keys` does not cover. */
 static int scan_from(struct reader *r, uint64_t covered, const void *key, size_t n_bytes, struct err *err)
 {
     int rc;

@@ -1,4 +1,4 @@
-/* The named sources of a store that is being read, and where its items are. */
+/* reader_sources.c - the named sources of a store that is read, and the absolute paths of its items. */
 #include "store/reader.h"
 
 #include "base/grow.h"
@@ -53,7 +53,7 @@ int reader_resolve(struct reader *r, struct row_item *item, struct err *err)
     uint32_t n;
     int rc = 0;
 
-    if (item->source > r->n_sources) /* also those that came since */
+    if (item->source > r->n_sources) /* load sources added since */
         rc = reader_sources(r, &sources, &n, err);
     if (rc < 0)
         return rc;

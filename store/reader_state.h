@@ -1,4 +1,4 @@
-/* reader_state.h - what a struct reader holds. Inside store/ only; who may call and errors: as reader.h. */
+/* reader_state.h - struct reader. Inside store/ only; who may call and errors: as reader.h. */
 #ifndef BLIPLINE_STORE_READER_STATE_H
 #define BLIPLINE_STORE_READER_STATE_H
 
@@ -14,7 +14,7 @@ struct reader_span {
 struct reader {
     char *path;
     struct env env;
-    const struct env *shared; /* whose copy env is: it belongs to a store that is open here; NULL: it is ours */
+    const struct env *shared; /* env is a copy of this one, of a store open here; NULL: the reader owns env */
     struct stored_job_meta meta;
     MDB_txn *txn; /* reset between calls */
 
@@ -50,10 +50,10 @@ struct reader {
 int reader_attach(const struct env *env, const struct stored_job_meta *meta, const char *path, struct reader **ret,
                   struct err *err) CHECK_RESULT;
 
-/* Every call on r->txn lies between these two. */
+/* Use r->txn only between these two. */
 int reader_begin(struct reader *r, struct err *err) CHECK_RESULT;
 void reader_end(struct reader *r);
-/* Where the item's bytes are: its path becomes absolute, and lies in path_bytes. */
+/* Make the item's path absolute, in path_bytes. */
 int reader_resolve(struct reader *r, struct row_item *item, struct err *err) CHECK_RESULT;
 /* Load the unit of r->position. 1: it is there, 0: there is none. */
 int reader_find_position(struct reader *r, struct err *err) CHECK_RESULT;

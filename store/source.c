@@ -1,4 +1,4 @@
-/* The named sources that a store's items come from. */
+/* source.c - the named sources of a store's items. */
 #include "store/store.h"
 
 #include <errno.h>
@@ -7,14 +7,14 @@
 
 #include "store/store_state.h"
 
-/* The first program that knew no sources would look for pictures at relative paths: it is to refuse the store. */
+/* A program without sources would misread relative paths: raise the version so that it refuses the store. */
 static int raise_version(struct store *s, struct err *err)
 {
     int rc;
 
     if (s->meta.schema_version == STORED_SCHEMA_VERSION)
         return 0;
-    s->meta.schema_version = STORED_SCHEMA_VERSION; /* the loop's thread does not look at it */
+    s->meta.schema_version = STORED_SCHEMA_VERSION; /* the loop's thread does not read it */
     buf_clear(&s->row);
     rc = stored_job_meta_encode(&s->meta, &s->row);
     if (rc < 0)

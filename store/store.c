@@ -78,7 +78,7 @@ static bool embeddings_fit(const struct store *s, const struct store_records *r)
     return true;
 }
 
-/* `append`: the unit is behind every other in `items`, so it is in these tables too. */
+/* `append`: the unit follows all others in `items`, hence in these tables too. */
 static int put_embeddings(struct store *s, uint64_t first_item, const struct store_records *r, bool append,
                           struct err *err)
 {
@@ -165,7 +165,7 @@ int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, const 
 
 /* -- open, close -- */
 
-/* One transaction makes tables and meta: a store has both or is unfinished. */
+/* One transaction makes tables and meta, so a store without both is unfinished. */
 static int create_tables(struct store *s, const struct stored_job_meta *meta, struct err *err)
 {
     int rc;
@@ -213,7 +213,7 @@ static int last_item(struct store *s, MDB_txn *txn, uint64_t *ret_end, struct er
     return 0;
 }
 
-/* Is there nothing at all in it? Then a creation ended before its only transaction. */
+/* True if it is empty: a creation ended before its only transaction. */
 static bool is_blank(const struct store *s)
 {
     MDB_stat st;
@@ -324,8 +324,8 @@ int store_open(const char *path, const struct store_options *options, struct sto
     return 0;
 }
 
-/* So that the next owner of a large store need not look at every page: a row that names its own transaction is true as
- * long as no other follows. Where it cannot be written, they are looked at. */
+/* Lets the next owner of a large store skip the check of all pages: a row that names its own transaction is valid until
+ * another one follows. If it cannot be written, the pages are checked. */
 static void close_in_order(struct store *s)
 {
     struct stored_job_counters c = {0};
@@ -360,14 +360,14 @@ void store_close(struct store *s)
 
     if (!s)
         return;
-    if (s->lost) { /* LMDB may hold its locks, and keep half-changed lists; the lock on `owner` keeps others away */
+    if (s->lost) { /* LMDB may hold locks and half-changed lists; the lock on `owner` stays to keep others away */
         free(s->path);
         free(s);
         return;
     }
     store_abort(s);
     close_in_order(s);
-    /* give back what was reserved; only the owner changes the length */
+    /* release reserved space; only the owner changes the length */
     if (s->env.mdb && s->file_bytes > store_used_bytes(s) && mdb_env_get_fd(s->env.mdb, &fd) == 0)
         (void)!ftruncate(fd, (off_t)store_used_bytes(s));
     keys_build_free(s->keys);

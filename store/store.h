@@ -3,38 +3,36 @@
  * A store is a directory with data.mdb, lock.mdb and `owner`. Its named databases (numbers in keys are big endian):
  *   meta      "job" -> JobMeta, "counters" -> JobCounters,
  *             "source:XXXXXXXX" -> Source, by its number in hex digits,
- *             "keys" -> JobCounters of which n_items says how many items `keys` covers (absent: none),
+ *             "keys" -> JobCounters; n_items says how many items `keys` covers (absent: none),
  *             "keys_sum" -> JobCounters of which n_items is the sum modulo 2^64 over the entries of the covered items,
  *             XXH3-64 of each entry (absent: an older version made the store),
- *             "closed" -> JobCounters of which n_items is the LMDB transaction that wrote it: the last one of an owner
- *             that closed the store
+ *             "closed" -> JobCounters; n_items is the LMDB transaction that wrote it, the last before store_close
  *   manifest  unit, 4 bytes -> ManifestUnit
- *   units     unit, 4 bytes -> UnitState; absent: untouched
+ *   units     unit, 4 bytes -> UnitState; absent: not begun
  *   items     item, 8 bytes -> Record
  *   keys      XXH3-128 of the key, canonical 16 bytes -> item, 8 bytes; DUPSORT
  *   query, itc, itc_text, cls   item, 8 bytes -> Embedding; those that the recipe asks for
  * Every value is a row of proto/store.proto that ends with its CRC. Numbers never change; new items are new units.
  *
  * Who may call: one thread, the owner. One other thread may, between store_open and store_close, call store_info,
- *         store_path, store_pending, store_unit_items and store_free_bytes: they read what is committed.
- *         A path may be open once in a process, and not across fork.
+ *         store_path, store_pending, store_unit_items and store_free_bytes, which read committed data.
+ *         A process may open a path only once, and not use it across fork.
  * Units:  sizes are bytes.
- * Memory: see each function. Between calls only a write transaction of the caller's may be open (store_begin).
+ * Memory: see each function. Between calls only the transaction of store_begin may be open.
  * Errors: negative errno; the codes of LMDB stay inside this folder.
  *
- *         -ENOSPC           disk or map full; what was committed before is intact, goes on when there is room
- *         -ENOBUFS          the transaction has outgrown the map: abort it, and do all of it again after store_begin,
- *                           which maps more
+ *         -ENOSPC           disk or map full; committed data is intact; retry when there is room
+ *         -ENOBUFS          the transaction has outgrown the map: abort it and repeat it; store_begin maps more
  *         -EIO              the environment is unusable: close it, open it again
- *         -EBADMSG          a row is damaged (the text names it), or pages of data.mdb are, or it is too short
+ *         -EBADMSG          a row (err names it) or a page of data.mdb is damaged, or the file is too short
  *         -EBUSY            another process owns the store
  *         -EPROTONOSUPPORT  a store of another schema version
- *         -ENOENT           no store there, and not asked to create one
- *         -ENOTDIR, -EINVAL there is something else at this path
+ *         -ENOENT           no store there, and `create` is false
+ *         -ENOTDIR, -EINVAL something else is at this path
  *         -ELOOP            one of its files is a symbolic link
  *         -EREMOTE          a network filesystem, where LMDB is not safe
  *
- * data.mdb is mapped: if another program shortens it while it is open, the next access is SIGBUS, from which
+ * data.mdb is mapped: if another program shortens it while it is open, the next access raises SIGBUS, from which
  * store_guard recovers. Its length is checked at open. */
 #ifndef BLIPLINE_STORE_STORE_H
 #define BLIPLINE_STORE_STORE_H
@@ -49,7 +47,7 @@
 
 struct store;
 
-/* For tests; a NULL function: the real thing. */
+/* For tests; NULL functions are not called. */
 struct store_seam {
     int (*before_commit)(void *arg); /* a negative errno: the commit fails as if LMDB had returned it */
     int (*free_bytes)(void *arg, uint64_t *ret);
@@ -57,7 +55,7 @@ struct store_seam {
 };
 
 struct store_options {
-    bool create;           /* make it if there is none; needs `meta` */
+    bool create;           /* create a missing store; needs `meta` */
     bool allow_network_fs; /* otherwise NFS, SMB, Lustre and the like are refused */
     /* LMDB trusts its pages, so one wrong number in them, in its free list most of all, makes it write over rows. All
      * pages are looked at before anything is written: always where that is a matter of a second or two (1 GiB), else
@@ -71,25 +69,24 @@ struct store_options {
     const struct store_seam *seam; /* must outlive the store */
 };
 
-/* Open for writing, create when asked. A creation that crashed is adopted by the next one that asks to create.
- * ret_created may be NULL. */
+/* Open for writing; with `create`, make a missing store or finish a creation that crashed. ret_created may be NULL. */
 int store_open(const char *path, const struct store_options *options, struct store **ret, bool *ret_created,
                struct err *err) CHECK_RESULT;
-/* NULL is fine. An open transaction, and items that did not fill a unit and were not sealed, are given up. */
+/* NULL is allowed. Discards an open transaction and unsealed items that do not fill a unit. */
 void store_close(struct store *s);
 
-/* Run `call`, which uses this store (or opens one, `s` NULL), so that a damaged or truncated data.mdb ends the call and
- * not the process (guard.h). -EIO then: the store is lost. Every later guarded call returns the same, and only
- * store_counters, store_next_item, store_keys_wanted, store_in_txn, store_abort and store_close may be called besides:
- * they leave LMDB alone. The path stays locked, and some memory in use, until the process ends. */
+/* Run `call`, which uses this store (or opens one; then `s` is NULL), so that a damaged or truncated data.mdb ends the
+ * call and not the process (guard.h). Then -EIO: the store is lost, and later guarded calls return the same. Only
+ * store_counters, store_next_item, store_keys_wanted, store_in_txn, store_abort and store_close, which do not call
+ * LMDB, may still be called directly. The path stays locked, and some memory in use, until the process ends. */
 int store_guard(struct store *s, const char *path, int (*call)(void *arg), void *arg, struct err *err) CHECK_RESULT;
 
-/* Valid until store_close; they never change. */
+/* Constant; valid until store_close. */
 const char *store_path(const struct store *s);
 const struct stored_job_meta *store_info(const struct store *s);
-/* As of the last commit, and with what was put since store_begin. */
+/* Including what the open transaction has put. */
 const struct stored_job_counters *store_counters(const struct store *s);
-/* The number that the next appended item gets: n_items and those that wait for their unit to fill. */
+/* The number of the next appended item: n_items plus the items that wait for their unit to fill. */
 uint64_t store_next_item(const struct store *s);
 /* Free bytes on the store's filesystem. */
 int store_free_bytes(const struct store *s, uint64_t *ret_bytes) CHECK_RESULT;
@@ -97,40 +94,38 @@ int store_free_bytes(const struct store *s, uint64_t *ret_bytes) CHECK_RESULT;
 /* -- one write transaction at a time: begin, puts, commit -- */
 
 int store_begin(struct store *s, struct err *err) CHECK_RESULT;
-/* Durable when it returns 0. Otherwise everything since store_begin is undone, as by store_abort. */
+/* 0: durable. Otherwise everything since store_begin is undone, as by store_abort. */
 int store_commit(struct store *s, struct err *err) CHECK_RESULT;
 void store_abort(struct store *s);
 bool store_in_txn(const struct store *s);
-/* Payload put since store_begin. Commit before this grows past some ten MiB. */
+/* Payload put since store_begin. Commit before it exceeds about ten MiB. */
 size_t store_txn_bytes(const struct store *s);
 
-/* A put that fails with -EBADMSG, -EMSGSIZE, -EINVAL, -EALREADY or -ENOENT has changed nothing and the transaction goes
- * on; after any other failure it is fit only for store_abort. */
+/* A put that fails with -EBADMSG, -EMSGSIZE, -EINVAL, -EALREADY or -ENOENT has changed nothing, and the transaction can
+ * continue; after any other failure call store_abort. */
 
-/* Append `n_rows` items: `rows` is a row frame (proto/row.h) of Item rows; their numbers are given here. Full units are
- * put; what is left waits in memory until more rows fill it or store_seal puts a short unit. A unit of long names may
- * be cut short so that its row frame stays small. Clears `sealed`. */
+/* Append and number `n_rows` items from `rows`, a row frame (proto/row.h) of Item rows. Puts full units; the remaining
+ * items wait in memory until more rows come or store_seal puts a short unit. A unit with long names may be shorter, so
+ * that its row frame stays small. Clears `sealed`. */
 int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows,
                       struct err *err) CHECK_RESULT;
-/* The named sources that rows speak of: `rows` is a row frame of Source rows (proto/row_source.h). New ones have the
- * next numbers; of those that are there only the root, the columns and what was passed over may differ. What is as it
- * was is not written. */
+/* Put named sources: `rows` is a row frame of Source rows (proto/row_source.h). New sources have the next numbers;
+ * existing ones may only change root, columns and passed_over. Unchanged ones are not written. */
 int store_put_sources(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows,
                       struct err *err) CHECK_RESULT;
-/* The manifest is complete: put the last, short unit if there is one, set `sealed`. Again is fine. */
+/* The manifest is complete: put the last, short unit, if any, and set `sealed`. May be repeated. */
 int store_seal(struct store *s, struct err *err) CHECK_RESULT;
 
-/* `rows` is a row frame of Item rows of items that are in the manifest, named by their numbers. What they say takes the
- * place of what the manifest says, but for the keys, and those that have a record are to be done again: store_pending
- * gives their units once more. The record stays until store_put_unit has another. *ret_from_unit: the first unit that
- * is concerned, UINT32_MAX for none. -EINVAL, -EMSGSIZE: a row makes no sense, or its unit would grow too large; those
- * before it stand. */
+/* `rows` is a row frame of Item rows of items in the manifest, by number. They replace the items in the manifest,
+ * except for the keys. Items with a record are marked to be redone: store_pending returns their units again, and the
+ * record stays until store_put_unit replaces it. *ret_from_unit: the first unit concerned, or UINT32_MAX. -EINVAL,
+ * -EMSGSIZE: a row is invalid or its unit would become too large; the rows before it have been put. */
 int store_again(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows, uint32_t *ret_from_unit,
                 struct err *err) CHECK_RESULT;
 
 /* The results of one unit: stored Records (stored_record_encode) back to back, in item order. */
 struct store_records {
-    const uint64_t *again; /* NULL: of all its items. Else the unit is done, and they are of the items of this mask */
+    const uint64_t *again; /* NULL: all items. Otherwise a mask of the items of a done unit that were redone */
     const uint8_t *data;
     const uint32_t *ends; /* [n] end offset of each */
     uint32_t n;
@@ -144,23 +139,21 @@ struct store_records {
     } * embeddings;
     uint32_t n_embeddings;
 };
-/* Records, embeddings, done mark and counters together. Of items done again, a failure never takes the place of a
- * record without one: that stays, and the item remains to be done. -EALREADY: the unit is done and the first results
- * stand, and nothing of it is to be done again. -EINVAL: not the unit's number of items, or embeddings that the
- * recipe does not ask for. -ENOENT: no such unit. */
+/* Put records, embeddings, the done mark and counters. If an item is redone, a failure never replaces a good record,
+ * and the item stays marked. -EALREADY: the unit is done and has no marked items. -EINVAL: the wrong number of items,
+ * or embeddings that the recipe does not have. -ENOENT: no such unit. */
 int store_put_unit(struct store *s, uint32_t unit, const struct store_records *records, struct err *err) CHECK_RESULT;
-/* Remember failed attempts (the count, not the increase), and with `parts` [n_parts, STORED_MAX_PARTS at most] into
- * which parts they have cut the unit (struct stored_unit_state); n_parts 0: it is whole. -EALREADY: the unit is done.
- * -ENOENT: no such unit. */
+/* Set the count of failed attempts and the parts into which the unit is cut (struct stored_unit_state): `parts` has
+ * n_parts entries, at most STORED_MAX_PARTS; 0: not cut. -EALREADY: the unit is done. -ENOENT: no such unit. */
 int store_put_attempts(struct store *s, uint32_t unit, uint32_t attempts, const uint8_t *parts, uint32_t n_parts,
                        struct err *err) CHECK_RESULT;
 
 /* -- the keys database, built in steps between commits -- */
 
-/* True when the manifest is sealed and has items that `keys` does not cover. */
+/* True if the manifest is sealed and has items that `keys` does not cover. */
 bool store_keys_wanted(const struct store *s);
-/* One step of some 10 ms (a sort of a million entries: 200 ms), in its own transaction; none may be open. Holds up to
- * 40 MiB until done. A build that was interrupted starts again; until it is done, reader_find reads the manifest. */
+/* One step of about 10 ms (200 ms to sort a million entries) in its own transaction; none may be open. Uses up to 40
+ * MiB until done. An interrupted build starts again; until it is done, reader_find reads the manifest. */
 int store_keys_step(struct store *s, struct err *err) CHECK_RESULT;
 
 /* -- short read transactions -- */
@@ -171,18 +164,18 @@ struct store_pending {
     uint32_t attempts;
     uint8_t parts[STORED_MAX_PARTS]; /* as in struct stored_unit_state */
     uint64_t first_item;
-    bool is_again; /* it is done, but for items that are to be done again: those of the mask */
+    bool is_again; /* the unit is done; only the items of the mask are to be redone */
     uint64_t again[MSG_MAX_UNIT_ITEMS / 64];
     uint64_t bad[MSG_MAX_UNIT_ITEMS / 64]; /* items of which their list says what is wrong with them */
 };
-/* Up to `max` units from `from` on that are not done, or have items to be done again, in order. Looks at 10 000 units
- * at most, so that *ret_n may be 0 with more to come: go on at *ret_next. The end is *ret_next == from. */
+/* Up to `max` units from `from` on, in order, that are not done or have items to be redone. Reads at most 10 000 units,
+ * so *ret_n may be 0 before the end: continue at *ret_next. At the end *ret_next == from. */
 int store_pending(struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
                   uint32_t *ret_next, struct err *err) CHECK_RESULT;
 
-/* Append items first ... first+count-1 of the unit (counted within it; count 0: to its end) to `ret` as Item rows with
- * their numbers and absolute paths: the row frame of a Work message; ret_ends (NULL, or one an item): where in
- * `ret` each ends. -EINVAL: outside the unit. */
+/* Append items first ... first+count-1 of the unit (count 0: to its end) to `ret` as Item rows with numbers and
+ * absolute paths, for a Work message. ret_ends, which may be NULL, gets the end of each item in `ret`. -EINVAL: outside
+ * the unit. */
 int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
                      uint32_t *ret_n_rows, uint32_t *ret_ends, struct err *err) CHECK_RESULT;
 

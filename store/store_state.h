@@ -1,4 +1,4 @@
-/* store_state.h - what a struct store holds. Inside store/ only; who may call and errors: as store.h. */
+/* store_state.h - struct store. Inside store/ only; who may call and errors: as store.h. */
 #ifndef BLIPLINE_STORE_STORE_STATE_H
 #define BLIPLINE_STORE_STORE_STATE_H
 
@@ -9,7 +9,7 @@
 
 #include <pthread.h>
 
-/* Items that wait for their unit to fill. Their bytes lie in the arena. */
+/* Items that wait for their unit to fill. The arena has their bytes. */
 struct store_tail {
     struct arena arena;
     struct row_item *items; /* [meta.unit_items] */
@@ -19,7 +19,7 @@ struct store_tail {
 
 struct keys_build;
 
-/* Always left free, unless the options say another number. */
+/* Always left free, by default. */
 #define STORE_MIN_FREE_BYTES ((uint64_t)4 << 20)
 
 struct store {
@@ -31,9 +31,9 @@ struct store {
     uint64_t min_free_bytes;
     pthread_mutex_t map_lock; /* held by the other thread while it reads, by the owner while the map changes */
 
-    /* the owner's */
+    /* used by the owner only */
     struct stored_job_counters counters;
-    struct stored_job_counters committed; /* what counters go back to when a commit fails */
+    struct stored_job_counters committed; /* the counters to restore if a commit fails */
     struct store_tail tail, saved_tail;   /* saved_tail: as of store_begin, while tail_saved */
     bool tail_saved;
     MDB_txn *txn;

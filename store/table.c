@@ -68,7 +68,7 @@ int env_get(MDB_txn *txn, MDB_dbi table, const void *key, size_t key_bytes, MDB_
     return err_set(err, env_errno(rc), "cannot read the job store: %s", mdb_strerror(rc));
 }
 
-/* Every way in which bytes can be wrong is one to callers: damage. */
+/* Callers do not distinguish kinds of damage. */
 static int damaged(int rc)
 {
     return rc == -EILSEQ || rc == -EMSGSIZE ? -EBADMSG : rc;
@@ -106,7 +106,7 @@ int env_read_counters(const struct env *e, MDB_txn *txn, struct stored_job_count
     return rc < 0 ? err_prefix(err, damaged(rc), "meta \"counters\"") : 0;
 }
 
-/* A number that stands in n_items of a row of its own. */
+/* A number in n_items of its own row. */
 static int read_number(const struct env *e, MDB_txn *txn, const char *name, uint64_t *ret, struct err *err)
 {
     struct stored_job_counters c;

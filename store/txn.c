@@ -1,4 +1,4 @@
-/* txn.c - a store's write transactions, and the room on the disk that they need. */
+/* txn.c - write transactions of a store, and the disk space they need. */
 #include "store/store_state.h"
 
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 #define RESERVE_STEP_MIN ((uint64_t)1 << 20)
 #define RESERVE_STEP_MAX ((uint64_t)64 << 20)
-/* Pages that a transaction writes besides its payload: the paths to the rows, free lists. */
+/* Pages that a transaction writes besides its payload: branch pages, free lists. */
 #define RESERVE_EXTRA_BYTES ((uint64_t)256 << 10)
 enum { PUT_OVERHEAD_BYTES = 32 };
 
@@ -134,7 +134,7 @@ static int free_bytes_at(const struct store *s, const char *path, uint64_t *ret_
         return s->seam->free_bytes(s->seam->arg, ret_bytes);
     if (statvfs(path, &fs) < 0)
         return -errno;
-    *ret_bytes = fs.f_blocks ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX; /* some do not count */
+    *ret_bytes = fs.f_blocks ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX; /* some filesystems report none */
     return 0;
 }
 
@@ -147,7 +147,7 @@ static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err
 {
     char least[CONF_SIZE_TEXT];
 
-    return err_set(err, -ENOSPC, "disk full: %.1f MiB free on %s, %s are always left free",
+    return err_set(err, -ENOSPC, "disk full: %.1f MiB free on %s, and %s must stay free",
                    (double)free_bytes / (1 << 20), s->path, conf_size_text(s->min_free_bytes, least));
 }
 
@@ -159,7 +159,7 @@ int store_check_room(const struct store *s, struct err *err)
     int rc;
 
     if ((size_t)snprintf(at, sizeof(at), "%s/data.mdb", s->path) >= sizeof(at) || access(at, F_OK) == 0)
-        return 0; /* what is wrong with the path is said when it is opened */
+        return 0; /* errors of the path are reported when it is opened */
     while ((slash = strrchr(at, '/')) && slash > at) {
         *slash = '\0';
         if (access(at, F_OK) == 0)
@@ -196,8 +196,8 @@ static int grow_file(struct store *s, int fd, uint64_t to_bytes)
     return rc;
 }
 
-/* Reserve what the transaction may need, so that a full disk shows before anything is written; and so that the file is
- * never shorter than LMDB's last page (it does not write pages freed in the transaction that took them). */
+/* Reserve the space that the transaction may need, so that a full disk is found before anything is written, and the
+ * file is never shorter than LMDB's last page (LMDB does not write pages that a transaction both takes and frees). */
 static int reserve(struct store *s, struct err *err)
 {
     uint64_t need = store_used_bytes(s) + 2 * (uint64_t)s->txn_bytes + RESERVE_EXTRA_BYTES, step = s->file_bytes / 8,
@@ -221,7 +221,7 @@ static int reserve(struct store *s, struct err *err)
     return rc < 0 ? err_set(err, rc, "%s: cannot grow data.mdb: %s", s->path, strerror(-rc)) : 0;
 }
 
-/* LMDB says EIO where a write came back short: ask the filesystem what that was. */
+/* LMDB reports EIO for a short write: find out whether the disk is full. */
 static int commit_failed(struct store *s, int rc, struct err *err)
 {
     uint64_t free_bytes = 0;
@@ -259,7 +259,7 @@ int store_commit(struct store *s, struct err *err)
         store_abort(s);
         return rc;
     }
-    rc = mdb_txn_commit(s->txn); /* the transaction is gone, however it ends */
+    rc = mdb_txn_commit(s->txn); /* the transaction is freed in any case */
     if (rc != 0) {
         undo(s);
         return commit_failed(s, env_errno(rc), err);

@@ -1,4 +1,4 @@
-/* reader_verify: every checksum, and what the tables say about each other.
+/* verify.c - reader_verify: every checksum, and whether the tables agree.
  *
  * A unit is checked as of one transaction. Sums over all units are compared with the counters before and after the
  * walk, which are equal unless a broker is at work meanwhile. */
@@ -18,10 +18,10 @@ struct verify {
     bool stopped;
     struct stored_job_counters before, after, sum;
     uint64_t keys_covered;
-    uint64_t n_embeddings_before, n_embeddings_after; /* entries of all tables; what the units have */
+    uint64_t n_embeddings_before, n_embeddings_after; /* entries of all tables before and after the walk */
     uint64_t n_embeddings;
-    bool embeddings_unknown; /* a record is lost: which items must have them cannot be said */
-    bool unreadable;         /* a manifest or state row or the counters are lost: sums prove nothing */
+    bool embeddings_unknown; /* a record is lost, so it is unknown which items must have them */
+    bool unreadable;         /* a manifest or state row or the counters are lost, so sums cannot be compared */
 };
 
 static void PRINTF_LIKE(4, 5) problem(struct verify *c, int64_t unit, int64_t item, const char *fmt, ...)
@@ -37,7 +37,7 @@ static void PRINTF_LIKE(4, 5) problem(struct verify *c, int64_t unit, int64_t it
         c->stopped = true;
 }
 
-/* Row counts and counters of one transaction; where the counters are damaged, only n_units is known. */
+/* Row counts and counters of one transaction; if the counters are damaged, only n_units is known. */
 static int check_tables(struct verify *c, struct stored_job_counters *ret_c, struct err *err)
 {
     struct reader *r = c->r;
@@ -84,7 +84,7 @@ static int check_tables(struct verify *c, struct stored_job_counters *ret_c, str
     return 0;
 }
 
-/* The sources themselves, and that every item's is there. */
+/* Checks the sources, and that every item's source exists. */
 static void check_sources(struct verify *c)
 {
     const struct row_source *sources;
@@ -98,13 +98,13 @@ static void check_sources(struct verify *c)
 static void check_source(struct verify *c, const struct row_item *item)
 {
     if (item->source > c->r->n_sources)
-        check_sources(c); /* it may have come since */
+        check_sources(c); /* it may have been added since */
     if (item->source > c->r->n_sources)
         problem(c, c->r->unit, (int64_t)item->item, "item %" PRIu64 ": its source %" PRIu32 " is not there", item->item,
                 item->source);
 }
 
-/* Of an item that is done and no error: there, sound, and as the recipe says. Of others: none. */
+/* An item that is done without error must have sound embeddings as in the recipe, others none. */
 static void check_embeddings(struct verify *c, uint64_t item, bool wanted)
 {
     struct reader *r = c->r;
@@ -202,7 +202,7 @@ static void check_records(struct verify *c)
         }
         n_records += rc != 0;
         check_source(c, &r->manifest.items[i]);
-        if (rc > 0) /* of one that a broker may just be committing nothing is said; the sum tells */
+        if (rc > 0) /* a broker may just be committing it; the sum is checked later */
             check_embeddings(c, item, !record.failed);
         c->embeddings_unknown |= rc < 0;
     }
@@ -257,10 +257,10 @@ static bool between(uint64_t low, uint64_t x, uint64_t high)
 static void check_sums(struct verify *c)
 {
     const struct stored_job_counters *b = &c->before, *a = &c->after, *s = &c->sum;
-    const bool redone = a->n_redone != b->n_redone; /* then failures may have become fewer meanwhile */
+    const bool redone = a->n_redone != b->n_redone; /* then there may be fewer failures now */
 
     if (c->unreadable)
-        return; /* what is lost has been named */
+        return; /* the losses have been reported */
     if (!between(b->n_items, s->n_items, a->n_items))
         problem(c, -1, -1, "the units hold %" PRIu64 " items, the counters say %" PRIu64, s->n_items, a->n_items);
     if (!between(b->n_done, s->n_done, a->n_done))
@@ -306,7 +306,7 @@ static int verify(struct verify *c, struct err *err)
     if (rc == 0 && !c->stopped) {
         rc = reader_counters(c->r, &c->after, err);
         if (rc == -EBADMSG)
-            return 0; /* named by check_tables */
+            return 0; /* reported by check_tables */
         if (rc == 0)
             rc = count_embeddings(c, &c->n_embeddings_after, err);
         if (rc == 0)

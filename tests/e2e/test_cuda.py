@@ -53,7 +53,7 @@ def test_a_store_of_the_cpu_goes_on_on_a_card_with_the_references_captions(folde
     assert {r["key"]: r.get("caption") for r in rows} == {n: ANSWERS[n]["greedy"] for n in names}
     ready = [line for line in done.stderr.splitlines() if "event=ready stage=" in line]
     assert len(ready) == 3 and all(" device=cuda:0 dtype=fp32 " in line for line in ready), done.stderr
-    assert done.stderr.count("NVIDIA's MPS is not running: the 3 workers of a card take turns") == 1
+    assert done.stderr.count("NVIDIA's MPS is not running, so the 3 workers of a GPU take turns") == 1
 
 
 @needs_emulator
@@ -167,8 +167,8 @@ def test_devices_are_listed():
 
 
 def test_selftest_wants_a_device_that_has_the_type():
-    one_error(blipline("selftest", "--dtype", "fp8", check=False), "the CPU computes in fp32", code=2)
-    one_error(blipline("selftest", "--device", "null", check=False), "one device that computes", code=2)
+    one_error(blipline("selftest", "--dtype", "fp8", check=False), "CPUs compute in fp32", code=2)
+    one_error(blipline("selftest", "--device", "null", check=False), "expected one CPU or GPU", code=2)
 
 
 @needs_emulator

@@ -1,6 +1,7 @@
 """README.md, CONTRIBUTING.md and docs/: every command is run and its output compared, every path exists.
 
-A fence ```console holds commands (lines that begin with "$ ") and what they print. In the output
+A fence ```console holds commands (lines that begin with "$ ", continued after a backslash) and what they print. In the
+output
 
     ...     alone on a line stands for any lines, at the end of a line for the rest of the line
     1.0 s   a number before a unit of time, rate or share may be another one; so may a date
@@ -37,6 +38,8 @@ def commands(lines):
     for line in lines:
         if line.startswith("$ "):
             found.append([line[2:], []])
+        elif found[-1][0].endswith("\\") and not found[-1][1]:
+            found[-1][0] = found[-1][0][:-1] + line.strip()
         else:
             found[-1][1].append(line)
     return found

@@ -251,4 +251,4 @@ def test_an_error_of_the_disk_at_a_commit_fails_that_job_alone(tmp_path):
 def test_a_store_that_becomes_shorter_fails_its_job_alone(tmp_path):
     bad = tmp_path / "bad.lmdb"
     with Cluster(tmp_path) as cluster:
-        one_fails(cluster, tmp_path, bad, lambda: os.truncate(bad / "data.mdb", 8192), b"data.mdb has become shorter")
+        one_fails(cluster, tmp_path, bad, lambda: os.truncate(bad / "data.mdb", 8192), b"data.mdb was truncated")

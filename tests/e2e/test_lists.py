@@ -185,7 +185,7 @@ def test_fields_are_kept_when_asked_for_and_exported(folder):
     )
     assert table[0]["url"] == rows[0]["url"] and json.loads(table[0]["tags"]) == ["a", "b,c"] and table[1]["url"] == ""
     assert "nothing to do" in (again := blipline(*args)).stderr and "changed" not in again.stderr, again.stderr
-    assert "was begun without more" in blipline(*args, "--fields", "url,more").stderr
+    assert "does not keep more" in blipline(*args, "--fields", "url,more").stderr
     for fields, says in (("nope", "nope"), ("caption", "caption")):
         done = blipline("export", folder / "s", "--fields", fields, check=False)
         assert done.returncode == 2 and says in done.stderr, done.stderr

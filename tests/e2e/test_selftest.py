@@ -95,7 +95,7 @@ def test_other_picture_sizes_from_pixels_to_ids(name, folder):
 
 def test_the_demo_models_from_picture_to_store():
     r = report()
-    assert r["pass"] is True and r["n_skipped"] == 0 and r["verdict"].startswith("this machine computes BLIP-2 right")
+    assert r["pass"] is True and r["n_skipped"] == 0 and r["verdict"].startswith("this machine computes BLIP-2 correctly")
     assert r["machine"]["cpu"] and r["machine"]["isa"] and r["machine"]["threads"] >= 1
     job = {row["stage"]: row for row in r["rows"] if row["worker"] == "job"}
     assert {k: v["shape"] for k, v in job.items()} == {
@@ -139,7 +139,7 @@ def test_a_flipped_bit_of_a_norm_is_found_in_its_stage(folder, tensor, stage):
 def test_an_installed_copy_in_an_empty_folder(installed, folder):
     done = run_installed(installed, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("this machine computes BLIP-2 right: ")
+    assert done.stdout.splitlines()[-1].startswith("this machine computes BLIP-2 correctly: ")
     assert "captions after a prompt" in done.stdout and "24 of 24 equal" in done.stdout and "\nmachine: " in done.stdout
     assert not list(folder.iterdir())
     devices = json.loads(
@@ -155,7 +155,7 @@ def test_an_installed_copy_with_a_broken_model(installed, folder):
     norms = "vision_model.encoder.layers.0.layer_norm2.weight"
     flip_bits(prefix / "share/blipline/models/blip2-opt-demo", norms)
     done = run_installed(prefix, cwd=folder)
-    assert done.returncode == 1 and "does NOT compute BLIP-2 right" in done.stdout.splitlines()[-1]
+    assert done.returncode == 1 and "does NOT compute BLIP-2 correctly" in done.stdout.splitlines()[-1]
     captions = next(line for line in done.stdout.splitlines() if "captions after a prompt" in line)
     assert "FAILED" in captions  # the picture's words too
 

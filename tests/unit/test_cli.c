@@ -136,7 +136,7 @@ static void test_cli_wrong_lines_exit_2_and_say_why(void **state)
         {{"s", "--number", " 7"}, "not a whole number"},
         {{"s", "--number", "99999999999999999999"}, "not a whole number"},
         {{"s", "--bytes", "3Mb"}, "not a size such as 4096, 64MiB, 8GiB"},
-        {{"s", "--bytes", "0"}, "1 or more is wanted"},
+        {{"s", "--bytes", "0"}, "expected 1 or more"},
         {{"s", "--format", "xml"}, "not one of: jsonl csv"},
         {{"s", "--format", "json"}, "not one of"},
         {{"s", "--json=yes", NULL}, "takes no value"},

@@ -423,7 +423,7 @@ static void spoil_one_store(bool shorten)
         struct committer_completion *one = wait_one(c);
 
         assert_int_equal(one->rc, one->job == 1 ? -EIO : 0);
-        if (one->job == 1 && (!strstr(one->text, path) || !strstr(one->text, shorten ? "shorter" : "damaged")))
+        if (one->job == 1 && (!strstr(one->text, path) || !strstr(one->text, shorten ? "truncated" : "damaged")))
             fail_msg("%s", one->text);
         committer_completion_free(one);
     }

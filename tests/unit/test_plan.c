@@ -308,13 +308,13 @@ static void test_plan_auto_is_what_the_device_is_used_with(void **state)
 static void test_plan_types_that_a_stage_has_not_are_refused_with_the_cure(void **state)
 {
     (void)state;
-    refused("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL, "--encoder-dtype fp8: the CPU computes in fp32");
-    refused("[caption]\n[precision]\nllm-dtype = fp16\n", OPT_DEMO, NULL, "--llm-dtype fp16: the CPU computes in");
-    refused("[caption]\n[precision]\ndtype = fp16\n", OPT_DEMO, NULL, "--dtype fp16: the CPU computes in");
+    refused("[caption]\n[precision]\ndtype = fp8\n", OPT_DEMO, NULL, "--encoder-dtype fp8: CPUs compute in fp32");
+    refused("[caption]\n[precision]\nllm-dtype = fp16\n", OPT_DEMO, NULL, "--llm-dtype fp16: CPUs compute in");
+    refused("[caption]\n[precision]\ndtype = fp16\n", OPT_DEMO, NULL, "--dtype fp16: CPUs compute in");
     made("[score]\ntext-field = a\n[precision]\nllm-dtype = fp16\n", ITM_C, NULL); /* there is none */
     device = DEVICE_CUDA;
-    refused("[caption]\n[precision]\nllm-dtype = fp16\n", T5_A, NULL, "FlanT5's sums grow beyond fp16's");
-    refused("[caption]\n[precision]\ndtype = fp8\n", T5_A, NULL, "--llm-dtype fp8: FlanT5's activations");
+    refused("[caption]\n[precision]\nllm-dtype = fp16\n", T5_A, NULL, "FlanT5 overflows fp16");
+    refused("[caption]\n[precision]\ndtype = fp8\n", T5_A, NULL, "--llm-dtype fp8: the activations of FlanT5");
     made("[caption]\n[precision]\ndtype = fp8\nllm-dtype = bf16\n", T5_A, NULL);
     check_dtypes(DTYPE_F8_E4M3, DTYPE_BF16, DTYPE_BF16);
     device = DEVICE_CPU;
@@ -439,7 +439,7 @@ static void test_plan_shown_is_a_recipe_with_long_and_odd_prompts_too(void **sta
     assert_int_equal(recipe_parse(text, n, "x", "shown", &again, NULL), 0);
     assert_int_equal(again.n_prompts, 1);
     assert_string_equal(again.prompts[0].text, prompt);
-    assert_non_null(strstr(text, "\n# prompt = a\\nb (has line ends"));
+    assert_non_null(strstr(text, "\n# prompt = a\\nb (contains line ends"));
     free(text);
 }
 

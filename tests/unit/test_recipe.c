@@ -118,8 +118,8 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     char long_value[4000] = "[caption]\nprompt = a\n";
 
     (void)state;
-    refused("[caption]\n\nbeems = 5\n", "test.conf, line 3: there is no key beems; did you mean beams?");
-    refused("[caption]\nbeams = many\n", "test.conf, line 2: beams = many: a whole number from 1 to 64 is wanted");
+    refused("[caption]\n\nbeems = 5\n", "test.conf, line 3: unknown key beems; did you mean beams?");
+    refused("[caption]\nbeams = many\n", "test.conf, line 2: beams = many: expected a whole number from 1 to 64");
     refused("[caption]\nbeams = 65\n", "from 1 to 64");
     refused("[caption]\nbeams = 2.5\n", "a whole number");
     refused("[caption]\ntop-p = 1.5\n", "a number above 0, up to 1");
@@ -127,38 +127,38 @@ static void test_recipe_mistakes_name_file_and_line(void **state)
     refused("[caption]\nseed = -1\n", "a whole number, 0 or more");
     refused("[caption]\nsample = maybe\n", "yes or no");
     refused("[caption]\nearly-stopping = sometimes\n", "false, true or never");
-    refused("[caption]\nbeams = 5\n\nbeams = 6\n", "line 4: beams is there already, in line 2");
-    refused("[caption]\n[score]\nbeams = 5\n", "line 3: beams belongs into the section [caption]");
-    refused("beams = 5\n[caption]\n", "line 1: beams belongs into the section [caption]");
+    refused("[caption]\nbeams = 5\n\nbeams = 6\n", "line 4: beams is already set in line 2");
+    refused("[caption]\n[score]\nbeams = 5\n", "line 3: beams belongs in section [caption]");
+    refused("beams = 5\n[caption]\n", "line 1: beams belongs in section [caption]");
     refused("[caption]\nname = x\n", "line 2: name belongs above the first section");
-    refused("[captoin]\n", "test.conf, line 1: there is no section captoin; did you mean caption?");
-    refused("\n[captoin]\nbeams = 1\n", "line 2: there is no section captoin");
+    refused("[captoin]\n", "test.conf, line 1: unknown section captoin; did you mean caption?");
+    refused("\n[captoin]\nbeams = 1\n", "line 2: unknown section captoin");
     refused("[caption]\nwhat is this\n", "line 2: neither");
     refused("[caption\n", "line 1: neither");
-    refused("[score]\nscore = clip\n[caption]\n", "line 2: score = clip: itc, itm");
+    refused("[score]\nscore = clip\n[caption]\n", "line 2: score = clip: expected itc, itm");
     refused("[embed]\nembed = vit\n", "query, itc, itc_text or cls");
-    refused("[embed]\nembed = query:first\n", "fp16 or fp32 behind");
+    refused("[embed]\nembed = query:first\n", "fp16 or fp32 after");
     refused("[embed]\nembed = cls\nembed = cls:fp16\n", "line 3: embed cls twice");
-    refused("[caption]\n[pixels]\nexif-orientation = yes\n", "ignore or apply is wanted");
-    refused("[caption]\n[pixels]\ngrey16 = cli\n", "clip or high-byte is wanted");
-    refused("[caption]\n[precision]\ndtype = fp4\n", "fp32, bf16, fp16, fp8 or auto is wanted");
-    refused("[caption]\n[precision]\nqformer-dtype = fp8\n", "the Q-Former is not computed in fp8");
+    refused("[caption]\n[pixels]\nexif-orientation = yes\n", "expected ignore or apply");
+    refused("[caption]\n[pixels]\ngrey16 = cli\n", "expected clip or high-byte");
+    refused("[caption]\n[precision]\ndtype = fp4\n", "expected fp32, bf16, fp16, fp8 or auto");
+    refused("[caption]\n[precision]\nqformer-dtype = fp8\n", "the Q-Former does not support fp8");
     refused("[caption]\nprompt = \xff\n", "not UTF-8");
     refused("", "asks for nothing");
     refused("[precision]\ndtype = bf16\n", "asks for nothing");
     refused("[caption]\nbeams = 3\nsample = yes\n", "sample = yes with 3 beams: sampling takes one beam (beams = 1)");
     refused("[caption]\ncaptions = 3\n",
-            "3 captions of 1 beam: take as many beams (beams = 3), or draw them at random (sample = yes)");
+            "3 captions from 1 beam: use as many beams (beams = 3), or sampling (sample = yes)");
     refused("[caption]\nmin-new-tokens = 21\n", "min-new-tokens 21");
     refused("[score]\n", "there are no texts to score");
     refused("[embed]\nembed = itc_text\n", "there are no texts to embed");
-    refused("[embed]\n", "which embeddings?");
-    refused("[caption]\n[score]\nscore = none\ntext-field = a\n", "nothing is done with");
+    refused("[embed]\n", "no embeddings are named");
+    refused("[caption]\n[score]\nscore = none\ntext-field = a\n", "would not be used");
     memset(long_line + strlen(long_line), 'x', 300);
     refused(long_line, "line 2: longer than");
     for (int i = 0; i < 30; i++)
         (void)snprintf(long_value + strlen(long_value), sizeof(long_value) - strlen(long_value), " %0100d\n", i);
-    refused(long_value, "line 2: a value that is too long: prompt");
+    refused(long_value, "line 2: the value is too long: prompt");
 }
 
 static void override(struct recipe *r, const char *first, ...)
@@ -193,7 +193,7 @@ static void test_recipe_options_win_and_replace_lists(void **state)
     override(&r, "score", "itc", "text-field", "alt", "embed", "cls", NULL);
     assert_int_equal(r.stages, RECIPE_CAPTION | RECIPE_SCORE | RECIPE_EMBED);
     assert_int_equal(recipe_override(&r, &wrong, &err), -EINVAL);
-    assert_non_null(strstr(err.text, "--beams 0: a whole number from 1 to 64"));
+    assert_non_null(strstr(err.text, "--beams 0: expected a whole number from 1 to 64"));
     r = parsed("[score]\ntext-field = x\n");
     wrong.list[0] = (struct cli_setting){.name = "beams", .value = "3"};
     assert_int_equal(recipe_override(&r, &wrong, &err), -EINVAL);
