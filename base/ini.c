@@ -62,7 +62,7 @@ static int flush(struct reading *f)
     if (f->rc < 0 || !f->key[0])
         return f->rc;
     if (f->value[0] == '"' && !strchr(f->value + 1, '"'))
-        return complain(f, f->value_line, "a quote that does not end: ", f->key);
+        return complain(f, f->value_line, "a quote is not closed: ", f->key);
     if (n >= 2 && f->value[0] == '"' && f->value[n - 1] == '"') {
         memmove(f->value, f->value + 1, n - 2);
         f->value[n - 2] = '\0';
@@ -104,7 +104,7 @@ static int drop_or_refuse(struct reading *f, char *line, int size)
         char what[80];
 
         (void)snprintf(what, sizeof(what), "%d bytes%s", size - 2,
-                       f->how->continues ? "; go on in a line that begins with spaces" : "");
+                       f->how->continues ? "; continue on a line that begins with spaces" : "");
         return complain(f, f->line, "longer than ", what);
     }
     while (!strchr(line, '\n'))
@@ -157,12 +157,12 @@ static int take(void *user, const char *section, const char *name, const char *v
         int n = snprintf(f->value + used, sizeof(f->value) - used, "%s%s", used ? " " : "", value);
 
         return (size_t)n < sizeof(f->value) - used ||
-               complain(f, f->value_line, "a value that is too long: ", f->key) == 0;
+               complain(f, f->value_line, "the value is too long: ", f->key) == 0;
     }
     if (flush(f) < 0)
         return 0;
     if (!copy(f->key, sizeof(f->key), name))
-        return complain(f, f->line, "there is no key ", name) == 0;
+        return complain(f, f->line, "unknown key ", name) == 0;
     (void)copy(f->value, sizeof(f->value), value);
     f->value_line = f->line;
     return 1;

@@ -29,7 +29,7 @@ static int begin_section(void *arg, const char *name, const char *at, struct err
 
     if (recipe_begin_section(((struct reading *)arg)->r, name))
         return 0;
-    return err_set(err, -EINVAL, "%s: there is no section %s%s", at, name,
+    return err_set(err, -EINVAL, "%s: unknown section %s%s", at, name,
                    recipe_section_hint(name, hint, sizeof(hint)));
 }
 
@@ -42,10 +42,10 @@ static int take(void *arg, const char *section, const char *key, const char *val
     int rc;
 
     if (number >= 0 && strcmp(belongs, section) != 0)
-        return belongs[0] ? err_set(err, -EINVAL, "%s: %s belongs into the section [%s]", at, key, belongs)
+        return belongs[0] ? err_set(err, -EINVAL, "%s: %s belongs in section [%s]", at, key, belongs)
                           : err_set(err, -EINVAL, "%s: %s belongs above the first section", at, key);
     if (number >= 0 && !recipe_key_is_list(number) && f->seen[number])
-        return err_set(err, -EINVAL, "%s: %s is there already, in line %u", at, key, f->seen[number]);
+        return err_set(err, -EINVAL, "%s: %s is already set in line %u", at, key, f->seen[number]);
     rc = recipe_set(f->r, key, value, at, &f->begun, err);
     if (rc == 0)
         f->seen[number] = line;

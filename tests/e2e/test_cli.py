@@ -100,10 +100,10 @@ def test_what_is_named_and_not_there_is_a_wrong_command_line(folder, store):
         (["stats", "nope/deeper"], "nope"),
         (["verify", ROOT / "README.md"], "README.md"),
         (["get", ROOT, "key"], "not a job store"),
-        (["caption", IMAGES, "-o", "s", "--model", IMAGES], "is no checkpoint"),
-        (["caption", IMAGES, "-o", "s", "--model", "blip2-itm-demo"], "it does not write captions"),
+        (["caption", IMAGES, "-o", "s", "--model", IMAGES], "is not a checkpoint"),
+        (["caption", IMAGES, "-o", "s", "--model", "blip2-itm-demo"], "does not write captions"),
         (["score", "@x.csv", "-o", "s", *model], "no ITC and ITM heads"),
-        (["caption", IMAGES, "-o", "s", *model, "--limit", "0"], "1 or more is wanted"),
+        (["caption", IMAGES, "-o", "s", *model, "--limit", "0"], "expected 1 or more"),
         (["selftest", "nope"], "nope"),
         (["selftest", MODEL, "--golden", "nope"], "nope"),
         (["help", "nope"], "nope"),
@@ -111,7 +111,7 @@ def test_what_is_named_and_not_there_is_a_wrong_command_line(folder, store):
         (["completion", "csh"], "bash zsh fish"),
         (["expotr", store], "did you mean export?"),
         (["--hlep"], "did you mean --help?"),
-        (["--model", "x"], "behind a command"),
+        (["--model", "x"], "after a command"),
     ):
         done = blipline(*arguments, check=False, cwd=folder)
         assert done.returncode == 2 and says in done.stderr, (arguments, done)

@@ -136,9 +136,9 @@ def test_operators_without_a_driver_are_one_error_before_any_work(folder):
         (["--device", "gpu"], "not a device"),
         (["--device", "cpu,cuda:0"], "not a device"),
         (["--device", "cuda:0,cuda:0"], "cuda:0 twice"),
-        (["--device", "cpu", "--dtype", "fp8"], "the CPU computes in fp32"),
-        (["--device", "cpu", "--llm-dtype", "fp16"], "--llm-dtype fp16: the CPU"),
-        (["--qformer-dtype", "fp8"], "the Q-Former is not computed in fp8"),
+        (["--device", "cpu", "--dtype", "fp8"], "CPUs compute in fp32"),
+        (["--device", "cpu", "--llm-dtype", "fp16"], "--llm-dtype fp16: CPUs"),
+        (["--qformer-dtype", "fp8"], "the Q-Former does not support fp8"),
         (["--dtype", "int8"], "fp32, bf16, fp16, fp8 or auto"),
     ],
 )
@@ -154,7 +154,7 @@ def test_flan_t5_has_neither_fp16_nor_fp8(folder):
             "caption", IMAGES, "-o", folder / "s", "--model", ROOT / "tests/golden/t5_a", *GPU, "--dtype",
             dtype, check=False,
         )
-        one_error(done, f"--llm-dtype {dtype}", "FlanT5", "take bf16", code=2)
+        one_error(done, f"--llm-dtype {dtype}", "FlanT5", "use bf16", code=2)
 
 
 def test_devices_are_listed():

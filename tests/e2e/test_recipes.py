@@ -64,10 +64,10 @@ def test_commands_are_found_by_their_names(folder, rows):
 
 def test_mistakes_name_file_and_line_and_do_nothing(folder):
     for text, says in {
-        "[caption]\nbeems = 5\n": "line 2: there is no key beems; did you mean beams?",
+        "[caption]\nbeems = 5\n": "line 2: unknown key beems; did you mean beams?",
         "[caption]\nbeams = 99\n": "from 1 to 64",
-        '[caption]\nprompt = "a photo\n': "line 2: a quote that does not end: prompt",
-        "[captions]\n": "no section captions", "[caption]\nsample = yes\nbeams = 4\n": "one beam",
+        '[caption]\nprompt = "a photo\n': "line 2: a quote is not closed: prompt",
+        "[captions]\n": "unknown section captions", "[caption]\nsample = yes\nbeams = 4\n": "one beam",
         "": "asks for nothing",
     }.items():
         recipe = write(folder / "mine.conf", text)[1:]
@@ -86,7 +86,7 @@ def test_mistakes_name_file_and_line_and_do_nothing(folder):
         (["--seed", "1"], "without sampling"),
         (["--length-penalty", "1"], "without beams"),
         (["--early-stopping"], "without beams"),
-        (["--score-model", SCORER], "nothing for it to do"),
+        (["--score-model", SCORER], "does not use it"),
         (["--prompt", "{"], "{ without }"),
         (["--prompt", bad], "not UTF-8"),
         (["--prompt", ""], "no tokens"),

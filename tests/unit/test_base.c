@@ -320,7 +320,7 @@ static void test_conf_takes_values_in_quotes(void **state)
     assert_string_equal(c.endpoint, " a ; b ");
     assert_int_equal(c.threads, 7);
     assert_int_equal(load_text("endpoint = \"a\n", &c, &err), -EINVAL);
-    assert_non_null(strstr(err.text, "x.conf, line 1: a quote that does not end: endpoint"));
+    assert_non_null(strstr(err.text, "x.conf, line 1: a quote is not closed: endpoint"));
 }
 
 static void test_conf_lines_are_whole_or_refused(void **state)
