@@ -29,8 +29,7 @@ static int begin_section(void *arg, const char *name, const char *at, struct err
 
     if (recipe_begin_section(((struct reading *)arg)->r, name))
         return 0;
-    return err_set(err, -EINVAL, "%s: unknown section %s%s", at, name,
-                   recipe_section_hint(name, hint, sizeof(hint)));
+    return err_set(err, -EINVAL, "%s: unknown section %s%s", at, name, recipe_section_hint(name, hint, sizeof(hint)));
 }
 
 static int take(void *arg, const char *section, const char *key, const char *value, unsigned line, const char *at,
