@@ -24,10 +24,38 @@ static const struct {
     double limit;
 } score_limits[] = {{"fp32", 1e-3}, {"fp16", 1e-2}, {"bf16", 5e-2}, {"fp8", 0.5}};
 
-/* The kinds of answers, and the rows that report them. */
-enum { KIND_CAPTION, KIND_ANSWER, KIND_ITC, KIND_ITM, N_KINDS };
-static const char *const stages[N_KINDS] = {"captions after a prompt", "answers to questions", "ITC similarities",
-                                            "ITM probabilities"};
+/* A number a kind of answer. */
+enum { KIND_CAPTION, KIND_ANSWER, KIND_ITC, KIND_ITM, KIND_SAME, N_KINDS };
+
+static const struct job {
+    const char *name; /* of its store */
+    const char *const args[12];
+    const char *caption; /* the answer that its first prompt's caption is compared with */
+    bool questions;      /* its second prompt asks what the list asks */
+    bool scores;         /* of given texts */
+    const char *unit;    /* pictures of a unit; NULL: 4 */
+    const char *same_as; /* a job that was run before this one, on the CPU: its records must be the same to the bit */
+    const char *stages[N_KINDS];
+} jobs[] = {
+    {.name = "greedy", .args = {NULL}, .caption = "greedy", .stages = {"captions, greedy"}},
+    {.name = "beams",
+     .args = {"--beams=5", "--score=itc,itm", "--text-field=text", NULL},
+     .caption = "beam5",
+     .scores = true,
+     .stages = {"captions, 5 beams", NULL, "ITC similarities", "ITM probabilities"}},
+    {.name = "prompts",
+     .args = {"--prompt=a photo of", "--question={question}", NULL},
+     .caption = "photo",
+     .questions = true,
+     .stages = {"captions after a prompt", "answers to questions"}},
+    {.name = "again",
+     .args = {"--beams=5", "--score=itc,itm", "--text-field=text", NULL},
+     .caption = "beam5",
+     .scores = true,
+     .unit = "7",
+     .same_as = "beams",
+     .stages = {[KIND_SAME] = "the same bytes in other units, on one thread"}},
+};
 
 /* What one kind of answer has come to. */
 struct tally {
@@ -143,8 +171,8 @@ static void compare_score(struct tally *t, const char *key, const json_t *wanted
         tell(t, "%s: %.7g, wanted %.7g", key, has ? (double)score : NAN, w);
 }
 
-static void compare_record(const struct state *s, const json_t *answer, const char *key, const struct row_record *r,
-                           struct tally *tallies)
+static void compare_record(const struct state *s, const struct job *job, const json_t *answer, const char *key,
+                           const struct row_record *r, struct tally *tallies)
 {
     const double limit = score_limit(s->t->dtype);
     size_t n_answers = 0, n_texts = 0;
@@ -158,7 +186,7 @@ static void compare_record(const struct state *s, const json_t *answer, const ch
             compare_score(&tallies[KIND_ITM], key, json_array_get(json_object_get(answer, "itm"), n_texts++),
                           c->has_itm, c->itm, limit);
         } else if (c->prompt == 0) {
-            compare_text(&tallies[KIND_CAPTION], key, json_string_value(json_object_get(answer, "photo")), c);
+            compare_text(&tallies[KIND_CAPTION], key, json_string_value(json_object_get(answer, job->caption)), c);
         } else {
             const json_t *pair = json_array_get(json_object_get(answer, "vqa"), n_answers++);
 
@@ -168,7 +196,7 @@ static void compare_record(const struct state *s, const json_t *answer, const ch
 }
 
 /* How many of each kind the answers have, so that a missing one is seen. */
-static void count_wanted(const struct state *s, int ret[N_KINDS])
+static void count_wanted(const struct state *s, const struct job *job, int ret[N_KINDS])
 {
     const char *name;
     json_t *answer;
@@ -177,13 +205,15 @@ static void count_wanted(const struct state *s, int ret[N_KINDS])
     json_object_foreach(s->answers, name, answer)
     {
         ret[KIND_CAPTION]++;
-        ret[KIND_ANSWER] += (int)json_array_size(json_object_get(answer, "vqa"));
-        ret[KIND_ITC] += (int)json_array_size(json_object_get(answer, "itc"));
-        ret[KIND_ITM] += (int)json_array_size(json_object_get(answer, "itm"));
+        ret[KIND_SAME]++;
+        ret[KIND_ANSWER] += job->questions ? (int)json_array_size(json_object_get(answer, "vqa")) : 0;
+        ret[KIND_ITC] += job->scores ? (int)json_array_size(json_object_get(answer, "itc")) : 0;
+        ret[KIND_ITM] += job->scores ? (int)json_array_size(json_object_get(answer, "itm")) : 0;
     }
 }
 
-static int compare_store(const struct state *s, const char *store, struct tally *tallies, struct err *err)
+static int compare_store(const struct state *s, const struct job *job, const char *store, struct tally *tallies,
+                         struct err *err)
 {
     struct reader *r = NULL;
     struct reader_row row;
@@ -198,16 +228,55 @@ static int compare_store(const struct state *s, const char *store, struct tally 
         if (!row.has_record || row.record.failed)
             tell(&tallies[KIND_CAPTION], "%s: %s", key, row.has_record ? row.record.error_code : "not done");
         else if (answer)
-            compare_record(s, answer, key, &row.record, tallies);
+            compare_record(s, job, answer, key, &row.record, tallies);
         rc = 0;
     }
     reader_close(r);
     return rc;
 }
 
+/* Their numbers are finite. */
+static bool same_caption(const struct row_caption *a, const struct row_caption *b)
+{
+    return a->text_bytes == b->text_bytes && memcmp(a->text, b->text, a->text_bytes) == 0 && a->logprob == b->logprob &&
+           a->has_itc == b->has_itc && a->itc == b->itc && a->itm == b->itm;
+}
+
+static bool same_record(const struct row_record *a, const struct row_record *b)
+{
+    bool same = a->n_captions == b->n_captions && !a->failed && !b->failed;
+
+    for (uint32_t i = 0; same && i < a->n_captions; i++)
+        same = same_caption(&a->captions[i], &b->captions[i]);
+    return same;
+}
+
+/* Items are in the list's order in both. */
+static int compare_stores(const char *store, const char *other, struct tally *t, struct err *err)
+{
+    struct reader *a = NULL, *b = NULL;
+    struct reader_row row, row_b;
+    int rc = reader_open(store, true, &a, err);
+
+    if (rc == 0)
+        rc = reader_open(other, true, &b, err);
+    while (rc == 0 && (rc = reader_next(a, &row, err)) == 1 && (rc = reader_next(b, &row_b, err)) == 1) {
+        const bool same = row.has_record && row_b.has_record && same_record(&row.record, &row_b.record);
+
+        t->n++;
+        t->n_equal += same;
+        if (!same)
+            tell(t, "%.*s: another record", (int)row.listed.key_bytes, (const char *)row.listed.key);
+        rc = 0;
+    }
+    reader_close(a);
+    reader_close(b);
+    return rc;
+}
+
 /* -- running -- */
 
-static int run_caption(struct state *s, const char *store, struct err *err)
+static int run_caption(struct state *s, const struct job *job, const char *store, struct err *err)
 {
     char list[RUNDIR_MAX + 40], threads[24], how[512];
     const char *args[MAX_ARGS] = {"caption",
@@ -221,19 +290,21 @@ static int run_caption(struct state *s, const char *store, struct err *err)
                                   "--max-new-tokens=24",
                                   "--device",
                                   s->t->device,
-                                  "--unit=4",
-                                  "--prompt=a photo of",
-                                  "--question={question}",
-                                  "--score=itc,itm",
-                                  "--text-field=text",
-                                  "--score-model",
-                                  s->t->demo->score_model};
+                                  "--unit",
+                                  job->unit ? job->unit : "4"};
     struct program program = {.name = "blipline", .args = args, .stop_signal = SIGTERM};
-    int n = 18, rc;
+    const int n_threads = job->same_as ? 1 : s->t->n_threads;
+    int n = 13, rc;
 
     (void)snprintf(list, sizeof(list), "@%s", s->list);
-    if (s->t->n_threads > 0) {
-        (void)snprintf(threads, sizeof(threads), "--threads=%d", s->t->n_threads);
+    for (int i = 0; job->args[i]; i++)
+        args[n++] = job->args[i];
+    if (job->scores) {
+        args[n++] = "--score-model";
+        args[n++] = s->t->demo->score_model;
+    }
+    if (n_threads > 0) {
+        (void)snprintf(threads, sizeof(threads), "--threads=%d", n_threads);
         args[n++] = threads;
     }
     if (s->t->cpu_isa != CPU_ISA_AUTO) {
@@ -253,42 +324,49 @@ static int run_caption(struct state *s, const char *store, struct err *err)
     return rc;
 }
 
-static int report(const struct state *s, const struct tally *tallies, double seconds, json_t *rows, struct err *err)
+static int report(const struct state *s, const struct job *job, const struct tally *tallies, double seconds,
+                  json_t *rows, struct err *err)
 {
     const bool exact = strcmp(s->t->dtype, "fp32") == 0;
     int wanted[N_KINDS];
 
-    count_wanted(s, wanted);
+    count_wanted(s, job, wanted);
     for (int kind = 0; kind < N_KINDS; kind++) {
         const struct tally *t = &tallies[kind];
         const bool is_score = kind == KIND_ITC || kind == KIND_ITM, all = t->n == wanted[kind];
-        const bool pass = all && (t->n_equal == t->n || (!is_score && !exact));
+        const bool pass = all && (t->n_equal == t->n || (!is_score && !exact && kind != KIND_SAME));
         json_t *row;
 
-        row = json_pack("{s:s, s:s, s:s, s:[i], s:o, s:o, s:o, s:b, s:f, s:s*}", "model", "demo", "worker", "job",
-                        "stage", stages[kind], "shape", wanted[kind], "equal", json_integer(t->n_equal),
-                        "relative_error", is_score && isfinite(t->worst) ? json_real(t->worst) : json_null(), "limit",
-                        is_score ? json_real(score_limit(s->t->dtype)) : json_null(), "pass", pass, "seconds",
-                        kind == KIND_CAPTION ? seconds : 0.0, "detail", t->detail[0] ? t->detail : NULL);
+        if (!job->stages[kind])
+            continue;
+        row = json_pack(
+            "{s:s, s:s, s:s, s:[i], s:o*, s:o, s:o, s:b, s:f, s:s*}", "model", "demo", "worker", "job", "stage",
+            job->stages[kind], "shape", wanted[kind], "equal", kind == KIND_SAME ? NULL : json_integer(t->n_equal),
+            "relative_error", is_score && isfinite(t->worst) ? json_real(t->worst) : json_null(), "limit",
+            is_score ? json_real(score_limit(s->t->dtype)) : json_null(), "pass", pass, "seconds",
+            kind == KIND_CAPTION || kind == KIND_SAME ? seconds : 0.0, "detail", t->detail[0] ? t->detail : NULL);
         if (!row || json_array_append_new(rows, row) < 0)
             return err_set(err, -ENOMEM, "no memory for a row of the self-test's report");
     }
     return 0;
 }
 
-static int run_job(struct state *s, json_t *rows, struct err *err)
+static int run_job(struct state *s, const struct job *job, json_t *rows, struct err *err)
 {
     struct tally tallies[N_KINDS] = {0};
     const int64_t start_ns = clock_mono_ns();
-    char store[RUNDIR_MAX + 32];
+    char store[RUNDIR_MAX + 32], other[RUNDIR_MAX + 32];
     int rc;
 
-    rundir_file(&s->place.rundir, "store", store, sizeof(store));
-    rc = run_caption(s, store, err);
+    rundir_file(&s->place.rundir, job->name, store, sizeof(store));
+    rc = run_caption(s, job, store, err);
+    if (rc == 0 && job->same_as)
+        rc = compare_stores(store, rundir_file(&s->place.rundir, job->same_as, other, sizeof(other)),
+                            &tallies[KIND_SAME], err);
+    else if (rc == 0)
+        rc = compare_store(s, job, store, tallies, err);
     if (rc == 0)
-        rc = compare_store(s, store, tallies, err);
-    if (rc == 0)
-        rc = report(s, tallies, (double)(clock_mono_ns() - start_ns) / 1e9, rows, err);
+        rc = report(s, job, tallies, (double)(clock_mono_ns() - start_ns) / 1e9, rows, err);
     return rc;
 }
 
@@ -301,8 +379,9 @@ int selftest_job(struct selftest_job *t, json_t *rows, struct err *err)
         rc = program_dir_open(&s.place, err);
     if (rc == 0)
         rc = write_list(&s, err);
-    if (rc == 0)
-        rc = run_job(&s, rows, err);
+    for (size_t i = 0; rc == 0 && i < sizeof(jobs) / sizeof(jobs[0]); i++)
+        if (!jobs[i].same_as || strcmp(t->device, "cpu") == 0)
+            rc = run_job(&s, &jobs[i], rows, err);
     t->signal_number = s.place.signal_number;
     program_dir_close(&s.place);
     json_decref(s.answers);

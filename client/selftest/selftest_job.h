@@ -1,9 +1,9 @@
-/* selftest_job.h - a real job of the demo models, picture files to store, compared with the reference's answers.
+/* selftest_job.h - real jobs of the demo models, picture files to store, compared with the reference's answers.
  *
- * The job is `blipline caption` as a user would run it, so broker, workers and store are tested too: captions after a
- * prompt, answers to questions, scores of given texts.
+ * Each job is `blipline caption` as a user would run it, so broker, workers and store are tested too. On the CPU, one
+ * job is run a second time with other units and one thread, and the two stores must hold the same bytes.
  * Who may call: one thread. Units: none. Memory: rows are appended to the caller's array.
- * Errors: negative errno and `err`: the job could not be done, or its answers not be read; -EINTR when the user stopped
+ * Errors: negative errno and `err`: a job could not be done, or its answers not be read; -EINTR when the user stopped
  * it. */
 #ifndef BLIPLINE_CLIENT_SELFTEST_SELFTEST_JOB_H
 #define BLIPLINE_CLIENT_SELFTEST_SELFTEST_JOB_H

@@ -100,8 +100,9 @@ def test_the_demo_models_from_picture_to_store():
     assert r["machine"]["cpu"] and r["machine"]["isa"] and r["machine"]["threads"] >= 1
     job = {row["stage"]: row for row in r["rows"] if row["worker"] == "job"}
     assert {k: v["shape"] for k, v in job.items()} == {
-        "captions after a prompt": [24], "answers to questions": [96], "ITC similarities": [72],
-        "ITM probabilities": [72],
+        "captions, greedy": [24], "captions, 5 beams": [24], "captions after a prompt": [24],
+        "answers to questions": [96], "ITC similarities": [72], "ITM probabilities": [72],
+        "the same bytes in other units, on one thread": [24],
     }
     assert all(row["pass"] and row.get("equal", row["shape"][0]) == row["shape"][0] for row in job.values())
     assert sum(row["stage"].startswith("ids ") for row in r["rows"]) == 48
@@ -141,7 +142,7 @@ def test_an_installed_copy_in_an_empty_folder(installed, folder):
     done = run_installed(installed, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("this machine computes BLIP-2 correctly: ")
-    assert "captions after a prompt" in done.stdout and "24 of 24 equal" in done.stdout and "\nmachine: " in done.stdout
+    assert "captions, greedy" in done.stdout and "24 of 24 equal" in done.stdout and "\nmachine: " in done.stdout
     assert not list(folder.iterdir())
     devices = json.loads(
         subprocess.run([str(installed / "bin" / "blipline"), "devices", "--json"], capture_output=True, check=True,
@@ -157,7 +158,7 @@ def test_an_installed_copy_with_a_broken_model(installed, folder):
     flip_bits(prefix / "share/blipline/models/blip2-opt-demo", norms)
     done = run_installed(prefix, cwd=folder)
     assert done.returncode == 1 and "does NOT compute BLIP-2 correctly" in done.stdout.splitlines()[-1]
-    captions = next(line for line in done.stdout.splitlines() if "captions after a prompt" in line)
+    captions = next(line for line in done.stdout.splitlines() if "captions, greedy" in line)
     assert "FAILED" in captions  # the picture's words too
 
 
