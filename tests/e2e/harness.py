@@ -89,7 +89,7 @@ def export(store):
     """The rows of the JSONL export, and its bytes."""
     done = subprocess.run(
         [str(BUILD / "blipline"), "export", str(store), "--format", "jsonl"],
-        capture_output=True, timeout=120 * SLOW, check=True,
+        capture_output=True, timeout=120 * PATIENCE * SLOW, check=True,
     )
     return [json.loads(line) for line in done.stdout.splitlines()], done.stdout
 
@@ -172,7 +172,7 @@ class Caption:
         os.kill(wait_for(lambda: self.roles().get(role), 20), number)
 
     def end(self, seconds=120):
-        out, err = self.process.communicate(timeout=seconds * SLOW)
+        out, err = self.process.communicate(timeout=seconds * PATIENCE * SLOW)
         return self.process.returncode, out, err
 
     def kill(self):
