@@ -19,7 +19,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 self=$(basename "$0")
 
 usage() {
-    sed -n '2,13s/^# \{0,1\}//p' "$here/$self" >&2
+    sed -n '2,16s/^# \{0,1\}//p' "$here/$self" >&2
     exit 2
 }
 
