@@ -249,24 +249,24 @@ static int sum_entries(MDB_cursor *c, uint64_t covered, uint64_t *ret)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-int store_keys_check(const struct store *s, MDB_txn *txn, struct err *err)
+int keys_check(const struct env *e, MDB_txn *txn, uint64_t covered, const char *path, struct err *err)
 {
     uint64_t expected, sum = 0;
     MDB_cursor *c;
-    int rc = env_read_keys_sum(&s->env, txn, &expected, err);
+    int rc = env_read_keys_sum(e, txn, &expected, err);
 
     if (rc == -ENOENT)
         return 0;
     if (rc < 0)
-        return err_prefix(err, rc, "%s", s->path);
-    rc = mdb_cursor_open(txn, s->env.keys, &c);
+        return err_prefix(err, rc, "%s", path);
+    rc = mdb_cursor_open(txn, e->keys, &c);
     if (rc == 0) {
-        rc = sum_entries(c, s->keys_covered, &sum);
+        rc = sum_entries(c, covered, &sum);
         mdb_cursor_close(c);
     }
     if (rc != 0 && rc != MDB_CORRUPTED)
-        return err_set(err, env_errno(rc), "%s: keys: %s", s->path, mdb_strerror(rc));
-    return rc == 0 && sum == expected ? 0 : env_damaged(s->path, "an entry of the table keys", err);
+        return err_set(err, env_errno(rc), "%s: keys: %s", path, mdb_strerror(rc));
+    return rc == 0 && sum == expected ? 0 : env_damaged(path, "an entry of the table keys", err);
 }
 
 int store_keys_step(struct store *s, struct err *err)

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "store/guard.h"
+#include "store/keys.h"
 #include "store/store_state.h"
 
 /* -- results -- */
@@ -243,7 +244,7 @@ static int read_tables(struct store *s, struct err *err)
             err_prefix(err, rc, "%s", s->path);
     }
     if (rc == 0 && s->env.pages_checked)
-        rc = store_keys_check(s, txn, err);
+        rc = keys_check(&s->env, txn, s->keys_covered, s->path, err);
     if (rc == 0) {
         rc = mdb_txn_commit(txn); /* keeps the tables open */
         return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: %s", s->path, mdb_strerror(rc));

@@ -79,8 +79,7 @@ int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest
 /* source.c: -EINVAL: the store has no source of this number (0: an item without). `last` remembers; 0 at first. */
 int store_check_source(struct store *s, uint32_t number, uint32_t *last, struct err *err) CHECK_RESULT;
 
-/* keys.c: do the entries give the sum that meta has? -EBADMSG: no. */
-int store_keys_check(const struct store *s, MDB_txn *txn, struct err *err) CHECK_RESULT;
+/* keys.c */
 void keys_build_free(struct keys_build *k);
 
 /* The tail: manifest.c */

@@ -55,7 +55,8 @@ static int check_tables(struct verify *c, struct stored_job_counters *ret_c, str
         if (reader_count_units(r, &ret_c->n_units, &why) < 0)
             ret_c->n_units = 0;
     }
-    if (env_read_keys_covered(&r->env, r->txn, &c->keys_covered, &why) < 0)
+    if (env_read_keys_covered(&r->env, r->txn, &c->keys_covered, &why) < 0 ||
+        keys_check(&r->env, r->txn, c->keys_covered, r->path, &why) < 0)
         problem(c, -1, -1, "%s", why.text);
     rc = mdb_stat(r->txn, r->env.manifest, &manifest);
     if (rc == 0)

@@ -30,7 +30,8 @@ void accept_keep_spare(void)
         (void)close(kept);
 }
 
-int accept4(int fd, struct sockaddr *address, socklen_t *n_bytes, int flags)
+/* Visible, or libzmq would call the C library's. */
+__attribute__((visibility("default"))) int accept4(int fd, struct sockaddr *address, socklen_t *n_bytes, int flags)
 {
     int kept = atomic_exchange(&spare, -1), rc;
 

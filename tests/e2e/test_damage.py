@@ -72,6 +72,17 @@ def test_the_last_unit_may_be_the_one_that_is_gone(folder, store):
     ), done.stderr  # what is listed is not known: pictures would come twice
 
 
+def test_an_entry_of_keys_that_no_item_has_is_damage(folder, store):
+    shutil.copytree(store, folder / "s")
+    assert read("verify", folder / "s").returncode == 0
+    env = lmdb.open(str(folder / "s"), max_dbs=16)
+    with env.begin(write=True) as txn:
+        assert txn.put(bytes(16), (3).to_bytes(8, "big"), db=env.open_db(b"keys", txn, create=False))
+    env.close()
+    done = read("verify", folder / "s")
+    assert done.returncode == 1 and b"an entry of the table keys" in done.stdout + done.stderr, done
+
+
 def test_without_counters_the_end_is_still_found(folder, store):
     shutil.copytree(store, folder / "s")
     delete(folder / "s", b"meta", b"counters")

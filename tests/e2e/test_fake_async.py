@@ -165,7 +165,7 @@ def test_a_card_too_small_for_one_sequence(folder, monkeypatch):
         assert llm.process.wait(60) == 70
         assert (
             re.search(
-                r"a sequence takes up to \d+ rows of the cache, \d+ bytes each; of the device's \d+ bytes \d+ are free",
+                r"a sequence takes up to \d+ rows of the cache, \d+ bytes each. Of the device's \d+ bytes \d+ are left",
                 llm.text(),
             )
             or "bytes of activations" in llm.text()
