@@ -3,7 +3,7 @@
  * Inside broker/, includes and calls run in one direction:
  *
  *   main -> server -> messages (from peers), completions (from the committer), watch (by time), actions (from the core)
- *        -> jobs_open, jobs_find, jobs_import, progress, results, work -> jobs
+ *        -> jobs_open, jobs_control -> jobs_table, jobs_find, jobs_import, progress, results, work -> jobs
  *        -> units, requests, answers -> driver, committer, peers, payloads and other leaves
  *
  * One call goes back up: the driver passes the core's actions to actions_do, by a pointer that server.c gave it.

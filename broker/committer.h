@@ -51,8 +51,10 @@ enum committer_op {
     COMMITTER_FIND,     /* sources, or rows, n_rows: as store_find. Answered like LOAD */
     COMMITTER_LOAD,     /* unit, max_units, max_bytes: as units_read; answered before those of the group that is open,
                            since it sees what is committed */
-    COMMITTER_ENTRY,    /* entry: a row of the job table. Done at once, and never given back */
-    COMMITTER_CLOSE,    /* nothing more; after all earlier requests of the job */
+    COMMITTER_ENTRY, /* entry: a row of the job table; NULL: change the job's row as `control` says. Done at once, and
+                           never given back */
+    COMMITTER_LIST,  /* first_job, of_owner, owner: rows of the job table. Done at once */
+    COMMITTER_CLOSE, /* nothing more; after all earlier requests of the job */
 };
 
 /* first_item of a ROWS or SEAL request that may come in any order */
@@ -70,6 +72,11 @@ struct committer_request {
 
     /* malloc'ed, owned. ENTRY: the row. OPEN: that of a job which may have none; it is put once the store is made */
     struct stored_job_entry *entry;
+
+    struct msg_job_control control; /* ENTRY */
+    uint64_t first_job;             /* LIST: this one and larger ones; */
+    bool of_owner;                  /* only those of `owner` */
+    char owner[MSG_NAME_SIZE];
 
     struct msg_comparison *begin; /* malloc'ed, owned; of the first rows of a walk, else NULL */
     bool compared;                /* the committer's: what becomes of the rows is known, and at which turn */
@@ -107,7 +114,7 @@ struct committer_completion {
      * -EALREADY: UNIT, ATTEMPTS: the unit is done, the first results stand.
      * -EAGAIN: ROWS, SEAL: see first_item; COMPARE, SEAL: earlier rows of the walk have failed. Post it again after the
      * one that failed (`request`).
-     * -EINVAL, -ENOENT, -EBADMSG, -EMSGSIZE: this request is wrong, nothing changed.
+     * -EINVAL, -ENOENT, -EBADMSG, -EMSGSIZE, -EPERM: this request is wrong, nothing changed.
      * -EIO: the store is unusable until it is closed and opened again.
      * -EEXIST: OPEN: the job has a store already. -EBADF: the job has none. OPEN also: all of store_open. */
     int rc;
@@ -116,12 +123,14 @@ struct committer_completion {
     uint64_t next_item;                  /* n_items and those that wait for their unit to fill */
     struct store *store;                 /* OPEN: to read from until CLOSE is posted; the committer's */
     bool created;                        /* OPEN */
-    struct stored_job_entry *entry;      /* OPEN with a job table: the job's row; take it and null it here */
+    struct stored_job_entry *entry;      /* OPEN with a job table, ENTRY: the job's row; take it and null it here */
     uint32_t n_added, n_again;           /* COMPARE: items of this request that are new, and that are done again */
     struct msg_compared compared;        /* COMPARE: of all rows since `begin` */
     struct units_read *load;             /* LOAD */
-    struct buf found;                    /* FIND: row frames back to back; take them and leave it empty */
+    struct buf found; /* FIND: row frames back to back; take them and leave it empty. LIST: an array of
+                                            struct stored_job_entry; of a damaged row only job and text */
     uint32_t n_found;
+    uint64_t next_job;                 /* LIST: go on with this one; 0: there are no more */
     struct committer_request *request; /* with -ENOSPC and -EAGAIN: to be posted again; take it and null it here */
 };
 

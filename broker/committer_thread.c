@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "broker/committer_table.h"
 #include "store/find.h"
 
 enum {
@@ -82,20 +83,6 @@ static int call_open(const struct call *call)
                       &call->passage->err);
 }
 
-/* The job's row: that of the table, or else the one of the request, which is put there. */
-static int open_entry(struct committer *c, const struct committer_request *q, struct passage *p)
-{
-    struct stored_job_entry *e = p->done.entry = calloc(1, sizeof(*e));
-    int rc = e ? job_table_next(c->conf.table, q->job - 1, e, &p->err) : err_set(&p->err, -ENOMEM, "out of memory");
-
-    if (rc < 0 || (rc == 1 && e->job == q->job))
-        return rc < 0 ? rc : 0;
-    if (!q->entry)
-        return err_set(&p->err, -ENOENT, "there is no job %llu", (unsigned long long)q->job);
-    *e = *q->entry;
-    return job_table_put(c->conf.table, e, &p->err);
-}
-
 static int open_store(struct committer *c, const struct committer_request *q, struct passage *p)
 {
     struct open_store *stores;
@@ -113,7 +100,7 @@ static int open_store(struct committer *c, const struct committer_request *q, st
     rc = store_guard(NULL, q->path, make, &(struct call){c, NULL, p, call_open}, &p->err);
     if (rc < 0)
         return rc;
-    rc = c->conf.table ? open_entry(c, q, p) : 0;
+    rc = c->conf.table ? committer_table_open(c, p) : 0;
     if (rc < 0) {
         store_close(stores[c->n_stores].store);
         return rc;
@@ -250,6 +237,7 @@ static int apply(struct open_store *o, const struct committer_request *q, uint32
     case COMMITTER_FIND:
     case COMMITTER_LOAD:
     case COMMITTER_ENTRY:
+    case COMMITTER_LIST:
     case COMMITTER_CLOSE:
         break;
     }
@@ -399,8 +387,8 @@ static void run_group(struct committer *c, struct passage *p)
             complete(c, p);
             continue;
         }
-        if (op == COMMITTER_ENTRY) {
-            p->done.rc = job_table_put(c->conf.table, p->request->entry, &p->err);
+        if (op == COMMITTER_ENTRY || op == COMMITTER_LIST) {
+            p->done.rc = op == COMMITTER_ENTRY ? committer_table_entry(c, p) : committer_table_list(c, p);
             complete(c, p);
             continue;
         }

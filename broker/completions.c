@@ -93,13 +93,25 @@ static void on_entry(const struct committer_completion *done)
         log_err("event=job_table_failed job=%llu msg=\"%s\"", (unsigned long long)done->job, done->text);
 }
 
+static void on_table(struct jobs *jobs, struct broker_job *job, struct committer_completion *done)
+{
+    struct question q;
+
+    if (!requests_answered(jobs->requests, done->tag, &q))
+        on_entry(done);
+    else if (done->op == COMMITTER_LIST)
+        broker_jobs_on_listed(jobs, done, &q);
+    else
+        broker_job_on_controlled(jobs, job, done, &q);
+}
+
 static void on_completion(struct jobs *jobs, struct committer_completion *done)
 {
     struct broker_job *job = broker_job_find(jobs, done->job);
     struct question q;
 
-    if (done->op == COMMITTER_ENTRY) {
-        on_entry(done);
+    if (done->op == COMMITTER_ENTRY || done->op == COMMITTER_LIST) {
+        on_table(jobs, job, done);
         return;
     }
     if (job && done->rc == 0 && done->op != COMMITTER_LOAD && done->op != COMMITTER_FIND)

@@ -108,17 +108,23 @@ static bool remove_holder(struct job_holder **list, uint64_t peer)
 
 /* -- the job table -- */
 
-void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum stored_wanted wanted, int64_t ended_ms,
-                       const char *text)
+bool broker_job_is_cancelled(const struct broker_job *job)
 {
-    struct committer_request *r;
+    return job->entry && job->entry->wanted >= STORED_WANTED_CANCELLED;
+}
 
-    if (!job->entry)
-        return;
-    job->entry->wanted = wanted;
-    job->entry->ended_ms = ended_ms;
-    (void)msg_text_set(job->entry->text, sizeof(job->entry->text), text);
-    r = committer_request_new(COMMITTER_ENTRY, job->id, 0);
+void broker_job_count(const struct broker_job *job, struct stored_job_entry *entry)
+{
+    entry->n_items = job->counters.n_items;
+    entry->n_done = job->counters.n_done;
+    entry->n_failed = job->counters.n_failed;
+}
+
+static void put_entry(struct jobs *jobs, const struct broker_job *job)
+{
+    struct committer_request *r = committer_request_new(COMMITTER_ENTRY, job->id, 0);
+
+    broker_job_count(job, job->entry);
     if (r && (r->entry = malloc(sizeof(*r->entry)))) {
         *r->entry = *job->entry;
     } else {
@@ -126,6 +132,17 @@ void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum sto
         r = NULL;
     }
     requests_post(jobs->requests, r);
+}
+
+void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum stored_wanted wanted, int64_t ended_ms,
+                       const char *text)
+{
+    if (!job->entry || broker_job_is_cancelled(job))
+        return;
+    job->entry->wanted = wanted;
+    job->entry->ended_ms = ended_ms;
+    (void)msg_text_set(job->entry->text, sizeof(job->entry->text), text);
+    put_entry(jobs, job);
 }
 
 /* -- closing -- */
@@ -162,7 +179,7 @@ void broker_job_fail(struct jobs *jobs, struct broker_job *job, const char *fmt,
     va_end(ap);
     log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path,
             job->failed);
-    broker_job_record(jobs, job, STORED_WANTED_RUN, 0, job->failed);
+    broker_job_record(jobs, job, job->entry ? job->entry->wanted : STORED_WANTED_RUN, 0, job->failed);
     driver_feed_later(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_FAILED, .job = job->id});
     broker_job_ended(jobs, job);
 }
@@ -215,6 +232,9 @@ void broker_job_tell_closers(struct jobs *jobs, const struct broker_job *job)
 void broker_job_close_store(struct jobs *jobs, struct broker_job *job)
 {
     job->phase = BROKER_JOB_CLOSING;
+    if (job->entry && (job->entry->n_items != job->counters.n_items || job->entry->n_done != job->counters.n_done ||
+                       job->entry->n_failed != job->counters.n_failed))
+        put_entry(jobs, job);
     requests_drop(jobs->requests, job->id);
     requests_post(jobs->requests, committer_request_new(COMMITTER_CLOSE, job->id, 0));
 }
@@ -249,6 +269,11 @@ void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m)
 
     if (job)
         (void)remove_holder(&job->holders, peer);
+    if (job && job->entry && !has_ended(jobs, job) && job->phase == BROKER_JOB_OPEN) {
+        broker_job_stop_if_abandoned(jobs, job); /* else it goes on by itself */
+        answer_closed(jobs, job->id, peer, m->seq);
+        return;
+    }
     if (!job || job->phase == BROKER_JOB_OPENING || (job->phase == BROKER_JOB_OPEN && job->holders)) {
         answer_closed(jobs, m->job_ref.job, peer, m->seq); /* the others' it may be */
         return;

@@ -51,6 +51,7 @@ struct broker_job {
     struct store *store; /* while it is open */
     struct job_holder *holders, *closers;
     struct job_reopen *reopen; /* NULL: none */
+    bool resume;               /* once the store is closed, open it again, without a client */
     struct stored_job_counters counters;
     uint64_t next_item;    /* number of the next row that is posted */
     uint32_t n_comparing;  /* messages of rows that are being compared; their new items have no numbers yet */
@@ -94,8 +95,11 @@ void broker_jobs_release(struct jobs *jobs);
 void broker_job_hold(struct jobs *jobs, struct broker_job *job, uint64_t peer);
 /* A job that is not sealed and that no client has open any more gets no more rows: stop it, so that it is closed. */
 void broker_job_stop_if_abandoned(struct jobs *jobs, struct broker_job *job);
-/* Write the job's row of the job table, if it has one. `ended_ms` 0: it has not ended. `text`: why it does not go
- * on. */
+bool broker_job_is_cancelled(const struct broker_job *job);
+/* Put the job's counts into its row. */
+void broker_job_count(const struct broker_job *job, struct stored_job_entry *entry);
+/* Write the job's row of the job table, if it has one and is not cancelled. `ended_ms` 0: it has not ended. `text`: why
+ * it does not go on. */
 void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum stored_wanted wanted, int64_t ended_ms,
                        const char *text);
 /* The job that `m` names. NULL: it is not open here, and the peer has been told. */
@@ -114,6 +118,9 @@ void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *mess
 void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m);
 void broker_job_find_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message); /* JOB_FIND */
 void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m);
+/* JOB_LIST, JOB_CONTROL */
+void broker_jobs_list(struct jobs *jobs, const struct peer *p, const struct msg *m);
+void broker_job_control(struct jobs *jobs, const struct peer *p, const struct msg *m);
 /* The peer is gone: it has no job open any more. */
 void broker_jobs_let_go(struct jobs *jobs, uint64_t peer);
 
@@ -126,6 +133,10 @@ void broker_job_on_seal(struct jobs *jobs, struct broker_job *job, const struct 
                         const struct question *q);
 void broker_job_on_found(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
                          const struct question *q);
+void broker_jobs_on_listed(struct jobs *jobs, struct committer_completion *done, const struct question *q);
+/* `job` NULL: it is not open. */
+void broker_job_on_controlled(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
+                              const struct question *q);
 void broker_job_on_closed(struct jobs *jobs, struct broker_job *job);
 
 /* The job has ended: close it, unless a client has it open. */

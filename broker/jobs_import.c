@@ -33,11 +33,16 @@ static bool refuse_too_many(struct jobs *jobs, struct peer *p, uint64_t seq, uin
     return true;
 }
 
-static bool refuse_if_failed(struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq)
+static bool refuse_if_over(struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq)
 {
-    if (job->failed[0])
+    if (broker_job_is_cancelled(job))
+        answer_refuse(jobs->answers, peer, seq, MSG_REASON_NOT_ALLOWED, "job %llu was cancelled",
+                      (unsigned long long)job->id);
+    else if (job->failed[0])
         answer_refuse(jobs->answers, peer, seq, MSG_REASON_STORE, "%s", job->failed);
-    return job->failed[0] != '\0';
+    else
+        return false;
+    return true;
 }
 
 /* The number of the next row that is posted, if it is known. */
@@ -60,7 +65,7 @@ void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *mess
     struct row_cursor cursor;
     int rc = 0;
 
-    if (!job || !p || refuse_if_failed(jobs, job, peer, m->seq) || refuse_behind_refused(jobs, p, m->seq) ||
+    if (!job || !p || refuse_if_over(jobs, job, peer, m->seq) || refuse_behind_refused(jobs, p, m->seq) ||
         refuse_too_many(jobs, p, m->seq, n_bytes))
         return;
     r = requests_new(
@@ -98,7 +103,7 @@ void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m)
     const struct peer *p = peers_find(jobs->peers, peer);
     struct committer_request *r;
 
-    if (!job || !p || refuse_if_failed(jobs, job, peer, m->seq) || refuse_behind_refused(jobs, p, m->seq))
+    if (!job || !p || refuse_if_over(jobs, job, peer, m->seq) || refuse_behind_refused(jobs, p, m->seq))
         return;
     r = requests_new(jobs->requests, COMMITTER_SEAL, job->id,
                      &(struct question){.peer = peer, .seq = m->seq, .rows_refused = job->rows_refused});

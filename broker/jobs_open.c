@@ -5,10 +5,10 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "broker/graph.h"
+#include "broker/jobs_table.h"
 #include "store/store.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +56,14 @@ static bool refuse_if_different(struct jobs *jobs, uint64_t peer, uint64_t seq, 
     return reason != 0;
 }
 
+static bool refuse_if_cancelled(struct jobs *jobs, uint64_t peer, uint64_t seq, const struct broker_job *job)
+{
+    if (broker_job_is_cancelled(job))
+        answer_refuse(jobs->answers, peer, seq, MSG_REASON_NOT_ALLOWED, "job %llu was cancelled",
+                      (unsigned long long)job->id);
+    return broker_job_is_cancelled(job);
+}
+
 static void answer_opened(struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq)
 {
     struct peer *p = peers_find(jobs->peers, peer);
@@ -101,7 +109,8 @@ static void open_again(struct jobs *jobs, struct broker_job *job, uint64_t peer,
     } else if (m->job_open.job) { /* only to look at it */
         broker_job_hold(jobs, job, peer);
         answer_opened(jobs, job, peer, m->seq);
-    } else if (!refuse_if_different(jobs, peer, m->seq, &m->job_open, store_info(job->store))) {
+    } else if (!refuse_if_cancelled(jobs, peer, m->seq, job) &&
+               !refuse_if_different(jobs, peer, m->seq, &m->job_open, store_info(job->store))) {
         if (state == CORE_JOB_STOPPING || state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED)
             (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
         if (job->entry && job->entry->wanted != STORED_WANTED_RUN)
@@ -171,61 +180,6 @@ static bool refuse_path(struct jobs *jobs, const struct peer *p, const struct ms
     return true;
 }
 
-/* The job of the table that `m` means, and where its store is; a new submission gets the next number. 0: refused. */
-static uint64_t find_in_table(struct jobs *jobs, const struct peer *p, const struct msg *m, char path[MSG_PATH_SIZE])
-{
-    const struct msg_job_open *open = &m->job_open;
-    const struct submission *known = open->job
-                                         ? submissions_by_job(&jobs->submissions, open->job)
-                                         : submissions_by_token(&jobs->submissions, p->name, open->submission.token);
-    const uint64_t job = known ? known->job : jobs->last_id + 1;
-    struct err err = {""};
-    char full[PATH_MAX];
-
-    if (!open->job && !open->submission.given)
-        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_NOT_ALLOWED,
-                      "this broker keeps its jobs in its own directory (state_dir), and opens no other stores");
-    else if (open->job && (!known || (p->role != MSG_ROLE_ADMIN && strcmp(known->owner, p->name) != 0)))
-        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_UNKNOWN_JOB, "there is no job %llu",
-                      (unsigned long long)open->job);
-    else if (job_table_store_path(jobs->table, job, full, &err) < 0 || !msg_text_set(path, MSG_PATH_SIZE, full))
-        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_STORE, "the path of state_dir is too long");
-    else
-        return job;
-    return 0;
-}
-
-static struct stored_job_entry entry_of(uint64_t job, const char *owner, const struct msg_job_open *open)
-{
-    struct stored_job_entry e = {.job = job,
-                                 .has_token = true,
-                                 .priority = open->priority,
-                                 .max_failures = open->max_failures,
-                                 .max_failed_per_mille = open->max_failed_per_mille,
-                                 .created_ms = clock_wall_ms()};
-
-    memcpy(e.token, open->submission.token, sizeof(e.token));
-    (void)msg_text_set(e.name, sizeof(e.name), open->submission.name);
-    (void)msg_text_set(e.owner, sizeof(e.owner), owner);
-    (void)msg_text_set(e.recipe, sizeof(e.recipe), open->recipe.name);
-    return e;
-}
-
-/* For a submission: the row, and the same in the meta of its store. */
-static int add_entry(struct jobs *jobs, const struct broker_job *job, struct committer_request *r)
-{
-    struct stored_job_entry *e = r->entry = malloc(sizeof(*e));
-
-    if (!e || !r->meta)
-        return -ENOMEM;
-    *e = entry_of(job->id, job->owner, &job->open);
-    r->meta->has_token = true;
-    memcpy(r->meta->token, e->token, sizeof(r->meta->token));
-    memcpy(r->meta->name, e->name, sizeof(r->meta->name));
-    memcpy(r->meta->owner, e->owner, sizeof(r->meta->owner));
-    return submissions_by_job(&jobs->submissions, job->id) ? 0 : submissions_add(&jobs->submissions, e);
-}
-
 static struct committer_request *open_request(struct jobs *jobs, const struct broker_job *job, uint64_t peer,
                                               uint64_t seq)
 {
@@ -238,7 +192,7 @@ static struct committer_request *open_request(struct jobs *jobs, const struct br
     r->create = job->open.create || job->open.submission.given;
     r->check = job->open.check;
     r->meta = r->create ? meta_of(&job->open) : NULL;
-    if (!r->path || (r->create && !r->meta) || (job->open.submission.given && add_entry(jobs, job, r) < 0)) {
+    if (!r->path || (r->create && !r->meta) || (job->open.submission.given && jobs_table_add(jobs, job, r) < 0)) {
         committer_request_free(r);
         return NULL;
     }
@@ -261,7 +215,7 @@ void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
     }
     if (!jobs->table && refuse_path(jobs, p, m))
         return;
-    id = jobs->table ? find_in_table(jobs, p, m, own.job_open.path) : jobs->last_id + 1;
+    id = jobs->table ? jobs_table_find(jobs, p, m, own.job_open.path) : jobs->last_id + 1;
     if (id == 0)
         return;
     job = find_by_path(jobs, own.job_open.path);
@@ -318,25 +272,6 @@ static void log_opened(const struct broker_job *job, bool created)
              job->open.path, (unsigned long long)job->next_item, (unsigned long long)job->counters.n_done, created);
 }
 
-/* What the table and the store say of a job of the table. */
-static void take_entry(struct broker_job *job, struct committer_completion *done)
-{
-    const struct stored_job_meta *meta = store_info(done->store);
-
-    if (!done->entry)
-        return;
-    free(job->entry);
-    job->entry = done->entry;
-    done->entry = NULL;
-    (void)msg_text_set(job->owner, sizeof(job->owner), job->entry->owner);
-    job->open.priority = job->entry->priority;
-    job->open.max_failures = job->entry->max_failures;
-    job->open.max_failed_per_mille = job->entry->max_failed_per_mille;
-    job->open.n_nodes = meta->n_nodes;
-    memcpy(job->open.nodes, meta->nodes, sizeof(job->open.nodes));
-    memcpy(job->open.source, meta->source, sizeof(job->open.source));
-}
-
 /* Tell the client that wants it open; or, of a job that goes on by itself, the log and the table. */
 static void open_failed(struct jobs *jobs, struct broker_job *job, const struct question *q, enum msg_reason reason,
                         const char *text)
@@ -366,9 +301,13 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, struct commit
         broker_job_close_store(jobs, job);
         return;
     }
-    take_entry(job, done);
+    jobs_table_take(job, done);
+    if (is_meant && refuse_if_cancelled(jobs, q->peer, q->seq, job)) {
+        broker_job_close_store(jobs, job);
+        return;
+    }
     broker_job_hold(jobs, job, q->peer);
-    stopped = !is_meant && job->entry && job->entry->wanted == STORED_WANTED_PAUSED;
+    stopped = !is_meant && job->entry && job->entry->wanted != STORED_WANTED_RUN;
     rc = take_on(jobs, job, done, stopped);
     if (rc < 0) {
         open_failed(jobs, job, q, rc == -ENOSPC ? MSG_REASON_LIMIT : MSG_REASON_BAD_MESSAGE,
@@ -384,79 +323,14 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, struct commit
     broker_job_stop_if_abandoned(jobs, job);
 }
 
-/* -- the jobs of the table -- */
-
-static struct broker_job *job_of_entry(const struct stored_job_entry *entry, const char *path)
-{
-    struct broker_job *job = calloc(1, sizeof(*job));
-
-    if (!job)
-        return NULL;
-    job->entry = malloc(sizeof(*job->entry));
-    if (!job->entry) {
-        free(job);
-        return NULL;
-    }
-    *job->entry = *entry;
-    job->id = job->units.job = entry->job;
-    (void)msg_text_set(job->owner, sizeof(job->owner), entry->owner);
-    job->open.priority = entry->priority;
-    job->open.max_failures = entry->max_failures;
-    job->open.max_failed_per_mille = entry->max_failed_per_mille;
-    (void)msg_text_set(job->open.path, sizeof(job->open.path), path);
-    return job;
-}
-
-static int resume(struct jobs *jobs, const struct job_table *table, const struct stored_job_entry *entry,
-                  struct err *err)
-{
-    struct committer_request *r;
-    struct broker_job *job;
-    char path[PATH_MAX];
-    int rc = job_table_store_path(table, entry->job, path, err);
-
-    if (rc < 0)
-        return rc;
-    if (strlen(path) >= sizeof(job->open.path))
-        return err_set(err, -ENAMETOOLONG, "%s: path too long; choose a shorter state_dir", path);
-    job = job_of_entry(entry, path);
-    r = requests_new(jobs->requests, COMMITTER_OPEN, entry->job, &(struct question){.peer = 0});
-    if (r)
-        r->path = strdup(path);
-    if (!job || !r || !r->path || broker_jobs_add(jobs, job) < 0) {
-        committer_request_free(r);
-        if (job)
-            free(job->entry);
-        free(job);
-        return err_set(err, -ENOMEM, "no memory for job %llu", (unsigned long long)entry->job);
-    }
-    requests_post(jobs->requests, r);
-    return 0;
-}
-
-int broker_jobs_resume(struct jobs *jobs, struct job_table *table, struct err *err)
-{
-    struct stored_job_entry entry = {0};
-    int rc;
-
-    jobs->table = table;
-    jobs->last_id = job_table_last(table);
-    while ((rc = job_table_next(table, entry.job, &entry, err)) != 0) {
-        if (rc == -EBADMSG)
-            log_err("event=job_failed job=%llu msg=\"%s\"", (unsigned long long)entry.job, err->text);
-        else if (rc < 0 || (rc = submissions_add(&jobs->submissions, &entry)) < 0)
-            return rc;
-        else if (entry.ended_ms == 0 && entry.wanted == STORED_WANTED_RUN &&
-                 (rc = resume(jobs, table, &entry, err)) < 0)
-            return rc;
-    }
-    return 0;
-}
-
 /* The store is closed: a client may wait to open it again. */
 void broker_job_on_closed(struct jobs *jobs, struct broker_job *job)
 {
+    const bool goes_on = job->resume && job->entry && job->entry->wanted == STORED_WANTED_RUN;
+    const struct stored_job_entry entry = job->entry ? *job->entry : (struct stored_job_entry){0};
     struct job_reopen *reopen = job->reopen;
+    struct err err = {""};
+    int rc;
 
     log_info("event=job_closed job=%llu store=\"%s\"", (unsigned long long)job->id, job->open.path);
     broker_job_tell_closers(jobs, job);
@@ -464,5 +338,7 @@ void broker_job_on_closed(struct jobs *jobs, struct broker_job *job)
     broker_jobs_remove(jobs, job);
     if (reopen)
         broker_job_open(jobs, reopen->peer, &reopen->message);
+    if (goes_on && !broker_job_find(jobs, entry.job) && (rc = jobs_table_open(jobs, &entry, &err)) < 0)
+        driver_fail(jobs->driver, rc, "%s", err.text);
     free(reopen);
 }

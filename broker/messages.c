@@ -186,6 +186,16 @@ static void on_job_query(struct broker *b, struct peer *p, struct wire_message *
         progress_answer(&b->jobs, job, p->number, m->seq);
 }
 
+static void on_job_list(struct broker *b, struct peer *p, struct wire_message **message)
+{
+    broker_jobs_list(&b->jobs, p, wire_message_envelope(*message));
+}
+
+static void on_job_control(struct broker *b, struct peer *p, struct wire_message **message)
+{
+    broker_job_control(&b->jobs, p, wire_message_envelope(*message));
+}
+
 static void on_job_close(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_close(&b->jobs, p->number, wire_message_envelope(*message));
@@ -233,6 +243,7 @@ static void (*const handlers[])(struct broker *, struct peer *, struct wire_mess
     [MSG_JOB_SEAL] = on_job_seal, [MSG_JOB_QUERY] = on_job_query,
     [MSG_JOB_STOP] = on_job_stop, [MSG_JOB_CLOSE] = on_job_close,
     [MSG_SHUTDOWN] = on_shutdown, [MSG_JOB_FIND] = on_job_find,
+    [MSG_JOB_LIST] = on_job_list, [MSG_JOB_CONTROL] = on_job_control,
 };
 
 static void on_gone(struct broker *b, uint64_t number)

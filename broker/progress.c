@@ -7,8 +7,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-static enum msg_job_state state_of(enum core_job_state state)
+enum msg_job_state progress_state(const struct jobs *jobs, const struct broker_job *job)
 {
+    const enum core_job_state state = core_job_state_get(jobs->driver->core, job->id);
     static const enum msg_job_state states[] = {
         [CORE_JOB_NONE] = MSG_JOB_STOPPED,    [CORE_JOB_IMPORTING] = MSG_JOB_IMPORTING,
         [CORE_JOB_RUNNING] = MSG_JOB_RUNNING, [CORE_JOB_STOPPING] = MSG_JOB_RUNNING,
@@ -16,10 +17,10 @@ static enum msg_job_state state_of(enum core_job_state state)
         [CORE_JOB_DONE] = MSG_JOB_DONE,       [CORE_JOB_BLOCKED] = MSG_JOB_BLOCKED,
         [CORE_JOB_FAILED] = MSG_JOB_FAILED,   [CORE_JOB_CLOSING] = MSG_JOB_STOPPED};
 
-    return states[state];
+    return broker_job_is_cancelled(job) && state != CORE_JOB_FAILED ? MSG_JOB_CANCELLED : states[state];
 }
 
-static const char *text_of(const struct broker_job *job, enum msg_job_state state)
+const char *progress_text(const struct broker_job *job, enum msg_job_state state)
 {
     return state == MSG_JOB_PAUSED    ? job->pause
            : state == MSG_JOB_BLOCKED ? job->blocked
@@ -78,7 +79,7 @@ static void progress_get(const struct jobs *jobs, const struct broker_job *job, 
         return;
     core_stats_get(jobs->driver->core, &all);
     *ret = (struct msg_job_progress){.job = job->id,
-                                     .state = state_of(stats.state),
+                                     .state = progress_state(jobs, job),
                                      .n_items = job->counters.n_items,
                                      .n_done = job->counters.n_done,
                                      .n_failed = job->counters.n_failed,
@@ -92,7 +93,7 @@ static void progress_get(const struct jobs *jobs, const struct broker_job *job, 
     for (uint32_t i = 0; i < stats.n_nodes; i++)
         ret->stages[i] = stage_of(job, i, &stats.nodes[i], &all);
     hung_tell(&jobs->hung, jobs->driver->now_ms, ret);
-    (void)msg_text_set(ret->text, sizeof(ret->text), text_of(job, ret->state));
+    (void)msg_text_set(ret->text, sizeof(ret->text), progress_text(job, ret->state));
 }
 
 void progress_answer(const struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq)

@@ -6,6 +6,9 @@
 
 #include "broker/jobs.h"
 
+enum msg_job_state progress_state(const struct jobs *jobs, const struct broker_job *job);
+/* What there is to say about a job in this state; "": nothing. */
+const char *progress_text(const struct broker_job *job, enum msg_job_state state);
 /* JOB_PROGRESS, in answer to a client. */
 void progress_answer(const struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq);
 /* Counters to the log. */

@@ -19,6 +19,11 @@ struct question {
     uint32_t rows_refused; /* the job's count when the request was posted */
     bool is_rows;
     uint64_t n_bytes; /* of its rows */
+    struct msg_job_control control;
+    bool had_row; /* the job was open; so far its row had these: */
+    enum stored_wanted wanted;
+    int64_t ended_ms;
+    uint32_t priority;
 };
 
 struct requests {

@@ -19,12 +19,33 @@ int submissions_add(struct submissions *s, const struct stored_job_entry *entry)
     return 0;
 }
 
-const struct submission *submissions_by_job(const struct submissions *s, uint64_t job)
+static struct submission *find(const struct submissions *s, uint64_t job)
 {
     for (size_t i = 0; i < s->n; i++)
         if (s->all[i].job == job)
             return &s->all[i];
     return NULL;
+}
+
+const struct submission *submissions_by_job(const struct submissions *s, uint64_t job)
+{
+    return find(s, job);
+}
+
+void submissions_set_removing(struct submissions *s, uint64_t job, bool removing)
+{
+    struct submission *one = find(s, job);
+
+    if (one)
+        one->removing = removing;
+}
+
+void submissions_remove(struct submissions *s, uint64_t job)
+{
+    struct submission *one = find(s, job);
+
+    if (one)
+        *one = s->all[--s->n];
 }
 
 const struct submission *submissions_by_token(const struct submissions *s, const char *owner,

@@ -68,6 +68,9 @@ const char *msg_type_name(enum msg_type type)
         [MSG_JOB_CLOSE] = "job_close",
         [MSG_JOB_FIND] = "job_find",
         [MSG_JOB_FOUND] = "job_found",
+        [MSG_JOB_LIST] = "job_list",
+        [MSG_JOB_LISTED] = "job_listed",
+        [MSG_JOB_CONTROL] = "job_control",
     };
 
     return NAME_OF(names, type);

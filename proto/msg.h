@@ -40,6 +40,7 @@ enum {
     MSG_MAX_RETRY_CODES = 32,
     MSG_MAX_FIND_KEYS = 256,
     MSG_MAX_FOUND_ITEMS = 65536,
+    MSG_MAX_LISTED_JOBS = 256,
     MSG_OTHER_KEY_BYTES = 120,
     MSG_TOKEN_BYTES = 16,
     MSG_CODE_SIZE = 32, /* one word of [a-z0-9_-] */
@@ -78,6 +79,9 @@ enum msg_type {
     MSG_JOB_CLOSE = 41,
     MSG_JOB_FIND = 42,
     MSG_JOB_FOUND = 43,
+    MSG_JOB_LIST = 44,
+    MSG_JOB_LISTED = 45,
+    MSG_JOB_CONTROL = 46,
 };
 
 /* The enums below have the numbers of wire.proto. 0 is "not given". */
@@ -120,6 +124,15 @@ enum msg_job_state {
     MSG_JOB_BLOCKED,
     MSG_JOB_FAILED,
     MSG_JOB_PAUSED, /* too many failures */
+    MSG_JOB_CANCELLED,
+};
+
+enum msg_job_action {
+    MSG_JOB_PAUSE = 1,
+    MSG_JOB_RESUME,
+    MSG_JOB_CANCEL,
+    MSG_JOB_PRIORITY,
+    MSG_JOB_REMOVE,
 };
 
 struct msg_tensor {
@@ -296,6 +309,20 @@ struct msg_job_find {
     bool sources; /* the sources of the store, else the items that have one of the keys in the rows */
 };
 
+struct msg_job_list {
+    uint64_t from_job;
+};
+
+struct msg_job_listed {
+    uint64_t next_job; /* 0: there are no more */
+};
+
+struct msg_job_control {
+    uint64_t job;
+    enum msg_job_action action;
+    uint32_t priority; /* PRIORITY; 0: the usual one */
+};
+
 /* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP, JOB_CLOSE, JOB_FOUND */
 struct msg_job_ref {
     uint64_t job;
@@ -373,6 +400,9 @@ struct msg {
         struct msg_job_ref job_ref;
         struct msg_job_rows job_rows;
         struct msg_job_find job_find;
+        struct msg_job_list job_list;
+        struct msg_job_listed job_listed;
+        struct msg_job_control job_control;
         struct msg_job_rows_ok job_rows_ok;
         struct msg_job_accepted job_accepted;
         struct msg_job_progress job_progress;

@@ -70,7 +70,7 @@ static int check_tensor(const struct msg_tensor *t, struct err *err)
 static int check_frames_of_type(const struct msg *m, struct err *err)
 {
     bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN ||
-                m->type == MSG_JOB_FIND || m->type == MSG_JOB_FOUND;
+                m->type == MSG_JOB_FIND || m->type == MSG_JOB_FOUND || m->type == MSG_JOB_LISTED;
     bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT;
     uint32_t n_frames = 0;
     int rc;
@@ -276,7 +276,7 @@ static int check_compared(const struct msg_compared *c, struct err *err)
 
 static int check_progress(const struct msg_job_progress *p, struct err *err)
 {
-    if (p->state < MSG_JOB_IMPORTING || p->state > MSG_JOB_PAUSED)
+    if (p->state < MSG_JOB_IMPORTING || p->state > MSG_JOB_CANCELLED)
         return err_set(err, -EBADMSG, "job_progress: unknown state %d", (int)p->state);
     if (p->n_done > p->n_items || p->n_failed > p->n_done || p->n_units_done > p->n_units || p->n_again > p->n_done)
         return err_set(err, -EBADMSG, "job_progress: the counts contradict each other");
@@ -296,6 +296,17 @@ static int check_job_find(const struct msg *m, struct err *err)
 
     if (m->n_rows > n_max || (m->n_rows == 0 && n_max))
         return err_set(err, -EBADMSG, "job_find: %u rows, not %d to %u", m->n_rows, n_max != 0, n_max);
+    return 0;
+}
+
+static int check_job_control(const struct msg_job_control *c, struct err *err)
+{
+    if (c->job == 0)
+        return err_set(err, -EBADMSG, "job_control without a job");
+    if (c->action < MSG_JOB_PAUSE || c->action > MSG_JOB_REMOVE)
+        return err_set(err, -EBADMSG, "job_control: unknown action %d", (int)c->action);
+    if (c->priority && c->action != MSG_JOB_PRIORITY)
+        return err_set(err, -EBADMSG, "job_control: a priority with another action");
     return 0;
 }
 
@@ -330,6 +341,12 @@ static int check_body(const struct msg *m, struct err *err)
         return check_job_rows(&m->job_rows, err);
     case MSG_JOB_FIND:
         return check_job_find(m, err);
+    case MSG_JOB_LISTED:
+        return m->n_rows > MSG_MAX_LISTED_JOBS
+                   ? err_set(err, -EMSGSIZE, "job_listed: %u rows, the limit is %d", m->n_rows, MSG_MAX_LISTED_JOBS)
+                   : 0;
+    case MSG_JOB_CONTROL:
+        return check_job_control(&m->job_control, err);
     case MSG_JOB_ROWS_OK:
         return check_compared(&m->job_rows_ok.compared, err);
     case MSG_CREDIT:
@@ -342,6 +359,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_JOB_STOP:
     case MSG_JOB_CLOSE:
     case MSG_JOB_FOUND:
+    case MSG_JOB_LIST:
     case MSG_SHUTDOWN:
         return 0;
     }

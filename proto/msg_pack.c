@@ -14,9 +14,7 @@ struct parts {
     Blipline__Timing timing;
     Blipline__Counters counters;
     Blipline__Node nodes[MSG_MAX_NODES], *node_list[MSG_MAX_NODES];
-    Blipline__StageProgress stages[MSG_MAX_STAGES], *stage_list[MSG_MAX_STAGES];
-    Blipline__HungWorker hung[MSG_MAX_HUNG], *hung_list[MSG_MAX_HUNG];
-    Blipline__BrokerCounters broker;
+    struct msg_progress_pb progress;
     union {
         Blipline__Hello hello;
         Blipline__Welcome welcome;
@@ -39,12 +37,14 @@ struct parts {
         Blipline__JobSeal job_seal;
         Blipline__JobAccepted job_accepted;
         Blipline__JobQuery job_query;
-        Blipline__JobProgress job_progress;
         Blipline__JobAgain job_again;
         Blipline__JobStop job_stop;
         Blipline__JobClose job_close;
         Blipline__JobFind job_find;
         Blipline__JobFound job_found;
+        Blipline__JobList job_list;
+        Blipline__JobListed job_listed;
+        Blipline__JobControl job_control;
         Blipline__Shutdown shutdown;
     } body;
     Blipline__Comparison comparison;
@@ -198,86 +198,6 @@ static void job_open_to_pb(const struct msg_job_open *from, struct parts *p)
     }
 }
 
-static void hung_to_pb(const struct msg_job_progress *from, Blipline__JobProgress *to, struct parts *p)
-{
-    for (uint32_t i = 0; i < from->n_hung; i++) {
-        Blipline__HungWorker *t = p->hung_list[i] = &p->hung[i];
-
-        blipline__hung_worker__init(t);
-        t->host = msg_text_to_pb(from->hung[i].host);
-        t->pid = from->hung[i].pid;
-        t->stage = (Blipline__Stage)from->hung[i].stage;
-        t->text = msg_text_to_pb(from->hung[i].text);
-    }
-    to->n_hung = from->n_hung;
-    to->hung = p->hung_list;
-}
-
-static void counters_to_pb(const struct msg_broker_counters *from, Blipline__BrokerCounters *to)
-{
-    blipline__broker_counters__init(to);
-    to->late = from->late;
-    to->strangers = from->strangers;
-    to->malformed = from->malformed;
-    to->bad_messages = from->bad_messages;
-    to->refusals = from->refusals;
-    to->benches = from->benches;
-    to->cut_off = from->cut_off;
-    to->splits = from->splits;
-    to->lost = from->lost;
-    to->closed = from->closed;
-    to->turned_away = from->turned_away;
-    to->keys_accepted = from->keys_accepted;
-    to->keys_denied = from->keys_denied;
-    to->handshakes_bad = from->handshakes_bad;
-    to->handshakes_unfinished = from->handshakes_unfinished;
-}
-
-static void progress_to_pb(const struct msg_job_progress *from, struct parts *p)
-{
-    Blipline__JobProgress *to = p->envelope.job_progress = &p->body.job_progress;
-
-    blipline__job_progress__init(to);
-    for (uint32_t i = 0; i < from->n_stages; i++) {
-        const struct msg_stage_progress *s = &from->stages[i];
-        Blipline__StageProgress *t = p->stage_list[i] = &p->stages[i];
-
-        blipline__stage_progress__init(t);
-        t->stage = (Blipline__Stage)s->stage;
-        t->workers = s->workers;
-        t->items_done = s->items_done;
-        t->units_ready = s->units_ready;
-        t->units_leased = s->units_leased;
-        t->busy_ns = s->busy_ns;
-        t->decode_ns = s->decode_ns;
-        t->resize_ns = s->resize_ns;
-        t->failures = s->failures;
-        t->lease_expiries = s->lease_expiries;
-        t->isolations = s->isolations;
-        t->returns = s->returns;
-        t->bad_results = s->bad_results;
-        t->tensors_refused = s->tensors_refused;
-        t->stalls = s->stalls;
-        t->benched = s->benched;
-    }
-    to->job = from->job;
-    to->state = (Blipline__JobProgress__State)from->state;
-    to->n_items = from->n_items;
-    to->n_done = from->n_done;
-    to->n_failed = from->n_failed;
-    to->n_units = from->n_units;
-    to->n_units_done = from->n_units_done;
-    to->n_again = from->n_again;
-    to->n_redone = from->n_redone;
-    to->n_stages = from->n_stages;
-    to->stages = p->stage_list;
-    to->text = msg_text_to_pb(from->text);
-    to->n_given_up = from->n_given_up;
-    hung_to_pb(from, to, p);
-    counters_to_pb(&from->broker, &p->broker);
-    to->broker = &p->broker;
-}
-
 static void work_to_pb(const struct msg_work *from, struct parts *p)
 {
     Blipline__Work *to = p->envelope.work = &p->body.work;
@@ -418,6 +338,20 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         p->body.job_found = (Blipline__JobFound)BLIPLINE__JOB_FOUND__INIT;
         p->body.job_found.job = m->job_ref.job;
         return;
+    case MSG_JOB_LIST:
+        p->body.job_list = (Blipline__JobList)BLIPLINE__JOB_LIST__INIT;
+        p->body.job_list.from_job = m->job_list.from_job;
+        return;
+    case MSG_JOB_LISTED:
+        p->body.job_listed = (Blipline__JobListed)BLIPLINE__JOB_LISTED__INIT;
+        p->body.job_listed.next_job = m->job_listed.next_job;
+        return;
+    case MSG_JOB_CONTROL:
+        p->body.job_control = (Blipline__JobControl)BLIPLINE__JOB_CONTROL__INIT;
+        p->body.job_control.job = m->job_control.job;
+        p->body.job_control.action = (Blipline__JobControl__Action)m->job_control.action;
+        p->body.job_control.priority = m->job_control.priority;
+        return;
     case MSG_JOB_ROWS_OK:
         p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;
         p->body.job_rows_ok.job = m->job_rows_ok.job;
@@ -462,7 +396,8 @@ static void body_to_pb(const struct msg *m, struct parts *p)
         job_open_to_pb(&m->job_open, p);
         return;
     case MSG_JOB_PROGRESS:
-        progress_to_pb(&m->job_progress, p);
+        msg_progress_to_pb(&m->job_progress, &p->progress);
+        p->envelope.job_progress = &p->progress.progress;
         return;
     case MSG_WORK:
     case MSG_FAILURE:

@@ -17,6 +17,15 @@ int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from
                      struct err *err) CHECK_RESULT;
 #define TEXT_FROM_PB(dst, from, field, err) msg_text_from_pb(dst, sizeof(dst), &(from), field, err)
 
+/* JobProgress and what it points to. */
+struct msg_progress_pb {
+    Blipline__JobProgress progress;
+    Blipline__StageProgress stages[MSG_MAX_STAGES], *stage_list[MSG_MAX_STAGES];
+    Blipline__HungWorker hung[MSG_MAX_HUNG], *hung_list[MSG_MAX_HUNG];
+    Blipline__BrokerCounters broker;
+};
+
+void msg_progress_to_pb(const struct msg_job_progress *from, struct msg_progress_pb *p);
 int msg_progress_from_pb(const Blipline__JobProgress *from, struct msg_job_progress *to, struct err *err) CHECK_RESULT;
 void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to);
 int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err) CHECK_RESULT;

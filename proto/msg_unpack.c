@@ -267,6 +267,16 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
     case BLIPLINE__ENVELOPE__BODY_JOB_FOUND:
         m->job_ref.job = e->job_found->job;
         return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_LIST:
+        m->job_list.from_job = e->job_list->from_job;
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_LISTED:
+        m->job_listed.next_job = e->job_listed->next_job;
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_CONTROL:
+        m->job_control = (struct msg_job_control){e->job_control->job, (enum msg_job_action)e->job_control->action,
+                                                  e->job_control->priority};
+        return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_AGAIN:
         m->job_ref.job = e->job_again->job;
         return 0;

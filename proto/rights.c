@@ -6,14 +6,15 @@ enum { NONE = MSG_RIGHT_NONE, OWN = MSG_RIGHT_OWN, ALL = MSG_RIGHT_ALL, N_ROLES 
 
 static const unsigned char rights[][N_ROLES] = {
     /*                  worker client admin */
-    [MSG_HELLO] = {NONE, ALL, ALL, ALL},       [MSG_BYE] = {NONE, ALL, ALL, ALL},
-    [MSG_CREDIT] = {NONE, ALL, NONE, NONE},    [MSG_RESULT] = {NONE, ALL, NONE, NONE},
-    [MSG_FAILURE] = {NONE, ALL, NONE, NONE},   [MSG_RETURN] = {NONE, ALL, NONE, NONE},
-    [MSG_HEARTBEAT] = {NONE, ALL, NONE, NONE}, [MSG_JOB_OPEN] = {NONE, NONE, OWN, ALL},
-    [MSG_JOB_ROWS] = {NONE, NONE, OWN, ALL},   [MSG_JOB_AGAIN] = {NONE, NONE, OWN, ALL},
-    [MSG_JOB_SEAL] = {NONE, NONE, OWN, ALL},   [MSG_JOB_QUERY] = {NONE, NONE, OWN, ALL},
-    [MSG_JOB_STOP] = {NONE, NONE, OWN, ALL},   [MSG_JOB_CLOSE] = {NONE, NONE, OWN, ALL},
-    [MSG_JOB_FIND] = {NONE, NONE, OWN, ALL},   [MSG_SHUTDOWN] = {NONE, NONE, NONE, ALL},
+    [MSG_HELLO] = {NONE, ALL, ALL, ALL},        [MSG_BYE] = {NONE, ALL, ALL, ALL},
+    [MSG_CREDIT] = {NONE, ALL, NONE, NONE},     [MSG_RESULT] = {NONE, ALL, NONE, NONE},
+    [MSG_FAILURE] = {NONE, ALL, NONE, NONE},    [MSG_RETURN] = {NONE, ALL, NONE, NONE},
+    [MSG_HEARTBEAT] = {NONE, ALL, NONE, NONE},  [MSG_JOB_OPEN] = {NONE, NONE, OWN, ALL},
+    [MSG_JOB_ROWS] = {NONE, NONE, OWN, ALL},    [MSG_JOB_AGAIN] = {NONE, NONE, OWN, ALL},
+    [MSG_JOB_SEAL] = {NONE, NONE, OWN, ALL},    [MSG_JOB_QUERY] = {NONE, NONE, OWN, ALL},
+    [MSG_JOB_STOP] = {NONE, NONE, OWN, ALL},    [MSG_JOB_CLOSE] = {NONE, NONE, OWN, ALL},
+    [MSG_JOB_FIND] = {NONE, NONE, OWN, ALL},    [MSG_JOB_LIST] = {NONE, NONE, OWN, ALL},
+    [MSG_JOB_CONTROL] = {NONE, NONE, OWN, ALL}, [MSG_SHUTDOWN] = {NONE, NONE, NONE, ALL},
 };
 
 enum msg_right msg_right(enum msg_role role, enum msg_type type)

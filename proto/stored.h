@@ -65,7 +65,12 @@ struct stored_job_counters {
     uint64_t n_redone; /* records that have ever replaced another */
 };
 
-enum stored_wanted { STORED_WANTED_RUN, STORED_WANTED_PAUSED };
+enum stored_wanted {
+    STORED_WANTED_RUN,
+    STORED_WANTED_PAUSED,
+    STORED_WANTED_CANCELLED,
+    STORED_WANTED_REMOVED /* the store is being deleted */
+};
 
 /* A job of a broker's job table (store/job_table.h). */
 struct stored_job_entry {
@@ -77,7 +82,9 @@ struct stored_job_entry {
     enum stored_wanted wanted;
     uint32_t max_failures, max_failed_per_mille;
     int64_t created_ms, ended_ms;
-    char text[MSG_TEXT_SIZE]; /* why it does not go on; "": it does, or has ended */
+    char text[MSG_TEXT_SIZE];           /* why it does not go on; "": it does, or has ended */
+    uint64_t n_items, n_done, n_failed; /* when the row was written */
+    enum msg_job_state state;           /* only in rows of JOB_LISTED; 0: not open */
 };
 
 /* Encoders append one value to `out`. */
@@ -101,6 +108,9 @@ int stored_embedding_decode(struct row_memory *memory, const void *data, size_t 
 int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_meta *ret, struct err *err) CHECK_RESULT;
 int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret,
                                struct err *err) CHECK_RESULT;
+
+/* A row of JOB_LISTED. */
+int row_job_entry_append(struct buf *frame, const struct stored_job_entry *e) CHECK_RESULT;
 
 int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct stored_job_entry *ret,
                             struct err *err) CHECK_RESULT;

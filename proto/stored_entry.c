@@ -2,18 +2,17 @@
 #include "proto/stored.h"
 
 #include "proto/msg_pb.h"
+#include "proto/row_pb.h"
 #include "proto/stored_pb.h"
 #include "proto/store.pb-c.h"
 
 #include <errno.h>
 #include <string.h>
 
-int stored_job_entry_encode(const struct stored_job_entry *e, struct buf *out)
+static Blipline__JobEntry to_pb(const struct stored_job_entry *e)
 {
     Blipline__JobEntry pb = BLIPLINE__JOB_ENTRY__INIT;
 
-    if (e->job == 0 || e->wanted > STORED_WANTED_PAUSED)
-        return -EINVAL;
     pb.job = e->job;
     if (e->has_token)
         pb.token = (ProtobufCBinaryData){.len = sizeof(e->token), .data = (uint8_t *)(uintptr_t)e->token};
@@ -27,7 +26,25 @@ int stored_job_entry_encode(const struct stored_job_entry *e, struct buf *out)
     pb.created_ms = e->created_ms;
     pb.ended_ms = e->ended_ms;
     pb.text = msg_text_to_pb(e->text);
-    return stored_append_pb(out, &pb.base);
+    pb.n_items = e->n_items;
+    pb.n_done = e->n_done;
+    pb.n_failed = e->n_failed;
+    return pb;
+}
+
+int stored_job_entry_encode(const struct stored_job_entry *e, struct buf *out)
+{
+    const Blipline__JobEntry pb = to_pb(e);
+
+    return e->job && e->wanted <= STORED_WANTED_REMOVED ? stored_append_pb(out, &pb.base) : -EINVAL;
+}
+
+int row_job_entry_append(struct buf *frame, const struct stored_job_entry *e)
+{
+    Blipline__JobEntry pb = to_pb(e);
+
+    pb.state = e->state;
+    return row_append_pb(frame, &pb.base);
 }
 
 int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct stored_job_entry *ret,
@@ -41,7 +58,7 @@ int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t 
     if (rc < 0)
         return rc;
     from = (const Blipline__JobEntry *)(const void *)pb;
-    if (from->job == 0 || from->wanted > STORED_WANTED_PAUSED ||
+    if (from->job == 0 || from->wanted > STORED_WANTED_REMOVED ||
         (from->token.len && from->token.len != sizeof(e.token)))
         return err_set(err, -EBADMSG, "a field of the job is out of range");
     e = (struct stored_job_entry){.job = from->job,
@@ -51,7 +68,10 @@ int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t 
                                   .max_failures = from->max_failures,
                                   .max_failed_per_mille = from->max_failed_per_mille,
                                   .created_ms = from->created_ms,
-                                  .ended_ms = from->ended_ms};
+                                  .ended_ms = from->ended_ms,
+                                  .n_items = from->n_items,
+                                  .n_done = from->n_done,
+                                  .n_failed = from->n_failed};
     if (from->token.len)
         memcpy(e.token, from->token.data, sizeof(e.token));
     if ((rc = msg_text_from_pb(e.name, sizeof(e.name), &from->name, "name", err)) < 0 ||

@@ -254,3 +254,33 @@ int folder_remove_unfinished(const char *path, bool create, struct err *err)
     }
     return rc;
 }
+
+static int remove_files(DIR *folder, const char *path, struct err *err)
+{
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (unlinkat(dirfd(folder), entry->d_name, 0) < 0)
+            return err_set(err, -errno, "%s/%s: cannot remove: %s", path, entry->d_name, strerror(errno));
+    }
+    return 0;
+}
+
+int folder_remove(const char *path, struct err *err)
+{
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    int rc;
+
+    if (!folder) {
+        rc = -errno;
+        if (fd >= 0)
+            (void)close(fd);
+        return rc == -ENOENT ? 0 : err_set(err, rc, "%s: cannot remove: %s", path, strerror(-rc));
+    }
+    rc = remove_files(folder, path, err);
+    (void)closedir(folder);
+    if (rc == 0 && rmdir(path) < 0)
+        rc = err_set(err, -errno, "%s: cannot remove: %s", path, strerror(errno));
+    return rc;
+}

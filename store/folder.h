@@ -39,6 +39,9 @@ bool folder_lock_file_usable(const char *path);
 /* Remove the files of an unfinished creation. */
 int folder_remove_unfinished(const char *path, bool create, struct err *err) CHECK_RESULT;
 
+/* Remove the folder with its files; it may be missing. */
+int folder_remove(const char *path, struct err *err) CHECK_RESULT;
+
 /* Sync the folder. */
 int folder_sync(const char *path, struct err *err) CHECK_RESULT;
 

@@ -14,10 +14,11 @@
 #include <unistd.h>
 
 #define ROOM_BYTES ((uint64_t)1 << 20)
+#define LAST_JOB "last_job" /* in meta: the largest number of a removed job */
 
 struct job_table {
     struct env env;
-    MDB_dbi jobs;
+    MDB_dbi jobs, meta;
     char folder[PATH_MAX]; /* of the stores */
     bool allow_network_fs;
     uint64_t last;
@@ -42,31 +43,54 @@ static int put_row(struct job_table *t, MDB_txn *txn, uint64_t job)
     return mdb_put(txn, t->jobs, &k, &v, 0);
 }
 
-int job_table_put(struct job_table *t, const struct stored_job_entry *entry, struct err *err)
+/* The row of a removed job becomes t->row: the largest number that was ever taken. */
+static int remove_row(struct job_table *t, MDB_txn *txn, uint64_t job)
+{
+    uint8_t key[8];
+    MDB_val k = {.mv_size = sizeof(key), .mv_data = key};
+    MDB_val last = {.mv_size = strlen(LAST_JOB), .mv_data = LAST_JOB};
+    MDB_val v = {.mv_size = t->row.size_bytes, .mv_data = t->row.data};
+    int rc;
+
+    env_put_be64(key, job);
+    rc = mdb_put(txn, t->meta, &last, &v, 0);
+    if (rc == 0)
+        rc = mdb_del(txn, t->jobs, &k, NULL);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* One transaction, durable when it returns 0. */
+static int change(struct job_table *t, int (*make)(struct job_table *t, MDB_txn *txn, uint64_t job), uint64_t job,
+                  struct err *err)
 {
     MDB_txn *txn;
+    int rc = env_map_grow(&t->env, ROOM_BYTES, err);
+
+    if (rc < 0)
+        return rc;
+    rc = mdb_txn_begin(t->env.mdb, NULL, 0, &txn);
+    if (rc != 0)
+        return failed(t, rc, err);
+    rc = make(t, txn, job);
+    if (rc == 0)
+        rc = mdb_txn_commit(txn);
+    else
+        mdb_txn_abort(txn);
+    return rc == 0 ? 0 : failed(t, rc, err);
+}
+
+int job_table_put(struct job_table *t, const struct stored_job_entry *entry, struct err *err)
+{
     int rc;
 
     buf_clear(&t->row);
     rc = stored_job_entry_encode(entry, &t->row);
     if (rc < 0)
         return err_set(err, rc, "%s: job %" PRIu64 " cannot be written: %s", t->env.path, entry->job, strerror(-rc));
-    rc = env_map_grow(&t->env, ROOM_BYTES, err);
-    if (rc < 0)
-        return rc;
-    rc = mdb_txn_begin(t->env.mdb, NULL, 0, &txn);
-    if (rc != 0)
-        return failed(t, rc, err);
-    rc = put_row(t, txn, entry->job);
-    if (rc == 0)
-        rc = mdb_txn_commit(txn);
-    else
-        mdb_txn_abort(txn);
-    if (rc != 0)
-        return failed(t, rc, err);
-    if (entry->job > t->last)
+    rc = change(t, put_row, entry->job, err);
+    if (rc == 0 && entry->job > t->last)
         t->last = entry->job;
-    return 0;
+    return rc;
 }
 
 /* The row at or behind `key`, which becomes its key. */
@@ -131,6 +155,41 @@ int job_table_store_path(const struct job_table *t, uint64_t job, char ret[PATH_
 
     (void)snprintf(name, sizeof(name), "%08" PRIu64 ".lmdb", job);
     return folder_name(ret, t->folder, name, err);
+}
+
+/* Of a job whose row says REMOVED. */
+static int finish_removal(struct job_table *t, uint64_t job, struct err *err)
+{
+    const struct stored_job_counters last = {.n_items = t->last};
+    char path[PATH_MAX];
+    int rc = job_table_store_path(t, job, path, err);
+
+    if (rc == 0)
+        rc = folder_remove(path, err);
+    if (rc == 0)
+        rc = folder_sync(t->folder, err); /* else the store might come back without its row, and be adopted */
+    buf_clear(&t->row);
+    if (rc == 0 && (rc = stored_job_counters_encode(&last, &t->row)) < 0)
+        rc = err_set(err, rc, "%s: out of memory", t->env.path);
+    return rc < 0 ? rc : change(t, remove_row, job, err);
+}
+
+int job_table_remove(struct job_table *t, const struct stored_job_entry *entry, struct err *err)
+{
+    struct stored_job_entry e = *entry;
+    struct err unused;
+    int rc;
+
+    e.wanted = STORED_WANTED_REMOVED;
+    rc = job_table_put(t, &e, err);
+    if (rc < 0)
+        return rc;
+    rc = finish_removal(t, e.job, err);
+    if (rc < 0) {
+        (void)msg_text_set(e.text, sizeof(e.text), err->text);
+        (void)!job_table_put(t, &e, &unused); /* the row says REMOVED already */
+    }
+    return rc;
 }
 
 /* -- what a crash, or somebody's hand, has left -- */
@@ -211,6 +270,7 @@ static int look_at_rows(struct job_table *t, struct job_table_found *found, stru
 {
     struct stored_job_entry entry = {0};
     char path[PATH_MAX];
+    struct err unused;
     int rc;
 
     while ((rc = job_table_next(t, entry.job, &entry, err)) != 0) {
@@ -218,8 +278,10 @@ static int look_at_rows(struct job_table *t, struct job_table_found *found, stru
             return rc;
         if (entry.job > t->last)
             t->last = entry.job;
+        if (rc == 1 && entry.wanted == STORED_WANTED_REMOVED && job_table_remove(t, &entry, &unused) == 0)
+            continue;
         found->n_rows += rc == 1;
-        if (rc < 0)
+        if (rc < 0 || entry.wanted == STORED_WANTED_REMOVED)
             continue; /* the store stays; whoever lists the jobs says that the row is damaged */
         rc = job_table_store_path(t, entry.job, path, err);
         if (rc < 0)
@@ -237,19 +299,29 @@ static int look_at_rows(struct job_table *t, struct job_table_found *found, stru
 
 /* -- open, close -- */
 
-static int open_rows(struct job_table *t, struct err *err)
+static int open_tables(struct job_table *t, MDB_txn *txn, uint64_t unused)
 {
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(t->env.mdb, NULL, 0, &txn);
+    int rc = mdb_dbi_open(txn, "jobs", MDB_CREATE, &t->jobs);
 
-    if (rc != 0)
-        return failed(t, rc, err);
-    rc = mdb_dbi_open(txn, "jobs", MDB_CREATE, &t->jobs);
+    (void)unused;
+    return rc == 0 ? mdb_dbi_open(txn, "meta", MDB_CREATE, &t->meta) : rc;
+}
+
+static int read_last(struct job_table *t, struct err *err)
+{
+    struct stored_job_counters last = {0};
+    MDB_txn *txn = NULL;
+    MDB_val v;
+    int rc = env_begin_read(&t->env, &txn, err);
+
+    if (rc < 0)
+        return rc;
+    rc = env_get(txn, t->meta, LAST_JOB, strlen(LAST_JOB), &v, err);
     if (rc == 0)
-        rc = mdb_txn_commit(txn);
-    else
-        mdb_txn_abort(txn);
-    return rc == 0 ? 0 : failed(t, rc, err);
+        rc = stored_job_counters_decode(v.mv_data, v.mv_size, &last, err);
+    mdb_txn_abort(txn);
+    t->last = last.n_items;
+    return rc < 0 && rc != -ENOENT ? err_prefix(err, rc, "%s: %s", t->env.path, LAST_JOB) : 0;
 }
 
 static int make_folder(const char *path, struct err *err)
@@ -285,7 +357,9 @@ int job_table_open(const char *state_dir, bool allow_network_fs, struct job_tabl
     if (rc == 0)
         rc = env_open(path, &options, &t->env, &fresh, err);
     if (rc == 0)
-        rc = open_rows(t, err);
+        rc = change(t, open_tables, 0, err);
+    if (rc == 0)
+        rc = read_last(t, err);
     if (rc == 0)
         rc = look_at_stores(t, found, err);
     if (rc == 0)

@@ -3,9 +3,10 @@
  *   STATE/jobs.lmdb            one row a job (proto/store.proto, JobEntry), by its number
  *   STATE/jobs/00000042.lmdb   the store of job 42
  *
- * A job's number is one more than the largest that a row or a store has: short, in the order of submission, and the
- * same wherever it is shown. A new job's store is made and synced first, then its row. So after a crash there may be
- * a store without a row, which job_table_open adopts. A row without a store is kept, and its text says so.
+ * A job's number is one more than the largest that a row or a store has or had: short, in the order of submission, and
+ * the same wherever it is shown. A new job's store is made and synced first, then its row. So after a crash there may
+ * be a store without a row, which job_table_open adopts. A row without a store is kept, and its text says so. A removal
+ * that was cut off is finished.
  *
  * Who may call: one thread at a time. Memory: see each function. Errors: as store.h. */
 #ifndef BLIPLINE_STORE_JOB_TABLE_H
@@ -32,12 +33,15 @@ int job_table_open(const char *state_dir, bool allow_network_fs, struct job_tabl
                    struct err *err) CHECK_RESULT;
 void job_table_close(struct job_table *t); /* NULL is fine */
 
-/* The largest number that is taken; 0: none. */
+/* The largest number that was ever taken; 0: none. */
 uint64_t job_table_last(const struct job_table *t);
 int job_table_store_path(const struct job_table *t, uint64_t job, char ret[PATH_MAX], struct err *err) CHECK_RESULT;
 
 /* Insert or replace the row. Durable when it returns 0. */
 int job_table_put(struct job_table *t, const struct stored_job_entry *entry, struct err *err) CHECK_RESULT;
+/* Remove the job's store, then its row; nothing may have the store open. -EIO and others: it stays in the table, as
+ * REMOVED and with a text. The next job_table_open, or another call, tries again. */
+int job_table_remove(struct job_table *t, const struct stored_job_entry *entry, struct err *err) CHECK_RESULT;
 /* The row with the smallest number above `after`. 1: *ret is it; 0: there is none. -EBADMSG: it is damaged; ret->job
  * is its number. */
 int job_table_next(struct job_table *t, uint64_t after, struct stored_job_entry *ret, struct err *err) CHECK_RESULT;

@@ -360,6 +360,38 @@ class Client:
     def progress(self):
         return self.ask(job_query=wire_pb2.JobQuery(job=self.job)).job_progress
 
+    def listed(self, **body):
+        """Ask what JobListed answers: its rows, and the number to go on from."""
+        self.seq += 1
+        self.send(**body)
+        while True:
+            envelope, frames = self.receive()
+            if envelope.seq == self.seq:
+                rows = [row for frame in frames for row in undelimited(frame, store_pb2.JobEntry)]
+                assert len(rows) == envelope.n_rows
+                return rows, envelope.job_listed.next_job
+
+    def jobs(self):
+        """The rows of all jobs by number."""
+        found, at = {}, 1
+        while at:
+            rows, at = self.listed(job_list=wire_pb2.JobList(from_job=at))
+            found.update({row.job: row for row in rows})
+        return found
+
+    def control(self, job, action, **more):
+        """The row of the job after "pause", "cancel", ...; None: it has none any more. A busy job is asked again."""
+        request = wire_pb2.JobControl(job=job, action=f"ACTION_{action.upper()}", **more)
+
+        def answer():
+            try:
+                return self.listed(job_control=request)[0]
+            except Refused as refused:
+                if refused.reason != wire_pb2.Refuse.REASON_BUSY:
+                    raise
+        rows = wait_for(lambda: (rows := answer()) is not None and [rows], step=0.02)[0]
+        return rows[0] if rows else None
+
     def wait_done(self, seconds=60):
         def done():
             progress = self.progress()

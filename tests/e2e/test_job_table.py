@@ -1,9 +1,11 @@
 """A broker that keeps its jobs in a state directory: they go on by themselves, whatever has ended the broker."""
 
+import random
 import shutil
+import time
 
 import pytest
-from harness import Client, Cluster, Refused, null_nodes, store_rows, wait_for
+from harness import Client, Cluster, Refused, export, null_nodes, store_rows, wait_for
 from proto import wire_pb2
 
 STATE = wire_pb2.JobProgress
@@ -142,3 +144,169 @@ def test_a_job_without_its_store_and_a_store_that_is_none(folder):
         wait_for(lambda: all(f"event=job_done job={job}" in cluster.broker.text() for job in (1, 3)))
         assert "event=job_failed job=2" in cluster.broker.text()
     assert (state / "jobs" / "00000007.lmdb.set-aside").is_dir()
+
+
+# -- JobList, JobControl
+
+
+def connected(cluster):
+    client = Client(cluster.endpoint)
+    client.hello()
+    return client
+
+
+def killed(cluster):
+    """Another broker in the place of one that was killed; a client of it."""
+    cluster.broker.process.kill()
+    cluster.broker.process.wait()
+    cluster.broker = cluster.start("broker", **cluster.broker_conf)
+    return connected(cluster)
+
+
+def filled(cluster, n, items):
+    """The number of the sealed job of submission n."""
+    client, opened = submit(cluster, b"%016d" % n)
+    client.add([(b"key-%06d" % i, b"/pictures/%06d.jpg" % i) for i in range(items)])
+    client.seal()
+    client.ask(job_close=wire_pb2.JobClose(job=opened.job))
+    client.close()
+    return opened.job
+
+
+def is_refused(reason, ask, *args, **more):
+    with pytest.raises(Refused) as refused:
+        ask(*args, **more)
+    return refused.value.reason == getattr(wire_pb2.Refuse, f"REASON_{reason}")
+
+
+def opened_again(client, jobs):
+    """The rows, once all of these jobs are open."""
+    def rows():
+        all_rows = client.jobs()
+        return all_rows if all(all_rows[job].state for job in jobs) else None
+    return wait_for(rows)
+
+
+def test_what_is_asked_of_a_job_outlives_the_broker(folder):
+    state = folder / "state"
+    with Cluster(folder, state_dir=state) as cluster:
+        for n in range(1, 5):
+            assert filled(cluster, n, 40) == n
+        client = connected(cluster)
+        rows = opened_again(client, [1, 2, 3, 4])
+        assert [(r.n_items, r.n_done, r.state, r.name) for r in rows.values()] == [
+            (40, 0, STATE.STATE_RUNNING, b"holidays")] * 4
+        assert [r.job for r in client.listed(job_list=wire_pb2.JobList(from_job=3))[0]] == [3, 4]
+        row = client.control(1, "pause")
+        assert (row.wanted, row.text) == (1, b"paused on request")
+        client = killed(cluster)
+        rows = opened_again(client, [2, 3, 4])
+        assert (rows[1].wanted, rows[1].state, rows[1].n_items) == (1, 0, 40)
+        assert client.control(2, "priority", priority=300).priority == 300
+        assert client.control(1, "priority", priority=7).priority == 7
+        client = killed(cluster)
+        rows = opened_again(client, [2, 3, 4])
+        assert [rows[job].priority for job in rows] == [7, 300, 0, 0]
+
+        assert is_refused("NOT_ALLOWED", client.control, 3, "remove")
+        assert client.control(3, "cancel").wanted == 2
+        client = killed(cluster)
+        rows = client.jobs()
+        assert (rows[3].wanted, rows[3].state) == (2, 0) and rows[3].ended_ms > 0
+        assert client.control(3, "cancel").ended_ms == rows[3].ended_ms
+        assert is_refused("NOT_ALLOWED", client.control, 3, "resume")
+        assert is_refused("NOT_ALLOWED", submit, cluster, b"%016d" % 3)
+        viewer = look_at(cluster, 3)
+        assert viewer.progress().state == STATE.STATE_CANCELLED
+        assert is_refused("NOT_ALLOWED", viewer.add, [(b"k", b"/p")])
+        request = wire_pb2.JobControl(job=3, action=wire_pb2.JobControl.ACTION_REMOVE)
+        assert is_refused("BUSY", client.listed, job_control=request)
+        viewer.ask(job_close=wire_pb2.JobClose(job=3))
+
+        opened_again(client, [2, 4])
+        client.control(4, "cancel")
+        for job in (3, 4):
+            assert client.control(job, "remove") is None
+            assert not (state / "jobs" / f"{job:08}.lmdb").exists()
+            assert is_refused("UNKNOWN_JOB", client.control, job, "remove")
+        client = killed(cluster)
+        assert set(client.jobs()) == {1, 2}
+        assert filled(cluster, 4, 4) == 5  # 3 and 4 are nobody's for good
+
+        cluster.null_workers()
+        assert client.control(1, "resume").wanted == 0
+        def ended():
+            rows = client.jobs()
+            return rows if all(r.ended_ms and not r.state for r in rows.values()) else None
+        rows = wait_for(ended)
+        assert [(job, r.n_items, r.n_done, r.n_failed) for job, r in rows.items()] == [
+            (1, 40, 40, 0), (2, 40, 40, 0), (5, 4, 4, 0)]
+        for action in ("pause", "resume", "cancel"):
+            assert is_refused("NOT_ALLOWED", client.control, 1, action)
+        assert is_refused("UNKNOWN_JOB", client.control, 4, "pause")
+        assert cluster.broker.stop() == 0
+
+
+def test_a_broker_without_a_table_lists_no_jobs(folder):
+    with Cluster(folder) as cluster:
+        client = connected(cluster)
+        assert is_refused("NOT_ALLOWED", client.jobs)
+        assert is_refused("NOT_ALLOWED", client.control, 1, "pause")
+        assert is_refused("BAD_MESSAGE", client.listed, job_control=wire_pb2.JobControl(job=1))
+        assert is_refused("BAD_MESSAGE", client.listed, job_control=wire_pb2.JobControl(job=1, action=1, priority=5))
+
+
+def test_actions_at_random_moments_between_kills(folder):
+    seed = random.getrandbits(32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    state, items = folder / "state", 10000
+    jobs, cancelled = [1, 2, 3, 4], 4
+    wanted, priority = dict.fromkeys(jobs, 0), dict.fromkeys(jobs, 0)
+
+    def disturb(client):
+        job, action = rng.choice(jobs[:3]), rng.choice(["pause", "pause", "resume", "priority"])
+        more = {"priority": rng.randrange(1, 1000)} if action == "priority" else {}
+        try:
+            row = client.control(job, action, **more)
+        except Refused as refused:
+            assert refused.reason == wire_pb2.Refuse.REASON_NOT_ALLOWED and client.jobs()[job].ended_ms, refused
+            return
+        priority[job] = more.get("priority", priority[job])
+        wanted[job] = {"pause": 1, "resume": 0}.get(action, wanted[job])
+        assert row.priority == priority[job] and (row.ended_ms or row.wanted == wanted[job])
+
+    with Cluster(folder, state_dir=state) as cluster:
+        for n in jobs:
+            assert filled(cluster, n, items) == n
+        client = connected(cluster)
+        client.control(cancelled, "pause")
+        cluster.null_workers()
+        for kill in range(4):
+            for _ in range(rng.randrange(3, 9)):
+                disturb(client)
+                time.sleep(rng.random() * 0.05)
+            if kill == 1:
+                client.control(cancelled, "resume")
+                wait_for(lambda: client.jobs()[cancelled].n_done, step=0.002)
+                client.control(cancelled, "cancel")
+            client = killed(cluster)
+            rows = client.jobs()
+            for job in jobs[:3]:
+                assert rows[job].priority == priority[job]
+                assert rows[job].ended_ms or rows[job].wanted == wanted[job]
+            assert rows[cancelled].wanted == (1 if kill == 0 else 2)
+        for job in jobs[:3]:
+            if not client.jobs()[job].ended_ms:
+                client.control(job, "resume")
+        wait_for(lambda: all(r.ended_ms and not r.state for r in client.jobs().values()))
+        assert [client.jobs()[job].n_done for job in jobs[:3]] == [items] * 3
+        assert filled(cluster, 5, items) == 5  # undisturbed
+        wait_for(lambda: client.jobs()[5].ended_ms and not client.jobs()[5].state)
+        n_cancelled = client.jobs()[cancelled].n_done
+        assert cluster.broker.stop() == 0
+    want = export(state / "jobs" / "00000005.lmdb")[1]
+    for job in jobs[:3]:
+        assert export(state / "jobs" / f"{job:08}.lmdb")[1] == want
+    some = export(state / "jobs" / f"{cancelled:08}.lmdb")[1].splitlines()
+    assert 0 < n_cancelled <= len(some) < items and set(some) <= set(want.splitlines())

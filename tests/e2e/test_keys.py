@@ -211,15 +211,21 @@ def test_a_job_belongs_to_the_key_that_submitted_it(folder, keys):
         bob.job = job
         for what in (dict(job_open=wire_pb2.JobOpen(job=job)), dict(job_query=wire_pb2.JobQuery(job=job)),
                      dict(job_stop=wire_pb2.JobStop(job=job)), dict(job_seal=wire_pb2.JobSeal(job=job)),
-                     dict(job_find=wire_pb2.JobFind(job=job, sources=True))):
+                     dict(job_find=wire_pb2.JobFind(job=job, sources=True)),
+                     dict(job_control=wire_pb2.JobControl(job=job, action=wire_pb2.JobControl.ACTION_CANCEL))):
             with pytest.raises(Refused) as refused_:
                 bob.ask(**what)
             assert refused_.value.reason == wire_pb2.Refuse.REASON_UNKNOWN_JOB, what
         with pytest.raises(Refused):
             bob.add([(b"evil", b"/p")])
         bob.ask(job_close=wire_pb2.JobClose(job=job))  # as one that is not there: nothing to close
+        assert set(alice.jobs()) == {job} and set(bob.jobs()) == {job + 1} and set(root.jobs()) == {job, job + 1}
+        assert alice.jobs()[job].owner == b"alice"
         again = cluster.client("alice")
         assert submit(again, token) == job
+        assert again.control(job, "priority", priority=300).priority == 300
+        assert root.control(job, "pause").wanted == 1
+        assert submit(again, token) == job  # goes on
         assert root.ask(job_open=wire_pb2.JobOpen(job=job)).job_opened.n_items == 1
         for client in (alice, bob, root, again):
             client.close()

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "store/folder.h"
 #include "store/store.h"
 #include "tests/unit/store_fixture.h"
 
@@ -60,7 +61,10 @@ static struct stored_job_entry entry_of(uint64_t job)
                                  .max_failed_per_mille = 5,
                                  .created_ms = 1700000000000,
                                  .ended_ms = 1700000000001,
-                                 .text = "why"};
+                                 .text = "why",
+                                 .n_items = 9,
+                                 .n_done = 5,
+                                 .n_failed = 2};
 
     return e;
 }
@@ -99,6 +103,7 @@ static void test_job_table_keeps_rows_in_order(void **state)
         assert_true(e.has_token && e.priority == want.priority && e.wanted == want.wanted);
         assert_true(e.max_failures == want.max_failures && e.max_failed_per_mille == want.max_failed_per_mille);
         assert_true(e.created_ms == want.created_ms && e.ended_ms == want.ended_ms);
+        assert_true(e.n_items == 9 && e.n_done == 5 && e.n_failed == 2);
         after = e.job;
     }
     assert_int_equal(job_table_next(t, after, &e, &err), 0);
@@ -183,6 +188,92 @@ static void test_job_table_a_creation_that_was_cut_off(void **state)
     job_table_close(t);
 }
 
+/* The row, then the store are there; the process ends after `steps` steps of the removal. */
+static void remove_in_steps(uint64_t job, int steps)
+{
+    struct stored_job_entry e = entry_of(job);
+    struct job_table_found found;
+    struct job_table *t;
+    char path[PATH_MAX + 16];
+    struct err err;
+
+    create(job, 3);
+    t = open_table(&found);
+    e.wanted = STORED_WANTED_REMOVED;
+    if (steps >= 1)
+        assert_int_equal(job_table_put(t, &e, &err), 0);
+    assert_int_equal(job_table_store_path(t, job, path, &err), 0);
+    job_table_close(t);
+    (void)strcat(path, "/data.mdb");
+    if (steps >= 2)
+        assert_int_equal(unlink(path), 0);
+    *strrchr(path, '/') = '\0';
+    if (steps >= 3)
+        assert_int_equal(folder_remove(path, &err), 0);
+}
+
+static void test_job_table_a_removal_that_was_cut_off(void **state)
+{
+    struct job_table_found found;
+    struct stored_job_entry e;
+    char path[PATH_MAX];
+    struct job_table *t;
+    struct err err;
+
+    (void)state;
+    for (int steps = 0; steps <= 3; steps++) {
+        const uint64_t job = 10 + (uint64_t)steps;
+
+        remove_in_steps(job, steps);
+        t = open_table(&found);
+        assert_int_equal(job_table_store_path(t, job, path, &err), 0);
+        assert_int_equal(access(path, F_OK), steps ? -1 : 0);
+        assert_int_equal(job_table_next(t, job - 1, &e, &err), steps ? 0 : 1);
+        assert_int_equal(found.n_rows, 1); /* that of job 10, which nobody has removed */
+        assert_int_equal(found.n_missing + found.n_set_aside + found.n_adopted, 0);
+        job_table_close(t);
+        t = open_table(&found);
+        assert_int_equal(job_table_last(t), job); /* nobody else gets its number */
+        job_table_close(t);
+    }
+}
+
+static void test_job_table_removes_a_job_for_good(void **state)
+{
+    struct stored_job_entry e = entry_of(1);
+    struct job_table_found found;
+    char path[PATH_MAX + 16], inside[PATH_MAX + 32];
+    struct job_table *t;
+    struct err err;
+
+    (void)state;
+    create(1, 3);
+    create(2, 3);
+    t = open_table(&found);
+    assert_int_equal(job_table_store_path(t, 2, path, &err), 0);
+    (void)snprintf(inside, sizeof(inside), "%s/folder", path);
+    assert_int_equal(mkdir(inside, 0700), 0); /* it cannot be removed yet */
+    e = entry_of(2);
+    assert_true(job_table_remove(t, &e, &err) < 0);
+    assert_non_null(strstr(err.text, "folder: cannot remove"));
+    job_table_close(t);
+    t = open_table(&found);
+    assert_int_equal(found.n_rows, 2);
+    assert_int_equal(job_table_next(t, 1, &e, &err), 1);
+    assert_int_equal(e.wanted, STORED_WANTED_REMOVED);
+    assert_non_null(strstr(e.text, "folder: cannot remove"));
+    assert_int_equal(rmdir(inside), 0);
+    assert_int_equal(job_table_remove(t, &e, &err), 0);
+    assert_int_equal(job_table_next(t, 1, &e, &err), 0);
+    assert_int_equal(job_table_next(t, 0, &e, &err), 1);
+    assert_int_equal(access(path, F_OK), -1);
+    job_table_close(t);
+    t = open_table(&found);
+    assert_int_equal(found.n_rows, 1);
+    assert_int_equal(job_table_last(t), 2);
+    job_table_close(t);
+}
+
 static void test_job_table_a_store_that_cannot_be_read_is_set_aside(void **state)
 {
     struct job_table_found found;
@@ -255,6 +346,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_job_table_a_creation_that_was_cut_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_job_table_a_store_that_cannot_be_read_is_set_aside, setup, teardown),
         cmocka_unit_test_setup_teardown(test_job_table_a_damaged_row_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_job_table_a_removal_that_was_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_job_table_removes_a_job_for_good, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

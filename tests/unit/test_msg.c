@@ -17,7 +17,7 @@ static const enum msg_type all_types[] = {
     MSG_HELLO,       MSG_WELCOME,   MSG_REFUSE,       MSG_CREDIT,    MSG_WORK,         MSG_RESULT,     MSG_FAILURE,
     MSG_RETURN,      MSG_HEARTBEAT, MSG_DRAIN,        MSG_BYE,       MSG_JOB_OPEN,     MSG_JOB_OPENED, MSG_JOB_ROWS,
     MSG_JOB_ROWS_OK, MSG_JOB_SEAL,  MSG_JOB_ACCEPTED, MSG_JOB_QUERY, MSG_JOB_PROGRESS, MSG_JOB_STOP,   MSG_SHUTDOWN,
-    MSG_JOB_AGAIN,   MSG_JOB_CLOSE, MSG_JOB_FIND,     MSG_JOB_FOUND};
+    MSG_JOB_AGAIN,   MSG_JOB_CLOSE, MSG_JOB_FIND,     MSG_JOB_FOUND, MSG_JOB_LIST,     MSG_JOB_LISTED, MSG_JOB_CONTROL};
 enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
 
 static const struct msg_lease a_lease = {
@@ -209,6 +209,17 @@ static void example(struct msg *m, enum msg_type type)
         m->job_find = (struct msg_job_find){.job = 3};
         m->n_rows = 256;
         m->n_row_frames = 1;
+        return;
+    case MSG_JOB_LIST:
+        m->job_list.from_job = 300;
+        return;
+    case MSG_JOB_LISTED:
+        m->job_listed.next_job = 556;
+        m->n_rows = 256;
+        m->n_row_frames = 1;
+        return;
+    case MSG_JOB_CONTROL:
+        m->job_control = (struct msg_job_control){3, MSG_JOB_PRIORITY, 200};
         return;
     case MSG_JOB_FOUND:
     case MSG_JOB_AGAIN:
@@ -592,7 +603,10 @@ SPOIL(node_needs, m->job_open.nodes[1].needs = 2)
 SPOIL(node_count, m->job_open.n_nodes = 0)
 SPOIL(node_out, m->job_open.nodes[0].out_bytes = (8 << 20) + 1)
 SPOIL(progress_counts, m->job_progress.n_done = 101)
-SPOIL(progress_state, m->job_progress.state = (enum msg_job_state)8)
+SPOIL(progress_state, m->job_progress.state = (enum msg_job_state)9)
+SPOIL(control_action, m->job_control.action = (enum msg_job_action)6)
+SPOIL(control_priority, m->job_control.action = MSG_JOB_PAUSE)
+SPOIL(listed_rows, m->n_rows = 257)
 SPOIL(progress_hung, m->job_progress.n_hung = MSG_MAX_HUNG + 1)
 SPOIL(progress_again, m->job_progress.n_again = m->job_progress.n_done + 1)
 SPOIL(opened_again, m->job_opened.n_again = m->job_opened.n_done + 1)
@@ -657,6 +671,9 @@ static const struct bad_case bad_cases[] = {
     {"counts", MSG_JOB_PROGRESS, progress_counts},
     {"hung workers", MSG_JOB_PROGRESS, progress_hung},
     {"state", MSG_JOB_PROGRESS, progress_state},
+    {"action", MSG_JOB_CONTROL, control_action},
+    {"priority", MSG_JOB_CONTROL, control_priority},
+    {"256", MSG_JOB_LISTED, listed_rows},
     {"counts", MSG_JOB_PROGRESS, progress_again},
     {"counts", MSG_JOB_OPENED, opened_again},
     {"1000", MSG_JOB_OPEN, open_share},

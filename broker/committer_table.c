@@ -1,0 +1,93 @@
+#include "broker/committer_table.h"
+
+#include "base/clock.h"
+#include "broker/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_LOOKED_AT = 4096 }; /* rows of one LIST, so that the thread is soon back at its stores */
+
+/* 1: *ret is the job's row; 0: it has none. */
+static int read_entry(struct job_table *t, uint64_t job, struct stored_job_entry *ret, struct err *err)
+{
+    int rc = job_table_next(t, job - 1, ret, err);
+    const bool is_another = (rc == 1 || rc == -EBADMSG) && ret->job != job;
+
+    return is_another ? 0 : rc;
+}
+
+static int no_job(uint64_t job, struct err *err)
+{
+    return err_set(err, -ENOENT, "there is no job %llu", (unsigned long long)job);
+}
+
+int committer_table_open(struct committer *c, struct passage *p)
+{
+    const struct committer_request *q = p->request;
+    struct stored_job_entry *e = p->done.entry = calloc(1, sizeof(*e));
+    int rc = e ? read_entry(c->conf.table, q->job, e, &p->err) : err_set(&p->err, -ENOMEM, "out of memory");
+
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    if (!q->entry)
+        return no_job(q->job, &p->err);
+    *e = *q->entry;
+    return job_table_put(c->conf.table, e, &p->err);
+}
+
+static int change_entry(struct committer *c, struct passage *p)
+{
+    const struct committer_request *q = p->request;
+    struct stored_job_entry *e = p->done.entry = calloc(1, sizeof(*e));
+    int rc = e ? read_entry(c->conf.table, q->job, e, &p->err) : err_set(&p->err, -ENOMEM, "out of memory");
+
+    if (rc <= 0)
+        return rc < 0 ? rc : no_job(q->job, &p->err);
+    rc = control_apply(e, &q->control, clock_wall_ms(), &p->err);
+    if (rc < 0)
+        return rc;
+    return e->wanted == STORED_WANTED_REMOVED ? job_table_remove(c->conf.table, e, &p->err)
+                                              : job_table_put(c->conf.table, e, &p->err);
+}
+
+int committer_table_entry(struct committer *c, struct passage *p)
+{
+    if (!p->request->entry)
+        return change_entry(c, p);
+    p->done.entry = p->request->entry;
+    p->request->entry = NULL;
+    return job_table_put(c->conf.table, p->done.entry, &p->err);
+}
+
+int committer_table_list(struct committer *c, struct passage *p)
+{
+    const struct committer_request *q = p->request;
+    struct stored_job_entry e = {.job = q->first_job ? q->first_job - 1 : 0};
+    struct committer_completion *done = &p->done;
+    int rc = 0;
+
+    buf_init(&done->found, MSG_MAX_ROW_FRAME_BYTES);
+    for (int n = 0; rc == 0; n++) {
+        if (n == MAX_LOOKED_AT || done->n_found == MSG_MAX_LISTED_JOBS) {
+            done->next_job = e.job + 1;
+            return 0;
+        }
+        rc = job_table_next(c->conf.table, e.job, &e, &p->err);
+        if (rc == 0)
+            return 0;
+        if (rc == -EBADMSG) {
+            e = (struct stored_job_entry){.job = e.job};
+            (void)msg_text_set(e.text, sizeof(e.text), p->err.text);
+        } else if (rc < 0) {
+            return rc;
+        }
+        rc = 0;
+        if (q->of_owner && strcmp(e.owner, q->owner) != 0)
+            continue;
+        rc = buf_append(&done->found, &e, sizeof(e));
+        done->n_found += rc == 0;
+    }
+    return err_set(&p->err, rc, "no memory for the list of jobs");
+}

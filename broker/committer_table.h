@@ -1,0 +1,16 @@
+/* committer_table.h - the committer's requests about the job table.
+ *
+ * Who may call: the committer's thread. Memory: what they find belongs to the passage. Errors: in the passage's err. */
+#ifndef BLIPLINE_BROKER_COMMITTER_TABLE_H
+#define BLIPLINE_BROKER_COMMITTER_TABLE_H
+
+#include "broker/committer_private.h"
+
+/* OPEN: the job's row is that of the table, or else the one of the request, which is put there. */
+int committer_table_open(struct committer *c, struct passage *p) CHECK_RESULT;
+/* ENTRY */
+int committer_table_entry(struct committer *c, struct passage *p) CHECK_RESULT;
+/* LIST */
+int committer_table_list(struct committer *c, struct passage *p) CHECK_RESULT;
+
+#endif
