@@ -411,6 +411,7 @@ static struct peer *peer_of(struct broker_socket *s, const struct wire_routing *
     if (p) /* a newcomer may choose the routing id of a peer that has just disconnected, but not its rights */
         return strcmp(p->routing.user, from->user) == 0 ? p : NULL;
     watch_connections(s); /* the table of connections must know this one */
+    connections_heard(&s->connections, from->fd, clock_mono_ms());
     p = peer_table_add(&s->peers, from, connections_use(&s->connections, from->fd));
     if (!p) {
         refuse_peer(s, from);

@@ -41,9 +41,22 @@ void connections_accepted(struct connections *c, int fd, int64_t now_ms)
         c->n_fds = n;
     }
     k = &c->by_fd[fd];
+    if (k->early) {
+        k->early = false;
+        return;
+    }
     c->n_open += !k->open;
     *k = (struct connection){.use = k->use + 1, .open = true};
     close_at(c, k, c->n_open > c->max_open ? now_ms : now_ms + c->silent_ms);
+}
+
+void connections_heard(struct connections *c, int fd, int64_t now_ms)
+{
+    if (fd >= 0 && (size_t)fd < c->n_fds && c->by_fd[fd].open)
+        return;
+    connections_accepted(c, fd, now_ms);
+    if (fd >= 0 && (size_t)fd < c->n_fds)
+        c->by_fd[fd].early = c->by_fd[fd].open;
 }
 
 static struct connection *find(const struct connections *c, int fd, uint32_t use)

@@ -18,6 +18,7 @@ struct connection {
     uint32_t use;
     bool open;
     bool dropped; /* its further messages are discarded */
+    bool early;   /* its first message came before the event of the monitor, which is still to come */
     int64_t close_at_ms;
 };
 
@@ -35,6 +36,9 @@ void connections_release(struct connections *c);
 /* Events of the monitor. A connection past max_open is closed at once. */
 void connections_accepted(struct connections *c, int fd, int64_t now_ms);
 void connections_lost(struct connections *c, int fd);
+/* Call for the first message of a peer, after all pending events of the monitor. With several I/O threads the message
+ * may overtake the event that tells of its connection. */
+void connections_heard(struct connections *c, int fd, int64_t now_ms);
 
 /* 0: the descriptor is unknown. */
 uint32_t connections_use(const struct connections *c, int fd);

@@ -154,7 +154,7 @@ def test_flan_t5_has_neither_fp16_nor_fp8(folder):
             "caption", IMAGES, "-o", folder / "s", "--model", ROOT / "tests/golden/t5_a", *GPU, "--dtype",
             dtype, check=False,
         )
-        one_error(done, f"--llm-dtype {dtype}", "FlanT5", "use --llm-dtype bf16", code=2)
+        one_error(done, f"--llm-dtype {dtype}", "FlanT5", "bf16", code=2)
 
 
 def test_devices_are_listed():
