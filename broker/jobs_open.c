@@ -87,7 +87,7 @@ static void answer_opened(struct jobs *jobs, const struct broker_job *job, uint6
 static void open_later(struct jobs *jobs, struct broker_job *job, uint64_t peer, const struct msg *m)
 {
     if (job->reopen) {
-        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_STORE, "%s: is being closed; try again", job->open.path);
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_BUSY, "%s: is being closed; try again", job->open.path);
         return;
     }
     job->reopen = malloc(sizeof(*job->reopen));
@@ -102,7 +102,7 @@ static void open_again(struct jobs *jobs, struct broker_job *job, uint64_t peer,
     const enum core_job_state state = core_job_state_get(jobs->driver->core, job->id);
 
     if (job->phase == BROKER_JOB_OPENING) {
-        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_STORE, "%s: is being opened; try again", job->open.path);
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_BUSY, "%s: is being opened; try again", job->open.path);
     } else if (job->phase == BROKER_JOB_CLOSING || state == CORE_JOB_FAILED) {
         broker_job_begin_close(jobs, job);
         open_later(jobs, job, peer, m);

@@ -65,18 +65,35 @@ def test_jobs_go_on_after_the_broker_was_killed(folder):
     assert len(store_rows(state / "jobs" / "00000001.lmdb")) == 4000
 
 
+def submission(token, **more):
+    named = wire_pb2.Submission(token=token, name=b"holidays")
+    decode = wire_pb2.Decode(max_new_tokens=24, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1,
+                             temperature=1, top_p=1)
+    recipe = wire_pb2.Recipe(name=b"caption", decode=decode, **more)
+    return wire_pb2.JobOpen(submission=named, recipe=recipe, nodes=null_nodes(), unit_items=4)
+
+
 def submit(cluster, token, **more):
     """A client that has made the submission; what the broker says of its job."""
     client = Client(cluster.endpoint)
     client.hello()
-    submission = wire_pb2.Submission(token=token, name=b"holidays")
-    decode = wire_pb2.Decode(max_new_tokens=24, n_beams=1, n_return=1, length_penalty=1, repetition_penalty=1,
-                             temperature=1, top_p=1)
-    recipe = wire_pb2.Recipe(name=b"caption", decode=decode, **more)
-    opened = client.ask(job_open=wire_pb2.JobOpen(submission=submission, recipe=recipe, nodes=null_nodes(),
-                                                  unit_items=4)).job_opened
+    opened = client.ask(job_open=submission(token, **more)).job_opened
     client.job = opened.job
     return client, opened
+
+
+def test_a_job_whose_store_is_being_opened_is_busy(folder):
+    """A client tries again then, so the reason says so."""
+    with Cluster(folder, state_dir=folder / "state") as cluster:
+        client = Client(cluster.endpoint)
+        client.hello()
+        for _ in range(2):
+            client.send(job_open=submission(b"0123456789abcdef"))
+        with pytest.raises(Refused, match="try again") as refused:
+            for _ in range(2):
+                client.receive()
+        assert refused.value.reason == wire_pb2.Refuse.REASON_BUSY
+        client.close()
 
 
 def look_at(cluster, job):
