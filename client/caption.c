@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "console/answer.h"
 #include "console/cli.h"
-#include "job/feed.h"
 #include "base/interrupt.h"
 #include "job/passed_over.h"
 #include "client/report.h"
@@ -21,7 +20,6 @@
 
 enum {
     QUERY_EVERY_MS = 200,
-    LINE_EVERY_MS = 10000, /* progress without a terminal */
     END_WITHIN_MS = 20000, /* for the daemons, once asked */
 };
 
@@ -49,57 +47,15 @@ int caption_pump(struct run *r, int64_t wait_ms, struct err *err)
 
 /* -- watching -- */
 
-static uint64_t n_this_run(const struct run *r)
-{
-    return r->now.n_done - r->n_before + r->now.n_redone - r->n_redone_before;
-}
-
-/* Say what the job waits for (disk space, a suitable worker, a stalled one), once for each reason. */
-static void tell_what_it_waits_for(struct run *r)
-{
-    const struct msg_job_progress *p = &r->now;
-    const bool waits = p->state != MSG_JOB_DONE && p->state != MSG_JOB_PAUSED && p->state != MSG_JOB_FAILED;
-
-    if (waits && p->text[0] && strcmp(p->text, r->told) != 0)
-        terminal_note(&r->terminal, "waiting: %s", p->text);
-    (void)msg_text_set(r->told, sizeof(r->told), waits ? p->text : "");
-}
-
-static void show_progress(struct run *r)
-{
-    int64_t now_ms = clock_mono_ms();
-    const struct msg_job_progress *p = &r->now;
-    char text[256];
-
-    if (!r->any_done && n_this_run(r) > 0) { /* the time to load the model must not count as slow work */
-        r->any_done = true;
-        progress_init(&r->progress, now_ms, p->n_done - p->n_again, p->n_items);
-    }
-    progress_update(&r->progress, now_ms, p->n_done - p->n_again, p->n_failed, p->n_items);
-    if (r->terminal.is_terminal) {
-        progress_bar(&r->progress, now_ms, terminal_columns(&r->terminal), text, sizeof(text));
-        terminal_status(&r->terminal, text);
-    } else if (now_ms - r->line_ms >= LINE_EVERY_MS) {
-        progress_line(&r->progress, now_ms, text, sizeof(text));
-        terminal_note(&r->terminal, "%s", text);
-        r->line_ms = now_ms;
-    }
-    if ((p->state == MSG_JOB_BLOCKED) != (r->blocked_ms != 0)) {
-        r->waited_ms += r->blocked_ms ? now_ms - r->blocked_ms : 0;
-        r->blocked_ms = r->blocked_ms ? 0 : now_ms;
-    }
-    tell_what_it_waits_for(r);
-}
-
 static void look_after_workers(struct run *r)
 {
     uint64_t isolations[STAGE_LLM + 1] = {0};
 
-    for (uint32_t i = 0; i < r->now.n_stages; i++)
-        isolations[r->now.stages[i].stage] += r->now.stages[i].isolations;
+    for (uint32_t i = 0; i < r->view.now.n_stages; i++)
+        isolations[r->view.now.stages[i].stage] += r->view.now.stages[i].isolations;
     for (enum stage s = STAGE_ENCODE; s <= STAGE_LLM; s++)
         daemons_forgive(&r->daemons, s, isolations[s]);
-    daemons_kill_hung(&r->daemons, r->now.hung, r->now.n_hung);
+    daemons_kill_hung(&r->daemons, r->view.now.hung, r->view.now.n_hung);
 }
 
 /* Query the progress if a broker is there. A restarted broker gets the job again. */
@@ -108,7 +64,7 @@ static int ask(struct run *r, struct err *err)
     int rc = 0;
 
     if (!r->job.session) {
-        rc = caption_establish_once(r, true, err);
+        rc = caption_establish_once(r, err);
         r->stop_sent = false;
         if (rc < 0)
             job_disconnect(&r->job);
@@ -119,9 +75,9 @@ static int ask(struct run *r, struct err *err)
         daemons_dismiss_encoders(&r->daemons); /* their windows may hold minutes of work */
     }
     if (rc == 0)
-        rc = job_query(&r->job, &r->now, err);
+        rc = job_query(&r->job, &r->view.now, err);
     if (rc == 0) {
-        show_progress(r);
+        job_view_show(&r->view);
         look_after_workers(r);
     }
     if (rc < 0 && rc != -ETIMEDOUT && rc != -EINTR)
@@ -129,20 +85,20 @@ static int ask(struct run *r, struct err *err)
     return job_is_passing(rc) || rc == -EINTR ? 0 : rc;
 }
 
-/* 0: done, paused or stopped on request (see r->now.state). */
+/* 0: done, paused or stopped on request (see r->view.now.state). */
 static int watch(struct run *r, struct err *err)
 {
     bool told = false;
 
-    r->line_ms = clock_mono_ms();
+    job_view_watch(&r->view);
     for (;;) {
         int rc = ask(r, err);
 
-        if (rc == 0 && r->now.state == MSG_JOB_FAILED)
-            rc = err_set(err, -EIO, "the job failed: %s", r->now.text);
-        if (rc < 0 || r->now.state == MSG_JOB_DONE || r->now.state == MSG_JOB_PAUSED)
+        if (rc == 0 && r->view.now.state == MSG_JOB_FAILED)
+            rc = err_set(err, -EIO, "the job failed: %s", r->view.now.text);
+        if (rc < 0 || r->view.now.state == MSG_JOB_DONE || r->view.now.state == MSG_JOB_PAUSED)
             return rc;
-        if (r->stop_sent && (r->now.state == MSG_JOB_STOPPED || r->now.state == MSG_JOB_BLOCKED))
+        if (r->stop_sent && (r->view.now.state == MSG_JOB_STOPPED || r->view.now.state == MSG_JOB_BLOCKED))
             return 0;
         if (r->signal_number && !told)
             terminal_note(&r->terminal, "stopping: work in progress is finished first (Ctrl-C again stops at once)");
@@ -184,29 +140,16 @@ static int fill_open(struct run *r, struct msg_job_open *open, struct err *err)
 {
     const struct caption_options *o = r->o;
     char cwd[MSG_PATH_SIZE];
-    uint32_t n = r->feed ? feed_peeked(r->feed) : FEED_PEEK_ITEMS; /* a store that is there keeps its unit size */
 
-    *open = (struct msg_job_open){.recipe = o->plan->recipe,
-                                  .n_nodes = o->plan->n_nodes,
-                                  .unit_items = o->unit_items,
-                                  .create = true,
-                                  .check = o->check};
-    open->max_failures = o->max_failures;
-    open->max_failed_per_mille = o->max_failed_per_mille;
-    memcpy(open->nodes, o->plan->nodes, sizeof(o->plan->nodes));
+    /* a store that is there keeps its unit size */
+    job_open_fill(&o->job, r->import.feed ? feed_peeked(r->import.feed) : FEED_PEEK_ITEMS, open);
+    open->create = true;
+    open->check = o->check;
     if (!getcwd(cwd, sizeof(cwd)))
         return err_set(err, -errno, "cannot read the working folder: %s", strerror(errno));
     if ((size_t)snprintf(open->path, sizeof(open->path), "%s%s%s", o->store[0] == '/' ? "" : cwd,
                          o->store[0] == '/' ? "" : "/", o->store) >= sizeof(open->path))
         return err_set(err, -ENAMETOOLONG, "-o %s: the path is too long", o->store);
-    for (int i = 0; i < o->n_sources; i++) {
-        size_t used = strlen(open->source);
-
-        (void)snprintf(open->source + used, sizeof(open->source) - used, "%s%s", i ? " " : "", o->sources[i]);
-    }
-    /* for few pictures: units small enough that the stages run in parallel */
-    if (open->unit_items == 0 && n < FEED_PEEK_ITEMS)
-        open->unit_items = n > 8 ? (n + 7) / 8 : 1;
     return 0;
 }
 
@@ -214,7 +157,7 @@ static int prepare(struct run *r, struct err *err)
 {
     const struct caption_options *o = r->o;
     struct daemons_conf conf = {.placement = o->placement,
-                                .recipe = &o->plan->recipe,
+                                .recipe = &o->job.plan->recipe,
                                 .max_pixels = o->max_pixels,
                                 .max_file_bytes = o->max_file_bytes,
                                 .verbose = o->verbose};
@@ -228,7 +171,7 @@ static int prepare(struct run *r, struct err *err)
     if (rc < 0)
         return rc;
     (void)snprintf(r->endpoint, sizeof(r->endpoint), "ipc://%s/broker", r->rundir.path);
-    job_init(&r->job, r->endpoint, &open);
+    job_init(&r->job, r->endpoint, NULL, &open);
     rc = daemons_init(&r->daemons, &r->rundir, &conf, &r->terminal, err);
     if (rc == 0)
         rc = wire_init(1, err);
@@ -252,12 +195,12 @@ static void say_error(struct run *r, int rc, const struct err *err)
 
 static void tell_of_pause(struct run *r)
 {
-    terminal_note(&r->terminal, "paused: %s", r->now.text);
+    terminal_note(&r->terminal, "paused: %s", r->view.now.text);
     terminal_note(
         &r->terminal,
         "nothing is lost, and these failures are not stored%s. Find the cause (a missing folder, the disk, the "
         "network), then run the same command again to continue",
-        r->o->max_failed_per_mille ? ", except the oldest (--retry tries those again)" : "");
+        r->o->job.max_failed_per_mille ? ", except the oldest (--retry tries those again)" : "");
     terminal_note(&r->terminal, "if the pictures cannot be repaired: --max-failures N allows more failures in a row, "
                                 "--max-failures 100%% any number of them");
 }
@@ -265,27 +208,23 @@ static void tell_of_pause(struct run *r)
 static int conclude(struct run *r, int rc, const struct err *err)
 {
     struct report report = {.store = r->o->store,
-                            .progress = &r->now,
-                            .n_before = r->n_before,
-                            .elapsed_ms = r->end_ms - r->start_ms,
-                            .waited_ms = r->waited_ms + (r->blocked_ms ? r->end_ms - r->blocked_ms : 0),
-                            .done = rc == 0 && r->now.state == MSG_JOB_DONE,
-                            .recipe = &r->o->plan->recipe};
+                            .done = rc == 0 && r->view.now.state == MSG_JOB_DONE,
+                            .paused = rc == 0 && r->view.now.state == MSG_JOB_PAUSED,
+                            .recipe = &r->o->job.plan->recipe};
 
-    report.n_redone_before = r->n_redone_before;
-    report.paused = rc == 0 && r->now.state == MSG_JOB_PAUSED;
-    if (r->feed)
-        passed_over_of_walk(&feed_counts(r->feed)->skipped, &report.passed_over);
+    job_view_report(&r->view, r->end_ms, &report);
+    if (r->import.feed)
+        passed_over_of_walk(&feed_counts(r->import.feed)->skipped, &report.passed_over);
     terminal_status(&r->terminal, "");
     if (rc < 0 && rc != -EINTR) {
         say_error(r, rc, err);
-        return r->error_exit;
+        return r->import.error_exit;
     }
-    if (r->feed)
-        source_notes(r->feed, &r->job.compared, r->o, r->columns, &r->terminal);
-    if (r->job_begun && r->now.job)
+    if (r->import.feed)
+        source_notes(&r->import, &r->job.compared, r->o->store);
+    if (r->import.begun && r->view.now.job)
         report_words(&report, &r->terminal);
-    if (r->o->json && r->job_begun && r->now.job)
+    if (r->o->json && r->import.begun && r->view.now.job)
         report_json(&report);
     else
         answer_error("stopped before the job had begun");
@@ -297,8 +236,7 @@ static int conclude(struct run *r, int rc, const struct err *err)
         terminal_note(&r->terminal, "stopped; run the same command again to continue");
         return 128 + r->signal_number;
     }
-    return r->now.n_failed || r->now.n_again || passed_over_is_incomplete(&report.passed_over) ? CLI_EXIT_FAILED_ITEMS
-                                                                                               : CLI_EXIT_OK;
+    return report_exit_code(&report);
 }
 
 static int run_job(struct run *r, struct err *err)
@@ -326,31 +264,32 @@ static int look_first(struct run *r, struct err *err)
         return rc;
     if (o->dry_run)
         return dry_run(r, err);
-    return there ? 0 : caption_open_feed(r, NULL, err);
+    return there ? 0 : import_open_feed(&r->import, NULL, err);
 }
 
 int caption_run(const struct caption_options *o)
 {
-    struct run r = {.o = o, .signal_fd = -1, .rundir = {.lock_fd = -1}, .error_exit = CLI_EXIT_ERROR};
+    struct run r = {.o = o, .signal_fd = -1, .rundir = {.lock_fd = -1}};
     struct err err = {""};
     int rc;
 
+    caption_import_init(&r);
     buf_init(&r.advice, 0);
     terminal_init(&r.terminal, STDERR_FILENO);
     rc = look_first(&r, &err);
     if (rc < 0 || o->dry_run) {
-        feed_close(r.feed);
+        import_release(&r.import);
         if (rc < 0)
             say_error(&r, rc, &err);
         buf_release(&r.advice);
-        return rc < 0 ? r.error_exit : CLI_EXIT_OK;
+        return rc < 0 ? r.import.error_exit : CLI_EXIT_OK;
     }
     rc = run_job(&r, &err);
     r.end_ms = clock_mono_ms();
     if (r.signal_fd >= 0)
         end_daemons(&r);
     rc = conclude(&r, rc, &err);
-    feed_close(r.feed);
+    import_release(&r.import);
     job_release(&r.job);
     wire_exit();
     if (r.daemons.gave_up)

@@ -2,7 +2,8 @@
  * waits until the store is finished.
  *
  *   caption.c         the sequence: start the daemons, import the pictures, watch, stop, report
- *   caption_import.c  the import
+ *   caption_import.c  opens the job; import.c sends the pictures
+ *   job_view.c        the progress
  *   store_check.c     checks of -o before anything starts
  *   dry_run.c         --dry-run; plan_show.c prints the plan
  *   source_notes.c    messages about the sources
@@ -15,6 +16,7 @@
 #ifndef BLIPLINE_CLIENT_CAPTION_H
 #define BLIPLINE_CLIENT_CAPTION_H
 
+#include "client/job_options.h"
 #include "local/place.h"
 #include "store/compare.h"
 
@@ -22,21 +24,12 @@
 #include <stdint.h>
 
 struct caption_options {
-    const char *const *sources;
-    int n_sources;
+    struct job_options job;
     const char *store;
-    const struct recipe *recipe; /* from which the plan was made, for messages */
-    const struct plan *plan;
-    const struct placement *placement;           /* of the plan */
-    uint32_t unit_items;                         /* 0: chosen here */
-    uint64_t limit;                              /* 0: none */
-    const char *join;                            /* a table of columns by key; NULL: none */
-    struct msg_comparison again;                 /* which items of the store to redo */
-    uint32_t max_failures, max_failed_per_mille; /* as in struct msg_job_open */
-    const char *image_column;                    /* of lists; NULL: the usual ones */
-    const char *fields;                          /* comma-separated columns to keep besides the recipe's; NULL: none */
-    int64_t max_pixels, max_file_bytes;          /* of a picture; 0: the encoder's own limits */
-    bool check;                                  /* check every page of an existing store */
+    const struct placement *placement;  /* of the plan */
+    struct msg_comparison again;        /* which items of the store to redo */
+    int64_t max_pixels, max_file_bytes; /* of a picture; 0: the encoder's own limits */
+    bool check;                         /* check every page of an existing store */
     bool json, verbose, dry_run;
 };
 

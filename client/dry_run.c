@@ -19,7 +19,7 @@
 static int dry_run_json(const struct caption_options *o, const struct feed *f, const struct msg_compared *compared)
 {
     const struct feed_counts *c = feed_counts(f);
-    json_t *all = plan_json(o->plan, o->placement);
+    json_t *all = plan_json(o->job.plan, o->placement);
     struct passed_over passed;
 
     passed_over_of_walk(&c->skipped, &passed);
@@ -69,7 +69,7 @@ static int walk(struct feed *f, struct compare *c, struct msg_compared *ret, str
 /* The store, NULL where it would be made. One that the run would refuse is refused. */
 static int open_store(struct run *r, struct reader **ret, struct err *err)
 {
-    const struct plan *p = r->o->plan;
+    const struct plan *p = r->o->job.plan;
     enum msg_reason reason;
     bool unfinished = false;
     struct stat st;
@@ -102,7 +102,7 @@ static int open_feed(struct run *r, struct reader *store, struct err *err)
     struct origins_known known = {.find_items = find_in_store, .arg = store};
     int rc = store ? reader_sources(store, &known.rows, &known.n_rows, err) : 0;
 
-    return rc < 0 ? rc : caption_open_feed(r, store ? &known : NULL, err);
+    return rc < 0 ? rc : import_open_feed(&r->import, store ? &known : NULL, err);
 }
 
 /* The pictures, held against the store where there is one. */
@@ -112,7 +112,7 @@ static int compare_all(struct run *r, bool there, struct msg_compared *ret, stru
     int rc = there ? compare_open(r->o->store, &r->o->again, &c, err) : 0;
 
     if (rc == 0)
-        rc = walk(r->feed, c, ret, err);
+        rc = walk(r->import.feed, c, ret, err);
     compare_close(c);
     return rc;
 }
@@ -136,17 +136,17 @@ int dry_run(struct run *r, struct err *err)
     if (rc < 0)
         return rc;
     if (o->json)
-        return dry_run_json(o, r->feed, &compared);
-    rc = plan_show(o->plan, o->placement, o->recipe, stdout);
+        return dry_run_json(o, r->import.feed, &compared);
+    rc = plan_show(o->job.plan, o->placement, o->job.recipe, stdout);
     (void)fflush(stdout);
     if (rc < 0)
         return rc;
-    source_notes(r->feed, &compared, o, r->columns, &r->terminal);
+    source_notes(&r->import, &compared, o->store);
     if (compared.n_retried || compared.n_refreshed)
         (void)snprintf(again, sizeof(again),
                        ", %" PRIu64 " failed to be tried again, %" PRIu64 " changed to be done again",
                        compared.n_retried, compared.n_refreshed);
-    n_pictures = feed_counts(r->feed)->n_walked;
+    n_pictures = feed_counts(r->import.feed)->n_walked;
     terminal_note(&r->terminal, "%" PRIu64 " picture%s, of which %" PRIu64 " new to %s%s. Nothing was done (--dry-run)",
                   n_pictures, cli_s(n_pictures), compared.n_new, o->store, again);
     return 0;

@@ -86,6 +86,10 @@ static void say_how_to_read(const struct report *r, struct terminal *s)
     const char *kind = recipe->n_embeddings ? msg_embedding_name(recipe->embeddings[0].kind) : NULL;
     char command[SHELL_SIZE];
 
+    if (r->job) {
+        terminal_note(s, "its store is jobs/%08" PRIu64 ".lmdb in the folder state_dir of the broker", r->job);
+        return;
+    }
     (void)shell_command("export", r->store, command, sizeof(command));
     if (recipe->decode.max_new_tokens || recipe->n_text_fields)
         terminal_note(s, "read them with: %s --format jsonl%s", command, recipe->itm ? " (--best-of itm chooses)" : "");
@@ -109,14 +113,14 @@ void report_words(const struct report *r, struct terminal *s)
     const struct msg_job_progress *p = r->progress;
     uint64_t n = n_this_run(r), n_again = n_again_this_run(r), n_good = p->n_done - p->n_again;
     char took[PROGRESS_DURATION_SIZE], speed[PROGRESS_RATE_SIZE], again[48] = "", command[SHELL_SIZE];
-    char waited[PROGRESS_DURATION_SIZE];
+    char waited[PROGRESS_DURATION_SIZE], stats[SHELL_SIZE + 8] = "";
 
+    if (p->n_failed && !r->job)
+        (void)snprintf(stats, sizeof(stats), ": %s", shell_command("stats", r->store, command, sizeof(command)));
     if (n == 0) {
         if (r->done && p->n_again == 0)
             terminal_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s%s", r->store, p->n_done,
-                          cli_are(p->n_done), p->n_failed ? " (some failed: " : "",
-                          p->n_failed ? shell_command("stats", r->store, command, sizeof(command)) : "",
-                          p->n_failed ? ")" : "");
+                          cli_are(p->n_done), p->n_failed ? " (some failed" : "", stats, p->n_failed ? ")" : "");
         else
             terminal_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done, none in this run", r->store, n_good,
                           p->n_items);
@@ -131,7 +135,9 @@ void report_words(const struct report *r, struct terminal *s)
                   r->store, n_good, p->n_items, n, again, took, r->waited_ms ? " and a wait of " : "",
                   r->waited_ms ? waited : "", progress_rate_text(rate(r), speed));
     stage_words(r, s);
-    if (p->n_failed)
+    if (p->n_failed && r->job)
+        terminal_note(s, "%" PRIu64 " item%s failed", p->n_failed, cli_s(p->n_failed));
+    else if (p->n_failed)
         terminal_note(s, "%" PRIu64 " item%s failed; `%s` counts the reasons", p->n_failed, cli_s(p->n_failed),
                       shell_command("stats", r->store, command, sizeof(command)));
     say_what_is_left(r, s);
@@ -182,6 +188,15 @@ void report_json(const struct report *r)
                     (json_int_t)n_again_this_run(r), "to_do_again", (json_int_t)p->n_again, "passed_over",
                     passed_over_json(&r->passed_over), "seconds", (double)r->elapsed_ms / 1000, "waited_s",
                     (double)r->waited_ms / 1000, "images_per_s", rate(r), "stages", stages, "broker", broker_json(p));
-    answer_print("caption", all, JSON_REAL_PRECISION(9));
+    if (r->job)
+        (void)json_object_set_new(all, "job", json_integer((json_int_t)r->job));
+    answer_print(r->job ? "submit" : "caption", all, JSON_REAL_PRECISION(9));
     (void)fflush(stdout);
+}
+
+int report_exit_code(const struct report *r)
+{
+    return r->progress->n_failed || r->progress->n_again || passed_over_is_incomplete(&r->passed_over)
+               ? CLI_EXIT_FAILED_ITEMS
+               : CLI_EXIT_OK;
 }

@@ -12,7 +12,8 @@
 #include <stdint.h>
 
 struct report {
-    const char *store;
+    const char *store;                       /* of this machine, or the name of the broker's job for messages */
+    uint64_t job;                            /* not 0: a job of a broker; its store is on the broker's machine */
     const struct msg_job_progress *progress; /* the last answer */
     uint64_t n_before;                       /* items with a record at the start of the run */
     uint64_t n_redone_before;                /* records that had replaced another by then */
@@ -28,5 +29,7 @@ struct report {
 void report_words(const struct report *r, struct terminal *s);
 /* One JSON object on standard output. */
 void report_json(const struct report *r);
+/* Of the command, once the job has finished: CLI_EXIT_OK or CLI_EXIT_FAILED_ITEMS. */
+int report_exit_code(const struct report *r);
 
 #endif

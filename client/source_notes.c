@@ -26,10 +26,12 @@ static void tell_about_places(const struct feed *f, const char *store, struct te
         terminal_note(s, "some folders or links could not be read: %s", c->skipped.first_problem.text);
 }
 
-void source_notes(const struct feed *f, const struct msg_compared *compared, const struct caption_options *o,
-                  const char *const *columns, struct terminal *s)
+void source_notes(const struct import *i, const struct msg_compared *compared, const char *store)
 {
+    const struct job_options *o = i->o;
+    const struct feed *f = i->feed;
     const struct feed_counts *c = feed_counts(f);
+    struct terminal *s = i->terminal;
     const char *first_bad;
     char key[512];
     uint64_t n_bad_joined;
@@ -60,11 +62,11 @@ void source_notes(const struct feed *f, const struct msg_compared *compared, con
         terminal_note(s, "%" PRIu64 " value%s of the columns of --fields not text and %s left out", c->n_left_out,
                       c->n_left_out == 1 ? " is" : "s are", c->n_left_out == 1 ? "is" : "are");
     if (c->not_kept[0])
-        terminal_note(s, "--fields only applies to new stores: %s does not keep %s", o->store, c->not_kept);
-    for (uint32_t i = 0; i < o->plan->n_fields; i++)
-        if (!o->plan->fields[i].needed && !(c->columns_seen >> i & 1))
-            terminal_note(s, "no source has a column \"%s\", so there are no texts of that name", columns[i]);
-    tell_about_places(f, o->store, s);
+        terminal_note(s, "--fields only applies to new stores: %s does not keep %s", store, c->not_kept);
+    for (uint32_t k = 0; k < o->plan->n_fields; k++)
+        if (!o->plan->fields[k].needed && !(c->columns_seen >> k & 1))
+            terminal_note(s, "no source has a column \"%s\", so there are no texts of that name", i->columns[k]);
+    tell_about_places(f, store, s);
 }
 
 void source_notes_again(const struct msg_compared *c, const struct caption_options *o, struct terminal *s)

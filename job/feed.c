@@ -231,7 +231,7 @@ int feed_open(const struct feed_options *o, struct feed **ret, struct err *err)
         return -ENOMEM;
     f->o = *o;
     arena_init(&f->peeked_bytes, 0);
-    if (realpath(o->store_path, f->store_folder))
+    if (o->store_path && realpath(o->store_path, f->store_folder))
         memcpy(f->store_folder + strlen(f->store_folder), "/", sizeof("/")); /* there is room for it */
     else
         f->store_folder[0] = '\0';

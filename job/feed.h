@@ -21,7 +21,7 @@ struct feed_options {
     const char *const *sources; /* as in source/source.h, optionally with NAME= in front; borrowed */
     int n_sources;
     uint64_t limit;                    /* 0: none; else only the first so many of the walk */
-    const char *store_path;            /* what lies in this folder is passed over */
+    const char *store_path;            /* what lies in this folder is passed over; NULL: there is none */
     const struct origins_known *known; /* what the store has; NULL: it is new */
     struct source_columns columns;     /* of lists, kept with the items */
     uint32_t needed;                   /* bit i: a source without column i is an error */

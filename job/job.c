@@ -8,9 +8,9 @@
 
 enum { PATIENCE_MS = 120000, QUERY_MS = 3000 };
 
-void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open)
+void job_init(struct job *j, const char *endpoint, const struct wire_keys *keys, const struct msg_job_open *open)
 {
-    *j = (struct job){.endpoint = endpoint, .open = *open};
+    *j = (struct job){.endpoint = endpoint, .keys = keys, .open = *open};
     buf_init(&j->rows, MSG_MAX_ROW_FRAME_BYTES);
 }
 
@@ -75,7 +75,7 @@ int job_open(struct job *j, int64_t timeout_ms, const struct msg_recipe **ret_re
     *ret_recipe = NULL;
     interrupt_let_in(true);
     if (!j->session)
-        rc = client_session_open(j->endpoint, NULL, timeout_ms, &j->session, err);
+        rc = client_session_open(j->endpoint, j->keys, timeout_ms, &j->session, err);
     if (rc == 0) {
         client_session_set_timeout(j->session, PATIENCE_MS);
         rc = client_session_job_open(j->session, &j->open, &j->opened, ret_recipe, err);

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "job/feed.h"
 #include "proto/msg.h"
+#include "wire/keys.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,6 +20,7 @@ struct client_session;
 
 struct job {
     const char *endpoint;
+    const struct wire_keys *keys;   /* for tcp; NULL: none */
     struct client_session *session; /* NULL: not connected */
     struct msg_job_open open;
     struct msg_job_opened opened;
@@ -31,7 +33,8 @@ struct job {
     struct buf rows;
 };
 
-void job_init(struct job *j, const char *endpoint, const struct msg_job_open *open);
+/* endpoint and keys are borrowed. */
+void job_init(struct job *j, const char *endpoint, const struct wire_keys *keys, const struct msg_job_open *open);
 void job_release(struct job *j);
 bool job_is_passing(int rc);
 
