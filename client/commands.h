@@ -10,6 +10,7 @@
 extern const struct cli_command cmd_caption;
 extern const struct cli_command cmd_score;
 extern const struct cli_command cmd_embed;
+extern const struct cli_command cmd_submit;
 extern const struct cli_command cmd_export;
 extern const struct cli_command cmd_get;
 extern const struct cli_command cmd_stats;

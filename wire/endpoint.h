@@ -1,5 +1,6 @@
 /* endpoint.h - the addresses that may be bound and connected to.
- * Who may call: wire/. Memory: returned pointers lie in the argument. Errors: negative errno, err with the cure. */
+ * Who may call: wire/ and job/. Memory: returned pointers lie in the argument.
+ * Errors: negative errno, err with the cure. */
 #ifndef BLIPLINE_WIRE_ENDPOINT_H
 #define BLIPLINE_WIRE_ENDPOINT_H
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from conftest import make_in
-from harness import BUILD, IMAGES, MODEL, ROOT, SLOW, blipline, caption
+from harness import BUILD, IMAGES, MODEL, ROOT, SLOW, Cluster, blipline, caption
 
 DAEMONS = [f"blipline-{role}" for role in ("broker", "encoder", "qformer", "llm")]
 
@@ -54,6 +54,7 @@ REQUIRED = {
     "caption": [IMAGES, "-o", "s", "--model", MODEL],
     "score": ["@l.csv", "-o", "s", "--model", MODEL],
     "embed": [IMAGES, "-o", "s", "--model", MODEL, "--embed", "query"],
+    "submit": [IMAGES, "--model", MODEL, "--broker", "ipc:///nowhere"],
     "export": ["s"], "get": ["s"], "stats": ["s"], "verify": ["s"], "completion": ["bash"],
 }
 FREE = {
@@ -69,7 +70,7 @@ def test_every_value_that_cannot_be_is_a_wrong_command_line(command, folder):
         blipline("help", command).stdout.split("\nExamples:")[0],
         re.M,
     )
-    assert len(options) >= {"caption": 35, "score": 15, "embed": 15, "export": 8}.get(command, 0), options
+    assert len(options) >= {"caption": 35, "score": 15, "embed": 15, "submit": 30, "export": 8}.get(command, 0), options
     for name, value in options:
         if value in FREE:
             continue
@@ -166,6 +167,12 @@ def test_hints_can_be_pasted(store, folder):
 
 # -- JSON --
 
+def submitted(folder):
+    with Cluster(folder, state_dir=folder / "state") as cluster:
+        return blipline("submit", IMAGES, "--device", "null", "--broker", cluster.endpoint, "--json",
+                        env={**os.environ, "HOME": str(folder)})
+
+
 def test_json_says_what_it_is_and_is_documented(store, folder):
     page = blipline("help", "json").stdout
     entries = {}
@@ -179,6 +186,7 @@ def test_json_says_what_it_is_and_is_documented(store, folder):
         "keygen": blipline("keygen", "-o", folder / "key", "--json"),
         "caption": caption(IMAGES, store, "--limit", "2", "--json"),
         "dry-run": caption(IMAGES, store, "--limit", "2", "--json", "--dry-run"),
+        "submit": submitted(folder),
         "selftest": blipline("selftest", ROOT / "tests/golden/itm_c", "--images", ROOT / "tests/golden/images_odd",
                              "--json", check=False),
     }
