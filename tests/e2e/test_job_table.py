@@ -5,8 +5,8 @@ import shutil
 import time
 
 import pytest
-from harness import Client, Cluster, Refused, export, null_nodes, store_rows, wait_for
-from proto import wire_pb2
+from harness import Client, Cluster, Refused, export, null_nodes, preloaded, store_rows, wait_for
+from proto import store_pb2, wire_pb2
 
 STATE = wire_pb2.JobProgress
 
@@ -262,6 +262,72 @@ def test_what_is_asked_of_a_job_outlives_the_broker(folder):
             assert is_refused("NOT_ALLOWED", client.control, 1, action)
         assert is_refused("UNKNOWN_JOB", client.control, 4, "pause")
         assert cluster.broker.stop() == 0
+
+
+@pytest.mark.parametrize("action", ["pause", "cancel"])
+def test_a_job_that_runs_stops(folder, action):
+    with Cluster(folder, state_dir=folder / "state") as cluster:
+        assert filled(cluster, 1, 20000) == 1
+        cluster.null_workers()
+        client = connected(cluster)
+        wait_for(lambda: client.jobs()[1].n_done, step=0.002)
+        client.control(1, action)
+        wait_for(lambda: client.jobs()[1].state == 0)
+        row = client.jobs()[1]
+        assert 0 < row.n_done < 20000 and row.wanted == {"pause": 1, "cancel": 2}[action]
+        if action == "pause":
+            client.control(1, "resume")
+            wait_for(lambda: client.jobs()[1].ended_ms)
+            assert client.jobs()[1].n_done == 20000
+        assert cluster.broker.stop() == 0
+
+
+def test_a_job_is_resumed_while_it_is_being_closed(folder):
+    with Cluster(folder, state_dir=folder / "state") as cluster:
+        client = connected(cluster)
+        for n in range(1, 6):  # the first closing takes time, since the keys are built
+            assert filled(cluster, n, 20000) == n
+            client.control(n, "pause")
+            client.control(n, "resume")
+            wait_for(lambda: client.jobs()[n].state == STATE.STATE_RUNNING, 5, step=0.005)
+
+
+def test_a_job_that_failed_is_resumed_while_a_client_has_it_open(folder):
+    state, stores = folder / "state", folder / "state" / "jobs"
+    with Cluster(folder, {**preloaded("faulty_disk"), "FAULTY_DISK": str(stores)}, state_dir=state) as cluster:
+        assert filled(cluster, 1, 400) == 1
+        viewer, client = look_at(cluster, 1), connected(cluster)
+        (stores / "faulty").touch()
+        cluster.null_workers()
+        wait_for(lambda: client.jobs()[1].state == STATE.STATE_FAILED)
+        assert b"Input/output error" in client.jobs()[1].text
+        (stores / "faulty").unlink()
+        client.control(1, "resume")
+        wait_for(lambda: client.jobs()[1].ended_ms)
+        assert client.jobs()[1].n_done == 400
+        viewer.close()
+
+
+def test_a_priority_changes_the_share_of_an_open_job(folder):
+    with Cluster(folder, state_dir=folder / "state") as cluster:
+        assert [filled(cluster, n, 20000) for n in (1, 2)] == [1, 2]
+        client = connected(cluster)
+        client.control(2, "priority", priority=10000)
+        cluster.null_workers()
+        rows = wait_for(lambda: (rows := client.jobs())[2].n_done >= 8000 and rows, step=0.002)
+        assert rows[1].n_done < rows[2].n_done / 2
+
+
+def test_rows_under_way_do_not_revive_a_cancelled_job(folder):
+    with Cluster(folder, state_dir=folder / "state") as cluster:
+        client, opened = submit(cluster, b"0123456789abcdef")
+        client.seq += 1
+        client.send([store_pb2.Item(key=b"%d" % i, path=b"/p") for i in range(40)],
+                    job_rows=wire_pb2.JobRows(job=opened.job))
+        assert client.control(opened.job, "cancel").wanted == 2  # before those rows are committed
+        wait_for(lambda: client.jobs()[opened.job].n_items == 40)
+        assert client.jobs()[opened.job].wanted == 2
+        assert killed(cluster).jobs()[opened.job].wanted == 2
 
 
 def test_a_broker_without_a_table_lists_no_jobs(folder):
