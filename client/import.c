@@ -25,7 +25,7 @@ int import_open_feed(struct import *i, const struct origins_known *known, struct
     rc = feed_open(&o, &i->feed, err);
     if (rc < 0)
         i->error_exit = cli_exit_of(rc);
-    else if (!known && feed_peeked(i->feed) == 0 && (!i->store || access(i->store, F_OK) < 0))
+    else if ((!known || known->n_rows == 0) && feed_peeked(i->feed) == 0 && (!i->store || access(i->store, F_OK) < 0))
         rc = err_set(err, -ENODATA, "no pictures in %s%s (.jpg, .jpeg, .png, .webp; blipline help sources)",
                      o.sources[0], o.n_sources > 1 ? " and the other sources" : "");
     return rc;

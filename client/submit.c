@@ -218,8 +218,10 @@ static int submit(struct submission *s, struct err *err)
         rc = import_open_feed(&s->import, NULL, err);
     if (rc == 0 && !s->pending.job)
         rc = fill_open(s, &open, err);
-    if (rc < 0)
+    if (rc < 0) {
+        pending_drop(&s->pending);
         return rc;
+    }
     job_init(&s->job, s->conf.broker, &s->keys, &open);
     if (!s->pending.job) {
         rc = establish(s, err);

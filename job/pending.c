@@ -155,6 +155,12 @@ int pending_accepted(struct pending *p, uint64_t job, struct err *err)
     return rc;
 }
 
+void pending_drop(struct pending *p)
+{
+    if (p->fd >= 0 && !p->resumed && !p->job)
+        (void)unlink(p->path);
+}
+
 void pending_close(struct pending *p)
 {
     if (p->fd >= 0)

@@ -30,6 +30,8 @@ int pending_open(struct pending *p, const struct buf *identity, void (*busy)(voi
                  struct err *err) CHECK_RESULT;
 /* The broker has accepted the submission: tell this to processes that wait, and remove the file. */
 int pending_accepted(struct pending *p, uint64_t job, struct err *err) CHECK_RESULT;
+/* Nothing was sent to the broker: remove the file of a new submission. */
+void pending_drop(struct pending *p);
 /* Leaves the file of a submission that was not accepted. */
 void pending_close(struct pending *p);
 

@@ -166,8 +166,12 @@ def test_errors_name_the_broker_and_the_cure(folder, home):
         done = blipline("submit", IMAGES, *NULL, check=False)
         if not os.path.exists("/etc/blipline/client.conf"):
             assert done.returncode == 2 and "~/.config/blipline/client.conf" in done.stderr, done
+        n_noted = len(noted(home))
         done = submit(cluster.endpoint, folder / "nowhere", *NULL, check=False)
         assert done.returncode == 2 and "nowhere" in done.stderr, done
+        done = submit(cluster.endpoint, folder, *NULL, check=False)
+        assert done.returncode == 1 and "no pictures in" in done.stderr, done
+        assert len(noted(home)) == n_noted  # nothing was sent, so there is nothing to go on with
         done = submit(cluster.endpoint, IMAGES, check=False)
         assert done.returncode == 2 and "--model" in done.stderr, done
 
