@@ -40,6 +40,7 @@ struct submission {
     struct job_view view;
     int signal_fd, signal_number;
     bool reached;       /* a broker has answered */
+    bool waits;         /* has said that another process has the submission */
     int64_t give_up_ms; /* when to stop trying to reach a broker; 0: it answers */
     uint64_t number;    /* of the job, once it is accepted; else 0 */
     char label[32];     /* "job 7" */
@@ -154,11 +155,14 @@ static int identify(const struct submission *s, struct buf *ret)
     return rc < 0 ? rc : recipe_print(j->recipe, ret);
 }
 
-static void say_busy(void *arg)
+static int wait_for_other(void *arg)
 {
     struct submission *s = arg;
 
-    terminal_note(&s->terminal, "the same submission is under way in another process; waiting for it");
+    if (!s->waits)
+        terminal_note(&s->terminal, "the same submission is under way in another process; waiting for it");
+    s->waits = true;
+    return pause_for(s, PAUSE_MS);
 }
 
 static int open_pending(struct submission *s, struct err *err)
@@ -174,7 +178,7 @@ static int open_pending(struct submission *s, struct err *err)
     if (rc < 0)
         rc = err_set(err, rc, "cannot tell which sources these are: %s", strerror(-rc));
     else
-        rc = pending_open(&s->pending, once ? NULL : &identity, say_busy, s, err);
+        rc = pending_open(&s->pending, once ? NULL : &identity, wait_for_other, s, err);
     buf_release(&identity);
     return rc;
 }

@@ -1,7 +1,5 @@
 #include "job/pending.h"
 
-#include "base/interrupt.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -49,17 +47,15 @@ static int choose_path(struct pending *p, const struct buf *identity, struct err
     return make_folders(p, strlen(home), err);
 }
 
-static int lock(struct pending *p, void (*busy)(void *arg), void *arg, struct err *err)
+static int lock(struct pending *p, int (*wait)(void *arg), void *arg, struct err *err)
 {
-    int rc = flock(p->fd, LOCK_EX | LOCK_NB);
+    while (flock(p->fd, LOCK_EX | LOCK_NB) < 0) {
+        int rc = errno == EWOULDBLOCK ? wait(arg) : fail(p, "cannot lock", err);
 
-    if (rc < 0 && errno == EWOULDBLOCK) {
-        busy(arg);
-        interrupt_let_in(true);
-        rc = flock(p->fd, LOCK_EX);
-        interrupt_let_in(false);
+        if (rc < 0)
+            return rc;
     }
-    return rc < 0 ? fail(p, "cannot lock", err) : 0;
+    return 0;
 }
 
 static bool parse_token(const char *text, uint8_t ret[MSG_TOKEN_BYTES])
@@ -124,7 +120,7 @@ static int read_file(struct pending *p, struct err *err)
     return p->resumed ? 0 : write_token(p, err);
 }
 
-int pending_open(struct pending *p, const struct buf *identity, void (*busy)(void *arg), void *arg, struct err *err)
+int pending_open(struct pending *p, const struct buf *identity, int (*wait)(void *arg), void *arg, struct err *err)
 {
     int rc;
 
@@ -137,8 +133,12 @@ int pending_open(struct pending *p, const struct buf *identity, void (*busy)(voi
     p->fd = open(p->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (p->fd < 0)
         return fail(p, "cannot open", err);
-    rc = lock(p, busy, arg, err);
-    return rc < 0 ? rc : read_file(p, err);
+    rc = lock(p, wait, arg, err);
+    if (rc == 0)
+        rc = read_file(p, err);
+    if (rc < 0)
+        pending_close(p);
+    return rc;
 }
 
 int pending_accepted(struct pending *p, uint64_t job, struct err *err)

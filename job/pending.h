@@ -5,7 +5,7 @@
  * again after a cut finds the token there and goes on with the same job. The file is locked by the process that works
  * on the submission. Others with the same submission wait for it and get its job.
  * Who may call: one thread. Units: none. Memory: pending_close.
- * Errors: negative errno, err names the file; -EINTR: a signal ended the wait for another process. */
+ * Errors: negative errno, err names the file; or what `wait` returned. */
 #ifndef BLIPLINE_JOB_PENDING_H
 #define BLIPLINE_JOB_PENDING_H
 
@@ -24,9 +24,9 @@ struct pending {
     uint64_t job; /* not 0: another process had the submission accepted, as this job */
 };
 
-/* identity NULL: the submission cannot be repeated, so its token is kept in memory only. `busy` is called before a wait
- * for another process. */
-int pending_open(struct pending *p, const struct buf *identity, void (*busy)(void *arg), void *arg,
+/* identity NULL: the submission cannot be repeated, so its token is kept in memory only. `wait` is called while
+ * another process has the submission: it pauses, and a negative value ends the wait. */
+int pending_open(struct pending *p, const struct buf *identity, int (*wait)(void *arg), void *arg,
                  struct err *err) CHECK_RESULT;
 /* The broker has accepted the submission: tell this to processes that wait, and remove the file. */
 int pending_accepted(struct pending *p, uint64_t job, struct err *err) CHECK_RESULT;

@@ -92,10 +92,17 @@ def test_the_same_submission_several_times_at_once_is_one_job(folder, home):
         cluster.broker.process.send_signal(signal.SIGSTOP)
         first = begin(cluster.endpoint, IMAGES, *NULL)
         wait_for(lambda: (home / ".local/state/blipline/submissions").exists() and noted(home), step=0.01)
+        first.send_signal(signal.SIGSTOP)  # or it would give up while a busy machine starts the others
         others = [begin(cluster.endpoint, IMAGES, *NULL, *more) for more in ((), (), ("--json",), ("--wait",))]
         for other in others:
             assert "under way in another process" in other.stderr.readline()
-        cluster.broker.process.send_signal(signal.SIGCONT)
+        impatient = begin(cluster.endpoint, IMAGES, *NULL)
+        assert "under way in another process" in impatient.stderr.readline()
+        impatient.send_signal(signal.SIGINT)
+        assert impatient.wait(60 * SLOW) == 130 and len(noted(home)) == 1
+        impatient.communicate()
+        for process in (cluster.broker.process, first):
+            process.send_signal(signal.SIGCONT)
         cluster.null_workers()
         for process in (first, *others):
             out, err = process.communicate(timeout=60 * SLOW)
