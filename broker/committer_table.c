@@ -9,11 +9,13 @@
 
 enum { MAX_LOOKED_AT = 4096 }; /* rows of one LIST, so that the thread is soon back at its stores */
 
-/* 1: *ret is the job's row; 0: it has none. */
-static int read_entry(struct job_table *t, uint64_t job, struct stored_job_entry *ret, struct err *err)
+/* Read the row of the request's job into a new p->done.entry. 1: it is there; 0: the job has none. */
+static int read_entry(struct committer *c, struct passage *p)
 {
-    int rc = job_table_next(t, job - 1, ret, err);
-    const bool is_another = (rc == 1 || rc == -EBADMSG) && ret->job != job;
+    const uint64_t job = p->request->job;
+    struct stored_job_entry *e = p->done.entry = calloc(1, sizeof(*e));
+    int rc = e ? job_table_next(c->conf.table, job - 1, e, &p->err) : err_set(&p->err, -ENOMEM, "out of memory");
+    const bool is_another = (rc == 1 || rc == -EBADMSG) && e->job != job;
 
     return is_another ? 0 : rc;
 }
@@ -26,22 +28,21 @@ static int no_job(uint64_t job, struct err *err)
 int committer_table_open(struct committer *c, struct passage *p)
 {
     const struct committer_request *q = p->request;
-    struct stored_job_entry *e = p->done.entry = calloc(1, sizeof(*e));
-    int rc = e ? read_entry(c->conf.table, q->job, e, &p->err) : err_set(&p->err, -ENOMEM, "out of memory");
+    int rc = read_entry(c, p);
 
     if (rc != 0)
         return rc < 0 ? rc : 0;
     if (!q->entry)
         return no_job(q->job, &p->err);
-    *e = *q->entry;
-    return job_table_put(c->conf.table, e, &p->err);
+    *p->done.entry = *q->entry;
+    return job_table_put(c->conf.table, p->done.entry, &p->err);
 }
 
 static int change_entry(struct committer *c, struct passage *p)
 {
     const struct committer_request *q = p->request;
-    struct stored_job_entry *e = p->done.entry = calloc(1, sizeof(*e));
-    int rc = e ? read_entry(c->conf.table, q->job, e, &p->err) : err_set(&p->err, -ENOMEM, "out of memory");
+    int rc = read_entry(c, p);
+    struct stored_job_entry *e = p->done.entry;
 
     if (rc <= 0)
         return rc < 0 ? rc : no_job(q->job, &p->err);

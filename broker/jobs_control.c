@@ -213,7 +213,7 @@ static void take_effect(struct jobs *jobs, struct broker_job *job, const struct 
     else if (is_open && c->action == MSG_JOB_PRIORITY)
         (void)driver_feed(jobs->driver,
                           &(struct core_event){.type = CORE_EVENT_JOB_PRIORITY, .job_priority = {c->job, c->priority}});
-    else if (is_open && c->action != MSG_JOB_PRIORITY)
+    else if (is_open)
         (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_STOP, .job = c->job});
 }
 

@@ -91,6 +91,17 @@ int jobs_table_add(struct jobs *jobs, const struct broker_job *job, struct commi
     return submissions_by_job(&jobs->submissions, job->id) ? 0 : submissions_add(&jobs->submissions, e);
 }
 
+/* What the job's row says of it. */
+static void follow_entry(struct broker_job *job)
+{
+    const struct stored_job_entry *e = job->entry;
+
+    (void)msg_text_set(job->owner, sizeof(job->owner), e->owner);
+    job->open.priority = e->priority;
+    job->open.max_failures = e->max_failures;
+    job->open.max_failed_per_mille = e->max_failed_per_mille;
+}
+
 void jobs_table_take(struct broker_job *job, struct committer_completion *done)
 {
     const struct stored_job_meta *meta = store_info(done->store);
@@ -100,10 +111,7 @@ void jobs_table_take(struct broker_job *job, struct committer_completion *done)
     free(job->entry);
     job->entry = done->entry;
     done->entry = NULL;
-    (void)msg_text_set(job->owner, sizeof(job->owner), job->entry->owner);
-    job->open.priority = job->entry->priority;
-    job->open.max_failures = job->entry->max_failures;
-    job->open.max_failed_per_mille = job->entry->max_failed_per_mille;
+    follow_entry(job);
     job->open.n_nodes = meta->n_nodes;
     memcpy(job->open.nodes, meta->nodes, sizeof(job->open.nodes));
     memcpy(job->open.source, meta->source, sizeof(job->open.source));
@@ -124,10 +132,7 @@ static struct broker_job *job_of_entry(const struct stored_job_entry *entry, con
     }
     *job->entry = *entry;
     job->id = job->units.job = entry->job;
-    (void)msg_text_set(job->owner, sizeof(job->owner), entry->owner);
-    job->open.priority = entry->priority;
-    job->open.max_failures = entry->max_failures;
-    job->open.max_failed_per_mille = entry->max_failed_per_mille;
+    follow_entry(job);
     (void)msg_text_set(job->open.path, sizeof(job->open.path), path);
     return job;
 }
