@@ -169,6 +169,13 @@ int file_write_atomic(const char *path, const void *data, size_t n, struct err *
     return rc < 0 ? err_set(err, rc, "%s: cannot sync its folder: %s", path, strerror(-rc)) : 0;
 }
 
+int file_make_folder(const char *path, struct err *err)
+{
+    if (mkdir(path, 0700) == 0 || errno == EEXIST)
+        return 0;
+    return err_set(err, -errno, "%s: cannot make the folder: %s", path, strerror(errno));
+}
+
 void file_base_name(const char *path, char *ret, size_t size)
 {
     size_t end = strlen(path), start;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -28,13 +27,6 @@ static const struct cli_option options[] = {
     {0},
 };
 
-static int make_folder(const char *path, struct err *err)
-{
-    if (mkdir(path, 0700) == 0 || errno == EEXIST)
-        return 0;
-    return err_set(err, -errno, "%s: cannot create: %s", path, strerror(errno));
-}
-
 /* ~/.config/blipline/USER; its folder is made. */
 static int default_path(char ret[PATH_MAX], struct err *err)
 {
@@ -47,10 +39,10 @@ static int default_path(char ret[PATH_MAX], struct err *err)
         return err_set(err, -EDOM, "there is no name for the key file; choose one with -o");
     if (snprintf(folder, sizeof(folder), "%s/.config", home) >= (int)sizeof(folder) - 10)
         return err_set(err, -ENAMETOOLONG, "%s: path too long", home);
-    rc = make_folder(folder, err);
+    rc = file_make_folder(folder, err);
     if (rc == 0) {
         memcpy(folder + strlen(folder), "/blipline", sizeof("/blipline"));
-        rc = make_folder(folder, err);
+        rc = file_make_folder(folder, err);
     }
     (void)snprintf(ret, PATH_MAX, "%s/%s", folder, user->pw_name);
     return rc;

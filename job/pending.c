@@ -1,5 +1,7 @@
 #include "job/pending.h"
 
+#include "base/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -26,12 +28,13 @@ static int fail(const struct pending *p, const char *what, struct err *err)
 /* Make the folders above the file. */
 static int make_folders(struct pending *p, size_t from, struct err *err)
 {
-    for (char *at = p->path + from; (at = strchr(at + 1, '/')) != NULL; *at = '/') {
+    int rc = 0;
+
+    for (char *at = p->path + from; rc == 0 && (at = strchr(at + 1, '/')) != NULL; *at = '/') {
         *at = '\0';
-        if (mkdir(p->path, 0700) < 0 && errno != EEXIST)
-            return fail(p, "cannot create the folder", err);
+        rc = file_make_folder(p->path, err);
     }
-    return 0;
+    return rc;
 }
 
 static int choose_path(struct pending *p, const struct buf *identity, struct err *err)

@@ -1,5 +1,6 @@
 #include "store/job_table.h"
 
+#include "base/file.h"
 #include "store/env.h"
 #include "store/folder.h"
 #include "store/reader.h"
@@ -324,13 +325,6 @@ static int read_last(struct job_table *t, struct err *err)
     return rc < 0 && rc != -ENOENT ? err_prefix(err, rc, "%s: %s", t->env.path, LAST_JOB) : 0;
 }
 
-static int make_folder(const char *path, struct err *err)
-{
-    if (mkdir(path, 0700) == 0 || errno == EEXIST)
-        return 0;
-    return err_set(err, -errno, "%s: cannot make the folder: %s", path, strerror(errno));
-}
-
 int job_table_open(const char *state_dir, bool allow_network_fs, struct job_table **ret, struct job_table_found *found,
                    struct err *err)
 {
@@ -351,9 +345,9 @@ int job_table_open(const char *state_dir, bool allow_network_fs, struct job_tabl
     if (rc == 0)
         rc = folder_name(path, state_dir, "jobs.lmdb", err);
     if (rc == 0)
-        rc = make_folder(state_dir, err);
+        rc = file_make_folder(state_dir, err);
     if (rc == 0)
-        rc = make_folder(t->folder, err);
+        rc = file_make_folder(t->folder, err);
     if (rc == 0)
         rc = env_open(path, &options, &t->env, &fresh, err);
     if (rc == 0)
