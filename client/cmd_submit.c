@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "client/broker_client.h"
 #include "client/commands.h"
 #include "client/help_texts.h"
 #include "client/job_options.h"
@@ -17,10 +18,7 @@ struct submit_flags {
 };
 
 static const struct cli_option options[] = {
-    {"broker", 'b', CLI_TEXT, offsetof(struct submit_flags, broker), "ENDPOINT",
-     "the broker: ipc:///PATH or tcp://HOST:PORT (default: $BLIPLINE_BROKER, else the key broker of "
-     "~/.config/blipline/client.conf or /etc/blipline/client.conf)",
-     0, 0, NULL},
+    BROKER_CLIENT_OPTION(struct submit_flags),
     JOB_OPTION_MODEL(struct submit_flags),
     JOB_OPTION_RECIPE(struct submit_flags),
     {"name", 'N', CLI_TEXT, offsetof(struct submit_flags, name), "NAME",

@@ -2,93 +2,52 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/interrupt.h"
+#include "client/broker_client.h"
 #include "client/import.h"
 #include "client/job_view.h"
 #include "client/report.h"
 #include "client/source_notes.h"
 #include "console/answer.h"
-#include "job/broker_conf.h"
 #include "job/passed_over.h"
 #include "job/pending.h"
-#include "wire/context.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    CONNECT_MS = 1000,       /* one attempt */
-    FIRST_CONTACT_MS = 5000, /* all attempts to reach a broker */
-    RETURN_MS = 60000,       /* for a broker that is gone to come back before it has accepted the job */
-    PAUSE_MS = 200,          /* between attempts, and between queries */
-};
-
 struct submission {
     const struct submit_options *o;
-    struct terminal terminal;
-    struct broker_conf conf;
-    struct wire_keys keys;
+    struct broker_client broker;
     struct pending pending;
     struct job job;
     struct import import;
     struct job_view view;
-    int signal_fd, signal_number;
-    bool reached;       /* a broker has answered */
-    bool waits;         /* has said that another process has the submission */
-    int64_t give_up_ms; /* when to stop trying to reach a broker; 0: it answers */
-    uint64_t number;    /* of the job, once it is accepted; else 0 */
-    char label[32];     /* "job 7" */
+    bool waits;      /* has said that another process has the submission */
+    uint64_t number; /* of the job, once it is accepted; else 0 */
+    char label[32];  /* "job 7" */
 };
-
-/* -- signals -- */
-
-/* Wait up to wait_ms for a signal. -EINTR: there was one. */
-static int pause_for(struct submission *s, int wait_ms)
-{
-    struct pollfd p = {.fd = s->signal_fd, .events = POLLIN};
-    struct interrupt in;
-
-    if (wait_ms)
-        (void)poll(&p, 1, wait_ms);
-    interrupt_read(s->signal_fd, &in);
-    if (in.signal_number && !s->signal_number)
-        s->signal_number = in.signal_number;
-    return s->signal_number ? -EINTR : 0;
-}
 
 /* -- the connection -- */
 
-/* Is the broker only away, or is its store only being opened, and is there time left to wait for that? */
 static bool may_try_again(struct submission *s, int rc, const struct err *err)
 {
-    const bool passing = job_is_passing(rc), wait_long = s->reached || s->number;
-
-    if (!passing && rc != -EBUSY)
-        return false;
-    if (passing)
+    if (job_is_passing(rc))
         job_disconnect(&s->job);
-    if (!s->give_up_ms) {
-        s->give_up_ms = clock_mono_ms() + (wait_long ? RETURN_MS : FIRST_CONTACT_MS);
-        if (wait_long)
-            terminal_note(&s->terminal, "%s; trying again", err->text);
-    }
-    return s->number || clock_mono_ms() < s->give_up_ms;
+    return broker_client_may_try_again(&s->broker, rc, err);
 }
 
 static int open_job(struct submission *s, struct err *err)
 {
     const struct msg_recipe *stored;
-    int rc = job_open(&s->job, CONNECT_MS, &stored, err);
+    int rc = job_open(&s->job, BROKER_CLIENT_CONNECT_MS, &stored, err);
 
-    s->reached |= s->job.session != NULL;
+    s->broker.reached |= s->job.session != NULL;
     if (rc == 0)
-        s->give_up_ms = 0;
+        broker_client_answered(&s->broker);
     return rc;
 }
 
@@ -99,16 +58,18 @@ static void begin(void *arg)
     struct submission *s = arg;
     const uint64_t n = s->job.opened.n_items;
 
-    (void)job_view_begin(&s->view, &s->terminal, &s->job.opened);
+    (void)job_view_begin(&s->view, &s->broker.terminal, &s->job.opened);
     if (n)
-        terminal_note(&s->terminal, "continuing a submission that was cut off: the broker has %" PRIu64 " item%s of it",
-                      n, cli_s(n));
+        terminal_note(&s->broker.terminal,
+                      "continuing a submission that was cut off: the broker has %" PRIu64 " item%s of it", n, cli_s(n));
 }
 
 static int tick(void *arg, struct err *err)
 {
+    struct submission *s = arg;
+
     (void)err;
-    return pause_for(arg, 0);
+    return broker_client_pause(&s->broker, 0);
 }
 
 static int establish(struct submission *s, struct err *err)
@@ -120,7 +81,7 @@ static int establish(struct submission *s, struct err *err)
             rc = import_send(&s->import, err);
         if (rc == 0 || (rc != -EINTR && !may_try_again(s, rc, err)))
             return rc;
-        rc = pause_for(s, rc == -EINTR ? 0 : PAUSE_MS);
+        rc = broker_client_pause(&s->broker, rc == -EINTR ? 0 : BROKER_CLIENT_PAUSE_MS);
         if (rc < 0)
             return rc;
     }
@@ -142,9 +103,9 @@ static int identify(const struct submission *s, struct buf *ret)
     const struct submit_options *o = s->o;
     const struct job_options *j = &o->job;
     char hex[FINGERPRINT_HEX_SIZE];
-    int rc = buf_appendf(ret, "%s\n%s\n%u %u %" PRIu64 " %u %u\n%s\n%s\n", s->conf.broker, o->name ? o->name : "",
-                         o->priority, j->unit_items, j->limit, j->max_failures, j->max_failed_per_mille,
-                         j->image_column ? j->image_column : "", j->fields ? j->fields : "");
+    int rc = buf_appendf(ret, "%s\n%s\n%u %u %" PRIu64 " %u %u\n%s\n%s\n", s->broker.conf.broker,
+                         o->name ? o->name : "", o->priority, j->unit_items, j->limit, j->max_failures,
+                         j->max_failed_per_mille, j->image_column ? j->image_column : "", j->fields ? j->fields : "");
 
     if (rc == 0 && j->join)
         rc = append_source(j->join, ret);
@@ -160,9 +121,9 @@ static int wait_for_other(void *arg)
     struct submission *s = arg;
 
     if (!s->waits)
-        terminal_note(&s->terminal, "the same submission is under way in another process; waiting for it");
+        terminal_note(&s->broker.terminal, "the same submission is under way in another process; waiting for it");
     s->waits = true;
-    return pause_for(s, PAUSE_MS);
+    return broker_client_pause(&s->broker, BROKER_CLIENT_PAUSE_MS);
 }
 
 static int open_pending(struct submission *s, struct err *err)
@@ -180,19 +141,6 @@ static int open_pending(struct submission *s, struct err *err)
     else
         rc = pending_open(&s->pending, once ? NULL : &identity, wait_for_other, s, err);
     buf_release(&identity);
-    return rc;
-}
-
-static int open_broker(struct submission *s, struct err *err)
-{
-    int rc;
-
-    s->import.error_exit = CLI_EXIT_USAGE;
-    rc = broker_conf_find(s->o->broker, BROKER_CONF_SYSTEM, &s->conf, err);
-    if (rc == 0)
-        rc = broker_conf_keys(&s->conf, &s->keys, err);
-    if (rc == 0)
-        s->import.error_exit = CLI_EXIT_ERROR;
     return rc;
 }
 
@@ -226,7 +174,7 @@ static int submit(struct submission *s, struct err *err)
         pending_drop(&s->pending);
         return rc;
     }
-    job_init(&s->job, s->conf.broker, &s->keys, &open);
+    job_init(&s->job, s->broker.conf.broker, &s->broker.keys, &open);
     if (!s->pending.job) {
         rc = establish(s, err);
         if (rc == 0)
@@ -247,7 +195,7 @@ static int ask(struct submission *s, struct err *err)
     if (!s->job.session) {
         rc = open_job(s, err);
         if (rc == 0 && !s->view.terminal)
-            (void)job_view_begin(&s->view, &s->terminal, &s->job.opened);
+            (void)job_view_begin(&s->view, &s->broker.terminal, &s->job.opened);
     }
     if (rc == 0)
         rc = job_query(&s->job, &s->view.now, err);
@@ -261,6 +209,7 @@ static int watch(struct submission *s, struct err *err)
 {
     s->job.open = (struct msg_job_open){.job = s->number}; /* for a broker that was restarted */
     s->job.sealed = true;
+    s->broker.waits_forever = true;
     job_view_watch(&s->view);
     for (;;) {
         int rc = ask(s, err);
@@ -269,7 +218,7 @@ static int watch(struct submission *s, struct err *err)
             rc = err_set(err, -EIO, "the job failed: %s", s->view.now.text);
         if (rc < 0 || s->view.now.state == MSG_JOB_DONE || s->view.now.state == MSG_JOB_PAUSED)
             return rc;
-        rc = pause_for(s, PAUSE_MS);
+        rc = broker_client_pause(&s->broker, BROKER_CLIENT_PAUSE_MS);
         if (rc < 0)
             return rc;
     }
@@ -322,34 +271,29 @@ static int conclude_watched(struct submission *s, int rc)
     job_view_report(&s->view, clock_mono_ms(), &report);
     count_passed_over(s, &report.passed_over);
     if (s->view.now.job)
-        report_words(&report, &s->terminal);
+        report_words(&report, &s->broker.terminal);
     if (s->o->json && s->view.now.job)
         report_json(&report);
     if (report.paused) {
-        terminal_note(&s->terminal, "%s is paused: %s", s->label, s->view.now.text);
+        terminal_note(&s->broker.terminal, "%s is paused: %s", s->label, s->view.now.text);
         return CLI_EXIT_ERROR;
     }
-    return report.done ? report_exit_code(&report) : 128 + s->signal_number;
+    return report.done ? report_exit_code(&report) : 128 + s->broker.signal_number;
 }
 
 static int conclude(struct submission *s, int rc, const struct err *err)
 {
-    terminal_status(&s->terminal, "");
-    if (rc < 0 && rc != -EINTR) {
-        const char *text = err->text[0] ? err->text : strerror(-rc);
-
-        terminal_note(&s->terminal, "submit: %s", text);
-        answer_error(text);
-        return s->import.error_exit;
-    }
+    terminal_status(&s->broker.terminal, "");
+    if (rc < 0 && rc != -EINTR)
+        return broker_client_fail(&s->broker, rc, err);
     if (rc < 0 && !s->number) {
-        terminal_note(&s->terminal, "stopped before the broker had accepted the job; run the same command again to "
-                                    "continue");
+        terminal_note(&s->broker.terminal, "stopped before the broker had accepted the job; run the same command again "
+                                           "to continue");
         answer_error("stopped before the broker had accepted the job");
-        return 128 + s->signal_number;
+        return 128 + s->broker.signal_number;
     }
     if (rc < 0)
-        terminal_note(&s->terminal, "%s goes on at the broker; only this command has ended", s->label);
+        terminal_note(&s->broker.terminal, "%s goes on at the broker; only this command has ended", s->label);
     return s->o->wait ? conclude_watched(s, rc) : conclude_accepted(s);
 }
 
@@ -359,34 +303,30 @@ int submit_run(const struct submit_options *o)
     struct err err = {""};
     int rc;
 
-    s = (struct submission){.o = o, .signal_fd = -1, .pending = {.fd = -1}};
+    s = (struct submission){.o = o, .pending = {.fd = -1}};
     s.import = (struct import){.o = &o->job,
                                .how = &(const struct msg_comparison){0},
                                .job = &s.job,
-                               .terminal = &s.terminal,
+                               .terminal = &s.broker.terminal,
                                .begin = begin,
                                .tick = tick,
                                .arg = &s,
                                .error_exit = CLI_EXIT_ERROR};
-    terminal_init(&s.terminal, STDERR_FILENO);
-    rc = open_broker(&s, &err);
-    if (rc == 0)
-        rc = interrupt_open(&s.signal_fd, &err);
-    if (rc == 0)
-        rc = wire_init(1, &err);
-    if (rc == 0)
+    rc = broker_client_init(&s.broker, "submit", o->broker, &err);
+    if (rc == 0) {
         rc = submit(&s, &err);
+        s.broker.error_exit = s.import.error_exit;
+    }
     if (rc == 0)
         say_accepted(&s);
     pending_close(&s.pending);
     if (rc == 0 && o->wait)
         rc = watch(&s, &err);
     if (rc == -EINTR)
-        (void)pause_for(&s, 0);
+        rc = broker_client_pause(&s.broker, 0);
     rc = conclude(&s, rc, &err);
     import_release(&s.import);
     job_release(&s.job);
-    wire_exit();
-    wire_keys_wipe(&s.keys);
+    broker_client_release(&s.broker);
     return rc;
 }
