@@ -52,9 +52,10 @@ class Host:
     def run(self, command):
         """What it prints; what it leaves running goes on."""
         with open(f"{self.env['TOP']}/printed", "w+b") as out:
-            done = subprocess.run(["nsenter", "-t", self.pid, "--mount", "--uts", "--net", "--pid", "bash", "-c", command],
-                                  stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, cwd="/",
-                                  timeout=60 * PATIENCE * SLOW)
+            done = subprocess.run(
+                ["nsenter", "-t", self.pid, "--mount", "--uts", "--net", "--pid", "bash", "-c", command],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, cwd="/",
+                timeout=60 * PATIENCE * SLOW)
             out.seek(0)
             printed = out.read().decode(errors="replace")
         assert done.returncode == 0, f"{self.env['HOST']}$ {command}\n{printed}"
