@@ -83,6 +83,7 @@ void core_free(struct core *c)
     core_heap_release(&c->lease_deadlines);
     core_heap_release(&c->worker_deadlines);
     core_heap_release(&c->rests);
+    core_heap_release(&c->unseen_ends);
     free(c->jobs);
     free(c->pools);
     free(c);
@@ -109,6 +110,7 @@ static int (*const handlers[CORE_N_EVENTS])(struct core *, const struct core_eve
     [CORE_EVENT_RESULT] = core_on_result,
     [CORE_EVENT_FAILURE] = core_on_failure,
     [CORE_EVENT_RETURN] = core_on_return,
+    [CORE_EVENT_UNSEEN] = core_on_unseen,
     [CORE_EVENT_PAYLOAD_LOST] = core_on_payload_lost,
     [CORE_EVENT_COMMITTED] = core_on_committed,
     [CORE_EVENT_COMMIT_FAILED] = core_on_commit_failed,
@@ -175,5 +177,7 @@ int64_t core_next_deadline(const struct core *c)
 
     if (c->rests.n && c->rests.entries[0].key < due)
         due = c->rests.entries[0].key;
+    if (c->unseen_ends.n && c->unseen_ends.entries[0].key < due)
+        due = c->unseen_ends.entries[0].key;
     return due == INT64_MAX ? due : due + c->stood_still_ms;
 }

@@ -33,6 +33,8 @@
  *    growing pauses, until it gives a good result. Units are not blamed for its failures while another worker could do
  *    them. A failed subunit goes to another worker if there is one, and no item is quarantined before two workers have
  *    failed it.
+ *  - A worker that cannot see the pictures of a job (UNSEEN) gets no units of the job's first nodes for a while: 5 s at
+ *    first, then twice as long each time, up to a minute. Neither the unit nor the worker is blamed.
  *  - A lease that lasts far longer than others did ends in any case (stall_ms, first_stall_ms), and its worker is cut
  *    off. CORE_DO_HUNG names workers that make no progress, so that whoever started them can end them.
  *  - A surge of failures (so many items in a row, or so large a share of them: see JOB_OPEN) pauses the job before the
@@ -133,6 +135,7 @@ enum core_event_type {
     CORE_EVENT_RESULT,        /* .result */
     CORE_EVENT_FAILURE,       /* .failure: the worker could not do it */
     CORE_EVENT_RETURN,        /* .lease: returned without blame */
+    CORE_EVENT_UNSEEN,        /* .lease: the same, because its worker cannot see the job's pictures */
     CORE_EVENT_PAYLOAD_LOST,  /* .payload: its tensors are gone; the subunit starts again, without blame */
     CORE_EVENT_COMMITTED,     /* .commit: durable */
     CORE_EVENT_COMMIT_FAILED, /* .commit: the disk is full; the job is blocked until DISK_OK, then COMMIT is repeated */
@@ -446,6 +449,8 @@ void core_stats_get(const struct core *c, struct core_stats *ret);
 enum core_job_state core_job_state_get(const struct core *c, uint64_t job);
 /* Does any open job have a node that this worker may run? If not, the worker waits for such a job. */
 bool core_worker_is_wanted(const struct core *c, uint64_t peer);
+/* False from UNSEEN on, until the worker gives a result at a first node of the job. */
+bool core_worker_sees(const struct core *c, uint64_t peer, uint64_t job);
 /* -ENOENT: not open. */
 int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats *ret) CHECK_RESULT;
 

@@ -70,6 +70,24 @@ void core_lease_give_back(struct core *c, struct core_lease *l)
     core_task_returned(t, attempt);
 }
 
+/* Only first nodes read pictures. */
+void core_lease_unseen(struct core *c, struct core_lease *l)
+{
+    struct core_worker *w = l->worker;
+    struct core_task *t = l->task;
+    struct core_job_node *n = core_node_of(t);
+
+    if (!n->pictures_of) {
+        core_lease_returned(c, l);
+        return;
+    }
+    n->returns++;
+    c->counters.returns++;
+    core_lease_end(c, l);
+    core_worker_cannot_see(c, w, n->pictures_of);
+    core_task_requeue(t);
+}
+
 /* Its worker is gone. */
 void core_lease_lost(struct core *c, struct core_lease *l, const char *text)
 {

@@ -100,10 +100,11 @@ struct core_queue {
 struct core_job_node {
     struct core_node spec;
     bool any_fingerprint;
-    uint32_t rank;      /* nodes after it on the longest path: 0 is a last node */
-    uint32_t consumers; /* bit i: node i needs this one */
-    uint64_t in_bytes;  /* of an item, all inputs */
-    uint64_t row_bytes; /* of an item's kept rows, the most so far */
+    uint64_t pictures_of; /* first nodes: the job, whose pictures they read; others: 0 */
+    uint32_t rank;        /* nodes after it on the longest path: 0 is a last node */
+    uint32_t consumers;   /* bit i: node i needs this one */
+    uint64_t in_bytes;    /* of an item, all inputs */
+    uint64_t row_bytes;   /* of an item's kept rows, the most so far */
     struct core_queue queues[CORE_N_QUEUES];
     uint32_t n_leased;
     uint64_t items_done, failures, expiries, isolations, bad_results, returns, stalls, tensors_refused;

@@ -14,6 +14,7 @@ static void prepare_nodes(struct core_job *j, const struct core_node *nodes)
         n->spec = nodes[i];
         n->row_bytes = nodes[i].row_bytes;
         j->row_bytes += n->row_bytes;
+        n->pictures_of = n->spec.needs ? 0 : j->id;
         n->any_fingerprint = fingerprint_is_none(&n->spec.fingerprint);
         for (uint32_t k = 0; k < i; k++) {
             if (!(n->spec.needs >> k & 1))

@@ -76,6 +76,7 @@ int core_on_result(struct core *c, const struct core_event *e)
     if (e->result.n_rows == t->n_rows || core_planted(c, CORE_BUG_SHORT_RESULT_TAKEN)) {
         core_pace_measure(c, l);
         core_worker_did_well(c, l);
+        core_worker_saw(c, l);
         core_lease_end(c, l);
         c->counters.results++;
         t->host = host;
@@ -128,5 +129,16 @@ int core_on_return(struct core *c, const struct core_event *e)
         core_lease_fails(c, l, "returned", "handed back");
     else
         core_lease_returned(c, l);
+    return 0;
+}
+
+int core_on_unseen(struct core *c, const struct core_event *e)
+{
+    struct core_lease *l = find_lease(c, &e->lease);
+
+    if (!l)
+        return 0;
+    not_late(l->worker, c);
+    core_lease_unseen(c, l);
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "broker/core_worker.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* -- how far a worker is trusted -- */
 
@@ -82,12 +83,14 @@ void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms)
 
 /* -- pools and groups -- */
 
-struct core_pool *core_pool_get(struct core *c, uint32_t stage, const struct fingerprint *fingerprint)
+struct core_pool *core_pool_get(struct core *c, uint32_t stage, const struct fingerprint *fingerprint,
+                                const uint64_t unseen[CORE_MAX_UNSEEN])
 {
     struct core_pool *p;
 
     for (uint32_t i = 0; i < c->n_pools; i++)
-        if (c->pools[i]->stage == stage && fingerprint_equal(&c->pools[i]->fingerprint, fingerprint))
+        if (c->pools[i]->stage == stage && fingerprint_equal(&c->pools[i]->fingerprint, fingerprint) &&
+            memcmp(c->pools[i]->unseen, unseen, sizeof(c->pools[i]->unseen)) == 0)
             return c->pools[i];
     if (c->n_pools == c->limits.max_pools && (!core_planted(c, CORE_BUG_KINDS_WITHOUT_LIMIT) || c->n_pools == 64))
         return NULL;
@@ -99,10 +102,11 @@ struct core_pool *core_pool_get(struct core *c, uint32_t stage, const struct fin
     p->stage = stage;
     p->serial = ++c->next_pool_serial;
     p->fingerprint = *fingerprint;
+    memcpy(p->unseen, unseen, sizeof(p->unseen));
     return c->pools[c->n_pools++] = p;
 }
 
-void core_pool_put(struct core *c, struct core_pool *p)
+static void pool_put(struct core *c, struct core_pool *p)
 {
     if (p->n_workers > 0)
         return;
@@ -120,7 +124,7 @@ uint64_t core_group_key(const struct core_pool *p, uint64_t host)
     return key ? key : 1;
 }
 
-struct core_group *core_group_get(struct core *c, uint64_t key)
+static struct core_group *group_get(struct core *c, uint64_t key)
 {
     struct core_group *g = core_map_get(&c->groups, key);
 
@@ -135,7 +139,7 @@ struct core_group *core_group_get(struct core *c, uint64_t key)
     return g;
 }
 
-void core_group_put(struct core *c, struct core_group *g, uint64_t key)
+static void group_put(struct core *c, struct core_group *g, uint64_t key)
 {
     if (g->n_workers > 0)
         return;
@@ -144,9 +148,46 @@ void core_group_put(struct core *c, struct core_group *g, uint64_t key)
     free(g);
 }
 
+bool core_worker_join(struct core *c, struct core_worker *w, struct core_pool *p)
+{
+    w->group_key = core_group_key(p, w->host);
+    w->group = group_get(c, w->group_key);
+    if (!w->group)
+        return false;
+    w->pool = p;
+    w->group->n_workers++;
+    p->n_workers++;
+    return true;
+}
+
+void core_worker_leave(struct core *c, struct core_worker *w)
+{
+    struct core_pool *p = w->pool;
+
+    core_heap_remove(&p->room, &w->pool_place);
+    core_heap_remove(&w->group->room, &w->group_place);
+    p->n_good -= w->good;
+    w->good = false;
+    if (p->draining == w)
+        p->draining = NULL;
+    w->group->n_workers--;
+    group_put(c, w->group, w->group_key);
+    p->n_workers--;
+    pool_put(c, p);
+}
+
+/* Can its workers see the pictures that the node reads? */
+static bool pool_sees(const struct core_pool *p, const struct core_job_node *n)
+{
+    for (uint32_t i = 0; n->pictures_of && i < CORE_MAX_UNSEEN; i++)
+        if (p->unseen[i] == n->pictures_of)
+            return false;
+    return true;
+}
+
 bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n)
 {
-    return p->stage == n->spec.stage &&
+    return p->stage == n->spec.stage && pool_sees(p, n) &&
            (n->any_fingerprint || (n->spec.needs && core_planted(c, CORE_BUG_FINGERPRINT_AT_FIRST_NODE)) ||
             fingerprint_equal(&p->fingerprint, &n->spec.fingerprint));
 }

@@ -7,6 +7,7 @@
  *   core_graph.c      the graph of a job
  *   core_job_state.c  the state of a job
  *   core_pools.c      workers that compute the same, and which of them have room
+ *   core_sight.c      workers that cannot see the pictures of a job
  *   core_queues.c     tasks that are ready
  *   core_trust.c      how far a worker is trusted; who failed a task
  *   core_pace.c       how long a lease may take
@@ -60,7 +61,7 @@ struct core {
     uint32_t n_jobs;
     struct core_job *touched;
     struct core_map jobs_by_id, workers_by_peer, workers_by_name, groups, leases, payloads /* -> task */;
-    struct core_heap lease_deadlines, worker_deadlines, rests;
+    struct core_heap lease_deadlines, worker_deadlines, rests, unseen_ends;
     uint64_t cut_off[CORE_MAX_CUT_OFF]; /* names of workers; a ring */
     uint32_t n_cut_off;
     struct core_pool **pools;

@@ -104,6 +104,8 @@ int core_on_tick(struct core *c, const struct core_event *e)
         core_heap_remove(rests, &w->rest_place);
         core_worker_update(w, c);
     }
+    while (c->unseen_ends.n && c->unseen_ends.entries[0].key <= c->now_ms && !c->broken)
+        core_worker_looks_again(c, c->unseen_ends.entries[0].item);
     while (workers->n && workers->entries[0].key <= c->now_ms && !c->broken)
         worker_is_late(c, workers->entries[0].item);
     return 0;

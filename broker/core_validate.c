@@ -148,6 +148,8 @@ static void check_worker(const struct core *c, const struct core_worker *w)
     assert(core_map_get(&c->workers_by_peer, w->peer) == w && core_map_get(&c->workers_by_name, w->name_key) == w);
     assert((w->pool_place != 0) == (w->group_place != 0));
     assert(!w->lost || w->silent);
+    for (uint32_t i = 0; i < CORE_MAX_UNSEEN; i++)
+        assert(!w->unseen[i].rests || (w->unseen[i].job && w->unseen_place));
     assert(w->pool_place == 0 || (!w->silent && w->window_items > 0 && !w->holds_exclusive));
 }
 

@@ -15,10 +15,13 @@ enum {
     CORE_TRUSTED_BELOW = 3
 };
 
-/* Workers of one stage that compute the same. */
+enum { CORE_MAX_UNSEEN = 8 };
+
+/* Workers of one stage that compute the same and can see the pictures of the same jobs. */
 struct core_pool {
     enum stage stage;
     struct fingerprint fingerprint;
+    uint64_t unseen[CORE_MAX_UNSEEN]; /* jobs whose first nodes they may not run now; 0: none, then only 0s */
     uint64_t serial;
     uint32_t n_workers, n_good;   /* good: in good standing */
     struct core_heap room;        /* workers that may get more, the emptiest first */
@@ -47,6 +50,13 @@ struct core_lease {
     bool confirmed; /* its worker has reconnected and still holds it */
 };
 
+/* A job whose pictures a worker cannot see; see core_sight.c. */
+struct core_unseen {
+    uint64_t job; /* 0: none */
+    int64_t rest_ms, until_ms;
+    bool rests; /* until until_ms; then the worker may try again */
+};
+
 struct core_worker {
     uint64_t peer, host, nonce;
     struct core_pool *pool;
@@ -63,7 +73,9 @@ struct core_worker {
     int64_t rest_until_ms;
     uint32_t n_bad;     /* leases in a row that ended badly */
     uint32_t n_refused; /* tensors of its in a row that were refused */
-    bool good;          /* counted in pool->n_good */
+    struct core_unseen unseen[CORE_MAX_UNSEEN];
+    uint32_t unseen_place; /* in core.unseen_ends */
+    bool good;             /* counted in pool->n_good */
     bool benched;
     char why[CORE_CODE_BYTES + CORE_TEXT_BYTES]; /* the last thing that went wrong */
     struct core_pace pace;
@@ -85,13 +97,19 @@ bool core_worker_is_careful(const struct core_worker *w);       /* one lease at 
 void core_worker_update(struct core_worker *w, struct core *c); /* call after any change of its room for work */
 bool core_worker_fits(const struct core_worker *w, const struct core *c, uint32_t n_items, uint64_t n_bytes);
 void core_worker_rest(struct core *c, struct core_worker *w, int64_t ms);
-struct core_pool *core_pool_get(struct core *c, uint32_t stage, const struct fingerprint *fingerprint); /* NULL: none */
-void core_pool_put(struct core *c, struct core_pool *p);
+/* `unseen`: as in struct core_pool. NULL: there are too many pools, or no memory. */
+struct core_pool *core_pool_get(struct core *c, uint32_t stage, const struct fingerprint *fingerprint,
+                                const uint64_t unseen[CORE_MAX_UNSEEN]);
 uint64_t core_group_key(const struct core_pool *p, uint64_t host);
-struct core_group *core_group_get(struct core *c, uint64_t key); /* NULL: no memory */
-void core_group_put(struct core *c, struct core_group *g, uint64_t key);
+bool core_worker_join(struct core *c, struct core_worker *w, struct core_pool *p); /* false: no memory */
+void core_worker_leave(struct core *c, struct core_worker *w);                     /* its pool, which it may end */
 bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n);
 bool core_pool_is_wanted(const struct core *c, const struct core_pool *p); /* by any open job */
+
+/* core_sight.c */
+void core_worker_cannot_see(struct core *c, struct core_worker *w, uint64_t job);
+void core_worker_saw(struct core *c, const struct core_lease *l);    /* call before the lease ends with a result */
+void core_worker_looks_again(struct core *c, struct core_worker *w); /* what is due */
 
 /* core_trust.c */
 void core_task_failed_on(struct core_task *t, const struct core_worker *w);
@@ -119,6 +137,7 @@ void core_lease_fails(struct core *c, struct core_lease *l, const char *code, co
 void core_lease_returned(struct core *c, struct core_lease *l);
 void core_lease_inputs_refused(struct core *c, struct core_lease *l, uint32_t nodes, const char *text);
 void core_lease_give_back(struct core *c, struct core_lease *l);
+void core_lease_unseen(struct core *c, struct core_lease *l);
 void core_lease_lost(struct core *c, struct core_lease *l, const char *text);
 
 /* core_workers.c */
@@ -135,5 +154,6 @@ int core_on_heartbeat(struct core *c, const struct core_event *e);
 int core_on_result(struct core *c, const struct core_event *e);
 int core_on_failure(struct core *c, const struct core_event *e);
 int core_on_return(struct core *c, const struct core_event *e);
+int core_on_unseen(struct core *c, const struct core_event *e);
 
 #endif

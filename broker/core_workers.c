@@ -24,20 +24,16 @@ void core_worker_remove(struct core *c, struct core_worker *w, bool clean, const
     }
     core_heap_remove(&c->worker_deadlines, &w->deadline_place);
     core_heap_remove(&c->rests, &w->rest_place);
+    core_heap_remove(&c->unseen_ends, &w->unseen_place);
     c->n_benched[p->stage] -= w->benched;
     core_map_take(&c->workers_by_peer, w->peer);
     if (w->name_key)
         core_map_take(&c->workers_by_name, w->name_key);
-    if (p->draining == w)
-        p->draining = NULL;
-    w->group->n_workers--;
-    core_group_put(c, w->group, w->group_key);
     if (w->lost)
         c->n_lost--;
     else
         c->n_workers[p->stage]--;
-    p->n_workers--;
-    core_pool_put(c, p);
+    core_worker_leave(c, w);
     free(w);
 }
 
@@ -173,20 +169,15 @@ static struct core_worker *add_worker(struct core *c, const struct core_event *e
     w->peer = e->hello.peer;
     w->host = e->hello.host;
     w->nonce = e->hello.nonce;
-    w->pool = pool;
     w->name_key = name_of(e);
     if (core_map_put(&c->workers_by_name, w->name_key, w) < 0)
         core_break(c);
-    w->group_key = core_group_key(pool, w->host);
-    w->group = core_group_get(c, w->group_key);
-    if (!w->group) {
+    if (!core_worker_join(c, w, pool)) {
         core_map_take(&c->workers_by_peer, w->peer);
         core_map_take(&c->workers_by_name, w->name_key);
         free(w);
         return NULL;
     }
-    w->group->n_workers++;
-    pool->n_workers++;
     c->n_workers[pool->stage]++;
     return w;
 }
@@ -239,7 +230,7 @@ static struct core_pool *admit(struct core *c, const struct core_event *e)
         return NULL;
     }
     if (c->workers_by_peer.n < c->limits.max_workers || core_planted(c, CORE_BUG_WORKERS_WITHOUT_LIMIT))
-        pool = core_pool_get(c, e->hello.stage, &e->hello.fingerprint);
+        pool = core_pool_get(c, e->hello.stage, &e->hello.fingerprint, (uint64_t[CORE_MAX_UNSEEN]){0});
     if (!pool)
         core_refuse(c, e->hello.peer, CORE_REFUSE_LIMIT, "too many workers, or too many different models");
     return pool;

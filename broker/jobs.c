@@ -4,7 +4,9 @@
 #include "proto/rights.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -281,4 +283,19 @@ void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m)
     broker_job_begin_close(jobs, job);
     if (add_holder(&job->closers, peer, m->seq) < 0)
         driver_fail(jobs->driver, -ENOMEM, "no memory for a job");
+}
+
+void broker_job_unseen(struct jobs *jobs, const struct peer *p, const struct core_lease_ref *lease, const char *what)
+{
+    struct core_lease_info info;
+    struct broker_job *job = NULL;
+
+    if (core_lease_get(jobs->driver->core, lease, &info) == 0)
+        job = broker_job_find(jobs, info.job);
+    if (!job)
+        return;
+    (void)snprintf(job->unseen, sizeof(job->unseen), "%s cannot see %.800s", p->host, what);
+    if (core_worker_sees(jobs->driver->core, p->number, job->id))
+        log_warn("event=unseen job=%" PRIu64 " peer=%llu pid=%u msg=\"%s; it does other jobs until it can\"", job->id,
+                 (unsigned long long)p->number, p->hello_pid, job->unseen);
 }

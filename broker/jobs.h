@@ -60,6 +60,7 @@ struct broker_job {
     char blocked[MSG_TEXT_SIZE]; /* why the disk is full, while it is */
     char failed[MSG_TEXT_SIZE];  /* why the store cannot be used */
     char pause[MSG_TEXT_SIZE];   /* why paused */
+    char unseen[MSG_TEXT_SIZE];  /* the latest worker that could not see its pictures, which, and why */
     struct failures failures;
     int64_t unschedulable_at_ms; /* since when no connected worker can do its units; 0: some can */
     uint64_t items_seen;         /* of all nodes, when the job was last looked at */
@@ -145,6 +146,8 @@ void broker_job_ended(struct jobs *jobs, struct broker_job *job);
 void broker_job_close_store(struct jobs *jobs, struct broker_job *job);
 /* The job's store cannot be used. */
 void broker_job_fail(struct jobs *jobs, struct broker_job *job, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* The worker cannot see the pictures of the lease's job. Call before the core learns of it. */
+void broker_job_unseen(struct jobs *jobs, const struct peer *p, const struct core_lease_ref *lease, const char *what);
 /* The disk is too full for what the job has to write. */
 void broker_job_block(struct jobs *jobs, struct broker_job *job, const char *text);
 

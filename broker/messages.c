@@ -128,10 +128,14 @@ static void on_failure(struct broker *b, struct peer *p, struct wire_message **m
 
 static void on_return(struct broker *b, struct peer *p, struct wire_message **message)
 {
-    (void)driver_feed(
-        &b->driver,
-        &(struct core_event){.type = CORE_EVENT_RETURN,
-                             .lease = ref_of(p->number, &wire_message_envelope(*message)->return_lease.lease)});
+    const struct msg_return *r = &wire_message_envelope(*message)->return_lease;
+    struct core_event event = {.type = CORE_EVENT_RETURN, .lease = ref_of(p->number, &r->lease)};
+
+    if (r->unseen[0]) {
+        broker_job_unseen(&b->jobs, p, &event.lease, r->unseen);
+        event.type = CORE_EVENT_UNSEEN;
+    }
+    (void)driver_feed(&b->driver, &event);
 }
 
 static void forget(struct broker *b, uint64_t number)

@@ -27,11 +27,12 @@ static const char *short_hex(const struct fingerprint *f, char ret[9])
 /* Connected workers of the node's stage. */
 struct crew {
     uint32_t n, n_fit, n_benched; /* all; those that can run the node; how many of these are benched */
+    uint32_t n_unseen;            /* how many others of these cannot see the pictures */
     const struct peer *other;     /* one that cannot */
     const struct peer *benched;   /* one that can, and is benched */
 };
 
-static struct crew crew_of(const struct jobs *jobs, const struct msg_node *node)
+static struct crew crew_of(const struct jobs *jobs, const struct broker_job *job, const struct msg_node *node)
 {
     struct crew crew = {0};
     size_t at = 0;
@@ -48,6 +49,8 @@ static struct crew crew_of(const struct jobs *jobs, const struct msg_node *node)
         crew.n_benched += p->benched[0] != '\0';
         if (p->benched[0])
             crew.benched = p;
+        else
+            crew.n_unseen += !node->needs && !core_worker_sees(jobs->driver->core, p->number, job->id);
     }
     return crew;
 }
@@ -56,13 +59,18 @@ static struct crew crew_of(const struct jobs *jobs, const struct msg_node *node)
 static void explain(const struct jobs *jobs, const struct broker_job *job, uint32_t i, char *text, size_t size)
 {
     const struct msg_node *node = &job->open.nodes[i];
-    const struct crew crew = crew_of(jobs, node);
+    const struct crew crew = crew_of(jobs, job, node);
     const struct peer *other = crew.other;
     char want[9], have[9];
 
-    if (crew.n_fit > crew.n_benched)
+    if (crew.n_fit > crew.n_benched + crew.n_unseen)
         return;
-    if (crew.n_benched)
+    if (crew.n_unseen > 1)
+        (void)snprintf(text, size, "none of %u %s workers can see the pictures: %.900s", crew.n_unseen,
+                       stage_name(node->stage), job->unseen);
+    else if (crew.n_unseen)
+        (void)snprintf(text, size, "%s", job->unseen);
+    else if (crew.n_benched)
         (void)snprintf(text, size, "%s is on a bench: what %s did went wrong again and again (%.500s)",
                        crew.n_benched == 1 ? "the only worker" : "every worker", crew.n_benched == 1 ? "it" : "they",
                        crew.benched->benched);

@@ -3,9 +3,11 @@
 #include "encoder_worker/encoder_worker.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "encoder_worker/null_encoder.h"
 #include "encoder_worker/pool.h"
 #include "encoder_worker/encoder_unit.h"
+#include "encoder_worker/sight.h"
 #include "encoder_worker/vit.h"
 #include "model/fingerprint.h"
 
@@ -67,6 +69,8 @@ struct encoder_worker {
     int n_batches;
     int64_t landed_ns; /* when the last batch was downloaded */
     uint64_t serial;
+    uint64_t unseen_job; /* whose pictures could not be seen, as was last logged; and which */
+    struct err unseen;
 };
 
 _Static_assert((int)WORKER_MAX_WINDOW_ITEMS + (int)MSG_MAX_UNIT_ITEMS <= (int)POOL_MAX_CAPACITY &&
@@ -401,9 +405,24 @@ static int run_batches(struct encoder_worker *w, struct err *err)
     return 0;
 }
 
+/* Returns a unit whose pictures cannot be seen here, so that another worker gets it. */
+static void return_unseen(struct encoder_worker *w, struct unit *u, const struct err *unseen)
+{
+    const uint64_t job = u->work->lease.job;
+
+    if (job != w->unseen_job || strcmp(unseen->text, w->unseen.text) != 0)
+        log_warn("event=unseen job=%llu msg=\"cannot see %s; the units of this job go back to the broker\"",
+                 (unsigned long long)job, unseen->text);
+    w->unseen_job = job;
+    w->unseen = *unseen;
+    if (worker_session_return(w->common.session, &u->work, unseen->text) < 0)
+        log_warn("event=return_not_sent msg=\"the lease will expire instead\"");
+}
+
 /* Sends the results of finished units in order of arrival. */
 static void finish_ready(struct encoder_worker *w)
 {
+    struct err unseen = {""};
     struct unit *next;
 
     for (struct unit *u = w->first; u && decoded(u); u = next) {
@@ -417,6 +436,8 @@ static void finish_ready(struct encoder_worker *w)
             worker_return_unit(&w->common, &u->work);
         else if (u->no_memory)
             worker_fail_unit(&w->common, &u->work, "memory", "no memory for the unit's pictures or features");
+        else if (!sight_check(u, &unseen))
+            return_unseen(w, u, &unseen);
         else
             finish_unit(w, u);
         encoder_unit_free(u);

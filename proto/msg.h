@@ -227,6 +227,7 @@ struct msg_failure {
 
 struct msg_return {
     struct msg_lease lease;
+    char unseen[MSG_TEXT_SIZE]; /* "": it sees the pictures */
 };
 
 struct msg_heartbeat {

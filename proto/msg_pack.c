@@ -232,6 +232,7 @@ static void lease_body_to_pb(const struct msg *m, struct parts *p)
         p->envelope.return_lease = &p->body.return_lease;
         blipline__return__init(&p->body.return_lease);
         p->body.return_lease.lease = lease_to_pb(&m->return_lease.lease, p);
+        p->body.return_lease.unseen = msg_text_to_pb(m->return_lease.unseen);
     }
 }
 

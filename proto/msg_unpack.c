@@ -141,6 +141,13 @@ static int failure_from_pb(const Blipline__Failure *from, struct msg_failure *to
     return lease_from_pb(from->lease, &to->lease, err);
 }
 
+static int return_from_pb(const Blipline__Return *from, struct msg_return *to, struct err *err)
+{
+    int rc = TEXT_FROM_PB(to->unseen, from->unseen, "return unseen", err);
+
+    return rc < 0 ? rc : lease_from_pb(from->lease, &to->lease, err);
+}
+
 static int heartbeat_from_pb(const Blipline__Heartbeat *from, struct msg_heartbeat *to, struct err *err)
 {
     if (from->n_lease_ids > MSG_MAX_LEASE_IDS)
@@ -315,7 +322,7 @@ static int body_from_pb(const Blipline__Envelope *e, struct msg *m, struct err *
     case BLIPLINE__ENVELOPE__BODY_FAILURE:
         return failure_from_pb(e->failure, &m->failure, err);
     case BLIPLINE__ENVELOPE__BODY_RETURN_LEASE:
-        return lease_from_pb(e->return_lease->lease, &m->return_lease.lease, err);
+        return return_from_pb(e->return_lease, &m->return_lease, err);
     case BLIPLINE__ENVELOPE__BODY_HEARTBEAT:
         return heartbeat_from_pb(e->heartbeat, &m->heartbeat, err);
     case BLIPLINE__ENVELOPE__BODY_JOB_OPEN:

@@ -58,6 +58,7 @@ struct row_item {
     uint32_t key_bytes; /* at least 1 */
     const uint8_t *path;
     uint32_t path_bytes;
+    uint32_t root_bytes; /* only in WORK: so many bytes of path are the root of its source; 0: it has none */
     uint64_t size_bytes;
     int64_t mtime_ns;
     uint32_t source; /* number of its row_source; 0: none */

@@ -95,6 +95,9 @@ int row_item_check(const struct row_item *r, struct err *err)
     if (r->path_bytes > ROW_MAX_PATH_BYTES)
         return err_set(err, -EMSGSIZE, "item %llu: a path of %u bytes, the limit is %d", (unsigned long long)r->item,
                        r->path_bytes, ROW_MAX_PATH_BYTES);
+    if (r->root_bytes > r->path_bytes)
+        return err_set(err, -EBADMSG, "item %llu: the root has %u bytes, the path %u", (unsigned long long)r->item,
+                       r->root_bytes, r->path_bytes);
     if (r->path_bytes && memchr(r->path, 0, r->path_bytes))
         return err_set(err, -EBADMSG, "item %llu: the path contains a NUL byte", (unsigned long long)r->item);
     if (r->n_fields > ROW_MAX_FIELDS || r->n_captions > ROW_MAX_CAPTIONS)
@@ -120,6 +123,7 @@ void row_item_to_pb(const struct row_item *from, struct row_item_pb *to)
     to->item.item = from->item;
     to->item.key = bytes_to_pb(from->key, from->key_bytes);
     to->item.path = bytes_to_pb(from->path, from->path_bytes);
+    to->item.root_bytes = from->root_bytes;
     to->item.size_bytes = from->size_bytes;
     to->item.mtime_ns = from->mtime_ns;
     to->item.source = from->source;
@@ -187,6 +191,7 @@ int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_it
         .key_bytes = (uint32_t)from->key.len,
         .path = from->path.data,
         .path_bytes = (uint32_t)from->path.len,
+        .root_bytes = from->root_bytes,
         .size_bytes = from->size_bytes,
         .mtime_ns = from->mtime_ns,
         .source = from->source,

@@ -117,8 +117,10 @@ int row_source_resolve(const struct row_source *s, struct row_item *item, struct
     int rc = 0;
 
     buf_clear(ret);
+    item->root_bytes = 0;
     if (item->source && item->path_bytes && item->path[0] != '/') {
-        rc = buf_append(ret, s->root, strlen(s->root));
+        item->root_bytes = (uint32_t)strlen(s->root);
+        rc = buf_append(ret, s->root, item->root_bytes);
         if (rc == 0 && s->root[strlen(s->root) - 1] != '/')
             rc = buf_append(ret, "/", 1);
     }

@@ -191,12 +191,16 @@ int worker_session_failure(struct worker_session *s, struct worker_work **work, 
     return give_back(s, work, failure_message(&(*work)->lease, code, text));
 }
 
-int worker_session_return(struct worker_session *s, struct worker_work **work)
+int worker_session_return(struct worker_session *s, struct worker_work **work, const char *unseen)
 {
     struct wire_message *m = NULL;
 
-    if (wire_message_new(MSG_RETURN, &m) == 0)
-        wire_message_envelope(m)->return_lease.lease = (*work)->lease;
+    if (wire_message_new(MSG_RETURN, &m) == 0) {
+        struct msg_return *body = &wire_message_envelope(m)->return_lease;
+
+        body->lease = (*work)->lease;
+        (void)msg_text_set(body->unseen, sizeof(body->unseen), unseen ? unseen : "");
+    }
     return give_back(s, work, m);
 }
 

@@ -96,8 +96,8 @@ int worker_session_result(struct worker_session *s, struct worker_work **work, s
 /* The unit as a whole cannot be done here; raises its attempt count. `code` is one word of [a-z0-9_-]. */
 int worker_session_failure(struct worker_session *s, struct worker_work **work, const char *code,
                            const char *text) CHECK_RESULT;
-/* Hand back unpenalised. */
-int worker_session_return(struct worker_session *s, struct worker_work **work) CHECK_RESULT;
+/* Hand back unpenalised. `unseen`: the folder of its pictures that cannot be seen here, and why; NULL: they can. */
+int worker_session_return(struct worker_session *s, struct worker_work **work, const char *unseen) CHECK_RESULT;
 
 /* Call it while the compute side works. It is only an atomic increment, so call it often. */
 void worker_session_progress(struct worker_session *s);

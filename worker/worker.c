@@ -270,7 +270,7 @@ void worker_fail_unit(struct worker *w, struct worker_work **work, const char *c
 
 void worker_return_unit(struct worker *w, struct worker_work **work)
 {
-    if (worker_session_return(w->session, work) < 0)
+    if (worker_session_return(w->session, work, NULL) < 0)
         log_warn("event=return_not_sent msg=\"the lease will expire instead\"");
 }
 

@@ -115,7 +115,7 @@ static void fill_workers_part(struct msg *m)
         m->failure = (struct msg_failure){.lease = a_lease, .code = "out_of_memory", .text = "no room"};
         return;
     case MSG_RETURN:
-        m->return_lease.lease = a_lease;
+        m->return_lease = (struct msg_return){.lease = a_lease, .unseen = "/pictures (Permission denied)"};
         return;
     default:
         m->heartbeat =

@@ -369,7 +369,7 @@ static void test_worker_session_holds_several_units(void **state)
     m = hear(f, MSG_FAILURE);
     assert_int_equal(m->failure.lease.id, 1);
     assert_string_equal(m->failure.code, "out_of_memory");
-    assert_int_equal(worker_session_return(f->s, &w[2]), 0);
+    assert_int_equal(worker_session_return(f->s, &w[2], NULL), 0);
     assert_int_equal(hear(f, MSG_RETURN)->return_lease.lease.id, 3);
 }
 
@@ -425,7 +425,7 @@ static void test_worker_session_heartbeats_name_leases_only_while_compute_moves(
         worker_session_progress(f->s);
         assert_int_equal(leases_at(f, progress), 1);
     }
-    assert_int_equal(worker_session_return(f->s, &w), 0);
+    assert_int_equal(worker_session_return(f->s, &w, "/pictures (No such file or directory)"), 0);
     (void)hear(f, MSG_RETURN);
 }
 
@@ -495,7 +495,7 @@ static void test_worker_session_says_that_it_lives_only_while_compute_moves(void
         assert_true(n < 2); /* taking was a sign of life, and so was waiting just before */
     worker_session_progress(f->s);
     assert_true(is_alive_within(f, PATIENCE_MS));
-    assert_int_equal(worker_session_return(f->s, &work), 0);
+    assert_int_equal(worker_session_return(f->s, &work, NULL), 0);
 }
 
 static void test_worker_session_new_epoch_makes_work_stale(void **state)
