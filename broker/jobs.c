@@ -120,6 +120,7 @@ void broker_job_count(const struct broker_job *job, struct stored_job_entry *ent
     entry->n_items = job->counters.n_items;
     entry->n_done = job->counters.n_done;
     entry->n_failed = job->counters.n_failed;
+    entry->sealed = job->counters.sealed;
 }
 
 static void put_entry(struct jobs *jobs, const struct broker_job *job)
@@ -235,7 +236,7 @@ void broker_job_close_store(struct jobs *jobs, struct broker_job *job)
 {
     job->phase = BROKER_JOB_CLOSING;
     if (job->entry && (job->entry->n_items != job->counters.n_items || job->entry->n_done != job->counters.n_done ||
-                       job->entry->n_failed != job->counters.n_failed))
+                       job->entry->n_failed != job->counters.n_failed || job->entry->sealed != job->counters.sealed))
         put_entry(jobs, job);
     requests_drop(jobs->requests, job->id);
     requests_post(jobs->requests, committer_request_new(COMMITTER_CLOSE, job->id, 0));

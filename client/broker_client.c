@@ -44,6 +44,8 @@ bool broker_client_may_try_again(struct broker_client *c, int rc, const struct e
 
     if (!passing && rc != -EBUSY)
         return false;
+    if (passing)
+        client_session_close(&c->session);
     if (!c->give_up_ms) {
         c->give_up_ms = clock_mono_ms() + (wait_long ? RETURN_MS : FIRST_CONTACT_MS);
         if (wait_long)
@@ -65,6 +67,29 @@ int broker_client_pause(struct broker_client *c, int wait_ms)
     return c->signal_number ? -EINTR : 0;
 }
 
+int broker_client_ask(struct broker_client *c, int (*request)(struct client_session *s, void *arg, struct err *err),
+                      void *arg, struct err *err)
+{
+    for (;;) {
+        int rc = 0;
+
+        interrupt_let_in(true);
+        if (!c->session)
+            rc = client_session_open(c->conf.broker, &c->keys, BROKER_CLIENT_CONNECT_MS, &c->session, err);
+        c->reached |= c->session != NULL;
+        if (rc == 0)
+            rc = request(c->session, arg, err);
+        interrupt_let_in(false);
+        if (rc == 0)
+            broker_client_answered(c);
+        if (rc == 0 || (rc != -EINTR && !broker_client_may_try_again(c, rc, err)))
+            return rc;
+        rc = broker_client_pause(c, rc == -EINTR ? 0 : BROKER_CLIENT_PAUSE_MS);
+        if (rc < 0)
+            return rc;
+    }
+}
+
 int broker_client_fail(struct broker_client *c, int rc, const struct err *err)
 {
     const char *text = err->text[0] ? err->text : strerror(-rc);
@@ -79,6 +104,7 @@ int broker_client_fail(struct broker_client *c, int rc, const struct err *err)
 
 void broker_client_release(struct broker_client *c)
 {
+    client_session_close(&c->session);
     wire_exit();
     wire_keys_wipe(&c->keys);
     if (c->signal_fd >= 0)

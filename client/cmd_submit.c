@@ -6,9 +6,8 @@
 #include "client/commands.h"
 #include "client/help_texts.h"
 #include "client/job_options.h"
+#include "client/job_row.h"
 #include "client/submit.h"
-
-enum { MAX_PRIORITY = 10000 };
 
 struct submit_flags {
     struct job_flags job;
@@ -25,7 +24,7 @@ static const struct cli_option options[] = {
      "a name for the job, for people (default: the last part of the first source's path)", 0, 0, NULL},
     {"priority", 'p', CLI_NUMBER, offsetof(struct submit_flags, priority), "P",
      "the job's share of the workers, in proportion to the priorities of the other jobs (default: 100)", 1,
-     MAX_PRIORITY, NULL},
+     JOB_MAX_PRIORITY, NULL},
     JOB_OPTION_JOIN(struct submit_flags),
     JOB_OPTION_IMAGE_COLUMN(struct submit_flags),
     JOB_OPTION_FIELDS(struct submit_flags),

@@ -36,7 +36,7 @@ const struct help_topic help_topics[] = {
     {"recipe", "what can be computed: recipes and their keys", NULL, print_recipe},
     {"store", "what a store is, and who may read it", HELP_STORE, NULL},
     {"models", "which models there are, and how to get one", HELP_MODELS, NULL},
-    {"resume", "stopping, crashing and continuing", HELP_RESUME, NULL},
+    {"recovery", "stopping, crashing and continuing", HELP_RECOVERY, NULL},
     {"keys", "keys for connections by tcp: who may do what", HELP_KEYS, NULL},
     {"json", "what --json prints", HELP_JSON, NULL},
     {"exit-codes", "what the exit codes mean", HELP_EXIT_CODES, NULL},

@@ -48,8 +48,7 @@ void answer_error(const char *text)
     (void)snprintf(error, sizeof(error), "%s", text);
 }
 
-/* JSON is UTF-8: other bytes become \xNN. */
-static json_t *text_json(const char *text)
+struct json_t *answer_text(const char *text)
 {
     char shown[sizeof(error)];
     json_t *as_it_is = json_string(text);
@@ -62,7 +61,7 @@ void answer_end(int exit_code)
     if (!wanted || exit_code == CLI_EXIT_OK || exit_code == CLI_EXIT_FAILED_ITEMS || (printed && !error[0]))
         return;
     answer_print("error",
-                 json_pack("{s:o, s:{s:i, s:o}}", "command", text_json(command), "error", "exit_code", exit_code,
-                           "message", text_json(error)),
+                 json_pack("{s:o, s:{s:i, s:o}}", "command", answer_text(command), "error", "exit_code", exit_code,
+                           "message", answer_text(error)),
                  0);
 }

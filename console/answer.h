@@ -19,6 +19,8 @@ void answer_begin(int argc, char **argv);
 /* Print `object`, with schema and version in front, on a line of its own, and free it. NULL: out of memory. `flags` as
  * for json_dumpf. */
 void answer_print(const char *schema, struct json_t *object, size_t flags);
+/* JSON is UTF-8: other bytes become \xNN. NULL: no memory. */
+struct json_t *answer_text(const char *text);
 /* Remember an error message, without "blipline: "; the last one is printed. */
 void answer_error(const char *text);
 /* For a signal handler that ends the command: the error as a line of JSON; "" without --json. */

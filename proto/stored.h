@@ -84,6 +84,7 @@ struct stored_job_entry {
     int64_t created_ms, ended_ms;
     char text[MSG_TEXT_SIZE];           /* why it does not go on; "": it does, or has ended */
     uint64_t n_items, n_done, n_failed; /* when the row was written */
+    bool sealed;                        /* then: all items have been sent */
     enum msg_job_state state;           /* only in rows of JOB_LISTED; 0: not open */
 };
 
@@ -109,8 +110,9 @@ int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_m
 int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret,
                                struct err *err) CHECK_RESULT;
 
-/* A row of JOB_LISTED. */
+/* A row of JOB_LISTED; as row_cursor_next_item. */
 int row_job_entry_append(struct buf *frame, const struct stored_job_entry *e) CHECK_RESULT;
+int row_cursor_next_job_entry(struct row_cursor *c, struct stored_job_entry *ret, struct err *err) CHECK_RESULT;
 
 int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct stored_job_entry *ret,
                             struct err *err) CHECK_RESULT;

@@ -29,6 +29,7 @@ static Blipline__JobEntry to_pb(const struct stored_job_entry *e)
     pb.n_items = e->n_items;
     pb.n_done = e->n_done;
     pb.n_failed = e->n_failed;
+    pb.sealed = e->sealed;
     return pb;
 }
 
@@ -47,18 +48,13 @@ int row_job_entry_append(struct buf *frame, const struct stored_job_entry *e)
     return row_append_pb(frame, &pb.base);
 }
 
-int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct stored_job_entry *ret,
-                            struct err *err)
+static int from_pb(const ProtobufCMessage *pb, struct stored_job_entry *ret, struct err *err)
 {
-    const Blipline__JobEntry *from;
+    const Blipline__JobEntry *from = (const Blipline__JobEntry *)(const void *)pb;
     struct stored_job_entry e;
-    ProtobufCMessage *pb;
-    int rc = stored_unpack_pb(memory, &blipline__job_entry__descriptor, data, n_bytes, &pb, err);
+    int rc;
 
-    if (rc < 0)
-        return rc;
-    from = (const Blipline__JobEntry *)(const void *)pb;
-    if (from->job == 0 || from->wanted > STORED_WANTED_REMOVED ||
+    if (from->job == 0 || from->wanted > STORED_WANTED_REMOVED || from->state > MSG_JOB_CANCELLED ||
         (from->token.len && from->token.len != sizeof(e.token)))
         return err_set(err, -EBADMSG, "a field of the job is out of range");
     e = (struct stored_job_entry){.job = from->job,
@@ -71,7 +67,9 @@ int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t 
                                   .ended_ms = from->ended_ms,
                                   .n_items = from->n_items,
                                   .n_done = from->n_done,
-                                  .n_failed = from->n_failed};
+                                  .n_failed = from->n_failed,
+                                  .sealed = from->sealed,
+                                  .state = (enum msg_job_state)from->state};
     if (from->token.len)
         memcpy(e.token, from->token.data, sizeof(e.token));
     if ((rc = msg_text_from_pb(e.name, sizeof(e.name), &from->name, "name", err)) < 0 ||
@@ -81,4 +79,24 @@ int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t 
         return rc;
     *ret = e;
     return 0;
+}
+
+int stored_job_entry_decode(struct row_memory *memory, const void *data, size_t n_bytes, struct stored_job_entry *ret,
+                            struct err *err)
+{
+    ProtobufCMessage *pb;
+    int rc = stored_unpack_pb(memory, &blipline__job_entry__descriptor, data, n_bytes, &pb, err);
+
+    return rc < 0 ? rc : from_pb(pb, ret, err);
+}
+
+int row_cursor_next_job_entry(struct row_cursor *c, struct stored_job_entry *ret, struct err *err)
+{
+    ProtobufCMessage *row = NULL;
+    int rc = row_cursor_next_pb(c, &blipline__job_entry__descriptor, &row, err);
+
+    if (rc <= 0 || !row)
+        return rc;
+    rc = from_pb(row, ret, err);
+    return rc < 0 ? rc : 1;
 }

@@ -8,6 +8,7 @@
 #include <zmq.h>
 
 #include "base/clock.h"
+#include "wire/client_private.h"
 #include "wire/dealer.h"
 #include "wire/endpoint.h"
 #include "wire/message.h"
@@ -145,13 +146,17 @@ static int receive_answer(struct client_session *s, uint64_t seq, enum msg_type 
     }
 }
 
-/* *m is taken, also on failure. */
-static int exchange(struct client_session *s, struct wire_message *m, enum msg_type answer, struct wire_message **ret,
-                    struct err *err)
+int client_session_exchange(struct client_session *s, struct wire_message *m, enum msg_type answer,
+                            struct wire_message **ret, struct err *err)
 {
     int64_t until_ms = clock_mono_ms() + s->timeout_ms;
-    int rc = send_request(s, m, until_ms, err);
+    int rc;
 
+    if (s->lost) {
+        wire_message_free(m);
+        return lost(s, err);
+    }
+    rc = send_request(s, m, until_ms, err);
     return rc < 0 ? rc : receive_answer(s, s->seq, answer, until_ms, ret, err);
 }
 
@@ -159,15 +164,12 @@ static int ask(struct client_session *s, const struct msg *request, enum msg_typ
                struct err *err)
 {
     struct wire_message *m, *answered = NULL;
-    int rc;
+    int rc = wire_message_new(request->type, &m);
 
-    if (s->lost)
-        return lost(s, err);
-    rc = wire_message_new(request->type, &m);
     if (rc < 0)
         return err_set(err, rc, "no memory for a message");
     *wire_message_envelope(m) = *request;
-    rc = exchange(s, m, answer, &answered, err);
+    rc = client_session_exchange(s, m, answer, &answered, err);
     if (rc < 0)
         return rc;
     *ret = *wire_message_envelope(answered);
@@ -291,11 +293,8 @@ static int find(struct client_session *s, uint64_t job, struct buf *keys, uint32
 {
     struct wire_message *m, *answer = NULL;
     struct row_cursor found;
-    int rc;
+    int rc = wire_message_new(MSG_JOB_FIND, &m);
 
-    if (s->lost)
-        return lost(s, err);
-    rc = wire_message_new(MSG_JOB_FIND, &m);
     if (rc < 0)
         return err_set(err, rc, "no memory for a message");
     wire_message_envelope(m)->job_find = (struct msg_job_find){.job = job, .sources = !keys};
@@ -304,7 +303,7 @@ static int find(struct client_session *s, uint64_t job, struct buf *keys, uint32
         wire_message_free(m);
         return err_set(err, rc, "the keys do not fit a message");
     }
-    rc = exchange(s, m, MSG_JOB_FOUND, &answer, err);
+    rc = client_session_exchange(s, m, MSG_JOB_FOUND, &answer, err);
     if (rc < 0)
         return rc;
     wire_message_rows(answer, &found);

@@ -167,10 +167,15 @@ def test_hints_can_be_pasted(store, folder):
 
 # -- JSON --
 
-def submitted(folder):
+def with_a_broker(folder):
+    """What the commands about jobs of a broker answer."""
     with Cluster(folder, state_dir=folder / "state") as cluster:
-        return blipline("submit", IMAGES, "--device", "null", "--broker", cluster.endpoint, "--json",
-                        env={**os.environ, "HOME": str(folder)})
+        def ask(*args):
+            return blipline(*args, "--broker", cluster.endpoint, "--json", env={**os.environ, "HOME": str(folder)})
+        return {
+            "submit": ask("submit", IMAGES, "--device", "null"),
+            "control": ask("pause", "1"),
+        }
 
 
 def test_json_says_what_it_is_and_is_documented(store, folder):
@@ -186,7 +191,7 @@ def test_json_says_what_it_is_and_is_documented(store, folder):
         "keygen": blipline("keygen", "-o", folder / "key", "--json"),
         "caption": caption(IMAGES, store, "--limit", "2", "--json"),
         "dry-run": caption(IMAGES, store, "--limit", "2", "--json", "--dry-run"),
-        "submit": submitted(folder),
+        **with_a_broker(folder),
         "selftest": blipline("selftest", ROOT / "tests/golden/itm_c", "--images", ROOT / "tests/golden/images_odd",
                              "--json", check=False),
     }

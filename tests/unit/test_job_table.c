@@ -64,7 +64,8 @@ static struct stored_job_entry entry_of(uint64_t job)
                                  .text = "why",
                                  .n_items = 9,
                                  .n_done = 5,
-                                 .n_failed = 2};
+                                 .n_failed = 2,
+                                 .sealed = true};
 
     return e;
 }
@@ -103,7 +104,7 @@ static void test_job_table_keeps_rows_in_order(void **state)
         assert_true(e.has_token && e.priority == want.priority && e.wanted == want.wanted);
         assert_true(e.max_failures == want.max_failures && e.max_failed_per_mille == want.max_failed_per_mille);
         assert_true(e.created_ms == want.created_ms && e.ended_ms == want.ended_ms);
-        assert_true(e.n_items == 9 && e.n_done == 5 && e.n_failed == 2);
+        assert_true(e.n_items == 9 && e.n_done == 5 && e.n_failed == 2 && e.sealed);
         after = e.job;
     }
     assert_int_equal(job_table_next(t, after, &e, &err), 0);
