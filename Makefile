@@ -407,7 +407,7 @@ BENCH_HELPERS := $(call objects,$(filter-out tests/bench/bench_%,$(wildcard test
 $(O)/tests/bench/bench_%: $(O)/tests/bench/bench_%.o $(BENCH_HELPERS) $(call archives,$(FOLDERS))
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(BENCH_HELPERS) $(call link,$(FOLDERS))
 
-bench: build $(BENCHES) ## measure operators, stages, scheduler, store, wire and the whole chain
+bench: build python-proto $(BENCHES) ## measure operators, stages, scheduler, store, wire and the whole chain
 	$(Q)O=$(O) sh tests/bench/run.sh $(BENCHES)
 bench-ops: $(O)/tests/bench/bench_ops ## measure the operators beside bare products
 	$(Q)OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=10000 $<
