@@ -34,6 +34,8 @@ struct broker {
     struct jobs jobs;
     struct job_table *table; /* NULL: none; the committer's thread uses it */
     int64_t watchdog_at_ms;
+    int64_t denied_at_ms; /* n_denied keys were denied within the time that began then */
+    uint32_t n_denied;
     bool drained;
 };
 

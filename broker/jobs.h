@@ -69,6 +69,13 @@ struct broker_job {
     struct msg_timing totals[MSG_MAX_NODES];
 };
 
+/* What may be refused as too much. */
+struct job_limits {
+    size_t n_jobs, n_open;        /* of one owner: jobs in the table; jobs that are open */
+    uint32_t n_messages;          /* of one client: messages of rows without an answer */
+    uint64_t bytes, bytes_of_all; /* of their rows; and of the rows of all clients */
+};
+
 struct jobs {
     struct driver *driver;
     struct requests *requests;
@@ -78,6 +85,7 @@ struct jobs {
     struct hung hung;
     const struct job_table *table; /* whose jobs these are; only the paths are asked of it. NULL: clients name stores */
     struct submissions submissions;
+    struct job_limits limits;
     bool shutting_down;  /* no more jobs are opened */
     int64_t watch_at_ms; /* when watch.c looks at the jobs again */
     struct broker_job *first;

@@ -7,9 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Of rows without an answer; the protocol says so. */
-enum { MAX_UNANSWERED = 4, MAX_UNANSWERED_BYTES = 64 << 20, MAX_UNANSWERED_BYTES_OF_ALL = 1 << 30 };
-
 /* After rows were refused, later rows and the seal are refused too, since the client may have sent them before it read
  * the refusal. Its next JOB_OPEN shows that it has read it. */
 static bool refuse_behind_refused(struct jobs *jobs, const struct peer *p, uint64_t seq)
@@ -22,14 +19,18 @@ static bool refuse_behind_refused(struct jobs *jobs, const struct peer *p, uint6
 
 static bool refuse_too_many(struct jobs *jobs, struct peer *p, uint64_t seq, uint64_t n_bytes)
 {
-    if (p->n_unanswered < MAX_UNANSWERED && p->unanswered_bytes + n_bytes <= MAX_UNANSWERED_BYTES &&
-        jobs->requests->unanswered_bytes + n_bytes <= MAX_UNANSWERED_BYTES_OF_ALL)
+    const struct job_limits *most = &jobs->limits;
+
+    if (p->n_unanswered < most->n_messages && p->unanswered_bytes + n_bytes <= most->bytes &&
+        jobs->requests->unanswered_bytes + n_bytes <= most->bytes_of_all)
         return false;
     p->rows_refused = true;
-    answer_refuse(jobs->answers, p->number, seq, MSG_REASON_LIMIT,
-                  "at most %d messages of rows may wait for their answers, with at most %d MiB in all (%d MiB of all "
-                  "clients); open the job again, which says how many items it has",
-                  MAX_UNANSWERED, MAX_UNANSWERED_BYTES >> 20, MAX_UNANSWERED_BYTES_OF_ALL >> 20);
+    answer_refuse(
+        jobs->answers, p->number, seq, MSG_REASON_LIMIT,
+        "at most %u messages of rows may wait for their answers (client_messages of the broker's "
+        "configuration), with %llu MiB in all (client_bytes; of all clients %llu MiB: all_clients_bytes); open "
+        "the job again, which says how many items it has",
+        most->n_messages, (unsigned long long)most->bytes >> 20, (unsigned long long)most->bytes_of_all >> 20);
     return true;
 }
 

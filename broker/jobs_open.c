@@ -199,6 +199,19 @@ static struct committer_request *open_request(struct jobs *jobs, const struct br
     return r;
 }
 
+static bool refuse_if_many_open(struct jobs *jobs, const struct peer *p, const struct msg *m)
+{
+    size_t n = 0;
+
+    for (const struct broker_job *job = jobs->first; job; job = job->next)
+        n += strcmp(job->owner, p->name) == 0;
+    if (n >= jobs->limits.n_open)
+        answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_LIMIT,
+                      "%s has %zu jobs open, and no more may be (max_open_jobs of the broker's configuration)", p->name,
+                      n);
+    return n >= jobs->limits.n_open;
+}
+
 void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
     const struct peer *p = peers_find(jobs->peers, peer);
@@ -223,7 +236,7 @@ void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m)
         open_again(jobs, job, peer, &own);
         return;
     }
-    if (!own.job_open.job && refuse_if_impossible(jobs, peer, m))
+    if (refuse_if_many_open(jobs, p, m) || (!own.job_open.job && refuse_if_impossible(jobs, peer, m)))
         return;
     job = calloc(1, sizeof(*job));
     if (job) {

@@ -28,11 +28,18 @@ static bool refuse_if_too_many(struct broker *b, const struct peer *p, const str
 {
     const bool workers = m->hello.role == MSG_ROLE_WORKER;
     const size_t limit = (size_t)(workers ? b->conf->max_workers : b->conf->max_clients);
+    const size_t limit_of_one = (size_t)b->conf->max_connections;
 
-    if (peers_count(&b->peers, workers, p) < limit)
+    if (peers_count(&b->peers, workers, NULL, p) >= limit)
+        answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_LIMIT,
+                      "%zu %s are connected, and no more may be (%s of the broker's configuration)", limit,
+                      workers ? "workers" : "clients", workers ? "max_workers" : "max_clients");
+    else if (!workers && peers_count(&b->peers, workers, p->name, p) >= limit_of_one)
+        answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_LIMIT,
+                      "%s has %zu connections, and no more may be (max_connections of the broker's configuration)",
+                      p->name, limit_of_one);
+    else
         return false;
-    answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_LIMIT, "%zu %s are connected, and no more may be", limit,
-                  workers ? "workers" : "clients");
     return true;
 }
 
@@ -64,7 +71,7 @@ static void on_hello(struct broker *b, struct peer *p, struct wire_message **mes
     }
     if (refuse_if_too_many(b, p, m))
         return;
-    broker_socket_admit(b->answers.socket, p->number);
+    broker_socket_admit(b->answers.socket, p->number, h->role == MSG_ROLE_WORKER ? 0 : (uint64_t)b->conf->client_bytes);
     p->role = h->role == MSG_ROLE_WORKER ? h->role : p->entitled;
     p->stage = h->stage;
     p->dtype = h->dtype;
@@ -271,7 +278,7 @@ static void on_bad(struct broker *b, struct peer *p, const struct err *why, int 
     b->answers.n_bad_messages++;
     answer_refuse(&b->answers, p->number, 0, code == -EPROTONOSUPPORT ? MSG_REASON_VERSION : MSG_REASON_BAD_MESSAGE,
                   "%s", why->text);
-    p->drop |= ++p->n_bad >= MAX_BAD_MESSAGES;
+    p->drop |= ++p->n_bad >= MAX_BAD_MESSAGES || code == -E2BIG;
 }
 
 static void drop_if_due(struct broker *b, uint64_t number)
@@ -280,8 +287,8 @@ static void drop_if_due(struct broker *b, uint64_t number)
 
     if (!p || !p->drop)
         return;
-    log_warn("event=peer_dropped peer=%llu malformed=%u refused=%u msg=\"its connection is closed\"",
-             (unsigned long long)number, p->n_bad, p->n_refused);
+    log_warn("event=peer_dropped peer=%llu key=%s malformed=%u refused=%u msg=\"its connection is closed\"",
+             (unsigned long long)number, p->name, p->n_bad, p->n_refused);
     broker_socket_drop(b->answers.socket, number);
     on_gone(b, number);
 }
@@ -310,6 +317,20 @@ static void note_sender(struct peer *p, const struct broker_socket_event *event)
     (void)snprintf(p->name, sizeof(p->name), "%s", event->name);
 }
 
+/* Anybody on the network can cause these: they may not fill the log. */
+static void on_denied(struct broker *b, const struct zap_denial *denial)
+{
+    enum { MAX_LINES = 10, LINES_MS = 10000 };
+
+    if (b->driver.now_ms >= b->denied_at_ms + LINES_MS) {
+        b->denied_at_ms = b->driver.now_ms;
+        b->n_denied = 0;
+    }
+    if (++b->n_denied <= MAX_LINES)
+        log_warn("event=key_denied address=%s key=\"%s\" msg=\"the key is not in the allow-list%s\"", denial->address,
+                 denial->key, b->n_denied == MAX_LINES ? "; those that follow within 10 s are only counted" : "");
+}
+
 void messages_handle(struct broker *b, struct broker_socket_event *event)
 {
     struct peer *p;
@@ -319,8 +340,7 @@ void messages_handle(struct broker *b, struct broker_socket_event *event)
         return;
     }
     if (event->type == BROKER_SOCKET_DENIED) {
-        log_warn("event=key_denied address=%s key=\"%s\" msg=\"the key is not in the allow-list\"",
-                 event->denial.address, event->denial.key);
+        on_denied(b, &event->denial);
         return;
     }
     p = peers_require(&b->peers, event->peer);

@@ -1,6 +1,7 @@
 #include "broker/peers.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 
@@ -26,12 +27,12 @@ struct peer *peers_require(struct peers *all, uint64_t number)
     return p;
 }
 
-size_t peers_count(const struct peers *all, bool workers, const struct peer *but)
+size_t peers_count(const struct peers *all, bool workers, const char *name, const struct peer *but)
 {
     size_t at = 0, n = 0;
 
     for (const struct peer *p; (p = peers_next(all, &at));)
-        n += p != but && p->role && (p->role == MSG_ROLE_WORKER) == workers;
+        n += p != but && p->role && (p->role == MSG_ROLE_WORKER) == workers && (!name || strcmp(p->name, name) == 0);
     return n;
 }
 

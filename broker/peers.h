@@ -44,8 +44,9 @@ struct peers {
 struct peer *peers_find(const struct peers *all, uint64_t number);
 /* Find the peer, or add it. NULL: no memory. */
 struct peer *peers_require(struct peers *all, uint64_t number);
-/* Peers that have sent HELLO as workers, or as clients and admins; `but` is not counted. */
-size_t peers_count(const struct peers *all, bool workers, const struct peer *but);
+/* Peers that have sent HELLO as workers, or as clients and admins; only those called `name` unless that is NULL; `but`
+ * is not counted. */
+size_t peers_count(const struct peers *all, bool workers, const char *name, const struct peer *but);
 void peers_forget(struct peers *all, uint64_t number);
 /* The peer after *at, which begins at 0; NULL: there is none. Nothing may be added or forgotten meanwhile. */
 struct peer *peers_next(const struct peers *all, size_t *at);

@@ -32,6 +32,18 @@ const struct conf_key broker_conf_table[] = {
      "workers that may be connected at once; more are refused, and try again"},
     {"max_clients", CONF_INT, CONF_AT(struct broker_conf, max_clients), "1024", 1, 65536,
      "clients and admins that may be connected at once; more are refused"},
+    {"max_connections", CONF_INT, CONF_AT(struct broker_conf, max_connections), "256", 1, 65536,
+     "connections that one client or admin may have at once; more are refused"},
+    {"max_jobs", CONF_INT, CONF_AT(struct broker_conf, max_jobs), "10000", 1, 1000000000,
+     "jobs that state_dir keeps of one owner, ended ones included; more are refused until some are removed"},
+    {"max_open_jobs", CONF_INT, CONF_AT(struct broker_conf, max_open_jobs), "256", 1, JOBS_MAX,
+     "jobs that one owner may have open at once: running, or looked at by a client; more are refused"},
+    {"client_messages", CONF_INT, CONF_AT(struct broker_conf, client_messages), "4", 4, 65536,
+     "messages with items that one client may send without waiting for the answer; more are refused"},
+    {"client_bytes", CONF_SIZE, CONF_AT(struct broker_conf, client_bytes), "64MiB", 64 << 20, 0,
+     "most bytes of these messages; a client with a larger message is cut off"},
+    {"all_clients_bytes", CONF_SIZE, CONF_AT(struct broker_conf, all_clients_bytes), "1GiB", 64 << 20, 0,
+     "most bytes of these messages, all clients"},
     {"memory", CONF_SIZE, CONF_AT(struct broker_conf, memory), "8GiB", 1 << 20, 0,
      "most bytes of tensors between stages, all jobs"},
     {"rows", CONF_SIZE, CONF_AT(struct broker_conf, rows), "1GiB", 1 << 20, 0,
@@ -150,6 +162,11 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
     b->driver.now_ms = clock_mono_ms();
     requests_init(&b->requests, &b->driver, &b->peers);
     broker_jobs_init(&b->jobs, &b->driver, &b->requests, &b->answers, &b->peers);
+    b->jobs.limits = (struct job_limits){.n_jobs = (size_t)conf->max_jobs,
+                                         .n_open = (size_t)conf->max_open_jobs,
+                                         .n_messages = (uint32_t)conf->client_messages,
+                                         .bytes = (uint64_t)conf->client_bytes,
+                                         .bytes_of_all = (uint64_t)conf->all_clients_bytes};
     limit_peers(&socket);
     rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)

@@ -18,6 +18,12 @@ struct broker_conf {
     bool insecure;
     int64_t max_workers;
     int64_t max_clients;
+    int64_t max_connections;
+    int64_t max_jobs;
+    int64_t max_open_jobs;
+    int64_t client_messages;
+    int64_t client_bytes;
+    int64_t all_clients_bytes;
     int64_t memory;
     int64_t rows;
     int64_t lease;

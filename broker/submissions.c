@@ -27,6 +27,15 @@ static struct submission *find(const struct submissions *s, uint64_t job)
     return NULL;
 }
 
+size_t submissions_count(const struct submissions *s, const char *owner)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < s->n; i++)
+        n += strcmp(s->all[i].owner, owner) == 0;
+    return n;
+}
+
 const struct submission *submissions_by_job(const struct submissions *s, uint64_t job)
 {
     return find(s, job);

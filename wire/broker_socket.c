@@ -236,12 +236,13 @@ int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct 
     return rc;
 }
 
-void broker_socket_admit(struct broker_socket *s, uint64_t peer)
+void broker_socket_admit(struct broker_socket *s, uint64_t peer, uint64_t max_message_bytes)
 {
     const struct peer *p = peer_table_find(&s->peers, peer);
 
     if (p)
-        connections_admit(&s->connections, p->routing.fd, p->fd_use);
+        connections_admit(&s->connections, p->routing.fd, p->fd_use,
+                          max_message_bytes ? max_message_bytes : WIRE_MAX_MESSAGE_BYTES);
 }
 
 void broker_socket_drop(struct broker_socket *s, uint64_t peer)
@@ -315,7 +316,7 @@ static void close_connections(struct broker_socket *s, int64_t *ret_until_ms)
     watch_connections(s);
     now_ms = clock_mono_ms();
     connections_close_due(&s->connections, now_ms);
-    *ret_until_ms = s->connections.due_at_ms == INT64_MAX ? -1 : s->connections.due_at_ms - now_ms;
+    *ret_until_ms = connections_due_in_ms(&s->connections, now_ms);
 }
 
 int broker_socket_wait(struct broker_socket *s, struct pollfd *fds, size_t n_fds, int64_t timeout_ms)
@@ -423,6 +424,30 @@ static struct peer *peer_of(struct broker_socket *s, const struct wire_routing *
     return p;
 }
 
+/* A peer whose message has no end; a connection without a peer is dropped. */
+static bool find_unfinished(struct broker_socket *s, struct broker_socket_event *ret)
+{
+    const int64_t now_ms = clock_mono_ms();
+    int fd;
+
+    while ((fd = connections_next_unfinished(&s->connections, now_ms)) >= 0) {
+        const uint32_t use = connections_use(&s->connections, fd);
+        const struct peer *p = peer_table_by_connection(&s->peers, fd, use);
+
+        if (!p) {
+            connections_drop(&s->connections, fd, use, now_ms);
+            continue;
+        }
+        *ret = (struct broker_socket_event){
+            .type = BROKER_SOCKET_BAD, .peer = p->number, .role = p->role, .name = p->name};
+        ret->why_code = err_set(&ret->why, -E2BIG, "a message of this peer may have %llu MiB at most",
+                                (unsigned long long)s->connections.by_fd[fd].max_unfinished >> 20);
+        s->counters.bad++;
+        return true;
+    }
+    return false;
+}
+
 int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
 {
     struct wire_routing from = {.fd = -1};
@@ -437,12 +462,15 @@ int broker_socket_next(struct broker_socket *s, struct broker_socket_event *ret)
             lose_disconnected(s);
             watch_connections(s);
             find_disconnected(s);
-            if (!s->peers.n_disconnected)
-                break;
-            continue; /* a last message may have come meanwhile: read it first */
+            if (s->peers.n_disconnected)
+                continue; /* a last message may have come meanwhile: read it first */
+            if (find_unfinished(s, ret))
+                return 1;
+            break;
         }
         if (from.n_bytes == 0)
             return rc; /* the socket itself */
+        connections_spoke(&s->connections, from.fd);
         p = connections_is_dropped(&s->connections, from.fd) ? NULL : peer_of(s, &from);
         if (!p) {
             wire_message_free(ret->message);

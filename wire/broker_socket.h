@@ -63,7 +63,7 @@ struct broker_socket_event {
     const char *name;   /* of its key, or "uid:1000" on ipc; valid until the next call */
     struct wire_message *message;
     struct zap_denial denial;
-    int why_code; /* -EBADMSG, -EMSGSIZE, -EPROTONOSUPPORT, ... */
+    int why_code; /* -EBADMSG, -EMSGSIZE, -EPROTONOSUPPORT, ...; -E2BIG: its message has no end, drop it */
     struct err why;
 };
 /* 1: an event, 0: none now, or a negative errno of the socket itself. */
@@ -76,8 +76,9 @@ int broker_socket_send(struct broker_socket *s, uint64_t peer, struct wire_messa
 /* Send an envelope without frames. */
 int broker_socket_send_msg(struct broker_socket *s, uint64_t peer, const struct msg *envelope,
                            struct err *err) CHECK_RESULT;
-/* The peer has sent a valid HELLO: its connection may stay open. */
-void broker_socket_admit(struct broker_socket *s, uint64_t peer);
+/* The peer has sent a valid HELLO: its connection may stay open. Its messages by tcp may have so many bytes; 0:
+ * WIRE_MAX_MESSAGE_BYTES. */
+void broker_socket_admit(struct broker_socket *s, uint64_t peer, uint64_t max_message_bytes);
 /* Forget a peer and its queue, and close its connection after 200 ms, so that messages already sent can leave. No GONE
  * event follows. */
 void broker_socket_drop(struct broker_socket *s, uint64_t peer);

@@ -1,10 +1,15 @@
 #include "wire/connections.h"
 
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 enum { MAX_FDS = 1 << 20, LAST_WORDS_MS = 200 };
+/* A message may be whole although its end is still on its way through ZeroMQ: so looks are some time apart, and one
+ * alone decides nothing. */
+enum { LOOK_MS = 250, LOOKS = 2, MAX_UNFINISHED_STRANGER = 2 << 20 };
 
 void connections_init(struct connections *c, size_t max_open, int64_t silent_ms)
 {
@@ -15,6 +20,14 @@ void connections_release(struct connections *c)
 {
     free(c->by_fd);
     *c = (struct connections){0};
+}
+
+static bool is_tcp(int fd)
+{
+    int domain = AF_UNIX;
+    socklen_t n = sizeof(domain);
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 && domain != AF_UNIX;
 }
 
 static void close_at(struct connections *c, struct connection *k, int64_t at_ms)
@@ -46,7 +59,10 @@ void connections_accepted(struct connections *c, int fd, int64_t now_ms)
         return;
     }
     c->n_open += !k->open;
-    *k = (struct connection){.use = k->use + 1, .open = true};
+    c->n_tcp -= k->open && k->is_tcp;
+    *k = (struct connection){
+        .use = k->use + 1, .open = true, .is_tcp = is_tcp(fd), .max_unfinished = MAX_UNFINISHED_STRANGER};
+    c->n_tcp += k->is_tcp;
     close_at(c, k, c->n_open > c->max_open ? now_ms : now_ms + c->silent_ms);
 }
 
@@ -74,6 +90,7 @@ void connections_lost(struct connections *c, int fd)
         return;
     k->open = false;
     c->n_open--;
+    c->n_tcp -= k->is_tcp;
 }
 
 uint32_t connections_use(const struct connections *c, int fd)
@@ -88,12 +105,57 @@ bool connections_is_dropped(const struct connections *c, int fd)
     return k && k->dropped;
 }
 
-void connections_admit(struct connections *c, int fd, uint32_t use)
+void connections_admit(struct connections *c, int fd, uint32_t use, uint64_t max_unfinished)
 {
     struct connection *k = find(c, fd, use);
 
-    if (k && !k->dropped)
-        k->close_at_ms = INT64_MAX;
+    if (!k || k->dropped)
+        return;
+    k->close_at_ms = INT64_MAX;
+    k->max_unfinished = max_unfinished;
+}
+
+void connections_spoke(struct connections *c, int fd)
+{
+    if (fd >= 0 && (size_t)fd < c->n_fds)
+        c->by_fd[fd].spoke = true;
+}
+
+static uint64_t bytes_received(int fd)
+{
+    struct tcp_info info = {0};
+    socklen_t n = sizeof(info);
+
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0 ? info.tcpi_bytes_received : 0;
+}
+
+static bool has_too_much(struct connection *k, int fd)
+{
+    const uint64_t n = bytes_received(fd);
+
+    if (k->spoke || n <= k->n_before + k->max_unfinished) {
+        k->n_before = k->spoke ? n : k->n_before;
+        k->spoke = false;
+        k->n_over = 0;
+        return false;
+    }
+    return ++k->n_over >= LOOKS;
+}
+
+int connections_next_unfinished(struct connections *c, int64_t now_ms)
+{
+    if (c->n_tcp == 0 || now_ms < c->look_at_ms)
+        return -1;
+    while (c->look_fd < c->n_fds) {
+        const int fd = (int)c->look_fd++;
+        struct connection *k = &c->by_fd[fd];
+
+        if (k->open && k->is_tcp && !k->dropped && has_too_much(k, fd))
+            return fd;
+    }
+    c->look_fd = 0;
+    c->look_at_ms = now_ms + LOOK_MS;
+    return -1;
 }
 
 void connections_drop(struct connections *c, int fd, uint32_t use, int64_t now_ms)
@@ -125,4 +187,11 @@ void connections_close_due(struct connections *c, int64_t now_ms)
         k->dropped = true;
         c->n_closed++;
     }
+}
+
+int64_t connections_due_in_ms(const struct connections *c, int64_t now_ms)
+{
+    const int64_t at_ms = c->n_tcp && c->look_at_ms < c->due_at_ms ? c->look_at_ms : c->due_at_ms;
+
+    return at_ms == INT64_MAX ? -1 : at_ms > now_ms ? at_ms - now_ms : 0;
 }

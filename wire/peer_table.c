@@ -61,6 +61,15 @@ struct peer *peer_table_find(const struct peer_table *t, uint64_t number)
     return p;
 }
 
+struct peer *peer_table_by_connection(const struct peer_table *t, int fd, uint32_t fd_use)
+{
+    struct peer *p = t->all;
+
+    while (p && (p->routing.fd != fd || p->fd_use != fd_use))
+        p = p->next_of_all;
+    return p;
+}
+
 struct peer *peer_table_add(struct peer_table *t, const struct wire_routing *routing, uint32_t fd_use)
 {
     struct peer *p;

@@ -53,6 +53,8 @@ void peer_table_release(struct peer_table *t);
 struct peer *peer_table_add(struct peer_table *t, const struct wire_routing *routing, uint32_t fd_use);
 struct peer *peer_table_find(const struct peer_table *t, uint64_t number);
 struct peer *peer_table_by_routing(const struct peer_table *t, const struct wire_routing *routing);
+/* NULL: none has sent a message on this connection. */
+struct peer *peer_table_by_connection(const struct peer_table *t, int fd, uint32_t fd_use);
 void peer_table_remove(struct peer_table *t, struct peer *p);
 
 /* Remove, and remember the number for peer_table_take_gone (0: none). */

@@ -127,6 +127,13 @@ def answer_for(key, kind="greedy"):
     return ANSWERS[name][kind]
 
 
+def memory_mib(pid, what="VmRSS"):
+    for line in open(f"/proc/{pid}/status"):
+        if line.startswith(what):
+            return int(line.split()[1]) >> 10
+    raise AssertionError(what)
+
+
 def store_rows(path):
     """Records by item number, read with py-lmdb and generated classes alone."""
     env = lmdb.open(str(path), readonly=True, max_dbs=16, lock=False)

@@ -250,7 +250,7 @@ static void test_broker_socket_who_is_not_admitted_is_closed(void **state)
     bare = bare_connection(f);
     say(d[0], MSG_BYE);
     admitted = next_event(f).peer;
-    broker_socket_admit(f->s, admitted);
+    broker_socket_admit(f->s, admitted, 0);
     say(d[1], MSG_BYE);
     stranger = next_event(f).peer;
     e = next_event(f); /* its time is over */
@@ -300,7 +300,7 @@ static void test_broker_socket_a_dropped_peer_is_heard_no_more(void **state)
     d = dealer(f);
     say(d, MSG_BYE);
     peer = next_event(f).peer;
-    broker_socket_admit(f->s, peer);
+    broker_socket_admit(f->s, peer, 0);
     msg_init(&m, MSG_REFUSE);
     m.refuse.reason = MSG_REASON_LIMIT;
     assert_int_equal(broker_socket_send_msg(f->s, peer, &m, NULL), 0);

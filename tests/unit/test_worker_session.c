@@ -171,7 +171,7 @@ static void welcome(struct fixture *f)
 static void greet(struct fixture *f)
 {
     (void)hear(f, MSG_HELLO);
-    broker_socket_admit(f->b, f->peer); /* or its connection is closed after a while */
+    broker_socket_admit(f->b, f->peer, 0); /* or its connection is closed after a while */
     welcome(f);
 }
 
@@ -584,7 +584,7 @@ static void greet_until_connected(struct fixture *f)
         if (hear_any(f, 10) == MSG_HELLO) {
             struct msg m = welcome_of(f);
 
-            broker_socket_admit(f->b, f->peer);
+            broker_socket_admit(f->b, f->peer, 0);
             (void)(broker_socket_send_msg(f->b, f->peer, &m, NULL) < 0);
         }
     }
