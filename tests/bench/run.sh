@@ -14,6 +14,8 @@ for bench in "$@"; do
 done
 printf '\n== chain\n'
 "$PYTHON" tests/bench/chain.py ${N:-} | tee -a "$log" | grep -v '^CSV,' || true
+printf '\n== the relay between hosts\n'
+"$PYTHON" tests/bench/wire_hosts.py | tee -a "$log" | grep -v '^CSV,' || true
 printf '\n== jobs of 1e4 to 1e7 items\n'
 PYTHONPATH=build/gen-python "$PYTHON" tests/bench/scale.py | tee -a "$log" | grep -v '^CSV,' || true
 printf '\n== HF transformers on the same processor\n'
