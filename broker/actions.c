@@ -37,12 +37,10 @@ static void do_refuse(struct broker *b, const struct core_action *a)
 static void do_bench(struct broker *b, const struct core_action *a)
 {
     struct peer *p = peers_find(&b->peers, a->bench.peer);
-    const bool benched = a->bench.n_bad > 0;
 
     if (!p)
         return;
-    (void)msg_text_set(p->benched, sizeof(p->benched), benched ? a->bench.why : "");
-    if (benched)
+    if (a->bench.n_bad > 0)
         log_warn("event=worker_benched peer=%llu stage=%s host=%s pid=%u failures=%u msg=\"%s; it rests, "
                  "longer each time, until it returns a good result\"",
                  (unsigned long long)p->number, stage_name(p->stage), p->host, p->hello_pid, a->bench.n_bad,

@@ -3,8 +3,8 @@
  * Inside broker/, includes and calls run in one direction:
  *
  *   main -> server -> messages (from peers), completions (from the committer), watch (by time), actions (from the core)
- *        -> jobs_open, jobs_control -> jobs_table, jobs_find, jobs_import, progress, results, work -> jobs
- *        -> units, requests, answers -> driver, committer, peers, payloads and other leaves
+ *        -> fleet, jobs_open, jobs_control -> jobs_table, jobs_find, jobs_import, progress, results, work -> jobs
+ *        -> units, requests, answers, crew -> driver, committer, peers, payloads and other leaves
  *
  * One call goes back up: the driver passes the core's actions to actions_do, by a pointer that server.c gave it.
  * Only server, messages and actions know struct broker; the files below take struct jobs, or less.
@@ -16,6 +16,7 @@
 #include "broker/answers.h"
 #include "broker/committer.h"
 #include "broker/driver.h"
+#include "broker/fleet.h"
 #include "broker/jobs.h"
 #include "broker/lost.h"
 #include "broker/payloads.h"
@@ -32,6 +33,7 @@ struct broker {
     struct payloads payloads;
     struct requests requests;
     struct jobs jobs;
+    struct fleet fleet;
     struct job_table *table; /* NULL: none; the committer's thread uses it */
     int64_t watchdog_at_ms;
     int64_t denied_at_ms; /* n_denied keys were denied within the time that began then */

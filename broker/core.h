@@ -436,8 +436,8 @@ struct core_stats {
     uint32_t workers[N_STAGES]; /* by stage */
     uint32_t benched[N_STAGES]; /* of those */
     uint32_t n_reserved;        /* subunits under way */
-    uint64_t reserved_bytes;
-    uint64_t row_bytes; /* rows kept for commits */
+    uint64_t reserved_bytes, memory_limit;
+    uint64_t row_bytes, row_limit; /* rows kept for commits */
     uint64_t events, leases_granted, results, failures, expiries, returns, payloads_lost, splits, quarantined;
     uint64_t benches, stalls, tensors_refused;
     uint64_t dropped_stale;   /* results, failures and returns of void leases */
@@ -445,7 +445,21 @@ struct core_stats {
     uint64_t dropped_bad;     /* malformed results and heartbeats; unexpected answers */
 };
 
+/* A connected worker. Times are those of the caller. */
+struct core_worker_info {
+    bool silent, benched;
+    uint32_t n_bad; /* leases in a row that ended badly */
+    uint32_t n_leases, held_items, window_items;
+    uint64_t held_bytes, window_bytes;
+    uint64_t busy_ms;  /* how long it has held leases, until now_ms */
+    int64_t turned_ms; /* when it last began or ceased to hold any */
+    int64_t heard_ms;
+    const char *why; /* the last thing that went wrong, or ""; valid until the next core_step */
+};
+
 void core_stats_get(const struct core *c, struct core_stats *ret);
+/* -ENOENT: the core does not know it. */
+int core_worker_get(const struct core *c, uint64_t peer, int64_t now_ms, struct core_worker_info *ret) CHECK_RESULT;
 enum core_job_state core_job_state_get(const struct core *c, uint64_t job);
 /* Does any open job have a node that this worker may run? If not, the worker waits for such a job. */
 bool core_worker_is_wanted(const struct core *c, uint64_t peer);

@@ -79,7 +79,8 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
     if (l->next)
         l->next->prev = l;
     w->leases = l;
-    w->n_leases++;
+    if (w->n_leases++ == 0)
+        w->turned_ms = c->now_ms;
     w->held_items += l->n_items;
     w->held_bytes += l->n_bytes;
     w->holds_exclusive = l->exclusive && !core_planted(c, CORE_BUG_EXCLUSIVE_IN_NAME);
@@ -101,7 +102,10 @@ void core_lease_end(struct core *c, struct core_lease *l)
     *(l->prev ? &l->prev->next : &w->leases) = l->next;
     if (l->next)
         l->next->prev = l->prev;
-    w->n_leases--;
+    if (--w->n_leases == 0) {
+        w->busy_ms += (uint64_t)(c->now_ms - w->turned_ms);
+        w->turned_ms = c->now_ms;
+    }
     w->held_items -= l->n_items;
     w->held_bytes -= l->n_bytes;
     if (l->exclusive)

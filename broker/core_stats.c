@@ -39,6 +39,33 @@ void core_stats_get(const struct core *c, struct core_stats *ret)
     ret->reserved_bytes = c->reserved_bytes;
     ret->n_reserved = c->n_reserved;
     ret->row_bytes = c->row_bytes;
+    ret->memory_limit = c->limits.memory_bytes;
+    ret->row_limit = c->limits.row_bytes;
+}
+
+int core_worker_get(const struct core *c, uint64_t peer, int64_t now_ms, struct core_worker_info *ret)
+{
+    const struct core_worker *w = core_map_get(&c->workers_by_peer, peer);
+
+    if (!w)
+        return -ENOENT;
+    *ret = (struct core_worker_info){
+        .silent = w->silent,
+        .benched = w->benched,
+        .n_bad = core_worker_n_in_row(w),
+        .n_leases = w->n_leases,
+        .held_items = w->held_items,
+        .window_items = w->window_items,
+        .held_bytes = w->held_bytes,
+        .window_bytes = w->window_bytes,
+        .busy_ms = w->busy_ms,
+        .turned_ms = w->turned_ms + c->stood_still_ms,
+        .heard_ms = w->heard_ms + c->stood_still_ms,
+        .why = w->why,
+    };
+    if (w->n_leases && now_ms > ret->turned_ms)
+        ret->busy_ms += (uint64_t)(now_ms - ret->turned_ms);
+    return 0;
 }
 
 int core_job_stats_get(const struct core *c, uint64_t job, struct core_job_stats *ret)

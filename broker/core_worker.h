@@ -85,6 +85,8 @@ struct core_worker {
     uint32_t n_moves;     /* number of such heartbeats since ended_ms */
     bool holds_exclusive; /* its only lease is exclusive */
     bool lost;            /* its connection is lost; it is silent, and its leases go on */
+    uint64_t busy_ms;     /* how long it has held leases, up to turned_ms */
+    int64_t turned_ms;    /* when it last began or ceased to hold any */
 };
 
 static inline uint32_t core_worker_n_in_row(const struct core_worker *w)

@@ -169,6 +169,7 @@ static struct core_worker *add_worker(struct core *c, const struct core_event *e
     w->peer = e->hello.peer;
     w->host = e->hello.host;
     w->nonce = e->hello.nonce;
+    w->turned_ms = c->now_ms;
     w->name_key = name_of(e);
     if (core_map_put(&c->workers_by_name, w->name_key, w) < 0)
         core_break(c);

@@ -14,6 +14,7 @@
 #include "broker/answers.h"
 #include "broker/failures.h"
 #include "broker/hung.h"
+#include "broker/rate.h"
 #include "broker/requests.h"
 #include "broker/submissions.h"
 #include "broker/units.h"
@@ -67,6 +68,7 @@ struct broker_job {
     int64_t moved_at_ms;         /* when they had grown */
     char waiting[MSG_TEXT_SIZE]; /* what the job waits for, once that has lasted; "" otherwise */
     struct msg_timing totals[MSG_MAX_NODES];
+    struct rate finished; /* items done and redone */
 };
 
 /* What may be refused as too much. */

@@ -78,6 +78,7 @@ static void on_hello(struct broker *b, struct peer *p, struct wire_message **mes
     p->fingerprint = h->fingerprint;
     memcpy(p->model, h->model, sizeof(p->model));
     memcpy(p->host, h->host, sizeof(p->host));
+    memcpy(p->device, h->device, sizeof(p->device));
     p->hello_pid = h->pid;
     if (h->role == MSG_ROLE_WORKER) {
         p->pid = lost_pid(h);
@@ -207,6 +208,11 @@ static void on_job_control(struct broker *b, struct peer *p, struct wire_message
     broker_job_control(&b->jobs, p, wire_message_envelope(*message));
 }
 
+static void on_fleet_query(struct broker *b, struct peer *p, struct wire_message **message)
+{
+    fleet_answer(&b->fleet, p, wire_message_envelope(*message));
+}
+
 static void on_job_close(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_close(&b->jobs, p->number, wire_message_envelope(*message));
@@ -246,15 +252,25 @@ static void on_shutdown(struct broker *b, struct peer *p, struct wire_message **
 /* -- dispatch -- */
 
 static void (*const handlers[])(struct broker *, struct peer *, struct wire_message **) = {
-    [MSG_HELLO] = on_hello,       [MSG_CREDIT] = on_credit,
-    [MSG_RESULT] = on_result,     [MSG_FAILURE] = on_failure,
-    [MSG_RETURN] = on_return,     [MSG_HEARTBEAT] = on_heartbeat,
-    [MSG_BYE] = on_bye,           [MSG_JOB_OPEN] = on_job_open,
-    [MSG_JOB_ROWS] = on_job_rows, [MSG_JOB_AGAIN] = on_job_rows,
-    [MSG_JOB_SEAL] = on_job_seal, [MSG_JOB_QUERY] = on_job_query,
-    [MSG_JOB_STOP] = on_job_stop, [MSG_JOB_CLOSE] = on_job_close,
-    [MSG_SHUTDOWN] = on_shutdown, [MSG_JOB_FIND] = on_job_find,
-    [MSG_JOB_LIST] = on_job_list, [MSG_JOB_CONTROL] = on_job_control,
+    [MSG_HELLO] = on_hello,
+    [MSG_CREDIT] = on_credit,
+    [MSG_RESULT] = on_result,
+    [MSG_FAILURE] = on_failure,
+    [MSG_RETURN] = on_return,
+    [MSG_HEARTBEAT] = on_heartbeat,
+    [MSG_BYE] = on_bye,
+    [MSG_JOB_OPEN] = on_job_open,
+    [MSG_JOB_ROWS] = on_job_rows,
+    [MSG_JOB_AGAIN] = on_job_rows,
+    [MSG_JOB_SEAL] = on_job_seal,
+    [MSG_JOB_QUERY] = on_job_query,
+    [MSG_JOB_STOP] = on_job_stop,
+    [MSG_JOB_CLOSE] = on_job_close,
+    [MSG_SHUTDOWN] = on_shutdown,
+    [MSG_JOB_FIND] = on_job_find,
+    [MSG_JOB_LIST] = on_job_list,
+    [MSG_JOB_CONTROL] = on_job_control,
+    [MSG_FLEET_QUERY] = on_fleet_query,
 };
 
 static void on_gone(struct broker *b, uint64_t number)

@@ -6,6 +6,7 @@
 #define BLIPLINE_BROKER_PEERS_H
 
 #include "broker/core_table.h"
+#include "broker/rate.h"
 #include "proto/msg.h"
 #include "wire/keys.h"
 
@@ -22,9 +23,13 @@ struct peer {
     enum stage stage;
     enum dtype dtype;
     struct fingerprint fingerprint;
-    char model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];
-    uint32_t hello_pid;          /* of the process, as it says */
-    char benched[MSG_TEXT_SIZE]; /* why; "": it is not */
+    char model[MSG_NAME_SIZE], host[MSG_NAME_SIZE], device[MSG_NAME_SIZE];
+    uint32_t hello_pid; /* of the process, as it says */
+    /* of a worker, for fleet.h: */
+    uint64_t n_items; /* in its results */
+    struct rate items, busy;
+    enum msg_worker_state state; /* when it was last looked at */
+    int64_t state_at_ms;         /* since then */
     uint32_t n_bad;
     pid_t pid;          /* of a worker on this machine; 0: not known */
     uint32_t n_refused; /* within the time that began at refused_at_ms */

@@ -152,6 +152,7 @@ void results_take(struct jobs *jobs, struct payloads *payloads, uint64_t peer, s
         .type = CORE_EVENT_RESULT,
         .result = {.lease = {.peer = peer, .epoch = result.lease.epoch, .lease = result.lease.id}}};
     struct row_check check = {.n_rows = 0};
+    struct peer *worker = peers_find(jobs->peers, peer);
     struct wire_tensor *tensor = NULL;
     struct core_lease_info lease;
     struct err err = {""};
@@ -169,6 +170,8 @@ void results_take(struct jobs *jobs, struct payloads *payloads, uint64_t peer, s
             return;
         }
         note_timing(jobs, &lease, &result.timing);
+        if (worker)
+            worker->n_items += check.n_rows;
     }
     if (!check.keep)
         records_release(&check.records);

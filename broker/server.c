@@ -167,6 +167,7 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
                                          .n_messages = (uint32_t)conf->client_messages,
                                          .bytes = (uint64_t)conf->client_bytes,
                                          .bytes_of_all = (uint64_t)conf->all_clients_bytes};
+    b->fleet = (struct fleet){.jobs = &b->jobs, .started_ms = b->driver.now_ms};
     limit_peers(&socket);
     rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)
@@ -293,6 +294,7 @@ static void reload(struct broker *b)
 int broker_run(struct broker *b, struct err *err)
 {
     int64_t retry_at_ms = INT64_MAX, watch_at_ms = INT64_MAX, lost_at_ms = INT64_MAX;
+    int64_t fleet_at_ms;
 
     while (b->driver.failed == 0 && !b->drained) {
         feed_watchdog(b);
@@ -316,6 +318,9 @@ int broker_run(struct broker *b, struct err *err)
         units_load_waiting(&b->jobs.units);
         retry_at_ms = completions_retry(&b->jobs, (uint64_t)b->conf->min_free);
         watch_at_ms = watch_jobs(&b->jobs);
+        fleet_at_ms = fleet_watch(&b->fleet);
+        if (fleet_at_ms < watch_at_ms)
+            watch_at_ms = fleet_at_ms;
         lost_at_ms = look_for_lost(b);
         if (core_next_deadline(b->driver.core) <= b->driver.now_ms)
             driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_TICK});

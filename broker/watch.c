@@ -2,6 +2,7 @@
  * reason goes to the log and into the job's progress. */
 #include "broker/watch.h"
 
+#include "broker/crew.h"
 #include "broker/jobs.h"
 
 #include "base/log.h"
@@ -12,79 +13,14 @@
 
 enum { LOOK_MS = 1000, PATIENCE_MS = 3000, STANDSTILL_MS = 20000 };
 
-static enum dtype dtype_of(const struct msg_recipe *r, enum stage stage)
-{
-    return stage == STAGE_ENCODE ? r->dtype_encode : stage == STAGE_QFORMER ? r->dtype_qformer : r->dtype_llm;
-}
-
-/* The first digits tell fingerprints apart. */
-static const char *short_hex(const struct fingerprint *f, char ret[9])
-{
-    (void)snprintf(ret, 9, "%02x%02x%02x%02x", f->bytes[0], f->bytes[1], f->bytes[2], f->bytes[3]);
-    return fingerprint_is_none(f) ? "none" : ret;
-}
-
-/* Connected workers of the node's stage. */
-struct crew {
-    uint32_t n, n_fit, n_benched; /* all; those that can run the node; how many of these are benched */
-    uint32_t n_unseen;            /* how many others of these cannot see the pictures */
-    const struct peer *other;     /* one that cannot */
-    const struct peer *benched;   /* one that can, and is benched */
-};
-
-static struct crew crew_of(const struct jobs *jobs, const struct broker_job *job, const struct msg_node *node)
-{
-    struct crew crew = {0};
-    size_t at = 0;
-
-    for (const struct peer *p; (p = peers_next(jobs->peers, &at));) {
-        if (p->role != MSG_ROLE_WORKER || p->stage != node->stage)
-            continue;
-        crew.n++;
-        if (!fingerprint_is_none(&node->fingerprint) && !fingerprint_equal(&p->fingerprint, &node->fingerprint)) {
-            crew.other = p;
-            continue;
-        }
-        crew.n_fit++;
-        crew.n_benched += p->benched[0] != '\0';
-        if (p->benched[0])
-            crew.benched = p;
-        else
-            crew.n_unseen += !node->needs && !core_worker_sees(jobs->driver->core, p->number, job->id);
-    }
-    return crew;
-}
-
 /* Write why no worker can run node i; write nothing if one can. */
 static void explain(const struct jobs *jobs, const struct broker_job *job, uint32_t i, char *text, size_t size)
 {
     const struct msg_node *node = &job->open.nodes[i];
-    const struct crew crew = crew_of(jobs, job, node);
-    const struct peer *other = crew.other;
-    char want[9], have[9];
+    const struct crew_need need = {
+        .job = job->id, .node = node, .dtype = crew_dtype(&job->open.recipe, node->stage), .unseen = job->unseen};
 
-    if (crew.n_fit > crew.n_benched + crew.n_unseen)
-        return;
-    if (crew.n_unseen > 1)
-        (void)snprintf(text, size, "none of %u %s workers can see the pictures: %.900s", crew.n_unseen,
-                       stage_name(node->stage), job->unseen);
-    else if (crew.n_unseen)
-        (void)snprintf(text, size, "%s", job->unseen);
-    else if (crew.n_benched)
-        (void)snprintf(text, size, "%s is on a bench: what %s did went wrong again and again (%.500s)",
-                       crew.n_benched == 1 ? "the only worker" : "every worker", crew.n_benched == 1 ? "it" : "they",
-                       crew.benched->benched);
-    else if (crew.n == 0)
-        (void)snprintf(text, size, "no %s worker is connected; model %s in %s is wanted (%s)", stage_name(node->stage),
-                       node->model, dtype_word(dtype_of(&job->open.recipe, node->stage)),
-                       short_hex(&node->fingerprint, want));
-    else
-        (void)snprintf(
-            text, size,
-            "none of %u connected %s workers can do it: model %s in %s is wanted (%s), one has model %s in %s (%s)",
-            crew.n, stage_name(node->stage), node->model, dtype_word(dtype_of(&job->open.recipe, node->stage)),
-            short_hex(&node->fingerprint, want), other->model, dtype_word(other->dtype),
-            short_hex(&other->fingerprint, have));
+    (void)crew_is_missing(jobs->driver, jobs->peers, &need, text, size);
 }
 
 /* No item has moved for a long time: say which workers hold the units. */

@@ -37,20 +37,6 @@ static uint64_t disk_bytes(const char *store)
     return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
-static char *size_text(uint64_t bytes, char ret[32])
-{
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
-    double v = (double)bytes;
-    int i = 0;
-
-    while (v >= 1024 && i < 5) {
-        v /= 1024;
-        i++;
-    }
-    (void)snprintf(ret, 32, i ? "%.1f %s" : "%.0f %s", v, units[i]);
-    return ret;
-}
-
 /* A row for each number from the first to the last that occurs. */
 static void print_histogram(const char *what, const uint64_t bins[STATS_BINS], uint64_t sum, uint64_t n)
 {
@@ -188,8 +174,8 @@ static void print_words(const struct stats *s, const struct stored_job_meta *m, 
         printf("besides  passed over in the sources: %s\n", passed_over_words(&s->passed_over, passed, sizeof(passed)));
     if (s->n_given)
         printf("texts    %" PRIu64 " came with the pictures\n", s->n_given);
-    printf("size     %s on disk for %s of images\n", size_text(disk_bytes(store), disk),
-           size_text(s->image_bytes, images));
+    printf("size     %s on disk for %s of images\n", printable_size(disk_bytes(store), disk),
+           printable_size(s->image_bytes, images));
     if (s->n_damaged)
         printf("damaged  %" PRIu64 " items (%s)\n", s->n_damaged,
                shell_command("verify", store, command, sizeof(command)));

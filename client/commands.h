@@ -16,6 +16,7 @@ extern const struct cli_command cmd_resume;
 extern const struct cli_command cmd_cancel;
 extern const struct cli_command cmd_priority;
 extern const struct cli_command cmd_rm;
+extern const struct cli_command cmd_top;
 extern const struct cli_command cmd_export;
 extern const struct cli_command cmd_get;
 extern const struct cli_command cmd_stats;

@@ -61,3 +61,17 @@ char *printable_text(const void *bytes, size_t n, char *ret, size_t ret_size)
     ret[at] = '\0';
     return ret;
 }
+
+char *printable_size(uint64_t bytes, char ret[32])
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double v = (double)bytes;
+    int i = 0;
+
+    while (v >= 1024 && i < 5) {
+        v /= 1024;
+        i++;
+    }
+    (void)snprintf(ret, 32, i ? "%.1f %s" : "%.0f %s", v, units[i]);
+    return ret;
+}

@@ -71,6 +71,8 @@ const char *msg_type_name(enum msg_type type)
         [MSG_JOB_LIST] = "job_list",
         [MSG_JOB_LISTED] = "job_listed",
         [MSG_JOB_CONTROL] = "job_control",
+        [MSG_FLEET_QUERY] = "fleet_query",
+        [MSG_FLEET] = "fleet",
     };
 
     return NAME_OF(names, type);

@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/fingerprint.h"
 #include "base/stage.h"
+#include "proto/msg_fleet.h"
 #include "proto/recipe.h"
 
 #include <stdbool.h>
@@ -82,6 +83,8 @@ enum msg_type {
     MSG_JOB_LIST = 44,
     MSG_JOB_LISTED = 45,
     MSG_JOB_CONTROL = 46,
+    MSG_FLEET_QUERY = 60,
+    MSG_FLEET = 61,
 };
 
 /* The enums below have the numbers of wire.proto. 0 is "not given". */
@@ -404,6 +407,8 @@ struct msg {
         struct msg_job_list job_list;
         struct msg_job_listed job_listed;
         struct msg_job_control job_control;
+        struct msg_fleet_query fleet_query;
+        struct msg_fleet fleet;
         struct msg_job_rows_ok job_rows_ok;
         struct msg_job_accepted job_accepted;
         struct msg_job_progress job_progress;

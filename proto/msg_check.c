@@ -70,7 +70,8 @@ static int check_tensor(const struct msg_tensor *t, struct err *err)
 static int check_frames_of_type(const struct msg *m, struct err *err)
 {
     bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN ||
-                m->type == MSG_JOB_FIND || m->type == MSG_JOB_FOUND || m->type == MSG_JOB_LISTED;
+                m->type == MSG_JOB_FIND || m->type == MSG_JOB_FOUND || m->type == MSG_JOB_LISTED ||
+                m->type == MSG_FLEET;
     bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT;
     uint32_t n_frames = 0;
     int rc;
@@ -347,6 +348,9 @@ static int check_body(const struct msg *m, struct err *err)
                    : 0;
     case MSG_JOB_CONTROL:
         return check_job_control(&m->job_control, err);
+    case MSG_FLEET_QUERY:
+    case MSG_FLEET:
+        return msg_fleet_check(m, err);
     case MSG_JOB_ROWS_OK:
         return check_compared(&m->job_rows_ok.compared, err);
     case MSG_CREDIT:

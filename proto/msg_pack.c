@@ -45,6 +45,8 @@ struct parts {
         Blipline__JobList job_list;
         Blipline__JobListed job_listed;
         Blipline__JobControl job_control;
+        Blipline__FleetQuery fleet_query;
+        Blipline__Fleet fleet;
         Blipline__Shutdown shutdown;
     } body;
     Blipline__Comparison comparison;
@@ -399,6 +401,12 @@ static void body_to_pb(const struct msg *m, struct parts *p)
     case MSG_JOB_PROGRESS:
         msg_progress_to_pb(&m->job_progress, &p->progress);
         p->envelope.job_progress = &p->progress.progress;
+        return;
+    case MSG_FLEET_QUERY:
+        msg_fleet_query_to_pb(&m->fleet_query, p->envelope.fleet_query = &p->body.fleet_query);
+        return;
+    case MSG_FLEET:
+        msg_fleet_to_pb(&m->fleet, p->envelope.fleet = &p->body.fleet);
         return;
     case MSG_WORK:
     case MSG_FAILURE:

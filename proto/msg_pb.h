@@ -27,6 +27,11 @@ struct msg_progress_pb {
 
 void msg_progress_to_pb(const struct msg_job_progress *from, struct msg_progress_pb *p);
 int msg_progress_from_pb(const Blipline__JobProgress *from, struct msg_job_progress *to, struct err *err) CHECK_RESULT;
+void msg_fleet_query_to_pb(const struct msg_fleet_query *from, Blipline__FleetQuery *to);
+void msg_fleet_query_from_pb(const Blipline__FleetQuery *from, struct msg_fleet_query *to);
+void msg_fleet_to_pb(const struct msg_fleet *from, Blipline__Fleet *to);
+void msg_fleet_from_pb(const Blipline__Fleet *from, struct msg_fleet *to);
+int msg_fleet_check(const struct msg *m, struct err *err) CHECK_RESULT; /* of FLEET_QUERY and FLEET */
 void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to);
 int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err) CHECK_RESULT;
 

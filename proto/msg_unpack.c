@@ -329,6 +329,12 @@ static int body_from_pb(const Blipline__Envelope *e, struct msg *m, struct err *
         return job_open_from_pb(e->job_open, &m->job_open, err);
     case BLIPLINE__ENVELOPE__BODY_JOB_PROGRESS:
         return msg_progress_from_pb(e->job_progress, &m->job_progress, err);
+    case BLIPLINE__ENVELOPE__BODY_FLEET_QUERY:
+        msg_fleet_query_from_pb(e->fleet_query, &m->fleet_query);
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_FLEET:
+        msg_fleet_from_pb(e->fleet, &m->fleet);
+        return 0;
     default:
         return plain_body_from_pb(e, m, err);
     }

@@ -51,8 +51,8 @@ class PythonWorker(threading.Thread):
         self.ending.set()
         self.join(10)
 
-    def connect(self):
-        socket = zmq.Context.instance().socket(zmq.DEALER)
+    def connect(self, context=None):
+        socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 500)
         socket.connect(self.endpoint)
         self.say(

@@ -175,6 +175,7 @@ def with_a_broker(folder):
         return {
             "submit": ask("submit", IMAGES, "--device", "null"),
             "control": ask("pause", "1"),
+            "top": ask("top"),
         }
 
 
@@ -321,7 +322,7 @@ _blipline; printf '%s\\n' "${COMPREPLY[@]}" """
 @pytest.mark.parametrize(
     "line, has",
     [
-        (["ca"], {"caption"}),
+        (["cap"], {"caption"}),
         (["export", "--fo"], {"--format"}),
         (["export", "s", "--format", ""], {"jsonl", "csv", "txt"}),
         (["caption", "--recipe", "cap"], {"caption", "caption-coco", "caption-lavis"}),

@@ -195,6 +195,31 @@ static void test_core_life_a_thousand_openings_leave_nothing_behind(void **state
     assert_int_equal(rig_stats(b).reserved_bytes, 0);
 }
 
+static void test_core_life_a_worker_is_busy_while_it_holds_units(void **state)
+{
+    struct rig *b = *state;
+    struct core_worker_info info;
+    struct core_work w;
+
+    assert_int_equal(core_worker_get(b->core, ENCODER, b->now, &info), -ENOENT);
+    rig_hello(b, ENCODER, 1, 64);
+    rig_tick(b, 300);
+    assert_int_equal(core_worker_get(b->core, ENCODER, b->now, &info), 0);
+    assert_true(info.busy_ms == 0 && info.n_leases == 0 && info.window_items == 64 && !info.benched && !info.silent);
+    rig_open_job(b, JOB, one_stage, 1, 0);
+    rig_give_units(b, JOB, 1, 4, 0);
+    w = rig_work_of(b);
+    rig_tick(b, 200);
+    assert_int_equal(core_worker_get(b->core, ENCODER, b->now, &info), 0);
+    assert_true(info.busy_ms == 200 && info.n_leases == 1 && info.held_items == 4);
+    rig_tick(b, 100);
+    (void)rig_result(b, &w, 0);
+    rig_tick(b, 250);
+    assert_int_equal(core_worker_get(b->core, ENCODER, b->now, &info), 0);
+    assert_int_equal(info.busy_ms, 300);
+    assert_int_equal(b->now - info.heard_ms, 250);
+}
+
 #define RULE(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -207,6 +232,7 @@ int main(void)
         RULE(test_core_life_a_job_that_failed_is_closed_at_once),
         RULE(test_core_life_shutdown_does_not_wait_for_a_job_that_failed),
         RULE(test_core_life_a_thousand_openings_leave_nothing_behind),
+        RULE(test_core_life_a_worker_is_busy_while_it_holds_units),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

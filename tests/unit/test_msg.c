@@ -14,10 +14,11 @@
 #include "proto/msg.h"
 
 static const enum msg_type all_types[] = {
-    MSG_HELLO,       MSG_WELCOME,   MSG_REFUSE,       MSG_CREDIT,    MSG_WORK,         MSG_RESULT,     MSG_FAILURE,
-    MSG_RETURN,      MSG_HEARTBEAT, MSG_DRAIN,        MSG_BYE,       MSG_JOB_OPEN,     MSG_JOB_OPENED, MSG_JOB_ROWS,
-    MSG_JOB_ROWS_OK, MSG_JOB_SEAL,  MSG_JOB_ACCEPTED, MSG_JOB_QUERY, MSG_JOB_PROGRESS, MSG_JOB_STOP,   MSG_SHUTDOWN,
-    MSG_JOB_AGAIN,   MSG_JOB_CLOSE, MSG_JOB_FIND,     MSG_JOB_FOUND, MSG_JOB_LIST,     MSG_JOB_LISTED, MSG_JOB_CONTROL};
+    MSG_HELLO,        MSG_WELCOME,  MSG_REFUSE,      MSG_CREDIT,      MSG_WORK,         MSG_RESULT,
+    MSG_FAILURE,      MSG_RETURN,   MSG_HEARTBEAT,   MSG_DRAIN,       MSG_BYE,          MSG_JOB_OPEN,
+    MSG_JOB_OPENED,   MSG_JOB_ROWS, MSG_JOB_ROWS_OK, MSG_JOB_SEAL,    MSG_JOB_ACCEPTED, MSG_JOB_QUERY,
+    MSG_JOB_PROGRESS, MSG_JOB_STOP, MSG_SHUTDOWN,    MSG_JOB_AGAIN,   MSG_JOB_CLOSE,    MSG_JOB_FIND,
+    MSG_JOB_FOUND,    MSG_JOB_LIST, MSG_JOB_LISTED,  MSG_JOB_CONTROL, MSG_FLEET_QUERY,  MSG_FLEET};
 enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
 
 static const struct msg_lease a_lease = {
@@ -220,6 +221,14 @@ static void example(struct msg *m, enum msg_type type)
         return;
     case MSG_JOB_CONTROL:
         m->job_control = (struct msg_job_control){3, MSG_JOB_PRIORITY, 200};
+        return;
+    case MSG_FLEET_QUERY:
+        m->fleet_query = (struct msg_fleet_query){MSG_FLEET_WORKERS, 17};
+        return;
+    case MSG_FLEET:
+        m->fleet = (struct msg_fleet){18, 1, 2, 3, 4, 5, 6, 7, 9, 8};
+        m->n_rows = 1024;
+        m->n_row_frames = 1;
         return;
     case MSG_JOB_FOUND:
     case MSG_JOB_AGAIN:
@@ -607,6 +616,9 @@ SPOIL(progress_state, m->job_progress.state = (enum msg_job_state)9)
 SPOIL(control_action, m->job_control.action = (enum msg_job_action)6)
 SPOIL(control_priority, m->job_control.action = MSG_JOB_PAUSE)
 SPOIL(listed_rows, m->n_rows = 257)
+SPOIL(fleet_rows, m->n_rows = 1025)
+SPOIL(fleet_jobs, m->fleet.n_other_jobs = m->fleet.n_jobs + 1)
+SPOIL(fleet_what, m->fleet_query.what = (enum msg_fleet_what)4)
 SPOIL(progress_hung, m->job_progress.n_hung = MSG_MAX_HUNG + 1)
 SPOIL(progress_again, m->job_progress.n_again = m->job_progress.n_done + 1)
 SPOIL(opened_again, m->job_opened.n_again = m->job_opened.n_done + 1)
@@ -674,6 +686,9 @@ static const struct bad_case bad_cases[] = {
     {"action", MSG_JOB_CONTROL, control_action},
     {"priority", MSG_JOB_CONTROL, control_priority},
     {"256", MSG_JOB_LISTED, listed_rows},
+    {"1024", MSG_FLEET, fleet_rows},
+    {"of others", MSG_FLEET, fleet_jobs},
+    {"kind of rows", MSG_FLEET_QUERY, fleet_what},
     {"counts", MSG_JOB_PROGRESS, progress_again},
     {"counts", MSG_JOB_OPENED, opened_again},
     {"1000", MSG_JOB_OPEN, open_share},
