@@ -309,6 +309,19 @@ static void drop_if_due(struct broker *b, uint64_t number)
     on_gone(b, number);
 }
 
+/* Rows have a limit of their own. */
+static bool refuse_if_too_busy(struct broker *b, const struct peer *p, const struct msg *m)
+{
+    const bool is_request = m->type != MSG_BYE && m->type != MSG_JOB_ROWS && m->type != MSG_JOB_AGAIN;
+
+    if (!is_request || p->n_asked < (uint64_t)b->conf->client_requests)
+        return false;
+    answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_LIMIT,
+                  "%u requests wait for their answers, and no more may (client_requests of the broker's configuration)",
+                  p->n_asked);
+    return true;
+}
+
 static void on_message(struct broker *b, struct peer *p, struct wire_message **message)
 {
     const struct msg *m = wire_message_envelope(*message);
@@ -324,7 +337,8 @@ static void on_message(struct broker *b, struct peer *p, struct wire_message **m
                       msg_type_name(m->type));
         return;
     }
-    handlers[m->type](b, p, message);
+    if (!refuse_if_too_busy(b, p, m))
+        handlers[m->type](b, p, message);
 }
 
 static void note_sender(struct peer *p, const struct broker_socket_event *event)

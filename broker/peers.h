@@ -34,8 +34,9 @@ struct peer {
     pid_t pid;          /* of a worker on this machine; 0: not known */
     uint32_t n_refused; /* within the time that began at refused_at_ms */
     int64_t refused_at_ms;
-    bool drop; /* close its connection after its current message */
-    /* a client's messages of rows: unanswered ones; whether some were refused since it last sent JOB_OPEN */
+    bool drop;        /* close its connection after its current message */
+    uint32_t n_asked; /* of a client: requests that wait for the committer, rows included */
+    /* its messages of rows: unanswered ones; whether some were refused since it last sent JOB_OPEN */
     uint32_t n_unanswered;
     uint64_t unanswered_bytes;
     bool rows_refused;

@@ -94,6 +94,8 @@ struct committer_request *requests_new(struct requests *r, enum committer_op op,
         return NULL;
     }
     *copy = *q;
+    if (p)
+        p->n_asked++;
     if (p && q->is_rows) {
         p->n_unanswered++;
         p->unanswered_bytes += q->n_bytes;
@@ -117,6 +119,8 @@ bool requests_answered(struct requests *r, uint64_t tag, struct question *ret)
     p = peers_find(r->peers, q->peer);
     if (q->is_rows)
         r->unanswered_bytes -= q->n_bytes;
+    if (p)
+        p->n_asked--;
     if (p && q->is_rows) {
         p->n_unanswered--;
         p->unanswered_bytes -= q->n_bytes;

@@ -21,6 +21,7 @@ struct broker_conf {
     int64_t max_connections;
     int64_t max_jobs;
     int64_t max_open_jobs;
+    int64_t client_requests;
     int64_t client_messages;
     int64_t client_bytes;
     int64_t all_clients_bytes;

@@ -52,6 +52,7 @@ class Watch(threading.Thread):
         while not self.ends.is_set():
             begin = time.monotonic()
             client.progress()
+            client.jobs()  # asks the committer, too
             self.ms.append(1000 * (time.monotonic() - begin))
             self.rss.append(memory_mib(self.cluster.pid))
             time.sleep(0.005)
@@ -301,6 +302,25 @@ def test_a_message_of_too_many_frames_costs_its_sender_the_connection(cluster):
         bob.close()
     assert watch.grown < 1000
     assert "event=peer_dropped" in cluster.broker.text() and "key=bob" in cluster.broker.text()
+
+
+def test_a_flood_of_questions_with_a_key(cluster):
+    question = wire_pb2.Envelope(version=2, seq=1, job_list=wire_pb2.JobList(from_job=1)).SerializeToString()
+    texts, until = set(), time.monotonic() + 3
+    with watched(cluster, "questions without a pause, with a key") as watch:
+        bob = cluster.client("bob")
+        bob.socket.setsockopt(zmq.SNDTIMEO, 1000)
+        while time.monotonic() < until:
+            with contextlib.suppress(zmq.Again):
+                for _ in range(1000):
+                    bob.socket.send(question)
+            while bob.socket.poll(0):
+                answer = wire_pb2.Envelope.FromString(bob.socket.recv_multipart()[0])
+                texts.add(answer.refuse.text.decode())
+        bob.close()
+    assert any("client_requests" in text for text in texts), texts
+    assert "event=peer_dropped" in cluster.broker.text()
+    assert watch.grown < 100 * SLOW
 
 
 def submits(client, token):
