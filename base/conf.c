@@ -7,7 +7,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,6 +225,13 @@ int conf_load(const struct conf_key *table, void *conf, const char *path, struct
         if (!k->default_value && !r.seen[k - table])
             rc = err_set(err, -EINVAL, "%s: %s is missing (%s)", path ? path : "configuration", k->key, k->help);
     return rc;
+}
+
+bool conf_user_path(const char *name, char ret[PATH_MAX])
+{
+    const char *home = getenv("HOME");
+
+    return home && home[0] && snprintf(ret, PATH_MAX, "%s/.config/blipline/%s", home, name) < PATH_MAX;
 }
 
 void conf_print_help(const struct conf_key *table, FILE *out)

@@ -11,6 +11,8 @@
 
 #include "base/err.h"
 
+#include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -41,6 +43,8 @@ int conf_load(const struct conf_key *table, void *conf, const char *path, struct
 /* Set one key; the others keep their values. */
 int conf_set(const struct conf_key *table, void *conf, const char *key, const char *value,
              struct err *err) CHECK_RESULT;
+/* ~/.config/blipline/`name`. False: $HOME names no folder, or is too long. */
+bool conf_user_path(const char *name, char ret[PATH_MAX]);
 /* Print a commented example file with the defaults. */
 void conf_print_help(const struct conf_key *table, FILE *out);
 

@@ -176,6 +176,17 @@ int file_make_folder(const char *path, struct err *err)
     return err_set(err, -errno, "%s: cannot make the folder: %s", path, strerror(errno));
 }
 
+int file_make_folders_above(char *path, size_t from, struct err *err)
+{
+    int rc = 0;
+
+    for (char *at = path + from; rc == 0 && (at = strchr(at + 1, '/')) != NULL; *at = '/') {
+        *at = '\0';
+        rc = file_make_folder(path, err);
+    }
+    return rc;
+}
+
 void file_base_name(const char *path, char *ret, size_t size)
 {
     size_t end = strlen(path), start;

@@ -31,6 +31,8 @@ int file_write_atomic(const char *path, const void *data, size_t n, struct err *
 
 /* Make the folder, for its owner only; one that exists is left as it is. */
 int file_make_folder(const char *path, struct err *err) CHECK_RESULT;
+/* The folders above `path`, from its byte `from` on; `path` is as before when it returns. */
+int file_make_folders_above(char *path, size_t from, struct err *err) CHECK_RESULT;
 
 /* The last component of a path ("models/demo/" gives "demo"), truncated to `size`. */
 void file_base_name(const char *path, char *ret, size_t size);

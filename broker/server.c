@@ -21,13 +21,10 @@ const struct conf_key broker_conf_table[] = {
     {"endpoint", CONF_TEXT, CONF_AT(struct broker_conf, endpoint), "ipc:///run/blipline/broker", 1, 0,
      "where workers and clients connect, several with commas between: ipc:///PATH, a socket that only its owner may "
      "open; tcp://ADDRESS:PORT, with keys"},
-    {"secret_key_file", CONF_TEXT, CONF_AT(struct broker_conf, secret_key_file), "", 0, 0,
-     "this broker's secret key, for tcp: a file of blipline keygen, or the name of a systemd credential"},
+    WIRE_KEYS_CONF(struct broker_conf, keys),
     {"authorized_keys", CONF_TEXT, CONF_AT(struct broker_conf, authorized_keys), "", 0, 0,
      "who may connect by tcp: a folder with the public keys workers/NAME.pub, clients/NAME.pub and admins/NAME.pub; "
      "read again on SIGHUP"},
-    {"insecure", CONF_BOOL, CONF_AT(struct broker_conf, insecure), "no", 0, 0,
-     "allow tcp without keys on loopback addresses: every user of this machine is then an admin"},
     {"max_workers", CONF_INT, CONF_AT(struct broker_conf, max_workers), "2048", 1, 65536,
      "workers that may be connected at once; more are refused, and try again"},
     {"max_clients", CONF_INT, CONF_AT(struct broker_conf, max_clients), "1024", 1, 65536,
@@ -113,10 +110,8 @@ static void warn_of_key(const char *text)
 
 static int open_socket(struct broker *b, struct broker_socket_conf socket, struct err *err)
 {
-    const struct wire_keys_conf conf = {
-        .secret_key_file = b->conf->secret_key_file, .is_broker = true, .insecure = b->conf->insecure};
     struct wire_keys keys;
-    int rc = wire_keys_load(&conf, &keys, err);
+    int rc = wire_keys_load(&b->conf->keys, true, &keys, err);
 
     if (rc < 0)
         return rc;

@@ -7,15 +7,15 @@
 
 #include "base/conf.h"
 #include "base/err.h"
+#include "wire/keys.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct broker_conf {
     char endpoint[512];
-    char secret_key_file[1024];
+    struct wire_keys_conf keys;
     char authorized_keys[1024];
-    bool insecure;
     int64_t max_workers;
     int64_t max_clients;
     int64_t max_connections;

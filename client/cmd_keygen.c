@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/conf.h"
 #include "base/file.h"
 #include "client/commands.h"
 #include "client/help_texts.h"
@@ -32,20 +33,10 @@ static int default_path(char ret[PATH_MAX], struct err *err)
 {
     const struct passwd *user = getpwuid(geteuid());
     const char *home = getenv("HOME");
-    char folder[PATH_MAX - KEY_NAME_SIZE - 1];
-    int rc;
 
-    if (!user || !home || !home[0] || !key_name_is_valid(user->pw_name))
+    if (!user || !home || !key_name_is_valid(user->pw_name) || !conf_user_path(user->pw_name, ret))
         return err_set(err, -EDOM, "there is no name for the key file; choose one with -o");
-    if (snprintf(folder, sizeof(folder), "%s/.config", home) >= (int)sizeof(folder) - 10)
-        return err_set(err, -ENAMETOOLONG, "%s: path too long", home);
-    rc = file_make_folder(folder, err);
-    if (rc == 0) {
-        memcpy(folder + strlen(folder), "/blipline", sizeof("/blipline"));
-        rc = file_make_folder(folder, err);
-    }
-    (void)snprintf(ret, PATH_MAX, "%s/%s", folder, user->pw_name);
-    return rc;
+    return file_make_folders_above(ret, strlen(home), err);
 }
 
 static int choose_path(const char *output, char ret[PATH_MAX], struct err *err)

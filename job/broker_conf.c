@@ -4,29 +4,21 @@
 #include "wire/endpoint.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 static const struct conf_key keys[] = {
     {"broker", CONF_TEXT, CONF_AT(struct broker_conf, broker), "", 0, 0,
      "the endpoint of the broker: ipc:///PATH or tcp://HOST:PORT"},
-    {"server_key_file", CONF_TEXT, CONF_AT(struct broker_conf, server_key_file), "", 0, 0,
-     "the broker's public key, for tcp"},
-    {"secret_key_file", CONF_TEXT, CONF_AT(struct broker_conf, secret_key_file), "", 0, 0,
-     "your secret key, for tcp (blipline keygen)"},
-    {"insecure", CONF_BOOL, CONF_AT(struct broker_conf, insecure), "no", 0, 0,
-     "allow tcp without keys, on loopback addresses only"},
+    WIRE_KEYS_CONF_SERVER(struct broker_conf, keys),
+    WIRE_KEYS_CONF(struct broker_conf, keys),
     {0},
 };
 
 /* The user's file if it exists, else the system's, else NULL. */
 static const char *choose_file(const char *system_file, char user_file[PATH_MAX])
 {
-    const char *home = getenv("HOME");
-
-    if (home && home[0] && snprintf(user_file, PATH_MAX, "%s/.config/blipline/client.conf", home) < PATH_MAX &&
-        access(user_file, F_OK) == 0)
+    if (conf_user_path("client.conf", user_file) && access(user_file, F_OK) == 0)
         return user_file;
     return access(system_file, F_OK) == 0 ? system_file : NULL;
 }
@@ -54,13 +46,11 @@ int broker_conf_find(const char *option, const char *system_file, struct broker_
 
 int broker_conf_keys(const struct broker_conf *c, struct wire_keys *ret, struct err *err)
 {
-    const struct wire_keys_conf files = {
-        .secret_key_file = c->secret_key_file, .server_key_file = c->server_key_file, .insecure = c->insecure};
     int rc = 0;
 
-    *ret = (struct wire_keys){.insecure = c->insecure};
+    *ret = (struct wire_keys){.insecure = c->keys.insecure};
     if (wire_endpoint_is_tcp(c->broker))
-        rc = wire_keys_load(&files, ret, err);
+        rc = wire_keys_load(&c->keys, false, ret, err);
     if (rc < 0)
         return rc;
     rc = wire_endpoint_check_connect(c->broker, ret, err);

@@ -17,8 +17,7 @@
 
 struct broker_conf {
     char broker[256]; /* an endpoint */
-    char server_key_file[PATH_MAX], secret_key_file[PATH_MAX];
-    bool insecure;        /* tcp without keys, on loopback addresses */
+    struct wire_keys_conf keys;
     const char *named_by; /* where the endpoint is from, for messages */
 };
 

@@ -25,18 +25,6 @@ static int fail(const struct pending *p, const char *what, struct err *err)
     return err_set(err, -code, "%s: %s: %s", p->path, what, strerror(code));
 }
 
-/* Make the folders above the file. */
-static int make_folders(struct pending *p, size_t from, struct err *err)
-{
-    int rc = 0;
-
-    for (char *at = p->path + from; rc == 0 && (at = strchr(at + 1, '/')) != NULL; *at = '/') {
-        *at = '\0';
-        rc = file_make_folder(p->path, err);
-    }
-    return rc;
-}
-
 static int choose_path(struct pending *p, const struct buf *identity, struct err *err)
 {
     const XXH128_hash_t hash = XXH3_128bits(identity->data, identity->size_bytes);
@@ -47,7 +35,7 @@ static int choose_path(struct pending *p, const struct buf *identity, struct err
     if (snprintf(p->path, sizeof(p->path), "%s/.local/state/blipline/submissions/%016" PRIx64 "%016" PRIx64, home,
                  (uint64_t)hash.high64, (uint64_t)hash.low64) >= (int)sizeof(p->path))
         return err_set(err, -ENAMETOOLONG, "$HOME is too long: %.60s...", home);
-    return make_folders(p, strlen(home), err);
+    return file_make_folders_above(p->path, strlen(home), err);
 }
 
 static int lock(struct pending *p, int (*wait)(void *arg), void *arg, struct err *err)

@@ -7,10 +7,27 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* Read the folder; the copy is for the zap's thread. */
+static int load(const struct gate *g, struct allowed **ret, struct allowed **ret_copy, struct err *err)
+{
+    struct allowed *list;
+    int rc = allowed_load(g->authorized, g->warn, &list, err);
+
+    if (rc < 0)
+        return rc;
+    *ret_copy = allowed_copy(list);
+    if (!*ret_copy) {
+        allowed_free(list);
+        return err_set(err, -ENOMEM, "no memory for keys");
+    }
+    *ret = list;
+    return 0;
+}
+
 int gate_open(struct gate *g, const struct wire_keys *keys, const struct listening *l, const char *authorized,
               void (*warn)(const char *text), struct err *err)
 {
-    struct allowed *copy;
+    struct allowed *copy = NULL;
     int rc;
 
     *g = (struct gate){.keys = *keys, .plain = l->plain, .warn = warn};
@@ -21,11 +38,8 @@ int gate_open(struct gate *g, const struct wire_keys *keys, const struct listeni
     g->authorized = strdup(authorized);
     if (!g->authorized)
         return err_set(err, -ENOMEM, "no memory for keys");
-    rc = allowed_load(g->authorized, warn, &g->allowed, err);
-    if (rc < 0)
-        return rc;
-    copy = allowed_copy(g->allowed);
-    return copy ? zap_start(copy, &g->zap, err) : err_set(err, -ENOMEM, "no memory for keys");
+    rc = load(g, &g->allowed, &copy, err);
+    return rc < 0 ? rc : zap_start(copy, &g->zap, err);
 }
 
 void gate_release(struct gate *g)
@@ -39,19 +53,14 @@ void gate_release(struct gate *g)
 
 int gate_reload(struct gate *g, struct err *err)
 {
-    struct allowed *fresh, *copy;
+    struct allowed *fresh = NULL, *copy = NULL;
     int rc;
 
     if (!g->zap)
         return 0;
-    rc = allowed_load(g->authorized, g->warn, &fresh, err);
+    rc = load(g, &fresh, &copy, err);
     if (rc < 0)
         return rc;
-    copy = allowed_copy(fresh);
-    if (!copy) {
-        allowed_free(fresh);
-        return err_set(err, -ENOMEM, "no memory for keys");
-    }
     zap_replace(g->zap, copy);
     allowed_free(g->allowed);
     g->allowed = fresh;

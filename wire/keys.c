@@ -162,27 +162,23 @@ static int secret_key_load(const char *name, char ret[KEY_TEXT_SIZE], struct err
     return rc;
 }
 
-static bool given(const char *file)
+int wire_keys_load(const struct wire_keys_conf *conf, bool is_broker, struct wire_keys *ret, struct err *err)
 {
-    return file && file[0];
-}
-
-int wire_keys_load(const struct wire_keys_conf *conf, struct wire_keys *ret, struct err *err)
-{
+    const bool has_server = !is_broker && conf->server_key_file[0]; /* it is no key of a broker's configuration */
     struct wire_keys k = {.insecure = conf->insecure};
     int rc = 0;
 
-    if (given(conf->server_key_file) && !given(conf->secret_key_file))
+    if (has_server && !conf->secret_key_file[0])
         return err_set(err, -EINVAL, "server_key_file without secret_key_file: this program needs a key of its own");
-    if (given(conf->secret_key_file) && !given(conf->server_key_file) && !conf->is_broker)
+    if (conf->secret_key_file[0] && !has_server && !is_broker)
         return err_set(err, -EINVAL, "secret_key_file without server_key_file: the broker's public key is wanted, too");
-    if (given(conf->secret_key_file)) {
+    if (conf->secret_key_file[0]) {
         k.curve = true;
         rc = secret_key_load(conf->secret_key_file, k.secret_key, err);
         if (rc == 0 && zmq_curve_public(k.public_key, k.secret_key) < 0)
             rc = err_set(err, -errno, "%s: %s", conf->secret_key_file, zmq_strerror(errno));
     }
-    if (rc == 0 && given(conf->server_key_file))
+    if (rc == 0 && has_server)
         rc = public_key_load(conf->server_key_file, k.server_key, NULL, err);
     if (rc == 0)
         *ret = k;

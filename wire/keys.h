@@ -24,15 +24,28 @@ struct wire_keys {
     char server_key[KEY_TEXT_SIZE]; /* public key of the broker; "" in the broker itself */
 };
 
-/* What a configuration says. Files may be NULL or "": not given. */
+/* What a configuration says. "": no file is given. */
 struct wire_keys_conf {
-    const char *secret_key_file; /* a name without "/" is looked up in $CREDENTIALS_DIRECTORY first */
-    const char *server_key_file; /* NAME.pub of the broker; required by workers and clients that have a secret key */
-    bool is_broker, insecure;
+    char secret_key_file[1024]; /* a name without "/" is looked up in $CREDENTIALS_DIRECTORY first */
+    char server_key_file[1024]; /* NAME.pub of the broker; required by workers and clients that have a secret key */
+    bool insecure;
 };
+/* Rows of a table (base/conf.h) for a struct wire_keys_conf called `keys`: of every program, and of those that connect
+ * to a broker. */
+/* clang-format off */
+#define WIRE_KEYS_CONF(type, keys) \
+    {"secret_key_file", CONF_TEXT, CONF_AT(type, keys.secret_key_file), "", 0, 0, \
+     "the secret key, for tcp: a file of blipline keygen, or the name of a systemd credential"}, \
+    {"insecure", CONF_BOOL, CONF_AT(type, keys.insecure), "no", 0, 0, \
+     "allow tcp without keys, on loopback addresses only: every user of this machine is then an admin"}
+#define WIRE_KEYS_CONF_SERVER(type, keys) \
+    {"server_key_file", CONF_TEXT, CONF_AT(type, keys.server_key_file), "", 0, 0, \
+     "the broker's public key, for tcp: its .pub file"}
+/* clang-format on */
 /* Refused are secret key files that are symbolic links, belong to another user (root excepted) or can be read by
  * others. Without any file *ret is valid and has no keys. */
-int wire_keys_load(const struct wire_keys_conf *conf, struct wire_keys *ret, struct err *err) CHECK_RESULT;
+int wire_keys_load(const struct wire_keys_conf *conf, bool is_broker, struct wire_keys *ret,
+                   struct err *err) CHECK_RESULT;
 void wire_keys_wipe(struct wire_keys *k);
 
 /* Read NAME.pub: as text, and as bytes unless ret_bytes is NULL. Refused are symbolic links, files that all users may

@@ -204,10 +204,7 @@ int worker_start(struct worker *w, struct err *err)
         if (rc < 0)
             return rc;
     }
-    rc = wire_keys_load(&(struct wire_keys_conf){.secret_key_file = w->conf->secret_key_file,
-                                                 .server_key_file = w->conf->server_key_file,
-                                                 .insecure = w->conf->insecure},
-                        &keys, err);
+    rc = wire_keys_load(&w->conf->keys, false, &keys, err);
     if (rc < 0)
         return rc;
     conf.keys = &keys;

@@ -20,9 +20,7 @@
 
 struct worker_conf {
     char endpoint[256];
-    char secret_key_file[1024];
-    char server_key_file[1024];
-    bool insecure;
+    struct wire_keys_conf keys;
     char model[1024];
     char device[64];
     char cuda_library[1024];
@@ -43,12 +41,8 @@ struct worker_conf {
 #define WORKER_CONF_KEYS(c, threads_, auto_) \
     {"endpoint", CONF_TEXT, CONF_AT(c, common.endpoint), "ipc:///run/blipline/broker", 1, 0, \
      "the broker's endpoint: ipc:///PATH, or tcp://HOST:PORT with keys"}, \
-    {"secret_key_file", CONF_TEXT, CONF_AT(c, common.secret_key_file), "", 0, 0, \
-     "this worker's secret key, for tcp: a file of blipline keygen, or the name of a systemd credential"}, \
-    {"server_key_file", CONF_TEXT, CONF_AT(c, common.server_key_file), "", 0, 0, \
-     "the broker's public key, for tcp: its .pub file"}, \
-    {"insecure", CONF_BOOL, CONF_AT(c, common.insecure), "no", 0, 0, \
-     "allow tcp without keys to loopback addresses"}, \
+    WIRE_KEYS_CONF(c, common.keys), \
+    WIRE_KEYS_CONF_SERVER(c, common.keys), \
     {"model", CONF_TEXT, CONF_AT(c, common.model), "", 0, 0, \
      "checkpoint directory (not needed for device = null)"}, \
     {"device", CONF_TEXT, CONF_AT(c, common.device), "cpu", 1, 0, \

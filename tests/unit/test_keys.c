@@ -82,6 +82,15 @@ static void make_folders(struct fixture *f)
     assert_int_equal(mkdir(in(f, "workers"), 0755) + mkdir(in(f, "clients"), 0755) + mkdir(in(f, "admins"), 0755), 0);
 }
 
+static int load(const char *secret, const char *server, bool is_broker, struct wire_keys *ret, struct err *err)
+{
+    struct wire_keys_conf conf = {0};
+
+    (void)snprintf(conf.secret_key_file, sizeof(conf.secret_key_file), "%s", secret);
+    (void)snprintf(conf.server_key_file, sizeof(conf.server_key_file), "%s", server);
+    return wire_keys_load(&conf, is_broker, ret, err);
+}
+
 static void test_keys_come_back_from_their_files(void **state)
 {
     struct fixture *f = *state;
@@ -92,19 +101,16 @@ static void test_keys_come_back_from_their_files(void **state)
     make_pair(f, "own", NULL, own);
     make_pair(f, "server", NULL, server);
     strcpy(server_path, in(f, "server.pub"));
-    assert_int_equal(
-        wire_keys_load(&(struct wire_keys_conf){.secret_key_file = in(f, "own"), .server_key_file = server_path}, &k,
-                       &err),
-        0);
+    assert_int_equal(load(in(f, "own"), server_path, false, &k, &err), 0);
     assert_true(k.curve);
     assert_string_equal(k.public_key, own);
     assert_string_equal(k.server_key, server);
     wire_keys_wipe(&k);
     assert_false(k.curve || k.secret_key[0]);
-    assert_int_equal(wire_keys_load(&(struct wire_keys_conf){.secret_key_file = "", .insecure = true}, &k, &err), 0);
+    assert_int_equal(wire_keys_load(&(struct wire_keys_conf){.insecure = true}, false, &k, &err), 0);
     assert_true(k.insecure && !k.curve);
-    assert_int_equal(wire_keys_load(&(struct wire_keys_conf){.server_key_file = server_path}, &k, &err), -EINVAL);
-    assert_int_equal(wire_keys_load(&(struct wire_keys_conf){.secret_key_file = in(f, "own")}, &k, &err), -EINVAL);
+    assert_int_equal(load("", server_path, false, &k, &err), -EINVAL);
+    assert_int_equal(load(in(f, "own"), "", false, &k, &err), -EINVAL);
 }
 
 static void test_keys_bad_files_are_refused_by_name(void **state)
@@ -128,11 +134,10 @@ static void test_keys_bad_files_are_refused_by_name(void **state)
     struct wire_keys k = {0};
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const struct wire_keys_conf conf = {.secret_key_file = in(f, "k"), .is_broker = true};
         struct err err = {""};
 
-        write_text(f->path, cases[i].mode, cases[i].text);
-        assert_true(wire_keys_load(&conf, &k, &err) < 0);
+        write_text(in(f, "k"), cases[i].mode, cases[i].text);
+        assert_true(load(f->path, "", true, &k, &err) < 0);
         if (!strstr(err.text, cases[i].what) || !strstr(err.text, f->path) || strstr(err.text, "rq:rM"))
             fail_msg("case %zu: %s", i, err.text);
     }
