@@ -127,7 +127,9 @@ void progress_log(const struct jobs *jobs, const struct broker_job *job)
     }
     log_info("event=counters given_up=%" PRIu64 " splits=%" PRIu64 " late=%" PRIu64 " strangers=%" PRIu64
              " malformed=%" PRIu64 " bad_messages=%" PRIu64 " refusals=%" PRIu64 " benches=%" PRIu64 " cut_off=%" PRIu64
-             " lost=%" PRIu64 " closed=%" PRIu64 " turned_away=%" PRIu64,
+             " lost=%" PRIu64 " closed=%" PRIu64 " turned_away=%" PRIu64 " keys_accepted=%" PRIu64
+             " keys_denied=%" PRIu64 " handshakes_bad=%" PRIu64 " handshakes_unfinished=%" PRIu64,
              all.quarantined, c.splits, c.late, c.strangers, c.malformed, c.bad_messages, c.refusals, c.benches,
-             c.cut_off, c.lost, c.closed, c.turned_away);
+             c.cut_off, c.lost, c.closed, c.turned_away, c.keys_accepted, c.keys_denied, c.handshakes_bad,
+             c.handshakes_unfinished);
 }

@@ -33,7 +33,7 @@ const struct conf_key broker_conf_table[] = {
      "connections that one client or admin may have at once; more are refused"},
     {"max_jobs", CONF_INT, CONF_AT(struct broker_conf, max_jobs), "10000", 1, 1000000000,
      "jobs that state_dir keeps of one owner, ended ones included; more are refused until some are removed"},
-    {"max_open_jobs", CONF_INT, CONF_AT(struct broker_conf, max_open_jobs), "256", 1, JOBS_MAX,
+    {"max_open_jobs", CONF_INT, CONF_AT(struct broker_conf, max_open_jobs), "1024", 1, JOBS_MAX,
      "jobs that one owner may have open at once: running, or looked at by a client; more are refused"},
     {"client_requests", CONF_INT, CONF_AT(struct broker_conf, client_requests), "64", 16, 65536,
      "requests that one client may send without waiting for the answers; more are refused"},
