@@ -38,7 +38,7 @@ const struct conf_key broker_conf_table[] = {
     {"client_requests", CONF_INT, CONF_AT(struct broker_conf, client_requests), "64", 16, 65536,
      "requests that one client may send without waiting for the answers; more are refused"},
     {"client_messages", CONF_INT, CONF_AT(struct broker_conf, client_messages), "4", 4, 65536,
-     "of these, messages with items; more are refused"},
+     "of these requests, messages with items; more are refused"},
     {"client_bytes", CONF_SIZE, CONF_AT(struct broker_conf, client_bytes), "64MiB", 64 << 20, 0,
      "most bytes of messages with items of one client; a client with a larger message is cut off"},
     {"all_clients_bytes", CONF_SIZE, CONF_AT(struct broker_conf, all_clients_bytes), "1GiB", 64 << 20, 0,
