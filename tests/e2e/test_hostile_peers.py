@@ -141,7 +141,7 @@ def test_a_flood_of_frames_without_a_key(cluster):
             one.join()
     print(f"{len(sent)} connections sent up to {max(sent)} frames")
     assert max(sent) < 64, "the flood was taken"
-    assert watch.grown < 30 * SLOW
+    assert watch.grown < (30 if SLOW == 1 else 500)  # a sanitizer keeps what was freed
     wait_for(lambda: grown(cluster, before, "handshakes_bad") + grown(cluster, before, "handshakes_unfinished")
              == len(sent), 10)
     assert grown(cluster, before, "keys_accepted") == 1
