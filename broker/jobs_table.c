@@ -54,7 +54,8 @@ uint64_t jobs_table_find(struct jobs *jobs, const struct peer *p, const struct m
         return 0;
     else if (!known && submissions_count(&jobs->submissions, p->name) >= jobs->limits.n_jobs)
         answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_LIMIT,
-                      "%s has %zu jobs, and no more are kept (max_jobs of the broker's configuration); remove some",
+                      "%s has %zu jobs, and no more are kept (max_jobs of the broker's configuration); blipline rm "
+                      "removes some",
                       p->name, jobs->limits.n_jobs);
     else if (job_table_store_path(jobs->table, job, full, &err) < 0 || !msg_text_set(path, MSG_PATH_SIZE, full))
         answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_STORE, "the path of state_dir is too long");

@@ -314,7 +314,7 @@ static bool refuse_if_too_busy(struct broker *b, const struct peer *p, const str
 {
     const bool is_request = m->type != MSG_BYE && m->type != MSG_JOB_ROWS && m->type != MSG_JOB_AGAIN;
 
-    if (!is_request || p->n_asked < (uint64_t)b->conf->client_requests)
+    if (!is_request || p->role == MSG_ROLE_WORKER || p->n_asked < (uint64_t)b->conf->client_requests)
         return false;
     answer_refuse(&b->answers, p->number, m->seq, MSG_REASON_LIMIT,
                   "%u requests wait for their answers, and no more may (client_requests of the broker's configuration)",
