@@ -76,5 +76,5 @@ def test_a_job_that_nobody_can_see_waits_and_goes_on(folder, pictures, cluster):
         assert stage.failures == 0 and stage.benched == 0
     subprocess.run(["nsenter", "-t", str(blind.process.pid), "-m", "umount", pictures.parent], check=True)
     assert client.wait_done().n_failed == 0
-    assert client.progress().text == b""
+    wait_for(lambda: client.progress().text == b"")  # looked at once a second
     equals_caption(folder, pictures)
