@@ -280,6 +280,7 @@ int store_pending(struct store *s, uint32_t from, size_t max, struct store_pendi
 /* The sources of a unit's items, read one at a time within `txn`. */
 struct paths {
     const struct env *env;
+    bool tell_roots;
     MDB_txn *txn;
     struct row_memory memory;
     struct row_source source; /* the last one; number 0: none yet */
@@ -297,6 +298,8 @@ static int find_path(struct paths *p, struct row_item *item, struct err *err)
                        item->source);
     if (rc == 0 && row_source_resolve(&p->source, item, &p->path) < 0)
         return err_set(err, -ENOMEM, "no memory for a path");
+    if (!p->tell_roots)
+        item->root_bytes = 0;
     return rc;
 }
 
@@ -325,7 +328,7 @@ int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t co
                      uint32_t *ret_n_rows, uint32_t *ret_ends, struct err *err)
 {
     struct row_memory memory = {0};
-    struct paths paths = {.env = &s->env};
+    struct paths paths = {.env = &s->env, .tell_roots = store_info(s)->has_token};
     struct stored_manifest_unit u;
     size_t before = ret->size_bytes;
     int rc = store_begin_read(s, &paths.txn, err);

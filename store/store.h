@@ -174,8 +174,9 @@ int store_pending(struct store *s, uint32_t from, size_t max, struct store_pendi
                   uint32_t *ret_next, struct err *err) CHECK_RESULT;
 
 /* Append items first ... first+count-1 of the unit (count 0: to its end) to `ret` as Item rows with numbers and
- * absolute paths, for a Work message. ret_ends, which may be NULL, gets the end of each item in `ret`. -EINVAL: outside
- * the unit. */
+ * absolute paths, for a Work message. Only those of a submission have root_bytes: other jobs, such as those of
+ * `caption`, do not wait for a worker that can see the pictures, but pause. ret_ends, which may be NULL, gets the end
+ * of each item in `ret`. -EINVAL: outside the unit. */
 int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
                      uint32_t *ret_n_rows, uint32_t *ret_ends, struct err *err) CHECK_RESULT;
 
