@@ -17,7 +17,7 @@ printf '\n== chain\n'
 printf '\n== the relay between hosts\n'
 "$PYTHON" tests/bench/wire_hosts.py | tee -a "$log" | grep -v '^CSV,' || true
 printf '\n== jobs of 1e4 to 1e7 items\n'
-PYTHONPATH=build/gen-python "$PYTHON" tests/bench/scale.py | tee -a "$log" | grep -v '^CSV,' || true
+PYTHONPATH=$O/gen-python "$PYTHON" tests/bench/scale.py | tee -a "$log" | grep -v '^CSV,' || true
 printf '\n== HF transformers on the same processor\n'
 "${HF_PYTHON:-$PYTHON}" tests/bench/hf_cpu.py models/blip2-opt-demo --images examples/images --count 64 \
     --batches 8,32,64 --beams 1,5 --max-new 24 --csv hf 2>&1 | tee -a "$log" | grep -v '^CSV,' || true
