@@ -21,12 +21,6 @@ enum dtype crew_dtype(const struct msg_recipe *recipe, enum stage stage)
                                     : recipe->dtype_llm;
 }
 
-bool crew_fits(const struct peer *p, const struct msg_node *node)
-{
-    return p->role == MSG_ROLE_WORKER && p->stage == node->stage &&
-           (fingerprint_is_none(&node->fingerprint) || fingerprint_equal(&p->fingerprint, &node->fingerprint));
-}
-
 enum msg_worker_state crew_state(const struct core_worker_info *info)
 {
     return info->silent              ? MSG_WORKER_SILENT
@@ -34,6 +28,12 @@ enum msg_worker_state crew_state(const struct core_worker_info *info)
            : info->window_items == 0 ? MSG_WORKER_DRAINING
            : info->n_leases > 0      ? MSG_WORKER_WORKING
                                      : MSG_WORKER_IDLE;
+}
+
+/* Does a worker of the node's stage have its model? */
+static bool fits(const struct peer *p, const struct msg_node *node)
+{
+    return fingerprint_is_none(&node->fingerprint) || fingerprint_equal(&p->fingerprint, &node->fingerprint);
 }
 
 static void add_other(struct crew *crew, const struct peer *p, const struct crew_need *need)
@@ -78,7 +78,7 @@ static struct crew crew_of(const struct driver *driver, const struct peers *peer
         if (p->role != MSG_ROLE_WORKER || p->stage != node->stage ||
             core_worker_get(driver->core, p->number, driver->now_ms, &info) < 0)
             continue;
-        if (crew_fits(p, node))
+        if (fits(p, node))
             add_fit(&crew, &info, node->needs || core_worker_sees(driver->core, p->number, need->job));
         else
             add_other(&crew, p, need);

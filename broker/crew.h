@@ -12,8 +12,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* May the worker run the node, by its stage and model? */
-bool crew_fits(const struct peer *p, const struct msg_node *node);
 /* In which the recipe wants the stage. */
 enum dtype crew_dtype(const struct msg_recipe *recipe, enum stage stage);
 /* What the worker is doing. `info` is what the core knows of it. */

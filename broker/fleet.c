@@ -174,11 +174,11 @@ static int append_job(const struct jobs *jobs, const struct broker_job *job, str
 
 static int append_jobs(const struct jobs *jobs, const struct peer *peer, uint64_t from, struct rows *rows)
 {
-    uint64_t *numbers = malloc((JOBS_MAX + 1) * sizeof(*numbers));
+    uint64_t *numbers = malloc((jobs->by_id.n + 1) * sizeof(*numbers));
     size_t n = 0;
     int rc = numbers ? 0 : -ENOMEM;
 
-    for (const struct broker_job *job = jobs->first; numbers && job && n < JOBS_MAX; job = job->next)
+    for (const struct broker_job *job = jobs->first; numbers && job; job = job->next)
         if (job->phase == BROKER_JOB_OPEN && job->id >= from && may_see(peer, job))
             numbers[n++] = job->id;
     n = numbers ? cut(numbers, n, rows) : 0;

@@ -27,8 +27,8 @@ struct submissions {
 };
 
 int submissions_add(struct submissions *s, const struct stored_job_entry *entry) CHECK_RESULT;
-/* NULL: there is none. Valid until one is added or removed. */
 size_t submissions_count(const struct submissions *s, const char *owner);
+/* NULL: there is none. Valid until one is added or removed. */
 const struct submission *submissions_by_job(const struct submissions *s, uint64_t job);
 const struct submission *submissions_by_token(const struct submissions *s, const char *owner,
                                               const uint8_t token[MSG_TOKEN_BYTES]);

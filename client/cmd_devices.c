@@ -63,24 +63,21 @@ static void print_words(const struct devices *d, const struct device_choice *cho
     putchar('\n');
 }
 
-static json_t *text_or_null(const char *text)
-{
-    return *text ? json_string(text) : json_null();
-}
-
 static int print_json(const struct devices *d, const struct device_choice *chosen)
 {
     json_t *gpus = json_array(), *names = json_array(), *all;
 
     for (int i = 0; i < d->n_gpus; i++)
-        (void)json_array_append_new(gpus, json_pack("{s:o, s:o, s:s}", "uuid", text_or_null(d->gpus[i].uuid), "model",
-                                                    text_or_null(d->gpus[i].model), "bus", d->gpus[i].bus));
+        (void)json_array_append_new(gpus,
+                                    json_pack("{s:o, s:o, s:s}", "uuid", answer_text_or_null(d->gpus[i].uuid), "model",
+                                              answer_text_or_null(d->gpus[i].model), "bus", d->gpus[i].bus));
     for (int i = 0; i < chosen->n; i++)
         (void)json_array_append_new(names, json_string(chosen->names[i]));
-    all = json_pack("{s:{s:o, s:s, s:i}, s:o, s:o, s:o, s:o, s:b, s:o}", "cpu", "model", text_or_null(d->cpu), "isa",
-                    d->isa, "threads", d->n_threads, "gpus", gpus, "visible",
-                    d->n_visible < 0 ? json_null() : json_integer(d->n_visible), "driver", text_or_null(d->driver),
-                    "cuda_library", text_or_null(d->library), "mps", d->has_mps, "auto", names);
+    all =
+        json_pack("{s:{s:o, s:s, s:i}, s:o, s:o, s:o, s:o, s:b, s:o}", "cpu", "model", answer_text_or_null(d->cpu),
+                  "isa", d->isa, "threads", d->n_threads, "gpus", gpus, "visible",
+                  d->n_visible < 0 ? json_null() : json_integer(d->n_visible), "driver", answer_text_or_null(d->driver),
+                  "cuda_library", answer_text_or_null(d->library), "mps", d->has_mps, "auto", names);
     if (!all)
         return -ENOMEM;
     answer_print("devices", all, 0);

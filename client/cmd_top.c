@@ -34,30 +34,30 @@ static const struct cli_option options[] = {
 
 struct top {
     struct broker_client client;
-    struct client_session *session; /* NULL: not connected */
     struct screen screen;
     struct client_fleet fleet; /* the latest answer */
-    bool has_answered;
     int64_t interval_ms;
 };
 
 static int ask(struct top *t, struct err *err)
 {
+    struct broker_client *c = &t->client;
     int rc = 0;
 
     interrupt_let_in(true);
-    if (!t->session) {
-        rc = client_session_open(t->client.conf.broker, &t->client.keys,
-                                 t->has_answered ? BROKER_CLIENT_CONNECT_MS : FIRST_CONTACT_MS, &t->session, err);
+    if (!c->session) {
+        rc = client_session_open(c->conf.broker, &c->keys, c->reached ? BROKER_CLIENT_CONNECT_MS : FIRST_CONTACT_MS,
+                                 &c->session, err);
         if (rc == 0)
-            client_session_set_timeout(t->session, ANSWER_MS);
+            client_session_set_timeout(c->session, ANSWER_MS);
     }
     if (rc == 0)
-        rc = client_session_fleet(t->session, &t->fleet, err);
+        rc = client_session_fleet(c->session, &t->fleet, err);
     interrupt_let_in(false);
-    t->has_answered |= rc == 0;
+    if (rc == 0)
+        broker_client_answered(c);
     if (job_is_passing(rc))
-        client_session_close(&t->session);
+        client_session_close(&c->session);
     return rc;
 }
 
@@ -139,7 +139,6 @@ static int run(const struct cli_command *self, int argc, char **argv)
     }
     if (rc < 0)
         exit_code = broker_client_fail(&t.client, rc, &err);
-    client_session_close(&t.session);
     client_fleet_release(&t.fleet);
     broker_client_release(&t.client);
     return exit_code;

@@ -7,11 +7,6 @@
 
 #include <jansson.h>
 
-static json_t *text_json(const char *text)
-{
-    return text[0] ? answer_text(text) : json_null();
-}
-
 static json_t *seconds(uint64_t ms)
 {
     return json_real((double)ms / 1000);
@@ -41,8 +36,8 @@ static json_t *broker_json(const struct msg_fleet *t, const char *endpoint)
 static json_t *stage_json(const struct row_fleet_stage *s)
 {
     return json_pack("{s:s, s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:o}", "stage", stage_name(s->stage), "model",
-                     text_json(s->model), "dtype", type_json(s->dtype), "workers", (json_int_t)s->n_workers, "able",
-                     (json_int_t)s->n_able, "busy", thousandths(s->busy_per_mille), "units_waiting",
+                     answer_text_or_null(s->model), "dtype", type_json(s->dtype), "workers", (json_int_t)s->n_workers,
+                     "able", (json_int_t)s->n_able, "busy", thousandths(s->busy_per_mille), "units_waiting",
                      (json_int_t)s->units_ready, "units_leased", (json_int_t)s->units_leased, "items_per_s",
                      thousandths(s->rate));
 }
@@ -51,8 +46,8 @@ static json_t *bottleneck_json(const struct row_fleet_stage *s)
 {
     char text[BOTTLENECK_TEXT_SIZE];
 
-    return json_pack("{s:s, s:o, s:o, s:o}", "stage", stage_name(s->stage), "model", text_json(s->model), "dtype",
-                     type_json(s->dtype), "text", answer_text(bottleneck_text(s, text)));
+    return json_pack("{s:s, s:o, s:o, s:o}", "stage", stage_name(s->stage), "model", answer_text_or_null(s->model),
+                     "dtype", type_json(s->dtype), "text", answer_text(bottleneck_text(s, text)));
 }
 
 static json_t *job_json(const struct row_fleet_job *j)
@@ -65,24 +60,24 @@ static json_t *job_json(const struct row_fleet_job *j)
                                                       "units_waiting", (json_int_t)j->stages[i].ready, "units_leased",
                                                       (json_int_t)j->stages[i].leased));
     return json_pack("{s:I, s:o, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "job", (json_int_t)j->job,
-                     "name", text_json(j->name), "owner", text_json(j->owner), "state", fleet_view_job_state(j), "text",
-                     text_json(j->text), "priority", (json_int_t)j->priority, "items", (json_int_t)j->n_items, "done",
-                     (json_int_t)j->n_done, "failed", (json_int_t)j->n_failed, "to_do_again", (json_int_t)j->n_again,
-                     "items_per_s", thousandths(j->rate), "eta_s", eta_s < 0 ? json_null() : json_integer(eta_s),
-                     "stages", stages);
+                     "name", answer_text_or_null(j->name), "owner", answer_text_or_null(j->owner), "state",
+                     fleet_view_job_state(j), "text", answer_text_or_null(j->text), "priority", (json_int_t)j->priority,
+                     "items", (json_int_t)j->n_items, "done", (json_int_t)j->n_done, "failed", (json_int_t)j->n_failed,
+                     "to_do_again", (json_int_t)j->n_again, "items_per_s", thousandths(j->rate), "eta_s",
+                     eta_s < 0 ? json_null() : json_integer(eta_s), "stages", stages);
 }
 
 static json_t *worker_json(const struct row_fleet_worker *w)
 {
-    return json_pack("{s:o, s:I, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o}",
-                     "host", text_json(w->host), "pid", (json_int_t)w->pid, "stage", stage_name(w->stage), "model",
-                     text_json(w->model), "dtype", type_json(w->dtype), "device", text_json(w->device), "state",
-                     msg_worker_state_name(w->state), "state_s", seconds(w->state_ms), "reason", text_json(w->text),
-                     "failures_in_row", (json_int_t)w->n_bad, "items", (json_int_t)w->n_items, "items_per_s",
-                     thousandths(w->rate), "busy", thousandths(w->busy_per_mille), "leases", (json_int_t)w->n_leases,
-                     "held_items", (json_int_t)w->held_items, "window_items", (json_int_t)w->window_items, "held_bytes",
-                     (json_int_t)w->held_bytes, "window_bytes", (json_int_t)w->window_bytes, "heard_s",
-                     seconds(w->heard_ms));
+    return json_pack(
+        "{s:o, s:I, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o}", "host",
+        answer_text_or_null(w->host), "pid", (json_int_t)w->pid, "stage", stage_name(w->stage), "model",
+        answer_text_or_null(w->model), "dtype", type_json(w->dtype), "device", answer_text_or_null(w->device), "state",
+        msg_worker_state_name(w->state), "state_s", seconds(w->state_ms), "reason", answer_text_or_null(w->text),
+        "failures_in_row", (json_int_t)w->n_bad, "items", (json_int_t)w->n_items, "items_per_s", thousandths(w->rate),
+        "busy", thousandths(w->busy_per_mille), "leases", (json_int_t)w->n_leases, "held_items",
+        (json_int_t)w->held_items, "window_items", (json_int_t)w->window_items, "held_bytes", (json_int_t)w->held_bytes,
+        "window_bytes", (json_int_t)w->window_bytes, "heard_s", seconds(w->heard_ms));
 }
 
 struct json_t *fleet_view_json(const struct client_fleet *f, const char *endpoint)

@@ -20,7 +20,7 @@ struct json_t *fleet_view_json(const struct client_fleet *f, const char *endpoin
 
 /* Seconds until the job is done at its present rate; -1: unknown. */
 int64_t fleet_view_eta_s(const struct row_fleet_job *j);
-/* One word, as in `blipline jobs`. */
+/* One word: job_row_state. */
 const char *fleet_view_job_state(const struct row_fleet_job *j);
 
 #endif

@@ -18,7 +18,7 @@ int job_number_parse(const char *text, uint64_t *ret, struct err *err)
         if (errno == 0 && *ret > 0 && *ret <= INT64_MAX)
             return 0;
     }
-    return err_set(err, -EDOM, "%.40s is not the number of a job (1, 2, ...; blipline jobs lists them)", text);
+    return err_set(err, -EDOM, "%.40s is not the number of a job (1, 2, ...)", text);
 }
 
 uint32_t job_row_priority(const struct stored_job_entry *e)
@@ -71,11 +71,6 @@ const char *job_row_state(const struct stored_job_entry *e)
     return e->wanted == STORED_WANTED_PAUSED ? "paused" : "incomplete";
 }
 
-static json_t *text_json(const char *text)
-{
-    return text[0] ? answer_text(text) : json_null();
-}
-
 static json_t *time_json(int64_t ms)
 {
     return ms ? json_integer((json_int_t)ms) : json_null();
@@ -84,8 +79,9 @@ static json_t *time_json(int64_t ms)
 struct json_t *job_row_json(const struct stored_job_entry *e)
 {
     return json_pack("{s:I, s:o, s:o, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:b, s:o, s:o}", "job", (json_int_t)e->job,
-                     "name", text_json(e->name), "owner", text_json(e->owner), "recipe", text_json(e->recipe), "state",
-                     job_row_state(e), "text", text_json(e->text), "priority", (json_int_t)(job_row_priority(e)),
-                     "items", (json_int_t)e->n_items, "done", (json_int_t)e->n_done, "failed", (json_int_t)e->n_failed,
-                     "sealed", e->sealed, "created_ms", time_json(e->created_ms), "ended_ms", time_json(e->ended_ms));
+                     "name", answer_text_or_null(e->name), "owner", answer_text_or_null(e->owner), "recipe",
+                     answer_text_or_null(e->recipe), "state", job_row_state(e), "text", answer_text_or_null(e->text),
+                     "priority", (json_int_t)(job_row_priority(e)), "items", (json_int_t)e->n_items, "done",
+                     (json_int_t)e->n_done, "failed", (json_int_t)e->n_failed, "sealed", e->sealed, "created_ms",
+                     time_json(e->created_ms), "ended_ms", time_json(e->ended_ms));
 }

@@ -14,11 +14,6 @@ struct json_t;
 
 enum { JOB_MAX_PRIORITY = 10000 };
 
-/* The words of job_row_state, separated by spaces, for the option --state. */
-#define JOB_ROW_STATES                                                      \
-    "importing incomplete starting waiting running blocked pausing paused " \
-    "failed done cancelled removing"
-
 /* -EDOM: not the number of a job. */
 int job_number_parse(const char *text, uint64_t *ret, struct err *err) CHECK_RESULT;
 /* One word for people and scripts: what the job does now. */

@@ -56,6 +56,11 @@ struct json_t *answer_text(const char *text)
     return as_it_is ? as_it_is : json_string(printable_text(text, strlen(text), shown, sizeof(shown)));
 }
 
+struct json_t *answer_text_or_null(const char *text)
+{
+    return text[0] ? answer_text(text) : json_null();
+}
+
 void answer_end(int exit_code)
 {
     if (!wanted || exit_code == CLI_EXIT_OK || exit_code == CLI_EXIT_FAILED_ITEMS || (printed && !error[0]))

@@ -21,6 +21,8 @@ void answer_begin(int argc, char **argv);
 void answer_print(const char *schema, struct json_t *object, size_t flags);
 /* JSON is UTF-8: other bytes become \xNN. NULL: no memory. */
 struct json_t *answer_text(const char *text);
+/* The same; null for "". */
+struct json_t *answer_text_or_null(const char *text);
 /* Remember an error message, without "blipline: "; the last one is printed. */
 void answer_error(const char *text);
 /* For a signal handler that ends the command: the error as a line of JSON; "" without --json. */
