@@ -113,6 +113,14 @@ void cuda_rig_refuse_products(unsigned what)
     f(what);
 }
 
+int cuda_rig_refuse_nothing(void **state)
+{
+    (void)state;
+    if (emulators("emulator_refuse_products"))
+        cuda_rig_refuse_products(0);
+    return 0;
+}
+
 void cuda_rig_needs_errors(void)
 {
     if (!injector())
@@ -182,10 +190,5 @@ double cuda_rig_limit(const struct ops *o)
 
 double cuda_rig_limit_of_means(const float *ref, int64_t rows, int64_t width, int64_t ld, double limit)
 {
-    double size = 0;
-
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < width; c++)
-            size += (double)ref[r * ld + c] * ref[r * ld + c];
-    return limit * fmax(1, 0.2 * sqrt((double)(rows * width) / fmax(size, 1e-30)));
+    return limit * fmax(1, 0.2 * sqrt((double)(rows * width)) / fmax(ops_rig_size(ref, rows, width, ld), 1e-15));
 }

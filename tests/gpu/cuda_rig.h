@@ -43,6 +43,8 @@ void cuda_rig_needs_errors(void);
 void cuda_rig_next_fails(int cuda_error);
 /* What cublasLt says it cannot do from here on (enum emulator_refuse, 0: nothing); the same skip(). */
 void cuda_rig_refuse_products(unsigned what);
+/* A teardown for tests that do so, in case they fail half-way. */
+int cuda_rig_refuse_nothing(void **state);
 
 /* n values in device memory, in o's activations or in f32. */
 void *cuda_rig_put(struct ops *o, const float *x, size_t n);

@@ -340,14 +340,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_linear_equals_reference),
-        cmocka_unit_test(test_cuda_linear_does_what_the_library_does_not),
+        cmocka_unit_test_teardown(test_cuda_linear_does_what_the_library_does_not, cuda_rig_refuse_nothing),
         cmocka_unit_test(test_cuda_linear_random_shapes_equal_reference),
         cmocka_unit_test(test_cuda_linear_adds_the_whole_bias_to_f32),
         cmocka_unit_test(test_cuda_linear_many_shapes),
         cmocka_unit_test(test_cuda_linear_gelu_forms),
         cmocka_unit_test(test_cuda_linear_tf32_is_rounded),
         cmocka_unit_test(test_cuda_linear_in_passes),
-        cmocka_unit_test(test_cuda_linear_that_cannot_be_captured_runs_as_it_comes),
+        cmocka_unit_test_teardown(test_cuda_linear_that_cannot_be_captured_runs_as_it_comes, cuda_rig_refuse_nothing),
         cmocka_unit_test(test_cuda_linear_fp8_in_passes),
         cmocka_unit_test(test_cuda_weight_that_does_not_fit_says_its_size),
     };

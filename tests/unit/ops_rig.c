@@ -165,19 +165,29 @@ float *ops_rig_back(const struct ops *o, void *p, size_t n)
     return x;
 }
 
+double ops_rig_size(const float *x, int64_t rows, int64_t width, int64_t ld)
+{
+    double sum = 0;
+
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < width; c++)
+            sum += (double)x[r * ld + c] * x[r * ld + c];
+    return sqrt(sum);
+}
+
 double ops_rig_distance(const float *out, const float *ref, int64_t rows, int64_t width, int64_t ld)
 {
-    double difference = 0, size = 0;
+    const double size = ops_rig_size(ref, rows, width, ld);
+    double difference = 0;
 
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < width; c++) {
             double d = (double)out[r * ld + c] - ref[r * ld + c];
 
             difference += d * d;
-            size += (double)ref[r * ld + c] * ref[r * ld + c];
         }
         for (int64_t c = width; c < ld && r + 1 < rows; c++)
             assert_true(isnan(out[r * ld + c]));
     }
-    return sqrt(difference / (size > 0 ? size : 1));
+    return sqrt(difference) / (size > 0 ? size : 1);
 }

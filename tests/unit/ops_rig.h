@@ -45,6 +45,8 @@ void ops_rig_round(struct tensor *t, enum dtype act_dtype);
 void *ops_rig_act(const struct ops *o, const float *x, size_t n);
 float *ops_rig_back(const struct ops *o, void *p, size_t n);
 
+/* |x| over rows x width */
+double ops_rig_size(const float *x, int64_t rows, int64_t width, int64_t ld);
 /* |out - ref| / |ref| over rows x width; asserts that the columns between rows are NaN. */
 double ops_rig_distance(const float *out, const float *ref, int64_t rows, int64_t width, int64_t ld);
 
