@@ -1,10 +1,10 @@
 #include "broker/actions.h"
 
 #include "broker/broker.h"
+#include "broker/jobs_retry.h"
 #include "broker/progress.h"
 #include "broker/work.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "proto/row.h"
 
@@ -191,12 +191,7 @@ static void do_job_done(struct broker *b, const struct core_action *a)
 {
     struct broker_job *job = broker_job_find(&b->jobs, a->job);
 
-    log_info("event=job_done job=%llu items=%llu failed=%llu", (unsigned long long)job->id,
-             (unsigned long long)job->counters.n_done, (unsigned long long)job->counters.n_failed);
-    progress_log(&b->jobs, job);
-    if (job->entry && !job->entry->ended_ms)
-        broker_job_record(&b->jobs, job, STORED_WANTED_RUN, clock_wall_ms(), "");
-    broker_job_ended(&b->jobs, job);
+    jobs_retry_or_end(&b->jobs, job);
 }
 
 static void do_job_paused(struct broker *b, const struct core_action *a)

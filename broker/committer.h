@@ -45,6 +45,7 @@ enum committer_op {
     COMMITTER_COMPARE, /* rows, n_rows, begin: of a walk; new items are appended, others done again (store/compare.h) */
     COMMITTER_SOURCES, /* rows, n_rows: those of sources */
     COMMITTER_AGAIN,   /* rows, n_rows: as store_again; the completion's unit is the first that is concerned */
+    COMMITTER_RETRY,   /* unit, control.codes: as store_retry; the completion's unit is the first that is concerned */
     COMMITTER_SEAL,    /* first_item */
     COMMITTER_UNIT,    /* unit, again, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
@@ -73,7 +74,7 @@ struct committer_request {
     /* malloc'ed, owned. ENTRY: the row. OPEN: that of a job which may have none; it is put once the store is made */
     struct stored_job_entry *entry;
 
-    struct msg_job_control control; /* ENTRY */
+    struct msg_job_control control; /* ENTRY, RETRY */
     uint64_t first_job;             /* LIST: this one and larger ones; */
     bool of_owner;                  /* only those of `owner` */
     char owner[MSG_NAME_SIZE];
@@ -126,6 +127,7 @@ struct committer_completion {
     struct stored_job_entry *entry;      /* OPEN with a job table, ENTRY: the job's row; take it and null it here */
     uint32_t n_added, n_again;           /* COMPARE: items of this request that are new, and that are done again */
     struct msg_compared compared;        /* COMPARE: of all rows since `begin` */
+    uint32_t next_unit;                  /* RETRY: go on with this one; UINT32_MAX: there are no more */
     struct units_read *load;             /* LOAD */
     struct buf found; /* FIND: row frames back to back; take them and leave it empty. LIST: an array of
                                             struct stored_job_entry; of a damaged row only job and text */

@@ -198,7 +198,8 @@ static int wait_for_turn(const struct store *s, const struct committer_request *
     return 0;
 }
 
-static int apply(struct open_store *o, const struct committer_request *q, uint32_t *ret_unit, struct err *err)
+static int apply(struct open_store *o, const struct committer_request *q, struct committer_completion *done,
+                 struct err *err)
 {
     struct store *s = o->store;
     const struct store_records records = {.again = q->again,
@@ -217,13 +218,15 @@ static int apply(struct open_store *o, const struct committer_request *q, uint32
     case COMMITTER_SEAL:
         return committer_walk_seal(&o->walk, s, q, err);
     case COMMITTER_COMPARE:
-        return committer_walk_apply(&o->walk, s, q, ret_unit, err);
+        return committer_walk_apply(&o->walk, s, q, &done->unit, err);
     case COMMITTER_ROWS:
         return store_append_rows(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
     case COMMITTER_SOURCES:
         return store_put_sources(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
     case COMMITTER_AGAIN:
-        return store_again(s, q->rows.data, q->rows.size_bytes, q->n_rows, ret_unit, err);
+        return store_again(s, q->rows.data, q->rows.size_bytes, q->n_rows, &done->unit, err);
+    case COMMITTER_RETRY:
+        return store_retry(s, q->unit, q->control.n_codes, q->control.codes, &done->next_unit, &done->unit, err);
     case COMMITTER_UNIT:
         if (q->n_records && q->ends[q->n_records - 1] > q->records.size_bytes)
             return err_set(err, -EINVAL, "unit %u: records end behind their buffer", q->unit);
@@ -259,7 +262,7 @@ static int put(struct committer *c, struct open_store *o, struct passage *p)
     before = store_txn_bytes(o->store);
     rc = committer_walk_compare(&o->walk, o->store, p->request, &p->err);
     if (rc == 0)
-        rc = apply(o, p->request, &p->done.unit, &p->err);
+        rc = apply(o, p->request, &p->done, &p->err);
     if (rc != -EAGAIN && !leaves_txn_sound(rc))
         return rc;
     c->group_bytes += store_txn_bytes(o->store) - before;

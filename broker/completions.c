@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#include "broker/jobs.h"
+#include "broker/jobs_retry.h"
 #include "base/log.h"
 #include "store/store.h"
 
@@ -136,6 +136,9 @@ static void on_completion(struct jobs *jobs, struct committer_completion *done)
         return;
     case COMMITTER_LOAD:
         on_load(jobs, job, done);
+        return;
+    case COMMITTER_RETRY:
+        jobs_retry_on_marked(jobs, job, done);
         return;
     case COMMITTER_CLOSE:
         broker_job_on_closed(jobs, job);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 static int refuse_if_ended(const struct stored_job_entry *e, struct err *err)
 {
@@ -19,6 +20,7 @@ static int cancel(struct stored_job_entry *e, int64_t now_ms, struct err *err)
         return -EPERM;
     e->wanted = STORED_WANTED_CANCELLED;
     e->ended_ms = now_ms;
+    e->retrying = false;
     (void)msg_text_set(e->text, sizeof(e->text), "cancelled");
     return 0;
 }
@@ -35,6 +37,33 @@ static int pause_or_resume(struct stored_job_entry *e, bool pauses, struct err *
     return 0;
 }
 
+static bool is_same_retry(const struct stored_job_entry *e, const struct msg_job_control *c)
+{
+    bool same = e->n_retry_codes == c->n_codes;
+
+    for (uint32_t i = 0; same && i < c->n_codes; i++)
+        same = strcmp(e->retry_codes[i], c->codes[i]) == 0;
+    return same;
+}
+
+static int retry(struct stored_job_entry *e, const struct msg_job_control *c, struct err *err)
+{
+    if (e->wanted >= STORED_WANTED_CANCELLED)
+        return err_set(err, -EPERM, "job %" PRIu64 " was cancelled", e->job);
+    if (e->retrying && !is_same_retry(e, c))
+        return err_set(err, -EPERM,
+                       "the failed items of job %" PRIu64
+                       " are still being marked for another retry; resume the job if it is paused, and try again later",
+                       e->job);
+    e->retrying = true;
+    e->n_retry_codes = c->n_codes;
+    memcpy(e->retry_codes, c->codes, sizeof(e->retry_codes));
+    e->wanted = STORED_WANTED_RUN;
+    e->ended_ms = 0;
+    e->text[0] = '\0';
+    return 0;
+}
+
 int control_apply(struct stored_job_entry *e, const struct msg_job_control *c, int64_t now_ms, struct err *err)
 {
     switch (c->action) {
@@ -46,6 +75,8 @@ int control_apply(struct stored_job_entry *e, const struct msg_job_control *c, i
     case MSG_JOB_PRIORITY:
         e->priority = c->priority;
         return 0;
+    case MSG_JOB_RETRY:
+        return retry(e, c, err);
     case MSG_JOB_REMOVE:
         if (!e->ended_ms)
             return err_set(err, -EPERM, "job %" PRIu64 " has not ended; cancel it first", e->job);

@@ -121,9 +121,10 @@ void broker_job_count(const struct broker_job *job, struct stored_job_entry *ent
     entry->n_done = job->counters.n_done;
     entry->n_failed = job->counters.n_failed;
     entry->sealed = job->counters.sealed;
+    entry->n_again = job->counters.n_again;
 }
 
-static void put_entry(struct jobs *jobs, const struct broker_job *job)
+void broker_job_put_entry(struct jobs *jobs, const struct broker_job *job)
 {
     struct committer_request *r = committer_request_new(COMMITTER_ENTRY, job->id, 0);
 
@@ -145,7 +146,7 @@ void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum sto
     job->entry->wanted = wanted;
     job->entry->ended_ms = ended_ms;
     (void)msg_text_set(job->entry->text, sizeof(job->entry->text), text);
-    put_entry(jobs, job);
+    broker_job_put_entry(jobs, job);
 }
 
 /* -- closing -- */
@@ -236,8 +237,9 @@ void broker_job_close_store(struct jobs *jobs, struct broker_job *job)
 {
     job->phase = BROKER_JOB_CLOSING;
     if (job->entry && (job->entry->n_items != job->counters.n_items || job->entry->n_done != job->counters.n_done ||
-                       job->entry->n_failed != job->counters.n_failed || job->entry->sealed != job->counters.sealed))
-        put_entry(jobs, job);
+                       job->entry->n_failed != job->counters.n_failed || job->entry->n_again != job->counters.n_again ||
+                       job->entry->sealed != job->counters.sealed))
+        broker_job_put_entry(jobs, job);
     requests_drop(jobs->requests, job->id);
     requests_post(jobs->requests, committer_request_new(COMMITTER_CLOSE, job->id, 0));
 }

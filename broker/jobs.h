@@ -52,7 +52,12 @@ struct broker_job {
     struct store *store; /* while it is open */
     struct job_holder *holders, *closers;
     struct job_reopen *reopen; /* NULL: none */
-    bool resume;               /* once the store is closed, open it again, without a client */
+    struct job_retry {
+        bool begun;         /* failed items are being marked (jobs_retry.h) */
+        uint32_t from_unit; /* the first with such an item; UINT32_MAX: none so far */
+        uint64_t peer, seq; /* of the client that waits for the end; 0: none */
+    } retry;
+    bool resume; /* once the store is closed, open it again, without a client */
     struct stored_job_counters counters;
     uint64_t next_item;    /* number of the next row that is posted */
     uint32_t n_comparing;  /* messages of rows that are being compared; their new items have no numbers yet */
@@ -109,6 +114,8 @@ void broker_job_stop_if_abandoned(struct jobs *jobs, struct broker_job *job);
 bool broker_job_is_cancelled(const struct broker_job *job);
 /* Put the job's counts into its row. */
 void broker_job_count(const struct broker_job *job, struct stored_job_entry *entry);
+/* Write the job's row of the job table as it is; it must have one. */
+void broker_job_put_entry(struct jobs *jobs, const struct broker_job *job);
 /* Write the job's row of the job table, if it has one and is not cancelled. `ended_ms` 0: it has not ended. `text`: why
  * it does not go on. */
 void broker_job_record(struct jobs *jobs, const struct broker_job *job, enum stored_wanted wanted, int64_t ended_ms,

@@ -2,6 +2,7 @@
  *
  * An open job's row is the loop's (struct broker_job.entry), so it is changed here and then written; the row of another
  * job is changed by the committer. */
+#include "broker/jobs_retry.h"
 #include "broker/jobs_table.h"
 #include "broker/progress.h"
 
@@ -26,14 +27,15 @@ static void add_present(const struct jobs *jobs, struct stored_job_entry *e)
     if (!job || job->phase != BROKER_JOB_OPEN)
         return;
     broker_job_count(job, e);
+    e->retrying = job->entry->retrying;
     e->state = progress_state(jobs, job);
     text = progress_text(job, e->state);
     if (text[0])
         (void)msg_text_set(e->text, sizeof(e->text), text);
 }
 
-static void answer_rows(struct jobs *jobs, const struct question *q, struct stored_job_entry *rows, uint32_t n_rows,
-                        uint64_t next_job)
+void jobs_table_answer(struct jobs *jobs, const struct question *q, struct stored_job_entry *rows, uint32_t n_rows,
+                       uint64_t next_job)
 {
     struct wire_message *m = NULL;
     struct err err = {""};
@@ -92,7 +94,7 @@ void broker_jobs_on_listed(struct jobs *jobs, struct committer_completion *done,
     if (done->rc < 0)
         refuse(jobs, q, done->rc, done->text);
     else
-        answer_rows(jobs, q, (struct stored_job_entry *)(void *)done->found.data, done->n_found, done->next_job);
+        jobs_table_answer(jobs, q, (struct stored_job_entry *)(void *)done->found.data, done->n_found, done->next_job);
 }
 
 /* -- JOB_CONTROL -- */
@@ -125,6 +127,7 @@ static void change_open(struct jobs *jobs, struct broker_job *job, const struct 
     q->had_row = true;
     q->wanted = job->entry->wanted;
     q->ended_ms = job->entry->ended_ms;
+    q->retrying = job->entry->retrying;
     q->priority = job->entry->priority;
     r = requests_new(jobs->requests, COMMITTER_ENTRY, job->id, q);
     if (r && !(r->entry = malloc(sizeof(*r->entry)))) {
@@ -173,12 +176,10 @@ void broker_job_control(struct jobs *jobs, const struct peer *p, const struct ms
 
 static void resume_open(struct jobs *jobs, struct broker_job *job)
 {
-    const enum core_job_state state = core_job_state_get(jobs->driver->core, job->id);
-
-    if (job->phase == BROKER_JOB_OPEN && state != CORE_JOB_FAILED) {
+    if (job->phase == BROKER_JOB_OPEN && core_job_state_get(jobs->driver->core, job->id) != CORE_JOB_FAILED) {
         job->failures = (struct failures){0};
-        if (state == CORE_JOB_STOPPING || state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED)
-            (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
+        (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
+        jobs_retry_begin(jobs, job);
         broker_job_stop_if_abandoned(jobs, job);
         return;
     }
@@ -208,7 +209,7 @@ static void take_effect(struct jobs *jobs, struct broker_job *job, const struct 
         return; /* something else was asked since, or the job has ended */
     if (c->action == MSG_JOB_REMOVE)
         submissions_remove(&jobs->submissions, c->job);
-    else if (c->action == MSG_JOB_RESUME)
+    else if (c->action == MSG_JOB_RESUME || c->action == MSG_JOB_RETRY)
         resume(jobs, job, entry);
     else if (is_open && c->action == MSG_JOB_PRIORITY)
         (void)driver_feed(jobs->driver,
@@ -225,6 +226,7 @@ static void on_failed(struct jobs *jobs, struct broker_job *job, const struct co
     if (job && job->entry && q->had_row) {
         job->entry->wanted = q->wanted;
         job->entry->ended_ms = q->ended_ms;
+        job->entry->retrying = q->retrying;
         job->entry->priority = q->priority;
     }
     refuse(jobs, q, done->rc, done->text);
@@ -233,11 +235,9 @@ static void on_failed(struct jobs *jobs, struct broker_job *job, const struct co
 void broker_job_on_controlled(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
                               const struct question *q)
 {
-    static const char *const names[] = {[MSG_JOB_PAUSE] = "pause",
-                                        [MSG_JOB_RESUME] = "resume",
-                                        [MSG_JOB_CANCEL] = "cancel",
-                                        [MSG_JOB_PRIORITY] = "priority",
-                                        [MSG_JOB_REMOVE] = "remove"};
+    static const char *const names[] = {
+        [MSG_JOB_PAUSE] = "pause",       [MSG_JOB_RESUME] = "resume", [MSG_JOB_CANCEL] = "cancel",
+        [MSG_JOB_PRIORITY] = "priority", [MSG_JOB_REMOVE] = "remove", [MSG_JOB_RETRY] = "retry"};
 
     if (done->rc < 0) {
         on_failed(jobs, job, done, q);
@@ -246,5 +246,6 @@ void broker_job_on_controlled(struct jobs *jobs, struct broker_job *job, struct 
     log_info("event=job_control job=%" PRIu64 " action=%s priority=%u", done->job, names[q->control.action],
              done->entry->priority);
     take_effect(jobs, job, &q->control, done->entry);
-    answer_rows(jobs, q, done->entry, q->control.action != MSG_JOB_REMOVE, 0);
+    if (q->control.action != MSG_JOB_RETRY || !jobs_retry_wait(jobs, done->job, q))
+        jobs_table_answer(jobs, q, done->entry, q->control.action != MSG_JOB_REMOVE, 0);
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "broker/graph.h"
+#include "broker/jobs_retry.h"
 #include "broker/jobs_table.h"
 #include "store/store.h"
 
@@ -99,11 +100,9 @@ static void open_later(struct jobs *jobs, struct broker_job *job, uint64_t peer,
 
 static void open_again(struct jobs *jobs, struct broker_job *job, uint64_t peer, const struct msg *m)
 {
-    const enum core_job_state state = core_job_state_get(jobs->driver->core, job->id);
-
     if (job->phase == BROKER_JOB_OPENING) {
         answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_BUSY, "%s: is being opened; try again", job->open.path);
-    } else if (job->phase == BROKER_JOB_CLOSING || state == CORE_JOB_FAILED) {
+    } else if (job->phase == BROKER_JOB_CLOSING || core_job_state_get(jobs->driver->core, job->id) == CORE_JOB_FAILED) {
         broker_job_begin_close(jobs, job);
         open_later(jobs, job, peer, m);
     } else if (m->job_open.job) { /* only to look at it */
@@ -111,11 +110,11 @@ static void open_again(struct jobs *jobs, struct broker_job *job, uint64_t peer,
         answer_opened(jobs, job, peer, m->seq);
     } else if (!refuse_if_cancelled(jobs, peer, m->seq, job) &&
                !refuse_if_different(jobs, peer, m->seq, &m->job_open, store_info(job->store))) {
-        if (state == CORE_JOB_STOPPING || state == CORE_JOB_STOPPED || state == CORE_JOB_PAUSED)
-            (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
+        (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_START, .job = job->id});
         if (job->entry && job->entry->wanted != STORED_WANTED_RUN)
             broker_job_record(jobs, job, STORED_WANTED_RUN, 0, "");
         job->failures = (struct failures){0};
+        jobs_retry_begin(jobs, job);
         broker_job_hold(jobs, job, peer);
         answer_opened(jobs, job, peer, m->seq);
     }
@@ -294,6 +293,7 @@ static void open_failed(struct jobs *jobs, struct broker_job *job, const struct 
         return;
     }
     log_err("event=job_failed job=%llu store=\"%s\" msg=\"%s\"", (unsigned long long)job->id, job->open.path, text);
+    jobs_retry_refuse(jobs, job, reason, text);
     broker_job_record(jobs, job, STORED_WANTED_RUN, 0, text);
 }
 
@@ -333,7 +333,20 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, struct commit
     log_opened(job, done->created);
     if (q->peer)
         answer_opened(jobs, job, q->peer, q->seq);
+    jobs_retry_begin(jobs, job);
     broker_job_stop_if_abandoned(jobs, job);
+}
+
+static void refuse_retry(struct jobs *jobs, struct broker_job *job)
+{
+    char text[MSG_TEXT_SIZE];
+
+    (void)snprintf(text, sizeof(text), "job %llu was %s", (unsigned long long)job->id,
+                   broker_job_is_cancelled(job)
+                       ? "cancelled"
+                       : "closed before all its failed items were marked; the rest is marked when it goes on");
+    jobs_retry_refuse(jobs, job, jobs->shutting_down ? MSG_REASON_DRAINING : MSG_REASON_NOT_ALLOWED,
+                      job->failed[0] ? job->failed : text);
 }
 
 /* The store is closed: a client may wait to open it again. */
@@ -341,17 +354,24 @@ void broker_job_on_closed(struct jobs *jobs, struct broker_job *job)
 {
     const bool goes_on = job->resume && job->entry && job->entry->wanted == STORED_WANTED_RUN;
     const struct stored_job_entry entry = job->entry ? *job->entry : (struct stored_job_entry){0};
+    const struct job_retry retry = job->retry;
     struct job_reopen *reopen = job->reopen;
     struct err err = {""};
     int rc;
 
     log_info("event=job_closed job=%llu store=\"%s\"", (unsigned long long)job->id, job->open.path);
     broker_job_tell_closers(jobs, job);
+    if (!goes_on)
+        refuse_retry(jobs, job);
     job->reopen = NULL;
     broker_jobs_remove(jobs, job);
     if (reopen)
         broker_job_open(jobs, reopen->peer, &reopen->message);
     if (goes_on && !broker_job_find(jobs, entry.job) && (rc = jobs_table_open(jobs, &entry, &err)) < 0)
         driver_fail(jobs->driver, rc, "%s", err.text);
+    if (goes_on && (job = broker_job_find(jobs, entry.job))) {
+        job->retry.peer = retry.peer;
+        job->retry.seq = retry.seq;
+    }
     free(reopen);
 }

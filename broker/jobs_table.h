@@ -15,6 +15,9 @@ uint64_t jobs_table_find(struct jobs *jobs, const struct peer *p, const struct m
 int jobs_table_add(struct jobs *jobs, const struct broker_job *job, struct committer_request *r) CHECK_RESULT;
 /* The store is open: what table and store say becomes what the job has. */
 void jobs_table_take(struct broker_job *job, struct committer_completion *done);
+/* JOB_LISTED. Of open jobs, the rows say how they are now. */
+void jobs_table_answer(struct jobs *jobs, const struct question *q, struct stored_job_entry *rows, uint32_t n_rows,
+                       uint64_t next_job);
 /* Open the job without a client. */
 int jobs_table_open(struct jobs *jobs, const struct stored_job_entry *entry, struct err *err) CHECK_RESULT;
 

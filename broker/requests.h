@@ -23,6 +23,7 @@ struct question {
     bool had_row; /* the job was open; so far its row had these: */
     enum stored_wanted wanted;
     int64_t ended_ms;
+    bool retrying;
     uint32_t priority;
 };
 

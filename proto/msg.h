@@ -136,6 +136,7 @@ enum msg_job_action {
     MSG_JOB_CANCEL,
     MSG_JOB_PRIORITY,
     MSG_JOB_REMOVE,
+    MSG_JOB_RETRY,
 };
 
 struct msg_tensor {
@@ -325,6 +326,8 @@ struct msg_job_control {
     uint64_t job;
     enum msg_job_action action;
     uint32_t priority; /* PRIORITY; 0: the usual one */
+    uint32_t n_codes;  /* RETRY: only items that failed with one of these; 0: all failed items */
+    char codes[MSG_MAX_RETRY_CODES][MSG_CODE_SIZE];
 };
 
 /* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP, JOB_CLOSE, JOB_FOUND */

@@ -254,18 +254,22 @@ static int check_job_open(const struct msg_job_open *o, struct err *err)
     return rc < 0 ? rc : msg_check_nodes(o->nodes, o->n_nodes, err);
 }
 
-static int check_job_rows(const struct msg_job_rows *r, struct err *err)
+int msg_check_codes(uint32_t n, const char codes[][MSG_CODE_SIZE], const char *message, struct err *err)
 {
     int rc = 0;
 
+    if (n > MSG_MAX_RETRY_CODES)
+        return err_set(err, -EMSGSIZE, "%s: %u codes, the limit is %d", message, n, MSG_MAX_RETRY_CODES);
+    for (uint32_t i = 0; rc == 0 && i < n; i++)
+        rc = msg_check_code(codes[i], err);
+    return rc;
+}
+
+static int check_job_rows(const struct msg_job_rows *r, struct err *err)
+{
     if ((r->compare && r->sources) || (r->begin && !r->compare))
         return err_set(err, -EBADMSG, "job_rows: only items can be compared");
-    if (r->comparison.n_codes > MSG_MAX_RETRY_CODES)
-        return err_set(err, -EMSGSIZE, "job_rows: %u codes, the limit is %d", r->comparison.n_codes,
-                       MSG_MAX_RETRY_CODES);
-    for (uint32_t i = 0; rc == 0 && r->begin && i < r->comparison.n_codes; i++)
-        rc = msg_check_code(r->comparison.codes[i], err);
-    return rc;
+    return r->begin ? msg_check_codes(r->comparison.n_codes, r->comparison.codes, "job_rows", err) : 0;
 }
 
 static int check_compared(const struct msg_compared *c, struct err *err)
@@ -304,11 +308,13 @@ static int check_job_control(const struct msg_job_control *c, struct err *err)
 {
     if (c->job == 0)
         return err_set(err, -EBADMSG, "job_control without a job");
-    if (c->action < MSG_JOB_PAUSE || c->action > MSG_JOB_REMOVE)
+    if (c->action < MSG_JOB_PAUSE || c->action > MSG_JOB_RETRY)
         return err_set(err, -EBADMSG, "job_control: unknown action %d", (int)c->action);
     if (c->priority && c->action != MSG_JOB_PRIORITY)
         return err_set(err, -EBADMSG, "job_control: a priority with another action");
-    return 0;
+    if (c->n_codes && c->action != MSG_JOB_RETRY)
+        return err_set(err, -EBADMSG, "job_control: codes with another action");
+    return msg_check_codes(c->n_codes, c->codes, "job_control", err);
 }
 
 static int check_body(const struct msg *m, struct err *err)

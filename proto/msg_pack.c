@@ -276,13 +276,18 @@ static void plain_body_to_pb(const struct msg *m, struct parts *p)
     }
 }
 
+void msg_codes_to_pb(uint32_t n, const char codes[][MSG_CODE_SIZE], ProtobufCBinaryData *ret)
+{
+    for (uint32_t i = 0; i < n; i++)
+        ret[i] = msg_text_to_pb(codes[i]);
+}
+
 static Blipline__Comparison *comparison_to_pb(const struct msg_comparison *from, struct parts *p)
 {
     blipline__comparison__init(&p->comparison);
     p->comparison.refresh = from->refresh;
     p->comparison.all_failed = from->all_failed;
-    for (uint32_t i = 0; i < from->n_codes; i++)
-        p->codes[i] = msg_text_to_pb(from->codes[i]);
+    msg_codes_to_pb(from->n_codes, from->codes, p->codes);
     p->comparison.n_codes = from->n_codes;
     p->comparison.codes = p->codes;
     return &p->comparison;
@@ -354,6 +359,9 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         p->body.job_control.job = m->job_control.job;
         p->body.job_control.action = (Blipline__JobControl__Action)m->job_control.action;
         p->body.job_control.priority = m->job_control.priority;
+        msg_codes_to_pb(m->job_control.n_codes, m->job_control.codes, p->codes);
+        p->body.job_control.n_codes = m->job_control.n_codes;
+        p->body.job_control.codes = p->codes;
         return;
     case MSG_JOB_ROWS_OK:
         p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;

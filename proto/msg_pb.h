@@ -40,4 +40,10 @@ int msg_check(const struct msg *m, struct err *err) CHECK_RESULT;
 int msg_check_nodes(const struct msg_node *nodes, uint32_t n_nodes, struct err *err) CHECK_RESULT;
 int msg_check_code(const char *code, struct err *err) CHECK_RESULT;
 
+/* Codes of failures: at most MSG_MAX_RETRY_CODES. -EMSGSIZE: more; `message` is named. */
+void msg_codes_to_pb(uint32_t n, const char codes[][MSG_CODE_SIZE], ProtobufCBinaryData *ret);
+int msg_codes_from_pb(size_t n, const ProtobufCBinaryData *from, const char *message, uint32_t *ret_n,
+                      char ret[][MSG_CODE_SIZE], struct err *err) CHECK_RESULT;
+int msg_check_codes(uint32_t n, const char codes[][MSG_CODE_SIZE], const char *message, struct err *err) CHECK_RESULT;
+
 #endif

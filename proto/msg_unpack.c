@@ -197,23 +197,38 @@ static int job_open_from_pb(const Blipline__JobOpen *from, struct msg_job_open *
     return msg_recipe_from_pb(from->recipe, &to->recipe, err);
 }
 
+int msg_codes_from_pb(size_t n, const ProtobufCBinaryData *from, const char *message, uint32_t *ret_n,
+                      char ret[][MSG_CODE_SIZE], struct err *err)
+{
+    int rc = 0;
+
+    if (n > MSG_MAX_RETRY_CODES)
+        return err_set(err, -EMSGSIZE, "%s: %zu codes, the limit is %d", message, n, MSG_MAX_RETRY_CODES);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = msg_text_from_pb(ret[i], MSG_CODE_SIZE, &from[i], "code", err);
+    *ret_n = (uint32_t)n;
+    return rc;
+}
+
 /* Bodies that consist of numbers only. */
 static int rows_from_pb(const Blipline__JobRows *from, struct msg_job_rows *to, struct err *err)
 {
     const Blipline__Comparison *begin = from->begin;
-    int rc = 0;
 
     *to = (struct msg_job_rows){.job = from->job, .sources = from->sources, .compare = from->compare, .begin = begin};
     if (!begin)
         return 0;
-    if (begin->n_codes > MSG_MAX_RETRY_CODES)
-        return err_set(err, -EMSGSIZE, "job_rows: %zu codes, the limit is %d", begin->n_codes, MSG_MAX_RETRY_CODES);
     to->comparison.refresh = begin->refresh;
     to->comparison.all_failed = begin->all_failed;
-    to->comparison.n_codes = (uint32_t)begin->n_codes;
-    for (size_t i = 0; rc == 0 && i < begin->n_codes; i++)
-        rc = TEXT_FROM_PB(to->comparison.codes[i], begin->codes[i], "code", err);
-    return rc;
+    return msg_codes_from_pb(begin->n_codes, begin->codes, "job_rows", &to->comparison.n_codes, to->comparison.codes,
+                             err);
+}
+
+static int control_from_pb(const Blipline__JobControl *from, struct msg_job_control *to, struct err *err)
+{
+    *to = (struct msg_job_control){
+        .job = from->job, .action = (enum msg_job_action)from->action, .priority = from->priority};
+    return msg_codes_from_pb(from->n_codes, from->codes, "job_control", &to->n_codes, to->codes, err);
 }
 
 static int rows_ok_from_pb(const Blipline__JobRowsOk *from, struct msg_job_rows_ok *to, struct err *err)
@@ -281,9 +296,7 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
         m->job_listed.next_job = e->job_listed->next_job;
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_CONTROL:
-        m->job_control = (struct msg_job_control){e->job_control->job, (enum msg_job_action)e->job_control->action,
-                                                  e->job_control->priority};
-        return 0;
+        return control_from_pb(e->job_control, &m->job_control, err);
     case BLIPLINE__ENVELOPE__BODY_JOB_AGAIN:
         m->job_ref.job = e->job_again->job;
         return 0;

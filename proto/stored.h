@@ -82,10 +82,13 @@ struct stored_job_entry {
     enum stored_wanted wanted;
     uint32_t max_failures, max_failed_per_mille;
     int64_t created_ms, ended_ms;
-    char text[MSG_TEXT_SIZE];           /* why it does not go on; "": it does, or has ended */
-    uint64_t n_items, n_done, n_failed; /* when the row was written */
-    bool sealed;                        /* then: all items have been sent */
-    enum msg_job_state state;           /* only in rows of JOB_LISTED; 0: not open */
+    char text[MSG_TEXT_SIZE];                    /* why it does not go on; "": it does, or has ended */
+    uint64_t n_items, n_done, n_failed, n_again; /* when the row was written */
+    bool sealed;                                 /* then: all items have been sent */
+    bool retrying;                               /* failed items are being marked to be done again: those that failed */
+    uint32_t n_retry_codes;                      /* with one of these codes; 0: all */
+    char retry_codes[MSG_MAX_RETRY_CODES][MSG_CODE_SIZE];
+    enum msg_job_state state; /* only in rows of JOB_LISTED; 0: not open */
 };
 
 /* Encoders append one value to `out`. */

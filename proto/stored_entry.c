@@ -9,7 +9,8 @@
 #include <errno.h>
 #include <string.h>
 
-static Blipline__JobEntry to_pb(const struct stored_job_entry *e)
+/* `codes`: [MSG_MAX_RETRY_CODES] */
+static Blipline__JobEntry to_pb(const struct stored_job_entry *e, ProtobufCBinaryData *codes)
 {
     Blipline__JobEntry pb = BLIPLINE__JOB_ENTRY__INIT;
 
@@ -30,19 +31,26 @@ static Blipline__JobEntry to_pb(const struct stored_job_entry *e)
     pb.n_done = e->n_done;
     pb.n_failed = e->n_failed;
     pb.sealed = e->sealed;
+    pb.n_again = e->n_again;
+    pb.retrying = e->retrying;
+    msg_codes_to_pb(e->n_retry_codes, e->retry_codes, codes);
+    pb.n_retry_codes = e->n_retry_codes;
+    pb.retry_codes = codes;
     return pb;
 }
 
 int stored_job_entry_encode(const struct stored_job_entry *e, struct buf *out)
 {
-    const Blipline__JobEntry pb = to_pb(e);
+    ProtobufCBinaryData codes[MSG_MAX_RETRY_CODES];
+    const Blipline__JobEntry pb = to_pb(e, codes);
 
     return e->job && e->wanted <= STORED_WANTED_REMOVED ? stored_append_pb(out, &pb.base) : -EINVAL;
 }
 
 int row_job_entry_append(struct buf *frame, const struct stored_job_entry *e)
 {
-    Blipline__JobEntry pb = to_pb(e);
+    ProtobufCBinaryData codes[MSG_MAX_RETRY_CODES];
+    Blipline__JobEntry pb = to_pb(e, codes);
 
     pb.state = e->state;
     return row_append_pb(frame, &pb.base);
@@ -68,6 +76,8 @@ static int from_pb(const ProtobufCMessage *pb, struct stored_job_entry *ret, str
                                   .n_items = from->n_items,
                                   .n_done = from->n_done,
                                   .n_failed = from->n_failed,
+                                  .n_again = from->n_again,
+                                  .retrying = from->retrying,
                                   .sealed = from->sealed,
                                   .state = (enum msg_job_state)from->state};
     if (from->token.len)
@@ -75,7 +85,10 @@ static int from_pb(const ProtobufCMessage *pb, struct stored_job_entry *ret, str
     if ((rc = msg_text_from_pb(e.name, sizeof(e.name), &from->name, "name", err)) < 0 ||
         (rc = msg_text_from_pb(e.owner, sizeof(e.owner), &from->owner, "owner", err)) < 0 ||
         (rc = msg_text_from_pb(e.recipe, sizeof(e.recipe), &from->recipe, "recipe", err)) < 0 ||
-        (rc = msg_text_from_pb(e.text, sizeof(e.text), &from->text, "text", err)) < 0)
+        (rc = msg_text_from_pb(e.text, sizeof(e.text), &from->text, "text", err)) < 0 ||
+        (rc = msg_codes_from_pb(from->n_retry_codes, from->retry_codes, "the job", &e.n_retry_codes, e.retry_codes,
+                                err)) < 0 ||
+        (rc = msg_check_codes(e.n_retry_codes, e.retry_codes, "the job", err)) < 0)
         return rc;
     *ret = e;
     return 0;

@@ -90,16 +90,24 @@ static int put_manifest(struct store *s, const struct again_unit *a, struct err 
     return store_put(s, s->env.manifest, key, 4, s->row.data, s->row.size_bytes, 0, err);
 }
 
+int store_put_marks(struct store *s, uint32_t unit, struct stored_unit_state *state, uint32_t n_marked, struct err *err)
+{
+    int rc;
+
+    state->n_again += n_marked;
+    state->attempts = state->n_parts = 0; /* those of the first run no longer count */
+    rc = store_put_state(s, unit, state, err);
+    s->counters.n_again += rc == 0 ? n_marked : 0;
+    return rc;
+}
+
 static int close_unit(struct store *s, struct again_unit *a, struct err *err)
 {
     int rc = a->open ? put_manifest(s, a, err) : 0;
 
     if (rc < 0 || !a->open || a->n_marked == 0)
         return rc;
-    a->state.attempts = a->state.n_parts = 0; /* those of the first run no longer count */
-    rc = store_put_state(s, a->unit, &a->state, err);
-    s->counters.n_again += rc == 0 ? a->n_marked : 0;
-    return rc;
+    return store_put_marks(s, a->unit, &a->state, a->n_marked, err);
 }
 
 static int take_row(struct store *s, struct again_unit *a, const struct row_item *row, struct err *err)
@@ -121,7 +129,6 @@ static int take_row(struct store *s, struct again_unit *a, const struct row_item
     if (!a->state.done || (a->state.again[i / 64] >> (i % 64) & 1))
         return 0;
     a->state.again[i / 64] |= (uint64_t)1 << (i % 64);
-    a->state.n_again++;
     a->n_marked++;
     return 0;
 }

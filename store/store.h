@@ -123,6 +123,12 @@ int store_seal(struct store *s, struct err *err) CHECK_RESULT;
 int store_again(struct store *s, const void *rows, size_t size_bytes, uint32_t n_rows, uint32_t *ret_from_unit,
                 struct err *err) CHECK_RESULT;
 
+/* Mark failed items of units from `from` on to be redone: those with one of these codes, or (n_codes 0) all. Items that
+ * are marked already, or whose list says what is wrong with them, are left alone. Looks at so many that it takes some
+ * milliseconds: continue at *ret_next; UINT32_MAX: there are no more. *ret_from_unit: as store_again. */
+int store_retry(struct store *s, uint32_t from, uint32_t n_codes, const char codes[][MSG_CODE_SIZE], uint32_t *ret_next,
+                uint32_t *ret_from_unit, struct err *err) CHECK_RESULT;
+
 /* The results of one unit: stored Records (stored_record_encode) back to back, in item order. */
 struct store_records {
     const uint64_t *again; /* NULL: all items. Otherwise a mask of the items of a done unit that were redone */

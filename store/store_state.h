@@ -72,7 +72,10 @@ uint64_t store_used_bytes(const struct store *s);
 int store_put_state(struct store *s, uint32_t unit, const struct stored_unit_state *state,
                     struct err *err) CHECK_RESULT;
 
-/* again.c: store_put_unit for a unit that is done. *u: what the manifest says of it. */
+/* again.c: put the state of a done unit in which n_marked items more are marked to be redone. */
+int store_put_marks(struct store *s, uint32_t unit, struct stored_unit_state *state, uint32_t n_marked,
+                    struct err *err) CHECK_RESULT;
+/* store_put_unit for a unit that is done. *u: what the manifest says of it. */
 int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest_unit *u,
                     struct stored_unit_state *state, const struct store_records *records, struct err *err) CHECK_RESULT;
 

@@ -283,6 +283,71 @@ static void test_again_rows_that_make_no_sense_are_refused(void **state)
     assert_int_equal(pending(d->s, 1), 4);
 }
 
+static uint32_t retry(struct store *s, const char *code, uint32_t from, uint32_t *ret_from_unit)
+{
+    char codes[1][MSG_CODE_SIZE] = {""};
+    struct err err = {""};
+    uint32_t next;
+
+    (void)snprintf(codes[0], sizeof(codes[0]), "%s", code ? code : "");
+    assert_int_equal(store_begin(s, &err), 0);
+    if (store_retry(s, from, code != NULL, codes, &next, ret_from_unit, &err) < 0 || store_commit(s, &err) < 0)
+        fail_msg("%s", err.text);
+    return next;
+}
+
+static void test_again_failed_items_are_marked_by_their_code(void **state)
+{
+    struct dir *d = *state;
+    char *path = strdup(store_path(d->s));
+    uint32_t from;
+
+    assert_int_equal(retry(d->s, "another", 0, &from), UINT32_MAX);
+    assert_int_equal(from, UINT32_MAX);
+    check_counts(d, 4, 0, 0);
+    assert_int_equal(retry(d->s, "truncated", 1, &from), UINT32_MAX);
+    assert_int_equal(from, 1);
+    check_counts(d, 4, 2, 0);
+    spoil(d, 3, "not a record at all"); /* it is left alone */
+    assert_int_equal(retry(d->s, NULL, 0, &from), UINT32_MAX);
+    assert_int_equal(from, 0);
+    check_counts(d, 4, 3, 0);
+    assert_true(pending(d->s, 0) == 1 && pending(d->s, 1) == 4 && pending(d->s, 2) == 2);
+    assert_int_equal(retry(d->s, NULL, 0, &from), UINT32_MAX); /* twice is once */
+    assert_int_equal(from, UINT32_MAX);
+    assert_int_equal(redo(d->s, 1, 4, 0), 0);
+    assert_int_equal(retry(d->s, NULL, 0, &from), UINT32_MAX); /* it has no failed items any more */
+    check_counts(d, 3, 2, 1);
+    store_close(d->s);
+    assert_int_equal(fixture_problems(path, 0), 1); /* that record */
+    d->s = fixture_store(path, UNIT);
+    free(path);
+}
+
+static void test_again_failed_items_are_marked_step_by_step(void **state)
+{
+    enum { UNITS = 5, BIG = 1024 };
+    struct dir *d = *state;
+    uint32_t at = 0, from, steps = 0;
+    struct store *s;
+    char path[256];
+
+    (void)snprintf(path, sizeof(path), "%s/big", d->path);
+    s = fixture_store(path, BIG);
+    fixture_import(s, 0, UNITS * BIG);
+    for (uint32_t unit = 0; unit < UNITS; unit++)
+        fixture_commit_unit(s, unit, BIG * unit, BIG, 1);
+    for (; at != UINT32_MAX; steps++) {
+        const uint32_t next = retry(s, NULL, at, &from);
+
+        assert_true(next > at);
+        at = next;
+    }
+    assert_true(steps > 1);
+    assert_int_equal(store_counters(s)->n_again, UNITS * BIG);
+    store_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -293,6 +358,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_again_rows_bring_what_is_true_now, setup, teardown),
         cmocka_unit_test_setup_teardown(test_again_rows_that_make_no_sense_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_again_failed_items_are_marked_by_their_code, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_again_failed_items_are_marked_step_by_step, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

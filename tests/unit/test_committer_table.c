@@ -129,13 +129,13 @@ static void test_committer_table_changes_the_row_of_a_job(void **state)
     (void)state;
     put(6, "alice");
     put(8, "alice");
-    r->control = (struct msg_job_control){7, MSG_JOB_PRIORITY, 300};
+    r->control = (struct msg_job_control){.job = 7, .action = MSG_JOB_PRIORITY, .priority = 300};
     done = do_one(r);
     assert_int_equal(done->rc, -ENOENT);
     assert_string_equal(done->text, "there is no job 7");
     committer_completion_free(done);
     r = committer_request_new(COMMITTER_ENTRY, 8, 0);
-    r->control = (struct msg_job_control){8, MSG_JOB_PRIORITY, 300};
+    r->control = (struct msg_job_control){.job = 8, .action = MSG_JOB_PRIORITY, .priority = 300};
     done = do_one(r);
     assert_int_equal(done->rc, 0);
     assert_int_equal(done->entry->priority, 300);

@@ -40,6 +40,11 @@ static void test_control_applies_what_fits_and_refuses_the_rest(void **state)
         {CANCELLED, true, MSG_JOB_CANCEL, CANCELLED, true},
         {CANCELLED, true, MSG_JOB_REMOVE, STORED_WANTED_REMOVED, true},
         {STORED_WANTED_REMOVED, true, MSG_JOB_RESUME, -1, true},
+        {RUN, false, MSG_JOB_RETRY, RUN, false},
+        {PAUSED, false, MSG_JOB_RETRY, RUN, false},
+        {RUN, true, MSG_JOB_RETRY, RUN, false},
+        {CANCELLED, true, MSG_JOB_RETRY, -1, true},
+        {STORED_WANTED_REMOVED, true, MSG_JOB_RETRY, -1, true},
         {STORED_WANTED_REMOVED, true, MSG_JOB_REMOVE, STORED_WANTED_REMOVED, true},
     };
 
@@ -60,7 +65,8 @@ static void test_control_applies_what_fits_and_refuses_the_rest(void **state)
         }
         assert_int_equal(rc, 0);
         assert_int_equal(e.wanted, cases[i].wanted_then);
-        assert_int_equal(e.ended_ms, cases[i].ended ? ENDED_MS : cases[i].ended_then ? NOW_MS : 0);
+        assert_int_equal(e.ended_ms, !cases[i].ended_then ? 0 : cases[i].ended ? ENDED_MS : NOW_MS);
+        assert_int_equal(e.retrying, cases[i].action == MSG_JOB_RETRY);
     }
 }
 
@@ -76,6 +82,24 @@ static void test_control_pause_keeps_the_reason_of_an_earlier_pause(void **state
     c.action = MSG_JOB_RESUME;
     assert_int_equal(control_apply(&e, &c, NOW_MS, &err), 0);
     assert_string_equal(e.text, "");
+}
+
+static void test_control_a_retry_waits_for_the_end_of_another(void **state)
+{
+    struct msg_job_control c = {.job = 7, .action = MSG_JOB_RETRY, .n_codes = 1, .codes = {"missing"}};
+    struct stored_job_entry e = {.job = 7, .ended_ms = ENDED_MS, .text = "why"};
+    struct err err;
+
+    (void)state;
+    assert_int_equal(control_apply(&e, &c, NOW_MS, &err), 0);
+    assert_true(e.retrying && e.n_retry_codes == 1 && strcmp(e.retry_codes[0], "missing") == 0 && !e.text[0]);
+    assert_int_equal(control_apply(&e, &c, NOW_MS, &err), 0); /* the same request, sent again */
+    c.n_codes = 0;
+    assert_int_equal(control_apply(&e, &c, NOW_MS, &err), -EPERM);
+    assert_int_equal(e.n_retry_codes, 1);
+    c.action = MSG_JOB_CANCEL;
+    assert_int_equal(control_apply(&e, &c, NOW_MS, &err), 0);
+    assert_false(e.retrying);
 }
 
 static void test_control_priority_changes_nothing_else(void **state)
@@ -96,6 +120,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_control_applies_what_fits_and_refuses_the_rest),
         cmocka_unit_test(test_control_pause_keeps_the_reason_of_an_earlier_pause),
+        cmocka_unit_test(test_control_a_retry_waits_for_the_end_of_another),
         cmocka_unit_test(test_control_priority_changes_nothing_else),
     };
 

@@ -65,6 +65,10 @@ static struct stored_job_entry entry_of(uint64_t job)
                                  .n_items = 9,
                                  .n_done = 5,
                                  .n_failed = 2,
+                                 .n_again = 1,
+                                 .retrying = true,
+                                 .n_retry_codes = 2,
+                                 .retry_codes = {"missing", "too_large"},
                                  .sealed = true};
 
     return e;

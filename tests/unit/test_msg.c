@@ -220,7 +220,7 @@ static void example(struct msg *m, enum msg_type type)
         m->n_row_frames = 1;
         return;
     case MSG_JOB_CONTROL:
-        m->job_control = (struct msg_job_control){3, MSG_JOB_PRIORITY, 200};
+        m->job_control = (struct msg_job_control){.job = 3, .action = MSG_JOB_PRIORITY, .priority = 200};
         return;
     case MSG_FLEET_QUERY:
         m->fleet_query = (struct msg_fleet_query){MSG_FLEET_WORKERS, 17};
@@ -613,8 +613,9 @@ SPOIL(node_count, m->job_open.n_nodes = 0)
 SPOIL(node_out, m->job_open.nodes[0].out_bytes = (8 << 20) + 1)
 SPOIL(progress_counts, m->job_progress.n_done = 101)
 SPOIL(progress_state, m->job_progress.state = (enum msg_job_state)9)
-SPOIL(control_action, m->job_control.action = (enum msg_job_action)6)
+SPOIL(control_action, m->job_control.action = (enum msg_job_action)7)
 SPOIL(control_priority, m->job_control.action = MSG_JOB_PAUSE)
+SPOIL(control_codes, m->job_control.n_codes = 1)
 SPOIL(listed_rows, m->n_rows = 257)
 SPOIL(fleet_rows, m->n_rows = 1025)
 SPOIL(fleet_jobs, m->fleet.n_other_jobs = m->fleet.n_jobs + 1)
@@ -685,6 +686,7 @@ static const struct bad_case bad_cases[] = {
     {"state", MSG_JOB_PROGRESS, progress_state},
     {"action", MSG_JOB_CONTROL, control_action},
     {"priority", MSG_JOB_CONTROL, control_priority},
+    {"codes", MSG_JOB_CONTROL, control_codes},
     {"256", MSG_JOB_LISTED, listed_rows},
     {"1024", MSG_FLEET, fleet_rows},
     {"of others", MSG_FLEET, fleet_jobs},
