@@ -34,6 +34,7 @@ void committer_request_free(struct committer_request *r)
     free(r->again);
     buf_release(&r->parts);
     buf_release(&r->rows);
+    wire_tensor_free(r->pictures);
     buf_release(&r->records);
     free(r->ends);
     buf_release(&r->embeddings);
@@ -65,7 +66,8 @@ int committer_post(struct committer *c, struct committer_request **r)
     const struct committer_request *q = *r;
     uint64_t bytes = REQUEST_OVERHEAD_BYTES + q->parts.capacity_bytes + q->rows.capacity_bytes +
                      q->records.capacity_bytes + sizeof(uint32_t) * (uint64_t)q->n_records +
-                     q->embeddings.capacity_bytes + sizeof(struct store_embedding) * (uint64_t)q->n_embeddings;
+                     (q->pictures ? wire_tensor_size_bytes(q->pictures) : 0) + q->embeddings.capacity_bytes +
+                     sizeof(struct store_embedding) * (uint64_t)q->n_embeddings;
     struct passage *p;
     int rc;
 

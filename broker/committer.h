@@ -21,6 +21,7 @@
 #include "store/compare.h"
 #include "store/job_table.h"
 #include "store/store.h"
+#include "wire/tensor.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,8 +47,10 @@ enum committer_op {
     COMMITTER_SOURCES, /* rows, n_rows: those of sources */
     COMMITTER_AGAIN,   /* rows, n_rows: as store_again; the completion's unit is the first that is concerned */
     COMMITTER_RETRY,   /* unit, control.codes: as store_retry; the completion's unit is the first that is concerned */
-    COMMITTER_SEAL,    /* first_item */
-    COMMITTER_UNIT,    /* unit, again, records, ends, n_records, n_failed, embeddings */
+    COMMITTER_PUSH, /* rows, n_rows, pictures, offset: as store_push. Without rows, as store_push_wanted. A completion
+                          with -EAGAIN comes from pictures that follow others which failed */
+    COMMITTER_SEAL, /* first_item */
+    COMMITTER_UNIT, /* unit, again, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
     COMMITTER_FIND,     /* sources, or rows, n_rows: as store_find. Answered like LOAD */
     COMMITTER_LOAD,     /* unit, max_units, max_bytes: as units_read; answered before those of the group that is open,
@@ -91,6 +94,9 @@ struct committer_request {
     uint64_t
         first_item; /* the number its first row is to get, or would; another one: -EAGAIN (an earlier request failed) */
 
+    struct wire_tensor *pictures; /* U8, at most one frame; owned; NULL: no bytes */
+    uint64_t offset;
+
     uint32_t unit;
     uint32_t max_units;
     size_t max_bytes;
@@ -120,7 +126,7 @@ struct committer_completion {
      * -EEXIST: OPEN: the job has a store already. -EBADF: the job has none. OPEN also: all of store_open. */
     int rc;
     const char *text;                    /* why rc < 0; "" otherwise. Lies in the completion */
-    struct stored_job_counters counters; /* of the store, as committed */
+    struct stored_job_counters counters; /* of the store, as committed; not of PUSH */
     uint64_t next_item;                  /* n_items and those that wait for their unit to fill */
     struct store *store;                 /* OPEN: to read from until CLOSE is posted; the committer's */
     bool created;                        /* OPEN */
@@ -129,7 +135,8 @@ struct committer_completion {
     struct msg_compared compared;        /* COMPARE: of all rows since `begin` */
     uint32_t next_unit;                  /* RETRY: go on with this one; UINT32_MAX: there are no more */
     struct units_read *load;             /* LOAD */
-    struct buf found; /* FIND: row frames back to back; take them and leave it empty. LIST: an array of
+    uint64_t n_pushed;                   /* OPEN, PUSH: items whose pictures are here */
+    struct buf found; /* FIND, PUSH: row frames back to back; take them and leave it empty. LIST: an array of
                                             struct stored_job_entry; of a damaged row only job and text */
     uint32_t n_found;
     uint64_t next_job;                 /* LIST: go on with this one; 0: there are no more */

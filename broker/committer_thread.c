@@ -1,31 +1,13 @@
 /* The committer's thread: it alone writes to the stores. Requests that arrive together share a transaction of each
  * store. */
-#include "broker/committer_private.h"
+#include "broker/committer_stores.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "broker/committer_table.h"
-#include "store/find.h"
-
-enum {
-    /* Keys of a small store are built before it is closed, so that a job of a minute needs no second visit. */
-    KEYS_AT_CLOSE_STEPS = 50,
-    KEYS_RETRY_MS = 10000,
-};
-
-/* -- stores -- */
-
-static size_t find_store(const struct committer *c, uint64_t job)
-{
-    for (size_t i = 0; i < c->n_stores; i++)
-        if (c->stores[i].job == job)
-            return i;
-    return SIZE_MAX;
-}
+#include "store/push.h"
 
 static void complete(struct committer *c, struct passage *p)
 {
@@ -46,140 +28,6 @@ static void complete(struct committer *c, struct passage *p)
     (void)rc;
 }
 
-/* -- calls that touch a store's pages: a damaged or truncated one fails its own requests alone -- */
-
-struct call {
-    struct committer *c;
-    struct open_store *store; /* NULL: it is being opened */
-    struct passage *passage;  /* NULL: none in particular */
-    int (*make)(const struct call *call);
-};
-
-static int make(void *call)
-{
-    return ((const struct call *)call)->make(call);
-}
-
-static int guarded(struct committer *c, struct open_store *o, struct passage *p,
-                   int (*function)(const struct call *call), struct err *err)
-{
-    struct call call = {c, o, p, function};
-
-    return store_guard(o->store, store_path(o->store), make, &call, err);
-}
-
-static int call_open(const struct call *call)
-{
-    const struct committer *c = call->c;
-    const struct committer_request *q = call->passage->request;
-    const struct store_options options = {.create = q->create,
-                                          .check = q->check,
-                                          .allow_network_fs = c->conf.allow_network_fs,
-                                          .min_free_bytes = c->conf.min_free_bytes,
-                                          .meta = q->meta,
-                                          .seam = c->conf.seam};
-
-    return store_open(q->path, &options, &c->stores[c->n_stores].store, &call->passage->done.created,
-                      &call->passage->err);
-}
-
-static int open_store(struct committer *c, const struct committer_request *q, struct passage *p)
-{
-    struct open_store *stores;
-    int rc;
-
-    if (find_store(c, q->job) != SIZE_MAX)
-        return err_set(&p->err, -EEXIST, "job %llu has its store open", (unsigned long long)q->job);
-    if (!q->path)
-        return err_set(&p->err, -EINVAL, "no path");
-    stores = realloc(c->stores, (c->n_stores + 1) * sizeof(*stores));
-    if (!stores)
-        return err_set(&p->err, -ENOMEM, "%s: out of memory", q->path);
-    c->stores = stores;
-    stores[c->n_stores] = (struct open_store){.job = q->job};
-    rc = store_guard(NULL, q->path, make, &(struct call){c, NULL, p, call_open}, &p->err);
-    if (rc < 0)
-        return rc;
-    rc = c->conf.table ? committer_table_open(c, p) : 0;
-    if (rc < 0) {
-        store_close(stores[c->n_stores].store);
-        return rc;
-    }
-    p->done.store = stores[c->n_stores].store;
-    p->done.counters = *store_counters(p->done.store);
-    p->done.next_item = store_next_item(p->done.store);
-    c->n_stores++;
-    return 0;
-}
-
-/* A store that cannot have its keys built is sound without. */
-static int call_finish_keys(const struct call *call)
-{
-    struct store *s = call->store->store;
-
-    for (int i = 0; i < KEYS_AT_CLOSE_STEPS && store_keys_wanted(s); i++)
-        if (store_keys_step(s, NULL) < 0)
-            break;
-    return 0;
-}
-
-static int call_close(const struct call *call)
-{
-    committer_walk_end(&call->store->walk);
-    store_close(call->store->store);
-    return 0;
-}
-
-static void finish_store(struct committer *c, struct open_store *o)
-{
-    struct err unused;
-
-    (void)!guarded(c, o, NULL, call_finish_keys, &unused);
-    if (guarded(c, o, NULL, call_close, &unused) < 0)
-        store_close(o->store);
-}
-
-static int close_store(struct committer *c, const struct committer_request *q, struct passage *p)
-{
-    size_t i = find_store(c, q->job);
-
-    if (i == SIZE_MAX)
-        return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
-    p->done.counters = *store_counters(c->stores[i].store);
-    p->done.next_item = store_next_item(c->stores[i].store);
-    finish_store(c, &c->stores[i]);
-    c->stores[i] = c->stores[--c->n_stores];
-    return 0;
-}
-
-static int call_load(const struct call *call)
-{
-    const struct committer_request *q = call->passage->request;
-
-    return units_read(call->store->store, q->unit, q->max_units, q->max_bytes, &call->passage->done.load,
-                      &call->passage->err);
-}
-
-static int call_find(const struct call *call)
-{
-    const struct committer_request *q = call->passage->request;
-    struct committer_completion *done = &call->passage->done;
-
-    buf_init(&done->found, MSG_MAX_ROW_FRAME_BYTES);
-    return store_find(call->store->store, q->sources, &q->rows, q->n_rows, &done->found, &done->n_found,
-                      &call->passage->err);
-}
-
-/* LOAD, FIND */
-static int read_store(struct committer *c, const struct committer_request *q, struct passage *p)
-{
-    const size_t i = find_store(c, q->job);
-
-    if (i == SIZE_MAX)
-        return err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)q->job);
-    return guarded(c, &c->stores[i], p, q->op == COMMITTER_LOAD ? call_load : call_find, &p->err);
-}
-
 /* -- groups -- */
 
 static bool leaves_txn_sound(int rc)
@@ -196,6 +44,16 @@ static int wait_for_turn(const struct store *s, const struct committer_request *
         return err_set(err, -EAGAIN, "the rows before item %llu are not there, the next item is %llu",
                        (unsigned long long)q->first_item, (unsigned long long)next);
     return 0;
+}
+
+static int put_pictures(struct store *s, const struct committer_request *q, struct err *err)
+{
+    const uint8_t *data = NULL;
+    size_t n = 0;
+
+    if (q->pictures)
+        data = wire_tensor_frame(q->pictures, 0, &n);
+    return store_push(s, q->rows.data, q->rows.size_bytes, q->n_rows, q->offset, data, n, err);
 }
 
 static int apply(struct open_store *o, const struct committer_request *q, struct committer_completion *done,
@@ -223,6 +81,8 @@ static int apply(struct open_store *o, const struct committer_request *q, struct
         return store_append_rows(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
     case COMMITTER_SOURCES:
         return store_put_sources(s, q->rows.data, q->rows.size_bytes, q->n_rows, err);
+    case COMMITTER_PUSH:
+        return put_pictures(s, q, err);
     case COMMITTER_AGAIN:
         return store_again(s, q->rows.data, q->rows.size_bytes, q->n_rows, &done->unit, err);
     case COMMITTER_RETRY:
@@ -265,7 +125,8 @@ static int put(struct committer *c, struct open_store *o, struct passage *p)
         rc = apply(o, p->request, &p->done, &p->err);
     if (rc != -EAGAIN && !leaves_txn_sound(rc))
         return rc;
-    c->group_bytes += store_txn_bytes(o->store) - before;
+    c->group_bytes +=
+        store_txn_bytes(o->store) - before + (p->request->pictures ? wire_tensor_size_bytes(p->request->pictures) : 0);
     p->done.rc = rc;
     return 0;
 }
@@ -293,7 +154,7 @@ static int put_again(struct committer *c, size_t store, struct err *err)
     return rc;
 }
 
-static int call_put(const struct call *call)
+static int call_put(const struct committer_call *call)
 {
     struct open_store *o = call->store;
     int rc = put(call->c, o, call->passage);
@@ -309,7 +170,7 @@ static void join_group(struct committer *c, struct passage *p)
     int rc;
 
     c->group[c->n_group++] = p;
-    p->store = find_store(c, p->request->job);
+    p->store = committer_store_find(c, p->request->job);
     if (p->store == SIZE_MAX) {
         p->done.rc = err_set(&p->err, -EBADF, "job %llu has no store open", (unsigned long long)p->request->job);
         return;
@@ -317,14 +178,14 @@ static void join_group(struct committer *c, struct passage *p)
     o = &c->stores[p->store];
     if (o->group_rc < 0)
         return; /* the store's transaction is lost already, this one shares its fate */
-    rc = guarded(c, o, p, call_put, &o->group_err);
+    rc = committer_store_guarded(c, o, p, call_put, &o->group_err);
     if (rc < 0) {
         undo(o);
         o->group_rc = rc;
     }
 }
 
-static int call_commit(const struct call *call)
+static int call_commit(const struct committer_call *call)
 {
     struct open_store *o = call->store;
     int rc;
@@ -337,7 +198,7 @@ static int call_commit(const struct call *call)
 
 static int commit_store(struct committer *c, struct open_store *o)
 {
-    int rc = guarded(c, o, NULL, call_commit, &o->group_err);
+    int rc = committer_store_guarded(c, o, NULL, call_commit, &o->group_err);
 
     if (rc < 0)
         undo(o);
@@ -368,6 +229,9 @@ static void commit_group(struct committer *c)
             }
             p->done.counters = *store_counters(o->store);
             p->done.next_item = store_next_item(o->store);
+            p->done.n_pushed = store_n_pushed(o->store);
+            if (p->done.op == COMMITTER_UNIT && p->done.rc == 0)
+                store_push_drop(o->store, p->done.unit);
         }
         complete(c, p);
     }
@@ -385,8 +249,8 @@ static void run_group(struct committer *c, struct passage *p)
     for (; p; p = mailbox_take(c->in)) {
         enum committer_op op = p->request->op;
 
-        if (op == COMMITTER_LOAD || op == COMMITTER_FIND) {
-            p->done.rc = read_store(c, p->request, p);
+        if (committer_store_reads(p->request)) {
+            p->done.rc = committer_store_read(c, p);
             complete(c, p);
             continue;
         }
@@ -397,7 +261,7 @@ static void run_group(struct committer *c, struct passage *p)
         }
         if (op == COMMITTER_OPEN || op == COMMITTER_CLOSE) {
             commit_group(c); /* what came before comes out before */
-            p->done.rc = op == COMMITTER_OPEN ? open_store(c, p->request, p) : close_store(c, p->request, p);
+            p->done.rc = op == COMMITTER_OPEN ? committer_store_open(c, p) : committer_store_close(c, p);
             complete(c, p);
             deadline_ms = clock_mono_ms() + c->conf.group_ms;
             continue;
@@ -410,45 +274,13 @@ static void run_group(struct committer *c, struct passage *p)
     commit_group(c);
 }
 
-static int call_keys_step(const struct call *call)
-{
-    return store_keys_step(call->store->store, NULL);
-}
-
-/* One step for one store. False: there is nothing to do. */
-static bool build_keys(struct committer *c)
-{
-    struct err unused;
-
-    for (size_t i = 0; i < c->n_stores; i++) {
-        struct open_store *o = &c->stores[i];
-
-        if (!store_keys_wanted(o->store) || clock_mono_ms() < o->keys_after_ms)
-            continue;
-        if (guarded(c, o, NULL, call_keys_step, &unused) < 0)
-            o->keys_after_ms = clock_mono_ms() + KEYS_RETRY_MS;
-        return true;
-    }
-    return false;
-}
-
-static int64_t idle_ms(const struct committer *c, bool built)
-{
-    if (built)
-        return 0;
-    for (size_t i = 0; i < c->n_stores; i++)
-        if (store_keys_wanted(c->stores[i].store))
-            return KEYS_RETRY_MS;
-    return -1;
-}
-
 void *committer_main(void *arg)
 {
     struct committer *c = arg;
     bool built = false;
 
     for (;;) {
-        struct passage *p = mailbox_take_wait(c->in, idle_ms(c, built));
+        struct passage *p = mailbox_take_wait(c->in, built ? 0 : committer_keys_wait_ms(c));
 
         if (p) {
             run_group(c, p);
@@ -457,11 +289,11 @@ void *committer_main(void *arg)
             if (mailbox_length(c->in) == 0)
                 break;
         } else {
-            built = build_keys(c);
+            built = committer_keys_step(c);
         }
     }
     for (size_t i = 0; i < c->n_stores; i++)
-        finish_store(c, &c->stores[i]);
+        committer_store_finish(c, &c->stores[i]);
     c->n_stores = 0;
     mailbox_close(c->out);
     return NULL;

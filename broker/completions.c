@@ -54,6 +54,8 @@ static void on_answer(struct jobs *jobs, struct broker_job *job, struct committe
         broker_job_on_seal(jobs, job, done, q);
     else if (done->op == COMMITTER_FIND)
         broker_job_on_found(jobs, job, done, q);
+    else if (done->op == COMMITTER_PUSH)
+        broker_job_on_pushed(jobs, job, done, q);
     else
         broker_job_on_rows(jobs, job, done, q);
 }
@@ -79,7 +81,9 @@ static bool is_to_be_retried(const struct jobs *jobs, const struct broker_job *j
 
 static void retry_later(struct jobs *jobs, struct broker_job *job, struct committer_completion *done)
 {
-    if (done->rc == -ENOSPC) {
+    if (done->rc == -ENOSPC && done->op == COMMITTER_PUSH) {
+        broker_job_no_room(jobs, job, done->text); /* units that have their pictures go on, which makes room */
+    } else if (done->rc == -ENOSPC) {
         broker_job_block(jobs, job, done->text);
         (void)driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_DISK_FULL, .job = job->id});
     }
@@ -114,7 +118,7 @@ static void on_completion(struct jobs *jobs, struct committer_completion *done)
         on_table(jobs, job, done);
         return;
     }
-    if (job && done->rc == 0 && done->op != COMMITTER_LOAD && done->op != COMMITTER_FIND)
+    if (job && done->rc == 0 && done->op != COMMITTER_LOAD && done->op != COMMITTER_FIND && done->op != COMMITTER_PUSH)
         job->counters = done->counters;
     if (job && is_to_be_retried(jobs, job, done)) {
         retry_later(jobs, job, done);

@@ -50,6 +50,11 @@ static int retry(struct stored_job_entry *e, const struct msg_job_control *c, st
 {
     if (e->wanted >= STORED_WANTED_CANCELLED)
         return err_set(err, -EPERM, "job %" PRIu64 " was cancelled", e->job);
+    if (e->push)
+        return err_set(err, -EPERM,
+                       "the pictures of job %" PRIu64
+                       " were sent by its client, and are deleted once they are done; submit those that failed again",
+                       e->job);
     if (e->retrying && !is_same_retry(e, c))
         return err_set(err, -EPERM,
                        "the failed items of job %" PRIu64

@@ -155,6 +155,7 @@ struct core_unit_row {
     bool is_again; /* it was done before; now only the items of `again`, at least one */
     uint64_t again[CORE_MASK_WORDS];
     uint64_t bad[CORE_MASK_WORDS]; /* items known to fail, which say nothing about the source */
+    uint64_t picture_bytes;        /* that travel with leases of first nodes; 0: workers read the pictures themselves */
 };
 
 /* A peer and the lease that it names. From the wire; only `peer` is trusted. */

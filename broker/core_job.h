@@ -87,7 +87,8 @@ struct core_unit {
     uint64_t *again;   /* only these items are wanted; NULL: all. Lies behind the unit, as `bad` */
     uint64_t *bad;     /* items that are known to fail; NULL: none */
     uint32_t n_wanted; /* items */
-    bool load_again;   /* more of its items are to be done again than were known when it was loaded */
+    uint64_t picture_bytes;
+    bool load_again; /* more of its items are to be done again than were known when it was loaded */
     struct core_subunit *subunits;
     struct core_unit *prev, *next; /* in its job's list of units in this state */
 };
@@ -148,6 +149,20 @@ static inline struct core *core_of_subunit(const struct core_subunit *p)
 static inline struct core_job_node *core_node_of(const struct core_task *t)
 {
     return &t->subunit->unit->job->nodes[t->node];
+}
+
+/* Input tensors of a lease: those of earlier nodes, or the pictures, for which those of the whole unit are reckoned. */
+static inline uint64_t core_task_input_bytes(const struct core_task *t, uint32_t n_items)
+{
+    const struct core_job_node *n = core_node_of(t);
+
+    return n->in_bytes * n_items + (n->spec.needs ? 0 : t->subunit->unit->picture_bytes);
+}
+
+/* Memory of tensors that the subunit takes, at most, until it is finished. */
+static inline uint64_t core_subunit_need(const struct core_subunit *p)
+{
+    return p->unit->job->peak_bytes * p->n_wanted + p->unit->picture_bytes;
 }
 
 /* core_job_state.c */

@@ -70,7 +70,7 @@ void core_lease_grant(struct core *c, struct core_task *t, struct core_worker *w
         .next = w->leases,
         .n_items = t->n_rows,
         .attempt = t->subunit->failures,
-        .n_bytes = core_planted(c, CORE_BUG_INPUT_BYTES_FORGOTTEN) ? 0 : j->nodes[t->node].in_bytes * t->n_rows,
+        .n_bytes = core_planted(c, CORE_BUG_INPUT_BYTES_FORGOTTEN) ? 0 : core_task_input_bytes(t, t->n_rows),
         .granted_ms = c->now_ms,
         .held_at_grant = w->held_items + t->n_rows,
         .exclusive = core_subunit_is_exclusive(t->subunit),

@@ -19,7 +19,7 @@ static bool rows_allow(const struct core *c, const struct core_subunit *p)
 
 static bool memory_allows(const struct core *c, const struct core_subunit *p)
 {
-    uint64_t need = p->unit->job->peak_bytes * p->n_wanted;
+    uint64_t need = core_subunit_need(p);
 
     if (!rows_allow(c, p))
         return false;
@@ -57,7 +57,7 @@ static struct core_worker *find_worker(const struct core *c, const struct core_p
 {
     const struct core_job_node *n = core_node_of(t);
     uint32_t n_items = t->subunit->n_alive;
-    uint64_t n_bytes = n->in_bytes * n_items;
+    uint64_t n_bytes = core_task_input_bytes(t, n_items);
 
     if (n->spec.needs) {
         uint32_t input = (uint32_t)__builtin_ctz(n->spec.needs);

@@ -30,7 +30,7 @@ void core_subunit_reserve(struct core_subunit *p)
 
     assert(!p->is_reserved);
     p->is_reserved = true;
-    p->reserved_bytes = j->peak_bytes * p->n_wanted;
+    p->reserved_bytes = core_subunit_need(p);
     p->reserved_row_bytes = j->row_bytes * p->n_wanted;
     j->n_reserved++;
     j->core->n_reserved++;

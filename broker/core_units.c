@@ -74,6 +74,7 @@ struct core_unit *core_unit_new(struct core_job *j, const struct core_unit_row *
     u->number = row->unit;
     u->n_items = row->n_items;
     u->attempts = row->attempts;
+    u->picture_bytes = row->picture_bytes;
     u->state = CORE_N_UNIT_STATES;
     if (!make_subunits(u, row) || core_map_put(&j->units, (uint64_t)u->number + 1, u) < 0) {
         core_unit_free(u);

@@ -156,6 +156,7 @@ void broker_job_begin_close(struct jobs *jobs, struct broker_job *job)
     if (job->phase != BROKER_JOB_OPEN)
         return;
     job->phase = BROKER_JOB_CLOSING;
+    units_await_no_more(&jobs->units, &job->units);
     driver_feed_later(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_CLOSE, .job = job->id});
 }
 

@@ -59,8 +59,10 @@ struct broker_job {
     } retry;
     bool resume; /* once the store is closed, open it again, without a client */
     struct stored_job_counters counters;
-    uint64_t next_item;    /* number of the next row that is posted */
-    uint32_t n_comparing;  /* messages of rows that are being compared; their new items have no numbers yet */
+    uint64_t next_item;          /* number of the next row that is posted */
+    uint64_t n_pushed;           /* items whose pictures the client has sent */
+    char no_room[MSG_TEXT_SIZE]; /* why there is no room for more of them, while that is so */
+    uint32_t n_comparing;        /* messages of rows that are being compared; their new items have no numbers yet */
     uint32_t rows_refused; /* how often; rows that were posted before a refusal and complete after it are refused too */
     struct job_units units;      /* those that the core holds */
     char blocked[MSG_TEXT_SIZE]; /* why the disk is full, while it is */
@@ -132,7 +134,8 @@ int broker_jobs_resume(struct jobs *jobs, struct job_table *table, struct err *e
 
 /* What clients ask. */
 void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m);
-void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message); /* JOB_ROWS, JOB_AGAIN */
+/* JOB_ROWS, JOB_AGAIN, JOB_PUSH */
+void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message);
 void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m);
 void broker_job_find_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message); /* JOB_FIND */
 void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m);
@@ -147,6 +150,8 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, struct commit
                         const struct question *q);
 void broker_job_on_rows(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q);
+void broker_job_on_pushed(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
+                          const struct question *q);
 void broker_job_on_seal(struct jobs *jobs, struct broker_job *job, const struct committer_completion *done,
                         const struct question *q);
 void broker_job_on_found(struct jobs *jobs, struct broker_job *job, struct committer_completion *done,
@@ -163,6 +168,15 @@ void broker_job_ended(struct jobs *jobs, struct broker_job *job);
 void broker_job_close_store(struct jobs *jobs, struct broker_job *job);
 /* The job's store cannot be used. */
 void broker_job_fail(struct jobs *jobs, struct broker_job *job, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* JOB_PUSH, once it may be posted. */
+void broker_job_push(struct jobs *jobs, struct peer *p, struct broker_job *job, struct wire_message *message);
+/* The disk is too full for the pictures that the client sends. */
+void broker_job_no_room(struct jobs *jobs, struct broker_job *job, const char *text);
+/* Write why pictures do not come, unless the core holds units (n_loaded) that have theirs. */
+void broker_job_explain_push(const struct broker_job *job, uint32_t n_loaded, char *text, size_t size);
+/* The pictures for these rows of a WORK, as a tensor; NULL: they have none. */
+int push_tensor(const struct broker_job *job, const struct core_work *work, const struct row_frame *rows,
+                struct wire_tensor **ret, struct err *err) CHECK_RESULT;
 /* The worker cannot see the pictures of the lease's job. Call before the core learns of it. */
 void broker_job_unseen(struct jobs *jobs, const struct peer *p, const struct core_lease_ref *lease, const char *what);
 /* The disk is too full for what the job has to write. */

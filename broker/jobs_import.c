@@ -34,13 +34,19 @@ static bool refuse_too_many(struct jobs *jobs, struct peer *p, uint64_t seq, uin
     return true;
 }
 
-static bool refuse_if_over(struct jobs *jobs, const struct broker_job *job, uint64_t peer, uint64_t seq)
+static bool refuse_if_over(struct jobs *jobs, const struct broker_job *job, uint64_t peer, const struct msg *m)
 {
     if (broker_job_is_cancelled(job))
-        answer_refuse(jobs->answers, peer, seq, MSG_REASON_NOT_ALLOWED, "job %llu was cancelled",
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED, "job %llu was cancelled",
                       (unsigned long long)job->id);
+    else if (m->type == MSG_JOB_AGAIN && store_info(job->store)->push)
+        answer_refuse(
+            jobs->answers, peer, m->seq, MSG_REASON_NOT_ALLOWED,
+            "the pictures of job %llu were sent by its client, and are deleted once they are done; submit those "
+            "that failed again",
+            (unsigned long long)job->id);
     else if (job->failed[0])
-        answer_refuse(jobs->answers, peer, seq, MSG_REASON_STORE, "%s", job->failed);
+        answer_refuse(jobs->answers, peer, m->seq, MSG_REASON_STORE, "%s", job->failed);
     else
         return false;
     return true;
@@ -66,9 +72,13 @@ void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *mess
     struct row_cursor cursor;
     int rc = 0;
 
-    if (!job || !p || refuse_if_over(jobs, job, peer, m->seq) || refuse_behind_refused(jobs, p, m->seq) ||
+    if (!job || !p || refuse_if_over(jobs, job, peer, m) || refuse_behind_refused(jobs, p, m->seq) ||
         refuse_too_many(jobs, p, m->seq, n_bytes))
         return;
+    if (m->type == MSG_JOB_PUSH) {
+        broker_job_push(jobs, p, job, message);
+        return;
+    }
     r = requests_new(
         jobs->requests, op, job->id,
         &(struct question){
@@ -104,7 +114,7 @@ void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m)
     const struct peer *p = peers_find(jobs->peers, peer);
     struct committer_request *r;
 
-    if (!job || !p || refuse_if_over(jobs, job, peer, m->seq) || refuse_behind_refused(jobs, p, m->seq))
+    if (!job || !p || refuse_if_over(jobs, job, peer, m) || refuse_behind_refused(jobs, p, m->seq))
         return;
     r = requests_new(jobs->requests, COMMITTER_SEAL, job->id,
                      &(struct question){.peer = peer, .seq = m->seq, .rows_refused = job->rows_refused});

@@ -141,6 +141,7 @@ static struct stored_job_meta *meta_of(const struct msg_job_open *open)
     memcpy(meta->nodes, open->nodes, sizeof(meta->nodes));
     memcpy(meta->source, open->source, sizeof(meta->source));
     meta->created_ms = clock_wall_ms();
+    meta->push = open->submission.push;
     meta->unit_items = open->unit_items ? open->unit_items : JOBS_DEFAULT_UNIT_ITEMS;
     (void)msg_text_set(meta->program, sizeof(meta->program), "blipline " BLIPLINE_VERSION);
     return meta;
@@ -264,6 +265,7 @@ static int take_on(struct jobs *jobs, struct broker_job *job, const struct commi
     job->open.recipe = store_info(done->store)->recipe;
     job->counters = done->counters;
     job->next_item = done->next_item;
+    job->n_pushed = done->n_pushed;
     job->phase = BROKER_JOB_OPEN;
     nodes_to_core(&job->open, nodes);
     return driver_feed(jobs->driver,

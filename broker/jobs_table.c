@@ -70,6 +70,7 @@ static struct stored_job_entry entry_of(uint64_t job, const char *owner, const s
 {
     struct stored_job_entry e = {.job = job,
                                  .has_token = true,
+                                 .push = open->submission.push,
                                  .priority = open->priority,
                                  .max_failures = open->max_failures,
                                  .max_failed_per_mille = open->max_failed_per_mille,

@@ -1,10 +1,13 @@
 #include "broker/load.h"
 
+#include "store/push.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "proto/msg.h"
+#include "proto/row.h"
 
 void units_read_free(struct units_read *l)
 {
@@ -15,6 +18,22 @@ void units_read_free(struct units_read *l)
     free(l->rows);
     free(l->pending);
     free(l);
+}
+
+/* The pictures of a unit end where the last one does. */
+static int count_pictures(struct unit_rows *u, struct err *err)
+{
+    const uint32_t start = unit_rows_start(u, u->n_items - 1);
+    const struct row_frame last = {.data = u->bytes + start, .size_bytes = u->size_bytes - start};
+    struct row_cursor c;
+    struct row_item item = {0};
+    int rc;
+
+    row_cursor_init(&c, &last, 1, 1);
+    rc = row_cursor_next_item(&c, &item, err);
+    u->picture_bytes = item.pushed_at + item.pushed_bytes;
+    row_cursor_release(&c);
+    return rc < 0 ? rc : 0;
 }
 
 static int read_rows(struct store *s, const struct store_pending *p, struct buf *scratch, struct unit_rows **ret,
@@ -47,8 +66,13 @@ static int read_rows(struct store *s, const struct store_pending *p, struct buf 
     u->size_bytes = (uint32_t)scratch->size_bytes;
     u->n_items = p->n_items;
     u->first_item = p->first_item;
-    *ret = u;
-    return 0;
+    u->picture_bytes = 0;
+    rc = store_info(s)->push ? count_pictures(u, err) : 0;
+    if (rc < 0)
+        free(u);
+    else
+        *ret = u;
+    return rc;
 }
 
 static int read_all(struct store *s, size_t max_bytes, struct units_read *l, struct err *err)
@@ -90,7 +114,8 @@ int units_read(struct store *s, uint32_t from_unit, uint32_t max_units, size_t m
         rc = store_pending(s, from, max_units, l->pending, &l->n, &next, err);
     } while (rc == 0 && l->n == 0 && next != from);
     if (rc == 0) {
-        l->exhausted = l->n < max_units && next == from;
+        l->waits = store_push_waits(s);
+        l->exhausted = l->n < max_units && next == from && !l->waits;
         rc = read_all(s, max_bytes, l, err);
     }
     if (rc < 0) {

@@ -17,6 +17,7 @@ struct unit_rows {
     uint64_t first_item;
     uint32_t n_items;
     uint32_t size_bytes;
+    uint64_t picture_bytes; /* of a job whose client sends them */
     const uint8_t *bytes;
     uint32_t ends[]; /* [n_items] where in bytes the row of each item ends */
 };
@@ -32,6 +33,7 @@ struct units_read {
     struct unit_rows **rows;       /* [n]; set an element to NULL to keep what it points to */
     size_t n;
     bool exhausted; /* there are no more units to do now */
+    bool waits;     /* units that follow wait for their pictures */
 };
 
 /* Read units from `from_unit` on: max_units at most, and no more once their rows take max_bytes. */

@@ -262,6 +262,7 @@ static void (*const handlers[])(struct broker *, struct peer *, struct wire_mess
     [MSG_JOB_OPEN] = on_job_open,
     [MSG_JOB_ROWS] = on_job_rows,
     [MSG_JOB_AGAIN] = on_job_rows,
+    [MSG_JOB_PUSH] = on_job_rows,
     [MSG_JOB_SEAL] = on_job_seal,
     [MSG_JOB_QUERY] = on_job_query,
     [MSG_JOB_STOP] = on_job_stop,

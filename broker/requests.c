@@ -153,14 +153,29 @@ void requests_retry_later(struct requests *r, struct committer_request **request
     requests_await_room(r);
 }
 
+/* Pictures from a client that has gone: when it comes back, it sends them again. */
+static bool is_forsaken(const struct requests *r, const struct committer_request *request)
+{
+    const struct question *q = requests_question(r, request->tag);
+
+    return request->op == COMMITTER_PUSH && q && !peers_find(r->peers, q->peer);
+}
+
 void requests_retry(struct requests *r)
 {
+    struct question ignored;
+
     r->retry_at_ms = INT64_MAX;
     while (r->retry) {
         struct waiting_request *w = r->retry;
 
         r->retry = w->next;
-        requests_post(r, w->request);
+        if (is_forsaken(r, w->request)) {
+            (void)requests_answered(r, w->request->tag, &ignored);
+            committer_request_free(w->request);
+        } else {
+            requests_post(r, w->request);
+        }
         free(w);
     }
 }

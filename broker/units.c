@@ -87,6 +87,22 @@ void units_load_waiting(struct units *all)
     }
 }
 
+void units_load_pushed(struct units *all, struct job_units *of)
+{
+    if (!of->awaits_pictures)
+        return;
+    of->awaits_pictures = false;
+    units_load(all, of, of->from, of->max);
+}
+
+void units_await_no_more(struct units *all, struct job_units *of)
+{
+    if (!of->awaits_pictures)
+        return;
+    of->awaits_pictures = false;
+    driver_feed_later(all->driver, &(struct core_event){.type = CORE_EVENT_UNITS, .units = {.job = of->job}});
+}
+
 /* Rows that are there already may have changed since. */
 static int keep_rows(struct units *all, struct job_units *of, uint32_t unit, struct unit_rows **rows)
 {
@@ -100,14 +116,24 @@ static int keep_rows(struct units *all, struct job_units *of, uint32_t unit, str
 
 void units_loaded(struct units *all, struct job_units *of, struct units_read *load)
 {
-    struct core_unit_row *rows = malloc((load->n + 1) * sizeof(*rows));
-    int rc = rows ? 0 : -ENOMEM;
+    struct core_unit_row *rows;
+    int rc;
+
+    if (load->waits && load->n == 0) {
+        of->awaits_pictures = true;
+        return;
+    }
+    rows = malloc((load->n + 1) * sizeof(*rows));
+    rc = rows ? 0 : -ENOMEM;
 
     for (size_t i = 0; rc == 0 && i < load->n; i++) {
         const struct store_pending *p = &load->pending[i];
 
-        rows[i] = (struct core_unit_row){
-            .unit = p->unit, .n_items = p->n_items, .attempts = p->attempts, .is_again = p->is_again};
+        rows[i] = (struct core_unit_row){.unit = p->unit,
+                                         .n_items = p->n_items,
+                                         .attempts = p->attempts,
+                                         .is_again = p->is_again,
+                                         .picture_bytes = load->rows[i]->picture_bytes};
         memcpy(rows[i].subunits, p->parts, sizeof(rows[i].subunits));
         memcpy(rows[i].again, p->again, sizeof(rows[i].again)); /* no unit here has more items */
         memcpy(rows[i].bad, p->bad, sizeof(rows[i].bad));

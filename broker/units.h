@@ -18,6 +18,7 @@ struct job_units {
     uint64_t job;
     struct core_map by_number; /* unit + 1 -> struct unit_rows */
     bool waits;                /* to load the next ones */
+    bool awaits_pictures;      /* the same, until their client has sent pictures */
     uint32_t from, max;        /* then: which */
     struct job_units *next_waiting;
 };
@@ -34,7 +35,11 @@ struct units {
 void units_load(struct units *all, struct job_units *of, uint32_t from, uint32_t max);
 /* Load the units that wait, as far as the limit allows. */
 void units_load_waiting(struct units *all);
-/* Takes rows out of `load`. */
+/* Pictures have come: load the units that waited for them. */
+void units_load_pushed(struct units *all, struct job_units *of);
+/* The job is being closed: answer a load that waits for pictures. */
+void units_await_no_more(struct units *all, struct job_units *of);
+/* Takes rows out of `load`. If there are none since they wait for pictures, the core is answered later. */
 void units_loaded(struct units *all, struct job_units *of, struct units_read *load);
 /* NULL: the core does not hold it. */
 const struct unit_rows *units_find(const struct job_units *of, uint32_t unit);

@@ -40,6 +40,7 @@ static void look_closely(struct jobs *jobs, struct broker_job *job, const struct
 {
     uint64_t n_items = 0;
 
+    broker_job_explain_push(job, stats->units_loaded, text, size);
     for (uint32_t i = 0; i < stats->n_nodes; i++) {
         const struct core_node_stats *n = &stats->nodes[i];
 

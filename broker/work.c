@@ -137,6 +137,21 @@ static int open_sources(const struct payloads *payloads, const struct broker_job
     return rc;
 }
 
+/* Of a job whose client has sent them. */
+static int add_pictures(const struct broker_job *job, const struct core_work *work, const struct buf *rows,
+                        struct wire_message *m, struct err *err)
+{
+    const struct row_frame frame = {.data = rows->data, .size_bytes = rows->size_bytes};
+    struct wire_tensor *pictures;
+    int rc = push_tensor(job, work, &frame, &pictures, err);
+
+    if (rc < 0 || !pictures)
+        return rc;
+    rc = wire_message_add_tensor(m, pictures);
+    wire_tensor_free(pictures);
+    return rc < 0 ? err_set(err, rc, "the pictures of unit %u do not fit a message", work->unit) : 0;
+}
+
 static int add_rows(const struct payloads *payloads, const struct broker_job *job, const struct core_work *work,
                     struct wire_message *m, struct err *err)
 {
@@ -152,6 +167,8 @@ static int add_rows(const struct payloads *payloads, const struct broker_job *jo
     if (rc == 0)
         rc = append_rows(&rows, unit, work, &sources, err);
     sources_release(&sources);
+    if (rc == 0 && job->open.nodes[work->node].needs == 0 && store_info(job->store)->push)
+        rc = add_pictures(job, work, &rows, m, err);
     if (rc == 0) {
         rc = wire_message_add_rows(m, &rows, work->n_items);
         if (rc < 0)

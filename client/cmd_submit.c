@@ -13,7 +13,7 @@ struct submit_flags {
     struct job_flags job;
     const char *broker, *name, *device;
     int64_t priority;
-    bool wait, json;
+    bool push, wait, json;
 };
 
 static const struct cli_option options[] = {
@@ -35,6 +35,10 @@ static const struct cli_option options[] = {
      "the devices of the workers, which decide the number types that the recipe leaves open: fp32 on cpu, bf16 on "
      "cuda. null: workers without a model, to measure everything else (default: cpu)",
      0, 0, "cpu cuda null"},
+    {"push", 0, CLI_FLAG, offsetof(struct submit_flags, push), NULL,
+     "send the pictures to the broker, for workers that cannot see them. The job is accepted once the broker has all "
+     "of them on its disk",
+     0, 0, NULL},
     {"wait", 'w', CLI_FLAG, offsetof(struct submit_flags, wait), NULL,
      "show the progress until the job is done, and exit with the codes of `caption`. Ctrl-C ends the command, not "
      "the job",
@@ -87,6 +91,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     o.broker = f.broker;
     o.name = f.name;
     o.priority = (uint32_t)f.priority;
+    o.push = f.push;
     o.wait = f.wait;
     o.json = f.json;
     return submit_run(&o);

@@ -9,6 +9,7 @@
 #include "client/source_notes.h"
 #include "console/answer.h"
 #include "job/passed_over.h"
+#include "job/push.h"
 #include "job/pending.h"
 
 #include <errno.h>
@@ -26,9 +27,10 @@ struct submission {
     struct job job;
     struct import import;
     struct job_view view;
-    bool waits;      /* has said that another process has the submission */
-    uint64_t number; /* of the job, once it is accepted; else 0 */
-    char label[32];  /* "job 7" */
+    bool waits;                  /* has said that another process has the submission */
+    uint64_t number;             /* of the job, once it is accepted; else 0 */
+    char label[32];              /* "job 7" */
+    char waiting[MSG_TEXT_SIZE]; /* why the broker took no pictures, when it last did not */
 };
 
 /* -- the connection -- */
@@ -72,6 +74,28 @@ static int tick(void *arg, struct err *err)
     return broker_client_pause(&s->broker, 0);
 }
 
+static int tick_push(const struct push_progress *p, struct err *err)
+{
+    struct submission *s = p->arg;
+    char text[96];
+
+    (void)err;
+    if (p->waiting[0] && strcmp(p->waiting, s->waiting) != 0)
+        terminal_note(&s->broker.terminal, "waiting for the broker to take more pictures; it says: %s", p->waiting);
+    memcpy(s->waiting, p->waiting, sizeof(s->waiting));
+    (void)snprintf(text, sizeof(text), "sending pictures: %" PRIu64 " of %" PRIu64 ", %.1f MiB", p->n_items,
+                   s->job.accepted_items, (double)p->n_bytes / (1 << 20));
+    terminal_status(&s->broker.terminal, text);
+    return broker_client_pause(&s->broker, 0);
+}
+
+static int push(struct submission *s, struct err *err)
+{
+    struct push_progress p = {.tick = tick_push, .arg = s};
+
+    return job_push(&s->job, &p, err);
+}
+
 static int establish(struct submission *s, struct err *err)
 {
     for (;;) {
@@ -79,6 +103,8 @@ static int establish(struct submission *s, struct err *err)
 
         if (rc == 0)
             rc = import_send(&s->import, err);
+        if (rc == 0 && s->o->push)
+            rc = push(s, err);
         if (rc == 0 || (rc != -EINTR && !may_try_again(s, rc, err)))
             return rc;
         rc = broker_client_pause(&s->broker, rc == -EINTR ? 0 : BROKER_CLIENT_PAUSE_MS);
@@ -107,6 +133,8 @@ static int identify(const struct submission *s, struct buf *ret)
                          o->name ? o->name : "", o->priority, j->unit_items, j->limit, j->max_failures,
                          j->max_failed_per_mille, j->image_column ? j->image_column : "", j->fields ? j->fields : "");
 
+    if (rc == 0 && o->push)
+        rc = buf_appendf(ret, "push\n");
     if (rc == 0 && j->join)
         rc = append_source(j->join, ret);
     for (int i = 0; rc == 0 && i < j->n_sources; i++)
@@ -151,6 +179,7 @@ static int fill_open(const struct submission *s, struct msg_job_open *ret, struc
     job_open_fill(&s->o->job, s->import.feed ? feed_peeked(s->import.feed) : FEED_PEEK_ITEMS, ret);
     ret->priority = s->o->priority;
     sub->given = true;
+    sub->push = s->o->push;
     memcpy(sub->token, s->pending.token, sizeof(sub->token));
     if (!s->o->name)
         file_base_name(s->o->job.sources[0], sub->name, sizeof(sub->name));

@@ -15,6 +15,7 @@ struct submit_options {
     const char *broker; /* as in job/broker_conf.h; may be NULL */
     const char *name;   /* NULL: the last part of the first source's path */
     uint32_t priority;  /* 0: 100 */
+    bool push;          /* send the pictures, too */
     bool wait, json;
 };
 

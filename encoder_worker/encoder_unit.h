@@ -24,10 +24,12 @@ struct unit_failure {
 struct unit {
     struct unit *next;
     struct worker_work *work;
-    uint32_t n_items;              /* copy of work's, which is freed before the unit */
-    uint64_t serial;               /* identifies this unit's pool results */
-    struct decoder_slot **slots;   /* [n_items]: decoded images that are in no batch yet */
-    bool *failed;                  /* [n_items] */
+    uint32_t n_items;            /* copy of work's, which is freed before the unit */
+    uint64_t serial;             /* identifies this unit's pool results */
+    struct decoder_slot **slots; /* [n_items]: decoded images that are in no batch yet */
+    bool *failed;                /* [n_items] */
+    uint8_t *pictures;           /* bytes that came with the unit; NULL: none */
+    size_t n_pictures;
     struct unit_failure *failures; /* [n_failures], in order of completion */
     uint32_t n_submitted;          /* items passed to the pool so far */
     uint32_t n_failures, n_decoded, n_ok;
@@ -38,7 +40,8 @@ struct unit {
     int64_t started_ns, decode_ns, resize_ns, compute_ns;
 };
 
-int encoder_unit_new(struct worker_work **work, uint64_t serial, struct unit **ret) CHECK_RESULT;
+/* Takes the work, unless it fails: -ENOMEM, -EBADMSG (the bytes that came with it are not what was sent). */
+int encoder_unit_new(struct worker_work **work, uint64_t serial, struct unit **ret, struct err *err) CHECK_RESULT;
 void encoder_unit_free(struct unit *u); /* does not return the unit: `work` must be NULL */
 
 /* Submits the remaining images to the pool. False if it has no room for all of them. */

@@ -145,6 +145,7 @@ void encoder_worker_free(void *daemon)
         free(w->batches[i].parts);
         free(w->batches[i].landing);
     }
+    pool_stop(w->pool); /* its threads read pictures of the units */
     while (w->first) {
         struct unit *u = w->first;
 
@@ -213,13 +214,17 @@ static void submit_items(struct encoder_worker *w)
 static int take_units(struct encoder_worker *w, int64_t timeout_ms)
 {
     struct worker_work *work = NULL;
+    struct err err = {""};
     struct unit *u;
     int rc;
 
     while ((rc = worker_session_take(w->common.session, timeout_ms, &work)) == 1) {
         timeout_ms = 0;
-        if (encoder_unit_new(&work, ++w->serial, &u) < 0) {
-            worker_fail_unit(&w->common, &work, "memory", "no memory for the unit");
+        const int made = encoder_unit_new(&work, ++w->serial, &u, &err);
+
+        if (made < 0) {
+            worker_fail_unit(&w->common, &work, made == -ENOMEM ? "memory" : "bad_tensor", err.text);
+            timeout_ms = 0;
             continue;
         }
         *w->end = u;

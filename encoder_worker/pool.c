@@ -20,6 +20,8 @@ enum { MAX_THREADS = 256 };
 struct job {
     struct job *next_spare;
     struct pool_result result;
+    const void *data; /* a picture in memory; NULL: in the file `path` */
+    size_t n_bytes;
     char path[POOL_MAX_PATH_BYTES + 1];
 };
 
@@ -55,23 +57,34 @@ static void give_back(struct fetcher *f, struct job *job)
     (void)rc;
 }
 
-/* Reads the file and sends it to the decoder. */
-static void fetch(struct fetcher *f, struct job *job)
+static void read_file(struct fetcher *f, struct job *job)
 {
-    struct pool_result *r = &job->result;
     struct buf *bytes = &f->bytes[f->n_fetched % DECODER_DEPTH];
-    int64_t t0 = clock_mono_ns();
 
     if (bytes->capacity_bytes > KEEP_FILE_BYTES)
         buf_release(bytes);
-    r->code = source_fetch(job->path, f->max_file_bytes, bytes, &r->message);
-    r->file_bytes = bytes->size_bytes;
+    job->result.code = source_fetch(job->path, f->max_file_bytes, bytes, &job->result.message);
+    job->data = bytes->data;
+    job->n_bytes = bytes->size_bytes;
+}
+
+/* Reads the file, if it is one, and sends it to the decoder. */
+static void fetch(struct fetcher *f, struct job *job)
+{
+    struct pool_result *r = &job->result;
+    int64_t t0 = clock_mono_ns();
+
+    if (job->data)
+        r->code = source_fetched(job->n_bytes, f->max_file_bytes, &r->message);
+    else
+        read_file(f, job);
+    r->file_bytes = job->n_bytes;
     r->fetch_ns = clock_mono_ns() - t0;
     if (r->code != IMAGE_OK) {
         give_back(f, job);
         return;
     }
-    decoder_ask(f->decoder, bytes->data, bytes->size_bytes);
+    decoder_ask(f->decoder, job->data, job->n_bytes);
     f->jobs[f->n_jobs++] = job;
     f->n_fetched++;
 }
@@ -192,7 +205,7 @@ int pool_new(const struct pool_conf *conf, struct pool **ret, struct err *err)
     return 0;
 }
 
-void pool_free(struct pool *p)
+void pool_stop(struct pool *p)
 {
     if (!p)
         return;
@@ -206,6 +219,14 @@ void pool_free(struct pool *p)
         for (int k = 0; k < DECODER_DEPTH; k++)
             buf_release(&p->fetchers[i].bytes[k]);
     }
+    p->n_started = 0;
+}
+
+void pool_free(struct pool *p)
+{
+    if (!p)
+        return;
+    pool_stop(p);
     for (int i = 0; i < p->n_fetchers; i++)
         decoder_free(p->fetchers[i].decoder);
     (void)pthread_mutex_destroy(&p->decoding.giants);
@@ -215,10 +236,22 @@ void pool_free(struct pool *p)
     free(p);
 }
 
+static int submit(struct pool *p, struct job *job, uint64_t index)
+{
+    int rc;
+
+    job->result = (struct pool_result){.index = index};
+    p->spare = job->next_spare;
+    rc = mailbox_post(p->requests, job);
+    assert(rc == 0);
+    (void)rc;
+    p->n_in_flight++;
+    return 0;
+}
+
 int pool_submit(struct pool *p, uint64_t index, const char *path, size_t path_bytes)
 {
     struct job *job = p->spare;
-    int rc;
 
     if (path_bytes > POOL_MAX_PATH_BYTES)
         return -ENAMETOOLONG;
@@ -226,15 +259,21 @@ int pool_submit(struct pool *p, uint64_t index, const char *path, size_t path_by
         return -EINVAL;
     if (!job)
         return -EAGAIN;
-    job->result = (struct pool_result){.index = index};
+    job->data = NULL;
     memcpy(job->path, path, path_bytes);
     job->path[path_bytes] = '\0';
-    p->spare = job->next_spare;
-    rc = mailbox_post(p->requests, job);
-    assert(rc == 0);
-    (void)rc;
-    p->n_in_flight++;
-    return 0;
+    return submit(p, job, index);
+}
+
+int pool_submit_bytes(struct pool *p, uint64_t index, const void *data, size_t n_bytes)
+{
+    struct job *job = p->spare;
+
+    if (!job)
+        return -EAGAIN;
+    job->data = n_bytes ? data : "";
+    job->n_bytes = n_bytes;
+    return submit(p, job, index);
 }
 
 int pool_take(struct pool *p, int64_t timeout_ms, struct pool_result *ret)

@@ -43,11 +43,15 @@ struct pool_result {
 
 int pool_new(const struct pool_conf *conf, struct pool **ret, struct err *err) CHECK_RESULT;
 /* Drops queued requests, waits for running ones, ends the threads and processes. */
-void pool_free(struct pool *p);
+void pool_free(struct pool *p); /* NULL is fine, as for the next */
+/* The first half of it: results stay valid. */
+void pool_stop(struct pool *p);
 
 /* `path` need not be NUL-terminated. -EAGAIN: `capacity` requests are in the pool. -EINVAL: empty or contains a NUL.
  * -ENAMETOOLONG: more than POOL_MAX_PATH_BYTES. */
 int pool_submit(struct pool *p, uint64_t index, const char *path, size_t path_bytes) CHECK_RESULT;
+/* The same with a picture in memory, which stays as it is until its result is taken, or pool_stop has returned. */
+int pool_submit_bytes(struct pool *p, uint64_t index, const void *data, size_t n_bytes) CHECK_RESULT;
 /* 1: *ret is filled. 0: none finished within timeout_ms (0: do not wait, -1: no limit), or the pool is empty. */
 int pool_take(struct pool *p, int64_t timeout_ms, struct pool_result *ret) CHECK_RESULT;
 /* True if a decoder has worked on an unfinished image, within its limits, since the last call. */

@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { PATIENCE_MS = 120000, QUERY_MS = 3000 };
-
 void job_init(struct job *j, const char *endpoint, const struct wire_keys *keys, const struct msg_job_open *open)
 {
     *j = (struct job){.endpoint = endpoint, .keys = keys, .open = *open};
@@ -77,7 +75,7 @@ int job_open(struct job *j, int64_t timeout_ms, const struct msg_recipe **ret_re
     if (!j->session)
         rc = client_session_open(j->endpoint, j->keys, timeout_ms, &j->session, err);
     if (rc == 0) {
-        client_session_set_timeout(j->session, PATIENCE_MS);
+        client_session_set_timeout(j->session, JOB_PATIENCE_MS);
         rc = client_session_job_open(j->session, &j->open, &j->opened, ret_recipe, err);
         if (rc == 0 && !j->sealed)
             rc = learn_sources(j, err);
@@ -137,13 +135,14 @@ int job_seal(struct job *j, struct err *err)
     int rc;
 
     interrupt_let_in(true);
-    client_session_set_timeout(j->session, PATIENCE_MS);
+    client_session_set_timeout(j->session, JOB_PATIENCE_MS);
     rc = client_session_seal(j->session, j->opened.job, &accepted, err);
     if (rc == 0) {
         if (!j->sealed && j->compare && j->walk_begun)
             j->compared = *client_session_compared(j->session);
         j->sealed = true;
-        client_session_set_timeout(j->session, QUERY_MS);
+        j->accepted_items = accepted.n_items;
+        client_session_set_timeout(j->session, JOB_QUERY_MS);
     }
     interrupt_let_in(false);
     return rc;
@@ -163,6 +162,6 @@ int job_stop(struct job *j, struct err *err)
 
 int job_shutdown(struct job *j, struct err *err)
 {
-    client_session_set_timeout(j->session, QUERY_MS);
+    client_session_set_timeout(j->session, JOB_QUERY_MS);
     return client_session_shutdown(j->session, err);
 }

@@ -16,6 +16,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* For an answer: while rows and pictures are sent, and to queries. */
+enum { JOB_PATIENCE_MS = 120000, JOB_QUERY_MS = 3000 };
+
 struct client_session;
 
 struct job {
@@ -26,6 +29,7 @@ struct job {
     struct msg_job_opened opened;
     struct row_source *sources;           /* [known.n_rows] */
     struct origins_known known;           /* what the store has; valid until the next job_open */
+    uint64_t accepted_items;              /* of the whole manifest, once it is sealed */
     bool sealed;                          /* the manifest is complete and durable; a restarted broker needs no rows */
     const struct msg_comparison *compare; /* how to compare rows with the store; NULL: the store is new */
     bool walk_begun;                      /* rows to compare have been sent */

@@ -38,6 +38,11 @@ static const char *name_of(const char *const *names, size_t n_names, unsigned nu
     return number < n_names && names[number] ? names[number] : "?";
 }
 
+bool msg_tensor_is_pictures(const struct msg_tensor *t)
+{
+    return t->dtype == DTYPE_U8 && t->n_dims == 1;
+}
+
 #define NAME_OF(names, number) name_of(names, sizeof(names) / sizeof(*(names)), (unsigned)(number))
 
 const char *msg_type_name(enum msg_type type)
@@ -73,6 +78,8 @@ const char *msg_type_name(enum msg_type type)
         [MSG_JOB_CONTROL] = "job_control",
         [MSG_FLEET_QUERY] = "fleet_query",
         [MSG_FLEET] = "fleet",
+        [MSG_JOB_PUSH] = "job_push",
+        [MSG_JOB_PUSHED] = "job_pushed",
     };
 
     return NAME_OF(names, type);

@@ -85,6 +85,8 @@ enum msg_type {
     MSG_JOB_CONTROL = 46,
     MSG_FLEET_QUERY = 60,
     MSG_FLEET = 61,
+    MSG_JOB_PUSH = 68,
+    MSG_JOB_PUSHED = 69,
 };
 
 /* The enums below have the numbers of wire.proto. 0 is "not given". */
@@ -255,6 +257,7 @@ struct msg_submission {
     bool given;
     uint8_t token[MSG_TOKEN_BYTES];
     char name[MSG_NAME_SIZE];
+    bool push; /* the client sends the pictures, too */
 };
 
 /* Exactly one of path, job and submission. With `job` there are no recipe and no nodes. */
@@ -341,6 +344,14 @@ struct msg_job_rows_ok {
     struct msg_compared compared;
 };
 
+struct msg_job_push {
+    uint64_t job, offset;
+};
+
+struct msg_job_pushed {
+    uint64_t job, n_items;
+};
+
 struct msg_job_accepted {
     uint64_t job, n_items;
     uint32_t n_units;
@@ -413,6 +424,8 @@ struct msg {
         struct msg_fleet_query fleet_query;
         struct msg_fleet fleet;
         struct msg_job_rows_ok job_rows_ok;
+        struct msg_job_push job_push;
+        struct msg_job_pushed job_pushed;
         struct msg_job_accepted job_accepted;
         struct msg_job_progress job_progress;
     };
@@ -430,6 +443,9 @@ int msg_pack(const struct msg *m, struct buf *buf, struct err *err) CHECK_RESULT
 
 /* Bytes of the whole tensor and of one item. -EMSGSIZE beyond MSG_MAX_TENSOR_BYTES. */
 int msg_tensor_bytes(const struct msg_tensor *t, uint64_t *ret_bytes, uint64_t *ret_item_bytes) CHECK_RESULT;
+
+/* The bytes of pictures, not rows of items. */
+bool msg_tensor_is_pictures(const struct msg_tensor *t);
 
 const char *msg_type_name(enum msg_type type);             /* "hello", ...; "?" if unknown */
 enum msg_task msg_embedding_task(enum msg_embedding kind); /* the task that produces it */

@@ -71,8 +71,8 @@ static int check_frames_of_type(const struct msg *m, struct err *err)
 {
     bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN ||
                 m->type == MSG_JOB_FIND || m->type == MSG_JOB_FOUND || m->type == MSG_JOB_LISTED ||
-                m->type == MSG_FLEET;
-    bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT;
+                m->type == MSG_FLEET || m->type == MSG_JOB_PUSH || m->type == MSG_JOB_PUSHED;
+    bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_PUSH;
     uint32_t n_frames = 0;
     int rc;
 
@@ -181,6 +181,8 @@ static int check_work_tensors(const struct msg *m, struct err *err)
         const struct msg_tensor *t = &m->tensors[i];
         int rc = 0;
 
+        if (msg_tensor_is_pictures(t))
+            continue;
         if (next < w->n_selections && w->selections[next].tensor == i)
             rc = check_selection(&w->selections[next++], t, m->n_rows, err);
         else if (t->shape[0] != m->n_rows)
@@ -317,6 +319,16 @@ static int check_job_control(const struct msg_job_control *c, struct err *err)
     return msg_check_codes(c->n_codes, c->codes, "job_control", err);
 }
 
+static int check_job_push(const struct msg *m, struct err *err)
+{
+    if (m->n_rows > MSG_MAX_UNIT_ITEMS)
+        return err_set(err, -EMSGSIZE, "job_push: %u pictures, the limit is %d", m->n_rows, MSG_MAX_UNIT_ITEMS);
+    if (m->n_tensors > (m->n_rows > 0) || (m->n_tensors && !msg_tensor_is_pictures(&m->tensors[0])) ||
+        (m->n_tensors && m->tensors[0].n_frames > 1))
+        return err_set(err, -EBADMSG, "job_push: the bytes of the pictures must be one tensor U8 of at most 8 MiB");
+    return 0;
+}
+
 static int check_body(const struct msg *m, struct err *err)
 {
     switch (m->type) {
@@ -357,6 +369,8 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_FLEET_QUERY:
     case MSG_FLEET:
         return msg_fleet_check(m, err);
+    case MSG_JOB_PUSH:
+        return check_job_push(m, err);
     case MSG_JOB_ROWS_OK:
         return check_compared(&m->job_rows_ok.compared, err);
     case MSG_CREDIT:
@@ -370,6 +384,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_JOB_CLOSE:
     case MSG_JOB_FOUND:
     case MSG_JOB_LIST:
+    case MSG_JOB_PUSHED:
     case MSG_SHUTDOWN:
         return 0;
     }

@@ -47,6 +47,8 @@ struct parts {
         Blipline__JobControl job_control;
         Blipline__FleetQuery fleet_query;
         Blipline__Fleet fleet;
+        Blipline__JobPush job_push;
+        Blipline__JobPushed job_pushed;
         Blipline__Shutdown shutdown;
     } body;
     Blipline__Comparison comparison;
@@ -193,6 +195,7 @@ static void job_open_to_pb(const struct msg_job_open *from, struct parts *p)
         blipline__submission__init(to->submission);
         to->submission->token = bytes_to_pb(from->submission.token, sizeof(from->submission.token));
         to->submission->name = msg_text_to_pb(from->submission.name);
+        to->submission->push = from->submission.push;
     }
     if (from->job) {
         to->recipe = NULL;
@@ -362,6 +365,16 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         msg_codes_to_pb(m->job_control.n_codes, m->job_control.codes, p->codes);
         p->body.job_control.n_codes = m->job_control.n_codes;
         p->body.job_control.codes = p->codes;
+        return;
+    case MSG_JOB_PUSH:
+        p->body.job_push = (Blipline__JobPush)BLIPLINE__JOB_PUSH__INIT;
+        p->body.job_push.job = m->job_push.job;
+        p->body.job_push.offset = m->job_push.offset;
+        return;
+    case MSG_JOB_PUSHED:
+        p->body.job_pushed = (Blipline__JobPushed)BLIPLINE__JOB_PUSHED__INIT;
+        p->body.job_pushed.job = m->job_pushed.job;
+        p->body.job_pushed.n_items = m->job_pushed.n_items;
         return;
     case MSG_JOB_ROWS_OK:
         p->body.job_rows_ok = (Blipline__JobRowsOk)BLIPLINE__JOB_ROWS_OK__INIT;

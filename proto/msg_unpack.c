@@ -170,6 +170,7 @@ static int submission_from_pb(const Blipline__Submission *from, struct msg_submi
     if (from->token.len != MSG_TOKEN_BYTES)
         return err_set(err, -EBADMSG, "submission: a token of %zu bytes, not %d", from->token.len, MSG_TOKEN_BYTES);
     memcpy(to->token, from->token.data, MSG_TOKEN_BYTES);
+    to->push = from->push;
     return TEXT_FROM_PB(to->name, from->name, "name", err);
 }
 
@@ -297,6 +298,12 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_CONTROL:
         return control_from_pb(e->job_control, &m->job_control, err);
+    case BLIPLINE__ENVELOPE__BODY_JOB_PUSH:
+        m->job_push = (struct msg_job_push){e->job_push->job, e->job_push->offset};
+        return 0;
+    case BLIPLINE__ENVELOPE__BODY_JOB_PUSHED:
+        m->job_pushed = (struct msg_job_pushed){e->job_pushed->job, e->job_pushed->n_items};
+        return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_AGAIN:
         m->job_ref.job = e->job_again->job;
         return 0;

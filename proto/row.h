@@ -60,6 +60,7 @@ struct row_item {
     uint32_t path_bytes;
     uint32_t root_bytes; /* only in WORK: so many bytes of path are the root of its source; 0: it has none */
     uint64_t size_bytes;
+    uint64_t pushed_at, pushed_bytes; /* a picture that the client has sent; see store.proto */
     int64_t mtime_ns;
     uint32_t source; /* number of its row_source; 0: none */
     uint32_t n_fields;

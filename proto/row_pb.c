@@ -124,6 +124,8 @@ void row_item_to_pb(const struct row_item *from, struct row_item_pb *to)
     to->item.key = bytes_to_pb(from->key, from->key_bytes);
     to->item.path = bytes_to_pb(from->path, from->path_bytes);
     to->item.root_bytes = from->root_bytes;
+    to->item.pushed_at = from->pushed_at;
+    to->item.pushed_bytes = from->pushed_bytes;
     to->item.size_bytes = from->size_bytes;
     to->item.mtime_ns = from->mtime_ns;
     to->item.source = from->source;
@@ -192,6 +194,8 @@ int row_item_from_pb(struct budget *b, const Blipline__Item *from, struct row_it
         .path = from->path.data,
         .path_bytes = (uint32_t)from->path.len,
         .root_bytes = from->root_bytes,
+        .pushed_at = from->pushed_at,
+        .pushed_bytes = from->pushed_bytes,
         .size_bytes = from->size_bytes,
         .mtime_ns = from->mtime_ns,
         .source = from->source,

@@ -379,6 +379,7 @@ int stored_job_meta_encode(const struct stored_job_meta *m, struct buf *out)
             pb.token = (ProtobufCBinaryData){.len = sizeof(m->token), .data = (uint8_t *)(uintptr_t)m->token};
         pb.name = msg_text_to_pb(m->name);
         pb.owner = msg_text_to_pb(m->owner);
+        pb.push = m->push;
         rc = stored_append_pb(out, &pb.base);
     }
     buf_release(&parts);
@@ -409,8 +410,10 @@ static int meta_from_pb(struct budget *b, const Blipline__JobMeta *from, struct 
     Blipline__Recipe *recipe;
     int rc;
 
-    *m = (struct stored_job_meta){
-        .schema_version = from->schema_version, .created_ms = from->created_ms, .unit_items = from->unit_items};
+    *m = (struct stored_job_meta){.schema_version = from->schema_version,
+                                  .created_ms = from->created_ms,
+                                  .unit_items = from->unit_items,
+                                  .push = from->push};
     if ((rc = msg_text_from_pb(m->source, sizeof(m->source), &from->source, "source", err)) < 0 ||
         (rc = msg_text_from_pb(m->program, sizeof(m->program), &from->program, "program", err)) < 0 ||
         (rc = msg_text_from_pb(m->name, sizeof(m->name), &from->name, "name", err)) < 0 ||

@@ -52,6 +52,7 @@ struct stored_job_meta {
     bool has_token;
     uint8_t token[MSG_TOKEN_BYTES];
     char name[MSG_NAME_SIZE], owner[MSG_NAME_SIZE];
+    bool push; /* the client sends the pictures */
 };
 
 struct stored_job_counters {
@@ -88,6 +89,7 @@ struct stored_job_entry {
     bool retrying;                               /* failed items are being marked to be done again: those that failed */
     uint32_t n_retry_codes;                      /* with one of these codes; 0: all */
     char retry_codes[MSG_MAX_RETRY_CODES][MSG_CODE_SIZE];
+    bool push;                /* the client sends the pictures */
     enum msg_job_state state; /* only in rows of JOB_LISTED; 0: not open */
 };
 

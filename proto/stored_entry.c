@@ -36,6 +36,7 @@ static Blipline__JobEntry to_pb(const struct stored_job_entry *e, ProtobufCBinar
     msg_codes_to_pb(e->n_retry_codes, e->retry_codes, codes);
     pb.n_retry_codes = e->n_retry_codes;
     pb.retry_codes = codes;
+    pb.push = e->push;
     return pb;
 }
 
@@ -78,6 +79,7 @@ static int from_pb(const ProtobufCMessage *pb, struct stored_job_entry *ret, str
                                   .n_failed = from->n_failed,
                                   .n_again = from->n_again,
                                   .retrying = from->retrying,
+                                  .push = from->push,
                                   .sealed = from->sealed,
                                   .state = (enum msg_job_state)from->state};
     if (from->token.len)

@@ -15,4 +15,7 @@
 /* Reads the regular file `path` (NUL-terminated), at most max_file_bytes. IMAGE_EMPTY for an empty file. */
 enum image_error source_fetch(const char *path, size_t max_file_bytes, struct buf *ret, struct err *err) CHECK_RESULT;
 
+/* What is wrong with a file of this size, if anything. */
+enum image_error source_fetched(size_t n_bytes, size_t max_file_bytes, struct err *err) CHECK_RESULT;
+
 #endif

@@ -19,6 +19,7 @@ static const char *const passing[] = {"missing", "unreadable", "no_memory", "dec
                                       "lost",    DAMAGED,      "url",       "no_picture",     "bad_row"};
 
 struct compare {
+    bool pushed; /* pictures that the client sent are gone once they are done: none is done again */
     struct msg_comparison o;
     struct reader *reader; /* advances with the walk; NULL: at the end, or the rest is in `known` */
     bool begun;            /* `row` is the reader's next */
@@ -87,6 +88,7 @@ int compare_attach(struct store *s, const struct msg_comparison *o, struct compa
 
     if (rc < 0)
         return rc;
+    c->pushed = s->meta.push;
     rc = reader_attach(&s->env, &s->meta, s->path, &c->reader, err);
     while (rc == 0 && (rc = env_read_source(&s->env, s->txn, &memory, c->n_sources + 1, &source, err)) == 0)
         rc = compare_source(c, c->n_sources + 1, source.root, err);
@@ -182,7 +184,7 @@ static enum verdict judge(struct compare *c, const struct row_item *item, const 
     const bool pending = found->state == KNOWN_PENDING && found->changed;
     const bool refresh = c->o.refresh && found->changed & (KNOWN_FILE | KNOWN_FIELDS);
 
-    if (!failed && !pending && !refresh) {
+    if ((!failed && !pending && !refresh) || (c->pushed && !pending)) {
         count_changes(&c->counts, item, found->changed);
         return KNOWN;
     }

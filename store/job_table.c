@@ -207,6 +207,7 @@ static int adopt(struct job_table *t, uint64_t job, const char *path, struct err
     meta = reader_meta(r);
     entry.created_ms = meta->created_ms;
     entry.has_token = meta->has_token;
+    entry.push = meta->push;
     memcpy(entry.token, meta->token, sizeof(entry.token));
     (void)msg_text_set(entry.name, sizeof(entry.name), meta->name);
     (void)msg_text_set(entry.owner, sizeof(entry.owner), meta->owner);

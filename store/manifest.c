@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/push.h"
 #include "store/store_state.h"
 
 /* A unit ends here, so that the row frame of its Work message stays well below MSG_MAX_ROW_FRAME_BYTES. */
@@ -33,6 +34,7 @@ static void tail_clear(struct store_tail *t)
     arena_reset(&t->arena);
     t->n = 0;
     t->bytes = 0;
+    t->picture_bytes = 0;
 }
 
 static size_t item_bytes(const struct row_item *item)
@@ -52,6 +54,7 @@ static int tail_add(struct store_tail *t, const struct row_item *item)
         return rc;
     t->n++;
     t->bytes += item_bytes(item);
+    t->picture_bytes += item->size_bytes < PUSH_UNIT_BYTES ? item->size_bytes : PUSH_UNIT_BYTES;
     return 0;
 }
 
@@ -140,13 +143,15 @@ int store_append_rows(struct store *s, const void *rows, size_t size_bytes, uint
     row_cursor_init(&c, &frame, 1, n_rows);
     while ((rc = row_cursor_next_item(&c, &item, err)) > 0) {
         item.item = store_next_item(s);
-        item.n_captions = 0; /* only in WORK */
+        item.n_captions = 0; /* only in WORK, as the next ones */
+        item.pushed_at = item.pushed_bytes = 0;
         rc = tail_add(&s->tail, &item);
         if (rc < 0) {
             err_set(err, rc, "%s: out of memory", s->path);
             break;
         }
-        if (s->tail.n == s->meta.unit_items || s->tail.bytes >= UNIT_MAX_BYTES) {
+        if (s->tail.n == s->meta.unit_items || s->tail.bytes >= UNIT_MAX_BYTES ||
+            (s->meta.push && s->tail.picture_bytes >= PUSH_UNIT_BYTES)) {
             rc = put_tail(s, err);
             if (rc < 0)
                 break;
@@ -198,6 +203,7 @@ struct pending_walk {
     MDB_cursor *manifest;
     struct state_walk states;
     struct row_memory memory;
+    uint64_t n_items; /* units with later items wait for their pictures */
 };
 
 static int pending_from(struct pending_walk *w, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
@@ -227,6 +233,8 @@ static int pending_from(struct pending_walk *w, uint32_t from, size_t max, struc
             rc = stored_manifest_unit_decode(&w->memory, v.mv_data, v.mv_size, &u, err);
             if (rc < 0)
                 return err_prefix(err, rc == -ENOMEM ? rc : -EBADMSG, "unit %" PRIu32 ": manifest", unit);
+            if (u.first_item + u.n_items > w->n_items)
+                return 0;
             *p = (struct store_pending){.unit = unit,
                                         .n_items = u.n_items,
                                         .attempts = state.attempts,
@@ -249,7 +257,7 @@ static int pending_from(struct pending_walk *w, uint32_t from, size_t max, struc
 int store_pending(struct store *s, uint32_t from, size_t max, struct store_pending *ret, size_t *ret_n,
                   uint32_t *ret_next, struct err *err)
 {
-    struct pending_walk w = {0};
+    struct pending_walk w = {.n_items = s->meta.push ? store_n_pushed(s) : UINT64_MAX};
     MDB_txn *txn;
     uint32_t next = from;
     size_t n = 0;
@@ -285,6 +293,8 @@ struct paths {
     struct row_memory memory;
     struct row_source source; /* the last one; number 0: none yet */
     struct buf path;
+    const struct store *pushed; /* whose client sends the pictures; NULL: workers read them */
+    struct store_push_head head;
 };
 
 static int find_path(struct paths *p, struct row_item *item, struct err *err)
@@ -311,10 +321,12 @@ static int append_items(struct paths *p, const struct stored_manifest_unit *u, u
                        u->n_items, count, first);
     for (uint32_t i = first; i < first + count; i++) {
         struct row_item item = u->items[i];
-        int rc = find_path(p, &item, err);
+        int rc = p->pushed ? 0 : find_path(p, &item, err);
 
         if (rc < 0)
             return err_prefix(err, rc, "unit %" PRIu32, unit);
+        if (p->pushed)
+            store_push_describe(p->pushed, unit, u->n_items, i, &p->head, &item);
         rc = row_item_append(ret, &item);
         if (rc < 0)
             return err_set(err, rc, "unit %" PRIu32 ": its items do not fit into a row frame", unit);
@@ -324,11 +336,31 @@ static int append_items(struct paths *p, const struct stored_manifest_unit *u, u
     return 0;
 }
 
+static void paths_release(struct paths *p)
+{
+    store_push_head_release(&p->head);
+    row_memory_release(&p->memory);
+    buf_release(&p->path);
+}
+
+int store_append_paths(struct store *s, MDB_txn *txn, const struct stored_manifest_unit *u, uint32_t first,
+                       struct buf *ret, uint32_t *ret_n, struct err *err)
+{
+    struct paths paths = {.env = &s->env, .txn = txn};
+    int rc;
+
+    buf_init(&paths.path, 0);
+    rc = append_items(&paths, u, 0, first, u->n_items - first, ret, NULL, err);
+    paths_release(&paths);
+    *ret_n = u->n_items - first;
+    return rc;
+}
+
 int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t count, struct buf *ret,
                      uint32_t *ret_n_rows, uint32_t *ret_ends, struct err *err)
 {
     struct row_memory memory = {0};
-    struct paths paths = {.env = &s->env, .tell_roots = store_info(s)->has_token};
+    struct paths paths = {.env = &s->env, .tell_roots = store_info(s)->has_token, .pushed = s->meta.push ? s : NULL};
     struct stored_manifest_unit u;
     size_t before = ret->size_bytes;
     int rc = store_begin_read(s, &paths.txn, err);
@@ -345,8 +377,7 @@ int store_unit_items(struct store *s, uint32_t unit, uint32_t first, uint32_t co
         rc = append_items(&paths, &u, unit, first, count, ret, ret_ends, err);
     }
     store_end_read(s, paths.txn);
-    row_memory_release(&paths.memory);
-    buf_release(&paths.path);
+    paths_release(&paths);
     row_memory_release(&memory);
     if (rc < 0) {
         ret->size_bytes = before;

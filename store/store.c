@@ -240,6 +240,8 @@ static int read_tables(struct store *s, struct err *err)
             rc = env_read_keys_covered(&s->env, txn, &s->keys_covered, err);
         if (rc == 0)
             rc = last_item(s, txn, &s->end_item, err);
+        if (rc == 0)
+            rc = store_push_open(s, txn, err);
         if (rc < 0)
             err_prefix(err, rc, "%s", s->path);
     }
@@ -294,7 +296,7 @@ int store_open(const char *path, const struct store_options *options, struct sto
     s = calloc(1, sizeof(*s));
     if (!s)
         return err_set(err, -ENOMEM, "%s: out of memory", path);
-    s->env.owner_fd = -1;
+    s->env.owner_fd = s->push.fd = -1;
     s->seam = options->seam;
     (void)pthread_mutex_init(&s->map_lock, NULL);
     s->min_free_bytes = options->min_free_bytes ? options->min_free_bytes : STORE_MIN_FREE_BYTES;
@@ -372,6 +374,7 @@ void store_close(struct store *s)
     if (s->env.mdb && s->file_bytes > store_used_bytes(s) && mdb_env_get_fd(s->env.mdb, &fd) == 0)
         (void)!ftruncate(fd, (off_t)store_used_bytes(s));
     keys_build_free(s->keys);
+    store_push_close(s);
     env_close(&s->env);
     (void)pthread_mutex_destroy(&s->map_lock);
     store_tail_release(&s->tail);

@@ -15,6 +15,23 @@ struct store_tail {
     struct row_item *items; /* [meta.unit_items] */
     uint32_t n;
     size_t bytes;
+    uint64_t picture_bytes;
+};
+
+/* Of a job whose client sends the pictures: push.c. */
+struct store_push {
+    uint64_t n_items, part_bytes;     /* items whose pictures are here; of the next picture: what is here of it */
+    uint64_t saved_items, saved_part; /* the same, as of the last commit */
+    int fd;                           /* of the unit to which the next picture belongs; -1: not open */
+    uint32_t unit, unit_items;        /* that unit */
+    uint64_t first_item, unit_bytes;  /* unit_bytes: of its whole pictures */
+    bool dirty, is_new;               /* something was written; a file is new in the folder */
+};
+
+/* The numbers at the beginning of a unit's file; zeroed: not read yet. */
+struct store_push_head {
+    int fd; /* less one */
+    uint8_t error[MSG_CODE_SIZE + ROW_MAX_MESSAGE_BYTES];
 };
 
 struct keys_build;
@@ -49,6 +66,7 @@ struct store {
     struct row_memory memory, old_memory;
     struct buf row; /* scratch: the value being put */
 
+    struct store_push push;
     uint64_t keys_covered; /* as committed */
     struct keys_build *keys;
 };
@@ -66,6 +84,8 @@ void store_end_read(struct store *s, MDB_txn *txn);
 
 /* For a store that is to be made: room is looked for before anything is there that would be left behind. */
 int store_check_room(const struct store *s, struct err *err) CHECK_RESULT;
+/* -ENOSPC: there is no room for so many bytes more. */
+int store_check_free(const struct store *s, uint64_t n_bytes, struct err *err) CHECK_RESULT;
 /* Of data.mdb, as far as LMDB has taken it. */
 uint64_t store_used_bytes(const struct store *s);
 
@@ -81,6 +101,20 @@ int store_put_again(struct store *s, uint32_t unit, const struct stored_manifest
 
 /* source.c: -EINVAL: the store has no source of this number (0: an item without). `last` remembers; 0 at first. */
 int store_check_source(struct store *s, uint32_t number, uint32_t *last, struct err *err) CHECK_RESULT;
+
+/* push.c */
+int store_push_open(struct store *s, MDB_txn *txn, struct err *err) CHECK_RESULT;
+void store_push_close(struct store *s);
+int store_push_commit(struct store *s, struct err *err) CHECK_RESULT; /* sync the files, before the commit */
+void store_push_committed(struct store *s);
+void store_push_undo(struct store *s);
+/* Say in the row of item `i` of a unit of n_items where its picture is, or why there is none. */
+void store_push_describe(const struct store *s, uint32_t unit, uint32_t n_items, uint32_t i, struct store_push_head *h,
+                         struct row_item *item);
+void store_push_head_release(struct store_push_head *h);
+/* manifest.c: append the rows of the unit's items from the first-th on, with absolute paths. */
+int store_append_paths(struct store *s, MDB_txn *txn, const struct stored_manifest_unit *u, uint32_t first,
+                       struct buf *ret, uint32_t *ret_n, struct err *err) CHECK_RESULT;
 
 /* keys.c */
 void keys_build_free(struct keys_build *k);

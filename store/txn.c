@@ -106,6 +106,7 @@ static void undo(struct store *s)
     s->counters = s->committed;
     s->end_item = s->saved_end_item;
     store_tail_restore(s);
+    store_push_undo(s);
 }
 
 void store_abort(struct store *s)
@@ -149,6 +150,16 @@ static int disk_full(const struct store *s, uint64_t free_bytes, struct err *err
 
     return err_set(err, -ENOSPC, "disk full: %.1f MiB free on %s, and %s must stay free",
                    (double)free_bytes / (1 << 20), s->path, conf_size_text(s->min_free_bytes, least));
+}
+
+int store_check_free(const struct store *s, uint64_t n_bytes, struct err *err)
+{
+    uint64_t free_bytes = 0;
+    int rc = store_free_bytes(s, &free_bytes);
+
+    if (rc < 0)
+        return err_set(err, rc, "%s: cannot ask for free space: %s", s->path, strerror(-rc));
+    return free_bytes < s->min_free_bytes + n_bytes ? disk_full(s, free_bytes, err) : 0;
 }
 
 int store_check_room(const struct store *s, struct err *err)
@@ -249,6 +260,8 @@ int store_commit(struct store *s, struct err *err)
     if (!same_counters(&s->counters, &s->committed))
         rc = store_put_counters(s, "counters", &s->counters, err);
     if (rc == 0)
+        rc = store_push_commit(s, err);
+    if (rc == 0)
         rc = reserve(s, err);
     if (rc == 0 && s->seam && s->seam->before_commit) {
         rc = s->seam->before_commit(s->seam->arg);
@@ -265,6 +278,7 @@ int store_commit(struct store *s, struct err *err)
         return commit_failed(s, env_errno(rc), err);
     }
     s->txn = NULL;
+    store_push_committed(s);
     s->tail_saved = false;
     s->committed = s->counters;
     s->written = true;

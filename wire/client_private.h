@@ -11,5 +11,10 @@
  * taken, also on failure. */
 int client_session_exchange(struct client_session *s, struct wire_message *m, enum msg_type answer,
                             struct wire_message **ret, struct err *err) CHECK_RESULT;
+/* Send a message of rows, which is taken, also on failure; `rows` is then empty. Waits only while 4 are unanswered. */
+int client_session_send_rows(struct client_session *s, struct wire_message *m, struct buf *rows, uint32_t n_rows,
+                             struct err *err) CHECK_RESULT;
+/* Wait for the answers of rows: of all of them, or until one more message may be sent. */
+int client_session_settle(struct client_session *s, bool all, struct err *err) CHECK_RESULT;
 
 #endif

@@ -22,7 +22,8 @@ struct client_session {
     int64_t timeout_ms;
     /* unanswered rows: answers come in order, so a count and the latest answer are enough */
     unsigned n_unanswered;
-    uint64_t n_items; /* confirmed */
+    uint64_t unanswered_from; /* no later than the oldest of them */
+    uint64_t n_items;         /* confirmed */
     struct msg_compared compared;
     bool has_recipe; /* the latest refusal said one */
     struct msg_recipe recipe;
@@ -109,9 +110,11 @@ static int receive_any(struct client_session *s, int64_t until_ms, struct wire_m
 /* Rows are answered in order and before all later requests. Returns 1 if `m` is such an answer. */
 static int is_rows_answer(struct client_session *s, const struct msg *m)
 {
-    if (m->type != MSG_JOB_ROWS_OK || s->n_unanswered == 0)
+    if ((m->type != MSG_JOB_ROWS_OK && m->type != MSG_JOB_PUSHED) || s->n_unanswered == 0)
         return 0;
     s->n_unanswered--;
+    if (m->type == MSG_JOB_PUSHED)
+        return 1;
     s->n_items = m->job_rows_ok.n_items;
     if (m->job_rows_ok.is_compared)
         s->compared = m->job_rows_ok.compared;
@@ -130,7 +133,7 @@ static int receive_answer(struct client_session *s, uint64_t seq, enum msg_type 
         if (rc < 0)
             return rc;
         m = wire_message_envelope(message);
-        if (m->type == MSG_REFUSE && (m->seq == 0 || m->seq >= seq - s->n_unanswered)) {
+        if (m->type == MSG_REFUSE && (m->seq == 0 || m->seq >= (s->n_unanswered ? s->unanswered_from : seq))) {
             rc = refusal(s, &m->refuse, err);
         } else if (is_rows_answer(s, m) || m->seq != seq) {
             wire_message_free(message); /* answer to rows or to a request that timed out, or a heartbeat */
@@ -351,32 +354,44 @@ static int settle_rows(struct client_session *s, unsigned n, int64_t until_ms, s
     return 0;
 }
 
-static int send_rows(struct client_session *s, const struct msg_job_rows *what, struct buf *rows, uint32_t n_rows,
-                     struct err *err)
+int client_session_settle(struct client_session *s, bool all, struct err *err)
+{
+    return s->lost ? lost(s, err) : settle_rows(s, all ? 0 : MAX_UNANSWERED - 1, clock_mono_ms() + s->timeout_ms, err);
+}
+
+int client_session_send_rows(struct client_session *s, struct wire_message *m, struct buf *rows, uint32_t n_rows,
+                             struct err *err)
 {
     int64_t until_ms = clock_mono_ms() + s->timeout_ms;
-    struct wire_message *m;
-    int rc;
+    int rc = client_session_settle(s, false, err);
 
-    if (s->lost)
-        return lost(s, err);
-    rc = settle_rows(s, MAX_UNANSWERED - 1, until_ms, err);
-    if (rc < 0)
-        return rc;
-    rc = wire_message_new(MSG_JOB_ROWS, &m);
-    if (rc < 0)
-        return err_set(err, rc, "no memory for a message");
-    wire_message_envelope(m)->job_rows = *what;
-    rc = wire_message_add_rows(m, rows, n_rows);
+    if (rc == 0) {
+        rc = wire_message_add_rows(m, rows, n_rows);
+        if (rc < 0)
+            (void)err_set(err, rc, "%zu bytes of rows do not fit a message", rows->size_bytes);
+    }
     if (rc < 0) {
         wire_message_free(m);
-        return err_set(err, rc, "%zu bytes of rows do not fit a message", rows->size_bytes);
+        return rc;
     }
     rc = send_request(s, m, until_ms, err);
     if (rc < 0)
         return rc;
-    s->n_unanswered++;
+    if (s->n_unanswered++ == 0)
+        s->unanswered_from = s->seq;
     return 0;
+}
+
+static int send_rows(struct client_session *s, const struct msg_job_rows *what, struct buf *rows, uint32_t n_rows,
+                     struct err *err)
+{
+    struct wire_message *m;
+    int rc = wire_message_new(MSG_JOB_ROWS, &m);
+
+    if (rc < 0)
+        return err_set(err, rc, "no memory for a message");
+    wire_message_envelope(m)->job_rows = *what;
+    return client_session_send_rows(s, m, rows, n_rows, err);
 }
 
 int client_session_rows(struct client_session *s, uint64_t job, struct buf *rows, uint32_t n_rows,

@@ -311,8 +311,10 @@ class Client:
     def close(self):
         self.socket.close()
 
-    def send(self, rows=(), tensors=(), **body):
-        envelope = wire_pb2.Envelope(version=2, seq=self.seq, n_row_frames=1 if rows else 0, n_rows=len(rows))
+    def send(self, rows=(), tensors=(), declared=(), **body):
+        """`declared`: Tensor messages; `tensors`: the frames of those that have any."""
+        envelope = wire_pb2.Envelope(version=2, seq=self.seq, n_row_frames=1 if rows else 0, n_rows=len(rows),
+                                     tensors=declared)
         for name, value in body.items():
             getattr(envelope, name).SetInParent()
             getattr(envelope, name).CopyFrom(value)

@@ -26,7 +26,7 @@ static struct led_subunit *find_subunit(struct world *w, struct sim_job *j, cons
 static void check_start(struct world *w, const struct sim_job *j, const struct led_subunit *p)
 {
     const struct ledger *l = &w->ledger;
-    uint64_t need = core_graph_peak_bytes(j->nodes, j->n_nodes) * p->n_wanted;
+    uint64_t need = core_graph_peak_bytes(j->nodes, j->n_nodes) * p->n_wanted + j->units[p->unit].picture_bytes;
     uint64_t rows = (uint64_t)ROW_BYTES * j->n_nodes * p->n_wanted;
 
     if (j->led.stopped || j->led.paused || j->led.blocked || j->led.failed || j->led.closing)
@@ -101,7 +101,7 @@ static void grant(struct world *w, const struct core_work *a)
     struct led_subunit *p = find_subunit(w, j, a);
     struct led_worker *k = ledger_worker(w, a->peer);
     struct led_lease *l = world_alloc(w, sizeof(*l));
-    uint64_t bytes = 0;
+    uint64_t bytes = j->nodes[a->node].needs ? 0 : j->units[a->unit].picture_bytes;
 
     for (uint32_t n = 0; n < a->node; n++)
         bytes += (j->nodes[a->node].needs >> n & 1) ? j->nodes[n].out_bytes * a->n_items : 0;

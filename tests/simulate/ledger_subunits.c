@@ -64,7 +64,7 @@ static void close_all(struct world *w, struct led_subunit *p)
 
 void ledger_set_reserved(struct world *w, struct led_subunit *p, bool reserved)
 {
-    uint64_t bytes = core_graph_peak_bytes(p->job->nodes, p->job->n_nodes) * p->n_wanted;
+    uint64_t bytes = core_graph_peak_bytes(p->job->nodes, p->job->n_nodes) * p->n_wanted + unit_of(p)->picture_bytes;
     uint64_t rows = (uint64_t)ROW_BYTES * p->job->n_nodes * p->n_wanted;
 
     if (p->reserved == reserved)

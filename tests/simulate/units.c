@@ -27,7 +27,11 @@ static void answer_load(struct world *w, void *what, uint64_t life)
 
 bool units_row(const struct sim_unit *u, uint32_t number, struct core_unit_row *ret)
 {
-    *ret = (struct core_unit_row){.unit = number, .n_items = u->n_items, .attempts = u->attempts, .is_again = u->done};
+    *ret = (struct core_unit_row){.unit = number,
+                                  .n_items = u->n_items,
+                                  .attempts = u->attempts,
+                                  .is_again = u->done,
+                                  .picture_bytes = u->picture_bytes};
     memcpy(ret->subunits, u->subunits, u->n_items);
     for (uint32_t i = 0; i < u->n_items; i++)
         ret->again[i / 64] |= (uint64_t)u->items[i].again << (i % 64);

@@ -123,6 +123,7 @@ uint64_t world_truth(const struct sim_job *j, uint32_t unit, uint32_t item, uint
 static void make_unit(struct world *w, const struct sim_job *j, struct sim_unit *u, uint32_t size, uint32_t poison)
 {
     u->n_items = size;
+    u->picture_bytes = j->n_units % 3 == 0 ? 300 * size : 0;
     for (uint32_t i = 0; i < size; i++) {
         u->items[i].node = (uint32_t)world_below(w, j->n_nodes);
         if (world_chance(w, 60))

@@ -101,6 +101,7 @@ enum fate { FATE_GOOD, FATE_ERROR, FATE_KILLER, FATE_FAILER };
 
 struct sim_unit {
     uint32_t n_items;
+    uint64_t picture_bytes; /* the client sent them; 0: workers read the pictures */
     bool done, commit_pending, has_poison;
     bool asked;        /* a COMMIT of it was asked for in this life of the broker */
     uint32_t attempts; /* durable, and so is `subunits` */

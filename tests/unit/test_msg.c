@@ -14,11 +14,11 @@
 #include "proto/msg.h"
 
 static const enum msg_type all_types[] = {
-    MSG_HELLO,        MSG_WELCOME,  MSG_REFUSE,      MSG_CREDIT,      MSG_WORK,         MSG_RESULT,
-    MSG_FAILURE,      MSG_RETURN,   MSG_HEARTBEAT,   MSG_DRAIN,       MSG_BYE,          MSG_JOB_OPEN,
-    MSG_JOB_OPENED,   MSG_JOB_ROWS, MSG_JOB_ROWS_OK, MSG_JOB_SEAL,    MSG_JOB_ACCEPTED, MSG_JOB_QUERY,
-    MSG_JOB_PROGRESS, MSG_JOB_STOP, MSG_SHUTDOWN,    MSG_JOB_AGAIN,   MSG_JOB_CLOSE,    MSG_JOB_FIND,
-    MSG_JOB_FOUND,    MSG_JOB_LIST, MSG_JOB_LISTED,  MSG_JOB_CONTROL, MSG_FLEET_QUERY,  MSG_FLEET};
+    MSG_HELLO,       MSG_WELCOME,   MSG_REFUSE,       MSG_CREDIT,    MSG_WORK,         MSG_RESULT,     MSG_FAILURE,
+    MSG_RETURN,      MSG_HEARTBEAT, MSG_DRAIN,        MSG_BYE,       MSG_JOB_OPEN,     MSG_JOB_OPENED, MSG_JOB_ROWS,
+    MSG_JOB_ROWS_OK, MSG_JOB_SEAL,  MSG_JOB_ACCEPTED, MSG_JOB_QUERY, MSG_JOB_PROGRESS, MSG_JOB_STOP,   MSG_SHUTDOWN,
+    MSG_JOB_AGAIN,   MSG_JOB_CLOSE, MSG_JOB_FIND,     MSG_JOB_FOUND, MSG_JOB_LIST,     MSG_JOB_LISTED, MSG_JOB_CONTROL,
+    MSG_FLEET_QUERY, MSG_FLEET,     MSG_JOB_PUSH,     MSG_JOB_PUSHED};
 enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
 
 static const struct msg_lease a_lease = {
@@ -229,6 +229,17 @@ static void example(struct msg *m, enum msg_type type)
         m->fleet = (struct msg_fleet){18, 1, 2, 3, 4, 5, 6, 7, 9, 8};
         m->n_rows = 1024;
         m->n_row_frames = 1;
+        return;
+    case MSG_JOB_PUSH:
+        m->job_push = (struct msg_job_push){3, 1ULL << 33};
+        m->n_rows = 7;
+        m->n_row_frames = 1;
+        m->n_tensors = 1;
+        m->tensors[0] = (struct msg_tensor){
+            .dtype = DTYPE_U8, .n_dims = 1, .shape = {8 << 20}, .transport = MSG_TRANSPORT_FRAME, .n_frames = 1};
+        return;
+    case MSG_JOB_PUSHED:
+        m->job_pushed = (struct msg_job_pushed){3, 1000};
         return;
     case MSG_JOB_FOUND:
     case MSG_JOB_AGAIN:

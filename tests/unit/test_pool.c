@@ -324,7 +324,7 @@ static void test_pool_a_unit_larger_than_the_pool_is_asked_for_in_parts(void **s
     (void)state;
     for (int i = 0; i < N; i++)
         items[i] = (struct row_item){.item = (uint64_t)i, .path = path, .path_bytes = sizeof(path) - 1};
-    assert_int_equal(encoder_unit_new(&given, 1, &u), 0);
+    assert_int_equal(encoder_unit_new(&given, 1, &u, NULL), 0);
     while (!encoder_unit_submit(u, p)) {
         n_full++;
         assert_int_equal(pool_take(p, PATIENCE_MS, &r), 1);
