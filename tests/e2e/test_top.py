@@ -8,10 +8,12 @@ import signal
 import subprocess
 import time
 
+import pytest
 import zmq
-from harness import BUILD, Client, Cluster, blipline, null_nodes, wait_for
+from harness import BUILD, IMAGES, Client, Cluster, Refused, blipline, null_nodes, wait_for
 from null_worker import PythonWorker
 from proto import wire_pb2
+from test_keys import KeyClient, KeyCluster, Keys
 
 BLIPLINE = BUILD / "blipline"
 
@@ -82,6 +84,37 @@ def test_top_names_the_bottleneck_the_benched_worker_and_what_a_job_waits_for(fo
             worker.stop()
         for client in (running, waiting):
             client.close()
+
+
+def test_a_client_sees_all_workers_and_its_own_jobs(folder, monkeypatch):
+    keys = Keys(folder / "keys")
+    for name, role in (("alice", "clients"), ("bob", "clients"), ("root", "admins"), ("gpu", "workers")):
+        keys.make(name, role)
+    conf = folder / ".config" / "blipline" / "client.conf"
+    conf.parent.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.delenv("BLIPLINE_BROKER", raising=False)
+    with KeyCluster(folder, keys, state_dir=folder / "state") as cluster:
+        def be(name):
+            conf.write_text("".join(f"{k} = {v}\n" for k, v in {"broker": cluster.tcp, **keys.of(name)}.items()))
+
+        cluster.worker("encoder", "e", "gpu", device="null", null_shape="1,8")
+        for name in ("alice", "bob", "alice"):
+            be(name)
+            blipline("submit", IMAGES, "--device", "null")
+        for name, mine, others in (("alice", [1, 3], 1), ("bob", [2], 2), ("root", [1, 2, 3], 0)):
+            be(name)
+            seen = wait_for(lambda: (t := json.loads(blipline("top", "--json").stdout)) and len(t["workers"]) and t)
+            assert [j["job"] for j in seen["jobs"]] == mine and seen["broker"]["other_jobs"] == others
+            assert seen["broker"]["jobs"] == 3 and [w["stage"] for w in seen["workers"]] == ["encode"]
+            assert {j["owner"] for j in seen["jobs"]} == ({"alice", "bob"} if name == "root" else {name})
+        worker = KeyClient(cluster.tcp, keys, "gpu")
+        worker.send(hello=wire_pb2.Hello(role=wire_pb2.Hello.ROLE_WORKER, min_version=2, max_version=2, host=b"gpu",
+                                         boot_nonce=7, stage=wire_pb2.STAGE_LLM, device=b"null", window_items=1,
+                                         window_bytes=1, dtype=wire_pb2.DTYPE_F32))
+        assert worker.receive()[0].WhichOneof("body") == "welcome"
+        with pytest.raises(Refused, match="may not send fleet_query"):
+            worker.ask(fleet_query=wire_pb2.FleetQuery(what=wire_pb2.FleetQuery.WHAT_JOBS))
 
 
 def test_top_has_a_page_for_each_thousand_rows(folder):
