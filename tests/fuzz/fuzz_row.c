@@ -1,9 +1,35 @@
-/* Any bytes as row frames, of items and of records; the first byte says how many rows are promised and where to cut. */
-#include "proto/row.h"
+/* Any bytes as row frames, of items, records and rows of a fleet; the first byte says how many rows are promised and
+ * where to cut. */
+#include "proto/row_fleet.h"
 
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* What is read can be written. */
+static void try_fleet(const struct row_frame frames[2], uint32_t n_rows, struct buf *again)
+{
+    struct row_fleet_worker worker;
+    struct row_fleet_stage stage;
+    struct row_fleet_job job;
+    struct row_cursor c;
+
+    row_cursor_init(&c, frames, 2, n_rows);
+    while (row_cursor_next_fleet_stage(&c, &stage, NULL) == 1)
+        if (row_fleet_stage_append(again, &stage) < 0)
+            abort();
+    row_cursor_release(&c);
+    row_cursor_init(&c, frames, 2, n_rows);
+    while (row_cursor_next_fleet_worker(&c, &worker, NULL) == 1)
+        if (row_fleet_worker_append(again, &worker) < 0)
+            abort();
+    row_cursor_release(&c);
+    row_cursor_init(&c, frames, 2, n_rows);
+    while (row_cursor_next_fleet_job(&c, &job, NULL) == 1)
+        if (row_fleet_job_append(again, &job) < 0)
+            abort();
+    row_cursor_release(&c);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -30,6 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (row_record_append(&again, &record) < 0)
             abort();
     row_cursor_release(&c);
+    try_fleet(frames, data[0], &again);
     if (row_frame_cut(data + 1, size - 1, size) > size - 1 || row_frame_cut(data + 1, size - 1, 300) > 300)
         abort();
     if (row_frame_cut(again.data, again.size_bytes, again.size_bytes) != again.size_bytes) /* rows of ours are whole */
