@@ -64,6 +64,7 @@ struct core_subunit {
     uint64_t reserved_bytes; /* 0: holds no memory (see is_reserved) */
     uint64_t reserved_row_bytes;
     bool is_reserved;
+    uint64_t pass;     /* reserved: what core_job.pass was before */
     char *code, *text; /* last failure; NULL: none. One allocation, at code */
     uint64_t *alive;   /* wanted items that no node has failed */
     struct core_task tasks[];

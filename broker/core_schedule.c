@@ -35,6 +35,7 @@ static void grant(struct core *c, struct core_task *t, struct core_worker *w)
     core_queue_remove(t);
     if (!p->is_reserved) {
         core_subunit_reserve(p);
+        p->pass = j->pass;
         j->pass += ((uint64_t)p->n_wanted << 20) / (core_planted(c, CORE_BUG_PRIORITY_IGNORED) ? 100 : j->priority) + 1;
         if (j->pass > c->vtime)
             c->vtime = j->pass;
@@ -80,6 +81,12 @@ static bool any_pool_open(const struct core *c, const struct core_job_node *n)
     return false;
 }
 
+/* Jobs start work by fair share; later nodes keep that order, however much waits for them. */
+static uint64_t pass_of(const struct core_task *t)
+{
+    return t->subunit->is_reserved ? t->subunit->pass : t->subunit->unit->job->pass;
+}
+
 /* Started before fresh, deep nodes before shallow ones, then by fair share. */
 static bool goes_first(const struct core_task *a, const struct core_task *b)
 {
@@ -89,7 +96,7 @@ static bool goes_first(const struct core_task *a, const struct core_task *b)
         return fresh_b;
     if (core_node_of(a)->rank != core_node_of(b)->rank)
         return core_node_of(a)->rank < core_node_of(b)->rank;
-    return a->subunit->unit->job->pass < b->subunit->unit->job->pass;
+    return pass_of(a) < pass_of(b);
 }
 
 static struct core_task *pick(const struct core *c, uint32_t stage, bool memory_wait)

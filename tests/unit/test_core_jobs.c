@@ -114,6 +114,30 @@ static void test_core_jobs_share_workers_by_priority(void **state)
     assert_in_range(n_of[0], 29, 31);
 }
 
+/* The Q-Former, too, if all units have passed the encoder before it comes. */
+static void test_core_jobs_share_each_stage_by_priority(void **state)
+{
+    struct rig *b = *state;
+    struct core_work work[80];
+    uint32_t n_of[2] = {0};
+
+    rig_open_job(b, JOB, rig_chain, 3, 300);
+    rig_give_units(b, JOB, 40, 1, 0);
+    rig_open_job(b, JOB + 1, rig_chain, 3, 100);
+    rig_give_units(b, JOB + 1, 40, 1, 0);
+    rig_hello(b, ENCODER, 1, 80);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 80);
+    for (uint32_t i = 0; i < 80; i++)
+        work[i] = rig_nth(b, CORE_DO_WORK, i)->work;
+    for (uint32_t i = 0; i < 80; i++)
+        (void)rig_result(b, &work[i], 0);
+    rig_hello(b, QFORMER, 2, 40);
+    assert_int_equal(rig_count(b, CORE_DO_WORK), 40);
+    for (uint32_t i = 0; i < 40; i++)
+        n_of[rig_nth(b, CORE_DO_WORK, i)->work.job - JOB]++;
+    assert_in_range(n_of[0], 29, 31);
+}
+
 /* A job that comes late gets its share from then on, and a new priority holds from then on. */
 static void test_core_jobs_share_by_their_present_priority(void **state)
 {
@@ -422,6 +446,7 @@ int main(void)
         RULE(test_core_a_unit_larger_than_all_memory_runs_by_itself),
         RULE(test_core_the_deeper_node_goes_first),
         RULE(test_core_jobs_share_workers_by_priority),
+        RULE(test_core_jobs_share_each_stage_by_priority),
         RULE(test_core_jobs_share_by_their_present_priority),
         RULE(test_core_a_worker_near_the_tensor_is_preferred),
         RULE(test_core_a_worker_of_another_model_waits_for_its_job),
