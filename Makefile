@@ -249,7 +249,7 @@ TEST_FOLDERS := $(FOLDERS)
 else
 headers      = $(if $(1),$(filter %.h,$(shell $(CC) -MM -MG -D_GNU_SOURCE -I. $(1) 2>/dev/null)))
 helpers      = $(sort $(1) $(wildcard $(patsubst %.h,%.c,$(filter tests/unit/% tests/gpu/%,$(call headers,$(1))))))
-PICKED_C     := $(call helpers,$(call helpers,$(UNIT_C) $(GPU_C)))
+PICKED_C     := $(call helpers,$(call helpers,$(call helpers,$(UNIT_C) $(GPU_C))))
 PICKED_H     := $(call headers,$(PICKED_C))
 HELPERS      := $(filter-out $(UNIT_C) $(GPU_C),$(PICKED_C))
 TEST_FOLDERS := $(filter $(patsubst %/,%,$(dir $(PICKED_H))),$(FOLDERS))

@@ -121,7 +121,7 @@ static int write_all(int fd, const char *p, size_t n)
     return 0;
 }
 
-static int sync_folder_of(const char *path)
+int file_sync_folder_of(const char *path, struct err *err)
 {
     char folder[PATH_MAX];
     char *slash;
@@ -132,12 +132,11 @@ static int sync_folder_of(const char *path)
     if (slash)
         slash[slash == folder] = '\0';
     fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    if (fsync(fd) < 0)
+    if (fd < 0 || fsync(fd) < 0)
         rc = -errno;
-    (void)close(fd);
-    return rc;
+    if (fd >= 0)
+        (void)close(fd);
+    return rc < 0 ? err_set(err, rc, "%s: cannot sync its folder: %s", path, strerror(-rc)) : 0;
 }
 
 int file_write_atomic(const char *path, const void *data, size_t n, struct err *err)
@@ -165,8 +164,7 @@ int file_write_atomic(const char *path, const void *data, size_t n, struct err *
         (void)unlink(temp);
         return err_set(err, rc, "%s: cannot write: %s", path, strerror(-rc));
     }
-    rc = sync_folder_of(path);
-    return rc < 0 ? err_set(err, rc, "%s: cannot sync its folder: %s", path, strerror(-rc)) : 0;
+    return file_sync_folder_of(path, err);
 }
 
 int file_make_folder(const char *path, struct err *err)

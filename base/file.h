@@ -29,6 +29,9 @@ void file_unmap(struct file_map *m);
 /* Write a temporary file, fsync it, rename it to `path`, fsync the folder. */
 int file_write_atomic(const char *path, const void *data, size_t n, struct err *err) CHECK_RESULT;
 
+/* Make a new name in the folder of `path` durable. */
+int file_sync_folder_of(const char *path, struct err *err) CHECK_RESULT;
+
 /* Make the folder, for its owner only; one that exists is left as it is. */
 int file_make_folder(const char *path, struct err *err) CHECK_RESULT;
 /* The folders above `path`, from its byte `from` on; `path` is as before when it returns. */

@@ -22,8 +22,11 @@ void answer_welcome(struct answers *a, uint64_t peer, uint64_t seq)
 
     msg_init(&m, MSG_WELCOME);
     m.seq = seq;
-    m.welcome = (struct msg_welcome){
-        .epoch = a->epoch, .version = MSG_VERSION, .heartbeat_ms = a->heartbeat_ms, .lease_ms = a->lease_ms};
+    m.welcome = (struct msg_welcome){.epoch = a->epoch,
+                                     .version = MSG_VERSION,
+                                     .heartbeat_ms = a->heartbeat_ms,
+                                     .lease_ms = a->lease_ms,
+                                     .takes_models = a->takes_models};
     answer_send(a, peer, &m);
 }
 

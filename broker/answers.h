@@ -10,6 +10,7 @@
 #include "proto/msg.h"
 #include "wire/broker_socket.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct answers {
@@ -17,6 +18,7 @@ struct answers {
     struct peers *peers;
     uint64_t epoch;
     uint32_t heartbeat_ms, lease_ms;
+    bool takes_models;
     uint64_t n_refusals, n_bad_messages;
 };
 

@@ -19,6 +19,7 @@
 #include "broker/fleet.h"
 #include "broker/jobs.h"
 #include "broker/lost.h"
+#include "broker/models.h"
 #include "broker/payloads.h"
 #include "broker/peers.h"
 #include "broker/requests.h"
@@ -34,6 +35,7 @@ struct broker {
     struct requests requests;
     struct jobs jobs;
     struct fleet fleet;
+    struct models models;
     struct job_table *table; /* NULL: none; the committer's thread uses it */
     int64_t watchdog_at_ms;
     int64_t denied_at_ms; /* n_denied keys were denied within the time that began then */

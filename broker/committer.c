@@ -21,6 +21,14 @@ struct committer_request *committer_request_new(enum committer_op op, uint64_t j
     return r;
 }
 
+static void model_free(struct committer_model *m)
+{
+    if (!m)
+        return;
+    model_contents_release(&m->files);
+    free(m);
+}
+
 void committer_request_free(struct committer_request *r)
 {
     if (!r)
@@ -29,6 +37,7 @@ void committer_request_free(struct committer_request *r)
     free(r->meta);
     free(r->begin);
     free(r->entry);
+    model_free(r->model);
     buf_release(&r->walk_rows.fresh);
     buf_release(&r->walk_rows.again);
     free(r->again);
@@ -53,6 +62,7 @@ static void passage_free(void *message)
     units_read_free(p->done.load);
     buf_release(&p->done.found);
     free(p->done.entry);
+    model_free(p->done.model);
     free(p);
 }
 
@@ -71,6 +81,8 @@ int committer_post(struct committer *c, struct committer_request **r)
     struct passage *p;
     int rc;
 
+    if (q->model && (q->model->read || q->model->has_files))
+        bytes += model_file_bytes(&q->model->model);
     if (c->n_waiting == c->conf.max_requests || (c->n_waiting && c->bytes_waiting + bytes > c->conf.max_bytes))
         return -EAGAIN;
     p = calloc(1, sizeof(*p));

@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "broker/load.h"
+#include "proto/model_contents.h"
 #include "proto/stored.h"
 #include "store/compare.h"
 #include "store/job_table.h"
@@ -37,6 +38,7 @@ struct committer_conf {
     bool allow_network_fs;
     uint64_t min_free_bytes;       /* as in struct store_options */
     const struct store_seam *seam; /* for tests */
+    const char *models;            /* the folder of models (model_folder.h); borrowed; NULL: none */
     struct job_table *table;       /* borrowed; only the thread uses it once an ENTRY was posted. NULL: none */
 };
 
@@ -58,11 +60,19 @@ enum committer_op {
     COMMITTER_ENTRY, /* entry: a row of the job table; NULL: change the job's row as `control` says. Done at once, and
                            never given back */
     COMMITTER_LIST,  /* first_job, of_owner, owner: rows of the job table. Done at once */
+    COMMITTER_MODEL, /* model: keep it, or read its files. Done at once, and never given back */
     COMMITTER_CLOSE, /* nothing more; after all earlier requests of the job */
 };
 
 /* first_item of a ROWS or SEAL request that may come in any order */
 #define COMMITTER_ANY_ITEM UINT64_MAX
+
+struct committer_model {
+    struct model model;
+    bool read;      /* read the files, else write the model, */
+    bool has_files; /* and the files, too */
+    struct model_contents files;
+};
 
 /* Fields of other operations stay as committer_request_new left them. */
 struct committer_request {
@@ -81,6 +91,8 @@ struct committer_request {
     uint64_t first_job;             /* LIST: this one and larger ones; */
     bool of_owner;                  /* only those of `owner` */
     char owner[MSG_NAME_SIZE];
+
+    struct committer_model *model; /* MODEL; malloc'ed, owned */
 
     struct msg_comparison *begin; /* malloc'ed, owned; of the first rows of a walk, else NULL */
     bool compared;                /* the committer's: what becomes of the rows is known, and at which turn */
@@ -139,6 +151,7 @@ struct committer_completion {
     struct buf found; /* FIND, PUSH: row frames back to back; take them and leave it empty. LIST: an array of
                                             struct stored_job_entry; of a damaged row only job and text */
     uint32_t n_found;
+    struct committer_model *model;     /* MODEL: that of the request */
     uint64_t next_job;                 /* LIST: go on with this one; 0: there are no more */
     struct committer_request *request; /* with -ENOSPC and -EAGAIN: to be posted again; take it and null it here */
 };

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "broker/control.h"
+#include "broker/model_folder.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -91,4 +92,14 @@ int committer_table_list(struct committer *c, struct passage *p)
         done->n_found += rc == 0;
     }
     return err_set(&p->err, rc, "no memory for the list of jobs");
+}
+
+int committer_table_model(struct committer *c, struct passage *p)
+{
+    struct committer_model *m = p->done.model = p->request->model;
+
+    p->request->model = NULL;
+    if (m->read)
+        return model_folder_read(c->conf.models, &m->model, &m->files, &p->err);
+    return model_folder_write(c->conf.models, &m->model, m->has_files ? &m->files : NULL, &p->err);
 }

@@ -1,4 +1,4 @@
-/* committer_table.h - the committer's requests about the job table.
+/* committer_table.h - the committer's requests about the rest of the state directory: job table and models.
  *
  * Who may call: the committer's thread. Memory: what they find belongs to the passage. Errors: in the passage's err. */
 #ifndef BLIPLINE_BROKER_COMMITTER_TABLE_H
@@ -12,5 +12,7 @@ int committer_table_open(struct committer *c, struct passage *p) CHECK_RESULT;
 int committer_table_entry(struct committer *c, struct passage *p) CHECK_RESULT;
 /* LIST */
 int committer_table_list(struct committer *c, struct passage *p) CHECK_RESULT;
+/* MODEL */
+int committer_table_model(struct committer *c, struct passage *p) CHECK_RESULT;
 
 #endif

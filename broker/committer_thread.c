@@ -18,7 +18,7 @@ static void complete(struct committer *c, struct passage *p)
         p->done.n_again = p->request->walk_rows.n_again;
         p->done.compared = p->request->counts;
     }
-    if ((rc == -ENOSPC || rc == -EAGAIN) && p->done.op != COMMITTER_ENTRY)
+    if ((rc == -ENOSPC || rc == -EAGAIN) && p->done.op != COMMITTER_ENTRY && p->done.op != COMMITTER_MODEL)
         p->done.request = p->request;
     else
         committer_request_free(p->request);
@@ -101,6 +101,7 @@ static int apply(struct open_store *o, const struct committer_request *q, struct
     case COMMITTER_LOAD:
     case COMMITTER_ENTRY:
     case COMMITTER_LIST:
+    case COMMITTER_MODEL:
     case COMMITTER_CLOSE:
         break;
     }
@@ -254,8 +255,10 @@ static void run_group(struct committer *c, struct passage *p)
             complete(c, p);
             continue;
         }
-        if (op == COMMITTER_ENTRY || op == COMMITTER_LIST) {
-            p->done.rc = op == COMMITTER_ENTRY ? committer_table_entry(c, p) : committer_table_list(c, p);
+        if (op == COMMITTER_ENTRY || op == COMMITTER_LIST || op == COMMITTER_MODEL) {
+            p->done.rc = op == COMMITTER_ENTRY  ? committer_table_entry(c, p)
+                         : op == COMMITTER_LIST ? committer_table_list(c, p)
+                                                : committer_table_model(c, p);
             complete(c, p);
             continue;
         }

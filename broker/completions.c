@@ -109,11 +109,15 @@ static void on_table(struct jobs *jobs, struct broker_job *job, struct committer
         broker_job_on_controlled(jobs, job, done, &q);
 }
 
-static void on_completion(struct jobs *jobs, struct committer_completion *done)
+static void on_completion(struct jobs *jobs, struct models *models, struct committer_completion *done)
 {
     struct broker_job *job = broker_job_find(jobs, done->job);
     struct question q;
 
+    if (done->op == COMMITTER_MODEL) {
+        models_on_completion(models, done);
+        return;
+    }
     if (done->op == COMMITTER_ENTRY || done->op == COMMITTER_LIST) {
         on_table(jobs, job, done);
         return;
@@ -152,13 +156,13 @@ static void on_completion(struct jobs *jobs, struct committer_completion *done)
     }
 }
 
-void completions_take(struct jobs *jobs)
+void completions_take(struct jobs *jobs, struct models *models)
 {
     struct committer_completion *done;
 
     requests_flush(jobs->requests);
     while (jobs->driver->failed == 0 && (done = committer_take(jobs->requests->committer))) {
-        on_completion(jobs, done);
+        on_completion(jobs, models, done);
         committer_completion_free(done);
         requests_flush(jobs->requests);
     }

@@ -5,10 +5,11 @@
 #define BLIPLINE_BROKER_COMPLETIONS_H
 
 #include "broker/jobs.h"
+#include "broker/models.h"
 
 #include <stdint.h>
 
-void completions_take(struct jobs *jobs);
+void completions_take(struct jobs *jobs, struct models *models);
 /* Where the disk was full: see if there is room again, if it is time. Returns when to call it again. */
 int64_t completions_retry(struct jobs *jobs, uint64_t min_free_bytes);
 

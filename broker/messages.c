@@ -149,6 +149,7 @@ static void on_return(struct broker *b, struct peer *p, struct wire_message **me
 static void forget(struct broker *b, uint64_t number)
 {
     peers_forget(&b->peers, number);
+    models_let_go(&b->models, number);
     broker_jobs_let_go(&b->jobs, number);
 }
 
@@ -165,6 +166,25 @@ static void on_bye(struct broker *b, struct peer *p, struct wire_message **messa
 static void on_result(struct broker *b, struct peer *p, struct wire_message **message)
 {
     results_take(&b->jobs, &b->payloads, p->number, *message);
+}
+
+static void note_bad(struct peer *p)
+{
+    p->drop |= ++p->n_bad >= MAX_BAD_MESSAGES;
+}
+
+/* A refusal would make the worker connect again. */
+static void on_model(struct broker *b, struct peer *p, struct wire_message **message)
+{
+    struct err err = {""};
+    int rc = wire_message_envelope(*message)->type == MSG_MODEL_OFFER ? models_offer(&b->models, p, *message, &err)
+                                                                      : models_files(&b->models, p, *message, &err);
+
+    if (rc == 0)
+        return;
+    b->answers.n_bad_messages++;
+    log_warn("event=bad_model peer=%llu msg=\"%s\"", (unsigned long long)p->number, err.text);
+    note_bad(p);
 }
 
 /* -- clients -- */
@@ -206,6 +226,16 @@ static void on_job_list(struct broker *b, struct peer *p, struct wire_message **
 static void on_job_control(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_control(&b->jobs, p, wire_message_envelope(*message));
+}
+
+static void on_model_list(struct broker *b, struct peer *p, struct wire_message **message)
+{
+    models_answer_list(&b->models, p, wire_message_envelope(*message));
+}
+
+static void on_model_get(struct broker *b, struct peer *p, struct wire_message **message)
+{
+    models_answer_get(&b->models, p, wire_message_envelope(*message));
 }
 
 static void on_fleet_query(struct broker *b, struct peer *p, struct wire_message **message)
@@ -272,6 +302,10 @@ static void (*const handlers[])(struct broker *, struct peer *, struct wire_mess
     [MSG_JOB_LIST] = on_job_list,
     [MSG_JOB_CONTROL] = on_job_control,
     [MSG_FLEET_QUERY] = on_fleet_query,
+    [MSG_MODEL_OFFER] = on_model,
+    [MSG_MODEL_FILES] = on_model,
+    [MSG_MODEL_LIST] = on_model_list,
+    [MSG_MODEL_GET] = on_model_get,
 };
 
 static void on_gone(struct broker *b, uint64_t number)
@@ -295,7 +329,8 @@ static void on_bad(struct broker *b, struct peer *p, const struct err *why, int 
     b->answers.n_bad_messages++;
     answer_refuse(&b->answers, p->number, 0, code == -EPROTONOSUPPORT ? MSG_REASON_VERSION : MSG_REASON_BAD_MESSAGE,
                   "%s", why->text);
-    p->drop |= ++p->n_bad >= MAX_BAD_MESSAGES || code == -E2BIG;
+    note_bad(p);
+    p->drop |= code == -E2BIG;
 }
 
 static void drop_if_due(struct broker *b, uint64_t number)

@@ -15,6 +15,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* What a worker has said of its model. */
+struct peer_offer {
+    struct fingerprint model; /* struct model.id; none: it has said nothing */
+    uint32_t settings;
+    struct fingerprint fingerprint; /* without the settings */
+};
+
 struct peer {
     uint64_t number;
     enum msg_role role;       /* 0: it has not sent HELLO */
@@ -24,6 +31,7 @@ struct peer {
     enum dtype dtype;
     struct fingerprint fingerprint;
     char model[MSG_NAME_SIZE], host[MSG_NAME_SIZE], device[MSG_NAME_SIZE];
+    struct peer_offer offer;
     uint32_t hello_pid; /* of the process, as it says */
     /* of a worker, for fleet.h: */
     uint64_t n_items; /* in its results */

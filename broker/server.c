@@ -165,13 +165,18 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
                                          .bytes = (uint64_t)conf->client_bytes,
                                          .bytes_of_all = (uint64_t)conf->all_clients_bytes};
     b->fleet = (struct fleet){.jobs = &b->jobs, .started_ms = b->driver.now_ms};
+    b->models = (struct models){.requests = &b->requests, .answers = &b->answers, .peers = &b->peers};
+    b->answers.takes_models = conf->state_dir[0];
     limit_peers(&socket);
     rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)
         rc = open_socket(b, socket, err);
     if (rc == 0 && conf->state_dir[0])
         rc = open_table(b, err);
+    if (rc == 0)
+        rc = models_load(&b->models, conf->state_dir, err);
     committer.table = b->table;
+    committer.models = b->models.folder;
     if (rc == 0)
         rc = committer_start(&committer, &b->requests.committer, err);
     if (rc == 0 && b->table)
@@ -196,6 +201,7 @@ void broker_free(struct broker *b)
     broker_socket_close(&b->answers.socket);
     wire_exit();
     broker_jobs_release(&b->jobs);
+    models_release(&b->models);
     requests_release(&b->requests);
     lost_release(&b->lost);
     peers_release(&b->peers);
@@ -310,7 +316,7 @@ int broker_run(struct broker *b, struct err *err)
         if (stop_requested())
             messages_begin_shutdown(b);
         round_of_messages(b);
-        completions_take(&b->jobs);
+        completions_take(&b->jobs, &b->models);
         driver_feed_rest(&b->driver);
         units_load_waiting(&b->jobs.units);
         retry_at_ms = completions_retry(&b->jobs, (uint64_t)b->conf->min_free);

@@ -172,14 +172,14 @@ static int run(const struct cli_command *self, int argc, char **argv)
     }
     if (job_flags_recipe(self->name, &f.job, &recipe) < 0)
         return CLI_EXIT_USAGE;
-    rc = job_flags_check_models(self->name, &f.job, &recipe, strcmp(f.device, "null") == 0);
+    rc = job_flags_check_models(self->name, &f.job, &recipe, strcmp(f.device, "null") == 0, false);
     if (rc != CLI_EXIT_OK)
         return rc;
     rc = choose_devices(self, &f, &have, &chosen);
     if (rc < 0)
         return cli_exit_of(rc);
-    rc = job_flags_plan(self->name, &f.job, chosen.kind, f.dry_run && !f.json && access(f.store, F_OK) < 0, &recipe,
-                        &plan);
+    rc = job_flags_plan(self->name, &f.job, NULL, chosen.kind, f.dry_run && !f.json && access(f.store, F_OK) < 0,
+                        &recipe, &plan);
     if (rc < 0)
         return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
     place_workers(&plan, &chosen, f.threads ? (int)f.threads : have.n_threads, &placement);

@@ -18,7 +18,10 @@ struct submit_flags {
 
 static const struct cli_option options[] = {
     BROKER_CLIENT_OPTION(struct submit_flags),
-    JOB_OPTION_MODEL(struct submit_flags),
+    JOB_OPTION(struct submit_flags, "model", 'm', CLI_TEXT, model, "NAME",
+               "the model: one that workers have offered (blipline models), or a checkpoint of this machine, as for "
+               "caption",
+               0, 0),
     JOB_OPTION_RECIPE(struct submit_flags),
     {"name", 'N', CLI_TEXT, offsetof(struct submit_flags, name), "NAME",
      "a name for the job, for people (default: the last part of the first source's path)", 0, 0, NULL},
@@ -32,8 +35,9 @@ static const struct cli_option options[] = {
     JOB_OPTION_LIMIT(struct submit_flags),
     JOB_OPTION_MAX_FAILURES(struct submit_flags),
     {"device", 0, CLI_CHOICE, offsetof(struct submit_flags, device), "KIND",
-     "the devices of the workers, which decide the number types that the recipe leaves open: fp32 on cpu, bf16 on "
-     "cuda. null: workers without a model, to measure everything else (default: cpu)",
+     "the devices of the workers, which decide the number types that the recipe leaves open if the model is a "
+     "checkpoint of this machine: fp32 on cpu, bf16 on cuda. null: workers without a model, to measure everything else "
+     "(default: cpu)",
      0, 0, "cpu cuda null"},
     {"push", 0, CLI_FLAG, offsetof(struct submit_flags, push), NULL,
      "send the pictures to the broker, for workers that cannot see them. The job is accepted once the broker has all "
@@ -65,6 +69,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 {
     static struct recipe recipe; /* large for a stack */
     static struct plan plan;
+    static struct offered_models offered;
     struct submit_flags f = {.device = "cpu", .job.recipe = "caption"};
     struct submit_options o = {0};
     struct err err = {""};
@@ -79,10 +84,15 @@ static int run(const struct cli_command *self, int argc, char **argv)
     }
     if (job_flags_recipe(self->name, &f.job, &recipe) < 0)
         return CLI_EXIT_USAGE;
-    rc = job_flags_check_models(self->name, &f.job, &recipe, kind_of(f.device) == DEVICE_NULL);
+    rc = job_flags_check_models(self->name, &f.job, &recipe, kind_of(f.device) == DEVICE_NULL, true);
     if (rc != CLI_EXIT_OK)
         return rc;
-    rc = job_flags_plan(self->name, &f.job, kind_of(f.device), false, &recipe, &plan);
+    if (kind_of(f.device) != DEVICE_NULL) {
+        rc = offered_find(self->name, f.broker, f.job.model, f.job.score_model, &offered);
+        if (rc != CLI_EXIT_OK)
+            return rc;
+    }
+    rc = job_flags_plan(self->name, &f.job, &offered, kind_of(f.device), false, &recipe, &plan);
     if (rc < 0)
         return cli_exit_of(rc);
     job_plan_notes(&plan);
@@ -100,7 +110,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 const struct cli_command cmd_submit = {
     .name = "submit",
     .line = "give a job to a broker that runs elsewhere",
-    .usage = "SOURCE... --model DIR [--broker ENDPOINT] [OPTIONS]",
+    .usage = "SOURCE... --model NAME [--broker ENDPOINT] [OPTIONS]",
     .about = HELP_SUBMIT,
     .examples = HELP_SUBMIT_EXAMPLES,
     .options = options,

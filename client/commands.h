@@ -11,6 +11,7 @@ extern const struct cli_command cmd_caption;
 extern const struct cli_command cmd_score;
 extern const struct cli_command cmd_embed;
 extern const struct cli_command cmd_submit;
+extern const struct cli_command cmd_models;
 extern const struct cli_command cmd_pause;
 extern const struct cli_command cmd_resume;
 extern const struct cli_command cmd_cancel;

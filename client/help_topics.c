@@ -35,7 +35,6 @@ const struct help_topic help_topics[] = {
     {"sources", "which pictures can be processed, and how to name them", HELP_SOURCES, NULL},
     {"recipe", "what can be computed: recipes and their keys", NULL, print_recipe},
     {"store", "what a store is, and who may read it", HELP_STORE, NULL},
-    {"models", "which models there are, and how to get one", HELP_MODELS, NULL},
     {"recovery", "stopping, crashing and continuing", HELP_RECOVERY, NULL},
     {"keys", "keys for connections by tcp: who may do what", HELP_KEYS, NULL},
     {"json", "what --json prints", HELP_JSON, NULL},

@@ -26,12 +26,20 @@ static int complain_no_model(const char *command, const struct recipe *r)
     return CLI_EXIT_USAGE;
 }
 
-int job_flags_check_models(const char *command, const struct job_flags *f, const struct recipe *r, bool null_device)
+int job_flags_check_models(const char *command, const struct job_flags *f, const struct recipe *r, bool null_device,
+                           bool may_be_offered)
 {
     bool captions = r->stages & RECIPE_CAPTION;
 
-    if (!null_device && !f->model && (captions || !f->score_model))
-        return complain_no_model(command, r);
+    if (!null_device && !f->model && (captions || !f->score_model)) {
+        if (!may_be_offered)
+            return complain_no_model(command, r);
+        cli_error(
+            "%s: --model NAME is missing: a model that the broker's workers have (blipline models lists them), or "
+            "a checkpoint of this machine (blipline help models)",
+            command);
+        return CLI_EXIT_USAGE;
+    }
     if (f->score_model && captions && !r->itc && !r->itm && r->n_embeddings == 0) {
         cli_error("%s: --score-model: the recipe %s does not use it; add --score or --embed itc", command, r->name);
         return CLI_EXIT_USAGE;
@@ -53,8 +61,8 @@ int job_flags_recipe(const char *command, const struct job_flags *f, struct reci
     return rc;
 }
 
-int job_flags_plan(const char *command, const struct job_flags *f, enum device_kind device, bool no_fingerprints,
-                   struct recipe *recipe, struct plan *ret)
+int job_flags_plan(const char *command, const struct job_flags *f, const struct offered_models *offered,
+                   enum device_kind device, bool no_fingerprints, struct recipe *recipe, struct plan *ret)
 {
     struct plan_options o = {
         .recipe = recipe,
@@ -64,8 +72,17 @@ int job_flags_plan(const char *command, const struct job_flags *f, enum device_k
         .no_fingerprints = no_fingerprints,
     };
     struct err err = {""};
-    int rc = plan_make(&o, ret, &err);
+    int rc;
 
+    if (offered && offered->model.known) {
+        o.model_dir = offered->model.folder;
+        o.model = &offered->model.model;
+    }
+    if (offered && offered->score_model.known) {
+        o.score_model_dir = offered->score_model.folder;
+        o.score_model = &offered->score_model.model;
+    }
+    rc = plan_make(&o, ret, &err);
     if (rc < 0) {
         cli_error("%s: %s", command, err.text[0] ? err.text : strerror(-rc));
         return rc;

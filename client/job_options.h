@@ -6,6 +6,7 @@
 #ifndef BLIPLINE_CLIENT_JOB_OPTIONS_H
 #define BLIPLINE_CLIENT_JOB_OPTIONS_H
 
+#include "client/offered.h"
 #include "console/cli.h"
 #include "job/feed.h"
 #include "recipe/plan.h"
@@ -85,11 +86,14 @@ struct job_options {
 
 /* The recipe of the command, with the options that override it. */
 int job_flags_recipe(const char *command, const struct job_flags *f, struct recipe *ret) CHECK_RESULT;
-/* CLI_EXIT_OK, or the exit code: a model is missing, or one is given that the recipe does not use. */
-int job_flags_check_models(const char *command, const struct job_flags *f, const struct recipe *r, bool null_device);
-/* Plan the job. The types that the recipe leaves open are set in it, too. */
-int job_flags_plan(const char *command, const struct job_flags *f, enum device_kind device, bool no_fingerprints,
-                   struct recipe *recipe, struct plan *ret) CHECK_RESULT;
+/* CLI_EXIT_OK, or the exit code: a model is missing, or one is given that the recipe does not use.
+ * `may_be_offered`: the models may be those of a broker's workers. */
+int job_flags_check_models(const char *command, const struct job_flags *f, const struct recipe *r, bool null_device,
+                           bool may_be_offered);
+/* Plan the job. `offered`: where the models come from; NULL: from checkpoints. The types that the recipe leaves open
+ * are set in it, too. */
+int job_flags_plan(const char *command, const struct job_flags *f, const struct offered_models *offered,
+                   enum device_kind device, bool no_fingerprints, struct recipe *recipe, struct plan *ret) CHECK_RESULT;
 /* The options, except recipe and plan. -EINVAL: --max-failures is wrong. */
 int job_flags_options(const struct job_flags *f, const char *const *sources, int n_sources, struct job_options *ret,
                       struct err *err) CHECK_RESULT;

@@ -1,6 +1,7 @@
 #include "model/config_private.h"
 
 #include "base/buf.h"
+#include "base/checkpoint_file.h"
 #include "base/file.h"
 
 #include <errno.h>
@@ -230,11 +231,11 @@ static bool names_image_processor(const struct config_text *processor)
 
 int config_load(const char *dir, struct config *ret, struct err *err)
 {
-    static const char *const names[CONFIG_N_FILES] = {
-        [CONFIG_FILE_MODEL] = "config.json",
-        [CONFIG_FILE_GENERATION] = "generation_config.json",
-        [CONFIG_FILE_PROCESSOR] = "processor_config.json",
-        [CONFIG_FILE_PREPROCESSOR] = "preprocessor_config.json",
+    static const enum checkpoint_file files[CONFIG_N_FILES] = {
+        [CONFIG_FILE_MODEL] = CHECKPOINT_CONFIG,
+        [CONFIG_FILE_GENERATION] = CHECKPOINT_GENERATION,
+        [CONFIG_FILE_PROCESSOR] = CHECKPOINT_PROCESSOR,
+        [CONFIG_FILE_PREPROCESSOR] = CHECKPOINT_PREPROCESSOR,
     };
     struct config_text texts[CONFIG_N_FILES] = {{0}};
     struct buf bufs[CONFIG_N_FILES] = {{0}};
@@ -245,7 +246,8 @@ int config_load(const char *dir, struct config *ret, struct err *err)
         bool needed = i == CONFIG_FILE_MODEL ||
                       (i == CONFIG_FILE_PREPROCESSOR && !names_image_processor(&texts[CONFIG_FILE_PROCESSOR]));
 
-        if (snprintf(paths[i], sizeof(paths[i]), "%s/%s", dir, names[i]) >= (int)sizeof(paths[i])) {
+        if (snprintf(paths[i], sizeof(paths[i]), "%s/%s", dir, checkpoint_file_name(files[i])) >=
+            (int)sizeof(paths[i])) {
             rc = err_set(err, -ENAMETOOLONG, "%s: path too long", dir);
             break;
         }

@@ -83,6 +83,12 @@ enum msg_type {
     MSG_JOB_LIST = 44,
     MSG_JOB_LISTED = 45,
     MSG_JOB_CONTROL = 46,
+    MSG_MODEL_OFFER = 50, /* no body */
+    MSG_MODEL_WANT = 51,
+    MSG_MODEL_FILES = 52,
+    MSG_MODEL_LIST = 53,   /* no body */
+    MSG_MODEL_LISTED = 54, /* no body */
+    MSG_MODEL_GET = 55,
     MSG_FLEET_QUERY = 60,
     MSG_FLEET = 61,
     MSG_JOB_PUSH = 68,
@@ -187,6 +193,7 @@ struct msg_welcome {
     uint32_t version;
     uint32_t heartbeat_ms; /* never 0 */
     uint32_t lease_ms;     /* more than heartbeat_ms */
+    bool takes_models;
 };
 
 struct msg_refuse {
@@ -338,6 +345,11 @@ struct msg_job_ref {
     uint64_t job;
 };
 
+/* MODEL_WANT, MODEL_FILES, MODEL_GET; the rows of the others are in proto/model.h */
+struct msg_model_ref {
+    struct fingerprint model; /* struct model.id, not none */
+};
+
 struct msg_job_rows_ok {
     uint64_t job, n_items;
     bool is_compared; /* `compared` is set */
@@ -428,6 +440,7 @@ struct msg {
         struct msg_job_pushed job_pushed;
         struct msg_job_accepted job_accepted;
         struct msg_job_progress job_progress;
+        struct msg_model_ref model_ref;
     };
     void *memory; /* allocated by msg_unpack */
 };

@@ -1,3 +1,4 @@
+#include "proto/model_pb.h"
 #include "proto/msg_pb.h"
 
 #include <errno.h>
@@ -71,8 +72,10 @@ static int check_frames_of_type(const struct msg *m, struct err *err)
 {
     bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN ||
                 m->type == MSG_JOB_FIND || m->type == MSG_JOB_FOUND || m->type == MSG_JOB_LISTED ||
-                m->type == MSG_FLEET || m->type == MSG_JOB_PUSH || m->type == MSG_JOB_PUSHED;
-    bool tensors = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_PUSH;
+                m->type == MSG_FLEET || m->type == MSG_JOB_PUSH || m->type == MSG_JOB_PUSHED ||
+                m->type == MSG_MODEL_OFFER || m->type == MSG_MODEL_LISTED;
+    bool tensors =
+        m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_PUSH || m->type == MSG_MODEL_FILES;
     uint32_t n_frames = 0;
     int rc;
 
@@ -366,6 +369,12 @@ static int check_body(const struct msg *m, struct err *err)
                    : 0;
     case MSG_JOB_CONTROL:
         return check_job_control(&m->job_control, err);
+    case MSG_MODEL_OFFER:
+    case MSG_MODEL_WANT:
+    case MSG_MODEL_FILES:
+    case MSG_MODEL_LISTED:
+    case MSG_MODEL_GET:
+        return model_message_check(m, err);
     case MSG_FLEET_QUERY:
     case MSG_FLEET:
         return msg_fleet_check(m, err);
@@ -385,6 +394,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_JOB_FOUND:
     case MSG_JOB_LIST:
     case MSG_JOB_PUSHED:
+    case MSG_MODEL_LIST:
     case MSG_SHUTDOWN:
         return 0;
     }

@@ -1,3 +1,4 @@
+#include "proto/model_pb.h"
 #include "proto/msg_pb.h"
 #include "proto/recipe_pb.h"
 
@@ -15,6 +16,7 @@ struct parts {
     Blipline__Counters counters;
     Blipline__Node nodes[MSG_MAX_NODES], *node_list[MSG_MAX_NODES];
     struct msg_progress_pb progress;
+    union model_message_pb model;
     union {
         Blipline__Hello hello;
         Blipline__Welcome welcome;
@@ -67,7 +69,7 @@ ProtobufCBinaryData msg_text_to_pb(const char *text)
     return bytes_to_pb(text, strlen(text));
 }
 
-static ProtobufCBinaryData fingerprint_to_pb(const struct fingerprint *f)
+ProtobufCBinaryData msg_fingerprint_to_pb(const struct fingerprint *f)
 {
     return bytes_to_pb(f->bytes, fingerprint_is_none(f) ? 0 : sizeof(f->bytes));
 }
@@ -77,7 +79,7 @@ void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to)
     blipline__node__init(to);
     to->stage = (Blipline__Stage)from->stage;
     to->needs = from->needs;
-    to->fingerprint = fingerprint_to_pb(&from->fingerprint);
+    to->fingerprint = msg_fingerprint_to_pb(&from->fingerprint);
     to->out_bytes = from->out_bytes;
     to->model = msg_text_to_pb(from->model);
     to->tasks = from->tasks;
@@ -131,7 +133,7 @@ static void hello_to_pb(const struct msg_hello *from, struct parts *p)
     to->stage = (Blipline__Stage)from->stage;
     to->device = msg_text_to_pb(from->device);
     to->dtype = (Blipline__DType)from->dtype;
-    to->fingerprint = fingerprint_to_pb(&from->fingerprint);
+    to->fingerprint = msg_fingerprint_to_pb(&from->fingerprint);
     to->model = msg_text_to_pb(from->model);
     to->window_items = from->window_items;
     to->window_bytes = from->window_bytes;
@@ -252,6 +254,7 @@ static void plain_body_to_pb(const struct msg *m, struct parts *p)
         p->body.welcome.version = m->welcome.version;
         p->body.welcome.heartbeat_ms = m->welcome.heartbeat_ms;
         p->body.welcome.lease_ms = m->welcome.lease_ms;
+        p->body.welcome.takes_models = m->welcome.takes_models;
         return;
     case MSG_REFUSE:
         p->body.refuse = (Blipline__Refuse)BLIPLINE__REFUSE__INIT;
@@ -433,6 +436,14 @@ static void body_to_pb(const struct msg *m, struct parts *p)
     case MSG_FAILURE:
     case MSG_RETURN:
         lease_body_to_pb(m, p);
+        return;
+    case MSG_MODEL_OFFER:
+    case MSG_MODEL_WANT:
+    case MSG_MODEL_FILES:
+    case MSG_MODEL_LIST:
+    case MSG_MODEL_LISTED:
+    case MSG_MODEL_GET:
+        model_message_to_pb(m, &p->model, &p->envelope);
         return;
     default:
         if ((m->type >= MSG_JOB_OPENED && m->type <= MSG_JOB_STOP) || m->type >= MSG_JOB_AGAIN)

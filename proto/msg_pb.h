@@ -15,6 +15,9 @@ ProtobufCBinaryData msg_text_to_pb(const char *text);
 /* Refuses text that contains a NUL or does not fit `dst_size` with one. */
 int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from, const char *field,
                      struct err *err) CHECK_RESULT;
+/* 16 bytes, or none. */
+ProtobufCBinaryData msg_fingerprint_to_pb(const struct fingerprint *from);
+int msg_fingerprint_from_pb(const ProtobufCBinaryData *from, struct fingerprint *to, struct err *err) CHECK_RESULT;
 #define TEXT_FROM_PB(dst, from, field, err) msg_text_from_pb(dst, sizeof(dst), &(from), field, err)
 
 /* JobProgress and what it points to. */

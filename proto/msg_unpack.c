@@ -21,7 +21,7 @@ int msg_text_from_pb(char *dst, size_t dst_size, const ProtobufCBinaryData *from
     return 0;
 }
 
-static int fingerprint_from_pb(const ProtobufCBinaryData *from, struct fingerprint *to, struct err *err)
+int msg_fingerprint_from_pb(const ProtobufCBinaryData *from, struct fingerprint *to, struct err *err)
 {
     if (from->len != 0 && from->len != FINGERPRINT_BYTES)
         return err_set(err, -EBADMSG, "fingerprint of %zu bytes, not 16 or none", from->len);
@@ -39,7 +39,7 @@ int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err
     to->needs = from->needs;
     to->out_bytes = from->out_bytes;
     to->tasks = from->tasks;
-    rc = fingerprint_from_pb(&from->fingerprint, &to->fingerprint, err);
+    rc = msg_fingerprint_from_pb(&from->fingerprint, &to->fingerprint, err);
     return rc < 0 ? rc : TEXT_FROM_PB(to->model, from->model, "node model", err);
 }
 
@@ -82,7 +82,7 @@ static int hello_from_pb(const Blipline__Hello *from, struct msg_hello *to, stru
         (rc = TEXT_FROM_PB(to->device, from->device, "device", err)) < 0 ||
         (rc = TEXT_FROM_PB(to->model, from->model, "model", err)) < 0)
         return rc;
-    return fingerprint_from_pb(&from->fingerprint, &to->fingerprint, err);
+    return msg_fingerprint_from_pb(&from->fingerprint, &to->fingerprint, err);
 }
 
 static int refuse_from_pb(const Blipline__Refuse *from, struct msg_refuse *to, struct err *err)
@@ -263,7 +263,7 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
     switch (e->body_case) {
     case BLIPLINE__ENVELOPE__BODY_WELCOME:
         m->welcome = (struct msg_welcome){e->welcome->epoch, e->welcome->version, e->welcome->heartbeat_ms,
-                                          e->welcome->lease_ms};
+                                          e->welcome->lease_ms, e->welcome->takes_models};
         return 0;
     case BLIPLINE__ENVELOPE__BODY_CREDIT:
         m->credit = (struct msg_credit){e->credit->window_items, e->credit->window_bytes};
@@ -322,6 +322,9 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
     case BLIPLINE__ENVELOPE__BODY_DRAIN:
     case BLIPLINE__ENVELOPE__BODY_BYE:
     case BLIPLINE__ENVELOPE__BODY_SHUTDOWN:
+    case BLIPLINE__ENVELOPE__BODY_MODEL_OFFER:
+    case BLIPLINE__ENVELOPE__BODY_MODEL_LIST:
+    case BLIPLINE__ENVELOPE__BODY_MODEL_LISTED:
         return 0;
     default:
         return err_set(err, -EBADMSG, "unknown or missing message type");
@@ -349,6 +352,12 @@ static int body_from_pb(const Blipline__Envelope *e, struct msg *m, struct err *
         return job_open_from_pb(e->job_open, &m->job_open, err);
     case BLIPLINE__ENVELOPE__BODY_JOB_PROGRESS:
         return msg_progress_from_pb(e->job_progress, &m->job_progress, err);
+    case BLIPLINE__ENVELOPE__BODY_MODEL_WANT:
+        return msg_fingerprint_from_pb(&e->model_want->model, &m->model_ref.model, err);
+    case BLIPLINE__ENVELOPE__BODY_MODEL_FILES:
+        return msg_fingerprint_from_pb(&e->model_files->model, &m->model_ref.model, err);
+    case BLIPLINE__ENVELOPE__BODY_MODEL_GET:
+        return msg_fingerprint_from_pb(&e->model_get->model, &m->model_ref.model, err);
     case BLIPLINE__ENVELOPE__BODY_FLEET_QUERY:
         msg_fleet_query_from_pb(e->fleet_query, &m->fleet_query);
         return 0;

@@ -37,7 +37,7 @@ static void set_null(struct plan_side *s, enum config_task task)
                                 .n_eos = 1};
 }
 
-/* For types that the recipe leaves open: bf16 on GPUs, fp32 on the CPU. */
+/* For types that recipe and workers leave open: bf16 on GPUs, fp32 on the CPU. */
 static struct plan_dtypes known_dtypes(const struct plan_options *o)
 {
     const enum dtype usual = o->device == DEVICE_CUDA ? DTYPE_BF16 : DTYPE_F32;
@@ -81,13 +81,11 @@ static int refuse_captioner(const char *option, const char *dir, struct err *err
 }
 
 /* `prints`: the stages that need fingerprints. */
-static int read_checkpoint(const struct checkpoint *c, const struct plan_dtypes *d, unsigned prints,
-                           struct plan_side *s, struct err *err)
+static int read_weights(const struct checkpoint *c, const struct plan_dtypes *d, unsigned prints, struct plan_side *s,
+                        struct err *err)
 {
     int rc = checkpoint_check(c, STAGES_ALL, err);
 
-    s->config = c->config;
-    (void)snprintf(s->tokenizer_path, sizeof(s->tokenizer_path), "%s", c->tokenizer_path);
     if (rc == 0 && (prints & STAGE_BIT(STAGE_ENCODE)))
         rc = set_fingerprint(c, STAGE_ENCODE, d->encode, d->encoder_settings, &s->encoder, err);
     if (rc == 0 && (prints & STAGE_BIT(STAGE_QFORMER)))
@@ -105,29 +103,49 @@ static bool is_checkpoint(const char *dir)
     return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
-/* `task`: what the checkpoint must be able to do; 0: any. */
-static int open_side(const struct sides *all, const char *option, const char *dir, enum config_task task,
-                     struct plan_side *s, struct err *err)
+/* Set dir and name. */
+static int find_folder(const char *option, const char *dir, const struct model *offered, struct plan_side *s,
+                       struct err *err)
 {
-    struct checkpoint *c = NULL;
     char name[256];
-    int rc;
 
-    rc = home_model(option, dir, s->dir, err);
-    if (rc < 0)
-        return rc;
+    if (offered) {
+        (void)snprintf(s->dir, sizeof(s->dir), "%s", dir);
+        (void)printable_text(offered->name, strlen(offered->name), s->name, sizeof(s->name));
+        return 0;
+    }
+    if (home_model(option, dir, s->dir, err) < 0)
+        return -EDOM;
     if (!is_checkpoint(s->dir))
         return err_set(err, -EDOM, "%s %.200s: is not a checkpoint: it has no config.json (blipline help models)",
                        option, dir);
     file_base_name(s->dir, name, sizeof(name));
     (void)printable_text(name, strlen(name), s->name, sizeof(s->name));
-    rc = checkpoint_open(s->dir, &c, err);
-    if (rc == 0 && task == CONFIG_TASK_GENERATE && c->config.task != task)
-        rc = refuse_retrieval(option, dir, err);
-    else if (rc == 0 && task == CONFIG_TASK_RETRIEVE && c->config.task != task)
-        rc = refuse_captioner(option, dir, err);
+    return 0;
+}
+
+/* `offered` NULL: a checkpoint. `task`: what it must be able to do; 0: any. */
+static int open_side(const struct sides *all, const char *option, const char *dir, const struct model *offered,
+                     enum config_task task, struct plan_side *s, struct err *err)
+{
+    const char *given = offered ? offered->name : dir;
+    struct checkpoint *c = NULL;
+    int rc = find_folder(option, dir, offered, s, err);
+
+    if (rc < 0)
+        return rc;
+    rc = offered ? config_load(s->dir, &s->config, err) : checkpoint_open(s->dir, &c, err);
+    if (c)
+        s->config = c->config;
+    (void)snprintf(s->tokenizer_path, sizeof(s->tokenizer_path), "%s/%s", s->dir,
+                   checkpoint_file_name(CHECKPOINT_TOKENIZER));
+    if (rc == 0 && task == CONFIG_TASK_GENERATE && s->config.task != task)
+        rc = refuse_retrieval(option, given, err);
+    else if (rc == 0 && task == CONFIG_TASK_RETRIEVE && s->config.task != task)
+        rc = refuse_captioner(option, given, err);
     if (rc == 0)
-        rc = read_checkpoint(c, &all->dtypes, all->prints, s, err);
+        rc = c ? read_weights(c, &all->dtypes, all->prints, s, err)
+               : plan_take_offered(offered, &all->dtypes, task == CONFIG_TASK_GENERATE, s, err);
     checkpoint_free(c);
     s->present = rc == 0;
     return rc;
@@ -163,16 +181,17 @@ static int open_sides(const struct plan_options *o, struct sides *s, struct err 
                        "--score-model away",
                        o->recipe->name);
     if (!captions)
-        return o->score_model_dir ? open_side(s, "--score-model", o->score_model_dir, other, &s->scorer, err)
-                                  : open_side(s, "--model", o->model_dir, other, &s->scorer, err);
+        return o->score_model_dir
+                   ? open_side(s, "--score-model", o->score_model_dir, o->score_model, other, &s->scorer, err)
+                   : open_side(s, "--model", o->model_dir, o->model, other, &s->scorer, err);
     if (heads && !o->score_model_dir)
         return err_set(err, -EDOM,
                        "the recipe %s scores or embeds with a retrieval checkpoint: --score-model DIR is "
                        "missing (blipline help models)",
                        o->recipe->name);
-    rc = open_side(s, "--model", o->model_dir, CONFIG_TASK_GENERATE, &s->captioner, err);
+    rc = open_side(s, "--model", o->model_dir, o->model, CONFIG_TASK_GENERATE, &s->captioner, err);
     if (rc == 0 && o->score_model_dir)
-        rc = open_side(s, "--score-model", o->score_model_dir, other, &s->scorer, err);
+        rc = open_side(s, "--score-model", o->score_model_dir, o->score_model, other, &s->scorer, err);
     return rc;
 }
 
@@ -343,6 +362,8 @@ int plan_make(const struct plan_options *o, struct plan *ret, struct err *err)
     rc = recipe_check(o->recipe, RECIPE_OPTIONS, err);
     s->dtypes = known_dtypes(o);
     s->prints = !o->no_fingerprints ? STAGES_ALL : o->model_dir && o->score_model_dir ? STAGE_BIT(STAGE_ENCODE) : 0;
+    if (rc == 0)
+        rc = plan_choose_dtypes(o, &s->dtypes, err);
     if (rc == 0)
         rc = open_sides(o, s, err);
     if (rc == 0)

@@ -2,6 +2,7 @@
  *
  *   plan.c         checkpoints, graph, workers
  *   plan_check.c   checks of prompts, decoding options, types and sizes
+ *   plan_offered.c models that the workers of a broker have offered
  *   plan_work.c    how much work and memory a stage takes
  *
  * Finds all errors of a recipe and its checkpoints. local/place.h decides which processes run where.
@@ -14,6 +15,7 @@
 #include "base/err.h"
 #include "recipe/recipe.h"
 #include "tensor/cpu_isa.h"
+#include "proto/model.h"
 #include "proto/msg.h"
 
 #include <limits.h>
@@ -28,6 +30,9 @@ struct plan_options {
     const struct recipe *recipe;
     const char *model_dir;       /* --model; may be NULL */
     const char *score_model_dir; /* --score-model; may be NULL */
+    /* What workers have offered (proto/model.h). Then the folder above has only the small files; fingerprints, and the
+     * types that the recipe leaves open, are those of the workers. NULL: the folder is a checkpoint. */
+    const struct model *model, *score_model;
     /* DEVICE_NULL: no checkpoints, tiny tensors, any null worker. Otherwise decides types that the recipe leaves open:
      * bf16 on GPUs, fp32 on the CPU. */
     enum device_kind device;

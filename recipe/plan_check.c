@@ -161,7 +161,7 @@ int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o,
         enum dtype dtype;
     } all[] = {{"encoder-dtype", d->encode}, {"qformer-dtype", d->qformer}, {"llm-dtype", d->llm}};
 
-    for (size_t i = 0; o->device == DEVICE_CPU && i < (captions ? 3 : 2); i++)
+    for (size_t i = 0; o->device == DEVICE_CPU && !o->model && !o->score_model && i < (captions ? 3 : 2); i++)
         if (is_gpu_dtype(all[i].dtype))
             return err_set(err, -EDOM,
                            "--%s %s: CPUs compute in fp32, some also in bf16; use one of these, or a GPU "

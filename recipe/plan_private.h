@@ -21,6 +21,14 @@ struct plan_side {
     struct fingerprint encoder, qformer, llm;
 };
 
+/* Set the types that the recipe leaves open to those of the workers that have offered the models. -EDOM: there are
+ * several. */
+int plan_choose_dtypes(const struct plan_options *o, struct plan_dtypes *d, struct err *err) CHECK_RESULT;
+/* Set the fingerprints, that of the language model if `captions`, to those that workers have offered. -EDOM: no worker
+ * computes that. */
+int plan_take_offered(const struct model *m, const struct plan_dtypes *d, bool captions, struct plan_side *s,
+                      struct err *err) CHECK_RESULT;
+
 /* Set prompts in their final form for the language model, fields, and options. *ret_positions: positions a sequence
  * needs. */
 int plan_set_prompts(struct plan *p, const struct recipe *r, const struct plan_side *captioner, int *ret_positions,

@@ -84,6 +84,21 @@ void held_answer(struct worker_session *s, struct held *h, enum msg_type type, c
     held_queue_unsent(s, r);
 }
 
+void held_replace_by_failure(void *socket, const struct returned *r, const char *why)
+{
+    struct wire_message *m;
+
+    if (wire_message_new(MSG_FAILURE, &m) < 0)
+        return;
+    wire_message_envelope(m)->failure.lease = r->held->work.lease;
+    (void)msg_text_set(wire_message_envelope(m)->failure.code, MSG_CODE_SIZE, "bad_result");
+    (void)msg_text_set(wire_message_envelope(m)->failure.text, MSG_TEXT_SIZE, why);
+    if (wire_message_send(socket, NULL, m, NULL) < 0) {
+        /* the lease expires instead */
+    }
+    wire_message_free(m);
+}
+
 void held_drop_all(struct worker_session *s)
 {
     struct held *h;

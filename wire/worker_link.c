@@ -172,6 +172,8 @@ static void on_welcome(struct link *l, const struct msg_welcome *w)
     l->n_failures = 0;
     l->status.n_connects++;
     l->status.text[0] = '\0';
+    if (w->takes_models)
+        worker_offer_send(l->s);
     tell(l, l->draining ? WORKER_SESSION_DRAINING : WORKER_SESSION_CONNECTED);
 }
 
@@ -248,6 +250,8 @@ static void on_message(struct link *l, struct wire_message **message)
         lose(l, "the broker has started again");
     } else if (m->type == MSG_DRAIN) {
         start_draining(l);
+    } else if (m->type == MSG_MODEL_WANT) {
+        worker_offer_send_files(l->s, &m->model_ref.model);
     }
 }
 
@@ -287,22 +291,6 @@ static void collect(struct link *l)
     }
 }
 
-/* A result that cannot be packed is a bug of the stage: report it to the broker as a failure. */
-static void replace_by_failure(struct link *l, struct returned *r, const char *why)
-{
-    struct wire_message *m;
-
-    if (wire_message_new(MSG_FAILURE, &m) < 0)
-        return;
-    wire_message_envelope(m)->failure.lease = r->held->work.lease;
-    (void)msg_text_set(wire_message_envelope(m)->failure.code, MSG_CODE_SIZE, "bad_result");
-    (void)msg_text_set(wire_message_envelope(m)->failure.text, MSG_TEXT_SIZE, why);
-    if (wire_message_send(l->dealer.socket, NULL, m, NULL) < 0) {
-        /* the lease expires instead */
-    }
-    wire_message_free(m);
-}
-
 static void send_unsent(struct link *l)
 {
     while (l->state == LINK_UP && l->s->unsent) {
@@ -318,7 +306,7 @@ static void send_unsent(struct link *l)
             return;
         }
         if (rc < 0 && r->held)
-            replace_by_failure(l, r, err.text);
+            held_replace_by_failure(l->dealer.socket, r, err.text);
         r = held_pop_unsent(l->s);
         if (r->held)
             held_drop(l->s, r->held);

@@ -13,6 +13,7 @@
 #include "wire/dealer.h"
 #include "wire/message.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -38,6 +39,8 @@ struct worker_session {
     struct worker_session_conf conf;
     char endpoint[256], device[MSG_NAME_SIZE], model[MSG_NAME_SIZE], host[MSG_NAME_SIZE];
     struct wire_keys keys;
+    struct model offer; /* without files: none */
+    char folder[PATH_MAX];
     uint64_t boot_nonce;
     pthread_t thread;
 
@@ -63,6 +66,10 @@ struct worker_session {
 /* worker_link.c: the socket thread. */
 void *worker_link_main(void *session);
 
+/* worker_offer.c, for the socket thread: queue the offer, or the files of the model. */
+void worker_offer_send(struct worker_session *s);
+void worker_offer_send_files(struct worker_session *s, const struct fingerprint *id);
+
 /* worker_held.c, for the socket thread (after it has ended: for _stop). */
 /* The unit of a WORK message, which it then owns. NULL: no memory. */
 struct held *held_new(struct wire_message *message);
@@ -79,6 +86,8 @@ void held_answer(struct worker_session *s, struct held *h, enum msg_type type, c
                  const char *text);
 void held_queue_unsent(struct worker_session *s, struct returned *r);
 struct returned *held_pop_unsent(struct worker_session *s);
+/* A result that cannot be packed is a bug of the stage: report it as a failure. */
+void held_replace_by_failure(void *socket, const struct returned *r, const char *why);
 /* A new epoch began: nothing that was leased before counts any more. */
 void held_drop_all(struct worker_session *s);
 

@@ -43,9 +43,15 @@ static void copy_conf(struct worker_session *s, const struct worker_session_conf
     (void)msg_text_set(s->endpoint, sizeof(s->endpoint), conf->endpoint);
     (void)msg_text_set(s->device, sizeof(s->device), conf->device && conf->device[0] ? conf->device : "cpu");
     (void)msg_text_set(s->model, sizeof(s->model), conf->model ? conf->model : "");
+    if (conf->offer && msg_text_set(s->folder, sizeof(s->folder), conf->folder))
+        s->offer = *conf->offer;
+    s->conf.offer = NULL;
+    s->conf.folder = NULL;
     if (gethostname(s->host, sizeof(s->host)) < 0)
         s->host[0] = '\0';
     s->host[sizeof(s->host) - 1] = '\0';
+    if (s->offer.n_stages)
+        memcpy(s->offer.stages[0].host, s->host, sizeof(s->host));
     s->conf.endpoint = s->endpoint;
     s->conf.device = s->device;
     s->conf.model = s->model;

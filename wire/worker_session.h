@@ -27,6 +27,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "proto/model.h"
 #include "proto/msg.h"
 #include "proto/row.h"
 #include "wire/keys.h"
@@ -46,6 +47,8 @@ struct worker_session_conf {
     enum dtype dtype;
     struct fingerprint fingerprint; /* zeroed for device null */
     const char *model;              /* the checkpoint's name; may be NULL */
+    const struct model *offer;      /* told to brokers that keep models; with one stage; NULL: nothing */
+    const char *folder;             /* of its files; read again when a broker asks for them */
     uint32_t window_items;          /* most items held at once; at least one unit */
     uint64_t window_bytes;
     int64_t retry_min_ms, retry_max_ms; /* back-off of connecting; 0: 100 and 5000 */

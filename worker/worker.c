@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/stop.h"
 #include "model/fingerprint.h"
+#include "proto/model_contents.h"
 #include "wire/context.h"
 #include "wire/worker_end.h"
 
@@ -179,8 +180,27 @@ static void log_ready(const struct worker *w, const struct worker_session_conf *
              c->window_items, (long long)(clock_mono_ms() - w->started_ms), memory);
 }
 
+/* What the broker is told of the checkpoint. `fingerprint`: without the settings. A checkpoint that cannot be told of,
+ * such as one with huge files, still serves jobs that are made elsewhere. */
+static void describe_model(const struct worker *w, const struct worker_session_conf *conf,
+                           const struct fingerprint *fingerprint, struct model *ret)
+{
+    struct err err = {""};
+
+    *ret = (struct model){
+        .writes_captions = w->checkpoint->config.lm != CONFIG_LM_NONE,
+        .n_stages = 1,
+        .stages = {{.stage = w->stage, .dtype = conf->dtype, .settings = w->settings, .fingerprint = *fingerprint}}};
+    (void)msg_text_set(ret->name, sizeof(ret->name), conf->model);
+    if (model_contents_describe(w->conf->model, ret, &err) == 0)
+        return;
+    ret->n_files = 0;
+    log_warn("event=model_not_offered msg=\"%s\"", err.text);
+}
+
 int worker_start(struct worker *w, struct err *err)
 {
+    static struct model offer; /* large for a stack */
     char name[MSG_NAME_SIZE];
     struct worker_session_conf conf = {.endpoint = w->conf->endpoint,
                                        .stage = w->stage,
@@ -199,8 +219,12 @@ int worker_start(struct worker *w, struct err *err)
     file_base_name(w->conf->model, name, sizeof(name));
     if (w->checkpoint) {
         rc = stage_fingerprint(w->checkpoint, w->stage, worker_dtype(&device), &conf.fingerprint, err);
-        if (rc == 0)
-            rc = fingerprint_with_settings(&conf.fingerprint, w->settings);
+        if (rc < 0)
+            return rc;
+        describe_model(w, &conf, &conf.fingerprint, &offer);
+        conf.offer = &offer;
+        conf.folder = w->conf->model;
+        rc = fingerprint_with_settings(&conf.fingerprint, w->settings);
         if (rc < 0)
             return rc;
     }

@@ -1,5 +1,6 @@
-/* Any bytes as row frames, of items, records and rows of a fleet; the first byte says how many rows are promised and
- * where to cut. */
+/* Any bytes as row frames, of items, records, models and rows of a fleet; the first byte says how many rows are
+ * promised, and where to cut. */
+#include "proto/model.h"
 #include "proto/row_fleet.h"
 
 #include <stdlib.h>
@@ -33,6 +34,7 @@ static void try_fleet(const struct row_frame frames[2], uint32_t n_rows, struct 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static struct model model;
     struct row_frame frames[2];
     struct row_record record;
     struct row_item item;
@@ -57,6 +59,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
     row_cursor_release(&c);
     try_fleet(frames, data[0], &again);
+    row_cursor_init(&c, frames, 2, data[0]);
+    while (row_cursor_next_model(&c, &model, NULL) == 1)
+        if (row_model_append(&again, &model) < 0)
+            abort();
+    row_cursor_release(&c);
     if (row_frame_cut(data + 1, size - 1, size) > size - 1 || row_frame_cut(data + 1, size - 1, 300) > 300)
         abort();
     if (row_frame_cut(again.data, again.size_bytes, again.size_bytes) != again.size_bytes) /* rows of ours are whole */

@@ -1,4 +1,5 @@
 /* Any bytes as stored values: once as they are, once with the checksum made right, so that the parser is reached. */
+#include "proto/model.h"
 #include "proto/stored.h"
 
 #include <stdlib.h>
@@ -10,6 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void decode_all(const uint8_t *data, size_t size)
 {
     static struct stored_job_meta meta;
+    static struct model model;
     struct row_memory memory = {NULL};
     struct stored_manifest_unit unit;
     struct stored_job_counters counters;
@@ -35,6 +37,8 @@ static void decode_all(const uint8_t *data, size_t size)
         abort();
     if (stored_job_meta_decode(data, size, &meta, NULL) == 0 && meta.schema_version == STORED_SCHEMA_VERSION &&
         stored_job_meta_encode(&meta, &again) < 0)
+        abort();
+    if (stored_model_decode(&memory, data, size, &model, NULL) == 0 && stored_model_encode(&model, &again) < 0)
         abort();
     buf_release(&again);
     row_memory_release(&memory);

@@ -14,11 +14,13 @@
 #include "proto/msg.h"
 
 static const enum msg_type all_types[] = {
-    MSG_HELLO,       MSG_WELCOME,   MSG_REFUSE,       MSG_CREDIT,    MSG_WORK,         MSG_RESULT,     MSG_FAILURE,
-    MSG_RETURN,      MSG_HEARTBEAT, MSG_DRAIN,        MSG_BYE,       MSG_JOB_OPEN,     MSG_JOB_OPENED, MSG_JOB_ROWS,
-    MSG_JOB_ROWS_OK, MSG_JOB_SEAL,  MSG_JOB_ACCEPTED, MSG_JOB_QUERY, MSG_JOB_PROGRESS, MSG_JOB_STOP,   MSG_SHUTDOWN,
-    MSG_JOB_AGAIN,   MSG_JOB_CLOSE, MSG_JOB_FIND,     MSG_JOB_FOUND, MSG_JOB_LIST,     MSG_JOB_LISTED, MSG_JOB_CONTROL,
-    MSG_FLEET_QUERY, MSG_FLEET,     MSG_JOB_PUSH,     MSG_JOB_PUSHED};
+    MSG_HELLO,        MSG_WELCOME,    MSG_REFUSE,      MSG_CREDIT,      MSG_WORK,         MSG_RESULT,
+    MSG_FAILURE,      MSG_RETURN,     MSG_HEARTBEAT,   MSG_DRAIN,       MSG_BYE,          MSG_JOB_OPEN,
+    MSG_JOB_OPENED,   MSG_JOB_ROWS,   MSG_JOB_ROWS_OK, MSG_JOB_SEAL,    MSG_JOB_ACCEPTED, MSG_JOB_QUERY,
+    MSG_JOB_PROGRESS, MSG_JOB_STOP,   MSG_SHUTDOWN,    MSG_JOB_AGAIN,   MSG_JOB_CLOSE,    MSG_JOB_FIND,
+    MSG_JOB_FOUND,    MSG_JOB_LIST,   MSG_JOB_LISTED,  MSG_JOB_CONTROL, MSG_FLEET_QUERY,  MSG_FLEET,
+    MSG_JOB_PUSH,     MSG_JOB_PUSHED, MSG_MODEL_OFFER, MSG_MODEL_WANT,  MSG_MODEL_FILES,  MSG_MODEL_LIST,
+    MSG_MODEL_LISTED, MSG_MODEL_GET};
 enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
 
 static const struct msg_lease a_lease = {
@@ -182,7 +184,8 @@ static void example(struct msg *m, enum msg_type type)
         fill_workers_part(m);
         return;
     case MSG_WELCOME:
-        m->welcome = (struct msg_welcome){.epoch = 77, .version = 1, .heartbeat_ms = 1000, .lease_ms = 30000};
+        m->welcome = (struct msg_welcome){
+            .epoch = 77, .version = 1, .heartbeat_ms = 1000, .lease_ms = 30000, .takes_models = true};
         return;
     case MSG_REFUSE:
         m->refuse = (struct msg_refuse){.reason = MSG_REASON_RECIPE, .text = "another prompt", .has_recipe = true};
@@ -221,6 +224,25 @@ static void example(struct msg *m, enum msg_type type)
         return;
     case MSG_JOB_CONTROL:
         m->job_control = (struct msg_job_control){.job = 3, .action = MSG_JOB_PRIORITY, .priority = 200};
+        return;
+    case MSG_MODEL_FILES:
+        m->n_tensors = 2;
+        for (int i = 0; i < 2; i++)
+            m->tensors[i] = (struct msg_tensor){.dtype = DTYPE_U8,
+                                                .n_dims = 1,
+                                                .shape = {64},
+                                                .transport = MSG_TRANSPORT_INLINE,
+                                                .inline_data = some_bytes,
+                                                .inline_bytes = 64};
+        /* fall through */
+    case MSG_MODEL_WANT:
+    case MSG_MODEL_GET:
+        m->model_ref.model = (struct fingerprint){"0123456789abcdef"};
+        return;
+    case MSG_MODEL_OFFER:
+    case MSG_MODEL_LISTED:
+        m->n_rows = 1;
+        m->n_row_frames = 1;
         return;
     case MSG_FLEET_QUERY:
         m->fleet_query = (struct msg_fleet_query){MSG_FLEET_WORKERS, 17};
