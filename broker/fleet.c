@@ -151,8 +151,7 @@ static int append_job(const struct jobs *jobs, const struct broker_job *job, str
 
     if (core_job_stats_get(jobs->driver->core, job->id, &stats) < 0)
         return 0;
-    if (state == MSG_JOB_STOPPED && job->entry && job->entry->wanted == STORED_WANTED_PAUSED)
-        row.state = MSG_JOB_PAUSED;
+    row.wanted = job->entry ? job->entry->wanted : STORED_WANTED_RUN;
     row.priority = stats.priority;
     row.n_stages = stats.n_nodes;
     for (uint32_t i = 0; i < stats.n_nodes; i++) {

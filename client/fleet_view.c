@@ -176,7 +176,7 @@ int64_t fleet_view_eta_s(const struct row_fleet_job *j)
 
 const char *fleet_view_job_state(const struct row_fleet_job *j)
 {
-    struct stored_job_entry e = {.job = j->job, .state = j->state};
+    struct stored_job_entry e = {.job = j->job, .state = j->state, .wanted = j->wanted};
 
     (void)msg_text_set(e.text, sizeof(e.text), j->text);
     return job_row_state(&e);

@@ -151,7 +151,8 @@ int row_cursor_next_fleet_worker(struct row_cursor *c, struct row_fleet_worker *
 
 static int check_job(const struct row_fleet_job *r, struct err *err)
 {
-    if (r->job == 0 || r->state < MSG_JOB_IMPORTING || r->state > MSG_JOB_CANCELLED || r->n_stages > MSG_MAX_STAGES)
+    if (r->job == 0 || r->state < MSG_JOB_IMPORTING || r->state > MSG_JOB_CANCELLED ||
+        r->wanted > STORED_WANTED_REMOVED || r->n_stages > MSG_MAX_STAGES)
         return err_set(err, -EBADMSG, "job %llu: a field is out of range", (unsigned long long)r->job);
     if (r->n_done > r->n_items || r->n_failed > r->n_done || r->n_again > r->n_done)
         return err_set(err, -EBADMSG, "job %llu: the counts contradict each other", (unsigned long long)r->job);
@@ -173,6 +174,7 @@ int row_fleet_job_append(struct buf *frame, const struct row_fleet_job *r)
     pb.name = msg_text_to_pb(r->name);
     pb.owner = msg_text_to_pb(r->owner);
     pb.state = (Blipline__JobProgress__State)r->state;
+    pb.wanted = r->wanted;
     pb.text = msg_text_to_pb(r->text);
     pb.priority = r->priority;
     pb.n_items = r->n_items;
@@ -205,6 +207,7 @@ int row_cursor_next_fleet_job(struct row_cursor *c, struct row_fleet_job *ret, s
                        from->n_stages, MSG_MAX_STAGES);
     *ret = (struct row_fleet_job){.job = from->job,
                                   .state = (enum msg_job_state)from->state,
+                                  .wanted = (enum stored_wanted)from->wanted,
                                   .priority = from->priority,
                                   .n_items = from->n_items,
                                   .n_done = from->n_done,

@@ -5,7 +5,7 @@
 #ifndef BLIPLINE_PROTO_ROW_FLEET_H
 #define BLIPLINE_PROTO_ROW_FLEET_H
 
-#include "proto/row.h"
+#include "proto/stored.h"
 
 /* The workers of one stage that compute the same, and the units of all jobs that wait for them. */
 struct row_fleet_stage {
@@ -42,6 +42,7 @@ struct row_fleet_job {
     uint64_t job;
     char name[MSG_NAME_SIZE], owner[MSG_NAME_SIZE];
     enum msg_job_state state;
+    enum stored_wanted wanted;
     char text[MSG_TEXT_SIZE]; /* what it waits for, or why it does not go on */
     uint32_t priority;
     uint64_t n_items, n_done, n_failed, n_again;

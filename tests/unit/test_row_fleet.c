@@ -45,6 +45,7 @@ static const struct row_fleet_job a_job = {.job = 1042,
                                            .name = "coco",
                                            .owner = "alice",
                                            .state = MSG_JOB_CANCELLED,
+                                           .wanted = STORED_WANTED_CANCELLED,
                                            .text = "needs a llm worker",
                                            .priority = 300,
                                            .n_items = 100,
@@ -138,6 +139,7 @@ static void test_row_fleet_rows_come_back(void **state)
     assert_string_equal(job.owner, "alice");
     assert_string_equal(job.text, "needs a llm worker");
     assert_int_equal(job.state, MSG_JOB_CANCELLED);
+    assert_int_equal(job.wanted, STORED_WANTED_CANCELLED);
     assert_int_equal(job.n_stages, 2);
     assert_memory_equal(job.stages, a_job.stages, 2 * sizeof(job.stages[0]));
     assert_true(job.n_items == 100 && job.n_done == 60 && job.n_failed == 2 && job.n_again == 1 && job.rate == 700);
@@ -150,7 +152,7 @@ static void test_row_fleet_fields_out_of_range_are_refused(void **state)
 {
     struct row_fleet_stage stages[] = {a_stage, a_stage, a_stage};
     struct row_fleet_worker workers[] = {a_worker, a_worker, a_worker, a_worker};
-    struct row_fleet_job jobs[] = {a_job, a_job, a_job, a_job, a_job};
+    struct row_fleet_job jobs[] = {a_job, a_job, a_job, a_job, a_job, a_job};
     struct buf frame;
 
     (void)state;
@@ -167,6 +169,7 @@ static void test_row_fleet_fields_out_of_range_are_refused(void **state)
     jobs[2].n_failed = 61;
     jobs[3].n_stages = MSG_MAX_STAGES + 1;
     jobs[4].stages[1].stage = (enum stage)9;
+    jobs[5].wanted = (enum stored_wanted)4;
     for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++)
         assert_int_equal(row_fleet_stage_append(&frame, &stages[i]), -EINVAL);
     for (size_t i = 0; i < sizeof(workers) / sizeof(workers[0]); i++)
