@@ -80,6 +80,7 @@ static struct stored_job_entry entry_of(uint64_t job, const char *owner, const s
     (void)msg_text_set(e.name, sizeof(e.name), open->submission.name);
     (void)msg_text_set(e.owner, sizeof(e.owner), owner);
     (void)msg_text_set(e.recipe, sizeof(e.recipe), open->recipe.name);
+    stored_job_entry_set_model(&e, open->n_nodes, open->nodes);
     return e;
 }
 

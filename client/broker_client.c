@@ -7,7 +7,9 @@
 #include "wire/context.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,7 +22,7 @@ int broker_client_init(struct broker_client *c, const char *command, const char 
 {
     int rc;
 
-    *c = (struct broker_client){.command = command, .signal_fd = -1, .error_exit = CLI_EXIT_USAGE};
+    *c = (struct broker_client){.command = command, .option = option, .signal_fd = -1, .error_exit = CLI_EXIT_USAGE};
     terminal_init(&c->terminal, STDERR_FILENO);
     rc = broker_conf_find(option, BROKER_CONF_SYSTEM, &c->conf, err);
     if (rc == 0)
@@ -100,6 +102,18 @@ int broker_client_fail(struct broker_client *c, int rc, const struct err *err)
     terminal_note(&c->terminal, "%s: %s", c->command, text);
     answer_error(text);
     return c->error_exit;
+}
+
+char *broker_client_hint(const struct broker_client *c, const char *command, uint64_t job, char ret[SHELL_SIZE])
+{
+    char number[24], endpoint[sizeof(c->conf.broker) + 8];
+    size_t n;
+
+    (void)snprintf(number, sizeof(number), "%" PRIu64, job);
+    n = strlen(shell_command(command, number, ret, SHELL_SIZE));
+    if (c->option)
+        (void)snprintf(ret + n, SHELL_SIZE - n, " --broker %s", shell_word(c->option, endpoint, sizeof(endpoint)));
+    return ret;
 }
 
 void broker_client_release(struct broker_client *c)

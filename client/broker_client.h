@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "console/cli.h"
+#include "console/shell.h"
 #include "console/terminal.h"
 #include "job/broker_conf.h"
 #include "wire/client_session.h"
@@ -41,6 +42,7 @@ enum {
     }
 
 struct broker_client {
+    const char *option;       /* the value of --broker; NULL: not given */
     const char *command;      /* its name, for messages */
     struct terminal terminal; /* standard error */
     struct broker_conf conf;
@@ -69,6 +71,8 @@ bool broker_client_may_try_again(struct broker_client *c, int rc, const struct e
 int broker_client_pause(struct broker_client *c, int wait_ms) CHECK_RESULT;
 /* Print what has ended the command. Returns the exit code. */
 int broker_client_fail(struct broker_client *c, int rc, const struct err *err);
+/* "blipline COMMAND JOB" for a message, with --broker if this command was given it. Returns `ret`. */
+char *broker_client_hint(const struct broker_client *c, const char *command, uint64_t job, char ret[SHELL_SIZE]);
 void broker_client_release(struct broker_client *c);
 
 #endif

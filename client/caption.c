@@ -208,8 +208,9 @@ static void tell_of_pause(struct run *r)
 static int conclude(struct run *r, int rc, const struct err *err)
 {
     struct report report = {.store = r->o->store,
+                            .command = "caption",
                             .done = rc == 0 && r->view.now.state == MSG_JOB_DONE,
-                            .paused = rc == 0 && r->view.now.state == MSG_JOB_PAUSED,
+                            .paused = rc == 0 && r->view.now.state == MSG_JOB_PAUSED ? r->view.now.text : NULL,
                             .recipe = &r->o->job.plan->recipe};
 
     job_view_report(&r->view, r->end_ms, &report);

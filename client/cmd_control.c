@@ -11,7 +11,6 @@
 #include "client/help_texts.h"
 #include "client/job_row.h"
 #include "console/answer.h"
-#include "console/shell.h"
 #include "wire/client_jobs.h"
 
 struct control_flags {
@@ -29,10 +28,10 @@ static const struct cli_option options[] = {
 struct control {
     struct broker_client broker;
     struct msg_job_control what;
-    struct client_job_list answer;
-    bool tried;    /* the broker may have got it */
-    json_t *jobs;  /* for --json; else NULL */
-    int exit_code; /* of the jobs so far */
+    struct stored_job_entry row; /* the answer, unless the job is removed */
+    bool tried;                  /* the broker may have got it */
+    json_t *jobs;                /* for --json; else NULL */
+    int exit_code;               /* of the jobs so far */
 };
 
 /* -- one job -- */
@@ -40,7 +39,7 @@ struct control {
 static int request(struct client_session *s, void *arg, struct err *err)
 {
     struct control *c = arg;
-    int rc = client_session_control_job(s, &c->what, &c->answer, err);
+    int rc = client_session_control_job(s, &c->what, &c->row, err);
 
     if (rc == -ENOENT && c->tried && c->what.action == MSG_JOB_REMOVE)
         rc = 0; /* the answer was lost */
@@ -48,23 +47,15 @@ static int request(struct client_session *s, void *arg, struct err *err)
     return rc;
 }
 
-static const char *hint(const char *command, uint64_t job, char ret[SHELL_SIZE])
-{
-    char number[24];
-
-    (void)snprintf(number, sizeof(number), "%" PRIu64, job);
-    return shell_command(command, number, ret, SHELL_SIZE);
-}
-
 static void say_done(struct control *c)
 {
-    const struct stored_job_entry *row = c->answer.rows;
+    const struct stored_job_entry *row = &c->row;
     const uint64_t job = c->what.job;
     char command[SHELL_SIZE];
 
     if (c->what.action == MSG_JOB_PAUSE)
         terminal_note(&c->broker.terminal, "job %" PRIu64 " is paused; `%s` continues it", job,
-                      hint("resume", job, command));
+                      broker_client_hint(&c->broker, "resume", job, command));
     else if (c->what.action == MSG_JOB_RESUME && strcmp(job_row_state(row), "incomplete") == 0)
         terminal_note(&c->broker.terminal,
                       "job %" PRIu64 " goes on when the rest of its pictures is sent: run its `submit` command again",
@@ -73,7 +64,7 @@ static void say_done(struct control *c)
         terminal_note(&c->broker.terminal, "job %" PRIu64 " goes on", job);
     else if (c->what.action == MSG_JOB_CANCEL)
         terminal_note(&c->broker.terminal, "job %" PRIu64 " is cancelled; `%s` deletes it with its results", job,
-                      hint("rm", job, command));
+                      broker_client_hint(&c->broker, "rm", job, command));
     else if (c->what.action == MSG_JOB_PRIORITY)
         terminal_note(&c->broker.terminal, "job %" PRIu64 " has the priority %u", job, job_row_priority(row));
     else
@@ -86,7 +77,8 @@ static void say_refused(struct control *c, int rc, const struct err *err)
     char command[SHELL_SIZE];
 
     terminal_note(&c->broker.terminal, "%s: %s%s%s%s", c->broker.command, err->text, not_ended ? ": `" : "",
-                  not_ended ? hint("cancel", c->what.job, command) : "", not_ended ? "`" : "");
+                  not_ended ? broker_client_hint(&c->broker, "cancel", c->what.job, command) : "",
+                  not_ended ? "`" : "");
     answer_error(err->text);
 }
 
@@ -96,7 +88,8 @@ static void add_json(struct control *c, int rc, const struct err *err)
 
     if (!c->jobs)
         return;
-    row = rc == 0 && c->answer.n ? job_row_json(c->answer.rows) : json_pack("{s:I}", "job", (json_int_t)c->what.job);
+    row = rc == 0 && c->what.action != MSG_JOB_REMOVE ? job_row_json(&c->row)
+                                                      : json_pack("{s:I}", "job", (json_int_t)c->what.job);
     (void)json_object_set_new(row, "error", rc < 0 ? answer_text(err->text) : json_null());
     (void)json_array_append_new(c->jobs, row);
 }
@@ -160,7 +153,6 @@ static int control_jobs(struct control *c, const struct control_flags *f, int n,
     else if (f->json)
         answer_print("control", json_pack("{s:s, s:O}", "action", command, "jobs", c->jobs), 0);
     json_decref(c->jobs);
-    client_job_list_release(&c->answer);
     broker_client_release(&c->broker);
     free(jobs);
     return c->exit_code;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,14 @@ int job_number_parse(const char *text, uint64_t *ret, struct err *err)
 uint32_t job_row_priority(const struct stored_job_entry *e)
 {
     return e->priority ? e->priority : USUAL_PRIORITY;
+}
+
+char *job_row_age(int64_t then_ms, int64_t now_ms, char ret[PROGRESS_DURATION_SIZE])
+{
+    if (then_ms > 0 && then_ms <= now_ms)
+        return progress_duration(now_ms - then_ms, ret);
+    (void)snprintf(ret, PROGRESS_DURATION_SIZE, "%s", then_ms > now_ms && then_ms - now_ms < 60000 ? "0s" : "?");
+    return ret;
 }
 
 /* Of a job that is not open at the broker. */
@@ -78,10 +87,11 @@ static json_t *time_json(int64_t ms)
 
 struct json_t *job_row_json(const struct stored_job_entry *e)
 {
-    return json_pack("{s:I, s:o, s:o, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:b, s:o, s:o}", "job", (json_int_t)e->job,
-                     "name", answer_text_or_null(e->name), "owner", answer_text_or_null(e->owner), "recipe",
-                     answer_text_or_null(e->recipe), "state", job_row_state(e), "text", answer_text_or_null(e->text),
-                     "priority", (json_int_t)(job_row_priority(e)), "items", (json_int_t)e->n_items, "done",
-                     (json_int_t)e->n_done, "failed", (json_int_t)e->n_failed, "sealed", e->sealed, "created_ms",
-                     time_json(e->created_ms), "ended_ms", time_json(e->ended_ms));
+    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:b, s:o, s:o}", "job",
+                     (json_int_t)e->job, "name", answer_text_or_null(e->name), "owner", answer_text_or_null(e->owner),
+                     "recipe", answer_text_or_null(e->recipe), "model", answer_text_or_null(e->model), "state",
+                     job_row_state(e), "text", answer_text_or_null(e->text), "priority",
+                     (json_int_t)(job_row_priority(e)), "items", (json_int_t)e->n_items, "done", (json_int_t)e->n_done,
+                     "failed", (json_int_t)e->n_failed, "sealed", e->sealed, "created_ms", time_json(e->created_ms),
+                     "ended_ms", time_json(e->ended_ms));
 }

@@ -36,15 +36,14 @@ static uint64_t busy_sum(const struct msg_job_progress *p)
     return sum;
 }
 
-/* If a stage is twice in the graph, the later one belongs to the scorer. */
-static const char *stage_label(const struct msg_job_progress *p, uint32_t node, char ret[32])
+const char *report_stage_label(const struct msg_job_progress *p, uint32_t node, char ret[REPORT_LABEL_SIZE])
 {
     const char *name = stage_name(p->stages[node].stage), *whose = "";
 
     for (uint32_t i = 0; i < node; i++)
         if (p->stages[i].stage == p->stages[node].stage)
             whose = "score-";
-    (void)snprintf(ret, 32, "%s%s", whose, name);
+    (void)snprintf(ret, REPORT_LABEL_SIZE, "%s%s", whose, name);
     return ret;
 }
 
@@ -59,10 +58,11 @@ static void stage_words(const struct report *r, struct terminal *s)
     for (uint32_t i = 0; i < p->n_stages; i++) {
         const struct msg_stage_progress *g = &p->stages[i];
         size_t n = strlen(text);
-        char label[32];
+        char label[REPORT_LABEL_SIZE];
 
-        (void)snprintf(text + n, sizeof(text) - n, "%s%s %.2f s (%.0f %%)", i ? ", " : "", stage_label(p, i, label),
-                       (double)g->busy_ns / 1e9, (double)g->busy_ns * 100 / (double)sum);
+        (void)snprintf(text + n, sizeof(text) - n, "%s%s %.2f s (%.0f %%)", i ? ", " : "",
+                       report_stage_label(p, i, label), (double)g->busy_ns / 1e9,
+                       (double)g->busy_ns * 100 / (double)sum);
         n = strlen(text);
         if (g->decode_ns || g->resize_ns)
             (void)snprintf(text + n, sizeof(text) - n, " + decoding %.2f s, resizing %.2f s",
@@ -83,7 +83,7 @@ static void elapsed_text(int64_t ms, char ret[PROGRESS_DURATION_SIZE])
 static void say_how_to_read(const struct report *r, struct terminal *s)
 {
     const struct msg_recipe *recipe = r->recipe;
-    const char *kind = recipe->n_embeddings ? msg_embedding_name(recipe->embeddings[0].kind) : NULL;
+    const char *kind = recipe && recipe->n_embeddings ? msg_embedding_name(recipe->embeddings[0].kind) : NULL;
     char command[SHELL_SIZE];
 
     if (r->job) {
@@ -117,6 +117,14 @@ void report_words(const struct report *r, struct terminal *s)
 
     if (p->n_failed && !r->job)
         (void)snprintf(stats, sizeof(stats), ": %s", shell_command("stats", r->store, command, sizeof(command)));
+    if (n == 0 && r->job && r->done) {
+        terminal_note(s, "%s: %" PRIu64 " of %" PRIu64 " items done", r->store, n_good, p->n_items);
+        if (p->n_failed)
+            terminal_note(s, "%" PRIu64 " item%s failed", p->n_failed, cli_s(p->n_failed));
+        say_what_is_left(r, s);
+        say_how_to_read(r, s);
+        return;
+    }
     if (n == 0) {
         if (r->done && p->n_again == 0)
             terminal_note(s, "%s: nothing to do, %" PRIu64 " item%s done%s%s%s", r->store, p->n_done,
@@ -148,15 +156,16 @@ void report_words(const struct report *r, struct terminal *s)
 static json_t *stage_json(const struct msg_job_progress *p, uint32_t node, uint64_t sum)
 {
     const struct msg_stage_progress *g = &p->stages[node];
-    char label[32];
+    char label[REPORT_LABEL_SIZE];
 
-    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "stage",
-                     stage_label(p, node, label), "items", (json_int_t)g->items_done, "busy_s",
-                     (double)g->busy_ns / 1e9, "share", sum ? (double)g->busy_ns / (double)sum : 0.0, "decode_s",
-                     (double)g->decode_ns / 1e9, "resize_s", (double)g->resize_ns / 1e9, "failures",
-                     (json_int_t)g->failures, "lease_expiries", (json_int_t)g->lease_expiries, "bad_results",
-                     (json_int_t)g->bad_results, "returns", (json_int_t)g->returns, "tensors_refused",
-                     (json_int_t)g->tensors_refused, "stalls", (json_int_t)g->stalls);
+    return json_pack(
+        "{s:s, s:I, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "stage",
+        report_stage_label(p, node, label), "items", (json_int_t)g->items_done, "workers", (int)g->workers, "benched",
+        (int)g->benched, "units_ready", (int)g->units_ready, "units_leased", (int)g->units_leased, "busy_s",
+        (double)g->busy_ns / 1e9, "share", sum ? (double)g->busy_ns / (double)sum : 0.0, "decode_s",
+        (double)g->decode_ns / 1e9, "resize_s", (double)g->resize_ns / 1e9, "failures", (json_int_t)g->failures,
+        "lease_expiries", (json_int_t)g->lease_expiries, "bad_results", (json_int_t)g->bad_results, "returns",
+        (json_int_t)g->returns, "tensors_refused", (json_int_t)g->tensors_refused, "stalls", (json_int_t)g->stalls);
 }
 
 static json_t *broker_json(const struct msg_job_progress *p)
@@ -173,24 +182,30 @@ static json_t *broker_json(const struct msg_job_progress *p)
                      (json_int_t)c->handshakes_unfinished);
 }
 
-void report_json(const struct report *r)
+struct json_t *report_stages_json(const struct msg_job_progress *p)
 {
-    const struct msg_job_progress *p = r->progress;
-    json_t *stages = json_array(), *all;
+    json_t *stages = json_array();
 
     for (uint32_t i = 0; i < p->n_stages; i++)
         (void)json_array_append_new(stages, stage_json(p, i, busy_sum(p)));
-    all = json_pack("{s:b, s:s*, s:s*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:o, s:o}", "complete",
-                    r->done && !passed_over_is_incomplete(&r->passed_over), "paused", r->paused ? p->text : NULL,
-                    "waiting_for", !r->done && !r->paused && p->text[0] ? p->text : NULL, "items",
-                    (json_int_t)p->n_items, "done", (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed,
-                    "given_up", (json_int_t)p->n_given_up, "this_run", (json_int_t)n_this_run(r), "done_again",
-                    (json_int_t)n_again_this_run(r), "to_do_again", (json_int_t)p->n_again, "passed_over",
-                    passed_over_json(&r->passed_over), "seconds", (double)r->elapsed_ms / 1000, "waited_s",
-                    (double)r->waited_ms / 1000, "images_per_s", rate(r), "stages", stages, "broker", broker_json(p));
+    return stages;
+}
+
+void report_json(const struct report *r)
+{
+    const struct msg_job_progress *p = r->progress;
+    json_t *all =
+        json_pack("{s:b, s:s*, s:s*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:o, s:o}", "complete",
+                  r->done && !passed_over_is_incomplete(&r->passed_over), "paused", r->paused, "waiting_for",
+                  !r->done && !r->paused && p->text[0] ? p->text : NULL, "items", (json_int_t)p->n_items, "done",
+                  (json_int_t)p->n_done, "failed", (json_int_t)p->n_failed, "given_up", (json_int_t)p->n_given_up,
+                  "this_run", (json_int_t)n_this_run(r), "done_again", (json_int_t)n_again_this_run(r), "to_do_again",
+                  (json_int_t)p->n_again, "passed_over", passed_over_json(&r->passed_over), "seconds",
+                  (double)r->elapsed_ms / 1000, "waited_s", (double)r->waited_ms / 1000, "images_per_s", rate(r),
+                  "stages", report_stages_json(p), "broker", broker_json(p));
     if (r->job)
         (void)json_object_set_new(all, "job", json_integer((json_int_t)r->job));
-    answer_print(r->job ? "submit" : "caption", all, JSON_REAL_PRECISION(9));
+    answer_print(r->command, all, JSON_REAL_PRECISION(9));
     (void)fflush(stdout);
 }
 

@@ -1,12 +1,10 @@
 #include "client/submit.h"
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "client/broker_client.h"
 #include "client/import.h"
-#include "client/job_view.h"
-#include "client/report.h"
 #include "client/source_notes.h"
+#include "client/watch.h"
 #include "console/answer.h"
 #include "job/passed_over.h"
 #include "job/push.h"
@@ -26,32 +24,10 @@ struct submission {
     struct pending pending;
     struct job job;
     struct import import;
-    struct job_view view;
+    struct watch watch;          /* its number is 0 until the job is accepted */
     bool waits;                  /* has said that another process has the submission */
-    uint64_t number;             /* of the job, once it is accepted; else 0 */
-    char label[32];              /* "job 7" */
     char waiting[MSG_TEXT_SIZE]; /* why the broker took no pictures, when it last did not */
 };
-
-/* -- the connection -- */
-
-static bool may_try_again(struct submission *s, int rc, const struct err *err)
-{
-    if (job_is_passing(rc))
-        job_disconnect(&s->job);
-    return broker_client_may_try_again(&s->broker, rc, err);
-}
-
-static int open_job(struct submission *s, struct err *err)
-{
-    const struct msg_recipe *stored;
-    int rc = job_open(&s->job, BROKER_CLIENT_CONNECT_MS, &stored, err);
-
-    s->broker.reached |= s->job.session != NULL;
-    if (rc == 0)
-        broker_client_answered(&s->broker);
-    return rc;
-}
 
 /* -- until the broker has accepted the job -- */
 
@@ -60,7 +36,7 @@ static void begin(void *arg)
     struct submission *s = arg;
     const uint64_t n = s->job.opened.n_items;
 
-    (void)job_view_begin(&s->view, &s->broker.terminal, &s->job.opened);
+    (void)job_view_begin(&s->watch.view, &s->broker.terminal, &s->job.opened);
     if (n)
         terminal_note(&s->broker.terminal,
                       "continuing a submission that was cut off: the broker has %" PRIu64 " item%s of it", n, cli_s(n));
@@ -99,13 +75,13 @@ static int push(struct submission *s, struct err *err)
 static int establish(struct submission *s, struct err *err)
 {
     for (;;) {
-        int rc = open_job(s, err);
+        int rc = watch_open(&s->watch, err);
 
         if (rc == 0)
             rc = import_send(&s->import, err);
         if (rc == 0 && s->o->push)
             rc = push(s, err);
-        if (rc == 0 || (rc != -EINTR && !may_try_again(s, rc, err)))
+        if (rc == 0 || (rc != -EINTR && !watch_may_try_again(&s->watch, rc, err)))
             return rc;
         rc = broker_client_pause(&s->broker, rc == -EINTR ? 0 : BROKER_CLIENT_PAUSE_MS);
         if (rc < 0)
@@ -210,47 +186,8 @@ static int submit(struct submission *s, struct err *err)
             rc = pending_accepted(&s->pending, s->job.opened.job, err);
     }
     if (rc == 0)
-        s->number = s->pending.job ? s->pending.job : s->job.opened.job;
-    (void)snprintf(s->label, sizeof(s->label), "job %" PRIu64, s->number);
+        watch_set_number(&s->watch, s->pending.job ? s->pending.job : s->job.opened.job);
     return rc;
-}
-
-/* -- watching -- */
-
-static int ask(struct submission *s, struct err *err)
-{
-    int rc = 0;
-
-    if (!s->job.session) {
-        rc = open_job(s, err);
-        if (rc == 0 && !s->view.terminal)
-            (void)job_view_begin(&s->view, &s->broker.terminal, &s->job.opened);
-    }
-    if (rc == 0)
-        rc = job_query(&s->job, &s->view.now, err);
-    if (rc == 0)
-        job_view_show(&s->view);
-    return rc == -EINTR || (rc < 0 && may_try_again(s, rc, err)) ? 0 : rc;
-}
-
-/* 0: done or paused. */
-static int watch(struct submission *s, struct err *err)
-{
-    s->job.open = (struct msg_job_open){.job = s->number}; /* for a broker that was restarted */
-    s->job.sealed = true;
-    s->broker.waits_forever = true;
-    job_view_watch(&s->view);
-    for (;;) {
-        int rc = ask(s, err);
-
-        if (rc == 0 && s->view.now.state == MSG_JOB_FAILED)
-            rc = err_set(err, -EIO, "the job failed: %s", s->view.now.text);
-        if (rc < 0 || s->view.now.state == MSG_JOB_DONE || s->view.now.state == MSG_JOB_PAUSED)
-            return rc;
-        rc = broker_client_pause(&s->broker, BROKER_CLIENT_PAUSE_MS);
-        if (rc < 0)
-            return rc;
-    }
 }
 
 /* -- the end -- */
@@ -267,63 +204,41 @@ static void say_accepted(const struct submission *s)
     static const struct msg_compared nothing;
 
     if (s->import.feed)
-        source_notes(&s->import, &nothing, s->label);
+        source_notes(&s->import, &nothing, s->watch.label);
     if (s->o->json)
         return;
-    printf("%" PRIu64 "\n", s->number);
+    printf("%" PRIu64 "\n", s->watch.number);
     (void)fflush(stdout);
 }
 
-static int conclude_accepted(const struct submission *s)
+static int conclude_accepted(const struct submission *s, const struct passed_over *passed)
 {
     const struct feed *f = s->import.feed; /* NULL: another process has listed the pictures */
-    struct passed_over passed = {0};
 
-    count_passed_over(s, &passed);
     if (s->o->json)
         answer_print("submit",
-                     json_pack("{s:I, s:o, s:o}", "job", (json_int_t)s->number, "items",
+                     json_pack("{s:I, s:o, s:o}", "job", (json_int_t)s->watch.number, "items",
                                f ? json_integer((json_int_t)feed_counts(f)->n_walked) : json_null(), "passed_over",
-                               passed_over_json(&passed)),
+                               passed_over_json(passed)),
                      0);
-    return passed_over_is_incomplete(&passed) ? CLI_EXIT_FAILED_ITEMS : CLI_EXIT_OK;
-}
-
-static int conclude_watched(struct submission *s, int rc)
-{
-    struct report report = {.store = s->label,
-                            .job = s->number,
-                            .done = rc == 0 && s->view.now.state == MSG_JOB_DONE,
-                            .paused = rc == 0 && s->view.now.state == MSG_JOB_PAUSED,
-                            .recipe = &s->o->job.plan->recipe};
-
-    job_view_report(&s->view, clock_mono_ms(), &report);
-    count_passed_over(s, &report.passed_over);
-    if (s->view.now.job)
-        report_words(&report, &s->broker.terminal);
-    if (s->o->json && s->view.now.job)
-        report_json(&report);
-    if (report.paused) {
-        terminal_note(&s->broker.terminal, "%s is paused: %s", s->label, s->view.now.text);
-        return CLI_EXIT_ERROR;
-    }
-    return report.done ? report_exit_code(&report) : 128 + s->broker.signal_number;
+    return passed_over_is_incomplete(passed) ? CLI_EXIT_FAILED_ITEMS : CLI_EXIT_OK;
 }
 
 static int conclude(struct submission *s, int rc, const struct err *err)
 {
+    struct passed_over passed = {0};
+
     terminal_status(&s->broker.terminal, "");
     if (rc < 0 && rc != -EINTR)
         return broker_client_fail(&s->broker, rc, err);
-    if (rc < 0 && !s->number) {
+    if (rc < 0 && !s->watch.number) {
         terminal_note(&s->broker.terminal, "stopped before the broker had accepted the job; run the same command again "
                                            "to continue");
         answer_error("stopped before the broker had accepted the job");
         return 128 + s->broker.signal_number;
     }
-    if (rc < 0)
-        terminal_note(&s->broker.terminal, "%s goes on at the broker; only this command has ended", s->label);
-    return s->o->wait ? conclude_watched(s, rc) : conclude_accepted(s);
+    count_passed_over(s, &passed);
+    return s->o->wait ? watch_conclude(&s->watch, "submit", &passed, s->o->json) : conclude_accepted(s, &passed);
 }
 
 int submit_run(const struct submit_options *o)
@@ -341,6 +256,7 @@ int submit_run(const struct submit_options *o)
                                .tick = tick,
                                .arg = &s,
                                .error_exit = CLI_EXIT_ERROR};
+    s.watch = (struct watch){.broker = &s.broker, .job = &s.job};
     rc = broker_client_init(&s.broker, "submit", o->broker, &err);
     if (rc == 0) {
         rc = submit(&s, &err);
@@ -350,7 +266,7 @@ int submit_run(const struct submit_options *o)
         say_accepted(&s);
     pending_close(&s.pending);
     if (rc == 0 && o->wait)
-        rc = watch(&s, &err);
+        rc = watch_until_end(&s.watch, &err);
     if (rc == -EINTR)
         rc = broker_client_pause(&s.broker, 0);
     rc = conclude(&s, rc, &err);

@@ -79,6 +79,7 @@ struct stored_job_entry {
     bool has_token;
     uint8_t token[MSG_TOKEN_BYTES];
     char name[MSG_NAME_SIZE], owner[MSG_NAME_SIZE], recipe[MSG_NAME_SIZE];
+    char model[MSG_NAME_SIZE]; /* the names of the models, for people */
     uint32_t priority;
     enum stored_wanted wanted;
     uint32_t max_failures, max_failed_per_mille;
@@ -114,6 +115,9 @@ int stored_embedding_decode(struct row_memory *memory, const void *data, size_t 
 int stored_job_meta_decode(const void *data, size_t n_bytes, struct stored_job_meta *ret, struct err *err) CHECK_RESULT;
 int stored_job_counters_decode(const void *data, size_t n_bytes, struct stored_job_counters *ret,
                                struct err *err) CHECK_RESULT;
+
+/* Fill in e->model. */
+void stored_job_entry_set_model(struct stored_job_entry *e, uint32_t n_nodes, const struct msg_node *nodes);
 
 /* A row of JOB_LISTED; as row_cursor_next_item. */
 int row_job_entry_append(struct buf *frame, const struct stored_job_entry *e) CHECK_RESULT;

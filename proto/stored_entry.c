@@ -7,6 +7,7 @@
 #include "proto/store.pb-c.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* `codes`: [MSG_MAX_RETRY_CODES] */
@@ -20,6 +21,7 @@ static Blipline__JobEntry to_pb(const struct stored_job_entry *e, ProtobufCBinar
     pb.name = msg_text_to_pb(e->name);
     pb.owner = msg_text_to_pb(e->owner);
     pb.recipe = msg_text_to_pb(e->recipe);
+    pb.model = msg_text_to_pb(e->model);
     pb.priority = e->priority;
     pb.wanted = e->wanted;
     pb.max_failures = e->max_failures;
@@ -38,6 +40,16 @@ static Blipline__JobEntry to_pb(const struct stored_job_entry *e, ProtobufCBinar
     pb.retry_codes = codes;
     pb.push = e->push;
     return pb;
+}
+
+void stored_job_entry_set_model(struct stored_job_entry *e, uint32_t n_nodes, const struct msg_node *nodes)
+{
+    size_t n = 0;
+
+    e->model[0] = '\0';
+    for (uint32_t i = 0; i < n_nodes && n < sizeof(e->model); i++)
+        if (!strstr(e->model, nodes[i].model))
+            n += (size_t)snprintf(e->model + n, sizeof(e->model) - n, "%s%s", n ? ", " : "", nodes[i].model);
 }
 
 int stored_job_entry_encode(const struct stored_job_entry *e, struct buf *out)
@@ -87,6 +99,7 @@ static int from_pb(const ProtobufCMessage *pb, struct stored_job_entry *ret, str
     if ((rc = msg_text_from_pb(e.name, sizeof(e.name), &from->name, "name", err)) < 0 ||
         (rc = msg_text_from_pb(e.owner, sizeof(e.owner), &from->owner, "owner", err)) < 0 ||
         (rc = msg_text_from_pb(e.recipe, sizeof(e.recipe), &from->recipe, "recipe", err)) < 0 ||
+        (rc = msg_text_from_pb(e.model, sizeof(e.model), &from->model, "model", err)) < 0 ||
         (rc = msg_text_from_pb(e.text, sizeof(e.text), &from->text, "text", err)) < 0 ||
         (rc = msg_codes_from_pb(from->n_retry_codes, from->retry_codes, "the job", &e.n_retry_codes, e.retry_codes,
                                 err)) < 0 ||

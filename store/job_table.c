@@ -212,6 +212,7 @@ static int adopt(struct job_table *t, uint64_t job, const char *path, struct err
     (void)msg_text_set(entry.name, sizeof(entry.name), meta->name);
     (void)msg_text_set(entry.owner, sizeof(entry.owner), meta->owner);
     (void)msg_text_set(entry.recipe, sizeof(entry.recipe), meta->recipe.name);
+    stored_job_entry_set_model(&entry, meta->n_nodes, meta->nodes);
     reader_close(r);
     return job_table_put(t, &entry, err);
 }

@@ -6,6 +6,21 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* What is listed lies at from_job or behind it, in order, and so does what is still to come. */
+static int check_order(const struct client_job_list *list, uint64_t from_job, struct err *err)
+{
+    uint64_t last = from_job ? from_job - 1 : 0;
+
+    for (uint32_t i = 0; i < list->n; i++) {
+        if (list->rows[i].job <= last)
+            return err_set(err, -EBADMSG, "the broker's answer: job %" PRIu64 " is out of order", list->rows[i].job);
+        last = list->rows[i].job;
+    }
+    return list->next_job && list->next_job <= last
+               ? err_set(err, -EBADMSG, "the broker's answer: it would go on from job %" PRIu64, list->next_job)
+               : 0;
+}
+
 static int read_rows(const struct wire_message *m, struct client_job_list *ret, struct err *err)
 {
     struct row_cursor rows;
@@ -33,23 +48,54 @@ static int ask(struct client_session *s, struct wire_message *request, struct cl
 
     if (rc < 0)
         return rc;
+    ret->next_job = wire_message_envelope(answer)->job_listed.next_job;
     rc = read_rows(answer, ret, err);
     wire_message_free(answer);
     return rc;
 }
 
-int client_session_control_job(struct client_session *s, const struct msg_job_control *what,
-                               struct client_job_list *ret, struct err *err)
+int client_session_list_jobs(struct client_session *s, uint64_t from_job, struct client_job_list *ret, struct err *err)
 {
+    struct wire_message *m;
+    int rc = wire_message_new(MSG_JOB_LIST, &m);
+
+    if (rc < 0)
+        return err_set(err, rc, "no memory for a message");
+    wire_message_envelope(m)->job_list.from_job = from_job;
+    rc = ask(s, m, ret, err);
+    return rc < 0 ? rc : check_order(ret, from_job, err);
+}
+
+int client_session_find_job(struct client_session *s, uint64_t job, struct stored_job_entry *ret, struct err *err)
+{
+    struct client_job_list list = {0};
+    int rc = client_session_list_jobs(s, job, &list, err);
+
+    if (rc == 0 && (!list.n || list.rows[0].job != job))
+        rc = err_set(err, -ENOENT, "there is no job %" PRIu64, job);
+    if (rc == 0)
+        *ret = list.rows[0];
+    client_job_list_release(&list);
+    return rc;
+}
+
+int client_session_control_job(struct client_session *s, const struct msg_job_control *what,
+                               struct stored_job_entry *ret, struct err *err)
+{
+    const bool keeps_row = what->action != MSG_JOB_REMOVE;
+    struct client_job_list list = {0};
     struct wire_message *m;
     int rc = wire_message_new(MSG_JOB_CONTROL, &m);
 
     if (rc < 0)
         return err_set(err, rc, "no memory for a message");
     wire_message_envelope(m)->job_control = *what;
-    rc = ask(s, m, ret, err);
-    if (rc == 0 && (ret->n != (what->action != MSG_JOB_REMOVE) || (ret->n && ret->rows[0].job != what->job)))
+    rc = ask(s, m, &list, err);
+    if (rc == 0 && (list.n != keeps_row || (keeps_row && list.rows[0].job != what->job)))
         rc = err_set(err, -EBADMSG, "the broker's answer is not about job %" PRIu64, what->job);
+    if (rc == 0 && keeps_row)
+        *ret = list.rows[0];
+    client_job_list_release(&list);
     return rc;
 }
 

@@ -170,11 +170,16 @@ def test_hints_can_be_pasted(store, folder):
 def with_a_broker(folder):
     """What the commands about jobs of a broker answer."""
     with Cluster(folder, state_dir=folder / "state") as cluster:
-        def ask(*args):
-            return blipline(*args, "--broker", cluster.endpoint, "--json", env={**os.environ, "HOME": str(folder)})
+        def ask(*args, check=True):
+            return blipline(*args, "--broker", cluster.endpoint, "--json", check=check,
+                            env={**os.environ, "HOME": str(folder)})
         return {
             "submit": ask("submit", IMAGES, "--device", "null"),
+            "models": ask("models"),
+            "jobs": ask("jobs"),
+            "status": ask("status", "1"),
             "control": ask("pause", "1"),
+            "watch": ask("watch", "1", check=False),
             "top": ask("top"),
         }
 
@@ -197,6 +202,9 @@ def test_json_says_what_it_is_and_is_documented(store, folder):
                              "--json", check=False),
     }
     assert set(answers) == set(entries)
+    for name, of in (("watch", "caption"), ("status", "jobs"), ("status", "caption")):
+        assert of in entries[name]
+        entries[name] += entries[of]
     for schema, done in answers.items():
         answer = json.loads(done.stdout)
         assert list(answer)[:2] == ["schema", "version"] and answer["schema"] == schema and answer["version"] == 1, done
