@@ -3,8 +3,8 @@
  * Inside broker/, includes and calls run in one direction:
  *
  *   main -> server -> messages (from peers), completions (from the committer), watch (by time), actions (from the core)
- *        -> fleet, jobs_open, jobs_control -> jobs_table, jobs_find, jobs_import, progress, results, work -> jobs
- *        -> units, requests, answers, crew -> driver, committer, peers, payloads and other leaves
+ *        -> fleet, jobs_open, jobs_control, jobs_read -> jobs_table, jobs_find, jobs_import, progress, results, work
+ *        -> jobs -> readings, units, requests, answers, crew -> driver, committer, peers, payloads and other leaves
  *
  * One call goes back up: the driver passes the core's actions to actions_do, by a pointer that server.c gave it.
  * Only server, messages and actions know struct broker; the files below take struct jobs, or less.
@@ -22,6 +22,7 @@
 #include "broker/models.h"
 #include "broker/payloads.h"
 #include "broker/peers.h"
+#include "broker/readings.h"
 #include "broker/requests.h"
 #include "broker/server.h"
 
@@ -33,6 +34,7 @@ struct broker {
     struct lost lost;
     struct payloads payloads;
     struct requests requests;
+    struct readings readings;
     struct jobs jobs;
     struct fleet fleet;
     struct models models;

@@ -15,6 +15,7 @@
 #include "broker/failures.h"
 #include "broker/hung.h"
 #include "broker/rate.h"
+#include "broker/readings.h"
 #include "broker/requests.h"
 #include "broker/submissions.h"
 #include "broker/units.h"
@@ -139,6 +140,8 @@ void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *mess
 void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m);
 void broker_job_find_rows(struct jobs *jobs, uint64_t peer, struct wire_message *message); /* JOB_FIND */
 void broker_job_close(struct jobs *jobs, uint64_t peer, const struct msg *m);
+void broker_job_read(struct jobs *jobs, struct readings *readings, const struct peer *p,
+                     const struct msg *m); /* STORE_READ */
 /* JOB_LIST, JOB_CONTROL */
 void broker_jobs_list(struct jobs *jobs, const struct peer *p, const struct msg *m);
 void broker_job_control(struct jobs *jobs, const struct peer *p, const struct msg *m);

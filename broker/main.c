@@ -1,5 +1,6 @@
 /* blipline-broker - hands out units of work and keeps what comes back. Read broker/server.c next, then broker/core.h.
  */
+#include "broker/reading.h"
 #include "broker/server.h"
 
 #include "base/log.h"
@@ -11,15 +12,17 @@
 
 int main(int argc, char **argv)
 {
-    struct options opt =
-        options_parse(argc, argv, "blipline-broker", "the broker of a captioning cluster", broker_conf_table);
     struct broker_conf conf;
     struct broker *b = NULL;
     enum log_level level;
+    struct options opt;
     struct err err;
     int rc;
 
     log_init("blipline-broker", LOG_LEVEL_INFO);
+    if (reading_is_asked_for(argc, argv))
+        return reading_serve();
+    opt = options_parse(argc, argv, "blipline-broker", "the broker of a captioning cluster", broker_conf_table);
     if (conf_load(broker_conf_table, &conf, opt.file, &err) < 0)
         fatal(EXIT_CONFIG, "%s", err.text);
     if (log_level_parse(conf.log_level, &level) < 0)

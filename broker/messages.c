@@ -151,6 +151,7 @@ static void forget(struct broker *b, uint64_t number)
     peers_forget(&b->peers, number);
     models_let_go(&b->models, number);
     broker_jobs_let_go(&b->jobs, number);
+    readings_let_go(&b->readings, number);
 }
 
 static void on_bye(struct broker *b, struct peer *p, struct wire_message **message)
@@ -243,6 +244,11 @@ static void on_fleet_query(struct broker *b, struct peer *p, struct wire_message
     fleet_answer(&b->fleet, p, wire_message_envelope(*message));
 }
 
+static void on_store_read(struct broker *b, struct peer *p, struct wire_message **message)
+{
+    broker_job_read(&b->jobs, &b->readings, p, wire_message_envelope(*message));
+}
+
 static void on_job_close(struct broker *b, struct peer *p, struct wire_message **message)
 {
     broker_job_close(&b->jobs, p->number, wire_message_envelope(*message));
@@ -302,6 +308,7 @@ static void (*const handlers[])(struct broker *, struct peer *, struct wire_mess
     [MSG_JOB_LIST] = on_job_list,
     [MSG_JOB_CONTROL] = on_job_control,
     [MSG_FLEET_QUERY] = on_fleet_query,
+    [MSG_STORE_READ] = on_store_read,
     [MSG_MODEL_OFFER] = on_model,
     [MSG_MODEL_FILES] = on_model,
     [MSG_MODEL_LIST] = on_model_list,

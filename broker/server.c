@@ -158,6 +158,7 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
     driver_init(&b->driver, &limits, b->answers.epoch, actions_do, b);
     b->driver.now_ms = clock_mono_ms();
     requests_init(&b->requests, &b->driver, &b->peers);
+    rc = readings_init(&b->readings, &b->answers, conf->allow_network_fs, err);
     broker_jobs_init(&b->jobs, &b->driver, &b->requests, &b->answers, &b->peers);
     b->jobs.limits = (struct job_limits){.n_jobs = (size_t)conf->max_jobs,
                                          .n_open = (size_t)conf->max_open_jobs,
@@ -168,7 +169,8 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
     b->models = (struct models){.requests = &b->requests, .answers = &b->answers, .peers = &b->peers};
     b->answers.takes_models = conf->state_dir[0];
     limit_peers(&socket);
-    rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
+    if (rc == 0)
+        rc = b->driver.core ? wire_init(2, err) : err_set(err, -ENOMEM, "no memory");
     if (rc == 0)
         rc = open_socket(b, socket, err);
     if (rc == 0 && conf->state_dir[0])
@@ -195,6 +197,7 @@ void broker_free(struct broker *b)
 {
     if (!b)
         return;
+    readings_release(&b->readings);
     committer_free(b->requests.committer);
     job_table_close(b->table);
     payloads_release(&b->payloads);
@@ -294,19 +297,24 @@ static void reload(struct broker *b)
     (void)sd_notify(0, "READY=1");
 }
 
+static int64_t earliest(int64_t a_ms, int64_t b_ms)
+{
+    return a_ms < b_ms ? a_ms : b_ms;
+}
+
 int broker_run(struct broker *b, struct err *err)
 {
-    int64_t retry_at_ms = INT64_MAX, watch_at_ms = INT64_MAX, lost_at_ms = INT64_MAX;
+    int64_t retry_at_ms = INT64_MAX, watch_at_ms = INT64_MAX, lost_at_ms = INT64_MAX, read_at_ms = INT64_MAX;
     int64_t fleet_at_ms;
 
     while (b->driver.failed == 0 && !b->drained) {
         feed_watchdog(b);
         struct pollfd fds[] = {{.fd = committer_fd(b->requests.committer), .events = POLLIN},
+                               {.fd = b->readings.poll_fd, .events = POLLIN},
                                {.fd = stop_reload_fd(), .events = POLLIN},
                                {.fd = stop_requested() ? -1 : stop_fd(), .events = POLLIN}};
-        const int64_t other_at_ms = retry_at_ms < watch_at_ms ? retry_at_ms : watch_at_ms;
-        int rc = broker_socket_wait(b->answers.socket, fds, sizeof(fds) / sizeof(fds[0]),
-                                    time_left(b, other_at_ms < lost_at_ms ? other_at_ms : lost_at_ms));
+        const int64_t other_at_ms = earliest(earliest(retry_at_ms, watch_at_ms), earliest(lost_at_ms, read_at_ms));
+        int rc = broker_socket_wait(b->answers.socket, fds, sizeof(fds) / sizeof(fds[0]), time_left(b, other_at_ms));
 
         if (rc < 0)
             driver_fail(&b->driver, rc, "waiting failed: %s", strerror(-rc));
@@ -325,6 +333,7 @@ int broker_run(struct broker *b, struct err *err)
         if (fleet_at_ms < watch_at_ms)
             watch_at_ms = fleet_at_ms;
         lost_at_ms = look_for_lost(b);
+        read_at_ms = readings_take(&b->readings, b->driver.now_ms);
         if (core_next_deadline(b->driver.core) <= b->driver.now_ms)
             driver_feed(&b->driver, &(struct core_event){.type = CORE_EVENT_TICK});
     }

@@ -1,4 +1,4 @@
-/* cmd_export.c - `blipline export`: the results of a store in item order. */
+/* cmd_export.c - `blipline export`: the results of a store or of a broker's job. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -10,6 +10,7 @@
 #include "client/help_texts.h"
 #include "client/export/export_embedding.h"
 #include "client/export/export_row.h"
+#include "client/export_rows.h"
 #include "client/named_store.h"
 #include "client/export/select.h"
 #include "console/shell.h"
@@ -17,10 +18,10 @@
 #include "store/reader.h"
 
 struct export_options {
-    const char *format, *out, *best_of, *texts, *embedding, *fields;
+    const char *format, *out, *best_of, *texts, *embedding, *fields, *broker;
     double min_itm, min_itc; /* NOT_GIVEN */
     int64_t max_per_image;
-    bool dedup_text, flat;
+    bool dedup_text, flat, follow;
 };
 
 #define NOT_GIVEN (-2.0) /* no score is that low */
@@ -31,6 +32,11 @@ static const struct cli_option options[] = {
     {"output", 'o', CLI_TEXT, offsetof(struct export_options, out), "PATH",
      "write to this file (default, or -: standard output). A regular file appears only when it is complete; pipes "
      "and devices are written directly",
+     0, 0, NULL},
+    BROKER_CLIENT_OPTION(struct export_options),
+    {"follow", 'F', CLI_FLAG, offsetof(struct export_options, follow), NULL,
+     "write the rows of a unit as soon as it is committed, in the order of the commits, until nobody works on the job "
+     "any more. A file that -o names is written as it grows",
      0, 0, NULL},
     {"fields", 0, CLI_TEXT, offsetof(struct export_options, fields), "NAMES",
      "more fields for each row, separated by commas: source, path, size, mtime, and columns of the list that the "
@@ -59,95 +65,16 @@ static const struct cli_option options[] = {
     {0},
 };
 
-struct tally {
-    uint64_t n_rows, n_failed, n_missing, n_damaged;
-    uint64_t n_captions, n_kept, n_empty; /* with a filter: captions seen, captions written, pictures without any */
-};
-
-/* How to write rows. */
-struct style {
-    enum export_format format;
-    struct select_options select;
-    bool filter, flat;
-    struct export_fields fields;
-};
-
-/* The row or rows of one item. A filter leaves out failed items and those without a caption. */
-static int write_item(const struct style *style, const struct export_row *row, struct buf *out, struct tally *t)
-{
-    uint32_t picked[ROW_MAX_CAPTIONS];
-    struct export_row r = *row;
-    int rc = 0;
-
-    if (!style->filter && !style->flat)
-        return export_row(style->format, &r, out);
-    if (row->record->failed)
-        return style->filter ? 0 : export_row(style->format, &r, out);
-    r.n_picked = select_captions(&style->select, row->record, picked);
-    r.picked = picked;
-    t->n_captions += row->record->n_captions;
-    t->n_kept += r.n_picked;
-    t->n_empty += r.n_picked == 0;
-    if (r.n_picked == 0)
-        return 0;
-    if (!style->flat)
-        return export_row(style->format, &r, out);
-    for (uint32_t i = 0, n = r.n_picked; rc == 0 && i < n; i++) {
-        r.picked = &picked[i];
-        r.n_picked = 1;
-        rc = export_row(style->format, &r, out);
-    }
-    return rc;
-}
-
-static int write_rows(struct reader *r, const struct style *style, struct sink *s, struct tally *t, struct err *err)
-{
-    const struct msg_recipe *recipe = &reader_meta(r)->recipe;
-    int rc = export_head(style->format, &style->fields, &s->rows);
-
-    while (rc == 0) {
-        struct reader_row row;
-
-        rc = reader_next(r, &row, err);
-        if (rc == -EBADMSG) {
-            cli_error("export: %s", err->text);
-            t->n_damaged++;
-            rc = 0;
-            continue;
-        }
-        if (rc <= 0)
-            break;
-        rc = 0;
-        if (!row.has_record) {
-            t->n_missing++;
-            continue;
-        }
-        t->n_rows++;
-        t->n_failed += row.record.failed;
-        rc = write_item(style,
-                        &(struct export_row){.key = row.listed.key,
-                                             .key_bytes = row.listed.key_bytes,
-                                             .record = &row.record,
-                                             .recipe = recipe,
-                                             .listed = &row.listed,
-                                             .fields = &style->fields},
-                        &s->rows, t);
-        if (rc == 0)
-            rc = sink_flush(s, 1 << 16, err);
-    }
-    return rc;
-}
-
-static void say_damaged(uint64_t n, const char *store)
+static void say_damaged(uint64_t n, const struct named_store *store)
 {
     char command[SHELL_SIZE];
 
     if (n)
         cli_error("export: %" PRIu64 " damaged item%s left out (%s)", n, cli_s(n),
-                  shell_command("verify", store, command, sizeof(command)));
+                  named_store_hint(store, "verify", command, sizeof(command)));
 }
 
-static void say_tally(const struct tally *t, const struct style *style, const char *store)
+static void say_tally(const struct export_tally *t, const struct export_style *style, const struct named_store *store)
 {
     char command[SHELL_SIZE];
 
@@ -157,7 +84,8 @@ static void say_tally(const struct tally *t, const struct style *style, const ch
                   t->n_kept, t->n_captions, t->n_empty, t->n_rows - t->n_failed);
     if (t->n_failed)
         cli_error("export: %" PRIu64 " of %" PRIu64 " items failed%s (%s counts the reasons)", t->n_failed, t->n_rows,
-                  style->filter ? " and were left out" : "", shell_command("stats", store, command, sizeof(command)));
+                  style->filter ? " and were left out" : "",
+                  named_store_hint(store, "stats", command, sizeof(command)));
     if (t->n_missing)
         cli_error("export: %" PRIu64 " item%s not done yet, left out", t->n_missing, cli_are(t->n_missing));
     say_damaged(t->n_damaged, store);
@@ -204,7 +132,7 @@ static int check_scores(const struct reader *r, const struct select_options *s, 
 }
 
 /* -EDOM: the command line is wrong. */
-static int choose_fields(struct reader *r, const struct export_options *o, struct style *style, struct err *err)
+static int choose_fields(struct reader *r, const struct export_options *o, struct export_style *style, struct err *err)
 {
     int rc;
 
@@ -214,38 +142,24 @@ static int choose_fields(struct reader *r, const struct export_options *o, struc
     return rc == -EINVAL ? -EDOM : rc;
 }
 
-static int run_embedding(const struct export_options *o, const char *store)
+static int write_embedding(const struct export_options *o, struct named_store *store)
 {
     struct export_embedding_counts n = {0};
     struct export_fields fields;
     enum msg_embedding kind;
-    struct reader *r = NULL;
     struct err err = {""};
-    const struct select_options select = select_of(o);
-    int code, rc = export_embedding_parse(o->embedding, &kind);
+    int rc = export_embedding_parse(o->embedding, &kind);
     bool wrong;
 
-    if (o->format || o->best_of || o->flat || select_is_filter(&select)) {
-        cli_error("export: --embedding writes arrays of all items: --format, --flat and filters of captions have no "
-                  "effect there");
-        return CLI_EXIT_USAGE;
-    }
-    if (!o->out || strcmp(o->out, "-") == 0) {
-        cli_error("export: --embedding needs -o PATH, the file for the array");
-        return CLI_EXIT_USAGE;
-    }
-    code = named_store_open("export", store, &r);
-    if (code != CLI_EXIT_OK)
-        return code;
     if (rc == 0)
-        rc = export_fields_parse(o->fields, r, &fields, &err);
+        rc = export_fields_parse(o->fields, store->reader, &fields, &err);
     wrong = rc == -EINVAL;
     if (rc == 0)
-        rc = export_embedding(r, kind, &fields, o->out, &n, &err);
-    reader_close(r);
+        rc = export_embedding(store->reader, kind, &fields, o->out, &n, &err);
     if (rc < 0) {
-        cli_error("export: %s", err.text[0] ? err.text : strerror(-rc));
-        return wrong ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
+        int code = named_store_fail(store, rc, &err);
+
+        return wrong ? CLI_EXIT_USAGE : code;
     }
     cli_error("export: %" PRIu64 " rows of %" PRIu64 " items in %s", n.n_rows, n.n_items, o->out);
     if (n.n_without)
@@ -254,54 +168,78 @@ static int run_embedding(const struct export_options *o, const char *store)
     return n.n_damaged ? CLI_EXIT_ERROR : CLI_EXIT_OK;
 }
 
-static int run(const struct cli_command *self, int argc, char **argv)
+static int check_embedding_options(const struct export_options *o)
 {
-    struct export_options o = {.texts = "all", .min_itm = NOT_GIVEN, .min_itc = NOT_GIVEN};
-    int n_args = cli_parse(self, argc, argv, &o);
-    struct style style = {0};
-    struct tally tally = {0};
-    struct reader *r = NULL;
+    const struct select_options select = select_of(o);
+
+    if (!o->embedding)
+        return CLI_EXIT_OK;
+    if (o->format || o->best_of || o->flat || o->follow || select_is_filter(&select)) {
+        cli_error("export: --embedding writes arrays of all items: --format, --flat, --follow and filters of captions "
+                  "have no effect there");
+        return CLI_EXIT_USAGE;
+    }
+    if (!o->out || strcmp(o->out, "-") == 0) {
+        cli_error("export: --embedding needs -o PATH, the file for the array");
+        return CLI_EXIT_USAGE;
+    }
+    return CLI_EXIT_OK;
+}
+
+static int write_captions(const struct export_options *o, struct named_store *store)
+{
+    struct export_style style = {.select = select_of(o), .flat = o->flat};
+    struct export_tally tally = {0};
     struct sink s = {.fd = -1};
     struct err err = {""};
-    int rc;
+    int rc = export_format_parse(o->format ? o->format : "jsonl", &style.format);
 
-    if (n_args < 0)
-        return cli_exit_code(n_args);
-    if (o.embedding)
-        return run_embedding(&o, argv[argc - 1]);
-    rc = named_store_open("export", argv[argc - 1], &r);
-    if (rc != CLI_EXIT_OK)
-        return rc;
-    rc = export_format_parse(o.format ? o.format : "jsonl", &style.format);
-    style.select = select_of(&o);
     style.filter = select_is_filter(&style.select);
-    style.flat = o.flat;
     if (rc == 0)
-        rc = check_scores(r, &style.select, argv[argc - 1], &err);
+        rc = check_scores(store->reader, &style.select, named_store_label(store), &err);
     if (rc == 0)
-        rc = choose_fields(r, &o, &style, &err);
+        rc = choose_fields(store->reader, o, &style, &err);
     if (rc == 0)
-        rc = sink_open(&s, o.out, false, &err);
+        rc = o->follow ? sink_open_growing(&s, o->out, &err) : sink_open(&s, o->out, false, &err);
     if (rc == 0)
-        rc = write_rows(r, &style, &s, &tally, &err);
+        rc = o->follow ? export_follow(store->reader, &style, &s, &tally, &err)
+                       : export_walk(store->reader, &style, &s, &tally, &err);
     if (rc == 0)
         rc = sink_finish(&s, &err);
     if (rc == 0 && tally.n_missing && !tally.n_damaged) /* not done yet */
-        rc = reader_check_pages(r, &err);
+        rc = reader_check_pages(store->reader, &err);
     sink_release(&s);
-    reader_close(r);
     if (rc < 0) {
-        cli_error("export: %s", err.text[0] ? err.text : strerror(-rc));
-        return rc == -EDOM ? CLI_EXIT_USAGE : CLI_EXIT_ERROR;
+        int code = named_store_fail(store, rc, &err);
+
+        return rc == -EDOM ? CLI_EXIT_USAGE : code;
     }
-    say_tally(&tally, &style, argv[argc - 1]);
+    say_tally(&tally, &style, store);
     return tally.n_damaged ? CLI_EXIT_ERROR : CLI_EXIT_OK;
+}
+
+static int run(const struct cli_command *self, int argc, char **argv)
+{
+    struct export_options o = {.texts = "all", .min_itm = NOT_GIVEN, .min_itc = NOT_GIVEN};
+    int n_args = cli_parse(self, argc, argv, &o), code;
+    struct named_store store;
+
+    if (n_args < 0)
+        return cli_exit_code(n_args);
+    code = check_embedding_options(&o);
+    if (code != CLI_EXIT_OK)
+        return code;
+    code = named_store_open("export", o.broker, argv[argc - 1], &store);
+    if (code == CLI_EXIT_OK)
+        code = o.embedding ? write_embedding(&o, &store) : write_captions(&o, &store);
+    named_store_close(&store);
+    return code;
 }
 
 const struct cli_command cmd_export = {
     .name = "export",
-    .line = "write the captions of a store as JSON Lines, CSV or text",
-    .usage = "STORE [--format jsonl|csv|txt] [--best-of SCORE] [-o PATH]",
+    .line = "write the captions of a store or job as JSON Lines, CSV or text",
+    .usage = "STORE|JOB [--format jsonl|csv|txt] [--best-of SCORE] [-o PATH]",
     .about = HELP_EXPORT,
     .examples = HELP_EXPORT_EXAMPLES,
     .options = options,

@@ -16,6 +16,7 @@
 #include "store/reader.h"
 
 struct get_options {
+    const char *broker;
     int64_t item;
     bool json;
 };
@@ -23,6 +24,7 @@ struct get_options {
 static const struct cli_option options[] = {
     {"item", 0, CLI_NUMBER, offsetof(struct get_options, item), "N", "the item with this number, instead of a key", 0,
      INT64_MAX, NULL},
+    BROKER_CLIENT_OPTION(struct get_options),
     {"json", 0, CLI_FLAG, offsetof(struct get_options, json), NULL,
      "print one JSON object for each item (blipline help json)", 0, 0, NULL},
     {0},
@@ -136,13 +138,20 @@ static int show_key(struct reader *r, const char *key, bool json, struct err *er
     return rc;
 }
 
+static int show(struct named_store *store, const struct get_options *o, const char *key)
+{
+    struct err err = {""};
+    int rc =
+        key ? show_key(store->reader, key, o->json, &err) : show_item(store->reader, (uint64_t)o->item, o->json, &err);
+
+    return rc == 0 ? CLI_EXIT_OK : named_store_fail(store, rc, &err);
+}
+
 static int run(const struct cli_command *self, int argc, char **argv)
 {
     struct get_options o = {.item = -1};
-    int n_args = cli_parse(self, argc, argv, &o);
-    struct reader *r = NULL;
-    struct err err = {""};
-    int rc;
+    int n_args = cli_parse(self, argc, argv, &o), code;
+    struct named_store store;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
@@ -150,24 +159,17 @@ static int run(const struct cli_command *self, int argc, char **argv)
         cli_error("get: give either a key or --item N\nUsage: blipline get %s", self->usage);
         return CLI_EXIT_USAGE;
     }
-    rc = named_store_open("get", argv[argc - n_args], &r);
-    if (rc != CLI_EXIT_OK)
-        return rc;
-    if (n_args == 2)
-        rc = show_key(r, argv[argc - 1], o.json, &err);
-    else
-        rc = show_item(r, (uint64_t)o.item, o.json, &err);
-    reader_close(r);
-    if (rc == 0)
-        return CLI_EXIT_OK;
-    cli_error("get: %s", err.text[0] ? err.text : strerror(-rc));
-    return CLI_EXIT_ERROR;
+    code = named_store_open("get", o.broker, argv[argc - n_args], &store);
+    if (code == CLI_EXIT_OK)
+        code = show(&store, &o, n_args == 2 ? argv[argc - 1] : NULL);
+    named_store_close(&store);
+    return code;
 }
 
 const struct cli_command cmd_get = {
     .name = "get",
     .line = "show the results for one picture",
-    .usage = "STORE KEY | STORE --item N",
+    .usage = "STORE|JOB KEY | STORE|JOB --item N",
     .about = HELP_GET,
     .examples = HELP_GET_EXAMPLES,
     .options = options,

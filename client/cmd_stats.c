@@ -1,12 +1,9 @@
 /* cmd_stats.c - `blipline stats`: statistics of a store. */
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "console/answer.h"
@@ -18,24 +15,16 @@
 #include "client/stats.h"
 
 struct stats_options {
+    const char *broker;
     bool json;
 };
 
 static const struct cli_option options[] = {
+    BROKER_CLIENT_OPTION(struct stats_options),
     {"json", 0, CLI_FLAG, offsetof(struct stats_options, json), NULL, "print one JSON object (blipline help json)", 0,
      0, NULL},
     {0},
 };
-
-/* Bytes of data.mdb on the disk (its length counts holes too). */
-static uint64_t disk_bytes(const char *store)
-{
-    char path[PATH_MAX];
-    struct stat st;
-
-    (void)snprintf(path, sizeof(path), "%s/data.mdb", store);
-    return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
-}
 
 /* A row for each number from the first to the last that occurs. */
 static void print_histogram(const char *what, const uint64_t bins[STATS_BINS], uint64_t sum, uint64_t n)
@@ -157,7 +146,7 @@ static void print_made(const struct stored_job_meta *m)
                                                              : fingerprint_to_hex(&m->nodes[i].fingerprint, hex));
 }
 
-static void print_words(const struct stats *s, const struct stored_job_meta *m, const char *store)
+static void print_words(const struct stats *s, const struct stored_job_meta *m, const struct named_store *store)
 {
     const struct stored_job_counters *c = &s->counters;
     char disk[32], images[32], command[SHELL_SIZE], passed[512];
@@ -174,11 +163,11 @@ static void print_words(const struct stats *s, const struct stored_job_meta *m, 
         printf("besides  passed over in the sources: %s\n", passed_over_words(&s->passed_over, passed, sizeof(passed)));
     if (s->n_given)
         printf("texts    %" PRIu64 " came with the pictures\n", s->n_given);
-    printf("size     %s on disk for %s of images\n", printable_size(disk_bytes(store), disk),
+    printf("size     %s on disk for %s of images\n", printable_size(s->disk_bytes, disk),
            printable_size(s->image_bytes, images));
     if (s->n_damaged)
         printf("damaged  %" PRIu64 " items (%s)\n", s->n_damaged,
-               shell_command("verify", store, command, sizeof(command)));
+               named_store_hint(store, "verify", command, sizeof(command)));
     if (s->n_codes)
         printf("\nfailures\n");
     for (size_t i = 0; i < s->n_codes; i++)
@@ -254,7 +243,7 @@ static json_t *json_made(const struct stored_job_meta *m)
                      m->program, "created_ms", (json_int_t)m->created_ms, "stages", stages);
 }
 
-static void print_json(const struct stats *s, const struct stored_job_meta *m, const char *store)
+static void print_json(const struct stats *s, const struct stored_job_meta *m)
 {
     const struct stored_job_counters *c = &s->counters;
     json_t *all = json_made(m);
@@ -270,7 +259,7 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
                   (json_int_t)c->n_done, "captions", (json_int_t)s->n_captions, "failed", (json_int_t)s->n_failed,
                   "pending", (json_int_t)s->n_pending, "given", (json_int_t)s->n_given, "scores", json_scores(s),
                   "damaged", (json_int_t)s->n_damaged, "image_bytes", (json_int_t)s->image_bytes, "failures", failures,
-                  "disk_bytes", (json_int_t)disk_bytes(store), "tokens", (json_int_t)s->n_tokens, "tokens_histogram",
+                  "disk_bytes", (json_int_t)s->disk_bytes, "tokens", (json_int_t)s->n_tokens, "tokens_histogram",
                   json_histogram(s->tokens), "words_histogram", json_histogram(s->words), "mean_logprob",
                   s->n_captions ? s->logprob / (double)s->n_captions : 0.0));
     (void)json_object_set_new(all, "failed_attempts", json_integer((json_int_t)s->n_attempts));
@@ -278,35 +267,40 @@ static void print_json(const struct stats *s, const struct stored_job_meta *m, c
     answer_print("stats", all, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 }
 
+static int show(struct named_store *store, bool json)
+{
+    struct err err = {""};
+    struct stats s;
+    int rc = stats_collect(store->reader, &s, &err);
+
+    if (rc < 0)
+        return named_store_fail(store, rc, &err);
+    if (json)
+        print_json(&s, reader_meta(store->reader));
+    else
+        print_words(&s, reader_meta(store->reader), store);
+    return s.n_damaged == 0 ? CLI_EXIT_OK : CLI_EXIT_ERROR;
+}
+
 static int run(const struct cli_command *self, int argc, char **argv)
 {
     struct stats_options o = {0};
-    int n_args = cli_parse(self, argc, argv, &o);
-    struct reader *r = NULL;
-    struct stats s;
-    struct err err = {""};
-    int rc;
+    int n_args = cli_parse(self, argc, argv, &o), code;
+    struct named_store store;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
-    rc = named_store_open("stats", argv[argc - 1], &r);
-    if (rc != CLI_EXIT_OK)
-        return rc;
-    rc = stats_collect(r, &s, &err);
-    if (rc == 0 && o.json)
-        print_json(&s, reader_meta(r), argv[argc - 1]);
-    else if (rc == 0)
-        print_words(&s, reader_meta(r), argv[argc - 1]);
-    else
-        cli_error("stats: %s", err.text[0] ? err.text : strerror(-rc));
-    reader_close(r);
-    return rc == 0 && s.n_damaged == 0 ? CLI_EXIT_OK : CLI_EXIT_ERROR;
+    code = named_store_open("stats", o.broker, argv[argc - 1], &store);
+    if (code == CLI_EXIT_OK)
+        code = show(&store, o.json);
+    named_store_close(&store);
+    return code;
 }
 
 const struct cli_command cmd_stats = {
     .name = "stats",
-    .line = "show statistics of a store",
-    .usage = "STORE [--json]",
+    .line = "show statistics of a store or job",
+    .usage = "STORE|JOB [--json]",
     .about = HELP_STATS,
     .options = options,
     .min_args = 1,

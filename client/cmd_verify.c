@@ -1,5 +1,4 @@
 /* cmd_verify.c - `blipline verify`: checks every page and row of a store. */
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdbool.h>
@@ -17,10 +16,12 @@
 enum { MAX_SHOWN = 100 }; /* problems printed; all are counted */
 
 struct verify_options {
+    const char *broker;
     bool json;
 };
 
 static const struct cli_option options[] = {
+    BROKER_CLIENT_OPTION(struct verify_options),
     {"json", 0, CLI_FLAG, offsetof(struct verify_options, json), NULL, "print one JSON object (blipline help json)", 0,
      0, NULL},
     {0},
@@ -30,7 +31,7 @@ struct verify {
     struct terminal terminal;
     json_t *problems;
     bool json;
-    uint64_t n_problems;
+    uint64_t n_shown, n_problems;
     uint64_t n_embeddings[MSG_EMBEDDING_CLS + 1]; /* by kind */
 };
 
@@ -39,7 +40,7 @@ static bool on_problem(void *arg, int64_t unit, int64_t item, const char *text)
     struct verify *v = arg;
     json_t *row;
 
-    if (++v->n_problems > MAX_SHOWN)
+    if (++v->n_shown > MAX_SHOWN)
         return true;
     if (!v->json) {
         terminal_status(&v->terminal, "");
@@ -121,44 +122,47 @@ static void show(const struct verify *v, const struct msg_recipe *recipe, const 
     answer_print("verify", all, JSON_INDENT(1));
 }
 
+static int verify(struct named_store *store, struct verify *v)
+{
+    struct reader_verify callbacks = {on_problem, on_progress, v};
+    struct stored_job_counters counters = {0};
+    struct err err = {""};
+    int rc = reader_counters(store->reader, &counters, &err);
+
+    if (rc == 0)
+        rc = reader_verify(store->reader, &callbacks, &v->n_problems, &err);
+    if (rc == 0)
+        rc = count_embeddings(v, store->reader, &err);
+    terminal_status(&v->terminal, "");
+    if (rc < 0)
+        return named_store_fail(store, rc, &err);
+    show(v, &reader_meta(store->reader)->recipe, &counters, named_store_label(store));
+    return v->n_problems == 0 ? CLI_EXIT_OK : CLI_EXIT_ERROR;
+}
+
 static int run(const struct cli_command *self, int argc, char **argv)
 {
     struct verify_options o = {0};
-    int n_args = cli_parse(self, argc, argv, &o);
+    int n_args = cli_parse(self, argc, argv, &o), code;
     struct verify v = {.json = o.json};
-    struct reader_verify callbacks = {on_problem, on_progress, &v};
-    struct stored_job_counters counters = {0};
-    struct reader *r = NULL;
-    uint64_t n_problems;
-    struct err err = {""};
-    int rc;
+    struct named_store store;
 
     if (n_args < 0)
         return cli_exit_code(n_args);
     terminal_init(&v.terminal, STDERR_FILENO);
-    rc = named_store_open("verify", argv[argc - 1], &r);
-    if (rc != CLI_EXIT_OK)
-        return rc;
+    code = named_store_open("verify", o.broker, argv[argc - 1], &store);
     v.problems = json_array();
-    rc = reader_counters(r, &counters, &err);
-    if (rc == 0)
-        rc = reader_verify(r, &callbacks, &n_problems, &err);
-    if (rc == 0)
-        rc = count_embeddings(&v, r, &err);
-    terminal_status(&v.terminal, "");
-    if (rc == 0)
-        show(&v, &reader_meta(r)->recipe, &counters, argv[argc - 1]);
-    else
-        cli_error("verify: %s", err.text[0] ? err.text : strerror(-rc));
-    reader_close(r);
+    if (code == CLI_EXIT_OK)
+        code = verify(&store, &v);
+    named_store_close(&store);
     json_decref(v.problems);
-    return rc == 0 && n_problems == 0 ? CLI_EXIT_OK : CLI_EXIT_ERROR;
+    return code;
 }
 
 const struct cli_command cmd_verify = {
     .name = "verify",
-    .line = "check every page, checksum and cross-reference of a store",
-    .usage = "STORE [--json]",
+    .line = "check every page, checksum and cross-reference of a store or job",
+    .usage = "STORE|JOB [--json]",
     .about = HELP_VERIFY,
     .options = options,
     .min_args = 1,

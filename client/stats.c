@@ -114,6 +114,8 @@ int stats_collect(struct reader *r, struct stats *ret, struct err *err)
         passed_over_add(&ret->passed_over, &sources[i]);
     if (rc == 0)
         rc = reader_counters(r, &ret->counters, err);
+    if (rc == 0)
+        rc = reader_disk_bytes(r, &ret->disk_bytes, err);
     if (rc < 0)
         return rc;
     reader_seek(r, 0);

@@ -30,6 +30,7 @@ struct stats {
     uint64_t n_captions, n_given; /* generated; came with the pictures */
     uint64_t n_attempts;          /* failed attempts of units, including those of units that succeeded later */
     uint64_t image_bytes;
+    uint64_t disk_bytes; /* of the store */
     struct stats_code {
         char code[MSG_CODE_SIZE];
         uint64_t n;

@@ -84,6 +84,8 @@ const char *msg_type_name(enum msg_type type)
         [MSG_MODEL_GET] = "model_get",
         [MSG_FLEET_QUERY] = "fleet_query",
         [MSG_FLEET] = "fleet",
+        [MSG_STORE_READ] = "store_read",
+        [MSG_STORE_ROWS] = "store_rows",
         [MSG_JOB_PUSH] = "job_push",
         [MSG_JOB_PUSHED] = "job_pushed",
     };

@@ -44,7 +44,8 @@ enum {
     MSG_MAX_LISTED_JOBS = 256,
     MSG_OTHER_KEY_BYTES = 120,
     MSG_TOKEN_BYTES = 16,
-    MSG_CODE_SIZE = 32, /* one word of [a-z0-9_-] */
+    MSG_MAX_KEY_BYTES = 8192, /* of STORE_READ */
+    MSG_CODE_SIZE = 32,       /* one word of [a-z0-9_-] */
     MSG_TEXT_SIZE = 1024,
     MSG_PATH_SIZE = 4096,
     MSG_MAX_SELECTION_BYTES = MSG_MAX_UNIT_ITEMS / 8,
@@ -91,6 +92,8 @@ enum msg_type {
     MSG_MODEL_GET = 55,
     MSG_FLEET_QUERY = 60,
     MSG_FLEET = 61,
+    MSG_STORE_READ = 64,
+    MSG_STORE_ROWS = 65,
     MSG_JOB_PUSH = 68,
     MSG_JOB_PUSHED = 69,
 };
@@ -340,6 +343,38 @@ struct msg_job_control {
     char codes[MSG_MAX_RETRY_CODES][MSG_CODE_SIZE];
 };
 
+enum msg_store_what {
+    MSG_STORE_SUMMARY = 1,
+    MSG_STORE_UNITS,
+    MSG_STORE_UNITS_OF,
+    MSG_STORE_DONE,
+    MSG_STORE_FIND,
+    MSG_STORE_EMBEDDINGS,
+    MSG_STORE_CHECK,
+    MSG_STORE_VERIFY,
+};
+
+struct msg_store_read {
+    uint64_t job;
+    enum msg_store_what what;
+    uint64_t from;                /* a unit, or an item: UNITS_OF, EMBEDDINGS */
+    enum msg_embedding embedding; /* EMBEDDINGS; else 0 */
+    uint32_t key_bytes;           /* FIND; else 0 */
+    uint8_t key[MSG_MAX_KEY_BYTES];
+};
+
+struct msg_store_rows {
+    uint64_t job;
+    uint64_t next;
+    uint32_t n_units;
+    char damage[MSG_TEXT_SIZE]; /* "": none was met */
+    bool more;                  /* another answer follows */
+    bool in_progress;
+    uint64_t n_problems, n_seen, n_items, disk_bytes;
+    uint32_t n_kinds;
+    uint64_t n_embeddings[MSG_EMBEDDING_CLS + 1]; /* [n_kinds] */
+};
+
 /* JOB_AGAIN, JOB_SEAL, JOB_QUERY, JOB_STOP, JOB_CLOSE, JOB_FOUND */
 struct msg_job_ref {
     uint64_t job;
@@ -435,6 +470,8 @@ struct msg {
         struct msg_job_control job_control;
         struct msg_fleet_query fleet_query;
         struct msg_fleet fleet;
+        struct msg_store_read store_read;
+        struct msg_store_rows store_rows;
         struct msg_job_rows_ok job_rows_ok;
         struct msg_job_push job_push;
         struct msg_job_pushed job_pushed;

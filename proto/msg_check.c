@@ -72,8 +72,8 @@ static int check_frames_of_type(const struct msg *m, struct err *err)
 {
     bool rows = m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_ROWS || m->type == MSG_JOB_AGAIN ||
                 m->type == MSG_JOB_FIND || m->type == MSG_JOB_FOUND || m->type == MSG_JOB_LISTED ||
-                m->type == MSG_FLEET || m->type == MSG_JOB_PUSH || m->type == MSG_JOB_PUSHED ||
-                m->type == MSG_MODEL_OFFER || m->type == MSG_MODEL_LISTED;
+                m->type == MSG_FLEET || m->type == MSG_STORE_ROWS || m->type == MSG_JOB_PUSH ||
+                m->type == MSG_JOB_PUSHED || m->type == MSG_MODEL_OFFER || m->type == MSG_MODEL_LISTED;
     bool tensors =
         m->type == MSG_WORK || m->type == MSG_RESULT || m->type == MSG_JOB_PUSH || m->type == MSG_MODEL_FILES;
     uint32_t n_frames = 0;
@@ -378,6 +378,8 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_FLEET_QUERY:
     case MSG_FLEET:
         return msg_fleet_check(m, err);
+    case MSG_STORE_READ:
+        return msg_store_read_check(&m->store_read, err);
     case MSG_JOB_PUSH:
         return check_job_push(m, err);
     case MSG_JOB_ROWS_OK:
@@ -393,6 +395,7 @@ static int check_body(const struct msg *m, struct err *err)
     case MSG_JOB_CLOSE:
     case MSG_JOB_FOUND:
     case MSG_JOB_LIST:
+    case MSG_STORE_ROWS:
     case MSG_JOB_PUSHED:
     case MSG_MODEL_LIST:
     case MSG_SHUTDOWN:

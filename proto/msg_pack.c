@@ -49,6 +49,8 @@ struct parts {
         Blipline__JobControl job_control;
         Blipline__FleetQuery fleet_query;
         Blipline__Fleet fleet;
+        Blipline__StoreRead store_read;
+        Blipline__StoreRows store_rows;
         Blipline__JobPush job_push;
         Blipline__JobPushed job_pushed;
         Blipline__Shutdown shutdown;
@@ -436,6 +438,14 @@ static void body_to_pb(const struct msg *m, struct parts *p)
     case MSG_FAILURE:
     case MSG_RETURN:
         lease_body_to_pb(m, p);
+        return;
+    case MSG_STORE_READ:
+        msg_store_read_to_pb(&m->store_read, &p->body.store_read);
+        p->envelope.store_read = &p->body.store_read;
+        return;
+    case MSG_STORE_ROWS:
+        msg_store_rows_to_pb(&m->store_rows, &p->body.store_rows);
+        p->envelope.store_rows = &p->body.store_rows;
         return;
     case MSG_MODEL_OFFER:
     case MSG_MODEL_WANT:

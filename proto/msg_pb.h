@@ -35,6 +35,13 @@ void msg_fleet_query_from_pb(const Blipline__FleetQuery *from, struct msg_fleet_
 void msg_fleet_to_pb(const struct msg_fleet *from, Blipline__Fleet *to);
 void msg_fleet_from_pb(const Blipline__Fleet *from, struct msg_fleet *to);
 int msg_fleet_check(const struct msg *m, struct err *err) CHECK_RESULT; /* of FLEET_QUERY and FLEET */
+/* STORE_READ, STORE_ROWS: msg_store.c */
+void msg_store_read_to_pb(const struct msg_store_read *from, Blipline__StoreRead *to);
+int msg_store_read_from_pb(const Blipline__StoreRead *from, struct msg_store_read *to, struct err *err) CHECK_RESULT;
+int msg_store_read_check(const struct msg_store_read *r, struct err *err) CHECK_RESULT;
+void msg_store_rows_to_pb(const struct msg_store_rows *from, Blipline__StoreRows *to);
+int msg_store_rows_from_pb(const Blipline__StoreRows *from, struct msg_store_rows *to, struct err *err) CHECK_RESULT;
+
 void msg_node_to_pb(const struct msg_node *from, Blipline__Node *to);
 int msg_node_from_pb(const Blipline__Node *from, struct msg_node *to, struct err *err) CHECK_RESULT;
 

@@ -364,6 +364,10 @@ static int body_from_pb(const Blipline__Envelope *e, struct msg *m, struct err *
     case BLIPLINE__ENVELOPE__BODY_FLEET:
         msg_fleet_from_pb(e->fleet, &m->fleet);
         return 0;
+    case BLIPLINE__ENVELOPE__BODY_STORE_READ:
+        return msg_store_read_from_pb(e->store_read, &m->store_read, err);
+    case BLIPLINE__ENVELOPE__BODY_STORE_ROWS:
+        return msg_store_rows_from_pb(e->store_rows, &m->store_rows, err);
     default:
         return plain_body_from_pb(e, m, err);
     }

@@ -15,9 +15,10 @@ static const unsigned char rights[][N_ROLES] = {
     [MSG_JOB_STOP] = {NONE, NONE, OWN, ALL},     [MSG_JOB_CLOSE] = {NONE, NONE, OWN, ALL},
     [MSG_JOB_FIND] = {NONE, NONE, OWN, ALL},     [MSG_JOB_LIST] = {NONE, NONE, OWN, ALL},
     [MSG_JOB_CONTROL] = {NONE, NONE, OWN, ALL},  [MSG_FLEET_QUERY] = {NONE, NONE, OWN, ALL},
-    [MSG_JOB_PUSH] = {NONE, NONE, OWN, ALL},     [MSG_SHUTDOWN] = {NONE, NONE, NONE, ALL},
-    [MSG_MODEL_OFFER] = {NONE, ALL, NONE, NONE}, [MSG_MODEL_FILES] = {NONE, ALL, NONE, NONE},
-    [MSG_MODEL_LIST] = {NONE, NONE, ALL, ALL},   [MSG_MODEL_GET] = {NONE, NONE, ALL, ALL},
+    [MSG_STORE_READ] = {NONE, NONE, OWN, ALL},   [MSG_JOB_PUSH] = {NONE, NONE, OWN, ALL},
+    [MSG_SHUTDOWN] = {NONE, NONE, NONE, ALL},    [MSG_MODEL_OFFER] = {NONE, ALL, NONE, NONE},
+    [MSG_MODEL_FILES] = {NONE, ALL, NONE, NONE}, [MSG_MODEL_LIST] = {NONE, NONE, ALL, ALL},
+    [MSG_MODEL_GET] = {NONE, NONE, ALL, ALL},
 };
 
 enum msg_right msg_right(enum msg_role role, enum msg_type type)

@@ -90,7 +90,17 @@ int env_read_state(const struct env *e, MDB_txn *txn, uint32_t unit, struct stor
 int env_find_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint64_t item, uint32_t n_units,
                   uint32_t *ret_unit, struct err *err) CHECK_RESULT;
 
-/* -ENOENT does not set err. */
+/* The same for values that were read elsewhere; `v` NULL: it is missing. */
+int env_decode_meta(const MDB_val *v, const char *path, struct stored_job_meta *ret, struct err *err) CHECK_RESULT;
+int env_decode_counters(const MDB_val *v, struct stored_job_counters *ret, struct err *err) CHECK_RESULT;
+int env_decode_source(struct row_memory *memory, const MDB_val *v, uint32_t number, struct row_source *ret,
+                      struct err *err) CHECK_RESULT;
+int env_decode_unit(struct row_memory *memory, const MDB_val *v, uint32_t unit, struct stored_manifest_unit *ret,
+                    struct err *err) CHECK_RESULT;
+int env_decode_state(const MDB_val *v, uint32_t unit, struct stored_unit_state *ret, struct err *err) CHECK_RESULT;
+
+/* The bytes of a value. -ENOENT does not set err. */
+int env_get_source(const struct env *e, MDB_txn *txn, uint32_t number, MDB_val *ret, struct err *err) CHECK_RESULT;
 int env_get(MDB_txn *txn, MDB_dbi table, const void *key, size_t key_bytes, MDB_val *ret, struct err *err) CHECK_RESULT;
 int env_begin_read(struct env *e, MDB_txn **ret, struct err *err) CHECK_RESULT;
 

@@ -4,7 +4,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "store/folder.h"
+#include "store/reader_remote.h"
 #include "store/reader_state.h"
 
 int reader_begin(struct reader *r, struct err *err)
@@ -43,7 +46,7 @@ static int open_tables(struct reader *r, struct err *err)
     return rc == 0 ? 0 : err_set(err, env_errno(rc), "%s: %s", r->path, mdb_strerror(rc));
 }
 
-static int new_reader(const char *path, struct reader **ret, struct err *err)
+int reader_new(const char *path, struct reader **ret, struct err *err)
 {
     struct reader *r = calloc(1, sizeof(*r));
 
@@ -65,7 +68,7 @@ static int new_reader(const char *path, struct reader **ret, struct err *err)
 int reader_attach(const struct env *env, const struct stored_job_meta *meta, const char *path, struct reader **ret,
                   struct err *err)
 {
-    int rc = new_reader(path, ret, err);
+    int rc = reader_new(path, ret, err);
 
     if (rc < 0)
         return rc;
@@ -79,7 +82,7 @@ static int open_reader(const char *path, const struct env_options *eo, struct re
 {
     struct reader *r;
     bool empty;
-    int rc = new_reader(path, &r, err);
+    int rc = reader_new(path, &r, err);
 
     if (rc < 0)
         return rc;
@@ -116,6 +119,7 @@ void reader_close(struct reader *r)
         mdb_txn_abort(r->txn);
     if (!r->shared)
         env_close(&r->env);
+    remote_free(r->remote);
     row_memory_release(&r->unit_memory);
     row_memory_release(&r->record_memory);
     row_memory_release(&r->embedding_memory);
@@ -135,131 +139,33 @@ const struct stored_job_meta *reader_meta(const struct reader *r)
 
 int reader_counters(struct reader *r, struct stored_job_counters *ret, struct err *err)
 {
-    int rc = reader_begin(r, err);
+    int rc = r->remote ? 0 : reader_begin(r, err);
 
     if (rc < 0)
         return rc;
-    rc = env_read_counters(&r->env, r->txn, ret, err);
-    reader_end(r);
+    rc = r->remote ? remote_counters(r, ret, err) : env_read_counters(&r->env, r->txn, ret, err);
+    if (!r->remote)
+        reader_end(r);
     return rc < 0 ? err_prefix(err, rc, "%s", r->path) : 0;
 }
 
-/* -- one unit at a time -- */
-
-static int copy_records(struct reader *r, uint32_t unit, MDB_cursor *c, struct err *err)
+int reader_disk_bytes(struct reader *r, uint64_t *ret, struct err *err)
 {
-    uint8_t key[8];
-    MDB_val k = {.mv_size = 8, .mv_data = key}, v;
-    int rc;
+    char path[PATH_MAX];
+    struct stat st;
 
-    env_put_be64(key, r->manifest.first_item);
-    for (rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE); rc == 0; rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) {
-        uint64_t i = k.mv_size == 8 ? env_get_be64(k.mv_data) - r->manifest.first_item : UINT64_MAX;
-
-        if (i >= r->manifest.n_items)
-            return 0;
-        if (r->records[i].size_bytes)
-            return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): two records", r->path,
-                           r->manifest.first_item + i, unit);
-        r->records[i] = (struct reader_span){.offset = r->bytes.size_bytes, .size_bytes = v.mv_size};
-        if (v.mv_size > STORED_MAX_BYTES)
-            return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): a record of %zu bytes", r->path,
-                           r->manifest.first_item + i, unit, v.mv_size);
-        if (buf_append(&r->bytes, v.mv_data, v.mv_size) < 0)
-            return err_set(err, -ENOMEM, "%s: out of memory", r->path);
-    }
-    return rc == MDB_NOTFOUND ? 0 : err_set(err, env_errno(rc), "%s: items: %s", r->path, mdb_strerror(rc));
-}
-
-int reader_count_units(struct reader *r, uint32_t *ret, struct err *err)
-{
-    enum { LEAST_ROW_BYTES = 32 };
-    struct stored_job_counters c;
-    MDB_envinfo info;
-    MDB_stat st;
-    uint64_t most;
-    int rc = env_read_counters(&r->env, r->txn, &c, err);
-
-    if (rc == 0)
-        *ret = c.n_units;
-    if (rc != -EBADMSG)
-        return rc;
-    if (mdb_stat(r->txn, r->env.manifest, &st) != 0 || mdb_env_info(r->env.mdb, &info) != 0)
-        return -EIO;
-    most = ((uint64_t)info.me_last_pgno + 1) * r->env.page_bytes / LEAST_ROW_BYTES;
-    *ret = (uint32_t)(st.ms_entries < most ? st.ms_entries : most < UINT32_MAX ? most : UINT32_MAX);
+    if (r->remote)
+        return remote_disk_bytes(r, ret, err);
+    *ret = folder_name(path, r->path, "data.mdb", NULL) == 0 && stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
     return 0;
 }
 
-/* A unit that is missing (-ENOENT) or unreadable: after the last unit that is the end, otherwise damage. */
-static int no_unit(struct reader *r, uint32_t unit, int code, const struct err *why, struct err *err)
+int reader_in_progress(struct reader *r, bool *ret, struct err *err)
 {
-    uint32_t n_units = 0;
-    int rc = reader_count_units(r, &n_units, err);
-
-    if (rc < 0)
-        return err_prefix(err, rc, "%s", r->path);
-    if (unit >= n_units)
-        return -ENOENT;
-    if (code == -ENOENT)
-        return err_set(err, -EBADMSG, "%s: unit %" PRIu32 ": its manifest row is missing", r->path, unit);
-    return err_set(err, code, "%s: %s", r->path, why->text);
-}
-
-static int load(struct reader *r, uint32_t unit, struct err *err)
-{
-    struct err why = {""};
-    MDB_cursor *c;
-    int rc = env_read_unit(&r->env, r->txn, &r->unit_memory, unit, &r->manifest, &why);
-
-    if (rc == -ENOENT || rc == -EBADMSG)
-        return no_unit(r, unit, rc, &why, err);
-    if (rc < 0)
-        return err_set(err, rc, "%s: %s", r->path, why.text);
-    r->state = (struct stored_unit_state){0};
-    r->state_rc = env_read_state(&r->env, r->txn, unit, &r->state, &r->state_err);
-    buf_clear(&r->bytes);
-    memset(r->records, 0, r->manifest.n_items * sizeof(*r->records));
-    rc = mdb_cursor_open(r->txn, r->env.items, &c);
-    if (rc != 0)
-        return err_set(err, env_errno(rc), "%s: items: %s", r->path, mdb_strerror(rc));
-    rc = copy_records(r, unit, c, err);
-    mdb_cursor_close(c);
-    return rc;
-}
-
-int reader_load(struct reader *r, uint32_t unit, struct err *err)
-{
-    int rc = reader_begin(r, err);
-
-    r->loaded = false;
-    if (rc < 0)
-        return rc;
-    rc = load(r, unit, err);
-    reader_end(r);
-    if (rc < 0)
-        return rc;
-    r->loaded = true;
-    r->unit = unit;
+    if (r->remote)
+        return remote_in_progress(r, ret, err);
+    *ret = folder_owner(r->path) > 0;
     return 0;
-}
-
-int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct err *err)
-{
-    uint64_t item = r->manifest.first_item + i;
-    const struct reader_span *span = &r->records[i];
-    int rc;
-
-    if (span->size_bytes == 0)
-        return 0;
-    rc = stored_record_decode(&r->record_memory, r->bytes.data + span->offset, span->size_bytes, ret, err);
-    if (rc < 0)
-        return err_prefix(err, rc == -ENOMEM ? rc : -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): record",
-                          r->path, item, r->unit);
-    if (ret->item != item)
-        return err_set(err, -EBADMSG, "%s: item %" PRIu64 " (unit %" PRIu32 "): its record says it is of item %" PRIu64,
-                       r->path, item, r->unit, ret->item);
-    return 1;
 }
 
 /* An item without a record is not done yet, unless its unit is done or its state unreadable. */
@@ -283,23 +189,43 @@ void reader_seek(struct reader *r, uint64_t item)
     r->loaded = r->begun = r->whole = false;
 }
 
-/* Find and load the unit of r->position. 0: there is none. */
-int reader_find_position(struct reader *r, struct err *err)
+void reader_seek_unit(struct reader *r, uint32_t unit)
+{
+    reader_seek(r, 0);
+    r->seek = false;
+    r->begun = true;
+    r->next_unit = unit;
+}
+
+bool reader_is_inside_unit(const struct reader *r)
+{
+    return r->loaded && r->i_item < r->manifest.n_items;
+}
+
+int reader_find_unit(struct reader *r, uint64_t item, uint32_t *ret, struct err *err)
 {
     struct stored_job_counters c;
-    uint32_t unit = 0;
     int rc = reader_begin(r, err);
 
     if (rc < 0)
         return rc;
     rc = env_read_counters(&r->env, r->txn, &c, err);
     if (rc == 0)
-        rc = env_find_unit(&r->env, r->txn, &r->unit_memory, r->position, c.n_units, &unit, err);
+        rc = env_find_unit(&r->env, r->txn, &r->unit_memory, item, c.n_units, ret, err);
     reader_end(r);
-    if (rc == -ENOENT && r->position < c.n_items)
-        rc = err_set(err, -EBADMSG, "the manifest has no unit of item %" PRIu64, r->position);
+    if (rc == -ENOENT && item < c.n_items)
+        rc = err_set(err, -EBADMSG, "the manifest has no unit of item %" PRIu64, item);
+    return rc < 0 && rc != -ENOENT ? err_prefix(err, rc, "%s", r->path) : rc;
+}
+
+/* Find and load the unit of r->position. 0: there is none. */
+int reader_find_position(struct reader *r, struct err *err)
+{
+    uint32_t unit = 0;
+    int rc = r->remote ? remote_find_unit(r, r->position, &unit, err) : reader_find_unit(r, r->position, &unit, err);
+
     if (rc < 0)
-        return rc == -ENOENT ? 0 : err_prefix(err, rc, "%s", r->path);
+        return rc == -ENOENT ? 0 : rc;
     rc = reader_load(r, unit, err);
     if (rc < 0)
         return rc;
@@ -343,7 +269,7 @@ static int advance(struct reader *r, struct reader_row *ret, struct err *err)
     if (r->seek) {
         r->seek = false;
         r->next_unit = 0;
-    } else if (r->loaded && r->i_item < r->manifest.n_items) {
+    } else if (reader_is_inside_unit(r)) {
         return 1;
     }
     ret->unit = r->next_unit;
@@ -429,66 +355,4 @@ int reader_get(struct reader *r, uint64_t item, struct reader_row *ret, struct e
     if (rc > 0 && !ret->has_record && reader_counters(r, &c, NULL) == 0 && c.n_done == c.n_items)
         return err_set(err, -EBADMSG, "%s: item %" PRIu64 " has lost its record: all items are done", r->path, item);
     return rc < 0 ? rc : 0;
-}
-
-/* -- embeddings -- */
-
-static int check_kind(const struct reader *r, enum msg_embedding kind, struct err *err)
-{
-    if (kind >= MSG_EMBEDDING_QUERY && kind <= MSG_EMBEDDING_CLS && r->env.embeddings[kind].open)
-        return 0;
-    return err_set(err, -EINVAL, "%s: has no embeddings \"%s\": its recipe did not ask for them", r->path,
-                   msg_embedding_name(kind));
-}
-
-static int get_embedding(struct reader *r, enum msg_embedding kind, uint64_t item, struct row_embedding *ret,
-                         struct err *err)
-{
-    uint8_t key[8];
-    MDB_val v;
-    int rc;
-
-    env_put_be64(key, item);
-    rc = env_get(r->txn, r->env.embeddings[kind].dbi, key, 8, &v, err);
-    if (rc < 0)
-        return rc == -ENOENT ? 0 : rc;
-    rc = stored_embedding_decode(&r->embedding_memory, v.mv_data, v.mv_size, ret, err);
-    if (rc < 0)
-        return err_prefix(err, rc == -ENOMEM ? rc : -EBADMSG, "%s: item %" PRIu64 ": embedding %s", r->path, item,
-                          msg_embedding_name(kind));
-    if (ret->kind != kind)
-        return err_set(err, -EBADMSG, "%s: item %" PRIu64 ": embedding %s says it is %s", r->path, item,
-                       msg_embedding_name(kind), msg_embedding_name(ret->kind));
-    return 1;
-}
-
-int reader_embedding(struct reader *r, enum msg_embedding kind, uint64_t item, struct row_embedding *ret,
-                     struct err *err)
-{
-    int rc = check_kind(r, kind, err);
-
-    if (rc == 0)
-        rc = reader_begin(r, err);
-    if (rc < 0)
-        return rc;
-    rc = get_embedding(r, kind, item, ret, err);
-    reader_end(r);
-    return rc;
-}
-
-int reader_count_embeddings(struct reader *r, enum msg_embedding kind, uint64_t *ret, struct err *err)
-{
-    MDB_stat st;
-    int rc = check_kind(r, kind, err);
-
-    if (rc == 0)
-        rc = reader_begin(r, err);
-    if (rc < 0)
-        return rc;
-    rc = mdb_stat(r->txn, r->env.embeddings[kind].dbi, &st);
-    reader_end(r);
-    if (rc != 0)
-        return err_set(err, env_errno(rc), "%s: %s: %s", r->path, msg_embedding_name(kind), mdb_strerror(rc));
-    *ret = st.ms_entries;
-    return 0;
 }

@@ -8,17 +8,18 @@
 #include <string.h>
 
 #include "store/keys.h"
+#include "store/reader_remote.h"
 #include "store/reader_state.h"
 
 enum { FOUND_MAX = 1000000 };
 
-static int found(struct reader *r, uint64_t item, struct err *err)
+int reader_found(struct reader *r, uint64_t number, struct err *err)
 {
     if (grow_array(&r->found, &r->found_capacity, r->n_found, sizeof(*r->found), 16) < 0)
         return err_set(err, -ENOMEM, "%s: out of memory", r->path);
     if (r->n_found == FOUND_MAX)
         return err_set(err, -E2BIG, "%s: more than %d items have this key", r->path, FOUND_MAX);
-    r->found[r->n_found++] = item;
+    r->found[r->n_found++] = number;
     return 0;
 }
 
@@ -31,7 +32,7 @@ static int candidates(struct reader *r, MDB_cursor *c, const uint8_t *hash, uint
         if (v.mv_size != 8)
             return err_set(err, -EBADMSG, "%s: keys has a value of %zu bytes", r->path, v.mv_size);
         if (env_get_be64(v.mv_data) < covered) {
-            int failed = found(r, env_get_be64(v.mv_data), err);
+            int failed = reader_found(r, env_get_be64(v.mv_data), err);
 
             if (failed < 0)
                 return failed;
@@ -104,7 +105,7 @@ static int scan_from(struct reader *r, uint64_t covered, const void *key, size_t
             uint64_t item = r->manifest.first_item + i;
 
             if (item >= covered && has_key(&r->manifest.items[i], key, n_bytes)) {
-                rc = found(r, item, err);
+                rc = reader_found(r, item, err);
                 if (rc < 0)
                     return rc;
             }
@@ -115,21 +116,28 @@ static int scan_from(struct reader *r, uint64_t covered, const void *key, size_t
     return rc;
 }
 
-int reader_find(struct reader *r, const void *key, size_t size_bytes, const uint64_t **ret, size_t *ret_n,
-                struct err *err)
+static int find(struct reader *r, const void *key, size_t size_bytes, struct err *err)
 {
-    uint64_t covered = 0, position = r->position;
     uint8_t hash[KEYS_HASH_BYTES];
+    uint64_t covered = 0;
     int rc;
 
     keys_hash(key, size_bytes, hash);
-    r->n_found = 0;
     r->loaded = false;
     rc = look_up(r, hash, &covered, err);
     if (rc == 0)
         rc = drop_others(r, key, size_bytes, err);
-    if (rc == 0)
-        rc = scan_from(r, covered, key, size_bytes, err);
+    return rc < 0 ? rc : scan_from(r, covered, key, size_bytes, err);
+}
+
+int reader_find(struct reader *r, const void *key, size_t size_bytes, const uint64_t **ret, size_t *ret_n,
+                struct err *err)
+{
+    uint64_t position = r->position;
+    int rc;
+
+    r->n_found = 0;
+    rc = r->remote ? remote_find(r, key, size_bytes, err) : find(r, key, size_bytes, err);
     reader_seek(r, position);
     if (rc < 0)
         return rc;

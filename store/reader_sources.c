@@ -6,24 +6,45 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "store/reader_remote.h"
 #include "store/reader_state.h"
 
-int reader_sources(struct reader *r, const struct row_source **ret, uint32_t *ret_n, struct err *err)
+int reader_add_source(struct reader *r, struct row_memory *memory, const MDB_val *v, struct err *err)
+{
+    int rc;
+
+    if (grow_array(&r->sources, &r->sources_capacity, r->n_sources, sizeof(*r->sources), 4) < 0)
+        return err_set(err, -ENOMEM, "no memory for its sources");
+    rc = env_decode_source(memory, v, r->n_sources + 1, &r->sources[r->n_sources], err);
+    r->n_sources += rc == 0;
+    return rc;
+}
+
+static int read_sources(struct reader *r, struct err *err)
 {
     struct row_memory memory = {0};
+    MDB_val v;
     int rc = reader_begin(r, err);
 
     if (rc < 0)
         return rc;
-    for (r->n_sources = 0; rc == 0; r->n_sources += rc == 0) {
-        if (grow_array(&r->sources, &r->sources_capacity, r->n_sources, sizeof(*r->sources), 4) < 0)
-            rc = err_set(err, -ENOMEM, "no memory for its sources");
-        else
-            rc = env_read_source(&r->env, r->txn, &memory, r->n_sources + 1, &r->sources[r->n_sources], err);
+    while (rc == 0) {
+        rc = env_get_source(&r->env, r->txn, r->n_sources + 1, &v, err);
+        if (rc == 0)
+            rc = reader_add_source(r, &memory, &v, err);
     }
     reader_end(r);
     row_memory_release(&memory);
-    if (rc != -ENOENT)
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int reader_sources(struct reader *r, const struct row_source **ret, uint32_t *ret_n, struct err *err)
+{
+    int rc;
+
+    r->n_sources = 0;
+    rc = r->remote ? remote_sources(r, err) : read_sources(r, err);
+    if (rc < 0)
         return err_prefix(err, rc, "%s", r->path);
     *ret = r->sources;
     *ret_n = r->n_sources;

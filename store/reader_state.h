@@ -3,6 +3,7 @@
 #define BLIPLINE_STORE_READER_STATE_H
 
 #include "base/buf.h"
+#include "proto/row_value.h"
 #include "store/env.h"
 #include "store/reader.h"
 
@@ -15,6 +16,7 @@ struct reader {
     char *path;
     struct env env;
     const struct env *shared; /* env is a copy of this one, of a store open here; NULL: the reader owns env */
+    struct remote *remote;    /* NULL: the store is here; otherwise env and txn are not used */
     struct stored_job_meta meta;
     MDB_txn *txn; /* reset between calls */
 
@@ -50,17 +52,36 @@ struct reader {
 int reader_attach(const struct env *env, const struct stored_job_meta *meta, const char *path, struct reader **ret,
                   struct err *err) CHECK_RESULT;
 
+/* Of a store that is not open yet, with `path` as its name in messages. */
+int reader_new(const char *path, struct reader **ret, struct err *err) CHECK_RESULT;
+
 /* Use r->txn only between these two. */
 int reader_begin(struct reader *r, struct err *err) CHECK_RESULT;
 void reader_end(struct reader *r);
+/* The next source, from the bytes of its value. */
+int reader_add_source(struct reader *r, struct row_memory *memory, const MDB_val *v, struct err *err) CHECK_RESULT;
 /* Make the item's path absolute, in path_bytes. */
 int reader_resolve(struct reader *r, struct row_item *item, struct err *err) CHECK_RESULT;
 /* Load the unit of r->position. 1: it is there, 0: there is none. */
 int reader_find_position(struct reader *r, struct err *err) CHECK_RESULT;
 /* Load one unit, all of it from one transaction. -ENOENT: no such unit. -EBADMSG: its manifest row is damaged. */
 int reader_load(struct reader *r, uint32_t unit, struct err *err) CHECK_RESULT;
+/* The same within a read transaction, without marking it as loaded. */
+int reader_load_now(struct reader *r, uint32_t unit, struct err *err) CHECK_RESULT;
+/* Its parts: nothing but the manifest row is known; keep the bytes of an item's record. */
+void reader_clear_unit(struct reader *r);
+int reader_keep_record(struct reader *r, uint32_t unit, uint64_t item, const void *data, size_t size_bytes,
+                       struct err *err) CHECK_RESULT;
 /* Decode record i of the loaded unit. 1: *ret is it, 0: there is none, -EBADMSG: damaged. */
 int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct err *err) CHECK_RESULT;
+
+/* The unit that holds `item`, of a store that is here. -ENOENT: none. */
+int reader_find_unit(struct reader *r, uint64_t item, uint32_t *ret, struct err *err) CHECK_RESULT;
+/* Append a number to r->found. */
+int reader_found(struct reader *r, uint64_t number, struct err *err) CHECK_RESULT;
+/* Append EMBEDDING rows from *item on, until they are max_bytes or the end. *item: the first that they do not cover. */
+int reader_embedding_values(struct reader *r, enum msg_embedding kind, uint64_t *item, size_t max_bytes,
+                            struct buf *rows, uint32_t *n_rows, struct err *err) CHECK_RESULT;
 
 /* Within a read transaction: how many units there are; where the counters are damaged, at most so many: what the
  * manifest says of itself, which is no more than the file has room for. -EIO: nothing can be said. */

@@ -74,16 +74,10 @@ static int damaged(int rc)
     return rc == -EILSEQ || rc == -EMSGSIZE ? -EBADMSG : rc;
 }
 
-int env_read_meta(const struct env *e, MDB_txn *txn, const char *path, struct stored_job_meta *ret, struct err *err)
+int env_decode_meta(const MDB_val *v, const char *path, struct stored_job_meta *ret, struct err *err)
 {
-    MDB_val v;
-    int rc = env_get(txn, e->meta, "job", 3, &v, err);
+    int rc = stored_job_meta_decode(v->mv_data, v->mv_size, ret, err);
 
-    if (rc == -ENOENT)
-        return err_set(err, -EINVAL, "%s: is not a job store: meta \"job\" is missing", path);
-    if (rc < 0)
-        return err_prefix(err, rc, "%s", path);
-    rc = stored_job_meta_decode(v.mv_data, v.mv_size, ret, err);
     if (rc < 0)
         return err_prefix(err, damaged(rc), "%s: meta \"job\"", path);
     if (ret->schema_version < STORED_OLDEST_VERSION || ret->schema_version > STORED_SCHEMA_VERSION)
@@ -93,17 +87,29 @@ int env_read_meta(const struct env *e, MDB_txn *txn, const char *path, struct st
     return 0;
 }
 
+int env_read_meta(const struct env *e, MDB_txn *txn, const char *path, struct stored_job_meta *ret, struct err *err)
+{
+    MDB_val v;
+    int rc = env_get(txn, e->meta, "job", 3, &v, err);
+
+    if (rc == -ENOENT)
+        return err_set(err, -EINVAL, "%s: is not a job store: meta \"job\" is missing", path);
+    return rc < 0 ? err_prefix(err, rc, "%s", path) : env_decode_meta(&v, path, ret, err);
+}
+
+int env_decode_counters(const MDB_val *v, struct stored_job_counters *ret, struct err *err)
+{
+    int rc = v ? stored_job_counters_decode(v->mv_data, v->mv_size, ret, err) : err_set(err, -EBADMSG, "is missing");
+
+    return rc < 0 ? err_prefix(err, damaged(rc), "meta \"counters\"") : 0;
+}
+
 int env_read_counters(const struct env *e, MDB_txn *txn, struct stored_job_counters *ret, struct err *err)
 {
     MDB_val v;
     int rc = env_get(txn, e->meta, "counters", 8, &v, err);
 
-    if (rc == -ENOENT)
-        return err_set(err, -EBADMSG, "meta \"counters\" is missing");
-    if (rc < 0)
-        return rc;
-    rc = stored_job_counters_decode(v.mv_data, v.mv_size, ret, err);
-    return rc < 0 ? err_prefix(err, damaged(rc), "meta \"counters\"") : 0;
+    return rc < 0 && rc != -ENOENT ? rc : env_decode_counters(rc == 0 ? &v : NULL, ret, err);
 }
 
 /* A number in n_items of its own row. */
@@ -141,21 +147,41 @@ void env_source_key(uint32_t number, char ret[ENV_SOURCE_KEY_BYTES + 1])
     (void)snprintf(ret, ENV_SOURCE_KEY_BYTES + 1, "source:%08" PRIx32, number);
 }
 
+int env_get_source(const struct env *e, MDB_txn *txn, uint32_t number, MDB_val *ret, struct err *err)
+{
+    char key[ENV_SOURCE_KEY_BYTES + 1];
+
+    env_source_key(number, key);
+    return env_get(txn, e->meta, key, ENV_SOURCE_KEY_BYTES, ret, err);
+}
+
+int env_decode_source(struct row_memory *memory, const MDB_val *v, uint32_t number, struct row_source *ret,
+                      struct err *err)
+{
+    char key[ENV_SOURCE_KEY_BYTES + 1];
+    int rc = stored_source_decode(memory, v->mv_data, v->mv_size, ret, err);
+
+    if (rc == 0 && ret->number != number)
+        rc = err_set(err, -EBADMSG, "says it is source %" PRIu32, ret->number);
+    env_source_key(number, key);
+    return rc < 0 ? err_prefix(err, damaged(rc), "meta \"%s\"", key) : 0;
+}
+
 int env_read_source(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t number,
                     struct row_source *ret, struct err *err)
 {
-    char key[ENV_SOURCE_KEY_BYTES + 1];
     MDB_val v;
-    int rc;
+    int rc = env_get_source(e, txn, number, &v, err);
 
-    env_source_key(number, key);
-    rc = env_get(txn, e->meta, key, ENV_SOURCE_KEY_BYTES, &v, err);
-    if (rc < 0)
-        return rc;
-    rc = stored_source_decode(memory, v.mv_data, v.mv_size, ret, err);
-    if (rc == 0 && ret->number != number)
-        rc = err_set(err, -EBADMSG, "says it is source %" PRIu32, ret->number);
-    return rc < 0 ? err_prefix(err, damaged(rc), "meta \"%s\"", key) : 0;
+    return rc < 0 ? rc : env_decode_source(memory, &v, number, ret, err);
+}
+
+int env_decode_unit(struct row_memory *memory, const MDB_val *v, uint32_t unit, struct stored_manifest_unit *ret,
+                    struct err *err)
+{
+    int rc = stored_manifest_unit_decode(memory, v->mv_data, v->mv_size, ret, err);
+
+    return rc < 0 ? err_prefix(err, damaged(rc), "unit %" PRIu32 ": manifest", unit) : 0;
 }
 
 int env_read_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint32_t unit,
@@ -167,10 +193,14 @@ int env_read_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, 
 
     env_put_be32(key, unit);
     rc = env_get(txn, e->manifest, key, 4, &v, err);
-    if (rc < 0)
-        return rc;
-    rc = stored_manifest_unit_decode(memory, v.mv_data, v.mv_size, ret, err);
-    return rc < 0 ? err_prefix(err, damaged(rc), "unit %" PRIu32 ": manifest", unit) : 0;
+    return rc < 0 ? rc : env_decode_unit(memory, &v, unit, ret, err);
+}
+
+int env_decode_state(const MDB_val *v, uint32_t unit, struct stored_unit_state *ret, struct err *err)
+{
+    int rc = stored_unit_state_decode(v->mv_data, v->mv_size, ret, err);
+
+    return rc < 0 ? err_prefix(err, damaged(rc), "unit %" PRIu32 ": state", unit) : 0;
 }
 
 int env_read_state(const struct env *e, MDB_txn *txn, uint32_t unit, struct stored_unit_state *ret, struct err *err)
@@ -185,10 +215,7 @@ int env_read_state(const struct env *e, MDB_txn *txn, uint32_t unit, struct stor
         *ret = (struct stored_unit_state){0};
         return 0;
     }
-    if (rc < 0)
-        return rc;
-    rc = stored_unit_state_decode(v.mv_data, v.mv_size, ret, err);
-    return rc < 0 ? err_prefix(err, damaged(rc), "unit %" PRIu32 ": state", unit) : 0;
+    return rc < 0 ? rc : env_decode_state(&v, unit, ret, err);
 }
 
 int env_find_unit(const struct env *e, MDB_txn *txn, struct row_memory *memory, uint64_t item, uint32_t n_units,

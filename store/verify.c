@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "store/keys.h"
+#include "store/reader_remote.h"
 #include "store/reader_state.h"
 
 struct verify {
@@ -318,14 +319,14 @@ static int verify(struct verify *c, struct err *err)
 
 int reader_check_pages(struct reader *r, struct err *err)
 {
-    return env_find_damage(&r->env, r->path, err);
+    return r->remote ? remote_check_pages(r, err) : env_find_damage(&r->env, r->path, err);
 }
 
 int reader_verify(struct reader *r, const struct reader_verify *v, uint64_t *ret_n_problems, struct err *err)
 {
     struct verify c = {.r = r, .v = v};
     uint64_t position = r->position;
-    int rc = verify(&c, err);
+    int rc = r->remote ? remote_verify(r, v, &c.n_problems, err) : verify(&c, err);
 
     reader_seek(r, position);
     if (rc < 0)

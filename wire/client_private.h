@@ -11,6 +11,12 @@
  * taken, also on failure. */
 int client_session_exchange(struct client_session *s, struct wire_message *m, enum msg_type answer,
                             struct wire_message **ret, struct err *err) CHECK_RESULT;
+/* Wait for another answer to the last request. */
+int client_session_next_answer(struct client_session *s, enum msg_type answer, struct wire_message **ret,
+                               struct err *err) CHECK_RESULT;
+/* Append the rows of an answer to `ret`, and free it. */
+int client_session_take_rows(struct wire_message *answer, struct buf *ret, uint32_t *ret_n,
+                             struct err *err) CHECK_RESULT;
 /* Send a message of rows, which is taken, also on failure; `rows` is then empty. Waits only while 4 are unanswered. */
 int client_session_send_rows(struct client_session *s, struct wire_message *m, struct buf *rows, uint32_t n_rows,
                              struct err *err) CHECK_RESULT;

@@ -163,6 +163,26 @@ int client_session_exchange(struct client_session *s, struct wire_message *m, en
     return rc < 0 ? rc : receive_answer(s, s->seq, answer, until_ms, ret, err);
 }
 
+int client_session_next_answer(struct client_session *s, enum msg_type answer, struct wire_message **ret,
+                               struct err *err)
+{
+    return s->lost ? lost(s, err) : receive_answer(s, s->seq, answer, clock_mono_ms() + s->timeout_ms, ret, err);
+}
+
+int client_session_take_rows(struct wire_message *answer, struct buf *ret, uint32_t *ret_n, struct err *err)
+{
+    struct row_cursor found;
+    int rc = 0;
+
+    wire_message_rows(answer, &found);
+    *ret_n = found.n_rows;
+    for (size_t i = 0; rc == 0 && i < found.n_frames; i++)
+        rc = buf_append(ret, found.frames[i].data, found.frames[i].size_bytes);
+    row_cursor_release(&found);
+    wire_message_free(answer);
+    return rc < 0 ? err_set(err, rc, "no memory for an answer") : 0;
+}
+
 static int ask(struct client_session *s, const struct msg *request, enum msg_type answer, struct msg *ret,
                struct err *err)
 {
@@ -295,7 +315,6 @@ static int find(struct client_session *s, uint64_t job, struct buf *keys, uint32
                 uint32_t *ret_n, struct err *err)
 {
     struct wire_message *m, *answer = NULL;
-    struct row_cursor found;
     int rc = wire_message_new(MSG_JOB_FIND, &m);
 
     if (rc < 0)
@@ -307,15 +326,7 @@ static int find(struct client_session *s, uint64_t job, struct buf *keys, uint32
         return err_set(err, rc, "the keys do not fit a message");
     }
     rc = client_session_exchange(s, m, MSG_JOB_FOUND, &answer, err);
-    if (rc < 0)
-        return rc;
-    wire_message_rows(answer, &found);
-    *ret_n = found.n_rows;
-    for (size_t i = 0; rc == 0 && i < found.n_frames; i++)
-        rc = buf_append(ret, found.frames[i].data, found.frames[i].size_bytes);
-    row_cursor_release(&found);
-    wire_message_free(answer);
-    return rc < 0 ? err_set(err, rc, "no memory for an answer") : 0;
+    return rc < 0 ? rc : client_session_take_rows(answer, ret, ret_n, err);
 }
 
 int client_session_find_sources(struct client_session *s, uint64_t job, struct buf *ret, uint32_t *ret_n,

@@ -83,6 +83,16 @@ int sink_open(struct sink *s, const char *path, bool rewritten, struct err *err)
     return s->fd < 0 ? err_set(err, -errno, "%s: %s", path, strerror(errno)) : 0;
 }
 
+int sink_open_growing(struct sink *s, const char *path, struct err *err)
+{
+    if (!path || strcmp(path, "-") == 0)
+        return sink_open(s, path, false, err);
+    *s = (struct sink){.path = path};
+    buf_init(&s->rows, 0);
+    s->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+    return s->fd < 0 ? err_set(err, -errno, "%s: %s", path, strerror(errno)) : 0;
+}
+
 int sink_flush(struct sink *s, size_t at_least, struct err *err)
 {
     size_t done = 0;

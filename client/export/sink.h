@@ -25,6 +25,8 @@ struct sink {
 /* `path` must outlive the sink; NULL and "-" are standard output. `rewritten`: sink_rewrite_head will be called, which
  * needs a regular file: -ESPIPE for others. */
 int sink_open(struct sink *s, const char *path, bool rewritten, struct err *err) CHECK_RESULT;
+/* For rows that are read while they are written: a regular file is written where it is, from its beginning. */
+int sink_open_growing(struct sink *s, const char *path, struct err *err) CHECK_RESULT;
 /* Write out what has been appended, once it is at least so much. */
 int sink_flush(struct sink *s, size_t at_least, struct err *err) CHECK_RESULT;
 /* Put bytes at the very beginning of a file, over what is there: everything has been flushed before. */

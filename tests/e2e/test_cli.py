@@ -55,7 +55,7 @@ REQUIRED = {
     "score": ["@l.csv", "-o", "s", "--model", MODEL],
     "embed": [IMAGES, "-o", "s", "--model", MODEL, "--embed", "query"],
     "submit": [IMAGES, "--model", MODEL, "--broker", "ipc:///nowhere"],
-    "export": ["s"], "get": ["s"], "stats": ["s"], "verify": ["s"], "completion": ["bash"],
+    "export": ["1"], "get": ["1", "key"], "stats": ["1"], "verify": ["1"], "completion": ["bash"],
 }
 FREE = {
     "STORE", "DIR", "RECIPE", "TABLE", "FILE", "PATH", "TEXT", "NAME", "NAMES", "DEVICE",
@@ -331,7 +331,7 @@ _blipline; printf '%s\\n' "${COMPREPLY[@]}" """
     "line, has",
     [
         (["cap"], {"caption"}),
-        (["export", "--fo"], {"--format"}),
+        (["export", "--for"], {"--format"}),
         (["export", "s", "--format", ""], {"jsonl", "csv", "txt"}),
         (["caption", "--recipe", "cap"], {"caption", "caption-coco", "caption-lavis"}),
         (["help", "so"], {"sources"}),

@@ -209,6 +209,7 @@ def test_a_job_belongs_to_the_key_that_submitted_it(folder, keys):
         for what in (dict(job_open=wire_pb2.JobOpen(job=job)), dict(job_query=wire_pb2.JobQuery(job=job)),
                      dict(job_stop=wire_pb2.JobStop(job=job)), dict(job_seal=wire_pb2.JobSeal(job=job)),
                      dict(job_find=wire_pb2.JobFind(job=job, sources=True)),
+                     dict(store_read=wire_pb2.StoreRead(job=job, what=wire_pb2.StoreRead.WHAT_SUMMARY)),
                      dict(job_control=wire_pb2.JobControl(job=job, action=wire_pb2.JobControl.ACTION_CANCEL))):
             with pytest.raises(Refused) as refused_:
                 bob.ask(**what)

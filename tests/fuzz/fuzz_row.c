@@ -1,7 +1,8 @@
-/* Any bytes as row frames, of items, records, models and rows of a fleet; the first byte says how many rows are
- * promised, and where to cut. */
+/* Any bytes as row frames, of items, records, models, rows of a fleet and stored values; the first byte says how many
+ * rows are promised, and where to cut. */
 #include "proto/model.h"
 #include "proto/row_fleet.h"
+#include "proto/row_value.h"
 
 #include <stdlib.h>
 
@@ -32,6 +33,22 @@ static void try_fleet(const struct row_frame frames[2], uint32_t n_rows, struct 
     row_cursor_release(&c);
 }
 
+static void read_values(const uint8_t *data, size_t size, uint32_t n_rows)
+{
+    const struct buf rows = {.data = (uint8_t *)(uintptr_t)data, .size_bytes = size};
+    struct row_value_cursor c = {0};
+    struct row_value v;
+    struct buf again;
+
+    buf_init(&again, 0);
+    if (row_value_cursor_set(&c, &rows, n_rows) == 0)
+        while (row_value_cursor_next(&c, &v, NULL) == 1)
+            if (row_value_append(&again, &v, &n_rows) < 0)
+                abort();
+    row_value_cursor_release(&c);
+    buf_release(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct model model;
@@ -59,6 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
     row_cursor_release(&c);
     try_fleet(frames, data[0], &again);
+    read_values(data + 1, size - 1, data[0]);
     row_cursor_init(&c, frames, 2, data[0]);
     while (row_cursor_next_model(&c, &model, NULL) == 1)
         if (row_model_append(&again, &model) < 0)

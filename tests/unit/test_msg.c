@@ -20,7 +20,7 @@ static const enum msg_type all_types[] = {
     MSG_JOB_PROGRESS, MSG_JOB_STOP,   MSG_SHUTDOWN,    MSG_JOB_AGAIN,   MSG_JOB_CLOSE,    MSG_JOB_FIND,
     MSG_JOB_FOUND,    MSG_JOB_LIST,   MSG_JOB_LISTED,  MSG_JOB_CONTROL, MSG_FLEET_QUERY,  MSG_FLEET,
     MSG_JOB_PUSH,     MSG_JOB_PUSHED, MSG_MODEL_OFFER, MSG_MODEL_WANT,  MSG_MODEL_FILES,  MSG_MODEL_LIST,
-    MSG_MODEL_LISTED, MSG_MODEL_GET};
+    MSG_MODEL_LISTED, MSG_MODEL_GET,  MSG_STORE_READ,  MSG_STORE_ROWS};
 enum { N_TYPES = sizeof(all_types) / sizeof(all_types[0]) };
 
 static const struct msg_lease a_lease = {
@@ -250,6 +250,26 @@ static void example(struct msg *m, enum msg_type type)
     case MSG_FLEET:
         m->fleet = (struct msg_fleet){18, 1, 2, 3, 4, 5, 6, 7, 9, 8};
         m->n_rows = 1024;
+        m->n_row_frames = 1;
+        return;
+    case MSG_STORE_READ:
+        m->store_read =
+            (struct msg_store_read){.job = 3, .what = MSG_STORE_FIND, .from = 9, .key_bytes = 4, .key = "a\0\xff"};
+        return;
+    case MSG_STORE_ROWS:
+        m->store_rows = (struct msg_store_rows){.job = 3,
+                                                .next = 1ULL << 40,
+                                                .n_units = 9,
+                                                .damage = "unit 8: checksum",
+                                                .more = true,
+                                                .in_progress = true,
+                                                .n_problems = 1,
+                                                .n_seen = 2,
+                                                .n_items = 3,
+                                                .disk_bytes = 4096,
+                                                .n_kinds = 3,
+                                                .n_embeddings = {0, 5, 6}};
+        m->n_rows = 1000;
         m->n_row_frames = 1;
         return;
     case MSG_JOB_PUSH:
@@ -653,6 +673,10 @@ SPOIL(listed_rows, m->n_rows = 257)
 SPOIL(fleet_rows, m->n_rows = 1025)
 SPOIL(fleet_jobs, m->fleet.n_other_jobs = m->fleet.n_jobs + 1)
 SPOIL(fleet_what, m->fleet_query.what = (enum msg_fleet_what)4)
+SPOIL(store_job, m->store_read.job = 0)
+SPOIL(store_what, m->store_read.what = (enum msg_store_what)9)
+SPOIL(store_key, m->store_read.key_bytes = 0)
+SPOIL(store_embedding, m->store_read.embedding = MSG_EMBEDDING_ITC)
 SPOIL(progress_hung, m->job_progress.n_hung = MSG_MAX_HUNG + 1)
 SPOIL(progress_again, m->job_progress.n_again = m->job_progress.n_done + 1)
 SPOIL(opened_again, m->job_opened.n_again = m->job_opened.n_done + 1)
@@ -724,6 +748,10 @@ static const struct bad_case bad_cases[] = {
     {"1024", MSG_FLEET, fleet_rows},
     {"of others", MSG_FLEET, fleet_jobs},
     {"kind of rows", MSG_FLEET_QUERY, fleet_what},
+    {"job", MSG_STORE_READ, store_job},
+    {"what", MSG_STORE_READ, store_what},
+    {"key", MSG_STORE_READ, store_key},
+    {"embedding", MSG_STORE_READ, store_embedding},
     {"counts", MSG_JOB_PROGRESS, progress_again},
     {"counts", MSG_JOB_OPENED, opened_again},
     {"1000", MSG_JOB_OPEN, open_share},
