@@ -51,7 +51,7 @@ enum committer_op {
     COMMITTER_RETRY,   /* unit, control.codes: as store_retry; the completion's unit is the first that is concerned */
     COMMITTER_PUSH, /* rows, n_rows, pictures, offset: as store_push. Without rows, as store_push_wanted. A completion
                           with -EAGAIN comes from pictures that follow others which failed */
-    COMMITTER_SEAL, /* first_item */
+    COMMITTER_SEAL, /* first_item, disk_bytes. -EDQUOT: there is no room for what the job will take */
     COMMITTER_UNIT, /* unit, again, records, ends, n_records, n_failed, embeddings */
     COMMITTER_ATTEMPTS, /* unit, attempts, parts */
     COMMITTER_FIND,     /* sources, or rows, n_rows: as store_find. Answered like LOAD */
@@ -106,6 +106,8 @@ struct committer_request {
     uint64_t
         first_item; /* the number its first row is to get, or would; another one: -EAGAIN (an earlier request failed) */
 
+    uint64_t disk_bytes; /* of the whole store, estimated; 0: not to be checked */
+
     struct wire_tensor *pictures; /* U8, at most one frame; owned; NULL: no bytes */
     uint64_t offset;
 
@@ -133,7 +135,7 @@ struct committer_completion {
      * -EALREADY: UNIT, ATTEMPTS: the unit is done, the first results stand.
      * -EAGAIN: ROWS, SEAL: see first_item; COMPARE, SEAL: earlier rows of the walk have failed. Post it again after the
      * one that failed (`request`).
-     * -EINVAL, -ENOENT, -EBADMSG, -EMSGSIZE, -EPERM: this request is wrong, nothing changed.
+     * -EINVAL, -ENOENT, -EBADMSG, -EMSGSIZE, -EPERM, -EDQUOT: this request is wrong, nothing changed.
      * -EIO: the store is unusable until it is closed and opened again.
      * -EEXIST: OPEN: the job has a store already. -EBADF: the job has none. OPEN also: all of store_open. */
     int rc;

@@ -32,7 +32,8 @@ static void complete(struct committer *c, struct passage *p)
 
 static bool leaves_txn_sound(int rc)
 {
-    return rc == 0 || rc == -EBADMSG || rc == -EMSGSIZE || rc == -EINVAL || rc == -EALREADY || rc == -ENOENT;
+    return rc == 0 || rc == -EBADMSG || rc == -EMSGSIZE || rc == -EINVAL || rc == -EALREADY || rc == -ENOENT ||
+           rc == -EDQUOT;
 }
 
 /* Are the rows there that were posted before this one? */
@@ -74,7 +75,8 @@ static int apply(struct open_store *o, const struct committer_request *q, struct
         return rc;
     switch (q->op) {
     case COMMITTER_SEAL:
-        return committer_walk_seal(&o->walk, s, q, err);
+        rc = store_check_whole(s, q->disk_bytes, err);
+        return rc < 0 ? rc : committer_walk_seal(&o->walk, s, q, err);
     case COMMITTER_COMPARE:
         return committer_walk_apply(&o->walk, s, q, &done->unit, err);
     case COMMITTER_ROWS:

@@ -215,6 +215,7 @@ static struct msg_fleet totals(const struct fleet *f, const struct peer *peer, u
     ret.row_bytes = stats.row_bytes;
     ret.row_limit = stats.row_limit;
     ret.n_workers = stats.n_workers;
+    ret.disk_room = jobs_disk_room(f->jobs);
     for (const struct broker_job *job = f->jobs->first; job; job = job->next) {
         ret.n_jobs += job->phase == BROKER_JOB_OPEN;
         ret.n_other_jobs += job->phase == BROKER_JOB_OPEN && !may_see(peer, job);

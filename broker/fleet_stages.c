@@ -8,12 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_POOLS = 256, PER_MILLE = 1000 };
+enum { MAX_POOLS = 256, PER_MILLE = 1000, MS_PER_1000_S = 1000000 };
 
 /* Workers of a stage with the same fingerprint. */
 struct pool {
     struct row_fleet_stage row;
-    struct fingerprint fingerprint;
     uint64_t busy_per_mille; /* the sum of the able workers' */
 };
 
@@ -36,12 +35,12 @@ static struct pool *require(struct pools *all, enum stage stage, const struct fi
     struct pool *p;
 
     for (size_t i = 0; i < all->n; i++)
-        if (all->list[i].row.stage == stage && fingerprint_equal(&all->list[i].fingerprint, fingerprint))
+        if (all->list[i].row.stage == stage && fingerprint_equal(&all->list[i].row.fingerprint, fingerprint))
             return &all->list[i];
     if (all->n == MAX_POOLS)
         return NULL;
     p = &all->list[all->n++];
-    *p = (struct pool){.row = {.stage = stage, .dtype = dtype}, .fingerprint = *fingerprint};
+    *p = (struct pool){.row = {.stage = stage, .dtype = dtype, .fingerprint = *fingerprint}};
     (void)msg_text_set(p->row.model, sizeof(p->row.model), model);
     return p;
 }
@@ -65,6 +64,7 @@ static void add_worker(struct pools *all, const struct jobs *jobs, const struct 
         return;
     pool->row.n_able++;
     pool->busy_per_mille += fleet_busy_per_mille(p, &info, now_ms);
+    pool->row.capacity += info.busy_ms ? p->n_items * MS_PER_1000_S / info.busy_ms : 0;
 }
 
 /* The pool whose workers do this node. Any worker of the stage may do a node without a fingerprint. */

@@ -84,6 +84,7 @@ struct job_limits {
     size_t n_jobs, n_open;        /* of one owner: jobs in the table; jobs that are open */
     uint32_t n_messages;          /* of one client: messages of rows without an answer */
     uint64_t bytes, bytes_of_all; /* of their rows; and of the rows of all clients */
+    uint64_t min_free_bytes;      /* on the disk */
 };
 
 struct jobs {
@@ -132,6 +133,9 @@ void broker_job_begin_close(struct jobs *jobs, struct broker_job *job);
 
 /* Open the jobs of the table that have not ended, at the start. */
 int broker_jobs_resume(struct jobs *jobs, struct job_table *table, struct err *err) CHECK_RESULT;
+
+/* Bytes that may still be written where the broker keeps its jobs; 0 without a job table. */
+uint64_t jobs_disk_room(const struct jobs *jobs);
 
 /* What clients ask. */
 void broker_job_open(struct jobs *jobs, uint64_t peer, const struct msg *m);

@@ -118,8 +118,10 @@ void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m)
         return;
     r = requests_new(jobs->requests, COMMITTER_SEAL, job->id,
                      &(struct question){.peer = peer, .seq = m->seq, .rows_refused = job->rows_refused});
-    if (r)
+    if (r) {
         r->first_item = next_item(job); /* wait for the rows that were posted before */
+        r->disk_bytes = m->job_seal.disk_bytes;
+    }
     requests_post(jobs->requests, r);
 }
 
@@ -182,14 +184,19 @@ void broker_job_on_seal(struct jobs *jobs, struct broker_job *job, const struct 
     if (done->rc == -EIO)
         broker_job_fail(jobs, job, "%s", done->text);
     if (done->rc < 0) {
-        answer_refuse(jobs->answers, q->peer, q->seq, done->rc == -EAGAIN ? MSG_REASON_BAD_MESSAGE : MSG_REASON_STORE,
+        answer_refuse(jobs->answers, q->peer, q->seq,
+                      done->rc == -EAGAIN   ? MSG_REASON_BAD_MESSAGE
+                      : done->rc == -EDQUOT ? MSG_REASON_LIMIT
+                                            : MSG_REASON_STORE,
                       "%s", done->rc == -EAGAIN ? "not sealed: rows that were sent before were refused" : done->text);
         return;
     }
     msg_init(&m, MSG_JOB_ACCEPTED);
     m.seq = q->seq;
-    m.job_accepted =
-        (struct msg_job_accepted){.job = job->id, .n_items = done->counters.n_items, .n_units = done->counters.n_units};
+    m.job_accepted = (struct msg_job_accepted){.job = job->id,
+                                               .n_items = done->counters.n_items,
+                                               .n_units = done->counters.n_units,
+                                               .disk_room = jobs_disk_room(jobs)};
     answer_send(jobs->answers, q->peer, &m);
     units_added(jobs, job);
     driver_feed(jobs->driver, &(struct core_event){.type = CORE_EVENT_JOB_SEALED, .job = job->id});

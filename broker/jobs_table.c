@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 /* -- which job -- */
 
@@ -62,6 +63,22 @@ uint64_t jobs_table_find(struct jobs *jobs, const struct peer *p, const struct m
     else
         return job;
     return 0;
+}
+
+uint64_t jobs_disk_room(const struct jobs *jobs)
+{
+    const uint64_t least = jobs->limits.min_free_bytes;
+    char path[PATH_MAX], *slash;
+    struct statvfs fs;
+    uint64_t n_free;
+
+    if (!jobs->table || job_table_store_path(jobs->table, 1, path, NULL) < 0 || !(slash = strrchr(path, '/')))
+        return 0;
+    *slash = '\0';
+    if (statvfs(path, &fs) < 0)
+        return 0;
+    n_free = fs.f_blocks ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX; /* some filesystems report none */
+    return n_free > least ? n_free - least : 0;
 }
 
 /* -- rows -- */

@@ -164,7 +164,8 @@ int broker_new(const struct broker_conf *conf, struct broker **ret, struct err *
                                          .n_open = (size_t)conf->max_open_jobs,
                                          .n_messages = (uint32_t)conf->client_messages,
                                          .bytes = (uint64_t)conf->client_bytes,
-                                         .bytes_of_all = (uint64_t)conf->all_clients_bytes};
+                                         .bytes_of_all = (uint64_t)conf->all_clients_bytes,
+                                         .min_free_bytes = (uint64_t)conf->min_free};
     b->fleet = (struct fleet){.jobs = &b->jobs, .started_ms = b->driver.now_ms};
     b->models = (struct models){.requests = &b->requests, .answers = &b->answers, .peers = &b->peers};
     b->answers.takes_models = conf->state_dir[0];

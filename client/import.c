@@ -63,7 +63,7 @@ static int begin_again(struct import *i, struct err *err)
     int rc = 0;
 
     if (i->job->opened.n_items) {
-        rc = job_seal(i->job, err);
+        rc = job_seal(i->job, 0, err);
         i->job->sealed = false;
     }
     job_compare(i->job, i->job->opened.n_items ? i->how : NULL);
@@ -88,8 +88,15 @@ int import_send(struct import *i, struct err *err)
     if (rc == 0 && !i->job->sealed)
         rc = job_sources(i->job, i->feed, err);
     if (rc == 0)
-        rc = job_seal(i->job, err);
+        rc = job_seal(i->job, i->store || i->job->sealed ? 0 : import_disk_bytes(i), err);
     return rc;
+}
+
+uint64_t import_disk_bytes(const struct import *i)
+{
+    const struct feed_counts *c = feed_counts(i->feed);
+
+    return c->n_row_bytes + c->n_walked * i->o->plan->result_bytes;
 }
 
 void import_release(struct import *i)

@@ -33,6 +33,8 @@ int import_open_feed(struct import *i, const struct origins_known *known, struct
 /* Call after each successful job_open. Without a feed it opens one. After a cut it keeps what is durable and finds the
  * rest by another walk. */
 int import_send(struct import *i, struct err *err) CHECK_RESULT;
+/* What the pictures walked so far will take in the store: manifest and results, not the pictures. */
+uint64_t import_disk_bytes(const struct import *i);
 void import_release(struct import *i);
 
 #endif

@@ -6,6 +6,7 @@
 #include "client/source_notes.h"
 #include "client/watch.h"
 #include "console/answer.h"
+#include "console/printable.h"
 #include "job/passed_over.h"
 #include "job/push.h"
 #include "job/pending.h"
@@ -26,6 +27,7 @@ struct submission {
     struct import import;
     struct watch watch;          /* its number is 0 until the job is accepted */
     bool waits;                  /* has said that another process has the submission */
+    bool noted_room;             /* has looked whether the broker has room for the pictures */
     char waiting[MSG_TEXT_SIZE]; /* why the broker took no pictures, when it last did not */
 };
 
@@ -60,15 +62,31 @@ static int tick_push(const struct push_progress *p, struct err *err)
         terminal_note(&s->broker.terminal, "waiting for the broker to take more pictures; it says: %s", p->waiting);
     memcpy(s->waiting, p->waiting, sizeof(s->waiting));
     (void)snprintf(text, sizeof(text), "sending pictures: %" PRIu64 " of %" PRIu64 ", %.1f MiB", p->n_items,
-                   s->job.accepted_items, (double)p->n_bytes / (1 << 20));
+                   s->job.accepted.n_items, (double)p->n_bytes / (1 << 20));
     terminal_status(&s->broker.terminal, text);
     return broker_client_pause(&s->broker, 0);
+}
+
+/* Of pictures that another process has listed the sizes are not known. */
+static void note_room(struct submission *s)
+{
+    const uint64_t want = s->import.feed ? feed_counts(s->import.feed)->n_bytes : 0, room = s->job.accepted.disk_room;
+    char have[32], need[32];
+
+    if (want > room && !s->noted_room)
+        terminal_note(
+            &s->broker.terminal,
+            "the pictures take %s, and the broker's disk has room for %s: once it is full, the others are sent "
+            "as workers finish pictures",
+            printable_size(want, need), printable_size(room, have));
+    s->noted_room = true;
 }
 
 static int push(struct submission *s, struct err *err)
 {
     struct push_progress p = {.tick = tick_push, .arg = s};
 
+    note_room(s);
     return job_push(&s->job, &p, err);
 }
 

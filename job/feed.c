@@ -289,6 +289,7 @@ static int next_item(struct feed *f, struct row_item *ret, struct err *err)
         rc = walk(f, ret, err);
     }
     f->counts.n_walked += rc > 0;
+    f->counts.n_bytes += rc > 0 ? ret->size_bytes : 0;
     return rc;
 }
 
@@ -313,6 +314,7 @@ int feed_next(struct feed *f, struct buf *ret, uint32_t *ret_n, bool *ret_more, 
             rc = err_set(err, rc, "picture %llu of the walk cannot be listed: %s", (unsigned long long)f->n_taken,
                          strerror(-rc));
     }
+    f->counts.n_row_bytes += ret->size_bytes;
     return rc;
 }
 

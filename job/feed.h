@@ -31,10 +31,12 @@ struct feed_options {
 
 /* Counts of the walk so far. */
 struct feed_counts {
-    uint64_t n_walked;   /* pictures, up to the limit */
-    uint64_t n_unjoined; /* pictures whose key `join` does not have */
-    uint64_t n_without;  /* values of needed columns that rows of lists lack: these items will fail */
-    uint64_t n_bad;      /* rows of lists that are of no use: these too */
+    uint64_t n_walked;    /* pictures, up to the limit */
+    uint64_t n_bytes;     /* of their files */
+    uint64_t n_row_bytes; /* of their rows */
+    uint64_t n_unjoined;  /* pictures whose key `join` does not have */
+    uint64_t n_without;   /* values of needed columns that rows of lists lack: these items will fail */
+    uint64_t n_bad;       /* rows of lists that are of no use: these too */
     struct err first_bad;
     uint64_t n_left_out;           /* values of kept columns that cannot be kept */
     char not_kept[MSG_NAME_SIZE];  /* a column of `kept` that the store did not begin with; "": none */

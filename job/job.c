@@ -129,19 +129,17 @@ int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err)
     return rc;
 }
 
-int job_seal(struct job *j, struct err *err)
+int job_seal(struct job *j, uint64_t disk_bytes, struct err *err)
 {
-    struct msg_job_accepted accepted;
     int rc;
 
     interrupt_let_in(true);
     client_session_set_timeout(j->session, JOB_PATIENCE_MS);
-    rc = client_session_seal(j->session, j->opened.job, &accepted, err);
+    rc = client_session_seal(j->session, j->opened.job, disk_bytes, &j->accepted, err);
     if (rc == 0) {
         if (!j->sealed && j->compare && j->walk_begun)
             j->compared = *client_session_compared(j->session);
         j->sealed = true;
-        j->accepted_items = accepted.n_items;
         client_session_set_timeout(j->session, JOB_QUERY_MS);
     }
     interrupt_let_in(false);

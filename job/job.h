@@ -29,7 +29,7 @@ struct job {
     struct msg_job_opened opened;
     struct row_source *sources;           /* [known.n_rows] */
     struct origins_known known;           /* what the store has; valid until the next job_open */
-    uint64_t accepted_items;              /* of the whole manifest, once it is sealed */
+    struct msg_job_accepted accepted;     /* once it is sealed */
     bool sealed;                          /* the manifest is complete and durable; a restarted broker needs no rows */
     const struct msg_comparison *compare; /* how to compare rows with the store; NULL: the store is new */
     bool walk_begun;                      /* rows to compare have been sent */
@@ -52,7 +52,7 @@ int job_sources(struct job *j, const struct feed *f, struct err *err) CHECK_RESU
 int job_stream(struct job *j, struct feed *f, bool *ret_more, struct err *err) CHECK_RESULT;
 /* Compare the feed, from its beginning, with the items of the store. */
 void job_compare(struct job *j, const struct msg_comparison *how);
-int job_seal(struct job *j, struct err *err) CHECK_RESULT;
+int job_seal(struct job *j, uint64_t disk_bytes, struct err *err) CHECK_RESULT;
 int job_query(struct job *j, struct msg_job_progress *ret, struct err *err) CHECK_RESULT;
 int job_stop(struct job *j, struct err *err) CHECK_RESULT;
 /* Ask the broker to end. */

@@ -399,8 +399,13 @@ struct msg_job_pushed {
     uint64_t job, n_items;
 };
 
+struct msg_job_seal {
+    uint64_t job;
+    uint64_t disk_bytes; /* of manifest and results, estimated; 0: not to be checked */
+};
+
 struct msg_job_accepted {
-    uint64_t job, n_items;
+    uint64_t job, n_items, disk_room;
     uint32_t n_units;
 };
 
@@ -475,6 +480,7 @@ struct msg {
         struct msg_job_rows_ok job_rows_ok;
         struct msg_job_push job_push;
         struct msg_job_pushed job_pushed;
+        struct msg_job_seal job_seal;
         struct msg_job_accepted job_accepted;
         struct msg_job_progress job_progress;
         struct msg_model_ref model_ref;

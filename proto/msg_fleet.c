@@ -28,6 +28,7 @@ void msg_fleet_to_pb(const struct msg_fleet *from, Blipline__Fleet *to)
     to->n_workers = from->n_workers;
     to->n_jobs = from->n_jobs;
     to->n_other_jobs = from->n_other_jobs;
+    to->disk_room = from->disk_room;
 }
 
 void msg_fleet_from_pb(const Blipline__Fleet *from, struct msg_fleet *to)
@@ -41,7 +42,8 @@ void msg_fleet_from_pb(const Blipline__Fleet *from, struct msg_fleet *to)
                              .row_limit = from->row_limit,
                              .n_workers = from->n_workers,
                              .n_jobs = from->n_jobs,
-                             .n_other_jobs = from->n_other_jobs};
+                             .n_other_jobs = from->n_other_jobs,
+                             .disk_room = from->disk_room};
 }
 
 int msg_fleet_check(const struct msg *m, struct err *err)

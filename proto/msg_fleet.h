@@ -30,6 +30,7 @@ struct msg_fleet {
     uint64_t memory_bytes;               /* resident, without mapped files */
     uint64_t tensor_bytes, tensor_limit; /* reserved for tensors between stages */
     uint64_t row_bytes, row_limit;       /* results that wait for their commit */
+    uint64_t disk_room;                  /* bytes that may still be written where the broker keeps its jobs */
     uint32_t n_workers, n_jobs, n_other_jobs;
 };
 

@@ -390,13 +390,15 @@ static void job_body_to_pb(const struct msg *m, struct parts *p)
         return;
     case MSG_JOB_SEAL:
         p->body.job_seal = (Blipline__JobSeal)BLIPLINE__JOB_SEAL__INIT;
-        p->body.job_seal.job = m->job_ref.job;
+        p->body.job_seal.job = m->job_seal.job;
+        p->body.job_seal.disk_bytes = m->job_seal.disk_bytes;
         return;
     case MSG_JOB_ACCEPTED:
         p->body.job_accepted = (Blipline__JobAccepted)BLIPLINE__JOB_ACCEPTED__INIT;
         p->body.job_accepted.job = m->job_accepted.job;
         p->body.job_accepted.n_items = m->job_accepted.n_items;
         p->body.job_accepted.n_units = m->job_accepted.n_units;
+        p->body.job_accepted.disk_room = m->job_accepted.disk_room;
         return;
     case MSG_JOB_QUERY:
         p->body.job_query = (Blipline__JobQuery)BLIPLINE__JOB_QUERY__INIT;

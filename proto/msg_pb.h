@@ -20,6 +20,10 @@ ProtobufCBinaryData msg_fingerprint_to_pb(const struct fingerprint *from);
 int msg_fingerprint_from_pb(const ProtobufCBinaryData *from, struct fingerprint *to, struct err *err) CHECK_RESULT;
 #define TEXT_FROM_PB(dst, from, field, err) msg_text_from_pb(dst, sizeof(dst), &(from), field, err)
 
+/* None is empty. -EBADMSG: neither empty nor of 16 bytes. */
+ProtobufCBinaryData msg_fingerprint_to_pb(const struct fingerprint *f);
+int msg_fingerprint_from_pb(const ProtobufCBinaryData *from, struct fingerprint *to, struct err *err) CHECK_RESULT;
+
 /* JobProgress and what it points to. */
 struct msg_progress_pb {
     Blipline__JobProgress progress;

@@ -279,8 +279,8 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
     case BLIPLINE__ENVELOPE__BODY_JOB_ROWS_OK:
         return rows_ok_from_pb(e->job_rows_ok, &m->job_rows_ok, err);
     case BLIPLINE__ENVELOPE__BODY_JOB_ACCEPTED:
-        m->job_accepted =
-            (struct msg_job_accepted){e->job_accepted->job, e->job_accepted->n_items, e->job_accepted->n_units};
+        m->job_accepted = (struct msg_job_accepted){e->job_accepted->job, e->job_accepted->n_items,
+                                                    e->job_accepted->disk_room, e->job_accepted->n_units};
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_ROWS:
         return rows_from_pb(e->job_rows, &m->job_rows, err);
@@ -308,7 +308,7 @@ static int plain_body_from_pb(const Blipline__Envelope *e, struct msg *m, struct
         m->job_ref.job = e->job_again->job;
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_SEAL:
-        m->job_ref.job = e->job_seal->job;
+        m->job_seal = (struct msg_job_seal){e->job_seal->job, e->job_seal->disk_bytes};
         return 0;
     case BLIPLINE__ENVELOPE__BODY_JOB_QUERY:
         m->job_ref.job = e->job_query->job;

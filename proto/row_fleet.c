@@ -48,6 +48,8 @@ int row_fleet_stage_append(struct buf *frame, const struct row_fleet_stage *r)
     pb.units_leased = r->units_leased;
     pb.rate = r->rate;
     pb.busy_per_mille = r->busy_per_mille;
+    pb.capacity = r->capacity;
+    pb.fingerprint = msg_fingerprint_to_pb(&r->fingerprint);
     return row_append_pb(frame, &pb.base);
 }
 
@@ -67,8 +69,11 @@ int row_cursor_next_fleet_stage(struct row_cursor *c, struct row_fleet_stage *re
                                     .units_ready = from->units_ready,
                                     .units_leased = from->units_leased,
                                     .rate = from->rate,
-                                    .busy_per_mille = from->busy_per_mille};
+                                    .busy_per_mille = from->busy_per_mille,
+                                    .capacity = from->capacity};
     rc = TEXT_FROM_PB(ret->model, from->model, "model", err);
+    if (rc == 0)
+        rc = msg_fingerprint_from_pb(&from->fingerprint, &ret->fingerprint, err);
     if (rc == 0)
         rc = check_stage(ret, err);
     return rc < 0 ? rc : 1;

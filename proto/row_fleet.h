@@ -16,6 +16,8 @@ struct row_fleet_stage {
     uint32_t units_ready, units_leased;
     uint64_t rate;
     uint32_t busy_per_mille; /* share of the time that the able workers held units */
+    uint64_t capacity;       /* what the able workers do while they hold units, since they connected; 0: unknown */
+    struct fingerprint fingerprint;
 };
 
 struct row_fleet_worker {

@@ -68,8 +68,9 @@ struct plan {
         char name[MSG_NAME_SIZE];
         bool needed;
     } fields[PLAN_MAX_FIELDS];
-    bool is_demo;   /* a demo model */
-    char note[384]; /* for the user, about the captioner's files; "": none */
+    uint64_t result_bytes; /* of an item in the store, estimated */
+    bool is_demo;          /* a demo model */
+    char note[384];        /* for the user, about the captioner's files; "": none */
 };
 
 int plan_make(const struct plan_options *o, struct plan *ret, struct err *err) CHECK_RESULT;

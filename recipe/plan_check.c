@@ -210,6 +210,16 @@ int plan_check_scorer(const struct plan_side *scorer, struct err *err)
     return rc;
 }
 
+/* Of the estimate: LMDB's pages; of a row its key, number, CRC and share of half-filled pages; of a caption its scores
+ * and a text as long as is allowed. */
+enum {
+    PAGE_BYTES = 4096,
+    LARGEST_ON_SHARED_PAGE = 2000,
+    PER_ROW_BYTES = 60,
+    PER_CAPTION_BYTES = 20,
+    PER_TOKEN_BYTES = 4
+};
+
 static uint64_t embedding_bytes(const struct msg_embedding_spec *e, const struct msg_recipe *r, const struct config *c)
 {
     uint64_t element = e->dtype == DTYPE_F16 ? 2 : 4, n_prompts = r->n_prompts ? r->n_prompts : 1;
@@ -228,12 +238,25 @@ static uint64_t embedding_bytes(const struct msg_embedding_spec *e, const struct
     return 0;
 }
 
-int plan_check_sizes(const struct plan *p, const struct config *c, struct err *err)
+/* A large value has pages of its own. */
+static uint64_t stored_bytes(uint64_t value)
 {
+    return value <= LARGEST_ON_SHARED_PAGE ? value + PER_ROW_BYTES
+                                           : (value + PER_ROW_BYTES + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+}
+
+int plan_check_sizes(struct plan *p, const struct config *c, struct err *err)
+{
+    const struct msg_recipe *r = &p->recipe;
+    const uint64_t n_captions = (uint64_t)(r->n_prompts ? r->n_prompts : 1) * r->decode.n_return + r->n_text_fields;
     uint64_t bytes = 0;
 
-    for (uint32_t i = 0; i < p->recipe.n_embeddings; i++)
-        bytes += embedding_bytes(&p->recipe.embeddings[i], &p->recipe, c);
+    p->result_bytes =
+        stored_bytes(n_captions * (PER_CAPTION_BYTES + (uint64_t)PER_TOKEN_BYTES * r->decode.max_new_tokens));
+    for (uint32_t i = 0; i < r->n_embeddings; i++) {
+        bytes += embedding_bytes(&r->embeddings[i], r, c);
+        p->result_bytes += stored_bytes(embedding_bytes(&r->embeddings[i], r, c));
+    }
     if (bytes > ROW_MAX_BYTES - ROW_REST_BYTES)
         return err_set(err, -EINVAL,
                        "the embeddings of a picture take %llu bytes, a record has room for %d: keep fewer, or use fp16 "

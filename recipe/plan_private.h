@@ -39,8 +39,9 @@ int plan_check_dtypes(const struct plan_dtypes *d, const struct plan_options *o,
 int plan_check_captions(const struct msg_recipe *r, const struct config *c, struct err *err) CHECK_RESULT;
 /* Check the scorer's tokenizer. */
 int plan_check_scorer(const struct plan_side *scorer, struct err *err) CHECK_RESULT;
-/* Check that rows and tensors of an item fit a message. `c`: of the Q-Former that makes the embeddings. */
-int plan_check_sizes(const struct plan *p, const struct config *c, struct err *err) CHECK_RESULT;
+/* Check that rows and tensors of an item fit a message, and estimate what it takes in the store. `c`: of the Q-Former
+ * that makes the embeddings. */
+int plan_check_sizes(struct plan *p, const struct config *c, struct err *err) CHECK_RESULT;
 
 /* Estimated GFLOP per item. */
 double plan_gflop_encoder(const struct config *c);

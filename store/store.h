@@ -88,6 +88,8 @@ const struct stored_job_meta *store_info(const struct store *s);
 const struct stored_job_counters *store_counters(const struct store *s);
 /* The number of the next appended item: n_items plus the items that wait for their unit to fill. */
 uint64_t store_next_item(const struct store *s);
+/* -EDQUOT: the store will take whole_bytes, its present size included, and the disk has no room for that. */
+int store_check_whole(const struct store *s, uint64_t whole_bytes, struct err *err) CHECK_RESULT;
 /* Free bytes on the store's filesystem. */
 int store_free_bytes(const struct store *s, uint64_t *ret_bytes) CHECK_RESULT;
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -160,6 +161,26 @@ int store_check_free(const struct store *s, uint64_t n_bytes, struct err *err)
     if (rc < 0)
         return err_set(err, rc, "%s: cannot ask for free space: %s", s->path, strerror(-rc));
     return free_bytes < s->min_free_bytes + n_bytes ? disk_full(s, free_bytes, err) : 0;
+}
+
+int store_check_whole(const struct store *s, uint64_t whole_bytes, struct err *err)
+{
+    const uint64_t used = store_used_bytes(s), more = whole_bytes > used ? whole_bytes - used : 0;
+    char least[CONF_SIZE_TEXT];
+    uint64_t free_bytes = 0;
+    int rc = more ? store_free_bytes(s, &free_bytes) : 0;
+
+    if (rc < 0)
+        return err_set(err, rc, "%s: cannot ask for free space: %s", s->path, strerror(-rc));
+    if (more == 0 || (free_bytes >= s->min_free_bytes && free_bytes - s->min_free_bytes >= more))
+        return 0;
+    return err_set(
+        err, -EDQUOT,
+        "the results of %" PRIu64 " items will take about %.1f MiB more in %s, and the disk has room for "
+        "%.1f MiB (%s must stay free): make room there and run the same command again, or submit fewer items",
+        store_next_item(s), (double)more / (1 << 20), s->path,
+        free_bytes > s->min_free_bytes ? (double)(free_bytes - s->min_free_bytes) / (1 << 20) : 0.0,
+        conf_size_text(s->min_free_bytes, least));
 }
 
 int store_check_room(const struct store *s, struct err *err)

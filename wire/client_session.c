@@ -447,13 +447,16 @@ static int ask_of_job(struct client_session *s, enum msg_type request, uint64_t 
     return ask(s, &m, answer, ret, err);
 }
 
-int client_session_seal(struct client_session *s, uint64_t job, struct msg_job_accepted *ret, struct err *err)
+int client_session_seal(struct client_session *s, uint64_t job, uint64_t disk_bytes, struct msg_job_accepted *ret,
+                        struct err *err)
 {
-    struct msg answer;
+    struct msg m, answer;
     int rc = settle_rows(s, 0, clock_mono_ms() + s->timeout_ms, err);
 
+    msg_init(&m, MSG_JOB_SEAL);
+    m.job_seal = (struct msg_job_seal){job, disk_bytes};
     if (rc == 0)
-        rc = ask_of_job(s, MSG_JOB_SEAL, job, MSG_JOB_ACCEPTED, &answer, err);
+        rc = ask(s, &m, MSG_JOB_ACCEPTED, &answer, err);
     if (rc == 0)
         *ret = answer.job_accepted;
     return rc;

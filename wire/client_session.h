@@ -52,8 +52,8 @@ int client_session_compare(struct client_session *s, uint64_t job, const struct 
                            uint32_t n_rows, struct err *err) CHECK_RESULT;
 /* The counts of the broker's latest answer. */
 const struct msg_compared *client_session_compared(const struct client_session *s);
-/* Waits for the answers of all rows first. Returns when the manifest is durable. */
-int client_session_seal(struct client_session *s, uint64_t job, struct msg_job_accepted *ret,
+/* Waits for the answers of all rows first. Returns when the manifest is durable. disk_bytes: as in JobSeal. */
+int client_session_seal(struct client_session *s, uint64_t job, uint64_t disk_bytes, struct msg_job_accepted *ret,
                         struct err *err) CHECK_RESULT;
 int client_session_query(struct client_session *s, uint64_t job, struct msg_job_progress *ret,
                          struct err *err) CHECK_RESULT;

@@ -252,3 +252,24 @@ def test_only_pictures_that_are_wanted_are_taken(folder, cluster):
         client.ask([store_pb2.Item(item=0, key=b"-")], job_again=wire_pb2.JobAgain(job=client.job))
     with pytest.raises(Refused, match="are deleted once they are done"):
         client.control(2, "retry")
+
+
+def test_results_that_the_disk_has_no_room_for_are_refused_before_the_job_is_accepted(folder, home):
+    source = many(folder / "in", 100)
+    small_disk(folder / "state", "48m")
+    embed = ("--recipe", "embed", "--embed", "query")
+    try:
+        with Cluster(folder, state_dir=folder / "state", min_free="16MiB") as cluster:
+            wait_for(lambda: "event=ready" in cluster.broker.text())
+            args = [a for a in command(cluster, source, *embed)[1:] if a != "--push"]
+            done = blipline(*args, check=False)
+            assert (done.returncode, done.stdout) == (1, "")
+            said = re.search(r"the results of 2400 items will take about (\d+)\.\d MiB more in .*00000001.lmdb, "
+                             r"and the disk has room for (\d+)\.\d MiB \(16MiB must stay free\): make room there and "
+                             r"run the same command again, or submit fewer items", done.stderr)
+            assert 35 < int(said[1]) < 48 and 20 < int(said[2]) < 32
+            subprocess.run(["mount", "-o", "remount,size=200m", str(folder / "state")], check=True)
+            done = blipline(*args)
+            assert done.stdout == "1\n" and "continuing a submission" in done.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(folder / "state")], check=False)

@@ -242,7 +242,7 @@ static void test_client_session_streams_rows_four_at_a_time(void **state)
         assert_null(rows.data);
     }
     assert_in_range(n_confirmed, 460, 490);
-    assert_int_equal(client_session_seal(f->c, 3, &accepted, NULL), 0);
+    assert_int_equal(client_session_seal(f->c, 3, 0, &accepted, NULL), 0);
     assert_int_equal(accepted.n_items, 500);
     assert_int_equal(accepted.n_units, 7);
     assert_in_range(atomic_load(&f->most_unanswered), 1, 4);
@@ -274,7 +274,7 @@ static void test_client_session_refusals_are_error_numbers_with_words(void **sta
     buf_init(&rows, 0);
     assert_int_equal(row_item_append(&rows, &item), 0);
     assert_int_equal(client_session_rows(f->c, 3, &rows, 1, NULL, NULL), 0); /* its refusal comes with the next call */
-    assert_int_equal(client_session_seal(f->c, 3, &accepted, NULL), -EPERM);
+    assert_int_equal(client_session_seal(f->c, 3, 0, &accepted, NULL), -EPERM);
     atomic_store(&f->refuse, 0);
     assert_int_equal(client_session_query(f->c, 3, &progress, NULL), 0); /* in step again */
 }

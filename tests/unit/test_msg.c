@@ -248,7 +248,7 @@ static void example(struct msg *m, enum msg_type type)
         m->fleet_query = (struct msg_fleet_query){MSG_FLEET_WORKERS, 17};
         return;
     case MSG_FLEET:
-        m->fleet = (struct msg_fleet){18, 1, 2, 3, 4, 5, 6, 7, 9, 8};
+        m->fleet = (struct msg_fleet){18, 1, 2, 3, 4, 5, 6, 1ULL << 40, 7, 9, 8};
         m->n_rows = 1024;
         m->n_row_frames = 1;
         return;
@@ -283,12 +283,14 @@ static void example(struct msg *m, enum msg_type type)
     case MSG_JOB_PUSHED:
         m->job_pushed = (struct msg_job_pushed){3, 1000};
         return;
+    case MSG_JOB_SEAL:
+        m->job_seal = (struct msg_job_seal){3, 1ULL << 41};
+        return;
     case MSG_JOB_FOUND:
     case MSG_JOB_AGAIN:
         m->n_rows = 1000;
         m->n_row_frames = 1;
         /* fall through */
-    case MSG_JOB_SEAL:
     case MSG_JOB_QUERY:
     case MSG_JOB_STOP:
     case MSG_JOB_CLOSE:
@@ -298,7 +300,7 @@ static void example(struct msg *m, enum msg_type type)
         m->job_rows_ok = (struct msg_job_rows_ok){3, 1000, true, {1, 2, 3, 4, 5, 6, "key", 3, 2, {7, 8}}};
         return;
     case MSG_JOB_ACCEPTED:
-        m->job_accepted = (struct msg_job_accepted){3, 1000, 16};
+        m->job_accepted = (struct msg_job_accepted){3, 1000, 1ULL << 39, 16};
         return;
     case MSG_JOB_PROGRESS:
         fill_progress(&m->job_progress);

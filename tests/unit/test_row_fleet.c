@@ -20,7 +20,9 @@ static const struct row_fleet_stage a_stage = {.stage = STAGE_LLM,
                                                .units_ready = 14,
                                                .units_leased = 6,
                                                .rate = 41500,
-                                               .busy_per_mille = 1000};
+                                               .busy_per_mille = 1000,
+                                               .capacity = 55000,
+                                               .fingerprint = {{1, 2, 3}}};
 static const struct row_fleet_worker a_worker = {.number = 7,
                                                  .host = "gpu1",
                                                  .pid = 4242,
@@ -127,6 +129,8 @@ static void test_row_fleet_rows_come_back(void **state)
     assert_int_equal(stage.dtype, DTYPE_BF16);
     assert_int_equal(stage.n_workers * 1000 + stage.n_able * 100 + stage.units_ready + stage.units_leased, 4320);
     assert_int_equal(stage.rate + stage.busy_per_mille, 42500);
+    assert_int_equal(stage.capacity, 55000);
+    assert_true(fingerprint_equal(&stage.fingerprint, &a_stage.fingerprint));
     assert_string_equal(worker.host, "gpu1");
     assert_string_equal(worker.device, "cuda:0");
     assert_string_equal(worker.model, "blip2-opt");
