@@ -6,6 +6,7 @@
 #include "store/store_state.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -49,35 +50,79 @@ static int read_keys(struct wanted *w, const struct buf *keys, uint32_t n_keys, 
     return rc == -EBADMSG || rc == -EMSGSIZE ? -EINVAL : rc;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Into r->found: those items below *ret_covered that have one of the keys, by number. */
+static int look_up_all(struct reader *r, const struct wanted *w, uint64_t *ret_covered, struct err *err)
+{
+    int rc = reader_keys_covered(r, ret_covered, err);
+
+    r->n_found = 0;
+    for (size_t i = 0; rc == 0 && i < SLOTS; i++)
+        if (w->slots[i].key)
+            rc = reader_find_covered(r, w->slots[i].key, w->slots[i].key_bytes, *ret_covered, err);
+    if (rc == -EBADMSG || rc == -E2BIG) { /* damaged: read all rows of the manifest that can be read */
+        r->n_found = 0;
+        *ret_covered = 0;
+        return 0;
+    }
+    if (r->n_found)
+        qsort(r->found, r->n_found, sizeof(*r->found), by_number);
+    return rc;
+}
+
+static int add_item(const struct row_item *is, struct buf *ret, uint32_t *n)
+{
+    const struct row_item brief = {.item = is->item,
+                                   .key = is->key,
+                                   .key_bytes = is->key_bytes,
+                                   .size_bytes = is->size_bytes,
+                                   .mtime_ns = is->mtime_ns,
+                                   .source = is->source};
+    int rc = row_item_append(ret, &brief);
+
+    *n += rc == 0;
+    return rc;
+}
+
+/* Append the items that have one of the keys. -EFBIG: `ret` is full. */
+static int find_wanted(struct reader *r, const struct wanted *w, struct buf *ret, uint32_t *n, struct err *err)
+{
+    struct reader_row row;
+    uint64_t covered = 0;
+    int rc = look_up_all(r, w, &covered, err);
+
+    for (size_t i = 0; rc == 0 && i < r->n_found && *n < MSG_MAX_FOUND_ITEMS; i++) {
+        rc = reader_get(r, r->found[i], &row, err);
+        rc = rc == -EBADMSG ? 0 : rc < 0 ? rc : add_item(&row.listed, ret, n);
+    }
+    reader_seek(r, covered);
+    while (rc == 0 && *n < MSG_MAX_FOUND_ITEMS && ((rc = reader_next(r, &row, err)) > 0 || rc == -EBADMSG)) {
+        const struct row_item *is = &row.listed;
+
+        rc = rc > 0 && w->slots[slot_of(w, is->key, is->key_bytes)].key ? add_item(is, ret, n) : 0;
+    }
+    return rc;
+}
+
 int find_items(struct reader *r, const struct buf *keys, uint32_t n_keys, struct buf *ret, uint32_t *ret_n,
                struct err *err)
 {
     struct wanted wanted = {0};
-    struct reader_row row;
-    uint32_t n = 0;
     int rc;
 
     arena_init(&wanted.bytes, 0);
     rc = read_keys(&wanted, keys, n_keys, err);
-    reader_seek(r, 0);
-    while (rc == 0 && n < MSG_MAX_FOUND_ITEMS && ((rc = reader_next(r, &row, err)) > 0 || rc == -EBADMSG)) {
-        const struct row_item *is = &row.listed;
-        const struct row_item brief = {.item = is->item,
-                                       .key = is->key,
-                                       .key_bytes = is->key_bytes,
-                                       .size_bytes = is->size_bytes,
-                                       .mtime_ns = is->mtime_ns,
-                                       .source = is->source};
-        const bool found = rc > 0 && wanted.slots[slot_of(&wanted, is->key, is->key_bytes)].key;
-
-        rc = found ? row_item_append(ret, &brief) : 0;
-        n += found && rc == 0;
-    }
-    if (rc == -EFBIG)
-        rc = 0;
+    *ret_n = 0;
+    if (rc == 0)
+        rc = find_wanted(r, &wanted, ret, ret_n, err);
     arena_release(&wanted.bytes);
-    *ret_n = n;
-    return rc;
+    return rc == -EFBIG ? 0 : rc;
 }
 
 int find_sources(struct reader *r, struct buf *ret, uint32_t *ret_n, struct err *err)

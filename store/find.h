@@ -18,7 +18,7 @@ struct store;
 int find_sources(struct reader *r, struct buf *ret, uint32_t *ret_n, struct err *err) CHECK_RESULT;
 /* The items that have one of these keys, by number: Item rows with source, size and time, without paths and fields. As
  * many as the limit of `ret` allows, MSG_MAX_FOUND_ITEMS at most. `keys` are 1 to MSG_MAX_FIND_KEYS Item rows. Reads
- * the whole manifest. -EINVAL: the rows make no sense. */
+ * only those rows of the manifest that the table `keys` does not cover yet. -EINVAL: the rows make no sense. */
 int find_items(struct reader *r, const struct buf *keys, uint32_t n_keys, struct buf *ret, uint32_t *ret_n,
                struct err *err) CHECK_RESULT;
 /* Either, of what is committed in a store that is open here: sources, or the items of `keys`. */

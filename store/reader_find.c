@@ -41,23 +41,20 @@ static int candidates(struct reader *r, MDB_cursor *c, const uint8_t *hash, uint
     return rc == MDB_NOTFOUND ? 0 : err_set(err, env_errno(rc), "%s: keys: %s", r->path, mdb_strerror(rc));
 }
 
-/* Items below *ret_covered whose key has this hash. */
-static int look_up(struct reader *r, const uint8_t *hash, uint64_t *ret_covered, struct err *err)
+/* Append the items below `covered` whose key has this hash. */
+static int look_up(struct reader *r, const uint8_t *hash, uint64_t covered, struct err *err)
 {
     MDB_cursor *c;
     int rc = reader_begin(r, err);
 
     if (rc < 0)
         return rc;
-    rc = env_read_keys_covered(&r->env, r->txn, ret_covered, err);
-    if (rc == 0 && *ret_covered) {
-        rc = mdb_cursor_open(r->txn, r->env.keys, &c);
-        if (rc == 0) {
-            rc = candidates(r, c, hash, *ret_covered, err);
-            mdb_cursor_close(c);
-        } else {
-            rc = err_set(err, env_errno(rc), "%s: keys: %s", r->path, mdb_strerror(rc));
-        }
+    rc = mdb_cursor_open(r->txn, r->env.keys, &c);
+    if (rc == 0) {
+        rc = candidates(r, c, hash, covered, err);
+        mdb_cursor_close(c);
+    } else {
+        rc = err_set(err, env_errno(rc), "%s: keys: %s", r->path, mdb_strerror(rc));
     }
     reader_end(r);
     return rc;
@@ -68,12 +65,12 @@ static bool has_key(const struct row_item *item, const void *key, size_t n)
     return item->key_bytes == n && memcmp(item->key, key, n) == 0;
 }
 
-/* Two keys may have the same hash: keep the items with this key. */
-static int drop_others(struct reader *r, const void *key, size_t n_bytes, struct err *err)
+/* Two keys may have the same hash: of the items from `first_found` on, keep those with this key. */
+static int drop_others(struct reader *r, size_t first_found, const void *key, size_t n_bytes, struct err *err)
 {
-    size_t kept = 0;
+    size_t kept = first_found;
 
-    for (size_t i = 0; i < r->n_found; i++) {
+    for (size_t i = first_found; i < r->n_found; i++) {
         uint64_t first = r->loaded ? r->manifest.first_item : 0;
 
         if (!r->loaded || r->found[i] < first || r->found[i] - first >= r->manifest.n_items) {
@@ -116,17 +113,38 @@ static int scan_from(struct reader *r, uint64_t covered, const void *key, size_t
     return rc;
 }
 
-static int find(struct reader *r, const void *key, size_t size_bytes, struct err *err)
+int reader_keys_covered(struct reader *r, uint64_t *ret, struct err *err)
 {
+    int rc = reader_begin(r, err);
+
+    if (rc < 0)
+        return rc;
+    rc = env_read_keys_covered(&r->env, r->txn, ret, err);
+    reader_end(r);
+    return rc;
+}
+
+int reader_find_covered(struct reader *r, const void *key, size_t size_bytes, uint64_t covered, struct err *err)
+{
+    const size_t first_found = r->n_found;
     uint8_t hash[KEYS_HASH_BYTES];
-    uint64_t covered = 0;
     int rc;
 
+    if (covered == 0)
+        return 0;
     keys_hash(key, size_bytes, hash);
     r->loaded = false;
-    rc = look_up(r, hash, &covered, err);
+    rc = look_up(r, hash, covered, err);
+    return rc < 0 ? rc : drop_others(r, first_found, key, size_bytes, err);
+}
+
+static int find(struct reader *r, const void *key, size_t size_bytes, struct err *err)
+{
+    uint64_t covered = 0;
+    int rc = reader_keys_covered(r, &covered, err);
+
     if (rc == 0)
-        rc = drop_others(r, key, size_bytes, err);
+        rc = reader_find_covered(r, key, size_bytes, covered, err);
     return rc < 0 ? rc : scan_from(r, covered, key, size_bytes, err);
 }
 

@@ -77,6 +77,11 @@ int reader_record(struct reader *r, uint32_t i, struct row_record *ret, struct e
 
 /* The unit that holds `item`, of a store that is here. -ENOENT: none. */
 int reader_find_unit(struct reader *r, uint64_t item, uint32_t *ret, struct err *err) CHECK_RESULT;
+/* The table `keys` has the items below *ret. */
+int reader_keys_covered(struct reader *r, uint64_t *ret, struct err *err) CHECK_RESULT;
+/* Append those of them that have this key to r->found. Moves the position. */
+int reader_find_covered(struct reader *r, const void *key, size_t size_bytes, uint64_t covered,
+                        struct err *err) CHECK_RESULT;
 /* Append a number to r->found. */
 int reader_found(struct reader *r, uint64_t number, struct err *err) CHECK_RESULT;
 /* Append EMBEDDING rows from *item on, until they are max_bytes or the end. *item: the first that they do not cover. */
