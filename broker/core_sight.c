@@ -6,6 +6,8 @@
 #include "broker/core_worker.h"
 #include "broker/core_job.h"
 
+#include <string.h>
+
 enum { FIRST_REST_MS = 5000, LONGEST_REST_MS = 60000 };
 
 static struct core_unseen *find(struct core_worker *w, uint64_t job)
@@ -50,26 +52,44 @@ static int64_t resting(const struct core_worker *w, uint64_t ret[CORE_MAX_UNSEEN
     return next_ms;
 }
 
-/* Move the worker to the pool of those that rest from the same jobs. */
+/* Move the worker to the pool of those that rest from the same jobs. *ret_full: that would be a pool too many, and it
+ * stays where it is. False: no memory; the core is broken. */
+static bool change_pool(struct core *c, struct core_worker *w, const uint64_t unseen[CORE_MAX_UNSEEN], bool *ret_full)
+{
+    const struct core_pool before = *w->pool;
+    struct core_pool *p;
+
+    *ret_full = false;
+    if (memcmp(before.unseen, unseen, sizeof(before.unseen)) == 0)
+        return true;
+    core_worker_leave(c, w); /* a pool that it leaves empty makes room */
+    p = core_pool_get(c, before.stage, &before.fingerprint, unseen);
+    if (!p) {
+        *ret_full = true;
+        p = core_pool_get(c, before.stage, &before.fingerprint, before.unseen);
+    }
+    if (!p || !core_worker_join(c, w, p))
+        return false;
+    core_worker_update(w, c);
+    return true;
+}
+
+/* Without a place in another pool it rests from all jobs, and tries again. */
 static void move(struct core *c, struct core_worker *w)
 {
     uint64_t unseen[CORE_MAX_UNSEEN];
-    const int64_t next_ms = resting(w, unseen);
-    struct core_pool *p = core_pool_get(c, w->pool->stage, &w->pool->fingerprint, unseen);
+    int64_t next_ms = resting(w, unseen);
+    bool full;
 
+    if (!change_pool(c, w, unseen, &full))
+        return;
+    if (full) {
+        core_worker_rest(c, w, FIRST_REST_MS);
+        next_ms = next_ms < w->rest_until_ms ? next_ms : w->rest_until_ms;
+    }
     core_heap_remove(&c->unseen_ends, &w->unseen_place);
     if (next_ms != INT64_MAX && core_heap_set(&c->unseen_ends, &w->unseen_place, next_ms, w) < 0)
         core_break(c);
-    if (!p) { /* too many pools: it rests from all jobs */
-        core_worker_rest(c, w, FIRST_REST_MS);
-        return;
-    }
-    if (p == w->pool)
-        return;
-    core_worker_leave(c, w);
-    if (!core_worker_join(c, w, p))
-        return; /* no memory: the core is broken */
-    core_worker_update(w, c);
 }
 
 void core_worker_cannot_see(struct core *c, struct core_worker *w, uint64_t job)

@@ -168,6 +168,40 @@ static void many_jobs(void **state)
         assert_true(core_worker_sees(b->core, BLIND, job));
 }
 
+/* Two such workers of one model, and no place for another pool: they go on once another worker leaves its pool. */
+static void no_place_in_another_pool(void **state)
+{
+    enum { SECOND = 13, THIRD = 14 };
+    struct rig *b = *state;
+    struct core_work w;
+
+    b->limits.max_pools = 2;
+    rig_restart_with(b, 7);
+    rig_hello(b, BLIND, 1, 4);
+    rig_hello(b, SECOND, 1, 4);
+    open_job(b, JOB, 1);
+    for (int i = 0; i < 2; i++) {
+        w = rig_work_of(b);
+        cannot_see(b, &w);
+    }
+    rig_hello(b, THIRD, 2, 4);
+    for (int64_t end = b->now + 2 * LONGEST_REST_MS; b->now < end; b->now += 100) {
+        for (uint64_t peer = BLIND; peer <= THIRD; peer++) {
+            beat(b, peer);
+            assert_int_equal(rig_count(b, CORE_DO_WORK), 0);
+        }
+        rig_tick(b, 0);
+        assert_int_equal(rig_count(b, CORE_DO_WORK), 0);
+    }
+    rig_gone(b, THIRD, true);
+    for (int64_t end = b->now + FIRST_REST_MS; rig_count(b, CORE_DO_WORK) == 0 && b->now <= end; b->now += 100) {
+        beat(b, BLIND);
+        beat(b, SECOND);
+        rig_tick(b, 0);
+    }
+    assert_int_equal(rig_work_of(b).job, JOB);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +210,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(tries_again, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(later_stages_just_return, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(many_jobs, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(no_place_in_another_pool, rig_setup, rig_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
