@@ -92,6 +92,14 @@ enum core_bug {
     CORE_BUG_SAME_WORKER_AGAIN,         /* what failed goes to the same worker again */
     CORE_BUG_NEVER_STALL,               /* a lease may last for ever */
     CORE_BUG_CUT_OFF_COMES_BACK,        /* a worker that was cut off may come back */
+    CORE_BUG_UNSEEN_BLAMED,             /* a worker that cannot see pictures is blamed */
+    CORE_BUG_UNSEEN_ANYWHERE,           /* a node that reads no pictures cannot see them */
+    CORE_BUG_UNSEEN_GETS_MORE,          /* a worker that cannot see pictures gets more of them */
+    CORE_BUG_UNSEEN_REST_FIXED,         /* its rests do not grow */
+    CORE_BUG_STOP_SEALS,                /* a submission that is cut off counts as complete */
+    CORE_BUG_AGAIN_WHILE_DONE,          /* items to do again do not wake a job that was done */
+    CORE_BUG_MORE_AGAIN_FORGOTTEN,      /* more items to do again of a unit in memory are forgotten */
+    CORE_BUG_DISK_OK_IGNORED,           /* a job stays blocked once the disk has room */
     CORE_N_BUGS
 };
 

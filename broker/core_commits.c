@@ -151,7 +151,7 @@ static void unblock(struct core_job *j)
 {
     struct core_unit *u;
 
-    if (!j->blocked || j->closing)
+    if (!j->blocked || j->closing || core_planted(j->core, CORE_BUG_DISK_OK_IGNORED))
         return;
     j->blocked = false;
     core_job_wake(j);

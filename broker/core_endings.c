@@ -76,15 +76,16 @@ void core_lease_unseen(struct core *c, struct core_lease *l)
     struct core_worker *w = l->worker;
     struct core_task *t = l->task;
     struct core_job_node *n = core_node_of(t);
+    const uint64_t job = core_planted(c, CORE_BUG_UNSEEN_ANYWHERE) ? t->subunit->unit->job->id : n->pictures_of;
 
-    if (!n->pictures_of) {
+    if (!job || core_planted(c, CORE_BUG_UNSEEN_BLAMED)) {
         core_lease_returned(c, l);
         return;
     }
     n->returns++;
     c->counters.returns++;
     core_lease_end(c, l);
-    core_worker_cannot_see(c, w, n->pictures_of);
+    core_worker_cannot_see(c, w, job);
     core_task_requeue(t);
 }
 

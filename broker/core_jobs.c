@@ -92,6 +92,7 @@ int core_on_job_stop(struct core *c, const struct core_event *e)
     if (!j)
         return rc;
     j->stopped = true;
+    j->sealed = j->sealed || core_planted(c, CORE_BUG_STOP_SEALS);
     j->stop_told = false;
     return 0;
 }

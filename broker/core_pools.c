@@ -177,17 +177,17 @@ void core_worker_leave(struct core *c, struct core_worker *w)
 }
 
 /* Can its workers see the pictures that the node reads? */
-static bool pool_sees(const struct core_pool *p, const struct core_job_node *n)
+static bool pool_sees(const struct core *c, const struct core_pool *p, const struct core_job_node *n)
 {
     for (uint32_t i = 0; n->pictures_of && i < CORE_MAX_UNSEEN; i++)
         if (p->unseen[i] == n->pictures_of)
-            return false;
+            return core_planted(c, CORE_BUG_UNSEEN_GETS_MORE);
     return true;
 }
 
 bool core_pool_matches(const struct core *c, const struct core_pool *p, const struct core_job_node *n)
 {
-    return p->stage == n->spec.stage && pool_sees(p, n) &&
+    return p->stage == n->spec.stage && pool_sees(c, p, n) &&
            (n->any_fingerprint || (n->spec.needs && core_planted(c, CORE_BUG_FINGERPRINT_AT_FIRST_NODE)) ||
             fingerprint_equal(&p->fingerprint, &n->spec.fingerprint));
 }

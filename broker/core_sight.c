@@ -102,7 +102,7 @@ void core_worker_cannot_see(struct core *c, struct core_worker *w, uint64_t job)
         u = make_room(w);
         *u = (struct core_unseen){.job = job};
     }
-    u->rest_ms = u->rest_ms == 0 ? FIRST_REST_MS : u->rest_ms * 2;
+    u->rest_ms = u->rest_ms == 0 || core_planted(c, CORE_BUG_UNSEEN_REST_FIXED) ? FIRST_REST_MS : u->rest_ms * 2;
     if (u->rest_ms > LONGEST_REST_MS)
         u->rest_ms = LONGEST_REST_MS;
     u->until_ms = c->now_ms + u->rest_ms;

@@ -19,7 +19,7 @@ int core_on_units_again(struct core *c, const struct core_event *e)
 
     if (!j)
         return rc;
-    j->done = false;
+    j->done = j->done && core_planted(c, CORE_BUG_AGAIN_WHILE_DONE);
     core_job_go_back(j, e->units_again.from_unit);
     return 0;
 }
@@ -94,7 +94,7 @@ int core_on_units(struct core *c, const struct core_event *e)
         struct core_unit *there = core_map_get(&j->units, (uint64_t)e->units.rows[i].unit + 1);
 
         if (there)
-            there->load_again |= has_more(there, &e->units.rows[i]);
+            there->load_again |= has_more(there, &e->units.rows[i]) && !core_planted(c, CORE_BUG_MORE_AGAIN_FORGOTTEN);
         else if (!core_unit_new(j, &e->units.rows[i])) {
             core_break(c);
             return -ENOMEM;

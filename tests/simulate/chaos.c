@@ -2,6 +2,7 @@
 #include "tests/simulate/world.h"
 
 #include <errno.h>
+#include <string.h>
 
 static void free_disk(struct world *w, void *what, uint64_t life)
 {
@@ -19,35 +20,6 @@ static void fill_disk(struct world *w)
     world_in(w, 200 + (int64_t)world_below(w, 3000), free_disk, NULL, 0);
 }
 
-static void stop_job(struct world *w, struct sim_job *j)
-{
-    if (!w->core || !j->open || j->paused || j->closing || j->failed || j->finished)
-        return; /* a stopped job may be stopped again */
-    world_fault(w, FAULT_JOB_STOP);
-    j->stopped = true;
-    j->stop_told = false;
-    shell_job_event(w, CORE_EVENT_JOB_STOP, j);
-    world_in(w, 100 + (int64_t)world_below(w, 4000), shell_start_later, j, w->epoch);
-}
-
-static void change_priority(struct world *w, struct sim_job *j)
-{
-    if (!w->core || !j->open || j->closing)
-        return;
-    world_fault(w, FAULT_JOB_PRIORITY);
-    shell_step(w, &(struct core_event){.type = CORE_EVENT_JOB_PRIORITY,
-                                       .job_priority = {j->id, (uint32_t)world_below(w, 200)}});
-}
-
-static void cancel_job(struct world *w, struct sim_job *j)
-{
-    if (!w->core || !j->open || j->closing || j->finished || w->shutting_down)
-        return;
-    world_fault(w, FAULT_JOB_CANCEL);
-    j->closing = true;
-    shell_job_event(w, CORE_EVENT_JOB_CLOSE, j);
-}
-
 static void fail_job(struct world *w, struct sim_job *j)
 {
     if (!w->core || !j->open || j->failed)
@@ -55,6 +27,27 @@ static void fail_job(struct world *w, struct sim_job *j)
     world_fault(w, FAULT_JOB_FAILED);
     world_say(w, "fail job=%llu", (unsigned long long)j->id);
     shell_fail_job(w, j);
+}
+
+/* The pictures of a job are on a file system that one host loses for a while, or all hosts. */
+static void see_all(struct world *w, void *blind, uint64_t life)
+{
+    (void)w;
+    (void)life;
+    *(uint32_t *)blind = 0;
+}
+
+static void hide_pictures(struct world *w, const struct sim_job *j)
+{
+    const uint64_t only = world_below(w, N_HOSTS); /* 0: all */
+    const int64_t ms = 500 + (int64_t)world_below(w, 30000);
+
+    for (uint64_t host = 1; host < N_HOSTS; host++) {
+        if (only && host != only)
+            continue;
+        w->blind[host] |= 1u << j->index;
+        world_in(w, ms, see_all, &w->blind[host], 0);
+    }
 }
 
 static void bring_back(struct world *w, void *job, uint64_t life)
@@ -71,24 +64,6 @@ static void take_away(struct world *w, struct sim_job *j)
     world_fault(w, FAULT_SOURCE_GONE);
     j->gone = true;
     world_in(w, 100 + (int64_t)world_below(w, 2000), bring_back, j, 0);
-}
-
-/* Some items of a finished unit are to be done again. */
-static void do_again(struct world *w, struct sim_job *j)
-{
-    uint32_t unit = (uint32_t)world_below(w, j->n_units);
-    struct sim_unit *u = &j->units[unit];
-    struct core_event e = {.type = CORE_EVENT_UNITS_AGAIN, .units_again = {j->id, unit}};
-
-    /* The store does one thing at a time: marks made during a commit are reported after its answer. */
-    if (!w->core || !j->open || j->closing || j->failed || j->finished || !u->done || u->commit_pending ||
-        u->attempts != u->attempts_asked)
-        return;
-    world_fault(w, FAULT_ITEMS_AGAIN);
-    world_say(w, "again job=%llu unit=%u", (unsigned long long)j->id, unit);
-    for (uint64_t n = 1 + world_below(w, 4); n > 0; n--)
-        u->items[world_below(w, u->n_items)].again = true;
-    shell_step(w, &e);
 }
 
 static void lose_payload(struct world *w)
@@ -255,7 +230,7 @@ static void lie(struct world *w)
         e.failure.lease = ref;
         break;
     default:
-        e.type = CORE_EVENT_RETURN;
+        e.type = world_chance(w, 300) ? CORE_EVENT_UNSEEN : CORE_EVENT_RETURN;
         e.lease = ref;
     }
     shell_step(w, &e);
@@ -267,6 +242,11 @@ static void hurt_worker(struct world *w, struct sim_worker *k)
 {
     if (!k->alive || k->hung || k->stuck || k->draining)
         return;
+    if (w->wild && k->lie == LIE_NONE && world_chance(w, 60)) {
+        world_fault(w, FAULT_WORKER_LIAR);
+        k->lie = LIE_KEEPS;
+        return;
+    }
     switch (world_below(w, 6)) {
     case 0:
         if (worker_may_hit(w, k->held, k->n_held)) {
@@ -299,8 +279,16 @@ static void hurt_worker(struct world *w, struct sim_worker *k)
 
 static void hurt_jobs(struct world *w, struct sim_job *j, uint64_t dice)
 {
-    if (dice < 75)
+    if (dice < 68)
         lose_payload(w);
+    else if (dice < 70)
+        clients_vanish(w, j);
+    else if (dice < 72)
+        clients_retry(w, j);
+    else if (dice < 74)
+        hide_pictures(w, j);
+    else if (dice < 75)
+        clients_cancel(w, j);
     else if (dice < 78)
         visit(w);
     else if (dice < 81)
@@ -312,13 +300,13 @@ static void hurt_jobs(struct world *w, struct sim_job *j, uint64_t dice)
     else if (dice < 93)
         fill_disk(w);
     else if (dice < 95)
-        stop_job(w, j);
+        clients_stop(w, j);
     else if (dice < 96)
-        change_priority(w, j);
+        clients_change_priority(w, j);
     else if (dice < 97)
         take_away(w, j);
     else if (dice < 99)
-        cancel_job(w, j);
+        clients_close(w, j);
     else
         fail_job(w, j);
 }
@@ -339,6 +327,7 @@ static void chaos(struct world *w, void *what, uint64_t life)
         }
         for (uint32_t n = 0; n < w->n_jobs; n++)
             w->jobs[n].gone = false;
+        memset(w->blind, 0, sizeof(w->blind));
         return;
     }
     if (dice < 60)
@@ -346,7 +335,7 @@ static void chaos(struct world *w, void *what, uint64_t life)
     else if (w->now >= w->stopped_until) /* nothing else can happen to a stopped broker */
         hurt_jobs(w, j, dice);
     if (w->now >= w->stopped_until)
-        do_again(w, j);
+        clients_do_again(w, j);
     world_in(w, 20 + (int64_t)world_below(w, 400), chaos, NULL, 0);
 }
 

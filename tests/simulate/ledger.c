@@ -103,9 +103,11 @@ static void pass_time(struct world *w)
         else
             l->deadline = l->until < ledger_stall_at(w, l) ? l->until : ledger_stall_at(w, l);
     }
+    for (struct led_worker *k = w->ledger.workers; k; k = k->next)
+        k->rest_until = k->rest_until > w->ledger.now ? k->rest_until : 0;
+    ledger_looks_again(w);
     for (struct led_worker *k = w->ledger.workers, *next; k; k = next) {
         next = k->next;
-        k->rest_until = k->rest_until > w->ledger.now ? k->rest_until : 0;
         if (k->heard + w->limits.worker_ms <= w->ledger.now) {
             ledger_expect_forget(w, k->peer);
             ledger_worker_remove(w, k, false);
@@ -155,6 +157,7 @@ static void result(struct world *w, const struct core_event *e)
     w->ledger.sum.results++;
     ledger_measure(w, l);
     ledger_did_well(w, l);
+    ledger_saw(w, l);
     l->subunit->makers[l->node] = ledger_name(l->worker);
     l->subunit->job->led.nodes[l->node].items_done += l->n_items;
     ledger_result(w, l->subunit, l->node, e->result.ok);
@@ -191,6 +194,8 @@ static void worker_event(struct world *w, const struct core_event *e, uint64_t p
             bad_end(w, l);
     } else if (e->type == CORE_EVENT_RETURN && (l = current_lease(w, &e->lease))) {
         ledger_hands_back(w, l);
+    } else if (e->type == CORE_EVENT_UNSEEN && (l = current_lease(w, &e->lease))) {
+        ledger_unseen(w, l);
     } else if (e->type == CORE_EVENT_HEARTBEAT && k) {
         heartbeat(w, k, e);
     } else if (e->type == CORE_EVENT_CREDIT && k) {
@@ -407,6 +412,7 @@ void ledger_event(struct world *w, const struct core_event *e, int expected)
         worker_event(w, e, e->failure.lease.peer);
         return;
     case CORE_EVENT_RETURN:
+    case CORE_EVENT_UNSEEN:
         worker_event(w, e, e->lease.peer);
         return;
     case CORE_EVENT_PAYLOAD_LOST:

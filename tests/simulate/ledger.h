@@ -15,7 +15,7 @@ struct world;
 struct sim_job;
 struct led_lease;
 
-enum { LED_WORDS = 2, LED_FORGETS = 64, LED_FAILERS = 4 };
+enum { LED_WORDS = 2, LED_FORGETS = 64, LED_FAILERS = 4, LED_JOBS = 3 };
 
 /* One node of a subunit. */
 enum led_state { LED_NONE, LED_LEASED, LED_DONE };
@@ -36,6 +36,12 @@ struct led_subunit {
     uint32_t n_failers[CORE_MAX_NODES];
 };
 
+/* A job whose pictures a worker could not see. */
+struct led_unseen {
+    bool rests;
+    int64_t rest_ms, until; /* rest_ms 0: it can */
+};
+
 /* How long items take. */
 struct led_pace {
     uint64_t ms, n_items;
@@ -48,6 +54,9 @@ struct led_worker {
     uint32_t n_bad, n_refused;        /* in a row: leases that ended badly, tensors of its that were refused */
     int64_t heard, rest_until, ended; /* ended: when it last gave a result */
     struct led_pace pace;
+    struct led_unseen unseen[LED_JOBS];
+    int64_t change_at; /* it tries again to change its kind; 0: it need not */
+    uint32_t kind;     /* bit i: it rests from job i, so it is of another kind than workers of its stage and model */
     bool benched;
     bool silent, lost;
     bool late_told; /* it was silent for lease_ms, and that has been handled */
@@ -148,6 +157,12 @@ bool ledger_avoids(struct world *w, const struct led_subunit *p, uint32_t node, 
 bool ledger_needs_another(struct world *w, const struct led_subunit *p, uint32_t node);
 struct led_name ledger_name(const struct led_worker *k);
 
+/* ledger_sight.c */
+void ledger_unseen(struct world *w, struct led_lease *l);
+void ledger_saw(struct world *w, const struct led_lease *l); /* it gave a result */
+void ledger_looks_again(struct world *w);                    /* workers whose rests are over */
+uint32_t ledger_count_kinds(const struct world *w);
+
 /* ledger_workers.c */
 struct led_worker *ledger_worker(struct world *w, uint64_t peer);
 void ledger_hello(struct world *w, const struct core_event *e);
@@ -158,6 +173,7 @@ void ledger_heard(struct world *w, struct led_worker *k);
 void ledger_expect_forget(struct world *w, uint64_t peer);
 /* May the worker take this much, or an exclusive task? */
 bool ledger_has_room(struct world *w, const struct led_worker *k, bool exclusive, uint32_t n_items, uint64_t n_bytes);
-bool ledger_matches(const struct led_worker *k, const struct core_node *n);
+bool ledger_matches(const struct led_worker *k, const struct sim_job *j, uint32_t node);
+bool ledger_is_of_kind(const struct led_worker *k, uint32_t stage, uint32_t model, uint32_t kind);
 
 #endif

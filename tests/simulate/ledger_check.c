@@ -69,7 +69,7 @@ static void check_share(struct world *w, const struct sim_job *j, uint32_t node,
         if (other == j || !other->open || led->stopped || led->paused || led->blocked || led->failed || led->closing)
             continue;
         for (uint32_t i = 0; i < other->n_nodes; i++)
-            if (other->nodes[i].needs == 0 && ledger_matches(k, &other->nodes[i]) &&
+            if (other->nodes[i].needs == 0 && ledger_matches(k, other, i) &&
                 nodes_behind(other, i) <= nodes_behind(j, node) && has_fresh(other, i) &&
                 (nodes_behind(other, i) < nodes_behind(j, node) || led->pass < j->led.pass))
                 world_fail(w, "peer %llu starts a unit of job %llu, and it is the turn of job %llu",
@@ -78,13 +78,16 @@ static void check_share(struct world *w, const struct sim_job *j, uint32_t node,
 }
 
 static void check_worker(struct world *w, const struct core_work *a, const struct led_worker *k,
-                         const struct core_node *n, uint64_t bytes)
+                         const struct sim_job *j, uint64_t bytes)
 {
+    const struct core_node *n = &j->nodes[a->node];
+
     if (!k)
         world_fail(w, "lease %llu for a peer that is not known", (unsigned long long)a->lease);
-    if (!ledger_matches(k, n))
-        world_fail(w, "lease %llu: stage %u of model %u for a worker of stage %u and model %u",
-                   (unsigned long long)a->lease, n->stage, n->fingerprint.bytes[0], k->stage, k->model);
+    if (!ledger_matches(k, j, a->node))
+        world_fail(w,
+                   "lease %llu: stage %u of model %u for a worker of stage %u and model %u, which rests from jobs 0x%x",
+                   (unsigned long long)a->lease, n->stage, n->fingerprint.bytes[0], k->stage, k->model, k->kind);
     if (!ledger_has_room(w, k, a->exclusive, a->n_items, bytes))
         world_fail(w,
                    "lease %llu%s of %u items, %llu bytes for peer %llu that holds %u leases, %u items, %llu bytes; "
@@ -121,7 +124,7 @@ static void grant(struct world *w, const struct core_work *a)
                    a->count, p->failures);
     if (!p->reserved)
         check_start(w, j, p);
-    check_worker(w, a, k, &j->nodes[a->node], bytes);
+    check_worker(w, a, k, j, bytes);
     if (ledger_avoids(w, p, a->node, k))
         world_fail(w, "lease %llu: peer %llu has failed it, and another could do it", (unsigned long long)a->lease,
                    (unsigned long long)a->peer);
@@ -441,9 +444,8 @@ static void check_idle(struct world *w, const struct sim_job *j)
             for (uint32_t k = 0; k < j->n_nodes; k++)
                 for (const struct led_worker *m = w->ledger.workers; m && p->reserved && ledger_is_ready(p, k);
                      m = m->next)
-                    if (m->n_leases == 0 && m->n_late == 0 && !ledger_is_careful(m) &&
-                        ledger_matches(m, &j->nodes[k]) && ledger_has_room(w, m, true, 0, 0) &&
-                        !ledger_avoids(w, p, k, m))
+                    if (m->n_leases == 0 && m->n_late == 0 && !ledger_is_careful(m) && ledger_matches(m, j, k) &&
+                        ledger_has_room(w, m, true, 0, 0) && !ledger_avoids(w, p, k, m))
                         world_fail(w, "peer %llu holds nothing, and unit %u [%u+%u] waits for node %u",
                                    (unsigned long long)m->peer, u, p->first, p->count, k);
 }

@@ -47,7 +47,7 @@ void ledger_failed_on(struct led_subunit *p, uint32_t node, const struct led_wor
 static bool has_others(struct world *w, const struct led_subunit *p, uint32_t node, const struct led_worker *but)
 {
     for (const struct led_worker *k = w->ledger.workers; k; k = k->next)
-        if (k != but && is_good(k) && ledger_matches(k, &p->job->nodes[node]) && !has_failed(p, node, k))
+        if (k != but && is_good(k) && ledger_matches(k, p->job, node) && !has_failed(p, node, k))
             return true;
     return false;
 }
@@ -75,7 +75,7 @@ static void charge(struct world *w, struct led_worker *k, uint32_t *count)
     int64_t most_ms = 1000, ms = 100;
 
     for (const struct led_worker *m = w->ledger.workers; m; m = m->next)
-        if (m != k && m->stage == k->stage && m->model == k->model && is_good(m))
+        if (m != k && ledger_is_of_kind(m, k->stage, k->model, k->kind) && is_good(m))
             most_ms = w->limits.lease_ms;
     ++*count;
     if (!ledger_is_careful(k))

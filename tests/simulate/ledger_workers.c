@@ -97,7 +97,7 @@ static bool is_wanted(const struct world *w, const struct led_worker *k)
 {
     for (uint32_t n = 0; n < w->n_jobs; n++)
         for (uint32_t i = 0; i < w->jobs[n].n_nodes && w->jobs[n].open && !w->jobs[n].led.closing; i++)
-            if (ledger_matches(k, &w->jobs[n].nodes[i]))
+            if (ledger_matches(k, &w->jobs[n], i))
                 return true;
     return false;
 }
@@ -105,19 +105,14 @@ static bool is_wanted(const struct world *w, const struct led_worker *k)
 /* Would one more worker, perhaps of a new kind, exceed a limit? */
 static bool is_too_much(const struct world *w, uint32_t stage, uint32_t model)
 {
-    uint32_t n_workers = 0, n_kinds = 0;
+    uint32_t n_workers = 0;
     bool known = false;
 
     for (const struct led_worker *k = w->ledger.workers; k; k = k->next) {
-        bool first = true;
-
         n_workers++;
-        known = known || (k->stage == stage && k->model == model);
-        for (const struct led_worker *m = w->ledger.workers; m != k && first; m = m->next)
-            first = m->stage != k->stage || m->model != k->model;
-        n_kinds += first;
+        known = known || ledger_is_of_kind(k, stage, model, 0);
     }
-    return n_workers >= w->limits.max_workers || (!known && n_kinds >= w->limits.max_pools);
+    return n_workers >= w->limits.max_workers || (!known && ledger_count_kinds(w) >= w->limits.max_pools);
 }
 
 /* The process has reconnected. */
@@ -212,9 +207,18 @@ void ledger_hello(struct world *w, const struct core_event *e)
 
 /* -- room -- */
 
-bool ledger_matches(const struct led_worker *k, const struct core_node *n)
+bool ledger_is_of_kind(const struct led_worker *k, uint32_t stage, uint32_t model, uint32_t kind)
 {
-    return k->stage == n->stage && (n->fingerprint.bytes[0] == 0 || n->fingerprint.bytes[0] == k->model);
+    return k->stage == stage && k->model == model && k->kind == kind;
+}
+
+/* First nodes read pictures. */
+bool ledger_matches(const struct led_worker *k, const struct sim_job *j, uint32_t node)
+{
+    const struct core_node *n = &j->nodes[node];
+
+    return k->stage == n->stage && (n->fingerprint.bytes[0] == 0 || n->fingerprint.bytes[0] == k->model) &&
+           (n->needs || !(k->kind >> j->index & 1));
 }
 
 bool ledger_has_room(struct world *w, const struct led_worker *k, bool exclusive, uint32_t n_items, uint64_t n_bytes)

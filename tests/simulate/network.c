@@ -142,7 +142,7 @@ static void deliver_to_broker(struct world *w, struct message *m)
         e.failure.text = "it did not work";
         break;
     case MSG_RETURN:
-        e.type = CORE_EVENT_RETURN;
+        e.type = m->unseen ? CORE_EVENT_UNSEEN : CORE_EVENT_RETURN;
         e.lease = (struct core_lease_ref){m->peer, m->work->epoch, m->work->lease};
         break;
     case MSG_BYE:

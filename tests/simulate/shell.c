@@ -123,16 +123,6 @@ static void do_work(struct world *w, const struct core_work *a)
 
 /* -- jobs -- */
 
-void shell_start_later(struct world *w, void *job, uint64_t life)
-{
-    struct sim_job *j = job;
-
-    if (shell_is_stopped(w, shell_start_later, job, life) || life != w->epoch || !w->core || !j->open || !j->stopped ||
-        j->paused || j->closing || j->failed)
-        return;
-    shell_start_job(w, j);
-}
-
 static void open_job(struct world *w, struct sim_job *j)
 {
     struct core_event e = {.type = CORE_EVENT_JOB_OPEN};
@@ -149,30 +139,35 @@ static void open_job(struct world *w, struct sim_job *j)
     e.job_open.sealed = j->sealed;
     e.job_open.stopped = j->stopped = !w->quiet && world_chance(w, 50);
     if (j->stopped)
-        world_in(w, 100 + (int64_t)world_below(w, 4000), shell_start_later, j, w->epoch);
+        world_in(w, 100 + (int64_t)world_below(w, 4000), clients_start_later, j, w->epoch);
     e.job_open.priority = (uint32_t)world_below(w, 200);
     e.job_open.max_failures = j->max_failures;
     e.job_open.max_failed_per_mille = j->max_failed_per_mille;
     e.job_open.n_nodes = j->n_nodes;
     e.job_open.nodes = j->nodes;
     shell_step(w, &e);
+    clients_opened(w, j);
 }
 
-static void reopen_job(struct world *w, void *job, uint64_t life)
+void shell_reopen_job(struct world *w, void *job, uint64_t life)
 {
     struct sim_job *j = job;
 
-    if (shell_is_stopped(w, reopen_job, job, life))
+    if (shell_is_stopped(w, shell_reopen_job, job, life))
         return;
-    if (life == w->epoch && w->core && !j->open && !w->shutting_down)
+    if (life != w->epoch || !w->core || j->open || j->finished || j->cancelled || w->shutting_down)
+        return;
+    if (j->client_gone)
+        world_in(w, 250, shell_reopen_job, j, life);
+    else
         open_job(w, j);
 }
 
-static void close_job(struct world *w, void *job, uint64_t life)
+void shell_close_job(struct world *w, void *job, uint64_t life)
 {
     struct sim_job *j = job;
 
-    if (shell_is_stopped(w, close_job, job, life))
+    if (shell_is_stopped(w, shell_close_job, job, life))
         return;
     if (life != w->epoch || !w->core || !j->open || j->closing)
         return;
@@ -196,7 +191,7 @@ static void go_on(struct world *w, void *job, uint64_t life)
 
     if (shell_is_stopped(w, go_on, job, life))
         return;
-    if (life != w->epoch || !w->core || !j->open || j->closing || j->failed || !j->paused)
+    if (life != w->epoch || !w->core || !j->open || j->closing || j->failed || !j->paused || j->cancelled)
         return;
     if (j->n_surges < 4 && world_chance(w, 500)) {
         shell_start_job(w, j);
@@ -236,25 +231,29 @@ static void do_job(struct world *w, const struct core_action *a)
 
         if (!j->sealed)
             world_fail(w, "job %llu is called done before it is sealed", (unsigned long long)j->id);
+        if (j->retry.on)
+            return; /* it has not ended: there may be more to do */
         for (uint32_t u = 0; u < j->n_imported; u++)
             if (units_row(&j->units[u], u, &ignored))
                 world_fail(w, "job %llu is called done before its unit %u", (unsigned long long)j->id, u);
         j->finished = j->n_imported == j->n_units;
         if (j->finished || world_chance(w, 500))
-            world_in(w, (int64_t)world_below(w, 500), close_job, j, w->epoch);
+            world_in(w, (int64_t)world_below(w, 500), shell_close_job, j, w->epoch);
     } else if (a->type == CORE_DO_JOB_STOPPED) {
         if (!j->stopped || j->stop_told)
             world_fail(w, "job %llu stopped unasked", (unsigned long long)j->id);
         j->stop_told = true;
-        if (j->paused)
+        if (j->cancelled || j->client_gone)
+            world_in(w, (int64_t)world_below(w, 500), shell_close_job, j, w->epoch);
+        else if (j->paused)
             world_in(w, (int64_t)world_below(w, 2000), go_on, j, w->epoch);
     } else {
         if (!j->closing)
             world_fail(w, "job %llu closed unasked", (unsigned long long)j->id);
         j->open = false;
         w->tally->faults[FAULT_DONE_REOPENED] += j->led.done && !j->finished;
-        if (!j->finished)
-            world_in(w, 50 + (int64_t)world_below(w, 500), reopen_job, j, w->epoch);
+        if (!j->finished && !j->cancelled)
+            world_in(w, 50 + (int64_t)world_below(w, 500), shell_reopen_job, j, w->epoch);
     }
 }
 
@@ -276,7 +275,7 @@ void shell_fail_job(struct world *w, struct sim_job *j)
     }
     shell_step(w, &(struct core_event){.type = CORE_EVENT_JOB_FAILED, .job = j->id});
     if (!j->closing)
-        world_in(w, 50 + (int64_t)world_below(w, 1000), close_job, j, w->epoch);
+        world_in(w, 50 + (int64_t)world_below(w, 1000), shell_close_job, j, w->epoch);
 }
 
 void shell_job_event(struct world *w, enum core_event_type type, struct sim_job *j)
@@ -447,8 +446,10 @@ void shell_start(struct world *w)
     w->n_commits = 0;
     world_say(w, "broker epoch=%llu", (unsigned long long)w->epoch);
     for (uint32_t n = 0; n < w->n_jobs; n++)
-        if (!w->jobs[n].finished)
+        if (!w->jobs[n].finished && !w->jobs[n].cancelled) {
+            w->tally->faults[FAULT_RETRY_CUT] += w->jobs[n].retry.on && w->jobs[n].retry.unit > 0;
             open_job(w, &w->jobs[n]);
+        }
 }
 
 void shell_crash(struct world *w)
@@ -465,4 +466,12 @@ void shell_crash(struct world *w)
     for (uint32_t n = 0; n < w->n_jobs; n++)
         w->jobs[n].open = false;
     world_in(w, 10 + (int64_t)world_below(w, 2000), start_again, NULL, w->epoch);
+}
+
+void shell_cut_off(struct world *w, void *what, uint64_t life)
+{
+    if (life != w->epoch || !w->core || shell_is_stopped(w, shell_cut_off, what, life))
+        return;
+    world_fault(w, FAULT_BROKER_CRASH);
+    shell_crash(w);
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ static const char *const fault_names[N_FAULTS] = {
     [FAULT_WORKER_SLOW] = "slow worker",
     [FAULT_WORKER_DRAIN] = "worker drains",
     [FAULT_WORKER_RETURN] = "lease returned",
+    [FAULT_WORKER_UNSEEN] = "worker cannot see pictures",
     [FAULT_WORKER_RECONNECT] = "worker reconnects",
     [FAULT_WORKER_LOST] = "its connection is lost",
     [FAULT_VISITOR] = "visitor",
@@ -49,7 +51,11 @@ static const char *const fault_names[N_FAULTS] = {
     [FAULT_LATE_UNITS] = "late units",
     [FAULT_JOB_STOP] = "job stopped, started",
     [FAULT_JOB_PRIORITY] = "a job gets another priority",
-    [FAULT_JOB_CANCEL] = "job closed, opened again",
+    [FAULT_JOB_CLOSED] = "job closed, opened again",
+    [FAULT_JOB_CANCELLED] = "job cancelled",
+    [FAULT_JOB_RETRY] = "failed items retried",
+    [FAULT_RETRY_CUT] = "crash during a retry",
+    [FAULT_CLIENT_GONE] = "client vanishes half-way",
     [FAULT_JOB_FAILED] = "store of a job fails",
     [FAULT_UNSEALED] = "units after the seal",
     [FAULT_DONE_EXTENDED] = "units for a job that is done",
@@ -146,6 +152,14 @@ static const char *const bug_names[CORE_N_BUGS] = {
     [CORE_BUG_NEVER_BENCH] = "a worker that fails everything is not slowed",
     [CORE_BUG_BLAME_ALWAYS] = "units are blamed by a worker that fails everything",
     [CORE_BUG_SAME_WORKER_AGAIN] = "what failed goes to the same worker again",
+    [CORE_BUG_UNSEEN_BLAMED] = "a worker that cannot see pictures is blamed",
+    [CORE_BUG_UNSEEN_ANYWHERE] = "a node that reads no pictures cannot see them",
+    [CORE_BUG_UNSEEN_GETS_MORE] = "a worker that cannot see pictures gets more of them",
+    [CORE_BUG_UNSEEN_REST_FIXED] = "its rests do not grow",
+    [CORE_BUG_STOP_SEALS] = "a submission that is cut off counts as complete",
+    [CORE_BUG_AGAIN_WHILE_DONE] = "items to do again do not wake a job that was done",
+    [CORE_BUG_MORE_AGAIN_FORGOTTEN] = "more items to do again of a unit in memory are forgotten",
+    [CORE_BUG_DISK_OK_IGNORED] = "a job stays blocked once the disk has room",
     [CORE_BUG_REDO_ALL] = "all of a unit is done again",
 };
 
@@ -191,15 +205,16 @@ static uint32_t print_tally(const struct tally *t)
     return never;
 }
 
-/* In a process of its own, since a world may abort. */
-static bool fails(uint64_t seed, enum core_bug bug, bool verbose)
+/* The first seed before `end` that fails, or `end`. In a process of its own, since a world may abort. */
+static uint64_t first_failure(uint64_t first, uint64_t end, enum core_bug bug, bool verbose)
 {
+    uint64_t *seed = mmap(NULL, sizeof(*seed), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), failed = end;
     int status = 0;
     pid_t pid;
 
     fflush(NULL);
     pid = fork();
-    if (pid < 0)
+    if (pid < 0 || seed == MAP_FAILED)
         abort();
     if (pid == 0) {
         struct tally t = {0};
@@ -207,17 +222,26 @@ static bool fails(uint64_t seed, enum core_bug bug, bool verbose)
         if (!verbose && !freopen("/dev/null", "w", stderr))
             _exit(3);
         signal(SIGABRT, SIG_DFL);
-        alarm(20);
-        _exit(world_run(seed, bug, false, &t) ? 0 : 1);
+        for (*seed = first; *seed < end; ++*seed) {
+            alarm(20);
+            if (!world_run(*seed, bug, false, &t))
+                _exit(1);
+        }
+        _exit(0);
     }
-    return waitpid(pid, &status, 0) == pid && status != 0;
+    if (waitpid(pid, &status, 0) == pid && status != 0)
+        failed = *seed;
+    munmap(seed, sizeof(*seed));
+    return failed;
 }
 
 /* The first seed that fails with the bug and passes without it; 0: none. */
 static uint64_t find_planted(enum core_bug bug, uint64_t first, bool verbose)
 {
-    for (uint64_t seed = first; seed < first + PLANTED_SEEDS; seed++)
-        if (fails(seed, bug, verbose) && !fails(seed, CORE_BUG_NONE, verbose))
+    const uint64_t end = first + PLANTED_SEEDS;
+
+    for (uint64_t seed = first; (seed = first_failure(seed, end, bug, verbose)) < end; seed++)
+        if (first_failure(seed, seed + 1, CORE_BUG_NONE, verbose) > seed)
             return seed;
     return 0;
 }

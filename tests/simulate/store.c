@@ -137,6 +137,8 @@ static void apply_commit(struct world *w, void *what, uint64_t life)
         w->tally->items += u->done ? 0 : u->n_items;
         u->done = true;
     }
+    if (!w->quiet && world_chance(w, 15)) /* before the answer */
+        world_in(w, 0, shell_cut_off, NULL, w->epoch);
     world_in(w, (int64_t)world_below(w, 20), answer_commit, m, life);
 }
 
@@ -157,13 +159,15 @@ void store_commit(struct world *w, const struct core_commit *a)
     for (uint32_t i = 0; i < a->n_items; i++)
         m->again[i] = a->again && bit(a->again, i);
     world_in(w, (int64_t)world_below(w, 40), apply_commit, m, w->epoch);
+    if (!w->quiet && world_chance(w, 10))
+        world_in(w, (int64_t)world_below(w, 20), shell_cut_off, NULL, w->epoch);
 }
 
 static void apply_attempts(struct world *w, void *what, uint64_t life)
 {
     const struct commit *m = what;
 
-    if (life == w->epoch && w->core) {
+    if (life == w->epoch && w->core && m->attempts > m->job->units[m->unit].attempts) { /* in their order */
         m->job->units[m->unit].attempts = m->attempts;
         memcpy(m->job->units[m->unit].subunits, m->subunits, sizeof(m->subunits));
     }

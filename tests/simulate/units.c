@@ -92,7 +92,11 @@ void shell_import(struct world *w, void *job, uint64_t life)
 
     if (shell_is_stopped(w, shell_import, job, life))
         return;
-    if (cannot_write(w, j)) {
+    if (j->cancelled)
+        return;
+    if (!w->quiet && world_chance(w, 100))
+        clients_vanish(w, j);
+    if (j->client_gone || cannot_write(w, j)) {
         world_in(w, 250, shell_import, j, 0);
         return;
     }
@@ -106,6 +110,6 @@ void shell_import(struct world *w, void *job, uint64_t life)
         j->sealed = true;
         shell_job_event(w, CORE_EVENT_JOB_SEALED, j);
     }
-    if (j->n_imported < j->n_units)
-        world_in(w, 100 + (int64_t)world_below(w, 3000), shell_import, j, 0);
+    if (j->n_imported < j->n_units) /* perhaps once all others are done */
+        world_in(w, 100 + (int64_t)world_below(w, j->sealed ? 40000 : 3000), shell_import, j, 0);
 }

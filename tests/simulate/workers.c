@@ -51,11 +51,26 @@ void worker_forget(struct world *w, struct sim_worker *k, const struct sim_work 
 
 static void finish_work(struct world *w, void *what, uint64_t life);
 
+static void send_back(struct world *w, struct sim_worker *k, struct sim_work *work, bool unseen)
+{
+    struct message *m = network_message(w, k, MSG_RETURN);
+
+    m->work = work;
+    m->unseen = unseen;
+    network_post(w, m);
+}
+
 static void compute(struct world *w, struct sim_worker *k, struct sim_work *work)
 {
     const struct sim_unit *u = &work->job->units[work->unit];
     bool fails = false;
 
+    if (w->blind[k->host] >> work->job->index & 1 && work->job->nodes[work->node].needs == 0) {
+        world_fault(w, FAULT_WORKER_UNSEEN);
+        work->sent = true;
+        send_back(w, k, work, true);
+        return;
+    }
     for (uint32_t i = 0; i < work->n_items; i++) {
         uint32_t item = work->items[i];
         bool here = u->items[item].node == work->node;
@@ -84,8 +99,10 @@ static void compute(struct world *w, struct sim_worker *k, struct sim_work *work
     if (work->refused) {
         world_fault(w, FAULT_TENSOR_REFUSED);
         network_send_work(w, k, MSG_FAILURE, work);
-    } else if (k->lie == LIE_FAILS || k->lie == LIE_RETURNS) {
-        network_send_work(w, k, k->lie == LIE_FAILS ? MSG_FAILURE : MSG_RETURN, work);
+    } else if (k->lie == LIE_FAILS) {
+        network_send_work(w, k, MSG_FAILURE, work);
+    } else if (k->lie == LIE_RETURNS) {
+        send_back(w, k, work, world_chance(w, 500));
     } else if (fails) {
         world_fault(w, FAULT_POISON_FAILS);
         network_send_work(w, k, MSG_FAILURE, work);
@@ -386,7 +403,7 @@ void worker_return_one(struct world *w, struct sim_worker *k)
         if (k->held[i]->arrived && !k->held[i]->sent) {
             world_fault(w, FAULT_WORKER_RETURN);
             k->held[i]->sent = true;
-            network_send_work(w, k, MSG_RETURN, k->held[i]);
+            send_back(w, k, k->held[i], world_chance(w, 200));
             return;
         }
 }

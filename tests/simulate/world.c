@@ -183,6 +183,7 @@ static void make_job(struct world *w, uint32_t n)
     uint32_t size = sizes[world_below(w, 7)], poison = world_chance(w, 500) ? 0 : 40 / size + 2;
 
     j->id = 100 + n;
+    j->index = n;
     j->max_failures = world_chance(w, 500) ? 0 : 2 + (uint32_t)world_below(w, 3 * size);
     j->max_failed_per_mille = world_chance(w, 800) ? 0 : 50 + (uint32_t)world_below(w, 500);
     make_graph(w, j);
@@ -234,7 +235,7 @@ static void make_world(struct world *w, enum core_bug planted)
     w->limits.max_worker_leases = world_chance(w, 300) ? 1 + (uint32_t)world_below(w, 4) : 1024;
     w->limits.max_given_up = 2 + (uint32_t)(w->seed % 30);
     /* In a tame world no worker sends heartbeats for work that it does not do, but slow workers take long. */
-    w->limits.stall_ms = w->wild ? 3 * LEASE_MS : 3600 * LEASE_MS;
+    w->limits.stall_ms = w->wild ? 2 * LEASE_MS : 3600 * LEASE_MS;
     w->limits.first_stall_ms = 2 * w->limits.stall_ms;
     w->limits.bug = planted;
     w->n_jobs = 1 + (uint32_t)world_below(w, MAX_JOBS);
@@ -246,7 +247,7 @@ static void make_world(struct world *w, enum core_bug planted)
         w->workers[n].index = n;
         w->workers[n].stage = 1 + n % 3;
         w->workers[n].model = world_chance(w, 300) ? 8 : 7;
-        w->workers[n].host = 1 + world_below(w, 3);
+        w->workers[n].host = 1 + world_below(w, N_HOSTS - 1);
         world_in(w, (int64_t)world_below(w, 500), worker_start, &w->workers[n], 0);
     }
     w->limits.max_pools = world_chance(w, 300) ? count_kinds(w) + 1 : 64;
@@ -261,7 +262,7 @@ static void make_world(struct world *w, enum core_bug planted)
 static bool all_closed(const struct world *w)
 {
     for (uint32_t n = 0; n < w->n_jobs; n++)
-        if (!w->jobs[n].finished || w->jobs[n].open)
+        if (!(w->jobs[n].finished || w->jobs[n].cancelled) || w->jobs[n].open)
             return false;
     return true;
 }
@@ -280,7 +281,7 @@ static void check_end(struct world *w)
     }
     for (uint32_t n = 0; n < w->n_jobs; n++)
         for (uint32_t u = 0; u < w->jobs[n].n_units; u++) {
-            if (!w->jobs[n].units[u].done)
+            if (!w->jobs[n].units[u].done && !w->jobs[n].cancelled)
                 world_fail(w, "job %u finished without unit %u", n, u);
             w->tally->units++;
         }

@@ -5,6 +5,7 @@
  *   units.c     units are imported and loaded
  *   store.c     the store: commits and attempts
  *   ledger.h    checks the core by a second implementation of its rules
+ *   clients.c   clients: vanish half-way through a submission, stop, cancel, retry jobs, change priorities
  *   workers.c   workers: compute, die, hang, drain
  *   network.c   the network between workers and the broker
  *   chaos.c     chooses which fault happens when
@@ -26,7 +27,8 @@ enum {
     LEASE_MS = 1000,
     WORKER_MS = 3000,
     MAX_ATTEMPTS = 3,
-    MAX_JOBS = 3,
+    MAX_JOBS = LED_JOBS,
+    N_HOSTS = 4, /* from 1 */
     MAX_WORKERS = 12,
     MAX_ITEMS = 80, /* of a unit */
     ROW_BYTES = 10, /* of an item at a node */
@@ -53,6 +55,7 @@ enum fault {
     FAULT_WORKER_SLOW,
     FAULT_WORKER_DRAIN,
     FAULT_WORKER_RETURN,
+    FAULT_WORKER_UNSEEN, /* it cannot see the pictures of a job */
     FAULT_WORKER_RECONNECT,
     FAULT_WORKER_LOST,    /* the broker notices that the connection is lost, but not whether the process lives */
     FAULT_VISITOR,        /* says HELLO and nothing more */
@@ -78,7 +81,11 @@ enum fault {
     FAULT_LATE_UNITS,
     FAULT_JOB_STOP,
     FAULT_JOB_PRIORITY,
-    FAULT_JOB_CANCEL,
+    FAULT_JOB_CLOSED,
+    FAULT_JOB_CANCELLED, /* for good */
+    FAULT_JOB_RETRY,
+    FAULT_RETRY_CUT,     /* the broker crashes while items are marked */
+    FAULT_CLIENT_GONE,   /* before it has sent all units */
     FAULT_JOB_FAILED,    /* its store cannot be used for a while */
     FAULT_UNSEALED,      /* units come after the seal */
     FAULT_DONE_EXTENDED, /* units come to an open job that is done */
@@ -118,12 +125,19 @@ struct sim_unit {
 
 struct sim_job {
     uint64_t id;
+    uint32_t index;
     uint32_t n_nodes;
     struct core_node nodes[CORE_MAX_NODES];
     uint32_t n_units, n_imported;
     struct sim_unit *units;
     bool sealed;   /* perhaps before its last unit */
     bool finished; /* done, with all its units */
+    bool cancelled;
+    bool client_gone;
+    struct {
+        bool on; /* failed items are being marked to be done again; durable */
+        uint32_t unit, from_unit;
+    } retry;
     uint32_t max_failures, max_failed_per_mille;
     bool gone; /* the source is unreadable now */
     uint32_t n_surges;
@@ -178,7 +192,7 @@ struct message {
     struct sim_work *work;
     uint32_t n_leases, window;
     uint64_t window_bytes;
-    bool refused, again;
+    bool refused, again, unseen;
     uint64_t leases[MAX_HELD];
 };
 
@@ -211,7 +225,8 @@ struct world {
     struct core_actions actions;
     struct ledger ledger;
     bool disk_full, shutting_down;
-    int64_t stopped_until; /* the broker is stopped until then, as by SIGSTOP */
+    uint32_t blind[N_HOSTS]; /* of each host: bit i: it cannot see the pictures of job i */
+    int64_t stopped_until;   /* the broker is stopped until then, as by SIGSTOP */
     struct core_map payloads;
     uint64_t tensor_bytes, row_bytes; /* row_bytes: of rows that are kept for a commit */
     uint32_t n_commits;               /* asked for, not yet answered, in this life */
@@ -239,6 +254,7 @@ bool world_run(uint64_t seed, enum core_bug planted, bool verbose, struct tally 
 /* shell.c */
 void shell_start(struct world *w);
 void shell_crash(struct world *w);
+void shell_cut_off(struct world *w, void *what, uint64_t life); /* an agenda_fn: a crash in the midst of something */
 void shell_step(struct world *w, const struct core_event *e);
 void shell_step_to(struct world *w, const struct core_event *e, int expected); /* that returns this error */
 struct sim_job *shell_job(struct world *w, uint64_t id);                       /* an open one */
@@ -247,7 +263,8 @@ void shell_job_event(struct world *w, enum core_event_type type, struct sim_job 
 void shell_import(struct world *w, void *job, uint64_t life);
 void shell_start_job(struct world *w, struct sim_job *j);
 void shell_fail_job(struct world *w, struct sim_job *j);
-void shell_start_later(struct world *w, void *job, uint64_t life); /* an agenda_fn; if it is still stopped */
+void shell_close_job(struct world *w, void *job, uint64_t life);  /* an agenda_fn */
+void shell_reopen_job(struct world *w, void *job, uint64_t life); /* an agenda_fn; unless it is open */
 /* True: the broker is stopped, and fn will be called when it goes on. */
 bool shell_is_stopped(struct world *w, agenda_fn *fn, void *what, uint64_t life);
 
@@ -260,6 +277,17 @@ void store_try_disk(struct world *w, void *job, uint64_t life); /* an agenda_fn 
 void units_load(struct world *w, const struct core_action *a);
 /* False: there is nothing to be done. */
 bool units_row(const struct sim_unit *u, uint32_t number, struct core_unit_row *ret);
+
+/* clients.c */
+void clients_stop(struct world *w, struct sim_job *j);
+void clients_start_later(struct world *w, void *job, uint64_t life); /* an agenda_fn; if it is still stopped */
+void clients_change_priority(struct world *w, struct sim_job *j);
+void clients_close(struct world *w, struct sim_job *j); /* it is opened again */
+void clients_cancel(struct world *w, struct sim_job *j);
+void clients_vanish(struct world *w, struct sim_job *j);
+void clients_do_again(struct world *w, struct sim_job *j);
+void clients_retry(struct world *w, struct sim_job *j);
+void clients_opened(struct world *w, struct sim_job *j); /* the broker goes on with what was under way */
 
 /* network.c */
 struct message *network_message(struct world *w, struct sim_worker *k, enum message_class class);
