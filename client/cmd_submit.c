@@ -13,7 +13,7 @@ struct submit_flags {
     struct job_flags job;
     const char *broker, *name, *device;
     int64_t priority;
-    bool push, wait, json;
+    bool push, wait, dry_run, json;
 };
 
 static const struct cli_option options[] = {
@@ -47,6 +47,8 @@ static const struct cli_option options[] = {
      "show the progress until the job is done, and exit with the codes of `caption`. Ctrl-C ends the command, not "
      "the job",
      0, 0, NULL},
+    {"dry-run", 'n', CLI_FLAG, offsetof(struct submit_flags, dry_run), NULL,
+     "show the recipe, the stages, and how much time and disk the job would take; submit nothing", 0, 0, NULL},
     {"json", 0, CLI_FLAG, offsetof(struct submit_flags, json), NULL,
      "print one JSON object on standard output at the end (blipline help json)", 0, 0, NULL},
     {0},
@@ -104,7 +106,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
     o.push = f.push;
     o.wait = f.wait;
     o.json = f.json;
-    return submit_run(&o);
+    return f.dry_run ? submit_dry_run(&o) : submit_run(&o);
 }
 
 const struct cli_command cmd_submit = {

@@ -88,8 +88,9 @@ int plan_show(const struct plan *p, const struct placement *where, const struct 
     fputs("\n# stages\n", out);
     for (uint32_t i = 0; i < p->n_nodes; i++)
         show_node(p, i, out);
-    fputs("\n# workers\n", out);
-    for (int i = 0; i < where->n; i++)
+    if (where)
+        fputs("\n# workers\n", out);
+    for (int i = 0; where && i < where->n; i++)
         show_place(&where->list[i], out);
     return 0;
 }
@@ -167,7 +168,7 @@ struct json_t *plan_json(const struct plan *p, const struct placement *where)
     for (uint32_t i = 0; i < p->n_fields; i++)
         (void)json_array_append_new(columns,
                                     json_pack("{s:s, s:b}", "name", p->fields[i].name, "needed", p->fields[i].needed));
-    for (int i = 0; i < where->n; i++)
+    for (int i = 0; where && i < where->n; i++)
         (void)json_array_append_new(workers, place_json(&where->list[i]));
     return json_pack("{s:o, s:o, s:o, s:o}", "recipe", recipe_json(&p->recipe), "stages", stages, "columns", columns,
                      "workers", workers);

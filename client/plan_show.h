@@ -12,7 +12,8 @@
 
 struct json_t;
 
-/* Print a recipe file that gives the same plan; comments in it describe the rest. */
+/* Print a recipe file that gives the same plan; comments in it describe the rest. where NULL: the workers are those of
+ * a broker. */
 int plan_show(const struct plan *p, const struct placement *where, const struct recipe *r, FILE *out) CHECK_RESULT;
 /* {"recipe": {...}, "stages": [...], "columns": [...], "workers": [...]}; NULL: no memory. */
 struct json_t *plan_json(const struct plan *p, const struct placement *where);

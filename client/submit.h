@@ -20,5 +20,7 @@ struct submit_options {
 };
 
 int submit_run(const struct submit_options *o);
+/* submit_dry_run.c: --dry-run */
+int submit_dry_run(const struct submit_options *o);
 
 #endif

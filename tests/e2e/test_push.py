@@ -1,6 +1,7 @@
 """`submit --push`: pictures that no worker can see travel through the broker."""
 
 import ctypes
+import json
 import os
 import re
 import shutil
@@ -271,5 +272,44 @@ def test_results_that_the_disk_has_no_room_for_are_refused_before_the_job_is_acc
             subprocess.run(["mount", "-o", "remount,size=200m", str(folder / "state")], check=True)
             done = blipline(*args)
             assert done.stdout == "1\n" and "continuing a submission" in done.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(folder / "state")], check=False)
+
+
+def test_a_dry_run_says_what_a_job_would_take(folder, cluster):
+    source = many(folder / "in", 2)
+    dry = ["submit", str(source), "--broker", cluster.endpoint, "--model", str(MODEL), "--dry-run"]
+    done = blipline(*dry)
+    assert "max-new-tokens = " in done.stdout and done.stdout.count("no worker that could do it takes work") == 3
+    assert "time: unknown" in done.stderr
+    assert re.search(r"disk: the results take about \d+\.\d KiB, and the broker's disk has room for \d+\.\d [MGT]iB",
+                     done.stderr)
+    assert re.search(r"48 pictures, \d+\.\d [KM]iB\. Nothing was submitted", done.stderr)
+    assert not list((folder / "state" / "jobs").iterdir())
+    workers(cluster)
+    blipline(*dry[:-1], "--wait")
+    done = blipline(*dry, "--push")
+    assert re.search(r"time: about \w+, if no other job needs these workers .*; the slowest stage is \w+", done.stderr)
+    assert re.search(r"--push: the pictures take \d+\.\d [KM]iB there until they are done\n", done.stderr)
+    told = json.loads(blipline(*dry, "--json").stdout)
+    assert told["schema"] == "dry-run" and told["pictures"] == 48 and told["workers"] == []
+    assert told["bytes"] == sum(p.stat().st_size for p in source.iterdir())
+    assert [s["stage"] for s in told["fleet"]] == ["encode", "qformer", "llm"]
+    rate = min(s["items_per_s"] for s in told["fleet"])
+    assert 0 < rate < 100000 and abs(told["seconds"] - 48 / rate) < 1e-3 * told["seconds"]
+    assert 48 * 100 < told["result_bytes"] < 48 * 1000
+
+
+def test_a_dry_run_ends_with_an_error_where_the_disk_is_too_small(folder, home):
+    source = many(folder / "in", 100)
+    small_disk(folder / "state", "48m")
+    try:
+        with Cluster(folder, state_dir=folder / "state", min_free="16MiB") as cluster:
+            wait_for(lambda: "event=ready" in cluster.broker.text())
+            done = blipline("submit", source, "--broker", cluster.endpoint, "--model", MODEL, "--dry-run", "--recipe",
+                            "embed", "--embed", "query", check=False)
+            assert done.returncode == 1
+            assert re.search(r"the results take about \d+\.\d MiB, and the broker's disk has room for \d+\.\d MiB: "
+                             "make room there, or submit fewer pictures", done.stderr)
     finally:
         subprocess.run(["umount", "-l", str(folder / "state")], check=False)
