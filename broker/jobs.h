@@ -52,6 +52,7 @@ struct broker_job {
     enum broker_job_phase phase;
     struct store *store; /* while it is open */
     struct job_holder *holders, *closers;
+    uint64_t sender;           /* of a submission: the client that opened it last and sends its items; 0: none so far */
     struct job_reopen *reopen; /* NULL: none */
     struct job_retry {
         bool begun;         /* failed items are being marked (jobs_retry.h) */

@@ -17,6 +17,20 @@ static bool refuse_behind_refused(struct jobs *jobs, const struct peer *p, uint6
     return p->rows_refused;
 }
 
+/* The same submission is sent twice, perhaps by a client that has ended while its rows were on the way. Only the rows
+ * of the client that was last told how many items there are follow these items. */
+static bool refuse_overtaken(struct jobs *jobs, const struct broker_job *job, struct peer *p, const struct msg *m)
+{
+    if (!job->sender || job->sender == p->number || (m->type != MSG_JOB_ROWS && m->type != MSG_JOB_SEAL))
+        return false;
+    p->rows_refused = true;
+    answer_refuse(jobs->answers, p->number, m->seq, MSG_REASON_NOT_ALLOWED,
+                  "another client now sends the items of job %llu, since it has the same submission; submit it again "
+                  "once that one has ended",
+                  (unsigned long long)job->id);
+    return true;
+}
+
 static bool refuse_too_many(struct jobs *jobs, struct peer *p, uint64_t seq, uint64_t n_bytes)
 {
     const struct job_limits *most = &jobs->limits;
@@ -73,7 +87,7 @@ void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *mess
     int rc = 0;
 
     if (!job || !p || refuse_if_over(jobs, job, peer, m) || refuse_behind_refused(jobs, p, m->seq) ||
-        refuse_too_many(jobs, p, m->seq, n_bytes))
+        refuse_overtaken(jobs, job, p, m) || refuse_too_many(jobs, p, m->seq, n_bytes))
         return;
     if (m->type == MSG_JOB_PUSH) {
         broker_job_push(jobs, p, job, message);
@@ -111,10 +125,11 @@ void broker_job_rows(struct jobs *jobs, uint64_t peer, struct wire_message *mess
 void broker_job_seal(struct jobs *jobs, uint64_t peer, const struct msg *m)
 {
     struct broker_job *job = broker_job_or_refuse(jobs, peer, m);
-    const struct peer *p = peers_find(jobs->peers, peer);
+    struct peer *p = peers_find(jobs->peers, peer);
     struct committer_request *r;
 
-    if (!job || !p || refuse_if_over(jobs, job, peer, m) || refuse_behind_refused(jobs, p, m->seq))
+    if (!job || !p || refuse_if_over(jobs, job, peer, m) || refuse_behind_refused(jobs, p, m->seq) ||
+        refuse_overtaken(jobs, job, p, m))
         return;
     r = requests_new(jobs->requests, COMMITTER_SEAL, job->id,
                      &(struct question){.peer = peer, .seq = m->seq, .rows_refused = job->rows_refused});

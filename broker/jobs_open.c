@@ -115,6 +115,7 @@ static void open_again(struct jobs *jobs, struct broker_job *job, uint64_t peer,
             broker_job_record(jobs, job, STORED_WANTED_RUN, 0, "");
         job->failures = (struct failures){0};
         jobs_retry_begin(jobs, job);
+        job->sender = m->job_open.submission.given ? peer : 0;
         broker_job_hold(jobs, job, peer);
         answer_opened(jobs, job, peer, m->seq);
     }
@@ -322,6 +323,7 @@ void broker_job_on_open(struct jobs *jobs, struct broker_job *job, struct commit
         return;
     }
     broker_job_hold(jobs, job, q->peer);
+    job->sender = is_meant && job->open.submission.given ? q->peer : 0;
     stopped = !is_meant && job->entry && job->entry->wanted != STORED_WANTED_RUN;
     rc = take_on(jobs, job, done, stopped);
     if (rc < 0) {

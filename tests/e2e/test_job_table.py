@@ -1,8 +1,10 @@
 """A broker that keeps its jobs in a state directory: they go on by themselves, whatever has ended the broker."""
 
+import json
 import random
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import Client, Cluster, Refused, export, null_nodes, preloaded, store_rows, wait_for
@@ -135,6 +137,59 @@ def test_a_submission_that_is_sent_again_is_the_same_job(folder):
             look_at(cluster, 3)
         assert refused.value.reason == wire_pb2.Refuse.REASON_UNKNOWN_JOB
     assert len(store_rows(state / "jobs" / "00000001.lmdb")) == 400
+
+
+def test_a_submission_that_several_clients_send_at_once_has_each_item_once(folder):
+    """Whoever opened it last goes on from there. What others have sent meanwhile is refused, and they open it again."""
+    seed = random.getrandbits(32)
+    print("seed", seed)
+    state, token = folder / "state", b"0123456789abcdef"
+    rows = [(b"key-%06d" % i, b"/pictures/%06d.jpg" % i) for i in range(400)]
+    overtaken = []
+
+    def begun(cluster):
+        client = connected(cluster)
+        opened = wait_for(lambda: open_if_not_busy(client), step=0.01)
+        client.job = opened.job
+        return client, opened.n_items
+
+    def open_if_not_busy(client):
+        try:
+            return client.ask(job_open=submission(token)).job_opened
+        except Refused as refused:
+            assert refused.reason == wire_pb2.Refuse.REASON_BUSY
+
+    def send(cluster, rng):
+        client, at = begun(cluster)
+        while True:
+            time.sleep(rng.random() * 0.02)
+            try:
+                if at == len(rows):
+                    assert client.seal().n_items == len(rows)
+                    return client.job
+                n = rng.randrange(1, 60)
+                client.add(rows[at:at + n])
+                at = min(at + n, len(rows))
+                if rng.random() < 0.9:
+                    continue
+            except Refused as refused:
+                assert refused.reason == wire_pb2.Refuse.REASON_NOT_ALLOWED
+                overtaken.append(client)
+                time.sleep(rng.random() * 0.2)
+            client.close()  # and what it was told is lost
+            client, at = begun(cluster)
+
+    with Cluster(folder, state_dir=state) as cluster, ThreadPoolExecutor(5) as pool:
+        jobs = list(pool.map(lambda n: send(cluster, random.Random(seed + n)), range(5)))
+        assert jobs == [1] * 5 and overtaken
+        client = connected(cluster)
+        assert list(client.jobs()) == [1] and client.jobs()[1].n_items == len(rows)
+        cluster.null_workers()
+        wait_for(lambda: client.jobs()[1].ended_ms and not client.jobs()[1].state)
+        assert [path.name for path in (state / "jobs").iterdir()] == ["00000001.lmdb"]
+        assert cluster.broker.stop() == 0
+    lines = export(state / "jobs" / "00000001.lmdb")[1].splitlines()
+    assert [json.loads(line)["key"] for line in lines] == [key.decode() for key, _ in rows]
 
 
 def progress_is_refused(cluster, job):
