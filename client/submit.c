@@ -84,7 +84,8 @@ static void note_room(struct submission *s)
 
 static int push(struct submission *s, struct err *err)
 {
-    struct push_progress p = {.tick = tick_push, .arg = s};
+    struct push_progress p = {
+        .sources = s->o->job.sources, .n_sources = s->o->job.n_sources, .tick = tick_push, .arg = s};
 
     note_room(s);
     return job_push(&s->job, &p, err);

@@ -1,13 +1,17 @@
 #include "job/push.h"
 
+#include "base/file.h"
 #include "base/interrupt.h"
 #include "proto/row.h"
 #include "source/fetch.h"
+#include "source/source.h"
 #include "wire/client_push.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,6 +30,8 @@ struct chunk {
     uint8_t *data;   /* [CHUNK_BYTES]; NULL: no bytes yet */
     size_t n_data;
     bool has_row; /* of the picture in progress */
+    char **own;   /* [progress->n_sources] absolute paths of the sources */
+    bool has_list;
 };
 
 /* Wait until the broker takes more, or has taken all. What it waits for meanwhile is in its progress. */
@@ -159,18 +165,79 @@ static int add_large(struct chunk *c, uint64_t item, const char *path, struct er
     return rc < 0 || code == IMAGE_OK ? rc : add_error(c, item, code, &why, err);
 }
 
+/* -- which files are the job's: the broker names them, and it might ask for others -- */
+
+static void own_release(struct chunk *c)
+{
+    for (int i = 0; c->own && i < c->progress->n_sources; i++)
+        free(c->own[i]);
+    free(c->own);
+}
+
+static int own_init(struct chunk *c, struct err *err)
+{
+    const struct push_progress *p = c->progress;
+    char root[PATH_MAX], name[PATH_MAX], whole[2 * PATH_MAX];
+    const char *list;
+    struct stat st;
+
+    c->own = calloc((size_t)p->n_sources + 1, sizeof(*c->own));
+    for (int i = 0; c->own && i < p->n_sources; i++) {
+        int rc = source_root(p->sources[i], root, &list, err);
+
+        if (rc < 0)
+            return rc;
+        c->has_list = c->has_list || list || source_is_read_once(p->sources[i]);
+        file_base_name(p->sources[i], name, sizeof(name));
+        if (stat(p->sources[i], &st) == 0 && S_ISDIR(st.st_mode))
+            name[0] = '\0';
+        (void)snprintf(whole, sizeof(whole), "%s%s%s", strcmp(root, "/") == 0 ? "" : root, name[0] ? "/" : "", name);
+        c->own[i] = strdup(whole);
+        if (!c->own[i])
+            return err_set(err, -ENOMEM, "no memory for the names of the sources");
+    }
+    return c->own ? 0 : err_set(err, -ENOMEM, "no memory for the names of the sources");
+}
+
+static bool is_own(const struct chunk *c, const char *path)
+{
+    const size_t n_path = strlen(path);
+
+    if (strstr(path, "/../") || (n_path >= 3 && strcmp(path + n_path - 3, "/..") == 0))
+        return c->has_list;
+    for (int i = 0; i < c->progress->n_sources; i++) {
+        const size_t n = strlen(c->own[i]);
+
+        if (strncmp(path, c->own[i], n) == 0 && (path[n] == '/' || !path[n]))
+            return true;
+    }
+    return c->has_list;
+}
+
+/* -- pictures -- */
+
 static int add_picture(struct chunk *c, const struct row_item *it, struct err *err)
 {
     struct row_item row = {.item = it->item, .key = (const uint8_t *)"-", .key_bytes = 1};
-    struct err why = {""};
+    struct err why = {"the path is too long"};
     enum image_error code;
+    char path[PATH_MAX];
 
     c->has_row = false;
     if (it->error_code[0]) /* known to the broker */
         return add(c, &row, 0, NULL, 0, err);
-    code = source_fetch((const char *)it->path, CHUNK_BYTES, &c->file, &why);
+    if (it->path_bytes >= sizeof(path))
+        return add_error(c, it->item, IMAGE_UNREADABLE, &why, err);
+    (void)snprintf(path, sizeof(path), "%.*s", (int)it->path_bytes, (const char *)it->path);
+    if (!is_own(c, path))
+        return err_set(
+            err, -EACCES,
+            "the broker asks for %s, which is no picture of this job's sources; it is not sent. Tell whoever "
+            "runs the broker",
+            path);
+    code = source_fetch(path, CHUNK_BYTES, &c->file, &why);
     if (code == IMAGE_TOO_LARGE)
-        return add_large(c, it->item, (const char *)it->path, err);
+        return add_large(c, it->item, path, err);
     if (code != IMAGE_OK)
         return add_error(c, it->item, code, &why, err);
     row.pushed_bytes = c->file.size_bytes;
@@ -208,6 +275,7 @@ int job_push(struct job *j, struct push_progress *p, struct err *err)
     buf_init(&c.file, 0);
     buf_init(&wanted, 0);
     client_session_set_timeout(j->session, JOB_QUERY_MS);
+    rc = own_init(&c, err);
     while (rc == 0 && n > 0) {
         buf_clear(&wanted);
         rc = await_turn(j, p, true, err);
@@ -221,6 +289,7 @@ int job_push(struct job *j, struct push_progress *p, struct err *err)
             rc = add_pictures(&c, &wanted, n, err);
     }
     free(c.data);
+    own_release(&c);
     buf_release(&c.rows);
     buf_release(&c.file);
     buf_release(&wanted);

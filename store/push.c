@@ -17,6 +17,9 @@
 /* Rows of one answer: no more units once there are so many. */
 enum { WANTED_ITEMS = 1024, WANTED_BYTES = 1 << 20 };
 
+/* Left free for the commits of units, after which their pictures are deleted. */
+#define COMMIT_BYTES ((uint64_t)16 << 20)
+
 /* On the disk. */
 struct entry {
     uint64_t end, is_error;
@@ -242,7 +245,7 @@ int store_push(struct store *s, const void *rows, size_t size_bytes, uint32_t n_
         return err_set(err, -EINVAL, "the workers of this job read the pictures themselves");
     rc = check_rows(s, &frame, n_rows, offset, n_data, err);
     if (rc == 0)
-        rc = store_check_free(s, n_data, err);
+        rc = store_check_free(s, n_data + COMMIT_BYTES, err);
     if (rc < 0)
         return rc;
     if (offset == 0)

@@ -41,8 +41,8 @@ def command(cluster, source, *more):
             "--push", *map(str, more)]
 
 
-def push(cluster, source, *more):
-    return blipline(*command(cluster, source, *more)[1:])
+def push(cluster, source, *more, check=True):
+    return blipline(*command(cluster, source, *more)[1:], check=check)
 
 
 def begin(cluster, source, *more):
@@ -313,3 +313,25 @@ def test_a_dry_run_ends_with_an_error_where_the_disk_is_too_small(folder, home):
                              "make room there, or submit fewer pictures", done.stderr)
     finally:
         subprocess.run(["umount", "-l", str(folder / "state")], check=False)
+
+
+def test_no_other_file_is_sent_whatever_the_broker_asks_for(folder, cluster):
+    source = folder / "in"
+    source.mkdir()
+    for i in range(40):
+        pad(source, f"{i:03}.jpg", 3 << 20)
+    process = begin(cluster, source)
+    wait_for(lambda: (folder / STORE).exists() and len(pushed(folder)) > 0, step=0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    secret = folder / "home" / "secret"
+    secret.write_text("the key of the house")
+    restart(cluster)  # it lets a client add to the job by its number
+    client = watcher(cluster)
+    client.add([(b"x", str(source / ".." / "home" / "secret").encode())])  # for the command: what the broker says
+    client.seal()
+    client.close()
+    done = push(cluster, source, check=False)
+    assert done.returncode == 1
+    assert f"the broker asks for {source}/../home/secret, which is no picture of this job's sources" in done.stderr
+    assert not any(b"the key of the house" in (folder / STORE / name).read_bytes() for name in pushed(folder))
