@@ -284,7 +284,7 @@ $(FAKE_ASYNC_SO): $(FAKE_ASYNC_C:%.c=$(O)/$(PIC)%.o)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -Wl,-z,defs -o $@ $^ -ldnnl -lgomp -lxxhash -lm
 # Preloaded by daemons that a test disturbs
-PRELOADS := $(addprefix $(O)/tests/e2e/lib,faulty_disk.so faulty_jpeg.so signal_storm.so)
+PRELOADS := $(addprefix $(O)/tests/e2e/lib,faulty_disk.so faulty_jpeg.so jumping_clock.so power_cut.so signal_storm.so)
 $(PRELOADS): $(O)/tests/e2e/lib%.so: $(O)/$(PIC)tests/e2e/%.o
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -pthread -o $@ $< -ldl
