@@ -7,6 +7,7 @@
 
 #include "base/mailbox.h"
 #include "broker/committer_walk.h"
+#include "broker/removals.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -45,6 +46,7 @@ struct committer {
     struct passage **group;
     uint32_t n_group;
     uint64_t group_bytes;
+    struct removals removals;
 };
 
 /* The thread. Ends when the mailbox of requests is closed and empty. */

@@ -44,14 +44,19 @@ static int change_entry(struct committer *c, struct passage *p)
     const struct committer_request *q = p->request;
     int rc = read_entry(c, p);
     struct stored_job_entry *e = p->done.entry;
+    char path[PATH_MAX];
 
     if (rc <= 0)
         return rc < 0 ? rc : no_job(q->job, &p->err);
     rc = control_apply(e, &q->control, clock_wall_ms(), &p->err);
     if (rc < 0)
         return rc;
-    return e->wanted == STORED_WANTED_REMOVED ? job_table_remove(c->conf.table, e, &p->err)
-                                              : job_table_put(c->conf.table, e, &p->err);
+    if (e->wanted != STORED_WANTED_REMOVED)
+        return job_table_put(c->conf.table, e, &p->err);
+    rc = job_table_remove_begin(c->conf.table, e, path, &p->err);
+    if (rc == 0)
+        rc = removals_add(&c->removals, p, path);
+    return rc < 0 ? rc : COMMITTER_TABLE_LATER;
 }
 
 int committer_table_entry(struct committer *c, struct passage *p)
@@ -61,6 +66,15 @@ int committer_table_entry(struct committer *c, struct passage *p)
     p->done.entry = p->request->entry;
     p->request->entry = NULL;
     return job_table_put(c->conf.table, p->done.entry, &p->err);
+}
+
+struct passage *committer_table_removed(struct committer *c, bool wait)
+{
+    struct passage *p = removals_take(&c->removals, wait);
+
+    if (p)
+        p->done.rc = job_table_remove_end(c->conf.table, p->done.entry, p->done.rc, &p->err);
+    return p;
 }
 
 int committer_table_list(struct committer *c, struct passage *p)

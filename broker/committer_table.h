@@ -8,8 +8,11 @@
 
 /* OPEN: the job's row is that of the table, or else the one of the request, which is put there. */
 int committer_table_open(struct committer *c, struct passage *p) CHECK_RESULT;
-/* ENTRY */
+/* ENTRY. COMMITTER_TABLE_LATER: a job is being removed, and committer_table_removed returns the passage. */
+enum { COMMITTER_TABLE_LATER = 1 };
 int committer_table_entry(struct committer *c, struct passage *p) CHECK_RESULT;
+/* A removal that is over; NULL: none is, or, if it waits for one, there are none. */
+struct passage *committer_table_removed(struct committer *c, bool wait);
 /* LIST */
 int committer_table_list(struct committer *c, struct passage *p) CHECK_RESULT;
 /* MODEL */

@@ -9,6 +9,8 @@
 #include "broker/committer_table.h"
 #include "store/push.h"
 
+enum { REMOVAL_LOOK_MS = 20 };
+
 static void complete(struct committer *c, struct passage *p)
 {
     int rc = p->done.rc;
@@ -261,7 +263,8 @@ static void run_group(struct committer *c, struct passage *p)
             p->done.rc = op == COMMITTER_ENTRY  ? committer_table_entry(c, p)
                          : op == COMMITTER_LIST ? committer_table_list(c, p)
                                                 : committer_table_model(c, p);
-            complete(c, p);
+            if (p->done.rc != COMMITTER_TABLE_LATER)
+                complete(c, p);
             continue;
         }
         if (op == COMMITTER_OPEN || op == COMMITTER_CLOSE) {
@@ -279,14 +282,30 @@ static void run_group(struct committer *c, struct passage *p)
     commit_group(c);
 }
 
+static void complete_removals(struct committer *c, bool wait)
+{
+    struct passage *p;
+
+    while ((p = committer_table_removed(c, wait)))
+        complete(c, p);
+}
+
+static int64_t idle_ms(const struct committer *c, bool built)
+{
+    const int64_t ms = built ? 0 : committer_keys_wait_ms(c);
+
+    return c->removals.first && (ms < 0 || ms > REMOVAL_LOOK_MS) ? REMOVAL_LOOK_MS : ms;
+}
+
 void *committer_main(void *arg)
 {
     struct committer *c = arg;
     bool built = false;
 
     for (;;) {
-        struct passage *p = mailbox_take_wait(c->in, built ? 0 : committer_keys_wait_ms(c));
+        struct passage *p = mailbox_take_wait(c->in, idle_ms(c, built));
 
+        complete_removals(c, false);
         if (p) {
             run_group(c, p);
             built = true; /* look for keys to build once the mailbox is empty */
@@ -300,6 +319,7 @@ void *committer_main(void *arg)
     for (size_t i = 0; i < c->n_stores; i++)
         committer_store_finish(c, &c->stores[i]);
     c->n_stores = 0;
+    complete_removals(c, true);
     mailbox_close(c->out);
     return NULL;
 }

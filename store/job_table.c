@@ -158,39 +158,51 @@ int job_table_store_path(const struct job_table *t, uint64_t job, char ret[PATH_
     return folder_name(ret, t->folder, name, err);
 }
 
-/* Of a job whose row says REMOVED. */
-static int finish_removal(struct job_table *t, uint64_t job, struct err *err)
+/* Of a job whose row says REMOVED and whose store is gone. */
+static int remove_row_of(struct job_table *t, uint64_t job, struct err *err)
 {
     const struct stored_job_counters last = {.n_items = t->last};
-    char path[PATH_MAX];
-    int rc = job_table_store_path(t, job, path, err);
+    int rc = folder_sync(t->folder, err); /* else the store might come back without its row, and be adopted */
 
-    if (rc == 0)
-        rc = folder_remove(path, err);
-    if (rc == 0)
-        rc = folder_sync(t->folder, err); /* else the store might come back without its row, and be adopted */
     buf_clear(&t->row);
     if (rc == 0 && (rc = stored_job_counters_encode(&last, &t->row)) < 0)
         rc = err_set(err, rc, "%s: out of memory", t->env.path);
     return rc < 0 ? rc : change(t, remove_row, job, err);
 }
 
-int job_table_remove(struct job_table *t, const struct stored_job_entry *entry, struct err *err)
+int job_table_remove_begin(struct job_table *t, const struct stored_job_entry *entry, char ret_path[PATH_MAX],
+                           struct err *err)
 {
     struct stored_job_entry e = *entry;
-    struct err unused;
     int rc;
 
     e.wanted = STORED_WANTED_REMOVED;
     rc = job_table_put(t, &e, err);
-    if (rc < 0)
-        return rc;
-    rc = finish_removal(t, e.job, err);
+    return rc < 0 ? rc : job_table_store_path(t, e.job, ret_path, err);
+}
+
+int job_table_remove_end(struct job_table *t, const struct stored_job_entry *entry, int rc, struct err *err)
+{
+    struct stored_job_entry e = *entry;
+    struct err unused;
+
+    e.wanted = STORED_WANTED_REMOVED;
+    if (rc == 0)
+        rc = remove_row_of(t, e.job, err);
     if (rc < 0) {
         (void)msg_text_set(e.text, sizeof(e.text), err->text);
         (void)!job_table_put(t, &e, &unused); /* the row says REMOVED already */
     }
     return rc;
+}
+
+static int remove_now(struct job_table *t, const struct stored_job_entry *entry)
+{
+    char path[PATH_MAX];
+    struct err err;
+    int rc = job_table_remove_begin(t, entry, path, &err);
+
+    return rc < 0 ? rc : job_table_remove_end(t, entry, folder_remove(path, &err), &err);
 }
 
 /* -- what a crash, or somebody's hand, has left -- */
@@ -273,7 +285,6 @@ static int look_at_rows(struct job_table *t, struct job_table_found *found, stru
 {
     struct stored_job_entry entry = {0};
     char path[PATH_MAX];
-    struct err unused;
     int rc;
 
     while ((rc = job_table_next(t, entry.job, &entry, err)) != 0) {
@@ -281,7 +292,7 @@ static int look_at_rows(struct job_table *t, struct job_table_found *found, stru
             return rc;
         if (entry.job > t->last)
             t->last = entry.job;
-        if (rc == 1 && entry.wanted == STORED_WANTED_REMOVED && job_table_remove(t, &entry, &unused) == 0)
+        if (rc == 1 && entry.wanted == STORED_WANTED_REMOVED && remove_now(t, &entry) == 0)
             continue;
         found->n_rows += rc == 1;
         if (rc < 0 || entry.wanted == STORED_WANTED_REMOVED)

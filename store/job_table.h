@@ -39,9 +39,13 @@ int job_table_store_path(const struct job_table *t, uint64_t job, char ret[PATH_
 
 /* Insert or replace the row. Durable when it returns 0. */
 int job_table_put(struct job_table *t, const struct stored_job_entry *entry, struct err *err) CHECK_RESULT;
-/* Remove the job's store, then its row; nothing may have the store open. -EIO and others: it stays in the table, as
- * REMOVED and with a text. The next job_table_open, or another call, tries again. */
-int job_table_remove(struct job_table *t, const struct stored_job_entry *entry, struct err *err) CHECK_RESULT;
+/* To remove a job, whose store nothing may have open: begin, which says in the row that it is REMOVED; delete the store
+ * (folder_remove of ret_path, whose result is `rc` and *err); end, which removes the row. If that fails, or `rc` says
+ * that the store is still there, the job stays in the table with a text; the next job_table_open tries again. */
+int job_table_remove_begin(struct job_table *t, const struct stored_job_entry *entry, char ret_path[PATH_MAX],
+                           struct err *err) CHECK_RESULT;
+int job_table_remove_end(struct job_table *t, const struct stored_job_entry *entry, int rc,
+                         struct err *err) CHECK_RESULT;
 /* The row with the smallest number above `after`. 1: *ret is it; 0: there is none. -EBADMSG: it is damaged; ret->job
  * is its number. */
 int job_table_next(struct job_table *t, uint64_t after, struct stored_job_entry *ret, struct err *err) CHECK_RESULT;
