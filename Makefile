@@ -173,6 +173,8 @@ PIC := $(if $(SAN)$(filter 1,$(COV)),pic/)
 # Vectors of 64 bytes travel between inlined functions only, whatever gcc says about passing them.
 TENSOR_CPU := $(SRC_tensor/cpu) tensor/cpu_isa.c
 $(sort $(call objects,$(TENSOR_CPU)) $(TENSOR_CPU:%.c=$(O)/$(PIC)%.o)): override CFLAGS += -fopenmp -Wno-psabi
+# A third less time for the files that take longest; a debugger finds fewer variables there.
+$(foreach o,$(O)/ $(O)/$(PIC),$(o)tensor/cpu_kernels_%.o): override CFLAGS += -fno-var-tracking-assignments
 # Pillow's weights to the bit, on processors with fused multiply-add too
 $(O)/encoder_worker/resize.o: override CFLAGS += -ffp-contract=off
 
@@ -207,9 +209,9 @@ QUICK     := $(if $(filter %-quick,$(CUDA_ARCHS)),\
 NVCCFLAGS := -std=c++17 -O3 -lineinfo $(QUICK) -I. $(foreach a,$(CUDA_ARCHS:-quick=),$(call gencode,$(a))) \
              -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden $(WERROR:%=-Xcompiler %)
 
-$(O)/cuda-archs: always
+$(O)/cuda-archs: $(if $(findstring =$(CUDA_ARCHS)=,=$(shell cat $(O)/cuda-archs 2>/dev/null)=),,always)
 	@mkdir -p $(@D)
-	@echo '$(CUDA_ARCHS)' | cmp -s - $@ || echo '$(CUDA_ARCHS)' > $@
+	@echo '$(CUDA_ARCHS)' > $@
 $(O)/tensor/cuda/%.o: tensor/cuda/%.cu $(O)/cuda-archs
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
@@ -268,6 +270,8 @@ TSAN_TESTS  := base broker_socket client_session committer core core_jobs core_t
                worker_session
 UNIT_TESTS  := $(filter $(TSAN_TESTS:%=$(O)/tests/unit/test_%),$(UNIT_TESTS))
 endif
+# Half the time for the compiler, little more for the tests
+$(O)/tests/unit/%.o $(O)/tests/gpu/%.o: override CFLAGS += -O1
 $(O)/tests/unit/test_%: $(O)/tests/unit/test_%.o $(UNIT_HELPERS) $(TEST_LIBS)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(UNIT_HELPERS) $(call link,$(TEST_FOLDERS)) $(call libs,$(FOLDERS)) -lcmocka
 
@@ -305,7 +309,7 @@ $(O)/tests/gpu/test_%: $(O)/tests/gpu/test_%.o $(GPU_HELPERS) $(TEST_LIBS)
 EMULATED_SO    := $(O)/emulated/libblipline-cuda.so
 EMULATOR_O     := $(patsubst %.cc,$(O)/emulated/%.o,$(filter-out tests/emulator/test_%,$(wildcard tests/emulator/*.cc)))
 EMULATED_O     := $(CUDA_SRC:%.cu=$(O)/emulated/%.o) $(EMULATOR_O)
-EMULATED_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra $(WERROR) -Wno-unknown-pragmas \
+EMULATED_FLAGS := -std=c++17 -O2 -g1 -fPIC -fvisibility=hidden -Wall -Wextra $(WERROR) -Wno-unknown-pragmas \
                   -Itests/emulator -I. -isystem $(CUDA_HOME)/include
 EMULATED_TESTS := $(patsubst tests/emulator/%.cc,$(O)/emulated/%,$(wildcard tests/emulator/test_*$(T)*.cc))
 EMULATION := $(if $(filter 1,$(CUDA)),$(GPU_TESTS) $(EMULATED_TESTS) $(EMULATED_SO))
@@ -333,33 +337,39 @@ ifeq ($(CUDA)$(call mention,libblipline-cuda),11)
 E2E_LIBS += $(CUDA_SO) $(if $(SAN)$(filter 1,$(COV)),,$(EMULATED_SO))
 endif
 
-PICKED := $(if $(UNIT_TESTS),test-unit) $(if $(GPU_TESTS)$(EMULATED_TESTS),$(if $(EMULATION),test-emulated)) \
+# Tests that also run at every lower level of the CPU's vector instructions (fixture_cpu_isa, every_level in tests/e2e)
+LEVEL_NAMES := demo_captions generate golden_decode golden_itm golden_opt golden_t5 lm lm_random qformer
+LEVEL_TESTS := $(filter $(LEVEL_NAMES:%=$(O)/tests/unit/test_%),$(UNIT_TESTS))
+LEVEL_PY    := $(if $(T),,$(shell grep -l every_level $(E2E_PY)))
+
+PICKED := $(if $(UNIT_TESTS),test-unit) $(if $(LEVEL_TESTS),test-levels) \
+          $(if $(GPU_TESTS)$(EMULATED_TESTS),$(if $(EMULATION),test-emulated)) \
           $(if $(findstring $(T),simulate),simulate) $(if $(E2E_PY),test-e2e)
 test: ## every test, then the checks (T=name: only the tests whose name contains this)
 ifeq ($(T),)
-	$(Q)$(MAKE) --no-print-directory build python-proto $(UNIT_TESTS) $(SIMULATE) $(EMULATION)
-	$(Q)$(MAKE) --no-print-directory test-unit
-	$(Q)$(MAKE) --no-print-directory --output-sync simulate test-emulated
-	$(Q)$(MAKE) --no-print-directory test-e2e
-	$(Q)$(MAKE) --no-print-directory checks
+	$(Q)$(MAKE) --no-print-directory build python-proto $(UNIT_TESTS) $(SIMULATE) $(EMULATION) $(E2E_LIBS) $(PAGES)
+	$(Q)echo "tests and checks: side by side, a few minutes; each one's output comes when it has ended"
+	$(Q)$(MAKE) --no-print-directory --output-sync test-e2e test-levels test-emulated test-unit simulate checks
 else
 	$(Q)$(if $(strip $(PICKED)),,echo "make: no test has '$(T)' in its name" >&2; exit 2)
 	$(Q)for t in $(PICKED); do $(MAKE) --no-print-directory $$t || exit 1; done
 endif
 
-# Tests that also run at every lower level of the CPU's vector instructions (fixture_cpu_isa)
-LEVEL_NAMES := demo_captions generate golden_decode golden_itm golden_opt golden_t5 lm lm_random qformer
-LEVEL_TESTS := $(filter $(LEVEL_NAMES:%=$(O)/tests/unit/test_%),$(UNIT_TESTS))
 test-unit: $(UNIT_TESTS) ## unit and golden tests
 	$(Q)sh tests/run-unit.sh $(UNIT_TESTS)
-	$(Q)$(if $(LEVEL_TESTS),sh tests/levels.sh sh tests/run-unit.sh $(LEVEL_TESTS))
 
 # Tests wait half of the time, so two run on each CPU; loadgroup gives them out one by one. With T they run in order.
 E2E_WORKERS := $(if $(T),,-n $(shell n=$$(nproc); echo $$((n < 8 ? 2 * n : 16))) --dist=loadgroup)
-test-e2e: $(BINARIES) $(PAGES) python-proto $(E2E_LIBS) ## real daemons, with kill -9, bad pictures, foreign clients
-	$(Q)O=$(abspath $(O)) SLOW_BUILD=$(SAN)$(filter 1,$(COV)) PYTHONPATH=$(abspath build/gen-python) \
-	    sh -c '"$$@" && { [ -n "$(T)" ] || sh tests/levels.sh "$$@" -m every_level; }' e2e \
-	    $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_WORKERS) $(E2E_PY) $(if $(T),-k '$(T)')
+E2E_NEEDS = $(BINARIES) $(PAGES) python-proto $(E2E_LIBS)
+PYTEST = $(PYTHON) -m pytest -q -p no:cacheprovider $(E2E_WORKERS)
+test-e2e test-levels: export PYTHONPATH := $(abspath build/gen-python)
+test-e2e test-levels: export SLOW_BUILD := $(SAN)$(filter 1,$(COV))
+test-e2e: $(E2E_NEEDS) ## real daemons, with kill -9, bad pictures, foreign clients
+	$(Q)O=$(abspath $(O)) $(PYTEST) $(E2E_PY) $(if $(T),-k '$(T)')
+
+test-levels: $(LEVEL_TESTS) $(if $(LEVEL_PY),$(E2E_NEEDS)) ## tests that also run at lower CPU levels
+	$(Q)sh tests/levels.sh sh tests/run-unit.sh $(LEVEL_TESTS)
+	$(Q)$(if $(LEVEL_PY),O=$(abspath $(O)) sh tests/levels.sh $(PYTEST) $(LEVEL_PY) -m every_level)
 
 simulate: $(SIMULATE) ## the broker's scheduler in a simulated world of faults, 300 seeds and every planted bug
 	$(Q)$(SIMULATE) --seeds 300
@@ -536,6 +546,6 @@ help: ## this list
 	@sed -n '/^# Variables/,/^$$/s/^#   /  /p' $(MAKEFILE_LIST)
 
 always:
-.PHONY: always no-clang build demo python-proto test test-unit test-e2e simulate test-emulated test-gpu zoo coverage \
-        fuzz bench bench-ops bench-real gpu-check-programs bench-gpu checks format format-check check-layers \
-        check-lines check-unused check-logs check-headers lint man install uninstall clean help
+.PHONY: always no-clang build demo python-proto test test-unit test-levels test-e2e simulate test-emulated test-gpu \
+        zoo coverage fuzz bench bench-ops bench-real gpu-check-programs bench-gpu checks format format-check \
+        check-layers check-lines check-unused check-logs check-headers lint man install uninstall clean help

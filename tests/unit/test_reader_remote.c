@@ -130,7 +130,7 @@ static void say_row(struct buf *ret, int rc, const struct reader_row *row, const
 
 static void say_walk(struct reader *r, struct buf *ret, uint64_t from)
 {
-    struct reader_row row;
+    struct reader_row row = {0};
     struct err err = {""};
     int rc, n = 0;
 
@@ -164,7 +164,7 @@ static void say_verify(struct reader *r, struct buf *ret)
 static void say_done(struct reader *r, struct buf *ret)
 {
     uint32_t from = 0, before;
-    struct reader_row row;
+    struct reader_row row = {0};
     const uint64_t *units;
     struct err err = {""};
     uint64_t last = 0;
@@ -190,7 +190,7 @@ static void say_all(struct reader *r, struct buf *ret)
     struct stored_job_counters c = {0};
     const struct row_source *sources;
     struct err err = {""};
-    struct reader_row row;
+    struct reader_row row = {0};
     const uint64_t *found;
     uint32_t n_sources = 0;
     size_t n;
