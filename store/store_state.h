@@ -57,6 +57,7 @@ struct store {
     size_t txn_bytes;
     uint64_t room_bytes; /* that the map must have behind the last page: one transaction has outgrown it */
     bool written;        /* a transaction was committed */
+    uint32_t n_commits;
     bool lost;           /* a guarded call was left: LMDB's environment must not be touched */
     struct err lost_err; /* why */
     bool damaged;        /* a write failed in a way that says so: the next owner looks at every page */

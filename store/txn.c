@@ -274,6 +274,16 @@ static bool same_counters(const struct stored_job_counters *a, const struct stor
            a->n_redone == b->n_redone;
 }
 
+/* A reader that was killed pins the pages of its time, and every page that changes would take new space. */
+static void free_dead_readers(struct store *s)
+{
+    enum { EVERY = 64 };
+    int dead;
+
+    if (s->n_commits++ % EVERY == 0)
+        (void)mdb_reader_check(s->env.mdb, &dead);
+}
+
 int store_commit(struct store *s, struct err *err)
 {
     int rc = 0;
@@ -303,5 +313,6 @@ int store_commit(struct store *s, struct err *err)
     s->tail_saved = false;
     s->committed = s->counters;
     s->written = true;
+    free_dead_readers(s);
     return 0;
 }

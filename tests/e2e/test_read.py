@@ -191,11 +191,17 @@ def test_follow_reads_a_store_that_caption_writes(folder):
 def test_a_large_job_takes_little_memory_and_outlasts_the_broker(folder, home):
     n = 200000
     with Cluster(folder, state_dir=folder / "state") as cluster:
-        cluster.null_workers()
         submit(cluster.endpoint, long_list(folder, n), *NULL, "--unit", 64)
-        wait_for(lambda: json.loads(run(cluster, "stats", 1, "--json").stdout)["pending"] == 0, 120 * SLOW, 1)
+        rows = folder / "rows.jsonl"
+        follower = follow(1, "--broker", cluster.endpoint, "-o", rows)
+        cluster.null_workers()
+        wait_for(lambda: rows.exists() and rows.stat().st_size > 20 * n, 120 * SLOW)
+        restart(cluster)
+        assert rows.stat().st_size < 80 * n
+        assert follower.wait(120 * SLOW) == 0 and "trying again" in follower.stderr.read()
         here = exported(store_of(folder))
         assert here.count("\n") == n
+        assert sorted(rows.read_text().splitlines()) == sorted(here.splitlines())  # each row once
         assert_same(cluster, store_of(folder), "stats", "--json")
         broker = cluster.broker.process.pid
         before = rss_kib(broker)

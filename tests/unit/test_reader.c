@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "store/reader_state.h"
+#include "store/store_state.h"
 #include "tests/unit/store_fixture.h"
 
 static char *dir;
@@ -455,6 +457,50 @@ static void test_reader_reads_while_a_broker_writes(void **state)
     printf("%d rounds\n", rounds);
 }
 
+/* The other program of the next test. */
+static int killed_reader(const char *at)
+{
+    struct reader *r;
+    struct err err;
+
+    if (reader_open(at, false, &r, &err) < 0 || reader_begin(r, &err) < 0)
+        return 1;
+    return raise(SIGKILL);
+}
+
+static int count_lines(const char *text, void *arg)
+{
+    (void)text;
+    ++*(int *)arg;
+    return 0;
+}
+
+static void test_reader_that_was_killed_pins_no_pages_for_long(void **state)
+{
+    struct store *s = fixture_store(path, 4);
+    int status, before = 0, after = 0;
+    pid_t pid;
+
+    (void)state;
+    fixture_import(s, 0, 400);
+    store_close(s);
+    s = fixture_store(path, 4);
+    fixture_commit_unit(s, 0, 0, 4, 9);
+    pid = fork();
+    if (pid == 0) { /* LMDB must not see the parent's environment again */
+        (void)execl("/proc/self/exe", "test_reader", "--killed-reader", path, (char *)NULL);
+        _exit(1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_true(mdb_reader_list(s->env.mdb, count_lines, &before) >= 0);
+    for (uint32_t u = 1; u < 80; u++)
+        fixture_commit_unit(s, u, 4 * (uint64_t)u, 4, 9);
+    assert_true(mdb_reader_list(s->env.mdb, count_lines, &after) >= 0);
+    assert_int_equal(after, before - 1);
+    store_close(s);
+}
+
 static void test_reader_reads_from_a_read_only_filesystem(void **state)
 {
     struct store *s;
@@ -529,7 +575,7 @@ static void test_reader_without_a_lock_keeps_writers_out(void **state)
     (void)close(back[1]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_reader_joins_manifest_and_records_in_order, setup, teardown),
@@ -541,9 +587,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reader_no_flipped_bit_passes_as_good, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_reports_an_end_and_damage_without_words, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_reads_while_a_broker_writes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reader_that_was_killed_pins_no_pages_for_long, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_reads_from_a_read_only_filesystem, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_without_a_lock_keeps_writers_out, setup, teardown),
     };
 
+    if (argc == 3 && strcmp(argv[1], "--killed-reader") == 0)
+        return killed_reader(argv[2]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
