@@ -1,4 +1,5 @@
-/* cmd_control.c - `blipline pause`, `resume`, `cancel`, `priority`, `rm`: what is to become of jobs of a broker. */
+/* cmd_control.c - `blipline pause`, `resume`, `cancel`, `retry`, `priority`, `rm`: what is to become of jobs of a broker.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -10,18 +11,31 @@
 #include "client/commands.h"
 #include "client/help_texts.h"
 #include "client/job_row.h"
+#include "client/retry.h"
 #include "console/answer.h"
 #include "wire/client_jobs.h"
 
 struct control_flags {
     const char *broker;
     bool json;
+    struct cli_texts reasons; /* of retry */
 };
 
-static const struct cli_option options[] = {
+#define JSON_OPTION                                                                     \
+    {                                                                                   \
+        "json", 0, CLI_FLAG, offsetof(struct control_flags, json), NULL,                \
+            "print one JSON object on standard output (blipline help json)", 0, 0, NULL \
+    }
+
+static const struct cli_option options[] = {BROKER_CLIENT_OPTION(struct control_flags), JSON_OPTION, {0}};
+
+static const struct cli_option retry_options[] = {
+    {"reason", 'r', CLI_TEXTS, offsetof(struct control_flags, reasons), "CODE,...",
+     "only items that failed for one of these reasons, such as truncated or missing; may be given several times "
+     "(default: all items that failed)",
+     0, 0, NULL},
     BROKER_CLIENT_OPTION(struct control_flags),
-    {"json", 0, CLI_FLAG, offsetof(struct control_flags, json), NULL,
-     "print one JSON object on standard output (blipline help json)", 0, 0, NULL},
+    JSON_OPTION,
     {0},
 };
 
@@ -47,6 +61,22 @@ static int request(struct client_session *s, void *arg, struct err *err)
     return rc;
 }
 
+/* While its items are being marked, somebody else may have paused or cancelled the job. */
+static void say_retried(struct control *c)
+{
+    const struct stored_job_entry *row = &c->row;
+    const uint64_t job = c->what.job;
+
+    if (row->retrying)
+        terminal_note(&c->broker.terminal, "job %" PRIu64 " does failed items again once it is resumed", job);
+    else if (row->n_again)
+        terminal_note(&c->broker.terminal, "job %" PRIu64 " does %" PRIu64 " item%s again", job, row->n_again,
+                      cli_s(row->n_again));
+    else
+        terminal_note(&c->broker.terminal, "job %" PRIu64 " has no items that failed%s", job,
+                      c->what.n_codes ? " for such a reason" : "");
+}
+
 static void say_done(struct control *c)
 {
     const struct stored_job_entry *row = &c->row;
@@ -65,6 +95,8 @@ static void say_done(struct control *c)
     else if (c->what.action == MSG_JOB_CANCEL)
         terminal_note(&c->broker.terminal, "job %" PRIu64 " is cancelled; `%s` deletes it with its results", job,
                       broker_client_hint(&c->broker, "rm", job, command));
+    else if (c->what.action == MSG_JOB_RETRY)
+        say_retried(c);
     else if (c->what.action == MSG_JOB_PRIORITY)
         terminal_note(&c->broker.terminal, "job %" PRIu64 " has the priority %u", job, job_row_priority(row));
     else
@@ -187,6 +219,23 @@ static int run_rm(const struct cli_command *self, int argc, char **argv)
     return run_action(self, MSG_JOB_REMOVE, argc, argv);
 }
 
+static int run_retry(const struct cli_command *self, int argc, char **argv)
+{
+    struct control c = {.broker.command = self->name, .what.action = MSG_JOB_RETRY};
+    struct control_flags f = {0};
+    int n_args = cli_parse(self, argc, argv, &f), rc = 0;
+    struct err err = {""};
+
+    if (n_args < 0)
+        return cli_exit_code(n_args);
+    for (int i = 0; rc == 0 && i < f.reasons.n; i++)
+        rc = retry_codes_add("--reason", f.reasons.texts[i], &c.what.n_codes, c.what.codes, &err);
+    if (rc == 0)
+        return control_jobs(&c, &f, n_args, argv + argc - n_args);
+    cli_error("%s: %s", self->name, err.text);
+    return CLI_EXIT_USAGE;
+}
+
 static int run_priority(const struct cli_command *self, int argc, char **argv)
 {
     struct control c = {.broker.command = self->name, .what.action = MSG_JOB_PRIORITY};
@@ -240,6 +289,18 @@ const struct cli_command cmd_cancel = {
     .min_args = 1,
     .max_args = -1,
     .run = run_cancel,
+};
+
+const struct cli_command cmd_retry = {
+    .name = "retry",
+    .line = "do failed items of jobs of a broker again",
+    .usage = "JOB... [--reason CODE,...] [--broker ENDPOINT] [--json]",
+    .about = HELP_RETRY,
+    .examples = HELP_RETRY_EXAMPLES,
+    .options = retry_options,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run_retry,
 };
 
 const struct cli_command cmd_priority = {

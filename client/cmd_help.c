@@ -29,10 +29,10 @@ static const struct cli_command help = {
 };
 
 const struct cli_command *const cli_commands[] = {
-    &cmd_caption,    &cmd_score, &cmd_embed,   &cmd_submit, &cmd_models,   &cmd_jobs,     &cmd_status,
-    &cmd_watch,      &cmd_top,   &cmd_pause,   &cmd_resume, &cmd_cancel,   &cmd_priority, &cmd_rm,
-    &cmd_export,     &cmd_get,   &cmd_stats,   &cmd_verify, &cmd_selftest, &cmd_devices,  &cmd_keygen,
-    &cmd_completion, &help,      &cmd_version, NULL,
+    &cmd_caption, &cmd_score,      &cmd_embed, &cmd_submit,  &cmd_models, &cmd_jobs,     &cmd_status,
+    &cmd_watch,   &cmd_top,        &cmd_pause, &cmd_resume,  &cmd_cancel, &cmd_retry,    &cmd_priority,
+    &cmd_rm,      &cmd_export,     &cmd_get,   &cmd_stats,   &cmd_verify, &cmd_selftest, &cmd_devices,
+    &cmd_keygen,  &cmd_completion, &help,      &cmd_version, NULL,
 };
 
 void help_overview(FILE *out)

@@ -100,6 +100,8 @@ static void hint_line(const struct broker_client *broker, const struct stored_jo
     const bool done = strcmp(state, "done") == 0, cancelled = strcmp(state, "cancelled") == 0;
     char command[SHELL_SIZE];
 
+    if (done && e->n_failed && !e->push)
+        line("try again", "%s", broker_client_hint(broker, "retry", e->job, command));
     if (done || cancelled)
         line("delete it", "%s", broker_client_hint(broker, "rm", e->job, command));
     else if (strcmp(state, "paused") == 0 || strcmp(state, "failed") == 0)
@@ -121,8 +123,8 @@ static void print_words(const struct broker_client *broker, const struct status 
     line("state", "%s%s%s", state, e->text[0] ? ": " : "", e->text);
     line("items", "%" PRIu64 " of %" PRIu64 " done, %" PRIu64 " failed%s", e->n_done, e->n_items, e->n_failed,
          e->sealed ? "" : " (not all are listed yet)");
-    if (s->is_open && s->progress.n_again)
-        line("again", "%" PRIu64 " of them are to be done again", s->progress.n_again);
+    if (e->n_again)
+        line("again", "%" PRIu64 " of them are to be done again", e->n_again);
     line("owner", "%s", e->owner);
     line("priority", "%u", job_row_priority(e));
     line("recipe", "%s", e->recipe);
@@ -145,8 +147,6 @@ static void print_json(const struct status *s)
     json_t *all = job_row_json(&s->row);
 
     (void)json_object_set_new(all, "open", json_boolean(s->is_open));
-    (void)json_object_set_new(all, "to_do_again",
-                              s->is_open ? json_integer((json_int_t)s->progress.n_again) : json_null());
     (void)json_object_set_new(all, "stages", s->is_open ? report_stages_json(&s->progress) : json_null());
     answer_print("status", all, JSON_REAL_PRECISION(9));
 }

@@ -18,6 +18,7 @@ extern const struct cli_command cmd_watch;
 extern const struct cli_command cmd_pause;
 extern const struct cli_command cmd_resume;
 extern const struct cli_command cmd_cancel;
+extern const struct cli_command cmd_retry;
 extern const struct cli_command cmd_priority;
 extern const struct cli_command cmd_rm;
 extern const struct cli_command cmd_top;

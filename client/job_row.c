@@ -87,11 +87,11 @@ static json_t *time_json(int64_t ms)
 
 struct json_t *job_row_json(const struct stored_job_entry *e)
 {
-    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:b, s:o, s:o}", "job",
+    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o}", "job",
                      (json_int_t)e->job, "name", answer_text_or_null(e->name), "owner", answer_text_or_null(e->owner),
                      "recipe", answer_text_or_null(e->recipe), "model", answer_text_or_null(e->model), "state",
                      job_row_state(e), "text", answer_text_or_null(e->text), "priority",
                      (json_int_t)(job_row_priority(e)), "items", (json_int_t)e->n_items, "done", (json_int_t)e->n_done,
-                     "failed", (json_int_t)e->n_failed, "sealed", e->sealed, "created_ms", time_json(e->created_ms),
-                     "ended_ms", time_json(e->ended_ms));
+                     "failed", (json_int_t)e->n_failed, "to_do_again", (json_int_t)e->n_again, "sealed", e->sealed,
+                     "created_ms", time_json(e->created_ms), "ended_ms", time_json(e->ended_ms));
 }

@@ -69,8 +69,10 @@ static int ask(struct watch *w, struct err *err)
 
     if (!w->job->session) {
         rc = watch_open(w, err);
-        if (rc == 0 && !w->view.terminal)
+        if (rc == 0 && !w->view.terminal) {
             (void)job_view_begin(&w->view, &w->broker->terminal, &w->job->opened);
+            job_view_watch(&w->view);
+        }
         w->broker->waits_forever |= rc == 0;
     }
     if (rc < 0)

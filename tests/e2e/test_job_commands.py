@@ -1,4 +1,4 @@
-"""`blipline jobs`, `status`, `watch`, `pause`, `resume`, `cancel`, `priority`, `rm`: the jobs of a broker."""
+"""`blipline jobs`, `status`, `watch`, `pause`, `resume`, `cancel`, `retry`, `priority`, `rm`: the jobs of a broker."""
 
 import fcntl
 import json
@@ -12,6 +12,8 @@ import time
 
 import pytest
 from harness import BUILD, Cluster, blipline, wait_for
+from test_job_retry import ended as row_ended
+from test_job_retry import with_worker
 from test_job_table import connected, filled, killed, submit
 from test_keys import KeyCluster, Keys
 
@@ -76,8 +78,8 @@ def test_answers_as_json(folder):
         assert row["created_ms"] > 0 and missing == {"job": 2, "error": "there is no job 2"}
         assert {**row, "created_ms": 0, "text": None} == {
             "job": 1, "name": "holidays", "owner": row["owner"], "recipe": "caption", "model": None,
-            "state": row["state"], "text": None, "priority": 300, "items": 40, "done": 0, "failed": 0, "sealed": True,
-            "created_ms": 0, "ended_ms": None, "error": None}
+            "state": row["state"], "text": None, "priority": 300, "items": 40, "done": 0, "failed": 0, "to_do_again": 0,
+            "sealed": True, "created_ms": 0, "ended_ms": None, "error": None}
         assert ask_json(cluster, "cancel", 1)["jobs"][0]["state"] == "cancelled"
         assert ask_json(cluster, "rm", 1)["jobs"] == [{"job": 1, "error": None}]
 
@@ -115,7 +117,7 @@ def test_a_client_changes_its_own_jobs_and_an_admin_all(folder):
         assert blipline("submit", f"@{folder}/list.txt", "--device", "null").stdout == "1\n"
         as_("bob")
         assert json.loads(blipline("jobs", "--json").stdout)["jobs"] == []
-        for command in (["status", 1], ["watch", 1], ["pause", 1], ["rm", 1], ["cancel", 1], ["priority", 1, 5]):
+        for command in (["status", 1], ["watch", 1], ["retry", 1], ["pause", 1], ["rm", 1], ["cancel", 1], ["priority", 1, 5]):
             done = blipline(*command, check=False)
             assert done.returncode == 2 and "there is no job 1\n" in done.stderr
         as_("alice")
@@ -254,7 +256,7 @@ def test_watch_goes_on_when_the_broker_is_restarted(folder):
         answer = json.loads(out)
         assert (answer["schema"], answer["job"], answer["complete"], answer["done"]) == ("watch", 1, True, 2000)
         out, said = ended(watching(cluster, 1), 0)  # it has ended before
-        assert out == "" and "job 1: 2000 of 2000 items done\n" in said
+        assert out == "" and said.startswith("blipline: job 1: 2000 of 2000 items done\n")
 
 
 def test_watch_ends_with_the_job(folder):
@@ -272,3 +274,37 @@ def test_watch_ends_with_the_job(folder):
         watchers[3].send_signal(signal.SIGINT)
         assert "job 3 goes on at the broker" in ended(watchers[3], 130)[1]
         assert "watch: there is no job 4\n" in ended(watching(cluster, 4), 2)[1]
+
+
+# -- retry
+
+
+def test_failed_items_are_done_again(folder):
+    with Cluster(folder, state_dir=folder / "state", max_given_up=0) as cluster:
+        cluster.start("encoder", device="null", null_shape="1,8")
+        cluster.start("qformer", device="null", null_shape="1,8")
+        with_worker(cluster)
+        assert filled(cluster, 1, 40) == 1 and filled(cluster, 2, 4) == 2
+        client = connected(cluster)
+        assert (row_ended(client, 1).n_failed, row_ended(client, 2).n_failed) == (20, 2)
+        said = blipline("status", 1, "--broker", cluster.endpoint).stdout
+        assert "  try again  " in said and f" retry 1 --broker {cluster.endpoint}\n" in said
+        assert "job 1 has no items that failed for such a reason\n" in ask(cluster, "retry", 1, "--reason", "corrupt")
+        row_ended(client, 1)
+        cluster.worker.mended = True
+        said = ask(cluster, "retry", 1, "--reason", "truncated,corrupt", "-r", "no_text")
+        assert "job 1 does 10 items again\n" in said
+        assert row_ended(client, 1).n_failed == 10
+        answer = ask_json(cluster, "retry", 1, 2, 3, code=2)
+        assert answer["action"] == "retry" and answer["jobs"][2] == {"job": 3, "error": "there is no job 3"}
+        assert [row["to_do_again"] for row in answer["jobs"][:2]] == [10, 2]
+        assert (row_ended(client, 1).n_failed, row_ended(client, 2).n_failed) == (0, 0)
+        assert "job 1 has no items that failed\n" in ask(cluster, "retry", 1)
+        assert "try again" not in blipline("status", 1, "--broker", cluster.endpoint).stdout
+        cluster.worker.stop()
+
+
+@pytest.mark.parametrize("reason", ["", "a,,b", "Truncated", "x" * 64, ",".join("c%d" % i for i in range(33))])
+def test_what_is_no_reason_of_failure(reason):
+    done = blipline("retry", 7, "--reason", reason, "--broker", "ipc:///none", check=False, timeout=5)
+    assert done.returncode == 2 and "retry: --reason" in done.stderr
