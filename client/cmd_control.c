@@ -1,5 +1,4 @@
-/* cmd_control.c - `blipline pause`, `resume`, `cancel`, `retry`, `priority`, `rm`: what is to become of jobs of a broker.
- */
+/* cmd_control.c - the commands that change jobs of a broker: pause, resume, cancel, retry, priority, rm. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>

@@ -100,6 +100,8 @@ static void hint_line(const struct broker_client *broker, const struct stored_jo
     const bool done = strcmp(state, "done") == 0, cancelled = strcmp(state, "cancelled") == 0;
     char command[SHELL_SIZE];
 
+    if (e->n_done)
+        line("read it", "%s", broker_client_hint(broker, "export", e->job, command));
     if (done && e->n_failed && !e->push)
         line("try again", "%s", broker_client_hint(broker, "retry", e->job, command));
     if (done || cancelled)

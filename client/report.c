@@ -83,13 +83,9 @@ static void elapsed_text(int64_t ms, char ret[PROGRESS_DURATION_SIZE])
 static void say_how_to_read(const struct report *r, struct terminal *s)
 {
     const struct msg_recipe *recipe = r->recipe;
-    const char *kind = recipe && recipe->n_embeddings ? msg_embedding_name(recipe->embeddings[0].kind) : NULL;
+    const char *kind = recipe->n_embeddings ? msg_embedding_name(recipe->embeddings[0].kind) : NULL;
     char command[SHELL_SIZE];
 
-    if (r->job) {
-        terminal_note(s, "its store is jobs/%08" PRIu64 ".lmdb in the folder state_dir of the broker", r->job);
-        return;
-    }
     (void)shell_command("export", r->store, command, sizeof(command));
     if (recipe->decode.max_new_tokens || recipe->n_text_fields)
         terminal_note(s, "read them with: %s --format jsonl%s", command, recipe->itm ? " (--best-of itm chooses)" : "");
@@ -122,7 +118,6 @@ void report_words(const struct report *r, struct terminal *s)
         if (p->n_failed)
             terminal_note(s, "%" PRIu64 " item%s failed", p->n_failed, cli_s(p->n_failed));
         say_what_is_left(r, s);
-        say_how_to_read(r, s);
         return;
     }
     if (n == 0) {
@@ -149,7 +144,7 @@ void report_words(const struct report *r, struct terminal *s)
         terminal_note(s, "%" PRIu64 " item%s failed; `%s` counts the reasons", p->n_failed, cli_s(p->n_failed),
                       shell_command("stats", r->store, command, sizeof(command)));
     say_what_is_left(r, s);
-    if (r->done)
+    if (r->done && !r->job)
         say_how_to_read(r, s);
 }
 

@@ -34,8 +34,7 @@ void watch_set_number(struct watch *w, uint64_t number)
     (void)snprintf(w->label, sizeof(w->label), "job %" PRIu64, number);
 }
 
-/* It is stopped: has somebody paused it, or is the broker about to end? */
-static int look_for_pause(struct watch *w, struct err *err)
+static int look_at_row(struct watch *w, struct err *err)
 {
     struct stored_job_entry row;
     int rc;
@@ -43,9 +42,13 @@ static int look_for_pause(struct watch *w, struct err *err)
     interrupt_let_in(true);
     rc = client_session_find_job(w->job->session, w->number, &row, err);
     interrupt_let_in(false);
-    if (rc == 0 && row.wanted == STORED_WANTED_PAUSED)
+    if (rc < 0)
+        return rc;
+    w->is_pushed = row.push;
+    if (w->view.now.state == MSG_JOB_STOPPED &&
+        row.wanted == STORED_WANTED_PAUSED) /* else the broker is about to end */
         (void)msg_text_set(w->paused, sizeof(w->paused), row.text[0] ? row.text : "on request");
-    return rc;
+    return 0;
 }
 
 static int judge(struct watch *w, struct err *err)
@@ -60,7 +63,7 @@ static int judge(struct watch *w, struct err *err)
                        now->n_done, now->n_items);
     if (now->state == MSG_JOB_PAUSED)
         (void)msg_text_set(w->paused, sizeof(w->paused), now->text[0] ? now->text : "?");
-    return now->state == MSG_JOB_STOPPED ? look_for_pause(w, err) : 0;
+    return now->state == MSG_JOB_STOPPED || (w->done && now->n_failed) ? look_at_row(w, err) : 0;
 }
 
 static int ask(struct watch *w, struct err *err)
@@ -107,6 +110,24 @@ int watch_until_end(struct watch *w, struct err *err)
     }
 }
 
+static void say_what_to_do_next(const struct watch *w)
+{
+    struct terminal *terminal = &w->broker->terminal;
+    char command[SHELL_SIZE], retry[SHELL_SIZE];
+
+    if (w->paused[0])
+        terminal_note(terminal, "%s is paused: %s; `%s` continues it", w->label, w->paused,
+                      broker_client_hint(w->broker, "resume", w->number, command));
+    if (!w->done)
+        return;
+    if (w->view.now.n_failed)
+        terminal_note(terminal, "`%s` counts the reasons%s%s%s",
+                      broker_client_hint(w->broker, "stats", w->number, command), w->is_pushed ? "" : "; `",
+                      w->is_pushed ? "" : broker_client_hint(w->broker, "retry", w->number, retry),
+                      w->is_pushed ? "" : "` does these items again");
+    terminal_note(terminal, "read the results with: %s", broker_client_hint(w->broker, "export", w->number, command));
+}
+
 int watch_conclude(const struct watch *w, const char *command, const struct passed_over *passed_over, bool json)
 {
     struct terminal *terminal = &w->broker->terminal;
@@ -116,7 +137,6 @@ int watch_conclude(const struct watch *w, const char *command, const struct pass
                             .done = w->done,
                             .paused = w->paused[0] ? w->paused : NULL,
                             .passed_over = *passed_over};
-    char resume[SHELL_SIZE];
 
     terminal_status(terminal, "");
     if (!w->done && !w->paused[0])
@@ -127,10 +147,8 @@ int watch_conclude(const struct watch *w, const char *command, const struct pass
         if (json)
             report_json(&report);
     }
-    if (w->paused[0]) {
-        terminal_note(terminal, "%s is paused: %s; `%s` continues it", w->label, w->paused,
-                      broker_client_hint(w->broker, "resume", w->number, resume));
+    say_what_to_do_next(w);
+    if (w->paused[0])
         return CLI_EXIT_ERROR;
-    }
     return w->done ? report_exit_code(&report) : 128 + w->broker->signal_number;
 }

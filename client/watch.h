@@ -18,9 +18,9 @@ struct watch {
     struct broker_client *broker;
     struct job *job; /* job_init has been called for it */
     struct job_view view;
-    uint64_t number; /* of the job */
-    char label[32];  /* "job 7" */
-    bool done;
+    uint64_t number;            /* of the job */
+    char label[32];             /* "job 7" */
+    bool done, is_pushed;       /* is_pushed: its pictures came from the client; known if items have failed */
     char paused[MSG_TEXT_SIZE]; /* why; "": it is not paused */
 };
 

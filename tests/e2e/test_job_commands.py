@@ -117,7 +117,8 @@ def test_a_client_changes_its_own_jobs_and_an_admin_all(folder):
         assert blipline("submit", f"@{folder}/list.txt", "--device", "null").stdout == "1\n"
         as_("bob")
         assert json.loads(blipline("jobs", "--json").stdout)["jobs"] == []
-        for command in (["status", 1], ["watch", 1], ["retry", 1], ["pause", 1], ["rm", 1], ["cancel", 1], ["priority", 1, 5]):
+        for command in (["status", 1], ["watch", 1], ["retry", 1], ["pause", 1], ["rm", 1], ["cancel", 1],
+                        ["priority", 1, 5]):
             done = blipline(*command, check=False)
             assert done.returncode == 2 and "there is no job 1\n" in done.stderr
         as_("alice")
@@ -289,6 +290,10 @@ def test_failed_items_are_done_again(folder):
         assert (row_ended(client, 1).n_failed, row_ended(client, 2).n_failed) == (20, 2)
         said = blipline("status", 1, "--broker", cluster.endpoint).stdout
         assert "  try again  " in said and f" retry 1 --broker {cluster.endpoint}\n" in said
+        said = ended(watching(cluster, 1), 3)[1]
+        assert "20 items failed\n" in said and f" stats 1 --broker {cluster.endpoint}` counts the reasons; `" in said
+        assert f" retry 1 --broker {cluster.endpoint}` does these items again\n" in said
+        assert said.endswith(f" export 1 --broker {cluster.endpoint}\n")
         assert "job 1 has no items that failed for such a reason\n" in ask(cluster, "retry", 1, "--reason", "corrupt")
         row_ended(client, 1)
         cluster.worker.mended = True
