@@ -76,7 +76,7 @@ def test_the_result_equals_that_of_caption(folder, home):
             cluster.start(role)
         done = submit(cluster.endpoint, IMAGES, "--model", MODEL, "--wait")
         assert done.stdout == "1\n"
-        assert "job 1: 24 of 24 items done" in done.stderr and "jobs/00000001.lmdb" in done.stderr
+        assert "job 1: 24 of 24 items done" in done.stderr and "export 1 --broker" in done.stderr
         caption(IMAGES, folder / "s")
         assert export(state / "jobs" / "00000001.lmdb")[1] == export(folder / "s")[1]
         done = submit(cluster.endpoint, bad, "--model", MODEL, "--wait", "--json", check=False)
