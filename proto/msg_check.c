@@ -326,7 +326,7 @@ static int check_job_push(const struct msg *m, struct err *err)
 {
     if (m->n_rows > MSG_MAX_UNIT_ITEMS)
         return err_set(err, -EMSGSIZE, "job_push: %u pictures, the limit is %d", m->n_rows, MSG_MAX_UNIT_ITEMS);
-    if (m->n_tensors > (m->n_rows > 0) || (m->n_tensors && !msg_tensor_is_pictures(&m->tensors[0])) ||
+    if (m->n_tensors > (m->n_rows > 0 ? 1U : 0U) || (m->n_tensors && !msg_tensor_is_pictures(&m->tensors[0])) ||
         (m->n_tensors && m->tensors[0].n_frames > 1))
         return err_set(err, -EBADMSG, "job_push: the bytes of the pictures must be one tensor U8 of at most 8 MiB");
     return 0;
