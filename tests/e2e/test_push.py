@@ -67,7 +67,14 @@ def n_pushed(client):
 def watcher(cluster):
     client = Client(cluster.endpoint)
     client.hello()
-    client.job = client.ask(job_open=wire_pb2.JobOpen(job=1)).job_opened.job
+
+    def opened():
+        try:
+            return client.ask(job_open=wire_pb2.JobOpen(job=1)).job_opened.job
+        except Refused as refused:
+            if refused.reason != wire_pb2.Refuse.REASON_BUSY:
+                raise
+    client.job = wait_for(opened)  # a broker that has just started may be opening it
     return client
 
 
