@@ -24,8 +24,9 @@ class Failing(PythonWorker):
         return super().record(item)
 
 
-def with_worker(cluster):
+def with_worker(cluster, mended=False):
     cluster.worker = Failing(cluster.endpoint, wire_pb2.STAGE_LLM)
+    cluster.worker.mended = mended
     cluster.worker.start()
 
 
@@ -138,8 +139,7 @@ def test_a_retry_outlives_a_broker_that_is_killed_half_way(cluster, folder):
         client = killed(cluster)
         n_found += client.jobs()[1].retrying
     print("found half-way", n_found)
-    with_worker(cluster)
-    cluster.worker.mended = True
+    with_worker(cluster, mended=True)
 
     def retried():
         try:
