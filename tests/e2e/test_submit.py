@@ -1,5 +1,6 @@
 """`blipline submit`: jobs for a broker that runs as a service."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -85,13 +86,22 @@ def test_the_result_equals_that_of_caption(folder, home):
     assert noted(home) == []
 
 
+def is_locked(path):
+    with open(path) as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+
+
 def test_the_same_submission_several_times_at_once_is_one_job(folder, home):
     state = folder / "state"
     with Cluster(folder, state_dir=state) as cluster:
         wait_for(lambda: "event=ready" in cluster.broker.text())
         cluster.broker.process.send_signal(signal.SIGSTOP)
         first = begin(cluster.endpoint, IMAGES, *NULL)
-        wait_for(lambda: (home / ".local/state/blipline/submissions").exists() and noted(home), step=0.01)
+        wait_for(lambda: (home / ".local/state/blipline/submissions").exists() and noted(home)
+                 and is_locked(noted(home)[0]), step=0.01)
         first.send_signal(signal.SIGSTOP)  # or it would give up while a busy machine starts the others
         others = [begin(cluster.endpoint, IMAGES, *NULL, *more) for more in ((), (), ("--json",), ("--wait",))]
         for other in others:
